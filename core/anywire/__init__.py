@@ -1,0 +1,1 @@
+"""Anywire: one orchestration pipeline for LLM agents, over any transport."""

@@ -1,0 +1,78 @@
+"""The contract of an engine: what turns a task into text on an agent's machine.
+
+An engine is driven by one agent. ``start`` is awaited once before anything else and ``close`` once at the end,
+also after a failed ``start``. Between the two the agent calls ``run`` for up to ``slots`` tasks at a time.
+
+``run`` is an async generator of `Delta`. The agent stops it by cancelling the task that iterates it; a
+``finally`` (or ``async with``) in the generator then frees whatever the task held, at once. The agent makes
+chunks of deltas, counts, retries and refuses: none of that is the engine's.
+
+What ``run`` raises: `InvalidRequest` when the request is at fault, with the engine's status and parameter;
+`EngineFailed` for everything else, with ``__cause__``. An answer without any token is `EngineFailed` too.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, ClassVar
+
+import msgspec
+import pydantic
+
+from anywire.messages import State, TaskRequest
+
+
+class Delta(msgspec.Struct, frozen=True):
+    """One step of an answer: usually one token's text.
+
+    ``extra`` is JSON text for what plain text of choice 0 cannot carry: for ``chat`` and ``completion`` the
+    OpenAI ``choices`` list of this step (tool calls, log probabilities, further choices), for ``embedding`` the
+    ``data`` list. With ``extra`` set, ``text`` still holds choice 0's text, so that it can be counted and resumed.
+    ``usage`` is the OpenAI usage object as JSON text, on the last delta that knows it.
+    For a task with ``stream`` false one delta may hold the whole answer; the agent joins several.
+    """
+
+    text: str = ""
+    extra: str = ""
+    finish_reason: str = ""
+    usage: str = ""
+
+
+class EngineStatus(msgspec.Struct, frozen=True):
+    """``models`` are the model names accepted now or, while ``starting``, soon. ``detail`` explains ``failed``."""
+
+    state: State = "ready"
+    models: tuple[str, ...] = ()
+    detail: str = ""
+
+
+class Engine(ABC):
+    """One engine, configured. ``__init__`` does no I/O."""
+
+    name: ClassVar[str]
+    Config: ClassVar[type[pydantic.BaseModel]]
+    capabilities: ClassVar[tuple[str, ...]] = ("chat",)
+    """Task kinds and features: ``chat``, ``completion``, ``embedding``; ``resume`` when ``run`` honours
+    `TaskRequest.resume`."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @abstractmethod
+    async def start(self, changed: Callable[[], None]) -> None:
+        """Make it usable. ``changed`` is to be called on the event loop whenever `status` differs from before:
+        a model loaded, the server behind it died or came back. Raises `EngineFailed` (with the last lines it
+        logged) or `ConfigError` when it can never work as configured."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Release everything, end every child process; idempotent."""
+
+    @abstractmethod
+    def status(self) -> EngineStatus:
+        """The state now; cheap, called at every heartbeat."""
+
+    @abstractmethod
+    def run(self, task: TaskRequest) -> AsyncGenerator[Delta, None]:
+        """Answer ``task``; see the module's text."""

@@ -1,0 +1,54 @@
+"""All hooks of the framework (pluggy). A hook is for the many: any number of plugins may implement it.
+
+What there is exactly one of by name in the config (transport, scheduler, selector, engine) is a class found
+through an entry point or `anywire_register`; hooks add such classes, filter, answer early and observe.
+A hook call costs about a microsecond, so hooks are called once per task or more seldom, never per chunk.
+An exception in a hook is logged and the hook's result ignored: an observer cannot break a task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pluggy
+
+from anywire.messages import Chunk
+from anywire.scheduler import QueuedTask
+from anywire.selector import AgentView
+from anywire.stages import TaskRecord
+
+PROJECT = "anywire"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def anywire_register(kind: str) -> Mapping[str, type] | None:
+    """Plugin classes of ``kind`` (``transports``, ``schedulers``, ``selectors``, ``engines``, ``gateways``) by name,
+    for plugins loaded from a file or module and not through an entry point. Called once per kind at start."""
+
+
+@hookspec
+def anywire_filter_candidates(task: QueuedTask, candidates: Sequence[AgentView]) -> Sequence[AgentView] | None:
+    """Narrow the agents that may get ``task``; None leaves them. Called once per attempt, implementations one
+    after another, each with what the one before left. An empty result lets the task wait."""
+
+
+@hookspec(firstresult=True)
+def anywire_answer(task: QueuedTask, body: str) -> Chunk | None:
+    """Answer before dispatch (a cache): a final chunk whose deltas are the answer. Called once per task."""
+
+
+@hookspec
+def anywire_task_finished(record: TaskRecord) -> None:
+    """A task ended, with an answer or an error; ``record`` holds its stages and how it went."""
+
+
+@hookspec
+def anywire_agent_joined(agent: AgentView) -> None:
+    """A new incarnation of an agent is known (not called for a further link of the same)."""
+
+
+@hookspec
+def anywire_agent_lost(agent: AgentView, reason: str) -> None:
+    """An agent's last link is gone."""

@@ -1,0 +1,151 @@
+"""Finding and loading plugins: by entry point or from a file, by name, and never one that was not asked for.
+
+Entry point groups are ``anywire.transports``, ``anywire.schedulers``, ``anywire.selectors``, ``anywire.engines``,
+``anywire.gateways`` (a class each) and ``anywire.hooks`` (a module or object with hook implementations, always loaded).
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import pluggy
+import pydantic
+
+from anywire import hookspecs
+from anywire.errors import ConfigError, PluginError
+
+PluginKind = Literal["transports", "schedulers", "selectors", "engines", "gateways"]
+KINDS: tuple[PluginKind, ...] = ("transports", "schedulers", "selectors", "engines", "gateways")
+
+log = logging.getLogger(__name__)
+
+
+def describe_validation(error: pydantic.ValidationError, model: type[pydantic.BaseModel], where: str) -> str:
+    """A validation error as one sentence per fault; an unknown key names the nearest valid one."""
+    sentences = []
+    for fault in error.errors():
+        path = ".".join(str(part) for part in (*([where] if where else []), *fault["loc"]))
+        if fault["type"] == "extra_forbidden":
+            known = _fields_at(model, fault["loc"][:-1])
+            near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.0)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            sentences.append(f"unknown key {path!r}: {hint}known keys: {', '.join(sorted(known)) or 'none'}")
+        else:
+            sentences.append(f"{path}: {fault['msg'].removeprefix('Value error, ')} (got {fault['input']!r})")
+    return "; ".join(sentences)
+
+
+def _fields_at(model: type[pydantic.BaseModel], loc: Sequence[int | str]) -> list[str]:
+    for part in loc:
+        field = model.model_fields.get(str(part))
+        if (
+            field is None
+            or not isinstance(field.annotation, type)
+            or not issubclass(field.annotation, pydantic.BaseModel)
+        ):
+            break
+        model = field.annotation
+    return list(model.model_fields)
+
+
+class Plugins:
+    """The plugins of this process. Listing reads package metadata only; `load` imports the one named."""
+
+    def __init__(self) -> None:
+        self.manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self.manager.add_hookspecs(hookspecs)
+        self._entry_points: dict[PluginKind, dict[str, EntryPoint]] = {
+            kind: {point.name: point for point in entry_points(group=f"anywire.{kind}")} for kind in KINDS
+        }
+        self._registered: dict[PluginKind, dict[str, type]] | None = None
+        self.manager.load_setuptools_entrypoints("anywire.hooks")
+
+    def add(self, source: str) -> None:
+        """Load hook implementations from a ``.py`` file or a module name. Raises `PluginError`."""
+        try:
+            module = _module_from_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)
+        except Exception as error:
+            raise PluginError(f"plugin {source!r} does not load: {error}") from error
+        if not self.manager.is_registered(module):
+            self.manager.register(module)
+            self._registered = None
+
+    def names(self, kind: PluginKind) -> list[str]:
+        """Every known name of a kind, sorted, without importing any."""
+        return sorted({*self._entry_points[kind], *self._from_hooks()[kind]})
+
+    def distribution(self, kind: PluginKind, name: str) -> str:
+        """``name version`` of the package a plugin comes from; empty for one registered by a hook."""
+        point = self._entry_points[kind].get(name)
+        return f"{point.dist.name} {point.dist.version}" if point is not None and point.dist is not None else ""
+
+    def load(self, kind: PluginKind, name: str) -> Any:
+        """The plugin class of that name. Raises `PluginError` listing the known names when there is none."""
+        registered = self._from_hooks()[kind].get(name)
+        if registered is not None:
+            return registered
+        point = self._entry_points[kind].get(name)
+        if point is None:
+            known = ", ".join(self.names(kind)) or "none installed"
+            raise PluginError(f"no {kind[:-1]} named {name!r}; known: {known}")
+        try:
+            return point.load()
+        except Exception as error:
+            raise PluginError(
+                f"{kind[:-1]} {name!r} ({self.distribution(kind, name)}) does not load: {error}"
+            ) from error
+
+    def create(self, kind: PluginKind, name: str, options: Mapping[str, Any]) -> Any:
+        """An instance of the named plugin, its options validated by its ``Config``. Raises `PluginError` or
+        `ConfigError`."""
+        cls = self.load(kind, name)
+        try:
+            config = cls.Config(**options)
+        except pydantic.ValidationError as error:
+            raise ConfigError(describe_validation(error, cls.Config, f"{kind}.{name}")) from error
+        return cls(config)
+
+    def call(self, hook: str) -> Callable[..., Any] | None:
+        """The hook as a function that logs what an implementation raises, or None when nobody implements it."""
+        caller: pluggy.HookCaller = getattr(self.manager.hook, hook)
+        if not caller.get_hookimpls():
+            return None
+
+        def guarded(**arguments: Any) -> Any:
+            try:
+                return caller(**arguments)
+            except Exception:
+                log.exception("hook %s failed", hook)
+                return None
+
+        return guarded
+
+    def implementations(self, hook: str) -> list[Callable[..., Any]]:
+        """The single implementations in call order, for a hook whose results are chained."""
+        caller: pluggy.HookCaller = getattr(self.manager.hook, hook)
+        return [each.function for each in reversed(caller.get_hookimpls())]
+
+    def _from_hooks(self) -> dict[PluginKind, dict[str, type]]:
+        if self._registered is None:
+            self._registered = {kind: {} for kind in KINDS}
+            for kind in KINDS:
+                for found in self.manager.hook.anywire_register(kind=kind):
+                    self._registered[kind].update(found or {})
+        return self._registered
+
+
+def _module_from_file(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"anywire_plugin_{path.stem}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,67 @@
+"""Where a task's time went: the stage timestamps that are every experiment's raw data."""
+
+from __future__ import annotations
+
+import msgspec
+
+STAGES = (
+    "received",
+    "admitted",
+    "selected",
+    "sent",
+    "agent_received",
+    "engine_started",
+    "first_chunk",
+    "last_chunk",
+    "delivered",
+)
+
+
+class Stages(msgspec.Struct):
+    """CLOCK_MONOTONIC nanoseconds of each stage, 0 when not reached.
+
+    ``received`` … ``sent`` and ``delivered`` are the orchestrator's clock; ``agent_received`` … ``last_chunk`` are the
+    agent's, comparable with the others only when both have the same boot id (``comparable``). A retried task
+    has the times of its last attempt from ``selected`` on.
+    """
+
+    received: int = 0
+    admitted: int = 0
+    selected: int = 0
+    sent: int = 0
+    agent_received: int = 0
+    engine_started: int = 0
+    first_chunk: int = 0
+    last_chunk: int = 0
+    delivered: int = 0
+    comparable: bool = True
+
+    def spans_ms(self) -> dict[str, float]:
+        """Milliseconds from each reached stage to the next reached one, named ``from-to``; a span between two
+        clocks that cannot be compared is left out."""
+        spans: dict[str, float] = {}
+        previous, previous_ns = "", 0
+        for stage in STAGES:
+            at: int = getattr(self, stage)
+            if not at:
+                continue
+            crosses = previous == "sent" or (previous and stage == "delivered")
+            if previous and (self.comparable or not crosses):
+                spans[f"{previous}-{stage}"] = (at - previous_ns) / 1e6
+            previous, previous_ns = stage, at
+        return spans
+
+
+class TaskRecord(msgspec.Struct, frozen=True):
+    """One ended task, as observers see it. ``error`` is the code, empty for an answer."""
+
+    task_id: str
+    kind: str
+    model: str
+    agent_id: str
+    transport: str
+    attempts: int
+    error: str
+    chunks: int
+    prompt_chars: int
+    stages: Stages
