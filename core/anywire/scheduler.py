@@ -54,8 +54,12 @@ class Scheduler(ABC):
 
     @abstractmethod
     def put(self, task: QueuedTask) -> None:
-        """Queue a task. Raises `QueueFull` at ``max_queue_size``; a task put back after a lost attempt
-        (``attempt`` > 1) is always accepted and goes before those that came later."""
+        """Queue a new task. Raises `QueueFull` (see `full`) at ``max_queue_size``."""
+
+    @abstractmethod
+    def put_back(self, task: QueuedTask) -> None:
+        """Queue a task taken before (its attempt was lost, its agent refused, the selector let it wait). Always
+        accepted; its place is where it was: before everything of its rank that was received later."""
 
     @abstractmethod
     def take(self, ready: Callable[[QueueKey], bool]) -> QueuedTask | None:

@@ -1,0 +1,64 @@
+"""The command ``anywire``. What a command needs beyond its options is imported when it runs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from anywire.cli import chat, demo, doctor, inspect, serve, up
+from anywire.errors import AnywireError
+
+app = typer.Typer(
+    name="anywire",
+    help="One orchestration pipeline for LLM agents, over any transport.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(demo.demo)
+app.command()(up.up)
+app.command()(serve.serve)
+app.command()(serve.agent)
+app.command()(chat.chat)
+app.command()(inspect.agents)
+app.command()(inspect.plugins)
+app.command()(doctor.doctor)
+app.command()(inspect.config)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"anywire {version('anywire')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run a command. Exit status: 0 for success, 1 for an error, 2 for wrong usage."""
+    try:
+        app()
+    except AnywireError as error:
+        if logging.getLogger().isEnabledFor(logging.DEBUG):
+            logging.getLogger("anywire").debug("what led to the error", exc_info=error)
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(1)
+    except BrokenPipeError:
+        # The reader of our output is gone (a pager, head); there is nobody left to tell.
+        sys.stderr.close()
+        sys.exit(1)

@@ -1,0 +1,9 @@
+"""The conformance kit: subclass `TransportConformance` (or `SchedulerConformance`, `SelectorConformance`) in a test file.
+
+Needs ``pip install anywire[testing]``. A transport's whole test file is
+
+    from anywire.testing.transport_kit import TransportConformance
+
+    class TestMine(TransportConformance):
+        transport = "mine"
+"""

@@ -1,0 +1,1 @@
+"""Schedulers: the order in which waiting tasks are sent."""

@@ -1,0 +1,1 @@
+"""Selectors: which of the agents that could take a task gets it."""

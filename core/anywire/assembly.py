@@ -1,0 +1,159 @@
+"""From a `Config` to running parts: which plugins, with which options.
+
+A plugin's options are checked here, by its own ``Config``, when it is made. Settings of the core reach a plugin that
+has a field for them and was not told otherwise: gateways get ``server.host`` and ``server.port``, engines get
+``agent.slots``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pydantic
+
+from anywire.agent import Agent
+from anywire.config import Config, PluginChoice, replaced
+from anywire.engine import Engine
+from anywire.errors import ConfigError, PluginError
+from anywire.gateway import Gateway
+from anywire.identity import agent_info, hub_info
+from anywire.orchestrator import Orchestrator
+from anywire.plugins import PluginKind, Plugins
+from anywire.transport import Transport
+
+MASK = "**********"
+_SECRET = re.compile(r"(^|[_-])(key|token|secret|password|authorization|cookie)$", re.IGNORECASE)
+_USERINFO = re.compile(r"(\w://[^/@:]*:)[^/@]+@")
+
+
+def load_plugins(config: Config) -> Plugins:
+    """The installed plugins and those ``plugins`` names. Raises `PluginError`."""
+    plugins = Plugins()
+    for source in config.plugins:
+        plugins.add(source)
+    return plugins
+
+
+def make_transports(config: Config, plugins: Plugins) -> list[Transport]:
+    """New transports, in order of preference; each role that opens them needs its own."""
+    return [plugins.create("transports", each.name, each.options) for each in config.transports]
+
+
+def make_engine(config: Config, plugins: Plugins) -> Engine:
+    engine: Engine = plugins.create("engines", config.engine.name, engine_options(config, plugins))
+    return engine
+
+
+def make_gateways(config: Config, plugins: Plugins) -> list[Gateway]:
+    return [plugins.create("gateways", each.name, gateway_options(config, plugins, each)) for each in config.gateways]
+
+
+def make_orchestrator(
+    config: Config, plugins: Plugins, *, kind: type[Orchestrator] = Orchestrator, hub_id: str = ""
+) -> Orchestrator:
+    """An orchestrator that has not started."""
+    return kind(
+        hub_info(hub_id, lease=config.agents.timeout),
+        make_transports(config, plugins),
+        plugins.create("schedulers", config.scheduler.name, config.scheduler.options),
+        plugins.create("selectors", config.selector.name, config.selector.options),
+        config=config.pipeline,
+        plugins=plugins,
+    )
+
+
+def make_agent(config: Config, plugins: Plugins) -> Agent:
+    """An agent that has not started."""
+    engine = make_engine(config, plugins)
+    info = agent_info(
+        config.agent.id, engine=engine, specialization=config.agent.specialization, lease=config.agents.timeout
+    )
+    transports = make_transports(config, plugins)
+    interval = config.agents.heartbeat_interval
+    return Agent(info, engine, transports, slots=config.agent.slots, heartbeat_interval=interval)
+
+
+def in_one_process(config: Config, plugins: Plugins) -> bool:
+    """Whether some transport reaches only agents of the same process."""
+    return not all(plugins.load("transports", each.name).capabilities.inter_process for each in config.transports)
+
+
+def with_model(config: Config, plugins: Plugins, model: str) -> Config:
+    """The config with the engine's model set, whatever its ``Config`` calls it. Raises `ConfigError`."""
+    name = config.engine.name
+    fields = _fields(plugins, "engines", name)
+    if "model" in fields:
+        return _with_engine_options(config, model=model)
+    if "models" in fields:
+        return _with_engine_options(config, models=[model])
+    raise ConfigError(f"engine {name!r} takes no model: leave --model out, or choose another engine")
+
+
+def with_slots(config: Config, plugins: Plugins, slots: int) -> Config:
+    """The config with the agent's slots set, and the engine's when it counts its own."""
+    config = replaced(config, agent=config.agent.model_dump() | {"slots": slots})
+    if "slots" in _fields(plugins, "engines", config.engine.name):
+        config = _with_engine_options(config, slots=slots)
+    return config
+
+
+def engine_options(config: Config, plugins: Plugins) -> dict[str, Any]:
+    options = config.engine.options
+    if "slots" in _fields(plugins, "engines", config.engine.name):
+        options.setdefault("slots", config.agent.slots)
+    return options
+
+
+def gateway_options(config: Config, plugins: Plugins, choice: PluginChoice) -> dict[str, Any]:
+    fields = _fields(plugins, "gateways", choice.name)
+    server = {key: value for key, value in config.server if key in fields}
+    return server | choice.options
+
+
+def effective(config: Config, plugins: Plugins) -> tuple[dict[str, Any], list[str]]:
+    """Everything in force as plain types, plugins' own defaults included, secrets masked; and a sentence for each
+    plugin that could not be asked."""
+    tree = config.model_dump(mode="json")
+    faults: list[str] = []
+
+    def complete(kind: PluginKind, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            if kind == "gateways":
+                options = gateway_options(config, plugins, PluginChoice(name=name, options=dict(options)))
+            elif kind == "engines":
+                options = engine_options(config, plugins)
+            made: pydantic.BaseModel = plugins.create(kind, name, options).config
+        except PluginError as error:
+            faults.append(str(error))
+            return dict(options)
+        return made.model_dump(mode="json")
+
+    for key in ("transports", "gateways"):
+        tree[key] = {name: complete(key, name, options) for name, options in tree[key].items()}
+    kinds: dict[str, PluginKind] = {"scheduler": "schedulers", "selector": "selectors", "engine": "engines"}
+    for key, kind in kinds.items():
+        section = tree[key]
+        name = section.pop("name")
+        tree[key] = {"name": name} | complete(kind, name, section)
+    return _masked(tree), faults
+
+
+def _masked(value: Any, key: str = "") -> Any:
+    if isinstance(value, dict):
+        return {inner: _masked(each, str(inner)) for inner, each in value.items()}
+    if isinstance(value, list):
+        return [_masked(each, key) for each in value]
+    if isinstance(value, str) and value:
+        return MASK if _SECRET.search(key) else _USERINFO.sub(rf"\1{MASK}@", value)
+    return value
+
+
+def _fields(plugins: Plugins, kind: PluginKind, name: str) -> Mapping[str, Any]:
+    model: type[pydantic.BaseModel] = plugins.load(kind, name).Config
+    return model.model_fields
+
+
+def _with_engine_options(config: Config, **options: Any) -> Config:
+    return replaced(config, engine=config.engine.model_dump() | options)

@@ -1,0 +1,119 @@
+"""A task inside the pipeline: its current attempt, and what may be told from it."""
+
+from __future__ import annotations
+
+from anywire import errors
+from anywire.clock import Timer
+from anywire.gateway import Submission
+from anywire.messages import Chunk
+from anywire.registry import Registry
+from anywire.scheduler import QueuedTask, QueueKey
+from anywire.selector import AgentView
+from anywire.stream import TaskStream
+
+
+class Task:
+    """One task from submission to its end. ``attempt`` numbers every send; ``losses`` counts those that failed.
+
+    ``agent`` is set while an attempt is under way. ``chunks`` counts what was delivered to the reader over all
+    attempts: once it is not 0, another attempt is possible only by resuming. ``outstanding`` is the credit the
+    agent still has.
+    """
+
+    __slots__ = (
+        "agent",
+        "agent_id",
+        "agent_timer",
+        "attempt",
+        "chunks",
+        "deadline_timer",
+        "delivered",
+        "first_at",
+        "link",
+        "losses",
+        "next_seq",
+        "outstanding",
+        "plain",
+        "queued",
+        "stall_timer",
+        "stream",
+        "submission",
+        "task_id",
+        "transport",
+        "tried",
+        "unread_credit",
+    )
+
+    def __init__(self, task_id: str, submission: Submission, queued: QueuedTask, stream: TaskStream) -> None:
+        self.task_id, self.submission, self.queued, self.stream = task_id, submission, queued, stream
+        self.attempt = self.losses = self.chunks = 0
+        self.next_seq = self.outstanding = self.unread_credit = 0
+        self.agent: AgentView | None = None
+        self.agent_id = self.transport = ""
+        self.link = -1
+        self.first_at = 0
+        self.plain = True
+        self.delivered: list[str] = []
+        self.tried: set[str] = set()
+        self.deadline_timer: Timer | None = None
+        self.agent_timer: Timer | None = None
+        self.stall_timer: Timer | None = None
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether what was delivered is plain text, all that another engine can be told to go on from."""
+        return self.plain and self.submission.stream
+
+    def begin_attempt(self, agent: AgentView, link: int, window: int) -> None:
+        self.attempt += 1
+        self.agent, self.agent_id, self.transport, self.link = agent, agent.agent_id, agent.transport, link
+        self.tried.add(agent.agent_id)
+        self.next_seq = 0
+        self.first_at = 0
+        # What an earlier attempt delivered and the reader has not read yet still takes room.
+        self.outstanding, self.unread_credit = window, 0
+        if self.agent_timer is not None:
+            self.agent_timer.cancel()
+            self.agent_timer = None
+
+    def cancel_timers(self) -> None:
+        for timer in (self.deadline_timer, self.agent_timer, self.stall_timer):
+            if timer is not None:
+                timer.cancel()
+
+
+def check_chunk(task: Task, chunk: Chunk, window: int) -> errors.StreamCorrupted | None:
+    """Account for a chunk of the current attempt; an error when it is out of order or beyond the credit given."""
+    if chunk.seq != task.next_seq:
+        kind = "a gap" if chunk.seq > task.next_seq else "a duplicate"
+        return errors.StreamCorrupted(
+            f"{kind} in the stream from agent {task.agent_id}: delta {chunk.seq} came, {task.next_seq} was due",
+            phase="streaming",
+            agent_id=task.agent_id,
+            task_id=task.task_id,
+        )
+    task.next_seq += len(chunk.deltas)
+    task.chunks += 1
+    task.outstanding -= 1
+    if chunk.extra:
+        task.plain = False
+    if task.outstanding < 0 and not chunk.final:
+        return errors.StreamCorrupted(
+            f"agent {task.agent_id} sent more than the {window} chunks it had credit for",
+            phase="streaming",
+            agent_id=task.agent_id,
+            task_id=task.task_id,
+        )
+    return None
+
+
+def unknown_key_error(key: QueueKey, registry: Registry) -> errors.AnywireError | None:
+    """Why a task for something no agent has ever served is refused at once; None when an agent may yet come."""
+    agents = registry.agents()
+    if not agents or any(agent.status.state == "starting" for agent in agents):
+        return None
+    models = registry.models()
+    if key.model in models:
+        return errors.InvalidRequest(f"model {key.model!r} does not do {key.kind} here", param="model")
+    known = ", ".join(models) or "none"
+    return errors.ModelNotFound(f"no agent serves the model {key.model!r}; models served: {known}", param="model")

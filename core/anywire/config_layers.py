@@ -1,0 +1,260 @@
+"""Where the configuration comes from: flags over environment over YAML, and which of them was wrong.
+
+Options belong to the plugin they were written for. So a source that names another engine than the one below it takes
+none of that one's options along, while naming the same one again, or a transport that the file lists too, keeps them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pydantic
+import yaml
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+
+from anywire.config import ORDER, Config, named
+from anywire.errors import ConfigError
+from anywire.plugins import describe_validation
+
+PREFIX = "ANYWIRE_"
+NOT_SETTINGS = frozenset({"ANYWIRE_CONFIG"})
+"""Variables of the command line itself."""
+
+_LISTS = ("transports", "gateways")
+_SECTIONS = ("scheduler", "selector", "engine")
+
+C = TypeVar("C", bound=Config)
+
+
+class Layer:
+    """One source of settings: a tree, and where each key of it was written."""
+
+    def __init__(self, label: str, tree: Mapping[str, Any]) -> None:
+        self.label = label
+        self.tree = dict(tree)
+
+    def origin(self, path: Sequence[int | str]) -> str:
+        """Where ``path`` was set, empty when it was not set here."""
+        return self.label if _reaches(self.tree, path) else ""
+
+    def normalised(self) -> dict[str, Any]:
+        """The tree in the shape that merges: names in order beside options, sections as mappings."""
+        tree = dict(self.tree)
+        for key in _LISTS:
+            if key in tree:
+                try:
+                    chosen = named(tree[key])
+                except ValueError as error:
+                    raise ConfigError(f"{key}: {error} [{self.origin([key])}]") from error
+                tree[key] = {ORDER: list(chosen), **chosen}
+        for key in _SECTIONS:
+            if isinstance(tree.get(key), str):
+                tree[key] = {"name": tree[key]}
+        return tree
+
+
+class Flags(Layer):
+    """What the command line gave."""
+
+    def __init__(self, tree: Mapping[str, Any]) -> None:
+        super().__init__("command line", tree)
+
+
+class Environment(Layer):
+    """The variables that begin with ``ANYWIRE_``."""
+
+    def __init__(self, variables: Mapping[str, str], keys: Sequence[str]) -> None:
+        super().__init__("environment", {})
+        self._parts: dict[str, Any] = {}
+        self._names: dict[tuple[str, ...], str] = {}
+        for variable in sorted(variables):
+            if not variable.startswith(PREFIX) or variable in NOT_SETTINGS:
+                continue
+            path = tuple(variable.removeprefix(PREFIX).lower().split("__"))
+            if path[0] not in keys:
+                if len(path) == 1:
+                    continue  # a plugin's own variable, perhaps
+                near = difflib.get_close_matches(path[0], keys, n=1, cutoff=0.0)[0]
+                name = PREFIX + "__".join((near, *path[1:])).upper()
+                raise ConfigError(f"unknown environment variable {variable}: did you mean {name}?")
+            value = _value(variable, variables[variable])
+            self._names[path] = variable
+            if len(path) == 1:
+                self.tree[path[0]] = value
+            else:
+                inside = self._parts
+                for part in path[:-1]:
+                    found = inside.setdefault(part, {})
+                    if not isinstance(found, dict):
+                        raise ConfigError(
+                            f"{variable} sets a key inside of {part!r}, which another variable sets as a whole"
+                        )
+                    inside = found
+                inside[path[-1]] = value
+
+    def origin(self, path: Sequence[int | str]) -> str:
+        words = tuple(str(part) for part in path)
+        return next(
+            (name for at, name in self._names.items() if at == words[: len(at)] or words == at[: len(words)]), ""
+        )
+
+    def normalised(self) -> dict[str, Any]:
+        tree = super().normalised()
+        for key, part in self._parts.items():
+            for name, options in part.items() if key in _LISTS else ():
+                if not isinstance(options, dict):
+                    variable = self._names[key, name]
+                    raise ConfigError(f"{variable}: expected {variable}__OPTION=value, found the value {options!r}")
+            whole = tree.get(key)
+            tree[key] = {**whole, **part} if isinstance(whole, dict) else part
+        return tree
+
+
+class File(Layer):
+    """A YAML file; a key's place in it is its line."""
+
+    def __init__(self, path: Path | None) -> None:
+        super().__init__(str(path), {})
+        self._root: yaml.Node | None = None
+        if path is not None:
+            self._read(path)
+
+    def _read(self, path: Path) -> None:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise ConfigError(f"there is no config file {path}") from error
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else f"it is not UTF-8 text ({error})"
+            raise ConfigError(f"config file {path} cannot be read: {reason}") from error
+        try:
+            loader = yaml.SafeLoader(text)
+            self._root = loader.get_single_node()
+            for line, key in _twice(self._root):
+                raise ConfigError(f"{path}, line {line}: the key {key!r} is there twice")
+            tree = loader.construct_document(self._root) if self._root is not None else {}
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            place = f", line {mark.line + 1}" if mark else ""
+            raise ConfigError(f"{path}{place}: this is not valid YAML: {error.problem or error.context}") from error
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise ConfigError(f"{path}: this is not valid YAML: {error}") from error
+        if tree is None:
+            tree = {}
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{path}, line 1: expected a mapping of keys to values, found {tree!r}")
+        self.tree = {str(key): value for key, value in tree.items()}
+
+    def origin(self, path: Sequence[int | str]) -> str:
+        node, line = self._root, 0
+        for part in path:
+            if isinstance(node, yaml.MappingNode):
+                entry = next((pair for pair in node.value if pair[0].value == str(part)), None)
+                if entry is None:
+                    break
+                line, node = entry[0].start_mark.line + 1, entry[1]
+            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+                node = node.value[part]
+                line = node.start_mark.line + 1
+            else:
+                break
+        return f"{self.label}, line {line}" if line and _reaches(self.tree, path[:1]) else ""
+
+    def normalised(self) -> dict[str, Any]:
+        """With the default names, so that what stands above knows whose the options here are."""
+        tree = super().normalised()
+        for key in _LISTS:
+            default = named(Config.model_fields[key].get_default(call_default_factory=True))
+            tree.setdefault(key, {ORDER: list(default), **default})
+        for key in _SECTIONS:
+            if isinstance(tree.get(key), dict):
+                tree[key] = {"name": Config.model_fields[key].default.name, **tree[key]}
+        return tree
+
+
+class _Source(PydanticBaseSettingsSource):
+    """A layer as pydantic-settings reads it, knowing what the layers above have chosen."""
+
+    def __init__(self, settings: type[BaseSettings], layer: Layer) -> None:
+        super().__init__(settings)
+        self._layer = layer
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self._layer.tree.get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        tree = self._layer.normalised()
+        for key in _SECTIONS:
+            mine, above = tree.get(key), self.current_state.get(key)
+            if isinstance(mine, dict) and isinstance(above, dict) and "name" in mine and "name" in above:
+                shared = type(Config.model_fields[key].default).model_fields
+                if mine["name"] != above["name"]:
+                    tree[key] = {option: value for option, value in mine.items() if option in shared}
+        return tree
+
+
+def read(model: type[C], path: str | Path | None, flags: Mapping[str, Any], environment: Mapping[str, str] | None) -> C:
+    """See `anywire.config.load`."""
+    layers: list[Layer] = [
+        Flags(flags),
+        Environment(os.environ if environment is None else environment, list(model.model_fields)),
+        File(Path(path) if path is not None else None),
+    ]
+
+    class Settings(BaseSettings):
+        model_config = pydantic.ConfigDict(extra="allow")  # type: ignore[assignment]
+
+        @classmethod
+        def settings_customise_sources(
+            cls, settings_cls: type[BaseSettings], *_: Any, **__: Any
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return tuple(_Source(settings_cls, layer) for layer in layers)
+
+    try:
+        return model.model_validate(Settings().model_dump())
+    except pydantic.ValidationError as error:
+        origins = [_origin(layers, fault["loc"]) for fault in error.errors()]
+        places = "; ".join(dict.fromkeys(place for place in origins if place))
+        sentence = describe_validation(error, model, "")
+        raise ConfigError(f"{sentence} [{places}]" if places else sentence) from error
+
+
+def _origin(layers: Sequence[Layer], path: Sequence[int | str]) -> str:
+    return next((place for layer in layers if (place := layer.origin(path))), "")
+
+
+def _reaches(tree: object, path: Sequence[int | str]) -> bool:
+    for part in path:
+        if not isinstance(tree, Mapping):
+            return True  # a value where a mapping was due: this is the place at fault
+        if part not in tree:
+            return False
+        tree = tree[part]
+    return True
+
+
+def _value(variable: str, text: str) -> object:
+    if not text.lstrip().startswith(("[", "{")):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{variable} begins like a YAML list or mapping but is none: {error}") from error
+
+
+def _twice(node: yaml.Node | None) -> Iterator[tuple[int, str]]:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                yield key.start_mark.line + 1, key.value
+            seen.add(key.value)
+            yield from _twice(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _twice(value)

@@ -1,0 +1,81 @@
+"""A peer of the kit in a process of its own, so that it can really be killed or paused.
+
+``python -m anywire.testing.peer '{"role": "agent", …}'`` runs a scripted agent, or an orchestrator that submits one
+script, and writes what happens as JSON lines. It ends with its parent: at the end of its standard input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any, Literal
+
+import msgspec
+
+from anywire.agent import Agent
+from anywire.gateway import Submission
+from anywire.identity import agent_info, hub_info
+from anywire.orchestrator import Orchestrator
+from anywire.plugins import Plugins
+from anywire.testing.doubles import MODEL, IdlestSelector, ListScheduler, Script, ScriptedEngine
+from anywire.testing.recorder import Recorder
+
+
+class PeerSpec(msgspec.Struct, frozen=True):
+    """What a peer is to be: transport and options as in a config; ``script`` is what a hub submits."""
+
+    role: Literal["agent", "hub"]
+    transport: str
+    options: dict[str, Any]
+    id: str
+    plugins: list[str] = []
+    lease: float = 1.0
+    slots: int = 8
+    heartbeat: float = 0.1
+    script: Script = Script()
+
+
+class _Printer(Recorder):
+    def add(self, *event: Any) -> None:
+        sys.stdout.write(msgspec.json.encode(event).decode() + "\n")
+        sys.stdout.flush()
+
+
+async def _stdin_ends() -> None:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await reader.read()
+
+
+async def run(spec: PeerSpec) -> None:
+    plugins = Plugins()
+    for source in spec.plugins:
+        plugins.add(source)
+    transport = plugins.create("transports", spec.transport, spec.options)
+    events = _Printer()
+    if spec.role == "agent":
+        engine = ScriptedEngine(events)
+        info = agent_info(spec.id, engine=engine, lease=spec.lease)
+        agent = Agent(info, engine, [transport], slots=spec.slots, heartbeat_interval=spec.heartbeat)
+        await agent.start()
+        events.add("ready", info.incarnation)
+        await _stdin_ends()
+        await agent.close()
+        return
+    hub = Orchestrator(hub_info(spec.id, lease=spec.lease), [transport], ListScheduler(), IdlestSelector())
+    await hub.start()
+    reading = asyncio.create_task(_submit(hub, spec.script, events))
+    events.add("ready", hub.info.incarnation)
+    await _stdin_ends()
+    reading.cancel()
+    await hub.close()
+
+
+async def _submit(hub: Orchestrator, script: Script, events: Recorder) -> None:
+    async for chunk in hub.submit(Submission("chat", MODEL, script.body(), stream=True)):
+        events.add("chunk", "".join(chunk.deltas), chunk.final)
+
+
+if __name__ == "__main__":
+    asyncio.run(run(msgspec.json.decode(sys.argv[1], type=PeerSpec)))

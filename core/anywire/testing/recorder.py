@@ -1,0 +1,119 @@
+"""Waiting for what happens, instead of for time to pass."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from anywire.errors import AnywireError
+from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, TaskRequest
+from anywire.transport import Reply
+
+PATIENCE = 20.0
+"""Seconds until something awaited is given up; no measure of speed."""
+
+
+class Recorder:
+    """Events in the order they happened, each a tuple whose first item names it."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[Any, ...]] = []
+        self._changed: list[asyncio.Future[None]] = []
+
+    def add(self, *event: Any) -> None:
+        self.events.append(event)
+        for waiter in self._changed:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._changed.clear()
+
+    def named(self, name: str) -> list[tuple[Any, ...]]:
+        return [event for event in self.events if event[0] == name]
+
+    async def until(self, condition: Callable[[], Any], what: str = "", patience: float = PATIENCE) -> Any:
+        """Wait for events until ``condition()`` is true; return its value."""
+
+        async def wait() -> Any:
+            while not (value := condition()):
+                waiter = asyncio.get_running_loop().create_future()
+                self._changed.append(waiter)
+                await waiter
+            return value
+
+        try:
+            return await asyncio.wait_for(wait(), patience)
+        except TimeoutError:
+            tail = "\n".join(str(event)[:200] for event in self.events[-20:])
+            raise AssertionError(
+                f"did not happen within {patience} s: {what or condition}; last events:\n{tail}"
+            ) from None
+
+    async def event(self, *expected: Any) -> tuple[Any, ...]:
+        """Wait for an event that begins with ``expected``."""
+
+        def found() -> tuple[Any, ...] | None:
+            return next((event for event in self.events if event[: len(expected)] == expected), None)
+
+        found_event: tuple[Any, ...] = await self.until(found, f"event {expected}")
+        return found_event
+
+
+class RecordingHubSink(Recorder):
+    """A `HubSink` that writes down what it is told."""
+
+    def agent_joined(self, info: AgentInfo) -> None:
+        self.add("joined", info.agent_id, info.incarnation, info)
+
+    def agent_reported(self, status: AgentStatus) -> None:
+        self.add("reported", status.agent_id, status.incarnation, status)
+
+    def agent_lost(self, agent_id: str, incarnation: int, reason: str) -> None:
+        self.add("lost", agent_id, incarnation, reason)
+
+    def chunk_received(self, chunk: Chunk) -> None:
+        self.add("chunk", chunk.task_id, chunk.attempt, chunk)
+
+    def send_failed(self, task_id: str, attempt: int, error: AnywireError) -> None:
+        self.add("send_failed", task_id, attempt, error)
+
+    def chunks(self, task_id: str) -> list[Chunk]:
+        return [event[3] for event in self.events if event[0] == "chunk" and event[1] == task_id]
+
+    async def final(self, task_id: str) -> Chunk:
+        """Wait for the last chunk of a task."""
+
+        def found() -> Chunk | None:
+            chunks = self.chunks(task_id)
+            return chunks[-1] if chunks and chunks[-1].final else None
+
+        chunk: Chunk = await self.until(found, f"final chunk of {task_id}")
+        return chunk
+
+
+class RecordingAgentSink(Recorder):
+    """An `AgentSink` that writes down what it is told; ``on_task`` may answer."""
+
+    def __init__(self, on_task: Callable[[TaskRequest, Reply], None] | None = None) -> None:
+        super().__init__()
+        self._on_task = on_task
+
+    def task_received(self, task: TaskRequest, reply: Reply) -> None:
+        self.add("task", task.task_id, task.attempt, task, reply)
+        if self._on_task is not None:
+            self._on_task(task, reply)
+
+    def cancel_received(self, cancel: Cancel) -> None:
+        self.add("cancel", cancel.task_id, cancel.attempt, cancel)
+
+    def credit_received(self, credit: Credit) -> None:
+        self.add("credit", credit.task_id, credit.attempt, credit)
+
+    def drain_requested(self, reason: str) -> None:
+        self.add("drain", reason)
+
+    def hub_joined(self, hub_id: str, incarnation: int) -> None:
+        self.add("hub_joined", hub_id, incarnation)
+
+    def hub_lost(self, hub_id: str, incarnation: int, reason: str) -> None:
+        self.add("hub_lost", hub_id, incarnation, reason)
