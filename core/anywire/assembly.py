@@ -1,8 +1,8 @@
 """From a `Config` to running parts: which plugins, with which options.
 
 A plugin's options are checked here, by its own ``Config``, when it is made. Settings of the core reach a plugin that
-has a field for them and was not told otherwise: gateways get ``server.host`` and ``server.port``, engines get
-``agent.slots``.
+has a field of that name and was not told otherwise: gateways get ``host``, ``port``, ``max_body_bytes`` and
+``shutdown_grace``, engines get ``slots``.
 """
 
 from __future__ import annotations
@@ -107,9 +107,14 @@ def engine_options(config: Config, plugins: Plugins) -> dict[str, Any]:
 
 
 def gateway_options(config: Config, plugins: Plugins, choice: PluginChoice) -> dict[str, Any]:
+    core = {
+        "host": config.server.host,
+        "port": config.server.port,
+        "max_body_bytes": config.pipeline.max_body_bytes,
+        "shutdown_grace": config.shutdown_grace,
+    }
     fields = _fields(plugins, "gateways", choice.name)
-    server = {key: value for key, value in config.server if key in fields}
-    return server | choice.options
+    return {key: value for key, value in core.items() if key in fields} | choice.options
 
 
 def effective(config: Config, plugins: Plugins) -> tuple[dict[str, Any], list[str]]:

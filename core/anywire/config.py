@@ -178,7 +178,7 @@ class Config(pydantic.BaseModel):
     plugins: Annotated[list[str], pydantic.BeforeValidator(_as_list)] = pydantic.Field(
         default_factory=list, description="files (.py) or modules to load hook implementations from"
     )
-    grace: float = pydantic.Field(
+    shutdown_grace: float = pydantic.Field(
         10.0, ge=0, allow_inf_nan=False, description="seconds that running tasks get to finish at shutdown"
     )
     log_level: Annotated[LogLevel, pydantic.BeforeValidator(_lower)] = "info"

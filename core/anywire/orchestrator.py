@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
@@ -102,6 +102,7 @@ class Orchestrator:
         self._abandoned: dict[str, list[Cancel]] = {}
         self._draining: set[asyncio.Task[None]] = set()
         self._dispatching = False
+        self._watchers: list[asyncio.Future[None]] = []
         self._idle = asyncio.Event()
         self._idle.set()
         self._outcomes: Counter[str] = Counter()
@@ -202,6 +203,13 @@ class Orchestrator:
 
     def agents(self) -> list[AgentView]:
         return self.registry.agents()
+
+    async def agents_until(self, condition: Callable[[list[AgentView]], bool]) -> None:
+        """Wait until the agents known fulfil ``condition``; it is asked again at every change of theirs."""
+        while not condition(self.agents()):
+            waiter = asyncio.get_running_loop().create_future()
+            self._watchers.append(waiter)
+            await waiter
 
     def models(self) -> list[str]:
         return self.registry.models()
@@ -535,6 +543,12 @@ class Orchestrator:
                 self._await_agent(task)
         if self._lost_hook is not None:
             self._lost_hook(agent=agent, reason=reason)
+
+    def agents_changed(self) -> None:
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            if not watcher.done():
+                watcher.set_result(None)
 
     def capacity_changed(self) -> None:
         self._resume_held()

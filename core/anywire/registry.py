@@ -29,6 +29,10 @@ class RegistrySink(Protocol):
     def link_joined(self, agent: AgentView, link: int) -> None: ...
     def link_lost(self, agent: AgentView, link: int, reason: str) -> None: ...
     def agent_lost(self, agent: AgentView, reason: str) -> None: ...
+    def agents_changed(self) -> None:
+        """Somebody came, went, or changed state, models or slots (a mere heartbeat is no change)."""
+        ...
+
     def capacity_changed(self) -> None:
         """Some agent may take more than before, or can take something new."""
         ...
@@ -136,6 +140,7 @@ class Registry:
             self._entries[info.agent_id] = entry
             log.info("agent %s joined over %s (pid %d on %s)", info.agent_id, self._names[link], info.pid, info.host)
             self._sink.agent_joined(entry.view)
+            self._sink.agents_changed()
         elif link not in entry.links:
             entry.links.add(link)
             self._choose_link(entry)
@@ -157,6 +162,8 @@ class Registry:
         if (status.models, status.state) != (old.models, old.state):
             self._update_keys(entry)
         self._update_available(view)
+        if (status.models, status.state, status.slots) != (old.models, old.state, old.slots):
+            self._sink.agents_changed()
         if entry.available:
             self._sink.capacity_changed()
 
@@ -185,6 +192,7 @@ class Registry:
         self._update_available(view, entry)
         self._sink.link_lost(view, link, reason)
         self._sink.agent_lost(view, reason)
+        self._sink.agents_changed()
 
     def _choose_link(self, entry: _Entry) -> None:
         name = self._names[min(entry.links)]

@@ -24,8 +24,8 @@ Joining and losing
     first task of that hub.
 
 Ordering and delivery
-    Messages from a hub to one agent may overtake each other only where a control message (Cancel, Credit,
-    Drain) overtakes a TaskRequest. Chunks of one attempt arrive in the order sent, each once, or the link is
+    Task requests from a hub to one agent arrive in the order sent; control messages (Cancel, Credit, Drain) have no
+    order against them. Chunks of one attempt arrive in the order sent, each once, or the link is
     reported lost. A message accepted by ``send`` is delivered unless the link is lost, or `send_failed` is called.
 
 Back-pressure

@@ -61,10 +61,6 @@ class Stop:
 
 def run(main: Callable[[Stop], Coroutine[Any, Any, T]]) -> T | None:
     """Run a command's coroutine, on uvloop where it is installed; None when it was asked to stop early."""
-    try:
-        from uvloop import new_event_loop
-    except ImportError:
-        new_event_loop = None
 
     async def guarded() -> T | None:
         try:
@@ -72,5 +68,13 @@ def run(main: Callable[[Stop], Coroutine[Any, Any, T]]) -> T | None:
         except StopRequested:
             return None
 
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(guarded())
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

@@ -55,7 +55,7 @@ async def serving(
             started.append(gateway)
             await stop.unless(gateway.start(orchestrator))
         yield Served(orchestrator, gateways)
-        grace = config.grace
+        grace = config.shutdown_grace
     finally:
         # All at once: a gateway stops accepting now, and is done when the last of its tasks is.
         closing = [orchestrator.close(grace), *(gateway.close() for gateway in started)]
@@ -80,10 +80,10 @@ async def work(agent: Agent, config: Config, stop: Stop, announce: bool = True) 
             sys.stdout.flush()
         await stop.wait()
         try:
-            async with asyncio.timeout(config.grace):
+            async with asyncio.timeout(config.shutdown_grace):
                 await agent.drain()
         except TimeoutError:
-            log.warning("tasks were still running after %g s (grace) and are ended", config.grace)
+            log.warning("tasks were still running after %g s (shutdown_grace) and are ended", config.shutdown_grace)
     finally:
         await agent.close()
 

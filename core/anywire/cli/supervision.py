@@ -30,6 +30,8 @@ FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 _PR_SET_PDEATHSIG = 1
 _KEPT_LINES = 20
+_LAST_WORDS = 1.0
+"""Seconds to read what a child wrote before it ended."""
 
 
 class ChildFailed(AnywireError):
@@ -39,7 +41,7 @@ class ChildFailed(AnywireError):
 
 
 class Child:
-    """One life after another of ``python -m anywire.cli ARGUMENTS``."""
+    """One life after another of ``python -m ARGUMENTS``."""
 
     def __init__(self, name: str, arguments: list[str], first_line: str) -> None:
         self.name = name
@@ -58,7 +60,7 @@ class Child:
         """Start it, and again whenever it ends, after a pause that doubles as long as it keeps ending soon.
         Raises `ChildFailed` when it ends before it was ready for the first time: it would do so again."""
         pause = FIRST_PAUSE
-        while not self._stopping:
+        while True:
             began = time.monotonic()
             ending = await self._live()
             if self._stopping:
@@ -95,7 +97,6 @@ class Child:
         process = self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "anywire.cli",
             *self._arguments,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -106,16 +107,20 @@ class Child:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
+        pumps = [asyncio.create_task(self._told(process.stdout)), asyncio.create_task(self._logged(process.stderr))]
         try:
             process.stdin.write(self._first_line.encode() + b"\n")
-            await asyncio.gather(self._told(process.stdout), self._logged(process.stderr))
             code = await process.wait()
+            # What it started may still hold the other end of its pipes.
+            await asyncio.wait(pumps, timeout=_LAST_WORDS)
         except BaseException:
             _signal(process, signal.SIGKILL)
             await process.wait()
             raise
         finally:
             process.stdin.close()
+            for pump in pumps:
+                pump.cancel()
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
 
     async def _told(self, stdout: asyncio.StreamReader) -> None:

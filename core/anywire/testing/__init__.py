@@ -1,4 +1,4 @@
-"""The conformance kit: subclass `TransportConformance` (or `SchedulerConformance`, `SelectorConformance`) in a test file.
+"""The conformance kits: subclass one in a test file.
 
 Needs ``pip install anywire[testing]``. A transport's whole test file is
 

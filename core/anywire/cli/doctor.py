@@ -1,0 +1,292 @@
+"""``anywire doctor``: whether what is configured can work on this machine, and what to do where it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import typer
+
+from anywire.cli import options
+from anywire.errors import AnywireError
+
+if TYPE_CHECKING:
+    from anywire.cli.eventloop import Stop
+    from anywire.config import Config, PluginChoice
+    from anywire.messages import AgentInfo, AgentStatus, Chunk
+    from anywire.plugins import Plugins
+    from anywire.transport import Transport
+
+DISCOVERY = 15.0
+"""Seconds in which an agent on the same machine must be found, a slow machine's start of a process included."""
+ENGINE_START = 120.0
+OLDEST_PYTHON = (3, 11)
+
+
+class Finding(NamedTuple):
+    """The result of one check; ``remedy`` says what to do when it failed."""
+
+    check: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+
+
+class _HubSink:
+    """What the doctor's hub is told of the one agent it looks for."""
+
+    def __init__(self, agent_id: str) -> None:
+        loop = asyncio.get_running_loop()
+        self._agent_id = agent_id
+        self.joined: asyncio.Future[None] = loop.create_future()
+        self.answered: asyncio.Future[str] = loop.create_future()
+
+    def agent_joined(self, info: AgentInfo) -> None:
+        if info.agent_id == self._agent_id and not self.joined.done():
+            self.joined.set_result(None)
+
+    def agent_reported(self, status: AgentStatus) -> None: ...
+    def agent_lost(self, agent_id: str, incarnation: int, reason: str) -> None: ...
+
+    def chunk_received(self, chunk: Chunk) -> None:
+        if not self.answered.done():
+            self.answered.set_result("".join(chunk.deltas))
+
+    def send_failed(self, task_id: str, attempt: int, error: AnywireError) -> None:
+        if not self.answered.done():
+            self.answered.set_exception(error)
+
+
+def doctor(
+    as_json: options.Json = False,
+    file: options.File = None,
+    host: options.Host = None,
+    port: options.Port = None,
+    engine: options.Engine = None,
+    model: options.EngineModel = None,
+    transports: options.Transports = None,
+    dds_domain: options.DdsDomain = None,
+    plugin_files: options.PluginFiles = None,
+    log_level: options.LogLevel = None,
+) -> None:
+    """Check what is configured on this machine: Python, plugins, transports, the engine's model, the port."""
+    from anywire.cli import eventloop
+
+    config, plugins = options.settle(
+        file,
+        host=host,
+        port=port,
+        engine=engine,
+        model=model,
+        transports=transports,
+        dds_domain=dds_domain,
+        plugin_files=plugin_files,
+        log_level=log_level,
+        quiet=True,
+    )
+
+    async def role(stop: Stop) -> list[Finding]:
+        findings = []
+        for check in _checks(config, plugins):
+            finding = await stop.unless(check())
+            findings.append(finding)
+            if not as_json:
+                _show(finding)
+        return findings
+
+    findings = eventloop.run(role)
+    if findings is None:
+        return
+    if as_json:
+        typer.echo(json.dumps([finding._asdict() for finding in findings], indent=2))
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def _checks(config: Config, plugins: Plugins) -> list[Callable[[], Awaitable[Finding]]]:
+    checks: list[Callable[[], Awaitable[Finding]]] = [_python]
+    checks.append(lambda: _pipeline(config, plugins))
+    checks.extend(lambda choice=choice: _transport(config, plugins, choice) for choice in config.transports)  # type: ignore[misc]
+    checks.append(lambda: _engine(config, plugins))
+    checks.append(lambda: _port(config))
+    return checks
+
+
+def _show(finding: Finding) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    mark = "[green]ok  [/]" if finding.ok else "[red]FAIL[/]"
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{mark}  [bold]{escape(finding.check)}[/]: {escape(finding.detail)}")
+    if finding.remedy and not finding.ok:
+        console.print(f"      → {escape(finding.remedy)}")
+
+
+async def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    wanted = ".".join(map(str, OLDEST_PYTHON))
+    return Finding("python", sys.version_info >= OLDEST_PYTHON, version, f"use Python {wanted} or newer")
+
+
+async def _pipeline(config: Config, plugins: Plugins) -> Finding:
+    from anywire import assembly
+
+    check = "plugins"
+    remedy = "install the distribution that has it, or name another; `anywire plugins` lists what is there"
+    try:
+        plugins.create("schedulers", config.scheduler.name, config.scheduler.options)
+        plugins.create("selectors", config.selector.name, config.selector.options)
+        assembly.make_gateways(config, plugins)
+    except AnywireError as error:
+        return Finding(check, False, str(error), remedy)
+    gateways = ", ".join(each.name for each in config.gateways)
+    names = f"scheduler {config.scheduler.name}, selector {config.selector.name}, gateways {gateways}"
+    return Finding(check, True, names)
+
+
+async def _transport(config: Config, plugins: Plugins, choice: PluginChoice) -> Finding:
+    check = f"transport {choice.name}"
+    try:
+        transport: Transport = plugins.create("transports", choice.name, choice.options)
+    except AnywireError as error:
+        return Finding(check, False, str(error), f"correct transports.{choice.name}, or install the plugin")
+    try:
+        detail = await _exchange(config, plugins, transport)
+    except TimeoutError:
+        detail = f"an agent and a hub on this machine did not find each other in {DISCOVERY:.0f} s"
+        return Finding(check, False, detail, _discovery_remedy(transport))
+    except AnywireError as error:
+        return Finding(check, False, str(error), f"see the documentation of the transport {choice.name}")
+    return Finding(check, True, detail)
+
+
+def _discovery_remedy(transport: Transport) -> str:
+    match transport.capabilities.discovery:
+        case "native":
+            options = ", ".join(transport.Config.model_fields) or "none"
+            return (
+                "multicast is blocked, as in many containers, or the interface is the wrong one: name peers and the "
+                f"interface in the transport's options ({options}), and let a firewall pass its UDP ports"
+            )
+        case "brokered":
+            return "see that the broker of this transport runs and is reachable where the options say"
+        case _:
+            return "see that the hub's address in the transport's options is the one agents can reach"
+
+
+async def _exchange(config: Config, plugins: Plugins, transport: Transport) -> str:
+    """Open a hub here and an agent beside it, send a message both ways, and say how long that took."""
+    from anywire.identity import hub_info
+    from anywire.messages import TaskRequest
+
+    agent_id = f"doctor-{socket.gethostname()}-{os.getpid()}"
+    info = hub_info(lease=config.agents.timeout)
+    sink = _HubSink(agent_id)
+    hub = await transport.open_hub(info, "agent", sink)
+    try:
+        async with _far_end(config, plugins, transport, agent_id) as (where, failing):
+            began = time.perf_counter()
+            await _before(sink.joined, failing)
+            found = time.perf_counter()
+            hub.send(agent_id, TaskRequest(info.hub_id, "doctor", 1, "chat", "doctor", "{}"))
+            await _before(sink.answered, failing)
+            answered = time.perf_counter()
+    finally:
+        await hub.close()
+    round_trip = 1000 * (answered - found)
+    return f"an agent {where} was found in {found - began:.2f} s, the first round trip took {round_trip:.1f} ms"
+
+
+@asynccontextmanager
+async def _far_end(
+    config: Config, plugins: Plugins, transport: Transport, agent_id: str
+) -> AsyncIterator[tuple[str, asyncio.Future[Any]]]:
+    """An agent that answers, in another process where the transport reaches one; and what fails when that does."""
+    from anywire.cli import probe, supervision
+
+    if transport.capabilities.inter_process:
+        arguments = ["anywire.cli.probe", transport.name, agent_id]
+        child = supervision.Child(agent_id, arguments, config.model_dump_json())
+        life = asyncio.create_task(child.keep_running())
+        ready = asyncio.create_task(child.ready.wait())
+        try:
+            await _before(ready, life)
+            yield "in another process", life
+        finally:
+            ready.cancel()
+            await child.stop(timeout=5.0)
+            life.cancel()
+            await asyncio.gather(life, return_exceptions=True)
+        return
+    choice = config.transport(transport.name)
+    other: Transport = plugins.create("transports", transport.name, choice.options if choice else {})
+    port = await probe.open_echo(other, agent_id, config.agents.timeout)
+    try:
+        yield "in this process", asyncio.get_running_loop().create_future()
+    finally:
+        await port.close()
+
+
+async def _before(wanted: asyncio.Future[Any], failing: asyncio.Future[Any]) -> None:
+    """Wait for ``wanted``; raises what ``failing`` raised if that came first, or TimeoutError."""
+    async with asyncio.timeout(DISCOVERY):
+        await asyncio.wait((wanted, failing), return_when=asyncio.FIRST_COMPLETED)
+    if not wanted.done():
+        failing.result()
+    wanted.result()
+
+
+async def _engine(config: Config, plugins: Plugins) -> Finding:
+    from anywire import assembly
+
+    check = f"engine {config.engine.name}"
+    try:
+        engine = assembly.make_engine(config, plugins)
+    except AnywireError as error:
+        return Finding(check, False, str(error), "correct the section engine, or install the plugin")
+    try:
+        async with asyncio.timeout(ENGINE_START):
+            await engine.start(lambda: None)
+        status = engine.status()
+    except TimeoutError:
+        return Finding(check, False, f"not started within {ENGINE_START:.0f} s", "try a smaller model (--model)")
+    except AnywireError as error:
+        return Finding(check, False, str(error), "correct engine.model (--model), or choose another engine (--engine)")
+    finally:
+        await engine.close()
+    models = ", ".join(status.models)
+    remedy = status.detail or "name a model (--model)"
+    return Finding(
+        check, bool(models) and status.state != "failed", f"{status.state}, models: {models or 'none'}", remedy
+    )
+
+
+async def _port(config: Config) -> Finding:
+    from anywire.cli import stream
+
+    host, port = config.server.host, config.server.port
+    check = f"port {port}"
+    try:
+        listening = await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port)
+    except OSError as error:
+        if error.errno == 98 or "in use" in str(error):
+            url = f"http://{options.reachable(host)}:{port}"
+            try:
+                async with stream.client(url) as client:
+                    if (await stream.get(client, "/version")).get("name") == "anywire":
+                        return Finding(check, True, f"an Anywire server runs on {url} already")
+            except (AnywireError, AttributeError):
+                pass
+            return Finding(check, False, f"another program uses {host}:{port}", "end it, or choose another with --port")
+        return Finding(check, False, f"{host}:{port}: {error.strerror}", "choose an address of this machine (--host)")
+    listening.close()
+    await listening.wait_closed()
+    return Finding(check, True, f"{host}:{port} is free")
