@@ -35,6 +35,7 @@ class Task:
         "outstanding",
         "plain",
         "queued",
+        "resumes",
         "stall_timer",
         "stream",
         "submission",
@@ -53,6 +54,7 @@ class Task:
         self.link = -1
         self.first_at = 0
         self.plain = True
+        self.resumes = False
         self.delivered: list[str] = []
         self.tried: set[str] = set()
         self.deadline_timer: Timer | None = None
@@ -61,12 +63,13 @@ class Task:
 
     @property
     def can_resume(self) -> bool:
-        """Whether what was delivered is plain text, all that another engine can be told to go on from."""
-        return self.plain and self.submission.stream
+        """Whether what was delivered is plain text, all that another engine of this sort can be told to go on from."""
+        return self.resumes and self.plain and self.submission.stream
 
     def begin_attempt(self, agent: AgentView, link: int, window: int) -> None:
         self.attempt += 1
         self.agent, self.agent_id, self.transport, self.link = agent, agent.agent_id, agent.transport, link
+        self.resumes = "resume" in agent.info.capabilities
         self.tried.add(agent.agent_id)
         self.next_seq = 0
         self.first_at = 0

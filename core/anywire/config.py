@@ -20,8 +20,8 @@ import pydantic
 from anywire.errors import ConfigError
 from anywire.orchestrator import PipelineConfig
 
-ORDER = ""
-"""In a layered config, the key under which the names in order stand beside their options (no plugin's name)."""
+ORDER: Any = ...
+"""In a layered config, the key under which the names in order stand beside their options: none a file can hold."""
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -32,7 +32,7 @@ def named(value: object) -> dict[str, dict[str, Any]]:
     if isinstance(value, str):
         entries: list[tuple[object, object]] = [(name.strip(), None) for name in value.split(",")]
     elif isinstance(value, Mapping):
-        entries = [(n, value.get(n)) for n in value[ORDER]] if ORDER in value else list(value.items())
+        entries = [(name, value.get(name)) for name in value.get(ORDER, value)]
     elif isinstance(value, Sequence):
         entries = []
         for entry in value:

@@ -247,6 +247,8 @@ class Orchestrator:
         candidates: Sequence[AgentView] = self.registry.candidates(task.queued.key)
         if task.tried:
             candidates = [agent for agent in candidates if agent.agent_id not in task.tried] or candidates
+        if task.chunks:
+            candidates = [agent for agent in candidates if "resume" in agent.info.capabilities]
         for narrow in self._filters:
             try:
                 narrowed = narrow(task=task.queued, candidates=candidates)

@@ -17,7 +17,7 @@ File = Annotated[
     Path | None, typer.Option("--config", "-c", envvar="ANYWIRE_CONFIG", metavar="FILE", help="YAML configuration.")
 ]
 PluginFiles = Annotated[
-    list[str] | None, typer.Option("--plugin", metavar="FILE", help="Load hooks from a .py file or module; repeatable.")
+    list[str] | None, typer.Option("--plugin", metavar="FILE", help="Further hooks, a .py file or module; repeatable.")
 ]
 LogLevel = Annotated[
     str | None, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error [default: info].")
@@ -99,7 +99,6 @@ def settle(
         "engine": _given(name=engine),
         "agent": _given(id=agent_id),
         "transports": ",".join(transports or ()),
-        "plugins": plugin_files,
         "log_level": log_level,
     }
     config = load(file, flags={key: value for key, value in given.items() if value})
@@ -111,6 +110,8 @@ def settle(
         chosen = {each.name: dict(each.options) for each in config.transports}
         chosen["dds"]["domain"] = dds_domain
         config = replaced(config, transports=chosen)
+    if plugin_files:
+        config = replaced(config, plugins=[*config.plugins, *plugin_files])
     plugins = assembly.load_plugins(config)
     if model is not None:
         config = assembly.with_model(config, plugins, model)

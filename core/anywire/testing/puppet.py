@@ -1,0 +1,101 @@
+"""A transport whose wire is the test: it keeps what the pipeline sends and plays the agents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import pydantic
+
+from anywire.errors import AnywireError
+from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, HubInfo, State, TaskRequest, ToAgent
+from anywire.testing.doubles import MODEL
+from anywire.transport import AgentPort, AgentSink, Capabilities, Hub, HubSink, Plane, Transport
+
+
+class PuppetConfig(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+
+class PuppetTransport(Transport, Hub):
+    """Transport and hub in one. ``fail_next`` is raised by the next ``send`` of a task."""
+
+    name: ClassVar[str] = "puppet"
+    Config = PuppetConfig
+    capabilities: ClassVar[Capabilities] = Capabilities(liveliness="native", discovery="native", inter_process=False)
+
+    def __init__(self, name: str = "puppet", liveliness: Any = "native") -> None:
+        super().__init__(PuppetConfig())
+        self.name = name  # type: ignore[misc]
+        self.capabilities = Capabilities(liveliness=liveliness, discovery="native", inter_process=False)  # type: ignore[misc]
+        self.sent: list[tuple[str, ToAgent]] = []
+        self.fail_next: AnywireError | None = None
+        self.sink: HubSink
+
+    async def open_hub(self, hub: HubInfo, plane: Plane, sink: HubSink) -> Hub:
+        self.sink = sink
+        return self
+
+    async def open_agent(self, info: AgentInfo, plane: Plane, sink: AgentSink) -> AgentPort:
+        raise NotImplementedError
+
+    def send(self, agent_id: str, message: ToAgent) -> None:
+        if isinstance(message, TaskRequest) and self.fail_next is not None:
+            failure, self.fail_next = self.fail_next, None
+            raise failure
+        self.sent.append((agent_id, message))
+
+    async def drain(self, agent_id: str) -> None:
+        """Never full."""
+
+    async def close(self) -> None:
+        """Holds nothing."""
+
+    # What the agents do
+
+    def join(
+        self,
+        agent_id: str,
+        *,
+        incarnation: int = 1,
+        slots: int = 8,
+        models: Sequence[str] = (MODEL,),
+        state: State = "ready",
+        capabilities: Sequence[str] = ("chat",),
+        lease_ms: int = 1000,
+    ) -> None:
+        self.sink.agent_joined(AgentInfo(agent_id, incarnation, capabilities=tuple(capabilities), lease_ms=lease_ms))
+        self.report(agent_id, incarnation=incarnation, slots=slots, models=models, state=state)
+
+    def report(
+        self,
+        agent_id: str,
+        *,
+        incarnation: int = 1,
+        slots: int = 8,
+        models: Sequence[str] = (MODEL,),
+        state: State = "ready",
+        active: int = 0,
+    ) -> None:
+        self.sink.agent_reported(AgentStatus(agent_id, incarnation, state, tuple(models), slots, active))
+
+    def lose(self, agent_id: str, *, incarnation: int = 1, reason: str = "test") -> None:
+        self.sink.agent_lost(agent_id, incarnation, reason)
+
+    def chunk(self, task: TaskRequest, seq: int, *deltas: str, final: bool = False, error: str = "") -> None:
+        self.sink.chunk_received(
+            Chunk(task.hub_id, task.task_id, task.attempt, seq, deltas, final=final, error=error, finish_reason="stop")
+        )
+
+    def answer(self, task: TaskRequest, text: str = "answer") -> None:
+        self.chunk(task, 0, text, final=True)
+
+    @property
+    def requests(self) -> list[tuple[str, TaskRequest]]:
+        return [(agent_id, message) for agent_id, message in self.sent if isinstance(message, TaskRequest)]
+
+    def cancels(self) -> list[Cancel]:
+        return [message for _, message in self.sent if isinstance(message, Cancel)]
+
+    def credits(self) -> list[Credit]:
+        return [message for _, message in self.sent if isinstance(message, Credit)]

@@ -1,0 +1,42 @@
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from anywire.identity import hub_info
+from anywire.orchestrator import Orchestrator, PipelineConfig
+from anywire.testing.clock import SimulatedClock
+from anywire.testing.doubles import IdlestSelector, ListScheduler
+from anywire.testing.puppet import PuppetTransport
+
+
+@pytest.fixture
+def clock() -> SimulatedClock:
+    return SimulatedClock()
+
+
+@pytest.fixture
+def wire() -> PuppetTransport:
+    return PuppetTransport()
+
+
+@pytest.fixture
+async def pipeline_of(clock: SimulatedClock) -> AsyncIterator[Callable[..., Any]]:
+    """Makes started orchestrators over given transports, with `PipelineConfig` settings."""
+    async with AsyncExitStack() as stack:
+
+        async def make(*transports: PuppetTransport, queue: int = 1000, **settings: Any) -> Orchestrator:
+            orchestrator = Orchestrator(
+                hub_info("hub"),
+                transports,
+                ListScheduler(queue),
+                IdlestSelector(),
+                config=PipelineConfig(**settings),
+                clock=clock,
+            )
+            await orchestrator.start()
+            stack.push_async_callback(orchestrator.close)
+            return orchestrator
+
+        yield make
