@@ -3,8 +3,9 @@
 An engine is driven by one agent. ``start`` is awaited once before anything else and ``close`` once at the end,
 also after a failed ``start``. Between the two the agent calls ``run`` for up to ``slots`` tasks at a time.
 
-``run`` is an async generator of `Delta`. The agent stops it by cancelling the task that iterates it; a
-``finally`` (or ``async with``) in the generator then frees whatever the task held, at once. The agent makes
+``run`` is an async generator of `Delta`. The agent stops it by cancelling the task that iterates it, and closes it:
+the generator sees ``CancelledError`` where it awaits or ``GeneratorExit`` where it yields, and a ``finally`` (or
+``async with``) frees whatever the task held, at once. The agent makes
 chunks of deltas, counts, retries and refuses: none of that is the engine's.
 
 What ``run`` raises: `InvalidRequest` when the request is at fault, with the engine's status and parameter;

@@ -14,6 +14,7 @@
         ├── ModelNotFound         model_not_found     no agent serves or has served that model
         ├── QueueFull             queue_full          the scheduler's queue is at its bound
         ├── NoAgent               no_agent            no agent for it appeared in time
+        ├── ShuttingDown          shutting_down       the orchestrator ends; another one may take it
         ├── Refused               refused             an agent would not take it; the pipeline goes elsewhere
         ├── DeadlineExceeded      deadline_exceeded   its time was over
         ├── TaskCancelled         cancelled           somebody cancelled it
@@ -116,6 +117,10 @@ class QueueFull(TaskError):
 
 class NoAgent(TaskError):
     code = "no_agent"
+
+
+class ShuttingDown(TaskError):
+    code = "shutting_down"
 
 
 class Refused(TaskError):

@@ -143,7 +143,7 @@ class Orchestrator:
             expired.cancel()
         for task in list(self._tasks.values()):
             self._abandon(task, "the orchestrator shuts down")
-            self._end(task, errors.TaskCancelled("the orchestrator shuts down", task_id=task.task_id))
+            self._end(task, errors.ShuttingDown("the orchestrator shuts down", task_id=task.task_id))
         for pending in list(self._draining):
             pending.cancel()
         self.registry.close()
@@ -154,11 +154,11 @@ class Orchestrator:
     # What gateways call
 
     def submit(self, submission: Submission) -> TaskStream:
-        """Take a task in. Raises `QueueFull`, `ModelNotFound`, `InvalidRequest`, `PayloadTooLarge` or `NoAgent`."""
+        """Take a task in. Raises `QueueFull`, `ModelNotFound`, `InvalidRequest`, `PayloadTooLarge` or `ShuttingDown`."""
         received = self.clock.now_ns()
         config = self.config
         if self.closing:
-            raise errors.NoAgent("the orchestrator is shutting down")
+            raise errors.ShuttingDown("the orchestrator is shutting down")
         if len(submission.body) > config.max_body_bytes:
             raise errors.PayloadTooLarge(
                 f"the request has {len(submission.body)} characters, the limit is {config.max_body_bytes}"

@@ -102,7 +102,7 @@ class Run:
         return self._final(texts, usage=usage, finish=finish)
 
     def _flush(self) -> None:
-        """Send what waits, now: called from the event loop or by `_send_pending`. Nothing else takes from ``_pending``."""
+        """Send what waits, now: the event loop or `_send_pending` calls it. Nothing else takes from ``_pending``."""
         self._flush_scheduled = False
         if not self._pending or self._credit <= 0 or self.runner is None or self.runner.done():
             return

@@ -3,6 +3,7 @@ nothing stays behind."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -48,10 +49,8 @@ class _World:
     def do(self, step: Step) -> None:
         match step:
             case ("submit",):
-                try:
+                with suppress(errors.QueueFull):
                     self.streams.append(self.orchestrator.submit(Submission("chat", MODEL, "{}", True)))
-                except errors.AnywireError as error:
-                    assert isinstance(error, errors.QueueFull)
             case ("join", wire, agent):
                 self.wires[wire].join(agent, incarnation=self.lives[agent], slots=2)
             case ("restart", wire, agent):
@@ -131,7 +130,7 @@ async def _run(script: list[Step]) -> None:
     for stream in world.streams:
         texts, end = await asyncio.wait_for(_read(stream), 5)
         attempts = {text.split(":")[0] for text in texts}
-        assert len(attempts) <= 1, "one answer is never made of two attempts"
+        assert attempts <= {str(stream.attempts)}, "an answer is made of its own attempt alone"
         assert [int(text.split(":")[1].strip(";")) for text in texts] == list(range(len(texts)))
         assert end != "answered" or texts
     assert sorted(ended) == sorted(stream.task_id for stream in world.streams)

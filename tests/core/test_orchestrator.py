@@ -319,9 +319,7 @@ async def test_two_links_one_agent(pipeline_of: Make) -> None:
     assert pipeline.stats()["transports"] == {"first": 0, "second": 1}
 
 
-async def test_a_leased_agent_is_lost_when_silent_and_back_when_heard(
-    pipeline_of: Make, clock: SimulatedClock
-) -> None:
+async def test_a_leased_agent_is_lost_when_silent_and_back_when_heard(pipeline_of: Make, clock: SimulatedClock) -> None:
     wire = PuppetTransport(liveliness="lease")
     pipeline = await pipeline_of(wire)
     wire.join("a", lease_ms=1000)
@@ -361,9 +359,9 @@ async def test_close_lets_running_tasks_finish_and_ends_the_rest(
     wire.join("a")
     stream = chat(pipeline)
     await pipeline.close()
-    with pytest.raises(errors.TaskCancelled, match="shuts down"):
+    with pytest.raises(errors.ShuttingDown, match="shuts down"):
         await read(stream)
-    with pytest.raises(errors.NoAgent, match="shutting down"):
+    with pytest.raises(errors.ShuttingDown, match="shutting down"):
         chat(pipeline)
     assert len(wire.cancels()) == 1
 

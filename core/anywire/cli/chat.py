@@ -35,7 +35,7 @@ def chat(
 
     server = options.base_url(url, file, host, port)
 
-    async def role(stop: Stop) -> None:
+    async def role(stop: Stop) -> bool:
         async with stream.client(server) as client:
             chosen = model if model is not None else await stop.unless(stream.first_model(client))
             answer = await stop.unless(stream.ask(client, chosen, prompt, max_tokens, show))
@@ -46,5 +46,7 @@ def chat(
                 f"{answer.tokens} tokens, {answer.tokens_per_second:.0f} tokens/s]",
                 file=sys.stderr,
             )
+        return True
 
-    eventloop.run(role)
+    if not eventloop.run(role):
+        raise typer.Exit(1)

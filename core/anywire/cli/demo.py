@@ -54,7 +54,7 @@ def demo(
     config = _on_free_domain(config)
     console = Console(highlight=False)
 
-    async def role(stop: Stop) -> None:
+    async def role(stop: Stop) -> bool:
         console.print(f"Starting an orchestrator and {AGENTS} agents ({config.engine.name} over {names(config)}) …")
         async with running(config, plugins, AGENTS, stop) as served:
             async with stream.client(served.address) as client:
@@ -63,8 +63,10 @@ def demo(
                 answer = await stop.unless(stream.ask(client, chosen, prompt, max_tokens, show))
             console.print("\n")
             console.print(_table(answer))
+        return True
 
-    eventloop.run(role)
+    if not eventloop.run(role):
+        raise typer.Exit(1)
 
 
 def _table(answer: Answer) -> object:

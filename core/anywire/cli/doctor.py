@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import socket
@@ -103,7 +104,7 @@ def doctor(
 
     findings = eventloop.run(role)
     if findings is None:
-        return
+        raise typer.Exit(1)
     if as_json:
         typer.echo(json.dumps([finding._asdict() for finding in findings], indent=2))
     if not all(finding.ok for finding in findings):
@@ -277,7 +278,7 @@ async def _port(config: Config) -> Finding:
     try:
         listening = await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port)
     except OSError as error:
-        if error.errno == 98 or "in use" in str(error):
+        if error.errno == errno.EADDRINUSE:
             url = f"http://{options.reachable(host)}:{port}"
             try:
                 async with stream.client(url) as client:

@@ -37,7 +37,7 @@ def agents(
 
     found = eventloop.run(role)
     if found is None:
-        return
+        raise typer.Exit(1)
     if as_json:
         _print_json(found)
         return

@@ -86,7 +86,7 @@ def settle(
 ) -> tuple[Config, Plugins]:
     """The effective configuration with these flags, its plugins found, and logging set up accordingly.
 
-    With ``quiet``, only warnings are logged unless a level was chosen somewhere.
+    With ``quiet``, only warnings are logged unless another level was chosen.
     """
     from anywire import assembly
     from anywire.cli import logs
@@ -102,7 +102,9 @@ def settle(
         "log_level": log_level,
     }
     config = load(file, flags={key: value for key, value in given.items() if value})
-    logs.configure("warning" if quiet and config.log_level == "info" and log_level is None else config.log_level)
+    if quiet and config.log_level == "info" and log_level is None:
+        config = replaced(config, log_level="warning")
+    logs.configure(config.log_level)
     if dds_domain is not None:
         if config.transport("dds") is None:
             used = ", ".join(each.name for each in config.transports)

@@ -14,6 +14,8 @@ import httpx
 from anywire.errors import AnywireError
 
 _MARK = ": anywire "
+_TIMEOUT = 5.0
+"""Seconds for what a server answers by itself; an engine may take as long as the server's deadline allows."""
 
 
 class ServerError(AnywireError):
@@ -47,14 +49,15 @@ async def client(url: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the server at ``url``; what goes wrong with it is raised as `ServerError`."""
     host = httpx.URL(url).host
     local = host in ("localhost", "::1") or host.startswith("127.")
-    timeout = httpx.Timeout(10.0, read=None)
     try:
-        async with httpx.AsyncClient(base_url=url, timeout=timeout, trust_env=not local) as one:
+        async with httpx.AsyncClient(base_url=url, timeout=_TIMEOUT, trust_env=not local) as one:
             yield one
     except httpx.ConnectError as error:
         raise ServerError(
             f"no server answers at {url}: start one with `anywire up`, or name another with --url"
         ) from error
+    except httpx.TimeoutException as error:
+        raise ServerError(f"what listens at {url} does not answer: is it an Anywire server?") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ServerError(f"the server at {url}: {error or type(error).__name__}") from error
 
@@ -89,8 +92,9 @@ async def ask(
     }
     if max_tokens is not None:
         body["max_tokens"] = max_tokens
+    patient = httpx.Timeout(_TIMEOUT, read=None)
     answer, ended, began = Answer(), False, time.perf_counter()
-    async with one.stream("POST", "/v1/chat/completions", json=body) as response:
+    async with one.stream("POST", "/v1/chat/completions", json=body, timeout=patient) as response:
         if response.is_error:
             raise _error(response.status_code, (await response.aread()).decode(errors="replace"))
         answer.agent = response.headers.get("x-anywire-agent", "")

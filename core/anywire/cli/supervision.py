@@ -152,6 +152,10 @@ class Children:
         for task in done:
             task.result()
 
+    async def ready(self) -> None:
+        """Wait until every one of them was ready once."""
+        await asyncio.gather(*(child.ready.wait() for child in self.members))
+
     async def stop(self) -> None:
         """End all of them; idempotent."""
         await asyncio.gather(*(child.stop(self._timeout) for child in self.members))

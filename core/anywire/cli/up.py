@@ -25,13 +25,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PATIENCE = 10.0
-"""Seconds until it is said that agents are not joining."""
+"""Seconds until it is said that agents which run do not join."""
 
 
 class _Agents(Protocol):
     def start(self) -> None: ...
     async def failure(self) -> None:
         """Wait until an agent fails for good, and raise that."""
+        ...
+
+    async def ready(self) -> None:
+        """Wait until every one has started, joined or not."""
         ...
 
     async def stop(self) -> None: ...
@@ -52,6 +56,9 @@ class _AgentsInside:
     async def failure(self) -> None:
         await asyncio.gather(*self._started)
         await asyncio.Event().wait()
+
+    async def ready(self) -> None:
+        await asyncio.wait(self._started)
 
     async def stop(self) -> None:
         for task in self._started:
@@ -87,16 +94,17 @@ async def running(config: Config, plugins: Plugins, count: int, stop: Stop) -> A
         agents = Children(configs, ["anywire.cli", "agent", "--supervised"], timeout=config.shutdown_grace + SETTLE)
 
     async def joined(served: Served) -> None:
-        ready: set[str] = set()
         while True:
-            ready = {each.agent_id for each in served.orchestrator.agents() if each.status.state == "ready"}
-            if ready.issuperset(ids):
+            present = {each.agent_id for each in served.orchestrator.agents() if each.status.state == "ready"}
+            if present.issuperset(ids):
                 return
             changed.clear()
             await changed.wait()
 
-    def impatient() -> None:
-        log.warning("still waiting for agents to join over %s; `anywire doctor` tells what is missing", names(config))
+    async def warn() -> None:
+        await agents.ready()
+        await asyncio.sleep(PATIENCE)
+        log.warning("agents run but have not joined over %s; `anywire doctor` tells what is missing", names(config))
 
     failing: asyncio.Task[None] | None = None
     try:
@@ -104,15 +112,17 @@ async def running(config: Config, plugins: Plugins, count: int, stop: Stop) -> A
             agents.start()
             failing = asyncio.create_task(agents.failure())
             waiting = asyncio.create_task(joined(served))
-            warning = asyncio.get_running_loop().call_later(PATIENCE, impatient)
+            warning = asyncio.create_task(warn())
             try:
                 await stop.unless(asyncio.wait((failing, waiting), return_when=asyncio.FIRST_COMPLETED))
-                if failing.done():
-                    failing.result()
             finally:
                 warning.cancel()
                 waiting.cancel()
-            yield served
+            if not failing.done():
+                failing.add_done_callback(lambda _: stop.request("an agent cannot go on"))
+                yield served
+            if failing.done():
+                failing.result()
     finally:
         if failing is not None:
             failing.cancel()

@@ -1,0 +1,115 @@
+"""How errors look to a client: OpenAI's JSON form, an HTTP status, and whether trying again makes sense."""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+from aiohttp import web
+
+from anywire import errors
+from anywire.errors import AnywireError
+from anywire_gateway_openai.headers import header_text
+
+log = logging.getLogger(__name__)
+
+STATUS: dict[type[AnywireError], int] = {
+    errors.InvalidRequest: 400,
+    errors.ModelNotFound: 404,
+    errors.PayloadTooLarge: 413,
+    errors.QueueFull: 429,
+    errors.TaskCancelled: 499,
+    errors.EngineFailed: 502,
+    errors.AgentLost: 502,
+    errors.StreamCorrupted: 502,
+    errors.TransportError: 502,
+    errors.NoAgent: 503,
+    errors.ShuttingDown: 503,
+    errors.Refused: 503,
+    errors.Congested: 503,
+    errors.AgentUnavailable: 503,
+    errors.TransportUnavailable: 503,
+    errors.DeadlineExceeded: 504,
+    errors.ReaderStalled: 408,
+    errors.TaskError: 502,
+    AnywireError: 500,
+}
+"""The nearest class of an error decides. 499 is nginx's "client closed request": the task was cancelled."""
+
+FINAL = (errors.InvalidRequest, errors.ModelNotFound, errors.PayloadTooLarge, errors.TaskCancelled,
+         errors.DeadlineExceeded, errors.ReaderStalled)  # fmt: skip
+"""Trying again would end the same way, or cost the same time again: clients are told not to."""
+RETRY_AFTER_S = 1
+
+
+class HttpError(AnywireError):
+    """What only HTTP knows: a path, method or media type that is not served, a body that never comes."""
+
+    def __init__(self, status: int, code: str, message: str, *, allow: str = "") -> None:
+        super().__init__(message, status=status, detail_code=code)
+        self.allow = allow
+
+
+class ErrorBody(msgspec.Struct):
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorEnvelope(msgspec.Struct):
+    error: ErrorBody
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def status_of(error: AnywireError) -> int:
+    """The HTTP status: an engine's own for a request it found at fault, else that of the error's class."""
+    if isinstance(error, HttpError) or (isinstance(error, errors.InvalidRequest) and 400 <= error.status < 500):
+        return error.status
+    return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
+
+
+def as_anywire(error: Exception, task_id: str = "") -> AnywireError:
+    """``error``, or for a fault of ours one that tells the client only where to look; the log has the rest."""
+    if isinstance(error, AnywireError):
+        return error
+    log.error("request failed%s", f" (task {task_id})" if task_id else "", exc_info=error)
+    return AnywireError(f"internal error{f' in task {task_id}' if task_id else ''}; the orchestrator's log has more")
+
+
+def error_json(error: AnywireError) -> bytes:
+    """``{"error": {"message", "type", "param", "code"}}``."""
+    status = status_of(error)
+    kind = "rate_limit_error" if status == 429 else "invalid_request_error" if status < 500 else "server_error"
+    code = error.detail_code or ("internal_error" if type(error) is AnywireError else error.code)
+    body = ErrorBody(_printable(error.message), kind, _printable(error.param) or None, code)
+    return _encoder.encode(ErrorEnvelope(body))
+
+
+def _printable(text: str) -> str:
+    return text.encode(errors="replace").decode()
+
+
+def error_response(error: AnywireError) -> web.Response:
+    """The answer when nothing of a 200 has been sent."""
+    status = status_of(error)
+    headers = {"Content-Type": "application/json", "Server": "anywire"}
+    if status in (429, 503):
+        headers["Retry-After"] = str(RETRY_AFTER_S)
+    # An engine's own 408, 409 or 429 may well pass.
+    if isinstance(error, FINAL) and error.status not in (408, 409, 429):
+        headers["x-should-retry"] = "false"
+    if isinstance(error, HttpError) and error.allow:
+        headers["Allow"] = error.allow
+    if error.task_id:
+        headers["x-anywire-task"] = header_text(error.task_id)
+    if error.agent_id:
+        headers["x-anywire-agent"] = header_text(error.agent_id)
+    return web.Response(
+        status=status,
+        reason="Client Closed Request" if status == 499 else None,
+        body=error_json(error),
+        headers=headers,
+    )

@@ -1,0 +1,128 @@
+"""The gateway as the framework sees it: its settings, its listening socket, its life."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import logging
+import socket
+from typing import ClassVar
+
+import pydantic
+
+from anywire.errors import ConfigError
+from anywire.gateway import Gateway
+from anywire.orchestrator import Orchestrator
+from anywire_gateway_openai.catalogue import CatalogueHandlers
+from anywire_gateway_openai.protocol import OpenAIServer
+from anywire_gateway_openai.routes import Routes
+from anywire_gateway_openai.tasks import TaskHandlers
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 1024
+_CANCEL_S = 1.0
+"""How long a cancelled handler may take to tell its task; nothing in one waits for anything."""
+
+
+class OpenAIGatewayConfig(pydantic.BaseModel):
+    """Times in seconds."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    host: str = pydantic.Field(default="127.0.0.1", min_length=1, description="address to listen on")
+    port: int = pydantic.Field(default=8080, ge=0, le=65535, description="0 takes a free one")
+    max_body_bytes: int = pydantic.Field(default=8 * 1024 * 1024, ge=1024, description="over it: 413")
+    body_timeout: float = pydantic.Field(default=60.0, gt=0, description="a request's body must be there by then")
+    write_timeout: float = pydantic.Field(default=60.0, gt=0, description="a client taking nothing is cut off then")
+    shutdown_grace: float = pydantic.Field(default=10.0, ge=0, description="running requests get this at close")
+
+
+class OpenAIGateway(Gateway):
+    name: ClassVar[str] = "openai"
+    Config = OpenAIGatewayConfig
+    config: OpenAIGatewayConfig
+
+    def __init__(self, config: OpenAIGatewayConfig) -> None:
+        super().__init__(config)
+        self._server: OpenAIServer | None = None
+        self._routes: Routes | None = None
+        self._listening: asyncio.Server | None = None
+        self._address = ""
+
+    async def start(self, orchestrator: Orchestrator) -> None:
+        config = self.config
+        tasks = TaskHandlers(
+            orchestrator,
+            max_body_bytes=config.max_body_bytes,
+            body_timeout=config.body_timeout,
+            write_timeout=config.write_timeout,
+        )
+        self._routes = Routes(tasks, CatalogueHandlers(orchestrator))
+        self._server = OpenAIServer(self._routes)
+        try:
+            self._listening = await asyncio.get_running_loop().create_server(
+                self._server, config.host, config.port, backlog=BACKLOG
+            )
+        except OSError as error:
+            raise _cannot_listen(config.host, config.port, error) from error
+        host, port = self._listening.sockets[0].getsockname()[:2]
+        if not ipaddress.ip_address(host).is_loopback:
+            log.warning("the OpenAI gateway listens on %s port %d without authentication: whoever reaches it can "
+                        "use every agent", host, port)  # fmt: skip
+        self._address = f"http://{_reachable(host)}:{port}"
+
+    async def close(self) -> None:
+        """Listen no more, give running requests ``shutdown_grace`` seconds, then cut them off (their tasks are
+        cancelled)."""
+        if self._listening is None or self._server is None or self._routes is None:
+            return
+        listening, self._listening = self._listening, None
+        listening.close()
+        # Connections accepted a moment ago begin their requests first.
+        await asyncio.sleep(0)
+        self._server.pre_shutdown()
+        cut_off = []
+        try:
+            async with asyncio.timeout(self.config.shutdown_grace):
+                await self._routes.idle()
+        except TimeoutError:
+            log.warning("requests still run after %g s and are cut off", self.config.shutdown_grace)
+            cut_off = [connection.transport for connection in self._server.connections]
+        await self._server.shutdown(_CANCEL_S / 20)
+        for transport in cut_off:
+            if transport is not None:
+                transport.abort()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CANCEL_S):
+                await self._routes.idle()
+
+    @property
+    def address(self) -> str:
+        return self._address
+
+
+def _reachable(host: str) -> str:
+    """An address a client on this machine can use."""
+    address = ipaddress.ip_address(host)
+    if address.is_unspecified:
+        address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
+    return f"[{address}]" if address.version == 6 else str(address)
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> ConfigError:
+    where = f"the OpenAI gateway cannot listen on {host} port {port}"
+    if isinstance(error, socket.gaierror):
+        return ConfigError(f"{where}: the host name is not known; set host to an address of this machine")
+    match error.errno:
+        case errno.EADDRINUSE:
+            what = "another process uses it; stop that one or set another port (0 takes a free one)"
+        case errno.EACCES | errno.EPERM:
+            what = "permission denied; set a port of 1024 or above, or give the process CAP_NET_BIND_SERVICE"
+        case errno.EADDRNOTAVAIL:
+            what = "no interface of this machine has that address; set host to one, or to 127.0.0.1"
+        case _:
+            what = str(error)
+    return ConfigError(f"{where}: {what}")

@@ -1,0 +1,89 @@
+"""Which handler answers which method and path, and what every answer has in common."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from aiohttp import web
+
+from anywire.errors import AnywireError
+from anywire_gateway_openai.catalogue import CatalogueHandlers
+from anywire_gateway_openai.errors import HttpError, as_anywire, error_response
+from anywire_gateway_openai.tasks import TaskHandlers
+from anywire_gateway_openai.wire import WrittenResponse
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+NamedHandler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
+BASES = ("/v1", "/api/v1")
+
+
+class Routes:
+    """The server's one handler. A table of paths instead of aiohttp's `Application`, whose router, signals and
+    middlewares cost more than they would be used for."""
+
+    def __init__(self, tasks: TaskHandlers, catalogue: CatalogueHandlers) -> None:
+        self._exact: dict[str, dict[str, Handler]] = {}
+        self._named: list[tuple[str, str, NamedHandler]] = []
+        self._active = 0
+        self._idle: asyncio.Event | None = None
+        for base in ("", *BASES):
+            self._exact[f"{base}/health"] = {"GET": catalogue.health}
+            self._exact[f"{base}/version"] = {"GET": catalogue.version}
+        for base in BASES:
+            self._exact[f"{base}/chat/completions"] = {"POST": tasks.chat}
+            self._exact[f"{base}/completions"] = {"POST": tasks.completion}
+            self._exact[f"{base}/embeddings"] = {"POST": tasks.embedding}
+            self._exact[f"{base}/models"] = {"GET": catalogue.models}
+            self._exact[f"{base}/agents"] = {"GET": catalogue.agents}
+            self._exact[f"{base}/stats"] = {"GET": catalogue.stats}
+            self._named.append((f"{base}/models/", "GET", catalogue.model))
+            self._named.append((f"{base}/tasks/", "DELETE", catalogue.cancel))
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._active += 1
+        try:
+            return await self._find(request.method, request.path)(request)
+        except ConnectionError:
+            # Nobody is left to answer.
+            return WrittenResponse(keep_alive=False)
+        except AnywireError as error:
+            return error_response(error)
+        except Exception as error:
+            return error_response(as_anywire(error))
+        finally:
+            self._active -= 1
+            if not self._active and self._idle is not None:
+                self._idle.set()
+
+    async def idle(self) -> None:
+        """Wait until no request is being answered."""
+        self._idle = asyncio.Event()
+        if self._active:
+            await self._idle.wait()
+
+    def _find(self, method: str, path: str) -> Handler:
+        if method == "HEAD":  # aiohttp leaves the body out
+            method = "GET"
+        methods = self._exact.get(path)
+        if methods is not None:
+            handler = methods.get(method)
+            if handler is not None:
+                return handler
+            allowed = next(iter(methods))
+        else:
+            for prefix, allowed, named in self._named:
+                if path.startswith(prefix) and len(path) > len(prefix):
+                    if method == allowed:
+                        return partial(_call_named, named, path[len(prefix) :])
+                    break
+            else:
+                raise HttpError(
+                    404, "not_found", f"there is nothing at {path[:256]}; the API is under {' and '.join(BASES)}"
+                )
+        raise HttpError(405, "method_not_allowed", f"{path[:256]} answers {allowed}, not {method[:32]}", allow=allowed)
+
+
+async def _call_named(handler: NamedHandler, name: str, request: web.BaseRequest) -> web.StreamResponse:
+    return await handler(request, name)

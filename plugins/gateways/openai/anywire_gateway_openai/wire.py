@@ -1,0 +1,102 @@
+"""Answers written as bytes straight to the connection.
+
+aiohttp's own response objects cost about as much as everything else a request does in this gateway; the two
+answers that matter for speed, a whole answer and an event stream, know every header beforehand and skip them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from email.utils import formatdate
+
+from aiohttp import HttpVersion11, web
+from aiohttp.abc import AbstractStreamWriter
+
+HIGH_WATER = 64 * 1024
+"""Bytes that may wait for a slow client before its task is no longer read; asyncio's own bound."""
+
+_date = (0, "")
+
+
+def _http_date() -> str:
+    global _date
+    now = int(time.time())
+    if _date[0] != now:
+        _date = (now, formatdate(now, usegmt=True))
+    return _date[1]
+
+
+def _head(request: web.BaseRequest, keep_alive: bool, headers: Iterable[tuple[str, str]], framing: str) -> bytes:
+    if request.version == HttpVersion11:
+        connection = "" if keep_alive else "Connection: close\r\n"
+    else:
+        connection = "Connection: keep-alive\r\n" if keep_alive else ""
+    own = "".join([f"{name}: {value}\r\n" for name, value in headers])
+    return f"HTTP/1.1 200 OK\r\n{framing}Date: {_http_date()}\r\nServer: anywire\r\n{connection}{own}\r\n".encode()
+
+
+class WrittenResponse(web.StreamResponse):
+    """Tells aiohttp that the answer is out already; it only asks whether the connection stays."""
+
+    def __init__(self, keep_alive: bool) -> None:
+        # Not StreamResponse's own constructor: it prepares headers that nobody would send.
+        self._keep_alive: bool | None = keep_alive
+
+    @property
+    def keep_alive(self) -> bool | None:
+        return self._keep_alive
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        return None
+
+
+async def write_json(request: web.BaseRequest, body: bytes, headers: Iterable[tuple[str, str]]) -> WrittenResponse:
+    """Answer 200 with ``body``. Header values must be free of line breaks."""
+    keep_alive = request.keep_alive
+    framing = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    await request.writer.write(_head(request, keep_alive, headers, framing) + body)
+    return WrittenResponse(keep_alive)
+
+
+class EventStreamWriter:
+    """An event stream being written: the head goes out with the first events, each `write` is one segment."""
+
+    def __init__(self, request: web.BaseRequest, headers: Iterable[tuple[str, str]], timeout: float) -> None:
+        self._request = request
+        self._timeout = timeout
+        # An HTTP/1.0 client reads until the connection closes.
+        self._chunked = request.version == HttpVersion11
+        self.keep_alive = request.keep_alive and self._chunked
+        framing = (
+            "Content-Type: text/event-stream; charset=utf-8\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"
+        )
+        if self._chunked:
+            framing += "Transfer-Encoding: chunked\r\n"
+        self._unsent = _head(request, self.keep_alive, headers, framing)
+
+    async def write(self, data: bytes, *, last: bool = False) -> None:
+        """Send ``data``; returns when the client has room for more. Raises `ConnectionResetError` when the client
+        is gone, or took nothing for ``timeout`` seconds: the connection is cut then."""
+        transport = self._request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client has closed the connection")
+        if self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+            if last:
+                data += b"0\r\n\r\n"
+        if self._unsent:
+            data = self._unsent + data
+            self._unsent = b""
+        transport.write(data)
+        if transport.get_write_buffer_size() > HIGH_WATER:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await self._request.writer.drain()
+            except TimeoutError as error:
+                transport.abort()
+                raise ConnectionResetError(f"it took nothing for {self._timeout:g} s") from error
