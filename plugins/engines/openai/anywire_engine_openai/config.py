@@ -1,0 +1,78 @@
+"""What can be set of the engine ``openai``."""
+
+from __future__ import annotations
+
+import os
+from typing import Self
+
+import pydantic
+
+from anywire.errors import ConfigError
+from anywire.messages import Kind
+
+
+class OpenAIConfig(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    base_url: str = pydantic.Field(
+        default="http://127.0.0.1:8000/v1",
+        description="where the server answers, up to and with /v1 (vLLM http://host:8000/v1, Ollama http://host:11434/v1)",
+    )
+    api_key: pydantic.SecretStr | None = pydantic.Field(default=None, description="sent as bearer token")
+    api_key_env: str = pydantic.Field(default="", description="environment variable that holds the key instead")
+    models: list[str] | dict[str, str] = pydantic.Field(
+        default_factory=list,
+        description="the models to offer: a list restricts what the server has, a mapping gives public names to the "
+        "server's names; empty offers all",
+    )
+    kinds: list[Kind] = pydantic.Field(
+        default=["chat", "completion"], min_length=1, description="the task kinds this server answers"
+    )
+    default_max_tokens: int = pydantic.Field(
+        default=0, ge=0, description="max_tokens of a request that names none; 0 leaves it to the server"
+    )
+    always_stream: bool = pydantic.Field(
+        default=False,
+        description="ask the server to stream unary answers too: for one that does not notice when a client leaves a "
+        "unary request (llama.cpp's)",
+    )
+    connect_timeout: float = pydantic.Field(default=5.0, gt=0, description="seconds to connect, and to list models")
+    startup_timeout: float = pydantic.Field(
+        default=60.0, gt=0, description="seconds the server may take to appear before the engine counts as failed"
+    )
+    refresh_interval: float = pydantic.Field(
+        default=10.0, ge=0, description="seconds between looks at an idle server's models; 0 looks at start only"
+    )
+
+    @pydantic.field_validator("base_url")
+    @classmethod
+    def _is_http(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://")) or len(url.split("/")[2]) == 0:
+            raise ValueError("must be an http:// or https:// address such as http://127.0.0.1:8000/v1")
+        return url.rstrip("/")
+
+    @pydantic.model_validator(mode="after")
+    def _one_key(self) -> Self:
+        if self.api_key is not None and self.api_key_env:
+            raise ValueError("set api_key or api_key_env, not both")
+        return self
+
+    def key(self) -> str:
+        """The key to send, empty for none. Raises `ConfigError` when the variable is not set."""
+        if self.api_key_env:
+            try:
+                return os.environ[self.api_key_env]
+            except KeyError:
+                raise ConfigError(f"api_key_env names {self.api_key_env!r}, which is not in the environment") from None
+        return self.api_key.get_secret_value() if self.api_key is not None else ""
+
+    def server_name(self, model: str) -> str:
+        """What the server calls the model that the public calls ``model``."""
+        return self.models.get(model, model) if isinstance(self.models, dict) else model
+
+    def offered(self, found: list[str]) -> list[str]:
+        """The public names of the models to offer, of those found on the server."""
+        if not self.models:
+            return found
+        here = {*found, *(name.removesuffix(":latest") for name in found)}  # Ollama lists "name:latest"
+        return [name for name in self.models if self.server_name(name) in here]

@@ -1,0 +1,154 @@
+"""The engine ``openai``: a foreign OpenAI-compatible server, watched."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import ClassVar
+
+from anywire.engine import Delta, Engine, EngineStatus
+from anywire.errors import ConfigError, EngineFailed, InvalidRequest
+from anywire.messages import TaskRequest
+from anywire_engine_openai.config import OpenAIConfig
+from anywire_engine_openai.upstream import ConnectionFailed, Upstream
+
+FIRST_RETRY, LAST_RETRY = (
+    0.05,
+    5.0,
+)  # seconds between looks at a server that is not there: doubled from one to the other
+
+log = logging.getLogger(__name__)
+
+
+class OpenAIEngine(Engine):
+    """Any server that speaks OpenAI's HTTP API. It need not be there at start, and may go and come back."""
+
+    name: ClassVar[str] = "openai"
+    Config: ClassVar[type[OpenAIConfig]] = OpenAIConfig
+
+    def __init__(self, config: OpenAIConfig) -> None:
+        super().__init__(config)
+        self.config: OpenAIConfig = config
+        vars(self)["capabilities"] = tuple(config.kinds)  # of this instance
+        self._status = EngineStatus("starting", tuple(config.models))
+        self._changed: Callable[[], None] = lambda: None
+        self._upstream: Upstream | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._look_now = asyncio.Event()
+        self._running = 0
+
+    async def start(self, changed: Callable[[], None]) -> None:
+        """Look for the server once; when it is not there, `status` says so and changes when it comes. Raises
+        `ConfigError` when it is there and waiting would not help: the key or the address is wrong."""
+        self._changed = changed
+        config = self.config
+        upstream = Upstream(
+            api_key=config.key(),
+            connect_timeout=config.connect_timeout,
+            default_max_tokens=config.default_max_tokens,
+            always_stream=config.always_stream,
+        )
+        upstream.open(config.base_url)
+        self._upstream = upstream
+        error = await self._look(upstream)
+        if error is not None and error.status in (401, 403):
+            raise ConfigError(f"openai.api_key (or api_key_env) is not accepted: {error}") from error
+        if error is not None and error.status in (404, 405):
+            raise ConfigError(
+                f"openai.base_url is not the root of an OpenAI API, or this server lists no models: {error}. "
+                "Does the address lack /v1? Otherwise name the models in openai.models"
+            ) from error
+        self._watch = asyncio.create_task(self._keep_watch(upstream), name="openai engine watch")
+
+    async def close(self) -> None:
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watch
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            await upstream.close()
+
+    def status(self) -> EngineStatus:
+        return self._status
+
+    async def run(self, task: TaskRequest) -> AsyncGenerator[Delta, None]:
+        if self._upstream is None:
+            raise EngineFailed("the engine is not running")
+        if self.config.models and task.model not in self.config.models:
+            raise InvalidRequest(
+                f"the model {task.model!r} is not offered here",
+                param="model",
+                status=404,
+                detail_code="model_not_found",
+            )
+        self._running += 1
+        try:
+            async with contextlib.aclosing(self._upstream.answer(task, self.config.server_name(task.model))) as deltas:
+                async for delta in deltas:
+                    yield delta
+        except ConnectionFailed as error:
+            self._set(EngineStatus("failed", self._status.models, str(error)))
+            self._look_now.set()
+            raise
+        finally:
+            self._running -= 1
+
+    async def _keep_watch(self, upstream: Upstream) -> None:
+        """Look at the server: until it is there, when a task found it gone, and now and then while idle."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.config.startup_timeout
+        delay = FIRST_RETRY
+        while True:
+            if self._status.state == "ready":
+                delay = FIRST_RETRY
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self.config.refresh_interval or None):
+                        await self._look_now.wait()
+                if self._running and not self._look_now.is_set():
+                    continue  # it is answering tasks, so it is there; it may be too busy for anything else
+            else:
+                if self._status.state == "starting" and loop.time() >= deadline:
+                    self._set(EngineStatus("failed", self._status.models, self._status.detail))
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, LAST_RETRY)
+            self._look_now.clear()
+            await self._look(upstream)
+
+    async def _look(self, upstream: Upstream) -> EngineFailed | None:
+        """Set the status by what the server lists; return what is wrong with it."""
+        try:
+            found = await upstream.models()
+        except EngineFailed as error:
+            if self.config.models and error.status in (404, 405, 501):
+                found = [self.config.server_name(name) for name in self.config.models]  # it is there, but lists none
+            else:
+                state = self._status.state if self._status.state == "starting" else "failed"
+                self._set(EngineStatus(state, self._status.models, str(error)))
+                return error
+        offered = self.config.offered(found)
+        if offered:
+            missing = [name for name in self.config.models if name not in offered]
+            self._set(
+                EngineStatus("ready", tuple(offered), f"not on the server: {', '.join(missing)}" if missing else "")
+            )
+        else:
+            self._set(EngineStatus("failed", tuple(self.config.models), self._nothing_offered(found)))
+        return None
+
+    def _nothing_offered(self, found: Sequence[str]) -> str:
+        if found:
+            return f"{self.config.base_url} has none of the models of openai.models; it has: {', '.join(found)}"
+        return f"{self.config.base_url} is there but serves no model; load one there"
+
+    def _set(self, status: EngineStatus) -> None:
+        if status == self._status:
+            return
+        before, self._status = self._status, status
+        if before.state != status.state:
+            level = logging.INFO if status.state == "ready" else logging.WARNING
+            log.log(level, "%s is %s %s", self.config.base_url, status.state, status.detail or ", ".join(status.models))
+        self._changed()

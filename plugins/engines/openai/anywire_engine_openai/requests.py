@@ -1,0 +1,52 @@
+"""The request as the server gets it: the client's own JSON but for the members the engine answers for."""
+
+from __future__ import annotations
+
+import msgspec
+
+from anywire.errors import InvalidRequest
+from anywire.messages import Kind, TaskRequest
+
+PATHS: dict[Kind, str] = {"chat": "/chat/completions", "completion": "/completions", "embedding": "/embeddings"}
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_encode = msgspec.json.Encoder().encode
+_TRUE, _FALSE, _NULL = msgspec.Raw(b"true"), msgspec.Raw(b"false"), b"null"
+LENGTHS = ("max_tokens", "max_completion_tokens", "n_predict")
+"""The members by which a client may bound the answer."""
+
+
+def members(body: str) -> dict[str, msgspec.Raw]:
+    """The members of a request, each as the client wrote it. Raises `InvalidRequest`."""
+    try:
+        return _members.decode(body)
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        raise InvalidRequest(f"the request body is no JSON object: {error}", status=400) from error
+
+
+def upstream_body(task: TaskRequest, model: str, default_max_tokens: int) -> bytes:
+    """The body to send: ``model`` as the server names it, streaming as the task says (and with usage, which the
+    agent wants to know), and a length where the client set none. All else is passed on verbatim."""
+    content = members(task.body)
+    content["model"] = msgspec.Raw(_encode(model))
+    if task.kind == "embedding":
+        return _encode(content)
+    content["stream"] = _TRUE if task.stream else _FALSE
+    if task.stream:
+        content["stream_options"] = _with_usage(content.get("stream_options"))
+    else:
+        content.pop("stream_options", None)
+    if default_max_tokens and all(bytes(content.get(name, _NULL)) == _NULL for name in LENGTHS):
+        content["max_tokens"] = msgspec.Raw(str(default_max_tokens).encode())
+    return _encode(content)
+
+
+def _with_usage(options: msgspec.Raw | None) -> msgspec.Raw:
+    if options is None or bytes(options) == _NULL:
+        return msgspec.Raw(b'{"include_usage":true}')
+    try:
+        content = _members.decode(options)
+    except msgspec.DecodeError:
+        raise InvalidRequest("stream_options must be an object", param="stream_options", status=400) from None
+    content["include_usage"] = _TRUE
+    return msgspec.Raw(_encode(content))

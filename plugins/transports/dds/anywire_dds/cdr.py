@@ -1,0 +1,134 @@
+"""CDR packers for flat structs, compiled from the wire types.
+
+Cyclone's Python library walks a tree of objects for every member of every sample; for the types of this transport
+the same bytes come from one ``struct`` call for all the numbers and one ``join`` for all the strings. A codec
+is a pair of generated functions, and a test proves their bytes identical to the library's.
+
+A type must hold its numbers first, widest first, then strings, then sequences of strings: nothing then needs padding
+except the end of a string.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from collections.abc import Callable
+from typing import Any, NamedTuple, get_type_hints
+
+from cyclonedds.idl.types import int32, int64, sequence, uint64
+
+_NUMBERS: dict[Any, str] = {uint64: "Q", int64: "q", int32: "i", bool: "?"}
+_HEADER = b"\x00\x01\x00\x00"
+"""Plain CDR version 1, little endian."""
+
+_PADDING = (b"\0\0\0\0", b"\0\0\0", b"\0\0", b"\0")
+"""What follows a string of ``length & 3``: its terminator and the way to the next multiple of four."""
+
+
+class Malformed(Exception):
+    """A sample that is not what its type says."""
+
+
+class Codec(NamedTuple):
+    """``pack(*members) -> bytes`` and ``unpack(bytes) -> members``, both in the order of the type.
+
+    ``pack`` raises `struct.error` for a number out of its range and `UnicodeEncodeError` for text that has no UTF-8;
+    ``unpack`` raises `Malformed`.
+    """
+
+    pack: Callable[..., bytes]
+    unpack: Callable[[bytes], tuple[Any, ...]]
+
+
+def codec(cls: type) -> Codec:
+    """Compile the codec of a wire type. Raises `TypeError` when its members are not in packing order."""
+    hints = get_type_hints(cls, include_extras=True)
+    members = [(field.name, hints[field.name]) for field in dataclasses.fields(cls)]
+    numbers = [name for name, hint in members if hint in _NUMBERS]
+    strings = [name for name, hint in members if hint is str]
+    lists = [name for name, hint in members if hint == sequence[str]]
+    if [name for name, _ in members] != numbers + strings + lists:
+        raise TypeError(f"{cls.__name__}: numbers come first, then strings, then sequences of strings, nothing else")
+    layout = "<" + "".join(_NUMBERS[hint] for _, hint in members[: len(numbers)])
+    if struct.calcsize(layout) != struct.calcsize("@" + layout[1:]):
+        raise TypeError(f"{cls.__name__}: the widest numbers come first")
+    head = struct.Struct(layout + "x" * (-struct.calcsize(layout) % 4))
+    length = struct.Struct("<I")
+    scope: dict[str, Any] = {
+        "head": head.pack,
+        "unhead": head.unpack_from,
+        "length": length.pack,
+        "unlength": length.unpack_from,
+        "padding": _PADDING,
+        "header": _HEADER,
+        "Malformed": Malformed,
+        "foreign": lambda data: _foreign(cls, data),
+        "errors": (struct.error, UnicodeDecodeError),
+    }
+    source = _pack_source(numbers, strings, lists) + _unpack_source(numbers, strings, lists, head.size)
+    exec(compile(source, f"<codec of {cls.__name__}>", "exec"), scope)
+    return Codec(scope["pack"], scope["unpack"])
+
+
+def _pack_source(numbers: list[str], strings: list[str], lists: list[str]) -> str:
+    lines = [f"def pack({', '.join(numbers + strings + lists)}):"]
+    lines += [f"    {name} = {name}.encode()" for name in strings]
+    pieces = ["header", f"head({', '.join(numbers)})"]
+    for name in strings:
+        pieces += [f"length(len({name}) + 1)", name, f"padding[len({name}) & 3]"]
+    for name in lists:
+        lines += [
+            f"    parts_{name} = []",
+            f"    for each in {name}:",
+            "        each = each.encode()",
+            f"        parts_{name} += (length(len(each) + 1), each, padding[len(each) & 3])",
+        ]
+        pieces += [f"length(len({name}))", f"*parts_{name}"]
+    return "\n".join([*lines, f"    return b''.join(({', '.join(pieces)}))", ""])
+
+
+def _unpack_source(numbers: list[str], strings: list[str], lists: list[str], size: int) -> str:
+    lines = [
+        "def unpack(data):",
+        "    if data[:2] != header[:2]:",
+        "        return foreign(data)",
+        "    try:",
+        f"        {', '.join(numbers)}, = unhead(data, 4)",
+        f"        at = {4 + size}",
+    ]
+    for name in strings:
+        lines += [
+            "        size, = unlength(data, at)",
+            f"        {name} = data[at + 4 : at + 3 + size].decode()",
+            "        at = at + size + 7 & ~3",
+        ]
+    for name in lists:
+        lines += [
+            "        count, = unlength(data, at)",
+            "        at += 4",
+            "        found = []",
+            "        for _ in range(count):",
+            "            size, = unlength(data, at)",
+            "            found.append(data[at + 4 : at + 3 + size].decode())",
+            "            at = at + size + 7 & ~3",
+            f"        {name} = tuple(found)",
+        ]
+    lines += [
+        "    except errors as error:",
+        "        raise Malformed(str(error)) from error",
+        "    if at > len(data) + 3:",
+        "        raise Malformed(f'{len(data)} bytes where {at} are announced')",
+        f"    return {', '.join(numbers + strings + lists)},",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _foreign(cls: Any, data: bytes) -> tuple[Any, ...]:
+    """Another byte order or CDR version: rare (no peer of ours writes it), so the library may take its time."""
+    try:
+        sample = cls.deserialize(data)
+    except Exception as error:
+        raise Malformed(f"not readable as {cls.__name__}: {error}") from error
+    values = (getattr(sample, field.name) for field in dataclasses.fields(cls))
+    return tuple(tuple(value) if isinstance(value, list) else value for value in values)

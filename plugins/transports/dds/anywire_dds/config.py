@@ -1,0 +1,86 @@
+"""The options of the DDS transport and the Cyclone configuration made from them."""
+
+from __future__ import annotations
+
+from typing import Literal
+from xml.sax.saxutils import escape, quoteattr
+
+import pydantic
+
+DOMAIN_MAX = 230
+"""Above, the ports of the standard's mapping leave the range that exists."""
+
+MULTICAST = {"on": "true", "discovery": "spdp", "off": "false"}
+"""Cyclone's names of the settings of `DdsConfig.multicast`."""
+
+
+class DdsConfig(pydantic.BaseModel):
+    """Options of ``transports.dds``. Only participants of one domain and one fleet see each other."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    domain: int = pydantic.Field(default=0, ge=0, le=DOMAIN_MAX, description="DDS domain; decides the UDP ports")
+    fleet: str = pydantic.Field(
+        default="default", pattern=r"^[A-Za-z0-9_.-]+$", description="isolates several fleets in one domain"
+    )
+    participant: str = pydantic.Field(
+        default="", description="entity name shown by DDS tools; empty: the id of the hub or agent"
+    )
+    lease: float | None = pydantic.Field(
+        default=None,
+        ge=0.05,
+        le=3600,
+        description="seconds of silence after which peers consider this end lost; "
+        "empty: the lease of the hub or agent itself",
+    )
+    interface: str = pydantic.Field(
+        default="", description="network interface, by name (eth0) or address (127.0.0.1); empty: Cyclone chooses"
+    )
+    multicast: Literal["auto", "on", "discovery", "off"] = pydantic.Field(
+        default="auto", description="off: peers on other hosts must be named in `peers`; discovery: only to find peers"
+    )
+    peers: list[str] = pydantic.Field(
+        default_factory=list, description="addresses of hosts to look for, where multicast does not reach"
+    )
+    participants_per_host: int = pydantic.Field(
+        default=100, ge=1, le=120, description="processes per host that can be found without multicast"
+    )
+    max_message_bytes: int = pydantic.Field(default=64 * 1024 * 1024, ge=1024, description="largest message accepted")
+
+
+def tracing_xml(log: str) -> str:
+    """The document that makes Cyclone write what it starts with to the file ``log``."""
+    return (
+        f"<CycloneDDS><Domain><Tracing><Category>config,info</Category><OutputFile>{escape(log)}</OutputFile></Tracing>"
+        "</Domain></CycloneDDS>"
+    )
+
+
+def settings_xml(config: DdsConfig) -> str:
+    """The document that makes Cyclone do what ``config`` says.
+
+    Written without a namespace on purpose: Cyclone ignores a document whose root has one without a word.
+    """
+    # Fragments as large as a datagram can be: a body of megabytes is then hundreds of them and not thousands.
+    general = "<MaxMessageSize>65500B</MaxMessageSize><FragmentSize>65000B</FragmentSize>"
+    if config.interface:
+        attribute = "address" if _is_address(config.interface) else "name"
+        general += f"<Interfaces><NetworkInterface {attribute}={quoteattr(config.interface)}/></Interfaces>"
+    if config.multicast != "auto":
+        general += f"<AllowMulticast>{MULTICAST[config.multicast]}</AllowMulticast>"
+    discovery = f"<MaxAutoParticipantIndex>{config.participants_per_host - 1}</MaxAutoParticipantIndex>"
+    if config.peers or config.multicast == "off":
+        # Without multicast a peer is found by trying the ports of its possible indices, so it must have one.
+        peers = "".join(f"<Peer address={quoteattr(peer)}/>" for peer in config.peers)
+        discovery += f'<ParticipantIndex>auto</ParticipantIndex><Peers AddLocalhost="true">{peers}</Peers>'
+    # The write buffers of this transport bound what is on its way. Cyclone's own mark lies above them and stays
+    # there: by default it starts at 30 kB and moves, and every write above it fails.
+    marks = "<WhcHigh>8MiB</WhcHigh><WhcHighInit>8MiB</WhcHighInit><WhcAdaptive>false</WhcAdaptive>"
+    return (
+        f"<CycloneDDS><Domain><General>{general}</General><Discovery>{discovery}</Discovery>"
+        f"<Internal><Watermarks>{marks}</Watermarks></Internal></Domain></CycloneDDS>"
+    )
+
+
+def _is_address(text: str) -> bool:
+    return all(each.isdigit() for each in text.split(".")) or ":" in text

@@ -1,0 +1,124 @@
+"""The DDS domains open in this process: created with our configuration, shared, and given up with their last user."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from cyclonedds.core import DDSException
+from cyclonedds.domain import Domain
+
+from anywire.errors import TransportUnavailable
+from anywire_dds.config import MULTICAST, DdsConfig, settings_xml, tracing_xml
+
+_SETTING = re.compile(r"config: Domain/(\S+?)(?:/#text|\[@?(\w+)\]): (.*?) \{([\d,]*)\}$")
+_INTERFACES = re.compile(r"selected interfaces: (.*)$")
+_COMPLAINT = re.compile(r"^[\d.]+ \[\d+\]\s+\S+: (?!config: )(.+)$")
+
+
+class OpenDomain:
+    """One domain of this process. ``facts`` is what Cyclone says is in force: ``General/AllowMulticast`` and so on."""
+
+    def __init__(self, config: DdsConfig) -> None:
+        self.settings = settings_xml(config)
+        self.users = 0
+        with tempfile.TemporaryDirectory(prefix="anywire-dds-") as folder:
+            log = Path(folder) / "log"
+            environment = os.environ.get("CYCLONEDDS_URI", "")
+            # Later documents win: the environment may trace elsewhere, but not undo what the options ask for.
+            documents = [tracing_xml(str(log)), *([environment] if environment else []), self.settings]
+            try:
+                self._domain = Domain(config.domain, ",".join(documents))
+            except DDSException as error:
+                raise TransportUnavailable(_why_not(config, error, _read(log))) from error
+            self.facts, sources = _facts(_read(log))
+        try:
+            self._verify(config, environment, sources)
+        except TransportUnavailable:
+            self.delete()
+            raise
+
+    def delete(self) -> None:
+        self._domain.__del__()
+
+    def _verify(self, config: DdsConfig, environment: str, sources: set[int]) -> None:
+        if not self.facts:
+            return  # CYCLONEDDS_URI sends the log elsewhere: it is the user who watches then
+        wanted = {"Internal/Watermarks/WhcAdaptive": "false", "General/MaxMessageSize": "65500 B"}
+        if config.multicast != "auto":
+            wanted["General/AllowMulticast"] = MULTICAST[config.multicast]
+        for name, value in wanted.items():
+            if self.facts.get(name, value) != value:
+                raise TransportUnavailable(
+                    f"Cyclone DDS did not take its configuration: {name} is {self.facts[name]!r}, not {value!r}; "
+                    "unset CYCLONEDDS_URI and try again"
+                )
+        if environment and not sources & set(range(1, 1 + environment.count(",") + 1)):
+            raise TransportUnavailable(
+                "CYCLONEDDS_URI is set, but Cyclone DDS took nothing from it. A root element with an xmlns attribute "
+                "is ignored: remove the attribute, or unset CYCLONEDDS_URI"
+            )
+
+
+_open: dict[int, OpenDomain] = {}
+
+
+def acquire(config: DdsConfig) -> OpenDomain:
+    """The open domain, opened now if this process has not. Raises `TransportUnavailable`."""
+    found = _open.get(config.domain)
+    if found is None:
+        found = _open[config.domain] = OpenDomain(config)
+    elif found.settings != settings_xml(config):
+        raise TransportUnavailable(
+            f"domain {config.domain} is open in this process with other settings (interface, multicast, peers, "
+            "participants_per_host): give both transports the same, or another domain"
+        )
+    found.users += 1
+    return found
+
+
+def release(config: DdsConfig) -> None:
+    """Give up one `acquire`. The last one stops Cyclone's threads and closes its sockets."""
+    found = _open[config.domain]
+    found.users -= 1
+    if not found.users:
+        del _open[config.domain]
+        found.delete()
+
+
+def _read(log: Path) -> list[str]:
+    with contextlib.suppress(FileNotFoundError):
+        return log.read_text(errors="replace").splitlines()
+    return []
+
+
+def _facts(lines: list[str]) -> tuple[dict[str, str], set[int]]:
+    facts: dict[str, str] = {}
+    sources: set[int] = set()
+    for line in lines:
+        if found := _SETTING.search(line):
+            name, attribute, value, origin = found.groups()
+            facts[f"{name}@{attribute}" if attribute else name] = value
+            sources.update(int(each) for each in origin.split(",") if each)
+        elif found := _INTERFACES.search(line):
+            facts["interfaces"] = found[1]
+    return facts, sources
+
+
+def _why_not(config: DdsConfig, error: DDSException, lines: list[str]) -> str:
+    if error.code == DDSException.DDS_RETCODE_PRECONDITION_NOT_MET:
+        return (
+            f"DDS domain {config.domain} is already open in this process, by other code than this transport: "
+            "choose another `domain`"
+        )
+    said = [found[1] for line in lines if (found := _COMPLAINT.match(line))]
+    reason = next((each for each in reversed(said) if not each.endswith(("Finis.", "finalized"))), "no reason given")
+    advice = (
+        f"check `interface` ({config.interface!r}); leave it empty to let Cyclone DDS choose"
+        if config.interface
+        else "check CYCLONEDDS_URI and the network interfaces of this machine"
+    )
+    return f"DDS domain {config.domain} cannot be opened: {reason}; {advice}"

@@ -1,0 +1,173 @@
+"""What is on its way to one peer: the bounded write buffer between `send`, which never waits, and a DDS writer.
+
+Two things can hold a message back. The peer's window: it tells how many messages of the session it has consumed, and
+no more than `WINDOW` bytes are sent ahead of that, so that neither the peer's reader cache nor the writer's history
+grows. And Cyclone itself, when too much is unacknowledged: a write then fails at once, and a thread that lives only
+as long as that waits for the acknowledgements.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from anywire.errors import AnywireError, Congested
+from anywire_dds.participant import Writer
+
+WINDOW = 1024 * 1024
+WINDOW_MESSAGES = 2048
+"""Sent and not yet consumed: beyond, messages wait in the buffer."""
+
+REPORT = WINDOW // 4
+REPORT_MESSAGES = WINDOW_MESSAGES // 4
+"""Consumed and not yet reported: beyond, the reader reports. Less than the window, so nobody waits for a report that
+is not due."""
+
+LOW_WATER = 256 * 1024
+LOW_WATER_MESSAGES = 256
+HARD_BOUND = 4 * 1024 * 1024
+HARD_BOUND_MESSAGES = 4096
+"""Of the buffer. A message larger than the bound enters an empty buffer."""
+
+BURST = 128
+"""Written in one turn of the event loop when a buffer empties; the next ones in the next turn."""
+
+_ACKNOWLEDGED_WITHIN = 3600.0
+"""Seconds; the thread ends sooner, with the acknowledgement or with the writer."""
+
+
+class Outbox:
+    """The write buffer to one peer. ``failed(task_id, attempt, error)`` is called for a message that was accepted and
+    then refused by the library."""
+
+    def __init__(
+        self, writer: Writer, peer: str, failed: Callable[[str, int, AnywireError], None], *, bounded: bool = True
+    ) -> None:
+        self.writer = writer
+        self._peer, self._failed, self._bounded = peer, failed, bounded
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[tuple[bytes, str, int]] = deque()
+        self._waiting_bytes = 0
+        self._urgent: deque[bytes] = deque()
+        self._ahead: deque[int] = deque()
+        self._ahead_bytes = 0
+        self._consumed = 0
+        self._stalled = self._closed = False
+        self._drainers: list[asyncio.Future[None]] = []
+
+    def send(self, sample: bytes, task_id: str, attempt: int) -> None:
+        """Write it or keep it. Raises `Congested`, or what the library's refusal is; then it is not kept."""
+        if not self._waiting and self._has_room() and self._write(sample):
+            return
+        if (
+            self._bounded
+            and self._waiting
+            and (self._waiting_bytes + len(sample) > HARD_BOUND or len(self._waiting) >= HARD_BOUND_MESSAGES)
+        ):
+            raise Congested(
+                f"{len(self._waiting)} messages ({self._waiting_bytes} bytes) already wait for {self._peer}",
+                task_id=task_id,
+            )
+        self._waiting.append((sample, task_id, attempt))
+        self._waiting_bytes += len(sample)
+
+    def send_now(self, sample: bytes) -> None:
+        """Send what keeps the link, ahead of every message and outside of the window."""
+        if self._stalled or not self.writer.write(sample):
+            self._urgent.append(sample)
+            self._stall()
+
+    def consumed(self, count: int) -> None:
+        """The peer has consumed ``count`` messages of this session."""
+        while self._consumed < count and self._ahead:
+            self._consumed += 1
+            self._ahead_bytes -= self._ahead.popleft()
+        self._flush()
+
+    async def drain(self) -> None:
+        while not self._low():
+            await self._below()
+
+    async def empty(self) -> None:
+        """Wait until nothing waits any more."""
+        while self._waiting and not self._closed:
+            await self._below()
+
+    def close(self) -> None:
+        """Forget everything; whoever drains goes on."""
+        self._closed = True
+        self._waiting.clear()
+        self._urgent.clear()
+        self._waiting_bytes = 0
+        self._wake()
+
+    def _has_room(self) -> bool:
+        return not self._bounded or (self._ahead_bytes < WINDOW and len(self._ahead) < WINDOW_MESSAGES)
+
+    def _write(self, sample: bytes) -> bool:
+        if self._stalled:
+            return False
+        if not self.writer.write(sample):
+            self._stall()
+            return False
+        if self._bounded:
+            self._ahead.append(len(sample))
+            self._ahead_bytes += len(sample)
+        return True
+
+    def _flush(self) -> None:
+        while self._urgent and not self._stalled:
+            if not self.writer.write(self._urgent[0]):
+                self._stall()
+                return
+            self._urgent.popleft()
+        for _ in range(min(len(self._waiting), BURST)):
+            if not self._has_room():
+                break
+            sample, task_id, attempt = self._waiting[0]
+            try:
+                if not self._write(sample):
+                    break
+            except AnywireError as error:
+                self._failed(task_id, attempt, error)
+                if self._closed:
+                    return
+            self._waiting.popleft()
+            self._waiting_bytes -= len(sample)
+        else:
+            if self._waiting:
+                self._loop.call_soon(self._flush)
+        if self._low():
+            self._wake()
+
+    def _low(self) -> bool:
+        return self._waiting_bytes <= LOW_WATER and len(self._waiting) <= LOW_WATER_MESSAGES
+
+    def _stall(self) -> None:
+        if not self._stalled:
+            self._stalled = True
+            threading.Thread(target=self._wait, name=f"anywire-dds-acks-{self._peer}", daemon=True).start()
+
+    def _wait(self) -> None:
+        self.writer.wait_acknowledged(_ACKNOWLEDGED_WITHIN)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._acknowledged)
+
+    def _acknowledged(self) -> None:
+        self._stalled = False
+        if not self._closed:
+            self._flush()
+
+    async def _below(self) -> None:
+        drainer = self._loop.create_future()
+        self._drainers.append(drainer)
+        await drainer
+
+    def _wake(self) -> None:
+        for drainer in self._drainers:
+            if not drainer.done():
+                drainer.set_result(None)
+        self._drainers.clear()

@@ -1,0 +1,53 @@
+"""The DDS transport: `Transport` on Eclipse Cyclone DDS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import pydantic
+
+from anywire.messages import AgentInfo, HubInfo
+from anywire.transport import AgentPort, AgentSink, Capabilities, Hub, HubSink, Plane, Transport
+from anywire_dds.agent_port import DdsAgentPort
+from anywire_dds.config import DdsConfig
+from anywire_dds.hub import DdsHub
+
+
+class DdsTransport(Transport):
+    """Native discovery and liveliness: no address of anybody, no third process, death noticed within the lease.
+
+    Each hub and agent opened is a DDS participant of its own, with its own lease; those of one process share one
+    Cyclone domain, hence one set of sockets and threads.
+    """
+
+    name: ClassVar[str] = "dds"
+    Config: ClassVar[type[pydantic.BaseModel]] = DdsConfig
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        liveliness="native", discovery="native", max_message_bytes=DdsConfig().max_message_bytes
+    )
+    config: DdsConfig
+
+    def __init__(self, config: DdsConfig) -> None:
+        super().__init__(config)
+        self._settings: dict[str, str] = {}
+        self._open: list[DdsHub | DdsAgentPort] = []
+
+    async def open_hub(self, hub: HubInfo, plane: Plane, sink: HubSink) -> Hub:
+        opened = DdsHub(self.config, hub, plane, sink)
+        self._remember(opened)
+        return opened
+
+    async def open_agent(self, info: AgentInfo, plane: Plane, sink: AgentSink) -> AgentPort:
+        opened = DdsAgentPort(self.config, info, plane, sink)
+        self._remember(opened)
+        return opened
+
+    def effective_settings(self) -> Mapping[str, str]:
+        for each in self._open:
+            self._settings.update(each.participant.settings())
+        return dict(self._settings)
+
+    def _remember(self, opened: DdsHub | DdsAgentPort) -> None:
+        self.effective_settings()
+        self._open = [*(each for each in self._open if not each.closing), opened]

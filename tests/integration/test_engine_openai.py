@@ -1,0 +1,757 @@
+"""The engine ``openai`` against a real HTTP server on loopback, well behaved and not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pydantic
+import pytest
+from aiohttp import web
+
+from anywire.engine import Delta
+from anywire.errors import ConfigError, EngineFailed, InvalidRequest
+from anywire.messages import Kind, TaskRequest
+from anywire_engine_openai import OpenAIEngine
+
+pytestmark = pytest.mark.timeout(30)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class FakeServer:
+    """A server whose answers a test sets; ``requests`` are the bodies it got, ``gone`` is set when a client left."""
+
+    def __init__(self) -> None:
+        self.models: Any = {"object": "list", "data": [{"id": "m1"}, {"id": "m2"}]}
+        self.models_status = 200
+        self.handler: Handler = self.say_hello
+        self.requests: list[dict[str, Any]] = []
+        self.headers: list[Any] = []
+        self.paths: list[str] = []
+        self.begun = asyncio.Event()
+        self.gone = asyncio.Event()
+        self.port = 0
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    async def up(self) -> None:
+        app = web.Application()
+        app.router.add_get("/v1/models", self._list)
+        app.router.add_post("/v1/{kind:.*}", self._answer)
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def down(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def _list(self, request: web.Request) -> web.Response:
+        self.headers.append(request.headers)
+        return web.json_response(self.models, status=self.models_status)
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(await request.json())
+        self.headers.append(request.headers)
+        self.paths.append(request.path)
+        return await self.handler(request)
+
+    async def say_hello(self, request: web.Request) -> web.StreamResponse:
+        if not self.requests[-1].get("stream"):
+            message = {"role": "assistant", "content": "Hello world"}
+            return web.json_response(
+                {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": USAGE}
+            )
+        return await stream(request, *HELLO)
+
+    async def wait_for_ever(self, request: web.Request) -> web.StreamResponse:
+        self.begun.set()
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            self.gone.set()
+            raise
+        raise AssertionError
+
+
+USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+
+
+def event(content: Any) -> bytes:
+    return b"data: " + (content if isinstance(content, bytes) else json.dumps(content).encode()) + b"\n\n"
+
+
+def step(text: str | None = None, finish: str | None = None, **more: Any) -> bytes:
+    delta: dict[str, Any] = {} if text is None else {"content": text}
+    return event({"id": "c", "model": "m1", "choices": [{"index": 0, "delta": delta | more, "finish_reason": finish}]})
+
+
+DONE = event(b"[DONE]")
+HELLO = (
+    step(role="assistant"),
+    step("Hello"),
+    step(" wörld"),
+    step(finish="stop"),
+    event({"choices": [], "usage": USAGE}),
+    DONE,
+)
+
+
+async def stream(request: web.Request, *pieces: bytes) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    for piece in pieces:
+        await response.write(piece)
+    await response.write_eof()
+    return response
+
+
+def answering(*pieces: bytes) -> Handler:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return await stream(request, *pieces)
+
+    return handler
+
+
+def saying(status: int, body: Any, content_type: str = "application/json") -> Handler:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        text = body if isinstance(body, str) else json.dumps(body)
+        return web.Response(status=status, text=text, content_type=content_type)
+
+    return handler
+
+
+def request(stream: bool = True, kind: Kind = "chat", model: str = "m1", trace: str = "", **body: Any) -> TaskRequest:
+    content: dict[str, Any] = {"model": model}
+    if kind == "chat":
+        content["messages"] = [{"role": "user", "content": "hi"}]
+    else:
+        content["prompt" if kind == "completion" else "input"] = "hi"
+    return TaskRequest("hub", "t", 1, kind, model, json.dumps(content | body), stream=stream, trace=trace)
+
+
+async def collect(engine: OpenAIEngine, task: TaskRequest) -> list[Delta]:
+    return [delta async for delta in engine.run(task)]
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FakeServer]:
+    fake = FakeServer()
+    await fake.up()
+    yield fake
+    await fake.down()
+
+
+class Watched(OpenAIEngine):
+    """Lets a test wait for a status."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.moved = asyncio.Event()
+
+    async def until(self, state: str, models: tuple[str, ...] = ("m1", "m2")) -> None:
+        while (self.status().state, self.status().models) != (state, models):
+            self.moved.clear()
+            await self.moved.wait()
+
+
+@asynccontextmanager
+async def engine_for(url: str, **options: Any) -> AsyncIterator[Watched]:
+    engine = Watched(OpenAIEngine.Config(base_url=url, **options))
+    try:
+        await engine.start(engine.moved.set)
+        yield engine
+    finally:
+        await engine.close()
+
+
+@pytest.fixture
+async def engine(server: FakeServer) -> AsyncIterator[Watched]:
+    async with engine_for(server.url) as started:
+        yield started
+
+
+# Answers
+
+
+async def test_a_stream_becomes_one_delta_per_event(server: FakeServer, engine: Watched) -> None:
+    deltas = await collect(engine, request(temperature=0.5))
+    assert [each.text for each in deltas] == ["Hello", " wörld", "", ""]
+    assert [each.extra for each in deltas] == [""] * 4
+    assert [each.finish_reason for each in deltas] == ["", "", "stop", ""]
+    assert json.loads(deltas[-1].usage) == USAGE
+    sent = server.requests[0]
+    assert (sent["temperature"], sent["stream"], sent["stream_options"]) == (0.5, True, {"include_usage": True})
+    assert server.paths == ["/v1/chat/completions"]
+
+
+async def test_a_unary_answer_is_one_delta(server: FakeServer, engine: Watched) -> None:
+    (delta,) = await collect(engine, request(stream=False))
+    assert (delta.text, delta.extra, delta.finish_reason) == ("Hello world", "", "stop")
+    assert json.loads(delta.usage) == USAGE
+    assert server.requests[0]["stream"] is False
+    assert "stream_options" not in server.requests[0]
+
+
+@pytest.mark.parametrize("stream_options", [None, {"include_usage": False, "other": 1}])
+async def test_usage_is_asked_for_and_the_rest_of_the_body_is_kept(
+    server: FakeServer, engine: Watched, stream_options: Any
+) -> None:
+    raw = '{"model":"m1","messages":[{"role":"user","content":"\\u00fc"}],"seed":12345678901234567890,"top_p":0.10}'
+    body = raw[:-1] + f',"stream_options":{json.dumps(stream_options)}}}'
+    await collect(engine, TaskRequest("hub", "t", 1, "chat", "m1", body, stream=True))
+    sent = server.requests[0]
+    assert sent["stream_options"] == {**(stream_options or {}), "include_usage": True}
+    assert sent["seed"] == 12345678901234567890
+    assert sent["messages"] == [{"role": "user", "content": "ü"}]
+
+
+async def test_completions_stream_and_unary(server: FakeServer, engine: Watched) -> None:
+    server.handler = answering(event({"choices": [{"index": 0, "text": "ab", "finish_reason": None}]}), DONE)
+    assert await collect(engine, request(kind="completion")) == [Delta("ab")]
+    server.handler = saying(200, {"choices": [{"index": 0, "text": "ab", "finish_reason": "length", "logprobs": None}]})
+    assert await collect(engine, request(kind="completion", stream=False)) == [Delta("ab", finish_reason="length")]
+    assert set(server.paths) == {"/v1/completions"}
+
+
+async def test_embeddings_are_extra(server: FakeServer, engine: Watched) -> None:
+    data = [{"object": "embedding", "index": 0, "embedding": [0.25, -1.0]}]
+    server.handler = saying(200, {"object": "list", "data": data, "usage": {"prompt_tokens": 3, "total_tokens": 3}})
+    (delta,) = await collect(engine, request(kind="embedding", stream=False))
+    assert (delta.text, json.loads(delta.extra)) == ("", data)
+    assert json.loads(delta.usage)["prompt_tokens"] == 3
+    assert server.paths == ["/v1/embeddings"]
+    assert "stream" not in server.requests[0]
+
+
+@pytest.mark.parametrize(
+    ("choices", "text"),
+    [
+        ([{"index": 0, "delta": {"tool_calls": [{"index": 0, "function": {"name": "f"}}]}, "finish_reason": None}], ""),
+        ([{"index": 0, "delta": {"content": "x"}, "logprobs": {"content": [{"token": "x"}]}}], "x"),
+        ([{"index": 0, "delta": {"content": "x"}}, {"index": 1, "delta": {"content": "y"}}], "x"),
+        ([{"index": 1, "delta": {"content": "y"}, "finish_reason": None}], ""),
+        ([{"index": 0, "delta": {"reasoning_content": "hm", "content": None}}], ""),
+        ([{"index": 0, "delta": {"refusal": "no"}, "finish_reason": None}], ""),
+        ([{"index": 0, "delta": {"content": "x", "something_new": 0.5}, "finish_reason": None}], "x"),
+        ([{"index": 0, "delta": {"content": "x"}, "stop_reason": "END", "finish_reason": None}], "x"),
+    ],
+)
+async def test_what_plain_text_cannot_carry_is_passed_on(
+    server: FakeServer, engine: Watched, choices: list[Any], text: str
+) -> None:
+    server.handler = answering(event({"choices": choices}), step(finish="stop"), DONE)
+    first, last = await collect(engine, request())
+    assert (first.text, json.loads(first.extra)) == (text, choices)
+    assert last == Delta(finish_reason="stop")
+    whole = [{**each, "message": each["delta"]} for each in choices]
+    for each in whole:
+        del each["delta"]
+    server.handler = saying(200, {"choices": whole})
+    (delta,) = await collect(engine, request(stream=False))
+    assert (delta.text, json.loads(delta.extra)) == (text, whole)
+
+
+async def test_null_and_empty_members_are_no_extra(server: FakeServer, engine: Watched) -> None:
+    delta: dict[str, Any] = {
+        "role": "assistant",
+        "content": "x",
+        "tool_calls": [],
+        "reasoning_content": None,
+        "odd": None,
+    }
+    choice = {"index": 0, "delta": delta, "logprobs": None, "stop_reason": None, "finish_reason": None, "new": None}
+    server.handler = answering(event({"choices": [choice], "usage": None}), step(finish="stop"), DONE)
+    assert await collect(engine, request()) == [Delta("x"), Delta(finish_reason="stop")]
+
+
+CALLS = [
+    [{"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}],
+    [{"index": 0, "function": {"arguments": '{"x"'}}],
+    [{"index": 1, "id": "b", "type": "function", "function": {"name": "g", "arguments": "{}"}}],
+    [{"index": 0, "function": {"arguments": ": 1}"}}],
+]
+
+
+async def test_a_unary_answer_from_a_server_that_must_stream(server: FakeServer) -> None:
+    async with engine_for(server.url, always_stream=True) as engine:
+        (delta,) = await collect(engine, request(stream=False))
+        assert (delta.text, delta.extra, delta.finish_reason) == ("Hello wörld", "", "stop")
+        assert json.loads(delta.usage) == USAGE
+        assert server.requests[-1]["stream"] is True
+
+        server.handler = answering(
+            step(role="assistant"),
+            step("let me "),
+            step("see", reasoning_content="hm"),
+            *(step(tool_calls=each) for each in CALLS),
+            step(finish="tool_calls"),
+            DONE,
+        )
+        (delta,) = await collect(engine, request(stream=False))
+        assert (delta.text, delta.finish_reason) == ("let me see", "tool_calls")
+        (choice,) = json.loads(delta.extra)
+        assert (choice["index"], choice["finish_reason"]) == (0, "tool_calls")
+        assert choice["message"] == {
+            "role": "assistant",
+            "content": "let me see",
+            "reasoning_content": "hm",
+            "tool_calls": [
+                {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}},
+                {"id": "b", "type": "function", "function": {"name": "g", "arguments": "{}"}},
+            ],
+        }
+
+        def part(index: int, text: str, finish: str | None = None) -> bytes:
+            logprobs = {"tokens": [text], "token_logprobs": [-0.5]}
+            return event({"choices": [{"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}]})
+
+        server.handler = answering(part(0, "a"), part(1, "x"), part(1, "y", "stop"), part(0, "b", "length"), DONE)
+        (delta,) = await collect(engine, request(stream=False, kind="completion", n=2))
+        assert json.loads(delta.extra) == [
+            {"index": 0, "text": "ab", "logprobs": {"tokens": ["a", "b"], "token_logprobs": [-0.5, -0.5]},
+             "finish_reason": "length"},
+            {"index": 1, "text": "xy", "logprobs": {"tokens": ["x", "y"], "token_logprobs": [-0.5, -0.5]},
+             "finish_reason": "stop"},
+        ]  # fmt: skip
+
+        server.handler = answering(step("a"), event({"error": {"message": "oom"}}))
+        with pytest.raises(EngineFailed, match="oom"):
+            await collect(engine, request(stream=False))
+
+
+async def test_several_streams_at_once_keep_apart(server: FakeServer, engine: Watched) -> None:
+    async def echo(request: web.Request) -> web.StreamResponse:
+        user = server.requests[-1]["user"]
+        return await stream(request, *(step(f"{user}.{each} ") for each in range(20)), step(finish="stop"), DONE)
+
+    server.handler = echo
+    answers = await asyncio.gather(*(collect(engine, request(user=f"u{each}")) for each in range(20)))
+    for number, deltas in enumerate(answers):
+        assert "".join(each.text for each in deltas) == "".join(f"u{number}.{each} " for each in range(20))
+
+
+async def test_a_trace_goes_on_to_the_server(server: FakeServer, engine: Watched) -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    await collect(engine, request(trace=trace))
+    assert server.headers[-1]["traceparent"] == trace
+
+
+async def test_a_length_is_set_only_where_the_client_set_none(server: FakeServer) -> None:
+    async with engine_for(server.url, default_max_tokens=7) as engine:
+        for body in ({}, {"max_tokens": None}, {"max_tokens": 3}, {"max_completion_tokens": 4}):
+            await collect(engine, request(**body))
+    sent = [(each.get("max_tokens"), each.get("max_completion_tokens")) for each in server.requests]
+    assert sent == [(7, None), (7, None), (3, None), (None, 4)]
+
+
+# Faults
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message", "param", "code"),
+    [
+        (400, {"error": {"message": "too long", "param": "messages", "code": "context_length_exceeded"}}, "too long",
+         "messages", "context_length_exceeded"),
+        (400, {"error": {"message": "too long", "code": 400, "type": "exceed_context_size_error"}}, "too long", "",
+         "exceed_context_size_error"),
+        (404, {"object": "error", "message": "no such model", "code": 404, "type": "NotFoundError", "param": None},
+         "no such model", "", "NotFoundError"),
+        (422, {"detail": [{"loc": ["body"]}]}, "[{'loc': ['body']}]", "", ""),
+        (413, "<html>too large</html>", "<html>too large</html>", "", ""),
+        (400, {"error": "bad thing"}, "bad thing", "", ""),
+        (400, "", "(an empty body)", "", ""),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_4xx_is_the_clients_fault(
+    server: FakeServer, engine: Watched, streaming: bool, status: int, body: Any, message: str, param: str, code: str
+) -> None:
+    server.handler = saying(status, body)
+    with pytest.raises(InvalidRequest) as caught:
+        await collect(engine, request(streaming))
+    error = caught.value
+    assert (str(error), error.status, error.param, error.detail_code) == (message, status, param, code)
+    assert engine.status().state == "ready"
+
+
+@pytest.mark.parametrize("status", [401, 403, 408, 429, 500, 501, 502, 503])
+async def test_what_the_client_cannot_help_is_the_engines_fault(
+    server: FakeServer, engine: Watched, status: int
+) -> None:
+    server.handler = saying(status, {"error": {"message": "oh"}})
+    with pytest.raises(EngineFailed, match=f"status {status}: oh") as caught:
+        await collect(engine, request())
+    assert caught.value.status == status
+
+
+BAD_STREAMS: dict[str, tuple[tuple[bytes, ...], int, str]] = {
+    "no JSON": ((step("a"), event(b"{oops")), 1, "no OpenAI JSON"),
+    "error event": ((step("a"), event({"error": {"message": "out of memory", "code": 500}})), 1, "out of memory"),
+    "error event with choices": ((step("a"), event({"choices": [], "error": {"message": "oom"}})), 1, "oom"),
+    "ends early": ((step("a"), step("b")), 2, "before the answer was complete"),
+    "says nothing": ((), 0, "before the answer was complete"),
+    "no token": ((step(role="assistant"), step(finish="stop"), DONE), 1, "without a single token"),
+    "only done": ((DONE,), 0, "without a single token"),
+    "not an object": ((event([1]),), 0, "no OpenAI JSON"),
+    "choices of another kind": ((event({"choices": 5}),), 0, "no OpenAI JSON"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_STREAMS)
+async def test_a_broken_stream_is_the_engines_fault_after_what_it_gave(
+    server: FakeServer, engine: Watched, case: str
+) -> None:
+    pieces, good, message = BAD_STREAMS[case]
+    server.handler = answering(b"".join(pieces))
+    deltas: list[Delta] = []
+
+    async def read() -> None:
+        async for delta in engine.run(request()):
+            deltas.append(delta)
+
+    with pytest.raises(EngineFailed, match=message):
+        await read()
+    assert len(deltas) == good
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("<html>login</html>", "no OpenAI JSON.*<html>login"),
+        ('{"choices": [', "no OpenAI JSON"),
+        ("[]", "no OpenAI JSON"),
+        ({"choices": []}, "without a single token"),
+        ({"choices": [{"index": 0, "message": {"content": ""}, "finish_reason": "stop"}]}, "without a single token"),
+        ({"error": {"message": "overloaded", "code": "busy"}}, "overloaded"),
+    ],
+)
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_a_200_that_is_no_answer(
+    server: FakeServer, engine: Watched, streaming: bool, body: Any, message: str
+) -> None:
+    server.handler = saying(200, body)
+    with pytest.raises(EngineFailed, match=message):
+        await collect(engine, request(streaming))
+
+
+async def test_no_embedding_is_no_answer(server: FakeServer, engine: Watched) -> None:
+    server.handler = saying(200, {"data": []})
+    with pytest.raises(EngineFailed, match="without an embedding"):
+        await collect(engine, request(stream=False, kind="embedding"))
+
+
+async def test_an_answer_of_hidden_tokens_is_one(server: FakeServer, engine: Watched) -> None:
+    """A stop sequence met at once: nothing to show, but the model did answer."""
+    server.handler = answering(step(finish="stop"), event({"choices": [], "usage": {"completion_tokens": 1}}), DONE)
+    deltas = await collect(engine, request(stop=["x"]))
+    assert [each.finish_reason for each in deltas] == ["stop", ""]
+
+
+async def test_a_stream_without_done_is_complete_when_it_gave_its_reason(server: FakeServer, engine: Watched) -> None:
+    server.handler = answering(step("a"), step(finish="stop"))
+    assert await collect(engine, request()) == [Delta("a"), Delta(finish_reason="stop")]
+
+
+@pytest.mark.parametrize("body", ["", "[]", "no", '"x"'])
+async def test_a_body_that_is_no_object_is_refused_here(server: FakeServer, engine: Watched, body: str) -> None:
+    with pytest.raises(InvalidRequest, match="no JSON object"):
+        await collect(engine, TaskRequest("hub", "t", 1, "chat", "m1", body, stream=True))
+    assert not server.requests
+
+
+async def test_a_stream_cut_at_any_byte_ends_and_never_lies() -> None:
+    """The whole HTTP response, cut after every one of its bytes: a prefix of the answer and then `EngineFailed`, or
+    from the finish reason on, the answer."""
+    body = b"".join(HELLO)
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(each), each) for each in HELLO) + b"0\r\n\r\n"
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    response = head + chunks
+    assert len(body) < len(chunks)
+    cut = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
+            asked = await reader.readuntil(b"\r\n\r\n")
+            if asked.startswith(b"GET"):
+                writer.write(
+                    b'HTTP/1.1 200 OK\r\nContent-Length: 23\r\nConnection: close\r\n\r\n{"data":[{"id":"m1"}]}\n'
+                )
+            else:
+                writer.write(response[:cut])
+            with contextlib.suppress(ConnectionError):
+                await writer.drain()
+                writer.write_eof()
+                await reader.read()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    whole = ["Hello", " wörld"]
+    complete = 0
+    async with listener, engine_for(f"http://127.0.0.1:{port}/v1", refresh_interval=0) as engine:
+        for cut in range(len(response) + 1):
+            texts: list[str] = []
+            try:
+                async for delta in engine.run(request()):
+                    if delta.text:
+                        texts.append(delta.text)
+                assert texts == whole
+                complete += 1
+            except EngineFailed:
+                assert texts == whole[: len(texts)]
+            if cut < len(response) - len(HELLO[-1]) - 20:
+                assert complete == 0
+    assert complete >= 1
+
+
+async def test_an_endless_event_is_cut_off(server: FakeServer, engine: Watched) -> None:
+    server.handler = answering(step("a"), b"data: ", *[b"x" * 1_000_000] * 9)
+    with pytest.raises(EngineFailed, match="unreadable stream"):
+        await collect(engine, request())
+
+
+# Cancelling
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_cancelling_before_the_answer_closes_the_connection(
+    server: FakeServer, engine: Watched, streaming: bool
+) -> None:
+    server.handler = server.wait_for_ever
+    running = asyncio.create_task(collect(engine, request(streaming)))
+    await server.begun.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await server.gone.wait()
+    assert engine.status().state == "ready"
+
+
+async def test_cancelling_in_the_stream_closes_the_connection(server: FakeServer, engine: Watched) -> None:
+    async def begin(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(step("a"))
+        return await server.wait_for_ever(request)
+
+    server.handler = begin
+    first = asyncio.Event()
+
+    async def read() -> None:
+        async for _ in engine.run(request()):
+            first.set()
+
+    running = asyncio.create_task(read())
+    await first.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await server.gone.wait()
+
+
+async def test_leaving_the_generator_closes_the_connection(server: FakeServer, engine: Watched) -> None:
+    async def begin(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(step("a"))
+        return await server.wait_for_ever(request)
+
+    server.handler = begin
+    deltas = engine.run(request())
+    assert (await anext(deltas)).text == "a"
+    await deltas.aclose()
+    await server.gone.wait()
+
+
+# The server's coming and going
+
+
+async def test_a_server_that_is_not_there_yet_is_waited_for() -> None:
+    server = FakeServer()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        server.port = probe.getsockname()[1]
+    async with engine_for(server.url) as engine:
+        assert engine.status().state == "starting"
+        assert "cannot be reached" in engine.status().detail
+        with pytest.raises(EngineFailed, match="cannot be reached"):
+            await collect(engine, request())
+        await server.up()
+        try:
+            await engine.until("ready")
+            assert engine.status().models == ("m1", "m2")
+            assert len(await collect(engine, request())) == 4
+        finally:
+            await server.down()
+
+
+async def test_a_server_that_never_comes_is_failed_and_says_why() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
+    async with engine_for(url, startup_timeout=0.1) as engine:
+        await engine.until("failed", ())
+        assert url in engine.status().detail
+
+
+async def test_a_server_that_dies_is_failed_and_comes_back_by_itself(server: FakeServer, engine: Watched) -> None:
+    server.handler = server.wait_for_ever
+    running = asyncio.create_task(collect(engine, request()))
+    await server.begun.wait()
+    await server.down()
+    with pytest.raises(EngineFailed):
+        await running
+    assert engine.status().state == "failed"
+    assert engine.status().models == ("m1", "m2")
+    with pytest.raises(EngineFailed, match="cannot be reached") as caught:
+        await collect(engine, request())
+    assert isinstance(caught.value.__cause__, OSError)
+    server.handler = server.say_hello
+    await server.up()
+    await engine.until("ready")
+    assert len(await collect(engine, request())) == 4
+
+
+async def test_an_idle_servers_death_and_new_models_are_noticed(server: FakeServer) -> None:
+    async with engine_for(server.url, refresh_interval=0.05) as engine:
+        server.models["data"].append({"id": "m3"})
+        models = ("m1", "m2", "m3")
+        await engine.until("ready", models)
+        await server.down()
+        await engine.until("failed", models)
+        await server.up()
+        await engine.until("ready", models)
+
+
+async def test_a_kept_connection_closed_by_the_server_costs_nothing() -> None:
+    """A server that closes each connection after an answer without announcing it, as llama.cpp does after streams."""
+    connections = 0
+    body = b'{"data":[{"id":"m1"}],"choices":[{"index":0,"message":{"content":"a"}}]}'
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        with contextlib.closing(writer):
+            asked = await reader.readuntil(b"\r\n\r\n")
+            if asked.startswith(b"POST"):
+                await reader.readuntil(b"}")
+            writer.write(answer)
+            await writer.drain()
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                await reader.readuntil(b"\r\n\r\n")  # closed only while the next request is being written
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    async with listener, engine_for(f"http://127.0.0.1:{port}/v1", refresh_interval=0) as engine:
+        for _ in range(5):
+            assert await collect(engine, request(stream=False)) == [Delta("a")]
+        assert engine.status().state == "ready"
+    assert connections > 2
+
+
+# Settings
+
+
+async def test_the_key_is_sent(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", "s2")
+    for options, key in (({"api_key": "s1"}, "s1"), ({"api_key_env": "SOME_KEY"}, "s2")):
+        async with engine_for(server.url, **options) as engine:
+            await collect(engine, request())
+        assert {each["Authorization"] for each in server.headers} == {f"Bearer {key}"}
+        server.headers.clear()
+
+
+async def test_a_list_of_models_restricts(server: FakeServer) -> None:
+    async with engine_for(server.url, models=["m2", "m9"]) as engine:
+        assert engine.status().models == ("m2",)
+        assert "m9" in engine.status().detail
+        with pytest.raises(InvalidRequest, match="'m1' is not offered"):
+            await collect(engine, request(model="m1"))
+
+
+async def test_a_mapping_of_models_renames(server: FakeServer) -> None:
+    async with engine_for(server.url, models={"public": "m2"}) as engine:
+        assert engine.status().models == ("public",)
+        await collect(engine, request(model="public"))
+    assert server.requests[0]["model"] == "m2"
+
+
+async def test_models_that_are_not_there_are_a_failure_that_names_those_that_are(server: FakeServer) -> None:
+    async with engine_for(server.url, models=["m9"], refresh_interval=0) as engine:
+        assert engine.status().state == "failed"
+        assert "m1, m2" in engine.status().detail
+        server.models["data"] = [{"id": "m9"}]
+        await engine.until("ready", ("m9",))
+
+
+async def test_a_server_without_a_list_of_models_needs_their_names(server: FakeServer) -> None:
+    server.models_status = 404
+    with pytest.raises(ConfigError, match=r"lack /v1.*openai\.models"):
+        async with engine_for(server.url):
+            pass
+    async with engine_for(server.url, models=["m7"]) as engine:
+        assert engine.status().models == ("m7",)
+        await collect(engine, request(model="m7"))
+
+
+async def test_a_wrong_key_is_said_at_start(server: FakeServer) -> None:
+    server.models_status = 401
+    with pytest.raises(ConfigError, match="api_key"):
+        async with engine_for(server.url, api_key="bad"):
+            pass
+
+
+async def test_a_missing_variable_is_said_at_start(server: FakeServer) -> None:
+    with pytest.raises(ConfigError, match="NO_SUCH_VARIABLE"):
+        async with engine_for(server.url, api_key_env="NO_SUCH_VARIABLE"):
+            pass
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"base_url": "localhost:8000"},
+        {"base_url": "http://"},
+        {"api_key": "a", "api_key_env": "B"},
+        {"kinds": []},
+        {"kinds": ["chat", "song"]},
+        {"base_ur": "http://x"},
+    ],
+)
+def test_bad_settings_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(pydantic.ValidationError):
+        OpenAIEngine.Config(**options)
+
+
+def test_capabilities_are_the_configured_kinds() -> None:
+    assert OpenAIEngine(OpenAIEngine.Config(kinds=["embedding"])).capabilities == ("embedding",)
+    assert OpenAIEngine(OpenAIEngine.Config()).capabilities == ("chat", "completion")
+
+
+async def test_close_is_idempotent_and_ends_what_runs(server: FakeServer) -> None:
+    engine = OpenAIEngine(OpenAIEngine.Config(base_url=server.url))
+    await engine.close()
+    await engine.start(lambda: None)
+    server.handler = server.wait_for_ever
+    running = asyncio.create_task(collect(engine, request()))
+    await server.begun.wait()
+    await engine.close()
+    await engine.close()
+    with pytest.raises(EngineFailed):
+        await running
+    await server.gone.wait()
+    with pytest.raises(EngineFailed, match="not running"):
+        await collect(engine, request())
