@@ -30,15 +30,24 @@ SERVER = Path(server.__file__)
 GGUF_WRITER = Path(__file__).parents[1] / "tiny_gguf.py"
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_model(path: Path) -> Path:
     spec = importlib.util.spec_from_file_location("tiny_gguf", GGUF_WRITER)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    path: Path = module.write(tmp_path_factory.mktemp("model") / "tiny-chat.Q4_K_M.gguf")
-    return path
+    written: Path = module.write(path)
+    return written
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model") / "tiny-chat.Q4_K_M.gguf")
+
+
+def test_the_tiny_model_is_the_same_every_time(model: Path, tmp_path: Path) -> None:
+    assert write_model(tmp_path / "again.gguf").read_bytes() == model.read_bytes()
+    assert model.stat().st_size < 300_000
 
 
 class Watched(LlamaEngine):

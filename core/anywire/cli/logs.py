@@ -15,9 +15,10 @@ def configure(level: LogLevel) -> None:
     handler: logging.Handler
     if sys.stderr.isatty():
         from rich.console import Console
+        from rich.highlighter import NullHighlighter
         from rich.logging import RichHandler
 
-        handler = RichHandler(console=Console(stderr=True), show_path=False, rich_tracebacks=False)
+        handler = RichHandler(console=Console(stderr=True), show_path=False, highlighter=NullHighlighter())
         handler.setFormatter(logging.Formatter("%(message)s", datefmt="[%X]"))
     else:
         handler = logging.StreamHandler()

@@ -170,7 +170,7 @@ def inherited_config() -> Config:
 
     if sys.platform == "linux":
         # SIGTERM, not SIGKILL: an engine may have processes of its own to end.
-        0 and ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     line = sys.stdin.buffer.readline()
     if not line.endswith(b"\n"):
         raise ConfigError("--supervised is for the processes that anywire starts itself")
@@ -187,7 +187,7 @@ def stop_with_parent(stop: Stop) -> None:
             loop.remove_reader(descriptor)
             stop.request("the parent process ended")
 
-    pass
+    loop.add_reader(descriptor, readable)
 
 
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

@@ -11,7 +11,8 @@ from asyncio.subprocess import PIPE, Process
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-LOG_LINES = 40
+LOG_LINES = 40  # kept
+LINES_SHOWN = 8
 LINE_LENGTH = 1000
 STOP_GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 _LISTENING = re.compile(r"listening on (https?://\S+:\d{1,5})(?=\s|$)")
@@ -56,10 +57,8 @@ class Child:
         return f"llama.cpp (pid {self.pid}) {how}{self.last_lines()}"
 
     def last_lines(self) -> str:
-        """The last lines that tell something, errors first choice; empty when it wrote nothing."""
-        telling = [line for line in self.lines if " E " in line or "rror" in line or "ailed" in line]
-        chosen = (telling or list(self.lines))[-6:]
-        return "; it wrote last:\n  " + "\n  ".join(chosen) if chosen else ""
+        """The last lines it wrote, as the end of a sentence; empty when it wrote nothing."""
+        return "; it wrote last:\n  " + "\n  ".join(list(self.lines)[-LINES_SHOWN:]) if self.lines else ""
 
     async def stop(self) -> None:
         """End it, gently first; returns when it is gone."""

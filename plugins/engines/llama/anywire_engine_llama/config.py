@@ -6,7 +6,7 @@ import pydantic
 
 
 class LlamaConfig(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = pydantic.ConfigDict(extra="forbid")
 
     model: str = pydantic.Field(default="smollm2", min_length=1, description="path of a .gguf file, or smollm2")
     alias: str = pydantic.Field(default="", description="the model's public name; empty makes one of the file's name")

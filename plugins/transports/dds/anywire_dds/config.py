@@ -43,9 +43,9 @@ class DdsConfig(pydantic.BaseModel):
         default_factory=list, description="addresses of hosts to look for, where multicast does not reach"
     )
     participants_per_host: int = pydantic.Field(
-        default=100, ge=1, le=120, description="processes per host that can be found without multicast"
+        default=120, ge=1, le=120, description="processes per host that can be found without multicast"
     )
-    max_message_bytes: int = pydantic.Field(default=64 * 1024 * 1024, ge=1024, description="largest message accepted")
+    max_message_bytes: int = pydantic.Field(default=16 * 1024 * 1024, ge=1024, description="largest body or answer accepted")
 
 
 def tracing_xml(log: str) -> str:

@@ -116,9 +116,10 @@ def _why_not(config: DdsConfig, error: DDSException, lines: list[str]) -> str:
         )
     said = [found[1] for line in lines if (found := _COMPLAINT.match(line))]
     reason = next((each for each in reversed(said) if not each.endswith(("Finis.", "finalized"))), "no reason given")
-    advice = (
-        f"check `interface` ({config.interface!r}); leave it empty to let Cyclone DDS choose"
-        if config.interface
-        else "check CYCLONEDDS_URI and the network interfaces of this machine"
-    )
+    if "participant index" in reason:
+        advice = f"more than {config.participants_per_host} processes here use it: raise `participants_per_host`"
+    elif config.interface:
+        advice = f"check `interface` ({config.interface!r}); leave it empty to let Cyclone DDS choose"
+    else:
+        advice = "check CYCLONEDDS_URI and the network interfaces of this machine"
     return f"DDS domain {config.domain} cannot be opened: {reason}; {advice}"

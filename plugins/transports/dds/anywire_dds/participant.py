@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import itertools
 import threading
 from collections import deque
@@ -27,6 +28,12 @@ from anywire_dds.faults import OK, TIMEOUT, mapped
 from anywire_dds.wakeup import Wakeup
 
 TopicName = Literal["register", "hub", "status", "request", "control", "response"]
+
+_ddsc: ctypes.CDLL = DDS._dll_handle
+_ddsc.dds_write_flush.argtypes = [ctypes.c_int32]
+_ddsc.dds_wait_for_acks.argtypes = [ctypes.c_int32, ctypes.c_int64]
+_ddsc.dds_qset_writer_batching.argtypes = [ctypes.c_void_p, ctypes.c_bool]
+_ddsc.dds_qset_writer_batching.restype = None
 
 _ANY = SampleState.Any | ViewState.Any | InstanceState.Any
 ALIVE: int = InstanceState.Alive
@@ -64,22 +71,48 @@ CODECS: dict[TopicName, Codec] = {name: codec(cls) for name, cls in _TYPES["agen
 _T = TypeVar("_T")
 
 
-class Writer:
-    """A DDS writer of packed samples."""
+class _BatchingWriter(DataWriter[Any]):  # type: ignore[misc]
+    """A writer that keeps samples until it is flushed or a datagram is full: one system call for many."""
 
-    def __init__(self, entities: list[Entity], handle: int, granted: str) -> None:
-        self.handle, self.granted = handle, granted
+    def _create_writer(self, publisher: Any, topic: Any, cqos: Any, listener: Any) -> int:
+        _ddsc.dds_qset_writer_batching(cqos, True)
+        handle: int = super()._create_writer(publisher, topic, cqos, listener)
+        return handle
+
+
+class Writer:
+    """A DDS writer of packed samples.
+
+    The first sample of a turn of the event loop goes out at once, the others of that turn together at its end.
+    """
+
+    def __init__(self, entities: list[Entity], handle: int) -> None:
+        self.handle = handle
         self._entities = entities
+        self._loop = asyncio.get_running_loop()
+        self._written = self._kept = False
 
     def write(self, sample: bytes) -> bool:
         """True when Cyclone took it, False when it must wait for acknowledgements first. Raises `AnywireError`."""
         status: int = ddspy_write(self.handle, sample)
-        if status >= OK:
-            return True
-        if status == TIMEOUT:
-            return False
-        fault = DDSException(status)
-        raise mapped(fault, "writing to DDS") from fault
+        if status < OK:
+            if status == TIMEOUT:
+                return False
+            fault = DDSException(status)
+            raise mapped(fault, "writing to DDS") from fault
+        if self._written:
+            self._kept = True
+        else:
+            self._written = True
+            _ddsc.dds_write_flush(self.handle)
+            self._loop.call_soon(self._turn_is_over)
+        return True
+
+    def _turn_is_over(self) -> None:
+        self._written = False
+        if self._kept:
+            self._kept = False
+            _ddsc.dds_write_flush(self.handle)
 
     def dispose(self, key: Any) -> None:
         """Say that this instance will not be again. Best effort: the end of its writer says so too, later."""
@@ -88,7 +121,8 @@ class Writer:
 
     def wait_acknowledged(self, seconds: float) -> bool:
         """Block until the readers have everything; False when the time is over or the writer was deleted."""
-        return bool(DDS._dll_handle.dds_wait_for_acks(self.handle, round(seconds * 1e9)) == OK)
+        _ddsc.dds_write_flush(self.handle)
+        return bool(_ddsc.dds_wait_for_acks(self.handle, round(seconds * 1e9)) == OK)
 
     def delete(self) -> None:
         for entity in self._entities:
@@ -150,12 +184,14 @@ class Participant:
     def writer(self, topic: TopicName, partition: str, lease_ns: int = 0) -> Writer:
         try:
             publisher = Publisher(self._participant, qos.partition_qos(partition))
-            writer = DataWriter(publisher, self._topic(topic), qos.writer_qos(_KINDS[topic], lease_ns))
+            kind = _KINDS[topic]
+            make = _BatchingWriter if kind == "message" else DataWriter
+            writer = make(publisher, self._topic(topic), qos.writer_qos(kind, lease_ns))
             granted = qos.describe(writer.get_qos())
         except DDSException as error:
             raise mapped(error, f"creating the writer of {self._plane}/{topic}") from error
         self._granted[f"{self._plane}/{topic} writer"] = granted
-        made = Writer([writer, publisher], writer._ref, granted)
+        made = Writer([writer, publisher], writer._ref)
         self._writers.add(made)
         return made
 

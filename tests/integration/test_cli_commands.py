@@ -1,0 +1,242 @@
+"""Commands that answer and end: what they print, what they refuse, and with which status."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+MEMORY = ["--transport", "memory", "--engine", "synthetic"]
+DDS = ["--transport", "dds", "--dds-domain", str(random.randint(10, 200)), "--engine", "synthetic"]
+PATIENCE = 60.0
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def anywire(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "anywire.cli", *arguments]
+    environment = _environment() | (environment or {})
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment, check=False)
+
+
+def _environment() -> dict[str, str]:
+    wide = {"COLUMNS": "200", "NO_COLOR": "1"}
+    return {key: value for key, value in os.environ.items() if not key.startswith("ANYWIRE_")} | wide
+
+
+# Errors
+
+
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        up = anywire("up", "--agents", "2", "--port", str(port), *MEMORY)
+        assert up.returncode == 1
+        assert str(port) in up.stderr
+        assert "another process uses it" in up.stderr
+        doctor = anywire("doctor", "--port", str(port), *MEMORY, "--json")
+        assert doctor.returncode == 1
+        (finding,) = [each for each in json.loads(doctor.stdout) if not each["ok"]]
+        assert finding["check"] == f"port {port}"
+        assert "--port" in finding["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "parts"),
+    [
+        (["up", *MEMORY[:3], "nope"], 1, ["error: no engine named 'nope'", "synthetic"]),
+        (["up", "--transport", "dsd"], 1, ["error: no transport named 'dsd'", "memory"]),
+        (["up", *MEMORY, "--selector", "nope"], 1, ["no selector named 'nope'"]),
+        (["up", *MEMORY, "--plugin", "/missing.py"], 1, ["/missing.py", "does not load"]),
+        (["up", "--config", "/missing.yaml"], 1, ["there is no config file /missing.yaml"]),
+        (["up", *MEMORY, "--log-level", "loud"], 1, ["log_level", "'loud'"]),
+        (["up", *MEMORY, "--dds-domain", "3"], 2, ["the transport dds is not used"]),
+        (["up", "--agents", "0"], 2, ["--agents"]),
+        (["up", "--agentz", "3"], 2, ["--agents"]),
+        (["serve", "--transport", "memory"], 1, ["one process only", "anywire up --transport memory"]),
+        (["agent", *MEMORY], 1, ["one process only"]),
+        (["agent", "--supervised"], 1, ["--supervised"]),
+        (["chat", "hi", "--url", "http://127.0.0.1:9"], 1, ["no server answers", "anywire up", "--url"]),
+        (["agents", "--url", "http://127.0.0.1:9"], 1, ["no server answers"]),
+        (["chat"], 2, ["prompt"]),
+        (["nonsense"], 2, ["nonsense"]),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(arguments: list[str], code: int, parts: list[str]) -> None:
+    done = anywire(*arguments)
+    assert done.returncode == code
+    assert not done.stdout
+    for part in parts:
+        assert part in done.stderr
+    assert "Traceback" not in done.stderr
+    assert code != 1 or len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_wrong_file_is_refused_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "anywire.yaml"
+    file.write_text("server:\n  prot: 1\n")
+    done = anywire("up", "--config", str(file))
+    assert done.returncode == 1
+    assert "unknown key 'server.prot': did you mean 'port'?" in done.stderr
+    assert "anywire.yaml, line 2" in done.stderr
+    file.write_text("transports: {memory: {}}\nengine: {name: synthetic, modls: [x]}")
+    done = anywire("up", "--config", str(file))
+    assert done.returncode == 1
+    assert "modls" in done.stderr
+    assert "'models'" in done.stderr
+
+
+# What is there
+
+
+@pytest.mark.parametrize("mode", [MEMORY, DDS[:2] + DDS[4:]], ids=["memory", "dds"])
+def test_demo_shows_an_answer_and_where_its_time_went(mode: list[str]) -> None:
+    done = anywire("demo", "What is it?", *mode)
+    assert done.returncode == 0, done.stderr
+    assert "What is it?" in done.stdout
+    for part in ("time to first token", "tokens", "sent → agent_received"):
+        assert part in done.stdout
+    assert re.search(rf"transport +{mode[1]}\b", done.stdout)
+    assert not done.stderr
+
+
+@pytest.mark.parametrize("mode", [MEMORY, DDS], ids=["memory", "dds"])
+def test_doctor_finds_nothing_wrong(mode: list[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    done = anywire("doctor", "--port", str(port), *mode, "--json")
+    findings = json.loads(done.stdout)
+    assert done.returncode == 0, findings
+    assert [each["check"] for each in findings] == [
+        "python",
+        "plugins",
+        f"transport {mode[1]}",
+        "engine synthetic",
+        f"port {port}",
+    ]
+    assert all(each["ok"] for each in findings)
+
+
+def test_plugins_are_listed_and_one_that_does_not_load_has_a_reason(tmp_path: Path) -> None:
+    found = {(each["kind"], each["name"]): each for each in json.loads(anywire("plugins", "--json").stdout)}
+    memory = found["transport", "memory"]
+    assert memory["distribution"].startswith("anywire ")
+    assert memory["capabilities"]["inter_process"] is False
+    package = tmp_path / "broken-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[anywire.engines]\nbroken = no_such_module:Engine\n")
+    environment = {"PYTHONPATH": str(tmp_path)}
+    found = {
+        (each["kind"], each["name"]): each
+        for each in json.loads(anywire("plugins", "--json", environment=environment).stdout)
+    }
+    broken = found["engine", "broken"]
+    assert broken["distribution"] == "broken 1.0"
+    assert "no_such_module" in broken["error"]
+    table = anywire("plugins", environment=environment).stdout
+    assert "no_such_module" in table
+
+
+def test_config_prints_what_is_in_force_without_secrets(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("transports: memory\nengine: {name: openai, base_url: http://u:pw@h/v1, api_key: verysecret}")
+    done = anywire("config", "--config", str(file), "--port", "9", environment={"ANYWIRE_AGENT__SLOTS": "4"})
+    assert done.returncode == 0
+    assert "verysecret" not in done.stdout
+    assert "pw@" not in done.stdout
+    assert "port: 9" in done.stdout
+    assert "slots: 4" in done.stdout
+    assert "network: default" in done.stdout, "the transport's own default"
+    schema = json.loads(anywire("config", "--schema").stdout)
+    assert set(schema["properties"]) >= {"server", "transports", "pipeline"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--engine", "synthetic", "--model", "m"], {"engine": {"models": ["m"]}}),
+        (["--engine", "llama", "--model", "m"], {"engine": {"model": "m"}}),
+        (["--engine", "llama", "--slots", "3"], {"engine": {"slots": 3}, "agent": {"slots": 3}}),
+        (["--port", "9", "--host", "::1"], {"gateways": {"openai": {"host": "::1", "port": 9}}}),
+        (["--dds-domain", "9"], {"transports": {"dds": {"domain": 9}}}),
+        (["--transport", "memory,dds", "--transport", "x"], {"transports": {"x": {}}}),
+        (["--scheduler", "fifo", "--selector", "round_robin"], {"selector": {"name": "round_robin"}}),
+        (["--agent-id", "a"], {"agent": {"id": "a"}}),
+        (["--plugin", "json"], {"plugins": ["json"]}),
+        (["--log-level", "DEBUG"], {"log_level": "debug"}),
+    ],
+)
+def test_every_flag_takes_effect(arguments: list[str], expected: dict[str, Any]) -> None:
+    done = anywire("config", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert _holds(yaml.safe_load(done.stdout), expected)
+
+
+def _holds(tree: Any, expected: Any) -> bool:
+    if isinstance(expected, dict):
+        return all(key in tree and _holds(tree[key], value) for key, value in expected.items())
+    return bool(tree == expected)
+
+
+def test_an_engine_without_models_refuses_one(tmp_path: Path) -> None:
+    plugin = tmp_path / "modelless.py"
+    plugin.write_text(MODELLESS)
+    done = anywire("config", "--plugin", str(plugin), "--engine", "modelless", "--model", "m")
+    assert done.returncode == 1
+    assert "engine 'modelless' takes no model" in done.stderr
+
+
+MODELLESS = """
+import pydantic
+from anywire.hookspecs import hookimpl
+from anywire.synthetic import SyntheticEngine
+
+class Modelless(SyntheticEngine):
+    name = "modelless"
+    class Config(pydantic.BaseModel):
+        pass
+
+@hookimpl
+def anywire_register(kind):
+    return {"modelless": Modelless} if kind == "engines" else None
+"""
+
+
+def test_version_and_help() -> None:
+    assert re.fullmatch(r"anywire \d+\.\d+\.\d+\n", anywire("--version").stdout)
+    assert "demo" in anywire("--help").stdout
+
+
+def test_doctor_tells_what_to_do_when_an_agent_is_not_found(tmp_path: Path) -> None:
+    plugin = tmp_path / "deaf.py"
+    plugin.write_text(DEAF)
+    done = anywire("doctor", "--plugin", str(plugin), "--transport", "deaf", "--engine", "synthetic", "--json")
+    assert done.returncode == 1
+    finding = next(each for each in json.loads(done.stdout) if each["check"] == "transport deaf")
+    assert "did not find each other" in finding["detail"]
+    assert "multicast is blocked" in finding["remedy"]
+
+
+DEAF = """
+from anywire.hookspecs import hookimpl
+from anywire.memory import MemoryTransport
+from anywire.transport import Capabilities
+
+class Deaf(MemoryTransport):
+    name = "deaf"
+    capabilities = Capabilities(liveliness="native", discovery="native")
+
+@hookimpl
+def anywire_register(kind):
+    return {"deaf": Deaf} if kind == "transports" else None
+"""

@@ -1,0 +1,53 @@
+"""The core in an environment of its own: built, installed, and without any plugin."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+PROBE = """
+import importlib, pkgutil, sys, anywire
+for module in pkgutil.walk_packages(anywire.__path__, "anywire."):
+    if not module.name.startswith("anywire.testing") and not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+print(sorted({"cyclonedds", "aiohttp", "zmq"} & set(sys.modules)))
+"""
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ``bin`` folder of an environment with the core's wheel and its dependencies."""
+    folder = tmp_path_factory.mktemp("alone")
+    source = folder / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "core", source / "core", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
+    subprocess.run([sys.executable, "-m", "venv", folder / "env"], check=True)
+    bin_folder = folder / "env" / "bin"
+    install = [bin_folder / "python", "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt"]
+    subprocess.run([*install, source], check=True)
+    return bin_folder
+
+
+def test_it_imports_no_transport_library(alone: Path) -> None:
+    out = subprocess.run([alone / "python", "-c", PROBE], check=True, capture_output=True, text=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_it_lists_only_its_own_plugins(alone: Path) -> None:
+    out = subprocess.run([alone / "anywire", "plugins", "--json"], check=True, capture_output=True, text=True)
+    assert sorted(plugin["name"] for plugin in json.loads(out.stdout)) == ["memory", "synthetic"]
+
+
+def test_what_is_missing_is_named(alone: Path) -> None:
+    out = subprocess.run([alone / "anywire", "serve", "--port", "0"], check=False, capture_output=True, text=True)
+    assert out.returncode == 1
+    assert "error: " in out.stderr
+    assert "known: " in out.stderr
+    assert "Traceback" not in out.stderr
