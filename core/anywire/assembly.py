@@ -50,12 +50,10 @@ def make_gateways(config: Config, plugins: Plugins) -> list[Gateway]:
     return [plugins.create("gateways", each.name, gateway_options(config, plugins, each)) for each in config.gateways]
 
 
-def make_orchestrator(
-    config: Config, plugins: Plugins, *, kind: type[Orchestrator] = Orchestrator, hub_id: str = ""
-) -> Orchestrator:
+def make_orchestrator(config: Config, plugins: Plugins) -> Orchestrator:
     """An orchestrator that has not started."""
-    return kind(
-        hub_info(hub_id, lease=config.agents.timeout),
+    return Orchestrator(
+        hub_info(lease=config.agents.timeout),
         make_transports(config, plugins),
         plugins.create("schedulers", config.scheduler.name, config.scheduler.options),
         plugins.create("selectors", config.selector.name, config.selector.options),

@@ -53,9 +53,9 @@ class Engine(ABC):
 
     name: ClassVar[str]
     Config: ClassVar[type[pydantic.BaseModel]]
-    capabilities: ClassVar[tuple[str, ...]] = ("chat",)
+    capabilities: tuple[str, ...] = ("chat",)
     """Task kinds and features: ``chat``, ``completion``, ``embedding``; ``resume`` when ``run`` honours
-    `TaskRequest.resume`."""
+    `TaskRequest.resume`. Of the class, or of one engine by its config; the same for the engine's whole life."""
 
     def __init__(self, config: Any) -> None:
         self.config = config

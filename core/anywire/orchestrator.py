@@ -286,6 +286,8 @@ class Orchestrator:
         assert hub is not None
         self.registry.acquire(agent)
         self._on_agent.setdefault(agent.agent_id, {})[task.task_id] = task
+        # Before the call and not after it: the agent may have the task before `send` returns.
+        task.stream.stages.sent = self.clock.now_ns()
         try:
             hub.send(agent.agent_id, request)
         except errors.Congested:
@@ -301,8 +303,6 @@ class Orchestrator:
             self._release(task)
             error.task_id = task.task_id
             self._end(task, error)
-        else:
-            task.stream.stages.sent = self.clock.now_ns()
 
     def _wait_for_room(self, hub: Hub, agent: AgentView) -> None:
         self.registry.block(agent)

@@ -110,7 +110,9 @@ class Plugins:
         try:
             config = cls.Config(**options)
         except pydantic.ValidationError as error:
-            raise ConfigError(describe_validation(error, cls.Config, f"{kind}.{name}")) from error
+            # The path as a config file has it: one engine, but several transports by name.
+            where = f"{kind}.{name}" if kind in ("transports", "gateways") else kind[:-1]
+            raise ConfigError(describe_validation(error, cls.Config, where)) from error
         return cls(config)
 
     def call(self, hook: str) -> Callable[..., Any] | None:

@@ -179,7 +179,7 @@ async def engine_for(url: str, **options: Any) -> AsyncIterator[Watched]:
 
 @pytest.fixture
 async def engine(server: FakeServer) -> AsyncIterator[Watched]:
-    async with engine_for(server.url) as started:
+    async with engine_for(server.url, refresh_interval=0) as started:
         yield started
 
 

@@ -38,14 +38,11 @@ class Served(NamedTuple):
 
 
 @asynccontextmanager
-async def serving(
-    config: Config, plugins: Plugins, stop: Stop, kind: type[Orchestrator] | None = None
-) -> AsyncIterator[Served]:
+async def serving(config: Config, plugins: Plugins, stop: Stop) -> AsyncIterator[Served]:
     """An orchestrator with its gateways; at the end it refuses new tasks, finishes the running ones, and goes."""
     from anywire import assembly
-    from anywire.orchestrator import Orchestrator
 
-    orchestrator = assembly.make_orchestrator(config, plugins, kind=kind or Orchestrator)
+    orchestrator = assembly.make_orchestrator(config, plugins)
     gateways = assembly.make_gateways(config, plugins)
     started: list[Gateway] = []
     grace = 0.0

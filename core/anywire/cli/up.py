@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from anywire.cli.eventloop import Stop
     from anywire.config import Config
     from anywire.plugins import Plugins
+    from anywire.selector import AgentView
 
 log = logging.getLogger(__name__)
 
@@ -73,16 +74,6 @@ async def running(config: Config, plugins: Plugins, count: int, stop: Stop) -> A
     from anywire import assembly
     from anywire.cli.supervision import Children
     from anywire.config import replaced
-    from anywire.orchestrator import Orchestrator
-
-    changed = asyncio.Event()
-
-    class Watched(Orchestrator):
-        """Tells when some agent has become able to take a task."""
-
-        def capacity_changed(self) -> None:
-            super().capacity_changed()
-            changed.set()
 
     base = config.agent.id or f"{socket.gethostname()}-{os.getpid()}"
     ids = [f"{base}-{number}" for number in range(1, count + 1)]
@@ -93,13 +84,8 @@ async def running(config: Config, plugins: Plugins, count: int, stop: Stop) -> A
     else:
         agents = Children(configs, ["anywire.cli", "agent", "--supervised"], timeout=config.shutdown_grace + SETTLE)
 
-    async def joined(served: Served) -> None:
-        while True:
-            present = {each.agent_id for each in served.orchestrator.agents() if each.status.state == "ready"}
-            if present.issuperset(ids):
-                return
-            changed.clear()
-            await changed.wait()
+    def all_ready(agents: list[AgentView]) -> bool:
+        return {each.agent_id for each in agents if each.status.state == "ready"}.issuperset(ids)
 
     async def warn() -> None:
         await agents.ready()
@@ -108,10 +94,10 @@ async def running(config: Config, plugins: Plugins, count: int, stop: Stop) -> A
 
     failing: asyncio.Task[None] | None = None
     try:
-        async with serving(config, plugins, stop, Watched) as served:
+        async with serving(config, plugins, stop) as served:
             agents.start()
             failing = asyncio.create_task(agents.failure())
-            waiting = asyncio.create_task(joined(served))
+            waiting = asyncio.create_task(served.orchestrator.agents_until(all_ready))
             warning = asyncio.create_task(warn())
             try:
                 await stop.unless(asyncio.wait((failing, waiting), return_when=asyncio.FIRST_COMPLETED))

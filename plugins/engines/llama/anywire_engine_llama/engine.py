@@ -43,7 +43,7 @@ class LlamaEngine(Engine):
         super().__init__(config)
         self.config: LlamaConfig = config
         if config.embedding:
-            vars(self)["capabilities"] = (*type(self).capabilities, "embedding")  # of this instance
+            self.capabilities = (*type(self).capabilities, "embedding")  # of this instance
         self.slots = config.slots
         """How many tasks it answers at once: an agent's ``slots`` should be the same."""
         self.key = secrets.token_hex(16)
@@ -170,7 +170,7 @@ class LlamaEngine(Engine):
             reason = child.obituary()
             while True:
                 self._child = None
-                if False:
+                if deaths > self.config.max_restarts:
                     self._set("failed", f"{reason}\ngiven up after {deaths} deaths in a row; restart the agent")
                     return
                 self._set(

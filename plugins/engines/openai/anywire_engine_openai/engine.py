@@ -31,7 +31,7 @@ class OpenAIEngine(Engine):
     def __init__(self, config: OpenAIConfig) -> None:
         super().__init__(config)
         self.config: OpenAIConfig = config
-        vars(self)["capabilities"] = tuple(config.kinds)  # of this instance
+        self.capabilities = tuple(config.kinds)  # of this instance
         self._status = EngineStatus("starting", tuple(config.models))
         self._changed: Callable[[], None] = lambda: None
         self._upstream: Upstream | None = None

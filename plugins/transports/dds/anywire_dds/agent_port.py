@@ -13,14 +13,11 @@ from anywire_dds.announcements import Announcements
 from anywire_dds.cdr import Malformed
 from anywire_dds.config import DdsConfig
 from anywire_dds.outbox import REPORT, REPORT_MESSAGES, Outbox
-from anywire_dds.participant import BATCH, CODECS, Participant, on_thread
+from anywire_dds.participant import BATCH, CODECS, FAREWELL, Participant
 from anywire_dds.session import Session, Verdict
 from anywire_dds.types import FRAME_HELLO, FRAME_MESSAGE, FRAME_WINDOW
 
 log = logging.getLogger(__name__)
-
-FAREWELL = 0.5
-"""Seconds a closing end waits for its peers to acknowledge what they were sent."""
 
 
 class _Link:
@@ -122,17 +119,10 @@ class DdsAgentPort(AgentPort):
         for link in links:
             link.stop()
 
-        def say_goodbye() -> None:
-            # The last chunks arrive before the goodbye does.
-            for link in links:
-                link.responses.writer.wait_acknowledged(FAREWELL / max(len(links), 1))
-            info = self.info
-            self._registration.dispose(
-                types.AgentRegistration(info.incarnation, 0, 0, info.agent_id, "", "", "", "", "", [])
-            )
-            self._registration.wait_acknowledged(FAREWELL)
-
-        await on_thread(say_goodbye)
+        info = self.info
+        key = types.AgentRegistration(info.incarnation, 0, 0, info.agent_id, "", "", "", "", "", [])
+        # The last chunks arrive before the goodbye does.
+        await self.participant.say_goodbye([link.responses.writer for link in links], self._registration, key)
         await self.participant.close()
 
     # Samples

@@ -126,6 +126,8 @@ def _unpack_source(numbers: list[str], strings: list[str], lists: list[str], siz
 
 def _foreign(cls: Any, data: bytes) -> tuple[Any, ...]:
     """Another byte order or CDR version: rare (no peer of ours writes it), so the library may take its time."""
+    if len(data) <= len(_HEADER):
+        raise Malformed(f"{len(data)} bytes are no {cls.__name__}")
     try:
         sample = cls.deserialize(data)
     except Exception as error:

@@ -45,7 +45,9 @@ class DdsConfig(pydantic.BaseModel):
     participants_per_host: int = pydantic.Field(
         default=120, ge=1, le=120, description="processes per host that can be found without multicast"
     )
-    max_message_bytes: int = pydantic.Field(default=16 * 1024 * 1024, ge=1024, description="largest body or answer accepted")
+    max_message_bytes: int = pydantic.Field(
+        default=16 * 1024 * 1024, ge=1024, description="largest text accepted"
+    )
 
 
 def tracing_xml(log: str) -> str:
@@ -76,9 +78,11 @@ def settings_xml(config: DdsConfig) -> str:
     # The write buffers of this transport bound what is on its way. Cyclone's own mark lies above them and stays
     # there: by default it starts at 30 kB and moves, and every write above it fails.
     marks = "<WhcHigh>8MiB</WhcHigh><WhcHighInit>8MiB</WhcHighInit><WhcAdaptive>false</WhcAdaptive>"
+    # A closing end waits for acknowledgements itself, with a bound; Cyclone would for each writer, without one for all.
+    linger = "<WriterLingerDuration>0s</WriterLingerDuration>"
     return (
         f"<CycloneDDS><Domain><General>{general}</General><Discovery>{discovery}</Discovery>"
-        f"<Internal><Watermarks>{marks}</Watermarks></Internal></Domain></CycloneDDS>"
+        f"<Internal><Watermarks>{marks}</Watermarks>{linger}</Internal></Domain></CycloneDDS>"
     )
 
 

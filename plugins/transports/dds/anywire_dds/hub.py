@@ -15,14 +15,11 @@ from anywire_dds.announcements import Announcements
 from anywire_dds.cdr import Malformed
 from anywire_dds.config import DdsConfig
 from anywire_dds.outbox import REPORT, REPORT_MESSAGES, Outbox
-from anywire_dds.participant import BATCH, CODECS, Participant, on_thread
+from anywire_dds.participant import BATCH, CODECS, Participant
 from anywire_dds.session import Session, Verdict
 from anywire_dds.types import FRAME_HELLO, FRAME_MESSAGE, FRAME_WINDOW
 
 log = logging.getLogger(__name__)
-
-FAREWELL = 0.5
-"""Seconds a closing end waits for its peers to acknowledge what they were sent."""
 
 
 class _Link:
@@ -106,14 +103,9 @@ class DdsHub(Hub):
         for link in links:
             link.requests.close()
 
-        def say_goodbye() -> None:
-            # Cancels and requests that were sent go out before the goodbye does.
-            for link in links:
-                link.controls.writer.wait_acknowledged(FAREWELL / max(len(links), 1))
-            self._registration.dispose(types.HubRegistration(self.info.incarnation, 0, 0, self.info.hub_id, ""))
-            self._registration.wait_acknowledged(FAREWELL)
-
-        await on_thread(say_goodbye)
+        key = types.HubRegistration(self.info.incarnation, 0, 0, self.info.hub_id, "")
+        # Cancels that were sent go out before the goodbye does.
+        await participant.say_goodbye([link.controls.writer for link in links], self._registration, key)
         for link in links:
             link.controls.close()
         await participant.close()

@@ -7,8 +7,9 @@ import contextlib
 import ctypes
 import itertools
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from cyclonedds._clayer import ddspy_dispose, ddspy_take, ddspy_write
@@ -37,6 +38,9 @@ _ddsc.dds_qset_writer_batching.restype = None
 
 _ANY = SampleState.Any | ViewState.Any | InstanceState.Any
 ALIVE: int = InstanceState.Alive
+FAREWELL = 0.5
+"""Seconds a closing end waits for its peers to acknowledge what they were sent."""
+
 BATCH = 256
 """The most samples one take gives; fewer mean that the reader is empty."""
 
@@ -143,6 +147,7 @@ class Participant:
         self._writers: set[Writer] = set()
         self._retired: deque[Writer] = deque()
         self._retiring: asyncio.Task[None] | None = None
+        self._stopped = False
         self._granted: dict[str, str] = {}
         self._domain = acquire(config)
         try:
@@ -176,6 +181,8 @@ class Participant:
         handle = reader._ref
 
         def take() -> list[Any]:
+            if self._stopped:
+                return []
             samples = ddspy_take(handle, _ANY, BATCH)
             return samples if isinstance(samples, list) else []
 
@@ -206,8 +213,22 @@ class Participant:
         while self._retired:
             await on_thread(self._retired.popleft().delete)
 
+    async def say_goodbye(self, writers: Sequence[Writer], registration: Writer, key: Any) -> None:
+        """Wait, for `FAREWELL` seconds at most, until peers have what was sent to them; then dispose of our
+        registration, so that they need not wait for a lease."""
+
+        def work() -> None:
+            until = time.monotonic() + FAREWELL
+            for writer in writers:
+                writer.wait_acknowledged(max(until - time.monotonic(), 0.0))
+            registration.dispose(key)
+            registration.wait_acknowledged(max(until - time.monotonic(), FAREWELL / 10))
+
+        await on_thread(work)
+
     def stop(self) -> None:
-        """No callback from now on; idempotent."""
+        """No callback and no sample from now on; idempotent."""
+        self._stopped = True
         self._wakeup.stop()
 
     def abandon(self) -> None:

@@ -97,7 +97,8 @@ class ZeromqConfig(pydantic.BaseModel):
         default=MAX_MESSAGE_BYTES, ge=1024, le=2**31 - 1, description="largest encoded message, in bytes"
     )
     secret_key: pydantic.SecretStr | None = pydantic.Field(
-        default=None, description="CURVE: this end's secret key (Z85, or a .key_secret file); without it nothing is secured"
+        default=None,
+        description="CURVE: this end's secret key (Z85, or a .key_secret file); without it, no security",
     )
     server_key: str = pydantic.Field(
         default="", description="CURVE: public key of the orchestrators this end connects to (Z85, or a .key file)"

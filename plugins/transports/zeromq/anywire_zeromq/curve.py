@@ -38,17 +38,20 @@ class KeyCheck:
         self._socket = LoopSocket(self._authenticator.zap_socket, self._receive, lambda: False)
 
     def close(self) -> None:
+        for answer in self._answers:
+            answer.cancel()
         self._socket.close(0)
         self._authenticator.stop()
 
     def _receive(self) -> None:
         question = self._authenticator.zap_socket.recv_multipart(NOBLOCK)
-        answer = self._authenticator.handle_zap_message(question)
-        # It awaits nothing but a callback of its own, which ours is not: one step answers.
-        try:
-            answer.send(None)
-        except StopIteration:
-            self._socket.wake()
+        answer = asyncio.get_running_loop().create_task(self._answer(question))
+        self._answers.add(answer)
+        answer.add_done_callback(self._answers.discard)
+
+    async def _answer(self, question: list[bytes]) -> None:
+        await self._authenticator.handle_zap_message(question)
+        self._socket.wake()
 
 
 def secure_listener(socket: zmq.Socket[bytes], config: ZeromqConfig) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket as sockets
-from collections.abc import Callable
 from typing import Any
 
 import zmq
@@ -17,6 +16,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from anywire.errors import TransportUnavailable
 from anywire_zeromq.config import ZeromqConfig
+from anywire_zeromq.curve import secure_dialer, secure_listener
 from anywire_zeromq.faults import mapped
 from anywire_zeromq.loop_socket import NOBLOCK, LoopSocket
 from anywire_zeromq.wire import QUEUE, DealerWire, RouterWire, Wire, WireSink
@@ -47,7 +47,7 @@ _WATCHED = (
 )
 
 _PROTOCOL_FAULTS = {
-    int(zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC): "it used a wrong key for this end (its server_key is not our public key)",
+    int(zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC): "it took this end for another (its server_key is not our public key)",
     int(zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH): "one end uses CURVE keys and the other does not",
 }
 
@@ -86,7 +86,7 @@ class Endpoint:
         self._zmq = socket
         self._monitor_zmq = socket.get_monitor_socket(_WATCHED)
         self._socket = LoopSocket(socket, self._receive, self._idle)
-        self._monitor = LoopSocket(self._monitor_zmq, self._observe, lambda: False)
+        self._monitor = LoopSocket(self._monitor_zmq, self._observe, self._observed)
 
     def wires(self) -> list[Wire]:
         raise NotImplementedError
@@ -126,6 +126,9 @@ class Endpoint:
     def _happened(self, event: int, value: int) -> None:
         raise NotImplementedError
 
+    def _observed(self) -> bool:
+        return False
+
     def _warn_once(self, message: str) -> None:
         """What repeats with every attempt to connect is worth one line."""
         log.log(logging.DEBUG if message in self._told else logging.WARNING, "%s", message)
@@ -142,7 +145,6 @@ class Listener(Endpoint):
         addresses: list[str],
         timeout_ms: int,
         sink: WireSink,
-        secure: Callable[[zmq.Socket[bytes]], None],
     ) -> None:
         super().__init__(context, zmq.ROUTER, config, timeout_ms, sink)
         self._by_identity: dict[bytes, RouterWire] = {}
@@ -150,7 +152,7 @@ class Listener(Endpoint):
         self._ending: list[RouterWire] = []
         try:
             self._zmq.router_mandatory = True
-            secure(self._zmq)
+            secure_listener(self._zmq, config)
             self.address = self._bind(addresses)
         except BaseException:
             self.abort()
@@ -202,7 +204,11 @@ class Listener(Endpoint):
             self._warn_once(f"a connection to {self.address} was not admitted: {why_failed(event, value)}")
         elif event == _DISCONNECTED:
             self._end(self._by_descriptor.get(value))
+
+    def _observed(self) -> bool:
+        if self._ending:
             self._socket.settle()
+        return False
 
     def _end(self, wire: RouterWire | None) -> None:
         if wire is not None:
@@ -230,7 +236,6 @@ class Dialer(Endpoint):
         address: str,
         timeout_ms: int,
         sink: WireSink,
-        secure: Callable[[zmq.Socket[bytes]], None],
     ) -> None:
         super().__init__(context, zmq.DEALER, config, timeout_ms, sink)
         self.address = address
@@ -243,7 +248,7 @@ class Dialer(Endpoint):
         self._zmq.reconnect_ivl = RECONNECT_MS
         self._zmq.reconnect_ivl_max = RECONNECT_MAX_MS
         try:
-            secure(self._zmq)
+            secure_dialer(self._zmq, config)
             self._zmq.connect(address)
         except zmq.ZMQError as error:
             self.abort()

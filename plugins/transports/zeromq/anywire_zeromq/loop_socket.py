@@ -88,8 +88,6 @@ class LoopSocket:
                 except zmq.Again:
                     break
                 except Exception:
-                    if self.closed:
-                        return
                     log.exception("a message could not be handled")
             else:
                 if not self.closed:

@@ -25,8 +25,8 @@ HARD_BOUND = 4096
 
 
 class Wire(ABC):
-    """A connection that has not been seen to end. ``agent``, ``status``, ``hub`` and ``joined`` belong to the end that
-    uses it and hold what the peer's hello said."""
+    """A connection that has not been seen to end. ``agent``, ``status``, ``hub``, ``joined`` and
+    ``greeted`` belong to the end that uses it and hold how far the two have introduced themselves."""
 
     def __init__(self, peer: str, socket: LoopSocket, blocked: set[Wire]) -> None:
         self.peer = peer
@@ -35,6 +35,7 @@ class Wire(ABC):
         self.status: AgentStatus | None = None
         self.hub: HubInfo | None = None
         self.joined = False
+        self.greeted = False
         self._socket = socket
         self._blocked = blocked  # the wires of this socket that have something waiting
         self._waiting: deque[bytes] = deque()
@@ -105,9 +106,7 @@ class Wire(ABC):
 class RouterWire(Wire):
     """A peer of a listening socket; ``identity`` is what ZeroMQ calls this connection."""
 
-    def __init__(
-        self, peer: str, socket: LoopSocket, blocked: set[Wire], identity: bytes, descriptor: int
-    ) -> None:
+    def __init__(self, peer: str, socket: LoopSocket, blocked: set[Wire], identity: bytes, descriptor: int) -> None:
         super().__init__(peer, socket, blocked)
         self.identity, self.descriptor = identity, descriptor
 

@@ -1,0 +1,127 @@
+"""The compiled packers against the library they stand in for: the same bytes, for every type and value."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from typing import Any, get_type_hints
+
+import msgspec
+import pytest
+from cyclonedds.idl._support import Endianness
+from cyclonedds.idl.types import int32, int64, sequence, uint64
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anywire.errors import InvalidRequest, PayloadTooLarge
+from anywire.messages import AgentInfo, AgentStatus, Chunk, TaskRequest
+from anywire_dds import types, wire
+from anywire_dds.cdr import Malformed, codec
+from anywire_dds.participant import _TYPES, CODECS
+
+ALL = sorted({cls for plane in _TYPES.values() for cls in plane.values()}, key=lambda cls: cls.__name__)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+VALUES: dict[Any, st.SearchStrategy[Any]] = {
+    uint64: st.integers(0, 2**64 - 1),
+    int64: st.integers(-(2**63), 2**63 - 1),
+    int32: st.integers(-(2**31), 2**31 - 1),
+    bool: st.booleans(),
+    str: TEXT,
+    sequence[str]: st.lists(TEXT, max_size=5).map(tuple),
+}
+
+
+def samples(cls: Any) -> st.SearchStrategy[tuple[Any, ...]]:
+    hints = get_type_hints(cls, include_extras=True)
+    return st.tuples(*(VALUES[hints[field.name]] for field in dataclasses.fields(cls)))
+
+
+def library(cls: Any, values: tuple[Any, ...], **options: Any) -> bytes:
+    """What the library writes, padded as it pads before it hands it to DDS."""
+    data: bytes = cls(*(list(value) if isinstance(value, tuple) else value for value in values)).serialize(**options)
+    return data.ljust(len(data) + 3 & ~3, b"\0")
+
+
+@pytest.mark.parametrize("cls", ALL)
+@given(data=st.data())
+def test_same_bytes_as_the_library_and_back(cls: Any, data: st.DataObject) -> None:
+    values = data.draw(samples(cls))
+    packed = codec(cls).pack(*values)
+    assert packed == library(cls, values)
+    assert codec(cls).unpack(packed) == values
+
+
+@given(samples(types.TaskResponse))
+def test_other_encodings_of_other_implementations_are_read(values: tuple[Any, ...]) -> None:
+    unpack = CODECS["response"].unpack
+    assert unpack(library(types.TaskResponse, values, endianness=Endianness.Big)) == values
+    assert unpack(library(types.TaskResponse, values, use_version_2=True)) == values
+
+
+@given(samples(types.TaskRequest), st.data())
+def test_a_damaged_sample_is_malformed_and_nothing_else(values: tuple[Any, ...], data: st.DataObject) -> None:
+    packed = CODECS["request"].pack(*values)
+    cut = data.draw(st.integers(0, len(packed) - 5))
+    with pytest.raises(Malformed):
+        CODECS["request"].unpack(packed[:cut])
+    at, byte = data.draw(st.integers(0, len(packed) - 1)), data.draw(st.integers(0, 255))
+    damaged = packed[:at] + bytes([byte]) + packed[at + 1 :]
+    with contextlib.suppress(Malformed):
+        CODECS["request"].unpack(damaged)
+
+
+def test_a_type_that_would_need_padding_is_refused() -> None:
+    @dataclasses.dataclass
+    class Mixed:
+        a: int32
+        b: str
+        c: int64
+
+    @dataclasses.dataclass
+    class Padded:
+        a: int32
+        b: int64
+
+    with pytest.raises(TypeError, match="numbers come first"):
+        codec(Mixed)
+    with pytest.raises(TypeError, match="widest"):
+        codec(Padded)
+
+
+REQUEST = TaskRequest("h", "t", 1, "chat", "m", "{}", True, "so far", -1, 5, 64, 1, "00-1-2-3")
+CHUNK = Chunk("h", "t", 1, 3, ("a", "ü"), "[]", True, "stop", "{}", "", 1, 2, 3, 4)
+
+
+def test_messages_survive() -> None:
+    assert wire.to_request(wire.unpack_request(wire.pack_to_agent(9, REQUEST, 10**6))) == REQUEST
+    assert wire.to_chunk(wire.unpack_response(wire.pack_chunk(9, CHUNK, 10**6))) == CHUNK
+    info = AgentInfo("a", 2, "host", 3, "e", "s", ("chat", "resume"), "gpu", "boot", 250)
+    assert wire.to_agent(CODECS["register"].unpack(wire.pack_agent(info, 250))) == info
+    status = AgentStatus("a", 2, "failed", ("m", "n"), 4, 3, 2, {"rss_bytes": 1.5}, "why")
+    assert wire.to_status(CODECS["status"].unpack(wire.pack_status(status, 7))) == (7, status)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [msgspec.structs.replace(REQUEST, body="\ud83d"), msgspec.structs.replace(REQUEST, priority=2**31)],
+    ids=["lone surrogate", "number out of range"],
+)
+def test_what_no_wire_can_carry_is_the_requests_fault(message: TaskRequest) -> None:
+    with pytest.raises(InvalidRequest, match="cannot be written"):
+        wire.pack_to_agent(1, message, 10**6)
+
+
+def test_the_limit_counts_the_text() -> None:
+    wire.pack_to_agent(1, msgspec.structs.replace(REQUEST, body="x" * 1000), 1000)
+    with pytest.raises(PayloadTooLarge, match="1000"):
+        wire.pack_to_agent(1, msgspec.structs.replace(REQUEST, body="x" * 1001), 1000)
+    with pytest.raises(PayloadTooLarge, match="limit of 1000"):
+        wire.pack_to_agent(1, msgspec.structs.replace(REQUEST, resume="x" * 100_000), 1000)
+    with pytest.raises(PayloadTooLarge, match="limit of 1000"):
+        wire.pack_chunk(1, msgspec.structs.replace(CHUNK, deltas=("é" * 501,)), 1000)
+
+
+def test_an_unreadable_hello_or_window_says_nothing() -> None:
+    assert wire.read_hello("{") is None
+    assert wire.read_hello('{"name": 1}') is None
+    assert wire.window("x") == 0

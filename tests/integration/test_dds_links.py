@@ -1,0 +1,216 @@
+"""Joining, losing and coming back over DDS, between ends that open and close as they like."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from anywire.messages import AgentInfo, AgentStatus, Chunk, HubInfo, TaskRequest
+from anywire.testing.doubles import Script
+from anywire.testing.recorder import RecordingAgentSink, RecordingHubSink
+from anywire.testing.rig import Rig, read, request, submit
+from anywire.transport import Hub, Reply
+from anywire_dds import DdsConfig, DdsTransport
+
+
+def echo(task: TaskRequest, reply: Reply) -> None:
+    reply.send(Chunk(task.hub_id, task.task_id, task.attempt, 0, (task.body,), final=True))
+
+
+@pytest.fixture
+def options() -> dict[str, Any]:
+    return {"domain": random.randint(10, 200)}
+
+
+@pytest.fixture
+async def rig(options: dict[str, Any]) -> AsyncIterator[Rig]:
+    async with Rig("dds", options) as rig:
+        yield rig
+
+
+class AskingHubSink(RecordingHubSink):
+    """Sends a task in the very callback in which an agent joins."""
+
+    def __init__(self, info: HubInfo) -> None:
+        super().__init__()
+        self.info = info
+        self.hub: Hub | None = None
+
+    def agent_joined(self, info: AgentInfo) -> None:
+        super().agent_joined(info)
+        assert self.hub is not None
+        self.hub.send(info.agent_id, request(self.info, f"{info.agent_id}/{info.incarnation}"))
+
+
+async def test_the_first_task_of_every_join_is_answered_however_often_ends_come_and_go(
+    options: dict[str, Any],
+) -> None:
+    """A task sent in `agent_joined` and answered in `task_received` arrives, unless its agent is lost again."""
+    transport = DdsTransport(DdsConfig(**options))
+    chance = random.Random(1)
+
+    async def hubs_come_and_go(number: int, sinks: list[AskingHubSink]) -> None:
+        for life in range(4):
+            info = HubInfo(f"hub{number}", life + 1)
+            sink = AskingHubSink(info)
+            sink.hub = await transport.open_hub(info, "agent", sink)
+            sinks.append(sink)
+            await sink.until(lambda sink=sink: len(sink.named("chunk")) >= chance.randrange(1, 6), "answers")
+            if life < 3:
+                await sink.hub.close()
+                sink.hub = None
+
+    async def agents_come_and_go(number: int) -> Any:
+        for life in range(6):
+            info = AgentInfo(f"agent{number}", life + 1)
+            sink = RecordingAgentSink(echo)
+            port = await transport.open_agent(info, "agent", sink)
+            port.report(AgentStatus(info.agent_id, life + 1))
+            if life == 5:
+                return port
+            await sink.until(lambda sink=sink: len(sink.named("task")) >= chance.randrange(1, 3), "tasks")
+            await port.close()
+        return None
+
+    sinks: list[AskingHubSink] = []
+    ports, _ = await asyncio.gather(
+        asyncio.gather(*(agents_come_and_go(number) for number in range(6))),
+        asyncio.gather(*(hubs_come_and_go(number, sinks) for number in range(3))),
+    )
+    last = [sink for sink in sinks if sink.hub is not None]
+    assert len(last) == 3
+    for sink in last:
+        for number in range(6):
+            await sink.event("chunk", f"agent{number}/6")
+    for port in ports:
+        await port.close()
+    for sink in sinks:
+        if sink.hub is not None:
+            await sink.hub.close()
+        answered = {event[1] for event in sink.named("chunk")}
+        joined = {f"{event[1]}/{event[2]}" for event in sink.named("joined")}
+        lost = {f"{event[1]}/{event[2]}" for event in sink.named("lost")}
+        assert answered <= joined
+        if sink in last:
+            assert joined - answered <= lost
+
+
+@pytest.mark.parametrize("agents", [24])
+async def test_many_agents_and_hubs_at_once_all_join_and_answer(options: dict[str, Any], agents: int) -> None:
+    transport = DdsTransport(DdsConfig(**options))
+    opened: list[Any] = []
+    sinks = []
+    for number in range(agents + 4):
+        if number % 7 == 0:
+            info = HubInfo(f"hub{number}", 1)
+            sink = AskingHubSink(info)
+            sink.hub = await transport.open_hub(info, "agent", sink)
+            sinks.append(sink)
+            opened.append(sink.hub)
+        else:
+            port = await transport.open_agent(AgentInfo(f"agent{number}", 1), "agent", RecordingAgentSink(echo))
+            port.report(AgentStatus(f"agent{number}", 1))
+            opened.append(port)
+    for sink in sinks:
+        await sink.until(lambda sink=sink: len(sink.named("chunk")) == agents, "an answer of every agent")
+        assert not sink.named("lost")
+    await asyncio.gather(*(each.close() for each in opened))
+
+
+@pytest.mark.parametrize("pauses", [3])
+async def test_an_agent_paused_again_and_again_comes_back_each_time(rig: Rig, pauses: int) -> None:
+    agent = await rig.peer("agent", "a", lease=0.4)
+    await agent.event("ready")
+    pipeline = await rig.pipeline("a")
+    for number in range(pauses):
+        agent.pause()
+        await rig.seen(pipeline, absent=["a"])
+        agent.resume()
+        await rig.seen(pipeline, "a")
+        assert await read(submit(pipeline, Script(tag=str(number)))) == Script(tag=str(number)).text()
+
+
+async def test_death_is_noticed_within_the_lease_and_named(rig: Rig) -> None:
+    agent = await rig.peer("agent", "a", lease=0.5)
+    await agent.event("ready")
+    _, sink, _ = await rig.hub()
+    await sink.event("joined", "a")
+    loop = asyncio.get_running_loop()
+    died = loop.time()
+    await agent.crash()
+    lost = await sink.event("lost", "a")
+    assert "lease of 500 ms" in lost[3]
+    # Generous, for a busy machine: what is meant is the lease and not the 10 s of a DDS participant by default.
+    assert loop.time() - died < 3
+
+
+async def test_a_crashed_agents_successor_is_not_mixed_up_with_it(rig: Rig) -> None:
+    first = await rig.peer("agent", "a", lease=5.0)
+    await first.event("ready")
+    hub, sink, info = await rig.hub()
+    old = (await sink.event("joined", "a"))[2]
+    await first.crash()
+    _, _, new = await rig.port("a", echo)
+    await sink.event("joined", "a", new.incarnation)
+    kinds = [event[:3] for event in sink.events if event[0] in ("joined", "lost")]
+    assert kinds == [("joined", "a", old), ("lost", "a", old), ("joined", "a", new.incarnation)]
+    hub.send("a", request(info, "t", body="to the new one"))
+    assert (await sink.final("t")).deltas == ("to the new one",)
+
+
+async def test_what_was_sent_before_a_goodbye_arrives_before_it(rig: Rig) -> None:
+    """Also when there is more of it than the peer's window lets through at once."""
+    answers: list[Reply] = []
+    port, agent, _ = await rig.port("a", lambda task, reply: answers.append(reply))
+    hub, sink, info = await rig.hub()
+    await sink.event("joined", "a")
+    hub.send("a", request(info, "t"))
+    await agent.event("task", "t")
+    for number in range(40):
+        answers[0].send(Chunk(info.hub_id, "t", 1, number, ("x" * 100_000,), final=number == 39))
+    await port.close()
+    await sink.event("lost", "a")
+    assert [chunk.seq for chunk in sink.chunks("t")] == list(range(40))
+    assert [event[0] for event in sink.events][-1] == "lost"
+
+
+async def test_ids_with_wildcards_reach_only_their_own(rig: Rig) -> None:
+    """DDS matches partitions like file names: an agent named ``*`` must not get everybody's tasks."""
+    sinks = {}
+    for name in ("*", "a?", "[ab]", "a/b", "ab", "ä"):
+        _, sinks[name], _ = await rig.port(name, echo)
+    hub, sink, info = await rig.hub("hub*")
+    for name in sinks:
+        await sink.event("joined", name)
+        hub.send(name, request(info, f"for {name}", body=name))
+    for name, agent in sinks.items():
+        assert (await sink.final(f"for {name}")).deltas == (name,)
+        assert [event[1] for event in agent.named("task")] == [f"for {name}"]
+
+
+async def test_fleets_of_one_domain_are_apart(rig: Rig) -> None:
+    await rig.port("a", options={"fleet": "one"})
+    await rig.port("b", options={"fleet": "two"})
+    _, one, _ = await rig.hub(options={"fleet": "one"})
+    _, two, _ = await rig.hub(options={"fleet": "two"})
+    await one.event("joined", "a")
+    await two.event("joined", "b")
+    assert {event[1] for event in (*one.named("joined"), *two.named("joined"))} == {"a", "b"}
+    assert len(one.named("joined")) == len(two.named("joined")) == 1
+
+
+async def test_a_report_before_and_after_joining_is_the_newest(rig: Rig) -> None:
+    port, _, info = await rig.port("a")
+    for active in (1, 2, 3):
+        port.report(AgentStatus("a", info.incarnation, active=active))
+    _, sink, _ = await rig.hub()
+    await sink.event("joined", "a")
+    index = [event[0] for event in sink.events].index("joined")
+    assert sink.events[index + 1][0] == "reported"
+    assert sink.events[index + 1][3].active == 3
+    port.report(AgentStatus("a", info.incarnation, "draining", active=4))
+    await sink.until(lambda: sink.named("reported")[-1][3].state == "draining", "the new state")
