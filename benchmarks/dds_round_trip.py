@@ -36,7 +36,7 @@ class RoundTrips:
     """An open pair of ends. `send` starts a round trip, ``arrived`` is called when one is complete."""
 
     def __init__(self) -> None:
-        self.send: Callable[[], None] = lambda: None
+        self.send: Callable[[], object] = lambda: None
         self.arrived: Callable[[], None] = lambda: None
         self.ready = asyncio.Event()
 

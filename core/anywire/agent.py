@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from anywire import errors
 from anywire.clock import Clock, SystemClock, Timer
+from anywire.ends import Ends
 from anywire.engine import Engine
 from anywire.errors import AnywireError
 from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, TaskRequest
@@ -51,7 +52,8 @@ class _PortSink:
 class Agent:
     """Takes up to ``slots`` tasks at a time from all hubs together, refuses the rest at once.
 
-    `start` raises what the engine or the only transport raises; with several transports those that open are used.
+    `start` raises what the engine or the only transport raises; with several transports those that open are
+    used and the others tried again.
     """
 
     def __init__(
@@ -68,10 +70,9 @@ class Agent:
             raise errors.ConfigError(f"an agent needs at least 1 slot, not {slots}")
         self.info, self.engine, self.slots = info, engine, slots
         self.draining = False
-        self._transports = list(transports)
         self._interval = heartbeat_interval
         self._clock = clock or SystemClock()
-        self._ports: list[AgentPort] = []
+        self._ports: Ends[AgentPort] = Ends(transports, self._open_port, self._announce, self._clock)
         self._runs: dict[tuple[str, str], Run] = {}
         self._cancelled: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._refused_for_slots = False
@@ -82,18 +83,7 @@ class Agent:
     async def start(self) -> None:
         """Start the engine, then announce the agent on every transport."""
         await self.engine.start(self._engine_changed)
-        failures: list[AnywireError] = []
-        for link, transport in enumerate(self._transports):
-            try:
-                port = await transport.open_agent(self.info, "agent", _PortSink(self, link))
-            except errors.TransportUnavailable as error:
-                failures.append(error)
-                if len(self._transports) > 1:
-                    log.warning("transport %s does not open and is left out: %s", transport.name, error)
-                continue
-            self._ports.append(port)
-        if not self._ports:
-            raise failures[0] if failures else errors.ConfigError("no transport is configured")
+        await self._ports.open()
         self._beat()
 
     def begin_drain(self, reason: str = "") -> None:
@@ -118,9 +108,7 @@ class Agent:
         for key in list(self._runs):
             self._stop(key)
         await asyncio.gather(*runners, return_exceptions=True)
-        ports, self._ports = self._ports, []
-        for port in ports:
-            await port.close()
+        await self._ports.close()
         await self.engine.close()
 
     def status(self) -> AgentStatus:
@@ -228,8 +216,15 @@ class Agent:
 
     def _report(self) -> None:
         status = self.status()
-        for port in self._ports:
-            port.report(status)
+        for port in self._ports.ends:
+            if port is not None:
+                port.report(status)
+
+    async def _open_port(self, link: int, transport: Transport) -> AgentPort:
+        return await transport.open_agent(self.info, "agent", _PortSink(self, link))
+
+    def _announce(self, port: AgentPort) -> None:
+        port.report(self.status())
 
 
 def _send_final(reply: Reply, chunk: Chunk) -> bool:

@@ -29,6 +29,10 @@ class RegistrySink(Protocol):
     def link_joined(self, agent: AgentView, link: int) -> None: ...
     def link_lost(self, agent: AgentView, link: int, reason: str) -> None: ...
     def agent_lost(self, agent: AgentView, reason: str) -> None: ...
+    def link_chosen(self, agent: AgentView, fallback: bool) -> None:
+        """A known agent is from now on used over another link: a less preferred one when ``fallback``."""
+        ...
+
     def agents_changed(self) -> None:
         """Somebody came, went, or changed state, models or slots (a mere heartbeat is no change)."""
         ...
@@ -195,10 +199,12 @@ class Registry:
         self._sink.agents_changed()
 
     def _choose_link(self, entry: _Entry) -> None:
-        name = self._names[min(entry.links)]
-        if name != entry.view.transport:
-            log.warning("agent %s is now used over %s instead of %s", entry.view.agent_id, name, entry.view.transport)
-            entry.view.transport = name
+        link, view = min(entry.links), entry.view
+        if self._names[link] != view.transport:
+            log.warning("agent %s is now used over %s instead of %s", view.agent_id, self._names[link], view.transport)
+            fallback = link > self._names.index(view.transport)
+            view.transport = self._names[link]
+            self._sink.link_chosen(view, fallback)
 
     def _renew(self, link: int, info: AgentInfo) -> None:
         old = self._leases.get((link, info.agent_id))

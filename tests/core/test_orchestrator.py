@@ -194,7 +194,8 @@ async def test_deadline_in_the_queue_and_on_the_agent(
     clock.advance(1.0)
     with pytest.raises(errors.DeadlineExceeded, match="on agent a"):
         await read(running)
-    assert [cancel.reason for cancel in wire.cancels()] == ["deadline exceeded"]
+    (cancel,) = wire.cancels()
+    assert cancel.reason.startswith("deadline exceeded")
     assert pipeline.agents()[0].in_flight == 0
 
 

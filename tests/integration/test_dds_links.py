@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,9 +12,9 @@ import pytest
 
 from anywire.messages import AgentInfo, AgentStatus, Chunk, HubInfo, TaskRequest
 from anywire.testing.doubles import Script
-from anywire.testing.recorder import RecordingAgentSink, RecordingHubSink
+from anywire.testing.recorder import Recorder, RecordingAgentSink, RecordingHubSink
 from anywire.testing.rig import Rig, read, request, submit
-from anywire.transport import Hub, Reply
+from anywire.transport import AgentPort, Hub, Reply
 from anywire_dds import DdsConfig, DdsTransport
 
 
@@ -22,14 +23,19 @@ def echo(task: TaskRequest, reply: Reply) -> None:
 
 
 @pytest.fixture
-def options() -> dict[str, Any]:
-    return {"domain": random.randint(10, 200)}
+def options(dds_domain: int) -> dict[str, Any]:
+    return {"domain": dds_domain}
 
 
 @pytest.fixture
 async def rig(options: dict[str, Any]) -> AsyncIterator[Rig]:
     async with Rig("dds", options) as rig:
         yield rig
+
+
+async def named(recorder: Recorder, name: str, count: int) -> None:
+    """Wait for so many events of that name."""
+    await recorder.until(lambda: len(recorder.named(name)) >= count, f"{count} times {name}")
 
 
 class AskingHubSink(RecordingHubSink):
@@ -46,57 +52,85 @@ class AskingHubSink(RecordingHubSink):
         self.hub.send(info.agent_id, request(self.info, f"{info.agent_id}/{info.incarnation}"))
 
 
-async def test_the_first_task_of_every_join_is_answered_however_often_ends_come_and_go(
-    options: dict[str, Any],
-) -> None:
-    """A task sent in `agent_joined` and answered in `task_received` arrives, unless its agent is lost again."""
-    transport = DdsTransport(DdsConfig(**options))
-    chance = random.Random(1)
+HUBS, AGENTS, HUB_LIVES, AGENT_LIVES = 3, 6, 4, 6
 
-    async def hubs_come_and_go(number: int, sinks: list[AskingHubSink]) -> None:
-        for life in range(4):
-            info = HubInfo(f"hub{number}", life + 1)
+
+async def hubs_come_and_go(transport: DdsTransport) -> list[AskingHubSink]:
+    """Several lives of each hub, each until it has had some answers; the sinks of all, the last lives still open."""
+    sinks: list[AskingHubSink] = []
+
+    async def lives(number: int) -> None:
+        for life in range(1, HUB_LIVES + 1):
+            info = HubInfo(f"hub{number}", life)
             sink = AskingHubSink(info)
             sink.hub = await transport.open_hub(info, "agent", sink)
             sinks.append(sink)
-            await sink.until(lambda sink=sink: len(sink.named("chunk")) >= chance.randrange(1, 6), "answers")
-            if life < 3:
+            await named(sink, "chunk", random.randrange(1, AGENTS))
+            if life < HUB_LIVES:
                 await sink.hub.close()
                 sink.hub = None
 
-    async def agents_come_and_go(number: int) -> Any:
-        for life in range(6):
-            info = AgentInfo(f"agent{number}", life + 1)
+    await asyncio.gather(*(lives(number) for number in range(HUBS)))
+    return sinks
+
+
+async def agents_come_and_go(transport: DdsTransport) -> list[AgentPort]:
+    """Several lives of each agent, each until it has had a task; the last ones, open."""
+
+    async def lives(number: int) -> AgentPort:
+        for life in range(1, AGENT_LIVES + 1):
+            info = AgentInfo(f"agent{number}", life)
             sink = RecordingAgentSink(echo)
             port = await transport.open_agent(info, "agent", sink)
-            port.report(AgentStatus(info.agent_id, life + 1))
-            if life == 5:
-                return port
-            await sink.until(lambda sink=sink: len(sink.named("task")) >= chance.randrange(1, 3), "tasks")
-            await port.close()
-        return None
+            port.report(AgentStatus(info.agent_id, life))
+            if life < AGENT_LIVES:
+                await named(sink, "task", random.randrange(1, HUBS))
+                await port.close()
+        return port
 
-    sinks: list[AskingHubSink] = []
-    ports, _ = await asyncio.gather(
-        asyncio.gather(*(agents_come_and_go(number) for number in range(6))),
-        asyncio.gather(*(hubs_come_and_go(number, sinks) for number in range(3))),
-    )
+    return await asyncio.gather(*(lives(number) for number in range(AGENTS)))
+
+
+async def agents_in_this_process(domain: int) -> None:
+    ports = await agents_come_and_go(DdsTransport(DdsConfig(domain=domain)))
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await reader.read()
+    await asyncio.gather(*(port.close() for port in ports))
+
+
+@pytest.mark.parametrize("where", ["one process", "two processes"])
+async def test_the_first_task_of_every_join_is_answered_however_often_ends_come_and_go(
+    dds_domain: int, where: str
+) -> None:
+    """A task sent in `agent_joined` and answered in `task_received` arrives, unless its agent is lost again."""
+    transport = DdsTransport(DdsConfig(domain=dds_domain))
+    ports: list[AgentPort] = []
+    if where == "one process":
+        sinks, ports = await asyncio.gather(hubs_come_and_go(transport), agents_come_and_go(transport))
+    else:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, __file__, str(dds_domain), stdin=asyncio.subprocess.PIPE
+        )
+        sinks = await hubs_come_and_go(transport)
     last = [sink for sink in sinks if sink.hub is not None]
-    assert len(last) == 3
+    assert len(last) == HUBS
     for sink in last:
-        for number in range(6):
-            await sink.event("chunk", f"agent{number}/6")
-    for port in ports:
-        await port.close()
+        for number in range(AGENTS):
+            await sink.event("chunk", f"agent{number}/{AGENT_LIVES}")
     for sink in sinks:
-        if sink.hub is not None:
-            await sink.hub.close()
         answered = {event[1] for event in sink.named("chunk")}
         joined = {f"{event[1]}/{event[2]}" for event in sink.named("joined")}
         lost = {f"{event[1]}/{event[2]}" for event in sink.named("lost")}
         assert answered <= joined
-        if sink in last:
-            assert joined - answered <= lost
+        assert sink not in last or joined - answered <= lost
+        assert not sink.named("send_failed")
+    if where == "two processes":
+        assert process.stdin is not None
+        process.stdin.close()
+        assert await process.wait() == 0
+    hubs = [sink.hub for sink in last if sink.hub is not None]
+    await asyncio.gather(*(port.close() for port in ports), *(hub.close() for hub in hubs))
 
 
 @pytest.mark.parametrize("agents", [24])
@@ -116,7 +150,7 @@ async def test_many_agents_and_hubs_at_once_all_join_and_answer(options: dict[st
             port.report(AgentStatus(f"agent{number}", 1))
             opened.append(port)
     for sink in sinks:
-        await sink.until(lambda sink=sink: len(sink.named("chunk")) == agents, "an answer of every agent")
+        await named(sink, "chunk", agents)
         assert not sink.named("lost")
     await asyncio.gather(*(each.close() for each in opened))
 
@@ -214,3 +248,7 @@ async def test_a_report_before_and_after_joining_is_the_newest(rig: Rig) -> None
     assert sink.events[index + 1][3].active == 3
     port.report(AgentStatus("a", info.incarnation, "draining", active=4))
     await sink.until(lambda: sink.named("reported")[-1][3].state == "draining", "the new state")
+
+
+if __name__ == "__main__":
+    asyncio.run(agents_in_this_process(int(sys.argv[1])))

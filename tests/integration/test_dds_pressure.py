@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import signal
 import sys
 import threading
@@ -24,8 +23,8 @@ ECHO = Path(__file__).parents[2] / "benchmarks" / "dds_round_trip.py"
 
 
 @pytest.fixture
-def options() -> dict[str, Any]:
-    return {"domain": random.randint(10, 200)}
+def options(dds_domain: int) -> dict[str, Any]:
+    return {"domain": dds_domain}
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ class Wire:
 
     def settle(self) -> None:
         for _ in range(200):
-            if not any([self.deliver(channel) for channel in ("control", "request", "response")]):
+            if not sum(self.deliver(channel) for channel in ("control", "request", "response")):
                 return
         pytest.fail("the two ends never agree")
 

@@ -6,10 +6,9 @@ import asyncio
 import errno
 import inspect
 import logging
-import os
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,6 @@ import pytest
 import pytest_asyncio
 import zmq
 import zmq.auth
-from anywire_zeromq import ZeromqConfig, ZeromqTransport
-from anywire_zeromq.codec import PROTOCOL, AgentHello, HubHello, Message, Ready, decode, encode
-from anywire_zeromq.faults import mapped
-from anywire_zeromq.wire import HARD_BOUND, QUEUE
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,8 +25,12 @@ from anywire.errors import ConfigError
 from anywire.identity import new_incarnation
 from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo, TaskRequest
 from anywire.plugins import Plugins
-from anywire.testing.recorder import PATIENCE, RecordingAgentSink, RecordingHubSink
+from anywire.testing.recorder import PATIENCE, Recorder, RecordingAgentSink, RecordingHubSink
 from anywire.transport import AgentPort, Hub, Plane
+from anywire_zeromq import ZeromqConfig, ZeromqTransport
+from anywire_zeromq.codec import PROTOCOL, AgentHello, HubHello, Message, Ready, decode, encode
+from anywire_zeromq.faults import mapped
+from anywire_zeromq.wire import HARD_BOUND
 
 
 def free_ports(count: int) -> list[int]:
@@ -142,11 +141,27 @@ def echo(task: TaskRequest, reply: Any) -> None:
     reply.send(final(task, task.body))
 
 
-async def logged(caplog: pytest.LogCaptureFixture, *texts: str) -> None:
-    """Wait until each text is in the log."""
-    async with asyncio.timeout(PATIENCE):
-        while not all(text in caplog.text for text in texts):
-            await asyncio.sleep(0.01)
+class Log(Recorder, logging.Handler):
+    """What the transport writes to its log, to be waited for."""
+
+    def __init__(self) -> None:
+        Recorder.__init__(self)
+        logging.Handler.__init__(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.add(record.getMessage())
+
+    async def says(self, *texts: str) -> None:
+        for text in texts:
+            await self.until(lambda text=text: any(text in event[0] for event in self.events), text)
+
+
+@pytest.fixture
+def log() -> Iterator[Log]:
+    handler, logger = Log(), logging.getLogger("anywire_zeromq")
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
 
 
 # Connections
@@ -228,12 +243,12 @@ async def test_full_queue_is_congested_disturbs_nobody_and_loses_nothing(bench: 
     await sink.event("joined", "slow")
     await sink.event("joined", "quick")
     proxy.hold()
-    body, sent = "x" * 50_000, 0
-    with pytest.raises(errors.Congested, match="wait for"):
+    body, sent = "x" * 10_000, 0
+    with pytest.raises(errors.Congested, match="wait for"):  # noqa: PT012
         while True:
             hub.send("slow", request(f"t{sent}", body=body))
             sent += 1
-    assert sent > HARD_BOUND + QUEUE
+    assert sent >= HARD_BOUND
     hub.send("slow", Cancel("h", "t0", 1))
     room = asyncio.ensure_future(hub.drain("slow"))
     hub.send("quick", request("q", body="unhindered"))
@@ -259,9 +274,9 @@ async def test_reply_to_a_hub_that_does_not_read_is_congested(bench: Bench) -> N
     reply = (await agent.event("task", "t"))[4]
     proxy.hold()
     sent = 0
-    with pytest.raises(errors.Congested):
+    with pytest.raises(errors.Congested):  # noqa: PT012
         while True:
-            reply.send(Chunk("h", "t", 1, sent, ("y" * 50_000,)))
+            reply.send(Chunk("h", "t", 1, sent, ("y" * 10_000,)))
             sent += 1
     proxy.flow()
     await asyncio.wait_for(reply.drain(), PATIENCE)
@@ -280,7 +295,7 @@ def dealer() -> Any:
     context.destroy(0)
 
 
-async def test_strangers_disturb_nobody(bench: Bench, dealer: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_strangers_disturb_nobody(bench: Bench, dealer: Any, log: Log) -> None:
     (port,) = free_ports(1)
     hub, sink = await bench.hub(agent_addresses=address(port))
     await bench.port(on_task=echo, agent_addresses=address(port))
@@ -291,7 +306,7 @@ async def test_strangers_disturb_nobody(bench: Bench, dealer: Any, caplog: pytes
         stranger.send_multipart(parts)
     with socket.create_connection(("127.0.0.1", port)) as raw:
         raw.sendall(b"GET / HTTP/1.1\r\n\r\n" * 20)
-    await logged(caplog, "unreadable", "ZMTP protocol error")
+    await log.says("unreadable", "ZMTP protocol error")
     hub.send("a", request("t", body="fine"))
     assert (await sink.final("t")).deltas == ("fine",)
     assert {event[1] for event in sink.named("joined")} == {"a"}
@@ -303,7 +318,7 @@ async def test_strangers_disturb_nobody(bench: Bench, dealer: Any, caplog: pytes
     [("anywire-zeromq/0", "agent", "use one version"), (PROTOCOL, "client", "check the addresses")],
 )
 async def test_peer_of_another_version_or_plane_is_told_why(
-    bench: Bench, dealer: Any, caplog: pytest.LogCaptureFixture, protocol: str, plane: Plane, reason: str
+    bench: Bench, dealer: Any, log: Log, protocol: str, plane: Plane, reason: str
 ) -> None:
     (port,) = free_ports(1)
     _, sink = await bench.hub(agent_addresses=address(port))
@@ -313,13 +328,11 @@ async def test_peer_of_another_version_or_plane_is_told_why(
     assert await asyncio.to_thread(peer.poll, PATIENCE * 1000)
     farewell = decode(peer.recv())
     assert reason in getattr(farewell, "reason", "")
-    assert reason in caplog.text
+    await log.says(reason)
     assert not sink.events
 
 
-async def test_a_newer_incarnation_wins_and_the_older_is_refused(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_newer_incarnation_wins_and_the_older_is_refused(bench: Bench, log: Log) -> None:
     (port,) = free_ports(1)
     hub, sink = await bench.hub(agent_addresses=address(port))
     await bench.port(incarnation=5, agent_addresses=address(port))
@@ -327,7 +340,7 @@ async def test_a_newer_incarnation_wins_and_the_older_is_refused(
     _, newer, _ = await bench.port(incarnation=7, on_task=echo, agent_addresses=address(port))
     await sink.event("joined", "a", 7)
     await bench.port(incarnation=6, agent_addresses=address(port))
-    await logged(caplog, "newer incarnation")
+    await log.says("newer incarnation")
     hub.send("a", request("t"))
     await sink.final("t")
     assert newer.named("task")
@@ -383,7 +396,7 @@ def _plain_hub(hub: Options, agent: Options, public: str) -> None:
 )
 async def test_wrong_keys_do_not_join_both_sides_say_why_and_corrected_ones_do(
     bench: Bench,
-    caplog: pytest.LogCaptureFixture,
+    log: Log,
     spoil: Callable[[Options, Options, str], None],
     at_hub: str,
     at_agent: str,
@@ -395,20 +408,17 @@ async def test_wrong_keys_do_not_join_both_sides_say_why_and_corrected_ones_do(
     good_hub, good_agent = dict(hub), dict(agent)
     spoil(hub, agent, agent_public)
     wrong_hub, sink = await bench.hub(agent_addresses=address(port), **hub)
-    with caplog.at_level(logging.WARNING):
-        wrong_port, told, _ = await bench.port(agent_addresses=address(port), **agent)
-        await logged(caplog, at_hub, at_agent)
+    wrong_port, told, _ = await bench.port(agent_addresses=address(port), **agent)
+    await log.says(at_hub, at_agent)
     assert not sink.events
     assert not told.events
-    if hub != good_hub:
+    if agent == good_agent:
         await wrong_hub.close()
-        # ZeroMQ gives an address up after such a refusal: this agent has to come back by itself.
-        _, sink = await bench.hub(agent_addresses=address(port))
+        _, sink = await bench.hub(agent_addresses=address(port), **good_hub)
     else:
         await wrong_port.close()
         await bench.port(agent_addresses=address(port), **good_agent)
-    if hub == good_hub:
-        await sink.event("joined", "a")
+    await sink.event("joined", "a")
 
 
 async def test_an_agent_refused_for_its_key_joins_when_the_hub_admits_it(bench: Bench) -> None:
@@ -458,7 +468,8 @@ async def test_address_of_another_machine_is_passed_over(bench: Bench) -> None:
 
 
 async def test_unix_socket_in_use_is_not_taken_away_and_a_stale_one_is_used(bench: Bench, tmp_path: Path) -> None:
-    path = f"ipc://{os.path.relpath(tmp_path)}/hub"
+    file = tmp_path / "hub"
+    path = f"ipc://{file}"
     hub, sink = await bench.hub(agent_addresses=path)
     with pytest.raises(errors.TransportUnavailable, match="in use"):
         await bench.hub("other", agent_addresses=path)
@@ -466,19 +477,16 @@ async def test_unix_socket_in_use_is_not_taken_away_and_a_stale_one_is_used(benc
     await sink.event("joined", "a")
     await hub.close()
     stale = socket.socket(socket.AF_UNIX)
-    Path(path.removeprefix("ipc://")).unlink(missing_ok=True)
-    stale.bind(path.removeprefix("ipc://"))
+    stale.bind(str(file))
     stale.close()
     _, sink = await bench.hub("next", agent_addresses=path)
     await sink.event("joined", "a")
 
 
-async def test_wildcards_are_listened_on_with_a_warning_and_not_connected_to(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_wildcards_are_listened_on_with_a_warning_and_not_connected_to(bench: Bench, log: Log) -> None:
     (port,) = free_ports(1)
     _, sink = await bench.hub(agent_addresses=f"tcp://0.0.0.0:{port}")
-    assert "not secured" in caplog.text
+    await log.says("not secured")
     await bench.port(agent_addresses=address(port))
     await sink.event("joined", "a")
     with pytest.raises(errors.TransportUnavailable, match="name the host"):
@@ -625,7 +633,5 @@ def test_damaged_messages_are_told_as_such(message: Message, data: st.DataObject
     good = encode(message)
     cut = data.draw(st.integers(0, len(good)))
     damaged = good[:cut] + data.draw(st.binary(max_size=8)) + good[cut + data.draw(st.integers(0, 3)) :]
-    try:
+    with suppress(msgspec.MsgspecError):
         decode(damaged)
-    except msgspec.MsgspecError:
-        pass

@@ -45,9 +45,7 @@ class DdsConfig(pydantic.BaseModel):
     participants_per_host: int = pydantic.Field(
         default=120, ge=1, le=120, description="processes per host that can be found without multicast"
     )
-    max_message_bytes: int = pydantic.Field(
-        default=16 * 1024 * 1024, ge=1024, description="largest text accepted"
-    )
+    max_message_bytes: int = pydantic.Field(default=16 * 1024 * 1024, ge=1024, description="largest text accepted")
 
 
 def tracing_xml(log: str) -> str:
@@ -70,7 +68,7 @@ def settings_xml(config: DdsConfig) -> str:
         general += f"<Interfaces><NetworkInterface {attribute}={quoteattr(config.interface)}/></Interfaces>"
     if config.multicast != "auto":
         general += f"<AllowMulticast>{MULTICAST[config.multicast]}</AllowMulticast>"
-    discovery = f"<MaxAutoParticipantIndex>{config.participants_per_host - 1}</MaxAutoParticipantIndex>"
+    discovery = f"<MaxAutoParticipantIndex>{config.participants_per_host}</MaxAutoParticipantIndex>"
     if config.peers or config.multicast == "off":
         # Without multicast a peer is found by trying the ports of its possible indices, so it must have one.
         peers = "".join(f"<Peer address={quoteattr(peer)}/>" for peer in config.peers)

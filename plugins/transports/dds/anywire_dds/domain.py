@@ -16,7 +16,7 @@ from anywire_dds.config import MULTICAST, DdsConfig, settings_xml, tracing_xml
 
 _SETTING = re.compile(r"config: Domain/(\S+?)(?:/#text|\[@?(\w+)\]): (.*?) \{([\d,]*)\}$")
 _INTERFACES = re.compile(r"selected interfaces: (.*)$")
-_COMPLAINT = re.compile(r"^[\d.]+ \[\d+\]\s+\S+: (?!config: )(.+)$")
+_COMPLAINT = re.compile(r"^[\d.]+ \[\d+\]\s+\S+: (.*(?:[Ff]ail|not |No |unknown|error|cannot).*)$")
 
 
 class OpenDomain:
@@ -114,10 +114,10 @@ def _why_not(config: DdsConfig, error: DDSException, lines: list[str]) -> str:
             f"DDS domain {config.domain} is already open in this process, by other code than this transport: "
             "choose another `domain`"
         )
-    said = [found[1] for line in lines if (found := _COMPLAINT.match(line))]
-    reason = next((each for each in reversed(said) if not each.endswith(("Finis.", "finalized"))), "no reason given")
+    said = [found[1].rstrip(". ") for line in lines if "config: " not in line and (found := _COMPLAINT.match(line))]
+    reason = "; ".join(said) or "no reason given"
     if "participant index" in reason:
-        advice = f"more than {config.participants_per_host} processes here use it: raise `participants_per_host`"
+        advice = f"{config.participants_per_host} processes here use it already: raise `participants_per_host`"
     elif config.interface:
         advice = f"check `interface` ({config.interface!r}); leave it empty to let Cyclone DDS choose"
     else:
