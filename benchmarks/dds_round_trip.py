@@ -24,7 +24,7 @@ from anywire.identity import new_incarnation
 from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, HubInfo, TaskRequest
 from anywire.transport import Reply
 from anywire_dds import DdsConfig, DdsTransport, wire
-from anywire_dds.participant import Participant
+from anywire_dds.endpoints import Endpoints
 
 Arm = Literal["wire", "transport"]
 ARMS: tuple[Arm, ...] = ("wire", "transport")
@@ -91,8 +91,8 @@ async def pair(arm: Arm) -> AsyncIterator[RoundTrips]:
 
 async def _wire_client(domain: int) -> tuple[RoundTrips, Callable[[], Any]]:
     trips = RoundTrips()
-    participant = Participant(DdsConfig(domain=domain), "agent", "client", 10_000)
-    writer = participant.writer("request", "there")
+    endpoints = Endpoints(DdsConfig(domain=domain), "agent", "client", 10_000)
+    writer = endpoints.writer("request", "there")
     request = TaskRequest("hub", "task", 1, "chat", "model", BODY, True)
 
     def answered() -> None:
@@ -104,16 +104,16 @@ async def _wire_client(domain: int) -> tuple[RoundTrips, Callable[[], Any]]:
                 else:
                     trips.ready.set()
 
-    take = participant.read("response", "here", answered)
+    take = endpoints.read("response", "here", answered)
     trips.send = lambda: writer.write(wire.pack_to_agent(1, request, sys.maxsize)) or sys.exit("the writer is full")
     # What waits here until the echo is there is the first thing it gets.
     writer.write(wire.pack_to_agent(1, TaskRequest("hub", "hello", 1, "chat", "model", ""), sys.maxsize))
-    return trips, participant.close
+    return trips, endpoints.close
 
 
 async def _wire_echo(domain: int) -> Callable[[], Any]:
-    participant = Participant(DdsConfig(domain=domain), "agent", "echo", 10_000)
-    writer = participant.writer("response", "here")
+    endpoints = Endpoints(DdsConfig(domain=domain), "agent", "echo", 10_000)
+    writer = endpoints.writer("response", "here")
 
     def asked() -> None:
         for data, sample in take():
@@ -122,8 +122,8 @@ async def _wire_echo(domain: int) -> Callable[[], Any]:
                 chunk = Chunk(task.hub_id, task.task_id, 1, 0, (task.body,), final=bool(task.body))
                 writer.write(wire.pack_chunk(1, chunk, sys.maxsize))
 
-    take = participant.read("request", "there", asked)
-    return participant.close
+    take = endpoints.read("request", "there", asked)
+    return endpoints.close
 
 
 class _Ends:

@@ -81,7 +81,7 @@ def _request(url: str, model: str, stream: bool, tokens: int, prompt_chars: int)
 async def load(
     url: str, *, clients: int, requests: int, stream: bool = False, tokens: int = 20, model: str = "synthetic"
 ) -> Result:
-    """Run ``requests`` in all over ``clients`` connections. Raises AssertionError at the first answer that is no 200."""
+    """Run ``requests`` in all over ``clients`` connections. Raises AssertionError at an answer that is no 200."""
     where = urlsplit(url)
     request = _request(url, model, stream, tokens, 300)
     loop = asyncio.get_running_loop()
@@ -124,11 +124,10 @@ def main() -> None:
     parser.add_argument("--model", default="synthetic")
     options = vars(parser.parse_args())
     result = asyncio.run(load(options.pop("url"), **options))
-    cuts = statistics.quantiles(result.times, n=100)
-    print(
-        f"p50 {cuts[49] * 1e6:.0f} us  p99 {cuts[98] * 1e6:.0f} us  {len(result.times) / result.seconds:,.0f} requests/s"
-        f"  {result.tokens / result.seconds:,.0f} tokens/s"
-    )
+    cuts, rate = statistics.quantiles(result.times, n=100), len(result.times) / result.seconds
+    print(f"p50 {cuts[49] * 1e6:.0f} us  p99 {cuts[98] * 1e6:.0f} us  {rate:,.0f} requests/s")
+    if result.tokens:
+        print(f"{result.tokens / result.seconds:,.0f} tokens/s")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The whole way: HTTP in → orchestrator → DDS → synthetic agent at zero delay → HTTP out, three processes on this machine.
+"""The whole way: HTTP in → orchestrator → DDS → synthetic agent at zero delay → HTTP out, on this machine.
 
 ``one``: one client; ``64``: sixty-four of them; ``streams``: 32 streams of 64 tokens, each token an event of its own.
 """

@@ -1,6 +1,6 @@
 """What the pipeline costs by itself: the same unary task over memory and DDS, beside the bare typed DDS round trip.
 
-One client at a time (group ``one``) and 64 in flight (group ``64``). Over DDS the agent is a process of its own; its engine
+One client at a time (group ``one``) and 64 in flight (group ``64``). Over DDS the agent is its own process; its engine
 is the synthetic one at zero delay with 20 tokens.
 """
 

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 FIRST_RETRY = 0.5
 LONGEST_RETRY = 15.0
 
-End = TypeVar("End", Hub, AgentPort)
+End = TypeVar("End", bound=Hub | AgentPort)
 
 
 class Ends(Generic[End]):
@@ -49,8 +49,8 @@ class Ends(Generic[End]):
                 failed[number] = error
         if not any(self.ends):
             raise next(iter(failed.values())) if failed else ConfigError("no transport is configured")
-        for number, error in failed.items():
-            self._note(number, error)
+        for number, failure in failed.items():
+            self._note(number, failure)
             self._retries.append(asyncio.get_running_loop().create_task(self._retry(number)))
 
     async def close(self) -> None:

@@ -37,7 +37,7 @@ class LlamaEngine(Engine):
 
     name: ClassVar[str] = "llama"
     Config: ClassVar[type[LlamaConfig]] = LlamaConfig
-    capabilities = ("chat", "completion", "resume")
+    capabilities: tuple[str, ...] = ("chat", "completion", "resume")
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
