@@ -17,7 +17,7 @@ from anywire.errors import InvalidRequest, PayloadTooLarge
 from anywire.messages import AgentInfo, AgentStatus, Chunk, TaskRequest
 from anywire_dds import types, wire
 from anywire_dds.cdr import Malformed, codec
-from anywire_dds.participant import _TYPES, CODECS
+from anywire_dds.endpoints import _TYPES, CODECS
 
 ALL = sorted({cls for plane in _TYPES.values() for cls in plane.values()}, key=lambda cls: cls.__name__)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)

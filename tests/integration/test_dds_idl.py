@@ -11,7 +11,7 @@ import pytest
 from cyclonedds.idl.types import int32, int64, sequence, uint64
 
 from anywire_dds import types
-from anywire_dds.participant import _TYPES
+from anywire_dds.endpoints import _TYPES
 
 IDL = Path(__file__).parents[2] / "idl" / "OrchestratorDDS.idl"
 

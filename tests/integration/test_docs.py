@@ -1,0 +1,226 @@
+"""What README and tutorial say is done as written, with real processes; other pages are held against the code."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shlex
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import psutil
+import pytest
+import pytest_asyncio
+
+from anywire.testing.recorder import Recorder
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+BIN = Path(sys.executable).parent
+PATIENCE = 60.0
+LONG_RUNNING = re.compile(r"anywire (up|serve|agent)\b")
+LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(#[^)]*)?\)")
+
+pytestmark = pytest.mark.timeout(150)
+
+
+class Block(NamedTuple):
+    """A fenced block, and the prose between the one before and it."""
+
+    prose: str
+    language: str
+    text: str
+
+    @property
+    def file(self) -> str:
+        """The name the prose tells to save it under."""
+        found = re.findall(r"(?:[Ss]aved? (?:this )?as|In) `([\w.]+\.(?:py|yaml))`", self.prose)
+        return found[-1] if found else ""
+
+
+def blocks(page: Path) -> list[Block]:
+    """The blocks of a page; what follows the last one is the prose of an empty block."""
+    parts = re.split(r"^```(\w+)\n(.*?)^```$", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return [Block(*parts[at : at + 3]) for at in range(0, len(parts) - 1, 3)] + [Block(parts[-1], "", "")]
+
+
+def pattern(text: str) -> str:
+    """What an output must match: … stands for anything, any space for any other."""
+    return r"\s+".join(
+        ".*?".join(re.escape(piece) for piece in word.split("…")) for line in text.splitlines() for word in line.split()
+    )
+
+
+class Program:
+    """A command that goes on until it is told to stop."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self.process, self.lines = process, Recorder()
+        self._readers = [asyncio.create_task(self._read(each)) for each in (process.stdout, process.stderr)]
+
+    async def _read(self, stream: asyncio.StreamReader) -> None:
+        async for line in stream:
+            self.lines.add(line.decode().rstrip())
+        self.lines.add("(it ended)")
+
+    async def says(self, expected: str) -> None:
+        wanted = re.compile(pattern(expected), re.DOTALL)
+        await self.lines.until(lambda: wanted.search("\n".join(each for (each,) in self.lines.events)), expected)
+
+    async def interrupt(self) -> None:
+        """Ctrl-C; it ends in good order and leaves no process behind."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.send_signal(signal.SIGINT)
+        code = await asyncio.wait_for(self.process.wait(), PATIENCE)
+        assert code == 0, self.lines.events
+        assert not psutil.wait_procs(children, timeout=PATIENCE)[1]
+        await asyncio.gather(*self._readers)
+
+    async def kill(self) -> None:
+        if self.process.returncode is None:
+            self.process.terminate()
+            await self.process.wait()
+        for reader in self._readers:
+            reader.cancel()
+
+
+class Reader:
+    """Somebody who does what a page says, in a folder of their own, on a port and domain that nobody else uses."""
+
+    def __init__(self, folder: Path, dds_domain: int) -> None:
+        self.folder = folder
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("ANYWIRE_")}
+        self.environment = kept | {
+            "PATH": f"{BIN}{os.pathsep}{kept['PATH']}",
+            "COLUMNS": "300",
+            "NO_COLOR": "1",
+            "ANYWIRE_SERVER__PORT": str(self.port),
+            "ANYWIRE_TRANSPORTS__DDS__DOMAIN": str(dds_domain),
+        }
+        self.programs: list[Program] = []
+
+    def here(self, text: str) -> str:
+        return text.replace(":8080", f":{self.port}")
+
+    def save(self, block: Block) -> None:
+        (self.folder / block.file).write_text(self.here(block.text))
+
+    async def begin(self, command: str) -> Program:
+        process = await asyncio.create_subprocess_exec(
+            *shlex.split(command),
+            cwd=self.folder,
+            env=self.environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        self.programs.append(Program(process))
+        return self.programs[-1]
+
+    async def run(self, command: str) -> str:
+        process = await asyncio.create_subprocess_shell(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
+        assert process.returncode == 0, f"{command}\n{out.decode()}\n{err.decode()}"
+        return out.decode()
+
+    async def interrupt_all(self) -> None:
+        while self.programs:
+            await self.programs.pop().interrupt()
+
+    async def follow(self, page: Path) -> None:
+        output = ""
+        for block in blocks(page):
+            if "Ctrl-C" in block.prose:
+                await self.interrupt_all()
+            if block.file:
+                self.save(block)
+            elif block.language == "sh":
+                output = await self._do(block.text.strip())
+            elif block.language == "log":
+                await self.programs[0].says(self.here(block.text))
+            elif block.language == "text" and output:
+                assert re.fullmatch(pattern(self.here(block.text)), output.strip(), re.DOTALL), (block.text, output)
+            elif block.language == "text":
+                await self.programs[-1].says(self.here(block.text))
+
+    async def _do(self, command: str) -> str:
+        """The output of a command that ends; empty for one that goes on."""
+        if command == ". .venv/bin/activate":
+            return ""
+        if command.startswith("make "):
+            # The environment is there already: only what the target then does with it.
+            recipe = await self.run(f"cd {shlex.quote(str(ROOT))} && make --no-print-directory -n {command[5:]}")
+            command = recipe.splitlines()[-1].replace(".venv/bin/", "")
+        if LONG_RUNNING.match(command):
+            await self.begin(command)
+            return ""
+        return await self.run(command)
+
+
+@pytest_asyncio.fixture
+async def reader(tmp_path: Path, dds_domain: int) -> AsyncIterator[Reader]:
+    reader = Reader(tmp_path, dds_domain)
+    yield reader
+    for program in reader.programs:
+        await program.kill()
+
+
+async def test_the_tutorial_works_as_written(reader: Reader) -> None:
+    await reader.follow(DOCS / "tutorial.md")
+    assert not reader.programs, "the tutorial ends with everything stopped"
+
+
+def the(page: Path, language: str, condition: Callable[[str], bool]) -> Block:
+    (found,) = (block for block in blocks(page) if block.language == language and condition(block.text))
+    return found
+
+
+async def test_the_selector_of_the_readme_is_ten_lines_and_chooses(reader: Reader) -> None:
+    block = the(ROOT / "README.md", "python", lambda text: "Selector" in text)
+    assert len(block.text.splitlines()) <= 10
+    reader.save(block)
+    command = the(ROOT / "README.md", "sh", lambda text: "--selector" in text).text
+    # Of two idle agents it takes the quicker: the one that has answered nothing yet counts as quickest.
+    reader.environment |= {"ANYWIRE_ENGINE": "synthetic", "ANYWIRE_TRANSPORTS": "memory"}
+    up = await reader.begin(command)
+    await up.says(f"ready: http://127.0.0.1:{reader.port} (2 agents, memory)")
+    question = {"model": "synthetic", "messages": [{"role": "user", "content": "Hello"}]}
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{reader.port}/v1") as client:
+        answers = [await client.post("/chat/completions", json=question) for _ in range(2)]
+    chosen = [answer.headers["x-anywire-agent"] for answer in answers]
+    assert sorted(name[-2:] for name in chosen) == ["-1", "-2"]
+    await reader.interrupt_all()
+
+
+async def test_the_readme_starts_and_answers(reader: Reader) -> None:
+    start = the(ROOT / "README.md", "sh", lambda text: "activate" in text).text
+    yaml = the(ROOT / "README.md", "yaml", lambda text: True)
+    reader.save(yaml)
+    reader.environment["ANYWIRE_ENGINE"] = "synthetic"
+    for command, transport in (
+        (start.splitlines()[-1], "dds"),
+        (f"anywire up --agents 2 --config {yaml.file}", "memory"),
+    ):
+        assert command.removesuffix(" --config anywire.yaml") in start
+        up = await reader.begin(command)
+        await up.says(f"ready: http://127.0.0.1:{reader.port} (2 agents, {transport})")
+        snippet = reader.here(the(ROOT / "README.md", "python", lambda text: "OpenAI" in text).text)
+        (reader.folder / "ask.py").write_text(snippet)
+        assert len((await reader.run("python ask.py")).split()) == 20
+        assert (await reader.run('anywire chat "Hello"')).split()
+        await reader.interrupt_all()
