@@ -1,6 +1,9 @@
 """What tests of every kind share."""
 
 import random
+import socket
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -9,3 +12,26 @@ import pytest
 def dds_domain() -> int:
     """A DDS domain of this test run alone."""
     return random.SystemRandom().randint(10, 200)
+
+
+@pytest.fixture
+def options_of(dds_domain: int) -> Callable[[str], dict[str, Any]]:
+    """The options with which a transport of that name disturbs nobody and is disturbed by nobody."""
+
+    def options(name: str) -> dict[str, Any]:
+        if name == "dds":
+            return {"domain": dds_domain}
+        if name == "zeromq":
+            addresses = [f"tcp://127.0.0.1:{port}" for port in _free_ports(5)]
+            return {"agent_addresses": addresses[:3], "client_addresses": addresses[3:]}
+        return {}
+
+    return options
+
+
+def _free_ports(count: int) -> list[int]:
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in held]
+    for each in held:
+        each.close()
+    return ports

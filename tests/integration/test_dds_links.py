@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -52,7 +53,7 @@ class AskingHubSink(RecordingHubSink):
         self.hub.send(info.agent_id, request(self.info, f"{info.agent_id}/{info.incarnation}"))
 
 
-HUBS, AGENTS, HUB_LIVES, AGENT_LIVES = 3, 6, 4, 6
+HUBS, AGENTS, HUB_LIVES, AGENT_LIVES, LEAVERS = 3, 6, 4, 6, 6
 
 
 async def hubs_come_and_go(transport: DdsTransport) -> list[AskingHubSink]:
@@ -110,7 +111,7 @@ async def test_the_first_task_of_every_join_is_answered_however_often_ends_come_
         sinks, ports = await asyncio.gather(hubs_come_and_go(transport), agents_come_and_go(transport))
     else:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, __file__, str(dds_domain), stdin=asyncio.subprocess.PIPE
+            sys.executable, __file__, "churn", str(dds_domain), stdin=asyncio.subprocess.PIPE
         )
         sinks = await hubs_come_and_go(transport)
     last = [sink for sink in sinks if sink.hub is not None]
@@ -250,5 +251,41 @@ async def test_a_report_before_and_after_joining_is_the_newest(rig: Rig) -> None
     await sink.until(lambda: sink.named("reported")[-1][3].state == "draining", "the new state")
 
 
+async def agents_that_answer_and_leave(domain: int) -> None:
+    transport = DdsTransport(DdsConfig(domain=domain))
+    for number in range(LEAVERS):
+        sink = RecordingAgentSink()
+        port = await transport.open_agent(AgentInfo(f"agent{number}", 1, lease_ms=60_000), "agent", sink)
+        port.report(AgentStatus(f"agent{number}", 1))
+        _, task_id, attempt, task, reply = await sink.event("task")
+        for seq in range(10):
+            reply.send(Chunk(task.hub_id, task_id, attempt, seq, final=seq == 9))
+        await port.close()
+        print("closed", flush=True)
+
+
+async def test_an_answer_is_told_before_its_agents_goodbye(dds_domain: int) -> None:
+    """Also when a busy hub finds both at once: they are on different topics."""
+    with subprocess.Popen([sys.executable, __file__, "leave", str(dds_domain)], stdout=subprocess.PIPE) as process:  # noqa: ASYNC220
+
+        class BusySink(AskingHubSink):
+            def agent_joined(self, info: AgentInfo) -> None:
+                super().agent_joined(info)
+                asyncio.get_running_loop().call_soon(self.stand_still)
+
+            def stand_still(self) -> None:
+                assert process.stdout is not None
+                assert process.stdout.readline() == b"closed\n"  # answer and goodbye are both there now
+
+        info = HubInfo("hub", 1, lease_ms=60_000)
+        sink = BusySink(info)
+        sink.hub = await DdsTransport(DdsConfig(domain=dds_domain)).open_hub(info, "agent", sink)
+        for number in range(LEAVERS):
+            await sink.event("lost", f"agent{number}")
+            assert [chunk.seq for chunk in sink.chunks(f"agent{number}/1")] == list(range(10))
+        await sink.hub.close()
+
+
 if __name__ == "__main__":
-    asyncio.run(agents_in_this_process(int(sys.argv[1])))
+    mode, argument = sys.argv[1:]
+    asyncio.run({"churn": agents_in_this_process, "leave": agents_that_answer_and_leave}[mode](int(argument)))

@@ -187,4 +187,5 @@ def test_every_return_code_of_the_library_has_its_error() -> None:
         assert isinstance(error, TransportError)
         assert isinstance(error, AnywireError)
         assert str(error).startswith("doing this failed: ")
+        assert isinstance(mapped(fault, "doing this", opening=True), TransportUnavailable)
     assert os.environ.get("CYCLONEDDS_URI") is None

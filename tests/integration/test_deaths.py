@@ -1,4 +1,4 @@
-"""Processes that die: agents and orchestrators really killed, over real DDS, under load."""
+"""Processes that die: agents and orchestrators really killed, over every wire between processes, under load."""
 
 import asyncio
 import json
@@ -50,13 +50,13 @@ async def start() -> AsyncIterator[Callable[..., Any]]:
         await process.end(signal.SIGKILL)
 
 
-@pytest.fixture
-def config(tmp_path: Any, dds_domain: int) -> Callable[..., list[str]]:
+@pytest.fixture(params=["dds", "zeromq"])
+def config(request: pytest.FixtureRequest, tmp_path: Any, options_of: Any) -> Callable[..., list[str]]:
     """Writes a YAML file; gives the arguments that use it."""
 
     def write(**engine: Any) -> list[str]:
         settings = {
-            "transports": {"dds": {"domain": dds_domain}},
+            "transports": {request.param: options_of(request.param)},
             "server": {"port": 0},
             "engine": {"name": "synthetic", **engine},
             "agents": {"timeout": 0.5, "heartbeat_interval": 0.1},

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +10,6 @@ import pytest
 from anywire.gateway import Submission
 from anywire.messages import Chunk, TaskRequest
 from anywire.orchestrator import Orchestrator
-from anywire.plugins import Plugins
 from anywire.synthetic import SyntheticConfig, SyntheticEngine
 from anywire.testing.rig import Rig
 
@@ -17,10 +17,9 @@ PROMPTS = 200
 AT_ONCE = 32
 
 
-@pytest.fixture(params=["memory", "dds", "http", "zeromq"])
-def wire(request: pytest.FixtureRequest, dds_domain: int, wire_options: dict[str, dict[str, Any]]) -> Rig:
-    name: str = request.param
-    return Rig(name, {"domain": dds_domain} if name == "dds" else wire_options.get(name, {}))
+@pytest.fixture(params=["memory", "dds", "zeromq"])
+def wire(request: pytest.FixtureRequest, options_of: Callable[[str], dict[str, Any]]) -> Rig:
+    return Rig(request.param, options_of(request.param))
 
 
 def body(number: int) -> str:

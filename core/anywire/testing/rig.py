@@ -13,6 +13,9 @@ from typing import Any
 import msgspec
 
 from anywire.agent import Agent
+from anywire.client import Client, ClientConfig
+from anywire.engine import Engine
+from anywire.fleet import fleet_agent
 from anywire.gateway import Submission
 from anywire.identity import agent_info, hub_info, new_incarnation
 from anywire.messages import AgentInfo, AgentStatus, HubInfo, TaskRequest
@@ -21,7 +24,7 @@ from anywire.plugins import Plugins
 from anywire.selector import AgentView
 from anywire.stream import TaskStream
 from anywire.testing.doubles import MODEL, IdlestSelector, ListScheduler, Script, ScriptedEngine
-from anywire.testing.peer import PeerSpec
+from anywire.testing.peer import PeerSpec, new_hub
 from anywire.testing.recorder import PATIENCE, Recorder, RecordingAgentSink, RecordingHubSink
 from anywire.transport import AgentPort, Hub, Plane, Reply, Transport
 
@@ -114,7 +117,7 @@ class LocalPeer(Peer):
             await self._agent.start()
             self.add("ready", info.incarnation)
         else:
-            self._hub = Orchestrator(hub_info(spec.id), [self._transport], ListScheduler(), IdlestSelector())
+            self._hub = new_hub(spec, self._transport)
             await self._hub.start()
             self._reading = asyncio.create_task(self._submit(self._hub))
 
@@ -179,25 +182,40 @@ class Rig:
         port.report(AgentStatus(agent_id, info.incarnation, "ready", (MODEL,), 8))
         return port, sink, info
 
-    async def agent(self, agent_id: str, *, slots: int = 64, lease: float = 1.0) -> tuple[Agent, Recorder]:
-        """A whole agent with a scripted engine, and what its engine does."""
-        engine = ScriptedEngine()
+    async def agent(
+        self, agent_id: str, *, slots: int = 64, lease: float = 1.0, engine: Engine | None = None
+    ) -> tuple[Agent, Recorder]:
+        """A whole agent, with a scripted engine unless another is given, and what a scripted engine does."""
+        engine = engine or ScriptedEngine()
         info = agent_info(agent_id, engine=engine, lease=lease)
         agent = Agent(info, engine, [self.new_transport()], slots=slots, heartbeat_interval=lease / 4)
         await agent.start()
         self._stack.push_async_callback(agent.close)
-        return agent, engine.recorder
+        return agent, engine.recorder if isinstance(engine, ScriptedEngine) else Recorder()
 
-    async def pipeline(self, *agents: str, **settings: Any) -> Orchestrator:
-        """An orchestrator that has seen ``agents`` join; ``settings`` are `PipelineConfig`'s."""
-        config = PipelineConfig(**settings)
+    async def pipeline(self, *agents: str, only: str = "", **settings: Any) -> Orchestrator:
+        """An orchestrator that has seen ``agents`` join, and sends to ``only`` one if that is given; ``settings`` are
+        `PipelineConfig`'s."""
+        config, selector = PipelineConfig(**settings), IdlestSelector(only)
         pipeline = Orchestrator(
-            hub_info(), [self.new_transport()], ListScheduler(), IdlestSelector(), config=config, plugins=self.plugins
+            hub_info(), [self.new_transport()], ListScheduler(), selector, config=config, plugins=self.plugins
         )
         await pipeline.start()
         self._stack.push_async_callback(pipeline.close)
         await self.seen(pipeline, *agents)
         return pipeline
+
+    async def fleet(self, pipeline: Orchestrator, plane: Plane) -> Agent:
+        """The pipeline as an agent: of clients, or on plane ``agent`` of other pipelines."""
+        agent = fleet_agent(pipeline, [self.new_transport()], plane)
+        await agent.start()
+        self._stack.push_async_callback(agent.close)
+        return agent
+
+    async def client(self, **settings: Any) -> Client:
+        """A client; ``settings`` are `ClientConfig`'s."""
+        client = Client(self.new_transport(), config=ClientConfig(**{"agent_wait": PATIENCE} | settings))
+        return await self._stack.enter_async_context(client)
 
     async def seen(self, pipeline: Orchestrator, *agents: str, absent: Sequence[str] = ()) -> None:
         """Wait until the pipeline knows ``agents`` as ready and none of ``absent``."""

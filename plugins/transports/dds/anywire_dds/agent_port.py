@@ -12,8 +12,8 @@ from anywire_dds import types, wire
 from anywire_dds.announcements import Announcements
 from anywire_dds.cdr import Malformed
 from anywire_dds.config import DdsConfig
+from anywire_dds.endpoints import BATCH, CODECS, FAREWELL, Endpoints
 from anywire_dds.outbox import REPORT, REPORT_MESSAGES, Outbox
-from anywire_dds.participant import BATCH, CODECS, FAREWELL, Participant
 from anywire_dds.session import Session, Verdict
 from anywire_dds.types import FRAME_HELLO, FRAME_MESSAGE, FRAME_WINDOW
 
@@ -28,8 +28,8 @@ class _Link:
         self.consumed = self.reported = self.unreported_bytes = 0
         self._limit = port.limit
         self._open = True
-        partition = port.participant.partition(("hub", hub.hub_id, hub.incarnation))
-        self.responses = Outbox(port.participant.writer("response", partition), f"hub {hub.hub_id}", _undeliverable)
+        partition = port.endpoints.partition(("hub", hub.hub_id, hub.incarnation))
+        self.responses = Outbox(port.endpoints.writer("response", partition), f"hub {hub.hub_id}", _undeliverable)
 
     def send(self, chunk: Chunk) -> None:
         if self._open:
@@ -43,9 +43,9 @@ class _Link:
         self._open = False
         self.responses.close()
 
-    def close(self, participant: Participant) -> None:
+    def close(self, endpoints: Endpoints) -> None:
         self.stop()
-        participant.retire(self.responses.writer)
+        endpoints.retire(self.responses.writer)
 
 
 def _undeliverable(task_id: str, attempt: int, error: AnywireError) -> None:
@@ -66,17 +66,17 @@ class DdsAgentPort(AgentPort):
         self._hubs = Announcements(
             CODECS["hub"], types.HubRegistration, lambda hub: hub.hub_id, wire.to_hub, self._begin, self._end
         )
-        self.participant = participant = Participant(config, plane, info.agent_id, info.lease_ms)
+        self.endpoints = endpoints = Endpoints(config, plane, info.agent_id, info.lease_ms)
         try:
-            fleet = participant.partition()
-            own = participant.partition(("agent", info.agent_id, info.incarnation))
-            self._take_requests = participant.read("request", own, self._on_requests)
-            self._take_controls = participant.read("control", own, self._on_controls)
-            self._registration = participant.writer("register", fleet)
+            fleet = endpoints.partition()
+            own = endpoints.partition(("agent", info.agent_id, info.incarnation))
+            self._take_requests = endpoints.read("request", own, self._on_requests)
+            self._take_controls = endpoints.read("control", own, self._on_controls)
+            self._registration = endpoints.writer("register", fleet)
             # Offering half the lease makes Cyclone show this agent alive twice as often.
-            self._reports = participant.writer("status", fleet, participant.lease_ns // 2)
+            self._reports = endpoints.writer("status", fleet, endpoints.lease_ns // 2)
         except BaseException:
-            participant.abandon()
+            endpoints.abandon()
             raise
 
     def report(self, status: AgentStatus) -> None:
@@ -93,8 +93,8 @@ class DdsAgentPort(AgentPort):
             log.error("agent %s cannot report: %s", self.info.agent_id, error)
 
     def _announce(self) -> None:
-        lease_ms = round(self.participant.lease_ns / 1e6)
-        self._take_hubs = self.participant.read("hub", self.participant.partition(), self._on_hubs)
+        lease_ms = round(self.endpoints.lease_ns / 1e6)
+        self._take_hubs = self.endpoints.read("hub", self.endpoints.partition(), self._on_hubs)
         self._registration.write(wire.pack_agent(self.info, lease_ms))
 
     @property
@@ -113,7 +113,7 @@ class DdsAgentPort(AgentPort):
                 await asyncio.gather(*(link.responses.empty() for link in links))
         except TimeoutError:
             log.warning("agent %s closes with chunks unsent: their hub does not read", self.info.agent_id)
-        self.participant.stop()
+        self.endpoints.stop()
         self._links.clear()
         self._sessions.clear()
         for link in links:
@@ -122,8 +122,8 @@ class DdsAgentPort(AgentPort):
         info = self.info
         key = types.AgentRegistration(info.incarnation, 0, 0, info.agent_id, "", "", "", "", "", [])
         # The last chunks arrive before the goodbye does.
-        await self.participant.say_goodbye([link.responses.writer for link in links], self._registration, key)
-        await self.participant.close()
+        await self.endpoints.say_goodbye([link.responses.writer for link in links], self._registration, key)
+        await self.endpoints.close()
 
     # Samples
 
@@ -239,7 +239,7 @@ class DdsAgentPort(AgentPort):
             return
         del self._links[hub_id]
         del self._sessions[link.session.own]
-        link.close(self.participant)
+        link.close(self.endpoints)
         if link.session.joined:
             log.info("hub %s lost over DDS: %s", hub_id, reason)
             self.sink.hub_lost(hub_id, incarnation, reason)

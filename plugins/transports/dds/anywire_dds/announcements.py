@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 from anywire_dds.cdr import Codec, Malformed
-from anywire_dds.participant import ALIVE, DISPOSED
+from anywire_dds.endpoints import ALIVE, DISPOSED
 
 log = logging.getLogger(__name__)
 

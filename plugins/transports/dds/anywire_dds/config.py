@@ -24,7 +24,7 @@ class DdsConfig(pydantic.BaseModel):
         default="default", pattern=r"^[A-Za-z0-9_.-]+$", description="isolates several fleets in one domain"
     )
     participant: str = pydantic.Field(
-        default="", description="entity name shown by DDS tools; empty: the id of the hub or agent"
+        default="anywire", description="name of this process's participant, shown by DDS tools"
     )
     lease: float | None = pydantic.Field(
         default=None,

@@ -1,4 +1,9 @@
-"""The DDS domains open in this process: created with our configuration, shared, and given up with their last user."""
+"""The DDS domains open in this process: created with our configuration, shared, and given up with their last user.
+
+Participants too are shared, one for each lease, and stay as long as the domain. That is not thrift: when a participant
+is deleted, Cyclone drops what it was still learning about other processes for all participants of this one, and some
+peers would never be found.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +12,14 @@ import os
 import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from cyclonedds.core import DDSException
-from cyclonedds.domain import Domain
+from cyclonedds.domain import Domain, DomainParticipant
+from cyclonedds.topic import Topic
 
 from anywire.errors import TransportUnavailable
+from anywire_dds import qos
 from anywire_dds.config import MULTICAST, DdsConfig, settings_xml, tracing_xml
 
 _SETTING = re.compile(r"config: Domain/(\S+?)(?:/#text|\[@?(\w+)\]): (.*?) \{([\d,]*)\}$")
@@ -25,6 +33,9 @@ class OpenDomain:
     def __init__(self, config: DdsConfig) -> None:
         self.settings = settings_xml(config)
         self.users = 0
+        self._id = config.domain
+        self._participants: dict[tuple[int, str], DomainParticipant] = {}
+        self._topics: dict[tuple[int, str], Topic[Any]] = {}
         with tempfile.TemporaryDirectory(prefix="anywire-dds-") as folder:
             log = Path(folder) / "log"
             environment = os.environ.get("CYCLONEDDS_URI", "")
@@ -41,8 +52,25 @@ class OpenDomain:
             self.delete()
             raise
 
+    def participant(self, lease_ns: int, name: str) -> DomainParticipant:
+        """The participant of this process with that lease; ``name`` is what DDS tools show. Raises `DDSException`."""
+        key = (lease_ns, name)
+        if key not in self._participants:
+            self._participants[key] = DomainParticipant(self._id, qos.participant_qos(name, lease_ns))
+        return self._participants[key]
+
+    def topic(self, participant: DomainParticipant, name: str, data_type: Any) -> Topic[Any]:
+        """The topic of that name in that participant. Raises `DDSException`."""
+        key = (participant._ref, name)
+        if key not in self._topics:
+            self._topics[key] = Topic(participant, name, data_type)
+        return self._topics[key]
+
     def delete(self) -> None:
-        self._domain.__del__()
+        for entity in (*self._topics.values(), *self._participants.values(), self._domain):
+            entity.__del__()
+        self._topics.clear()
+        self._participants.clear()
 
     def _verify(self, config: DdsConfig, environment: str, sources: set[int]) -> None:
         if not self.facts:

@@ -35,7 +35,8 @@ FAULTS: dict[int, tuple[type[AnywireError], str]] = {
 }
 
 
-def mapped(fault: DDSException, doing: str) -> AnywireError:
-    """The error to raise ``from fault``; ``doing`` says what failed, as in "sending to agent a1"."""
+def mapped(fault: DDSException, doing: str, *, opening: bool = False) -> AnywireError:
+    """The error to raise ``from fault``; ``doing`` says what failed, as in "writing to DDS". With ``opening`` it is
+    always `TransportUnavailable`: something needed for a hub, an agent or a link cannot be made."""
     kind, advice = FAULTS.get(fault.code, (TransportError, "unknown return code"))
-    return kind(f"{doing} failed: {advice} ({fault})")
+    return (TransportUnavailable if opening else kind)(f"{doing} failed: {advice} ({fault})")

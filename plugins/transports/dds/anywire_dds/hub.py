@@ -14,8 +14,8 @@ from anywire_dds import types, wire
 from anywire_dds.announcements import Announcements
 from anywire_dds.cdr import Malformed
 from anywire_dds.config import DdsConfig
+from anywire_dds.endpoints import BATCH, CODECS, Endpoints
 from anywire_dds.outbox import REPORT, REPORT_MESSAGES, Outbox
-from anywire_dds.participant import BATCH, CODECS, Participant
 from anywire_dds.session import Session, Verdict
 from anywire_dds.types import FRAME_HELLO, FRAME_MESSAGE, FRAME_WINDOW
 
@@ -30,18 +30,18 @@ class _Link:
         self.status: AgentStatus | None = None
         self.revision = 0
         self.consumed = self.reported = self.unreported_bytes = 0
-        participant = hub.participant
-        partition = participant.partition(("agent", info.agent_id, info.incarnation))
+        endpoints = hub.endpoints
+        partition = endpoints.partition(("agent", info.agent_id, info.incarnation))
         peer = f"agent {info.agent_id}"
-        self.requests = Outbox(participant.writer("request", partition), peer, hub.sink.send_failed)
+        self.requests = Outbox(endpoints.writer("request", partition), peer, hub.sink.send_failed)
         # Offering half the lease makes Cyclone show this hub alive twice as often.
-        control = participant.writer("control", partition, participant.lease_ns // 2)
+        control = endpoints.writer("control", partition, endpoints.lease_ns // 2)
         self.controls = Outbox(control, peer, hub.sink.send_failed, bounded=False)
 
-    def close(self, participant: Participant) -> None:
+    def close(self, endpoints: Endpoints) -> None:
         self.requests.close()
         self.controls.close()
-        participant.retire(self.requests.writer, self.controls.writer)
+        endpoints.retire(self.requests.writer, self.controls.writer)
 
 
 class DdsHub(Hub):
@@ -58,17 +58,17 @@ class DdsHub(Hub):
             CODECS["register"], types.AgentRegistration, lambda agent: agent.agent_id, wire.to_agent,
             self._begin, self._end,
         )  # fmt: skip
-        self.participant = participant = Participant(config, plane, info.hub_id, info.lease_ms)
+        self.endpoints = endpoints = Endpoints(config, plane, info.hub_id, info.lease_ms)
         try:
-            fleet = participant.partition()
-            own = participant.partition(("hub", info.hub_id, info.incarnation))
-            self._take_responses = participant.read("response", own, self._on_responses)
-            self._take_status = participant.read("status", fleet, self._on_status)
-            self._take_agents = participant.read("register", fleet, self._on_agents)
-            self._registration = participant.writer("hub", fleet)
-            self._registration.write(wire.pack_hub(info, round(participant.lease_ns / 1e6)))
+            fleet = endpoints.partition()
+            own = endpoints.partition(("hub", info.hub_id, info.incarnation))
+            self._take_responses = endpoints.read("response", own, self._on_responses)
+            self._take_status = endpoints.read("status", fleet, self._on_status)
+            self._take_agents = endpoints.read("register", fleet, self._on_agents)
+            self._registration = endpoints.writer("hub", fleet)
+            self._registration.write(wire.pack_hub(info, round(endpoints.lease_ns / 1e6)))
         except BaseException:
-            participant.abandon()
+            endpoints.abandon()
             raise
 
     def send(self, agent_id: str, message: ToAgent) -> None:
@@ -96,8 +96,8 @@ class DdsHub(Hub):
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        participant, links = self.participant, list(self._links.values())
-        participant.stop()
+        endpoints, links = self.endpoints, list(self._links.values())
+        endpoints.stop()
         self._links.clear()
         self._sessions.clear()
         for link in links:
@@ -105,10 +105,10 @@ class DdsHub(Hub):
 
         key = types.HubRegistration(self.info.incarnation, 0, 0, self.info.hub_id, "")
         # Cancels that were sent go out before the goodbye does.
-        await participant.say_goodbye([link.controls.writer for link in links], self._registration, key)
+        await endpoints.say_goodbye([link.controls.writer for link in links], self._registration, key)
         for link in links:
             link.controls.close()
-        await participant.close()
+        await endpoints.close()
 
     # Samples
 
@@ -228,7 +228,7 @@ class DdsHub(Hub):
             return
         del self._links[agent_id]
         del self._sessions[link.session.own]
-        link.close(self.participant)
+        link.close(self.endpoints)
         if link.session.joined:
             log.info("agent %s lost over DDS: %s", agent_id, reason)
             self.sink.agent_lost(agent_id, incarnation, reason)

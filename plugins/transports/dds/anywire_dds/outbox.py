@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 
 from anywire.errors import AnywireError, Congested
-from anywire_dds.participant import Writer
+from anywire_dds.writer import Writer
 
 WINDOW = 1024 * 1024
 WINDOW_MESSAGES = 2048

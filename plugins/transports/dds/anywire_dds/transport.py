@@ -17,8 +17,8 @@ from anywire_dds.hub import DdsHub
 class DdsTransport(Transport):
     """Native discovery and liveliness: no address of anybody, no third process, death noticed within the lease.
 
-    Each hub and agent opened is a DDS participant of its own, with its own lease; those of one process share one
-    Cyclone domain, hence one set of sockets and threads.
+    All hubs and agents of a process in one domain share one set of sockets and threads, and those with the same lease
+    one DDS participant.
     """
 
     name: ClassVar[str] = "dds"
@@ -45,7 +45,7 @@ class DdsTransport(Transport):
 
     def effective_settings(self) -> Mapping[str, str]:
         for each in self._open:
-            self._settings.update(each.participant.settings())
+            self._settings.update(each.endpoints.settings())
         return dict(self._settings)
 
     def _remember(self, opened: DdsHub | DdsAgentPort) -> None:

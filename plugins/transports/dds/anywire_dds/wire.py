@@ -9,7 +9,7 @@ import msgspec
 
 from anywire.errors import InvalidRequest, PayloadTooLarge
 from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo, TaskRequest, ToAgent
-from anywire_dds.participant import CODECS
+from anywire_dds.endpoints import CODECS
 from anywire_dds.types import FRAME_HELLO, FRAME_MESSAGE, FRAME_WINDOW
 
 _REQUEST, _CONTROL, _RESPONSE = CODECS["request"].pack, CODECS["control"].pack, CODECS["response"].pack

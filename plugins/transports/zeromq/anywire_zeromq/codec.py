@@ -14,6 +14,7 @@ from msgspec.structs import astuple, fields
 
 from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo, TaskRequest
 from anywire.transport import Plane
+from anywire_zeromq.faults import mapped
 
 PROTOCOL = "anywire-zeromq/1"
 
@@ -79,7 +80,11 @@ _DECODERS: dict[int, Callable[[bytes], Message]] = {kind[0]: _decoder(cls) for k
 
 
 def encode(message: Message) -> bytes:
-    return _KIND_OF[type(message)] + _pack(astuple(message))
+    """Raises `TransportError` for text that is no valid Unicode (half a surrogate pair)."""
+    try:
+        return _KIND_OF[type(message)] + _pack(astuple(message))
+    except UnicodeEncodeError as error:
+        raise mapped(error, f"encoding a {type(message).__name__}") from error
 
 
 def decode(data: bytes) -> Message:
@@ -87,4 +92,7 @@ def decode(data: bytes) -> Message:
     decoder = _DECODERS.get(data[0]) if data else None
     if decoder is None:
         raise msgspec.DecodeError(f"it begins with {data[:1]!r}")
-    return decoder(data[1:])
+    try:
+        return decoder(data[1:])
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(f"its text is no UTF-8: {error}") from error

@@ -119,13 +119,15 @@ class End:
         raise NotImplementedError
 
     def received(self, wire: Wire, data: bytes) -> None:
+        if wire.refused:
+            return
         try:
             message = decode(data)
             meaning = self._meanings.get(type(message))
             if meaning is None:
                 raise msgspec.DecodeError(f"{type(message).__name__} is not for this end")
         except msgspec.MsgspecError as error:
-            reason = str(mapped(error, f"{wire.peer} sent something unreadable"))
+            reason = str(mapped(error, "it sent something unreadable"))
             self.refuse(wire, reason)
             self.ended(wire, reason)
         else:
@@ -134,8 +136,11 @@ class End:
     # For subclasses
 
     def refuse(self, wire: Wire, reason: str) -> None:
-        log.warning("%s does not join %s: %s", wire.peer, self.me, reason)
-        self.tell(wire, Farewell(reason))
+        """Say so once to each: a stranger may go on sending."""
+        if not wire.refused:
+            wire.refused = True
+            log.warning("%s is not linked to %s: %s", wire.peer, self.me, reason)
+            self.tell(wire, Farewell(reason))
 
     def mismatch(self, protocol: str, plane: Plane) -> str:
         """Why a peer that introduces itself so cannot be talked to; empty when it can."""

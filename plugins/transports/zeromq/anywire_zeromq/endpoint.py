@@ -38,8 +38,10 @@ _FAILED = {
 }
 _DISCONNECTED = int(zmq.Event.DISCONNECTED)
 _SUCCEEDED = int(zmq.Event.HANDSHAKE_SUCCEEDED)
+_RETRIED = int(zmq.Event.CONNECT_RETRIED)
 _WATCHED = (
     zmq.Event.DISCONNECTED
+    | zmq.Event.CONNECT_RETRIED
     | zmq.Event.HANDSHAKE_SUCCEEDED
     | zmq.Event.HANDSHAKE_FAILED_AUTH
     | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
@@ -200,7 +202,9 @@ class Listener(Endpoint):
         return wire
 
     def _happened(self, event: int, value: int) -> None:
-        if event in _FAILED:
+        if event == zmq.Event.HANDSHAKE_FAILED_NO_DETAIL:
+            log.debug("a connection to %s went away before it had introduced itself", self.address)
+        elif event in _FAILED:
             self._warn_once(f"a connection to {self.address} was not admitted: {why_failed(event, value)}")
         elif event == _DISCONNECTED:
             self._end(self._by_descriptor.get(value))
@@ -261,8 +265,7 @@ class Dialer(Endpoint):
         return [] if self._wire is None else [self._wire]
 
     def abort(self, linger_ms: int = 0) -> None:
-        if self._redial is not None:
-            self._redial.cancel()
+        self._stop_redialling()
         super().abort(linger_ms)
 
     def _receive(self) -> None:
@@ -272,6 +275,7 @@ class Dialer(Endpoint):
 
     def _happened(self, event: int, value: int) -> None:
         if event == _SUCCEEDED:
+            self._stop_redialling()
             self._lose("its connection was replaced")
             self._told.clear()
             self._pause_ms = RECONNECT_MS
@@ -279,12 +283,20 @@ class Dialer(Endpoint):
             self.sink.opened(self._wire)
         elif event == _DISCONNECTED:
             self._lose("its connection ended")
+            # ZeroMQ connects again, and says so by an event, unless the peer broke the protocol or was refused. But
+            # keys get corrected and the other end gets replaced: then this end does it.
+            self._stop_redialling()
+            self._pause_ms = min(2 * self._pause_ms, RECONNECT_MAX_MS)
+            self._redial = asyncio.get_running_loop().call_later(self._pause_ms / 1000, self._dial_again)
+        elif event == _RETRIED:
+            self._stop_redialling()
         elif event in _FAILED:
             self._warn_once(f"{self.address} cannot be joined: {why_failed(event, value)}")
-            if event != zmq.Event.HANDSHAKE_FAILED_NO_DETAIL and self._redial is None:
-                # Here ZeroMQ gives up for good; keys may be corrected and the other end restarted.
-                self._pause_ms = min(2 * self._pause_ms, RECONNECT_MAX_MS)
-                self._redial = asyncio.get_running_loop().call_later(self._pause_ms / 1000, self._dial_again)
+
+    def _stop_redialling(self) -> None:
+        if self._redial is not None:
+            self._redial.cancel()
+            self._redial = None
 
     def _lose(self, reason: str) -> None:
         self._socket.settle()
@@ -295,6 +307,9 @@ class Dialer(Endpoint):
                 self.sink.ended(wire, reason)
 
     def _dial_again(self) -> None:
+        self._monitor.settle()
+        if self._redial is None:
+            return
         self._redial = None
         try:
             self._zmq.disconnect(self.address)

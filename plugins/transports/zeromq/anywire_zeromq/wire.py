@@ -25,8 +25,8 @@ HARD_BOUND = 4096
 
 
 class Wire(ABC):
-    """A connection that has not been seen to end. ``agent``, ``status``, ``hub``, ``joined`` and
-    ``greeted`` belong to the end that uses it and hold how far the two have introduced themselves."""
+    """A connection that has not been seen to end. ``agent``, ``status``, ``hub``, ``joined``,
+    ``greeted`` and ``refused`` belong to the end that uses it and hold how far the two have introduced themselves."""
 
     def __init__(self, peer: str, socket: LoopSocket, blocked: set[Wire]) -> None:
         self.peer = peer
@@ -36,6 +36,7 @@ class Wire(ABC):
         self.hub: HubInfo | None = None
         self.joined = False
         self.greeted = False
+        self.refused = False
         self._socket = socket
         self._blocked = blocked  # the wires of this socket that have something waiting
         self._waiting: deque[bytes] = deque()

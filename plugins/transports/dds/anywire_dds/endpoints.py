@@ -1,10 +1,9 @@
-"""One DDS participant and everything made in it: readers that wake the event loop, writers, and their orderly end."""
+"""The DDS endpoints of one hub or agent: readers that wake the event loop, writers, and their orderly end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import itertools
 import threading
 import time
@@ -12,10 +11,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
-from cyclonedds._clayer import ddspy_dispose, ddspy_take, ddspy_write
+from cyclonedds._clayer import ddspy_take
 from cyclonedds.core import DDSException, Entity, InstanceState, SampleState, ViewState
-from cyclonedds.domain import DomainParticipant
-from cyclonedds.internal import DDS
 from cyclonedds.pub import DataWriter, Publisher
 from cyclonedds.sub import DataReader, Subscriber
 from cyclonedds.topic import Topic
@@ -25,16 +22,11 @@ from anywire_dds import qos, types
 from anywire_dds.cdr import Codec, codec
 from anywire_dds.config import DdsConfig
 from anywire_dds.domain import acquire, release
-from anywire_dds.faults import OK, TIMEOUT, mapped
+from anywire_dds.faults import mapped
 from anywire_dds.wakeup import Wakeup
+from anywire_dds.writer import BatchingWriter, Writer
 
 TopicName = Literal["register", "hub", "status", "request", "control", "response"]
-
-_ddsc: ctypes.CDLL = DDS._dll_handle
-_ddsc.dds_write_flush.argtypes = [ctypes.c_int32]
-_ddsc.dds_wait_for_acks.argtypes = [ctypes.c_int32, ctypes.c_int64]
-_ddsc.dds_qset_writer_batching.argtypes = [ctypes.c_void_p, ctypes.c_bool]
-_ddsc.dds_qset_writer_batching.restype = None
 
 _ANY = SampleState.Any | ViewState.Any | InstanceState.Any
 ALIVE: int = InstanceState.Alive
@@ -75,75 +67,15 @@ CODECS: dict[TopicName, Codec] = {name: codec(cls) for name, cls in _TYPES["agen
 _T = TypeVar("_T")
 
 
-class _BatchingWriter(DataWriter[Any]):  # type: ignore[misc]
-    """A writer that keeps samples until it is flushed or a datagram is full: one system call for many."""
-
-    def _create_writer(self, publisher: Any, topic: Any, cqos: Any, listener: Any) -> int:
-        _ddsc.dds_qset_writer_batching(cqos, True)
-        handle: int = super()._create_writer(publisher, topic, cqos, listener)
-        return handle
-
-
-class Writer:
-    """A DDS writer of packed samples.
-
-    The first sample of a turn of the event loop goes out at once, the others of that turn together at its end.
-    """
-
-    def __init__(self, entities: list[Entity], handle: int) -> None:
-        self.handle = handle
-        self._entities = entities
-        self._loop = asyncio.get_running_loop()
-        self._written = self._kept = False
-
-    def write(self, sample: bytes) -> bool:
-        """True when Cyclone took it, False when it must wait for acknowledgements first. Raises `AnywireError`."""
-        status: int = ddspy_write(self.handle, sample)
-        if status < OK:
-            if status == TIMEOUT:
-                return False
-            fault = DDSException(status)
-            raise mapped(fault, "writing to DDS") from fault
-        if self._written:
-            self._kept = True
-        else:
-            self._written = True
-            _ddsc.dds_write_flush(self.handle)
-            self._loop.call_soon(self._turn_is_over)
-        return True
-
-    def _turn_is_over(self) -> None:
-        self._written = False
-        if self._kept:
-            self._kept = False
-            _ddsc.dds_write_flush(self.handle)
-
-    def dispose(self, key: Any) -> None:
-        """Say that this instance will not be again. Best effort: the end of its writer says so too, later."""
-        data = key.serialize_key()
-        ddspy_dispose(self.handle, data.ljust(len(data) + 3 & ~3, b"\0"))
-
-    def wait_acknowledged(self, seconds: float) -> bool:
-        """Block until the readers have everything; False when the time is over or the writer was deleted."""
-        _ddsc.dds_write_flush(self.handle)
-        return bool(_ddsc.dds_wait_for_acks(self.handle, round(seconds * 1e9)) == OK)
-
-    def delete(self) -> None:
-        for entity in self._entities:
-            entity.__del__()
-        self._entities = []
-
-
-class Participant:
-    """Readers and writers of one hub or agent on one plane. Used from its event loop only."""
+class Endpoints:
+    """Readers and writers of one hub or agent on one plane. Used from its event loop only. ``name`` is its id."""
 
     def __init__(self, config: DdsConfig, plane: Plane, name: str, lease_ms: int) -> None:
         """Raises `TransportUnavailable`."""
         self.lease_ns = round(config.lease * 1e9) if config.lease is not None else max(lease_ms, 1) * 1_000_000
-        self._config, self._plane = config, plane
         """What the peers are told: silence for so long is the end. Cyclone notices at `qos.DETECTION` of it."""
+        self._config, self._plane = config, plane
         self._entities: list[Entity] = []
-        self._topics: dict[TopicName, Topic[Any]] = {}
         self._writers: set[Writer] = set()
         self._retired: deque[Writer] = deque()
         self._retiring: asyncio.Task[None] | None = None
@@ -151,16 +83,12 @@ class Participant:
         self._granted: dict[str, str] = {}
         self._domain = acquire(config)
         try:
-            self._participant = DomainParticipant(
-                config.domain, qos.participant_qos(config.participant or name, self.lease_ns)
-            )
-            self._entities.append(self._participant)
+            self._participant = self._domain.participant(self.lease_ns, config.participant)
             self._wakeup = Wakeup(asyncio.get_running_loop())
         except BaseException as error:
-            self._delete_entities()
             release(config)
             if isinstance(error, DDSException):
-                raise mapped(error, f"joining DDS domain {config.domain}") from error
+                raise mapped(error, f"joining DDS domain {config.domain}", opening=True) from error
             raise
 
     def partition(self, *of: tuple[str, str, int]) -> str:
@@ -177,7 +105,7 @@ class Participant:
             self._entities += [subscriber, reader]
             self._wakeup.watch(reader._ref, callback)
         except DDSException as error:
-            raise mapped(error, f"creating the reader of {self._plane}/{topic}") from error
+            raise mapped(error, f"creating the reader of {self._plane}/{topic}", opening=True) from error
         handle = reader._ref
 
         def take() -> list[Any]:
@@ -192,11 +120,11 @@ class Participant:
         try:
             publisher = Publisher(self._participant, qos.partition_qos(partition))
             kind = _KINDS[topic]
-            make = _BatchingWriter if kind == "message" else DataWriter
+            make = BatchingWriter if kind == "message" else DataWriter
             writer = make(publisher, self._topic(topic), qos.writer_qos(kind, lease_ns))
             granted = qos.describe(writer.get_qos())
         except DDSException as error:
-            raise mapped(error, f"creating the writer of {self._plane}/{topic}") from error
+            raise mapped(error, f"creating the writer of {self._plane}/{topic}", opening=True) from error
         self._granted[f"{self._plane}/{topic} writer"] = granted
         made = Writer([writer, publisher], writer._ref)
         self._writers.add(made)
@@ -235,6 +163,7 @@ class Participant:
         """Undo everything at once, after an opening that failed half way."""
         self.stop()
         self._delete()
+        self._release()
 
     async def close(self) -> None:
         """Delete everything, on a thread: a deletion waits for what Cyclone's threads are doing."""
@@ -242,29 +171,25 @@ class Participant:
         if self._retiring is not None:
             await self._retiring
         await on_thread(self._delete)
+        self._release()
 
     def settings(self) -> Mapping[str, str]:
         lease = f"{self.lease_ns / 1e9:g} s"
         return {f"{self._plane}/lease": lease, **self._granted, **_in_force(self._config, self._domain.facts)}
 
     def _topic(self, name: TopicName) -> Topic[Any]:
-        if name not in self._topics:
-            full = f"{self._plane}/{name}"
-            self._topics[name] = Topic(self._participant, full, _TYPES[self._plane][name])
-            self._entities.append(self._topics[name])
-        return self._topics[name]
+        return self._domain.topic(self._participant, f"{self._plane}/{name}", _TYPES[self._plane][name])
 
     def _delete(self) -> None:
         for writer in (*self._retired, *self._writers):
             writer.delete()
-        self._delete_entities()
-        self._wakeup.release()
-        release(self._config)
-
-    def _delete_entities(self) -> None:
         for entity in reversed(self._entities):
             entity.__del__()
         self._entities.clear()
+
+    def _release(self) -> None:
+        self._wakeup.release()
+        release(self._config)
 
 
 def _in_force(config: DdsConfig, facts: Mapping[str, str]) -> dict[str, str]:
