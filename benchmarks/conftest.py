@@ -32,7 +32,9 @@ def rounds(benchmark: BenchmarkFixture, loop: asyncio.AbstractEventLoop) -> Roun
     """Times ``main(TASKS)`` on the loop, several rounds after a warm-up."""
 
     def run(main: Callable[[int], Coroutine[Any, Any, Any]]) -> None:
-        benchmark.pedantic(lambda: loop.run_until_complete(main(TASKS)), rounds=15, warmup_rounds=2)
+        benchmark.pedantic(  # type: ignore[no-untyped-call]
+            lambda: loop.run_until_complete(main(TASKS)), rounds=15, warmup_rounds=2
+        )
         if benchmark.stats is not None:
             per_task = benchmark.stats.stats.median / TASKS
             benchmark.extra_info |= {"us_per_task": round(per_task * 1e6, 1), "tasks_per_s": round(1 / per_task)}

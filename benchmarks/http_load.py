@@ -103,7 +103,7 @@ async def load(
     connections = []
     for _ in range(clients):
         _, made = await loop.create_connection(
-            lambda: _Connection(_stream_ended if stream else _whole), where.hostname, where.port
+            lambda: _Connection(_stream_ended if stream else _whole), where.hostname or "", where.port or 80
         )
         connections.append(made)
     began = time.perf_counter()

@@ -9,7 +9,6 @@ import json
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +18,6 @@ from anywire.gateway import Submission
 from anywire.identity import agent_info, hub_info
 from anywire.orchestrator import Orchestrator
 from anywire.plugins import Plugins
-
-sys.path.insert(0, str(Path(__file__).parent))
 from dds_round_trip import ARMS, Arm, pair
 
 Rounds = Callable[[Any], None]

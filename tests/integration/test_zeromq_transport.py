@@ -19,26 +19,19 @@ import zmq
 import zmq.auth
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.integration.wire_faults import Log, Proxy, free_ports
 
 from anywire import errors
 from anywire.errors import ConfigError
 from anywire.identity import new_incarnation
 from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo, TaskRequest
 from anywire.plugins import Plugins
-from anywire.testing.recorder import PATIENCE, Recorder, RecordingAgentSink, RecordingHubSink
+from anywire.testing.recorder import PATIENCE, RecordingAgentSink, RecordingHubSink
 from anywire.transport import AgentPort, Hub, Plane
 from anywire_zeromq import ZeromqConfig, ZeromqTransport
 from anywire_zeromq.codec import PROTOCOL, AgentHello, HubHello, Message, Ready, decode, encode
 from anywire_zeromq.faults import mapped
 from anywire_zeromq.wire import HARD_BOUND
-
-
-def free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in held]
-    for each in held:
-        each.close()
-    return ports
 
 
 def address(port: int) -> str:
@@ -77,58 +70,6 @@ async def bench() -> AsyncIterator[Bench]:
         yield Bench(stack)
 
 
-class Proxy:
-    """A TCP connection in between that can be cut, or hold what it should pass on."""
-
-    def __init__(self, target: int) -> None:
-        self.target, self.port, self.connections = target, 0, 0
-        self._writers: list[asyncio.StreamWriter] = []
-        self._flowing = asyncio.Event()
-        self._flowing.set()
-        self._server: asyncio.Server | None = None
-
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            there, back = await asyncio.open_connection("127.0.0.1", self.target)
-        except OSError:
-            writer.close()
-            return
-        self.connections += 1
-        self._writers += [writer, back]
-        await asyncio.gather(self._pass(reader, back), self._pass(there, writer))
-
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(65536):
-                await self._flowing.wait()
-                writer.write(data)
-                await writer.drain()
-        except OSError:
-            pass
-        writer.close()
-
-    def cut(self) -> None:
-        for writer in self._writers:
-            writer.transport.abort()
-        self._writers.clear()
-
-    def hold(self) -> None:
-        self._flowing.clear()
-
-    def flow(self) -> None:
-        self._flowing.set()
-
-    async def close(self) -> None:
-        self.flow()
-        self.cut()
-        if self._server is not None:
-            self._server.close()
-
-
 def request(task_id: str, hub_id: str = "h", body: str = "{}") -> TaskRequest:
     return TaskRequest(hub_id, task_id, 1, "chat", "m", body, True, credit=64)
 
@@ -139,21 +80,6 @@ def final(task: TaskRequest, text: str = "") -> Chunk:
 
 def echo(task: TaskRequest, reply: Any) -> None:
     reply.send(final(task, task.body))
-
-
-class Log(Recorder, logging.Handler):
-    """What the transport writes to its log, to be waited for."""
-
-    def __init__(self) -> None:
-        Recorder.__init__(self)
-        logging.Handler.__init__(self)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.add(record.getMessage())
-
-    async def says(self, *texts: str) -> None:
-        for text in texts:
-            await self.until(lambda text=text: any(text in event[0] for event in self.events), text)
 
 
 @pytest.fixture
@@ -369,7 +295,7 @@ async def test_agents_with_an_allowed_key_join(bench: Bench, tmp_path: Path) -> 
     port, other = free_ports(2)
     hub_public, hub_secret = keys()
     certificate, secret = zmq.auth.create_certificates(tmp_path, "agent")
-    secured = {"agent_addresses": [address(port), address(other)], "secret_key": hub_secret}
+    secured: dict[str, Any] = {"agent_addresses": [address(port), address(other)], "secret_key": hub_secret}
     hub, sink = await bench.hub(allowed_keys=str(certificate), **secured)
     await bench.port(on_task=echo, agent_addresses=address(port), secret_key=str(secret), server_key=hub_public)
     await sink.event("joined", "a")
@@ -432,11 +358,12 @@ async def test_wrong_keys_do_not_join_both_sides_say_why_and_corrected_ones_do(
     await sink.event("joined", "a")
 
 
-async def test_an_agent_refused_for_its_key_joins_when_the_hub_admits_it(bench: Bench) -> None:
+async def test_an_agent_refused_for_its_key_joins_when_the_hub_admits_it(bench: Bench, log: Log) -> None:
     (port,) = free_ports(1)
     (hub_public, hub_secret), (agent_public, agent_secret) = keys(), keys()
     strict, _ = await bench.hub(agent_addresses=address(port), secret_key=hub_secret, allowed_keys=keys()[0])
     await bench.port(agent_addresses=address(port), secret_key=agent_secret, server_key=hub_public)
+    await log.says("not in allowed_keys")
     await strict.close()
     _, sink = await bench.hub(agent_addresses=address(port), secret_key=hub_secret, allowed_keys=agent_public)
     await sink.event("joined", "a")
@@ -567,7 +494,7 @@ def library_errors() -> list[type[Exception]]:
 
 @pytest.mark.parametrize("cls", library_errors(), ids=lambda cls: cls.__name__)
 def test_every_exception_of_the_libraries_is_mapped(cls: type[Exception]) -> None:
-    original = cls(8, 9) if cls is zmq.ZMQVersionError else cls()
+    original: Exception = zmq.ZMQVersionError("8", "9") if cls is zmq.ZMQVersionError else cls()
     error = mapped(original, "doing this")
     assert isinstance(error, errors.TransportError)
     assert error.__cause__ is original

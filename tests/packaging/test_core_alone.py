@@ -30,7 +30,15 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "core", source / "core", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
     subprocess.run([sys.executable, "-m", "venv", folder / "env"], check=True)
     bin_folder = folder / "env" / "bin"
-    install = [bin_folder / "python", "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt"]
+    install: list[str | Path] = [
+        bin_folder / "python",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--constraint",
+        ROOT / "constraints.txt",
+    ]
     subprocess.run([*install, source], check=True)
     return bin_folder
 

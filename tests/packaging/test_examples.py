@@ -1,0 +1,57 @@
+"""The examples as a third party's: built, installed in an environment of their own, and put through the shipped kit."""
+
+import json
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted(path.parent for path in (ROOT / "examples").glob("*/pyproject.toml"))
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ``bin`` folder of an environment with the core, its testing extra and the examples, nothing else of ours."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    core = folder / "core"
+    core.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, core)
+    without = shutil.ignore_patterns("*.egg-info", "__pycache__", "build")
+    shutil.copytree(ROOT / "core", core / "core", ignore=without)
+    sources = [core, *(shutil.copytree(each, folder / each.name, ignore=without) for each in EXAMPLES)]
+    wheels = folder / "wheels"
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*build, f"--wheel-dir={wheels}", *map(str, sources)], check=True)
+    subprocess.run([sys.executable, "-m", "venv", str(folder / "env")], check=True)
+    python = folder / "env" / "bin" / "python"
+    install = [str(python), "-m", "pip", "install", "--quiet", "--constraint", str(ROOT / "constraints.txt")]
+    (built,) = wheels.glob("anywire-*.whl")
+    # The core comes first: pip would else look for the version the examples ask for in an index.
+    subprocess.run([*install, f"{built}[testing]"], check=True)
+    subprocess.run([*install, *(str(wheel) for wheel in wheels.iterdir() if wheel != built)], check=True)
+    return python.parent
+
+
+def test_they_are_listed_beside_the_core_alone(elsewhere: Path) -> None:
+    out = subprocess.run([elsewhere / "anywire", "plugins", "--json"], check=True, capture_output=True, text=True)
+    listed = {plugin["name"]: plugin for plugin in json.loads(out.stdout)}
+    assert sorted(listed) == ["memory", "synthetic", "unix", "weighted"]
+    assert listed["unix"]["distribution"] == f"anywire-unix {VERSION}"
+    assert not [plugin["error"] for plugin in listed.values() if plugin["error"]]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_it_passes_the_conformance_kit(elsewhere: Path, tmp_path: Path, example: Path) -> None:
+    shutil.copytree(example / "tests", tmp_path / "tests")
+    shutil.copy(example / "pyproject.toml", tmp_path)
+    command = [str(elsewhere / "python"), "-m", "pytest", "-q", "-W", "error", "tests"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
