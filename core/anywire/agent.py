@@ -17,7 +17,7 @@ from anywire.engine import Engine
 from anywire.errors import AnywireError
 from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, TaskRequest
 from anywire.runs import Run
-from anywire.transport import AgentPort, Reply, Transport
+from anywire.transport import AgentPort, Plane, Reply, Transport
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,9 @@ class _PortSink:
         self._agent.credit_received(credit)
 
     def drain_requested(self, reason: str) -> None:
+        if self._agent.plane == "client":
+            log.warning("a client asked for a drain, which is not for clients to ask: ignored (%s)", reason)
+            return
         self._agent.begin_drain(reason)
 
     def hub_joined(self, hub_id: str, incarnation: int) -> None:
@@ -63,12 +66,13 @@ class Agent:
         transports: Sequence[Transport],
         *,
         slots: int = 1,
+        plane: Plane = "agent",
         heartbeat_interval: float = 0.25,
         clock: Clock | None = None,
     ) -> None:
         if slots < 1:
             raise errors.ConfigError(f"an agent needs at least 1 slot, not {slots}")
-        self.info, self.engine, self.slots = info, engine, slots
+        self.info, self.engine, self.slots, self.plane = info, engine, slots, plane
         self.draining = False
         self._interval = heartbeat_interval
         self._clock = clock or SystemClock()
@@ -119,10 +123,10 @@ class Agent:
             self.info.incarnation,
             "draining" if self.draining else engine.state,
             engine.models,
-            self.slots,
+            self.slots if engine.slots is None else engine.slots,
             len(self._runs),
-            0,
-            _gauges(),
+            engine.queued,
+            _gauges() | engine.resources,
             engine.detail,
         )
 
@@ -176,9 +180,9 @@ class Agent:
         engine = self.engine.status()
         if engine.state != "ready":
             return f"its engine is {engine.state}"
-        if task.model not in engine.models:
+        if task.model not in engine.models and not engine.any_model:
             return f"it does not serve {task.model!r}"
-        if len(self._runs) >= self.slots:
+        if len(self._runs) >= (self.slots if engine.slots is None else engine.slots):
             self._refused_for_slots = True
             return "no free slot"
         return ""
@@ -221,7 +225,7 @@ class Agent:
                 port.report(status)
 
     async def _open_port(self, link: int, transport: Transport) -> AgentPort:
-        return await transport.open_agent(self.info, "agent", _PortSink(self, link))
+        return await transport.open_agent(self.info, self.plane, _PortSink(self, link))
 
     def _announce(self, port: AgentPort) -> None:
         port.report(self.status())

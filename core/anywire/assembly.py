@@ -17,11 +17,12 @@ from anywire.agent import Agent
 from anywire.config import Config, PluginChoice, replaced
 from anywire.engine import Engine
 from anywire.errors import ConfigError, PluginError
+from anywire.fleet import fleet_agent
 from anywire.gateway import Gateway
 from anywire.identity import agent_info, hub_info
 from anywire.orchestrator import Orchestrator
 from anywire.plugins import PluginKind, Plugins
-from anywire.transport import Transport
+from anywire.transport import Plane, Transport
 
 MASK = "**********"
 _SECRET = re.compile(r"(^|[_-])(key|token|secret|password|authorization|cookie)$", re.IGNORECASE)
@@ -73,9 +74,36 @@ def make_agent(config: Config, plugins: Plugins) -> Agent:
     return Agent(info, engine, transports, slots=config.agent.slots, heartbeat_interval=interval)
 
 
+def make_fleet_agents(config: Config, plugins: Plugins, orchestrator: Orchestrator) -> list[Agent]:
+    """The orchestrator as an agent of its clients and of the parents it joins, as far as the config says; not
+    started."""
+    leaving = [each for each in config.transports if _inter_process(plugins, each)] if config.client_plane else []
+    planes: tuple[tuple[Plane, str, list[PluginChoice]], ...] = (
+        ("client", "transports", leaving),
+        ("agent", "join", config.join),
+    )
+    interval = config.agents.heartbeat_interval
+    return [
+        fleet_agent(
+            orchestrator,
+            [plugins.create("transports", each.name, each.options, section) for each in chosen],
+            plane,
+            lease=config.agents.timeout,
+            heartbeat_interval=interval,
+        )
+        for plane, section, chosen in planes
+        if chosen
+    ]
+
+
 def in_one_process(config: Config, plugins: Plugins) -> bool:
     """Whether some transport reaches only agents of the same process."""
-    return not all(plugins.load("transports", each.name).capabilities.inter_process for each in config.transports)
+    return not all(_inter_process(plugins, each) for each in config.transports)
+
+
+def _inter_process(plugins: Plugins, choice: PluginChoice) -> bool:
+    inter_process: bool = plugins.load("transports", choice.name).capabilities.inter_process
+    return inter_process
 
 
 def with_model(config: Config, plugins: Plugins, model: str) -> Config:
@@ -121,20 +149,21 @@ def effective(config: Config, plugins: Plugins) -> tuple[dict[str, Any], list[st
     tree = config.model_dump(mode="json")
     faults: list[str] = []
 
-    def complete(kind: PluginKind, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    def complete(kind: PluginKind, name: str, options: Mapping[str, Any], section: str = "") -> dict[str, Any]:
         try:
             if kind == "gateways":
                 options = gateway_options(config, plugins, PluginChoice(name=name, options=dict(options)))
             elif kind == "engines":
                 options = engine_options(config, plugins)
-            made: pydantic.BaseModel = plugins.create(kind, name, options).config
+            made: pydantic.BaseModel = plugins.create(kind, name, options, section).config
         except PluginError as error:
             faults.append(str(error))
             return dict(options)
         return made.model_dump(mode="json")
 
-    for key in ("transports", "gateways"):
-        tree[key] = {name: complete(key, name, options) for name, options in tree[key].items()}
+    lists: dict[str, PluginKind] = {"transports": "transports", "gateways": "gateways", "join": "transports"}
+    for key, kind in lists.items():
+        tree[key] = {name: complete(kind, name, options, key) for name, options in tree[key].items()}
     kinds: dict[str, PluginKind] = {"scheduler": "schedulers", "selector": "selectors", "engine": "engines"}
     for key, kind in kinds.items():
         section = tree[key]

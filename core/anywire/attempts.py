@@ -79,7 +79,7 @@ class Attempts:
             submission.stream,
             "".join(task.delivered),
             submission.priority,
-            max(1, (task.queued.deadline_ns - now) // 1_000_000),
+            max(1, (task.queued.deadline_ns - now) // 1_000_000) if task.queued.deadline_ns else 0,
             self._window,
             submission.hops,
             submission.trace,

@@ -26,9 +26,12 @@ ORDER: Any = ...
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
-def named(value: object) -> dict[str, dict[str, Any]]:
+def named(value: object, *, empty: bool = False) -> dict[str, dict[str, Any]]:
     """Names in order with their options, from any of the accepted shapes: ``dds``, ``dds,http``, ``[dds, http]``,
-    ``[{dds: {domain: 3}}, http]``, ``{dds: {domain: 3}, http: {}}``. Raises ValueError."""
+    ``[{dds: {domain: 3}}, http]``, ``{dds: {domain: 3}, http: {}}``. Raises ValueError, also for none at all unless
+    ``empty``."""
+    if empty and not value:
+        return {}
     if isinstance(value, str):
         entries: list[tuple[object, object]] = [(name.strip(), None) for name in value.split(",")]
     elif isinstance(value, Mapping):
@@ -53,13 +56,17 @@ def named(value: object) -> dict[str, dict[str, Any]]:
         if name in chosen:
             raise ValueError(f"{name!r} is named twice")
         chosen[name] = dict(options or {})
-    if not chosen:
+    if not chosen and not empty:
         raise ValueError("name at least one")
     return chosen
 
 
 def _choices(value: object) -> list[dict[str, Any]]:
     return [{"name": name, "options": options} for name, options in named(value).items()]
+
+
+def _choices_or_none(value: object) -> list[dict[str, Any]]:
+    return [{"name": name, "options": options} for name, options in named(value, empty=True).items()]
 
 
 def _as_section(value: object) -> object:
@@ -90,11 +97,15 @@ _SHAPES = {
         {"type": "object", "additionalProperties": {"anyOf": [{"type": "object"}, {"type": "null"}]}},
     ]
 }
+_AS_MAPPING = pydantic.PlainSerializer(lambda chosen: {each.name: each.options for each in chosen})
 Choices = Annotated[
+    list[PluginChoice], pydantic.BeforeValidator(_choices), _AS_MAPPING, pydantic.WithJsonSchema(_SHAPES)
+]
+ChoicesOrNone = Annotated[
     list[PluginChoice],
-    pydantic.BeforeValidator(_choices),
-    pydantic.PlainSerializer(lambda chosen: {each.name: each.options for each in chosen}),
-    pydantic.WithJsonSchema(_SHAPES),
+    pydantic.BeforeValidator(_choices_or_none),
+    _AS_MAPPING,
+    pydantic.WithJsonSchema({"anyOf": [*_SHAPES["anyOf"], {"type": "null"}, {"type": "array", "maxItems": 0}]}),
 ]
 
 
@@ -167,6 +178,12 @@ class Config(pydantic.BaseModel):
     server: ServerConfig = ServerConfig()
     transports: Choices = pydantic.Field(
         default_factory=lambda: [PluginChoice(name="dds")], description="in order of preference"
+    )
+    client_plane: bool = pydantic.Field(
+        True, description="clients may use the transports directly, those that leave the process"
+    )
+    join: ChoicesOrNone = pydantic.Field(
+        default_factory=list, description="transports over which to join a parent orchestrator, as its agent"
     )
     agents: AgentsConfig = AgentsConfig()
     scheduler: Annotated[SchedulerSection, pydantic.BeforeValidator(_as_section)] = SchedulerSection()

@@ -25,7 +25,8 @@ PREFIX = "ANYWIRE_"
 NOT_SETTINGS = frozenset({"ANYWIRE_CONFIG"})
 """Variables of the command line itself."""
 
-_LISTS = ("transports", "gateways")
+_LISTS = ("transports", "gateways", "join")
+_MAY_BE_EMPTY = ("join",)
 _SECTIONS = ("scheduler", "selector", "engine")
 
 C = TypeVar("C", bound=Config)
@@ -48,7 +49,7 @@ class Layer:
         for key in _LISTS:
             if key in tree:
                 try:
-                    chosen = named(tree[key])
+                    chosen = named(tree[key], empty=key in _MAY_BE_EMPTY)
                 except ValueError as error:
                     raise ConfigError(f"{key}: {error} [{self.origin([key])}]") from error
                 tree[key] = {ORDER: list(chosen), **chosen}
@@ -169,7 +170,7 @@ class File(Layer):
         """With the default names, so that what stands above knows whose the options here are."""
         tree = super().normalised()
         for key in _LISTS:
-            default = named(Config.model_fields[key].get_default(call_default_factory=True))
+            default = named(Config.model_fields[key].get_default(call_default_factory=True), empty=key in _MAY_BE_EMPTY)
             tree.setdefault(key, {ORDER: list(default), **default})
         for key in _SECTIONS:
             if isinstance(tree.get(key), dict):

@@ -28,7 +28,8 @@ class Delta(msgspec.Struct, frozen=True):
     """One step of an answer: usually one token's text.
 
     ``extra`` is JSON text for what plain text of choice 0 cannot carry: for ``chat`` and ``completion`` the
-    OpenAI ``choices`` list of this step (tool calls, log probabilities, further choices), for ``embedding`` the
+    OpenAI ``choices`` list of this step (tool calls, log probabilities, further choices) or an object with it and the
+    members beside it (``system_fingerprint`` …), for ``embedding`` the
     ``data`` list. With ``extra`` set, ``text`` still holds choice 0's text, so that it can be counted and resumed.
     ``usage`` is the OpenAI usage object as JSON text, on the last delta that knows it.
     For a task with ``stream`` false one delta may hold the whole answer; the agent joins several.
@@ -41,11 +42,22 @@ class Delta(msgspec.Struct, frozen=True):
 
 
 class EngineStatus(msgspec.Struct, frozen=True):
+    """What an engine can do now. ``detail`` says why when ``state`` is ``failed``.
+
+    ``slots`` is for an engine whose slots change while it lives; None leaves them to the agent's configuration.
+    ``any_model``: it wants to be asked for models that it does not list too, and answers for them itself.
+    ``queued`` is how many tasks wait inside of it. ``resources`` are gauges to be reported beside the agent's own.
+    """
+
     """``models`` are the model names accepted now or, while ``starting``, soon. ``detail`` explains ``failed``."""
 
     state: State = "ready"
     models: tuple[str, ...] = ()
     detail: str = ""
+    slots: int | None = None
+    any_model: bool = False
+    queued: int = 0
+    resources: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 class Engine(ABC):

@@ -82,8 +82,9 @@ class TaskRequest(msgspec.Struct, frozen=True):
 
     ``body`` is the OpenAI request as JSON text, untouched. ``credit`` is how many chunks the reader can take
     before it sends `Credit`. ``resume`` is the text an earlier attempt has already delivered: the engine goes
-    on where it ends. ``time_left_ms`` is 0 when there is no deadline. ``hops`` counts the orchestrators passed;
-    ``trace`` is a W3C traceparent or empty. ``priority``: higher is more urgent, 0 is normal.
+    on where it ends. ``time_left_ms`` is 0 when there is no deadline. ``hops`` counts the orchestrators
+    that passed it on to another one; ``trace`` is a W3C traceparent or empty. ``priority``: higher is more urgent, 0 is
+    normal.
     """
 
     hub_id: str
@@ -107,7 +108,8 @@ class Chunk(msgspec.Struct, frozen=True):
     ``seq`` is the number of the first of its ``deltas`` in this attempt, counted from 0, so the next chunk's
     ``seq`` is ``seq + len(deltas)``. Several deltas travel together only when they were already waiting.
     ``extra`` is JSON text for what text cannot carry: the OpenAI ``choices`` list of this delta or answer when
-    it holds more than plain text of choice 0, or an embedding's ``data`` list; such a chunk has one delta.
+    it holds more than plain text of choice 0, or an object with ``choices`` and the members beside it, or an
+    embedding's ``data`` list; such a chunk has one delta.
     ``usage`` is the OpenAI usage object as JSON text, ``error`` that of `anywire.errors.to_wire`; both are
     empty when there is none. The four stage times are the agent's, 0 when not reached.
     """

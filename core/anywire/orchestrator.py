@@ -8,6 +8,7 @@ queue and the choice, `Attempts` what is on the agents; here is a task's life ar
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -33,7 +34,7 @@ from anywire.selector import AgentView, Selector
 from anywire.stages import TaskRecord
 from anywire.stream import TaskStream
 from anywire.task import Task
-from anywire.transport import Hub, Transport
+from anywire.transport import Hub, Plane, Transport
 
 
 class PipelineConfig(pydantic.BaseModel):
@@ -41,26 +42,31 @@ class PipelineConfig(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid")
 
-    deadline: float = pydantic.Field(default=600.0, gt=0, description="a task's time when its client names none")
+    deadline: float = pydantic.Field(
+        default=600.0, gt=0, allow_inf_nan=False, description="a task's time when its client names none"
+    )
     max_attempts: int = pydantic.Field(default=3, ge=1, description="how often a task may be sent before it fails")
     stall_timeout: float = pydantic.Field(default=60.0, gt=0, description="a reader may stand still for so long")
     window: int = pydantic.Field(default=64, ge=2, le=65536, description="chunks a stream may be ahead of its reader")
     agent_wait: float = pydantic.Field(default=5.0, ge=0, description="how long a task waits for an agent to appear")
     resume: bool = pydantic.Field(default=False, description="go on elsewhere mid-stream, if the engine can resume")
     max_body_bytes: int = pydantic.Field(default=8 * 1024 * 1024, ge=1024)
+    max_hops: int = pydantic.Field(default=8, ge=0, description="orchestrators that may pass a task on to another one")
 
 
 class _LinkSink:
     """One transport's way into the pipeline."""
 
     def __init__(self, orchestrator: Orchestrator, link: int) -> None:
-        registry = orchestrator.registry
-        self._registry, self._link = registry, link
+        self._registry, self._link = orchestrator.registry, link
+        self._own_id = orchestrator.info.hub_id
         self.chunk_received = orchestrator.chunk_received
         self.send_failed = orchestrator.send_failed
 
     def agent_joined(self, info: AgentInfo) -> None:
-        self._registry.joined(self._link, info)
+        # Where it joins a parent over the very transport on which it is a hub, it meets itself.
+        if info.agent_id != self._own_id:
+            self._registry.joined(self._link, info)
 
     def agent_reported(self, status: AgentStatus) -> None:
         self._registry.reported(self._link, status)
@@ -71,6 +77,8 @@ class _LinkSink:
 
 class Orchestrator:
     """A hub on every transport given, in order of preference, with one queue and one selector.
+
+    On the plane ``client`` its agents are orchestrators: see `anywire.client`.
 
     `start` raises `TransportUnavailable` when the only transport, or every one, fails to open; with several, those
     that open are used and the others are tried again.
@@ -86,8 +94,10 @@ class Orchestrator:
         config: PipelineConfig | None = None,
         plugins: Plugins | None = None,
         clock: Clock | None = None,
+        plane: Plane = "agent",
     ) -> None:
         self.info = info
+        self._plane: Plane = plane
         self.config = config = config or PipelineConfig()
         self.clock = clock = clock or SystemClock()
         self.closing = False
@@ -114,6 +124,7 @@ class Orchestrator:
         )
         self._dispatcher = Dispatcher(scheduler, selector, self.registry, self._tasks, self._attempts.send, plugins)
         self._watchers: list[asyncio.Future[None]] = []
+        self._listeners: list[Callable[[], None]] = []
         self._idle = asyncio.Event()
         self._idle.set()
         self._prefix = secrets.token_hex(5)
@@ -143,7 +154,7 @@ class Orchestrator:
         await self._hubs.close()
 
     async def _open_hub(self, link: int, transport: Transport) -> Hub:
-        return await transport.open_hub(self.info, "agent", _LinkSink(self, link))
+        return await transport.open_hub(self.info, self._plane, _LinkSink(self, link))
 
     # What gateways call
 
@@ -154,9 +165,9 @@ class Orchestrator:
         self._check(submission, key)
         task_id = f"{self._prefix}{next(self._numbers):x}"
         deadline = submission.deadline_s or self.config.deadline
-        queued = QueuedTask(
-            task_id, key, submission.priority, received, received + int(deadline * 1e9), len(submission.body)
-        )
+        bounded = deadline < math.inf
+        due = received + int(deadline * 1e9) if bounded else 0
+        queued = QueuedTask(task_id, key, submission.priority, received, due, len(submission.body))
         stream = TaskStream(task_id, received, self.cancel)
         if self._answer_hook is not None:
             answer = self._answer_hook(task=queued, body=submission.body)
@@ -165,7 +176,8 @@ class Orchestrator:
         self._dispatcher.put(queued)
         self._tasks[task_id] = task = Task(task_id, submission, queued, stream)
         self._idle.clear()
-        task.deadline_timer = self.clock.call_later(deadline, self._out_of_time, task)
+        if bounded:
+            task.deadline_timer = self.clock.call_later(deadline, self._out_of_time, task)
         self._await_agent(task)
         if submission.stream:
             stream.on_read(self._was_read)
@@ -191,8 +203,18 @@ class Orchestrator:
             self._watchers.append(waiter)
             await waiter
 
+    def listen(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Call ``changed`` whenever an agent came, went, or changed state, models or slots; returns what ends that."""
+        self._listeners.append(changed)
+        return lambda: self._listeners.remove(changed)
+
     def models(self) -> list[str]:
         return self.registry.models()
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks are queued."""
+        return self._dispatcher.waiting
 
     def stats(self) -> dict[str, Any]:
         """Counters since the start, as plain JSON types."""
@@ -211,16 +233,27 @@ class Orchestrator:
         limit = self.config.max_body_bytes
         if len(submission.body) > limit:
             raise errors.PayloadTooLarge(f"the request has {len(submission.body)} characters, the limit is {limit}")
+        if submission.hops > self.config.max_hops:
+            raise errors.ConfigError(
+                f"{submission.hops} orchestrators have passed this task on, the limit is {self.config.max_hops} "
+                "(pipeline.max_hops): do orchestrators join each other in a circle?"
+            )
+        unknown = self._unknown(key)
+        if unknown is not None:
+            raise unknown
+
+    def _unknown(self, key: QueueKey) -> AnywireError | None:
+        """The error for a model that is not served here and never was; None while somebody may yet come."""
         if self.registry.serves(key) or self.registry.served_ever(key):
-            return
+            return None
         agents = self.registry.agents()
         if not agents or any(agent.status.state == "starting" for agent in agents):
-            return  # somebody may yet come
+            return None
         models = self.registry.models()
         if key.model in models:
-            raise errors.InvalidRequest(f"model {key.model!r} does not do {key.kind} here", param="model")
+            return errors.InvalidRequest(f"model {key.model!r} does not do {key.kind} here", param="model")
         known = ", ".join(models) or "none"
-        raise errors.ModelNotFound(f"no agent serves the model {key.model!r}; models served: {known}", param="model")
+        return errors.ModelNotFound(f"no agent serves the model {key.model!r}; models served: {known}", param="model")
 
     def _answer_early(self, stream: TaskStream, answer: Chunk) -> TaskStream:
         stream.stages.admitted = stream.stages.delivered = self.clock.now_ns()
@@ -266,15 +299,22 @@ class Orchestrator:
             self._events["refused"] += 1
             self.registry.block(agent)
             self._requeue(task)
+            self._await_agent(task)
             self._dispatcher.dispatch()
-        elif isinstance(error, (errors.AgentLost, errors.AgentUnavailable)) or self._is_local(task, error):
+        elif self._is_of_the_link(task, error) or self._is_local(task, error):
             self._retry(task, error)
         else:
             self._fail(task, error)
 
+    def _is_of_the_link(self, task: Task, error: AnywireError) -> bool:
+        """Whether the way to the agent broke. An orchestrator that is an agent here may also *say* that one of its own
+        was lost, after trying what can be tried there."""
+        said = error.phase == "streaming" and not task.chunks
+        return isinstance(error, (errors.AgentLost, errors.AgentUnavailable)) and not said
+
     def _is_local(self, task: Task, error: AnywireError) -> bool:
-        """An engine that failed before the first token may be alone in that: another agent is worth a try."""
-        if not isinstance(error, errors.EngineFailed) or task.chunks:
+        """What an agent failed at before the first token may be its own trouble: another one is worth a try."""
+        if not isinstance(error, (errors.EngineFailed, errors.AgentLost, errors.AgentUnavailable)) or task.chunks:
             return False
         return any(agent.agent_id not in task.tried for agent in self.registry.candidates(task.queued.key))
 
@@ -341,7 +381,8 @@ class Orchestrator:
         task.agent_timer = None
         key, wait = task.queued.key, self.config.agent_wait
         if task.agent is None and not self.registry.serves(key):
-            self._fail(task, errors.NoAgent(f"no agent for model {key.model!r} within {wait:g} s"))
+            nobody = errors.NoAgent(f"no agent for model {key.model!r} within {wait:g} s")
+            self._fail(task, self._unknown(key) or nobody)
 
     def _was_read(self, stream: TaskStream, chunks: int) -> None:
         task = self._tasks.get(stream.task_id)
@@ -368,13 +409,15 @@ class Orchestrator:
     def agent_lost(self, agent: AgentView, reason: str) -> None:
         self._events["agents_lost"] += 1
         self._attempts.agent_lost(agent)
-        for task in self._tasks.values():
-            if task.agent is None:
-                self._await_agent(task)
         if self._lost_hook is not None:
             self._lost_hook(agent=agent, reason=reason)
 
     def agents_changed(self) -> None:
+        for task in self._tasks.values():
+            if task.agent is None:
+                self._await_agent(task)
+        for listener in list(self._listeners):
+            listener()
         watchers, self._watchers = self._watchers, []
         for watcher in watchers:
             if not watcher.done():

@@ -103,15 +103,15 @@ class Plugins:
                 f"{kind[:-1]} {name!r} ({self.distribution(kind, name)}) does not load: {error}"
             ) from error
 
-    def create(self, kind: PluginKind, name: str, options: Mapping[str, Any]) -> Any:
+    def create(self, kind: PluginKind, name: str, options: Mapping[str, Any], section: str = "") -> Any:
         """An instance of the named plugin, its options validated by its ``Config``. Raises `PluginError` or
-        `ConfigError`."""
+        `ConfigError`. ``section`` is where in a config file they stand, when it is not the kind's own."""
         cls = self.load(kind, name)
         try:
             config = cls.Config(**options)
         except pydantic.ValidationError as error:
             # The path as a config file has it: one engine, but several transports by name.
-            where = f"{kind}.{name}" if kind in ("transports", "gateways") else kind[:-1]
+            where = f"{section or kind}.{name}" if kind in ("transports", "gateways") else kind[:-1]
             raise ConfigError(describe_validation(error, cls.Config, where)) from error
         return cls(config)
 

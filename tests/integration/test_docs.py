@@ -9,6 +9,7 @@ import shlex
 import signal
 import socket
 import sys
+import tomllib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,9 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from anywire.assembly import effective
+from anywire.config import load
+from anywire.plugins import Plugins
 from anywire.testing.recorder import Recorder
 
 ROOT = Path(__file__).parents[2]
@@ -202,6 +206,7 @@ async def test_the_selector_of_the_readme_is_ten_lines_and_chooses(reader: Reade
     question = {"model": "synthetic", "messages": [{"role": "user", "content": "Hello"}]}
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{reader.port}/v1") as client:
         answers = [await client.post("/chat/completions", json=question) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 200], [answer.text for answer in answers]
     chosen = [answer.headers["x-anywire-agent"] for answer in answers]
     assert sorted(name[-2:] for name in chosen) == ["-1", "-2"]
     await reader.interrupt_all()
@@ -224,3 +229,85 @@ async def test_the_readme_starts_and_answers(reader: Reader) -> None:
         assert len((await reader.run("python ask.py")).split()) == 20
         assert (await reader.run('anywire chat "Hello"')).split()
         await reader.interrupt_all()
+
+
+@pytest.mark.parametrize(
+    ("page", "example"), [("write-a-transport.md", "unix_transport"), ("write-a-selector.md", "selector")]
+)
+def test_what_a_how_to_shows_is_the_code_of_its_example(page: str, example: str) -> None:
+    files = [path for kind in ("*.py", "*.toml", "*.md") for path in (ROOT / "examples" / example).rglob(kind)]
+    sources = [path.read_text() for path in files]
+    shown = [block.text for block in blocks(DOCS / "how-to" / page) if block.language in ("python", "toml")]
+    assert len(shown) >= 5
+    for text in shown:
+        assert any(text in source for source in sources), f"{page} shows what is not in {example}:\n{text}"
+
+
+def test_the_yaml_of_every_page_is_a_configuration(tmp_path: Path) -> None:
+    for page in (*DOCS.rglob("*.md"), *(ROOT / "examples").rglob("*.md"), *(ROOT / "plugins").rglob("*.md")):
+        for block in blocks(page):
+            if block.language == "yaml":
+                (tmp_path / "shown.yaml").write_text(block.text)
+                _, faults = effective(load(tmp_path / "shown.yaml", environment={}), Plugins())
+                assert not faults, f"{page}: {block.text}"
+
+
+async def test_the_error_shown_is_the_error_given(reader: Reader) -> None:
+    shown = the(DOCS / "how-to" / "configure.md", "text", lambda text: text.startswith("error:"))
+    (reader.folder / "wrong.yaml").write_text("server:\n  prot: 9000\n")
+    given = await reader.run("anywire config --config wrong.yaml 2>&1 || test $? = 1")
+    assert given == shown.text
+
+
+async def test_the_reference_is_up_to_date(reader: Reader) -> None:
+    await reader.run(f"python {shlex.quote(str(DOCS / 'generate.py'))} --check")
+
+
+def test_links_lead_somewhere() -> None:
+    for page in (ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md"), *(ROOT / "examples").rglob("*.md")):
+        for target, anchor in LINK.findall(page.read_text()):
+            if "://" in target:
+                continue
+            path = page.parent / target
+            assert path.exists(), f"{page.relative_to(ROOT)} links to {target}"
+            if anchor:
+                titles = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+                assert anchor[1:] in [title.lower().replace(" ", "-") for title in titles], f"{page}: {anchor}"
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    seen: set[Path] = set()
+    todo = [ROOT / "README.md"]
+    while todo:
+        page = todo.pop()
+        if page in seen or not page.exists():
+            continue
+        seen.add(page)
+        if page.is_dir():
+            todo.extend(page.glob("*.md"))
+        elif page.suffix == ".md":
+            todo.extend((page.parent / target).resolve() for target, _ in LINK.findall(page.read_text()))
+    missing = {path.relative_to(ROOT) for path in DOCS.rglob("*.md")} - {
+        path.relative_to(ROOT) for path in seen if path.is_relative_to(ROOT)
+    }
+    assert not missing
+
+
+def test_every_dependency_has_its_reason() -> None:
+    table = (DOCS / "decisions" / "0001-dependencies.md").read_text()
+    explained = re.findall(r"^\| `([\w.-]+)` \| [^|]+ \| \S[^|]{15,} \|$", table, re.MULTILINE)
+    wanted: set[str] = set()
+    for path in (
+        ROOT / "pyproject.toml",
+        *(ROOT / "plugins").rglob("pyproject.toml"),
+        *(ROOT / "examples").rglob("pyproject.toml"),
+    ):
+        described = tomllib.loads(path.read_text())
+        project = described["project"]
+        required = [*project["dependencies"], *described["build-system"]["requires"]]
+        for extra in project.get("optional-dependencies", {}).values():
+            required += extra
+        wanted |= {re.split(r"[<>=!~;\[ ]", each)[0] for each in required}
+    lines = (ROOT / "requirements-dev.txt").read_text().splitlines()
+    wanted |= {line for line in lines if line and not line.startswith(("-", "#"))}
+    assert sorted(explained) == sorted(name for name in wanted if not name.startswith("anywire"))

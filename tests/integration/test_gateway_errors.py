@@ -421,7 +421,8 @@ async def test_a_client_may_ask_before_it_sends(front: Front) -> None:
 STATUS = {
     "error": 500, "bad_config": 500, "unknown_plugin": 500, "transport_error": 502, "transport_unavailable": 503,
     "agent_unavailable": 503, "agent_lost": 502, "payload_too_large": 413, "congested": 503, "task_error": 502,
-    "invalid_request": 400, "model_not_found": 404, "queue_full": 429, "no_agent": 503, "refused": 503, "shutting_down": 503,
+    "invalid_request": 400, "model_not_found": 404, "queue_full": 429, "no_agent": 503, "refused": 503,
+    "shutting_down": 503,
     "deadline_exceeded": 504, "cancelled": 499, "reader_stalled": 408, "stream_corrupted": 502, "engine_failed": 502,
 }  # fmt: skip
 FINAL = {400, 404, 408, 413, 499, 504}

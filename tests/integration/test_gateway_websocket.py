@@ -21,6 +21,7 @@ from anywire.engine import Delta
 from anywire.errors import EngineFailed
 from anywire.messages import Chunk, TaskRequest
 from anywire.synthetic import SyntheticConfig, SyntheticEngine
+from anywire_gateway_openai import websocket
 from anywire_gateway_openai.sse import EventEncoder
 from anywire_gateway_openai.websocket import MAX_AHEAD, payloads
 
@@ -199,6 +200,30 @@ async def test_a_frame_that_is_too_large_is_told_so(size: int) -> None:
             assert (message.type, message.data) == (WSMsgType.CLOSE, 1009)
         async with connected(served) as ws:
             assert (await ask(ws))[-1] == "[DONE]"
+
+
+@pytest.mark.parametrize(("frames", "size", "code"), [(1, 200_000, 1009), (MAX_AHEAD + 1, 100, 1008)])
+async def test_an_answer_stops_before_the_connection_is_refused(
+    monkeypatch: pytest.MonkeyPatch, frames: int, size: int, code: int
+) -> None:
+    monkeypatch.setattr(websocket, "CLOSE_S", 60.0)
+
+    async def endless(task: TaskRequest) -> AsyncGenerator[Delta, None]:
+        while True:
+            yield Delta("x")
+            await asyncio.sleep(0)
+
+    engine = ScriptedEngine(endless)
+    async with serving(engine, max_body_bytes=100_000) as served, connected(served, autoclose=False) as ws:
+        await ws.send_str(json.dumps(CHAT))
+        await ws.receive_str()
+        for _ in range(frames):
+            await ws.send_str(json.dumps(CHAT | {"user": "x" * size}))
+        while (message := await ws.receive()).type is WSMsgType.TEXT:
+            pass
+        assert (message.type, message.data) == (WSMsgType.CLOSE, code)
+        # The client has not hung up yet.
+        await engine.cancelled.wait()
 
 
 @pytest.mark.parametrize("size", [0, 1, 40, 125, 126, 65_400, 65_536, 70_000])

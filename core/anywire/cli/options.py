@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,15 @@ Transports = Annotated[
 ]
 DdsDomain = Annotated[
     int | None, typer.Option("--dds-domain", metavar="N", min=0, max=232, help="Domain of the transport dds.")
+]
+Join = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--join",
+        metavar="NAME",
+        help="Join a parent orchestrator over this transport, as its agent; with options as in YAML: "
+        "'{dds: {domain: 4}}'. Repeatable.",
+    ),
 ]
 Host = Annotated[
     str | None, typer.Option("--host", help="Address to listen on [default: 127.0.0.1].", rich_help_panel=_WHERE)
@@ -74,6 +84,7 @@ def settle(
     port: int | None = None,
     transports: list[str] | None = None,
     dds_domain: int | None = None,
+    join: list[str] | None = None,
     scheduler: str | None = None,
     selector: str | None = None,
     engine: str | None = None,
@@ -99,6 +110,7 @@ def settle(
         "engine": _given(name=engine),
         "agent": _given(id=agent_id),
         "transports": ",".join(transports or ()),
+        "join": _joined(join or ()),
         "log_level": log_level,
     }
     config = load(file, flags={key: value for key, value in given.items() if value})
@@ -139,6 +151,23 @@ def reachable(host: str) -> str:
     """The host part of a URL for an address that is listened on."""
     local = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"[{local}]" if ":" in local else local
+
+
+def _joined(given: Sequence[str]) -> list[Any]:
+    """What ``--join`` gave, each time a name or names, or YAML with options."""
+    import yaml
+
+    found: list[Any] = []
+    for text in given:
+        if not text.lstrip().startswith(("[", "{")):
+            found.extend(part.strip() for part in text.split(",") if part.strip())
+            continue
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise typer.BadParameter(f"begins like a YAML list or mapping but is none: {error}") from error
+        found.extend(value if isinstance(value, list) else [value])
+    return found
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -39,23 +39,34 @@ class Served(NamedTuple):
 
 @asynccontextmanager
 async def serving(config: Config, plugins: Plugins, stop: Stop) -> AsyncIterator[Served]:
-    """An orchestrator with its gateways; at the end it refuses new tasks, finishes the running ones, and goes."""
+    """An orchestrator with its gateways, clients and parents; at the end it refuses new tasks, finishes the running
+    ones, and goes."""
     from anywire import assembly
+    from anywire.fleet import leave
 
     orchestrator = assembly.make_orchestrator(config, plugins)
     gateways = assembly.make_gateways(config, plugins)
+    fleet_agents = assembly.make_fleet_agents(config, plugins, orchestrator)
     started: list[Gateway] = []
+    announced: list[Agent] = []
     grace = 0.0
     try:
         await stop.unless(orchestrator.start())
         for gateway in gateways:
             started.append(gateway)
             await stop.unless(gateway.start(orchestrator))
+        for one in fleet_agents:
+            announced.append(one)
+            await stop.unless(one.start())
         yield Served(orchestrator, gateways)
         grace = config.shutdown_grace
     finally:
         # All at once: a gateway stops accepting now, and is done when the last of its tasks is.
-        closing = [orchestrator.close(grace), *(gateway.close() for gateway in started)]
+        closing = [
+            *(leave(one, grace) for one in announced),
+            orchestrator.close(grace),
+            *(gateway.close() for gateway in started),
+        ]
         try:
             async with asyncio.timeout(grace + SETTLE):
                 results = await asyncio.gather(*closing, return_exceptions=True)
@@ -95,6 +106,7 @@ def serve(
     port: options.Port = None,
     transports: options.Transports = None,
     dds_domain: options.DdsDomain = None,
+    join: options.Join = None,
     scheduler: options.Scheduler = None,
     selector: options.Selector = None,
     plugin_files: options.PluginFiles = None,
@@ -109,6 +121,7 @@ def serve(
         port=port,
         transports=transports,
         dds_domain=dds_domain,
+        join=join,
         scheduler=scheduler,
         selector=selector,
         plugin_files=plugin_files,

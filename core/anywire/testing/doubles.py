@@ -124,12 +124,14 @@ class ListScheduler(Scheduler):
 
 
 class IdlestSelector(Selector):
-    """The agent with the fewest tasks."""
+    """The agent with the fewest tasks; with ``only``, that agent or none."""
 
     name: ClassVar[str] = "idlest"
 
-    def __init__(self) -> None:
+    def __init__(self, only: str = "") -> None:
         super().__init__(self.Config())
+        self._only = only
 
-    def select(self, task: QueuedTask, candidates: Sequence[AgentView]) -> AgentView:
-        return min(candidates, key=lambda agent: agent.in_flight)
+    def select(self, task: QueuedTask, candidates: Sequence[AgentView]) -> AgentView | None:
+        wanted = [agent for agent in candidates if self._only in ("", agent.agent_id)]
+        return min(wanted, key=lambda agent: agent.in_flight, default=None)

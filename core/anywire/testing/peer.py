@@ -1,7 +1,8 @@
 """A peer of the kit in a process of its own, so that it can really be killed or paused.
 
-``python -m anywire.testing.peer '{"role": "agent", …}'`` runs a scripted agent, or an orchestrator that submits one
-script, and writes what happens as JSON lines. It ends with its parent: at the end of its standard input.
+``python -m anywire.testing.peer '{"role": "agent", …}'`` runs a scripted agent, or an orchestrator or a client
+that submits one script, and writes what happens as JSON lines. It ends with its parent: at the end of its standard
+input.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from anywire.orchestrator import Orchestrator
 from anywire.plugins import Plugins
 from anywire.testing.doubles import MODEL, IdlestSelector, ListScheduler, Script, ScriptedEngine
 from anywire.testing.recorder import Recorder
+from anywire.transport import Plane, Transport
 
 
 class PeerSpec(msgspec.Struct, frozen=True):
-    """What a peer is to be: transport and options as in a config; ``script`` is what a hub submits."""
+    """What a peer is to be: transport and options as in a config; ``script`` is what a hub or client submits."""
 
-    role: Literal["agent", "hub"]
+    role: Literal["agent", "hub", "client"]
     transport: str
     options: dict[str, Any]
     id: str
@@ -63,13 +65,20 @@ async def run(spec: PeerSpec) -> None:
         await _stdin_ends()
         await agent.close()
         return
-    hub = Orchestrator(hub_info(spec.id, lease=spec.lease), [transport], ListScheduler(), IdlestSelector())
+    hub = new_hub(spec, transport)
     await hub.start()
     reading = asyncio.create_task(_submit(hub, spec.script, events))
     events.add("ready", hub.info.incarnation)
     await _stdin_ends()
     reading.cancel()
     await hub.close()
+
+
+def new_hub(spec: PeerSpec, transport: Transport) -> Orchestrator:
+    """The hub of a peer, on the plane that its role says."""
+    info = hub_info(spec.id, lease=spec.lease)
+    plane: Plane = "client" if spec.role == "client" else "agent"
+    return Orchestrator(info, [transport], ListScheduler(), IdlestSelector(), plane=plane)
 
 
 async def _submit(hub: Orchestrator, script: Script, events: Recorder) -> None:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 
@@ -327,6 +328,111 @@ class TransportConformance:
         running.cancel("end of test")
         await asyncio.wait_for(draining.drain(), 10)
 
+    # Clients
+
+    async def test_client_is_answered_through_the_orchestrator(self, rig: Rig) -> None:
+        await rig.agent("a")
+        await rig.fleet(await rig.pipeline("a"), "client")
+        client = await rig.client()
+        assert await client.models() == [MODEL]
+        script = Script(tag="whole", chunks=40)
+        answer = await client.chat(model=MODEL, messages=[], **_fields(script))
+        choice = answer["choices"][0]
+        assert (choice["message"]["content"], choice["finish_reason"]) == (script.text(), "stop")
+        assert answer["usage"] == {"completion_tokens": 40}
+        script = Script(tag="stream", chunks=200)
+        pieces = [piece async for piece in client.stream(model=MODEL, messages=[], **_fields(script))]
+        assert "".join(piece.text for piece in pieces) == script.text()
+        assert (pieces[-1].finish_reason, pieces[-1].usage) == ("stop", {"completion_tokens": 200})
+
+    async def test_errors_reach_the_client_with_their_code(self, rig: Rig) -> None:
+        await rig.agent("a")
+        await rig.fleet(await rig.pipeline("a"), "client")
+        client = await rig.client()
+        with pytest.raises(errors.ModelNotFound, match=MODEL):
+            await client.chat(model="unknown", messages=[])
+        with pytest.raises(errors.EngineFailed, match="the script says so"):
+            await client.chat(model=MODEL, messages=[], **_fields(Script(tag="f", fail_after=0)))
+        with pytest.raises(errors.DeadlineExceeded):
+            await client.chat(model=MODEL, messages=[], deadline=0.2, **_fields(Script(tag="d", hold_after=0)))
+
+    async def test_cancel_by_a_client_reaches_the_engine(self, rig: Rig) -> None:
+        _, engine = await rig.agent("a", slots=1)
+        await rig.fleet(await rig.pipeline("a"), "client")
+        client = await rig.client()
+        async for _ in client.stream(model=MODEL, messages=[], **_fields(Script(tag="left", chunks=9, hold_after=5))):
+            break
+        await engine.event("cancelled", "left")
+        asking = asyncio.create_task(client.chat(model=MODEL, messages=[], **_fields(Script(tag="gone", hold_after=0))))
+        await engine.event("holding", "gone")
+        asking.cancel()
+        await engine.event("cancelled", "gone")
+        assert await client.chat(model=MODEL, messages=[], **_fields(Script(tag="next")))
+
+    async def test_slow_client_stops_its_engine_and_no_other(self, rig: Rig) -> None:
+        _, engine = await rig.agent("a")
+        await rig.fleet(await rig.pipeline("a", window=4), "client")
+        client = await rig.client(window=4)
+        script = Script(tag="slow", chunks=1000)
+        slow = client.stream(model=MODEL, messages=[], **_fields(script))
+        first = await anext(slow)
+        for number in range(4):
+            quick = Script(tag=f"quick{number}", chunks=300)
+            pieces = client.stream(model=MODEL, messages=[], **_fields(quick))
+            assert "".join([piece.text async for piece in pieces]) == quick.text()
+        produced = [event for event in engine.named("delta") if event[1] == "slow"]
+        # 4 chunks of credit on either plane and one in between, each of them as many deltas as had been waiting.
+        assert len(produced) <= 9 * 33
+        assert first.text + "".join([piece.text async for piece in slow]) == script.text()
+
+    async def test_tasks_of_a_crashed_client_end(self, rig: Rig) -> None:
+        _, engine = await rig.agent("a", slots=1)
+        await rig.fleet(await rig.pipeline("a"), "client")
+        peer = await rig.peer("client", "c", script=Script(tag="orphan", chunks=10, hold_after=1))
+        await engine.event("holding", "orphan")
+        await peer.crash()
+        await engine.event("cancelled", "orphan")
+        client = await rig.client()
+        assert await client.chat(model=MODEL, messages=[], **_fields(Script(tag="next")))
+
+    # A tree of orchestrators
+
+    async def test_parent_uses_the_fleet_of_an_orchestrator_that_joined(self, rig: Rig) -> None:
+        _, engine = await rig.agent("a", slots=3)
+        child = await rig.pipeline("a")
+        await rig.fleet(child, "agent")
+        parent = await rig.pipeline(child.info.hub_id, only=child.info.hub_id)
+        joined = next(agent for agent in parent.agents() if agent.agent_id == child.info.hub_id)
+        assert (joined.status.models, joined.status.slots) == ((MODEL,), 3)
+        assert [agent.agent_id for agent in child.agents()] == ["a"]
+        scripts = [Script(tag=f"s{number}", chunks=100) for number in range(6)]
+        texts = await asyncio.gather(*(read(submit(parent, script)) for script in scripts))
+        assert texts == [script.text() for script in scripts]
+        stream = submit(parent, Script(tag="c", chunks=10, hold_after=5))
+        await engine.event("holding", "c")
+        await anext(stream)
+        assert stream.agent_id == child.info.hub_id
+        stream.cancel("enough")
+        await engine.event("cancelled", "c")
+        await rig.agent("b", slots=4)
+        await parent.agents_until(lambda agents: any(agent.status.slots == 7 for agent in agents))
+
+    async def test_task_tells_how_many_orchestrators_passed_it_on(self, rig: Rig) -> None:
+        hops: list[int] = []
+
+        def on_task(task: TaskRequest, reply: Reply) -> None:
+            hops.append(task.hops)
+            echo(task, reply)
+
+        await rig.port("a", on_task)
+        child = await rig.pipeline("a", max_hops=1)
+        await rig.fleet(child, "agent")
+        parent = await rig.pipeline(child.info.hub_id, only=child.info.hub_id)
+        await parent.submit(Submission("chat", MODEL, "{}")).result()
+        assert hops == [1]
+        with pytest.raises(errors.ConfigError, match="max_hops"):
+            await parent.submit(Submission("chat", MODEL, "{}", hops=1)).result()
+
     # Death
 
     async def test_agent_crashed_mid_stream_is_noticed(self, rig: Rig) -> None:
@@ -387,6 +493,7 @@ class TransportConformance:
         pipeline = await rig.pipeline("a")
         stream = submit(pipeline, Script(tag="p", chunks=10, hold_after=5))
         await agent.event("holding", "p")
+        await anext(stream)  # a token has arrived: the task cannot be answered by another attempt
         agent.pause()
         await rig.seen(pipeline, absent=["a"])
         with pytest.raises(errors.AgentLost):
@@ -437,6 +544,11 @@ class TransportConformance:
         await use()
         assert held() == before
         assert len(asyncio.all_tasks()) == tasks
+
+
+def _fields(script: Script) -> dict[str, Any]:
+    """A script as further fields of a request."""
+    return msgspec.structs.asdict(script)
 
 
 def _target(fd: Path) -> str:

@@ -1,8 +1,10 @@
 """What an OpenAI-compatible server says, turned into deltas and errors.
 
 The common case, a step with plain text of choice 0, is decoded once into small structs that reject unknown
-fields. Whatever does not fit goes the long way: null and empty members count as absent, and if something beyond
-plain text remains, the server's own ``choices`` JSON is passed on verbatim.
+fields. Whatever does not fit goes the long way: in a step null and empty members count as absent, and if something
+beyond plain text remains, the server's own ``choices`` JSON is passed on verbatim. With ``keep`` members of the answer
+beside its choices (``system_fingerprint``, ``service_tier`` and whatever a server invents) are passed on too, of a
+stream those of events that say more than text: servers repeat them on each, and the last suffices.
 """
 
 from __future__ import annotations
@@ -59,22 +61,26 @@ class _Answer(msgspec.Struct):
 _plain_event = msgspec.json.Decoder(_PlainEvent)
 _answer = msgspec.json.Decoder(_Answer)
 _choices = msgspec.json.Decoder(list[dict[str, Any]])
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
+_OWN = {"id", "object", "created", "model", "choices", "data", "usage", "error", "obfuscation"}
+"""Members of an answer that are not its server's to say, or that are passed on by themselves; ``obfuscation`` pads a
+single event on a single connection."""
 _PLAIN_MEMBERS = {"index", "finish_reason", "text", "delta", "message"}
 _PLAIN_MESSAGE_MEMBERS = {"role", "content"}
 
 
-def step(data: bytes) -> Delta | None:
+def step(data: bytes, *, keep: bool = False) -> Delta | None:
     """The delta of one event of a stream; None when it says nothing (a role, a keep-alive).
 
     Raises `EngineFailed` for an error event and for what is no OpenAI chunk."""
     try:
         event = _plain_event.decode(data)
     except msgspec.DecodeError:
-        return _any_step(data)
+        return _any_step(data, keep)
     choices = event.choices
-    if len(choices) != 1 or choices[0].index != 0:
-        return _any_step(data)
+    if len(choices) != 1 or choices[0].index != 0 or (keep and choices[0].finish_reason):
+        return _any_step(data, keep)
     choice = choices[0]
     text = (choice.delta.content if choice.delta is not None else choice.text) or ""
     finish_reason = choice.finish_reason or ""
@@ -82,14 +88,22 @@ def step(data: bytes) -> Delta | None:
     return Delta(text, "", finish_reason, usage) if text or finish_reason or usage else None
 
 
-def _any_step(data: bytes) -> Delta | None:
-    delta = _delta(_decode(data, "an event of the stream"), "delta")
+def _any_step(data: bytes, keep: bool) -> Delta | None:
+    delta = _delta(_decode(data, "an event of the stream"), "delta", _others(data) if keep else None)
     return delta if delta.text or delta.extra or delta.finish_reason or delta.usage else None
 
 
-def whole(data: bytes) -> Delta:
+def whole(data: bytes, *, keep: bool = False) -> Delta:
     """The delta of a unary chat or completion answer. Raises `EngineFailed`."""
-    return _delta(_decode(data, "the answer"), "message")
+    return _delta(_decode(data, "the answer"), "message", _others(data) if keep else None)
+
+
+def split(extra: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The choices and the other members that the ``extra`` of a delta of this module carries."""
+    content = msgspec.json.decode(extra)
+    if isinstance(content, list):
+        return content, {}
+    return content.pop("choices"), content
 
 
 def embeddings(body: bytes) -> Delta:
@@ -103,8 +117,12 @@ def embeddings(body: bytes) -> Delta:
 
 def generated(delta: Delta) -> bool:
     """Whether a delta proves that the model generated something, if only tokens that are not shown."""
-    if delta.text or delta.extra:
+    if delta.text:
         return True
+    if delta.extra:
+        choices, _ = split(delta.extra)
+        if not (_plain(choices, "delta") and _plain(choices, "message")):
+            return True
     if not delta.usage:
         return False
     usage = msgspec.json.decode(delta.usage)
@@ -140,7 +158,13 @@ def _decode(data: bytes, what: str) -> _Answer:
     return answer
 
 
-def _delta(answer: _Answer, key: str) -> Delta:
+def _others(data: bytes) -> dict[str, msgspec.Raw]:
+    return {
+        name: value for name, value in _members.decode(data).items() if name not in _OWN and bytes(value) != b"null"
+    }
+
+
+def _delta(answer: _Answer, key: str, others: dict[str, msgspec.Raw] | None) -> Delta:
     raw = _text(answer.choices)
     try:
         choices = _choices.decode(raw) if raw else []
@@ -151,7 +175,9 @@ def _delta(answer: _Answer, key: str) -> Delta:
         if choice.get("index", 0) == 0:
             text = _choice_text(choice, key)
             finish_reason = choice.get("finish_reason") or ""
-    extra = "" if _plain(choices, key) else raw
+    extra = "" if _plain(choices, key) and (key == "delta" or _reproducible(choices)) else raw
+    if others:
+        extra = msgspec.json.encode({"choices": msgspec.Raw((raw or "[]").encode()), **others}).decode()
     return Delta(text, extra, str(finish_reason), _text(answer.usage))
 
 
@@ -175,6 +201,17 @@ def _plain(choices: list[dict[str, Any]], key: str) -> bool:
         and all(name in _PLAIN_MEMBERS or not value for name, value in choice.items())
         and all(name in _PLAIN_MESSAGE_MEMBERS or not value for name, value in message.items())
     )
+
+
+def _reproducible(choices: list[dict[str, Any]]) -> bool:
+    """Whether a whole answer that is plain is so to the letter: nothing empty that a client might look at."""
+    for choice in choices:
+        message = choice.get("message") or {}
+        members = {**{name: choice[name] for name in choice.keys() - _PLAIN_MEMBERS},
+                   **{name: message[name] for name in message.keys() - _PLAIN_MESSAGE_MEMBERS}}  # fmt: skip
+        if any(value is not None for value in members.values()) or message.get("content", "") is None:
+            return False
+    return True
 
 
 def _read_error(body: bytes) -> tuple[str, str, str]:

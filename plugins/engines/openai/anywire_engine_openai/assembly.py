@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from anywire.engine import Delta
+from anywire_engine_openai.answers import split
 
 _PIECEWISE = {"content", "text", "reasoning_content", "reasoning", "refusal", "arguments"}
 """Members that come in pieces to be joined; other strings come whole."""
@@ -24,6 +25,7 @@ class Assembly:
         self._texts: list[str] = []
         self._finish_reason = ""
         self._usage = ""
+        self._others: dict[str, Any] = {}
         self._choices: dict[int, dict[str, Any]] = {}  # what goes beyond text of choice 0, by index
 
     def add(self, delta: Delta) -> None:
@@ -31,12 +33,15 @@ class Assembly:
         self._finish_reason = delta.finish_reason or self._finish_reason
         self._usage = delta.usage or self._usage
         if delta.extra:
-            for choice in msgspec.json.decode(delta.extra):
+            choices, others = split(delta.extra)
+            self._others.update(others)
+            for choice in choices:
                 _merge(self._choices.setdefault(choice.get("index", 0), {}), choice)
 
     def whole(self) -> Delta:
         text = "".join(self._texts)
-        return Delta(text, self._extra(text) if self._choices else "", self._finish_reason, self._usage)
+        beyond = self._choices or self._others
+        return Delta(text, self._extra(text) if beyond else "", self._finish_reason, self._usage)
 
     def _extra(self, text: str) -> str:
         first = self._choices.setdefault(0, {"index": 0})
@@ -57,7 +62,7 @@ class Assembly:
                     del message["tool_calls"]
                 choice["message"] = message
             whole.append(choice)
-        return msgspec.json.encode(whole).decode()
+        return msgspec.json.encode({"choices": whole, **self._others} if self._others else whole).decode()
 
 
 def _merge(into: dict[str, Any], new: dict[str, Any]) -> None:

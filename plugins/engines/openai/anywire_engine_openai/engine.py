@@ -49,6 +49,7 @@ class OpenAIEngine(Engine):
             connect_timeout=config.connect_timeout,
             default_max_tokens=config.default_max_tokens,
             always_stream=config.always_stream,
+            keep_members=True,
         )
         upstream.open(config.base_url)
         self._upstream = upstream

@@ -11,13 +11,15 @@ from anywire_engine_openai.sse import EventTooLarge, SSEParser
 
 
 class AnswerStream:
-    """Reads one stream; ``done`` once its ``[DONE]`` was read."""
+    """Reads one stream; ``done`` once its ``[DONE]`` was read. For ``keep`` see `answers`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep: bool = False) -> None:
         self.done = False
+        self._keep = keep
         self._parser = SSEParser()
         self._finished = False  # a finish reason was read
         self._generated = False
+        self._held: list[Delta] = []
 
     def read(self, data: bytes) -> Iterator[Delta]:
         """The deltas that ``data`` completes. Raises `EngineFailed` at an event that is none, after the deltas
@@ -30,13 +32,19 @@ class AnswerStream:
             if event.data == b"[DONE]":
                 self.done = True
                 return
-            delta = answers.step(event.data)
+            delta = answers.step(event.data, keep=self._keep)
             if delta is None:
                 continue
-            if not self._generated:
-                self._generated = answers.generated(delta)
             if delta.finish_reason:
                 self._finished = True
+            if not self._generated:
+                self._generated = answers.generated(delta)
+                if not self._generated and delta.extra:
+                    # It would begin an answer that may turn out to be none, which is an error from the start.
+                    self._held.append(delta)
+                    continue
+                if self._generated:
+                    yield from self._held
             yield delta
 
     def end(self) -> None:

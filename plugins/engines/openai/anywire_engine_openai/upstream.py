@@ -46,6 +46,7 @@ class Upstream:
         connect_timeout: float = 5.0,
         default_max_tokens: int = 0,
         always_stream: bool = False,
+        keep_members: bool = False,
     ) -> None:
         self.base_url = ""
         self._headers = {"Content-Type": "application/json"}
@@ -55,6 +56,7 @@ class Upstream:
         self._listing_timeout = aiohttp.ClientTimeout(total=connect_timeout)
         self._default_max_tokens = default_max_tokens
         self._always_stream = always_stream
+        self._keep = keep_members
         self._session: aiohttp.ClientSession | None = None
         self._tails: set[asyncio.Task[None]] = set()  # answers taken whose last bytes are still to come
 
@@ -143,17 +145,20 @@ class Upstream:
                 refused = await self._read(response, MAX_ERROR_BYTES)
                 raise answers.refusal(response.status, refused, self.base_url)
             if task.stream and response.content_type != "application/json":
-                stream = AnswerStream()
+                stream = AnswerStream(keep=self._keep)
                 while not stream.done and (data := await response.content.readany()):
                     for delta in stream.read(data):
                         yield delta
                 stream.end()
             else:
                 answer = await self._read(response, MAX_ANSWER_BYTES)
-                delta = answers.embeddings(answer) if task.kind == "embedding" else answers.whole(answer)
-                if not answers.generated(delta):
-                    raise answers.no_token()
-                yield delta
+                if task.kind == "embedding":
+                    yield answers.embeddings(answer)
+                else:
+                    delta = answers.whole(answer, keep=self._keep)
+                    if not answers.generated(delta):
+                        raise answers.no_token()
+                    yield delta
             done = True
         except (aiohttp.ClientError, OSError) as error:
             raise ConnectionFailed(

@@ -50,6 +50,7 @@ class Embeddings(Struct, kw_only=True):
     usage: Raw | UnsetType = UNSET
 
 
+_HEAD = frozenset(Answer.__struct_fields__)
 _encode = msgspec.json.Encoder().encode
 _list = msgspec.json.Decoder(list[Raw])
 _object = msgspec.json.Decoder(dict[str, Raw])
@@ -63,8 +64,10 @@ def answer(kind: Kind, task_id: str, model: str, chunk: Chunk) -> bytes:
         if not chunk.extra:
             raise EngineFailed("the engine gave no embedding")
         return _encode(Embeddings(data=checked_json(chunk.extra, _list, "embedding"), model=model, usage=usage))
+    others: dict[str, Raw] = {}
     if chunk.extra:
-        choices: list[ChatChoice] | list[TextChoice] | Raw = checked_json(chunk.extra, _list, "choices")
+        choices: list[ChatChoice] | list[TextChoice] | Raw
+        choices, others = split(chunk.extra)
     else:
         text = encodable(chunk.deltas[0]) if chunk.deltas else ""
         reason = chunk.finish_reason or "stop"
@@ -73,7 +76,29 @@ def answer(kind: Kind, task_id: str, model: str, chunk: Chunk) -> bytes:
         else:
             choices = [TextChoice(text=text, finish_reason=reason)]
     form = "chat.completion" if kind == "chat" else "text_completion"
-    return _encode(Answer(ID_PREFIX[kind] + task_id, form, int(time.time()), model, choices, usage))
+    whole = Answer(ID_PREFIX[kind] + task_id, form, int(time.time()), model, choices, usage)
+    encoded = _encode(whole)
+    return encoded[:-1] + members_after(others) + b"}" if others else encoded
+
+
+def members_after(others: dict[str, Raw]) -> bytes:
+    """``others`` as they go on in a JSON object that has members already; those every answer has are left out."""
+    others = {name: value for name, value in others.items() if name not in _HEAD}
+    return b"," + _encode(others)[1:-1] if others else b""
+
+
+def split(extra: str) -> tuple[Raw, dict[str, Raw]]:
+    """The choices an agent sent, and what else its engine said beside them: ``extra`` is their list, or an object with
+    a member ``choices``. Raises `StreamCorrupted`."""
+    if extra[:1] != "{":
+        return checked_json(extra, _list, "choices"), {}
+    try:
+        others = _object.decode(extra)
+        choices = others.pop("choices")
+        _list.decode(choices)
+    except (msgspec.DecodeError, UnicodeError, KeyError) as error:
+        raise StreamCorrupted(f"the agent sent choices that cannot be read: {error}", phase="streaming") from error
+    return choices, others
 
 
 def checked_json(text: str, decoder: msgspec.json.Decoder[list[Raw]] | msgspec.json.Decoder[dict[str, Raw]],

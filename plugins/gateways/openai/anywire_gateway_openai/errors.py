@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import msgspec
 from aiohttp import web
@@ -43,11 +44,12 @@ RETRY_AFTER_S = 1
 
 
 class HttpError(AnywireError):
-    """What only HTTP knows: a path, method or media type that is not served, a body that never comes."""
+    """What only HTTP knows: a path, method or media type that is not served, a page that may not, a body that never
+    comes."""
 
-    def __init__(self, status: int, code: str, message: str, *, allow: str = "") -> None:
+    def __init__(self, status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message, status=status, detail_code=code)
-        self.allow = allow
+        self.headers = headers or {}
 
 
 class ErrorBody(msgspec.Struct):
@@ -101,8 +103,8 @@ def error_response(error: AnywireError) -> web.Response:
     # An engine's own 408, 409 or 429 may well pass.
     if isinstance(error, FINAL) and error.status not in (408, 409, 429):
         headers["x-should-retry"] = "false"
-    if isinstance(error, HttpError) and error.allow:
-        headers["Allow"] = error.allow
+    if isinstance(error, HttpError):
+        headers.update(error.headers)
     if error.task_id:
         headers["x-anywire-task"] = header_text(error.task_id)
     if error.agent_id:

@@ -16,9 +16,12 @@ from anywire.errors import ConfigError
 from anywire.gateway import Gateway
 from anywire.orchestrator import Orchestrator
 from anywire_gateway_openai.catalogue import CatalogueHandlers
+from anywire_gateway_openai.metrics import Metrics
+from anywire_gateway_openai.origins import Origins, checked_origin
 from anywire_gateway_openai.protocol import OpenAIServer
 from anywire_gateway_openai.routes import Routes
 from anywire_gateway_openai.tasks import TaskHandlers
+from anywire_gateway_openai.websocket import ChatSockets
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +38,18 @@ class OpenAIGatewayConfig(pydantic.BaseModel):
     host: str = pydantic.Field(default="127.0.0.1", min_length=1, description="address to listen on")
     port: int = pydantic.Field(default=8080, ge=0, le=65535, description="0 takes a free one")
     max_body_bytes: int = pydantic.Field(default=8 * 1024 * 1024, ge=1024, description="over it: 413")
+    allowed_origins: list[str] = pydantic.Field(
+        default_factory=list, description="web pages elsewhere that may use the gateway; * for every page"
+    )
     body_timeout: float = pydantic.Field(default=60.0, gt=0, description="a request's body must be there by then")
     write_timeout: float = pydantic.Field(default=60.0, gt=0, description="a client taking nothing is cut off then")
+    heartbeat: float = pydantic.Field(default=30.0, gt=0, description="a silent WebSocket client is pinged then")
     shutdown_grace: float = pydantic.Field(default=10.0, ge=0, description="running requests get this at close")
+
+    @pydantic.field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, origins: list[str]) -> list[str]:
+        return [checked_origin(each) for each in origins]
 
 
 class OpenAIGateway(Gateway):
@@ -49,18 +61,29 @@ class OpenAIGateway(Gateway):
         super().__init__(config)
         self._server: OpenAIServer | None = None
         self._routes: Routes | None = None
+        self._sockets: ChatSockets | None = None
         self._listening: asyncio.Server | None = None
         self._address = ""
 
     async def start(self, orchestrator: Orchestrator) -> None:
         config = self.config
+        metrics = Metrics(orchestrator)
         tasks = TaskHandlers(
             orchestrator,
+            metrics,
             max_body_bytes=config.max_body_bytes,
             body_timeout=config.body_timeout,
             write_timeout=config.write_timeout,
         )
-        self._routes = Routes(tasks, CatalogueHandlers(orchestrator))
+        self._sockets = ChatSockets(
+            orchestrator,
+            metrics,
+            max_body_bytes=config.max_body_bytes,
+            write_timeout=config.write_timeout,
+            heartbeat=config.heartbeat,
+        )
+        origins = Origins(config.allowed_origins)
+        self._routes = Routes(tasks, CatalogueHandlers(orchestrator), self._sockets, metrics, origins)
         self._server = OpenAIServer(self._routes)
         try:
             self._listening = await asyncio.get_running_loop().create_server(
@@ -84,6 +107,8 @@ class OpenAIGateway(Gateway):
         # Connections accepted a moment ago begin their requests first.
         await asyncio.sleep(0)
         self._server.pre_shutdown()
+        if self._sockets is not None:
+            self._sockets.finish()
         cut_off = []
         try:
             async with asyncio.timeout(self.config.shutdown_grace):

@@ -8,10 +8,12 @@ from functools import partial
 
 from aiohttp import web
 
-from anywire.errors import AnywireError
 from anywire_gateway_openai.catalogue import CatalogueHandlers
 from anywire_gateway_openai.errors import HttpError, as_anywire, error_response
+from anywire_gateway_openai.metrics import Metrics
+from anywire_gateway_openai.origins import Origins
 from anywire_gateway_openai.tasks import TaskHandlers
+from anywire_gateway_openai.websocket import ChatSockets
 from anywire_gateway_openai.wire import WrittenResponse
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -23,7 +25,15 @@ class Routes:
     """The server's one handler. A table of paths instead of aiohttp's `Application`, whose router, signals and
     middlewares cost more than they would be used for."""
 
-    def __init__(self, tasks: TaskHandlers, catalogue: CatalogueHandlers) -> None:
+    def __init__(
+        self,
+        tasks: TaskHandlers,
+        catalogue: CatalogueHandlers,
+        sockets: ChatSockets,
+        metrics: Metrics,
+        origins: Origins,
+    ) -> None:
+        self._origins, self._errors = origins, metrics.errors
         self._exact: dict[str, dict[str, Handler]] = {}
         self._named: list[tuple[str, str, NamedHandler]] = []
         self._active = 0
@@ -31,8 +41,10 @@ class Routes:
         for base in ("", *BASES):
             self._exact[f"{base}/health"] = {"GET": catalogue.health}
             self._exact[f"{base}/version"] = {"GET": catalogue.version}
+            self._exact[f"{base}/metrics"] = {"GET": metrics.handle}
         for base in BASES:
             self._exact[f"{base}/chat/completions"] = {"POST": tasks.chat}
+            self._exact[f"{base}/ws/chat"] = {"GET": sockets.chat}
             self._exact[f"{base}/completions"] = {"POST": tasks.completion}
             self._exact[f"{base}/embeddings"] = {"POST": tasks.embedding}
             self._exact[f"{base}/models"] = {"GET": catalogue.models}
@@ -44,14 +56,17 @@ class Routes:
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         self._active += 1
         try:
+            origin = request.headers.get("Origin")
+            if origin is not None:
+                self._origins.check(origin)
             return await self._find(request.method, request.path)(request)
         except ConnectionError:
             # Nobody is left to answer.
             return WrittenResponse(keep_alive=False)
-        except AnywireError as error:
-            return error_response(error)
         except Exception as error:
-            return error_response(as_anywire(error))
+            response = error_response(as_anywire(error))
+            self._errors[response.status] += 1
+            return response
         finally:
             self._active -= 1
             if not self._active and self._idle is not None:
@@ -82,7 +97,9 @@ class Routes:
                 raise HttpError(
                     404, "not_found", f"there is nothing at {path[:256]}; the API is under {' and '.join(BASES)}"
                 )
-        raise HttpError(405, "method_not_allowed", f"{path[:256]} answers {allowed}, not {method[:32]}", allow=allowed)
+        raise HttpError(
+            405, "method_not_allowed", f"{path[:256]} answers {allowed}, not {method[:32]}", headers={"Allow": allowed}
+        )
 
 
 async def _call_named(handler: NamedHandler, name: str, request: web.BaseRequest) -> web.StreamResponse:

@@ -13,7 +13,7 @@ from msgspec import Raw, Struct
 
 from anywire.errors import AnywireError, StreamCorrupted
 from anywire.messages import Chunk, Kind
-from anywire_gateway_openai.answers import ID_PREFIX, encodable
+from anywire_gateway_openai.answers import ID_PREFIX, encodable, members_after, split
 from anywire_gateway_openai.errors import error_json
 
 _encode = msgspec.json.Encoder().encode
@@ -36,6 +36,13 @@ _raw_object = msgspec.json.Decoder(dict[str, Raw])
 
 # Some clients split lines at every line break Unicode knows, not only where the standard says.
 _LINE_BREAKS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
+
+
+def _compact(json: bytes) -> bytes:
+    """JSON on one line: outside of its strings line breaks mean nothing, and inside they are escaped."""
+    if b"\n" in json or b"\r" in json:
+        json = json.replace(b"\n", b" ").replace(b"\r", b" ")
+    return _one_line(json)
 
 
 def _one_line(data: bytes) -> bytes:
@@ -67,6 +74,8 @@ class EventEncoder:
         self._between = self._after + self._before
         self._introduced: set[int] = set()
         """The choices whose role has been sent."""
+        self._beside_usage: dict[str, Raw] = {}
+        """Members of an event that had no choices."""
         self._finished = False
         """Whether choice 0 has its finish_reason."""
 
@@ -127,22 +136,25 @@ class EventEncoder:
     def _extra(self, extra: str) -> bytes:
         """An event whose choices the engine gave, as they are but for the role: in the first delta of each choice,
         and only there."""
+        raw, others = split(extra)
+        encoded = bytes(raw)
         try:
-            choices = _choices.decode(extra)
-            encoded = extra.encode()
+            choices = _choices.decode(encoded)
         except (msgspec.DecodeError, UnicodeError) as error:
             raise StreamCorrupted(f"the agent sent choices that cannot be read: {error}", phase="streaming") from error
         self._finished |= any(choice.index == 0 and choice.finish_reason for choice in choices)
+        if not choices:
+            # Clients expect an event without choices only where they asked for usage.
+            self._beside_usage |= others
+            return b""
         if self._chat:
             roles = [choice.delta.role if choice.delta is not None else None for choice in choices]
             wanted = [None if choice.index in self._introduced else "assistant" for choice in choices]
             if roles != wanted:
                 encoded = _with_roles(encoded, wanted)
             self._introduced.update(choice.index for choice in choices)
-        if b"\n" in encoded or b"\r" in encoded:
-            encoded = msgspec.json.format(encoded, indent=-1)
         # The engine's text brings its own brackets.
-        return b"".join((self._start[:-1], _one_line(encoded), self._end[1:]))
+        return b"".join((self._start[:-1], _compact(encoded), _compact(members_after(others)), self._end[1:]))
 
     def _closing(self, chunk: Chunk, spans_ms: Mapping[str, float]) -> bytes:
         usage = b""
@@ -153,7 +165,8 @@ class EventEncoder:
                 raise StreamCorrupted(
                     f"the agent sent usage that cannot be read: {error}", phase="streaming"
                 ) from error
-            usage = b"".join((self._start, b'],"usage":', _one_line(encoded), b"}\n\n"))
+            beside = members_after(self._beside_usage)
+            usage = b"".join((self._start, b'],"usage":', _compact(encoded + beside), b"}\n\n"))
         stages = {name: round(span, 3) for name, span in spans_ms.items()}
         return b"".join((usage, b": anywire ", _encode({"stages": stages}), b"\n\n", DONE))
 

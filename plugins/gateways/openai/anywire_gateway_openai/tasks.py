@@ -6,13 +6,14 @@ from aiohttp import web
 
 from anywire.errors import AnywireError, StreamCorrupted
 from anywire.gateway import Submission
-from anywire.messages import Kind
+from anywire.messages import Chunk, Kind
 from anywire.orchestrator import Orchestrator
 from anywire.stream import TaskStream
 from anywire_gateway_openai.answers import answer
 from anywire_gateway_openai.body import read_body
 from anywire_gateway_openai.errors import as_anywire
 from anywire_gateway_openai.headers import header_text, stages_text, task_headers
+from anywire_gateway_openai.metrics import Metrics
 from anywire_gateway_openai.sse import EventEncoder, error_event
 from anywire_gateway_openai.text_schema import EmbeddingRequest
 from anywire_gateway_openai.validation import Checked, check
@@ -23,9 +24,16 @@ class TaskHandlers:
     """What answers the POST endpoints. A client that goes away cancels its task: aiohttp cancels the handler then."""
 
     def __init__(
-        self, orchestrator: Orchestrator, *, max_body_bytes: int, body_timeout: float, write_timeout: float
+        self,
+        orchestrator: Orchestrator,
+        metrics: Metrics,
+        *,
+        max_body_bytes: int,
+        body_timeout: float,
+        write_timeout: float,
     ) -> None:
         self._orchestrator = orchestrator
+        self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self._body_timeout = body_timeout
         self._write_timeout = write_timeout
@@ -49,44 +57,66 @@ class TaskHandlers:
             if streamed:
                 return await self._stream(request, kind, fields, stream)
             chunk = await stream.result()
+            whole = answer(kind, stream.task_id, fields.model, chunk)
             headers = [*_headers(stream), ("x-anywire-stages", stages_text(stream.stages.spans_ms()))]
-            return await write_json(request, answer(kind, stream.task_id, fields.model, chunk), headers)
+            written = await write_json(request, whole, headers)
+            self._metrics.answered(kind, fields.model, stream)
+            return written
         except AnywireError as error:
+            self._metrics.failed(kind, fields.model, stream, error)
             stream.cancel(error.message)
             error.task_id = error.task_id or stream.task_id
             error.agent_id = error.agent_id or stream.agent_id
             raise
         except BaseException as error:
+            self._metrics.failed(kind, fields.model, stream, error)
             stream.cancel(f"the client went away ({error})" if str(error) else "the client went away")
             raise
 
     async def _stream(
         self, request: web.BaseRequest, kind: Kind, fields: Checked, stream: TaskStream
     ) -> web.StreamResponse:
-        options = None if isinstance(fields, EmbeddingRequest) else fields.stream_options
-        include_usage = options is not None and bool(options.include_usage)
-        encoder = EventEncoder(kind, stream.task_id, fields.model, include_usage)
+        encoder = EventEncoder(kind, stream.task_id, fields.model, include_usage(fields))
         # Until these first events exist, whatever goes wrong still gets a status of its own.
-        events = await _next_events(stream, encoder)
+        chunks = await next_chunks(stream)
+        first_ns = self._metrics.now_ns()
+        events = _events(encoder, chunks, stream)
         writer = EventStreamWriter(request, _headers(stream), self._write_timeout)
+        fault: AnywireError | None = None
         try:
             while not encoder.ended:
                 await writer.write(events)
-                events = await _next_events(stream, encoder)
+                chunks = await next_chunks(stream)
+                events = _events(encoder, chunks, stream)
         except ConnectionError:
             raise
         except Exception as error:
-            known = as_anywire(error, stream.task_id)
-            stream.cancel(known.message)
-            events = error_event(known)
+            fault = as_anywire(error, stream.task_id)
+            stream.cancel(fault.message)
+            events = error_event(fault)
         await writer.write(events, last=True)
+        if fault is None:
+            self._metrics.streamed(kind, fields.model, stream, first_ns, chunks[-1])
+        else:
+            self._metrics.failed(kind, fields.model, stream, fault)
         return WrittenResponse(writer.keep_alive)
 
 
-async def _next_events(stream: TaskStream, encoder: EventEncoder) -> bytes:
+def include_usage(fields: Checked) -> bool:
+    """Whether a stream's client asks for usage at its end."""
+    options = None if isinstance(fields, EmbeddingRequest) else fields.stream_options
+    return options is not None and bool(options.include_usage)
+
+
+async def next_chunks(stream: TaskStream) -> list[Chunk]:
+    """What waits, at least one chunk. Raises `StreamCorrupted` when there is none any more."""
     chunks = await stream.take()
     if not chunks:
         raise StreamCorrupted("the stream ended without its final chunk", phase="streaming")
+    return chunks
+
+
+def _events(encoder: EventEncoder, chunks: list[Chunk], stream: TaskStream) -> bytes:
     return encoder.events(chunks, stream.stages.spans_ms() if chunks[-1].final else None)
 
 

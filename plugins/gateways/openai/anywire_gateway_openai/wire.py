@@ -63,6 +63,27 @@ async def write_json(request: web.BaseRequest, body: bytes, headers: Iterable[tu
     return WrittenResponse(keep_alive)
 
 
+def open_transport(request: web.BaseRequest) -> asyncio.Transport:
+    """Raises `ConnectionResetError` when the client is gone."""
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError("the client has closed the connection")
+    return transport
+
+
+async def room(request: web.BaseRequest, transport: asyncio.Transport, timeout: float) -> None:
+    """Wait until little of what was written still waits. Raises `ConnectionResetError` when the client took nothing
+    for ``timeout`` seconds: the connection is cut then."""
+    if transport.get_write_buffer_size() <= HIGH_WATER:
+        return
+    try:
+        async with asyncio.timeout(timeout):
+            await request.writer.drain()
+    except TimeoutError as error:
+        transport.abort()
+        raise ConnectionResetError(f"it took nothing for {timeout:g} s") from error
+
+
 class EventStreamWriter:
     """An event stream being written: the head goes out with the first events, each `write` is one segment."""
 
@@ -82,9 +103,9 @@ class EventStreamWriter:
     async def write(self, data: bytes, *, last: bool = False) -> None:
         """Send ``data``; returns when the client has room for more. Raises `ConnectionResetError` when the client
         is gone, or took nothing for ``timeout`` seconds: the connection is cut then."""
-        transport = self._request.transport
-        if transport is None or transport.is_closing():
-            raise ConnectionResetError("the client has closed the connection")
+        transport = open_transport(self._request)
+        if not data and not last:
+            return  # an empty chunk would end the body
         if self._chunked:
             data = b"%x\r\n%b\r\n" % (len(data), data)
             if last:
@@ -94,9 +115,4 @@ class EventStreamWriter:
             self._unsent = b""
         transport.write(data)
         if transport.get_write_buffer_size() > HIGH_WATER:
-            try:
-                async with asyncio.timeout(self._timeout):
-                    await self._request.writer.drain()
-            except TimeoutError as error:
-                transport.abort()
-                raise ConnectionResetError(f"it took nothing for {self._timeout:g} s") from error
+            await room(self._request, transport, self._timeout)

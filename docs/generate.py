@@ -1,0 +1,219 @@
+"""Writes docs/reference: every setting from the ``Config`` models, every command from the command line itself.
+
+python docs/generate.py           write the pages
+python docs/generate.py --check   say which are out of date, and exit with status 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pydantic
+import typer
+import yaml
+
+from anywire.cli import app
+from anywire.config import Config, PluginChoice
+from anywire.plugins import KINDS, PluginKind, Plugins
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = ROOT / "docs" / "reference"
+NOTE = "<!-- Written by docs/generate.py: change the code it describes, and run that. -->"
+
+CONFIG = """\
+# Configuration
+
+{note}
+
+Every setting, with its default. [How to configure](../how-to/configure.md) says where settings are read from.
+Anywhere but in a list, a key can be set in the environment too: `server.port` as `ANYWIRE_SERVER__PORT`,
+`transports.dds.domain` as `ANYWIRE_TRANSPORTS__DDS__DOMAIN`. An unknown key is an error that names the nearest one.
+
+## The framework
+"""
+
+PLUGINS = """
+## Plugins
+
+Options of a transport or gateway stand under its name, those of the one scheduler, selector or engine beside its name:
+
+```yaml
+transports:
+  dds: {domain: 3}
+selector:
+  name: least_loaded
+  seed: 7
+```
+"""
+
+CLI = """\
+# Command line
+
+{note}
+
+`anywire COMMAND --help` says the same. Exit status: 0 for success, 1 for an error (one line on standard error that says
+what to do), 2 for wrong usage. Ctrl-C or SIGTERM ends a command in good order, a second one at once.
+"""
+
+
+def row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def table(head: tuple[str, ...], rows: Iterator[str]) -> Iterator[str]:
+    yield row(*head)
+    yield "|" + "---|" * len(head)
+    yield from rows
+
+
+# Settings
+
+
+def alternatives(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for each in schema.get("anyOf", ()):
+        yield each
+        yield from alternatives(each)
+
+
+def type_text(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
+    """A JSON schema in a few words."""
+    if "$ref" in schema:
+        return type_text(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    if "allOf" in schema:
+        return type_text(schema["allOf"][0], definitions)
+    if {"string", "array", "object"} <= {each.get("type") for each in alternatives(schema)}:
+        return "a name, a list of names, or names with their options"
+    if "anyOf" in schema:
+        kinds = [type_text(each, definitions) for each in schema["anyOf"] if each.get("type") != "null"]
+        return " or ".join(dict.fromkeys(kinds))
+    if "enum" in schema:
+        return "one of " + ", ".join(f"`{each}`" for each in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    match schema.get("type"):
+        case "array":
+            return f"list of {type_text(schema.get('items', {}), definitions)}"
+        case "object" if "properties" in schema:
+            return "mapping of " + ", ".join(f"`{key}`" for key in schema["properties"])
+        case "object":
+            return "mapping"
+        case "boolean":
+            return "true or false"
+        case "integer" | "number":
+            return f"{schema['type']}{bounds(schema)}"
+        case "string":
+            return "text"
+    return "any"
+
+
+def bounds(schema: dict[str, Any]) -> str:
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    told = [
+        f"{sign} {schema[key]:g}" if isinstance(schema[key], float) else f"{sign} {schema[key]}"
+        for key, sign in signs.items()
+        if key in schema
+    ]
+    return f" {', '.join(told)}" if told else ""
+
+
+def default_text(field: pydantic.fields.FieldInfo, model: type[pydantic.BaseModel], name: str) -> str:
+    if field.is_required():
+        return "(required)"
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if isinstance(value, list) and value and isinstance(value[0], PluginChoice):
+        value = [choice.name for choice in value]
+    if isinstance(value, pydantic.BaseModel):
+        value = value.model_dump(mode="json", exclude_defaults=True)
+    if value is None or value == "":
+        return "(empty)"
+    text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=1000)
+    return f"`{text.removesuffix('...' + chr(10)).strip()}`"
+
+
+def settings(model: type[pydantic.BaseModel], prefix: str = "") -> Iterator[str]:
+    """A row for each field, those of sections in its place."""
+    schema = model.model_json_schema()
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, pydantic.BaseModel) and model is Config:
+            yield from settings(inner, f"{name}.")
+            continue
+        kind = type_text(schema["properties"][name], schema.get("$defs", {}))
+        yield row(f"`{prefix}{name}`", kind, default_text(field, model, name), field.description or "")
+
+
+def own_plugins() -> list[tuple[PluginKind, str]]:
+    """What the distributions of this repository offer, be it installed or not."""
+    found: set[tuple[PluginKind, str]] = set()
+    for path in (ROOT / "pyproject.toml", *(ROOT / "plugins").rglob("pyproject.toml")):
+        points = tomllib.loads(path.read_text())["project"].get("entry-points", {})
+        for kind in KINDS:
+            found |= {(kind, name) for name in points.get(f"anywire.{kind}", {})}
+    return sorted(found, key=lambda each: (KINDS.index(each[0]), each[1]))
+
+
+def config_page() -> str:
+    head = ("key", "value", "default", "meaning")
+    lines = [CONFIG.format(note=NOTE), *table(head, settings(Config)), PLUGINS]
+    plugins = Plugins()
+    for kind, name in own_plugins():
+        model = plugins.load(kind, name).Config
+        lines.append(f"### {kind.removesuffix('s').capitalize()} `{name}`\n")
+        lines += table(head, settings(model)) if model.model_fields else ["No options."]
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+# Commands
+
+
+def parameters(command: Any) -> Iterator[str]:
+    for parameter in command.params:
+        if getattr(parameter, "hidden", False) or parameter.name == "help":
+            continue
+        if parameter.param_type_name == "argument":
+            name = f"`{(parameter.metavar or parameter.name).upper()}`"
+        else:
+            name = ", ".join(f"`{option}`" for option in sorted(parameter.opts, key=len, reverse=True))
+            if not parameter.is_flag:
+                name += f" {parameter.metavar or parameter.name.upper()}"
+        meaning = parameter.help or ""
+        if parameter.default not in (None, False, ()) and not callable(parameter.default) and not parameter.required:
+            meaning += f" [default: {parameter.default}]"
+        if parameter.envvar:
+            meaning += f" [environment: {parameter.envvar}]"
+        yield row(name, meaning)
+
+
+def cli_page() -> str:
+    root = cast("Any", typer.main.get_command(app))
+    lines = [CLI.format(note=NOTE), *table(("option", "meaning"), parameters(root))]
+    for name, command in root.commands.items():
+        lines += [f"\n## `anywire {name}`\n", (command.help or "").strip(), ""]
+        lines += table(("option", "meaning"), parameters(command))
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def pages() -> dict[Path, str]:
+    return {REFERENCE / "config.md": config_page(), REFERENCE / "cli.md": cli_page()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="only compare")
+    check = parser.parse_args().check
+    stale = [path for path, text in pages().items() if not path.is_file() or path.read_text() != text]
+    if check and stale:
+        sys.exit(f"out of date, run `python docs/generate.py`: {', '.join(str(path) for path in stale)}")
+    for path in stale:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(pages()[path])
+
+
+if __name__ == "__main__":
+    main()

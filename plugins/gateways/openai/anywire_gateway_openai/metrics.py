@@ -1,0 +1,157 @@
+"""What ``GET /metrics`` tells: times of requests as this gateway's clients see them, and the pipeline's counters.
+
+The three histograms have the names OpenTelemetry's semantic conventions give them, as Prometheus spells those. A
+task costs its gateway a clock reading and a few list items; everything else happens when somebody scrapes.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from time import monotonic_ns
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from anywire.errors import AnywireError
+from anywire.messages import Chunk, Kind
+from anywire.orchestrator import Orchestrator
+from anywire.stream import TaskStream
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
+
+OPERATION: dict[Kind, str] = {"chat": "chat", "completion": "text_completion", "embedding": "embeddings"}
+LABELS = ("gen_ai_operation_name", "gen_ai_request_model", "transport", "error_type", "gen_ai_provider_name")
+PROVIDER = "anywire"
+
+# OpenTelemetry's bounds, in seconds, with finer ones before them: a fast path would end in their first bucket.
+DURATION = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48,
+            40.96, 81.92)  # fmt: skip
+FIRST_TOKEN = (0.0005, 0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+PER_TOKEN = (0.0001, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+
+EVENTS = ("retries", "refused", "congested", "fallbacks", "agents_joined", "agents_lost", "links_lost", "stale_chunks",
+          "transports_unavailable")  # fmt: skip
+"""The orchestrator's counters of events that are there, at 0, before the first one happens; others follow theirs."""
+
+Labels = tuple[str, str, str, str]
+
+
+class _Histogram:
+    def __init__(self, name: str, text: str, bounds: Sequence[float]) -> None:
+        self.name, self.text, self.bounds = name, text, bounds
+        self._counts: dict[Labels, list[int]] = {}
+        self._sums: dict[Labels, float] = {}
+
+    def observe(self, labels: Labels, seconds: float) -> None:
+        counts = self._counts.get(labels)
+        if counts is None:
+            counts = self._counts[labels] = [0] * (len(self.bounds) + 1)
+            self._sums[labels] = 0.0
+        counts[bisect_left(self.bounds, seconds)] += 1
+        self._sums[labels] += seconds
+
+    def collect(self) -> Metric:
+        from prometheus_client.core import HistogramMetricFamily
+
+        family = HistogramMetricFamily(self.name, self.text, labels=LABELS)
+        names = [*map(str, self.bounds), "+Inf"]
+        for labels, counts in self._counts.items():
+            buckets = list(zip(names, accumulate(counts), strict=True))
+            family.add_metric((*labels, PROVIDER), buckets, self._sums[labels])
+        return family
+
+
+class Metrics:
+    """Told of every task that ended and every error answered. ``connections`` are the WebSockets open now."""
+
+    def __init__(self, orchestrator: Orchestrator) -> None:
+        self.connections = 0
+        self.errors: Counter[int] = Counter()
+        self._orchestrator = orchestrator
+        self._duration = _Histogram(
+            "gen_ai_server_request_duration_seconds", "From a task's submission to its end.", DURATION
+        )
+        self._first = _Histogram(
+            "gen_ai_server_time_to_first_token_seconds", "From submission to the first token of a stream.", FIRST_TOKEN
+        )
+        self._per_token = _Histogram(
+            "gen_ai_server_time_per_output_token_seconds",
+            "Mean time between the tokens of a stream after its first.",
+            PER_TOKEN,
+        )
+
+    now_ns = staticmethod(monotonic_ns)
+
+    def answered(self, kind: Kind, model: str, stream: TaskStream) -> None:
+        """A task has its whole answer."""
+        labels = (OPERATION[kind], model, stream.transport, "")
+        self._duration.observe(labels, (monotonic_ns() - stream.stages.received) * 1e-9)
+
+    def streamed(self, kind: Kind, model: str, stream: TaskStream, first_ns: int, final: Chunk) -> None:
+        """A stream has its end; ``first_ns`` is when its first chunk was there."""
+        now, received, labels = monotonic_ns(), stream.stages.received, (OPERATION[kind], model, stream.transport, "")
+        self._duration.observe(labels, (now - received) * 1e-9)
+        self._first.observe(labels, (first_ns - received) * 1e-9)
+        tokens = final.seq + len(final.deltas)
+        if tokens > 1:
+            self._per_token.observe(labels, (now - first_ns) * 1e-9 / (tokens - 1))
+
+    def failed(self, kind: Kind, model: str, stream: TaskStream, error: BaseException) -> None:
+        """A task ended with an error, or its client went away (`ConnectionError`, ``CancelledError``)."""
+        if isinstance(error, AnywireError):
+            code = error.code
+        else:
+            code = (
+                "internal_error"
+                if isinstance(error, Exception) and not isinstance(error, ConnectionError)
+                else "cancelled"
+            )
+        # A name nobody serves is whatever a client made up: no label for each of those.
+        known = model if stream.agent_id or model in self._orchestrator.models() else ""
+        labels = (OPERATION[kind], known, stream.transport, code)
+        self._duration.observe(labels, (monotonic_ns() - stream.stages.received) * 1e-9)
+
+    async def handle(self, request: web.BaseRequest) -> web.Response:
+        """In Prometheus's text form, or as OpenMetrics for a scraper that asks for it."""
+        from prometheus_client.exposition import choose_encoder
+
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(self), headers={"Content-Type": content_type, "Server": "anywire"})
+
+    def collect(self) -> Iterator[Metric]:
+        """What the encoder asks a registry for."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        yield from (self._duration.collect(), self._first.collect(), self._per_token.collect())
+        stats = self._orchestrator.stats()
+        yield GaugeMetricFamily("anywire_queue_length", "Tasks waiting to be sent.", stats["tasks"]["queued"])
+        yield GaugeMetricFamily("anywire_tasks_running", "Tasks on agents now.", stats["tasks"]["running"])
+        yield GaugeMetricFamily("anywire_websocket_connections", "WebSockets open now.", self.connections)
+        agents = GaugeMetricFamily("anywire_agents", "Agents known now.", labels=("transport", "state"))
+        slots = GaugeMetricFamily("anywire_slots", "Slots of all agents.", labels=("transport",))
+        views = self._orchestrator.agents()
+        for (transport, state), number in Counter((view.transport, view.status.state) for view in views).items():
+            agents.add_metric((transport, state), number)
+        for transport in {view.transport for view in views}:
+            slots.add_metric((transport,), sum(view.status.slots for view in views if view.transport == transport))
+        yield from (agents, slots)
+        ended = CounterMetricFamily("anywire_tasks", "Tasks ended, by how: answered, or an error.", labels=("outcome",))
+        for outcome, number in stats["tasks"]["ended"].items():
+            ended.add_metric((outcome,), number)
+        answers = CounterMetricFamily("anywire_answers", "Tasks answered over a transport.", labels=("transport",))
+        for transport, number in stats["transports"].items():
+            answers.add_metric((transport,), number)
+        statuses = CounterMetricFamily(
+            "anywire_request_errors",
+            "Requests answered with nothing but an error, by its HTTP status.",
+            labels=("status",),
+        )
+        for status, number in self.errors.items():
+            statuses.add_metric((str(status),), number)
+        yield from (ended, answers, statuses)
+        for event, number in (dict.fromkeys(EVENTS, 0) | stats["events"]).items():
+            yield CounterMetricFamily(f"anywire_{event}", f"The orchestrator's counter {event!r}.", number)

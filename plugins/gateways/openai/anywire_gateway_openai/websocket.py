@@ -1,0 +1,233 @@
+"""Chat over WebSocket: each text frame of the client is a request, each frame back what would be an event.
+
+The requests of one connection are answered one after another. Reading goes on meanwhile, so that a client that
+closes or disappears is noticed and its task cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from anywire.errors import InvalidRequest, PayloadTooLarge
+from anywire.gateway import Submission
+from anywire.orchestrator import Orchestrator
+from anywire_gateway_openai.answers import answer
+from anywire_gateway_openai.chat_schema import ChatRequest
+from anywire_gateway_openai.errors import HttpError, as_anywire, error_json, status_of
+from anywire_gateway_openai.headers import TaskHeaders, task_headers
+from anywire_gateway_openai.metrics import Metrics
+from anywire_gateway_openai.sse import EventEncoder
+from anywire_gateway_openai.tasks import include_usage, next_chunks
+from anywire_gateway_openai.validation import check
+from anywire_gateway_openai.wire import open_transport, room
+
+log = logging.getLogger(__name__)
+
+MAX_AHEAD = 16
+"""Requests a client may send before the answers to those before; together at most the size of one."""
+CLOSE_S = 2.0
+"""How long a client may take to answer a close frame, or to stop sending what is not read any more."""
+DONE = b"[DONE]"
+
+
+class ChatSockets:
+    """The open connections. ``heartbeat``: seconds without a word from a client until it is pinged."""
+
+    def __init__(
+        self,
+        orchestrator: Orchestrator,
+        metrics: Metrics,
+        *,
+        max_body_bytes: int,
+        write_timeout: float,
+        heartbeat: float,
+    ) -> None:
+        self.orchestrator, self.metrics = orchestrator, metrics
+        self.max_body_bytes, self.write_timeout, self.heartbeat = max_body_bytes, write_timeout, heartbeat
+        self._open: set[_Connection] = set()
+
+    async def chat(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            raise HttpError(
+                426,
+                "upgrade_required",
+                "this is a WebSocket; over plain HTTP post to chat/completions",
+                headers={"Upgrade": "websocket", "Connection": "Upgrade"},
+            )
+        connection = _Connection(self, request, task_headers(request.headers))
+        self._open.add(connection)
+        self.metrics.connections += 1
+        try:
+            return await connection.serve()
+        finally:
+            self._open.discard(connection)
+            self.metrics.connections -= 1
+
+    def finish(self) -> None:
+        """Close each connection once what its client has sent is answered."""
+        for connection in self._open:
+            connection.finish()
+
+
+class _Socket(web.WebSocketResponse[Literal[False]]):
+    """aiohttp's, but for what happens to a frame that is too large: it would close without a word, and with what the
+    client is still sending unread, which makes the client's system throw away whatever had been said."""
+
+    def __init__(self, limit: int, stop: Callable[[], None]) -> None:
+        super().__init__(timeout=CLOSE_S, autoping=False, compress=False, max_msg_size=limit + 1, decode_text=False)
+        self._limit, self._stop = limit, stop
+
+    async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
+        if code == WSCloseCode.MESSAGE_TOO_BIG and not self.closed:
+            self._stop()
+            text = f"a frame may have at most {self._limit} bytes (max_body_bytes)"
+            await self.send_frame(error_json(PayloadTooLarge(text)), WSMsgType.TEXT)
+            await self.send_frame(code.to_bytes(2, "big"), WSMsgType.CLOSE)
+            try:
+                async with asyncio.timeout(CLOSE_S):
+                    await asyncio.Event().wait()  # a client that hangs up cancels this task
+            except TimeoutError:
+                pass
+        return await super().close(code=code, message=message, drain=drain)
+
+
+class _Connection:
+    def __init__(self, owner: ChatSockets, request: web.BaseRequest, headers: TaskHeaders) -> None:
+        self._owner, self._request, self._headers = owner, request, headers
+        self._socket = _Socket(owner.max_body_bytes, self._stop)
+        self._answering: asyncio.Task[None] | None = None
+        self._requests: asyncio.Queue[bytes | InvalidRequest | None] = asyncio.Queue()
+        self._ahead_bytes = 0
+
+    async def serve(self) -> web.StreamResponse:
+        try:
+            await self._socket.prepare(self._request)
+        except web.HTTPException as error:
+            raise InvalidRequest(f"this is no WebSocket handshake: {error.text}") from error
+        self._answering = asyncio.get_running_loop().create_task(self._answer_all())
+        try:
+            await self._read_all()
+        finally:
+            self._stop()
+            await asyncio.gather(self._answering, return_exceptions=True)
+        return self._socket
+
+    def _stop(self) -> None:
+        """Answer nothing more: after a close frame nothing may follow."""
+        if self._answering is not None:
+            self._answering.cancel()
+
+    def finish(self) -> None:
+        self._requests.put_nowait(None)
+
+    async def _read_all(self) -> None:
+        """Until the connection is closed, by whomever."""
+        pinged = False
+        while True:
+            try:
+                message = await self._socket.receive(self._owner.write_timeout if pinged else self._owner.heartbeat)
+            except TimeoutError:
+                if pinged:
+                    log.debug("a WebSocket client has not answered a ping for %g s", self._owner.write_timeout)
+                    self._abort()
+                    return
+                pinged = True
+                await self._socket.ping()
+                continue
+            pinged = False
+            if message.type is WSMsgType.TEXT:
+                if not self._accept(message.data):
+                    self._stop()
+                    await self._socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"too many requests ahead")
+                    return
+            elif message.type is WSMsgType.BINARY:
+                self._accept(InvalidRequest("send each request as JSON in a text frame, not in a binary one"))
+            elif message.type is WSMsgType.PING:
+                await self._socket.pong(message.data)
+            elif message.type is not WSMsgType.PONG:
+                return
+
+    def _accept(self, data: bytes | InvalidRequest) -> bool:
+        size = len(data) if isinstance(data, bytes) else 0
+        ahead = self._requests.qsize()
+        if ahead >= MAX_AHEAD or (ahead and self._ahead_bytes + size > self._owner.max_body_bytes):
+            return False
+        self._ahead_bytes += size
+        self._requests.put_nowait(data)
+        return True
+
+    async def _answer_all(self) -> None:
+        try:
+            while (data := await self._requests.get()) is not None:
+                try:
+                    if isinstance(data, InvalidRequest):
+                        raise data
+                    self._ahead_bytes -= len(data)
+                    await self._answer(data)
+                except ConnectionError:
+                    raise
+                except Exception as error:
+                    fault = as_anywire(error)
+                    self._owner.metrics.errors[status_of(fault)] += 1
+                    await self._write([error_json(fault)])
+            await self._socket.close(code=WSCloseCode.GOING_AWAY, message=b"the server shuts down")
+        except ConnectionError as error:
+            log.debug("a WebSocket client is gone: %s", error)
+            self._abort()
+
+    async def _answer(self, body: bytes) -> None:
+        fields, text = check("chat", body)
+        assert isinstance(fields, ChatRequest)
+        deadline_s, priority, trace = self._headers
+        streamed = fields.stream is not False
+        submission = Submission("chat", fields.model, text, streamed, priority, deadline_s, trace)
+        stream, metrics = self._owner.orchestrator.submit(submission), self._owner.metrics
+        try:
+            if not streamed:
+                whole = answer("chat", stream.task_id, fields.model, await stream.result())
+                await self._write([whole, DONE])
+                metrics.answered("chat", fields.model, stream)
+                return
+            encoder = EventEncoder("chat", stream.task_id, fields.model, include_usage(fields))
+            chunks, first_ns = await next_chunks(stream), metrics.now_ns()
+            while True:
+                events = encoder.events(chunks)
+                await self._write(payloads(events))
+                if encoder.ended:
+                    metrics.streamed("chat", fields.model, stream, first_ns, chunks[-1])
+                    return
+                chunks = await next_chunks(stream)
+        except BaseException as error:
+            metrics.failed("chat", fields.model, stream, error)
+            stream.cancel(str(error) or "the client went away")
+            raise
+
+    async def _write(self, texts: Iterable[bytes]) -> None:
+        """Send text frames in one segment; returns when the client has room for more. Raises `ConnectionError` when
+        it is gone, or took nothing for ``write_timeout`` seconds."""
+        transport = open_transport(self._request)
+        transport.write(b"".join([part for text in texts for part in (_frame_head(len(text)), text)]))
+        await room(self._request, transport, self._owner.write_timeout)
+
+    def _abort(self) -> None:
+        if self._request.transport is not None:
+            self._request.transport.abort()
+
+
+def payloads(events: bytes) -> list[bytes]:
+    """What server-sent events hold, comments left out."""
+    return [event[6:] for event in events.split(b"\n\n") if event.startswith(b"data: ")]
+
+
+def _frame_head(size: int) -> bytes:
+    """Of an unfragmented, unmasked text frame."""
+    if size < 126:
+        return bytes((0x81, size))
+    if size < 65536:
+        return b"\x81\x7e" + size.to_bytes(2, "big")
+    return b"\x81\x7f" + size.to_bytes(8, "big")

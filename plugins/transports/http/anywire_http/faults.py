@@ -1,0 +1,77 @@
+"""What aiohttp, sockets and msgspec raise, as errors of Anywire; the original is always the ``__cause__``."""
+
+from __future__ import annotations
+
+import errno
+import ssl
+
+import aiohttp
+import msgspec
+from aiohttp import http_exceptions, web
+
+from anywire import errors
+
+_BY_ERRNO: dict[int, str] = {
+    errno.EADDRINUSE: "the address is in use by another process",
+    errno.EADDRNOTAVAIL: "the address does not belong to this machine",
+    errno.EACCES: "not permitted: choose a port above 1023",
+    errno.EMFILE: "too many open files: raise `ulimit -n`, every running task holds a connection",
+    errno.ENFILE: "too many open files on this machine",
+}
+
+_BY_STATUS: dict[int, type[errors.AnywireError]] = {
+    401: errors.TransportUnavailable,
+    403: errors.TransportUnavailable,
+    404: errors.TransportUnavailable,
+    409: errors.TransportUnavailable,
+    410: errors.AgentUnavailable,
+    413: errors.PayloadTooLarge,
+    503: errors.AgentUnavailable,
+}
+
+
+def mapped(error: BaseException, doing: str) -> errors.AnywireError:
+    """The error of Anywire that ``error`` means, with ``doing`` as the beginning of its sentence."""
+    kind, meaning = _meaning(error)
+    fault = kind(f"{doing}: {meaning or type(error).__name__}")
+    fault.__cause__ = error
+    return fault
+
+
+def for_status(status: int) -> type[errors.AnywireError]:
+    return _BY_STATUS.get(status, errors.TransportError)
+
+
+def _meaning(error: BaseException) -> tuple[type[errors.AnywireError], str]:
+    text = _text(error)
+    if isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError)):
+        return errors.TransportUnavailable, f"TLS failed ({text})"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return errors.AgentUnavailable, f"nobody can be reached there ({text})"
+    if isinstance(error, (aiohttp.ClientResponseError, web.HTTPException)):
+        return for_status(error.status), f"status {error.status} ({text})"
+    if isinstance(error, (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)):
+        return errors.TransportUnavailable, f"this is no HTTP address ({text})"
+    if isinstance(error, (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError)):
+        return errors.AgentLost, f"the connection ended in the middle ({text})"
+    if isinstance(error, OSError):
+        known = _BY_ERRNO.get(error.errno or 0)
+        if known:
+            return errors.TransportUnavailable, f"{known} ({text})"
+        if isinstance(error, TimeoutError):
+            return errors.AgentLost, f"no answer in time ({text})"
+        return errors.AgentLost, f"the connection failed ({text})"
+    if isinstance(error, aiohttp.ClientConnectionError):
+        return errors.AgentLost, f"the connection failed ({text})"
+    if isinstance(error, http_exceptions.HttpProcessingError):
+        return errors.TransportError, f"something other than HTTP was spoken ({text})"
+    if isinstance(error, (msgspec.MsgspecError, UnicodeError)):
+        return errors.TransportError, f"not a message of this transport's protocol ({text})"
+    return errors.TransportError, text
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error) or type(error).__name__
+    except AttributeError:  # aiohttp's connector errors build their text from what raised them
+        return type(error).__name__

@@ -1,0 +1,58 @@
+"""The transport itself: settings in, hubs and ports out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import aiohttp
+
+from anywire.messages import AgentInfo, HubInfo
+from anywire.transport import AgentPort, AgentSink, Capabilities, Hub, HubSink, Plane, Transport
+from anywire_http.config import MAX_MESSAGE_BYTES, HttpConfig
+from anywire_http.hub import HttpHub
+from anywire_http.port import HttpPort
+
+
+class HttpTransport(Transport):
+    """One POST per task over kept-alive HTTP/1.1 connections, answers streamed as JSON lines.
+
+    ``liveliness`` is ``connection``: each link is a response that lives as long as both ends do; a hang is noticed by
+    the registry's lease.
+    """
+
+    name: ClassVar[str] = "http"
+    Config = HttpConfig
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        liveliness="connection", discovery="directory", max_message_bytes=MAX_MESSAGE_BYTES
+    )
+    config: HttpConfig
+
+    def __init__(self, config: HttpConfig) -> None:
+        super().__init__(config)
+        self._settings: dict[str, str] = {}
+
+    async def open_hub(self, hub: HubInfo, plane: Plane, sink: HubSink) -> Hub:
+        end = HttpHub(self.config, hub, plane, sink)
+        await end.open()
+        self._note(plane, "hub", end.url or ", ".join(self.config.client_addresses))
+        return end
+
+    async def open_agent(self, info: AgentInfo, plane: Plane, sink: AgentSink) -> AgentPort:
+        end = HttpPort(self.config, info, plane, sink)
+        await end.open()
+        self._note(plane, "agent", end.url)
+        return end
+
+    def effective_settings(self) -> Mapping[str, str]:
+        return self._settings
+
+    def _note(self, plane: Plane, role: str, address: str) -> None:
+        self._settings |= {
+            f"{plane}_plane_{role}": address,
+            "encoding": "json",
+            "http": "1.1, keep-alive, TCP_NODELAY",
+            "security": "none" if self.config.token is None else "token",
+            "max_message_bytes": str(self.config.max_message_bytes),
+            "aiohttp": aiohttp.__version__,
+        }

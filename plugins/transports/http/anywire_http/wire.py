@@ -1,0 +1,165 @@
+"""The wire format: JSON objects with the fields' names, one a line where several follow each other.
+
+    POST {hub}/agents/register   Registration → Welcome                an agent makes itself known
+    GET  {agent}/agent           → AgentHello                          who is there
+    POST {agent}/link            HubHello → LinkLine, LinkLine …       lives as long as the link; its end is the loss
+    POST {agent}/tasks           TaskRequest → Chunk, Chunk …          one per attempt
+    POST {agent}/control         ControlLine, ControlLine … → 200      cancel, credit, drain
+
+Every request carries ``Authorization: Bearer`` when a token is set; tasks and control name their link in
+`LINK_HEADER`, and tasks their place in the order sent in `ORDER_HEADER`, since they travel on several connections.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import aiohttp
+import msgspec
+from aiohttp import web
+
+from anywire.errors import PayloadTooLarge
+from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo
+from anywire.transport import Plane
+from anywire_http.faults import mapped
+
+PROTOCOL = "anywire-http/1"
+
+LINK_HEADER = "Anywire-Link"
+ORDER_HEADER = "Anywire-Order"
+JSON, JSON_LINES = "application/json", "application/x-ndjson"
+
+OVERHEAD = 64 * 1024
+"""Bytes a hello, a status or several control messages may have whatever the limit is."""
+
+T = TypeVar("T")
+
+
+class Registration(msgspec.Struct, frozen=True):
+    """An agent says where it can be reached; the hub answers when it has reached it."""
+
+    protocol: str
+    plane: Plane
+    url: str
+    info: AgentInfo
+
+
+class Welcome(msgspec.Struct, frozen=True):
+    """The hub is linked to the agent now."""
+
+    protocol: str
+    hub: HubInfo
+
+
+class HubHello(msgspec.Struct, frozen=True):
+    """A hub opens a link."""
+
+    protocol: str
+    plane: Plane
+    info: HubInfo
+
+
+class AgentHello(msgspec.Struct, frozen=True):
+    """An agent says who it is and how it is."""
+
+    protocol: str
+    plane: Plane
+    info: AgentInfo
+    status: AgentStatus
+
+
+class LinkLine(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of a link: the first is ``hello``, the last may be ``farewell``."""
+
+    hello: AgentHello | None = None
+    status: AgentStatus | None = None
+    farewell: str = ""
+
+
+class ControlLine(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One control message: exactly one field is set."""
+
+    cancel: Cancel | None = None
+    credit: Credit | None = None
+    drain: Drain | None = None
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """The body of every answer that is not 200."""
+
+    error: str
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_chunk = msgspec.json.Decoder(Chunk).decode
+_decoders: dict[type, Any] = {Chunk: _decode_chunk}
+
+
+def encode(message: Any, limit: int = 0) -> bytes:
+    """Raises `PayloadTooLarge` over ``limit``, `TransportError` for text that is no valid Unicode."""
+    try:
+        data = _encode(message)
+    except UnicodeEncodeError as error:
+        raise mapped(error, f"encoding a {type(message).__name__}") from error
+    if 0 < limit < len(data):
+        raise PayloadTooLarge(
+            f"the message has {len(data)} bytes, the limit is {limit}: raise max_message_bytes at both ends"
+        )
+    return data
+
+
+def decode(data: bytes, cls: type[T]) -> T:
+    """Raises `msgspec.MsgspecError` for anything that is none."""
+    decoder = _decoders.get(cls)
+    if decoder is None:
+        decoder = _decoders[cls] = msgspec.json.Decoder(cls).decode
+    try:
+        message: T = decoder(data)
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(f"its text is no UTF-8: {error}") from error
+    return message
+
+
+def fault(status: int, text: str) -> web.Response:
+    return web.Response(status=status, body=encode(Fault(text)), content_type=JSON)
+
+
+async def fault_text(response: aiohttp.ClientResponse) -> str:
+    """What an answer other than 200 says."""
+    body = await response.content.read(4096)
+    try:
+        return decode(body, Fault).error
+    except msgspec.MsgspecError:
+        return f"status {response.status} {response.reason or ''}: something else answers there"
+
+
+def mismatch(protocol: str, plane: Plane, mine: Plane) -> str:
+    """Why a peer that introduces itself so cannot be talked to; empty when it can."""
+    if protocol != PROTOCOL:
+        return f"it speaks {protocol}, this end {PROTOCOL}: use one version of anywire-http everywhere"
+    if plane != mine:
+        return f"this is the {mine} plane, it looks for the {plane} plane: check the addresses"
+    return ""
+
+
+class Lines:
+    """The lines of a streamed answer as they come, several at a time when they came together."""
+
+    def __init__(self, content: aiohttp.StreamReader, limit: int) -> None:
+        self._content, self._limit = content, limit + OVERHEAD
+        self._rest = b""
+
+    async def some(self) -> list[bytes]:
+        """At least one line; none at the end. Raises `msgspec.DecodeError` when a line does not end."""
+        while True:
+            data = await self._content.readany()
+            if not data:
+                if self._rest:
+                    raise msgspec.DecodeError("the answer ends in the middle of a line")
+                return []
+            lines = (self._rest + data).split(b"\n") if self._rest else data.split(b"\n")
+            self._rest = lines.pop()
+            if lines:
+                return lines
+            if len(self._rest) > self._limit:
+                raise msgspec.DecodeError(f"a line has more than {self._limit} bytes")

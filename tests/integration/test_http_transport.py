@@ -1,0 +1,705 @@
+"""What is HTTP's own: tokens, registration, order over several connections, answers that end, and its errors."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import inspect
+import logging
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, suppress
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+import pytest_asyncio
+from aiohttp import http_exceptions, web
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict, CIMultiDictProxy
+from tests.integration.wire_faults import Log, Proxy, free_ports
+from yarl import URL
+
+import anywire_http.link
+from anywire import errors
+from anywire.errors import ConfigError
+from anywire.identity import new_incarnation
+from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo, TaskRequest
+from anywire.plugins import Plugins
+from anywire.testing.recorder import PATIENCE, RecordingAgentSink, RecordingHubSink
+from anywire.transport import AgentPort, Hub, Plane
+from anywire_http import HttpConfig, HttpTransport
+from anywire_http.exchange import HARD_BOUND
+from anywire_http.faults import mapped
+from anywire_http.wire import (
+    LINK_HEADER,
+    ORDER_HEADER,
+    PROTOCOL,
+    AgentHello,
+    ControlLine,
+    HubHello,
+    Lines,
+    LinkLine,
+    Registration,
+    decode,
+    encode,
+)
+
+
+def address(port: int) -> str:
+    return f"http://127.0.0.1:{port}"
+
+
+class Bench:
+    """Opens hubs and ports and closes them when the test ends."""
+
+    def __init__(self, stack: AsyncExitStack) -> None:
+        self.stack = stack
+
+    async def hub(
+        self, hub_id: str = "h", *, plane: Plane = "agent", incarnation: int = 0, **options: Any
+    ) -> tuple[Hub, RecordingHubSink]:
+        sink = RecordingHubSink()
+        info = HubInfo(hub_id, incarnation or new_incarnation())
+        hub = await HttpTransport(HttpConfig(**options)).open_hub(info, plane, sink)
+        self.stack.push_async_callback(hub.close)
+        return hub, sink
+
+    async def port(
+        self, agent_id: str = "a", on_task: Any = None, *, plane: Plane = "agent", incarnation: int = 0, **options: Any
+    ) -> tuple[AgentPort, RecordingAgentSink, AgentInfo]:
+        sink = RecordingAgentSink(on_task)
+        info = AgentInfo(agent_id, incarnation or new_incarnation())
+        port = await HttpTransport(HttpConfig(**options)).open_agent(info, plane, sink)
+        self.stack.push_async_callback(port.close)
+        port.report(AgentStatus(agent_id, info.incarnation, models=("m",)))
+        return port, sink, info
+
+    async def proxy(self, target: int) -> Proxy:
+        proxy = Proxy(target)
+        await proxy.start()
+        self.stack.push_async_callback(proxy.close)
+        return proxy
+
+    async def client(self) -> aiohttp.ClientSession:
+        return await self.stack.enter_async_context(aiohttp.ClientSession())
+
+
+@pytest_asyncio.fixture
+async def bench() -> AsyncIterator[Bench]:
+    async with AsyncExitStack() as stack:
+        yield Bench(stack)
+
+
+@pytest.fixture
+def log() -> Iterator[Log]:
+    handler, logger = Log(), logging.getLogger("anywire_http")
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+
+
+def request(task_id: str, hub_id: str = "h", body: str = "{}", attempt: int = 1) -> TaskRequest:
+    return TaskRequest(hub_id, task_id, attempt, "chat", "m", body, True, credit=64)
+
+
+def final(task: TaskRequest, text: str = "") -> Chunk:
+    return Chunk(task.hub_id, task.task_id, task.attempt, 0, (text,), final=True, finish_reason="stop")
+
+
+def echo(task: TaskRequest, reply: Any) -> None:
+    reply.send(final(task, task.body))
+
+
+# Links
+
+
+async def test_agent_that_was_there_first_joins_a_hub_that_comes_and_its_successor(bench: Bench) -> None:
+    (port,) = free_ports(1)
+    _, agent, _ = await bench.port(on_task=echo, agent_addresses=address(port))
+    first, sink = await bench.hub("first", agent_addresses=address(port))
+    await sink.event("joined", "a")
+    await first.close()
+    await agent.event("hub_lost", "first")
+    second, sink = await bench.hub("second", agent_addresses=address(port))
+    await sink.event("joined", "a")
+    second.send("a", request("t", "second", "anew"))
+    assert (await sink.final("t")).deltas == ("anew",)
+
+
+@pytest.mark.parametrize("plane", ["agent", "client"])
+async def test_cut_connections_lose_the_link_on_both_sides_and_it_joins_again(bench: Bench, plane: Plane) -> None:
+    port, own = free_ports(2)
+    proxy = await bench.proxy(own)
+    settings: dict[str, Any]
+    if plane == "agent":
+        settings = {"agent_addresses": address(port), "agent_listen": address(own), "agent_url": address(proxy.port)}
+        hub, sink = await bench.hub(plane=plane, agent_addresses=address(port))
+    else:
+        settings = {"client_addresses": address(own)}
+        hub, sink = await bench.hub(plane=plane, client_addresses=address(proxy.port))
+    _, agent, info = await bench.port(plane=plane, **settings)
+    await sink.event("joined", "a")
+    hub.send("a", request("t1"))
+    reply = (await agent.event("task", "t1"))[4]
+    proxy.cut()
+    await sink.event("lost", "a", info.incarnation)
+    await agent.event("hub_lost", "h")
+    reply.send(final(request("t1"), "too late"))
+    await sink.until(lambda: len(sink.named("joined")) == 2)
+    hub.send("a", request("t2"))
+    (await agent.event("task", "t2"))[4].send(final(request("t2"), "in time"))
+    assert (await sink.final("t2")).deltas == ("in time",)
+    assert sink.chunks("t1") == []
+    assert [event[0] for event in sink.events if event[0] in ("joined", "lost")] == ["joined", "lost", "joined"]
+
+
+async def test_tasks_are_passed_on_in_the_order_sent_whatever_their_connections_do(bench: Bench) -> None:
+    own, port = free_ports(2)
+    _, agent, _ = await bench.port(on_task=echo, agent_addresses=address(port), agent_listen=address(own))
+    client = await bench.client()
+    hello = encode(HubHello(PROTOCOL, "agent", HubInfo("h", 1)))
+    async with client.post(f"{address(own)}/link", data=hello, headers={LINK_HEADER: "x"}) as link:
+        assert link.status == 200
+        await agent.event("hub_joined", "h", 1)
+
+        async def post(order: int, data: bytes) -> tuple[int, bytes]:
+            headers = {LINK_HEADER: "x", ORDER_HEADER: str(order)}
+            async with client.post(f"{address(own)}/tasks", data=data, headers=headers) as response:
+                return response.status, await response.read()
+
+        later = [asyncio.create_task(post(order, encode(request(f"t{order}")))) for order in (3, 2, 4)]
+        assert (await post(1, b"{broken"))[0] == 400
+        assert not agent.named("task")
+        assert (await post(0, encode(request("t0"))))[0] == 200
+        assert [(await each)[0] for each in later] == [200, 200, 200]
+        assert [event[1] for event in agent.named("task")] == ["t0", "t2", "t3", "t4"]
+        assert decode((await later[0])[1], Chunk).task_id == "t3"
+    await agent.event("hub_lost", "h", 1)
+
+
+async def test_what_an_agent_sent_before_it_closed_arrives_before_it_is_lost(bench: Bench) -> None:
+    (port,) = free_ports(1)
+    hub, sink = await bench.hub(agent_addresses=address(port))
+    end, agent, _ = await bench.port(agent_addresses=address(port))
+    await sink.event("joined", "a")
+    for number in range(20):
+        hub.send("a", request(f"t{number}"))
+    await agent.event("task", "t19")
+    for _, task_id, _, task, reply in agent.named("task"):
+        for number in range(200):
+            reply.send(Chunk("h", task_id, 1, number, ("x" * 500,)))
+        reply.send(Chunk("h", task.task_id, 1, 200, final=True))
+    await end.close()
+    await sink.event("lost", "a")
+    assert [len(sink.chunks(f"t{number}")) for number in range(20)] == [201] * 20
+    assert sink.events[-1][0] == "lost"
+    assert not sink.named("send_failed")
+
+
+async def test_answers_on_their_way_when_an_agent_says_farewell_are_read(bench: Bench) -> None:
+    """An agent of this test's own: its last chunk leaves after its farewell, on another connection."""
+    (port,) = free_ports(1)
+    info, saying, started = AgentInfo("a", 1), asyncio.Event(), asyncio.Event()
+
+    async def link(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        hello = AgentHello(PROTOCOL, "client", info, AgentStatus("a", 1))
+        await response.write(encode(LinkLine(hello=hello)) + b"\n")
+        await started.wait()
+        await response.write(encode(LinkLine(farewell="enough")) + b"\n")
+        asyncio.get_running_loop().call_later(0.05, saying.set)
+        return response
+
+    async def task(request: web.BaseRequest) -> web.StreamResponse:
+        started.set()
+        await saying.wait()
+        return web.Response(body=encode(final(decode(await request.read(), TaskRequest), "last")) + b"\n")
+
+    async def serve(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == "/agent":
+            return web.Response(body=encode(AgentHello(PROTOCOL, "client", info, AgentStatus("a", 1))))
+        return await (link(request) if request.path == "/link" else task(request))
+
+    server = web.ServerRunner(web.Server(serve))
+    await server.setup()
+    await web.TCPSite(server, "127.0.0.1", port).start()
+    hub, sink = await bench.hub(plane="client", client_addresses=address(port))
+    await sink.event("joined", "a")
+    hub.send("a", request("t"))
+    lost = await sink.event("lost", "a", 1)
+    assert lost[3] == "enough"
+    assert [chunk.deltas for chunk in sink.chunks("t")] == [("last",)]
+    await hub.close()
+    await server.cleanup()
+
+
+async def test_hub_listed_under_two_names_is_served_by_one_link_in_the_end(bench: Bench) -> None:
+    port, other = free_ports(2)
+    _, sink = await bench.hub("h", agent_addresses=address(port))
+    names = [address(port), f"http://localhost:{port}"]
+    await bench.port(agent_addresses=names)
+    await sink.event("joined", "a")
+    # By the time another agent has joined two hubs, the first one's registrations have settled.
+    await bench.port("b", agent_addresses=[*names, address(other)])
+    _, second = await bench.hub("o", agent_addresses=address(other))
+    await second.event("joined", "b")
+    joined = [event[0] for event in sink.events if event[0] in ("joined", "lost") and event[1] == "a"]
+    assert joined in (["joined"], ["joined", "lost", "joined"])
+
+
+async def test_a_newer_incarnation_wins_and_the_older_is_refused(bench: Bench, log: Log) -> None:
+    (port,) = free_ports(1)
+    hub, sink = await bench.hub(agent_addresses=address(port))
+    await bench.port(incarnation=5, agent_addresses=address(port))
+    await sink.event("joined", "a", 5)
+    _, newer, _ = await bench.port(incarnation=7, on_task=echo, agent_addresses=address(port))
+    await sink.event("joined", "a", 7)
+    await bench.port(incarnation=6, agent_addresses=address(port))
+    await log.says("newer incarnation")
+    hub.send("a", request("t"))
+    await sink.final("t")
+    assert newer.named("task")
+    kinds = [event[:3] for event in sink.events if event[0] in ("joined", "lost")]
+    assert kinds == [("joined", "a", 5), ("lost", "a", 5), ("joined", "a", 7)]
+
+
+async def test_agent_that_cannot_be_reached_is_told_so(bench: Bench, log: Log) -> None:
+    port, nobody = free_ports(2)
+    _, sink = await bench.hub(agent_addresses=address(port))
+    await bench.port(agent_addresses=address(port), agent_url=address(nobody))
+    await log.says("is not registered: hub h could not link it", "registering agent a", "nobody can be reached there")
+    assert not sink.events
+
+
+async def test_registration_must_lead_to_the_agent_it_names(bench: Bench, log: Log) -> None:
+    port, own = free_ports(2)
+    _, sink = await bench.hub(agent_addresses=address(port))
+    await bench.port(agent_addresses=address(port), agent_listen=address(own))
+    await sink.event("joined", "a")
+    client = await bench.client()
+    impostor = AgentInfo("b", 1)
+    body = encode(Registration(PROTOCOL, "agent", address(own), impostor))
+    async with client.post(f"{address(port)}/agents/register", data=body) as response:
+        assert response.status == 502
+        assert "agent a answers there, not b" in (await response.json())["error"]
+    assert {event[1] for event in sink.named("joined")} == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "text"),
+    [
+        (b"{", 400, "this is no registration"),
+        (encode(Registration("anywire-http/0", "agent", "http://x:1", AgentInfo("x", 1))), 409, "use one version"),
+        (encode(Registration(PROTOCOL, "client", "http://x:1", AgentInfo("x", 1))), 409, "check the addresses"),
+        (b"x" * 300_000, 413, "limit of 100000"),
+    ],
+)
+async def test_registration_that_does_not_fit_is_told_why(bench: Bench, body: bytes, status: int, text: str) -> None:
+    (port,) = free_ports(1)
+    _, sink = await bench.hub(agent_addresses=address(port), max_message_bytes=100_000)
+    client = await bench.client()
+    async with client.post(f"{address(port)}/agents/register", data=body) as response:
+        assert response.status == status
+        assert text in (await response.json())["error"]
+    assert not sink.events
+
+
+async def test_strangers_disturb_nobody(bench: Bench) -> None:
+    port, own = free_ports(2)
+    hub, sink = await bench.hub(agent_addresses=address(port))
+    await bench.port(on_task=echo, agent_addresses=address(port), agent_listen=address(own))
+    await sink.event("joined", "a")
+    client = await bench.client()
+    for target in (port, own):
+        with socket.create_connection(("127.0.0.1", target)) as raw:
+            raw.sendall(b"\x16\x03\x01 not http\r\n\r\n")
+        async with client.get(address(target)) as response:
+            assert response.status == 404
+    for path, data in (("/tasks", encode(request("t"))), ("/control", b""), ("/link", b"?")):
+        async with client.post(f"{address(own)}{path}", data=data) as response:
+            assert response.status in (400, 410)
+    hub.send("a", request("t", body="fine"))
+    assert (await sink.final("t")).deltas == ("fine",)
+    assert not sink.named("lost")
+
+
+# Tasks
+
+
+async def test_attempt_whose_reply_is_let_go_fails_unless_it_was_cancelled(bench: Bench) -> None:
+    (port,) = free_ports(1)
+    hub, sink = await bench.hub(agent_addresses=address(port))
+    _, agent, _ = await bench.port(agent_addresses=address(port))
+    await sink.event("joined", "a")
+    for task_id in ("dropped", "cancelled"):
+        hub.send("a", request(task_id))
+        await agent.event("task", task_id)
+    hub.send("a", Cancel("h", "cancelled", 1, "enough"))
+    await agent.event("cancel", "cancelled")
+    agent.events.clear()
+    gc.collect()
+    failed = await sink.event("send_failed", "dropped", 1)
+    assert isinstance(failed[3], errors.AgentLost)
+    assert "without a final chunk" in str(failed[3])
+    hub.send("a", request("next"))
+    (await agent.event("task", "next"))[4].send(final(request("next")))
+    await sink.final("next")
+    assert len(sink.named("send_failed")) == 1
+    assert not sink.named("lost")
+
+
+async def test_task_over_the_agents_limit_fails_with_that_and_holds_up_nothing(bench: Bench) -> None:
+    (port,) = free_ports(1)
+    hub, sink = await bench.hub(agent_addresses=address(port))
+    await bench.port(on_task=echo, agent_addresses=address(port), max_message_bytes=2000)
+    await sink.event("joined", "a")
+    hub.send("a", request("big", body="x" * 200_000))
+    hub.send("a", request("small"))
+    failed = await sink.event("send_failed", "big", 1)
+    assert isinstance(failed[3], errors.PayloadTooLarge)
+    assert "2000" in str(failed[3])
+    await sink.final("small")
+
+
+async def test_chunk_over_the_limit_is_refused_and_the_answer_goes_on(bench: Bench) -> None:
+    (port,) = free_ports(1)
+    hub, sink = await bench.hub(agent_addresses=address(port))
+    _, agent, _ = await bench.port(agent_addresses=address(port), max_message_bytes=2000)
+    await sink.event("joined", "a")
+    hub.send("a", request("t"))
+    reply = (await agent.event("task", "t"))[4]
+    with pytest.raises(errors.PayloadTooLarge, match="2000"):
+        reply.send(final(request("t"), "x" * 3000))
+    with pytest.raises(errors.TransportError, match="surrogates not allowed"):
+        reply.send(final(request("t"), "\ud800"))
+    reply.send(final(request("t"), "short"))
+    assert (await sink.final("t")).deltas == ("short",)
+
+
+async def test_reply_to_a_hub_that_does_not_read_is_congested_and_loses_nothing(bench: Bench) -> None:
+    port, own = free_ports(2)
+    proxy = await bench.proxy(own)
+    hub, sink = await bench.hub(agent_addresses=address(port))
+    _, agent, _ = await bench.port(
+        agent_addresses=address(port), agent_listen=address(own), agent_url=address(proxy.port)
+    )
+    await sink.event("joined", "a")
+    hub.send("a", request("t"))
+    reply = (await agent.event("task", "t"))[4]
+    proxy.hold()
+    sent = 0
+
+    async def fill() -> None:
+        nonlocal sent
+        while True:
+            reply.send(Chunk("h", "t", 1, sent, ("y" * 5000,)))
+            sent += 1
+            await asyncio.sleep(0)
+
+    with pytest.raises(errors.Congested, match="wait for their reader"):
+        await asyncio.wait_for(fill(), PATIENCE)
+    assert sent >= HARD_BOUND
+    room = asyncio.ensure_future(reply.drain())
+    proxy.flow()
+    await asyncio.wait_for(room, PATIENCE)
+    reply.send(Chunk("h", "t", 1, sent, final=True))
+    await sink.final("t")
+    assert [chunk.seq for chunk in sink.chunks("t")] == list(range(sent + 1))
+
+
+async def test_more_tasks_than_connections_may_be_are_congested_until_some_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(anywire_http.link, "MOST_TASKS", 5)
+    (port,) = free_ports(1)
+    hub, sink = await bench.hub(agent_addresses=address(port))
+    _, agent, _ = await bench.port(agent_addresses=address(port))
+    await bench.port("other", echo, agent_addresses=address(port))
+    await sink.event("joined", "a")
+    await sink.event("joined", "other")
+    for number in range(5):
+        hub.send("a", request(f"t{number}"))
+    with pytest.raises(errors.Congested, match="5 are under way"):
+        hub.send("a", request("t5"))
+    hub.send("a", Credit("h", "t0", 1, 3))
+    hub.send("other", request("o"))
+    await sink.final("o")
+    await agent.event("credit", "t0")
+    room = asyncio.ensure_future(hub.drain("a"))
+    await agent.event("task", "t4")
+    assert not room.done()
+    agent.named("task")[0][4].send(final(request("t0")))
+    await asyncio.wait_for(room, PATIENCE)
+    hub.send("a", request("t5"))
+    await agent.event("task", "t5")
+
+
+# Tokens
+
+
+async def test_agents_and_clients_with_the_token_join(bench: Bench) -> None:
+    port, other = free_ports(2)
+    options: dict[str, Any] = {"agent_addresses": address(port), "client_addresses": address(other), "token": "s3cret"}
+    hub, sink = await bench.hub(**options)
+    await bench.port(on_task=echo, **options)
+    await sink.event("joined", "a")
+    hub.send("a", request("t"))
+    await sink.final("t")
+    await bench.port("orchestrator", echo, plane="client", **options)
+    client, sink = await bench.hub("c", plane="client", **options)
+    await sink.event("joined", "orchestrator")
+    client.send("orchestrator", request("t", "c"))
+    await sink.final("t")
+
+
+@pytest.mark.parametrize(
+    ("of_hub", "of_agent", "text"),
+    [("right", "wrong", "a wrong token"), ("right", None, "no token"), (None, "only agent", "no token")],
+)
+async def test_without_the_right_token_nobody_joins_both_sides_say_why_and_with_it_they_do(
+    bench: Bench, log: Log, of_hub: str | None, of_agent: str | None, text: str
+) -> None:
+    (port,) = free_ports(1)
+    hub, sink = await bench.hub(agent_addresses=address(port), token=of_hub)
+    end, agent, _ = await bench.port(agent_addresses=address(port), token=of_agent)
+    guard = "hub h" if of_hub else "agent a"
+    await log.says(f"{guard} refused a request from 127.0.0.1: it came with {text}")
+    await log.says(f"registering agent a at {address(port)}")
+    assert any("set the same `token` at both ends" in event[0] for event in log.events)
+    assert not any(secret in event[0] for event in log.events for secret in ("right", "only agent"))
+    assert not sink.events
+    assert not agent.events
+    if of_hub:
+        await end.close()
+        await bench.port(agent_addresses=address(port), token=of_hub)
+    else:
+        await hub.close()
+        _, sink = await bench.hub("h2", agent_addresses=address(port), token=of_agent)
+    await sink.event("joined", "a")
+
+
+async def test_client_with_a_wrong_token_is_told(bench: Bench, log: Log) -> None:
+    (port,) = free_ports(1)
+    await bench.port(plane="client", client_addresses=address(port), token="right")
+    _, sink = await bench.hub("c", plane="client", client_addresses=address(port), token="wrong")
+    await log.says(
+        "agent a refused a request from 127.0.0.1: it came with a wrong token", f"{address(port)} refused: the request"
+    )
+    assert not sink.events
+
+
+# Addresses
+
+
+async def test_hubs_take_the_first_free_address_until_none_is_left(bench: Bench) -> None:
+    ports = free_ports(2)
+    addresses = [address(port) for port in ports]
+    for number, expected in enumerate(addresses):
+        transport = HttpTransport(HttpConfig(agent_addresses=addresses))
+        assert transport.effective_settings() == {}
+        hub = await transport.open_hub(HubInfo(f"h{number}", 1), "agent", RecordingHubSink())
+        bench.stack.push_async_callback(hub.close)
+        settings = transport.effective_settings()
+        assert settings["agent_plane_hub"] == expected
+        assert (settings["encoding"], settings["security"]) == ("json", "none")
+    with pytest.raises(errors.TransportUnavailable, match=f"{ports[0]}.*in use.*{ports[1]}.*in use"):
+        await bench.hub(agent_addresses=addresses)
+
+
+async def test_address_of_another_machine_or_behind_tls_is_passed_over(bench: Bench) -> None:
+    (port,) = free_ports(1)
+    _, sink = await bench.hub(
+        agent_addresses=["https://gateway.example/api", "http://192.0.2.1:8090", f"{address(port)}/api/v1"]
+    )
+    await bench.port(agent_addresses=f"{address(port)}/api/v1")
+    await sink.event("joined", "a")
+
+
+async def test_agent_on_a_wildcard_needs_its_url(bench: Bench, log: Log) -> None:
+    port, own = free_ports(2)
+    _, sink = await bench.hub(agent_addresses=address(port))
+    with pytest.raises(errors.TransportUnavailable, match="set agent_url"):
+        await bench.port(agent_listen="http://0.0.0.0:0")
+    await log.says("set a token")
+    await bench.port(agent_addresses=address(port), agent_listen=f"http://0.0.0.0:{own}", agent_url=address(own))
+    await sink.event("joined", "a")
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"agent_addresses": "localhost:8090"}, "use http://host:port"),
+        ({"agent_addresses": "http://localhost"}, "name the port"),
+        ({"agent_addresses": "http://localhost:0"}, "name the port"),
+        ({"agent_addresses": "http://localhost:99999"}, "is no address"),
+        ({"agent_addresses": "http://me:pw@localhost:1"}, "nothing else"),
+        ({"client_addresses": []}, "client_addresses"),
+        ({"agent_adresses": []}, "did you mean 'agent_addresses'"),
+        ({"max_message_bytes": 0}, "greater than or equal to 1024"),
+        ({"token": " "}, "protects nothing"),
+        ({"token": "schlüssel"}, "ASCII"),
+    ],
+)
+def test_bad_settings_are_answered_with_what_would_do(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Plugins().create("transports", "http", options)
+
+
+def test_token_is_not_shown() -> None:
+    assert "s3cret" not in repr(HttpConfig.model_validate({"token": "s3cret"}))
+
+
+# Errors
+
+
+def library_errors() -> list[type[BaseException]]:
+    """All but the server's answers, which are no failures: of these only one is ever raised to a handler."""
+    found: dict[str, type[BaseException]] = {}
+    for module in (aiohttp, http_exceptions, web, msgspec):
+        for name, cls in inspect.getmembers(module, inspect.isclass):
+            if issubclass(cls, Exception) and not issubclass(cls, (Warning, web.HTTPException)):
+                found[name] = cls
+    return [*found.values(), web.HTTPRequestEntityTooLarge]
+
+
+def example(cls: type[BaseException]) -> BaseException:
+    arguments: list[tuple[Any, ...]] = [
+        (),
+        ("x",),
+        ("x", "y"),
+        (1, 2),
+        (INFO, ()),
+        (b"x", b"y", "h", 1),
+        (KEY, OSError(1, "x")),
+        (KEY, ValueError()),
+    ]
+    for each in arguments:
+        with suppress(TypeError, AttributeError):
+            made = cls(*each)
+            str(made)
+            return made
+    raise AssertionError(f"no way known to make a {cls}")
+
+
+INFO = aiohttp.RequestInfo(URL("http://h:1/"), "POST", CIMultiDictProxy(CIMultiDict()), URL("http://h:1/"))
+KEY: Any = aiohttp.client_reqrep.ConnectionKey("h", 1, False, True, None, None, None)
+
+
+@pytest.mark.parametrize("cls", library_errors(), ids=lambda cls: cls.__name__)
+def test_every_exception_of_the_libraries_is_mapped(cls: type[BaseException]) -> None:
+    original = example(cls)
+    error = mapped(original, "doing this")
+    assert isinstance(error, errors.TransportError)
+    assert error.__cause__ is original
+    assert str(error).startswith("doing this: ")
+    assert len(str(error)) > len("doing this: ")
+
+
+def refused() -> aiohttp.ClientConnectorError:
+    return aiohttp.ClientConnectorError(KEY, ConnectionRefusedError(errno.ECONNREFUSED, "refused"))
+
+
+@pytest.mark.parametrize(
+    ("original", "cls"),
+    [
+        (refused(), errors.AgentUnavailable),
+        (aiohttp.ServerDisconnectedError(), errors.AgentLost),
+        (aiohttp.ClientPayloadError("cut"), errors.AgentLost),
+        (aiohttp.ClientOSError(errno.ECONNRESET, "reset"), errors.AgentLost),
+        (aiohttp.ServerTimeoutError(), errors.AgentLost),
+        (aiohttp.InvalidURL("x"), errors.TransportUnavailable),
+        (OSError(errno.EADDRINUSE, "in use"), errors.TransportUnavailable),
+        (OSError(errno.EMFILE, "too many"), errors.TransportUnavailable),
+        (TimeoutError(), errors.AgentLost),
+        (web.HTTPRequestEntityTooLarge(1, 2), errors.PayloadTooLarge),
+        (web.HTTPUnauthorized(), errors.TransportUnavailable),
+        (http_exceptions.BadStatusLine("x"), errors.TransportError),
+        (msgspec.DecodeError("x"), errors.TransportError),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else value.__name__,
+)
+def test_errors_mean_what_they_say(original: BaseException, cls: type[errors.AnywireError]) -> None:
+    assert type(mapped(original, "x")) is cls
+
+
+# The wire format
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+numbers = st.integers(min_value=0, max_value=2**63 - 1)
+chunks = st.builds(
+    Chunk,
+    *(texts, texts, numbers, numbers, st.lists(texts).map(tuple), texts, st.booleans(), texts, texts, texts),
+    *(numbers, numbers, numbers, numbers),
+)
+others = st.one_of(
+    st.builds(
+        TaskRequest,
+        *(texts, texts, numbers, st.sampled_from(["chat", "completion", "embedding"]), texts, texts),
+        *(st.booleans(), texts, st.integers(-(2**63), 2**63 - 1), numbers, numbers, numbers, texts),
+    ),
+    st.builds(ControlLine, cancel=st.builds(Cancel, texts, texts, numbers, texts)),
+    st.builds(ControlLine, credit=st.builds(Credit, texts, texts, numbers, numbers)),
+    st.builds(ControlLine, drain=st.builds(Drain, texts, texts)),
+    st.builds(LinkLine, status=st.builds(AgentStatus, texts, numbers), farewell=texts),
+    st.builds(HubHello, texts, st.just("agent"), st.builds(HubInfo, texts, numbers, texts, numbers, numbers)),
+)
+
+
+@given(st.one_of(chunks, others))
+def test_messages_come_back_as_they_were_and_fill_one_line(message: Any) -> None:
+    data = encode(message)
+    assert b"\n" not in data
+    assert decode(data, type(message)) == message
+
+
+@given(chunks, st.binary(max_size=6), st.data())
+def test_damaged_messages_are_told_as_such(message: Chunk, noise: bytes, data: st.DataObject) -> None:
+    good = encode(message)
+    cut = data.draw(st.integers(0, len(good)))
+    with suppress(msgspec.MsgspecError):
+        decode(good[:cut] + noise + good[cut:], Chunk)
+
+
+class Pieces:
+    """A stream that hands out what it got in pieces."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = [piece for piece in pieces if piece]
+
+    async def readany(self) -> bytes:
+        return self._pieces.pop(0) if self._pieces else b""
+
+
+@given(st.lists(chunks, max_size=6), st.data())
+def test_lines_survive_being_cut_anywhere(messages: list[Chunk], data: st.DataObject) -> None:
+    stream = b"".join(encode(message) + b"\n" for message in messages)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
+    pieces = [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+
+    async def read() -> list[Chunk]:
+        source: Any = Pieces(pieces)
+        lines, found = Lines(source, 0), []
+        while some := await lines.some():
+            found += [decode(line, Chunk) for line in some]
+        return found
+
+    assert asyncio.run(read()) == messages
+
+
+async def test_line_without_an_end_is_told() -> None:
+    endless: Any = Pieces([b"x" * 50_000] * 4)
+    with pytest.raises(msgspec.DecodeError, match="a line has more than"):
+        await Lines(endless, 1000).some()
+    cut: Any = Pieces([b"{}\n{"])
+    lines = Lines(cut, 1000)
+    assert await lines.some() == [b"{}"]
+    with pytest.raises(msgspec.DecodeError, match="in the middle"):
+        await lines.some()

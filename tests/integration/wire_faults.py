@@ -1,0 +1,88 @@
+"""What tests of a transport's own do to its wire: a connection in between that breaks, and the log it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from functools import partial
+
+from anywire.testing.recorder import Recorder
+
+
+def free_ports(count: int) -> list[int]:
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in held]
+    for each in held:
+        each.close()
+    return ports
+
+
+class Proxy:
+    """A TCP connection in between that can be cut, or hold what it should pass on."""
+
+    def __init__(self, target: int) -> None:
+        self.target, self.port, self.connections = target, 0, 0
+        self._writers: list[asyncio.StreamWriter] = []
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:
+            writer.close()
+            return
+        self.connections += 1
+        self._writers += [writer, back]
+        await asyncio.gather(self._pass(reader, back), self._pass(there, writer))
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                await self._flowing.wait()
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass
+        writer.close()
+
+    def cut(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    def hold(self) -> None:
+        self._flowing.clear()
+
+    def flow(self) -> None:
+        self._flowing.set()
+
+    async def close(self) -> None:
+        self.flow()
+        self.cut()
+        if self._server is not None:
+            self._server.close()
+
+
+class Log(Recorder, logging.Handler):
+    """What the transport writes to its log, to be waited for."""
+
+    def __init__(self) -> None:
+        Recorder.__init__(self)
+        logging.Handler.__init__(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.add(record.getMessage())
+
+    async def says(self, *texts: str) -> None:
+        for text in texts:
+            await self.until(partial(self._has, text), text)
+
+    def _has(self, text: str) -> bool:
+        return any(text in event[0] for event in self.events)
