@@ -21,8 +21,9 @@ def options_of(dds_domain: int) -> Callable[[str], dict[str, Any]]:
     def options(name: str) -> dict[str, Any]:
         if name == "dds":
             return {"domain": dds_domain}
-        if name == "zeromq":
-            addresses = [f"tcp://127.0.0.1:{port}" for port in _free_ports(5)]
+        if name in ("http", "zeromq"):
+            scheme = {"http": "http", "zeromq": "tcp"}[name]
+            addresses = [f"{scheme}://127.0.0.1:{port}" for port in _free_ports(5)]
             return {"agent_addresses": addresses[:3], "client_addresses": addresses[3:]}
         return {}
 

@@ -24,6 +24,7 @@ from anywire.messages import Drain, TaskRequest
 from anywire.orchestrator import Orchestrator
 from anywire.synthetic import SyntheticConfig, SyntheticEngine
 from anywire.testing.doubles import MODEL, IdlestSelector, ListScheduler, Script, ScriptedEngine
+from anywire.testing.puppet import PuppetTransport
 from anywire.testing.recorder import PATIENCE
 from anywire.testing.rig import Rig
 
@@ -161,6 +162,32 @@ async def test_lost_agent_and_bad_request_reach_the_client_with_their_code(rig: 
     await peer.crash()
     with pytest.raises(errors.AgentLost, match="mortal was lost"):
         await anext(pieces)
+
+
+async def test_a_model_not_listed_is_answered_for_and_not_refused(rig: Rig) -> None:
+    """A client that knew it a moment ago must not try again and again."""
+    await rig.agent("a")
+    end = await rig.fleet(await rig.pipeline("a"), "client")
+    hub, sink, info = await rig.hub(plane="client")
+    await sink.event("joined", end.info.agent_id)
+    hub.send(end.info.agent_id, TaskRequest(info.hub_id, "t", 1, "chat", "gone", "{}"))
+    error = errors.from_wire((await sink.final("t")).error, phase="streaming")
+    assert isinstance(error, errors.ModelNotFound)
+
+
+async def test_refused_task_keeps_its_place() -> None:
+    wire = PuppetTransport()
+    async with Client(wire) as client:
+        tasks = [client.submit(task_of(tag)) for tag in ("first", "second")]
+        wire.join("orchestrator", slots=1)
+        refusal = errors.to_wire(errors.Refused("draining"))
+        wire.chunk(wire.requests[0][1], 0, final=True, error=refusal)
+        assert len(wire.requests) == 1, "it is not asked again before it reports"
+        wire.report("orchestrator", slots=1)
+        for task in tasks:
+            wire.answer(wire.requests[-1][1], task.task_id)
+            assert (await task.result()).deltas == (task.task_id,)
+    assert [request.attempt for _, request in wire.requests] == [1, 2, 1]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 PATIENCE = 30.0
+NAMES = ("a1", "a2", "a3")
 NO_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None)
 
 
@@ -50,7 +51,7 @@ async def start() -> AsyncIterator[Callable[..., Any]]:
         await process.end(signal.SIGKILL)
 
 
-@pytest.fixture(params=["dds", "zeromq"])
+@pytest.fixture(params=["dds", "http", "zeromq"])
 def config(request: pytest.FixtureRequest, tmp_path: Any, options_of: Any) -> Callable[..., list[str]]:
     """Writes a YAML file; gives the arguments that use it."""
 
@@ -113,20 +114,21 @@ async def until_agents(client: httpx.AsyncClient, *wanted: str, in_flight: int =
 
 
 async def test_killed_agent_loses_no_task_without_a_token(start: Any, config: Any) -> None:
-    settings = config(ttft=1000, itl=100, length=20)
+    """One of three agents is killed under 50 streams and 20 whole answers."""
+    settings = config(ttft=1000, itl=100, length=15)
     server = await start("serve", *settings)
-    agents = {name: await start("agent", "--agent-id", name, "--slots", "32", *settings) for name in ("a1", "a2")}
+    agents = {name: await start("agent", "--agent-id", name, "--slots", "64", *settings) for name in NAMES}
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE, limits=NO_LIMITS) as client:
-        await until_agents(client, "a1", "a2")
-        expected = [(await ask(client, number))[0] for number in range(2)]
+        await until_agents(client, *NAMES)
+        expected = [text for text, _ in await asyncio.gather(ask(client, 0), ask(client, 1))]
         assert all(expected)
-        began = [asyncio.Event() for _ in range(20)]
-        streams = [asyncio.create_task(ask_streamed(client, number % 2, began[number])) for number in range(20)]
+        began = [asyncio.Event() for _ in range(30)]
+        streams = [asyncio.create_task(ask_streamed(client, number % 2, began[number])) for number in range(30)]
         await asyncio.gather(*(each.wait() for each in began))
-        # These have no token yet when the agent dies: 20 whole answers and 20 streams before their first token.
+        # These have no token yet when the agent dies: whole answers, and streams before their first token.
         wholes = [asyncio.create_task(ask(client, number % 2)) for number in range(20)]
         fresh = [asyncio.create_task(ask_streamed(client, number % 2)) for number in range(20)]
-        await until_agents(client, "a1", "a2", in_flight=40)
+        await until_agents(client, *NAMES, in_flight=70)
         await agents["a1"].end(signal.SIGKILL)
         for number, (text, _) in enumerate(await asyncio.gather(*wholes)):
             assert text == expected[number % 2]
@@ -134,10 +136,13 @@ async def test_killed_agent_loses_no_task_without_a_token(start: Any, config: An
         for number, (text, end) in enumerate(outcomes):
             whole = expected[number % 2]
             # Complete and by a living agent, or ended with the clear error after a true beginning.
-            assert (text == whole and end in ("a1", "a2")) or (end == "agent_lost" and whole.startswith(text) and text)
-        assert {end for _, end in outcomes[:20]} == {"a2", "agent_lost"}
-        await until_agents(client, "a2")
-        assert {(await ask(client, 0))[1] for _ in range(4)} == {"a2"}
+            assert (text == whole and end in NAMES) or (end == "agent_lost" and whole.startswith(text) and text)
+        assert {"a2", "a3", "agent_lost"} <= {end for _, end in outcomes[:30]}
+        await until_agents(client, "a2", "a3")
+        assert "a1" not in {agent for _, agent in await asyncio.gather(*(ask(client, 0) for _ in range(6)))}
+        ended = (await client.get("/api/v1/stats")).json()["tasks"]["ended"]
+        lost = sum(end == "agent_lost" for _, end in outcomes)
+        assert ended == {"answered": 2 + 70 + 6 - lost, "agent_lost": lost}
 
 
 async def test_restarted_orchestrator_finds_its_agents_and_their_slots_free(start: Any, config: Any) -> None:

@@ -44,6 +44,7 @@ from anywire_http.wire import (
     Lines,
     LinkLine,
     Registration,
+    Welcome,
     decode,
     encode,
 )
@@ -307,6 +308,20 @@ async def test_registration_that_does_not_fit_is_told_why(bench: Bench, body: by
         assert response.status == status
         assert text in (await response.json())["error"]
     assert not sink.events
+
+
+async def test_gateway_can_take_registrations(bench: Bench) -> None:
+    port, own = free_ports(2)
+    transport = HttpTransport(HttpConfig.model_validate({"agent_addresses": address(port), "token": "right"}))
+    _, _, info = await bench.port(agent_addresses=address(port), agent_listen=address(own), token="right")
+    body = encode(Registration(PROTOCOL, "agent", address(own), info))
+    assert (await transport.register_agent(body, "Bearer right", "here"))[0] == 503
+    hub = await transport.open_hub(HubInfo("h", 1), "agent", sink := RecordingHubSink())
+    bench.stack.push_async_callback(hub.close)
+    assert (await transport.register_agent(body, "Bearer wrong", "here"))[0] == 401
+    status, answer = await transport.register_agent(body, "Bearer right", "here")
+    assert (status, decode(answer, Welcome).hub.hub_id) == (200, "h")
+    await sink.event("joined", "a", info.incarnation)
 
 
 async def test_strangers_disturb_nobody(bench: Bench) -> None:

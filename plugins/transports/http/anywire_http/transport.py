@@ -12,6 +12,8 @@ from anywire.transport import AgentPort, AgentSink, Capabilities, Hub, HubSink, 
 from anywire_http.config import MAX_MESSAGE_BYTES, HttpConfig
 from anywire_http.hub import HttpHub
 from anywire_http.port import HttpPort
+from anywire_http.server import Guard
+from anywire_http.wire import Fault, encode
 
 
 class HttpTransport(Transport):
@@ -31,10 +33,14 @@ class HttpTransport(Transport):
     def __init__(self, config: HttpConfig) -> None:
         super().__init__(config)
         self._settings: dict[str, str] = {}
+        self._hub: HttpHub | None = None
+        self._guard = Guard(config.token, "the gateway")
 
     async def open_hub(self, hub: HubInfo, plane: Plane, sink: HubSink) -> Hub:
         end = HttpHub(self.config, hub, plane, sink)
         await end.open()
+        if plane == "agent":
+            self._hub = end
         self._note(plane, "hub", end.url or ", ".join(self.config.client_addresses))
         return end
 
@@ -43,6 +49,19 @@ class HttpTransport(Transport):
         await end.open()
         self._note(plane, "agent", end.url)
         return end
+
+    async def register_agent(self, data: bytes, authorization: str, peer: str) -> tuple[int, bytes]:
+        """Take a registration that came another way, such as a gateway's ``POST …/agents/register``.
+
+        ``data`` is the request's body, ``authorization`` its header of that name, ``peer`` its sender for the log.
+        Returns the status and the JSON body of the answer; never raises.
+        """
+        refusal = self._guard.refusal(authorization, peer)
+        if refusal:
+            return 401, encode(Fault(refusal))
+        if self._hub is None or self._hub.closed:
+            return 503, encode(Fault("no hub is open here that agents could register with"))
+        return await self._hub.register(data, peer)
 
     def effective_settings(self) -> Mapping[str, str]:
         return self._settings
