@@ -76,7 +76,10 @@ def make_agent(config: Config, plugins: Plugins) -> Agent:
 
 def make_fleet_agents(config: Config, plugins: Plugins, orchestrator: Orchestrator) -> list[Agent]:
     """The orchestrator as an agent of its clients and of the parents it joins, as far as the config says; not
-    started."""
+    started. Raises `ConfigError` when a parent cannot be reached in the way named."""
+    for each in config.join:
+        if not _inter_process(plugins, each):
+            raise ConfigError(f"join: the transport {each.name} stays inside of one process and reaches no parent")
     leaving = [each for each in config.transports if _inter_process(plugins, each)] if config.client_plane else []
     planes: tuple[tuple[Plane, str, list[PluginChoice]], ...] = (
         ("client", "transports", leaving),

@@ -102,6 +102,8 @@ class Orchestrator:
         self.clock = clock = clock or SystemClock()
         self.closing = False
         plugins = plugins or Plugins()
+        self.transports = tuple(transports)
+        """In order of preference."""
         self._names = [transport.name for transport in transports]
         leased = [transport.capabilities.liveliness != "native" for transport in transports]
         self.registry = Registry(self._names, leased, self, clock)

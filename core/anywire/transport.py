@@ -41,7 +41,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import msgspec
 import pydantic
@@ -163,3 +163,14 @@ class Transport(ABC):
     def effective_settings(self) -> Mapping[str, str]:
         """What is really in force (addresses bound, QoS granted), for the experiment record; {} before opening."""
         return {}
+
+
+@runtime_checkable
+class TakesRegistrations(Protocol):
+    """What a transport offers beside the contract when its agents may also register through a gateway, at the one
+    address that is public."""
+
+    async def register_agent(self, data: bytes, authorization: str, peer: str) -> tuple[int, bytes]:
+        """Take a registration: the request's body, its ``Authorization`` header, and its sender for the log. Returns
+        the HTTP status and the JSON body of the answer; never raises."""
+        ...

@@ -236,6 +236,7 @@ async def test_wrong_options_are_told(dds_domain: int) -> None:
         (["serve", "--join", "{dds"], "begins like a YAML list or mapping but is none"),
         (["serve", "--join", "dsd"], "no transport named 'dsd'"),
         (["serve", "--join", "{dds: {domian: 3}}"], "join.dds.domian"),
+        (["serve", "--join", "memory"], "join: the transport memory stays inside of one process"),
         (["chat", "x", "--url", "http://127.0.0.1:1", *over(dds_domain)], "--transport asks without HTTP"),
         (["chat", "x", "--transport", "memory"], "stays inside of one process"),
     ):

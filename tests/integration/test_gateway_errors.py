@@ -57,6 +57,7 @@ class FakeStream:
 
 class FakeOrchestrator:
     closing = False
+    transports = ()
 
     def __init__(self) -> None:
         self.refuses: Exception | None = None

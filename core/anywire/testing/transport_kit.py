@@ -532,6 +532,8 @@ class TransportConformance:
                 pipeline = await rig.pipeline("a")
                 await read(submit(pipeline, Script(tag="t", chunks=20)))
                 await pipeline.submit(Submission("chat", MODEL, Script(tag="u").body())).result()
+                await rig.fleet(pipeline, "client")
+                await (await rig.client()).chat(model=MODEL, messages=[], **_fields(Script(tag="v")))
 
         def held() -> tuple[set[str], set[str]]:
             gc.collect()

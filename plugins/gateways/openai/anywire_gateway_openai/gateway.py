@@ -19,6 +19,7 @@ from anywire_gateway_openai.catalogue import CatalogueHandlers
 from anywire_gateway_openai.metrics import Metrics
 from anywire_gateway_openai.origins import Origins, checked_origin
 from anywire_gateway_openai.protocol import OpenAIServer
+from anywire_gateway_openai.registration import RegistrationHandler
 from anywire_gateway_openai.routes import Routes
 from anywire_gateway_openai.tasks import TaskHandlers
 from anywire_gateway_openai.websocket import ChatSockets
@@ -83,7 +84,8 @@ class OpenAIGateway(Gateway):
             heartbeat=config.heartbeat,
         )
         origins = Origins(config.allowed_origins)
-        self._routes = Routes(tasks, CatalogueHandlers(orchestrator), self._sockets, metrics, origins)
+        registration = RegistrationHandler(orchestrator)
+        self._routes = Routes(tasks, CatalogueHandlers(orchestrator), registration, self._sockets, metrics, origins)
         self._server = OpenAIServer(self._routes)
         try:
             self._listening = await asyncio.get_running_loop().create_server(

@@ -12,6 +12,7 @@ from anywire_gateway_openai.catalogue import CatalogueHandlers
 from anywire_gateway_openai.errors import HttpError, as_anywire, error_response
 from anywire_gateway_openai.metrics import Metrics
 from anywire_gateway_openai.origins import Origins
+from anywire_gateway_openai.registration import RegistrationHandler
 from anywire_gateway_openai.tasks import TaskHandlers
 from anywire_gateway_openai.websocket import ChatSockets
 from anywire_gateway_openai.wire import WrittenResponse
@@ -29,6 +30,7 @@ class Routes:
         self,
         tasks: TaskHandlers,
         catalogue: CatalogueHandlers,
+        registration: RegistrationHandler,
         sockets: ChatSockets,
         metrics: Metrics,
         origins: Origins,
@@ -49,6 +51,7 @@ class Routes:
             self._exact[f"{base}/embeddings"] = {"POST": tasks.embedding}
             self._exact[f"{base}/models"] = {"GET": catalogue.models}
             self._exact[f"{base}/agents"] = {"GET": catalogue.agents}
+            self._exact[f"{base}/agents/register"] = {"POST": registration.register}
             self._exact[f"{base}/stats"] = {"GET": catalogue.stats}
             self._named.append((f"{base}/models/", "GET", catalogue.model))
             self._named.append((f"{base}/tasks/", "DELETE", catalogue.cancel))

@@ -1,0 +1,34 @@
+"""Agents that register at the public address: handed to the transport that takes registrations."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from anywire.orchestrator import Orchestrator
+from anywire.transport import TakesRegistrations
+from anywire_gateway_openai.body import read_body
+from anywire_gateway_openai.errors import HttpError
+
+MAX_BYTES = 64 * 1024
+TIMEOUT_S = 10.0
+
+
+class RegistrationHandler:
+    """``POST agents/register``. Who is admitted is the transport's decision: it is given the body and the
+    ``Authorization`` header as they came."""
+
+    def __init__(self, orchestrator: Orchestrator) -> None:
+        self._transport = next((each for each in orchestrator.transports if isinstance(each, TakesRegistrations)), None)
+
+    async def register(self, request: web.BaseRequest) -> web.Response:
+        if self._transport is None:
+            raise HttpError(
+                404, "not_found", "no configured transport takes registrations here: list `http` under `transports`"
+            )
+        body = await read_body(request, MAX_BYTES, TIMEOUT_S)
+        status, answer = await self._transport.register_agent(
+            body, request.headers.get("Authorization", ""), request.remote or "unknown"
+        )
+        return web.Response(
+            status=status, body=answer, headers={"Content-Type": "application/json", "Server": "anywire"}
+        )

@@ -1,0 +1,78 @@
+"""Agents that register through the gateway, at the one address that is public."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+PATIENCE = 30.0
+TOKEN = "of this test"
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Any]:
+    """Starts a command with a config; gives its URL, if it has one, once it is ready."""
+    running = []
+
+    async def begin(name: str, config: dict[str, Any], *, ready: bool = True) -> str:
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(json.dumps({"engine": "synthetic", "server": {"port": 0}} | config))
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "anywire.cli", name.split("-")[0], "--config", str(path)),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        running.append(process)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        if not ready:
+            async for line in process.stderr:
+                if b"401" in line or b"token" in line:
+                    return line.decode()
+            return ""
+        return (await asyncio.wait_for(process.stdout.readline(), PATIENCE)).decode().split()[1]
+
+    yield begin
+    for process in running:
+        if process.returncode is None:
+            process.terminate()
+        await process.communicate()
+
+
+def http(options: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"transports": {"http": options | {"token": TOKEN} | more}}
+
+
+async def test_agent_registers_at_the_gateway_and_serves(start: Any, options_of: Any) -> None:
+    url = await start("serve", http(options_of("http")))
+    agent = http({"agent_addresses": [f"{url}/api/v1"]}) | {"agent": {"id": "registered"}}
+    await start("agent", agent)
+    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as client:
+        answer = await client.post(
+            "/v1/chat/completions", json={"model": "synthetic", "messages": [{"role": "user", "content": "hello"}]}
+        )
+        assert answer.status_code == 200
+        assert (answer.headers["x-anywire-agent"], answer.headers["x-anywire-transport"]) == ("registered", "http")
+
+
+async def test_without_the_token_it_is_not_admitted_and_told_why(start: Any, options_of: Any) -> None:
+    url = await start("serve", http(options_of("http")))
+    agent = http({"agent_addresses": [f"{url}/api/v1"]}, token="another")
+    assert "token" in await asyncio.wait_for(start("agent-stranger", agent, ready=False), PATIENCE)
+    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as client:
+        assert (await client.get("/v1/agents")).json()["data"] == []
+        refused = await client.post("/api/v1/agents/register", json={})
+        assert refused.status_code == 401
+
+
+async def test_without_such_a_transport_the_answer_says_what_to_configure(start: Any, dds_domain: int) -> None:
+    url = await start("serve", {"transports": {"dds": {"domain": dds_domain}}})
+    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as client:
+        answer = await client.post("/api/v1/agents/register", json={})
+        assert answer.status_code == 404
+        assert "transports" in answer.json()["error"]["message"]
