@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from anywire.agent import Agent
-from anywire.gateway import Submission
 from anywire.identity import agent_info, hub_info
 from anywire.orchestrator import Orchestrator
 from anywire.plugins import Plugins
+from anywire.submission import Submission
 from dds_round_trip import ARMS, Arm, pair
 
 Rounds = Callable[[Any], None]

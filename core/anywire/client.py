@@ -25,7 +25,6 @@ import msgspec
 import pydantic
 
 from anywire.errors import ConfigError, EngineFailed, InvalidRequest, NoAgent, ShuttingDown, StreamCorrupted
-from anywire.gateway import Submission
 from anywire.identity import hub_info
 from anywire.messages import Chunk, Kind
 from anywire.orchestrator import Orchestrator, PipelineConfig
@@ -33,6 +32,7 @@ from anywire.plugins import Plugins
 from anywire.scheduler import QueuedTask, QueueKey, Scheduler, SchedulerConfig
 from anywire.selector import AgentView, Selector
 from anywire.stream import TaskStream
+from anywire.submission import Submission
 from anywire.transport import Transport
 
 MAX_WAITING = 65536

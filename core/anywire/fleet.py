@@ -18,10 +18,10 @@ import pydantic
 from anywire.agent import Agent
 from anywire.engine import Delta, Engine, EngineStatus
 from anywire.errors import AnywireError, ModelNotFound, NoAgent, QueueFull, Refused, ShuttingDown
-from anywire.gateway import Submission
 from anywire.identity import agent_info
 from anywire.messages import Chunk, TaskRequest
 from anywire.orchestrator import Orchestrator
+from anywire.submission import Submission
 from anywire.transport import Plane, Transport
 
 log = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """The contract of a gateway: how clients of some protocol reach the pipeline.
 
-A gateway translates; it queues, retries and times nothing itself. It submits `Submission`s to the orchestrator
-and turns the `TaskStream` it gets, or the `AnywireError` raised, into its protocol.
+A gateway translates; it queues, retries and times nothing itself. It submits each task to the orchestrator as an
+`anywire.submission.Submission` and turns the `TaskStream` it gets, or the `AnywireError` raised, into its protocol.
 """
 
 from __future__ import annotations
@@ -9,27 +9,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import msgspec
 import pydantic
-
-from anywire.messages import Kind
 
 if TYPE_CHECKING:
     from anywire.orchestrator import Orchestrator
-
-
-class Submission(msgspec.Struct, frozen=True):
-    """A client's task as a gateway hands it over. ``body`` is OpenAI JSON text, validated by the gateway as far
-    as its protocol goes. ``deadline_s`` 0 means the pipeline's default."""
-
-    kind: Kind
-    model: str
-    body: str
-    stream: bool = False
-    priority: int = 0
-    deadline_s: float = 0.0
-    trace: str = ""
-    hops: int = 0
 
 
 class Gateway(ABC):

@@ -24,7 +24,6 @@ from anywire.clock import Clock, SystemClock
 from anywire.dispatcher import Dispatcher
 from anywire.ends import Ends
 from anywire.errors import AnywireError
-from anywire.gateway import Submission
 from anywire.identity import boot_id
 from anywire.messages import AgentInfo, AgentStatus, Chunk, HubInfo
 from anywire.plugins import Plugins
@@ -33,6 +32,7 @@ from anywire.scheduler import QueuedTask, QueueKey, Scheduler
 from anywire.selector import AgentView, Selector
 from anywire.stages import TaskRecord
 from anywire.stream import TaskStream
+from anywire.submission import Submission
 from anywire.task import Task
 from anywire.transport import Hub, Plane, Transport
 

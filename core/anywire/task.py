@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from anywire import errors
 from anywire.clock import Timer
-from anywire.gateway import Submission
 from anywire.messages import Chunk
 from anywire.scheduler import QueuedTask
 from anywire.selector import AgentView
 from anywire.stream import TaskStream
+from anywire.submission import Submission
 
 
 class Task:

@@ -17,11 +17,11 @@ from anywire import Client, errors
 from anywire.agent import Agent
 from anywire.engine import Delta, Engine, EngineStatus
 from anywire.fleet import fleet_agent, leave
-from anywire.gateway import Submission
 from anywire.identity import hub_info
 from anywire.memory import MemoryConfig, MemoryTransport
 from anywire.messages import Drain, TaskRequest
 from anywire.orchestrator import Orchestrator
+from anywire.submission import Submission
 from anywire.synthetic import SyntheticConfig, SyntheticEngine
 from anywire.testing.doubles import MODEL, IdlestSelector, ListScheduler, Script, ScriptedEngine
 from anywire.testing.puppet import PuppetTransport

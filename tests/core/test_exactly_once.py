@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anywire import errors
-from anywire.gateway import Submission
 from anywire.identity import hub_info
 from anywire.messages import TaskRequest
 from anywire.orchestrator import Orchestrator, PipelineConfig
 from anywire.stream import TaskStream
+from anywire.submission import Submission
 from anywire.testing.clock import SimulatedClock
 from anywire.testing.doubles import MODEL, IdlestSelector, ListScheduler
 from anywire.testing.puppet import PuppetTransport

@@ -11,10 +11,10 @@ import pytest
 
 from anywire import errors
 from anywire.fleet import DEPTH, leave
-from anywire.gateway import Submission
 from anywire.identity import hub_info
 from anywire.orchestrator import Orchestrator
 from anywire.selector import AgentView
+from anywire.submission import Submission
 from anywire.synthetic import SyntheticConfig, SyntheticEngine
 from anywire.testing.clock import SimulatedClock
 from anywire.testing.doubles import MODEL, IdlestSelector, ListScheduler, Script

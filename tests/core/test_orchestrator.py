@@ -7,9 +7,9 @@ import pytest
 
 from anywire import errors
 from anywire.errors import AnywireError
-from anywire.gateway import Submission
 from anywire.messages import Chunk
 from anywire.orchestrator import Orchestrator
+from anywire.submission import Submission
 from anywire.testing.clock import SimulatedClock
 from anywire.testing.doubles import MODEL
 from anywire.testing.puppet import PuppetTransport

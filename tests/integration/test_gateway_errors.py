@@ -15,10 +15,10 @@ import pytest
 
 from anywire import errors
 from anywire.errors import AnywireError
-from anywire.gateway import Submission
 from anywire.messages import Chunk
 from anywire.orchestrator import Orchestrator
 from anywire.stages import Stages
+from anywire.submission import Submission
 from anywire_gateway_openai import OpenAIGateway, OpenAIGatewayConfig
 
 LIMIT = 1024 * 1024

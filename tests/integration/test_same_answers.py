@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from anywire.gateway import Submission
 from anywire.messages import Chunk, TaskRequest
 from anywire.orchestrator import Orchestrator
+from anywire.submission import Submission
 from anywire.synthetic import SyntheticConfig, SyntheticEngine
 from anywire.testing.rig import Rig
 

@@ -113,7 +113,7 @@ async def _ask(client: Client, model: str, prompt: str, max_tokens: int | None) 
     import msgspec
 
     from anywire.cli.stream import Answer
-    from anywire.gateway import Submission
+    from anywire.submission import Submission
 
     body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": prompt}], "stream": True}
     if max_tokens is not None:

@@ -11,7 +11,8 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import typer
 
@@ -27,17 +28,36 @@ if TYPE_CHECKING:
 
 DISCOVERY = 10.0
 """Seconds for the far end to start, and for the two to find each other."""
+LOOK = 2.0
+"""Seconds an orchestrator gets to link an agent that looks for one."""
 ENGINE_START = 120.0
 OLDEST_PYTHON = (3, 11)
 
 
 class Finding(NamedTuple):
-    """The result of one check; ``remedy`` says what to do when it failed."""
+    """The result of one check; ``remedy`` says what to do when it failed or warns. A warning is no failure: what it
+    tells of may be meant to be so."""
 
     check: str
     ok: bool
     detail: str
     remedy: str = ""
+    warns: bool = False
+
+    @property
+    def state(self) -> Literal["ok", "warn", "fail"]:
+        if not self.ok:
+            return "fail"
+        return "warn" if self.warns else "ok"
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "check": self.check,
+            "ok": self.ok,
+            "state": self.state,
+            "detail": self.detail,
+            "remedy": self.remedy,
+        }
 
 
 class _HubSink:
@@ -106,7 +126,7 @@ def doctor(
     if findings is None:
         raise typer.Exit(1)
     if as_json:
-        typer.echo(json.dumps([finding._asdict() for finding in findings], indent=2))
+        typer.echo(json.dumps([finding.as_json() for finding in findings], indent=2))
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 
@@ -114,7 +134,10 @@ def doctor(
 def _checks(config: Config, plugins: Plugins) -> list[Callable[[], Awaitable[Finding]]]:
     checks: list[Callable[[], Awaitable[Finding]]] = [_python]
     checks.append(lambda: _pipeline(config, plugins))
-    checks.extend(lambda choice=choice: _transport(config, plugins, choice) for choice in config.transports)  # type: ignore[misc]
+    for choice in config.transports:
+        checks.append(partial(_transport, config, plugins, choice))
+        if _leaves_the_process(plugins, choice):
+            checks.append(partial(_orchestrator, config, plugins, choice))
     checks.append(lambda: _engine(config, plugins))
     checks.append(lambda: _port(config))
     return checks
@@ -124,10 +147,10 @@ def _show(finding: Finding) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    mark = "[green]ok  [/]" if finding.ok else "[red]FAIL[/]"
+    mark = {"ok": "[green]ok  [/]", "warn": "[yellow]WARN[/]", "fail": "[red]FAIL[/]"}[finding.state]
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{mark}  [bold]{escape(finding.check)}[/]: {escape(finding.detail)}")
-    if finding.remedy and not finding.ok:
+    if finding.remedy and finding.state != "ok":
         console.print(f"      → {escape(finding.remedy)}")
 
 
@@ -165,8 +188,80 @@ async def _transport(config: Config, plugins: Plugins, choice: PluginChoice) -> 
         detail = f"an agent and a hub on this machine did not find each other in {DISCOVERY:.0f} s"
         return Finding(check, False, detail, _discovery_remedy(transport))
     except AnywireError as error:
+        # Where orchestrators listen there is often one already, or it is another machine: then no hub opens here.
+        if transport.capabilities.discovery == "directory" and (hub_id := await _seen(config, transport)):
+            detail = f"an agent here is linked by the orchestrator {hub_id}; no other one can run here ({error})"
+            return Finding(check, True, detail)
         return Finding(check, False, str(error), f"see the documentation of the transport {choice.name}")
     return Finding(check, True, detail)
+
+
+def _leaves_the_process(plugins: Plugins, choice: PluginChoice) -> bool:
+    try:
+        transport: Transport = plugins.create("transports", choice.name, choice.options)
+    except AnywireError:
+        return False  # the check of the transport itself says why
+    return transport.capabilities.inter_process
+
+
+async def _orchestrator(config: Config, plugins: Plugins, choice: PluginChoice) -> Finding:
+    """Whether an agent on this machine, with these options, is linked by an orchestrator."""
+    from anywire.cli import probe
+
+    check = f"orchestrator over {choice.name}"
+    transport: Transport = plugins.create("transports", choice.name, choice.options)
+    where = f"over {choice.name}{_meeting_point(transport)}"
+    try:
+        hub_id = await probe.orchestrator_seen(transport, _agent_id("look"), config.agents.timeout, LOOK)
+    except AnywireError as error:
+        detail = f"whether an orchestrator is there {where} could not be seen: {error}"
+        return Finding(check, True, detail, f"correct transports.{choice.name}", warns=True)
+    if hub_id:
+        return Finding(check, True, f"an orchestrator is seen {where} ({hub_id})")
+    return Finding(check, True, f"no orchestrator is seen {where}", _meeting_remedy(transport), warns=True)
+
+
+async def _seen(config: Config, transport: Transport) -> str:
+    """The orchestrator that links an agent here; empty when there is none, or no agent's end opens either."""
+    from anywire.cli import probe
+
+    try:
+        return await probe.orchestrator_seen(transport, _agent_id("end"), config.agents.timeout, LOOK)
+    except AnywireError:
+        return ""
+
+
+def _agent_id(of: str) -> str:
+    return f"doctor-{of}-{socket.gethostname()}-{os.getpid()}"
+
+
+def _meeting_point(transport: Transport) -> str:
+    """The options, by their usual names, that agents and orchestrators must share to meet."""
+    told = ""
+    for option, word in (("domain", "in domain"), ("fleet", "and fleet"), ("agent_addresses", "at")):
+        value = getattr(transport.config, option, None)
+        if value not in (None, "", []):
+            told += f" {word} {', '.join(map(str, value)) if isinstance(value, list) else value}"
+    return told
+
+
+def _meeting_remedy(transport: Transport) -> str:
+    name = transport.name
+    begin = (
+        f"if one should run, compare transports.{name} there (its `anywire config` shows it) with `anywire config` here"
+    )
+    match transport.capabilities.discovery:
+        case "native":
+            shared = [each for each in ("domain", "fleet") if each in type(transport.config).model_fields]
+            same = f"it must use the same {' and '.join(shared)}, and" if shared else "it must use"
+            return f"{begin}: {same} the same network (interface, peers, multicast), with its UDP ports open"
+        case "directory":
+            return (
+                f"{begin}: it must listen on one of these addresses and be reachable from here, with the same "
+                "token or keys that fit; what it refuses is in its log"
+            )
+        case _:
+            return f"{begin}: it must use the same broker"
 
 
 def _discovery_remedy(transport: Transport) -> str:
@@ -185,11 +280,12 @@ def _discovery_remedy(transport: Transport) -> str:
 
 async def _exchange(config: Config, plugins: Plugins, transport: Transport) -> str:
     """Open a hub here and an agent beside it, send a message both ways, and say how long that took."""
+    from anywire.cli import probe
     from anywire.identity import hub_info
     from anywire.messages import TaskRequest
 
-    agent_id = f"doctor-{socket.gethostname()}-{os.getpid()}"
-    info = hub_info(lease=config.agents.timeout)
+    agent_id = _agent_id("echo")
+    info = hub_info(f"{probe.HUB_PREFIX}{socket.gethostname()}-{os.getpid()}", lease=config.agents.timeout)
     sink = _HubSink(agent_id)
     hub = await transport.open_hub(info, "agent", sink)
     try:

@@ -14,10 +14,10 @@ from typing import Any, Literal
 import msgspec
 
 from anywire.agent import Agent
-from anywire.gateway import Submission
 from anywire.identity import agent_info, hub_info
 from anywire.orchestrator import Orchestrator
 from anywire.plugins import Plugins
+from anywire.submission import Submission
 from anywire.testing.doubles import MODEL, IdlestSelector, ListScheduler, Script, ScriptedEngine
 from anywire.testing.recorder import Recorder
 from anywire.transport import Plane, Transport

@@ -16,13 +16,13 @@ from anywire.agent import Agent
 from anywire.client import Client, ClientConfig
 from anywire.engine import Engine
 from anywire.fleet import fleet_agent
-from anywire.gateway import Submission
 from anywire.identity import agent_info, hub_info, new_incarnation
 from anywire.messages import AgentInfo, AgentStatus, HubInfo, TaskRequest
 from anywire.orchestrator import Orchestrator, PipelineConfig
 from anywire.plugins import Plugins
 from anywire.selector import AgentView
 from anywire.stream import TaskStream
+from anywire.submission import Submission
 from anywire.testing.doubles import MODEL, IdlestSelector, ListScheduler, Script, ScriptedEngine
 from anywire.testing.peer import PeerSpec, new_hub
 from anywire.testing.recorder import PATIENCE, Recorder, RecordingAgentSink, RecordingHubSink

@@ -19,8 +19,8 @@ import pytest
 import pytest_asyncio
 
 from anywire import errors
-from anywire.gateway import Submission
 from anywire.messages import Cancel, Chunk, Credit, Drain, TaskRequest
+from anywire.submission import Submission
 from anywire.testing.doubles import MODEL, Script
 from anywire.testing.rig import Rig, read, request, submit
 from anywire.transport import Reply

@@ -5,10 +5,10 @@ from __future__ import annotations
 from aiohttp import web
 
 from anywire.errors import AnywireError, StreamCorrupted
-from anywire.gateway import Submission
 from anywire.messages import Chunk, Kind
 from anywire.orchestrator import Orchestrator
 from anywire.stream import TaskStream
+from anywire.submission import Submission
 from anywire_gateway_openai.answers import answer
 from anywire_gateway_openai.body import read_body
 from anywire_gateway_openai.errors import as_anywire

@@ -14,8 +14,8 @@ from typing import Literal
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from anywire.errors import InvalidRequest, PayloadTooLarge
-from anywire.gateway import Submission
 from anywire.orchestrator import Orchestrator
+from anywire.submission import Submission
 from anywire_gateway_openai.answers import answer
 from anywire_gateway_openai.chat_schema import ChatRequest
 from anywire_gateway_openai.errors import HttpError, as_anywire, error_json, status_of

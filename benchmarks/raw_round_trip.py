@@ -1,0 +1,122 @@
+"""The `Transport` contract by itself: a bare hub here and a bare agent that echoes, in another process unless the
+transport stays inside of one. No pipeline and no engine.
+
+``python benchmarks/raw_round_trip.py TRANSPORT OPTIONS`` is that agent; it ends at the end of its standard input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from anywire.errors import AnywireError
+from anywire.identity import new_incarnation
+from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, HubInfo, TaskRequest
+from anywire.plugins import Plugins
+from anywire.transport import Reply
+from dds_round_trip import BODY, RoundTrips
+from transport_stack import PATIENCE, options_of
+
+
+class _Ends:
+    """Sinks of both ends."""
+
+    def __init__(self, trips: RoundTrips) -> None:
+        self.trips = trips
+
+    def agent_joined(self, info: AgentInfo) -> None:
+        self.trips.ready.set()
+
+    def chunk_received(self, chunk: Chunk) -> None:
+        self.trips.arrived()
+
+    def task_received(self, task: TaskRequest, reply: Reply) -> None:
+        reply.send(Chunk(task.hub_id, task.task_id, 1, 0, (task.body,), final=True))
+
+    def send_failed(self, task_id: str, attempt: int, error: AnywireError) -> None:
+        raise error
+
+    def agent_reported(self, status: AgentStatus) -> None: ...
+    def agent_lost(self, agent_id: str, incarnation: int, reason: str) -> None: ...
+    def cancel_received(self, cancel: Cancel) -> None: ...
+    def credit_received(self, credit: Credit) -> None: ...
+    def drain_requested(self, reason: str) -> None: ...
+    def hub_joined(self, hub_id: str, incarnation: int) -> None: ...
+    def hub_lost(self, hub_id: str, incarnation: int, reason: str) -> None: ...
+
+
+async def _open_echo(transport: str, options: dict[str, Any]) -> Callable[[], Awaitable[None]]:
+    info = AgentInfo("echo", new_incarnation(), lease_ms=10_000)
+    port = await Plugins().create("transports", transport, options).open_agent(info, "agent", _Ends(RoundTrips()))
+    port.report(AgentStatus("echo", info.incarnation))
+    close: Callable[[], Awaitable[None]] = port.close
+    return close
+
+
+async def _serve_echo(transport: str, options: dict[str, Any]) -> None:
+    close = await _open_echo(transport, options)
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await reader.read()  # until the parent is done, or gone
+    await close()
+
+
+async def _start_echo(transport: str, options: dict[str, Any]) -> Callable[[], Awaitable[None]]:
+    if transport == "memory":
+        return await _open_echo(transport, options)
+    command = (sys.executable, __file__, transport, json.dumps(options))
+    process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
+
+    async def stop() -> None:
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            await asyncio.wait_for(process.wait(), PATIENCE)
+        finally:
+            if process.returncode is None:
+                process.kill()
+
+    return stop
+
+
+@asynccontextmanager
+async def round_trips(transport: str) -> AsyncIterator[RoundTrips]:
+    """A hub here that an echo has joined."""
+    options, trips, sent = options_of(transport), RoundTrips(), 0
+    made = Plugins().create("transports", transport, options)
+    hub = await made.open_hub(HubInfo("hub", new_incarnation(), lease_ms=10_000), "agent", _Ends(trips))
+
+    def send() -> None:
+        nonlocal sent
+        sent += 1
+        hub.send("echo", TaskRequest("hub", f"task-{sent}", 1, "chat", "model", BODY, True))
+
+    trips.send = send
+    try:
+        stop = await _start_echo(transport, options)
+        try:
+            await asyncio.wait_for(trips.ready.wait(), PATIENCE)
+            yield trips
+        finally:
+            await stop()
+    finally:
+        await hub.close()
+
+
+def main() -> None:
+    run: Callable[[Any], Any] = asyncio.run
+    try:
+        import uvloop
+
+        run = uvloop.run
+    except ImportError:
+        pass
+    run(_serve_echo(sys.argv[1], json.loads(sys.argv[2])))
+
+
+if __name__ == "__main__":
+    main()
