@@ -120,6 +120,7 @@ def test_doctor_finds_nothing_wrong(mode: list[str]) -> None:
         "python",
         "plugins",
         f"transport {mode[1]}",
+        *([f"orchestrator over {mode[1]}"] if mode is DDS else []),
         "engine synthetic",
         f"port {port}",
     ]

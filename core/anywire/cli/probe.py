@@ -1,24 +1,60 @@
-"""The agents of ``anywire doctor``: one that answers whatever it is sent, in a process of its own, and one that looks
-for orchestrators.
+"""What ``anywire doctor`` opens on a transport: a hub, an agent that answers whatever it is sent, and an agent that
+looks for orchestrators.
 
-Both report themselves as draining and without a model, so an orchestrator that sees them never sends them a task.
-Run as ``python -m anywire.cli.probe TRANSPORT AGENT_ID``, the configuration on standard input, until that ends.
+Both agents report themselves as draining and without a model: an orchestrator that sees them never sends them a task.
+Run as ``python -m anywire.cli.probe TRANSPORT AGENT_ID``, the configuration on standard input, until that ends, this is
+the answering agent in a process of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 from anywire import assembly
 from anywire.cli import eventloop, logs, supervision
+from anywire.config import Config
 from anywire.errors import AnywireError
-from anywire.identity import boot_id, new_incarnation
+from anywire.identity import boot_id, hub_info, new_incarnation
 from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, TaskRequest
+from anywire.plugins import Plugins
 from anywire.transport import AgentPort, Reply, Transport
 
+DISCOVERY = 10.0
+"""Seconds for the far end to start, and for the two to find each other."""
 HUB_PREFIX = "doctor-"
 """How the ids of the doctor's own hubs begin, by which they are told from orchestrators."""
+
+
+class _HubSink:
+    """What the doctor's hub is told of the one agent it looks for."""
+
+    def __init__(self, agent_id: str) -> None:
+        loop = asyncio.get_running_loop()
+        self._agent_id = agent_id
+        self.joined: asyncio.Future[None] = loop.create_future()
+        self.answered: asyncio.Future[str] = loop.create_future()
+
+    def agent_joined(self, info: AgentInfo) -> None:
+        if info.agent_id == self._agent_id and not self.joined.done():
+            self.joined.set_result(None)
+
+    def agent_reported(self, status: AgentStatus) -> None: ...
+    def agent_lost(self, agent_id: str, incarnation: int, reason: str) -> None: ...
+
+    def chunk_received(self, chunk: Chunk) -> None:
+        if not self.answered.done():
+            self.answered.set_result("".join(chunk.deltas))
+
+    def send_failed(self, task_id: str, attempt: int, error: AnywireError) -> None:
+        if not self.answered.done():
+            self.answered.set_exception(error)
 
 
 class _Echo:
@@ -48,11 +84,74 @@ async def open_echo(transport: Transport, agent_id: str, lease: float) -> AgentP
     return await _announce(transport, agent_id, lease, _Echo())
 
 
-async def orchestrator_seen(transport: Transport, agent_id: str, lease: float, patience: float) -> str:
+def agent_id(of: str) -> str:
+    """The id of an agent that this process opens, ``of`` saying what for."""
+    return f"doctor-{of}-{socket.gethostname()}-{os.getpid()}"
+
+
+async def exchange(config: Config, plugins: Plugins, transport: Transport) -> str:
+    """Open a hub here and an agent beside it, send a message both ways, and say how long that took. Raises
+    TimeoutError when they do not find each other, and what the transport raises."""
+    echo_id = agent_id("echo")
+    info = hub_info(f"{HUB_PREFIX}{socket.gethostname()}-{os.getpid()}", lease=config.agents.timeout)
+    sink = _HubSink(echo_id)
+    hub = await transport.open_hub(info, "agent", sink)
+    try:
+        async with _far_end(config, plugins, transport, echo_id) as (where, failing):
+            began = time.perf_counter()
+            await _before(sink.joined, failing)
+            found = time.perf_counter()
+            hub.send(echo_id, TaskRequest(info.hub_id, "doctor", 1, "chat", "doctor", "{}"))
+            await _before(sink.answered, failing)
+            answered = time.perf_counter()
+    finally:
+        await hub.close()
+    round_trip = 1000 * (answered - found)
+    return f"an agent {where} was found in {found - began:.2f} s, the first round trip took {round_trip:.1f} ms"
+
+
+@asynccontextmanager
+async def _far_end(
+    config: Config, plugins: Plugins, transport: Transport, agent_id: str
+) -> AsyncIterator[tuple[str, asyncio.Future[Any]]]:
+    """An agent that answers, in another process where the transport reaches one; and what fails when that does."""
+    if transport.capabilities.inter_process:
+        arguments = ["anywire.cli.probe", transport.name, agent_id]
+        child = supervision.Child(agent_id, arguments, config.model_dump_json())
+        life = asyncio.create_task(child.keep_running())
+        ready = asyncio.create_task(child.ready.wait())
+        try:
+            await _before(ready, life)
+            yield "in another process", life
+        finally:
+            ready.cancel()
+            await child.stop(timeout=5.0)
+            life.cancel()
+            await asyncio.gather(life, return_exceptions=True)
+        return
+    choice = config.transport(transport.name)
+    other: Transport = plugins.create("transports", transport.name, choice.options if choice else {})
+    port = await open_echo(other, agent_id, config.agents.timeout)
+    try:
+        yield "in this process", asyncio.get_running_loop().create_future()
+    finally:
+        await port.close()
+
+
+async def _before(wanted: asyncio.Future[Any], failing: asyncio.Future[Any]) -> None:
+    """Wait for ``wanted``; raises what ``failing`` raised if that came first, or TimeoutError."""
+    async with asyncio.timeout(DISCOVERY):
+        await asyncio.wait((wanted, failing), return_when=asyncio.FIRST_COMPLETED)
+    if not wanted.done():
+        failing.result()
+    wanted.result()
+
+
+async def orchestrator_seen(transport: Transport, look_id: str, lease: float, patience: float) -> str:
     """The id of an orchestrator that an agent here meets over ``transport``; empty when none has linked it within
     ``patience`` seconds. Raises `TransportUnavailable`."""
     lookout = _Lookout()
-    port = await _announce(transport, agent_id, lease, lookout)
+    port = await _announce(transport, look_id, lease, lookout)
     try:
         async with asyncio.timeout(patience):
             return await lookout.seen
@@ -62,8 +161,44 @@ async def orchestrator_seen(transport: Transport, agent_id: str, lease: float, p
         await port.close()
 
 
+def meeting_point(transport: Transport) -> str:
+    """The options, by their usual names, that agents and orchestrators must share to meet: `` in domain 7``."""
+    told = ""
+    for option, word in (("domain", "in domain"), ("fleet", "and fleet"), ("agent_addresses", "at")):
+        value = getattr(transport.config, option, None)
+        if value not in (None, "", []):
+            told += f" {word} {', '.join(map(str, value)) if isinstance(value, list) else value}"
+    return told
+
+
+def meeting_remedy(transport: Transport) -> str:
+    """What to compare when an orchestrator that runs is not seen."""
+    name = transport.name
+    begin = f"if one should run, compare transports.{name} as `anywire config` shows it there and here"
+    match transport.capabilities.discovery:
+        case "native":
+            shared = [each for each in ("domain", "fleet") if each in type(transport.config).model_fields]
+            same = f"the same {' and '.join(shared)}, and " if shared else ""
+            return f"{begin}: it must use {same}the same network (interface, peers, multicast), its UDP ports open"
+        case "directory":
+            return (
+                f"{begin}: it must listen on one of these addresses, be reachable from here, and accept this end's "
+                "token or keys; whom it refuses is in its log"
+            )
+        case _:
+            return f"{begin}: it must use the same broker"
+
+
 async def _announce(transport: Transport, agent_id: str, lease: float, sink: _Echo) -> AgentPort:
-    info = AgentInfo(agent_id, new_incarnation(), engine="doctor", boot_id=boot_id(), lease_ms=round(lease * 1000))
+    info = AgentInfo(
+        agent_id,
+        new_incarnation(),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        engine="doctor",
+        boot_id=boot_id(),
+        lease_ms=round(lease * 1000),
+    )
     port = await transport.open_agent(info, "agent", sink)
     port.report(AgentStatus(agent_id, info.incarnation, "draining", detail="a check by `anywire doctor`"))
     return port
