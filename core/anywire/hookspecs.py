@@ -51,4 +51,4 @@ def anywire_agent_joined(agent: AgentView) -> None:
 
 @hookspec
 def anywire_agent_lost(agent: AgentView, reason: str) -> None:
-    """An agent's last link is gone."""
+    """An agent's last link is gone, and why; its tasks are queued again or have ended by now."""
