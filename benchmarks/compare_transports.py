@@ -1,9 +1,9 @@
 """All transports in one run: what each costs through the contract, through the pipeline, and on the whole way by HTTP.
 
-Every block goes once over the transports, in an order of its own drawn from ``--seed``; each gets fresh processes and is
-alone while it is measured. Figures are medians over the blocks.
+Every block goes once over the transports, in an order of its own drawn from ``--seed``. Each gets fresh processes and
+is alone while it is measured. Figures are medians over the blocks.
 
-    python benchmarks/compare_transports.py [--quick] [--blocks 4] [--seed 1] [--out figures.json] [TRANSPORT ...]
+    python benchmarks/compare_transports.py [--quick] [--blocks 6] [--seed 1] [--out figures.json] [TRANSPORT ...]
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import http_load
-from anywire.gateway import Submission
 from anywire.identity import hub_info
 from anywire.orchestrator import Orchestrator
 from anywire.plugins import Plugins
 from anywire.stream import TaskStream
+from anywire.submission import Submission
 from anywire.testing.doubles import IdlestSelector, ListScheduler
 from anywire.testing.peer import PeerSpec
 from anywire.testing.rig import ProcessPeer
@@ -249,13 +249,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("transports", nargs="*", metavar="TRANSPORT", default=list(TRANSPORTS))
     parser.add_argument("--quick", action="store_true", help="one short block, for a look")
-    parser.add_argument("--blocks", type=int, help="how often every transport is measured (4; 1 with --quick)")
+    parser.add_argument("--blocks", type=int, help="how often every transport is measured (6; 1 with --quick)")
     parser.add_argument("--seed", type=int, default=1, help="of the order within the blocks")
     parser.add_argument("--out", type=Path, help="write every block's figures there as JSON")
     args = parser.parse_args()
     if unknown := set(args.transports) - set(TRANSPORTS):
         parser.error(f"no such transport: {', '.join(sorted(unknown))}; there are {', '.join(TRANSPORTS)}")
-    blocks = args.blocks if args.blocks is not None else 1 if args.quick else 4
+    blocks = args.blocks if args.blocks is not None else 1 if args.quick else 6
     if blocks < 1:
         parser.error("--blocks must be at least 1")
     run: Callable[[Any], Any] = asyncio.run
