@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock
 
 import http_load
 from anywire.identity import hub_info
@@ -136,17 +135,7 @@ async def measure_pipeline(transport: str, sizes: Sizes) -> Figures:
 
 async def http(transport: str, url: str, **settings: Any) -> http_load.Result:
     """`http_load.load`, with every answer's header held against ``transport``."""
-    header = f"x-anywire-transport: {transport}\r\n".encode()
-
-    class Checked(http_load._Connection):
-        async def ask(self, request: bytes) -> bytearray:
-            answer = await super().ask(request)
-            head = answer[: answer.find(b"\r\n\r\n") + 2].lower()
-            assert header in head, f"not over {transport}: {bytes(head)!r}"
-            return answer
-
-    with mock.patch.object(http_load, "_Connection", Checked):
-        return await http_load.load(url, **settings)
+    return await http_load.load(url, expect=f"x-anywire-transport: {transport}\r\n", **settings)
 
 
 async def measure_whole_way(transport: str, sizes: Sizes) -> Figures:

@@ -79,14 +79,23 @@ def _request(url: str, model: str, stream: bool, tokens: int, prompt_chars: int)
 
 
 async def load(
-    url: str, *, clients: int, requests: int, stream: bool = False, tokens: int = 20, model: str = "synthetic"
+    url: str,
+    *,
+    clients: int,
+    requests: int,
+    stream: bool = False,
+    tokens: int = 20,
+    model: str = "synthetic",
+    expect: str = "",
 ) -> Result:
-    """Run ``requests`` in all over ``clients`` connections. Raises AssertionError at an answer that is no 200."""
+    """Run ``requests`` in all over ``clients`` connections. Raises AssertionError at an answer that is no 200 or has
+    no header line ``expect``."""
     where = urlsplit(url)
     request = _request(url, model, stream, tokens, 300)
     loop = asyncio.get_running_loop()
     times: list[float] = []
     left, events = requests, 0
+    expected = expect.encode()
 
     async def client(connection: _Connection) -> None:
         nonlocal left, events
@@ -96,6 +105,7 @@ async def load(
             answer = await connection.ask(request)
             times.append(time.perf_counter() - began)
             assert answer.startswith(b"HTTP/1.1 200"), bytes(answer[:300])
+            assert answer.find(expected, 0, answer.find(b"\r\n\r\n") + 2) >= 0, bytes(answer[:500])
             if stream:
                 assert b"data: [DONE]" in answer, bytes(answer[-300:])
                 events += answer.count(b'"content":"') - answer.count(b'"content":""')
