@@ -25,6 +25,7 @@ import msgspec
 import pydantic
 
 from anywire.errors import ConfigError, EngineFailed, InvalidRequest, NoAgent, ShuttingDown, StreamCorrupted
+from anywire.extra import split
 from anywire.identity import hub_info
 from anywire.messages import Chunk, Kind
 from anywire.orchestrator import Orchestrator, PipelineConfig
@@ -48,10 +49,12 @@ class ClientConfig(PipelineConfig):
 
 class Piece(msgspec.Struct, frozen=True):
     """A piece of a streamed answer. ``choices`` is what plain text of choice 0 cannot hold (tool calls, further
-    choices …), in OpenAI's form. ``finish_reason`` and ``usage`` come with the last piece."""
+    choices …), in OpenAI's form; ``members`` is what the engine said beside the choices (``system_fingerprint`` …).
+    ``finish_reason`` and ``usage`` come with the last piece."""
 
     text: str = ""
     choices: list[dict[str, Any]] = []
+    members: dict[str, Any] = {}
     finish_reason: str = ""
     usage: dict[str, Any] = {}
 
@@ -329,30 +332,38 @@ def _submission(
 
 def _answer(kind: Kind, task_id: str, model: str, chunk: Chunk) -> dict[str, Any]:
     """A whole answer in OpenAI's form."""
-    extra, usage = _decoded(chunk.extra), _decoded(chunk.usage)
+    usage = _decoded(chunk.usage)
     if kind == "embedding":
-        if extra is None:
+        if not chunk.extra:
             raise EngineFailed("the engine gave no embedding")
-        return {"object": "list", "data": extra, "model": model, **({"usage": usage} if usage else {})}
+        return {"object": "list", "data": _decoded(chunk.extra), "model": model, **({"usage": usage} if usage else {})}
     prefix, form = _FORMS[kind]
-    if extra is None:
+    choices, members = _decoded(chunk.extra, split) or ([], {})
+    if not chunk.extra:
         text = "".join(chunk.deltas)
         said = {"message": {"role": "assistant", "content": text}} if kind == "chat" else {"text": text}
-        extra = [{"index": 0, **said, "logprobs": None, "finish_reason": chunk.finish_reason or "stop"}]
-    answer = {"id": prefix + task_id, "object": form, "created": int(time.time()), "model": model, "choices": extra}
-    return answer | ({"usage": usage} if usage else {})
+        choices = [{"index": 0, **said, "logprobs": None, "finish_reason": chunk.finish_reason or "stop"}]
+    answer: dict[str, Any] = {
+        "id": prefix + task_id,
+        "object": form,
+        "created": int(time.time()),
+        "model": model,
+        "choices": choices,
+    }
+    return members | answer | ({"usage": usage} if usage else {})
 
 
 def _pieces(chunk: Chunk) -> list[Piece]:
     if not chunk.final and not chunk.extra:
         return [Piece(text) for text in chunk.deltas]
     *texts, last = chunk.deltas or ("",)
-    ending = Piece(last, _decoded(chunk.extra) or [], chunk.finish_reason, _decoded(chunk.usage) or {})
+    choices, members = _decoded(chunk.extra, split) or ([], {})
+    ending = Piece(last, choices, members, chunk.finish_reason, _decoded(chunk.usage) or {})
     return [*map(Piece, texts), ending]
 
 
-def _decoded(text: str) -> Any:
+def _decoded(text: str, decode: Callable[[str], Any] = msgspec.json.decode) -> Any:
     try:
-        return msgspec.json.decode(text) if text else None
+        return decode(text) if text else None
     except msgspec.DecodeError as error:
         raise StreamCorrupted(f"what came as JSON cannot be read: {error}", phase="streaming") from error

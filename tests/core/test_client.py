@@ -101,6 +101,18 @@ async def test_what_plain_text_cannot_hold_comes_intact(rig: Rig) -> None:
     assert (pieces[-1].finish_reason, pieces[-1].usage) == ("tool_calls", {"total_tokens": 7})
 
 
+async def test_members_beside_the_choices_come_beside_them(rig: Rig) -> None:
+    choices = [{"index": 0, "message": {"content": "text"}}]
+    beside = {"system_fingerprint": "fp", "service_tier": None}
+    client = await serving(rig, TellingEngine(json.dumps({"choices": choices, **beside})))
+    answer = await client.chat(model=MODEL, messages=HELLO)
+    assert answer["choices"] == choices
+    assert answer.items() >= beside.items()
+    assert answer["id"].startswith("chatcmpl-")
+    pieces = [piece async for piece in client.stream(model=MODEL, messages=HELLO)]
+    assert [(piece.choices, piece.members) for piece in pieces if piece.choices] == [(choices, beside)]
+
+
 async def test_whole_answers_stay_whole_and_settings_arrive(rig: Rig) -> None:
     engine = TellingEngine()
     client = await serving(rig, engine, deadline=50)

@@ -15,6 +15,7 @@ import msgspec
 
 from anywire.engine import Delta
 from anywire.errors import EngineFailed, InvalidRequest, TaskError
+from anywire.extra import split
 
 MAX_QUOTED = 500  # characters of an unreadable answer that an error message quotes
 
@@ -96,14 +97,6 @@ def _any_step(data: bytes, keep: bool) -> Delta | None:
 def whole(data: bytes, *, keep: bool = False) -> Delta:
     """The delta of a unary chat or completion answer. Raises `EngineFailed`."""
     return _delta(_decode(data, "the answer"), "message", _others(data) if keep else None)
-
-
-def split(extra: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The choices and the other members that the ``extra`` of a delta of this module carries."""
-    content = msgspec.json.decode(extra)
-    if isinstance(content, list):
-        return content, {}
-    return content.pop("choices"), content
 
 
 def embeddings(body: bytes) -> Delta:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from anywire.engine import Delta
-from anywire_engine_openai.answers import split
+from anywire.extra import split
 
 _PIECEWISE = {"content", "text", "reasoning_content", "reasoning", "refusal", "arguments"}
 """Members that come in pieces to be joined; other strings come whole."""
