@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from anywire import errors
 from anywire.clock import Clock, SystemClock, Timer
 from anywire.ends import Ends
-from anywire.engine import Engine
+from anywire.engine import Engine, EngineStatus
 from anywire.errors import AnywireError
 from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, TaskRequest
 from anywire.runs import Run
@@ -123,7 +123,7 @@ class Agent:
             self.info.incarnation,
             "draining" if self.draining else engine.state,
             engine.models,
-            self.slots if engine.slots is None else engine.slots,
+            self._slots(engine),
             len(self._runs),
             engine.queued,
             _gauges() | engine.resources,
@@ -142,12 +142,11 @@ class Agent:
                 return
             self._stop(key)
         refusal = self._why_not(task)
-        run = Run(task, reply, link, self.engine, self._clock)
         if refusal:
             error = errors.to_wire(errors.Refused(f"agent {self.info.agent_id}: {refusal}"))
             _send_final(reply, Chunk(task.hub_id, task.task_id, task.attempt, 0, final=True, error=error))
             return
-        self._runs[key] = run
+        self._runs[key] = run = Run(task, reply, link, self.engine, self._clock)
         self._idle.clear()
         run.runner = asyncio.get_running_loop().create_task(self._answer(key, run))
 
@@ -174,6 +173,9 @@ class Agent:
 
     # Inside
 
+    def _slots(self, engine: EngineStatus) -> int:
+        return self.slots if engine.slots is None else engine.slots
+
     def _why_not(self, task: TaskRequest) -> str:
         if self.draining:
             return "draining"
@@ -182,7 +184,7 @@ class Agent:
             return f"its engine is {engine.state}"
         if task.model not in engine.models and not engine.any_model:
             return f"it does not serve {task.model!r}"
-        if len(self._runs) >= (self.slots if engine.slots is None else engine.slots):
+        if len(self._runs) >= self._slots(engine):
             self._refused_for_slots = True
             return "no free slot"
         return ""

@@ -125,7 +125,6 @@ class Orchestrator:
             keep_text=config.resume,
         )
         self._dispatcher = Dispatcher(scheduler, selector, self.registry, self._tasks, self._attempts.send, plugins)
-        self._watchers: list[asyncio.Future[None]] = []
         self._listeners: list[Callable[[], None]] = []
         self._idle = asyncio.Event()
         self._idle.set()
@@ -200,10 +199,14 @@ class Orchestrator:
 
     async def agents_until(self, condition: Callable[[list[AgentView]], bool]) -> None:
         """Wait until the agents known fulfil ``condition``; it is asked again at every change of theirs."""
-        while not condition(self.agents()):
-            waiter = asyncio.get_running_loop().create_future()
-            self._watchers.append(waiter)
-            await waiter
+        changed = asyncio.Event()
+        stop_listening = self.listen(changed.set)
+        try:
+            while not condition(self.agents()):
+                changed.clear()
+                await changed.wait()
+        finally:
+            stop_listening()
 
     def listen(self, changed: Callable[[], None]) -> Callable[[], None]:
         """Call ``changed`` whenever an agent came, went, or changed state, models or slots; returns what ends that."""
@@ -220,7 +223,7 @@ class Orchestrator:
 
     def stats(self) -> dict[str, Any]:
         """Counters since the start, as plain JSON types."""
-        queued = self._dispatcher.waiting
+        queued = self.waiting
         return {
             "tasks": {"running": len(self._tasks) - queued, "queued": queued, "ended": dict(self._outcomes)},
             "transports": {name: self._by_transport[name] for name in self._names},
@@ -420,10 +423,6 @@ class Orchestrator:
                 self._await_agent(task)
         for listener in list(self._listeners):
             listener()
-        watchers, self._watchers = self._watchers, []
-        for watcher in watchers:
-            if not watcher.done():
-                watcher.set_result(None)
 
     def capacity_changed(self) -> None:
         self._dispatcher.changed()
