@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,5 +10,5 @@ class TestDds(TransportConformance):
     transport = "dds"
 
     @pytest.fixture
-    def options(self, dds_domain: int) -> dict[str, Any]:
-        return {"domain": dds_domain}
+    def options(self, options_of: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+        return options_of("dds")
