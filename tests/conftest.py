@@ -21,10 +21,10 @@ def options_of(dds_domain: int) -> Callable[[str], dict[str, Any]]:
     def options(name: str) -> dict[str, Any]:
         if name == "dds":
             return {"domain": dds_domain}
-        if name in ("http", "zeromq"):
-            scheme = {"http": "http", "zeromq": "tcp"}[name]
+        if name in ("grpc", "http", "zeromq"):
+            scheme = {"grpc": "", "http": "http://", "zeromq": "tcp://"}[name]
             # Three may listen at a time: a hub each on the agent plane, orchestrators on the client plane.
-            addresses = [f"{scheme}://127.0.0.1:{port}" for port in _free_ports(5)]
+            addresses = [f"{scheme}127.0.0.1:{port}" for port in _free_ports(5)]
             return {"agent_addresses": addresses[:3], "client_addresses": addresses[3:]}
         return {}
 

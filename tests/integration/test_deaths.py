@@ -51,7 +51,7 @@ async def start() -> AsyncIterator[Callable[..., Any]]:
         await process.end(signal.SIGKILL)
 
 
-@pytest.fixture(params=["dds", "http", "zeromq"])
+@pytest.fixture(params=["dds", "grpc", "http", "zeromq"])
 def config(request: pytest.FixtureRequest, tmp_path: Any, options_of: Any) -> Callable[..., list[str]]:
     """Writes a YAML file; gives the arguments that use it."""
 

@@ -17,7 +17,7 @@ PROMPTS = 200
 AT_ONCE = 32
 
 
-@pytest.fixture(params=["memory", "dds", "http", "zeromq"])
+@pytest.fixture(params=["memory", "dds", "grpc", "http", "zeromq"])
 def wire(request: pytest.FixtureRequest, options_of: Callable[[str], dict[str, Any]]) -> Rig:
     return Rig(request.param, options_of(request.param))
 

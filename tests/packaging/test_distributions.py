@@ -12,7 +12,13 @@ ROOT = Path(__file__).parents[2]
 PLUGINS = sorted(path.parent for path in (ROOT / "plugins").rglob("pyproject.toml"))
 CORE = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
-IMPORT_NAMES = {"pyzmq": "zmq", "pyyaml": "yaml", "pydantic-settings": "pydantic_settings", "grpcio": "grpc"}
+IMPORT_NAMES = {
+    "pyzmq": "zmq",
+    "pyyaml": "yaml",
+    "pydantic-settings": "pydantic_settings",
+    "grpcio": "grpc",
+    "protobuf": "google",
+}
 
 
 def project(plugin: Path) -> dict[str, Any]:

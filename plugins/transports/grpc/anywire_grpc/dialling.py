@@ -1,0 +1,63 @@
+"""How an end reaches those that listen: a channel and a call per address, again and again while nobody is there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from anywire.errors import AgentUnavailable, AnywireError, TransportUnavailable
+from anywire_grpc.library import METHODS, open_channel
+from anywire_grpc.wire import Wire
+
+if TYPE_CHECKING:
+    from anywire_grpc.end import End
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
+"""Pauses between attempts to reach an absent peer; each is twice the one before."""
+
+
+class Dialler:
+    """Keeps ``end`` linked to whoever listens at ``address``."""
+
+    def __init__(self, end: End, address: str) -> None:
+        self._end, self._address = end, address
+
+    async def keep(self) -> None:
+        pause, told, name = FIRST_PAUSE_S, "", ""
+        while not self._end.closed:
+            linked, error = await self._link()
+            if linked:
+                pause, told, name = FIRST_PAUSE_S, "", linked
+            elif error is not None:
+                # Nobody there is normal, and so is saying the same again; anything else is news.
+                absent = isinstance(error, AgentUnavailable)
+                quiet = absent or str(error) == told
+                log.log(logging.DEBUG if quiet else logging.WARNING, "%s", error)
+                told = told if absent else str(error)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+            # One listener known by two addresses gets one link: to dial it again would replace the other for ever.
+            while (other := self._end.links.get(name)) is not None:
+                await other.gone.wait()
+
+    async def _link(self) -> tuple[str, AnywireError | None]:
+        """Be linked while it lasts; the name of who was there, empty when nobody was linked, and what failed."""
+        end = self._end
+        metadata = []
+        if end.config.token is not None:
+            metadata.append(("authorization", f"Bearer {end.config.token.get_secret_value()}"))
+        # A channel per attempt: gRPC's own back-off would go on in the background, and would not say what failed.
+        try:
+            channel = open_channel(end.config, self._address, end.silence_ms)
+        except TransportUnavailable as error:  # the TLS files were fine at opening, and may be again
+            return "", error
+        try:
+            call = channel.stream_stream(METHODS[end.plane], None, None)(None, metadata=metadata)
+            wire = Wire(self._address)
+            ending = await end.talk(wire, call, call.done_writing)
+        finally:
+            await channel.close(None)
+        return wire.name, ending.error

@@ -1,0 +1,102 @@
+"""What gRPC, protobuf and sockets raise, as errors of Anywire; the original is always the ``__cause__``."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+
+import grpc
+import grpc.aio
+from google.protobuf import message as protobuf
+
+from anywire import errors
+
+ENDED: tuple[type[Exception], ...] = (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
+"""What reading from and writing to a call raise when it has ended."""
+
+_BY_ERRNO: dict[int, str] = {
+    errno.EADDRINUSE: "the address is in use by another process",
+    errno.EADDRNOTAVAIL: "the address does not belong to this machine",
+    errno.EACCES: "not permitted: choose a port above 1023, or a directory you may write",
+    errno.ENOENT: "the file or directory does not exist",
+    errno.EMFILE: "too many open files: raise `ulimit -n`",
+    errno.ENFILE: "too many open files on this machine",
+}
+
+_BY_STATUS: dict[grpc.StatusCode, tuple[type[errors.TransportError], str]] = {
+    grpc.StatusCode.OK: (errors.AgentLost, "it closed"),
+    grpc.StatusCode.UNAVAILABLE: (errors.AgentLost, "the connection ended"),
+    grpc.StatusCode.CANCELLED: (errors.AgentLost, "the call was cancelled"),
+    grpc.StatusCode.ABORTED: (errors.AgentLost, "the link was given up"),
+    grpc.StatusCode.DEADLINE_EXCEEDED: (errors.AgentLost, "no answer in time"),
+    grpc.StatusCode.UNAUTHENTICATED: (errors.TransportUnavailable, "not admitted"),
+    grpc.StatusCode.PERMISSION_DENIED: (errors.TransportUnavailable, "not admitted"),
+    grpc.StatusCode.FAILED_PRECONDITION: (errors.TransportUnavailable, "not linked"),
+    grpc.StatusCode.ALREADY_EXISTS: (errors.TransportUnavailable, "not linked"),
+    grpc.StatusCode.UNIMPLEMENTED: (
+        errors.TransportUnavailable,
+        "something else serves gRPC there, or another version of anywire-grpc",
+    ),
+    grpc.StatusCode.RESOURCE_EXHAUSTED: (
+        errors.PayloadTooLarge,
+        "a message is over the receiver's limit: set the same max_message_bytes at both ends",
+    ),
+    grpc.StatusCode.INVALID_ARGUMENT: (errors.TransportError, "a message was not understood"),
+    grpc.StatusCode.NOT_FOUND: (errors.TransportError, "there is no such thing"),
+    grpc.StatusCode.OUT_OF_RANGE: (errors.TransportError, "a value is out of range"),
+    grpc.StatusCode.INTERNAL: (errors.TransportError, "gRPC failed there"),
+    grpc.StatusCode.UNKNOWN: (errors.TransportError, "the other end failed"),
+    grpc.StatusCode.DATA_LOSS: (errors.TransportError, "data was lost"),
+}
+
+NOT_OPEN = "nobody is open here on this plane"
+"""The details of UNAVAILABLE where somebody listens, perhaps on the other plane, perhaps about to close."""
+
+_NOT_CONNECTED = "failed to connect"
+"""How the details of UNAVAILABLE begin when there never was a connection: no status of its own tells that."""
+
+_HUNG_UP = ("Socket closed", "Connection reset")
+"""What they contain when somebody did accept it."""
+
+
+def mapped(error: BaseException, doing: str) -> errors.AnywireError:
+    """The error of Anywire that ``error`` means, with ``doing`` as the beginning of its sentence."""
+    kind, meaning = _meaning(error)
+    fault = kind(f"{doing}: {meaning}")
+    fault.__cause__ = error
+    return fault
+
+
+def for_status(code: grpc.StatusCode, details: str) -> tuple[type[errors.TransportError], str]:
+    """The class and the sentence for how a call ended."""
+    if code is grpc.StatusCode.UNAVAILABLE and details == NOT_OPEN:
+        return errors.AgentUnavailable, details
+    if code is grpc.StatusCode.UNAVAILABLE and details.startswith(_NOT_CONNECTED):
+        if "handshake failed" in details:
+            return errors.TransportUnavailable, f"TLS failed ({details})"
+        if any(sign in details for sign in _HUNG_UP):
+            return errors.TransportUnavailable, (
+                "it hung up at once: one of the two uses TLS and the other does not, or it wants a certificate and got "
+                f"none, or something else listens there ({details})"
+            )
+        return errors.AgentUnavailable, f"nobody can be reached there ({details})"
+    kind, meaning = _BY_STATUS[code]
+    return kind, f"{meaning} ({details})" if details else meaning
+
+
+def _meaning(error: BaseException) -> tuple[type[errors.AnywireError], str]:
+    text = str(error) or type(error).__name__
+    if isinstance(error, grpc.aio.AioRpcError):
+        return for_status(error.code(), error.details() or "")
+    if isinstance(error, (grpc.RpcError, grpc.aio.InternalError, asyncio.InvalidStateError)):
+        return errors.AgentLost, f"the connection ended ({text})"
+    if isinstance(error, grpc.aio.BaseError):
+        return errors.TransportError, f"gRPC was not used as it must be ({text})"
+    if isinstance(error, (protobuf.Error, UnicodeError, ValueError)):
+        return errors.TransportError, f"not a message of this transport's protocol ({text})"
+    if isinstance(error, OSError):
+        known = _BY_ERRNO.get(error.errno or 0)
+        return errors.TransportUnavailable, f"{known} ({text})" if known else text
+    if isinstance(error, RuntimeError):  # all that grpc.aio says when a port cannot be bound
+        return errors.TransportUnavailable, text
+    return errors.TransportError, text

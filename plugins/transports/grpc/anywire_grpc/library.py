@@ -1,0 +1,106 @@
+"""gRPC as both ends use it: its options, its credentials, the names of the two services."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import grpc
+import grpc.aio
+
+from anywire.errors import TransportUnavailable
+from anywire.transport import Plane
+from anywire_grpc.config import GrpcConfig
+from anywire_grpc.faults import mapped
+from anywire_grpc.link_pb2 import DESCRIPTOR
+from anywire_grpc.wire import BATCH_BYTES
+
+METHODS: dict[Plane, str] = {
+    "agent": f"/{DESCRIPTOR.services_by_name['AgentPlane'].full_name}/Link",
+    "client": f"/{DESCRIPTOR.services_by_name['ClientPlane'].full_name}/Link",
+}
+
+PINGS_PER_LEASE = 4
+"""As far as gRPC follows: the end that has dialled pings once a second at most."""
+
+CONNECT_MS = 5000
+
+Options = list[tuple[str, int]]
+
+
+def open_channel(config: GrpcConfig, address: str, silence_ms: int) -> grpc.aio.Channel:
+    """A channel with a connection of its own. Raises `TransportUnavailable` when the TLS files do not serve."""
+    options: Options = [
+        *_options(config, silence_ms),
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.min_reconnect_backoff_ms", CONNECT_MS),
+        ("grpc.enable_retries", 0),
+        # Proxies of the environment are meant for the web, not for what runs in the next rack.
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.service_config_disable_resolution", 1),
+    ]
+    if not config.secured:
+        return grpc.aio.insecure_channel(address, options)
+    key, chain, authorities = _tls_files(config)
+    return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(authorities, key, chain), options)
+
+
+def new_server(config: GrpcConfig, address: str, silence_ms: int, handler: grpc.GenericRpcHandler) -> grpc.aio.Server:  # type: ignore[type-arg]
+    """A server bound to ``address`` that has not started. Raises `TransportUnavailable`."""
+    options: Options = [
+        *_options(config, silence_ms),
+        ("grpc.so_reuseport", 0),
+        # The other end pings as often as its own lease asks for.
+        ("grpc.http2.min_ping_interval_without_data_ms", 1),
+        ("grpc.http2.max_ping_strikes", 0),
+    ]
+    server = grpc.aio.server(handlers=(handler,), options=options)
+    try:
+        if not config.secured:
+            server.add_insecure_port(address)
+            return server
+        key, chain, authorities = _tls_files(config)
+        assert key is not None
+        assert chain is not None
+        credentials = grpc.ssl_server_credentials([(key, chain)], authorities, authorities is not None)
+        server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise mapped(error, f"listening on {address}") from error
+    return server
+
+
+def check_tls(config: GrpcConfig, *, listening: bool = False) -> None:
+    """Raises `TransportUnavailable` when the TLS files do not serve."""
+    if listening and config.tls_ca and not config.tls_cert:
+        raise TransportUnavailable("tls_ca alone is enough to connect; to listen, add tls_cert and tls_key")
+    _tls_files(config)
+
+
+def _options(config: GrpcConfig, silence_ms: int) -> Options:
+    pause = max(1, silence_ms // PINGS_PER_LEASE)
+    return [
+        ("grpc.max_receive_message_length", config.max_message_bytes + BATCH_BYTES),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.keepalive_time_ms", pause),
+        ("grpc.keepalive_timeout_ms", max(1, silence_ms - pause)),
+        ("grpc.http2.ping_timeout_ms", max(1, silence_ms - pause)),  # a minute by default, and it counts first
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+
+
+def _tls_files(config: GrpcConfig) -> tuple[bytes | None, bytes | None, bytes | None]:
+    """Key, certificate chain and authorities, as far as named. gRPC itself would not say what is wrong with them."""
+    check = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if config.tls_cert:
+            check.load_cert_chain(config.tls_cert, config.tls_key)
+        if config.tls_ca:
+            check.load_verify_locations(config.tls_ca)
+        key, chain, authorities = (
+            Path(name).read_bytes() if name else None for name in (config.tls_key, config.tls_cert, config.tls_ca)
+        )
+    except OSError as error:
+        files = ", ".join(name for name in (config.tls_cert, config.tls_key, config.tls_ca) if name)
+        raise mapped(error, f"the TLS files ({files}) cannot be used") from error
+    return key, chain, authorities

@@ -1,0 +1,178 @@
+"""Servers of this process, one per address: both planes may be open there, each answered by the end it belongs to."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hmac
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+import pydantic
+
+from anywire.errors import TransportUnavailable
+from anywire.transport import Plane
+from anywire_grpc.config import UNIX, GrpcConfig, host_and_port, is_local
+from anywire_grpc.faults import mapped
+from anywire_grpc.library import METHODS, check_tls, new_server
+from anywire_grpc.wire import NOBODY, Ending, Stream, Wire
+
+log = logging.getLogger(__name__)
+
+TOLD_PEERS = 1000
+"""Refusals remembered so that each is worth one line in the log."""
+
+Talk = Callable[[Wire, Stream], Awaitable[Ending]]
+Context = grpc.aio.ServicerContext[bytes, bytes]
+
+_listeners: dict[str, Listener] = {}
+"""By address. The roles of a process each open a transport of their own, and may still share a port."""
+
+
+async def listen(config: GrpcConfig, addresses: list[str], plane: Plane, silence_ms: int) -> Listener:
+    """A listener for ``plane`` at the first free of ``addresses``. Raises `TransportUnavailable`."""
+    check_tls(config, listening=True)
+    reasons = []
+    for address in addresses:
+        there = _listeners.get(address)
+        if there is not None and there.shares(config, plane):
+            there.reserve(plane)
+            return there
+        try:
+            _check_free(address)
+        except (OSError, UnicodeError) as error:
+            reasons.append(f"{address}: {mapped(error, 'cannot listen')}")
+            continue
+        if config.token is None and not (config.secured and config.tls_ca) and not is_local(address):
+            raise TransportUnavailable(
+                f"{address} would be open to the network and anybody could join: set a token, or tls_cert, tls_key and "
+                "tls_ca so that both ends show a certificate"
+            )
+        try:
+            listener = Listener(config, address, silence_ms)
+        except TransportUnavailable as error:  # somebody else was quicker
+            reasons.append(str(error))
+            continue
+        listener.reserve(plane)
+        await listener.start()
+        return listener
+    raise TransportUnavailable(f"no address to listen on is free: {'; '.join(reasons)}. Name another one as well")
+
+
+class Listener:
+    """A server at one address. Raises `TransportUnavailable` when it cannot be bound."""
+
+    def __init__(self, config: GrpcConfig, address: str, silence_ms: int) -> None:
+        self.address = address
+        self._config = config
+        self._loop = asyncio.get_running_loop()
+        self._reserved: set[Plane] = set()
+        self._open: dict[Plane, Talk] = {}
+        self._guard = Guard(config.token)
+        self._told: set[str] = set()
+        self._server = new_server(config, address, silence_ms, _Routes(self._answer))
+        _listeners[address] = self
+
+    def shares(self, config: GrpcConfig, plane: Plane) -> bool:
+        """Whether ``plane``, with such settings, can be opened here too."""
+        same = ("token", "tls_cert", "tls_key", "tls_ca", "max_message_bytes")
+        return (
+            plane not in self._reserved
+            and self._loop is asyncio.get_running_loop()
+            and all(getattr(config, name) == getattr(self._config, name) for name in same)
+        )
+
+    def reserve(self, plane: Plane) -> None:
+        self._reserved.add(plane)
+
+    async def start(self) -> None:
+        await self._server.start()
+
+    def admit(self, plane: Plane, talk: Talk) -> None:
+        """From now on ``talk`` is called for every stream of ``plane``."""
+        self._open[plane] = talk
+
+    async def leave(self, plane: Plane) -> None:
+        """Stop when it was the last plane; idempotent."""
+        self._open.pop(plane, None)
+        self._reserved.discard(plane)
+        if not self._reserved and _listeners.get(self.address) is self:
+            del _listeners[self.address]
+            await self._server.stop(None)
+
+    async def _answer(self, plane: Plane, context: Context) -> None:
+        metadata = dict(context.invocation_metadata() or ())
+        refusal = self._guard.refusal(str(metadata.get("authorization", "")))
+        talk = self._open.get(plane)
+        if refusal:
+            ending = Ending(grpc.StatusCode.UNAUTHENTICATED, refusal)
+        elif talk is None:
+            ending = NOBODY
+        else:
+            wire = Wire(context.peer())
+            ending = await talk(wire, context)
+            if not wire.name and isinstance(ending.error, TransportUnavailable):
+                refusal = ending.reason
+        if refusal:
+            self._tell(context.peer(), refusal)
+        if ending.code is not grpc.StatusCode.OK:
+            await context.abort(ending.code, ending.reason)
+
+    def _tell(self, peer: str, refusal: str) -> None:
+        text = f"{peer.rpartition(':')[0]} was not admitted to {self.address}: {refusal}"
+        level = logging.DEBUG if text in self._told else logging.WARNING
+        if len(self._told) > TOLD_PEERS:
+            self._told.clear()
+        self._told.add(text)
+        log.log(level, "%s", text)
+
+
+class Guard:
+    """Checks the token a link is opened with, in constant time."""
+
+    def __init__(self, token: pydantic.SecretStr | None) -> None:
+        self._expected = None if token is None else f"Bearer {token.get_secret_value()}".encode()
+
+    def refusal(self, authorization: str) -> str:
+        """Why a call with that ``authorization`` is not served; empty when it is."""
+        if self._expected is None or hmac.compare_digest(authorization.encode(), self._expected):
+            return ""
+        what = "a wrong token" if authorization else "no token"
+        return f"it came with {what}: set the same `token` at both ends"
+
+
+class _Routes(grpc.GenericRpcHandler):  # type: ignore[type-arg]
+    def __init__(self, answer: Callable[[Plane, Context], Awaitable[None]]) -> None:
+        self._handlers = {method: _handler(answer, plane) for plane, method in METHODS.items()}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        return self._handlers.get(handler_call_details.method)
+
+
+def _handler(answer: Callable[[Plane, Context], Awaitable[None]], plane: Plane) -> Any:
+    async def link(_: object, context: Context) -> None:
+        await answer(plane, context)
+
+    return grpc.stream_stream_rpc_method_handler(link)
+
+
+def _check_free(address: str) -> None:
+    """Raises OSError saying why ``address`` cannot be bound: gRPC would only say that it failed, and would take a Unix
+    socket away from whoever listens there."""
+    if address.startswith(UNIX):
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(address.removeprefix(UNIX))
+            except OSError:
+                return
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    host, port = host_and_port(address)
+    family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(where)

@@ -1,0 +1,1008 @@
+"""What is gRPC's own: tokens and TLS, a port for both planes, keepalive, joined frames, its contract and its errors."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import importlib
+import inspect
+import logging
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_args
+
+import grpc
+import grpc.aio
+import msgspec
+import psutil
+import pytest
+import pytest_asyncio
+from google.protobuf import message as protobuf
+from google.protobuf.descriptor import Descriptor
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.integration.wire_faults import Log, Proxy, free_ports
+
+import anywire_grpc.dialling
+import anywire_grpc.end
+import anywire_grpc.listening
+from anywire import errors, messages
+from anywire.errors import ConfigError
+from anywire.identity import new_incarnation
+from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo, TaskRequest, ToAgent
+from anywire.plugins import Plugins
+from anywire.testing.peer import PeerSpec
+from anywire.testing.recorder import PATIENCE, Recorder, RecordingAgentSink, RecordingHubSink
+from anywire.testing.rig import ProcessPeer
+from anywire.transport import AgentPort, Hub, Plane
+from anywire_grpc import GrpcConfig, GrpcTransport, codec, link_pb2
+from anywire_grpc.faults import mapped
+from anywire_grpc.library import METHODS
+from anywire_grpc.wire import BATCH_BYTES, HARD_BOUND, Ending, Wire
+
+Options = dict[str, Any]
+
+
+def address(port: int) -> str:
+    return f"127.0.0.1:{port}"
+
+
+class CountingProxy(Proxy):
+    """Tells when it has been connected to so many times."""
+
+    def __init__(self, target: int) -> None:
+        super().__init__(target)
+        self._counted = Recorder()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._counted.add("connected")
+        await super()._serve(reader, writer)
+
+    async def tried(self, times: int) -> None:
+        await self._counted.until(lambda: len(self._counted.events) >= times)
+
+
+class Bench:
+    """Opens hubs and ports and closes them when the test ends."""
+
+    def __init__(self, stack: AsyncExitStack) -> None:
+        self.stack = stack
+
+    async def hub(
+        self, hub_id: str = "h", *, plane: Plane = "agent", lease_ms: int = 1000, **options: Any
+    ) -> tuple[Hub, RecordingHubSink]:
+        sink = RecordingHubSink()
+        transport = GrpcTransport(GrpcConfig(**options))
+        hub = await transport.open_hub(HubInfo(hub_id, new_incarnation(), lease_ms=lease_ms), plane, sink)
+        self.stack.push_async_callback(hub.close)
+        return hub, sink
+
+    async def port(
+        self, agent_id: str = "a", on_task: Any = None, *, plane: Plane = "agent", lease_ms: int = 1000, **options: Any
+    ) -> tuple[AgentPort, RecordingAgentSink, AgentInfo]:
+        sink = RecordingAgentSink(on_task)
+        info = AgentInfo(agent_id, options.pop("incarnation", 0) or new_incarnation(), lease_ms=lease_ms)
+        port = await GrpcTransport(GrpcConfig(**options)).open_agent(info, plane, sink)
+        self.stack.push_async_callback(port.close)
+        port.report(AgentStatus(agent_id, info.incarnation, models=("m",)))
+        return port, sink, info
+
+    async def proxy(self, port: int) -> CountingProxy:
+        proxy = CountingProxy(port)
+        await proxy.start()
+        self.stack.push_async_callback(proxy.close)
+        return proxy
+
+    async def call(self, port: int, plane: Plane = "agent") -> Any:
+        """A bare call of the transport's method, by nobody who keeps to the contract."""
+        channel = grpc.aio.insecure_channel(address(port), [("grpc.use_local_subchannel_pool", 1)])
+        self.stack.push_async_callback(channel.close, None)
+        return channel.stream_stream(METHODS[plane], None, None)(None)
+
+
+@pytest_asyncio.fixture
+async def bench() -> AsyncIterator[Bench]:
+    async with AsyncExitStack() as stack:
+        yield Bench(stack)
+
+
+@pytest.fixture
+def log() -> Iterator[Log]:
+    handler, logger = Log(), logging.getLogger("anywire_grpc")
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+
+
+def request(task_id: str, hub_id: str = "h", body: str = "{}") -> TaskRequest:
+    return TaskRequest(hub_id, task_id, 1, "chat", "m", body, True, credit=64)
+
+
+def final(task: TaskRequest, text: str = "") -> Chunk:
+    return Chunk(task.hub_id, task.task_id, task.attempt, 0, (text,), final=True, finish_reason="stop")
+
+
+def echo(task: TaskRequest, reply: Any) -> None:
+    reply.send(final(task, task.body))
+
+
+# Connections
+
+
+async def test_agent_that_was_there_first_joins_a_hub_that_comes_and_its_successor(bench: Bench) -> None:
+    (port,) = free_ports(1)
+    _, agent, _ = await bench.port(on_task=echo, agent_addresses=address(port))
+    first, sink = await bench.hub("first", agent_addresses=address(port))
+    await sink.event("joined", "a")
+    await first.close()
+    await agent.event("hub_lost", "first")
+    second, sink = await bench.hub("second", agent_addresses=address(port))
+    await sink.event("joined", "a")
+    second.send("a", request("t", "second", "anew"))
+    assert (await sink.final("t")).deltas == ("anew",)
+
+
+async def test_agent_serves_every_hub_of_its_addresses(bench: Bench) -> None:
+    both = [address(port) for port in free_ports(2)]
+    _, agent, _ = await bench.port(on_task=echo, agent_addresses=both)
+    for hub_id in ("one", "two"):
+        hub, sink = await bench.hub(hub_id, agent_addresses=both)
+        await sink.event("joined", "a")
+        hub.send("a", request("t", hub_id, hub_id))
+        assert (await sink.final("t")).deltas == (hub_id,)
+    assert {event[1] for event in agent.named("hub_joined")} == {"one", "two"}
+
+
+async def test_cut_connection_loses_the_link_on_both_sides_and_it_joins_again(bench: Bench) -> None:
+    (port,) = free_ports(1)
+    proxy = await bench.proxy(port)
+    hub, sink = await bench.hub(agent_addresses=address(port))
+    _, agent, info = await bench.port(agent_addresses=address(proxy.port))
+    await sink.event("joined", "a")
+    hub.send("a", request("t1"))
+    reply = (await agent.event("task", "t1"))[4]
+    proxy.cut()
+    await sink.event("lost", "a", info.incarnation)
+    await agent.event("hub_lost", "h")
+    reply.send(final(request("t1"), "too late"))
+    await asyncio.wait_for(reply.drain(), PATIENCE)
+    await sink.until(lambda: len(sink.named("joined")) == 2)
+    hub.send("a", request("t2"))
+    (await agent.event("task", "t2"))[4].send(final(request("t2"), "in time"))
+    assert (await sink.final("t2")).deltas == ("in time",)
+    assert sink.chunks("t1") == []
+    assert [event[0] for event in sink.events if event[0] in ("joined", "lost")] == ["joined", "lost", "joined"]
+
+
+async def test_silent_connection_is_given_up_by_the_agent_and_later_by_the_hub(bench: Bench) -> None:
+    (port,) = free_ports(1)
+    proxy = await bench.proxy(port)
+    _, sink = await bench.hub(agent_addresses=address(port), lease_ms=100)
+    _, agent, _ = await bench.port(agent_addresses=address(proxy.port), lease_ms=200)
+    await sink.event("joined", "a")
+    await agent.event("hub_joined", "h")
+    proxy.hold()
+    await agent.event("hub_lost", "h")
+    await sink.event("lost", "a")
+    proxy.flow()
+    await sink.until(lambda: len(sink.named("joined")) == 2)
+
+
+async def test_killed_agent_is_lost_and_its_next_life_joins(bench: Bench) -> None:
+    (port,) = free_ports(1)
+    options: Options = {"agent_addresses": [address(port)]}
+    _, sink = await bench.hub(lease_ms=60_000, **options)
+    lives: list[int] = []
+    for _ in range(2):
+        agent = await ProcessPeer.start(PeerSpec("agent", "grpc", options, "a", lease=60.0))
+        bench.stack.push_async_callback(agent.stop)
+        await sink.until(lambda: len(sink.named("joined")) > len(lives))
+        lives.append(sink.named("joined")[-1][2])
+        await agent.crash()
+        await sink.event("lost", "a", lives[-1])
+    assert lives[0] != lives[1]
+
+
+async def test_what_an_agent_sent_before_it_closed_arrives_before_it_is_lost(bench: Bench) -> None:
+    (port,) = free_ports(1)
+    hub, sink = await bench.hub(agent_addresses=address(port))
+    end, agent, _ = await bench.port(agent_addresses=address(port))
+    await sink.event("joined", "a")
+    hub.send("a", request("t"))
+    reply = (await agent.event("task", "t"))[4]
+    for number in range(2000):
+        reply.send(Chunk("h", "t", 1, number, ("x" * 1000,)))
+    reply.send(Chunk("h", "t", 1, 2000, final=True))
+    await end.close()
+    await sink.event("lost", "a")
+    assert [chunk.seq for chunk in sink.chunks("t")] == list(range(2001))
+    assert sink.events[-1][0] == "lost"
+
+
+async def test_what_a_hub_sent_before_it_closed_arrives_before_it_is_lost(bench: Bench) -> None:
+    (port,) = free_ports(1)
+    hub, sink = await bench.hub(agent_addresses=address(port))
+    _, agent, _ = await bench.port(agent_addresses=address(port))
+    await sink.event("joined", "a")
+    for number in range(500):
+        hub.send("a", request(f"t{number}", body="x" * 1000))
+    await hub.close()
+    await agent.event("hub_lost", "h")
+    assert [event[1] for event in agent.named("task")] == [f"t{number}" for number in range(500)]
+    assert agent.events[-1][0] == "hub_lost"
+
+
+async def test_closing_does_not_wait_for_a_peer_that_does_not_read(bench: Bench) -> None:
+    (port,) = free_ports(1)
+    proxy = await bench.proxy(port)
+    hub, sink = await bench.hub(agent_addresses=address(port), lease_ms=60_000)
+    end, _, _ = await bench.port(agent_addresses=address(proxy.port), lease_ms=60_000)
+    await sink.event("joined", "a")
+    proxy.hold()
+    for number in range(50):
+        hub.send("a", request(f"t{number}", body="x" * 100_000))
+    await asyncio.wait_for(asyncio.gather(hub.close(), end.close()), PATIENCE)
+
+
+async def test_full_queue_is_congested_disturbs_nobody_and_loses_nothing(bench: Bench) -> None:
+    (port,) = free_ports(1)
+    proxy = await bench.proxy(port)
+    hub, sink = await bench.hub(agent_addresses=address(port), lease_ms=60_000)
+    _, slow, _ = await bench.port("slow", agent_addresses=address(proxy.port), lease_ms=60_000)
+    await bench.port("quick", echo, agent_addresses=address(port))
+    await sink.event("joined", "slow")
+    await sink.event("joined", "quick")
+    proxy.hold()
+    body, sent = "x" * 10_000, 0
+    with pytest.raises(errors.Congested, match="wait for"):  # noqa: PT012
+        while True:
+            hub.send("slow", request(f"t{sent}", body=body))
+            sent += 1
+    assert sent >= HARD_BOUND
+    hub.send("slow", Cancel("h", "t0", 1))
+    room = asyncio.ensure_future(hub.drain("slow"))
+    hub.send("quick", request("q", body="unhindered"))
+    assert (await sink.final("q")).deltas == ("unhindered",)
+    assert not room.done()
+    proxy.flow()
+    await asyncio.wait_for(room, PATIENCE)
+    hub.send("slow", request("last"))
+    await slow.event("task", "last")
+    assert [event[1] for event in slow.named("task")] == [*(f"t{number}" for number in range(sent)), "last"]
+    assert slow.named("cancel")
+
+
+async def test_reply_to_a_hub_that_does_not_read_is_congested_and_loses_nothing(bench: Bench) -> None:
+    (port,) = free_ports(1)
+    proxy = await bench.proxy(port)
+    hub, sink = await bench.hub(agent_addresses=address(port), lease_ms=60_000)
+    end, agent, info = await bench.port(agent_addresses=address(proxy.port), lease_ms=60_000)
+    await sink.event("joined", "a")
+    hub.send("a", request("t"))
+    reply = (await agent.event("task", "t"))[4]
+    proxy.hold()
+    sent = 0
+    with pytest.raises(errors.Congested):  # noqa: PT012
+        while True:
+            reply.send(Chunk("h", "t", 1, sent, ("y" * 100_000,)))
+            sent += 1
+    end.report(AgentStatus("a", info.incarnation))  # best effort: no error
+    proxy.flow()
+    await asyncio.wait_for(reply.drain(), PATIENCE)
+    reply.send(Chunk("h", "t", 1, sent, final=True))
+    await sink.final("t")
+    assert [chunk.seq for chunk in sink.chunks("t")] == list(range(sent + 1))
+
+
+@pytest.mark.parametrize("megabytes", [5, 15])
+async def test_payload_over_grpcs_own_limit_is_carried(bench: Bench, megabytes: int) -> None:
+    (port,) = free_ports(1)
+    hub, sink = await bench.hub(agent_addresses=address(port))
+    await bench.port(on_task=echo, agent_addresses=address(port))
+    await sink.event("joined", "a")
+    body = "x" * (megabytes * 1024 * 1024)
+    hub.send("a", request("t", body=body))
+    assert (await sink.final("t")).deltas == (body,)
+
+
+async def test_receiver_with_a_lower_limit_loses_the_link_and_nothing_else(bench: Bench) -> None:
+    (port,) = free_ports(1)
+    hub, sink = await bench.hub(agent_addresses=address(port))
+    _, agent, _ = await bench.port(agent_addresses=address(port), max_message_bytes=2000)
+    await bench.port("b", echo, agent_addresses=address(port))
+    await sink.event("joined", "a")
+    await sink.event("joined", "b")
+    hub.send("a", request("t", body="x" * (BATCH_BYTES + 10_000)))
+    await sink.event("lost", "a")
+    assert "max_message_bytes" in (await agent.event("hub_lost", "h"))[3]
+    await sink.until(lambda: len([event for event in sink.named("joined") if event[1] == "a"]) == 2)
+    hub.send("b", request("u"))
+    await sink.final("u")
+
+
+async def test_messages_that_wait_together_fit_a_receiver_with_a_low_limit(bench: Bench) -> None:
+    (port,) = free_ports(1)
+    hub, sink = await bench.hub(agent_addresses=address(port))
+    _, agent, _ = await bench.port(agent_addresses=address(port), max_message_bytes=2000)
+    await sink.event("joined", "a")
+    for number in range(1000):
+        hub.send("a", request(f"t{number}", body="x" * 1500))
+    await agent.event("task", "t999")
+    assert len(agent.named("task")) == 1000
+
+
+async def test_fifty_agents_and_their_links_come_and_go(bench: Bench) -> None:
+    (port,) = free_ports(1)
+    hub, sink = await bench.hub(agent_addresses=address(port))
+    ports = [await bench.port(f"a{number}", echo, agent_addresses=address(port)) for number in range(50)]
+    await sink.until(lambda: len(sink.named("joined")) == 50)
+    for number in range(50):
+        hub.send(f"a{number}", request(f"t{number}", body=str(number)))
+    for number in range(50):
+        assert (await sink.final(f"t{number}")).deltas == (str(number),)
+    await asyncio.gather(*(each.close() for each, _, _ in ports))
+    await sink.until(lambda: len(sink.named("lost")) == 50)
+
+
+# Who may join
+
+
+async def test_agents_and_clients_with_the_token_join(bench: Bench) -> None:
+    (port,) = free_ports(1)
+    options: Options = {"agent_addresses": address(port), "client_addresses": address(port), "token": "s3cret"}
+    _, agents = await bench.hub(**options)
+    await bench.port("orchestrator", plane="client", **options)
+    await bench.port("a", **options)
+    _, clients = await bench.hub("c", plane="client", **options)
+    await agents.event("joined", "a")
+    await clients.event("joined", "orchestrator")
+
+
+@pytest.mark.parametrize("wrong", [{}, {"token": "another"}], ids=["none", "wrong"])
+async def test_without_the_right_token_nobody_joins_both_sides_say_why_and_with_it_they_do(
+    bench: Bench, log: Log, wrong: Options
+) -> None:
+    (port,) = free_ports(1)
+    _, sink = await bench.hub(agent_addresses=address(port), token="s3cret")
+    stranger, told, _ = await bench.port(agent_addresses=address(port), **wrong)
+    await log.says("127.0.0.1 was not admitted", "not admitted (it came with")
+    assert not sink.events
+    assert not told.events
+    await stranger.close()
+    await bench.port(agent_addresses=address(port), token="s3cret")
+    await sink.event("joined", "a")
+    assert "s3cret" not in str(log.events)
+    assert "another" not in str(log.events)
+
+
+def test_tokens_are_compared_whole() -> None:
+    guard = anywire_grpc.listening.Guard(GrpcConfig(token="s3cret").token)
+    assert guard.refusal("Bearer s3cret") == ""
+    for wrong in ("", "Bearer ", "Bearer s3cre", "Bearer s3crett", "s3cret", "bearer s3cret", "Bearer s3créт"):
+        assert guard.refusal(wrong)
+
+
+async def test_attempts_that_are_refused_leave_no_connections_behind(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(anywire_grpc.dialling, "LONGEST_PAUSE_S", 0.05)
+    (port,) = free_ports(1)
+    proxy = await bench.proxy(port)
+    await bench.hub(agent_addresses=address(port), token="s3cret")
+    gc.disable()
+    bench.stack.callback(gc.enable)
+    before, attempts = sockets(), 12
+    end, _, _ = await bench.port(agent_addresses=address(proxy.port))
+    await proxy.tried(attempts)
+    await end.close()
+    assert sockets() - before < attempts  # each connection that is left is four of them
+
+
+def sockets() -> int:
+    return sum(1 for each in psutil.Process().net_connections("tcp") if each.status == psutil.CONN_ESTABLISHED)
+
+
+async def test_no_address_is_open_to_the_network_without_protection(bench: Bench) -> None:
+    (port,) = free_ports(1)
+    everywhere: Options = {"agent_addresses": f"0.0.0.0:{port}"}
+    with pytest.raises(errors.TransportUnavailable, match="set a token"):
+        await bench.hub(**everywhere)
+    _, sink = await bench.hub(token="s3cret", **everywhere)
+    with pytest.raises(errors.TransportUnavailable, match="name the host"):
+        await bench.port(token="s3cret", **everywhere)
+    await bench.port(token="s3cret", agent_addresses=address(port))
+    await sink.event("joined", "a")
+
+
+class Certificates:
+    """Self-signed certificates, each an authority of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def make(self, name: str) -> Options:
+        key, cert = self.folder / f"{name}.key", self.folder / f"{name}.pem"
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        command += ["-keyout", str(key), "-out", str(cert), "-days", "2", "-subj", f"/CN={name}"]
+        command += ["-addext", "subjectAltName=IP:127.0.0.1"]
+        subprocess.run(command, check=True, capture_output=True)
+        return {"tls_cert": str(cert), "tls_key": str(key)}
+
+    def rename(self, old: str, new: str) -> None:
+        (self.folder / old).rename(self.folder / new)
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Certificates:
+    if shutil.which("openssl") is None:
+        pytest.skip("certificates are made with the command openssl, which is not installed")
+    return Certificates(tmp_path)
+
+
+@pytest.mark.parametrize("mutual", [False, True])
+async def test_links_over_tls(bench: Bench, certificates: Certificates, mutual: bool) -> None:
+    (port,) = free_ports(1)
+    hubs, agents = certificates.make("hub"), certificates.make("agent")
+    asked: Options = {"tls_ca": agents["tls_cert"]} if mutual else {}
+    shown: Options = agents if mutual else {}
+    hub, sink = await bench.hub(agent_addresses=address(port), **hubs, **asked)
+    await bench.port(on_task=echo, agent_addresses=address(port), tls_ca=hubs["tls_cert"], **shown)
+    await sink.event("joined", "a")
+    hub.send("a", request("t", body="secret"))
+    assert (await sink.final("t")).deltas == ("secret",)
+
+
+@pytest.mark.parametrize(
+    ("at_hub", "at_agent", "text"),
+    [
+        ({}, {"tls_ca": "other"}, "CERTIFICATE_VERIFY_FAILED"),
+        ({}, {}, "one of the two uses TLS and the other does not"),
+        (None, {"tls_ca": "hub"}, "TLS failed"),
+        ({"tls_ca": "other"}, {"tls_ca": "hub"}, "wants a certificate and got none"),
+    ],
+    ids=["unknown authority", "plain agent", "plain hub", "no certificate"],
+)
+async def test_tls_that_does_not_fit_is_told_and_nobody_joins(
+    bench: Bench,
+    certificates: Certificates,
+    log: Log,
+    at_hub: dict[str, str] | None,
+    at_agent: dict[str, str],
+    text: str,
+) -> None:
+    (port,) = free_ports(1)
+    made = {"hub": certificates.make("hub"), "other": certificates.make("other")}
+
+    def named(options: dict[str, str]) -> Options:
+        return {key: made[name]["tls_cert"] for key, name in options.items()}
+
+    hub_options: Options = {} if at_hub is None else made["hub"] | named(at_hub)
+    _, sink = await bench.hub(agent_addresses=address(port), **hub_options)
+    await bench.port(agent_addresses=address(port), **named(at_agent))
+    await log.says(text)
+    assert not sink.events
+
+
+async def test_tls_files_that_cannot_work_are_told_at_opening(bench: Bench, certificates: Certificates) -> None:
+    (port,) = free_ports(1)
+    one, other = certificates.make("one"), certificates.make("other")
+    where: Options = {"agent_addresses": address(port)}
+    with pytest.raises(errors.TransportUnavailable, match="add tls_cert and tls_key"):
+        await bench.hub(tls_ca=one["tls_cert"], **where)
+    with pytest.raises(errors.TransportUnavailable, match=r"nowhere.*does not exist"):
+        await bench.port(tls_ca="/nowhere/ca.pem", **where)
+    with pytest.raises(errors.TransportUnavailable, match=r"cannot be used.*MISMATCH") as caught:
+        await bench.hub(tls_cert=one["tls_cert"], tls_key=other["tls_key"], **where)
+    assert isinstance(caught.value.__cause__, ssl.SSLError)
+    await bench.hub(**one, **where)  # what failed before has left nothing behind
+
+
+async def test_tls_files_that_vanish_are_told_and_used_when_they_are_back(
+    bench: Bench, certificates: Certificates, log: Log
+) -> None:
+    (port,) = free_ports(1)
+    hubs = certificates.make("hub")
+    hub, _ = await bench.hub(agent_addresses=address(port), **hubs)
+    _, agent, _ = await bench.port(agent_addresses=address(port), tls_ca=hubs["tls_cert"])
+    await agent.event("hub_joined", "h")
+    certificates.rename("hub.pem", "elsewhere")
+    await hub.close()
+    await log.says("cannot be used")
+    certificates.rename("elsewhere", "hub.pem")
+    _, sink = await bench.hub("next", agent_addresses=address(port), **hubs)
+    await sink.event("joined", "a")
+
+
+STRANGE = {
+    "not protobuf": b"\xff\xff\xff",
+    "no hello": codec.encode_chunk(Chunk("h", "t", 1, 0)),
+    "empty": b"",
+    "unknown state": link_pb2.AgentFrame(hello={"info": {"agent_id": "x"}}).SerializeToString(),
+}
+
+
+@pytest.mark.parametrize("frame", STRANGE.values(), ids=STRANGE)
+async def test_strangers_are_told_and_disturb_nobody(bench: Bench, log: Log, frame: bytes) -> None:
+    (port,) = free_ports(1)
+    hub, sink = await bench.hub(agent_addresses=address(port))
+    await bench.port(on_task=echo, agent_addresses=address(port))
+    await sink.event("joined", "a")
+    call = await bench.call(port)
+    await call.write(frame)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call.read()
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    await log.says("sent something unreadable")
+    hub.send("a", request("t", body="fine"))
+    assert (await sink.final("t")).deltas == ("fine",)
+    assert {event[1] for event in sink.named("joined")} == {"a"}
+    assert not sink.named("lost")
+
+
+async def test_second_hello_ends_the_link(bench: Bench) -> None:
+    (port,) = free_ports(1)
+    _, sink = await bench.hub(agent_addresses=address(port))
+    call = await bench.call(port)
+    hello = codec.encode_agent_hello(AgentInfo("x", 1), AgentStatus("x", 1))
+    await call.write(hello)
+    await sink.event("joined", "x")
+    await call.write(hello)
+    await sink.event("lost", "x", 1)
+
+
+async def test_other_method_or_plane_is_told(bench: Bench, log: Log) -> None:
+    (port,) = free_ports(1)
+    await bench.hub(agent_addresses=address(port))
+    call = await bench.call(port, "client")
+    with pytest.raises(grpc.aio.AioRpcError, match="nobody is open here"):
+        await call.read()
+    server = grpc.aio.server()
+    foreign = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    bench.stack.push_async_callback(server.stop, None)
+    await bench.port(agent_addresses=address(foreign))
+    await log.says("another version of anywire-grpc")
+
+
+async def test_listener_that_never_introduces_itself_is_given_up(
+    bench: Bench, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(anywire_grpc.end, "HELLO_S", 0.1)
+
+    async def say_nothing(_: object, context: Any) -> None:
+        await context.read()
+        await context.read()
+
+    handler = grpc.stream_stream_rpc_method_handler(say_nothing)
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("anywire.v1.AgentPlane", {"Link": handler}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    bench.stack.push_async_callback(server.stop, None)
+    await bench.port(agent_addresses=address(port))
+    await log.says("did not introduce itself within")
+
+
+async def test_a_newer_incarnation_wins_and_the_older_is_refused(bench: Bench, log: Log) -> None:
+    (port,) = free_ports(1)
+    hub, sink = await bench.hub(agent_addresses=address(port))
+    await bench.port(incarnation=5, agent_addresses=address(port))
+    await sink.event("joined", "a", 5)
+    _, newer, _ = await bench.port(incarnation=7, on_task=echo, agent_addresses=address(port))
+    await sink.event("joined", "a", 7)
+    await bench.port(incarnation=6, agent_addresses=address(port))
+    await log.says("newer incarnation")
+    hub.send("a", request("t"))
+    await sink.final("t")
+    assert newer.named("task")
+    kinds = [event[:3] for event in sink.events if event[0] in ("joined", "lost")]
+    assert kinds == [("joined", "a", 5), ("lost", "a", 5), ("joined", "a", 7)]
+
+
+async def test_hub_listed_under_two_names_is_served_by_one_link_in_the_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(anywire_grpc.dialling, "FIRST_PAUSE_S", 0.001)
+    (port,) = free_ports(1)
+    hub, sink = await bench.hub(agent_addresses=address(port))
+    end, agent, _ = await bench.port(on_task=echo, agent_addresses=[address(port), f"localhost:{port}"])
+    await sink.until(lambda: len(sink.named("joined")) == 2)
+    for number in range(100):  # time for many more to join, if they did
+        hub.send("a", request(f"t{number}"))
+        await sink.final(f"t{number}")
+    assert len(sink.named("joined")) == 2
+    assert len(agent.named("hub_lost")) == 1
+    await end.close()
+    await sink.until(lambda: len(sink.named("lost")) == 2)
+
+
+# Addresses
+
+
+async def test_hubs_take_the_first_free_address_until_none_is_left(bench: Bench) -> None:
+    ports = free_ports(2)
+    addresses = [address(port) for port in ports]
+    for number, expected in enumerate(addresses):
+        transport = GrpcTransport(GrpcConfig(agent_addresses=addresses))
+        assert transport.effective_settings() == {}
+        hub = await transport.open_hub(HubInfo(f"h{number}", 1), "agent", RecordingHubSink())
+        bench.stack.push_async_callback(hub.close)
+        settings = transport.effective_settings()
+        assert settings["agent_listens_on"] == expected
+        assert (settings["encoding"], settings["security"]) == ("protobuf", "none")
+    with pytest.raises(errors.TransportUnavailable, match=f"{ports[0]}.*in use.*{ports[1]}.*in use") as caught:
+        await bench.hub(agent_addresses=addresses)
+    assert caught.value.code == "transport_unavailable"
+
+
+async def test_planes_share_a_port_within_a_process_and_never_see_each_other(bench: Bench) -> None:
+    (port,) = free_ports(1)
+    both: Options = {"agent_addresses": address(port), "client_addresses": address(port)}
+    hub, agents = await bench.hub("orchestrator", **both)
+    facade, clients_of, _ = await bench.port("orchestrator", echo, plane="client", **both)
+    await bench.port("a", echo, **both)
+    client, orchestrators = await bench.hub("client", plane="client", **both)
+    await agents.event("joined", "a")
+    await orchestrators.event("joined", "orchestrator")
+    client.send("orchestrator", request("up", "client", "of a client"))
+    hub.send("a", request("down", "orchestrator", "of the hub"))
+    assert (await orchestrators.final("up")).deltas == ("of a client",)
+    assert (await agents.final("down")).deltas == ("of the hub",)
+    await hub.close()  # the other plane goes on
+    client.send("orchestrator", request("still", "client", "there"))
+    assert (await orchestrators.final("still")).deltas == ("there",)
+    assert {event[1] for event in agents.named("joined")} == {"a"}
+    assert {event[1] for event in clients_of.named("hub_joined")} == {"client"}
+    await facade.close()
+    await bench.hub("next", **both)  # the port is free again
+
+
+async def test_planes_with_different_settings_do_not_share_a_port(bench: Bench) -> None:
+    (port,) = free_ports(1)
+    both: Options = {"agent_addresses": address(port), "client_addresses": address(port)}
+    await bench.hub(token="s3cret", **both)
+    with pytest.raises(errors.TransportUnavailable, match="in use"):
+        await bench.port(plane="client", **both)
+
+
+async def test_address_of_another_machine_is_passed_over(bench: Bench) -> None:
+    (port,) = free_ports(1)
+    both = ["192.0.2.1:50051", address(port)]
+    _, sink = await bench.hub(agent_addresses=both)
+    await bench.port(agent_addresses=both)
+    await sink.event("joined", "a")
+
+
+async def test_unix_socket_in_use_is_not_taken_away_and_a_stale_one_is_used(bench: Bench, tmp_path: Path) -> None:
+    path = f"unix:{tmp_path}/hub"
+    first = await ProcessPeer.start(PeerSpec("hub", "grpc", {"agent_addresses": [path]}, "first"))
+    bench.stack.push_async_callback(first.stop)
+    _, agent, _ = await bench.port(agent_addresses=path)
+    await agent.event("hub_joined", "first")
+    with pytest.raises(errors.TransportUnavailable, match="in use"):
+        await bench.hub("other", agent_addresses=path)
+    await first.crash()
+    await agent.event("hub_lost", "first")
+    _, sink = await bench.hub("next", agent_addresses=path)
+    await sink.event("joined", "a")
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"agent_addresses": "http://localhost:1"}, "use host:port"),
+        ({"agent_addresses": "::1:50051"}, "IPv6"),
+        ({"agent_addresses": "localhost"}, "use host:port"),
+        ({"agent_addresses": "localhost:70000"}, "port from 1 to 65535"),
+        ({"agent_addresses": "localhost:0"}, "port from 1 to 65535"),
+        ({"agent_addresses": "unix:relative"}, "absolute path"),
+        ({"agent_addresses": ["unix:/" + "x" * 200]}, "up to 107 bytes"),
+        ({"client_addresses": []}, "client_addresses"),
+        ({"agent_adresses": []}, "did you mean 'agent_addresses'"),
+        ({"max_message_bytes": 0}, "greater than or equal to 1024"),
+        ({"token": " "}, "protects nothing"),
+        ({"token": "ü"}, "ASCII"),
+        ({"token": "a\nb"}, "printable"),
+        ({"tls_cert": "a.pem"}, "belong together"),
+        ({"tls_key": "a.key", "tls_ca": "a.pem"}, "belong together"),
+    ],
+)
+def test_bad_settings_are_answered_with_what_would_do(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Plugins().create("transports", "grpc", options)
+
+
+@pytest.mark.parametrize("good", ["localhost:1", "[::1]:50051", "10.0.0.1:65535", "unix:/run/anywire"])
+def test_good_addresses_are_kept_as_they_are(good: str) -> None:
+    assert GrpcConfig(agent_addresses=[good]).agent_addresses == [good]
+
+
+def test_token_is_not_shown() -> None:
+    assert "s3cret" not in repr(GrpcConfig(token="s3cret"))
+
+
+def test_children_see_nothing_of_grpc_on_their_parents_standard_error(tmp_path: Path) -> None:
+    """A process that uses gRPC and starts others, as ``anywire up`` does."""
+    program = """if True:
+        import asyncio, subprocess, sys
+        from anywire_grpc import GrpcConfig, GrpcTransport
+        from anywire.messages import HubInfo
+        from anywire.testing.recorder import RecordingHubSink
+
+        async def main():
+            path = "unix:" + sys.argv[1]
+            hub = await GrpcTransport(GrpcConfig(agent_addresses=path)).open_hub(HubInfo("h", 1), "agent",
+                RecordingHubSink())
+            for _ in range(5):
+                subprocess.run([sys.executable, "-c", ""], preexec_fn=lambda: None)
+            await hub.close()
+
+        asyncio.run(main())
+    """
+    arguments = [sys.executable, "-c", program, str(tmp_path / "hub")]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GRPC_")}
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr == ""
+
+
+# Errors
+
+
+def library_errors() -> list[type[Exception]]:
+    found: dict[str, type[Exception]] = {}
+    modules: list[ModuleType] = [grpc, grpc.aio, importlib.import_module("grpc._cython.cygrpc"), protobuf]
+    for module in modules:
+        for name, cls in inspect.getmembers(module, inspect.isclass):
+            if issubclass(cls, Exception) and not issubclass(cls, Warning):
+                found[name] = cls
+    return list(found.values())
+
+
+def rpc_error(code: grpc.StatusCode, details: str = "so") -> grpc.aio.AioRpcError:
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details, None)
+
+
+def made(cls: type[Exception]) -> Exception:
+    if issubclass(cls, grpc.aio.AioRpcError):
+        return rpc_error(grpc.StatusCode.INTERNAL)
+    if cls.__name__ == "AioRpcStatus":  # of the C extension, which does not export it
+        return cls(grpc.StatusCode.INTERNAL.value[0], "so", (), "")
+    return cls()
+
+
+@pytest.mark.parametrize("cls", library_errors(), ids=lambda cls: cls.__name__)
+def test_every_exception_of_the_libraries_is_mapped(cls: type[Exception]) -> None:
+    original = made(cls)
+    error = mapped(original, "doing this")
+    assert isinstance(error, errors.TransportError)
+    assert error.__cause__ is original
+    assert str(error).startswith("doing this: ")
+    assert len(str(error)) > len("doing this: ")
+
+
+@pytest.mark.parametrize("code", list(grpc.StatusCode), ids=lambda code: code.name)
+def test_every_status_is_mapped(code: grpc.StatusCode) -> None:
+    for details in ("", "because"):
+        original = rpc_error(code, details)
+        error = mapped(original, "doing this")
+        assert isinstance(error, errors.TransportError)
+        assert error.__cause__ is original
+        assert details in str(error)
+        assert len(str(error)) > len("doing this: ")
+
+
+NOT_CONNECTED = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: "
+
+
+@pytest.mark.parametrize(
+    ("original", "cls"),
+    [
+        (rpc_error(grpc.StatusCode.UNAVAILABLE, NOT_CONNECTED + "Connection refused"), errors.AgentUnavailable),
+        (rpc_error(grpc.StatusCode.UNAVAILABLE, NOT_CONNECTED + "Socket closed"), errors.TransportUnavailable),
+        (rpc_error(grpc.StatusCode.UNAVAILABLE, NOT_CONNECTED + "Tls handshake failed"), errors.TransportUnavailable),
+        (rpc_error(grpc.StatusCode.UNAVAILABLE, "Socket closed"), errors.AgentLost),
+        (rpc_error(grpc.StatusCode.UNAUTHENTICATED), errors.TransportUnavailable),
+        (rpc_error(grpc.StatusCode.UNIMPLEMENTED), errors.TransportUnavailable),
+        (rpc_error(grpc.StatusCode.RESOURCE_EXHAUSTED), errors.PayloadTooLarge),
+        (rpc_error(grpc.StatusCode.CANCELLED), errors.AgentLost),
+        (grpc.aio.InternalError("x"), errors.AgentLost),
+        (asyncio.InvalidStateError("RPC already finished."), errors.AgentLost),
+        (grpc.aio.UsageError("x"), errors.TransportError),
+        (protobuf.DecodeError("x"), errors.TransportError),
+        (OSError(errno.EADDRINUSE, "x"), errors.TransportUnavailable),
+        (OSError(errno.EACCES, "x"), errors.TransportUnavailable),
+        (RuntimeError("Failed to bind"), errors.TransportUnavailable),
+    ],
+)
+def test_errors_mean_what_they_say(original: BaseException, cls: type[errors.AnywireError]) -> None:
+    assert type(mapped(original, "x")) is cls
+
+
+# The wire contract
+
+SOURCE = Path(anywire_grpc.__file__).parent / "link.proto"
+
+
+def test_checked_in_code_is_what_protoc_makes_of_the_contract(tmp_path: Path) -> None:
+    protoc = pytest.importorskip("grpc_tools.protoc", reason="grpcio-tools is not installed")
+    root = SOURCE.parents[1]
+    arguments = ["protoc", f"-I{root}", f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", str(SOURCE)]
+    assert protoc.main(arguments) == 0
+    for name in ("link_pb2.py", "link_pb2.pyi"):
+        new, old = (_unversioned(path.read_text()) for path in (tmp_path / "anywire_grpc" / name, SOURCE.parent / name))
+        assert new == old, f"{name} is not of this link.proto: make it anew as the README says"
+
+
+def _unversioned(code: str) -> str:
+    """Without the version of protoc, which another version of the tools writes otherwise."""
+    code = re.sub(r"# Protobuf Python Version: .*", "", code)
+    return re.sub(r"ValidateProtobufRuntimeVersion\([^)]*\)", "", code)
+
+
+def _described(descriptor: Descriptor) -> dict[str, Any]:
+    return {field.name: field for field in descriptor.fields}
+
+
+@pytest.mark.parametrize(
+    ("struct", "message"),
+    [
+        (TaskRequest, "TaskRequest"),
+        (Chunk, "Chunk"),
+        (Cancel, "Cancel"),
+        (Credit, "Credit"),
+        (Drain, "Drain"),
+        (AgentStatus, "AgentStatus"),
+        (AgentInfo, "AgentInfo"),
+        (HubInfo, "HubHello"),
+    ],
+)
+def test_contract_has_the_fields_of_the_messages_in_their_order(struct: Any, message: str) -> None:
+    ours = {field.name: field.type for field in msgspec.structs.fields(struct)}
+    theirs = _described(link_pb2.DESCRIPTOR.message_types_by_name[message])
+    assert list(theirs) == list(ours)
+    assert [field.number for field in theirs.values()] == list(range(1, len(ours) + 1))
+    kinds = {str: "TYPE_STRING", int: "TYPE_INT64", bool: "TYPE_BOOL", tuple[str, ...]: "TYPE_STRING"}
+    for name, kind in ours.items():
+        field = theirs[name]
+        if kind in kinds:
+            assert field.type == getattr(type(field), kinds[kind]), name
+            assert field.is_repeated == (kind == tuple[str, ...]), name
+
+
+@pytest.mark.parametrize(("enumeration", "names"), [("Kind", messages.Kind), ("State", messages.State)])
+def test_contract_has_the_names_of_the_enumerations(enumeration: str, names: Any) -> None:
+    values = link_pb2.DESCRIPTOR.enum_types_by_name[enumeration].values_by_name
+    assert list(values) == [f"{enumeration.upper()}_UNSPECIFIED", *(each.upper() for each in get_args(names))]
+
+
+texts = st.text(max_size=20)
+numbers = st.integers(min_value=0, max_value=2**63 - 1)
+statuses = st.builds(
+    AgentStatus,
+    texts,
+    numbers,
+    st.sampled_from(get_args(messages.State)),
+    st.lists(texts).map(tuple),
+    numbers,
+    numbers,
+    numbers,
+    st.dictionaries(texts, st.floats(allow_nan=False)),
+    texts,
+)
+infos = st.builds(
+    AgentInfo, texts, numbers, texts, numbers, texts, texts, st.lists(texts).map(tuple), texts, texts, numbers
+)
+tasks = st.builds(
+    TaskRequest,
+    *(texts, texts, numbers, st.sampled_from(get_args(messages.Kind)), texts, texts),
+    *(st.booleans(), texts, st.integers(-(2**63), 2**63 - 1), numbers, numbers, numbers, texts),
+)
+chunks = st.builds(
+    Chunk,
+    *(texts, texts, numbers, numbers, st.lists(texts).map(tuple), texts, st.booleans(), texts, texts, texts),
+    *(numbers, numbers, numbers, numbers),
+)
+to_agent = st.one_of(
+    tasks,
+    st.builds(Cancel, texts, texts, numbers, texts),
+    st.builds(Credit, texts, texts, numbers, numbers),
+    st.builds(Drain, texts, texts),
+)
+
+
+def read_hub_frame(data: bytes) -> list[ToAgent]:
+    frame = codec.decode_hub_frame(data)
+    return [
+        *map(codec.read_task, frame.tasks),
+        *map(codec.read_cancel, frame.cancels),
+        *map(codec.read_credit, frame.credits),
+        *map(codec.read_drain, frame.drains),
+    ]
+
+
+@given(st.lists(to_agent))
+def test_joined_frames_hold_every_message_in_its_order(sent: list[ToAgent]) -> None:
+    received = read_hub_frame(b"".join(map(codec.encode_to_agent, sent)))
+    kinds: list[type] = [TaskRequest, Cancel, Credit, Drain]
+    assert received == sorted(sent, key=lambda each: kinds.index(type(each)))
+
+
+@given(st.lists(st.one_of(chunks, statuses)))
+def test_joined_frames_of_an_agent_hold_every_message_in_its_order(sent: list[Chunk | AgentStatus]) -> None:
+    encoded = [codec.encode_chunk(each) if isinstance(each, Chunk) else codec.encode_status(each) for each in sent]
+    frame = codec.decode_agent_frame(b"".join(encoded))
+    assert [codec.read_chunk(each) for each in frame.chunks] == [each for each in sent if isinstance(each, Chunk)]
+    assert [codec.read_status(each) for each in frame.statuses] == [
+        each for each in sent if isinstance(each, AgentStatus)
+    ]
+
+
+@given(infos, statuses, st.builds(HubInfo, texts, numbers, texts, numbers, numbers))
+def test_hellos_come_back_as_they_were(info: AgentInfo, status: AgentStatus, hub: HubInfo) -> None:
+    hello = codec.decode_agent_frame(codec.encode_agent_hello(info, status)).hello
+    assert (codec.read_agent_info(hello.info), codec.read_status(hello.status)) == (info, status)
+    assert codec.read_hub_info(codec.decode_hub_frame(codec.encode_hub_hello(hub)).hello) == hub
+
+
+@given(tasks, st.data())
+def test_damaged_frames_are_told_as_such(task: TaskRequest, data: st.DataObject) -> None:
+    good = codec.encode_to_agent(task)
+    cut = data.draw(st.integers(0, len(good)))
+    damaged = good[:cut] + data.draw(st.binary(max_size=8)) + good[cut + data.draw(st.integers(0, 3)) :]
+    with suppress(protobuf.DecodeError):
+        read_hub_frame(damaged)
+
+
+@pytest.mark.parametrize("wrong", [{"body": "\ud800"}, {"priority": 2**63}])
+def test_what_protobuf_cannot_carry_is_told_to_the_sender(wrong: dict[str, Any]) -> None:
+    with pytest.raises(errors.TransportError, match="encoding a TaskRequest"):
+        codec.encode_to_agent(msgspec.structs.replace(request("t"), **wrong))
+
+
+class Written:
+    """A stream that writes down its frames, one whenever it is told to go on."""
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+        self.go = asyncio.Semaphore(0)
+
+    async def read(self) -> object:
+        return await asyncio.get_running_loop().create_future()
+
+    async def write(self, message: bytes) -> None:
+        self.frames.append(message)
+        await self.go.acquire()
+
+
+@given(st.lists(st.integers(1, 3 * BATCH_BYTES), min_size=1, max_size=20))
+def test_frames_join_what_waits_up_to_their_bound_and_lose_nothing(sizes: list[int]) -> None:
+    async def run() -> None:
+        wire, stream = Wire("peer"), Written()
+        running = asyncio.ensure_future(wire.run(stream, None, lambda data: None))
+        sent = [bytes([number]) * size for number, size in enumerate(sizes)]
+        for each in sent:
+            wire.send(each)
+        wire.finish()
+        for _ in sent:
+            stream.go.release()
+        assert await running == Ending(grpc.StatusCode.OK, "it closed")
+        assert b"".join(stream.frames) == b"".join(sent)
+        for frame in stream.frames:
+            assert len(frame) <= BATCH_BYTES or frame in sent
+        for one, following in zip(stream.frames, stream.frames[1:], strict=False):
+            first_of_next = next(each for each in sent if following.startswith(each))
+            assert len(one) + len(first_of_next) > BATCH_BYTES
+
+    asyncio.run(run())
