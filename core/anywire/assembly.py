@@ -22,7 +22,7 @@ from anywire.gateway import Gateway
 from anywire.identity import agent_info, hub_info
 from anywire.orchestrator import Orchestrator
 from anywire.plugins import PluginKind, Plugins
-from anywire.transport import Plane, Transport
+from anywire.transport import Elects, Plane, Transport
 
 MASK = "**********"
 _SECRET = re.compile(r"(^|[_-])(key|token|secret|password|authorization|cookie)$", re.IGNORECASE)
@@ -99,6 +99,27 @@ def make_fleet_agents(config: Config, plugins: Plugins, orchestrator: Orchestrat
     ]
 
 
+def make_elects(config: Config, plugins: Plugins) -> Elects:
+    """The first transport that elects, an instance of its own. Raises `ConfigError` when none does."""
+    for each in config.transports:
+        if issubclass(plugins.load("transports", each.name), Elects):
+            elects: Elects = plugins.create("transports", each.name, each.options)
+            return elects
+    able = [name for name in plugins.names("transports") if _elects(plugins, name)]
+    used = ", ".join(each.name for each in config.transports)
+    raise ConfigError(
+        f"standby.enabled needs a transport that can hold one orchestrator to be the active one; {used} cannot. "
+        + (f"Those installed that can: {', '.join(able)}" if able else "None that can is installed (anywire-dds can)")
+    )
+
+
+def _elects(plugins: Plugins, name: str) -> bool:
+    try:
+        return issubclass(plugins.load("transports", name), Elects)
+    except PluginError:
+        return False
+
+
 def in_one_process(config: Config, plugins: Plugins) -> bool:
     """Whether some transport reaches only agents of the same process."""
     return not all(_inter_process(plugins, each) for each in config.transports)
@@ -172,14 +193,15 @@ def effective(config: Config, plugins: Plugins) -> tuple[dict[str, Any], list[st
         section = tree[key]
         name = section.pop("name")
         tree[key] = {"name": name} | complete(kind, name, section)
-    return _masked(tree), faults
+    return masked(tree), faults
 
 
-def _masked(value: Any, key: str = "") -> Any:
+def masked(value: Any, key: str = "") -> Any:
+    """A tree of plain types with what must stay secret, by its key or inside of an address, replaced by `MASK`."""
     if isinstance(value, dict):
-        return {inner: _masked(each, str(inner)) for inner, each in value.items()}
+        return {inner: masked(each, str(inner)) for inner, each in value.items()}
     if isinstance(value, list):
-        return [_masked(each, key) for each in value]
+        return [masked(each, key) for each in value]
     if isinstance(value, str) and value:
         return MASK if _SECRET.search(key) else _USERINFO.sub(rf"\1{MASK}@", value)
     return value

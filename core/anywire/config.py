@@ -19,6 +19,7 @@ import pydantic
 
 from anywire.errors import ConfigError
 from anywire.orchestrator import PipelineConfig
+from anywire.transport import MAX_STRENGTH
 
 ORDER: Any = ...
 """In a layered config, the key under which the names in order stand beside their options: none a file can hold."""
@@ -151,6 +152,16 @@ class AgentsConfig(_Section):
         return self
 
 
+class StandbyConfig(_Section):
+    enabled: bool = pydantic.Field(
+        False,
+        description="be one of several orchestrators, of which one is active; needs a transport that elects (dds)",
+    )
+    strength: int = pydantic.Field(
+        0, ge=0, le=MAX_STRENGTH, description="who takes over: of those standing by, the one with the highest"
+    )
+
+
 class SchedulerSection(_PluginSection):
     name: str = pydantic.Field("fifo", description="in which order waiting tasks are sent")
     max_queue_size: int = pydantic.Field(1024, ge=1, description="tasks that may wait before 429")
@@ -186,6 +197,7 @@ class Config(pydantic.BaseModel):
         default_factory=list, description="transports over which to join a parent orchestrator, as its agent"
     )
     agents: AgentsConfig = AgentsConfig()
+    standby: StandbyConfig = StandbyConfig()
     scheduler: Annotated[SchedulerSection, pydantic.BeforeValidator(_as_section)] = SchedulerSection()
     selector: Annotated[SelectorSection, pydantic.BeforeValidator(_as_section)] = SelectorSection()
     engine: Annotated[EngineSection, pydantic.BeforeValidator(_as_section)] = EngineSection()

@@ -51,6 +51,9 @@ from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, HubI
 
 Plane = Literal["client", "agent"]
 
+MAX_STRENGTH = 1000
+"""The highest strength of a candidate, see `Elects`."""
+
 
 class Capabilities(msgspec.Struct, frozen=True):
     """What a transport declares of itself; shown by ``anywire plugins``, asserted by the conformance kit.
@@ -173,4 +176,47 @@ class TakesRegistrations(Protocol):
     async def register_agent(self, data: bytes, authorization: str, peer: str) -> tuple[int, bytes]:
         """Take a registration: the request's body, its ``Authorization`` header, and its sender for the log. Returns
         the HTTP status and the JSON body of the answer; never raises."""
+        ...
+
+
+class CandidateSink(Protocol):
+    """What a candidate's owner is told; the rules for callbacks are those of the other sinks."""
+
+    def active_seen(self, hub: HubInfo) -> None:
+        """Another candidate is the active one: told while standing by, each time that changes."""
+        ...
+
+    def elected(self) -> None:
+        """It is the active one from now on, until `deposed` or its own ``close``. Told once at most."""
+        ...
+
+    def deposed(self, reason: str) -> None:
+        """It was the active one and another is in its place. The candidacy is over: nothing more is told."""
+        ...
+
+
+class Candidacy(ABC):
+    """One orchestrator that stands for being the active one, or is it."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Stand no more; the next one takes over at once, without waiting for a lease. Idempotent."""
+
+
+@runtime_checkable
+class Elects(Protocol):
+    """What a transport offers beside the contract when it can hold one of several orchestrators to be the active one.
+
+    All that stand over the transport with the same options are candidates of one election. Nobody is elected who has
+    not had the time of a lease to see the others. The active one stays the active one while it lives, whoever else
+    begins to stand; its death is noticed within its lease, its ``close`` at once. Then, of those who stand by, the one
+    with the highest strength is elected without further waiting, of equals the one that lives longest.
+
+    Candidates that cannot reach each other may both be elected. When they can again, one is deposed and one stays: the
+    one that was elected later, if it has been the active one for a lease. The same goes for an active one that was
+    paused for so long that another was elected.
+    """
+
+    async def stand(self, hub: HubInfo, strength: int, sink: CandidateSink) -> Candidacy:
+        """Stand as ``hub``, with a strength from 0 to `MAX_STRENGTH`. Raises `TransportUnavailable`."""
         ...

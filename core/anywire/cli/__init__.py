@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
+from importlib.metadata import entry_points
 from typing import Annotated
 
 import typer
 
-from anywire.cli import chat, demo, doctor, inspect, serve, up
+from anywire.cli import chat, demo, doctor, inspect, serve, up, watch
 from anywire.errors import AnywireError
 
 app = typer.Typer(
@@ -25,9 +26,13 @@ app.command()(serve.serve)
 app.command()(serve.agent)
 app.command()(chat.chat)
 app.command()(inspect.agents)
+app.command()(watch.watch)
 app.command()(inspect.plugins)
 app.command()(doctor.doctor)
 app.command()(inspect.config)
+for _point in entry_points(group="anywire.commands"):
+    # An installed distribution's own commands, a typer app each. They cost their import, so that must be light.
+    app.add_typer(_point.load(), name=_point.name)
 
 
 def _version(wanted: bool) -> None:

@@ -6,9 +6,9 @@ import asyncio
 import errno
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -36,6 +36,8 @@ class Finding(NamedTuple):
     detail: str
     remedy: str = ""
     warns: bool = False
+    settings: Mapping[str, str] = {}
+    """What a transport says is in force."""
 
     @property
     def state(self) -> Literal["ok", "warn", "fail"]:
@@ -50,11 +52,15 @@ class Finding(NamedTuple):
             "state": self.state,
             "detail": self.detail,
             "remedy": self.remedy,
+            "settings": dict(self.settings),
         }
 
 
 def doctor(
     as_json: options.Json = False,
+    show_settings: Annotated[
+        bool, typer.Option("--settings", help="Show what each transport has in force, such as the QoS granted.")
+    ] = False,
     file: options.File = None,
     host: options.Host = None,
     port: options.Port = None,
@@ -88,7 +94,7 @@ def doctor(
             finding = await stop.unless(check())
             findings.append(finding)
             if not as_json:
-                _show(finding)
+                _show(finding, show_settings)
         return findings
 
     findings = eventloop.run(role)
@@ -112,7 +118,7 @@ def _checks(config: Config, plugins: Plugins) -> list[Callable[[], Awaitable[Fin
     return checks
 
 
-def _show(finding: Finding) -> None:
+def _show(finding: Finding, settings: bool) -> None:
     from rich.console import Console
     from rich.markup import escape
 
@@ -121,6 +127,8 @@ def _show(finding: Finding) -> None:
     console.print(f"{mark}  [bold]{escape(finding.check)}[/]: {escape(finding.detail)}")
     if finding.remedy and finding.state != "ok":
         console.print(f"      → {escape(finding.remedy)}")
+    for name, value in finding.settings.items() if settings else ():
+        console.print(f"      [dim]{escape(name)}: {escape(value)}[/]")
 
 
 async def _python() -> Finding:
@@ -157,14 +165,28 @@ async def _transport(config: Config, plugins: Plugins, choice: PluginChoice) -> 
         detail = await probe.exchange(config, plugins, transport)
     except TimeoutError:
         detail = f"an agent and a hub on this machine did not find each other in {probe.DISCOVERY:.0f} s"
-        return Finding(check, False, detail, _discovery_remedy(transport))
+        found = _found(transport)
+        if found:
+            detail = f"{detail}: {'; '.join(what for what, _ in found)}"
+        remedy = "; ".join(dict.fromkeys(remedy for _, remedy in found)) or _discovery_remedy(transport)
+        return Finding(check, False, detail, remedy, settings=transport.effective_settings())
     except AnywireError as error:
         # Where orchestrators listen there is often one already, or it is another machine: then no hub opens here.
         if transport.capabilities.discovery == "directory" and (hub_id := await _seen(config, transport)):
             detail = f"an agent here is linked by the orchestrator {hub_id}; no other one can run here ({error})"
             return Finding(check, True, detail)
         return Finding(check, False, str(error), f"see the documentation of the transport {choice.name}")
-    return Finding(check, True, detail)
+    settings, found = transport.effective_settings(), _found(transport)
+    if found:
+        detail = f"{detail}, but {'; '.join(what for what, _ in found)}"
+        return Finding(check, True, detail, "; ".join(dict.fromkeys(each for _, each in found)), True, settings)
+    return Finding(check, True, detail, settings=settings)
+
+
+def _found(transport: Transport) -> Sequence[tuple[str, str]]:
+    from anywire.cli import probe
+
+    return transport.findings() if isinstance(transport, probe.HasFindings) else ()
 
 
 def _leaves_the_process(plugins: Plugins, choice: PluginChoice) -> bool:

@@ -32,6 +32,18 @@ Transports = Annotated[
 DdsDomain = Annotated[
     int | None, typer.Option("--dds-domain", metavar="N", min=0, max=232, help="Domain of the transport dds.")
 ]
+Standby = Annotated[
+    bool,
+    typer.Option(
+        "--standby", help="Be one of several orchestrators: one is active, the others take over when it dies."
+    ),
+]
+Strength = Annotated[
+    int | None,
+    typer.Option(
+        "--strength", metavar="N", help="With --standby: of those standing by, the highest takes over [default: 0]."
+    ),
+]
 Join = Annotated[
     list[str] | None,
     typer.Option(
@@ -85,6 +97,8 @@ def settle(
     transports: list[str] | None = None,
     dds_domain: int | None = None,
     join: list[str] | None = None,
+    standby: bool = False,
+    strength: int | None = None,
     scheduler: str | None = None,
     selector: str | None = None,
     engine: str | None = None,
@@ -109,6 +123,7 @@ def settle(
         "selector": _given(name=selector),
         "engine": _given(name=engine),
         "agent": _given(id=agent_id),
+        "standby": _given(enabled=standby or None, strength=strength),
         "transports": ",".join(transports or ()),
         "join": _joined(join or ()),
         "log_level": log_level,
@@ -124,6 +139,8 @@ def settle(
         chosen = {each.name: dict(each.options) for each in config.transports}
         chosen["dds"]["domain"] = dds_domain
         config = replaced(config, transports=chosen)
+    if strength is not None and not config.standby.enabled:
+        raise typer.BadParameter("it is for orchestrators that stand by: add --standby", param_hint="--strength")
     if plugin_files:
         config = replaced(config, plugins=[*config.plugins, *plugin_files])
     plugins = assembly.load_plugins(config)

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from anywire.cli.eventloop import Stop
     from anywire.config import Config
     from anywire.gateway import Gateway
+    from anywire.messages import HubInfo
     from anywire.orchestrator import Orchestrator
     from anywire.plugins import Plugins
+    from anywire.transport import Candidacy, Elects
 
 log = logging.getLogger(__name__)
 
@@ -37,35 +39,44 @@ class Served(NamedTuple):
         return self.gateways[0].address
 
 
-@asynccontextmanager
-async def serving(config: Config, plugins: Plugins, stop: Stop) -> AsyncIterator[Served]:
-    """An orchestrator with its gateways, clients and parents; at the end it refuses new tasks, finishes the running
-    ones, and goes."""
-    from anywire import assembly
-    from anywire.fleet import leave
+class _Service:
+    """An orchestrator with its gateways, clients and parents, in steps."""
 
-    orchestrator = assembly.make_orchestrator(config, plugins)
-    gateways = assembly.make_gateways(config, plugins)
-    fleet_agents = assembly.make_fleet_agents(config, plugins, orchestrator)
-    started: list[Gateway] = []
-    announced: list[Agent] = []
-    grace = 0.0
-    try:
-        await stop.unless(orchestrator.start())
-        for gateway in gateways:
-            started.append(gateway)
-            await stop.unless(gateway.start(orchestrator))
-        for one in fleet_agents:
-            announced.append(one)
-            await stop.unless(one.start())
-        yield Served(orchestrator, gateways)
-        grace = config.shutdown_grace
-    finally:
-        # All at once: a gateway stops accepting now, and is done when the last of its tasks is.
+    def __init__(self, config: Config, plugins: Plugins) -> None:
+        from anywire import assembly
+
+        self._config = config
+        self.orchestrator = assembly.make_orchestrator(config, plugins)
+        self.gateways = assembly.make_gateways(config, plugins)
+        self._fleet_agents = assembly.make_fleet_agents(config, plugins, self.orchestrator)
+        self._started: list[Gateway] = []
+        self._announced: list[Agent] = []
+
+    @property
+    def info(self) -> HubInfo:
+        return self.orchestrator.info
+
+    async def start(self) -> None:
+        await self.orchestrator.start()
+
+    async def admit(self) -> None:
+        for gateway in self.gateways:
+            self._started.append(gateway)
+            await gateway.start(self.orchestrator)
+        for one in self._fleet_agents:
+            self._announced.append(one)
+            await one.start()
+
+    async def close(self, grace: float, candidacy: Candidacy | None = None) -> None:
+        from anywire.fleet import leave
+
+        # All at once: a gateway stops accepting now, and is done when the last of its tasks is. The candidacy comes
+        # last, when no gateway listens any more: who takes over may need the same port.
         closing = [
-            *(leave(one, grace) for one in announced),
-            orchestrator.close(grace),
-            *(gateway.close() for gateway in started),
+            *(gateway.close() for gateway in self._started),
+            *(leave(one, grace) for one in self._announced),
+            self.orchestrator.close(grace),
+            *([candidacy.close()] if candidacy is not None else []),
         ]
         try:
             async with asyncio.timeout(grace + SETTLE):
@@ -75,6 +86,33 @@ async def serving(config: Config, plugins: Plugins, stop: Stop) -> AsyncIterator
                     log.error("while shutting down: %s", result, exc_info=result)
         except TimeoutError:
             log.error("the shutdown took over %.0f s and is given up", grace + SETTLE)
+
+
+class _Candidate(_Service):
+    """Says that it is ready when it is elected and not before."""
+
+    async def admit(self) -> None:
+        await super().admit()
+        _say_ready(self.gateways, self._config)
+
+
+@asynccontextmanager
+async def serving(config: Config, plugins: Plugins, stop: Stop) -> AsyncIterator[Served]:
+    """An orchestrator with its gateways, clients and parents; at the end it refuses new tasks, finishes the running
+    ones, and goes."""
+    if config.standby.enabled:
+        raise ConfigError(
+            "standby.enabled is for orchestrators alone: use `anywire serve`, and `anywire agent` beside it"
+        )
+    service = _Service(config, plugins)
+    grace = 0.0
+    try:
+        await stop.unless(service.start())
+        await stop.unless(service.admit())
+        yield Served(service.orchestrator, service.gateways)
+        grace = config.shutdown_grace
+    finally:
+        await service.close(grace)
 
 
 async def work(agent: Agent, config: Config, stop: Stop, announce: bool = True) -> None:
@@ -107,12 +145,15 @@ def serve(
     transports: options.Transports = None,
     dds_domain: options.DdsDomain = None,
     join: options.Join = None,
+    standby: options.Standby = False,
+    strength: options.Strength = None,
     scheduler: options.Scheduler = None,
     selector: options.Selector = None,
     plugin_files: options.PluginFiles = None,
     log_level: options.LogLevel = None,
 ) -> None:
     """Run an orchestrator with its gateways."""
+    from anywire import assembly
     from anywire.cli import eventloop
 
     config, plugins = options.settle(
@@ -122,21 +163,44 @@ def serve(
         transports=transports,
         dds_domain=dds_domain,
         join=join,
+        standby=standby,
+        strength=strength,
         scheduler=scheduler,
         selector=selector,
         plugin_files=plugin_files,
         log_level=log_level,
     )
     _refuse_alone(config, plugins)
+    elects = assembly.make_elects(config, plugins) if config.standby.enabled else None
 
     async def role(stop: Stop) -> None:
+        if elects is not None:
+            await stop.unless(_stand_by(elects, config, plugins))
+            return
         async with serving(config, plugins, stop) as served:
-            for gateway in served.gateways:
-                typer.echo(f"ready: {gateway.address} ({names(config)})")
-            sys.stdout.flush()
+            _say_ready(served.gateways, config)
             await stop.wait()
 
     eventloop.run(role)
+
+
+async def _stand_by(elects: Elects, config: Config, plugins: Plugins) -> None:
+    from anywire.standby import Standby
+
+    standby = Standby(
+        elects,
+        lambda: _Candidate(config, plugins),
+        strength=config.standby.strength,
+        grace=config.shutdown_grace,
+        lease=config.agents.timeout,
+    )
+    await standby.run()
+
+
+def _say_ready(gateways: Sequence[Gateway], config: Config) -> None:
+    for gateway in gateways:
+        typer.echo(f"ready: {gateway.address} ({names(config)})")
+    sys.stdout.flush()
 
 
 def agent(

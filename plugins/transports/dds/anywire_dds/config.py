@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
 from xml.sax.saxutils import escape, quoteattr
 
 import pydantic
 
 DOMAIN_MAX = 230
 """Above, the ports of the standard's mapping leave the range that exists."""
+
+PRIORITIES_MAX = 8
 
 MULTICAST = {"on": "true", "discovery": "spdp", "off": "false"}
 """Cyclone's names of the settings of `DdsConfig.multicast`."""
@@ -45,6 +48,38 @@ class DdsConfig(pydantic.BaseModel):
     participants_per_host: int = pydantic.Field(
         default=120, ge=1, le=120, description="processes per host that can be found without multicast"
     )
+    qos: Path | None = pydantic.Field(
+        default=None,
+        description="file with QoS of topics (an OMG DDS XML library) that replaces the shipped one, policy by policy",
+    )
+    deadline: float | None = pydantic.Field(
+        default=None,
+        ge=0.05,
+        le=3600,
+        description="a hub's: seconds without a chunk after which a stream that has begun is given up as stalled",
+    )
+    lifespan: float | None = pydantic.Field(
+        default=None,
+        ge=0.1,
+        le=86400,
+        description="a hub's: seconds after which a request that no agent has taken is not delivered any more",
+    )
+    priorities: list[Annotated[int, pydantic.Field(ge=1, le=2**31 - 1)]] = pydantic.Field(
+        default_factory=list,
+        max_length=PRIORITIES_MAX,
+        description="a hub's: task priorities from which on requests and answers have a writer of their own, with that "
+        "transport priority, and overtake lower ones",
+    )
+    latency_budget: float = pydantic.Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="seconds that chunks may be kept, to travel together; the same at hubs and agents",
+    )
+    shared_memory: Literal["off", "auto", "on"] = pydantic.Field(
+        default="off",
+        description="through Cyclone's plugin for iceoryx: on fails without it, auto does without it",
+    )
     max_message_bytes: int = pydantic.Field(default=16 * 1024 * 1024, ge=1024, description="largest text accepted")
 
 
@@ -56,16 +91,23 @@ def tracing_xml(log: str) -> str:
     )
 
 
-def settings_xml(config: DdsConfig) -> str:
-    """The document that makes Cyclone do what ``config`` says.
+def settings_xml(config: DdsConfig, *, psmx: str = "") -> str:
+    """The document that makes Cyclone do what ``config`` says, with the plugin ``psmx`` for shared memory.
 
     Written without a namespace on purpose: Cyclone ignores a document whose root has one without a word.
     """
     # Fragments as large as a datagram can be: a body of megabytes is then hundreds of them and not thousands.
     general = "<MaxMessageSize>65500B</MaxMessageSize><FragmentSize>65000B</FragmentSize>"
+    interfaces = ""
     if config.interface:
         attribute = "address" if _is_address(config.interface) else "name"
-        general += f"<Interfaces><NetworkInterface {attribute}={quoteattr(config.interface)}/></Interfaces>"
+        interfaces = f"<NetworkInterface {attribute}={quoteattr(config.interface)}/>"
+    elif psmx:
+        interfaces = '<NetworkInterface autodetermine="true"/>'
+    if psmx:
+        interfaces += f"<PubSubMessageExchange type={quoteattr(psmx.removeprefix('psmx_'))} library={quoteattr(psmx)}/>"
+    if interfaces:
+        general += f"<Interfaces>{interfaces}</Interfaces>"
     if config.multicast != "auto":
         general += f"<AllowMulticast>{MULTICAST[config.multicast]}</AllowMulticast>"
     discovery = f"<MaxAutoParticipantIndex>{config.participants_per_host}</MaxAutoParticipantIndex>"

@@ -19,8 +19,9 @@ from cyclonedds.domain import Domain, DomainParticipant
 from cyclonedds.topic import Topic
 
 from anywire.errors import TransportUnavailable
-from anywire_dds import qos
+from anywire_dds import qos, shared_memory
 from anywire_dds.config import MULTICAST, DdsConfig, settings_xml, tracing_xml
+from anywire_dds.monitor import Monitor
 
 _SETTING = re.compile(r"config: Domain/(\S+?)(?:/#text|\[@?(\w+)\]): (.*?) \{([\d,]*)\}$")
 _INTERFACES = re.compile(r"selected interfaces: (.*)$")
@@ -31,7 +32,7 @@ class OpenDomain:
     """One domain of this process. ``facts`` is what Cyclone says is in force: ``General/AllowMulticast`` and so on."""
 
     def __init__(self, config: DdsConfig) -> None:
-        self.settings = settings_xml(config)
+        self.settings = _settings(config)
         self.users = 0
         self._id = config.domain
         self._participants: dict[tuple[int, str], DomainParticipant] = {}
@@ -46,6 +47,7 @@ class OpenDomain:
             except DDSException as error:
                 raise TransportUnavailable(_why_not(config, error, _read(log))) from error
             self.facts, sources = _facts(_read(log))
+        self.monitor = Monitor(self._domain._ref)
         try:
             self._verify(config, environment, sources)
         except TransportUnavailable:
@@ -67,6 +69,7 @@ class OpenDomain:
         return self._topics[key]
 
     def delete(self) -> None:
+        self.monitor.close()
         for entity in (*self._topics.values(), *self._participants.values(), self._domain):
             entity.__del__()
         self._topics.clear()
@@ -99,10 +102,10 @@ def acquire(config: DdsConfig) -> OpenDomain:
     found = _open.get(config.domain)
     if found is None:
         found = _open[config.domain] = OpenDomain(config)
-    elif found.settings != settings_xml(config):
+    elif found.settings != _settings(config):
         raise TransportUnavailable(
             f"domain {config.domain} is open in this process with other settings (interface, multicast, peers, "
-            "participants_per_host): give both transports the same, or another domain"
+            "participants_per_host, shared_memory): give both transports the same, or another domain"
         )
     found.users += 1
     return found
@@ -115,6 +118,10 @@ def release(config: DdsConfig) -> None:
     if not found.users:
         del _open[config.domain]
         found.delete()
+
+
+def _settings(config: DdsConfig) -> str:
+    return settings_xml(config, psmx=shared_memory.LIBRARY if shared_memory.used(config) else "")
 
 
 def _read(log: Path) -> list[str]:

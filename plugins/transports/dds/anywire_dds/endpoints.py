@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
+import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from cyclonedds._clayer import ddspy_take
-from cyclonedds.core import DDSException, Entity, InstanceState, SampleState, ViewState
+from cyclonedds.core import DDSException, Entity, InstanceState, Policy, Qos, SampleState, ViewState
 from cyclonedds.pub import DataWriter, Publisher
 from cyclonedds.sub import DataReader, Subscriber
 from cyclonedds.topic import Topic
+from cyclonedds.util import duration
 
 from anywire.transport import Plane
-from anywire_dds import qos, types
+from anywire_dds import qos, shared_memory, types
 from anywire_dds.cdr import Codec, codec
 from anywire_dds.config import DdsConfig
+from anywire_dds.contract import TopicName
 from anywire_dds.domain import acquire, release
 from anywire_dds.faults import mapped
 from anywire_dds.wakeup import Wakeup
 from anywire_dds.writer import BatchingWriter, Writer
 
-TopicName = Literal["register", "hub", "status", "request", "control", "response"]
+log = logging.getLogger(__name__)
 
 _ANY = SampleState.Any | ViewState.Any | InstanceState.Any
 ALIVE: int = InstanceState.Alive
@@ -38,9 +42,9 @@ BATCH = 256
 
 DISPOSED: int = InstanceState.NotAliveDisposed
 
-_MESSAGES: dict[Plane, tuple[Any, Any]] = {
-    "agent": (types.TaskRequest, types.TaskResponse),
-    "client": (types.ClientRequest, types.ClientResponse),
+_MESSAGES: dict[Plane, tuple[Any, Any, Any]] = {
+    "agent": (types.TaskRequest, types.TaskResponse, types.TaskStream),
+    "client": (types.ClientRequest, types.ClientResponse, types.ClientStream),
 }
 _TYPES: dict[Plane, dict[TopicName, Any]] = {
     plane: {
@@ -50,21 +54,29 @@ _TYPES: dict[Plane, dict[TopicName, Any]] = {
         "request": request,
         "control": types.Control,
         "response": response,
+        "stream": stream,
     }
-    for plane, (request, response) in _MESSAGES.items()
+    for plane, (request, response, stream) in _MESSAGES.items()
 }
-_KINDS: dict[TopicName, qos.Kind] = {
-    "register": "announcement",
-    "hub": "announcement",
-    "status": "status",
-    "request": "message",
-    "control": "message",
-    "response": "message",
-}
+_BATCHING: frozenset[TopicName] = frozenset(("request", "control", "response", "stream"))
 CODECS: dict[TopicName, Codec] = {name: codec(cls) for name, cls in _TYPES["agent"].items()}
 """The same on both planes: their types differ in nothing but their names."""
 
+_INFINITE: int = duration(infinite=True)
+_COMPARE = "compare `qos` and `latency_budget` of the two ends; one of them must change"
+
 _T = TypeVar("_T")
+
+
+class Finding(NamedTuple):
+    """Something that is not as it should be, and what would do."""
+
+    what: str
+    remedy: str
+
+
+def _mismatch(label: str, policy: str, peers: int) -> str:
+    return f"{label} is not connected to {peers} of its peers: what one requests of {policy} the other does not offer"
 
 
 class Endpoints:
@@ -80,7 +92,11 @@ class Endpoints:
         self._retired: deque[Writer] = deque()
         self._retiring: asyncio.Task[None] | None = None
         self._stopped = False
+        self._readers: dict[TopicName, DataReader[Any]] = {}
         self._granted: dict[str, str] = {}
+        self._differences: dict[str, list[str]] = {}
+        self._mismatches: Counter[tuple[str, str]] = Counter()
+        self._qos = qos.profiles(config.qos)
         self._domain = acquire(config)
         try:
             self._participant = self._domain.participant(self.lease_ns, config.participant)
@@ -95,18 +111,30 @@ class Endpoints:
         """The fleet's partition, or within it that of one ``(role, id, incarnation)``."""
         return "/".join([self._config.fleet, *(f"{role}/{_escape(name)}/{life}" for role, name, life in of)])
 
-    def read(self, topic: TopicName, partition: str, callback: Callable[[], object]) -> Callable[[], list[Any]]:
+    def read(
+        self,
+        topic: TopicName,
+        partition: str,
+        callback: Callable[[], object],
+        *more: Any,
+        missed: Callable[[], None] | None = None,
+    ) -> Callable[[], list[Any]]:
         """Create a reader; ``callback`` is called on the loop whenever the returned function, which takes up to
-        `BATCH` samples as ``(data, info)``, has something to give."""
+        `BATCH` samples as ``(data, info)``, has something to give. ``more`` are policies over those of the profile;
+        ``missed`` is called when instances missed their deadline."""
+        asked = self._qos.reader(topic, *self._budget(topic), *more)
+        label = f"{self._plane}/{topic} reader"
         try:
             subscriber = Subscriber(self._participant, qos.partition_qos(partition))
-            reader = DataReader(subscriber, self._topic(topic), qos.reader_qos(_KINDS[topic]))
-            self._granted[f"{self._plane}/{topic} reader"] = qos.describe(reader.get_qos())
+            reader = DataReader(subscriber, self._topic(topic), asked)
             self._entities += [subscriber, reader]
-            self._wakeup.watch(reader._ref, callback)
+            handle = reader._ref
+            self._note(label, asked, reader.get_qos())
+            self._domain.monitor.watch(handle, "reader", functools.partial(self._mismatch, label), missed)
+            self._wakeup.watch(handle, callback)
         except DDSException as error:
             raise mapped(error, f"creating the reader of {self._plane}/{topic}", opening=True) from error
-        handle = reader._ref
+        self._readers[topic] = reader
 
         def take() -> list[Any]:
             if self._stopped:
@@ -116,19 +144,73 @@ class Endpoints:
 
         return take
 
-    def writer(self, topic: TopicName, partition: str, lease_ns: int = 0) -> Writer:
+    def writer(self, topic: TopicName, partition: str, *more: Any) -> Writer:
+        """``more`` are policies over those of the profile. Raises `TransportUnavailable`."""
+        asked = self._qos.writer(topic, *self._budget(topic), *self._lifespan(topic), *more)
+        label = f"{self._plane}/{topic} writer"
         try:
             publisher = Publisher(self._participant, qos.partition_qos(partition))
-            kind = _KINDS[topic]
-            make = BatchingWriter if kind == "message" else DataWriter
-            writer = make(publisher, self._topic(topic), qos.writer_qos(kind, lease_ns))
-            granted = qos.describe(writer.get_qos())
+            make = BatchingWriter if topic in _BATCHING else DataWriter
+            writer = make(publisher, self._topic(topic), asked)
+            granted = writer.get_qos()
+            priority = granted[Policy.TransportPriority].priority
+            label += f", priority {priority}" if priority else ""
+            self._note(label, asked, granted)
+            self._domain.monitor.watch(writer._ref, "writer", functools.partial(self._mismatch, label))
         except DDSException as error:
             raise mapped(error, f"creating the writer of {self._plane}/{topic}", opening=True) from error
-        self._granted[f"{self._plane}/{topic} writer"] = granted
-        made = Writer([writer, publisher], writer._ref)
+        budget = granted[Policy.LatencyBudget].budget / 1e9
+        made = Writer([writer, publisher], writer._ref, priority=priority, budget=budget)
         self._writers.add(made)
         return made
+
+    def writers(self, topic: TopicName, partition: str, priorities: Iterable[int], *more: Any) -> list[Writer]:
+        """One for each priority and one for all others, the highest first. Raises `TransportUnavailable`."""
+        levels = sorted({0, *priorities}, reverse=True)
+        return [
+            self.writer(topic, partition, *([Policy.TransportPriority(level)] if level else []), *more)
+            for level in levels
+        ]
+
+    def often_alive(self) -> Any:
+        """The policy of a writer that offers half the lease: it makes Cyclone assert the participant's liveliness twice
+        as often, and nothing else here looks at it."""
+        return Policy.Liveliness.Automatic(self.lease_ns // 2)
+
+    def lifespan_ns(self, topic: TopicName, publication: int) -> int:
+        """How long the samples of this writer, matched with our reader, count by its QoS; 0: for ever."""
+        endpoint = self._readers[topic].get_matched_publication_data(publication)
+        if endpoint is None or Policy.Lifespan not in endpoint.qos:
+            return 0
+        lifespan: int = endpoint.qos[Policy.Lifespan].lifespan
+        return 0 if lifespan == _INFINITE else lifespan
+
+    def findings(self) -> list[Finding]:
+        """What is not as it was asked for, and with whom this end cannot connect."""
+        return [
+            Finding(f"{label} was not granted what it asked for: {difference}", "change it in the file of `qos`")
+            for label, differences in self._differences.items()
+            for difference in differences
+        ] + [Finding(_mismatch(label, policy, peers), _COMPARE) for (label, policy), peers in self._mismatches.items()]
+
+    def _budget(self, topic: TopicName) -> list[Any]:
+        seconds = self._config.latency_budget
+        return [Policy.LatencyBudget(round(seconds * 1e9))] if seconds and topic in ("response", "stream") else []
+
+    def _lifespan(self, topic: TopicName) -> list[Any]:
+        seconds = self._config.lifespan
+        return [Policy.Lifespan(round(seconds * 1e9))] if seconds is not None and topic == "request" else []
+
+    def _note(self, label: str, asked: Qos, granted: Qos) -> None:
+        self._granted[label] = qos.describe(granted, qos.NAMES)
+        if differences := qos.differences(asked, granted):
+            self._differences[label] = differences
+            log.warning("%s was not granted what it asked for: %s", label, "; ".join(differences))
+
+    def _mismatch(self, label: str, policy: str, peers: int) -> None:
+        if not self._stopped:
+            self._mismatches[label, policy] += peers
+            log.warning("%s: %s", _mismatch(label, policy, peers), _COMPARE)
 
     def retire(self, *writers: Writer) -> None:
         """Delete writers whose reader is gone, on a thread: one with much in its history takes milliseconds."""
@@ -139,7 +221,9 @@ class Endpoints:
 
     async def _bury(self) -> None:
         while self._retired:
-            await on_thread(self._retired.popleft().delete)
+            writer = self._retired.popleft()
+            await on_thread(writer.delete)
+            self._domain.monitor.forget(writer.handle)
 
     async def say_goodbye(self, writers: Sequence[Writer], registration: Writer, key: Any) -> None:
         """Wait, for `FAREWELL` seconds at most, until peers have what was sent to them; then dispose of our
@@ -175,16 +259,22 @@ class Endpoints:
 
     def settings(self) -> Mapping[str, str]:
         lease = f"{self.lease_ns / 1e9:g} s"
-        return {f"{self._plane}/lease": lease, **self._granted, **_in_force(self._config, self._domain.facts)}
+        found = {f"{label} not matched by {policy}": f"{n} peers" for (label, policy), n in self._mismatches.items()}
+        qos_file = {"qos": self._qos.source or "as shipped"}
+        in_force = _in_force(self._config, self._domain.facts)
+        return {f"{self._plane}/lease": lease, **qos_file, **self._granted, **found, **in_force}
 
     def _topic(self, name: TopicName) -> Topic[Any]:
         return self._domain.topic(self._participant, f"{self._plane}/{name}", _TYPES[self._plane][name])
 
     def _delete(self) -> None:
+        forget = self._domain.monitor.forget
         for writer in (*self._retired, *self._writers):
             writer.delete()
+            forget(writer.handle)
         for entity in reversed(self._entities):
             entity.__del__()
+            forget(entity._ref)
         self._entities.clear()
 
     def _release(self) -> None:
@@ -198,6 +288,7 @@ def _in_force(config: DdsConfig, facts: Mapping[str, str]) -> dict[str, str]:
         "fleet": config.fleet,
         "interfaces": facts.get("interfaces", "unknown: CYCLONEDDS_URI redirects the log"),
         "multicast": facts.get("General/AllowMulticast", config.multicast),
+        "shared memory": shared_memory.in_force(config),
         "fragment size": facts.get("General/FragmentSize", "unknown"),
         "implementation": "Eclipse Cyclone DDS",
     }

@@ -3,65 +3,130 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from typing import Any
 
 import msgspec
+from cyclonedds.core import Policy
 
-from anywire.errors import AgentUnavailable, AnywireError
-from anywire.messages import AgentInfo, AgentStatus, HubInfo, TaskRequest, ToAgent
+from anywire.errors import AgentLost, AgentUnavailable, Refused, TransportError
+from anywire.messages import AgentInfo, AgentStatus, Cancel, HubInfo, TaskRequest, ToAgent
 from anywire.transport import Hub, HubSink, Plane
 from anywire_dds import types, wire
 from anywire_dds.announcements import Announcements
 from anywire_dds.cdr import Malformed
 from anywire_dds.config import DdsConfig
+from anywire_dds.contract import TopicName
+from anywire_dds.deadline import Streams
 from anywire_dds.endpoints import BATCH, CODECS, Endpoints
-from anywire_dds.outbox import REPORT, REPORT_MESSAGES, Outbox
-from anywire_dds.session import Session, Verdict
+from anywire_dds.links import Link, Links
+from anywire_dds.outbox import Outbox
+from anywire_dds.session import Session
 from anywire_dds.types import FRAME_HELLO, FRAME_MESSAGE, FRAME_WINDOW
+from anywire_dds.writer import of_priority
 
 log = logging.getLogger(__name__)
 
+REMEMBERED = 1024
+"""Attempts given up here of which chunks may still come."""
 
-class _Link:
-    """One session with one agent: its writers, and what has been said."""
+
+class _Link(Link):
+    """One session with one agent."""
 
     def __init__(self, hub: DdsHub, info: AgentInfo, session: Session) -> None:
-        self.info, self.session = info, session
+        super().__init__(info.agent_id, info.incarnation, session)
+        self.info = info
         self.status: AgentStatus | None = None
         self.revision = 0
-        self.consumed = self.reported = self.unreported_bytes = 0
+        self._hub = hub
         endpoints = hub.endpoints
         partition = endpoints.partition(("agent", info.agent_id, info.incarnation))
         peer = f"agent {info.agent_id}"
-        self.requests = Outbox(endpoints.writer("request", partition), peer, hub.sink.send_failed)
-        # Offering half the lease makes Cyclone show this hub alive twice as often.
-        control = endpoints.writer("control", partition, endpoints.lease_ns // 2)
+        self._writers = endpoints.writers("request", partition, hub.config.priorities)
+        self.requests = Outbox(self._writers[-1], peer, hub.sink.send_failed)
+        control = endpoints.writer("control", partition, endpoints.often_alive())
         self.controls = Outbox(control, peer, hub.sink.send_failed, bounded=False)
+        self._untaken: dict[tuple[str, int], asyncio.TimerHandle] = {}
+        self._told = self._heeded = 0
 
-    def close(self, endpoints: Endpoints) -> None:
+    def request(self, sample: bytes, task: TaskRequest) -> None:
+        self.requests.send(sample, task.task_id, task.attempt, of_priority(self._writers, task.priority))
+        if (lifespan := self._hub.config.lifespan) is not None:
+            timer = asyncio.get_running_loop().call_later(lifespan, self._expired, task.task_id, task.attempt)
+            self._untaken[task.task_id, task.attempt] = timer
+
+    def taken(self, task_id: str, attempt: int) -> None:
+        """The agent has that request, or shall not have it any more."""
+        if (timer := self._untaken.pop((task_id, attempt), None)) is not None:
+            timer.cancel()
+
+    def _expired(self, task_id: str, attempt: int) -> None:
+        del self._untaken[task_id, attempt]
+        # What was sent and expired is never consumed: the agent is to count it as if it had been.
+        if self.requests.ahead and self.requests.sent != self._told:
+            self._told = self.requests.sent
+            self.requests.send_now(wire.request_window(self.session.peer, self._told))
+        message = f"agent {self.name} did not take the request within {self._hub.config.lifespan:g} s"
+        self._hub.give_up(self.name, task_id, attempt, Refused(f"{message} (transports.dds.lifespan)"))
+
+    def heed(self, hello: wire.Hello) -> None:
+        # The agent may have heard nothing of this hub yet, and so not know that it is to write streams: only when it has
+        # done that is its HELLO complete and answered.
+        if self._hub.config.deadline is not None and hello.session != self._heeded:
+            self._heeded = hello.session
+            self.greet()
+
+    def greet(self) -> None:
+        hub = self._hub
+        deadline_ms = round((hub.config.deadline or 0) * 1000)
+        priorities = tuple(hub.config.priorities)
+        hello = wire.Hello(
+            hub.info.hub_id, hub.info.incarnation, self.session.own, deadline_ms=deadline_ms, priorities=priorities
+        )
+        self.requests.send_now(wire.request_hello(hello, self.session.peer))
+        self.controls.send_now(wire.control_hello(hello, self.session.peer))
+
+    def stop(self) -> None:
+        """Send no more requests."""
+        for timer in self._untaken.values():
+            timer.cancel()
         self.requests.close()
+
+    def report(self, consumed: int) -> None:
+        self.controls.send_now(wire.control_window(self.session.peer, consumed))
+
+    def close(self) -> None:
+        self.stop()
         self.controls.close()
-        endpoints.retire(self.requests.writer, self.controls.writer)
+        self._hub.endpoints.retire(*self._writers, self.controls.writer)
 
 
 class DdsHub(Hub):
     """Made by `DdsTransport.open_hub`."""
 
     def __init__(self, config: DdsConfig, info: HubInfo, plane: Plane, sink: HubSink) -> None:
-        self.info, self.sink = info, sink
+        self.info, self.sink, self.config = info, sink, config
         self._loop = asyncio.get_running_loop()
         self._limit = config.max_message_bytes
-        self._links: dict[str, _Link] = {}
-        self._sessions: dict[int, _Link] = {}
+        self._streams = Streams(config.deadline) if config.deadline is not None else None
+        self._links: Links[AgentInfo, _Link] = Links(
+            "agent", self._channels(), lambda agent, session: _Link(self, agent, session), self._heard, self._lost
+        )
+        self._given_up: dict[tuple[str, int], None] = {}
         self._closing: asyncio.Task[None] | None = None
         self._agents = Announcements(
             CODECS["register"], types.AgentRegistration, lambda agent: agent.agent_id, wire.to_agent,
-            self._begin, self._end,
+            self._links.begin, self._links.end,
         )  # fmt: skip
         self.endpoints = endpoints = Endpoints(config, plane, info.hub_id, info.lease_ms)
         try:
             fleet = endpoints.partition()
             own = endpoints.partition(("hub", info.hub_id, info.incarnation))
+            if config.deadline is not None:
+                period = Policy.Deadline(round(config.deadline * 1e9))
+                self._take_streams = endpoints.read("stream", own, self._on_streams, period, missed=self._on_missed)
             self._take_responses = endpoints.read("response", own, self._on_responses)
             self._take_status = endpoints.read("status", fleet, self._on_status)
             self._take_agents = endpoints.read("register", fleet, self._on_agents)
@@ -72,17 +137,21 @@ class DdsHub(Hub):
             raise
 
     def send(self, agent_id: str, message: ToAgent) -> None:
-        link = self._links.get(agent_id)
+        link = self._links.by_name.get(agent_id)
         if link is None or not link.session.joined:
             raise AgentUnavailable(f"agent {agent_id} is not joined over DDS", agent_id=agent_id)
         sample = wire.pack_to_agent(link.session.peer, message, self._limit)
         if isinstance(message, TaskRequest):
-            link.requests.send(sample, message.task_id, message.attempt)
+            link.request(sample, message)
         else:
             link.controls.send(sample, getattr(message, "task_id", ""), getattr(message, "attempt", 0))
+            if isinstance(message, Cancel):
+                link.taken(message.task_id, message.attempt)
+        if self._streams is not None:
+            self._streams.sent(agent_id, message)
 
     async def drain(self, agent_id: str) -> None:
-        link = self._links.get(agent_id)
+        link = self._links.by_name.get(agent_id)
         if link is not None:
             await link.requests.drain()
 
@@ -96,12 +165,10 @@ class DdsHub(Hub):
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        endpoints, links = self.endpoints, list(self._links.values())
+        endpoints, links = self.endpoints, self._links.clear()
         endpoints.stop()
-        self._links.clear()
-        self._sessions.clear()
         for link in links:
-            link.requests.close()
+            link.stop()
 
         key = types.HubRegistration(self.info.incarnation, 0, 0, self.info.hub_id, "")
         # Cancels that were sent go out before the goodbye does.
@@ -116,8 +183,7 @@ class DdsHub(Hub):
         samples = self._take_agents()
         if not all(sample.valid_data for _, sample in samples):
             # An agent's last chunks are on another topic than its departure: they come first.
-            while self._on_responses():
-                pass
+            self._take_all()
         self._agents.process(samples)
         if len(samples) == BATCH:
             self._loop.call_soon(self._on_agents)
@@ -134,14 +200,51 @@ class DdsHub(Hub):
             except (Malformed, msgspec.DecodeError) as error:
                 log.warning("unreadable status ignored: %s", error)
                 continue
-            link = self._links.get(status.agent_id)
+            link = self._links.by_name.get(status.agent_id)
             if link is not None and link.info.incarnation == status.incarnation:
                 self._newest(link, revision, status)
 
-    def _on_responses(self) -> bool:
+    def _channels(self) -> tuple[TopicName, ...]:
+        """The writers that must have reached this hub before an agent has joined."""
+        return ("response",) if self._streams is None else ("response", "stream")
+
+    def _on_responses(self) -> None:
+        if self._receive("response", self._take_responses()):
+            self._loop.call_soon(self._on_responses)
+
+    def _on_streams(self) -> None:
+        if self._receive("stream", self._take_streams()):
+            self._loop.call_soon(self._on_streams)
+
+    def _take_all(self) -> None:
+        while self._receive("response", self._take_responses()):
+            pass
+        while self._streams is not None and self._receive("stream", self._take_streams()):
+            pass
+
+    def _on_missed(self) -> None:
+        """Streams missed their deadline: give up those that have stalled."""
+        self._take_all()
+        assert self._streams is not None
+        for stream in self._streams.stalled():
+            message = f"agent {stream.agent_id} has sent nothing of the stream for {self._streams.period:g} s"
+            error = AgentLost(f"{message} (transports.dds.deadline)", phase="streaming")
+            self.give_up(stream.agent_id, stream.task_id, stream.attempt, error)
+
+    def give_up(self, agent_id: str, task_id: str, attempt: int, error: TransportError | Refused) -> None:
+        """End an attempt from here: what still comes of it is dropped."""
+        error.agent_id, error.task_id = agent_id, task_id
+        log.warning("task %s: %s", task_id, error)
+        self._given_up[task_id, attempt] = None
+        while len(self._given_up) > REMEMBERED:
+            del self._given_up[next(iter(self._given_up))]
+        with contextlib.suppress(AgentUnavailable):
+            self.send(agent_id, Cancel(self.info.hub_id, task_id, attempt, "given up"))
+        self.sink.send_failed(task_id, attempt, error)
+
+    def _receive(self, channel: TopicName, samples: list[Any]) -> bool:
         """True when there may be more."""
-        samples = self._take_responses()
-        sessions = self._sessions
+        sessions = self._links.by_session
         for data, sample in samples:
             if not sample.valid_data:
                 continue
@@ -152,83 +255,42 @@ class DdsHub(Hub):
                 continue
             frame = values[5]
             if frame == FRAME_HELLO:
-                self._hello(values[0], values[11])
+                self._links.hello(channel, values[0], values[11])
                 continue
             link = sessions.get(values[0])
             if link is None or not link.session.joined:
                 continue  # of a session that is over
             if frame == FRAME_MESSAGE:
-                self.sink.chunk_received(wire.to_chunk(values))
-                self._account(link, len(data))
+                link.account(len(data))
+                chunk = wire.to_chunk(values)
+                if self._given_up and (chunk.task_id, chunk.attempt) in self._given_up:
+                    continue
+                if self._streams is not None:
+                    self._streams.received(chunk)
+                self.sink.chunk_received(chunk)
             elif frame == FRAME_WINDOW:
                 link.requests.consumed(wire.window(values[11]))
-        if len(samples) < BATCH:
-            return False
-        self._loop.call_soon(self._on_responses)
-        return True
-
-    def _account(self, link: _Link, size: int) -> None:
-        link.consumed += 1
-        link.unreported_bytes += size
-        if link.unreported_bytes >= REPORT or link.consumed - link.reported >= REPORT_MESSAGES:
-            link.reported, link.unreported_bytes = link.consumed, 0
-            link.controls.send_now(wire.control_window(link.session.peer, link.consumed))
+                if values[10]:
+                    link.taken(values[10], values[6])
+        return len(samples) == BATCH
 
     # Links
 
-    def _begin(self, info: AgentInfo) -> None:
-        self._open(info, Session(("response",)))
-
-    def _open(self, info: AgentInfo, session: Session) -> _Link | None:
-        try:
-            link = _Link(self, info, session)
-        except AnywireError as error:
-            log.error("agent %s cannot be linked: %s", info.agent_id, error)
-            return None
-        self._links[info.agent_id] = self._sessions[session.own] = link
-        self._greet(link)
-        return link
-
-    def _greet(self, link: _Link) -> None:
-        hello = wire.Hello(self.info.hub_id, self.info.incarnation, link.session.own)
-        link.requests.send_now(wire.request_hello(hello, link.session.peer))
-        link.controls.send_now(wire.control_hello(hello, link.session.peer))
-
-    def _hello(self, echo: int, text: str) -> None:
-        hello = wire.read_hello(text)
-        link = self._links.get(hello.name) if hello is not None else None
-        if hello is None or link is None or link.info.incarnation != hello.incarnation:
-            return  # its registration has not come yet: it will get our HELLO then, and answer
-        verdict = link.session.hello("response", hello.session, echo)
-        if Verdict.RESTART in verdict:
-            info, session = link.info, link.session.successor()
-            self._end(info.agent_id, info.incarnation, "the agent had lost this hub")
-            link = self._open(info, session)
-            if link is None:
-                return
-        elif Verdict.ANSWER in verdict:
-            self._greet(link)
-        if Verdict.JOIN in verdict:
-            log.info("agent %s joined over DDS", link.info.agent_id)
+    def _heard(self, link: _Link, hello: wire.Hello, joined: bool) -> None:
+        if joined:
             self.sink.agent_joined(link.info)
         if hello.status is not None:
-            self._newest(link, hello.revision, hello.status, again=Verdict.JOIN in verdict)
+            self._newest(link, hello.revision, hello.status, again=joined)
 
     def _newest(self, link: _Link, revision: int, status: AgentStatus, *, again: bool = False) -> None:
         if revision > link.revision:
             link.revision, link.status = revision, status
         elif not again:
             return
-        if link.session.joined and link.status is not None and self._links.get(link.info.agent_id) is link:
+        if link.session.joined and link.status is not None and self._links.by_name.get(link.name) is link:
             self.sink.agent_reported(link.status)
 
-    def _end(self, agent_id: str, incarnation: int, reason: str) -> None:
-        link = self._links.get(agent_id)
-        if link is None or link.info.incarnation != incarnation:
-            return
-        del self._links[agent_id]
-        del self._sessions[link.session.own]
-        link.close(self.endpoints)
-        if link.session.joined:
-            log.info("agent %s lost over DDS: %s", agent_id, reason)
-            self.sink.agent_lost(agent_id, incarnation, reason)
+    def _lost(self, link: _Link, reason: str) -> None:
+        if self._streams is not None:
+            self._streams.lost(link.name)
+        self.sink.agent_lost(link.name, link.incarnation, reason)

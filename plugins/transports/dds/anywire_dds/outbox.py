@@ -13,6 +13,7 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from anywire.errors import AnywireError, Congested
 from anywire_dds.writer import Writer
@@ -39,6 +40,14 @@ _ACKNOWLEDGED_WITHIN = 3600.0
 """Seconds; the thread ends sooner, with the acknowledgement or with the writer."""
 
 
+class _Message(NamedTuple):
+    sample: bytes
+    task_id: str
+    attempt: int
+    writer: Writer
+    ends: bytes | None
+
+
 class Outbox:
     """The write buffer to one peer. ``failed(task_id, attempt, error)`` is called for a message that was accepted and
     then refused by the library."""
@@ -47,20 +56,36 @@ class Outbox:
         self, writer: Writer, peer: str, failed: Callable[[str, int, AnywireError], None], *, bounded: bool = True
     ) -> None:
         self.writer = writer
+        """The one of what keeps the link, and of messages that name no other."""
         self._peer, self._failed, self._bounded = peer, failed, bounded
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[tuple[bytes, str, int]] = deque()
+        self._waiting: deque[_Message] = deque()
         self._waiting_bytes = 0
-        self._urgent: deque[bytes] = deque()
+        self._urgent: deque[tuple[Writer, Callable[[bytes], bool], bytes]] = deque()
         self._ahead: deque[int] = deque()
         self._ahead_bytes = 0
         self._consumed = 0
         self._stalled = self._closed = False
         self._drainers: list[asyncio.Future[None]] = []
 
-    def send(self, sample: bytes, task_id: str, attempt: int) -> None:
-        """Write it or keep it. Raises `Congested`, or what the library's refusal is; then it is not kept."""
-        if not self._waiting and self._has_room() and self._write(sample):
+    @property
+    def sent(self) -> int:
+        """Messages written in this session."""
+        return self._consumed + len(self._ahead)
+
+    @property
+    def ahead(self) -> int:
+        """Messages written that the peer has not reported as consumed."""
+        return len(self._ahead)
+
+    def send(
+        self, sample: bytes, task_id: str, attempt: int, writer: Writer | None = None, ends: bytes | None = None
+    ) -> None:
+        """Write it or keep it. Raises `Congested`, or what the library's refusal is; then it is not kept. What a writer
+        of higher priority writes overtakes what waits for lower ones. ``ends`` is the key of an instance that ends with
+        this; ``sample`` may be empty then."""
+        writer = writer or self.writer
+        if not self._waiting and self._has_room() and self._write(sample, writer, ends):
             return
         if (
             self._bounded
@@ -71,14 +96,20 @@ class Outbox:
                 f"{len(self._waiting)} messages ({self._waiting_bytes} bytes) already wait for {self._peer}",
                 task_id=task_id,
             )
-        self._waiting.append((sample, task_id, attempt))
+        place = len(self._waiting)
+        while place and self._waiting[place - 1].writer.priority < writer.priority:
+            place -= 1
+        self._waiting.insert(place, _Message(sample, task_id, attempt, writer, ends))
         self._waiting_bytes += len(sample)
 
-    def send_now(self, sample: bytes) -> None:
+    def send_now(self, sample: bytes, writer: Writer | None = None) -> None:
         """Send what keeps the link, ahead of every message and outside of the window."""
-        if self._stalled or not self.writer.write(sample):
-            self._urgent.append(sample)
-            self._stall()
+        writer = writer or self.writer
+        self._at_once(writer, writer.write, sample)
+
+    def end_now(self, key: bytes, writer: Writer) -> None:
+        """End an instance, ahead of what waits."""
+        self._at_once(writer, writer.unregister, key)
 
     def consumed(self, count: int) -> None:
         """The peer has consumed ``count`` messages of this session."""
@@ -107,36 +138,45 @@ class Outbox:
     def _has_room(self) -> bool:
         return not self._bounded or (self._ahead_bytes < WINDOW and len(self._ahead) < WINDOW_MESSAGES)
 
-    def _write(self, sample: bytes) -> bool:
+    def _write(self, sample: bytes, writer: Writer, ends: bytes | None) -> bool:
         if self._stalled:
             return False
-        if not self.writer.write(sample):
-            self._stall()
-            return False
-        if self._bounded:
-            self._ahead.append(len(sample))
-            self._ahead_bytes += len(sample)
+        if sample:
+            if not writer.write(sample):
+                self._stall(writer)
+                return False
+            if self._bounded:
+                self._ahead.append(len(sample))
+                self._ahead_bytes += len(sample)
+        if ends is not None:
+            self._at_once(writer, writer.unregister, ends)
         return True
+
+    def _at_once(self, writer: Writer, write: Callable[[bytes], bool], data: bytes) -> None:
+        if self._stalled or not write(data):
+            self._urgent.append((writer, write, data))
+            self._stall(writer)
 
     def _flush(self) -> None:
         while self._urgent and not self._stalled:
-            if not self.writer.write(self._urgent[0]):
-                self._stall()
+            writer, write, data = self._urgent[0]
+            if not write(data):
+                self._stall(writer)
                 return
             self._urgent.popleft()
         for _ in range(min(len(self._waiting), BURST)):
             if not self._has_room():
                 break
-            sample, task_id, attempt = self._waiting[0]
+            message = self._waiting[0]
             try:
-                if not self._write(sample):
+                if not self._write(message.sample, message.writer, message.ends):
                     break
             except AnywireError as error:
-                self._failed(task_id, attempt, error)
+                self._failed(message.task_id, message.attempt, error)
                 if self._closed:
                     return
             self._waiting.popleft()
-            self._waiting_bytes -= len(sample)
+            self._waiting_bytes -= len(message.sample)
         else:
             if self._waiting:
                 self._loop.call_soon(self._flush)
@@ -146,13 +186,14 @@ class Outbox:
     def _low(self) -> bool:
         return self._waiting_bytes <= LOW_WATER and len(self._waiting) <= LOW_WATER_MESSAGES
 
-    def _stall(self) -> None:
+    def _stall(self, writer: Writer) -> None:
         if not self._stalled:
             self._stalled = True
-            threading.Thread(target=self._wait, name=f"anywire-dds-acks-{self._peer}", daemon=True).start()
+            name = f"anywire-dds-acks-{self._peer}"
+            threading.Thread(target=self._wait, args=(writer,), name=name, daemon=True).start()
 
-    def _wait(self) -> None:
-        self.writer.wait_acknowledged(_ACKNOWLEDGED_WITHIN)
+    def _wait(self, writer: Writer) -> None:
+        writer.wait_acknowledged(_ACKNOWLEDGED_WITHIN)
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._acknowledged)
 

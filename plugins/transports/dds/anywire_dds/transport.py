@@ -8,10 +8,24 @@ from typing import ClassVar
 import pydantic
 
 from anywire.messages import AgentInfo, HubInfo
-from anywire.transport import AgentPort, AgentSink, Capabilities, Hub, HubSink, Plane, Transport
+from anywire.observer import Observer, ObserverInfo, ObserverSink
+from anywire.transport import (
+    AgentPort,
+    AgentSink,
+    Candidacy,
+    CandidateSink,
+    Capabilities,
+    Hub,
+    HubSink,
+    Plane,
+    Transport,
+)
 from anywire_dds.agent_port import DdsAgentPort
 from anywire_dds.config import DdsConfig
 from anywire_dds.hub import DdsHub
+from anywire_dds.observable_hub import ObservableHub
+from anywire_dds.observer import DdsObserver
+from anywire_dds.standby import DdsCandidacy
 
 
 class DdsTransport(Transport):
@@ -31,10 +45,10 @@ class DdsTransport(Transport):
     def __init__(self, config: DdsConfig) -> None:
         super().__init__(config)
         self._settings: dict[str, str] = {}
-        self._open: list[DdsHub | DdsAgentPort] = []
+        self._open: list[DdsHub | DdsAgentPort | DdsObserver] = []
 
     async def open_hub(self, hub: HubInfo, plane: Plane, sink: HubSink) -> Hub:
-        opened = DdsHub(self.config, hub, plane, sink)
+        opened = (ObservableHub if plane == "agent" else DdsHub)(self.config, hub, plane, sink)
         self._remember(opened)
         return opened
 
@@ -43,11 +57,23 @@ class DdsTransport(Transport):
         self._remember(opened)
         return opened
 
+    async def stand(self, hub: HubInfo, strength: int, sink: CandidateSink) -> Candidacy:
+        return DdsCandidacy(self.config, hub, strength, sink)
+
+    async def open_observer(self, info: ObserverInfo, sink: ObserverSink) -> Observer:
+        opened = DdsObserver(self.config, info, sink)
+        self._remember(opened)
+        return opened
+
     def effective_settings(self) -> Mapping[str, str]:
         for each in self._open:
             self._settings.update(each.endpoints.settings())
         return dict(self._settings)
 
-    def _remember(self, opened: DdsHub | DdsAgentPort) -> None:
+    def findings(self) -> list[tuple[str, str]]:
+        """What is not as it should be in what is open now, each with what would do; `anywire doctor` tells."""
+        return [finding for each in self._open for finding in each.endpoints.findings()]
+
+    def _remember(self, opened: DdsHub | DdsAgentPort | DdsObserver) -> None:
         self.effective_settings()
         self._open = [*(each for each in self._open if not each.closing), opened]

@@ -143,6 +143,50 @@ class ClientResponse(IdlStruct, typename="anywire.ClientResponse"):  # type: ign
 
 @dataclass
 @final
+@keylist(["attempt", "task_id"])
+class TaskStream(IdlStruct, typename="anywire.TaskStream"):  # type: ignore[misc,call-arg]
+    link: uint64
+    received_ns: int64
+    started_ns: int64
+    first_ns: int64
+    last_ns: int64
+    frame: int32
+    attempt: int32
+    seq: int32
+    is_final: bool
+    hub_id: str
+    task_id: str
+    extra: str
+    finish_reason: str
+    usage: str
+    error: str
+    deltas: sequence[str]
+
+
+@dataclass
+@final
+@keylist(["attempt", "task_id"])
+class ClientStream(IdlStruct, typename="anywire.ClientStream"):  # type: ignore[misc,call-arg]
+    link: uint64
+    received_ns: int64
+    started_ns: int64
+    first_ns: int64
+    last_ns: int64
+    frame: int32
+    attempt: int32
+    seq: int32
+    is_final: bool
+    hub_id: str
+    task_id: str
+    extra: str
+    finish_reason: str
+    usage: str
+    error: str
+    deltas: sequence[str]
+
+
+@dataclass
+@final
 class Control(IdlStruct, typename="anywire.Control"):  # type: ignore[misc,call-arg]
     link: uint64
     frame: int32
@@ -152,3 +196,60 @@ class Control(IdlStruct, typename="anywire.Control"):  # type: ignore[misc,call-
     hub_id: str
     task_id: str
     reason: str
+
+
+@dataclass
+@final
+@keylist(["incarnation", "observer_id"])
+class ObserverRegistration(IdlStruct, typename="anywire.ObserverRegistration"):  # type: ignore[misc,call-arg]
+    incarnation: int64
+    interval_ms: int32
+    texts: bool
+    observer_id: str
+
+
+@dataclass
+@final
+@keylist(["slot", "hub_id"])
+class TaskSeen(IdlStruct, typename="anywire.TaskSeen"):  # type: ignore[misc,call-arg]
+    age_ms: int64
+    slot: int32
+    attempt: int32
+    chunks: int32
+    first: int32
+    next: int32
+    cut: bool
+    ended: bool
+    hub_id: str
+    task_id: str
+    agent_id: str
+    kind: str
+    model: str
+    text: str
+    finish_reason: str
+    error: str
+
+
+@dataclass
+@final
+@keylist(["incarnation", "hub_id"])
+class HubSeen(IdlStruct, typename="anywire.HubSeen"):  # type: ignore[misc,call-arg]
+    incarnation: int64
+    begun: int64
+    ended: int64
+    shown: int64
+    hub_id: str
+
+
+@dataclass
+@final
+@keylist(["seat"])
+class Candidate(IdlStruct, typename="anywire.Candidate"):  # type: ignore[misc,call-arg]
+    incarnation: int64
+    pid: int32
+    lease_ms: int32
+    strength: int32
+    term: int32
+    seat: str
+    hub_id: str
+    host: str

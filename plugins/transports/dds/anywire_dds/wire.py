@@ -1,18 +1,28 @@
 """Messages of `anywire.messages` as packed samples, and back."""
 
-from __future__ import annotations
-
 import struct
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from cyclonedds.idl.types import int32
 
 from anywire.errors import InvalidRequest, PayloadTooLarge
 from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo, TaskRequest, ToAgent
+from anywire_dds.cdr import codec
 from anywire_dds.endpoints import CODECS
 from anywire_dds.types import FRAME_HELLO, FRAME_MESSAGE, FRAME_WINDOW
 
 _REQUEST, _CONTROL, _RESPONSE = CODECS["request"].pack, CODECS["control"].pack, CODECS["response"].pack
+
+
+@dataclass
+class _StreamKey:
+    attempt: int32
+    task_id: str
+
+
+_STREAM_KEY = codec(_StreamKey).pack
 
 unpack_request = CODECS["request"].unpack
 unpack_control = CODECS["control"].unpack
@@ -23,13 +33,16 @@ _OVERHEAD = 64 * 1024
 
 
 class Hello(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a HELLO says: who speaks, and the number of its session. ``status`` is the agent's newest report."""
+    """What a HELLO says: who speaks, and the number of its session. ``status`` is the agent's newest report;
+    ``deadline_ms`` and ``priorities`` are what the hub asks the agent's writers for."""
 
     name: str
     incarnation: int
     session: int
     status: AgentStatus | None = None
     revision: int = 0
+    deadline_ms: int = 0
+    priorities: tuple[int, ...] = ()
 
 
 _hello_text = msgspec.json.Encoder()
@@ -59,12 +72,16 @@ def response_hello(hello: Hello, link: int) -> bytes:
     )
 
 
+def request_window(link: int, sent: int) -> bytes:
+    return _REQUEST(link, 0, FRAME_WINDOW, 0, 0, 0, 0, False, "", "", "", "", str(sent), "", "")
+
+
 def control_window(link: int, consumed: int) -> bytes:
     return _CONTROL(link, FRAME_WINDOW, 0, 0, "", "", "", str(consumed))
 
 
-def response_window(link: int, consumed: int) -> bytes:
-    return _RESPONSE(link, 0, 0, 0, 0, FRAME_WINDOW, 0, 0, False, "", "", str(consumed), "", "", "", ())
+def response_window(link: int, consumed: int, task_id: str = "", attempt: int = 0) -> bytes:
+    return _RESPONSE(link, 0, 0, 0, 0, FRAME_WINDOW, attempt, 0, False, "", task_id, str(consumed), "", "", "", ())
 
 
 def window(text: str) -> int:
@@ -136,6 +153,11 @@ def to_chunk(values: tuple[Any, ...]) -> Chunk:
         hub_id, task_id, attempt, seq, deltas, extra, is_final, finish_reason, usage, error,
         received_ns, started_ns, first_ns, last_ns,
     )  # fmt: skip
+
+
+def stream_key(task_id: str, attempt: int) -> bytes:
+    """The key of a stream's instance, as samples of it are packed."""
+    return _STREAM_KEY(attempt, task_id)
 
 
 def pack_agent(info: AgentInfo, lease_ms: int) -> bytes:

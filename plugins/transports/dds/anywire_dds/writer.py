@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
-from cyclonedds._clayer import ddspy_dispose, ddspy_write
+from cyclonedds._clayer import ddspy_dispose, ddspy_unregister_instance, ddspy_write
 from cyclonedds.core import DDSException, Entity
 from cyclonedds.internal import DDS
 from cyclonedds.pub import DataWriter
@@ -29,14 +30,24 @@ class BatchingWriter(DataWriter[Any]):  # type: ignore[misc]
         return handle
 
 
+def of_priority(writers: Sequence[Writer], priority: int) -> Writer:
+    """Of writers in falling order of priority the first that is not above ``priority``, or else the last."""
+    if len(writers) == 1:
+        return writers[0]
+    return next((writer for writer in writers if writer.priority <= priority), writers[-1])
+
+
 class Writer:
     """A DDS writer of packed samples.
 
-    The first sample of a turn of the event loop goes out at once, the others of that turn together at its end.
+    The first sample of a turn of the event loop goes out at once, the others of that turn together at its end. With a
+    latency ``budget`` (seconds) samples are kept for as long, and go out together. ``priority`` is its transport
+    priority.
     """
 
-    def __init__(self, entities: list[Entity], handle: int) -> None:
-        self.handle = handle
+    def __init__(self, entities: list[Entity], handle: int, *, priority: int = 0, budget: float = 0.0) -> None:
+        self.handle, self.priority = handle, priority
+        self._budget = budget
         self._entities = entities
         self._loop = asyncio.get_running_loop()
         self._written = self._kept = False
@@ -51,6 +62,9 @@ class Writer:
             raise mapped(fault, "writing to DDS") from fault
         if self._written:
             self._kept = True
+        elif self._budget:
+            self._written = self._kept = True
+            self._loop.call_later(self._budget, self._turn_is_over)
         else:
             self._written = True
             _ddsc.dds_write_flush(self.handle)
@@ -67,6 +81,19 @@ class Writer:
         """Say that this instance will not be again. Best effort: the end of its writer says so too, later."""
         data = key.serialize_key()
         ddspy_dispose(self.handle, data.ljust(len(data) + 3 & ~3, b"\0"))
+
+    def unregister(self, key: bytes) -> bool:
+        """Say that this writer writes no more of the instance with the packed ``key``; False and errors as `write`."""
+        status: int = ddspy_unregister_instance(self.handle, key)
+        if status < OK:
+            if status == TIMEOUT:
+                return False
+            fault = DDSException(status)
+            raise mapped(fault, "ending an instance of DDS") from fault
+        self._kept = True
+        if not self._written:
+            self._turn_is_over()
+        return True
 
     def wait_acknowledged(self, seconds: float) -> bool:
         """Block until the readers have everything; False when the time is over or the writer was deleted."""

@@ -1,0 +1,272 @@
+"""The engine ``llama_dds``: a server of the llama.cpp DDS service, watched."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from typing import ClassVar
+from uuid import UUID
+
+import msgspec
+
+from anywire.engine import Delta, Engine, EngineStatus
+from anywire.errors import AnywireError, EngineFailed, InvalidRequest
+from anywire.messages import TaskRequest
+from anywire_dds.cdr import Malformed
+from anywire_dds.endpoints import BATCH
+from anywire_dds.llama_ends import Endpoint, LlamaEnds
+from anywire_dds.llama_flow import Flow
+from anywire_dds.llama_types import (
+    REQUEST_TOPIC,
+    RESPONSE_TOPIC,
+    ChatCompletionResponse,
+    gateway_id,
+    pack,
+    unpack,
+)
+from anywire_engine_llama_dds.config import LlamaDdsEngineConfig
+from anywire_engine_llama_dds.requests import wire_request
+from anywire_engine_llama_dds.running import Running, last_delta
+from anywire_engine_llama_dds.servers import Server, Servers
+
+log = logging.getLogger(__name__)
+
+ACK_WAIT = 1.0
+
+
+class LlamaDdsEngine(Engine):
+    """The server need not be there at start, and may go and come back."""
+
+    name: ClassVar[str] = "llama_dds"
+    Config: ClassVar[type[LlamaDdsEngineConfig]] = LlamaDdsEngineConfig
+    capabilities = ("chat",)
+
+    def __init__(self, config: LlamaDdsEngineConfig) -> None:
+        super().__init__(config)
+        self.config: LlamaDdsEngineConfig = config
+        self._status = EngineStatus("starting", (config.model,) if config.model else (), self._nobody())
+        self._ends: LlamaEnds | None = None
+        self._flow: Flow | None = None
+        self._running: dict[str, Running] = {}
+        self._abandoned: set[str] = set()
+        self._waiting: deque[tuple[str, bytes]] = deque()
+        self._writers: dict[int, UUID | None] = {}
+        self._readers: set[int] = set()
+        self._prefix = f"anywire-{secrets.token_hex(5)}-"
+        self._numbers = itertools.count(1)
+
+    async def start(self, changed: Callable[[], None]) -> None:
+        """Look for the server; `status` tells when it is there. Raises `TransportUnavailable`."""
+        self._changed = changed
+        self._loop = asyncio.get_running_loop()
+        self._ends = ends = LlamaEnds(self.config)
+        try:
+            self._servers = Servers(ends, self.config.server_id, self._told, self._lost)
+            self._look = ends.watch("writers", RESPONSE_TOPIC, self._writer)
+            ends.watch("readers", REQUEST_TOPIC, self._reader)
+            self._take = ends.read(RESPONSE_TOPIC, self._on_responses)
+            self._open_writer(ends)
+        except BaseException:
+            await ends.close()
+            self._ends = None
+            raise
+        self._patience = self._loop.call_later(self.config.startup_timeout, self._nobody_came)
+
+    async def close(self) -> None:
+        ends, self._ends = self._ends, None
+        if ends is None:
+            return
+        self._patience.cancel()
+        self._servers.close()
+        if self._flow is not None:
+            self._flow.close()
+        for running in self._running.values():
+            running.fail(EngineFailed("the engine is closed"))
+        await ends.close()
+
+    def status(self) -> EngineStatus:
+        return self._status
+
+    async def run(self, task: TaskRequest) -> AsyncGenerator[Delta, None]:
+        running = self._begin(task)
+        begun = False
+        try:
+            while not (response := await running.next()).is_final:
+                if response.content:
+                    begun = True
+                    yield Delta(response.content)
+            yield last_delta(response, begun)
+        finally:
+            self._end(running)
+
+    # Requests
+
+    def _begin(self, task: TaskRequest) -> Running:
+        server = self._ready_server()
+        if self._ends is None or server is None:
+            raise EngineFailed(self._status.detail or "no server is ready")
+        if server.status.server_id == gateway_id(task.hub_id):
+            raise EngineFailed(
+                f"the server of DDS domain {self.config.domain} is the llama_dds gateway of the very orchestrator that "
+                "sent this task: give gateway and engine different domains"
+            )
+        request_id = f"{self._prefix}{next(self._numbers)}"
+        model = server.status.model_loaded if self.config.model else task.model
+        request = wire_request(task, request_id, model, self.config.temperature, self.config.max_tokens)
+        try:
+            sample = pack(request)
+        except ValueError as error:
+            raise InvalidRequest(str(error), status=400) from error
+        running = self._running[request_id] = Running(request_id)
+        self._waiting.append((request_id, sample))
+        self._pump()
+        return running
+
+    def _end(self, running: Running) -> None:
+        """Nobody reads it any more. The wire has no cancel: an answer that has not ended keeps its slot."""
+        del self._running[running.request_id]
+        waiting = len(self._waiting)
+        self._waiting = deque(each for each in self._waiting if each[0] != running.request_id)
+        if not running.ended and len(self._waiting) == waiting and len(self._servers):
+            self._abandoned.add(running.request_id)
+            self._offer()
+
+    def _pump(self) -> None:
+        flow = self._flow
+        while flow is not None and self._waiting and flow.free:
+            request_id, sample = self._waiting[0]
+            try:
+                if not flow.write(sample, request_id):
+                    return
+            except AnywireError as error:
+                self._running[request_id].fail(EngineFailed(f"the request could not be written: {error}"))
+            self._waiting.popleft()
+
+    def _open_writer(self, ends: LlamaEnds) -> None:
+        writer = ends.writer(REQUEST_TOPIC)
+        self._flow = Flow(writer, self.config.reader_pause, ACK_WAIT, self._pump, lambda: len(self._servers) <= 1)
+
+    def _renew_writer(self) -> None:
+        """A server that comes back finds nothing of what was asked of it before: nobody would read the answers."""
+        if self._ends is not None and self._flow is not None:
+            self._flow.close()
+            self._ends.retire(self._flow.writer)
+            self._open_writer(self._ends)
+
+    # Responses
+
+    def _on_responses(self) -> None:
+        samples = self._take()
+        for data, info in samples:
+            if not info.valid_data:
+                continue
+            try:
+                response: ChatCompletionResponse = unpack(RESPONSE_TOPIC, data)
+            except Malformed as error:
+                log.warning("unreadable response ignored: %s", error)
+                continue
+            self._received(response, info.publication_handle)
+        if len(samples) == BATCH:
+            self._loop.call_soon(self._on_responses)
+
+    def _received(self, response: ChatCompletionResponse, writer: int) -> None:
+        request_id = response.request_id
+        if not request_id.startswith(self._prefix):
+            return  # to somebody else
+        if self._flow is not None:
+            self._flow.settle(request_id)
+        running = self._running.get(request_id)
+        if running is None:
+            if response.is_final and request_id in self._abandoned:
+                self._abandoned.discard(request_id)
+                self._offer()
+        elif not running.ended and self._is_of(response, running, writer):
+            running.owner = writer
+            running.push(response)
+
+    def _is_of(self, response: ChatCompletionResponse, running: Running, writer: int) -> bool:
+        if running.owner:
+            return running.owner == writer
+        if not self.config.server_id:
+            return True
+        if writer not in self._writers:
+            self._look()
+        participant = self._writers.get(writer)
+        return any(server.participant == participant for server in self._servers)
+
+    def _writer(self, endpoint: Endpoint) -> None:
+        if endpoint.alive:
+            self._writers[endpoint.handle] = endpoint.participant
+        else:
+            self._writers.pop(endpoint.handle, None)
+            for running in self._running.values():
+                if running.owner == endpoint.handle and not running.ended:
+                    running.fail(EngineFailed("the server that was answering has gone"))
+
+    # Servers
+
+    def _reader(self, endpoint: Endpoint) -> None:
+        if endpoint.alive:
+            self._readers.add(endpoint.handle)
+            self._offer()
+        else:
+            self._readers.discard(endpoint.handle)
+
+    def _ready_server(self) -> Server | None:
+        """One that says so, and has a reader of requests: that one may be heard of later than its status."""
+        if self._ends is None or not self._readers:
+            return None
+        return next((each for each in self._servers if each.status.ready), None)
+
+    def _told(self) -> None:
+        """A status came."""
+        if not any(server.status.slots_processing for server in self._servers):
+            self._abandoned.clear()
+        self._offer()
+
+    def _offer(self) -> None:
+        """Say what the ready server has to offer."""
+        ready = self._ready_server()
+        if ready is None:
+            known = next(iter(self._servers), None)
+            if known is not None:
+                self._set(EngineStatus("starting", self._status.models, f"{known.status.server_id} is not ready yet"))
+            return
+        self._patience.cancel()
+        told = ready.status
+        slots = told.slots_idle + told.slots_processing
+        left = max(slots - len(self._abandoned), 0) if slots else None
+        self._set(EngineStatus("ready", (self.config.model or told.model_loaded,), slots=left))
+
+    def _lost(self, server: Server, reason: str) -> None:
+        name = server.status.server_id
+        log.warning("server %s of DDS domain %d is lost: %s", name, self.config.domain, reason)
+        others = self._ready_server() is not None
+        for running in self._running.values():
+            owner = self._writers.get(running.owner)
+            if not others or (owner is not None and owner == server.participant):
+                running.fail(EngineFailed(f"server {name} was lost: {reason}"))
+        if others:
+            self._offer()
+            return
+        self._waiting.clear()
+        self._abandoned.clear()
+        self._renew_writer()
+        self._set(EngineStatus("failed", self._status.models, f"server {name} was lost: {reason}"))
+
+    def _nobody(self) -> str:
+        who = f"server {self.config.server_id!r}" if self.config.server_id else "no server"
+        return f"{who} has not been heard of in DDS domain {self.config.domain}"
+
+    def _nobody_came(self) -> None:
+        if self._status.state == "starting":
+            self._set(msgspec.structs.replace(self._status, state="failed"))
+
+    def _set(self, status: EngineStatus) -> None:
+        if status != self._status:
+            self._status = status
+            self._changed()

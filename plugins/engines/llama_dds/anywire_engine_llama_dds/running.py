@@ -1,0 +1,63 @@
+"""Requests under way at a server, and what has come back of each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from anywire.engine import Delta
+from anywire.errors import BY_CODE, AnywireError, EngineFailed, InvalidRequest, ModelNotFound, PayloadTooLarge
+from anywire_dds.llama_types import ChatCompletionResponse, read_error
+
+_CLIENTS_FAULT = (InvalidRequest, ModelNotFound, PayloadTooLarge)
+
+
+class Running:
+    """One request. ``owner`` is the writer of its first response, the only one heard. ``ended``: no more comes."""
+
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
+        self.owner = 0
+        self.ended = False
+        self._responses: deque[ChatCompletionResponse] = deque()
+        self._error: AnywireError | None = None
+        self._changed = asyncio.Event()
+
+    def push(self, response: ChatCompletionResponse) -> None:
+        self._responses.append(response)
+        self.ended = response.is_final
+        self._changed.set()
+
+    def fail(self, error: AnywireError) -> None:
+        self._error = error
+        self.ended = True
+        self._changed.set()
+
+    async def next(self) -> ChatCompletionResponse:
+        """Raises what `fail` was told, after what came before."""
+        while not self._responses:
+            if self._error is not None:
+                raise self._error
+            self._changed.clear()
+            await self._changed.wait()
+        return self._responses.popleft()
+
+
+def last_delta(response: ChatCompletionResponse, begun: bool) -> Delta:
+    """The delta of a final response. Raises what it says, or `EngineFailed` for an answer without any token."""
+    found = read_error(response)
+    if found is not None:
+        code, message = found
+        if BY_CODE.get(code) in _CLIENTS_FAULT:
+            raise InvalidRequest(message, status=400, detail_code=code)
+        raise EngineFailed(f"the server says {code}: {message}")
+    if not begun and not response.content and not response.completion_tokens:
+        raise EngineFailed("the server's answer has no token")
+    total = response.prompt_tokens + response.completion_tokens
+    usage = (
+        f'{{"prompt_tokens":{response.prompt_tokens},"completion_tokens":{response.completion_tokens},'
+        f'"total_tokens":{total}}}'
+        if total
+        else ""
+    )
+    return Delta(response.content, finish_reason=response.finish_reason or "stop", usage=usage)

@@ -1,0 +1,172 @@
+"""Readers and writers on the topics of the llama.cpp DDS service, for whoever plays its server or its client."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import pydantic
+from cyclonedds._clayer import ddspy_take
+from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsPublication, BuiltinTopicDcpsSubscription
+from cyclonedds.core import DDSException, Entity, InstanceState, SampleState, ViewState
+from cyclonedds.pub import DataWriter, Publisher
+from cyclonedds.sub import DataReader, Subscriber
+
+from anywire_dds import llama_types
+from anywire_dds.config import DOMAIN_MAX, DdsConfig
+from anywire_dds.domain import acquire, release
+from anywire_dds.endpoints import BATCH, on_thread
+from anywire_dds.faults import mapped
+from anywire_dds.wakeup import Wakeup
+from anywire_dds.writer import Writer
+
+_ANY = SampleState.Any | ViewState.Any | InstanceState.Any
+NO_WRITERS: int = InstanceState.NotAliveNoWriters
+"""State of an instance that nobody alive writes."""
+
+_BUILTIN = {"writers": BuiltinTopicDcpsPublication, "readers": BuiltinTopicDcpsSubscription}
+
+
+class LlamaDdsOptions(pydantic.BaseModel):
+    """Where the peers are. In a domain that a transport of this process has open too, all but ``participant`` and
+    ``lease`` must be the same as there."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    domain: int = pydantic.Field(default=0, ge=0, le=DOMAIN_MAX, description="DDS domain of the C++ peers")
+    participant: str = pydantic.Field(
+        default="anywire", description="name of this process's participant, shown by DDS tools"
+    )
+    # Cyclone's own default. A peer that stands still for longer finds us anew, and gets our last samples a second time.
+    lease: float = pydantic.Field(
+        default=10.0, ge=1, le=3600, description="seconds of silence after which peers consider this end lost"
+    )
+    interface: str = pydantic.Field(
+        default="", description="network interface, by name (eth0) or address (127.0.0.1); empty: Cyclone chooses"
+    )
+    multicast: Literal["auto", "on", "discovery", "off"] = pydantic.Field(
+        default="auto", description="off: peers on other hosts must be named in `peers`; discovery: only to find peers"
+    )
+    peers: list[str] = pydantic.Field(
+        default_factory=list, description="addresses of hosts to look for, where multicast does not reach"
+    )
+    participants_per_host: int = pydantic.Field(
+        default=120, ge=1, le=120, description="processes per host that can be found without multicast"
+    )
+
+    def dds_config(self) -> DdsConfig:
+        names = ("domain", "participant", "lease", "interface", "multicast", "peers", "participants_per_host")
+        return DdsConfig(**{name: getattr(self, name) for name in names})
+
+
+class Endpoint(NamedTuple):
+    """A reader or writer of the domain that came, or went. ``handle`` names a writer in its samples'
+    ``publication_handle``; ``participant`` is None of one that went."""
+
+    handle: int
+    participant: uuid.UUID | None
+    key: uuid.UUID | None
+    alive: bool
+
+
+class LlamaEnds:
+    """Used from its event loop only. Raises `TransportUnavailable` where the domain or an entity cannot be had."""
+
+    def __init__(self, options: LlamaDdsOptions) -> None:
+        self._config = options.dds_config()
+        self._entities: list[Entity] = []
+        self._writers: list[Writer] = []
+        self._closed = False
+        self._domain = acquire(self._config)
+        try:
+            self._participant = self._domain.participant(round(options.lease * 1e9), options.participant)
+            self._wakeup = Wakeup(asyncio.get_running_loop())
+        except BaseException as error:
+            release(self._config)
+            if isinstance(error, DDSException):
+                raise mapped(error, f"joining DDS domain {options.domain}", opening=True) from error
+            raise
+
+    def read(self, topic: str, callback: Callable[[], object]) -> Callable[[], list[tuple[bytes, Any]]]:
+        """Create a reader; ``callback`` is called on the loop whenever the returned function, which takes up to
+        `BATCH` samples as ``(data, info)``, has something to give."""
+        try:
+            subscriber = Subscriber(self._participant)
+            self._entities.append(subscriber)
+            reader = DataReader(subscriber, self._topic(topic), llama_types.reader_qos(topic))
+            self._entities.append(reader)
+            self._wakeup.watch(reader._ref, callback)
+        except DDSException as error:
+            raise mapped(error, f"creating the reader of {topic}", opening=True) from error
+        handle = reader._ref
+
+        def take() -> list[tuple[bytes, Any]]:
+            samples = [] if self._closed else ddspy_take(handle, _ANY, BATCH)
+            return samples if isinstance(samples, list) else []
+
+        return take
+
+    def writer(self, topic: str) -> Writer:
+        try:
+            publisher = Publisher(self._participant)
+            writer = DataWriter(publisher, self._topic(topic), llama_types.writer_qos(topic))
+        except DDSException as error:
+            raise mapped(error, f"creating the writer of {topic}", opening=True) from error
+        made = Writer([writer, publisher], writer._ref)
+        self._writers.append(made)
+        return made
+
+    def watch(
+        self, what: Literal["readers", "writers"], topic: str, seen: Callable[[Endpoint], None]
+    ) -> Callable[[], None]:
+        """Call ``seen`` for every reader or writer of ``topic`` in the domain when it comes, and of any topic when it
+        goes. What is returned looks at once, without waiting to be woken."""
+        try:
+            reader = BuiltinDataReader(self._participant, _BUILTIN[what])
+            self._entities.append(reader)
+
+            def take() -> None:
+                if self._closed:
+                    return
+                samples = reader.take(BATCH)
+                for sample in samples:
+                    info = sample.sample_info
+                    alive = info.instance_state == InstanceState.Alive
+                    if not alive:
+                        seen(Endpoint(info.instance_handle, None, None, False))
+                    elif getattr(sample, "topic_name", "") == topic:
+                        seen(Endpoint(info.instance_handle, sample.participant_key, sample.key, True))
+                if len(samples) == BATCH:
+                    asyncio.get_running_loop().call_soon(take)
+
+            self._wakeup.watch(reader._ref, take)
+            return take
+        except DDSException as error:
+            raise mapped(error, f"watching the {what} of {topic}", opening=True) from error
+
+    def retire(self, writer: Writer) -> None:
+        """Delete a writer, and with it what peers that come later would have got of its history."""
+        self._writers.remove(writer)
+        writer.delete()
+
+    async def close(self) -> None:
+        """Delete everything, on a thread: a deletion waits for what Cyclone's threads are doing. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._wakeup.stop()
+        await on_thread(self._delete)
+        self._wakeup.release()
+        release(self._config)
+
+    def _topic(self, name: str) -> Any:
+        return self._domain.topic(self._participant, name, llama_types.TYPES[name])
+
+    def _delete(self) -> None:
+        for writer in self._writers:
+            writer.delete()
+        for entity in reversed(self._entities):
+            entity.__del__()
+        self._entities.clear()

@@ -1,0 +1,276 @@
+"""The engine ``llama_dds`` against servers that know nothing of Anywire, each in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from typing import Any
+
+import openai
+import pytest
+from tests.integration.gateway_serving import MESSAGES, says, serving
+from tests.integration.llama_processes import PATIENCE, ClientProcess, ServerProcess, text
+
+from anywire.engine import Delta
+from anywire.errors import ConfigError, EngineFailed, InvalidRequest
+from anywire.messages import Kind, TaskRequest
+from anywire.plugins import Plugins
+from anywire_engine_llama_dds import LlamaDdsEngine, LlamaDdsEngineConfig
+from anywire_gateway_llama_dds import LlamaDdsGateway, LlamaDdsGatewayConfig
+
+pytestmark = pytest.mark.timeout(90)
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+def domain(dds_domain: int) -> int:
+    """Not that of the gateway: each would hear the other."""
+    return dds_domain + 20
+
+
+@pytest.fixture
+async def server(domain: int) -> AsyncIterator[Start]:
+    async with AsyncExitStack() as stack:
+
+        async def start(name: str = "server-1", slots: int = 4) -> ServerProcess:
+            process: ServerProcess = await ServerProcess.start("server", domain, name, "llama-3", slots)
+            stack.push_async_callback(process.end)
+            return process
+
+        yield start
+
+
+class Watched:
+    def __init__(self, engine: LlamaDdsEngine) -> None:
+        self.engine = engine
+        self.changed = asyncio.Event()
+
+    async def until(self, condition: Callable[[Any], bool], what: str) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not condition(self.engine.status()):
+                    self.changed.clear()
+                    await self.changed.wait()
+        except TimeoutError:
+            raise AssertionError(f"waited for {what}; it is {self.engine.status()}") from None
+
+    async def ready(self) -> None:
+        await self.until(lambda status: status.state == "ready", "ready")
+
+    async def run(self, what: str, **members: Any) -> list[Delta]:
+        async with aclosing(self.engine.run(task(what, **members))) as deltas:
+            return [delta async for delta in deltas]
+
+
+@asynccontextmanager
+async def running(domain: int, **options: Any) -> AsyncIterator[Watched]:
+    watched = Watched(LlamaDdsEngine(LlamaDdsEngineConfig(domain=domain, **options)))
+    await watched.engine.start(watched.changed.set)
+    try:
+        yield watched
+    finally:
+        await watched.engine.close()
+
+
+def task(what: str, *, stream: bool = True, kind: Kind = "chat", hub_id: str = "hub", **members: Any) -> TaskRequest:
+    body = {"model": "llama-3", "messages": [{"role": "user", "content": what}], "stream": stream} | members
+    return TaskRequest(hub_id, "t", 1, kind, "llama-3", json.dumps(body), stream)
+
+
+async def test_the_plugin_is_found_by_name() -> None:
+    assert Plugins().load("engines", "llama_dds") is LlamaDdsEngine
+
+
+async def test_it_is_ready_when_a_server_comes_and_offers_what_that_has(domain: int, server: Start) -> None:
+    async with running(domain) as watched:
+        assert watched.engine.status().state == "starting"
+        assert f"domain {domain}" in watched.engine.status().detail
+        await server(slots=3)
+        await watched.ready()
+        assert watched.engine.status().models == ("llama-3",)
+        assert watched.engine.status().slots == 3
+
+
+async def test_answers_whole_and_streamed_are_the_servers(domain: int, server: Start) -> None:
+    said = 'Grüße "x" 漢字 🙂 end'
+    serving_process = await server()
+    async with running(domain) as watched:
+        await watched.ready()
+        (whole,) = await watched.run(f"cut {said}", stream=False, temperature=0.5, max_tokens=9, top_p=0.9, stop="END")
+        assert (whole.text, whole.finish_reason) == (said, "length")
+        assert json.loads(whole.usage) == {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
+        deltas = await watched.run(f"say {said}")
+        assert "".join(delta.text for delta in deltas) == said
+        assert len(deltas) == 5
+        assert deltas[-1].finish_reason == "stop"
+    await serving_process.asked(2)
+    first, second = serving_process.said
+    assert first["request_id"] != second["request_id"]
+    assert (first["max_tokens"], first["stop"], first["n"]) == (9, ["END"], [])
+    assert first["top_p"] == [pytest.approx(0.9)]
+    assert (first["stream"], second["stream"]) == (False, True)
+    assert second["temperature"] == pytest.approx(0.8)
+    assert second["max_tokens"] == 512
+
+
+async def test_many_at_once_all_come_to_a_server_that_keeps_eight(domain: int, server: Start) -> None:
+    await server(slots=64)
+    async with running(domain) as watched:
+        await watched.ready()
+        answers = await asyncio.gather(*(watched.run(f"say {number}", stream=False) for number in range(40)))
+        assert [answer[0].text for answer in answers] == [str(number) for number in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ({"seed": 1}, "seed"),
+        ({"n": 2}, "n"),
+        ({"stop": ["a", "b"]}, "stop"),
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"logprobs": True}, "logprobs"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "image_url"),
+        ({"messages": [{"role": "user", "content": "x", "name": "bob"}]}, "name"),
+        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}, "tool_call_id"),
+        ({"temperature": 3}, "temperature"),
+    ],
+)
+async def test_what_the_wire_has_no_place_for_is_the_clients_error(
+    domain: int, server: Start, members: dict[str, Any], said: str
+) -> None:
+    await server()
+    async with running(domain) as watched:
+        await watched.ready()
+        with pytest.raises(InvalidRequest, match=said) as caught:
+            await watched.run("say x", **members)
+        assert caught.value.status == 400
+        with pytest.raises(InvalidRequest, match="chat only"):
+            await watched.run("say x", kind="completion")
+
+
+async def test_what_says_nothing_or_is_text_in_parts_passes(domain: int, server: Start) -> None:
+    process = await server()
+    async with running(domain) as watched:
+        await watched.ready()
+        parts = [{"type": "text", "text": "say "}, {"type": "text", "text": "hello"}]
+        (answer,) = await watched.run(
+            "", stream=False, messages=[{"role": "user", "content": parts}], n=1, seed=None, tools=[], user="me",
+            presence_penalty=0, response_format={"type": "text"},
+        )  # fmt: skip
+        assert answer.text == "hello"
+        await process.asked()
+        assert process.said[0]["messages"] == [{"role": "user", "content": "say hello"}]
+
+
+async def test_a_killed_server_ends_its_tasks_at_once_and_is_used_again_when_it_is_back(
+    domain: int, server: Start
+) -> None:
+    process = await server()
+    async with running(domain) as watched:
+        await watched.ready()
+        hanging = asyncio.create_task(watched.run("hang"))
+        await process.asked()
+        loop = asyncio.get_running_loop()
+        killed = loop.time()
+        await process.kill()
+        with pytest.raises(EngineFailed, match="server-1 was lost"):
+            await hanging
+        assert loop.time() - killed < 5
+        assert watched.engine.status().state == "failed"
+        with pytest.raises(EngineFailed, match="was lost"):
+            await watched.run("say x")
+        again = await server()
+        await watched.ready()
+        assert (await watched.run("say again", stream=False))[0].text == "again"
+        await again.asked()
+        assert [each["messages"][0]["content"] for each in again.said] == ["say again"]
+
+
+async def test_a_cancelled_task_keeps_its_slot_until_the_server_has_ended_it(domain: int, server: Start) -> None:
+    process = await server(slots=2)
+    async with running(domain) as watched:
+        await watched.ready()
+        deltas = watched.engine.run(task("count 40 0.05"))
+        await anext(deltas)
+        await process.asked()
+        await deltas.aclose()
+        assert watched.engine.status().slots == 1
+        await watched.until(lambda status: status.slots == 2, "the slot")
+
+
+async def test_of_two_servers_that_answer_one_is_heard(domain: int, server: Start, caplog: Any) -> None:
+    first, second = await server("server-1"), await server("server-2")
+    async with running(domain) as watched:
+        await watched.ready()
+        while not (first.said and second.said and "several servers are in this domain" in caplog.text):
+            await watched.run("say x")
+        for number in range(5):
+            said = " ".join(f"{number}.{each}" for each in range(20))
+            assert "".join(delta.text for delta in await watched.run(f"say {said}")) == said
+
+
+async def test_the_server_named_is_the_one_used(domain: int, server: Start) -> None:
+    await server("server-1")
+    async with running(domain, server_id="server-2", model="small") as watched:
+        second = await server("server-2", 7)
+        await watched.ready()
+        assert (watched.engine.status().slots, watched.engine.status().models) == (7, ("small",))
+        await watched.run("say x")
+        await second.asked()
+        assert second.said[0]["model"] == "llama-3"
+
+
+async def test_client_gateway_pipeline_engine_server(dds_domain: int, domain: int, server: Start) -> None:
+    """The whole way, plain DDS at both ends."""
+    await server()
+    said = " ".join(f"{each} é" for each in range(200))
+    engine = LlamaDdsEngine(LlamaDdsEngineConfig(domain=domain))
+    client: ClientProcess = await ClientProcess.start("client", dds_domain)
+    async with serving(engine, slots=4) as served:
+        front = LlamaDdsGateway(LlamaDdsGatewayConfig(domain=dds_domain, shutdown_grace=0.2, reader_pause=0.25))
+        await front.start(served.orchestrator)
+        await client.served()
+        for number in range(8):
+            client.ask(f"{number}", f"say {said}", model="llama-3", stream=bool(number % 2))
+        for number in range(8):
+            responses = await client.answer(f"{number}")
+            assert text(responses) == said
+            assert responses[-1]["prompt_tokens"] == 5
+        await front.close()
+    await client.end()
+
+
+async def test_an_error_crosses_gateway_and_engine_as_one(domain: int) -> None:
+    """Two pipelines, the engine of one asking the gateway of the other."""
+    async with (
+        serving(says("x", then=EngineFailed("it broke"))) as behind,
+        serving(LlamaDdsEngine(LlamaDdsEngineConfig(domain=domain))) as served,
+    ):
+        front = LlamaDdsGateway(LlamaDdsGatewayConfig(domain=domain, shutdown_grace=0.2))
+        await front.start(behind.orchestrator)
+        await served.orchestrator.agents_until(lambda agents: agents[0].status.state == "ready")
+        async with served.client() as client:
+            with pytest.raises(openai.APIStatusError, match="engine_failed: it broke"):
+                await client.chat.completions.create(model="m", messages=MESSAGES)
+        await front.close()
+
+
+async def test_a_gateway_and_an_engine_in_one_circle_are_told(domain: int) -> None:
+    async with serving(says("x")) as served:
+        front = LlamaDdsGateway(LlamaDdsGatewayConfig(domain=domain, shutdown_grace=0.2))
+        await front.start(served.orchestrator)
+        async with running(domain) as watched:
+            await watched.ready()
+            with pytest.raises(EngineFailed, match="different domains"):
+                await watched.run("say x", hub_id=served.orchestrator.info.hub_id)
+        await front.close()
+
+
+def test_settings_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ConfigError, match="temperature"):
+        Plugins().create("engines", "llama_dds", {"temperature": 3})
