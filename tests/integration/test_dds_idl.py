@@ -1,101 +1,96 @@
-"""The Python wire types against ``idl/OrchestratorDDS.idl``, which is the contract: names, order, types, keys."""
+"""The Python wire types against ``idl/*.idl``, which are the contract: names, order, types, keys."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
-from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+import sys
+from typing import Any, get_type_hints
 
 import pytest
-from cyclonedds.idl.types import int32, int64, sequence, uint64
+from cyclonedds.idl.types import float32, float64, int32, int64, sequence, uint32, uint64
+from tests.c_peers.contract import CONTRACTS, STRUCTS, Struct, parse, python_classes
 
-from anywire_dds import types
 from anywire_dds.endpoints import _TYPES
 
-IDL = Path(__file__).parents[2] / "idl" / "OrchestratorDDS.idl"
-
-PYTHON_TYPES: dict[str, Any] = {
+SCALARS: dict[str, Any] = {
+    "boolean": bool,
     "long": int32,
     "long long": int64,
+    "unsigned long": uint32,
     "unsigned long long": uint64,
-    "boolean": bool,
+    "float": float32,
+    "double": float64,
     "string": str,
-    "sequence<string>": sequence[str],
 }
-
-
-class Member(NamedTuple):
-    name: str
-    type: str
-    key: bool
-
-
-class Contract(NamedTuple):
-    constants: dict[str, int]
-    structs: dict[str, list[Member]]
-    final: set[str]
-
-
-def parse(text: str) -> Contract:
-    """Enough of OMG IDL for this contract; anything else in it is an error here."""
-    text = re.sub(r"//[^\n]*", "", text)
-    outer = re.fullmatch(r"\s*module anywire \{(.*)\};\s*", text, re.DOTALL)
-    assert outer is not None, "one module named anywire is expected"
-    body = outer[1]
-    constants = {name: int(value) for name, value in re.findall(r"const long (\w+)\s*=\s*(\d+);", body)}
-    body = re.sub(r"const [^;]*;", "", body)
-    structs, final = {}, set()
-    for annotation, name, members in re.findall(r"(@final\s+)?struct (\w+) \{(.*?)\};", body, re.DOTALL):
-        structs[name] = [_member(each) for each in members.split(";") if each.strip()]
-        if annotation:
-            final.add(name)
-    rest = re.sub(r"(@final\s+)?struct \w+ \{.*?\};", "", body, flags=re.DOTALL).strip()
-    assert not rest, f"not understood: {rest[:80]!r}"
-    return Contract(constants, structs, final)
-
-
-def _member(text: str) -> Member:
-    found = re.fullmatch(r"\s*(@key\s+)?([a-z<> ]+?)\s+(\w+)\s*", text)
-    assert found is not None, f"not understood: {text!r}"
-    return Member(found[3], found[2], found[1] is not None)
-
-
-CONTRACT = parse(IDL.read_text())
+CLASSES = [
+    pytest.param(STRUCTS[name], cls, id=f"{cls.__module__}.{cls.__name__}")
+    for name, classes in python_classes().items()
+    if name in STRUCTS
+    for cls in classes
+]
 
 
 def test_every_struct_has_its_class_and_the_other_way_round() -> None:
-    classes = {cls.__name__ for plane in _TYPES.values() for cls in plane.values()}
-    assert classes == set(CONTRACT.structs) == CONTRACT.final
+    assert set(python_classes()) == set(STRUCTS)
+    assert all(struct.final for struct in STRUCTS.values())
 
 
-@pytest.mark.parametrize("name", sorted(CONTRACT.structs))
-def test_members_are_those_of_the_contract(name: str) -> None:
-    cls = getattr(types, name)
+def test_what_the_transport_uses_is_in_the_contract() -> None:
+    assert {cls.__idl_typename__ for plane in _TYPES.values() for cls in plane.values()} <= set(STRUCTS)
+
+
+@pytest.mark.parametrize(("struct", "cls"), CLASSES)
+def test_members_are_those_of_the_contract(struct: Struct, cls: Any) -> None:
+    def expected(type_: str) -> Any:
+        return SCALARS[type_] if type_ in SCALARS else getattr(sys.modules[cls.__module__], type_)
+
     hints = get_type_hints(cls, include_extras=True)
-    expected = [(member.name, PYTHON_TYPES[member.type]) for member in CONTRACT.structs[name]]
-    assert [(field.name, hints[field.name]) for field in dataclasses.fields(cls)] == expected
+    assert [(field.name, hints[field.name]) for field in dataclasses.fields(cls)] == [
+        (member.name, sequence[expected(member.element)] if member.element else expected(member.type))
+        for member in struct.members
+    ]
 
 
-@pytest.mark.parametrize("name", sorted(CONTRACT.structs))
-def test_keys_and_names_are_those_of_the_contract(name: str) -> None:
-    cls = getattr(types, name)
-    assert cls.__idl_typename__ == f"anywire.{name}"
-    keys = [member.name for member in CONTRACT.structs[name] if member.key]
-    assert cls.__idl_annotations__.get("keylist", []) == keys
+@pytest.mark.parametrize(("struct", "cls"), CLASSES)
+def test_names_keys_and_extensibility_are_those_of_the_contract(struct: Struct, cls: Any) -> None:
+    assert cls.__name__ == struct.name
+    assert cls.__idl_annotations__.get("keylist", []) == struct.keys
     assert cls.__idl_annotations__["extensibility"] == "final"
 
 
-def test_constants_are_those_of_the_contract() -> None:
-    assert {name: getattr(types, name) for name in CONTRACT.constants} == CONTRACT.constants
-    assert {name for name in vars(types) if name.startswith("FRAME_")} == set(CONTRACT.constants)
+@pytest.mark.parametrize("file", CONTRACTS)
+def test_constants_are_those_of_the_contract(file: str) -> None:
+    contract = CONTRACTS[file]
+    modules = {
+        sys.modules[cls.__module__]
+        for struct in contract.structs.values()
+        for cls in python_classes().get(struct.typename, [])
+    }
+    assert modules
+    for name, value in contract.constants.items():
+        assert {getattr(module, name) for module in modules if hasattr(module, name)} == {value}
+    frames = {name for module in modules for name in vars(module) if name.startswith("FRAME_")}
+    assert frames == {name for name in contract.constants if name.startswith("FRAME_")}
 
 
-def test_both_planes_have_the_same_layout() -> None:
-    assert CONTRACT.structs["TaskRequest"] == CONTRACT.structs["ClientRequest"]
-    assert CONTRACT.structs["TaskResponse"] == CONTRACT.structs["ClientResponse"]
+@pytest.mark.parametrize("name", ["Request", "Response"])
+def test_both_planes_have_the_same_layout(name: str) -> None:
+    assert STRUCTS[f"anywire.Task{name}"].members == STRUCTS[f"anywire.Client{name}"].members
 
 
-def test_the_parser_refuses_what_it_does_not_know() -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "module m { union U switch (long) { case 1: long a; }; };",
+        "module m { @final struct S { octet a; }; };",
+        "module m { @final struct S { Other a; }; };",
+        "module m { @final struct S { string<8> a; }; };",
+        "module m { @final struct S { long a[2]; }; };",
+        "module m { @final struct S { @optional long a; }; };",
+        "module m { @mutable struct S { long a; }; };",
+        'module m { const string C = "c"; };',
+    ],
+)
+def test_the_parser_refuses_what_it_does_not_know(text: str) -> None:
     with pytest.raises(AssertionError, match="not understood"):
-        parse("module anywire { union U switch (long) { case 1: long a; }; };")
+        parse(text)

@@ -1,0 +1,20 @@
+"""What programs in C that speak DDS are made with."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+_NEEDED = {
+    "gcc": shutil.which("gcc"),
+    "make": shutil.which("make"),
+    "cyclonedds-tools": shutil.which("idlc"),
+    "cyclonedds-dev": Path("/usr/include/dds/dds.h").exists(),
+}
+_MISSING = [package for package, found in _NEEDED.items() if not found]
+
+needs_toolchain = pytest.mark.skipif(bool(_MISSING), reason=f"missing: apt-get install {' '.join(_MISSING)}")
+
+WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Werror")
