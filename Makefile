@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+RECORDS ?= records
+PLANS := $(filter-out %/itself.yaml,$(wildcard benchmarks/experiments/*.yaml))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PROJECTS := pyproject.toml $(wildcard plugins/*/pyproject.toml plugins/*/*/pyproject.toml examples/*/pyproject.toml)
 
-.PHONY: demo test lint format docs bench clean
+.PHONY: demo test lint format docs bench bench-full soak clean
 
 demo: $(READY)
 	$(BIN)/anywire demo
@@ -26,9 +28,19 @@ format: $(READY)
 docs: $(READY)
 	$(BIN)/python docs/generate.py
 
+# Every transport in one experiment of under ten minutes, with its report.
 bench: $(READY)
-	$(BIN)/python -m pytest benchmarks --benchmark-enable
-	$(BIN)/python benchmarks/compare_transports.py --quick
+	$(BIN)/anywire experiment run benchmarks/experiments/quick.yaml --out $(RECORDS)/quick
+
+# Everything, the real model too: hours. What is finished is not run again; RECORDS=FOLDER begins anew elsewhere.
+bench-full: $(READY)
+	$(BIN)/python -m pytest benchmarks --ignore=benchmarks/soak --benchmark-enable
+	for plan in $(PLANS); do \
+	  $(BIN)/anywire experiment run $$plan --out $(RECORDS)/$$(basename $$plan .yaml) || exit 1; done
+
+# The experiment framework held against what is known, on the real system: half an hour on a quiet machine.
+soak: $(READY)
+	$(BIN)/python -m pytest benchmarks/soak -s
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

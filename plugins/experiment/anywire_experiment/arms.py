@@ -1,0 +1,189 @@
+"""From factors to arms: every combination of levels with its whole configuration, and the orders they are run in."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import pydantic
+
+from anywire import assembly
+from anywire.config import Config, named
+from anywire.errors import AnywireError, ConfigError
+from anywire.plugins import describe_validation
+from anywire_experiment.plan import Network, Plan
+
+SHORT = {"transport": "transports", "selector": "selector", "scheduler": "scheduler", "engine": "engine"}
+_SECTIONS = ("scheduler", "selector", "engine")
+ALONE = "system"
+"""The arm of a plan without factors."""
+
+SETTLED = ("server", "gateways", "join", "standby")
+"""Keys that each cell settles for itself."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One combination of levels. ``tree`` is a configuration as a file would hold it."""
+
+    name: str
+    levels: Mapping[str, str]
+    tree: Mapping[str, Any]
+    agents: int
+    network: Network | None
+
+    @property
+    def transports(self) -> list[str]:
+        return list(self.tree["transports"])
+
+
+def arms_of(plan: Plan) -> list[Arm]:
+    """Every arm, its configuration checked down to each plugin's own options. Raises `ConfigError`."""
+    factors = list(plan.factors)
+    made = []
+    for levels in itertools.product(*plan.factors.values()):
+        chosen = dict(zip(factors, levels, strict=True))
+        labels = {factor: level.label for factor, level in chosen.items()}
+        name = "+".join(labels.values()) or ALONE
+        where = ", ".join(f"{factor} {label}" for factor, label in labels.items()) or "system"
+        tree, agents, network = _normalised(plan.system, "system"), plan.agents, plan.network
+        for factor, level in chosen.items():
+            if factor == "agents":
+                agents = _agents(level.value)
+            elif factor == "network":
+                network = _network(level.value)
+            elif factor in SHORT:
+                _choose(tree, SHORT[factor], level.value, f"factors.{factor}")
+            else:
+                _set(tree, factor, level.value)
+        made.append(Arm(name, labels, tree, agents, network))
+        check(made[-1], where)
+    needing = [name for name, each in plan.workloads.items() if each.fault and each.fault.kind == "partition"]
+    if needing and (bare := next((each.name for each in made if each.network is None), None)):
+        raise ConfigError(f"workload {needing[0]!r} cuts the network, and the arm {bare!r} has none: set `network`")
+    single = [name for name, each in plan.workloads.items() if each.fault]
+    if single and (inside := next((each for each in made if in_one_process(each)), None)):
+        raise ConfigError(
+            f"workload {single[0]!r} has a fault of an agent's process, and in the arm {inside.name!r} the agents are "
+            "in the orchestrator's own process: leave that level out"
+        )
+    return made
+
+
+def config_of(arm: Arm, where: str = "") -> Config:
+    """The arm's configuration. Raises `ConfigError`."""
+    try:
+        return Config.model_validate(deepcopy(dict(arm.tree)))
+    except pydantic.ValidationError as error:
+        raise ConfigError(f"{where or arm.name}: {describe_validation(error, Config, '')}") from error
+
+
+def check(arm: Arm, where: str) -> None:
+    """Build everything the arm names, so that what is wrong is told before anything starts. Raises `ConfigError`."""
+    config = config_of(arm, where)
+    try:
+        plugins = assembly.load_plugins(config)
+        _, faults = assembly.effective(config, plugins)
+    except AnywireError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    if faults:
+        raise ConfigError(f"{where}: {'; '.join(faults)}")
+    if arm.network is not None and in_one_process(arm):
+        raise ConfigError(f"{where}: a network lies between processes, and this transport stays inside of one")
+
+
+def in_one_process(arm: Arm) -> bool:
+    config = config_of(arm)
+    return assembly.in_one_process(config, assembly.load_plugins(config))
+
+
+def arm_order(plan: Plan, block: int, arms: list[Arm]) -> list[Arm]:
+    """The arms of a block, in the order drawn for it."""
+    return random.Random(f"{plan.seed}/block {block}").sample(arms, len(arms))
+
+
+def workload_order(plan: Plan, block: int, arm: Arm) -> list[str]:
+    """The workloads of a cell, in the order drawn for it."""
+    return random.Random(f"{plan.seed}/block {block}/{arm.name}").sample(list(plan.workloads), len(plan.workloads))
+
+
+def load_seed(plan: Plan, block: int) -> int:
+    """The seed of a block's arrivals and prompts: the same for every arm of it, so that they get equal work."""
+    return random.Random(f"{plan.seed}/block {block}/load").getrandbits(48)
+
+
+def _normalised(system: Mapping[str, Any], where: str) -> dict[str, Any]:
+    tree = deepcopy(dict(system))
+    for key in SETTLED:
+        if key in tree:
+            raise ConfigError(f"{where}.{key}: the experiment settles this for each cell; leave it out")
+    default = Config.model_fields["transports"].get_default(call_default_factory=True)
+    tree["transports"] = _named(tree.get("transports", default), f"{where}.transports")
+    for key in _SECTIONS:
+        if isinstance(tree.get(key), str):
+            tree[key] = {"name": tree[key]}
+        elif not isinstance(tree.get(key, {}), dict):
+            raise ConfigError(f"{where}.{key}: expected a name, or a mapping with `name` and options")
+    return tree
+
+
+def _choose(tree: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """A plugin by name; options the system has for one of that name are kept."""
+    if key == "transports":
+        known = tree[key]
+        tree[key] = {name: {**known.get(name, {}), **given} for name, given in _named(value, where).items()}
+        return
+    section = {"name": value} if isinstance(value, str) else value
+    if not isinstance(section, dict):
+        raise ConfigError(f"{where}: a level is a name, or a mapping with `name` and options, found {value!r}")
+    present = {"name": Config.model_fields[key].default.name, **tree.get(key, {})}
+    if section.get("name", present["name"]) != present["name"]:
+        shared = type(Config.model_fields[key].default).model_fields
+        present = {name: option for name, option in present.items() if name in shared}
+    tree[key] = present | section
+
+
+def _named(value: Any, where: str) -> dict[str, dict[str, Any]]:
+    try:
+        return named(value)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _set(tree: dict[str, Any], factor: str, value: Any) -> None:
+    first, *rest = factor.split(".")
+    if first not in Config.model_fields or first in SETTLED:
+        usable = sorted({*SHORT, "network", *Config.model_fields} - {*SETTLED})
+        raise ConfigError(
+            f"factors.{factor}: no such key of the config; a factor begins with one of: {', '.join(usable)}"
+        )
+    if first == "transports" and (not rest or rest[0] not in tree["transports"]):
+        raise ConfigError(
+            f"factors.{factor}: an option of a transport that this arm does not use (it uses "
+            f"{', '.join(tree['transports'])}); to choose transports, name the factor `transport`"
+        )
+    inside = tree
+    for part in (first, *rest)[:-1]:
+        inside = inside.setdefault(part, {})
+        if not isinstance(inside, dict):
+            raise ConfigError(f"factors.{factor}: {part!r} is a value in `system`, with no keys inside")
+    inside[(first, *rest)[-1]] = value
+
+
+def _agents(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 200:
+        raise ConfigError(f"factors.agents: a level is a number from 1 to 200, found {value!r}")
+    return value
+
+
+def _network(value: Any) -> Network | None:
+    if value is None or value in ("none", "loopback"):
+        return None
+    try:
+        return Network.model_validate(value)
+    except pydantic.ValidationError as error:
+        raise ConfigError(describe_validation(error, Network, "factors.network")) from error

@@ -1,0 +1,118 @@
+"""What one cell of the record says of itself: ``cell.json``, and how the orchestrator's stages get into its samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from anywire.stages import STAGES, TaskRecord
+from anywire_experiment.samples import LOADED, SAMPLES, STAGE_FIELDS
+
+CELL = "cell.json"
+SAMPLES_FILE = "samples.parquet"
+
+
+What = Literal["kill", "pause", "continue", "partition", "restore", "start", "agent_joined", "agent_lost", "died"]
+
+
+class Event(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something that happened in a cell, in CLOCK_MONOTONIC ns.
+
+    Done by the runner: ``kill``, ``pause``, ``continue``, ``partition``, ``restore``, ``start`` (of a killed agent's
+    next life). Told by the orchestrator: ``agent_joined``, ``agent_lost``. Noticed by the runner: ``died`` (a process
+    that ended although nobody ended it). ``agent`` is empty where it met all of them, as a partition does.
+    """
+
+    at_ns: int
+    what: What
+    agent: str = ""
+    detail: str = ""
+    workload: str = ""
+    """The workload that was under way; empty between workloads."""
+
+
+class WorkloadRun(msgspec.Struct):
+    """One workload in one cell. ``steady``: whether the latency was steady when the warm-up ended, None when that was
+    too short to tell. ``requests`` and ``failed`` are of the measurement, whose end is ``ended_ns``.
+
+    ``cpu_seconds`` is what each process, ``load`` too, used between ``began_ns`` and ``ended_ns``."""
+
+    began_ns: int = 0
+    ended_ns: int = 0
+    warm_up_requests: int = 0
+    steady: bool | None = None
+    requests: int = 0
+    failed: int = 0
+    cpu_seconds: dict[str, float] = {}
+
+
+class ProcessUse(msgspec.Struct):
+    """One process of a cell over all its lives, its children with it. ``cpus``: the cores it was bound to, any when
+    empty. ``exit``: how its last life ended."""
+
+    cpus: list[int]
+    cpu_seconds: float = 0.0
+    max_rss_bytes: int = 0
+    lives: int = 0
+    exit: str = ""
+
+
+class Cell(msgspec.Struct):
+    """One arm in one block. ``order`` is the arm's place in the block, from 0; ``workloads`` are in the order in
+    which they ran. ``failed`` cells are reported and never averaged in; ``reason`` says why it failed. ``seed`` is
+    of the arrivals and prompts, equal for every arm of the block."""
+
+    block: int
+    arm: str
+    levels: dict[str, str]
+    order: int
+    workload_order: list[str]
+    state: Literal["completed", "failed"]
+    reason: str
+    started: str
+    started_ns: int
+    ended: str
+    ended_ns: int
+    boot_id: str
+    seed: int
+    cpus: dict[str, list[int]]
+    workloads: dict[str, WorkloadRun]
+    events: list[Event]
+    processes: dict[str, ProcessUse]
+    load_average_before: list[float]
+    load_average_after: list[float]
+
+
+def read_cell(folder: Path) -> Cell:
+    """Raises OSError or `msgspec.DecodeError`."""
+    return msgspec.json.decode((folder / CELL).read_bytes(), type=Cell)
+
+
+def write_cell(folder: Path, cell: Cell) -> None:
+    (folder / CELL).write_bytes(msgspec.json.format(msgspec.json.encode(cell), indent=2) + b"\n")
+
+
+def join_samples(loaded: Sequence[Path], tasks: Iterable[TaskRecord], target: Path) -> int:
+    """Write the cell's samples: what the load generator saw, with the stages of each task. Returns the rows."""
+    parts = [pq.read_table(path, schema=LOADED) for path in loaded]
+    table = pa.concat_tables(parts) if parts else LOADED.empty_table()
+    by_id = {each.task_id: each.stages for each in tasks}
+    ids = table.column("task_id").to_pylist()
+    stages = np.zeros((len(STAGES), len(ids)), dtype=np.int64)
+    comparable = np.zeros(len(ids), dtype=bool)
+    for row, task_id in enumerate(ids):
+        found = by_id.get(task_id)
+        if found is not None:
+            stages[:, row] = [getattr(found, stage) for stage in STAGES]
+            comparable[row] = found.comparable
+    for number, field in enumerate(STAGE_FIELDS):
+        table = table.append_column(field, pa.array(stages[number]))
+    table = table.append_column(SAMPLES.field("stages_comparable"), pa.array(comparable))
+    pq.write_table(table.cast(SAMPLES), target, compression="zstd")
+    return len(ids)

@@ -1,0 +1,142 @@
+"""``anywire experiment``: run a plan, report on its record, compare records, verify one, repeat one.
+
+What a command needs beyond its options is imported when it runs, so that ``anywire --help`` stays quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from anywire_experiment.plan import Plan
+
+app = typer.Typer(
+    name="experiment",
+    help="Controlled experiments: run a plan, report, compare, verify, reproduce.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+PlanFile = Annotated[Path, typer.Argument(metavar="FILE", help="The plan, YAML.")]
+RecordFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The record of an experiment.")]
+
+
+@app.command()
+def run(
+    file: PlanFile,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="The record [default: records/NAME].")
+    ] = None,
+    blocks: Annotated[
+        int | None, typer.Option("--blocks", min=1, max=1000, help="Repetitions, instead of the plan's.")
+    ] = None,
+) -> None:
+    """Run a plan into a record; the same command goes on with one that was interrupted."""
+    from anywire_experiment.plan import load_plan
+
+    plan = load_plan(file)
+    if blocks is not None:
+        plan = plan.model_copy(update={"blocks": blocks})
+    _run(plan, file, out or Path("records") / plan.name)
+
+
+@app.command()
+def report(record: RecordFolder) -> None:
+    """Compute the results of a record anew from its raw data, and write the report."""
+    from anywire_experiment.outcome import conclude_again
+
+    for path in conclude_again(record):
+        typer.echo(path)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A record.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write it too, as .html or .md.")
+    ] = None,
+) -> None:
+    """Put two records side by side."""
+    from anywire_experiment.report import side_by_side
+
+    typer.echo(side_by_side(first, second, out))
+
+
+@app.command()
+def verify(record: RecordFolder) -> None:
+    """Check that a record is as it was sealed, and that its results follow from its raw data. Exit status 1 if not."""
+    from anywire_experiment.outcome import faults
+
+    found = faults(record)
+    for each in found:
+        typer.echo(each)
+    if found:
+        raise typer.Exit(1)
+    typer.echo(f"{record}: every file is as it was sealed, and every figure follows from the raw data")
+
+
+@app.command()
+def reproduce(
+    record: RecordFolder,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="The new record [default: DIR-again].")
+    ] = None,
+) -> None:
+    """Run the plan of a record again, here and now, and put both records side by side."""
+    from anywire_experiment.record import GIVEN, runnable_plan_of
+
+    plan = runnable_plan_of(record)
+    target = out or record.with_name(f"{record.resolve().name}-again")
+    _run(plan, record / GIVEN, target)
+    compare(record, target)
+
+
+@app.command()
+def calibrate(
+    record: RecordFolder,
+    workload: Annotated[str, typer.Option("--workload", "-w", help="Which one, of streams.")],
+    arm: Annotated[str | None, typer.Option("--arm", help="Which one [default: the first].")] = None,
+) -> None:
+    """Fit the synthetic engine to the streams of a record, and tell how well it fits."""
+    import yaml
+
+    from anywire_experiment.analysis import RawData
+    from anywire_experiment.synthetic_fit import fit_engine
+
+    raw = RawData(record)
+    fit = fit_engine(raw, arm or raw.arms[0], workload)
+    typer.echo(yaml.safe_dump({"engine": fit.options()}, sort_keys=False), nl=False)
+    for name, each in (("ttft", fit.ttft), ("itl", fit.itl)):
+        errors = ", ".join(f"{key} {error:+.1%}" for key, error in each.errors.items())
+        typer.echo(f"# {name}: {each.samples} samples; {errors}; on average off by {each.distance:.1%} of the mean")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a plan."""
+    import json
+
+    from anywire_experiment.plan import Plan
+
+    typer.echo(json.dumps(Plan.model_json_schema(), indent=2))
+
+
+def _run(plan: Plan, file: Path, out: Path) -> None:
+    from anywire_experiment import outcome, runner
+    from anywire_experiment.progress import progress
+
+    shown = progress()
+    try:
+        with shown.shown():
+            runner.run(plan, file, out, sys.argv[1:], shown)
+    except runner.Interrupted:
+        typer.echo(f"interrupted: what is whole is in {out}, and the same command goes on", err=True)
+        raise typer.Exit(130) from None
+    failed = outcome.conclude(out)
+    typer.echo(f"{out}: {failed} cells failed, see its report" if failed else str(out))

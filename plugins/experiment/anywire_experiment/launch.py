@@ -1,0 +1,30 @@
+"""``python -m anywire_experiment.launch CPUS MODULE [ARGUMENTS]``: run a module bound to some cores (``0,1``; empty:
+any), before it imports or starts anything, so that every thread it will have is bound too; and end it with its parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import runpy
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    cpus, module, *arguments = sys.argv[1:]
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if parent != os.getppid():
+            sys.exit("the parent process ended")
+        if cpus:
+            os.sched_setaffinity(0, {int(each) for each in cpus.split(",")})
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

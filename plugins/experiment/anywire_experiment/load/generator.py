@@ -1,0 +1,186 @@
+"""Closed and open loops: sends a workload's requests at their times and writes down what came of each."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from anywire_experiment.load.arrivals import Arrival, arrivals
+from anywire_experiment.load.prompts import PromptMaker
+from anywire_experiment.load.rows import Answer, Asked, Phase, Rows
+from anywire_experiment.load.target import Question, Target, chat
+from anywire_experiment.load.timer import PreciseTimer
+from anywire_experiment.statistics import steady_from
+from anywire_experiment.workload import Closed, Workload
+
+MAX_UNDER_WAY = 10_000
+"""Requests of an open loop that may be under way at once; one more fails as ``generator_full``, unsent."""
+
+STEADY_EVERY, STEADY_FROM = 50, 100
+"""Answers between two looks at whether the warm-up is over, and before the first: the rule needs so many."""
+
+
+class Done(NamedTuple):
+    """A phase of a workload that is over."""
+
+    ended_ns: int
+    requests: int
+    failed: int
+
+
+class Generator:
+    """Runs one workload against one target: warm-up, then measurement."""
+
+    def __init__(
+        self,
+        name: str,
+        workload: Workload,
+        target: Target,
+        rows: Rows,
+        *,
+        seed: int,
+        transports: frozenset[str],
+        folder: Path = Path(),
+    ) -> None:
+        self.workload, self.target, self.transports, self.folder = workload, target, transports, folder
+        self.model = workload.model
+        self._name, self._rows = name, rows
+        self._seed = [seed, zlib.crc32(name.encode())]
+
+    async def warm_up(self) -> tuple[int, bool | None]:
+        """How many requests it took, and whether the latency was steady in the end, None when there were too few to
+        tell. Raises `AnywireError` when the system offers no model."""
+        rule = self.workload.warm_up
+        process = self.workload.arrivals
+        await self.target.connect(process.clients if isinstance(process, Closed) else 1)
+        if not self.model:
+            self.model = await self.target.first_model()
+        latencies: list[float] = []
+        steady: bool | None = None
+
+        def keep(asked: Asked, answer: Answer) -> None:
+            nonlocal steady
+            self._rows.add(asked, answer)
+            latencies.append(answer.done_ns - asked.intended_ns)
+            if len(latencies) >= max(rule.requests, STEADY_FROM) and len(latencies) % STEADY_EVERY == 0:
+                steady = steady_from(np.array(latencies)) is not None
+
+        going = _Round(self, self._name, "warm_up", self._rng(0), keep, lambda: bool(steady))
+        done = await going.run(max(rule.requests, rule.limit), math.inf)
+        return done.requests, steady
+
+    async def measure(self, began: Callable[[int], None]) -> Done:
+        """``began`` is told the time of the start, in ns, at once."""
+        going = _Round(self, self._name, "measured", self._rng(1), self._rows.add, lambda: False)
+        return await going.run(self.workload.requests or math.inf, self.workload.seconds or math.inf, began)
+
+    def _rng(self, phase: int) -> np.random.Generator:
+        return np.random.default_rng([*self._seed, phase])
+
+
+class _Round:
+    """One phase. It ends after ``limit`` requests or ``seconds``, or once ``enough`` says so; what is under way then is
+    waited for."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        name: str,
+        phase: Phase,
+        rng: np.random.Generator,
+        keep: Callable[[Asked, Answer], None],
+        enough: Callable[[], bool],
+    ) -> None:
+        self._generator, self._workload = generator, generator.workload
+        self._name, self._phase, self._rng, self._keep, self._enough = name, phase, rng, keep, enough
+        self._prompts = PromptMaker(self._workload.prompts, int(rng.integers(2**63)))
+        self._requests = self._failed = 0
+        self._limit = 0.0
+
+    async def run(self, limit: float, seconds: float, began: Callable[[int], None] = lambda at_ns: None) -> Done:
+        self._limit = limit
+        process = self._workload.arrivals
+        start_ns = time.monotonic_ns()
+        began(start_ns)
+        if isinstance(process, Closed):
+            until_ns = start_ns + seconds * 1e9
+            await asyncio.gather(*(self._client(number, until_ns) for number in range(process.clients)))
+        else:
+            due = arrivals(process, self._rng, self._generator.folder)
+            moments = (list(group) for _, group in itertools.groupby(due, lambda each: each.at))
+            await self._schedule(moments, start_ns, seconds)
+        return Done(time.monotonic_ns(), self._requests, self._failed)
+
+    async def _client(self, number: int, until_ns: float) -> None:
+        while self._goes_on():
+            question = self._question(Arrival(0.0))
+            intended_ns = time.monotonic_ns()
+            # Another client may have sent the last one meanwhile; from here to the send nobody can.
+            if intended_ns >= until_ns or not self._goes_on():
+                return
+            await self._ask(question, self._numbered(), number, intended_ns)
+
+    async def _schedule(self, moments: Iterator[list[Arrival]], start_ns: int, seconds: float) -> None:
+        under_way: set[asyncio.Task[None]] = set()
+        with PreciseTimer() as timer:
+            for moment in moments:
+                if moment[0].at >= seconds or not self._goes_on():
+                    break
+                questions = [self._question(each) for each in moment]
+                intended_ns = start_ns + round(moment[0].at * 1e9)
+                await timer.until(intended_ns)
+                for question in questions:
+                    if not self._goes_on():
+                        break
+                    index = self._numbered()
+                    if len(under_way) >= MAX_UNDER_WAY:
+                        now = time.monotonic_ns()
+                        self._came(question, Answer("generator_full", first_ns=now, done_ns=now), index, 0, intended_ns)
+                        continue
+                    task = asyncio.create_task(self._ask(question, index, 0, intended_ns))
+                    under_way.add(task)
+                    task.add_done_callback(under_way.discard)
+        await asyncio.gather(*under_way)
+
+    def _goes_on(self) -> bool:
+        return self._requests < self._limit and not self._enough()
+
+    def _numbered(self) -> int:
+        self._requests += 1
+        return self._requests - 1
+
+    async def _ask(self, question: Question, index: int, client: int, intended_ns: int) -> None:
+        self._came(question, await self._generator.target.ask(question), index, client, intended_ns)
+
+    def _came(self, question: Question, answer: Answer, index: int, client: int, intended_ns: int) -> None:
+        self._failed += answer.judged(self._generator.transports).outcome != "ok"
+        asked = Asked(self._name, self._phase, index, client, intended_ns, question.priority, question.prompt_chars)
+        self._keep(asked, answer)
+
+    def _question(self, arrival: Arrival) -> Question:
+        workload, model = self._workload, self._generator.model
+        messages = self._prompts.messages(arrival.input_tokens)
+        length = arrival.output_tokens or workload.max_tokens
+        return Question(
+            model,
+            chat(model, messages, length, workload.stream),
+            workload.stream,
+            _priority(workload.priorities, self._rng),
+            workload.timeout,
+            sum(len(each["content"]) for each in messages),
+        )
+
+
+def _priority(shares: dict[int, float], rng: np.random.Generator) -> int:
+    if not shares:
+        return 0
+    weights = np.array(list(shares.values()))
+    return int(rng.choice(list(shares), p=weights / weights.sum()))

@@ -1,0 +1,219 @@
+"""Requests to the OpenAI gateway: bare connections, so that the generator costs little beside what it measures."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import httptools
+import msgspec
+
+from anywire.errors import AgentUnavailable
+from anywire_experiment.load.rows import Answer
+from anywire_experiment.load.target import Question, Target
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta = msgspec.field(default_factory=_Delta)
+    message: _Delta = msgspec.field(default_factory=_Delta)
+
+
+class Usage(msgspec.Struct):
+    """What an answer says of its length, -1 when it does not."""
+
+    completion_tokens: int = -1
+
+
+class _Event(msgspec.Struct):
+    choices: list[_Choice] = []
+    usage: Usage | None = None
+    error: dict[str, Any] | None = None
+
+
+_event = msgspec.json.Decoder(_Event)
+
+
+class HttpTarget(Target):
+    """As many keep-alive connections as there are requests under way at once."""
+
+    def __init__(self, url: str) -> None:
+        where = urlsplit(url)
+        self._host, self._port = where.hostname or "", where.port or 80
+        self._netloc = where.netloc
+        self._idle: deque[_Connection] = deque()
+        self._all: set[_Connection] = set()
+
+    async def first_model(self) -> str:
+        answer, body = await self._exchange(self._head("GET", "/v1/models", ""), False, 10.0)
+        if answer.status != 200:
+            raise AgentUnavailable(f"the gateway does not tell its models: {answer.outcome} {bytes(body[:200])!r}")
+        models = msgspec.json.decode(body)["data"]
+        if not models:
+            raise AgentUnavailable("the gateway offers no model: is there an agent?")
+        return str(models[0]["id"])
+
+    async def connect(self, clients: int) -> None:
+        self._idle.extend([await self._new() for _ in range(clients - len(self._idle))])
+
+    async def ask(self, question: Question) -> Answer:
+        extra = f"Content-Type: application/json\r\nContent-Length: {len(question.body)}\r\n"
+        if question.priority:
+            extra += f"x-anywire-priority: {question.priority}\r\n"
+        head = self._head("POST", "/v1/chat/completions", extra)
+        answer, body = await self._exchange(head + question.body, question.stream, question.timeout_s)
+        if answer.outcome == "ok" and not question.stream:
+            _read_whole(answer, body)
+        return answer
+
+    async def close(self) -> None:
+        for connection in self._all:
+            connection.transport.close()
+
+    def _head(self, method: str, path: str, extra: str) -> bytes:
+        return f"{method} {path} HTTP/1.1\r\nHost: {self._netloc}\r\n{extra}\r\n".encode()
+
+    async def _new(self) -> _Connection:
+        loop = asyncio.get_running_loop()
+        _, made = await loop.create_connection(_Connection, self._host, self._port)
+        self._all.add(made)
+        return made
+
+    async def _exchange(self, request: bytes, stream: bool, timeout: float) -> tuple[Answer, bytes]:
+        answer = Answer()
+        connection = None
+        try:
+            async with asyncio.timeout(timeout):
+                while connection is None or connection.transport.is_closing():
+                    if connection is not None:
+                        self._all.discard(connection)
+                    connection = self._idle.popleft() if self._idle else await self._new()
+                answer.sent_ns = time.monotonic_ns()
+                body = await connection.exchange(request, answer, stream)
+            self._idle.append(connection)
+        except TimeoutError:
+            answer.outcome, body = "timeout", b""
+        except OSError:
+            answer.outcome, body = "connection", b""
+        except httptools.HttpParserError:
+            answer.outcome, body = "bad_http", b""
+        finally:
+            if connection is not None and (not self._idle or self._idle[-1] is not connection):
+                connection.transport.close()
+                self._all.discard(connection)
+        answer.done_ns = time.monotonic_ns()
+        answer.first_ns = answer.first_ns or answer.done_ns
+        if answer.outcome == "ok" and answer.status != 200:
+            answer.outcome = _code(body) or f"http_{answer.status}"
+        return answer, body
+
+
+class _Connection(asyncio.Protocol):
+    """One exchange at a time."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport
+        self._answer, self._stream = Answer(), False
+        self._body = bytearray()
+        self._texts: list[str] = []
+        self._done: asyncio.Future[None] | None = None
+        self._parser: Any = None
+
+    async def exchange(self, request: bytes, answer: Answer, stream: bool) -> bytes:
+        """Fill ``answer``, and give the body of one that is no stream. Raises OSError when the connection ends."""
+        self._answer, self._stream = answer, stream
+        self._body, self._texts = bytearray(), []
+        self._parser = httptools.HttpResponseParser(self)
+        self._done = asyncio.get_running_loop().create_future()
+        self.transport.write(request)
+        await self._done
+        answer.text = "".join(self._texts)
+        return bytes(self._body)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's own class is no subclass
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._end(error)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._end(error if isinstance(error, OSError) else ConnectionResetError("the server closed the connection"))
+
+    def _end(self, error: Exception) -> None:
+        if self._done is not None and not self._done.done():
+            self._done.set_exception(error)
+
+    # What the parser calls
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        match name.lower():
+            case b"x-anywire-transport":
+                self._answer.transport = value.decode()
+            case b"x-anywire-agent":
+                self._answer.agent = value.decode()
+            case b"x-anywire-task":
+                self._answer.task_id = value.decode()
+            case b"x-anywire-attempts":
+                self._answer.attempts = int(value)
+
+    def on_headers_complete(self) -> None:
+        self._answer.status = self._parser.get_status_code()
+
+    def on_body(self, data: bytes) -> None:
+        self._body += data
+        if self._stream and self._answer.status == 200:
+            *events, rest = self._body.split(b"\n\n")
+            self._body = rest
+            now = time.monotonic_ns()
+            for event in events:
+                self._read(event, now)
+
+    def on_message_complete(self) -> None:
+        if self._done is not None and not self._done.done():
+            self._done.set_result(None)
+
+    def _read(self, event: bytearray, now: int) -> None:
+        answer = self._answer
+        if not event.startswith(b"data: ") or event == b"data: [DONE]":
+            return
+        try:
+            said = _event.decode(event[6:])
+        except msgspec.DecodeError:
+            answer.outcome = "bad_event"
+            return
+        if said.error is not None:
+            answer.outcome = str(said.error.get("code") or said.error.get("type") or "error")
+        if said.usage is not None:
+            answer.tokens = said.usage.completion_tokens
+        for choice in said.choices:
+            if choice.delta.content:
+                answer.first_ns = answer.first_ns or now
+                answer.piece_ns.append(now)
+                self._texts.append(choice.delta.content)
+
+
+def _read_whole(answer: Answer, body: bytes) -> None:
+    try:
+        said = _event.decode(body)
+    except msgspec.DecodeError:
+        answer.outcome = "bad_json"
+        return
+    answer.text = "".join(choice.message.content or "" for choice in said.choices)
+    answer.tokens = said.usage.completion_tokens if said.usage is not None else -1
+
+
+def _code(body: bytes) -> str:
+    try:
+        error = _event.decode(body).error or {}
+    except msgspec.DecodeError:
+        return ""
+    return str(error.get("code") or error.get("type") or "")

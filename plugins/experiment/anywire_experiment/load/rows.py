@@ -1,0 +1,82 @@
+"""What came of each request, until it is written."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from anywire_experiment.samples import LOADED
+
+Phase = Literal["warm_up", "measured"]
+
+
+class Answer(msgspec.Struct):
+    """What a target says of one request. ``outcome`` is "ok" or the code of the failure; times as in `samples`."""
+
+    outcome: str = "ok"
+    status: int = 0
+    transport: str = ""
+    agent: str = ""
+    attempts: int = 0
+    task_id: str = ""
+    sent_ns: int = 0
+    first_ns: int = 0
+    done_ns: int = 0
+    tokens: int = -1
+    text: str = ""
+    piece_ns: list[int] = []
+
+    def judged(self, transports: frozenset[str]) -> Answer:
+        """With the outcome of an answer that came whole, but empty or over a transport not among ``transports``."""
+        if self.tokens < 0:
+            self.tokens = len(self.piece_ns)
+        if self.outcome == "ok" and not self.text:
+            self.outcome = "no_tokens"
+        if self.outcome == "ok" and transports and self.transport not in transports:
+            self.outcome = "wrong_transport"
+        return self
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What is known of a request before its answer."""
+
+    workload: str
+    phase: Phase
+    index: int
+    client: int
+    intended_ns: int
+    priority: int
+    prompt_chars: int
+
+
+class Rows:
+    """The requests of a cell. Columns are made of them at the end, when nothing is measured any more."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[Asked, Answer]] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, asked: Asked, answer: Answer) -> None:
+        self._rows.append((asked, answer))
+
+    def write(self, path: Path) -> None:
+        """In order of workload, phase and index. Raises OSError."""
+        columns: dict[str, list[Any]] = {"text_hash": [_hash(answer.text) for _, answer in self._rows]}
+        for name in Asked.__struct_fields__:
+            columns[name] = [getattr(asked, name) for asked, _ in self._rows]
+        for name in Answer.__struct_fields__:
+            if name in LOADED.names:
+                columns[name] = [getattr(answer, name) for _, answer in self._rows]
+        table = pa.table({name: columns[name] for name in LOADED.names}, schema=LOADED)
+        pq.write_table(table.sort_by([(key, "ascending") for key in ("workload", "phase", "index")]), path)
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest() if text else ""

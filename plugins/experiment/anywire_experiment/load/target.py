@@ -1,0 +1,48 @@
+"""Where requests go: the two ways to the system have this in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import msgspec
+
+from anywire_experiment.load.rows import Answer
+
+
+class Question(msgspec.Struct):
+    """A request made ready before its time. ``body`` is OpenAI's chat request, JSON."""
+
+    model: str
+    body: bytes
+    stream: bool
+    priority: int
+    timeout_s: float
+    prompt_chars: int
+
+
+class Target(ABC):
+    """The system as its clients see it."""
+
+    @abstractmethod
+    async def first_model(self) -> str:
+        """Raises `anywire.errors.AnywireError` when the system offers none."""
+
+    @abstractmethod
+    async def connect(self, clients: int) -> None:
+        """Have connections ready for so many clients, so that no measured request pays for one."""
+
+    @abstractmethod
+    async def ask(self, question: Question) -> Answer:
+        """Send it and read all of the answer. A failure is an answer too: never raises but when cancelled."""
+
+    @abstractmethod
+    async def close(self) -> None: ...
+
+
+def chat(model: str, messages: list[dict[str, Any]], max_tokens: int, stream: bool) -> bytes:
+    """A chat request; a stream is asked to tell its usage."""
+    body: dict[str, Any] = {"model": model, "messages": messages, "max_tokens": max_tokens}
+    if stream:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    return msgspec.json.encode(body)

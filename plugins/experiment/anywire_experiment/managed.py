@@ -1,0 +1,202 @@
+"""A process of a cell: started, spoken to in lines, measured, and ended for sure."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+
+from anywire.errors import AnywireError
+from anywire_experiment.cells import ProcessUse
+
+_LAST_LINES = 12
+
+Died = Callable[["Managed"], None]
+"""Told of a process that ended although nobody ended it."""
+
+
+class CellFailed(AnywireError):
+    """A cell cannot be completed; the message is its reason."""
+
+    code = "cell_failed"
+
+
+class Managed:
+    """A process of a cell: started through `anywire_experiment.launch`, spoken to in lines, its log a file."""
+
+    def __init__(self, name: str, arguments: Sequence[str], cpus: Sequence[int], log: Path, died: Died) -> None:
+        self.name, self._arguments, self._log, self._died = name, list(arguments), log, died
+        self.prefix: Sequence[str] = ()
+        """Of the command, to run it in another network namespace."""
+        self.environment: Mapping[str, str] = {}
+        self.use = ProcessUse(list(cpus))
+        self.expected_end = False
+        self._process: asyncio.subprocess.Process | None = None
+        self._waiting: asyncio.Task[None] | None = None
+        self._heard: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._kept = 0.0
+        self._now = 0.0
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process is not None else 0
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def start(self, first_line: str = "") -> None:
+        """One more life of it."""
+        self.expected_end = False
+        self._heard = asyncio.Queue()
+        cpus = ",".join(map(str, self.use.cpus))
+        with self._log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *self.prefix,
+                *(sys.executable, "-m", "anywire_experiment.launch", cpus, *self._arguments),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                env={**_environment(), **self.environment},
+                start_new_session=True,
+                limit=2**24,
+            )
+        self.use.lives += 1
+        self._waiting = asyncio.create_task(self._live(self._process, self._heard))
+        if first_line:
+            self.say(first_line)
+
+    def say(self, line: str) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(line.encode() + b"\n")
+
+    async def hear(self, *events: str) -> dict[str, Any]:
+        """The next of these events. Raises `CellFailed` when the process ends before, or tells an error."""
+        while True:
+            told = await self._heard.get()
+            if told["event"] in events:
+                return told
+            if told["event"] in ("ended_process", "error"):
+                # For whoever listens next.
+                self._heard.put_nowait(told)
+                reason = told.get("message") or f"ended ({self.use.exit}); its last lines: {self.last_lines()}"
+                raise CellFailed(f"{self.name}: {reason}")
+
+    def last_lines(self) -> str:
+        if not self._log.exists():
+            return "(it was not started)"
+        with self._log.open(encoding="utf-8", errors="replace") as log:
+            return " | ".join(line.strip() for line in deque(log, _LAST_LINES)) or "(it said nothing)"
+
+    def signal(self, number: signal.Signals) -> None:
+        if self.alive:
+            assert self._process is not None
+            self._process.send_signal(number)
+
+    async def kill(self) -> None:
+        """End it at once, with all it started."""
+        self.expected_end = True
+        if not self.alive:
+            return
+        self.measure()
+        for each in _family(self.pid):
+            try:
+                each.kill()
+            except psutil.NoSuchProcess:
+                continue
+        await self._ended()
+
+    async def stop(self, timeout: float) -> None:
+        """Ask it to end, and kill it after ``timeout`` seconds."""
+        self.expected_end = True
+        if self.alive:
+            self.measure()
+            self.signal(signal.SIGCONT)
+            self.signal(signal.SIGTERM)
+        await self.ended(timeout)
+
+    async def ended(self, timeout: float) -> None:
+        """Wait until it ends, and kill it after ``timeout`` seconds."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._ended()
+        except TimeoutError:
+            await self.kill()
+
+    def measure(self) -> float:
+        """CPU seconds of all its lives so far; notes its peak of memory."""
+        if self.alive:
+            cpu, rss = 0.0, 0
+            for each in _family(self.pid):
+                try:
+                    cpu += _cpu_seconds(each)
+                    rss += _peak(each)
+                except psutil.NoSuchProcess:
+                    continue
+            self._now = cpu
+            self.use.max_rss_bytes = max(self.use.max_rss_bytes, rss)
+        self.use.cpu_seconds = self._kept + self._now
+        return self.use.cpu_seconds
+
+    async def _ended(self) -> None:
+        if self._waiting is not None:
+            await asyncio.shield(self._waiting)
+
+    async def _live(self, process: asyncio.subprocess.Process, heard: asyncio.Queue[dict[str, Any]]) -> None:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        async for line in process.stdout:
+            if line.startswith(b"{"):
+                heard.put_nowait(msgspec.json.decode(line))
+        code = await process.wait()
+        process.stdin.close()
+        self._kept, self._now = self._kept + self._now, 0.0
+        self.use.exit = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        heard.put_nowait({"event": "ended_process"})
+        if not self.expected_end:
+            self._died(self)
+
+
+def _environment() -> dict[str, str]:
+    """Without settings of whoever runs the experiment: the plan says all of it."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("ANYWIRE_")}
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    """Used so far by all its threads, those that ended too."""
+    if sys.platform == "linux":
+        try:
+            # The kernel's CPU clock of a process: in ns, where /proc counts ticks of 10 ms.
+            return time.clock_gettime_ns(~process.pid << 3 | 2) / 1e9
+        except OSError as error:
+            raise psutil.NoSuchProcess(process.pid) from error
+    else:
+        times = process.cpu_times()
+        return float(times.user + times.system)
+
+
+def _peak(process: psutil.Process) -> int:
+    """The most memory it had resident, in bytes."""
+    try:
+        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return int(process.memory_info().rss)

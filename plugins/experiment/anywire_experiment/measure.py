@@ -1,0 +1,267 @@
+"""One cell carried out: the system started afresh, its workloads run, its samples joined, its folder written."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import pyarrow as pa
+
+from anywire.errors import AnywireError, ConfigError
+from anywire.identity import boot_id
+from anywire_experiment import recorder
+from anywire_experiment.arms import Arm, load_seed, workload_order
+from anywire_experiment.cells import SAMPLES_FILE, Cell, Event, WorkloadRun, join_samples, write_cell
+from anywire_experiment.environment import redacted
+from anywire_experiment.faults import inflict
+from anywire_experiment.load.spec import ClientPlane, LoadSpec
+from anywire_experiment.managed import CellFailed, Managed
+from anywire_experiment.network import Hosts, link, validated
+from anywire_experiment.plan import Plan
+from anywire_experiment.system import System
+
+T = TypeVar("T")
+LOAD = "load"
+LINK = "link.json"
+_LOAD_GRACE = 5.0
+_NOTICE = 1.0
+
+
+def placement(plan: Plan) -> dict[str, list[int]]:
+    """The cores of the load generator and of the system, none for any. Raises `ConfigError`."""
+    usable = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
+    cut = len(usable) - max(1, len(usable) // 4)
+    automatic = {"load": usable[cut:], "system": usable[:cut]} if len(usable) > 1 else {"load": [], "system": []}
+    placed = {}
+    for name, wanted in (("load", plan.cpus.load), ("system", plan.cpus.system)):
+        if isinstance(wanted, list) and not set(wanted).issubset(usable):
+            raise ConfigError(f"cpus.{name}: {wanted} are not all cores that may be used here; those are {usable}")
+        placed[name] = wanted if isinstance(wanted, list) else automatic[name] if wanted == "auto" else []
+    return placed
+
+
+class CellRun:
+    """A cell under way, in a folder of its own. ``progress`` is told what it does just now."""
+
+    def __init__(
+        self, plan: Plan, arm: Arm, block: int, order: int, folder: Path, domain: int, progress: Callable[[str], None]
+    ) -> None:
+        self._plan, self._arm, self._folder, self._domain = plan, arm, folder, domain
+        self._progress = progress
+        self._died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Why, once a process of the system ended that should not."""
+        self._workload = ""
+        self.cell = Cell(
+            block=block,
+            arm=arm.name,
+            levels=dict(arm.levels),
+            order=order,
+            workload_order=workload_order(plan, block, arm),
+            state="failed",
+            reason="",
+            started=_now(),
+            started_ns=time.monotonic_ns(),
+            ended="",
+            ended_ns=0,
+            boot_id=boot_id(),
+            seed=load_seed(plan, block),
+            cpus=placement(plan),
+            workloads={},
+            events=[],
+            processes={},
+            load_average_before=_load_average(),
+            load_average_after=[],
+        )
+
+    async def run(self) -> Cell:
+        """Whatever goes wrong with the system or the disk is the cell's reason; its folder then holds what there is."""
+        private = self._folder / ".private"
+        (self._folder / "logs").mkdir(parents=True)
+        private.mkdir(mode=0o700)
+        try:
+            await self._carry_out(private)
+            self.cell.state = "completed"
+        except (AnywireError, OSError, pa.ArrowException) as error:
+            self.cell.reason = redacted(str(error)) or type(error).__name__
+        shutil.rmtree(private)
+        if self.cell.state == "failed":
+            # A disk that is full must at least hold the reason.
+            (self._folder / SAMPLES_FILE).unlink(missing_ok=True)
+        _redact_logs(self._folder / "logs")
+        self.cell.ended, self.cell.ended_ns = _now(), time.monotonic_ns()
+        self.cell.load_average_after = _load_average()
+        self.cell.events.sort(key=lambda event: event.at_ns)
+        write_cell(self._folder, self.cell)
+        return self.cell
+
+    async def _carry_out(self, private: Path) -> None:
+        if self._arm.network is None:
+            await self._with_hosts(private, None)
+            return
+        self._progress("measuring the link")
+        async with link(self._arm.network, seed=self.cell.seed) as hosts:
+            measured = await validated(hosts)
+            text = msgspec.json.format(msgspec.json.encode({"kind": hosts.kind, "measured": measured}), indent=2)
+            (self._folder / LINK).write_bytes(text + b"\n")
+            if measured.faults:
+                raise CellFailed(f"the link is not as the plan says: {'; '.join(measured.faults)}")
+            await self._with_hosts(private, hosts)
+
+    async def _with_hosts(self, private: Path, hosts: Hosts | None) -> None:
+        cpus = self.cell.cpus["system"]
+        system = System(self._arm, self._folder, private, cpus, self._domain, hosts, self._on_death)
+        spec = private / "load.json"
+        log = self._folder / "logs" / f"{LOAD}.log"
+        load = Managed(LOAD, ["anywire_experiment.load", str(spec)], self.cell.cpus["load"], log, self._on_death)
+        load.prefix = hosts.orchestrator.command() if hosts else []
+        self.cell.processes = {name: each.use for name, each in {**system.processes, LOAD: load}.items()}
+        loaded = private / "loaded.parquet"
+        try:
+            # It imports beside the system, and reads its spec with the first command.
+            await load.start()
+            await self._ready(system)
+            spec.write_text(self._spec(system, loaded).model_dump_json())
+            await self._undisturbed(load.hear("ready"))
+            for name in self.cell.workload_order:
+                self._workload = name
+                await self._undisturbed(self._run_workload(name, system, load, hosts))
+                # It may hold a secret, of the client plane.
+                spec.unlink(missing_ok=True)
+            self._workload = ""
+            load.expected_end = True
+            load.measure()
+            load.say('{"do":"finish"}')
+            await load.hear("written")
+            await load.ended(_LOAD_GRACE)
+        finally:
+            self._progress("stopping")
+            await asyncio.gather(load.stop(_LOAD_GRACE), system.stop())
+            tasks, changes, whole = recorder.read(system.tasks)
+            self.cell.events += [self._placed(each) for each in changes]
+        if not whole:
+            raise CellFailed(
+                f"the orchestrator could not write down all of its tasks: {system.orchestrator.last_lines()}"
+            )
+        join_samples([loaded], tasks, self._folder / SAMPLES_FILE)
+
+    async def _ready(self, system: System) -> None:
+        self._progress("starting")
+        try:
+            async with asyncio.timeout(self._plan.ready_timeout):
+                await self._undisturbed(system.start())
+        except TimeoutError as error:
+            said = "; ".join(f"{name}: {each.last_lines()}" for name, each in system.processes.items())
+            raise CellFailed(
+                f"never ready: no answer within {self._plan.ready_timeout:g} s; last lines: {said}"
+            ) from error
+
+    async def _run_workload(self, name: str, system: System, load: Managed, hosts: Hosts | None) -> None:
+        workload = self._plan.workloads[name]
+        run = self.cell.workloads[name] = WorkloadRun()
+        processes = {**system.processes, LOAD: load}
+        self._progress(f"{name}: warm-up")
+        load.say(f'{{"do":"warm_up","workload":{json.dumps(name)}}}')
+        told = await load.hear("warmed_up")
+        run.warm_up_requests, run.steady = told["requests"], told["steady"]
+        used = {process: each.measure() for process, each in processes.items()}
+        self._progress(f"{name}: measuring")
+        load.say(f'{{"do":"measure","workload":{json.dumps(name)}}}')
+        run.began_ns = (await load.hear("began"))["at_ns"]
+        fault: asyncio.Task[None] | None = None
+        if workload.fault is not None:
+            seed = f"{self.cell.seed}/fault of {name}"
+            fault = asyncio.create_task(
+                inflict(workload.fault, name, run.began_ns, system, hosts, seed, self.cell.events.append)
+            )
+        try:
+            told = await load.hear("ended")
+            run.ended_ns, run.requests, run.failed = told["at_ns"], told["requests"], told["failed"]
+            run.cpu_seconds = {process: each.measure() - used[process] for process, each in processes.items()}
+            if fault is not None and workload.fault is not None:
+                if run.ended_ns - run.began_ns < workload.fault.at * 1e9:
+                    raise CellFailed(
+                        f"{name} ended after {(run.ended_ns - run.began_ns) / 1e9:.2f} s, before its fault at "
+                        f"{workload.fault.at:g} s: let it last longer"
+                    )
+                self._progress(f"{name}: after the fault")
+                await fault
+                async with asyncio.timeout(self._plan.ready_timeout):
+                    await system.whole()
+        except TimeoutError as error:
+            raise CellFailed(f"after the fault of {name} the system did not get whole again") from error
+        finally:
+            if fault is not None:
+                fault.cancel()
+                await asyncio.gather(fault, return_exceptions=True)
+
+    async def _undisturbed(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of ``work``. Raises `CellFailed` when a process ends on its own meanwhile."""
+        task = asyncio.create_task(work)
+        try:
+            await asyncio.wait((task, self._died), return_when=asyncio.FIRST_COMPLETED)
+            if task.done() and task.exception() is not None:
+                # A death that caused it may be noticed a moment later.
+                await asyncio.wait((self._died,), timeout=_NOTICE)
+            if self._died.done():
+                raise CellFailed(self._died.result())
+            return task.result()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def _on_death(self, process: Managed) -> None:
+        event = Event(time.monotonic_ns(), "died", process.name, process.use.exit, self._workload)
+        self.cell.events.append(event)
+        # The load generator says itself why it failed, to whoever listens to it.
+        if process.name != LOAD and not self._died.done():
+            when = f" during {self._workload}" if self._workload else ""
+            self._died.set_result(
+                f"{process.name} ended on its own{when} ({process.use.exit}); its last lines: {process.last_lines()}"
+            )
+
+    def _placed(self, change: recorder.AgentChange) -> Event:
+        """An event with the workload under way when it happened."""
+        within = (
+            name
+            for name, run in self.cell.workloads.items()
+            if run.began_ns and run.began_ns <= change.at_ns <= (run.ended_ns or change.at_ns)
+        )
+        return Event(change.at_ns, change.what, change.agent, change.detail, next(within, ""))
+
+    def _spec(self, system: System, out: Path) -> LoadSpec:
+        through = {each.through for each in self._plan.workloads.values()}
+        plane = None
+        if "client_plane" in through:
+            plane = ClientPlane(transport=self._arm.transports[0], options=system.options, lease=system.lease)
+        return LoadSpec(
+            workloads=dict(self._plan.workloads),
+            out=out,
+            seed=self.cell.seed,
+            url=system.url,
+            client_plane=plane,
+            transports=self._arm.transports[:1],
+        )
+
+
+def _redact_logs(folder: Path) -> None:
+    for log in folder.iterdir():
+        text = log.read_text(encoding="utf-8", errors="replace")
+        if (clean := redacted(text)) != text:
+            log.write_text(clean, encoding="utf-8")
+
+
+def _load_average() -> list[float]:
+    return [round(each, 2) for each in os.getloadavg()]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,119 @@
+"""The link in user space: carries Ethernet frames between two TAP devices, each in a network namespace of its own.
+
+``python -m anywire_experiment.network.userspace NETWORK_JSON SEED TAP_A TAP_B`` makes the devices, says
+``{"event": "ready"}`` and carries frames until its standard input ends; they are then gone. ``cut`` and ``restore``
+on that input stop and resume it. Frames that were under way when it was cut are lost.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import selectors
+import struct
+import sys
+import time
+from collections import deque
+
+from anywire_experiment.network.shaping import Direction
+from anywire_experiment.plan import Network
+
+_TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
+_CLOCK_MONOTONIC, _TFD_TIMER_ABSTIME = 1, 1
+FRAME = 65_536
+BATCH = 64
+"""Frames read from one device before the other has its turn."""
+
+
+def open_tap(name: str) -> int:
+    """A TAP device, which lives as long as the descriptor. Raises OSError."""
+    descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI))
+    return descriptor
+
+
+class _Timer:
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self.descriptor = int(self._libc.timerfd_create(_CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC))
+        if self.descriptor < 0:
+            raise OSError(ctypes.get_errno(), "timerfd_create")
+        self._at = 0
+
+    def set(self, at_ns: int) -> None:
+        if at_ns != self._at:
+            self._at = at_ns
+            spec = struct.pack("4l", 0, 0, *divmod(max(at_ns, 1), 1_000_000_000))
+            self._libc.timerfd_settime(self.descriptor, _TFD_TIMER_ABSTIME, spec, None)
+
+
+class _Way:
+    """Frames from one device to the other."""
+
+    def __init__(self, source: int, target: int, direction: Direction) -> None:
+        self._source, self._target, self._direction = source, target, direction
+        self._under_way: deque[tuple[int, bytes]] = deque()
+
+    def read(self, cut: bool) -> None:
+        for _ in range(BATCH):
+            try:
+                frame = os.read(self._source, FRAME)
+            except BlockingIOError:
+                return
+            leaves = None if cut else self._direction.leaves(time.monotonic_ns(), len(frame))
+            if leaves is not None:
+                self._under_way.append((leaves, frame))
+
+    def write(self) -> int:
+        """Write what is due; when the next one is, 0 for none."""
+        while self._under_way:
+            due, frame = self._under_way[0]
+            if due > time.monotonic_ns():
+                return due
+            self._under_way.popleft()
+            try:
+                os.write(self._target, frame)
+            except OSError:
+                # The device is down or its queue is full: a frame is lost, as on any wire.
+                continue
+        return 0
+
+    def drop(self) -> None:
+        self._under_way.clear()
+
+
+def main() -> None:
+    network, seed = Network.model_validate_json(sys.argv[1]), int(sys.argv[2])
+    taps = [open_tap(name) for name in sys.argv[3:5]]
+    ways = [
+        _Way(taps[0], taps[1], Direction(network, 2 * seed)),
+        _Way(taps[1], taps[0], Direction(network, 2 * seed + 1)),
+    ]
+    timer, cut = _Timer(), False
+    with selectors.DefaultSelector() as selector:
+        for way, tap in zip(ways, taps, strict=True):
+            selector.register(tap, selectors.EVENT_READ, way)
+        selector.register(timer.descriptor, selectors.EVENT_READ)
+        selector.register(0, selectors.EVENT_READ)
+        print('{"event": "ready"}', flush=True)
+        while True:
+            for key, _ in selector.select():
+                if isinstance(key.data, _Way):
+                    key.data.read(cut)
+                elif key.fd == timer.descriptor:
+                    os.read(key.fd, 8)
+                else:
+                    told = os.read(0, 4096).split()
+                    if not told:
+                        return
+                    cut = told[-1] == b"cut"
+                    for way in ways if cut else ():
+                        way.drop()
+                    print('{"event": "done"}', flush=True)
+            if due := [at for way in ways if (at := way.write())]:
+                timer.set(min(due))
+
+
+if __name__ == "__main__":
+    main()

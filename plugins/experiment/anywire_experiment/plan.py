@@ -1,0 +1,218 @@
+"""The plan of an experiment: one YAML file that says all of it beforehand, hypotheses included.
+
+    name: transports
+    question: What does the transport add to one client's latency?
+    seed: 7
+    blocks: 12
+    system:                       # any key of an anywire config
+      selector: round_robin
+      engine: {name: synthetic}
+    agents: 2
+    factors:
+      transport: [dds, zeromq, {tls: {http: {token: secret}}}]
+    compare: transport
+    baseline: zeromq
+    margin: 0.10
+    workloads:
+      one-client: {requests: 500}
+      streams: {stream: true, arrivals: {kind: closed, clients: 32}, seconds: 2}
+
+A factor is named for what it changes: ``transport``, ``selector``, ``scheduler``, ``engine``, ``agents``, ``network``
+are short for the usual keys, anything else is a key of the config with dots (``pipeline.max_attempts``). A level is a
+value, or ``{label: value}``. Every combination of levels is an *arm*. In every *block* each arm's system is started
+afresh, in an order drawn from the seed, and runs every workload once, these in an order of their own; that pair of
+block and arm is a *cell*. Arms are compared block by block.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+from anywire.config_layers import File
+from anywire.errors import ConfigError
+from anywire_experiment.validation import describe
+from anywire_experiment.workload import Positive, Trace, Workload
+
+Name = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
+Metric = Literal["latency", "ttft", "itl", "throughput", "tokens_per_s", "notice", "recovery", "failures"]
+"""``latency``: intended send to end of answer. ``ttft``: intended send to first token. ``itl``: time between tokens, of
+one stream. All three in ms; of each block the plan's ``statistic``. ``throughput``: answers per second.
+``tokens_per_s``: of the whole workload. ``notice``: ms from a fault to the registry losing the agent. ``recovery``: ms
+from a fault until answers come at the rate from before. ``failures``: share of requests without a whole answer."""
+
+
+class _Section(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class Level(_Section):
+    """One value of a factor."""
+
+    label: Name
+    value: Any
+
+
+def _label(value: object) -> str:
+    """A level's value as YAML would write it."""
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _levels(value: object) -> object:
+    if not isinstance(value, list) or not value:
+        raise ValueError("a factor needs a list of levels")
+    made = []
+    for each in value:
+        if isinstance(each, Level):
+            made.append(each)
+        elif isinstance(each, Mapping):
+            if len(each) != 1:
+                raise ValueError(f"a level is a value or one pair of label and value, found {dict(each)!r}")
+            ((label, inner),) = each.items()
+            made.append(Level(label=_label(label), value=inner))
+        elif isinstance(each, list):
+            raise ValueError(f"a level that is a list needs a label: {{some-name: {json.dumps(each)}}}")
+        else:
+            made.append(Level(label=_label(each), value=each))
+    labels = [each.label for each in made]
+    if double := next((each for each in labels if labels.count(each) > 1), None):
+        raise ValueError(f"the level {double!r} is there twice; two levels of one value need labels")
+    return made
+
+
+def _as_pairs(levels: tuple[Level, ...]) -> list[dict[str, Any]]:
+    """In the shape a plan's file has, so that a dumped plan is one again."""
+    return [{each.label: each.value} for each in levels]
+
+
+Levels = Annotated[
+    tuple[Level, ...],
+    pydantic.BeforeValidator(_levels),
+    pydantic.PlainSerializer(_as_pairs),
+    pydantic.WithJsonSchema({"type": "array", "minItems": 1, "items": {}}),
+]
+
+
+class Network(_Section):
+    """The link between the orchestrator's host and the agents' (network namespaces of this machine); nothing set:
+    loopback and no namespace. Values hold for each direction."""
+
+    delay_ms: float = pydantic.Field(0.0, ge=0, le=60_000, allow_inf_nan=False)
+    jitter_ms: float = pydantic.Field(0.0, ge=0, le=60_000, allow_inf_nan=False)
+    loss: float = pydantic.Field(0.0, ge=0, lt=1, description="share of packets lost, 0.01 is one in a hundred")
+    bandwidth_mbit: Positive | None = None
+
+
+class Cpus(_Section):
+    """Which cores the load generator and the system run on. ``auto`` keeps them apart where there are two cores or
+    more: the last quarter, at least one, is the generator's."""
+
+    load: list[int] | Literal["auto", "any"] = "auto"
+    system: list[int] | Literal["auto", "any"] = "auto"
+
+
+class Plan(_Section):
+    """An experiment, completely."""
+
+    name: Name
+    question: str = pydantic.Field("", description="what it is to answer, for the report")
+    seed: int = pydantic.Field(1, description="of the orders, the arrivals, the prompts and the resampling")
+    blocks: int = pydantic.Field(12, ge=1, le=1000, description="repetitions; fewer than 12 give no verdict")
+    system: dict[str, Any] = pydantic.Field(
+        default_factory=dict,
+        description="the anywire config of every arm; relative files in `plugins` start at the plan's folder",
+    )
+    agents: int = pydantic.Field(1, ge=1, le=200, description="agent processes")
+    factors: dict[str, Levels] = pydantic.Field(default_factory=dict, description="what differs between arms")
+    compare: str = pydantic.Field("", description="the factor whose levels are compared; empty: the first")
+    baseline: str = pydantic.Field("", description="the level the others are compared with; empty: the first")
+    network: Network | None = None
+    workloads: dict[Name, Workload] = pydantic.Field(min_length=1)
+    metrics: tuple[Metric, ...] = pydantic.Field(
+        (),
+        description="what is judged; empty: latency, and ttft and itl of streams, throughput of closed loops, "
+        "notice, recovery and failures of faults",
+    )
+    statistic: Literal["median", "mean", "p90", "p95", "p99"] = "median"
+    margin: float = pydantic.Field(0.10, gt=0, lt=1, description="ratio below which a difference does not matter")
+    confidence: float = pydantic.Field(0.95, gt=0.5, lt=1)
+    cpus: Cpus = Cpus()
+    ready_timeout: Positive = pydantic.Field(60.0, description="seconds an arm gets until it answers")
+
+    @pydantic.model_validator(mode="after")
+    def _names_what_there_is(self) -> Plan:
+        if self.compare and self.compare not in self.factors:
+            known = ", ".join(self.factors) or "none"
+            raise ValueError(f"compare: there is no factor {self.compare!r}; there are: {known}")
+        if self.baseline:
+            labels = [each.label for each in self.factors[self.compared]] if self.factors else []
+            if self.baseline not in labels:
+                raise ValueError(f"baseline: {self.baseline!r} is no level of {self.compared!r}: {', '.join(labels)}")
+        partitioned = [name for name, each in self.workloads.items() if each.fault and each.fault.kind == "partition"]
+        if partitioned and self.network is None and "network" not in self.factors:
+            raise ValueError(f"workload {partitioned[0]!r} cuts the network, so the plan needs a `network`")
+        return self
+
+    @property
+    def compared(self) -> str:
+        """The factor whose levels are compared; empty when there is none."""
+        return self.compare or next(iter(self.factors), "")
+
+    @property
+    def base_level(self) -> str:
+        """The level the others are compared with."""
+        return self.baseline or (self.factors[self.compared][0].label if self.factors else "")
+
+
+def load_plan(path: str | Path) -> Plan:
+    """Read a plan. Raises `anywire.errors.ConfigError` naming the file, the key, and what would do."""
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"there is no plan {path}: give the YAML file of an experiment")
+    source = File(path)
+    try:
+        plan = Plan.model_validate(source.tree)
+    except pydantic.ValidationError as error:
+        raise ConfigError(describe(error, Plan, source)) from error
+    workloads = {name: _with_trace(name, each, source, path.parent) for name, each in plan.workloads.items()}
+    return plan.model_copy(update={"workloads": workloads, "system": _with_plugins(plan.system, source, path.parent)})
+
+
+def plugin_files(system: Mapping[str, Any]) -> list[str]:
+    """The files among the plugins that ``system`` loads."""
+    named = system.get("plugins") or []
+    return [each for each in named if isinstance(each, str) and each.endswith(".py")] if isinstance(named, list) else []
+
+
+def _with_plugins(system: dict[str, Any], source: File, folder: Path) -> dict[str, Any]:
+    """With files of plugins as the working directory sees them; the plan's folder is where relative ones start."""
+    files = plugin_files(system)
+    if not files:
+        return system
+    for each in files:
+        if not (folder / each).is_file():
+            raise ConfigError(
+                f"{source.origin(['system', 'plugins'])}: system.plugins: there is no file {each} (a relative path "
+                "starts at the plan's folder)"
+            )
+    seen = [os.path.relpath(folder / each) if each in files else each for each in system["plugins"]]
+    return system | {"plugins": seen}
+
+
+def _with_trace(name: str, workload: Workload, source: File, folder: Path) -> Workload:
+    arrivals = workload.arrivals
+    if not isinstance(arrivals, Trace):
+        return workload
+    found = (folder / arrivals.file).resolve()
+    if not found.is_file():
+        place = source.origin(["workloads", name, "arrivals", "file"])
+        raise ConfigError(
+            f"{place}: workloads.{name}.arrivals.file: there is no file {arrivals.file} (a relative path starts at the "
+            "plan's folder)"
+        )
+    return workload.model_copy(update={"arrivals": arrivals.model_copy(update={"file": found})})

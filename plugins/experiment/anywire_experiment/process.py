@@ -1,0 +1,148 @@
+"""``python -m anywire_experiment.process ROLE AGENTS``: one process of a system under test, as ``anywire serve`` and
+``anywire agent`` are, but spoken to by the runner.
+
+The configuration is the first line of its standard input; after that each line is a command. ``settings``: tell what
+the transports were asked for and granted. ``whole``: tell when all agents are there and ready, and one has answered.
+It tells what happens as JSON lines on its standard output, and ends with its standard input or on SIGTERM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from anywire import assembly
+from anywire.cli import eventloop, logs, supervision
+from anywire.cli.serve import Served, serving, work
+from anywire.cli.up import running
+from anywire.config import Config
+from anywire.errors import AnywireError
+from anywire.plugins import PluginKind, Plugins
+from anywire.selector import AgentView
+from anywire.submission import Submission
+from anywire.transport import Transport
+
+AGENT = "agent"
+"""What agents' names begin with."""
+_PROBE_TIMEOUT = 10.0
+
+
+def tell(event: str, **members: Any) -> None:
+    sys.stdout.write(msgspec.json.encode({"event": event, **members}).decode() + "\n")
+    sys.stdout.flush()
+
+
+def obey(stop: eventloop.Stop, commands: dict[str, Callable[[], object]]) -> None:
+    """Carry out the commands of standard input, and stop at its end."""
+    loop = asyncio.get_running_loop()
+    descriptor = sys.stdin.fileno()
+    rest = b""
+
+    def readable() -> None:
+        nonlocal rest
+        block = os.read(descriptor, 4096)
+        if not block:
+            loop.remove_reader(descriptor)
+            stop.request("the runner ended")
+        *lines, rest = (rest + block).split(b"\n")
+        for line in lines:
+            commands[line.decode()]()
+
+    loop.add_reader(descriptor, readable)
+
+
+class _Plugins(Plugins):
+    """Remembers the transports it makes, so that they can be asked later for their settings."""
+
+    def __init__(self, sources: list[str]) -> None:
+        super().__init__()
+        self._made: list[Transport] = []
+        for each in sources:
+            self.add(each)
+
+    def create(self, kind: PluginKind, name: str, options: Mapping[str, Any], section: str = "") -> Any:
+        made = super().create(kind, name, options, section)
+        if kind == "transports":
+            self._made.append(made)
+        return made
+
+    def tell_settings(self) -> None:
+        told = [
+            {
+                "transport": each.name,
+                "asked": each.config.model_dump(mode="json"),
+                "granted": dict(each.effective_settings()),
+            }
+            for each in self._made
+        ]
+        tell("settings", transports=told)
+
+
+class _Orchestrator:
+    """What the orchestrator's process answers to."""
+
+    def __init__(self, served: Served, agents: int) -> None:
+        self._served, self._agents = served, agents
+        self._task: asyncio.Task[None] | None = None
+
+    def whole(self) -> None:
+        self._task = asyncio.create_task(self._tell_whole())
+
+    async def _tell_whole(self) -> None:
+        names = {f"{AGENT}-{number}" for number in range(1, self._agents + 1)}
+
+        def all_ready(agents: list[AgentView]) -> bool:
+            return {each.agent_id for each in agents if each.status.state == "ready"}.issuperset(names)
+
+        orchestrator = self._served.orchestrator
+        await orchestrator.agents_until(all_ready)
+        model = next((model for view in orchestrator.agents() for model in view.status.models), "")
+        body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Ready?"}], "max_tokens": 1})
+        try:
+            stream = orchestrator.submit(Submission("chat", model, body, deadline_s=_PROBE_TIMEOUT))
+            while await stream.take():
+                pass
+        except AnywireError as error:
+            tell("refused", reason=f"{error.code}: {error}")
+            return
+        tell("whole", transport=stream.transport, agent=stream.agent_id)
+
+
+async def _serve(config: Config, plugins: _Plugins, agents: int, inside: bool, stop: eventloop.Stop) -> None:
+    context = running(config, plugins, agents, stop) if inside else serving(config, plugins, stop)
+    async with context as served:
+        obey(stop, {"settings": plugins.tell_settings, "whole": _Orchestrator(served, agents).whole})
+        tell("started", url=served.address)
+        await stop.wait()
+
+
+async def _work(config: Config, plugins: _Plugins, stop: eventloop.Stop) -> None:
+    agent = assembly.make_agent(config, plugins)
+    obey(stop, {"settings": plugins.tell_settings})
+    await work(agent, config, stop, announce=False)
+
+
+def main() -> int:
+    role, agents = sys.argv[1], int(sys.argv[2])
+    try:
+        config = supervision.inherited_config()
+        logs.configure(config.log_level)
+        plugins = _Plugins(config.plugins)
+        if role == AGENT:
+            eventloop.run(lambda stop: _work(config, plugins, stop))
+        else:
+            eventloop.run(lambda stop: _serve(config, plugins, agents, role == "all", stop))
+    except AnywireError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

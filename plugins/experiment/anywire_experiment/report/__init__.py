@@ -1,0 +1,41 @@
+"""The report of a record: a page, and the same as Markdown, CSV and LaTeX; and two records side by side.
+
+Drawing takes libraries that are slow to import, so nothing is imported before it is needed.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+
+
+def write(folder: Path) -> list[Path]:
+    """Compute the results of the record in ``folder`` from its raw data and write ``results.json``, ``report.html``,
+    ``report.md``, ``results.csv`` and ``results.tex`` there; the same data give the same files. Returns their paths.
+    Raises `RecordError` or `ConfigError` when it is no record that can be read, OSError when it cannot be written."""
+    from anywire_experiment.analysis import RawData, analysed
+    from anywire_experiment.report import page, writing
+
+    record = RawData(folder)
+    results = analysed(record)
+    tree = msgspec.to_builtins(results, str_keys=True)
+    texts = {
+        "results.json": json.dumps(tree, indent=2, ensure_ascii=False) + "\n",
+        "report.html": page.html(record, results),
+        "report.md": writing.markdown(record, results),
+        "results.csv": writing.sheet(results),
+        "results.tex": writing.latex(results),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return [folder / name for name in texts]
+
+
+def side_by_side(first: Path, second: Path, target: Path | None = None) -> str:
+    """Two records of the same arms, workloads and metrics beside each other, as text for a terminal; also written to
+    ``target``, as a page when it ends in ``.html``, else as Markdown. Raises `RecordError` or `ConfigError`."""
+    from anywire_experiment.report import beside
+
+    return beside.told(first, second, target)

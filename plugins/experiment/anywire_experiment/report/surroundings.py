@@ -1,0 +1,165 @@
+"""Where and with what settings a record was made, as tables; and how to make it again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from anywire_experiment.analysis import RawData
+from anywire_experiment.cautions import sessions_of
+from anywire_experiment.environment import Environment
+from anywire_experiment.manifest import MANIFEST
+from anywire_experiment.record import DERIVED
+from anywire_experiment.report.numbers import size
+from anywire_experiment.report.tables import Table
+from anywire_experiment.storage import RecordError
+from anywire_experiment.workload import Bursts, Closed, Poisson, Workload
+
+TWO = frozenset({1})
+
+
+def environment(record: RawData) -> list[Table]:
+    """Raises `RecordError` when what the record says of it cannot be read."""
+    sessions = sessions_of(record.folder)
+    if sessions is None or not sessions.sessions:
+        return []
+    first = sessions.sessions[0].environment
+    tables = [
+        Table("Machine and software", ["What", "Value"], list(_machine(first)), words=TWO),
+        Table(
+            "Sessions",
+            ["Started", "Ended", "Ending", "Not as in the first"],
+            [[each.started, each.ended, each.ending, "; ".join(each.differs)] for each in sessions.sessions],
+            words=frozenset({1, 2, 3}),
+        ),
+    ]
+    links = [
+        [cell.arm, str(cell.block), *_link(record, cell.block, cell.arm)]
+        for cell in record.cells
+        if (_folder(record, cell.block, cell.arm) / "link.json").exists()
+    ]
+    if links:
+        head = ["Arm", "Block", "Kind", "Delay, ms", "Jitter, ms", "Lost", "Mbit/s", "Faults"]
+        note = "The emulated link, measured before each cell, one way."
+        tables.append(Table("Link", head, links, note, frozenset({2, 7})))
+    return tables
+
+
+def _machine(of: Environment) -> Iterator[list[str]]:
+    yield ["Anywire", ", ".join(f"{name} {version}" for name, version in of.anywire.items())]
+    yield ["Commit", f"{of.commit}, changes: {of.dirty}" if of.commit else "installed from packages"]
+    yield ["Python", of.python]
+    yield ["CPU", f"{of.cpu_model}, {of.cores} cores, {len(of.usable_cores)} usable, {of.machine}"]
+    yield ["Governor, turbo", f"{of.governor or 'unknown'}, {of.turbo}"]
+    yield ["Frequency", ", ".join(f"{each:g} MHz" for each in of.frequency_mhz) or "unknown"]
+    yield ["Clock", of.clock_source]
+    yield ["Kernel", of.kernel]
+    yield ["Container", of.container or "none seen"]
+    yield ["Memory", f"{size(of.memory_bytes)}, swap {size(of.swap_bytes)}"]
+    yield ["Load average before", ", ".join(f"{each:.2f}" for each in of.load_average)]
+    for name, value in {**of.cgroup, **of.network}.items():
+        yield [name, value or "none"]
+    yield ["Packages", ", ".join(f"{name} {version}" for name, version in of.packages.items())]
+
+
+def settings(record: RawData) -> list[tuple[str, Table]]:
+    """What each arm's transports were asked for and what they granted, by process, from its first whole cell."""
+    made = []
+    for arm in record.arms:
+        cell = next((each for each in record.cells if each.arm == arm and each.state == "completed"), None)
+        if cell is None:
+            continue
+        rows: list[list[str]] = []
+        for path in sorted(_folder(record, cell.block, arm).glob("settings-*.json")):
+            process = path.stem.removeprefix("settings-")
+            for transport in _read(path):
+                for which in ("asked", "granted"):
+                    given: Mapping[str, Any] = transport.get(which, {})
+                    rows += [
+                        [key, process, f"{transport.get('transport', '')}, {which}", _told(value)]
+                        for key, value in given.items()
+                    ]
+        if rows:
+            table = Table("Transport settings", ["Setting", "Process", "", "Value"], rows, words=frozenset({1, 2, 3}))
+            made.append((f"Settings of {arm}, asked for and granted", table))
+    return made
+
+
+def about(workload: Workload) -> str:
+    """What is asked of the system, in a sentence."""
+    match workload.arrivals:
+        case Closed(clients=clients):
+            load = f"{clients} client{'s' if clients > 1 else ''}, each sending its next request when answered"
+        case Poisson(rate=rate):
+            load = f"independent arrivals, {rate:g} per second"
+        case Bursts(size=count, every=every):
+            load = f"bursts of {count} every {every:g} s"
+        case trace:
+            load = f"replay of {trace.file.name} at {trace.speed:g} times its speed"
+    ends = [
+        f"{workload.requests} requests" if workload.requests else "",
+        f"{workload.seconds:g} s" if workload.seconds else "",
+    ]
+    until = " or ".join(each for each in ends if each) or "the trace's end"
+    answers = "streamed answers" if workload.stream else "whole answers"
+    through = "the gateway" if workload.through == "gateway" else "the client plane"
+    fault = (
+        f" Fault: {workload.fault.kind} at {workload.fault.at:g} s for {workload.fault.lasts:g} s."
+        if workload.fault
+        else ""
+    )
+    return f"Load: {load}, until {until}; {answers} of {workload.max_tokens} tokens at most, through {through}.{fault}"
+
+
+def fingerprint(folder: Path) -> str:
+    """One hash for everything that was not computed from something else in the record."""
+    whole = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        # Hidden files are of a run under way.
+        if path.is_file() and name != MANIFEST and name not in DERIVED and not name.startswith("."):
+            with path.open("rb") as file:
+                whole.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return whole.hexdigest()
+
+
+def commands(record: RawData) -> str:
+    return (
+        "anywire experiment verify RECORD        # every file as sealed, every figure from the raw data\n"
+        "anywire experiment report RECORD        # this page once more, from the raw data\n"
+        "anywire experiment reproduce RECORD     # the same plan here and now, both side by side\n"
+        f"anywire experiment run plan.yaml        # the plan below; {record.expected} cells, seed {record.plan.seed}"
+    )
+
+
+def _folder(record: RawData, block: int, arm: str) -> Path:
+    return record.folder / "cells" / f"b{block:03}" / arm
+
+
+def _link(record: RawData, block: int, arm: str) -> list[str]:
+    told = _read(_folder(record, block, arm) / "link.json")
+    found = told["measured"]
+    rate = found["bandwidth_mbit"]
+    return [
+        told["kind"],
+        f"{found['delay_ms']:.2f}",
+        f"{found['jitter_ms']:.2f}",
+        f"{100 * found['loss']:.2f} %",
+        "no limit" if rate is None else f"{rate:.2f}",
+        "; ".join(found["faults"]) or "none",
+    ]
+
+
+def _read(path: Path) -> Any:
+    try:
+        return msgspec.json.decode(path.read_bytes())
+    except (OSError, msgspec.DecodeError) as error:
+        raise RecordError(f"{path} cannot be read: {error}") from error
+
+
+def _told(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

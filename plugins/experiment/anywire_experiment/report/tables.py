@@ -1,0 +1,242 @@
+"""The results as tables of text, which HTML, Markdown and LaTeX show alike."""
+
+from __future__ import annotations
+
+import msgspec
+
+from anywire_experiment.plan import Metric
+from anywire_experiment.report.numbers import NONE, interval, number, p_value, percent_change, size
+from anywire_experiment.results import ArmFigures, ComparisonFigures, MetricFigures, Results
+from anywire_experiment.statistics import Estimate
+from anywire_experiment.wording import meaning_of, metric_of, percent
+
+
+class Table(msgspec.Struct, frozen=True):
+    """The first column says what a row is about. ``words`` are the other columns that hold text and no figures."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    note: str = ""
+    words: frozenset[int] = frozenset()
+
+
+def of_workload(results: Results, workload: str) -> list[Table]:
+    arms = [each for each in results.figures if each.workload == workload]
+    comparisons = [each for each in results.comparisons if each.workload == workload]
+    made = [compared(results, comparisons), figures(results, arms), percentiles(arms), failures(arms), faults(arms)]
+    made += [stages(arms), resources(arms)]
+    return [each for each in made if each.rows]
+
+
+def compared(results: Results, comparisons: list[ComparisonFigures]) -> Table:
+    head = ["Arm", "Metric", "Verdict", "Blocks", "Change", "Difference", "p", "p adjusted", "p equivalence"]
+    head += ["Change, robust", "Difference, robust"]
+    return Table(
+        f"Compared with {results.baseline}" if results.baseline else "Comparisons",
+        head,
+        [_compared(each, results) for each in comparisons],
+        f"Change: ratio of the geometric means over blocks, less 1, with its {100 * results.confidence:g} % interval. "
+        "Difference: in the metric's unit. Robust: the same by Hodges and Lehmann. p: two-sided; adjusted for all "
+        f"comparisons of this experiment (Holm). p equivalence: that the arms differ by {100 * results.margin:g} % or "
+        "more (two one-sided tests, adjusted).",
+        frozenset({1, 2}),
+    )
+
+
+def _compared(each: ComparisonFigures, results: Results) -> list[str]:
+    metric = metric_of(each.metric)
+    row = [each.candidate, meaning_of(metric).title]
+    used = str(results.blocks - len(each.excluded))
+    if each.comparison is not None and each.verdict is not None:
+        found = each.comparison
+        changes = [percent_change(found.ratio), _valued(found.difference, metric)]
+        tests = [p_value(found.p_different), p_value(found.adjusted_different), p_value(found.adjusted_equivalent)]
+        robust = [percent_change(found.ratio_shift), _valued(found.shift, metric)]
+        return [*row, each.verdict.words, used, *changes, *tests, *robust]
+    if each.difference is not None and each.shift is not None:
+        differences = [_valued(each.difference, metric), NONE, NONE, NONE, NONE, _valued(each.shift, metric)]
+        return [*row, "not judged", used, NONE, *differences]
+    return [*row, each.reason, used, *[NONE] * 7]
+
+
+def figures(results: Results, arms: list[ArmFigures]) -> Table:
+    return Table(
+        "Figures",
+        ["Arm", "Metric", f"Value ({100 * results.confidence:g} % interval)", "Blocks", "Samples", "Worth"],
+        [
+            [
+                each.arm,
+                meaning_of(name).title,
+                value,
+                str(len(found.values)),
+                str(found.samples),
+                f"{found.effective:.0f}",
+            ]
+            for each in arms
+            for name, found in each.metrics.items()
+            for value in [_valued(found.mean, metric_of(name)) if found.mean else _alone(found.values, metric_of(name))]
+        ],
+        f"Value: mean over the blocks of each block's {results.statistic}, or of its one number. Worth: how many "
+        "independent samples they are worth, given that neighbours depend on each other.",
+        frozenset({1}),
+    )
+
+
+def _counted(found: MetricFigures) -> list[str]:
+    return [str(len(found.values)), str(found.samples), f"{found.effective:.0f}"]
+
+
+def _alone(values: dict[int, float], metric: Metric) -> str:
+    """The value of a single block, which has no interval."""
+    scale, unit = _scale(metric)
+    return f"{number(scale * next(iter(values.values())))} {unit}".rstrip() if values else NONE
+
+
+def _valued(estimate: Estimate, metric: Metric) -> str:
+    scale, unit = _scale(metric)
+    return f"{interval(estimate, scale)} {unit}".rstrip()
+
+
+def _scale(metric: Metric) -> tuple[float, str]:
+    return (100.0, "%") if metric == "failures" else (1.0, meaning_of(metric).unit)
+
+
+def percentiles(arms: list[ArmFigures]) -> Table:
+    return Table(
+        "Percentiles",
+        ["Arm", "Metric", "p50", "p90", "p95", "p99", "Unit"],
+        [
+            [each.arm, meaning_of(name).title]
+            + [interval(estimate) for estimate in (found.p50, found.p90, found.p95, found.p99)]
+            + [metric.unit]
+            for each in arms
+            for name, metric in each.metrics.items()
+            if (found := metric.percentiles) is not None
+        ],
+        f"Geometric mean over the blocks, with its interval. {NONE}: too few samples in a block for it.",
+        frozenset({1, 6}),
+    )
+
+
+def failures(arms: list[ArmFigures]) -> Table:
+    return Table(
+        "Requests",
+        ["Arm", "Requests", "Failed", "Share (interval)", "By code", "Unsteady warm-ups"],
+        [
+            [
+                each.arm,
+                str(each.requests),
+                str(each.failed),
+                f"{interval(each.failed_share, 100)} %" if each.failed_share else NONE,
+                ", ".join(f"{code} {count}" for code, count in each.failures.items()) or NONE,
+                f"{each.unsteady} of {each.blocks}",
+            ]
+            for each in arms
+        ],
+        "Failed requests are in no figure but these; the interval of their share is Wilson's.",
+        frozenset({4}),
+    )
+
+
+def faults(arms: list[ArmFigures]) -> Table:
+    return Table(
+        "Faults",
+        ["Arm", "Fault", "Noticed", "After, median", "Recovery, median", "Failed", "Streams cut", "Retried"],
+        [
+            [
+                each.arm,
+                found.kind,
+                f"{len(found.notice_ms)} of {found.blocks}",
+                _median_ms(found.notice_ms),
+                _median_ms(found.recovery_ms),
+                str(found.failed),
+                str(found.streams_lost),
+                str(found.retried),
+            ]
+            for each in arms
+            if (found := each.fault) is not None
+        ],
+        "Noticed: blocks in which the registry lost the agent. Recovery: until the last request was over that failed "
+        "or took more than twice as long as the slowest before the fault. Streams cut: failed after their first token.",
+        frozenset({1}),
+    )
+
+
+def _median_ms(values: dict[int, float]) -> str:
+    ordered = sorted(values.values())
+    middle = (ordered[len(ordered) // 2] + ordered[(len(ordered) - 1) // 2]) / 2 if ordered else 0.0
+    return f"{number(middle)} ms" if ordered else NONE
+
+
+def stages(arms: list[ArmFigures]) -> Table:
+    names = list(dict.fromkeys(name for each in arms for name in each.stages_us))
+
+    def of(name: str) -> list[str]:
+        return [number(each.stages_us[name]) if name in each.stages_us else NONE for each in arms]
+
+    return Table(
+        "Where the time goes",
+        ["Part of the way", *(f"{each.arm}, µs" for each in arms)],
+        [
+            [name, *(number(each.stages_us[name]) if name in each.stages_us else NONE for each in arms)]
+            for name in names
+        ],
+        "Median over blocks of each block's median; medians of parts need not add up to the median of the whole.",
+    )
+
+
+def resources(arms: list[ArmFigures]) -> Table:
+    return Table(
+        "Processes",
+        ["Arm", "Process", "CPU per answer", "Memory, most"],
+        [
+            [
+                each.arm,
+                process,
+                f"{number(each.cpu_us[process])} µs" if process in each.cpu_us else NONE,
+                size(each.max_rss_bytes[process]),
+            ]
+            for each in arms
+            for process in each.max_rss_bytes
+        ],
+        "Median over blocks. Memory is of the whole cell, all its workloads.",
+        frozenset({1}),
+    )
+
+
+def cells(results: Results) -> Table:
+    return Table(
+        "Cells",
+        ["Block", "Arm", "Place", "State", "Requests", "Failed", "Load before", "Remarks"],
+        [
+            [
+                str(each.block),
+                each.arm,
+                str(each.order + 1),
+                each.state,
+                str(each.requests),
+                str(each.failed),
+                NONE if each.load_average is None else f"{each.load_average:.2f}",
+                each.reason or (f"unsteady: {', '.join(each.unsteady)}" if each.unsteady else ""),
+            ]
+            for each in results.cells
+        ],
+        "In the order in which they ran. Place: within the block. Load: average of the minute before, which has the "
+        "cell before in it.",
+        frozenset({1, 3, 7}),
+    )
+
+
+def same_answers(results: Results) -> Table:
+    return Table(
+        "Same answers",
+        ["Workload", "Requests compared", "Same text from every arm"],
+        [
+            [each.workload, str(each.compared), f"{each.equal} ({percent(each.equal / each.compared)})"]
+            for each in results.same_answers
+            if each.compared
+        ],
+        "The same request of a block goes to every arm. With a deterministic engine all texts are the same; where they "
+        "are not, the arms did not do the same work.",
+    )

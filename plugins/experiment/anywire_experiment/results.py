@@ -1,0 +1,147 @@
+"""Every figure of a report, as ``results.json`` holds it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from anywire_experiment.statistics import Comparison, Verdict
+from anywire_experiment.statistics.samples import Estimate
+
+FORMAT = 1
+
+
+class CellState(msgspec.Struct, frozen=True):
+    """A cell, whether it counts, and if not, why. ``unsteady`` names the workloads whose warm-up ended without a steady
+    latency; ``load_average`` is of the minute before it began, None when unknown."""
+
+    block: int
+    arm: str
+    order: int
+    state: str
+    reason: str
+    requests: int
+    failed: int
+    unsteady: list[str]
+    load_average: float | None
+
+
+class Percentiles(msgspec.Struct, frozen=True):
+    """Percentiles of the blocks, averaged (geometric mean), each with its interval over the blocks (studentised). None
+    is one for which a block has too few samples: 100 for p99, 20 for p95."""
+
+    p50: Estimate | None
+    p90: Estimate | None
+    p95: Estimate | None
+    p99: Estimate | None
+
+
+class MetricFigures(msgspec.Struct, frozen=True):
+    """A metric of one arm and workload over all blocks.
+
+    ``values`` has the plan's statistic of each block that counts, by block number. ``samples`` were measured in all;
+    ``effective`` is how many independent ones they are worth, by the autocorrelation within the blocks. ``mean`` is
+    that of the values, with its interval over blocks. Percentiles and interval are None with fewer than two blocks,
+    percentiles also where a block gives one number.
+    """
+
+    unit: str
+    values: dict[int, float]
+    samples: int
+    effective: float
+    mean: Estimate | None
+    percentiles: Percentiles | None
+
+
+class FaultFigures(msgspec.Struct, frozen=True):
+    """What a fault did, over all blocks in which it was inflicted.
+
+    ``notice_ms`` and ``recovery_ms`` are by block number; a block is missing from the first when the registry never
+    lost the agent, from the second when too few answers came before the fault. After it, ``failed`` requests got no
+    whole answer, ``streams_lost`` of them after their first token, and ``retried`` were answered by a further attempt.
+    """
+
+    kind: str
+    blocks: int
+    notice_ms: dict[int, float]
+    recovery_ms: dict[int, float]
+    failed: int
+    streams_lost: int
+    retried: int
+
+
+class ArmFigures(msgspec.Struct, frozen=True):
+    """One arm under one workload. ``failures`` counts failed requests by code, and ``failed_share`` is their share of
+    all with its Wilson interval, None without requests. ``stages_us`` is the median over blocks of the median time of
+    each part of a task's way, ``cpu_us`` the CPU time per answer of each process."""
+
+    arm: str
+    levels: dict[str, str]
+    workload: str
+    blocks: int
+    requests: int
+    failed: int
+    failed_share: Estimate | None
+    failures: dict[str, int]
+    unsteady: int
+    """In how many blocks the warm-up ended without a steady latency."""
+    metrics: dict[str, MetricFigures]
+    stages_us: dict[str, float]
+    cpu_us: dict[str, float]
+    max_rss_bytes: dict[str, int]
+    fault: FaultFigures | None
+
+
+class ComparisonFigures(msgspec.Struct, frozen=True):
+    """A level of the compared factor against the baseline, all else equal.
+
+    ``comparison`` and ``verdict`` are None when there is no ratio, and ``reason`` says why. Where the reason is a value
+    that may be zero, ``difference`` and its Hodges-Lehmann ``shift`` are there instead, in the metric's unit; nothing
+    is judged by them, for the margin is a ratio. ``excluded`` says of each block that does not count why. ``sentence``
+    is the finding in words, ``caution`` what a reader must know beside it: failed requests, blocks left out.
+    """
+
+    workload: str
+    metric: str
+    baseline: str
+    candidate: str
+    levels: dict[str, str]
+    """The levels of the other factors."""
+    comparison: Comparison | None
+    verdict: Verdict | None
+    difference: Estimate | None
+    shift: Estimate | None
+    reason: str
+    excluded: dict[int, str]
+    sentence: str
+    caution: list[str]
+
+
+class SameAnswers(msgspec.Struct, frozen=True):
+    """Of the requests that several arms answered, how many got the same text from all of them. With a deterministic
+    engine and equal settings that is all."""
+
+    workload: str
+    compared: int
+    equal: int
+
+
+class Results(msgspec.Struct, frozen=True):
+    """The whole experiment. ``headline`` is one sentence on all findings; ``cautions`` are of the run as a whole."""
+
+    format: int
+    name: str
+    question: str
+    compared: str
+    baseline: str
+    blocks: int
+    margin: float
+    confidence: float
+    statistic: str
+    arms: list[str]
+    workloads: list[str]
+    headline: str
+    cautions: list[str]
+    cells: list[CellState]
+    figures: list[ArmFigures]
+    comparisons: list[ComparisonFigures]
+    same_answers: list[SameAnswers]

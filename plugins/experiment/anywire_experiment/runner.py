@@ -1,0 +1,131 @@
+"""A plan carried out block by block, cell by cell, into a record; and gone on with where it was interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from anywire.errors import ConfigError
+from anywire_experiment.arms import Arm, arm_order, arms_of
+from anywire_experiment.cells import Cell
+from anywire_experiment.environment import differences, environment
+from anywire_experiment.measure import CellRun, placement
+from anywire_experiment.network import unavailable
+from anywire_experiment.plan import Plan
+from anywire_experiment.record import Record, Session, Sessions, cells_of
+from anywire_experiment.storage import writing
+from anywire_experiment.system import free_dds_domain
+
+
+class Interrupted(Exception):
+    """Asked to stop; what is whole is in the record, and the same command goes on."""
+
+
+class Progress(Protocol):
+    """What a person is told while it runs."""
+
+    def began(self, done: int, total: int) -> None: ...
+    def doing(self, block: int, arm: str, what: str) -> None: ...
+    def finished(self, cell: Cell, done: int, total: int, seconds_left: float) -> None: ...
+    def warned(self, sentence: str) -> None: ...
+
+
+class Place(NamedTuple):
+    """Where in the plan a cell is. ``order``: its place in the block."""
+
+    block: int
+    order: int
+    arm: Arm
+
+
+def places(plan: Plan, arms: Sequence[Arm]) -> list[Place]:
+    """Every cell of the plan, in the order in which they are run."""
+    return [
+        Place(block, order, arm)
+        for block in range(1, plan.blocks + 1)
+        for order, arm in enumerate(arm_order(plan, block, list(arms)))
+    ]
+
+
+def run(plan: Plan, given: Path, out: Path, invocation: Sequence[str], progress: Progress) -> bool:
+    """Carry ``plan`` (read from the file ``given``) out into the folder ``out``; False when all its cells were there.
+
+    Raises `ConfigError` and `RecordError` before anything starts, `Interrupted` on SIGINT or SIGTERM. The record then
+    has all cells but is not sealed.
+    """
+    arms = arms_of(plan)
+    placement(plan)
+    networked = next((each.name for each in arms if each.network is not None), None)
+    if networked is not None and (why := unavailable()):
+        raise ConfigError(f"the arm {networked!r} needs a network, which cannot be emulated here: {why}")
+    with Record.create_or_resume(out, plan, given) as record, writing(out):
+        missing = [each for each in places(plan, arms) if not record.has(each.block, each.arm.name)]
+        if not missing:
+            return False
+        sessions = record.sessions() or Sessions(plan.seed, [])
+        session = _next_session(sessions, cells_of(out), invocation, progress)
+        record.write_sessions(sessions)
+        try:
+            asyncio.run(_run(plan, record, missing, len(arms) * plan.blocks, session, progress))
+            session.ending = "complete"
+        except Interrupted:
+            session.ending = "interrupted"
+            raise
+        finally:
+            session.ended = _now()
+            record.write_sessions(sessions)
+        return True
+
+
+def _next_session(sessions: Sessions, cells: list[Cell], invocation: Sequence[str], progress: Progress) -> Session:
+    session = Session(_now(), environment(invocation))
+    if sessions.sessions:
+        before = sessions.sessions[-1]
+        before.cells = len(cells) - sum(each.cells for each in sessions.sessions[:-1])
+        before.last_cell = max((each.ended for each in cells), default="")
+        session.differs = differences(sessions.sessions[0].environment, session.environment)
+        for each in session.differs:
+            progress.warned(f"not as when this record was begun: {each}")
+    sessions.sessions.append(session)
+    return session
+
+
+async def _run(
+    plan: Plan, record: Record, missing: list[Place], total: int, session: Session, progress: Progress
+) -> None:
+    loop, current = asyncio.get_running_loop(), asyncio.current_task()
+    assert current is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, current.cancel)
+    done, began = total - len(missing), time.monotonic()
+    progress.began(done, total)
+    domain = free_dds_domain()
+    try:
+        for count, place in enumerate(missing, start=1):
+            cell = await _run_cell(plan, record, place, domain, progress)
+            session.cells, session.last_cell = count, cell.ended
+            per_cell = (time.monotonic() - began) / count
+            progress.finished(cell, done + count, total, per_cell * (len(missing) - count))
+    except asyncio.CancelledError:
+        raise Interrupted from None
+
+
+async def _run_cell(plan: Plan, record: Record, place: Place, domain: int, progress: Progress) -> Cell:
+    block, order, arm = place
+
+    def doing(what: str) -> None:
+        progress.doing(block, arm.name, what)
+
+    partial = record.partial(block, arm.name)
+    cell = await CellRun(plan, arm, block, order, partial, domain, doing).run()
+    record.keep(partial, cell)
+    return cell
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,43 @@
+"""The raw data: one row per request, as Parquet. All times are CLOCK_MONOTONIC nanoseconds of one machine (one boot),
+so they compare across processes; 0 means: not reached.
+
+The load generator writes the first part of a row. The stages come from the orchestrator, which hears of every task
+(`anywire_experiment.recorder`), joined by ``task_id``.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from anywire.stages import STAGES
+
+LOAD_FIELDS = [
+    pa.field("workload", pa.string()),
+    pa.field("phase", pa.string()),  # warm_up, measured
+    pa.field("index", pa.int64()),  # in order of intended time, from 0 within a phase
+    pa.field("client", pa.int32()),
+    pa.field("intended_ns", pa.int64()),
+    pa.field("sent_ns", pa.int64()),
+    pa.field("first_ns", pa.int64()),  # first token received; of a plain answer its end
+    pa.field("done_ns", pa.int64()),  # the whole answer, or the failure, was there
+    pa.field(
+        "outcome", pa.string()
+    ),  # "ok", or the code of the failure: an error's code, timeout, connection, no_tokens, …
+    pa.field("status", pa.int32()),  # HTTP, 0 where there is none
+    pa.field("transport", pa.string()),  # as the response names it
+    pa.field("agent", pa.string()),
+    pa.field("attempts", pa.int32()),
+    pa.field("task_id", pa.string()),
+    pa.field("priority", pa.int32()),
+    pa.field("prompt_chars", pa.int64()),
+    pa.field("tokens", pa.int32()),  # by the answer's usage, or else the pieces received
+    pa.field(
+        "text_hash", pa.string()
+    ),  # of the answer's text: the same prompt, seed and engine give the same over any transport
+    pa.field("piece_ns", pa.list_(pa.int64())),  # of streams: when each piece arrived
+]
+STAGE_FIELDS = [pa.field(f"stage_{stage}_ns", pa.int64()) for stage in STAGES]
+LOADED = pa.schema(LOAD_FIELDS)
+"""What the load generator writes."""
+SAMPLES = pa.schema([*LOAD_FIELDS, *STAGE_FIELDS, pa.field("stages_comparable", pa.bool_())])
+"""What the record holds."""

@@ -1,0 +1,48 @@
+# ruff: noqa: A005 - imported by its full name only, it hides nothing
+"""The statistics of an experiment: arms compared over blocks, in terms that a reviewer accepts.
+
+An experiment runs every arm once in each of its blocks, in an order drawn anew for each block. The block is the unit of
+replication: however many samples a block has and however they depend on each other, they are one value (their median,
+say) of one arm, and only the spread between blocks tells how sure a difference is.
+
+- `summarise` tells what one (block, arm) measured: mean, percentiles, their intervals, failures apart;
+  `effective_sample_size` how many independent samples a series is worth; `steady_from` where its warm-up ends.
+- `compare` sets a candidate against a baseline: ratio and difference with studentised-bootstrap intervals, the same
+  by Hodges and Lehmann, tests of difference and of equivalence within a margin given beforehand.
+- `as_family` corrects the tests of all comparisons of an experiment for their number (`holm`).
+- `verdict` says it in words, or how many blocks a new run should have (`blocks_needed`).
+
+    family = as_family({arm: compare(blocks["memory"], blocks[arm], margin=0.10) for arm in ("dds", "zeromq")})
+    for arm, comparison in family.items():
+        print(arm, verdict(comparison, unit="ms").text)
+
+Everything here is a pure function of its arguments, seed included. Bad input (NaN, infinities, empty blocks, shapes
+that do not fit) raises ValueError and says what is wrong. `calibration` simulates experiments whose truth is known and
+prints how often the intervals hold it.
+"""
+
+from anywire_experiment.statistics.autocorrelation import effective_sample_size
+from anywire_experiment.statistics.paired import FEWEST_BLOCKS, Comparison, compare
+from anywire_experiment.statistics.planning import blocks_needed
+from anywire_experiment.statistics.samples import Estimate
+from anywire_experiment.statistics.steady import steady_from
+from anywire_experiment.statistics.summary import Percentile, Summary, summarise
+from anywire_experiment.statistics.verdict import Outcome, Verdict, as_family, holm, verdict
+
+__all__ = [
+    "FEWEST_BLOCKS",
+    "Comparison",
+    "Estimate",
+    "Outcome",
+    "Percentile",
+    "Summary",
+    "Verdict",
+    "as_family",
+    "blocks_needed",
+    "compare",
+    "effective_sample_size",
+    "holm",
+    "steady_from",
+    "summarise",
+    "verdict",
+]

@@ -1,0 +1,178 @@
+"""The system under test of one cell: an orchestrator and its agents, each a process of its own, started afresh."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+import pydantic
+import yaml
+from pydantic.fields import FieldInfo
+
+from anywire import assembly
+from anywire.config import Config, replaced
+from anywire.plugins import Plugins
+from anywire_experiment import recorder
+from anywire_experiment.arms import Arm, config_of, in_one_process
+from anywire_experiment.managed import CellFailed, Died, Managed
+from anywire_experiment.network import Host, Hosts
+from anywire_experiment.process import AGENT
+
+ORCHESTRATOR = "orchestrator"
+_GRACE = 5.0
+"""Seconds a process gets beyond its own grace to end."""
+_LOOPBACK = "127.0.0.1"
+_DDS_DOMAINS = range(10, 201)
+_PORTS = range(20_000, 32_000)
+"""Below the ports that outgoing connections take."""
+
+
+class System:
+    """An arm's orchestrator and agents; after `stop` no process of theirs is left."""
+
+    def __init__(
+        self,
+        arm: Arm,
+        folder: Path,
+        private: Path,
+        cpus: Sequence[int],
+        domain: int,
+        hosts: Hosts | None,
+        died: Died,
+    ) -> None:
+        self.arm, self._folder = arm, folder
+        self._single = in_one_process(arm)
+        self.tasks = private / "tasks.jsonl"
+        """What the recorder writes."""
+        self.url = ""
+        base = _with_addresses(config_of(arm), domain, hosts.orchestrator.address if hosts else _LOOPBACK)
+        central = _on_host(base, hosts.orchestrator) if hosts else base
+        remote = _on_host(base, hosts.agents) if hosts else base
+        self.options = central.transports[0].options
+        """Of the first transport, as a client needs them."""
+        self.lease = base.agents.timeout
+        self._grace = base.shutdown_grace + _GRACE
+        role = "all" if self._single else ORCHESTRATOR
+        self.orchestrator = self._managed(ORCHESTRATOR, [role, str(arm.agents)], cpus, died)
+        self.orchestrator.prefix = hosts.orchestrator.command() if hosts else []
+        self.orchestrator.environment = {recorder.VARIABLE: str(self.tasks)}
+        own = base.agent.model_dump() | {"id": AGENT if self._single else ""}
+        self.configs = {ORCHESTRATOR: replaced(central, plugins=[*base.plugins, recorder.__name__], agent=own)}
+        self.agents: dict[str, Managed] = {}
+        for number in range(1, 1 if self._single else arm.agents + 1):
+            name = f"{AGENT}-{number}"
+            self.agents[name] = self._managed(name, [AGENT, "0"], cpus, died)
+            self.agents[name].prefix = hosts.agents.command() if hosts else []
+            self.configs[name] = replaced(remote, agent=base.agent.model_dump() | {"id": name})
+
+    @property
+    def processes(self) -> dict[str, Managed]:
+        return {ORCHESTRATOR: self.orchestrator, **self.agents}
+
+    async def start(self) -> None:
+        """Returns when all of it is ready and a request was answered over the arm's transport. Raises `CellFailed`."""
+        self._write_configs()
+        await self.orchestrator.start(self.configs[ORCHESTRATOR].model_dump_json())
+        self.url = (await self.orchestrator.hear("started"))["url"]
+        for name in self.agents:
+            await self.start_agent(name)
+        await self.whole()
+        for name, each in self.processes.items():
+            each.say("settings")
+            told = (await each.hear("settings"))["transports"]
+            text = msgspec.json.format(msgspec.json.encode(told), indent=2)
+            (self._folder / f"settings-{name}.json").write_bytes(text + b"\n")
+
+    async def start_agent(self, name: str) -> None:
+        await self.agents[name].start(self.configs[name].model_dump_json())
+
+    async def whole(self) -> None:
+        """Wait until every agent is there and ready, and a request was answered. Raises `CellFailed`."""
+        self.orchestrator.say("whole")
+        told = await self.orchestrator.hear("whole", "refused")
+        if told["event"] == "refused":
+            raise CellFailed(f"the first request was not answered: {told['reason']}")
+        expected = self.arm.transports[0]
+        if told["transport"] != expected:
+            raise CellFailed(f"the first request was answered over {told['transport']} and not {expected}")
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(each.stop(self._grace) for each in self.processes.values()))
+
+    def _write_configs(self) -> None:
+        for name, config in self.configs.items():
+            tree, _ = assembly.effective(config, assembly.load_plugins(config))
+            text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+            (self._folder / f"config-{name}.yaml").write_text(text, encoding="utf-8")
+
+    def _managed(self, name: str, arguments: list[str], cpus: Sequence[int], died: Died) -> Managed:
+        log = self._folder / "logs" / f"{name}.log"
+        return Managed(name, ["anywire_experiment.process", *arguments], cpus, log, died)
+
+
+def free_dds_domain() -> int:
+    """A DDS domain on whose ports nothing listens on this machine."""
+    used = {each.laddr.port for each in psutil.net_connections("udp") if each.laddr}
+    free = [each for each in _DDS_DOMAINS if not used.intersection(range(7400 + 250 * each, 7650 + 250 * each))]
+    return random.SystemRandom().choice(free or list(_DDS_DOMAINS))
+
+
+def _with_addresses(config: Config, domain: int, host: str) -> Config:
+    """With addresses and a domain that nobody else uses, where the plan names none."""
+    plugins = assembly.load_plugins(config)
+    transports: dict[str, dict[str, Any]] = {}
+    for each in config.transports:
+        options = dict(each.options)
+        fields = _fields(plugins, each.name)
+        for key in ("agent_addresses", "client_addresses"):
+            if key in fields and key not in options:
+                usual = str(fields[key].get_default(call_default_factory=True)[0])
+                options[key] = [f"{_scheme(usual)}{host}:{_free_port()}"]
+        if "domain" in fields:
+            options.setdefault("domain", domain)
+        transports[each.name] = options
+    server = config.server.model_dump() | {"port": 0}
+    return replaced(config, transports=transports, server=server)
+
+
+def _on_host(config: Config, host: Host) -> Config:
+    """With what its transports must know of the host a process runs on, where the plan does not say it."""
+    plugins = assembly.load_plugins(config)
+    transports: dict[str, dict[str, Any]] = {}
+    for each in config.transports:
+        options = dict(each.options)
+        fields = _fields(plugins, each.name)
+        if "agent_listen" in fields:
+            options.setdefault("agent_listen", f"{_scheme(fields['agent_listen'].default)}{host.address}:0")
+        if "interface" in fields:
+            options.setdefault("interface", host.interface)
+        transports[each.name] = options
+    return replaced(config, transports=transports)
+
+
+def _scheme(address: str) -> str:
+    """What a transport's addresses begin with: ``tcp://``, or nothing."""
+    scheme, separator, _ = address.rpartition("://")
+    return scheme + separator
+
+
+def _fields(plugins: Plugins, transport: str) -> dict[str, FieldInfo]:
+    options: type[pydantic.BaseModel] = plugins.load("transports", transport).Config
+    return options.model_fields
+
+
+def _free_port() -> int:
+    while True:
+        port = random.SystemRandom().choice(_PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind((_LOOPBACK, port))
+            except OSError:
+                continue
+        return port

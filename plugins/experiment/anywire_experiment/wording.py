@@ -1,0 +1,107 @@
+"""Findings in sentences that need no statistician."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from anywire_experiment.measures import MEANINGS, Meaning
+from anywire_experiment.plan import Metric
+from anywire_experiment.results import ComparisonFigures
+from anywire_experiment.statistics import FEWEST_BLOCKS, Comparison, Estimate, Outcome, Verdict
+
+MINUS = "\N{MINUS SIGN}"
+MANY = 3.0
+"""Ratio from which on it is told as a factor and not in percent."""
+
+
+def meaning_of(metric: str) -> Meaning:
+    """Of a metric that was read from a file, and is known."""
+    return MEANINGS[metric_of(metric)]
+
+
+def metric_of(name: str) -> Metric:
+    return next(metric for metric in MEANINGS if metric == name)
+
+
+def percent(share: float, signed: bool = False) -> str:
+    text = f"{100 * share:+.1f}" if signed else f"{100 * share:.1f}"
+    return f"{'0.0' if float(text) == 0 else text.replace('-', MINUS)} %"
+
+
+def place(metric: str, levels: Mapping[str, str]) -> str:
+    """What a finding is about: ``latency, agents 4``."""
+    return ", ".join([meaning_of(metric).title, *(f"{factor} {label}" for factor, label in levels.items())])
+
+
+def judged(baseline: str, candidate: str, compared: Comparison, verdict: Verdict, words: tuple[str, str]) -> str:
+    """Which of two arms is how much better."""
+    better = verdict.outcome is Outcome.BETTER
+    if better or verdict.outcome is Outcome.WORSE:
+        return f"{candidate} is {words[0 if better else 1]} than {baseline} by {_change(compared.ratio)}"
+    if verdict.outcome is Outcome.EQUIVALENT:
+        seen = _seen(baseline, candidate, compared.equivalence)
+        return f"{candidate} and {baseline} are equivalent within {100 * compared.margin:g} %: {seen}"
+    seen = _seen(baseline, candidate, compared.ratio)
+    few = f", and a verdict takes {FEWEST_BLOCKS}" if compared.blocks < FEWEST_BLOCKS else ""
+    return (
+        f"not enough data to tell {candidate} from {baseline}: {seen} in {compared.blocks} blocks{few}; a new run of "
+        f"{verdict.blocks_needed} blocks would decide with a chance of 80 %"
+    )
+
+
+def unjudged(baseline: str, candidate: str, difference: Estimate, metric: str) -> str:
+    """The difference of two arms whose ratio does not exist."""
+    meaning = meaning_of(metric)
+    scale, unit = (100, "percentage points") if metric == "failures" else (1, meaning.unit)
+    low, high = (f"{scale * each:+.3g}".replace("-", MINUS) for each in (difference.low, difference.high))
+    limits = f"({100 * difference.level:g} % interval {low} to {high} {unit})"
+    if difference.low <= 0.0 <= difference.high:
+        return f"no difference of {candidate} from {baseline} is shown {limits}"
+    word = meaning.words[0 if (difference.value > 0) == meaning.larger_is_better else 1]
+    side = "above" if difference.value > 0 else "below"
+    apart = f"{scale * abs(difference.value):.3g} {unit} {side}"
+    return f"{candidate} has a {meaning.title} {apart} {baseline}'s {limits}: {word}, but not judged against the margin"
+
+
+def headline(comparisons: Sequence[ComparisonFigures], arms: int) -> str:
+    """All findings in one sentence."""
+    if arms < 2:
+        return "One arm was measured, so nothing is compared."
+    found = [each for each in comparisons if each.verdict is not None]
+    if not found:
+        return "Nothing could be judged; the list says why."
+    if len(found) == 1:
+        only = found[0]
+        return f"{only.sentence[0].upper()}{only.sentence[1:]}: {only.workload}, {place(only.metric, only.levels)}."
+    counts = Counter(each.verdict.words for each in found if each.verdict is not None)
+    last = Outcome.NOT_ENOUGH_DATA.value
+    said = [f"{count} {words}" for words, count in counts.most_common() if words != last]
+    said += [f"{counts[last]} with {last}"] if counts[last] else []
+    return f"Of {len(found)} comparisons: {', '.join(said)}."
+
+
+def _change(ratio: Estimate) -> str:
+    """Of a larger figure how much is added, of a smaller one how much is missing; of one many times as large, how many
+    times."""
+    given = (ratio.value, ratio.low, ratio.high)
+    limits = f"{100 * ratio.level:g} % interval"
+    if ratio.value >= MANY or ratio.value <= 1 / MANY:
+        times, *ends = (each if ratio.value > 1 else 1 / each for each in given)
+        low, high = sorted(ends)
+        return f"a factor of {times:.3g} ({limits} {low:.3g} to {high:.3g})"
+    sign = 1 if ratio.value >= 1 else -1
+    change, *ends = (sign * (each - 1) for each in given)
+    low, high = sorted(ends)
+    return f"{percent(change)} ({limits} {percent(low)} to {percent(high)})"
+
+
+def _seen(baseline: str, candidate: str, ratio: Estimate) -> str:
+    """What was seen, where that does not decide, with the interval that goes with the judgement."""
+    limits = f"{100 * ratio.level:g} % interval"
+    if ratio.value >= MANY or ratio.value <= 1 / MANY:
+        return f"{candidate} is {ratio.value:.3g} times {baseline} ({limits} {ratio.low:.3g} to {ratio.high:.3g})"
+    low, high = percent(ratio.low - 1, signed=True), percent(ratio.high - 1, signed=True)
+    apart = ratio.value - 1
+    side = "above" if apart >= 0 else "below"
+    return f"{candidate} is {percent(abs(apart))} {side} {baseline} ({limits} {low} to {high})"

@@ -1,0 +1,122 @@
+"""What is asked of the system, and when: the workloads of a plan.
+
+Times are measured from the moment a request was *meant* to be sent. In an open loop that is its place in the arrival
+process, however late the generator or the system are, so a system that stalls cannot hide it by slowing down the
+load (coordinated omission); in a closed loop it is the end of the client's last answer.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pydantic
+
+Positive = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
+
+
+class _Section(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class Closed(_Section):
+    """So many clients, each sending its next request when the last was answered."""
+
+    kind: Literal["closed"] = "closed"
+    clients: int = pydantic.Field(1, ge=1, le=4096, description="clients, each with a connection of its own")
+
+
+class Poisson(_Section):
+    """Independent arrivals at a mean rate."""
+
+    kind: Literal["poisson"] = "poisson"
+    rate: Positive = pydantic.Field(description="requests per second, on average")
+
+
+class Bursts(_Section):
+    """``size`` requests at one moment, then none until the next burst."""
+
+    kind: Literal["bursts"] = "bursts"
+    size: int = pydantic.Field(ge=1, le=10_000, description="requests in a burst")
+    every: Positive = pydantic.Field(description="seconds from burst to burst")
+
+
+class Trace(_Section):
+    """Replay of a file: one row per request, with its arrival and its lengths.
+
+    CSV with a header, in the form public LLM traces have: ``TIMESTAMP`` (seconds, or date and time), ``ContextTokens``
+    and ``GeneratedTokens``; also accepted: ``arrival_s``, ``input_tokens``, ``output_tokens``.
+    """
+
+    kind: Literal["trace"] = "trace"
+    file: Path = pydantic.Field(description="the trace; a relative path starts at the plan's folder")
+    speed: Positive = pydantic.Field(1.0, description="2 replays it in half the time")
+
+
+Arrivals = Annotated[Closed | Poisson | Bursts | Trace, pydantic.Field(discriminator="kind")]
+
+
+class Prompts(_Section):
+    """What the prompts look like. ``shared_prefix_chars`` of each prompt are one of ``prefixes`` common beginnings,
+    chosen with Zipf's law of exponent ``skew``; the rest is different in every request."""
+
+    kind: Literal["simple", "medium", "complex", "chars"] = pydantic.Field(
+        "simple",
+        description="simple: one short question; medium: a paragraph; complex: instructions, context and a "
+        "question of several turns; chars: filler of exactly `chars` characters",
+    )
+    chars: int = pydantic.Field(300, ge=1, le=16_000_000, description="length with kind chars")
+    shared_prefix_chars: int = pydantic.Field(0, ge=0, description="beginning that prompts have in common")
+    prefixes: int = pydantic.Field(1, ge=1, description="how many different beginnings there are")
+    skew: float = pydantic.Field(0.0, ge=0, allow_inf_nan=False, description="0: all equally often; 1: Zipf")
+
+
+class WarmUp(_Section):
+    """Requests that are recorded but not counted: at least ``requests``, and then until the latency is steady by
+    MSER-5, which needs 100, or ``limit`` requests were made. A workload that never gets steady is told in the record.
+    """
+
+    requests: int = pydantic.Field(100, ge=0)
+    limit: int = pydantic.Field(500, ge=0)
+
+
+class Fault(_Section):
+    """What is done to the system while it is measured."""
+
+    kind: Literal["kill", "pause", "partition"] = pydantic.Field(
+        description="kill: kill -9 of one agent's process; pause: SIGSTOP, and SIGCONT after `lasts`; partition: the "
+        "agent's host is cut off for `lasts` (needs a network)"
+    )
+    at: Positive = pydantic.Field(1.0, description="seconds after the measurement began")
+    lasts: Positive = pydantic.Field(
+        2.0, description="seconds until the agent is started again, continued or reconnected"
+    )
+
+
+class Workload(_Section):
+    """One way to load the system. ``requests`` or ``seconds`` ends the measurement, whichever comes first."""
+
+    arrivals: Arrivals = Closed()
+    prompts: Prompts = Prompts()
+    through: Literal["gateway", "client_plane"] = pydantic.Field(
+        "gateway", description="gateway: OpenAI HTTP; client_plane: the transport under test also to the orchestrator"
+    )
+    model: str = pydantic.Field("", description="empty: the first one the system offers")
+    stream: bool = False
+    max_tokens: int = pydantic.Field(20, ge=1, le=1_000_000)
+    requests: int | None = pydantic.Field(None, ge=1, description="how many are measured")
+    seconds: Positive | None = pydantic.Field(None, description="how long is measured")
+    timeout: Positive = pydantic.Field(30.0, description="seconds after which a request counts as failed")
+    priorities: dict[int, float] = pydantic.Field(
+        default_factory=dict, description="priority: share of the requests that have it; empty: all 0"
+    )
+    warm_up: WarmUp = WarmUp()
+    fault: Fault | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _ends(self) -> Workload:
+        if self.requests is None and self.seconds is None and not isinstance(self.arrivals, Trace):
+            raise ValueError("say when it ends: requests, seconds or both")
+        if self.fault is not None and self.seconds is not None and self.fault.at >= self.seconds:
+            raise ValueError(f"the fault at {self.fault.at:g} s comes after the end at {self.seconds:g} s")
+        return self

@@ -1,0 +1,302 @@
+"""The load generator: when it sends, what it writes down of answers good and bad, and that a stall cannot hide."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from aiohttp import web
+
+from anywire.errors import ConfigError
+from anywire_experiment.load.arrivals import arrivals, read_trace
+from anywire_experiment.load.generator import Generator
+from anywire_experiment.load.openai_http import HttpTarget
+from anywire_experiment.load.prompts import PromptMaker
+from anywire_experiment.load.rows import Rows
+from anywire_experiment.samples import LOADED
+from anywire_experiment.workload import Bursts, Poisson, Prompts, Workload
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+HEADERS = {
+    "x-anywire-transport": "dds",
+    "x-anywire-agent": "a1",
+    "x-anywire-task": "t1",
+    "x-anywire-attempts": "2",
+}
+
+
+async def whole(request: web.Request) -> web.StreamResponse:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "hello you"}, "finish_reason": "stop"}
+    return web.json_response({"choices": [choice], "usage": USAGE}, headers=HEADERS)
+
+
+async def events(request: web.Request, *said: str) -> web.StreamResponse:
+    response = web.StreamResponse(headers=HEADERS | {"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    for each in said:
+        await response.write(f"data: {each}\n\n".encode())
+    return response
+
+
+def piece(text: str) -> str:
+    return json.dumps({"choices": [{"index": 0, "delta": {"content": text}}]})
+
+
+async def streamed(request: web.Request) -> web.StreamResponse:
+    usage = json.dumps({"choices": [], "usage": USAGE})
+    return await events(request, piece("hel"), piece("lo"), usage, "[DONE]")
+
+
+@asynccontextmanager
+async def gateway(handler: Handler) -> AsyncIterator[str]:
+    async def models(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"data": [{"id": "m"}]})
+
+    app = web.Application()
+    app.add_routes([web.get("/v1/models", models), web.post("/v1/chat/completions", handler)])
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def measured(tmp_path: Path, handler: Handler, workload: dict[str, Any], warm_up: int = 0) -> pa.Table:
+    """The rows of one workload against ``handler``, read back from the file; the transport dds is asserted."""
+    rows = Rows()
+    given = {"warm_up": {"requests": warm_up, "limit": warm_up}} | workload
+    async with gateway(handler) as url:
+        target = HttpTarget(url)
+        try:
+            made = Workload.model_validate(given)
+            generator = Generator("w", made, target, rows, seed=5, transports=frozenset({"dds"}))
+            await generator.warm_up()
+            await generator.measure(lambda at_ns: None)
+        finally:
+            await target.close()
+    path = tmp_path / "rows.parquet"
+    rows.write(path)
+    table = pq.read_table(path)
+    assert table.schema.equals(LOADED)
+    return table
+
+
+async def outcomes(tmp_path: Path, handler: Handler, **workload: Any) -> list[str]:
+    table = await measured(tmp_path, handler, {"requests": 3} | workload)
+    return [str(each) for each in table["outcome"].to_pylist()]
+
+
+async def test_a_whole_answer_is_written_down(tmp_path: Path) -> None:
+    table = await measured(tmp_path, whole, {"requests": 4}, warm_up=2)
+    assert table["phase"].to_pylist() == ["measured"] * 4 + ["warm_up"] * 2
+    row = table.to_pylist()[0]
+    assert (row["outcome"], row["status"], row["tokens"], row["transport"]) == ("ok", 200, 2, "dds")
+    assert (row["agent"], row["task_id"], row["attempts"]) == ("a1", "t1", 2)
+    assert row["intended_ns"] <= row["sent_ns"] <= row["first_ns"] == row["done_ns"]
+    assert len(set(table["text_hash"].to_pylist())) == 1
+
+
+async def test_a_stream_has_the_time_of_each_piece(tmp_path: Path) -> None:
+    row = (await measured(tmp_path, streamed, {"requests": 1, "stream": True})).to_pylist()[0]
+    assert (row["outcome"], row["tokens"], len(row["piece_ns"])) == ("ok", 2, 2)
+    assert row["sent_ns"] <= row["first_ns"] == row["piece_ns"][0] <= row["piece_ns"][1] <= row["done_ns"]
+
+
+async def test_every_failure_is_a_row_with_its_cause(tmp_path: Path) -> None:
+    async def refused(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"error": {"code": "queue_full", "message": "", "type": "x"}}, status=429)
+
+    async def plain(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=502, text="bad gateway")
+
+    async def elsewhere(request: web.Request) -> web.StreamResponse:
+        answer = await whole(request)
+        answer.headers["x-anywire-transport"] = "http"
+        return answer
+
+    async def empty(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"choices": [{"message": {"content": ""}}]}, headers=HEADERS)
+
+    async def dropped(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    async def never(request: web.Request) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        return web.Response()
+
+    async def broken_off(request: web.Request) -> web.StreamResponse:
+        return await events(request, piece("hel"), json.dumps({"error": {"code": "agent_lost", "message": "x"}}))
+
+    assert await outcomes(tmp_path, refused) == ["queue_full"] * 3
+    assert await outcomes(tmp_path, plain) == ["http_502"] * 3
+    assert await outcomes(tmp_path, elsewhere) == ["wrong_transport"] * 3
+    assert await outcomes(tmp_path, empty) == ["no_tokens"] * 3
+    assert await outcomes(tmp_path, dropped) == ["connection"] * 3
+    assert await outcomes(tmp_path, never, timeout=0.05) == ["timeout"] * 3
+    assert await outcomes(tmp_path, broken_off, stream=True) == ["agent_lost"] * 3
+
+
+async def test_a_stall_of_the_system_shows_in_every_request_meant_for_that_time(tmp_path: Path) -> None:
+    """Coordinated omission: 100 requests are due in one second, and for the first half the server answers nobody. A
+    generator that measures from when it got round to sending would find a handful of slow ones."""
+    stall, began = 0.5, 0.0
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        nonlocal began
+        began = began or time.monotonic()
+        await asyncio.sleep(max(0.0, began + stall - time.monotonic()))
+        return await whole(request)
+
+    table = await measured(tmp_path, handler, {"arrivals": {"kind": "poisson", "rate": 100}, "seconds": 1.0})
+    late = (table["done_ns"].to_numpy() - table["intended_ns"].to_numpy()) / 1e9
+    since = (table["intended_ns"].to_numpy() - table["intended_ns"].to_numpy().min()) / 1e9
+    early = since < stall * 0.9
+    assert early.sum() > 20
+    assert (late[early] >= stall - since[early] - 0.01).all()
+
+
+async def test_clients_of_a_closed_loop_share_the_requests(tmp_path: Path) -> None:
+    under_way = most = 0
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.001)
+        under_way -= 1
+        return await whole(request)
+
+    table = await measured(tmp_path, handler, {"requests": 50, "arrivals": {"kind": "closed", "clients": 7}})
+    assert most == 7
+    assert sorted(table["index"].to_pylist()) == list(range(50))
+    assert set(table["client"].to_pylist()) == set(range(7))
+
+
+async def test_equal_seeds_ask_the_same(tmp_path: Path) -> None:
+    asked: list[list[str]] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        asked[-1].append((await request.json())["messages"][0]["content"])
+        return await whole(request)
+
+    for _ in range(2):
+        asked.append([])
+        await measured(tmp_path, handler, {"requests": 5, "prompts": {"kind": "medium"}})
+    assert asked[0] == asked[1]
+    assert len(set(asked[0])) == 5
+
+
+def test_poisson_arrivals_have_their_rate_and_are_memoryless() -> None:
+    process = arrivals(Poisson(rate=50), np.random.default_rng(1), Path())
+    times = np.array([next(process).at for _ in range(20_000)])
+    gaps = np.diff(times)
+    assert gaps.mean() == pytest.approx(1 / 50, rel=0.03)
+    assert gaps.std() == pytest.approx(gaps.mean(), rel=0.03)
+    assert abs(np.corrcoef(gaps[:-1], gaps[1:])[0, 1]) < 0.03
+
+
+def test_bursts_come_together() -> None:
+    process = arrivals(Bursts(size=3, every=0.5), np.random.default_rng(1), Path())
+    assert [next(process).at for _ in range(7)] == [0, 0, 0, 0.5, 0.5, 0.5, 1.0]
+
+
+def test_a_public_trace_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_text(
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+        "2023-11-16 18:17:03.9799600,4808,10\n2023-11-16 18:17:04.2299600,100,3\n"
+    )
+    first, second = read_trace(path, speed=2.0)
+    assert first == (0.0, 4808, 10)
+    assert second.at == pytest.approx(0.125)
+    assert second[1:] == (100, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a,b\n1,2\n", "the header must name one of arrival_s"),
+        ("arrival_s,input_tokens,output_tokens\n", "no requests"),
+        ("arrival_s,input_tokens,output_tokens\n0,1,2\nsoon,1,2\n", "line 3"),
+        ("arrival_s,input_tokens,output_tokens\n0,-1,2\n", "line 2: a length cannot be negative"),
+        ("arrival_s,input_tokens,output_tokens\n0,1\n", "line 2"),
+    ],
+)
+def test_a_broken_trace_is_refused_with_its_line(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        read_trace(path)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_trace(tmp_path / "none.csv")
+
+
+def test_shared_beginnings_follow_their_law() -> None:
+    prompts = Prompts(kind="chars", chars=400, shared_prefix_chars=200, prefixes=4, skew=1.0)
+    maker = PromptMaker(prompts, seed=2)
+    texts = [maker.messages()[0]["content"] for _ in range(2000)]
+    assert {len(text) for text in texts} == {400}
+    assert len(set(texts)) == 2000
+    counts = sorted(sum(text[:200] == prefix for text in texts) for prefix in {text[:200] for text in texts})
+    expected = 2000 / (1 + 1 / 2 + 1 / 3 + 1 / 4)
+    assert len(counts) == 4
+    assert counts[-1] == pytest.approx(expected, rel=0.1)
+
+
+async def test_the_process_runs_what_it_is_told_and_writes_the_file(tmp_path: Path) -> None:
+    spec, out = tmp_path / "spec.json", tmp_path / "out.parquet"
+    async with gateway(whole) as url:
+        workload = {"requests": 5, "warm_up": {"requests": 2, "limit": 2}}
+        told = {"workloads": {"b0": workload}, "out": str(out), "seed": 1, "url": url, "transports": ["dds"]}
+        spec.write_text(json.dumps(told))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "anywire_experiment.load", str(spec)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        said = [json.loads(await process.stdout.readline())]
+        for command in ("warm_up", "measure", "finish"):
+            process.stdin.write(json.dumps({"do": command, "workload": "b0"}).encode() + b"\n")
+        said += [json.loads(line) async for line in process.stdout]
+        assert await process.wait() == 0
+        process.stdin.close()
+    assert [each["event"] for each in said] == ["ready", "warmed_up", "began", "ended", "written"]
+    assert said[1] == {"event": "warmed_up", "workload": "b0", "requests": 2, "steady": None}
+    assert (said[3]["requests"], said[3]["failed"]) == (5, 0)
+    assert said[2]["at_ns"] <= said[3]["at_ns"]
+    assert pq.read_table(out).num_rows == 7
+
+
+async def test_the_process_says_what_keeps_it_from_working(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.json"
+    spec.write_text(json.dumps({"workloads": {"b0": {"requests": 1}}, "out": "o", "seed": 1, "url": ""}))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "anywire_experiment.load", str(spec)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate(b'{"do": "warm_up", "workload": "b0"}\n')
+    last = json.loads(out.splitlines()[-1])
+    assert last["event"] == "error"
+    assert "the spec has no url" in last["message"]
+    assert process.returncode == 1

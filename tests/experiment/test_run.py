@@ -1,0 +1,468 @@
+"""Real runs: whole records, runs that are ended in the middle, and everything that can go wrong in a cell."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from anywire_experiment import record as records
+from anywire_experiment.arms import arms_of
+from anywire_experiment.cells import Cell, read_cell
+from anywire_experiment.manifest import differences
+from anywire_experiment.measure import CellRun
+from anywire_experiment.network import unavailable
+from anywire_experiment.plan import Plan
+from anywire_experiment.samples import SAMPLES
+
+QUICK = {"requests": 3, "limit": 3}
+ONE = {"requests": 6, "warm_up": QUICK}
+STREAMS = {"requests": 12, "stream": True, "arrivals": {"kind": "closed", "clients": 3}, "warm_up": QUICK}
+PATIENCE = 180.0
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def plan_tree(dds_domain: int, **members: Any) -> dict[str, Any]:
+    return {
+        "name": "t",
+        "blocks": 1,
+        "system": {
+            "engine": "synthetic",
+            "agent": {"slots": 8},
+            "transports": {"dds": {"domain": dds_domain}},
+            "log_level": "warning",
+        },
+        "workloads": {"one": ONE},
+    } | members
+
+
+def written(folder: Path, tree: dict[str, Any]) -> Path:
+    path = folder / "plan.yaml"
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    return path
+
+
+@asynccontextmanager
+async def experiment(*arguments: str | Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """``anywire experiment ARGUMENTS``, of which nothing is left afterwards."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "anywire.cli", "experiment", *map(str, arguments)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def done(*arguments: str | Path) -> tuple[int, str]:
+    """Its exit status and what it said."""
+    async with experiment(*arguments) as process, asyncio.timeout(PATIENCE):
+        said, _ = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, said.decode()
+
+
+async def run_cell(
+    tree: dict[str, Any], folder: Path, domain: int, during: Callable[[str], None] = lambda what: None
+) -> Cell:
+    """One cell of a plan's only arm; ``during`` is told what it does just now."""
+    plan = Plan.model_validate(tree)
+    (arm,) = arms_of(plan)
+    async with asyncio.timeout(PATIENCE):
+        cell = await CellRun(plan, arm, 1, 0, folder, domain, during).run()
+    assert read_cell(folder) == cell
+    assert not [each for each in psutil.Process().children(recursive=True) if "anywire" in " ".join(each.cmdline())]
+    return cell
+
+
+@pytest.fixture
+async def pids(tmp_path: Path) -> AsyncIterator[asyncio.Queue[int]]:
+    """Processes with the plugin `STARTED`, as they start."""
+    heard: asyncio.Queue[int] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
+        made.bind(str(tmp_path / "pids"))
+        loop.add_reader(made, lambda: heard.put_nowait(int(made.recv(64))))
+        yield heard
+        loop.remove_reader(made)
+
+
+# A whole record
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory, dds_domain: int) -> Path:
+    """A sealed record of three transports; its tests change copies of it."""
+    folder = tmp_path_factory.mktemp("whole")
+    tree = plan_tree(
+        dds_domain,
+        blocks=2,
+        agents=2,
+        factors={"transport": ["memory", "http", "dds"]},
+        workloads={"one": ONE, "streams": STREAMS},
+    )
+    said = asyncio.run(done("run", written(folder, tree), "--out", folder / "record"))
+    assert said[0] == 0, said[1]
+    return folder / "record"
+
+
+def test_a_record_holds_everything(record: Path) -> None:
+    cells = records.cells_of(record)
+    assert [(each.block, each.state) for each in cells] == [(1, "completed")] * 3 + [(2, "completed")] * 3
+    assert sorted(each.order for each in cells if each.block == 1) == [0, 1, 2]
+    for cell in cells:
+        folder = records.cell_folder(record, cell.block, cell.arm)
+        rows = pq.read_table(folder / "samples.parquet")
+        assert rows.schema.equals(SAMPLES)
+        assert {(each["workload"], each["phase"]) for each in rows.select(["workload", "phase"]).to_pylist()} == {
+            (workload, phase) for workload in ("one", "streams") for phase in ("warm_up", "measured")
+        }
+        for row in rows.to_pylist():
+            assert (row["outcome"], row["transport"]) == ("ok", cell.arm)
+            assert row["stages_comparable"]
+            stages = [row[f"stage_{name}_ns"] for name in ("received", "admitted", "selected", "sent", "delivered")]
+            assert row["sent_ns"] <= stages[0]
+            assert stages == sorted(stages)
+            assert stages[-1] <= row["done_ns"]
+        names = ["orchestrator"] if cell.arm == "memory" else ["agent-1", "agent-2", "orchestrator"]
+        assert sorted(cell.processes) == sorted([*names, "load"])
+        for name in names:
+            assert yaml.safe_load((folder / f"config-{name}.yaml").read_text())["engine"]["name"] == "synthetic"
+            settings = json.loads((folder / f"settings-{name}.json").read_text())
+            assert settings[0]["transport"] == cell.arm
+            assert cell.arm == "memory" or settings[0]["granted"]
+        for name, use in cell.processes.items():
+            assert (use.lives, use.exit) == (1, "exit status 0"), name
+            assert use.cpu_seconds > 0
+            assert use.max_rss_bytes > 0
+        assert {each.what for each in cell.events} == {"agent_joined"}
+        for run in cell.workloads.values():
+            assert cell.started_ns < run.began_ns < run.ended_ns < cell.ended_ns
+            assert sum(run.cpu_seconds.values()) > 0
+    assert {each.seed for each in cells if each.block == 1} != {each.seed for each in cells if each.block == 2}
+    sessions = json.loads((record / "environment.json").read_text())["sessions"]
+    assert [(each["ending"], each["cells"]) for each in sessions] == [("complete", 6)]
+    assert sessions[0]["environment"]["anywire"]["anywire-experiment"]
+    text = (record / "environment.json").read_text()
+    assert str(Path.home()) + "/" not in text
+
+
+async def test_a_finished_record_is_left_alone(record: Path) -> None:
+    before = (record / "manifest.json").read_bytes()
+    status, said = await done("run", record.parent / "plan.yaml", "--out", record)
+    assert status == 0, said
+    assert (record / "manifest.json").read_bytes() == before
+
+
+async def test_a_record_verifies_and_reports_anew(record: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(record, tmp_path / "copy")
+    status, said = await done("verify", copy)
+    assert status == 0, said
+    status, said = await done("report", copy)
+    assert status == 0, said
+    status, said = await done("verify", copy)
+    assert status == 0, said
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_any_change_of_a_file_is_noticed_by_name(record: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(record, tmp_path / "copy")
+    assert differences(copy) == []
+    flip_a_byte(copy / "cells/b001/dds/samples.parquet")
+    flip_a_byte(copy / "cells/b002/memory/cell.json")
+    flip_a_byte(copy / "plan.yaml")
+    (copy / "cells/b001/http/logs/agent-1.log").unlink()
+    (copy / "cells/b001/http/more.txt").write_text("more")
+    assert differences(copy) == [
+        "cells/b001/dds/samples.parquet: changed since it was sealed",
+        "cells/b001/http/logs/agent-1.log: missing",
+        "cells/b001/http/more.txt: not in the manifest",
+        "cells/b002/memory/cell.json: changed since it was sealed",
+        "plan.yaml: changed since it was sealed",
+    ]
+
+
+async def test_a_figure_that_the_raw_data_do_not_give_is_named(record: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(record, tmp_path / "copy")
+    results = json.loads((copy / "results.json").read_text())
+    results["figures"][0]["requests"] += 1
+    (copy / "results.json").write_text(json.dumps(results))
+    # Sealed again, so that the hashes hold: the figure still does not.
+    with records.Record.open(copy) as opened:
+        opened.seal()
+    status, said = await done("verify", copy)
+    assert status == 1
+    assert "results.json: figures[0].requests: it says" in said
+
+
+async def test_changed_raw_data_are_no_longer_reported_on(record: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(record, tmp_path / "copy")
+    flip_a_byte(copy / "cells/b001/dds/samples.parquet")
+    status, said = await done("report", copy)
+    assert status == 1
+    assert "cells/b001/dds/samples.parquet: changed" in said
+    status, said = await done("verify", copy)
+    assert status == 1
+    assert "cells/b001/dds/samples.parquet: changed" in said
+
+
+async def test_another_plan_is_refused(record: Path, tmp_path: Path) -> None:
+    status, said = await done("run", record.parent / "plan.yaml", "--out", record, "--blocks", "3")
+    assert status == 1
+    assert "is the record of another plan (it differs in blocks)" in said
+
+
+async def test_a_record_is_reproduced_and_put_beside_the_first(tmp_path: Path, dds_domain: int) -> None:
+    tree = plan_tree(dds_domain, factors={"transport": ["memory"]})
+    status, said = await done("run", written(tmp_path, tree), "--out", tmp_path / "record")
+    assert status == 0, said
+    status, said = await done("reproduce", tmp_path / "record")
+    assert status == 0, said
+    again = tmp_path / "record-again"
+    assert (again / "plan.json").read_bytes() == (tmp_path / "record/plan.json").read_bytes()
+    (first,), (second,) = records.cells_of(tmp_path / "record"), records.cells_of(again)
+    assert first.seed == second.seed
+    status, said = await done("compare", tmp_path / "record", again)
+    assert status == 0, said
+
+
+async def test_the_client_plane_is_measured_too(tmp_path: Path, dds_domain: int) -> None:
+    workloads = {"plane": ONE | {"through": "client_plane"}}
+    tree = plan_tree(dds_domain, factors={"transport": ["dds"]}, workloads=workloads)
+    cell = await run_cell(tree, tmp_path / "cell", dds_domain)
+    assert cell.state == "completed", cell.reason
+    rows = pq.read_table(tmp_path / "cell/samples.parquet").to_pylist()
+    assert {(each["outcome"], each["transport"]) for each in rows} == {("ok", "dds")}
+
+
+# Runs that are ended in the middle
+
+
+STARTED = """
+import os, socket
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+    told.connect({!r})
+    told.send(str(os.getpid()).encode())
+"""
+"""A plugin that tells when a process loads it."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+async def test_an_ended_run_goes_on_where_it_was(
+    number: signal.Signals, tmp_path: Path, dds_domain: int, pids: asyncio.Queue[int]
+) -> None:
+    tree = plan_tree(dds_domain, blocks=2, factors={"transport": ["memory", "zeromq"]})
+    tree["system"]["plugins"] = [str(tmp_path / "started.py")]
+    (tmp_path / "started.py").write_text(STARTED.format(str(tmp_path / "pids")))
+    command = ("run", written(tmp_path, tree), "--out", tmp_path / "record")
+    async with experiment(*command) as process, asyncio.timeout(PATIENCE):
+        assert process.stdout is not None
+        while not (line := await process.stdout.readline()).startswith(b"1/4"):
+            assert line, "it ended before its first cell"
+        # One that still runs is of the second cell, which is under way.
+        family: list[psutil.Process] = []
+        while not family:
+            started = await pids.get()
+            family = [each for each in psutil.Process(process.pid).children(recursive=True) if each.pid == started]
+        process.send_signal(number)
+        last, _ = await process.communicate()
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        assert b"the same command goes on" in last
+    await asyncio.to_thread(psutil.wait_procs, family, 30)
+    assert not [each for each in family if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+    (first,) = records.cells_of(tmp_path / "record")
+    status, said = await done("verify", tmp_path / "record")
+    assert status == 1
+    assert "is not sealed (1 cells are there)" in said
+    status, said = await done(*command)
+    assert status == 0, said
+    assert "4 cells, 1 of them done before" in said
+    cells = records.cells_of(tmp_path / "record")
+    assert first in cells
+    assert [each.state for each in cells] == ["completed"] * 4
+    status, said = await done("verify", tmp_path / "record")
+    assert status == 0, said
+    sessions = json.loads((tmp_path / "record/environment.json").read_text())["sessions"]
+    assert [each["cells"] for each in sessions] == [1, 3]
+    assert [each["ending"] for each in sessions] == [
+        "killed" if number == signal.SIGKILL else "interrupted",
+        "complete",
+    ]
+    assert sessions[0]["last_cell"] == first.ended
+
+
+# What can go wrong in a cell
+
+
+async def test_an_arm_that_cannot_start_fails_alone(tmp_path: Path, dds_domain: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        levels = ["memory", {"taken": {"zeromq": {"agent_addresses": [address]}}}]
+        tree = plan_tree(dds_domain, factors={"transport": levels})
+        status, said = await done("run", written(tmp_path, tree), "--out", tmp_path / "record")
+    assert status == 0, said
+    assert "1 cells failed" in said
+    states = {each.arm: each for each in records.cells_of(tmp_path / "record")}
+    assert states["memory"].state == "completed"
+    assert states["taken"].state == "failed"
+    assert "orchestrator" in states["taken"].reason
+    assert address.removeprefix("tcp://") in states["taken"].reason
+    assert (await done("verify", tmp_path / "record"))[0] == 0
+
+
+async def test_an_arm_that_is_never_ready(tmp_path: Path, dds_domain: int) -> None:
+    tree = plan_tree(dds_domain, factors={"transport": ["zeromq"]}, ready_timeout=0.05)
+    cell = await run_cell(tree, tmp_path / "cell", dds_domain)
+    assert cell.state == "failed"
+    assert "never ready: no answer within 0.05 s" in cell.reason
+
+
+@pytest.mark.parametrize("name", ["agent-1", "orchestrator"])
+async def test_a_process_that_ends_on_its_own_fails_the_cell(tmp_path: Path, dds_domain: int, name: str) -> None:
+    tree = plan_tree(dds_domain, factors={"transport": ["zeromq"]}, workloads={"long": {"seconds": 60}})
+
+    def end_it(what: str) -> None:
+        if what != "long: warm-up":
+            return
+        role = "agent" if name.startswith("agent") else name
+        (found,) = [
+            each for each in psutil.Process().children(recursive=True) if f"process {role}" in " ".join(each.cmdline())
+        ]
+        found.kill()
+
+    began = time.monotonic()
+    cell = await run_cell(tree, tmp_path / "cell", dds_domain, end_it)
+    assert time.monotonic() - began < 50
+    assert cell.state == "failed"
+    assert cell.reason.startswith(f"{name} ended on its own during long (killed by SIGKILL)")
+    died = [each for each in cell.events if each.what == "died"]
+    assert [(each.agent, each.workload) for each in died] == [(name, "long")]
+
+
+@contextmanager
+def small_disk(folder: Path, kilobytes: int) -> Iterator[None]:
+    """A file system of that size; needs root."""
+    folder.mkdir()
+    options = f"size={kilobytes}k"
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {made.stderr.decode().strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+async def test_a_full_disk_fails_the_cell_with_its_reason(tmp_path: Path, dds_domain: int) -> None:
+    workloads = {"many": {"requests": 3000, "warm_up": QUICK, "arrivals": {"kind": "closed", "clients": 8}}}
+    tree = plan_tree(dds_domain, factors={"transport": ["memory"]}, workloads=workloads)
+    with small_disk(tmp_path / "disk", 300):
+        cell = await run_cell(tree, tmp_path / "disk/cell", dds_domain)
+        assert cell.state == "failed"
+        assert "No space left on device" in cell.reason
+        assert not (tmp_path / "disk/cell/samples.parquet").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+async def test_a_disk_with_no_room_for_a_cell_ends_the_run_with_advice(tmp_path: Path, dds_domain: int) -> None:
+    path = written(tmp_path, plan_tree(dds_domain, factors={"transport": ["memory"]}))
+    with small_disk(tmp_path / "disk", 16):
+        status, said = await done("run", path, "--out", tmp_path / "disk/record")
+    assert status == 1
+    assert "cannot be written: No space left on device; what is whole stays, and the same command goes on" in said
+
+
+async def test_a_killed_agent_is_started_again(tmp_path: Path, dds_domain: int) -> None:
+    fault = {"kind": "kill", "at": 0.5, "lasts": 0.5}
+    workload = {"seconds": 2, "arrivals": {"kind": "poisson", "rate": 40}, "warm_up": QUICK, "fault": fault}
+    tree = plan_tree(dds_domain, agents=2, factors={"transport": ["zeromq"]}, workloads={"killed": workload})
+    cell = await run_cell(tree, tmp_path / "cell", dds_domain)
+    assert cell.state == "completed", cell.reason
+    met = [each for each in cell.events if each.at_ns >= cell.workloads["killed"].began_ns]
+    assert [each.what for each in met if each.what != "agent_lost"] == ["kill", "start", "agent_joined"]
+    assert met[0].what == "kill"
+    assert "agent_lost" in [each.what for each in met]
+    assert {each.agent for each in met} == {met[0].agent}
+    assert cell.processes[met[0].agent].lives == 2
+    at = (met[0].at_ns - cell.workloads["killed"].began_ns) / 1e9
+    assert at >= 0.5
+
+
+async def test_a_fault_after_the_end_fails_the_cell(tmp_path: Path, dds_domain: int) -> None:
+    workload = {"requests": 3, "warm_up": QUICK, "fault": {"kind": "pause", "at": 50, "lasts": 1}}
+    tree = plan_tree(dds_domain, factors={"transport": ["zeromq"]}, workloads={"short": workload})
+    cell = await run_cell(tree, tmp_path / "cell", dds_domain)
+    assert cell.state == "failed"
+    assert "before its fault at 50 s: let it last longer" in cell.reason
+
+
+@pytest.mark.skipif(bool(unavailable()), reason=unavailable() or "networks can be emulated here")
+async def test_a_partition_loses_the_agents_and_ends(tmp_path: Path, dds_domain: int) -> None:
+    fault = {"kind": "partition", "at": 0.5, "lasts": 1.5}
+    workload = {"seconds": 3, "arrivals": {"kind": "poisson", "rate": 20}, "warm_up": QUICK, "fault": fault}
+    tree = plan_tree(dds_domain, factors={"transport": ["http"]}, network={"delay_ms": 3}, workloads={"cut": workload})
+    cell = await run_cell(tree, tmp_path / "cell", dds_domain)
+    assert cell.state == "completed", cell.reason
+    met = [each for each in cell.events if each.at_ns >= cell.workloads["cut"].began_ns]
+    assert [each.what for each in met] == ["partition", "agent_lost", "restore", "agent_joined"]
+    assert json.loads((tmp_path / "cell/link.json").read_text())["measured"]["faults"] == []
+
+
+# Before anything starts
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ({"factors": {"transport": ["nope"]}}, "no transport named 'nope'; known: dds"),
+        ({"cpus": {"load": [4096]}}, "cpus.load: [4096] are not all cores that may be used here"),
+    ],
+)
+async def test_what_cannot_be_run_is_refused_at_once(
+    tmp_path: Path, dds_domain: int, members: dict[str, Any], said: str
+) -> None:
+    path = written(tmp_path, plan_tree(dds_domain, **members))
+    status, told = await done("run", path, "--out", tmp_path / "record")
+    assert status == 1
+    assert said in told
+    assert not (tmp_path / "record").exists()
+
+
+async def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, dds_domain: int) -> None:
+    path = written(tmp_path, plan_tree(dds_domain))
+    status, said = await done("run", path, "--out", path / "record")
+    assert status == 1
+    assert "cannot be written: Not a directory; choose another with --out" in said
+
+
+async def test_the_schema_of_a_plan_is_json_schema() -> None:
+    status, said = await done("schema")
+    assert status == 0
+    assert "workloads" in json.loads(said)["required"]
