@@ -19,69 +19,32 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
-from anywire.errors import AnywireError
-from anywire.identity import new_incarnation
-from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, HubInfo, TaskRequest
-from anywire.transport import Reply
-from anywire_dds import DdsConfig, DdsTransport, wire
+from anywire.messages import Chunk, TaskRequest
+from anywire_dds import DdsConfig, wire
 from anywire_dds.endpoints import Endpoints
+from raw_round_trip import BODY, RoundTrips, round_trips, serve_echo, until_stdin_ends
+from transport_stack import IN_FLIGHT, PATIENCE
 
 Arm = Literal["wire", "transport"]
 ARMS: tuple[Arm, ...] = ("wire", "transport")
-BODY = "x" * 300
-IN_FLIGHT = 64
-
-
-class RoundTrips:
-    """An open pair of ends. `send` starts a round trip, ``arrived`` is called when one is complete."""
-
-    def __init__(self) -> None:
-        self.send: Callable[[], object] = lambda: None
-        self.arrived: Callable[[], None] = lambda: None
-        self.ready = asyncio.Event()
-
-    async def one(self) -> float:
-        """Seconds of one round trip with nothing else on its way."""
-        done = asyncio.get_running_loop().create_future()
-        self.arrived = lambda: done.set_result(time.perf_counter())
-        started = time.perf_counter()
-        self.send()
-        return float(await done) - started
-
-    async def many(self, count: int, in_flight: int = IN_FLIGHT) -> float:
-        """Round trips per second, over ``count`` of them, with ``in_flight`` on their way."""
-        done = asyncio.get_running_loop().create_future()
-        left, arrived = count - in_flight, 0
-
-        def again() -> None:
-            nonlocal left, arrived
-            arrived += 1
-            if left > 0:
-                left -= 1
-                self.send()
-            if arrived == count:
-                done.set_result(None)
-
-        self.arrived = again
-        started = time.perf_counter()
-        for _ in range(in_flight):
-            self.send()
-        await done
-        return count / (time.perf_counter() - started)
 
 
 @asynccontextmanager
 async def pair(arm: Arm) -> AsyncIterator[RoundTrips]:
     """This process and an echo in another one."""
-    domain = random.randint(10, 200)
-    opened, close = await (_wire_client(domain) if arm == "wire" else _transport_client(domain))
-    echo = await asyncio.create_subprocess_exec(
-        sys.executable, __file__, "--echo", str(domain), "--arm", arm, stdin=asyncio.subprocess.PIPE
-    )
+    domain = random.SystemRandom().randint(10, 200)
+    async with wire_trips(domain) if arm == "wire" else round_trips("dds", {"domain": domain}) as trips:
+        yield trips
+
+
+@asynccontextmanager
+async def wire_trips(domain: int) -> AsyncIterator[RoundTrips]:
+    trips, close = _wire_client(domain)
+    command = (sys.executable, __file__, "--arm", "wire", "--echo", str(domain))
+    echo = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
     try:
-        async with asyncio.timeout(20):
-            await opened.ready.wait()
-        yield opened
+        await asyncio.wait_for(trips.ready.wait(), PATIENCE)
+        yield trips
     finally:
         assert echo.stdin is not None
         echo.stdin.close()
@@ -89,7 +52,7 @@ async def pair(arm: Arm) -> AsyncIterator[RoundTrips]:
         await close()
 
 
-async def _wire_client(domain: int) -> tuple[RoundTrips, Callable[[], Any]]:
+def _wire_client(domain: int) -> tuple[RoundTrips, Callable[[], Any]]:
     trips = RoundTrips()
     endpoints = Endpoints(DdsConfig(domain=domain), "agent", "client", 10_000)
     writer = endpoints.writer("request", "there")
@@ -111,7 +74,7 @@ async def _wire_client(domain: int) -> tuple[RoundTrips, Callable[[], Any]]:
     return trips, endpoints.close
 
 
-async def _wire_echo(domain: int) -> Callable[[], Any]:
+def _wire_echo(domain: int) -> Callable[[], Any]:
     endpoints = Endpoints(DdsConfig(domain=domain), "agent", "echo", 10_000)
     writer = endpoints.writer("response", "here")
 
@@ -126,55 +89,12 @@ async def _wire_echo(domain: int) -> Callable[[], Any]:
     return endpoints.close
 
 
-class _Ends:
-    """Sinks of both ends, for the arm through the contract."""
-
-    def __init__(self, trips: RoundTrips | None = None) -> None:
-        self.trips = trips
-
-    def agent_joined(self, info: AgentInfo) -> None:
-        if self.trips is not None:
-            self.trips.ready.set()
-
-    def chunk_received(self, chunk: Chunk) -> None:
-        if self.trips is not None:
-            self.trips.arrived()
-
-    def task_received(self, task: TaskRequest, reply: Reply) -> None:
-        reply.send(Chunk(task.hub_id, task.task_id, 1, 0, (task.body,), final=True))
-
-    def agent_reported(self, status: AgentStatus) -> None: ...
-    def agent_lost(self, agent_id: str, incarnation: int, reason: str) -> None: ...
-    def send_failed(self, task_id: str, attempt: int, error: AnywireError) -> None: ...
-    def cancel_received(self, cancel: Cancel) -> None: ...
-    def credit_received(self, credit: Credit) -> None: ...
-    def drain_requested(self, reason: str) -> None: ...
-    def hub_joined(self, hub_id: str, incarnation: int) -> None: ...
-    def hub_lost(self, hub_id: str, incarnation: int, reason: str) -> None: ...
-
-
-async def _transport_client(domain: int) -> tuple[RoundTrips, Callable[[], Any]]:
-    trips = RoundTrips()
-    hub = await DdsTransport(DdsConfig(domain=domain)).open_hub(
-        HubInfo("hub", new_incarnation(), lease_ms=10_000), "agent", _Ends(trips)
-    )
-    request = TaskRequest("hub", "task", 1, "chat", "model", BODY, True)
-    trips.send = lambda: hub.send("echo", request)
-    return trips, hub.close
-
-
-async def _transport_echo(domain: int) -> Callable[[], Any]:
-    info = AgentInfo("echo", new_incarnation(), lease_ms=10_000)
-    port = await DdsTransport(DdsConfig(domain=domain)).open_agent(info, "agent", _Ends())
-    port.report(AgentStatus("echo", info.incarnation))
-    return port.close
-
-
 async def _echo(arm: Arm, domain: int) -> None:
-    close = await (_wire_echo(domain) if arm == "wire" else _transport_echo(domain))
-    reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    await reader.read()  # until the parent is done, or gone
+    if arm == "transport":
+        await serve_echo("dds", {"domain": domain})
+        return
+    close = _wire_echo(domain)
+    await until_stdin_ends()
     await close()
 
 

@@ -11,14 +11,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from contextlib import AsyncExitStack
+from typing import NamedTuple
 
 import psutil
 
-from anywire.submission import Submission
-from compare_transports import TRANSPORTS, body
-from transport_stack import IN_FLIGHT, pipeline
+from anywire.plugins import Plugins
+from transport_stack import ANSWER, IN_FLIGHT, new_event_loop, options_of, pipeline, submission
 
 
 class Spent(NamedTuple):
@@ -39,17 +38,19 @@ def spent(process: psutil.Process) -> Spent:
 
 
 async def hold(transport: str, seconds: float) -> None:
-    tasks, submission = 0, Submission("chat", "synthetic", body(20))
+    tasks, asked = 0, submission(ANSWER)
 
     async def client(until: float) -> None:
         nonlocal tasks
         while time.perf_counter() < until:
-            await orchestrator.submit(submission).result()
+            await orchestrator.submit(asked).result()
             tasks += 1
 
-    async with pipeline(transport) as orchestrator:
+    async with AsyncExitStack() as stack:
+        options = stack.enter_context(options_of(transport))
+        orchestrator = await stack.enter_async_context(pipeline(transport, options))
         here = psutil.Process()
-        processes = dict(zip(("hub", "agent"), (here, *here.children()), strict=False))  # none over memory
+        processes = dict(zip(("hub", "agent"), (here, *here.children()), strict=False))  # one process over memory
         before = {name: spent(process) for name, process in processes.items()}
         began = time.perf_counter()
         await asyncio.gather(*(client(began + seconds) for _ in range(IN_FLIGHT)))
@@ -67,17 +68,11 @@ async def hold(transport: str, seconds: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("transport", choices=TRANSPORTS)
+    parser.add_argument("transport", choices=Plugins().names("transports"))
     parser.add_argument("--seconds", type=float, default=10.0)
     args = parser.parse_args()
-    run: Callable[[Any], Any] = asyncio.run
-    try:
-        import uvloop
-
-        run = uvloop.run
-    except ImportError:
-        pass
-    run(hold(args.transport, args.seconds))
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(hold(args.transport, args.seconds))
 
 
 if __name__ == "__main__":

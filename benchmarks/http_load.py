@@ -88,8 +88,8 @@ async def load(
     model: str = "synthetic",
     expect: str = "",
 ) -> Result:
-    """Run ``requests`` in all over ``clients`` connections. Raises AssertionError at an answer that is no 200 or has
-    no header line ``expect``."""
+    """Run ``requests`` in all over ``clients`` connections. Raises a group of AssertionErrors at an answer that is no
+    200 or has no header line ``expect``, and of ConnectionErrors."""
     where = urlsplit(url)
     request = _request(url, model, stream, tokens, 300)
     loop = asyncio.get_running_loop()
@@ -111,16 +111,20 @@ async def load(
                 events += answer.count(b'"content":"') - answer.count(b'"content":""')
 
     connections = []
-    for _ in range(clients):
-        _, made = await loop.create_connection(
-            lambda: _Connection(_stream_ended if stream else _whole), where.hostname or "", where.port or 80
-        )
-        connections.append(made)
-    began = time.perf_counter()
-    await asyncio.gather(*map(client, connections))
-    seconds = time.perf_counter() - began
-    for connection in connections:
-        connection.close()
+    try:
+        for _ in range(clients):
+            _, made = await loop.create_connection(
+                lambda: _Connection(_stream_ended if stream else _whole), where.hostname or "", where.port or 80
+            )
+            connections.append(made)
+        began = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for connection in connections:
+                group.create_task(client(connection))
+        seconds = time.perf_counter() - began
+    finally:
+        for connection in connections:
+            connection.close()
     return Result(seconds, times, events)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,8 +19,56 @@ from anywire.identity import new_incarnation
 from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, HubInfo, TaskRequest
 from anywire.plugins import Plugins
 from anywire.transport import Reply
-from dds_round_trip import BODY, RoundTrips
-from transport_stack import PATIENCE, options_of
+from transport_stack import IN_FLIGHT, PATIENCE, new_event_loop
+
+BODY = "x" * 300
+LEASE_MS = 10_000
+
+
+class RoundTrips:
+    """An open pair of ends. `send` starts a round trip with `body`; `arrived` is called when one is complete, `failed`
+    when one never will be."""
+
+    def __init__(self) -> None:
+        self.body = BODY
+        self.send: Callable[[], object] = lambda: None
+        self.arrived: Callable[[], None] = lambda: None
+        self.ready = asyncio.Event()
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def failed(self, error: AnywireError) -> None:
+        if not self._done.done():
+            self._done.set_exception(error)
+
+    async def one(self) -> float:
+        """Seconds of one round trip with nothing else on its way."""
+        done = self._done = asyncio.get_running_loop().create_future()
+        self.arrived = lambda: done.set_result(None)
+        started = time.perf_counter()
+        self.send()
+        await done
+        return time.perf_counter() - started
+
+    async def many(self, count: int, in_flight: int = IN_FLIGHT) -> float:
+        """Round trips per second, over ``count`` of them, with ``in_flight`` on their way."""
+        done = self._done = asyncio.get_running_loop().create_future()
+        left, arrived = count - in_flight, 0
+
+        def again() -> None:
+            nonlocal left, arrived
+            arrived += 1
+            if left > 0:
+                left -= 1
+                self.send()
+            if arrived == count:
+                done.set_result(None)
+
+        self.arrived = again
+        started = time.perf_counter()
+        for _ in range(in_flight):
+            self.send()
+        await done
+        return count / (time.perf_counter() - started)
 
 
 class _Ends:
@@ -38,7 +87,7 @@ class _Ends:
         reply.send(Chunk(task.hub_id, task.task_id, 1, 0, (task.body,), final=True))
 
     def send_failed(self, task_id: str, attempt: int, error: AnywireError) -> None:
-        raise error
+        self.trips.failed(error)
 
     def agent_reported(self, status: AgentStatus) -> None: ...
     def agent_lost(self, agent_id: str, incarnation: int, reason: str) -> None: ...
@@ -50,23 +99,28 @@ class _Ends:
 
 
 async def _open_echo(transport: str, options: dict[str, Any]) -> Callable[[], Awaitable[None]]:
-    info = AgentInfo("echo", new_incarnation(), lease_ms=10_000)
+    info = AgentInfo("echo", new_incarnation(), lease_ms=LEASE_MS)
     port = await Plugins().create("transports", transport, options).open_agent(info, "agent", _Ends(RoundTrips()))
     port.report(AgentStatus("echo", info.incarnation))
     close: Callable[[], Awaitable[None]] = port.close
     return close
 
 
-async def _serve_echo(transport: str, options: dict[str, Any]) -> None:
+async def serve_echo(transport: str, options: dict[str, Any]) -> None:
+    """An agent that echoes until the parent is done, or gone."""
     close = await _open_echo(transport, options)
-    reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    await reader.read()  # until the parent is done, or gone
+    await until_stdin_ends()
     await close()
 
 
+async def until_stdin_ends() -> None:
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await reader.read()
+
+
 async def _start_echo(transport: str, options: dict[str, Any]) -> Callable[[], Awaitable[None]]:
-    if transport == "memory":
+    if not Plugins().load("transports", transport).capabilities.inter_process:
         return await _open_echo(transport, options)
     command = (sys.executable, __file__, transport, json.dumps(options))
     process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
@@ -84,16 +138,16 @@ async def _start_echo(transport: str, options: dict[str, Any]) -> Callable[[], A
 
 
 @asynccontextmanager
-async def round_trips(transport: str) -> AsyncIterator[RoundTrips]:
+async def round_trips(transport: str, options: dict[str, Any]) -> AsyncIterator[RoundTrips]:
     """A hub here that an echo has joined."""
-    options, trips, sent = options_of(transport), RoundTrips(), 0
+    trips, sent = RoundTrips(), 0
     made = Plugins().create("transports", transport, options)
-    hub = await made.open_hub(HubInfo("hub", new_incarnation(), lease_ms=10_000), "agent", _Ends(trips))
+    hub = await made.open_hub(HubInfo("hub", new_incarnation(), lease_ms=LEASE_MS), "agent", _Ends(trips))
 
     def send() -> None:
         nonlocal sent
         sent += 1
-        hub.send("echo", TaskRequest("hub", f"task-{sent}", 1, "chat", "model", BODY, True))
+        hub.send("echo", TaskRequest("hub", f"task-{sent}", 1, "chat", "model", trips.body, True))
 
     trips.send = send
     try:
@@ -108,14 +162,8 @@ async def round_trips(transport: str) -> AsyncIterator[RoundTrips]:
 
 
 def main() -> None:
-    run: Callable[[Any], Any] = asyncio.run
-    try:
-        import uvloop
-
-        run = uvloop.run
-    except ImportError:
-        pass
-    run(_serve_echo(sys.argv[1], json.loads(sys.argv[2])))
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(serve_echo(sys.argv[1], json.loads(sys.argv[2])))
 
 
 if __name__ == "__main__":

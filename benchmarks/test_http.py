@@ -1,69 +1,64 @@
-"""The whole way: HTTP in → orchestrator → DDS → synthetic agent at zero delay → HTTP out, on this machine.
+"""The whole way: HTTP in → orchestrator → transport → synthetic agent at no delay → HTTP out, on this machine.
 
-``one``: one client; ``64``: sixty-four of them; ``streams``: 32 streams of 64 tokens, each token an event of its own.
+Client, server and agent are a process each and share the cores. Every answer is checked to have come over the
+transport it is counted for.
 """
 
 import asyncio
-import json
-import re
 import statistics
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
 
 from http_load import Result, load
+from timing import Rounds, opened, per
+from transport_stack import IN_FLIGHT, STREAM, server
+
+SINGLE, MANY, STREAMS, READERS = 200, 1280, 100, 32
+
+
+@pytest.fixture(scope="module")
+def url(loop: asyncio.AbstractEventLoop, transport: str, options: dict[str, Any]) -> Iterator[str]:
+    with opened(loop, server(transport, options)) as url:
+        yield url
+
+
+class Asked:
+    """Requests to one server, and what came of those that were measured."""
+
+    def __init__(self, url: str, transport: str) -> None:
+        self._url, self._header = url, f"x-anywire-transport: {transport}\r\n"
+        self.results: list[Result] = []
+
+    async def ask(self, **settings: Any) -> None:
+        self.results.append(await load(self._url, expect=self._header, **settings))
+
+    def median_us(self) -> int:
+        """Of a request, as its client sees it."""
+        return round(statistics.median(time for result in self.results for time in result.times) * 1e6)
 
 
 @pytest.fixture
-def url(tmp_path: Path, domain: int) -> Iterator[str]:
-    """A server and one agent with 64 slots, over DDS."""
-    path = tmp_path / "anywire.yaml"
-    settings = {
-        "server": {"port": 0},
-        "transports": {"dds": {"domain": domain}},
-        "engine": {"name": "synthetic", "length": 64},
-        "agent": {"slots": 64},
-        "log_level": "warning",
-    }
-    path.write_text(json.dumps(settings))
-    command = [sys.executable, "-m", "anywire.cli", "up", "--agents", "1", "--config", str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as up:
-        assert up.stdout is not None
-        ready = up.stdout.readline()
-        found = re.search(r"http://\S+", ready)
-        assert found, ready
-        yield found[0]
-        up.terminate()
-        up.wait(30)
+def asked(url: str, transport: str) -> Asked:
+    return Asked(url, transport)
 
 
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("one", {"clients": 1, "requests": 2000}),
-        ("64", {"clients": 64, "requests": 10_000}),
-        ("streams", {"clients": 32, "requests": 1000, "stream": True, "tokens": 64}),
-    ],
-)
-def test_http_over_dds(
-    loop: asyncio.AbstractEventLoop, benchmark: Any, url: str, name: str, settings: dict[str, Any]
-) -> None:
-    benchmark.group = f"http {name}"
-    results: list[Result] = []
-    benchmark.pedantic(
-        lambda: results.append(loop.run_until_complete(load(url, **settings))), rounds=5, warmup_rounds=1
-    )
-    times = [time for result in results for time in result.times]
-    seconds = sum(result.seconds for result in results)
-    benchmark.extra_info |= {
-        "p50_us": round(statistics.median(times) * 1e6),
-        "requests_per_s": round(len(times) / seconds),
-        "tokens_per_s": round(sum(result.tokens for result in results) / seconds),
-    }
-    if settings.get("stream"):
-        assert all(result.tokens == settings["requests"] * settings["tokens"] for result in results)
-    print(f"\n{name}: {benchmark.extra_info}")
+@pytest.mark.benchmark(group="whole way: request, 1 client", timer=per(SINGLE))
+def test_one_client(asked: Asked, rounds: Rounds, benchmark: BenchmarkFixture) -> None:
+    rounds(lambda: asked.ask(clients=1, requests=SINGLE))
+    benchmark.extra_info["p50_us"] = asked.median_us()
+
+
+@pytest.mark.benchmark(group="whole way: requests, 64 clients", timer=per(MANY))
+def test_64_clients(asked: Asked, rounds: Rounds, benchmark: BenchmarkFixture) -> None:
+    rounds(lambda: asked.ask(clients=IN_FLIGHT, requests=MANY))
+    benchmark.extra_info["p50_us"] = asked.median_us()
+
+
+@pytest.mark.benchmark(group="whole way: tokens, 32 streams of 64", timer=per(STREAMS * STREAM))
+def test_streams(asked: Asked, rounds: Rounds) -> None:
+    """Each token is an event of its own."""
+    rounds(lambda: asked.ask(clients=READERS, requests=STREAMS, stream=True, tokens=STREAM))
+    assert {result.tokens for result in asked.results} == {STREAMS * STREAM}

@@ -1,109 +1,57 @@
-"""What the pipeline costs by itself: the same unary task over memory and DDS, beside the bare typed DDS round trip.
-
-One client at a time (group ``one``) and 64 in flight (group ``64``). Over DDS the agent is its own process; its engine
-is the synthetic one at zero delay with 20 tokens.
-"""
+"""What the pipeline costs without a gateway: orchestrator, transport, agent and the synthetic engine at no delay."""
 
 import asyncio
-import json
-import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from anywire.agent import Agent
-from anywire.identity import agent_info, hub_info
 from anywire.orchestrator import Orchestrator
-from anywire.plugins import Plugins
 from anywire.submission import Submission
-from dds_round_trip import ARMS, Arm, pair
+from timing import Rounds, opened, per
+from transport_stack import ANSWER, IN_FLIGHT, STREAM, pipeline, submission
 
-Rounds = Callable[[Any], None]
-BODY = json.dumps({"model": "synthetic", "messages": [{"role": "user", "content": "x" * 300}]})
-TASK = Submission("chat", "synthetic", BODY)
-IN_FLIGHT = 64
+SINGLE, MANY, STREAMS = 200, 2048, 64
+TASK = submission(ANSWER)
 
 
-@asynccontextmanager
-async def pipeline(transport: str, options: dict[str, Any]) -> AsyncIterator[Orchestrator]:
-    """An orchestrator with one agent of 64 slots, in its own process where the transport allows."""
-    plugins = Plugins()
-    orchestrator = Orchestrator(
-        hub_info(),
-        [plugins.create("transports", transport, options)],
-        plugins.create("schedulers", "fifo", {}),
-        plugins.create("selectors", "least_loaded", {}),
-        plugins=plugins,
-    )
-    await orchestrator.start()
-    if transport == "memory":
-        engine = plugins.create("engines", "synthetic", {})
-        agent = Agent(
-            agent_info(engine=engine), engine, [plugins.create("transports", "memory", options)], slots=IN_FLIGHT
-        )
-        await agent.start()
-        stop = agent.close
-    else:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "anywire.cli", "agent", "--engine", "synthetic", "--slots", str(IN_FLIGHT)),
-            *("--transport", transport, "--dds-domain", str(options["domain"])),
-            stdout=asyncio.subprocess.DEVNULL,
-        )
-
-        async def stop() -> None:
-            process.terminate()
-            await process.wait()
-
-    try:
-        await asyncio.wait_for(orchestrator.agents_until(lambda agents: any(a.free_slots > 0 for a in agents)), 20)
+@pytest.fixture(scope="module")
+def orchestrator(loop: asyncio.AbstractEventLoop, transport: str, options: dict[str, Any]) -> Iterator[Orchestrator]:
+    with opened(loop, pipeline(transport, options)) as orchestrator:
         yield orchestrator
-    finally:
-        await stop()
-        await orchestrator.close()
+        assert set(orchestrator.stats()["tasks"]["ended"]) == {"answered"}
 
 
-async def one_by_one(orchestrator: Orchestrator, count: int) -> None:
+async def one_by_one(orchestrator: Orchestrator, task: Submission, count: int) -> None:
     for _ in range(count):
-        await orchestrator.submit(TASK).result()
+        await orchestrator.submit(task).result()
 
 
-async def many_at_once(orchestrator: Orchestrator, count: int) -> None:
-    async def client() -> None:
-        for _ in range(count // IN_FLIGHT + 1):
-            await orchestrator.submit(TASK).result()
-
-    await asyncio.gather(*(client() for _ in range(IN_FLIGHT)))
+async def in_flight(orchestrator: Orchestrator, task: Submission, count: int) -> None:
+    await asyncio.gather(*(one_by_one(orchestrator, task, count // IN_FLIGHT) for _ in range(IN_FLIGHT)))
 
 
-@pytest.mark.parametrize("transport", ["memory", "dds"])
-@pytest.mark.parametrize("load", ["one", "64"])
-def test_pipeline(
-    loop: asyncio.AbstractEventLoop, rounds: Rounds, benchmark: Any, transport: str, load: str, domain: int
-) -> None:
-    benchmark.group = load
-    opened = pipeline(transport, {"domain": domain} if transport == "dds" else {})
-    orchestrator = loop.run_until_complete(opened.__aenter__())
-    work = one_by_one if load == "one" else many_at_once
-    rounds(lambda count: work(orchestrator, count))
-    assert set(orchestrator.stats()["tasks"]["ended"]) == {"answered"}
-    loop.run_until_complete(opened.__aexit__(None, None, None))
+async def streams(orchestrator: Orchestrator, task: Submission, count: int) -> None:
+    async def read() -> None:
+        stream, tokens = orchestrator.submit(task), 0
+        while chunks := await stream.take():
+            tokens += sum(len(chunk.deltas) for chunk in chunks)
+        assert tokens == STREAM
+
+    await asyncio.gather(*(read() for _ in range(count)))
 
 
-@pytest.mark.parametrize("arm", ARMS)
-@pytest.mark.parametrize("load", ["one", "64"])
-def test_bare_dds(loop: asyncio.AbstractEventLoop, rounds: Rounds, benchmark: Any, arm: Arm, load: str) -> None:
-    benchmark.group = load
-    opened = pair(arm)
-    trips = loop.run_until_complete(opened.__aenter__())
+@pytest.mark.benchmark(group="pipeline: task of 20 tokens, one at a time", timer=per(SINGLE))
+def test_task(orchestrator: Orchestrator, rounds: Rounds) -> None:
+    rounds(lambda: one_by_one(orchestrator, TASK, SINGLE))
 
-    async def work(count: int) -> None:
-        if load == "64":
-            await trips.many(count)
-            return
-        for _ in range(count):
-            await trips.one()
 
-    rounds(work)
-    loop.run_until_complete(opened.__aexit__(None, None, None))
+@pytest.mark.benchmark(group="pipeline: tasks of 20 tokens, 64 in flight", timer=per(MANY))
+def test_tasks_in_flight(orchestrator: Orchestrator, rounds: Rounds) -> None:
+    rounds(lambda: in_flight(orchestrator, TASK, MANY))
+
+
+@pytest.mark.benchmark(group="pipeline: tokens, 64 streams of 64", timer=per(STREAMS * STREAM))
+def test_streams(orchestrator: Orchestrator, rounds: Rounds) -> None:
+    task = submission(STREAM, stream=True)
+    rounds(lambda: streams(orchestrator, task, STREAMS))

@@ -28,13 +28,13 @@ def test_time_to_take_over(loop: asyncio.AbstractEventLoop, benchmark: Any, tmp_
             standing = [await fleet.standby(), await fleet.standby()]
             http = httpx.AsyncClient(base_url=active.url, timeout=PATIENCE)
             async with Client("dds", domain=domain) as client, http:
-                for _ in range(DEATHS):
+                for _ in range(1 if benchmark.disabled else DEATHS):
                     await answered_over_http(http)
                     await client.models()
                     killed = time.monotonic()
                     await active.end(signal.SIGKILL)
                     times.append(await take_over(killed, client, http))
-                    (active,) = [each for each in standing if each.said(ACTIVE)]
+                    active = [each for each in standing if each.said(ACTIVE)][-1]
                     standing.remove(active)
                     standing.append(await fleet.standby())
 
@@ -43,4 +43,4 @@ def test_time_to_take_over(loop: asyncio.AbstractEventLoop, benchmark: Any, tmp_
         found = sorted(getattr(each, name) for each in times)
         median, worst = statistics.median(found), found[-1]
         benchmark.extra_info |= {f"{name}_median_ms": round(median * 1e3), f"{name}_worst_ms": round(worst * 1e3)}
-    print(f"\ntake-over, lease {LEASE * 1e3:.0f} ms, {DEATHS} deaths: {benchmark.extra_info}")
+    print(f"\ntake-over, lease {LEASE * 1e3:.0f} ms, {len(times)} deaths: {benchmark.extra_info}")

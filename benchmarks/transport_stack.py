@@ -9,82 +9,84 @@ import re
 import socket
 import sys
 import tempfile
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import psutil
+from pydantic.fields import FieldInfo
 
 from anywire.agent import Agent
 from anywire.identity import agent_info, hub_info
 from anywire.orchestrator import Orchestrator
 from anywire.plugins import Plugins
+from anywire.submission import Submission
 
 IN_FLIGHT = 64
+ANSWER, STREAM = 20, 64
+"""Tokens of an answer that comes whole, and of a stream."""
 PATIENCE = 30.0
 """Seconds for anything that starts, joins or ends."""
+LEASE = 10.0
+"""Seconds: an agent which a busy machine holds up is not to be taken for dead."""
 
 
-def options_of(transport: str) -> dict[str, Any]:
-    """Fresh options: a DDS domain at random, free ports."""
-    if transport == "dds":
-        return {"domain": random.SystemRandom().randint(10, 200)}
-    if transport in ("http", "zeromq"):
-        scheme = {"http": "http", "zeromq": "tcp"}[transport]
-        held = [socket.create_server(("127.0.0.1", 0)) for _ in range(5)]
-        addresses = [f"{scheme}://127.0.0.1:{each.getsockname()[1]}" for each in held]
-        for each in held:
-            each.close()
-        return {"agent_addresses": addresses[:3], "client_addresses": addresses[3:]}
-    return {}
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """As the commands have it: uvloop's where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
-class Usage(NamedTuple):
-    """User and system seconds since the start, and resident bytes now, of the server and of its agent."""
-
-    server_cpu: float
-    agent_cpu: float
-    server_rss: int
-    agent_rss: int
+def submission(tokens: int, *, stream: bool = False) -> Submission:
+    message = {"role": "user", "content": "x" * 300}
+    body = {"model": "synthetic", "messages": [message], "max_tokens": tokens, "stream": stream}
+    return Submission("chat", "synthetic", json.dumps(body), stream=stream)
 
 
-class Server(NamedTuple):
-    """``anywire up`` with one agent. Over ``memory`` the agent is inside of the server."""
+@contextmanager
+def options_of(transport: str) -> Iterator[dict[str, Any]]:
+    """Options with which any installed transport disturbs nobody: a DDS domain at random, free ports and a folder of
+    its own, each where its ``Config`` has such a field. Everything else is left at its default."""
+    fields: dict[str, FieldInfo] = Plugins().load("transports", transport).Config.model_fields
+    options: dict[str, Any] = {}
+    if "domain" in fields:
+        options["domain"] = random.SystemRandom().randint(10, 200)
+    for name in {"agent_addresses", "client_addresses"} & set(fields):
+        usual = str(fields[name].get_default(call_default_factory=True)[0])
+        scheme = "".join(usual.rpartition("://")[:2])
+        options[name] = [f"{scheme}127.0.0.1:{_free_port()}"]
+    with tempfile.TemporaryDirectory(prefix="anywire-") as folder:
+        if "directory" in fields:
+            options["directory"] = folder
+        yield options
 
-    url: str
-    began: float
-    process: psutil.Process
 
-    def usage(self) -> Usage:
-        server, agents = _usage(self.process), [_usage(each) for each in self.process.children(recursive=True)]
-        return Usage(server[0], sum(cpu for cpu, _ in agents), server[1], sum(rss for _, rss in agents))
-
-
-def _usage(process: psutil.Process) -> tuple[float, int]:
-    with process.oneshot():
-        times = process.cpu_times()
-        return times.user + times.system, process.memory_info().rss
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        return int(held.getsockname()[1])
 
 
 @asynccontextmanager
-async def server(transport: str) -> AsyncIterator[Server]:
-    """A server on a free port whose agent has joined."""
-    async with _configured(transport, options_of(transport)) as config:
-        began = time.perf_counter()
+async def server(transport: str, options: dict[str, Any]) -> AsyncIterator[str]:
+    """The URL of ``anywire up`` on a free port, after its one agent has joined. Where the transport does not leave the
+    process, the agent is inside of the server."""
+    with _configured(transport, options) as config:
         async with _process("up", "--agents", "1", "--config", config) as process:
             assert process.stdout is not None
             line = (await asyncio.wait_for(process.stdout.readline(), PATIENCE)).decode()
             address = re.search(r"http://\S+", line)
             assert address, f"anywire up over {transport} said: {line!r}"
-            yield Server(address[0], began, psutil.Process(process.pid))
+            yield address[0]
 
 
 @asynccontextmanager
-async def pipeline(transport: str) -> AsyncIterator[Orchestrator]:
+async def pipeline(transport: str, options: dict[str, Any]) -> AsyncIterator[Orchestrator]:
     """An orchestrator here with one agent of `IN_FLIGHT` slots, in its own process where the transport allows."""
-    plugins, options = Plugins(), options_of(transport)
+    plugins = Plugins()
     orchestrator = Orchestrator(
         hub_info(),
         [plugins.create("transports", transport, options)],
@@ -104,14 +106,14 @@ async def pipeline(transport: str) -> AsyncIterator[Orchestrator]:
 
 @asynccontextmanager
 async def _agent(transport: str, options: dict[str, Any], plugins: Plugins) -> AsyncIterator[None]:
-    if transport != "memory":
-        async with _configured(transport, options) as config, _process("agent", "--config", config):
-            yield
+    if plugins.load("transports", transport).capabilities.inter_process:
+        with _configured(transport, options) as config:
+            async with _process("agent", "--config", config):
+                yield
         return
-    engine = plugins.create("engines", "synthetic", {"length": 64})
-    agent = Agent(
-        agent_info(engine=engine), engine, [plugins.create("transports", transport, options)], slots=IN_FLIGHT
-    )
+    engine = plugins.create("engines", "synthetic", {"length": STREAM})
+    made = plugins.create("transports", transport, options)
+    agent = Agent(agent_info(engine=engine), engine, [made], slots=IN_FLIGHT)
     await agent.start()
     try:
         yield
@@ -119,18 +121,19 @@ async def _agent(transport: str, options: dict[str, Any], plugins: Plugins) -> A
         await agent.close()
 
 
-@asynccontextmanager
-async def _configured(transport: str, options: dict[str, Any]) -> AsyncIterator[str]:
+@contextmanager
+def _configured(transport: str, options: dict[str, Any]) -> Iterator[str]:
     settings = {
         "server": {"port": 0},
         "transports": {transport: options},
-        "engine": {"name": "synthetic", "length": 64},
+        "engine": {"name": "synthetic", "length": STREAM},
         "agent": {"slots": IN_FLIGHT},
+        "agents": {"timeout": LEASE},
         "log_level": "warning",
     }
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="anywire-") as folder:
         path = Path(folder) / "anywire.yaml"
-        path.write_text(json.dumps(settings))
+        path.write_text(json.dumps(settings), encoding="utf-8")
         yield str(path)
 
 

@@ -40,7 +40,7 @@ Errors
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import msgspec
@@ -219,4 +219,13 @@ class Elects(Protocol):
 
     async def stand(self, hub: HubInfo, strength: int, sink: CandidateSink) -> Candidacy:
         """Stand as ``hub``, with a strength from 0 to `MAX_STRENGTH`. Raises `TransportUnavailable`."""
+        ...
+
+
+@runtime_checkable
+class HasFindings(Protocol):
+    """What a transport offers beside its contract when it can tell what is not as it should be in what is open."""
+
+    def findings(self) -> Sequence[tuple[str, str]]:
+        """Each a sentence of what is not as it was asked for or whom it cannot connect to, and what would do."""
         ...

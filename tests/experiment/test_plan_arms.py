@@ -55,6 +55,21 @@ def test_a_fault_of_the_file_names_file_line_and_key(tmp_path: Path, members: di
     assert said in str(caught.value)
 
 
+def test_a_key_is_changed_without_editing_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    changed = load_plan(path, ["blocks=3", "system.engine={name: llama}", "workloads.one.requests=7"])
+    assert (changed.blocks, changed.system["engine"], changed.workloads["one"].requests) == (3, {"name": "llama"}, 7)
+    for wrong, said in (
+        ("blocks", "expected KEY=VALUE"),
+        ("name.x=1", "no keys inside of 'name'"),
+        ("a=[", "not valid"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            load_plan(path, [wrong])
+    with pytest.raises(ConfigError, match="blcks"):
+        load_plan(path, ["blcks=3"])
+
+
 def test_a_missing_plan_and_one_that_is_no_yaml(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no plan"):
         load_plan(tmp_path / "none.yaml")

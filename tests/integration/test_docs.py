@@ -23,6 +23,8 @@ from anywire.assembly import effective
 from anywire.config import load
 from anywire.plugins import Plugins
 from anywire.testing.recorder import Recorder
+from anywire_experiment.arms import arms_of
+from anywire_experiment.plan import load_plan
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -243,11 +245,14 @@ def test_what_a_how_to_shows_is_the_code_of_its_example(page: str, example: str)
         assert any(text in source for source in sources), f"{page} shows what is not in {example}:\n{text}"
 
 
-def test_the_yaml_of_every_page_is_a_configuration(tmp_path: Path) -> None:
+def test_the_yaml_of_every_page_is_a_configuration_or_a_plan(tmp_path: Path) -> None:
     for page in (*DOCS.rglob("*.md"), *(ROOT / "examples").rglob("*.md"), *(ROOT / "plugins").rglob("*.md")):
         for block in blocks(page):
             if block.language == "yaml":
                 (tmp_path / "shown.yaml").write_text(block.text)
+                if "workloads:" in block.text:
+                    assert arms_of(load_plan(tmp_path / "shown.yaml")), f"{page}: {block.text}"
+                    continue
                 _, faults = effective(load(tmp_path / "shown.yaml", environment={}), Plugins())
                 assert not faults, f"{page}: {block.text}"
 

@@ -165,10 +165,9 @@ async def _transport(config: Config, plugins: Plugins, choice: PluginChoice) -> 
         detail = await probe.exchange(config, plugins, transport)
     except TimeoutError:
         detail = f"an agent and a hub on this machine did not find each other in {probe.DISCOVERY:.0f} s"
-        found = _found(transport)
-        if found:
-            detail = f"{detail}: {'; '.join(what for what, _ in found)}"
-        remedy = "; ".join(dict.fromkeys(remedy for _, remedy in found)) or _discovery_remedy(transport)
+        remedy = _discovery_remedy(transport)
+        if found := _found(transport):
+            detail, remedy = f"{detail}: {_all(found, 0)}", _all(found, 1)
         return Finding(check, False, detail, remedy, settings=transport.effective_settings())
     except AnywireError as error:
         # Where orchestrators listen there is often one already, or it is another machine: then no hub opens here.
@@ -176,17 +175,21 @@ async def _transport(config: Config, plugins: Plugins, choice: PluginChoice) -> 
             detail = f"an agent here is linked by the orchestrator {hub_id}; no other one can run here ({error})"
             return Finding(check, True, detail)
         return Finding(check, False, str(error), f"see the documentation of the transport {choice.name}")
-    settings, found = transport.effective_settings(), _found(transport)
-    if found:
-        detail = f"{detail}, but {'; '.join(what for what, _ in found)}"
-        return Finding(check, True, detail, "; ".join(dict.fromkeys(each for _, each in found)), True, settings)
+    settings = transport.effective_settings()
+    if found := _found(transport):
+        return Finding(check, True, f"{detail}, but {_all(found, 0)}", _all(found, 1), True, settings)
     return Finding(check, True, detail, settings=settings)
 
 
 def _found(transport: Transport) -> Sequence[tuple[str, str]]:
-    from anywire.cli import probe
+    from anywire.transport import HasFindings
 
-    return transport.findings() if isinstance(transport, probe.HasFindings) else ()
+    return transport.findings() if isinstance(transport, HasFindings) else ()
+
+
+def _all(found: Sequence[tuple[str, str]], member: int) -> str:
+    """What all findings say, each once: ``member`` 0 what is so, 1 what would do."""
+    return "; ".join(dict.fromkeys(each[member] for each in found))
 
 
 def _leaves_the_process(plugins: Plugins, choice: PluginChoice) -> bool:
@@ -211,7 +214,10 @@ async def _orchestrator(config: Config, plugins: Plugins, choice: PluginChoice) 
         return Finding(check, True, detail, f"correct transports.{choice.name}", warns=True)
     if hub_id:
         return Finding(check, True, f"an orchestrator is seen {where} ({hub_id})")
-    return Finding(check, True, f"no orchestrator is seen {where}", probe.meeting_remedy(transport), warns=True)
+    detail, remedy = f"no orchestrator is seen {where}", probe.meeting_remedy(transport)
+    if found := _found(transport):
+        detail, remedy = f"{detail}, and {_all(found, 0)}", _all(found, 1)
+    return Finding(check, True, detail, remedy, warns=True)
 
 
 async def _seen(config: Config, transport: Transport) -> str:

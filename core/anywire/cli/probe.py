@@ -13,9 +13,9 @@ import os
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from anywire import assembly
 from anywire.cli import eventloop, logs, supervision
@@ -30,15 +30,6 @@ DISCOVERY = 10.0
 """Seconds for the far end to start, and for the two to find each other."""
 HUB_PREFIX = "doctor-"
 """How the ids of the doctor's own hubs begin, by which they are told from orchestrators."""
-
-
-@runtime_checkable
-class HasFindings(Protocol):
-    """What a transport offers beside its contract when it can tell what is not as it should be in what is open."""
-
-    def findings(self) -> Sequence[tuple[str, str]]:
-        """Each a sentence of what is not as it was asked for or whom it cannot connect to, and what would do."""
-        ...
 
 
 class _HubSink:

@@ -35,13 +35,17 @@ def run(
     blocks: Annotated[
         int | None, typer.Option("--blocks", min=1, max=1000, help="Repetitions, instead of the plan's.")
     ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Another value for a key of the plan, as YAML; may be repeated."
+        ),
+    ] = None,
 ) -> None:
     """Run a plan into a record; the same command goes on with one that was interrupted."""
     from anywire_experiment.plan import load_plan
 
-    plan = load_plan(file)
-    if blocks is not None:
-        plan = plan.model_copy(update={"blocks": blocks})
+    plan = load_plan(file, [*(changes or ()), *([f"blocks={blocks}"] if blocks is not None else ())])
     _run(plan, file, out or Path("records") / plan.name)
 
 

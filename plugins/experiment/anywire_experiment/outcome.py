@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from anywire_experiment import record as records
 from anywire_experiment.analysis import analyse
+from anywire_experiment.analysis import differences as figures_that_differ
 from anywire_experiment.manifest import differences
 from anywire_experiment.record import DERIVED, RESULTS, Record
 from anywire_experiment.report import write
 from anywire_experiment.storage import RecordError, writing
-
-_SAME = 1e-9
-"""Ratio up to which two figures are one: another machine's vector instructions may round the last bits otherwise."""
 
 
 def faults(folder: Path) -> list[str]:
@@ -31,7 +24,7 @@ def faults(folder: Path) -> list[str]:
         return [*said, f"{RESULTS}: cannot be read: {error}"]
     if any(each.startswith(("cells/", records.PLAN)) for each in said):
         return [*said, "the figures were not computed again, for the raw data are not what was sealed"]
-    return said + [f"{RESULTS}: {each}" for each in _unequal("", told, _results(folder))]
+    return said + [f"{RESULTS}: {each}" for each in figures_that_differ(told, analyse(folder))]
 
 
 def conclude(folder: Path) -> int:
@@ -54,30 +47,3 @@ def conclude_again(folder: Path) -> list[Path]:
         if record.sealed:
             record.seal()
     return written
-
-
-def _results(folder: Path) -> Any:
-    """As JSON would hold them."""
-    return json.loads(json.dumps(msgspec.to_builtins(analyse(folder), str_keys=True)))
-
-
-def _unequal(path: str, told: Any, computed: Any) -> Iterator[str]:
-    """Where two JSON trees differ."""
-    if isinstance(told, dict) and isinstance(computed, dict):
-        for key in sorted({*told, *computed}):
-            at = f"{path}.{key}" if path else key
-            if key not in told or key not in computed:
-                yield f"{at}: {'not computed from the raw data' if key in told else 'missing'}"
-            else:
-                yield from _unequal(at, told[key], computed[key])
-    elif isinstance(told, list) and isinstance(computed, list) and len(told) == len(computed):
-        for number, (each, other) in enumerate(zip(told, computed, strict=True)):
-            yield from _unequal(f"{path}[{number}]", each, other)
-    elif not _equal(told, computed):
-        yield f"{path}: it says {told!r}, the raw data give {computed!r}"
-
-
-def _equal(told: Any, computed: Any) -> bool:
-    if isinstance(told, float | int) and isinstance(computed, float | int) and not isinstance(told, bool):
-        return math.isclose(told, computed, rel_tol=_SAME)
-    return bool(told == computed)

@@ -28,11 +28,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
+import yaml
 
 from anywire.config_layers import File
 from anywire.errors import ConfigError
@@ -44,7 +45,8 @@ Metric = Literal["latency", "ttft", "itl", "throughput", "tokens_per_s", "notice
 """``latency``: intended send to end of answer. ``ttft``: intended send to first token. ``itl``: time between tokens, of
 one stream. All three in ms; of each block the plan's ``statistic``. ``throughput``: answers per second.
 ``tokens_per_s``: of the whole workload. ``notice``: ms from a fault to the registry losing the agent. ``recovery``: ms
-from a fault until answers come at the rate from before. ``failures``: share of requests without a whole answer."""
+from a fault until the last request was over that failed or took more than twice as long as the slowest before it.
+``failures``: share of requests without a whole answer."""
 
 
 class _Section(pydantic.BaseModel):
@@ -169,18 +171,38 @@ class Plan(_Section):
         return self.baseline or (self.factors[self.compared][0].label if self.factors else "")
 
 
-def load_plan(path: str | Path) -> Plan:
-    """Read a plan. Raises `anywire.errors.ConfigError` naming the file, the key, and what would do."""
+def load_plan(path: str | Path, changes: Sequence[str] = ()) -> Plan:
+    """Read a plan. ``changes`` are each ``key.with.dots=VALUE``, the value as YAML, in the place of what the file says.
+    Raises `anywire.errors.ConfigError` naming the file, the key, and what would do."""
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"there is no plan {path}: give the YAML file of an experiment")
     source = File(path)
+    for each in changes:
+        _change(source.tree, each)
     try:
         plan = Plan.model_validate(source.tree)
     except pydantic.ValidationError as error:
         raise ConfigError(describe(error, Plan, source)) from error
     workloads = {name: _with_trace(name, each, source, path.parent) for name, each in plan.workloads.items()}
     return plan.model_copy(update={"workloads": workloads, "system": _with_plugins(plan.system, source, path.parent)})
+
+
+def _change(tree: dict[str, Any], change: str) -> None:
+    key, equals, text = change.partition("=")
+    *above, last = key.split(".")
+    if not equals or not last:
+        raise ConfigError(f"--set {change}: expected KEY=VALUE, such as blocks=20 or system.agent.slots=4")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {change}: the value is not valid YAML: {error}") from error
+    inside: Any = tree
+    for part in above:
+        inside = inside.setdefault(part, {})
+        if not isinstance(inside, dict):
+            raise ConfigError(f"--set {change}: the plan has no keys inside of {part!r}")
+    inside[last] = value
 
 
 def plugin_files(system: Mapping[str, Any]) -> list[str]:

@@ -54,13 +54,13 @@ def unjudged(baseline: str, candidate: str, difference: Estimate, metric: str) -
     """The difference of two arms whose ratio does not exist."""
     meaning = meaning_of(metric)
     scale, unit = (100, "percentage points") if metric == "failures" else (1, meaning.unit)
-    low, high = (f"{scale * each:+.3g}".replace("-", MINUS) for each in (difference.low, difference.high))
+    low, high = (_plain(scale * each, "+") for each in (difference.low, difference.high))
     limits = f"({100 * difference.level:g} % interval {low} to {high} {unit})"
     if difference.low <= 0.0 <= difference.high:
         return f"no difference of {candidate} from {baseline} is shown {limits}"
     word = meaning.words[0 if (difference.value > 0) == meaning.larger_is_better else 1]
     side = "above" if difference.value > 0 else "below"
-    apart = f"{scale * abs(difference.value):.3g} {unit} {side}"
+    apart = f"{_plain(scale * abs(difference.value))} {unit} {side}"
     return f"{candidate} has a {meaning.title} {apart} {baseline}'s {limits}: {word}, but not judged against the margin"
 
 
@@ -89,7 +89,7 @@ def _change(ratio: Estimate) -> str:
     if ratio.value >= MANY or ratio.value <= 1 / MANY:
         times, *ends = (each if ratio.value > 1 else 1 / each for each in given)
         low, high = sorted(ends)
-        return f"a factor of {times:.3g} ({limits} {low:.3g} to {high:.3g})"
+        return f"a factor of {_plain(times)} ({limits} {_plain(low)} to {_plain(high)})"
     sign = 1 if ratio.value >= 1 else -1
     change, *ends = (sign * (each - 1) for each in given)
     low, high = sorted(ends)
@@ -100,8 +100,14 @@ def _seen(baseline: str, candidate: str, ratio: Estimate) -> str:
     """What was seen, where that does not decide, with the interval that goes with the judgement."""
     limits = f"{100 * ratio.level:g} % interval"
     if ratio.value >= MANY or ratio.value <= 1 / MANY:
-        return f"{candidate} is {ratio.value:.3g} times {baseline} ({limits} {ratio.low:.3g} to {ratio.high:.3g})"
+        within = f"{limits} {_plain(ratio.low)} to {_plain(ratio.high)}"
+        return f"{candidate} is {_plain(ratio.value)} times {baseline} ({within})"
     low, high = percent(ratio.low - 1, signed=True), percent(ratio.high - 1, signed=True)
     apart = ratio.value - 1
     side = "above" if apart >= 0 else "below"
     return f"{candidate} is {percent(abs(apart))} {side} {baseline} ({limits} {low} to {high})"
+
+
+def _plain(value: float, sign: str = "") -> str:
+    """With three digits, or all that stand before the point."""
+    return f"{value:{sign}{'.3g' if abs(value) < 1000 else '.0f'}}".replace("-", MINUS)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import html
 import io
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
-from markupsafe import Markup, escape
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 WIDTH = 7.6
 """Inches at the size of 9 points; in a page a figure is as wide as its column."""
@@ -74,6 +77,13 @@ def looks(arms: Sequence[str]) -> dict[str, Look]:
     return {arm: _LOOKS[at % len(_LOOKS)] for at, arm in enumerate(arms)}
 
 
+class Picture(NamedTuple):
+    """A figure with what is said below it."""
+
+    image: str
+    caption: str
+
+
 @contextmanager
 def drawn(height: float) -> Iterator[Figure]:
     """An empty figure; whatever is drawn in it must be drawn inside of this context, `svg` too."""
@@ -81,14 +91,15 @@ def drawn(height: float) -> Iterator[Figure]:
         yield Figure(figsize=(WIDTH, height), layout="constrained")
 
 
-def svg(figure: Figure, name: str, title: str, description: str) -> Markup:
-    """The figure as an SVG element, the same for the same data. ``name`` is unique in the page, and keeps its ids apart
-    from those of other figures."""
+def svg(figure: Figure, name: str, title: str, description: str) -> str:
+    """The figure as an SVG element, its texts escaped, the same for the same data. ``name`` is unique in the page, and
+    keeps its ids apart from those of other figures."""
     target = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(target, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(target, format="svg", transparent=True)
     text = target.getvalue()
     text = text[text.index("<svg") :]
+    # The metadata have the date in them.
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{name}-", text)
@@ -98,5 +109,22 @@ def svg(figure: Figure, name: str, title: str, description: str) -> Markup:
     opening = text[: text.index(">") + 1]
     sized = re.sub(r' (?:width|height)="[^"]*"', "", opening)
     labelled = f'{sized[:-1]} role="img" aria-labelledby="{name}-title {name}-desc">'
-    told = f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-desc">{escape(description)}</desc>'
-    return Markup(labelled + told + text[len(opening) :])
+    told = (
+        f'<title id="{name}-title">{html.escape(title)}</title><desc id="{name}-desc">{html.escape(description)}</desc>'
+    )
+    return labelled + told + text[len(opening) :]
+
+
+def value_axis(axes: Axes, low: float, high: float, which: str) -> None:
+    """Of times: logarithmic where they span more than a factor of 8."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    set_limits = axes.set_xlim if which == "x" else axes.set_ylim
+    if low > 0 and high / low > 8:
+        (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+        set_limits(low / 1.1, high * 1.25)
+        few = math.log10(high / low) < 1.5
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
+        axis.set_minor_formatter(NullFormatter())
+    else:
+        set_limits(max(low - 0.1 * (high - low), 0.0), high + 0.12 * (high - low) or 1.0)
+    axis.set_major_formatter(FuncFormatter(lambda at, _: f"{at:g}"))

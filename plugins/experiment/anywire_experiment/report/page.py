@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import jinja2
 
-from anywire_experiment.analysis import RawData
+from anywire_experiment.raw import RawData
 from anywire_experiment.report import plots, surroundings, tables
+from anywire_experiment.report.drawing import Picture
 from anywire_experiment.results import ComparisonFigures, Results
 from anywire_experiment.statistics import Outcome
 from anywire_experiment.wording import place
@@ -33,7 +34,7 @@ class WorkloadSection(NamedTuple):
     id: str
     name: str
     about: str
-    pictures: list[plots.Picture]
+    pictures: list[Picture]
     tables: list[tables.Table]
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from anywire_experiment.analysis import RawData
 from anywire_experiment.cautions import sessions_of
 from anywire_experiment.environment import Environment
 from anywire_experiment.manifest import MANIFEST
+from anywire_experiment.raw import RawData
 from anywire_experiment.record import DERIVED
 from anywire_experiment.report.numbers import size
 from anywire_experiment.report.tables import Table

@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Iterator
 
-from anywire_experiment.analysis import RawData
+from anywire_experiment.raw import RawData
 from anywire_experiment.report import page, surroundings, tables
 from anywire_experiment.report.tables import Table
 from anywire_experiment.results import Results

@@ -45,21 +45,25 @@ class _Link(Link):
         if not self._open:
             return
         sample = wire.pack_chunk(self.session.peer, chunk, self._limit)
-        stream = (chunk.task_id, chunk.attempt)
-        writer, ends = self._streams.get(stream), None
-        if writer is not None:
-            ends = wire.stream_key(*stream) if chunk.final else None
-        elif self._stream_writers and not chunk.final and not chunk.seq:
-            writer = of_priority(self._stream_writers, priority)
-        else:
-            # An answer of one chunk has no deadline, nor has what comes after the end of its stream.
-            self.responses.send(sample, *stream, of_priority(self._writers, priority))
+        if self._stream_writers and self._send_of_stream(sample, chunk, priority):
             return
-        self.responses.send(sample, *stream, writer, ends)
+        writer = of_priority(self._writers, priority) if priority else None
+        self.responses.send(sample, chunk.task_id, chunk.attempt, writer)
+
+    def _send_of_stream(self, sample: bytes, chunk: Chunk, priority: int) -> bool:
+        """False when it is none: an answer of one chunk has no deadline, nor has what comes after a stream's end."""
+        stream = (chunk.task_id, chunk.attempt)
+        writer = self._streams.get(stream)
+        if writer is None:
+            if chunk.final or chunk.seq:
+                return False
+            writer = of_priority(self._stream_writers, priority)
+        self.responses.send(sample, *stream, writer, wire.stream_key(*stream) if chunk.final else None)
         if chunk.final:
             del self._streams[stream]
         else:
             self._streams[stream] = writer
+        return True
 
     def reply(self, priority: int) -> Reply:
         return _PriorityReply(self, priority) if priority > 0 and len(self._writers) > 1 else self
@@ -233,7 +237,7 @@ class DdsAgentPort(AgentPort):
             if values[2] == FRAME_MESSAGE:
                 task = wire.to_request(values)
                 if not link.lifespan_ns:
-                    self.sink.task_received(task, link.reply(task.priority))
+                    self.sink.task_received(task, link.reply(task.priority) if task.priority else link)
                     link.account(len(data))
                 elif self._is_over(task, sample.source_timestamp, link.lifespan_ns):
                     link.account(len(data))

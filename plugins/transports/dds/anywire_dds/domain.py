@@ -21,6 +21,7 @@ from cyclonedds.topic import Topic
 from anywire.errors import TransportUnavailable
 from anywire_dds import qos, shared_memory
 from anywire_dds.config import MULTICAST, DdsConfig, settings_xml, tracing_xml
+from anywire_dds.faults import mapped
 from anywire_dds.monitor import Monitor
 
 _SETTING = re.compile(r"config: Domain/(\S+?)(?:/#text|\[@?(\w+)\]): (.*?) \{([\d,]*)\}$")
@@ -47,7 +48,11 @@ class OpenDomain:
             except DDSException as error:
                 raise TransportUnavailable(_why_not(config, error, _read(log))) from error
             self.facts, sources = _facts(_read(log))
-        self.monitor = Monitor(self._domain._ref)
+        try:
+            self.monitor = Monitor(self._domain._ref)
+        except DDSException as error:
+            self._domain.__del__()
+            raise mapped(error, f"watching DDS domain {config.domain}", opening=True) from error
         try:
             self._verify(config, environment, sources)
         except TransportUnavailable:

@@ -11,7 +11,7 @@ import msgspec
 from cyclonedds.core import Policy
 
 from anywire.errors import AgentLost, AgentUnavailable, Refused, TransportError
-from anywire.messages import AgentInfo, AgentStatus, Cancel, HubInfo, TaskRequest, ToAgent
+from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, HubInfo, TaskRequest, ToAgent
 from anywire.transport import Hub, HubSink, Plane
 from anywire_dds import types, wire
 from anywire_dds.announcements import Announcements
@@ -24,7 +24,7 @@ from anywire_dds.links import Link, Links
 from anywire_dds.outbox import Outbox
 from anywire_dds.session import Session
 from anywire_dds.types import FRAME_HELLO, FRAME_MESSAGE, FRAME_WINDOW
-from anywire_dds.writer import of_priority
+from anywire_dds.writer import Writer, of_priority
 
 log = logging.getLogger(__name__)
 
@@ -51,29 +51,31 @@ class _Link(Link):
         self._untaken: dict[tuple[str, int], asyncio.TimerHandle] = {}
         self._told = self._heeded = 0
 
-    def request(self, sample: bytes, task: TaskRequest) -> None:
-        self.requests.send(sample, task.task_id, task.attempt, of_priority(self._writers, task.priority))
-        if (lifespan := self._hub.config.lifespan) is not None:
-            timer = asyncio.get_running_loop().call_later(lifespan, self._expired, task.task_id, task.attempt)
-            self._untaken[task.task_id, task.attempt] = timer
+    def writer(self, priority: int) -> Writer:
+        return of_priority(self._writers, priority)
+
+    def expect_taken(self, task_id: str, attempt: int, lifespan: float) -> None:
+        """A request was sent: within ``lifespan`` seconds the agent says that it has it, or it has expired."""
+        timer = asyncio.get_running_loop().call_later(lifespan, self._expired, task_id, attempt, lifespan)
+        self._untaken[task_id, attempt] = timer
 
     def taken(self, task_id: str, attempt: int) -> None:
         """The agent has that request, or shall not have it any more."""
         if (timer := self._untaken.pop((task_id, attempt), None)) is not None:
             timer.cancel()
 
-    def _expired(self, task_id: str, attempt: int) -> None:
+    def _expired(self, task_id: str, attempt: int, lifespan: float) -> None:
         del self._untaken[task_id, attempt]
         # What was sent and expired is never consumed: the agent is to count it as if it had been.
         if self.requests.ahead and self.requests.sent != self._told:
             self._told = self.requests.sent
             self.requests.send_now(wire.request_window(self.session.peer, self._told))
-        message = f"agent {self.name} did not take the request within {self._hub.config.lifespan:g} s"
+        message = f"agent {self.name} did not take the request within {lifespan:g} s"
         self._hub.give_up(self.name, task_id, attempt, Refused(f"{message} (transports.dds.lifespan)"))
 
     def heed(self, hello: wire.Hello) -> None:
-        # The agent may have heard nothing of this hub yet, and so not know that it is to write streams: only when it has
-        # done that is its HELLO complete and answered.
+        # The agent may have heard nothing of this hub yet, and so not know that it is to write streams: its HELLO is
+        # complete, and answered, only when it does.
         if self._hub.config.deadline is not None and hello.session != self._heeded:
             self._heeded = hello.session
             self.greet()
@@ -109,7 +111,7 @@ class DdsHub(Hub):
     def __init__(self, config: DdsConfig, info: HubInfo, plane: Plane, sink: HubSink) -> None:
         self.info, self.sink, self.config = info, sink, config
         self._loop = asyncio.get_running_loop()
-        self._limit = config.max_message_bytes
+        self._limit, self._lifespan = config.max_message_bytes, config.lifespan
         self._streams = Streams(config.deadline) if config.deadline is not None else None
         self._links: Links[AgentInfo, _Link] = Links(
             "agent", self._channels(), lambda agent, session: _Link(self, agent, session), self._heard, self._lost
@@ -142,7 +144,10 @@ class DdsHub(Hub):
             raise AgentUnavailable(f"agent {agent_id} is not joined over DDS", agent_id=agent_id)
         sample = wire.pack_to_agent(link.session.peer, message, self._limit)
         if isinstance(message, TaskRequest):
-            link.request(sample, message)
+            writer = link.writer(message.priority) if message.priority else None
+            link.requests.send(sample, message.task_id, message.attempt, writer)
+            if self._lifespan is not None:
+                link.expect_taken(message.task_id, message.attempt, self._lifespan)
         else:
             link.controls.send(sample, getattr(message, "task_id", ""), getattr(message, "attempt", 0))
             if isinstance(message, Cancel):
@@ -244,7 +249,8 @@ class DdsHub(Hub):
 
     def _receive(self, channel: TopicName, samples: list[Any]) -> bool:
         """True when there may be more."""
-        sessions = self._links.by_session
+        sessions, chunk_received = self._links.by_session, self.sink.chunk_received
+        watched = self._streams is not None or bool(self._given_up)
         for data, sample in samples:
             if not sample.valid_data:
                 continue
@@ -261,18 +267,22 @@ class DdsHub(Hub):
             if link is None or not link.session.joined:
                 continue  # of a session that is over
             if frame == FRAME_MESSAGE:
-                link.account(len(data))
                 chunk = wire.to_chunk(values)
-                if self._given_up and (chunk.task_id, chunk.attempt) in self._given_up:
-                    continue
-                if self._streams is not None:
-                    self._streams.received(chunk)
-                self.sink.chunk_received(chunk)
+                if not watched or self._still_wanted(chunk):
+                    chunk_received(chunk)
+                link.account(len(data))
             elif frame == FRAME_WINDOW:
                 link.requests.consumed(wire.window(values[11]))
                 if values[10]:
                     link.taken(values[10], values[6])
         return len(samples) == BATCH
+
+    def _still_wanted(self, chunk: Chunk) -> bool:
+        if (chunk.task_id, chunk.attempt) in self._given_up:
+            return False
+        if self._streams is not None:
+            self._streams.received(chunk)
+        return True
 
     # Links
 

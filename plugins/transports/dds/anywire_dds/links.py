@@ -22,7 +22,8 @@ class Link(ABC):
         self.name, self.incarnation, self.session = name, incarnation, session
         self.consumed = self._reported = self._unreported_bytes = 0
 
-    def heed(self, hello: wire.Hello) -> None:  # noqa: B027 (most links need do nothing)
+    @abstractmethod
+    def heed(self, hello: wire.Hello) -> None:
         """Do what the peer's HELLO asks for, before it is answered."""
 
     @abstractmethod

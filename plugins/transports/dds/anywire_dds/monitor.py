@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from cyclonedds.core import DDSException, DDSStatus
-from cyclonedds.internal import DDS
+
+from anywire_dds.library import ddsc
 
 _INFINITE = (1 << 63) - 1
 _MOST = 64
@@ -42,15 +43,14 @@ class _DeadlineMissed(ctypes.Structure):
     _fields_ = (("total", ctypes.c_uint32), ("change", ctypes.c_int32), ("instance", ctypes.c_uint64))
 
 
-_ddsc: ctypes.CDLL = DDS._dll_handle
-_ddsc.dds_create_waitset.argtypes = [ctypes.c_int32]
-_ddsc.dds_waitset_attach.argtypes = [ctypes.c_int32, ctypes.c_int32, ctypes.c_ssize_t]
-_ddsc.dds_waitset_wait.argtypes = [ctypes.c_int32, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64]
-_ddsc.dds_waitset_set_trigger.argtypes = [ctypes.c_int32, ctypes.c_bool]
-_ddsc.dds_set_status_mask.argtypes = [ctypes.c_int32, ctypes.c_uint32]
-_ddsc.dds_get_requested_incompatible_qos_status.argtypes = [ctypes.c_int32, ctypes.POINTER(_IncompatibleQos)]
-_ddsc.dds_get_offered_incompatible_qos_status.argtypes = [ctypes.c_int32, ctypes.POINTER(_IncompatibleQos)]
-_ddsc.dds_get_requested_deadline_missed_status.argtypes = [ctypes.c_int32, ctypes.POINTER(_DeadlineMissed)]
+ddsc.dds_create_waitset.argtypes = [ctypes.c_int32]
+ddsc.dds_waitset_attach.argtypes = [ctypes.c_int32, ctypes.c_int32, ctypes.c_ssize_t]
+ddsc.dds_waitset_wait.argtypes = [ctypes.c_int32, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64]
+ddsc.dds_waitset_set_trigger.argtypes = [ctypes.c_int32, ctypes.c_bool]
+ddsc.dds_set_status_mask.argtypes = [ctypes.c_int32, ctypes.c_uint32]
+ddsc.dds_get_requested_incompatible_qos_status.argtypes = [ctypes.c_int32, ctypes.POINTER(_IncompatibleQos)]
+ddsc.dds_get_offered_incompatible_qos_status.argtypes = [ctypes.c_int32, ctypes.POINTER(_IncompatibleQos)]
+ddsc.dds_get_requested_deadline_missed_status.argtypes = [ctypes.c_int32, ctypes.POINTER(_DeadlineMissed)]
 
 
 class _Watched(NamedTuple):
@@ -66,8 +66,8 @@ class Monitor:
     def __init__(self, domain: int) -> None:
         self._watched: dict[int, _Watched] = {}
         self._closed = False
-        self._waitset: int = _checked(_ddsc.dds_create_waitset(domain), "creating a wait set")
-        _checked(_ddsc.dds_waitset_attach(self._waitset, self._waitset, self._waitset), "attaching a wait set")
+        self._waitset: int = _checked(ddsc.dds_create_waitset(domain), "creating a wait set")
+        _checked(ddsc.dds_waitset_attach(self._waitset, self._waitset, self._waitset), "attaching a wait set")
         self._thread = threading.Thread(target=self._run, name="anywire-dds-monitor", daemon=True)
         self._thread.start()
 
@@ -84,8 +84,8 @@ class Monitor:
         mask = DDSStatus.RequestedIncompatibleQos if end == "reader" else DDSStatus.OfferedIncompatibleQos
         if missed is not None:
             mask |= DDSStatus.RequestedDeadlineMissed
-        _checked(_ddsc.dds_set_status_mask(entity, mask), "setting a status mask")
-        _checked(_ddsc.dds_waitset_attach(self._waitset, entity, entity), "attaching to a wait set")
+        _checked(ddsc.dds_set_status_mask(entity, mask), "setting a status mask")
+        _checked(ddsc.dds_waitset_attach(self._waitset, entity, entity), "attaching to a wait set")
         # What was so before it was attached has triggered nothing.
         self._read(entity)
 
@@ -96,13 +96,13 @@ class Monitor:
     def close(self) -> None:
         """End the thread; the domain deletes the wait set with itself."""
         self._closed = True
-        _ddsc.dds_waitset_set_trigger(self._waitset, True)
+        ddsc.dds_waitset_set_trigger(self._waitset, True)
         self._thread.join()
 
     def _run(self) -> None:
         triggered = (ctypes.c_ssize_t * _MOST)()
         while not self._closed:
-            count = _ddsc.dds_waitset_wait(self._waitset, triggered, _MOST, _INFINITE)
+            count = ddsc.dds_waitset_wait(self._waitset, triggered, _MOST, _INFINITE)
             if count < 0:
                 return
             for entity in triggered[: min(count, _MOST)]:
@@ -115,15 +115,15 @@ class Monitor:
             return
         qos = _IncompatibleQos()
         if watched.end == "reader":
-            _ddsc.dds_get_requested_incompatible_qos_status(entity, ctypes.byref(qos))
+            ddsc.dds_get_requested_incompatible_qos_status(entity, ctypes.byref(qos))
         else:
-            _ddsc.dds_get_offered_incompatible_qos_status(entity, ctypes.byref(qos))
+            ddsc.dds_get_offered_incompatible_qos_status(entity, ctypes.byref(qos))
         if qos.change > 0:
             policy = POLICIES.get(qos.policy, f"number {qos.policy}")
             self._tell(watched.loop, watched.incompatible, policy, qos.change)
         if watched.missed is not None:
             deadline = _DeadlineMissed()
-            _ddsc.dds_get_requested_deadline_missed_status(entity, ctypes.byref(deadline))
+            ddsc.dds_get_requested_deadline_missed_status(entity, ctypes.byref(deadline))
             if deadline.change > 0:
                 self._tell(watched.loop, watched.missed)
 

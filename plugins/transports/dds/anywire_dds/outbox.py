@@ -85,7 +85,7 @@ class Outbox:
         of higher priority writes overtakes what waits for lower ones. ``ends`` is the key of an instance that ends with
         this; ``sample`` may be empty then."""
         writer = writer or self.writer
-        if not self._waiting and self._has_room() and self._write(sample, writer, ends):
+        if not self._waiting and self._write(sample, writer, ends):
             return
         if (
             self._bounded
@@ -135,19 +135,18 @@ class Outbox:
         self._waiting_bytes = 0
         self._wake()
 
-    def _has_room(self) -> bool:
-        return not self._bounded or (self._ahead_bytes < WINDOW and len(self._ahead) < WINDOW_MESSAGES)
-
     def _write(self, sample: bytes, writer: Writer, ends: bytes | None) -> bool:
-        if self._stalled:
+        ahead, bounded = self._ahead, self._bounded
+        if self._stalled or (bounded and (self._ahead_bytes >= WINDOW or len(ahead) >= WINDOW_MESSAGES)):
             return False
         if sample:
             if not writer.write(sample):
                 self._stall(writer)
                 return False
-            if self._bounded:
-                self._ahead.append(len(sample))
-                self._ahead_bytes += len(sample)
+            if bounded:
+                size = len(sample)
+                ahead.append(size)
+                self._ahead_bytes += size
         if ends is not None:
             self._at_once(writer, writer.unregister, ends)
         return True
@@ -165,8 +164,6 @@ class Outbox:
                 return
             self._urgent.popleft()
         for _ in range(min(len(self._waiting), BURST)):
-            if not self._has_room():
-                break
             message = self._waiting[0]
             try:
                 if not self._write(message.sample, message.writer, message.ends):

@@ -16,23 +16,23 @@ import os
 from collections.abc import Callable
 
 from cyclonedds.core import DDSException
-from cyclonedds.internal import DDS
+
+from anywire_dds.library import ddsc
 
 _UNBUFFERED = 2  # _IONBF
 _PLENTY = 4096
 """As many bytes as the smallest pipe a kernel gives: with so many read at once, some may have been lost."""
 
-_ddsc: ctypes.CDLL = DDS._dll_handle
 _libc = ctypes.CDLL(None)
 _libc.fdopen.restype = ctypes.c_void_p
 _libc.fdopen.argtypes = [ctypes.c_int, ctypes.c_char_p]
 _libc.setvbuf.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_size_t]
 _libc.fclose.argtypes = [ctypes.c_void_p]
-_ddsc.dds_create_listener.restype = ctypes.c_void_p
-_ddsc.dds_create_listener.argtypes = [ctypes.c_void_p]
-_ddsc.dds_lset_data_available_arg.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_bool]
-_ddsc.dds_set_listener.argtypes = [ctypes.c_int32, ctypes.c_void_p]
-_ddsc.dds_delete_listener.argtypes = [ctypes.c_void_p]
+ddsc.dds_create_listener.restype = ctypes.c_void_p
+ddsc.dds_create_listener.argtypes = [ctypes.c_void_p]
+ddsc.dds_lset_data_available_arg.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_bool]
+ddsc.dds_set_listener.argtypes = [ctypes.c_int32, ctypes.c_void_p]
+ddsc.dds_delete_listener.argtypes = [ctypes.c_void_p]
 
 
 class Wakeup:
@@ -46,16 +46,14 @@ class Wakeup:
         os.set_blocking(write_fd, False)
         self._stream = _libc.fdopen(write_fd, b"w")
         _libc.setvbuf(self._stream, None, _UNBUFFERED, 0)
-        self._listener = _ddsc.dds_create_listener(None)
-        _ddsc.dds_lset_data_available_arg(
-            self._listener, ctypes.cast(_libc.fputc, ctypes.c_void_p), self._stream, False
-        )
+        self._listener = ddsc.dds_create_listener(None)
+        ddsc.dds_lset_data_available_arg(self._listener, ctypes.cast(_libc.fputc, ctypes.c_void_p), self._stream, False)
         loop.add_reader(self._read_fd, self._woken)
 
     def watch(self, reader: int, callback: Callable[[], object]) -> None:
         """Call ``callback`` on the loop whenever something new can be taken from the reader with this handle."""
         self._by_byte.setdefault(reader & 0xFF, []).append(callback)
-        status = _ddsc.dds_set_listener(reader, self._listener)
+        status = ddsc.dds_set_listener(reader, self._listener)
         if status < 0:
             raise DDSException(status, "setting the listener of a reader")
         # What arrived before the listener was there has woken nobody.
@@ -68,7 +66,7 @@ class Wakeup:
 
     def release(self) -> None:
         """Give the pipe back, after the readers were deleted: until then Cyclone may write to it."""
-        _ddsc.dds_delete_listener(self._listener)
+        ddsc.dds_delete_listener(self._listener)
         _libc.fclose(self._stream)
         os.close(self._read_fd)
 

@@ -9,31 +9,28 @@ from typing import Any
 
 from cyclonedds._clayer import ddspy_dispose, ddspy_unregister_instance, ddspy_write
 from cyclonedds.core import DDSException, Entity
-from cyclonedds.internal import DDS
 from cyclonedds.pub import DataWriter
 
 from anywire_dds.faults import OK, TIMEOUT, mapped
+from anywire_dds.library import ddsc
 
-_ddsc: ctypes.CDLL = DDS._dll_handle
-_ddsc.dds_write_flush.argtypes = [ctypes.c_int32]
-_ddsc.dds_wait_for_acks.argtypes = [ctypes.c_int32, ctypes.c_int64]
-_ddsc.dds_qset_writer_batching.argtypes = [ctypes.c_void_p, ctypes.c_bool]
-_ddsc.dds_qset_writer_batching.restype = None
+ddsc.dds_write_flush.argtypes = [ctypes.c_int32]
+ddsc.dds_wait_for_acks.argtypes = [ctypes.c_int32, ctypes.c_int64]
+ddsc.dds_qset_writer_batching.argtypes = [ctypes.c_void_p, ctypes.c_bool]
+ddsc.dds_qset_writer_batching.restype = None
 
 
 class BatchingWriter(DataWriter[Any]):  # type: ignore[misc]
     """A writer that keeps samples until it is flushed or a datagram is full: one system call for many."""
 
     def _create_writer(self, publisher: Any, topic: Any, cqos: Any, listener: Any) -> int:
-        _ddsc.dds_qset_writer_batching(cqos, True)
+        ddsc.dds_qset_writer_batching(cqos, True)
         handle: int = super()._create_writer(publisher, topic, cqos, listener)
         return handle
 
 
 def of_priority(writers: Sequence[Writer], priority: int) -> Writer:
     """Of writers in falling order of priority the first that is not above ``priority``, or else the last."""
-    if len(writers) == 1:
-        return writers[0]
     return next((writer for writer in writers if writer.priority <= priority), writers[-1])
 
 
@@ -67,7 +64,7 @@ class Writer:
             self._loop.call_later(self._budget, self._turn_is_over)
         else:
             self._written = True
-            _ddsc.dds_write_flush(self.handle)
+            ddsc.dds_write_flush(self.handle)
             self._loop.call_soon(self._turn_is_over)
         return True
 
@@ -75,7 +72,7 @@ class Writer:
         self._written = False
         if self._kept:
             self._kept = False
-            _ddsc.dds_write_flush(self.handle)
+            ddsc.dds_write_flush(self.handle)
 
     def dispose(self, key: Any) -> None:
         """Say that this instance will not be again. Best effort: the end of its writer says so too, later."""
@@ -97,8 +94,8 @@ class Writer:
 
     def wait_acknowledged(self, seconds: float) -> bool:
         """Block until the readers have everything; False when the time is over or the writer was deleted."""
-        _ddsc.dds_write_flush(self.handle)
-        return bool(_ddsc.dds_wait_for_acks(self.handle, round(seconds * 1e9)) == OK)
+        ddsc.dds_write_flush(self.handle)
+        return bool(ddsc.dds_wait_for_acks(self.handle, round(seconds * 1e9)) == OK)
 
     def delete(self) -> None:
         for entity in self._entities:

@@ -1,0 +1,119 @@
+"""The comparisons of a plan, judged together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+import numpy as np
+
+from anywire_experiment.blocks import RESAMPLES, over_blocks, usable
+from anywire_experiment.measures import MEANINGS, Measured
+from anywire_experiment.plan import Metric
+from anywire_experiment.raw import RawData
+from anywire_experiment.results import ComparisonFigures
+from anywire_experiment.statistics import as_family, compare, verdict
+from anywire_experiment.statistics.samples import statistic_of
+from anywire_experiment.statistics.signed_rank import hodges_lehmann
+from anywire_experiment.wording import judged, metric_of, unjudged
+
+
+def comparisons(record: RawData) -> list[ComparisonFigures]:
+    """All of the plan's, judged together as one family."""
+    made = [
+        _compared(record, workload, metric, baseline, candidate)
+        for workload in record.plan.workloads
+        for baseline, candidate in _pairs(record)
+        for metric in record.metrics(workload)
+    ]
+    family = as_family({at: each.comparison for at, each in enumerate(made) if each.comparison is not None})
+    for at, comparison in family.items():
+        each = made[at]
+        meaning = MEANINGS[metric_of(each.metric)]
+        said = verdict(comparison, larger_is_better=meaning.larger_is_better, words=meaning.words, unit=meaning.unit)
+        names = [record.levels[arm][record.plan.compared] for arm in (each.baseline, each.candidate)]
+        sentence = judged(names[0], names[1], comparison, said, meaning.words)
+        made[at] = msgspec.structs.replace(each, comparison=comparison, verdict=said, sentence=sentence)
+    return made
+
+
+def _pairs(record: RawData) -> Iterator[tuple[str, str]]:
+    """Arms that differ in the compared factor alone, the baseline's first."""
+    compared, base = record.plan.compared, record.plan.base_level
+    for candidate, levels in record.levels.items():
+        if compared and levels[compared] != base:
+            wanted = levels | {compared: base}
+            yield next(arm for arm, others in record.levels.items() if others == wanted), candidate
+
+
+def _compared(record: RawData, workload: str, metric: Metric, baseline: str, candidate: str) -> ComparisonFigures:
+    plan = record.plan
+    arms = (baseline, candidate)
+    names = [record.levels[arm][plan.compared] for arm in arms]
+    sides = [record.measured(arm, workload) for arm in arms]
+    before, after = (usable(plan, metric, side) for side in sides)
+    common = sorted(before.keys() & after.keys())
+    excluded = {
+        block: "; ".join(
+            record.why_missing(arm, workload, metric, block)
+            for arm, given in zip(arms, (before, after), strict=True)
+            if block not in given
+        )
+        for block in range(1, plan.blocks + 1)
+        if block not in common
+    }
+    made = ComparisonFigures(
+        workload=workload,
+        metric=metric,
+        baseline=baseline,
+        candidate=candidate,
+        levels={factor: label for factor, label in record.levels[candidate].items() if factor != plan.compared},
+        comparison=None,
+        verdict=None,
+        difference=None,
+        shift=None,
+        reason="",
+        excluded=excluded,
+        sentence="",
+        caution=[*_failed(arms, sides), *_left_out(excluded, plan.blocks)],
+    )
+    if len(common) < 2:
+        reason = f"a comparison needs 2 blocks or more, and {len(common)} of {plan.blocks} count for both arms"
+        return msgspec.structs.replace(made, reason=reason, sentence=f"{names[1]} and {names[0]}: {reason}")
+    of = statistic_of(plan.statistic)
+    values = [np.array([of(given[block]) for block in common]) for given in (before, after)]
+    if metric == "failures" or min(each.min() for each in values) <= 0.0:
+        shares = metric == "failures"
+        reason = "shares are compared by their difference" if shares else "a block's value is 0, so there is no ratio"
+        difference = over_blocks(plan, list(values[1] - values[0]))
+        shift = hodges_lehmann(values[1] - values[0], plan.confidence)
+        none = not any(each.any() for each in values)
+        sentence = f"{MEANINGS[metric].title} is 0 in every block of both" if none else ""
+        sentence = sentence or unjudged(names[0], names[1], difference, metric)
+        return msgspec.structs.replace(made, difference=difference, shift=shift, reason=reason, sentence=sentence)
+    comparison = compare(
+        [before[block] for block in common],
+        [after[block] for block in common],
+        margin=plan.margin,
+        statistic=plan.statistic,
+        level=plan.confidence,
+        resamples=RESAMPLES,
+        seed=plan.seed,
+    )
+    return msgspec.structs.replace(made, comparison=comparison)
+
+
+def _failed(arms: tuple[str, str], sides: list[dict[int, Measured]]) -> Iterator[str]:
+    """Failures are in no figure but their own, so a figure is read beside them."""
+    for arm, side in zip(arms, sides, strict=True):
+        failed, requests = sum(each.failed for each in side.values()), sum(each.requests for each in side.values())
+        if failed:
+            yield f"{failed} of {requests} requests of {arm} failed and are not in it"
+        if other := sum(each.failures.get("wrong_transport", 0) for each in side.values()):
+            yield f"{other} answers of {arm} came over another transport than its own, and count as failed"
+
+
+def _left_out(excluded: Mapping[int, str], blocks: int) -> Iterator[str]:
+    if excluded:
+        first = min(excluded)
+        yield f"{len(excluded)} of {blocks} blocks are left out (block {first}: {excluded[first]})"

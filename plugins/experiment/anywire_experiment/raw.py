@@ -1,0 +1,77 @@
+"""A record's raw data, read: what every figure of a report starts from."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+
+from anywire_experiment.arms import ALONE
+from anywire_experiment.cells import CELL, Cell, read_cell
+from anywire_experiment.measures import MEANINGS, Measured, default_metrics, read_samples
+from anywire_experiment.plan import Metric
+from anywire_experiment.record import plan_of
+from anywire_experiment.storage import RecordError
+
+Block = dict[str, Measured]
+"""By workload."""
+
+
+class RawData:
+    """The cells of a record."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises `RecordError` or `ConfigError` when ``folder`` is no record, or one that cannot be read."""
+        self.folder = folder
+        self.plan = plan_of(folder)
+        factors = self.plan.factors
+        self.levels = {
+            "+".join(labels) or ALONE: dict(zip(factors, labels, strict=True))
+            for labels in itertools.product(*([each.label for each in known] for known in factors.values()))
+        }
+        self.arms = list(self.levels)
+        self.cells: list[Cell] = []
+        self._measured: dict[tuple[int, str], Block] = {}
+        for path in sorted(folder.glob(f"cells/*/*/{CELL}")):
+            try:
+                self._read(path.parent)
+            except (OSError, ValueError, pa.ArrowException, msgspec.DecodeError) as error:
+                raise RecordError(f"the cell {path.parent} cannot be read: {error}") from error
+        if not self.cells:
+            raise RecordError(f"the record {folder} has no cells yet: nothing was measured")
+        self.cells.sort(key=lambda each: (each.block, each.order))
+
+    @property
+    def expected(self) -> int:
+        """Cells of the plan."""
+        return self.plan.blocks * len(self.arms)
+
+    def measured(self, arm: str, workload: str) -> dict[int, Measured]:
+        """What was measured in each block whose cell is whole."""
+        return {block: found[workload] for (block, of), found in sorted(self._measured.items()) if of == arm}
+
+    def metrics(self, workload: str) -> tuple[Metric, ...]:
+        return self.plan.metrics or default_metrics(self.plan.workloads[workload])
+
+    def why_missing(self, arm: str, workload: str, metric: Metric, block: int) -> str:
+        """Why a block of an arm does not count for a metric."""
+        cell = next((each for each in self.cells if (each.block, each.arm) == (block, arm)), None)
+        if cell is None:
+            return f"{arm} did not run"
+        if cell.state != "completed":
+            return f"the cell of {arm} failed"
+        found = self._measured[block, arm][workload]
+        if metric == "notice":
+            return f"{arm} never lost the agent" if found.fault() else f"{arm} had no fault"
+        return f"{arm} has {found.whole.num_rows} whole answers with a {MEANINGS[metric].title}"
+
+    def _read(self, folder: Path) -> None:
+        cell = read_cell(folder)
+        if cell.arm not in self.levels:
+            raise ValueError(f"the plan has no arm {cell.arm!r}")
+        self.cells.append(cell)
+        if cell.state == "completed":
+            samples = read_samples(folder)
+            self._measured[cell.block, cell.arm] = {name: Measured(cell, samples, name) for name in self.plan.workloads}

@@ -1,0 +1,11 @@
+"""Cyclone's own library, for what its Python binding does not offer."""
+
+from __future__ import annotations
+
+import ctypes
+
+from cyclonedds.internal import DDS
+
+ddsc = ctypes.CDLL(DDS._dll_handle._name)
+"""The library that is loaded already, with function objects of our own: their argument types are then ours to declare,
+and the binding's stay as it needs them."""
