@@ -14,7 +14,7 @@ demo: $(READY)
 	$(BIN)/anywire demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """What tests of every kind share."""
 
+import os
 import random
 import socket
 from collections.abc import Callable
@@ -10,8 +11,11 @@ import pytest
 
 @pytest.fixture(scope="session")
 def dds_domain() -> int:
-    """A DDS domain of this test run alone."""
-    return random.SystemRandom().randint(10, 200)
+    """A DDS domain of this process of this test run alone."""
+    count, number = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)), 0
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+        number = int(worker.removeprefix("gw"))
+    return random.SystemRandom().randrange(10 + number, 200, count)
 
 
 @pytest.fixture

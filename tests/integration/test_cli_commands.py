@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 MEMORY = ["--transport", "memory", "--engine", "synthetic"]
-DDS = ["--transport", "dds", "--dds-domain", str(random.randint(10, 200)), "--engine", "synthetic"]
+DDS = ["--transport", "dds", "--dds-domain", str(random.randint(215, 229)), "--engine", "synthetic"]
 PATIENCE = 60.0
 
 pytestmark = pytest.mark.timeout(120)

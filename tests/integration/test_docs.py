@@ -246,6 +246,8 @@ def test_what_a_how_to_shows_is_the_code_of_its_example(page: str, example: str)
 
 
 def test_the_yaml_of_every_page_is_a_configuration_or_a_plan(tmp_path: Path) -> None:
+    selector = the(ROOT / "README.md", "python", lambda text: "class Mine" in text)
+    (tmp_path / "my_selector.py").write_text(selector.text)
     for page in (*DOCS.rglob("*.md"), *(ROOT / "examples").rglob("*.md"), *(ROOT / "plugins").rglob("*.md")):
         for block in blocks(page):
             if block.language == "yaml":

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from anywire_experiment.load.arrivals import Arrival, arrivals
 from anywire_experiment.load.prompts import PromptMaker
 from anywire_experiment.load.rows import Answer, Asked, Phase, Rows
 from anywire_experiment.load.target import Question, Target, chat
 from anywire_experiment.load.timer import PreciseTimer
-from anywire_experiment.statistics import steady_from
 from anywire_experiment.workload import Closed, Workload
 
 MAX_UNDER_WAY = 10_000
@@ -59,6 +59,8 @@ class Generator:
         """How many requests it took, and whether the latency was steady in the end, None when there were too few to
         tell. Raises `AnywireError` when the system offers no model."""
         rule = self.workload.warm_up
+        limit = max(rule.requests, rule.limit)
+        steady_from = _steady_from() if limit >= STEADY_FROM else None
         process = self.workload.arrivals
         await self.target.connect(process.clients if isinstance(process, Closed) else 1)
         if not self.model:
@@ -70,11 +72,12 @@ class Generator:
             nonlocal steady
             self._rows.add(asked, answer)
             latencies.append(answer.done_ns - asked.intended_ns)
-            if len(latencies) >= max(rule.requests, STEADY_FROM) and len(latencies) % STEADY_EVERY == 0:
+            enough = len(latencies) >= max(rule.requests, STEADY_FROM) and len(latencies) % STEADY_EVERY == 0
+            if steady_from is not None and enough:
                 steady = steady_from(np.array(latencies)) is not None
 
         going = _Round(self, self._name, "warm_up", self._rng(0), keep, lambda: bool(steady))
-        done = await going.run(max(rule.requests, rule.limit), math.inf)
+        done = await going.run(limit, math.inf)
         return done.requests, steady
 
     async def measure(self, began: Callable[[int], None]) -> Done:
@@ -84,6 +87,13 @@ class Generator:
 
     def _rng(self, phase: int) -> np.random.Generator:
         return np.random.default_rng([*self._seed, phase])
+
+
+def _steady_from() -> Callable[[ArrayLike], int | None]:
+    # Its import takes longer than many a workload, and a short warm-up does without.
+    from anywire_experiment.statistics import steady_from
+
+    return steady_from
 
 
 class _Round:

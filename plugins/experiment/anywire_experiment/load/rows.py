@@ -7,10 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from anywire_experiment.samples import LOADED
 
 Phase = Literal["warm_up", "measured"]
 
@@ -68,6 +64,11 @@ class Rows:
 
     def write(self, path: Path) -> None:
         """In order of workload, phase and index. Raises OSError."""
+        import pyarrow as pa  # when nothing is measured any more, and nobody waits for the generator to start
+        import pyarrow.parquet as pq
+
+        from anywire_experiment.samples import LOADED
+
         columns: dict[str, list[Any]] = {"text_hash": [_hash(answer.text) for _, answer in self._rows]}
         for name in Asked.__struct_fields__:
             columns[name] = [getattr(asked, name) for asked, _ in self._rows]
