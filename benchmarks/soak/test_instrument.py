@@ -53,8 +53,8 @@ def test_an_arm_against_itself_differs_as_seldom_as_the_interval_says(tmp_path: 
 def test_what_is_known_is_found(tmp_path: Path) -> None:
     """100 µs added to every task are found, within 30 %, and one transport under two names is equivalent to itself."""
     results = carried_out("sensitivity.yaml", tmp_path / "record")
-    for line in results.headline:
-        print(line)
+    for each in results.comparisons:
+        print(each.sentence)
     slowed, again = of(results, "zeromq_100us"), of(results, "zeromq_again")
     assert slowed.verdict is not None
     assert slowed.comparison is not None

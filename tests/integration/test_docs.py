@@ -248,8 +248,10 @@ def test_what_a_how_to_shows_is_the_code_of_its_example(page: str, example: str)
 def test_the_yaml_of_every_page_is_a_configuration_or_a_plan(tmp_path: Path) -> None:
     selector = the(ROOT / "README.md", "python", lambda text: "class Mine" in text)
     (tmp_path / "my_selector.py").write_text(selector.text)
-    for page in (*DOCS.rglob("*.md"), *(ROOT / "examples").rglob("*.md"), *(ROOT / "plugins").rglob("*.md")):
-        for block in blocks(page):
+    pages = (*DOCS.rglob("*.md"), *(ROOT / "examples").rglob("*.md"), *(ROOT / "plugins").rglob("*.md"))
+    for page in pages:
+        # What is below docs/results was written by runs, whose plans name files that are in their records.
+        for block in blocks(page) if DOCS / "results" not in page.parents else ():
             if block.language == "yaml":
                 (tmp_path / "shown.yaml").write_text(block.text)
                 if "workloads:" in block.text:
