@@ -10,11 +10,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from anywire_experiment.analysis import analyse
+from anywire_experiment.analysis.analyse import analyse
+from anywire_experiment.analysis.results import ComparisonFigures, Results
 from anywire_experiment.plan import load_plan
-from anywire_experiment.progress import progress
-from anywire_experiment.results import ComparisonFigures, Results
-from anywire_experiment.runner import run
+from anywire_experiment.run.progress import progress
+from anywire_experiment.run.runner import run
 
 PLANS = Path(__file__).parent.parent / "experiments"
 REPEATED, CONTAINED = 40, 35

@@ -15,11 +15,11 @@ import yaml
 
 from anywire.stages import STAGES
 from anywire_experiment.arms import ALONE
-from anywire_experiment.cells import SAMPLES_FILE, Cell, Event, ProcessUse, WorkloadRun, write_cell
-from anywire_experiment.environment import environment
 from anywire_experiment.plan import Plan
-from anywire_experiment.record import Session, Sessions
-from anywire_experiment.samples import SAMPLES
+from anywire_experiment.record.cells import SAMPLES_FILE, Cell, Event, ProcessUse, WorkloadRun, write_cell
+from anywire_experiment.record.environment import environment
+from anywire_experiment.record.folder import Session, Sessions
+from anywire_experiment.record.samples import SAMPLES
 
 SECOND = 1_000_000_000
 PIECES = 8

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from tests.experiment.fabricated import Truth, fabricate, plan_of
 
 from anywire.errors import AnywireError
-from anywire_experiment.analysis import analyse, differences
-from anywire_experiment.results import ArmFigures, ComparisonFigures, Results
+from anywire_experiment.analysis.analyse import analyse, differences
+from anywire_experiment.analysis.results import ArmFigures, ComparisonFigures, Results
 from anywire_experiment.statistics import Outcome
 
 KILL = {"seconds": 4, "arrivals": {"kind": "poisson", "rate": 100}, "fault": {"kind": "kill", "at": 1, "lasts": 2}}

@@ -23,7 +23,7 @@ from anywire_experiment.load.generator import Generator
 from anywire_experiment.load.openai_http import HttpTarget
 from anywire_experiment.load.prompts import PromptMaker
 from anywire_experiment.load.rows import Rows
-from anywire_experiment.samples import LOADED
+from anywire_experiment.record.samples import LOADED
 from anywire_experiment.workload import Bursts, Poisson, Prompts, Workload
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from anywire.errors import ConfigError
 from anywire_experiment.arms import ALONE, arm_order, arms_of, config_of, load_seed, workload_order
-from anywire_experiment.masking import without_secrets
 from anywire_experiment.plan import Plan, load_plan
+from anywire_experiment.record.masking import without_secrets
 
 WORKLOADS = {"one": {"requests": 5}, "many": {"seconds": 1, "stream": True}}
 BASE: dict[str, Any] = {"name": "t", "system": {"engine": "synthetic"}, "workloads": WORKLOADS}

@@ -10,13 +10,13 @@ import pytest
 import yaml
 
 from anywire.errors import ConfigError
-from anywire_experiment.cells import Cell, write_cell
-from anywire_experiment.environment import differences as environment_differences
-from anywire_experiment.environment import environment, redacted
-from anywire_experiment.manifest import differences
 from anywire_experiment.plan import load_plan
-from anywire_experiment.record import Record, cells_of, plan_of, runnable_plan_of
-from anywire_experiment.storage import RecordError
+from anywire_experiment.record.cells import Cell, write_cell
+from anywire_experiment.record.environment import differences as environment_differences
+from anywire_experiment.record.environment import environment, redacted
+from anywire_experiment.record.folder import Record, cells_of, plan_of, runnable_plan_of
+from anywire_experiment.record.manifest import differences
+from anywire_experiment.record.storage import RecordError
 
 BASE: dict[str, Any] = {"name": "t", "system": {"engine": "synthetic"}, "workloads": {"one": {"requests": 5}}}
 
@@ -84,7 +84,7 @@ def test_a_record_that_could_not_be_begun_is_begun_again(tmp_path: Path, monkeyp
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("anywire_experiment.record.write_whole", full)
+        patched.setattr("anywire_experiment.record.folder.write_whole", full)
         with pytest.raises(RecordError, match="cannot be written: No space left on device"):
             opened(tmp_path / "record", path)
     opened(tmp_path / "record", path).close()

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from anywire.stages import Stages, TaskRecord
-from anywire_experiment.recorder import VARIABLE, AgentChange, Recorder, read
+from anywire_experiment.run.recorder import VARIABLE, AgentChange, Recorder, read
 
 
 def record(number: int) -> TaskRecord:
@@ -52,7 +52,7 @@ def test_a_cut_file_is_not_whole_and_keeps_its_whole_lines(tmp_path: Path) -> No
 PROCESS = """
 import sys
 from anywire.stages import Stages, TaskRecord
-from anywire_experiment import recorder
+from anywire_experiment.run import recorder
 for number in range(2000):
     recorder.anywire_task_finished(TaskRecord(f"t{number}", "chat", "m", "a", "dds", 1, "", 2, 300, Stages(1, 2, 3)))
 print("done", flush=True)

@@ -14,7 +14,7 @@ from tests.experiment.fabricated import Truth, fabricate, plan_of
 
 from anywire.errors import AnywireError
 from anywire_experiment import report
-from anywire_experiment.analysis import analyse, differences
+from anywire_experiment.analysis.analyse import analyse, differences
 from anywire_experiment.report.drawing import drawn, svg
 from anywire_experiment.report.numbers import interval, number, percent_change
 from anywire_experiment.statistics import Estimate

@@ -22,14 +22,14 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from anywire_experiment import record as records
 from anywire_experiment.arms import arms_of
-from anywire_experiment.cells import Cell, read_cell
-from anywire_experiment.manifest import differences
-from anywire_experiment.measure import CellRun
 from anywire_experiment.network import unavailable
 from anywire_experiment.plan import Plan
-from anywire_experiment.samples import SAMPLES
+from anywire_experiment.record import folder as records
+from anywire_experiment.record.cells import Cell, read_cell
+from anywire_experiment.record.manifest import differences
+from anywire_experiment.record.samples import SAMPLES
+from anywire_experiment.run.cell import CellRun
 
 QUICK = {"requests": 3, "limit": 3}
 ONE = {"requests": 6, "warm_up": QUICK}

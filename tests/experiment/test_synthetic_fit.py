@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from anywire.synthetic import Distribution
-from anywire_experiment.synthetic_fit import fitted
+from anywire_experiment.analysis.synthetic_fit import fitted
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def reproduce(
     ] = None,
 ) -> None:
     """Run the plan of a record again, here and now, and put both records side by side."""
-    from anywire_experiment.record import GIVEN, runnable_plan_of
+    from anywire_experiment.record.folder import GIVEN, runnable_plan_of
 
     plan = runnable_plan_of(record)
     target = out or record.with_name(f"{record.resolve().name}-again")
@@ -110,8 +110,8 @@ def calibrate(
     """Fit the synthetic engine to the streams of a record, and tell how well it fits."""
     import yaml
 
-    from anywire_experiment.analysis import RawData
-    from anywire_experiment.synthetic_fit import fit_engine
+    from anywire_experiment.analysis.analyse import RawData
+    from anywire_experiment.analysis.synthetic_fit import fit_engine
 
     raw = RawData(record)
     fit = fit_engine(raw, arm or raw.arms[0], workload)
@@ -132,8 +132,9 @@ def schema() -> None:
 
 
 def _run(plan: Plan, file: Path, out: Path) -> None:
-    from anywire_experiment import outcome, runner
-    from anywire_experiment.progress import progress
+    from anywire_experiment import outcome
+    from anywire_experiment.run import runner
+    from anywire_experiment.run.progress import progress
 
     shown = progress()
     try:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from anywire_experiment import record as records
-from anywire_experiment.analysis import analyse
-from anywire_experiment.analysis import differences as figures_that_differ
-from anywire_experiment.manifest import differences
-from anywire_experiment.record import DERIVED, RESULTS, Record
+from anywire_experiment.analysis.analyse import analyse
+from anywire_experiment.analysis.analyse import differences as figures_that_differ
+from anywire_experiment.record import folder as records
+from anywire_experiment.record.folder import DERIVED, RESULTS, Record
+from anywire_experiment.record.manifest import differences
+from anywire_experiment.record.storage import RecordError, writing
 from anywire_experiment.report import write
-from anywire_experiment.storage import RecordError, writing
 
 
 def faults(folder: Path) -> list[str]:

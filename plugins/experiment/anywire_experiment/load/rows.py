@@ -67,7 +67,7 @@ class Rows:
         import pyarrow as pa  # when nothing is measured any more, and nobody waits for the generator to start
         import pyarrow.parquet as pq
 
-        from anywire_experiment.samples import LOADED
+        from anywire_experiment.record.samples import LOADED
 
         columns: dict[str, list[Any]] = {"text_hash": [_hash(answer.text) for _, answer in self._rows]}
         for name in Asked.__struct_fields__:

@@ -43,7 +43,7 @@ class LoadSpec(pydantic.BaseModel):
 
     workloads: dict[str, Workload]
     out: Path = pydantic.Field(
-        description="the Parquet file to write, in the form of `anywire_experiment.samples.LOADED`"
+        description="the Parquet file to write, in the form of `anywire_experiment.record.samples.LOADED`"
     )
     seed: int = pydantic.Field(
         description="equal seeds give equal arrivals and prompts: the same for all arms of a block"

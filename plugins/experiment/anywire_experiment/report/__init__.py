@@ -15,8 +15,8 @@ def write(folder: Path) -> list[Path]:
     """Compute the results of the record in ``folder`` from its raw data and write ``results.json``, ``report.html``,
     ``report.md``, ``results.csv`` and ``results.tex`` there; the same data give the same files. Returns their paths.
     Raises `RecordError` or `ConfigError` when it is no record that can be read, OSError when it cannot be written."""
-    from anywire_experiment.analysis import analysed
-    from anywire_experiment.raw import RawData
+    from anywire_experiment.analysis.analyse import analysed
+    from anywire_experiment.analysis.raw import RawData
     from anywire_experiment.report import page, writing
 
     record = RawData(folder)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import msgspec
 
-from anywire_experiment.analysis import analyse
-from anywire_experiment.record import RESULTS
+from anywire_experiment.analysis.analyse import analyse
+from anywire_experiment.analysis.results import ComparisonFigures, MetricFigures, Results
+from anywire_experiment.analysis.wording import meaning_of
+from anywire_experiment.record.folder import RESULTS
+from anywire_experiment.record.storage import RecordError
 from anywire_experiment.report.numbers import NONE, interval, number, percent_change
 from anywire_experiment.report.tables import Table
-from anywire_experiment.results import ComparisonFigures, MetricFigures, Results
 from anywire_experiment.statistics import Estimate
-from anywire_experiment.storage import RecordError
-from anywire_experiment.wording import meaning_of
 
 
 def told(first: Path, second: Path, target: Path | None) -> str:

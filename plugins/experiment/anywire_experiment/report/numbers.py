@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from anywire_experiment.analysis.wording import MINUS
 from anywire_experiment.statistics import Estimate
-from anywire_experiment.wording import MINUS
 
 NONE = "–"
 """In the place of a figure that is not there."""

@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import jinja2
 
-from anywire_experiment.raw import RawData
+from anywire_experiment.analysis.raw import RawData
+from anywire_experiment.analysis.results import ComparisonFigures, Results
+from anywire_experiment.analysis.wording import place
 from anywire_experiment.report import plots, surroundings, tables
 from anywire_experiment.report.drawing import Picture
-from anywire_experiment.results import ComparisonFigures, Results
 from anywire_experiment.statistics import Outcome
-from anywire_experiment.wording import place
 
 SIGNS = {
     Outcome.BETTER: "▲",

@@ -10,14 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from anywire_experiment.measures import MEANINGS, Floats
+from anywire_experiment.analysis.metrics import MEANINGS, Floats
+from anywire_experiment.analysis.raw import RawData
+from anywire_experiment.analysis.results import ComparisonFigures, Results
+from anywire_experiment.analysis.wording import MINUS, place
 from anywire_experiment.plan import Metric
-from anywire_experiment.raw import RawData
 from anywire_experiment.report import timing
 from anywire_experiment.report.drawing import FAINT, INK, PAPER, Look, Picture, drawn, looks, svg, value_axis
 from anywire_experiment.report.numbers import number, percent_change
-from anywire_experiment.results import ComparisonFigures, Results
-from anywire_experiment.wording import MINUS, place
 
 CURVE_POINTS = 200
 """Points of a curve; more cannot be seen."""

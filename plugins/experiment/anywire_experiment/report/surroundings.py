@@ -9,14 +9,14 @@ from typing import Any
 
 import msgspec
 
-from anywire_experiment.cautions import sessions_of
-from anywire_experiment.environment import Environment
-from anywire_experiment.manifest import MANIFEST
-from anywire_experiment.raw import RawData
-from anywire_experiment.record import DERIVED
+from anywire_experiment.analysis.cautions import sessions_of
+from anywire_experiment.analysis.raw import RawData
+from anywire_experiment.record.environment import Environment
+from anywire_experiment.record.folder import DERIVED
+from anywire_experiment.record.manifest import MANIFEST
+from anywire_experiment.record.storage import RecordError
 from anywire_experiment.report.numbers import size
 from anywire_experiment.report.tables import Table
-from anywire_experiment.storage import RecordError
 from anywire_experiment.workload import Bursts, Closed, Poisson, Workload
 
 TWO = frozenset({1})

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
+from anywire_experiment.analysis.results import ArmFigures, ComparisonFigures, MetricFigures, Results
+from anywire_experiment.analysis.wording import meaning_of, metric_of, percent
 from anywire_experiment.plan import Metric
 from anywire_experiment.report.numbers import NONE, interval, number, p_value, percent_change, size
-from anywire_experiment.results import ArmFigures, ComparisonFigures, MetricFigures, Results
 from anywire_experiment.statistics import Estimate
-from anywire_experiment.wording import meaning_of, metric_of, percent
 
 
 class Table(msgspec.Struct, frozen=True):

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
-from anywire_experiment.measures import Floats, Measured, column
-from anywire_experiment.raw import RawData
+from anywire_experiment.analysis.metrics import Floats, Measured, column
+from anywire_experiment.analysis.raw import RawData
+from anywire_experiment.analysis.results import ArmFigures, Results
 from anywire_experiment.report.drawing import INK, PAPER, Look, Picture, drawn, looks, svg, value_axis
 from anywire_experiment.report.numbers import number
-from anywire_experiment.results import ArmFigures, Results
 
 BINS = 120
 """Points of a time line; more cannot be seen."""

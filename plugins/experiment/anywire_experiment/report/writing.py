@@ -7,12 +7,12 @@ import io
 import re
 from collections.abc import Iterator
 
-from anywire_experiment.raw import RawData
+from anywire_experiment.analysis.raw import RawData
+from anywire_experiment.analysis.results import Results
+from anywire_experiment.analysis.wording import meaning_of
 from anywire_experiment.report import page, surroundings, tables
 from anywire_experiment.report.tables import Table
-from anywire_experiment.results import Results
 from anywire_experiment.statistics import Estimate
-from anywire_experiment.wording import meaning_of
 
 _LATEX = {
     "\\": r"\textbackslash{}",

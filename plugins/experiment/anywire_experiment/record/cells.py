@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from anywire.stages import STAGES, TaskRecord
-from anywire_experiment.samples import LOADED, SAMPLES, STAGE_FIELDS
+from anywire_experiment.record.samples import LOADED, SAMPLES, STAGE_FIELDS
 
 CELL = "cell.json"
 SAMPLES_FILE = "samples.parquet"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from anywire_experiment.measures import MEANINGS, Meaning
+from anywire_experiment.analysis.metrics import MEANINGS, Meaning
+from anywire_experiment.analysis.results import ComparisonFigures
 from anywire_experiment.plan import Metric
-from anywire_experiment.results import ComparisonFigures
 from anywire_experiment.statistics import FEWEST_BLOCKS, Comparison, Estimate, Outcome, Verdict
 
 MINUS = "\N{MINUS SIGN}"

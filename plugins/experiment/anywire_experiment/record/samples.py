@@ -2,7 +2,7 @@
 so they compare across processes; 0 means: not reached.
 
 The load generator writes the first part of a row. The stages come from the orchestrator, which hears of every task
-(`anywire_experiment.recorder`), joined by ``task_id``.
+(`anywire_experiment.run.recorder`), joined by ``task_id``.
 """
 
 from __future__ import annotations

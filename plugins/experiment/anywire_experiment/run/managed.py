@@ -16,7 +16,7 @@ import msgspec
 import psutil
 
 from anywire.errors import AnywireError
-from anywire_experiment.cells import ProcessUse
+from anywire_experiment.record.cells import ProcessUse
 
 _LAST_LINES = 12
 
@@ -31,7 +31,7 @@ class CellFailed(AnywireError):
 
 
 class Managed:
-    """A process of a cell: started through `anywire_experiment.launch`, spoken to in lines, its log a file."""
+    """A process of a cell: started through `anywire_experiment.run.launch`, spoken to in lines, its log a file."""
 
     def __init__(self, name: str, arguments: Sequence[str], cpus: Sequence[int], log: Path, died: Died) -> None:
         self.name, self._arguments, self._log, self._died = name, list(arguments), log, died
@@ -62,7 +62,7 @@ class Managed:
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *self.prefix,
-                *(sys.executable, "-m", "anywire_experiment.launch", cpus, *self._arguments),
+                *(sys.executable, "-m", "anywire_experiment.run.launch", cpus, *self._arguments),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,

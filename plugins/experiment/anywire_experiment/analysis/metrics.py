@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from anywire.stages import STAGES
-from anywire_experiment.cells import SAMPLES_FILE, Cell, Event
 from anywire_experiment.plan import Metric
-from anywire_experiment.samples import SAMPLES
+from anywire_experiment.record.cells import SAMPLES_FILE, Cell, Event
+from anywire_experiment.record.samples import SAMPLES
 from anywire_experiment.workload import Closed, Workload
 
 Floats = NDArray[np.float64]

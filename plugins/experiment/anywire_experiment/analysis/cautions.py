@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from anywire_experiment.cells import Cell
-from anywire_experiment.record import ENVIRONMENT, Sessions
-from anywire_experiment.storage import RecordError
+from anywire_experiment.record.cells import Cell
+from anywire_experiment.record.folder import ENVIRONMENT, Sessions
+from anywire_experiment.record.storage import RecordError
 
 BUSY = 0.5
 """Load average per core, from the minute before the run, above which the machine was not free for it."""

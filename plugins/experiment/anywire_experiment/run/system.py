@@ -18,11 +18,11 @@ from pydantic.fields import FieldInfo
 from anywire import assembly
 from anywire.config import Config, replaced
 from anywire.plugins import Plugins
-from anywire_experiment import recorder
 from anywire_experiment.arms import Arm, config_of, in_one_process
-from anywire_experiment.managed import CellFailed, Died, Managed
 from anywire_experiment.network import Host, Hosts
-from anywire_experiment.process import AGENT
+from anywire_experiment.run import recorder
+from anywire_experiment.run.managed import CellFailed, Died, Managed
+from anywire_experiment.run.process import AGENT
 
 ORCHESTRATOR = "orchestrator"
 _GRACE = 5.0
@@ -113,7 +113,7 @@ class System:
 
     def _managed(self, name: str, arguments: list[str], cpus: Sequence[int], died: Died) -> Managed:
         log = self._folder / "logs" / f"{name}.log"
-        return Managed(name, ["anywire_experiment.process", *arguments], cpus, log, died)
+        return Managed(name, ["anywire_experiment.run.process", *arguments], cpus, log, died)
 
 
 def free_dds_domain() -> int:

@@ -13,13 +13,13 @@ from typing import Any, Self
 
 import msgspec
 
-from anywire_experiment import manifest
-from anywire_experiment.cells import Cell, read_cell
-from anywire_experiment.environment import Environment
-from anywire_experiment.manifest import MANIFEST
-from anywire_experiment.masking import hidden, masked, without_secrets
 from anywire_experiment.plan import Plan, load_plan, plugin_files
-from anywire_experiment.storage import RecordError, pretty, sync, write_whole
+from anywire_experiment.record import manifest
+from anywire_experiment.record.cells import Cell, read_cell
+from anywire_experiment.record.environment import Environment
+from anywire_experiment.record.manifest import MANIFEST
+from anywire_experiment.record.masking import hidden, masked, without_secrets
+from anywire_experiment.record.storage import RecordError, pretty, sync, write_whole
 from anywire_experiment.workload import Trace
 
 PLAN, GIVEN, ENVIRONMENT, RESULTS = "plan.json", "plan.yaml", "environment.json", "results.json"
@@ -155,7 +155,7 @@ class Record:
         write_whole(self.folder / ENVIRONMENT, pretty(msgspec.to_builtins(sessions)))
 
     def seal(self) -> None:
-        """Hash every file; from now on any change is noticed (`anywire_experiment.manifest`)."""
+        """Hash every file; from now on any change is noticed (`anywire_experiment.record.manifest`)."""
         (self.folder / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(self.folder / _PARTIAL, ignore_errors=True)
         manifest.seal(self.folder)

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping
 import msgspec
 import numpy as np
 
-from anywire_experiment.blocks import RESAMPLES, over_blocks, usable
-from anywire_experiment.measures import MEANINGS, Measured
+from anywire_experiment.analysis.blocks import RESAMPLES, over_blocks, usable
+from anywire_experiment.analysis.metrics import MEANINGS, Measured
+from anywire_experiment.analysis.raw import RawData
+from anywire_experiment.analysis.results import ComparisonFigures
+from anywire_experiment.analysis.wording import judged, metric_of, unjudged
 from anywire_experiment.plan import Metric
-from anywire_experiment.raw import RawData
-from anywire_experiment.results import ComparisonFigures
 from anywire_experiment.statistics import as_family, compare, verdict
 from anywire_experiment.statistics.samples import statistic_of
 from anywire_experiment.statistics.signed_rank import hodges_lehmann
-from anywire_experiment.wording import judged, metric_of, unjudged
 
 
 def comparisons(record: RawData) -> list[ComparisonFigures]:

@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 
-from anywire_experiment.measures import MEANINGS, Floats, Measured
+from anywire_experiment.analysis.metrics import MEANINGS, Floats, Measured
 from anywire_experiment.plan import Metric, Plan
 from anywire_experiment.statistics import Estimate
 from anywire_experiment.statistics.studentised import resampling_counts, studentised_mean

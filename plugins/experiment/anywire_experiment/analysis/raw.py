@@ -8,12 +8,12 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
+from anywire_experiment.analysis.metrics import MEANINGS, Measured, default_metrics, read_samples
 from anywire_experiment.arms import ALONE
-from anywire_experiment.cells import CELL, Cell, read_cell
-from anywire_experiment.measures import MEANINGS, Measured, default_metrics, read_samples
 from anywire_experiment.plan import Metric
-from anywire_experiment.record import plan_of
-from anywire_experiment.storage import RecordError
+from anywire_experiment.record.cells import CELL, Cell, read_cell
+from anywire_experiment.record.folder import plan_of
+from anywire_experiment.record.storage import RecordError
 
 Block = dict[str, Measured]
 """By workload."""

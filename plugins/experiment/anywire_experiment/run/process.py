@@ -1,5 +1,5 @@
-"""``python -m anywire_experiment.process ROLE AGENTS``: one process of a system under test, as ``anywire serve`` and
-``anywire agent`` are, but spoken to by the runner.
+"""``python -m anywire_experiment.run.process ROLE AGENTS``: one process of a system under test, as ``anywire serve``
+and ``anywire agent`` are, but spoken to by the runner.
 
 The configuration is the first line of its standard input; after that each line is a command. ``settings``: tell what
 the transports were asked for and granted. ``whole``: tell when all agents are there and ready, and one has answered.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from anywire_experiment.storage import RecordError, pretty, write_whole
+from anywire_experiment.record.storage import RecordError, pretty, write_whole
 
 FORMAT = 1
 MANIFEST = "manifest.json"

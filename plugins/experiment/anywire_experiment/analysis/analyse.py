@@ -12,14 +12,12 @@ import msgspec
 import numpy as np
 from scipy import stats
 
-from anywire_experiment.blocks import FEWEST_OTHERWISE, FEWEST_SAMPLES, Usable, over_blocks, usable
-from anywire_experiment.cautions import cautions_of
-from anywire_experiment.cells import Cell
-from anywire_experiment.comparisons import comparisons
-from anywire_experiment.measures import MEANINGS, Measured
-from anywire_experiment.plan import Metric
-from anywire_experiment.raw import RawData
-from anywire_experiment.results import (
+from anywire_experiment.analysis.blocks import FEWEST_OTHERWISE, FEWEST_SAMPLES, Usable, over_blocks, usable
+from anywire_experiment.analysis.cautions import cautions_of
+from anywire_experiment.analysis.comparisons import comparisons
+from anywire_experiment.analysis.metrics import MEANINGS, Measured
+from anywire_experiment.analysis.raw import RawData
+from anywire_experiment.analysis.results import (
     FORMAT,
     ArmFigures,
     CellState,
@@ -29,9 +27,11 @@ from anywire_experiment.results import (
     Results,
     SameAnswers,
 )
+from anywire_experiment.analysis.wording import headline
+from anywire_experiment.plan import Metric
+from anywire_experiment.record.cells import Cell
 from anywire_experiment.statistics import Estimate, effective_sample_size
 from anywire_experiment.statistics.samples import statistic_of
-from anywire_experiment.wording import headline
 
 __all__ = ["RawData", "analyse", "analysed", "differences"]
 

@@ -8,9 +8,9 @@ import signal
 import time
 from collections.abc import Callable
 
-from anywire_experiment.cells import Event, What
 from anywire_experiment.network import Hosts
-from anywire_experiment.system import System
+from anywire_experiment.record.cells import Event, What
+from anywire_experiment.run.system import System
 from anywire_experiment.workload import Fault
 
 

@@ -1,8 +1,8 @@
 """Hooks in the orchestrator of a cell: every ended task with its stages, and agents that join and are lost.
 
-Loaded through ``plugins: [anywire_experiment.recorder]``; writes JSON lines to the file that the environment variable
-``ANYWIRE_EXPERIMENT_RECORD`` names. A task costs one encoding into a buffer; the file is written when that is full,
-when an agent comes or goes, and at the end of the process.
+Loaded through ``plugins: [anywire_experiment.run.recorder]``; writes JSON lines to the file that the environment
+variable ``ANYWIRE_EXPERIMENT_RECORD`` names. A task costs one encoding into a buffer; the file is written when that is
+full, when an agent comes or goes, and at the end of the process.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""``python -m anywire_experiment.launch CPUS MODULE [ARGUMENTS]``: run a module bound to some cores (``0,1``; empty:
-any), before it imports or starts anything, so that every thread it will have is bound too; and end it with its parent.
+"""``python -m anywire_experiment.run.launch CPUS MODULE [ARGUMENTS]``: run a module bound to some cores (``0,1``;
+empty: any), before it imports or starts anything, so that every thread it will have is bound too; and end it with its
+parent.
 """
 
 from __future__ import annotations

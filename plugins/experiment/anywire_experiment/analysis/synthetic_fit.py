@@ -15,8 +15,8 @@ from scipy import stats
 
 from anywire.errors import ConfigError
 from anywire.synthetic import Distribution
-from anywire_experiment.analysis import RawData
-from anywire_experiment.measures import Floats, Measured
+from anywire_experiment.analysis.analyse import RawData
+from anywire_experiment.analysis.metrics import Floats, Measured
 
 FEWEST = 20
 """Streams without which nothing is fitted."""

@@ -18,16 +18,16 @@ import pyarrow as pa
 
 from anywire.errors import AnywireError, ConfigError
 from anywire.identity import boot_id
-from anywire_experiment import recorder
 from anywire_experiment.arms import Arm, load_seed, workload_order
-from anywire_experiment.cells import SAMPLES_FILE, Cell, Event, WorkloadRun, join_samples, write_cell
-from anywire_experiment.environment import redacted
-from anywire_experiment.faults import inflict
 from anywire_experiment.load.spec import ClientPlane, LoadSpec
-from anywire_experiment.managed import CellFailed, Managed
 from anywire_experiment.network import Hosts, link, validated
 from anywire_experiment.plan import Plan
-from anywire_experiment.system import System
+from anywire_experiment.record.cells import SAMPLES_FILE, Cell, Event, WorkloadRun, join_samples, write_cell
+from anywire_experiment.record.environment import redacted
+from anywire_experiment.run import recorder
+from anywire_experiment.run.faults import inflict
+from anywire_experiment.run.managed import CellFailed, Managed
+from anywire_experiment.run.system import System
 
 T = TypeVar("T")
 LOAD = "load"

@@ -12,14 +12,14 @@ from typing import NamedTuple, Protocol
 
 from anywire.errors import ConfigError
 from anywire_experiment.arms import Arm, arm_order, arms_of
-from anywire_experiment.cells import Cell
-from anywire_experiment.environment import differences, environment
-from anywire_experiment.measure import CellRun, placement
 from anywire_experiment.network import unavailable
 from anywire_experiment.plan import Plan
-from anywire_experiment.record import Record, Session, Sessions, cells_of
-from anywire_experiment.storage import writing
-from anywire_experiment.system import free_dds_domain
+from anywire_experiment.record.cells import Cell
+from anywire_experiment.record.environment import differences, environment
+from anywire_experiment.record.folder import Record, Session, Sessions, cells_of
+from anywire_experiment.record.storage import writing
+from anywire_experiment.run.cell import CellRun, placement
+from anywire_experiment.run.system import free_dds_domain
 
 
 class Interrupted(Exception):

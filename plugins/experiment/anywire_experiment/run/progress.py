@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
-from anywire_experiment.cells import Cell
+from anywire_experiment.record.cells import Cell
 
 
 class Lines:

@@ -1,0 +1,35 @@
+"""What may import what inside of the distribution, as its docstring says."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import anywire_experiment
+
+PACKAGE = Path(anywire_experiment.__file__).parent
+PLAN = {"arms", "plan", "validation", "workload"}
+MAY = {
+    **dict.fromkeys(PLAN, PLAN),
+    "statistics": set(),
+    "network": PLAN,
+    "record": PLAN,
+    "load": PLAN | {"record", "statistics"},
+    "run": PLAN | {"load", "network", "record"},
+    "analysis": PLAN | {"record", "statistics"},
+    "report": PLAN | {"analysis", "record", "statistics"},
+    "outcome": PLAN | {"analysis", "record", "report"},
+    "cli": PLAN | {"analysis", "outcome", "record", "report", "run"},
+}
+
+
+def test_each_part_imports_what_it_may_and_nothing_else() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        inside = path.relative_to(PACKAGE)
+        part = inside.parts[0].removesuffix(".py")
+        if part == "__init__":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE.name:
+                below = node.module.split(".")[1:2] or [alias.name for alias in node.names]
+                assert set(below) <= MAY[part] | {part}, f"{inside} imports {node.module}"
