@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -58,13 +59,14 @@ class Running:
         self._log.flush()
         return Path(self._log.name).read_text()
 
-    def wait_for(self, text: str) -> None:
-        """Read what it logs until ``text`` is there."""
+    def wait_for(self, text: str, times: int = 1) -> None:
+        """Read what it logs until ``text`` is there, on so many lines."""
         with subprocess.Popen(["tail", "-n", "+1", "-F", self._log.name], stdout=subprocess.PIPE, text=True) as tail:
             assert tail.stdout is not None
-            found = any(text in line for line in tail.stdout)
+            lines = itertools.islice((line for line in tail.stdout if text in line), times)
+            found = len(list(lines))
             tail.kill()
-        assert found
+        assert found == times
 
     def end(self, number: signal.Signals = signal.SIGINT) -> int:
         self.process.send_signal(number)
@@ -175,7 +177,8 @@ def test_a_killed_agent_is_reported_and_started_again(start: Any) -> None:
     (before,) = json.loads(anywire("agents", "--json", "--url", up.url).stdout)
     agent.kill()
     up.wait_for(f"{before['id']} ended unexpectedly (killed by SIGKILL)")
-    up.wait_for(f"{before['id']}: ready:")
+    up.wait_for(f"{before['id']}: ready:", times=2)
+    up.wait_for(f"agent {before['id']} joined over dds", times=2)
     assert anywire("chat", "hello", "--url", up.url).returncode == 0
     (after,) = json.loads(anywire("agents", "--json", "--url", up.url).stdout)
     assert after["id"] == before["id"]

@@ -287,12 +287,12 @@ async def test_a_request_whose_own_time_is_shorter_than_the_lifespan_is_not_begu
 async def test_requests_that_expired_in_the_readers_cache_leave_room_for_others(rig: Rig) -> None:
     """DDS drops them there without a word to either end: their place in the window comes back."""
     _, agent, _ = await rig.port("a")
-    hub, sink, info = await rig.hub(options={"lifespan": 1.0})
+    hub, sink, info = await rig.hub(options={"lifespan": 5.0})
     await sink.event("joined", "a")
     old = [f"old{number}" for number in range(WINDOW_MESSAGES)]
     for name in old:
         hub.send("a", request(info, name))
-    time.sleep(1.5)  # noqa: ASYNC251 (nobody reads meanwhile: that is what is tested)
+    time.sleep(5.5)  # noqa: ASYNC251 (nobody reads meanwhile: that is what is tested)
     hub.send("a", request(info, "new"))
     await agent.event("task", "new")
     assert [event[1] for event in agent.named("task")] == ["new"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import threading
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,12 @@ from anywire.testing.recorder import RecordingAgentSink, RecordingHubSink
 from anywire.testing.rig import Rig
 from anywire_dds import DdsConfig, DdsTransport
 from anywire_dds.faults import FAULTS, mapped
+
+
+@pytest.fixture
+def dds_domain() -> int:
+    """Of each test its own: a domain that is open in this process has its settings already."""
+    return random.SystemRandom().randint(10, 200)
 
 
 @pytest.fixture
