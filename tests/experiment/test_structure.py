@@ -12,9 +12,10 @@ PLAN = {"arms", "plan", "validation", "workload"}
 MAY = {
     **dict.fromkeys(PLAN, PLAN),
     "statistics": set(),
-    "network": PLAN,
+    "timerfd": set(),
+    "network": PLAN | {"timerfd"},
     "record": PLAN,
-    "load": PLAN | {"record", "statistics"},
+    "load": PLAN | {"record", "statistics", "timerfd"},
     "run": PLAN | {"load", "network", "record"},
     "analysis": PLAN | {"record", "statistics"},
     "report": PLAN | {"analysis", "record", "statistics"},

@@ -38,8 +38,6 @@ class _Session:
 
     def __init__(self, spec: LoadSpec) -> None:
         self._spec = spec
-        if spec.cpus:
-            os.sched_setaffinity(0, spec.cpus)
         self._rows = Rows()
         self._targets: dict[str, Target] = {}
         self._generators: dict[str, Generator] = {}

@@ -53,5 +53,4 @@ class LoadSpec(pydantic.BaseModel):
     transports: list[str] = pydantic.Field(
         default_factory=list, description="those that may answer; an answer over another one counts as failed"
     )
-    cpus: list[int] = pydantic.Field(default_factory=list, description="cores to run on; empty: any")
     folder: Path = pydantic.Field(Path(), description="where relative paths of traces start")

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import time
 from types import TracebackType
 from typing import Self
 
-_CLOCK_MONOTONIC, _TFD_TIMER_ABSTIME = 1, 1
-_TFD_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
-
-
-class _Spec(ctypes.Structure):
-    _fields_ = [
-        ("interval_s", ctypes.c_long),
-        ("interval_ns", ctypes.c_long),
-        ("value_s", ctypes.c_long),
-        ("value_ns", ctypes.c_long),
-    ]
+from anywire_experiment import timerfd
 
 
 class PreciseTimer:
@@ -27,10 +16,7 @@ class PreciseTimer:
 
     def __init__(self) -> None:
         """Raises OSError where the kernel has none."""
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._fd = int(self._libc.timerfd_create(_CLOCK_MONOTONIC, _TFD_FLAGS))
-        if self._fd < 0:
-            raise OSError(ctypes.get_errno(), "timerfd_create")
+        self._fd = timerfd.create()
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
         self._loop.add_reader(self._fd, self._expired)
@@ -48,9 +34,7 @@ class PreciseTimer:
         """Return at ``at_ns`` of CLOCK_MONOTONIC, at once when that has passed."""
         if at_ns <= time.monotonic_ns():
             return
-        spec = _Spec(0, 0, *divmod(at_ns, 1_000_000_000))
-        if self._libc.timerfd_settime(self._fd, _TFD_TIMER_ABSTIME, ctypes.byref(spec), None) != 0:
-            raise OSError(ctypes.get_errno(), "timerfd_settime")
+        timerfd.arm(self._fd, at_ns)
         self._waiter = self._loop.create_future()
         await self._waiter
 

@@ -7,7 +7,6 @@ on that input stop and resume it. Frames that were under way when it was cut are
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import selectors
@@ -16,11 +15,11 @@ import sys
 import time
 from collections import deque
 
+from anywire_experiment import timerfd
 from anywire_experiment.network.shaping import Direction
 from anywire_experiment.plan import Network
 
 _TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
-_CLOCK_MONOTONIC, _TFD_TIMER_ABSTIME = 1, 1
 FRAME = 65_536
 BATCH = 64
 """Frames read from one device before the other has its turn."""
@@ -35,17 +34,13 @@ def open_tap(name: str) -> int:
 
 class _Timer:
     def __init__(self) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self.descriptor = int(self._libc.timerfd_create(_CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC))
-        if self.descriptor < 0:
-            raise OSError(ctypes.get_errno(), "timerfd_create")
+        self.descriptor = timerfd.create()
         self._at = 0
 
     def set(self, at_ns: int) -> None:
         if at_ns != self._at:
             self._at = at_ns
-            spec = struct.pack("4l", 0, 0, *divmod(max(at_ns, 1), 1_000_000_000))
-            self._libc.timerfd_settime(self.descriptor, _TFD_TIMER_ABSTIME, spec, None)
+            timerfd.arm(self.descriptor, at_ns)
 
 
 class _Way:
