@@ -38,8 +38,9 @@ bench: $(READY)
 # Everything, the real model too: hours. What is finished is not run again; RECORDS=FOLDER begins anew elsewhere.
 bench-full: $(READY)
 	$(BIN)/python -m pytest benchmarks --ignore=benchmarks/soak --benchmark-enable
-	for plan in $(PLANS); do \
-	  $(BIN)/anywire experiment run $$plan --out $(RECORDS)/$$(basename $$plan .yaml) || exit 1; done
+	failed=; for plan in $(PLANS); do \
+	  $(BIN)/anywire experiment run $$plan --out $(RECORDS)/$$(basename $$plan .yaml) || failed="$$failed $$plan"; done; \
+	  test -z "$$failed" || { echo "not finished:$$failed"; exit 1; }
 
 # The experiment framework held against what is known, on the real system: half an hour on a quiet machine.
 soak: $(READY)

@@ -202,6 +202,18 @@ async def test_equal_seeds_ask_the_same(tmp_path: Path) -> None:
     assert len(set(asked[0])) == 5
 
 
+@pytest.mark.parametrize(("workload", "sent"), [({}, 0), ({"temperature": 0.7}, 0.7)])
+async def test_answers_are_not_drawn_unless_asked_for(tmp_path: Path, workload: dict[str, Any], sent: float) -> None:
+    bodies: list[dict[str, Any]] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        bodies.append(await request.json())
+        return await whole(request)
+
+    await measured(tmp_path, handler, {"requests": 1, "max_tokens": 7} | workload)
+    assert [(each["temperature"], each["max_tokens"]) for each in bodies] == [(sent, 7)]
+
+
 def test_poisson_arrivals_have_their_rate_and_are_memoryless() -> None:
     process = arrivals(Poisson(rate=50), np.random.default_rng(1), Path())
     times = np.array([next(process).at for _ in range(20_000)])

@@ -142,7 +142,8 @@ def client(domain: int, pause: float) -> None:
             say(found=True)
             continue
         asked["messages"] = [ChatMessage(**each) for each in asked["messages"]]
-        writer.write(ChatCompletionRequest(**asked))
+        written_ns = time.time_ns() - int(asked.pop("age", 0) * 1e9)
+        writer.write(ChatCompletionRequest(**asked), written_ns)
         say(wrote=asked["request_id"])
     leave(participant)
 

@@ -78,6 +78,7 @@ class ClientProcess(PeerProcess):
             self.responses[line["request_id"]].append(line)
 
     def ask(self, request_id: str, content: str = "say hello", **fields: Any) -> None:
+        """``age`` among the fields is how many seconds ago it claims to have been written."""
         request = {
             "request_id": request_id,
             "model": "m",

@@ -104,6 +104,9 @@ class Workload(_Section):
     model: str = pydantic.Field("", description="empty: the first one the system offers")
     stream: bool = False
     max_tokens: int = pydantic.Field(20, ge=1, le=1_000_000)
+    temperature: float = pydantic.Field(
+        0.0, ge=0, le=2, description="0: a model gives the same prompt the same answer in every arm"
+    )
     requests: int | None = pydantic.Field(None, ge=1, description="how many are measured")
     seconds: Positive | None = pydantic.Field(None, description="how long is measured")
     timeout: Positive = pydantic.Field(30.0, description="seconds after which a request counts as failed")

@@ -181,7 +181,7 @@ class _Round:
         length = arrival.output_tokens or workload.max_tokens
         return Question(
             model,
-            chat(model, messages, length, workload.stream),
+            chat(model, messages, workload, length),
             workload.stream,
             _priority(workload.priorities, self._rng),
             workload.timeout,

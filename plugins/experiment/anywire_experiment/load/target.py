@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from anywire_experiment.load.rows import Answer
+from anywire_experiment.workload import Workload
 
 
 class Question(msgspec.Struct):
@@ -40,9 +41,14 @@ class Target(ABC):
     async def close(self) -> None: ...
 
 
-def chat(model: str, messages: list[dict[str, Any]], max_tokens: int, stream: bool) -> bytes:
-    """A chat request; a stream is asked to tell its usage."""
-    body: dict[str, Any] = {"model": model, "messages": messages, "max_tokens": max_tokens}
-    if stream:
+def chat(model: str, messages: list[dict[str, Any]], workload: Workload, max_tokens: int) -> bytes:
+    """A chat request of ``workload``; a stream is asked to tell its usage."""
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": messages,
+        "max_tokens": max_tokens,
+        "temperature": workload.temperature,
+    }
+    if workload.stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     return msgspec.json.encode(body)

@@ -112,7 +112,10 @@ def about(workload: Workload) -> str:
         if workload.fault
         else ""
     )
-    return f"Load: {load}, until {until}; {answers} of {workload.max_tokens} tokens at most, through {through}.{fault}"
+    return (
+        f"Load: {load}, until {until}; {answers} of {workload.max_tokens} tokens at most "
+        f"(temperature {workload.temperature:g}), through {through}.{fault}"
+    )
 
 
 def fingerprint(folder: Path) -> str:

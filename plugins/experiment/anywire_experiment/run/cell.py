@@ -144,9 +144,11 @@ class CellRun:
             await load.ended(_LOAD_GRACE)
         finally:
             self._progress("stopping")
+            stopping_ns = time.monotonic_ns()
             await asyncio.gather(load.stop(_LOAD_GRACE), system.stop())
             tasks, changes, whole = recorder.read(system.tasks)
-            self.cell.events += [self._placed(each) for each in changes]
+            # Agents that leave because the cell is over are no event of it.
+            self.cell.events += [self._placed(each) for each in changes if each.at_ns < stopping_ns]
         if not whole:
             raise CellFailed(
                 f"the orchestrator could not write down all of its tasks: {system.orchestrator.last_lines()}"

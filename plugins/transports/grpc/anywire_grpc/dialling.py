@@ -6,9 +6,11 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+import grpc
+
 from anywire.errors import AgentUnavailable, AnywireError, TransportUnavailable
 from anywire_grpc.library import METHODS, open_channel
-from anywire_grpc.wire import Wire
+from anywire_grpc.wire import REPLACED, Wire
 
 if TYPE_CHECKING:
     from anywire_grpc.end import End
@@ -31,6 +33,9 @@ class Dialler:
             linked, error = await self._link()
             if linked:
                 pause, told, name = FIRST_PAUSE_S, "", linked
+                if _replaced(error):
+                    # By another dialler of this end, perhaps, which may not have heard yet who it has reached.
+                    await asyncio.gather(*[wire.known.wait() for wire in self._end.wires])
             elif error is not None:
                 # Nobody there is normal, and so is saying the same again; anything else is news.
                 absent = isinstance(error, AgentUnavailable)
@@ -61,3 +66,9 @@ class Dialler:
         finally:
             await channel.close(None)
         return wire.name, ending.error
+
+
+def _replaced(error: AnywireError | None) -> bool:
+    """Whether the listener said that it has another connection of this end."""
+    cause = error.__cause__ if error is not None else None
+    return isinstance(cause, grpc.aio.AioRpcError) and cause.code() is REPLACED.code

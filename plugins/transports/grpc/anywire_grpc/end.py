@@ -21,7 +21,7 @@ from anywire_grpc.dialling import Dialler
 from anywire_grpc.faults import mapped
 from anywire_grpc.library import check_tls
 from anywire_grpc.listening import Listener, listen
-from anywire_grpc.wire import CLOSED, NOBODY, Ending, HalfClose, Stream, Wire
+from anywire_grpc.wire import CLOSED, NOBODY, REPLACED, Ending, HalfClose, Stream, Wire
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +113,7 @@ class End:
             unanswered.cancel()
             self.wires.discard(wire)
             self.ended(wire, ending)
+            wire.known.set()
             wire.gone.set()
         return ending
 
@@ -134,8 +135,9 @@ class End:
         """``wire`` is the link to ``name`` from now on, and no other."""
         old = self.links.get(name)
         if old is not None:
-            self.ended(old, Ending(grpc.StatusCode.ABORTED, "replaced by a new connection"))
+            self.ended(old, REPLACED)
         wire.name = name
+        wire.known.set()
         self.links[name] = wire
 
     def ended(self, wire: Wire, ending: Ending) -> None:

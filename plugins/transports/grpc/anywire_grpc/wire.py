@@ -46,6 +46,9 @@ CLOSED = Ending(grpc.StatusCode.OK, "it closed")
 STOPPED = Ending(grpc.StatusCode.OK, "its stream ended")
 """What the listening end sees of a peer that closed, or whose connection did: gRPC does not tell it which."""
 
+REPLACED = Ending(grpc.StatusCode.ABORTED, "replaced by a new connection")
+"""The only one a peer that has dialled is told as `ABORTED`."""
+
 NOBODY = Ending(grpc.StatusCode.UNAVAILABLE, NOT_OPEN)
 
 
@@ -63,6 +66,8 @@ class Wire:
         self.reply: Reply | None = None
         self.name = ""
         self.greeted = False
+        self.known = asyncio.Event()
+        """Set when the peer has its name, or will never have one."""
         self.gone = asyncio.Event()
         """Set when nothing is read or written any more, and whoever used the link was told."""
         self._loop = asyncio.get_running_loop()
