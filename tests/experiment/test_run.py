@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+import anywire_experiment.run.cell
 from anywire_experiment.arms import arms_of
 from anywire_experiment.network import unavailable
 from anywire_experiment.plan import Plan
@@ -364,6 +365,23 @@ async def test_a_process_that_ends_on_its_own_fails_the_cell(tmp_path: Path, dds
     assert cell.reason.startswith(f"{name} ended on its own during long (killed by SIGKILL)")
     died = [each for each in cell.events if each.what == "died"]
     assert [(each.agent, each.workload) for each in died] == [(name, "long")]
+
+
+async def test_a_load_generator_that_hangs_fails_the_cell(
+    tmp_path: Path, dds_domain: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(anywire_experiment.run.cell, "_SILENCE", 1.0)
+    tree = plan_tree(dds_domain, factors={"transport": ["memory"]}, workloads={"long": {"seconds": 60, **ONE}})
+
+    def stop_it(what: str) -> None:
+        if what == "long: warm-up":
+            children = psutil.Process().children(recursive=True)
+            (found,) = [each for each in children if "anywire_experiment.load" in each.cmdline()]
+            found.suspend()
+
+    cell = await run_cell(tree, tmp_path / "cell", dds_domain, stop_it)
+    assert (cell.state, cell.reason) == ("failed", "load: said nothing for 1 s, it hangs")
+    assert not psutil.Process().children(recursive=True)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from anywire.cli.eventloop import Stop, run
 from anywire.errors import AnywireError, ConfigError
 from anywire_experiment.load.generator import Generator
 from anywire_experiment.load.rows import Rows
-from anywire_experiment.load.spec import LoadSpec
+from anywire_experiment.load.spec import SIGN_OF_LIFE, LoadSpec
 from anywire_experiment.load.target import Target
 from anywire_experiment.workload import Workload
 
@@ -102,6 +102,12 @@ class _Session:
         return await ClientPlaneTarget.open(self._spec.client_plane)
 
 
+async def _signs_of_life() -> None:
+    while True:
+        await asyncio.sleep(SIGN_OF_LIFE)
+        say("going")
+
+
 def _session(path: Path) -> _Session:
     return _Session(LoadSpec.model_validate_json(path.read_bytes()))
 
@@ -111,12 +117,14 @@ async def _obey_all(path: Path) -> None:
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     say("ready", pid=os.getpid())
     session = None
+    alive = asyncio.create_task(_signs_of_life())
     try:
         while line := await reader.readline():
             session = session or _session(path)
             if not await session.obey(_command.decode(line)):
                 return
     finally:
+        alive.cancel()
         if session is not None:
             await session.close()
 

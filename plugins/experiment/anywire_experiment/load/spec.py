@@ -10,7 +10,8 @@ addresses are known.
                                          {"event": "ended", "workload": "b2", "at_ns": …, "requests": 500, "failed": 0}
     {"do": "finish"}                     {"event": "written", "rows": 650}                  and it exits with 0
 
-``steady`` is null where the warm-up was too short to tell.
+``steady`` is null where the warm-up was too short to tell. Between these it says {"event": "going"} every
+`SIGN_OF_LIFE` seconds, by which a long measurement is told from a generator that hangs.
 
 At the end of its input it exits and writes nothing. What keeps it from working at all is an
 {"event": "error", "message": …} and exit status 1; a request that fails is a row of the data and no error.
@@ -24,6 +25,8 @@ from typing import Any
 import pydantic
 
 from anywire_experiment.workload import Workload
+
+SIGN_OF_LIFE = 5.0
 
 
 class ClientPlane(pydantic.BaseModel):

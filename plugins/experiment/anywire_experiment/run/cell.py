@@ -19,7 +19,7 @@ import pyarrow as pa
 from anywire.errors import AnywireError, ConfigError
 from anywire.identity import boot_id
 from anywire_experiment.arms import Arm, load_seed, workload_order
-from anywire_experiment.load.spec import ClientPlane, LoadSpec
+from anywire_experiment.load.spec import SIGN_OF_LIFE, ClientPlane, LoadSpec
 from anywire_experiment.network import Hosts, link, validated
 from anywire_experiment.plan import Plan
 from anywire_experiment.record.cells import SAMPLES_FILE, Cell, Event, WorkloadRun, join_samples, write_cell
@@ -34,6 +34,8 @@ LOAD = "load"
 LINK = "link.json"
 _LOAD_GRACE = 5.0
 _NOTICE = 1.0
+_SILENCE = 6 * SIGN_OF_LIFE
+"""How long the load generator may say nothing while it works."""
 
 
 def placement(plan: Plan) -> dict[str, list[int]]:
@@ -172,12 +174,12 @@ class CellRun:
         processes = {**system.processes, LOAD: load}
         self._progress(f"{name}: warm-up")
         load.say(f'{{"do":"warm_up","workload":{json.dumps(name)}}}')
-        told = await load.hear("warmed_up")
+        told = await load.hear("warmed_up", silence=_SILENCE)
         run.warm_up_requests, run.steady = told["requests"], told["steady"]
         used = {process: each.measure() for process, each in processes.items()}
         self._progress(f"{name}: measuring")
         load.say(f'{{"do":"measure","workload":{json.dumps(name)}}}')
-        run.began_ns = (await load.hear("began"))["at_ns"]
+        run.began_ns = (await load.hear("began", silence=_SILENCE))["at_ns"]
         fault: asyncio.Task[None] | None = None
         if workload.fault is not None:
             seed = f"{self.cell.seed}/fault of {name}"
@@ -185,7 +187,7 @@ class CellRun:
                 inflict(workload.fault, name, run.began_ns, system, hosts, seed, self.cell.events.append)
             )
         try:
-            told = await load.hear("ended")
+            told = await load.hear("ended", silence=_SILENCE)
             run.ended_ns, run.requests, run.failed = told["at_ns"], told["requests"], told["failed"]
             run.cpu_seconds = {process: each.measure() - used[process] for process, each in processes.items()}
             if fault is not None and workload.fault is not None:

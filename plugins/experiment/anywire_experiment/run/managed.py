@@ -80,10 +80,15 @@ class Managed:
         assert self._process.stdin is not None
         self._process.stdin.write(line.encode() + b"\n")
 
-    async def hear(self, *events: str) -> dict[str, Any]:
-        """The next of these events. Raises `CellFailed` when the process ends before, or tells an error."""
+    async def hear(self, *events: str, silence: float | None = None) -> dict[str, Any]:
+        """The next of these events. Raises `CellFailed` when the process ends before, tells an error, or says nothing
+        at all for ``silence`` seconds."""
         while True:
-            told = await self._heard.get()
+            try:
+                async with asyncio.timeout(silence):
+                    told = await self._heard.get()
+            except TimeoutError:
+                raise CellFailed(f"{self.name}: said nothing for {silence:g} s, it hangs") from None
             if told["event"] in events:
                 return told
             if told["event"] in ("ended_process", "error"):
