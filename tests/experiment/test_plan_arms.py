@@ -70,6 +70,21 @@ def test_a_key_is_changed_without_editing_the_file(tmp_path: Path) -> None:
         load_plan(path, ["blcks=3"])
 
 
+@pytest.mark.parametrize(
+    ("members", "told"),
+    [
+        ({"workloads": {"one": {"requests": 9}, "two": {"requests": 10}}}, ["9 requests, and a block needs 10"]),
+        ({"statistic": "p99", "workloads": {"one": {"requests": 99}}}, ["needs 100 whole answers for its p99"]),
+        ({"metrics": ["failures", "throughput"], "workloads": {"one": {"requests": 9}}}, []),
+        ({"workloads": {"one": {"seconds": 9}}}, []),
+    ],
+)
+def test_too_few_requests_for_a_verdict_are_told_beforehand(members: dict[str, Any], told: list[str]) -> None:
+    said = plan(**members).too_few_requests()
+    assert len(said) == len(told)
+    assert all(part in sentence for part, sentence in zip(told, said, strict=True))
+
+
 def test_a_missing_plan_and_one_that_is_no_yaml(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no plan"):
         load_plan(tmp_path / "none.yaml")

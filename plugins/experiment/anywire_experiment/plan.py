@@ -49,6 +49,16 @@ from a fault until the last request was over that failed or took more than twice
 ``failures``: share of requests without a whole answer."""
 
 
+OF_REQUESTS: frozenset[Metric] = frozenset({"latency", "ttft", "itl"})
+"""Those of which a block has a value for each request; of the others it has one number."""
+
+
+def fewest_samples(statistic: str) -> int:
+    """Whole answers a block must have for a statistic of it to count: with fewer, p99 is the slowest and no
+    percentile."""
+    return {"p95": 20, "p99": 100}.get(statistic, 10)
+
+
 class _Section(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
@@ -169,6 +179,18 @@ class Plan(_Section):
     def base_level(self) -> str:
         """The level the others are compared with."""
         return self.baseline or (self.factors[self.compared][0].label if self.factors else "")
+
+    def too_few_requests(self) -> list[str]:
+        """The workloads that cannot be judged as the plan wants it, a sentence each."""
+        fewest = fewest_samples(self.statistic)
+        if self.metrics and not OF_REQUESTS.intersection(self.metrics):
+            return []
+        return [
+            f"workload {name!r} has {each.requests} requests, and a block needs {fewest} whole answers for its "
+            f"{self.statistic} to count: raise `requests`"
+            for name, each in self.workloads.items()
+            if each.requests is not None and each.requests < fewest
+        ]
 
 
 def load_plan(path: str | Path, changes: Sequence[str] = ()) -> Plan:

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from scipy import stats
 
-from anywire_experiment.analysis.blocks import FEWEST_OTHERWISE, FEWEST_SAMPLES, Usable, over_blocks, usable
+from anywire_experiment.analysis.blocks import Usable, over_blocks, usable
 from anywire_experiment.analysis.cautions import cautions_of
 from anywire_experiment.analysis.comparisons import comparisons
 from anywire_experiment.analysis.metrics import MEANINGS, Measured
@@ -28,7 +28,7 @@ from anywire_experiment.analysis.results import (
     SameAnswers,
 )
 from anywire_experiment.analysis.wording import headline
-from anywire_experiment.plan import Metric
+from anywire_experiment.plan import OF_REQUESTS, Metric, fewest_samples
 from anywire_experiment.record.cells import Cell
 from anywire_experiment.statistics import Estimate, effective_sample_size
 from anywire_experiment.statistics.samples import statistic_of
@@ -154,7 +154,7 @@ def _metric(record: RawData, metric: Metric, blocks: Mapping[int, Measured]) -> 
     given = usable(record.plan, metric, blocks)
     of = statistic_of(record.plan.statistic)
     values = {block: of(series) for block, series in given.items()}
-    single = MEANINGS[metric].single
+    single = metric not in OF_REQUESTS
     percentiles = None
     if len(given) > 1 and not single and all(series.min() > 0 for series in given.values()):
         percentiles = Percentiles(**{name: _percentile(record, given, name) for name in Percentiles.__struct_fields__})
@@ -169,7 +169,7 @@ def _metric(record: RawData, metric: Metric, blocks: Mapping[int, Measured]) -> 
 
 
 def _percentile(record: RawData, given: Usable, name: str) -> Estimate | None:
-    if min(series.size for series in given.values()) < FEWEST_SAMPLES.get(name, FEWEST_OTHERWISE):
+    if min(series.size for series in given.values()) < fewest_samples(name):
         return None
     return over_blocks(record.plan, [statistic_of(name)(series) for series in given.values()], logs=True)
 

@@ -8,15 +8,12 @@ from functools import cache
 
 import numpy as np
 
-from anywire_experiment.analysis.metrics import MEANINGS, Floats, Measured
-from anywire_experiment.plan import Metric, Plan
+from anywire_experiment.analysis.metrics import Floats, Measured
+from anywire_experiment.plan import OF_REQUESTS, Metric, Plan, fewest_samples
 from anywire_experiment.statistics import Estimate
 from anywire_experiment.statistics.studentised import resampling_counts, studentised_mean
 
 RESAMPLES = 10_000
-FEWEST_SAMPLES = {"p95": 20, "p99": 100}
-"""Whole answers a block must have for a statistic of it to count: with fewer, p99 is the slowest and no percentile."""
-FEWEST_OTHERWISE = 10
 
 Usable = dict[int, Floats]
 """A metric's series by block."""
@@ -24,7 +21,7 @@ Usable = dict[int, Floats]
 
 def usable(plan: Plan, metric: Metric, blocks: Mapping[int, Measured]) -> Usable:
     """The series of the blocks that count for a metric."""
-    fewest = 1 if MEANINGS[metric].single else FEWEST_SAMPLES.get(plan.statistic, FEWEST_OTHERWISE)
+    fewest = fewest_samples(plan.statistic) if metric in OF_REQUESTS else 1
     return {block: series for block, each in blocks.items() if (series := each.series(metric)).size >= fewest}
 
 

@@ -29,19 +29,17 @@ class Meaning(msgspec.Struct, frozen=True):
     unit: str
     larger_is_better: bool
     words: tuple[str, str]
-    single: bool = False
-    """A block gives one number, not samples."""
 
 
 MEANINGS: dict[Metric, Meaning] = {
     "latency": Meaning("latency", "ms", False, ("faster", "slower")),
     "ttft": Meaning("time to first token", "ms", False, ("faster", "slower")),
     "itl": Meaning("time per token after the first", "ms", False, ("faster", "slower")),
-    "throughput": Meaning("answers per second", "/s", True, ("higher", "lower"), single=True),
-    "tokens_per_s": Meaning("tokens per second", "/s", True, ("higher", "lower"), single=True),
-    "notice": Meaning("time to notice a fault", "ms", False, ("sooner", "later"), single=True),
-    "recovery": Meaning("time to recover", "ms", False, ("sooner", "later"), single=True),
-    "failures": Meaning("share of failed requests", "", False, ("fewer", "more"), single=True),
+    "throughput": Meaning("answers per second", "/s", True, ("higher", "lower")),
+    "tokens_per_s": Meaning("tokens per second", "/s", True, ("higher", "lower")),
+    "notice": Meaning("time to notice a fault", "ms", False, ("sooner", "later")),
+    "recovery": Meaning("time to recover", "ms", False, ("sooner", "later")),
+    "failures": Meaning("share of failed requests", "", False, ("fewer", "more")),
 }
 
 SPANS = {

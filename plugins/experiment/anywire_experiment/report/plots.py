@@ -14,7 +14,7 @@ from anywire_experiment.analysis.metrics import MEANINGS, Floats
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import ComparisonFigures, Results
 from anywire_experiment.analysis.wording import MINUS, place
-from anywire_experiment.plan import Metric
+from anywire_experiment.plan import OF_REQUESTS, Metric
 from anywire_experiment.report import timing
 from anywire_experiment.report.drawing import FAINT, INK, PAPER, Look, Picture, drawn, looks, svg, value_axis
 from anywire_experiment.report.numbers import number, percent_change
@@ -30,7 +30,7 @@ _CHANGES = (-95, -90, -80, -67, -50, -33, -20, -10, -5, -2, 0, 2, 5, 10, 25, 50,
 def of_workload(record: RawData, results: Results, workload: str, name: str) -> list[Picture]:
     """``name`` begins the ids of the figures. Figures for which there are no data are left out."""
     made = [_intervals(results, workload, f"{name}-intervals")]
-    sampled: list[Metric] = [each for each in record.metrics(workload) if not MEANINGS[each].single]
+    sampled: list[Metric] = [each for each in record.metrics(workload) if each in OF_REQUESTS]
     for metric in sampled or (LATENCY,):
         made.append(_distribution(record, workload, metric, f"{name}-ecdf-{metric}"))
     made.append(_percentiles(record, results, workload, f"{name}-percentiles"))

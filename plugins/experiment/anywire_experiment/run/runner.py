@@ -68,6 +68,8 @@ def run(plan: Plan, given: Path, out: Path, invocation: Sequence[str], progress:
         if not missing:
             return False
         sessions = record.sessions() or Sessions(plan.seed, [])
+        for each in plan.too_few_requests():
+            progress.warned(each)
         session = _next_session(sessions, cells_of(out), invocation, progress)
         record.write_sessions(sessions)
         try:
