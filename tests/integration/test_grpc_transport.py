@@ -7,7 +7,6 @@ import errno
 import gc
 import importlib
 import inspect
-import logging
 import os
 import re
 import shutil
@@ -18,7 +17,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import grpc
 import grpc.aio
@@ -30,6 +29,8 @@ from google.protobuf import message as protobuf
 from google.protobuf.descriptor import Descriptor
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.integration.connections import OneConnection
+from tests.integration.wire_bench import Bench, echo, log_of, request
 from tests.integration.wire_faults import Log, Proxy, free_ports
 
 import anywire_grpc.dialling
@@ -37,14 +38,13 @@ import anywire_grpc.end
 import anywire_grpc.listening
 from anywire import errors, messages
 from anywire.errors import ConfigError
-from anywire.identity import new_incarnation
 from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo, TaskRequest, ToAgent
 from anywire.plugins import Plugins
 from anywire.testing.peer import PeerSpec
-from anywire.testing.recorder import PATIENCE, Recorder, RecordingAgentSink, RecordingHubSink
+from anywire.testing.recorder import PATIENCE, Recorder
 from anywire.testing.rig import ProcessPeer
-from anywire.transport import AgentPort, Hub, Plane
-from anywire_grpc import GrpcConfig, GrpcTransport, codec, link_pb2
+from anywire.transport import Plane
+from anywire_grpc import GrpcConfig, codec, link_pb2
 from anywire_grpc.faults import mapped
 from anywire_grpc.library import METHODS
 from anywire_grpc.wire import BATCH_BYTES, HARD_BOUND, Ending, Wire
@@ -71,36 +71,8 @@ class CountingProxy(Proxy):
         await self._counted.until(lambda: len(self._counted.events) >= times)
 
 
-class Bench:
-    """Opens hubs and ports and closes them when the test ends."""
-
-    def __init__(self, stack: AsyncExitStack) -> None:
-        self.stack = stack
-
-    async def hub(
-        self, hub_id: str = "h", *, plane: Plane = "agent", lease_ms: int = 1000, **options: Any
-    ) -> tuple[Hub, RecordingHubSink]:
-        sink = RecordingHubSink()
-        transport = GrpcTransport(GrpcConfig(**options))
-        hub = await transport.open_hub(HubInfo(hub_id, new_incarnation(), lease_ms=lease_ms), plane, sink)
-        self.stack.push_async_callback(hub.close)
-        return hub, sink
-
-    async def port(
-        self, agent_id: str = "a", on_task: Any = None, *, plane: Plane = "agent", lease_ms: int = 1000, **options: Any
-    ) -> tuple[AgentPort, RecordingAgentSink, AgentInfo]:
-        sink = RecordingAgentSink(on_task)
-        info = AgentInfo(agent_id, options.pop("incarnation", 0) or new_incarnation(), lease_ms=lease_ms)
-        port = await GrpcTransport(GrpcConfig(**options)).open_agent(info, plane, sink)
-        self.stack.push_async_callback(port.close)
-        port.report(AgentStatus(agent_id, info.incarnation, models=("m",)))
-        return port, sink, info
-
-    async def proxy(self, port: int) -> CountingProxy:
-        proxy = CountingProxy(port)
-        await proxy.start()
-        self.stack.push_async_callback(proxy.close)
-        return proxy
+class CallingBench(Bench):
+    proxies = CountingProxy
 
     async def call(self, port: int, plane: Plane = "agent") -> Any:
         """A bare call of the transport's method, by nobody who keeps to the contract."""
@@ -110,48 +82,29 @@ class Bench:
 
 
 @pytest_asyncio.fixture
-async def bench() -> AsyncIterator[Bench]:
+async def bench() -> AsyncIterator[CallingBench]:
     async with AsyncExitStack() as stack:
-        yield Bench(stack)
+        yield CallingBench(stack, "grpc")
 
 
 @pytest.fixture
 def log() -> Iterator[Log]:
-    handler, logger = Log(), logging.getLogger("anywire_grpc")
-    logger.addHandler(handler)
-    yield handler
-    logger.removeHandler(handler)
-
-
-def request(task_id: str, hub_id: str = "h", body: str = "{}") -> TaskRequest:
-    return TaskRequest(hub_id, task_id, 1, "chat", "m", body, True, credit=64)
-
-
-def final(task: TaskRequest, text: str = "") -> Chunk:
-    return Chunk(task.hub_id, task.task_id, task.attempt, 0, (text,), final=True, finish_reason="stop")
-
-
-def echo(task: TaskRequest, reply: Any) -> None:
-    reply.send(final(task, task.body))
+    with log_of("anywire_grpc") as log:
+        yield log
 
 
 # Connections
 
 
-async def test_agent_that_was_there_first_joins_a_hub_that_comes_and_its_successor(bench: Bench) -> None:
-    (port,) = free_ports(1)
-    _, agent, _ = await bench.port(on_task=echo, agent_addresses=address(port))
-    first, sink = await bench.hub("first", agent_addresses=address(port))
-    await sink.event("joined", "a")
-    await first.close()
-    await agent.event("hub_lost", "first")
-    second, sink = await bench.hub("second", agent_addresses=address(port))
-    await sink.event("joined", "a")
-    second.send("a", request("t", "second", "anew"))
-    assert (await sink.final("t")).deltas == ("anew",)
+class TestConnections(OneConnection):
+    settled: ClassVar[dict[str, str]] = {"agent_listens_on": "{address}", "encoding": "protobuf", "security": "none"}
+    hard_bound = HARD_BOUND
+
+    def check_told_of_the_limit(self, reason: str) -> None:
+        assert "max_message_bytes" in reason
 
 
-async def test_agent_serves_every_hub_of_its_addresses(bench: Bench) -> None:
+async def test_agent_serves_every_hub_of_its_addresses(bench: CallingBench) -> None:
     both = [address(port) for port in free_ports(2)]
     _, agent, _ = await bench.port(on_task=echo, agent_addresses=both)
     for hub_id in ("one", "two"):
@@ -162,28 +115,7 @@ async def test_agent_serves_every_hub_of_its_addresses(bench: Bench) -> None:
     assert {event[1] for event in agent.named("hub_joined")} == {"one", "two"}
 
 
-async def test_cut_connection_loses_the_link_on_both_sides_and_it_joins_again(bench: Bench) -> None:
-    (port,) = free_ports(1)
-    proxy = await bench.proxy(port)
-    hub, sink = await bench.hub(agent_addresses=address(port))
-    _, agent, info = await bench.port(agent_addresses=address(proxy.port))
-    await sink.event("joined", "a")
-    hub.send("a", request("t1"))
-    reply = (await agent.event("task", "t1"))[4]
-    proxy.cut()
-    await sink.event("lost", "a", info.incarnation)
-    await agent.event("hub_lost", "h")
-    reply.send(final(request("t1"), "too late"))
-    await asyncio.wait_for(reply.drain(), PATIENCE)
-    await sink.until(lambda: len(sink.named("joined")) == 2)
-    hub.send("a", request("t2"))
-    (await agent.event("task", "t2"))[4].send(final(request("t2"), "in time"))
-    assert (await sink.final("t2")).deltas == ("in time",)
-    assert sink.chunks("t1") == []
-    assert [event[0] for event in sink.events if event[0] in ("joined", "lost")] == ["joined", "lost", "joined"]
-
-
-async def test_silent_connection_is_given_up_by_the_agent_and_later_by_the_hub(bench: Bench) -> None:
+async def test_silent_connection_is_given_up_by_the_agent_and_later_by_the_hub(bench: CallingBench) -> None:
     (port,) = free_ports(1)
     proxy = await bench.proxy(port)
     _, sink = await bench.hub(agent_addresses=address(port), lease_ms=100)
@@ -197,7 +129,7 @@ async def test_silent_connection_is_given_up_by_the_agent_and_later_by_the_hub(b
     await sink.until(lambda: len(sink.named("joined")) == 2)
 
 
-async def test_killed_agent_is_lost_and_its_next_life_joins(bench: Bench) -> None:
+async def test_killed_agent_is_lost_and_its_next_life_joins(bench: CallingBench) -> None:
     (port,) = free_ports(1)
     options: Options = {"agent_addresses": [address(port)]}
     _, sink = await bench.hub(lease_ms=60_000, **options)
@@ -212,23 +144,7 @@ async def test_killed_agent_is_lost_and_its_next_life_joins(bench: Bench) -> Non
     assert lives[0] != lives[1]
 
 
-async def test_what_an_agent_sent_before_it_closed_arrives_before_it_is_lost(bench: Bench) -> None:
-    (port,) = free_ports(1)
-    hub, sink = await bench.hub(agent_addresses=address(port))
-    end, agent, _ = await bench.port(agent_addresses=address(port))
-    await sink.event("joined", "a")
-    hub.send("a", request("t"))
-    reply = (await agent.event("task", "t"))[4]
-    for number in range(2000):
-        reply.send(Chunk("h", "t", 1, number, ("x" * 1000,)))
-    reply.send(Chunk("h", "t", 1, 2000, final=True))
-    await end.close()
-    await sink.event("lost", "a")
-    assert [chunk.seq for chunk in sink.chunks("t")] == list(range(2001))
-    assert sink.events[-1][0] == "lost"
-
-
-async def test_what_a_hub_sent_before_it_closed_arrives_before_it_is_lost(bench: Bench) -> None:
+async def test_what_a_hub_sent_before_it_closed_arrives_before_it_is_lost(bench: CallingBench) -> None:
     (port,) = free_ports(1)
     hub, sink = await bench.hub(agent_addresses=address(port))
     _, agent, _ = await bench.port(agent_addresses=address(port))
@@ -241,7 +157,7 @@ async def test_what_a_hub_sent_before_it_closed_arrives_before_it_is_lost(bench:
     assert agent.events[-1][0] == "hub_lost"
 
 
-async def test_closing_does_not_wait_for_a_peer_that_does_not_read(bench: Bench) -> None:
+async def test_closing_does_not_wait_for_a_peer_that_does_not_read(bench: CallingBench) -> None:
     (port,) = free_ports(1)
     proxy = await bench.proxy(port)
     hub, sink = await bench.hub(agent_addresses=address(port), lease_ms=60_000)
@@ -253,58 +169,8 @@ async def test_closing_does_not_wait_for_a_peer_that_does_not_read(bench: Bench)
     await asyncio.wait_for(asyncio.gather(hub.close(), end.close()), PATIENCE)
 
 
-async def test_full_queue_is_congested_disturbs_nobody_and_loses_nothing(bench: Bench) -> None:
-    (port,) = free_ports(1)
-    proxy = await bench.proxy(port)
-    hub, sink = await bench.hub(agent_addresses=address(port), lease_ms=60_000)
-    _, slow, _ = await bench.port("slow", agent_addresses=address(proxy.port), lease_ms=60_000)
-    await bench.port("quick", echo, agent_addresses=address(port))
-    await sink.event("joined", "slow")
-    await sink.event("joined", "quick")
-    proxy.hold()
-    body, sent = "x" * 10_000, 0
-    with pytest.raises(errors.Congested, match="wait for"):  # noqa: PT012
-        while True:
-            hub.send("slow", request(f"t{sent}", body=body))
-            sent += 1
-    assert sent >= HARD_BOUND
-    hub.send("slow", Cancel("h", "t0", 1))
-    room = asyncio.ensure_future(hub.drain("slow"))
-    hub.send("quick", request("q", body="unhindered"))
-    assert (await sink.final("q")).deltas == ("unhindered",)
-    assert not room.done()
-    proxy.flow()
-    await asyncio.wait_for(room, PATIENCE)
-    hub.send("slow", request("last"))
-    await slow.event("task", "last")
-    assert [event[1] for event in slow.named("task")] == [*(f"t{number}" for number in range(sent)), "last"]
-    assert slow.named("cancel")
-
-
-async def test_reply_to_a_hub_that_does_not_read_is_congested_and_loses_nothing(bench: Bench) -> None:
-    (port,) = free_ports(1)
-    proxy = await bench.proxy(port)
-    hub, sink = await bench.hub(agent_addresses=address(port), lease_ms=60_000)
-    end, agent, info = await bench.port(agent_addresses=address(proxy.port), lease_ms=60_000)
-    await sink.event("joined", "a")
-    hub.send("a", request("t"))
-    reply = (await agent.event("task", "t"))[4]
-    proxy.hold()
-    sent = 0
-    with pytest.raises(errors.Congested):  # noqa: PT012
-        while True:
-            reply.send(Chunk("h", "t", 1, sent, ("y" * 100_000,)))
-            sent += 1
-    end.report(AgentStatus("a", info.incarnation))  # best effort: no error
-    proxy.flow()
-    await asyncio.wait_for(reply.drain(), PATIENCE)
-    reply.send(Chunk("h", "t", 1, sent, final=True))
-    await sink.final("t")
-    assert [chunk.seq for chunk in sink.chunks("t")] == list(range(sent + 1))
-
-
 @pytest.mark.parametrize("megabytes", [5, 15])
-async def test_payload_over_grpcs_own_limit_is_carried(bench: Bench, megabytes: int) -> None:
+async def test_payload_over_grpcs_own_limit_is_carried(bench: CallingBench, megabytes: int) -> None:
     (port,) = free_ports(1)
     hub, sink = await bench.hub(agent_addresses=address(port))
     await bench.port(on_task=echo, agent_addresses=address(port))
@@ -314,22 +180,7 @@ async def test_payload_over_grpcs_own_limit_is_carried(bench: Bench, megabytes: 
     assert (await sink.final("t")).deltas == (body,)
 
 
-async def test_receiver_with_a_lower_limit_loses_the_link_and_nothing_else(bench: Bench) -> None:
-    (port,) = free_ports(1)
-    hub, sink = await bench.hub(agent_addresses=address(port))
-    _, agent, _ = await bench.port(agent_addresses=address(port), max_message_bytes=2000)
-    await bench.port("b", echo, agent_addresses=address(port))
-    await sink.event("joined", "a")
-    await sink.event("joined", "b")
-    hub.send("a", request("t", body="x" * (BATCH_BYTES + 10_000)))
-    await sink.event("lost", "a")
-    assert "max_message_bytes" in (await agent.event("hub_lost", "h"))[3]
-    await sink.until(lambda: len([event for event in sink.named("joined") if event[1] == "a"]) == 2)
-    hub.send("b", request("u"))
-    await sink.final("u")
-
-
-async def test_messages_that_wait_together_fit_a_receiver_with_a_low_limit(bench: Bench) -> None:
+async def test_messages_that_wait_together_fit_a_receiver_with_a_low_limit(bench: CallingBench) -> None:
     (port,) = free_ports(1)
     hub, sink = await bench.hub(agent_addresses=address(port))
     _, agent, _ = await bench.port(agent_addresses=address(port), max_message_bytes=2000)
@@ -340,7 +191,7 @@ async def test_messages_that_wait_together_fit_a_receiver_with_a_low_limit(bench
     assert len(agent.named("task")) == 1000
 
 
-async def test_fifty_agents_and_their_links_come_and_go(bench: Bench) -> None:
+async def test_fifty_agents_and_their_links_come_and_go(bench: CallingBench) -> None:
     (port,) = free_ports(1)
     hub, sink = await bench.hub(agent_addresses=address(port))
     ports = [await bench.port(f"a{number}", echo, agent_addresses=address(port)) for number in range(50)]
@@ -356,7 +207,7 @@ async def test_fifty_agents_and_their_links_come_and_go(bench: Bench) -> None:
 # Who may join
 
 
-async def test_agents_and_clients_with_the_token_join(bench: Bench) -> None:
+async def test_agents_and_clients_with_the_token_join(bench: CallingBench) -> None:
     (port,) = free_ports(1)
     options: Options = {"agent_addresses": address(port), "client_addresses": address(port), "token": "s3cret"}
     _, agents = await bench.hub(**options)
@@ -369,7 +220,7 @@ async def test_agents_and_clients_with_the_token_join(bench: Bench) -> None:
 
 @pytest.mark.parametrize("wrong", [{}, {"token": "another"}], ids=["none", "wrong"])
 async def test_without_the_right_token_nobody_joins_both_sides_say_why_and_with_it_they_do(
-    bench: Bench, log: Log, wrong: Options
+    bench: CallingBench, log: Log, wrong: Options
 ) -> None:
     (port,) = free_ports(1)
     _, sink = await bench.hub(agent_addresses=address(port), token="s3cret")
@@ -392,7 +243,7 @@ def test_tokens_are_compared_whole() -> None:
 
 
 async def test_attempts_that_are_refused_leave_no_connections_behind(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: CallingBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(anywire_grpc.dialling, "LONGEST_PAUSE_S", 0.05)
     (port,) = free_ports(1)
@@ -411,7 +262,7 @@ def sockets() -> int:
     return sum(1 for each in psutil.Process().net_connections("tcp") if each.status == psutil.CONN_ESTABLISHED)
 
 
-async def test_no_address_is_open_to_the_network_without_protection(bench: Bench) -> None:
+async def test_no_address_is_open_to_the_network_without_protection(bench: CallingBench) -> None:
     (port,) = free_ports(1)
     everywhere: Options = {"agent_addresses": f"0.0.0.0:{port}"}
     with pytest.raises(errors.TransportUnavailable, match="set a token"):
@@ -449,7 +300,7 @@ def certificates(tmp_path: Path) -> Certificates:
 
 
 @pytest.mark.parametrize("mutual", [False, True])
-async def test_links_over_tls(bench: Bench, certificates: Certificates, mutual: bool) -> None:
+async def test_links_over_tls(bench: CallingBench, certificates: Certificates, mutual: bool) -> None:
     (port,) = free_ports(1)
     hubs, agents = certificates.make("hub"), certificates.make("agent")
     asked: Options = {"tls_ca": agents["tls_cert"]} if mutual else {}
@@ -472,7 +323,7 @@ async def test_links_over_tls(bench: Bench, certificates: Certificates, mutual: 
     ids=["unknown authority", "plain agent", "plain hub", "no certificate"],
 )
 async def test_tls_that_does_not_fit_is_told_and_nobody_joins(
-    bench: Bench,
+    bench: CallingBench,
     certificates: Certificates,
     log: Log,
     at_hub: dict[str, str] | None,
@@ -492,7 +343,7 @@ async def test_tls_that_does_not_fit_is_told_and_nobody_joins(
     assert not sink.events
 
 
-async def test_tls_files_that_cannot_work_are_told_at_opening(bench: Bench, certificates: Certificates) -> None:
+async def test_tls_files_that_cannot_work_are_told_at_opening(bench: CallingBench, certificates: Certificates) -> None:
     (port,) = free_ports(1)
     one, other = certificates.make("one"), certificates.make("other")
     where: Options = {"agent_addresses": address(port)}
@@ -507,7 +358,7 @@ async def test_tls_files_that_cannot_work_are_told_at_opening(bench: Bench, cert
 
 
 async def test_tls_files_that_vanish_are_told_and_used_when_they_are_back(
-    bench: Bench, certificates: Certificates, log: Log
+    bench: CallingBench, certificates: Certificates, log: Log
 ) -> None:
     (port,) = free_ports(1)
     hubs = certificates.make("hub")
@@ -531,7 +382,7 @@ STRANGE = {
 
 
 @pytest.mark.parametrize("frame", STRANGE.values(), ids=STRANGE)
-async def test_strangers_are_told_and_disturb_nobody(bench: Bench, log: Log, frame: bytes) -> None:
+async def test_strangers_are_told_and_disturb_nobody(bench: CallingBench, log: Log, frame: bytes) -> None:
     (port,) = free_ports(1)
     hub, sink = await bench.hub(agent_addresses=address(port))
     await bench.port(on_task=echo, agent_addresses=address(port))
@@ -548,7 +399,7 @@ async def test_strangers_are_told_and_disturb_nobody(bench: Bench, log: Log, fra
     assert not sink.named("lost")
 
 
-async def test_second_hello_ends_the_link(bench: Bench) -> None:
+async def test_second_hello_ends_the_link(bench: CallingBench) -> None:
     (port,) = free_ports(1)
     _, sink = await bench.hub(agent_addresses=address(port))
     call = await bench.call(port)
@@ -559,7 +410,7 @@ async def test_second_hello_ends_the_link(bench: Bench) -> None:
     await sink.event("lost", "x", 1)
 
 
-async def test_other_method_or_plane_is_told(bench: Bench, log: Log) -> None:
+async def test_other_method_or_plane_is_told(bench: CallingBench, log: Log) -> None:
     (port,) = free_ports(1)
     await bench.hub(agent_addresses=address(port))
     call = await bench.call(port, "client")
@@ -574,7 +425,7 @@ async def test_other_method_or_plane_is_told(bench: Bench, log: Log) -> None:
 
 
 async def test_listener_that_never_introduces_itself_is_given_up(
-    bench: Bench, log: Log, monkeypatch: pytest.MonkeyPatch
+    bench: CallingBench, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(anywire_grpc.end, "HELLO_S", 0.1)
 
@@ -592,24 +443,8 @@ async def test_listener_that_never_introduces_itself_is_given_up(
     await log.says("did not introduce itself within")
 
 
-async def test_a_newer_incarnation_wins_and_the_older_is_refused(bench: Bench, log: Log) -> None:
-    (port,) = free_ports(1)
-    hub, sink = await bench.hub(agent_addresses=address(port))
-    await bench.port(incarnation=5, agent_addresses=address(port))
-    await sink.event("joined", "a", 5)
-    _, newer, _ = await bench.port(incarnation=7, on_task=echo, agent_addresses=address(port))
-    await sink.event("joined", "a", 7)
-    await bench.port(incarnation=6, agent_addresses=address(port))
-    await log.says("newer incarnation")
-    hub.send("a", request("t"))
-    await sink.final("t")
-    assert newer.named("task")
-    kinds = [event[:3] for event in sink.events if event[0] in ("joined", "lost")]
-    assert kinds == [("joined", "a", 5), ("lost", "a", 5), ("joined", "a", 7)]
-
-
 async def test_hub_listed_under_two_names_is_served_by_one_link_in_the_end(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: CallingBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(anywire_grpc.dialling, "FIRST_PAUSE_S", 0.001)
     (port,) = free_ports(1)
@@ -628,23 +463,7 @@ async def test_hub_listed_under_two_names_is_served_by_one_link_in_the_end(
 # Addresses
 
 
-async def test_hubs_take_the_first_free_address_until_none_is_left(bench: Bench) -> None:
-    ports = free_ports(2)
-    addresses = [address(port) for port in ports]
-    for number, expected in enumerate(addresses):
-        transport = GrpcTransport(GrpcConfig(agent_addresses=addresses))
-        assert transport.effective_settings() == {}
-        hub = await transport.open_hub(HubInfo(f"h{number}", 1), "agent", RecordingHubSink())
-        bench.stack.push_async_callback(hub.close)
-        settings = transport.effective_settings()
-        assert settings["agent_listens_on"] == expected
-        assert (settings["encoding"], settings["security"]) == ("protobuf", "none")
-    with pytest.raises(errors.TransportUnavailable, match=f"{ports[0]}.*in use.*{ports[1]}.*in use") as caught:
-        await bench.hub(agent_addresses=addresses)
-    assert caught.value.code == "transport_unavailable"
-
-
-async def test_planes_share_a_port_within_a_process_and_never_see_each_other(bench: Bench) -> None:
+async def test_planes_share_a_port_within_a_process_and_never_see_each_other(bench: CallingBench) -> None:
     (port,) = free_ports(1)
     both: Options = {"agent_addresses": address(port), "client_addresses": address(port)}
     hub, agents = await bench.hub("orchestrator", **both)
@@ -666,7 +485,7 @@ async def test_planes_share_a_port_within_a_process_and_never_see_each_other(ben
     await bench.hub("next", **both)  # the port is free again
 
 
-async def test_planes_with_different_settings_do_not_share_a_port(bench: Bench) -> None:
+async def test_planes_with_different_settings_do_not_share_a_port(bench: CallingBench) -> None:
     (port,) = free_ports(1)
     both: Options = {"agent_addresses": address(port), "client_addresses": address(port)}
     await bench.hub(token="s3cret", **both)
@@ -674,15 +493,9 @@ async def test_planes_with_different_settings_do_not_share_a_port(bench: Bench) 
         await bench.port(plane="client", **both)
 
 
-async def test_address_of_another_machine_is_passed_over(bench: Bench) -> None:
-    (port,) = free_ports(1)
-    both = ["192.0.2.1:50051", address(port)]
-    _, sink = await bench.hub(agent_addresses=both)
-    await bench.port(agent_addresses=both)
-    await sink.event("joined", "a")
-
-
-async def test_unix_socket_in_use_is_not_taken_away_and_a_stale_one_is_used(bench: Bench, tmp_path: Path) -> None:
+async def test_unix_socket_in_use_is_not_taken_away_and_a_stale_one_is_used(
+    bench: CallingBench, tmp_path: Path
+) -> None:
     path = f"unix:{tmp_path}/hub"
     first = await ProcessPeer.start(PeerSpec("hub", "grpc", {"agent_addresses": [path]}, "first"))
     bench.stack.push_async_callback(first.stop)

@@ -6,11 +6,10 @@ import asyncio
 import errno
 import gc
 import inspect
-import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, suppress
-from typing import Any
+from typing import Any, ClassVar
 
 import aiohttp
 import msgspec
@@ -20,17 +19,18 @@ from aiohttp import http_exceptions, web
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
-from tests.integration.wire_faults import Log, Proxy, free_ports
+from tests.integration.connections import ListeningHubs
+from tests.integration.wire_bench import Bench, echo, final, log_of, request
+from tests.integration.wire_faults import Log, free_ports
 from yarl import URL
 
 import anywire_http.link
 from anywire import errors
 from anywire.errors import ConfigError
-from anywire.identity import new_incarnation
 from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo, TaskRequest
 from anywire.plugins import Plugins
-from anywire.testing.recorder import PATIENCE, RecordingAgentSink, RecordingHubSink
-from anywire.transport import AgentPort, Hub, Plane
+from anywire.testing.recorder import PATIENCE, RecordingHubSink
+from anywire.transport import Plane
 from anywire_http import HttpConfig, HttpTransport
 from anywire_http.exchange import HARD_BOUND
 from anywire_http.faults import mapped
@@ -54,85 +54,33 @@ def address(port: int) -> str:
     return f"http://127.0.0.1:{port}"
 
 
-class Bench:
-    """Opens hubs and ports and closes them when the test ends."""
-
-    def __init__(self, stack: AsyncExitStack) -> None:
-        self.stack = stack
-
-    async def hub(
-        self, hub_id: str = "h", *, plane: Plane = "agent", incarnation: int = 0, **options: Any
-    ) -> tuple[Hub, RecordingHubSink]:
-        sink = RecordingHubSink()
-        info = HubInfo(hub_id, incarnation or new_incarnation())
-        hub = await HttpTransport(HttpConfig(**options)).open_hub(info, plane, sink)
-        self.stack.push_async_callback(hub.close)
-        return hub, sink
-
-    async def port(
-        self, agent_id: str = "a", on_task: Any = None, *, plane: Plane = "agent", incarnation: int = 0, **options: Any
-    ) -> tuple[AgentPort, RecordingAgentSink, AgentInfo]:
-        sink = RecordingAgentSink(on_task)
-        info = AgentInfo(agent_id, incarnation or new_incarnation())
-        port = await HttpTransport(HttpConfig(**options)).open_agent(info, plane, sink)
-        self.stack.push_async_callback(port.close)
-        port.report(AgentStatus(agent_id, info.incarnation, models=("m",)))
-        return port, sink, info
-
-    async def proxy(self, target: int) -> Proxy:
-        proxy = Proxy(target)
-        await proxy.start()
-        self.stack.push_async_callback(proxy.close)
-        return proxy
-
+class HttpBench(Bench):
     async def client(self) -> aiohttp.ClientSession:
         return await self.stack.enter_async_context(aiohttp.ClientSession())
 
 
 @pytest_asyncio.fixture
-async def bench() -> AsyncIterator[Bench]:
+async def bench() -> AsyncIterator[HttpBench]:
     async with AsyncExitStack() as stack:
-        yield Bench(stack)
+        yield HttpBench(stack, "http")
 
 
 @pytest.fixture
 def log() -> Iterator[Log]:
-    handler, logger = Log(), logging.getLogger("anywire_http")
-    logger.addHandler(handler)
-    yield handler
-    logger.removeHandler(handler)
-
-
-def request(task_id: str, hub_id: str = "h", body: str = "{}", attempt: int = 1) -> TaskRequest:
-    return TaskRequest(hub_id, task_id, attempt, "chat", "m", body, True, credit=64)
-
-
-def final(task: TaskRequest, text: str = "") -> Chunk:
-    return Chunk(task.hub_id, task.task_id, task.attempt, 0, (text,), final=True, finish_reason="stop")
-
-
-def echo(task: TaskRequest, reply: Any) -> None:
-    reply.send(final(task, task.body))
+    with log_of("anywire_http") as log:
+        yield log
 
 
 # Links
 
 
-async def test_agent_that_was_there_first_joins_a_hub_that_comes_and_its_successor(bench: Bench) -> None:
-    (port,) = free_ports(1)
-    _, agent, _ = await bench.port(on_task=echo, agent_addresses=address(port))
-    first, sink = await bench.hub("first", agent_addresses=address(port))
-    await sink.event("joined", "a")
-    await first.close()
-    await agent.event("hub_lost", "first")
-    second, sink = await bench.hub("second", agent_addresses=address(port))
-    await sink.event("joined", "a")
-    second.send("a", request("t", "second", "anew"))
-    assert (await sink.final("t")).deltas == ("anew",)
+class TestListening(ListeningHubs):
+    scheme = "http://"
+    settled: ClassVar[dict[str, str]] = {"agent_plane_hub": "{address}", "encoding": "json", "security": "none"}
 
 
 @pytest.mark.parametrize("plane", ["agent", "client"])
-async def test_cut_connections_lose_the_link_on_both_sides_and_it_joins_again(bench: Bench, plane: Plane) -> None:
+async def test_cut_connections_lose_the_link_on_both_sides_and_it_joins_again(bench: HttpBench, plane: Plane) -> None:
     port, own = free_ports(2)
     proxy = await bench.proxy(own)
     settings: dict[str, Any]
@@ -158,7 +106,7 @@ async def test_cut_connections_lose_the_link_on_both_sides_and_it_joins_again(be
     assert [event[0] for event in sink.events if event[0] in ("joined", "lost")] == ["joined", "lost", "joined"]
 
 
-async def test_tasks_are_passed_on_in_the_order_sent_whatever_their_connections_do(bench: Bench) -> None:
+async def test_tasks_are_passed_on_in_the_order_sent_whatever_their_connections_do(bench: HttpBench) -> None:
     own, port = free_ports(2)
     _, agent, _ = await bench.port(on_task=echo, agent_addresses=address(port), agent_listen=address(own))
     client = await bench.client()
@@ -182,7 +130,7 @@ async def test_tasks_are_passed_on_in_the_order_sent_whatever_their_connections_
     await agent.event("hub_lost", "h", 1)
 
 
-async def test_what_an_agent_sent_before_it_closed_arrives_before_it_is_lost(bench: Bench) -> None:
+async def test_what_an_agent_sent_before_it_closed_arrives_before_it_is_lost(bench: HttpBench) -> None:
     (port,) = free_ports(1)
     hub, sink = await bench.hub(agent_addresses=address(port))
     end, agent, _ = await bench.port(agent_addresses=address(port))
@@ -201,7 +149,7 @@ async def test_what_an_agent_sent_before_it_closed_arrives_before_it_is_lost(ben
     assert not sink.named("send_failed")
 
 
-async def test_answers_on_their_way_when_an_agent_says_farewell_are_read(bench: Bench) -> None:
+async def test_answers_on_their_way_when_an_agent_says_farewell_are_read(bench: HttpBench) -> None:
     """An agent of this test's own: its last chunk leaves after its farewell, on another connection."""
     (port,) = free_ports(1)
     info, saying, started = AgentInfo("a", 1), asyncio.Event(), asyncio.Event()
@@ -239,7 +187,7 @@ async def test_answers_on_their_way_when_an_agent_says_farewell_are_read(bench: 
     await server.cleanup()
 
 
-async def test_hub_listed_under_two_names_is_served_by_one_link_in_the_end(bench: Bench) -> None:
+async def test_hub_listed_under_two_names_is_served_by_one_link_in_the_end(bench: HttpBench) -> None:
     port, other = free_ports(2)
     _, sink = await bench.hub("h", agent_addresses=address(port))
     names = [address(port), f"http://localhost:{port}"]
@@ -253,23 +201,7 @@ async def test_hub_listed_under_two_names_is_served_by_one_link_in_the_end(bench
     assert joined in (["joined"], ["joined", "lost", "joined"])
 
 
-async def test_a_newer_incarnation_wins_and_the_older_is_refused(bench: Bench, log: Log) -> None:
-    (port,) = free_ports(1)
-    hub, sink = await bench.hub(agent_addresses=address(port))
-    await bench.port(incarnation=5, agent_addresses=address(port))
-    await sink.event("joined", "a", 5)
-    _, newer, _ = await bench.port(incarnation=7, on_task=echo, agent_addresses=address(port))
-    await sink.event("joined", "a", 7)
-    await bench.port(incarnation=6, agent_addresses=address(port))
-    await log.says("newer incarnation")
-    hub.send("a", request("t"))
-    await sink.final("t")
-    assert newer.named("task")
-    kinds = [event[:3] for event in sink.events if event[0] in ("joined", "lost")]
-    assert kinds == [("joined", "a", 5), ("lost", "a", 5), ("joined", "a", 7)]
-
-
-async def test_agent_that_cannot_be_reached_is_told_so(bench: Bench, log: Log) -> None:
+async def test_agent_that_cannot_be_reached_is_told_so(bench: HttpBench, log: Log) -> None:
     port, nobody = free_ports(2)
     _, sink = await bench.hub(agent_addresses=address(port))
     await bench.port(agent_addresses=address(port), agent_url=address(nobody))
@@ -277,7 +209,7 @@ async def test_agent_that_cannot_be_reached_is_told_so(bench: Bench, log: Log) -
     assert not sink.events
 
 
-async def test_registration_must_lead_to_the_agent_it_names(bench: Bench, log: Log) -> None:
+async def test_registration_must_lead_to_the_agent_it_names(bench: HttpBench, log: Log) -> None:
     port, own = free_ports(2)
     _, sink = await bench.hub(agent_addresses=address(port))
     await bench.port(agent_addresses=address(port), agent_listen=address(own))
@@ -300,7 +232,9 @@ async def test_registration_must_lead_to_the_agent_it_names(bench: Bench, log: L
         (b"x" * 300_000, 413, "limit of 100000"),
     ],
 )
-async def test_registration_that_does_not_fit_is_told_why(bench: Bench, body: bytes, status: int, text: str) -> None:
+async def test_registration_that_does_not_fit_is_told_why(
+    bench: HttpBench, body: bytes, status: int, text: str
+) -> None:
     (port,) = free_ports(1)
     _, sink = await bench.hub(agent_addresses=address(port), max_message_bytes=100_000)
     client = await bench.client()
@@ -310,7 +244,7 @@ async def test_registration_that_does_not_fit_is_told_why(bench: Bench, body: by
     assert not sink.events
 
 
-async def test_gateway_can_take_registrations(bench: Bench) -> None:
+async def test_gateway_can_take_registrations(bench: HttpBench) -> None:
     port, own = free_ports(2)
     transport = HttpTransport(HttpConfig.model_validate({"agent_addresses": address(port), "token": "right"}))
     _, _, info = await bench.port(agent_addresses=address(port), agent_listen=address(own), token="right")
@@ -324,7 +258,7 @@ async def test_gateway_can_take_registrations(bench: Bench) -> None:
     await sink.event("joined", "a", info.incarnation)
 
 
-async def test_strangers_disturb_nobody(bench: Bench) -> None:
+async def test_strangers_disturb_nobody(bench: HttpBench) -> None:
     port, own = free_ports(2)
     hub, sink = await bench.hub(agent_addresses=address(port))
     await bench.port(on_task=echo, agent_addresses=address(port), agent_listen=address(own))
@@ -346,7 +280,7 @@ async def test_strangers_disturb_nobody(bench: Bench) -> None:
 # Tasks
 
 
-async def test_attempt_whose_reply_is_let_go_fails_unless_it_was_cancelled(bench: Bench) -> None:
+async def test_attempt_whose_reply_is_let_go_fails_unless_it_was_cancelled(bench: HttpBench) -> None:
     (port,) = free_ports(1)
     hub, sink = await bench.hub(agent_addresses=address(port))
     _, agent, _ = await bench.port(agent_addresses=address(port))
@@ -368,7 +302,7 @@ async def test_attempt_whose_reply_is_let_go_fails_unless_it_was_cancelled(bench
     assert not sink.named("lost")
 
 
-async def test_task_over_the_agents_limit_fails_with_that_and_holds_up_nothing(bench: Bench) -> None:
+async def test_task_over_the_agents_limit_fails_with_that_and_holds_up_nothing(bench: HttpBench) -> None:
     (port,) = free_ports(1)
     hub, sink = await bench.hub(agent_addresses=address(port))
     await bench.port(on_task=echo, agent_addresses=address(port), max_message_bytes=2000)
@@ -381,7 +315,7 @@ async def test_task_over_the_agents_limit_fails_with_that_and_holds_up_nothing(b
     await sink.final("small")
 
 
-async def test_chunk_over_the_limit_is_refused_and_the_answer_goes_on(bench: Bench) -> None:
+async def test_chunk_over_the_limit_is_refused_and_the_answer_goes_on(bench: HttpBench) -> None:
     (port,) = free_ports(1)
     hub, sink = await bench.hub(agent_addresses=address(port))
     _, agent, _ = await bench.port(agent_addresses=address(port), max_message_bytes=2000)
@@ -396,7 +330,7 @@ async def test_chunk_over_the_limit_is_refused_and_the_answer_goes_on(bench: Ben
     assert (await sink.final("t")).deltas == ("short",)
 
 
-async def test_reply_to_a_hub_that_does_not_read_is_congested_and_loses_nothing(bench: Bench) -> None:
+async def test_reply_to_a_hub_that_does_not_read_is_congested_and_loses_nothing(bench: HttpBench) -> None:
     port, own = free_ports(2)
     proxy = await bench.proxy(own)
     hub, sink = await bench.hub(agent_addresses=address(port))
@@ -428,7 +362,7 @@ async def test_reply_to_a_hub_that_does_not_read_is_congested_and_loses_nothing(
 
 
 async def test_more_tasks_than_connections_may_be_are_congested_until_some_end(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: HttpBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(anywire_http.link, "MOST_TASKS", 5)
     (port,) = free_ports(1)
@@ -457,7 +391,7 @@ async def test_more_tasks_than_connections_may_be_are_congested_until_some_end(
 # Tokens
 
 
-async def test_agents_and_clients_with_the_token_join(bench: Bench) -> None:
+async def test_agents_and_clients_with_the_token_join(bench: HttpBench) -> None:
     port, other = free_ports(2)
     options: dict[str, Any] = {"agent_addresses": address(port), "client_addresses": address(other), "token": "s3cret"}
     hub, sink = await bench.hub(**options)
@@ -477,7 +411,7 @@ async def test_agents_and_clients_with_the_token_join(bench: Bench) -> None:
     [("right", "wrong", "a wrong token"), ("right", None, "no token"), (None, "only agent", "no token")],
 )
 async def test_without_the_right_token_nobody_joins_both_sides_say_why_and_with_it_they_do(
-    bench: Bench, log: Log, of_hub: str | None, of_agent: str | None, text: str
+    bench: HttpBench, log: Log, of_hub: str | None, of_agent: str | None, text: str
 ) -> None:
     (port,) = free_ports(1)
     hub, sink = await bench.hub(agent_addresses=address(port), token=of_hub)
@@ -498,7 +432,7 @@ async def test_without_the_right_token_nobody_joins_both_sides_say_why_and_with_
     await sink.event("joined", "a")
 
 
-async def test_client_with_a_wrong_token_is_told(bench: Bench, log: Log) -> None:
+async def test_client_with_a_wrong_token_is_told(bench: HttpBench, log: Log) -> None:
     (port,) = free_ports(1)
     await bench.port(plane="client", client_addresses=address(port), token="right")
     _, sink = await bench.hub("c", plane="client", client_addresses=address(port), token="wrong")
@@ -511,22 +445,7 @@ async def test_client_with_a_wrong_token_is_told(bench: Bench, log: Log) -> None
 # Addresses
 
 
-async def test_hubs_take_the_first_free_address_until_none_is_left(bench: Bench) -> None:
-    ports = free_ports(2)
-    addresses = [address(port) for port in ports]
-    for number, expected in enumerate(addresses):
-        transport = HttpTransport(HttpConfig(agent_addresses=addresses))
-        assert transport.effective_settings() == {}
-        hub = await transport.open_hub(HubInfo(f"h{number}", 1), "agent", RecordingHubSink())
-        bench.stack.push_async_callback(hub.close)
-        settings = transport.effective_settings()
-        assert settings["agent_plane_hub"] == expected
-        assert (settings["encoding"], settings["security"]) == ("json", "none")
-    with pytest.raises(errors.TransportUnavailable, match=f"{ports[0]}.*in use.*{ports[1]}.*in use"):
-        await bench.hub(agent_addresses=addresses)
-
-
-async def test_address_of_another_machine_or_behind_tls_is_passed_over(bench: Bench) -> None:
+async def test_address_of_another_machine_or_behind_tls_is_passed_over(bench: HttpBench) -> None:
     (port,) = free_ports(1)
     _, sink = await bench.hub(
         agent_addresses=["https://gateway.example/api", "http://192.0.2.1:8090", f"{address(port)}/api/v1"]
@@ -535,7 +454,7 @@ async def test_address_of_another_machine_or_behind_tls_is_passed_over(bench: Be
     await sink.event("joined", "a")
 
 
-async def test_agent_on_a_wildcard_needs_its_url(bench: Bench, log: Log) -> None:
+async def test_agent_on_a_wildcard_needs_its_url(bench: HttpBench, log: Log) -> None:
     port, own = free_ports(2)
     _, sink = await bench.hub(agent_addresses=address(port))
     with pytest.raises(errors.TransportUnavailable, match="set agent_url"):

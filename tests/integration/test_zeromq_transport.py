@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import inspect
-import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -19,16 +18,17 @@ import zmq
 import zmq.auth
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.integration.wire_faults import Log, Proxy, free_ports
+from tests.integration.connections import OneConnection
+from tests.integration.wire_bench import Bench, echo, log_of, request
+from tests.integration.wire_faults import Log, free_ports
 
 from anywire import errors
 from anywire.errors import ConfigError
-from anywire.identity import new_incarnation
 from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo, TaskRequest
 from anywire.plugins import Plugins
-from anywire.testing.recorder import PATIENCE, RecordingAgentSink, RecordingHubSink
-from anywire.transport import AgentPort, Hub, Plane
-from anywire_zeromq import ZeromqConfig, ZeromqTransport
+from anywire.testing.recorder import PATIENCE
+from anywire.transport import Plane
+from anywire_zeromq import ZeromqConfig
 from anywire_zeromq.codec import PROTOCOL, AgentHello, HubHello, Message, Ready, decode, encode
 from anywire_zeromq.faults import mapped
 from anywire_zeromq.wire import HARD_BOUND
@@ -38,101 +38,30 @@ def address(port: int) -> str:
     return f"tcp://127.0.0.1:{port}"
 
 
-class Bench:
-    """Opens hubs and ports and closes them when the test ends."""
-
-    def __init__(self, stack: AsyncExitStack) -> None:
-        self.stack = stack
-
-    async def hub(
-        self, hub_id: str = "h", *, plane: Plane = "agent", lease_ms: int = 1000, **options: Any
-    ) -> tuple[Hub, RecordingHubSink]:
-        sink = RecordingHubSink()
-        transport = ZeromqTransport(ZeromqConfig(**options))
-        hub = await transport.open_hub(HubInfo(hub_id, new_incarnation(), lease_ms=lease_ms), plane, sink)
-        self.stack.push_async_callback(hub.close)
-        return hub, sink
-
-    async def port(
-        self, agent_id: str = "a", on_task: Any = None, *, plane: Plane = "agent", lease_ms: int = 1000, **options: Any
-    ) -> tuple[AgentPort, RecordingAgentSink, AgentInfo]:
-        sink = RecordingAgentSink(on_task)
-        info = AgentInfo(agent_id, options.pop("incarnation", 0) or new_incarnation(), lease_ms=lease_ms)
-        port = await ZeromqTransport(ZeromqConfig(**options)).open_agent(info, plane, sink)
-        self.stack.push_async_callback(port.close)
-        port.report(AgentStatus(agent_id, info.incarnation, models=("m",)))
-        return port, sink, info
-
-
 @pytest_asyncio.fixture
 async def bench() -> AsyncIterator[Bench]:
     async with AsyncExitStack() as stack:
-        yield Bench(stack)
-
-
-def request(task_id: str, hub_id: str = "h", body: str = "{}") -> TaskRequest:
-    return TaskRequest(hub_id, task_id, 1, "chat", "m", body, True, credit=64)
-
-
-def final(task: TaskRequest, text: str = "") -> Chunk:
-    return Chunk(task.hub_id, task.task_id, task.attempt, 0, (text,), final=True, finish_reason="stop")
-
-
-def echo(task: TaskRequest, reply: Any) -> None:
-    reply.send(final(task, task.body))
+        yield Bench(stack, "zeromq")
 
 
 @pytest.fixture
 def log() -> Iterator[Log]:
-    handler, logger = Log(), logging.getLogger("anywire_zeromq")
-    logger.addHandler(handler)
-    yield handler
-    logger.removeHandler(handler)
+    with log_of("anywire_zeromq") as log:
+        yield log
 
 
 # Connections
 
 
-async def test_agent_that_was_there_first_joins_a_hub_that_comes_and_its_successor(bench: Bench) -> None:
-    (port,) = free_ports(1)
-    _, agent, _ = await bench.port(on_task=echo, agent_addresses=address(port))
-    first, sink = await bench.hub("first", agent_addresses=address(port))
-    await sink.event("joined", "a")
-    await first.close()
-    await agent.event("hub_lost", "first")
-    second, sink = await bench.hub("second", agent_addresses=address(port))
-    await sink.event("joined", "a")
-    second.send("a", request("t", "second", "anew"))
-    assert (await sink.final("t")).deltas == ("anew",)
-
-
-async def test_cut_connection_loses_the_link_on_both_sides_and_it_joins_again(bench: Bench) -> None:
-    (port,) = free_ports(1)
-    proxy = Proxy(port)
-    await proxy.start()
-    bench.stack.push_async_callback(proxy.close)
-    hub, sink = await bench.hub(agent_addresses=address(port))
-    _, agent, info = await bench.port(agent_addresses=address(proxy.port))
-    await sink.event("joined", "a")
-    hub.send("a", request("t1"))
-    reply = (await agent.event("task", "t1"))[4]
-    proxy.cut()
-    await sink.event("lost", "a", info.incarnation)
-    await agent.event("hub_lost", "h")
-    reply.send(final(request("t1"), "too late"))
-    await sink.until(lambda: len(sink.named("joined")) == 2)
-    hub.send("a", request("t2"))
-    (await agent.event("task", "t2"))[4].send(final(request("t2"), "in time"))
-    assert (await sink.final("t2")).deltas == ("in time",)
-    assert sink.chunks("t1") == []
-    assert [event[0] for event in sink.events if event[0] in ("joined", "lost")] == ["joined", "lost", "joined"]
+class TestConnections(OneConnection):
+    scheme = "tcp://"
+    settled: ClassVar[dict[str, str]] = {"agent_listens_on": "{address}", "encoding": "msgpack", "security": "null"}
+    hard_bound = HARD_BOUND
 
 
 async def test_silent_connection_is_given_up_by_the_agent_within_its_lease(bench: Bench) -> None:
     (port,) = free_ports(1)
-    proxy = Proxy(port)
-    await proxy.start()
-    bench.stack.push_async_callback(proxy.close)
+    proxy = await bench.proxy(port)
     _, sink = await bench.hub(agent_addresses=address(port))
     _, agent, _ = await bench.port(agent_addresses=address(proxy.port), lease_ms=200)
     await sink.event("joined", "a")
@@ -140,22 +69,6 @@ async def test_silent_connection_is_given_up_by_the_agent_within_its_lease(bench
     await agent.event("hub_lost", "h")
     proxy.flow()
     await sink.until(lambda: len(sink.named("joined")) == 2)
-
-
-async def test_what_an_agent_sent_before_it_closed_arrives_before_it_is_lost(bench: Bench) -> None:
-    (port,) = free_ports(1)
-    hub, sink = await bench.hub(agent_addresses=address(port))
-    end, agent, _ = await bench.port(agent_addresses=address(port))
-    await sink.event("joined", "a")
-    hub.send("a", request("t"))
-    reply = (await agent.event("task", "t"))[4]
-    for number in range(2000):
-        reply.send(Chunk("h", "t", 1, number, ("x" * 1000,)))
-    reply.send(Chunk("h", "t", 1, 2000, final=True))
-    await end.close()
-    await sink.event("lost", "a")
-    assert len(sink.chunks("t")) == 2001
-    assert sink.events[-1][0] == "lost"
 
 
 async def test_what_an_agent_sent_before_it_died_arrives_before_it_is_lost(bench: Bench) -> None:
@@ -175,59 +88,6 @@ async def test_what_an_agent_sent_before_it_died_arrives_before_it_is_lost(bench
     context.term()
     await sink.event("lost", "a")
     assert [chunk.seq for chunk in sink.chunks("t")] == list(range(900))
-
-
-async def test_full_queue_is_congested_disturbs_nobody_and_loses_nothing(bench: Bench) -> None:
-    (port,) = free_ports(1)
-    proxy = Proxy(port)
-    await proxy.start()
-    bench.stack.push_async_callback(proxy.close)
-    hub, sink = await bench.hub(agent_addresses=address(port), lease_ms=60_000)
-    _, slow, _ = await bench.port("slow", agent_addresses=address(proxy.port), lease_ms=60_000)
-    await bench.port("quick", echo, agent_addresses=address(port))
-    await sink.event("joined", "slow")
-    await sink.event("joined", "quick")
-    proxy.hold()
-    body, sent = "x" * 10_000, 0
-    with pytest.raises(errors.Congested, match="wait for"):  # noqa: PT012
-        while True:
-            hub.send("slow", request(f"t{sent}", body=body))
-            sent += 1
-    assert sent >= HARD_BOUND
-    hub.send("slow", Cancel("h", "t0", 1))
-    room = asyncio.ensure_future(hub.drain("slow"))
-    hub.send("quick", request("q", body="unhindered"))
-    assert (await sink.final("q")).deltas == ("unhindered",)
-    assert not room.done()
-    proxy.flow()
-    await asyncio.wait_for(room, PATIENCE)
-    hub.send("slow", request("last"))
-    await slow.event("task", "last")
-    assert [event[1] for event in slow.named("task")] == [*(f"t{number}" for number in range(sent)), "last"]
-    assert slow.named("cancel")
-
-
-async def test_reply_to_a_hub_that_does_not_read_is_congested(bench: Bench) -> None:
-    (port,) = free_ports(1)
-    proxy = Proxy(port)
-    await proxy.start()
-    bench.stack.push_async_callback(proxy.close)
-    hub, sink = await bench.hub(agent_addresses=address(port), lease_ms=60_000)
-    _, agent, _ = await bench.port(agent_addresses=address(proxy.port), lease_ms=60_000)
-    await sink.event("joined", "a")
-    hub.send("a", request("t"))
-    reply = (await agent.event("task", "t"))[4]
-    proxy.hold()
-    sent = 0
-    with pytest.raises(errors.Congested):  # noqa: PT012
-        while True:
-            reply.send(Chunk("h", "t", 1, sent, ("y" * 10_000,)))
-            sent += 1
-    proxy.flow()
-    await asyncio.wait_for(reply.drain(), PATIENCE)
-    reply.send(Chunk("h", "t", 1, sent, final=True))
-    await sink.final("t")
-    assert [chunk.seq for chunk in sink.chunks("t")] == list(range(sent + 1))
 
 
 # Who may join
@@ -286,22 +146,6 @@ async def test_peer_of_another_version_or_plane_is_told_why(
     assert reason in getattr(farewell, "reason", "")
     await log.says(reason)
     assert not sink.events
-
-
-async def test_a_newer_incarnation_wins_and_the_older_is_refused(bench: Bench, log: Log) -> None:
-    (port,) = free_ports(1)
-    hub, sink = await bench.hub(agent_addresses=address(port))
-    await bench.port(incarnation=5, agent_addresses=address(port))
-    await sink.event("joined", "a", 5)
-    _, newer, _ = await bench.port(incarnation=7, on_task=echo, agent_addresses=address(port))
-    await sink.event("joined", "a", 7)
-    await bench.port(incarnation=6, agent_addresses=address(port))
-    await log.says("newer incarnation")
-    hub.send("a", request("t"))
-    await sink.final("t")
-    assert newer.named("task")
-    kinds = [event[:3] for event in sink.events if event[0] in ("joined", "lost")]
-    assert kinds == [("joined", "a", 5), ("lost", "a", 5), ("joined", "a", 7)]
 
 
 def keys() -> tuple[str, str]:
@@ -400,30 +244,6 @@ async def test_keys_that_cannot_work_are_told_at_opening(bench: Bench) -> None:
 # Addresses
 
 
-async def test_hubs_take_the_first_free_address_until_none_is_left(bench: Bench) -> None:
-    ports = free_ports(2)
-    addresses = [address(port) for port in ports]
-    for number, expected in enumerate(addresses):
-        transport = ZeromqTransport(ZeromqConfig(agent_addresses=addresses))
-        assert transport.effective_settings() == {}
-        hub = await transport.open_hub(HubInfo(f"h{number}", 1), "agent", RecordingHubSink())
-        bench.stack.push_async_callback(hub.close)
-        settings = transport.effective_settings()
-        assert settings["agent_listens_on"] == expected
-        assert (settings["encoding"], settings["security"]) == ("msgpack", "null")
-    with pytest.raises(errors.TransportUnavailable, match=f"{ports[0]}.*in use.*{ports[1]}.*in use") as caught:
-        await bench.hub(agent_addresses=addresses)
-    assert caught.value.code == "transport_unavailable"
-
-
-async def test_address_of_another_machine_is_passed_over(bench: Bench) -> None:
-    (port,) = free_ports(1)
-    both = ["tcp://192.0.2.1:5560", address(port)]
-    _, sink = await bench.hub(agent_addresses=both)
-    await bench.port(agent_addresses=both)
-    await sink.event("joined", "a")
-
-
 async def test_unix_socket_in_use_is_not_taken_away_and_a_stale_one_is_used(bench: Bench, tmp_path: Path) -> None:
     file = tmp_path / "hub"
     path = f"ipc://{file}"
@@ -446,21 +266,6 @@ async def test_wildcards_are_listened_on_with_a_warning_and_not_connected_to(ben
     await sink.event("joined", "a")
     with pytest.raises(errors.TransportUnavailable, match="name the host"):
         await bench.port("b", agent_addresses=f"tcp://0.0.0.0:{port}")
-
-
-async def test_receiver_with_a_lower_limit_loses_the_link_and_nothing_else(bench: Bench) -> None:
-    (port,) = free_ports(1)
-    hub, sink = await bench.hub(agent_addresses=address(port))
-    _, agent, _ = await bench.port(agent_addresses=address(port), max_message_bytes=2000)
-    await bench.port("b", echo, agent_addresses=address(port))
-    await sink.event("joined", "a")
-    await sink.event("joined", "b")
-    hub.send("a", request("t", body="x" * 100_000))
-    await sink.event("lost", "a")
-    await agent.event("hub_lost", "h")
-    await sink.until(lambda: len([event for event in sink.named("joined") if event[1] == "a"]) == 2)
-    hub.send("b", request("u"))
-    await sink.final("u")
 
 
 # Settings
