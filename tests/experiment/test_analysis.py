@@ -269,6 +269,14 @@ def test_a_fault_is_told_by_its_notice_and_recovery(tmp_path: Path) -> None:
     assert found.sentence.startswith("dds is 2 times zeromq") or found.sentence.startswith("dds is later than zeromq")
 
 
+def test_a_workload_is_judged_by_those_metrics_of_the_plan_that_it_can_have(tmp_path: Path) -> None:
+    workloads = {"plain": {"requests": 120}, "streams": STREAMS, "kill": KILL}
+    tree = plan_of(workloads=workloads, metrics=["ttft", "latency", "notice"])
+    results = analyse(fabricate(tmp_path, tree, {}))
+    judged = {name: {each.metric for each in results.comparisons if each.workload == name} for name in workloads}
+    assert judged == {"plain": {"latency"}, "streams": {"ttft", "latency"}, "kill": {"latency", "notice"}}
+
+
 def test_an_agent_never_lost_is_no_notice_of_zero(tmp_path: Path) -> None:
     folder = fabricate(tmp_path, plan_of(workloads={"kill": KILL}), {"dds": Truth(notice_ms=None)})
     results = analyse(folder)

@@ -70,6 +70,13 @@ def default_metrics(workload: Workload) -> tuple[Metric, ...]:
     return ("latency", *streams, *(("throughput",) if closed and not workload.stream else ()), "failures")
 
 
+def measurable(metric: Metric, workload: Workload) -> bool:
+    """Whether ``workload`` can have it at all: a plan's metrics are for all of its workloads."""
+    if metric in ("notice", "recovery"):
+        return workload.fault is not None
+    return workload.stream or metric not in ("ttft", "itl")
+
+
 def read_samples(folder: Path) -> pa.Table:
     """A cell's rows. Raises OSError, or ValueError when they are no samples."""
     table = pq.read_table(folder / SAMPLES_FILE)

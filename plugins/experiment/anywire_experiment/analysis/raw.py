@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
-from anywire_experiment.analysis.metrics import MEANINGS, Measured, default_metrics, read_samples
+from anywire_experiment.analysis.metrics import MEANINGS, Measured, default_metrics, measurable, read_samples
 from anywire_experiment.arms import ALONE
 from anywire_experiment.plan import Metric
 from anywire_experiment.record.cells import CELL, Cell, read_cell
@@ -53,7 +53,8 @@ class RawData:
         return {block: found[workload] for (block, of), found in sorted(self._measured.items()) if of == arm}
 
     def metrics(self, workload: str) -> tuple[Metric, ...]:
-        return self.plan.metrics or default_metrics(self.plan.workloads[workload])
+        of = self.plan.workloads[workload]
+        return tuple(each for each in self.plan.metrics if measurable(each, of)) or default_metrics(of)
 
     def why_missing(self, arm: str, workload: str, metric: Metric, block: int) -> str:
         """Why a block of an arm does not count for a metric."""
