@@ -443,10 +443,12 @@ async def test_a_fault_after_the_end_fails_the_cell(tmp_path: Path, dds_domain: 
 
 
 @pytest.mark.skipif(bool(unavailable()), reason=unavailable() or "networks can be emulated here")
-async def test_a_partition_loses_the_agents_and_ends(tmp_path: Path, dds_domain: int) -> None:
+@pytest.mark.parametrize("transport", ["http", "grpc"])
+async def test_a_partition_loses_the_agents_and_ends(tmp_path: Path, dds_domain: int, transport: str) -> None:
     fault = {"kind": "partition", "at": 0.5, "lasts": 1.5}
     workload = {"seconds": 3, "arrivals": {"kind": "poisson", "rate": 20}, "warm_up": QUICK, "fault": fault}
-    tree = plan_tree(dds_domain, factors={"transport": ["http"]}, network={"delay_ms": 3}, workloads={"cut": workload})
+    factors = {"transport": [transport]}
+    tree = plan_tree(dds_domain, factors=factors, network={"delay_ms": 3}, workloads={"cut": workload})
     cell = await run_cell(tree, tmp_path / "cell", dds_domain)
     assert cell.state == "completed", cell.reason
     met = [each for each in cell.events if each.at_ns >= cell.workloads["cut"].began_ns]

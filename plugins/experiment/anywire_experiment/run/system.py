@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -136,6 +137,9 @@ def _with_addresses(config: Config, domain: int, host: str) -> Config:
                 options[key] = [f"{_scheme(usual)}{host}:{_free_port()}"]
         if "domain" in fields:
             options.setdefault("domain", domain)
+        if host != _LOOPBACK and "token" in fields:
+            # Between hosts transports may insist on one; those that do not have it as their users would.
+            options.setdefault("token", secrets.token_urlsafe(16))
         transports[each.name] = options
     server = config.server.model_dump() | {"port": 0}
     return replaced(config, transports=transports, server=server)
