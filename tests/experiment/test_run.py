@@ -1,19 +1,14 @@
-"""Real runs: whole records, runs that are ended in the middle, and everything that can go wrong in a cell."""
+"""Real runs: whole records, runs that are ended in the middle, and what is told of a plan."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -21,80 +16,13 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from tests.experiment.real_runs import ONE, PATIENCE, STREAMS, done, experiment, plan_tree, run_cell, written
 
-import anywire_experiment.run.cell
-from anywire_experiment.arms import arms_of
-from anywire_experiment.network import unavailable
-from anywire_experiment.plan import Plan
 from anywire_experiment.record import folder as records
-from anywire_experiment.record.cells import Cell, read_cell
 from anywire_experiment.record.manifest import differences
 from anywire_experiment.record.samples import SAMPLES
-from anywire_experiment.run.cell import CellRun
-
-QUICK = {"requests": 3, "limit": 3}
-ONE = {"requests": 6, "warm_up": QUICK}
-STREAMS = {"requests": 12, "stream": True, "arrivals": {"kind": "closed", "clients": 3}, "warm_up": QUICK}
-PATIENCE = 180.0
 
 pytestmark = pytest.mark.timeout(240)
-
-
-def plan_tree(dds_domain: int, **members: Any) -> dict[str, Any]:
-    return {
-        "name": "t",
-        "blocks": 1,
-        "system": {
-            "engine": "synthetic",
-            "agent": {"slots": 8},
-            "transports": {"dds": {"domain": dds_domain}},
-            "log_level": "warning",
-        },
-        "workloads": {"one": ONE},
-    } | members
-
-
-def written(folder: Path, tree: dict[str, Any]) -> Path:
-    path = folder / "plan.yaml"
-    path.write_text(yaml.safe_dump(tree, sort_keys=False))
-    return path
-
-
-@asynccontextmanager
-async def experiment(*arguments: str | Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """``anywire experiment ARGUMENTS``, of which nothing is left afterwards."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "anywire.cli", "experiment", *map(str, arguments)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-async def done(*arguments: str | Path) -> tuple[int, str]:
-    """Its exit status and what it said."""
-    async with experiment(*arguments) as process, asyncio.timeout(PATIENCE):
-        said, _ = await process.communicate()
-        assert process.returncode is not None
-        return process.returncode, said.decode()
-
-
-async def run_cell(
-    tree: dict[str, Any], folder: Path, domain: int, during: Callable[[str], None] = lambda what: None
-) -> Cell:
-    """One cell of a plan's only arm; ``during`` is told what it does just now."""
-    plan = Plan.model_validate(tree)
-    (arm,) = arms_of(plan)
-    async with asyncio.timeout(PATIENCE):
-        cell = await CellRun(plan, arm, 1, 0, folder, domain, during).run()
-    assert read_cell(folder) == cell
-    assert not [each for each in psutil.Process().children(recursive=True) if "anywire" in " ".join(each.cmdline())]
-    return cell
 
 
 @pytest.fixture
@@ -319,141 +247,19 @@ async def test_an_ended_run_goes_on_where_it_was(
     assert sessions[0]["last_cell"] == first.ended
 
 
-# What can go wrong in a cell
-
-
-async def test_an_arm_that_cannot_start_fails_alone(tmp_path: Path, dds_domain: int) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
-        levels = ["memory", {"taken": {"zeromq": {"agent_addresses": [address]}}}]
-        tree = plan_tree(dds_domain, factors={"transport": levels})
-        status, said = await done("run", written(tmp_path, tree), "--out", tmp_path / "record")
+async def test_a_workload_that_time_ends_too_early_is_told_once(tmp_path: Path, dds_domain: int) -> None:
+    slow = {"name": "synthetic", "ttft": {"kind": "constant", "mean": 400.0}}
+    tree = plan_tree(
+        dds_domain,
+        blocks=2,
+        factors={"transport": ["memory"]},
+        workloads={"brief": {"seconds": 1.0, "warm_up": {"requests": 1, "limit": 1}}, "one": ONE},
+    )
+    tree["system"]["engine"] = slow
+    status, said = await done("run", written(tmp_path, tree), "--out", tmp_path / "record")
     assert status == 0, said
-    assert "1 cells failed" in said
-    states = {each.arm: each for each in records.cells_of(tmp_path / "record")}
-    assert states["memory"].state == "completed"
-    assert states["taken"].state == "failed"
-    assert "orchestrator" in states["taken"].reason
-    assert address.removeprefix("tcp://") in states["taken"].reason
-    assert (await done("verify", tmp_path / "record"))[0] == 0
-
-
-async def test_an_arm_that_is_never_ready(tmp_path: Path, dds_domain: int) -> None:
-    tree = plan_tree(dds_domain, factors={"transport": ["zeromq"]}, ready_timeout=0.05)
-    cell = await run_cell(tree, tmp_path / "cell", dds_domain)
-    assert cell.state == "failed"
-    assert "never ready: no answer within 0.05 s" in cell.reason
-
-
-@pytest.mark.parametrize("name", ["agent-1", "orchestrator"])
-async def test_a_process_that_ends_on_its_own_fails_the_cell(tmp_path: Path, dds_domain: int, name: str) -> None:
-    tree = plan_tree(dds_domain, factors={"transport": ["zeromq"]}, workloads={"long": {"seconds": 60}})
-
-    def end_it(what: str) -> None:
-        if what != "long: warm-up":
-            return
-        role = "agent" if name.startswith("agent") else name
-        (found,) = [
-            each for each in psutil.Process().children(recursive=True) if f"process {role}" in " ".join(each.cmdline())
-        ]
-        found.kill()
-
-    began = time.monotonic()
-    cell = await run_cell(tree, tmp_path / "cell", dds_domain, end_it)
-    assert time.monotonic() - began < 50
-    assert cell.state == "failed"
-    assert cell.reason.startswith(f"{name} ended on its own during long (killed by SIGKILL)")
-    died = [each for each in cell.events if each.what == "died"]
-    assert [(each.agent, each.workload) for each in died] == [(name, "long")]
-
-
-async def test_a_load_generator_that_hangs_fails_the_cell(
-    tmp_path: Path, dds_domain: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(anywire_experiment.run.cell, "_SILENCE", 1.0)
-    tree = plan_tree(dds_domain, factors={"transport": ["memory"]}, workloads={"long": {"seconds": 60, **ONE}})
-
-    def stop_it(what: str) -> None:
-        if what == "long: warm-up":
-            children = psutil.Process().children(recursive=True)
-            (found,) = [each for each in children if "anywire_experiment.load" in each.cmdline()]
-            found.suspend()
-
-    cell = await run_cell(tree, tmp_path / "cell", dds_domain, stop_it)
-    assert (cell.state, cell.reason) == ("failed", "load: said nothing for 1 s, it hangs")
-    assert not psutil.Process().children(recursive=True)
-
-
-@contextmanager
-def small_disk(folder: Path, kilobytes: int) -> Iterator[None]:
-    """A file system of that size; needs root."""
-    folder.mkdir()
-    options = f"size={kilobytes}k"
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False)
-    if made.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {made.stderr.decode().strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", folder], check=True)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
-async def test_a_full_disk_fails_the_cell_with_its_reason(tmp_path: Path, dds_domain: int) -> None:
-    workloads = {"many": {"requests": 3000, "warm_up": QUICK, "arrivals": {"kind": "closed", "clients": 8}}}
-    tree = plan_tree(dds_domain, factors={"transport": ["memory"]}, workloads=workloads)
-    with small_disk(tmp_path / "disk", 300):
-        cell = await run_cell(tree, tmp_path / "disk/cell", dds_domain)
-        assert cell.state == "failed"
-        assert "No space left on device" in cell.reason
-        assert not (tmp_path / "disk/cell/samples.parquet").exists()
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
-async def test_a_disk_with_no_room_for_a_cell_ends_the_run_with_advice(tmp_path: Path, dds_domain: int) -> None:
-    path = written(tmp_path, plan_tree(dds_domain, factors={"transport": ["memory"]}))
-    with small_disk(tmp_path / "disk", 16):
-        status, said = await done("run", path, "--out", tmp_path / "disk/record")
-    assert status == 1
-    assert "cannot be written: No space left on device; what is whole stays, and the same command goes on" in said
-
-
-async def test_a_killed_agent_is_started_again(tmp_path: Path, dds_domain: int) -> None:
-    fault = {"kind": "kill", "at": 0.5, "lasts": 0.5}
-    workload = {"seconds": 2, "arrivals": {"kind": "poisson", "rate": 40}, "warm_up": QUICK, "fault": fault}
-    tree = plan_tree(dds_domain, agents=2, factors={"transport": ["zeromq"]}, workloads={"killed": workload})
-    cell = await run_cell(tree, tmp_path / "cell", dds_domain)
-    assert cell.state == "completed", cell.reason
-    met = [each for each in cell.events if each.at_ns >= cell.workloads["killed"].began_ns]
-    assert [each.what for each in met if each.what != "agent_lost"] == ["kill", "start", "agent_joined"]
-    assert met[0].what == "kill"
-    assert "agent_lost" in [each.what for each in met]
-    assert {each.agent for each in met} == {met[0].agent}
-    assert cell.processes[met[0].agent].lives == 2
-    at = (met[0].at_ns - cell.workloads["killed"].began_ns) / 1e9
-    assert at >= 0.5
-
-
-async def test_a_fault_after_the_end_fails_the_cell(tmp_path: Path, dds_domain: int) -> None:
-    workload = {"requests": 3, "warm_up": QUICK, "fault": {"kind": "pause", "at": 50, "lasts": 1}}
-    tree = plan_tree(dds_domain, factors={"transport": ["zeromq"]}, workloads={"short": workload})
-    cell = await run_cell(tree, tmp_path / "cell", dds_domain)
-    assert cell.state == "failed"
-    assert "before its fault at 50 s: let it last longer" in cell.reason
-
-
-@pytest.mark.skipif(bool(unavailable()), reason=unavailable() or "networks can be emulated here")
-@pytest.mark.parametrize("transport", ["http", "grpc"])
-async def test_a_partition_loses_the_agents_and_ends(tmp_path: Path, dds_domain: int, transport: str) -> None:
-    fault = {"kind": "partition", "at": 0.5, "lasts": 1.5}
-    workload = {"seconds": 3, "arrivals": {"kind": "poisson", "rate": 20}, "warm_up": QUICK, "fault": fault}
-    factors = {"transport": [transport]}
-    tree = plan_tree(dds_domain, factors=factors, network={"delay_ms": 3}, workloads={"cut": workload})
-    cell = await run_cell(tree, tmp_path / "cell", dds_domain)
-    assert cell.state == "completed", cell.reason
-    met = [each for each in cell.events if each.at_ns >= cell.workloads["cut"].began_ns]
-    assert [each.what for each in met] == ["partition", "agent_lost", "restore", "agent_joined"]
-    assert json.loads((tmp_path / "cell/link.json").read_text())["measured"]["faults"] == []
+    assert re.search(r"'brief' had [1-4] whole answers in block 1 of memory, .* needs 10 .*: let it last longer", said)
+    assert said.count("workload 'brief'") == said.count("workload 'one'") == 1
 
 
 # Before anything starts

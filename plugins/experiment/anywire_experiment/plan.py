@@ -180,16 +180,19 @@ class Plan(_Section):
         """The level the others are compared with."""
         return self.baseline or (self.factors[self.compared][0].label if self.factors else "")
 
+    @property
+    def fewest_answers(self) -> int:
+        """Whole answers a workload needs in a block to be judged as the plan wants it."""
+        judged = not self.metrics or OF_REQUESTS.intersection(self.metrics)
+        return fewest_samples(self.statistic) if judged else 0
+
     def too_few_requests(self) -> list[str]:
-        """The workloads that cannot be judged as the plan wants it, a sentence each."""
-        fewest = fewest_samples(self.statistic)
-        if self.metrics and not OF_REQUESTS.intersection(self.metrics):
-            return []
+        """The workloads that cannot have that many, a sentence each."""
         return [
-            f"workload {name!r} has {each.requests} requests, and a block needs {fewest} whole answers for its "
-            f"{self.statistic} to count: raise `requests`"
+            f"workload {name!r} has {each.requests} requests, and a block needs {self.fewest_answers} whole answers "
+            f"for its {self.statistic} to count: raise `requests`"
             for name, each in self.workloads.items()
-            if each.requests is not None and each.requests < fewest
+            if each.requests is not None and each.requests < self.fewest_answers
         ]
 
 

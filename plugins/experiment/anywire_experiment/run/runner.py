@@ -107,12 +107,14 @@ async def _run(
     done, began = total - len(missing), time.monotonic()
     progress.began(done, total)
     domain = free_dds_domain()
+    told: set[str] = set()
     try:
         for count, place in enumerate(missing, start=1):
             cell = await _run_cell(plan, record, place, domain, progress)
             session.cells, session.last_cell = count, cell.ended
             per_cell = (time.monotonic() - began) / count
             progress.finished(cell, done + count, total, per_cell * (len(missing) - count))
+            _warn_of_too_few(plan, cell, told, progress)
     except asyncio.CancelledError:
         raise Interrupted from None
 
@@ -127,6 +129,19 @@ async def _run_cell(plan: Plan, record: Record, place: Place, domain: int, progr
     cell = await CellRun(plan, arm, block, order, partial, domain, doing).run()
     record.keep(partial, cell)
     return cell
+
+
+def _warn_of_too_few(plan: Plan, cell: Cell, told: set[str], progress: Progress) -> None:
+    """Once for each workload that time ended: after the first cell a person can still change the plan."""
+    for name, run in cell.workloads.items():
+        requests, answers = plan.workloads[name].requests, run.requests - run.failed
+        beforehand = requests is not None and requests < plan.fewest_answers
+        if cell.state == "completed" and answers < plan.fewest_answers and name not in told and not beforehand:
+            told.add(name)
+            progress.warned(
+                f"workload {name!r} had {answers} whole answers in block {cell.block} of {cell.arm}, and a block needs "
+                f"{plan.fewest_answers} for its {plan.statistic} to count: let it last longer"
+            )
 
 
 def _now() -> str:
