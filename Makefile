@@ -35,7 +35,7 @@ docs: $(READY)
 bench: $(READY)
 	$(BIN)/anywire experiment run benchmarks/experiments/quick.yaml --out $(RECORDS)/quick
 
-# Everything, the real model too: about two and a half hours. What is finished is not run again; RECORDS=FOLDER begins
+# Everything, the real model too: a little over two hours. What is finished is not run again; RECORDS=FOLDER begins
 # anew elsewhere.
 bench-full: $(READY)
 	$(BIN)/python -m pytest benchmarks --ignore=benchmarks/soak --benchmark-enable

@@ -82,8 +82,8 @@ class Endpoint:
         socket.handshake_ivl = HANDSHAKE_MS
         socket.heartbeat_ivl = max(1, timeout_ms // PINGS_PER_LEASE)
         socket.heartbeat_timeout = max(1, timeout_ms - timeout_ms // PINGS_PER_LEASE)
-        # What the peer's kernel does not acknowledge for so long goes with its connection. Otherwise it is delivered when
-        # a network is back, after this end has connected anew: an agent seems to return by a connection about to end.
+        # What the peer's kernel does not acknowledge for so long goes with its connection. Otherwise it is delivered
+        # when a network is back, after this end has connected anew: an agent seems to return by a connection that ends.
         socket.tcp_maxrt = socket.heartbeat_timeout
         socket.tcp_keepalive = 1
         if any("[" in address for address in (*config.agent_addresses, *config.client_addresses)):
