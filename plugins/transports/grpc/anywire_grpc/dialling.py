@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
 """Pauses between attempts to reach an absent peer; each is twice the one before."""
 
+TURN_S = 1.0
+"""How long an attempt waits for one that is under way: an address where nobody answers must not hold up the others."""
+
 
 class Dialler:
     """Keeps ``end`` linked to whoever listens at ``address``."""
@@ -30,6 +33,7 @@ class Dialler:
     async def keep(self) -> None:
         pause, told, name = FIRST_PAUSE_S, "", ""
         while not self._end.closed:
+            await self._turn()
             linked, error = await self._link()
             if linked:
                 pause, told, name = FIRST_PAUSE_S, "", linked
@@ -47,6 +51,16 @@ class Dialler:
             # One listener known by two addresses gets one link: to dial it again would replace the other for ever.
             while (other := self._end.links.get(name)) is not None:
                 await other.gone.wait()
+
+    async def _turn(self) -> None:
+        """Links are made one after the other: a listener known by two addresses that hears two hellos at once may keep
+        the link that this end, which hears two answers at once, gives up."""
+        try:
+            async with asyncio.timeout(TURN_S):
+                while unknown := [wire for wire in self._end.wires if not wire.known.is_set()]:
+                    await unknown[0].known.wait()
+        except TimeoutError:
+            log.debug("%s is tried beside another address that does not answer", self._address)
 
     async def _link(self) -> tuple[str, AnywireError | None]:
         """Be linked while it lasts; the name of who was there, empty when nobody was linked, and what failed."""
