@@ -186,13 +186,18 @@ class Plan(_Section):
         judged = not self.metrics or OF_REQUESTS.intersection(self.metrics)
         return fewest_samples(self.statistic) if judged else 0
 
+    def has_too_few_requests(self, workload: str) -> bool:
+        """Whether that workload cannot have that many."""
+        requests = self.workloads[workload].requests
+        return requests is not None and requests < self.fewest_answers
+
     def too_few_requests(self) -> list[str]:
         """The workloads that cannot have that many, a sentence each."""
         return [
             f"workload {name!r} has {each.requests} requests, and a block needs {self.fewest_answers} whole answers "
             f"for its {self.statistic} to count: raise `requests`"
             for name, each in self.workloads.items()
-            if each.requests is not None and each.requests < self.fewest_answers
+            if self.has_too_few_requests(name)
         ]
 
 

@@ -132,11 +132,12 @@ async def _run_cell(plan: Plan, record: Record, place: Place, domain: int, progr
 
 
 def _warn_of_too_few(plan: Plan, cell: Cell, told: set[str], progress: Progress) -> None:
-    """Once for each workload that time ended: after the first cell a person can still change the plan."""
+    """Once for each workload of which the plan did not tell it: after the first cell a person can still change it."""
+    if cell.state != "completed":
+        return
     for name, run in cell.workloads.items():
-        requests, answers = plan.workloads[name].requests, run.requests - run.failed
-        beforehand = requests is not None and requests < plan.fewest_answers
-        if cell.state == "completed" and answers < plan.fewest_answers and name not in told and not beforehand:
+        answers = run.requests - run.failed
+        if answers < plan.fewest_answers and name not in told and not plan.has_too_few_requests(name):
             told.add(name)
             progress.warned(
                 f"workload {name!r} had {answers} whole answers in block {cell.block} of {cell.arm}, and a block needs "
