@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 
 from anywire.agent import Agent
 from anywire.identity import agent_info, hub_info
-from anywire.orchestrator import Orchestrator
+from anywire.pipeline.orchestrator import Orchestrator
 from anywire.plugins import Plugins
 from anywire.submission import Submission
 

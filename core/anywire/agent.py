@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 from anywire import errors
 from anywire.clock import Clock, SystemClock, Timer
-from anywire.ends import Ends
 from anywire.engine import Engine, EngineStatus
 from anywire.errors import AnywireError
 from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, TaskRequest
+from anywire.pipeline.ends import Ends
 from anywire.runs import Run
 from anywire.transport import AgentPort, Plane, Reply, Transport
 
@@ -30,16 +30,16 @@ class _PortSink:
     def __init__(self, agent: Agent, link: int) -> None:
         self._agent, self._link = agent, link
 
-    def task_received(self, task: TaskRequest, reply: Reply) -> None:
+    def task_received(self, hub_id: str, incarnation: int, task: TaskRequest, reply: Reply) -> None:
         self._agent.task_received(task, reply, self._link)
 
-    def cancel_received(self, cancel: Cancel) -> None:
+    def cancel_received(self, hub_id: str, incarnation: int, cancel: Cancel) -> None:
         self._agent.cancel_received(cancel)
 
-    def credit_received(self, credit: Credit) -> None:
+    def credit_received(self, hub_id: str, incarnation: int, credit: Credit) -> None:
         self._agent.credit_received(credit)
 
-    def drain_requested(self, reason: str) -> None:
+    def drain_requested(self, hub_id: str, incarnation: int, reason: str) -> None:
         if self._agent.plane == "client":
             log.warning("a client asked for a drain, which is not for clients to ask: ignored (%s)", reason)
             return

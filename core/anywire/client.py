@@ -28,11 +28,11 @@ from anywire.errors import ConfigError, EngineFailed, InvalidRequest, NoAgent, S
 from anywire.extra import split
 from anywire.identity import hub_info
 from anywire.messages import Chunk, Kind
-from anywire.orchestrator import Orchestrator, PipelineConfig
+from anywire.pipeline.orchestrator import Orchestrator, PipelineConfig
+from anywire.pipeline.stream import TaskStream
 from anywire.plugins import Plugins
 from anywire.scheduler import QueuedTask, QueueKey, Scheduler, SchedulerConfig
 from anywire.selector import AgentView, Selector
-from anywire.stream import TaskStream
 from anywire.submission import Submission
 from anywire.transport import Transport
 

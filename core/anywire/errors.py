@@ -20,6 +20,7 @@
         ├── TaskCancelled         cancelled           somebody cancelled it
         ├── ReaderStalled         reader_stalled      its reader stopped reading for too long
         ├── StreamCorrupted       stream_corrupted    a gap or duplicate in the stream
+        ├── PluginFailed          plugin_failed       a scheduler raised, or gave what its contract does not allow
         └── EngineFailed          engine_failed       the engine failed, or gave an answer that is none
 
 An error says what failed, never whether to retry: that is the pipeline's decision. ``code`` is stable and is
@@ -141,6 +142,10 @@ class ReaderStalled(TaskError):
 
 class StreamCorrupted(TaskError):
     code = "stream_corrupted"
+
+
+class PluginFailed(TaskError):
+    code = "plugin_failed"
 
 
 class EngineFailed(TaskError):

@@ -20,7 +20,7 @@ from anywire.engine import Delta, Engine, EngineStatus
 from anywire.errors import AnywireError, ModelNotFound, NoAgent, QueueFull, Refused, ShuttingDown
 from anywire.identity import agent_info
 from anywire.messages import Chunk, TaskRequest
-from anywire.orchestrator import Orchestrator
+from anywire.pipeline.orchestrator import Orchestrator
 from anywire.submission import Submission
 from anywire.transport import Plane, Transport
 

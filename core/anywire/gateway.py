@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pydantic
 
 if TYPE_CHECKING:
-    from anywire.orchestrator import Orchestrator
+    from anywire.pipeline.orchestrator import Orchestrator
 
 
 class Gateway(ABC):

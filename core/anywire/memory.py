@@ -88,7 +88,7 @@ class _Link:
             return
         size = sum(map(len, chunk.deltas)) + len(chunk.extra)
         _check_size(size, self.port.transport.config.max_message_bytes)
-        self.up.put(self.hub.sink.chunk_received, chunk)
+        self.up.put(self.hub.sink.chunk_received, self.port.info.agent_id, self.port.info.incarnation, chunk)
 
     async def drain(self) -> None:
         await self.up.drain()
@@ -129,7 +129,7 @@ class _Network:
         port.links[hub.info.hub_id] = link
         link.down.put(port.sink.hub_joined, hub.info.hub_id, hub.info.incarnation, bounded=False)
         link.up.put(hub.sink.agent_joined, port.info, bounded=False)
-        link.up.put(hub.sink.agent_reported, port.newest, bounded=False)
+        link.up.put(hub.sink.agent_reported, port.info.agent_id, port.info.incarnation, port.newest, bounded=False)
 
 
 _networks: dict[str, _Network] = {}
@@ -149,15 +149,16 @@ class MemoryHub(Hub):
         link = self.links.get(agent_id)
         if link is None:
             raise AgentUnavailable(f"no link to agent {agent_id!r} over memory", agent_id=agent_id)
+        hub = (self.info.hub_id, self.info.incarnation)
         if isinstance(message, TaskRequest):
             _check_size(len(message.body) + len(message.resume), self.transport.config.max_message_bytes)
-            link.down.put(link.port.sink.task_received, message, link)
+            link.down.put(link.port.sink.task_received, *hub, message, link)
         elif isinstance(message, Cancel):
-            link.down.put(link.port.sink.cancel_received, message, bounded=False)
+            link.down.put(link.port.sink.cancel_received, *hub, message, bounded=False)
         elif isinstance(message, Credit):
-            link.down.put(link.port.sink.credit_received, message, bounded=False)
+            link.down.put(link.port.sink.credit_received, *hub, message, bounded=False)
         elif isinstance(message, Drain):
-            link.down.put(link.port.sink.drain_requested, message.reason, bounded=False)
+            link.down.put(link.port.sink.drain_requested, *hub, message.reason, bounded=False)
 
     async def drain(self, agent_id: str) -> None:
         link = self.links.get(agent_id)
@@ -192,7 +193,7 @@ class MemoryPort(AgentPort):
                 network.connect(hub, self)
             return
         for link in self.links.values():
-            link.up.put(link.hub.sink.agent_reported, status, bounded=False)
+            link.up.put(link.hub.sink.agent_reported, self.info.agent_id, self.info.incarnation, status, bounded=False)
 
     async def close(self) -> None:
         self.vanish("agent closed")

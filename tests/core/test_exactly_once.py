@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from anywire import errors
 from anywire.identity import hub_info
 from anywire.messages import TaskRequest
-from anywire.orchestrator import Orchestrator, PipelineConfig
-from anywire.stream import TaskStream
+from anywire.pipeline.orchestrator import Orchestrator, PipelineConfig
+from anywire.pipeline.stream import TaskStream
 from anywire.submission import Submission
 from anywire.testing.clock import SimulatedClock
 from anywire.testing.doubles import MODEL, IdlestSelector, ListScheduler

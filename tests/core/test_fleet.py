@@ -12,7 +12,7 @@ import pytest
 from anywire import errors
 from anywire.fleet import DEPTH, leave
 from anywire.identity import hub_info
-from anywire.orchestrator import Orchestrator
+from anywire.pipeline.orchestrator import Orchestrator
 from anywire.selector import AgentView
 from anywire.submission import Submission
 from anywire.synthetic import SyntheticConfig, SyntheticEngine

@@ -8,7 +8,7 @@ import pytest
 from anywire import errors
 from anywire.errors import AnywireError
 from anywire.messages import Chunk
-from anywire.orchestrator import Orchestrator
+from anywire.pipeline.orchestrator import Orchestrator
 from anywire.submission import Submission
 from anywire.testing.clock import SimulatedClock
 from anywire.testing.doubles import MODEL
@@ -321,7 +321,7 @@ async def test_two_links_one_agent(pipeline_of: Make) -> None:
 
 
 async def test_a_leased_agent_is_lost_when_silent_and_back_when_heard(pipeline_of: Make, clock: SimulatedClock) -> None:
-    wire = PuppetTransport(liveliness="lease")
+    wire = PuppetTransport(liveliness="connection")
     pipeline = await pipeline_of(wire)
     wire.join("a", lease_ms=1000)
     for _ in range(5):

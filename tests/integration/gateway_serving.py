@@ -17,7 +17,7 @@ from anywire.hookspecs import hookimpl
 from anywire.identity import agent_info, hub_info
 from anywire.memory import MemoryConfig, MemoryTransport
 from anywire.messages import TaskRequest
-from anywire.orchestrator import Orchestrator, PipelineConfig
+from anywire.pipeline.orchestrator import Orchestrator, PipelineConfig
 from anywire.plugins import Plugins
 from anywire.scheduler import QueuedTask
 from anywire.selector import AgentView

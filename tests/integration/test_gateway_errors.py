@@ -16,7 +16,7 @@ import pytest
 from anywire import errors
 from anywire.errors import AnywireError
 from anywire.messages import Chunk
-from anywire.orchestrator import Orchestrator
+from anywire.pipeline.orchestrator import Orchestrator
 from anywire.stages import Stages
 from anywire.submission import Submission
 from anywire_gateway_openai import OpenAIGateway, OpenAIGatewayConfig

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from anywire.config import Config
     from anywire.gateway import Gateway
     from anywire.messages import HubInfo
-    from anywire.orchestrator import Orchestrator
+    from anywire.pipeline.orchestrator import Orchestrator
     from anywire.plugins import Plugins
     from anywire.transport import Candidacy, Elects
 

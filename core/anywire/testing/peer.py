@@ -15,7 +15,7 @@ import msgspec
 
 from anywire.agent import Agent
 from anywire.identity import agent_info, hub_info
-from anywire.orchestrator import Orchestrator
+from anywire.pipeline.orchestrator import Orchestrator
 from anywire.plugins import Plugins
 from anywire.submission import Submission
 from anywire.testing.doubles import MODEL, IdlestSelector, ListScheduler, Script, ScriptedEngine

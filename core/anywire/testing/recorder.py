@@ -65,16 +65,16 @@ class RecordingHubSink(Recorder):
     def agent_joined(self, info: AgentInfo) -> None:
         self.add("joined", info.agent_id, info.incarnation, info)
 
-    def agent_reported(self, status: AgentStatus) -> None:
-        self.add("reported", status.agent_id, status.incarnation, status)
+    def agent_reported(self, agent_id: str, incarnation: int, status: AgentStatus) -> None:
+        self.add("reported", agent_id, incarnation, status)
 
     def agent_lost(self, agent_id: str, incarnation: int, reason: str) -> None:
         self.add("lost", agent_id, incarnation, reason)
 
-    def chunk_received(self, chunk: Chunk) -> None:
+    def chunk_received(self, agent_id: str, incarnation: int, chunk: Chunk) -> None:
         self.add("chunk", chunk.task_id, chunk.attempt, chunk)
 
-    def send_failed(self, task_id: str, attempt: int, error: AnywireError) -> None:
+    def send_failed(self, agent_id: str, incarnation: int, task_id: str, attempt: int, error: AnywireError) -> None:
         self.add("send_failed", task_id, attempt, error)
 
     def chunks(self, task_id: str) -> list[Chunk]:
@@ -98,18 +98,18 @@ class RecordingAgentSink(Recorder):
         super().__init__()
         self._on_task = on_task
 
-    def task_received(self, task: TaskRequest, reply: Reply) -> None:
+    def task_received(self, hub_id: str, incarnation: int, task: TaskRequest, reply: Reply) -> None:
         self.add("task", task.task_id, task.attempt, task, reply)
         if self._on_task is not None:
             self._on_task(task, reply)
 
-    def cancel_received(self, cancel: Cancel) -> None:
+    def cancel_received(self, hub_id: str, incarnation: int, cancel: Cancel) -> None:
         self.add("cancel", cancel.task_id, cancel.attempt, cancel)
 
-    def credit_received(self, credit: Credit) -> None:
+    def credit_received(self, hub_id: str, incarnation: int, credit: Credit) -> None:
         self.add("credit", credit.task_id, credit.attempt, credit)
 
-    def drain_requested(self, reason: str) -> None:
+    def drain_requested(self, hub_id: str, incarnation: int, reason: str) -> None:
         self.add("drain", reason)
 
     def hub_joined(self, hub_id: str, incarnation: int) -> None:

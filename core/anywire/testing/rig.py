@@ -18,10 +18,10 @@ from anywire.engine import Engine
 from anywire.fleet import fleet_agent
 from anywire.identity import agent_info, hub_info, new_incarnation
 from anywire.messages import AgentInfo, AgentStatus, HubInfo, TaskRequest
-from anywire.orchestrator import Orchestrator, PipelineConfig
+from anywire.pipeline.orchestrator import Orchestrator, PipelineConfig
+from anywire.pipeline.stream import TaskStream
 from anywire.plugins import Plugins
 from anywire.selector import AgentView
-from anywire.stream import TaskStream
 from anywire.submission import Submission
 from anywire.testing.doubles import MODEL, IdlestSelector, ListScheduler, Script, ScriptedEngine
 from anywire.testing.peer import PeerSpec, new_hub

@@ -15,7 +15,7 @@ import msgspec
 from anywire.errors import AnywireError, NoAgent, QueueFull
 from anywire.gateway import Gateway
 from anywire.messages import Chunk
-from anywire.orchestrator import Orchestrator
+from anywire.pipeline.orchestrator import Orchestrator
 from anywire_dds.cdr import Malformed
 from anywire_dds.endpoints import BATCH, FAREWELL, on_thread
 from anywire_dds.llama_ends import LlamaEnds

@@ -23,6 +23,7 @@ STATUS: dict[type[AnywireError], int] = {
     errors.EngineFailed: 502,
     errors.AgentLost: 502,
     errors.StreamCorrupted: 502,
+    errors.PluginFailed: 500,
     errors.TransportError: 502,
     errors.NoAgent: 503,
     errors.ShuttingDown: 503,

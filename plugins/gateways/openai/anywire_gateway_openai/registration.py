@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from anywire.orchestrator import Orchestrator
+from anywire.pipeline.orchestrator import Orchestrator
 from anywire.transport import TakesRegistrations
 from anywire_gateway_openai.body import read_body
 from anywire_gateway_openai.errors import HttpError

@@ -9,12 +9,12 @@ from typing import Protocol
 
 from anywire import errors
 from anywire.clock import Clock
-from anywire.ends import Ends
 from anywire.errors import AnywireError
 from anywire.messages import Cancel, Chunk, Credit, TaskRequest
-from anywire.registry import Registry
+from anywire.pipeline.ends import Ends
+from anywire.pipeline.registry import Registry
+from anywire.pipeline.task import Task
 from anywire.selector import AgentView, Outcome, Selector
-from anywire.task import Task
 from anywire.transport import Hub
 
 log = logging.getLogger(__name__)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from anywire import errors
 from anywire.clock import Timer
 from anywire.messages import Chunk
+from anywire.pipeline.stream import TaskStream
 from anywire.scheduler import QueuedTask
 from anywire.selector import AgentView
-from anywire.stream import TaskStream
 from anywire.submission import Submission
 
 

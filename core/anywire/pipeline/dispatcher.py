@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
+from anywire.pipeline.registry import Registry
+from anywire.pipeline.task import Task
 from anywire.plugins import Plugins
-from anywire.registry import Registry
 from anywire.scheduler import QueuedTask, QueueKey, Scheduler
 from anywire.selector import AgentView, Selector
-from anywire.task import Task
 
 log = logging.getLogger(__name__)
 

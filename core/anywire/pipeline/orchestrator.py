@@ -19,21 +19,21 @@ import msgspec
 import pydantic
 
 from anywire import errors
-from anywire.attempts import Attempts
 from anywire.clock import Clock, SystemClock
-from anywire.dispatcher import Dispatcher
-from anywire.ends import Ends
 from anywire.errors import AnywireError
 from anywire.identity import boot_id
 from anywire.messages import AgentInfo, AgentStatus, Chunk, HubInfo
+from anywire.pipeline.attempts import Attempts
+from anywire.pipeline.dispatcher import Dispatcher
+from anywire.pipeline.ends import Ends
+from anywire.pipeline.registry import Registry
+from anywire.pipeline.stream import TaskStream
+from anywire.pipeline.task import Task
 from anywire.plugins import Plugins
-from anywire.registry import Registry
 from anywire.scheduler import QueuedTask, QueueKey, Scheduler
 from anywire.selector import AgentView, Selector
 from anywire.stages import TaskRecord
-from anywire.stream import TaskStream
 from anywire.submission import Submission
-from anywire.task import Task
 from anywire.transport import Hub, Plane, Transport
 
 
@@ -60,16 +60,21 @@ class _LinkSink:
     def __init__(self, orchestrator: Orchestrator, link: int) -> None:
         self._registry, self._link = orchestrator.registry, link
         self._own_id = orchestrator.info.hub_id
-        self.chunk_received = orchestrator.chunk_received
-        self.send_failed = orchestrator.send_failed
+        self._orchestrator = orchestrator
 
     def agent_joined(self, info: AgentInfo) -> None:
         # Where it joins a parent over the very transport on which it is a hub, it meets itself.
         if info.agent_id != self._own_id:
             self._registry.joined(self._link, info)
 
-    def agent_reported(self, status: AgentStatus) -> None:
+    def agent_reported(self, agent_id: str, incarnation: int, status: AgentStatus) -> None:
         self._registry.reported(self._link, status)
+
+    def chunk_received(self, agent_id: str, incarnation: int, chunk: Chunk) -> None:
+        self._orchestrator.chunk_received(chunk)
+
+    def send_failed(self, agent_id: str, incarnation: int, task_id: str, attempt: int, error: AnywireError) -> None:
+        self._orchestrator.send_failed(task_id, attempt, error)
 
     def agent_lost(self, agent_id: str, incarnation: int, reason: str) -> None:
         self._registry.lost(self._link, agent_id, incarnation, reason)
