@@ -161,7 +161,7 @@ class Agent:
     def status(self) -> AgentStatus:
         """The status as it is reported. An engine whose status cannot be had, or is none, is reported as failed."""
         engine = self._engine_status()
-        status = AgentStatus(
+        return AgentStatus(
             self.info.agent_id,
             self.info.incarnation,
             "draining" if self.draining else engine.state,
@@ -172,7 +172,6 @@ class Agent:
             _gauges() | engine.resources,
             engine.detail,
         )
-        return status
 
     # What hubs send, through any transport
 

@@ -61,8 +61,8 @@ def _fields_at(model: type[pydantic.BaseModel], loc: Sequence[int | str]) -> lis
 class Plugins:
     """The plugins of this process. Listing reads package metadata only; `load` imports the one named.
 
-    ``boundary`` counts what plugins do wrong. ``broken`` names the ``anywire.hooks`` packages that do not load, with the
-    reason; they are skipped.
+    ``boundary`` counts what plugins do wrong. ``broken`` names the ``anywire.hooks`` packages that do not load, with
+    the reason; they are skipped.
     """
 
     def __init__(self) -> None:

@@ -25,8 +25,8 @@ class Run:
     """Runs one `TaskRequest` on an engine and sends what comes.
 
     Deltas are sent when the event loop comes round: those an engine yields without waiting in between travel
-    together, and none is held back by a timer. With no credit left the engine is not iterated. What the engine raises, or
-    yields against its contract, is its failure, and this task's end.
+    together, and none is held back by a timer. With no credit left the engine is not iterated. What the engine raises,
+    or yields against its contract, is its failure, and this task's end.
     """
 
     def __init__(

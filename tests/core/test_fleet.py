@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from anywire import errors
-from anywire.fleet import DEPTH, leave
+from anywire.fleet import leave
 from anywire.identity import hub_info
+from anywire.pipeline.candidates import DEPTH
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.selector import AgentView
 from anywire.submission import Submission

@@ -41,8 +41,8 @@ class AttemptsSink(Protocol):
         ...
 
     def attempt_failed(self, attempt: Attempt, error: AnywireError, over: bool) -> None:
-        """It cannot bring the answer any more. ``over``: the agent has it no longer; else the attempt is still open there
-        and is to be cancelled, unless the task goes on with it."""
+        """It cannot bring the answer any more. ``over``: the agent has it no longer; else the attempt is still open
+        there and is to be cancelled, unless the task goes on with it."""
         ...
 
     def attempt_congested(self, attempt: Attempt) -> None:
@@ -160,8 +160,8 @@ class Attempts:
         self._say(attempt, Cancel(self._hub_id, attempt.task.task_id, attempt.number, reason))
 
     def finish(self, attempt: Attempt, code: str | None) -> Outcome | None:
-        """The one place where an attempt ends: its slot is free. ``code`` is the error's, empty for an answer, None when
-        nothing was sent. Runs no plugin: the outcome is the caller's to pass on."""
+        """The one place where an attempt ends: its slot is free. ``code`` is the error's, empty for an answer, None
+        when nothing was sent. Runs no plugin: the outcome is the caller's to pass on."""
         agent = attempt.agent
         key = attempt.key
         self.open.pop(key, None)
@@ -422,14 +422,19 @@ class Attempts:
                 if attempt.moved:
                     attempt.moved = False
                     attempt.due = now + timeout if (timeout := self._timeout(attempt)) else 0.0
-                elif (attempt.task.stalled_due and now >= attempt.task.stalled_due) or (
-                    attempt.due and now >= attempt.due and (attempt.outstanding > 0 or attempt.state != "streaming")
-                ):
+                elif self._is_overdue(attempt, now):
                     overdue.append(attempt)
             for attempt in overdue:
                 if attempt.state != "ended" and not attempt.cancelled:
                     self._end_overdue(attempt, now)
         self._look_later()
+
+    def _is_overdue(self, attempt: Attempt, now: float) -> bool:
+        stalled = attempt.task.stalled_due
+        if stalled and now >= stalled:
+            return True
+        waits_for_credit = attempt.state == "streaming" and attempt.outstanding <= 0
+        return 0 < attempt.due <= now and not waits_for_credit
 
     def _timeout(self, attempt: Attempt) -> float:
         """Seconds that its next progress may take; 0 for as long as it likes."""

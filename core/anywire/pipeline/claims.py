@@ -1,4 +1,5 @@
-"""What an agent may say of itself: a stranger's values are checked against their type and bounds before anything is kept.
+"""What an agent may say of itself: a stranger's values are checked against their type and bounds before anything is
+kept.
 
 Each check returns what is wrong as part of a sentence, empty when nothing is.
 """

@@ -19,7 +19,7 @@ class PipelineConfig(pydantic.BaseModel):
     accept_timeout: float | None = pydantic.Field(
         default=None,
         gt=0,
-        description="Seconds in which an agent must say that it has the task it was sent. Default: two leases of the agent.",
+        description="Seconds in which an agent must say that it has a task sent to it. Default: two of its leases.",
     )
     first_token_timeout: float = pydantic.Field(
         default=0.0, ge=0, description="Seconds from acceptance to a stream's first token. 0: no limit."

@@ -31,8 +31,8 @@ class DispatcherSink(Protocol):
 class Dispatcher:
     """Sends what can be sent whenever it is told that something changed.
 
-    It keeps its own book of what is queued and held, so that a scheduler which loses, doubles or invents tasks is noticed.
-    ``filters`` is the hook ``anywire_filter_candidates`` or None.
+    It keeps its own book of what is queued and held, so that a scheduler which loses, doubles or invents tasks is
+    noticed. ``filters`` is the hook ``anywire_filter_candidates`` or None.
     """
 
     def __init__(

@@ -135,8 +135,8 @@ class Registry:
             self._update(agent)
 
     def set_cause(self, agent: AgentView, cause: str) -> None:
-        """No candidate while ``cause`` holds: until `clear_cause`, and those of `UNTIL_REPORTED` until the agent reports a
-        free slot."""
+        """No candidate while ``cause`` holds: until `clear_cause`, and those of `UNTIL_REPORTED` until the agent
+        reports a free slot."""
         agent.unavailable.add(cause)
         self._update(agent)
 
