@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from anywire import errors
+from anywire.lease import Silence
 from anywire.messages import Chunk
 from anywire.selector import AgentView
 
@@ -34,6 +35,7 @@ class Attempt:
         "due",
         "first_ns",
         "incarnation",
+        "lease",
         "link",
         "moved",
         "next_seq",
@@ -61,6 +63,8 @@ class Attempt:
         self.outstanding = window
         self.selected_ns, self.sent_ns, self.first_ns = selected_ns, 0, 0
         self.due = 0.0
+        self.lease: Silence | None = None
+        """Of its link, where the registry watches it: what comes by the link is a sign of life."""
 
     @property
     def key(self) -> tuple[str, int]:

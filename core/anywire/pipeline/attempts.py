@@ -119,6 +119,7 @@ class Attempts:
         )
         self.open[task.task_id, attempt.number] = attempt
         self._on_link.setdefault((agent.agent_id, link), {})[task.task_id, attempt.number] = attempt
+        attempt.lease = registry.lease(agent.agent_id, link)
         registry.acquire(agent)
         if not self._health.all_ok:
             self._health.sent(agent.agent_id)
@@ -211,6 +212,8 @@ class Attempts:
         if attempt.agent_id != agent_id or attempt.link != link or attempt.incarnation != incarnation:
             self._suspect(agent_id, "a chunk of a task that was not sent to it")
             return
+        if attempt.lease is not None:
+            attempt.lease.spoke = True
         if attempt.cancelled:
             if chunk.final:
                 outcome = self.finish(attempt, attempt.code)
