@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
-import msgspec
 import pytest
 import pytest_asyncio
 import zmq
+from tests.integration import bare_hub
 from tests.integration.test_zeromq_transport import address, keys
-from tests.integration.wire_bench import Bench, echo, final, log_of, request
+from tests.integration.wire_bench import Bench, echo, log_of, request
 from tests.integration.wire_faults import Log, free_ports
 from zmq.utils.monitor import parse_monitor_message
 
@@ -22,6 +22,7 @@ from anywire.messages import AgentInfo, AgentStatus, Chunk, HubInfo
 from anywire.testing.doubles import Script
 from anywire.testing.recorder import PATIENCE, RecordingHubSink
 from anywire.testing.rig import Rig
+from anywire.testing.rig import request as rig_request
 from anywire.transport import MAX_MESSAGE_BYTES
 from anywire_zeromq.codec import PROTOCOL, AgentHello, Ready, encode
 
@@ -44,6 +45,14 @@ def log() -> Iterator[Log]:
         yield log
 
 
+@pytest.fixture
+def zmq_context() -> Iterator[zmq.Context[Any]]:
+    """For peers of a test's own."""
+    context: zmq.Context[Any] = zmq.Context()
+    yield context
+    context.destroy(0)
+
+
 def links(sink: RecordingHubSink) -> list[tuple[Any, ...]]:
     return [event[:3] for event in sink.events if event[0] in ("joined", "lost")]
 
@@ -61,7 +70,7 @@ async def test_the_life_that_was_refused_joins_when_the_later_one_has_ended(benc
         if incarnation == first:
             await sink.event("joined", "a", first)
     await sink.event("joined", "a", 7)
-    await log.says("agent a: agent a is connected already, in a newer incarnation")
+    await log.says("does not let agent a join: agent a is connected already, in a newer incarnation")
     await ends[7].close()
     await sink.until(lambda: links(sink)[-1] == ("joined", "a", 5))
     hub.send("a", request("t", body="back"))
@@ -161,16 +170,17 @@ async def test_a_status_in_the_name_of_another_agent_is_dropped(bench: Bench, lo
     assert len([event for event in log.events if "reports the status of" in event[0]]) == 1
 
 
-async def test_a_key_that_is_not_admitted_costs_one_line_however_often_it_tries(bench: Bench, log: Log) -> None:
+async def test_a_key_that_is_not_admitted_costs_one_line_however_often_it_tries(
+    bench: Bench, log: Log, zmq_context: zmq.Context[Any]
+) -> None:
     (port,) = free_ports(1)
     (hub_public, hub_secret), (agent_public, agent_secret) = keys(), keys()
     _, sink = await bench.hub(agent_addresses=address(port), secret_key=hub_secret, allowed_keys=agent_public)
-    context: zmq.Context[Any] = zmq.Context()
     unknown = zmq.curve_keypair()
 
     def refused_at_once(count: int) -> None:
         """So many connections of one key at the same time, each until it was refused."""
-        dealers = [context.socket(zmq.DEALER) for _ in range(count)]
+        dealers = [zmq_context.socket(zmq.DEALER) for _ in range(count)]
         monitors = []
         for dealer in dealers:
             dealer.curve_publickey, dealer.curve_secretkey = unknown
@@ -181,14 +191,14 @@ async def test_a_key_that_is_not_admitted_costs_one_line_however_often_it_tries(
         for monitor in monitors:
             assert monitor.poll(PATIENCE * 1000)
             parse_monitor_message(monitor.recv_multipart())
-        for dealer in dealers:
+        for dealer, monitor in zip(dealers, monitors, strict=True):
             dealer.disable_monitor()
+            monitor.close(0)
             dealer.close(0)
 
     await asyncio.to_thread(refused_at_once, 20)
     await bench.port(agent_addresses=address(port), secret_key=agent_secret, server_key=hub_public)
     await sink.event("joined", "a")
-    await asyncio.to_thread(context.term)
     lines = [event[0] for event in log.events]
     assert len([line for line in lines if "not in allowed_keys" in line]) == 1, lines
     assert len(lines) == 2, lines  # the other is ZeroMQ's own word for it
@@ -197,11 +207,12 @@ async def test_a_key_that_is_not_admitted_costs_one_line_however_often_it_tries(
 # When callbacks come
 
 
-async def test_nothing_is_reported_before_opening_has_returned_nor_after_close_was_called(bench: Bench) -> None:
+async def test_nothing_is_reported_before_opening_has_returned_nor_after_close_was_called(
+    bench: Bench, zmq_context: zmq.Context[Any]
+) -> None:
     (port,) = free_ports(1)
     transport, sink = bench.transport(agent_addresses=address(port)), RecordingHubSink()
-    context: zmq.Context[Any] = zmq.Context()
-    with context.socket(zmq.DEALER) as agent:
+    with zmq_context.socket(zmq.DEALER) as agent:
         agent.connect(address(port))
         agent.send(encode(AgentHello(PROTOCOL, "agent", AgentInfo("a", 1), AgentStatus("a", 1))))
         agent.send(encode(Ready()))
@@ -216,8 +227,6 @@ async def test_nothing_is_reported_before_opening_has_returned_nor_after_close_w
         await asyncio.sleep(0)
         reported = len(sink.events)
         await closing
-        agent.close(0)
-    await asyncio.to_thread(context.term)
     assert sink.events[0] == ("open",)
     assert len(sink.events) == reported
 
@@ -259,7 +268,7 @@ async def test_an_agent_that_is_paused_congests_its_hub_and_disturbs_nobody(rig:
     sent, size = 0, 200_000
     with pytest.raises(errors.Congested, match="wait for"):  # noqa: PT012
         while True:
-            hub.send("slow", request(f"t{sent}", info.hub_id, Script(tag=f"t{sent}", filler="x" * size).body()))
+            hub.send("slow", rig_request(info, f"t{sent}", body=Script(tag=f"t{sent}", filler="x" * size).body()))
             sent += 1
             await asyncio.sleep(0)
     assert sent * size < 40 * 2**20, "what the kernel and ZeroMQ hold besides is bounded, too"
@@ -269,7 +278,7 @@ async def test_an_agent_that_is_paused_congests_its_hub_and_disturbs_nobody(rig:
     assert not room.done()
     peer.resume()
     await asyncio.wait_for(room, PATIENCE)
-    hub.send("slow", request("last", info.hub_id, Script(tag="last", filler="x" * (MAX_MESSAGE_BYTES - 1000)).body()))
+    hub.send("slow", rig_request(info, "last", body=Script(tag="last", filler="x" * (MAX_MESSAGE_BYTES - 1000)).body()))
     await peer.event("started", "last", 1)
     assert [event[1] for event in peer.named("started")] == [*(f"t{number}" for number in range(sent)), "last"]
 
@@ -300,24 +309,23 @@ async def test_statuses_for_a_hub_that_does_not_read_replace_each_other(bench: B
 
 
 @pytest.mark.parametrize("leases", [1.3, 3.0])
-async def test_a_hub_that_is_paused_loses_no_agent_and_no_stream(rig: Rig, leases: float) -> None:
-    lease = 1.0
-    _, agent, _ = await rig.port("a")
-    peer = await rig.peer("hub", "h", lease=lease, script=Script(tag="s"))
-    task, reply = (await agent.until(lambda: agent.named("task")))[0][3:5]
-    reply.send(Chunk("h", task.task_id, task.attempt, 0, ("first",)))
-    await peer.event("chunk", "first", False)
-    peer.pause()
-    await asyncio.sleep(leases * lease / 2)
-    reply.send(Chunk("h", task.task_id, task.attempt, 1, ("while paused",)))
-    await asyncio.sleep(leases * lease / 2)
-    peer.resume()
-    await peer.event("chunk", "while paused", False)
-    reply.send(msgspec.structs.replace(final(task, "end"), seq=2))
-    await peer.event("chunk", "end", True)
-    assert not agent.named("hub_lost")
-    assert len(agent.named("hub_joined")) == 1
-    assert len(agent.named("task")) == 1
+async def test_a_hub_that_is_paused_loses_no_agent_and_no_stream(bench: Bench, leases: float) -> None:
+    (port,) = free_ports(1)
+    end, agent, info = await bench.port(agent_addresses=address(port))
+    hub = await bare_hub.start("zeromq", {"agent_addresses": address(port)})
+    bench.stack.push_async_callback(hub.stop)
+    reply = (await agent.event("task", "t"))[4]
+    hub.pause()
+    for number in range(10):
+        await asyncio.sleep(leases * info.lease_ms / 10_000)
+        end.report(AgentStatus("a", info.incarnation))
+        reply.send(Chunk("h", "t", 1, number, (f"{number}",)))
+    hub.resume()
+    reply.send(Chunk("h", "t", 1, 10, ("end",)))
+    await hub.event("chunk", "t", "end")
+    assert [event[2] for event in hub.named("chunk")] == [*map(str, range(10)), "end"]
+    assert [event[0] for event in hub.events if event[0] in ("joined", "lost")] == ["joined"]
+    assert [event[0] for event in agent.events if event[0].startswith("hub_")] == ["hub_joined"]
 
 
 async def test_an_agent_that_is_paused_keeps_its_connection_and_the_hub_its_link(rig: Rig) -> None:
@@ -325,7 +333,7 @@ async def test_an_agent_that_is_paused_keeps_its_connection_and_the_hub_its_link
     peer = await rig.peer("agent", "a", lease=0.3)
     await sink.event("joined", "a")
     peer.pause()
-    hub.send("a", request("t", info.hub_id, Script(tag="t").body()))
+    hub.send("a", rig_request(info, "t", body=Script(tag="t").body()))
     await asyncio.sleep(5 * 0.3)
     peer.resume()
     await sink.final("t")
