@@ -2,9 +2,10 @@
 nothing stays behind."""
 
 import asyncio
+import logging
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -33,6 +34,7 @@ from anywire.transport_tools import WriteRoom
 AGENTS = ("a", "b", "c")
 WIRES = 2
 MEGABYTE = 1024 * 1024
+BODIES = {size: "x" * size for size in (10, 5 * MEGABYTE)}
 SOAK = 100_000
 
 Step = tuple[Any, ...]
@@ -122,13 +124,21 @@ class _Scheduler(ListScheduler):
 
 
 class _Hooks:
-    def __init__(self, moods: _Moods, ended: list[str]) -> None:
-        self._moods, self._ended = moods, ended
+    """One for all scripts, since looking for installed plugins takes longer than a script."""
+
+    def __init__(self) -> None:
+        self.moods, self.ended = _Moods(), list[str]()
+        self.plugins = Plugins()
+        self.plugins.manager.register(self, name="moody")
+        self.plugins.guard()
 
     @hookimpl
     def anywire_task_finished(self, record: Any) -> None:
-        self._ended.append(record.task_id)
-        self._moods.raise_if("hook")
+        self.ended.append(record.task_id)
+        self.moods.raise_if("hook")
+
+
+HOOKS = _Hooks()
 
 
 class _BoundedWire(PuppetTransport):
@@ -163,16 +173,14 @@ class _World:
         self.moods = _Moods()
         self.wires = [_BoundedWire(f"wire{number}") for number in range(WIRES)]
         self.ended: list[str] = []
-        plugins = Plugins()
-        plugins.manager.register(_Hooks(self.moods, self.ended), name="moody")
-        plugins.guard()
+        HOOKS.moods, HOOKS.ended = self.moods, self.ended
         self.orchestrator = Orchestrator(
             hub_info("h"),
             self.wires,
             _Scheduler(self.moods),
             _Selector(self.moods),
             config=PipelineConfig(deadline=60, agent_wait=5, window=8),
-            plugins=plugins,
+            plugins=HOOKS.plugins,
             clock=self.clock,
             decide=self.decide,
         )
@@ -193,7 +201,7 @@ class _World:
         match step:
             case ("submit", size, stream):
                 with suppress(errors.QueueFull, errors.PluginFailed, errors.ShuttingDown):
-                    body = "x" * size
+                    body = BODIES[size]
                     self.streams.append(self.orchestrator.submit(Submission("chat", MODEL, body, stream)))
             case ("join", wire, agent):
                 self.wires[wire].join(agent, incarnation=self.lives[agent], slots=2)
@@ -318,7 +326,8 @@ async def _run(script: Sequence[Step]) -> None:
         assert orchestrator.waiting <= 20
         await asyncio.sleep(0)
     world.moods.next.clear()
-    clock.advance(100)
+    world.end_engines()
+    clock.advance(65)
     await asyncio.sleep(0)
     world.end_engines()
     for stream in world.streams:
@@ -367,7 +376,16 @@ def _random_step(random: random.Random) -> Step:
     return random.choice(draws)
 
 
+@pytest.fixture
+def no_logs() -> Iterator[None]:
+    """pytest keeps every log record of a test with what its traceback holds: of many scripts, gigabytes."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
 @pytest.mark.timeout(0)
+@pytest.mark.usefixtures("no_logs")
 def test_random_scripts_lose_double_and_hang_nothing() -> None:
     """100,000 of them with ANYWIRE_SOAK, a seeded hundredth otherwise."""
     soak = bool(os.environ.get("ANYWIRE_SOAK"))

@@ -308,8 +308,8 @@ def test_a_broken_hooks_package_is_named_and_skipped(
 ) -> None:
     broken = EntryPoint("broken", "no_such_module_anywhere", "anywire.hooks")
 
-    def entry_points(*, group: str) -> Any:
-        return [broken] if group == "anywire.hooks" else metadata.entry_points(group=group)
+    def entry_points() -> metadata.EntryPoints:
+        return metadata.EntryPoints([*metadata.entry_points(), broken])
 
     monkeypatch.setattr(plugins, "entry_points", entry_points)
     with caplog.at_level(logging.ERROR):
