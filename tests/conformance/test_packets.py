@@ -20,4 +20,4 @@ class TestPackets(TransportConformance):
 class TestPacketsLost(TestPackets):
     @pytest.fixture
     def options(self, tmp_path: Path) -> dict[str, Any]:
-        return {"directory": str(tmp_path), "lost": 0.02}
+        return {"directory": str(tmp_path), "lost": 0.005}

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from anywire.errors import TransportError
 from anywire.transport_tools.link import Joined, Link, Lost, Received
+from anywire.transport_tools.link_numbers import PACKET_COST
 from anywire.transport_tools.link_packets import Data, unpack
 
 LEASE = 1.0
@@ -122,7 +123,7 @@ class World:
 
 
 def new_link(name: str, session: int) -> Link:
-    return Link(name.encode(), session, LEASE, message_bytes=LIMIT, packet_bytes=PACKET, window_bytes=2000)
+    return Link(name.encode(), session, LEASE, message_bytes=LIMIT, packet_bytes=PACKET, window_bytes=6000)
 
 
 def joined_world() -> World:
@@ -238,7 +239,8 @@ def test_no_more_than_the_window_is_under_way() -> None:
     world = joined_world()
     for _ in range(10):
         world.a.send(1000, world.now)
-    assert 2000 <= sum(len(body.fragment) for _, body in map(parsed, world.a.wire) if isinstance(body, Data)) < 2100
+    sizes = [len(body.fragment) + PACKET_COST for _, body in map(parsed, world.a.wire) if isinstance(body, Data)]
+    assert 6000 <= sum(sizes) < 6000 + sizes[0]
     assert world.a.link.waiting == 10_000
 
 
