@@ -230,7 +230,7 @@ async def test_a_callback_that_raises_is_logged_with_its_name_and_costs_nothing_
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     guard, calls = Guard(), list[object]()
-    sink = RecordingAgentSink(on_task=lambda task, reply: 1 / 0)  # type: ignore[arg-type,return-value]
+    sink = RecordingAgentSink(on_task=lambda task, reply: 1 / 0)  # type: ignore[arg-type]
     guard.call(sink.task_received, "h", 1, MESSAGES[3], None)  # type: ignore[arg-type]
     guard.call(calls.append, "next")
     await opened(guard)

@@ -80,7 +80,7 @@ class World:
         self.now = 100.0
         self.a, self.b = End("a", 1), End("b", 500)
         self.a.other, self.b.other = self.b, self.a
-        self.ends = (self.a, self.b)
+        self.ends: tuple[End, ...] = (self.a, self.b)
         self.a.asks = True
         self.a.happened([], self.now)
 
@@ -182,8 +182,8 @@ def test_whatever_the_wire_does_messages_come_in_order_and_once_or_the_link_is_l
         world.check()
     # Once the wire is well, both join, and what they have put in since then comes out.
     world.heal(4 * LEASE)
-    for end in world.ends:
-        end.send(500, world.now)
+    for each in world.ends:
+        each.send(500, world.now)
     world.heal(2 * LEASE)
     world.check()
     for each in world.ends:
