@@ -124,6 +124,9 @@ class MemoryChannel(Channel):
             except TransportError as error:
                 log.warning("the connection to %s is ended: %s", self._peer, error)
                 self.close(str(error))
+            except Exception as error:
+                log.exception("the connection to %s is ended: a message was not handled", self._peer)
+                self.close(f"a message was not handled: {error!r}")
             if self._over:
                 return
         if self._inbox and not self._scheduled:

@@ -1,4 +1,4 @@
-"""The tools for wires without connections, over datagrams: on a good wire, and on one that loses some."""
+"""The tools for wires without connections, as a transport over datagrams of which some are lost."""
 
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,6 @@ class TestPackets(TransportConformance):
     transport = "packets"
     plugins = (str(Path(__file__).with_name("packets.py")),)
 
-    @pytest.fixture
-    def options(self, tmp_path: Path) -> dict[str, Any]:
-        return {"directory": str(tmp_path)}
-
-
-class TestPacketsLost(TestPackets):
     @pytest.fixture
     def options(self, tmp_path: Path) -> dict[str, Any]:
         return {"directory": str(tmp_path), "lost": 0.005}
