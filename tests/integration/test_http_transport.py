@@ -20,6 +20,7 @@ from aiohttp import http_exceptions, web
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
+from tests.integration.boundaries import Boundaries
 from tests.integration.connections import ListeningHubs
 from tests.integration.wire_bench import Bench, echo, final, log_of, request
 from tests.integration.wire_faults import Log, free_ports
@@ -81,6 +82,11 @@ def log() -> Iterator[Log]:
 class TestListening(ListeningHubs):
     scheme = "http://"
     settled: ClassVar[dict[str, str]] = {"agent_plane_hub": "{address}", "encoding": "json", "security": "none"}
+
+
+class TestBoundaries(Boundaries):
+    transport = "http"
+    scheme = "http://"
 
 
 @pytest.mark.parametrize("plane", ["agent", "client"])
