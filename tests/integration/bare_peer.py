@@ -1,7 +1,7 @@
 """A bare end of a transport in a process of its own, without a pipeline, so that it can really be paused.
 
-``python bare_peer.py ROLE TRANSPORT OPTIONS ID LEASE_MS`` writes what its sink is told as JSON lines. A hub sends one task
-to every agent that joins; an agent answers each task with the length of its body.
+``python bare_peer.py ROLE TRANSPORT OPTIONS ID LEASE_MS`` writes what its sink is told as JSON lines. A hub sends one
+task to every agent that joins; an agent answers each task with the length of its body.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class Boundaries:
             chunk_received(agent_id, incarnation, chunk)
 
         agent.task_received, sink.chunk_received = failing_task, failing_chunk  # type: ignore[method-assign]
-        with log_of("anywire") as log:
+        with log_of("") as log:
             for task_id in ("bad task", "bad chunk", "good"):
                 hub.send("a", request(task_id, body=task_id))
             assert (await sink.final("good")).deltas == ("good",)
@@ -95,7 +95,7 @@ class Boundaries:
         await agent.event("hub_joined", "h", 5)
         newer, sink = await bench.hub("h", incarnation=7, **self.here(ports[1]))
         await agent.event("hub_joined", "h", 7)
-        with log_of("anywire") as log:
+        with log_of("") as log:
             await bench.hub("h", incarnation=6, **self.here(ports[2]))
             await log.says("in a later life")
         await sink.event("joined", "a")
