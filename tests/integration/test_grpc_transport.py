@@ -10,6 +10,7 @@ import inspect
 import os
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.integration.boundaries import Boundaries
 from tests.integration.connections import OneConnection
+from tests.integration.sockets import option_of_connections
 from tests.integration.wire_bench import Bench, echo, log_of, request
 from tests.integration.wire_faults import Log, Proxy, free_ports
 
@@ -448,6 +450,62 @@ async def test_hub_listed_under_two_names_is_served_by_one_link_in_the_end(
     assert len(agent.named("hub_lost")) == 1
     await end.close()
     await sink.until(lambda: len(sink.named("lost")) == 2)
+
+
+async def test_attempt_to_connect_that_fails_unexpectedly_is_logged_and_repeated(
+    bench: CallingBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (port,) = free_ports(1)
+    open_channel, failures = anywire_grpc.dialling.open_channel, [RuntimeError("nobody thought of this")]
+
+    def fail_once(*args: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return open_channel(*args)
+
+    monkeypatch.setattr(anywire_grpc.dialling, "open_channel", fail_once)
+    _, sink = await bench.hub(agent_addresses=address(port))
+    with log_of("anywire.transport_tools") as log:
+        await bench.port(agent_addresses=address(port))
+        await sink.event("joined", "a")
+    assert any("it will be tried again" in event[0] for event in log.events)
+
+
+async def test_cause_of_a_refusal_is_one_line_in_the_log(
+    bench: CallingBench, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(anywire_grpc.dialling, "LONGEST_PAUSE_S", 0.05)
+    (port,) = free_ports(1)
+    proxy = await bench.proxy(port)
+    await bench.hub(agent_addresses=address(port), token="s3cret")
+    await bench.port(agent_addresses=address(proxy.port), token="another")
+    await proxy.tried(6)
+    for text in ("was not admitted", "not admitted (it came with"):
+        assert len([event for event in log.events if text in event[0]]) == 1, text
+
+
+@pytest.mark.parametrize("lease_ms", [0, -1, 2**62])
+async def test_impossible_lease_is_refused(bench: CallingBench, log: Log, lease_ms: int) -> None:
+    (port,) = free_ports(1)
+    _, sink = await bench.hub(agent_addresses=address(port))
+    call = await bench.call(port)
+    await call.write(codec.encode_agent_hello(AgentInfo("x", 1, lease_ms=lease_ms), AgentStatus("x", 1)))
+    with pytest.raises(grpc.aio.AioRpcError, match="lease_ms"):
+        await call.read()
+    await log.says("lease_ms")
+    assert not sink.events
+
+
+async def test_connections_are_given_up_by_the_kernel_and_do_not_wait_to_fill_packets(bench: CallingBench) -> None:
+    (port,) = free_ports(1)
+    _, sink = await bench.hub(agent_addresses=address(port), lease_ms=700)
+    await bench.port(agent_addresses=address(port), lease_ms=300)
+    await sink.event("joined", "a")
+    no_delay = option_of_connections(port, socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert len(no_delay) == 2
+    assert all(no_delay)
+    user_timeouts = option_of_connections(port, socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+    assert sorted(user_timeouts) == [4 * 300, 4 * 700]
 
 
 # Addresses

@@ -72,7 +72,7 @@ async def test_silent_connection_is_given_up_by_the_agent_within_its_lease(bench
 
 
 async def test_what_an_agent_sent_before_it_died_arrives_before_it_is_lost(bench: Bench) -> None:
-    """An agent of this test's own: it ends without a farewell, with all it sent still unread."""
+    """An agent of this test's own: it ends without a goodbye, with all it sent still unread."""
     (port,) = free_ports(1)
     _, sink = await bench.hub(agent_addresses=address(port))
     context: zmq.Context[Any] = zmq.Context()
@@ -142,8 +142,8 @@ async def test_peer_of_another_version_or_plane_is_told_why(
     dealer.connect(address(port))
     dealer.send(encode(AgentHello(protocol, plane, AgentInfo("x", 1), AgentStatus("x", 1))))
     assert await asyncio.to_thread(dealer.poll, PATIENCE * 1000)
-    farewell = decode(dealer.recv())
-    assert reason in getattr(farewell, "reason", "")
+    goodbye = decode(dealer.recv())
+    assert reason in getattr(goodbye, "reason", "")
     await log.says(reason)
     assert not sink.events
 

@@ -99,7 +99,7 @@ class HttpPort(AgentPort):
         if self._registrar is not None:
             await self._registrar.close()
         links = list(self._by_id.values())
-        # First the answers, then the farewells: a hub that reads one waits for the answers still on their way.
+        # First the answers, then the goodbyes: a hub that reads one waits for the answers still on their way.
         await _bounded(link.settle() for link in links)
         for link in links:
             link.end("the agent closed")

@@ -84,11 +84,11 @@ class AgentHello(msgspec.Struct, frozen=True):
 
 
 class LinkLine(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line of a link: the first is ``hello``, the last may be ``farewell``."""
+    """One line of a link: the first is ``hello``, the last may be ``goodbye``."""
 
     hello: AgentHello | None = None
     status: AgentStatus | None = None
-    farewell: str = ""
+    goodbye: str = ""
 
 
 class ControlLine(msgspec.Struct, frozen=True, omit_defaults=True):
