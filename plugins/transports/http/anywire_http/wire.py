@@ -171,6 +171,16 @@ def fault(status: int, text: str) -> web.Response:
     return web.Response(status=status, body=encode(Fault(text)), content_type=JSON)
 
 
+async def whole_body(response: aiohttp.ClientResponse) -> bytes:
+    """The body of an answer. Raises `msgspec.DecodeError` when it is over `ENVELOPE_BYTES`."""
+    body = bytearray()
+    while data := await response.content.readany():
+        body += data
+        if len(body) > ENVELOPE_BYTES:
+            raise msgspec.DecodeError(f"the answer has more than {ENVELOPE_BYTES} bytes")
+    return bytes(body)
+
+
 async def fault_text(response: aiohttp.ClientResponse) -> str:
     """What an answer other than 200 says."""
     body = await response.content.read(4096)
