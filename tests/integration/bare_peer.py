@@ -71,8 +71,9 @@ async def main(role: str, name: str, options: str, peer_id: str, lease_ms: str) 
         )
     else:
         info = AgentInfo(peer_id, new_incarnation(), lease_ms=int(lease_ms))
-        end = await transport.open_agent(info, "agent", AgentSink(answer))
-        end.report(AgentStatus(peer_id, info.incarnation))
+        port: AgentPort = await transport.open_agent(info, "agent", AgentSink(answer))
+        port.report(AgentStatus(peer_id, info.incarnation))
+        end = port
     say("ready")
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)

@@ -16,7 +16,7 @@ from anywire.testing.recorder import PATIENCE, RecordingHubSink
 from anywire.testing.rig import ProcessPeer
 from anywire.transport import BUFFER_BYTES, MAX_MESSAGE_BYTES
 
-LEASE_MS = 400
+LEASE_MS = 1000
 
 ODD = {
     "number for text": Chunk("h", "t", 1, 0, (5,)),  # type: ignore[arg-type]
@@ -89,7 +89,7 @@ class Boundaries:
 
     async def test_older_life_of_a_hub_is_lost_first_and_refused_afterwards(self, bench: Bench) -> None:
         ports = free_ports(3)
-        addresses = {"agent_addresses": [self.here(port)["agent_addresses"][0] for port in ports]}
+        addresses: dict[str, Any] = {"agent_addresses": [self.here(port)["agent_addresses"][0] for port in ports]}
         await bench.hub("h", incarnation=5, **self.here(ports[0]))
         _, agent, _ = await bench.port(on_task=echo, **addresses)
         await agent.event("hub_joined", "h", 5)

@@ -38,6 +38,7 @@ from tests.integration.wire_faults import Log, Proxy, free_ports
 
 import anywire_grpc.dialling
 import anywire_grpc.end
+import anywire_grpc.library
 import anywire_grpc.listening
 from anywire import errors, messages
 from anywire.errors import ConfigError
@@ -456,7 +457,7 @@ async def test_attempt_to_connect_that_fails_unexpectedly_is_logged_and_repeated
     bench: CallingBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (port,) = free_ports(1)
-    open_channel, failures = anywire_grpc.dialling.open_channel, [RuntimeError("nobody thought of this")]
+    open_channel, failures = anywire_grpc.library.open_channel, [RuntimeError("nobody thought of this")]
 
     def fail_once(*args: Any) -> Any:
         if failures:

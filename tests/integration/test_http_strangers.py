@@ -147,12 +147,12 @@ async def test_attempt_to_register_that_fails_unexpectedly_is_logged_and_repeate
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (port,) = free_ports(1)
-    encode_as_ever, failures = anywire_http.registration.encode, [RuntimeError("nobody thought of this")]
+    failures = [RuntimeError("nobody thought of this")]
 
     def fail_once(message: Any) -> bytes:
         if failures:
             raise failures.pop()
-        return encode_as_ever(message)
+        return encode(message)
 
     monkeypatch.setattr(anywire_http.registration, "encode", fail_once)
     _, sink = await bench.hub(agent_addresses=f"http://127.0.0.1:{port}")

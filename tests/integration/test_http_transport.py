@@ -51,7 +51,6 @@ from anywire_http.wire import (
     encode,
 )
 
-
 OURS = {"Content-Type": "application/json"}
 
 
