@@ -203,9 +203,9 @@ class Endpoints:
         ]
 
     def often_alive(self) -> Any:
-        """The policy of a writer that offers half the lease: it makes Cyclone assert the participant's liveliness twice
+        """The policy of a writer that offers a fifth of the lease: it makes Cyclone assert the participant's liveliness
         as often, and nothing else here looks at it."""
-        return Policy.Liveliness.Automatic(self.lease_ns // 2)
+        return Policy.Liveliness.Automatic(self.lease_ns // 5)
 
     def lifespan_ns(self, topic: TopicName, publication: int) -> int:
         """How long the samples of this writer, matched with our reader, count by its QoS; 0: for ever."""
