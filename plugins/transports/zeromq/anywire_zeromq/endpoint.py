@@ -13,7 +13,7 @@ from typing import Any
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from anywire_zeromq.codec import frame_limit
+from anywire.transport_tools import encoded_limit
 from anywire_zeromq.config import ZeromqConfig
 from anywire_zeromq.faults import mapped
 from anywire_zeromq.line_limit import LineLimit
@@ -72,7 +72,7 @@ class Endpoint:
         except zmq.ZMQError as error:
             raise mapped(error, "opening a ZeroMQ socket") from error
         socket.sndhwm, socket.rcvhwm = SEND_QUEUE, RECEIVE_QUEUE
-        socket.maxmsgsize = frame_limit(config.max_message_bytes)
+        socket.maxmsgsize = encoded_limit(config.max_message_bytes)
         socket.handshake_ivl = HANDSHAKE_MS
         _watch_network(socket, timeout_ms)
         if any("[" in address for address in (*config.agent_addresses, *config.client_addresses)):

@@ -31,7 +31,7 @@ BATCH_FRAMES = 128
 class Wire(ABC):
     """A connection that has not been seen to end, and what waits for its peer.
 
-    ``agent``, ``status``, ``hub``, ``joined``, ``introduced``, ``refused`` and ``spare`` belong to the end that uses
+    ``agent``, ``status``, ``hub``, ``introduced``, ``refused`` and ``spare`` belong to the end that uses
     the connection and hold how far the two have introduced themselves. ``address`` is the peer's for the log, the same
     for each of its connections; ``peer`` names this one. ``buffer_bytes`` is how much may wait.
     """
@@ -42,7 +42,6 @@ class Wire(ABC):
         self.agent: AgentInfo | None = None
         self.status: AgentStatus | None = None
         self.hub: HubInfo | None = None
-        self.joined = False
         self.introduced = False
         self.refused = False
         self.spare = False
