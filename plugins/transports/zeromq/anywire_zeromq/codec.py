@@ -97,3 +97,8 @@ def decode(data: bytes) -> Message:
         return decoder(memoryview(data)[1:])
     except UnicodeDecodeError as error:
         raise msgspec.DecodeError(f"its text is no UTF-8: {error}") from error
+
+
+def is_goodbye(data: bytes) -> bool:
+    """Whether it is a `Goodbye`, without reading the rest."""
+    return data[:1] == _KIND_OF[Goodbye]

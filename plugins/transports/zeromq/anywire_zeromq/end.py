@@ -17,7 +17,7 @@ import zmq
 from anywire.errors import AnywireError, PayloadTooLarge, TransportUnavailable
 from anywire.transport import Plane
 from anywire.transport_tools import Guard, check_payload, encoded_limit
-from anywire_zeromq.codec import PROTOCOL, Goodbye, Message, decode, encode
+from anywire_zeromq.codec import PROTOCOL, Goodbye, Message, decode, encode, is_goodbye
 from anywire_zeromq.config import ZeromqConfig, is_local, is_wildcard
 from anywire_zeromq.curve import KeyCheck
 from anywire_zeromq.dialer import Dialer
@@ -83,10 +83,9 @@ class End:
         if self.guard.closed:
             return
         self.guard.close()
-        goodbye = Goodbye(reason)
         for wire in self.wires():
             if wire.agent is not None or wire.hub is not None:
-                self.send_own(wire, goodbye)
+                self.say_goodbye(wire, reason)
         await asyncio.gather(*(endpoint.close(LINGER_MS) for endpoint in self._endpoints))
         await self._release()
 
@@ -116,6 +115,12 @@ class End:
         except AnywireError as error:
             log.debug("%s", error)
 
+    def say_goodbye(self, wire: Wire, reason: str) -> None:
+        """End the link by a message, and answer the peer's: once on each connection."""
+        if not wire.goodbye_sent:
+            wire.goodbye_sent = True
+            self.send_own(wire, Goodbye(reason))
+
     # As a WireSink
 
     def opened(self, wire: Wire) -> None:
@@ -125,7 +130,11 @@ class End:
         raise NotImplementedError
 
     def received(self, wire: Wire, data: bytes) -> None:
-        if wire.refused or self.guard.closed:
+        if wire.refused:
+            return
+        if self.guard.closed:
+            if is_goodbye(data):
+                wire.part()
             return
         try:
             message = decode(data)
@@ -154,7 +163,7 @@ class End:
     def part(self, wire: Wire, reason: str) -> None:
         """End the link of a connection, tell the peer, and connect anew after a pause where this end has connected."""
         self.ended(wire, reason)
-        self.send_own(wire, Goodbye(reason))
+        self.say_goodbye(wire, reason)
         wire.restart()
 
     def use_spare(self, is_for: Callable[[Wire], bool]) -> None:

@@ -159,6 +159,7 @@ class ZeromqPort(End, AgentPort):
                 (wire.address, goodbye.reason), "%s does not let %s join: %s", wire.peer, self.name, goodbye.reason
             )
         self.ended(wire, goodbye.reason)
+        self.say_goodbye(wire, goodbye.reason)
         wire.restart()
 
 
