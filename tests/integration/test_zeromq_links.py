@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 import zmq
 from tests.integration import bare_hub
+from tests.integration.connections import OneLifeAtATime
 from tests.integration.test_zeromq_transport import address, keys
 from tests.integration.wire_bench import Bench, echo, log_of, request
 from tests.integration.wire_faults import Log, free_ports
@@ -55,6 +56,10 @@ def zmq_context() -> Iterator[zmq.Context[Any]]:
 
 def links(sink: RecordingHubSink) -> list[tuple[Any, ...]]:
     return [event[:3] for event in sink.events if event[0] in ("joined", "lost")]
+
+
+class TestLives(OneLifeAtATime):
+    scheme = "tcp://"
 
 
 # Coming back
