@@ -4,7 +4,7 @@ import os
 
 from hypothesis import settings
 
-pytest_plugins = ["tests.loop_faults"]
+pytest_plugins = ["tests.loop_faults", "tests.patience"]
 
 # The same examples at every run. The long form draws others each time; what fails prints how to draw it again.
 settings.register_profile("same", derandomize=True)

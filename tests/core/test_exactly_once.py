@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.patience import PATIENCE
 
 from anywire import errors
 from anywire.identity import hub_info
@@ -128,7 +129,7 @@ async def _run(script: list[Step]) -> None:
         await asyncio.sleep(0)
     clock.advance(100)
     for stream in world.streams:
-        texts, end = await asyncio.wait_for(_read(stream), 5)
+        texts, end = await asyncio.wait_for(_read(stream), PATIENCE)
         attempts = {text.split(":")[0] for text in texts}
         assert attempts <= {str(stream.attempts)}, "an answer is made of its own attempt alone"
         assert [int(text.split(":")[1].strip(";")) for text in texts] == list(range(len(texts)))

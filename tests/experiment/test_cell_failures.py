@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +46,7 @@ async def test_an_arm_that_is_never_ready(tmp_path: Path, dds_domain: int) -> No
 
 @pytest.mark.parametrize("name", ["agent-1", "orchestrator"])
 async def test_a_process_that_ends_on_its_own_fails_the_cell(tmp_path: Path, dds_domain: int, name: str) -> None:
-    tree = plan_tree(dds_domain, factors={"transport": ["zeromq"]}, workloads={"long": {"seconds": 60}})
+    tree = plan_tree(dds_domain, factors={"transport": ["zeromq"]}, workloads={"long": {"seconds": 3600}})
 
     def end_it(what: str) -> None:
         if what != "long: warm-up":
@@ -58,9 +57,7 @@ async def test_a_process_that_ends_on_its_own_fails_the_cell(tmp_path: Path, dds
         ]
         found.kill()
 
-    began = time.monotonic()
     cell = await run_cell(tree, tmp_path / "cell", dds_domain, end_it)
-    assert time.monotonic() - began < 50
     assert cell.state == "failed"
     assert cell.reason.startswith(f"{name} ended on its own during long (killed by SIGKILL)")
     died = [each for each in cell.events if each.what == "died"]

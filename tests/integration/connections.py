@@ -7,11 +7,12 @@ from typing import ClassVar
 
 import pytest
 from tests.integration.wire_bench import Bench, echo, final, request
-from tests.integration.wire_faults import Log, free_ports
+from tests.integration.wire_faults import Log
 
 from anywire import errors
 from anywire.messages import AgentStatus, Cancel, Chunk, HubInfo
 from anywire.testing.recorder import PATIENCE, RecordingHubSink
+from reserved import free_ports
 
 
 class ListeningHubs:

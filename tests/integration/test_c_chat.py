@@ -16,8 +16,8 @@ import httpx
 import psutil
 import pytest
 from tests.c_peers.toolchain import WARNINGS, needs_toolchain
+from tests.patience import PATIENCE
 
-PATIENCE = 60.0
 ROOT = Path(__file__).parents[2]
 PROMPTS = ("hello", 'e\u0301 👩‍👩‍👧‍👦 漢字 "quoted" \\ and\nlines', "x" * 100_000)
 
@@ -199,9 +199,9 @@ def test_wrong_arguments_are_told(programs: Path, arguments: list[str], complain
     assert complaint in done.stderr
 
 
-async def test_from_c_to_c(tmp_path: Path, dds_domain: int, programs: Path) -> None:
+async def test_from_c_to_c(tmp_path: Path, dds_domain: int, other_dds_domain: int, programs: Path) -> None:
     """A client and a server that know nothing but ``LlamaDDS.idl``, with the whole pipeline between them."""
-    beyond = dds_domain + 1
+    beyond = other_dds_domain
     server = await asyncio.create_subprocess_exec(programs / "server", str(beyond), "parrot")
     try:
         engine = f"{{name: llama_dds, domain: {beyond}}}"

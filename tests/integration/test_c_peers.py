@@ -32,6 +32,7 @@ from hypothesis import strategies as st
 from tests.c_peers.contract import FILES, STRUCTS, Struct, python_classes
 from tests.c_peers.generate import VARIANTS, kind_of, plain, types_c, variant
 from tests.c_peers.toolchain import WARNINGS, needs_toolchain
+from tests.patience import PATIENCE
 
 from anywire_dds.cdr import Codec, codec
 from anywire_dds.config import DdsConfig
@@ -39,7 +40,6 @@ from anywire_dds.domain import acquire, release
 from anywire_dds.wakeup import Wakeup
 from anywire_dds.writer import Writer
 
-PATIENCE = 20.0
 SOURCES = Path(__file__).parents[1] / "c_peers"
 ANY = SampleState.Any | ViewState.Any | InstanceState.Any
 UNICAST = (

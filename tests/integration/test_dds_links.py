@@ -54,6 +54,7 @@ class AskingHubSink(RecordingHubSink):
 
 
 HUBS, AGENTS, HUB_LIVES, AGENT_LIVES, LEAVERS = 3, 6, 4, 6, 6
+CHANCE = random.Random(6)
 
 
 async def hubs_come_and_go(transport: DdsTransport) -> list[AskingHubSink]:
@@ -66,7 +67,7 @@ async def hubs_come_and_go(transport: DdsTransport) -> list[AskingHubSink]:
             sink = AskingHubSink(info)
             sink.hub = await transport.open_hub(info, "agent", sink)
             sinks.append(sink)
-            await named(sink, "chunk", random.randrange(1, AGENTS))
+            await named(sink, "chunk", CHANCE.randrange(1, AGENTS))
             if life < HUB_LIVES:
                 await sink.hub.close()
                 sink.hub = None
@@ -85,7 +86,7 @@ async def agents_come_and_go(transport: DdsTransport) -> list[AgentPort]:
             port = await transport.open_agent(info, "agent", sink)
             port.report(AgentStatus(info.agent_id, life))
             if life < AGENT_LIVES:
-                await named(sink, "task", random.randrange(1, HUBS))
+                await named(sink, "task", CHANCE.randrange(1, HUBS))
                 await port.close()
         return port
 

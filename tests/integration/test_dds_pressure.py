@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.patience import PATIENCE
 
 from anywire.errors import Congested
 from anywire.messages import Cancel, Chunk, TaskRequest
@@ -82,7 +83,7 @@ async def test_paused_agent_congests_its_own_link_only_and_gets_everything_later
     await hub.drain("near")
     assert not draining.done()
     remote.send_signal(signal.SIGCONT)
-    await asyncio.wait_for(draining, 20)
+    await asyncio.wait_for(draining, PATIENCE)
     answers = await finals(sink, accepted + 1)
     assert sorted(answer.task_id for answer in answers) == sorted(
         ["near", *(f"t{number}" for number in range(accepted))]
@@ -103,7 +104,7 @@ async def test_more_than_cyclone_takes_waits_and_arrives(rig: Rig, remote: async
     remote.send_signal(signal.SIGCONT)
     hub.send("echo", request(info, "t", body="x"))
     await sink.final("t")
-    await asyncio.to_thread(waiting[0].join, 20)
+    await asyncio.to_thread(waiting[0].join, PATIENCE)
     assert not waiting[0].is_alive()
     assert not sink.named("send_failed")
 
@@ -119,9 +120,9 @@ async def test_agent_lost_while_congested_releases_everybody(rig: Rig) -> None:
         hub.send("a", Cancel(info.hub_id, f"t{number}", 1, "r" * 1000))
     draining = asyncio.create_task(hub.drain("a"))
     await sink.event("lost", "a")
-    await asyncio.wait_for(draining, 5)
+    await asyncio.wait_for(draining, PATIENCE)
     for thread in [thread for thread in threading.enumerate() if "acks" in thread.name]:
-        await asyncio.to_thread(thread.join, 20)
+        await asyncio.to_thread(thread.join, PATIENCE)
         assert not thread.is_alive()
 
 
@@ -141,7 +142,7 @@ async def test_hub_that_does_not_read_congests_its_replies(rig: Rig) -> None:
     # Not yielding to the loop, nobody reads.
     accepted = fill(lambda number: reply.send(Chunk(info.hub_id, "t", 1, number, ("token",))), 20_000)
     assert accepted <= WINDOW_MESSAGES + HARD_BOUND_MESSAGES
-    await asyncio.wait_for(reply.drain(), 20)
+    await asyncio.wait_for(reply.drain(), PATIENCE)
     reply.send(Chunk(info.hub_id, "t", 1, accepted, final=True))
     await sink.final("t")
     assert [chunk.seq for chunk in sink.chunks("t")] == list(range(accepted + 1))

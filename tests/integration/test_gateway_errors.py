@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import aiohttp
 import pytest
+from tests.patience import FACTOR
 
 from anywire import errors
 from anywire.errors import AnywireError
@@ -22,7 +23,7 @@ from anywire.submission import Submission
 from anywire_gateway_openai import OpenAIGateway, OpenAIGatewayConfig
 
 LIMIT = 1024 * 1024
-TIMEOUT = aiohttp.ClientTimeout(total=20)
+TIMEOUT = aiohttp.ClientTimeout(total=20 * FACTOR)
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 
 
@@ -108,7 +109,7 @@ class Front:
         """Send bytes on a connection of their own; what comes back until the server closes it."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(data)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(20 * FACTOR):
             answer = await reader.read()
         writer.close()
         await writer.wait_closed()

@@ -31,7 +31,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.integration.connections import OneConnection
 from tests.integration.wire_bench import Bench, echo, log_of, request
-from tests.integration.wire_faults import Log, Proxy, free_ports
+from tests.integration.wire_faults import Log, Proxy
+from tests.patience import FACTOR
 
 import anywire_grpc.dialling
 import anywire_grpc.end
@@ -48,6 +49,7 @@ from anywire_grpc import GrpcConfig, codec, link_pb2
 from anywire_grpc.faults import mapped
 from anywire_grpc.library import METHODS
 from anywire_grpc.wire import BATCH_BYTES, HARD_BOUND, Ending, Wire
+from reserved import free_ports
 
 Options = dict[str, Any]
 
@@ -566,7 +568,7 @@ def test_children_see_nothing_of_grpc_on_their_parents_standard_error(tmp_path: 
     """
     arguments = [sys.executable, "-c", program, str(tmp_path / "hub")]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GRPC_")}
-    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=60 * FACTOR, check=True)
     assert done.stderr == ""
 
 

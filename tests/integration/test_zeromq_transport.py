@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.integration.connections import OneConnection
 from tests.integration.wire_bench import Bench, echo, log_of, request
-from tests.integration.wire_faults import Log, free_ports
+from tests.integration.wire_faults import Log
 
 from anywire import errors
 from anywire.errors import ConfigError
@@ -32,6 +32,7 @@ from anywire_zeromq import ZeromqConfig
 from anywire_zeromq.codec import PROTOCOL, AgentHello, HubHello, Message, Ready, decode, encode
 from anywire_zeromq.faults import mapped
 from anywire_zeromq.wire import HARD_BOUND
+from reserved import free_ports
 
 
 def address(port: int) -> str:
