@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from tests.long_form import TIMES
 
 FACTOR = float(os.environ.get("ANYWIRE_TEST_PATIENCE", "1"))
 
@@ -17,10 +18,11 @@ PATIENCE = 60.0 * FACTOR
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if FACTOR == 1:
+    factor = FACTOR * TIMES
+    if factor == 1:
         return
     usual = config.getoption("timeout", None) or config.getini("timeout")
     for item in items:
         marker = item.get_closest_marker("timeout")
         seconds = marker.args[0] if marker is not None else usual
-        item.add_marker(pytest.mark.timeout(float(seconds or 0) * FACTOR), append=False)
+        item.add_marker(pytest.mark.timeout(float(seconds or 0) * factor), append=False)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.long_form import examples
 from tests.patience import PATIENCE
 
 from anywire import errors
@@ -145,7 +146,7 @@ def _runs(main: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> No
     asyncio.run(main(*arguments))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(steps, max_size=60))
 def test_every_task_ends_exactly_once_and_in_order(script: list[Step]) -> None:
     _runs(_run, script)

@@ -16,7 +16,7 @@ from anywire_experiment.network.shaping import QUEUE_NS, Direction
 from anywire_experiment.plan import Network
 
 WHY = unavailable()
-needs_hosts = pytest.mark.skipif(bool(WHY), reason=f"no network can be emulated here: {WHY}")
+needs_hosts = pytest.mark.skipif(bool(WHY), reason=f"missing: what emulates a network: {WHY}")
 
 Frames = st.lists(st.tuples(st.integers(0, 3_000_000), st.integers(60, 1514)), min_size=1, max_size=200)
 

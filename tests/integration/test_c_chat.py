@@ -138,7 +138,7 @@ async def test_c_clients_get_what_http_clients_get(fleet: Fleet) -> None:
 
 
 async def test_a_c_client_gets_what_a_real_model_says(tmp_path: Path, dds_domain: int, programs: Path) -> None:
-    pytest.importorskip("xllamacpp", reason="no llama.cpp: pip install anywire-engine-llama")
+    pytest.importorskip("xllamacpp", reason="missing: llama.cpp; pip install anywire-engine-llama")
     model = tmp_path / "tiny.gguf"
     made = await asyncio.create_subprocess_exec(sys.executable, ROOT / "tests" / "tiny_gguf.py", model)
     assert await made.wait() == 0

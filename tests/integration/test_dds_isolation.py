@@ -145,7 +145,7 @@ class _Capture:
 
     def __enter__(self) -> socket.socket:
         if os.geteuid() != 0:
-            pytest.skip("capturing packets needs root")
+            pytest.skip("missing: root, to capture packets")
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024 * 1024)
         self._socket.bind(("lo", 0x0800))

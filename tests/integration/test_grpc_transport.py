@@ -297,7 +297,7 @@ class Certificates:
 @pytest.fixture
 def certificates(tmp_path: Path) -> Certificates:
     if shutil.which("openssl") is None:
-        pytest.skip("certificates are made with the command openssl, which is not installed")
+        pytest.skip("missing: the command openssl, to make certificates")
     return Certificates(tmp_path)
 
 
@@ -651,7 +651,7 @@ SOURCE = Path(anywire_grpc.__file__).parent / "link.proto"
 
 
 def test_checked_in_code_is_what_protoc_makes_of_the_contract(tmp_path: Path) -> None:
-    protoc = pytest.importorskip("grpc_tools.protoc", reason="grpcio-tools is not installed")
+    protoc = pytest.importorskip("grpc_tools.protoc", reason="missing: the package grpcio-tools")
     root = SOURCE.parents[1]
     arguments = ["protoc", f"-I{root}", f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", str(SOURCE)]
     assert protoc.main(arguments) == 0
