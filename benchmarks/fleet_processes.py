@@ -13,13 +13,13 @@ import msgspec
 import psutil
 
 import fleet_member
-from anywire.testing import recorder
 from fleet_member import AgentCount, Asked, MemberSpec, Met
+from patience import FACTOR
 
 IN_FLIGHT = 32
 """Tasks each hub has under way."""
 
-PATIENCE = 9 * recorder.PATIENCE
+PATIENCE = 180.0 * FACTOR
 """Seconds until something awaited is given up; no measure of speed."""
 
 

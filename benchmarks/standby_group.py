@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 import httpx
 
 from anywire import Client
-from anywire.testing import recorder
 from anywire.testing.recorder import Recorder
+from patience import FACTOR
 from reserved import free_port
 
 LEASE = 1.0
-PATIENCE = 3 * recorder.PATIENCE
+PATIENCE = 60.0 * FACTOR
 MODEL = "synthetic"
 MESSAGES = [{"role": "user", "content": "Hello"}]
 WHOLE: dict[str, Any] = {"model": MODEL, "messages": MESSAGES, "max_tokens": 2}

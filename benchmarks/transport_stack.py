@@ -20,13 +20,13 @@ from anywire.identity import agent_info, hub_info
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.plugins import Plugins
 from anywire.submission import Submission
-from anywire.testing import recorder
+from patience import FACTOR
 from reserved import dds_domain, free_port
 
 IN_FLIGHT = 64
 ANSWER, STREAM = 20, 64
 """Tokens of an answer that comes whole, and of a stream."""
-PATIENCE = 1.5 * recorder.PATIENCE
+PATIENCE = 30.0 * FACTOR
 """Seconds for anything that starts, joins or ends."""
 LEASE = 10.0
 """Seconds: an agent which a busy machine holds up is not to be taken for dead."""

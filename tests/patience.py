@@ -5,12 +5,12 @@ All of it is multiplied by ``ANYWIRE_TEST_PATIENCE`` (a number, default 1), for 
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from tests.long_form import TIMES
 
-FACTOR = float(os.environ.get("ANYWIRE_TEST_PATIENCE", "1"))
+from patience import FACTOR
+
+__all__ = ["FACTOR", "PATIENCE"]
 
 PATIENCE = 60.0 * FACTOR
 """Seconds until something is given up that other processes must do."""

@@ -11,7 +11,8 @@ from typing import Any
 import openai
 import pytest
 from tests.integration.gateway_serving import MESSAGES, says, serving
-from tests.integration.llama_processes import PATIENCE, ClientProcess, ServerProcess, text
+from tests.integration.llama_processes import ClientProcess, ServerProcess, text
+from tests.patience import PATIENCE
 
 from anywire.engine import Delta
 from anywire.errors import ConfigError, EngineFailed, InvalidRequest
