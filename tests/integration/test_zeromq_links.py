@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 import zmq
 from tests.integration import bare_hub
+from tests.integration.connections import OneLifeAtATime
 from tests.integration.test_zeromq_transport import address, keys
 from tests.integration.wire_bench import Bench, echo, log_of, request
 from tests.integration.wire_faults import Log
@@ -58,6 +59,10 @@ def links(sink: RecordingHubSink) -> list[tuple[Any, ...]]:
     return [event[:3] for event in sink.events if event[0] in ("joined", "lost")]
 
 
+class TestLives(OneLifeAtATime):
+    scheme = "tcp://"
+
+
 # Coming back
 
 
@@ -71,13 +76,13 @@ async def test_the_life_that_was_refused_joins_when_the_later_one_has_ended(benc
         if incarnation == first:
             await sink.event("joined", "a", first)
     await sink.event("joined", "a", 7)
-    await log.says("does not let agent a join: agent a is connected already, in a newer incarnation")
+    await log.says("does not let agent a join: agent a is here already in a later life")
     await ends[7].close()
     await sink.until(lambda: links(sink)[-1] == ("joined", "a", 5))
     hub.send("a", request("t", body="back"))
     assert (await sink.final("t")).deltas == ("back",)
     assert ("lost", "a", 7) in links(sink)
-    assert len([event for event in log.events if "newer incarnation" in event[0]]) == 2, "once at either end"
+    assert len([event for event in log.events if "in a later life" in event[0]]) == 2, "once at either end"
 
 
 @pytest.mark.parametrize("at_hub", [True, False], ids=["agent's fault", "hub's fault"])
@@ -126,7 +131,7 @@ async def test_a_later_life_of_a_hub_replaces_the_earlier_and_never_the_other_wa
     later, sink = await bench.hub("h", incarnation=7, agent_addresses=addresses[1])
     await agent.event("hub_joined", "h", 7)
     await bench.hub("h", incarnation=6, agent_addresses=addresses[2])
-    await log.says(f"{addresses[2]} is not linked to agent a: hub h is connected already, in a newer incarnation")
+    await log.says(f"{addresses[2]} is not linked to agent a: hub h is here already in a later life")
     await sink.event("joined", "a")
     later.send("a", request("t"))
     await sink.final("t")
