@@ -47,7 +47,7 @@ def loop_faults(request: pytest.FixtureRequest) -> Iterator[LoopFaults]:
     """The faults of event loops in this test; any that is left in ``found`` at its end fails the test."""
     faults, logger = LoopFaults(), logging.getLogger("asyncio")
     logger.addHandler(faults)
-    gc.freeze()  # only what the test makes is looked through at its end, which takes a tenth of the time
+    gc.freeze()  # only what the test makes is looked through at its end: all objects would double the suite's time
     yield faults
     # Finalizers of tasks, coroutines and sockets run only after the test holds these no longer.
     request.node.funcargs.clear()
