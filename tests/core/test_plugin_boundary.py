@@ -97,9 +97,10 @@ async def test_eight_clients_and_a_selector_that_raises_every_second_time(
     assert pipeline.agents()[0].in_flight == 0
 
 
-@pytest.mark.parametrize(
-    "nonsense", ["a", 5, object(), AgentView(None, None, 0)], ids=["text", "number", "object", "view"]
-)  # type: ignore[arg-type]
+STRANGER: Any = AgentView(None, None, 0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("nonsense", ["a", 5, object(), STRANGER], ids=["text", "number", "object", "view"])
 async def test_a_choice_that_is_no_candidate_is_replaced(
     pipeline_with: Make, wire: PuppetTransport, nonsense: Any
 ) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import resource
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from typing import Any
 
@@ -452,7 +452,7 @@ async def test_the_transport_priority_is_in_the_qos_that_others_see(rig: Rig) ->
 # Latency budget
 
 
-async def budgeted(rig: Rig, budget: float) -> AsyncIterator[float]:
+async def budgeted(rig: Rig, budget: float) -> AsyncGenerator[float, None]:
     """Seconds that thirty chunks take which an agent sends at once, again and again."""
     rig.options["latency_budget"] = budget
     agent = await rig.peer("agent", "a", lease=10.0)
