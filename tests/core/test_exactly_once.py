@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.long_form import examples
+from tests.patience import PATIENCE
 
 from anywire import errors
 from anywire.hookspecs import hookimpl
@@ -331,7 +333,7 @@ async def _run(script: Sequence[Step]) -> None:
     await asyncio.sleep(0)
     world.end_engines()
     for stream in world.streams:
-        texts, end = await asyncio.wait_for(_read(stream), 5)
+        texts, end = await asyncio.wait_for(_read(stream), PATIENCE)
         attempts = {text.split(":")[0] for text in texts}
         assert attempts <= {str(stream.attempts)}, "an answer is made of its own attempt alone"
         assert [int(text.split(":")[1].strip(";")) for text in texts] == list(range(len(texts)))
@@ -344,7 +346,7 @@ async def _run(script: Sequence[Step]) -> None:
     await orchestrator.close()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(st.one_of(*STEPS), max_size=60))
 def test_every_task_ends_exactly_once_and_in_order(script: list[Step]) -> None:
     asyncio.run(_run(script))

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 import pytest
 from tests.integration import bare_peer
 from tests.integration.wire_bench import Bench, echo, final, log_of, request
-from tests.integration.wire_faults import free_ports
 
 from anywire import errors
 from anywire.messages import AgentStatus, Chunk, HubInfo
 from anywire.testing.recorder import PATIENCE, RecordingHubSink
 from anywire.testing.rig import ProcessPeer
 from anywire.transport import BUFFER_BYTES, MAX_MESSAGE_BYTES
+from reserved import free_ports
 
 LEASE_MS = 1000
 

@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 
 import pytest
 from tests.integration.wire_bench import Bench, echo, final, request
-from tests.integration.wire_faults import Log, free_ports
+from tests.integration.wire_faults import Log
 
 from anywire import errors
 from anywire.messages import AgentStatus, Cancel, Chunk, HubInfo
 from anywire.testing.recorder import PATIENCE, RecordingHubSink
 from anywire.transport import BUFFER_BYTES
+from reserved import free_ports
 
 
 class ListeningHubs:

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.patience import PATIENCE
 
 from anywire import Client, errors
 from anywire.client import ClientConfig
@@ -23,7 +24,6 @@ from anywire.messages import AgentStatus
 from anywire.testing.recorder import RecordingHubSink
 from anywire_dds import DdsConfig, DdsTransport
 
-PATIENCE = 30.0
 pytestmark = pytest.mark.timeout(120)
 
 
@@ -200,8 +200,10 @@ async def test_a_killed_orchestrator_is_told_to_its_client(start: Any, dds_domai
             await client.chat(model=model, messages=[])
 
 
-async def test_an_orchestrator_joins_another_with_its_agents(start: Any, dds_domain: int, tmp_path: Path) -> None:
-    below = dds_domain + 1
+async def test_an_orchestrator_joins_another_with_its_agents(
+    start: Any, dds_domain: int, other_dds_domain: int, tmp_path: Path
+) -> None:
+    below = other_dds_domain
     parent = await start("serve", "--port", "0", *over(dds_domain))
     child = await start(
         *("up", "--agents", "2", "--slots", "3", "--port", "0", *over(below), *slow(tmp_path)),

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from tests.patience import PATIENCE
 
 from anywire.identity import new_incarnation
 from anywire.messages import AgentInfo, AgentStatus, Chunk, HubInfo, TaskRequest
@@ -315,7 +316,7 @@ async def test_no_callback_comes_before_the_opening_has_returned(options: dict[s
 
     async def through_tasks(number: int) -> Hub:
         (hub,) = await asyncio.gather(
-            asyncio.wait_for(transport.open_hub(HubInfo(f"h{number}", 1), "agent", sinks[number]), 5)
+            asyncio.wait_for(transport.open_hub(HubInfo(f"h{number}", 1), "agent", sinks[number]), PATIENCE)
         )
         opened.append(f"h{number}")
         return hub

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-PATIENCE = 60.0
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("ip") is None, reason="network namespaces need root and iproute2"
+    os.geteuid() != 0 or shutil.which("ip") is None, reason="missing: root and iproute2, for network namespaces"
 )
 
 LOAD = """
@@ -55,7 +54,7 @@ async def main(url):
             print(json.dumps({"wire": wire}), flush=True)
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as http:
         clients = [asyncio.create_task(client(http, number)) for number in range(8)]
         await reader.read()
         wanted.set()

@@ -34,7 +34,8 @@ from tests.integration.boundaries import Boundaries
 from tests.integration.connections import OneConnection
 from tests.integration.sockets import option_of_connections
 from tests.integration.wire_bench import Bench, echo, log_of, request
-from tests.integration.wire_faults import Log, Proxy, free_ports
+from tests.integration.wire_faults import Log, Proxy
+from tests.patience import FACTOR
 
 import anywire_grpc.dialling
 import anywire_grpc.end
@@ -52,6 +53,7 @@ from anywire_grpc import GrpcConfig, codec, link_pb2
 from anywire_grpc.faults import mapped
 from anywire_grpc.library import METHODS
 from anywire_grpc.wire import BATCH_BYTES, Ending, Wire
+from reserved import free_ports
 
 Options = dict[str, Any]
 
@@ -288,7 +290,7 @@ class Certificates:
 @pytest.fixture
 def certificates(tmp_path: Path) -> Certificates:
     if shutil.which("openssl") is None:
-        pytest.skip("certificates are made with the command openssl, which is not installed")
+        pytest.skip("missing: the command openssl, to make certificates")
     return Certificates(tmp_path)
 
 
@@ -615,7 +617,7 @@ def test_children_see_nothing_of_grpc_on_their_parents_standard_error(tmp_path: 
     """
     arguments = [sys.executable, "-c", program, str(tmp_path / "hub")]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GRPC_")}
-    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=60 * FACTOR, check=True)
     assert done.stderr == ""
 
 
@@ -698,7 +700,7 @@ SOURCE = Path(anywire_grpc.__file__).parent / "link.proto"
 
 
 def test_checked_in_code_is_what_protoc_makes_of_the_contract(tmp_path: Path) -> None:
-    protoc = pytest.importorskip("grpc_tools.protoc", reason="grpcio-tools is not installed")
+    protoc = pytest.importorskip("grpc_tools.protoc", reason="missing: the package grpcio-tools")
     root = SOURCE.parents[1]
     arguments = ["protoc", f"-I{root}", f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", str(SOURCE)]
     assert protoc.main(arguments) == 0

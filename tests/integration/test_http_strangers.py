@@ -13,11 +13,12 @@ import pytest
 import pytest_asyncio
 from tests.integration.sockets import option_of_connections
 from tests.integration.wire_bench import Bench, echo, log_of, request
-from tests.integration.wire_faults import Log, free_ports
+from tests.integration.wire_faults import Log
 
 import anywire_http.registration
 from anywire.messages import AgentInfo, HubInfo
 from anywire_http.wire import LINK_HEADER, ORDER_HEADER, PROTOCOL, HubHello, Registration, encode
+from reserved import free_ports
 
 JSON = {"Content-Type": "application/json"}
 

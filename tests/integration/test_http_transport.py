@@ -23,7 +23,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from tests.integration.boundaries import Boundaries
 from tests.integration.connections import ListeningHubs
 from tests.integration.wire_bench import Bench, echo, final, log_of, request
-from tests.integration.wire_faults import Log, free_ports
+from tests.integration.wire_faults import Log
 from yarl import URL
 
 import anywire_http.tasks
@@ -50,6 +50,7 @@ from anywire_http.wire import (
     decode,
     encode,
 )
+from reserved import free_ports
 
 OURS = {"Content-Type": "application/json"}
 

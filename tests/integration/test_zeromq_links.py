@@ -15,7 +15,7 @@ from tests.integration import bare_hub
 from tests.integration.connections import OneLifeAtATime
 from tests.integration.test_zeromq_transport import address, keys
 from tests.integration.wire_bench import Bench, echo, log_of, request
-from tests.integration.wire_faults import Log, free_ports
+from tests.integration.wire_faults import Log
 from zmq.utils.monitor import parse_monitor_message
 
 from anywire import errors
@@ -26,6 +26,7 @@ from anywire.testing.rig import Rig
 from anywire.testing.rig import request as rig_request
 from anywire.transport import MAX_MESSAGE_BYTES
 from anywire_zeromq.codec import PROTOCOL, AgentHello, Ready, encode
+from reserved import free_ports
 
 
 @pytest_asyncio.fixture
