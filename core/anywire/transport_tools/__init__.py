@@ -1,10 +1,54 @@
 """What every transport needs and none should write again.
 
 A transport keeps its addresses, its connections and its settings; how much may wait for a peer, which of two lives of
-an agent counts, and what a message weighs is decided here, once.
+an agent counts, when a sink may be called and what a message weighs is decided here, once. A third party may build
+on all names below; each can be used without the others.
+
+Bounds          `BoundedOptions` `payload_bytes` `check_payload` `WriteRoom` `NewestStatus`
+Bytes           `Codec` (with `Accepted`, `Goodbye`), `encoded_limit`, `frame`, `Unpacker`
+Callbacks       `Guard` `OnceLog`
+Who is linked   `HubLinks` `AgentLinks` `LinkRefused`
+Connecting      `keep_dialling` `Backoff` `StopDialling`
+Whole ends      `ChannelHub` and `ChannelPort` over any `Channel`; `StreamChannel` is one over a stream of bytes
 """
 
+from anywire.transport_tools.channel import CLOSE_TIMEOUT, Channel, ChannelOwner, close_all
+from anywire.transport_tools.codec import Accepted, Codec, Goodbye, encoded_limit
+from anywire.transport_tools.dialling import Backoff, StopDialling, keep_dialling
+from anywire.transport_tools.ends import ChannelHub, ChannelPort
+from anywire.transport_tools.frames import Unpacker, frame
+from anywire.transport_tools.guard import Guard, OnceLog
+from anywire.transport_tools.links import AgentLinks, HubLinks, LinkRefused
+from anywire.transport_tools.options import BoundedOptions
 from anywire.transport_tools.payload import check_payload, payload_bytes
-from anywire.transport_tools.room import WriteRoom
+from anywire.transport_tools.room import NewestStatus, WriteRoom
+from anywire.transport_tools.stream import StreamChannel
 
-__all__ = ["WriteRoom", "check_payload", "payload_bytes"]
+__all__ = [
+    "CLOSE_TIMEOUT",
+    "Accepted",
+    "AgentLinks",
+    "Backoff",
+    "BoundedOptions",
+    "Channel",
+    "ChannelHub",
+    "ChannelOwner",
+    "ChannelPort",
+    "Codec",
+    "Goodbye",
+    "Guard",
+    "HubLinks",
+    "LinkRefused",
+    "NewestStatus",
+    "OnceLog",
+    "StopDialling",
+    "StreamChannel",
+    "Unpacker",
+    "WriteRoom",
+    "check_payload",
+    "close_all",
+    "encoded_limit",
+    "frame",
+    "keep_dialling",
+    "payload_bytes",
+]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from anywire.errors import Congested
+from anywire.messages import AgentStatus
 from anywire.transport import BUFFER_BYTES
 
 
@@ -12,15 +14,20 @@ class WriteRoom:
     """The rules of `anywire.transport`, *Back-pressure*, for one peer; it holds no message itself.
 
     ``limit`` is how many bytes may wait. The owner calls `admit` before it puts a message into its buffer, and
-    `set_waiting` whenever the buffer has grown or shrunk. Room is made when no more than an eighth of the limit waits; after `drain`
-    has returned, the next message is admitted whatever waits, so that one larger than the limit passes too.
+    `set_waiting` whenever the buffer has grown or shrunk. There is room when no more than an eighth of the limit waits
+    (`low`). After `drain` has returned, the next message is admitted whatever waits, so that one larger than the limit
+    passes too; what waits is therefore never more than the limit and one message. Cancel, Credit and Drain are put
+    into the buffer without `admit`.
     """
 
     def __init__(self, limit: int = BUFFER_BYTES, peer: str = "this peer") -> None:
         self.limit, self.peer = limit, peer
         self.waiting = 0
         """Bytes that wait now, as last told."""
-        self._low = limit // 8
+        self.low = limit // 8
+        """There is room when no more than this waits."""
+        self.on_room: Callable[[], None] | None = None
+        """Called each time that room is made, before those who `drain` go on; not by `close`."""
         self._granted = False
         self._closed = False
         self._drained: asyncio.Future[None] | None = None
@@ -35,13 +42,20 @@ class WriteRoom:
 
     def set_waiting(self, size: int) -> None:
         """So many bytes wait now."""
+        made = size <= self.low < self.waiting
         self.waiting = size
-        if size <= self._low:
+        if made and not self._closed:
+            if self.on_room is not None:
+                self.on_room()
             self._wake()
+
+    @property
+    def has_room(self) -> bool:
+        return self.waiting <= self.low
 
     async def drain(self) -> None:
         """Wait until there is room, see the class, or until `close`."""
-        while self.waiting > self._low and not self._closed:
+        while self.waiting > self.low and not self._closed:
             if self._drained is None:
                 self._drained = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._drained)
@@ -56,3 +70,27 @@ class WriteRoom:
         drained, self._drained = self._drained, None
         if drained is not None and not drained.done():
             drained.set_result(None)
+
+
+class NewestStatus:
+    """Sends the newest status as soon as there is room, and leaves older ones out.
+
+    ``send`` puts a status into the buffer of ``room``. This object takes `WriteRoom.on_room`.
+    """
+
+    def __init__(self, room: WriteRoom, send: Callable[[AgentStatus], None]) -> None:
+        self._room, self._send = room, send
+        self._late: AgentStatus | None = None
+        room.on_room = self._send_late
+
+    def put(self, status: AgentStatus) -> None:
+        """Send it now, or when there is room unless a newer one has taken its place."""
+        if self._room.has_room:
+            self._send(status)
+        else:
+            self._late = status
+
+    def _send_late(self) -> None:
+        late, self._late = self._late, None
+        if late is not None:
+            self._send(late)

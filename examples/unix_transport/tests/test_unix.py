@@ -1,7 +1,7 @@
 """The conformance kit, and what is this transport's own."""
 
 import asyncio
-import contextlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,10 +17,9 @@ from anywire.testing.doubles import Script
 from anywire.testing.recorder import PATIENCE
 from anywire.testing.rig import Rig, read, request, submit
 from anywire.testing.transport_kit import TransportConformance
-from anywire.transport import Reply
-from anywire_unix.wire import Knock, pack
-
-HARD_BOUND = 4 * 1024 * 1024
+from anywire.transport import BUFFER_BYTES, Reply
+from anywire.transport_tools import Unpacker, frame
+from anywire_unix.transport import CODEC, Knock
 
 
 def sockets(directory: Path) -> list[Path]:
@@ -82,7 +81,7 @@ class TestUnix(TransportConformance):
         other, own = sorted(sockets(directory))  # agent.agent.… comes before agent.hub.…
         for name in (other.name, other.name, own.name, "../../etc/passwd"):
             reader, writer = await asyncio.open_unix_connection(own)
-            writer.write(pack(Knock(name), 1024))
+            writer.write(frame(CODEC.encode(Knock(name))))
             writer.write_eof()
             assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
             writer.close()
@@ -120,7 +119,7 @@ class TestUnix(TransportConformance):
             for number in numbers:
                 hub.send("paused", request(info, f"p{number}", body=body))
 
-        with pytest.raises(errors.Congested, match=str(HARD_BOUND)):
+        with pytest.raises(errors.Congested, match=str(BUFFER_BYTES)):
             flood()
         sent = next(numbers) - 1
         assert sent < 100, "the write buffer and the kernel's together hold a few megabytes"
@@ -153,16 +152,25 @@ class TestUnix(TransportConformance):
         reply.send(chunk)
 
     @pytest.mark.parametrize(
-        "sent", [b"GET / HTTP/1.1\r\n\r\n", b"\0\0\0\1\0\xc1", b"\0\0\0\1\x63x", b"\0\0\0\3\5\x93\x01\x02"]
+        ("sent", "reason"),
+        [
+            (b"GET / HTTP/1.1\r\n\r\n", "1195725856 bytes.*max_message_bytes"),
+            (b"\0\0\0\2\0\xc1", "not a message"),
+            (b"\0\0\0\2\x63x", "kind"),
+            (b"\0\0\0\4\4\x93\x01\x02", "not a message"),
+            (frame(CODEC.encode(Credit("h", "t", 1, 1))), "has not joined"),
+        ],
     )
-    async def test_nonsense_is_cut_off_and_disturbs_nobody(self, rig: Rig, directory: Path, sent: bytes) -> None:
+    async def test_nonsense_is_cut_off_and_disturbs_nobody(
+        self, rig: Rig, directory: Path, sent: bytes, reason: str
+    ) -> None:
         await rig.agent("a")
         pipeline = await rig.pipeline("a")
         for path in sockets(directory):
             reader, writer = await asyncio.open_unix_connection(path)
             writer.write(sent)
-            with contextlib.suppress(ConnectionResetError):
-                assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
+            (answer,) = Unpacker(1024).feed(await asyncio.wait_for(reader.read(), PATIENCE))
+            assert re.search(reason, CODEC.decode(answer).reason)
             writer.close()
         assert await read(submit(pipeline, Script(tag="t", chunks=3))) == Script(tag="t", chunks=3).text()
 
