@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 FACTOR = float(os.environ.get("ANYWIRE_TEST_PATIENCE", "1"))
 """What multiplies every time that a test waits."""
@@ -36,7 +36,7 @@ class Breaches:
         self.sentences: list[str] = []
         self._raised = 0
         self._allowed: list[str] = []
-        self._waits: set[asyncio.Future[None]] = set()
+        self._waits: set[asyncio.Future[Any]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __enter__(self) -> Breaches:
@@ -82,7 +82,7 @@ class Breaches:
             breaches.check()
 
     @classmethod
-    def watch(cls, wait: asyncio.Future[None]) -> None:
+    def watch(cls, wait: asyncio.Future[Any]) -> None:
         """Set the result of ``wait`` when one is added."""
         for breaches in cls._open:
             breaches._waits.add(wait)
@@ -102,15 +102,16 @@ async def expect(
     async def wait() -> T:
         return await awaited
 
-    waiting = asyncio.ensure_future(wait())
-    breach: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    waiting: asyncio.Future[Any] = asyncio.ensure_future(wait())
+    breach: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     try:
         Breaches.check_all()
         Breaches.watch(breach)
         await asyncio.wait({waiting, breach}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         Breaches.check_all()
         if waiting.done():
-            return waiting.result()
+            result: T = waiting.result()
+            return result
     finally:
         breach.cancel()
         if not waiting.done():

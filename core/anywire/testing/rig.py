@@ -83,11 +83,12 @@ class Rig:
         options: Mapping[str, Any] = {},
         incarnation: int = 0,
         lease: float = 1.0,
+        transport: Any = None,
     ) -> tuple[Hub, RecordingHubSink, HubInfo]:
-        """A bare hub's end; ``incarnation`` 0 is a new one."""
+        """A bare hub's end; ``incarnation`` 0 is a new one. ``transport`` is used instead of one with ``options``."""
         sink, info = RecordingHubSink(), hub_info(hub_id, lease=lease)
         info = msgspec.structs.replace(info, incarnation=incarnation or info.incarnation)
-        transport = self.new_transport(**options)
+        transport = transport or self.new_transport(**options)
         hub = await expect(transport.open_hub(info, plane, sink), "open_hub returned")
         self._close_later("a hub", hub.close)
         return hub, sink, info
@@ -100,10 +101,12 @@ class Rig:
         plane: Plane = "agent",
         options: Mapping[str, Any] = {},
         incarnation: int = 0,
+        lease: float = 1.0,
     ) -> tuple[AgentPort, RecordingAgentSink, AgentInfo]:
         """A bare agent's end, announced and ready; ``incarnation`` 0 is a new one."""
         sink = RecordingAgentSink(on_task)
-        info = AgentInfo(agent_id, incarnation or new_incarnation(), capabilities=("chat",))
+        incarnation = incarnation or new_incarnation()
+        info = AgentInfo(agent_id, incarnation, capabilities=("chat",), lease_ms=round(lease * 1000))
         transport = self.new_transport(**options)
         port = await expect(transport.open_agent(info, plane, sink), "open_agent returned")
         self._close_later("an agent", port.close)
@@ -157,13 +160,15 @@ class Rig:
 
         await expect(pipeline.agents_until(known), f"agents {agents} are ready and {absent} absent", seen=states)
 
-    async def peer(self, role: Any, peer_id: str, **settings: Any) -> Any:
-        """A peer that can crash: a process of its own where the transport leaves this one."""
-        spec = PeerSpec(role, self.name, self.options, peer_id, self._sources, **settings)
+    async def peer(self, role: Any, peer_id: str, *, options: Mapping[str, Any] = {}, **settings: Any) -> Any:
+        """A peer that can crash, ready: a process of its own where the transport leaves this one. ``settings`` are
+        `PeerSpec`'s."""
+        spec = PeerSpec(role, self.name, {**self.options, **options}, peer_id, self._sources, **settings)
         peer: Peer
         if self.transport_class.capabilities.inter_process:
             peer = await ProcessPeer.start(spec, self.breaches)
             self._stack.push_async_callback(peer.stop)
+            await peer.event("ready")
         else:
             peer = local = LocalPeer(self.new_transport(), spec)
             self._stack.push_async_callback(peer.stop)

@@ -1,0 +1,1 @@
+"""The tests of `anywire.testing.transport_kit`, by topic."""
