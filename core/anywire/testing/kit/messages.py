@@ -7,7 +7,7 @@ import pytest
 from anywire import errors
 from anywire.messages import Cancel, Chunk, Credit, Drain, TaskRequest
 from anywire.testing.kit.answers import MEGABYTE, answer_each, echo, status
-from anywire.testing.patience import FACTOR
+from anywire.testing.patience import FACTOR, expect
 from anywire.testing.rig import Rig, request
 from anywire.transport import Reply
 
@@ -73,13 +73,18 @@ class MessageTests:
 
     async def test_largest_payload_of_the_default_travels_both_ways(self, rig: Rig) -> None:
         limit = rig.transport_class.capabilities.max_message_bytes
-        await rig.port("a", echo)
+        _, agent, _ = await rig.port("a")
         hub, sink, info = await rig.hub()
         await sink.event("joined", "a")
         body = "x" * limit
+        await expect(hub.drain("a"), "drain returned, nothing was sent yet")
         hub.send("a", request(info, "t1", body=body))
+        _, _, _, task, reply = await agent.event("task", "t1")
         # Compared as a flag: a failure must not print the payload.
-        assert ((await sink.final("t1")).deltas == (body,)) is True
+        assert (task.body == body) is True, "the largest body arrived changed"
+        await expect(reply.drain(), "drain returned, nothing was sent yet")
+        reply.send(Chunk(info.hub_id, "t1", 1, 0, (body,), final=True))
+        assert ((await sink.final("t1")).deltas == (body,)) is True, "the largest answer arrived changed"
 
     async def test_payload_over_the_limit_is_refused_with_the_limit_in_the_message(self, rig: Rig) -> None:
         limit = 100_000
