@@ -9,17 +9,23 @@ Bytes           `Codec` (with `Accepted`, `Goodbye`), `encoded_limit`, `frame`, 
 Callbacks       `Guard` `OnceLog`
 Who is linked   `HubLinks` `AgentLinks` `LinkRefused`
 Connecting      `keep_dialling` `Backoff` `StopDialling`
-Whole ends      `ChannelHub` and `ChannelPort` over any `Channel`; `StreamChannel` is one over a stream of bytes
+Whole ends      `ChannelHub` and `ChannelPort` over any `Channel`
+Channels        `StreamChannel` over a stream of bytes (TCP, Unix sockets), `PacketPeer` over a wire without connections
+                (datagrams, a broker's subjects), `EncodedChannel` as base of others; `close_all`
+Links           `Link` with `Joined`, `Received`, `Lost`: a link over packets, without I/O
 """
 
 from anywire.transport_tools.channel import CLOSE_TIMEOUT, Channel, ChannelOwner, close_all
 from anywire.transport_tools.codec import Accepted, Codec, Goodbye, encoded_limit
 from anywire.transport_tools.dialling import Backoff, StopDialling, keep_dialling
+from anywire.transport_tools.encoded_channel import EncodedChannel
 from anywire.transport_tools.ends import ChannelHub, ChannelPort
 from anywire.transport_tools.frames import Unpacker, frame
 from anywire.transport_tools.guard import Guard, OnceLog
+from anywire.transport_tools.link import Joined, Link, Lost, Received
 from anywire.transport_tools.links import AgentLinks, HubLinks, LinkRefused
 from anywire.transport_tools.options import BoundedOptions
+from anywire.transport_tools.packet_peer import PacketChannel, PacketPeer
 from anywire.transport_tools.payload import check_payload, payload_bytes
 from anywire.transport_tools.room import NewestStatus, WriteRoom
 from anywire.transport_tools.stream import StreamChannel
@@ -35,12 +41,19 @@ __all__ = [
     "ChannelOwner",
     "ChannelPort",
     "Codec",
+    "EncodedChannel",
     "Goodbye",
     "Guard",
     "HubLinks",
+    "Joined",
+    "Link",
     "LinkRefused",
+    "Lost",
     "NewestStatus",
     "OnceLog",
+    "PacketChannel",
+    "PacketPeer",
+    "Received",
     "StopDialling",
     "StreamChannel",
     "Unpacker",

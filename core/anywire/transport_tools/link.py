@@ -110,7 +110,7 @@ class Link:
     def open(self, now: float) -> None:
         """Begin to join, and go on trying until it is joined; changes nothing when that is so or under way.
 
-        The end that knows the other's address calls it, at first and after each `Lost`. The other one answers by itself.
+        The end that knows the other's address calls it, at first and after each `Lost`; the other answers by itself.
         """
         if self.state in ("idle", "opening") and not self._ask:
             self.state, self._ask, self._heard = "opening", True, now
