@@ -1,4 +1,7 @@
-"""A transport with the laws around it: what a rig's `new_transport` gives, for bare ends and under pipelines."""
+"""A transport with the laws around it: what a rig's `new_transport` gives, for bare ends and under pipelines.
+
+A call that breaks a law raises `AssertionError` with the law's sentence, instead of what the transport has raised.
+"""
 
 from __future__ import annotations
 
@@ -51,6 +54,7 @@ class CheckedTransport(Transport):
         laws.close()
         if not isinstance(error, TransportUnavailable):
             laws.breach(f"opening raised {error!r} instead of TransportUnavailable")
+            laws.breaches.check()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -75,10 +79,12 @@ class CheckedHub(Hub):
             _check_raised(laws, error, "Hub.send", message, granted, (AgentUnavailable,))
             if isinstance(error, Congested) and not is_task:
                 laws.breach(f"Hub.send raised Congested for a {type(message).__name__}, which is small")
+            laws.breaches.check()
             raise
         if link is None and not laws.closing:
             laws.breach(f"Hub.send accepted a message to {agent_id}, which is not joined")
         _check_accepted(laws, "Hub.send", message)
+        laws.breaches.check()
 
     async def drain(self, agent_id: str) -> None:
         await _guard(self._laws, "Hub.drain", self.inner.drain(agent_id))
@@ -103,6 +109,7 @@ class CheckedPort(AgentPort):
             self.inner.report(status)
         except Exception as error:
             self._laws.breach(f"AgentPort.report raised {error!r}, it never raises")
+            self._laws.breaches.check()
             raise
 
     async def close(self) -> None:
@@ -137,12 +144,15 @@ class CheckedReply:
                 raise
             if lost:
                 laws.breach(f"Reply.send raised {error!r} after its hub was lost, where it drops the chunk silently")
+                laws.breaches.check()
                 raise
             laws.ledger.chunk_not_sent(*self._attempt)
             _check_raised(laws, error, "Reply.send", chunk, granted, ())
+            laws.breaches.check()
             raise
         if not lost:
             _check_accepted(laws, "Reply.send", chunk)
+            laws.breaches.check()
 
     async def drain(self) -> None:
         await _guard(self._laws, "Reply.drain", self.inner.drain())
@@ -166,6 +176,7 @@ async def _guard(laws: EndLaws, where: str, awaited: Any) -> None:
         await awaited
     except Exception as error:
         laws.breach(f"{where} raised {error!r}, it raises nothing")
+        laws.breaches.check()
         raise
 
 

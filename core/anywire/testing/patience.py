@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar
 FACTOR = float(os.environ.get("ANYWIRE_TEST_PATIENCE", "1"))
 """What multiplies every time that a test waits."""
 
-PATIENCE = 8.0 * FACTOR
+PATIENCE = 6.0 * FACTOR
 """Seconds until something awaited is given up."""
 
 START_PATIENCE = 30.0 * FACTOR

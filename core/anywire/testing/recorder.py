@@ -80,6 +80,19 @@ class RecordingHubSink(Recorder):
     def send_failed(self, agent_id: str, incarnation: int, task_id: str, attempt: int, error: AnywireError) -> None:
         self.add("send_failed", task_id, attempt, error)
 
+    def newest(self, agent_id: str) -> AgentStatus | None:
+        """The status that was reported last."""
+        return next((event[3] for event in reversed(self.events) if event[:2] == ("reported", agent_id)), None)
+
+    async def detail(self, agent_id: str, detail: str) -> None:
+        """Wait until the newest status is the one with this detail."""
+
+        def told() -> bool:
+            status = self.newest(agent_id)
+            return status is not None and status.detail == detail
+
+        await self.until(told, f"status {detail} is reported, and no later one follows it")
+
     def chunks(self, task_id: str) -> list[Chunk]:
         return [event[3] for event in self.events if event[0] == "chunk" and event[1] == task_id]
 

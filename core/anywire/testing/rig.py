@@ -71,7 +71,11 @@ class Rig:
 
     def _close_later(self, what: str, close: Callable[[], Awaitable[None]]) -> None:
         async def close_in_time() -> None:
-            await _in_time(close(), f"{what}'s close returned")
+            # Not `expect`: a breach found earlier must not keep the rest from being closed.
+            try:
+                await asyncio.wait_for(close(), PATIENCE)
+            except TimeoutError:
+                raise AssertionError(f"did not happen within {PATIENCE:g} s: {what}'s close returned") from None
 
         self._stack.push_async_callback(close_in_time)
 
@@ -169,6 +173,7 @@ class Rig:
             peer = await ProcessPeer.start(spec, self.breaches)
             self._stack.push_async_callback(peer.stop)
             await peer.event("ready")
+            peer.patience = PATIENCE
         else:
             peer = local = LocalPeer(self.new_transport(), spec)
             self._stack.push_async_callback(peer.stop)
@@ -190,11 +195,3 @@ async def read(stream: TaskStream) -> str:
     while (chunk := await expect(anext(stream, None), "the next chunk of a stream", seen=came)) is not None:
         texts += chunk.deltas
     return "".join(texts)
-
-
-async def _in_time(awaited: Awaitable[None], what: str) -> None:
-    """`expect` at the end of a test, where a breach found earlier must not keep the rest from being closed."""
-    try:
-        await asyncio.wait_for(awaited, PATIENCE)
-    except TimeoutError:
-        raise AssertionError(f"did not happen within {PATIENCE:g} s: {what}") from None

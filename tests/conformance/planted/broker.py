@@ -31,7 +31,8 @@ def framed(packet: Packet) -> bytes:
 
 class _Client(asyncio.Protocol):
     def __init__(self, broker: Broker) -> None:
-        self.name, self.transport = "", Any
+        self.name = ""
+        self.transport: Any = None
         self._broker, self._unpacker = broker, Unpacker(LIMIT)
 
     def connection_made(self, transport: Any) -> None:

@@ -67,6 +67,8 @@ class BrokerConnection(asyncio.Protocol):
         if self._dialling is not None:
             self._dialling.cancel()
             await asyncio.gather(self._dialling, return_exceptions=True)
+        if self._transport is None:
+            return
         self._transport.close()
         await asyncio.wait([self._over], timeout=1.0)
 

@@ -45,7 +45,7 @@ class EndTests:
         for number in range(10):
             port.report(status("a", agent_info.incarnation, f"{number}"))
             other.report(status("b", other_info.incarnation, f"{number}"))
-        await second_sink.until(lambda: second_sink.named("reported")[-1][3].detail == "9", "the other hub is told")
+        await second_sink.detail("a", "9")
         await expect(port.close(), "an agent's close returned")
         told_agent = len(agent.events)
         await second_sink.event("lost", "a")
@@ -91,10 +91,8 @@ class EndTests:
         assert transport.effective_settings() == {}, "before opening nothing is in force"
         await rig.hub(transport=transport)
         settings = transport.effective_settings()
-        assert {key: settings.get(key) for key in ("max_message_bytes", "buffer_bytes")} == {
-            "max_message_bytes": "123456",
-            "buffer_bytes": "234567",
-        }
+        for bound, value in (("max_message_bytes", "123456"), ("buffer_bytes", "234567")):
+            assert settings.get(bound) == value, f"effective_settings does not name {bound} = {value}: {settings}"
         assert all(isinstance(value, str) for value in settings.values())
 
     async def test_declared_limit_is_that_of_the_default_options(self, rig: Rig) -> None:
@@ -122,8 +120,8 @@ class EndTests:
         await use()  # what a library sets up once for the process is not a leak
         before, tasks = held(), len(asyncio.all_tasks())
         await use()
-        assert held() == before
-        assert len(asyncio.all_tasks()) == tasks
+        assert held() == before, "closed ends left threads, sockets or pipes"
+        assert len(asyncio.all_tasks()) == tasks, f"closed ends left tasks of the event loop: {asyncio.all_tasks()}"
 
 
 def _target(fd: Path) -> str:
