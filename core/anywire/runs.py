@@ -8,35 +8,45 @@ from contextlib import aclosing
 
 from anywire.clock import Clock
 from anywire.engine import Delta, Engine
-from anywire.errors import AnywireError, Congested, EngineFailed, to_wire
+from anywire.errors import AnywireError, Congested, EngineFailed, TaskCancelled, TransportError, to_wire
 from anywire.messages import Chunk, TaskRequest
+from anywire.pipeline.boundary import Boundary
 from anywire.transport import Reply
 
 log = logging.getLogger(__name__)
 
 MAX_DELTAS = 32
 """So many deltas at most travel in one chunk, and an engine that never waits lets others run after so many."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.01, 1.0
+"""Seconds before a chunk is tried again where the transport says that there is room and there is none."""
 
 
 class Run:
     """Runs one `TaskRequest` on an engine and sends what comes.
 
     Deltas are sent when the event loop comes round: those an engine yields without waiting in between travel
-    together, and none is held back by a timer. With no credit left the engine is not iterated.
+    together, and none is held back by a timer. With no credit left the engine is not iterated. What the engine raises,
+    or yields against its contract, is its failure, and this task's end.
     """
 
-    def __init__(self, task: TaskRequest, reply: Reply, link: int, engine: Engine, clock: Clock) -> None:
+    def __init__(
+        self, task: TaskRequest, reply: Reply, link: int, engine: Engine, clock: Clock, boundary: Boundary
+    ) -> None:
         self.task, self.reply, self.link = task, reply, link
         self.runner: asyncio.Task[None] | None = None
-        self._engine, self._clock = engine, clock
+        self.cancelled = ""
+        """Why it was asked to stop; empty while it was not."""
+        self._engine, self._clock, self._boundary = engine, clock, boundary
         self._received_ns = clock.now_ns()
         self._started_ns = self._first_ns = self._last_ns = 0
         self._credit = task.credit
         self._more_credit: asyncio.Future[None] | None = None
         self._pending: list[str] = []
         self._seq = 0
+        self._sent_any = False
         self._flush_scheduled = False
         self._draining: asyncio.Future[None] | None = None
+        self._fruitless = 0
         self._fault: AnywireError | None = None
 
     def credit(self, chunks: int) -> None:
@@ -44,28 +54,74 @@ class Run:
         if self._more_credit is not None and not self._more_credit.done():
             self._more_credit.set_result(None)
 
-    async def answer(self) -> Chunk:
-        """Run the engine; return the final chunk, which the caller sends once the slot is free."""
-        self._started_ns = self._clock.now_ns()
+    def cancel(self, reason: str) -> None:
+        """Ask the engine to stop; `answer` returns once its generator has ended. May be called again."""
+        self.cancelled = self.cancelled or reason or "cancelled"
+        # A runner that has not begun sees the flag; cancelled before its first step it would never run.
+        if self._started_ns and self.runner is not None:
+            self.runner.cancel()
+
+    def tell_accepted(self) -> None:
+        """Say that this agent has the attempt, unless a chunk has said so already."""
+        if self._sent_any or self.cancelled:
+            return
+        self._sent_any = True
         try:
-            return await (self._stream() if self.task.stream else self._unary())
+            self.reply.send(self._chunk(()))
+        except Congested:
+            self._sent_any = False
         except AnywireError as error:
-            return self._final(error=to_wire(error))
+            log.debug("acceptance of task %s not sent: %s", self.task.task_id, error)
+
+    async def answer(self) -> Chunk:
+        """Run the engine to its end; return the final chunk, which the caller sends once the slot is free."""
+        self._started_ns = self._clock.now_ns()
+        if self.cancelled:
+            return self._stopped()
+        try:
+            final = await (self._stream() if self.task.stream else self._unary())
+        except AnywireError as error:
+            final = self._final(error=to_wire(error))
         except asyncio.CancelledError:
-            if self._fault is None or self.runner is None:
+            if not self.cancelled and self._fault is None:
                 raise
-            self.runner.uncancel()
-            return self._final(error=to_wire(self._fault))
+            final = self._final(error=to_wire(self._fault)) if self._fault is not None else self._stopped()
         except Exception as error:
-            log.exception("engine %s failed on task %s", self._engine.name, self.task.task_id)
+            self._boundary.failed(f"engine {self._engine.name}", "run", error, self.task.task_id)
             failure = EngineFailed(f"the engine {self._engine.name} failed: {type(error).__name__}: {error}")
-            return self._final(error=to_wire(failure))
+            final = self._final(error=to_wire(failure))
+        if self.runner is not None:
+            while self.runner.uncancel():
+                pass
+        if self._draining is not None:
+            self._draining.cancel()
+        return self._stopped() if self.cancelled else final
+
+    def _stopped(self) -> Chunk:
+        return self._final(error=to_wire(TaskCancelled(self.cancelled)))
+
+    def _checked(self, delta: object) -> Delta:
+        """``delta``, which must be what the contract of an engine says. Raises `EngineFailed`."""
+        if (
+            isinstance(delta, Delta)
+            and isinstance(delta.text, str)
+            and isinstance(delta.extra, str)
+            and isinstance(delta.usage, str)
+            and isinstance(delta.finish_reason, str)
+        ):
+            return delta
+        what = f"yielded {str(delta)[:80]!r}, which is no Delta of texts"
+        self._boundary.failed(f"engine {self._engine.name}", "run", what, self.task.task_id)
+        raise EngineFailed(f"the engine {self._engine.name} {what}")
 
     async def _unary(self) -> Chunk:
         texts: list[str] = []
         extra = usage = finish = ""
         async with aclosing(self._engine.run(self.task)) as deltas:
-            async for delta in deltas:
+            async for each in deltas:
+                if self.cancelled:
+                    break
+                delta = self._checked(each)
                 if not self._first_ns:
                     self._first_ns = self._clock.now_ns()
                 if delta.text:
@@ -80,7 +136,10 @@ class Run:
         usage = finish = ""
         loop = asyncio.get_running_loop()
         async with aclosing(self._engine.run(self.task)) as deltas:
-            async for delta in deltas:
+            async for each in deltas:
+                if self.cancelled:
+                    break
+                delta = self._checked(each)
                 if not self._first_ns:
                     self._first_ns = self._clock.now_ns()
                 usage, finish = delta.usage or usage, delta.finish_reason or finish
@@ -104,15 +163,17 @@ class Run:
     def _flush(self) -> None:
         """Send what waits, now: the event loop or `_send_pending` calls it. Nothing else takes from ``_pending``."""
         self._flush_scheduled = False
-        if not self._pending or self._credit <= 0 or self.runner is None or self.runner.done():
+        if not self._pending or self._credit <= 0 or self.runner is None or self.runner.done() or self.cancelled:
             return
         chunk = self._chunk(tuple(self._pending))
         try:
             self.reply.send(chunk)
         except Congested:
             self._retry_when_drained()
-        except AnywireError as error:
-            self._fault = error
+        except Exception as error:
+            if not isinstance(error, AnywireError):
+                self._boundary.failed("transport", "send", error, self.task.task_id)
+            self._fault = error if isinstance(error, AnywireError) else TransportError(f"not sent: {error}")
             self.runner.cancel()
         else:
             self._pending.clear()
@@ -120,13 +181,24 @@ class Run:
 
     def _retry_when_drained(self) -> None:
         if self._draining is None or self._draining.done():
-            self._draining = asyncio.ensure_future(self.reply.drain())
+            self._draining = asyncio.ensure_future(self._drain())
             self._draining.add_done_callback(lambda _: self._flush())
+
+    async def _drain(self) -> None:
+        """Wait for room after the transport had none."""
+        self._fruitless += 1
+        try:
+            await self.reply.drain()
+        except Exception as error:
+            self._boundary.failed("transport", "drain", error, self.task.task_id)
+        if self._fruitless > 1:
+            # There was none for the first chunk after it: without a pause this would go round and round.
+            await self._clock.sleep(min(FIRST_PAUSE * 2**self._fruitless, LONGEST_PAUSE))
 
     async def _send_pending(self) -> None:
         while self._pending:
             await self._wait_for_credit()
-            await self.reply.drain()
+            await (self._draining if self._draining is not None else self.reply.drain())
             self._flush()
 
     async def _send_extra(self, delta: Delta) -> None:
@@ -137,6 +209,7 @@ class Run:
             try:
                 self.reply.send(chunk)
             except Congested:
+                await self._drain()
                 continue
             self._sent(chunk)
             return
@@ -153,6 +226,9 @@ class Run:
     def _sent(self, chunk: Chunk) -> None:
         self._seq += len(chunk.deltas)
         self._credit -= 1
+        self._sent_any = True
+        self._fruitless = 0
+        self._draining = None
 
     def _final(
         self, texts: tuple[str, ...] = (), *, extra: str = "", usage: str = "", finish: str = "", error: str = ""

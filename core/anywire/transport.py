@@ -172,8 +172,8 @@ class Reply(Protocol):
     """The way back of one attempt; it knows its hub."""
 
     def send(self, chunk: Chunk) -> None:
-        """Raises `Congested`, `PayloadTooLarge` or `TransportError` (it cannot be encoded); nothing was sent then. After
-        the hub was lost it drops the chunk silently, whatever it holds."""
+        """Raises `Congested`, `PayloadTooLarge` or `TransportError` (it cannot be encoded); nothing was sent then.
+        After the hub was lost it drops the chunk silently, whatever it holds."""
         ...
 
     async def drain(self) -> None:

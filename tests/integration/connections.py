@@ -44,7 +44,7 @@ class ListeningHubs:
         _, newer, _ = await bench.port(incarnation=7, on_task=echo, agent_addresses=self.address(port))
         await sink.event("joined", "a", 7)
         await bench.port(incarnation=6, agent_addresses=self.address(port))
-        await log.says("newer incarnation")
+        await log.says("in a later life")
         hub.send("a", request("t"))
         await sink.final("t")
         assert newer.named("task")

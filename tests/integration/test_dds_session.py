@@ -35,9 +35,9 @@ class End:
     def begin(self, session: Session) -> None:
         self.session = session
         self.out = {channel: deque() for channel in self.writes}
-        self.greet()
+        self.send_hello()
 
-    def greet(self) -> None:
+    def send_hello(self) -> None:
         assert self.session is not None
         for queue in self.out.values():
             queue.append((self.session.own, self.session.peer))
@@ -50,7 +50,7 @@ class End:
             self.losses += 1
             self.begin(self.session.successor())
         elif Verdict.ANSWER in verdict:
-            self.greet()
+            self.send_hello()
         self.joins += Verdict.JOIN in verdict
 
 

@@ -1,78 +1,111 @@
-"""Attempts: a task on an agent, from the send to the last chunk, over whichever link it was sent."""
+"""All open attempts of a hub: sending, credit, cancels, progress, and what comes back over which link."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, OrderedDict
 from typing import Protocol
 
 from anywire import errors
-from anywire.clock import Clock
+from anywire.clock import Clock, Timer
 from anywire.errors import AnywireError
+from anywire.lease import AwakeTime
 from anywire.messages import Cancel, Chunk, Credit, TaskRequest
+from anywire.pipeline.attempt import Attempt
+from anywire.pipeline.boundary import Boundary
+from anywire.pipeline.config import PipelineConfig
 from anywire.pipeline.ends import Ends
+from anywire.pipeline.health import Health, is_agents_fault, is_links_fault
 from anywire.pipeline.registry import Registry
 from anywire.pipeline.task import Task
-from anywire.selector import AgentView, Outcome, Selector
+from anywire.selector import FAILED_LATENCY_MS, AgentView, Outcome
 from anywire.transport import Hub
 
 log = logging.getLogger(__name__)
 
 REMEMBERED_LINKS = 256
+LOOK = 0.1
+"""Seconds between two looks at the progress of all open attempts."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.01, 1.0
+"""Seconds before a link is tried again whose transport says that there is room where there is none."""
+NEUTRAL = frozenset(("", "cancelled", "invalid_request", "refused"))
+"""Codes of ends that say nothing against the agent."""
 
 
 class AttemptsSink(Protocol):
-    """What the pipeline is told of its attempts; the task has left its agent in each case."""
+    """What the pipeline is told of its attempts."""
 
-    def attempt_answered(self, task: Task, final: Chunk) -> None: ...
-    def attempt_failed(self, task: Task, agent: AgentView, error: AnywireError) -> None:
-        """The agent or the wire ended it."""
+    def attempt_answered(self, attempt: Attempt, final: Chunk) -> None:
+        """Its last chunk came; the attempt has ended."""
         ...
 
-    def attempt_congested(self, task: Task) -> None:
+    def attempt_failed(self, attempt: Attempt, error: AnywireError, over: bool) -> None:
+        """It cannot bring the answer any more. ``over``: the agent has it no longer; else the attempt is still open
+        there and is to be cancelled, unless the task goes on with it."""
+        ...
+
+    def attempt_congested(self, attempt: Attempt) -> None:
         """Nothing was sent for want of room; the agent is no candidate until there is some."""
         ...
 
-    def attempt_corrupted(self, task: Task, error: AnywireError) -> None:
-        """Its stream broke the rules, or its reader did."""
+    def attempt_ended(self, outcome: Outcome) -> None:
+        """A cancelled attempt has ended at its agent, and its slot is free."""
         ...
+
+    def reader_stalled(self, task: Task) -> None: ...
 
 
 class Attempts:
-    """Keeps which task is on which agent; sends requests, credit and cancels; takes chunks in."""
+    """Keeps which attempts are open at which agents, cancelled ones that have not ended there included."""
 
     def __init__(
         self,
         hub_id: str,
         hubs: Ends[Hub],
         registry: Registry,
-        selector: Selector,
+        health: Health,
+        boundary: Boundary,
         sink: AttemptsSink,
-        clock: Clock,
+        awake: AwakeTime,
         counts: Counter[str],
-        *,
-        window: int,
-        stall_timeout: float,
-        keep_text: bool,
+        config: PipelineConfig,
     ) -> None:
-        self._hub_id, self._hubs, self._registry, self._selector = hub_id, hubs, registry, selector
-        self._sink, self._clock, self._counts = sink, clock, counts
-        self._window, self._stall_timeout, self._keep_text = window, stall_timeout, keep_text
-        self._on_agent: dict[str, dict[str, Task]] = {}
-        self._abandoned: dict[tuple[str, int, int], list[Cancel]] = {}
-        self._draining: set[asyncio.Task[None]] = set()
+        self._hub_id, self._hubs, self._registry, self._health = hub_id, hubs, registry, health
+        self._boundary, self._sink, self._awake, self._counts, self._config = boundary, sink, awake, counts, config
+        self._clock: Clock = awake.clock
+        self._window = config.window
+        self._keep_text = config.resume
+        self.open: dict[tuple[str, int], Attempt] = {}
+        """By task and number; cancelled ones until they have ended at their agent."""
+        self._on_link: dict[tuple[str, int], dict[tuple[str, int], Attempt]] = {}
+        self._abandoned: OrderedDict[tuple[str, int, int], list[Cancel]] = OrderedDict()
+        self._suspects: OrderedDict[str, None] = OrderedDict()
+        self._drains: set[asyncio.Task[None]] = set()
+        self._fruitless: dict[str, int] = {}
+        self._looking: Timer | None = None
+
+    # Towards the agents
 
     def send(self, task: Task, agent: AgentView) -> None:
         """Begin an attempt; the sink hears how it ends, also when it ends here."""
-        stages = task.stream.stages
-        stages.selected = now = self._clock.now_ns()
-        submission, link = task.submission, self._registry.link(agent)
-        task.begin_attempt(agent, link, self._window)
+        clock, stream = self._clock, task.stream
+        now = clock.now_ns()
+        registry, submission = self._registry, task.submission
+        link = registry.link(agent)
+        task.sent += 1
+        attempt = Attempt(task, task.sent, agent, link, self._window, now)
+        task.place = "running"
+        task.attempts[attempt.number] = attempt
+        task.tried.add(agent.agent_id)
+        if task.leader is None:
+            task.leader = attempt
+            task.agent_id = agent.agent_id
+            stream.stages.selected = now
         request = TaskRequest(
             self._hub_id,
             task.task_id,
-            task.attempt,
+            attempt.number,
             submission.kind,
             submission.model,
             submission.body,
@@ -84,145 +117,350 @@ class Attempts:
             submission.hops,
             submission.trace,
         )
+        self.open[task.task_id, attempt.number] = attempt
+        self._on_link.setdefault((agent.agent_id, link), {})[task.task_id, attempt.number] = attempt
+        attempt.lease = registry.lease(agent.agent_id, link)
+        registry.acquire(agent)
+        if not self._health.all_ok:
+            self._health.sent(agent.agent_id)
+            self._health.sent((agent.agent_id, link))
+        attempt.due = self._awake.now() + self._accept_timeout(attempt)
+        if self._looking is None:
+            self._look_later()
         hub = self._hubs.ends[link]
-        assert hub is not None
-        self._registry.acquire(agent)
-        self._on_agent.setdefault(agent.agent_id, {})[task.task_id] = task
         # Before the call and not after it: the agent may have the task before `send` returns.
-        stages.sent = self._clock.now_ns()
+        attempt.sent_ns = clock.now_ns()
+        if task.leader is attempt:
+            stream.stages.sent = attempt.sent_ns
         try:
+            if hub is None:
+                raise errors.AgentUnavailable(f"the transport {attempt.transport} is not open")
             hub.send(agent.agent_id, request)
         except errors.Congested:
-            self.release(task)
+            self.finish(attempt, None)
             self._counts["congested"] += 1
-            self._wait_for_room(hub, agent)
-            self._sink.attempt_congested(task)
+            if hub is not None:
+                self._wait_for_room(hub, agent)
+            self._sink.attempt_congested(attempt)
         except AnywireError as error:
-            self.release(task)
-            if isinstance(error, errors.AgentUnavailable):
-                self._registry.block(agent)
-            self._sink.attempt_failed(task, agent, error)
-
-    def chunk_received(self, task: Task, chunk: Chunk) -> None:
-        """Take in what came for a task; what belongs to no attempt under way is dropped."""
-        agent = task.agent
-        if agent is None or chunk.attempt != task.attempt:
-            self._counts["stale_chunks"] += 1
-            return
-        if chunk.error:
-            error = errors.from_wire(chunk.error, phase="streaming", agent_id=task.agent_id)
-            self.fail(task, error)
-            return
-        stream = task.stream
-        if not task.first_at:
-            stream.agent_id, stream.transport, stream.attempts = task.agent_id, task.transport, task.attempt
-            task.first_at = self._clock.now_ns()
-        fault = task.accept(chunk, self._window)
-        if fault is not None:
-            self.abandon(task, "stream corrupted")
-            self._sink.attempt_corrupted(task, fault)
-            return
-        if self._keep_text:
-            task.delivered.extend(chunk.deltas)
-        if chunk.final:
-            self._sink.attempt_answered(task, chunk)
-            return
-        stream.push(chunk)
-        if stream.waiting >= self._window and task.stall_timer is None:
-            task.stall_timer = self._clock.call_later(self._stall_timeout, self._stalled, task)
-
-    def fail(self, task: Task, error: AnywireError) -> None:
-        """End the attempt under way with what the agent or the wire said."""
-        agent = task.agent
-        assert agent is not None
-        error.task_id, error.agent_id = task.task_id, agent.agent_id
-        self.release(task, error.code)
-        self._sink.attempt_failed(task, agent, error)
-
-    def release(self, task: Task, code: str = "") -> None:
-        """The attempt has left its agent, if it was on one; ``code`` is how it ended."""
-        agent = task.agent
-        if agent is None:
-            return
-        task.agent = None
-        self._on_agent.get(agent.agent_id, {}).pop(task.task_id, None)
-        if code in ("", "cancelled", "invalid_request"):
-            agent.completed += 1
+            self._sink.attempt_failed(attempt, error, True)
+        except Exception as error:
+            self._boundary.failed(f"transport {attempt.transport}", "send", error, task.task_id)
+            failure = errors.AgentUnavailable(f"the transport {attempt.transport} failed: {error}", phase="maybe_sent")
+            self._sink.attempt_failed(attempt, failure, True)
         else:
-            agent.failed += 1
-        now = self._clock.now_ns()
-        sent = task.stream.stages.sent
-        first_ms = (task.first_at - sent) / 1e6 if task.first_at else 0.0
-        if first_ms:
-            agent.latency_ema_ms += (first_ms - agent.latency_ema_ms) * (0.2 if agent.latency_ema_ms else 1.0)
-        self._selector.observed(Outcome(task.task_id, agent.agent_id, code, first_ms, (now - sent) / 1e6, task.chunks))
-        self._registry.release(agent)
+            if self._fruitless:
+                self._fruitless.pop(agent.agent_id, None)
 
-    def abandon(self, task: Task, reason: str) -> None:
-        """Tell the agent, if one has it, to stop."""
-        if task.agent is not None:
-            self._say(task.link, task.agent_id, Cancel(self._hub_id, task.task_id, task.attempt, reason))
+    def cancel(self, attempt: Attempt, reason: str) -> None:
+        """Ask its agent to stop. The attempt leaves its task; its slot stays taken until the agent has ended it."""
+        if attempt.cancelled or attempt.state == "ended":
+            return
+        attempt.cancelled = True
+        self._leave_task(attempt)
+        self._say(attempt, Cancel(self._hub_id, attempt.task.task_id, attempt.number, reason))
+
+    def finish(self, attempt: Attempt, code: str | None) -> Outcome | None:
+        """The one place where an attempt ends: its slot is free. ``code`` is the error's, empty for an answer, None
+        when nothing was sent. Runs no plugin: the outcome is the caller's to pass on."""
+        agent = attempt.agent
+        key = attempt.key
+        self.open.pop(key, None)
+        place = (attempt.agent_id, attempt.link)
+        on_link = self._on_link.get(place)
+        if on_link is not None:
+            on_link.pop(key, None)
+            if not on_link:
+                del self._on_link[place]
+        self._leave_task(attempt)
+        attempt.state = "ended"
+        outcome = self._outcome(attempt, code) if code is not None else None
+        self._registry.release(agent)
+        return outcome
 
     def was_read(self, task: Task, chunks: int) -> None:
         """The reader took so many chunks: the agent may send as many more, told in halves of the window."""
-        if task.stall_timer is not None:
-            task.stall_timer.cancel()
-            task.stall_timer = None
-        task.unread_credit += chunks
-        if task.unread_credit * 2 < self._window or task.agent is None:
+        task.stalled_due = 0.0
+        attempt = task.leader
+        if attempt is None:
             return
-        credit, task.unread_credit = task.unread_credit, 0
-        task.outstanding += credit
-        self._say(task.link, task.agent_id, Credit(self._hub_id, task.task_id, task.attempt, credit))
+        attempt.unread_credit += chunks
+        if attempt.unread_credit * 2 < self._window:
+            return
+        credit, attempt.unread_credit = attempt.unread_credit, 0
+        if attempt.outstanding <= 0:
+            attempt.moved = True  # it could send nothing: its silence begins now
+        attempt.outstanding += credit
+        self._say(attempt, Credit(self._hub_id, task.task_id, attempt.number, credit))
+
+    def close(self) -> None:
+        for drain in self._drains:
+            drain.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+            self._awake.stop()
+
+    # What comes back
+
+    def chunk_received(self, link: int, agent_id: str, incarnation: int, chunk: Chunk) -> None:
+        """Take in what came by a link; what belongs to no open attempt on it is dropped."""
+        attempt = self.open.get((chunk.task_id, chunk.attempt))
+        if attempt is None:
+            self._counts["stale_chunks"] += 1
+            return
+        if attempt.agent_id != agent_id or attempt.link != link or attempt.incarnation != incarnation:
+            self._suspect(agent_id, "a chunk of a task that was not sent to it")
+            return
+        if attempt.lease is not None:
+            attempt.lease.spoke = True
+        if attempt.cancelled:
+            if chunk.final:
+                outcome = self.finish(attempt, attempt.code)
+                if outcome is not None:
+                    self._sink.attempt_ended(outcome)
+            return
+        attempt.moved = True
+        task = attempt.task
+        if chunk.error:
+            try:
+                error = errors.from_wire(chunk.error, phase="streaming", agent_id=agent_id)
+            except errors.StreamCorrupted as unreadable:
+                error = unreadable
+            self._sink.attempt_failed(attempt, error, True)
+            return
+        if not (chunk.deltas or chunk.final or chunk.extra) and chunk.seq == attempt.next_seq:
+            if attempt.state == "sent":
+                attempt.state = "accepted"
+            return
+        if attempt.state != "streaming":
+            self._begin_streaming(attempt, chunk)
+        fault = attempt.accept(chunk)
+        if fault is not None:
+            self._sink.attempt_failed(attempt, fault, chunk.final)
+            return
+        task.chunks += 1
+        if chunk.extra:
+            task.plain = False
+        if self._keep_text:
+            task.delivered.extend(chunk.deltas)
+        if chunk.final:
+            self._sink.attempt_answered(attempt, chunk)
+            return
+        stream = task.stream
+        stream.push(chunk)
+        if stream.waiting >= self._window and not task.stalled_due:
+            task.stalled_due = self._awake.now() + self._config.reader_timeout
+
+    def send_failed(
+        self, link: int, agent_id: str, incarnation: int, key: tuple[str, int], error: AnywireError
+    ) -> None:
+        """What a transport says of an attempt after it was sent."""
+        attempt = self.open.get(key)
+        if (
+            attempt is None
+            or attempt.link != link
+            or attempt.agent_id != agent_id
+            or attempt.incarnation != incarnation
+        ):
+            self._counts["foreign_messages" if attempt is not None else "stale_chunks"] += 1
+            return
+        over = error.phase == "not_sent"
+        if attempt.cancelled:
+            if over and (outcome := self.finish(attempt, attempt.code)) is not None:
+                self._sink.attempt_ended(outcome)
+            return
+        self._sink.attempt_failed(attempt, error, over)
 
     def link_joined(self, agent: AgentView, link: int) -> None:
         """A paused agent may be back with attempts that were given up meanwhile: stop them."""
+        hub = self._hubs.ends[link]
         for cancel in self._abandoned.pop((agent.agent_id, agent.info.incarnation, link), ()):
-            self._say(link, agent.agent_id, cancel)
+            self._say_over(hub, agent.agent_id, cancel)
 
     def link_lost(self, agent: AgentView, link: int, reason: str) -> None:
-        """Fail every attempt on that link."""
-        hit = [task for task in self._on_agent.get(agent.agent_id, {}).values() if task.link == link]
-        if hit:
-            cancels = [Cancel(self._hub_id, task.task_id, task.attempt, "link lost") for task in hit]
-            self._abandoned[agent.agent_id, agent.info.incarnation, link] = cancels
-            while len(self._abandoned) > REMEMBERED_LINKS:
-                del self._abandoned[next(iter(self._abandoned))]
-        for task in hit:
-            if task.agent is not agent:
+        """End every attempt on that link."""
+        hit = [
+            attempt
+            for attempt in self._on_link.get((agent.agent_id, link), {}).values()
+            if attempt.incarnation == agent.info.incarnation
+        ]
+        if not hit:
+            return
+        cancels = [Cancel(self._hub_id, each.task.task_id, each.number, "link lost") for each in hit]
+        self._abandoned[agent.agent_id, agent.info.incarnation, link] = cancels
+        if len(self._abandoned) > REMEMBERED_LINKS:
+            self._abandoned.popitem(last=False)
+        for attempt in hit:
+            if attempt.state == "ended":
                 continue
-            what = "while it streamed the answer" if task.chunks else "before it answered"
-            message = f"agent {agent.agent_id} was lost over {task.transport} {what}: {reason}"
-            self.fail(task, errors.AgentLost(message, phase="streaming" if task.chunks else "maybe_sent"))
+            if attempt.cancelled:
+                if (outcome := self.finish(attempt, attempt.code)) is not None:
+                    self._sink.attempt_ended(outcome)
+                continue
+            begun = attempt.task.chunks
+            what = "while it streamed the answer" if begun else "before it answered"
+            message = f"agent {agent.agent_id} was lost over {attempt.transport} {what}: {reason}"
+            error = errors.AgentLost(message, phase="streaming" if begun else "maybe_sent")
+            self._sink.attempt_failed(attempt, error, True)
 
-    def agent_lost(self, agent: AgentView) -> None:
-        self._on_agent.pop(agent.agent_id, None)
+    # Inside
 
-    def close(self) -> None:
-        for waiting in self._draining:
-            waiting.cancel()
+    def _begin_streaming(self, attempt: Attempt, chunk: Chunk) -> None:
+        """Its first token: of several attempts, the first to bring one is the one shown."""
+        task, stream = attempt.task, attempt.task.stream
+        attempt.state = "streaming"
+        attempt.first_ns = now = self._clock.now_ns()
+        if chunk.final and 0 < chunk.first_ns <= chunk.last_ns:
+            # A whole answer: the first token was there before, by what the agent took from the first to the last.
+            attempt.first_ns = max(attempt.sent_ns + 1, now - (chunk.last_ns - chunk.first_ns))
+        if len(task.attempts) > 1:
+            task.leader = attempt
+            stream.stages.selected, stream.stages.sent = attempt.selected_ns, attempt.sent_ns
+            for other in list(task.attempts.values()):
+                if other is not attempt:
+                    self.cancel(other, "another attempt was quicker")
+        task.resumes = attempt.resumes
+        task.agent_id = attempt.agent_id
+        stream.agent_id, stream.transport, stream.attempts = attempt.agent_id, attempt.transport, attempt.number
 
-    def _say(self, link: int, agent_id: str, message: Cancel | Credit) -> None:
-        hub = self._hubs.ends[link]
+    def _leave_task(self, attempt: Attempt) -> None:
+        task = attempt.task
+        task.attempts.pop(attempt.number, None)
+        if task.leader is attempt:
+            task.leader = next(iter(task.attempts.values()), None)
+
+    def _outcome(self, attempt: Attempt, code: str) -> Outcome:
+        agent, now = attempt.agent, self._clock.now_ns()
+        total_ms = (now - attempt.sent_ns) / 1e6
+        first_ms = (attempt.first_ns - attempt.sent_ns) / 1e6 if attempt.first_ns else 0.0
+        if code in NEUTRAL:
+            agent.completed += code != "refused"
+        else:
+            agent.failed += 1
+        counted = first_ms or (FAILED_LATENCY_MS if code not in NEUTRAL else 0.0)
+        if counted:
+            agent.latency_ema_ms += (counted - agent.latency_ema_ms) * (0.2 if agent.latency_ema_ms else 1.0)
+        return Outcome(attempt.task.task_id, attempt.agent_id, code, first_ms, total_ms, attempt.chunks)
+
+    def note(self, attempt: Attempt, error: AnywireError | None) -> None:
+        """Keep what an end, None for an answer, says of the health of its agent and link."""
+        health = self._health
+        if error is None:
+            if not health.all_ok:
+                health.succeeded(attempt.agent_id)
+                health.succeeded((attempt.agent_id, attempt.link))
+        elif is_agents_fault(error):
+            health.failed(attempt.agent_id)
+        elif is_links_fault(error):
+            health.failed((attempt.agent_id, attempt.link))
+        elif not health.all_ok:
+            health.neutral(attempt.agent_id)
+            health.neutral((attempt.agent_id, attempt.link))
+
+    def _accept_timeout(self, attempt: Attempt) -> float:
+        timeout = self._config.accept_timeout
+        return timeout if timeout is not None else 2 * attempt.agent.info.lease_ms / 1000
+
+    def _say(self, attempt: Attempt, message: Cancel | Credit) -> None:
+        self._say_over(self._hubs.ends[attempt.link], attempt.agent_id, message)
+
+    def _say_over(self, hub: Hub | None, agent_id: str, message: Cancel | Credit) -> None:
         try:
             if hub is not None:
                 hub.send(agent_id, message)
         except AnywireError as error:
             log.debug("%s not sent: %s", message, error)
+        except Exception as error:
+            self._boundary.failed("transport", "send", error, message.task_id)
+
+    def _suspect(self, agent_id: str, what: str) -> None:
+        """Count, and log once per agent, what came from one that had no right to send it."""
+        self._counts["foreign_messages"] += 1
+        if agent_id in self._suspects:
+            return
+        self._suspects[agent_id] = None
+        if len(self._suspects) > REMEMBERED_LINKS:
+            self._suspects.popitem(last=False)
+        log.warning("agent %s sent %s; dropped", agent_id, what)
 
     def _wait_for_room(self, hub: Hub, agent: AgentView) -> None:
-        self._registry.block(agent)
+        """Make it a candidate again once its link has room."""
+        agent_id = agent.agent_id
+        fruitless = self._fruitless[agent_id] = self._fruitless.get(agent_id, -1) + 1
+        self._registry.set_cause(agent, "congested")
 
         async def wait() -> None:
-            await hub.drain(agent.agent_id)
-            self._registry.unblock(agent)
+            try:
+                await hub.drain(agent_id)
+            except Exception as error:
+                self._boundary.failed(f"transport {agent.transport}", "drain", error)
+            if fruitless:
+                # There was no room for the first message after it: without a pause this would go round and round.
+                self._counts["fruitless_drains"] += 1
+                await self._clock.sleep(min(FIRST_PAUSE * 2**fruitless, LONGEST_PAUSE))
+            self._registry.clear_cause(agent, "congested")
 
         waiting = asyncio.get_running_loop().create_task(wait())
-        self._draining.add(waiting)
-        waiting.add_done_callback(self._draining.discard)
+        self._drains.add(waiting)
+        waiting.add_done_callback(self._drains.discard)
 
-    def _stalled(self, task: Task) -> None:
-        task.stall_timer = None
-        self.abandon(task, "reader stalled")
-        message = f"nothing was read for {self._stall_timeout:g} s"
-        self._sink.attempt_corrupted(task, errors.ReaderStalled(message, task_id=task.task_id))
+    def _look_later(self) -> None:
+        if self._looking is None:
+            self._awake.start()
+        self._looking = self._clock.call_later(LOOK, self._look)
+
+    def _look(self) -> None:
+        """Find attempts without progress and readers that stand still."""
+        if not self.open:
+            self._looking = None
+            self._awake.stop()
+            return
+        if not self._awake.was_away:
+            now = self._awake.now()
+            overdue: list[Attempt] = []
+            for attempt in self.open.values():
+                if attempt.cancelled:
+                    continue
+                if attempt.moved:
+                    attempt.moved = False
+                    attempt.due = now + timeout if (timeout := self._timeout(attempt)) else 0.0
+                elif self._is_overdue(attempt, now):
+                    overdue.append(attempt)
+            for attempt in overdue:
+                if attempt.state != "ended" and not attempt.cancelled:
+                    self._end_overdue(attempt, now)
+        self._look_later()
+
+    def _is_overdue(self, attempt: Attempt, now: float) -> bool:
+        stalled = attempt.task.stalled_due
+        if stalled and now >= stalled:
+            return True
+        waits_for_credit = attempt.state == "streaming" and attempt.outstanding <= 0
+        return 0 < attempt.due <= now and not waits_for_credit
+
+    def _timeout(self, attempt: Attempt) -> float:
+        """Seconds that its next progress may take; 0 for as long as it likes."""
+        if attempt.state == "sent":
+            return self._accept_timeout(attempt)
+        if not attempt.task.submission.stream:
+            return 0.0
+        config = self._config
+        return config.next_token_timeout if attempt.state == "streaming" else config.first_token_timeout
+
+    def _end_overdue(self, attempt: Attempt, now: float) -> None:
+        task = attempt.task
+        if task.stalled_due and now >= task.stalled_due:
+            self._sink.reader_stalled(task)
+            return
+        timeout = self._timeout(attempt)
+        attempt.due = now + timeout
+        what, setting = {
+            "sent": ("did not accept the task", "accept_timeout"),
+            "accepted": ("sent no token", "first_token_timeout"),
+            "streaming": ("sent no further token", "next_token_timeout"),
+        }[attempt.state]
+        message = f"agent {attempt.agent_id} {what} within {timeout:g} s (pipeline.{setting})"
+        self._counts["overdue"] += 1
+        phase: errors.Phase = "streaming" if attempt.chunks else "maybe_sent"
+        self._sink.attempt_failed(attempt, errors.NoProgress(message, phase=phase), False)

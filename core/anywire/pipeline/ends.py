@@ -47,6 +47,12 @@ class Ends(Generic[End]):
                 self.ends[number] = await self._open_one(number, transport)
             except TransportUnavailable as error:
                 failed[number] = error
+            except ConfigError:
+                await self.close()
+                raise
+            except Exception as error:
+                log.exception("transport %s failed to open", transport.name)
+                failed[number] = TransportUnavailable(f"the transport {transport.name} failed to open: {error}")
         if not any(self.ends):
             raise next(iter(failed.values())) if failed else ConfigError("no transport is configured")
         for number, failure in failed.items():
@@ -54,14 +60,18 @@ class Ends(Generic[End]):
             self._retries.append(asyncio.get_running_loop().create_task(self._retry(number)))
 
     async def close(self) -> None:
-        """Close what is open; idempotent."""
+        """Close what is open, each whatever the others do; idempotent."""
         for retry in self._retries:
             retry.cancel()
         await asyncio.gather(*self._retries, return_exceptions=True)
         ends, self.ends = self.ends, [None] * len(self._transports)
-        for end in ends:
-            if end is not None:
+        for end, transport in zip(ends, self._transports, strict=True):
+            if end is None:
+                continue
+            try:
                 await end.close()
+            except Exception:
+                log.exception("transport %s failed to close", transport.name)
 
     async def _retry(self, number: int) -> None:
         # Nothing tells when a network interface or a library's service is back: back-off is the only way.
@@ -71,7 +81,9 @@ class Ends(Generic[End]):
             pause = min(2 * pause, LONGEST_RETRY)
             try:
                 end = await self._open_one(number, self._transports[number])
-            except TransportUnavailable as error:
+            except Exception as error:
+                if not isinstance(error, TransportUnavailable):
+                    log.exception("transport %s failed to open", self._transports[number].name)
                 self._note(number, error)
                 continue
             log.warning("transport %s is open now", self._transports[number].name)
@@ -79,6 +91,6 @@ class Ends(Generic[End]):
             self._opened(end)
             return
 
-    def _note(self, number: int, error: TransportUnavailable) -> None:
+    def _note(self, number: int, error: Exception) -> None:
         self.failures += 1
         log.warning("transport %s does not open, others are used meanwhile: %s", self._transports[number].name, error)

@@ -1,8 +1,9 @@
 """The pipeline: admit → queue → choose → send → stream back, written once for every transport.
 
 It is event-driven and owns its state alone: a submission, a chunk, a freed slot or a change of the registry is handled
-to its end where it comes in. Every task ends with exactly one final chunk or error. The `Dispatcher` holds the
-queue and the choice, `Attempts` what is on the agents; here is a task's life around them.
+to its end where it comes in. Every task ends with exactly one final chunk or error. `Admission` refuses what can be
+refused at once, the `Dispatcher` holds the queue and the choice, `Attempts` what is open at the agents, `decide` says
+what follows a failed attempt; here is a task's life between them.
 """
 
 from __future__ import annotations
@@ -12,55 +13,43 @@ import math
 import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import count
 from typing import Any
 
 import msgspec
-import pydantic
 
 from anywire import errors
 from anywire.clock import Clock, SystemClock
 from anywire.errors import AnywireError
 from anywire.identity import boot_id
+from anywire.lease import AwakeTime
 from anywire.messages import AgentInfo, AgentStatus, Chunk, HubInfo
+from anywire.pipeline.admission import Admission
+from anywire.pipeline.attempt import Attempt
 from anywire.pipeline.attempts import Attempts
+from anywire.pipeline.config import PipelineConfig
+from anywire.pipeline.decide import Budget, Decide, Decision, Fail, Hedge, Requeue, decide
 from anywire.pipeline.dispatcher import Dispatcher
 from anywire.pipeline.ends import Ends
+from anywire.pipeline.health import Health, Subject
+from anywire.pipeline.observation import Observation
 from anywire.pipeline.registry import Registry
 from anywire.pipeline.stream import TaskStream
 from anywire.pipeline.task import Task
 from anywire.plugins import Plugins
 from anywire.scheduler import QueuedTask, QueueKey, Scheduler
-from anywire.selector import AgentView, Selector
-from anywire.stages import TaskRecord
+from anywire.selector import AgentView, Outcome, Selector
 from anywire.submission import Submission
 from anywire.transport import Hub, Plane, Transport
 
-
-class PipelineConfig(pydantic.BaseModel):
-    """The pipeline's own settings; times in seconds."""
-
-    model_config = pydantic.ConfigDict(extra="forbid")
-
-    deadline: float = pydantic.Field(
-        default=600.0, gt=0, allow_inf_nan=False, description="a task's time when its client names none"
-    )
-    max_attempts: int = pydantic.Field(default=3, ge=1, description="how often a task may be sent before it fails")
-    stall_timeout: float = pydantic.Field(default=60.0, gt=0, description="a reader may stand still for so long")
-    window: int = pydantic.Field(default=64, ge=2, le=65536, description="chunks a stream may be ahead of its reader")
-    agent_wait: float = pydantic.Field(default=5.0, ge=0, description="how long a task waits for an agent to appear")
-    resume: bool = pydantic.Field(default=False, description="go on elsewhere mid-stream, if the engine can resume")
-    max_body_bytes: int = pydantic.Field(default=8 * 1024 * 1024, ge=1024)
-    max_hops: int = pydantic.Field(default=8, ge=0, description="orchestrators that may pass a task on to another one")
+__all__ = ["Orchestrator", "PipelineConfig"]
 
 
 class _LinkSink:
     """One transport's way into the pipeline."""
 
     def __init__(self, orchestrator: Orchestrator, link: int) -> None:
-        self._registry, self._link = orchestrator.registry, link
+        self._registry, self._attempts, self._link = orchestrator.registry, orchestrator.attempts, link
         self._own_id = orchestrator.info.hub_id
-        self._orchestrator = orchestrator
 
     def agent_joined(self, info: AgentInfo) -> None:
         # Where it joins a parent over the very transport on which it is a hub, it meets itself.
@@ -68,22 +57,24 @@ class _LinkSink:
             self._registry.joined(self._link, info)
 
     def agent_reported(self, agent_id: str, incarnation: int, status: AgentStatus) -> None:
-        self._registry.reported(self._link, status)
-
-    def chunk_received(self, agent_id: str, incarnation: int, chunk: Chunk) -> None:
-        self._orchestrator.chunk_received(chunk)
-
-    def send_failed(self, agent_id: str, incarnation: int, task_id: str, attempt: int, error: AnywireError) -> None:
-        self._orchestrator.send_failed(task_id, attempt, error)
+        if agent_id != self._own_id:
+            self._registry.reported(self._link, agent_id, incarnation, status)
 
     def agent_lost(self, agent_id: str, incarnation: int, reason: str) -> None:
         self._registry.lost(self._link, agent_id, incarnation, reason)
+
+    def chunk_received(self, agent_id: str, incarnation: int, chunk: Chunk) -> None:
+        self._attempts.chunk_received(self._link, agent_id, incarnation, chunk)
+
+    def send_failed(self, agent_id: str, incarnation: int, task_id: str, attempt: int, error: AnywireError) -> None:
+        self._attempts.send_failed(self._link, agent_id, incarnation, (task_id, attempt), error)
 
 
 class Orchestrator:
     """A hub on every transport given, in order of preference, with one queue and one selector.
 
-    On the plane ``client`` its agents are orchestrators: see `anywire.client`.
+    On the plane ``client`` its agents are orchestrators: see `anywire.client`. ``decide`` says what follows a failed
+    attempt.
 
     `start` raises `TransportUnavailable` when the only transport, or every one, fails to open; with several, those
     that open are used and the others are tried again.
@@ -100,63 +91,70 @@ class Orchestrator:
         plugins: Plugins | None = None,
         clock: Clock | None = None,
         plane: Plane = "agent",
+        decide: Decide = decide,
     ) -> None:
         self.info = info
         self._plane: Plane = plane
         self.config = config = config or PipelineConfig()
         self.clock = clock = clock or SystemClock()
-        self.closing = False
         plugins = plugins or Plugins()
+        self.boundary = boundary = plugins.boundary
         self.transports = tuple(transports)
         """In order of preference."""
+        self._decide = decide
         self._names = [transport.name for transport in transports]
         leased = [transport.capabilities.liveliness != "native" for transport in transports]
-        self.registry = Registry(self._names, leased, self, clock)
-        self._tasks: dict[str, Task] = {}
         self._events: Counter[str] = Counter()
         self._outcomes: Counter[str] = Counter()
         self._by_transport: Counter[str] = Counter()
+        self._tasks: dict[str, Task] = {}
+        self._absent: dict[QueueKey, dict[str, Task]] = {}
+        self.health = Health(clock, self._health_changed, limit=config.cooldown_errors, cooldown=config.cooldown)
+        awake = AwakeTime(clock)
+        self.registry = Registry(self._names, leased, self, awake, self.health, self._events)
         self._hubs: Ends[Hub] = Ends(transports, self._open_hub, lambda hub: None, clock)
-        self._attempts = Attempts(
-            info.hub_id,
-            self._hubs,
-            self.registry,
-            selector,
-            self,
-            clock,
-            self._events,
-            window=config.window,
-            stall_timeout=config.stall_timeout,
-            keep_text=config.resume,
+        self.attempts = Attempts(
+            info.hub_id, self._hubs, self.registry, self.health, boundary, self, awake, self._events, config
         )
-        self._dispatcher = Dispatcher(scheduler, selector, self.registry, self._tasks, self._attempts.send, plugins)
+        filters = plugins.call("anywire_filter_candidates")
+        self._dispatcher = Dispatcher(scheduler, selector, self.registry, self, boundary, filters, clock)
+        self._admission = Admission(config, self.registry)
+        self._observation = Observation(plugins, selector, boundary)
+        self._answer_hook = plugins.call("anywire_answer")
         self._listeners: list[Callable[[], None]] = []
         self._idle = asyncio.Event()
         self._idle.set()
-        self._prefix = secrets.token_hex(5)
-        self._numbers = count(1)
         self._boot_id = boot_id()
-        self._answer_hook = plugins.call("anywire_answer")
-        self._finished_hook = plugins.call("anywire_task_finished")
-        self._joined_hook = plugins.call("anywire_agent_joined")
-        self._lost_hook = plugins.call("anywire_agent_lost")
 
     # Life
 
     async def start(self) -> None:
         await self._hubs.open()
 
+    @property
+    def closing(self) -> bool:
+        """Whether the gate is closed: nothing new is taken in, and nothing more is sent."""
+        return self._admission.closed
+
+    def close_gate(self) -> None:
+        """Take no task in and send none from now on: what waits ends with `ShuttingDown`, what runs goes on."""
+        self._admission.closed = True
+        self._dispatcher.close_gate()
+        for task in self._dispatcher.waiting_tasks():
+            self._fail(task, errors.ShuttingDown("the orchestrator shuts down"))
+
     async def close(self, grace: float = 0.0) -> None:
-        """Refuse new tasks, give the running ones ``grace`` seconds, end what is left with an error, close the hubs."""
-        self.closing = True
+        """Close the gate, give the running tasks ``grace`` seconds, end what is left with an error, close the hubs."""
+        self.close_gate()
         if self._tasks and grace > 0:
             expired = self.clock.call_later(grace, self._idle.set)
             await self._idle.wait()
             expired.cancel()
         for task in list(self._tasks.values()):
             self._give_up(task, errors.ShuttingDown("the orchestrator shuts down"))
-        self._attempts.close()
+        self.attempts.close()
         self.registry.close()
+        self.health.close()
         await self._hubs.close()
 
     async def _open_hub(self, link: int, transport: Transport) -> Hub:
@@ -165,11 +163,13 @@ class Orchestrator:
     # What gateways call
 
     def submit(self, submission: Submission) -> TaskStream:
-        """Take a task in. Raises `QueueFull`, `ModelNotFound`, `InvalidRequest`, `PayloadTooLarge`, `ShuttingDown`."""
+        """Take a task in. Raises `QueueFull`, `ModelNotFound`, `InvalidRequest`, `PayloadTooLarge`, `ShuttingDown`,
+        `PluginFailed`."""
         received = self.clock.now_ns()
         key = QueueKey(submission.model, submission.kind)
-        self._check(submission, key)
-        task_id = f"{self._prefix}{next(self._numbers):x}"
+        self._admission.check(submission, key)
+        # Not to be guessed: whoever knows an id can cancel the task.
+        task_id = secrets.token_hex(12)
         deadline = submission.deadline_s or self.config.deadline
         bounded = deadline < math.inf
         due = received + int(deadline * 1e9) if bounded else 0
@@ -177,10 +177,13 @@ class Orchestrator:
         stream = TaskStream(task_id, received, self.cancel)
         if self._answer_hook is not None:
             answer = self._answer_hook(task=queued, body=submission.body)
-            if answer is not None:
+            if isinstance(answer, Chunk):
                 return self._answer_early(stream, answer)
-        self._dispatcher.put(queued)
-        self._tasks[task_id] = task = Task(task_id, submission, queued, stream)
+            if answer is not None:
+                self.boundary.failed("hook anywire_answer", "result", f"is no Chunk: {type(answer).__name__}", task_id)
+        task = Task(task_id, submission, queued, stream)
+        self._dispatcher.put(task)
+        self._tasks[task_id] = task
         self._idle.clear()
         if bounded:
             task.deadline_timer = self.clock.call_later(deadline, self._out_of_time, task)
@@ -223,47 +226,21 @@ class Orchestrator:
 
     @property
     def waiting(self) -> int:
-        """How many tasks are queued."""
+        """How many tasks are queued or held."""
         return self._dispatcher.waiting
 
     def stats(self) -> dict[str, Any]:
         """Counters since the start, as plain JSON types."""
-        queued = self.waiting
+        waiting = self.waiting
+        failures = self.boundary.failures
         return {
-            "tasks": {"running": len(self._tasks) - queued, "queued": queued, "ended": dict(self._outcomes)},
+            "tasks": {"running": len(self._tasks) - waiting, "queued": waiting, "ended": dict(self._outcomes)},
             "transports": {name: self._by_transport[name] for name in self._names},
             "agents": len(self.registry.agents()),
-            "events": dict(self._events) | {"transports_unavailable": self._hubs.failures},
+            "events": dict(self._events)
+            | {"transports_unavailable": self._hubs.failures, "plugin_failures": failures.total()},
+            "plugin_failures": dict(failures),
         }
-
-    def _check(self, submission: Submission, key: QueueKey) -> None:
-        """Refuse what can be told at once."""
-        if self.closing:
-            raise errors.ShuttingDown("the orchestrator is shutting down")
-        limit = self.config.max_body_bytes
-        if len(submission.body) > limit:
-            raise errors.PayloadTooLarge(f"the request has {len(submission.body)} characters, the limit is {limit}")
-        if submission.hops > self.config.max_hops:
-            raise errors.ConfigError(
-                f"{submission.hops} orchestrators have passed this task on, the limit is {self.config.max_hops} "
-                "(pipeline.max_hops): do orchestrators join each other in a circle?"
-            )
-        unknown = self._unknown(key)
-        if unknown is not None:
-            raise unknown
-
-    def _unknown(self, key: QueueKey) -> AnywireError | None:
-        """The error for a model that is not served here and never was; None while somebody may yet come."""
-        if self.registry.serves(key) or self.registry.served_ever(key):
-            return None
-        agents = self.registry.agents()
-        if not agents or any(agent.status.state == "starting" for agent in agents):
-            return None
-        models = self.registry.models()
-        if key.model in models:
-            return errors.InvalidRequest(f"model {key.model!r} does not do {key.kind} here", param="model")
-        known = ", ".join(models) or "none"
-        return errors.ModelNotFound(f"no agent serves the model {key.model!r}; models served: {known}", param="model")
 
     def _answer_early(self, stream: TaskStream, answer: Chunk) -> TaskStream:
         stream.stages.admitted = stream.stages.delivered = self.clock.now_ns()
@@ -271,163 +248,231 @@ class Orchestrator:
         self._outcomes["answered_early"] += 1
         return stream
 
-    # What comes back
+    # What the dispatcher asks
 
-    def chunk_received(self, chunk: Chunk) -> None:
-        task = self._tasks.get(chunk.task_id)
-        if task is None:
-            self._events["stale_chunks"] += 1
-        else:
-            self._attempts.chunk_received(task, chunk)
+    def send(self, task: Task, agent: AgentView) -> None:
+        self._stop_waiting(task)
+        self.attempts.send(task, agent)
 
-    def send_failed(self, task_id: str, attempt: int, error: AnywireError) -> None:
-        task = self._tasks.get(task_id)
-        if task is not None and task.attempt == attempt and task.agent is not None:
-            self._attempts.fail(task, error)
+    def fail_task(self, task: Task, error: AnywireError) -> None:
+        self._fail(task, error)
 
-    def attempt_answered(self, task: Task, final: Chunk) -> None:
-        assert task.agent is not None
+    # How attempts end
+
+    def attempt_answered(self, attempt: Attempt, final: Chunk) -> None:
+        task = attempt.task
         stages = task.stream.stages
         stages.agent_received, stages.engine_started = final.received_ns, final.started_ns
         stages.first_chunk, stages.last_chunk = final.first_ns, final.last_ns
-        stages.comparable = task.agent.info.boot_id == self._boot_id
+        stages.comparable = attempt.agent.info.boot_id == self._boot_id
         stages.delivered = self.clock.now_ns()
-        self._by_transport[task.transport] += 1
-        self._end(task, "")
-        task.stream.push(final)
+        self._by_transport[attempt.transport] += 1
+        self.attempts.note(attempt, None)
+        outcome = self.attempts.finish(attempt, "")
+        self._end(task, "", outcome, final)
 
-    def attempt_corrupted(self, task: Task, error: AnywireError) -> None:
-        self._fail(task, error)
+    def attempt_congested(self, attempt: Attempt) -> None:
+        if not attempt.task.attempts:
+            self._queue_again(attempt.task)
 
-    def attempt_congested(self, task: Task) -> None:
-        self._requeue(task)
+    def attempt_ended(self, outcome: Outcome) -> None:
+        self._observation.attempt_ended(outcome)
+        self._dispatcher.offer_held()
 
-    def attempt_failed(self, task: Task, agent: AgentView, error: AnywireError) -> None:
-        """Decide whether another attempt is made."""
+    def attempt_failed(self, attempt: Attempt, error: AnywireError, over: bool) -> None:
+        """Decide what follows, and do it."""
+        task = attempt.task
+        error.task_id, error.agent_id = task.task_id, attempt.agent_id
+        self.attempts.note(attempt, error)
         if isinstance(error, errors.Refused):
-            # It said so before doing anything: somebody else may take it, and this is no lost attempt.
+            # It said so before doing anything: somebody else may take it.
             self._events["refused"] += 1
-            self.registry.block(agent)
-            self._requeue(task)
-            self._await_agent(task)
-            self._dispatcher.dispatch()
-        elif self._is_of_the_link(task, error) or self._is_local(task, error):
-            self._retry(task, error)
+            self.registry.set_cause(attempt.agent, "refused")
+        elif isinstance(error, errors.AgentUnavailable) and over:
+            self.registry.set_cause(attempt.agent, "unreachable")
+        others = len(task.attempts) > 1
+        decision: Decision = Fail()
+        if not others:
+            lost = task.losses + (not isinstance(error, errors.Refused))
+            elsewhere = any(agent.agent_id not in task.tried for agent in self.registry.candidates(task.queued.key))
+            budget = Budget(self.config.max_attempts - lost, elsewhere)
+            decision = self._decide(task, attempt, error, self.health, budget)
+            if isinstance(decision, Hedge):
+                if not over and self._dispatcher.hedge(task):
+                    self._events["hedges"] += 1
+                    return
+                if not over:
+                    return
+                decision = decide(task, attempt, error, self.health, budget)
+            task.losses = lost
+        outcome: Outcome | None = None
+        if over:
+            outcome = self.attempts.finish(attempt, error.code)
         else:
-            self._fail(task, error)
+            attempt.code = error.code
+            self.attempts.cancel(attempt, str(error))
+        if others:
+            if outcome is not None:
+                self._observation.attempt_ended(outcome)
+            self._dispatcher.offer_held()
+        elif isinstance(decision, Fail) or self.closing:
+            shut = self.closing and not isinstance(decision, Fail)
+            ending = errors.ShuttingDown("the orchestrator shuts down") if shut else error
+            ending.task_id = task.task_id
+            self._end(task, ending.code, outcome, error=ending)
+        else:
+            if not isinstance(decision, Requeue):
+                self._events["retries"] += 1
+            after = 0.0 if isinstance(decision, (Requeue, Hedge)) else decision.after
+            self._queue_again(task, after)
+            if outcome is not None:
+                self._observation.attempt_ended(outcome)
+            self._dispatcher.offer_held()
 
-    def _is_of_the_link(self, task: Task, error: AnywireError) -> bool:
-        """Whether the way to the agent broke. An orchestrator that is an agent here may also *say* that one of its own
-        was lost, after trying what can be tried there."""
-        said = error.phase == "streaming" and not task.chunks
-        return isinstance(error, (errors.AgentLost, errors.AgentUnavailable)) and not said
+    def reader_stalled(self, task: Task) -> None:
+        message = f"nothing was read for {self.config.reader_timeout:g} s"
+        self._give_up(task, errors.ReaderStalled(message))
 
-    def _is_local(self, task: Task, error: AnywireError) -> bool:
-        """What an agent failed at before the first token may be its own trouble: another one is worth a try."""
-        if not isinstance(error, (errors.EngineFailed, errors.AgentLost, errors.AgentUnavailable)) or task.chunks:
-            return False
-        return any(agent.agent_id not in task.tried for agent in self.registry.candidates(task.queued.key))
-
-    def _retry(self, task: Task, error: AnywireError) -> None:
-        """Queue it again after a lost attempt, where that is safe; else end it with ``error``."""
-        task.losses += 1
-        resumable = self.config.resume and task.can_resume
-        if (task.chunks and not resumable) or task.losses >= self.config.max_attempts:
-            self._fail(task, error)
+    def _queue_again(self, task: Task, after: float = 0.0) -> None:
+        """Put a task back whose attempt has ended, ``after`` seconds from now."""
+        task.queued = msgspec.structs.replace(task.queued, attempt=task.sent + 1)
+        if self.closing:
+            self._fail(task, errors.ShuttingDown("the orchestrator shuts down"))
             return
-        self._events["retries"] += 1
-        self._requeue(task)
-        self._await_agent(task)
+        if after > 0:
+            self._dispatcher.hold(task, "retry")
+            task.retry_timer = self.clock.call_later(after, self._retry_now, task)
+        else:
+            self._dispatcher.put_back(task)
+        if task.place != "ended":
+            self._await_agent(task)
+
+    def _retry_now(self, task: Task) -> None:
+        task.retry_timer = None
+        self._dispatcher.put_back(task)
         self._dispatcher.dispatch()
 
-    def _requeue(self, task: Task) -> None:
-        task.queued = msgspec.structs.replace(task.queued, attempt=task.attempt + 1)
-        self._dispatcher.put_back(task.queued)
+    # How tasks end
 
-    def _await_agent(self, task: Task) -> None:
-        """Bound the time a task waits when nobody serves its model."""
-        if task.agent_timer is None and not self.registry.serves(task.queued.key):
-            task.agent_timer = self.clock.call_later(self.config.agent_wait, self._no_agent, task)
-
-    # The ends of a task
-
-    def _end(self, task: Task, code: str) -> None:
-        """The one place where a task ends; ``code`` is its error's, empty for an answer."""
+    def _end(
+        self,
+        task: Task,
+        code: str,
+        outcome: Outcome | None = None,
+        final: Chunk | None = None,
+        error: AnywireError | None = None,
+    ) -> None:
+        """The one place where a task ends; ``code`` is its error's, empty for an answer. The reader has its end before
+        any plugin, hook or listener runs."""
         del self._tasks[task.task_id]
-        self._dispatcher.remove(task.task_id)
+        was_waiting = task.place in ("queued", "held")
+        task.place = "ended"
+        self._stop_waiting(task)
         task.cancel_timers()
         self._outcomes[code or "answered"] += 1
-        self._attempts.release(task, code)
-        if self._finished_hook is not None:
-            self._finished_hook(record=self._record(task, code))
+        if final is not None:
+            task.stream.push(final)
+        elif error is not None:
+            task.stream.fail(error)
+        for attempt in list(task.attempts.values()):
+            self.attempts.cancel(attempt, str(error) if error is not None else "the task has ended")
         if not self._tasks:
             self._idle.set()
-        self._dispatcher.changed()
+        if was_waiting:
+            self._dispatcher.remove(task)
+        if outcome is not None:
+            self._observation.attempt_ended(outcome)
+        self._observation.task_ended(task, code)
+        self._dispatcher.offer_held()
 
     def _fail(self, task: Task, error: AnywireError) -> None:
+        if task.place == "ended" or task.task_id not in self._tasks:
+            return
         error.task_id = task.task_id
-        self._end(task, error.code)
-        task.stream.fail(error)
+        self._end(task, error.code, error=error)
 
     def _give_up(self, task: Task, error: AnywireError) -> None:
-        """End a task from this side: its agent is told to stop."""
-        error.agent_id = task.agent_id if task.agent is not None else ""
-        self._attempts.abandon(task, str(error))
+        """End a task from this side: its agent is asked to stop."""
+        error.agent_id = task.agent_id if task.attempts else ""
         self._fail(task, error)
-
-    def _record(self, task: Task, code: str) -> TaskRecord:
-        kind, model = task.submission.kind, task.submission.model
-        last = (task.stream.agent_id, task.stream.transport)
-        size = task.queued.prompt_chars
-        return TaskRecord(task.task_id, kind, model, *last, task.attempt, code, task.chunks, size, task.stream.stages)
 
     def _out_of_time(self, task: Task) -> None:
         task.deadline_timer = None
         seconds = (task.queued.deadline_ns - task.queued.received_ns) / 1e9
-        where = f"on agent {task.agent_id}" if task.agent is not None else "in the queue"
+        where = f"on agent {task.agent_id}" if task.place == "running" else "in the queue"
         self._give_up(task, errors.DeadlineExceeded(f"deadline exceeded: not finished within {seconds:g} s ({where})"))
-
-    def _no_agent(self, task: Task) -> None:
-        task.agent_timer = None
-        key, wait = task.queued.key, self.config.agent_wait
-        if task.agent is None and not self.registry.serves(key):
-            nobody = errors.NoAgent(f"no agent for model {key.model!r} within {wait:g} s")
-            self._fail(task, self._unknown(key) or nobody)
 
     def _was_read(self, stream: TaskStream, chunks: int) -> None:
         task = self._tasks.get(stream.task_id)
         if task is not None:
-            self._attempts.was_read(task, chunks)
+            self.attempts.was_read(task, chunks)
+
+    # Tasks whose model nobody serves
+
+    def _await_agent(self, task: Task) -> None:
+        """Bound the time for which a task waits while nobody serves its model."""
+        key = task.queued.key
+        if task.agent_timer is None and not self.registry.serves(key):
+            task.agent_timer = self.clock.call_later(self.config.agent_wait, self._no_agent, task)
+            self._absent.setdefault(key, {})[task.task_id] = task
+
+    def _stop_waiting(self, task: Task) -> None:
+        if task.agent_timer is None:
+            return
+        task.agent_timer.cancel()
+        task.agent_timer = None
+        absent = self._absent.get(task.queued.key)
+        if absent is not None:
+            absent.pop(task.task_id, None)
+            if not absent:
+                del self._absent[task.queued.key]
+
+    def _no_agent(self, task: Task) -> None:
+        key, wait = task.queued.key, self.config.agent_wait
+        self._stop_waiting(task)
+        nobody = errors.NoAgent(f"no agent for model {key.model!r} within {wait:g} s")
+        self._fail(task, self._admission.unknown(key) or nobody)
 
     # What the registry tells
 
     def agent_joined(self, agent: AgentView) -> None:
         self._events["agents_joined"] += 1
-        if self._joined_hook is not None:
-            self._joined_hook(agent=agent)
+        self._observation.agent_joined(agent)
 
     def link_joined(self, agent: AgentView, link: int) -> None:
-        self._attempts.link_joined(agent, link)
+        self.attempts.link_joined(agent, link)
 
     def link_lost(self, agent: AgentView, link: int, reason: str) -> None:
         self._events["links_lost"] += 1
-        self._attempts.link_lost(agent, link, reason)
+        self.attempts.link_lost(agent, link, reason)
 
     def link_chosen(self, agent: AgentView, fallback: bool) -> None:
         self._events["fallbacks" if fallback else "preferred_links_restored"] += 1
 
     def agent_lost(self, agent: AgentView, reason: str) -> None:
         self._events["agents_lost"] += 1
-        self._attempts.agent_lost(agent)
-        if self._lost_hook is not None:
-            self._lost_hook(agent=agent, reason=reason)
+        self._observation.agent_lost(agent, reason)
 
     def agents_changed(self) -> None:
-        for task in self._tasks.values():
-            if task.agent is None:
-                self._await_agent(task)
         for listener in list(self._listeners):
-            listener()
+            self.boundary.call("listener", "agents_changed", listener, otherwise=None)
 
     def capacity_changed(self) -> None:
-        self._dispatcher.changed()
+        self._dispatcher.offer_held()
+
+    def served(self, keys: Sequence[QueueKey]) -> None:
+        for key in keys:
+            for task in list(self._absent.get(key, {}).values()):
+                self._stop_waiting(task)
+
+    def unserved(self, keys: Sequence[QueueKey]) -> None:
+        gone = set(keys)
+        for task in self._dispatcher.waiting_tasks():
+            if task.queued.key in gone:
+                self._await_agent(task)
+
+    def _health_changed(self, subject: Subject) -> None:
+        agent_id = subject if isinstance(subject, str) else subject[0]
+        self._events["cooldowns"] += self.health.state(subject) == "cooling"
+        self.registry.health_changed(agent_id)
+        self._dispatcher.offer_held()

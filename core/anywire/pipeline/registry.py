@@ -1,25 +1,36 @@
 """The agents known now: their links, leases, loads, and who could take what.
 
-Several transports may tell of one agent. The registry joins what they say of one ``(agent_id, incarnation)``
-into one `AgentView` with links in order of preference; an agent is lost with its last link. Candidate lists
-are kept up to date as things change and never recomputed per task.
+Several transports may tell of one agent. The registry joins what they say of one ``(agent_id, incarnation)`` into one
+`AgentView` with links in order of preference; an agent is lost with its last link. Of several lives of one id the
+newest counts; a link of an older life that is still there is used again when the newer one is gone. What agents
+could take is kept up to date as things change (`anywire.pipeline.candidates`).
 """
 
 from __future__ import annotations
 
 import logging
-from bisect import insort
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
-from anywire.clock import Clock, Timer
+from anywire.lease import AwakeTime, Silence
 from anywire.messages import AgentInfo, AgentStatus
+from anywire.pipeline import claims
+from anywire.pipeline.candidates import Candidates, Member
+from anywire.pipeline.health import Health
 from anywire.scheduler import QueueKey
 from anywire.selector import AgentView
 
 log = logging.getLogger(__name__)
+
+REMEMBERED_AGENTS = 1024
+"""Agents that are gone and keep their ordinal, in case they come back."""
+
+
+UNTIL_REPORTED = frozenset(("refused", "unreachable"))
+"""Causes that end when the agent reports a free slot."""
 
 
 class RegistrySink(Protocol):
@@ -41,226 +52,270 @@ class RegistrySink(Protocol):
         """Some agent may take more than before, or can take something new."""
         ...
 
+    def served(self, keys: Sequence[QueueKey]) -> None:
+        """These keys had nobody that serves them, and have somebody now."""
+        ...
 
-class _Entry(msgspec.Struct, eq=False):
-    view: AgentView
-    links: set[int]
-    keys: tuple[QueueKey, ...] = ()
-    available: bool = False
+    def unserved(self, keys: Sequence[QueueKey]) -> None:
+        """Nobody serves these keys any more."""
+        ...
 
 
-class _Lease(msgspec.Struct, eq=False):
-    """A link whose liveliness is the registry's to watch. ``timer`` is None once it has lapsed."""
+class Link(msgspec.Struct, eq=False):
+    """One agent over one transport. ``lease`` is set where the registry watches its liveliness; ``lapsed`` once it was
+    silent for that long: the agent is then not used over this link until it is heard again."""
 
     info: AgentInfo
-    heard_at: float
-    timer: Timer | None = None
-
-
-def _ordinal(agent: AgentView) -> int:
-    return agent.ordinal
+    status: AgentStatus
+    lease: Silence | None = None
+    lapsed: bool = False
 
 
 class Registry:
     """``names`` are the transports in order of preference; link numbers index them. ``leased`` tells which of them
-    leave (part of) the detection of dead agents to the registry."""
+    leave the detection of hanging agents to the registry."""
 
-    def __init__(self, names: Sequence[str], leased: Sequence[bool], sink: RegistrySink, clock: Clock) -> None:
-        self._names, self._leased, self._sink, self._clock = names, leased, sink, clock
-        self._entries: dict[str, _Entry] = {}
-        self._leases: dict[tuple[int, str], _Lease] = {}
-        self._ordinals: dict[str, int] = {}
-        self._candidates: dict[QueueKey, list[AgentView]] = {}
-        self._serving: dict[QueueKey, int] = {}
-        self._ever: set[QueueKey] = set()
+    def __init__(
+        self,
+        names: Sequence[str],
+        leased: Sequence[bool],
+        sink: RegistrySink,
+        awake: AwakeTime,
+        health: Health,
+        counts: Counter[str],
+    ) -> None:
+        self._names, self._leased, self._sink, self._awake = names, leased, sink, awake
+        self._health, self._counts = health, counts
+        self._members: dict[str, Member] = {}
+        self._links: dict[str, dict[int, Link]] = {}
+        """Every link there is by agent, also those of older lives and those that have lapsed."""
+        self._ordinals = 0
+        self._former: OrderedDict[str, int] = OrderedDict()
+        self._rejected: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self.serving = Candidates(health, sink)
+        """Who could take what."""
 
     # What the pipeline asks
 
-    def candidates(self, key: QueueKey) -> list[AgentView]:
+    def candidates(self, key: QueueKey) -> Sequence[AgentView]:
         """The agents that can take such a task now, by ordinal. The list is the registry's own: do not keep it."""
-        return self._candidates.get(key, _NOBODY)
+        return self.serving.candidates(key)
 
     def serves(self, key: QueueKey) -> bool:
         """Whether some agent serves it, be it busy."""
-        return key in self._serving
-
-    def served_ever(self, key: QueueKey) -> bool:
-        return key in self._ever
+        return self.serving.serves(key)
 
     def agents(self) -> list[AgentView]:
-        return sorted((entry.view for entry in self._entries.values()), key=_ordinal)
+        return sorted((member.view for member in self._members.values()), key=lambda agent: agent.ordinal)
 
     def agent(self, agent_id: str) -> AgentView | None:
-        entry = self._entries.get(agent_id)
-        return entry.view if entry is not None else None
+        member = self._members.get(agent_id)
+        return member.view if member is not None else None
 
     def models(self) -> list[str]:
-        return sorted({key.model for key in self._serving})
+        return self.serving.models()
 
     def link(self, agent: AgentView) -> int:
-        """The preferred link of a known agent."""
-        return min(self._entries[agent.agent_id].links)
+        """The link of a known agent over which a task sent now would go."""
+        return self._members[agent.agent_id].link
+
+    def lease(self, agent_id: str, link: int) -> Silence | None:
+        """The lease of a link, where the registry watches it: whatever comes by the link is a sign of life."""
+        found = self._links.get(agent_id, {}).get(link)
+        return found.lease if found is not None else None
 
     def acquire(self, agent: AgentView) -> None:
         agent.in_flight += 1
         if agent.in_flight >= agent.status.slots:
-            self._update_available(agent)
+            self._update(agent)
 
     def release(self, agent: AgentView) -> None:
         agent.in_flight -= 1
         if agent.in_flight == agent.status.slots - 1:
-            self._update_available(agent)
+            self._update(agent)
 
-    def block(self, agent: AgentView) -> None:
-        """No candidate until `unblock`, or until it reports a free slot."""
-        agent.blocked = True
-        self._update_available(agent)
+    def set_cause(self, agent: AgentView, cause: str) -> None:
+        """No candidate while ``cause`` holds: until `clear_cause`, and those of `UNTIL_REPORTED` until the agent
+        reports a free slot."""
+        agent.unavailable.add(cause)
+        self._update(agent)
 
-    def unblock(self, agent: AgentView) -> None:
-        agent.blocked = False
-        self._update_available(agent)
-        self._sink.capacity_changed()
-
-    def close(self) -> None:
-        for lease in self._leases.values():
-            if lease.timer is not None:
-                lease.timer.cancel()
-
-    # What the transports tell; `link` is the transport's number
-
-    def joined(self, link: int, info: AgentInfo) -> None:
-        if self._leased[link]:
-            self._renew(link, info)
-        entry = self._entries.get(info.agent_id)
-        if entry is not None and entry.view.info.incarnation != info.incarnation:
-            log.info("agent %s is back as a new incarnation", info.agent_id)
-            for old in sorted(entry.links):
-                self._drop(entry, old, "replaced by a new incarnation")
-            entry = None
-        if entry is None:
-            ordinal = self._ordinals.setdefault(info.agent_id, len(self._ordinals))
-            unknown = AgentStatus(info.agent_id, info.incarnation, state="starting", slots=0)
-            entry = _Entry(AgentView(info, unknown, ordinal, self._names[link]), {link})
-            self._entries[info.agent_id] = entry
-            log.info("agent %s joined over %s (pid %d on %s)", info.agent_id, self._names[link], info.pid, info.host)
-            self._sink.agent_joined(entry.view)
-            self._sink.agents_changed()
-        elif link not in entry.links:
-            entry.links.add(link)
-            self._choose_link(entry)
-        self._sink.link_joined(entry.view, link)
-
-    def reported(self, link: int, status: AgentStatus) -> None:
-        lease = self._leases.get((link, status.agent_id))
-        if lease is not None and lease.info.incarnation == status.incarnation:
-            lease.heard_at = self._clock.now()
-            if lease.timer is None:
-                self.joined(link, lease.info)
-        entry = self._entries.get(status.agent_id)
-        if entry is None or entry.view.info.incarnation != status.incarnation or link not in entry.links:
-            return
-        view, old = entry.view, entry.view.status
-        view.status = status
-        if view.blocked and status.active + status.queued < status.slots:
-            view.blocked = False
-        if (status.models, status.state) != (old.models, old.state):
-            self._update_keys(entry)
-        self._update_available(view)
-        if (status.models, status.state, status.slots) != (old.models, old.state, old.slots):
-            self._sink.agents_changed()
-        if entry.available:
+    def clear_cause(self, agent: AgentView, cause: str) -> None:
+        agent.unavailable.discard(cause)
+        if self._update(agent):
             self._sink.capacity_changed()
 
-    def lost(self, link: int, agent_id: str, incarnation: int, reason: str) -> None:
-        lease = self._leases.get((link, agent_id))
-        if lease is not None and lease.info.incarnation == incarnation:
-            del self._leases[link, agent_id]
-            if lease.timer is not None:
-                lease.timer.cancel()
-        entry = self._entries.get(agent_id)
-        if entry is not None and entry.view.info.incarnation == incarnation and link in entry.links:
-            self._drop(entry, link, reason)
+    def health_changed(self, agent_id: str) -> None:
+        """An agent or one of its links begins or ends to cool down."""
+        member = self._members.get(agent_id)
+        if member is not None:
+            self._choose_link(member)
+
+    def close(self) -> None:
+        for links in self._links.values():
+            for link in links.values():
+                _end_lease(link)
+
+    # What the transports tell; ``number`` is the transport's
+
+    def joined(self, number: int, info: AgentInfo) -> None:
+        fault = claims.check_info(info)
+        if fault:
+            self._reject(info.agent_id, number, fault)
+            return
+        links = self._links.setdefault(info.agent_id, {})
+        old = links.get(number)
+        if old is not None:
+            if old.info.incarnation > info.incarnation:
+                self._reject(info.agent_id, number, "an older life of it joins while a newer one is there")
+                return
+            _end_lease(old)
+        status = AgentStatus(info.agent_id, info.incarnation, state="starting", slots=0)
+        if old is not None and old.info.incarnation == info.incarnation:
+            status = old.status
+        links[number] = link = Link(info, status)
+        if self._leased[number]:
+            link.lease = Silence(self._awake, info.lease_ms / 1000, lambda: self._lapse(number, link))
+        self._settle(info.agent_id, f"replaced by incarnation {info.incarnation}")
+
+    def reported(self, number: int, agent_id: str, incarnation: int, status: AgentStatus) -> None:
+        link = self._links.get(agent_id, {}).get(number)
+        if link is None or link.info.incarnation != incarnation:
+            self._counts["foreign_messages"] += 1
+            return
+        if status.agent_id != agent_id or status.incarnation != incarnation:
+            self._reject(agent_id, number, f"it reports for {claims.printable(str(status.agent_id))[:80]}")
+            return
+        fault = claims.check_status(status, link.status)
+        if fault:
+            self._reject(agent_id, number, fault)
+            return
+        link.status = status = claims.cleaned(status)
+        if link.lapsed:
+            self.joined(number, link.info)
+        elif link.lease is not None:
+            link.lease.heard()
+        member = self._members.get(agent_id)
+        if member is not None and number in member.links:
+            self._take_status(member, status)
+
+    def lost(self, number: int, agent_id: str, incarnation: int, reason: str) -> None:
+        links = self._links.get(agent_id, {})
+        link = links.get(number)
+        if link is None or link.info.incarnation != incarnation:
+            return
+        _end_lease(link)
+        del links[number]
+        if not links:
+            del self._links[agent_id]
+        self._settle(agent_id, reason)
 
     # Inside
 
-    def _drop(self, entry: _Entry, link: int, reason: str) -> None:
-        view = entry.view
-        entry.links.discard(link)
-        log.info("link to agent %s over %s lost: %s", view.agent_id, self._names[link], reason)
-        if entry.links:
-            self._choose_link(entry)
-            self._sink.link_lost(view, link, reason)
+    def _settle(self, agent_id: str, reason: str) -> None:
+        """Bring the view of an agent in line with its links: of those that have not lapsed, the newest life's count."""
+        links = {number: link for number, link in self._links.get(agent_id, {}).items() if not link.lapsed}
+        newest = max((link.info.incarnation for link in links.values()), default=None)
+        usable = {number for number, link in links.items() if link.info.incarnation == newest}
+        member = self._members.get(agent_id)
+        if member is not None:
+            same = member.view.info.incarnation == newest
+            for number in sorted(member.links - usable if same else member.links):
+                self._drop(member, number, reason)
+            if member.links:
+                more = sorted(usable - member.links)
+                member.links |= usable
+                self._choose_link(member)
+                for number in more:
+                    self._sink.link_joined(member.view, number)
+                return
+        if usable:
+            self._add(agent_id, usable, links)
+
+    def _add(self, agent_id: str, usable: set[int], links: dict[int, Link]) -> None:
+        first = links[min(usable)]
+        ordinal = self._former.pop(agent_id, None)
+        if ordinal is None:
+            ordinal = self._ordinals
+            self._ordinals += 1
+        unknown = AgentStatus(agent_id, first.info.incarnation, state="starting", slots=0)
+        view = AgentView(first.info, unknown, ordinal, self._names[min(usable)])
+        self._members[agent_id] = member = Member(view, set(usable), min(usable))
+        info = first.info
+        log.info("agent %s joined over %s (pid %d on %s)", agent_id, view.transport, info.pid, info.host)
+        self._sink.agent_joined(view)
+        self._sink.agents_changed()
+        for number in sorted(usable):
+            self._sink.link_joined(view, number)
+        if first.status.slots or first.status.state != "starting":
+            self._take_status(member, first.status)
+
+    def _take_status(self, member: Member, status: AgentStatus) -> None:
+        view, old = member.view, member.view.status
+        view.status = status
+        if view.unavailable and status.active + status.queued < status.slots:
+            view.unavailable -= UNTIL_REPORTED
+        changed = (status.models, status.state, status.slots) != (old.models, old.state, old.slots)
+        if changed:
+            self.serving.changed(member)
+        freed = self._update(view)
+        if changed:
+            self._sink.agents_changed()
+        if freed or changed:
+            self._sink.capacity_changed()
+
+    def _drop(self, member: Member, number: int, reason: str) -> None:
+        view = member.view
+        member.links.discard(number)
+        log.info("link to agent %s over %s lost: %s", view.agent_id, self._names[number], reason)
+        if member.links:
+            self._choose_link(member)
+            self._sink.link_lost(view, number, reason)
             return
-        del self._entries[view.agent_id]
-        self._update_keys(entry)
-        self._update_available(view, entry)
-        self._sink.link_lost(view, link, reason)
+        del self._members[view.agent_id]
+        self._former[view.agent_id] = view.ordinal
+        if len(self._former) > REMEMBERED_AGENTS:
+            self._former.popitem(last=False)
+        self.serving.removed(member)
+        for transport in range(len(self._names)):
+            self._health.forget((view.agent_id, transport))
+        self._health.forget(view.agent_id)
+        self._sink.link_lost(view, number, reason)
         self._sink.agent_lost(view, reason)
         self._sink.agents_changed()
 
-    def _choose_link(self, entry: _Entry) -> None:
-        link, view = min(entry.links), entry.view
-        if self._names[link] != view.transport:
-            log.warning("agent %s is now used over %s instead of %s", view.agent_id, self._names[link], view.transport)
-            fallback = link > self._names.index(view.transport)
-            view.transport = self._names[link]
-            self._sink.link_chosen(view, fallback)
-
-    def _renew(self, link: int, info: AgentInfo) -> None:
-        old = self._leases.get((link, info.agent_id))
-        if old is not None and old.timer is not None:
-            old.timer.cancel()
-        lease = _Lease(info, self._clock.now())
-        self._leases[link, info.agent_id] = lease
-        lease.timer = self._clock.call_later(info.lease_ms / 1000, self._check_lease, link, lease)
-
-    def _check_lease(self, link: int, lease: _Lease) -> None:
-        # One timer per lease, armed anew for what is left: a heartbeat itself costs only an assignment.
-        left = lease.heard_at + lease.info.lease_ms / 1000 - self._clock.now()
-        if left > 0:
-            lease.timer = self._clock.call_later(left, self._check_lease, link, lease)
+    def _choose_link(self, member: Member) -> None:
+        view = member.view
+        rested = [number for number in member.links if not self._health.resting((view.agent_id, number))]
+        number = min(rested or member.links)
+        if number == member.link:
             return
-        lease.timer = None
-        entry = self._entries.get(lease.info.agent_id)
-        if entry is not None and entry.view.info.incarnation == lease.info.incarnation and link in entry.links:
-            self._drop(entry, link, f"silent for its lease of {lease.info.lease_ms} ms")
+        fallback = number > member.link
+        log.warning("agent %s is now used over %s instead of %s", view.agent_id, self._names[number], view.transport)
+        member.link, view.transport = number, self._names[number]
+        self._sink.link_chosen(view, fallback)
 
-    def _update_keys(self, entry: _Entry) -> None:
-        """Bring the lists of who serves what in line with the newest status."""
-        view = entry.view
-        serving = entry.links and view.status.state != "failed"
-        keys = (
-            tuple(QueueKey(model, kind) for model in view.status.models for kind in view.info.capabilities)
-            if serving
-            else ()
-        )
-        for key in entry.keys:
-            self._serving[key] -= 1
-            if not self._serving[key]:
-                del self._serving[key]
-            if entry.available:
-                self._candidates[key].remove(view)
-        entry.keys = keys
-        entry.available = False
-        for key in keys:
-            self._serving[key] = self._serving.get(key, 0) + 1
-            self._ever.add(key)
-        self._update_available(view, entry)
+    def _lapse(self, number: int, link: Link) -> None:
+        link.lapsed = True
+        self._settle(link.info.agent_id, f"silent for its lease of {link.info.lease_ms} ms")
 
-    def _update_available(self, view: AgentView, entry: _Entry | None = None) -> None:
-        entry = entry or self._entries.get(view.agent_id)
-        if entry is None or entry.view is not view:
+    def _update(self, agent: AgentView) -> bool:
+        """Whether the agent has become a candidate."""
+        member = self._members.get(agent.agent_id)
+        return member is not None and member.view is agent and self.serving.update(member)
+
+    def _reject(self, agent_id: str, number: int, fault: str) -> None:
+        """Drop what an agent claims; logged once per agent and link."""
+        self._counts["claims_rejected"] += 1
+        name = claims.printable(str(agent_id)[:80])
+        if (name, number) in self._rejected:
             return
-        status = view.status
-        available = status.state == "ready" and not view.blocked and view.in_flight < status.slots and bool(entry.links)
-        if available == entry.available:
-            return
-        entry.available = available
-        for key in entry.keys:
-            if available:
-                insort(self._candidates.setdefault(key, []), view, key=_ordinal)
-            else:
-                self._candidates[key].remove(view)
+        self._rejected[name, number] = None
+        if len(self._rejected) > REMEMBERED_AGENTS:
+            self._rejected.popitem(last=False)
+        log.warning("agent %s over %s: %s; dropped", name, self._names[number], fault)
 
 
-_NOBODY: list[AgentView] = []
+def _end_lease(link: Link) -> None:
+    if link.lease is not None:
+        link.lease.cancel()

@@ -1,102 +1,76 @@
-"""A task inside the pipeline: what was submitted, its current attempt, and what was delivered of it."""
+"""A task inside the pipeline: what was submitted, where it is, its attempts, and what was delivered of it."""
 
 from __future__ import annotations
 
-from anywire import errors
+from typing import Literal
+
 from anywire.clock import Timer
-from anywire.messages import Chunk
+from anywire.pipeline.attempt import Attempt
 from anywire.pipeline.stream import TaskStream
 from anywire.scheduler import QueuedTask
-from anywire.selector import AgentView
 from anywire.submission import Submission
+
+Place = Literal["queued", "held", "running", "ended"]
 
 
 class Task:
-    """One task from submission to its end. ``attempt`` numbers every send; ``losses`` counts those that failed.
+    """One task from submission to its end, always in exactly one ``place``.
 
-    ``agent`` is set while an attempt is under way. ``chunks`` counts what was delivered to the reader over all
-    attempts: once it is not 0, another attempt is possible only by resuming. ``outstanding`` is the credit the
-    agent still has.
+    ``queued``: the scheduler has it. ``held``: it waits for something else than its turn, ``why`` says for what.
+    ``running``: one or more attempts are under way. ``ended``: its reader has its final chunk or its error.
+
+    ``attempts`` are those under way by number; ``leader`` is the one whose chunks reach the reader. ``sent`` counts all
+    that were sent, ``losses`` those that failed. ``chunks`` counts what was delivered over all of them: once it is
+    not 0, another attempt is possible only by resuming.
     """
 
     __slots__ = (
-        "agent",
         "agent_id",
         "agent_timer",
-        "attempt",
+        "attempts",
         "chunks",
         "deadline_timer",
         "delivered",
-        "first_at",
-        "link",
+        "leader",
         "losses",
-        "next_seq",
-        "outstanding",
+        "place",
         "plain",
         "queued",
         "resumes",
-        "stall_timer",
+        "retry_timer",
+        "sent",
+        "stalled_due",
         "stream",
         "submission",
         "task_id",
-        "transport",
         "tried",
-        "unread_credit",
+        "why",
     )
 
     def __init__(self, task_id: str, submission: Submission, queued: QueuedTask, stream: TaskStream) -> None:
         self.task_id, self.submission, self.queued, self.stream = task_id, submission, queued, stream
-        self.attempt = self.losses = self.chunks = 0
-        self.next_seq = self.outstanding = self.unread_credit = 0
-        self.agent: AgentView | None = None
-        self.agent_id = self.transport = ""
-        self.link = -1
-        self.first_at = 0
+        self.place: Place = "queued"
+        self.why = ""
+        self.attempts: dict[int, Attempt] = {}
+        self.leader: Attempt | None = None
+        self.sent = self.losses = self.chunks = 0
+        self.agent_id = ""
         self.plain = True
         self.resumes = False
         self.delivered: list[str] = []
         self.tried: set[str] = set()
+        self.stalled_due = 0.0
         self.deadline_timer: Timer | None = None
         self.agent_timer: Timer | None = None
-        self.stall_timer: Timer | None = None
+        self.retry_timer: Timer | None = None
 
     @property
     def can_resume(self) -> bool:
         """Whether what was delivered is plain text, all that another engine of this sort can be told to go on from."""
         return self.resumes and self.plain and self.submission.stream
 
-    def begin_attempt(self, agent: AgentView, link: int, window: int) -> None:
-        self.attempt += 1
-        self.agent, self.agent_id, self.transport, self.link = agent, agent.agent_id, agent.transport, link
-        self.resumes = "resume" in agent.info.capabilities
-        self.tried.add(agent.agent_id)
-        self.next_seq = 0
-        self.first_at = 0
-        # What an earlier attempt delivered and the reader has not read yet still takes room.
-        self.outstanding, self.unread_credit = window, 0
-        if self.agent_timer is not None:
-            self.agent_timer.cancel()
-            self.agent_timer = None
-
-    def accept(self, chunk: Chunk, window: int) -> errors.StreamCorrupted | None:
-        """Account for a chunk of the current attempt; an error when it is out of order or beyond the credit given."""
-        if chunk.seq != self.next_seq:
-            kind = "a gap" if chunk.seq > self.next_seq else "a duplicate"
-            return self._corrupted(f"{kind} in the stream: delta {chunk.seq} came, {self.next_seq} was due")
-        self.next_seq += len(chunk.deltas)
-        self.chunks += 1
-        self.outstanding -= 1
-        if chunk.extra:
-            self.plain = False
-        if self.outstanding < 0 and not chunk.final:
-            return self._corrupted(f"more came than the {window} chunks there was credit for")
-        return None
-
     def cancel_timers(self) -> None:
-        for timer in (self.deadline_timer, self.agent_timer, self.stall_timer):
+        for timer in (self.deadline_timer, self.agent_timer, self.retry_timer):
             if timer is not None:
                 timer.cancel()
-
-    def _corrupted(self, what: str) -> errors.StreamCorrupted:
-        message = f"{what} (agent {self.agent_id})"
-        return errors.StreamCorrupted(message, phase="streaming", agent_id=self.agent_id, task_id=self.task_id)
+        self.deadline_timer = self.agent_timer = self.retry_timer = None

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import pydantic
 
+from anywire import errors
 from anywire.errors import AnywireError
 from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, HubInfo, State, TaskRequest, ToAgent
 from anywire.testing.doubles import MODEL
@@ -90,12 +91,36 @@ class PuppetTransport(Transport, Hub):
         self.sink.agent_lost(agent_id, incarnation, reason)
 
     def chunk(self, task: TaskRequest, seq: int, *deltas: str, final: bool = False, error: str = "") -> None:
-        agent_id, incarnation = self._sent_to[task.task_id, task.attempt]
-        self.sink.chunk_received(
-            agent_id,
-            incarnation,
-            Chunk(task.hub_id, task.task_id, task.attempt, seq, deltas, final=final, error=error, finish_reason="stop"),
+        """Let the agent that has the attempt send a chunk of it."""
+        self.speak(*self.receiver(task), task, seq, *deltas, final=final, error=error)
+
+    def speak(
+        self,
+        agent_id: str,
+        incarnation: int,
+        task: TaskRequest,
+        seq: int,
+        *deltas: str,
+        final: bool = False,
+        error: str = "",
+    ) -> None:
+        """Let any agent send a chunk of an attempt."""
+        chunk = Chunk(
+            task.hub_id, task.task_id, task.attempt, seq, deltas, final=final, error=error, finish_reason="stop"
         )
+        self.sink.chunk_received(agent_id, incarnation, chunk)
+
+    def receiver(self, task: TaskRequest) -> tuple[str, int]:
+        """The agent and incarnation that an attempt was sent to."""
+        return self._sent_to[task.task_id, task.attempt]
+
+    def accept(self, task: TaskRequest) -> None:
+        """Say that the agent has the attempt."""
+        self.chunk(task, 0)
+
+    def stop(self, task: TaskRequest) -> None:
+        """Answer a cancel: the engine has ended."""
+        self.chunk(task, 0, final=True, error=errors.to_wire(errors.TaskCancelled("stopped")))
 
     def answer(self, task: TaskRequest, text: str = "answer") -> None:
         self.chunk(task, 0, text, final=True)

@@ -9,6 +9,10 @@ from anywire.scheduler import QueuedTask
 from anywire.selector import AgentView, Selector
 
 
+REMEMBERED = 4096
+"""Agents whose last turn is known."""
+
+
 class LeastLoaded(Selector):
     """The smallest share of slots in use; among equals, the one chosen longest ago, so that idle agents take turns."""
 
@@ -27,5 +31,9 @@ class LeastLoaded(Selector):
                 candidates, key=lambda agent: (agent.in_flight / agent.status.slots, turns.get(agent.ordinal, -1))
             )
         self._turn += 1
+        # The one chosen longest ago is first, and forgotten first.
+        self._chosen.pop(chosen.ordinal, None)
         self._chosen[chosen.ordinal] = self._turn
+        if len(self._chosen) > REMEMBERED:
+            del self._chosen[next(iter(self._chosen))]
         return chosen

@@ -52,7 +52,7 @@ class StreamTests:
 
     async def test_stalled_reader_ends_with_its_own_error_while_others_flow(self, rig: Rig) -> None:
         _, engine = await rig.agent("a")
-        pipeline = await rig.pipeline("a", window=2, stall_timeout=0.2)
+        pipeline = await rig.pipeline("a", window=2, reader_timeout=0.2)
         stalled = submit(pipeline, Script(tag="stalled", chunks=10_000))
         await engine.event("cancelled", "stalled")
         other = Script(tag="other", chunks=100)

@@ -32,6 +32,7 @@ STATUS: dict[type[AnywireError], int] = {
     errors.AgentUnavailable: 503,
     errors.TransportUnavailable: 503,
     errors.DeadlineExceeded: 504,
+    errors.NoProgress: 504,
     errors.ReaderStalled: 408,
     errors.TaskError: 502,
     AnywireError: 500,

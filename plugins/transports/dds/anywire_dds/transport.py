@@ -75,5 +75,6 @@ class DdsTransport(Transport):
         return [finding for each in self._open for finding in each.endpoints.findings()]
 
     def _remember(self, opened: DdsHub | DdsAgentPort | DdsObserver) -> None:
+        opened.start_soon()
         self.effective_settings()
         self._open = [*(each for each in self._open if not each.closing), opened]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from anywire.errors import AgentUnavailable
+from anywire.errors import AgentUnavailable, AnywireError
 from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo, TaskRequest
 from anywire.transport import AgentPort, AgentSink, Plane
-from anywire_zeromq.codec import PROTOCOL, AgentHello, Farewell, HubHello, Ready
+from anywire_zeromq.codec import PROTOCOL, AgentHello, Goodbye, HubHello, Ready, encode
 from anywire_zeromq.config import ZeromqConfig
 from anywire_zeromq.end import End
 from anywire_zeromq.wire import Wire
@@ -20,36 +20,39 @@ class _Link:
 
     def __init__(self, port: ZeromqPort, wire: Wire, hub: HubInfo) -> None:
         self.wire, self.hub = wire, hub
+        self.open = True
         self._port = port
 
     def send(self, chunk: Chunk) -> None:
+        if not self.open or self._port.closed:
+            return
         data = self._port.encode(chunk)
-        if self._port.links.get(self.hub.hub_id) is self:
-            try:
-                self.wire.send(data)
-            except AgentUnavailable:
-                log.debug("hub %s has just gone", self.hub.hub_id)
+        try:
+            self.wire.send(data)
+        except AgentUnavailable:
+            log.debug("hub %s has just gone", self.hub.hub_id)
 
     async def drain(self) -> None:
-        await self.wire.drain()
+        if self.open:
+            await self.wire.drain()
 
 
 class ZeromqPort(End, AgentPort):
     def __init__(self, config: ZeromqConfig, info: AgentInfo, plane: Plane, sink: AgentSink) -> None:
-        super().__init__(config, plane, f"agent {info.agent_id}")
+        super().__init__(config, plane, f"agent {info.agent_id}", info.lease_ms)
         self.info, self.sink = info, sink
-        self.links: dict[str, _Link] = {}
+        self._links: dict[str, _Link] = {}
         self._by_wire: dict[Wire, _Link] = {}
         self._status: AgentStatus | None = None
-        self._early: list[Wire] = []
-        self._meanings = {
-            TaskRequest: self._task,
-            Cancel: self._cancel,
-            Credit: self._credit,
-            Drain: self._drain,
-            HubHello: self._introduced,
-            Ready: self._ready,
-            Farewell: self._farewell,
+        self._early: set[Wire] = set()
+        self._handlers = {
+            TaskRequest: self._on_task,
+            Cancel: self._on_cancel,
+            Credit: self._on_credit,
+            Drain: self._on_drain,
+            HubHello: self._on_hello,
+            Ready: self._on_ready,
+            Goodbye: self._on_goodbye,
         }
 
     def open(self) -> str:
@@ -59,93 +62,118 @@ class ZeromqPort(End, AgentPort):
         self.dial()
         return ""
 
-    def silence_ms(self) -> int:
-        return self.info.lease_ms
-
     def report(self, status: AgentStatus) -> None:
         if self.closed:
             return
         first, self._status = self._status is None, status
         if first:
-            early, self._early = self._early, []
+            early, self._early = self._early, set()
             for wire in early:
-                if wire.open:
-                    self._greet(wire)
+                self._send_hello(wire)
             return
-        for endpoint in self._endpoints:
-            for wire in endpoint.wires():
-                if wire.greeted:
-                    self.tell(wire, status)
+        try:
+            data = encode(status)
+        except AnywireError as error:
+            log.warning("%s cannot report its status: %s", self.name, error)
+            return
+        for wire in self.wires():
+            if wire.introduced:
+                try:
+                    wire.send_status(data)
+                except AnywireError as error:
+                    log.debug("%s", error)
 
     async def close(self) -> None:
-        await self.shut("the agent closed")
+        await self.close_all("the agent closed")
 
     # What hubs say
 
     def opened(self, wire: Wire) -> None:
-        self._greet(wire)
+        self._send_hello(wire)
 
     def ended(self, wire: Wire, reason: str) -> None:
-        wire.hub, wire.greeted = None, False
+        wire.hub, wire.introduced, wire.spare = None, False, False
+        self._early.discard(wire)
         link = self._by_wire.pop(wire, None)
         if link is not None:
-            del self.links[link.hub.hub_id]
-            self.sink.hub_lost(link.hub.hub_id, link.hub.incarnation, reason)
+            link.open = False
+            wire.drop_waiting()
+            hub = link.hub
+            del self._links[hub.hub_id]
+            self.call(self.sink.hub_lost, hub.hub_id, hub.incarnation, reason)
+            self.use_spare(lambda spare: spare.hub is not None and spare.hub.hub_id == hub.hub_id)
 
-    def _greet(self, wire: Wire) -> None:
+    def _send_hello(self, wire: Wire) -> None:
         if self._status is None:
-            self._early.append(wire)
+            self._early.add(wire)
             return
-        wire.greeted = True
-        self.tell(wire, AgentHello(PROTOCOL, self.plane, self.info, self._status))
+        wire.introduced = True
+        self.send_own(wire, AgentHello(PROTOCOL, self.plane, self.info, self._status))
 
-    def _introduced(self, wire: Wire, hello: HubHello) -> None:
+    def _on_hello(self, wire: Wire, hello: HubHello) -> None:
+        introduced = wire.introduced and wire not in self._by_wire
         self.ended(wire, "it introduced itself again")
-        wrong = self.mismatch(hello.protocol, hello.plane)
+        wrong = self.mismatch(hello.protocol, hello.plane) or self._outlived(hello.info)
         if wrong:
             self.refuse(wire, wrong)
             return
         wire.hub = hello.info
-        if self.plane == "agent":
-            wire.greeted = True
-            self._join(wire)
-            self.tell(wire, Ready())
-        else:
-            self._greet(wire)
+        if self.plane == "client":
+            self._send_hello(wire)
+            return
+        wire.introduced = introduced
+        old = self._links.get(hello.info.hub_id)
+        if old is not None and old.hub.incarnation == hello.info.incarnation:
+            wire.spare = True  # one hub with two addresses: the first link stays
+        elif self._join(wire):
+            self.send_own(wire, Ready())
 
-    def _ready(self, wire: Wire, ready: Ready) -> None:
+    def _on_ready(self, wire: Wire, ready: Ready) -> None:
         if wire not in self._by_wire:
             self._join(wire)
 
-    def _join(self, wire: Wire) -> None:
+    def _outlived(self, info: HubInfo) -> str:
+        """Why a hub may not join: a later life of it has; empty when it may."""
+        link = self._links.get(info.hub_id)
+        if link is None or link.hub.incarnation <= info.incarnation:
+            return ""
+        return f"hub {info.hub_id} is connected already, in a newer incarnation"
+
+    def _join(self, wire: Wire) -> bool:
         hub = wire.hub
         if hub is None:
-            return
-        old = self.links.get(hub.hub_id)
+            return False
+        if wrong := self._outlived(hub):
+            self.refuse(wire, wrong)
+            return False
+        old = self._links.get(hub.hub_id)
         if old is not None:
-            self.ended(old.wire, "replaced by a new connection")
+            self.part(old.wire, f"hub {hub.hub_id} has connected anew from {wire.peer}")
         link = _Link(self, wire, hub)
-        self.links[hub.hub_id] = self._by_wire[wire] = link
-        self.sink.hub_joined(hub.hub_id, hub.incarnation)
+        self._links[hub.hub_id] = self._by_wire[wire] = link
+        self.call(self.sink.hub_joined, hub.hub_id, hub.incarnation)
+        return wire in self._by_wire
 
-    def _task(self, wire: Wire, task: TaskRequest) -> None:
-        link = self._by_wire.get(wire)
-        if link is not None:
-            self.sink.task_received(task, link)
+    def _on_task(self, wire: Wire, task: TaskRequest) -> None:
+        if link := self._by_wire.get(wire):
+            self.call(self.sink.task_received, link.hub.hub_id, link.hub.incarnation, task, link)
 
-    def _cancel(self, wire: Wire, cancel: Cancel) -> None:
-        if wire in self._by_wire:
-            self.sink.cancel_received(cancel)
+    def _on_cancel(self, wire: Wire, cancel: Cancel) -> None:
+        if link := self._by_wire.get(wire):
+            self.call(self.sink.cancel_received, link.hub.hub_id, link.hub.incarnation, cancel)
 
-    def _credit(self, wire: Wire, credit: Credit) -> None:
-        if wire in self._by_wire:
-            self.sink.credit_received(credit)
+    def _on_credit(self, wire: Wire, credit: Credit) -> None:
+        if link := self._by_wire.get(wire):
+            self.call(self.sink.credit_received, link.hub.hub_id, link.hub.incarnation, credit)
 
-    def _drain(self, wire: Wire, drain: Drain) -> None:
-        if wire in self._by_wire:
-            self.sink.drain_requested(drain.reason)
+    def _on_drain(self, wire: Wire, drain: Drain) -> None:
+        if link := self._by_wire.get(wire):
+            self.call(self.sink.drain_requested, link.hub.hub_id, link.hub.incarnation, drain.reason)
 
-    def _farewell(self, wire: Wire, farewell: Farewell) -> None:
+    def _on_goodbye(self, wire: Wire, goodbye: Goodbye) -> None:
         if wire not in self._by_wire:
-            log.warning("%s does not let %s join: %s", wire.peer, self.me, farewell.reason)
-        self.ended(wire, farewell.reason)
+            self.lines.warning(
+                (wire.address, goodbye.reason), "%s does not let %s join: %s", wire.peer, self.name, goodbye.reason
+            )
+        self.ended(wire, goodbye.reason)
+        wire.restart()

@@ -1,0 +1,88 @@
+"""An attempt: one send of a task to one agent over one link."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from anywire import errors
+from anywire.lease import Silence
+from anywire.messages import Chunk
+from anywire.selector import AgentView
+
+if TYPE_CHECKING:
+    from anywire.pipeline.task import Task
+
+AttemptState = Literal["sent", "accepted", "streaming", "ended"]
+
+
+class Attempt:
+    """Its state moves one way: sent → accepted → streaming → ended.
+
+    ``accepted``: the agent has said that it has it; ``streaming``: a token came. ``cancelled`` is set once the agent
+    was asked to stop: the attempt then stays open, and its slot taken, until the agent's final chunk or the loss of its
+    link ends it. ``next_seq`` is the number of the delta that is due, ``outstanding`` the chunks that the agent may
+    still send, ``unread_credit`` those that were read and not credited yet. ``moved`` is set by what arrives and
+    cleared by the look at progress; ``due`` is when the next progress is due, in awake seconds. ``code`` is the
+    error's that a cancelled attempt is counted as.
+    """
+
+    __slots__ = (
+        "agent",
+        "agent_id",
+        "cancelled",
+        "chunks",
+        "code",
+        "due",
+        "first_ns",
+        "incarnation",
+        "lease",
+        "link",
+        "moved",
+        "next_seq",
+        "number",
+        "outstanding",
+        "resumes",
+        "selected_ns",
+        "sent_ns",
+        "state",
+        "task",
+        "transport",
+        "unread_credit",
+        "window",
+    )
+
+    def __init__(self, task: Task, number: int, agent: AgentView, link: int, window: int, selected_ns: int) -> None:
+        self.task, self.number, self.agent, self.link, self.window = task, number, agent, link, window
+        self.agent_id, self.incarnation = agent.info.agent_id, agent.info.incarnation
+        self.transport = agent.transport
+        self.resumes = "resume" in agent.info.capabilities
+        self.state: AttemptState = "sent"
+        self.cancelled = self.moved = False
+        self.code = "cancelled"
+        self.next_seq = self.chunks = self.unread_credit = 0
+        self.outstanding = window
+        self.selected_ns, self.sent_ns, self.first_ns = selected_ns, 0, 0
+        self.due = 0.0
+        self.lease: Silence | None = None
+        """Of its link, where the registry watches it: what comes by the link is a sign of life."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What names it among all attempts of its hub."""
+        return self.task.task_id, self.number
+
+    def accept(self, chunk: Chunk) -> errors.StreamCorrupted | None:
+        """Account for a chunk; an error when it is out of order or beyond the credit given."""
+        if chunk.seq != self.next_seq:
+            kind = "a gap" if chunk.seq > self.next_seq else "a duplicate"
+            return self._corrupted(f"{kind} in the stream: delta {chunk.seq} came, {self.next_seq} was due")
+        self.next_seq += len(chunk.deltas)
+        self.chunks += 1
+        self.outstanding -= 1
+        if self.outstanding < 0 and not chunk.final:
+            return self._corrupted(f"more came than the {self.window} chunks there was credit for")
+        return None
+
+    def _corrupted(self, what: str) -> errors.StreamCorrupted:
+        message = f"{what} (agent {self.agent_id})"
+        return errors.StreamCorrupted(message, phase="streaming", agent_id=self.agent_id, task_id=self.task.task_id)
