@@ -8,14 +8,19 @@ from typing import Any
 
 from anywire.errors import AnywireError
 from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, TaskRequest
+from anywire.testing.patience import PATIENCE, expect
 from anywire.transport import Reply
 
-PATIENCE = 20.0
-"""Seconds until something awaited is given up; no measure of speed."""
+__all__ = ["PATIENCE", "Recorder", "RecordingAgentSink", "RecordingHubSink"]
 
 
 class Recorder:
-    """Events in the order they happened, each a tuple whose first item names it."""
+    """Events in the order they happened, each a tuple whose first item names it.
+
+    ``patience`` is how many seconds `until` and `event` wait unless told otherwise.
+    """
+
+    patience = PATIENCE
 
     def __init__(self) -> None:
         self.events: list[tuple[Any, ...]] = []
@@ -31,8 +36,9 @@ class Recorder:
     def named(self, name: str) -> list[tuple[Any, ...]]:
         return [event for event in self.events if event[0] == name]
 
-    async def until(self, condition: Callable[[], Any], what: str = "", patience: float = PATIENCE) -> Any:
-        """Wait for events until ``condition()`` is true; return its value."""
+    async def until(self, condition: Callable[[], Any], what: str = "", patience: float = 0.0) -> Any:
+        """Wait for events until ``condition()`` is true; return its value. Raises `AssertionError` saying ``what`` did
+        not happen, with the last events, when ``patience`` (seconds, default this recorder's own) is over."""
 
         async def wait() -> Any:
             while not (value := condition()):
@@ -41,13 +47,10 @@ class Recorder:
                 await waiter
             return value
 
-        try:
-            return await asyncio.wait_for(wait(), patience)
-        except TimeoutError:
-            tail = "\n".join(str(event)[:200] for event in self.events[-20:])
-            raise AssertionError(
-                f"did not happen within {patience} s: {what or condition}; last events:\n{tail}"
-            ) from None
+        return await expect(wait(), what or str(condition), patience or self.patience, self._tail)
+
+    def _tail(self) -> str:
+        return "; last events:\n" + "\n".join(str(event)[:200] for event in self.events[-20:])
 
     async def event(self, *expected: Any) -> tuple[Any, ...]:
         """Wait for an event that begins with ``expected``."""
@@ -76,6 +79,19 @@ class RecordingHubSink(Recorder):
 
     def send_failed(self, agent_id: str, incarnation: int, task_id: str, attempt: int, error: AnywireError) -> None:
         self.add("send_failed", task_id, attempt, error)
+
+    def newest(self, agent_id: str) -> AgentStatus | None:
+        """The status that was reported last."""
+        return next((event[3] for event in reversed(self.events) if event[:2] == ("reported", agent_id)), None)
+
+    async def detail(self, agent_id: str, detail: str) -> None:
+        """Wait until the newest status is the one with this detail."""
+
+        def told() -> bool:
+            status = self.newest(agent_id)
+            return status is not None and status.detail == detail
+
+        await self.until(told, f"status {detail} is reported, and no later one follows it")
 
     def chunks(self, task_id: str) -> list[Chunk]:
         return [event[3] for event in self.events if event[0] == "chunk" and event[1] == task_id]
