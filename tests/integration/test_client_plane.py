@@ -117,15 +117,15 @@ async def load(url: str) -> list[dict[str, Any]]:
 class Watch(RecordingHubSink):
     """A hub beside the server's, told the same by the agents."""
 
-    def newest(self) -> dict[str, AgentStatus]:
+    def statuses(self) -> dict[str, AgentStatus]:
         return {event[1]: event[3] for event in self.named("reported")}
 
     async def active(self, count: int) -> None:
         """Until so many tasks run on the agents together."""
-        await self.until(lambda: self.newest() and sum(each.active for each in self.newest().values()) == count)
+        await self.until(lambda: self.statuses() and sum(each.active for each in self.statuses().values()) == count)
 
     async def slots(self, count: int) -> None:
-        await self.until(lambda: sum(each.slots for each in self.newest().values()) == count)
+        await self.until(lambda: sum(each.slots for each in self.statuses().values()) == count)
 
 
 @asynccontextmanager

@@ -320,7 +320,7 @@ class Attempts:
             for other in list(task.attempts.values()):
                 if other is not attempt:
                     self.cancel(other, "another attempt was quicker")
-        task.resumes = attempt.resumes
+        task.resumes = attempt.resumes and self._keep_text
         task.agent_id = attempt.agent_id
         stream.agent_id, stream.transport, stream.attempts = attempt.agent_id, attempt.transport, attempt.number
 

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from anywire.scheduler import QueuedTask
 from anywire.selector import AgentView, Selector
 
-
 REMEMBERED = 4096
 """Agents whose last turn is known."""
 
