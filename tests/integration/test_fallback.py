@@ -54,7 +54,7 @@ async def main(url):
             print(json.dumps({"wire": wire}), flush=True)
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as http:
+    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
         clients = [asyncio.create_task(client(http, number)) for number in range(8)]
         await reader.read()
         wanted.set()

@@ -91,7 +91,8 @@ async def test_a_process_that_sent_something_unreadable_joins_again(bench: Bench
     hub, sink = await bench.hub(agent_addresses=address(port))
     end, agent, info = await bench.port(on_task=echo, agent_addresses=address(port))
     await sink.event("joined", "a")
-    wires = (end if at_hub else hub).wires()  # type: ignore[attr-defined]
+    sender: Any = end if at_hub else hub
+    wires = sender.wires()
     wires[0].send(b"?")
     await log.says("sent something unreadable")
     await agent.event("hub_lost", "h")
