@@ -117,6 +117,7 @@ class BrokerChannel:
             self._room.set_waiting(self._room.waiting - message.size)
         elif isinstance(message, Gone):
             self.abort("the peer has lost this link")
+            self._connection.look(self.peer)
         elif not isinstance(message, Alive):
             if isinstance(message, HubInfo | AgentInfo):
                 self._silence = self.watch(message.lease_ms / 1000)
@@ -135,7 +136,6 @@ class BrokerChannel:
 
     def _lapsed(self) -> None:
         self.abort("it was silent for its lease")
-        self._connection.look(self.peer)
 
 
 def new_awake_time() -> AwakeTime:

@@ -78,7 +78,8 @@ class BrokerConnection(asyncio.Protocol):
 
     def look(self, name: str) -> None:
         """A hub that has no channel to this agent makes one."""
-        if self._role == "hub" and name not in self._channels and not self.end.guard.closed:
+        old = self._channels.get(name)
+        if self._role == "hub" and (old is None or old.over) and not self.end.guard.closed:
             self._channels[name] = channel = self._new_channel(self, name, next(self._numbers))
             channel.ended.add_done_callback(lambda _: self._forget(name, channel))
             self.end.send_hello(channel)

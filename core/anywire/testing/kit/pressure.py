@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,9 +22,9 @@ MOST = 64 * MEGABYTE
 """What the buffers of a kernel or a library may hold besides, by far; over it nothing is bounded."""
 
 
-def flood(send: Callable[[int], None], where: str) -> int:
-    """Send messages of `SMALL` bytes until they are congested; how many were accepted."""
-    for number in range(MOST // SMALL):
+def flood(send: Callable[[int], None], where: str, first: int = 0) -> int:
+    """Send messages of `SMALL` bytes until they are congested; how many were accepted since number 0."""
+    for number in range(first, MOST // SMALL):
         try:
             send(number)
         except errors.Congested:
@@ -32,6 +33,28 @@ def flood(send: Callable[[int], None], where: str) -> int:
         f"{where} never raised Congested: {MOST} bytes were accepted for a peer that does not read, "
         f"buffer_bytes is {BOUNDS['buffer_bytes']}"
     )
+
+
+async def fill(
+    send: Callable[[int], None],
+    drain: Callable[[], Awaitable[None]],
+    meanwhile: Callable[[int], Awaitable[object]],
+    where: str,
+) -> tuple[int, asyncio.Task[None]]:
+    """Flood a peer that does not read until ``drain`` waits, though others' messages go on (``meanwhile``): the buffers
+    of a kernel or a library may take more than once. How many were accepted, and the drain that waits."""
+
+    async def wait() -> None:
+        await drain()
+
+    sent = 0
+    while True:
+        sent = flood(send, where, sent)
+        draining = asyncio.create_task(wait())
+        for turn in range(3):
+            await meanwhile(3 * sent + turn)
+        if not draining.done():
+            return sent, draining
 
 
 def needs_processes(rig: Rig) -> None:
@@ -48,15 +71,19 @@ class PressureTests:
         await sink.event("joined", "paused")
         await sink.event("joined", "other")
         paused.pause()
-        sent = flood(lambda number: hub.send("paused", request(info, f"p{number}", body="x" * SMALL)), "Hub.send")
+
+        def send(number: int) -> None:
+            hub.send("paused", request(info, f"p{number}", body="x" * SMALL))
+
+        async def other_is_answered(number: int) -> None:
+            hub.send("other", request(info, f"o{number}", body="x" * SMALL))
+            await sink.event("chunk", f"o{number}")
+
+        sent, draining = await fill(send, partial(hub.drain, "paused"), other_is_answered, "Hub.send")
         # Small messages are never congested.
         hub.send("paused", Credit(info.hub_id, "p0", 1, 1))
         hub.send("paused", Cancel(info.hub_id, "p0", 1))
-        draining = asyncio.create_task(hub.drain("paused"))
-        for number in range(3):
-            hub.send("other", request(info, f"o{number}", body="x" * SMALL))
-            await sink.event("chunk", f"o{number}")
-        assert not draining.done(), "drain returned though its peer reads nothing and the buffer is full"
+        assert not draining.done()
         paused.resume()
         await expect(draining, "drain returned after its peer reads again")
         hub.send("paused", request(info, "large", body="x" * LARGE))
@@ -92,13 +119,16 @@ class PressureTests:
         def chunk(number: int, size: int, **more: Any) -> Chunk:
             return Chunk("paused", "slow", 1, number, ("x" * size,), **more)
 
-        sent = flood(lambda number: slow.send(chunk(number, SMALL)), "Reply.send")
-        draining = asyncio.create_task(slow.drain())
+        async def other_is_answered(number: int) -> None:
+            known = len(other_sink.chunks("quick"))
+            quick.send(Chunk(other_info.hub_id, "quick", 1, known, ("x" * SMALL,)))
+            await other_sink.until(lambda: len(other_sink.chunks("quick")) > known, "a chunk for the hub that reads")
+
+        sent, draining = await fill(
+            lambda number: slow.send(chunk(number, SMALL)), slow.drain, other_is_answered, "Reply.send"
+        )
         for number in range(50):
             port.report(status("a", agent_info.incarnation, f"{number}"))
-        quick.send(Chunk(other_info.hub_id, "quick", 1, 0, ("x" * SMALL,), final=True))
-        await other_sink.final("quick")
-        assert not draining.done(), "drain returned though its hub reads nothing and the buffer is full"
         paused.resume()
         await expect(draining, "drain returned after its hub reads again")
         slow.send(chunk(sent, LARGE, final=True))
