@@ -3,10 +3,11 @@
     python benchmarks/cost.py BEFORE [--blocks 20] [--transport dds] [--http-blocks 6]
 
 BEFORE is a commit of this repository, which is checked out for the time of the run, or the folder of another checkout.
-A block is four fresh processes, before, after, after, before (every other block the other way round), so that a drift
-of the machine's speed hits both alike; each block gives one ratio after / before. The table has the median ratio of all blocks
-and its 95 % interval (percentile bootstrap over the blocks, seeded). Processor time is the figure to trust where the
-machine does something else beside it.
+A block is a fresh process of each tree. They take turns, before, after, after, before, and the other way round, in
+rounds of some milliseconds, so that a drift of the machine's speed hits both alike; each block gives one ratio after /
+before, of the medians of its rounds. The table has the median ratio of all blocks and its 95 % interval (percentile
+bootstrap over the blocks, seeded). Processor time is the figure to trust where the machine does something else beside
+it.
 
 An operation is: a unary task and a chunk of a stream through the pipeline alone (puppet: no wire and no agent), through
 pipeline, transport ``memory`` and agent in one process, and with ``--transport`` a request through ``anywire up``, HTTP
@@ -17,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import subprocess
 import sys
@@ -33,8 +33,10 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 INSIDE = ("puppet task", "puppet chunk", "memory task", "memory chunk")
 CLIENTS = (1, 64)
-LIMIT = 300.0
-"""Seconds for one process."""
+ROUNDS, HTTP_ROUNDS = 20, 4
+"""Turns of four rounds in a block."""
+WARM_UP = 3
+"""Rounds of each process that do not count."""
 RESAMPLES, SEED = 10_000, 1
 
 Costs = dict[str, dict[str, float]]
@@ -65,28 +67,64 @@ def checked_out(before: str) -> Iterator[Path]:
             subprocess.run([*git, "remove", "--force", str(tree)], check=True)
 
 
-def measure(tree: Path, names: Sequence[str]) -> Costs:
-    """One fresh process of a tree."""
-    # -P: the folder of the script, which is this tree's, stays off the path.
-    command = [sys.executable, "-P", str(HERE / "cost_probe.py"), str(tree), *names]
-    environment = os.environ | {"PYTHONPATH": python_path(tree)}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, timeout=LIMIT, check=True, cwd=tree)
-    costs: Costs = json.loads(done.stdout.splitlines()[-1])
+class Probe:
+    """A fresh process of one tree, which does a round of an operation when it is asked to."""
+
+    def __init__(self, tree: Path, names: Sequence[str]) -> None:
+        # -P: the folder of the script, which is this tree's, stays off the path.
+        command = [sys.executable, "-P", str(HERE / "cost_probe.py"), str(tree), *names]
+        environment = os.environ | {"PYTHONPATH": python_path(tree)}
+        self._process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tree
+        )
+
+    def round(self) -> tuple[float, float]:
+        """Processor and wall time of one operation, in seconds."""
+        self._say("go")
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the process of a tree ended with {self._process.wait()}")
+        cpu, wall = json.loads(line)
+        return cpu, wall
+
+    def next(self) -> None:
+        """Go on to the next operation."""
+        self._say("")
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _say(self, what: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(what + "\n")
+        self._process.stdin.flush()
+
+
+def measure_block(before: Path, after: Path, names: Sequence[str], number: int, rounds: int) -> tuple[Costs, Costs]:
+    """The medians of the rounds of each tree."""
+    probes = [Probe(before, names), Probe(after, names)]
+    costs: tuple[Costs, Costs] = ({}, {})
+    try:
+        for name in names:
+            found = np.zeros((2, 2 * rounds, 2))
+            for probe in probes:
+                for _ in range(WARM_UP):
+                    probe.round()
+            for each in range(rounds):
+                first = (number + each) % 2
+                for place, side in enumerate((first, 1 - first, 1 - first, first)):
+                    found[side, 2 * each + place // 2] = probes[side].round()
+            for side, probe in enumerate(probes):
+                cpu, wall = np.median(found[side], axis=0)
+                costs[side][name] = {"cpu": float(cpu), "wall": float(wall)}
+                probe.next()
+    finally:
+        for probe in probes:
+            probe.close()
     return costs
-
-
-def measure_block(before: Path, after: Path, names: Sequence[str], number: int) -> tuple[Costs, Costs]:
-    """The geometric means of the two processes of each tree."""
-    order = (before, after, after, before) if number % 2 == 0 else (after, before, before, after)
-    found: dict[Path, list[Costs]] = {before: [], after: []}
-    for tree in order:
-        found[tree].append(measure(tree, names))
-
-    def mean(tree: Path) -> Costs:
-        one, two = found[tree]
-        return {name: {kind: math.sqrt(one[name][kind] * two[name][kind]) for kind in one[name]} for name in one}
-
-    return mean(before), mean(after)
 
 
 def median_ratio(before: Sequence[float], after: Sequence[float]) -> tuple[float, float, float]:
@@ -114,12 +152,12 @@ def print_table(blocks: Sequence[tuple[Costs, Costs]]) -> None:
             )
 
 
-def run(before: Path, after: Path, names: Sequence[str], count: int) -> None:
+def run(before: Path, after: Path, names: Sequence[str], count: int, rounds: int) -> None:
     if not names or count < 1:
         return
     blocks = []
     for number in range(count):
-        blocks.append(measure_block(before, after, names, number))
+        blocks.append(measure_block(before, after, names, number, rounds))
         print(f"block {number + 1} of {count}, load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
     print_table(blocks)
 
@@ -136,9 +174,9 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, load average {os.getloadavg()[0]:.1f} before")
     with checked_out(args.before) as before:
         after = args.after.resolve()
-        run(before, after, args.only or INSIDE, args.blocks)
+        run(before, after, args.only or INSIDE, args.blocks, ROUNDS)
         for transport in args.transport:
-            run(before, after, [f"http {transport} {clients}" for clients in CLIENTS], args.http_blocks)
+            run(before, after, [f"http {transport} {clients}" for clients in CLIENTS], args.http_blocks, HTTP_ROUNDS)
     print(f"load average {os.getloadavg()[0]:.1f} after")
 
 

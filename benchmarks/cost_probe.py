@@ -1,4 +1,4 @@
-"""What `cost.py` runs in a process of its own, once for each tree: one measurement, as a line of JSON.
+"""What `cost.py` runs in a process of its own for each tree: rounds of an operation, each told as a line of JSON.
 
 It imports whatever tree is on PYTHONPATH, of this commit or of one before it, and says so when it is another one.
 """
@@ -9,13 +9,12 @@ import asyncio
 import gc
 import inspect
 import json
-import statistics
 import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import psutil
 import pydantic
@@ -41,13 +40,18 @@ MODEL = "model"
 SLOTS = 2 * IN_FLIGHT
 CHUNKS = 1024
 """Chunks of one stream: enough that its task costs next to nothing of each."""
-ROUNDS = 9
-"""Measured rounds; their median counts."""
-UNARY_BATCHES, MEMORY_BATCHES, REQUESTS = 24, 8, {1: 150, 64: 1280}
+UNARY_BATCHES, MEMORY_BATCHES, REQUESTS = 8, 4, {1: 100, 64: 640}
 
-Cost = dict[str, float]
-Round = Callable[[], Awaitable[int]]
-"""Does some operations and returns how many."""
+
+class Cost(NamedTuple):
+    """Seconds for one operation."""
+
+    cpu: float
+    wall: float
+
+
+Round = Callable[[], Awaitable[Cost]]
+"""Does some operations."""
 
 _NAMES_LINK = "agent_id" in inspect.signature(HubSink.chunk_received).parameters
 
@@ -71,6 +75,9 @@ class _Wire(PuppetTransport):
             self.sink.chunk_received(chunk)  # type: ignore[call-arg, arg-type]
 
 
+_READY = EngineStatus("ready", (MODEL,))
+
+
 class _NoConfig(pydantic.BaseModel):
     pass
 
@@ -88,7 +95,7 @@ class _Engine(Engine):
         """Holds nothing."""
 
     def status(self) -> EngineStatus:
-        return EngineStatus("ready", (MODEL,))
+        return _READY
 
     async def run(self, task: TaskRequest) -> AsyncGenerator[Delta, None]:
         for _ in range(int(task.body)):
@@ -129,9 +136,7 @@ async def _puppet() -> AsyncGenerator[tuple[Orchestrator, _Wire], None]:
 async def _memory() -> AsyncGenerator[Orchestrator, None]:
     plugins = Plugins()
     engine = _Engine(_NoConfig())
-    agent = Agent(
-        agent_info(engine=engine), engine, [plugins.create("transports", "memory", {})], slots=SLOTS
-    )
+    agent = Agent(agent_info(engine=engine), engine, [plugins.create("transports", "memory", {})], slots=SLOTS)
     async with _orchestrator(plugins.create("transports", "memory", {})) as orchestrator:
         await agent.start()
         try:
@@ -141,7 +146,8 @@ async def _memory() -> AsyncGenerator[Orchestrator, None]:
             await agent.close()
 
 
-async def puppet_task() -> Cost:
+@asynccontextmanager
+async def puppet_task() -> AsyncGenerator[Round, None]:
     """Submit, send, take the answer in and read it, 64 at a time, without any wire."""
     async with _puppet() as (orchestrator, wire):
         submission = Submission("chat", MODEL, "x" * 300)
@@ -157,10 +163,11 @@ async def puppet_task() -> Cost:
                 await asyncio.sleep(0)
             return UNARY_BATCHES * IN_FLIGHT
 
-        return await _measured(work)
+        yield _timed(work)
 
 
-async def puppet_chunk() -> Cost:
+@asynccontextmanager
+async def puppet_chunk() -> AsyncGenerator[Round, None]:
     """Take one chunk of a stream in and read it, with the credit for it, without any wire."""
     async with _puppet() as (orchestrator, wire):
 
@@ -174,10 +181,11 @@ async def puppet_chunk() -> Cost:
                     await asyncio.sleep(0)
             return CHUNKS
 
-        return await _measured(work)
+        yield _timed(work)
 
 
-async def memory_task() -> Cost:
+@asynccontextmanager
+async def memory_task() -> AsyncGenerator[Round, None]:
     """The same with an agent of this process over ``memory``, 64 at a time."""
     async with _memory() as orchestrator:
         submission = Submission("chat", MODEL, "1")
@@ -187,10 +195,11 @@ async def memory_task() -> Cost:
                 await asyncio.gather(*[orchestrator.submit(submission).result() for _ in range(IN_FLIGHT)])
             return MEMORY_BATCHES * IN_FLIGHT
 
-        return await _measured(work)
+        yield _timed(work)
 
 
-async def memory_chunk() -> Cost:
+@asynccontextmanager
+async def memory_chunk() -> AsyncGenerator[Round, None]:
     """A chunk of one of 8 streams over ``memory``, from the engine's token to the reader."""
     async with _memory() as orchestrator:
         submission = Submission("chat", MODEL, str(CHUNKS // 4), stream=True)
@@ -201,25 +210,26 @@ async def memory_chunk() -> Cost:
         async def work() -> int:
             return sum(await asyncio.gather(*[read() for _ in range(8)]))
 
-        return await _measured(work)
+        yield _timed(work)
 
 
-async def http(transport: str, clients: int) -> Cost:
+@asynccontextmanager
+async def http(transport: str, clients: int) -> AsyncGenerator[Round, None]:
     """A request through ``anywire up``: HTTP in, over the transport to the synthetic engine and back; the processor
     time is that of all its processes."""
+    header = f"x-anywire-transport: {transport}\r\n"
     with options_of(transport) as options:
         async with server(transport, options) as url:
             processes = [each.pid for each in psutil.Process().children(recursive=True)]
             requests = REQUESTS[clients]
-            header = f"x-anywire-transport: {transport}\r\n"
-            await load(url, clients=clients, requests=requests, expect=header)
-            cpu, wall = [], []
-            for _ in range(3):
+
+            async def work() -> Cost:
                 before = sum(map(_cpu_seconds, processes))
                 result = await load(url, clients=clients, requests=requests, expect=header)
-                cpu.append((sum(map(_cpu_seconds, processes)) - before) / requests)
-                wall.append(result.seconds / requests)
-    return {"cpu": statistics.median(cpu), "wall": statistics.median(wall)}
+                cpu = sum(map(_cpu_seconds, processes)) - before
+                return Cost(cpu / requests, result.seconds / requests)
+
+            yield work
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -230,21 +240,16 @@ def _cpu_seconds(pid: int) -> float:
     return float(times.user + times.system)
 
 
-async def _measured(work: Round) -> Cost:
-    """The median cost of an operation over some rounds, after two that warm up."""
-    for _ in range(2):
-        await work()
-    gc.collect()
-    cpu, wall = [], []
-    for _ in range(ROUNDS):
-        cpu_began, began = time.process_time(), time.perf_counter()
+def _timed(work: Callable[[], Awaitable[int]]) -> Round:
+    async def timed() -> Cost:
+        cpu, wall = time.process_time(), time.perf_counter()
         count = await work()
-        cpu.append((time.process_time() - cpu_began) / count)
-        wall.append((time.perf_counter() - began) / count)
-    return {"cpu": statistics.median(cpu), "wall": statistics.median(wall)}
+        return Cost((time.process_time() - cpu) / count, (time.perf_counter() - wall) / count)
+
+    return timed
 
 
-MEASURED: dict[str, Callable[[], Awaitable[Cost]]] = {
+MEASURED: dict[str, Callable[[], AbstractAsyncContextManager[Round]]] = {
     "puppet task": puppet_task,
     "puppet chunk": puppet_chunk,
     "memory task": memory_task,
@@ -252,18 +257,25 @@ MEASURED: dict[str, Callable[[], Awaitable[Cost]]] = {
 }
 
 
+def measured(name: str) -> AbstractAsyncContextManager[Round]:
+    if name in MEASURED:
+        return MEASURED[name]()
+    _, transport, clients = name.split()
+    return http(transport, int(clients))
+
+
 async def main(tree: str, *names: str) -> None:
+    """Do one round of the operation for each line of standard input, the next operation after an empty line. The event
+    loop turns meanwhile: heartbeats fall between the rounds."""
     origin = Path(anywire.__file__)
     if not origin.is_relative_to(tree):
         sys.exit(f"anywire was imported from {origin} and not from {tree}")
-    found = {}
+    loop = asyncio.get_running_loop()
     for name in names:
-        if name in MEASURED:
-            found[name] = await MEASURED[name]()
-        else:
-            _, transport, clients = name.split()
-            found[name] = await http(transport, int(clients))
-    print(json.dumps(found))
+        async with measured(name) as work:
+            gc.collect()
+            while (await loop.run_in_executor(None, sys.stdin.readline)).strip():
+                print(json.dumps(await work()), flush=True)
 
 
 if __name__ == "__main__":
