@@ -17,7 +17,7 @@ AttemptState = Literal["sent", "accepted", "streaming", "ended"]
 class Attempt:
     """Its state moves one way: sent → accepted → streaming → ended.
 
-    ``accepted``: the agent has said that it has it; ``streaming``: a token came. ``cancelled`` is set once the agent
+    ``key`` is its task's id and its number, ``place`` its agent's id and its link. ``accepted``: the agent has said that it has it; ``streaming``: a token came. ``cancelled`` is set once the agent
     was asked to stop: the attempt then stays open, and its slot taken, until the agent's final chunk or the loss of its
     link ends it. ``next_seq`` is the number of the delta that is due, ``outstanding`` the chunks that the agent may
     still send, ``unread_credit`` those that were read and not credited yet. ``moved`` is set by what arrives and
@@ -34,11 +34,13 @@ class Attempt:
         "due",
         "first_ns",
         "incarnation",
+        "key",
         "link",
         "moved",
         "next_seq",
         "number",
         "outstanding",
+        "place",
         "resumes",
         "selected_ns",
         "sent_ns",
@@ -51,9 +53,12 @@ class Attempt:
 
     def __init__(self, task: Task, number: int, agent: AgentView, link: int, window: int, selected_ns: int) -> None:
         self.task, self.number, self.agent, self.link, self.window = task, number, agent, link, window
-        self.agent_id, self.incarnation = agent.info.agent_id, agent.info.incarnation
+        info = agent.info
+        self.agent_id = agent_id = info.agent_id
+        self.incarnation = info.incarnation
+        self.key, self.place = (task.task_id, number), (agent_id, link)
         self.transport = agent.transport
-        self.resumes = "resume" in agent.info.capabilities
+        self.resumes = "resume" in info.capabilities
         self.state: AttemptState = "sent"
         self.cancelled = self.moved = False
         self.code = "cancelled"
@@ -61,11 +66,6 @@ class Attempt:
         self.outstanding = window
         self.selected_ns, self.sent_ns, self.first_ns = selected_ns, 0, 0
         self.due = 0.0
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """What names it among all attempts of its hub."""
-        return self.task.task_id, self.number
 
     def accept(self, chunk: Chunk) -> errors.StreamCorrupted | None:
         """Account for a chunk; an error when it is out of order or beyond the credit given."""

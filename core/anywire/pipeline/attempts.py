@@ -93,19 +93,20 @@ class Attempts:
         now = clock.now_ns()
         registry, submission = self._registry, task.submission
         link = registry.link(agent)
-        task.sent += 1
-        attempt = Attempt(task, task.sent, agent, link, self._window, now)
+        task.sent = number = task.sent + 1
+        attempt = Attempt(task, number, agent, link, self._window, now)
+        agent_id, key, place = attempt.agent_id, attempt.key, attempt.place
         task.place = "running"
-        task.attempts[attempt.number] = attempt
-        task.tried.add(agent.agent_id)
+        task.attempts[number] = attempt
+        task.tried.add(agent_id)
         if task.leader is None:
             task.leader = attempt
-            task.agent_id = agent.agent_id
+            task.agent_id = agent_id
             stream.stages.selected = now
         request = TaskRequest(
             self._hub_id,
             task.task_id,
-            attempt.number,
+            number,
             submission.kind,
             submission.model,
             submission.body,
@@ -117,12 +118,15 @@ class Attempts:
             submission.hops,
             submission.trace,
         )
-        self.open[task.task_id, attempt.number] = attempt
-        self._on_link.setdefault((agent.agent_id, link), {})[task.task_id, attempt.number] = attempt
+        self.open[key] = attempt
+        on_link = self._on_link.get(place)
+        if on_link is None:
+            self._on_link[place] = on_link = {}
+        on_link[key] = attempt
         registry.acquire(agent)
         if not self._health.all_ok:
-            self._health.sent(agent.agent_id)
-            self._health.sent((agent.agent_id, link))
+            self._health.sent(agent_id)
+            self._health.sent(place)
         attempt.due = self._awake.now() + self._accept_timeout(attempt)
         if self._looking is None:
             self._look_later()
@@ -134,7 +138,7 @@ class Attempts:
         try:
             if hub is None:
                 raise errors.AgentUnavailable(f"the transport {attempt.transport} is not open")
-            hub.send(agent.agent_id, request)
+            hub.send(agent_id, request)
         except errors.Congested:
             self.finish(attempt, None)
             self._counts["congested"] += 1
@@ -149,7 +153,7 @@ class Attempts:
             self._sink.attempt_failed(attempt, failure, True)
         else:
             if self._fruitless:
-                self._fruitless.pop(agent.agent_id, None)
+                self._fruitless.pop(agent_id, None)
 
     def cancel(self, attempt: Attempt, reason: str) -> None:
         """Ask its agent to stop. The attempt leaves its task; its slot stays taken until the agent has ended it."""
@@ -162,10 +166,8 @@ class Attempts:
     def finish(self, attempt: Attempt, code: str | None) -> Outcome | None:
         """The one place where an attempt ends: its slot is free. ``code`` is the error's, empty for an answer, None
         when nothing was sent. Runs no plugin: the outcome is the caller's to pass on."""
-        agent = attempt.agent
-        key = attempt.key
+        key, place = attempt.key, attempt.place
         self.open.pop(key, None)
-        place = (attempt.agent_id, attempt.link)
         on_link = self._on_link.get(place)
         if on_link is not None:
             on_link.pop(key, None)
@@ -174,7 +176,7 @@ class Attempts:
         self._leave_task(attempt)
         attempt.state = "ended"
         outcome = self._outcome(attempt, code) if code is not None else None
-        self._registry.release(agent)
+        self._registry.release(attempt.agent)
         return outcome
 
     def was_read(self, task: Task, chunks: int) -> None:
@@ -325,7 +327,7 @@ class Attempts:
         task = attempt.task
         task.attempts.pop(attempt.number, None)
         if task.leader is attempt:
-            task.leader = next(iter(task.attempts.values()), None)
+            task.leader = next(iter(task.attempts.values())) if task.attempts else None
 
     def _outcome(self, attempt: Attempt, code: str) -> Outcome:
         agent, now = attempt.agent, self._clock.now_ns()
@@ -346,14 +348,14 @@ class Attempts:
         if error is None:
             if not health.all_ok:
                 health.succeeded(attempt.agent_id)
-                health.succeeded((attempt.agent_id, attempt.link))
+                health.succeeded(attempt.place)
         elif is_agents_fault(error):
             health.failed(attempt.agent_id)
         elif is_links_fault(error):
-            health.failed((attempt.agent_id, attempt.link))
+            health.failed(attempt.place)
         elif not health.all_ok:
             health.neutral(attempt.agent_id)
-            health.neutral((attempt.agent_id, attempt.link))
+            health.neutral(attempt.place)
 
     def _accept_timeout(self, attempt: Attempt) -> float:
         timeout = self._config.accept_timeout

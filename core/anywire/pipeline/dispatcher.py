@@ -45,8 +45,9 @@ class Dispatcher:
         filters: Callable[..., Any] | None,
         clock: Clock,
     ) -> None:
-        self._scheduler, self._selector, self._registry = scheduler, selector, registry
+        self._scheduler, self._selector = scheduler, selector
         self._sink, self._boundary, self._filters, self._clock = sink, boundary, filters, clock
+        self._candidates = registry.serving.candidates
         self._queued: dict[str, Task] = {}
         self._held: dict[str, Task] = {}
         self._limit = scheduler.config.max_queue_size
@@ -66,7 +67,7 @@ class Dispatcher:
 
     def put(self, task: Task) -> None:
         """Queue a new task. Raises `QueueFull` (held tasks count too), or `PluginFailed` when the scheduler fails."""
-        if self.waiting >= self._limit:
+        if len(self._queued) + len(self._held) >= self._limit:
             raise errors.QueueFull(
                 f"{self.waiting} tasks wait already, the limit is {self._limit} (scheduler.max_queue_size)"
             )
@@ -137,7 +138,7 @@ class Dispatcher:
     def hedge(self, task: Task) -> bool:
         """Send a running task to a second agent, if one can take it now."""
         if self._gate_closed or not any(
-            agent.agent_id not in task.tried for agent in self._registry.candidates(task.queued.key)
+            agent.agent_id not in task.tried for agent in self._candidates(task.queued.key)
         ):
             return False
         agent = self._choose(task)
@@ -158,7 +159,7 @@ class Dispatcher:
         self.offer_held()
 
     def _ready(self, key: QueueKey) -> bool:
-        return bool(self._registry.candidates(key))
+        return bool(self._candidates(key))
 
     def _take(self) -> Task | None:
         """The next task, no longer queued; None when there is none to be sent now. Tasks at which the scheduler fails
@@ -170,7 +171,7 @@ class Dispatcher:
                     return None
                 task = self._queued.pop(queued.task_id, None)
                 fault: Exception | str = "returned a task that is not queued"
-                if task is not None and self._ready(task.queued.key):
+                if task is not None and self._candidates(task.queued.key):
                     return task
                 if task is not None:
                     fault = "returned a task that no agent can take now"
@@ -186,7 +187,7 @@ class Dispatcher:
 
     def _choose(self, task: Task) -> AgentView | None:
         """The agent for a task; None lets it wait."""
-        free = self._registry.candidates(task.queued.key)
+        free = self._candidates(task.queued.key)
         candidates: Sequence[AgentView] = tuple(free)
         if task.tried:
             candidates = tuple(agent for agent in free if agent.agent_id not in task.tried) or candidates
@@ -201,7 +202,8 @@ class Dispatcher:
         except Exception as error:
             self._boundary.failed(self._selector_name, "select", error, task.task_id)
             return least_loaded(candidates)
-        if chosen is None or any(chosen is each for each in candidates):
+        # Views are equal to none but themselves, unlike what a selector may have made up.
+        if chosen is None or (type(chosen) is AgentView and chosen in candidates):
             return chosen
         what = f"returned {type(chosen).__name__} {str(chosen)[:80]!r}, which is none of the candidates"
         self._boundary.failed(self._selector_name, "select", what, task.task_id)

@@ -12,7 +12,8 @@ import asyncio
 import math
 import secrets
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -44,12 +45,22 @@ from anywire.transport import Hub, Plane, Transport
 __all__ = ["Orchestrator", "PipelineConfig"]
 
 
+def _random_ids() -> Iterator[str]:
+    """Ids of 12 random bytes. The system is asked for many at a time: a call costs as much as queueing a task."""
+    size, length = 12, 24
+    while True:
+        drawn = secrets.token_hex(size * 128)
+        for at in range(0, len(drawn), length):
+            yield drawn[at : at + length]
+
+
 class _LinkSink:
     """One transport's way into the pipeline."""
 
     def __init__(self, orchestrator: Orchestrator, link: int) -> None:
         self._registry, self._attempts, self._link = orchestrator.registry, orchestrator.attempts, link
         self._own_id = orchestrator.info.hub_id
+        self.chunk_received = partial(orchestrator.attempts.chunk_received, link)
 
     def agent_joined(self, info: AgentInfo) -> None:
         # Where it joins a parent over the very transport on which it is a hub, it meets itself.
@@ -62,9 +73,6 @@ class _LinkSink:
 
     def agent_lost(self, agent_id: str, incarnation: int, reason: str) -> None:
         self._registry.lost(self._link, agent_id, incarnation, reason)
-
-    def chunk_received(self, agent_id: str, incarnation: int, chunk: Chunk) -> None:
-        self._attempts.chunk_received(self._link, agent_id, incarnation, chunk)
 
     def send_failed(self, agent_id: str, incarnation: int, task_id: str, attempt: int, error: AnywireError) -> None:
         self._attempts.send_failed(self._link, agent_id, incarnation, (task_id, attempt), error)
@@ -125,6 +133,7 @@ class Orchestrator:
         self._idle = asyncio.Event()
         self._idle.set()
         self._boot_id = boot_id()
+        self._task_ids = _random_ids()
 
     # Life
 
@@ -169,7 +178,7 @@ class Orchestrator:
         key = QueueKey(submission.model, submission.kind)
         self._admission.check(submission, key)
         # Not to be guessed: whoever knows an id can cancel the task.
-        task_id = secrets.token_hex(12)
+        task_id = next(self._task_ids)
         deadline = submission.deadline_s or self.config.deadline
         bounded = deadline < math.inf
         due = received + int(deadline * 1e9) if bounded else 0
@@ -374,7 +383,7 @@ class Orchestrator:
             task.stream.push(final)
         elif error is not None:
             task.stream.fail(error)
-        for attempt in list(task.attempts.values()):
+        for attempt in list(task.attempts.values()) if task.attempts else ():
             self.attempts.cancel(attempt, str(error) if error is not None else "the task has ended")
         if not self._tasks:
             self._idle.set()
