@@ -279,6 +279,7 @@ class Attempts:
 
     def link_lost(self, agent: AgentView, link: int, reason: str) -> None:
         """End every attempt on that link."""
+        self._fruitless.pop(agent.agent_id, None)
         hit = [
             attempt
             for attempt in self._on_link.get((agent.agent_id, link), {}).values()
