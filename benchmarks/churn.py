@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -41,7 +41,7 @@ class Wire(PuppetTransport):
 
 
 class Churn:
-    """One orchestrator over a puppet transport. ``models`` is how many new ones every second agent brings."""
+    """One orchestrator over a puppet transport, with agents that pass through it."""
 
     def __init__(self, selector: str = "least_loaded", seed: int = 1) -> None:
         plugins = Plugins()
@@ -56,24 +56,23 @@ class Churn:
         self._random = random.Random(seed)
         self._number = 0
 
-    async def pass_through(self, agents: int, models: int = 1) -> None:
+    async def pass_through(self, agents: int, models: int = 1, ways: Sequence[str] = WAYS) -> None:
+        """Let ``agents`` come and go, one after the other; every second brings ``models`` new ones. What becomes of
+        each one's task is drawn from ``ways``."""
         for _ in range(agents):
-            await self._pass_one(models)
+            await self._pass_one(models, self._random.choice(ways))
 
-    async def _pass_one(self, models: int) -> None:
+    async def _pass_one(self, models: int, way: str) -> None:
         self._number += 1
         number, wire = self._number, self.wire
         agent_id = f"agent-{number:08}"
         names = [f"model-{number:08}-{each:04}" for each in range(models)] if number % 2 else [SHARED]
-        way = self._random.choice(WAYS)
         wire.join(agent_id, models=names, slots=2)
         if way == "congested":
             wire.fail_next = errors.Congested("no room")
         stream = self.orchestrator.submit(Submission("chat", names[-1], "x" * 300, way == "stream"))
-        if way == "congested":
-            await asyncio.sleep(0)  # its drain returns at once: it is sent now, or the agent is gone before
-            if self._random.random() < 0.5:
-                await asyncio.sleep(0)
+        if way == "congested" and self._random.random() < 0.5:
+            await asyncio.sleep(0)  # there is room now: it is sent again; else the agent goes before that
         request, wire.request = wire.request, None
         if request is not None and way != "leave":
             self._bring(way, agent_id, request, stream)

@@ -9,6 +9,7 @@ import asyncio
 import gc
 import inspect
 import json
+import platform
 import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -233,7 +234,7 @@ async def http(transport: str, clients: int) -> AsyncGenerator[Round, None]:
 
 
 def _cpu_seconds(pid: int) -> float:
-    if sys.platform == "linux":
+    if platform.system() == "Linux":
         # The clock of another process, see clock_getcpuclockid(3): psutil's figures are in hundredths of a second.
         return time.clock_gettime((~pid << 3) | 2)
     times = psutil.Process(pid).cpu_times()

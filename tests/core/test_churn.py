@@ -1,8 +1,5 @@
 """What has gone is forgotten: agents with ever new ids and models come, take a task, and go."""
 
-import pytest
-
-from anywire.plugins import Plugins
 from churn import Churn, sizes
 
 AGENTS = 1_000
@@ -12,14 +9,14 @@ REMEMBERED = {
     ".registry.serving._formerly",
     ".attempts._abandoned",
     ".attempts._suspects",
+    "._dispatcher._selector._chosen",
 }
 """What is kept of the past, each bounded by a number."""
 
 
-@pytest.mark.parametrize("selector", Plugins().names("selectors"))
-async def test_nothing_but_a_bounded_past_is_kept_of_agents_that_have_gone(selector: str) -> None:
+async def test_nothing_but_a_bounded_past_is_kept_of_agents_that_have_gone() -> None:
     """The seeded tenth of benchmarks/soak/test_memory.py: objects are counted here, and bytes there."""
-    churn = Churn(selector)
+    churn = Churn()
     await churn.orchestrator.start()
     try:
         await churn.pass_through(20)
@@ -32,6 +29,7 @@ async def test_nothing_but_a_bounded_past_is_kept_of_agents_that_have_gone(selec
         assert not churn.orchestrator.agents()
         assert not churn.orchestrator.attempts.open
         assert after[".registry._former"] <= 1024
+        assert after["._dispatcher._selector._chosen"] <= 1024
         assert after[".attempts._abandoned"] <= 256
         assert after[".attempts._suspects"] <= 256
     finally:
