@@ -39,6 +39,10 @@ class Wire(PuppetTransport):
         if isinstance(message, TaskRequest):
             self.request = message
 
+    def lose(self, agent_id: str, *, incarnation: int = 1, reason: str = "test") -> None:
+        self._incarnations.pop(agent_id, None)
+        super().lose(agent_id, incarnation=incarnation, reason=reason)
+
 
 class Churn:
     """One orchestrator over a puppet transport, with agents that pass through it."""
