@@ -17,12 +17,13 @@ AttemptState = Literal["sent", "accepted", "streaming", "ended"]
 class Attempt:
     """Its state moves one way: sent → accepted → streaming → ended.
 
-    ``key`` is its task's id and its number, ``place`` its agent's id and its link. ``accepted``: the agent has said that
-    it has it; ``streaming``: a token came. ``cancelled`` is set once the agent was asked to stop: the attempt then stays
-    open, and its slot taken, until the agent's final chunk or the loss of its link ends it. ``next_seq`` is the number
-    of the delta that is due, ``outstanding`` the chunks that the agent may still send, ``unread_credit`` those that were
-    read and not credited yet. ``moved`` is set by what arrives and cleared by the look at progress; ``due`` is when the
-    next progress is due, in awake seconds. ``code`` is the error's that a cancelled attempt is counted as.
+    ``key`` is its task's id and its number, ``place`` its agent's id and its link. ``accepted``: the agent has said
+    that it has it; ``streaming``: a token came. ``cancelled`` is set once the agent was asked to stop: the attempt
+    then stays open, and its slot taken, until the agent's final chunk or the loss of its link ends it. ``next_seq``
+    is the number of the delta that is due, ``outstanding`` the chunks that the agent may still send,
+    ``unread_credit`` those that were read and not credited yet. ``moved`` is set by what arrives and cleared by the
+    look at progress; ``due`` is when the next progress is due, in awake seconds. ``code`` is the error's that a
+    cancelled attempt is counted as.
     """
 
     __slots__ = (

@@ -18,6 +18,7 @@ from anywire.pipeline.config import PipelineConfig
 from anywire.pipeline.ends import Ends
 from anywire.pipeline.health import Health, is_agents_fault, is_links_fault
 from anywire.pipeline.registry import Registry
+from anywire.pipeline.stream import TaskStream
 from anywire.pipeline.task import Task
 from anywire.selector import FAILED_LATENCY_MS, AgentView, Outcome
 from anywire.transport import Hub
@@ -74,7 +75,7 @@ class Attempts:
         self._hub_id, self._hubs, self._registry, self._health = hub_id, hubs, registry, health
         self._boundary, self._sink, self._awake, self._counts, self._config = boundary, sink, awake, counts, config
         self._clock: Clock = awake.clock
-        self._window = config.window
+        self._window, self._accept_within = config.window, config.accept_timeout
         self._keep_text = config.resume
         self.open: dict[tuple[str, int], Attempt] = {}
         """By task and number; cancelled ones until they have ended at their agent."""
@@ -127,7 +128,8 @@ class Attempts:
         if not self._health.all_ok:
             self._health.sent(agent_id)
             self._health.sent(place)
-        attempt.due = self._awake.now() + self._accept_timeout(attempt)
+        within = self._accept_within
+        attempt.due = self._awake.now() + (2 * agent.info.lease_ms / 1000 if within is None else within)
         if self._looking is None:
             self._look_later()
         hub = self._hubs.ends[link]
@@ -179,7 +181,7 @@ class Attempts:
         self._registry.release(attempt.agent)
         return outcome
 
-    def was_read(self, task: Task, chunks: int) -> None:
+    def was_read(self, task: Task, stream: TaskStream, chunks: int) -> None:
         """The reader took so many chunks: the agent may send as many more, told in halves of the window."""
         task.stalled_due = 0.0
         attempt = task.leader
@@ -358,10 +360,6 @@ class Attempts:
             health.neutral(attempt.agent_id)
             health.neutral(attempt.place)
 
-    def _accept_timeout(self, attempt: Attempt) -> float:
-        timeout = self._config.accept_timeout
-        return timeout if timeout is not None else 2 * attempt.agent.info.lease_ms / 1000
-
     def _say(self, attempt: Attempt, message: Cancel | Credit) -> None:
         self._say_over(self._hubs.ends[attempt.link], attempt.agent_id, message)
 
@@ -442,7 +440,8 @@ class Attempts:
     def _timeout(self, attempt: Attempt) -> float:
         """Seconds that its next progress may take; 0 for as long as it likes."""
         if attempt.state == "sent":
-            return self._accept_timeout(attempt)
+            within = self._accept_within
+            return 2 * attempt.agent.info.lease_ms / 1000 if within is None else within
         if not attempt.task.submission.stream:
             return 0.0
         config = self._config

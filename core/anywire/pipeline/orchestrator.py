@@ -54,6 +54,10 @@ def _random_ids() -> Iterator[str]:
             yield drawn[at : at + length]
 
 
+def _ignore(stream: TaskStream, chunks: int) -> None:
+    """Reading what is left of an ended task credits nobody."""
+
+
 class _LinkSink:
     """One transport's way into the pipeline."""
 
@@ -198,7 +202,7 @@ class Orchestrator:
             task.deadline_timer = self.clock.call_later(deadline, self._out_of_time, task)
         self._await_agent(task)
         if submission.stream:
-            stream.on_read(self._was_read)
+            stream.on_read(partial(self.attempts.was_read, task))
         stream.stages.admitted = self.clock.now_ns()
         self._dispatcher.dispatch()
         return stream
@@ -260,7 +264,8 @@ class Orchestrator:
     # What the dispatcher asks
 
     def send(self, task: Task, agent: AgentView) -> None:
-        self._stop_waiting(task)
+        if task.agent_timer is not None:
+            self._stop_waiting(task)
         self.attempts.send(task, agent)
 
     def fail_task(self, task: Task, error: AnywireError) -> None:
@@ -276,7 +281,8 @@ class Orchestrator:
         stages.comparable = attempt.agent.info.boot_id == self._boot_id
         stages.delivered = self.clock.now_ns()
         self._by_transport[attempt.transport] += 1
-        self.attempts.note(attempt, None)
+        if not self.health.all_ok:
+            self.attempts.note(attempt, None)
         outcome = self.attempts.finish(attempt, "")
         self._end(task, "", outcome, final)
 
@@ -376,8 +382,11 @@ class Orchestrator:
         del self._tasks[task.task_id]
         was_waiting = task.place in ("queued", "held")
         task.place = "ended"
-        self._stop_waiting(task)
+        if task.agent_timer is not None:
+            self._stop_waiting(task)
         task.cancel_timers()
+        if task.submission.stream:
+            task.stream.on_read(_ignore)
         self._outcomes[code or "answered"] += 1
         if final is not None:
             task.stream.push(final)
@@ -389,7 +398,7 @@ class Orchestrator:
             self._idle.set()
         if was_waiting:
             self._dispatcher.remove(task)
-        if outcome is not None:
+        if outcome is not None and self._observation.observes:
             self._observation.attempt_ended(outcome)
         self._observation.task_ended(task, code)
         self._dispatcher.offer_held()
@@ -410,11 +419,6 @@ class Orchestrator:
         seconds = (task.queued.deadline_ns - task.queued.received_ns) / 1e9
         where = f"on agent {task.agent_id}" if task.place == "running" else "in the queue"
         self._give_up(task, errors.DeadlineExceeded(f"deadline exceeded: not finished within {seconds:g} s ({where})"))
-
-    def _was_read(self, stream: TaskStream, chunks: int) -> None:
-        task = self._tasks.get(stream.task_id)
-        if task is not None:
-            self.attempts.was_read(task, chunks)
 
     # Tasks whose model nobody serves
 
