@@ -28,6 +28,7 @@ from anywire.pipeline.admission import Admission
 from anywire.pipeline.attempt import Attempt
 from anywire.pipeline.attempts import Attempts
 from anywire.pipeline.config import PipelineConfig
+from anywire.pipeline.deadlines import Deadlines
 from anywire.pipeline.decide import Budget, Decide, Decision, Fail, Hedge, Requeue, decide
 from anywire.pipeline.dispatcher import Dispatcher
 from anywire.pipeline.ends import Ends
@@ -131,6 +132,7 @@ class Orchestrator:
         filters = plugins.call("anywire_filter_candidates")
         self._dispatcher = Dispatcher(scheduler, selector, self.registry, self, boundary, filters, clock)
         self._admission = Admission(config, self.registry)
+        self._deadlines = Deadlines(clock, config.deadline, self._out_of_time)
         self._observation = Observation(plugins, selector, boundary)
         self._answer_hook = plugins.call("anywire_answer")
         self._listeners: list[Callable[[], None]] = []
@@ -165,6 +167,7 @@ class Orchestrator:
             expired.cancel()
         for task in list(self._tasks.values()):
             self._give_up(task, errors.ShuttingDown("the orchestrator shuts down"))
+        self._deadlines.close()
         self.attempts.close()
         self.registry.close()
         self.health.close()
@@ -198,8 +201,7 @@ class Orchestrator:
         self._dispatcher.put(task)
         self._tasks[task_id] = task
         self._idle.clear()
-        if bounded:
-            task.deadline_timer = self.clock.call_later(deadline, self._out_of_time, task)
+        self._deadlines.add(task, deadline)
         self._await_agent(task)
         if submission.stream:
             stream.on_read(partial(self.attempts.was_read, task))
@@ -385,6 +387,7 @@ class Orchestrator:
         if task.agent_timer is not None:
             self._stop_waiting(task)
         task.cancel_timers()
+        self._deadlines.remove(task)
         if task.submission.stream:
             task.stream.on_read(_ignore)
         self._outcomes[code or "answered"] += 1

@@ -72,8 +72,10 @@ class Task:
     def cancel_timers(self) -> None:
         if self.deadline_timer is not None:
             self.deadline_timer.cancel()
+            self.deadline_timer = None
         if self.agent_timer is not None:
             self.agent_timer.cancel()
+            self.agent_timer = None
         if self.retry_timer is not None:
             self.retry_timer.cancel()
-        self.deadline_timer = self.agent_timer = self.retry_timer = None
+            self.retry_timer = None
