@@ -17,7 +17,7 @@ UV := $(shell command -v uv 2>/dev/null)
 INSTALL := $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --progress-bar on)
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
-.PHONY: demo check test test-busy lint format docs bench bench-full soak clean
+.PHONY: demo check test test-busy lint format docs bench bench-full bench-cost bench-joins soak clean
 
 demo: $(DEMO)
 	$(BIN)/anywire demo
@@ -87,3 +87,12 @@ $(READY): $(DEMO) requirements-dev.txt constraints.txt $(PROJECTS)
 	@echo "Once: all plugins and what checks and tests need are installed into $(VENV). This takes one to three minutes."
 	$(INSTALL) --no-build-isolation --constraint constraints.txt --requirement requirements-dev.txt
 	@touch $@
+
+# What this tree costs beside an earlier one: make bench-cost BEFORE=COMMIT
+BEFORE ?= HEAD~1
+bench-cost: $(READY)
+	$(BIN)/python benchmarks/cost.py $(BEFORE)
+
+# Whether agents that come, go and change cost the same however many there are.
+bench-joins: $(READY)
+	$(BIN)/python benchmarks/joins.py

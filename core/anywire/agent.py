@@ -106,9 +106,12 @@ class Agent:
         self._ports: Ends[AgentPort] = Ends(transports, self._open_port, self._announce, self._clock)
         self._runs: dict[RunKey, Run] = {}
         self._cancelled: OrderedDict[RunKey, None] = OrderedDict()
-        self._fresh: list[Run] = []
-        self._older: list[Run] = []
-        """Those that came since the last heartbeat, and since the one before: they are told accepted at the next."""
+        self._fresh: dict[RunKey, Run] = {}
+        self._older: dict[RunKey, Run] = {}
+        """Those of the runs that came since the last heartbeat, and since the one before: they are told accepted at the
+        next."""
+        self._checked: EngineStatus | None = None
+        """The newest status of the engine that was checked, and nothing is wrong with it."""
         self._closing = False
         self._sending: set[asyncio.Task[None]] = set()
         self._refused_for_slots = False
@@ -187,7 +190,7 @@ class Agent:
             self._refuse(task, reply, errors.Refused(f"agent {self.info.agent_id}: {refusal}"))
             return
         self._runs[key] = run = Run(task, reply, link, self.engine, self._clock, self.boundary)
-        self._fresh.append(run)
+        self._fresh[key] = run
         self._idle.clear()
         run.runner = asyncio.get_running_loop().create_task(self._answer(key, run))
 
@@ -217,16 +220,19 @@ class Agent:
 
     def _engine_status(self) -> EngineStatus:
         """The engine's status; one that cannot be had, or is none, as state ``failed``."""
-        name = f"engine {self.engine.name}"
         try:
             engine = self.engine.status()
+            if engine is self._checked:
+                return engine
             fault = _status_fault(engine)
         except Exception as error:
-            self.boundary.failed(name, "status", error)
+            self.boundary.failed(f"engine {self.engine.name}", "status", error)
             return EngineStatus("failed", detail=f"its status raised {type(error).__name__}: {error}"[:MAX_DETAIL])
         if fault:
+            name = f"engine {self.engine.name}"
             self.boundary.failed(name, "status", fault)
             return EngineStatus("failed", detail=f"{name}: {fault}")
+        self._checked = engine
         return engine
 
     def _slots(self, engine: EngineStatus) -> int:
@@ -261,7 +267,11 @@ class Agent:
         # the chunk is sent.
         self._free(key)
         # Nothing is sent at a shutdown: the hub is to see that the agent is gone, and to send the task elsewhere.
-        if not self._closing:
+        if self._closing:
+            return
+        try:
+            run.reply.send(final)
+        except Exception:
             await self._send_final(run.reply, final)
 
     async def _send_final(self, reply: Reply, final: Chunk) -> None:
@@ -302,6 +312,8 @@ class Agent:
 
     def _free(self, key: RunKey) -> None:
         del self._runs[key]
+        if self._fresh.pop(key, None) is None:
+            self._older.pop(key, None)
         if not self._runs:
             self._idle.set()
         if self._refused_for_slots:
@@ -316,10 +328,10 @@ class Agent:
     def _beat(self) -> None:
         self._heartbeat = self._clock.call_later(self._interval, self._beat)
         self._report()
-        for run in self._older:
+        for run in self._older.values():
             if run.runner is not None and not run.runner.done():
                 run.tell_accepted()
-        self._older, self._fresh = self._fresh, []
+        self._older, self._fresh = self._fresh, {}
 
     def _report(self) -> None:
         status = self.status()
