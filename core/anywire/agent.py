@@ -256,8 +256,7 @@ class Agent:
         try:
             reply.send(final)
         except Exception as failure:
-            log.debug("a refusal of task %s is sent later: %s", task.task_id, failure)
-            sending = asyncio.get_running_loop().create_task(self._send_final(reply, final))
+            sending = asyncio.get_running_loop().create_task(self._send_otherwise(reply, final, failure))
             self._sending.add(sending)
             sending.add_done_callback(self._sending.discard)
 
@@ -271,34 +270,32 @@ class Agent:
             return
         try:
             run.reply.send(final)
-        except Exception:
-            await self._send_final(run.reply, final)
+        except Exception as failure:
+            await self._send_otherwise(run.reply, final, failure)
 
-    async def _send_final(self, reply: Reply, final: Chunk) -> None:
-        """Send a final chunk, as soon as there is room. One that cannot be sent is replaced by an error, once."""
+    async def _send_otherwise(self, reply: Reply, final: Chunk, failure: Exception | None) -> None:
+        """Send a final chunk at which ``send`` raised ``failure``: as soon as there is room, when there was none. One
+        that cannot be sent is replaced by an error, once."""
         fruitless, replaced = 0, False
-        while True:
-            try:
-                reply.send(final)
-                return
-            except errors.Congested:
+        while failure is not None:
+            if isinstance(failure, errors.Congested):
                 await reply.drain()
                 if fruitless:
                     await self._clock.sleep(min(FIRST_PAUSE * 2**fruitless, LONGEST_PAUSE))
                 fruitless += 1
-            except Exception as error:
-                if not isinstance(error, AnywireError):
-                    self.boundary.failed("transport", "send", error, final.task_id)
+            else:
+                if not isinstance(failure, AnywireError):
+                    self.boundary.failed("transport", "send", failure, final.task_id)
                 if replaced:
-                    log.error("the end of task %s cannot be sent: %s", final.task_id, error)
+                    log.error("the end of task %s cannot be sent: %s", final.task_id, failure)
                     return
                 replaced = True
-                shown = errors.EngineFailed(f"the answer cannot be sent: {error}"[:MAX_ERROR])
-                if isinstance(error, errors.PayloadTooLarge):
-                    shown = errors.EngineFailed(str(error)[:MAX_ERROR], detail_code=error.code)
-                final = Chunk(
-                    final.hub_id, final.task_id, final.attempt, final.seq, final=True, error=errors.to_wire(shown)
-                )
+                final = _in_its_place(final, failure)
+            try:
+                reply.send(final)
+                failure = None
+            except Exception as error:
+                failure = error
 
     def _stop(self, key: RunKey, run: Run, reason: str) -> None:
         """Ask the engine to end a task. The slot stays taken until it has; an engine that does not is asked again."""
@@ -344,6 +341,15 @@ class Agent:
 
     def _announce(self, port: AgentPort) -> None:
         port.report(self.status())
+
+
+def _in_its_place(final: Chunk, failure: Exception) -> Chunk:
+    """The error that is sent for a final chunk which cannot be sent."""
+    if isinstance(failure, errors.PayloadTooLarge):
+        error = errors.EngineFailed(str(failure)[:MAX_ERROR], detail_code=failure.code)
+    else:
+        error = errors.EngineFailed(f"the answer cannot be sent: {failure}"[:MAX_ERROR])
+    return Chunk(final.hub_id, final.task_id, final.attempt, final.seq, final=True, error=errors.to_wire(error))
 
 
 def _status_fault(status: object) -> str:

@@ -313,7 +313,7 @@ def test_a_broken_hooks_package_is_named_and_skipped(
     broken = EntryPoint("broken", "no_such_module_anywhere", "anywire.hooks")
 
     def entry_points() -> metadata.EntryPoints:
-        return metadata.EntryPoints([*metadata.entry_points(), broken])
+        return metadata.EntryPoints([*metadata.entry_points(group="anywire.transports"), broken])
 
     monkeypatch.setattr(plugins, "entry_points", entry_points)
     with caplog.at_level(logging.ERROR):

@@ -58,7 +58,8 @@ Decide = Callable[[Task, Attempt, AnywireError, Health, Budget], Decision]
 def decide(task: Task, attempt: Attempt, error: AnywireError, health: Health, budget: Budget) -> Decision:
     """Send again what is safe to send again: what brought no token, or can be resumed.
 
-    - An agent that refuses has done nothing: another one is asked, and no attempt is lost. One that refuses after it has
+    - An agent that refuses has done nothing: another one is asked, and no attempt is lost. One that refuses after it
+    has
       sent a token is taken at its word for the rest only.
     - A lost link, or an agent that makes no progress: another attempt, or a resumed one, while the budget lasts.
     - An engine's failure before the first token may be that machine's own: it is tried elsewhere, if somebody is there.
