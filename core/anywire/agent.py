@@ -106,9 +106,12 @@ class Agent:
         self._ports: Ends[AgentPort] = Ends(transports, self._open_port, self._announce, self._clock)
         self._runs: dict[RunKey, Run] = {}
         self._cancelled: OrderedDict[RunKey, None] = OrderedDict()
-        self._fresh: list[Run] = []
-        self._older: list[Run] = []
-        """Those that came since the last heartbeat, and since the one before: they are told accepted at the next."""
+        self._fresh: dict[RunKey, Run] = {}
+        self._older: dict[RunKey, Run] = {}
+        """Those of the runs that came since the last heartbeat, and since the one before: they are told accepted at the
+        next."""
+        self._checked: EngineStatus | None = None
+        """The newest status of the engine that was checked, and nothing is wrong with it."""
         self._closing = False
         self._sending: set[asyncio.Task[None]] = set()
         self._refused_for_slots = False
@@ -187,7 +190,7 @@ class Agent:
             self._refuse(task, reply, errors.Refused(f"agent {self.info.agent_id}: {refusal}"))
             return
         self._runs[key] = run = Run(task, reply, link, self.engine, self._clock, self.boundary)
-        self._fresh.append(run)
+        self._fresh[key] = run
         self._idle.clear()
         run.runner = asyncio.get_running_loop().create_task(self._answer(key, run))
 
@@ -217,16 +220,19 @@ class Agent:
 
     def _engine_status(self) -> EngineStatus:
         """The engine's status; one that cannot be had, or is none, as state ``failed``."""
-        name = f"engine {self.engine.name}"
         try:
             engine = self.engine.status()
+            if engine is self._checked:
+                return engine
             fault = _status_fault(engine)
         except Exception as error:
-            self.boundary.failed(name, "status", error)
+            self.boundary.failed(f"engine {self.engine.name}", "status", error)
             return EngineStatus("failed", detail=f"its status raised {type(error).__name__}: {error}"[:MAX_DETAIL])
         if fault:
+            name = f"engine {self.engine.name}"
             self.boundary.failed(name, "status", fault)
             return EngineStatus("failed", detail=f"{name}: {fault}")
+        self._checked = engine
         return engine
 
     def _slots(self, engine: EngineStatus) -> int:
@@ -250,8 +256,7 @@ class Agent:
         try:
             reply.send(final)
         except Exception as failure:
-            log.debug("a refusal of task %s is sent later: %s", task.task_id, failure)
-            sending = asyncio.get_running_loop().create_task(self._send_final(reply, final))
+            sending = asyncio.get_running_loop().create_task(self._send_otherwise(reply, final, failure))
             self._sending.add(sending)
             sending.add_done_callback(self._sending.discard)
 
@@ -261,34 +266,36 @@ class Agent:
         # the chunk is sent.
         self._free(key)
         # Nothing is sent at a shutdown: the hub is to see that the agent is gone, and to send the task elsewhere.
-        if not self._closing:
-            await self._send_final(run.reply, final)
+        if self._closing:
+            return
+        try:
+            run.reply.send(final)
+        except Exception as failure:
+            await self._send_otherwise(run.reply, final, failure)
 
-    async def _send_final(self, reply: Reply, final: Chunk) -> None:
-        """Send a final chunk, as soon as there is room. One that cannot be sent is replaced by an error, once."""
+    async def _send_otherwise(self, reply: Reply, final: Chunk, failure: Exception | None) -> None:
+        """Send a final chunk at which ``send`` raised ``failure``: as soon as there is room, when there was none. One
+        that cannot be sent is replaced by an error, once."""
         fruitless, replaced = 0, False
-        while True:
-            try:
-                reply.send(final)
-                return
-            except errors.Congested:
+        while failure is not None:
+            if isinstance(failure, errors.Congested):
                 await reply.drain()
                 if fruitless:
                     await self._clock.sleep(min(FIRST_PAUSE * 2**fruitless, LONGEST_PAUSE))
                 fruitless += 1
-            except Exception as error:
-                if not isinstance(error, AnywireError):
-                    self.boundary.failed("transport", "send", error, final.task_id)
+            else:
+                if not isinstance(failure, AnywireError):
+                    self.boundary.failed("transport", "send", failure, final.task_id)
                 if replaced:
-                    log.error("the end of task %s cannot be sent: %s", final.task_id, error)
+                    log.error("the end of task %s cannot be sent: %s", final.task_id, failure)
                     return
                 replaced = True
-                shown = errors.EngineFailed(f"the answer cannot be sent: {error}"[:MAX_ERROR])
-                if isinstance(error, errors.PayloadTooLarge):
-                    shown = errors.EngineFailed(str(error)[:MAX_ERROR], detail_code=error.code)
-                final = Chunk(
-                    final.hub_id, final.task_id, final.attempt, final.seq, final=True, error=errors.to_wire(shown)
-                )
+                final = _in_its_place(final, failure)
+            try:
+                reply.send(final)
+                failure = None
+            except Exception as error:
+                failure = error
 
     def _stop(self, key: RunKey, run: Run, reason: str) -> None:
         """Ask the engine to end a task. The slot stays taken until it has; an engine that does not is asked again."""
@@ -302,6 +309,8 @@ class Agent:
 
     def _free(self, key: RunKey) -> None:
         del self._runs[key]
+        if self._fresh.pop(key, None) is None:
+            self._older.pop(key, None)
         if not self._runs:
             self._idle.set()
         if self._refused_for_slots:
@@ -316,10 +325,10 @@ class Agent:
     def _beat(self) -> None:
         self._heartbeat = self._clock.call_later(self._interval, self._beat)
         self._report()
-        for run in self._older:
+        for run in self._older.values():
             if run.runner is not None and not run.runner.done():
                 run.tell_accepted()
-        self._older, self._fresh = self._fresh, []
+        self._older, self._fresh = self._fresh, {}
 
     def _report(self) -> None:
         status = self.status()
@@ -332,6 +341,15 @@ class Agent:
 
     def _announce(self, port: AgentPort) -> None:
         port.report(self.status())
+
+
+def _in_its_place(final: Chunk, failure: Exception) -> Chunk:
+    """The error that is sent for a final chunk which cannot be sent."""
+    if isinstance(failure, errors.PayloadTooLarge):
+        error = errors.EngineFailed(str(failure)[:MAX_ERROR], detail_code=failure.code)
+    else:
+        error = errors.EngineFailed(f"the answer cannot be sent: {failure}"[:MAX_ERROR])
+    return Chunk(final.hub_id, final.task_id, final.attempt, final.seq, final=True, error=errors.to_wire(error))
 
 
 def _status_fault(status: object) -> str:

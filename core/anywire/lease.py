@@ -44,7 +44,8 @@ class AwakeTime:
         """Seconds on a scale that only moves while the event loop turns."""
         if self._timer is None:
             return self._awake
-        return self._awake + min(self.clock.now() - self._ticked, self.tick)
+        since = self.clock.now() - self._ticked
+        return self._awake + (since if since < self.tick else self.tick)
 
     @property
     def was_away(self) -> bool:

@@ -28,7 +28,7 @@ from anywire.transport_tools import (
     Goodbye,
     NewestStatus,
     WriteRoom,
-    check_payload,
+    check_payload_bytes,
     payload_bytes,
 )
 
@@ -73,9 +73,10 @@ class MemoryChannel(Channel):
     def send(self, message: Any) -> None:
         if self._over:
             return
-        check_payload(message, min(self.max_message_bytes, self.other.max_message_bytes))
-        size = payload_bytes(message) + ENVELOPE
+        size = 0
         if isinstance(message, TaskRequest | Chunk):
+            size = payload_bytes(message) + ENVELOPE
+            check_payload_bytes(size - ENVELOPE, min(self.max_message_bytes, self.other.max_message_bytes))
             self._room.admit(size)
         self._room.set_waiting(self._room.waiting + size)
         self.other.put(message, size)
@@ -123,6 +124,9 @@ class MemoryChannel(Channel):
             except TransportError as error:
                 log.warning("the connection to %s is ended: %s", self._peer, error)
                 self.close(str(error))
+            except Exception as error:
+                log.exception("the connection to %s is ended: a message was not handled", self._peer)
+                self.close(f"a message was not handled: {error!r}")
             if self._over:
                 return
         if self._inbox and not self._scheduled:

@@ -70,11 +70,12 @@ class Plugins:
         self.broken: dict[str, str] = {}
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
+        installed = entry_points()
         self._entry_points: dict[PluginKind, dict[str, EntryPoint]] = {
-            kind: {point.name: point for point in entry_points(group=f"anywire.{kind}")} for kind in KINDS
+            kind: {point.name: point for point in installed.select(group=f"anywire.{kind}")} for kind in KINDS
         }
         self._registered: dict[PluginKind, dict[str, type]] | None = None
-        for point in entry_points(group="anywire.hooks"):
+        for point in installed.select(group="anywire.hooks"):
             self._add_hooks(point)
 
     def add(self, source: str) -> None:

@@ -43,7 +43,7 @@ class Run:
         self._more_credit: asyncio.Future[None] | None = None
         self._pending: list[str] = []
         self._seq = 0
-        self._sent_any = False
+        self._told_accepted = False
         self._flush_scheduled = False
         self._draining: asyncio.Future[None] | None = None
         self._fruitless = 0
@@ -63,13 +63,13 @@ class Run:
 
     def tell_accepted(self) -> None:
         """Say that this agent has the attempt, unless a chunk has said so already."""
-        if self._sent_any or self.cancelled:
+        if self._seq or self._told_accepted or self.cancelled:
             return
-        self._sent_any = True
+        self._told_accepted = True
         try:
             self.reply.send(self._chunk(()))
         except Congested:
-            self._sent_any = False
+            self._told_accepted = False
         except AnywireError as error:
             log.debug("acceptance of task %s not sent: %s", self.task.task_id, error)
 
@@ -90,7 +90,7 @@ class Run:
             self._boundary.failed(f"engine {self._engine.name}", "run", error, self.task.task_id)
             failure = EngineFailed(f"the engine {self._engine.name} failed: {type(error).__name__}: {error}")
             final = self._final(error=to_wire(failure))
-        if self.runner is not None:
+        if self.runner is not None and (self.cancelled or self._fault is not None):
             while self.runner.uncancel():
                 pass
         if self._draining is not None:
@@ -102,14 +102,12 @@ class Run:
 
     def _checked(self, delta: object) -> Delta:
         """``delta``, which must be what the contract of an engine says. Raises `EngineFailed`."""
-        if (
-            isinstance(delta, Delta)
-            and isinstance(delta.text, str)
-            and isinstance(delta.extra, str)
-            and isinstance(delta.usage, str)
-            and isinstance(delta.finish_reason, str)
-        ):
-            return delta
+        if isinstance(delta, Delta):
+            text, extra, usage, finish = delta.text, delta.extra, delta.usage, delta.finish_reason
+            if type(text) is type(extra) is type(usage) is type(finish) is str:
+                return delta
+            if all(isinstance(each, str) for each in (text, extra, usage, finish)):
+                return delta
         what = f"yielded {str(delta)[:80]!r}, which is no Delta of texts"
         self._boundary.failed(f"engine {self._engine.name}", "run", what, self.task.task_id)
         raise EngineFailed(f"the engine {self._engine.name} {what}")
@@ -226,9 +224,9 @@ class Run:
     def _sent(self, chunk: Chunk) -> None:
         self._seq += len(chunk.deltas)
         self._credit -= 1
-        self._sent_any = True
-        self._fruitless = 0
-        self._draining = None
+        if self._fruitless or self._draining is not None:
+            self._fruitless = 0
+            self._draining = None
 
     def _final(
         self, texts: tuple[str, ...] = (), *, extra: str = "", usage: str = "", finish: str = "", error: str = ""

@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any, ClassVar
 
 import pytest
+from tests.patience import PATIENCE
 
 from anywire import errors
 from anywire.agent import Agent
@@ -95,7 +96,7 @@ class _Reply:
         """Says at once that there is room."""
 
     async def error(self) -> errors.AnywireError:
-        final = await asyncio.wait_for(self.final, 20)
+        final = await asyncio.wait_for(self.final, PATIENCE)
         return errors.from_wire(final.error, phase="streaming")
 
 
@@ -108,7 +109,7 @@ async def agent_of(engine: Engine, *, slots: int = 1, clock: Any = None) -> tupl
 
 async def until(condition: Callable[[], Any]) -> None:
     """Turn the event loop until ``condition`` holds: what it looks at tells nobody when it changes."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
@@ -241,7 +242,7 @@ async def test_an_engine_that_never_ends_is_named_and_the_agent_closes_all_the_s
     wire.sink.cancel_received("hub", 1, Cancel("hub", "t", 1))
     await until(lambda: agent.boundary.failures["engine odd.run"])
     assert agent.status().active == 1
-    await asyncio.wait_for(agent.close(), 20)
+    await asyncio.wait_for(agent.close(), PATIENCE)
     free.set()
     await until(lambda: not agent.status().active)
 
@@ -326,7 +327,7 @@ async def test_no_room_for_an_answer_is_waited_for_and_not_spun_upon(stream: boo
     for _ in range(300):
         await asyncio.sleep(0)
     assert reply.tries <= 3
-    assert "".join(text for chunk in [await asyncio.wait_for(reply.final, 20)] for text in chunk.deltas) in (
+    assert "".join(text for chunk in [await asyncio.wait_for(reply.final, PATIENCE)] for text in chunk.deltas) in (
         "",
         "x" * 1000,
     )

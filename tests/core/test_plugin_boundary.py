@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint
 from typing import Any
 
 import pytest
+from tests.patience import PATIENCE
 
 from anywire import errors, plugins
 from anywire.hookspecs import hookimpl
@@ -90,13 +91,16 @@ async def test_eight_clients_and_a_selector_that_raises_every_second_time(
     streams = [chat(pipeline) for _ in range(8)]
     for stream in streams:
         wire.answer(newest(wire))
-        assert await asyncio.wait_for(read(stream), 5) == "answer"
+        assert await asyncio.wait_for(read(stream), PATIENCE) == "answer"
     failures = pipeline.stats()["plugin_failures"]
     assert failures == {"selector idlest.select": 4, "selector idlest.observed": 8}
     assert pipeline.agents()[0].in_flight == 0
 
 
-@pytest.mark.parametrize("nonsense", ["a", 5, object(), AgentView(None, None, 0)], ids=repr)  # type: ignore[arg-type]
+STRANGER: Any = AgentView(None, None, 0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("nonsense", ["a", 5, object(), STRANGER], ids=["text", "number", "object", "view"])
 async def test_a_choice_that_is_no_candidate_is_replaced(
     pipeline_with: Make, wire: PuppetTransport, nonsense: Any
 ) -> None:
@@ -169,7 +173,7 @@ async def test_each_take_that_fails_costs_one_task(pipeline_with: Make, wire: Pu
     wire.join("a")
     for stream in streams:
         with pytest.raises(errors.PluginFailed, match="failed in take"):
-            await asyncio.wait_for(read(stream), 5)
+            await asyncio.wait_for(read(stream), PATIENCE)
     assert pipeline.waiting == 0
 
 
@@ -308,8 +312,8 @@ def test_a_broken_hooks_package_is_named_and_skipped(
 ) -> None:
     broken = EntryPoint("broken", "no_such_module_anywhere", "anywire.hooks")
 
-    def entry_points(*, group: str) -> Any:
-        return [broken] if group == "anywire.hooks" else metadata.entry_points(group=group)
+    def entry_points() -> metadata.EntryPoints:
+        return metadata.EntryPoints([*metadata.entry_points(group="anywire.transports"), broken])
 
     monkeypatch.setattr(plugins, "entry_points", entry_points)
     with caplog.at_level(logging.ERROR):

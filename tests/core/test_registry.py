@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.patience import PATIENCE
 
 from anywire import errors
 from anywire.messages import AgentInfo, AgentStatus
@@ -119,7 +120,7 @@ async def test_the_hubs_own_pause_loses_nobody(pipeline_of: Make, clock: Simulat
     ends = []
     for stream in streams:
         try:
-            ends.append(await asyncio.wait_for(read(stream), 5))
+            ends.append(await asyncio.wait_for(read(stream), PATIENCE))
         except errors.AgentLost:
             ends.append("lost")
     assert sorted(ends) == ["begun and ended"] * 2 + ["lost"] * 2
@@ -268,7 +269,7 @@ async def test_an_agent_alone_is_never_rested(pipeline_of: Make, wire: PuppetTra
         stream = chat(pipeline)
         wire.chunk(wire.requests[-1][1], 0, final=True, error=errors.to_wire(errors.EngineFailed("broken")))
         with pytest.raises(errors.EngineFailed):
-            await asyncio.wait_for(read(stream), 5)
+            await asyncio.wait_for(read(stream), PATIENCE)
     assert len(wire.requests) == 10
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from anywire.errors import TransportError
 from anywire.transport_tools.link import Joined, Link, Lost, Received
+from anywire.transport_tools.link_numbers import PACKET_COST
 from anywire.transport_tools.link_packets import Data, unpack
 
 LEASE = 1.0
@@ -79,7 +80,7 @@ class World:
         self.now = 100.0
         self.a, self.b = End("a", 1), End("b", 500)
         self.a.other, self.b.other = self.b, self.a
-        self.ends = (self.a, self.b)
+        self.ends: tuple[End, ...] = (self.a, self.b)
         self.a.asks = True
         self.a.happened([], self.now)
 
@@ -122,7 +123,7 @@ class World:
 
 
 def new_link(name: str, session: int) -> Link:
-    return Link(name.encode(), session, LEASE, message_bytes=LIMIT, packet_bytes=PACKET, window_bytes=2000)
+    return Link(name.encode(), session, LEASE, message_bytes=LIMIT, packet_bytes=PACKET, window_bytes=6000)
 
 
 def joined_world() -> World:
@@ -181,8 +182,8 @@ def test_whatever_the_wire_does_messages_come_in_order_and_once_or_the_link_is_l
         world.check()
     # Once the wire is well, both join, and what they have put in since then comes out.
     world.heal(4 * LEASE)
-    for end in world.ends:
-        end.send(500, world.now)
+    for each in world.ends:
+        each.send(500, world.now)
     world.heal(2 * LEASE)
     world.check()
     for each in world.ends:
@@ -238,7 +239,8 @@ def test_no_more_than_the_window_is_under_way() -> None:
     world = joined_world()
     for _ in range(10):
         world.a.send(1000, world.now)
-    assert 2000 <= sum(len(body.fragment) for _, body in map(parsed, world.a.wire) if isinstance(body, Data)) < 2100
+    sizes = [len(body.fragment) + PACKET_COST for _, body in map(parsed, world.a.wire) if isinstance(body, Data)]
+    assert 6000 <= sum(sizes) < 6000 + sizes[0]
     assert world.a.link.waiting == 10_000
 
 

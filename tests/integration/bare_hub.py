@@ -13,7 +13,7 @@ from typing import Any
 
 from anywire.messages import AgentInfo, HubInfo, TaskRequest
 from anywire.plugins import Plugins
-from anywire.testing.peer import _stdin_ends
+from anywire.testing.peer import open_stdin
 from anywire.testing.recorder import RecordingHubSink
 from anywire.testing.rig import ProcessPeer
 from anywire.transport import Hub
@@ -43,7 +43,7 @@ async def main(transport: str, options: str) -> None:
     sink = _Sink()
     opened = Plugins().create("transports", transport, json.loads(options))
     sink.hub = await opened.open_hub(HubInfo("h", 1), "agent", sink)
-    await _stdin_ends()
+    await (await open_stdin()).read()
     await sink.hub.close()
 
 

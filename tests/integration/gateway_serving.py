@@ -10,6 +10,7 @@ from typing import Any
 
 import openai
 import pydantic
+from tests.patience import FACTOR
 
 from anywire.agent import Agent
 from anywire.engine import Delta, Engine, EngineStatus
@@ -24,7 +25,7 @@ from anywire.selector import AgentView
 from anywire.stages import TaskRecord
 from anywire_gateway_openai import OpenAIGateway, OpenAIGatewayConfig
 
-TIMEOUT = 20.0
+TIMEOUT = 20.0 * FACTOR
 MESSAGES: list[Any] = [{"role": "user", "content": "hello"}]
 Script = Callable[[TaskRequest], AsyncGenerator[Delta, None]]
 

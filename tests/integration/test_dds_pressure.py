@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from tests.patience import PATIENCE
 
 from anywire.errors import Congested, PayloadTooLarge, TransportError
 from anywire.identity import hub_info
@@ -117,7 +118,7 @@ async def test_paused_agent_congests_its_own_link_only_and_gets_everything_later
     await hub.drain("near")
     assert not draining.done()
     remote.send_signal(signal.SIGCONT)
-    await asyncio.wait_for(draining, 20)
+    await asyncio.wait_for(draining, PATIENCE)
     answers = await finals(sink, accepted + 1)
     assert sorted(answer.task_id for answer in answers) == sorted(
         ["near", *(f"t{number}" for number in range(accepted))]
@@ -138,7 +139,7 @@ async def test_more_than_cyclone_takes_waits_and_arrives(rig: Rig, remote: async
     remote.send_signal(signal.SIGCONT)
     hub.send("echo", request(info, "t", body="x"))
     await sink.final("t")
-    await asyncio.to_thread(waiting[0].join, 20)
+    await asyncio.to_thread(waiting[0].join, PATIENCE)
     assert not waiting[0].is_alive()
     assert not sink.named("send_failed")
 
@@ -154,9 +155,9 @@ async def test_agent_lost_while_congested_releases_everybody(rig: Rig) -> None:
         hub.send("a", Cancel(info.hub_id, f"t{number}", 1, "r" * 1000))
     draining = asyncio.create_task(hub.drain("a"))
     await sink.event("lost", "a")
-    await asyncio.wait_for(draining, 5)
+    await asyncio.wait_for(draining, PATIENCE)
     for thread in [thread for thread in threading.enumerate() if "acks" in thread.name]:
-        await asyncio.to_thread(thread.join, 20)
+        await asyncio.to_thread(thread.join, PATIENCE)
         assert not thread.is_alive()
 
 
@@ -176,7 +177,7 @@ async def test_hub_that_does_not_read_congests_its_replies(rig: Rig) -> None:
     # Not yielding to the loop, nobody reads.
     most = WINDOW_MESSAGES + BUFFER_BYTES // 64
     accepted = fill(lambda number: reply.send(Chunk(info.hub_id, "t", 1, number, ("token",))), most)
-    await asyncio.wait_for(reply.drain(), 20)
+    await asyncio.wait_for(reply.drain(), PATIENCE)
     reply.send(Chunk(info.hub_id, "t", 1, accepted, final=True))
     await sink.final("t")
     assert [chunk.seq for chunk in sink.chunks("t")] == list(range(accepted + 1))
@@ -223,7 +224,7 @@ async def test_after_drain_a_message_of_any_legal_size_is_accepted(
     accepted = fill(lambda number: hub.send("echo", request(info, f"t{number}", body="x" * 50_000)), 100)
     assert accepted <= WINDOW // 50_000 + 1 + 2
     remote.send_signal(signal.SIGCONT)
-    await asyncio.wait_for(hub.drain("echo"), 20)
+    await asyncio.wait_for(hub.drain("echo"), PATIENCE)
     remote.send_signal(signal.SIGSTOP)
     large = "x" * MAX_MESSAGE_BYTES
     hub.send("echo", request(info, "large", body=large))

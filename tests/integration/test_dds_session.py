@@ -7,6 +7,7 @@ from collections import deque
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.long_form import examples
 
 from anywire_dds.session import Session, Verdict
 
@@ -81,7 +82,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 def test_both_ends_agree_in_the_end(steps: list[str]) -> None:
     wire = Wire()
     for step in steps:

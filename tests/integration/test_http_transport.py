@@ -20,9 +20,10 @@ from aiohttp import http_exceptions, web
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
+from tests.integration.boundaries import Boundaries
 from tests.integration.connections import ListeningHubs
 from tests.integration.wire_bench import Bench, echo, final, log_of, request
-from tests.integration.wire_faults import Log, free_ports
+from tests.integration.wire_faults import Log
 from yarl import URL
 
 import anywire_http.tasks
@@ -49,7 +50,7 @@ from anywire_http.wire import (
     decode,
     encode,
 )
-
+from reserved import free_ports
 
 OURS = {"Content-Type": "application/json"}
 
@@ -81,6 +82,11 @@ def log() -> Iterator[Log]:
 class TestListening(ListeningHubs):
     scheme = "http://"
     settled: ClassVar[dict[str, str]] = {"agent_plane_hub": "{address}", "encoding": "json", "security": "none"}
+
+
+class TestBoundaries(Boundaries):
+    transport = "http"
+    scheme = "http://"
 
 
 @pytest.mark.parametrize("plane", ["agent", "client"])
@@ -153,8 +159,8 @@ async def test_what_an_agent_sent_before_it_closed_arrives_before_it_is_lost(ben
     assert not sink.named("send_failed")
 
 
-async def test_answers_on_their_way_when_an_agent_says_farewell_are_read(bench: HttpBench) -> None:
-    """An agent of this test's own: its last chunk leaves after its farewell, on another connection."""
+async def test_answers_on_their_way_when_an_agent_says_goodbye_are_read(bench: HttpBench) -> None:
+    """An agent of this test's own: its last chunk leaves after its goodbye, on another connection."""
     (port,) = free_ports(1)
     info, saying, started = AgentInfo("a", 1), asyncio.Event(), asyncio.Event()
 
@@ -164,7 +170,7 @@ async def test_answers_on_their_way_when_an_agent_says_farewell_are_read(bench: 
         hello = AgentHello(PROTOCOL, "client", info, AgentStatus("a", 1))
         await response.write(encode(LinkLine(hello=hello)) + b"\n")
         await started.wait()
-        await response.write(encode(LinkLine(farewell="enough")) + b"\n")
+        await response.write(encode(LinkLine(goodbye="enough")) + b"\n")
         asyncio.get_running_loop().call_later(0.05, saying.set)
         return response
 
@@ -586,7 +592,7 @@ others = st.one_of(
     st.builds(ControlLine, cancel=st.builds(Cancel, texts, texts, numbers, texts)),
     st.builds(ControlLine, credit=st.builds(Credit, texts, texts, numbers, numbers)),
     st.builds(ControlLine, drain=st.builds(Drain, texts, texts)),
-    st.builds(LinkLine, status=st.builds(AgentStatus, texts, numbers), farewell=texts),
+    st.builds(LinkLine, status=st.builds(AgentStatus, texts, numbers), goodbye=texts),
     st.builds(HubHello, texts, st.just("agent"), st.builds(HubInfo, texts, numbers, texts, numbers, numbers)),
 )
 

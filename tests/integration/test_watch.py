@@ -21,6 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.integration.test_dds_cdr import library, samples
+from tests.patience import PATIENCE
 
 from anywire.cli.watch_events import REMEMBERED, Events, Picture
 from anywire.cli.watch_views import Lines
@@ -34,7 +35,6 @@ from anywire_dds.activity import BUDGET, SLOTS, TEXT, Activity
 from anywire_dds.cdr import codec
 from anywire_dds.observation import HISTORY
 
-PATIENCE = 30.0
 pytestmark = pytest.mark.timeout(120)
 
 

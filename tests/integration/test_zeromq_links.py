@@ -12,9 +12,10 @@ import pytest
 import pytest_asyncio
 import zmq
 from tests.integration import bare_hub
+from tests.integration.connections import OneLifeAtATime
 from tests.integration.test_zeromq_transport import address, keys
 from tests.integration.wire_bench import Bench, echo, log_of, request
-from tests.integration.wire_faults import Log, free_ports
+from tests.integration.wire_faults import Log
 from zmq.utils.monitor import parse_monitor_message
 
 from anywire import errors
@@ -25,6 +26,7 @@ from anywire.testing.rig import Rig
 from anywire.testing.rig import request as rig_request
 from anywire.transport import MAX_MESSAGE_BYTES
 from anywire_zeromq.codec import PROTOCOL, AgentHello, Ready, encode
+from reserved import free_ports
 
 
 @pytest_asyncio.fixture
@@ -57,6 +59,10 @@ def links(sink: RecordingHubSink) -> list[tuple[Any, ...]]:
     return [event[:3] for event in sink.events if event[0] in ("joined", "lost")]
 
 
+class TestLives(OneLifeAtATime):
+    scheme = "tcp://"
+
+
 # Coming back
 
 
@@ -70,13 +76,13 @@ async def test_the_life_that_was_refused_joins_when_the_later_one_has_ended(benc
         if incarnation == first:
             await sink.event("joined", "a", first)
     await sink.event("joined", "a", 7)
-    await log.says("does not let agent a join: agent a is connected already, in a newer incarnation")
+    await log.says("does not let agent a join: agent a is here already in a later life")
     await ends[7].close()
     await sink.until(lambda: links(sink)[-1] == ("joined", "a", 5))
     hub.send("a", request("t", body="back"))
     assert (await sink.final("t")).deltas == ("back",)
     assert ("lost", "a", 7) in links(sink)
-    assert len([event for event in log.events if "newer incarnation" in event[0]]) == 2, "once at either end"
+    assert len([event for event in log.events if "in a later life" in event[0]]) == 2, "once at either end"
 
 
 @pytest.mark.parametrize("at_hub", [True, False], ids=["agent's fault", "hub's fault"])
@@ -85,7 +91,8 @@ async def test_a_process_that_sent_something_unreadable_joins_again(bench: Bench
     hub, sink = await bench.hub(agent_addresses=address(port))
     end, agent, info = await bench.port(on_task=echo, agent_addresses=address(port))
     await sink.event("joined", "a")
-    wires = (end if at_hub else hub).wires()  # type: ignore[attr-defined]
+    sender: Any = end if at_hub else hub
+    wires = sender.wires()
     wires[0].send(b"?")
     await log.says("sent something unreadable")
     await agent.event("hub_lost", "h")
@@ -125,7 +132,7 @@ async def test_a_later_life_of_a_hub_replaces_the_earlier_and_never_the_other_wa
     later, sink = await bench.hub("h", incarnation=7, agent_addresses=addresses[1])
     await agent.event("hub_joined", "h", 7)
     await bench.hub("h", incarnation=6, agent_addresses=addresses[2])
-    await log.says(f"{addresses[2]} is not linked to agent a: hub h is connected already, in a newer incarnation")
+    await log.says(f"{addresses[2]} is not linked to agent a: hub h is here already in a later life")
     await sink.event("joined", "a")
     later.send("a", request("t"))
     await sink.final("t")

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.integration.connections import OneConnection
 from tests.integration.wire_bench import Bench, echo, log_of, request
-from tests.integration.wire_faults import Log, free_ports
+from tests.integration.wire_faults import Log
 
 from anywire import errors
 from anywire.errors import ConfigError
@@ -31,6 +31,7 @@ from anywire.transport import BUFFER_BYTES, MAX_MESSAGE_BYTES, Plane
 from anywire_zeromq import ZeromqConfig
 from anywire_zeromq.codec import PROTOCOL, AgentHello, HubHello, Message, Ready, decode, encode
 from anywire_zeromq.faults import mapped
+from reserved import free_ports
 
 
 def address(port: int) -> str:

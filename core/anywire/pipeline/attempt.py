@@ -18,12 +18,13 @@ AttemptState = Literal["sent", "accepted", "streaming", "ended"]
 class Attempt:
     """Its state moves one way: sent → accepted → streaming → ended.
 
-    ``accepted``: the agent has said that it has it; ``streaming``: a token came. ``cancelled`` is set once the agent
-    was asked to stop: the attempt then stays open, and its slot taken, until the agent's final chunk or the loss of its
-    link ends it. ``next_seq`` is the number of the delta that is due, ``outstanding`` the chunks that the agent may
-    still send, ``unread_credit`` those that were read and not credited yet. ``moved`` is set by what arrives and
-    cleared by the look at progress; ``due`` is when the next progress is due, in awake seconds. ``code`` is the
-    error's that a cancelled attempt is counted as.
+    ``key`` is its task's id and its number, ``place`` its agent's id and its link. ``accepted``: the agent has said
+    that it has it; ``streaming``: a token came. ``cancelled`` is set once the agent was asked to stop: the attempt
+    then stays open, and its slot taken, until the agent's final chunk or the loss of its link ends it. ``next_seq``
+    is the number of the delta that is due, ``outstanding`` the chunks that the agent may still send,
+    ``unread_credit`` those that were read and not credited yet. ``moved`` is set by what arrives and cleared by the
+    look at progress; ``due`` is when the next progress is due, in awake seconds. ``code`` is the error's that a
+    cancelled attempt is counted as.
     """
 
     __slots__ = (
@@ -35,12 +36,14 @@ class Attempt:
         "due",
         "first_ns",
         "incarnation",
+        "key",
         "lease",
         "link",
         "moved",
         "next_seq",
         "number",
         "outstanding",
+        "place",
         "resumes",
         "selected_ns",
         "sent_ns",
@@ -53,9 +56,12 @@ class Attempt:
 
     def __init__(self, task: Task, number: int, agent: AgentView, link: int, window: int, selected_ns: int) -> None:
         self.task, self.number, self.agent, self.link, self.window = task, number, agent, link, window
-        self.agent_id, self.incarnation = agent.info.agent_id, agent.info.incarnation
+        info = agent.info
+        self.agent_id = agent_id = info.agent_id
+        self.incarnation = info.incarnation
+        self.key, self.place = (task.task_id, number), (agent_id, link)
         self.transport = agent.transport
-        self.resumes = "resume" in agent.info.capabilities
+        self.resumes = "resume" in info.capabilities
         self.state: AttemptState = "sent"
         self.cancelled = self.moved = False
         self.code = "cancelled"
@@ -65,11 +71,6 @@ class Attempt:
         self.due = 0.0
         self.lease: Silence | None = None
         """Of its link, where the registry watches it: what comes by the link is a sign of life."""
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """What names it among all attempts of its hub."""
-        return self.task.task_id, self.number
 
     def accept(self, chunk: Chunk) -> errors.StreamCorrupted | None:
         """Account for a chunk; an error when it is out of order or beyond the credit given."""

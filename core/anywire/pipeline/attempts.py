@@ -18,6 +18,7 @@ from anywire.pipeline.config import PipelineConfig
 from anywire.pipeline.ends import Ends
 from anywire.pipeline.health import Health, is_agents_fault, is_links_fault
 from anywire.pipeline.registry import Registry
+from anywire.pipeline.stream import TaskStream
 from anywire.pipeline.task import Task
 from anywire.selector import FAILED_LATENCY_MS, AgentView, Outcome
 from anywire.transport import Hub
@@ -74,7 +75,7 @@ class Attempts:
         self._hub_id, self._hubs, self._registry, self._health = hub_id, hubs, registry, health
         self._boundary, self._sink, self._awake, self._counts, self._config = boundary, sink, awake, counts, config
         self._clock: Clock = awake.clock
-        self._window = config.window
+        self._window, self._accept_within = config.window, config.accept_timeout
         self._keep_text = config.resume
         self.open: dict[tuple[str, int], Attempt] = {}
         """By task and number; cancelled ones until they have ended at their agent."""
@@ -93,19 +94,20 @@ class Attempts:
         now = clock.now_ns()
         registry, submission = self._registry, task.submission
         link = registry.link(agent)
-        task.sent += 1
-        attempt = Attempt(task, task.sent, agent, link, self._window, now)
+        task.sent = number = task.sent + 1
+        attempt = Attempt(task, number, agent, link, self._window, now)
+        agent_id, key, place = attempt.agent_id, attempt.key, attempt.place
         task.place = "running"
-        task.attempts[attempt.number] = attempt
-        task.tried.add(agent.agent_id)
+        task.attempts[number] = attempt
+        task.tried.add(agent_id)
         if task.leader is None:
             task.leader = attempt
-            task.agent_id = agent.agent_id
+            task.agent_id = agent_id
             stream.stages.selected = now
         request = TaskRequest(
             self._hub_id,
             task.task_id,
-            attempt.number,
+            number,
             submission.kind,
             submission.model,
             submission.body,
@@ -117,14 +119,18 @@ class Attempts:
             submission.hops,
             submission.trace,
         )
-        self.open[task.task_id, attempt.number] = attempt
-        self._on_link.setdefault((agent.agent_id, link), {})[task.task_id, attempt.number] = attempt
-        attempt.lease = registry.lease(agent.agent_id, link)
+        self.open[key] = attempt
+        on_link = self._on_link.get(place)
+        if on_link is None:
+            self._on_link[place] = on_link = {}
+        on_link[key] = attempt
+        attempt.lease = registry.lease(agent_id, link)
         registry.acquire(agent)
         if not self._health.all_ok:
-            self._health.sent(agent.agent_id)
-            self._health.sent((agent.agent_id, link))
-        attempt.due = self._awake.now() + self._accept_timeout(attempt)
+            self._health.sent(agent_id)
+            self._health.sent(place)
+        within = self._accept_within
+        attempt.due = self._awake.now() + (2 * agent.info.lease_ms / 1000 if within is None else within)
         if self._looking is None:
             self._look_later()
         hub = self._hubs.ends[link]
@@ -135,7 +141,7 @@ class Attempts:
         try:
             if hub is None:
                 raise errors.AgentUnavailable(f"the transport {attempt.transport} is not open")
-            hub.send(agent.agent_id, request)
+            hub.send(agent_id, request)
         except errors.Congested:
             self.finish(attempt, None)
             self._counts["congested"] += 1
@@ -150,7 +156,7 @@ class Attempts:
             self._sink.attempt_failed(attempt, failure, True)
         else:
             if self._fruitless:
-                self._fruitless.pop(agent.agent_id, None)
+                self._fruitless.pop(agent_id, None)
 
     def cancel(self, attempt: Attempt, reason: str) -> None:
         """Ask its agent to stop. The attempt leaves its task; its slot stays taken until the agent has ended it."""
@@ -163,10 +169,8 @@ class Attempts:
     def finish(self, attempt: Attempt, code: str | None) -> Outcome | None:
         """The one place where an attempt ends: its slot is free. ``code`` is the error's, empty for an answer, None
         when nothing was sent. Runs no plugin: the outcome is the caller's to pass on."""
-        agent = attempt.agent
-        key = attempt.key
+        key, place = attempt.key, attempt.place
         self.open.pop(key, None)
-        place = (attempt.agent_id, attempt.link)
         on_link = self._on_link.get(place)
         if on_link is not None:
             on_link.pop(key, None)
@@ -175,10 +179,10 @@ class Attempts:
         self._leave_task(attempt)
         attempt.state = "ended"
         outcome = self._outcome(attempt, code) if code is not None else None
-        self._registry.release(agent)
+        self._registry.release(attempt.agent)
         return outcome
 
-    def was_read(self, task: Task, chunks: int) -> None:
+    def was_read(self, task: Task, stream: TaskStream, chunks: int) -> None:
         """The reader took so many chunks: the agent may send as many more, told in halves of the window."""
         task.stalled_due = 0.0
         attempt = task.leader
@@ -280,6 +284,7 @@ class Attempts:
 
     def link_lost(self, agent: AgentView, link: int, reason: str) -> None:
         """End every attempt on that link."""
+        self._fruitless.pop(agent.agent_id, None)
         hit = [
             attempt
             for attempt in self._on_link.get((agent.agent_id, link), {}).values()
@@ -320,7 +325,7 @@ class Attempts:
             for other in list(task.attempts.values()):
                 if other is not attempt:
                     self.cancel(other, "another attempt was quicker")
-        task.resumes = attempt.resumes
+        task.resumes = attempt.resumes and self._keep_text
         task.agent_id = attempt.agent_id
         stream.agent_id, stream.transport, stream.attempts = attempt.agent_id, attempt.transport, attempt.number
 
@@ -328,7 +333,7 @@ class Attempts:
         task = attempt.task
         task.attempts.pop(attempt.number, None)
         if task.leader is attempt:
-            task.leader = next(iter(task.attempts.values()), None)
+            task.leader = next(iter(task.attempts.values())) if task.attempts else None
 
     def _outcome(self, attempt: Attempt, code: str) -> Outcome:
         agent, now = attempt.agent, self._clock.now_ns()
@@ -349,18 +354,14 @@ class Attempts:
         if error is None:
             if not health.all_ok:
                 health.succeeded(attempt.agent_id)
-                health.succeeded((attempt.agent_id, attempt.link))
+                health.succeeded(attempt.place)
         elif is_agents_fault(error):
             health.failed(attempt.agent_id)
         elif is_links_fault(error):
-            health.failed((attempt.agent_id, attempt.link))
+            health.failed(attempt.place)
         elif not health.all_ok:
             health.neutral(attempt.agent_id)
-            health.neutral((attempt.agent_id, attempt.link))
-
-    def _accept_timeout(self, attempt: Attempt) -> float:
-        timeout = self._config.accept_timeout
-        return timeout if timeout is not None else 2 * attempt.agent.info.lease_ms / 1000
+            health.neutral(attempt.place)
 
     def _say(self, attempt: Attempt, message: Cancel | Credit) -> None:
         self._say_over(self._hubs.ends[attempt.link], attempt.agent_id, message)
@@ -442,7 +443,8 @@ class Attempts:
     def _timeout(self, attempt: Attempt) -> float:
         """Seconds that its next progress may take; 0 for as long as it likes."""
         if attempt.state == "sent":
-            return self._accept_timeout(attempt)
+            within = self._accept_within
+            return 2 * attempt.agent.info.lease_ms / 1000 if within is None else within
         if not attempt.task.submission.stream:
             return 0.0
         config = self._config

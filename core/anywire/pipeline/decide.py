@@ -58,14 +58,16 @@ Decide = Callable[[Task, Attempt, AnywireError, Health, Budget], Decision]
 def decide(task: Task, attempt: Attempt, error: AnywireError, health: Health, budget: Budget) -> Decision:
     """Send again what is safe to send again: what brought no token, or can be resumed.
 
-    - An agent that refuses has done nothing: another one is asked, and no attempt is lost.
+    - An agent that refuses has done nothing: another one is asked, and no attempt is lost. One that refuses after it
+    has
+      sent a token is taken at its word for the rest only.
     - A lost link, or an agent that makes no progress: another attempt, or a resumed one, while the budget lasts.
     - An engine's failure before the first token may be that machine's own: it is tried elsewhere, if somebody is there.
     - Everything else is an answer: the request is at fault, or the stream broke the rules.
     """
-    if isinstance(error, errors.Refused):
+    if isinstance(error, errors.Refused) and not attempt.chunks:
         return Requeue()
-    if isinstance(error, (errors.AgentLost, errors.AgentUnavailable, errors.NoProgress)):
+    if isinstance(error, (errors.AgentLost, errors.AgentUnavailable, errors.NoProgress, errors.Refused)):
         # An orchestrator that is an agent here may also *say* that one of its own was lost, after trying what can be
         # tried there: that is no broken link, and counts like an engine's failure.
         said = error.phase == "streaming" and not task.chunks

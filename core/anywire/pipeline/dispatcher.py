@@ -45,8 +45,9 @@ class Dispatcher:
         filters: Callable[..., Any] | None,
         clock: Clock,
     ) -> None:
-        self._scheduler, self._selector, self._registry = scheduler, selector, registry
+        self._scheduler, self._selector = scheduler, selector
         self._sink, self._boundary, self._filters, self._clock = sink, boundary, filters, clock
+        self._candidates = registry.serving.candidates
         self._queued: dict[str, Task] = {}
         self._held: dict[str, Task] = {}
         self._limit = scheduler.config.max_queue_size
@@ -66,7 +67,7 @@ class Dispatcher:
 
     def put(self, task: Task) -> None:
         """Queue a new task. Raises `QueueFull` (held tasks count too), or `PluginFailed` when the scheduler fails."""
-        if self.waiting >= self._limit:
+        if len(self._queued) + len(self._held) >= self._limit:
             raise errors.QueueFull(
                 f"{self.waiting} tasks wait already, the limit is {self._limit} (scheduler.max_queue_size)"
             )
@@ -123,10 +124,11 @@ class Dispatcher:
         self._dispatching = True
         try:
             while self._queued:
-                task = self._take()
-                if task is None:
+                taken = self._take()
+                if taken is None:
                     return
-                agent = self._choose(task)
+                task, free = taken
+                agent = self._choose(task, free)
                 if agent is None:
                     self.hold(task, "no agent was chosen")
                 else:
@@ -136,11 +138,10 @@ class Dispatcher:
 
     def hedge(self, task: Task) -> bool:
         """Send a running task to a second agent, if one can take it now."""
-        if self._gate_closed or not any(
-            agent.agent_id not in task.tried for agent in self._registry.candidates(task.queued.key)
-        ):
+        free = self._candidates(task.queued.key)
+        if self._gate_closed or not any(agent.agent_id not in task.tried for agent in free):
             return False
-        agent = self._choose(task)
+        agent = self._choose(task, free)
         if agent is None:
             return False
         self._sink.send(task, agent)
@@ -158,11 +159,11 @@ class Dispatcher:
         self.offer_held()
 
     def _ready(self, key: QueueKey) -> bool:
-        return bool(self._registry.candidates(key))
+        return bool(self._candidates(key))
 
-    def _take(self) -> Task | None:
-        """The next task, no longer queued; None when there is none to be sent now. Tasks at which the scheduler fails
-        are ended on the way, one for each failure, so that this ends."""
+    def _take(self) -> tuple[Task, Sequence[AgentView]] | None:
+        """The next task, no longer queued, and who could take it; None when there is none to be sent now. Tasks at
+        which the scheduler fails are ended on the way, one for each failure, so that this ends."""
         while self._queued:
             try:
                 queued = self._scheduler.take(self._ready)
@@ -170,9 +171,10 @@ class Dispatcher:
                     return None
                 task = self._queued.pop(queued.task_id, None)
                 fault: Exception | str = "returned a task that is not queued"
-                if task is not None and self._ready(task.queued.key):
-                    return task
                 if task is not None:
+                    free = self._candidates(task.queued.key)
+                    if free:
+                        return task, free
                     fault = "returned a task that no agent can take now"
             except Exception as error:
                 task, fault = None, error
@@ -184,9 +186,8 @@ class Dispatcher:
             self._sink.fail_task(task, failure)
         return None
 
-    def _choose(self, task: Task) -> AgentView | None:
-        """The agent for a task; None lets it wait."""
-        free = self._registry.candidates(task.queued.key)
+    def _choose(self, task: Task, free: Sequence[AgentView]) -> AgentView | None:
+        """The agent of those ``free`` for a task; None lets it wait."""
         candidates: Sequence[AgentView] = tuple(free)
         if task.tried:
             candidates = tuple(agent for agent in free if agent.agent_id not in task.tried) or candidates
@@ -201,7 +202,8 @@ class Dispatcher:
         except Exception as error:
             self._boundary.failed(self._selector_name, "select", error, task.task_id)
             return least_loaded(candidates)
-        if chosen is None or any(chosen is each for each in candidates):
+        # Views are equal to none but themselves, unlike what a selector may have made up.
+        if chosen is None or (type(chosen) is AgentView and chosen in candidates):
             return chosen
         what = f"returned {type(chosen).__name__} {str(chosen)[:80]!r}, which is none of the candidates"
         self._boundary.failed(self._selector_name, "select", what, task.task_id)

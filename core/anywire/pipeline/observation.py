@@ -15,13 +15,14 @@ class Observation:
     def __init__(self, plugins: Plugins, selector: Selector, boundary: Boundary) -> None:
         self._boundary, self._selector = boundary, selector
         self._selector_name = f"selector {selector.name}"
-        self._observes = type(selector).observed is not Selector.observed
+        self.observes = type(selector).observed is not Selector.observed
+        """Whether the selector wants to know how attempts end."""
         self._finished = plugins.call("anywire_task_finished")
         self._joined = plugins.call("anywire_agent_joined")
         self._lost = plugins.call("anywire_agent_lost")
 
     def attempt_ended(self, outcome: Outcome) -> None:
-        if self._observes:
+        if self.observes:
             self._boundary.call(
                 self._selector_name,
                 "observed",

@@ -12,7 +12,8 @@ import asyncio
 import math
 import secrets
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -27,6 +28,7 @@ from anywire.pipeline.admission import Admission
 from anywire.pipeline.attempt import Attempt
 from anywire.pipeline.attempts import Attempts
 from anywire.pipeline.config import PipelineConfig
+from anywire.pipeline.deadlines import Deadlines
 from anywire.pipeline.decide import Budget, Decide, Decision, Fail, Hedge, Requeue, decide
 from anywire.pipeline.dispatcher import Dispatcher
 from anywire.pipeline.ends import Ends
@@ -44,12 +46,26 @@ from anywire.transport import Hub, Plane, Transport
 __all__ = ["Orchestrator", "PipelineConfig"]
 
 
+def _random_ids() -> Iterator[str]:
+    """Ids of 12 random bytes. The system is asked for many at a time: a call costs as much as queueing a task."""
+    size, length = 12, 24
+    while True:
+        drawn = secrets.token_hex(size * 128)
+        for at in range(0, len(drawn), length):
+            yield drawn[at : at + length]
+
+
+def _ignore(stream: TaskStream, chunks: int) -> None:
+    """Reading what is left of an ended task credits nobody."""
+
+
 class _LinkSink:
     """One transport's way into the pipeline."""
 
     def __init__(self, orchestrator: Orchestrator, link: int) -> None:
         self._registry, self._attempts, self._link = orchestrator.registry, orchestrator.attempts, link
         self._own_id = orchestrator.info.hub_id
+        self.chunk_received = partial(orchestrator.attempts.chunk_received, link)
 
     def agent_joined(self, info: AgentInfo) -> None:
         # Where it joins a parent over the very transport on which it is a hub, it meets itself.
@@ -62,9 +78,6 @@ class _LinkSink:
 
     def agent_lost(self, agent_id: str, incarnation: int, reason: str) -> None:
         self._registry.lost(self._link, agent_id, incarnation, reason)
-
-    def chunk_received(self, agent_id: str, incarnation: int, chunk: Chunk) -> None:
-        self._attempts.chunk_received(self._link, agent_id, incarnation, chunk)
 
     def send_failed(self, agent_id: str, incarnation: int, task_id: str, attempt: int, error: AnywireError) -> None:
         self._attempts.send_failed(self._link, agent_id, incarnation, (task_id, attempt), error)
@@ -119,12 +132,14 @@ class Orchestrator:
         filters = plugins.call("anywire_filter_candidates")
         self._dispatcher = Dispatcher(scheduler, selector, self.registry, self, boundary, filters, clock)
         self._admission = Admission(config, self.registry)
+        self._deadlines = Deadlines(clock, config.deadline, self._out_of_time)
         self._observation = Observation(plugins, selector, boundary)
         self._answer_hook = plugins.call("anywire_answer")
         self._listeners: list[Callable[[], None]] = []
         self._idle = asyncio.Event()
         self._idle.set()
         self._boot_id = boot_id()
+        self._task_ids = _random_ids()
 
     # Life
 
@@ -152,6 +167,7 @@ class Orchestrator:
             expired.cancel()
         for task in list(self._tasks.values()):
             self._give_up(task, errors.ShuttingDown("the orchestrator shuts down"))
+        self._deadlines.close()
         self.attempts.close()
         self.registry.close()
         self.health.close()
@@ -169,7 +185,7 @@ class Orchestrator:
         key = QueueKey(submission.model, submission.kind)
         self._admission.check(submission, key)
         # Not to be guessed: whoever knows an id can cancel the task.
-        task_id = secrets.token_hex(12)
+        task_id = next(self._task_ids)
         deadline = submission.deadline_s or self.config.deadline
         bounded = deadline < math.inf
         due = received + int(deadline * 1e9) if bounded else 0
@@ -185,11 +201,10 @@ class Orchestrator:
         self._dispatcher.put(task)
         self._tasks[task_id] = task
         self._idle.clear()
-        if bounded:
-            task.deadline_timer = self.clock.call_later(deadline, self._out_of_time, task)
+        self._deadlines.add(task, deadline)
         self._await_agent(task)
         if submission.stream:
-            stream.on_read(self._was_read)
+            stream.on_read(partial(self.attempts.was_read, task))
         stream.stages.admitted = self.clock.now_ns()
         self._dispatcher.dispatch()
         return stream
@@ -251,7 +266,8 @@ class Orchestrator:
     # What the dispatcher asks
 
     def send(self, task: Task, agent: AgentView) -> None:
-        self._stop_waiting(task)
+        if task.agent_timer is not None:
+            self._stop_waiting(task)
         self.attempts.send(task, agent)
 
     def fail_task(self, task: Task, error: AnywireError) -> None:
@@ -267,7 +283,8 @@ class Orchestrator:
         stages.comparable = attempt.agent.info.boot_id == self._boot_id
         stages.delivered = self.clock.now_ns()
         self._by_transport[attempt.transport] += 1
-        self.attempts.note(attempt, None)
+        if not self.health.all_ok:
+            self.attempts.note(attempt, None)
         outcome = self.attempts.finish(attempt, "")
         self._end(task, "", outcome, final)
 
@@ -367,20 +384,24 @@ class Orchestrator:
         del self._tasks[task.task_id]
         was_waiting = task.place in ("queued", "held")
         task.place = "ended"
-        self._stop_waiting(task)
+        if task.agent_timer is not None:
+            self._stop_waiting(task)
         task.cancel_timers()
+        self._deadlines.remove(task)
+        if task.submission.stream:
+            task.stream.on_read(_ignore)
         self._outcomes[code or "answered"] += 1
         if final is not None:
             task.stream.push(final)
         elif error is not None:
             task.stream.fail(error)
-        for attempt in list(task.attempts.values()):
+        for attempt in list(task.attempts.values()) if task.attempts else ():
             self.attempts.cancel(attempt, str(error) if error is not None else "the task has ended")
         if not self._tasks:
             self._idle.set()
         if was_waiting:
             self._dispatcher.remove(task)
-        if outcome is not None:
+        if outcome is not None and self._observation.observes:
             self._observation.attempt_ended(outcome)
         self._observation.task_ended(task, code)
         self._dispatcher.offer_held()
@@ -401,11 +422,6 @@ class Orchestrator:
         seconds = (task.queued.deadline_ns - task.queued.received_ns) / 1e9
         where = f"on agent {task.agent_id}" if task.place == "running" else "in the queue"
         self._give_up(task, errors.DeadlineExceeded(f"deadline exceeded: not finished within {seconds:g} s ({where})"))
-
-    def _was_read(self, stream: TaskStream, chunks: int) -> None:
-        task = self._tasks.get(stream.task_id)
-        if task is not None:
-            self.attempts.was_read(task, chunks)
 
     # Tasks whose model nobody serves
 

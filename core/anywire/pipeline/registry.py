@@ -277,10 +277,11 @@ class Registry:
         if len(self._former) > REMEMBERED_AGENTS:
             self._former.popitem(last=False)
         self.serving.removed(member)
+        self._sink.link_lost(view, number, reason)
+        # After that: what the agent had under way has failed just now, and counted against it.
         for transport in range(len(self._names)):
             self._health.forget((view.agent_id, transport))
         self._health.forget(view.agent_id)
-        self._sink.link_lost(view, number, reason)
         self._sink.agent_lost(view, reason)
         self._sink.agents_changed()
 

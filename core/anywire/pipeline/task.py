@@ -70,7 +70,12 @@ class Task:
         return self.resumes and self.plain and self.submission.stream
 
     def cancel_timers(self) -> None:
-        for timer in (self.deadline_timer, self.agent_timer, self.retry_timer):
-            if timer is not None:
-                timer.cancel()
-        self.deadline_timer = self.agent_timer = self.retry_timer = None
+        if self.deadline_timer is not None:
+            self.deadline_timer.cancel()
+            self.deadline_timer = None
+        if self.agent_timer is not None:
+            self.agent_timer.cancel()
+            self.agent_timer = None
+        if self.retry_timer is not None:
+            self.retry_timer.cancel()
+            self.retry_timer = None

@@ -44,7 +44,7 @@ class _Printer(Recorder):
         sys.stdout.flush()
 
 
-async def _stdin() -> asyncio.StreamReader:
+async def open_stdin() -> asyncio.StreamReader:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -55,7 +55,7 @@ async def run(spec: PeerSpec) -> None:
     plugins = Plugins()
     for source in spec.plugins:
         plugins.add(source)
-    events, stdin = _Printer(), await _stdin()
+    events, stdin = _Printer(), await open_stdin()
     transport = checked(plugins.create("transports", spec.transport, spec.options), events)
     if spec.role in ("bare_hub", "bare_agent"):
         end = (BareHub if spec.role == "bare_hub" else BareAgent)(spec.id, spec.lease, events)

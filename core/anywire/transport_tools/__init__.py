@@ -4,7 +4,7 @@ A transport keeps its addresses, its connections and its settings; how much may 
 an agent counts, when a sink may be called and what a message weighs is decided here, once. A third party may build
 on all names below; each can be used without the others.
 
-Bounds          `BoundedOptions` `payload_bytes` `check_payload` `WriteRoom` `NewestStatus`
+Bounds          `BoundedOptions` `payload_bytes` `check_payload` `check_payload_bytes` `WriteRoom` `NewestStatus`
 Bytes           `Codec` (with `Accepted`, `Goodbye`), `encoded_limit`, `frame`, `Unpacker`
 Callbacks       `Guard` `OnceLog`
 Who is linked   `HubLinks` `AgentLinks` `LinkRefused`
@@ -26,7 +26,7 @@ from anywire.transport_tools.link import Joined, Link, Lost, Received
 from anywire.transport_tools.links import AgentLinks, HubLinks, LinkRefused
 from anywire.transport_tools.options import BoundedOptions
 from anywire.transport_tools.packet_peer import PacketChannel, PacketPeer
-from anywire.transport_tools.payload import check_payload, payload_bytes
+from anywire.transport_tools.payload import check_payload, check_payload_bytes, payload_bytes
 from anywire.transport_tools.room import NewestStatus, WriteRoom
 from anywire.transport_tools.stream import StreamChannel
 
@@ -59,6 +59,7 @@ __all__ = [
     "Unpacker",
     "WriteRoom",
     "check_payload",
+    "check_payload_bytes",
     "close_all",
     "encoded_limit",
     "frame",

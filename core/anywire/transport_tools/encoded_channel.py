@@ -11,10 +11,12 @@ from anywire.messages import AgentStatus, Chunk, TaskRequest
 from anywire.transport import BUFFER_BYTES, MAX_MESSAGE_BYTES
 from anywire.transport_tools.channel import Channel, ChannelOwner
 from anywire.transport_tools.codec import Codec, encoded_limit
+from anywire.transport_tools.guard import OnceLog
 from anywire.transport_tools.payload import check_payload
 from anywire.transport_tools.room import NewestStatus, WriteRoom
 
 log = logging.getLogger(__name__)
+once = OnceLog(log)
 
 
 class EncodedChannel(Channel):
@@ -102,7 +104,7 @@ class EncodedChannel(Channel):
     def _fail(self, error: Exception) -> None:
         """Reading has failed: log why, and close."""
         if isinstance(error, TransportError):
-            log.warning("the connection to %s is ended: %s", self._peer, error)
+            once.warn((self._peer, str(error)), "the connection to %s is ended: %s", self._peer, error)
             self.close(str(error))
         else:
             log.error("the connection to %s is ended: a message was not handled", self._peer, exc_info=error)

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from anywire.errors import TransportError
-from anywire.messages import AgentInfo, AgentStatus, HubInfo, ToAgent
+from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, HubInfo, TaskRequest, ToAgent
 from anywire.transport import AgentPort, AgentSink, Hub, HubSink
 from anywire.transport_tools.channel import Channel, close_all
 from anywire.transport_tools.codec import Accepted, Goodbye
@@ -111,6 +111,8 @@ class ChannelHub(_End, Hub):
 
     def channel_received(self, channel: Channel, message: Any) -> None:
         match message:
+            case Chunk() | AgentStatus():
+                self._links.received(channel, message)
             case Goodbye():
                 self._goodbye(channel, message)
             case AgentInfo():
@@ -155,6 +157,8 @@ class ChannelPort(_End, AgentPort):
 
     def channel_received(self, channel: Channel, message: Any) -> None:
         match message:
+            case TaskRequest() | Credit() | Cancel():
+                self._links.received(channel, message, channel)
             case Goodbye():
                 self._goodbye(channel, message)
             case HubInfo():

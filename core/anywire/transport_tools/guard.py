@@ -37,9 +37,15 @@ class Guard:
         """Call ``callback``, at once if nothing is in front of it; never raises."""
         if self._closed:
             return
-        self._waiting.append((callback, args, kwargs))
-        if not self._held:
+        if self._held:
+            self._waiting.append((callback, args, kwargs))
+            return
+        self._held = True
+        self._make(callback, args, kwargs)
+        if self._waiting:
             self._deliver()
+        else:
+            self._held = False
 
     def open(self) -> None:
         """Let callbacks through once ``open_hub`` or ``open_agent`` has returned to its caller.
@@ -60,16 +66,18 @@ class Guard:
             self._deliver()
 
     def _deliver(self) -> None:
-        self._held = True
+        while self._waiting:
+            self._make(*self._waiting.popleft())
+        self._held = False
+
+    def _make(self, callback: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         try:
-            while self._waiting:
-                callback, args, kwargs = self._waiting.popleft()
-                try:
-                    callback(*args, **kwargs)
-                except Exception:
-                    log.exception("%s raised", getattr(callback, "__qualname__", callback))
-        finally:
+            callback(*args, **kwargs)
+        except Exception:
+            log.exception("%s raised", getattr(callback, "__qualname__", callback))
+        except BaseException:
             self._held = False
+            raise
 
 
 class OnceLog:

@@ -12,6 +12,9 @@ from anywire.transport_tools.link_packets import DATA_HEAD, Data
 FIRST_WINDOW = 64 * 1024
 """Bytes that may be under way at first. Each acknowledged byte adds one, each loss halves it."""
 
+PACKET_COST = 512
+"""Bytes by which a packet counts for more than its fragment: what an operating system keeps for a small one."""
+
 MOST_FRAGMENTS = 4096
 """Fragments that may be under way, whatever their size."""
 
@@ -118,7 +121,7 @@ class Sender:
             self.due = now + self._timeout
         self._next += 1
         self._sent.append(_Sent(data, now))
-        self._under_way += len(fragment)
+        self._under_way += len(fragment) + PACKET_COST
         return data
 
     def _forget(self, number: int, now: float) -> None:
@@ -126,9 +129,9 @@ class Sender:
         while self._sent and self._sent[0].data.number < number:
             newest = self._sent.popleft()
             size = len(newest.data.fragment)
-            self._under_way -= size
+            self._under_way -= size + PACKET_COST
             self.waiting -= size
-            self._window = min(self._most, self._window + size)
+            self._window = min(self._most, self._window + size + PACKET_COST)
         if newest is not None and not newest.again:
             self._measured(now - newest.at)
 
@@ -142,7 +145,7 @@ class Sender:
         self._timeout = min(max(self._round_trip + 4 * self._deviation, SHORTEST_TIMEOUT), self._longest)
 
     def _repair(self, count: int) -> None:
-        self._window = max(self._window // 2, self._fragment_bytes)
+        self._window = max(self._window // 2, self._fragment_bytes + PACKET_COST)
         self._lost = max(self._lost, count)
         self._recovered = self._next
         self._repeats = 0

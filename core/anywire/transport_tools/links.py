@@ -30,7 +30,7 @@ class _Links(Generic[C]):
     def __init__(self, role: str, guard: Guard) -> None:
         self._role, self._guard = role, guard
         self._by_id: dict[str, _Link[C]] = {}
-        self._ids: dict[C, str] = {}
+        self._names: dict[C, tuple[str, int]] = {}  # id and incarnation
 
     def find(self, peer_id: str) -> C | None:
         """The connection that is the link to this peer, if there is one."""
@@ -39,7 +39,7 @@ class _Links(Generic[C]):
 
     def joined(self, connection: C) -> bool:
         """Whether this connection is a link."""
-        return connection in self._ids
+        return connection in self._names
 
     def check(self, peer_id: str, incarnation: int) -> None:
         """Raises `LinkRefused` when a greater incarnation of this peer has joined."""
@@ -52,28 +52,29 @@ class _Links(Generic[C]):
 
     def ended(self, connection: C, reason: str) -> None:
         """This connection is over: its link is lost, if it was one. Everything it said must have been given before."""
-        peer_id = self._ids.pop(connection, None)
-        if peer_id is not None:
-            self._lost(peer_id, self._by_id.pop(peer_id).incarnation, reason)
+        name = self._names.pop(connection, None)
+        if name is not None:
+            del self._by_id[name[0]]
+            self._lost(*name, reason)
 
     def _join(self, connection: C, peer_id: str, incarnation: int) -> C | None:
-        if connection in self._ids:
-            raise TransportError(f"this connection has joined as {self._role} {self._ids[connection]} already")
+        if connection in self._names:
+            raise TransportError(f"this connection has joined as {self._role} {self._names[connection][0]} already")
         self.check(peer_id, incarnation)
         old = self._by_id.get(peer_id)
         if old is not None:
             later = f"replaced by a later life, incarnation {incarnation}"
             self.ended(old.connection, later if incarnation > old.incarnation else REPLACED)
         self._by_id[peer_id] = _Link(connection, incarnation)
-        self._ids[connection] = peer_id
+        self._names[connection] = peer_id, incarnation
         return None if old is None else old.connection
 
     def _link(self, connection: C, message: Any) -> tuple[str, int]:
         """Id and incarnation of the peer that said ``message``."""
-        peer_id = self._ids.get(connection)
-        if peer_id is None:
+        name = self._names.get(connection)
+        if name is None:
             raise TransportError(f"a {type(message).__name__} came from a peer that has not joined")
-        return peer_id, self._by_id[peer_id].incarnation
+        return name
 
     def _lost(self, peer_id: str, incarnation: int, reason: str) -> None:
         raise NotImplementedError

@@ -103,7 +103,8 @@ class PacketPeer:
 
     def received(self, packet: bytes) -> None:
         """A packet came from this peer."""
-        self._happened(self.link.receive(packet, self._awake.now()))
+        if not self._closed:
+            self._happened(self.link.receive(packet, self._awake.now()))
 
     def gone(self, reason: str) -> None:
         """The wire says that this peer is not there."""

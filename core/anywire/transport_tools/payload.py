@@ -28,7 +28,11 @@ def check_payload(message: Any, limit: int) -> None:
     # A character has 4 bytes at most.
     if sum(map(len, _texts(message))) * 4 <= limit:
         return
-    size = payload_bytes(message)
+    check_payload_bytes(payload_bytes(message), limit)
+
+
+def check_payload_bytes(size: int, limit: int) -> None:
+    """As `check_payload`, for a message that has been measured."""
     if size > limit:
         raise PayloadTooLarge(
             f"the message has {size} bytes of payload, the limit is {limit}: raise max_message_bytes at both ends"

@@ -1,6 +1,7 @@
 """The conformance kit, and what is this transport's own."""
 
 import asyncio
+import logging
 import re
 import shutil
 import tempfile
@@ -11,10 +12,10 @@ from typing import Any
 import pytest
 
 from anywire import errors
-from anywire.messages import AgentStatus, Chunk, Credit, TaskRequest
+from anywire.messages import AgentInfo, AgentStatus, Chunk, Credit, TaskRequest
 from anywire.plugins import Plugins
 from anywire.testing.doubles import Script
-from anywire.testing.recorder import PATIENCE
+from anywire.testing.recorder import PATIENCE, RecordingAgentSink
 from anywire.testing.rig import Rig, read, request, submit
 from anywire.testing.transport_kit import TransportConformance
 from anywire.transport import BUFFER_BYTES, Reply
@@ -103,6 +104,41 @@ class TestUnix(TransportConformance):
             await sink.final(f"to {name}")
             last = [event[:3] for event in sink.events if event[0] in ("joined", "lost") and event[1] == name][-1]
             assert last == ("joined", name, newer[name].incarnation)
+
+    async def test_an_earlier_life_that_comes_later_is_refused_and_its_log_says_why(
+        self, rig: Rig, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        _, sink, _ = await rig.hub()
+        ports, refused = [], asyncio.Event()
+
+        def note(record: logging.LogRecord) -> bool:
+            if "refused by" in record.msg:
+                refused.set()
+            return True
+
+        caplog.handler.addFilter(note)
+        for incarnation in (2, 1):
+            agent = RecordingAgentSink()
+            ports.append(await rig.new_transport().open_agent(AgentInfo("a", incarnation), "agent", agent))
+            ports[-1].report(AgentStatus("a", incarnation))
+            await sink.event("reported", "a", 2)
+        await asyncio.wait_for(refused.wait(), PATIENCE)
+        assert "incarnation 2, and this one is 1" in caplog.text
+        assert not agent.events
+        assert [event[:3] for event in sink.named("joined")] == [("joined", "a", 2)]
+        assert not sink.named("lost")
+        for port in ports:
+            await port.close()
+
+    async def test_more_than_the_peer_takes_ends_the_link_with_the_reason_and_it_comes_back(self, rig: Rig) -> None:
+        await rig.port("a", _echo, options={"max_message_bytes": 100_000})
+        hub, sink, info = await rig.hub()
+        await sink.event("joined", "a")
+        hub.send("a", request(info, "large", body="x" * 200_000))
+        assert "100000" in (await sink.event("lost", "a"))[3]
+        await sink.until(lambda: len(sink.named("joined")) == 2)
+        hub.send("a", request(info, "small", body="fits"))
+        assert (await sink.final("small")).deltas == ("fits",)
 
     async def test_a_paused_agent_congests_its_own_link_and_drains_when_it_goes_on(self, rig: Rig) -> None:
         paused = await rig.peer("agent", "paused", slots=100_000)

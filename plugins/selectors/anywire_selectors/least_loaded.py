@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from anywire.scheduler import QueuedTask
 from anywire.selector import AgentView, Selector
 
-
-REMEMBERED = 4096
-"""Agents whose last turn is known."""
+REMEMBERED = 1024
+"""Agents of which it is known when they were chosen."""
 
 
 class LeastLoaded(Selector):
@@ -21,7 +21,7 @@ class LeastLoaded(Selector):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self._turn = 0
-        self._chosen: dict[int, int] = {}
+        self._chosen: OrderedDict[int, int] = OrderedDict()
 
     def select(self, task: QueuedTask, candidates: Sequence[AgentView]) -> AgentView:
         chosen = candidates[0]
@@ -31,9 +31,8 @@ class LeastLoaded(Selector):
                 candidates, key=lambda agent: (agent.in_flight / agent.status.slots, turns.get(agent.ordinal, -1))
             )
         self._turn += 1
-        # The one chosen longest ago is first, and forgotten first.
-        self._chosen.pop(chosen.ordinal, None)
         self._chosen[chosen.ordinal] = self._turn
+        self._chosen.move_to_end(chosen.ordinal)
         if len(self._chosen) > REMEMBERED:
-            del self._chosen[next(iter(self._chosen))]
+            self._chosen.popitem(last=False)
         return chosen

@@ -152,7 +152,7 @@ class DdsAgentPort(AgentPort):
         self._revision = 0
         self._links: Links[HubInfo, _Link] = Links(
             "hub", ("request", "control"), lambda hub, session: _Link(self, hub, session),
-            self._joined, self._heard, self._lost,
+            self._joined, self._heard, self._lost, lambda: self.endpoints.pauses.resumed(),
         )  # fmt: skip
         self._faults = LogOnce(log)
         self._closing: asyncio.Task[None] | None = None

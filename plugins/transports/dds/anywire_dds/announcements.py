@@ -47,7 +47,8 @@ class Announcements(Generic[_Info]):
 
     ``participant_of`` gives the DDS participant of a writer by its handle. No more lives are kept than the bounds
     above allow; a registration over them is ignored and logged once for its participant. A life is forgotten when DDS
-    says that its registration has ended.
+    says that its registration has ended. ``departing`` is called with all lives that have ended, when there are
+    several, before the first of them has departed.
     """
 
     def __init__(
@@ -59,10 +60,11 @@ class Announcements(Generic[_Info]):
         participant_of: Callable[[int], str | None],
         arrived: Callable[[str, _Info, str | None], None],
         departed: Callable[[str, int, str], None],
+        departing: Callable[[list[tuple[str, int]]], None] | None = None,
     ) -> None:
         self._codec, self._key_type, self._name_of, self._to_info = codec, key_type, name_of, to_info
         self._participant_of = participant_of
-        self._arrived, self._departed = arrived, departed
+        self._arrived, self._departed, self._departing = arrived, departed, departing
         self._lives: dict[tuple[str, int], _Life] = {}
         self._names: Counter[str] = Counter()
         self._participants: Counter[str | None] = Counter()
@@ -74,6 +76,8 @@ class Announcements(Generic[_Info]):
 
     def process(self, samples: list[Any]) -> None:
         """Take in what was read; a sample that cannot be processed does not affect the others."""
+        if self._departing is not None and sum(not sample.valid_data for _, sample in samples) > 1:
+            self._departing([self._key(data) for data, sample in samples if not sample.valid_data])
         for data, sample in samples:
             try:
                 self._process(data, sample)
@@ -82,8 +86,7 @@ class Announcements(Generic[_Info]):
 
     def _process(self, data: bytes, sample: Any) -> None:
         if not sample.valid_data:
-            key = self._key_type.deserialize_key(data)
-            name, incarnation = getattr(key, "agent_id", "") or getattr(key, "hub_id", ""), key.incarnation
+            name, incarnation = self._key(data)
             self._remove(name, incarnation, self._reason(name, incarnation, sample.instance_state))
             return
         participant = self._participant_of(sample.publication_handle)
@@ -104,6 +107,10 @@ class Announcements(Generic[_Info]):
             self._remove(name, incarnation, self._reason(name, incarnation, sample.instance_state))
         elif (name, incarnation) not in self._lives:
             self._add(name, _Life(info, generation, participant))
+
+    def _key(self, data: bytes) -> tuple[str, int]:
+        key = self._key_type.deserialize_key(data)
+        return getattr(key, "agent_id", "") or getattr(key, "hub_id", ""), key.incarnation
 
     def _reason(self, name: str, incarnation: int, state: int) -> str:
         if state == DISPOSED:

@@ -28,6 +28,7 @@ from anywire_dds.contract import TopicName
 from anywire_dds.domain import acquire, release
 from anywire_dds.faults import mapped
 from anywire_dds.outbox import Outbox
+from anywire_dds.pauses import Pauses
 from anywire_dds.wakeup import Wakeup
 from anywire_dds.writer import BatchingWriter, Writer
 
@@ -109,6 +110,7 @@ class Endpoints:
         self._differences: dict[str, list[str]] = {}
         self._mismatches: Counter[tuple[str, str]] = Counter()
         self._qos = qos.profiles(config.qos)
+        self.pauses = Pauses(self.lease_ns / 1e9)
         self._domain = acquire(config)
         try:
             self._participant = self._domain.participant(self.lease_ns, config.participant)
@@ -130,6 +132,8 @@ class Endpoints:
                 loop.call_soon(wait, turns - 1)
             else:
                 self._wakeup.go_on()
+                if not self._stopped:
+                    self.pauses.start()
 
         wait(RETURN_TURNS)
 
@@ -199,9 +203,9 @@ class Endpoints:
         ]
 
     def often_alive(self) -> Any:
-        """The policy of a writer that offers half the lease: it makes Cyclone assert the participant's liveliness twice
+        """The policy of a writer that offers a fifth of the lease: it makes Cyclone assert the participant's liveliness
         as often, and nothing else here looks at it."""
-        return Policy.Liveliness.Automatic(self.lease_ns // 2)
+        return Policy.Liveliness.Automatic(self.lease_ns // 5)
 
     def lifespan_ns(self, topic: TopicName, publication: int) -> int:
         """How long the samples of this writer, matched with our reader, count by its QoS; 0: for ever."""
@@ -280,6 +284,7 @@ class Endpoints:
     def stop(self) -> None:
         """No callback and no sample from now on; idempotent."""
         self._stopped = True
+        self.pauses.stop()
         self._wakeup.stop()
 
     def abandon(self) -> None:

@@ -119,7 +119,7 @@ class DdsHub(Hub):
             self._unconfirmed = Unconfirmed(config.lifespan, self._awake, self._take_all, self._expired)
         self._links: Links[AgentInfo, _Link] = Links(
             "agent", self._channels(), lambda agent, session: _Link(self, agent, session),
-            self._joined, self._heard, self._lost,
+            self._joined, self._heard, self._lost, lambda: self.endpoints.pauses.resumed(),
         )  # fmt: skip
         self._faults = LogOnce(log)
         self._closing: asyncio.Task[None] | None = None
@@ -127,6 +127,7 @@ class DdsHub(Hub):
         self._agents = Announcements(
             CODECS["register"], types.AgentRegistration, lambda agent: agent.agent_id, wire.to_agent,
             lambda writer: endpoints.participant_of("register", writer), self._links.begin, self._links.end,
+            self._links.withdraw,
         )  # fmt: skip
         try:
             fleet = endpoints.partition()

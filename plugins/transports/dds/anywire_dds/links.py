@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from anywire.errors import AnywireError
@@ -21,6 +22,12 @@ class Link(ABC):
 
     participant: str | None = None
     """The DDS participant that has registered this life; only its HELLOs count."""
+
+    opened_at = 0.0
+    """The event loop's time at which this session began."""
+
+    joined = False
+    """Whether it has joined, and its loss was not reported yet."""
 
     def __init__(self, name: str, incarnation: int, session: Session) -> None:
         self.name, self.incarnation, self.session = name, incarnation, session
@@ -71,6 +78,10 @@ class _Registration(NamedTuple):
 class Links(Generic[_Info, _Link]):
     """Keeps one link for each life of a peer until it has joined, and one joined link for each id.
 
+    ``resumed()`` is the event loop's time at which this process last went on after it had stood still for most of its
+    lease. When a peer says that it had lost this end, and the link is older than that, the others have lost it too:
+    all such links are ended at once, so that nothing is sent in vain to those that have not said so yet.
+
     ``peer`` is what the peers are (``agent`` or ``hub``), ``channels`` their writers. ``make`` creates the link to a
     peer; ``joined(link)`` is called when both directions work, ``heard(link, hello, joined)`` for every HELLO that
     counts, after it; ``lost(link, reason)`` at the end of a link that was joined.
@@ -87,11 +98,14 @@ class Links(Generic[_Info, _Link]):
         joined: Callable[[_Link], None],
         heard: Callable[[_Link, wire.Hello, bool], None],
         lost: Callable[[_Link, str], None],
+        resumed: Callable[[], float],
     ) -> None:
         self._peer, self._channels = peer, channels
         self._make, self._joined, self._heard, self._lost = make, joined, heard, lost
         self._registered: dict[str, dict[int, _Registration]] = {}
         self._links: dict[tuple[str, int], _Link] = {}
+        self._resumed = resumed
+        self._loop = asyncio.get_running_loop()
         self._faults = LogOnce(log)
         self.by_name: dict[str, _Link] = {}
         """The joined links."""
@@ -129,7 +143,7 @@ class Links(Generic[_Info, _Link]):
         link.on_hello(hello)
         verdict = link.session.hello(channel, hello.session, echo)
         if Verdict.RESTART in verdict:
-            reopened = self.restart(link, f"the {self._peer} had lost this end", link.session.successor())
+            reopened = self._lost_here(link)
             if reopened is None:
                 return None
             link = reopened
@@ -149,6 +163,26 @@ class Links(Generic[_Info, _Link]):
         if link is not None and Verdict.JOIN in link.session.confirmed():
             self._join(link)
         return link if link is not None and link.session.joined else None
+
+    def withdraw(self, lives: Iterable[tuple[str, int]]) -> None:
+        """Send nothing more to these: that they are lost is reported next, one after the other."""
+        for name, incarnation in lives:
+            link = self.by_name.get(name)
+            if link is not None and link.incarnation == incarnation:
+                del self.by_name[name]
+
+    def _lost_here(self, link: _Link) -> _Link | None:
+        """A peer has lost this end: begin anew with it, and with all that must have lost it too."""
+        resumed = self._resumed()
+        others = [each for each in self.by_name.values() if each is not link and each.opened_at < resumed]
+        if link.opened_at >= resumed:
+            others = []
+        self.withdraw((each.name, each.incarnation) for each in others)
+        reopened = self.restart(link, f"the {self._peer} had lost this end", link.session.successor())
+        for each in others:
+            if self._links.get((each.name, each.incarnation)) is each:
+                self.restart(each, "this process had stood still for longer than its lease")
+        return reopened
 
     def restart(self, link: _Link, reason: str, session: Session | None = None) -> _Link | None:
         """End this link and begin a new session with the same life of the peer."""
@@ -186,7 +220,7 @@ class Links(Generic[_Info, _Link]):
         except AnywireError as error:
             log.error("a %s cannot be linked: %s", self._peer, error)
             return None
-        link.participant = registration.participant
+        link.participant, link.opened_at = registration.participant, self._loop.time()
         self._links[name, incarnation] = self.by_session[session.own] = link
         link.send_hello()
         return link
@@ -206,6 +240,7 @@ class Links(Generic[_Info, _Link]):
                 lesser.send_hello()
                 self._close(lesser, f"replaced by incarnation {link.incarnation}")
         self.by_name[link.name] = link
+        link.joined = True
         log.info("%s %s joined over DDS", self._peer, link.name)
         self._joined(link)
 
@@ -215,5 +250,7 @@ class Links(Generic[_Info, _Link]):
         link.close()
         if self.by_name.get(link.name) is link:
             del self.by_name[link.name]
+        if link.joined:
+            link.joined = False
             log.info("%s %s lost over DDS: %s", self._peer, link.name, reason)
             self._lost(link, reason)

@@ -8,8 +8,8 @@ from contextlib import suppress
 from aiohttp import web
 
 from anywire.messages import Chunk
-from anywire.transport_tools import WriteRoom, check_payload
-from anywire_http.wire import JSON_LINES, encode, encoded_limit
+from anywire.transport_tools import WriteRoom
+from anywire_http.wire import JSON_LINES, check_size, encode, encoded_limit
 
 
 class HubRoom:
@@ -50,7 +50,7 @@ class Exchange:
     def send(self, chunk: Chunk) -> None:
         if self._ended:
             return
-        check_payload(chunk, self._max_message_bytes)
+        check_size(chunk, self._max_message_bytes)
         line = encode(chunk, encoded_limit(self._max_message_bytes) - 1) + b"\n"
         self._hub_room.put(len(line))
         self._lines.append(line)

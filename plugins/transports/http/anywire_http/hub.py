@@ -36,9 +36,14 @@ from anywire_http.wire import (
     fault_text,
     implausible,
     mismatch,
+    whole_body,
 )
 
 log = logging.getLogger(__name__)
+
+
+MOST_OPENING = 1024
+"""Links that may be being opened at a time because agents have registered."""
 
 
 class HttpHub(Hub):
@@ -147,6 +152,8 @@ class HttpHub(Hub):
             return self._refused(409, peer, str(error))
         if self.guard.closed:
             return 503, encode(Fault("the hub is closing"))
+        if sum(not link.answered.done() for link in self._all) >= MOST_OPENING:
+            return 503, encode(Fault(f"{MOST_OPENING} agents are being linked: register again later"))
         link = self._new_link(registration.url, info)
         # Shielded: the link goes on even if the agent does not wait for the answer.
         reason = await asyncio.shield(link.answered)
@@ -182,7 +189,7 @@ class HttpHub(Hub):
             ):
                 if response.status != 200:
                     raise for_status(response.status)(f"{address} refused: {await fault_text(response)}")
-                there = decode(await response.read(), AgentHello).info
+                there = decode(await whole_body(response), AgentHello).info
         except (aiohttp.ClientError, OSError, msgspec.MsgspecError) as error:
             raise mapped(error, f"looking for an agent at {address}") from error
         self._links.check(there.agent_id, there.incarnation)

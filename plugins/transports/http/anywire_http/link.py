@@ -186,7 +186,7 @@ class AgentLink:
             self._join(line)
         elif line.status is not None and self.alive:
             self.owner.received(self, line.status)
-        return line.farewell
+        return line.goodbye
 
     def _join(self, line: LinkLine) -> None:
         hello, expected = line.hello, self._expected

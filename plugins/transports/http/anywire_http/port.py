@@ -13,7 +13,7 @@ from aiohttp import web
 from anywire.errors import AnywireError, TransportUnavailable
 from anywire.messages import AgentInfo, AgentStatus, TaskRequest
 from anywire.transport import AgentPort, AgentSink, Plane
-from anywire.transport_tools import CLOSE_TIMEOUT, AgentLinks, Guard, LinkRefused, OnceLog, check_payload
+from anywire.transport_tools import CLOSE_TIMEOUT, AgentLinks, Guard, LinkRefused, OnceLog
 from anywire_http.config import HttpConfig, is_wildcard
 from anywire_http.exchange import Exchange, TaskReply
 from anywire_http.portlink import PortLink
@@ -29,6 +29,7 @@ from anywire_http.wire import (
     ControlLine,
     HubHello,
     LinkLine,
+    check_size,
     decode,
     encode,
     fault,
@@ -98,7 +99,7 @@ class HttpPort(AgentPort):
         if self._registrar is not None:
             await self._registrar.close()
         links = list(self._by_id.values())
-        # First the answers, then the farewells: a hub that reads one waits for the answers still on their way.
+        # First the answers, then the goodbyes: a hub that reads one waits for the answers still on their way.
         await _bounded(link.settle() for link in links)
         for link in links:
             link.end("the agent closed")
@@ -164,7 +165,7 @@ class HttpPort(AgentPort):
         arrived: tuple[TaskRequest, Exchange] | None = None
         try:
             task = await self._server.body(request, TaskRequest)
-            check_payload(task, self.config.max_message_bytes)
+            check_size(task, self.config.max_message_bytes)
             arrived = task, Exchange(self.config.max_message_bytes, link.room)
         finally:
             link.arrived(order, arrived)

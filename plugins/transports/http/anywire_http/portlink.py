@@ -34,7 +34,7 @@ class PortLink:
         self._settled = asyncio.Event()
         self._settled.set()
         self._status: AgentStatus | None = None
-        self._farewell = ""
+        self._goodbye = ""
         self._wake: asyncio.Future[None] | None = None
 
     def expects(self, order: int) -> bool:
@@ -73,8 +73,8 @@ class PortLink:
         self._status = status
         self._wake_up()
 
-    def end(self, farewell: str = "") -> None:
-        self._farewell = farewell
+    def end(self, goodbye: str = "") -> None:
+        self._goodbye = goodbye
         self.ended.set()
         self._early.clear()
         for exchange in self._exchanges:
@@ -90,8 +90,8 @@ class PortLink:
             self._wake = asyncio.get_running_loop().create_future()
             await self._wake
         if self.ended.is_set():
-            farewell, self._farewell = self._farewell, ""
-            return encode(LinkLine(farewell=farewell)) + b"\n" if farewell else b""
+            goodbye, self._goodbye = self._goodbye, ""
+            return encode(LinkLine(goodbye=goodbye)) + b"\n" if goodbye else b""
         line, self._status = encode(LinkLine(status=self._status)) + b"\n", None
         return line
 

@@ -18,7 +18,7 @@ from anywire.transport_tools import Backoff, OnceLog, keep_dialling
 from anywire.transport_tools.timeouts import awake_timeout
 from anywire_http.client import new_session
 from anywire_http.faults import for_status, mapped
-from anywire_http.wire import PROTOCOL, Registration, Welcome, decode, encode, fault_text
+from anywire_http.wire import PROTOCOL, Registration, Welcome, decode, encode, fault_text, whole_body
 
 if TYPE_CHECKING:
     from anywire_http.port import HttpPort
@@ -82,6 +82,6 @@ class Registrar:
             ):
                 if response.status != 200:
                     raise for_status(response.status)(f"{doing}: {await fault_text(response)}")
-                return decode(await response.read(), Welcome).hub.hub_id
+                return decode(await whole_body(response), Welcome).hub.hub_id
         except (aiohttp.ClientError, OSError, msgspec.MsgspecError) as error:
             raise mapped(error, doing) from error

@@ -13,10 +13,10 @@ from yarl import URL
 from anywire import errors
 from anywire.errors import AnywireError, Congested
 from anywire.messages import Cancel, Chunk, Credit, Drain, TaskRequest
-from anywire.transport_tools import WriteRoom, check_payload
+from anywire.transport_tools import WriteRoom
 from anywire_http.client import Body
 from anywire_http.faults import for_status, mapped
-from anywire_http.wire import ORDER_HEADER, ControlLine, Lines, decode, encode, encoded_limit, fault_text
+from anywire_http.wire import ORDER_HEADER, ControlLine, Lines, check_size, decode, encode, encoded_limit, fault_text
 
 if TYPE_CHECKING:
     from anywire_http.link import AgentLink
@@ -49,7 +49,7 @@ class Tasks:
         self._controlling: asyncio.Task[None] | None = None
 
     def send(self, task: TaskRequest) -> None:
-        check_payload(task, self._max_message_bytes)
+        check_size(task, self._max_message_bytes)
         data = encode(task, self._limit)
         if len(self._exchanges) >= MOST_TASKS:
             raise Congested(f"{len(self._exchanges)} tasks are under way to the agent at {self._link.url}")
@@ -142,7 +142,7 @@ class Tasks:
                 for line in some:
                     chunk = decode(line, Chunk)
                     try:
-                        check_payload(chunk, self._max_message_bytes)
+                        check_size(chunk, self._max_message_bytes)
                     except AnywireError as error:
                         error.phase = "streaming"
                         raise

@@ -12,15 +12,17 @@ Every request carries ``Authorization: Bearer`` when a token is set; tasks and c
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import aiohttp
 import msgspec
 from aiohttp import web
 
-from anywire.errors import PayloadTooLarge, TransportError
-from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo
+from anywire.errors import PayloadTooLarge
+from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo, TaskRequest
 from anywire.transport import Plane
+from anywire.transport_tools import check_payload
 from anywire_http.faults import mapped
 
 PROTOCOL = "anywire-http/1"
@@ -35,6 +37,9 @@ ENVELOPE_BYTES = 1024 * 1024
 WORST_ESCAPE = 9
 """Bytes that JSON makes of one byte of payload at worst: a control character is six (``\\u0001``), and where it is a
 delta of its own, quotes and a comma are added."""
+
+MAX_NUMBER = 2**63
+"""What every number in a chunk is below."""
 
 MAX_LEASE_MS = 24 * 60 * 60 * 1000
 """Longest lease that a peer may have: a day."""
@@ -79,11 +84,11 @@ class AgentHello(msgspec.Struct, frozen=True):
 
 
 class LinkLine(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line of a link: the first is ``hello``, the last may be ``farewell``."""
+    """One line of a link: the first is ``hello``, the last may be ``goodbye``."""
 
     hello: AgentHello | None = None
     status: AgentStatus | None = None
-    farewell: str = ""
+    goodbye: str = ""
 
 
 class ControlLine(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -101,6 +106,7 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 _encode = msgspec.json.Encoder().encode
+_numbers = attrgetter("attempt", "seq", "received_ns", "started_ns", "first_ns", "last_ns")
 _decode_chunk = msgspec.json.Decoder(Chunk).decode
 _decoders: dict[type, Any] = {Chunk: _decode_chunk}
 
@@ -118,7 +124,7 @@ def encode(message: Any, limit: int = 0) -> bytes:
     """
     try:
         if type(message) is Chunk:
-            _check_texts(message)
+            _check_types(message)
         data = _encode(message)
     except (UnicodeError, TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise mapped(error, f"encoding a {type(message).__name__}") from error
@@ -129,12 +135,22 @@ def encode(message: Any, limit: int = 0) -> bytes:
     return data
 
 
-def _check_texts(chunk: Chunk) -> None:
-    """Raises `TransportError` for a chunk whose texts are something else, which JSON would carry and no hub read."""
-    texts = (*chunk.deltas, chunk.extra, chunk.finish_reason, chunk.usage, chunk.error)
-    if not all(isinstance(text, str) for text in texts):
-        odd = next(text for text in texts if not isinstance(text, str))
-        raise TransportError(f"encoding a Chunk: one of its texts is of type {type(odd).__name__}")
+def check_size(message: TaskRequest | Chunk, max_message_bytes: int) -> None:
+    """Raises `PayloadTooLarge`, or `TransportError` for texts that are something else."""
+    try:
+        check_payload(message, max_message_bytes)
+    except (TypeError, AttributeError) as error:
+        raise mapped(error, f"encoding a {type(message).__name__}") from error
+
+
+def _check_types(chunk: Chunk) -> None:
+    """Raises TypeError for a chunk with a value of another type, which JSON would carry and no hub read."""
+    for text in (*chunk.deltas, chunk.extra, chunk.finish_reason, chunk.usage, chunk.error):
+        if not isinstance(text, str):
+            raise TypeError(f"one of its texts is of type {type(text).__name__}")
+    for number in _numbers(chunk):
+        if type(number) is not int or not 0 <= number < MAX_NUMBER:
+            raise TypeError(f"one of its numbers is {number!r:.80}")
 
 
 def decode(data: bytes, cls: type[T]) -> T:
@@ -153,6 +169,16 @@ def decode(data: bytes, cls: type[T]) -> T:
 
 def fault(status: int, text: str) -> web.Response:
     return web.Response(status=status, body=encode(Fault(text)), content_type=JSON)
+
+
+async def whole_body(response: aiohttp.ClientResponse) -> bytes:
+    """The body of an answer. Raises `msgspec.DecodeError` when it is over `ENVELOPE_BYTES`."""
+    body = bytearray()
+    while data := await response.content.readany():
+        body += data
+        if len(body) > ENVELOPE_BYTES:
+            raise msgspec.DecodeError(f"the answer has more than {ENVELOPE_BYTES} bytes")
+    return bytes(body)
 
 
 async def fault_text(response: aiohttp.ClientResponse) -> str:

@@ -62,16 +62,6 @@ _KINDS: dict[bytes, type[Message]] = {
     b"F": Goodbye,
 }
 
-ENVELOPE_BYTES = 1024 * 1024
-"""Bytes for what a message holds beside its payload: ids, names, times."""
-
-
-def frame_limit(max_message_bytes: int) -> int:
-    """Largest frame for a message with so many bytes of payload. msgpack adds at most a byte to each byte of it: that
-    is when every delta has one character."""
-    return 2 * max_message_bytes + ENVELOPE_BYTES
-
-
 _pack = msgspec.msgpack.Encoder().encode
 _KIND_OF: dict[type, bytes] = {cls: kind for kind, cls in _KINDS.items()}
 
@@ -107,3 +97,8 @@ def decode(data: bytes) -> Message:
         return decoder(memoryview(data)[1:])
     except UnicodeDecodeError as error:
         raise msgspec.DecodeError(f"its text is no UTF-8: {error}") from error
+
+
+def is_goodbye(data: bytes) -> bool:
+    """Whether it is a `Goodbye`, without reading the rest."""
+    return data[:1] == _KIND_OF[Goodbye]

@@ -10,7 +10,7 @@ import pydantic
 import zmq
 import zmq.auth
 
-from anywire.transport import BUFFER_BYTES, MAX_MESSAGE_BYTES
+from anywire.transport_tools import BoundedOptions
 
 IPC_PATH_LIMIT = 107
 """Characters the kernel allows in the path of a Unix socket."""
@@ -82,29 +82,17 @@ Addresses = Annotated[
 ]
 
 
-class ZeromqConfig(pydantic.BaseModel):
+class ZeromqConfig(BoundedOptions):
     """Each list of addresses is a directory: whoever listens takes the first that is free on its machine, whoever
     connects connects to all. One file with both lists therefore serves every process of a deployment."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = pydantic.ConfigDict(hide_input_in_errors=True)
 
     agent_addresses: Addresses = pydantic.Field(
         default=["tcp://127.0.0.1:5560"], description="Addresses where orchestrators listen for agents."
     )
     client_addresses: Addresses = pydantic.Field(
         default=["tcp://127.0.0.1:5561"], description="Addresses where orchestrators listen for clients."
-    )
-    max_message_bytes: int = pydantic.Field(
-        default=MAX_MESSAGE_BYTES,
-        ge=1024,
-        le=2**31 - 1,
-        description="Largest payload of a message in bytes, before encoding; the same at both ends.",
-    )
-    buffer_bytes: int = pydantic.Field(
-        default=BUFFER_BYTES,
-        ge=1024,
-        le=2**40,
-        description="Bytes that may wait for one peer, encoded, before `Congested` is raised.",
     )
     secret_key: pydantic.SecretStr | None = pydantic.Field(
         default=None,

@@ -68,7 +68,7 @@ class Dialer(Endpoint):
 
     def restart(self, wire: DealerWire) -> None:
         """Give up the connection ``wire`` and connect anew after a pause; what is sent now still leaves."""
-        if wire is self._wire and not self.closed:
+        if wire is self._wire and not self.closing:
             self._wire = None
             wire.end()
             self._redial_later()
@@ -84,7 +84,10 @@ class Dialer(Endpoint):
             self.sink.received(wire, frame)
 
     def _happened(self, event: int, value: int) -> None:
-        if event == SUCCEEDED:
+        if self.closing:
+            if event == DISCONNECTED:
+                self._lose("its connection ended")
+        elif event == SUCCEEDED:
             self._cancel_redial()
             self._lose("its connection was replaced")
             self.lines.reset()

@@ -16,8 +16,8 @@ import zmq
 
 from anywire.errors import AnywireError, PayloadTooLarge, TransportUnavailable
 from anywire.transport import Plane
-from anywire.transport_tools import check_payload
-from anywire_zeromq.codec import PROTOCOL, Goodbye, Message, decode, encode, frame_limit
+from anywire.transport_tools import Guard, check_payload, encoded_limit
+from anywire_zeromq.codec import PROTOCOL, Goodbye, Message, decode, encode, is_goodbye
 from anywire_zeromq.config import ZeromqConfig, is_local, is_wildcard
 from anywire_zeromq.curve import KeyCheck
 from anywire_zeromq.dialer import Dialer
@@ -36,20 +36,16 @@ TIMEOUT_LEASES = 4
 """Leases until a connection is given up whose peer's kernel acknowledges nothing. That an agent is silent the pipeline
 notices after one; this only ends what a broken network has left."""
 
-TURNS = 3
-"""Turns of the event loop until ``open_*`` has returned to its caller, if that has made it a task with a timeout."""
-
 
 class End:
     """`open` it as listener or dialer; subclasses handle the messages.
 
-    ``name`` is for the log, ``lease_ms`` this end's own. Nothing is reported before `start_soon`, nor after `close_all`
-    was called.
+    ``name`` is for the log, ``lease_ms`` this end's own. ``guard`` stands in front of the sink.
     """
 
     def __init__(self, config: ZeromqConfig, plane: Plane, name: str, lease_ms: int) -> None:
         self.config, self.plane, self.name = config, plane, name
-        self.closed = False
+        self.guard = Guard()
         self.timeout_ms = TIMEOUT_LEASES * lease_ms
         self.lines = LineLimit(log)
         self._addresses = config.agent_addresses if plane == "agent" else config.client_addresses
@@ -65,6 +61,7 @@ class End:
             self._key_check = KeyCheck(self._context, config.allowed_keys)
         listener = Listener(self._context, config, self._addresses, self.timeout_ms, self)
         self._endpoints.append(listener)
+        listener.start()
         log.info("%s listens on %s for the %s plane", self.name, listener.address, self.plane)
         if config.secret_key is None and not is_local(listener.address):
             log.warning("%s is open to the network and not secured: set secret_key and allowed_keys", listener.address)
@@ -79,26 +76,22 @@ class End:
                 )
             dialer = Dialer(self._context, self.config, address, self.timeout_ms, self)
             self._endpoints.append(dialer)
-
-    def start_soon(self) -> None:
-        """Begin to report, once the caller of ``open_*`` has this end."""
-        self._start_after(TURNS)
+            dialer.start()
 
     async def close_all(self, reason: str) -> None:
         """Say goodbye to the peers, transmit what waits for a bounded time, release everything; idempotent."""
-        if self.closed:
+        if self.guard.closed:
             return
-        self.closed = True
-        goodbye = Goodbye(reason)
+        self.guard.close()
         for wire in self.wires():
             if wire.agent is not None or wire.hub is not None:
-                self.send_own(wire, goodbye)
+                self.say_goodbye(wire, reason)
         await asyncio.gather(*(endpoint.close(LINGER_MS) for endpoint in self._endpoints))
         await self._release()
 
     async def abandon(self) -> None:
         """Release everything after a failure to open."""
-        self.closed = True
+        self.guard.close()
         for endpoint in self._endpoints:
             endpoint.abort()
         await self._release()
@@ -110,7 +103,7 @@ class End:
         """Raises `PayloadTooLarge`, or `TransportError` for text that is no Unicode."""
         check_payload(message, self.config.max_message_bytes)
         data = encode(message)
-        limit = frame_limit(self.config.max_message_bytes)
+        limit = encoded_limit(self.config.max_message_bytes)
         if len(data) > limit:
             raise PayloadTooLarge(f"the message has {len(data)} bytes when encoded, the limit is {limit}")
         return data
@@ -122,14 +115,11 @@ class End:
         except AnywireError as error:
             log.debug("%s", error)
 
-    def call(self, callback: Callable[..., object], *args: Any) -> None:
-        """Call a method of the sink, unless this end was closed; an exception of it is logged and costs nothing."""
-        if self.closed:
-            return
-        try:
-            callback(*args)
-        except Exception:
-            log.exception("%s: the owner of this end failed in %s", self.name, getattr(callback, "__name__", callback))
+    def say_goodbye(self, wire: Wire, reason: str) -> None:
+        """End the link by a message, and answer the peer's: once on each connection."""
+        if not wire.goodbye_sent:
+            wire.goodbye_sent = True
+            self.send_own(wire, Goodbye(reason))
 
     # As a WireSink
 
@@ -140,7 +130,11 @@ class End:
         raise NotImplementedError
 
     def received(self, wire: Wire, data: bytes) -> None:
-        if wire.refused or self.closed:
+        if wire.refused:
+            return
+        if self.guard.closed:
+            if is_goodbye(data):
+                wire.part()
             return
         try:
             message = decode(data)
@@ -169,7 +163,7 @@ class End:
     def part(self, wire: Wire, reason: str) -> None:
         """End the link of a connection, tell the peer, and connect anew after a pause where this end has connected."""
         self.ended(wire, reason)
-        self.send_own(wire, Goodbye(reason))
+        self.say_goodbye(wire, reason)
         wire.restart()
 
     def use_spare(self, is_for: Callable[[Wire], bool]) -> None:
@@ -185,15 +179,6 @@ class End:
         if plane != self.plane:
             return f"this is the {self.plane} plane, it looks for the {plane} plane: check the addresses"
         return ""
-
-    def _start_after(self, turns: int) -> None:
-        if self.closed:
-            return
-        if turns:
-            asyncio.get_running_loop().call_soon(self._start_after, turns - 1)
-            return
-        for endpoint in self._endpoints:
-            endpoint.start()
 
     async def _release(self) -> None:
         if self._key_check is not None:

@@ -13,7 +13,7 @@ from typing import Any
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from anywire_zeromq.codec import frame_limit
+from anywire.transport_tools import encoded_limit
 from anywire_zeromq.config import ZeromqConfig
 from anywire_zeromq.faults import mapped
 from anywire_zeromq.line_limit import LineLimit
@@ -64,7 +64,7 @@ class Endpoint:
         self, context: zmq.Context[Any], kind: int, config: ZeromqConfig, timeout_ms: int, sink: WireSink
     ) -> None:
         self.config, self.sink = config, sink
-        self.closed = False
+        self.closing = self.closed = False
         self.lines = LineLimit(log)
         self._blocked: set[Wire] = set()
         try:
@@ -72,7 +72,7 @@ class Endpoint:
         except zmq.ZMQError as error:
             raise mapped(error, "opening a ZeroMQ socket") from error
         socket.sndhwm, socket.rcvhwm = SEND_QUEUE, RECEIVE_QUEUE
-        socket.maxmsgsize = frame_limit(config.max_message_bytes)
+        socket.maxmsgsize = encoded_limit(config.max_message_bytes)
         socket.handshake_ivl = HANDSHAKE_MS
         _watch_network(socket, timeout_ms)
         if any("[" in address for address in (*config.agent_addresses, *config.client_addresses)):
@@ -91,13 +91,15 @@ class Endpoint:
         raise NotImplementedError
 
     async def close(self, linger_ms: int) -> None:
-        """Transmit what waits for up to ``linger_ms``; idempotent. Nothing is reported any more."""
-        if self.closed:
-            return
-        self.closed = True
-        waiting = [asyncio.ensure_future(wire.emptied()) for wire in self._blocked]
-        if waiting:
-            _, late = await asyncio.wait(waiting, timeout=linger_ms / 1000)
+        """Transmit what waits, and wait for the goodbyes of the peers that were said goodbye, for up to ``linger_ms``.
+
+        Without the goodbye of a peer it is not known that it has read everything: a connection that is closed takes
+        with it what its peer has not read yet.
+        """
+        self.closing = True
+        parting = [asyncio.ensure_future(wire.parted()) for wire in self.wires() if wire.goodbye_sent]
+        if parting:
+            _, late = await asyncio.wait(parting, timeout=linger_ms / 1000)
             for each in late:
                 each.cancel()
         self.abort(linger_ms)

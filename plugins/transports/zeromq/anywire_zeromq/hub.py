@@ -5,6 +5,7 @@ from __future__ import annotations
 from anywire.errors import AgentUnavailable
 from anywire.messages import AgentInfo, AgentStatus, Chunk, HubInfo, TaskRequest, ToAgent
 from anywire.transport import Hub, HubSink, Plane
+from anywire.transport_tools import HubLinks, LinkRefused
 from anywire_zeromq.codec import PROTOCOL, AgentHello, Goodbye, HubHello, Ready
 from anywire_zeromq.config import ZeromqConfig
 from anywire_zeromq.end import End
@@ -14,9 +15,8 @@ from anywire_zeromq.wire import Wire
 class ZeromqHub(End, Hub):
     def __init__(self, config: ZeromqConfig, info: HubInfo, plane: Plane, sink: HubSink) -> None:
         super().__init__(config, plane, f"hub {info.hub_id}", info.lease_ms)
-        self.info, self.sink = info, sink
         self._hello = HubHello(PROTOCOL, plane, info)
-        self._links: dict[str, Wire] = {}
+        self._links: HubLinks[Wire] = HubLinks(sink, self.guard)
         self._handlers = {
             Chunk: self._on_chunk,
             AgentStatus: self._on_status,
@@ -34,12 +34,12 @@ class ZeromqHub(End, Hub):
 
     def send(self, agent_id: str, message: ToAgent) -> None:
         wire = self._links.get(agent_id)
-        if wire is None or self.closed:
-            raise AgentUnavailable(f"no link to agent {agent_id!r} over zeromq", agent_id=agent_id)
+        if self.guard.closed:
+            raise AgentUnavailable("this hub is closed", agent_id=agent_id)
         wire.send(self.encode(message), bounded=type(message) is TaskRequest)
 
     async def drain(self, agent_id: str) -> None:
-        wire = self._links.get(agent_id)
+        wire = self._links.find(agent_id)
         if wire is not None:
             await wire.drain()
 
@@ -52,25 +52,30 @@ class ZeromqHub(End, Hub):
         self.send_own(wire, self._hello)
 
     def ended(self, wire: Wire, reason: str) -> None:
-        agent, wire.agent, wire.status = wire.agent, None, None
-        joined, wire.joined, wire.spare = wire.joined, False, False
-        if agent is not None and joined:
-            wire.drop_waiting()
-            del self._links[agent.agent_id]
-            self.call(self.sink.agent_lost, agent.agent_id, agent.incarnation, reason)
+        agent, wire.agent, wire.status, wire.spare = wire.agent, None, None, False
+        if agent is None:
+            return
+        wire.drop_waiting()
+        if self._links.joined(wire):
+            self._links.ended(wire, reason)
             self.use_spare(lambda spare: spare.agent is not None and spare.agent.agent_id == agent.agent_id)
 
     def _on_hello(self, wire: Wire, hello: AgentHello) -> None:
         self.ended(wire, "it introduced itself again")
         info, status = hello.info, hello.status
-        wrong = self.mismatch(hello.protocol, hello.plane) or self._outlived(info)
-        if not wrong and not _is_own(info, status):
-            wrong = f"agent {info.agent_id} reports the status of another one"
-        if wrong:
+        if wrong := self.mismatch(hello.protocol, hello.plane):
             self.refuse(wire, wrong)
             return
+        if not _is_own(info, status):
+            self.refuse(wire, f"agent {info.agent_id} reports the status of another one")
+            return
+        try:
+            self._links.check(info.agent_id, info.incarnation)
+        except LinkRefused as error:
+            self.refuse(wire, str(error))
+            return
         wire.agent, wire.status = info, status
-        old = self._links.get(info.agent_id)
+        old = self._links.find(info.agent_id)
         if self.plane == "agent":
             self.send_own(wire, self._hello)
         elif old is not None and old.agent is not None and old.agent.incarnation == info.incarnation:
@@ -80,31 +85,22 @@ class ZeromqHub(End, Hub):
             self._join(wire)
 
     def _on_ready(self, wire: Wire, ready: Ready) -> None:
-        if not wire.joined:
+        if not self._links.joined(wire):
             self._join(wire)
-
-    def _outlived(self, info: AgentInfo) -> str:
-        """Why an agent may not join: a later life of it has; empty when it may."""
-        wire = self._links.get(info.agent_id)
-        if wire is None or wire.agent is None or wire.agent.incarnation <= info.incarnation:
-            return ""
-        return f"agent {info.agent_id} is connected already, in a newer incarnation"
 
     def _join(self, wire: Wire) -> None:
         info, status = wire.agent, wire.status
         if info is None or status is None:
             return
-        if wrong := self._outlived(info):
-            self.refuse(wire, wrong)
+        try:
+            old = self._links.join(wire, info)
+        except LinkRefused as error:
+            self.refuse(wire, str(error))
             return
-        old = self._links.get(info.agent_id)
         if old is not None:
             self.part(old, f"agent {info.agent_id} has connected anew from {wire.peer}")
-        wire.joined = True
-        self._links[info.agent_id] = wire
-        self.call(self.sink.agent_joined, info)
-        if wire.joined:
-            self.call(self.sink.agent_reported, info.agent_id, info.incarnation, wire.status or status)
+        if self._links.joined(wire):
+            self._links.received(wire, wire.status or status)
 
     def _on_status(self, wire: Wire, status: AgentStatus) -> None:
         agent = wire.agent
@@ -118,19 +114,20 @@ class ZeromqHub(End, Hub):
             )
             return
         wire.status = status
-        if wire.joined:
-            self.call(self.sink.agent_reported, agent.agent_id, agent.incarnation, status)
+        if self._links.joined(wire):
+            self._links.received(wire, status)
 
     def _on_chunk(self, wire: Wire, chunk: Chunk) -> None:
-        if wire.joined and wire.agent is not None:
-            self.call(self.sink.chunk_received, wire.agent.agent_id, wire.agent.incarnation, chunk)
+        if self._links.joined(wire):
+            self._links.received(wire, chunk)
 
     def _on_goodbye(self, wire: Wire, goodbye: Goodbye) -> None:
-        if not wire.joined:
+        if not self._links.joined(wire):
             self.lines.warning(
                 (wire.address, goodbye.reason), "%s does not let %s join: %s", wire.peer, self.name, goodbye.reason
             )
         self.ended(wire, goodbye.reason)
+        self.say_goodbye(wire, goodbye.reason)
         wire.restart()
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 
 from anywire.errors import AgentUnavailable, AnywireError
-from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo, TaskRequest
+from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo, TaskRequest, ToAgent
 from anywire.transport import AgentPort, AgentSink, Plane
+from anywire.transport_tools import AgentLinks, LinkRefused
 from anywire_zeromq.codec import PROTOCOL, AgentHello, Goodbye, HubHello, Ready, encode
 from anywire_zeromq.config import ZeromqConfig
 from anywire_zeromq.end import End
@@ -15,41 +16,40 @@ from anywire_zeromq.wire import Wire
 log = logging.getLogger(__name__)
 
 
-class _Link:
-    """The way back to one hub; a `Reply` for each of its tasks."""
+class _Reply:
+    """The way back to one hub, for each of its tasks."""
 
-    def __init__(self, port: ZeromqPort, wire: Wire, hub: HubInfo) -> None:
-        self.wire, self.hub = wire, hub
+    def __init__(self, port: ZeromqPort, wire: Wire) -> None:
         self.open = True
-        self._port = port
+        self._port, self._wire = port, wire
 
     def send(self, chunk: Chunk) -> None:
-        if not self.open or self._port.closed:
+        if not self.open or self._port.guard.closed:
             return
         data = self._port.encode(chunk)
         try:
-            self.wire.send(data)
+            self._wire.send(data)
         except AgentUnavailable:
-            log.debug("hub %s has just gone", self.hub.hub_id)
+            log.debug("%s has just gone", self._wire.peer)
 
     async def drain(self) -> None:
         if self.open:
-            await self.wire.drain()
+            await self._wire.drain()
 
 
 class ZeromqPort(End, AgentPort):
     def __init__(self, config: ZeromqConfig, info: AgentInfo, plane: Plane, sink: AgentSink) -> None:
         super().__init__(config, plane, f"agent {info.agent_id}", info.lease_ms)
-        self.info, self.sink = info, sink
-        self._links: dict[str, _Link] = {}
-        self._by_wire: dict[Wire, _Link] = {}
+        self.info = info
+        self._links: AgentLinks[Wire] = AgentLinks(sink, self.guard)
+        self._replies: dict[Wire, _Reply] = {}
         self._status: AgentStatus | None = None
         self._early: set[Wire] = set()
         self._handlers = {
-            TaskRequest: self._on_task,
-            Cancel: self._on_cancel,
-            Credit: self._on_credit,
-            Drain: self._on_drain,
+            TaskRequest: self._on_message,
+            Cancel: self._on_message,
+            Credit: self._on_message,
+            Drain: self._on_message,
             HubHello: self._on_hello,
             Ready: self._on_ready,
             Goodbye: self._on_goodbye,
@@ -63,7 +63,7 @@ class ZeromqPort(End, AgentPort):
         return ""
 
     def report(self, status: AgentStatus) -> None:
-        if self.closed:
+        if self.guard.closed:
             return
         first, self._status = self._status is None, status
         if first:
@@ -92,16 +92,15 @@ class ZeromqPort(End, AgentPort):
         self._send_hello(wire)
 
     def ended(self, wire: Wire, reason: str) -> None:
+        hub_id = _hub_id(wire)
         wire.hub, wire.introduced, wire.spare = None, False, False
         self._early.discard(wire)
-        link = self._by_wire.pop(wire, None)
-        if link is not None:
-            link.open = False
+        reply = self._replies.pop(wire, None)
+        if reply is not None:
+            reply.open = False
             wire.drop_waiting()
-            hub = link.hub
-            del self._links[hub.hub_id]
-            self.call(self.sink.hub_lost, hub.hub_id, hub.incarnation, reason)
-            self.use_spare(lambda spare: spare.hub is not None and spare.hub.hub_id == hub.hub_id)
+            self._links.ended(wire, reason)
+            self.use_spare(lambda spare: _hub_id(spare) == hub_id)
 
     def _send_hello(self, wire: Wire) -> None:
         if self._status is None:
@@ -111,69 +110,58 @@ class ZeromqPort(End, AgentPort):
         self.send_own(wire, AgentHello(PROTOCOL, self.plane, self.info, self._status))
 
     def _on_hello(self, wire: Wire, hello: HubHello) -> None:
-        introduced = wire.introduced and wire not in self._by_wire
+        introduced = wire.introduced and wire not in self._replies
         self.ended(wire, "it introduced itself again")
-        wrong = self.mismatch(hello.protocol, hello.plane) or self._outlived(hello.info)
-        if wrong:
+        hub = hello.info
+        if wrong := self.mismatch(hello.protocol, hello.plane):
             self.refuse(wire, wrong)
             return
-        wire.hub = hello.info
+        try:
+            self._links.check(hub.hub_id, hub.incarnation)
+        except LinkRefused as error:
+            self.refuse(wire, str(error))
+            return
+        wire.hub = hub
         if self.plane == "client":
             self._send_hello(wire)
             return
         wire.introduced = introduced
-        old = self._links.get(hello.info.hub_id)
-        if old is not None and old.hub.incarnation == hello.info.incarnation:
+        old = self._links.find(hub.hub_id)
+        if old is not None and old.hub is not None and old.hub.incarnation == hub.incarnation:
             wire.spare = True  # one hub with two addresses: the first link stays
-        elif self._join(wire):
+        elif self._join(wire, hub):
             self.send_own(wire, Ready())
 
     def _on_ready(self, wire: Wire, ready: Ready) -> None:
-        if wire not in self._by_wire:
-            self._join(wire)
+        if wire not in self._replies and wire.hub is not None:
+            self._join(wire, wire.hub)
 
-    def _outlived(self, info: HubInfo) -> str:
-        """Why a hub may not join: a later life of it has; empty when it may."""
-        link = self._links.get(info.hub_id)
-        if link is None or link.hub.incarnation <= info.incarnation:
-            return ""
-        return f"hub {info.hub_id} is connected already, in a newer incarnation"
-
-    def _join(self, wire: Wire) -> bool:
-        hub = wire.hub
-        if hub is None:
+    def _join(self, wire: Wire, hub: HubInfo) -> bool:
+        self._replies[wire] = _Reply(self, wire)
+        try:
+            old = self._links.join(wire, hub)
+        except LinkRefused as error:
+            del self._replies[wire]
+            self.refuse(wire, str(error))
             return False
-        if wrong := self._outlived(hub):
-            self.refuse(wire, wrong)
-            return False
-        old = self._links.get(hub.hub_id)
         if old is not None:
-            self.part(old.wire, f"hub {hub.hub_id} has connected anew from {wire.peer}")
-        link = _Link(self, wire, hub)
-        self._links[hub.hub_id] = self._by_wire[wire] = link
-        self.call(self.sink.hub_joined, hub.hub_id, hub.incarnation)
-        return wire in self._by_wire
+            self.part(old, f"hub {hub.hub_id} has connected anew from {wire.peer}")
+        return self._links.joined(wire)
 
-    def _on_task(self, wire: Wire, task: TaskRequest) -> None:
-        if link := self._by_wire.get(wire):
-            self.call(self.sink.task_received, link.hub.hub_id, link.hub.incarnation, task, link)
-
-    def _on_cancel(self, wire: Wire, cancel: Cancel) -> None:
-        if link := self._by_wire.get(wire):
-            self.call(self.sink.cancel_received, link.hub.hub_id, link.hub.incarnation, cancel)
-
-    def _on_credit(self, wire: Wire, credit: Credit) -> None:
-        if link := self._by_wire.get(wire):
-            self.call(self.sink.credit_received, link.hub.hub_id, link.hub.incarnation, credit)
-
-    def _on_drain(self, wire: Wire, drain: Drain) -> None:
-        if link := self._by_wire.get(wire):
-            self.call(self.sink.drain_requested, link.hub.hub_id, link.hub.incarnation, drain.reason)
+    def _on_message(self, wire: Wire, message: ToAgent) -> None:
+        reply = self._replies.get(wire)
+        if reply is not None:
+            self._links.received(wire, message, reply)
 
     def _on_goodbye(self, wire: Wire, goodbye: Goodbye) -> None:
-        if wire not in self._by_wire:
+        if wire not in self._replies:
             self.lines.warning(
                 (wire.address, goodbye.reason), "%s does not let %s join: %s", wire.peer, self.name, goodbye.reason
             )
         self.ended(wire, goodbye.reason)
+        self.say_goodbye(wire, goodbye.reason)
         wire.restart()
+
+
+def _hub_id(wire: Wire) -> str:
+    return wire.hub.hub_id if wire.hub is not None else ""

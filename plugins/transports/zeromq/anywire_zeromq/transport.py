@@ -49,14 +49,13 @@ class ZeromqTransport(Transport):
         except BaseException:
             await end.abandon()
             raise
-        end.start_soon()
         directory = self.config.agent_addresses if end.plane == "agent" else self.config.client_addresses
         self._settings |= {
             f"{end.plane}_listens_on" if address else f"{end.plane}_connects_to": address or ", ".join(directory),
             "encoding": "msgpack",
             "security": "null" if self.config.secret_key is None else "curve",
-            "max_message_bytes": str(self.config.max_message_bytes),
-            "buffer_bytes": str(self.config.buffer_bytes),
+            **self.config.bounds(),
             "connection_timeout_ms": str(end.timeout_ms),
             "libzmq": zmq.zmq_version(),
         }
+        end.guard.open()

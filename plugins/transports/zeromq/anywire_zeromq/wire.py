@@ -31,8 +31,8 @@ BATCH_FRAMES = 128
 class Wire(ABC):
     """A connection that has not been seen to end, and what waits for its peer.
 
-    ``agent``, ``status``, ``hub``, ``joined``, ``introduced``, ``refused`` and ``spare`` belong to the end that uses
-    the connection and hold how far the two have introduced themselves. ``address`` is the peer's for the log, the same
+    ``agent``, ``status``, ``hub``, ``introduced``, ``refused``, ``spare`` and ``goodbye_sent`` belong to the end that
+    uses it and hold how far the two have introduced themselves. ``address`` is the peer's for the log, the same
     for each of its connections; ``peer`` names this one. ``buffer_bytes`` is how much may wait.
     """
 
@@ -42,17 +42,17 @@ class Wire(ABC):
         self.agent: AgentInfo | None = None
         self.status: AgentStatus | None = None
         self.hub: HubInfo | None = None
-        self.joined = False
         self.introduced = False
         self.refused = False
         self.spare = False
+        self.goodbye_sent = False
+        self._parted = asyncio.get_running_loop().create_future()
         self._socket = socket
         self._blocked = blocked  # the wires of this socket that have something waiting
         self._waiting: deque[list[bytes]] = deque()
         self._waiting_bytes = 0
         self._waiting_status: list[bytes] | None = None
         self._room = WriteRoom(buffer_bytes, peer)
-        self._empty: asyncio.Future[None] | None = None
 
     @abstractmethod
     def _post(self, frames: list[bytes]) -> None:
@@ -65,6 +65,8 @@ class Wire(ABC):
     def send(self, data: bytes, *, bounded: bool = True) -> None:
         """Raises `Congested` if ``bounded``, or `AgentUnavailable` when the connection turns out to be gone."""
         if bounded:
+            if self._waiting_bytes + len(data) > self._room.limit:
+                self.flush()  # ZeroMQ may have transmitted since
             self._room.admit(len(data))
         if self._waiting or not self._try(data):
             self._append([data])
@@ -101,12 +103,14 @@ class Wire(ABC):
         """Wait until the next bounded `send` is accepted, or what waits was dropped."""
         await self._room.drain()
 
-    async def emptied(self) -> None:
-        """Wait until nothing waits here."""
-        while self._waiting:
-            if self._empty is None:
-                self._empty = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._empty)
+    def part(self) -> None:
+        """The peer has said goodbye: it has read all that was sent before ours, and sends nothing more."""
+        if not self._parted.done():
+            self._parted.set_result(None)
+
+    async def parted(self) -> None:
+        """Wait until `part` was called or the connection has ended."""
+        await asyncio.shield(self._parted)
 
     def drop_waiting(self) -> None:
         """Drop what waits, because nobody would read it; who waits in `drain` goes on."""
@@ -120,6 +124,7 @@ class Wire(ABC):
         """The connection has ended."""
         self.open = False
         self.drop_waiting()
+        self.part()
 
     def _try(self, data: bytes) -> bool:
         if not self.open:
@@ -154,9 +159,6 @@ class Wire(ABC):
         self._room.set_waiting(self._waiting_bytes)
         if not self._waiting:
             self._blocked.discard(self)
-            if self._empty is not None:
-                self._empty.set_result(None)
-                self._empty = None
 
 
 class RouterWire(Wire):
