@@ -45,16 +45,22 @@ class _PortSink:
         self._agent, self._link = agent, link
 
     def task_received(self, hub_id: str, incarnation: int, task: TaskRequest, reply: Reply) -> None:
-        if self._is_its_own(hub_id, task.hub_id):
+        if hub_id == task.hub_id:
             self._agent.task_received(task, reply, self._link)
+        else:
+            self._count_foreign(hub_id)
 
     def cancel_received(self, hub_id: str, incarnation: int, cancel: Cancel) -> None:
-        if self._is_its_own(hub_id, cancel.hub_id):
+        if hub_id == cancel.hub_id:
             self._agent.cancel_received(cancel)
+        else:
+            self._count_foreign(hub_id)
 
     def credit_received(self, hub_id: str, incarnation: int, credit: Credit) -> None:
-        if self._is_its_own(hub_id, credit.hub_id):
+        if hub_id == credit.hub_id:
             self._agent.credit_received(credit)
+        else:
+            self._count_foreign(hub_id)
 
     def drain_requested(self, hub_id: str, incarnation: int, reason: str) -> None:
         if self._agent.plane == "client":
@@ -68,12 +74,9 @@ class _PortSink:
     def hub_lost(self, hub_id: str, incarnation: int, reason: str) -> None:
         self._agent.hub_lost(hub_id, self._link, reason)
 
-    def _is_its_own(self, hub_id: str, named: str) -> bool:
-        if hub_id == named:
-            return True
+    def _count_foreign(self, hub_id: str) -> None:
         self._agent.foreign_messages += 1
         log.debug("hub %s sent a message of another hub; dropped", printable(hub_id))
-        return False
 
 
 class Agent:
