@@ -160,7 +160,7 @@ async def measure(sizes: Sequence[int], plane: Plane) -> bool:
         found = {size: [await come_and_go(size, own, plane) for _ in range(REPEATED)] for size in sizes}
         for side, verb in enumerate(("join", "leave")):
             best = [min(each[side] for each in found[size]) for size in sizes]
-            # Up to MAX_MODELS models are told to clients at each change, so that such a fleet costs more until it has them.
+            # Clients are told of up to MAX_MODELS models at each change: such a fleet costs more until it has them.
             fitted = [number for number, size in enumerate(sizes) if not own or size >= MAX_MODELS]
             slope = exponent([sizes[each] for each in fitted], [best[each] for each in fitted]) if fitted[1:] else 1.0
             proportional &= slope <= STEEPEST
