@@ -32,7 +32,7 @@ from anywire.testing.transport_kit import TransportConformance
 SECONDS = 10.0 * FACTOR
 """Seconds in which a fault must be seen."""
 
-SEED = int(os.environ.get("ANYWIRE_FAULT_SEED") or random.SystemRandom().randrange(10_000))
+SEED = int(os.environ.get("ANYWIRE_FAULT_SEED", "1"))
 
 
 def chosen() -> list[Case]:

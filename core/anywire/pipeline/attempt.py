@@ -72,18 +72,12 @@ class Attempt:
         self.lease: Silence | None = None
         """Of its link, where the registry watches it: what comes by the link is a sign of life."""
 
-    def accept(self, chunk: Chunk) -> errors.StreamCorrupted | None:
-        """Account for a chunk; an error when it is out of order or beyond the credit given."""
+    def corruption(self, chunk: Chunk) -> errors.StreamCorrupted:
+        """What is wrong with a chunk that is out of order or beyond the credit given."""
         if chunk.seq != self.next_seq:
             kind = "a gap" if chunk.seq > self.next_seq else "a duplicate"
-            return self._corrupted(f"{kind} in the stream: delta {chunk.seq} came, {self.next_seq} was due")
-        self.next_seq += len(chunk.deltas)
-        self.chunks += 1
-        self.outstanding -= 1
-        if self.outstanding < 0 and not chunk.final:
-            return self._corrupted(f"more came than the {self.window} chunks there was credit for")
-        return None
-
-    def _corrupted(self, what: str) -> errors.StreamCorrupted:
+            what = f"{kind} in the stream: delta {chunk.seq} came, {self.next_seq} was due"
+        else:
+            what = f"more came than the {self.window} chunks there was credit for"
         message = f"{what} (agent {self.agent_id})"
         return errors.StreamCorrupted(message, phase="streaming", agent_id=self.agent_id, task_id=self.task.task_id)

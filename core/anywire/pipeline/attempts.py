@@ -239,10 +239,12 @@ class Attempts:
             return
         if attempt.state != "streaming":
             self._begin_streaming(attempt, chunk)
-        fault = attempt.accept(chunk)
-        if fault is not None:
-            self._sink.attempt_failed(attempt, fault, chunk.final)
+        if chunk.seq != attempt.next_seq or (attempt.outstanding <= 0 and not chunk.final):
+            self._sink.attempt_failed(attempt, attempt.corruption(chunk), chunk.final)
             return
+        attempt.next_seq += len(chunk.deltas)
+        attempt.chunks += 1
+        attempt.outstanding -= 1
         task.chunks += 1
         if chunk.extra:
             task.plain = False
@@ -253,7 +255,8 @@ class Attempts:
             return
         stream = task.stream
         stream.push(chunk)
-        if stream.waiting >= self._window and not task.stalled_due:
+        # While an only attempt has credit left there is room, and no need to count.
+        if (attempt.outstanding <= 0 or task.sent > 1) and stream.waiting >= self._window and not task.stalled_due:
             task.stalled_due = self._awake.now() + self._config.reader_timeout
 
     def send_failed(

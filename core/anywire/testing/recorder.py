@@ -47,9 +47,10 @@ class Recorder:
                 await waiter
             return value
 
-        return await expect(wait(), what or str(condition), patience or self.patience, self._tail)
+        return await expect(wait(), what or str(condition), patience or self.patience, self.tail)
 
-    def _tail(self) -> str:
+    def tail(self) -> str:
+        """The last events, for a failure's message."""
         return "; last events:\n" + "\n".join(str(event)[:200] for event in self.events[-20:])
 
     async def event(self, *expected: Any) -> tuple[Any, ...]:

@@ -7,13 +7,14 @@ does not let this process run says nothing about a transport.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import Any
 
 import pytest
 
 from anywire.messages import Chunk
-from anywire.testing.patience import FACTOR
+from anywire.testing.patience import FACTOR, expect
 from anywire.testing.recorder import Recorder
 from anywire.testing.rig import Rig, request
 
@@ -145,8 +146,27 @@ class PauseTests:
         await sink.final("after")
 
     async def _answered(self, hub: Any, agent: Any) -> None:
-        """A task of this hub reaches the agent, and its answer the hub."""
-        hub.order("send", "a", "again", 1)
-        reply = (await agent.event("task", "again"))[4]
-        reply.send(Chunk("h", "again", 1, 0, ("x",), final=True))
-        await hub.event("chunk", "again", 1)
+        """A task of this hub reaches the agent, and its answer the hub; the link may be lost once more before."""
+
+        def answered() -> bool:
+            return bool(hub.named("chunk")) and hub.named("chunk")[-1][1].startswith("again")
+
+        def answer(number: int) -> None:
+            for _, task_id, attempt, _, reply in agent.named("task"):
+                if task_id == f"again{number}":
+                    reply.send(Chunk("h", task_id, attempt, 0, ("x",), final=True))
+
+        number = 0
+
+        async def ask() -> None:
+            nonlocal number
+            while not answered():
+                number += 1
+                hub.order("send", "a", f"again{number}", 1)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LEASE):
+                        await agent.event("task", f"again{number}")
+                        answer(number)
+                        await hub.until(answered)
+
+        await expect(ask(), "a task is answered after the pause", seen=hub.tail)

@@ -92,7 +92,7 @@ class PressureTests:
 
     async def test_drain_returns_when_the_agent_is_lost(self, rig: Rig) -> None:
         needs_processes(rig)
-        paused = await rig.peer("bare_agent", "paused", lease=60.0, options=BOUNDS)
+        paused = await rig.peer("bare_agent", "paused", lease=1.0, options=BOUNDS)
         hub, sink, info = await rig.hub(options=BOUNDS)
         await sink.event("joined", "paused")
         paused.pause()
@@ -139,7 +139,7 @@ class PressureTests:
     async def test_reply_drain_returns_when_the_hub_is_lost(self, rig: Rig) -> None:
         needs_processes(rig)
         _, agent, _ = await rig.port("a", options=BOUNDS)
-        paused = await rig.peer("bare_hub", "paused", lease=60.0, options=BOUNDS)
+        paused = await rig.peer("bare_hub", "paused", lease=1.0, options=BOUNDS)
         await paused.event("joined", "a")
         paused.order("send", "a", "t", 1)
         reply = (await agent.event("task", "t"))[4]
