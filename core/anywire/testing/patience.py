@@ -117,4 +117,9 @@ async def expect(
         if not waiting.done():
             waiting.cancel()
             await asyncio.wait({waiting}, timeout=1.0)
+        if waiting.done():
+            # What it raised is not the reason of the failure when a breach is; and it may not have begun at all.
+            _ = waiting.cancelled() or waiting.exception()
+            if asyncio.iscoroutine(awaited):
+                awaited.close()
     raise AssertionError(f"did not happen within {patience:g} s: {what}{seen() if seen else ''}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -30,6 +30,8 @@ from anywire.testing.recorder import Recorder, RecordingAgentSink, RecordingHubS
 from anywire.transport import AgentPort, Hub, Plane, Reply, Transport
 
 __all__ = ["LocalPeer", "Peer", "ProcessPeer", "Rig", "read", "request", "submit"]
+
+T = TypeVar("T")
 
 
 def request(hub: HubInfo, task_id: str, *, body: str = "{}", attempt: int = 1, stream: bool = True) -> TaskRequest:
@@ -93,7 +95,7 @@ class Rig:
         sink, info = RecordingHubSink(), hub_info(hub_id, lease=lease)
         info = msgspec.structs.replace(info, incarnation=incarnation or info.incarnation)
         transport = transport or self.new_transport(**options)
-        hub = await expect(transport.open_hub(info, plane, sink), "open_hub returned")
+        hub = await _open(transport.open_hub(info, plane, sink), "open_hub")
         self._close_later("a hub", hub.close)
         return hub, sink, info
 
@@ -112,7 +114,7 @@ class Rig:
         incarnation = incarnation or new_incarnation()
         info = AgentInfo(agent_id, incarnation, capabilities=("chat",), lease_ms=round(lease * 1000))
         transport = self.new_transport(**options)
-        port = await expect(transport.open_agent(info, plane, sink), "open_agent returned")
+        port = await _open(transport.open_agent(info, plane, sink), "open_agent")
         self._close_later("an agent", port.close)
         port.report(AgentStatus(agent_id, info.incarnation, "ready", (MODEL,), 8))
         return port, sink, info
@@ -195,3 +197,11 @@ async def read(stream: TaskStream) -> str:
     while (chunk := await expect(anext(stream, None), "the next chunk of a stream", seen=came)) is not None:
         texts += chunk.deltas
     return "".join(texts)
+
+
+async def _open(opening: Awaitable[T], what: str) -> T:
+    """Not `expect`: an end that is open is closed later, also when a breach was found meanwhile."""
+    try:
+        return await asyncio.wait_for(opening, PATIENCE)
+    except TimeoutError:
+        raise AssertionError(f"did not happen within {PATIENCE:g} s: {what} returned") from None

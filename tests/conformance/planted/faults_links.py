@@ -138,6 +138,8 @@ class HubGoodbyeLeftOut(Fault):
 
     class AroundHub(Around):
         async def close(self) -> None:
+            if self.inner.guard.closed:  # the rig closes it once more
+                await self.inner.close()
             self.inner.guard.close()
 
 
