@@ -196,7 +196,7 @@ class Attempts:
             self._suspect(agent_id, "a chunk of a task that was not sent to it")
             return
         if attempt.lease is not None:
-            attempt.lease.spoke = True
+            attempt.lease.heard()
         if attempt.cancelled:
             if chunk.final:
                 outcome = self.finish(attempt, attempt.code)
