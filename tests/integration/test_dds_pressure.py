@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from tests.patience import PATIENCE
 
 from anywire.errors import Congested, PayloadTooLarge, TransportError
 from anywire.identity import hub_info
 from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, TaskRequest
+from anywire.testing.patience import START_PATIENCE as PATIENCE
 from anywire.testing.recorder import RecordingAgentSink, RecordingHubSink
 from anywire.testing.rig import Rig, request
 from anywire.transport import BUFFER_BYTES, MAX_MESSAGE_BYTES, Reply

@@ -193,7 +193,7 @@ async def test_forged_registrations_are_bounded_and_forgotten(
     await warned(warnings, "is ignored")
     await rig.port("a", lambda task, reply: reply.send(Chunk(task.hub_id, task.task_id, 1, 0, final=True)))
     await sink.event("joined", "a")
-    hub.send("a", request(info, "t"))
+    checked.send("a", request(info, "t"))
     await sink.final("t")
     assert len(hub._agents) <= 41
     assert sum(name == "one" for name, _ in hub._agents._lives) <= announcements.MAX_LIVES_OF_NAME
