@@ -361,6 +361,26 @@ async def test_held_tasks_count_for_the_queue_and_are_not_asked_about_at_every_h
         assert await read(stream) == "answer"
 
 
+async def test_links_that_are_all_gone_at_once_cost_no_attempts(wire: PuppetTransport, clock: SimulatedClock) -> None:
+    pipeline = await started(wire, clock, max_attempts=2)
+    for name in "abcde":
+        wire.join(name)
+    stream = chat(pipeline)
+    really_send = wire.send
+
+    def gone(agent_id: str, message: Any) -> None:
+        raise errors.AgentUnavailable(f"{agent_id} is not joined")
+
+    wire.send = gone  # type: ignore[method-assign]
+    for name in "abcde":
+        wire.lose(name)
+    wire.send = really_send  # type: ignore[method-assign]
+    for name in "abcde":
+        wire.join(name)
+    wire.answer(wire.requests[-1][1])
+    assert await read(stream) == "answer"
+
+
 # Who said it
 
 

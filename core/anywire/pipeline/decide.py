@@ -61,11 +61,14 @@ def decide(task: Task, attempt: Attempt, error: AnywireError, health: Health, bu
     - An agent that refuses has done nothing: another one is asked, and no attempt is lost. One that refuses after it
     has
       sent a token is taken at its word for the rest only.
+    - Nothing was sent to an agent that could not be reached: a hub may find many links ended at once.
     - A lost link, or an agent that makes no progress: another attempt, or a resumed one, while the budget lasts.
     - An engine's failure before the first token may be that machine's own: it is tried elsewhere, if somebody is there.
     - Everything else is an answer: the request is at fault, or the stream broke the rules.
     """
     if isinstance(error, errors.Refused) and not attempt.chunks:
+        return Requeue()
+    if isinstance(error, errors.AgentUnavailable) and error.phase == "not_sent":
         return Requeue()
     if isinstance(error, (errors.AgentLost, errors.AgentUnavailable, errors.NoProgress, errors.Refused)):
         # An orchestrator that is an agent here may also *say* that one of its own was lost, after trying what can be

@@ -280,9 +280,8 @@ class Orchestrator:
         others = len(task.attempts) > 1
         decision: Decision = Fail()
         if not others:
-            lost = task.losses + (not isinstance(error, errors.Refused))
             elsewhere = any(agent.agent_id not in task.tried for agent in self.registry.candidates(task.queued.key))
-            budget = Budget(self.config.max_attempts - lost, elsewhere)
+            budget = Budget(self.config.max_attempts - task.losses - 1, elsewhere)
             decision = self._decide(task, attempt, error, self.health, budget)
             if isinstance(decision, Hedge):
                 if not over and self._dispatcher.hedge(task):
@@ -291,7 +290,7 @@ class Orchestrator:
                 if not over:
                     return
                 decision = decide(task, attempt, error, self.health, budget)
-            task.losses = lost
+            task.losses += not isinstance(decision, Requeue)
         outcome: Outcome | None = None
         if over:
             outcome = self.attempts.finish(attempt, error.code)
