@@ -45,16 +45,22 @@ class _PortSink:
         self._agent, self._link = agent, link
 
     def task_received(self, hub_id: str, incarnation: int, task: TaskRequest, reply: Reply) -> None:
-        if self._is_its_own(hub_id, task.hub_id):
+        if hub_id == task.hub_id:
             self._agent.task_received(task, reply, self._link)
+        else:
+            self._count_foreign(hub_id)
 
     def cancel_received(self, hub_id: str, incarnation: int, cancel: Cancel) -> None:
-        if self._is_its_own(hub_id, cancel.hub_id):
+        if hub_id == cancel.hub_id:
             self._agent.cancel_received(cancel)
+        else:
+            self._count_foreign(hub_id)
 
     def credit_received(self, hub_id: str, incarnation: int, credit: Credit) -> None:
-        if self._is_its_own(hub_id, credit.hub_id):
+        if hub_id == credit.hub_id:
             self._agent.credit_received(credit)
+        else:
+            self._count_foreign(hub_id)
 
     def drain_requested(self, hub_id: str, incarnation: int, reason: str) -> None:
         if self._agent.plane == "client":
@@ -68,12 +74,9 @@ class _PortSink:
     def hub_lost(self, hub_id: str, incarnation: int, reason: str) -> None:
         self._agent.hub_lost(hub_id, self._link, reason)
 
-    def _is_its_own(self, hub_id: str, named: str) -> bool:
-        if hub_id == named:
-            return True
+    def _count_foreign(self, hub_id: str) -> None:
         self._agent.foreign_messages += 1
         log.debug("hub %s sent a message of another hub; dropped", printable(hub_id))
-        return False
 
 
 class Agent:
@@ -106,8 +109,8 @@ class Agent:
         self._ports: Ends[AgentPort] = Ends(transports, self._open_port, self._announce, self._clock)
         self._runs: dict[RunKey, Run] = {}
         self._cancelled: OrderedDict[RunKey, None] = OrderedDict()
-        self._fresh: dict[RunKey, Run] = {}
-        self._older: dict[RunKey, Run] = {}
+        self._fresh: set[Run] = set()
+        self._older: set[Run] = set()
         """Those of the runs that came since the last heartbeat, and since the one before: they are told accepted at the
         next."""
         self._checked: EngineStatus | None = None
@@ -182,7 +185,7 @@ class Agent:
         key = (task.hub_id, task.task_id, task.attempt)
         if key in self._runs:
             return
-        if key in self._cancelled:
+        if self._cancelled and key in self._cancelled:
             self._refuse(task, reply, errors.TaskCancelled("cancelled before it arrived"))
             return
         refusal = self._why_not(task)
@@ -190,7 +193,7 @@ class Agent:
             self._refuse(task, reply, errors.Refused(f"agent {self.info.agent_id}: {refusal}"))
             return
         self._runs[key] = run = Run(task, reply, link, self.engine, self._clock, self.boundary)
-        self._fresh[key] = run
+        self._fresh.add(run)
         self._idle.clear()
         run.runner = asyncio.get_running_loop().create_task(self._answer(key, run))
 
@@ -308,9 +311,9 @@ class Agent:
             self._stop(key, run, run.cancelled)
 
     def _free(self, key: RunKey) -> None:
-        del self._runs[key]
-        if self._fresh.pop(key, None) is None:
-            self._older.pop(key, None)
+        run = self._runs.pop(key)
+        self._fresh.discard(run)
+        self._older.discard(run)
         if not self._runs:
             self._idle.set()
         if self._refused_for_slots:
@@ -325,10 +328,10 @@ class Agent:
     def _beat(self) -> None:
         self._heartbeat = self._clock.call_later(self._interval, self._beat)
         self._report()
-        for run in self._older.values():
+        due, self._older, self._fresh = self._older, self._fresh, set()
+        for run in due:
             if run.runner is not None and not run.runner.done():
                 run.tell_accepted()
-        self._older, self._fresh = self._fresh, {}
 
     def _report(self) -> None:
         status = self.status()
@@ -363,7 +366,7 @@ def _status_fault(status: object) -> str:
         return f"slots {str(slots)[:20]} or {len(status.models)} models are out of bounds"
     if type(status.queued) is not int or not isinstance(status.resources, dict) or not isinstance(status.detail, str):
         return "queued, resources or detail are not of their types"
-    if not all(isinstance(model, str) for model in status.models):
+    if not all(issubclass(each, str) for each in set(map(type, status.models))):
         return "models are no texts"
     return ""
 

@@ -58,6 +58,7 @@ class FleetEngine(Engine):
         self._status = EngineStatus("starting")
         self._changed: Callable[[], None] = lambda: None
         self._stop_listening: Callable[[], None] = lambda: None
+        self._update: asyncio.Handle | None = None
 
     async def start(self, changed: Callable[[], None]) -> None:
         self._changed = changed
@@ -67,6 +68,8 @@ class FleetEngine(Engine):
     async def close(self) -> None:
         self._stop_listening()
         self._stop_listening = lambda: None
+        if self._update is not None:
+            self._update.cancel()
 
     def status(self) -> EngineStatus:
         waiting = self._orchestrator.waiting if self._joins else 0
@@ -101,6 +104,12 @@ class FleetEngine(Engine):
             raise Refused(f"orchestrator {self._orchestrator.info.hub_id}: {error}") from error
 
     def _agents_changed(self) -> None:
+        # Many that come at once are told of once: a status names all models.
+        if self._update is None:
+            self._update = asyncio.get_running_loop().call_soon(self._tell)
+
+    def _tell(self) -> None:
+        self._update = None
         status = self._read()
         if status != msgspec.structs.replace(self._status, queued=0):
             self._status = status

@@ -63,16 +63,14 @@ class AwakeTime:
 class Silence:
     """Calls ``lapsed()`` once, when nothing was heard for ``period`` seconds of awake time.
 
-    `heard` costs an assignment: one timer is armed, and armed anew for what is left when it fires. Setting ``spoke``
-    costs less, and begins the period anew when the timer fires next. ``lapsed`` is called on the event loop; nothing
-    is called after `cancel`, nor after ``lapsed``.
+    `heard` costs an assignment: one timer is armed, and armed anew for what is left when it fires. ``lapsed`` is called
+    on the event loop; nothing is called after `cancel`, nor after ``lapsed``.
     """
 
-    __slots__ = ("_awake", "_heard", "_lapsed", "_timer", "period", "spoke")
+    __slots__ = ("_awake", "_heard", "_lapsed", "_timer", "period")
 
     def __init__(self, awake: AwakeTime, period: float, lapsed: Callable[[], object]) -> None:
         self.period = period
-        self.spoke = False
         self._awake, self._lapsed = awake, lapsed
         awake.start()
         self._heard = awake.now()
@@ -94,9 +92,6 @@ class Silence:
 
     def _check(self) -> None:
         awake = self._awake
-        if self.spoke:
-            self.spoke = False
-            self._heard = awake.now()
         left = self._heard + self.period - awake.now()
         if left > 0 or awake.was_away:
             self._timer = awake.clock.call_later(max(left, awake.tick), self._check)

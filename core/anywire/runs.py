@@ -90,7 +90,7 @@ class Run:
             self._boundary.failed(f"engine {self._engine.name}", "run", error, self.task.task_id)
             failure = EngineFailed(f"the engine {self._engine.name} failed: {type(error).__name__}: {error}")
             final = self._final(error=to_wire(failure))
-        if self.runner is not None and (self.cancelled or self._fault is not None):
+        if (self.cancelled or self._fault is not None) and self.runner is not None:
             while self.runner.uncancel():
                 pass
         if self._draining is not None:

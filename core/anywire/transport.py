@@ -46,8 +46,8 @@ Leases and lateness
     lease may lapse: `anywire.lease.Silence` does both.
 
 Ordering and delivery
-    Task requests from a hub to one agent arrive in the order sent, each once; control messages (Cancel, Credit,
-    Drain) have no order against them. Chunks of one attempt arrive in the order sent, each once, or the link is
+    Task requests of one priority from a hub to one agent arrive in the order sent, each once; control messages (Cancel,
+    Credit, Drain) have no order against them. Chunks of one attempt arrive in the order sent, each once, or the link is
     reported lost. A message accepted by ``send`` is delivered unless the link is lost, or `send_failed` is called.
     ``close`` writes out what was accepted, for a bounded time, and says goodbye after it.
 

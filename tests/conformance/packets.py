@@ -107,6 +107,10 @@ class PacketsTransport(Transport):
     capabilities: ClassVar[Capabilities] = Capabilities(liveliness="native", discovery="native")
     config: PacketsConfig
 
+    def __init__(self, config: PacketsConfig) -> None:
+        super().__init__(config)
+        self._opened = False
+
     async def open_hub(self, hub: HubInfo, plane: Plane, sink: HubSink) -> Hub:
         end = PacketsHub(hub, sink)
         await self._open(end, Ports(end, self.config, plane, "hub", hub.incarnation, hub.lease_ms / 1000))
@@ -119,11 +123,12 @@ class PacketsTransport(Transport):
 
     async def _open(self, end: ChannelHub | ChannelPort, ports: Ports) -> None:
         await ports.open()
+        self._opened = True
         end.on_close = ports.close
         end.guard.open()
 
     def effective_settings(self) -> Mapping[str, str]:
-        return self.config.bounds()
+        return self.config.bounds() if self._opened else {}
 
 
 @hookimpl

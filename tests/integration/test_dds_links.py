@@ -287,6 +287,49 @@ async def test_an_answer_is_told_before_its_agents_goodbye(dds_domain: int) -> N
         await sink.hub.close()
 
 
+async def hubs_that_ask_and_leave(domain: int) -> None:
+    transport = DdsTransport(DdsConfig(domain=domain))
+    for number in range(LEAVERS):
+        info, sink = HubInfo(f"hub{number}", 1, lease_ms=60_000), RecordingHubSink()
+        hub = await transport.open_hub(info, "agent", sink)
+        await sink.event("joined", "agent")
+        for task in range(10):
+            hub.send("agent", request(info, f"{info.hub_id}/{task}"))
+        await hub.close()
+        print("closed", flush=True)
+
+
+async def test_a_task_is_given_before_its_hubs_goodbye(dds_domain: int) -> None:
+    """Also when a busy agent finds both at once: they are on different topics."""
+    with subprocess.Popen([sys.executable, __file__, "ask", str(dds_domain)], stdout=subprocess.PIPE) as process:  # noqa: ASYNC220
+
+        class BusySink(RecordingAgentSink):
+            def hub_joined(self, hub_id: str, incarnation: int) -> None:
+                super().hub_joined(hub_id, incarnation)
+                asyncio.get_running_loop().call_soon(self.stand_still)
+
+            def stand_still(self) -> None:
+                assert process.stdout is not None
+                assert process.stdout.readline() == b"closed\n"  # tasks and goodbye are both there now
+
+        sink = BusySink()
+        port = await DdsTransport(DdsConfig(domain=dds_domain)).open_agent(
+            AgentInfo("agent", 1, lease_ms=60_000), "agent", sink
+        )
+        port.report(AgentStatus("agent", 1))
+        for number in range(LEAVERS):
+            await sink.event("hub_lost", f"hub{number}")
+        for number in range(LEAVERS):
+            named = [event for event in sink.events if str(event[1]).startswith(f"hub{number}")]
+            assert [event[0] for event in named] == ["hub_joined", *["task"] * 10, "hub_lost"]
+        await port.close()
+
+
 if __name__ == "__main__":
     mode, argument = sys.argv[1:]
-    asyncio.run({"churn": agents_in_this_process, "leave": agents_that_answer_and_leave}[mode](int(argument)))
+    modes = {
+        "churn": agents_in_this_process,
+        "leave": agents_that_answer_and_leave,
+        "ask": hubs_that_ask_and_leave,
+    }
+    asyncio.run(modes[mode](int(argument)))

@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from tests.patience import PATIENCE
 
 from anywire.errors import Congested, PayloadTooLarge, TransportError
 from anywire.identity import hub_info
 from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, TaskRequest
+from anywire.testing.patience import START_PATIENCE as PATIENCE
 from anywire.testing.recorder import RecordingAgentSink, RecordingHubSink
 from anywire.testing.rig import Rig, request
 from anywire.transport import BUFFER_BYTES, MAX_MESSAGE_BYTES, Reply
@@ -217,7 +217,7 @@ async def test_a_long_stream_moves_the_window_many_times(rig: Rig) -> None:
 async def test_after_drain_a_message_of_any_legal_size_is_accepted(
     rig: Rig, remote: asyncio.subprocess.Process
 ) -> None:
-    """Also where only little fits: the next one is taken whole, a second waits again, and both arrive."""
+    """Also where only little fits: the next one is taken whole, no more than fits is taken after it, and it arrives."""
     hub, sink, info = await rig.hub(options={"buffer_bytes": 100_000})
     await sink.event("joined", "echo")
     remote.send_signal(signal.SIGSTOP)
@@ -228,7 +228,8 @@ async def test_after_drain_a_message_of_any_legal_size_is_accepted(
     remote.send_signal(signal.SIGSTOP)
     large = "x" * MAX_MESSAGE_BYTES
     hub.send("echo", request(info, "large", body=large))
-    assert fill(lambda number: hub.send("echo", request(info, f"more{number}", body="x" * 50_000)), 100) == 0
+    # The large one waits, or it is on its way and what the buffer holds is accepted beside it.
+    assert fill(lambda number: hub.send("echo", request(info, f"more{number}", body="x" * 50_000)), 100) <= 2
     remote.send_signal(signal.SIGCONT)
     assert (await sink.final("large")).deltas == (large,)
     for number in range(accepted):

@@ -184,7 +184,8 @@ async def test_forged_registrations_are_bounded_and_forgotten(
     rig: Rig, forger: Forger, warnings: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(announcements, "MAX_LIVES_OF_PARTICIPANT", 40)
-    hub, sink, info = await rig.hub()
+    checked, sink, info = await rig.hub()
+    hub = getattr(checked, "inner", checked)
     assert isinstance(hub, DdsHub)
     for number in range(400):
         name = "one" if number < 100 else f"nobody{number}"
@@ -192,7 +193,7 @@ async def test_forged_registrations_are_bounded_and_forgotten(
     await warned(warnings, "is ignored")
     await rig.port("a", lambda task, reply: reply.send(Chunk(task.hub_id, task.task_id, 1, 0, final=True)))
     await sink.event("joined", "a")
-    hub.send("a", request(info, "t"))
+    checked.send("a", request(info, "t"))
     await sink.final("t")
     assert len(hub._agents) <= 41
     assert sum(name == "one" for name, _ in hub._agents._lives) <= announcements.MAX_LIVES_OF_NAME
@@ -341,13 +342,13 @@ async def test_no_callback_comes_after_close_was_called(rig: Rig) -> None:
     for seq in range(100):
         replies[0].send(Chunk(info.hub_id, "t", 1, seq, ("x",)))
     known = len(sink.events)
-    closing = hub.close()
+    closing = getattr(hub, "inner", hub).close()
     await asyncio.sleep(0.2)
     assert len(sink.events) == known
     await closing
     await agent.event("hub_lost", info.hub_id)
     known = len(agent.events)
-    closing = port.close()
+    closing = getattr(port, "inner", port).close()
     await rig.hub()
     await asyncio.sleep(0.2)
     assert len(agent.events) == known

@@ -316,6 +316,10 @@ def test_every_dependency_has_its_reason() -> None:
         for extra in project.get("optional-dependencies", {}).values():
             required += extra
         wanted |= {re.split(r"[<>=!~;\[ ]", each)[0] for each in required}
-    lines = (ROOT / "requirements-dev.txt").read_text().splitlines()
+    lines = [
+        line
+        for name in ("requirements-dev.txt", "requirements-demo.txt")
+        for line in (ROOT / name).read_text().splitlines()
+    ]
     wanted |= {line for line in lines if line and not line.startswith(("-", "#"))}
     assert sorted(explained) == sorted(name for name in wanted if not name.startswith("anywire"))

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Literal
 from anywire import errors
 from anywire.lease import Silence
 from anywire.messages import Chunk
-from anywire.selector import AgentView
+from anywire.selector import FAILED_LATENCY_MS, AgentView, Outcome
 
 if TYPE_CHECKING:
     from anywire.pipeline.task import Task
 
 AttemptState = Literal["sent", "accepted", "streaming", "ended"]
+
+
+NEUTRAL = frozenset(("", "cancelled", "invalid_request", "refused"))
+"""Codes of ends that say nothing against the agent."""
 
 
 class Attempt:
@@ -72,18 +76,26 @@ class Attempt:
         self.lease: Silence | None = None
         """Of its link, where the registry watches it: what comes by the link is a sign of life."""
 
-    def accept(self, chunk: Chunk) -> errors.StreamCorrupted | None:
-        """Account for a chunk; an error when it is out of order or beyond the credit given."""
+    def corruption(self, chunk: Chunk) -> errors.StreamCorrupted:
+        """What is wrong with a chunk that is out of order or beyond the credit given."""
         if chunk.seq != self.next_seq:
             kind = "a gap" if chunk.seq > self.next_seq else "a duplicate"
-            return self._corrupted(f"{kind} in the stream: delta {chunk.seq} came, {self.next_seq} was due")
-        self.next_seq += len(chunk.deltas)
-        self.chunks += 1
-        self.outstanding -= 1
-        if self.outstanding < 0 and not chunk.final:
-            return self._corrupted(f"more came than the {self.window} chunks there was credit for")
-        return None
-
-    def _corrupted(self, what: str) -> errors.StreamCorrupted:
+            what = f"{kind} in the stream: delta {chunk.seq} came, {self.next_seq} was due"
+        else:
+            what = f"more came than the {self.window} chunks there was credit for"
         message = f"{what} (agent {self.agent_id})"
         return errors.StreamCorrupted(message, phase="streaming", agent_id=self.agent_id, task_id=self.task.task_id)
+
+    def outcome(self, code: str, now_ns: int) -> Outcome:
+        """How it ended at ``now_ns``; ``code`` is the error's, empty for an answer. Counts it at its agent."""
+        agent = self.agent
+        first_ms = (self.first_ns - self.sent_ns) / 1e6 if self.first_ns else 0.0
+        if code in NEUTRAL:
+            agent.completed += code != "refused"
+        else:
+            agent.failed += 1
+        counted = first_ms or (FAILED_LATENCY_MS if code not in NEUTRAL else 0.0)
+        if counted:
+            agent.latency_ema_ms += (counted - agent.latency_ema_ms) * (0.2 if agent.latency_ema_ms else 1.0)
+        total_ms = (now_ns - self.sent_ns) / 1e6
+        return Outcome(self.task.task_id, self.agent_id, code, first_ms, total_ms, self.chunks)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import Counter, OrderedDict
 from typing import Protocol
 
 from anywire import errors
-from anywire.clock import Clock, Timer
+from anywire.clock import Clock
 from anywire.errors import AnywireError
 from anywire.lease import AwakeTime
 from anywire.messages import Cancel, Chunk, Credit, TaskRequest
@@ -16,34 +15,25 @@ from anywire.pipeline.attempt import Attempt
 from anywire.pipeline.boundary import Boundary
 from anywire.pipeline.config import PipelineConfig
 from anywire.pipeline.ends import Ends
-from anywire.pipeline.health import Health, is_agents_fault, is_links_fault
+from anywire.pipeline.health import Health
+from anywire.pipeline.progress import Progress, ProgressSink
 from anywire.pipeline.registry import Registry
+from anywire.pipeline.rooms import Rooms
 from anywire.pipeline.stream import TaskStream
 from anywire.pipeline.task import Task
-from anywire.selector import FAILED_LATENCY_MS, AgentView, Outcome
+from anywire.selector import AgentView, Outcome
 from anywire.transport import Hub
 
 log = logging.getLogger(__name__)
 
 REMEMBERED_LINKS = 256
-LOOK = 0.1
-"""Seconds between two looks at the progress of all open attempts."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.01, 1.0
-"""Seconds before a link is tried again whose transport says that there is room where there is none."""
-NEUTRAL = frozenset(("", "cancelled", "invalid_request", "refused"))
-"""Codes of ends that say nothing against the agent."""
 
 
-class AttemptsSink(Protocol):
+class AttemptsSink(ProgressSink, Protocol):
     """What the pipeline is told of its attempts."""
 
     def attempt_answered(self, attempt: Attempt, final: Chunk) -> None:
         """Its last chunk came; the attempt has ended."""
-        ...
-
-    def attempt_failed(self, attempt: Attempt, error: AnywireError, over: bool) -> None:
-        """It cannot bring the answer any more. ``over``: the agent has it no longer; else the attempt is still open
-        there and is to be cancelled, unless the task goes on with it."""
         ...
 
     def attempt_congested(self, attempt: Attempt) -> None:
@@ -53,8 +43,6 @@ class AttemptsSink(Protocol):
     def attempt_ended(self, outcome: Outcome) -> None:
         """A cancelled attempt has ended at its agent, and its slot is free."""
         ...
-
-    def reader_stalled(self, task: Task) -> None: ...
 
 
 class Attempts:
@@ -75,16 +63,15 @@ class Attempts:
         self._hub_id, self._hubs, self._registry, self._health = hub_id, hubs, registry, health
         self._boundary, self._sink, self._awake, self._counts, self._config = boundary, sink, awake, counts, config
         self._clock: Clock = awake.clock
-        self._window, self._accept_within = config.window, config.accept_timeout
+        self._window = config.window
         self._keep_text = config.resume
         self.open: dict[tuple[str, int], Attempt] = {}
         """By task and number; cancelled ones until they have ended at their agent."""
         self._on_link: dict[tuple[str, int], dict[tuple[str, int], Attempt]] = {}
         self._abandoned: OrderedDict[tuple[str, int, int], list[Cancel]] = OrderedDict()
         self._suspects: OrderedDict[str, None] = OrderedDict()
-        self._drains: set[asyncio.Task[None]] = set()
-        self._fruitless: dict[str, int] = {}
-        self._looking: Timer | None = None
+        self._rooms = Rooms(registry, boundary, self._clock, counts)
+        self._progress = Progress(self.open, awake, counts, config, sink)
 
     # Towards the agents
 
@@ -129,10 +116,7 @@ class Attempts:
         if not self._health.all_ok:
             self._health.sent(agent_id)
             self._health.sent(place)
-        within = self._accept_within
-        attempt.due = self._awake.now() + (2 * agent.info.lease_ms / 1000 if within is None else within)
-        if self._looking is None:
-            self._look_later()
+        self._progress.watch(attempt)
         hub = self._hubs.ends[link]
         # Before the call and not after it: the agent may have the task before `send` returns.
         attempt.sent_ns = clock.now_ns()
@@ -146,7 +130,7 @@ class Attempts:
             self.finish(attempt, None)
             self._counts["congested"] += 1
             if hub is not None:
-                self._wait_for_room(hub, agent)
+                self._rooms.wait(hub, agent)
             self._sink.attempt_congested(attempt)
         except AnywireError as error:
             self._sink.attempt_failed(attempt, error, True)
@@ -155,8 +139,7 @@ class Attempts:
             failure = errors.AgentUnavailable(f"the transport {attempt.transport} failed: {error}", phase="maybe_sent")
             self._sink.attempt_failed(attempt, failure, True)
         else:
-            if self._fruitless:
-                self._fruitless.pop(agent_id, None)
+            self._rooms.found(agent_id)
 
     def cancel(self, attempt: Attempt, reason: str) -> None:
         """Ask its agent to stop. The attempt leaves its task; its slot stays taken until the agent has ended it."""
@@ -178,7 +161,7 @@ class Attempts:
                 del self._on_link[place]
         self._leave_task(attempt)
         attempt.state = "ended"
-        outcome = self._outcome(attempt, code) if code is not None else None
+        outcome = attempt.outcome(code, self._clock.now_ns()) if code is not None else None
         self._registry.release(attempt.agent)
         return outcome
 
@@ -198,12 +181,8 @@ class Attempts:
         self._say(attempt, Credit(self._hub_id, task.task_id, attempt.number, credit))
 
     def close(self) -> None:
-        for drain in self._drains:
-            drain.cancel()
-        if self._looking is not None:
-            self._looking.cancel()
-            self._looking = None
-            self._awake.stop()
+        self._rooms.close()
+        self._progress.close()
 
     # What comes back
 
@@ -217,7 +196,7 @@ class Attempts:
             self._suspect(agent_id, "a chunk of a task that was not sent to it")
             return
         if attempt.lease is not None:
-            attempt.lease.spoke = True
+            attempt.lease.heard()
         if attempt.cancelled:
             if chunk.final:
                 outcome = self.finish(attempt, attempt.code)
@@ -237,12 +216,14 @@ class Attempts:
             if attempt.state == "sent":
                 attempt.state = "accepted"
             return
+        if chunk.seq != attempt.next_seq or (attempt.outstanding <= 0 and not chunk.final):
+            self._sink.attempt_failed(attempt, attempt.corruption(chunk), chunk.final)
+            return
         if attempt.state != "streaming":
             self._begin_streaming(attempt, chunk)
-        fault = attempt.accept(chunk)
-        if fault is not None:
-            self._sink.attempt_failed(attempt, fault, chunk.final)
-            return
+        attempt.next_seq += len(chunk.deltas)
+        attempt.chunks += 1
+        attempt.outstanding -= 1
         task.chunks += 1
         if chunk.extra:
             task.plain = False
@@ -253,7 +234,8 @@ class Attempts:
             return
         stream = task.stream
         stream.push(chunk)
-        if stream.waiting >= self._window and not task.stalled_due:
+        # While an only attempt has credit left there is room, and no need to count.
+        if (attempt.outstanding <= 0 or task.sent > 1) and stream.waiting >= self._window and not task.stalled_due:
             task.stalled_due = self._awake.now() + self._config.reader_timeout
 
     def send_failed(
@@ -284,7 +266,7 @@ class Attempts:
 
     def link_lost(self, agent: AgentView, link: int, reason: str) -> None:
         """End every attempt on that link."""
-        self._fruitless.pop(agent.agent_id, None)
+        self._rooms.found(agent.agent_id)
         hit = [
             attempt
             for attempt in self._on_link.get((agent.agent_id, link), {}).values()
@@ -335,34 +317,6 @@ class Attempts:
         if task.leader is attempt:
             task.leader = next(iter(task.attempts.values())) if task.attempts else None
 
-    def _outcome(self, attempt: Attempt, code: str) -> Outcome:
-        agent, now = attempt.agent, self._clock.now_ns()
-        total_ms = (now - attempt.sent_ns) / 1e6
-        first_ms = (attempt.first_ns - attempt.sent_ns) / 1e6 if attempt.first_ns else 0.0
-        if code in NEUTRAL:
-            agent.completed += code != "refused"
-        else:
-            agent.failed += 1
-        counted = first_ms or (FAILED_LATENCY_MS if code not in NEUTRAL else 0.0)
-        if counted:
-            agent.latency_ema_ms += (counted - agent.latency_ema_ms) * (0.2 if agent.latency_ema_ms else 1.0)
-        return Outcome(attempt.task.task_id, attempt.agent_id, code, first_ms, total_ms, attempt.chunks)
-
-    def note(self, attempt: Attempt, error: AnywireError | None) -> None:
-        """Keep what an end, None for an answer, says of the health of its agent and link."""
-        health = self._health
-        if error is None:
-            if not health.all_ok:
-                health.succeeded(attempt.agent_id)
-                health.succeeded(attempt.place)
-        elif is_agents_fault(error):
-            health.failed(attempt.agent_id)
-        elif is_links_fault(error):
-            health.failed(attempt.place)
-        elif not health.all_ok:
-            health.neutral(attempt.agent_id)
-            health.neutral(attempt.place)
-
     def _say(self, attempt: Attempt, message: Cancel | Credit) -> None:
         self._say_over(self._hubs.ends[attempt.link], attempt.agent_id, message)
 
@@ -384,85 +338,3 @@ class Attempts:
         if len(self._suspects) > REMEMBERED_LINKS:
             self._suspects.popitem(last=False)
         log.warning("agent %s sent %s; dropped", agent_id, what)
-
-    def _wait_for_room(self, hub: Hub, agent: AgentView) -> None:
-        """Make it a candidate again once its link has room."""
-        agent_id = agent.agent_id
-        fruitless = self._fruitless[agent_id] = self._fruitless.get(agent_id, -1) + 1
-        self._registry.set_cause(agent, "congested")
-
-        async def wait() -> None:
-            try:
-                await hub.drain(agent_id)
-            except Exception as error:
-                self._boundary.failed(f"transport {agent.transport}", "drain", error)
-            if fruitless:
-                # There was no room for the first message after it: without a pause this would go round and round.
-                self._counts["fruitless_drains"] += 1
-                await self._clock.sleep(min(FIRST_PAUSE * 2**fruitless, LONGEST_PAUSE))
-            self._registry.clear_cause(agent, "congested")
-
-        waiting = asyncio.get_running_loop().create_task(wait())
-        self._drains.add(waiting)
-        waiting.add_done_callback(self._drains.discard)
-
-    def _look_later(self) -> None:
-        if self._looking is None:
-            self._awake.start()
-        self._looking = self._clock.call_later(LOOK, self._look)
-
-    def _look(self) -> None:
-        """Find attempts without progress and readers that stand still."""
-        if not self.open:
-            self._looking = None
-            self._awake.stop()
-            return
-        if not self._awake.was_away:
-            now = self._awake.now()
-            overdue: list[Attempt] = []
-            for attempt in self.open.values():
-                if attempt.cancelled:
-                    continue
-                if attempt.moved:
-                    attempt.moved = False
-                    attempt.due = now + timeout if (timeout := self._timeout(attempt)) else 0.0
-                elif self._is_overdue(attempt, now):
-                    overdue.append(attempt)
-            for attempt in overdue:
-                if attempt.state != "ended" and not attempt.cancelled:
-                    self._end_overdue(attempt, now)
-        self._look_later()
-
-    def _is_overdue(self, attempt: Attempt, now: float) -> bool:
-        stalled = attempt.task.stalled_due
-        if stalled and now >= stalled:
-            return True
-        waits_for_credit = attempt.state == "streaming" and attempt.outstanding <= 0
-        return 0 < attempt.due <= now and not waits_for_credit
-
-    def _timeout(self, attempt: Attempt) -> float:
-        """Seconds that its next progress may take; 0 for as long as it likes."""
-        if attempt.state == "sent":
-            within = self._accept_within
-            return 2 * attempt.agent.info.lease_ms / 1000 if within is None else within
-        if not attempt.task.submission.stream:
-            return 0.0
-        config = self._config
-        return config.next_token_timeout if attempt.state == "streaming" else config.first_token_timeout
-
-    def _end_overdue(self, attempt: Attempt, now: float) -> None:
-        task = attempt.task
-        if task.stalled_due and now >= task.stalled_due:
-            self._sink.reader_stalled(task)
-            return
-        timeout = self._timeout(attempt)
-        attempt.due = now + timeout
-        what, setting = {
-            "sent": ("did not accept the task", "accept_timeout"),
-            "accepted": ("sent no token", "first_token_timeout"),
-            "streaming": ("sent no further token", "next_token_timeout"),
-        }[attempt.state]
-        message = f"agent {attempt.agent_id} {what} within {timeout:g} s (pipeline.{setting})"
-        self._counts["overdue"] += 1
-        phase: errors.Phase = "streaming" if attempt.chunks else "maybe_sent"
-        self._sink.attempt_failed(attempt, errors.NoProgress(message, phase=phase), False)

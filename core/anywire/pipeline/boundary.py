@@ -28,6 +28,11 @@ QUIET = 10.0
 """Seconds between two log entries about the same call of the same plugin; what failed meanwhile is counted in them."""
 
 
+def label(kind: str, plugin: object) -> str:
+    """How a plugin is named in logs and counts: its ``name``, or what its class is called."""
+    return f"{kind} {getattr(plugin, 'name', '') or type(plugin).__name__}"
+
+
 class Boundary:
     """Calls plugins and keeps count of what they did wrong, by ``name.call``."""
 

@@ -68,6 +68,7 @@ class Candidates:
         self._by_key: dict[QueueKey, list[_Group]] = {}
         self._formerly: OrderedDict[QueueKey, None] = OrderedDict()
         self._models: Counter[str] = Counter()
+        self._ready_models: list[str] = []
         self.ready = self.ready_slots = 0
         """Agents that are ready, and their slots together."""
         self._depths: dict[str, float] = {}
@@ -101,7 +102,7 @@ class Candidates:
         return sorted({key.model for key in self._by_key})
 
     def ready_models(self) -> tuple[str, ...]:
-        return tuple(sorted(self._models))
+        return tuple(self._ready_models)
 
     @property
     def depth(self) -> float:
@@ -205,5 +206,9 @@ class Candidates:
                 self._models[model] -= 1
                 if not self._models[model]:
                     del self._models[model]
-            self._models.update(models)
+                    del self._ready_models[bisect_left(self._ready_models, model)]
+            for model in models:
+                if not self._models[model]:
+                    insort(self._ready_models, model)
+                self._models[model] += 1
         member.ready, member.slots, member.models = ready, slots, models

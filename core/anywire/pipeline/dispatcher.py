@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from anywire import errors
 from anywire.clock import Clock, Timer
 from anywire.errors import AnywireError
-from anywire.pipeline.boundary import Boundary
+from anywire.pipeline.boundary import Boundary, label
 from anywire.pipeline.registry import Registry
 from anywire.pipeline.task import Task
 from anywire.scheduler import QueuedTask, QueueKey, Scheduler
@@ -51,8 +51,8 @@ class Dispatcher:
         self._queued: dict[str, Task] = {}
         self._held: dict[str, Task] = {}
         self._limit = scheduler.config.max_queue_size
-        self._scheduler_name = f"scheduler {scheduler.name}"
-        self._selector_name = f"selector {selector.name}"
+        self._scheduler_name = label("scheduler", scheduler)
+        self._selector_name = label("selector", selector)
         self._offering: Timer | None = None
         self._dispatching = False
         self._gate_closed = False

@@ -64,6 +64,19 @@ class Health:
         record = self._records.get(subject)
         return record is not None and (record.state == "cooling" or (record.state == "probing" and record.probes > 0))
 
+    def note(self, agent_id: str, place: tuple[str, int], error: AnywireError | None) -> None:
+        """An attempt on an agent, over the link ``place``, ended with ``error``, or None for an answer."""
+        if error is None:
+            self.succeeded(agent_id)
+            self.succeeded(place)
+        elif is_agents_fault(error):
+            self.failed(agent_id)
+        elif is_links_fault(error):
+            self.failed(place)
+        elif self._records:
+            self.neutral(agent_id)
+            self.neutral(place)
+
     def sent(self, subject: Subject) -> None:
         """A task is on its way to it."""
         record = self._records.get(subject)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anywire.pipeline.boundary import Boundary
+from anywire.pipeline.boundary import Boundary, label
 from anywire.pipeline.task import Task
 from anywire.plugins import Plugins
 from anywire.selector import AgentView, Outcome, Selector
@@ -14,7 +14,7 @@ class Observation:
 
     def __init__(self, plugins: Plugins, selector: Selector, boundary: Boundary) -> None:
         self._boundary, self._selector = boundary, selector
-        self._selector_name = f"selector {selector.name}"
+        self._selector_name = label("selector", selector)
         self.observes = type(selector).observed is not Selector.observed
         """Whether the selector wants to know how attempts end."""
         self._finished = plugins.call("anywire_task_finished")

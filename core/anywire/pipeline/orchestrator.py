@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,9 +20,10 @@ import msgspec
 from anywire import errors
 from anywire.clock import Clock, SystemClock
 from anywire.errors import AnywireError
-from anywire.identity import boot_id
+from anywire.identity import boot_id, random_ids
 from anywire.lease import AwakeTime
-from anywire.messages import AgentInfo, AgentStatus, Chunk, HubInfo
+from anywire.messages import Chunk, HubInfo
+from anywire.pipeline.absence import Absence
 from anywire.pipeline.admission import Admission
 from anywire.pipeline.attempt import Attempt
 from anywire.pipeline.attempts import Attempts
@@ -33,6 +33,7 @@ from anywire.pipeline.decide import Budget, Decide, Decision, Fail, Hedge, Reque
 from anywire.pipeline.dispatcher import Dispatcher
 from anywire.pipeline.ends import Ends
 from anywire.pipeline.health import Health, Subject
+from anywire.pipeline.link_sink import LinkSink
 from anywire.pipeline.observation import Observation
 from anywire.pipeline.registry import Registry
 from anywire.pipeline.stream import TaskStream
@@ -46,41 +47,8 @@ from anywire.transport import Hub, Plane, Transport
 __all__ = ["Orchestrator", "PipelineConfig"]
 
 
-def _random_ids() -> Iterator[str]:
-    """Ids of 12 random bytes. The system is asked for many at a time: a call costs as much as queueing a task."""
-    size, length = 12, 24
-    while True:
-        drawn = secrets.token_hex(size * 128)
-        for at in range(0, len(drawn), length):
-            yield drawn[at : at + length]
-
-
 def _ignore(stream: TaskStream, chunks: int) -> None:
     """Reading what is left of an ended task credits nobody."""
-
-
-class _LinkSink:
-    """One transport's way into the pipeline."""
-
-    def __init__(self, orchestrator: Orchestrator, link: int) -> None:
-        self._registry, self._attempts, self._link = orchestrator.registry, orchestrator.attempts, link
-        self._own_id = orchestrator.info.hub_id
-        self.chunk_received = partial(orchestrator.attempts.chunk_received, link)
-
-    def agent_joined(self, info: AgentInfo) -> None:
-        # Where it joins a parent over the very transport on which it is a hub, it meets itself.
-        if info.agent_id != self._own_id:
-            self._registry.joined(self._link, info)
-
-    def agent_reported(self, agent_id: str, incarnation: int, status: AgentStatus) -> None:
-        if agent_id != self._own_id:
-            self._registry.reported(self._link, agent_id, incarnation, status)
-
-    def agent_lost(self, agent_id: str, incarnation: int, reason: str) -> None:
-        self._registry.lost(self._link, agent_id, incarnation, reason)
-
-    def send_failed(self, agent_id: str, incarnation: int, task_id: str, attempt: int, error: AnywireError) -> None:
-        self._attempts.send_failed(self._link, agent_id, incarnation, (task_id, attempt), error)
 
 
 class Orchestrator:
@@ -121,7 +89,6 @@ class Orchestrator:
         self._outcomes: Counter[str] = Counter()
         self._by_transport: Counter[str] = Counter()
         self._tasks: dict[str, Task] = {}
-        self._absent: dict[QueueKey, dict[str, Task]] = {}
         self.health = Health(clock, self._health_changed, limit=config.cooldown_errors, cooldown=config.cooldown)
         awake = AwakeTime(clock)
         self.registry = Registry(self._names, leased, self, awake, self.health, self._events)
@@ -139,7 +106,8 @@ class Orchestrator:
         self._idle = asyncio.Event()
         self._idle.set()
         self._boot_id = boot_id()
-        self._task_ids = _random_ids()
+        self._absence = Absence(clock, config.agent_wait, self._no_agent)
+        self._task_ids = random_ids()
 
     # Life
 
@@ -174,7 +142,9 @@ class Orchestrator:
         await self._hubs.close()
 
     async def _open_hub(self, link: int, transport: Transport) -> Hub:
-        return await transport.open_hub(self.info, self._plane, _LinkSink(self, link))
+        return await transport.open_hub(
+            self.info, self._plane, LinkSink(self.registry, self.attempts, self.info.hub_id, link)
+        )
 
     # What gateways call
 
@@ -267,7 +237,7 @@ class Orchestrator:
 
     def send(self, task: Task, agent: AgentView) -> None:
         if task.agent_timer is not None:
-            self._stop_waiting(task)
+            self._absence.end(task)
         self.attempts.send(task, agent)
 
     def fail_task(self, task: Task, error: AnywireError) -> None:
@@ -284,7 +254,7 @@ class Orchestrator:
         stages.delivered = self.clock.now_ns()
         self._by_transport[attempt.transport] += 1
         if not self.health.all_ok:
-            self.attempts.note(attempt, None)
+            self.health.note(attempt.agent_id, attempt.place, None)
         outcome = self.attempts.finish(attempt, "")
         self._end(task, "", outcome, final)
 
@@ -300,7 +270,7 @@ class Orchestrator:
         """Decide what follows, and do it."""
         task = attempt.task
         error.task_id, error.agent_id = task.task_id, attempt.agent_id
-        self.attempts.note(attempt, error)
+        self.health.note(attempt.agent_id, attempt.place, error)
         if isinstance(error, errors.Refused):
             # It said so before doing anything: somebody else may take it.
             self._events["refused"] += 1
@@ -385,7 +355,7 @@ class Orchestrator:
         was_waiting = task.place in ("queued", "held")
         task.place = "ended"
         if task.agent_timer is not None:
-            self._stop_waiting(task)
+            self._absence.end(task)
         task.cancel_timers()
         self._deadlines.remove(task)
         if task.submission.stream:
@@ -423,29 +393,12 @@ class Orchestrator:
         where = f"on agent {task.agent_id}" if task.place == "running" else "in the queue"
         self._give_up(task, errors.DeadlineExceeded(f"deadline exceeded: not finished within {seconds:g} s ({where})"))
 
-    # Tasks whose model nobody serves
-
     def _await_agent(self, task: Task) -> None:
-        """Bound the time for which a task waits while nobody serves its model."""
-        key = task.queued.key
-        if task.agent_timer is None and not self.registry.serves(key):
-            task.agent_timer = self.clock.call_later(self.config.agent_wait, self._no_agent, task)
-            self._absent.setdefault(key, {})[task.task_id] = task
-
-    def _stop_waiting(self, task: Task) -> None:
-        if task.agent_timer is None:
-            return
-        task.agent_timer.cancel()
-        task.agent_timer = None
-        absent = self._absent.get(task.queued.key)
-        if absent is not None:
-            absent.pop(task.task_id, None)
-            if not absent:
-                del self._absent[task.queued.key]
+        if not self.registry.serves(task.queued.key):
+            self._absence.begin(task)
 
     def _no_agent(self, task: Task) -> None:
         key, wait = task.queued.key, self.config.agent_wait
-        self._stop_waiting(task)
         nobody = errors.NoAgent(f"no agent for model {key.model!r} within {wait:g} s")
         self._fail(task, self._admission.unknown(key) or nobody)
 
@@ -477,9 +430,7 @@ class Orchestrator:
         self._dispatcher.offer_held()
 
     def served(self, keys: Sequence[QueueKey]) -> None:
-        for key in keys:
-            for task in list(self._absent.get(key, {}).values()):
-                self._stop_waiting(task)
+        self._absence.served(keys)
 
     def unserved(self, keys: Sequence[QueueKey]) -> None:
         gone = set(keys)

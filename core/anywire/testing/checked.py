@@ -70,7 +70,7 @@ class CheckedHub(Hub):
         granted = _take_grant(link)
         if link is not None and isinstance(message, TaskRequest):
             link.sent.add((message.task_id, message.attempt))
-            laws.ledger.task(laws.key(link), link.session, message.task_id, message.attempt)
+            laws.ledger.task(laws.key(link), link.session, message.task_id, message.attempt, message.priority)
         try:
             self.inner.send(agent_id, message)
         except BaseException as error:

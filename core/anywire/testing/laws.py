@@ -36,7 +36,9 @@ class Link:
         self.granted = False
         """Whether ``drain`` has returned and nothing was sent since."""
         self.place = -1
-        """Place in the ledger of the last task or status that arrived."""
+        """Place in the ledger of the last status that arrived."""
+        self.places: dict[int, int] = {}
+        """Place in the ledger of the last task that arrived, by priority."""
         self.first_report: Silence | None = None
 
 
@@ -247,7 +249,10 @@ class AgentLaws(EndLaws):
             self.breach(f"attempt {task.attempt} of task {task.task_id} was delivered twice")
             return
         self._received.add(key)
-        verdict, link.place, skipped = self.ledger.judge_task(self.key(link), task.task_id, task.attempt, link.place)
+        priority, after = task.priority, link.places.get(task.priority, -1)
+        verdict, link.places[priority], skipped = self.ledger.judge_task(
+            self.key(link), task.task_id, task.attempt, priority, after
+        )
         if verdict == "overtaken":
             self.breach(f"task {task.task_id} came before task {skipped}, which was sent earlier, or that one was lost")
         elif verdict == "repeated":

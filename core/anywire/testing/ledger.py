@@ -25,7 +25,9 @@ class Ledger:
     """Belongs to one test and to all the ends it opens in this process."""
 
     def __init__(self) -> None:
-        self._tasks: dict[LinkKey, list[tuple[int, str, int]]] = {}
+        self._hubs: set[tuple[str, str, int]] = set()
+        self._tasks: dict[LinkKey, dict[int, list[tuple[int, str, int]]]] = {}
+        """By priority: an order is kept among tasks of one priority."""
         self._chunks: dict[tuple[LinkKey, str, int], deque[Chunk]] = {}
         self._statuses: dict[tuple[str, str, int], list[AgentStatus]] = {}
 
@@ -33,15 +35,16 @@ class Ledger:
 
     def hub_opened(self, plane: str, hub_id: str, incarnation: int) -> None:
         """Tasks of this hub come from this process."""
-        self._tasks.setdefault(LinkKey(plane, hub_id, incarnation, "", 0), [])
+        self._hubs.add((plane, hub_id, incarnation))
 
-    def task(self, link: LinkKey, session: int, task_id: str, attempt: int) -> None:
+    def task(self, link: LinkKey, session: int, task_id: str, attempt: int, priority: int) -> None:
         """``session`` counts how often the hub was told that this link joined."""
-        self._tasks.setdefault(link, []).append((session, task_id, attempt))
+        self._tasks.setdefault(link, {}).setdefault(priority, []).append((session, task_id, attempt))
 
     def task_not_sent(self, link: LinkKey, task_id: str, attempt: int) -> None:
         """``send`` raised, or `send_failed` was called for it."""
-        self._tasks[link] = [each for each in self._tasks.get(link, []) if each[1:] != (task_id, attempt)]
+        for priority, sent in self._tasks.get(link, {}).items():
+            self._tasks[link][priority] = [each for each in sent if each[1:] != (task_id, attempt)]
 
     def reply_opened(self, link: LinkKey, task_id: str, attempt: int) -> None:
         """Chunks of this attempt come from this process."""
@@ -59,12 +62,14 @@ class Ledger:
 
     # What receivers are given
 
-    def judge_task(self, link: LinkKey, task_id: str, attempt: int, after: int) -> tuple[Verdict, int, str]:
-        """Whether this task is the next one after place ``after`` (-1: the first of this link's session); with its own
-        place, and the task that it overtook or that was lost."""
-        if LinkKey(link.plane, link.hub_id, link.hub_incarnation, "", 0) not in self._tasks:
+    def judge_task(
+        self, link: LinkKey, task_id: str, attempt: int, priority: int, after: int
+    ) -> tuple[Verdict, int, str]:
+        """Whether this task is the next one of its priority after place ``after`` (-1: the first of this link's
+        session); with its own place, and the task that it overtook or that was lost."""
+        if (link.plane, link.hub_id, link.hub_incarnation) not in self._hubs:
             return "unknown", after, ""
-        accepted = self._tasks.get(link, [])
+        accepted = self._tasks.get(link, {}).get(priority, [])
         for place in range(after + 1, len(accepted)):
             if accepted[place][1:] == (task_id, attempt):
                 skipped = [each[1] for each in accepted[after + 1 : place] if each[0] == accepted[place][0]]

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar
 FACTOR = float(os.environ.get("ANYWIRE_TEST_PATIENCE", "1"))
 """What multiplies every time that a test waits."""
 
-PATIENCE = 6.0 * FACTOR
+PATIENCE = 20.0 * FACTOR
 """Seconds until something awaited is given up."""
 
 START_PATIENCE = 30.0 * FACTOR
@@ -90,14 +90,17 @@ class Breaches:
 
 
 async def expect(
-    awaited: Awaitable[T], what: str, patience: float = PATIENCE, seen: Callable[[], str] | None = None
+    awaited: Awaitable[T], what: str, patience: float | None = None, seen: Callable[[], str] | None = None
 ) -> T:
     """The result of ``awaited``.
 
-    ``what`` completes the sentence "did not happen within … s: …". ``patience`` is in seconds. ``seen()`` adds what did
-    happen. Raises `AssertionError` when the patience is over or a `Breaches` that is open gets a breach; what
-    ``awaited`` raises is raised here.
+    ``what`` completes the sentence "did not happen within … s: …". ``patience`` is in seconds, by default `PATIENCE`.
+    ``seen()`` adds what did happen. Raises `AssertionError` when the patience is over or a `Breaches` that is open
+    gets a breach; what ``awaited`` raises is raised here.
     """
+
+    if patience is None:
+        patience = PATIENCE
 
     async def wait() -> T:
         return await awaited
