@@ -70,6 +70,7 @@ class PauseTests:
         paused = await rig.peer("bare_agent", "a", lease=LEASE)
         hub, sink, info = await rig.hub(lease=60.0)
         _, _, incarnation, _ = await sink.event("joined", "a")
+        await sink.event("reported", "a")
         await paused.event("hub_joined")
         paused.pause()
         leases, fair = await leases_until(sink, "lost", "a", incarnation)

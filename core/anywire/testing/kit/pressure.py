@@ -68,7 +68,7 @@ class PressureTests:
         paused = await rig.peer("bare_agent", "paused", lease=60.0, options=BOUNDS)
         await rig.port("other", echo, options=BOUNDS)
         hub, sink, info = await rig.hub(options=BOUNDS, lease=60.0)
-        await sink.event("joined", "paused")
+        await sink.event("reported", "paused")  # joined, and nothing of that is under way
         await sink.event("joined", "other")
         paused.pause()
 
@@ -94,7 +94,7 @@ class PressureTests:
         needs_processes(rig)
         paused = await rig.peer("bare_agent", "paused", lease=1.0, options=BOUNDS)
         hub, sink, info = await rig.hub(options=BOUNDS)
-        await sink.event("joined", "paused")
+        await sink.event("reported", "paused")  # joined, and nothing of that is under way
         paused.pause()
         flood(lambda number: hub.send("paused", request(info, f"p{number}", body="x" * SMALL)), "Hub.send")
         draining = asyncio.create_task(hub.drain("paused"))
