@@ -28,8 +28,7 @@ from anywire.transport_tools import (
     Goodbye,
     NewestStatus,
     WriteRoom,
-    check_payload_bytes,
-    payload_bytes,
+    check_payload,
 )
 
 log = logging.getLogger(__name__)
@@ -52,6 +51,8 @@ class MemoryChannel(Channel):
 
     def __init__(self, owner: ChannelOwner, config: MemoryConfig, peer: str) -> None:
         self.owner, self.max_message_bytes = owner, config.max_message_bytes
+        self._limit = config.max_message_bytes
+        """The lesser one of both ends, once they are connected."""
         self.linked = False
         self._peer = peer
         self._loop = asyncio.get_running_loop()
@@ -73,12 +74,11 @@ class MemoryChannel(Channel):
     def send(self, message: Any) -> None:
         if self._over:
             return
-        size = 0
-        if isinstance(message, TaskRequest | Chunk):
-            size = payload_bytes(message) + ENVELOPE
-            check_payload_bytes(size - ENVELOPE, min(self.max_message_bytes, self.other.max_message_bytes))
-            self._room.admit(size)
-        self._room.set_waiting(self._room.waiting + size)
+        size, room = 0, self._room
+        if isinstance(message, Chunk | TaskRequest):
+            size = ENVELOPE + check_payload(message, self._limit)
+            room.admit(size)
+            room.set_waiting(room.waiting + size)
         self.other.put(message, size)
 
     def send_control(self, message: Any) -> None:
@@ -115,12 +115,13 @@ class MemoryChannel(Channel):
 
     def _deliver(self) -> None:
         self._scheduled = False
-        sent = self.other._room
-        for _ in range(len(self._inbox)):
-            message, size = self._inbox.popleft()
-            sent.set_waiting(sent.waiting - size)
+        sent, inbox, received = self.other._room, self._inbox, self.owner.channel_received
+        for _ in range(len(inbox)):
+            message, size = inbox.popleft()
+            if size:
+                sent.set_waiting(sent.waiting - size)
             try:
-                self.owner.channel_received(self, message)
+                received(self, message)
             except TransportError as error:
                 log.warning("the connection to %s is ended: %s", self._peer, error)
                 self.close(str(error))
@@ -179,6 +180,7 @@ class _Network:
         down = MemoryChannel(hub, hub.transport.config, f"agent {port.info.agent_id}")
         up = MemoryChannel(port, port.transport.config, f"hub {hub.info.hub_id}")
         down.other, up.other = up, down
+        down._limit = up._limit = min(down.max_message_bytes, up.max_message_bytes)
         hub.channel_opened(down)
         port.channel_opened(up)
         hub.send_hello(down)

@@ -100,14 +100,13 @@ class Run:
     def _stopped(self) -> Chunk:
         return self._final(error=to_wire(TaskCancelled(self.cancelled)))
 
-    def _checked(self, delta: object) -> Delta:
-        """``delta``, which must be what the contract of an engine says. Raises `EngineFailed`."""
-        if isinstance(delta, Delta):
-            text, extra, usage, finish = delta.text, delta.extra, delta.usage, delta.finish_reason
-            if type(text) is type(extra) is type(usage) is type(finish) is str:
-                return delta
-            if all(isinstance(each, str) for each in (text, extra, usage, finish)):
-                return delta
+    def _check(self, delta: object) -> None:
+        """Look closely at what is not plainly a `Delta` of texts. Raises `EngineFailed` unless it is one all the
+        same."""
+        if isinstance(delta, Delta) and all(
+            isinstance(text, str) for text in (delta.text, delta.extra, delta.usage, delta.finish_reason)
+        ):
+            return
         what = f"yielded {str(delta)[:80]!r}, which is no Delta of texts"
         self._boundary.failed(f"engine {self._engine.name}", "run", what, self.task.task_id)
         raise EngineFailed(f"the engine {self._engine.name} {what}")
@@ -116,10 +115,17 @@ class Run:
         texts: list[str] = []
         extra = usage = finish = ""
         async with aclosing(self._engine.run(self.task)) as deltas:
-            async for each in deltas:
+            async for delta in deltas:
                 if self.cancelled:
                     break
-                delta = self._checked(each)
+                if (
+                    type(delta) is not Delta
+                    or type(delta.text) is not str
+                    or type(delta.extra) is not str
+                    or type(delta.usage) is not str
+                    or type(delta.finish_reason) is not str
+                ):
+                    self._check(delta)
                 if not self._first_ns:
                     self._first_ns = self._clock.now_ns()
                 if delta.text:
@@ -134,10 +140,17 @@ class Run:
         usage = finish = ""
         loop = asyncio.get_running_loop()
         async with aclosing(self._engine.run(self.task)) as deltas:
-            async for each in deltas:
+            async for delta in deltas:
                 if self.cancelled:
                     break
-                delta = self._checked(each)
+                if (
+                    type(delta) is not Delta
+                    or type(delta.text) is not str
+                    or type(delta.extra) is not str
+                    or type(delta.usage) is not str
+                    or type(delta.finish_reason) is not str
+                ):
+                    self._check(delta)
                 if not self._first_ns:
                     self._first_ns = self._clock.now_ns()
                 usage, finish = delta.usage or usage, delta.finish_reason or finish

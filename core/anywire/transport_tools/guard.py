@@ -41,7 +41,13 @@ class Guard:
             self._waiting.append((callback, args, kwargs))
             return
         self._held = True
-        self._make(callback, args, kwargs)
+        try:
+            callback(*args, **kwargs)
+        except Exception:
+            log.exception("%s raised", getattr(callback, "__qualname__", callback))
+        except BaseException:
+            self._held = False
+            raise
         if self._waiting:
             self._deliver()
         else:

@@ -20,15 +20,23 @@ def payload_bytes(message: Any) -> int:
         raise TransportError(f"text of a {type(message).__name__} is no valid Unicode: {error}") from error
 
 
-def check_payload(message: Any, limit: int) -> None:
+def check_payload(message: Any, limit: int) -> int:
     """Raises `PayloadTooLarge` for more than ``limit`` bytes of payload, and what `payload_bytes` raises.
 
-    Costs nothing to speak of for small messages: text is encoded to be measured only when it might be too long.
+    Returns what was counted: bytes, or characters where these few are within the limit in any case. So small messages
+    cost nothing to speak of: text is encoded to be measured only when it might be too long.
     """
+    if type(message) is Chunk:
+        size = len(message.extra) + len(message.usage) + len(message.error)
+        for text in message.deltas:
+            size += len(text)
+    else:
+        size = sum(map(len, _texts(message)))
     # A character has 4 bytes at most.
-    if sum(map(len, _texts(message))) * 4 <= limit:
-        return
-    check_payload_bytes(payload_bytes(message), limit)
+    if size * 4 > limit:
+        size = payload_bytes(message)
+        check_payload_bytes(size, limit)
+    return size
 
 
 def check_payload_bytes(size: int, limit: int) -> None:
