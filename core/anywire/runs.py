@@ -185,7 +185,9 @@ class Run:
             if not isinstance(error, AnywireError):
                 self._boundary.failed("transport", "send", error, self.task.task_id)
             self._fault = error if isinstance(error, AnywireError) else TransportError(f"not sent: {error}")
-            self.runner.cancel()
+            # `_send_pending`, which runs in the runner, sees the fault itself.
+            if asyncio.current_task() is not self.runner:
+                self.runner.cancel()
         else:
             self._pending.clear()
             self._sent(chunk)
@@ -211,6 +213,8 @@ class Run:
             await self._wait_for_credit()
             await (self._draining if self._draining is not None else self.reply.drain())
             self._flush()
+            if self._fault is not None:
+                raise self._fault
 
     async def _send_extra(self, delta: Delta) -> None:
         while True:

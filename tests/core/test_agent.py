@@ -358,3 +358,21 @@ async def test_a_reply_that_raises_what_it_may_not_ends_the_task_with_an_error()
     assert isinstance(await reply.error(), errors.EngineFailed)
     assert agent.status().active == 0
     await agent.close()
+
+
+@pytest.mark.parametrize("credit", [64, 1], ids=["before an extra", "last credit"])
+async def test_text_that_cannot_be_sent_ends_its_task_and_does_not_stop_the_event_loop(credit: int) -> None:
+    agent, wire = await agent_of(_Engine(lambda task: _yields(Delta("x" * 1000), Delta("y", extra="[]"))))
+
+    class Reply(_Reply):
+        def send(self, chunk: Chunk) -> None:
+            assert self.tries < 10, "tried again and again"
+            super().send(chunk)
+
+    reply = Reply(limit=500)
+    request = TaskRequest("hub", "t", 1, "chat", MODEL, "{}", True, credit=credit)
+    wire.sink.task_received("hub", 1, request, reply)
+    assert isinstance(await reply.error(), errors.PayloadTooLarge)
+    assert reply.tries == 2
+    assert agent.status().active == 0
+    await agent.close()
