@@ -301,14 +301,17 @@ class Agent:
                 failure = error
 
     def _stop(self, key: RunKey, run: Run, reason: str) -> None:
-        """Ask the engine to end a task. The slot stays taken until it has; an engine that does not is asked again."""
-        run.cancel(reason)
-        self._clock.call_later(ENGINE_PATIENCE, self._stop_again, key, run)
+        """Ask the engine to end a task, once: a second request would break into its cleaning up. The slot stays taken
+        until it has ended; an engine that does not is asked again."""
+        if not run.cancelled:
+            run.cancel(reason)
+            self._clock.call_later(ENGINE_PATIENCE, self._stop_again, key, run)
 
     def _stop_again(self, key: RunKey, run: Run) -> None:
         if self._runs.get(key) is run and not self._closing:
             self.boundary.failed(f"engine {self.engine.name}", "run", "does not end after a cancel", run.task.task_id)
-            self._stop(key, run, run.cancelled)
+            run.cancel(run.cancelled)
+            self._clock.call_later(ENGINE_PATIENCE, self._stop_again, key, run)
 
     def _free(self, key: RunKey) -> None:
         run = self._runs.pop(key)
