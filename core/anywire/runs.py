@@ -85,10 +85,8 @@ class Run:
         except AnywireError as error:
             final = self._final(error=to_wire(error))
         except asyncio.CancelledError:
-            if self._fault is not None:
-                final = self._final(error=to_wire(self._fault))
-            elif self.cancelled:
-                final = self._stopped()
+            if self.cancelled or self._fault is not None:
+                final = self._final(error=to_wire(self._fault)) if self._fault is not None else self._stopped()
             elif self.runner is not None and not self.runner.cancelling():
                 # Nobody cancelled this: something that the engine awaits was, and that is its failure.
                 final = self._failed("CancelledError: what it waited for was cancelled")
