@@ -457,3 +457,73 @@ async def test_agent_wait_counts_from_the_newest_absence(wire: PuppetTransport, 
     wire.join("a", slots=1)
     wire.answer(wire.requests[0][1])
     assert await read(stream) == "answer"
+
+
+# Probes, readers that stop, and acceptances without end
+
+
+def failed(wire: PuppetTransport) -> None:
+    wire.chunk(wire.requests[-1][1], 0, final=True, error=errors.to_wire(errors.EngineFailed("broken")))
+
+
+@pytest.mark.parametrize("end", ["cancelled", "congested"])
+async def test_a_probe_that_says_nothing_is_made_again(wire: PuppetTransport, clock: SimulatedClock, end: str) -> None:
+    pipeline = await started(wire, clock, cooldown_errors=1, cooldown=1.0, max_attempts=1)
+    wire.join("a")
+    wire.join("b")
+    chat(pipeline)
+    failed(wire)
+    assert wire.requests[-1][0] == "a"
+    clock.advance(1.1)
+    if end == "congested":
+        wire.fail_next = errors.Congested("no room")
+        chat(pipeline)
+        await asyncio.sleep(0.01)
+    else:
+        stream = chat(pipeline)
+        assert wire.requests[-1][0] == "a"
+        stream.cancel("not wanted any more")
+        wire.stop(wire.requests[-1][1])
+    before = len(wire.requests)
+    for _ in range(3):
+        chat(pipeline)
+    assert "a" in [agent for agent, _ in wire.requests[before:]]
+
+
+@pytest.mark.parametrize("first", [1, 31, 45], ids=str)
+async def test_a_reader_that_stops_after_a_few_chunks_is_stalled_like_any_other(
+    wire: PuppetTransport, clock: SimulatedClock, first: int
+) -> None:
+    pipeline = await started(wire, clock, reader_timeout=20)
+    wire.join("a")
+    stream = chat(pipeline)
+    request = wire.requests[-1][1]
+    for seq in range(64):
+        wire.chunk(request, seq, "x")
+    for _ in range(first):
+        await stream.__anext__()
+    for seq in range(64, 64 + sum(credit.chunks for credit in wire.credits())):
+        wire.chunk(request, seq, "x")
+    for _ in range(190):
+        clock.advance(0.1)
+    assert not wire.cancels()
+    for _ in range(20):
+        clock.advance(0.1)
+    with pytest.raises(errors.ReaderStalled):
+        await read(stream)
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["accepted", "streaming"])
+async def test_chunks_that_bring_nothing_are_no_progress(
+    wire: PuppetTransport, clock: SimulatedClock, begun: bool
+) -> None:
+    pipeline = await started(wire, clock, first_token_timeout=5, next_token_timeout=5, max_attempts=1)
+    wire.join("a")
+    stream = chat(pipeline)
+    request = wire.requests[-1][1]
+    wire.chunk(request, 0, *["x"] * begun)
+    for _ in range(120):
+        clock.advance(0.05)
+        wire.chunk(request, int(begun))
+    with pytest.raises(errors.NoProgress):
+        await asyncio.wait_for(read(stream), 1)
