@@ -408,3 +408,23 @@ async def test_a_scheduler_that_takes_no_held_task_back_fails_each_of_a_thousand
         with pytest.raises(errors.PluginFailed):
             await asyncio.wait_for(read(stream), PATIENCE)
     assert pipeline.waiting == 0
+
+
+async def test_an_agent_that_names_a_kind_several_times_is_one_candidate(
+    pipeline_with: Make, wire: PuppetTransport
+) -> None:
+    seen: list[list[str]] = []
+
+    class Looking(IdlestSelector):
+        def select(self, task: QueuedTask, candidates: Sequence[AgentView]) -> Any:
+            seen.append([agent.agent_id for agent in candidates])
+            return super().select(task, candidates)
+
+    pipeline = await pipeline_with(selector=Looking())
+    wire.join("a", capabilities=("chat",) * 5)
+    wire.join("b")
+    chat(pipeline)
+    assert seen == [["a", "b"]]
+    wire.lose("a")
+    wire.lose("b")
+    assert pipeline.models() == []
