@@ -527,3 +527,76 @@ async def test_chunks_that_bring_nothing_are_no_progress(
         wire.chunk(request, int(begun))
     with pytest.raises(errors.NoProgress):
         await asyncio.wait_for(read(stream), 1)
+
+
+# Another `decide`
+
+
+@pytest.mark.parametrize("nonsense", [None, "retry", Retry(-1), Retry(float("nan")), Retry("soon"), ValueError()])  # type: ignore[arg-type]
+async def test_a_decide_that_fails_is_replaced_by_the_built_in_one(
+    wire: PuppetTransport, clock: SimulatedClock, nonsense: Any
+) -> None:
+    def odd(*arguments: Any) -> Any:
+        if isinstance(nonsense, Exception):
+            raise nonsense
+        return nonsense
+
+    pipeline = await started(wire, clock, decision=odd)
+    wire.join("a")
+    wire.join("b")
+    stream = chat(pipeline)
+    wire.lose("a")
+    wire.answer(wire.requests[-1][1])
+    assert await read(stream) == "answer"
+    assert pipeline.stats()["plugin_failures"] == {"decide.odd": 1}
+
+
+@pytest.mark.parametrize("decision", [Retry(), Hedge()], ids=["retry", "hedge"])
+@pytest.mark.parametrize("resume", [False, True])
+async def test_no_decision_shows_text_twice(
+    wire: PuppetTransport, clock: SimulatedClock, decision: Decision, resume: bool
+) -> None:
+    pipeline = await started(wire, clock, decision=lambda *_: decision, resume=resume, next_token_timeout=1)
+    for agent in "ab":
+        wire.join(agent, capabilities=("chat", "resume"))
+    stream = chat(pipeline)
+    first = wire.requests[-1][1]
+    wire.chunk(first, 0, "A ")
+    clock.advance(1.5)
+    wire.chunk(first, 1, "B ")
+    if len(wire.requests) == 1:
+        with pytest.raises(errors.NoProgress):
+            await read(stream)
+        return
+    second = wire.requests[-1][1]
+    assert second.resume == "A "
+    wire.chunk(second, 0, "B ")
+    wire.chunk(second, 1, "C", final=True)
+    assert await read(stream) == "A B C"
+
+
+async def test_the_reader_has_its_answer_before_a_recovered_agent_is_chosen_again(
+    wire: PuppetTransport, clock: SimulatedClock
+) -> None:
+    waiting: list[int] = []
+
+    class Looking(IdlestSelector):
+        def select(self, task: Any, candidates: Any) -> Any:
+            if streams:
+                waiting.append(streams[0].waiting)
+            return super().select(task, candidates)
+
+    streams: list[Any] = []
+    pipeline = await started(wire, clock, Looking(), cooldown_errors=1, cooldown=1.0, max_attempts=1)
+    wire.join("a", slots=2)
+    chat(pipeline)
+    failed(wire)
+    clock.advance(1.1)
+    streams.append(chat(pipeline))
+    probe = wire.requests[-1][1]
+    wire.join("b", slots=1)
+    chat(pipeline)
+    chat(pipeline)
+    waiting.clear()
+    wire.answer(probe)
+    assert waiting == [1]
