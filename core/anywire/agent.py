@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import resource
 import sys
@@ -371,6 +372,11 @@ def _status_fault(status: object) -> str:
         return "queued, resources or detail are not of their types"
     if not all(issubclass(each, str) for each in set(map(type, status.models))):
         return "models are no texts"
+    if not 0 <= status.queued <= MAX_COUNT or not all(
+        isinstance(name, str) and isinstance(value, int | float) and math.isfinite(value)
+        for name, value in status.resources.items()
+    ):
+        return "queued is out of bounds, or resources are no finite numbers"
     return ""
 
 

@@ -443,3 +443,17 @@ async def test_a_reply_that_raises_at_an_acceptance_leaves_the_heartbeat_alone()
     assert len(fine.chunks) == 1
     assert agent.boundary.failures["transport.send"] == 1
     await agent.close()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"queued": -1}, {"resources": {"x": "text"}}, {"resources": {5: 1.0}}, {"resources": {"x": float("nan")}}],
+    ids=str,
+)
+async def test_a_status_that_no_wire_could_carry_is_reported_as_failed(odd: Any) -> None:
+    agent, _ = await agent_of(_Engine(_yields, lambda: EngineStatus("ready", (MODEL,), **odd)))
+    status = agent.status()
+    assert (status.state, status.queued) == ("failed", 0)
+    assert "out of bounds" in status.detail
+    assert all(isinstance(value, int | float) for value in status.resources.values())
+    await agent.close()
