@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import resource
 import sys
@@ -25,6 +26,8 @@ from anywire.transport import AgentPort, Plane, Reply, Transport
 log = logging.getLogger(__name__)
 
 REMEMBERED_CANCELS = 1024
+REFUSALS_WAITING = 1024
+"""Refusals that may wait for room; the hub of one more finds by its own timeout that the task was not accepted."""
 ENGINE_PATIENCE = 5.0
 """Seconds between two times that an engine is asked to stop a task, and at a shutdown until it is left alone."""
 MAX_ERROR = 4096
@@ -259,6 +262,9 @@ class Agent:
         try:
             reply.send(final)
         except Exception as failure:
+            if len(self._sending) >= REFUSALS_WAITING:
+                log.warning("a refusal of task %s is dropped: %d wait for room already", task.task_id, REFUSALS_WAITING)
+                return
             sending = asyncio.get_running_loop().create_task(self._send_otherwise(reply, final, failure))
             self._sending.add(sending)
             sending.add_done_callback(self._sending.discard)
@@ -301,14 +307,17 @@ class Agent:
                 failure = error
 
     def _stop(self, key: RunKey, run: Run, reason: str) -> None:
-        """Ask the engine to end a task. The slot stays taken until it has; an engine that does not is asked again."""
-        run.cancel(reason)
-        self._clock.call_later(ENGINE_PATIENCE, self._stop_again, key, run)
+        """Ask the engine to end a task, once: a second request would break into its cleaning up. The slot stays taken
+        until it has ended; an engine that does not is asked again."""
+        if not run.cancelled:
+            run.cancel(reason)
+            self._clock.call_later(ENGINE_PATIENCE, self._stop_again, key, run)
 
     def _stop_again(self, key: RunKey, run: Run) -> None:
         if self._runs.get(key) is run and not self._closing:
             self.boundary.failed(f"engine {self.engine.name}", "run", "does not end after a cancel", run.task.task_id)
-            self._stop(key, run, run.cancelled)
+            run.cancel(run.cancelled)
+            self._clock.call_later(ENGINE_PATIENCE, self._stop_again, key, run)
 
     def _free(self, key: RunKey) -> None:
         run = self._runs.pop(key)
@@ -368,6 +377,11 @@ def _status_fault(status: object) -> str:
         return "queued, resources or detail are not of their types"
     if not all(issubclass(each, str) for each in set(map(type, status.models))):
         return "models are no texts"
+    if not 0 <= status.queued <= MAX_COUNT or not all(
+        isinstance(name, str) and isinstance(value, int | float) and math.isfinite(value)
+        for name, value in status.resources.items()
+    ):
+        return "queued is out of bounds, or resources are no finite numbers"
     return ""
 
 

@@ -121,13 +121,23 @@ class Plugins:
         """An instance of the named plugin, its options validated by its ``Config``. Raises `PluginError` or
         `ConfigError`. ``section`` is where in a config file they stand, when it is not the kind's own."""
         cls = self.load(kind, name)
+        if not isinstance(cls, type) or not isinstance(getattr(cls, "Config", None), type):
+            raise PluginError(f"{kind[:-1]} {name!r} is no class with a Config, which its contract asks for: {cls!r}")
+        model: type[pydantic.BaseModel] = cls.Config  # type: ignore[attr-defined]
         try:
-            config = cls.Config(**options)
+            config = model(**options)
         except pydantic.ValidationError as error:
             # The path as a config file has it: one engine, but several transports by name.
             where = f"{section or kind}.{name}" if kind in ("transports", "gateways") else kind[:-1]
-            raise ConfigError(describe_validation(error, cls.Config, where)) from error
-        return cls(config)
+            raise ConfigError(describe_validation(error, model, where)) from error
+        try:
+            return cls(config)
+        except (ConfigError, PluginError):
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"{kind[:-1]} {name!r} {self.distribution(kind, name)} cannot be made: {type(error).__name__}: {error}"
+            ) from error
 
     def call(self, hook: str) -> Callable[..., Any] | None:
         """The hook as a function, called by pluggy's rules, or None when nobody implements it. An implementation that

@@ -72,6 +72,8 @@ class Run:
             self._told_accepted = False
         except AnywireError as error:
             log.debug("acceptance of task %s not sent: %s", self.task.task_id, error)
+        except Exception as error:
+            self._boundary.failed("transport", "send", error, self.task.task_id)
 
     async def answer(self) -> Chunk:
         """Run the engine to its end; return the final chunk, which the caller sends once the slot is free."""
@@ -83,19 +85,26 @@ class Run:
         except AnywireError as error:
             final = self._final(error=to_wire(error))
         except asyncio.CancelledError:
-            if not self.cancelled and self._fault is None:
+            if self.cancelled or self._fault is not None:
+                final = self._final(error=to_wire(self._fault)) if self._fault is not None else self._stopped()
+            elif self.runner is not None and not self.runner.cancelling():
+                # Nobody cancelled this: something that the engine awaits was, and that is its failure.
+                final = self._failed("CancelledError: what it waited for was cancelled")
+            else:
                 raise
-            final = self._final(error=to_wire(self._fault)) if self._fault is not None else self._stopped()
         except Exception as error:
-            self._boundary.failed(f"engine {self._engine.name}", "run", error, self.task.task_id)
-            failure = EngineFailed(f"the engine {self._engine.name} failed: {type(error).__name__}: {error}")
-            final = self._final(error=to_wire(failure))
+            final = self._failed(error)
         if (self.cancelled or self._fault is not None) and self.runner is not None:
             while self.runner.uncancel():
                 pass
         if self._draining is not None:
             self._draining.cancel()
         return self._stopped() if self.cancelled else final
+
+    def _failed(self, error: Exception | str) -> Chunk:
+        self._boundary.failed(f"engine {self._engine.name}", "run", error, self.task.task_id)
+        what = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+        return self._final(error=to_wire(EngineFailed(f"the engine {self._engine.name} failed: {what}")))
 
     def _stopped(self) -> Chunk:
         return self._final(error=to_wire(TaskCancelled(self.cancelled)))
@@ -114,6 +123,7 @@ class Run:
     async def _unary(self) -> Chunk:
         texts: list[str] = []
         extra = usage = finish = ""
+        came = 0
         async with aclosing(self._engine.run(self.task)) as deltas:
             async for delta in deltas:
                 if self.cancelled:
@@ -131,13 +141,15 @@ class Run:
                 if delta.text:
                     texts.append(delta.text)
                 extra, usage, finish = delta.extra or extra, delta.usage or usage, delta.finish_reason or finish
-                if len(texts) % MAX_DELTAS == MAX_DELTAS - 1:
+                came += 1
+                if came % MAX_DELTAS == 0:
                     await asyncio.sleep(0)
         self._last_ns = self._clock.now_ns()
         return self._final(("".join(texts),), extra=extra, usage=usage, finish=finish)
 
     async def _stream(self) -> Chunk:
         usage = finish = ""
+        empty = 0
         loop = asyncio.get_running_loop()
         async with aclosing(self._engine.run(self.task)) as deltas:
             async for delta in deltas:
@@ -162,6 +174,10 @@ class Run:
                     if not self._flush_scheduled:
                         self._flush_scheduled = True
                         loop.call_soon(self._flush)
+                else:
+                    empty += 1
+                    if empty % MAX_DELTAS == 0:
+                        await asyncio.sleep(0)
                 if len(self._pending) >= MAX_DELTAS:
                     await asyncio.sleep(0)
                 if self._credit - bool(self._pending) <= 0 or len(self._pending) >= MAX_DELTAS:

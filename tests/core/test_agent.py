@@ -364,15 +364,96 @@ async def test_a_reply_that_raises_what_it_may_not_ends_the_task_with_an_error()
 async def test_text_that_cannot_be_sent_ends_its_task_and_does_not_stop_the_event_loop(credit: int) -> None:
     agent, wire = await agent_of(_Engine(lambda task: _yields(Delta("x" * 1000), Delta("y", extra="[]"))))
 
-    class Reply(_Reply):
-        def send(self, chunk: Chunk) -> None:
-            assert self.tries < 10, "tried again and again"
-            super().send(chunk)
-
-    reply = Reply(limit=500)
+    reply = _Reply(limit=500)
     request = TaskRequest("hub", "t", 1, "chat", MODEL, "{}", True, credit=credit)
     wire.sink.task_received("hub", 1, request, reply)
     assert isinstance(await reply.error(), errors.PayloadTooLarge)
     assert reply.tries == 2
     assert agent.status().active == 0
+    await agent.close()
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+async def test_a_cancellation_that_is_the_engines_own_fails_the_task_and_frees_the_slot(stream: bool) -> None:
+    async def run(task: TaskRequest) -> AsyncGenerator[Delta, None]:
+        yield Delta("text")
+        inner = asyncio.get_running_loop().create_future()
+        inner.cancel()
+        await inner
+
+    agent, wire = await agent_of(_Engine(run))
+    reply = _Reply()
+    ask(wire, reply, stream=stream)
+    assert isinstance(await reply.error(), errors.EngineFailed)
+    assert agent.status().active == 0
+    await agent.close()
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+async def test_an_engine_that_yields_nothing_for_ever_lets_others_run(stream: bool) -> None:
+    async def run(task: TaskRequest) -> AsyncGenerator[Delta, None]:
+        for _ in range(1_000_000):
+            yield Delta()
+
+    agent, wire = await agent_of(_Engine(run))
+    reply = _Reply()
+    request = ask(wire, reply, stream=stream)
+    await asyncio.sleep(0.01)
+    wire.sink.cancel_received("hub", 1, Cancel(request.hub_id, request.task_id, request.attempt, "enough"))
+    assert isinstance(await reply.error(), errors.TaskCancelled)
+    await agent.close()
+
+
+async def test_a_second_cancel_does_not_break_into_the_cleaning_up_of_the_engine() -> None:
+    cleaned = asyncio.get_running_loop().create_future()
+
+    async def run(task: TaskRequest) -> AsyncGenerator[Delta, None]:
+        try:
+            await asyncio.get_running_loop().create_future()
+            yield Delta()
+        finally:
+            await asyncio.sleep(0.02)
+            cleaned.set_result(True)
+
+    agent, wire = await agent_of(_Engine(run))
+    reply = _Reply()
+    request = ask(wire, reply)
+    await asyncio.sleep(0.01)
+    for _ in range(3):
+        wire.sink.cancel_received("hub", 1, Cancel(request.hub_id, request.task_id, request.attempt, "enough"))
+        await asyncio.sleep(0)
+    wire.sink.hub_lost("hub", 1, "gone")
+    assert isinstance(await reply.error(), errors.TaskCancelled)
+    assert cleaned.done()
+    await agent.close()
+
+
+async def test_a_reply_that_raises_at_an_acceptance_leaves_the_heartbeat_alone() -> None:
+    async def run(task: TaskRequest) -> AsyncGenerator[Delta, None]:
+        await asyncio.get_running_loop().create_future()
+        yield Delta()
+
+    clock = SimulatedClock()
+    agent, wire = await agent_of(_Engine(run), slots=2, clock=clock)
+    broken, fine = _Reply(broken=5), _Reply()
+    ask(wire, broken, "broken")
+    ask(wire, fine, "fine")
+    await asyncio.sleep(0)
+    clock.advance(1)
+    assert len(fine.chunks) == 1
+    assert agent.boundary.failures["transport.send"] == 1
+    await agent.close()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"queued": -1}, {"resources": {"x": "text"}}, {"resources": {5: 1.0}}, {"resources": {"x": float("nan")}}],
+    ids=str,
+)
+async def test_a_status_that_no_wire_could_carry_is_reported_as_failed(odd: Any) -> None:
+    agent, _ = await agent_of(_Engine(_yields, lambda: EngineStatus("ready", (MODEL,), **odd)))
+    status = agent.status()
+    assert (status.state, status.queued) == ("failed", 0)
+    assert "out of bounds" in status.detail
+    assert all(isinstance(value, int | float) for value in status.resources.values())
     await agent.close()

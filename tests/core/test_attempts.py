@@ -477,3 +477,146 @@ async def test_agent_wait_counts_from_the_newest_absence(wire: PuppetTransport, 
     wire.join("a", slots=1)
     wire.answer(wire.requests[0][1])
     assert await read(stream) == "answer"
+
+
+# Probes, readers that stop, and acceptances without end
+
+
+def failed(wire: PuppetTransport) -> None:
+    wire.chunk(wire.requests[-1][1], 0, final=True, error=errors.to_wire(errors.EngineFailed("broken")))
+
+
+@pytest.mark.parametrize("end", ["cancelled", "congested"])
+async def test_a_probe_that_says_nothing_is_made_again(wire: PuppetTransport, clock: SimulatedClock, end: str) -> None:
+    pipeline = await started(wire, clock, cooldown_errors=1, cooldown=1.0, max_attempts=1)
+    wire.join("a")
+    wire.join("b")
+    chat(pipeline)
+    failed(wire)
+    assert wire.requests[-1][0] == "a"
+    clock.advance(1.1)
+    if end == "congested":
+        wire.fail_next = errors.Congested("no room")
+        chat(pipeline)
+        await asyncio.sleep(0.01)
+    else:
+        stream = chat(pipeline)
+        assert wire.requests[-1][0] == "a"
+        stream.cancel("not wanted any more")
+        wire.stop(wire.requests[-1][1])
+    before = len(wire.requests)
+    for _ in range(3):
+        chat(pipeline)
+    assert "a" in [agent for agent, _ in wire.requests[before:]]
+
+
+@pytest.mark.parametrize("first", [1, 31, 45], ids=str)
+async def test_a_reader_that_stops_after_a_few_chunks_is_stalled_like_any_other(
+    wire: PuppetTransport, clock: SimulatedClock, first: int
+) -> None:
+    pipeline = await started(wire, clock, reader_timeout=20)
+    wire.join("a")
+    stream = chat(pipeline)
+    request = wire.requests[-1][1]
+    for seq in range(64):
+        wire.chunk(request, seq, "x")
+    for _ in range(first):
+        await stream.__anext__()
+    for seq in range(64, 64 + sum(credit.chunks for credit in wire.credits())):
+        wire.chunk(request, seq, "x")
+    for _ in range(190):
+        clock.advance(0.1)
+    assert not wire.cancels()
+    for _ in range(20):
+        clock.advance(0.1)
+    with pytest.raises(errors.ReaderStalled):
+        await read(stream)
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["accepted", "streaming"])
+async def test_chunks_that_bring_nothing_are_no_progress(
+    wire: PuppetTransport, clock: SimulatedClock, begun: bool
+) -> None:
+    pipeline = await started(wire, clock, first_token_timeout=5, next_token_timeout=5, max_attempts=1)
+    wire.join("a")
+    stream = chat(pipeline)
+    request = wire.requests[-1][1]
+    wire.chunk(request, 0, *["x"] * begun)
+    for _ in range(120):
+        clock.advance(0.05)
+        wire.chunk(request, int(begun))
+    with pytest.raises(errors.NoProgress):
+        await asyncio.wait_for(read(stream), 1)
+
+
+# Another `decide`
+
+
+@pytest.mark.parametrize("nonsense", [None, "retry", Retry(-1), Retry(float("nan")), Retry("soon"), ValueError()])  # type: ignore[arg-type]
+async def test_a_decide_that_fails_is_replaced_by_the_built_in_one(
+    wire: PuppetTransport, clock: SimulatedClock, nonsense: Any
+) -> None:
+    def odd(*arguments: Any) -> Any:
+        if isinstance(nonsense, Exception):
+            raise nonsense
+        return nonsense
+
+    pipeline = await started(wire, clock, decision=odd)
+    wire.join("a")
+    wire.join("b")
+    stream = chat(pipeline)
+    wire.lose("a")
+    wire.answer(wire.requests[-1][1])
+    assert await read(stream) == "answer"
+    assert pipeline.stats()["plugin_failures"] == {"decide.odd": 1}
+
+
+@pytest.mark.parametrize("decision", [Retry(), Hedge()], ids=["retry", "hedge"])
+@pytest.mark.parametrize("resume", [False, True])
+async def test_no_decision_shows_text_twice(
+    wire: PuppetTransport, clock: SimulatedClock, decision: Decision, resume: bool
+) -> None:
+    pipeline = await started(wire, clock, decision=lambda *_: decision, resume=resume, next_token_timeout=1)
+    for agent in "ab":
+        wire.join(agent, capabilities=("chat", "resume"))
+    stream = chat(pipeline)
+    first = wire.requests[-1][1]
+    wire.chunk(first, 0, "A ")
+    clock.advance(1.5)
+    wire.chunk(first, 1, "B ")
+    if len(wire.requests) == 1:
+        with pytest.raises(errors.NoProgress):
+            await read(stream)
+        return
+    second = wire.requests[-1][1]
+    assert second.resume == "A "
+    wire.chunk(second, 0, "B ")
+    wire.chunk(second, 1, "C", final=True)
+    assert await read(stream) == "A B C"
+
+
+async def test_the_reader_has_its_answer_before_a_recovered_agent_is_chosen_again(
+    wire: PuppetTransport, clock: SimulatedClock
+) -> None:
+    waiting: list[int] = []
+
+    class Looking(IdlestSelector):
+        def select(self, task: Any, candidates: Any) -> Any:
+            if streams:
+                waiting.append(streams[0].waiting)
+            return super().select(task, candidates)
+
+    streams: list[Any] = []
+    pipeline = await started(wire, clock, Looking(), cooldown_errors=1, cooldown=1.0, max_attempts=1)
+    wire.join("a", slots=2)
+    chat(pipeline)
+    failed(wire)
+    clock.advance(1.1)
+    streams.append(chat(pipeline))
+    probe = wire.requests[-1][1]
+    wire.join("b", slots=1)
+    chat(pipeline)
+    chat(pipeline)
+    waiting.clear()
+    wire.answer(probe)
+    assert waiting == [1]

@@ -14,7 +14,7 @@ from tests.patience import PATIENCE
 from anywire import errors, plugins
 from anywire.hookspecs import hookimpl
 from anywire.identity import hub_info
-from anywire.messages import TaskRequest
+from anywire.messages import Chunk, TaskRequest
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.plugins import Plugins
 from anywire.scheduler import QueuedTask, QueueKey
@@ -321,3 +321,145 @@ def test_a_broken_hooks_package_is_named_and_skipped(
     assert "no_such_module_anywhere" in caplog.text
     assert list(found.broken) == ["broken (no_such_module_anywhere)"]
     assert found.names("transports")
+
+
+# What plugins do while an agent is chosen
+
+
+@pytest.mark.parametrize("hold", [False, True], ids=["chosen", "held"])
+async def test_a_task_that_is_cancelled_while_its_agent_is_chosen_is_not_sent(
+    pipeline_with: Make, wire: PuppetTransport, clock: SimulatedClock, hold: bool
+) -> None:
+    class Cancelling(IdlestSelector):
+        def select(self, task: QueuedTask, candidates: Sequence[AgentView]) -> Any:
+            pipeline.cancel(task.task_id)
+            return None if hold else super().select(task, candidates)
+
+    pipeline = await pipeline_with(selector=Cancelling())
+    wire.join("a")
+    with pytest.raises(errors.TaskCancelled):
+        await read(chat(pipeline))
+    clock.advance(3)
+    assert not wire.requests
+    assert (pipeline.waiting, pipeline.agents()[0].in_flight) == (0, 0)
+
+
+async def test_a_gate_that_is_closed_while_an_agent_is_chosen_ends_that_task_too(
+    pipeline_with: Make, wire: PuppetTransport
+) -> None:
+    pipeline = await pipeline_with(selector=_Selector(lambda number: pipeline.close_gate()))
+    wire.join("a")
+    with pytest.raises(errors.ShuttingDown):
+        await asyncio.wait_for(read(chat(pipeline)), PATIENCE)
+    assert not wire.requests
+
+
+async def test_an_agent_that_is_lost_while_it_is_chosen_gets_nothing(
+    pipeline_with: Make, wire: PuppetTransport
+) -> None:
+    pipeline = await pipeline_with(selector=_Selector(lambda number: wire.lose("a") if number == 1 else None))
+    wire.join("a")
+    stream = chat(pipeline)
+    assert pipeline.waiting == 1
+    wire.join("b")
+    wire.answer(newest(wire))
+    assert await read(stream) == "answer"
+
+
+async def test_filters_that_fail_late_or_are_wrapped_into_nonsense_are_left_out(
+    pipeline_with: Make, wire: PuppetTransport
+) -> None:
+    class Lazy:
+        @hookimpl
+        def anywire_filter_candidates(self, candidates: Sequence[AgentView]) -> Any:
+            return (1 / 0 for _ in candidates)
+
+    class Wrapper:
+        @hookimpl(wrapper=True)
+        def anywire_filter_candidates(self, candidates: Sequence[AgentView]) -> Generator[Any, Any, Any]:
+            found = yield
+            return 5 if len(wire.requests) else found
+
+    pipeline = await pipeline_with(hooks=[Lazy(), Wrapper()])
+    wire.join("a")
+    for _ in range(2):
+        stream = chat(pipeline)
+        wire.answer(newest(wire))
+        assert await read(stream) == "answer"
+    assert pipeline.stats()["plugin_failures"] == {"hook anywire_filter_candidates.result": 2}
+
+
+async def test_a_scheduler_that_takes_no_held_task_back_fails_each_of_a_thousand(
+    pipeline_with: Make, wire: PuppetTransport, clock: SimulatedClock
+) -> None:
+    class NoneBack(ListScheduler):
+        def put_back(self, task: QueuedTask) -> None:
+            raise ValueError("put_back")
+
+    class Holding(IdlestSelector):
+        def select(self, task: QueuedTask, candidates: Sequence[AgentView]) -> None:
+            """Let it wait."""
+
+    pipeline = await pipeline_with(scheduler=NoneBack(), selector=Holding())
+    wire.join("a")
+    streams = [chat(pipeline) for _ in range(1000)]
+    clock.advance(1.5)
+    for stream in streams:
+        with pytest.raises(errors.PluginFailed):
+            await asyncio.wait_for(read(stream), PATIENCE)
+    assert pipeline.waiting == 0
+
+
+async def test_an_agent_that_names_a_kind_several_times_is_one_candidate(
+    pipeline_with: Make, wire: PuppetTransport
+) -> None:
+    seen: list[list[str]] = []
+
+    class Looking(IdlestSelector):
+        def select(self, task: QueuedTask, candidates: Sequence[AgentView]) -> Any:
+            seen.append([agent.agent_id for agent in candidates])
+            return super().select(task, candidates)
+
+    pipeline = await pipeline_with(selector=Looking())
+    wire.join("a", capabilities=("chat",) * 5)
+    wire.join("b")
+    chat(pipeline)
+    assert seen == [["a", "b"]]
+    wire.lose("a")
+    wire.lose("b")
+    assert pipeline.models() == []
+
+
+class _Abstract(IdlestSelector):
+    def __init__(self, config: Any) -> None:
+        raise ValueError("it cannot be made")
+
+
+class _WithoutConfig:
+    name = "bare"
+
+
+@pytest.mark.parametrize("made", [5, _Abstract, _WithoutConfig], ids=["number", "raises", "no config"])
+def test_a_plugin_that_cannot_be_made_is_named(made: Any) -> None:
+    class Registers:
+        @hookimpl
+        def anywire_register(self, kind: str) -> Any:
+            return {"odd": made} if kind == "selectors" else None
+
+    found = Plugins()
+    found.manager.register(Registers())
+    with pytest.raises(errors.PluginError, match="selector 'odd'"):
+        found.create("selectors", "odd", {})
+
+
+async def test_an_early_answer_that_is_none_is_left_out(pipeline_with: Make, wire: PuppetTransport) -> None:
+    class Odd:
+        @hookimpl
+        def anywire_answer(self) -> Any:
+            return Chunk("", "", 0, 0, deltas=None)  # type: ignore[arg-type]
+
+    pipeline = await pipeline_with(hooks=[Odd()])
+    wire.join("a")
+    stream = chat(pipeline)
+    wire.answer(newest(wire))
+    assert await read(stream) == "answer"

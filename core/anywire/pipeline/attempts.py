@@ -128,6 +128,7 @@ class Attempts:
             hub.send(agent_id, request)
         except errors.Congested:
             self.finish(attempt, None)
+            self._say_nothing_of_health(attempt)
             self._counts["congested"] += 1
             if hub is not None:
                 self._rooms.wait(hub, agent)
@@ -173,6 +174,8 @@ class Attempts:
             return
         attempt.unread_credit += chunks
         if attempt.unread_credit * 2 < self._window:
+            if attempt.outstanding <= 0 and stream.waiting:
+                task.stalled_due = self._awake.now() + self._config.reader_timeout
             return
         credit, attempt.unread_credit = attempt.unread_credit, 0
         if attempt.outstanding <= 0:
@@ -199,11 +202,8 @@ class Attempts:
             attempt.lease.heard()
         if attempt.cancelled:
             if chunk.final:
-                outcome = self.finish(attempt, attempt.code)
-                if outcome is not None:
-                    self._sink.attempt_ended(outcome)
+                self._end_cancelled(attempt)
             return
-        attempt.moved = True
         task = attempt.task
         if chunk.error:
             try:
@@ -215,7 +215,9 @@ class Attempts:
         if not (chunk.deltas or chunk.final or chunk.extra) and chunk.seq == attempt.next_seq:
             if attempt.state == "sent":
                 attempt.state = "accepted"
+                attempt.moved = True
             return
+        attempt.moved = True
         if chunk.seq != attempt.next_seq or (attempt.outstanding <= 0 and not chunk.final):
             self._sink.attempt_failed(attempt, attempt.corruption(chunk), chunk.final)
             return
@@ -234,8 +236,9 @@ class Attempts:
             return
         stream = task.stream
         stream.push(chunk)
-        # While an only attempt has credit left there is room, and no need to count.
-        if (attempt.outstanding <= 0 or task.sent > 1) and stream.waiting >= self._window and not task.stalled_due:
+        # Without credit left, more than half a window waits for the reader.
+        full = attempt.outstanding <= 0 or (task.sent > 1 and stream.waiting >= self._window)
+        if full and not task.stalled_due:
             task.stalled_due = self._awake.now() + self._config.reader_timeout
 
     def send_failed(
@@ -253,8 +256,8 @@ class Attempts:
             return
         over = error.phase == "not_sent"
         if attempt.cancelled:
-            if over and (outcome := self.finish(attempt, attempt.code)) is not None:
-                self._sink.attempt_ended(outcome)
+            if over:
+                self._end_cancelled(attempt)
             return
         self._sink.attempt_failed(attempt, error, over)
 
@@ -282,8 +285,7 @@ class Attempts:
             if attempt.state == "ended":
                 continue
             if attempt.cancelled:
-                if (outcome := self.finish(attempt, attempt.code)) is not None:
-                    self._sink.attempt_ended(outcome)
+                self._end_cancelled(attempt)
                 continue
             begun = attempt.task.chunks
             what = "while it streamed the answer" if begun else "before it answered"
@@ -310,6 +312,20 @@ class Attempts:
         task.resumes = attempt.resumes and self._keep_text
         task.agent_id = attempt.agent_id
         stream.agent_id, stream.transport, stream.attempts = attempt.agent_id, attempt.transport, attempt.number
+
+    def _end_cancelled(self, attempt: Attempt) -> None:
+        """A cancelled attempt has ended at its agent. What it was given up for, other than a cancel, was noted then."""
+        outcome = self.finish(attempt, attempt.code)
+        if attempt.code == "cancelled":
+            self._say_nothing_of_health(attempt)
+        if outcome is not None:
+            self._sink.attempt_ended(outcome)
+
+    def _say_nothing_of_health(self, attempt: Attempt) -> None:
+        """If it was a probe, another one may be made."""
+        if not self._health.all_ok:
+            self._health.neutral(attempt.agent_id)
+            self._health.neutral(attempt.place)
 
     def _leave_task(self, attempt: Attempt) -> None:
         task = attempt.task

@@ -38,7 +38,7 @@ class _Group:
 
     def __init__(self, names: tuple[tuple[str, ...], tuple[str, ...]]) -> None:
         models, kinds = self.names = names
-        self.keys = tuple(QueueKey(model, kind) for model in models for kind in kinds)
+        self.keys = tuple(QueueKey(model, kind) for model in models for kind in dict.fromkeys(kinds))
         self.members: dict[str, AgentView] = {}
         self.free: list[AgentView] = []
 

@@ -11,7 +11,7 @@ from anywire.errors import AnywireError
 from anywire.pipeline.boundary import Boundary, label
 from anywire.pipeline.registry import Registry
 from anywire.pipeline.task import Task
-from anywire.scheduler import QueuedTask, QueueKey, Scheduler
+from anywire.scheduler import QueuedTask, QueueKey, Scheduler, SchedulerConfig
 from anywire.selector import AgentView, Selector
 
 HELD_RETRY = 1.0
@@ -47,14 +47,18 @@ class Dispatcher:
     ) -> None:
         self._scheduler, self._selector = scheduler, selector
         self._sink, self._boundary, self._filters, self._clock = sink, boundary, filters, clock
-        self._candidates = registry.serving.candidates
+        self._candidates, self._agent = registry.serving.candidates, registry.agent
         self._queued: dict[str, Task] = {}
         self._held: dict[str, Task] = {}
-        self._limit = scheduler.config.max_queue_size
+        self._limit: int = getattr(
+            getattr(scheduler, "config", None), "max_queue_size", SchedulerConfig().max_queue_size
+        )
         self._scheduler_name = label("scheduler", scheduler)
         self._selector_name = label("selector", selector)
         self._offering: Timer | None = None
-        self._dispatching = False
+        self._dispatching = self._putting_back = False
+        self._choosing: Task | None = None
+        """The task for which an agent is being chosen: plugins run, and it is in neither book."""
         self._gate_closed = False
 
     @property
@@ -63,7 +67,8 @@ class Dispatcher:
         return len(self._queued) + len(self._held)
 
     def waiting_tasks(self) -> list[Task]:
-        return [*self._queued.values(), *self._held.values()]
+        choosing = [self._choosing] if self._choosing is not None and self._choosing.place != "ended" else []
+        return [*choosing, *self._queued.values(), *self._held.values()]
 
     def put(self, task: Task) -> None:
         """Queue a new task. Raises `QueueFull` (held tasks count too), or `PluginFailed` when the scheduler fails."""
@@ -110,10 +115,17 @@ class Dispatcher:
 
     def offer_held(self) -> None:
         """Offer held tasks to the scheduler again, and dispatch. Call it after an agent's state has changed."""
+        # A scheduler that fails ends a task, which asks for this again: the loop below goes on, without recursion.
+        if self._putting_back:
+            return
         if self._held:
-            for task in [task for task in self._held.values() if task.why != "retry"]:
-                if task.place == "held":
-                    self.put_back(task)
+            self._putting_back = True
+            try:
+                for task in [task for task in self._held.values() if task.why != "retry"]:
+                    if task.place == "held":
+                        self.put_back(task)
+            finally:
+                self._putting_back = False
         self.dispatch()
 
     def dispatch(self) -> None:
@@ -128,13 +140,19 @@ class Dispatcher:
                 if taken is None:
                     return
                 task, free = taken
+                self._choosing = task
                 agent = self._choose(task, free)
-                if agent is None:
+                self._choosing = None
+                # The plugins that were asked may have cancelled it, or closed the gate.
+                if task.place == "ended":
+                    continue
+                if agent is None or self._agent(agent.agent_id) is not agent:
                     self.hold(task, "no agent was chosen")
                 else:
                     self._sink.send(task, agent)
         finally:
             self._dispatching = False
+            self._choosing = None
 
     def hedge(self, task: Task) -> bool:
         """Send a running task to a second agent, if one can take it now."""
@@ -142,7 +160,7 @@ class Dispatcher:
         if self._gate_closed or not any(agent.agent_id not in task.tried for agent in free):
             return False
         agent = self._choose(task, free)
-        if agent is None:
+        if agent is None or task.place == "ended" or self._agent(agent.agent_id) is not agent:
             return False
         self._sink.send(task, agent)
         return True
@@ -212,10 +230,12 @@ class Dispatcher:
     def _filtered(self, queued: QueuedTask, candidates: Sequence[AgentView]) -> Sequence[AgentView]:
         """The candidates that every filter hook leaves."""
         assert self._filters is not None
-        for narrowed in self._filters(task=queued, candidates=candidates) or ():
+        results = self._filters(task=queued, candidates=candidates)
+        # Only a wrapper can make something else of pluggy's list.
+        for narrowed in results if isinstance(results, list) else [results] if results is not None else []:
             try:
                 kept = {id(agent) for agent in narrowed}
-            except TypeError as error:
+            except Exception as error:
                 self._boundary.failed("hook anywire_filter_candidates", "result", error, queued.task_id)
                 continue
             candidates = tuple(agent for agent in candidates if id(agent) in kept)

@@ -29,7 +29,7 @@ from anywire.pipeline.attempt import Attempt
 from anywire.pipeline.attempts import Attempts
 from anywire.pipeline.config import PipelineConfig
 from anywire.pipeline.deadlines import Deadlines
-from anywire.pipeline.decide import Budget, Decide, Decision, Fail, Hedge, Requeue, decide
+from anywire.pipeline.decide import Budget, Decide, Decision, Fail, Hedge, Requeue, Resume, Retry, decide
 from anywire.pipeline.dispatcher import Dispatcher
 from anywire.pipeline.ends import Ends
 from anywire.pipeline.health import Health, Subject
@@ -45,6 +45,12 @@ from anywire.submission import Submission
 from anywire.transport import Hub, Plane, Transport
 
 __all__ = ["Orchestrator", "PipelineConfig"]
+
+
+def _is_of_texts(answer: Chunk) -> bool:
+    texts = (answer.extra, answer.usage, answer.error, answer.finish_reason)
+    deltas: object = answer.deltas
+    return isinstance(deltas, tuple) and all(isinstance(text, str) for text in (*deltas, *texts))
 
 
 def _ignore(stream: TaskStream, chunks: int) -> None:
@@ -83,6 +89,7 @@ class Orchestrator:
         self.transports = tuple(transports)
         """In order of preference."""
         self._decide = decide
+        self._noting = False
         self._names = [transport.name for transport in transports]
         leased = [transport.capabilities.liveliness != "native" for transport in transports]
         self._events: Counter[str] = Counter()
@@ -163,10 +170,11 @@ class Orchestrator:
         stream = TaskStream(task_id, received, self.cancel)
         if self._answer_hook is not None:
             answer = self._answer_hook(task=queued, body=submission.body)
-            if isinstance(answer, Chunk):
+            if isinstance(answer, Chunk) and _is_of_texts(answer):
                 return self._answer_early(stream, answer)
             if answer is not None:
-                self.boundary.failed("hook anywire_answer", "result", f"is no Chunk: {type(answer).__name__}", task_id)
+                what = f"is no Chunk of texts: {str(answer)[:80]}"
+                self.boundary.failed("hook anywire_answer", "result", what, task_id)
         task = Task(task_id, submission, queued, stream)
         self._dispatcher.put(task)
         self._tasks[task_id] = task
@@ -254,7 +262,7 @@ class Orchestrator:
         stages.delivered = self.clock.now_ns()
         self._by_transport[attempt.transport] += 1
         if not self.health.all_ok:
-            self.health.note(attempt.agent_id, attempt.place, None)
+            self._note_health(attempt, None)
         outcome = self.attempts.finish(attempt, "")
         self._end(task, "", outcome, final)
 
@@ -270,7 +278,7 @@ class Orchestrator:
         """Decide what follows, and do it."""
         task = attempt.task
         error.task_id, error.agent_id = task.task_id, attempt.agent_id
-        self.health.note(attempt.agent_id, attempt.place, error)
+        self._note_health(attempt, error)
         if isinstance(error, errors.Refused):
             # It said so before doing anything: somebody else may take it.
             self._events["refused"] += 1
@@ -282,7 +290,7 @@ class Orchestrator:
         if not others:
             elsewhere = any(agent.agent_id not in task.tried for agent in self.registry.candidates(task.queued.key))
             budget = Budget(self.config.max_attempts - task.losses - 1, elsewhere)
-            decision = self._decide(task, attempt, error, self.health, budget)
+            decision = self._decision(task, attempt, error, budget)
             if isinstance(decision, Hedge):
                 if not over and self._dispatcher.hedge(task):
                     self._events["hedges"] += 1
@@ -314,6 +322,34 @@ class Orchestrator:
             if outcome is not None:
                 self._observation.attempt_ended(outcome)
             self._dispatcher.offer_held()
+
+    def _decision(self, task: Task, attempt: Attempt, error: AnywireError, budget: Budget) -> Decision:
+        """What ``decide`` says; the built-in one where another fails, or wants what would show text twice."""
+        fault: Exception | str
+        decision: Any
+        try:
+            decision = self._decide(task, attempt, error, self.health, budget)
+            if isinstance(decision, Retry | Resume) and not 0 <= decision.after < math.inf:
+                fault = f"returned {str(decision)[:80]}, which names no time"
+            elif not isinstance(decision, Requeue | Retry | Resume | Hedge | Fail):
+                fault = f"returned {str(decision)[:80]!r}, which is no decision"
+            elif not task.chunks or isinstance(decision, Fail) or (task.can_resume and not isinstance(decision, Hedge)):
+                decided: Decision = decision
+                return decided
+            else:
+                fault = f"returned {decision} for a task whose text was shown and that cannot be resumed so"
+        except Exception as failure:
+            fault = failure
+        self.boundary.failed("decide", getattr(self._decide, "__name__", "call"), fault, task.task_id)
+        return decide(task, attempt, error, self.health, budget)
+
+    def _note_health(self, attempt: Attempt, error: AnywireError | None) -> None:
+        """Whoever calls this dispatches afterwards, once the reader has its end."""
+        self._noting = True
+        try:
+            self.health.note(attempt.agent_id, attempt.place, error)
+        finally:
+            self._noting = False
 
     def reader_stalled(self, task: Task) -> None:
         message = f"nothing was read for {self.config.reader_timeout:g} s"
@@ -441,4 +477,5 @@ class Orchestrator:
         agent_id = subject if isinstance(subject, str) else subject[0]
         self._events["cooldowns"] += self.health.state(subject) == "cooling"
         self.registry.health_changed(agent_id)
-        self._dispatcher.offer_held()
+        if not self._noting:
+            self._dispatcher.offer_held()
