@@ -236,8 +236,9 @@ async def test_a_fleet_seen_from_c(tmp_path: Path, dds_domain: int, programs: Pa
             assert {tuple(await seen()) for _ in range(2)} == expected
             victim, survivor = agents
             os.kill(victim["pid"], signal.SIGKILL)
-            assert await seen() == ["died", victim["id"]]
-            back = await seen()
+            # The next life may begin before the lease of the killed one is over: two writers, in no order.
+            died, back = sorted([await seen(), await seen()])
+            assert died == ["died", victim["id"]]
             assert back[0] == "here"
             assert back[2] != str(victim["pid"])
         assert sorted([await seen(), await seen()]) == sorted([["goodbye", survivor["id"]], ["goodbye", back[1]]])
