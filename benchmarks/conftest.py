@@ -1,7 +1,6 @@
 """What the benchmarks share: every installed transport, selector and scheduler, and the event loop of the product."""
 
 import asyncio
-import random
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
@@ -15,6 +14,7 @@ from anywire.plugins import PluginKind, Plugins
 from anywire.scheduler import Scheduler
 from anywire.selector import Selector
 from anywire.testing.recorder import RecordingHubSink
+from reserved import dds_domain
 from timing import Rounds
 from transport_stack import new_event_loop, options_of
 
@@ -38,8 +38,9 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 @pytest.fixture
-def domain() -> int:
-    return random.SystemRandom().randint(10, 200)
+def domain() -> Iterator[int]:
+    with dds_domain() as domain:
+        yield domain
 
 
 @pytest.fixture(scope="module", params=INSTALLED.names("transports"))

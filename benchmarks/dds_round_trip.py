@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import random
 import statistics
 import sys
 import time
@@ -23,6 +22,7 @@ from anywire.messages import Chunk, TaskRequest
 from anywire_dds import DdsConfig, wire
 from anywire_dds.endpoints import Endpoints
 from raw_round_trip import BODY, RoundTrips, round_trips, serve_echo, until_stdin_ends
+from reserved import dds_domain
 from transport_stack import IN_FLIGHT, PATIENCE
 
 Arm = Literal["wire", "transport"]
@@ -32,9 +32,9 @@ ARMS: tuple[Arm, ...] = ("wire", "transport")
 @asynccontextmanager
 async def pair(arm: Arm) -> AsyncIterator[RoundTrips]:
     """This process and an echo in another one."""
-    domain = random.SystemRandom().randint(10, 200)
-    async with wire_trips(domain) if arm == "wire" else round_trips("dds", {"domain": domain}) as trips:
-        yield trips
+    with dds_domain() as domain:
+        async with wire_trips(domain) if arm == "wire" else round_trips("dds", {"domain": domain}) as trips:
+            yield trips
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ from anywire.engine import Delta, Engine, EngineStatus
 from anywire.errors import AnywireError
 from anywire.identity import agent_info, hub_info
 from anywire.messages import AgentInfo, TaskRequest
-from anywire.orchestrator import Orchestrator, PipelineConfig
+from anywire.pipeline.orchestrator import Orchestrator, PipelineConfig
 from anywire.plugins import Plugins
 from anywire.selector import AgentView
 from anywire.submission import Submission

@@ -14,11 +14,12 @@ import psutil
 
 import fleet_member
 from fleet_member import AgentCount, Asked, MemberSpec, Met
+from patience import FACTOR
 
 IN_FLIGHT = 32
 """Tasks each hub has under way."""
 
-PATIENCE = 180.0
+PATIENCE = 180.0 * FACTOR
 """Seconds until something awaited is given up; no measure of speed."""
 
 

@@ -19,7 +19,6 @@ import argparse
 import asyncio
 import os
 import platform
-import random
 import statistics
 import sys
 from collections.abc import Callable, Iterable
@@ -29,6 +28,7 @@ from typing import NamedTuple
 
 from fleet_member import AgentCount, Request
 from fleet_processes import IN_FLIGHT, Discovery, Fleet, Member, cpu_seconds, fleet
+from reserved import dds_domain
 
 IDLE = 5.0
 """Seconds over which an idle fleet is watched."""
@@ -87,9 +87,9 @@ def _print_discovery(what: str, found: Discovery) -> None:
     )
 
 
-async def measure(args: argparse.Namespace) -> bool:
+async def measure(args: argparse.Namespace, domain: int) -> bool:
     """Whether every request reached its agent alone, once, and was answered."""
-    options = {"domain": random.SystemRandom().randint(10, 200), "multicast": args.multicast}
+    options = {"domain": domain, "multicast": args.multicast}
     print(f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}, "
           f"cyclonedds {version('cyclonedds')}; load average {load()} before")  # fmt: skip
     print(f"{args.agents} agents in {args.processes} processes, {args.hubs} hubs, domain {options['domain']}, "
@@ -145,7 +145,8 @@ def main() -> None:
     if not 1 <= args.processes <= args.agents or min(args.hubs, args.tasks) < 1:
         parser.error("it needs an agent for each process, and at least one hub and one task")
     try:
-        sys.exit(not asyncio.run(measure(args)))
+        with dds_domain() as domain:
+            sys.exit(not asyncio.run(measure(args, domain)))
     except RuntimeError as error:
         sys.exit(f"{error}; load average {load()}")
 

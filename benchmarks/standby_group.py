@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -19,21 +18,17 @@ import httpx
 
 from anywire import Client
 from anywire.testing.recorder import Recorder
+from patience import FACTOR
+from reserved import free_port
 
 LEASE = 1.0
-PATIENCE = 30.0
+PATIENCE = 60.0 * FACTOR
 MODEL = "synthetic"
 MESSAGES = [{"role": "user", "content": "Hello"}]
 WHOLE: dict[str, Any] = {"model": MODEL, "messages": MESSAGES, "max_tokens": 2}
 STREAM: dict[str, Any] = {"model": MODEL, "messages": MESSAGES}
 ACTIVE = "is active from now on"
 STANDS_BY = "standing by: orchestrator"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        port: int = held.getsockname()[1]
-        return port
 
 
 class Command:

@@ -9,7 +9,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from anywire.identity import hub_info
-from anywire.orchestrator import Orchestrator
+from anywire.pipeline.orchestrator import Orchestrator
 from anywire.plugins import Plugins
 from anywire.testing.doubles import IdlestSelector, ListScheduler
 from anywire.testing.peer import PeerSpec

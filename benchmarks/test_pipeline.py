@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from anywire.orchestrator import Orchestrator
+from anywire.pipeline.orchestrator import Orchestrator
 from anywire.submission import Submission
 from timing import Rounds, opened, per
 from transport_stack import ANSWER, IN_FLIGHT, STREAM, pipeline, submission

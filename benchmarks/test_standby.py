@@ -5,7 +5,6 @@ import signal
 import statistics
 import time
 from pathlib import Path
-from random import SystemRandom
 from typing import Any
 
 import httpx
@@ -16,12 +15,11 @@ from standby_group import ACTIVE, LEASE, PATIENCE, TakeOver, answered_over_http,
 DEATHS = 10
 
 
-def test_time_to_take_over(loop: asyncio.AbstractEventLoop, benchmark: Any, tmp_path: Path) -> None:
+def test_time_to_take_over(loop: asyncio.AbstractEventLoop, benchmark: Any, tmp_path: Path, domain: int) -> None:
     benchmark.group = "standby"
     times: list[TakeOver] = []
 
     async def run() -> None:
-        domain = SystemRandom().randint(10, 200)
         async with group(tmp_path, domain) as fleet:
             await fleet.agents("a1", "a2")
             active = await fleet.active()

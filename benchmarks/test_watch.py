@@ -19,7 +19,7 @@ from typing import Any, Literal
 import psutil
 import pytest
 
-from anywire.orchestrator import Orchestrator
+from anywire.pipeline.orchestrator import Orchestrator
 from transport_stack import ANSWER, IN_FLIGHT, pipeline, submission
 
 Arm = Literal["nobody", "watched", "stopped"]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import re
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +17,16 @@ from pydantic.fields import FieldInfo
 
 from anywire.agent import Agent
 from anywire.identity import agent_info, hub_info
-from anywire.orchestrator import Orchestrator
+from anywire.pipeline.orchestrator import Orchestrator
 from anywire.plugins import Plugins
 from anywire.submission import Submission
+from patience import FACTOR
+from reserved import dds_domain, free_port
 
 IN_FLIGHT = 64
 ANSWER, STREAM = 20, 64
 """Tokens of an answer that comes whole, and of a stream."""
-PATIENCE = 30.0
+PATIENCE = 30.0 * FACTOR
 """Seconds for anything that starts, joins or ends."""
 LEASE = 10.0
 """Seconds: an agent which a busy machine holds up is not to be taken for dead."""
@@ -49,25 +49,20 @@ def submission(tokens: int, *, stream: bool = False) -> Submission:
 
 @contextmanager
 def options_of(transport: str) -> Iterator[dict[str, Any]]:
-    """Options with which any installed transport disturbs nobody: a DDS domain at random, free ports and a folder of
-    its own, each where its ``Config`` has such a field. Everything else is left at its default."""
+    """Options with which any installed transport disturbs nobody: a DDS domain, ports and a folder of its own, each
+    where its ``Config`` has such a field. Everything else is left at its default."""
     fields: dict[str, FieldInfo] = Plugins().load("transports", transport).Config.model_fields
     options: dict[str, Any] = {}
-    if "domain" in fields:
-        options["domain"] = random.SystemRandom().randint(10, 200)
     for name in {"agent_addresses", "client_addresses"} & set(fields):
         usual = str(fields[name].get_default(call_default_factory=True)[0])
         scheme = "".join(usual.rpartition("://")[:2])
-        options[name] = [f"{scheme}127.0.0.1:{_free_port()}"]
-    with tempfile.TemporaryDirectory(prefix="anywire-") as folder:
+        options[name] = [f"{scheme}127.0.0.1:{free_port()}"]
+    with ExitStack() as stack:
+        if "domain" in fields:
+            options["domain"] = stack.enter_context(dds_domain())
         if "directory" in fields:
-            options["directory"] = folder
+            options["directory"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="anywire-"))
         yield options
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return int(held.getsockname()[1])
 
 
 @asynccontextmanager

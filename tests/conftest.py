@@ -1,21 +1,25 @@
 """What tests of every kind share."""
 
-import os
-import random
-import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+import reserved
+
 
 @pytest.fixture(scope="session")
-def dds_domain() -> int:
+def dds_domain() -> Iterator[int]:
     """A DDS domain of this process of this test run alone."""
-    count, number = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)), 0
-    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
-        number = int(worker.removeprefix("gw"))
-    return random.SystemRandom().randrange(10 + number, 200, count)
+    with reserved.dds_domain() as domain:
+        yield domain
+
+
+@pytest.fixture(scope="session")
+def other_dds_domain(dds_domain: int) -> Iterator[int]:
+    """Another one."""
+    with reserved.dds_domain() as domain:
+        yield domain
 
 
 @pytest.fixture
@@ -28,16 +32,8 @@ def options_of(dds_domain: int) -> Callable[[str], dict[str, Any]]:
         if name in ("grpc", "http", "zeromq"):
             scheme = {"grpc": "", "http": "http://", "zeromq": "tcp://"}[name]
             # Three may listen at a time: a hub each on the agent plane, orchestrators on the client plane.
-            addresses = [f"{scheme}127.0.0.1:{port}" for port in _free_ports(5)]
+            addresses = [f"{scheme}127.0.0.1:{port}" for port in reserved.free_ports(5)]
             return {"agent_addresses": addresses[:3], "client_addresses": addresses[3:]}
         return {}
 
     return options
-
-
-def _free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in held]
-    for each in held:
-        each.close()
-    return ports

@@ -20,7 +20,7 @@ from anywire.errors import ConfigError, PluginError
 from anywire.fleet import fleet_agent
 from anywire.gateway import Gateway
 from anywire.identity import agent_info, hub_info
-from anywire.orchestrator import Orchestrator
+from anywire.pipeline.orchestrator import Orchestrator
 from anywire.plugins import PluginKind, Plugins
 from anywire.transport import Elects, Plane, Transport
 

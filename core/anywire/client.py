@@ -28,11 +28,12 @@ from anywire.errors import ConfigError, EngineFailed, InvalidRequest, NoAgent, S
 from anywire.extra import split
 from anywire.identity import hub_info
 from anywire.messages import Chunk, Kind
-from anywire.orchestrator import Orchestrator, PipelineConfig
+from anywire.pipeline.config import PipelineConfig
+from anywire.pipeline.orchestrator import Orchestrator
+from anywire.pipeline.stream import TaskStream
 from anywire.plugins import Plugins
 from anywire.scheduler import QueuedTask, QueueKey, Scheduler, SchedulerConfig
 from anywire.selector import AgentView, Selector
-from anywire.stream import TaskStream
 from anywire.submission import Submission
 from anywire.transport import Transport
 
@@ -254,9 +255,6 @@ class _WithoutHooks(Plugins):
 
     def call(self, hook: str) -> Callable[..., Any] | None:
         return None
-
-    def implementations(self, hook: str) -> list[Callable[..., Any]]:
-        return []
 
 
 class _Waiting(Scheduler):

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from anywire.errors import ConfigError
-from anywire.orchestrator import PipelineConfig
+from anywire.pipeline.orchestrator import PipelineConfig
 from anywire.transport import MAX_STRENGTH
 
 ORDER: Any = ...

@@ -19,7 +19,9 @@
         ├── DeadlineExceeded      deadline_exceeded   its time was over
         ├── TaskCancelled         cancelled           somebody cancelled it
         ├── ReaderStalled         reader_stalled      its reader stopped reading for too long
+        ├── NoProgress            no_progress         its agent did not accept it, or sent no token, in time
         ├── StreamCorrupted       stream_corrupted    a gap or duplicate in the stream
+        ├── PluginFailed          plugin_failed       a scheduler raised, or gave what its contract does not allow
         └── EngineFailed          engine_failed       the engine failed, or gave an answer that is none
 
 An error says what failed, never whether to retry: that is the pipeline's decision. ``code`` is stable and is
@@ -139,8 +141,16 @@ class ReaderStalled(TaskError):
     code = "reader_stalled"
 
 
+class NoProgress(TaskError):
+    code = "no_progress"
+
+
 class StreamCorrupted(TaskError):
     code = "stream_corrupted"
+
+
+class PluginFailed(TaskError):
+    code = "plugin_failed"
 
 
 class EngineFailed(TaskError):

@@ -20,7 +20,9 @@ from anywire.engine import Delta, Engine, EngineStatus
 from anywire.errors import AnywireError, ModelNotFound, NoAgent, QueueFull, Refused, ShuttingDown
 from anywire.identity import agent_info
 from anywire.messages import Chunk, TaskRequest
-from anywire.orchestrator import Orchestrator
+from anywire.pipeline.candidates import DEPTH
+from anywire.pipeline.claims import MAX_MODELS, MAX_SLOTS
+from anywire.pipeline.orchestrator import Orchestrator
 from anywire.submission import Submission
 from anywire.transport import Plane, Transport
 
@@ -30,8 +32,6 @@ CLIENT_SLOTS = 65536
 """What clients may have under way at once; how much of it waits is the scheduler's to bound."""
 LAST_WORDS = 1.0
 """Seconds for final chunks to be sent when the grace of a shutdown is over."""
-DEPTH = "orchestrators"
-"""The gauge by which an orchestrator that joins another tells how many are below each other, itself included."""
 
 
 class FleetConfig(pydantic.BaseModel):
@@ -58,6 +58,7 @@ class FleetEngine(Engine):
         self._status = EngineStatus("starting")
         self._changed: Callable[[], None] = lambda: None
         self._stop_listening: Callable[[], None] = lambda: None
+        self._update: asyncio.Handle | None = None
 
     async def start(self, changed: Callable[[], None]) -> None:
         self._changed = changed
@@ -67,6 +68,8 @@ class FleetEngine(Engine):
     async def close(self) -> None:
         self._stop_listening()
         self._stop_listening = lambda: None
+        if self._update is not None:
+            self._update.cancel()
 
     def status(self) -> EngineStatus:
         waiting = self._orchestrator.waiting if self._joins else 0
@@ -101,22 +104,28 @@ class FleetEngine(Engine):
             raise Refused(f"orchestrator {self._orchestrator.info.hub_id}: {error}") from error
 
     def _agents_changed(self) -> None:
+        # Many that come at once are told of once: a status names all models.
+        if self._update is None:
+            self._update = asyncio.get_running_loop().call_soon(self._tell)
+
+    def _tell(self) -> None:
+        self._update = None
         status = self._read()
         if status != msgspec.structs.replace(self._status, queued=0):
             self._status = status
             self._changed()
 
     def _read(self) -> EngineStatus:
-        agents = self._orchestrator.agents()
-        ready = [agent.status for agent in agents if agent.status.state == "ready"]
-        models = tuple(sorted({model for status in ready for model in status.models}))
+        fleet = self._orchestrator.registry.serving
+        # A parent takes so many from one agent.
+        models = fleet.ready_models()[:MAX_MODELS]
         if not self._joins:
-            if not ready:
+            if not fleet.ready:
                 return EngineStatus("starting", detail="no agent is ready yet", any_model=True)
             return EngineStatus("ready", models, any_model=True)
         # Failed ones count: else two that join each other would recover and fail in turns.
         limit = self._orchestrator.config.max_hops
-        depth = min(limit, max((agent.status.resources.get(DEPTH, 0) for agent in agents), default=0)) + 1
+        depth = min(limit, fleet.depth) + 1
         resources = {DEPTH: float(depth)}
         if depth > limit:
             detail = (
@@ -126,10 +135,9 @@ class FleetEngine(Engine):
             if self._status.state != "failed":
                 log.error("%s", detail)
             return EngineStatus("failed", (), detail, slots=0, resources=resources)
-        if not ready:
+        if not fleet.ready:
             return EngineStatus("starting", detail="no agent is ready yet", slots=0, resources=resources)
-        slots = sum(status.slots for status in ready)
-        return EngineStatus("ready", models, slots=slots, resources=resources)
+        return EngineStatus("ready", models, slots=min(fleet.ready_slots, MAX_SLOTS), resources=resources)
 
 
 def _deltas(chunk: Chunk) -> Iterator[Delta]:

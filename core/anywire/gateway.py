@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pydantic
 
 if TYPE_CHECKING:
-    from anywire.orchestrator import Orchestrator
+    from anywire.pipeline.orchestrator import Orchestrator
 
 
 class Gateway(ABC):
@@ -28,7 +28,8 @@ class Gateway(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Stop accepting, let what runs finish as the orchestrator's shutdown allows, release; idempotent."""
+        """Stop accepting before anything is awaited (the next orchestrator may need the address), let what runs finish
+        as the orchestrator's shutdown allows, release; idempotent."""
 
     @property
     @abstractmethod

@@ -3,7 +3,9 @@
 What there is exactly one of by name in the config (transport, scheduler, selector, engine) is a class found
 through an entry point or `anywire_register`; hooks add such classes, filter, answer early and observe.
 A hook call costs about a microsecond, so hooks are called once per task or more seldom, never per chunk.
-An exception in a hook is logged and the hook's result ignored: an observer cannot break a task.
+pluggy's own rules hold for all of them: an implementation takes the arguments it names, wrappers and ``tryfirst`` work.
+What an implementation raises is logged with its plugin's name, counted, and taken for None: no other implementation and
+no task notices.
 """
 
 from __future__ import annotations
@@ -30,13 +32,14 @@ def anywire_register(kind: str) -> Mapping[str, type] | None:
 
 @hookspec
 def anywire_filter_candidates(task: QueuedTask, candidates: Sequence[AgentView]) -> Sequence[AgentView] | None:
-    """Narrow the agents that may get ``task``; None leaves them. Called once per attempt, implementations one
-    after another, each with what the one before left. An empty result lets the task wait."""
+    """Narrow the agents that may get ``task``; None leaves them. Called once per attempt. Each implementation gets all
+    candidates; those that every one leaves remain, in their order. When none remains the task is held."""
 
 
 @hookspec(firstresult=True)
 def anywire_answer(task: QueuedTask, body: str) -> Chunk | None:
-    """Answer before dispatch (a cache): a final chunk whose deltas are the answer. Called once per task."""
+    """Answer before dispatch (a cache): a final chunk whose deltas are the answer. Called once per task; the first
+    implementation that returns one answers."""
 
 
 @hookspec

@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from anywire.engine import Engine
@@ -54,3 +55,13 @@ def hub_info(hub_id: str = "", *, lease: float = 1.0) -> HubInfo:
         pid=os.getpid(),
         lease_ms=round(lease * 1000),
     )
+
+
+def random_ids() -> Iterator[str]:
+    """Ids of 12 random bytes, in hexadecimal. The system is asked for many at a time, since a call costs as much as
+    queueing a task."""
+    length = 24
+    while True:
+        drawn = secrets.token_hex(64 * length)
+        for at in range(0, len(drawn), length):
+            yield drawn[at : at + length]

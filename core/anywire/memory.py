@@ -1,216 +1,237 @@
 """The reference transport: hubs and agents of one process, connected by their event loop.
 
-It keeps the whole contract (order, bounds, joining and losing, several hubs and agents, both planes), so it is
-what a transport author compares with and what tests use where the wire does not matter.
+It keeps the whole contract (order, bounds, incarnations, several hubs and agents, both planes), so it is what a
+transport author compares with and what tests use where the wire does not matter. It is `anywire.transport_tools`
+with channels that lead from one object to another.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any, ClassVar
+from weakref import WeakValueDictionary
 
 import pydantic
 
-from anywire.errors import AgentUnavailable, Congested, PayloadTooLarge
-from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo, TaskRequest, ToAgent
+from anywire.errors import TransportError
+from anywire.messages import AgentInfo, AgentStatus, Chunk, HubInfo, TaskRequest
 from anywire.transport import AgentPort, AgentSink, Capabilities, Hub, HubSink, Plane, Transport
+from anywire.transport_tools import (
+    BoundedOptions,
+    Channel,
+    ChannelHub,
+    ChannelOwner,
+    ChannelPort,
+    Goodbye,
+    NewestStatus,
+    WriteRoom,
+    check_payload,
+)
 
-LOW_WATER = 256
-HARD_BOUND = 4096
+log = logging.getLogger(__name__)
+
+ENVELOPE = 256
+"""Bytes counted for what a message holds beside its payload: nothing is encoded here that could be measured."""
+
+BROKEN = Goodbye("the peer has crashed")
+"""What a channel finds in place of a goodbye when the other end was aborted."""
 
 
-class MemoryConfig(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid")
-
+class MemoryConfig(BoundedOptions):
     network: str = pydantic.Field(default="default", description="hubs and agents of one network see each other")
-    max_message_bytes: int = pydantic.Field(default=64 * 1024 * 1024, ge=1)
 
 
-class _Queue:
-    """Messages one way between two ends: delivered in order, in one loop callback for all that wait."""
+class MemoryChannel(Channel):
+    """One direction's writer and the other's reader. All that waits is delivered in one callback of the loop."""
 
-    def __init__(self) -> None:
-        self._waiting: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
-        self._room: list[asyncio.Future[None]] = []
+    other: MemoryChannel
+
+    def __init__(self, owner: ChannelOwner, config: MemoryConfig, peer: str) -> None:
+        self.owner, self.max_message_bytes = owner, config.max_message_bytes
+        self._limit = config.max_message_bytes
+        """The lesser one of both ends, once they are connected."""
+        self.linked = False
+        self._peer = peer
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._inbox: deque[tuple[Any, int]] = deque()
         self._scheduled = False
-        self._closed = False
+        self._over = False
+        self._room = WriteRoom(config.buffer_bytes, peer)
+        self._newest = NewestStatus(self._room, self.send_control)
 
-    def put(self, callback: Callable[..., None], *args: Any, bounded: bool = True) -> None:
-        if bounded and len(self._waiting) >= HARD_BOUND:
-            raise Congested(f"{HARD_BOUND} messages wait for this peer already")
-        self._waiting.append((callback, args))
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._deliver)
+    @property
+    def peer(self) -> str:
+        return self._peer
+
+    @property
+    def ended(self) -> asyncio.Future[None]:
+        return self._ended
+
+    def send(self, message: Any) -> None:
+        if self._over:
+            return
+        size, room = 0, self._room
+        if isinstance(message, Chunk | TaskRequest):
+            size = ENVELOPE + check_payload(message, self._limit)
+            room.admit(size)
+            room.set_waiting(room.waiting + size)
+        self.other.put(message, size)
+
+    def send_control(self, message: Any) -> None:
+        try:
+            self.send(message)
+        except TransportError as error:
+            log.warning("not sent to %s: %s", self._peer, error)
+
+    def report(self, status: AgentStatus) -> None:
+        if not self._over:
+            self._newest.put(status)
 
     async def drain(self) -> None:
-        while len(self._waiting) >= LOW_WATER and not self._closed:
-            room = asyncio.get_running_loop().create_future()
-            self._room.append(room)
-            await room
+        await self._room.drain()
 
-    def close(self) -> None:
-        self._closed = True
-        self._waiting.clear()
-        self._make_room()
+    def close(self, reason: str, *, refused: bool = False) -> None:
+        if not self._over:
+            self.other.put(Goodbye(reason, refused), 0)
+            self._end(reason)
+
+    def abort(self, reason: str) -> None:
+        if not self._over:
+            self.other.put(BROKEN, 0)
+            self._end(reason)
+
+    def put(self, message: Any, size: int) -> None:
+        """Deliver a message to this channel's owner in a later turn of the loop."""
+        if self._over:
+            return
+        self._inbox.append((message, size))
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._deliver)
 
     def _deliver(self) -> None:
         self._scheduled = False
-        for _ in range(len(self._waiting)):
-            callback, args = self._waiting.popleft()
-            callback(*args)
-            if self._closed:
+        sent, inbox, received = self.other._room, self._inbox, self.owner.channel_received
+        for _ in range(len(inbox)):
+            message, size = inbox.popleft()
+            if size:
+                sent.set_waiting(sent.waiting - size)
+            try:
+                received(self, message)
+            except TransportError as error:
+                log.warning("the connection to %s is ended: %s", self._peer, error)
+                self.close(str(error))
+            except Exception as error:
+                log.exception("the connection to %s is ended: a message was not handled", self._peer)
+                self.close(f"a message was not handled: {error!r}")
+            if self._over:
                 return
-        self._make_room()
-        if self._waiting and not self._scheduled:
+        if self._inbox and not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._deliver)
+            self._loop.call_soon(self._deliver)
 
-    def _make_room(self) -> None:
-        for room in self._room:
-            if not room.done():
-                room.set_result(None)
-        self._room.clear()
-
-
-class _Link:
-    """One agent reached by one hub: a queue each way."""
-
-    def __init__(self, hub: MemoryHub, port: MemoryPort) -> None:
-        self.hub, self.port = hub, port
-        self.down, self.up = _Queue(), _Queue()
-        self.open = True
-
-    def send(self, chunk: Chunk) -> None:
-        if not self.open:
-            return
-        size = sum(map(len, chunk.deltas)) + len(chunk.extra)
-        _check_size(size, self.port.transport.config.max_message_bytes)
-        self.up.put(self.hub.sink.chunk_received, chunk)
-
-    async def drain(self) -> None:
-        await self.up.drain()
-
-    def cut(self, reason: str, *, tell_hub: bool, tell_agent: bool) -> None:
-        if not self.open:
-            return
-        self.open = False
-        info = self.port.info
-        self.hub.links.pop(info.agent_id, None)
-        self.port.links.pop(self.hub.info.hub_id, None)
-        # What was accepted before the cut is delivered before the loss is told.
-        if tell_hub:
-            self.up.put(self.hub.sink.agent_lost, info.agent_id, info.incarnation, reason, bounded=False)
-        else:
-            self.up.close()
-        if tell_agent:
-            self.down.put(
-                self.port.sink.hub_lost, self.hub.info.hub_id, self.hub.info.incarnation, reason, bounded=False
-            )
-        else:
-            self.down.close()
+    def _end(self, reason: str) -> None:
+        self._over = True
+        self._inbox.clear()
+        self._room.close()
+        self.owner.channel_ended(self, reason)
+        self._ended.set_result(None)
 
 
 class _Network:
+    """Who is there; each hub has a channel to each agent of its plane."""
+
     def __init__(self) -> None:
-        self.hubs: list[MemoryHub] = []
-        self.ports: list[MemoryPort] = []
+        self._hubs: dict[MemoryHub, None] = {}
+        self._ports: dict[MemoryPort, None] = {}
 
-    def connect(self, hub: MemoryHub, port: MemoryPort) -> None:
-        if hub.plane != port.plane or port.newest is None:
+    def add_hub(self, hub: MemoryHub) -> None:
+        self._hubs[hub] = None
+        for port in list(self._ports):
+            self._connect(hub, port)
+
+    def add_port(self, port: MemoryPort) -> None:
+        self._ports[port] = None
+        for hub in list(self._hubs):
+            self._connect(hub, port)
+
+    def remove_hub(self, hub: MemoryHub) -> None:
+        self._hubs.pop(hub, None)
+        # Other lives of it, which were refused while it was there, may join now.
+        for other in [each for each in self._hubs if each.info.hub_id == hub.info.hub_id]:
+            for port in list(self._ports):
+                if _leads_to(port.links.find(hub.info.hub_id), hub):
+                    self._connect(other, port)
+
+    def remove_port(self, port: MemoryPort) -> None:
+        self._ports.pop(port, None)
+        for other in [each for each in self._ports if each.info.agent_id == port.info.agent_id]:
+            for hub in list(self._hubs):
+                if _leads_to(hub.links.find(port.info.agent_id), port):
+                    self._connect(hub, other)
+
+    def _connect(self, hub: MemoryHub, port: MemoryPort) -> None:
+        if hub.plane != port.plane:
             return
-        older = hub.links.get(port.info.agent_id)
-        if older is not None:
-            older.cut("superseded by a new incarnation", tell_hub=True, tell_agent=True)
-        link = _Link(hub, port)
-        hub.links[port.info.agent_id] = link
-        port.links[hub.info.hub_id] = link
-        link.down.put(port.sink.hub_joined, hub.info.hub_id, hub.info.incarnation, bounded=False)
-        link.up.put(hub.sink.agent_joined, port.info, bounded=False)
-        link.up.put(hub.sink.agent_reported, port.newest, bounded=False)
+        down = MemoryChannel(hub, hub.transport.config, f"agent {port.info.agent_id}")
+        up = MemoryChannel(port, port.transport.config, f"hub {hub.info.hub_id}")
+        down.other, up.other = up, down
+        down._limit = up._limit = min(down.max_message_bytes, up.max_message_bytes)
+        hub.channel_opened(down)
+        port.channel_opened(up)
+        hub.send_hello(down)
 
 
-_networks: dict[str, _Network] = {}
+def _leads_to(channel: Channel | None, end: MemoryHub | MemoryPort) -> bool:
+    return isinstance(channel, MemoryChannel) and channel.other.owner is end
 
 
-def _check_size(size: int, limit: int) -> None:
-    if size > limit:
-        raise PayloadTooLarge(f"{size} bytes are over this transport's limit of {limit} (max_message_bytes)")
+_networks: WeakValueDictionary[str, _Network] = WeakValueDictionary()
 
 
-class MemoryHub(Hub):
+class MemoryHub(ChannelHub):
     def __init__(self, transport: MemoryTransport, info: HubInfo, plane: Plane, sink: HubSink) -> None:
-        self.transport, self.info, self.plane, self.sink = transport, info, plane, sink
-        self.links: dict[str, _Link] = {}
-
-    def send(self, agent_id: str, message: ToAgent) -> None:
-        link = self.links.get(agent_id)
-        if link is None:
-            raise AgentUnavailable(f"no link to agent {agent_id!r} over memory", agent_id=agent_id)
-        if isinstance(message, TaskRequest):
-            _check_size(len(message.body) + len(message.resume), self.transport.config.max_message_bytes)
-            link.down.put(link.port.sink.task_received, message, link)
-        elif isinstance(message, Cancel):
-            link.down.put(link.port.sink.cancel_received, message, bounded=False)
-        elif isinstance(message, Credit):
-            link.down.put(link.port.sink.credit_received, message, bounded=False)
-        elif isinstance(message, Drain):
-            link.down.put(link.port.sink.drain_requested, message.reason, bounded=False)
-
-    async def drain(self, agent_id: str) -> None:
-        link = self.links.get(agent_id)
-        if link is not None:
-            await link.down.drain()
+        super().__init__(info, sink)
+        self.transport, self.plane = transport, plane
 
     async def close(self) -> None:
-        self.vanish("hub closed")
+        self.guard.close()
+        self.leave()
+        await super().close()
 
-    def vanish(self, reason: str) -> None:
-        if self in self.transport.network.hubs:
-            self.transport.network.hubs.remove(self)
-        for link in list(self.links.values()):
-            link.cut(reason, tell_hub=False, tell_agent=True)
+    def leave(self) -> None:
+        self.transport.network.remove_hub(self)
 
 
-class MemoryPort(AgentPort):
+class MemoryPort(ChannelPort):
     def __init__(self, transport: MemoryTransport, info: AgentInfo, plane: Plane, sink: AgentSink) -> None:
-        self.transport, self.info, self.plane, self.sink = transport, info, plane, sink
-        self.links: dict[str, _Link] = {}
-        self.newest: AgentStatus | None = None
-        self.open = True
+        super().__init__(info, sink)
+        self.transport, self.plane = transport, plane
+        self._announced = False
 
     def report(self, status: AgentStatus) -> None:
-        if not self.open:
-            return
-        first, self.newest = self.newest is None, status
-        if first:
-            network = self.transport.network
-            network.ports.append(self)
-            for hub in list(network.hubs):
-                network.connect(hub, self)
-            return
-        for link in self.links.values():
-            link.up.put(link.hub.sink.agent_reported, status, bounded=False)
+        super().report(status)
+        if not self._announced and not self.guard.closed:
+            self._announced = True
+            self.transport.network.add_port(self)
 
     async def close(self) -> None:
-        self.vanish("agent closed")
+        self.guard.close()
+        self.leave()
+        await super().close()
 
-    def vanish(self, reason: str) -> None:
-        self.open = False
-        if self in self.transport.network.ports:
-            self.transport.network.ports.remove(self)
-        for link in list(self.links.values()):
-            link.cut(reason, tell_hub=True, tell_agent=False)
+    def leave(self) -> None:
+        self.transport.network.remove_port(self)
 
 
 class MemoryTransport(Transport):
     name: ClassVar[str] = "memory"
     Config = MemoryConfig
-    capabilities: ClassVar[Capabilities] = Capabilities(
-        liveliness="native", discovery="native", max_message_bytes=64 * 1024 * 1024, inter_process=False
-    )
+    capabilities: ClassVar[Capabilities] = Capabilities(liveliness="native", discovery="native", inter_process=False)
     config: MemoryConfig
 
     def __init__(self, config: MemoryConfig) -> None:
@@ -221,17 +242,23 @@ class MemoryTransport(Transport):
     async def open_hub(self, hub: HubInfo, plane: Plane, sink: HubSink) -> Hub:
         end = MemoryHub(self, hub, plane, sink)
         self._ends.append(end)
-        self.network.hubs.append(end)
-        for port in list(self.network.ports):
-            self.network.connect(end, port)
+        self.network.add_hub(end)
+        end.guard.open()
         return end
 
     async def open_agent(self, info: AgentInfo, plane: Plane, sink: AgentSink) -> AgentPort:
         end = MemoryPort(self, info, plane, sink)
         self._ends.append(end)
+        end.guard.open()
         return end
+
+    def effective_settings(self) -> Mapping[str, str]:
+        return {"network": self.config.network} | self.config.bounds() if self._ends else {}
 
     def crash(self) -> None:
         """End everything opened through this instance without a goodbye, as if its process had died; for tests."""
         for end in self._ends:
-            end.vanish("crashed")
+            end.guard.close()
+            end.leave()
+            for channel in list(end.channels):
+                channel.abort("it has crashed")

@@ -105,6 +105,11 @@ class TaskRequest(msgspec.Struct, frozen=True):
 class Chunk(msgspec.Struct, frozen=True):
     """A piece of an answer; the last one has ``final`` set, and a unary answer is one final chunk.
 
+    A chunk that has no deltas, no ``extra`` and is not final says only that the agent has the attempt (it was
+    accepted). It takes no credit and is never shown. An agent sends one for an attempt of which nothing was sent one
+    heartbeat after its request came, also for a unary one.
+
+
     ``seq`` is the number of the first of its ``deltas`` in this attempt, counted from 0, so the next chunk's
     ``seq`` is ``seq + len(deltas)``. Several deltas travel together only when they were already waiting.
     ``extra`` is JSON text for what text cannot carry: the OpenAI ``choices`` list of this delta or answer when
@@ -131,7 +136,9 @@ class Chunk(msgspec.Struct, frozen=True):
 
 
 class Cancel(msgspec.Struct, frozen=True):
-    """Stop this attempt and every lower one. Unknown tasks are remembered: a cancel may overtake its request."""
+    """Stop this attempt, and no other one. It is answered by a final chunk with error ``cancelled`` once the engine has
+    ended, unless the attempt has ended already. Unknown attempts are remembered: a cancel may overtake its request,
+    which is then answered in the same way."""
 
     hub_id: str
     task_id: str

@@ -21,6 +21,8 @@ import pydantic
 
 from anywire import hookspecs
 from anywire.errors import ConfigError, PluginError
+from anywire.hook_guard import guard_implementations
+from anywire.pipeline.boundary import Boundary
 
 PluginKind = Literal["transports", "schedulers", "selectors", "engines", "gateways"]
 KINDS: tuple[PluginKind, ...] = ("transports", "schedulers", "selectors", "engines", "gateways")
@@ -57,16 +59,24 @@ def _fields_at(model: type[pydantic.BaseModel], loc: Sequence[int | str]) -> lis
 
 
 class Plugins:
-    """The plugins of this process. Listing reads package metadata only; `load` imports the one named."""
+    """The plugins of this process. Listing reads package metadata only; `load` imports the one named.
+
+    ``boundary`` counts what plugins do wrong. ``broken`` names the ``anywire.hooks`` packages that do not load, with
+    the reason; they are skipped.
+    """
 
     def __init__(self) -> None:
+        self.boundary = Boundary()
+        self.broken: dict[str, str] = {}
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
+        installed = entry_points()
         self._entry_points: dict[PluginKind, dict[str, EntryPoint]] = {
-            kind: {point.name: point for point in entry_points(group=f"anywire.{kind}")} for kind in KINDS
+            kind: {point.name: point for point in installed.select(group=f"anywire.{kind}")} for kind in KINDS
         }
         self._registered: dict[PluginKind, dict[str, type]] | None = None
-        self.manager.load_setuptools_entrypoints("anywire.hooks")
+        for point in installed.select(group="anywire.hooks"):
+            self._add_hooks(point)
 
     def add(self, source: str) -> None:
         """Load hook implementations from a ``.py`` file or a module name. Raises `PluginError`."""
@@ -75,7 +85,11 @@ class Plugins:
         except Exception as error:
             raise PluginError(f"plugin {source!r} does not load: {error}") from error
         if not self.manager.is_registered(module):
-            self.manager.register(module)
+            try:
+                self.manager.register(module)
+            except pluggy.PluginValidationError as error:
+                raise PluginError(f"plugin {source!r} does not load: {error}") from error
+            self.guard()
             self._registered = None
 
     def names(self, kind: PluginKind) -> list[str]:
@@ -107,16 +121,27 @@ class Plugins:
         """An instance of the named plugin, its options validated by its ``Config``. Raises `PluginError` or
         `ConfigError`. ``section`` is where in a config file they stand, when it is not the kind's own."""
         cls = self.load(kind, name)
+        if not isinstance(cls, type) or not isinstance(getattr(cls, "Config", None), type):
+            raise PluginError(f"{kind[:-1]} {name!r} is no class with a Config, which its contract asks for: {cls!r}")
+        model: type[pydantic.BaseModel] = cls.Config  # type: ignore[attr-defined]
         try:
-            config = cls.Config(**options)
+            config = model(**options)
         except pydantic.ValidationError as error:
             # The path as a config file has it: one engine, but several transports by name.
             where = f"{section or kind}.{name}" if kind in ("transports", "gateways") else kind[:-1]
-            raise ConfigError(describe_validation(error, cls.Config, where)) from error
-        return cls(config)
+            raise ConfigError(describe_validation(error, model, where)) from error
+        try:
+            return cls(config)
+        except (ConfigError, PluginError):
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"{kind[:-1]} {name!r} {self.distribution(kind, name)} cannot be made: {type(error).__name__}: {error}"
+            ) from error
 
     def call(self, hook: str) -> Callable[..., Any] | None:
-        """The hook as a function that logs what an implementation raises, or None when nobody implements it."""
+        """The hook as a function, called by pluggy's rules, or None when nobody implements it. An implementation that
+        raises is logged, counted and left out."""
         caller: pluggy.HookCaller = getattr(self.manager.hook, hook)
         if not caller.get_hookimpls():
             return None
@@ -124,23 +149,38 @@ class Plugins:
         def guarded(**arguments: Any) -> Any:
             try:
                 return caller(**arguments)
-            except Exception:
-                log.exception("hook %s failed", hook)
+            except Exception as error:
+                self.boundary.failed("hook", hook, error)
                 return None
 
         return guarded
 
-    def implementations(self, hook: str) -> list[Callable[..., Any]]:
-        """The single implementations in call order, for a hook whose results are chained."""
-        caller: pluggy.HookCaller = getattr(self.manager.hook, hook)
-        return [each.function for each in reversed(caller.get_hookimpls())]
+    def guard(self) -> None:
+        """Make the failures of every hook implementation its own. Call it after registering one at `manager`."""
+        guard_implementations(self.manager, self.boundary)
+
+    def _add_hooks(self, point: EntryPoint) -> None:
+        """Load the hooks of an installed package; one that is broken is named and skipped."""
+        if self.manager.is_blocked(point.name) or self.manager.get_plugin(point.name) is not None:
+            return
+        try:
+            self.manager.register(point.load(), name=point.name)
+            self.guard()
+        except Exception as error:
+            where = f" of {point.dist.name} {point.dist.version}" if point.dist is not None else ""
+            name = f"{point.name} ({point.value}{where})"
+            self.broken[name] = f"{type(error).__name__}: {error}"
+            log.error("the hooks %s do not load and are skipped: %s: %s", name, type(error).__name__, error)
 
     def _from_hooks(self) -> dict[PluginKind, dict[str, type]]:
         if self._registered is None:
             self._registered = {kind: {} for kind in KINDS}
             for kind in KINDS:
                 for found in self.manager.hook.anywire_register(kind=kind):
-                    self._registered[kind].update(found or {})
+                    try:
+                        self._registered[kind].update(found or {})
+                    except (TypeError, ValueError) as error:
+                        self.boundary.failed("hook anywire_register", "result", error)
         return self._registered
 
 

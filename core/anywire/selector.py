@@ -16,14 +16,23 @@ import pydantic
 from anywire.messages import AgentInfo, AgentStatus
 from anywire.scheduler import QueuedTask
 
+FAILED_LATENCY_MS = 10_000.0
+"""What an attempt that failed before its first token counts as in `AgentView.latency_ema_ms`."""
+
 
 class AgentView(msgspec.Struct, eq=False):
     """One agent as the registry keeps it up to date; selectors read it and never change it.
 
     ``ordinal`` numbers the agents in the order they first joined: a stable place in any rotation. ``in_flight``
-    counts the tasks this orchestrator has on it (``status.active`` counts all hubs' but is as old as the last
-    report). ``transport`` is the one a task sent now would use. ``latency_ema_ms`` is the smoothed time from sent
-    to first chunk as seen here, 0.0 before the first answer.
+    counts the attempts this orchestrator has on it, cancelled ones that have not ended included (``status.active``
+    counts all hubs' but is as old as the last report). ``transport`` is the one a task sent now would use.
+    ``completed`` and ``failed`` count attempts that ended: ``failed`` those that the agent or its link failed at,
+    ``completed`` all others that were begun (an answer, a cancel, a request at fault). ``latency_ema_ms`` is the
+    smoothed time from sent to the first token as seen here, 0.0 before the first attempt has ended; of an answer that
+    comes whole, the time that generating it took is taken off, and a failed attempt without a token counts as
+    `FAILED_LATENCY_MS`. ``unavailable`` holds the causes for which it can take no task now, beside its state and its
+    slots: ``refused`` (it had no room) and ``unreachable`` (nothing could be sent to it), both until it reports a free
+    slot, and ``congested`` (its link has no room).
     """
 
     info: AgentInfo
@@ -34,8 +43,7 @@ class AgentView(msgspec.Struct, eq=False):
     completed: int = 0
     failed: int = 0
     latency_ema_ms: float = 0.0
-    blocked: bool = False
-    """It refused for want of a slot, or its link is congested: no candidate until it says otherwise."""
+    unavailable: set[str] = msgspec.field(default_factory=set)
 
     @property
     def agent_id(self) -> str:
@@ -75,8 +83,10 @@ class Selector(ABC):
 
     @abstractmethod
     def select(self, task: QueuedTask, candidates: Sequence[AgentView]) -> AgentView | None:
-        """Choose one of ``candidates`` (never empty, each with a free slot, ordered by ``ordinal``), or None to
-        let the task wait until an agent's state changes."""
+        """Choose one of ``candidates`` (never empty, each with a free slot, ordered by ``ordinal``), or None to hold
+        the task: it is offered again when an agent joins, leaves, gets a free slot or changes its state, and otherwise
+        once a second. When it raises, or returns anything else, the least loaded candidate gets the task."""
 
     def observed(self, outcome: Outcome) -> None:  # noqa: B027 - optional for a plugin
-        """Told of every attempt's end, for strategies that learn."""
+        """Called with every attempt's end, after its reader has it, for strategies that learn. What was never sent (the
+        link had no room) is no attempt."""

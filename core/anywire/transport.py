@@ -1,40 +1,80 @@
 """The contract between the pipeline and a transport: what a transport author reads, and all of it.
 
 A transport moves the messages of `anywire.messages` between a hub and its agents. It does no correlation,
-retry, timeout, ordering across links or load balancing: those are the pipeline's, written once, so that two
-transports differ in nothing but the wire.
+retry, timeout of a task's progress, ordering across links or load balancing: those are the pipeline's, written once,
+so that two transports differ in nothing but the wire. `anywire.transport_tools` has what most transports need.
 
 Shape
     Like asyncio's transport and protocol pair: calls go down (`Hub`, `AgentPort`, `Reply`), callbacks come up
     (`HubSink`, `AgentSink`). Everything happens on the event loop that opened the transport; a transport may
     use threads of its own but never calls a sink from one. Callbacks return quickly, do not raise and are never
-    awaited. No callback is made before ``open_hub``/``open_agent`` has returned control to the loop once, and
-    none after ``close`` has returned.
+    awaited. The first callback comes after ``open_hub``/``open_agent`` has returned to its caller: what a peer says
+    while the end is being opened is kept until then. No callback is made after ``close`` was called.
 
 Planes
     On the ``agent`` plane the hub is an orchestrator and the agents are agents. On the ``client`` plane the
-    hub is a client and the agent is an orchestrator. The two never see each other's messages.
+    hub is a client and the agent is an orchestrator. The two never see each other's messages. A connection that
+    both planes share, or several ends, belongs to the `Transport`: it is opened with the first end and closed with
+    the last one.
+
+Links
+    A link is one incarnation of a hub and one incarnation of an agent over one transport. Every callback names the
+    link it came by: on the hub's side ``(agent_id, incarnation)``, on the agent's ``(hub_id, incarnation)``. These
+    come from the link itself (the connection, the session), never from the message: what a message says of its
+    sender is checked by the core against the link.
+
+Incarnations
+    Incarnations of one id are ordered: a later life has a greater number. Of two lives of one id on one end the
+    greater wins: when it joins, the lesser is reported lost first; a lesser one that comes later is refused, and
+    its owner logs why. After a loss the same incarnation may join again (its process was paused, its network was
+    away). A hub that comes back under its id with another incarnation is treated in the same way.
 
 Joining and losing
     `HubSink.agent_joined` is called only when both directions work: a task sent in that callback arrives and
     its answer can be sent. Agents present before the hub opened are reported like later ones.
-    `HubSink.agent_lost` ends that incarnation: nothing of it is reported until it joins again (a paused process
-    may return). An agent that restarts joins with a new incarnation; the old one is lost first.
+    `HubSink.agent_lost` ends that link: nothing that came by it is reported until it joins again. What had arrived
+    before the loss is reported before it.
     The same holds the other way round for `AgentSink.hub_joined` and `hub_lost`; ``hub_joined`` comes before the
-    first task of that hub.
+    first task of that hub. When only one end sees the loss (its peer was paused), the other end sees it, and joins
+    again, once it hears from the first one.
+
+Leases and lateness
+    A lease is the longest silence after which a peer still counts as alive, and also how long a transport of
+    liveliness ``native`` may take to notice that it is gone: not before one lease of silence, and within two. A
+    goodbye and a broken connection are reported at once. Time in which this process itself did not run (it was
+    paused, its event loop was blocked) is no silence of its peers, and input that is already there is read before a
+    lease may lapse: `anywire.lease.Silence` does both.
 
 Ordering and delivery
-    Task requests from a hub to one agent arrive in the order sent; control messages (Cancel, Credit, Drain) have no
-    order against them. Chunks of one attempt arrive in the order sent, each once, or the link is
+    Task requests of one priority from a hub to one agent arrive in the order sent, each once; control messages (Cancel,
+    Credit, Drain) have no order against them. Chunks of one attempt arrive in the order sent, each once, or the link is
     reported lost. A message accepted by ``send`` is delivered unless the link is lost, or `send_failed` is called.
+    ``close`` writes out what was accepted, for a bounded time, and says goodbye after it.
+
+Bounds
+    Two, in bytes, options of every transport with one default everywhere. ``max_message_bytes`` (`MAX_MESSAGE_BYTES`)
+    is the largest payload: the texts of a message in UTF-8, before encoding
+    (`anywire.transport_tools.payload_bytes`). A message within it is of legal size and is carried, whatever its
+    envelope and its encoding add; one over it raises `PayloadTooLarge` in ``send``. ``buffer_bytes`` (`BUFFER_BYTES`)
+    is how much may wait for one peer, as it waits there (encoded). `Transport.effective_settings` tells both.
 
 Back-pressure
-    ``send`` never blocks and never waits: the message enters a bounded write buffer. ``drain`` waits until that
-    buffer is below its low-water mark. Over the hard bound ``send`` raises `Congested` and keeps nothing.
-    The bound is per peer: a slow agent never delays another.
+    ``send`` never blocks and never waits: the message enters a bounded write buffer, one for each peer, so that a
+    slow agent never delays another. It raises `Congested`, and keeps nothing, when something waits and the message
+    would bring it over ``buffer_bytes``. ``drain`` waits until there is room. After it has returned, a message of
+    any legal size is accepted by the first ``send`` after it; a second may raise `Congested`, and its sender awaits
+    ``drain`` again. `anywire.transport_tools.WriteRoom` is these rules.
+
+Brokers
+    Where a third process carries the messages: when it is not there at opening, `TransportUnavailable`, saying where
+    it was looked for. When it goes away later, every link is lost (``agent_lost``, ``hub_lost``, with a reason that
+    names the broker), what was buffered for it is dropped, and the transport connects again by itself; then both
+    ends join again with the same incarnations.
 
 Errors
     Every exception of the underlying library is mapped to `anywire.errors`, with the original as ``__cause__``.
+    ``Hub.send`` and ``Reply.send`` raise what their descriptions name, and plain `TransportError` for a message that
+    cannot be encoded (text that is no Unicode); nothing else.
 """
 
 from __future__ import annotations
@@ -51,6 +91,12 @@ from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, HubI
 
 Plane = Literal["client", "agent"]
 
+MAX_MESSAGE_BYTES = 32 * 1024 * 1024
+"""Largest payload of one message unless configured otherwise: a request with a photo in it."""
+
+BUFFER_BYTES = 4 * 1024 * 1024
+"""Payload that may wait for one peer unless configured otherwise."""
+
 MAX_STRENGTH = 1000
 """The highest strength of a candidate, see `Elects`."""
 
@@ -58,28 +104,45 @@ MAX_STRENGTH = 1000
 class Capabilities(msgspec.Struct, frozen=True):
     """What a transport declares of itself; shown by ``anywire plugins``, asserted by the conformance kit.
 
-    ``liveliness``: who notices a dead peer. ``native``: the transport itself, for any kind of death or hang,
-    within the peer's lease. ``connection``: the transport, when a connection breaks; a hang is noticed by the
-    registry's lease. ``lease``: only the registry's lease. ``discovery``: ``native`` needs no address,
-    ``directory`` needs the hub's address, ``brokered`` a third process. ``max_message_bytes`` is the largest
-    body that is accepted, None when unknown. ``inter_process`` is False for transports inside one process.
+    ``liveliness``: who notices a dead peer. ``native``: the transport itself at both ends, for any kind of death or
+    hang, within two leases of the peer. ``connection``: the transport, when a connection breaks; an agent that hangs is
+    noticed by the registry's lease, a hub that hangs is not: its agents keep its tasks until the connection breaks.
+    A wire without connections is ``native``: it pings (`anywire.transport_tools.link`). ``discovery``: ``native`` needs
+    no address, ``directory`` needs the hub's address, ``brokered`` a third process. ``max_message_bytes`` is the
+    largest payload with the default options. ``inter_process`` is False for transports inside one process.
     """
 
-    liveliness: Literal["native", "connection", "lease"]
+    liveliness: Literal["native", "connection"]
     discovery: Literal["native", "directory", "brokered"]
-    max_message_bytes: int | None = None
+    max_message_bytes: int = MAX_MESSAGE_BYTES
     inter_process: bool = True
 
 
 class HubSink(Protocol):
-    """What a hub's owner is told. ``agent_joined`` is followed by a first ``agent_reported`` without delay."""
+    """What a hub's owner is told. ``agent_id`` and ``incarnation`` are the link's."""
 
-    def agent_joined(self, info: AgentInfo) -> None: ...
-    def agent_reported(self, status: AgentStatus) -> None: ...
-    def agent_lost(self, agent_id: str, incarnation: int, reason: str) -> None: ...
-    def chunk_received(self, chunk: Chunk) -> None: ...
-    def send_failed(self, task_id: str, attempt: int, error: AnywireError) -> None:
-        """A failure that only shows after ``send`` returned; no chunk of this attempt will arrive."""
+    def agent_joined(self, info: AgentInfo) -> None:
+        """Both directions to this agent work. The first ``agent_reported`` of the link follows without delay."""
+        ...
+
+    def agent_reported(self, agent_id: str, incarnation: int, status: AgentStatus) -> None:
+        """The agent's newest status. Older ones may be left out; none comes after a newer one."""
+        ...
+
+    def agent_lost(self, agent_id: str, incarnation: int, reason: str) -> None:
+        """The link is over; ``reason`` is part of a sentence for a person."""
+        ...
+
+    def chunk_received(self, agent_id: str, incarnation: int, chunk: Chunk) -> None: ...
+
+    def send_failed(self, agent_id: str, incarnation: int, task_id: str, attempt: int, error: AnywireError) -> None:
+        """Something that shows only after ``send`` has returned, told as soon as the transport knows.
+
+        ``error.phase`` is ``not_sent``: the request will not reach the agent, and no chunk of this attempt will
+        arrive. Any other phase is a notice, earlier than the pipeline's own timeouts: the attempt makes no progress
+        by this transport's own rules (a QoS deadline was missed). The pipeline decides what follows, and sends the
+        Cancel.
+        """
         ...
 
 
@@ -90,15 +153,15 @@ class Hub(ABC):
     def send(self, agent_id: str, message: ToAgent) -> None:
         """Send to an agent that has joined and was not lost.
 
-        Raises `AgentUnavailable` (no such link), `PayloadTooLarge` (the limit is in the message) or `Congested`;
-        in each case nothing was sent and the link is as before. Cancel and Credit are small and
-        never raise `Congested`.
+        Raises `AgentUnavailable` (no such link), `PayloadTooLarge` (the limit is in the message), `Congested` or
+        `TransportError` (it cannot be encoded); in each case nothing was sent and the link is as before. Cancel, Credit
+        and Drain are small and never raise `Congested`.
         """
 
     @abstractmethod
     async def drain(self, agent_id: str) -> None:
-        """Wait until the write buffer to this agent is below its low-water mark; return at once when the agent is
-        unknown or lost."""
+        """Wait until the next ``send`` to this agent has room, see *Back-pressure*. Returns at once when the agent is
+        unknown, and when it is lost meanwhile."""
 
     @abstractmethod
     async def close(self) -> None:
@@ -109,25 +172,27 @@ class Reply(Protocol):
     """The way back of one attempt; it knows its hub."""
 
     def send(self, chunk: Chunk) -> None:
-        """Raises `Congested` or `PayloadTooLarge`; after the hub was lost it drops the chunk silently."""
+        """Raises `Congested`, `PayloadTooLarge` or `TransportError` (it cannot be encoded); nothing was sent then.
+        After the hub was lost it drops the chunk silently, whatever it holds."""
         ...
 
     async def drain(self) -> None:
-        """Wait until the write buffer to this hub is below its low-water mark, or the hub is lost."""
+        """Wait until the next ``send`` to this hub has room, see *Back-pressure*, or the hub is lost."""
         ...
 
 
 class AgentSink(Protocol):
-    """What an agent's owner is told."""
+    """What an agent's owner is told. ``hub_id`` and ``incarnation`` are the link's."""
 
-    def task_received(self, task: TaskRequest, reply: Reply) -> None: ...
-    def cancel_received(self, cancel: Cancel) -> None: ...
-    def credit_received(self, credit: Credit) -> None: ...
-    def drain_requested(self, reason: str) -> None: ...
     def hub_joined(self, hub_id: str, incarnation: int) -> None: ...
     def hub_lost(self, hub_id: str, incarnation: int, reason: str) -> None:
         """Nobody reads the answers to this hub's tasks on this link any more; the owner cancels them."""
         ...
+
+    def task_received(self, hub_id: str, incarnation: int, task: TaskRequest, reply: Reply) -> None: ...
+    def cancel_received(self, hub_id: str, incarnation: int, cancel: Cancel) -> None: ...
+    def credit_received(self, hub_id: str, incarnation: int, credit: Credit) -> None: ...
+    def drain_requested(self, hub_id: str, incarnation: int, reason: str) -> None: ...
 
 
 class AgentPort(ABC):
@@ -164,7 +229,8 @@ class Transport(ABC):
         when the transport cannot work here; a hub that is merely absent is no error."""
 
     def effective_settings(self) -> Mapping[str, str]:
-        """What is really in force (addresses bound, QoS granted), for the experiment record; {} before opening."""
+        """What is really in force, for the experiment record; {} before opening. After it: addresses bound or QoS
+        granted, and always ``max_message_bytes`` and ``buffer_bytes``."""
         return {}
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from anywire.identity import hub_info
-from anywire.orchestrator import Orchestrator, PipelineConfig
+from anywire.pipeline.orchestrator import Orchestrator, PipelineConfig
 from anywire.testing.clock import SimulatedClock
 from anywire.testing.doubles import IdlestSelector, ListScheduler
 from anywire.testing.puppet import PuppetTransport

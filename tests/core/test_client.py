@@ -20,7 +20,7 @@ from anywire.fleet import fleet_agent, leave
 from anywire.identity import hub_info
 from anywire.memory import MemoryConfig, MemoryTransport
 from anywire.messages import Drain, TaskRequest
-from anywire.orchestrator import Orchestrator
+from anywire.pipeline.orchestrator import Orchestrator
 from anywire.submission import Submission
 from anywire.synthetic import SyntheticConfig, SyntheticEngine
 from anywire.testing.doubles import MODEL, IdlestSelector, ListScheduler, Script, ScriptedEngine

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from anywire import errors
-from anywire.fleet import DEPTH, leave
+from anywire.fleet import leave
 from anywire.identity import hub_info
-from anywire.orchestrator import Orchestrator
+from anywire.pipeline.candidates import DEPTH
+from anywire.pipeline.orchestrator import Orchestrator
 from anywire.selector import AgentView
 from anywire.submission import Submission
 from anywire.synthetic import SyntheticConfig, SyntheticEngine
@@ -240,6 +241,7 @@ async def test_task_whose_model_is_gone_from_every_agent_waits_no_longer_than_fo
     pipeline = await pipeline_of(wire, agent_wait=5)
     wire.join("a", slots=1)
     running, waiting = (submit(pipeline, Script()) for _ in range(2))
+    wire.accept(wire.requests[0][1])
     wire.report("a", models=["other"])
     clock.advance(5.1)
     with pytest.raises(errors.NoAgent, match=MODEL):

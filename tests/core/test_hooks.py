@@ -12,7 +12,7 @@ from anywire import errors, hookspecs
 from anywire.hookspecs import hookimpl
 from anywire.identity import hub_info
 from anywire.messages import Chunk
-from anywire.orchestrator import Orchestrator
+from anywire.pipeline.orchestrator import Orchestrator
 from anywire.plugins import Plugins
 from anywire.scheduler import QueuedTask
 from anywire.selector import AgentView

@@ -1,5 +1,6 @@
 """The pipeline's rules, with the test as wire and clock."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from anywire import errors
 from anywire.errors import AnywireError
 from anywire.messages import Chunk
-from anywire.orchestrator import Orchestrator
+from anywire.pipeline.orchestrator import Orchestrator
 from anywire.submission import Submission
 from anywire.testing.clock import SimulatedClock
 from anywire.testing.doubles import MODEL
@@ -196,6 +197,8 @@ async def test_deadline_in_the_queue_and_on_the_agent(
         await read(running)
     (cancel,) = wire.cancels()
     assert cancel.reason.startswith("deadline exceeded")
+    assert pipeline.agents()[0].in_flight == 1, "the engine has not ended yet"
+    wire.stop(wire.requests[0][1])
     assert pipeline.agents()[0].in_flight == 0
 
 
@@ -266,12 +269,13 @@ async def test_agent_beyond_its_credit_is_cut_off(pipeline_of: Make, wire: Puppe
 
 
 async def test_stalled_reader_ends_alone(pipeline_of: Make, wire: PuppetTransport, clock: SimulatedClock) -> None:
-    pipeline = await pipeline_of(wire, window=2, stall_timeout=5)
+    pipeline = await pipeline_of(wire, window=2, reader_timeout=5)
     wire.join("a")
     stalled, other = chat(pipeline), chat(pipeline)
     first, second = (request for _, request in wire.requests)
     wire.chunk(first, 0, "x")
     wire.chunk(first, 1, "x")
+    wire.accept(second)
     clock.advance(6)
     assert [cancel.task_id for cancel in wire.cancels()] == [first.task_id]
     wire.answer(second)
@@ -294,6 +298,7 @@ async def test_send_that_raises(pipeline_of: Make, wire: PuppetTransport, failur
     else:
         assert not wire.requests
         wire.report("a", slots=1)
+        await asyncio.sleep(0)  # congestion ends when the link has drained, not with a report
         wire.answer(wire.requests[0][1])
         assert await read(stream) == "answer"
     assert pipeline.agents()[0].in_flight == 0
@@ -321,7 +326,7 @@ async def test_two_links_one_agent(pipeline_of: Make) -> None:
 
 
 async def test_a_leased_agent_is_lost_when_silent_and_back_when_heard(pipeline_of: Make, clock: SimulatedClock) -> None:
-    wire = PuppetTransport(liveliness="lease")
+    wire = PuppetTransport(liveliness="connection")
     pipeline = await pipeline_of(wire)
     wire.join("a", lease_ms=1000)
     for _ in range(5):

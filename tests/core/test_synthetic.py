@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.long_form import examples
 
 from anywire.errors import InvalidRequest
 from anywire.messages import Kind, TaskRequest
@@ -41,7 +42,7 @@ async def test_max_tokens_cuts() -> None:
     assert (cut, finish, why) == (whole[:7], "stop", "length")
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(st.integers(0, 200), st.text(max_size=20))
 async def test_resumed_text_is_the_same_text(delivered: int, prompt: str) -> None:
     whole = "".join((await run(prompt))[0])

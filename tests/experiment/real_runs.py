@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 import yaml
+from tests.patience import FACTOR
 
 from anywire_experiment.arms import arms_of
 from anywire_experiment.plan import Plan
@@ -20,7 +21,7 @@ from anywire_experiment.run.cell import CellRun
 QUICK = {"requests": 3, "limit": 3}
 ONE = {"requests": 6, "warm_up": QUICK}
 STREAMS = {"requests": 12, "stream": True, "arrivals": {"kind": "closed", "clients": 3}, "warm_up": QUICK}
-PATIENCE = 180.0
+PATIENCE = 180.0 * FACTOR
 
 
 def plan_tree(dds_domain: int, **members: Any) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +46,7 @@ async def test_an_arm_that_is_never_ready(tmp_path: Path, dds_domain: int) -> No
 
 @pytest.mark.parametrize("name", ["agent-1", "orchestrator"])
 async def test_a_process_that_ends_on_its_own_fails_the_cell(tmp_path: Path, dds_domain: int, name: str) -> None:
-    tree = plan_tree(dds_domain, factors={"transport": ["zeromq"]}, workloads={"long": {"seconds": 60}})
+    tree = plan_tree(dds_domain, factors={"transport": ["zeromq"]}, workloads={"long": {"seconds": 3600}})
 
     def end_it(what: str) -> None:
         if what != "long: warm-up":
@@ -58,9 +57,7 @@ async def test_a_process_that_ends_on_its_own_fails_the_cell(tmp_path: Path, dds
         ]
         found.kill()
 
-    began = time.monotonic()
     cell = await run_cell(tree, tmp_path / "cell", dds_domain, end_it)
-    assert time.monotonic() - began < 50
     assert cell.state == "failed"
     assert cell.reason.startswith(f"{name} ended on its own during long (killed by SIGKILL)")
     died = [each for each in cell.events if each.what == "died"]
@@ -91,14 +88,14 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[None]:
     options = f"size={kilobytes}k"
     made = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False)
     if made.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {made.stderr.decode().strip()}")
+        pytest.skip(f"missing: a tmpfs, which cannot be mounted here: {made.stderr.decode().strip()}")
     try:
         yield
     finally:
         subprocess.run(["umount", folder], check=True)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+@pytest.mark.skipif(os.geteuid() != 0, reason="missing: root, to mount a small file system")
 async def test_a_full_disk_fails_the_cell_with_its_reason(tmp_path: Path, dds_domain: int) -> None:
     workloads = {"many": {"requests": 3000, "warm_up": QUICK, "arrivals": {"kind": "closed", "clients": 8}}}
     tree = plan_tree(dds_domain, factors={"transport": ["memory"]}, workloads=workloads)
@@ -109,7 +106,7 @@ async def test_a_full_disk_fails_the_cell_with_its_reason(tmp_path: Path, dds_do
         assert not (tmp_path / "disk/cell/samples.parquet").exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+@pytest.mark.skipif(os.geteuid() != 0, reason="missing: root, to mount a small file system")
 async def test_a_disk_with_no_room_for_a_cell_ends_the_run_with_advice(tmp_path: Path, dds_domain: int) -> None:
     path = written(tmp_path, plan_tree(dds_domain, factors={"transport": ["memory"]}))
     with small_disk(tmp_path / "disk", 16):
@@ -142,7 +139,7 @@ async def test_a_fault_after_the_end_fails_the_cell(tmp_path: Path, dds_domain: 
     assert "before its fault at 50 s: let it last longer" in cell.reason
 
 
-@pytest.mark.skipif(bool(unavailable()), reason=unavailable() or "networks can be emulated here")
+@pytest.mark.skipif(bool(unavailable()), reason=f"missing: what emulates a network: {unavailable()}")
 @pytest.mark.parametrize("transport", ["http", "grpc", "zeromq"])
 async def test_a_partition_loses_the_agents_and_ends(tmp_path: Path, dds_domain: int, transport: str) -> None:
     # Tokens are under way when the network is cut, and it is back soon: what comes late must not bring the agent back.

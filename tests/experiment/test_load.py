@@ -65,7 +65,7 @@ async def gateway(handler: Handler) -> AsyncIterator[str]:
 
     app = web.Application()
     app.add_routes([web.get("/v1/models", models), web.post("/v1/chat/completions", handler)])
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -173,12 +173,15 @@ async def test_a_stall_of_the_system_shows_in_every_request_meant_for_that_time(
 
 async def test_clients_of_a_closed_loop_share_the_requests(tmp_path: Path) -> None:
     under_way = most = 0
+    seven = asyncio.Event()
 
     async def handler(request: web.Request) -> web.StreamResponse:
         nonlocal under_way, most
         under_way += 1
         most = max(most, under_way)
-        await asyncio.sleep(0.001)
+        if under_way == 7:
+            seven.set()
+        await seven.wait()
         under_way -= 1
         return await whole(request)
 

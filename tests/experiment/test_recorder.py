@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.long_form import examples
 
 from anywire.stages import Stages, TaskRecord
 from anywire_experiment.run.recorder import VARIABLE, AgentChange, Recorder, read
@@ -20,7 +21,7 @@ def record(number: int) -> TaskRecord:
     return TaskRecord(f"task-{number}", "chat", "m", "agent-1", "dds", 1, "", 2, 300, stages)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(20))
 @given(numbers=st.lists(st.integers(1, 2**60), max_size=50), changes=st.lists(st.integers(0, 2**60), max_size=5))
 def test_what_is_written_is_read_again(tmp_path: Path, numbers: list[int], changes: list[int]) -> None:
     path = tmp_path / "tasks.jsonl"

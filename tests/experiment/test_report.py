@@ -136,7 +136,8 @@ def test_the_markdown_has_every_table_and_no_live_markup(record: Path) -> None:
 
 
 def test_the_sheet_has_a_row_for_each_figure_and_comparison(record: Path) -> None:
-    rows = list(csv.DictReader((record / "results.csv").open()))
+    with (record / "results.csv").open() as sheet:
+        rows = list(csv.DictReader(sheet))
     results = analyse(record)
     arms = sum(len(each.metrics) for each in results.figures)
     assert [each["kind"] for each in rows].count("arm") == arms

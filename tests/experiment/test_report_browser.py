@@ -13,10 +13,10 @@ from tests.experiment.fabricated import Truth, fabricate, plan_of
 
 from anywire_experiment import report
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="needs the package selenium")
+webdriver = pytest.importorskip("selenium.webdriver", reason="missing: the package selenium")
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
-    pytest.mark.skipif(not CHROMIUM or not CHROMEDRIVER, reason="needs the packages chromium and chromium-driver"),
+    pytest.mark.skipif(not CHROMIUM or not CHROMEDRIVER, reason="missing: apt-get install chromium chromium-driver"),
     pytest.mark.timeout(240),
 ]
 FLAGS = (

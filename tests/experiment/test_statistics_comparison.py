@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
+from tests.long_form import examples
 
 from anywire_experiment.statistics import Comparison, Outcome, as_family, blocks_needed, compare, holm, verdict
 
@@ -281,7 +282,7 @@ def test_arms_that_never_vary_take_the_fewest_blocks() -> None:
 
 
 @given(st.floats(0.01, 1.0), st.floats(0.02, 0.5))
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 def test_more_spread_or_a_finer_margin_takes_more_blocks(spread: float, margin: float) -> None:
     needed = blocks_needed(spread, margin)
     assert needed >= 12

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from tests.integration.wire_bench import Bench, echo, final, request
-from tests.integration.wire_faults import Log, free_ports
+from tests.integration.wire_faults import Log
 
 from anywire import errors
 from anywire.messages import AgentStatus, Cancel, Chunk, HubInfo
 from anywire.testing.recorder import PATIENCE, RecordingHubSink
+from anywire.transport import BUFFER_BYTES
+from reserved import free_ports
 
 
 class ListeningHubs:
@@ -44,7 +46,7 @@ class ListeningHubs:
         _, newer, _ = await bench.port(incarnation=7, on_task=echo, agent_addresses=self.address(port))
         await sink.event("joined", "a", 7)
         await bench.port(incarnation=6, agent_addresses=self.address(port))
-        await log.says("newer incarnation")
+        await log.says("in a later life")
         hub.send("a", request("t"))
         await sink.final("t")
         assert newer.named("task")
@@ -68,9 +70,6 @@ class ListeningHubs:
 
 class OneConnection(ListeningHubs):
     """Where a link is one connection, which the agent makes."""
-
-    hard_bound: ClassVar[int]
-    """Messages that may wait for one peer."""
 
     async def test_cut_connection_loses_the_link_on_both_sides_and_it_joins_again(self, bench: Bench) -> None:
         (port,) = free_ports(1)
@@ -121,7 +120,7 @@ class OneConnection(ListeningHubs):
             while True:
                 hub.send("slow", request(f"t{sent}", body=body))
                 sent += 1
-        assert sent >= self.hard_bound
+        assert (sent + 1) * (len(body) + 200) > BUFFER_BYTES  # the next one would have been over the bound
         hub.send("slow", Cancel("h", "t0", 1))
         room = asyncio.ensure_future(hub.drain("slow"))
         hub.send("quick", request("q", body="unhindered"))
@@ -181,3 +180,60 @@ class OneConnection(ListeningHubs):
         _, sink = await bench.hub(agent_addresses=both)
         await bench.port(agent_addresses=both)
         await sink.event("joined", "a")
+
+
+class OneLifeAtATime:
+    """Laws of incarnations and of callbacks that raise; subclass it beside a fixture ``bench`` of the transport."""
+
+    scheme: ClassVar[str] = ""
+
+    def address(self, port: int) -> str:
+        return f"{self.scheme}127.0.0.1:{port}"
+
+    async def test_the_later_of_two_lives_wins_and_the_earlier_joins_when_it_has_ended(self, bench: Bench) -> None:
+        (port,) = free_ports(1)
+        hub, sink = await bench.hub(agent_addresses=self.address(port))
+        _, earlier, _ = await bench.port(incarnation=5, on_task=echo, agent_addresses=self.address(port))
+        await sink.event("joined", "a", 5)
+        later, _, _ = await bench.port(incarnation=7, on_task=echo, agent_addresses=self.address(port))
+        await sink.event("joined", "a", 7)
+        await earlier.event("hub_lost", "h")
+        await later.close()
+        await sink.until(lambda: len(sink.named("joined")) == 3)
+        hub.send("a", request("t", body="back"))
+        assert (await sink.final("t")).deltas == ("back",)
+        kinds = [event[:3] for event in sink.events if event[0] in ("joined", "lost")]
+        assert kinds == [
+            ("joined", "a", 5),
+            ("lost", "a", 5),
+            ("joined", "a", 7),
+            ("lost", "a", 7),
+            ("joined", "a", 5),
+        ]
+
+    async def test_a_callback_that_raises_costs_nothing_else(self, bench: Bench) -> None:
+        (port,) = free_ports(1)
+        hub, sink = await bench.hub(agent_addresses=self.address(port))
+        add = sink.add
+
+        def add_and_raise(*event: Any) -> None:
+            add(*event)
+            raise RuntimeError("an owner that fails in every callback")
+
+        sink.add = add_and_raise  # type: ignore[method-assign]
+        _, agent, _ = await bench.port(agent_addresses=self.address(port))
+        other, _, _ = await bench.port("b", on_task=echo, agent_addresses=self.address(port))
+        for agent_id in ("a", "b"):
+            await sink.event("joined", agent_id)
+            await sink.event("reported", agent_id)
+        hub.send("a", request("t"))
+        reply = (await agent.event("task", "t"))[4]
+        for number in range(3):
+            reply.send(Chunk("h", "t", 1, number, (f"{number}",), final=number == 2))
+        await sink.final("t")
+        assert [chunk.seq for chunk in sink.chunks("t")] == [0, 1, 2]
+        await other.close()
+        await sink.event("lost", "b")
+        hub.send("a", request("u"))
+        (await agent.event("task", "u"))[4].send(final(request("u"), "still linked"))
+        assert (await sink.final("u")).deltas == ("still linked",)

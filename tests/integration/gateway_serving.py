@@ -10,6 +10,7 @@ from typing import Any
 
 import openai
 import pydantic
+from tests.patience import FACTOR
 
 from anywire.agent import Agent
 from anywire.engine import Delta, Engine, EngineStatus
@@ -17,14 +18,14 @@ from anywire.hookspecs import hookimpl
 from anywire.identity import agent_info, hub_info
 from anywire.memory import MemoryConfig, MemoryTransport
 from anywire.messages import TaskRequest
-from anywire.orchestrator import Orchestrator, PipelineConfig
+from anywire.pipeline.orchestrator import Orchestrator, PipelineConfig
 from anywire.plugins import Plugins
 from anywire.scheduler import QueuedTask
 from anywire.selector import AgentView
 from anywire.stages import TaskRecord
 from anywire_gateway_openai import OpenAIGateway, OpenAIGatewayConfig
 
-TIMEOUT = 20.0
+TIMEOUT = 20.0 * FACTOR
 MESSAGES: list[Any] = [{"role": "user", "content": "hello"}]
 Script = Callable[[TaskRequest], AsyncGenerator[Delta, None]]
 

@@ -9,7 +9,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 30.0
+from tests.patience import PATIENCE
+
 _PROGRAM = str(Path(__file__).with_name("llama_peers.py"))
 
 

@@ -16,8 +16,8 @@ import httpx
 import psutil
 import pytest
 from tests.c_peers.toolchain import WARNINGS, needs_toolchain
+from tests.patience import PATIENCE
 
-PATIENCE = 60.0
 ROOT = Path(__file__).parents[2]
 PROMPTS = ("hello", 'e\u0301 👩‍👩‍👧‍👦 漢字 "quoted" \\ and\nlines', "x" * 100_000)
 
@@ -138,7 +138,7 @@ async def test_c_clients_get_what_http_clients_get(fleet: Fleet) -> None:
 
 
 async def test_a_c_client_gets_what_a_real_model_says(tmp_path: Path, dds_domain: int, programs: Path) -> None:
-    pytest.importorskip("xllamacpp", reason="no llama.cpp: pip install anywire-engine-llama")
+    pytest.importorskip("xllamacpp", reason="missing: llama.cpp; pip install anywire-engine-llama")
     model = tmp_path / "tiny.gguf"
     made = await asyncio.create_subprocess_exec(sys.executable, ROOT / "tests" / "tiny_gguf.py", model)
     assert await made.wait() == 0
@@ -199,9 +199,9 @@ def test_wrong_arguments_are_told(programs: Path, arguments: list[str], complain
     assert complaint in done.stderr
 
 
-async def test_from_c_to_c(tmp_path: Path, dds_domain: int, programs: Path) -> None:
+async def test_from_c_to_c(tmp_path: Path, dds_domain: int, other_dds_domain: int, programs: Path) -> None:
     """A client and a server that know nothing but ``LlamaDDS.idl``, with the whole pipeline between them."""
-    beyond = dds_domain + 1
+    beyond = other_dds_domain
     server = await asyncio.create_subprocess_exec(programs / "server", str(beyond), "parrot")
     try:
         engine = f"{{name: llama_dds, domain: {beyond}}}"
@@ -236,8 +236,9 @@ async def test_a_fleet_seen_from_c(tmp_path: Path, dds_domain: int, programs: Pa
             assert {tuple(await seen()) for _ in range(2)} == expected
             victim, survivor = agents
             os.kill(victim["pid"], signal.SIGKILL)
-            assert await seen() == ["died", victim["id"]]
-            back = await seen()
+            # The next life may begin before the lease of the killed one is over: two writers, in no order.
+            died, back = sorted([await seen(), await seen()])
+            assert died == ["died", victim["id"]]
             assert back[0] == "here"
             assert back[2] != str(victim["pid"])
         assert sorted([await seen(), await seen()]) == sorted([["goodbye", survivor["id"]], ["goodbye", back[1]]])

@@ -32,6 +32,8 @@ from hypothesis import strategies as st
 from tests.c_peers.contract import FILES, STRUCTS, Struct, python_classes
 from tests.c_peers.generate import VARIANTS, kind_of, plain, types_c, variant
 from tests.c_peers.toolchain import WARNINGS, needs_toolchain
+from tests.long_form import examples
+from tests.patience import PATIENCE
 
 from anywire_dds.cdr import Codec, codec
 from anywire_dds.config import DdsConfig
@@ -39,7 +41,6 @@ from anywire_dds.domain import acquire, release
 from anywire_dds.wakeup import Wakeup
 from anywire_dds.writer import Writer
 
-PATIENCE = 20.0
 SOURCES = Path(__file__).parents[1] / "c_peers"
 ANY = SampleState.Any | ViewState.Any | InstanceState.Any
 UNICAST = (
@@ -301,7 +302,7 @@ def values_of(struct: Struct) -> st.SearchStrategy[dict[str, Any]]:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(data=st.data())
 def test_any_values_survive_the_way_to_c_and_back(ends: Ends, data: st.DataObject) -> None:
     ends.exchange(data.draw(values_of(ends.struct)), data.draw(st.sampled_from(ends.ways)))

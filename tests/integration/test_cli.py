@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import json
 import os
-import random
 import re
 import signal
 import subprocess
@@ -17,13 +16,16 @@ from typing import IO, Any
 
 import psutil
 import pytest
+from tests.patience import PATIENCE
 
-DOMAIN = str(random.randint(201, 214))  # the fixture draws from those below
 MEMORY = ["--transport", "memory", "--engine", "synthetic"]
-DDS = ["--transport", "dds", "--dds-domain", DOMAIN, "--engine", "synthetic"]
-PATIENCE = 60.0
 
 pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def dds(dds_domain: int) -> list[str]:
+    return ["--transport", "dds", "--dds-domain", str(dds_domain), "--engine", "synthetic"]
 
 
 def anywire(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -102,17 +104,17 @@ def start(tmp_path: Path) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize(("mode", "processes"), [(MEMORY, 1), (DDS, 3)], ids=["memory", "dds"])
+@pytest.mark.parametrize(("transport", "processes"), [("memory", 1), ("dds", 3)])
 def test_up_serves_and_leaves_nothing_behind(
-    start: Any, mode: list[str], processes: int, number: signal.Signals
+    start: Any, dds: list[str], transport: str, processes: int, number: signal.Signals
 ) -> None:
-    up = start("up", "--agents", "2", "--port", "0", *mode)
-    assert re.fullmatch(rf"ready: http://127\.0\.0\.1:\d+ \(2 agents, {mode[1]}\)", up.ready)
+    up = start("up", "--agents", "2", "--port", "0", *(dds if transport == "dds" else MEMORY))
+    assert re.fullmatch(rf"ready: http://127\.0\.0\.1:\d+ \(2 agents, {transport}\)", up.ready)
     assert len(up.children) == processes - 1
 
     agents = json.loads(anywire("agents", "--json", "--url", up.url).stdout)
     assert len({agent["id"] for agent in agents}) == 2
-    assert {agent["transport"] for agent in agents} == {mode[1]}
+    assert {agent["transport"] for agent in agents} == {transport}
     assert {agent["pid"] for agent in agents} == ({child.pid for child in up.children} or {up.process.pid})
     table = anywire("agents", "--url", up.url).stdout
     assert all(agent["id"] in table for agent in agents)
@@ -154,10 +156,9 @@ def test_a_second_signal_ends_at_once(start: Any, tmp_path: Path) -> None:
     assert chat.returncode == 1
 
 
-def test_serve_and_agent_find_each_other(start: Any) -> None:
-    transport = DDS[:4]
-    serve = start("serve", "--port", "0", *transport)
-    agent = start("agent", *DDS, "--agent-id", "one", "--model", "m", "--slots", "3")
+def test_serve_and_agent_find_each_other(start: Any, dds: list[str]) -> None:
+    serve = start("serve", "--port", "0", *dds[:4])
+    agent = start("agent", *dds, "--agent-id", "one", "--model", "m", "--slots", "3")
     assert agent.ready == "ready: agent one, engine synthetic (m), over dds"
     serve.wait_for("agent one joined")
     (found,) = json.loads(anywire("agents", "--json", "--url", serve.url).stdout)
@@ -171,8 +172,8 @@ def test_serve_and_agent_find_each_other(start: Any) -> None:
 # Children
 
 
-def test_a_killed_agent_is_reported_and_started_again(start: Any) -> None:
-    up = start("up", "--agents", "1", "--port", "0", *DDS)
+def test_a_killed_agent_is_reported_and_started_again(start: Any, dds: list[str]) -> None:
+    up = start("up", "--agents", "1", "--port", "0", *dds)
     (agent,) = up.children
     (before,) = json.loads(anywire("agents", "--json", "--url", up.url).stdout)
     agent.kill()
@@ -188,17 +189,17 @@ def test_a_killed_agent_is_reported_and_started_again(start: Any) -> None:
     assert not up.left()
 
 
-def test_agents_end_with_a_killed_parent(start: Any) -> None:
-    up = start("up", "--agents", "2", "--port", "0", *DDS)
+def test_agents_end_with_a_killed_parent(start: Any, dds: list[str]) -> None:
+    up = start("up", "--agents", "2", "--port", "0", *dds)
     assert len(up.children) == 2
     assert up.end(signal.SIGKILL) == -signal.SIGKILL
     assert not up.left()
 
 
-def test_an_agent_that_cannot_start_ends_all_with_its_last_words(tmp_path: Path) -> None:
+def test_an_agent_that_cannot_start_ends_all_with_its_last_words(tmp_path: Path, dds: list[str]) -> None:
     plugin = tmp_path / "broken.py"
     plugin.write_text(BROKEN)
-    up = anywire("up", "--port", "0", *DDS[:4], "--engine", "broken", "--plugin", str(plugin))
+    up = anywire("up", "--port", "0", *dds[:4], "--engine", "broken", "--plugin", str(plugin))
     assert up.returncode == 1
     assert "did not start (exit status 1)" in up.stderr
     assert "error: no such model anywhere" in up.stderr

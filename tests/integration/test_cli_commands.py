@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import socket
 import subprocess
@@ -14,10 +13,12 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.patience import PATIENCE
+
+from reserved import free_port
 
 MEMORY = ["--transport", "memory", "--engine", "synthetic"]
-DDS = ["--transport", "dds", "--dds-domain", str(random.randint(215, 229)), "--engine", "synthetic"]
-PATIENCE = 60.0
+DDS = ["--transport", "dds", "--engine", "synthetic"]
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -98,7 +99,7 @@ def test_a_wrong_file_is_refused_with_its_line(tmp_path: Path) -> None:
 # What is there
 
 
-@pytest.mark.parametrize("mode", [MEMORY, DDS[:2] + DDS[4:]], ids=["memory", "dds"])
+@pytest.mark.parametrize("mode", [MEMORY, DDS], ids=["memory", "dds"])
 def test_demo_shows_an_answer_and_where_its_time_went(mode: list[str]) -> None:
     done = anywire("demo", "What is it?", *mode)
     assert done.returncode == 0, done.stderr
@@ -110,10 +111,10 @@ def test_demo_shows_an_answer_and_where_its_time_went(mode: list[str]) -> None:
 
 
 @pytest.mark.parametrize("mode", [MEMORY, DDS], ids=["memory", "dds"])
-def test_doctor_finds_nothing_wrong(mode: list[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    done = anywire("doctor", "--port", str(port), *mode, "--json")
+def test_doctor_finds_nothing_wrong(mode: list[str], dds_domain: int) -> None:
+    domain = ["--dds-domain", str(dds_domain)] if mode is DDS else []
+    port = free_port()
+    done = anywire("doctor", "--port", str(port), *mode, *domain, "--json")
     findings = json.loads(done.stdout)
     assert done.returncode == 0, findings
     assert [each["check"] for each in findings] == [

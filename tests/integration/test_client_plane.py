@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.patience import PATIENCE
 
 from anywire import Client, errors
 from anywire.client import ClientConfig
@@ -23,7 +24,6 @@ from anywire.messages import AgentStatus
 from anywire.testing.recorder import RecordingHubSink
 from anywire_dds import DdsConfig, DdsTransport
 
-PATIENCE = 30.0
 pytestmark = pytest.mark.timeout(120)
 
 
@@ -117,15 +117,15 @@ async def load(url: str) -> list[dict[str, Any]]:
 class Watch(RecordingHubSink):
     """A hub beside the server's, told the same by the agents."""
 
-    def newest(self) -> dict[str, AgentStatus]:
+    def statuses(self) -> dict[str, AgentStatus]:
         return {event[1]: event[3] for event in self.named("reported")}
 
     async def active(self, count: int) -> None:
         """Until so many tasks run on the agents together."""
-        await self.until(lambda: self.newest() and sum(each.active for each in self.newest().values()) == count)
+        await self.until(lambda: self.statuses() and sum(each.active for each in self.statuses().values()) == count)
 
     async def slots(self, count: int) -> None:
-        await self.until(lambda: sum(each.slots for each in self.newest().values()) == count)
+        await self.until(lambda: sum(each.slots for each in self.statuses().values()) == count)
 
 
 @asynccontextmanager
@@ -200,8 +200,10 @@ async def test_a_killed_orchestrator_is_told_to_its_client(start: Any, dds_domai
             await client.chat(model=model, messages=[])
 
 
-async def test_an_orchestrator_joins_another_with_its_agents(start: Any, dds_domain: int, tmp_path: Path) -> None:
-    below = dds_domain + 1
+async def test_an_orchestrator_joins_another_with_its_agents(
+    start: Any, dds_domain: int, other_dds_domain: int, tmp_path: Path
+) -> None:
+    below = other_dds_domain
     parent = await start("serve", "--port", "0", *over(dds_domain))
     child = await start(
         *("up", "--agents", "2", "--slots", "3", "--port", "0", *over(below), *slow(tmp_path)),

@@ -13,7 +13,7 @@ from cyclonedds.idl.types import int32, int64, sequence, uint64
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anywire.errors import InvalidRequest, PayloadTooLarge
+from anywire.errors import PayloadTooLarge, TransportError
 from anywire.messages import AgentInfo, AgentStatus, Chunk, TaskRequest
 from anywire_dds import types, wire
 from anywire_dds.cdr import Malformed, codec
@@ -98,7 +98,7 @@ def test_messages_survive() -> None:
     info = AgentInfo("a", 2, "host", 3, "e", "s", ("chat", "resume"), "gpu", "boot", 250)
     assert wire.to_agent(CODECS["register"].unpack(wire.pack_agent(info, 250))) == info
     status = AgentStatus("a", 2, "failed", ("m", "n"), 4, 3, 2, {"rss_bytes": 1.5}, "why")
-    assert wire.to_status(CODECS["status"].unpack(wire.pack_status(status, 7))) == (7, status)
+    assert wire.read_status(wire.pack_status(status, 7)) == (7, status)
 
 
 @pytest.mark.parametrize(
@@ -106,19 +106,23 @@ def test_messages_survive() -> None:
     [msgspec.structs.replace(REQUEST, body="\ud83d"), msgspec.structs.replace(REQUEST, priority=2**31)],
     ids=["lone surrogate", "number out of range"],
 )
-def test_what_no_wire_can_carry_is_the_requests_fault(message: TaskRequest) -> None:
-    with pytest.raises(InvalidRequest, match="cannot be written"):
+def test_what_no_wire_can_carry_is_refused(message: TaskRequest) -> None:
+    with pytest.raises(TransportError, match="cannot be written"):
         wire.pack_to_agent(1, message, 10**6)
 
 
-def test_the_limit_counts_the_text() -> None:
-    wire.pack_to_agent(1, msgspec.structs.replace(REQUEST, body="x" * 1000), 1000)
-    with pytest.raises(PayloadTooLarge, match="1000"):
-        wire.pack_to_agent(1, msgspec.structs.replace(REQUEST, body="x" * 1001), 1000)
-    with pytest.raises(PayloadTooLarge, match="limit of 1000"):
-        wire.pack_to_agent(1, msgspec.structs.replace(REQUEST, resume="x" * 100_000), 1000)
-    with pytest.raises(PayloadTooLarge, match="limit of 1000"):
-        wire.pack_chunk(1, msgspec.structs.replace(CHUNK, deltas=("é" * 501,)), 1000)
+def test_the_limit_counts_the_payload_in_utf8() -> None:
+    """Of a request its body and what it resumes, of a chunk all of its texts; the envelope is not counted."""
+    bare = msgspec.structs.replace(REQUEST, resume="")
+    wire.pack_to_agent(1, msgspec.structs.replace(bare, body="x" * 1000), 1000)
+    for body, resume in (("x" * 1001, ""), ("x", "x" * 100_000), ("é" * 501, "")):
+        with pytest.raises(PayloadTooLarge, match="1000"):
+            wire.pack_to_agent(1, msgspec.structs.replace(bare, body=body, resume=resume), 1000)
+    empty = msgspec.structs.replace(CHUNK, deltas=(), extra="", usage="", error="")
+    wire.pack_chunk(1, msgspec.structs.replace(empty, deltas=("é",) * 500), 1000)
+    for texts in ({"deltas": ("é",) * 501}, {"extra": "x" * 1001}, {"usage": "x" * 1001}, {"error": "x" * 1001}):
+        with pytest.raises(PayloadTooLarge, match="1000"):
+            wire.pack_chunk(1, msgspec.structs.replace(empty, **texts), 1000)
 
 
 def test_an_unreadable_hello_or_window_says_nothing() -> None:

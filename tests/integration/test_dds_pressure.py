@@ -6,20 +6,21 @@ import asyncio
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from anywire.errors import Congested
-from anywire.messages import Cancel, Chunk, TaskRequest
-from anywire.testing.recorder import RecordingHubSink
+from anywire.errors import Congested, PayloadTooLarge, TransportError
+from anywire.identity import hub_info
+from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, TaskRequest
+from anywire.testing.patience import START_PATIENCE as PATIENCE
+from anywire.testing.recorder import RecordingAgentSink, RecordingHubSink
 from anywire.testing.rig import Rig, request
-from anywire.transport import Reply
-from anywire_dds.outbox import HARD_BOUND, HARD_BOUND_MESSAGES, WINDOW, WINDOW_MESSAGES
-
-ECHO = Path(__file__).parents[2] / "benchmarks" / "dds_round_trip.py"
+from anywire.transport import BUFFER_BYTES, MAX_MESSAGE_BYTES, Reply
+from anywire_dds import DdsConfig, DdsTransport
+from anywire_dds.outbox import WINDOW, WINDOW_MESSAGES
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ async def rig(options: dict[str, Any]) -> AsyncIterator[Rig]:
 async def remote(options: dict[str, Any]) -> AsyncIterator[asyncio.subprocess.Process]:
     """An agent named ``echo`` in another process, with a lease of 10 s: it can be paused without being lost."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, str(ECHO), "--arm", "transport", "--echo", str(options["domain"]), stdin=asyncio.subprocess.PIPE
+        sys.executable, __file__, str(options["domain"]), stdin=asyncio.subprocess.PIPE
     )
     yield process
     if process.returncode is None:
@@ -45,6 +46,40 @@ async def remote(options: dict[str, Any]) -> AsyncIterator[asyncio.subprocess.Pr
         assert process.stdin is not None
         process.stdin.close()
     await process.wait()
+
+
+async def echo_until_stdin_ends(domain: int) -> None:
+    info = AgentInfo("echo", 1, lease_ms=10_000)
+    port = await DdsTransport(DdsConfig(domain=domain)).open_agent(info, "agent", _Echo())
+    port.report(AgentStatus("echo", 1))
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await reader.read()
+    await port.close()
+
+
+class _Echo(RecordingAgentSink):
+    """Answers with the body; what waits for room is sent when there is some."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: deque[tuple[Chunk, Reply]] = deque()
+        self._sending: asyncio.Task[None] | None = None
+
+    def task_received(self, hub_id: str, incarnation: int, task: TaskRequest, reply: Reply) -> None:
+        self._waiting.append((Chunk(task.hub_id, task.task_id, task.attempt, 0, (task.body,), final=True), reply))
+        if self._sending is None or self._sending.done():
+            self._sending = asyncio.ensure_future(self._send())
+
+    async def _send(self) -> None:
+        while self._waiting:
+            chunk, reply = self._waiting[0]
+            try:
+                reply.send(chunk)
+            except Congested:
+                await reply.drain()
+            else:
+                self._waiting.popleft()
 
 
 def fill(send: Any, most: int) -> int:
@@ -72,7 +107,8 @@ async def test_paused_agent_congests_its_own_link_only_and_gets_everything_later
     await sink.event("joined", "near")
     remote.send_signal(signal.SIGSTOP)
     body = "x" * size
-    most = min((WINDOW + HARD_BOUND) // size, WINDOW_MESSAGES + HARD_BOUND_MESSAGES) + 3
+    # Each sample has an envelope of at least 64 bytes; one may begin in what is left of the window.
+    most = min(WINDOW // size + 1, WINDOW_MESSAGES) + BUFFER_BYTES // max(size, 64) + 2
     accepted = fill(lambda number: hub.send("echo", request(info, f"t{number}", body=body)), most)
     draining = asyncio.create_task(hub.drain("echo"))
     # Small messages that end or feed a task always go.
@@ -82,7 +118,7 @@ async def test_paused_agent_congests_its_own_link_only_and_gets_everything_later
     await hub.drain("near")
     assert not draining.done()
     remote.send_signal(signal.SIGCONT)
-    await asyncio.wait_for(draining, 20)
+    await asyncio.wait_for(draining, PATIENCE)
     answers = await finals(sink, accepted + 1)
     assert sorted(answer.task_id for answer in answers) == sorted(
         ["near", *(f"t{number}" for number in range(accepted))]
@@ -103,7 +139,7 @@ async def test_more_than_cyclone_takes_waits_and_arrives(rig: Rig, remote: async
     remote.send_signal(signal.SIGCONT)
     hub.send("echo", request(info, "t", body="x"))
     await sink.final("t")
-    await asyncio.to_thread(waiting[0].join, 20)
+    await asyncio.to_thread(waiting[0].join, PATIENCE)
     assert not waiting[0].is_alive()
     assert not sink.named("send_failed")
 
@@ -119,9 +155,9 @@ async def test_agent_lost_while_congested_releases_everybody(rig: Rig) -> None:
         hub.send("a", Cancel(info.hub_id, f"t{number}", 1, "r" * 1000))
     draining = asyncio.create_task(hub.drain("a"))
     await sink.event("lost", "a")
-    await asyncio.wait_for(draining, 5)
+    await asyncio.wait_for(draining, PATIENCE)
     for thread in [thread for thread in threading.enumerate() if "acks" in thread.name]:
-        await asyncio.to_thread(thread.join, 20)
+        await asyncio.to_thread(thread.join, PATIENCE)
         assert not thread.is_alive()
 
 
@@ -139,15 +175,15 @@ async def test_hub_that_does_not_read_congests_its_replies(rig: Rig) -> None:
     await agent.event("task", "t")
     reply = replies[info.hub_id]
     # Not yielding to the loop, nobody reads.
-    accepted = fill(lambda number: reply.send(Chunk(info.hub_id, "t", 1, number, ("token",))), 20_000)
-    assert accepted <= WINDOW_MESSAGES + HARD_BOUND_MESSAGES
-    await asyncio.wait_for(reply.drain(), 20)
+    most = WINDOW_MESSAGES + BUFFER_BYTES // 64
+    accepted = fill(lambda number: reply.send(Chunk(info.hub_id, "t", 1, number, ("token",))), most)
+    await asyncio.wait_for(reply.drain(), PATIENCE)
     reply.send(Chunk(info.hub_id, "t", 1, accepted, final=True))
     await sink.final("t")
     assert [chunk.seq for chunk in sink.chunks("t")] == list(range(accepted + 1))
 
 
-@pytest.mark.parametrize("megabytes", [1, 10, 15])
+@pytest.mark.parametrize("megabytes", [1, 10, 32])
 async def test_large_messages_cross_processes(rig: Rig, remote: asyncio.subprocess.Process, megabytes: int) -> None:
     hub, sink, info = await rig.hub()
     await sink.event("joined", "echo")
@@ -176,3 +212,62 @@ async def test_a_long_stream_moves_the_window_many_times(rig: Rig) -> None:
     hub.send("a", request(info, "t"))
     await sink.until(lambda: sink.events[-1][0] == "chunk" and sink.events[-1][3].final, "the end of the stream", 60)
     assert [event[3].seq for event in sink.named("chunk")] == list(range(50_000))
+
+
+async def test_after_drain_a_message_of_any_legal_size_is_accepted(
+    rig: Rig, remote: asyncio.subprocess.Process
+) -> None:
+    """Also where only little fits: the next one is taken whole, no more than fits is taken after it, and it arrives."""
+    hub, sink, info = await rig.hub(options={"buffer_bytes": 100_000})
+    await sink.event("joined", "echo")
+    remote.send_signal(signal.SIGSTOP)
+    accepted = fill(lambda number: hub.send("echo", request(info, f"t{number}", body="x" * 50_000)), 100)
+    assert accepted <= WINDOW // 50_000 + 1 + 2
+    remote.send_signal(signal.SIGCONT)
+    await asyncio.wait_for(hub.drain("echo"), PATIENCE)
+    remote.send_signal(signal.SIGSTOP)
+    large = "x" * MAX_MESSAGE_BYTES
+    hub.send("echo", request(info, "large", body=large))
+    # The large one waits, or it is on its way and what the buffer holds is accepted beside it.
+    assert fill(lambda number: hub.send("echo", request(info, f"more{number}", body="x" * 50_000)), 100) <= 2
+    remote.send_signal(signal.SIGCONT)
+    assert (await sink.final("large")).deltas == (large,)
+    for number in range(accepted):
+        await sink.final(f"t{number}")
+
+
+async def test_payload_is_measured_and_not_its_encoding(rig: Rig) -> None:
+    """What is exactly as large as the limit is carried, in as many pieces as it comes; one byte more is refused."""
+    limit = 100_000
+    options = {"max_message_bytes": limit}
+    pieces = ("ä",) * (limit // 2)
+
+    def answer(task: TaskRequest, reply: Reply) -> None:
+        with pytest.raises(PayloadTooLarge, match=str(limit)):
+            reply.send(Chunk(task.hub_id, task.task_id, 1, 0, (*pieces, "x")))
+        with pytest.raises(PayloadTooLarge, match=str(limit)):
+            reply.send(Chunk(task.hub_id, task.task_id, 1, 0, error="x" * (limit + 1), final=True))
+        reply.send(Chunk(task.hub_id, task.task_id, 1, 0, pieces, final=True))
+
+    await rig.port("a", answer, options=options)
+    hub, sink, info = await rig.hub(options=options)
+    await sink.event("joined", "a")
+    with pytest.raises(PayloadTooLarge, match=str(limit)):
+        hub.send("a", request(info, "t", body="x" * (limit + 1)))
+    with pytest.raises(TransportError, match="cannot be written"):
+        hub.send("a", request(info, "t", body="\ud800"))
+    hub.send("a", request(info, "t", body="x" * limit))
+    assert (await sink.final("t")).deltas == pieces
+
+
+async def test_bounds_are_in_the_effective_settings(rig: Rig) -> None:
+    transport = rig.new_transport(buffer_bytes=123_456)
+    sink = RecordingHubSink()
+    hub = await transport.open_hub(hub_info("h"), "agent", sink)
+    settings = transport.effective_settings()
+    await hub.close()
+    assert (settings["max_message_bytes"], settings["buffer_bytes"]) == (str(MAX_MESSAGE_BYTES), "123456")
+
+
+if __name__ == "__main__":
+    asyncio.run(echo_until_stdin_ends(int(sys.argv[1])))

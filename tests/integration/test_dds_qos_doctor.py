@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.patience import PATIENCE
 
 from anywire.testing.rig import Rig
-
-PATIENCE = 60.0
 
 
 @pytest.fixture

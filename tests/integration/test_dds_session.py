@@ -7,6 +7,7 @@ from collections import deque
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.long_form import examples
 
 from anywire_dds.session import Session, Verdict
 
@@ -35,9 +36,9 @@ class End:
     def begin(self, session: Session) -> None:
         self.session = session
         self.out = {channel: deque() for channel in self.writes}
-        self.greet()
+        self.send_hello()
 
-    def greet(self) -> None:
+    def send_hello(self) -> None:
         assert self.session is not None
         for queue in self.out.values():
             queue.append((self.session.own, self.session.peer))
@@ -50,7 +51,7 @@ class End:
             self.losses += 1
             self.begin(self.session.successor())
         elif Verdict.ANSWER in verdict:
-            self.greet()
+            self.send_hello()
         self.joins += Verdict.JOIN in verdict
 
 
@@ -81,7 +82,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 def test_both_ends_agree_in_the_end(steps: list[str]) -> None:
     wire = Wire()
     for step in steps:

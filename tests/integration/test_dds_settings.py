@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import gc
 import os
-import random
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cyclonedds.core import DDSException
 
+import reserved
 from anywire.errors import AnywireError, ConfigError, TransportError, TransportUnavailable
 from anywire.messages import AgentInfo, AgentStatus, HubInfo
 from anywire.plugins import Plugins
@@ -22,9 +23,10 @@ from anywire_dds.faults import FAULTS, mapped
 
 
 @pytest.fixture
-def dds_domain() -> int:
+def dds_domain() -> Iterator[int]:
     """Of each test its own: a domain that is open in this process has its settings already."""
-    return random.SystemRandom().randint(10, 200)
+    with reserved.dds_domain() as domain:
+        yield domain
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.patience import PATIENCE
 
-PATIENCE = 30.0
 NAMES = ("a1", "a2", "a3")
 NO_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None)
 

@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import sys
 import tomllib
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +17,7 @@ import httpx
 import psutil
 import pytest
 import pytest_asyncio
+from tests.patience import PATIENCE
 
 from anywire.assembly import effective
 from anywire.config import load
@@ -25,11 +25,11 @@ from anywire.plugins import Plugins
 from anywire.testing.recorder import Recorder
 from anywire_experiment.arms import arms_of
 from anywire_experiment.plan import load_plan
+from reserved import free_port
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 BIN = Path(sys.executable).parent
-PATIENCE = 60.0
 LONG_RUNNING = re.compile(r"anywire (up|serve|agent)\b")
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(#[^)]*)?\)")
 
@@ -103,8 +103,7 @@ class Reader:
 
     def __init__(self, folder: Path, dds_domain: int) -> None:
         self.folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         kept = {key: value for key, value in os.environ.items() if not key.startswith("ANYWIRE_")}
         self.environment = kept | {
             "PATH": f"{BIN}{os.pathsep}{kept['PATH']}",
@@ -317,6 +316,10 @@ def test_every_dependency_has_its_reason() -> None:
         for extra in project.get("optional-dependencies", {}).values():
             required += extra
         wanted |= {re.split(r"[<>=!~;\[ ]", each)[0] for each in required}
-    lines = (ROOT / "requirements-dev.txt").read_text().splitlines()
+    lines = [
+        line
+        for name in ("requirements-dev.txt", "requirements-demo.txt")
+        for line in (ROOT / name).read_text().splitlines()
+    ]
     wanted |= {line for line in lines if line and not line.startswith(("-", "#"))}
     assert sorted(explained) == sorted(name for name in wanted if not name.startswith("anywire"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,8 +13,7 @@ from typing import Any
 import httpx
 import pytest
 import zmq
-
-PATIENCE = 30.0
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -105,8 +103,10 @@ async def listed(client: httpx.AsyncClient) -> list[str]:
 # Whether an orchestrator is seen
 
 
-async def test_only_the_orchestrator_of_the_same_domain_is_seen(start: Start, write: Write, dds_domain: int) -> None:
-    other = random.SystemRandom().choice([each for each in range(10, 201) if each != dds_domain])
+async def test_only_the_orchestrator_of_the_same_domain_is_seen(
+    start: Start, write: Write, dds_domain: int, other_dds_domain: int
+) -> None:
+    other = other_dds_domain
     common = ["--engine", "synthetic", "--port", "0", "--transport", "dds", "--dds-domain"]
     serve = await start("serve", *write("serve", {"dds": {"domain": dds_domain}}))
     agent = await start("agent", "--agent-id", "elsewhere", *write("agent", {"dds": {"domain": other}}))

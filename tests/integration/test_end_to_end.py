@@ -12,8 +12,8 @@ import httpx
 import openai
 import psutil
 import pytest
+from tests.patience import PATIENCE
 
-PATIENCE = 60.0
 MESSAGES: Any = [{"role": "user", "content": "Say something."}]
 
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-PATIENCE = 60.0
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("ip") is None, reason="network namespaces need root and iproute2"
+    os.geteuid() != 0 or shutil.which("ip") is None, reason="missing: root and iproute2, for network namespaces"
 )
 
 LOAD = """

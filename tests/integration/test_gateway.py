@@ -184,7 +184,7 @@ async def test_the_engine_gets_the_client_s_text_untouched() -> None:
         assert 0 < task.time_left_ms <= 12_500
 
 
-async def test_models_agents_stats_health_and_version() -> None:
+async def test_models_agents_stats_health_and_version(monkeypatch: pytest.MonkeyPatch) -> None:
     async with (
         serving(SyntheticEngine(SyntheticConfig(models=["b/x", "a"]))) as served,
         aiohttp.ClientSession() as session,
@@ -224,10 +224,9 @@ async def test_models_agents_stats_health_and_version() -> None:
         assert (await get("/version"))["name"] == "anywire"
         async with session.head(f"{served.url}/health") as response:
             assert response.status == 200
-        served.orchestrator.closing = True
+        served.orchestrator.close_gate()
         async with session.get(f"{served.url}/health") as response:
             assert response.status == 503
-        served.orchestrator.closing = False
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai._streaming import SSEDecoder
 from tests.integration.gateway_serving import MESSAGES, ScriptedEngine, Served, hangs, says, serving
+from tests.long_form import examples
 
 from anywire.engine import Delta
 from anywire.errors import EngineFailed
@@ -131,7 +132,7 @@ async def test_an_error_is_a_frame_and_the_connection_goes_on() -> None:
 requests = st.lists(st.sampled_from(["stream", "whole", "bad", "binary", "unknown"]), min_size=1, max_size=MAX_AHEAD)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(requests)
 def test_requests_sent_ahead_are_answered_one_by_one_in_order(kinds: list[str]) -> None:
     async def scenario() -> None:

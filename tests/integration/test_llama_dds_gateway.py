@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from tests.integration.gateway_serving import ScriptedEngine, hangs, says, serving
 from tests.integration.llama_processes import ClientProcess, text
+from tests.patience import PATIENCE
 
 from anywire.engine import Delta
 from anywire.errors import ConfigError, EngineFailed
@@ -209,7 +210,7 @@ async def test_a_killed_client_holds_up_nobody_and_its_task_is_cancelled(dds_dom
         for number in range(3):
             living.ask(f"more-{number}", "count", stream=True)
             assert text(await living.answer(f"more-{number}")) == counted(100)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             await ended.wait()
 
 

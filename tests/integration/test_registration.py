@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.patience import PATIENCE
 
-PATIENCE = 30.0
 TOKEN = "of this test"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from anywire.messages import Chunk, TaskRequest
-from anywire.orchestrator import Orchestrator
+from anywire.pipeline.orchestrator import Orchestrator
 from anywire.submission import Submission
 from anywire.synthetic import SyntheticConfig, SyntheticEngine
 from anywire.testing.rig import Rig

@@ -21,6 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.integration.test_dds_cdr import library, samples
+from tests.patience import PATIENCE
 
 from anywire.cli.watch_events import REMEMBERED, Events, Picture
 from anywire.cli.watch_views import Lines
@@ -34,7 +35,6 @@ from anywire_dds.activity import BUDGET, SLOTS, TEXT, Activity
 from anywire_dds.cdr import codec
 from anywire_dds.observation import HISTORY
 
-PATIENCE = 30.0
 pytestmark = pytest.mark.timeout(120)
 
 
@@ -388,7 +388,7 @@ async def test_many_tasks_stay_within_the_bounds(dds_domain: int) -> None:
         assert len(sight.newest()) == SLOTS
         assert min(hub.shown for _, hub in sight.named("hub_reported") if hub.shown) == BUDGET
         for number in range(many):
-            activity.received(chunk(f"t{number}", 0, "whole", final=True, finish_reason="stop"))
+            activity.received("a1", chunk(f"t{number}", 0, "whole", final=True, finish_reason="stop"))
         await sight.hub(begun=many, ended=many, shown=SLOTS + BUDGET)
         await sight.until(lambda: all(each.state == "ended" for each in sight.newest().values()))
         # Whoever comes now gets the newest of them, and no more than there is history.
@@ -410,16 +410,17 @@ async def test_how_attempts_end(dds_domain: int) -> None:
         await sight.hub(begun=0)
         for name in ("answered", "cancelled", "failed", "unsent", "lost", "again"):
             activity.begun("a2" if name == "lost" else "a1", request(name))
-        activity.received(chunk("answered", 0, "one ", "two "))
-        activity.received(chunk("answered", 2, "three", final=True, finish_reason="stop"))
+        activity.received("a1", chunk("answered", 0, "one ", "two "))
+        activity.received("a1", chunk("answered", 2, "three", final=True, finish_reason="stop"))
         activity.cancelled(Cancel("hub", "cancelled", 1, "no longer wanted"))
-        activity.received(chunk("failed", 0, final=True, error=to_wire(EngineFailed("it broke"))))
+        activity.received("a1", chunk("failed", 0, final=True, error=to_wire(EngineFailed("it broke"))))
         activity.failed("unsent", 1, EngineFailed("could not be sent"))
         activity.agent_lost("a2", "no sign of life")
         activity.failed("again", 1, EngineFailed("first"))
         activity.begun("a3", request("again", 2))
-        # What is of an attempt that is over changes nothing.
-        activity.received(chunk("again", 0, "stale", final=True))
+        # What is of an attempt that is over, or not by its agent, changes nothing.
+        activity.received("a1", chunk("again", 0, "not mine", final=True, attempt=2))
+        activity.received("a1", chunk("again", 0, "stale", final=True))
         activity.cancelled(Cancel("hub", "again", 1))
         await sight.hub(begun=7, ended=6)
         await sight.until(lambda: len(sight.newest()) == 6)
@@ -437,13 +438,28 @@ async def test_how_attempts_end(dds_domain: int) -> None:
         assert again == {(1, "a1", "ended"), (2, "a3", "running")}
 
 
+async def test_attempts_of_one_task_at_once_end_each_by_itself(dds_domain: int) -> None:
+    async with telling(dds_domain) as activity, observing(dds_domain) as (sight, _):
+        await sight.hub(begun=0)
+        for attempt, agent_id in ((1, "a1"), (2, "a2")):
+            activity.begun(agent_id, request("t", attempt))
+        await sight.hub(begun=2, ended=0)
+        activity.cancelled(Cancel("hub", "t", 1, "the other one leads"))
+        await sight.hub(begun=2, ended=1)
+        activity.received("a2", chunk("t", 0, "whole", final=True, attempt=2))
+        await sight.hub(begun=2, ended=2)
+        ended = {each.attempt: each for each in sight.tasks() if each.state == "ended"}
+        assert json.loads(ended[1].error)["message"] == "the other one leads"
+        assert (ended[2].text, ended[2].error) == ("whole", "")
+
+
 async def test_a_second_observer_gets_the_history(dds_domain: int) -> None:
     async with telling(dds_domain) as activity, observing(dds_domain) as (first, _):
         await first.hub(begun=0)
         activity.begun("a1", request("t"))
         words = [f"word{number} " for number in range(HISTORY + 4)]
         for number, word in enumerate(words):
-            activity.received(chunk("t", number, word))
+            activity.received("a1", chunk("t", number, word))
             await first.until(lambda word=word: any(word in each.text for each in first.tasks()))  # type: ignore[misc]
         assert not any(each.missing for each in first.tasks())
         async with observing(dds_domain) as (second, _):
@@ -458,14 +474,14 @@ async def test_a_second_observer_gets_the_history(dds_domain: int) -> None:
 async def test_what_is_not_told_is_marked(dds_domain: int) -> None:
     async with telling(dds_domain) as activity:
         activity.begun("a1", request("early"))
-        activity.received(chunk("early", 0, "unheard "))
+        activity.received("a1", chunk("early", 0, "unheard "))
         async with observing(dds_domain) as (sight, _), observing(dds_domain, texts=False) as (blind, _):
             await sight.hub(begun=1)
             await blind.hub(begun=1)
-            activity.received(chunk("early", 1, "heard"))
+            activity.received("a1", chunk("early", 1, "heard"))
             long = "".join(f"{number:05} " for number in range(TEXT))
             activity.begun("a1", request("long"))
-            activity.received(chunk("long", 0, long, final=True))
+            activity.received("a1", chunk("long", 0, long, final=True))
             await sight.until(lambda: len(sight.newest()) == 2 and sight.newest()["early"].text)
             newest = sight.newest()
             assert (newest["long"].missing, newest["long"].text) == (True, long[-TEXT:])

@@ -20,18 +20,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.integration.connections import OneConnection
 from tests.integration.wire_bench import Bench, echo, log_of, request
-from tests.integration.wire_faults import Log, free_ports
+from tests.integration.wire_faults import Log
 
 from anywire import errors
 from anywire.errors import ConfigError
 from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo, TaskRequest
 from anywire.plugins import Plugins
 from anywire.testing.recorder import PATIENCE
-from anywire.transport import Plane
+from anywire.transport import BUFFER_BYTES, MAX_MESSAGE_BYTES, Plane
 from anywire_zeromq import ZeromqConfig
 from anywire_zeromq.codec import PROTOCOL, AgentHello, HubHello, Message, Ready, decode, encode
 from anywire_zeromq.faults import mapped
-from anywire_zeromq.wire import HARD_BOUND
+from reserved import free_ports
 
 
 def address(port: int) -> str:
@@ -55,24 +55,18 @@ def log() -> Iterator[Log]:
 
 class TestConnections(OneConnection):
     scheme = "tcp://"
-    settled: ClassVar[dict[str, str]] = {"agent_listens_on": "{address}", "encoding": "msgpack", "security": "null"}
-    hard_bound = HARD_BOUND
-
-
-async def test_silent_connection_is_given_up_by_the_agent_within_its_lease(bench: Bench) -> None:
-    (port,) = free_ports(1)
-    proxy = await bench.proxy(port)
-    _, sink = await bench.hub(agent_addresses=address(port))
-    _, agent, _ = await bench.port(agent_addresses=address(proxy.port), lease_ms=200)
-    await sink.event("joined", "a")
-    proxy.hold()
-    await agent.event("hub_lost", "h")
-    proxy.flow()
-    await sink.until(lambda: len(sink.named("joined")) == 2)
+    settled: ClassVar[dict[str, str]] = {
+        "agent_listens_on": "{address}",
+        "encoding": "msgpack",
+        "security": "null",
+        "max_message_bytes": str(MAX_MESSAGE_BYTES),
+        "buffer_bytes": str(BUFFER_BYTES),
+    }
+    hard_bound = BUFFER_BYTES // 10_100
 
 
 async def test_what_an_agent_sent_before_it_died_arrives_before_it_is_lost(bench: Bench) -> None:
-    """An agent of this test's own: it ends without a farewell, with all it sent still unread."""
+    """An agent of this test's own: it ends without a goodbye, with all it sent still unread."""
     (port,) = free_ports(1)
     _, sink = await bench.hub(agent_addresses=address(port))
     context: zmq.Context[Any] = zmq.Context()
@@ -142,8 +136,8 @@ async def test_peer_of_another_version_or_plane_is_told_why(
     dealer.connect(address(port))
     dealer.send(encode(AgentHello(protocol, plane, AgentInfo("x", 1), AgentStatus("x", 1))))
     assert await asyncio.to_thread(dealer.poll, PATIENCE * 1000)
-    farewell = decode(dealer.recv())
-    assert reason in getattr(farewell, "reason", "")
+    goodbye = decode(dealer.recv())
+    assert reason in getattr(goodbye, "reason", "")
     await log.says(reason)
     assert not sink.events
 

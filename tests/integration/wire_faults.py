@@ -4,18 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from functools import partial
 
 from anywire.testing.recorder import Recorder
-
-
-def free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in held]
-    for each in held:
-        each.close()
-    return ports
 
 
 class Proxy:

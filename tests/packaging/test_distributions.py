@@ -77,7 +77,9 @@ def test_one_version_with_exact_pins(plugin: Path) -> None:
 
 
 def test_the_workspace_installs_every_plugin() -> None:
-    lines = (ROOT / "requirements-dev.txt").read_text().splitlines()
+    files = [ROOT / "requirements-demo.txt", ROOT / "requirements-dev.txt"]
+    assert "-r requirements-demo.txt" in files[1].read_text().splitlines()
+    lines = [line for file in files for line in file.read_text().splitlines()]
     listed = {line.removeprefix("-e ") for line in lines if line.startswith("-e plugins/")}
     assert listed == {str(path.relative_to(ROOT)) for path in PLUGINS}
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from anywire.config import Config
     from anywire.gateway import Gateway
     from anywire.messages import HubInfo
-    from anywire.orchestrator import Orchestrator
+    from anywire.pipeline.orchestrator import Orchestrator
     from anywire.plugins import Plugins
     from anywire.transport import Candidacy, Elects
 
@@ -70,14 +70,16 @@ class _Service:
     async def close(self, grace: float, candidacy: Candidacy | None = None) -> None:
         from anywire.fleet import leave
 
-        # All at once: a gateway stops accepting now, and is done when the last of its tasks is. The candidacy comes
-        # last, when no gateway listens any more: who takes over may need the same port.
-        closing = [
-            *(gateway.close() for gateway in self._started),
-            *(leave(one, grace) for one in self._announced),
-            self.orchestrator.close(grace),
-            *([candidacy.close()] if candidacy is not None else []),
-        ]
+        # All at once: a gateway stops accepting as the first thing it does, and is done when the last of its tasks is.
+        loop = asyncio.get_running_loop()
+        ending = [gateway.close() for gateway in self._started]
+        ending += [leave(one, grace) for one in self._announced]
+        closing = [loop.create_task(each) for each in (*ending, self.orchestrator.close(grace))]
+        # Each of them has begun when this goes on: no gateway listens any more. Only now may another one take over,
+        # which may need the same port.
+        await asyncio.sleep(0)
+        if candidacy is not None:
+            closing.append(loop.create_task(candidacy.close()))
         try:
             async with asyncio.timeout(grace + SETTLE):
                 results = await asyncio.gather(*closing, return_exceptions=True)

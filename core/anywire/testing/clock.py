@@ -44,7 +44,13 @@ class SimulatedClock:
     def advance(self, seconds: float) -> None:
         end = self._now + seconds
         while self._due and self._due[0][0] <= end:
-            self._now, _, timer, callback, args = heapq.heappop(self._due)
+            due, _, timer, callback, args = heapq.heappop(self._due)
+            self._now = max(self._now, due)
             if not timer.cancelled:
                 callback(*args)
         self._now = end
+
+    def pause(self, seconds: float) -> None:
+        """Stop the process for so long: time goes on, timers fire late when it is over."""
+        self._now += seconds
+        self.advance(0)

@@ -1,8 +1,8 @@
 """A peer of the kit in a process of its own, so that it can really be killed or paused.
 
 ``python -m anywire.testing.peer '{"role": "agent", …}'`` runs a scripted agent, or an orchestrator or a client
-that submits one script, and writes what happens as JSON lines. It ends with its parent: at the end of its standard
-input.
+that submits one script, and writes what happens as JSON lines; a bare end does what it is ordered to
+(`anywire.testing.bare_peer`). It ends with its parent: at the end of its standard input.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import msgspec
 
 from anywire.agent import Agent
 from anywire.identity import agent_info, hub_info
-from anywire.orchestrator import Orchestrator
+from anywire.pipeline.orchestrator import Orchestrator
 from anywire.plugins import Plugins
 from anywire.submission import Submission
+from anywire.testing.bare_peer import BareAgent, BareHub, checked, obey_orders
 from anywire.testing.doubles import MODEL, IdlestSelector, ListScheduler, Script, ScriptedEngine
 from anywire.testing.recorder import Recorder
 from anywire.transport import Plane, Transport
@@ -26,7 +27,7 @@ from anywire.transport import Plane, Transport
 class PeerSpec(msgspec.Struct, frozen=True):
     """What a peer is to be: transport and options as in a config; ``script`` is what a hub or client submits."""
 
-    role: Literal["agent", "hub", "client"]
+    role: Literal["agent", "hub", "client", "bare_agent", "bare_hub"]
     transport: str
     options: dict[str, Any]
     id: str
@@ -43,33 +44,38 @@ class _Printer(Recorder):
         sys.stdout.flush()
 
 
-async def _stdin_ends() -> None:
+async def open_stdin() -> asyncio.StreamReader:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    await reader.read()
+    return reader
 
 
 async def run(spec: PeerSpec) -> None:
     plugins = Plugins()
     for source in spec.plugins:
         plugins.add(source)
-    transport = plugins.create("transports", spec.transport, spec.options)
-    events = _Printer()
+    events, stdin = _Printer(), await open_stdin()
+    transport = checked(plugins.create("transports", spec.transport, spec.options), events)
+    if spec.role in ("bare_hub", "bare_agent"):
+        end = (BareHub if spec.role == "bare_hub" else BareAgent)(spec.id, spec.lease, events)
+        await end.open(transport)
+        await obey_orders(end, stdin, events)
+        return
     if spec.role == "agent":
         engine = ScriptedEngine(events)
         info = agent_info(spec.id, engine=engine, lease=spec.lease)
         agent = Agent(info, engine, [transport], slots=spec.slots, heartbeat_interval=spec.heartbeat)
         await agent.start()
         events.add("ready", info.incarnation)
-        await _stdin_ends()
+        await stdin.read()
         await agent.close()
         return
     hub = new_hub(spec, transport)
     await hub.start()
     reading = asyncio.create_task(_submit(hub, spec.script, events))
     events.add("ready", hub.info.incarnation)
-    await _stdin_ends()
+    await stdin.read()
     reading.cancel()
     await hub.close()
 

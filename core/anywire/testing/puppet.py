@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import pydantic
 
+from anywire import errors
 from anywire.errors import AnywireError
 from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, HubInfo, State, TaskRequest, ToAgent
 from anywire.testing.doubles import MODEL
@@ -30,6 +31,8 @@ class PuppetTransport(Transport, Hub):
         self.capabilities = Capabilities(liveliness=liveliness, discovery="native", inter_process=False)  # type: ignore[misc]
         self.sent: list[tuple[str, ToAgent]] = []
         self.fail_next: AnywireError | None = None
+        self._sent_to: dict[tuple[str, int], tuple[str, int]] = {}
+        self._incarnations: dict[str, int] = {}
         self.sink: HubSink
 
     async def open_hub(self, hub: HubInfo, plane: Plane, sink: HubSink) -> Hub:
@@ -44,6 +47,8 @@ class PuppetTransport(Transport, Hub):
             failure, self.fail_next = self.fail_next, None
             raise failure
         self.sent.append((agent_id, message))
+        if isinstance(message, TaskRequest):
+            self._sent_to[message.task_id, message.attempt] = (agent_id, self._incarnations.get(agent_id, 1))
 
     async def drain(self, agent_id: str) -> None:
         """Never full."""
@@ -64,6 +69,7 @@ class PuppetTransport(Transport, Hub):
         capabilities: Sequence[str] = ("chat",),
         lease_ms: int = 1000,
     ) -> None:
+        self._incarnations[agent_id] = incarnation
         self.sink.agent_joined(AgentInfo(agent_id, incarnation, capabilities=tuple(capabilities), lease_ms=lease_ms))
         self.report(agent_id, incarnation=incarnation, slots=slots, models=models, state=state)
 
@@ -77,15 +83,44 @@ class PuppetTransport(Transport, Hub):
         state: State = "ready",
         active: int = 0,
     ) -> None:
-        self.sink.agent_reported(AgentStatus(agent_id, incarnation, state, tuple(models), slots, active))
+        self.sink.agent_reported(
+            agent_id, incarnation, AgentStatus(agent_id, incarnation, state, tuple(models), slots, active)
+        )
 
     def lose(self, agent_id: str, *, incarnation: int = 1, reason: str = "test") -> None:
         self.sink.agent_lost(agent_id, incarnation, reason)
 
     def chunk(self, task: TaskRequest, seq: int, *deltas: str, final: bool = False, error: str = "") -> None:
-        self.sink.chunk_received(
-            Chunk(task.hub_id, task.task_id, task.attempt, seq, deltas, final=final, error=error, finish_reason="stop")
+        """Let the agent that has the attempt send a chunk of it."""
+        self.speak(*self.receiver(task), task, seq, *deltas, final=final, error=error)
+
+    def speak(
+        self,
+        agent_id: str,
+        incarnation: int,
+        task: TaskRequest,
+        seq: int,
+        *deltas: str,
+        final: bool = False,
+        error: str = "",
+    ) -> None:
+        """Let any agent send a chunk of an attempt."""
+        chunk = Chunk(
+            task.hub_id, task.task_id, task.attempt, seq, deltas, final=final, error=error, finish_reason="stop"
         )
+        self.sink.chunk_received(agent_id, incarnation, chunk)
+
+    def receiver(self, task: TaskRequest) -> tuple[str, int]:
+        """The agent and incarnation that an attempt was sent to."""
+        return self._sent_to[task.task_id, task.attempt]
+
+    def accept(self, task: TaskRequest) -> None:
+        """Say that the agent has the attempt."""
+        self.chunk(task, 0)
+
+    def stop(self, task: TaskRequest) -> None:
+        """Answer a cancel: the engine has ended."""
+        self.chunk(task, 0, final=True, error=errors.to_wire(errors.TaskCancelled("stopped")))
 
     def answer(self, task: TaskRequest, text: str = "answer") -> None:
         self.chunk(task, 0, text, final=True)

@@ -8,14 +8,19 @@ from typing import Any
 
 from anywire.errors import AnywireError
 from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, TaskRequest
+from anywire.testing.patience import PATIENCE, expect
 from anywire.transport import Reply
 
-PATIENCE = 20.0
-"""Seconds until something awaited is given up; no measure of speed."""
+__all__ = ["PATIENCE", "Recorder", "RecordingAgentSink", "RecordingHubSink"]
 
 
 class Recorder:
-    """Events in the order they happened, each a tuple whose first item names it."""
+    """Events in the order they happened, each a tuple whose first item names it.
+
+    ``patience`` is how many seconds `until` and `event` wait unless told otherwise.
+    """
+
+    patience = PATIENCE
 
     def __init__(self) -> None:
         self.events: list[tuple[Any, ...]] = []
@@ -31,8 +36,9 @@ class Recorder:
     def named(self, name: str) -> list[tuple[Any, ...]]:
         return [event for event in self.events if event[0] == name]
 
-    async def until(self, condition: Callable[[], Any], what: str = "", patience: float = PATIENCE) -> Any:
-        """Wait for events until ``condition()`` is true; return its value."""
+    async def until(self, condition: Callable[[], Any], what: str = "", patience: float = 0.0) -> Any:
+        """Wait for events until ``condition()`` is true; return its value. Raises `AssertionError` saying ``what`` did
+        not happen, with the last events, when ``patience`` (seconds, default this recorder's own) is over."""
 
         async def wait() -> Any:
             while not (value := condition()):
@@ -41,13 +47,11 @@ class Recorder:
                 await waiter
             return value
 
-        try:
-            return await asyncio.wait_for(wait(), patience)
-        except TimeoutError:
-            tail = "\n".join(str(event)[:200] for event in self.events[-20:])
-            raise AssertionError(
-                f"did not happen within {patience} s: {what or condition}; last events:\n{tail}"
-            ) from None
+        return await expect(wait(), what or str(condition), patience or self.patience, self.tail)
+
+    def tail(self) -> str:
+        """The last events, for a failure's message."""
+        return "; last events:\n" + "\n".join(str(event)[:200] for event in self.events[-20:])
 
     async def event(self, *expected: Any) -> tuple[Any, ...]:
         """Wait for an event that begins with ``expected``."""
@@ -65,17 +69,30 @@ class RecordingHubSink(Recorder):
     def agent_joined(self, info: AgentInfo) -> None:
         self.add("joined", info.agent_id, info.incarnation, info)
 
-    def agent_reported(self, status: AgentStatus) -> None:
-        self.add("reported", status.agent_id, status.incarnation, status)
+    def agent_reported(self, agent_id: str, incarnation: int, status: AgentStatus) -> None:
+        self.add("reported", agent_id, incarnation, status)
 
     def agent_lost(self, agent_id: str, incarnation: int, reason: str) -> None:
         self.add("lost", agent_id, incarnation, reason)
 
-    def chunk_received(self, chunk: Chunk) -> None:
+    def chunk_received(self, agent_id: str, incarnation: int, chunk: Chunk) -> None:
         self.add("chunk", chunk.task_id, chunk.attempt, chunk)
 
-    def send_failed(self, task_id: str, attempt: int, error: AnywireError) -> None:
+    def send_failed(self, agent_id: str, incarnation: int, task_id: str, attempt: int, error: AnywireError) -> None:
         self.add("send_failed", task_id, attempt, error)
+
+    def newest(self, agent_id: str) -> AgentStatus | None:
+        """The status that was reported last."""
+        return next((event[3] for event in reversed(self.events) if event[:2] == ("reported", agent_id)), None)
+
+    async def detail(self, agent_id: str, detail: str) -> None:
+        """Wait until the newest status is the one with this detail."""
+
+        def told() -> bool:
+            status = self.newest(agent_id)
+            return status is not None and status.detail == detail
+
+        await self.until(told, f"status {detail} is reported, and no later one follows it")
 
     def chunks(self, task_id: str) -> list[Chunk]:
         return [event[3] for event in self.events if event[0] == "chunk" and event[1] == task_id]
@@ -98,18 +115,18 @@ class RecordingAgentSink(Recorder):
         super().__init__()
         self._on_task = on_task
 
-    def task_received(self, task: TaskRequest, reply: Reply) -> None:
+    def task_received(self, hub_id: str, incarnation: int, task: TaskRequest, reply: Reply) -> None:
         self.add("task", task.task_id, task.attempt, task, reply)
         if self._on_task is not None:
             self._on_task(task, reply)
 
-    def cancel_received(self, cancel: Cancel) -> None:
+    def cancel_received(self, hub_id: str, incarnation: int, cancel: Cancel) -> None:
         self.add("cancel", cancel.task_id, cancel.attempt, cancel)
 
-    def credit_received(self, credit: Credit) -> None:
+    def credit_received(self, hub_id: str, incarnation: int, credit: Credit) -> None:
         self.add("credit", credit.task_id, credit.attempt, credit)
 
-    def drain_requested(self, reason: str) -> None:
+    def drain_requested(self, hub_id: str, incarnation: int, reason: str) -> None:
         self.add("drain", reason)
 
     def hub_joined(self, hub_id: str, incarnation: int) -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import signal
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -18,128 +15,35 @@ from anywire.engine import Engine
 from anywire.fleet import fleet_agent
 from anywire.identity import agent_info, hub_info, new_incarnation
 from anywire.messages import AgentInfo, AgentStatus, HubInfo, TaskRequest
-from anywire.orchestrator import Orchestrator, PipelineConfig
+from anywire.pipeline.orchestrator import Orchestrator, PipelineConfig
+from anywire.pipeline.stream import TaskStream
 from anywire.plugins import Plugins
 from anywire.selector import AgentView
-from anywire.stream import TaskStream
 from anywire.submission import Submission
+from anywire.testing.checked import CheckedTransport
 from anywire.testing.doubles import MODEL, IdlestSelector, ListScheduler, Script, ScriptedEngine
-from anywire.testing.peer import PeerSpec, new_hub
-from anywire.testing.recorder import PATIENCE, Recorder, RecordingAgentSink, RecordingHubSink
+from anywire.testing.ledger import Ledger
+from anywire.testing.patience import PATIENCE, Breaches, expect
+from anywire.testing.peer import PeerSpec
+from anywire.testing.peers import LocalPeer, Peer, ProcessPeer
+from anywire.testing.recorder import Recorder, RecordingAgentSink, RecordingHubSink
 from anywire.transport import AgentPort, Hub, Plane, Reply, Transport
+
+__all__ = ["LocalPeer", "Peer", "ProcessPeer", "Rig", "read", "request", "submit"]
+
+T = TypeVar("T")
 
 
 def request(hub: HubInfo, task_id: str, *, body: str = "{}", attempt: int = 1, stream: bool = True) -> TaskRequest:
     return TaskRequest(hub.hub_id, task_id, attempt, "chat", MODEL, body, stream, credit=64)
 
 
-class Peer(Recorder):
-    """A scripted agent or hub that can crash; its events are recorded here."""
-
-    async def crash(self) -> None:
-        raise NotImplementedError
-
-    async def stop(self) -> None:
-        raise NotImplementedError
-
-
-class ProcessPeer(Peer):
-    """A peer in a process of its own, killed with SIGKILL and paused with SIGSTOP."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        super().__init__()
-        self._process = process
-        self._reading = asyncio.create_task(self._read())
-
-    @classmethod
-    async def start(cls, spec: PeerSpec) -> ProcessPeer:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "anywire.testing.peer",
-            msgspec.json.encode(spec).decode(),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=64 * 1024 * 1024,
-        )
-        return cls(process)
-
-    async def crash(self) -> None:
-        if self._process.returncode is None:
-            self._process.kill()
-            self._process.send_signal(signal.SIGCONT)
-        await self._ended()
-
-    def pause(self) -> None:
-        self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
-
-    async def stop(self) -> None:
-        if self._process.returncode is None and self._process.stdin is not None:
-            self.resume()
-            self._process.stdin.close()
-        await self._ended()
-
-    async def _ended(self) -> None:
-        try:
-            await asyncio.wait_for(self._process.wait(), PATIENCE)
-        finally:
-            if self._process.returncode is None:
-                self._process.kill()
-                await self._process.wait()
-            await self._reading
-
-    async def _read(self) -> None:
-        assert self._process.stdout is not None
-        async for line in self._process.stdout:
-            self.add(*json.loads(line))
-        self.add("ended", await self._process.wait())
-
-
-class LocalPeer(Peer):
-    """A peer in this process, for transports that do not leave it; `crash` is the transport's own."""
-
-    def __init__(self, transport: Any, spec: PeerSpec) -> None:
-        super().__init__()
-        self._transport, self._spec = transport, spec
-        self._agent: Agent | None = None
-        self._hub: Orchestrator | None = None
-        self._reading: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        spec = self._spec
-        if spec.role == "agent":
-            engine = ScriptedEngine(self)
-            info = agent_info(spec.id, engine=engine, lease=spec.lease)
-            self._agent = Agent(info, engine, [self._transport], slots=spec.slots)
-            await self._agent.start()
-            self.add("ready", info.incarnation)
-        else:
-            self._hub = new_hub(spec, self._transport)
-            await self._hub.start()
-            self._reading = asyncio.create_task(self._submit(self._hub))
-
-    async def _submit(self, hub: Orchestrator) -> None:
-        async for chunk in hub.submit(Submission("chat", MODEL, self._spec.script.body(), stream=True)):
-            self.add("chunk", "".join(chunk.deltas), chunk.final)
-
-    async def crash(self) -> None:
-        self._transport.crash()
-        await self.stop()
-
-    async def stop(self) -> None:
-        if self._reading is not None:
-            self._reading.cancel()
-        if self._agent is not None:
-            await self._agent.close()
-        if self._hub is not None:
-            await self._hub.close()
-
-
 class Rig:
-    """Everything a test opens is closed when the test ends, whatever happens."""
+    """Everything a test opens is closed when the test ends, whatever happens.
+
+    Every end checks the laws (`anywire.testing.laws`). ``breaches`` has what they found: it fails the test, at the
+    latest when the rig is left.
+    """
 
     def __init__(self, transport: str, options: dict[str, Any], plugins: Sequence[str] = ()) -> None:
         self.name, self.options, self._sources = transport, options, list(plugins)
@@ -147,23 +51,52 @@ class Rig:
         for source in plugins:
             self.plugins.add(source)
         self.transport_class: type[Transport] = self.plugins.load("transports", transport)
+        self.breaches, self.ledger = Breaches(), Ledger()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Rig:
+        self.breaches.__enter__()
         return self
 
     async def __aexit__(self, *failure: Any) -> None:
-        await self._stack.aclose()
+        try:
+            await self._stack.aclose()
+        finally:
+            self.breaches.__exit__()
+        if failure[0] is None:
+            self.breaches.check_rest()
 
     def new_transport(self, **options: Any) -> Any:
-        return self.plugins.create("transports", self.name, {**self.options, **options})
+        """An instance of the transport whose ends check the laws."""
+        inner = self.plugins.create("transports", self.name, {**self.options, **options})
+        return CheckedTransport(inner, self.breaches, self.ledger)
+
+    def _close_later(self, what: str, close: Callable[[], Awaitable[None]]) -> None:
+        async def close_in_time() -> None:
+            # Not `expect`: a breach found earlier must not keep the rest from being closed.
+            try:
+                await asyncio.wait_for(close(), PATIENCE)
+            except TimeoutError:
+                raise AssertionError(f"did not happen within {PATIENCE:g} s: {what}'s close returned") from None
+
+        self._stack.push_async_callback(close_in_time)
 
     async def hub(
-        self, hub_id: str = "", *, plane: Plane = "agent", options: Mapping[str, Any] = {}
+        self,
+        hub_id: str = "",
+        *,
+        plane: Plane = "agent",
+        options: Mapping[str, Any] = {},
+        incarnation: int = 0,
+        lease: float = 1.0,
+        transport: Any = None,
     ) -> tuple[Hub, RecordingHubSink, HubInfo]:
-        sink, info = RecordingHubSink(), hub_info(hub_id)
-        hub = await self.new_transport(**options).open_hub(info, plane, sink)
-        self._stack.push_async_callback(hub.close)
+        """A bare hub's end; ``incarnation`` 0 is a new one. ``transport`` is used instead of one with ``options``."""
+        sink, info = RecordingHubSink(), hub_info(hub_id, lease=lease)
+        info = msgspec.structs.replace(info, incarnation=incarnation or info.incarnation)
+        transport = transport or self.new_transport(**options)
+        hub = await _open(transport.open_hub(info, plane, sink), "open_hub")
+        self._close_later("a hub", hub.close)
         return hub, sink, info
 
     async def port(
@@ -173,12 +106,16 @@ class Rig:
         *,
         plane: Plane = "agent",
         options: Mapping[str, Any] = {},
+        incarnation: int = 0,
+        lease: float = 1.0,
     ) -> tuple[AgentPort, RecordingAgentSink, AgentInfo]:
-        """A bare agent's end, announced and ready."""
+        """A bare agent's end, announced and ready; ``incarnation`` 0 is a new one."""
         sink = RecordingAgentSink(on_task)
-        info = AgentInfo(agent_id, new_incarnation(), capabilities=("chat",))
-        port = await self.new_transport(**options).open_agent(info, plane, sink)
-        self._stack.push_async_callback(port.close)
+        incarnation = incarnation or new_incarnation()
+        info = AgentInfo(agent_id, incarnation, capabilities=("chat",), lease_ms=round(lease * 1000))
+        transport = self.new_transport(**options)
+        port = await _open(transport.open_agent(info, plane, sink), "open_agent")
+        self._close_later("an agent", port.close)
         port.report(AgentStatus(agent_id, info.incarnation, "ready", (MODEL,), 8))
         return port, sink, info
 
@@ -190,7 +127,7 @@ class Rig:
         info = agent_info(agent_id, engine=engine, lease=lease)
         agent = Agent(info, engine, [self.new_transport()], slots=slots, heartbeat_interval=lease / 4)
         await agent.start()
-        self._stack.push_async_callback(agent.close)
+        self._close_later("an agent", agent.close)
         return agent, engine.recorder if isinstance(engine, ScriptedEngine) else Recorder()
 
     async def pipeline(self, *agents: str, only: str = "", **settings: Any) -> Orchestrator:
@@ -201,7 +138,7 @@ class Rig:
             hub_info(), [self.new_transport()], ListScheduler(), selector, config=config, plugins=self.plugins
         )
         await pipeline.start()
-        self._stack.push_async_callback(pipeline.close)
+        self._close_later("a hub", pipeline.close)
         await self.seen(pipeline, *agents)
         return pipeline
 
@@ -209,7 +146,7 @@ class Rig:
         """The pipeline as an agent: of clients, or on plane ``agent`` of other pipelines."""
         agent = fleet_agent(pipeline, [self.new_transport()], plane)
         await agent.start()
-        self._stack.push_async_callback(agent.close)
+        self._close_later("an agent", agent.close)
         return agent
 
     async def client(self, **settings: Any) -> Client:
@@ -224,19 +161,21 @@ class Rig:
             ready = {agent.agent_id for agent in views if agent.status.state == "ready"}
             return set(agents) <= ready and not {agent.agent_id for agent in views} & set(absent)
 
-        try:
-            await asyncio.wait_for(pipeline.agents_until(known), PATIENCE)
-        except TimeoutError:
-            states = {agent.agent_id: agent.status.state for agent in pipeline.agents()}
-            raise AssertionError(f"wanted {agents}, without {absent}; known are {states}") from None
+        def states() -> str:
+            return f"; known are { {agent.agent_id: agent.status.state for agent in pipeline.agents()} }"
 
-    async def peer(self, role: Any, peer_id: str, **settings: Any) -> Any:
-        """A peer that can crash: a process of its own where the transport leaves this one."""
-        spec = PeerSpec(role, self.name, self.options, peer_id, self._sources, **settings)
+        await expect(pipeline.agents_until(known), f"agents {agents} are ready and {absent} absent", seen=states)
+
+    async def peer(self, role: Any, peer_id: str, *, options: Mapping[str, Any] = {}, **settings: Any) -> Any:
+        """A peer that can crash, ready: a process of its own where the transport leaves this one. ``settings`` are
+        `PeerSpec`'s."""
+        spec = PeerSpec(role, self.name, {**self.options, **options}, peer_id, self._sources, **settings)
         peer: Peer
         if self.transport_class.capabilities.inter_process:
-            peer = await ProcessPeer.start(spec)
+            peer = await ProcessPeer.start(spec, self.breaches)
             self._stack.push_async_callback(peer.stop)
+            await peer.event("ready")
+            peer.patience = PATIENCE
         else:
             peer = local = LocalPeer(self.new_transport(), spec)
             self._stack.push_async_callback(peer.stop)
@@ -249,5 +188,20 @@ def submit(pipeline: Orchestrator, script: Script, *, stream: bool = True, deadl
 
 
 async def read(stream: TaskStream) -> str:
-    """The whole text of a stream."""
-    return "".join([text async for chunk in stream for text in chunk.deltas])
+    """The whole text of a stream. Raises `AssertionError` with what came when no chunk comes in time."""
+    texts: list[str] = []
+
+    def came() -> str:
+        return f"; {len(texts)} deltas came, the last is {texts[-1:]}"
+
+    while (chunk := await expect(anext(stream, None), "the next chunk of a stream", seen=came)) is not None:
+        texts += chunk.deltas
+    return "".join(texts)
+
+
+async def _open(opening: Awaitable[T], what: str) -> T:
+    """Not `expect`: an end that is open is closed later, also when a breach was found meanwhile."""
+    try:
+        return await asyncio.wait_for(opening, PATIENCE)
+    except TimeoutError:
+        raise AssertionError(f"did not happen within {PATIENCE:g} s: {what} returned") from None

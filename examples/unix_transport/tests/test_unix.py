@@ -1,7 +1,8 @@
 """The conformance kit, and what is this transport's own."""
 
 import asyncio
-import contextlib
+import logging
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,16 +12,15 @@ from typing import Any
 import pytest
 
 from anywire import errors
-from anywire.messages import AgentStatus, Chunk, Credit, TaskRequest
+from anywire.messages import AgentInfo, AgentStatus, Chunk, Credit, TaskRequest
 from anywire.plugins import Plugins
 from anywire.testing.doubles import Script
-from anywire.testing.recorder import PATIENCE
+from anywire.testing.recorder import PATIENCE, RecordingAgentSink
 from anywire.testing.rig import Rig, read, request, submit
 from anywire.testing.transport_kit import TransportConformance
-from anywire.transport import Reply
-from anywire_unix.wire import Knock, pack
-
-HARD_BOUND = 4 * 1024 * 1024
+from anywire.transport import BUFFER_BYTES, Reply
+from anywire.transport_tools import Unpacker, frame
+from anywire_unix.transport import CODEC, Knock
 
 
 def sockets(directory: Path) -> list[Path]:
@@ -82,7 +82,7 @@ class TestUnix(TransportConformance):
         other, own = sorted(sockets(directory))  # agent.agent.… comes before agent.hub.…
         for name in (other.name, other.name, own.name, "../../etc/passwd"):
             reader, writer = await asyncio.open_unix_connection(own)
-            writer.write(pack(Knock(name), 1024))
+            writer.write(frame(CODEC.encode(Knock(name))))
             writer.write_eof()
             assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
             writer.close()
@@ -105,6 +105,41 @@ class TestUnix(TransportConformance):
             last = [event[:3] for event in sink.events if event[0] in ("joined", "lost") and event[1] == name][-1]
             assert last == ("joined", name, newer[name].incarnation)
 
+    async def test_an_earlier_life_that_comes_later_is_refused_and_its_log_says_why(
+        self, rig: Rig, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        _, sink, _ = await rig.hub()
+        ports, refused = [], asyncio.Event()
+
+        def note(record: logging.LogRecord) -> bool:
+            if "refused by" in record.msg:
+                refused.set()
+            return True
+
+        caplog.handler.addFilter(note)
+        for incarnation in (2, 1):
+            agent = RecordingAgentSink()
+            ports.append(await rig.new_transport().open_agent(AgentInfo("a", incarnation), "agent", agent))
+            ports[-1].report(AgentStatus("a", incarnation))
+            await sink.event("reported", "a", 2)
+        await asyncio.wait_for(refused.wait(), PATIENCE)
+        assert "incarnation 2, and this one is 1" in caplog.text
+        assert not agent.events
+        assert [event[:3] for event in sink.named("joined")] == [("joined", "a", 2)]
+        assert not sink.named("lost")
+        for port in ports:
+            await port.close()
+
+    async def test_more_than_the_peer_takes_ends_the_link_with_the_reason_and_it_comes_back(self, rig: Rig) -> None:
+        await rig.port("a", _echo, options={"max_message_bytes": 100_000})
+        hub, sink, info = await rig.hub()
+        await sink.event("joined", "a")
+        hub.send("a", request(info, "large", body="x" * 200_000))
+        assert "100000" in (await sink.event("lost", "a"))[3]
+        await sink.until(lambda: len(sink.named("joined")) == 2)
+        hub.send("a", request(info, "small", body="fits"))
+        assert (await sink.final("small")).deltas == ("fits",)
+
     async def test_a_paused_agent_congests_its_own_link_and_drains_when_it_goes_on(self, rig: Rig) -> None:
         paused = await rig.peer("agent", "paused", slots=100_000)
         await paused.event("ready")
@@ -120,7 +155,7 @@ class TestUnix(TransportConformance):
             for number in numbers:
                 hub.send("paused", request(info, f"p{number}", body=body))
 
-        with pytest.raises(errors.Congested, match=str(HARD_BOUND)):
+        with pytest.raises(errors.Congested, match=str(BUFFER_BYTES)):
             flood()
         sent = next(numbers) - 1
         assert sent < 100, "the write buffer and the kernel's together hold a few megabytes"
@@ -153,16 +188,25 @@ class TestUnix(TransportConformance):
         reply.send(chunk)
 
     @pytest.mark.parametrize(
-        "sent", [b"GET / HTTP/1.1\r\n\r\n", b"\0\0\0\1\0\xc1", b"\0\0\0\1\x63x", b"\0\0\0\3\5\x93\x01\x02"]
+        ("sent", "reason"),
+        [
+            (b"GET / HTTP/1.1\r\n\r\n", "1195725856 bytes.*max_message_bytes"),
+            (b"\0\0\0\2\0\xc1", "not a message"),
+            (b"\0\0\0\2\x63x", "kind"),
+            (b"\0\0\0\4\4\x93\x01\x02", "not a message"),
+            (frame(CODEC.encode(Credit("h", "t", 1, 1))), "has not joined"),
+        ],
     )
-    async def test_nonsense_is_cut_off_and_disturbs_nobody(self, rig: Rig, directory: Path, sent: bytes) -> None:
+    async def test_nonsense_is_cut_off_and_disturbs_nobody(
+        self, rig: Rig, directory: Path, sent: bytes, reason: str
+    ) -> None:
         await rig.agent("a")
         pipeline = await rig.pipeline("a")
         for path in sockets(directory):
             reader, writer = await asyncio.open_unix_connection(path)
             writer.write(sent)
-            with contextlib.suppress(ConnectionResetError):
-                assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
+            (answer,) = Unpacker(1024).feed(await asyncio.wait_for(reader.read(), PATIENCE))
+            assert re.search(reason, CODEC.decode(answer).reason)
             writer.close()
         assert await read(submit(pipeline, Script(tag="t", chunks=3))) == Script(tag="t", chunks=3).text()
 

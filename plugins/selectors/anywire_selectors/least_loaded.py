@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from anywire.scheduler import QueuedTask
 from anywire.selector import AgentView, Selector
+
+REMEMBERED = 1024
+"""Agents of which it is known when they were chosen."""
 
 
 class LeastLoaded(Selector):
@@ -17,7 +21,7 @@ class LeastLoaded(Selector):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self._turn = 0
-        self._chosen: dict[int, int] = {}
+        self._chosen: OrderedDict[int, int] = OrderedDict()
 
     def select(self, task: QueuedTask, candidates: Sequence[AgentView]) -> AgentView:
         chosen = candidates[0]
@@ -28,4 +32,7 @@ class LeastLoaded(Selector):
             )
         self._turn += 1
         self._chosen[chosen.ordinal] = self._turn
+        self._chosen.move_to_end(chosen.ordinal)
+        if len(self._chosen) > REMEMBERED:
+            self._chosen.popitem(last=False)
         return chosen

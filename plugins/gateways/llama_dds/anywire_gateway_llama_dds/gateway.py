@@ -15,9 +15,9 @@ import msgspec
 from anywire.errors import AnywireError, NoAgent, QueueFull
 from anywire.gateway import Gateway
 from anywire.messages import Chunk
-from anywire.orchestrator import Orchestrator
+from anywire.pipeline.orchestrator import Orchestrator
 from anywire_dds.cdr import Malformed
-from anywire_dds.endpoints import BATCH, FAREWELL, on_thread
+from anywire_dds.endpoints import BATCH, FINAL_MESSAGES_TIMEOUT, on_thread
 from anywire_dds.llama_ends import LlamaEnds
 from anywire_dds.llama_types import (
     REQUEST_TOPIC,
@@ -97,7 +97,7 @@ class LlamaDdsGateway(Gateway):
         self._stop_listening()
         self._tell()
         if self._serving:
-            _, late = await asyncio.wait(self._serving, timeout=self.config.shutdown_grace + FAREWELL)
+            _, late = await asyncio.wait(self._serving, timeout=self.config.shutdown_grace + FINAL_MESSAGES_TIMEOUT)
             if late:
                 log.warning("%d requests still run after %g s and are ended", len(late), self.config.shutdown_grace)
             for task in late:
@@ -106,7 +106,7 @@ class LlamaDdsGateway(Gateway):
         if self._beat is not None:
             self._beat.cancel()
         self._answers.close()
-        await on_thread(lambda: self._responses.wait_acknowledged(FAREWELL))
+        await on_thread(lambda: self._responses.wait_acknowledged(FINAL_MESSAGES_TIMEOUT))
         await self._ends.close()
 
     @property

@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 
 from anywire.errors import ModelNotFound
-from anywire.orchestrator import Orchestrator
+from anywire.pipeline.orchestrator import Orchestrator
 from anywire.selector import AgentView
 from anywire_gateway_openai.answers import ID_PREFIX
 from anywire_gateway_openai.errors import HttpError

@@ -14,7 +14,7 @@ import pydantic
 
 from anywire.errors import ConfigError
 from anywire.gateway import Gateway
-from anywire.orchestrator import Orchestrator
+from anywire.pipeline.orchestrator import Orchestrator
 from anywire_gateway_openai.catalogue import CatalogueHandlers
 from anywire_gateway_openai.metrics import Metrics
 from anywire_gateway_openai.origins import Origins, checked_origin

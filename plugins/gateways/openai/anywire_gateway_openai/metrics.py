@@ -17,8 +17,8 @@ from aiohttp import web
 
 from anywire.errors import AnywireError
 from anywire.messages import Chunk, Kind
-from anywire.orchestrator import Orchestrator
-from anywire.stream import TaskStream
+from anywire.pipeline.orchestrator import Orchestrator
+from anywire.pipeline.stream import TaskStream
 
 if TYPE_CHECKING:
     from prometheus_client import Metric

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from anywire.orchestrator import Orchestrator
+from anywire.pipeline.orchestrator import Orchestrator
 from anywire.transport import TakesRegistrations
 from anywire_gateway_openai.body import read_body
 from anywire_gateway_openai.errors import HttpError
@@ -25,6 +25,10 @@ class RegistrationHandler:
             raise HttpError(
                 404, "not_found", "no configured transport takes registrations here: list `http` under `transports`"
             )
+        if "Origin" in request.headers:
+            raise HttpError(403, "forbidden", "agents do not register from a web page: send no Origin header")
+        if request.content_type != "application/json":
+            raise HttpError(415, "unsupported_media_type", "a registration is sent as Content-Type: application/json")
         body = await read_body(request, MAX_BYTES, TIMEOUT_S)
         status, answer = await self._transport.register_agent(
             body, request.headers.get("Authorization", ""), request.remote or "unknown"

@@ -6,8 +6,8 @@ from aiohttp import web
 
 from anywire.errors import AnywireError, StreamCorrupted
 from anywire.messages import Chunk, Kind
-from anywire.orchestrator import Orchestrator
-from anywire.stream import TaskStream
+from anywire.pipeline.orchestrator import Orchestrator
+from anywire.pipeline.stream import TaskStream
 from anywire.submission import Submission
 from anywire_gateway_openai.answers import answer
 from anywire_gateway_openai.body import read_body

@@ -14,7 +14,7 @@ from typing import Literal
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from anywire.errors import InvalidRequest, PayloadTooLarge
-from anywire.orchestrator import Orchestrator
+from anywire.pipeline.orchestrator import Orchestrator
 from anywire.submission import Submission
 from anywire_gateway_openai.answers import answer
 from anywire_gateway_openai.chat_schema import ChatRequest

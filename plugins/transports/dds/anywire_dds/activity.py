@@ -95,7 +95,8 @@ class Activity:
         """Raises `TransportUnavailable`."""
         self._hub = hub
         self._loop = asyncio.get_running_loop()
-        self._running: dict[str, _Attempt] = {}
+        self._running: dict[tuple[str, int], _Attempt] = {}
+        """By task and attempt: several attempts of one task may be under way."""
         self._changed: dict[_Attempt, None] = {}
         """To be told, in the order in which they changed first."""
         self._brief = 0
@@ -118,22 +119,22 @@ class Activity:
     # What the hub sends and receives
 
     def begun(self, agent_id: str, request: TaskRequest) -> None:
-        former = self._running.get(request.task_id)
+        former = self._running.get((request.task_id, request.attempt))
         if former is not None:
-            self._end(former, "", errors.to_wire(errors.AgentLost("another attempt took its place")))
-        attempt = self._running[request.task_id] = _Attempt(agent_id, request)
+            self._end(former, "", errors.to_wire(errors.AgentLost("it was sent again")))
+        attempt = self._running[request.task_id, request.attempt] = _Attempt(agent_id, request)
         self._begun += 1
         if self._interval:
             self._change(attempt)
 
     def cancelled(self, cancel: Cancel) -> None:
-        attempt = self._running.get(cancel.task_id)
-        if attempt is not None and attempt.number <= cancel.attempt:
+        attempt = self._running.get((cancel.task_id, cancel.attempt))
+        if attempt is not None:
             self._end(attempt, "", errors.to_wire(errors.TaskCancelled(cancel.reason)))
 
-    def received(self, chunk: Chunk) -> None:
-        attempt = self._running.get(chunk.task_id)
-        if attempt is None or attempt.number != chunk.attempt:
+    def received(self, agent_id: str, chunk: Chunk) -> None:
+        attempt = self._running.get((chunk.task_id, chunk.attempt))
+        if attempt is None or attempt.agent_id != agent_id:
             return
         attempt.chunks += 1
         attempt.position = chunk.seq + len(chunk.deltas)
@@ -145,8 +146,8 @@ class Activity:
             self._change(attempt)
 
     def failed(self, task_id: str, number: int, error: AnywireError) -> None:
-        attempt = self._running.get(task_id)
-        if attempt is not None and attempt.number == number:
+        attempt = self._running.get((task_id, number))
+        if attempt is not None:
             self._end(attempt, "", errors.to_wire(error))
 
     def agent_lost(self, agent_id: str, reason: str) -> None:
@@ -155,7 +156,7 @@ class Activity:
             self._end(attempt, "", error)
 
     def _end(self, attempt: _Attempt, finish_reason: str, error: str) -> None:
-        del self._running[attempt.task_id]
+        del self._running[attempt.task_id, attempt.number]
         self._ended += 1
         attempt.ended, attempt.finish_reason, attempt.error = True, finish_reason, error
         if not self._interval:

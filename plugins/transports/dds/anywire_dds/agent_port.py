@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine
+from typing import Any, Literal
 
 from cyclonedds.core import Policy
 
@@ -15,14 +17,18 @@ from anywire_dds import types, wire
 from anywire_dds.announcements import Announcements
 from anywire_dds.cdr import Malformed
 from anywire_dds.config import DdsConfig
-from anywire_dds.endpoints import BATCH, CODECS, FAREWELL, Endpoints
+from anywire_dds.endpoints import BATCH, CODECS, MAX_BATCHES, Endpoints, flush
 from anywire_dds.links import Link, Links
+from anywire_dds.log_once import LogOnce
 from anywire_dds.outbox import Outbox
-from anywire_dds.session import Session, Verdict
+from anywire_dds.session import Session
+from anywire_dds.silent import SilentAgentSink
 from anywire_dds.types import FRAME_HELLO, FRAME_MESSAGE, FRAME_WINDOW
 from anywire_dds.writer import Writer, of_priority
 
 log = logging.getLogger(__name__)
+
+_CHANNELS: tuple[Literal["request", "control"], ...] = ("request", "control")
 
 
 class _Link(Link):
@@ -39,7 +45,7 @@ class _Link(Link):
         self._writers = port.endpoints.writers("response", self._partition, ())
         self._stream_writers: list[Writer] = []
         self._streams: dict[tuple[str, int], Writer] = {}
-        self.responses = Outbox(self._writers[-1], f"hub {hub.hub_id}", _undeliverable)
+        self.responses = Outbox(self._writers[-1], f"hub {hub.hub_id}", self._failed, port.buffer_bytes)
 
     def send(self, chunk: Chunk, priority: int = 0) -> None:
         if not self._open:
@@ -58,6 +64,7 @@ class _Link(Link):
             if chunk.final or chunk.seq:
                 return False
             writer = of_priority(self._stream_writers, priority)
+        # Acceptance, tokens and end are on one topic, where they keep their order.
         self.responses.send(sample, *stream, writer, wire.stream_key(*stream) if chunk.final else None)
         if chunk.final:
             del self._streams[stream]
@@ -68,38 +75,34 @@ class _Link(Link):
     def reply(self, priority: int) -> Reply:
         return _PriorityReply(self, priority) if priority > 0 and len(self._writers) > 1 else self
 
-    def took(self, task: TaskRequest, size: int) -> None:
-        """A request with a lifespan has come in time: tell the hub at once that it did."""
+    def confirm(self, task: TaskRequest, size: int) -> None:
+        """Tell the hub at once that a request with a lifespan has come in time."""
         self.account(size)
         self.responses.send_now(wire.response_window(self.session.peer, self.consumed, task.task_id, task.attempt))
-
-    def end_streams(self, task_id: str, attempt: int) -> None:
-        """Nothing more is sent of this attempt and of lower ones."""
-        for stream in [each for each in self._streams if each[0] == task_id and each[1] <= attempt]:
-            self.responses.send(b"", *stream, self._streams.pop(stream), wire.stream_key(*stream))
 
     async def drain(self) -> None:
         await self.responses.drain()
 
-    def heed(self, hello: wire.Hello) -> None:
+    def on_hello(self, hello: wire.Hello) -> None:
         endpoints = self._port.endpoints
         if hello.priorities and len(self._writers) == 1:
             self._writers[:0] = endpoints.writers("response", self._partition, hello.priorities)[:-1]
         if hello.deadline_ms and not self._stream_writers:
             period = Policy.Deadline(hello.deadline_ms * 1_000_000)
             self._stream_writers = endpoints.writers("stream", self._partition, hello.priorities, period)
-            self._greet(self._stream_writers[-1])
+            self._write_hello(self._stream_writers[-1])
 
-    def greet(self) -> None:
-        self._greet(self._writers[-1])
+    def send_hello(self) -> None:
+        self._write_hello(self._writers[-1])
         if self._stream_writers:
-            self._greet(self._stream_writers[-1])
+            self._write_hello(self._stream_writers[-1])
 
-    def _greet(self, writer: Writer) -> None:
+    def _write_hello(self, writer: Writer) -> None:
         hello = self._port.hello(self.session.own)
         self.responses.send_now(wire.response_hello(hello, self.session.peer), writer)
 
-    def joined(self) -> None:
+    def end_hello(self) -> None:
+        """The handshake is over."""
         # The instance of the HELLO, which would miss its deadline for ever.
         if self._stream_writers:
             self.responses.end_now(wire.stream_key("", 0), self._stream_writers[-1])
@@ -119,6 +122,11 @@ class _Link(Link):
         self.stop()
         self._port.endpoints.retire(*self.writers)
 
+    def _failed(self, task_id: str, attempt: int, error: AnywireError) -> None:
+        log.error("a chunk of task %s (attempt %s) could not be sent: %s", task_id, attempt, error)
+        # An answer with a gap is none: both ends lose the link.
+        self._port.restart(self, f"a chunk could not be sent: {error}")
+
 
 class _PriorityReply:
     """The way back of a task with a priority."""
@@ -133,27 +141,26 @@ class _PriorityReply:
         await self._link.drain()
 
 
-def _undeliverable(task_id: str, attempt: int, error: AnywireError) -> None:
-    log.error("a chunk of task %s (attempt %s) could not be sent: %s", task_id, attempt, error)
-
-
 class DdsAgentPort(AgentPort):
-    """Made by `DdsTransport.open_agent`."""
+    """Made by `DdsTransport.open_agent`. Nothing is called back before `start_soon`."""
 
     def __init__(self, config: DdsConfig, info: AgentInfo, plane: Plane, sink: AgentSink) -> None:
-        self.info, self.sink, self.limit = info, sink, config.max_message_bytes
+        self.info, self.sink = info, sink
+        self.limit, self.buffer_bytes = config.max_message_bytes, config.buffer_bytes
         self._loop = asyncio.get_running_loop()
         self._status: AgentStatus | None = None
         self._revision = 0
         self._links: Links[HubInfo, _Link] = Links(
-            "hub", ("request", "control"), lambda hub, session: _Link(self, hub, session), self._heard, self._lost
-        )
+            "hub", ("request", "control"), lambda hub, session: _Link(self, hub, session),
+            self._joined, self._heard, self._lost, lambda: self.endpoints.pauses.resumed(),
+        )  # fmt: skip
+        self._faults = LogOnce(log)
         self._closing: asyncio.Task[None] | None = None
+        self.endpoints = endpoints = Endpoints(config, plane, info.agent_id, info.lease_ms, held=True)
         self._hubs = Announcements(
             CODECS["hub"], types.HubRegistration, lambda hub: hub.hub_id, wire.to_hub,
-            self._links.begin, self._links.end,
+            lambda writer: endpoints.participant_of("hub", writer), self._links.begin, self._links.end,
         )  # fmt: skip
-        self.endpoints = endpoints = Endpoints(config, plane, info.agent_id, info.lease_ms)
         try:
             fleet = endpoints.partition()
             own = endpoints.partition(("agent", info.agent_id, info.incarnation))
@@ -165,18 +172,22 @@ class DdsAgentPort(AgentPort):
             endpoints.abandon()
             raise
 
+    def start_soon(self) -> None:
+        """Begin to call back, after the opening has returned to its caller."""
+        self.endpoints.start_soon()
+
     def report(self, status: AgentStatus) -> None:
         if self._closing is not None:
             return
-        first = self._status is None
-        self._status = status
-        self._revision += 1
         try:
+            sample = wire.pack_status(status, self._revision + 1)
+            first, self._status = self._status is None, status
+            self._revision += 1
             if first:
                 self._announce()
-            self._reports.write(wire.pack_status(status, self._revision))
+            self._reports.write(sample)
         except AnywireError as error:
-            log.error("agent %s cannot report: %s", self.info.agent_id, error)
+            self._faults.warning(str(error), "agent %s cannot report: %s", self.info.agent_id, error)
 
     def _announce(self) -> None:
         lease_ms = round(self.endpoints.lease_ns / 1e6)
@@ -187,17 +198,21 @@ class DdsAgentPort(AgentPort):
     def closing(self) -> bool:
         return self._closing is not None
 
-    async def close(self) -> None:
+    def close(self) -> Coroutine[Any, Any, None]:
+        # Nothing is called back from here on, also when the coroutine is awaited later.
         if self._closing is None:
+            self.sink = SilentAgentSink()
             self._closing = asyncio.ensure_future(self._close())
-        await asyncio.shield(self._closing)
+        return self._closed(self._closing)
+
+    @staticmethod
+    async def _closed(closing: asyncio.Task[None]) -> None:
+        await asyncio.shield(closing)
 
     async def _close(self) -> None:
         links = list(self._links.by_name.values())
-        try:
-            async with asyncio.timeout(FAREWELL):
-                await asyncio.gather(*(link.responses.empty() for link in links))
-        except TimeoutError:
+        # Its hubs go on to say what they have consumed, so that what was accepted can be written.
+        if not await flush([link.responses for link in links]):
             log.warning("agent %s closes with chunks unsent: their hub does not read", self.info.agent_id)
         self.endpoints.stop()
         for link in self._links.clear():
@@ -213,70 +228,92 @@ class DdsAgentPort(AgentPort):
 
     def _on_hubs(self) -> None:
         samples = self._take_hubs()
+        if not all(sample.valid_data for _, sample in samples):
+            # What a hub has sent is on other topics than its departure: it comes first.
+            self._take_all()
         self._hubs.process(samples)
         if len(samples) == BATCH:
             self._loop.call_soon(self._on_hubs)
 
     def _on_requests(self) -> None:
-        samples = self._take_requests()
-        for data, sample in samples:
-            if not sample.valid_data:
-                continue
-            try:
-                values = wire.unpack_request(data)
-            except Malformed as error:
-                log.warning("unreadable request ignored: %s", error)
-                continue
-            if values[2] == FRAME_HELLO:
-                if (link := self._links.hello("request", values[0], values[12])) is not None:
-                    link.lifespan_ns = self.endpoints.lifespan_ns("request", sample.publication_handle)
-                continue
-            link = self._speaking(values[0])
-            if link is None:
-                continue  # of a session that is over
-            if values[2] == FRAME_MESSAGE:
-                task = wire.to_request(values)
-                if not link.lifespan_ns:
-                    self.sink.task_received(task, link.reply(task.priority) if task.priority else link)
-                    link.account(len(data))
-                elif self._is_over(task, sample.source_timestamp, link.lifespan_ns):
-                    link.account(len(data))
-                else:
-                    link.took(task, len(data))
-                    self.sink.task_received(task, link.reply(task.priority))
-            elif values[2] == FRAME_WINDOW:
-                link.account_for(wire.window(values[12]))
-        if len(samples) == BATCH:
+        if self._receive("request"):
             self._loop.call_soon(self._on_requests)
 
     def _on_controls(self) -> None:
-        samples = self._take_controls()
+        if self._receive("control"):
+            self._loop.call_soon(self._on_controls)
+
+    def _take_all(self) -> None:
+        """Process what has arrived of every hub."""
+        for channel in _CHANNELS:
+            for _ in range(MAX_BATCHES):
+                if not self._receive(channel):
+                    break
+
+    def _receive(self, channel: Literal["request", "control"]) -> bool:
+        """True when there may be more. A sample that cannot be processed does not affect the others."""
+        take, read = (
+            (self._take_requests, self._read_request)
+            if channel == "request"
+            else (self._take_controls, self._read_control)
+        )
+        samples = take()
         for data, sample in samples:
             if not sample.valid_data:
                 continue
             try:
-                link_number, frame, attempt, chunks, kind, hub_id, task_id, reason = wire.unpack_control(data)
+                read(data, sample)
             except Malformed as error:
-                log.warning("unreadable control message ignored: %s", error)
-                continue
-            if frame == FRAME_HELLO:
-                self._links.hello("control", link_number, reason)
-                continue
-            link = self._speaking(link_number)
-            if link is None:
-                continue  # of a session that is over
-            if frame == FRAME_WINDOW:
-                link.responses.consumed(wire.window(reason))
-            elif kind == "credit":
-                self.sink.credit_received(Credit(hub_id, task_id, attempt, chunks))
-            elif kind == "cancel":
-                self.sink.cancel_received(Cancel(hub_id, task_id, attempt, reason))
-                # Not before those who were about to send have seen that they are cancelled.
-                self._loop.call_soon(self._loop.call_soon, link.end_streams, task_id, attempt)
-            elif kind == "drain":
-                self.sink.drain_requested(reason)
-        if len(samples) == BATCH:
-            self._loop.call_soon(self._on_controls)
+                participant = self.endpoints.participant_of(channel, sample.publication_handle)
+                self._faults.warning((channel, participant), "an unreadable %s message is ignored: %s", channel, error)
+            except Exception:
+                self._faults.warning("failed", "a %s message could not be processed", channel, exc_info=True)
+        return len(samples) == BATCH
+
+    def _read_request(self, data: bytes, sample: Any) -> None:
+        values = wire.unpack_request(data)
+        frame = values[2]
+        if frame == FRAME_HELLO:
+            participant = self.endpoints.participant_of("request", sample.publication_handle)
+            if (heard := self._links.hello("request", values[0], values[12], participant)) is not None:
+                heard.lifespan_ns = self.endpoints.lifespan_ns("request", sample.publication_handle)
+            return
+        link = self._links.speaking(values[0])
+        if link is None:
+            return  # of a session that is over
+        if frame == FRAME_WINDOW:
+            link.account_for(wire.window(values[12]))
+        elif frame == FRAME_MESSAGE:
+            self._read_task(link, wire.to_request(values), len(data), sample.source_timestamp)
+
+    def _read_task(self, link: _Link, task: TaskRequest, size: int, written_at_ns: int) -> None:
+        if not link.lifespan_ns:
+            link.account(size)
+        elif self._is_over(task, written_at_ns, link.lifespan_ns):
+            link.account(size)
+            return
+        else:
+            link.confirm(task, size)
+        self.sink.task_received(link.name, link.incarnation, task, link.reply(task.priority))
+
+    def _read_control(self, data: bytes, sample: Any) -> None:
+        link_number, frame, attempt, chunks, kind, hub_id, task_id, reason = wire.unpack_control(data)
+        if frame == FRAME_HELLO:
+            participant = self.endpoints.participant_of("control", sample.publication_handle)
+            self._links.hello("control", link_number, reason, participant)
+            return
+        link = self._links.speaking(link_number)
+        if link is None:
+            return  # of a session that is over
+        hub = (link.name, link.incarnation)
+        if frame == FRAME_WINDOW:
+            link.responses.consumed(wire.window(reason))
+        elif kind == "credit":
+            self.sink.credit_received(*hub, Credit(hub_id, task_id, attempt, chunks))
+        elif kind == "cancel":
+            self.sink.cancel_received(*hub, Cancel(hub_id, task_id, attempt, reason))
+        elif kind == "drain":
+            self.sink.drain_requested(*hub, reason)
 
     def _is_over(self, task: TaskRequest, written_at_ns: int, lifespan_ns: int) -> bool:
         """Whether a request has outlived its writer's lifespan, or its own time, while nobody took it. DDS itself
@@ -296,20 +333,17 @@ class DdsAgentPort(AgentPort):
     def hello(self, session: int) -> wire.Hello:
         return wire.Hello(self.info.agent_id, self.info.incarnation, session, self._status, self._revision)
 
-    def _speaking(self, number: int) -> _Link | None:
-        """The link of a message. The hub would not send one without having heard us, so the link is joined."""
-        link = self._links.by_session.get(number)
-        if link is not None and Verdict.JOIN in link.session.confirmed():
-            self._joined(link)
-        return link if link is not None and link.session.joined else None
-
-    def _heard(self, link: _Link, hello: wire.Hello, joined: bool) -> None:
-        if joined:
-            self._joined(link)
+    def restart(self, link: _Link, reason: str) -> None:
+        """End this link, at both ends, and begin a new one."""
+        if self._closing is None:
+            self._links.restart(link, reason)
 
     def _joined(self, link: _Link) -> None:
-        link.joined()
+        link.end_hello()
         self.sink.hub_joined(link.name, link.incarnation)
+
+    def _heard(self, link: _Link, hello: wire.Hello, joined: bool) -> None:
+        """A hub's HELLO says nothing more than what its link has taken from it."""
 
     def _lost(self, link: _Link, reason: str) -> None:
         self.sink.hub_lost(link.name, link.incarnation, reason)

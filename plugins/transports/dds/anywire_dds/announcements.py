@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from anywire_dds.cdr import Codec, Malformed
 from anywire_dds.endpoints import ALIVE, DISPOSED
+from anywire_dds.log_once import LogOnce
 
 log = logging.getLogger(__name__)
+
+MAX_LIVES = 4096
+"""Registrations kept at a time on one topic."""
+
+MAX_LIVES_OF_PARTICIPANT = 1024
+"""Of these, made by one DDS participant (one process, as a rule)."""
+
+MAX_LIVES_OF_NAME = 8
+"""Of these, under one id: two of them are a restart, more are a mistake."""
+
+MAX_REGISTRATION_BYTES = 64 * 1024
+"""Size of one registration as it travels."""
 
 
 class _HasIncarnation(Protocol):
@@ -20,11 +34,21 @@ class _HasIncarnation(Protocol):
 _Info = TypeVar("_Info", bound=_HasIncarnation)
 
 
-class Announcements(Generic[_Info]):
-    """Turns samples of a registration topic into ``arrived(info)`` and ``departed(name, incarnation, reason)``.
+class _Life(NamedTuple):
+    info: Any
+    generation: int
+    """Of the DDS instance: another one means that it was gone in between."""
+    participant: str | None
 
-    Of several lives under one name the one that appeared last counts; one that another has replaced does not come
-    back while that one is there (an old process may be paused and return).
+
+class Announcements(Generic[_Info]):
+    """Turns samples of a registration topic into calls, for each life (id and incarnation) by itself:
+    ``arrived(name, info, participant)`` and ``departed(name, incarnation, reason)``.
+
+    ``participant_of`` gives the DDS participant of a writer by its handle. No more lives are kept than the bounds
+    above allow; a registration over them is ignored and logged once for its participant. A life is forgotten when DDS
+    says that its registration has ended. ``departing`` is called with all lives that have ended, when there are
+    several, before the first of them has departed.
     """
 
     def __init__(
@@ -33,61 +57,128 @@ class Announcements(Generic[_Info]):
         key_type: Any,
         name_of: Callable[[_Info], str],
         to_info: Callable[[tuple[Any, ...]], _Info],
-        arrived: Callable[[_Info], None],
+        participant_of: Callable[[int], str | None],
+        arrived: Callable[[str, _Info, str | None], None],
         departed: Callable[[str, int, str], None],
+        departing: Callable[[list[tuple[str, int]]], None] | None = None,
     ) -> None:
         self._codec, self._key_type, self._name_of, self._to_info = codec, key_type, name_of, to_info
-        self._arrived, self._departed = arrived, departed
-        self._lives: dict[str, dict[int, tuple[_Info, int]]] = {}
-        """By name and incarnation: who it is, and the generation of its DDS instance. The last one counts."""
+        self._participant_of = participant_of
+        self._arrived, self._departed, self._departing = arrived, departed, departing
+        self._lives: dict[tuple[str, int], _Life] = {}
+        self._names: Counter[str] = Counter()
+        self._participants: Counter[str | None] = Counter()
+        self._faults = LogOnce(log)
+
+    def __len__(self) -> int:
+        """How many lives are known."""
+        return len(self._lives)
 
     def process(self, samples: list[Any]) -> None:
+        """Take in what was read; a sample that cannot be processed does not affect the others."""
+        if self._departing is not None and sum(not sample.valid_data for _, sample in samples) > 1:
+            self._departing([self._key(data) for data, sample in samples if not sample.valid_data])
         for data, sample in samples:
-            generation = sample.disposed_generation_count + sample.no_writers_generation_count
-            if sample.valid_data:
-                try:
-                    info = self._to_info(self._codec.unpack(data))
-                except Malformed as error:
-                    log.warning("unreadable registration ignored: %s", error)
-                    continue
-                name, life = self._name_of(info), info.incarnation
-                known = self._lives.get(name, {}).get(life)
-                if known is not None and known[1] != generation:
-                    self._leave(name, life, "it was away for a moment")
-                if sample.instance_state == ALIVE:
-                    self._enter(name, life, info, generation)
-                    continue
-            else:
-                key = self._key_type.deserialize_key(data)
-                name, life = getattr(key, "agent_id", "") or getattr(key, "hub_id", ""), key.incarnation
-            self._leave(name, life, self._reason(name, life, sample.instance_state))
+            try:
+                self._process(data, sample)
+            except Exception:
+                self._faults.warning("failed", "a registration could not be processed", exc_info=True)
 
-    def _reason(self, name: str, life: int, state: int) -> str:
+    def _process(self, data: bytes, sample: Any) -> None:
+        if not sample.valid_data:
+            name, incarnation = self._key(data)
+            self._remove(name, incarnation, self._reason(name, incarnation, sample.instance_state))
+            return
+        participant = self._participant_of(sample.publication_handle)
+        if len(data) > MAX_REGISTRATION_BYTES:
+            self._faults.warning(participant, "a registration of %d bytes is ignored", len(data))
+            return
+        try:
+            info = self._to_info(self._codec.unpack(data))
+        except Malformed as error:
+            self._faults.warning(participant, "an unreadable registration is ignored: %s", error)
+            return
+        name, incarnation = self._name_of(info), info.incarnation
+        generation = sample.disposed_generation_count + sample.no_writers_generation_count
+        known = self._lives.get((name, incarnation))
+        if known is not None and known.generation != generation:
+            self._remove(name, incarnation, "it was away for a moment")
+        if sample.instance_state != ALIVE:
+            self._remove(name, incarnation, self._reason(name, incarnation, sample.instance_state))
+        elif (name, incarnation) not in self._lives:
+            self._add(name, _Life(info, generation, participant))
+
+    def _key(self, data: bytes) -> tuple[str, int]:
+        key = self._key_type.deserialize_key(data)
+        return getattr(key, "agent_id", "") or getattr(key, "hub_id", ""), key.incarnation
+
+    def _reason(self, name: str, incarnation: int, state: int) -> str:
         if state == DISPOSED:
             return "closed"
-        known = self._lives.get(name, {}).get(life)
-        return f"no sign of life within its lease of {getattr(known[0], 'lease_ms', 0)} ms" if known else "gone"
+        known = self._lives.get((name, incarnation))
+        return f"no sign of life within its lease of {getattr(known.info, 'lease_ms', 0)} ms" if known else "gone"
 
-    def _enter(self, name: str, life: int, info: _Info, generation: int) -> None:
+    def _add(self, name: str, life: _Life) -> None:
+        full = (
+            len(self._lives) >= MAX_LIVES
+            or self._names[name] >= MAX_LIVES_OF_NAME
+            or self._participants[life.participant] >= MAX_LIVES_OF_PARTICIPANT
+        )
+        if full or not name:
+            self._faults.warning(
+                ("full", life.participant), "the registration of %r is ignored: there are %d, %d of this id, "
+                "%d of its participant %s",
+                name, len(self._lives), self._names[name], self._participants[life.participant], life.participant,
+            )  # fmt: skip
+            return
+        self._lives[name, life.info.incarnation] = life
+        self._names[name] += 1
+        self._participants[life.participant] += 1
+        self._arrived(name, life.info, life.participant)
+
+    def _remove(self, name: str, incarnation: int, reason: str) -> None:
+        life = self._lives.pop((name, incarnation), None)
+        if life is None:
+            return
+        _take_one(self._names, name)
+        _take_one(self._participants, life.participant)
+        self._departed(name, incarnation, reason)
+
+
+_Key = TypeVar("_Key")
+
+
+def _take_one(counter: Counter[_Key], key: _Key) -> None:
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]
+
+
+class Newest(Generic[_Info]):
+    """Of the lives under each name reports the greatest incarnation alone: ``joined(info)``, ``lost(name, incarnation,
+    reason)``. For those who only look; those who link have `anywire_dds.links.Links`."""
+
+    def __init__(self, joined: Callable[[_Info], None], lost: Callable[[str, int, str], None]) -> None:
+        self._joined, self._lost = joined, lost
+        self._lives: dict[str, dict[int, _Info]] = {}
+
+    def arrived(self, name: str, info: _Info, participant: str | None) -> None:
         lives = self._lives.setdefault(name, {})
-        if life in lives:
-            return
-        current = next(reversed(lives)) if lives else None
-        if current is not None:
-            log.warning("%s is there twice: incarnation %s replaces %s", name, life, current)
-            self._departed(name, current, f"replaced by incarnation {life}")
-        lives[life] = (info, generation)
-        self._arrived(info)
+        newest = max(lives, default=None)
+        lives[info.incarnation] = info
+        if newest is not None:
+            if newest > info.incarnation:
+                return
+            self._lost(name, newest, f"replaced by incarnation {info.incarnation}")
+        self._joined(info)
 
-    def _leave(self, name: str, life: int, reason: str) -> None:
-        lives = self._lives.get(name, {})
-        if life not in lives:
-            return
-        was_current = next(reversed(lives)) == life
-        del lives[life]
+    def departed(self, name: str, incarnation: int, reason: str) -> None:
+        lives = self._lives[name]
+        was_newest = max(lives) == incarnation
+        del lives[incarnation]
         if not lives:
             del self._lives[name]
-        if was_current:
-            self._departed(name, life, reason)
+        if was_newest:
+            self._lost(name, incarnation, reason)
             if lives:
-                self._arrived(lives[next(reversed(lives))][0])
+                self._joined(lives[max(lives)])

@@ -8,6 +8,8 @@ from xml.sax.saxutils import escape, quoteattr
 
 import pydantic
 
+from anywire.transport import BUFFER_BYTES, MAX_MESSAGE_BYTES
+
 DOMAIN_MAX = 230
 """Above, the ports of the standard's mapping leave the range that exists."""
 
@@ -56,7 +58,7 @@ class DdsConfig(pydantic.BaseModel):
         default=None,
         ge=0.05,
         le=3600,
-        description="a hub's: seconds without a chunk after which a stream that has begun is given up as stalled",
+        description="a hub's: seconds without a chunk after which a stream that has begun is reported as stalled",
     )
     lifespan: float | None = pydantic.Field(
         default=None,
@@ -78,9 +80,15 @@ class DdsConfig(pydantic.BaseModel):
     )
     shared_memory: Literal["off", "auto", "on"] = pydantic.Field(
         default="off",
-        description="through Cyclone's plugin for iceoryx: on fails without it, auto does without it",
+        description="use shared memory (Cyclone's plugin for iceoryx). on: fail when the plugin is missing; "
+        "auto: use it when present",
     )
-    max_message_bytes: int = pydantic.Field(default=16 * 1024 * 1024, ge=1024, description="largest text accepted")
+    max_message_bytes: int = pydantic.Field(
+        default=MAX_MESSAGE_BYTES, ge=1024, description="bytes of the largest payload of a message, before encoding"
+    )
+    buffer_bytes: int = pydantic.Field(
+        default=BUFFER_BYTES, ge=1024, description="bytes that may wait for one peer, as they are sent"
+    )
 
 
 def tracing_xml(log: str) -> str:

@@ -27,6 +27,8 @@ from anywire_dds.config import DdsConfig
 from anywire_dds.contract import TopicName
 from anywire_dds.domain import acquire, release
 from anywire_dds.faults import mapped
+from anywire_dds.outbox import Outbox
+from anywire_dds.pauses import Pauses
 from anywire_dds.wakeup import Wakeup
 from anywire_dds.writer import BatchingWriter, Writer
 
@@ -34,8 +36,18 @@ log = logging.getLogger(__name__)
 
 _ANY = SampleState.Any | ViewState.Any | InstanceState.Any
 ALIVE: int = InstanceState.Alive
-FAREWELL = 0.5
+FINAL_MESSAGES_TIMEOUT = 0.5
 """Seconds a closing end waits for its peers to acknowledge what they were sent."""
+
+RETURN_TURNS = 8
+"""Turns of the event loop between the opening of an end and its first callback. One that opens it within a task, or
+with `asyncio.gather`, has it after two or three."""
+
+WRITERS_REMEMBERED = 8192
+"""Writers of others of which the participant is remembered."""
+
+MAX_BATCHES = 256
+"""Batches read at once before a loss is reported: more than a link's window."""
 
 BATCH = 256
 """The most samples one take gives; fewer mean that the reader is empty."""
@@ -82,8 +94,8 @@ def _mismatch(label: str, policy: str, peers: int) -> str:
 class Endpoints:
     """Readers and writers of one hub or agent on one plane. Used from its event loop only. ``name`` is its id."""
 
-    def __init__(self, config: DdsConfig, plane: Plane, name: str, lease_ms: int) -> None:
-        """Raises `TransportUnavailable`."""
+    def __init__(self, config: DdsConfig, plane: Plane, name: str, lease_ms: int, *, held: bool = False) -> None:
+        """With ``held`` no callback is made before `start_soon`. Raises `TransportUnavailable`."""
         self.lease_ns = round(config.lease * 1e9) if config.lease is not None else max(lease_ms, 1) * 1_000_000
         """What the peers are told: silence for so long is the end. Cyclone notices at `qos.DETECTION` of it."""
         self._config, self._plane = config, plane
@@ -93,19 +105,37 @@ class Endpoints:
         self._retiring: asyncio.Task[None] | None = None
         self._stopped = False
         self._readers: dict[TopicName, DataReader[Any]] = {}
+        self._participants: dict[int, str] = {}
         self._granted: dict[str, str] = {}
         self._differences: dict[str, list[str]] = {}
         self._mismatches: Counter[tuple[str, str]] = Counter()
         self._qos = qos.profiles(config.qos)
+        self.pauses = Pauses(self.lease_ns / 1e9)
         self._domain = acquire(config)
         try:
             self._participant = self._domain.participant(self.lease_ns, config.participant)
             self._wakeup = Wakeup(asyncio.get_running_loop())
+            if held:
+                self._wakeup.hold()
         except BaseException as error:
             release(config)
             if isinstance(error, DDSException):
                 raise mapped(error, f"joining DDS domain {config.domain}", opening=True) from error
             raise
+
+    def start_soon(self) -> None:
+        """Call back from a few turns of the event loop on: what has opened this end has been given it then."""
+        loop = asyncio.get_running_loop()
+
+        def wait(turns: int) -> None:
+            if turns:
+                loop.call_soon(wait, turns - 1)
+            else:
+                self._wakeup.go_on()
+                if not self._stopped:
+                    self.pauses.start()
+
+        wait(RETURN_TURNS)
 
     def partition(self, *of: tuple[str, str, int]) -> str:
         """The fleet's partition, or within it that of one ``(role, id, incarnation)``."""
@@ -173,9 +203,9 @@ class Endpoints:
         ]
 
     def often_alive(self) -> Any:
-        """The policy of a writer that offers half the lease: it makes Cyclone assert the participant's liveliness twice
+        """The policy of a writer that offers a fifth of the lease: it makes Cyclone assert the participant's liveliness
         as often, and nothing else here looks at it."""
-        return Policy.Liveliness.Automatic(self.lease_ns // 2)
+        return Policy.Liveliness.Automatic(self.lease_ns // 5)
 
     def lifespan_ns(self, topic: TopicName, publication: int) -> int:
         """How long the samples of this writer, matched with our reader, count by its QoS; 0: for ever."""
@@ -184,6 +214,19 @@ class Endpoints:
             return 0
         lifespan: int = endpoint.qos[Policy.Lifespan].lifespan
         return 0 if lifespan == _INFINITE else lifespan
+
+    def participant_of(self, topic: TopicName, writer: int) -> str | None:
+        """The DDS participant of the writer with this handle (``publication_handle`` of a sample); None when the
+        writer is gone, and was not asked about before."""
+        known = self._participants.get(writer)
+        if known is None:
+            endpoint = self._readers[topic].get_matched_publication_data(writer)
+            if endpoint is None:
+                return None
+            known = self._participants[writer] = str(endpoint.participant_key)
+            while len(self._participants) > WRITERS_REMEMBERED:
+                del self._participants[next(iter(self._participants))]
+        return known
 
     def findings(self) -> list[Finding]:
         """What is not as it was asked for, and with whom this end cannot connect."""
@@ -217,30 +260,31 @@ class Endpoints:
         self._writers.difference_update(writers)
         self._retired.extend(writers)
         if self._retiring is None or self._retiring.done():
-            self._retiring = asyncio.ensure_future(self._bury())
+            self._retiring = asyncio.ensure_future(self._delete_retired())
 
-    async def _bury(self) -> None:
+    async def _delete_retired(self) -> None:
         while self._retired:
             writer = self._retired.popleft()
             await on_thread(writer.delete)
             self._domain.monitor.forget(writer.handle)
 
     async def say_goodbye(self, writers: Sequence[Writer], registration: Writer, key: Any) -> None:
-        """Wait, for `FAREWELL` seconds at most, until peers have what was sent to them; then dispose of our
-        registration, so that they need not wait for a lease."""
+        """Wait, for `FINAL_MESSAGES_TIMEOUT` seconds at most, until peers have what was sent to them; then dispose of
+        our registration, so that they need not wait for a lease."""
 
         def work() -> None:
-            until = time.monotonic() + FAREWELL
+            until = time.monotonic() + FINAL_MESSAGES_TIMEOUT
             for writer in writers:
                 writer.wait_acknowledged(max(until - time.monotonic(), 0.0))
             registration.dispose(key)
-            registration.wait_acknowledged(max(until - time.monotonic(), FAREWELL / 10))
+            registration.wait_acknowledged(max(until - time.monotonic(), FINAL_MESSAGES_TIMEOUT / 10))
 
         await on_thread(work)
 
     def stop(self) -> None:
         """No callback and no sample from now on; idempotent."""
         self._stopped = True
+        self.pauses.stop()
         self._wakeup.stop()
 
     def abandon(self) -> None:
@@ -291,6 +335,8 @@ def _in_force(config: DdsConfig, facts: Mapping[str, str]) -> dict[str, str]:
         "shared memory": shared_memory.in_force(config),
         "fragment size": facts.get("General/FragmentSize", "unknown"),
         "implementation": "Eclipse Cyclone DDS",
+        "max_message_bytes": str(config.max_message_bytes),
+        "buffer_bytes": str(config.buffer_bytes),
     }
 
 
@@ -300,6 +346,18 @@ def _escape(name: str) -> str:
         each if (each.isascii() and each.isalnum()) or each in "_.-" else "".join(f"%{b:02X}" for b in each.encode())
         for each in name
     )
+
+
+async def flush(outboxes: Iterable[Outbox]) -> bool:
+    """Wait, for `FINAL_MESSAGES_TIMEOUT` seconds at most, until these have written what was accepted; False when they
+    have not."""
+    try:
+        async with asyncio.timeout(FINAL_MESSAGES_TIMEOUT):
+            for outbox in outboxes:
+                await outbox.empty()
+    except TimeoutError:
+        return False
+    return True
 
 
 _numbers = itertools.count(1)

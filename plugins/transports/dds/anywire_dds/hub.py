@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+from collections.abc import Coroutine
 from typing import Any
 
-import msgspec
 from cyclonedds.core import Policy
 
-from anywire.errors import AgentLost, AgentUnavailable, Refused, TransportError
-from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, HubInfo, TaskRequest, ToAgent
+from anywire.clock import SystemClock
+from anywire.errors import AgentLost, AgentUnavailable, AnywireError, Refused
+from anywire.lease import AwakeTime
+from anywire.messages import AgentInfo, AgentStatus, HubInfo, TaskRequest, ToAgent
 from anywire.transport import Hub, HubSink, Plane
 from anywire_dds import types, wire
 from anywire_dds.announcements import Announcements
@@ -19,17 +20,20 @@ from anywire_dds.cdr import Malformed
 from anywire_dds.config import DdsConfig
 from anywire_dds.contract import TopicName
 from anywire_dds.deadline import Streams
-from anywire_dds.endpoints import BATCH, CODECS, Endpoints
+from anywire_dds.endpoints import BATCH, CODECS, MAX_BATCHES, Endpoints, flush
+from anywire_dds.lifespan import Unconfirmed
 from anywire_dds.links import Link, Links
+from anywire_dds.log_once import LogOnce
 from anywire_dds.outbox import Outbox
 from anywire_dds.session import Session
+from anywire_dds.silent import SilentHubSink
 from anywire_dds.types import FRAME_HELLO, FRAME_MESSAGE, FRAME_WINDOW
 from anywire_dds.writer import Writer, of_priority
 
 log = logging.getLogger(__name__)
 
-REMEMBERED = 1024
-"""Attempts given up here of which chunks may still come."""
+MAX_LEAP = 2**31
+"""Reports of which none has arrived, between two that have: a greater leap of the revision is none."""
 
 
 class _Link(Link):
@@ -45,42 +49,28 @@ class _Link(Link):
         partition = endpoints.partition(("agent", info.agent_id, info.incarnation))
         peer = f"agent {info.agent_id}"
         self._writers = endpoints.writers("request", partition, hub.config.priorities)
-        self.requests = Outbox(self._writers[-1], peer, hub.sink.send_failed)
+        self.requests = Outbox(self._writers[-1], peer, self._request_failed, hub.config.buffer_bytes)
         control = endpoints.writer("control", partition, endpoints.often_alive())
-        self.controls = Outbox(control, peer, hub.sink.send_failed, bounded=False)
-        self._untaken: dict[tuple[str, int], asyncio.TimerHandle] = {}
-        self._told = self._heeded = 0
+        self.controls = Outbox(control, peer, self._control_failed, None)
+        self._reported_sent = self._answered = 0
 
     def writer(self, priority: int) -> Writer:
         return of_priority(self._writers, priority)
 
-    def expect_taken(self, task_id: str, attempt: int, lifespan: float) -> None:
-        """A request was sent: within ``lifespan`` seconds the agent says that it has it, or it has expired."""
-        timer = asyncio.get_running_loop().call_later(lifespan, self._expired, task_id, attempt, lifespan)
-        self._untaken[task_id, attempt] = timer
+    def report_sent(self) -> None:
+        """What was sent and expired is never consumed: the agent is to count it as if it had been."""
+        if self.requests.ahead and self.requests.sent != self._reported_sent:
+            self._reported_sent = self.requests.sent
+            self.requests.send_now(wire.request_window(self.session.peer, self._reported_sent))
 
-    def taken(self, task_id: str, attempt: int) -> None:
-        """The agent has that request, or shall not have it any more."""
-        if (timer := self._untaken.pop((task_id, attempt), None)) is not None:
-            timer.cancel()
-
-    def _expired(self, task_id: str, attempt: int, lifespan: float) -> None:
-        del self._untaken[task_id, attempt]
-        # What was sent and expired is never consumed: the agent is to count it as if it had been.
-        if self.requests.ahead and self.requests.sent != self._told:
-            self._told = self.requests.sent
-            self.requests.send_now(wire.request_window(self.session.peer, self._told))
-        message = f"agent {self.name} did not take the request within {lifespan:g} s"
-        self._hub.give_up(self.name, task_id, attempt, Refused(f"{message} (transports.dds.lifespan)"))
-
-    def heed(self, hello: wire.Hello) -> None:
+    def on_hello(self, hello: wire.Hello) -> None:
         # The agent may have heard nothing of this hub yet, and so not know that it is to write streams: its HELLO is
         # complete, and answered, only when it does.
-        if self._hub.config.deadline is not None and hello.session != self._heeded:
-            self._heeded = hello.session
-            self.greet()
+        if self._hub.config.deadline is not None and hello.session != self._answered:
+            self._answered = hello.session
+            self.send_hello()
 
-    def greet(self) -> None:
+    def send_hello(self) -> None:
         hub = self._hub
         deadline_ms = round((hub.config.deadline or 0) * 1000)
         priorities = tuple(hub.config.priorities)
@@ -90,39 +80,55 @@ class _Link(Link):
         self.requests.send_now(wire.request_hello(hello, self.session.peer))
         self.controls.send_now(wire.control_hello(hello, self.session.peer))
 
-    def stop(self) -> None:
-        """Send no more requests."""
-        for timer in self._untaken.values():
-            timer.cancel()
-        self.requests.close()
-
     def report(self, consumed: int) -> None:
         self.controls.send_now(wire.control_window(self.session.peer, consumed))
 
+    @property
+    def writers(self) -> list[Writer]:
+        return [*self._writers, self.controls.writer]
+
+    def stop(self) -> None:
+        """Send nothing more."""
+        self.requests.close()
+        self.controls.close()
+
     def close(self) -> None:
         self.stop()
-        self.controls.close()
-        self._hub.endpoints.retire(*self._writers, self.controls.writer)
+        self._hub.endpoints.retire(*self.writers)
+
+    def _request_failed(self, task_id: str, attempt: int, error: AnywireError) -> None:
+        self._hub.sink.send_failed(self.name, self.incarnation, task_id, attempt, error)
+
+    def _control_failed(self, task_id: str, attempt: int, error: AnywireError) -> None:
+        log.error("a control message of task %s (attempt %s) could not be sent: %s", task_id, attempt, error)
 
 
 class DdsHub(Hub):
-    """Made by `DdsTransport.open_hub`."""
+    """Made by `DdsTransport.open_hub`. Nothing is called back before `start_soon`."""
 
     def __init__(self, config: DdsConfig, info: HubInfo, plane: Plane, sink: HubSink) -> None:
         self.info, self.sink, self.config = info, sink, config
         self._loop = asyncio.get_running_loop()
-        self._limit, self._lifespan = config.max_message_bytes, config.lifespan
-        self._streams = Streams(config.deadline) if config.deadline is not None else None
+        self._limit = config.max_message_bytes
+        self._awake = AwakeTime(SystemClock())
+        self._streams: Streams | None = None
+        if config.deadline is not None:
+            self._streams = Streams(config.deadline, self._awake)
+        self._unconfirmed: Unconfirmed[_Link] | None = None
+        if config.lifespan is not None:
+            self._unconfirmed = Unconfirmed(config.lifespan, self._awake, self._take_all, self._expired)
         self._links: Links[AgentInfo, _Link] = Links(
-            "agent", self._channels(), lambda agent, session: _Link(self, agent, session), self._heard, self._lost
-        )
-        self._given_up: dict[tuple[str, int], None] = {}
+            "agent", self._channels(), lambda agent, session: _Link(self, agent, session),
+            self._joined, self._heard, self._lost, lambda: self.endpoints.pauses.resumed(),
+        )  # fmt: skip
+        self._faults = LogOnce(log)
         self._closing: asyncio.Task[None] | None = None
+        self.endpoints = endpoints = Endpoints(config, plane, info.hub_id, info.lease_ms, held=True)
         self._agents = Announcements(
             CODECS["register"], types.AgentRegistration, lambda agent: agent.agent_id, wire.to_agent,
-            self._links.begin, self._links.end,
+            lambda writer: endpoints.participant_of("register", writer), self._links.begin, self._links.end,
+            self._links.withdraw,
         )  # fmt: skip
-        self.endpoints = endpoints = Endpoints(config, plane, info.hub_id, info.lease_ms)
         try:
             fleet = endpoints.partition()
             own = endpoints.partition(("hub", info.hub_id, info.incarnation))
@@ -138,22 +144,26 @@ class DdsHub(Hub):
             endpoints.abandon()
             raise
 
+    def start_soon(self) -> None:
+        """Begin to call back, after the opening has returned to its caller."""
+        if self._streams is not None or self._unconfirmed is not None:
+            self._awake.start()
+        self.endpoints.start_soon()
+
     def send(self, agent_id: str, message: ToAgent) -> None:
         link = self._links.by_name.get(agent_id)
-        if link is None or not link.session.joined:
+        if link is None:
             raise AgentUnavailable(f"agent {agent_id} is not joined over DDS", agent_id=agent_id)
         sample = wire.pack_to_agent(link.session.peer, message, self._limit)
         if isinstance(message, TaskRequest):
             writer = link.writer(message.priority) if message.priority else None
             link.requests.send(sample, message.task_id, message.attempt, writer)
-            if self._lifespan is not None:
-                link.expect_taken(message.task_id, message.attempt, self._lifespan)
+            if self._unconfirmed is not None:
+                self._unconfirmed.sent(link, message.task_id, message.attempt)
         else:
             link.controls.send(sample, getattr(message, "task_id", ""), getattr(message, "attempt", 0))
-            if isinstance(message, Cancel):
-                link.taken(message.task_id, message.attempt)
         if self._streams is not None:
-            self._streams.sent(agent_id, message)
+            self._streams.sent(link.name, link.incarnation, message)
 
     async def drain(self, agent_id: str) -> None:
         link = self._links.by_name.get(agent_id)
@@ -164,22 +174,32 @@ class DdsHub(Hub):
     def closing(self) -> bool:
         return self._closing is not None
 
-    async def close(self) -> None:
+    def close(self) -> Coroutine[Any, Any, None]:
+        # Nothing is called back from here on, also when the coroutine is awaited later.
         if self._closing is None:
+            self.sink = SilentHubSink()
+            if self._unconfirmed is not None:
+                self._unconfirmed.close()
+            if self._streams is not None or self._unconfirmed is not None:
+                self._awake.stop()
             self._closing = asyncio.ensure_future(self._close())
-        await asyncio.shield(self._closing)
+        return self._closed(self._closing)
+
+    @staticmethod
+    async def _closed(closing: asyncio.Task[None]) -> None:
+        await asyncio.shield(closing)
 
     async def _close(self) -> None:
-        endpoints, links = self.endpoints, self._links.clear()
+        endpoints = self.endpoints
+        joined = list(self._links.by_name.values())
+        # Its agents go on to say what they have consumed, so that what was accepted can be written.
+        if not await flush([outbox for link in joined for outbox in (link.requests, link.controls)]):
+            log.warning("hub %s closes with messages unsent: their agents do not read", self.info.hub_id)
         endpoints.stop()
-        for link in links:
+        for link in self._links.clear():
             link.stop()
-
         key = types.HubRegistration(self.info.incarnation, 0, 0, self.info.hub_id, "")
-        # Cancels that were sent go out before the goodbye does.
-        await endpoints.say_goodbye([link.controls.writer for link in links], self._registration, key)
-        for link in links:
-            link.controls.close()
+        await endpoints.say_goodbye([each for link in joined for each in link.writers], self._registration, key)
         await endpoints.close()
 
     # Samples
@@ -201,13 +221,32 @@ class DdsHub(Hub):
             if not sample.valid_data:
                 continue
             try:
-                revision, status = wire.to_status(CODECS["status"].unpack(data))
-            except (Malformed, msgspec.DecodeError) as error:
-                log.warning("unreadable status ignored: %s", error)
-                continue
-            link = self._links.by_name.get(status.agent_id)
-            if link is not None and link.info.incarnation == status.incarnation:
-                self._newest(link, revision, status)
+                self._read_status(data, sample.publication_handle)
+            except Exception:
+                self._faults.warning("status", "a report could not be processed", exc_info=True)
+
+    def _read_status(self, data: bytes, writer: int) -> None:
+        participant = self.endpoints.participant_of("status", writer)
+        try:
+            revision, status = wire.read_status(data)
+        except Malformed as error:
+            self._faults.warning(("unreadable", participant), "an unreadable report is ignored: %s", error)
+            return
+        link = self._links.of(status.agent_id, status.incarnation)
+        if link is None:
+            return
+        if link.participant is not None and participant != link.participant:
+            self._faults.warning(
+                ("foreign", participant), "a report in the name of agent %s, not by its participant, is ignored",
+                link.name,
+            )  # fmt: skip
+        elif revision - link.revision > MAX_LEAP:
+            self._faults.warning(
+                ("revision", link.name), "a report of agent %s has revision %d after %d: it is ignored",
+                link.name, revision, link.revision,
+            )  # fmt: skip
+        else:
+            self._newest(link, revision, status)
 
     def _channels(self) -> tuple[TopicName, ...]:
         """The writers that must have reached this hub before an agent has joined."""
@@ -222,85 +261,95 @@ class DdsHub(Hub):
             self._loop.call_soon(self._on_streams)
 
     def _take_all(self) -> None:
-        while self._receive("response", self._take_responses()):
-            pass
-        while self._streams is not None and self._receive("stream", self._take_streams()):
-            pass
+        """Process what has arrived of every agent."""
+        for _ in range(MAX_BATCHES):
+            if not self._receive("response", self._take_responses()):
+                break
+        for _ in range(MAX_BATCHES):
+            if self._streams is None or not self._receive("stream", self._take_streams()):
+                break
 
     def _on_missed(self) -> None:
-        """Streams missed their deadline: give up those that have stalled."""
+        """DDS says that streams missed their deadline: report those that have stalled."""
+        if self._streams is None or self._closing is not None:
+            return
         self._take_all()
-        assert self._streams is not None
-        for stream in self._streams.stalled():
+        for stream in self._streams.take_stalled():
             message = f"agent {stream.agent_id} has sent nothing of the stream for {self._streams.period:g} s"
-            error = AgentLost(f"{message} (transports.dds.deadline)", phase="streaming")
-            self.give_up(stream.agent_id, stream.task_id, stream.attempt, error)
+            error = AgentLost(
+                f"{message} (transports.dds.deadline)", phase="streaming", agent_id=stream.agent_id,
+                task_id=stream.task_id,
+            )  # fmt: skip
+            log.warning("task %s: %s", stream.task_id, error)
+            self.sink.send_failed(stream.agent_id, stream.incarnation, stream.task_id, stream.attempt, error)
 
-    def give_up(self, agent_id: str, task_id: str, attempt: int, error: TransportError | Refused) -> None:
-        """End an attempt from here: what still comes of it is dropped."""
-        error.agent_id, error.task_id = agent_id, task_id
+    def _expired(self, link: _Link, task_id: str, attempt: int) -> None:
+        """An agent has not confirmed a request within its lifespan."""
+        if not link.requests.discard(task_id, attempt):
+            link.report_sent()
+        message = f"agent {link.name} did not take the request within {self.config.lifespan:g} s"
+        error = Refused(f"{message} (transports.dds.lifespan)", agent_id=link.name, task_id=task_id)
         log.warning("task %s: %s", task_id, error)
-        self._given_up[task_id, attempt] = None
-        while len(self._given_up) > REMEMBERED:
-            del self._given_up[next(iter(self._given_up))]
-        with contextlib.suppress(AgentUnavailable):
-            self.send(agent_id, Cancel(self.info.hub_id, task_id, attempt, "given up"))
-        self.sink.send_failed(task_id, attempt, error)
+        self.sink.send_failed(link.name, link.incarnation, task_id, attempt, error)
 
     def _receive(self, channel: TopicName, samples: list[Any]) -> bool:
         """True when there may be more."""
-        sessions, chunk_received = self._links.by_session, self.sink.chunk_received
-        watched = self._streams is not None or bool(self._given_up)
         for data, sample in samples:
             if not sample.valid_data:
                 continue
             try:
-                values = wire.unpack_response(data)
+                self._read_response(channel, data, sample)
             except Malformed as error:
-                log.warning("unreadable response ignored: %s", error)
-                continue
-            frame = values[5]
-            if frame == FRAME_HELLO:
-                self._links.hello(channel, values[0], values[11])
-                continue
-            link = sessions.get(values[0])
-            if link is None or not link.session.joined:
-                continue  # of a session that is over
-            if frame == FRAME_MESSAGE:
-                chunk = wire.to_chunk(values)
-                if not watched or self._still_wanted(chunk):
-                    chunk_received(chunk)
-                link.account(len(data))
-            elif frame == FRAME_WINDOW:
-                link.requests.consumed(wire.window(values[11]))
-                if values[10]:
-                    link.taken(values[10], values[6])
+                participant = self.endpoints.participant_of(channel, sample.publication_handle)
+                self._faults.warning(("response", participant), "an unreadable response is ignored: %s", error)
+            except Exception:
+                self._faults.warning("failed", "a response could not be processed", exc_info=True)
         return len(samples) == BATCH
 
-    def _still_wanted(self, chunk: Chunk) -> bool:
-        if (chunk.task_id, chunk.attempt) in self._given_up:
-            return False
-        if self._streams is not None:
-            self._streams.received(chunk)
-        return True
+    def _read_response(self, channel: TopicName, data: bytes, sample: Any) -> None:
+        values = wire.unpack_response(data)
+        frame = values[5]
+        if frame == FRAME_HELLO:
+            participant = self.endpoints.participant_of(channel, sample.publication_handle)
+            self._links.hello(channel, values[0], values[11], participant)
+            return
+        link = self._links.by_session.get(values[0])
+        if link is None or not link.session.joined:
+            return  # of a session that is over
+        if frame == FRAME_MESSAGE:
+            link.account(len(data))
+            chunk = wire.to_chunk(values)
+            if self._streams is not None:
+                self._streams.received(link.name, link.incarnation, chunk)
+            self.sink.chunk_received(link.name, link.incarnation, chunk)
+        elif frame == FRAME_WINDOW:
+            link.requests.consumed(wire.window(values[11]))
+            if values[10] and self._unconfirmed is not None:
+                self._unconfirmed.confirmed(link, values[10], values[6])
 
     # Links
 
+    def _joined(self, link: _Link) -> None:
+        self.sink.agent_joined(link.info)
+
     def _heard(self, link: _Link, hello: wire.Hello, joined: bool) -> None:
-        if joined:
-            self.sink.agent_joined(link.info)
         if hello.status is not None:
             self._newest(link, hello.revision, hello.status, again=joined)
+        elif joined and link.status is not None:
+            self._newest(link, link.revision, link.status, again=True)
 
     def _newest(self, link: _Link, revision: int, status: AgentStatus, *, again: bool = False) -> None:
+        """Report a status if it is newer than the last; ``again`` reports the newest in any case."""
         if revision > link.revision:
             link.revision, link.status = revision, status
         elif not again:
             return
-        if link.session.joined and link.status is not None and self._links.by_name.get(link.name) is link:
-            self.sink.agent_reported(link.status)
+        if link.status is not None and self._links.by_name.get(link.name) is link:
+            self.sink.agent_reported(link.name, link.incarnation, link.status)
 
     def _lost(self, link: _Link, reason: str) -> None:
         if self._streams is not None:
-            self._streams.lost(link.name)
+            self._streams.lost(link.name, link.incarnation)
+        if self._unconfirmed is not None:
+            self._unconfirmed.lost(link)
         self.sink.agent_lost(link.name, link.incarnation, reason)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from anywire.errors import AnywireError
 from anywire_dds import wire
+from anywire_dds.log_once import LogOnce
 from anywire_dds.outbox import REPORT, REPORT_MESSAGES
 from anywire_dds.session import Session, Verdict
 
@@ -18,16 +20,25 @@ log = logging.getLogger(__name__)
 class Link(ABC):
     """One session with one life of a peer: its writers, and how far the peer's messages have been read."""
 
+    participant: str | None = None
+    """The DDS participant that has registered this life; only its HELLOs count."""
+
+    opened_at = 0.0
+    """The event loop's time at which this session began."""
+
+    joined = False
+    """Whether it has joined, and its loss was not reported yet."""
+
     def __init__(self, name: str, incarnation: int, session: Session) -> None:
         self.name, self.incarnation, self.session = name, incarnation, session
         self.consumed = self._reported = self._unreported_bytes = 0
 
     @abstractmethod
-    def heed(self, hello: wire.Hello) -> None:
+    def on_hello(self, hello: wire.Hello) -> None:
         """Do what the peer's HELLO asks for, before it is answered."""
 
     @abstractmethod
-    def greet(self) -> None:
+    def send_hello(self) -> None:
         """Write a HELLO to each writer."""
 
     @abstractmethod
@@ -59,12 +70,24 @@ _Info = TypeVar("_Info")
 _Link = TypeVar("_Link", bound=Link)
 
 
+class _Registration(NamedTuple):
+    info: Any
+    participant: str | None
+
+
 class Links(Generic[_Info, _Link]):
-    """Keeps one link for each peer there is.
+    """Keeps one link for each life of a peer until it has joined, and one joined link for each id.
+
+    ``resumed()`` is the event loop's time at which this process last went on after it had stood still for most of its
+    lease. When a peer says that it had lost this end, and the link is older than that, the others have lost it too:
+    all such links are ended at once, so that nothing is sent in vain to those that have not said so yet.
 
     ``peer`` is what the peers are (``agent`` or ``hub``), ``channels`` their writers. ``make`` creates the link to a
-    peer; ``heard(link, hello, joined)`` is told of every HELLO that counts, ``joined`` when it has completed the
-    handshake; ``lost(link, reason)`` of the end of a link that was joined.
+    peer; ``joined(link)`` is called when both directions work, ``heard(link, hello, joined)`` for every HELLO that
+    counts, after it; ``lost(link, reason)`` at the end of a link that was joined.
+
+    Of two lives of one id the greater incarnation wins: when it joins, the lesser is lost first, and it is told so; a
+    lesser one that registers later gets no link while the greater is joined.
     """
 
     def __init__(
@@ -72,71 +95,162 @@ class Links(Generic[_Info, _Link]):
         peer: str,
         channels: Sequence[str],
         make: Callable[[_Info, Session], _Link],
+        joined: Callable[[_Link], None],
         heard: Callable[[_Link, wire.Hello, bool], None],
         lost: Callable[[_Link, str], None],
+        resumed: Callable[[], float],
     ) -> None:
         self._peer, self._channels = peer, channels
-        self._make, self._heard, self._lost = make, heard, lost
-        self._infos: dict[str, _Info] = {}
+        self._make, self._joined, self._heard, self._lost = make, joined, heard, lost
+        self._registered: dict[str, dict[int, _Registration]] = {}
+        self._links: dict[tuple[str, int], _Link] = {}
+        self._resumed = resumed
+        self._loop = asyncio.get_running_loop()
+        self._faults = LogOnce(log)
         self.by_name: dict[str, _Link] = {}
+        """The joined links."""
         self.by_session: dict[int, _Link] = {}
 
-    def begin(self, info: _Info) -> None:
-        """The peer has registered."""
-        self._open(info, Session(self._channels))
+    def of(self, name: str, incarnation: int) -> _Link | None:
+        """The link to this life, joined or not."""
+        return self._links.get((name, incarnation))
 
-    def hello(self, channel: str, echo: int, text: str) -> _Link | None:
-        """Take in what a HELLO says; returns the link that it is of, if it is of one."""
+    def begin(self, name: str, info: Any, participant: str | None) -> None:
+        """A life of a peer has registered."""
+        self._registered.setdefault(name, {})[info.incarnation] = _Registration(info, participant)
+        joined = self.by_name.get(name)
+        if joined is not None and joined.incarnation > info.incarnation:
+            log.warning(
+                "%s %s is there twice: incarnation %s is refused, because %s has joined",
+                self._peer, name, info.incarnation, joined.incarnation,
+            )  # fmt: skip
+            return
+        self._open(name, info.incarnation, Session(self._channels))
+
+    def hello(self, channel: str, echo: int, text: str, participant: str | None) -> _Link | None:
+        """Take in a HELLO that a writer of ``participant`` has sent; returns the link that it is of, if it is of
+        one."""
         hello = wire.read_hello(text)
-        link = self.by_name.get(hello.name) if hello is not None else None
-        if hello is None or link is None or link.incarnation != hello.incarnation:
+        link = self._links.get((hello.name, hello.incarnation)) if hello is not None else None
+        if hello is None or link is None:
             return None  # its registration has not come yet: it will get our HELLO then, and answer
-        link.heed(hello)
+        if link.participant is not None and participant != link.participant:
+            self._faults.warning(
+                (link.name, participant), "a HELLO in the name of %s %s was not sent by its participant: ignored",
+                self._peer, link.name,
+            )  # fmt: skip
+            return None
+        link.on_hello(hello)
         verdict = link.session.hello(channel, hello.session, echo)
         if Verdict.RESTART in verdict:
-            info, session = self._infos[link.name], link.session.successor()
-            self.end(link.name, link.incarnation, f"the {self._peer} had lost this end")
-            reopened = self._open(info, session)
+            reopened = self._lost_here(link)
             if reopened is None:
                 return None
             link = reopened
-            link.heed(hello)
+            link.on_hello(hello)
         elif Verdict.ANSWER in verdict:
-            link.greet()
+            link.send_hello()
         joined = Verdict.JOIN in verdict
         if joined:
-            log.info("%s %s joined over DDS", self._peer, link.name)
+            self._join(link)
         self._heard(link, hello, joined)
         return link
 
+    def speaking(self, number: int) -> _Link | None:
+        """The link of a message with this session number, None when that session is over. A peer would not use the
+        number without having heard us, so the link is joined then."""
+        link = self.by_session.get(number)
+        if link is not None and Verdict.JOIN in link.session.confirmed():
+            self._join(link)
+        return link if link is not None and link.session.joined else None
+
+    def withdraw(self, lives: Iterable[tuple[str, int]]) -> None:
+        """Send nothing more to these: that they are lost is reported next, one after the other."""
+        for name, incarnation in lives:
+            link = self.by_name.get(name)
+            if link is not None and link.incarnation == incarnation:
+                del self.by_name[name]
+
+    def _lost_here(self, link: _Link) -> _Link | None:
+        """A peer has lost this end: begin anew with it, and with all that must have lost it too."""
+        resumed = self._resumed()
+        others = [each for each in self.by_name.values() if each is not link and each.opened_at < resumed]
+        if link.opened_at >= resumed:
+            others = []
+        self.withdraw((each.name, each.incarnation) for each in others)
+        reopened = self.restart(link, f"the {self._peer} had lost this end", link.session.successor())
+        for each in others:
+            if self._links.get((each.name, each.incarnation)) is each:
+                self.restart(each, "this process had stood still for longer than its lease")
+        return reopened
+
+    def restart(self, link: _Link, reason: str, session: Session | None = None) -> _Link | None:
+        """End this link and begin a new session with the same life of the peer."""
+        self._close(link, reason)
+        return self._open(link.name, link.incarnation, session or Session(self._channels))
+
     def end(self, name: str, incarnation: int, reason: str) -> None:
-        """The peer has departed, or has lost this end."""
-        link = self.by_name.get(name)
-        if link is None or link.incarnation != incarnation:
-            return
-        del self.by_name[name]
-        del self.by_session[link.session.own]
-        del self._infos[name]
-        link.close()
-        if link.session.joined:
-            log.info("%s %s lost over DDS: %s", self._peer, name, reason)
-            self._lost(link, reason)
+        """A life of a peer has departed."""
+        lives = self._registered.get(name, {})
+        lives.pop(incarnation, None)
+        if not lives:
+            self._registered.pop(name, None)
+        link = self._links.get((name, incarnation))
+        if link is not None:
+            self._close(link, reason)
+        # A lesser life was refused while a greater one was there.
+        if lives and name not in self.by_name and (name, max(lives)) not in self._links:
+            self._open(name, max(lives), Session(self._channels))
 
     def clear(self) -> list[_Link]:
-        """Forget all links without a word; the caller closes them."""
-        links = list(self.by_name.values())
+        """Remove all links without notifying anybody. The caller closes them."""
+        links = list(self._links.values())
+        self._registered.clear()
+        self._links.clear()
         self.by_name.clear()
         self.by_session.clear()
-        self._infos.clear()
         return links
 
-    def _open(self, info: Any, session: Session) -> _Link | None:
+    def _open(self, name: str, incarnation: int, session: Session) -> _Link | None:
+        registration = self._registered.get(name, {}).get(incarnation)
+        if registration is None:
+            return None  # everything was closed meanwhile
         try:
-            link = self._make(info, session)
+            link = self._make(registration.info, session)
         except AnywireError as error:
             log.error("a %s cannot be linked: %s", self._peer, error)
             return None
-        self.by_name[link.name] = self.by_session[session.own] = link
-        self._infos[link.name] = info
-        link.greet()
+        link.participant, link.opened_at = registration.participant, self._loop.time()
+        self._links[name, incarnation] = self.by_session[session.own] = link
+        link.send_hello()
         return link
+
+    def _join(self, link: _Link) -> None:
+        for incarnation in sorted(self._registered.get(link.name, {})):
+            lesser = self._links.get((link.name, incarnation))
+            if lesser is not None and incarnation < link.incarnation:
+                log.warning(
+                    "%s %s is there twice: incarnation %s replaces %s",
+                    self._peer, link.name, link.incarnation, incarnation,
+                )  # fmt: skip
+                # A session that is never answered: its peer sees that it has lost us.
+                self.by_session.pop(lesser.session.own, None)
+                lesser.session = Session(self._channels)
+                self.by_session[lesser.session.own] = lesser
+                lesser.send_hello()
+                self._close(lesser, f"replaced by incarnation {link.incarnation}")
+        self.by_name[link.name] = link
+        link.joined = True
+        log.info("%s %s joined over DDS", self._peer, link.name)
+        self._joined(link)
+
+    def _close(self, link: _Link, reason: str) -> None:
+        self._links.pop((link.name, link.incarnation), None)
+        self.by_session.pop(link.session.own, None)
+        link.close()
+        if self.by_name.get(link.name) is link:
+            del self.by_name[link.name]
+        if link.joined:
+            link.joined = False
+            log.info("%s %s lost over DDS: %s", self._peer, link.name, reason)
+            self._lost(link, reason)

@@ -10,7 +10,7 @@ from anywire_dds.config import DdsConfig
 from anywire_dds.hub import DdsHub
 
 
-class _Tap:
+class _ObservingSink:
     """A hub's sink with an `Activity` beside it."""
 
     def __init__(self, sink: HubSink, activity: Activity) -> None:
@@ -19,20 +19,21 @@ class _Tap:
     def agent_joined(self, info: AgentInfo) -> None:
         self._sink.agent_joined(info)
 
-    def agent_reported(self, status: AgentStatus) -> None:
-        self._sink.agent_reported(status)
+    def agent_reported(self, agent_id: str, incarnation: int, status: AgentStatus) -> None:
+        self._sink.agent_reported(agent_id, incarnation, status)
 
-    def chunk_received(self, chunk: Chunk) -> None:
-        self._activity.received(chunk)
-        self._sink.chunk_received(chunk)
+    def chunk_received(self, agent_id: str, incarnation: int, chunk: Chunk) -> None:
+        self._activity.received(agent_id, chunk)
+        self._sink.chunk_received(agent_id, incarnation, chunk)
 
     def agent_lost(self, agent_id: str, incarnation: int, reason: str) -> None:
         self._activity.agent_lost(agent_id, reason)
         self._sink.agent_lost(agent_id, incarnation, reason)
 
-    def send_failed(self, task_id: str, attempt: int, error: AnywireError) -> None:
-        self._activity.failed(task_id, attempt, error)
-        self._sink.send_failed(task_id, attempt, error)
+    def send_failed(self, agent_id: str, incarnation: int, task_id: str, attempt: int, error: AnywireError) -> None:
+        if error.phase == "not_sent":  # anything else is a notice, and the attempt goes on
+            self._activity.failed(task_id, attempt, error)
+        self._sink.send_failed(agent_id, incarnation, task_id, attempt, error)
 
 
 class ObservableHub(DdsHub):
@@ -41,7 +42,7 @@ class ObservableHub(DdsHub):
     def __init__(self, config: DdsConfig, info: HubInfo, plane: Plane, sink: HubSink) -> None:
         self.activity = Activity(config, info)
         try:
-            super().__init__(config, info, plane, _Tap(sink, self.activity))
+            super().__init__(config, info, plane, _ObservingSink(sink, self.activity))
         except BaseException:
             self.activity.endpoints.abandon()
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ import msgspec
 from anywire.messages import AgentInfo, AgentStatus, HubInfo
 from anywire.observer import HubSeen, Observer, ObserverInfo, ObserverSink, TaskSeen
 from anywire_dds import types, wire
-from anywire_dds.announcements import Announcements
+from anywire_dds.announcements import Announcements, Newest
 from anywire_dds.cdr import Malformed
 from anywire_dds.config import DdsConfig
 from anywire_dds.endpoints import BATCH, CODECS
@@ -37,14 +38,17 @@ class DdsObserver(Observer):
         self._revisions: dict[str, int] = {}
         self._followed: dict[tuple[str, int], tuple[TaskSeen, int]] = {}
         """By hub and slot: the attempt under way as last seen, and the number of the delta that comes next."""
+        self.endpoints = endpoints = ObservationEndpoints(config, "agent", info.observer_id, info.lease_ms, held=True)
+        agents = Newest(self._agent_joined, self._agent_lost)
         self._agents = Announcements(
             CODECS["register"], types.AgentRegistration, lambda agent: agent.agent_id, wire.to_agent,
-            self._agent_joined, self._agent_lost,
+            lambda writer: endpoints.participant_of("register", writer), agents.arrived, agents.departed,
         )  # fmt: skip
+        hubs = Newest(self._hub_joined, self._hub_lost)
         self._hubs = Announcements(
-            CODECS["hub"], types.HubRegistration, lambda hub: hub.hub_id, wire.to_hub, self._hub_joined, self._hub_lost
-        )
-        self.endpoints = endpoints = ObservationEndpoints(config, "agent", info.observer_id, info.lease_ms)
+            CODECS["hub"], types.HubRegistration, lambda hub: hub.hub_id, wire.to_hub,
+            lambda writer: endpoints.participant_of("hub", writer), hubs.arrived, hubs.departed,
+        )  # fmt: skip
         try:
             interval_ms = max(1, round(1e3 / info.rate))
             fleet = endpoints.partition()
@@ -63,11 +67,20 @@ class DdsObserver(Observer):
     def closing(self) -> bool:
         return self._closing is not None
 
-    async def close(self) -> None:
+    def start_soon(self) -> None:
+        """Begin to call back, after the opening has returned to its caller."""
+        self.endpoints.start_soon()
+
+    def close(self) -> Coroutine[Any, Any, None]:
         if self._closing is None:
+            self.endpoints.stop()
             # Our registration ends with its writer: hubs see that at once, and nobody needs to be told more.
             self._closing = asyncio.ensure_future(self.endpoints.close())
-        await asyncio.shield(self._closing)
+        return self._closed(self._closing)
+
+    @staticmethod
+    async def _closed(closing: asyncio.Task[None]) -> None:
+        await asyncio.shield(closing)
 
     # Agents and hubs
 
@@ -102,8 +115,8 @@ class DdsObserver(Observer):
             if not sample.valid_data:
                 continue
             try:
-                revision, status = wire.to_status(CODECS["status"].unpack(data))
-            except (Malformed, msgspec.DecodeError) as error:
+                revision, status = wire.read_status(data)
+            except Malformed as error:
                 log.warning("unreadable status ignored: %s", error)
                 continue
             if self._lives.get(status.agent_id) == status.incarnation:

@@ -15,23 +15,19 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from anywire.errors import AnywireError, Congested
+from anywire.errors import AnywireError
+from anywire.transport_tools import WriteRoom
 from anywire_dds.writer import Writer
 
 WINDOW = 1024 * 1024
 WINDOW_MESSAGES = 2048
-"""Sent and not yet consumed: beyond, messages wait in the buffer."""
+"""Sent and not yet consumed: beyond, messages wait in the buffer. One message larger than the window is sent when
+nothing is unconsumed."""
 
 REPORT = WINDOW // 4
 REPORT_MESSAGES = WINDOW_MESSAGES // 4
 """Consumed and not yet reported: beyond, the reader reports. Less than the window, so nobody waits for a report that
 is not due."""
-
-LOW_WATER = 256 * 1024
-LOW_WATER_MESSAGES = 256
-HARD_BOUND = 4 * 1024 * 1024
-HARD_BOUND_MESSAGES = 4096
-"""Of the buffer. A message larger than the bound enters an empty buffer."""
 
 BURST = 128
 """Written in one turn of the event loop when a buffer empties; the next ones in the next turn."""
@@ -49,24 +45,31 @@ class _Message(NamedTuple):
 
 
 class Outbox:
-    """The write buffer to one peer. ``failed(task_id, attempt, error)`` is called for a message that was accepted and
-    then refused by the library."""
+    """The write buffer to one peer.
+
+    ``failed(task_id, attempt, error)`` is called for a message that was accepted and then refused by the library.
+    ``limit`` is how many bytes may wait, by the rules of `anywire.transport_tools.WriteRoom`. None is for control
+    messages: they are small, no window holds them back, and there are no more of them than attempts and chunks under
+    way.
+    """
 
     def __init__(
-        self, writer: Writer, peer: str, failed: Callable[[str, int, AnywireError], None], *, bounded: bool = True
+        self, writer: Writer, peer: str, failed: Callable[[str, int, AnywireError], None], limit: int | None
     ) -> None:
         self.writer = writer
         """The one of what keeps the link, and of messages that name no other."""
-        self._peer, self._failed, self._bounded = peer, failed, bounded
+        self._peer, self._failed = peer, failed
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[_Message] = deque()
+        self._room = WriteRoom(limit, peer) if limit is not None else None
+        self._lanes: dict[int, deque[_Message]] = {}
+        """What waits, by the priority of its writer, the highest first."""
         self._waiting_bytes = 0
         self._urgent: deque[tuple[Writer, Callable[[bytes], bool], bytes]] = deque()
         self._ahead: deque[int] = deque()
         self._ahead_bytes = 0
         self._consumed = 0
         self._stalled = self._closed = False
-        self._drainers: list[asyncio.Future[None]] = []
+        self._emptied: list[asyncio.Future[None]] = []
 
     @property
     def sent(self) -> int:
@@ -83,24 +86,14 @@ class Outbox:
     ) -> None:
         """Write it or keep it. Raises `Congested`, or what the library's refusal is; then it is not kept. What a writer
         of higher priority writes overtakes what waits for lower ones. ``ends`` is the key of an instance that ends with
-        this; ``sample`` may be empty then."""
-        writer = writer or self.writer
-        if not self._waiting and self._write(sample, writer, ends):
+        this."""
+        message = _Message(sample, task_id, attempt, writer or self.writer, ends)
+        if self._room is not None:
+            self._room.admit(len(sample))
+        if not self._lanes and self._write(message):
             return
-        if (
-            self._bounded
-            and self._waiting
-            and (self._waiting_bytes + len(sample) > HARD_BOUND or len(self._waiting) >= HARD_BOUND_MESSAGES)
-        ):
-            raise Congested(
-                f"{len(self._waiting)} messages ({self._waiting_bytes} bytes) already wait for {self._peer}",
-                task_id=task_id,
-            )
-        place = len(self._waiting)
-        while place and self._waiting[place - 1].writer.priority < writer.priority:
-            place -= 1
-        self._waiting.insert(place, _Message(sample, task_id, attempt, writer, ends))
-        self._waiting_bytes += len(sample)
+        self._lane(message.writer.priority).append(message)
+        self._set_waiting(self._waiting_bytes + len(sample))
 
     def send_now(self, sample: bytes, writer: Writer | None = None) -> None:
         """Send what keeps the link, ahead of every message and outside of the window."""
@@ -118,37 +111,67 @@ class Outbox:
             self._ahead_bytes -= self._ahead.popleft()
         self._flush()
 
+    def discard(self, task_id: str, attempt: int) -> bool:
+        """Remove a message that waits; False when there is none of this attempt."""
+        for priority, lane in self._lanes.items():
+            for place, message in enumerate(lane):
+                if message.attempt == attempt and message.task_id == task_id:
+                    del lane[place]
+                    if not lane:
+                        del self._lanes[priority]
+                    self._set_waiting(self._waiting_bytes - len(message.sample))
+                    return True
+        return False
+
     async def drain(self) -> None:
-        while not self._low():
-            await self._below()
+        if self._room is not None:
+            await self._room.drain()
 
     async def empty(self) -> None:
         """Wait until nothing waits any more."""
-        while self._waiting and not self._closed:
-            await self._below()
+        while self._lanes and not self._closed:
+            waiter = self._loop.create_future()
+            self._emptied.append(waiter)
+            await waiter
 
     def close(self) -> None:
-        """Forget everything; whoever drains goes on."""
+        """Drop everything; whoever waits goes on."""
         self._closed = True
-        self._waiting.clear()
+        self._lanes.clear()
         self._urgent.clear()
-        self._waiting_bytes = 0
-        self._wake()
+        self._set_waiting(0)
+        if self._room is not None:
+            self._room.close()
 
-    def _write(self, sample: bytes, writer: Writer, ends: bytes | None) -> bool:
-        ahead, bounded = self._ahead, self._bounded
-        if self._stalled or (bounded and (self._ahead_bytes >= WINDOW or len(ahead) >= WINDOW_MESSAGES)):
+    def _lane(self, priority: int) -> deque[_Message]:
+        if priority not in self._lanes:
+            self._lanes[priority] = deque()
+            self._lanes = dict(sorted(self._lanes.items(), reverse=True))
+        return self._lanes[priority]
+
+    def _set_waiting(self, size: int) -> None:
+        self._waiting_bytes = size
+        if self._room is not None:
+            self._room.set_waiting(size)
+        if not self._lanes:
+            for waiter in self._emptied:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._emptied.clear()
+
+    def _write(self, message: _Message) -> bool:
+        ahead, windowed = self._ahead, self._room is not None
+        if self._stalled or (windowed and (self._ahead_bytes >= WINDOW or len(ahead) >= WINDOW_MESSAGES)):
             return False
-        if sample:
-            if not writer.write(sample):
-                self._stall(writer)
-                return False
-            if bounded:
-                size = len(sample)
-                ahead.append(size)
-                self._ahead_bytes += size
-        if ends is not None:
-            self._at_once(writer, writer.unregister, ends)
+        if not message.writer.write(message.sample):
+            self._stall(message.writer)
+            return False
+        if windowed:
+            size = len(message.sample)
+            ahead.append(size)
+            self._ahead_bytes += size
+        if message.ends is not None:
+            self._at_once(message.writer, message.writer.unregister, message.ends)
         return True
 
     def _at_once(self, writer: Writer, write: Callable[[bytes], bool], data: bytes) -> None:
@@ -163,25 +186,24 @@ class Outbox:
                 self._stall(writer)
                 return
             self._urgent.popleft()
-        for _ in range(min(len(self._waiting), BURST)):
-            message = self._waiting[0]
+        for _ in range(BURST):
+            if not self._lanes:
+                return
+            priority, lane = next(iter(self._lanes.items()))
+            message = lane[0]
+            error: AnywireError | None = None
             try:
-                if not self._write(message.sample, message.writer, message.ends):
-                    break
-            except AnywireError as error:
-                self._failed(message.task_id, message.attempt, error)
-                if self._closed:
+                if not self._write(message):
                     return
-            self._waiting.popleft()
-            self._waiting_bytes -= len(message.sample)
-        else:
-            if self._waiting:
-                self._loop.call_soon(self._flush)
-        if self._low():
-            self._wake()
-
-    def _low(self) -> bool:
-        return self._waiting_bytes <= LOW_WATER and len(self._waiting) <= LOW_WATER_MESSAGES
+            except AnywireError as refused:
+                error = refused
+            lane.popleft()
+            if not lane:
+                del self._lanes[priority]
+            self._set_waiting(self._waiting_bytes - len(message.sample))
+            if error is not None:
+                self._failed(message.task_id, message.attempt, error)
+        self._loop.call_soon(self._flush)
 
     def _stall(self, writer: Writer) -> None:
         if not self._stalled:
@@ -198,14 +220,3 @@ class Outbox:
         self._stalled = False
         if not self._closed:
             self._flush()
-
-    async def _below(self) -> None:
-        drainer = self._loop.create_future()
-        self._drainers.append(drainer)
-        await drainer
-
-    def _wake(self) -> None:
-        for drainer in self._drainers:
-            if not drainer.done():
-                drainer.set_result(None)
-        self._drainers.clear()

@@ -25,8 +25,10 @@ SHIPPED = Path(__file__).with_name("qos.xml")
 LIBRARY = "anywire"
 _ENDS: tuple[End, End] = ("datawriter_qos", "datareader_qos")
 
-DETECTION = 0.8
-"""Of the lease: when a silent participant is given up, so that its peers know within the lease and not just after."""
+DETECTION = 1.2
+"""Of the lease: when a silent participant is given up. Not before a lease of silence, and soon after: liveliness is
+asserted every fifth of a lease (`anywire_dds.endpoints.Endpoints.often_alive`), so this is 1 to 1.2 leases after a
+process has stopped."""
 
 
 class Profiles(NamedTuple):

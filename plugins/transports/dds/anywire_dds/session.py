@@ -6,12 +6,20 @@ Pure: numbers in, verdicts out. The protocol is described in ``idl/OrchestratorD
 from __future__ import annotations
 
 import enum
-import itertools
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-_numbers = itertools.count(secrets.randbits(62))
-"""Session numbers of this process: they only grow, so that a late HELLO of an earlier session is known as such."""
+
+def _growing() -> Iterator[int]:
+    """Session numbers of this process. They only grow, so that a late HELLO of an earlier session is known as such. The
+    next one cannot be guessed from the one before, so that no peer can use another's session."""
+    number = secrets.randbits(61)
+    while True:
+        number += 1 + secrets.randbits(32)
+        yield number
+
+
+_numbers = _growing()
 
 
 class Verdict(enum.Flag):

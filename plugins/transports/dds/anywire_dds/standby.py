@@ -40,6 +40,8 @@ BEAT = 0.2
 """Of a lease: how often a candidate looks whether it was paused itself."""
 PAUSED = 0.5
 """Of a lease: so late a look means that it was, and that others may seem dead to it that are not."""
+DETECTION = 0.8
+"""Of a lease: when a silent candidate is given up, so that its death is noticed within its lease."""
 GOODBYE = 0.1
 """Seconds that the others get to acknowledge a goodbye."""
 LAST_TERM = (2**31 - 1) // TERM - 1
@@ -121,7 +123,9 @@ class DdsCandidacy(Candidacy):
         self._writers: list[Writer] = []
         self._domain = acquire(config)
         try:
-            self._participant = self._domain.participant(round(self._lease * 1e9), config.participant)
+            # One of its own: agents and hubs are given up later.
+            asserted = round(self._lease * 1e9 * DETECTION / qos.DETECTION)
+            self._participant = self._domain.participant(asserted, config.participant)
             self._wakeup = Wakeup(self._loop)
         except BaseException as error:
             release(config)

@@ -29,7 +29,7 @@ from anywire_dds.standby import DdsCandidacy
 
 
 class DdsTransport(Transport):
-    """Native discovery and liveliness: no address of anybody, no third process, death noticed within the lease.
+    """Native discovery and liveliness: no address of anybody, no third process, death noticed after one lease to two.
 
     All hubs and agents of a process in one domain share one set of sockets and threads, and those with the same lease
     one DDS participant.
@@ -75,5 +75,6 @@ class DdsTransport(Transport):
         return [finding for each in self._open for finding in each.endpoints.findings()]
 
     def _remember(self, opened: DdsHub | DdsAgentPort | DdsObserver) -> None:
+        opened.start_soon()
         self.effective_settings()
         self._open = [*(each for each in self._open if not each.closing), opened]

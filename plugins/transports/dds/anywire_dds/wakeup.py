@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
 import os
 from collections.abc import Callable
 
 from cyclonedds.core import DDSException
 
 from anywire_dds.library import ddsc
+
+log = logging.getLogger(__name__)
 
 _UNBUFFERED = 2  # _IONBF
 _PLENTY = 4096
@@ -40,6 +43,7 @@ class Wakeup:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._held = self._stopped = False
         self._by_byte: dict[int, list[Callable[[], object]]] = {}
         self._read_fd, write_fd = os.pipe()
         os.set_blocking(self._read_fd, False)
@@ -50,6 +54,19 @@ class Wakeup:
         ddsc.dds_lset_data_available_arg(self._listener, ctypes.cast(_libc.fputc, ctypes.c_void_p), self._stream, False)
         loop.add_reader(self._read_fd, self._woken)
 
+    def hold(self) -> None:
+        """Call nothing before `go_on`; nothing that comes until then is missed."""
+        self._held = True
+        self._loop.remove_reader(self._read_fd)
+
+    def go_on(self) -> None:
+        """Call callbacks again, each one at once."""
+        if not self._held or self._stopped:
+            return
+        self._held = False
+        self._loop.add_reader(self._read_fd, self._woken)
+        self._call([each for group in self._by_byte.values() for each in group])
+
     def watch(self, reader: int, callback: Callable[[], object]) -> None:
         """Call ``callback`` on the loop whenever something new can be taken from the reader with this handle."""
         self._by_byte.setdefault(reader & 0xFF, []).append(callback)
@@ -57,10 +74,12 @@ class Wakeup:
         if status < 0:
             raise DDSException(status, "setting the listener of a reader")
         # What arrived before the listener was there has woken nobody.
-        self._loop.call_soon(callback)
+        if not self._held:
+            self._loop.call_soon(self._call, [callback])
 
     def stop(self) -> None:
         """No callback from now on; idempotent."""
+        self._stopped = True
         self._loop.remove_reader(self._read_fd)
         self._by_byte.clear()
 
@@ -76,5 +95,13 @@ class Wakeup:
             callbacks = [each for group in self._by_byte.values() for each in group]
         else:
             callbacks = [each for byte in set(woken) for each in self._by_byte.get(byte, ())]
+        self._call(callbacks)
+
+    def _call(self, callbacks: list[Callable[[], object]]) -> None:
         for callback in callbacks:
-            callback()
+            if self._stopped:
+                return
+            try:
+                callback()
+            except Exception:
+                log.exception("what a DDS reader has received could not be processed")

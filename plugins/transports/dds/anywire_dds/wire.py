@@ -2,14 +2,28 @@
 
 import struct
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, get_args
 
 import msgspec
 from cyclonedds.idl.types import int32
 
-from anywire.errors import InvalidRequest, PayloadTooLarge
-from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo, TaskRequest, ToAgent
-from anywire_dds.cdr import codec
+from anywire.errors import PayloadTooLarge, TransportError
+from anywire.messages import (
+    AgentInfo,
+    AgentStatus,
+    Cancel,
+    Chunk,
+    Credit,
+    Drain,
+    HubInfo,
+    Kind,
+    State,
+    TaskRequest,
+    ToAgent,
+)
+from anywire.transport_tools import check_payload
+from anywire_dds.cdr import Malformed, codec
+from anywire_dds.config import PRIORITIES_MAX
 from anywire_dds.endpoints import CODECS
 from anywire_dds.types import FRAME_HELLO, FRAME_MESSAGE, FRAME_WINDOW
 
@@ -27,9 +41,17 @@ _STREAM_KEY = codec(_StreamKey).pack
 unpack_request = CODECS["request"].unpack
 unpack_control = CODECS["control"].unpack
 unpack_response = CODECS["response"].unpack
+_STATUS = CODECS["status"].unpack
 
-_OVERHEAD = 64 * 1024
-"""What a sample may be larger than the limit of its texts: names, numbers, padding."""
+MAX_STATUS_BYTES = 1024 * 1024
+MAX_MODELS = 1000
+MAX_GAUGES = 1000
+"""What one report may hold; a larger one is malformed."""
+
+_STATES, _KINDS = frozenset(get_args(State)), frozenset(get_args(Kind))
+
+
+_Level = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
 
 class Hello(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -41,8 +63,8 @@ class Hello(msgspec.Struct, frozen=True, omit_defaults=True):
     session: int
     status: AgentStatus | None = None
     revision: int = 0
-    deadline_ms: int = 0
-    priorities: tuple[int, ...] = ()
+    deadline_ms: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
+    priorities: Annotated[tuple[_Level, ...], msgspec.Meta(max_length=PRIORITIES_MAX)] = ()
 
 
 _hello_text = msgspec.json.Encoder()
@@ -52,10 +74,26 @@ _gauges = msgspec.json.Decoder(dict[str, float])
 
 def read_hello(text: str) -> Hello | None:
     """None when it is not one: then it is as if it had not come."""
+    if len(text) > MAX_STATUS_BYTES:
+        return None
     try:
-        return _hello.decode(text)
+        hello = _hello.decode(text)
     except msgspec.DecodeError:
         return None
+    status = hello.status
+    if status is not None and not _in_bounds(status, hello.name, hello.incarnation):
+        return None
+    return hello
+
+
+def _in_bounds(status: AgentStatus, agent_id: str, incarnation: int) -> bool:
+    return (
+        (status.agent_id, status.incarnation) == (agent_id, incarnation)
+        and status.state in _STATES
+        and min(status.slots, status.active, status.queued) >= 0
+        and len(status.models) <= MAX_MODELS
+        and len(status.resources) <= MAX_GAUGES
+    )
 
 
 def request_hello(hello: Hello, link: int) -> bytes:
@@ -85,11 +123,11 @@ def response_window(link: int, consumed: int, task_id: str = "", attempt: int = 
 
 
 def window(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() else 0
+    return int(text) if len(text) <= 20 and text.isascii() and text.isdigit() else 0
 
 
 def pack_to_agent(link: int, message: ToAgent, limit: int) -> bytes:
-    """Raises `PayloadTooLarge`, or `InvalidRequest` for what no wire can carry."""
+    """Raises `PayloadTooLarge`, or `TransportError` for what cannot be encoded."""
     try:
         if isinstance(message, TaskRequest):
             m = message
@@ -98,11 +136,11 @@ def pack_to_agent(link: int, message: ToAgent, limit: int) -> bytes:
                 m.hub_id, m.task_id, m.kind, m.model, m.body, m.resume, m.trace,
             )  # fmt: skip
             if len(sample) > limit:
-                _check(len(m.body.encode()), len(sample), limit)
+                check_payload(message, limit)
             return sample
         return _pack_control(link, message)
     except (struct.error, UnicodeEncodeError) as error:
-        raise InvalidRequest(f"a {type(message).__name__} that cannot be written to the wire: {error}") from error
+        raise TransportError(f"a {type(message).__name__} that cannot be written to the wire: {error}") from error
 
 
 def _pack_control(link: int, message: Cancel | Credit | Drain) -> bytes:
@@ -116,7 +154,7 @@ def _pack_control(link: int, message: Cancel | Credit | Drain) -> bytes:
 
 
 def pack_chunk(link: int, chunk: Chunk, limit: int) -> bytes:
-    """Raises `PayloadTooLarge`, or `InvalidRequest` for what no wire can carry."""
+    """Raises `PayloadTooLarge`, or `TransportError` for what cannot be encoded."""
     c = chunk
     try:
         sample = _RESPONSE(
@@ -124,23 +162,19 @@ def pack_chunk(link: int, chunk: Chunk, limit: int) -> bytes:
             c.hub_id, c.task_id, c.extra, c.finish_reason, c.usage, c.error, c.deltas,
         )  # fmt: skip
     except (struct.error, UnicodeEncodeError) as error:
-        raise InvalidRequest(f"a chunk that cannot be written to the wire: {error}", task_id=c.task_id) from error
+        raise TransportError(f"a chunk that cannot be written to the wire: {error}", task_id=c.task_id) from error
     if len(sample) > limit:
-        _check(len(c.extra.encode()) + sum(len(each.encode()) for each in c.deltas), len(sample), limit)
+        check_payload(chunk, limit)
     return sample
 
 
-def _check(texts: int, size: int, limit: int) -> None:
-    if texts > limit or size > limit + _OVERHEAD:
-        raise PayloadTooLarge(
-            f"{max(texts, size - _OVERHEAD)} bytes are over the DDS transport's limit of {limit} (max_message_bytes)"
-        )
-
-
 def to_request(values: tuple[Any, ...]) -> TaskRequest:
+    """Raises `Malformed` for a kind that there is not."""
     (_, time_left_ms, _, attempt, priority, credit, hops, stream, hub_id, task_id, kind, model, body, resume, trace) = (
         values
     )
+    if kind not in _KINDS:
+        raise Malformed(f"a task of kind {kind[:40]!r}")
     return TaskRequest(
         hub_id, task_id, attempt, kind, model, body, stream, resume, priority, time_left_ms, credit, hops, trace
     )
@@ -182,14 +216,35 @@ def to_hub(values: tuple[Any, ...]) -> HubInfo:
 
 
 def pack_status(status: AgentStatus, revision: int) -> bytes:
-    return CODECS["status"].pack(
-        status.incarnation, revision, status.slots, status.active, status.queued,
-        status.agent_id, status.state, status.detail, msgspec.json.encode(status.resources).decode(), status.models,
-    )  # fmt: skip
+    """Raises `PayloadTooLarge` for more than a report may hold, or `TransportError` for what cannot be encoded."""
+    try:
+        sample = CODECS["status"].pack(
+            status.incarnation, revision, status.slots, status.active, status.queued,
+            status.agent_id, status.state, status.detail, msgspec.json.encode(status.resources).decode(), status.models,
+        )  # fmt: skip
+    except (struct.error, UnicodeEncodeError) as error:
+        raise TransportError(f"a report that cannot be written to the wire: {error}") from error
+    if len(sample) > MAX_STATUS_BYTES or len(status.models) > MAX_MODELS or len(status.resources) > MAX_GAUGES:
+        raise PayloadTooLarge(
+            f"a report of {len(sample)} bytes, {len(status.models)} models and {len(status.resources)} gauges; no more "
+            f"than {MAX_STATUS_BYTES} bytes, {MAX_MODELS} models and {MAX_GAUGES} gauges are possible"
+        )
+    return sample
 
 
-def to_status(values: tuple[Any, ...]) -> tuple[int, AgentStatus]:
-    """The report and its revision. Raises `msgspec.DecodeError` when its gauges are not an object of numbers."""
-    incarnation, revision, slots, active, queued, agent_id, state, detail, resources, models = values
-    gauges = _gauges.decode(resources)
-    return revision, AgentStatus(agent_id, incarnation, state, models, slots, active, queued, gauges, detail)
+def read_status(data: bytes) -> tuple[int, AgentStatus]:
+    """The report and its revision. Raises `Malformed` for one that is out of type or bounds."""
+    if len(data) > MAX_STATUS_BYTES:
+        raise Malformed(f"{len(data)} bytes are no report")
+    incarnation, revision, slots, active, queued, agent_id, state, detail, resources, models = _STATUS(data)
+    try:
+        gauges = _gauges.decode(resources)
+    except msgspec.DecodeError as error:
+        raise Malformed(f"gauges that are no object of numbers: {error}") from error
+    status = AgentStatus(agent_id, incarnation, state, models, slots, active, queued, gauges, detail)
+    if not _in_bounds(status, agent_id, incarnation):
+        raise Malformed(
+            f"state {state[:40]!r}, {slots} slots, {active} active, {queued} queued, {len(models)} models, "
+            f"{len(gauges)} gauges"
+        )
+    return revision, status

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError, EncodeError, Message
 from msgspec.structs import asdict, fields
 
+from anywire.errors import PayloadTooLarge
 from anywire.messages import (
     AgentInfo,
     AgentStatus,
@@ -26,6 +27,8 @@ from anywire.messages import (
     TaskRequest,
     ToAgent,
 )
+from anywire.transport import MAX_MESSAGE_BYTES
+from anywire.transport_tools import check_payload
 from anywire_grpc.faults import mapped
 from anywire_grpc.link_pb2 import AgentFrame, HubFrame
 from anywire_grpc.link_pb2 import Kind as WireKind
@@ -62,21 +65,58 @@ _TO_AGENT: dict[type[ToAgent], tuple[str, Callable[[Any], dict[str, Any]]]] = {
 }
 
 
+ENVELOPE_BYTES = 1024 * 1024
+"""Bytes of everything in a message that is no payload: ids, names of models, gauges."""
+
+WORST_GROWTH = 3
+"""Bytes that protobuf makes of one byte of payload at worst: where it is a delta of its own, a tag and a length are
+added."""
+
+_ODD = (UnicodeError, ValueError, TypeError, OverflowError, AttributeError, EncodeError)
+"""What is raised for a value of another type than the message's, half a surrogate pair, an integer over 63 bits."""
+
+
+def encoded_limit(max_message_bytes: int) -> int:
+    """Bytes that the encoding of a message of legal size may have; every receiver takes so many."""
+    return WORST_GROWTH * max_message_bytes + ENVELOPE_BYTES
+
+
 def _encoded(frame: Callable[..., Message], name: str, **content: Any) -> bytes:
-    """Raises `TransportError` for what protobuf cannot carry: half a surrogate pair, an integer over 63 bits."""
+    """Raises `TransportError` for what protobuf cannot carry, see `_ODD`."""
     try:
         return frame(**content).SerializeToString()
-    except (UnicodeError, ValueError) as error:
+    except _ODD as error:
         raise mapped(error, f"encoding a {name}") from error
 
 
-def encode_to_agent(message: ToAgent) -> bytes:
+def encode_to_agent(message: ToAgent, max_message_bytes: int = MAX_MESSAGE_BYTES) -> bytes:
+    """Raises `PayloadTooLarge`, or `TransportError` for what protobuf cannot carry."""
     field, as_fields = _TO_AGENT[type(message)]
-    return _encoded(HubFrame, type(message).__name__, **{field: (as_fields(message),)})
+    check_size(message, max_message_bytes)
+    return _within(_encoded(HubFrame, type(message).__name__, **{field: (as_fields(message),)}), max_message_bytes)
 
 
-def encode_chunk(chunk: Chunk) -> bytes:
-    return _encoded(AgentFrame, "Chunk", chunks=(asdict(chunk),))
+def encode_chunk(chunk: Chunk, max_message_bytes: int = MAX_MESSAGE_BYTES) -> bytes:
+    """Raises as `encode_to_agent` does."""
+    check_size(chunk, max_message_bytes)
+    return _within(_encoded(AgentFrame, "Chunk", chunks=(asdict(chunk),)), max_message_bytes)
+
+
+def check_size(message: Any, max_message_bytes: int) -> None:
+    """Raises `PayloadTooLarge`, or `TransportError` for texts that are something else."""
+    try:
+        check_payload(message, max_message_bytes)
+    except _ODD as error:
+        raise mapped(error, f"encoding a {type(message).__name__}") from error
+
+
+def _within(data: bytes, max_message_bytes: int) -> bytes:
+    if len(data) > encoded_limit(max_message_bytes):
+        raise PayloadTooLarge(
+            f"the message has {len(data)} bytes as protobuf, its receiver takes {encoded_limit(max_message_bytes)}: it "
+            "has too much beside its payload"
+        )
+    return data
 
 
 def encode_status(status: AgentStatus) -> bytes:

@@ -7,7 +7,8 @@ from typing import Annotated, Self
 
 import pydantic
 
-MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+from anywire.transport_tools import BoundedOptions
+
 UNIX = "unix:"
 UNIX_PATH_LIMIT = 107
 """Bytes the kernel allows in the path of a Unix socket."""
@@ -66,12 +67,12 @@ Addresses = Annotated[
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 
 
-class GrpcConfig(pydantic.BaseModel):
+class GrpcConfig(BoundedOptions):
     """Each list of addresses is a directory: whoever listens takes the first that is free on its machine, whoever
     connects connects to all. One file with both lists therefore serves every process of a deployment. The planes may
     share an address."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = pydantic.ConfigDict(hide_input_in_errors=True)
 
     agent_addresses: Addresses = pydantic.Field(
         default=[DEFAULT_ADDRESS], description="where orchestrators listen for agents"
@@ -81,9 +82,6 @@ class GrpcConfig(pydantic.BaseModel):
     )
     token: pydantic.SecretStr | None = pydantic.Field(
         default=None, description="shared secret every link must be opened with"
-    )
-    max_message_bytes: int = pydantic.Field(
-        default=MAX_MESSAGE_BYTES, ge=1024, le=2**30, description="largest encoded message, in bytes"
     )
     tls_cert: str = pydantic.Field(default="", description="TLS: file of this end's certificate chain (PEM)")
     tls_key: str = pydantic.Field(default="", description="TLS: file of the private key that belongs to it (PEM)")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from anywire.errors import AgentUnavailable, AnywireError, TransportUnavailable
+from anywire.transport_tools import Backoff, OnceLog, StopDialling, keep_dialling
 from anywire_grpc.library import METHODS, open_channel
 from anywire_grpc.wire import REPLACED, Wire
 
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
-"""Pauses between attempts to reach an absent peer; each is twice the one before."""
+"""Seconds: the longest first pause between attempts to reach an absent peer, and the longest of all."""
 
 TURN_S = 1.0
-"""How long an attempt waits for one that is under way: an address where nobody answers must not hold up the others."""
+"""Seconds for which an attempt waits for one that is under way: an address where nobody answers must not hold up the
+others."""
 
 
 class Dialler:
@@ -29,28 +31,32 @@ class Dialler:
 
     def __init__(self, end: End, address: str) -> None:
         self._end, self._address = end, address
+        self._once = OnceLog(log)
+        self._name = ""
+        """Who was linked last."""
 
     async def keep(self) -> None:
-        pause, told, name = FIRST_PAUSE_S, "", ""
-        while not self._end.closed:
-            await self._turn()
-            linked, error = await self._link()
-            if linked:
-                pause, told, name = FIRST_PAUSE_S, "", linked
-                if _replaced(error):
-                    # By another dialler of this end, perhaps, which may not have heard yet who it has reached.
-                    await asyncio.gather(*[wire.known.wait() for wire in self._end.wires])
-            elif error is not None:
-                # Nobody there is normal, and so is saying the same again; anything else is news.
-                absent = isinstance(error, AgentUnavailable)
-                quiet = absent or str(error) == told
-                log.log(logging.DEBUG if quiet else logging.WARNING, "%s", error)
-                told = told if absent else str(error)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_S)
-            # One listener known by two addresses gets one link: to dial it again would replace the other for ever.
-            while (other := self._end.links.get(name)) is not None:
-                await other.gone.wait()
+        await keep_dialling(self._attempt, self._address, backoff=Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S))
+
+    async def _attempt(self) -> bool:
+        # One listener known by two addresses gets one link: to dial it again would replace the other for ever.
+        while self._name and (other := self._end.links.find(self._name)) is not None:
+            await other.gone.wait()
+        if self._end.guard.closed:
+            raise StopDialling
+        await self._turn()
+        linked, error = await self._link()
+        if linked:
+            self._name = linked
+            self._once = OnceLog(log)
+            if _replaced(error):
+                # By another dialler of this end, perhaps, which may not have heard yet who it has reached.
+                await asyncio.gather(*[wire.known.wait() for wire in self._end.wires])
+        elif isinstance(error, AgentUnavailable):  # nobody there is normal
+            log.debug("%s", error)
+        elif error is not None:
+            self._once.warn(str(error), "%s", error)
+        return bool(linked)
 
     async def _turn(self) -> None:
         """Links are made one after the other: a listener known by two addresses that hears two hellos at once may keep
@@ -70,12 +76,12 @@ class Dialler:
             metadata.append(("authorization", f"Bearer {end.config.token.get_secret_value()}"))
         # A channel per attempt: gRPC's own back-off would go on in the background, and would not say what failed.
         try:
-            channel = open_channel(end.config, self._address, end.silence_ms)
+            channel = open_channel(end.config, self._address, end.unacknowledged_ms)
         except TransportUnavailable as error:  # the TLS files were fine at opening, and may be again
             return "", error
         try:
             call = channel.stream_stream(METHODS[end.plane], None, None)(None, metadata=metadata)
-            wire = Wire(self._address)
+            wire = Wire(self._address, end.config.buffer_bytes)
             ending = await end.talk(wire, call, call.done_writing)
         finally:
             await channel.close(None)

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from functools import partial
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from anywire.errors import PayloadTooLarge, TransportUnavailable
+from anywire.clock import SystemClock
+from anywire.errors import AnywireError, TransportUnavailable
+from anywire.lease import AwakeTime, Silence
 from anywire.transport import Plane
+from anywire.transport_tools import CLOSE_TIMEOUT, AgentLinks, Guard, HubLinks, LinkRefused
 from anywire_grpc.config import GrpcConfig, is_wildcard
 from anywire_grpc.dialling import Dialler
 from anywire_grpc.faults import mapped
@@ -26,14 +28,15 @@ from anywire_grpc.wire import CLOSED, NOBODY, REPLACED, Ending, HalfClose, Strea
 log = logging.getLogger(__name__)
 
 HELLO_S = 10.0
-"""How long a peer may take to introduce itself."""
+"""Seconds that a peer may take to introduce itself."""
 
-LINGER_S = 1.0
-"""How long what was accepted may take to leave when an end closes."""
+UNACKNOWLEDGED_LEASES = 4
+"""Own leases after which a connection is given up whose other machine acknowledges nothing, or has taken nothing more
+for so long (TCP_USER_TIMEOUT). A silent agent is noticed by the registry after one; this frees what is left of it. A
+peer that is paused keeps its connection: its machine acknowledges, until its receive buffer is full."""
 
-SILENCE = 4
-"""Leases until the listening end gives up a connection that answers no ping; the dialling end does after one. That a
-peer is silent the pipeline notices after one; this only frees what a peer behind a broken network has left."""
+MAX_ID_CHARS, MAX_LEASE_MS = 1024, 24 * 60 * 60 * 1000
+"""Longest id and longest lease that a peer may have."""
 
 
 class End:
@@ -41,20 +44,19 @@ class End:
 
     def __init__(self, config: GrpcConfig, plane: Plane, me: str, lease_ms: int) -> None:
         self.config, self.plane, self.me = config, plane, me
-        self.closed = False
-        self.links: dict[str, Wire] = {}
-        """The wires of linked peers, by the name each peer gave itself."""
-        self.silence_ms = lease_ms
-        """How long a peer may leave gRPC's pings unanswered before its connection is given up."""
+        self.guard = Guard()
+        self.unacknowledged_ms = lease_ms * UNACKNOWLEDGED_LEASES
+        """Milliseconds for which a peer's machine may acknowledge nothing before its connection is given up."""
         self.addresses = config.agent_addresses if plane == "agent" else config.client_addresses
         self.wires: set[Wire] = set()
+        """All that are not over, links or not."""
+        self._awake = AwakeTime(SystemClock())
         self._listener: Listener | None = None
         self._dialling: list[asyncio.Task[None]] = []
 
     async def listen(self) -> str:
         """Take the first free address and return it; `answer` opens it. Raises `TransportUnavailable`."""
-        self.silence_ms *= SILENCE
-        self._listener = await listen(self.config, self.addresses, self.plane, self.silence_ms)
+        self._listener = await listen(self.config, self.addresses, self.plane, self.unacknowledged_ms)
         log.info("%s listens on %s for the %s plane", self.me, self._listener.address, self.plane)
         return self._listener.address
 
@@ -79,33 +81,33 @@ class End:
 
     async def close(self) -> None:
         """Send what was accepted, for a bounded time, and say goodbye; idempotent."""
-        if self.closed:
+        if self.guard.closed:
             return
-        self.closed = True
+        self.guard.close()
         wires = list(self.wires)
         for wire in wires:
             wire.finish()
         if wires:
             leaving = [asyncio.ensure_future(wire.gone.wait()) for wire in wires]
-            await asyncio.wait(leaving, timeout=LINGER_S)
+            await asyncio.wait(leaving, timeout=CLOSE_TIMEOUT)
             for wire in wires:
                 wire.end(CLOSED)
             await asyncio.gather(*leaving)
         for each in self._dialling:
             each.cancel()
-        for each in self._dialling:
-            with suppress(asyncio.CancelledError):
-                await each
+        for outcome in await asyncio.gather(*self._dialling, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                log.error("closing %s: %s", self.me, outcome, exc_info=outcome)
         if self._listener is not None:
             await self._listener.leave(self.plane)
 
     async def talk(self, wire: Wire, stream: Stream, half_close: HalfClose | None = None) -> Ending:
         """Be linked by ``wire`` for as long as its stream lasts; how it ended."""
-        if self.closed:
+        if self.guard.closed:
             return NOBODY
         ending = Ending(grpc.StatusCode.ABORTED, "its connection ended")
         self.wires.add(wire)
-        unanswered = asyncio.get_running_loop().call_later(HELLO_S, self._still_unknown, wire)
+        unanswered = Silence(self._awake, HELLO_S, partial(self._still_unknown, wire))
         try:
             self.opened(wire)
             ending = await wire.run(stream, half_close, partial(self._received, wire))
@@ -122,54 +124,55 @@ class End:
         raise NotImplementedError
 
     def received(self, wire: Wire, data: bytes) -> None:
-        """Raises `DecodeError` for anything that is no frame."""
+        """Raises `DecodeError` for anything that is no frame, `AnywireError` for what may not be said now."""
         raise NotImplementedError
 
-    def lost(self, wire: Wire, reason: str) -> None:
-        """A linked wire is over."""
+    @property
+    def links(self) -> HubLinks[Wire] | AgentLinks[Wire]:
         raise NotImplementedError
 
     # For subclasses
 
-    def join(self, wire: Wire, name: str) -> None:
-        """``wire`` is the link to ``name`` from now on, and no other."""
-        old = self.links.get(name)
-        if old is not None:
-            self.ended(old, REPLACED)
+    def named(self, wire: Wire, name: str) -> None:
+        """``wire`` leads to the peer ``name``."""
         wire.name = name
         wire.known.set()
-        self.links[name] = wire
+
+    def replaced(self, old: Wire | None) -> None:
+        """``old`` is no link any more, if there was one: another wire is."""
+        if old is not None:
+            old.end(REPLACED)
 
     def ended(self, wire: Wire, ending: Ending) -> None:
         wire.end(ending)
-        if self.links.get(wire.name) is wire:
-            del self.links[wire.name]
-            if not self.closed:
-                self.lost(wire, ending.reason)
+        self.links.ended(wire, ending.reason)
 
     def refuse(self, wire: Wire, code: grpc.StatusCode, reason: str) -> None:
         self.ended(
             wire, Ending(code, reason, TransportUnavailable(f"{wire.peer} is not linked to {self.me}: {reason}"))
         )
 
-    def checked(self, data: bytes) -> bytes:
-        """Raises `PayloadTooLarge`."""
-        limit = self.config.max_message_bytes
-        if len(data) > limit:
-            raise PayloadTooLarge(
-                f"the message has {len(data)} bytes, the limit is {limit}: raise max_message_bytes at both ends"
-            )
-        return data
-
     def _received(self, wire: Wire, data: bytes) -> None:
-        if self.closed or not wire.open:
+        if self.guard.closed or not wire.open:
             return
         try:
             self.received(wire, data)
         except DecodeError as error:
             reason = str(mapped(error, "it sent something unreadable"))
             self.refuse(wire, grpc.StatusCode.INVALID_ARGUMENT, reason)
+        except LinkRefused as error:
+            self.refuse(wire, grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        except AnywireError as error:
+            self.refuse(wire, grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
     def _still_unknown(self, wire: Wire) -> None:
         if not wire.name:
             self.refuse(wire, grpc.StatusCode.DEADLINE_EXCEEDED, f"it did not introduce itself within {HELLO_S:.0f} s")
+
+
+def check_hello(peer_id: str, lease_ms: int) -> None:
+    """Raises `DecodeError` for an id or a lease that nobody can have."""
+    if not 0 < len(peer_id) <= MAX_ID_CHARS:
+        raise DecodeError(f"its id has {len(peer_id)} characters: 1 to {MAX_ID_CHARS} are possible")
+    if not 0 < lease_ms <= MAX_LEASE_MS:
+        raise DecodeError(f"its lease_ms is {lease_ms}: 1 to {MAX_LEASE_MS} are possible")

@@ -92,7 +92,7 @@ def _meaning(error: BaseException) -> tuple[type[errors.AnywireError], str]:
         return errors.AgentLost, f"the connection ended ({text})"
     if isinstance(error, grpc.aio.BaseError):
         return errors.TransportError, f"gRPC was not used as it must be ({text})"
-    if isinstance(error, (protobuf.Error, UnicodeError, ValueError)):
+    if isinstance(error, (protobuf.Error, UnicodeError, ValueError, TypeError)):
         return errors.TransportError, f"not a message of this transport's protocol ({text})"
     if isinstance(error, OSError):
         known = _BY_ERRNO.get(error.errno or 0)

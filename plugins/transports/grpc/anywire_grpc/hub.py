@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import grpc
 from google.protobuf.message import DecodeError
 
-from anywire.errors import AgentUnavailable
 from anywire.messages import HubInfo, TaskRequest, ToAgent
 from anywire.transport import Hub, HubSink, Plane
+from anywire.transport_tools import HubLinks
 from anywire_grpc.codec import (
+    check_size,
     decode_agent_frame,
     encode_hub_hello,
     encode_to_agent,
@@ -17,7 +17,7 @@ from anywire_grpc.codec import (
     read_status,
 )
 from anywire_grpc.config import GrpcConfig
-from anywire_grpc.end import End
+from anywire_grpc.end import End, check_hello
 from anywire_grpc.link_pb2 import AgentHello
 from anywire_grpc.wire import Wire
 
@@ -25,8 +25,13 @@ from anywire_grpc.wire import Wire
 class GrpcHub(End, Hub):
     def __init__(self, config: GrpcConfig, info: HubInfo, plane: Plane, sink: HubSink) -> None:
         super().__init__(config, plane, f"hub {info.hub_id}", info.lease_ms)
-        self.info, self.sink = info, sink
+        self.info = info
+        self._links: HubLinks[Wire] = HubLinks(sink, self.guard)
         self._hello = encode_hub_hello(info)
+
+    @property
+    def links(self) -> HubLinks[Wire]:
+        return self._links
 
     async def open(self) -> str:
         """Returns the address listened on, empty where agents listen."""
@@ -39,13 +44,12 @@ class GrpcHub(End, Hub):
         return ""
 
     def send(self, agent_id: str, message: ToAgent) -> None:
-        wire = self.links.get(agent_id)
-        if wire is None:
-            raise AgentUnavailable(f"no link to agent {agent_id!r} over grpc", agent_id=agent_id)
-        wire.send(self.checked(encode_to_agent(message)), bounded=type(message) is TaskRequest)
+        wire = self._links.get(agent_id)
+        data = encode_to_agent(message, self.config.max_message_bytes)
+        wire.send(data, bounded=type(message) is TaskRequest)
 
     async def drain(self, agent_id: str) -> None:
-        wire = self.links.get(agent_id)
+        wire = self._links.find(agent_id)
         if wire is not None:
             await wire.drain()
 
@@ -53,7 +57,7 @@ class GrpcHub(End, Hub):
 
     def opened(self, wire: Wire) -> None:
         if self.plane == "client":
-            wire.send(self._hello)
+            wire.introduce(self._hello)
 
     def received(self, wire: Wire, data: bytes) -> None:
         frame = decode_agent_frame(data)
@@ -61,28 +65,23 @@ class GrpcHub(End, Hub):
             self._introduced(wire, frame.hello)
         elif not wire.name:
             raise DecodeError("it did not begin with a hello")
-        if wire.open:
-            for chunk in frame.chunks:
-                self.sink.chunk_received(read_chunk(chunk))
-            for status in frame.statuses:
-                self.sink.agent_reported(read_status(status))
-
-    def lost(self, wire: Wire, reason: str) -> None:
-        assert wire.agent is not None
-        self.sink.agent_lost(wire.agent.agent_id, wire.agent.incarnation, reason)
+        for encoded in frame.chunks:
+            chunk = read_chunk(encoded)
+            check_size(chunk, self.config.max_message_bytes)
+            if wire.open:
+                self._links.received(wire, chunk)
+        for status in frame.statuses:
+            if wire.open:
+                self._links.received(wire, read_status(status))
 
     def _introduced(self, wire: Wire, hello: AgentHello) -> None:
         if wire.name:
             raise DecodeError("it introduced itself twice")
         info, status = read_agent_info(hello.info), read_status(hello.status)
-        known = self.links.get(info.agent_id)
-        if known is not None and known.agent is not None and known.agent.incarnation > info.incarnation:
-            reason = f"agent {info.agent_id} is linked already, in a newer incarnation"
-            self.refuse(wire, grpc.StatusCode.FAILED_PRECONDITION, reason)
-            return
-        self.join(wire, info.agent_id)
-        wire.agent = info
+        check_hello(info.agent_id, info.lease_ms)
+        self._links.check(info.agent_id, info.incarnation)
         if self.plane == "agent":
-            wire.send(self._hello)
-        self.sink.agent_joined(info)
-        self.sink.agent_reported(status)
+            wire.introduce(self._hello)
+        self.named(wire, info.agent_id)
+        self.replaced(self._links.join(wire, info))
+        self._links.received(wire, status)

@@ -10,6 +10,7 @@ import grpc.aio
 
 from anywire.errors import TransportUnavailable
 from anywire.transport import Plane
+from anywire_grpc.codec import encoded_limit
 from anywire_grpc.config import GrpcConfig
 from anywire_grpc.faults import mapped
 from anywire_grpc.link_pb2 import DESCRIPTOR
@@ -20,18 +21,23 @@ METHODS: dict[Plane, str] = {
     "client": f"/{DESCRIPTOR.services_by_name['ClientPlane'].full_name}/Link",
 }
 
-PINGS_PER_LEASE = 4
-"""As far as gRPC follows: the end that has dialled pings once a second at most."""
+NEVER_MS, FOREVER_MS = 2**31 - 2, 2**31 - 1
+"""Milliseconds until the first ping, and until one that is not answered ends the connection. A ping is answered by the
+peer's process, so a pause of it would end the link. gRPC sets TCP_USER_TIMEOUT only where pings are on: where the first
+is not `FOREVER_MS`."""
+
+MOST_BYTES = 2**31 - 1
+"""Largest message length that gRPC can be given."""
 
 CONNECT_MS = 5000
 
 Options = list[tuple[str, int]]
 
 
-def open_channel(config: GrpcConfig, address: str, silence_ms: int) -> grpc.aio.Channel:
+def open_channel(config: GrpcConfig, address: str, unacknowledged_ms: int) -> grpc.aio.Channel:
     """A channel with a connection of its own. Raises `TransportUnavailable` when the TLS files do not serve."""
     options: Options = [
-        *_options(config, silence_ms),
+        *_options(config, unacknowledged_ms),
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.min_reconnect_backoff_ms", CONNECT_MS),
         ("grpc.enable_retries", 0),
@@ -45,14 +51,16 @@ def open_channel(config: GrpcConfig, address: str, silence_ms: int) -> grpc.aio.
     return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(authorities, key, chain), options)
 
 
-def new_server(config: GrpcConfig, address: str, silence_ms: int, handler: grpc.GenericRpcHandler) -> grpc.aio.Server:  # type: ignore[type-arg]
+def new_server(
+    config: GrpcConfig,
+    address: str,
+    unacknowledged_ms: int,
+    handler: grpc.GenericRpcHandler,  # type: ignore[type-arg]
+) -> grpc.aio.Server:
     """A server bound to ``address`` that has not started. Raises `TransportUnavailable`."""
     options: Options = [
-        *_options(config, silence_ms),
+        *_options(config, unacknowledged_ms),
         ("grpc.so_reuseport", 0),
-        # The other end pings as often as its own lease asks for.
-        ("grpc.http2.min_ping_interval_without_data_ms", 1),
-        ("grpc.http2.max_ping_strikes", 0),
     ]
     server = grpc.aio.server(handlers=(handler,), options=options)
     try:
@@ -76,16 +84,13 @@ def check_tls(config: GrpcConfig, *, listening: bool = False) -> None:
     _tls_files(config)
 
 
-def _options(config: GrpcConfig, silence_ms: int) -> Options:
-    pause = max(1, silence_ms // PINGS_PER_LEASE)
+def _options(config: GrpcConfig, unacknowledged_ms: int) -> Options:
     return [
-        ("grpc.max_receive_message_length", config.max_message_bytes + BATCH_BYTES),
+        ("grpc.max_receive_message_length", min(encoded_limit(config.max_message_bytes) + BATCH_BYTES, MOST_BYTES)),
         ("grpc.max_send_message_length", -1),
-        ("grpc.keepalive_time_ms", pause),
-        ("grpc.keepalive_timeout_ms", max(1, silence_ms - pause)),
-        ("grpc.http2.ping_timeout_ms", max(1, silence_ms - pause)),  # a minute by default, and it counts first
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.keepalive_time_ms", NEVER_MS),
+        ("grpc.keepalive_timeout_ms", max(1, unacknowledged_ms)),  # which becomes TCP_USER_TIMEOUT
+        ("grpc.http2.ping_timeout_ms", FOREVER_MS),
     ]
 
 

@@ -17,15 +17,13 @@ import pydantic
 
 from anywire.errors import TransportUnavailable
 from anywire.transport import Plane
+from anywire.transport_tools import OnceLog
 from anywire_grpc.config import UNIX, GrpcConfig, host_and_port, is_local
 from anywire_grpc.faults import mapped
 from anywire_grpc.library import METHODS, check_tls, new_server
 from anywire_grpc.wire import NOBODY, Ending, Stream, Wire
 
 log = logging.getLogger(__name__)
-
-TOLD_PEERS = 1000
-"""Refusals remembered so that each is worth one line in the log."""
 
 Talk = Callable[[Wire, Stream], Awaitable[Ending]]
 Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -34,7 +32,7 @@ _listeners: dict[str, Listener] = {}
 """By address. The roles of a process each open a transport of their own, and may still share a port."""
 
 
-async def listen(config: GrpcConfig, addresses: list[str], plane: Plane, silence_ms: int) -> Listener:
+async def listen(config: GrpcConfig, addresses: list[str], plane: Plane, unacknowledged_ms: int) -> Listener:
     """A listener for ``plane`` at the first free of ``addresses``. Raises `TransportUnavailable`."""
     check_tls(config, listening=True)
     reasons = []
@@ -54,7 +52,7 @@ async def listen(config: GrpcConfig, addresses: list[str], plane: Plane, silence
                 "tls_ca so that both ends show a certificate"
             )
         try:
-            listener = Listener(config, address, silence_ms)
+            listener = Listener(config, address, unacknowledged_ms)
         except TransportUnavailable as error:  # somebody else was quicker
             reasons.append(str(error))
             continue
@@ -67,20 +65,20 @@ async def listen(config: GrpcConfig, addresses: list[str], plane: Plane, silence
 class Listener:
     """A server at one address. Raises `TransportUnavailable` when it cannot be bound."""
 
-    def __init__(self, config: GrpcConfig, address: str, silence_ms: int) -> None:
+    def __init__(self, config: GrpcConfig, address: str, unacknowledged_ms: int) -> None:
         self.address = address
         self._config = config
         self._loop = asyncio.get_running_loop()
         self._reserved: set[Plane] = set()
         self._open: dict[Plane, Talk] = {}
-        self._guard = Guard(config.token)
-        self._told: set[str] = set()
-        self._server = new_server(config, address, silence_ms, _Routes(self._answer))
+        self._tokens = TokenCheck(config.token)
+        self._once = OnceLog(log)
+        self._server = new_server(config, address, unacknowledged_ms, _Routes(self._answer))
         _listeners[address] = self
 
     def shares(self, config: GrpcConfig, plane: Plane) -> bool:
         """Whether ``plane``, with such settings, can be opened here too."""
-        same = ("token", "tls_cert", "tls_key", "tls_ca", "max_message_bytes")
+        same = ("token", "tls_cert", "tls_key", "tls_ca", "max_message_bytes", "buffer_bytes")
         return (
             plane not in self._reserved
             and self._loop is asyncio.get_running_loop()
@@ -107,14 +105,14 @@ class Listener:
 
     async def _answer(self, plane: Plane, context: Context) -> None:
         metadata = dict(context.invocation_metadata() or ())
-        refusal = self._guard.refusal(str(metadata.get("authorization", "")))
+        refusal = self._tokens.refusal(str(metadata.get("authorization", "")))
         talk = self._open.get(plane)
         if refusal:
             ending = Ending(grpc.StatusCode.UNAUTHENTICATED, refusal)
         elif talk is None:
             ending = NOBODY
         else:
-            wire = Wire(context.peer())
+            wire = Wire(context.peer(), self._config.buffer_bytes)
             ending = await talk(wire, context)
             if not wire.name and isinstance(ending.error, TransportUnavailable):
                 refusal = ending.reason
@@ -125,14 +123,10 @@ class Listener:
 
     def _tell(self, peer: str, refusal: str) -> None:
         text = f"{peer.rpartition(':')[0]} was not admitted to {self.address}: {refusal}"
-        level = logging.DEBUG if text in self._told else logging.WARNING
-        if len(self._told) > TOLD_PEERS:
-            self._told.clear()
-        self._told.add(text)
-        log.log(level, "%s", text)
+        self._once.warn(text, "%s", text)
 
 
-class Guard:
+class TokenCheck:
     """Checks the token a link is opened with, in constant time."""
 
     def __init__(self, token: pydantic.SecretStr | None) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import logging
 
 from google.protobuf.message import DecodeError
 
-from anywire.errors import Congested
+from anywire.errors import AnywireError
 from anywire.messages import AgentInfo, AgentStatus, Chunk
 from anywire.transport import AgentPort, AgentSink, Plane
+from anywire.transport_tools import AgentLinks, NewestStatus, OnceLog
 from anywire_grpc.codec import (
+    check_size,
     decode_hub_frame,
     encode_agent_hello,
     encode_chunk,
@@ -21,9 +23,11 @@ from anywire_grpc.codec import (
     read_task,
 )
 from anywire_grpc.config import GrpcConfig
-from anywire_grpc.end import End
+from anywire_grpc.end import End, check_hello
 from anywire_grpc.link_pb2 import HubHello
 from anywire_grpc.wire import Wire
+
+log = logging.getLogger(__name__)
 
 
 class _Reply:
@@ -33,7 +37,8 @@ class _Reply:
         self._port, self._wire = port, wire
 
     def send(self, chunk: Chunk) -> None:
-        self._wire.send(self._port.checked(encode_chunk(chunk)))
+        if self._wire.open:
+            self._wire.send(encode_chunk(chunk, self._port.config.max_message_bytes))
 
     async def drain(self) -> None:
         await self._wire.drain()
@@ -42,8 +47,14 @@ class _Reply:
 class GrpcPort(End, AgentPort):
     def __init__(self, config: GrpcConfig, info: AgentInfo, plane: Plane, sink: AgentSink) -> None:
         super().__init__(config, plane, f"agent {info.agent_id}", info.lease_ms)
-        self.info, self.sink = info, sink
+        self.info = info
+        self._links: AgentLinks[Wire] = AgentLinks(sink, self.guard)
         self._status: AgentStatus | None = None
+        self._once = OnceLog(log)
+
+    @property
+    def links(self) -> AgentLinks[Wire]:
+        return self._links
 
     async def open(self) -> str:
         """Returns the address listened on, empty where hubs listen. Nobody is told of the agent before `report`."""
@@ -53,7 +64,12 @@ class GrpcPort(End, AgentPort):
         return ""
 
     def report(self, status: AgentStatus) -> None:
-        if self.closed:
+        if self.guard.closed:
+            return
+        try:
+            encode_status(status)
+        except AnywireError as error:
+            self._once.warn(str(error), "a status of %s is left out: %s", self.me, error)
             return
         first, self._status = self._status is None, status
         if first:
@@ -62,17 +78,15 @@ class GrpcPort(End, AgentPort):
             else:
                 self.dial()
             return
-        data = encode_status(status)
         for wire in self.wires:
-            if wire.greeted:
-                with suppress(Congested):  # the next one is newer
-                    wire.send(data)
+            if wire.statuses is not None:
+                wire.statuses.put(status)
 
     # What hubs say
 
     def opened(self, wire: Wire) -> None:
         if self.plane == "agent":
-            self._greet(wire)
+            self._send_hello(wire)
 
     def received(self, wire: Wire, data: bytes) -> None:
         frame = decode_hub_frame(data)
@@ -80,30 +94,30 @@ class GrpcPort(End, AgentPort):
             self._introduced(wire, frame.hello)
         if wire.reply is None:
             raise DecodeError("it did not begin with a hello")
-        for task in frame.tasks:
-            self.sink.task_received(read_task(task), wire.reply)
-        for cancel in frame.cancels:
-            self.sink.cancel_received(read_cancel(cancel))
-        for credit in frame.credits:
-            self.sink.credit_received(read_credit(credit))
-        for drain in frame.drains:
-            self.sink.drain_requested(read_drain(drain).reason)
+        for encoded in frame.tasks:
+            task = read_task(encoded)
+            check_size(task, self.config.max_message_bytes)
+            if wire.open:
+                self._links.received(wire, task, wire.reply)
+        several = (map(read_cancel, frame.cancels), map(read_credit, frame.credits), map(read_drain, frame.drains))
+        for messages in several:
+            for message in messages:
+                if wire.open:
+                    self._links.received(wire, message, wire.reply)
 
-    def lost(self, wire: Wire, reason: str) -> None:
-        assert wire.hub is not None
-        self.sink.hub_lost(wire.hub.hub_id, wire.hub.incarnation, reason)
-
-    def _greet(self, wire: Wire) -> None:
+    def _send_hello(self, wire: Wire) -> None:
         assert self._status is not None
-        wire.greeted = True
-        wire.send(encode_agent_hello(self.info, self._status))
+        wire.statuses = NewestStatus(wire.room, lambda status: wire.send(encode_status(status), bounded=False))
+        wire.introduce(encode_agent_hello(self.info, self._status))
 
     def _introduced(self, wire: Wire, hello: HubHello) -> None:
         if wire.name:
             raise DecodeError("it introduced itself twice")
         hub = read_hub_info(hello)
-        self.join(wire, hub.hub_id)
-        wire.hub, wire.reply = hub, _Reply(self, wire)
+        check_hello(hub.hub_id, hub.lease_ms)
+        self._links.check(hub.hub_id, hub.incarnation)
+        wire.reply = _Reply(self, wire)
         if self.plane == "client":
-            self._greet(wire)
-        self.sink.hub_joined(hub.hub_id, hub.incarnation)
+            self._send_hello(wire)
+        self.named(wire, hub.hub_id)
+        self.replaced(self._links.join(wire, hub))

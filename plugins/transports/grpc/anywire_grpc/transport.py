@@ -11,24 +11,22 @@ from google.protobuf.internal import api_implementation
 
 from anywire.messages import AgentInfo, HubInfo
 from anywire.transport import AgentPort, AgentSink, Capabilities, Hub, HubSink, Plane, Transport
-from anywire_grpc.config import MAX_MESSAGE_BYTES, GrpcConfig
+from anywire_grpc.config import GrpcConfig
 from anywire_grpc.hub import GrpcHub
-from anywire_grpc.library import PINGS_PER_LEASE
 from anywire_grpc.port import GrpcPort
 
 
 class GrpcTransport(Transport):
     """One bidirectional stream per link over HTTP/2, protobuf, optionally with a token and TLS.
 
-    ``liveliness`` is ``connection``: a killed peer is noticed as soon as the kernel closes its connection, one that is
-    paused or cut off by gRPC's keepalive; a process whose event loop hangs while gRPC's threads live, by the registry.
+    ``liveliness`` is ``connection``: a killed peer is noticed when its kernel closes the connection, one that is cut
+    off when its machine acknowledges nothing for `End.unacknowledged_ms`. An agent that hangs is noticed by the
+    registry's lease; a hub that hangs keeps its links.
     """
 
     name: ClassVar[str] = "grpc"
     Config = GrpcConfig
-    capabilities: ClassVar[Capabilities] = Capabilities(
-        liveliness="connection", discovery="directory", max_message_bytes=MAX_MESSAGE_BYTES
-    )
+    capabilities: ClassVar[Capabilities] = Capabilities(liveliness="connection", discovery="directory")
     config: GrpcConfig
 
     def __init__(self, config: GrpcConfig) -> None:
@@ -38,11 +36,13 @@ class GrpcTransport(Transport):
     async def open_hub(self, hub: HubInfo, plane: Plane, sink: HubSink) -> Hub:
         end = GrpcHub(self.config, hub, plane, sink)
         self._note(end, await end.open())
+        end.guard.open()
         return end
 
     async def open_agent(self, info: AgentInfo, plane: Plane, sink: AgentSink) -> AgentPort:
         end = GrpcPort(self.config, info, plane, sink)
         self._note(end, await end.open())
+        end.guard.open()
         return end
 
     def effective_settings(self) -> Mapping[str, str]:
@@ -53,9 +53,8 @@ class GrpcTransport(Transport):
             f"{end.plane}_listens_on" if address else f"{end.plane}_connects_to": address or ", ".join(end.addresses),
             "encoding": "protobuf",
             "security": self._security(),
-            "max_message_bytes": str(self.config.max_message_bytes),
-            "keepalive_ms": str(end.silence_ms // PINGS_PER_LEASE),
-            "silence_ms": str(end.silence_ms),
+            **self.config.bounds(),
+            "tcp_user_timeout_ms": str(end.unacknowledged_ms),
             "grpcio": grpc.__version__,
             "protobuf": f"{google.protobuf.__version__} ({api_implementation.Type()})",
         }

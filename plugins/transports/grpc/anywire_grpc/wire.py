@@ -9,14 +9,10 @@ from typing import NamedTuple, Protocol
 
 import grpc
 
-from anywire.errors import AnywireError, Congested
-from anywire.messages import AgentInfo, HubInfo
-from anywire.transport import Reply
+from anywire.errors import AnywireError
+from anywire.transport import BUFFER_BYTES, Reply
+from anywire.transport_tools import NewestStatus, WriteRoom
 from anywire_grpc.faults import ENDED, NOT_OPEN, mapped
-
-LOW_WATER, LOW_WATER_BYTES = 256, 1024 * 1024
-HARD_BOUND, HARD_BOUND_BYTES = 4096, 64 * 1024 * 1024
-"""Messages and bytes that may wait for one peer; gRPC itself takes no more than HTTP/2's flow control allows."""
 
 BATCH_BYTES = 64 * 1024
 """Bytes of a frame that joins several messages. Every receiver takes so many on top of its own limit."""
@@ -55,17 +51,17 @@ NOBODY = Ending(grpc.StatusCode.UNAVAILABLE, NOT_OPEN)
 class Wire:
     """A link, for as long as `run` goes on; those who keep it longer do not keep its stream, and so not its connection.
 
-    ``name``, ``agent``, ``hub``, ``reply`` and ``greeted`` belong to the end that uses it and hold how far the two have
-    introduced themselves; ``name`` is the peer's, empty until the link is there.
+    ``name``, ``reply`` and ``statuses`` belong to the end that uses it and hold how far the two have introduced
+    themselves; ``name`` is the peer's, empty until the link is there. ``buffer_bytes`` may wait for the peer on top of
+    what gRPC has taken, which is as much as HTTP/2's flow control allows.
     """
 
-    def __init__(self, peer: str) -> None:
+    def __init__(self, peer: str, buffer_bytes: int = BUFFER_BYTES) -> None:
         self.peer = peer
-        self.agent: AgentInfo | None = None
-        self.hub: HubInfo | None = None
+        self.room = WriteRoom(buffer_bytes, peer)
         self.reply: Reply | None = None
+        self.statuses: NewestStatus | None = None
         self.name = ""
-        self.greeted = False
         self.known = asyncio.Event()
         """Set when the peer has its name, or will never have one."""
         self.gone = asyncio.Event()
@@ -74,30 +70,35 @@ class Wire:
         self._over: asyncio.Future[Ending] = self._loop.create_future()
         self._waiting: deque[bytes] = deque()
         self._bytes = 0
+        self._hello = 0
         self._finishing = False
         self._wake: asyncio.Future[None] | None = None
-        self._room: list[asyncio.Future[None]] = []
 
     @property
     def open(self) -> bool:
         return not self._over.done()
 
+    def introduce(self, data: bytes) -> None:
+        """Send the hello, which is the first thing said. It does not count as waiting, so that the first task has all
+        the room."""
+        if not (self._over.done() or self._finishing):
+            self._hello = len(data)
+            self._waiting.append(data)
+            self._wake_up()
+
     def send(self, data: bytes, *, bounded: bool = True) -> None:
         """Raises `Congested`; a wire that is over drops it."""
         if self._over.done() or self._finishing:
             return
-        if bounded and (len(self._waiting) >= HARD_BOUND or self._bytes >= HARD_BOUND_BYTES):
-            raise Congested(f"{len(self._waiting)} messages ({self._bytes} bytes) wait for {self.peer} already")
+        if bounded:
+            self.room.admit(len(data))
         self._waiting.append(data)
-        self._bytes += len(data)
+        self._change(len(data))
         self._wake_up()
 
     async def drain(self) -> None:
-        """Wait until little waits here, or the wire is over."""
-        while self.open and (len(self._waiting) >= LOW_WATER or self._bytes >= LOW_WATER_BYTES):
-            room = self._loop.create_future()
-            self._room.append(room)
-            await room
+        """Wait until there is room, or the wire is over."""
+        await self.room.drain()
 
     def finish(self) -> None:
         """Send what waits, then close: `run` returns when the peer has taken it."""
@@ -109,8 +110,7 @@ class Wire:
         if not self._over.done():
             self._over.set_result(ending)
         self._waiting.clear()
-        self._bytes = 0
-        self._make_room()
+        self.room.close()
 
     async def run(self, stream: Stream, half_close: HalfClose | None, received: Callable[[bytes], None]) -> Ending:
         """Read and write until the wire is over; ``received`` gets every frame."""
@@ -147,7 +147,10 @@ class Wire:
                     self._wake = self._loop.create_future()
                     await self._wake
                     continue
-                await stream.write(self._next())
+                frame = self._next()
+                await stream.write(frame)
+                self._change(self._hello - len(frame))
+                self._hello = 0
             if half_close is not None:
                 await half_close()
         except ENDED as error:
@@ -164,9 +167,6 @@ class Wire:
                 several.append(waiting.popleft())
                 size += len(several[-1])
             first = b"".join(several)
-        self._bytes -= size
-        if len(waiting) < LOW_WATER and self._bytes < LOW_WATER_BYTES:
-            self._make_room()
         return first
 
     def _fail(self, error: Exception) -> None:
@@ -178,8 +178,7 @@ class Wire:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
-    def _make_room(self) -> None:
-        for room in self._room:
-            if not room.done():
-                room.set_result(None)
-        self._room.clear()
+    def _change(self, size: int) -> None:
+        """So many bytes wait more; less, when negative. Those that gRPC has not taken wait still."""
+        self._bytes += size
+        self.room.set_waiting(self._bytes)

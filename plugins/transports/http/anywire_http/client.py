@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -12,8 +11,10 @@ from anywire_http.config import HttpConfig
 from anywire_http.wire import JSON
 
 CONNECT_S = 5.0
+"""Seconds until an attempt to connect is given up."""
+
 IDLE_S = 60.0
-"""Unused connections are closed after so long: by the client, long before a server would."""
+"""Seconds after which the client closes an unused connection: long before a server would."""
 
 
 def new_session(config: HttpConfig, **headers: str) -> aiohttp.ClientSession:
@@ -30,19 +31,18 @@ def new_session(config: HttpConfig, **headers: str) -> aiohttp.ClientSession:
 
 
 class Body(aiohttp.Payload):
-    """A request body that says when it has been given to the connection."""
+    """A request body of any size, written in one piece; aiohttp warns of large bytes otherwise."""
 
-    def __init__(self, data: bytes, written: Callable[[], None]) -> None:
+    def __init__(self, data: bytes) -> None:
         super().__init__(data, content_type=JSON)
         self._size = len(data)
-        self._data, self._written = data, written
+        self._data = data
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         return self._data.decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         await writer.write(self._data)
-        self._written()
 
     async def write_with_length(self, writer: Any, content_length: int | None) -> None:
         await self.write(writer)

@@ -8,7 +8,7 @@ from typing import Annotated
 import pydantic
 from yarl import URL
 
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+from anywire.transport_tools import BoundedOptions
 
 
 def check_address(address: str, *, any_port: bool = False) -> str:
@@ -64,11 +64,11 @@ Addresses = Annotated[
 ]
 
 
-class HttpConfig(pydantic.BaseModel):
+class HttpConfig(BoundedOptions):
     """Each list of addresses is a directory: whoever listens takes the first that is free on its machine, whoever
     connects connects to all. One file with both lists therefore serves every process of a deployment."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = pydantic.ConfigDict(hide_input_in_errors=True)
 
     agent_addresses: Addresses = pydantic.Field(
         default=["http://127.0.0.1:8090"], description="where orchestrators listen for agents that register"
@@ -84,9 +84,6 @@ class HttpConfig(pydantic.BaseModel):
     )
     token: pydantic.SecretStr | None = pydantic.Field(
         default=None, description="shared secret every request must carry, in both directions"
-    )
-    max_message_bytes: int = pydantic.Field(
-        default=MAX_MESSAGE_BYTES, ge=1024, description="largest encoded message, in bytes"
     )
 
     @pydantic.field_validator("token")

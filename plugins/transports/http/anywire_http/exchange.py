@@ -7,42 +7,65 @@ from contextlib import suppress
 
 from aiohttp import web
 
-from anywire.errors import Congested
 from anywire.messages import Chunk
-from anywire_http.wire import JSON_LINES, encode
+from anywire.transport_tools import WriteRoom
+from anywire_http.wire import JSON_LINES, check_size, encode, encoded_limit
 
-LOW_WATER = 64
-HARD_BOUND = 4096
-"""Chunks of one task that may wait for its connection to take them."""
+
+class HubRoom:
+    """What waits for one hub, in all its answers together."""
+
+    def __init__(self, buffer_bytes: int, peer: str) -> None:
+        self.room = WriteRoom(buffer_bytes, peer)
+        self._waiting = 0
+
+    def put(self, size: int) -> None:
+        """Raises `Congested`; otherwise so many bytes wait more."""
+        self.room.admit(size)
+        self._change(size)
+
+    def take(self, size: int) -> None:
+        """So many bytes wait no more."""
+        self._change(-size)
+
+    def _change(self, size: int) -> None:
+        self._waiting += size
+        self.room.set_waiting(self._waiting)
 
 
 class Exchange:
     """The waiting chunks of one attempt and the response that carries them. ``end`` means that no more will come."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, max_message_bytes: int, room: HubRoom) -> None:
+        self._max_message_bytes = max_message_bytes
+        self._hub_room = room
         self._loop = asyncio.get_running_loop()
         self._lines: list[bytes] = []
+        self._size = 0
         self._ended = False
+        self._begun = False
         self._gone = False
         self._wake: asyncio.Future[None] | None = None
-        self._room: list[asyncio.Future[None]] = []
 
     def send(self, chunk: Chunk) -> None:
-        line = encode(chunk, self._limit) + b"\n"
         if self._ended:
             return
-        if len(self._lines) >= HARD_BOUND:
-            raise Congested(f"{len(self._lines)} chunks of this task wait for their reader already")
+        check_size(chunk, self._max_message_bytes)
+        line = encode(chunk, encoded_limit(self._max_message_bytes) - 1) + b"\n"
+        self._hub_room.put(len(line))
         self._lines.append(line)
+        self._size += len(line)
         self._ended = chunk.final
         self._wake_up()
 
     async def drain(self) -> None:
-        while len(self._lines) >= LOW_WATER and not self._gone:
-            room = self._loop.create_future()
-            self._room.append(room)
-            await room
+        if not self._gone:
+            await self._hub_room.room.drain()
+
+    def begin(self) -> None:
+        """Send the head of the answer, though there is no chunk yet: the hub sees that the task has arrived."""
+        self._begun = True
+        self._wake_up()
 
     def end(self) -> None:
         """What waits is still written, then the answer ends."""
@@ -58,40 +81,51 @@ class Exchange:
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Write until the end. An answer that is complete at once is one write with its length known."""
         try:
-            data = await self._next()
-            if self._ended and not self._lines:
-                return web.Response(body=data, content_type=JSON_LINES)
+            while not (self._lines or self._ended or self._begun):
+                await self._woken()
+            if self._is_whole():
+                return await self._whole(request)
             response = web.StreamResponse(headers={"Content-Type": JSON_LINES})
             await response.prepare(request)
-            while data:
+            while data := await self._next():
                 await response.write(data)
-                data = await self._next()
+                self._written(len(data))
             await response.write_eof()
             return response
         finally:
             self._ended = self._gone = True
             self._lines.clear()
-            self._make_room()
+            self._written(self._size)
 
     async def _next(self) -> bytes:
         """Everything that waits, in one piece; empty at the end."""
         while not self._lines and not self._ended:
-            self._wake = self._loop.create_future()
-            await self._wake
+            await self._woken()
         data = b"".join(self._lines)
         self._lines.clear()
-        self._make_room()
         return data
+
+    def _is_whole(self) -> bool:
+        """Whether nothing will be added to what waits."""
+        return self._ended
+
+    async def _whole(self, request: web.BaseRequest) -> web.StreamResponse:
+        response = web.Response(body=b"".join(self._lines), content_type=JSON_LINES)
+        await response.prepare(request)
+        await response.write_eof()
+        return response
+
+    async def _woken(self) -> None:
+        self._wake = self._loop.create_future()
+        await self._wake
+
+    def _written(self, size: int) -> None:
+        self._size -= size
+        self._hub_room.take(size)
 
     def _wake_up(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
-
-    def _make_room(self) -> None:
-        for room in self._room:
-            if not room.done():
-                room.set_result(None)
-        self._room.clear()
 
 
 class TaskReply:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 
 import aiohttp
 import msgspec
 from aiohttp import web
 from yarl import URL
 
+from anywire.clock import SystemClock
 from anywire.errors import AgentUnavailable, AnywireError, TransportUnavailable
-from anywire.messages import AgentInfo, HubInfo, TaskRequest, ToAgent
+from anywire.lease import AwakeTime
+from anywire.messages import AgentInfo, AgentStatus, Chunk, HubInfo, ToAgent
 from anywire.transport import Hub, HubSink, Plane
+from anywire.transport_tools import Backoff, Guard, HubLinks, LinkRefused, OnceLog, keep_dialling
+from anywire.transport_tools.timeouts import awake_timeout
 from anywire_http.client import new_session
 from anywire_http.config import HttpConfig
 from anywire_http.faults import for_status, mapped
@@ -29,21 +34,30 @@ from anywire_http.wire import (
     decode,
     encode,
     fault_text,
+    implausible,
     mismatch,
+    whole_body,
 )
 
 log = logging.getLogger(__name__)
 
 
+MOST_OPENING = 1024
+"""Links that may be being opened at a time because agents have registered."""
+
+
 class HttpHub(Hub):
     def __init__(self, config: HttpConfig, info: HubInfo, plane: Plane, sink: HubSink) -> None:
         self.config, self.info, self.plane, self.sink = config, info, plane, sink
-        self.closed = False
+        self.guard = Guard()
         self.url = ""
         """Where it listens; empty on the client plane."""
-        self._links: dict[str, AgentLink] = {}
+        self._links: HubLinks[AgentLink] = HubLinks(sink, self.guard)
         self._all: set[AgentLink] = set()
         self._dialling: list[asyncio.Task[None]] = []
+        self._session: aiohttp.ClientSession | None = None
+        self._awake = AwakeTime(SystemClock())
+        self._once = OnceLog(log)
         self._server = Server(config, f"hub {info.hub_id}", {("POST", "/agents/register"): self._register})
 
     async def open(self) -> None:
@@ -51,55 +65,57 @@ class HttpHub(Hub):
         if self.plane == "agent":
             self.url = await self._server.listen(self.config.agent_addresses)
             log.info("hub %s listens on %s for agents", self.info.hub_id, self.url)
-        else:
-            self._dialling = [asyncio.create_task(self._keep(address)) for address in self.config.client_addresses]
+            return
+        self._session = new_session(self.config)
+        for address in self.config.client_addresses:
+            attempt = partial(self._attempt, self._session, address, OnceLog(log))
+            keeping = keep_dialling(attempt, address, backoff=Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S))
+            self._dialling.append(asyncio.create_task(keeping))
 
     def send(self, agent_id: str, message: ToAgent) -> None:
-        link = self._links.get(agent_id)
-        if link is None:
-            raise AgentUnavailable(f"no link to agent {agent_id!r} over http", agent_id=agent_id)
-        if isinstance(message, TaskRequest):
-            link.send(message)
-        else:
-            link.control(message)
+        self._links.get(agent_id).send(message)
 
     async def drain(self, agent_id: str) -> None:
-        link = self._links.get(agent_id)
+        link = self._links.find(agent_id)
         if link is not None:
             await link.drain()
 
     async def close(self) -> None:
-        if self.closed:
+        if self.guard.closed:
             return
-        self.closed = True
+        self.guard.close()
         for each in self._dialling:
             each.cancel()
-        links = list(self._all)
-        for link in links:
-            link.end("the hub closed")
-        await asyncio.gather(*self._dialling, *(link.closed() for link in links), return_exceptions=True)
+        closing = [link.close("the hub closed") for link in self._all]
+        for outcome in await asyncio.gather(*self._dialling, *closing, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                log.error("closing hub %s: %s", self.info.hub_id, outcome, exc_info=outcome)
+        if self._session is not None:
+            await self._session.close()
         await self._server.close()
 
     # What links say
 
-    def joined(self, link: AgentLink) -> None:
-        info = link.info
-        assert info is not None
-        assert link.status is not None
-        old = self._links.get(info.agent_id)
+    def join(self, link: AgentLink, info: AgentInfo, status: AgentStatus) -> None:
+        old = self._links.find(info.agent_id)
+        self._links.check(info.agent_id, info.incarnation)
+        link.alive = True
+        self._links.join(link, info)
         if old is not None:
             old.end("replaced by a new connection")
-        self._links[info.agent_id] = link
-        self.sink.agent_joined(info)
-        if self._links.get(info.agent_id) is link:
-            self.sink.agent_reported(link.status)
+        self.received(link, status)
+
+    def received(self, link: AgentLink, message: AgentStatus | Chunk) -> None:
+        if self._links.joined(link):
+            self._links.received(link, message)
+
+    def failed(self, link: AgentLink, task_id: str, attempt: int, error: AnywireError) -> None:
+        info = link.info
+        if info is not None and self._links.joined(link):
+            self.guard.call(self.sink.send_failed, info.agent_id, info.incarnation, task_id, attempt, error)
 
     def lost(self, link: AgentLink, reason: str) -> None:
-        info = link.info
-        if info is not None and self._links.get(info.agent_id) is link:
-            del self._links[info.agent_id]
-            if not self.closed:
-                self.sink.agent_lost(info.agent_id, info.incarnation, reason)
+        self._links.ended(link, reason)
 
     def _new_link(self, url: str, expected: AgentInfo | None = None) -> AgentLink:
         link = AgentLink(self, url, expected)
@@ -114,7 +130,7 @@ class HttpHub(Hub):
         return web.Response(status=status, body=body, content_type=JSON)
 
     async def register(self, data: bytes, peer: str) -> tuple[int, bytes]:
-        """Link the agent that ``data``, the body of a registration, tells of; status and body of the answer.
+        """Link the agent that ``data``, the body of a registration, describes; status and body of the answer.
 
         The answer comes when the link is there, or says why it is not. ``peer`` names the sender in the log.
         """
@@ -122,62 +138,66 @@ class HttpHub(Hub):
             registration = decode(data, Registration)
             URL(registration.url)
         except (msgspec.MsgspecError, ValueError) as error:
-            return _refused(400, peer, str(mapped(error, "this is no registration")))
+            return self._refused(400, peer, str(mapped(error, "this is no registration")))
+        info = registration.info
+        odd = implausible(info.agent_id, info.lease_ms)
+        if odd:
+            return self._refused(400, peer, odd)
         wrong = mismatch(registration.protocol, registration.plane, self.plane)
-        known = self._links.get(registration.info.agent_id)
-        if known is not None and known.info is not None and known.info.incarnation > registration.info.incarnation:
-            wrong = wrong or f"agent {registration.info.agent_id} is linked already, in a newer incarnation"
         if wrong:
-            return _refused(409, peer, wrong)
-        if self.closed:
+            return self._refused(409, peer, wrong)
+        try:
+            self._links.check(info.agent_id, info.incarnation)
+        except LinkRefused as error:
+            return self._refused(409, peer, str(error))
+        if self.guard.closed:
             return 503, encode(Fault("the hub is closing"))
-        link = self._new_link(registration.url, registration.info)
+        if sum(not link.answered.done() for link in self._all) >= MOST_OPENING:
+            return 503, encode(Fault(f"{MOST_OPENING} agents are being linked: register again later"))
+        link = self._new_link(registration.url, info)
         # Shielded: the link goes on even if the agent does not wait for the answer.
         reason = await asyncio.shield(link.answered)
         if reason:
-            return _refused(502, peer, f"hub {self.info.hub_id} could not link it: {reason}")
+            return self._refused(502, peer, f"hub {self.info.hub_id} could not link it: {reason}")
         return 200, encode(Welcome(PROTOCOL, self.info))
+
+    def _refused(self, status: int, peer: str, reason: str) -> tuple[int, bytes]:
+        self._once.warn((peer, reason), "an agent at %s is not registered: %s", peer, reason)
+        return status, encode(Fault(reason))
 
     # Agents that are looked for
 
-    async def _keep(self, address: str) -> None:
-        pause, told = FIRST_PAUSE_S, ""
-        session = new_session(self.config)
-        try:
-            while True:
-                try:
-                    await self._follow(session, address)
-                    pause, told = FIRST_PAUSE_S, ""
-                except AnywireError as error:
-                    # Nobody there is normal, and so is saying the same again; anything else is news.
-                    absent = isinstance(error, AgentUnavailable)
-                    quiet = absent or str(error) == told
-                    log.log(logging.DEBUG if quiet else logging.WARNING, "%s", error)
-                    told = told if absent else str(error)
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE_S)
-        finally:
-            await session.close()
-
-    async def _follow(self, session: aiohttp.ClientSession, address: str) -> None:
+    async def _attempt(self, session: aiohttp.ClientSession, address: str, once: OnceLog) -> bool:
         """Link who is there, unless that is done already under another address, and wait for the link's end."""
-        timeout = aiohttp.ClientTimeout(total=HELLO_S)
         try:
-            async with session.get(URL(f"{address}/agent"), timeout=timeout, allow_redirects=False) as response:
+            link = await self._look(session, address)
+        except AgentUnavailable as error:  # nobody there is normal
+            log.debug("%s", error)
+            return False
+        except AnywireError as error:
+            once.warn(str(error), "%s", error)
+            return False
+        await link.ended.wait()
+        return True
+
+    async def _look(self, session: aiohttp.ClientSession, address: str) -> AgentLink:
+        """The link to the agent at ``address``. Raises what stands in the way."""
+        try:
+            async with (
+                awake_timeout(self._awake, HELLO_S),
+                session.get(URL(f"{address}/agent"), allow_redirects=False) as response,
+            ):
                 if response.status != 200:
                     raise for_status(response.status)(f"{address} refused: {await fault_text(response)}")
-                there = decode(await response.read(), AgentHello).info
+                there = decode(await whole_body(response), AgentHello).info
         except (aiohttp.ClientError, OSError, msgspec.MsgspecError) as error:
             raise mapped(error, f"looking for an agent at {address}") from error
-        link = self._links.get(there.agent_id)
-        if link is None or link.info is None or link.info.incarnation != there.incarnation:
-            link = self._new_link(address)
-            reason = await link.answered
-            if reason:
-                raise TransportUnavailable(reason)
-        await link.ended.wait()
-
-
-def _refused(status: int, peer: str, reason: str) -> tuple[int, bytes]:
-    log.warning("an agent at %s is not registered: %s", peer, reason)
-    return status, encode(Fault(reason))
+        self._links.check(there.agent_id, there.incarnation)
+        link = self._links.find(there.agent_id)
+        if link is not None and link.info is not None and link.info.incarnation == there.incarnation:
+            return link
+        link = self._new_link(address)
+        reason = await link.answered
+        if reason:
+            raise TransportUnavailable(reason)
+        return link

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 import aiohttp
 import msgspec
 from yarl import URL
 
+from anywire.clock import SystemClock
 from anywire.errors import AgentUnavailable, AnywireError
+from anywire.lease import AwakeTime
+from anywire.transport_tools import Backoff, OnceLog, keep_dialling
+from anywire.transport_tools.timeouts import awake_timeout
 from anywire_http.client import new_session
 from anywire_http.faults import for_status, mapped
-from anywire_http.wire import PROTOCOL, Registration, Welcome, decode, encode, fault_text
+from anywire_http.wire import PROTOCOL, Registration, Welcome, decode, encode, fault_text, whole_body
 
 if TYPE_CHECKING:
     from anywire_http.port import HttpPort
@@ -21,10 +26,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
-"""Pauses between attempts to reach an absent orchestrator; each is twice the one before."""
+"""Seconds: the longest first pause between attempts to reach an absent orchestrator, and the longest of all."""
 
 ANSWER_S = 15.0
-"""How long an orchestrator may take to reach the agent and answer."""
+"""Seconds that an orchestrator may take to reach the agent and answer."""
 
 
 class Registrar:
@@ -32,12 +37,16 @@ class Registrar:
 
     def __init__(self, port: HttpPort) -> None:
         self._port = port
+        self._awake = AwakeTime(SystemClock())
         self._keeping: list[asyncio.Task[None]] = []
         self._session: aiohttp.ClientSession | None = None
 
     def start(self, addresses: list[str]) -> None:
         self._session = new_session(self._port.config)
-        self._keeping = [asyncio.create_task(self._keep(self._session, address)) for address in addresses]
+        for address in addresses:
+            attempt = partial(self._attempt, self._session, address, OnceLog(log))
+            keeping = keep_dialling(attempt, address, backoff=Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S))
+            self._keeping.append(asyncio.create_task(keeping))
 
     async def close(self) -> None:
         for each in self._keeping:
@@ -46,37 +55,33 @@ class Registrar:
         if self._session is not None:
             await self._session.close()
 
-    async def _keep(self, session: aiohttp.ClientSession, address: str) -> None:
-        pause, told = FIRST_PAUSE_S, ""
-        while True:
-            try:
-                hub_id = await self._register(session, address)
-            except AnywireError as error:
-                # Nobody there is normal, and so is saying the same again; anything else is news.
-                absent = isinstance(error, AgentUnavailable)
-                quiet = absent or str(error) == told
-                log.log(logging.DEBUG if quiet else logging.WARNING, "%s", error)
-                told = told if absent else str(error)
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE_S)
-                continue
-            pause, told = FIRST_PAUSE_S, ""
-            while (link := self._port.links.get(hub_id)) is not None:
-                await link.ended.wait()
-            await asyncio.sleep(pause)
+    async def _attempt(self, session: aiohttp.ClientSession, address: str, once: OnceLog) -> bool:
+        """Register, and wait for the end of the link; whether there was one."""
+        try:
+            hub_id = await self._register(session, address)
+        except AgentUnavailable as error:  # nobody there is normal
+            log.debug("%s", error)
+            return False
+        except AnywireError as error:
+            once.warn(str(error), "%s", error)
+            return False
+        while (link := self._port.links.find(hub_id)) is not None:
+            await link.ended.wait()
+        return True
 
     async def _register(self, session: aiohttp.ClientSession, address: str) -> str:
         """The id of the hub that is linked now. Raises what stands in the way."""
         port = self._port
         body = encode(Registration(PROTOCOL, port.plane, port.url, port.info))
         doing = f"registering agent {port.info.agent_id} at {address}"
-        timeout = aiohttp.ClientTimeout(total=ANSWER_S)
+        url = URL(f"{address}/agents/register")
         try:
-            async with session.post(
-                URL(f"{address}/agents/register"), data=body, timeout=timeout, allow_redirects=False
-            ) as response:
+            async with (
+                awake_timeout(self._awake, ANSWER_S),
+                session.post(url, data=body, allow_redirects=False) as response,
+            ):
                 if response.status != 200:
                     raise for_status(response.status)(f"{doing}: {await fault_text(response)}")
-                return decode(await response.read(), Welcome).hub.hub_id
+                return decode(await whole_body(response), Welcome).hub.hub_id
         except (aiohttp.ClientError, OSError, msgspec.MsgspecError) as error:
             raise mapped(error, doing) from error

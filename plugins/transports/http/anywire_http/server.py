@@ -13,10 +13,11 @@ import pydantic
 from aiohttp import web
 from yarl import URL
 
-from anywire.errors import TransportUnavailable
+from anywire.errors import PayloadTooLarge, TransportUnavailable
+from anywire.transport_tools import OnceLog
 from anywire_http.config import HttpConfig, is_local
 from anywire_http.faults import mapped
-from anywire_http.wire import OVERHEAD, T, decode, fault
+from anywire_http.wire import ENVELOPE_BYTES, JSON, T, decode, encoded_limit, fault
 
 log = logging.getLogger(__name__)
 
@@ -26,30 +27,24 @@ BACKLOG = 1024
 CLOSING_S = 0.1
 """How long connections that ought to be idle are waited for."""
 
-TOLD_PEERS = 1000
-"""Peers remembered so that each refusal is worth one line in the log."""
-
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
-class Guard:
-    """Checks the token of requests, in constant time, and says once to whom it said no."""
+class TokenCheck:
+    """Checks the token of requests, in constant time, and logs once for each peer that it was refused."""
 
     def __init__(self, token: pydantic.SecretStr | None, me: str) -> None:
         self._me = me
         self._expected = None if token is None else f"Bearer {token.get_secret_value()}".encode()
-        self._told: set[str] = set()
+        self._once = OnceLog(log)
 
     def refusal(self, authorization: str | None, peer: str) -> str:
         """Why a request with this ``Authorization`` header is not served; empty when it is."""
-        if self._expected is None or hmac.compare_digest((authorization or "").encode(), self._expected):
+        given = (authorization or "").encode("utf-8", "surrogateescape")
+        if self._expected is None or hmac.compare_digest(given, self._expected):
             return ""
         what = "a wrong token" if authorization else "no token"
-        level = logging.DEBUG if peer in self._told else logging.WARNING
-        if len(self._told) > TOLD_PEERS:
-            self._told.clear()
-        self._told.add(peer)
-        log.log(level, "%s refused a request from %s: it came with %s", self._me, peer, what)
+        self._once.warn((peer, what), "%s refused a request from %s: it came with %s", self._me, peer, what)
         return f"the request came with {what}: set the same `token` at both ends"
 
 
@@ -62,10 +57,11 @@ class Server:
 
     def __init__(self, config: HttpConfig, me: str, routes: Mapping[tuple[str, str], Handler]) -> None:
         self._config, self._routes = config, routes
-        self._guard = Guard(config.token, me)
+        self._tokens = TokenCheck(config.token, me)
+        self._once = OnceLog(log)
         self._me = me
         self._prefix = ""
-        self._limit = config.max_message_bytes + OVERHEAD
+        self._limit = encoded_limit(config.max_message_bytes)
         self._server: asyncio.Server | None = None
         # The low-level server: there are five routes and no middleware. A handler is cancelled when its peer goes.
         self._web = web.Server(self._serve, request_factory=self._request, handler_cancellation=True, access_log=None)
@@ -108,19 +104,24 @@ class Server:
         try:
             return await request.read()
         except web.HTTPRequestEntityTooLarge as error:
-            limit = self._config.max_message_bytes
-            raise TooLarge(f"the body is over this end's limit of {limit} bytes (max_message_bytes)") from error
+            limit = self._limit_of(request.path)
+            raise TooLarge(f"the body of {request.path} is over this end's limit of {limit} bytes") from error
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         handler = self._routes.get((request.method, request.path.removeprefix(self._prefix)))
         if handler is None:
             return fault(404, f"{self._me} has no {request.method} {request.path}")
-        refusal = self._guard.refusal(request.headers.get("Authorization"), request.remote or "unknown")
+        peer = request.remote or "unknown"
+        from_page = _why_web_page(request)
+        if from_page:
+            self._once.warn((peer, from_page), "%s refused a request from %s: %s", self._me, peer, from_page[1])
+            return fault(*from_page)
+        refusal = self._tokens.refusal(request.headers.get("Authorization"), peer)
         if refusal:
             return fault(401, refusal)
         try:
             return await handler(request)
-        except TooLarge as error:
+        except (TooLarge, PayloadTooLarge) as error:
             return fault(413, str(error))
         except (msgspec.MsgspecError, web.RequestPayloadError) as error:
             return fault(400, str(mapped(error, f"the body of {request.path} cannot be read")))
@@ -129,4 +130,21 @@ class Server:
         self, message: Any, payload: Any, protocol: Any, writer: Any, task: asyncio.Task[None]
     ) -> web.BaseRequest:
         loop = asyncio.get_running_loop()
-        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=self._limit)
+        limit = self._limit_of(message.path)
+        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=limit)
+
+    def _limit_of(self, path: str) -> int:
+        """Bytes that a body may have: tasks and control messages carry more than those that introduce themselves."""
+        return self._limit if path.endswith(("/tasks", "/control")) else ENVELOPE_BYTES
+
+
+def _why_web_page(request: web.BaseRequest) -> tuple[int, str] | None:
+    """Status and text for a request that a web page in a browser may have made; None for any other.
+
+    A browser sends `Origin` with every request that a page makes to another address, and asks before it sends JSON.
+    """
+    if "Origin" in request.headers:
+        return 403, "the request has an Origin header: this address is for agents and orchestrators, not for web pages"
+    if request.method == "POST" and request.content_type != JSON:
+        return 415, f"the request must have Content-Type: {JSON}"
+    return None

@@ -9,10 +9,10 @@ import aiohttp
 
 from anywire.messages import AgentInfo, HubInfo
 from anywire.transport import AgentPort, AgentSink, Capabilities, Hub, HubSink, Plane, Transport
-from anywire_http.config import MAX_MESSAGE_BYTES, HttpConfig
+from anywire_http.config import HttpConfig
 from anywire_http.hub import HttpHub
 from anywire_http.port import HttpPort
-from anywire_http.server import Guard
+from anywire_http.server import TokenCheck
 from anywire_http.wire import Fault, encode
 
 
@@ -25,16 +25,14 @@ class HttpTransport(Transport):
 
     name: ClassVar[str] = "http"
     Config = HttpConfig
-    capabilities: ClassVar[Capabilities] = Capabilities(
-        liveliness="connection", discovery="directory", max_message_bytes=MAX_MESSAGE_BYTES
-    )
+    capabilities: ClassVar[Capabilities] = Capabilities(liveliness="connection", discovery="directory")
     config: HttpConfig
 
     def __init__(self, config: HttpConfig) -> None:
         super().__init__(config)
         self._settings: dict[str, str] = {}
         self._hub: HttpHub | None = None
-        self._guard = Guard(config.token, "the gateway")
+        self._tokens = TokenCheck(config.token, "the gateway")
 
     async def open_hub(self, hub: HubInfo, plane: Plane, sink: HubSink) -> Hub:
         end = HttpHub(self.config, hub, plane, sink)
@@ -42,12 +40,14 @@ class HttpTransport(Transport):
         if plane == "agent":
             self._hub = end
         self._note(plane, "hub", end.url or ", ".join(self.config.client_addresses))
+        end.guard.open()
         return end
 
     async def open_agent(self, info: AgentInfo, plane: Plane, sink: AgentSink) -> AgentPort:
         end = HttpPort(self.config, info, plane, sink)
         await end.open()
         self._note(plane, "agent", end.url)
+        end.guard.open()
         return end
 
     async def register_agent(self, data: bytes, authorization: str, peer: str) -> tuple[int, bytes]:
@@ -56,10 +56,10 @@ class HttpTransport(Transport):
         ``data`` is the request's body, ``authorization`` its header of that name, ``peer`` its sender for the log.
         Returns the status and the JSON body of the answer; never raises.
         """
-        refusal = self._guard.refusal(authorization, peer)
+        refusal = self._tokens.refusal(authorization, peer)
         if refusal:
             return 401, encode(Fault(refusal))
-        if self._hub is None or self._hub.closed:
+        if self._hub is None or self._hub.guard.closed:
             return 503, encode(Fault("no hub is open here that agents could register with"))
         return await self._hub.register(data, peer)
 
@@ -72,6 +72,6 @@ class HttpTransport(Transport):
             "encoding": "json",
             "http": "1.1, keep-alive, TCP_NODELAY",
             "security": "none" if self.config.token is None else "token",
-            "max_message_bytes": str(self.config.max_message_bytes),
+            **self.config.bounds(),
             "aiohttp": aiohttp.__version__,
         }

@@ -1,7 +1,8 @@
 """The wire format: one ZeroMQ frame per message, a kind byte and then the fields as a msgpack array.
 
 Field names do not travel (35 instead of 147 bytes for a token), so both ends must know the same fields:
-`PROTOCOL`, exchanged in the first message each way, says so.
+`PROTOCOL`, exchanged in the first message each way, says so. Several messages may travel as the frames of one ZeroMQ
+message; that means nothing but that they had been waiting.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drai
 from anywire.transport import Plane
 from anywire_zeromq.faults import mapped
 
-PROTOCOL = "anywire-zeromq/1"
+PROTOCOL = "anywire-zeromq/2"
 
 
 class AgentHello(msgspec.Struct, frozen=True):
@@ -40,13 +41,13 @@ class Ready(msgspec.Struct, frozen=True):
     """The end that connected has read the other's hello: both directions work."""
 
 
-class Farewell(msgspec.Struct, frozen=True):
-    """The link is over, by the sender's will."""
+class Goodbye(msgspec.Struct, frozen=True):
+    """The sender has ended the link, or refuses it; ``reason`` is part of a sentence for a person."""
 
     reason: str
 
 
-Message = TaskRequest | Chunk | Cancel | Credit | Drain | AgentStatus | AgentHello | HubHello | Ready | Farewell
+Message = TaskRequest | Chunk | Cancel | Credit | Drain | AgentStatus | AgentHello | HubHello | Ready | Goodbye
 
 _KINDS: dict[bytes, type[Message]] = {
     b"T": TaskRequest,
@@ -58,25 +59,25 @@ _KINDS: dict[bytes, type[Message]] = {
     b"A": AgentHello,
     b"H": HubHello,
     b"R": Ready,
-    b"F": Farewell,
+    b"F": Goodbye,
 }
 
 _pack = msgspec.msgpack.Encoder().encode
 _KIND_OF: dict[type, bytes] = {cls: kind for kind, cls in _KINDS.items()}
 
 
-def _decoder(cls: type[Message]) -> Callable[[bytes], Message]:
+def _decoder(cls: type[Message]) -> Callable[[bytes | memoryview], Message]:
     types = tuple(field.type for field in fields(cls))
     unpack = msgspec.msgpack.Decoder(tuple[types] if types else tuple[()]).decode  # type: ignore[valid-type]
 
-    def decode(data: bytes) -> Message:
+    def decode(data: bytes | memoryview) -> Message:
         values: tuple[Any, ...] = unpack(data)
         return cls(*values)
 
     return decode
 
 
-_DECODERS: dict[int, Callable[[bytes], Message]] = {kind[0]: _decoder(cls) for kind, cls in _KINDS.items()}
+_DECODERS: dict[int, Callable[[bytes | memoryview], Message]] = {kind[0]: _decoder(cls) for kind, cls in _KINDS.items()}
 
 
 def encode(message: Message) -> bytes:
@@ -93,6 +94,11 @@ def decode(data: bytes) -> Message:
     if decoder is None:
         raise msgspec.DecodeError(f"it begins with {data[:1]!r}")
     try:
-        return decoder(data[1:])
+        return decoder(memoryview(data)[1:])
     except UnicodeDecodeError as error:
         raise msgspec.DecodeError(f"its text is no UTF-8: {error}") from error
+
+
+def is_goodbye(data: bytes) -> bool:
+    """Whether it is a `Goodbye`, without reading the rest."""
+    return data[:1] == _KIND_OF[Goodbye]

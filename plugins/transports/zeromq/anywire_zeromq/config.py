@@ -10,7 +10,8 @@ import pydantic
 import zmq
 import zmq.auth
 
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+from anywire.transport_tools import BoundedOptions
+
 IPC_PATH_LIMIT = 107
 """Characters the kernel allows in the path of a Unix socket."""
 
@@ -81,30 +82,28 @@ Addresses = Annotated[
 ]
 
 
-class ZeromqConfig(pydantic.BaseModel):
+class ZeromqConfig(BoundedOptions):
     """Each list of addresses is a directory: whoever listens takes the first that is free on its machine, whoever
     connects connects to all. One file with both lists therefore serves every process of a deployment."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = pydantic.ConfigDict(hide_input_in_errors=True)
 
     agent_addresses: Addresses = pydantic.Field(
-        default=["tcp://127.0.0.1:5560"], description="where orchestrators listen for agents"
+        default=["tcp://127.0.0.1:5560"], description="Addresses where orchestrators listen for agents."
     )
     client_addresses: Addresses = pydantic.Field(
-        default=["tcp://127.0.0.1:5561"], description="where orchestrators listen for clients"
-    )
-    max_message_bytes: int = pydantic.Field(
-        default=MAX_MESSAGE_BYTES, ge=1024, le=2**31 - 1, description="largest encoded message, in bytes"
+        default=["tcp://127.0.0.1:5561"], description="Addresses where orchestrators listen for clients."
     )
     secret_key: pydantic.SecretStr | None = pydantic.Field(
         default=None,
-        description="CURVE: this end's secret key (Z85, or a .key_secret file); without it, no security",
+        description="CURVE: secret key of this end (Z85, or a .key_secret file). Without it nothing is secured.",
     )
     server_key: str = pydantic.Field(
-        default="", description="CURVE: public key of the orchestrators this end connects to (Z85, or a .key file)"
+        default="",
+        description="CURVE: public key of the orchestrators that this end connects to (Z85, or a .key file).",
     )
     allowed_keys: Annotated[list[str], pydantic.BeforeValidator(_as_list)] = pydantic.Field(
-        default=[], description="CURVE: public keys this end admits when it listens (Z85, or .key files)"
+        default=[], description="CURVE: public keys that this end admits where it listens (Z85, or .key files)."
     )
 
     @pydantic.field_validator("secret_key")

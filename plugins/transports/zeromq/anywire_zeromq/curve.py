@@ -2,56 +2,60 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any
 
 import zmq
-from zmq.auth.base import Authenticator
+from zmq.utils import z85
 
 from anywire.errors import TransportUnavailable
 from anywire_zeromq.config import ZeromqConfig
+from anywire_zeromq.line_limit import LineLimit
 from anywire_zeromq.loop_socket import NOBLOCK, LoopSocket
 
 log = logging.getLogger(__name__)
 
-
-class _AllowedKeys:
-    def __init__(self, keys: list[str]) -> None:
-        self._keys = frozenset(keys)
-
-    def callback(self, domain: str, key: bytes) -> bool:
-        if key.decode() in self._keys:
-            return True
-        log.warning("a connection with the public key %s was not admitted: it is not in allowed_keys", key.decode())
-        return False
+ZAP_ADDRESS = "inproc://zeromq.zap.01"
+ZAP_VERSION = b"1.0"
 
 
 class KeyCheck:
-    """Answers ZeroMQ's questions whether a client's key is allowed, on the event loop."""
+    """Answers ZeroMQ's questions whether a client's key is allowed, on the event loop.
+
+    The questions and answers are those of ZAP, https://rfc.zeromq.org/spec/27/. They come over a REP socket, which
+    must answer each before it reads the next: both happen in one call here.
+    """
 
     def __init__(self, context: zmq.Context[Any], allowed: list[str]) -> None:
-        self._authenticator = Authenticator(context)
-        self._authenticator.configure_curve_callback("*", _AllowedKeys(allowed))
-        self._authenticator.start()
-        self._answers: set[asyncio.Task[None]] = set()
-        self._socket = LoopSocket(self._authenticator.zap_socket, self._receive, lambda: False)
+        self._allowed = frozenset(allowed)
+        self._lines = LineLimit(log)
+        self._zmq = context.socket(zmq.REP)
+        self._zmq.bind(ZAP_ADDRESS)
+        self._socket = LoopSocket(self._zmq, self._answer, lambda: False)
+        self._socket.start()
 
     def close(self) -> None:
-        for answer in self._answers:
-            answer.cancel()
         self._socket.close(0)
-        self._authenticator.stop()
 
-    def _receive(self) -> None:
-        question = self._authenticator.zap_socket.recv_multipart(NOBLOCK)
-        answer = asyncio.get_running_loop().create_task(self._answer(question))
-        self._answers.add(answer)
-        answer.add_done_callback(self._answers.discard)
-
-    async def _answer(self, question: list[bytes]) -> None:
-        await self._authenticator.handle_zap_message(question)
+    def _answer(self) -> None:
+        question = self._zmq.recv_multipart(NOBLOCK)
+        _, request_id, *_ = question
+        key = _client_key(question)
+        status, text, user = (b"200", b"OK", key) if key in self._allowed else (b"400", b"key not allowed", "")
+        self._zmq.send_multipart([ZAP_VERSION, request_id, status, text, user.encode(), b""], NOBLOCK)
+        if status != b"200":
+            self._lines.warning(
+                key, "a connection with the public key %s was not admitted: it is not in allowed_keys", key
+            )
         self._socket.wake()
+
+
+def _client_key(question: list[bytes]) -> str:
+    """The client's public key as Z85 text; empty when the question is not about a CURVE key."""
+    _, _, _, _, _, mechanism, *credentials = question
+    if mechanism != b"CURVE" or len(credentials) != 1 or len(credentials[0]) != 32:
+        return ""
+    return z85.encode(credentials[0]).decode()
 
 
 def secure_listener(socket: zmq.Socket[bytes], config: ZeromqConfig) -> None:

@@ -16,11 +16,15 @@ import zmq
 
 from anywire.errors import AnywireError, PayloadTooLarge, TransportUnavailable
 from anywire.transport import Plane
-from anywire_zeromq.codec import PROTOCOL, Farewell, Message, decode, encode
+from anywire.transport_tools import Guard, check_payload, encoded_limit
+from anywire_zeromq.codec import PROTOCOL, Goodbye, Message, decode, encode, is_goodbye
 from anywire_zeromq.config import ZeromqConfig, is_local, is_wildcard
 from anywire_zeromq.curve import KeyCheck
-from anywire_zeromq.endpoint import Dialer, Endpoint, Listener
+from anywire_zeromq.dialer import Dialer
+from anywire_zeromq.endpoint import Endpoint
 from anywire_zeromq.faults import mapped
+from anywire_zeromq.line_limit import LineLimit
+from anywire_zeromq.listener import Listener
 from anywire_zeromq.wire import Wire
 
 log = logging.getLogger(__name__)
@@ -28,87 +32,94 @@ log = logging.getLogger(__name__)
 LINGER_MS = 1000
 """How long what was accepted may take to leave when an end closes."""
 
+TIMEOUT_LEASES = 4
+"""Leases until a connection is given up whose peer's kernel acknowledges nothing. That an agent is silent the pipeline
+notices after one; this only ends what a broken network has left."""
+
 
 class End:
-    """`open` it as listener or dialer; subclasses say what messages mean."""
+    """`open` it as listener or dialer; subclasses handle the messages.
 
-    def __init__(self, config: ZeromqConfig, plane: Plane, me: str) -> None:
-        self.config, self.plane, self.me = config, plane, me
-        self.closed = False
-        self.limit = config.max_message_bytes
+    ``name`` is for the log, ``lease_ms`` this end's own. ``guard`` stands in front of the sink.
+    """
+
+    def __init__(self, config: ZeromqConfig, plane: Plane, name: str, lease_ms: int) -> None:
+        self.config, self.plane, self.name = config, plane, name
+        self.guard = Guard()
+        self.timeout_ms = TIMEOUT_LEASES * lease_ms
+        self.lines = LineLimit(log)
         self._addresses = config.agent_addresses if plane == "agent" else config.client_addresses
         self._context: zmq.Context[Any] = zmq.Context()
         self._endpoints: list[Endpoint] = []
         self._key_check: KeyCheck | None = None
-        self._meanings: dict[type[Message], Callable[[Wire, Any], None]] = {}
-
-    def silence_ms(self) -> int:
-        """How long a peer may leave ZeroMQ's pings unanswered before its connection is given up."""
-        raise NotImplementedError
+        self._handlers: dict[type[Message], Callable[[Wire, Any], None]] = {}
 
     def listen(self) -> str:
         """Bind the first free address and return it; raises `TransportUnavailable`."""
         config = self.config
         if config.secret_key is not None:
             self._key_check = KeyCheck(self._context, config.allowed_keys)
-        listener = Listener(self._context, config, self._addresses, self.silence_ms(), self)
+        listener = Listener(self._context, config, self._addresses, self.timeout_ms, self)
         self._endpoints.append(listener)
-        log.info("%s listens on %s for the %s plane", self.me, listener.address, self.plane)
+        listener.start()
+        log.info("%s listens on %s for the %s plane", self.name, listener.address, self.plane)
         if config.secret_key is None and not is_local(listener.address):
             log.warning("%s is open to the network and not secured: set secret_key and allowed_keys", listener.address)
         return listener.address
 
     def dial(self) -> None:
-        """Connect to every address, be somebody there or not; raises `TransportUnavailable`."""
+        """Connect to every address, whether a process listens there or not; raises `TransportUnavailable`."""
         for address in self._addresses:
             if is_wildcard(address):
                 raise TransportUnavailable(
                     f"{address} can be listened on but not connected to: name the host of the orchestrator instead"
                 )
-            dialer = Dialer(self._context, self.config, address, self.silence_ms(), self)
+            dialer = Dialer(self._context, self.config, address, self.timeout_ms, self)
             self._endpoints.append(dialer)
+            dialer.start()
 
-    async def shut(self, farewell: str) -> None:
-        """Tell the peers, transmit what waits for a bounded time, release everything; idempotent."""
-        if self.closed:
+    async def close_all(self, reason: str) -> None:
+        """Say goodbye to the peers, transmit what waits for a bounded time, release everything; idempotent."""
+        if self.guard.closed:
             return
-        self.closed = True
-        goodbye = Farewell(farewell)
-        for endpoint in self._endpoints:
-            for wire in endpoint.wires():
-                if wire.agent is not None or wire.hub is not None:
-                    self.tell(wire, goodbye)
+        self.guard.close()
+        for wire in self.wires():
+            if wire.agent is not None or wire.hub is not None:
+                self.say_goodbye(wire, reason)
         await asyncio.gather(*(endpoint.close(LINGER_MS) for endpoint in self._endpoints))
         await self._release()
 
     async def abandon(self) -> None:
         """Release everything after a failure to open."""
-        self.closed = True
+        self.guard.close()
         for endpoint in self._endpoints:
             endpoint.abort()
         await self._release()
 
-    async def _release(self) -> None:
-        if self._key_check is not None:
-            self._key_check.close()
-        # It waits until everything is transmitted or has lingered: not a wait for the event loop.
-        await asyncio.get_running_loop().run_in_executor(None, self._context.term)
+    def wires(self) -> list[Wire]:
+        return [wire for endpoint in self._endpoints for wire in endpoint.wires()]
 
     def encode(self, message: Message) -> bytes:
-        """Raises `PayloadTooLarge`."""
+        """Raises `PayloadTooLarge`, or `TransportError` for text that is no Unicode."""
+        check_payload(message, self.config.max_message_bytes)
         data = encode(message)
-        if len(data) > self.limit:
-            raise PayloadTooLarge(
-                f"the message has {len(data)} bytes, the limit is {self.limit}: raise max_message_bytes at both ends"
-            )
+        limit = encoded_limit(self.config.max_message_bytes)
+        if len(data) > limit:
+            raise PayloadTooLarge(f"the message has {len(data)} bytes when encoded, the limit is {limit}")
         return data
 
-    def tell(self, wire: Wire, message: Message) -> None:
-        """Send one of the transport's own messages; a peer that is gone is reported another way."""
+    def send_own(self, wire: Wire, message: Message) -> None:
+        """Send one of the transport's own messages; that a peer is gone is reported another way."""
         try:
             wire.send(encode(message), bounded=False)
         except AnywireError as error:
             log.debug("%s", error)
+
+    def say_goodbye(self, wire: Wire, reason: str) -> None:
+        """End the link by a message, and answer the peer's: once on each connection."""
+        if not wire.goodbye_sent:
+            wire.goodbye_sent = True
+            self.send_own(wire, Goodbye(reason))
 
     # As a WireSink
 
@@ -121,31 +132,56 @@ class End:
     def received(self, wire: Wire, data: bytes) -> None:
         if wire.refused:
             return
+        if self.guard.closed:
+            if is_goodbye(data):
+                wire.part()
+            return
         try:
             message = decode(data)
-            meaning = self._meanings.get(type(message))
-            if meaning is None:
+            handler = self._handlers.get(type(message))
+            if handler is None:
                 raise msgspec.DecodeError(f"{type(message).__name__} is not for this end")
+            check_payload(message, self.config.max_message_bytes)
         except msgspec.MsgspecError as error:
-            reason = str(mapped(error, "it sent something unreadable"))
-            self.refuse(wire, reason)
-            self.ended(wire, reason)
+            self.refuse(wire, str(mapped(error, "it sent something unreadable")))
+        except AnywireError as error:
+            self.refuse(wire, str(error))
         else:
-            meaning(wire, message)
+            handler(wire, message)
 
     # For subclasses
 
     def refuse(self, wire: Wire, reason: str) -> None:
-        """Say so once to each: a stranger may go on sending."""
-        if not wire.refused:
-            wire.refused = True
-            log.warning("%s is not linked to %s: %s", wire.peer, self.me, reason)
-            self.tell(wire, Farewell(reason))
+        """End the link, if there is one, and read nothing more of this connection. Its peer is told why, and connects
+        anew after a pause."""
+        if wire.refused:
+            return
+        wire.refused = True
+        self.lines.warning((wire.address, reason), "%s is not linked to %s: %s", wire.peer, self.name, reason)
+        self.part(wire, reason)
+
+    def part(self, wire: Wire, reason: str) -> None:
+        """End the link of a connection, tell the peer, and connect anew after a pause where this end has connected."""
+        self.ended(wire, reason)
+        self.say_goodbye(wire, reason)
+        wire.restart()
+
+    def use_spare(self, is_for: Callable[[Wire], bool]) -> None:
+        """A link has ended: let another connection to the same peer make the next one."""
+        for wire in self.wires():
+            if wire.spare and is_for(wire):
+                wire.restart()
 
     def mismatch(self, protocol: str, plane: Plane) -> str:
-        """Why a peer that introduces itself so cannot be talked to; empty when it can."""
+        """Why a peer that introduces itself so cannot be linked; empty when it can."""
         if protocol != PROTOCOL:
             return f"it speaks {protocol}, this end {PROTOCOL}: use one version of anywire-zeromq everywhere"
         if plane != self.plane:
             return f"this is the {self.plane} plane, it looks for the {plane} plane: check the addresses"
         return ""
+
+    async def _release(self) -> None:
+        if self._key_check is not None:
+            self._key_check.close()
+        # It waits until everything is transmitted or has lingered: not a wait for the event loop.
+        await asyncio.get_running_loop().run_in_executor(None, self._context.term)

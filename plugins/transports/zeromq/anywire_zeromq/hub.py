@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import logging
-
 from anywire.errors import AgentUnavailable
-from anywire.messages import AgentStatus, Chunk, HubInfo, TaskRequest, ToAgent
+from anywire.messages import AgentInfo, AgentStatus, Chunk, HubInfo, TaskRequest, ToAgent
 from anywire.transport import Hub, HubSink, Plane
-from anywire_zeromq.codec import PROTOCOL, AgentHello, Farewell, HubHello, Ready
+from anywire.transport_tools import HubLinks, LinkRefused
+from anywire_zeromq.codec import PROTOCOL, AgentHello, Goodbye, HubHello, Ready
 from anywire_zeromq.config import ZeromqConfig
 from anywire_zeromq.end import End
 from anywire_zeromq.wire import Wire
 
-log = logging.getLogger(__name__)
-
-SILENCE = 4
-"""Leases until a connection that answers no ping is given up. That an agent is silent the pipeline notices after one;
-this only frees what a peer behind a broken network has left."""
-
 
 class ZeromqHub(End, Hub):
     def __init__(self, config: ZeromqConfig, info: HubInfo, plane: Plane, sink: HubSink) -> None:
-        super().__init__(config, plane, f"hub {info.hub_id}")
-        self.info, self.sink = info, sink
+        super().__init__(config, plane, f"hub {info.hub_id}", info.lease_ms)
         self._hello = HubHello(PROTOCOL, plane, info)
-        self._links: dict[str, Wire] = {}
-        self._meanings = {
-            Chunk: self._chunk,
-            AgentStatus: self._status,
-            AgentHello: self._introduced,
-            Ready: self._ready,
-            Farewell: self._farewell,
+        self._links: HubLinks[Wire] = HubLinks(sink, self.guard)
+        self._handlers = {
+            Chunk: self._on_chunk,
+            AgentStatus: self._on_status,
+            AgentHello: self._on_hello,
+            Ready: self._on_ready,
+            Goodbye: self._on_goodbye,
         }
 
     def open(self) -> str:
@@ -40,81 +32,104 @@ class ZeromqHub(End, Hub):
         self.dial()
         return ""
 
-    def silence_ms(self) -> int:
-        return SILENCE * self.info.lease_ms
-
     def send(self, agent_id: str, message: ToAgent) -> None:
         wire = self._links.get(agent_id)
-        if wire is None:
-            raise AgentUnavailable(f"no link to agent {agent_id!r} over zeromq", agent_id=agent_id)
+        if self.guard.closed:
+            raise AgentUnavailable("this hub is closed", agent_id=agent_id)
         wire.send(self.encode(message), bounded=type(message) is TaskRequest)
 
     async def drain(self, agent_id: str) -> None:
-        wire = self._links.get(agent_id)
+        wire = self._links.find(agent_id)
         if wire is not None:
             await wire.drain()
 
     async def close(self) -> None:
-        await self.shut("the hub closed")
+        await self.close_all("the hub closed")
 
     # What agents say
 
     def opened(self, wire: Wire) -> None:
-        self.tell(wire, self._hello)
+        self.send_own(wire, self._hello)
 
     def ended(self, wire: Wire, reason: str) -> None:
-        agent, wire.agent, wire.status = wire.agent, None, None
-        if agent is not None and wire.joined and self._links.get(agent.agent_id) is wire:
-            wire.joined = False
-            del self._links[agent.agent_id]
-            self.sink.agent_lost(agent.agent_id, agent.incarnation, reason)
+        agent, wire.agent, wire.status, wire.spare = wire.agent, None, None, False
+        if agent is None:
+            return
+        wire.drop_waiting()
+        if self._links.joined(wire):
+            self._links.ended(wire, reason)
+            self.use_spare(lambda spare: spare.agent is not None and spare.agent.agent_id == agent.agent_id)
 
-    def _introduced(self, wire: Wire, hello: AgentHello) -> None:
+    def _on_hello(self, wire: Wire, hello: AgentHello) -> None:
         self.ended(wire, "it introduced itself again")
-        wrong = self.mismatch(hello.protocol, hello.plane)
-        known = self._links.get(hello.info.agent_id)
-        newer = known.agent if known is not None else None
-        if newer is not None and newer.incarnation > hello.info.incarnation:
-            wrong = wrong or f"agent {newer.agent_id} is connected already, in a newer incarnation"
-        if wrong:
+        info, status = hello.info, hello.status
+        if wrong := self.mismatch(hello.protocol, hello.plane):
             self.refuse(wire, wrong)
             return
-        wire.agent, wire.status = hello.info, hello.status
+        if not _is_own(info, status):
+            self.refuse(wire, f"agent {info.agent_id} reports the status of another one")
+            return
+        try:
+            self._links.check(info.agent_id, info.incarnation)
+        except LinkRefused as error:
+            self.refuse(wire, str(error))
+            return
+        wire.agent, wire.status = info, status
+        old = self._links.find(info.agent_id)
         if self.plane == "agent":
-            self.tell(wire, self._hello)
+            self.send_own(wire, self._hello)
+        elif old is not None and old.agent is not None and old.agent.incarnation == info.incarnation:
+            wire.spare = True  # one agent with two addresses: the first link stays
         else:
-            self.tell(wire, Ready())
+            self.send_own(wire, Ready())
             self._join(wire)
 
-    def _ready(self, wire: Wire, ready: Ready) -> None:
-        if not wire.joined:
+    def _on_ready(self, wire: Wire, ready: Ready) -> None:
+        if not self._links.joined(wire):
             self._join(wire)
 
     def _join(self, wire: Wire) -> None:
         info, status = wire.agent, wire.status
         if info is None or status is None:
             return
-        old = self._links.get(info.agent_id)
+        try:
+            old = self._links.join(wire, info)
+        except LinkRefused as error:
+            self.refuse(wire, str(error))
+            return
         if old is not None:
-            self.tell(old, Farewell(f"agent {info.agent_id} has connected anew from {wire.peer}"))
-            self.ended(old, "replaced by a new connection")
-        wire.joined = True
-        self._links[info.agent_id] = wire
-        self.sink.agent_joined(info)
-        if self._links.get(info.agent_id) is wire:
-            self.sink.agent_reported(wire.status or status)
+            self.part(old, f"agent {info.agent_id} has connected anew from {wire.peer}")
+        if self._links.joined(wire):
+            self._links.received(wire, wire.status or status)
 
-    def _status(self, wire: Wire, status: AgentStatus) -> None:
-        if wire.agent is not None:
-            wire.status = status
-            if wire.joined:
-                self.sink.agent_reported(status)
+    def _on_status(self, wire: Wire, status: AgentStatus) -> None:
+        agent = wire.agent
+        if agent is None:
+            return
+        if not _is_own(agent, status):
+            self.lines.warning(
+                (wire.address, agent.agent_id, "status"),
+                "agent %s reports the status of %s/%d: dropped",
+                *(agent.agent_id, status.agent_id, status.incarnation),
+            )
+            return
+        wire.status = status
+        if self._links.joined(wire):
+            self._links.received(wire, status)
 
-    def _chunk(self, wire: Wire, chunk: Chunk) -> None:
-        if wire.joined:
-            self.sink.chunk_received(chunk)
+    def _on_chunk(self, wire: Wire, chunk: Chunk) -> None:
+        if self._links.joined(wire):
+            self._links.received(wire, chunk)
 
-    def _farewell(self, wire: Wire, farewell: Farewell) -> None:
-        if wire.agent is None:
-            log.warning("%s does not let %s join: %s", wire.peer, self.me, farewell.reason)
-        self.ended(wire, farewell.reason)
+    def _on_goodbye(self, wire: Wire, goodbye: Goodbye) -> None:
+        if not self._links.joined(wire):
+            self.lines.warning(
+                (wire.address, goodbye.reason), "%s does not let %s join: %s", wire.peer, self.name, goodbye.reason
+            )
+        self.ended(wire, goodbye.reason)
+        self.say_goodbye(wire, goodbye.reason)
+        wire.restart()
+
+
+def _is_own(info: AgentInfo, status: AgentStatus) -> bool:
+    return (status.agent_id, status.incarnation) == (info.agent_id, info.incarnation)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 
-from anywire.errors import AgentUnavailable
-from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo, TaskRequest
+from anywire.errors import AgentUnavailable, AnywireError
+from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo, TaskRequest, ToAgent
 from anywire.transport import AgentPort, AgentSink, Plane
-from anywire_zeromq.codec import PROTOCOL, AgentHello, Farewell, HubHello, Ready
+from anywire.transport_tools import AgentLinks, LinkRefused
+from anywire_zeromq.codec import PROTOCOL, AgentHello, Goodbye, HubHello, Ready, encode
 from anywire_zeromq.config import ZeromqConfig
 from anywire_zeromq.end import End
 from anywire_zeromq.wire import Wire
@@ -15,41 +16,43 @@ from anywire_zeromq.wire import Wire
 log = logging.getLogger(__name__)
 
 
-class _Link:
-    """The way back to one hub; a `Reply` for each of its tasks."""
+class _Reply:
+    """The way back to one hub, for each of its tasks."""
 
-    def __init__(self, port: ZeromqPort, wire: Wire, hub: HubInfo) -> None:
-        self.wire, self.hub = wire, hub
-        self._port = port
+    def __init__(self, port: ZeromqPort, wire: Wire) -> None:
+        self.open = True
+        self._port, self._wire = port, wire
 
     def send(self, chunk: Chunk) -> None:
+        if not self.open or self._port.guard.closed:
+            return
         data = self._port.encode(chunk)
-        if self._port.links.get(self.hub.hub_id) is self:
-            try:
-                self.wire.send(data)
-            except AgentUnavailable:
-                log.debug("hub %s has just gone", self.hub.hub_id)
+        try:
+            self._wire.send(data)
+        except AgentUnavailable:
+            log.debug("%s has just gone", self._wire.peer)
 
     async def drain(self) -> None:
-        await self.wire.drain()
+        if self.open:
+            await self._wire.drain()
 
 
 class ZeromqPort(End, AgentPort):
     def __init__(self, config: ZeromqConfig, info: AgentInfo, plane: Plane, sink: AgentSink) -> None:
-        super().__init__(config, plane, f"agent {info.agent_id}")
-        self.info, self.sink = info, sink
-        self.links: dict[str, _Link] = {}
-        self._by_wire: dict[Wire, _Link] = {}
+        super().__init__(config, plane, f"agent {info.agent_id}", info.lease_ms)
+        self.info = info
+        self._links: AgentLinks[Wire] = AgentLinks(sink, self.guard)
+        self._replies: dict[Wire, _Reply] = {}
         self._status: AgentStatus | None = None
-        self._early: list[Wire] = []
-        self._meanings = {
-            TaskRequest: self._task,
-            Cancel: self._cancel,
-            Credit: self._credit,
-            Drain: self._drain,
-            HubHello: self._introduced,
-            Ready: self._ready,
-            Farewell: self._farewell,
+        self._early: set[Wire] = set()
+        self._handlers = {
+            TaskRequest: self._on_message,
+            Cancel: self._on_message,
+            Credit: self._on_message,
+            Drain: self._on_message,
+            HubHello: self._on_hello,
+            Ready: self._on_ready,
+            Goodbye: self._on_goodbye,
         }
 
     def open(self) -> str:
@@ -59,93 +62,106 @@ class ZeromqPort(End, AgentPort):
         self.dial()
         return ""
 
-    def silence_ms(self) -> int:
-        return self.info.lease_ms
-
     def report(self, status: AgentStatus) -> None:
-        if self.closed:
+        if self.guard.closed:
             return
         first, self._status = self._status is None, status
         if first:
-            early, self._early = self._early, []
+            early, self._early = self._early, set()
             for wire in early:
-                if wire.open:
-                    self._greet(wire)
+                self._send_hello(wire)
             return
-        for endpoint in self._endpoints:
-            for wire in endpoint.wires():
-                if wire.greeted:
-                    self.tell(wire, status)
+        try:
+            data = encode(status)
+        except AnywireError as error:
+            log.warning("%s cannot report its status: %s", self.name, error)
+            return
+        for wire in self.wires():
+            if wire.introduced:
+                try:
+                    wire.send_status(data)
+                except AnywireError as error:
+                    log.debug("%s", error)
 
     async def close(self) -> None:
-        await self.shut("the agent closed")
+        await self.close_all("the agent closed")
 
     # What hubs say
 
     def opened(self, wire: Wire) -> None:
-        self._greet(wire)
+        self._send_hello(wire)
 
     def ended(self, wire: Wire, reason: str) -> None:
-        wire.hub, wire.greeted = None, False
-        link = self._by_wire.pop(wire, None)
-        if link is not None:
-            del self.links[link.hub.hub_id]
-            self.sink.hub_lost(link.hub.hub_id, link.hub.incarnation, reason)
+        hub_id = _hub_id(wire)
+        wire.hub, wire.introduced, wire.spare = None, False, False
+        self._early.discard(wire)
+        reply = self._replies.pop(wire, None)
+        if reply is not None:
+            reply.open = False
+            wire.drop_waiting()
+            self._links.ended(wire, reason)
+            self.use_spare(lambda spare: _hub_id(spare) == hub_id)
 
-    def _greet(self, wire: Wire) -> None:
+    def _send_hello(self, wire: Wire) -> None:
         if self._status is None:
-            self._early.append(wire)
+            self._early.add(wire)
             return
-        wire.greeted = True
-        self.tell(wire, AgentHello(PROTOCOL, self.plane, self.info, self._status))
+        wire.introduced = True
+        self.send_own(wire, AgentHello(PROTOCOL, self.plane, self.info, self._status))
 
-    def _introduced(self, wire: Wire, hello: HubHello) -> None:
+    def _on_hello(self, wire: Wire, hello: HubHello) -> None:
+        introduced = wire.introduced and wire not in self._replies
         self.ended(wire, "it introduced itself again")
-        wrong = self.mismatch(hello.protocol, hello.plane)
-        if wrong:
+        hub = hello.info
+        if wrong := self.mismatch(hello.protocol, hello.plane):
             self.refuse(wire, wrong)
             return
-        wire.hub = hello.info
-        if self.plane == "agent":
-            wire.greeted = True
-            self._join(wire)
-            self.tell(wire, Ready())
-        else:
-            self._greet(wire)
-
-    def _ready(self, wire: Wire, ready: Ready) -> None:
-        if wire not in self._by_wire:
-            self._join(wire)
-
-    def _join(self, wire: Wire) -> None:
-        hub = wire.hub
-        if hub is None:
+        try:
+            self._links.check(hub.hub_id, hub.incarnation)
+        except LinkRefused as error:
+            self.refuse(wire, str(error))
             return
-        old = self.links.get(hub.hub_id)
+        wire.hub = hub
+        if self.plane == "client":
+            self._send_hello(wire)
+            return
+        wire.introduced = introduced
+        old = self._links.find(hub.hub_id)
+        if old is not None and old.hub is not None and old.hub.incarnation == hub.incarnation:
+            wire.spare = True  # one hub with two addresses: the first link stays
+        elif self._join(wire, hub):
+            self.send_own(wire, Ready())
+
+    def _on_ready(self, wire: Wire, ready: Ready) -> None:
+        if wire not in self._replies and wire.hub is not None:
+            self._join(wire, wire.hub)
+
+    def _join(self, wire: Wire, hub: HubInfo) -> bool:
+        self._replies[wire] = _Reply(self, wire)
+        try:
+            old = self._links.join(wire, hub)
+        except LinkRefused as error:
+            del self._replies[wire]
+            self.refuse(wire, str(error))
+            return False
         if old is not None:
-            self.ended(old.wire, "replaced by a new connection")
-        link = _Link(self, wire, hub)
-        self.links[hub.hub_id] = self._by_wire[wire] = link
-        self.sink.hub_joined(hub.hub_id, hub.incarnation)
+            self.part(old, f"hub {hub.hub_id} has connected anew from {wire.peer}")
+        return self._links.joined(wire)
 
-    def _task(self, wire: Wire, task: TaskRequest) -> None:
-        link = self._by_wire.get(wire)
-        if link is not None:
-            self.sink.task_received(task, link)
+    def _on_message(self, wire: Wire, message: ToAgent) -> None:
+        reply = self._replies.get(wire)
+        if reply is not None:
+            self._links.received(wire, message, reply)
 
-    def _cancel(self, wire: Wire, cancel: Cancel) -> None:
-        if wire in self._by_wire:
-            self.sink.cancel_received(cancel)
+    def _on_goodbye(self, wire: Wire, goodbye: Goodbye) -> None:
+        if wire not in self._replies:
+            self.lines.warning(
+                (wire.address, goodbye.reason), "%s does not let %s join: %s", wire.peer, self.name, goodbye.reason
+            )
+        self.ended(wire, goodbye.reason)
+        self.say_goodbye(wire, goodbye.reason)
+        wire.restart()
 
-    def _credit(self, wire: Wire, credit: Credit) -> None:
-        if wire in self._by_wire:
-            self.sink.credit_received(credit)
 
-    def _drain(self, wire: Wire, drain: Drain) -> None:
-        if wire in self._by_wire:
-            self.sink.drain_requested(drain.reason)
-
-    def _farewell(self, wire: Wire, farewell: Farewell) -> None:
-        if wire not in self._by_wire:
-            log.warning("%s does not let %s join: %s", wire.peer, self.me, farewell.reason)
-        self.ended(wire, farewell.reason)
+def _hub_id(wire: Wire) -> str:
+    return wire.hub.hub_id if wire.hub is not None else ""

@@ -9,25 +9,21 @@ import zmq
 
 from anywire.messages import AgentInfo, HubInfo
 from anywire.transport import AgentPort, AgentSink, Capabilities, Hub, HubSink, Plane, Transport
-from anywire_zeromq.config import MAX_MESSAGE_BYTES, ZeromqConfig
-from anywire_zeromq.endpoint import PINGS_PER_LEASE
+from anywire_zeromq.config import ZeromqConfig
 from anywire_zeromq.hub import ZeromqHub
 from anywire_zeromq.port import ZeromqPort
-from anywire_zeromq.wire import QUEUE
 
 
 class ZeromqTransport(Transport):
     """ROUTER and DEALER over TCP or Unix sockets, msgpack, optionally secured by CURVE.
 
-    ``liveliness`` is ``connection``: a killed peer is noticed as soon as the kernel closes its connection, one that is
-    paused or cut off by ZeroMQ's pings; a process whose event loop hangs while its I/O thread lives, by the registry.
+    ``liveliness`` is ``connection``: a killed peer is noticed as soon as the kernel closes its connection, a network
+    that is away by the kernel too, after four leases; a process that hangs or is paused, by the registry.
     """
 
     name: ClassVar[str] = "zeromq"
     Config = ZeromqConfig
-    capabilities: ClassVar[Capabilities] = Capabilities(
-        liveliness="connection", discovery="directory", max_message_bytes=MAX_MESSAGE_BYTES
-    )
+    capabilities: ClassVar[Capabilities] = Capabilities(liveliness="connection", discovery="directory")
     config: ZeromqConfig
 
     def __init__(self, config: ZeromqConfig) -> None:
@@ -58,9 +54,8 @@ class ZeromqTransport(Transport):
             f"{end.plane}_listens_on" if address else f"{end.plane}_connects_to": address or ", ".join(directory),
             "encoding": "msgpack",
             "security": "null" if self.config.secret_key is None else "curve",
-            "high_water_mark": str(QUEUE),
-            "max_message_bytes": str(self.config.max_message_bytes),
-            "heartbeat_ms": str(end.silence_ms() // PINGS_PER_LEASE),
-            "silence_ms": str(end.silence_ms()),
+            **self.config.bounds(),
+            "connection_timeout_ms": str(end.timeout_ms),
             "libzmq": zmq.zmq_version(),
         }
+        end.guard.open()

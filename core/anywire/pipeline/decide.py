@@ -1,0 +1,89 @@
+"""What follows a failed attempt: a pure decision, made in one place.
+
+`decide` sees the task, the attempt, the error, the health of the agents and what is left of the budget, and returns one
+of the decisions below. The pipeline carries it out. Another function of the same form may take its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from anywire import errors
+from anywire.errors import AnywireError
+from anywire.pipeline.attempt import Attempt
+from anywire.pipeline.health import Health
+from anywire.pipeline.task import Task
+
+
+class Requeue(msgspec.Struct, frozen=True):
+    """Queue the task again: the attempt did nothing (it was refused), so it counts as none."""
+
+
+class Retry(msgspec.Struct, frozen=True):
+    """Send the task again after ``after`` seconds; what was delivered so far is nothing."""
+
+    after: float = 0.0
+
+
+class Resume(msgspec.Struct, frozen=True):
+    """Send the task again to an agent that goes on where the delivered text ends."""
+
+    after: float = 0.0
+
+
+class Hedge(msgspec.Struct, frozen=True):
+    """Leave the attempt as it is and send a second one; the first of the two to bring a token is the one shown."""
+
+
+class Fail(msgspec.Struct, frozen=True):
+    """End the task with the error."""
+
+
+Decision = Requeue | Retry | Resume | Hedge | Fail
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """What is left: ``attempts`` that may still be sent, and whether ``elsewhere`` an agent that has not tried the task
+    could take it now."""
+
+    attempts: int
+    elsewhere: bool
+
+
+Decide = Callable[[Task, Attempt, AnywireError, Health, Budget], Decision]
+
+
+def decide(task: Task, attempt: Attempt, error: AnywireError, health: Health, budget: Budget) -> Decision:
+    """Send again what is safe to send again: what brought no token, or can be resumed.
+
+    - An agent that refuses has done nothing: another one is asked, and no attempt is lost. One that refuses after it
+    has
+      sent a token is taken at its word for the rest only.
+    - Nothing was sent to an agent that could not be reached: a hub may find many links ended at once.
+    - A lost link, or an agent that makes no progress: another attempt, or a resumed one, while the budget lasts.
+    - An engine's failure before the first token may be that machine's own: it is tried elsewhere, if somebody is there.
+    - Everything else is an answer: the request is at fault, or the stream broke the rules.
+    """
+    if isinstance(error, errors.Refused) and not attempt.chunks:
+        return Requeue()
+    if isinstance(error, errors.AgentUnavailable) and error.phase == "not_sent":
+        return Requeue()
+    if isinstance(error, (errors.AgentLost, errors.AgentUnavailable, errors.NoProgress, errors.Refused)):
+        # An orchestrator that is an agent here may also *say* that one of its own was lost, after trying what can be
+        # tried there: that is no broken link, and counts like an engine's failure.
+        said = error.phase == "streaming" and not task.chunks
+        if not said or budget.elsewhere:
+            return _again(task, budget)
+    elif isinstance(error, errors.EngineFailed) and not task.chunks and budget.elsewhere:
+        return _again(task, budget)
+    return Fail()
+
+
+def _again(task: Task, budget: Budget) -> Decision:
+    if budget.attempts < 1:
+        return Fail()
+    if not task.chunks:
+        return Retry()
+    return Resume() if task.can_resume else Fail()

@@ -1,0 +1,322 @@
+"""The agents known now: their links, leases, loads, and who could take what.
+
+Several transports may tell of one agent. The registry joins what they say of one ``(agent_id, incarnation)`` into one
+`AgentView` with links in order of preference; an agent is lost with its last link. Of several lives of one id the
+newest counts; a link of an older life that is still there is used again when the newer one is gone. What agents
+could take is kept up to date as things change (`anywire.pipeline.candidates`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from anywire.lease import AwakeTime, Silence
+from anywire.messages import AgentInfo, AgentStatus
+from anywire.pipeline import claims
+from anywire.pipeline.candidates import Candidates, Member
+from anywire.pipeline.health import Health
+from anywire.scheduler import QueueKey
+from anywire.selector import AgentView
+
+log = logging.getLogger(__name__)
+
+REMEMBERED_AGENTS = 1024
+"""Agents that are gone and keep their ordinal, in case they come back."""
+
+
+UNTIL_REPORTED = frozenset(("refused", "unreachable"))
+"""Causes that end when the agent reports a free slot."""
+
+
+class RegistrySink(Protocol):
+    """What the pipeline is told. ``link_lost`` comes before ``agent_lost`` when it was the last link."""
+
+    def agent_joined(self, agent: AgentView) -> None: ...
+    def link_joined(self, agent: AgentView, link: int) -> None: ...
+    def link_lost(self, agent: AgentView, link: int, reason: str) -> None: ...
+    def agent_lost(self, agent: AgentView, reason: str) -> None: ...
+    def link_chosen(self, agent: AgentView, fallback: bool) -> None:
+        """A known agent is from now on used over another link: a less preferred one when ``fallback``."""
+        ...
+
+    def agents_changed(self) -> None:
+        """Somebody came, went, or changed state, models or slots (a mere heartbeat is no change)."""
+        ...
+
+    def capacity_changed(self) -> None:
+        """Some agent may take more than before, or can take something new."""
+        ...
+
+    def served(self, keys: Sequence[QueueKey]) -> None:
+        """These keys had nobody that serves them, and have somebody now."""
+        ...
+
+    def unserved(self, keys: Sequence[QueueKey]) -> None:
+        """Nobody serves these keys any more."""
+        ...
+
+
+class Link(msgspec.Struct, eq=False):
+    """One agent over one transport. ``lease`` is set where the registry watches its liveliness; ``lapsed`` once it was
+    silent for that long: the agent is then not used over this link until it is heard again."""
+
+    info: AgentInfo
+    status: AgentStatus
+    lease: Silence | None = None
+    lapsed: bool = False
+
+
+class Registry:
+    """``names`` are the transports in order of preference; link numbers index them. ``leased`` tells which of them
+    leave the detection of hanging agents to the registry."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        leased: Sequence[bool],
+        sink: RegistrySink,
+        awake: AwakeTime,
+        health: Health,
+        counts: Counter[str],
+    ) -> None:
+        self._names, self._leased, self._sink, self._awake = names, leased, sink, awake
+        self._health, self._counts = health, counts
+        self._members: dict[str, Member] = {}
+        self._links: dict[str, dict[int, Link]] = {}
+        """Every link there is by agent, also those of older lives and those that have lapsed."""
+        self._ordinals = 0
+        self._former: OrderedDict[str, int] = OrderedDict()
+        self._rejected: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self.serving = Candidates(health, sink)
+        """Who could take what."""
+
+    # What the pipeline asks
+
+    def candidates(self, key: QueueKey) -> Sequence[AgentView]:
+        """The agents that can take such a task now, by ordinal. The list is the registry's own: do not keep it."""
+        return self.serving.candidates(key)
+
+    def serves(self, key: QueueKey) -> bool:
+        """Whether some agent serves it, be it busy."""
+        return self.serving.serves(key)
+
+    def agents(self) -> list[AgentView]:
+        return sorted((member.view for member in self._members.values()), key=lambda agent: agent.ordinal)
+
+    def agent(self, agent_id: str) -> AgentView | None:
+        member = self._members.get(agent_id)
+        return member.view if member is not None else None
+
+    def models(self) -> list[str]:
+        return self.serving.models()
+
+    def link(self, agent: AgentView) -> int:
+        """The link of a known agent over which a task sent now would go."""
+        return self._members[agent.agent_id].link
+
+    def lease(self, agent_id: str, link: int) -> Silence | None:
+        """The lease of a link, where the registry watches it: whatever comes by the link is a sign of life."""
+        found = self._links.get(agent_id, {}).get(link)
+        return found.lease if found is not None else None
+
+    def acquire(self, agent: AgentView) -> None:
+        agent.in_flight += 1
+        if agent.in_flight >= agent.status.slots:
+            self._update(agent)
+
+    def release(self, agent: AgentView) -> None:
+        agent.in_flight -= 1
+        if agent.in_flight == agent.status.slots - 1:
+            self._update(agent)
+
+    def set_cause(self, agent: AgentView, cause: str) -> None:
+        """No candidate while ``cause`` holds: until `clear_cause`, and those of `UNTIL_REPORTED` until the agent
+        reports a free slot."""
+        agent.unavailable.add(cause)
+        self._update(agent)
+
+    def clear_cause(self, agent: AgentView, cause: str) -> None:
+        agent.unavailable.discard(cause)
+        if self._update(agent):
+            self._sink.capacity_changed()
+
+    def health_changed(self, agent_id: str) -> None:
+        """An agent or one of its links begins or ends to cool down."""
+        member = self._members.get(agent_id)
+        if member is not None:
+            self._choose_link(member)
+
+    def close(self) -> None:
+        for links in self._links.values():
+            for link in links.values():
+                _end_lease(link)
+
+    # What the transports tell; ``number`` is the transport's
+
+    def joined(self, number: int, info: AgentInfo) -> None:
+        fault = claims.check_info(info)
+        if fault:
+            self._reject(info.agent_id, number, fault)
+            return
+        links = self._links.setdefault(info.agent_id, {})
+        old = links.get(number)
+        if old is not None:
+            if old.info.incarnation > info.incarnation:
+                self._reject(info.agent_id, number, "an older life of it joins while a newer one is there")
+                return
+            _end_lease(old)
+        status = AgentStatus(info.agent_id, info.incarnation, state="starting", slots=0)
+        if old is not None and old.info.incarnation == info.incarnation:
+            status = old.status
+        links[number] = link = Link(info, status)
+        if self._leased[number]:
+            link.lease = Silence(self._awake, info.lease_ms / 1000, lambda: self._lapse(number, link))
+        self._settle(info.agent_id, f"replaced by incarnation {info.incarnation}")
+
+    def reported(self, number: int, agent_id: str, incarnation: int, status: AgentStatus) -> None:
+        link = self._links.get(agent_id, {}).get(number)
+        if link is None or link.info.incarnation != incarnation:
+            self._counts["foreign_messages"] += 1
+            return
+        if status.agent_id != agent_id or status.incarnation != incarnation:
+            self._reject(agent_id, number, f"it reports for {claims.printable(str(status.agent_id))[:80]}")
+            return
+        fault = claims.check_status(status, link.status)
+        if fault:
+            self._reject(agent_id, number, fault)
+            return
+        link.status = status = claims.cleaned(status)
+        if link.lapsed:
+            self.joined(number, link.info)
+        elif link.lease is not None:
+            link.lease.heard()
+        member = self._members.get(agent_id)
+        if member is not None and number in member.links:
+            self._take_status(member, status)
+
+    def lost(self, number: int, agent_id: str, incarnation: int, reason: str) -> None:
+        links = self._links.get(agent_id, {})
+        link = links.get(number)
+        if link is None or link.info.incarnation != incarnation:
+            return
+        _end_lease(link)
+        del links[number]
+        if not links:
+            del self._links[agent_id]
+        self._settle(agent_id, reason)
+
+    # Inside
+
+    def _settle(self, agent_id: str, reason: str) -> None:
+        """Bring the view of an agent in line with its links: of those that have not lapsed, the newest life's count."""
+        links = {number: link for number, link in self._links.get(agent_id, {}).items() if not link.lapsed}
+        newest = max((link.info.incarnation for link in links.values()), default=None)
+        usable = {number for number, link in links.items() if link.info.incarnation == newest}
+        member = self._members.get(agent_id)
+        if member is not None:
+            same = member.view.info.incarnation == newest
+            for number in sorted(member.links - usable if same else member.links):
+                self._drop(member, number, reason)
+            if member.links:
+                more = sorted(usable - member.links)
+                member.links |= usable
+                self._choose_link(member)
+                for number in more:
+                    self._sink.link_joined(member.view, number)
+                return
+        if usable:
+            self._add(agent_id, usable, links)
+
+    def _add(self, agent_id: str, usable: set[int], links: dict[int, Link]) -> None:
+        first = links[min(usable)]
+        ordinal = self._former.pop(agent_id, None)
+        if ordinal is None:
+            ordinal = self._ordinals
+            self._ordinals += 1
+        unknown = AgentStatus(agent_id, first.info.incarnation, state="starting", slots=0)
+        view = AgentView(first.info, unknown, ordinal, self._names[min(usable)])
+        self._members[agent_id] = member = Member(view, set(usable), min(usable))
+        info = first.info
+        log.info("agent %s joined over %s (pid %d on %s)", agent_id, view.transport, info.pid, info.host)
+        self._sink.agent_joined(view)
+        self._sink.agents_changed()
+        for number in sorted(usable):
+            self._sink.link_joined(view, number)
+        if first.status.slots or first.status.state != "starting":
+            self._take_status(member, first.status)
+
+    def _take_status(self, member: Member, status: AgentStatus) -> None:
+        view, old = member.view, member.view.status
+        view.status = status
+        if view.unavailable and status.active + status.queued < status.slots:
+            view.unavailable -= UNTIL_REPORTED
+        changed = (status.models, status.state, status.slots) != (old.models, old.state, old.slots)
+        if changed:
+            self.serving.changed(member)
+        freed = self._update(view)
+        if changed:
+            self._sink.agents_changed()
+        if freed or changed:
+            self._sink.capacity_changed()
+
+    def _drop(self, member: Member, number: int, reason: str) -> None:
+        view = member.view
+        member.links.discard(number)
+        log.info("link to agent %s over %s lost: %s", view.agent_id, self._names[number], reason)
+        if member.links:
+            self._choose_link(member)
+            self._sink.link_lost(view, number, reason)
+            return
+        del self._members[view.agent_id]
+        self._former[view.agent_id] = view.ordinal
+        if len(self._former) > REMEMBERED_AGENTS:
+            self._former.popitem(last=False)
+        self.serving.removed(member)
+        self._sink.link_lost(view, number, reason)
+        # After that: what the agent had under way has failed just now, and counted against it.
+        for transport in range(len(self._names)):
+            self._health.forget((view.agent_id, transport))
+        self._health.forget(view.agent_id)
+        self._sink.agent_lost(view, reason)
+        self._sink.agents_changed()
+
+    def _choose_link(self, member: Member) -> None:
+        view = member.view
+        rested = [number for number in member.links if not self._health.resting((view.agent_id, number))]
+        number = min(rested or member.links)
+        if number == member.link:
+            return
+        fallback = number > member.link
+        log.warning("agent %s is now used over %s instead of %s", view.agent_id, self._names[number], view.transport)
+        member.link, view.transport = number, self._names[number]
+        self._sink.link_chosen(view, fallback)
+
+    def _lapse(self, number: int, link: Link) -> None:
+        link.lapsed = True
+        self._settle(link.info.agent_id, f"silent for its lease of {link.info.lease_ms} ms")
+
+    def _update(self, agent: AgentView) -> bool:
+        """Whether the agent has become a candidate."""
+        member = self._members.get(agent.agent_id)
+        return member is not None and member.view is agent and self.serving.update(member)
+
+    def _reject(self, agent_id: str, number: int, fault: str) -> None:
+        """Drop what an agent claims; logged once per agent and link."""
+        self._counts["claims_rejected"] += 1
+        name = claims.printable(str(agent_id)[:80])
+        if (name, number) in self._rejected:
+            return
+        self._rejected[name, number] = None
+        if len(self._rejected) > REMEMBERED_AGENTS:
+            self._rejected.popitem(last=False)
+        log.warning("agent %s over %s: %s; dropped", name, self._names[number], fault)
+
+
+def _end_lease(link: Link) -> None:
+    if link.lease is not None:
+        link.lease.cancel()

@@ -1,0 +1,79 @@
+"""Messages as bytes: msgpack behind one byte that names the kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from anywire.errors import TransportError
+from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo, TaskRequest
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """A hub's answer to an agent's hello: the link is there, tasks may follow."""
+
+
+class Goodbye(msgspec.Struct, frozen=True):
+    """The last message of a link. ``refused`` when the sender will not have this life of the peer as a link at all."""
+
+    reason: str = ""
+    refused: bool = False
+
+
+# A message's place in this list is its kind on the wire: add at the end only.
+KINDS: tuple[type[Any], ...] = (
+    HubInfo,
+    AgentInfo,
+    AgentStatus,
+    TaskRequest,
+    Chunk,
+    Cancel,
+    Credit,
+    Drain,
+    Accepted,
+    Goodbye,
+)
+OWN_KINDS = 128
+"""The number of the first kind that a transport adds of its own."""
+
+
+class Codec:
+    """Encodes and decodes the messages of `anywire.messages`, `Accepted`, `Goodbye` and a transport's own.
+
+    ``own`` are msgspec structs that this transport sends besides, at most 128; their order is their number on the
+    wire, so new ones are added at the end. Both ends need the same. A field that the reader does not know is ignored.
+    """
+
+    def __init__(self, *own: type[Any]) -> None:
+        self._numbers = {kind: bytes((number,)) for number, kind in enumerate(KINDS)}
+        self._numbers |= {kind: bytes((OWN_KINDS + number,)) for number, kind in enumerate(own)}
+        self._decoders = {head[0]: msgspec.msgpack.Decoder(kind) for kind, head in self._numbers.items()}
+        self._encode = msgspec.msgpack.Encoder().encode
+
+    def encode(self, message: Any) -> bytes:
+        """Raises `TransportError` for what cannot be encoded: text that is no Unicode, a number over 64 bits."""
+        try:
+            return self._numbers[type(message)] + self._encode(message)
+        except UnicodeEncodeError as error:
+            raise TransportError(f"a {type(message).__name__} holds text that is no valid Unicode: {error}") from error
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise TransportError(f"a {type(message).__name__} cannot be encoded: {error}") from error
+
+    def decode(self, data: bytes) -> Any:
+        """Raises `TransportError` for bytes that are no message."""
+        try:
+            return self._decoders[data[0]].decode(memoryview(data)[1:])
+        except (IndexError, KeyError) as error:
+            raise TransportError("not a message of this transport: its kind is unknown") from error
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise TransportError(f"not a message of this transport: {error}") from error
+
+
+def encoded_limit(max_message_bytes: int) -> int:
+    """Bytes that the encoding of a message of legal size may have: short texts double, and an envelope is added."""
+    return 2 * max_message_bytes + ENVELOPE_BYTES
+
+
+ENVELOPE_BYTES = 1024 * 1024
+"""Room for ids, names of models and everything else that is no payload."""

@@ -1,0 +1,200 @@
+"""Both ends of a plane over channels: hellos, links, goodbyes. A transport adds how the two find each other.
+
+Whoever connects, the hub speaks first on a channel (`HubInfo`). The agent answers with its `AgentInfo` and its newest
+status once it has one, and the hub with `Accepted`: then both directions have carried a message, and each end tells its
+sink. A `Goodbye` ends a channel, and says whether this life of the peer was refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from anywire.errors import TransportError
+from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, HubInfo, TaskRequest, ToAgent
+from anywire.transport import AgentPort, AgentSink, Hub, HubSink
+from anywire.transport_tools.channel import Channel, close_all
+from anywire.transport_tools.codec import Accepted, Goodbye
+from anywire.transport_tools.guard import Guard, OnceLog
+from anywire.transport_tools.links import AgentLinks, HubLinks, LinkRefused
+
+log = logging.getLogger(__name__)
+
+HELLO_TIMEOUT = 5.0
+"""Seconds that a peer may take until its channel is a link, or says why not."""
+
+
+class _End:
+    """What both ends share. ``guard`` stands in front of the sink: open it when the end is opened."""
+
+    def __init__(self) -> None:
+        self.guard = Guard()
+        self.channels: set[Channel] = set()
+        """All that are not over, links or not."""
+        self.on_close: Callable[[], Awaitable[None]] | None = None
+        """Awaited by ``close`` before the channels are closed: accept and dial nobody any more."""
+        self._once = OnceLog(log)
+
+    @property
+    def links(self) -> HubLinks[Channel] | AgentLinks[Channel]:
+        raise NotImplementedError
+
+    def channel_opened(self, channel: Channel) -> None:
+        if self.guard.closed:
+            channel.abort("this end is closed")
+            return
+        self.channels.add(channel)
+        expected = asyncio.get_running_loop().call_later(HELLO_TIMEOUT, self._expect_link, channel)
+
+        def forget(_: object) -> None:
+            expected.cancel()
+            self.channels.discard(channel)
+
+        channel.ended.add_done_callback(forget)
+
+    def channel_ended(self, channel: Channel, reason: str) -> None:
+        self.links.ended(channel, reason)
+
+    def _expect_link(self, channel: Channel) -> None:
+        if not channel.linked:
+            channel.close(f"no link within {HELLO_TIMEOUT:.0f} s")
+
+    def _goodbye(self, channel: Channel, goodbye: Goodbye) -> None:
+        if goodbye.refused:
+            self._once.warn(goodbye.reason, "refused by %s: %s", channel.peer, goodbye.reason)
+        channel.abort(goodbye.reason or "it said goodbye")
+
+    def _linked(self, channel: Channel, replaced: Channel | None) -> None:
+        channel.linked = True
+        if replaced is not None:
+            replaced.close("replaced by another connection of this or a later life")
+
+    def _refused(self, channel: Channel, error: LinkRefused) -> None:
+        self._once.warn(str(error), "a connection of %s is refused: %s", channel.peer, error)
+        channel.close(str(error), refused=True)
+
+    async def _close(self, reason: str) -> None:
+        self.guard.close()
+        if self.on_close is not None:
+            await self.on_close()
+        await close_all(self.channels, reason)
+
+
+class ChannelHub(_End, Hub):
+    """A `Hub` over channels. Call `send_hello` on each channel that leads to an agent."""
+
+    def __init__(self, info: HubInfo, sink: HubSink) -> None:
+        super().__init__()
+        self.info = info
+        self._links: HubLinks[Channel] = HubLinks(sink, self.guard)
+
+    @property
+    def links(self) -> HubLinks[Channel]:
+        return self._links
+
+    def send(self, agent_id: str, message: ToAgent) -> None:
+        self._links.get(agent_id).send(message)
+
+    async def drain(self, agent_id: str) -> None:
+        channel = self._links.find(agent_id)
+        if channel is not None:
+            await channel.drain()
+
+    async def close(self) -> None:
+        await self._close("the hub closed")
+
+    def send_hello(self, channel: Channel) -> None:
+        """Say who this hub is: the first message on a channel that leads to an agent."""
+        channel.send_control(self.info)
+
+    def channel_received(self, channel: Channel, message: Any) -> None:
+        match message:
+            case Chunk() | AgentStatus():
+                self._links.received(channel, message)
+            case Goodbye():
+                self._goodbye(channel, message)
+            case AgentInfo():
+                self._join(channel, message)
+            case _:
+                self._links.received(channel, message)
+
+    def _join(self, channel: Channel, agent: AgentInfo) -> None:
+        if self._links.joined(channel):
+            raise TransportError("this agent has said hello already")
+        try:
+            self._links.check(agent.agent_id, agent.incarnation)
+        except LinkRefused as error:
+            self._refused(channel, error)
+            return
+        # In front of the first task, which the sink may send when it is told.
+        channel.send_control(Accepted())
+        self._linked(channel, self._links.join(channel, agent))
+
+
+class ChannelPort(_End, AgentPort):
+    """An `AgentPort` over channels; answers a hub's hello by itself."""
+
+    def __init__(self, info: AgentInfo, sink: AgentSink) -> None:
+        super().__init__()
+        self.info = info
+        self._links: AgentLinks[Channel] = AgentLinks(sink, self.guard)
+        self._hubs: dict[Channel, HubInfo] = {}  # who has said hello
+        self._newest: AgentStatus | None = None
+
+    @property
+    def links(self) -> AgentLinks[Channel]:
+        return self._links
+
+    def report(self, status: AgentStatus) -> None:
+        first, self._newest = self._newest is None, status
+        for channel in list(self._hubs):
+            self._announce(channel, status) if first else channel.report(status)
+
+    async def close(self) -> None:
+        await self._close("the agent closed")
+
+    def channel_received(self, channel: Channel, message: Any) -> None:
+        match message:
+            case TaskRequest() | Credit() | Cancel():
+                self._links.received(channel, message, channel)
+            case Goodbye():
+                self._goodbye(channel, message)
+            case HubInfo():
+                self._hello(channel, message)
+            case Accepted():
+                self._join(channel)
+            case _:
+                self._links.received(channel, message, channel)
+
+    def channel_ended(self, channel: Channel, reason: str) -> None:
+        self._hubs.pop(channel, None)
+        super().channel_ended(channel, reason)
+
+    def _hello(self, channel: Channel, hub: HubInfo) -> None:
+        if channel in self._hubs:
+            raise TransportError("this hub has said hello already")
+        try:
+            self._links.check(hub.hub_id, hub.incarnation)
+        except LinkRefused as error:
+            self._refused(channel, error)
+            return
+        self._hubs[channel] = hub
+        if self._newest is not None:
+            self._announce(channel, self._newest)
+
+    def _announce(self, channel: Channel, status: AgentStatus) -> None:
+        channel.send_control(self.info)
+        channel.report(status)
+
+    def _join(self, channel: Channel) -> None:
+        hub = self._hubs.get(channel)
+        if hub is None or self._newest is None:
+            raise TransportError("accepted before this agent has said who it is")
+        try:
+            old = self._links.join(channel, hub)
+        except LinkRefused as error:
+            self._refused(channel, error)
+        else:
+            self._linked(channel, old)

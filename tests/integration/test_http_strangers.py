@@ -1,0 +1,169 @@
+"""What others may send to the addresses of the HTTP transport, and that it costs an answer and a line in the log."""
+
+from __future__ import annotations
+
+import io
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from tests.integration.sockets import option_of_connections
+from tests.integration.wire_bench import Bench, echo, log_of, request
+from tests.integration.wire_faults import Log
+
+import anywire_http.registration
+from anywire.messages import AgentInfo, HubInfo
+from anywire_http.wire import LINK_HEADER, ORDER_HEADER, PROTOCOL, HubHello, Registration, encode
+from reserved import free_ports
+
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest_asyncio.fixture
+async def bench() -> AsyncIterator[Bench]:
+    async with AsyncExitStack() as stack:
+        yield Bench(stack, "http")
+
+
+@pytest.fixture
+def log() -> Iterator[Log]:
+    with log_of("anywire_http") as log:
+        yield log
+
+
+class Pair:
+    """A hub and an agent that are linked, and somebody who sends them requests."""
+
+    def __init__(self, bench: Bench, client: aiohttp.ClientSession) -> None:
+        self.bench, self.client = bench, client
+        self.port, self.own = free_ports(2)
+
+    async def open(self) -> None:
+        self.hub, self.sink = await self.bench.hub(agent_addresses=self.at(self.port))
+        _, self.agent, _ = await self.bench.port(
+            on_task=echo, agent_addresses=self.at(self.port), agent_listen=self.at(self.own)
+        )
+        await self.sink.event("joined", "a")
+
+    def at(self, port: int, path: str = "") -> str:
+        return f"http://127.0.0.1:{port}{path}"
+
+    async def send(self, url: str, data: Any, method: str = "POST", **headers: str) -> tuple[int, str]:
+        async with self.client.request(method, url, data=data, headers=JSON | headers) as response:
+            answer = await response.json()
+            return response.status, answer.get("error", "")
+
+    async def goes_on(self) -> None:
+        """The link is there, and nobody else has joined."""
+        self.hub.send("a", request("proof"))
+        await self.sink.final("proof")
+        assert [event[:2] for event in self.sink.events if event[0] in ("joined", "lost")] == [("joined", "a")]
+        assert not self.agent.named("hub_lost")
+        assert not self.agent.named("drain")
+        assert len(self.agent.named("hub_joined")) == 1
+
+
+@pytest_asyncio.fixture
+async def pair(bench: Bench) -> AsyncIterator[Pair]:
+    async with aiohttp.ClientSession() as client:
+        pair = Pair(bench, client)
+        await pair.open()
+        yield pair
+
+
+REQUESTS = {
+    "register": ("hub", "POST", "/agents/register"),
+    "look": ("agent", "GET", "/agent"),
+    "link": ("agent", "POST", "/link"),
+    "task": ("agent", "POST", "/tasks"),
+    "control": ("agent", "POST", "/control"),
+}
+
+
+@pytest.mark.parametrize(("end", "method", "path"), REQUESTS.values(), ids=REQUESTS)
+async def test_web_page_cannot_use_any_address(pair: Pair, log: Log, end: str, method: str, path: str) -> None:
+    bodies = {
+        "/agents/register": encode(Registration(PROTOCOL, "agent", pair.at(pair.own), AgentInfo("page", 1))),
+        "/link": encode(HubHello(PROTOCOL, "agent", HubInfo("page", 1))),
+        "/control": b'{"drain":{"hub_id":"h","reason":"page"}}',
+    }
+    url = pair.at(pair.port if end == "hub" else pair.own, path)
+    status, error = await pair.send(url, bodies.get(path, b""), method, Origin="https://page.example")
+    assert (status, "not for web pages" in error) == (403, True)
+    if method == "POST":
+        for kind in ("text/plain", "application/x-www-form-urlencoded", "application/octet-stream"):
+            headers = {"Content-Type": kind}
+            async with pair.client.post(url, data=bodies.get(path, b""), headers=headers) as response:
+                assert response.status == 415
+                assert "application/json" in (await response.json())["error"]
+    await log.says("refused a request from 127.0.0.1")
+    await pair.goes_on()
+
+
+@pytest.mark.parametrize("lease_ms", [0, -1, 2**31, 2**63, 10**30])
+async def test_impossible_lease_is_answered_with_what_would_do(pair: Pair, lease_ms: int) -> None:
+    hub, agent = HubInfo("x", 1, lease_ms=lease_ms), AgentInfo("x", 1, lease_ms=lease_ms)
+    hello = encode(HubHello(PROTOCOL, "agent", hub))
+    status, error = await pair.send(pair.at(pair.own, "/link"), hello, **{LINK_HEADER: "x"})
+    assert status == 400
+    assert "lease_ms" in error
+    registration = encode(Registration(PROTOCOL, "agent", pair.at(pair.own), agent))
+    status, error = await pair.send(pair.at(pair.port, "/agents/register"), registration)
+    assert status == 400
+    await pair.goes_on()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[" * 500_000, b"[" + b"[]," * 2_000_000 + b"[]]", b'{"hub_id":' * 50_000, b"\xff" * 1000, b""],
+    ids=["deep", "two million lists", "deep objects", "no text", "nothing"],
+)
+async def test_body_that_is_no_message_is_told_and_disturbs_nobody(pair: Pair, body: bytes) -> None:
+    for port, path in ((pair.port, "/agents/register"), (pair.own, "/link"), (pair.own, "/tasks")):
+        status, error = await pair.send(pair.at(port, path), io.BytesIO(body), **{ORDER_HEADER: "0"})
+        assert status in (400, 410, 413)
+        assert error
+    await pair.goes_on()
+
+
+@pytest.mark.parametrize("order", ["-1", "x", "9" * 5000, "²", ""])
+async def test_task_without_a_place_in_the_order_is_refused(pair: Pair, order: str) -> None:
+    headers = {LINK_HEADER: "x", ORDER_HEADER: order}
+    assert (await pair.send(pair.at(pair.own, "/tasks"), encode(request("t")), **headers))[0] == 410
+    await pair.goes_on()
+
+
+async def test_each_cause_of_a_refusal_is_one_line_in_the_log(pair: Pair, log: Log) -> None:
+    wrong = encode(Registration("anywire-http/0", "agent", pair.at(pair.own), AgentInfo("x", 1)))
+    for _ in range(5):
+        assert (await pair.send(pair.at(pair.port, "/agents/register"), wrong))[0] == 409
+    assert len([event for event in log.events if "is not registered" in event[0]]) == 1
+
+
+async def test_attempt_to_register_that_fails_unexpectedly_is_logged_and_repeated(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (port,) = free_ports(1)
+    failures = [RuntimeError("nobody thought of this")]
+
+    def fail_once(message: Any) -> bytes:
+        if failures:
+            raise failures.pop()
+        return encode(message)
+
+    monkeypatch.setattr(anywire_http.registration, "encode", fail_once)
+    _, sink = await bench.hub(agent_addresses=f"http://127.0.0.1:{port}")
+    with log_of("anywire.transport_tools") as log:
+        await bench.port(agent_addresses=f"http://127.0.0.1:{port}")
+        await sink.event("joined", "a")
+    assert any("it will be tried again" in event[0] for event in log.events)
+
+
+async def test_connections_do_not_wait_to_fill_their_packets(pair: Pair) -> None:
+    values = option_of_connections(pair.own, socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert values
+    assert all(values)
