@@ -21,6 +21,17 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.01, 1.0
 """Seconds before a chunk is tried again where the transport says that there is room and there is none."""
 
 
+def _is_plain(delta: Delta) -> bool:
+    """Whether it is a `Delta` of texts at first sight: this is asked for every token."""
+    return (
+        type(delta) is Delta
+        and type(delta.text) is str
+        and type(delta.extra) is str
+        and type(delta.usage) is str
+        and type(delta.finish_reason) is str
+    )
+
+
 class Run:
     """Runs one `TaskRequest` on an engine and sends what comes.
 
@@ -128,13 +139,7 @@ class Run:
             async for delta in deltas:
                 if self.cancelled:
                     break
-                if (
-                    type(delta) is not Delta
-                    or type(delta.text) is not str
-                    or type(delta.extra) is not str
-                    or type(delta.usage) is not str
-                    or type(delta.finish_reason) is not str
-                ):
+                if not _is_plain(delta):
                     self._check(delta)
                 if not self._first_ns:
                     self._first_ns = self._clock.now_ns()
@@ -155,13 +160,7 @@ class Run:
             async for delta in deltas:
                 if self.cancelled:
                     break
-                if (
-                    type(delta) is not Delta
-                    or type(delta.text) is not str
-                    or type(delta.extra) is not str
-                    or type(delta.usage) is not str
-                    or type(delta.finish_reason) is not str
-                ):
+                if not _is_plain(delta):
                     self._check(delta)
                 if not self._first_ns:
                     self._first_ns = self._clock.now_ns()

@@ -41,13 +41,7 @@ class Guard:
             self._waiting.append((callback, args, kwargs))
             return
         self._held = True
-        try:
-            callback(*args, **kwargs)
-        except Exception:
-            log.exception("%s raised", getattr(callback, "__qualname__", callback))
-        except BaseException:
-            self._held = False
-            raise
+        self._make(callback, args, kwargs)
         if self._waiting:
             self._deliver()
         else:
