@@ -831,7 +831,7 @@ def test_damaged_frames_are_told_as_such(task: TaskRequest, data: st.DataObject)
 
 @pytest.mark.parametrize("wrong", [{"body": "\ud800"}, {"priority": 2**63}])
 def test_what_protobuf_cannot_carry_is_told_to_the_sender(wrong: dict[str, Any]) -> None:
-    with pytest.raises(errors.TransportError, match="encoding a TaskRequest"):
+    with pytest.raises(errors.TransportError, match=r"TaskRequest is no valid Unicode|encoding a TaskRequest"):
         codec.encode_to_agent(msgspec.structs.replace(request("t"), **wrong))
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 from tests.conformance.planted.fault import Around, Case, Fault
 
+from anywire.testing.patience import FACTOR
+
 
 class ChunkAfterLoss(Fault):
     """A chunk is delivered after agent_lost."""
@@ -120,7 +122,7 @@ class JoinedLate(Fault):
     class AroundHubSink(Around):
         def __getattr__(self, name: str) -> Any:
             def later(*arguments: Any) -> None:
-                asyncio.get_running_loop().call_later(1.5, getattr(self.inner, name), *arguments)
+                asyncio.get_running_loop().call_later(1.5 * FACTOR, getattr(self.inner, name), *arguments)
 
             return later
 
@@ -130,7 +132,7 @@ class FirstReportLate(Fault):
 
     class AroundHubSink(Around):
         def agent_reported(self, *report: Any) -> None:
-            asyncio.get_running_loop().call_later(2.0, self.inner.agent_reported, *report)
+            asyncio.get_running_loop().call_later(2.0 * FACTOR, self.inner.agent_reported, *report)
 
 
 class HubGoodbyeLeftOut(Fault):
