@@ -36,6 +36,8 @@ class _End:
         self.on_close: Callable[[], Awaitable[None]] | None = None
         """Awaited by ``close`` before the channels are closed: accept and dial nobody any more."""
         self._once = OnceLog(log)
+        self._awaited: dict[Channel, float] = {}  # no links yet, in the order in which their time is over
+        self._hello_timer: asyncio.TimerHandle | None = None
 
     @property
     def links(self) -> HubLinks[Channel] | AgentLinks[Channel]:
@@ -46,10 +48,13 @@ class _End:
             channel.abort("this end is closed")
             return
         self.channels.add(channel)
-        expected = asyncio.get_running_loop().call_later(HELLO_TIMEOUT, self._expect_link, channel)
+        loop = asyncio.get_running_loop()
+        self._awaited[channel] = loop.time() + HELLO_TIMEOUT
+        if self._hello_timer is None:
+            self._hello_timer = loop.call_later(HELLO_TIMEOUT, self._close_silent)
 
         def forget(_: object) -> None:
-            expected.cancel()
+            self._awaited.pop(channel, None)
             self.channels.discard(channel)
 
         channel.ended.add_done_callback(forget)
@@ -57,8 +62,15 @@ class _End:
     def channel_ended(self, channel: Channel, reason: str) -> None:
         self.links.ended(channel, reason)
 
-    def _expect_link(self, channel: Channel) -> None:
-        if not channel.linked:
+    def _close_silent(self) -> None:
+        """Close those that are no links in time; one timer runs, for the first of them."""
+        loop = asyncio.get_running_loop()
+        self._hello_timer, now = None, loop.time()
+        for channel, due in list(self._awaited.items()):
+            if due > now:
+                self._hello_timer = loop.call_later(due - now, self._close_silent)
+                return
+            del self._awaited[channel]
             channel.close(f"no link within {HELLO_TIMEOUT:.0f} s")
 
     def _goodbye(self, channel: Channel, goodbye: Goodbye) -> None:
@@ -68,6 +80,7 @@ class _End:
 
     def _linked(self, channel: Channel, replaced: Channel | None) -> None:
         channel.linked = True
+        self._awaited.pop(channel, None)
         if replaced is not None:
             replaced.close("replaced by another connection of this or a later life")
 
@@ -77,6 +90,8 @@ class _End:
 
     async def _close(self, reason: str) -> None:
         self.guard.close()
+        if self._hello_timer is not None:
+            self._hello_timer.cancel()
         if self.on_close is not None:
             await self.on_close()
         await close_all(self.channels, reason)
