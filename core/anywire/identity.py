@@ -7,12 +7,14 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from anywire.engine import Engine
 from anywire.messages import AgentInfo, HubInfo
 
 
+@cache
 def boot_id() -> str:
     """The kernel's id of this boot: equal means one CLOCK_MONOTONIC. Elsewhere than Linux, the host's name."""
     try:
