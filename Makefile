@@ -17,7 +17,7 @@ UV := $(shell command -v uv 2>/dev/null)
 INSTALL := $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --progress-bar on)
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
-.PHONY: demo check test test-busy lint format docs bench bench-full bench-cost bench-joins soak clean
+.PHONY: demo check test test-busy lint format docs bench bench-full bench-cost bench-events bench-joins soak clean
 
 demo: $(DEMO)
 	$(BIN)/anywire demo
@@ -92,6 +92,10 @@ $(READY): $(DEMO) requirements-dev.txt constraints.txt $(PROJECTS)
 BEFORE ?= HEAD~1
 bench-cost: $(READY)
 	$(BIN)/python benchmarks/cost.py $(BEFORE)
+
+# What subscribers of events cost: one that counts everything, `anywire watch`, and one that was stopped.
+bench-events: $(READY)
+	$(BIN)/python benchmarks/events.py
 
 # Whether agents that come, go and change cost the same however many there are.
 bench-joins: $(READY)

@@ -16,9 +16,9 @@ from anywire import errors
 from anywire.identity import hub_info
 from anywire.messages import AgentInfo, TaskRequest, ToAgent
 from anywire.pipeline.orchestrator import Orchestrator
-from anywire.pipeline.stream import TaskStream
 from anywire.plugins import Plugins
 from anywire.submission import Submission
+from anywire.task_stream import TaskStream
 from anywire.testing.puppet import PuppetTransport
 
 SHARED = "shared"

@@ -22,6 +22,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,12 +44,31 @@ Costs = dict[str, dict[str, float]]
 """Seconds per operation by name and kind (cpu, wall)."""
 
 
-def python_path(tree: Path) -> str:
-    """The folders of all distributions of a checkout, so that nothing of another one is imported."""
-    folders = [tree / "core", tree / "benchmarks"]
+def python_path(tree: Path, metadata: Path) -> str:
+    """The folders of all distributions of a checkout, so that nothing of another one is imported, and in front of them
+    a folder with their metadata, which is written into ``metadata``: the installed ones name another checkout's
+    plugins."""
+    folders = [metadata, tree / "core", tree / "benchmarks"]
+    write_metadata(tree / "pyproject.toml", metadata)
     for pattern in ("plugins/*/pyproject.toml", "plugins/*/*/pyproject.toml", "examples/*/pyproject.toml"):
-        folders += sorted(found.parent for found in tree.glob(pattern))
+        for found in sorted(tree.glob(pattern)):
+            folders.append(found.parent)
+            write_metadata(found, metadata)
     return os.pathsep.join(map(str, folders))
+
+
+def write_metadata(project_file: Path, folder: Path) -> None:
+    """What installing a distribution would tell of its entry points."""
+    project = tomllib.loads(project_file.read_text())["project"]
+    name, version = project["name"], project["version"]
+    information = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    information.mkdir(parents=True, exist_ok=True)
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    groups = [
+        f"[{group}]\n" + "".join(f"{key} = {value}\n" for key, value in points.items())
+        for group, points in project.get("entry-points", {}).items()
+    ]
+    (information / "entry_points.txt").write_text("\n".join(groups))
 
 
 @contextmanager
@@ -73,7 +93,8 @@ class Probe:
     def __init__(self, tree: Path, names: Sequence[str]) -> None:
         # -P: the folder of the script, which is this tree's, stays off the path.
         command = [sys.executable, "-P", str(HERE / "cost_probe.py"), str(tree), *names]
-        environment = os.environ | {"PYTHONPATH": python_path(tree)}
+        self._metadata = tempfile.TemporaryDirectory(prefix="anywire-")
+        environment = os.environ | {"PYTHONPATH": python_path(tree, Path(self._metadata.name))}
         self._process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tree
         )
@@ -96,6 +117,7 @@ class Probe:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
+        self._metadata.cleanup()
 
     def _say(self, what: str) -> None:
         assert self._process.stdin is not None

@@ -21,7 +21,6 @@ import psutil
 import pydantic
 
 import anywire
-from anywire.agent import Agent
 from anywire.engine import Delta, Engine, EngineStatus
 from anywire.identity import agent_info, hub_info
 from anywire.messages import Chunk, TaskRequest, ToAgent
@@ -32,12 +31,22 @@ from anywire.transport import HubSink
 from http_load import load
 from transport_stack import IN_FLIGHT, new_event_loop, options_of, server
 
-try:
-    from anywire.pipeline.orchestrator import Orchestrator, PipelineConfig
-except ImportError:
-    from anywire.orchestrator import Orchestrator, PipelineConfig  # type: ignore[import-not-found, no-redef]
-
 MODEL = "model"
+OFFERED: Any
+try:
+    from anywire.offers import offers
+    from anywire.pipeline.orchestrator import Orchestrator
+    from anywire.pipeline_settings import PipelineConfig
+    from anywire.roles.agent import Agent
+except ImportError:  # a tree of before
+    from anywire.agent import Agent  # type: ignore[import-not-found, no-redef]
+
+    from anywire.pipeline.orchestrator import Orchestrator, PipelineConfig
+
+    OFFERED = (MODEL,)
+else:
+    OFFERED = offers(MODEL)
+
 SLOTS = 2 * IN_FLIGHT
 CHUNKS = 1024
 """Chunks of one stream: enough that its task costs next to nothing of each."""
@@ -76,7 +85,7 @@ class _Wire(PuppetTransport):
             self.sink.chunk_received(chunk)  # type: ignore[call-arg, arg-type]
 
 
-_READY = EngineStatus("ready", (MODEL,))
+_READY = EngineStatus("ready", OFFERED)
 
 
 class _NoConfig(pydantic.BaseModel):
@@ -225,15 +234,15 @@ async def http(transport: str, clients: int) -> AsyncGenerator[Round, None]:
             requests = REQUESTS[clients]
 
             async def work() -> Cost:
-                before = sum(map(_cpu_seconds, processes))
+                before = sum(map(cpu_seconds, processes))
                 result = await load(url, clients=clients, requests=requests, expect=header)
-                cpu = sum(map(_cpu_seconds, processes)) - before
+                cpu = sum(map(cpu_seconds, processes)) - before
                 return Cost(cpu / requests, result.seconds / requests)
 
             yield work
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     if platform.system() == "Linux":
         # The clock of another process, see clock_getcpuclockid(3): psutil's figures are in hundredths of a second.
         return time.clock_gettime((~pid << 3) | 2)

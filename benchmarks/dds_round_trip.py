@@ -54,7 +54,7 @@ async def wire_trips(domain: int) -> AsyncIterator[RoundTrips]:
 
 def _wire_client(domain: int) -> tuple[RoundTrips, Callable[[], Any]]:
     trips = RoundTrips()
-    endpoints = Endpoints(DdsConfig(domain=domain), "agent", "client", 10_000)
+    endpoints = Endpoints(DdsConfig(domain=domain), "agent", 10_000)
     writer = endpoints.writer("request", "there")
     request = TaskRequest("hub", "task", 1, "chat", "model", BODY, True)
 
@@ -75,7 +75,7 @@ def _wire_client(domain: int) -> tuple[RoundTrips, Callable[[], Any]]:
 
 
 def _wire_echo(domain: int) -> Callable[[], Any]:
-    endpoints = Endpoints(DdsConfig(domain=domain), "agent", "echo", 10_000)
+    endpoints = Endpoints(DdsConfig(domain=domain), "agent", 10_000)
     writer = endpoints.writer("response", "here")
 
     def asked() -> None:
@@ -83,7 +83,7 @@ def _wire_echo(domain: int) -> Callable[[], Any]:
             if sample.valid_data:
                 task = wire.to_request(wire.unpack_request(data))
                 chunk = Chunk(task.hub_id, task.task_id, 1, 0, (task.body,), final=bool(task.body))
-                writer.write(wire.pack_chunk(1, chunk, sys.maxsize))
+                writer.write(wire.pack_from_agent(1, chunk, sys.maxsize))
 
     take = endpoints.read("request", "there", asked)
     return endpoints.close

@@ -19,13 +19,15 @@ from unittest import mock
 import msgspec
 import pydantic
 
-from anywire.agent import Agent
 from anywire.engine import Delta, Engine, EngineStatus
 from anywire.errors import AnywireError
 from anywire.identity import agent_info, hub_info
 from anywire.messages import AgentInfo, TaskRequest
-from anywire.pipeline.orchestrator import Orchestrator, PipelineConfig
+from anywire.offers import offers
+from anywire.pipeline.orchestrator import Orchestrator
+from anywire.pipeline_settings import PipelineConfig
 from anywire.plugins import Plugins
+from anywire.roles.agent import Agent
 from anywire.selector import AgentView
 from anywire.submission import Submission
 from anywire.transport import AgentPort, AgentSink, Plane
@@ -106,7 +108,7 @@ class _Engine(Engine):
         """Holds nothing."""
 
     def status(self) -> EngineStatus:
-        return EngineStatus("ready", (self._agent_id,))
+        return EngineStatus("ready", offers(self._agent_id))
 
     async def run(self, task: TaskRequest) -> AsyncGenerator[Delta, None]:
         self.ran.append(Request(task.hub_id, task.model, task.body))

@@ -1,12 +1,15 @@
 """What it costs an orchestrator that agents come, go and change, with its client plane listening.
 
-    python benchmarks/joins.py [--agents 250 500 1000 2000 4000] [--plane client]
+    python benchmarks/joins.py [--agents 250 500 1000 2000 4000 8000 16000] [--plane client]
 
 Everything is processor time of one process, over the puppet transport, the least of a few repetitions. The time for one
 agent must not depend on how many there are: the table has the exponent of the total (1: proportional, 2: quadratic),
-fitted over all sizes (with a model of its own each, over those of 1,000 agents and more: so many models are told to
-clients), and the command fails when one is above 1.3. What an agent reports must not depend on its number
-of models but for reading them, and a list beyond the limit must be refused without a look at each name.
+fitted over all sizes (with a model of its own each, over those of 4,000 agents and more: clients are told of up to
+1,000 models at each change, and only there are most changes of so many), and the command fails when one is above 1.3.
+A task's choice by least_loaded, with the slot taken and freed, must not depend on it either, whether the agents
+offer the same or each has weights of its own (a digest).
+What an agent reports must not depend on its number of models but for reading them, and a list beyond the limit must be
+refused without a look at each name.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import math
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -26,12 +30,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from anywire.fleet import fleet_agent
 from anywire.identity import hub_info
 from anywire.messages import AgentInfo, AgentStatus
-from anywire.pipeline.claims import MAX_MODELS
+from anywire.offers import MAX_OFFERS, Offer, offers, offers_text
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.plugins import Plugins
+from anywire.roles.fleet import fleet_agent
+from anywire.scheduler import QueuedTask, QueueKey
 from anywire.testing.puppet import PuppetTransport
 from anywire.transport import Plane
 from transport_stack import new_event_loop
@@ -42,6 +47,7 @@ REPEATED = 3
 TURN = 50
 """Agents between two turns of the event loop."""
 FLIPPED, FLIPS = 100, 20
+CHOICES = 1000
 MODELS = (1, 100, 1000)
 EQUAL_NAMES = 10**6
 
@@ -68,8 +74,8 @@ async def orchestrator(plane: Plane) -> AsyncIterator[tuple[Orchestrator, Puppet
         await made.close()
 
 
-def models_of(number: int, own: bool) -> tuple[str, ...]:
-    return (f"model-{number}",) if own else ("model",)
+def offers_of(number: int, own: bool) -> str:
+    return offers_text(offers(f"model-{number}" if own else "model"))
 
 
 async def come_and_go(count: int, own: bool, plane: Plane) -> tuple[float, float]:
@@ -77,7 +83,7 @@ async def come_and_go(count: int, own: bool, plane: Plane) -> tuple[float, float
     async with orchestrator(plane) as (made, wire):
         infos = [AgentInfo(f"agent-{number}", 1, capabilities=("chat",)) for number in range(count)]
         statuses = [
-            AgentStatus(info.agent_id, 1, "ready", models_of(number, own), 8) for number, info in enumerate(infos)
+            AgentStatus(info.agent_id, 1, "ready", offers_of(number, own), 8) for number, info in enumerate(infos)
         ]
         gc.collect()
         began = time.process_time()
@@ -99,16 +105,41 @@ async def come_and_go(count: int, own: bool, plane: Plane) -> tuple[float, float
     return joined, left
 
 
+async def choices(count: int, own: bool) -> float:
+    """Seconds for a task's agent to be chosen, its slot taken, and another one freed."""
+    async with orchestrator("client") as (made, wire):
+        for number in range(count):
+            wire.sink.agent_joined(AgentInfo(f"agent-{number}", 1, capabilities=("chat",)))
+            offer = Offer("model", digest=f"sha256:{number}" if own else "")
+            wire.sink.agent_reported(
+                f"agent-{number}", 1, AgentStatus(f"agent-{number}", 1, "ready", offers_text((offer,)), 8)
+            )
+        key, selector = QueueKey("model", "chat"), Plugins().create("selectors", "least_loaded", {})
+        task, registry, busy = QueuedTask("task", (key,)), made.registry, deque(made.agents()[: count // 2])
+        for agent in busy:
+            registry.acquire(agent)
+        best = math.inf
+        for _ in range(REPEATED):
+            began = time.process_time()
+            for _ in range(CHOICES):
+                agent = selector.select(task, registry.candidates(key))
+                registry.acquire(agent)
+                busy.append(agent)
+                registry.release(busy.popleft())
+            best = min(best, time.process_time() - began)
+    return best / CHOICES
+
+
 async def flips(models: int, plane: Plane) -> tuple[float, float, float]:
     """Seconds for a slot to be taken and freed, for a report of other slots, and for one of nothing new, where each
     agent has ``models``. The reports are decoded from bytes, as from a wire: no name is the same object twice."""
     async with orchestrator(plane) as (made, wire):
-        names = tuple(f"model-{number}" for number in range(models))
+        offered = offers_text(offers(*(f"model-{number}" for number in range(models))))
 
         def reports(slots: int) -> list[AgentStatus]:
             return [
                 msgspec.json.decode(
-                    msgspec.json.encode(AgentStatus(f"agent-{number}", 1, "ready", names, slots)), type=AgentStatus
+                    msgspec.json.encode(AgentStatus(f"agent-{number}", 1, "ready", offered, slots)), type=AgentStatus
                 )
                 for number in range(FLIPPED)
             ]
@@ -140,11 +171,11 @@ async def equal_names(plane: Plane) -> float:
     """Seconds to deal with a report of a million equal names, which must be refused."""
     async with orchestrator(plane) as (made, wire):
         wire.join("agent", models=("model",))
-        status = AgentStatus("agent", 1, "ready", ("model",) * EQUAL_NAMES, 8)
+        status = AgentStatus("agent", 1, "ready", offers_text(offers("model") * EQUAL_NAMES), 8)
         began = time.process_time()
         wire.sink.agent_reported("agent", 1, status)
         took = time.process_time() - began
-        assert made.agents()[0].status.models == ("model",)
+        assert made.agents()[0].status.offers == offers_text(offers("model"))
     return took
 
 
@@ -160,12 +191,15 @@ async def measure(sizes: Sequence[int], plane: Plane) -> bool:
         found = {size: [await come_and_go(size, own, plane) for _ in range(REPEATED)] for size in sizes}
         for side, verb in enumerate(("join", "leave")):
             best = [min(each[side] for each in found[size]) for size in sizes]
-            # Clients are told of up to MAX_MODELS models at each change: such a fleet costs more until it has them.
-            fitted = [number for number, size in enumerate(sizes) if not own or size >= MAX_MODELS]
+            # Clients are told of up to MAX_OFFERS models at each change: agents cost more until most are so big.
+            fitted = [number for number, size in enumerate(sizes) if not own or size >= 4 * MAX_OFFERS]
             slope = exponent([sizes[each] for each in fitted], [best[each] for each in fitted]) if fitted[1:] else 1.0
             proportional &= slope <= STEEPEST
             cells = "".join(f"{seconds / size * 1e6:9.1f}" for size, seconds in zip(sizes, best, strict=True))
             print(f"{verb}, {what:{30 - len(verb)}}{cells}{slope:10.2f}", flush=True)
+    for own, what in ((False, "choose, all offer the same"), (True, "choose, weights of its own each")):
+        took = [await choices(size, own) for size in sizes]
+        print(f"{what:32}" + "".join(f"{each * 1e6:9.1f}" for each in took), flush=True)
     print(f"\n{'us, of one agent with models':32}" + "".join(f"{models:>9,}" for models in MODELS))
     rows = [await flips(models, plane) for models in MODELS]
     for row, what in enumerate(("slot taken and freed", "other slots reported", "nothing new reported")):
@@ -176,7 +210,7 @@ async def measure(sizes: Sequence[int], plane: Plane) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--agents", type=int, nargs="+", default=[250, 500, 1000, 2000, 4000])
+    parser.add_argument("--agents", type=int, nargs="+", default=[250, 500, 1000, 2000, 4000, 8000, 16000])
     parser.add_argument("--plane", choices=("client", "agent"), default="client", help="on which the fleet listens")
     args = parser.parse_args()
     logging.disable(logging.WARNING)

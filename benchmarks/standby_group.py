@@ -128,7 +128,7 @@ async def group(folder: Path, domain: int, **engine: Any) -> AsyncIterator[Group
     settings = {
         "transports": {"dds": {"domain": domain}},
         "server": {"port": port},
-        "agents": {"timeout": LEASE},
+        "lease": {"timeout": LEASE},
         "engine": {"name": "synthetic"} | engine,
     }
     config.write_text(json.dumps(settings))

@@ -11,7 +11,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from anywire.identity import hub_info
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.plugins import Plugins
-from anywire.testing.doubles import IdlestSelector, ListScheduler
+from anywire.testing.doubles import fifo, least_loaded
 from anywire.testing.peer import PeerSpec
 from anywire.testing.rig import ProcessPeer
 from timing import opened
@@ -23,7 +23,7 @@ DEATHS = 5
 @asynccontextmanager
 async def waiting(transport: str, options: dict[str, Any]) -> AsyncIterator[Orchestrator]:
     made = Plugins().create("transports", transport, options)
-    orchestrator = Orchestrator(hub_info(), [made], ListScheduler(), IdlestSelector())
+    orchestrator = Orchestrator(hub_info(), [made], fifo(), least_loaded())
     await orchestrator.start()
     try:
         yield orchestrator

@@ -2,19 +2,21 @@
 
 import itertools
 import random
-from collections.abc import Callable
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from anywire.messages import AgentInfo, AgentStatus
-from anywire.scheduler import QueuedTask, QueueKey, Scheduler
-from anywire.selector import AgentView, Selector
+from anywire.offers import offers, offers_text, read_offers
+from anywire.pipeline.groups import Group, GroupsView, Member, Orders
+from anywire.scheduler import QueuedTask, QueueKey, Ready, Scheduler
+from anywire.selector import AgentView, Choice, Selector
 
 SLOTS = 8
-KEYS = [QueueKey(f"model-{number}", "chat") for number in range(8)]
-ONE_KEY = KEYS[5]
+KEYS = tuple(QueueKey(f"model-{number}", "chat") for number in range(8))
+ONE_KEY = KEYS[5:6]
 TASKS = 200
+OFFERED = offers_text(offers(KEYS[0].model))
 
 
 def agents(count: int) -> list[AgentView]:
@@ -23,7 +25,7 @@ def agents(count: int) -> list[AgentView]:
     return [
         AgentView(
             AgentInfo(f"agent-{number}", 1, capabilities=("chat",)),
-            AgentStatus(f"agent-{number}", 1, "ready", (KEYS[0].model,), SLOTS),
+            AgentStatus(f"agent-{number}", 1, "ready", OFFERED, SLOTS),
             number,
             "memory",
             chance.randrange(SLOTS),
@@ -33,12 +35,18 @@ def agents(count: int) -> list[AgentView]:
     ]
 
 
-@pytest.mark.parametrize("candidates", [2, 16, 128])
+@pytest.mark.parametrize("candidates", [2, 16, 128, 1024])
 @pytest.mark.benchmark(group="selector: a choice")
 def test_choice(benchmark: BenchmarkFixture, selector: Selector, candidates: int) -> None:
-    views = agents(candidates)
-    chosen = benchmark(selector.select, QueuedTask("task", KEYS[0]), views)
-    assert chosen is None or chosen in views
+    orders = Orders()
+    group = Group((OFFERED, ("chat",)), read_offers(OFFERED), orders)
+    for agent in agents(candidates):
+        group.members[agent.agent_id] = orders.members[agent.agent_id] = member = Member(agent, {0}, 0, group, True)
+        group.add_free(member)
+    free = GroupsView([group], orders)
+    chosen = benchmark(selector.select, QueuedTask("task", KEYS[:1]), free)
+    agent = chosen.agent if isinstance(chosen, Choice) else chosen
+    assert agent is None or free.get(agent.agent_id) is agent
 
 
 class Waiting:
@@ -48,16 +56,16 @@ class Waiting:
         self.scheduler, self.count = scheduler, count
         self._numbers = itertools.count(1)
         for key in itertools.islice(itertools.cycle(KEYS), count):
-            self.put(key)
+            self.put((key,))
 
-    def put(self, key: QueueKey) -> None:
+    def put(self, keys: tuple[QueueKey, ...]) -> None:
         number = next(self._numbers)
-        self.scheduler.put(QueuedTask(f"task-{number}", key, 0, number, prompt_chars=300))
+        self.scheduler.put(QueuedTask(f"task-{number}", keys, number % 3 - 1, number, prompt_chars=300))
 
-    def one_in_one_out(self, ready: Callable[[QueueKey], bool]) -> None:
-        task = self.scheduler.take(ready)
+    def one_in_one_out(self, ready: Ready) -> None:
+        task = self.scheduler.take(ready, self.count)
         assert task is not None
-        self.put(task.key)
+        self.put(task.keys)
 
 
 @pytest.mark.parametrize("ready", ["all", "one"])
@@ -66,7 +74,7 @@ class Waiting:
 def test_take_and_put(benchmark: BenchmarkFixture, scheduler: Scheduler, waiting: int, ready: str) -> None:
     """``ready`` is how many of the eight keys have a free agent."""
     queue = Waiting(scheduler, waiting)
-    is_ready = (lambda key: True) if ready == "all" else (lambda key: key == ONE_KEY)
+    is_ready = (lambda keys: True) if ready == "all" else (lambda keys: keys == ONE_KEY)
     benchmark(queue.one_in_one_out, is_ready)
     assert len(scheduler) == waiting
 

@@ -15,10 +15,10 @@ from typing import Any
 import psutil
 from pydantic.fields import FieldInfo
 
-from anywire.agent import Agent
 from anywire.identity import agent_info, hub_info
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.plugins import Plugins
+from anywire.roles.agent import Agent
 from anywire.submission import Submission
 from patience import FACTOR
 from reserved import dds_domain, free_port
@@ -66,11 +66,11 @@ def options_of(transport: str) -> Iterator[dict[str, Any]]:
 
 
 @asynccontextmanager
-async def server(transport: str, options: dict[str, Any]) -> AsyncIterator[str]:
-    """The URL of ``anywire up`` on a free port, after its one agent has joined. Where the transport does not leave the
-    process, the agent is inside of the server."""
+async def server(transport: str, options: dict[str, Any], *more: str) -> AsyncIterator[str]:
+    """The URL of ``anywire up`` on a free port, after its one agent has joined; ``more`` are further options. Where the
+    transport does not leave the process, the agent is inside of the server."""
     with _configured(transport, options) as config:
-        async with _process("up", "--agents", "1", "--config", config) as process:
+        async with _process("up", "--agents", "1", "--config", config, *more) as process:
             assert process.stdout is not None
             line = (await asyncio.wait_for(process.stdout.readline(), PATIENCE)).decode()
             address = re.search(r"http://\S+", line)
@@ -123,7 +123,7 @@ def _configured(transport: str, options: dict[str, Any]) -> Iterator[str]:
         "transports": {transport: options},
         "engine": {"name": "synthetic", "length": STREAM},
         "agent": {"slots": IN_FLIGHT},
-        "agents": {"timeout": LEASE},
+        "lease": {"timeout": LEASE},
         "log_level": "warning",
     }
     with tempfile.TemporaryDirectory(prefix="anywire-") as folder:

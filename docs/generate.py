@@ -11,7 +11,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args, get_origin
 
 import pydantic
 import typer
@@ -19,6 +19,7 @@ import yaml
 
 from anywire.cli import app
 from anywire.config import Config, PluginChoice
+from anywire.core_settings import FromCore
 from anywire.plugins import KINDS, PluginKind, Plugins
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +41,8 @@ Anywhere but in a list, a key can be set in the environment too: `server.port` a
 PLUGINS = """
 ## Plugins
 
-Options of a transport or gateway stand under its name, those of the one scheduler, selector or engine beside its name:
+Options of a transport, gateway or service stand under its name, those of the one scheduler, selector, engine or
+launcher beside its name:
 
 ```yaml
 transports:
@@ -124,6 +126,9 @@ def bounds(schema: dict[str, Any]) -> str:
 def default_text(field: pydantic.fields.FieldInfo, model: type[pydantic.BaseModel], name: str) -> str:
     if field.is_required():
         return "(required)"
+    follows = next((mark.key for mark in field.metadata if isinstance(mark, FromCore)), None)
+    if follows is not None:
+        return f"that of `{follows}`"
     value = field.get_default(call_default_factory=True, validated_data={})
     if isinstance(value, list) and value and isinstance(value[0], PluginChoice):
         value = [choice.name for choice in value]
@@ -136,15 +141,30 @@ def default_text(field: pydantic.fields.FieldInfo, model: type[pydantic.BaseMode
 
 
 def settings(model: type[pydantic.BaseModel], prefix: str = "") -> Iterator[str]:
-    """A row for each field, those of sections in its place."""
+    """A row for each field, those of sections in its place, those of a list's entries after it. Exits where a field has
+    no description."""
     schema = model.model_json_schema()
     for name, field in model.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, pydantic.BaseModel) and model is Config:
             yield from settings(inner, f"{name}.")
             continue
+        if not field.description:
+            sys.exit(f"{model.__module__}.{model.__qualname__}.{name} has no description")
         kind = type_text(schema["properties"][name], schema.get("$defs", {}))
-        yield row(f"`{prefix}{name}`", kind, default_text(field, model, name), field.description or "")
+        entries = entry_model(inner) if model is Config else None
+        yield row(f"`{prefix}{name}`", "list" if entries else kind, default_text(field, model, name), field.description)
+        if entries is not None:
+            yield from settings(entries, f"{name}[].")
+
+
+def entry_model(annotation: object) -> type[pydantic.BaseModel] | None:
+    """The model of a list's entries, where these are written out key by key."""
+    found = get_args(annotation)
+    if get_origin(annotation) is list and issubclass(found[0], pydantic.BaseModel) and found[0] is not PluginChoice:
+        model: type[pydantic.BaseModel] = found[0]
+        return model
+    return None
 
 
 def own_plugins() -> list[tuple[PluginKind, str]]:

@@ -19,10 +19,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from anywire.agent import Agent
 from anywire.identity import agent_info, hub_info
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.plugins import Plugins
+from anywire.roles.agent import Agent
 from anywire.submission import Submission
 from anywire.testing.doubles import MODEL, Script, ScriptedEngine
 from churn import Churn

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from anywire.client import Client
+    from anywire.roles.client import Client
 
 __all__ = ["Client"]
 
@@ -13,7 +13,7 @@ __all__ = ["Client"]
 def __getattr__(name: str) -> object:
     """Imports what is asked for: a transport's author who imports `anywire.transport` needs no pipeline."""
     if name == "Client":
-        from anywire.client import Client
+        from anywire.roles.client import Client
 
         return Client
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,27 +2,30 @@
 
 A flag wins over an environment variable, that over the YAML file, that over the default. Environment variables are
 named for the key: ``ANYWIRE_SERVER__PORT=9000``, ``ANYWIRE_TRANSPORTS__DDS__DOMAIN=3``; a value that begins with ``[``
-or ``{`` is read as YAML. `load` reads all four (see `anywire.config_layers`); `Config` itself reads nothing, so a
+or ``{`` is read as YAML. `anywire.config_layers.load` reads all four; `Config` itself reads nothing, so a
 program can also build one.
 
-What a transport, gateway, engine, scheduler or selector needs beyond its name is that plugin's business: such options
-are kept as they are and checked by the plugin's own ``Config`` when it is loaded (see `anywire.assembly`).
+What a plugin (transport, gateway, service, launcher, engine, scheduler or selector) needs beyond its name is that
+plugin's business: such options are kept as they are and checked by the plugin's own ``Config`` when it is loaded (see
+`anywire.roles.assembly`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
 
 from anywire.errors import ConfigError
-from anywire.pipeline.orchestrator import PipelineConfig
+from anywire.pipeline_settings import PipelineConfig
 from anywire.transport import MAX_STRENGTH
 
 ORDER: Any = ...
 """In a layered config, the key under which the names in order stand beside their options: none a file can hold."""
+
+DEFAULT_GATEWAY = "openai"
+"""Used where none is configured and it is installed."""
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -70,6 +73,10 @@ def _choices_or_none(value: object) -> list[dict[str, Any]]:
     return [{"name": name, "options": options} for name, options in named(value, empty=True).items()]
 
 
+def _choices_or_default(value: object) -> list[dict[str, Any]] | None:
+    return None if value is None else _choices_or_none(value)
+
+
 def _as_section(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
@@ -98,6 +105,7 @@ _SHAPES = {
         {"type": "object", "additionalProperties": {"anyOf": [{"type": "object"}, {"type": "null"}]}},
     ]
 }
+_NONE_TOO = pydantic.WithJsonSchema({"anyOf": [*_SHAPES["anyOf"], {"type": "null"}, {"type": "array", "maxItems": 0}]})
 _AS_MAPPING = pydantic.PlainSerializer(lambda chosen: {each.name: each.options for each in chosen})
 Choices = Annotated[
     list[PluginChoice], pydantic.BeforeValidator(_choices), _AS_MAPPING, pydantic.WithJsonSchema(_SHAPES)
@@ -106,7 +114,13 @@ ChoicesOrNone = Annotated[
     list[PluginChoice],
     pydantic.BeforeValidator(_choices_or_none),
     _AS_MAPPING,
-    pydantic.WithJsonSchema({"anyOf": [*_SHAPES["anyOf"], {"type": "null"}, {"type": "array", "maxItems": 0}]}),
+    _NONE_TOO,
+]
+GatewayChoices = Annotated[
+    list[PluginChoice] | None,
+    pydantic.BeforeValidator(_choices_or_default),
+    pydantic.PlainSerializer(lambda chosen: None if chosen is None else {each.name: each.options for each in chosen}),
+    _NONE_TOO,
 ]
 
 
@@ -127,23 +141,20 @@ class _PluginSection(pydantic.BaseModel):
 
 
 class ServerConfig(_Section):
-    host: str = pydantic.Field("127.0.0.1", description="address the gateways listen on")
-    port: int = pydantic.Field(8080, ge=0, le=65535, description="port the gateways listen on; 0 takes a free one")
+    host: str = pydantic.Field("127.0.0.1", description="Address that gateways listen on.")
+    port: int = pydantic.Field(8080, ge=0, le=65535, description="Port that gateways listen on. 0: any that is free.")
 
 
-class AgentsConfig(_Section):
-    heartbeat_interval: float = pydantic.Field(
-        0.25, gt=0, allow_inf_nan=False, description="seconds between an agent's reports"
-    )
+class LeaseConfig(_Section):
     timeout: float = pydantic.Field(
-        1.0,
-        gt=0,
-        allow_inf_nan=False,
-        description="the lease: seconds an agent may be silent before it counts as lost",
+        1.0, gt=0, allow_inf_nan=False, description="Seconds an agent may be silent before it counts as lost."
+    )
+    heartbeat_interval: float = pydantic.Field(
+        0.25, gt=0, allow_inf_nan=False, description="Seconds between an agent's reports."
     )
 
     @pydantic.model_validator(mode="after")
-    def _timeout_is_longer(self) -> AgentsConfig:
+    def _timeout_is_longer(self) -> LeaseConfig:
         if self.timeout <= self.heartbeat_interval:
             raise ValueError(
                 f"timeout ({self.timeout:g} s) must be longer than heartbeat_interval ({self.heartbeat_interval:g} s), "
@@ -155,30 +166,61 @@ class AgentsConfig(_Section):
 class StandbyConfig(_Section):
     enabled: bool = pydantic.Field(
         False,
-        description="be one of several orchestrators, of which one is active; needs a transport that elects (dds)",
+        description="Be one of several orchestrators, of which one is active. Needs a transport that elects (dds).",
     )
     strength: int = pydantic.Field(
-        0, ge=0, le=MAX_STRENGTH, description="who takes over: of those standing by, the one with the highest"
+        0, ge=0, le=MAX_STRENGTH, description="Take over before those that stand by with a lower number."
     )
 
 
 class SchedulerSection(_PluginSection):
-    name: str = pydantic.Field("fifo", description="in which order waiting tasks are sent")
-    max_queue_size: int = pydantic.Field(1024, ge=1, description="tasks that may wait before 429")
+    name: str = pydantic.Field("fifo", description="Scheduler that orders the waiting tasks.")
+    max_queue_size: int = pydantic.Field(1024, ge=1, description="Tasks that may wait; further ones are refused (429).")
 
 
 class SelectorSection(_PluginSection):
-    name: str = pydantic.Field("least_loaded", description="which agent gets a task")
+    name: str = pydantic.Field("least_loaded", description="Selector that chooses the agent for each task.")
 
 
 class EngineSection(_PluginSection):
-    name: str = pydantic.Field("llama", description="what an agent answers with")
+    name: str = pydantic.Field("llama", description="Engine that produces the answers.")
+
+
+class LauncherSection(_PluginSection):
+    name: str = pydantic.Field("local", description="Launcher that starts the agents of `anywire up`.")
 
 
 class AgentConfig(_Section):
-    id: str = pydantic.Field("", description="the agent's name, unique among those alive; empty: one is made")
-    slots: int = pydantic.Field(1, ge=1, description="tasks it runs at once")
-    specialization: str = pydantic.Field("", description="what it is for, free text that selectors may use")
+    id: str = pydantic.Field(
+        "", description="Name of the agent, unique among those alive. Default: host, pid and a random part."
+    )
+    slots: int = pydantic.Field(1, ge=1, description="Tasks that the agent runs at once.")
+    specialization: str = pydantic.Field("", description="Free text about the agent, for selectors.")
+
+
+class AgentsEntry(_Section):
+    """Agents of one sort in `Config.agents`. What is not set is taken from the sections ``engine`` and ``agent``."""
+
+    engine: Annotated[EngineSection | None, pydantic.BeforeValidator(_as_section)] = pydantic.Field(
+        None, description="Engine of these agents with its options: a name, or a mapping with `name`."
+    )
+    count: int = pydantic.Field(1, ge=1, le=1000, description="Agents to start.")
+    id: str = pydantic.Field("", description="Name of the agent; with a count above 1 a number is added.")
+    slots: int | None = pydantic.Field(None, ge=1, description="Tasks that each runs at once.")
+    specialization: str | None = pydantic.Field(None, description="Free text about these agents, for selectors.")
+
+
+_MOVED = ("timeout", "heartbeat_interval")
+
+
+def _entries(value: object) -> object:
+    """Refuse what ``agents`` was before it listed agents, naming the new place."""
+    if isinstance(value, Mapping):
+        for key in _MOVED:
+            if key in value:
+                raise ValueError(f"agents.{key} is lease.{key} now (ANYWIRE_LEASE__{key.upper()})")
+        raise ValueError("expected a list with an entry for each sort of agents: [{engine: NAME, count: 2}]")
+    return value or []
 
 
 class Config(pydantic.BaseModel):
@@ -188,49 +230,51 @@ class Config(pydantic.BaseModel):
 
     server: ServerConfig = ServerConfig()
     transports: Choices = pydantic.Field(
-        default_factory=lambda: [PluginChoice(name="dds")], description="in order of preference"
+        default_factory=lambda: [PluginChoice(name="dds")],
+        description="Transports to open, the preferred one first.",
     )
     client_plane: bool = pydantic.Field(
-        True, description="clients may use the transports directly, those that leave the process"
+        True, description="Let clients use the transports directly, those that leave the process."
     )
     join: ChoicesOrNone = pydantic.Field(
-        default_factory=list, description="transports over which to join a parent orchestrator, as its agent"
+        default_factory=list, description="Transports over which to join a parent orchestrator, as its agent."
     )
-    agents: AgentsConfig = AgentsConfig()
+    lease: LeaseConfig = LeaseConfig()
     standby: StandbyConfig = StandbyConfig()
     scheduler: Annotated[SchedulerSection, pydantic.BeforeValidator(_as_section)] = SchedulerSection()
     selector: Annotated[SelectorSection, pydantic.BeforeValidator(_as_section)] = SelectorSection()
     engine: Annotated[EngineSection, pydantic.BeforeValidator(_as_section)] = EngineSection()
     agent: AgentConfig = AgentConfig()
-    gateways: Choices = pydantic.Field(default_factory=lambda: [PluginChoice(name="openai")])
+    agents: Annotated[list[AgentsEntry], pydantic.BeforeValidator(_entries)] = pydantic.Field(
+        default_factory=list,
+        description="Agents that `anywire up` starts, an entry for each sort. Default: those of `engine` and `agent`.",
+    )
+    launcher: Annotated[LauncherSection, pydantic.BeforeValidator(_as_section)] = LauncherSection()
+    gateways: GatewayChoices = pydantic.Field(
+        None, description="Gateways by which clients reach the orchestrator. Default: `openai` where it is installed."
+    )
+    services: ChoicesOrNone = pydantic.Field(
+        default_factory=list, description="Services to run beside the orchestrator, started in this order."
+    )
     pipeline: PipelineConfig = PipelineConfig()
     plugins: Annotated[list[str], pydantic.BeforeValidator(_as_list)] = pydantic.Field(
-        default_factory=list, description="files (.py) or modules to load hook implementations from"
+        default_factory=list, description="Files (.py) or modules to load hooks and plugin classes from."
     )
     shutdown_grace: float = pydantic.Field(
-        10.0, ge=0, allow_inf_nan=False, description="seconds that running tasks get to finish at shutdown"
+        10.0, ge=0, allow_inf_nan=False, description="Seconds that running tasks get to finish at shutdown."
     )
-    log_level: Annotated[LogLevel, pydantic.BeforeValidator(_lower)] = "info"
+    log_level: Annotated[LogLevel, pydantic.BeforeValidator(_lower)] = pydantic.Field(
+        "info", description="Least level of what is logged."
+    )
+
+    @property
+    def transport_names(self) -> str:
+        """The transports in order, for a person."""
+        return ", ".join(each.name for each in self.transports)
 
     def transport(self, name: str) -> PluginChoice | None:
         """The choice of that transport, None when it is not used."""
         return next((each for each in self.transports if each.name == name), None)
-
-
-def load(
-    path: str | Path | None = None,
-    *,
-    flags: Mapping[str, Any] | None = None,
-    environment: Mapping[str, str] | None = None,
-) -> Config:
-    """The effective configuration of a process.
-
-    ``flags`` is a tree like the file's; ``environment`` is the process's own when None. Raises `ConfigError` saying
-    which key of which source is wrong, and what would do.
-    """
-    from anywire.config_layers import read
-
-    return read(Config, path, flags or {}, environment)
 
 
 def replaced(config: Config, **changes: Any) -> Config:

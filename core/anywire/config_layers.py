@@ -17,7 +17,7 @@ import yaml
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from anywire.config import ORDER, Config, named
+from anywire.config import DEFAULT_GATEWAY, ORDER, Config, named
 from anywire.errors import ConfigError
 from anywire.plugins import describe_validation
 
@@ -25,9 +25,9 @@ PREFIX = "ANYWIRE_"
 NOT_SETTINGS = frozenset({"ANYWIRE_CONFIG"})
 """Variables of the command line itself."""
 
-_LISTS = ("transports", "gateways", "join")
-_MAY_BE_EMPTY = ("join",)
-_SECTIONS = ("scheduler", "selector", "engine")
+_LISTS = ("transports", "gateways", "join", "services")
+_MAY_BE_EMPTY = ("gateways", "join", "services")
+_SECTIONS = ("scheduler", "selector", "engine", "launcher")
 
 C = TypeVar("C", bound=Config)
 
@@ -47,7 +47,7 @@ class Layer:
         """The tree in the shape that merges: names in order beside options, sections as mappings."""
         tree = dict(self.tree)
         for key in _LISTS:
-            if key in tree:
+            if key in tree and not (key == "gateways" and tree[key] is None):
                 try:
                     chosen = named(tree[key], empty=key in _MAY_BE_EMPTY)
                 except ValueError as error:
@@ -59,20 +59,67 @@ class Layer:
         return tree
 
 
-class Flags(Layer):
-    """What the command line gave."""
+class Keyed(Layer):
+    """A source of single keys, each a path with a name of its own in the source, beside or in place of a tree."""
 
-    def __init__(self, tree: Mapping[str, Any]) -> None:
+    def __init__(self, label: str, tree: Mapping[str, Any]) -> None:
+        super().__init__(label, tree)
+        self._parts: dict[str, Any] = {}
+        self._names: dict[tuple[str, ...], str] = {}
+
+    def set(self, path: tuple[str, ...], value: object, name: str) -> None:
+        """Set a key. Raises `ConfigError` when a part of ``path`` was set as a whole before."""
+        self._names[path] = name
+        if len(path) == 1:
+            self.tree[path[0]] = value
+            return
+        inside = self._parts
+        for part in path[:-1]:
+            found = inside.setdefault(part, {})
+            if not isinstance(found, dict):
+                raise ConfigError(f"{name} sets a key inside of {part!r}, which is set as a whole before")
+            inside = found
+        inside[path[-1]] = value
+
+    def origin(self, path: Sequence[int | str]) -> str:
+        words = tuple(str(part) for part in path)
+        named = (name for at, name in self._names.items() if at == words[: len(at)] or words == at[: len(words)])
+        return next(named, "") or super().origin(path)
+
+    def normalised(self) -> dict[str, Any]:
+        tree = super().normalised()
+        for key, part in self._parts.items():
+            for name, options in part.items() if key in _LISTS else ():
+                if not isinstance(options, dict):
+                    given = self._names[key, name]
+                    raise ConfigError(f"{given}: expected {self.with_option(given)}, found the value {options!r}")
+            whole = tree.get(key)
+            tree[key] = _merged(whole, part) if isinstance(whole, dict) else part
+        return tree
+
+    def with_option(self, given: str) -> str:
+        """How ``given``, a plugin in a list, is continued to set an option of it."""
+        return f"{given}.OPTION=value"
+
+
+class Flags(Keyed):
+    """What the command line gave: a tree, and the keys of ``--set``."""
+
+    def __init__(self, tree: Mapping[str, Any], settings: Mapping[str, Any], keys: Sequence[str]) -> None:
         super().__init__("command line", tree)
+        for name, value in settings.items():
+            path = tuple(name.split("."))
+            if path[0] not in keys or not all(path):
+                near = difflib.get_close_matches(path[0], keys, n=1, cutoff=0.0)[0]
+                raise ConfigError(f"--set {name}: there is no such key; did you mean {'.'.join((near, *path[1:]))}?")
+            self.set(path, value, f"--set {name}")
 
 
-class Environment(Layer):
+class Environment(Keyed):
     """The variables that begin with ``ANYWIRE_``."""
 
     def __init__(self, variables: Mapping[str, str], keys: Sequence[str]) -> None:
-        super().__init__("environment", {})
-        self._parts: dict[str, Any] = {}
-        self._names: dict[tuple[str, ...], str] = {}
+        super().__init__("", {})
         for variable in sorted(variables):
             if not variable.startswith(PREFIX) or variable in NOT_SETTINGS:
                 continue
@@ -83,37 +130,10 @@ class Environment(Layer):
                 near = difflib.get_close_matches(path[0], keys, n=1, cutoff=0.0)[0]
                 name = PREFIX + "__".join((near, *path[1:])).upper()
                 raise ConfigError(f"unknown environment variable {variable}: did you mean {name}?")
-            value = _value(variable, variables[variable])
-            self._names[path] = variable
-            if len(path) == 1:
-                self.tree[path[0]] = value
-            else:
-                inside = self._parts
-                for part in path[:-1]:
-                    found = inside.setdefault(part, {})
-                    if not isinstance(found, dict):
-                        raise ConfigError(
-                            f"{variable} sets a key inside of {part!r}, which another variable sets as a whole"
-                        )
-                    inside = found
-                inside[path[-1]] = value
+            self.set(path, _value(variable, variables[variable]), variable)
 
-    def origin(self, path: Sequence[int | str]) -> str:
-        words = tuple(str(part) for part in path)
-        return next(
-            (name for at, name in self._names.items() if at == words[: len(at)] or words == at[: len(words)]), ""
-        )
-
-    def normalised(self) -> dict[str, Any]:
-        tree = super().normalised()
-        for key, part in self._parts.items():
-            for name, options in part.items() if key in _LISTS else ():
-                if not isinstance(options, dict):
-                    variable = self._names[key, name]
-                    raise ConfigError(f"{variable}: expected {variable}__OPTION=value, found the value {options!r}")
-            whole = tree.get(key)
-            tree[key] = {**whole, **part} if isinstance(whole, dict) else part
-        return tree
+    def with_option(self, given: str) -> str:
+        return f"{given}__OPTION=value"
 
 
 class File(Layer):
@@ -170,8 +190,12 @@ class File(Layer):
         """With the default names, so that what stands above knows whose the options here are."""
         tree = super().normalised()
         for key in _LISTS:
-            default = named(Config.model_fields[key].get_default(call_default_factory=True), empty=key in _MAY_BE_EMPTY)
-            tree.setdefault(key, {ORDER: list(default), **default})
+            default = Config.model_fields[key].get_default(call_default_factory=True)
+            if default is None:
+                tree.setdefault(key, None)
+            else:
+                names = named(default, empty=key in _MAY_BE_EMPTY)
+                tree.setdefault(key, {ORDER: list(names), **names})
         for key in _SECTIONS:
             if isinstance(tree.get(key), dict):
                 tree[key] = {"name": Config.model_fields[key].default.name, **tree[key]}
@@ -199,11 +223,34 @@ class _Source(PydanticBaseSettingsSource):
         return tree
 
 
-def read(model: type[C], path: str | Path | None, flags: Mapping[str, Any], environment: Mapping[str, str] | None) -> C:
+def load(
+    path: str | Path | None = None,
+    *,
+    flags: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Config:
+    """The effective configuration of a process.
+
+    ``flags`` is a tree like the file's; ``settings`` are single keys with dots (``transports.dds.domain``) that win
+    over everything; ``environment`` is the process's own when None. Raises `ConfigError` saying which key of which
+    source is wrong, and what would do.
+    """
+    return read(Config, path, flags or {}, environment, settings or {})
+
+
+def read(
+    model: type[C],
+    path: str | Path | None,
+    flags: Mapping[str, Any],
+    environment: Mapping[str, str] | None,
+    settings: Mapping[str, Any],
+) -> C:
     """See `anywire.config.load`."""
+    keys = list(model.model_fields)
     layers: list[Layer] = [
-        Flags(flags),
-        Environment(os.environ if environment is None else environment, list(model.model_fields)),
+        Flags(flags, settings, keys),
+        Environment(os.environ if environment is None else environment, keys),
         File(Path(path) if path is not None else None),
     ]
 
@@ -217,7 +264,12 @@ def read(model: type[C], path: str | Path | None, flags: Mapping[str, Any], envi
             return tuple(_Source(settings_cls, layer) for layer in layers)
 
     try:
-        return model.model_validate(Settings().model_dump())
+        tree = Settings().model_dump()
+        gateways = tree["gateways"]
+        if isinstance(gateways, dict) and ORDER not in gateways:
+            # Options alone choose no gateway.
+            gateways[ORDER] = [DEFAULT_GATEWAY]
+        return model.model_validate(tree)
     except pydantic.ValidationError as error:
         origins = [_origin(layers, fault["loc"]) for fault in error.errors()]
         places = "; ".join(dict.fromkeys(place for place in origins if place))
@@ -227,6 +279,15 @@ def read(model: type[C], path: str | Path | None, flags: Mapping[str, Any], envi
 
 def _origin(layers: Sequence[Layer], path: Sequence[int | str]) -> str:
     return next((place for layer in layers if (place := layer.origin(path))), "")
+
+
+def _merged(whole: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+    """``whole`` with the keys of ``part``, mappings in both merged likewise."""
+    merged = dict(whole)
+    for key, value in part.items():
+        found = merged.get(key)
+        merged[key] = _merged(found, value) if isinstance(found, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _reaches(tree: object, path: Sequence[int | str]) -> bool:
@@ -244,7 +305,7 @@ def _value(variable: str, text: str) -> object:
         return text
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{variable} begins like a YAML list or mapping but is none: {error}") from error
 
 

@@ -8,6 +8,8 @@ the generator sees ``CancelledError`` where it awaits or ``GeneratorExit`` where
 ``async with``) frees whatever the task held, at once. The agent makes
 chunks of deltas, counts, retries and refuses: none of that is the engine's.
 
+A command is run beside the tasks in the same way, by `Engine.command`.
+
 What ``run`` raises: `InvalidRequest` when the request is at fault, with the engine's status and parameter;
 `EngineFailed` for everything else, with ``__cause__``. An answer without any token is `EngineFailed` too.
 """
@@ -15,13 +17,15 @@ What ``run`` raises: `InvalidRequest` when the request is at fault, with the eng
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any, ClassVar
 
 import msgspec
 import pydantic
 
-from anywire.messages import State, TaskRequest
+from anywire.errors import UnknownCommand
+from anywire.messages import ProgressState, State, TaskRequest
+from anywire.offers import Offer
 
 
 class Delta(msgspec.Struct, frozen=True):
@@ -32,32 +36,47 @@ class Delta(msgspec.Struct, frozen=True):
     members beside it (``system_fingerprint`` …), for ``embedding`` the
     ``data`` list. With ``extra`` set, ``text`` still holds choice 0's text, so that it can be counted and resumed.
     ``usage`` is the OpenAI usage object as JSON text, on the last delta that knows it.
-    For a task with ``stream`` false one delta may hold the whole answer; the agent joins several.
+    For a task with ``stream`` false one delta may hold the whole answer; the agent joins several. ``attempts_used`` is
+    said by an orchestrator alone: how many attempts it has made for the task.
     """
 
     text: str = ""
     extra: str = ""
     finish_reason: str = ""
     usage: str = ""
+    attempts_used: int = 0
+
+
+class EngineProgress(msgspec.Struct, frozen=True):
+    """What an answer that is under way does, yielded by ``run`` beside its deltas: ``queued`` and ``loading`` before
+    the first token, ``running``, or ``tool`` while a tool of the engine works. Sent where the client asks for it."""
+
+    state: ProgressState
+    detail: str = ""
 
 
 class EngineStatus(msgspec.Struct, frozen=True):
-    """What an engine can do now. ``detail`` says why when ``state`` is ``failed``.
+    """What an engine can do now. ``offers`` are its models, those too that are not ready. ``detail`` says why when
+    ``state`` is ``failed``.
 
     ``slots`` is for an engine whose slots change while it lives; None leaves them to the agent's configuration.
     ``any_model``: it wants to be asked for models that it does not list too, and answers for them itself.
-    ``queued`` is how many tasks wait inside of it. ``resources`` are gauges to be reported beside the agent's own.
+    ``queued`` is how many tasks wait inside of it. ``resources`` are gauges to be reported beside the agent's own
+    (`anywire.messages.GAUGES`).
     """
 
-    """``models`` are the model names accepted now or, while ``starting``, soon. ``detail`` explains ``failed``."""
-
     state: State = "ready"
-    models: tuple[str, ...] = ()
+    offers: tuple[Offer, ...] = ()
     detail: str = ""
     slots: int | None = None
     any_model: bool = False
     queued: int = 0
     resources: dict[str, float] = msgspec.field(default_factory=dict)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names of its models."""
+        return tuple([offer.model for offer in self.offers])
 
 
 class Engine(ABC):
@@ -67,7 +86,8 @@ class Engine(ABC):
     Config: ClassVar[type[pydantic.BaseModel]]
     capabilities: tuple[str, ...] = ("chat",)
     """Task kinds and features: ``chat``, ``completion``, ``embedding``; ``resume`` when ``run`` honours
-    `TaskRequest.resume`. Of the class, or of one engine by its config; the same for the engine's whole life."""
+    `TaskRequest.resume`. Of the class, or of one engine by its config; the same for the engine's whole life. The kinds
+    are those of offers that name none."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -87,5 +107,15 @@ class Engine(ABC):
         """The state now; cheap, called at every heartbeat."""
 
     @abstractmethod
-    def run(self, task: TaskRequest) -> AsyncGenerator[Delta, None]:
+    def run(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
         """Answer ``task``; see the module's text."""
+
+    def resumable(self, task: TaskRequest) -> bool:
+        """Whether an answer to ``task`` that breaks off can be resumed from its text by another engine of this sort."""
+        return "resume" in self.capabilities
+
+    def command(self, name: str, arguments: Mapping[str, Any]) -> AsyncIterator[Any]:
+        """Carry out a command: yield any number of results, plain JSON types of at most 64 KiB each. It is stopped and
+        closed like `run`. Raises `UnknownCommand` at once for a name it does not know, and otherwise, also while it
+        runs, `InvalidRequest` and `EngineFailed`."""
+        raise UnknownCommand(f"the engine {self.name} has no command {name!r}")

@@ -3,6 +3,7 @@
     AnywireError
     ├── ConfigError               bad_config          a setting is wrong; the message says which and what would do
     ├── PluginError               unknown_plugin      no plugin of that name, or it does not load
+    ├── LaunchFailed              launch_failed       a launcher's process ended before it was ready
     ├── TransportError            transport_error     what a transport may raise or report
     │   ├── TransportUnavailable  transport_unavailable   it cannot be opened here
     │   ├── AgentUnavailable      agent_unavailable   no link to that agent (nothing was sent)
@@ -25,22 +26,31 @@
         └── EngineFailed          engine_failed       the engine failed, or gave an answer that is none
 
 An error says what failed, never whether to retry: that is the pipeline's decision. ``code`` is stable and is
-what travels; ``phase`` says what may have reached the agent (``not_sent``, ``maybe_sent``, ``streaming``).
+what travels; ``phase`` says what may have reached the agent (``not_sent``, ``maybe_sent``, ``streaming``); ``origin``
+says where it arose (``client``, ``pipeline``, ``transport``, ``agent``, ``engine``).
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import msgspec
 
 Phase = Literal["not_sent", "maybe_sent", "streaming"]
+Origin = Literal["", "client", "pipeline", "transport", "agent", "engine"]
+"""Where an error arose; empty when nobody has said."""
+
+MAX_MEMBERS_BYTES = 16 * 1024
+"""Bytes of what an engine said beside its error; longer ones are left out."""
 
 
 class AnywireError(Exception):
     """Base of all errors of the framework; ``str()`` is a sentence for a person."""
 
     code: ClassVar[str] = "error"
+    arises: ClassVar[Origin] = "pipeline"
+    """Where errors of this class arise unless one says otherwise."""
 
     def __init__(
         self,
@@ -52,6 +62,9 @@ class AnywireError(Exception):
         param: str = "",
         status: int = 0,
         detail_code: str = "",
+        retry_after: float = 0.0,
+        origin: Origin = "",
+        members: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.phase: Phase = phase
@@ -63,6 +76,11 @@ class AnywireError(Exception):
         """The HTTP status an engine gave, 0 when none did."""
         self.detail_code = detail_code
         """An engine's own error code (``context_length_exceeded`` …), empty when it gave none."""
+        self.retry_after = retry_after
+        """Seconds after which it is worth to try again, 0 when nobody knows."""
+        self.origin: Origin = origin or self.arises
+        self.members: Mapping[str, Any] = members or {}
+        """What the engine said besides, as plain JSON types."""
 
     @property
     def message(self) -> str:
@@ -77,8 +95,13 @@ class PluginError(AnywireError):
     code = "unknown_plugin"
 
 
+class LaunchFailed(AnywireError):
+    code = "launch_failed"
+
+
 class TransportError(AnywireError):
     code = "transport_error"
+    arises = "transport"
 
 
 class TransportUnavailable(TransportError):
@@ -107,10 +130,24 @@ class TaskError(AnywireError):
 
 class InvalidRequest(TaskError):
     code = "invalid_request"
+    arises = "client"
 
 
 class ModelNotFound(TaskError):
     code = "model_not_found"
+
+
+class ModelStopped(TaskError):
+    code = "model_stopped"
+
+
+class UnknownCommand(TaskError):
+    code = "unknown_command"
+
+
+class Forbidden(TaskError):
+    code = "forbidden"
+    arises = "client"
 
 
 class QueueFull(TaskError):
@@ -127,6 +164,7 @@ class ShuttingDown(TaskError):
 
 class Refused(TaskError):
     code = "refused"
+    arises = "agent"
 
 
 class DeadlineExceeded(TaskError):
@@ -155,6 +193,7 @@ class PluginFailed(TaskError):
 
 class EngineFailed(TaskError):
     code = "engine_failed"
+    arises = "engine"
 
 
 def _subclasses(cls: type[AnywireError]) -> list[type[AnywireError]]:
@@ -165,22 +204,44 @@ BY_CODE: dict[str, type[AnywireError]] = {cls.code: cls for cls in _subclasses(A
 
 
 class WireError(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An error as it travels in `Chunk.error` (JSON text)."""
+    """An error as it travels in `Chunk.error` and `CommandResult.error` (JSON text)."""
 
     code: str
     message: str
     param: str = ""
     status: int = 0
     detail_code: str = ""
+    retry_after_ms: int = 0
+    origin: str = ""
+    members: dict[str, Any] = {}
 
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(WireError)
+_ORIGINS = frozenset(get_args(Origin))
 
 
 def to_wire(error: AnywireError) -> str:
-    """The JSON text that stands for ``error`` in a final chunk."""
-    wire = WireError(error.code, error.message, error.param, error.status, error.detail_code)
+    """The JSON text that stands for ``error`` in a final chunk or result. Members that are no JSON, or too long, are
+    left out."""
+    retry_after_ms = round(error.retry_after * 1000) if 0 < error.retry_after < 1e9 else 0
+    members: dict[str, Any] = {}
+    if error.members:
+        try:
+            if len(_encoder.encode(error.members)) <= MAX_MEMBERS_BYTES:
+                members = dict(error.members)
+        except (TypeError, ValueError, RecursionError):
+            pass
+    wire = WireError(
+        error.code,
+        error.message,
+        error.param,
+        error.status,
+        error.detail_code,
+        retry_after_ms,
+        "" if error.origin == error.arises else error.origin,
+        members,
+    )
     return _encoder.encode(wire).decode()
 
 
@@ -188,10 +249,11 @@ def from_wire(text: str, *, phase: Phase, agent_id: str = "", task_id: str = "")
     """The error a final chunk carries; a code this version does not know becomes a `TaskError`."""
     try:
         wire = _decoder.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         raise StreamCorrupted(
             f"agent {agent_id} sent an unreadable error: {error}", phase=phase, agent_id=agent_id, task_id=task_id
         ) from error
+    origin = cast("Origin", wire.origin) if wire.origin in _ORIGINS else ""
     return BY_CODE.get(wire.code, TaskError)(
         wire.message,
         phase=phase,
@@ -200,4 +262,7 @@ def from_wire(text: str, *, phase: Phase, agent_id: str = "", task_id: str = "")
         param=wire.param,
         status=wire.status,
         detail_code=wire.detail_code,
+        retry_after=max(0, min(wire.retry_after_ms, 10**9)) / 1000,
+        origin=origin,
+        members=wire.members if len(text) <= 2 * MAX_MEMBERS_BYTES else None,
     )

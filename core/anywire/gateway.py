@@ -1,18 +1,18 @@
 """The contract of a gateway: how clients of some protocol reach the pipeline.
 
-A gateway translates; it queues, retries and times nothing itself. It submits each task to the orchestrator as an
-`anywire.submission.Submission` and turns the `TaskStream` it gets, or the `AnywireError` raised, into its protocol.
+A gateway translates; it queues, retries and times nothing itself. It submits each task as an
+`anywire.submission.Submission`, with the `anywire.caller.Caller` it has found, and turns the `TaskStream` it gets, or
+the `AnywireError` raised, into its protocol.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import pydantic
 
-if TYPE_CHECKING:
-    from anywire.pipeline.orchestrator import Orchestrator
+from anywire.context import Context
 
 
 class Gateway(ABC):
@@ -23,7 +23,7 @@ class Gateway(ABC):
         self.config = config
 
     @abstractmethod
-    async def start(self, orchestrator: Orchestrator) -> None:
+    async def start(self, context: Context) -> None:
         """Begin to serve. Raises `ConfigError` when the address is in use, naming it and what to do."""
 
     @abstractmethod

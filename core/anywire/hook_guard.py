@@ -12,7 +12,7 @@ from typing import Any
 
 import pluggy
 
-from anywire.pipeline.boundary import Boundary
+from anywire.boundary import Boundary
 
 _GUARDED = "_anywire_guarded"
 

@@ -1,7 +1,7 @@
 """All hooks of the framework (pluggy). A hook is for the many: any number of plugins may implement it.
 
-What there is exactly one of by name in the config (transport, scheduler, selector, engine) is a class found
-through an entry point or `anywire_register`; hooks add such classes, filter, answer early and observe.
+What there is exactly one of by name in the config (transport, scheduler, selector, engine, service …) is a class found
+through an entry point or `anywire_register`; hooks add such classes, filter, and subscribe to what happens.
 A hook call costs about a microsecond, so hooks are called once per task or more seldom, never per chunk.
 pluggy's own rules hold for all of them: an implementation takes the arguments it names, wrappers and ``tryfirst`` work.
 What an implementation raises is logged with its plugin's name, counted, and taken for None: no other implementation and
@@ -14,10 +14,9 @@ from collections.abc import Mapping, Sequence
 
 import pluggy
 
-from anywire.messages import Chunk
+from anywire.event_bus import EventBus
 from anywire.scheduler import QueuedTask
 from anywire.selector import AgentView
-from anywire.stages import TaskRecord
 
 PROJECT = "anywire"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -26,8 +25,9 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def anywire_register(kind: str) -> Mapping[str, type] | None:
-    """Plugin classes of ``kind`` (``transports``, ``schedulers``, ``selectors``, ``engines``, ``gateways``) by name,
-    for plugins loaded from a file or module and not through an entry point. Called once per kind at start."""
+    """Plugin classes of ``kind`` (``transports``, ``schedulers``, ``selectors``, ``engines``, ``gateways``,
+    ``services``, ``launchers``) by name, for plugins loaded from a file or module and not through an entry point.
+    Called once per kind at start."""
 
 
 @hookspec
@@ -36,22 +36,7 @@ def anywire_filter_candidates(task: QueuedTask, candidates: Sequence[AgentView])
     candidates; those that every one leaves remain, in their order. When none remains the task is held."""
 
 
-@hookspec(firstresult=True)
-def anywire_answer(task: QueuedTask, body: str) -> Chunk | None:
-    """Answer before dispatch (a cache): a final chunk whose deltas are the answer. Called once per task; the first
-    implementation that returns one answers."""
-
-
 @hookspec
-def anywire_task_finished(record: TaskRecord) -> None:
-    """A task ended, with an answer or an error; ``record`` holds its stages and how it went."""
-
-
-@hookspec
-def anywire_agent_joined(agent: AgentView) -> None:
-    """A new incarnation of an agent is known (not called for a further link of the same)."""
-
-
-@hookspec
-def anywire_agent_lost(agent: AgentView, reason: str) -> None:
-    """An agent's last link is gone, and why; its tasks are queued again or have ended by now."""
+def anywire_subscribe(events: EventBus) -> None:
+    """Subscribe to what happens (`anywire.events`). Called once, when an orchestrator is made, before anything is
+    published."""

@@ -1,7 +1,8 @@
 """Finding and loading plugins: by entry point or from a file, by name, and never one that was not asked for.
 
 Entry point groups are ``anywire.transports``, ``anywire.schedulers``, ``anywire.selectors``, ``anywire.engines``,
-``anywire.gateways`` (a class each) and ``anywire.hooks`` (a module or object with hook implementations, always loaded).
+``anywire.gateways``, ``anywire.services``, ``anywire.launchers`` (a class each) and ``anywire.hooks`` (a module or
+object with hook implementations, always loaded).
 """
 
 from __future__ import annotations
@@ -14,20 +15,51 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pluggy
 import pydantic
 
 from anywire import hookspecs
+from anywire.boundary import Boundary
 from anywire.errors import ConfigError, PluginError
 from anywire.hook_guard import guard_implementations
-from anywire.pipeline.boundary import Boundary
 
-PluginKind = Literal["transports", "schedulers", "selectors", "engines", "gateways"]
-KINDS: tuple[PluginKind, ...] = ("transports", "schedulers", "selectors", "engines", "gateways")
+PluginKind = Literal["transports", "schedulers", "selectors", "engines", "gateways", "services", "launchers"]
+KINDS: tuple[PluginKind, ...] = (
+    "transports",
+    "schedulers",
+    "selectors",
+    "engines",
+    "gateways",
+    "services",
+    "launchers",
+)
+
+PACKAGES: dict[tuple[PluginKind, str], str] = {
+    ("transports", "dds"): "anywire-dds",
+    ("transports", "http"): "anywire-http",
+    ("transports", "zeromq"): "anywire-zeromq",
+    ("transports", "grpc"): "anywire-grpc",
+    ("schedulers", "priority"): "anywire-schedulers",
+    ("selectors", "random"): "anywire-selectors",
+    ("engines", "llama"): "anywire-engine-llama",
+    ("engines", "llama_dds"): "anywire-engine-llama-dds",
+    ("engines", "openai"): "anywire-engine-openai",
+    ("gateways", "openai"): "anywire-gateway-openai",
+    ("gateways", "llama_dds"): "anywire-gateway-llama-dds",
+}
+"""The distributions of this project that have a plugin which the core has not."""
+
+NAMELESS: tuple[PluginKind, ...] = ("schedulers", "selectors")
+"""Kinds whose classes may do without a ``name``."""
 
 log = logging.getLogger(__name__)
+
+
+def package_of(kind: PluginKind, name: str) -> str:
+    """The distribution of this project that has this plugin; empty for one that none has."""
+    return PACKAGES.get((kind, name), "")
 
 
 def describe_validation(error: pydantic.ValidationError, model: type[pydantic.BaseModel], where: str) -> str:
@@ -47,15 +79,21 @@ def describe_validation(error: pydantic.ValidationError, model: type[pydantic.Ba
 
 def _fields_at(model: type[pydantic.BaseModel], loc: Sequence[int | str]) -> list[str]:
     for part in loc:
-        field = model.model_fields.get(str(part))
-        if (
-            field is None
-            or not isinstance(field.annotation, type)
-            or not issubclass(field.annotation, pydantic.BaseModel)
-        ):
+        if isinstance(part, int):
+            continue  # an entry of a list, whose model is known already
+        field = model.model_fields.get(part)
+        inner = _model_in(field.annotation) if field is not None else None
+        if inner is None:
             break
-        model = field.annotation
+        model = inner
     return list(model.model_fields)
+
+
+def _model_in(annotation: object) -> type[pydantic.BaseModel] | None:
+    """The model that an annotation is, or is a list or union of."""
+    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+        return annotation
+    return next((found for each in get_args(annotation) if (found := _model_in(each)) is not None), None)
 
 
 class Plugins:
@@ -71,9 +109,13 @@ class Plugins:
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
         installed = entry_points()
-        self._entry_points: dict[PluginKind, dict[str, EntryPoint]] = {
-            kind: {point.name: point for point in installed.select(group=f"anywire.{kind}")} for kind in KINDS
-        }
+        self._entry_points: dict[PluginKind, dict[str, EntryPoint]] = {kind: {} for kind in KINDS}
+        self._doubles: dict[tuple[PluginKind, str], list[str]] = {}
+        for kind in KINDS:
+            for point in installed.select(group=f"anywire.{kind}"):
+                first = self._entry_points[kind].setdefault(point.name, point)
+                if _distribution(first) != _distribution(point):
+                    self._doubles.setdefault((kind, point.name), [_distribution(first)]).append(_distribution(point))
         self._registered: dict[PluginKind, dict[str, type]] | None = None
         for point in installed.select(group="anywire.hooks"):
             self._add_hooks(point)
@@ -99,17 +141,23 @@ class Plugins:
     def distribution(self, kind: PluginKind, name: str) -> str:
         """``name version`` of the package a plugin comes from; empty for one registered by a hook."""
         point = self._entry_points[kind].get(name)
-        return f"{point.dist.name} {point.dist.version}" if point is not None and point.dist is not None else ""
+        return _distribution(point) if point is not None else ""
 
     def load(self, kind: PluginKind, name: str) -> Any:
-        """The plugin class of that name. Raises `PluginError` listing the known names when there is none."""
+        """The plugin class of that name. Raises `PluginError`: for an unknown name listing the known ones, or the
+        package that has it; for a name that two distributions have naming both."""
         registered = self._from_hooks()[kind].get(name)
         if registered is not None:
             return registered
         point = self._entry_points[kind].get(name)
         if point is None:
+            package = package_of(kind, name)
+            if package:
+                raise PluginError(f"no {kind[:-1]} named {name!r} is installed: pip install {package}")
             known = ", ".join(self.names(kind)) or "none installed"
             raise PluginError(f"no {kind[:-1]} named {name!r}; known: {known}")
+        if both := self._doubles.get((kind, name)):
+            raise PluginError(f"{kind[:-1]} {name!r} comes from {' and from '.join(both)}: uninstall one of them")
         try:
             return point.load()
         except Exception as error:
@@ -118,20 +166,30 @@ class Plugins:
             ) from error
 
     def create(self, kind: PluginKind, name: str, options: Mapping[str, Any], section: str = "") -> Any:
-        """An instance of the named plugin, its options validated by its ``Config``. Raises `PluginError` or
-        `ConfigError`. ``section`` is where in a config file they stand, when it is not the kind's own."""
+        """An instance of the named plugin, its options validated by its ``Config``. Its ``name`` is the one by which it
+        was asked for, whatever its class says. ``section`` is where in a config file the options stand, when it is not
+        the kind's own. Raises `ConfigError` for options that do not fit, and `PluginError` for everything else."""
         cls = self.load(kind, name)
         if not isinstance(cls, type) or not isinstance(getattr(cls, "Config", None), type):
             raise PluginError(f"{kind[:-1]} {name!r} is no class with a Config, which its contract asks for: {cls!r}")
         model: type[pydantic.BaseModel] = cls.Config  # type: ignore[attr-defined]
+        declared = getattr(cls, "name", None)
+        if kind not in NAMELESS and (not isinstance(declared, str) or not declared):
+            raise PluginError(
+                f"{kind[:-1]} {name!r}: the class {_described(cls, self.distribution(kind, name))} has no name, which "
+                f"its contract asks for: add name = {name!r} to it"
+            )
         try:
             config = model(**options)
         except pydantic.ValidationError as error:
             # The path as a config file has it: one engine, but several transports by name.
-            where = f"{section or kind}.{name}" if kind in ("transports", "gateways") else kind[:-1]
-            raise ConfigError(describe_validation(error, model, where)) from error
+            where = f"{section or kind}.{name}" if kind in ("transports", "gateways", "services") else kind[:-1]
+            raise ConfigError(describe_validation(error, model, where) + _inherited(cls, error)) from error
         try:
-            return cls(config)
+            made: Any = cls(config)
+            if declared != name:
+                made.name = name
+            return made
         except (ConfigError, PluginError):
             raise
         except Exception as error:
@@ -182,6 +240,23 @@ class Plugins:
                     except (TypeError, ValueError) as error:
                         self.boundary.failed("hook anywire_register", "result", error)
         return self._registered
+
+
+def _distribution(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else ""
+
+
+def _described(cls: type, distribution: str) -> str:
+    """A class by its full name, and the package that it comes from."""
+    return f"{cls.__module__}.{cls.__qualname__}" + (f" ({distribution})" if distribution else "")
+
+
+def _inherited(cls: type, error: pydantic.ValidationError) -> str:
+    """For an unknown key: that the class has no ``Config`` of its own, if it has none."""
+    owner = next(each for each in cls.__mro__ if "Config" in vars(each))
+    if owner is cls or not any(fault["type"] == "extra_forbidden" for fault in error.errors()):
+        return ""
+    return f" (the class {cls.__qualname__} has no Config of its own: these are the keys of {owner.__qualname__})"
 
 
 def _module_from_file(path: Path) -> ModuleType:

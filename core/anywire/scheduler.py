@@ -1,8 +1,11 @@
 """The contract of a scheduler: in which order waiting tasks are sent.
 
-A scheduler is a queue with sub-queues by key. It is pure: no I/O, no clock, no tasks of its own; the pipeline
-calls it from the event loop. A key says what a task needs of an agent (its model and kind), and ``take`` is told which
-keys have a free agent now, so a busy model never blocks the others and is never scanned.
+A scheduler is a queue with sub-queues by what tasks need. It is pure: no I/O, no clock, no tasks of its own; the
+pipeline calls it from the event loop and bounds what waits. ``take`` is told which needs have a free agent now, so a
+busy model never blocks the others and is never scanned, and what time it is, for ageing and fairness.
+
+What a scheduler raises, or returns against this contract, ends the task concerned with `PluginFailed`, and no other
+one.
 """
 
 from __future__ import annotations
@@ -14,27 +17,72 @@ from typing import ClassVar, NamedTuple
 import msgspec
 import pydantic
 
-from anywire.errors import QueueFull
+from anywire.caller import ANYBODY, Caller
+from anywire.submission import NO_HINTS, Hints
 
 
 class QueueKey(NamedTuple):
-    """What a task needs of an agent."""
+    """What a task needs of an agent: a model, a kind of task, and features, sorted (``tools``, ``vision`` …). An offer
+    that says no to one of them is no candidate; one that says nothing is."""
 
     model: str
     kind: str
+    needs: tuple[str, ...] = ()
 
 
 class QueuedTask(msgspec.Struct, frozen=True, eq=False):
-    """What a scheduler may know of a waiting task. ``received_ns`` is monotonic; ``deadline_ns`` 0 means none.
-    ``prompt_chars`` is the size of the request body. ``attempt`` above 1 means that an earlier one was lost."""
+    """What a strategy may know of a task.
+
+    ``keys`` are what would do, in order of preference: several when the request names several models. ``received_ns``
+    is monotonic; ``deadline_ns`` 0 means none. ``prompt_chars`` is the size of the request body, ``max_tokens`` the
+    longest answer asked for, 0 when the request names none. ``attempt`` above 1 means that an earlier one was lost or
+    refused. ``session`` names a conversation, ``parent`` the task that made this one. Of agents to ``prefer`` and to
+    ``avoid`` the latter are left out by the core while others could take the task. ``prefix`` identifies the beginning
+    of the prompt: chained hashes of its blocks, so that prompts which begin alike have the same first ones; empty
+    unless the strategy `wants_prefix`. The text itself no strategy sees.
+    """
 
     task_id: str
-    key: QueueKey
+    keys: tuple[QueueKey, ...]
     priority: int = 0
     received_ns: int = 0
     deadline_ns: int = 0
     prompt_chars: int = 0
     attempt: int = 1
+    max_tokens: int = 0
+    caller: Caller = ANYBODY
+    session: str = ""
+    parent: str = ""
+    policy: str = ""
+    hints: Hints = NO_HINTS
+    prefer: tuple[str, ...] = ()
+    avoid: tuple[str, ...] = ()
+    prefix: tuple[int, ...] = ()
+
+    @property
+    def key(self) -> QueueKey:
+        """What it would like best."""
+        return self.keys[0]
+
+
+Ready = Callable[[tuple[QueueKey, ...]], bool]
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How one attempt ended. ``error`` is the code, empty for an answer. Times are milliseconds since sent;
+    ``first_ms`` is 0 when nothing came. ``prompt_tokens`` and ``tokens`` are the engine's count; where it gave none,
+    ``tokens`` counts the deltas."""
+
+    task_id: str
+    agent_id: str
+    error: str
+    first_ms: float
+    total_ms: float
+    chunks: int
+    prompt_tokens: int = 0
+    tokens: int = 0
+    tenant: str = ""
+    session: str = ""
 
 
 class SchedulerConfig(pydantic.BaseModel):
@@ -42,19 +90,25 @@ class SchedulerConfig(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid")
 
-    max_queue_size: int = pydantic.Field(default=1024, ge=1, description="tasks that may wait before 429")
+    max_queue_size: int = pydantic.Field(
+        default=1024, ge=1, description="Tasks that may wait, held ones included; further ones are refused (429)."
+    )
 
 
 class Scheduler(ABC):
     name: ClassVar[str]
     Config: ClassVar[type[SchedulerConfig]] = SchedulerConfig
+    wants_prefix: ClassVar[bool] = False
+    """Whether `QueuedTask.prefix` is to be computed for it."""
+    uses_priority: ClassVar[bool] = False
+    """Whether `QueuedTask.priority` changes its order. Where it does not, a client that sends one is told."""
 
     def __init__(self, config: SchedulerConfig) -> None:
         self.config = config
 
     @abstractmethod
     def put(self, task: QueuedTask) -> None:
-        """Queue a new task. Raises `QueueFull` (see `full`) at ``max_queue_size``."""
+        """Queue a new task. The pipeline has made sure that there is room."""
 
     @abstractmethod
     def put_back(self, task: QueuedTask) -> None:
@@ -62,9 +116,9 @@ class Scheduler(ABC):
         accepted; its place is where it was: before everything of its rank that was received later."""
 
     @abstractmethod
-    def take(self, ready: Callable[[QueueKey], bool]) -> QueuedTask | None:
-        """Remove and return the next task, in this scheduler's order, among those whose key is ready.
-        ``ready`` is asked at most once per key and call."""
+    def take(self, ready: Ready, now_ns: int) -> QueuedTask | None:
+        """Remove and return the next task, in this scheduler's order, among those for whose ``keys`` ``ready`` is true.
+        ``ready`` is asked at most once for the same keys and call; ``now_ns`` is monotonic."""
 
     @abstractmethod
     def remove(self, task_id: str) -> bool:
@@ -73,6 +127,10 @@ class Scheduler(ABC):
     @abstractmethod
     def __len__(self) -> int: ...
 
-    def full(self) -> QueueFull:
-        """The error for ``put`` to raise."""
-        return QueueFull(f"the queue holds {self.config.max_queue_size} tasks already (scheduler.max_queue_size)")
+    def displace(self, task: QueuedTask) -> str | None:
+        """Everything is full: the id of a task waiting here that is to end (429) so that ``task`` can be put, or None
+        to refuse ``task``. The pipeline removes it."""
+        return None
+
+    def observed(self, outcome: Outcome) -> None:  # noqa: B027 - optional for a plugin
+        """Called with every attempt's end, after its reader has it, for fairness by what was served."""

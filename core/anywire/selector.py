@@ -6,16 +6,19 @@ the event loop, once per attempt; ten microseconds spent there are ten microseco
 
 from __future__ import annotations
 
+import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 import pydantic
 
 from anywire.messages import AgentInfo, AgentStatus
-from anywire.scheduler import QueuedTask
+from anywire.offers import Offer
+from anywire.scheduler import Outcome, QueuedTask
 
+MAX_REASON_CHARS = 500
 FAILED_LATENCY_MS = 10_000.0
 """What an attempt that failed before its first token counts as in `AgentView.latency_ema_ms`."""
 
@@ -32,7 +35,9 @@ class AgentView(msgspec.Struct, eq=False):
     comes whole, the time that generating it took is taken off, and a failed attempt without a token counts as
     `FAILED_LATENCY_MS`. ``unavailable`` holds the causes for which it can take no task now, beside its state and its
     slots: ``refused`` (it had no room) and ``unreachable`` (nothing could be sent to it), both until it reports a free
-    slot, and ``congested`` (its link has no room).
+    slot, and ``congested`` (its link has no room). ``last_sent``
+    is the number of the newest attempt sent to it, counted over all agents, 0 before the first. ``offers`` is what it
+    offers, by model.
     """
 
     info: AgentInfo
@@ -44,6 +49,8 @@ class AgentView(msgspec.Struct, eq=False):
     failed: int = 0
     latency_ema_ms: float = 0.0
     unavailable: set[str] = msgspec.field(default_factory=set)
+    last_sent: int = 0
+    offers: Mapping[str, Offer] = {}
 
     @property
     def agent_id(self) -> str:
@@ -53,17 +60,64 @@ class AgentView(msgspec.Struct, eq=False):
     def free_slots(self) -> int:
         return self.status.slots - self.in_flight
 
+    @property
+    def load(self) -> float:
+        """The share of its slots in use, as this orchestrator knows it."""
+        return self.in_flight / max(1, self.status.slots)
 
-class Outcome(msgspec.Struct, frozen=True):
-    """How one attempt ended. ``error`` is the code, empty for an answer. Times are milliseconds since sent;
-    ``first_ms`` is 0 when nothing came."""
 
-    task_id: str
-    agent_id: str
-    error: str
-    first_ms: float
-    total_ms: float
-    chunks: int
+class Candidates(Protocol):
+    """The agents that could take a task now, each with a free slot; never empty where a selector gets them. A view that
+    the registry keeps as things change: do not keep it. Iterating goes by ``ordinal``."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[AgentView]: ...
+    def get(self, agent_id: str) -> AgentView | None:
+        """The candidate of that id."""
+        ...
+
+    def by_load(self) -> Iterator[AgentView]:
+        """From the smallest `AgentView.load` to the greatest, of equals the one that got a task longest ago.
+        The first costs no scan."""
+        ...
+
+    def sample(self, k: int, rng: random.Random) -> Sequence[AgentView]:
+        """``k`` different ones drawn at random, all when there are fewer, without a scan."""
+        ...
+
+
+class CandidateList:
+    """`Candidates` from a list, as filters and tests make them; of agents in the order of their ``ordinal``."""
+
+    __slots__ = ("_agents",)
+
+    def __init__(self, agents: Iterable[AgentView]) -> None:
+        self._agents = list(agents)
+
+    def __len__(self) -> int:
+        return len(self._agents)
+
+    def __iter__(self) -> Iterator[AgentView]:
+        return iter(self._agents)
+
+    def get(self, agent_id: str) -> AgentView | None:
+        return next((agent for agent in self._agents if agent.agent_id == agent_id), None)
+
+    def by_load(self) -> Iterator[AgentView]:
+        return iter(sorted(self._agents, key=lambda agent: (agent.load, agent.last_sent, agent.ordinal)))
+
+    def sample(self, k: int, rng: random.Random) -> Sequence[AgentView]:
+        return rng.sample(self._agents, min(k, len(self._agents)))
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """An agent and why: ``scores`` by agent id, greater is better, finite, at most as many as there are candidates;
+    ``reason`` is a few words for a person, at most `MAX_REASON_CHARS`. Both go into the event
+    `anywire.events.TaskDispatched`; what is out of bounds is the selector's failure and left out, both."""
+
+    agent: AgentView
+    scores: Mapping[str, float] = {}
+    reason: str = ""
 
 
 class SelectorConfig(pydantic.BaseModel):
@@ -71,21 +125,23 @@ class SelectorConfig(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid")
 
-    seed: int = pydantic.Field(default=0, description="of whatever randomness the strategy uses")
+    seed: int = pydantic.Field(default=0, description="Seed of whatever randomness the strategy uses.")
 
 
 class Selector(ABC):
     name: ClassVar[str]
     Config: ClassVar[type[SelectorConfig]] = SelectorConfig
+    wants_prefix: ClassVar[bool] = False
+    """Whether `QueuedTask.prefix` is to be computed for it."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
 
     @abstractmethod
-    def select(self, task: QueuedTask, candidates: Sequence[AgentView]) -> AgentView | None:
-        """Choose one of ``candidates`` (never empty, each with a free slot, ordered by ``ordinal``), or None to hold
-        the task: it is offered again when an agent joins, leaves, gets a free slot or changes its state, and otherwise
-        once a second. When it raises, or returns anything else, the least loaded candidate gets the task."""
+    def select(self, task: QueuedTask, candidates: Candidates) -> AgentView | Choice | None:
+        """Choose one of ``candidates``, as it is or in a `Choice`, or None to hold the task: it is offered again when
+        an agent joins, leaves, gets a free slot or changes its state, and otherwise once a second. When it raises, or
+        returns anything else, the least loaded candidate gets the task."""
 
     def observed(self, outcome: Outcome) -> None:  # noqa: B027 - optional for a plugin
         """Called with every attempt's end, after its reader has it, for strategies that learn. What was never sent (the

@@ -50,18 +50,3 @@ class Stages(msgspec.Struct):
                 spans[f"{previous}-{stage}"] = (at - previous_ns) / 1e6
             previous, previous_ns = stage, at
         return spans
-
-
-class TaskRecord(msgspec.Struct, frozen=True):
-    """One ended task, as observers see it. ``error`` is the code, empty for an answer."""
-
-    task_id: str
-    kind: str
-    model: str
-    agent_id: str
-    transport: str
-    attempts: int
-    error: str
-    chunks: int
-    prompt_chars: int
-    stages: Stages

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import msgspec
 
+from anywire.caller import ANYBODY, Caller
+from anywire.errors import InvalidRequest
 from anywire.messages import Kind
+
+Hints = Mapping[str, str | float]
+NO_HINTS: Hints = MappingProxyType({})
+
+MAX_HINTS = 16
+MAX_HINT_CHARS = 128
+"""Characters of a hint's name, and of its value."""
+MAX_NAMES = 64
+"""Agents that a task may prefer, and avoid."""
+MAX_NAME_CHARS = 256
 
 
 class Submission(msgspec.Struct, frozen=True):
     """A client's task as a gateway hands it over. ``body`` is OpenAI JSON text, validated by the gateway as far
-    as its protocol goes. ``deadline_s`` 0 means the pipeline's default."""
+    as its protocol goes. It may be any text where the task came another way: whoever reads it must expect that.
+    ``deadline_s`` 0 means the pipeline's default. ``hops`` counts the orchestrators it came through.
+
+    ``session`` names a conversation, ``parent`` the task that made this one, ``prefer`` and ``avoid`` agents,
+    ``policy`` a policy; ``hints`` (see `checked_hints`) are what a strategy may use (``urgency``, ``complexity``,
+    ``task_type`` …). ``attempts_left`` bounds the attempts, 0 leaves that to ``pipeline.max_attempts``. With
+    ``progress`` the stream tells what its agent does (`anywire.task_stream.TaskStream.progress`). What the body says
+    itself is read from it (`anywire.demand`).
+    """
 
     kind: Kind
     model: str
@@ -19,3 +42,35 @@ class Submission(msgspec.Struct, frozen=True):
     deadline_s: float = 0.0
     trace: str = ""
     hops: int = 0
+    caller: Caller = ANYBODY
+    session: str = ""
+    parent: str = ""
+    policy: str = ""
+    hints: Hints = NO_HINTS
+    prefer: tuple[str, ...] = ()
+    avoid: tuple[str, ...] = ()
+    attempts_left: int = 0
+    progress: bool = False
+
+
+def checked_hints(hints: Mapping[str, object], param: str = "hints") -> Hints:
+    """The hints, if they are at most 16 short strings or finite numbers. Raises `InvalidRequest` naming ``param``."""
+    if len(hints) > MAX_HINTS:
+        raise InvalidRequest(f"{param} has {len(hints)} members, at most {MAX_HINTS} are possible", param=param)
+    checked: dict[str, str | float] = {}
+    for name, value in hints.items():
+        if not 0 < len(name) <= MAX_HINT_CHARS or not name.isprintable():
+            raise InvalidRequest(
+                f"{param}: {name[:40]!r} is no name of at most {MAX_HINT_CHARS} characters", param=param
+            )
+        if isinstance(value, str):
+            fits = len(value) <= MAX_HINT_CHARS and (not value or value.isprintable())
+        else:
+            fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+        if not fits:
+            raise InvalidRequest(
+                f"{param}.{name} must be a finite number or a printable text of at most {MAX_HINT_CHARS} characters",
+                param=param,
+            )
+        checked[name] = value  # type: ignore[assignment]
+    return checked

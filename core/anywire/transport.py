@@ -46,10 +46,11 @@ Leases and lateness
     lease may lapse: `anywire.lease.Silence` does both.
 
 Ordering and delivery
-    Task requests of one priority from a hub to one agent arrive in the order sent, each once; control messages (Cancel,
-    Credit, Drain) have no order against them. Chunks of one attempt arrive in the order sent, each once, or the link is
-    reported lost. A message accepted by ``send`` is delivered unless the link is lost, or `send_failed` is called.
-    ``close`` writes out what was accepted, for a bounded time, and says goodbye after it.
+    Task requests of one priority from a hub to one agent arrive in the order sent, each once; commands and control
+    messages (Cancel, Credit) have no order against them. Chunks of one attempt, and results of one command, arrive in
+    the order sent, each once, or the link is reported lost. `Progress` has no order against chunks, and may be left
+    out where a newer one follows. A message accepted by ``send`` is delivered unless the link is lost, or
+    `send_failed` is called. ``close`` writes out what was accepted, for a bounded time, and says goodbye after it.
 
 Bounds
     Two, in bytes, options of every transport with one default everywhere. ``max_message_bytes`` (`MAX_MESSAGE_BYTES`)
@@ -63,13 +64,22 @@ Back-pressure
     slow agent never delays another. It raises `Congested`, and keeps nothing, when something waits and the message
     would bring it over ``buffer_bytes``. ``drain`` waits until there is room. After it has returned, a message of
     any legal size is accepted by the first ``send`` after it; a second may raise `Congested`, and its sender awaits
-    ``drain`` again. `anywire.transport_tools.WriteRoom` is these rules.
+    ``drain`` again. The first message of a link is accepted in the same way, also inside of `HubSink.agent_joined`.
+    `anywire.transport_tools.WriteRoom` is these rules.
+
+Versions
+    ``HubInfo.protocol`` and ``AgentInfo.protocol`` travel with the first thing that each end says of itself. An end
+    that is opened with an info whose ``protocol`` is empty says `anywire.protocol.PROTOCOL`; a hello without one is
+    from before versions were told. Where `anywire.protocol.protocol_mismatch` finds something, nobody joins: both ends
+    log its sentence once with the peer's id, and the transport tells the other end as far as that one can still be
+    talked to. This holds before anything else of the message types must match.
 
 Brokers
     Where a third process carries the messages: when it is not there at opening, `TransportUnavailable`, saying where
     it was looked for. When it goes away later, every link is lost (``agent_lost``, ``hub_lost``, with a reason that
     names the broker), what was buffered for it is dropped, and the transport connects again by itself; then both
-    ends join again with the same incarnations.
+    ends join again with the same incarnations. A task that was under way is not carried on: its link is lost, the
+    agent cancels it, and the pipeline decides after ``agent_lost`` whether it is tried again.
 
 Errors
     Every exception of the underlying library is mapped to `anywire.errors`, with the original as ``__cause__``.
@@ -87,7 +97,20 @@ import msgspec
 import pydantic
 
 from anywire.errors import AnywireError
-from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, HubInfo, TaskRequest, ToAgent
+from anywire.messages import (
+    AgentInfo,
+    AgentStatus,
+    Cancel,
+    Chunk,
+    Command,
+    CommandResult,
+    Credit,
+    FromAgent,
+    HubInfo,
+    Progress,
+    TaskRequest,
+    ToAgent,
+)
 
 Plane = Literal["client", "agent"]
 
@@ -134,9 +157,12 @@ class HubSink(Protocol):
         ...
 
     def chunk_received(self, agent_id: str, incarnation: int, chunk: Chunk) -> None: ...
+    def progress_received(self, agent_id: str, incarnation: int, progress: Progress) -> None: ...
+    def result_received(self, agent_id: str, incarnation: int, result: CommandResult) -> None: ...
 
     def send_failed(self, agent_id: str, incarnation: int, task_id: str, attempt: int, error: AnywireError) -> None:
-        """Something that shows only after ``send`` has returned, told as soon as the transport knows.
+        """Something that shows only after ``send`` has returned, told as soon as the transport knows. For a command,
+        ``task_id`` is its id and ``attempt`` is 0.
 
         ``error.phase`` is ``not_sent``: the request will not reach the agent, and no chunk of this attempt will
         arrive. Any other phase is a notice, earlier than the pipeline's own timeouts: the attempt makes no progress
@@ -154,8 +180,8 @@ class Hub(ABC):
         """Send to an agent that has joined and was not lost.
 
         Raises `AgentUnavailable` (no such link), `PayloadTooLarge` (the limit is in the message), `Congested` or
-        `TransportError` (it cannot be encoded); in each case nothing was sent and the link is as before. Cancel, Credit
-        and Drain are small and never raise `Congested`.
+        `TransportError` (it cannot be encoded); in each case nothing was sent and the link is as before. Cancel and
+        Credit are small and never raise `Congested`.
         """
 
     @abstractmethod
@@ -169,11 +195,11 @@ class Hub(ABC):
 
 
 class Reply(Protocol):
-    """The way back of one attempt; it knows its hub."""
+    """The way back of one attempt or command; it knows its hub."""
 
-    def send(self, chunk: Chunk) -> None:
+    def send(self, message: FromAgent) -> None:
         """Raises `Congested`, `PayloadTooLarge` or `TransportError` (it cannot be encoded); nothing was sent then.
-        After the hub was lost it drops the chunk silently, whatever it holds."""
+        After the hub was lost it drops the message silently, whatever it holds."""
         ...
 
     async def drain(self) -> None:
@@ -190,9 +216,9 @@ class AgentSink(Protocol):
         ...
 
     def task_received(self, hub_id: str, incarnation: int, task: TaskRequest, reply: Reply) -> None: ...
+    def command_received(self, hub_id: str, incarnation: int, command: Command, reply: Reply) -> None: ...
     def cancel_received(self, hub_id: str, incarnation: int, cancel: Cancel) -> None: ...
     def credit_received(self, hub_id: str, incarnation: int, credit: Credit) -> None: ...
-    def drain_requested(self, hub_id: str, incarnation: int, reason: str) -> None: ...
 
 
 class AgentPort(ABC):
@@ -232,6 +258,20 @@ class Transport(ABC):
         """What is really in force, for the experiment record; {} before opening. After it: addresses bound or QoS
         granted, and always ``max_message_bytes`` and ``buffer_bytes``."""
         return {}
+
+    @classmethod
+    def free_options(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Options to add to ``options`` so that those who use them meet nobody else on this machine: a domain or ports
+        that are free now. {} where nothing is shared, or ``options`` say it. For demos and experiments."""
+        return {}
+
+    @property
+    def is_local(self) -> bool:
+        """Whether, as configured, only processes of this machine can be its peers; False where that is not sure. Over
+        a broker it is not, whatever its address: others may reach it by another one. It is True there only with an
+        option of yours by which the user says that the broker listens on loopback alone. Clients of a local transport
+        are taken for this machine's own."""
+        return not self.capabilities.inter_process
 
 
 @runtime_checkable

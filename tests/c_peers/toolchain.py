@@ -18,3 +18,11 @@ _MISSING = [package for package, found in _NEEDED.items() if not found]
 needs_toolchain = pytest.mark.skipif(bool(_MISSING), reason=f"missing: apt-get install {' '.join(_MISSING)}")
 
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Werror")
+
+UNICAST = (
+    "<CycloneDDS><Domain><General><Interfaces><NetworkInterface address='127.0.0.1'/></Interfaces>"
+    "<AllowMulticast>false</AllowMulticast></General><Discovery><ParticipantIndex>auto</ParticipantIndex>"
+    "<Peers><Peer address='127.0.0.1'/></Peers><MaxAutoParticipantIndex>120</MaxAutoParticipantIndex></Discovery>"
+    "</Domain></CycloneDDS>"
+)
+"""For Debian's Cyclone: loopback, without multicast."""

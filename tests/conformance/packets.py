@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 
 from anywire.clock import SystemClock
 from anywire.hookspecs import hookimpl
+from anywire.identity import new_incarnation
 from anywire.lease import AwakeTime
 from anywire.messages import AgentInfo, HubInfo
 from anywire.transport import AgentPort, AgentSink, Capabilities, Hub, HubSink, Plane, Transport
-from anywire.transport_tools import BoundedOptions, Channel, ChannelHub, ChannelPort, Codec, PacketPeer, close_all
+from anywire.transport_tools import BoundedOptions, Channel, ChannelHub, ChannelPort, Codec, PacketPeer
 
 CODEC = Codec()
 KNOCK = b"knock"
@@ -29,9 +30,9 @@ class PacketsConfig(BoundedOptions):
 
 
 class Ports(asyncio.DatagramProtocol):
-    def __init__(self, end: Any, config: PacketsConfig, plane: Plane, role: str, session: int, lease: float) -> None:
+    def __init__(self, end: Any, config: PacketsConfig, plane: Plane, role: str, lease: float) -> None:
         self.end, self.config, self.prefix = end, config, f"{plane}.{OTHER[role]}."
-        self.name, self.dials, self.session, self.lease = f"{plane}.{role}.", role == "hub", session, lease
+        self.name, self.dials, self.lease = f"{plane}.{role}.", role == "hub", lease
         self.awake = AwakeTime(SystemClock())
         self.peers: dict[int, PacketPeer] = {}
         self.transport: asyncio.DatagramTransport
@@ -54,16 +55,22 @@ class Ports(asyncio.DatagramProtocol):
                 self.end,
                 CODEC,
                 self._sender(port),
-                session=self.session,
+                session=new_incarnation(),
                 lease=self.lease,
                 awake=self.awake,
                 dial=self.dials,
+                on_idle=lambda: self.forget_the_dead(port),
                 packet_bytes=16_000,
                 max_message_bytes=self.config.max_message_bytes,
                 buffer_bytes=self.config.buffer_bytes,
                 peer=f"port {port}",
             )
         return self.peers[port]
+
+    def forget_the_dead(self, port: int) -> None:
+        """One that is to be dialled is kept for as long as its file is there."""
+        if not self.dials or not (self.config.directory / f"{self.prefix}{port}").exists():
+            self.peers.pop(port).close()
 
     def _sender(self, port: int) -> Callable[[bytes], None]:
         def send(packet: bytes) -> None:
@@ -83,22 +90,34 @@ class Ports(asyncio.DatagramProtocol):
     def error_received(self, exc: Exception) -> None:
         pass  # a port that nobody listens at: silence says it as well
 
-    async def close(self) -> None:
-        if not hasattr(self, "transport"):
-            return
+    async def leave(self) -> None:
         (self.config.directory / f"{self.name}{self.transport.get_extra_info('sockname')[1]}").unlink(missing_ok=True)
-        await close_all(self.end.channels, "it closed")
+
+    async def close(self) -> None:
         for peer in self.peers.values():
             peer.close()
         self.transport.close()
         await self.closed
-        del self.transport
 
 
 class PacketsHub(ChannelHub):
+    ports: Ports
+
     def channel_opened(self, channel: Channel) -> None:
         super().channel_opened(channel)
         self.send_hello(channel)
+
+    async def close(self) -> None:
+        await super().close()
+        await self.ports.close()
+
+
+class PacketsPort(ChannelPort):
+    ports: Ports
+
+    async def close(self) -> None:
+        await super().close()
+        await self.ports.close()
 
 
 class PacketsTransport(Transport):
@@ -113,18 +132,18 @@ class PacketsTransport(Transport):
 
     async def open_hub(self, hub: HubInfo, plane: Plane, sink: HubSink) -> Hub:
         end = PacketsHub(hub, sink)
-        await self._open(end, Ports(end, self.config, plane, "hub", hub.incarnation, hub.lease_ms / 1000))
+        await self._open(end, Ports(end, self.config, plane, "hub", hub.lease_ms / 1000))
         return end
 
     async def open_agent(self, info: AgentInfo, plane: Plane, sink: AgentSink) -> AgentPort:
-        end = ChannelPort(info, sink)
-        await self._open(end, Ports(end, self.config, plane, "agent", info.incarnation, info.lease_ms / 1000))
+        end = PacketsPort(info, sink)
+        await self._open(end, Ports(end, self.config, plane, "agent", info.lease_ms / 1000))
         return end
 
-    async def _open(self, end: ChannelHub | ChannelPort, ports: Ports) -> None:
+    async def _open(self, end: PacketsHub | PacketsPort, ports: Ports) -> None:
         await ports.open()
         self._opened = True
-        end.on_close = ports.close
+        end.ports, end.on_close = ports, ports.leave
         end.guard.open()
 
     def effective_settings(self) -> Mapping[str, str]:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from tests.conformance.planted.broker import Broker
 
 from anywire.testing.transport_kit import TransportConformance
@@ -13,8 +14,8 @@ class TestBroker(TransportConformance):
     transport = "broker"
     plugins = ("tests.conformance.planted.plugin",)
 
-    @pytest.fixture
-    async def companions(self) -> AsyncIterator[Broker]:
+    @pytest_asyncio.fixture
+    async def companions(self) -> AsyncIterator[Broker]:  # type: ignore[override]
         async with Broker() as broker:
             yield broker
 

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from anywire.identity import hub_info
-from anywire.pipeline.orchestrator import Orchestrator, PipelineConfig
+from anywire.pipeline.orchestrator import Orchestrator
+from anywire.pipeline_settings import PipelineConfig
 from anywire.testing.clock import SimulatedClock
-from anywire.testing.doubles import IdlestSelector, ListScheduler
+from anywire.testing.doubles import fifo, least_loaded
 from anywire.testing.puppet import PuppetTransport
 
 
@@ -26,13 +27,21 @@ async def pipeline_of(clock: SimulatedClock) -> AsyncIterator[Callable[..., Any]
     """Makes started orchestrators over given transports, with `PipelineConfig` settings."""
     async with AsyncExitStack() as stack:
 
-        async def make(*transports: PuppetTransport, queue: int = 1000, **settings: Any) -> Orchestrator:
+        async def make(
+            *transports: PuppetTransport,
+            queue: int = 1000,
+            scheduler: Any = None,
+            selector: Any = None,
+            plugins: Any = None,
+            **settings: Any,
+        ) -> Orchestrator:
             orchestrator = Orchestrator(
                 hub_info("hub"),
                 transports,
-                ListScheduler(queue),
-                IdlestSelector(),
+                fifo(queue) if scheduler is None else scheduler,
+                selector or least_loaded(),
                 config=PipelineConfig(**settings),
+                plugins=plugins,
                 clock=clock,
             )
             await orchestrator.start()

@@ -9,10 +9,11 @@ import pytest
 from tests.patience import PATIENCE
 
 from anywire import errors
-from anywire.agent import Agent
 from anywire.engine import Delta, Engine, EngineStatus
 from anywire.identity import agent_info
 from anywire.messages import Cancel, Chunk, Credit, TaskRequest
+from anywire.offers import offers
+from anywire.roles.agent import Agent
 from anywire.testing.clock import SimulatedClock
 from anywire.testing.doubles import ScriptedConfig
 from anywire.transport import AgentPort
@@ -26,7 +27,7 @@ class _Engine(Engine):
 
     def __init__(self, run: Callable[[TaskRequest], Any], status: Callable[[], Any] | None = None) -> None:
         super().__init__(ScriptedConfig())
-        self._run, self._status = run, status or (lambda: EngineStatus("ready", (MODEL,)))
+        self._run, self._status = run, status or (lambda: EngineStatus("ready", offers(MODEL)))
 
     async def start(self, changed: Callable[[], None]) -> None:
         """Always ready."""
@@ -149,7 +150,7 @@ async def test_a_run_that_is_no_generator_fails_the_task_alone(run: Any) -> None
 
 
 async def test_a_status_that_raises_or_is_none_is_reported_as_failed_and_the_heartbeat_goes_on() -> None:
-    statuses: list[Any] = [EngineStatus("ready", (MODEL,))]
+    statuses: list[Any] = [EngineStatus("ready", offers(MODEL))]
 
     def status() -> Any:
         if isinstance(statuses[0], Exception):
@@ -163,7 +164,7 @@ async def test_a_status_that_raises_or_is_none_is_reported_as_failed_and_the_hea
         statuses[0] = odd
         clock.advance(0.3)
         assert wire.port.reports[-1].state == "failed"
-    statuses[0] = EngineStatus("ready", (MODEL,))
+    statuses[0] = EngineStatus("ready", offers(MODEL))
     clock.advance(0.3)
     assert wire.port.reports[-1].state == "ready"
     await agent.close()
@@ -225,7 +226,7 @@ async def test_an_engine_that_swallows_its_cancel_is_stopped_at_its_next_delta()
 async def test_an_engine_that_never_ends_is_named_and_the_agent_closes_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("anywire.agent.ENGINE_PATIENCE", 0.05)
+    monkeypatch.setattr("anywire.roles.engine_stopper.ENGINE_PATIENCE", 0.05)
     free = asyncio.Event()
     begun = asyncio.Event()
 
@@ -314,7 +315,7 @@ async def test_hubs_speak_for_themselves_alone() -> None:
     wire.sink.cancel_received("other", 1, Cancel("hub", "t", 1))
     wire.sink.credit_received("other", 1, Credit("hub", "t", 1, 5))
     wire.sink.task_received("other", 1, TaskRequest("hub", "t2", 1, "chat", MODEL, "{}"), _Reply())
-    assert agent.foreign_messages == 3
+    assert agent.stats()["events"]["foreign_messages"] == 3
     assert agent.status().active == 1
     await agent.close()
 
@@ -451,7 +452,7 @@ async def test_a_reply_that_raises_at_an_acceptance_leaves_the_heartbeat_alone()
     ids=str,
 )
 async def test_a_status_that_no_wire_could_carry_is_reported_as_failed(odd: Any) -> None:
-    agent, _ = await agent_of(_Engine(_yields, lambda: EngineStatus("ready", (MODEL,), **odd)))
+    agent, _ = await agent_of(_Engine(_yields, lambda: EngineStatus("ready", offers(MODEL), **odd)))
     status = agent.status()
     assert (status.state, status.queued) == ("failed", 0)
     assert "out of bounds" in status.detail

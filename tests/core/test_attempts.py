@@ -7,15 +7,17 @@ from typing import Any
 import pytest
 
 from anywire import errors
+from anywire.builtin.least_loaded import LeastLoaded
 from anywire.identity import hub_info
 from anywire.messages import AgentStatus, Cancel, Chunk
-from anywire.pipeline.config import PipelineConfig
 from anywire.pipeline.decide import Decision, Hedge, Retry, decide
 from anywire.pipeline.orchestrator import Orchestrator
-from anywire.selector import Outcome
+from anywire.pipeline_settings import PipelineConfig
+from anywire.scheduler import Outcome
+from anywire.selector import SelectorConfig
 from anywire.submission import Submission
 from anywire.testing.clock import SimulatedClock
-from anywire.testing.doubles import MODEL, IdlestSelector, ListScheduler
+from anywire.testing.doubles import MODEL, fifo
 from anywire.testing.puppet import PuppetTransport
 from anywire.testing.rig import read
 
@@ -26,9 +28,9 @@ def chat(pipeline: Orchestrator, *, stream: bool = True, **settings: Any) -> Any
     return pipeline.submit(Submission("chat", MODEL, "{}", stream, **settings))
 
 
-class _Observing(IdlestSelector):
+class _Observing(LeastLoaded):
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(SelectorConfig())
         self.outcomes: list[Outcome] = []
         self.asked = 0
         self.hold = False
@@ -39,6 +41,13 @@ class _Observing(IdlestSelector):
 
     def observed(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
+
+
+class _First(LeastLoaded):
+    """Of the idlest agents the one that joined first."""
+
+    def select(self, task: Any, candidates: Any) -> Any:
+        return min(candidates, key=lambda agent: (agent.in_flight, agent.ordinal))
 
 
 async def started(
@@ -53,8 +62,8 @@ async def started(
     pipeline = Orchestrator(
         hub_info("hub"),
         [wire],
-        ListScheduler(queue),
-        IdlestSelector() if selector is None else selector,
+        fifo(queue),
+        _First(SelectorConfig()) if selector is None else selector,
         config=PipelineConfig(**more),
         clock=clock,
         decide=decision,
@@ -600,14 +609,14 @@ async def test_the_reader_has_its_answer_before_a_recovered_agent_is_chosen_agai
 ) -> None:
     waiting: list[int] = []
 
-    class Looking(IdlestSelector):
+    class Looking(LeastLoaded):
         def select(self, task: Any, candidates: Any) -> Any:
             if streams:
                 waiting.append(streams[0].waiting)
             return super().select(task, candidates)
 
     streams: list[Any] = []
-    pipeline = await started(wire, clock, Looking(), cooldown_errors=1, cooldown=1.0, max_attempts=1)
+    pipeline = await started(wire, clock, Looking(SelectorConfig()), cooldown_errors=1, cooldown=1.0, max_attempts=1)
     wire.join("a", slots=2)
     chat(pipeline)
     failed(wire)

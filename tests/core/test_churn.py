@@ -8,8 +8,7 @@ REMEMBERED = {
     ".registry._rejected",
     ".registry.serving._formerly",
     ".attempts._abandoned",
-    ".attempts._suspects",
-    "._dispatcher._selector._chosen",
+    "._dropped._once._logged",
 }
 """What is kept of the past, each bounded by a number."""
 
@@ -29,8 +28,7 @@ async def test_nothing_but_a_bounded_past_is_kept_of_agents_that_have_gone() -> 
         assert not churn.orchestrator.agents()
         assert not churn.orchestrator.attempts.open
         assert after[".registry._former"] <= 1024
-        assert after["._dispatcher._selector._chosen"] <= 1024
         assert after[".attempts._abandoned"] <= 256
-        assert after[".attempts._suspects"] <= 256
+        assert after["._dropped._once._logged"] <= 1000
     finally:
         await churn.orchestrator.close()

@@ -14,16 +14,17 @@ from typing import Any, ClassVar
 import pytest
 
 from anywire import Client, errors
-from anywire.agent import Agent
+from anywire.builtin.memory import MemoryConfig, MemoryTransport
+from anywire.builtin.synthetic import SyntheticConfig, SyntheticEngine
 from anywire.engine import Delta, Engine, EngineStatus
-from anywire.fleet import fleet_agent, leave
 from anywire.identity import hub_info
-from anywire.memory import MemoryConfig, MemoryTransport
-from anywire.messages import Drain, TaskRequest
+from anywire.messages import Command, TaskRequest
+from anywire.offers import offers
 from anywire.pipeline.orchestrator import Orchestrator
+from anywire.roles.agent import Agent
+from anywire.roles.fleet import fleet_agent, leave
 from anywire.submission import Submission
-from anywire.synthetic import SyntheticConfig, SyntheticEngine
-from anywire.testing.doubles import MODEL, IdlestSelector, ListScheduler, Script, ScriptedEngine
+from anywire.testing.doubles import MODEL, Script, ScriptedEngine, fifo, least_loaded
 from anywire.testing.puppet import PuppetTransport
 from anywire.testing.recorder import PATIENCE
 from anywire.testing.rig import Rig
@@ -64,7 +65,7 @@ class TellingEngine(Engine):
     async def start(self, changed: Callable[[], None]) -> None: ...
     async def close(self) -> None: ...
     def status(self) -> EngineStatus:
-        return EngineStatus("ready", (MODEL,))
+        return EngineStatus("ready", offers(MODEL))
 
     async def run(self, task: TaskRequest) -> AsyncGenerator[Delta, None]:
         self.tasks.append(task)
@@ -144,7 +145,7 @@ async def test_an_orchestrator_without_agents_is_told_apart_from_none(rig: Rig) 
 
 async def test_full_queue_reaches_the_client(rig: Rig) -> None:
     _, engine = await rig.agent("a", slots=1)
-    orchestrator = Orchestrator(hub_info(), [rig.new_transport()], ListScheduler(1), IdlestSelector())
+    orchestrator = Orchestrator(hub_info(), [rig.new_transport()], fifo(1), least_loaded())
     await orchestrator.start()
     await rig.seen(orchestrator, "a")
     await rig.fleet(orchestrator, "client")
@@ -168,7 +169,7 @@ async def test_lost_agent_and_bad_request_reach_the_client_with_their_code(rig: 
     assert caught.value.param == "n"
     peer = await rig.peer("agent", "mortal")
     await peer.event("ready")
-    await client.hub.agents_until(lambda seen: any(MODEL in each.status.models for each in seen))
+    await client.hub.agents_until(lambda seen: any(MODEL in each.offers for each in seen))
     pieces = client.stream(**script("t", chunks=5, hold_after=1))
     await anext(pieces)
     await peer.crash()
@@ -340,7 +341,7 @@ async def test_a_client_cannot_drain_an_orchestrator(rig: Rig) -> None:
     end = await rig.fleet(await rig.pipeline("a"), "client")
     hub, sink, info = await rig.hub(plane="client")
     await sink.event("joined", end.info.agent_id)
-    hub.send(end.info.agent_id, Drain(info.hub_id, "because I can"))
+    hub.send(end.info.agent_id, Command(info.hub_id, "1", "drain"))
     client = await rig.client()
     async with aclosing(client.stream(**script("t", chunks=3))) as pieces:
         assert "".join([piece.text async for piece in pieces]) == Script(tag="t", chunks=3).text()
@@ -348,6 +349,8 @@ async def test_a_client_cannot_drain_an_orchestrator(rig: Rig) -> None:
 
 
 def test_importing_anywire_imports_no_pipeline() -> None:
-    program = "import sys, anywire; print('anywire.client' in sys.modules); anywire.Client; print(len(dir(anywire)))"
+    program = (
+        "import sys, anywire; print('anywire.roles.client' in sys.modules); anywire.Client; print(len(dir(anywire)))"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("False")

@@ -12,7 +12,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anywire.config import Config, load, named, replaced
+from anywire.config import Config, PluginChoice, named, replaced
+from anywire.config_layers import load
 from anywire.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "anywire.yaml"
@@ -103,6 +104,41 @@ def test_an_option_in_the_environment_leaves_the_default_transport() -> None:
     assert chosen(load(environment={"ANYWIRE_TRANSPORTS__DDS__DOMAIN": "4"})) == [("dds", {"domain": "4"})]
 
 
+def test_single_keys_of_the_command_line_win_over_everything(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("server: {port: 1, host: '::1'}\ntransports: {dds: {domain: 3}, http: {}}\n")
+    keys = {"server.port": 4, "transports.dds.domain": 5, "agents": [{"count": 2}], "log_level": "error"}
+    config = load(file, flags={"server": {"port": 2}}, environment={"ANYWIRE_SERVER__PORT": "3"}, settings=keys)
+    assert (config.server.port, config.server.host, config.log_level) == (4, "::1", "error")
+    assert chosen(config) == [("dds", {"domain": 5}), ("http", {})]
+    assert [entry.count for entry in config.agents] == [2]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "parts"),
+    [
+        ("servr.port", 1, ["--set servr.port", "did you mean server.port?"]),
+        ("server.port", "abc", ["server.port", "'abc'", "[--set server.port]"]),
+        ("transports.dds", 3, ["--set transports.dds: expected --set transports.dds.OPTION=value"]),
+        ("server..port", 1, ["--set server..port"]),
+    ],
+)
+def test_a_wrong_key_of_the_command_line_is_named(key: str, value: object, parts: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(environment={}, settings={key: value})
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_gateways_are_the_default_none_or_those_named(tmp_path: Path) -> None:
+    assert load(environment={}).gateways is None
+    assert from_yaml(tmp_path, "gateways: []").gateways == []
+    assert from_yaml(tmp_path, "gateways: []", {"ANYWIRE_GATEWAYS": "openai"}).gateways == [PluginChoice(name="openai")]
+    assert from_yaml(tmp_path, "gateways: openai", gateways=None).gateways is None
+    with_options = load(environment={"ANYWIRE_GATEWAYS__OPENAI__PORT": "1"}).gateways
+    assert with_options == [PluginChoice(name="openai", options={"port": "1"})]
+
+
 # Shapes
 
 _names = st.text(st.characters(categories=["Ll"]), min_size=1, max_size=8)
@@ -173,8 +209,14 @@ def test_variables_of_others_are_left_alone() -> None:
         ("server: {port: abc}", ["server.port", "'abc'", "integer", "line 1"]),
         ("server: {port: 70000}", ["server.port", "70000", "65535"]),
         ("server: 3", ["server", "(got 3)", "line 1"]),
-        ("agents: {timeout: 0.1}", ["agents", "0.1 s", "heartbeat_interval", "0.25 s"]),
-        ("agents: {timeout: .inf}", ["agents.timeout", "finite"]),
+        ("lease: {timeout: 0.1}", ["lease", "0.1 s", "heartbeat_interval", "0.25 s"]),
+        ("lease: {timeout: .inf}", ["lease.timeout", "finite"]),
+        ("agents: {timeout: 2}", ["agents.timeout is lease.timeout now", "ANYWIRE_LEASE__TIMEOUT", "line 1"]),
+        ("\nagents: {heartbeat_interval: 2}", ["lease.heartbeat_interval", "line 2"]),
+        ("agents: {engine: x}", ["agents: expected a list"]),
+        ("agents: [{engine: x}, {cont: 2}]", ["agents.1.cont", "'count'"]),
+        ("agents: [{count: 0}]", ["agents.0.count", "(got 0)"]),
+        ("services: {x: 3}", ["the options of 'x' must be a mapping"]),
         ("agent: {slots: 0}", ["agent.slots", "(got 0)"]),
         ("scheduler: {max_queue_size: 0}", ["scheduler.max_queue_size", "(got 0)"]),
         ("transports: []", ["transports", "at least one", "line 1"]),
@@ -205,6 +247,7 @@ def test_a_wrong_file_is_refused_with_the_place(tmp_path: Path, text: str, parts
         ({"ANYWIRE_SERVER__PORT": "abc"}, ["server.port", "[ANYWIRE_SERVER__PORT]"]),
         ({"ANYWIRE_SERVER__PROT": "1"}, ["'server.prot'", "'port'", "[ANYWIRE_SERVER__PROT]"]),
         ({"ANYWIRE_SERVR__PORT": "1"}, ["ANYWIRE_SERVR__PORT", "did you mean ANYWIRE_SERVER__PORT?"]),
+        ({"ANYWIRE_AGENTS__TIMEOUT": "2"}, ["ANYWIRE_LEASE__TIMEOUT", "[ANYWIRE_AGENTS__TIMEOUT]"]),
         ({"ANYWIRE_SERVER": "{port: ["}, ["ANYWIRE_SERVER", "begins like a YAML"]),
         ({"ANYWIRE_TRANSPORTS__DDS": "3"}, ["ANYWIRE_TRANSPORTS__DDS", "ANYWIRE_TRANSPORTS__DDS__OPTION=value"]),
         ({"ANYWIRE_PIPELINE__WINDOW": "1", "ANYWIRE_PIPELINE__WINDOW__X": "1"}, ["ANYWIRE_PIPELINE__WINDOW__X"]),

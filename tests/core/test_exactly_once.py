@@ -5,7 +5,7 @@ import asyncio
 import logging
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -16,20 +16,24 @@ from tests.long_form import examples
 from tests.patience import PATIENCE
 
 from anywire import errors
+from anywire.builtin.fifo import Fifo
+from anywire.builtin.least_loaded import LeastLoaded
+from anywire.event_bus import EventBus
+from anywire.events import TaskEnded
 from anywire.hookspecs import hookimpl
 from anywire.identity import hub_info
 from anywire.messages import TaskRequest
-from anywire.pipeline.attempt import Attempt
-from anywire.pipeline.config import PipelineConfig
 from anywire.pipeline.decide import Decision, Hedge, Retry, decide
 from anywire.pipeline.orchestrator import Orchestrator
-from anywire.pipeline.stream import TaskStream
+from anywire.pipeline.task import Attempt
+from anywire.pipeline_settings import PipelineConfig
 from anywire.plugins import Plugins
-from anywire.scheduler import QueuedTask, QueueKey
-from anywire.selector import AgentView, Outcome
+from anywire.scheduler import Outcome, QueuedTask, QueueKey, Ready, SchedulerConfig
+from anywire.selector import Candidates, SelectorConfig
 from anywire.submission import Submission
+from anywire.task_stream import TaskStream
 from anywire.testing.clock import SimulatedClock
-from anywire.testing.doubles import MODEL, IdlestSelector, ListScheduler
+from anywire.testing.doubles import MODEL
 from anywire.testing.puppet import PuppetTransport
 from anywire.transport_tools import WriteRoom
 
@@ -84,24 +88,24 @@ class _Moods:
             raise _Failure(mood)
 
 
-class _Selector(IdlestSelector):
+class _Selector(LeastLoaded):
     def __init__(self, moods: _Moods) -> None:
-        super().__init__()
+        super().__init__(SelectorConfig())
         self._moods = moods
 
-    def select(self, task: QueuedTask, candidates: Sequence[AgentView]) -> AgentView | None:
+    def select(self, task: QueuedTask, candidates: Candidates) -> Any:
         self._moods.raise_if("selector raise")
         if self._moods.is_due("selector nonsense"):
-            return "nobody"  # type: ignore[return-value]
+            return "nobody"
         return None if self._moods.is_due("selector none") else super().select(task, candidates)
 
     def observed(self, outcome: Outcome) -> None:
         self._moods.raise_if("selector observed")
 
 
-class _Scheduler(ListScheduler):
+class _Scheduler(Fifo):
     def __init__(self, moods: _Moods) -> None:
-        super().__init__(20)
+        super().__init__(SchedulerConfig(max_queue_size=20))
         self._moods = moods
 
     def put(self, task: QueuedTask) -> None:
@@ -112,13 +116,13 @@ class _Scheduler(ListScheduler):
         self._moods.raise_if("scheduler put_back")
         super().put_back(task)
 
-    def take(self, ready: Callable[[QueueKey], bool]) -> QueuedTask | None:
+    def take(self, ready: Ready, now_ns: int) -> QueuedTask | None:
         self._moods.raise_if("scheduler take")
         if self._moods.is_due("scheduler nonsense"):
-            return QueuedTask("invented", QueueKey(MODEL, "chat"))
+            return QueuedTask("invented", (QueueKey(MODEL, "chat"),))
         if self._moods.is_due("scheduler forget"):
-            super().take(ready)  # it loses a task: a deadline is all that is left to it
-        return super().take(ready)
+            super().take(ready, now_ns)  # it loses a task: a deadline is all that is left to it
+        return super().take(ready, now_ns)
 
     def remove(self, task_id: str) -> bool:
         self._moods.raise_if("scheduler remove")
@@ -135,8 +139,11 @@ class _Hooks:
         self.plugins.guard()
 
     @hookimpl
-    def anywire_task_finished(self, record: Any) -> None:
-        self.ended.append(record.task_id)
+    def anywire_subscribe(self, events: EventBus) -> None:
+        events.subscribe("moody", self._task_ended, TaskEnded)
+
+    def _task_ended(self, event: TaskEnded) -> None:
+        self.ended.append(event.task_id)
         self.moods.raise_if("hook")
 
 

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from anywire import errors
-from anywire.fleet import leave
+from anywire.builtin.synthetic import SyntheticConfig, SyntheticEngine
 from anywire.identity import hub_info
-from anywire.pipeline.candidates import DEPTH
 from anywire.pipeline.orchestrator import Orchestrator
+from anywire.pipeline.serving import DEPTH
+from anywire.roles.fleet import leave
 from anywire.selector import AgentView
 from anywire.submission import Submission
-from anywire.synthetic import SyntheticConfig, SyntheticEngine
 from anywire.testing.clock import SimulatedClock
-from anywire.testing.doubles import MODEL, IdlestSelector, ListScheduler, Script
+from anywire.testing.doubles import MODEL, Script, fifo, least_loaded
 from anywire.testing.puppet import PuppetTransport
 from anywire.testing.recorder import PATIENCE
 from anywire.testing.rig import Rig, read, submit
@@ -47,7 +47,7 @@ async def test_the_sum_of_the_fleet_is_reported_and_follows_it(networks: list[Ri
 
     async def reported(state: str, models: tuple[str, ...], slots: int) -> None:
         def same(agents: list[AgentView]) -> bool:
-            return [(each.status.state, each.status.models, each.status.slots) for each in agents] == [
+            return [(each.status.state, tuple(each.offers), each.status.slots) for each in agents] == [
                 (state, models, slots)
             ]
 
@@ -86,7 +86,7 @@ async def test_what_cannot_begin_in_one_fleet_goes_elsewhere(networks: list[Rig]
     """Its queue is full: no answer to a client of the parent as long as another agent has room."""
     above, below, _ = networks
     _, engine = await below.agent("busy", slots=1)
-    child = Orchestrator(hub_info(), [below.new_transport()], ListScheduler(1), IdlestSelector())
+    child = Orchestrator(hub_info(), [below.new_transport()], fifo(1), least_loaded())
     await child.start()
     await below.seen(child, "busy")
     own = [submit(child, Script(tag=f"own{number}", hold_after=0)) for number in range(2)]

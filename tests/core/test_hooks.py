@@ -9,17 +9,18 @@ from typing import Any
 import pytest
 
 from anywire import errors, hookspecs
+from anywire.builtin.least_loaded import LeastLoaded
+from anywire.event_bus import EventBus
+from anywire.events import AgentJoined, AgentLost, Event, TaskEnded
 from anywire.hookspecs import hookimpl
 from anywire.identity import hub_info
-from anywire.messages import Chunk
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.plugins import Plugins
 from anywire.scheduler import QueuedTask
 from anywire.selector import AgentView
-from anywire.stages import TaskRecord
 from anywire.submission import Submission
 from anywire.testing.clock import SimulatedClock
-from anywire.testing.doubles import MODEL, IdlestSelector, ListScheduler
+from anywire.testing.doubles import MODEL, fifo, least_loaded
 from anywire.testing.puppet import PuppetTransport
 from anywire.testing.rig import read
 
@@ -30,9 +31,7 @@ async def started(wire: PuppetTransport, *hooks: Any) -> Orchestrator:
     plugins = Plugins()
     for each in hooks:
         plugins.manager.register(each)
-    pipeline = Orchestrator(
-        hub_info(), [wire], ListScheduler(), IdlestSelector(), plugins=plugins, clock=SimulatedClock()
-    )
+    pipeline = Orchestrator(hub_info(), [wire], fifo(), least_loaded(), plugins=plugins, clock=SimulatedClock())
     await pipeline.start()
     return pipeline
 
@@ -45,7 +44,7 @@ class Observer:
 
     @hookimpl
     def anywire_register(self, kind: str) -> dict[str, type] | None:
-        return {"registered": IdlestSelector} if kind == "selectors" else None
+        return {"registered": LeastLoaded} if kind == "selectors" else None
 
     @hookimpl
     def anywire_filter_candidates(self, task: QueuedTask, candidates: Sequence[AgentView]) -> Sequence[AgentView]:
@@ -53,20 +52,11 @@ class Observer:
         return [agent for agent in candidates if agent.agent_id != "shunned"]
 
     @hookimpl
-    def anywire_answer(self, task: QueuedTask, body: str) -> Chunk | None:
-        return Chunk("", "", 0, 0, ("from the cache",), finish_reason="stop") if "cached" in body else None
+    def anywire_subscribe(self, events: EventBus) -> None:
+        def told(event: Event) -> None:
+            self.called.append((type(event).__struct_config__.tag, getattr(event, "agent_id", "")))
 
-    @hookimpl
-    def anywire_task_finished(self, record: TaskRecord) -> None:
-        self.called.append(("finished", record.error, record.agent_id, record.transport, record.attempts))
-
-    @hookimpl
-    def anywire_agent_joined(self, agent: AgentView) -> None:
-        self.called.append(("joined", agent.agent_id))
-
-    @hookimpl
-    def anywire_agent_lost(self, agent: AgentView, reason: str) -> None:
-        self.called.append(("lost", agent.agent_id, reason))
+        events.subscribe("observer", told, TaskEnded, AgentJoined, AgentLost)
 
 
 def test_every_hook_is_implemented_here_and_described() -> None:
@@ -85,18 +75,11 @@ async def test_hooks_see_a_task_s_whole_life(wire: PuppetTransport) -> None:
     assert await read(stream) == "answer"
     wire.lose("a", reason="gone")
     assert [call for call in observer.called if call[0] != "filter"] == [
-        ("joined", "shunned"),
-        ("joined", "a"),
-        ("finished", "", "a", "puppet", 1),
-        ("lost", "a", "gone"),
+        ("agent.joined", "shunned"),
+        ("agent.joined", "a"),
+        ("task.ended", "a"),
+        ("agent.lost", "a"),
     ]
-    await pipeline.close()
-
-
-async def test_an_answer_before_dispatch_needs_no_agent(wire: PuppetTransport) -> None:
-    pipeline = await started(wire, Observer())
-    assert (await pipeline.submit(Submission("chat", MODEL, '"cached"')).result()).deltas == ("from the cache",)
-    assert not wire.requests
     await pipeline.close()
 
 
@@ -127,15 +110,15 @@ def test_a_plugin_from_a_file_is_known_by_name(tmp_path: Path) -> None:
     source = tmp_path / "mine.py"
     source.write_text(
         "from anywire.hookspecs import hookimpl\n"
-        "from anywire.testing.doubles import IdlestSelector\n"
+        "from anywire.testing.doubles import LeastLoaded\n"
         "@hookimpl\n"
         "def anywire_register(kind):\n"
-        "    return {'mine': IdlestSelector} if kind == 'selectors' else None\n"
+        "    return {'mine': LeastLoaded} if kind == 'selectors' else None\n"
     )
     plugins = Plugins()
     plugins.add(str(source))
     assert "mine" in plugins.names("selectors")
-    assert plugins.load("selectors", "mine").__name__ == "IdlestSelector"
+    assert plugins.load("selectors", "mine").__name__ == "LeastLoaded"
     with pytest.raises(errors.PluginError, match=r"known: .*mine"):
         plugins.load("selectors", "mien")
 

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from anywire import errors
-from anywire.memory import ENVELOPE, MemoryConfig, MemoryTransport
+from anywire.builtin.memory import ENVELOPE, MemoryConfig, MemoryTransport
 from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, HubInfo, TaskRequest
 from anywire.testing.recorder import RecordingAgentSink, RecordingHubSink
 from anywire.testing.rig import Rig, request

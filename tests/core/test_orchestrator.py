@@ -211,6 +211,17 @@ async def test_unknown_model_is_refused_and_lists_the_known(pipeline_of: Make, w
         pipeline.submit(Submission("embedding", "m1", "{}"))
 
 
+async def test_a_model_that_nobody_can_offer_is_refused_whatever_else_would_do(
+    pipeline_of: Make, wire: PuppetTransport
+) -> None:
+    pipeline = await pipeline_of(wire)
+    for body in ("{}", '{"models":["m1"]}'):
+        with pytest.raises(errors.InvalidRequest, match="at most 256 characters") as refused:
+            pipeline.submit(Submission("chat", "x" * 257, body))
+        assert refused.value.param == "model"
+        wire.join("a", models=("m1",))
+
+
 async def test_no_agent_waits_then_says_so(pipeline_of: Make, wire: PuppetTransport, clock: SimulatedClock) -> None:
     pipeline = await pipeline_of(wire, agent_wait=3.0)
     lost, found = chat(pipeline), chat(pipeline)

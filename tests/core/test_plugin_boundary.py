@@ -12,17 +12,20 @@ import pytest
 from tests.patience import PATIENCE
 
 from anywire import errors, plugins
+from anywire.builtin.fifo import Fifo
+from anywire.builtin.least_loaded import LeastLoaded
+from anywire.event_bus import EventBus
+from anywire.events import TaskEnded
 from anywire.hookspecs import hookimpl
 from anywire.identity import hub_info
 from anywire.messages import Chunk, TaskRequest
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.plugins import Plugins
-from anywire.scheduler import QueuedTask, QueueKey
-from anywire.selector import AgentView, Outcome
-from anywire.stages import TaskRecord
+from anywire.scheduler import Outcome, QueuedTask, QueueKey, Ready, SchedulerConfig
+from anywire.selector import AgentView, Candidates, SelectorConfig
 from anywire.submission import Submission
 from anywire.testing.clock import SimulatedClock
-from anywire.testing.doubles import MODEL, IdlestSelector, ListScheduler
+from anywire.testing.doubles import MODEL, fifo, least_loaded
 from anywire.testing.puppet import PuppetTransport
 from anywire.testing.rig import read
 
@@ -42,8 +45,8 @@ async def pipeline_with(wire: PuppetTransport, clock: SimulatedClock) -> AsyncIt
             pipeline = Orchestrator(
                 hub_info("hub"),
                 [wire],
-                ListScheduler() if scheduler is None else scheduler,
-                IdlestSelector() if selector is None else selector,
+                fifo() if scheduler is None else scheduler,
+                least_loaded() if selector is None else selector,
                 plugins=found,
                 clock=clock,
             )
@@ -62,12 +65,12 @@ def newest(wire: PuppetTransport) -> TaskRequest:
     return wire.requests[-1][1]
 
 
-class _Selector(IdlestSelector):
+class _Selector(LeastLoaded):
     def __init__(self, select: Callable[[int], Any] = lambda number: None, observed: bool = False) -> None:
-        super().__init__()
+        super().__init__(SelectorConfig())
         self.calls, self._select, self._raises = 0, select, observed
 
-    def select(self, task: QueuedTask, candidates: Sequence[AgentView]) -> Any:
+    def select(self, task: QueuedTask, candidates: Candidates) -> Any:
         self.calls += 1
         return self._select(self.calls) or super().select(task, candidates)
 
@@ -93,7 +96,7 @@ async def test_eight_clients_and_a_selector_that_raises_every_second_time(
         wire.answer(newest(wire))
         assert await asyncio.wait_for(read(stream), PATIENCE) == "answer"
     failures = pipeline.stats()["plugin_failures"]
-    assert failures == {"selector idlest.select": 4, "selector idlest.observed": 8}
+    assert failures == {"selector least_loaded.select": 4, "selector least_loaded.observed": 8}
     assert pipeline.agents()[0].in_flight == 0
 
 
@@ -122,11 +125,11 @@ async def test_what_observed_raises_leaves_the_slot_free(pipeline_with: Make, wi
     assert pipeline.agents()[0].in_flight == 0
 
 
-class _Scheduler(ListScheduler):
+class _Scheduler(Fifo):
     """Fails in the call named, at its first call or always."""
 
     def __init__(self, call: str, *, always: bool = False) -> None:
-        super().__init__()
+        super().__init__(SchedulerConfig())
         self._call, self._always = call, always
 
     def _fail_in(self, call: str) -> None:
@@ -142,13 +145,13 @@ class _Scheduler(ListScheduler):
         self._fail_in("put_back")
         super().put_back(task)
 
-    def take(self, ready: Callable[[QueueKey], bool]) -> Any:
+    def take(self, ready: Ready, now_ns: int) -> Any:
         self._fail_in("take")
         if self._call == "nonsense":
             return "a task"
         if self._call == "invented":
-            return QueuedTask("invented", QueueKey(MODEL, "chat"))
-        return super().take(ready)
+            return QueuedTask("invented", (QueueKey(MODEL, "chat"),))
+        return super().take(ready, now_ns)
 
     def remove(self, task_id: str) -> bool:
         self._fail_in("remove")
@@ -158,7 +161,7 @@ class _Scheduler(ListScheduler):
 async def test_put_that_raises_refuses_its_own_task_alone(pipeline_with: Make, wire: PuppetTransport) -> None:
     pipeline = await pipeline_with(_Scheduler("put"))
     wire.join("a")
-    with pytest.raises(errors.PluginFailed, match="scheduler list failed in put: it raised ValueError"):
+    with pytest.raises(errors.PluginFailed, match="scheduler fifo failed in put: it raised ValueError"):
         chat(pipeline)
     stream = chat(pipeline)
     wire.answer(newest(wire))
@@ -197,7 +200,7 @@ async def test_remove_that_raises_is_counted(pipeline_with: Make, wire: PuppetTr
     stream.cancel("not wanted")
     with pytest.raises(errors.TaskCancelled):
         await read(stream)
-    assert pipeline.stats()["plugin_failures"] == {"scheduler list.remove": 1}
+    assert pipeline.stats()["plugin_failures"] == {"scheduler fifo.remove": 1}
 
 
 class _Observer:
@@ -205,7 +208,7 @@ class _Observer:
         self.name, self.order, self.raises = name, order, raises
 
     @hookimpl
-    def anywire_task_finished(self) -> None:
+    def anywire_filter_candidates(self) -> None:
         """Takes fewer arguments than there are."""
         self.order.append(self.name)
         if self.raises:
@@ -217,7 +220,7 @@ class _Wrapper:
         self.order, self.where = order, where
 
     @hookimpl(wrapper=True)
-    def anywire_task_finished(self, record: TaskRecord) -> Generator[None, Any, Any]:
+    def anywire_filter_candidates(self, task: QueuedTask) -> Generator[None, Any, Any]:
         self.order.append("before")
         if self.where == "before":
             raise ValueError("before")
@@ -292,8 +295,8 @@ async def test_the_reader_has_its_answer_before_any_plugin_runs(pipeline_with: M
 
     class Looks:
         @hookimpl
-        def anywire_task_finished(self, record: TaskRecord) -> None:
-            seen.append(streams[0].waiting == 1)
+        def anywire_subscribe(self, events: EventBus) -> None:
+            events.subscribe("looks", lambda event: seen.append(streams[0].waiting == 1), TaskEnded)
 
     class Observes(_Selector):
         def observed(self, outcome: Outcome) -> None:
@@ -330,12 +333,12 @@ def test_a_broken_hooks_package_is_named_and_skipped(
 async def test_a_task_that_is_cancelled_while_its_agent_is_chosen_is_not_sent(
     pipeline_with: Make, wire: PuppetTransport, clock: SimulatedClock, hold: bool
 ) -> None:
-    class Cancelling(IdlestSelector):
-        def select(self, task: QueuedTask, candidates: Sequence[AgentView]) -> Any:
+    class Cancelling(LeastLoaded):
+        def select(self, task: QueuedTask, candidates: Candidates) -> Any:
             pipeline.cancel(task.task_id)
             return None if hold else super().select(task, candidates)
 
-    pipeline = await pipeline_with(selector=Cancelling())
+    pipeline = await pipeline_with(selector=Cancelling(SelectorConfig()))
     wire.join("a")
     with pytest.raises(errors.TaskCancelled):
         await read(chat(pipeline))
@@ -392,15 +395,15 @@ async def test_filters_that_fail_late_or_are_wrapped_into_nonsense_are_left_out(
 async def test_a_scheduler_that_takes_no_held_task_back_fails_each_of_a_thousand(
     pipeline_with: Make, wire: PuppetTransport, clock: SimulatedClock
 ) -> None:
-    class NoneBack(ListScheduler):
+    class NoneBack(Fifo):
         def put_back(self, task: QueuedTask) -> None:
             raise ValueError("put_back")
 
-    class Holding(IdlestSelector):
-        def select(self, task: QueuedTask, candidates: Sequence[AgentView]) -> None:
+    class Holding(LeastLoaded):
+        def select(self, task: QueuedTask, candidates: Candidates) -> Any:
             """Let it wait."""
 
-    pipeline = await pipeline_with(scheduler=NoneBack(), selector=Holding())
+    pipeline = await pipeline_with(scheduler=NoneBack(SchedulerConfig()), selector=Holding(SelectorConfig()))
     wire.join("a")
     streams = [chat(pipeline) for _ in range(1000)]
     clock.advance(1.5)
@@ -415,12 +418,12 @@ async def test_an_agent_that_names_a_kind_several_times_is_one_candidate(
 ) -> None:
     seen: list[list[str]] = []
 
-    class Looking(IdlestSelector):
-        def select(self, task: QueuedTask, candidates: Sequence[AgentView]) -> Any:
+    class Looking(LeastLoaded):
+        def select(self, task: QueuedTask, candidates: Candidates) -> Any:
             seen.append([agent.agent_id for agent in candidates])
             return super().select(task, candidates)
 
-    pipeline = await pipeline_with(selector=Looking())
+    pipeline = await pipeline_with(selector=Looking(SelectorConfig()))
     wire.join("a", capabilities=("chat",) * 5)
     wire.join("b")
     chat(pipeline)
@@ -430,7 +433,7 @@ async def test_an_agent_that_names_a_kind_several_times_is_one_candidate(
     assert pipeline.models() == []
 
 
-class _Abstract(IdlestSelector):
+class _Abstract(LeastLoaded):
     def __init__(self, config: Any) -> None:
         raise ValueError("it cannot be made")
 

@@ -9,10 +9,11 @@ from tests.patience import PATIENCE
 
 from anywire import errors
 from anywire.messages import AgentInfo, AgentStatus
+from anywire.offers import offers, offers_text
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.submission import Submission
 from anywire.testing.clock import SimulatedClock
-from anywire.testing.doubles import MODEL
+from anywire.testing.doubles import MODEL, OFFERS
 from anywire.testing.puppet import PuppetTransport
 from anywire.testing.rig import read
 
@@ -146,8 +147,13 @@ async def test_chunks_are_signs_of_life(pipeline_of: Make, clock: SimulatedClock
     "claim",
     [
         {"slots": 10**9}, {"slots": 10**400}, {"slots": -1}, {"slots": "many"}, {"slots": True}, {"active": -1},
-        {"queued": 2**40}, {"state": "nonsense-state"}, {"models": tuple(f"m{number}" for number in range(1001))},
-        {"models": ("evil\x1b[2J",)}, {"models": ("",)}, {"models": ("x" * 300,)},
+        {"queued": 2**40}, {"state": "nonsense-state"},
+        {"offers": offers_text(offers(*(f"m{number}" for number in range(1001))))},
+        {"offers": offers_text(offers("evil\x1b[2J"))}, {"offers": offers_text(offers(""))}, {"offers": 5},
+        {"offers": offers_text(offers("x" * 300))}, {"offers": "{"}, {"offers": '[{"model": 5}]'},
+        {"offers": '[{"model": "m", "slots": 1' + "0" * 400 + "}]"}, {"offers": '[{"model": "m", "state": "odd"}]'},
+        {"offers": '[{"model": "m", "context": -1}]'}, {"offers": '[{"model": "m", "kinds": ["\\u0007"]}]'},
+        {"offers": "[" * 100_000}, {"offers": " " * 600_000},
         {"resources": {"load": float("nan")}}, {"resources": {"\n": 1.0}},
         {"resources": {str(number): 1.0 for number in range(1000)}},
     ],
@@ -158,10 +164,10 @@ async def test_claims_out_of_bounds_are_dropped_and_the_agent_stays_as_it_was(
 ) -> None:
     pipeline = await pipeline_of(wire)
     wire.join("a", slots=3)
-    said: dict[str, Any] = {"agent_id": "a", "incarnation": 1, "models": (MODEL,)}
+    said: dict[str, Any] = {"agent_id": "a", "incarnation": 1, "offers": OFFERS}
     wire.sink.agent_reported("a", 1, AgentStatus(**said | claim))
     (agent,) = pipeline.agents()
-    assert (agent.status.slots, agent.status.models, agent.status.state) == (3, (MODEL,), "ready")
+    assert (agent.status.slots, tuple(agent.offers), agent.status.state) == (3, (MODEL,), "ready")
     assert pipeline.stats()["events"]["claims_rejected"] == 1
     stream = chat(pipeline)
     wire.answer(wire.requests[0][1])
@@ -189,7 +195,7 @@ async def test_a_model_named_a_million_times_comes_and_goes_at_once(pipeline_of:
     wire.join("a", models=("m",) * 10**6)
     assert pipeline.agents()[0].status.state == "starting"
     wire.join("b", models=("m",) * 1000)
-    assert pipeline.registry.agent("b").status.models == ("m",)
+    assert tuple(pipeline.registry.agent("b").offers) == ("m",)
     wire.lose("a")
     wire.lose("b")
     assert not pipeline.models()

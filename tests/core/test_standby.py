@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.long_form import examples
 
-from anywire.assembly import make_elects
 from anywire.config import Config
 from anywire.errors import ConfigError, TransportUnavailable
 from anywire.identity import hub_info
 from anywire.messages import HubInfo
 from anywire.plugins import Plugins
-from anywire.standby import LONGEST_PAUSE, Standby
+from anywire.roles.assembly import make_elects
+from anywire.roles.standby import LONGEST_PAUSE, Standby
 from anywire.testing.clock import SimulatedClock
 from anywire.transport import Candidacy, CandidateSink
 

@@ -1,5 +1,6 @@
 """The synthetic engine: the same text everywhere, cut and resumed where asked."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -8,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.long_form import examples
 
+from anywire.builtin.synthetic import SyntheticConfig, SyntheticEngine
+from anywire.engine import Delta, EngineProgress
 from anywire.errors import InvalidRequest
 from anywire.messages import Kind, TaskRequest
-from anywire.synthetic import SyntheticConfig, SyntheticEngine
+from anywire.offers import Offer, offers
 from anywire.testing.clock import SimulatedClock
 
 
@@ -22,6 +25,7 @@ async def run(
     task = TaskRequest("h", "t", 1, kind, "synthetic", json.dumps(body), True, resume)
     texts, finish = [], ""
     async for delta in engine.run(task):
+        assert isinstance(delta, Delta)
         texts.append(delta.text or delta.extra)
         finish = delta.finish_reason or finish
     return texts, finish
@@ -84,3 +88,67 @@ async def test_times_keep_their_schedule() -> None:
     assert times[0] == pytest.approx(0.1, abs=0.001)
     # Lateness does not add up: fifty intervals later it is still that of one sleep.
     assert times[-1] == pytest.approx(0.6, abs=0.001)
+
+
+def request(model: str = "synthetic", kind: Kind = "chat", **body: Any) -> TaskRequest:
+    return TaskRequest("h", "t", 1, kind, model, json.dumps({"messages": [{"content": "x"}]} | body), True)
+
+
+def test_offers_are_what_the_settings_say() -> None:
+    settings = {"models": ["a", "b"], "kinds": ["chat"], "features": {"vision": False}, "context": 512, "digest": "d"}
+    offered = SyntheticEngine(SyntheticConfig(**settings)).status().offers
+    assert offered == tuple(Offer(each, ("chat",), {"vision": False}, context=512, digest="d") for each in "ab")
+    assert SyntheticEngine(SyntheticConfig()).status().offers == offers("synthetic")
+
+
+async def test_new_offers_are_told() -> None:
+    engine = SyntheticEngine(SyntheticConfig())
+    told: list[tuple[str, ...]] = []
+    await engine.start(lambda: told.append(engine.status().models))
+    engine.offer(Offer("a"), Offer("b", state="stopped"))
+    assert told == [("a", "b")]
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "resumable"),
+    [
+        ({}, "chat", True),
+        ({"tools": [], "n": 1, "logprobs": False, "response_format": {"type": "text"}}, "chat", True),
+        ({"prompt": "x"}, "completion", True),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "chat", False),
+        ({"functions": [{"name": "f"}]}, "chat", False),
+        ({"response_format": {"type": "json_object"}}, "chat", False),
+        ({"logprobs": True}, "chat", False),
+        ({"logprobs": 2}, "completion", False),
+        ({"n": 2}, "chat", False),
+        ({"best_of": 3}, "completion", False),
+        ({"input": "x"}, "embedding", False),
+    ],
+)
+def test_only_plain_text_of_one_choice_can_be_resumed(body: dict[str, Any], kind: Kind, resumable: bool) -> None:
+    assert SyntheticEngine(SyntheticConfig()).resumable(request(kind=kind, **body)) is resumable
+
+
+async def test_a_model_on_demand_is_loaded_once_by_its_first_task() -> None:
+    engine = SyntheticEngine(SyntheticConfig(state="stopped", on_demand=True, loading=1000, models=["a", "b"]))
+    engine.clock = clock = SimulatedClock()  # type: ignore[assignment]
+    states: list[tuple[str, ...]] = []
+    told = asyncio.Event()
+
+    def changed() -> None:
+        states.append(tuple(each.state for each in engine.status().offers))
+        told.set()
+
+    await engine.start(changed)
+    first, second = engine.run(request("a")), engine.run(request("a"))
+    assert [await anext(first), await anext(second)] == [EngineProgress("loading", "a")] * 2
+    going_on = [asyncio.create_task(anext(each)) for each in (first, second)]
+    await told.wait()
+    # The one that began it goes away: the other one has its model all the same.
+    going_on[0].cancel()
+    await asyncio.wait({going_on[0]})
+    clock.advance(1.0)
+    assert await going_on[1] == EngineProgress("running")
+    assert isinstance(await anext(second), Delta)
+    assert states == [("starting", "stopped"), ("ready", "stopped")]
+    assert isinstance(await anext(engine.run(request("a"))), Delta)

@@ -14,7 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anywire import errors
-from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo, TaskRequest
+from anywire.messages import (
+    AgentInfo,
+    AgentStatus,
+    Cancel,
+    Chunk,
+    Command,
+    CommandResult,
+    Credit,
+    HubInfo,
+    Progress,
+    TaskRequest,
+)
 from anywire.testing.clock import SimulatedClock
 from anywire.testing.recorder import RecordingAgentSink, RecordingHubSink
 from anywire.transport_tools import (
@@ -22,18 +33,24 @@ from anywire.transport_tools import (
     AgentLinks,
     Backoff,
     BoundedOptions,
+    ChannelHub,
     Codec,
+    EncodedChannel,
     Goodbye,
     Guard,
     HubLinks,
     LinkRefused,
+    MayCongest,
     NewestStatus,
     OnceLog,
     StopDialling,
+    UnknownKind,
     Unpacker,
     WriteRoom,
+    check_payload,
     frame,
     keep_dialling,
+    payload_bytes,
 )
 
 
@@ -45,12 +62,14 @@ CODEC = Codec(Own)
 MESSAGES = [
     HubInfo("h", 1),
     AgentInfo("a", 2**63, capabilities=("chat",)),
-    AgentStatus("a", 2, "ready", ("m",), resources={"x": 1.5}),
+    AgentStatus("a", 2, "ready", '[{"model":"m"}]', resources={"x": 1.5}),
     TaskRequest("h", "t", 1, "chat", "m", '{"a": "ü€😀"}'),
     Chunk("h", "t", 1, 0, ("a", "", "😀"), final=True),
     Cancel("h", "t", 1, "why"),
     Credit("h", "t", 1, 3),
-    Drain("h", "why"),
+    Command("h", "c", "load", '{"model": "ü"}', ("child", "agent")),
+    CommandResult("h", "c", 1, "{}", True, "why"),
+    Progress("h", "t", 1, "loading", "half of it"),
     Accepted(),
     Goodbye("why", True),
     Own("mine"),
@@ -67,7 +86,7 @@ def test_a_message_comes_back_as_it_was(message: Any) -> None:
 
 @pytest.mark.parametrize(
     "message",
-    [Drain("\ud800"), AgentStatus("a", 2**64), Credit("h", "t", 1, object()), object()],  # type: ignore[arg-type]
+    [Cancel("\ud800", "t", 1), AgentStatus("a", 2**64), Credit("h", "t", 1, object()), object()],  # type: ignore[arg-type]
 )
 def test_what_cannot_be_encoded_is_an_error_of_the_framework(message: Any) -> None:
     with pytest.raises(errors.TransportError) as caught:
@@ -300,6 +319,109 @@ async def test_a_hub_names_the_link_and_takes_only_what_an_agent_says() -> None:
     assert len(sink.events) == 2
 
 
+async def test_a_hub_takes_results_and_progress_by_their_link() -> None:
+    links, sink = await hub_links()
+    links.join("one", AgentInfo("a", 7))
+    for message in (CommandResult("other", "c", 3), Progress("other", "t", 2, "tool")):
+        links.received("one", message)
+        assert sink.events[-1][3:] == (message, "a", 7)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "said"),
+    [("3.0", "protocol version 3.0, this end 2.0"), ("2.2", "protocol version 2.2"), ("", "no protocol version")],
+)
+async def test_a_peer_of_another_version_is_refused_and_both_sentences_name_the_other_end(
+    theirs: str, said: str
+) -> None:
+    sink = RecordingHubSink()
+    links: HubLinks[str] = HubLinks(sink, await opened(), HubInfo("h\x1b", 1))
+    with pytest.raises(LinkRefused) as caught:
+        links.join("one", AgentInfo("a\n", 1, protocol=theirs))
+    assert str(caught.value).startswith(f"agent a : it speaks {said}")
+    ours = f"hub h : it speaks protocol version 2.0, this end {theirs or 'none'}"
+    assert caught.value.for_peer.startswith(ours)
+    links.join("one", AgentInfo("a", 1, protocol="2.1"))
+    assert named(sink) == [("joined", "a", 1)]
+
+
+@pytest.mark.parametrize(
+    ("info", "said"),
+    [
+        (AgentInfo("", 1), "its id has 0 characters"),
+        (AgentInfo("a\n", 1), "control characters"),
+        (AgentInfo("a", -1), "its incarnation is -1"),
+        (AgentInfo("a", 1, lease_ms=10**12), "its lease_ms is"),
+        (AgentInfo("a", 1, lease_ms=0), "its lease_ms is 0"),
+    ],
+)
+async def test_a_peer_that_cannot_be_is_refused(info: AgentInfo, said: str) -> None:
+    links, sink = await hub_links()
+    with pytest.raises(LinkRefused, match=said):
+        links.join("one", info)
+    assert not sink.events
+
+
+async def test_where_a_transport_checks_versions_elsewhere_links_do_not() -> None:
+    links, sink = await hub_links()
+    links.join("one", AgentInfo("a", 1, protocol="9.9"))
+    assert named(sink) == [("joined", "a", 1)]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_only_what_a_caller_waits_for_is_counted_and_congests(message: Any) -> None:
+    bounded = isinstance(message, TaskRequest | Chunk | Command | CommandResult | Progress)
+    assert isinstance(message, MayCongest) is bounded
+    assert (payload_bytes(message) > 0) is bounded
+
+
+def test_payload_is_the_bytes_of_all_texts() -> None:
+    assert payload_bytes(TaskRequest("h", "t", 1, "chat", "m", "ü", resume="abc", hints="{}", tenant="x")) == 7
+    assert payload_bytes(Command("h", "c", "load", "ü€", ("target",))) == 5
+    assert payload_bytes(CommandResult("h", "c", 0, "ü€", error="abc")) == 8
+    assert payload_bytes(Progress("h", "t", 1, "tool", "ü")) == 2
+    for wrong in (Chunk("h", "t", 1, 0, None), Command("h", "c", "load", 3), Progress("h", "t", 1, "tool", None)):  # type: ignore[arg-type]
+        with pytest.raises(errors.TransportError, match="where its text should be"):
+            payload_bytes(wrong)
+        with pytest.raises(errors.TransportError, match="where its text should be"):
+            check_payload(wrong, 100)
+
+
+def test_a_kind_that_is_gone_is_unknown() -> None:
+    with pytest.raises(errors.TransportError, match="its kind is unknown"):
+        CODEC.decode(b"\x07\x82\xa6hub_id\xa1h\xa6reason\xa0")
+
+
+class Pipe(EncodedChannel):
+    """What it is told to write, it keeps."""
+
+    def close(self, reason: str, *, refused: bool = False) -> None:
+        self._end(reason)
+
+    abort = close
+    receive = EncodedChannel._receive
+
+
+async def test_a_kind_of_a_neighbouring_version_is_ignored_once_a_peer_has_joined(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sink = RecordingHubSink()
+    hub = ChannelHub(HubInfo("h", 1), sink)
+    await opened(hub.guard)
+    channel = Pipe(hub, CODEC, peer="agent a")
+    channel._write = lambda data: None  # type: ignore[method-assign]
+    channel._count_waiting = lambda: 0  # type: ignore[method-assign]
+    hub.channel_opened(channel)
+    with pytest.raises(UnknownKind):
+        channel.receive(b"\x7f\x80")
+    channel.receive(CODEC.encode(AgentInfo("a", 1, protocol="2.1")))
+    for _ in range(2):
+        channel.receive(b"\x7f\x80")
+    channel.receive(CODEC.encode(AgentStatus("a", 1)))
+    assert named(sink) == [("joined", "a", 1), ("reported", "a", 1)]
+    assert caplog.text.count("what this version ignores") == 1
+
+
 async def test_an_agent_s_links_follow_the_same_rules() -> None:
     sink = RecordingAgentSink()
     links: AgentLinks[str] = AgentLinks(sink, await opened())
@@ -319,7 +441,7 @@ async def test_an_agent_s_links_follow_the_same_rules() -> None:
         "task",
         "cancel",
         "credit",
-        "drain",
+        "command",
         "hub_lost",
     ]
 

@@ -1,4 +1,4 @@
-"""The orchestrator's hooks: what they write is read again, and a part that is missing is noticed."""
+"""The subscriber in the orchestrator: what it writes is read again, and a part that is missing is noticed."""
 
 from __future__ import annotations
 
@@ -7,18 +7,34 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.long_form import examples
 
-from anywire.stages import Stages, TaskRecord
+from anywire.events import AgentJoined, AgentLost, TaskEnded
+from anywire.messages import AgentInfo
+from anywire.stages import Stages
 from anywire_experiment.run.recorder import VARIABLE, AgentChange, Recorder, read
 
 
-def record(number: int) -> TaskRecord:
-    stages = Stages(*range(number, number + 9))
-    return TaskRecord(f"task-{number}", "chat", "m", "agent-1", "dds", 1, "", 2, 300, stages)
+def record(number: int) -> TaskEnded:
+    return TaskEnded(
+        id=f"life-{number}",
+        at_ns=number,
+        time=1.5,
+        task_id=f"task-{number}",
+        kind="chat",
+        model="m",
+        agent_id="agent-1",
+        transport="dds",
+        attempts=1,
+        error="",
+        chunks=2,
+        prompt_chars=300,
+        stages=Stages(*range(number, number + 9)),
+    )
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(20))
@@ -27,11 +43,14 @@ def test_what_is_written_is_read_again(tmp_path: Path, numbers: list[int], chang
     path = tmp_path / "tasks.jsonl"
     path.unlink(missing_ok=True)
     recorder = Recorder(str(path))
-    told = [AgentChange("agent_lost", at, "agent-1", 'a "reason"\n') for at in changes]
+    told = []
     for number in numbers:
         recorder.add(record(number))
-    for change in told:
-        recorder.add(change)
+    for at in changes:
+        head: Any = {"id": "life-1", "at_ns": at, "time": 1.5, "agent_id": "agent-1"}
+        recorder.add_agent(AgentJoined(**head, info=AgentInfo("agent-1", 7), transport="dds"))
+        recorder.add_agent(AgentLost(**head, incarnation=7, reason='a "reason"\n'))
+        told += [AgentChange("agent_joined", at, "agent-1"), AgentChange("agent_lost", at, "agent-1", 'a "reason"\n')]
     recorder.close()
     assert read(path) == ([record(number) for number in numbers], told, True)
 
@@ -52,10 +71,16 @@ def test_a_cut_file_is_not_whole_and_keeps_its_whole_lines(tmp_path: Path) -> No
 
 PROCESS = """
 import sys
-from anywire.stages import Stages, TaskRecord
+from anywire.boundary import Boundary
+from anywire.event_bus import EventBus
+from anywire.events import TaskEnded
+from anywire.stages import Stages
 from anywire_experiment.run import recorder
+events = EventBus(Boundary())
+recorder.anywire_subscribe(events)
 for number in range(2000):
-    recorder.anywire_task_finished(TaskRecord(f"t{number}", "chat", "m", "a", "dds", 1, "", 2, 300, Stages(1, 2, 3)))
+    events.publish(TaskEnded, task_id=f"t{number}", kind="chat", model="m", agent_id="a", transport="dds", attempts=1,
+                   error="", chunks=2, prompt_chars=300, stages=Stages(1, 2, 3))
 print("done", flush=True)
 sys.stdin.readline()
 """

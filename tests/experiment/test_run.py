@@ -18,8 +18,9 @@ import pytest
 import yaml
 from tests.experiment.real_runs import ONE, PATIENCE, STREAMS, done, experiment, plan_tree, run_cell, written
 
+from anywire.protocol import PROTOCOL
 from anywire_experiment.record import folder as records
-from anywire_experiment.record.manifest import differences
+from anywire_experiment.record.manifest import differences, seal
 from anywire_experiment.record.samples import SAMPLES
 
 pytestmark = pytest.mark.timeout(240)
@@ -148,6 +149,39 @@ async def test_a_figure_that_the_raw_data_do_not_give_is_named(record: Path, tmp
     status, said = await done("verify", copy)
     assert status == 1
     assert re.search(r"results\.json: figures\[[^\]]+\]\.requests: it says", said)
+
+
+async def test_a_record_of_an_older_format_is_told_as_such(record: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(record, tmp_path / "copy")
+    for name in ("results.json", "environment.json"):
+        (copy / name).write_text((copy / name).read_text().replace('"protocol"', '"before"').replace('"wire"', '"old"'))
+    plan = json.loads((copy / "plan.json").read_text())
+    plan["system"]["a setting that is gone"] = 1
+    (copy / "plan.json").write_text(json.dumps(plan))
+    seal(copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps(manifest | {"format": 1}))
+    status, said = await done("verify", copy)
+    assert status == 1
+    (told,) = said.splitlines()
+    assert told.startswith("old format: this record has format 1")
+    assert "every file is as it was sealed" in told
+    flip_a_byte(copy / "plan.yaml")
+    status, said = await done("verify", copy)
+    assert said.splitlines()[0] == "plan.yaml: changed since it was sealed"
+
+
+async def test_the_record_says_what_went_over_the_wire_and_in_which_version(record: Path) -> None:
+    cells = records.cells_of(record)
+    assert {each.wire for each in cells} == {"loopback"}
+    for cell in cells:
+        assert all(run.wire_bytes for run in cell.workloads.values())
+    (session,) = json.loads((record / "environment.json").read_text())["sessions"]
+    assert session["environment"]["protocol"] == PROTOCOL
+    results = json.loads((record / "results.json").read_text())
+    carried = {each["arm"]: each["wire_bytes"] for each in results["figures"]}
+    assert carried["dds"] > carried["memory"] > 0, "in one process only HTTP is on the wire"
+    assert "Wire bytes per task" in (record / "report.md").read_text()
 
 
 async def test_changed_raw_data_are_no_longer_reported_on(record: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from anywire.synthetic import Distribution
+from anywire.builtin.synthetic import Distribution
 from anywire_experiment.analysis.synthetic_fit import fitted
 
 

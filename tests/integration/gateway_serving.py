@@ -12,22 +12,24 @@ import openai
 import pydantic
 from tests.patience import FACTOR
 
-from anywire.agent import Agent
-from anywire.engine import Delta, Engine, EngineStatus
+from anywire.builtin.memory import MemoryConfig, MemoryTransport
+from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
+from anywire.event_bus import EventBus
+from anywire.events import AgentJoined, TaskAdmitted, TaskEnded
 from anywire.hookspecs import hookimpl
 from anywire.identity import agent_info, hub_info
-from anywire.memory import MemoryConfig, MemoryTransport
-from anywire.messages import TaskRequest
-from anywire.pipeline.orchestrator import Orchestrator, PipelineConfig
+from anywire.messages import State, TaskRequest
+from anywire.offers import Offer, offers
+from anywire.pipeline.orchestrator import Orchestrator
+from anywire.pipeline_settings import PipelineConfig
 from anywire.plugins import Plugins
-from anywire.scheduler import QueuedTask
-from anywire.selector import AgentView
-from anywire.stages import TaskRecord
+from anywire.roles.agent import Agent
+from anywire.roles.context import OrchestratorContext
 from anywire_gateway_openai import OpenAIGateway, OpenAIGatewayConfig
 
 TIMEOUT = 20.0 * FACTOR
 MESSAGES: list[Any] = [{"role": "user", "content": "hello"}]
-Script = Callable[[TaskRequest], AsyncGenerator[Delta, None]]
+Script = Callable[[TaskRequest], AsyncGenerator[Delta | EngineProgress, None]]
 
 
 class ScriptedEngine(Engine):
@@ -37,9 +39,11 @@ class ScriptedEngine(Engine):
     Config = pydantic.BaseModel
     capabilities = ("chat", "completion", "embedding")
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, offered: tuple[Offer, ...] = offers("m")) -> None:
         super().__init__(None)
         self.script = script
+        self.offers = offered
+        self.state: State = "ready"
         self.bodies: list[str] = []
         self.tasks: list[TaskRequest] = []
         self.began = asyncio.Event()
@@ -50,9 +54,9 @@ class ScriptedEngine(Engine):
     async def close(self) -> None: ...
 
     def status(self) -> EngineStatus:
-        return EngineStatus("ready", ("m",))
+        return EngineStatus(self.state, self.offers)
 
-    async def run(self, task: TaskRequest) -> AsyncGenerator[Delta, None]:
+    async def run(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
         self.tasks.append(task)
         self.began.set()
         try:
@@ -64,26 +68,23 @@ class ScriptedEngine(Engine):
 
 
 class Observer:
-    """What happens in the pipeline, as its hooks tell."""
+    """What happens in the pipeline, as its events tell."""
 
     def __init__(self) -> None:
         self.joined = asyncio.Event()
-        self.ended: asyncio.Queue[TaskRecord] = asyncio.Queue()
+        self.ended: asyncio.Queue[TaskEnded] = asyncio.Queue()
         self._submitted = 0
         self._changed = asyncio.Event()
 
     @hookimpl
-    def anywire_agent_joined(self, agent: AgentView) -> None:
-        self.joined.set()
+    def anywire_subscribe(self, events: EventBus) -> None:
+        events.subscribe("observer", lambda event: self.joined.set(), AgentJoined)
+        events.subscribe("observer", self.ended.put_nowait, TaskEnded)
+        events.subscribe("observer", self._admitted, TaskAdmitted)
 
-    @hookimpl
-    def anywire_answer(self, task: QueuedTask, body: str) -> None:
+    def _admitted(self, event: TaskAdmitted) -> None:
         self._submitted += 1
         self._changed.set()
-
-    @hookimpl
-    def anywire_task_finished(self, record: TaskRecord) -> None:
-        self.ended.put_nowait(record)
 
     async def submitted(self, tasks: int) -> None:
         while self._submitted < tasks:
@@ -94,6 +95,7 @@ class Observer:
 class Served:
     def __init__(self, orchestrator: Orchestrator, gateway: OpenAIGateway, observer: Observer) -> None:
         self.orchestrator, self.gateway, self.observer = orchestrator, gateway, observer
+        self.context = OrchestratorContext(orchestrator)
         self.url = gateway.address
         self.port = int(self.url.rpartition(":")[2])
 
@@ -147,7 +149,7 @@ async def serving(
     front = OpenAIGateway(OpenAIGatewayConfig(port=0, **gateway))
     await orchestrator.start()
     await agent.start()
-    await front.start(orchestrator)
+    await front.start(OrchestratorContext(orchestrator))
     try:
         async with asyncio.timeout(TIMEOUT):
             await observer.joined.wait()
@@ -159,7 +161,7 @@ async def serving(
 
 
 def says(*deltas: Delta | str, then: Exception | None = None) -> ScriptedEngine:
-    async def script(task: TaskRequest) -> AsyncGenerator[Delta, None]:
+    async def script(task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
         for delta in deltas:
             yield Delta(delta) if isinstance(delta, str) else delta
             await asyncio.sleep(0)
@@ -170,7 +172,7 @@ def says(*deltas: Delta | str, then: Exception | None = None) -> ScriptedEngine:
 
 
 def hangs(*before: str) -> ScriptedEngine:
-    async def script(task: TaskRequest) -> AsyncGenerator[Delta, None]:
+    async def script(task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
         for text in before:
             yield Delta(text)
         await asyncio.Event().wait()

@@ -1,4 +1,4 @@
-"""Programs in C beside real processes of ours: the example's client, a server, and somebody who only looks on."""
+"""Programs in C beside real processes of ours: the example's client, and a server."""
 
 from __future__ import annotations
 
@@ -26,15 +26,13 @@ pytestmark = needs_toolchain
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with ``c_chat``, as its Makefile makes it, ``server`` and ``observer``."""
+    """The folder with ``c_chat``, as its Makefile makes it, and ``server``."""
     folder = tmp_path_factory.mktemp("c_programs")
     subprocess.run(
         ["make", "-s", "-C", ROOT / "examples" / "c_chat", f"OUT={folder}", f"CFLAGS={' '.join(WARNINGS)}"], check=True
     )
-    subprocess.run(["idlc", "-o", folder, ROOT / "idl" / "OrchestratorDDS.idl"], check=True)
-    for name, idl in (("server", "LlamaDDS"), ("observer", "OrchestratorDDS")):
-        sources = [ROOT / "tests" / "c_peers" / f"{name}.c", folder / f"{idl}.c"]
-        subprocess.run(["gcc", *WARNINGS, f"-I{folder}", "-o", folder / name, *sources, "-lddsc"], check=True)
+    sources = [ROOT / "tests" / "c_peers" / "server.c", folder / "LlamaDDS.c"]
+    subprocess.run(["gcc", *WARNINGS, f"-I{folder}", "-o", folder / "server", *sources, "-lddsc"], check=True)
     return folder
 
 
@@ -217,31 +215,3 @@ async def test_from_c_to_c(tmp_path: Path, dds_domain: int, other_dds_domain: in
     finally:
         server.kill()
         await server.wait()
-
-
-async def test_a_fleet_seen_from_c(tmp_path: Path, dds_domain: int, programs: Path) -> None:
-    observer = await asyncio.create_subprocess_exec(
-        programs / "observer", str(dds_domain), "default", stdout=asyncio.subprocess.PIPE
-    )
-
-    async def seen() -> list[str]:
-        assert observer.stdout is not None
-        return (await asyncio.wait_for(observer.stdout.readline(), PATIENCE)).decode().split()
-
-    try:
-        async with fleet_of("{name: synthetic}", tmp_path, dds_domain, programs) as fleet:
-            agents = await fleet.get("/api/v1/agents")
-            expected = {("here", a["id"], str(a["pid"]), a["host"], a["engine"]) for a in agents}
-            assert len(expected) == 2
-            assert {tuple(await seen()) for _ in range(2)} == expected
-            victim, survivor = agents
-            os.kill(victim["pid"], signal.SIGKILL)
-            # The next life may begin before the lease of the killed one is over: two writers, in no order.
-            died, back = sorted([await seen(), await seen()])
-            assert died == ["died", victim["id"]]
-            assert back[0] == "here"
-            assert back[2] != str(victim["pid"])
-        assert sorted([await seen(), await seen()]) == sorted([["goodbye", survivor["id"]], ["goodbye", back[1]]])
-    finally:
-        observer.kill()
-        await observer.wait()

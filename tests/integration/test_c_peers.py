@@ -31,7 +31,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.c_peers.contract import FILES, STRUCTS, Struct, python_classes
 from tests.c_peers.generate import VARIANTS, kind_of, plain, types_c, variant
-from tests.c_peers.toolchain import WARNINGS, needs_toolchain
+from tests.c_peers.toolchain import UNICAST, WARNINGS, needs_toolchain
 from tests.long_form import examples
 from tests.patience import PATIENCE
 
@@ -43,14 +43,6 @@ from anywire_dds.writer import Writer
 
 SOURCES = Path(__file__).parents[1] / "c_peers"
 ANY = SampleState.Any | ViewState.Any | InstanceState.Any
-UNICAST = (
-    "<CycloneDDS><Domain><General><Interfaces><NetworkInterface address='127.0.0.1'/></Interfaces>"
-    "<AllowMulticast>false</AllowMulticast></General><Discovery><ParticipantIndex>auto</ParticipantIndex>"
-    "<Peers><Peer address='127.0.0.1'/></Peers><MaxAutoParticipantIndex>120</MaxAutoParticipantIndex></Discovery>"
-    "</Domain></CycloneDDS>"
-)
-"""For Debian's Cyclone: loopback, without multicast."""
-
 pytestmark = needs_toolchain
 
 # A writer that ends is no goodbye.

@@ -210,7 +210,7 @@ BROKEN = """
 import pydantic
 from anywire.errors import EngineFailed
 from anywire.hookspecs import hookimpl
-from anywire.synthetic import SyntheticEngine
+from anywire.builtin.synthetic import SyntheticEngine
 
 class Broken(SyntheticEngine):
     name = "broken"

@@ -65,8 +65,21 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
         (["up", "--agentz", "3"], 2, ["--agents"]),
         (["serve", "--transport", "memory"], 1, ["one process only", "anywire up --transport memory"]),
         (["agent", *MEMORY], 1, ["one process only"]),
-        (["agent", "--supervised"], 1, ["--supervised"]),
-        (["chat", "hi", "--url", "http://127.0.0.1:9"], 1, ["no server answers", "anywire up", "--url"]),
+        (["agent", "--supervised"], 2, ["--supervised"]),
+        (["up", *MEMORY, "--set", "transports.dds.domain=3"], 2, ["the transport dds is not used"]),
+        (["up", *MEMORY, "--set", "server.port"], 2, ["KEY=VALUE"]),
+        (["up", *MEMORY, "--set", "server.port=[1"], 2, ["server.port", "YAML"]),
+        (["up", *MEMORY, "--set", "server.host=2026-99-99"], 2, ["server.host", "YAML"]),
+        (["up", *MEMORY, "--set", f"server.host={'[' * 3000}{']' * 3000}"], 2, ["server.host", "YAML"]),
+        (["agents", "--url", "http://[::"], 1, ["the server at http://[::"]),
+        (["up", *MEMORY, "--set", "server.prt=1"], 1, ["unknown key 'server.prt'", "[--set server.prt]"]),
+        (["up", *MEMORY, "--set", "srver.port=1"], 1, ["did you mean server.port?"]),
+        (["up", *MEMORY, "--set", "agents=[{}]", "--agents", "2"], 1, ["leave --agents out"]),
+        (["up", *MEMORY, "--set", "services=nope"], 1, ["no service named 'nope'"]),
+        (["up", "--transport", "dds", "--set", "launcher=nope"], 1, ["no launcher named 'nope'", "local"]),
+        (["agents", "--set", "server.port=9", "--host", "127.0.0.1"], 1, ["no server answers at http://127.0.0.1:9"]),
+        (["up", "--dds-domain", "233"], 2, ["--dds-domain", "232"]),
+        (["chat", "hi", "--url", "http://127.0.0.1:9"], 1, ["no server answers", "anywire up", "--url", "-t NAME"]),
         (["agents", "--url", "http://127.0.0.1:9"], 1, ["no server answers"]),
         (["chat"], 2, ["prompt"]),
         (["nonsense"], 2, ["nonsense"]),
@@ -201,7 +214,7 @@ def test_an_engine_without_models_refuses_one(tmp_path: Path) -> None:
 MODELLESS = """
 import pydantic
 from anywire.hookspecs import hookimpl
-from anywire.synthetic import SyntheticEngine
+from anywire.builtin.synthetic import SyntheticEngine
 
 class Modelless(SyntheticEngine):
     name = "modelless"
@@ -229,9 +242,36 @@ def test_doctor_tells_what_to_do_when_an_agent_is_not_found(tmp_path: Path) -> N
     assert "multicast is blocked" in finding["remedy"]
 
 
+def test_doctor_stays_apart_from_a_running_fleet_where_the_transport_offers_that(tmp_path: Path) -> None:
+    plugin = tmp_path / "apart.py"
+    plugin.write_text(APART)
+    common = ["doctor", "--plugin", str(plugin), "--transport", "apart", "--engine", "synthetic", "--json"]
+    for given, network in (([], "free"), (["--set", "transports.apart.network=mine"], "mine")):
+        findings = json.loads(anywire(*common, *given).stdout)
+        (finding,) = [each for each in findings if each["check"] == "transport apart"]
+        assert (finding["ok"], finding["settings"]["network"]) == (True, network)
+
+
+APART = """
+from anywire.hookspecs import hookimpl
+from anywire.builtin.memory import MemoryTransport
+
+class Apart(MemoryTransport):
+    name = "apart"
+
+    @classmethod
+    def free_options(cls, options):
+        return {} if "network" in options else {"network": "free"}
+
+@hookimpl
+def anywire_register(kind):
+    return {"apart": Apart} if kind == "transports" else None
+"""
+
+
 DEAF = """
 from anywire.hookspecs import hookimpl
-from anywire.memory import MemoryTransport
+from anywire.builtin.memory import MemoryTransport
 from anywire.transport import Capabilities
 
 class Deaf(MemoryTransport):

@@ -18,9 +18,9 @@ import pytest
 from tests.patience import PATIENCE
 
 from anywire import Client, errors
-from anywire.client import ClientConfig
 from anywire.identity import hub_info
 from anywire.messages import AgentStatus
+from anywire.roles.client import ClientConfig
 from anywire.testing.recorder import RecordingHubSink
 from anywire_dds import DdsConfig, DdsTransport
 

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anywire.errors import PayloadTooLarge, TransportError
-from anywire.messages import AgentInfo, AgentStatus, Chunk, TaskRequest
-from anywire_dds import types, wire
+from anywire.messages import AgentInfo, AgentStatus, Chunk, Command, CommandResult, Progress, TaskRequest
+from anywire.offers import MAX_OFFERS_BYTES, offers, offers_text
+from anywire_dds import hello, presence, types, wire
 from anywire_dds.cdr import Malformed, codec
 from anywire_dds.endpoints import _TYPES, CODECS
 
@@ -49,6 +50,18 @@ def test_same_bytes_as_the_library_and_back(cls: Any, data: st.DataObject) -> No
     packed = codec(cls).pack(*values)
     assert packed == library(cls, values)
     assert codec(cls).unpack(packed) == values
+
+
+@pytest.mark.parametrize("used", ["tenant", "more", "prefer", "avoid", ""])
+@given(values=samples(types.TaskRequest))
+def test_members_that_are_empty_as_a_rule_are_packed_as_others(used: str, values: tuple[Any, ...]) -> None:
+    names = [field.name for field in dataclasses.fields(types.TaskRequest)]
+    rare = names[names.index("tenant") :]
+    members = dict(zip(names, values, strict=True))
+    members |= {name: type(members[name])() for name in rare if name != used}
+    packed = CODECS["request"].pack(*members.values())
+    assert packed == library(types.TaskRequest, tuple(members.values()))
+    assert CODECS["request"].unpack(packed) == tuple(members.values())
 
 
 @given(samples(types.TaskResponse))
@@ -88,17 +101,26 @@ def test_a_type_that_would_need_padding_is_refused() -> None:
         codec(Padded)
 
 
-REQUEST = TaskRequest("h", "t", 1, "chat", "m", "{}", True, "so far", -1, 5, 64, 1, "00-1-2-3")
-CHUNK = Chunk("h", "t", 1, 3, ("a", "ü"), "[]", True, "stop", "{}", "", 1, 2, 3, 4)
+REQUEST = TaskRequest(
+    "h", "t", 1, "chat", "m", "{}", True, "so far", -1, 5, 64, 1, "00-1-2-3", True, 7, "tenant", "session", "parent",
+    "policy", '{"urgency": 1}', ("a", "b"), ("c",),
+)  # fmt: skip
+CHUNK = Chunk("h", "t", 1, 3, ("a", "ü"), "[]", True, "stop", "{}", "", 1, 2, 3, 4, True, 9)
+COMMAND = Command("h", "c", "load", '{"model": "m"}', ("b", "a"), 5, 8, "tenant", "observe")
+RESULT = CommandResult("h", "c", 3, "[1]", True, "{}")
+PROGRESS = Progress("h", "t", 2, "loading", "half of it")
 
 
 def test_messages_survive() -> None:
     assert wire.to_request(wire.unpack_request(wire.pack_to_agent(9, REQUEST, 10**6))) == REQUEST
-    assert wire.to_chunk(wire.unpack_response(wire.pack_chunk(9, CHUNK, 10**6))) == CHUNK
-    info = AgentInfo("a", 2, "host", 3, "e", "s", ("chat", "resume"), "gpu", "boot", 250)
-    assert wire.to_agent(CODECS["register"].unpack(wire.pack_agent(info, 250))) == info
-    status = AgentStatus("a", 2, "failed", ("m", "n"), 4, 3, 2, {"rss_bytes": 1.5}, "why")
-    assert wire.read_status(wire.pack_status(status, 7)) == (7, status)
+    assert wire.to_chunk(wire.unpack_response(wire.pack_from_agent(9, CHUNK, 10**6))) == CHUNK
+    assert wire.to_command(wire.unpack_request(wire.pack_to_agent(9, COMMAND, 10**6))) == COMMAND
+    assert wire.to_result(wire.unpack_response(wire.pack_from_agent(9, RESULT, 10**6))) == RESULT
+    assert wire.to_progress(wire.unpack_response(wire.pack_from_agent(9, PROGRESS, 10**6))) == PROGRESS
+    info = AgentInfo("a", 2, "host", 3, "e", "s", ("chat", "resume"), "gpu", "boot", 250, "2.1")
+    assert presence.to_agent(CODECS["register"].unpack(presence.pack_agent(info, 250)), "2.1") == info
+    status = AgentStatus("a", 2, "failed", offers_text(offers("m", "n")), 4, 3, 2, {"rss_bytes": 1.5}, "why")
+    assert presence.read_status(presence.pack_status(status, 7)) == (7, status)
 
 
 @pytest.mark.parametrize(
@@ -113,19 +135,37 @@ def test_what_no_wire_can_carry_is_refused(message: TaskRequest) -> None:
 
 def test_the_limit_counts_the_payload_in_utf8() -> None:
     """Of a request its body and what it resumes, of a chunk all of its texts; the envelope is not counted."""
-    bare = msgspec.structs.replace(REQUEST, resume="")
+    bare = msgspec.structs.replace(REQUEST, resume="", hints="")
     wire.pack_to_agent(1, msgspec.structs.replace(bare, body="x" * 1000), 1000)
     for body, resume in (("x" * 1001, ""), ("x", "x" * 100_000), ("é" * 501, "")):
         with pytest.raises(PayloadTooLarge, match="1000"):
             wire.pack_to_agent(1, msgspec.structs.replace(bare, body=body, resume=resume), 1000)
     empty = msgspec.structs.replace(CHUNK, deltas=(), extra="", usage="", error="")
-    wire.pack_chunk(1, msgspec.structs.replace(empty, deltas=("é",) * 500), 1000)
+    wire.pack_from_agent(1, msgspec.structs.replace(empty, deltas=("é",) * 500), 1000)
     for texts in ({"deltas": ("é",) * 501}, {"extra": "x" * 1001}, {"usage": "x" * 1001}, {"error": "x" * 1001}):
         with pytest.raises(PayloadTooLarge, match="1000"):
-            wire.pack_chunk(1, msgspec.structs.replace(empty, **texts), 1000)
+            wire.pack_from_agent(1, msgspec.structs.replace(empty, **texts), 1000)
+
+
+def test_progress_of_no_known_state_is_malformed() -> None:
+    wrong = msgspec.structs.replace(PROGRESS, state="asleep")
+    with pytest.raises(Malformed, match="asleep"):
+        wire.to_progress(wire.unpack_response(wire.pack_from_agent(9, wrong, 10**6)))
+
+
+def test_a_report_of_all_offers_there_may_be_fits_into_a_hello() -> None:
+    text = '"' * MAX_OFFERS_BYTES
+    status = AgentStatus("a", 2, offers=text, detail="\x01" * (MAX_OFFERS_BYTES - 1000))
+    presence.pack_status(status, 1)
+    packed = wire.unpack_response(hello.response_hello(hello.Hello("a", 2, 1, "2.0", status, 1), 9))
+    said = hello.read_hello(packed[wire.RESPONSE_EXTRA])
+    assert said is not None
+    assert said.status == status
+    with pytest.raises(PayloadTooLarge, match=str(MAX_OFFERS_BYTES)):
+        presence.pack_status(msgspec.structs.replace(status, offers=text + "x", detail=""), 1)
 
 
 def test_an_unreadable_hello_or_window_says_nothing() -> None:
-    assert wire.read_hello("{") is None
-    assert wire.read_hello('{"name": 1}') is None
-    assert wire.window("x") == 0
+    assert hello.read_hello("{") is None
+    assert hello.read_hello('{"name": 1}') is None
+    assert hello.window("x") == 0

@@ -15,9 +15,10 @@ from anywire.messages import HubInfo, TaskRequest
 from anywire.testing.doubles import Script
 from anywire.testing.recorder import Recorder, RecordingAgentSink, RecordingHubSink
 from anywire.testing.rig import Rig, read, submit
-from anywire_dds import DdsConfig, DdsTransport, shared_memory, wire
+from anywire_dds import DdsConfig, DdsTransport, shared_memory
 from anywire_dds.config import settings_xml
 from anywire_dds.endpoints import Endpoints
+from anywire_dds.hello import Hello, request_hello
 
 AGENTS = 3
 TASKS = 12
@@ -77,8 +78,8 @@ async def test_what_is_written_before_its_reader_has_matched_arrives(rig: Rig) -
     """TRANSIENT_LOCAL of messages, on which the first HELLO of a link relies."""
     arrived = Recorder()
     config = DdsConfig(**rig.options)
-    early, late = Endpoints(config, "agent", "early", 1000), Endpoints(config, "agent", "late", 1000)
-    hello = wire.request_hello(wire.Hello("early", 1, 1), 0)
+    early, late = Endpoints(config, "agent", 1000), Endpoints(config, "agent", 1000)
+    hello = request_hello(Hello("early", 1, 1), 0)
     early.writer("request", "there").write(hello)
 
     def take() -> None:

@@ -258,7 +258,7 @@ async def agents_that_answer_and_leave(domain: int) -> None:
         sink = RecordingAgentSink()
         port = await transport.open_agent(AgentInfo(f"agent{number}", 1, lease_ms=60_000), "agent", sink)
         port.report(AgentStatus(f"agent{number}", 1))
-        _, task_id, attempt, task, reply = await sink.event("task")
+        _, task_id, attempt, task, reply, *_ = await sink.event("task")
         for seq in range(10):
             reply.send(Chunk(task.hub_id, task_id, attempt, seq, final=seq == 9))
         await port.close()

@@ -20,9 +20,9 @@ from anywire.errors import AgentLost, AnywireError
 from anywire.identity import hub_info
 from anywire.messages import AgentStatus
 from anywire.pipeline.orchestrator import Orchestrator
-from anywire.pipeline.stream import TaskStream
 from anywire.selector import AgentView
-from anywire.testing.doubles import IdlestSelector, ListScheduler, Script, ScriptedEngine
+from anywire.task_stream import TaskStream
+from anywire.testing.doubles import Script, ScriptedEngine, fifo, least_loaded
 from anywire.testing.recorder import Recorder, RecordingAgentSink
 from anywire.testing.rig import Rig, read, submit
 from anywire_dds import DdsConfig, DdsTransport
@@ -202,7 +202,7 @@ async def orchestrate(domain: int) -> None:
     """An orchestrator that is told on standard input what to submit."""
     lines = _Lines()
     transport = DdsTransport(DdsConfig(domain=domain))
-    pipeline = Orchestrator(hub_info("paused", lease=LEASE), [transport], ListScheduler(), IdlestSelector())
+    pipeline = Orchestrator(hub_info("paused", lease=LEASE), [transport], fifo(), least_loaded())
     await pipeline.start()
     watching = asyncio.create_task(pipeline.agents_until(lines.agents_are))
     reader = asyncio.StreamReader()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,8 @@ from cyclonedds.core import Policy, Qos
 
 from anywire.errors import TransportUnavailable
 from anywire.messages import HubInfo
-from anywire.testing.recorder import Recorder, RecordingHubSink
+from anywire.testing.log_recorder import LogRecorder
+from anywire.testing.recorder import RecordingHubSink
 from anywire.testing.rig import Rig
 from anywire_dds import DdsConfig, DdsTransport, contract, qos
 
@@ -52,19 +52,9 @@ async def rig(dds_domain: int) -> AsyncIterator[Rig]:
 
 
 @pytest.fixture
-def warnings() -> Iterator[Recorder]:
-    """What the transport warns of, to be waited for."""
-    recorder = Recorder()
-
-    class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            recorder.add("warning", record.getMessage())
-
-    handler = Handler(logging.WARNING)
-    logger = logging.getLogger("anywire_dds")
-    logger.addHandler(handler)
-    yield recorder
-    logger.removeHandler(handler)
+async def warnings() -> AsyncIterator[LogRecorder]:
+    with LogRecorder() as warnings:
+        yield warnings
 
 
 # What is shipped
@@ -86,7 +76,11 @@ def test_the_shipped_file_named_by_a_user_changes_nothing() -> None:
 
 async def test_a_file_replaces_what_it_says_and_nothing_else(dds_domain: int, file: Path) -> None:
     period = "<deadline><period><sec>{}</sec></period></deadline>"
-    ends = writer(f"<reliability>{RELIABLE}</reliability>" + period.format(5)), reader(period.format(9))
+    apart = "<minimum_separation><nanosec>200000000</nanosec></minimum_separation>"
+    ends = (
+        writer(f"<reliability>{RELIABLE}</reliability>" + period.format(5)),
+        reader(f"{period.format(9)}<time_based_filter>{apart}</time_based_filter>"),
+    )
     save(file, library("status", *ends))
     transport = DdsTransport(DdsConfig(domain=dds_domain, qos=file))
     hub = await transport.open_hub(HubInfo("h", 1), "agent", RecordingHubSink())
@@ -95,7 +89,7 @@ async def test_a_file_replaces_what_it_says_and_nothing_else(dds_domain: int, fi
     assert settings["qos"] == str(file)
     assert (
         settings["agent/status reader"]
-        == "Deadline 9 s, Durability.Volatile, History.KeepLast(depth=1), Reliability.BestEffort"
+        == "Deadline 9 s, Durability.Volatile, History.KeepLast(depth=1), Reliability.BestEffort, TimeBasedFilter 0.2 s"
     )
     assert "Reliability.Reliable" in settings["agent/response reader"]
     status = qos.profiles(file).writer("status")
@@ -248,7 +242,7 @@ async def test_nothing_is_found_where_nothing_is_wrong(rig: Rig) -> None:
 
 @pytest.mark.parametrize("where", ["one process", "two processes"])
 async def test_a_peer_whose_qos_does_not_match_is_named_with_the_policy(
-    rig: Rig, warnings: Recorder, where: str
+    rig: Rig, warnings: LogRecorder, where: str
 ) -> None:
     """An agent that may keep its chunks for 50 ms, and a hub that allows for no delay."""
     late = {"latency_budget": 0.05}
@@ -263,9 +257,7 @@ async def test_a_peer_whose_qos_does_not_match_is_named_with_the_policy(
         rig.options.pop("latency_budget")
     try:
         # In one process the agent's end warns as well, before or after.
-        told = await warnings.until(
-            lambda: next((event[1] for event in warnings.named("warning") if "agent/response reader" in event[1]), None)
-        )
+        told = await warnings.message("agent/response reader")
         await rig.port("b")
         await sink.event("joined", "b")
         ((what, remedy),) = transport.findings()

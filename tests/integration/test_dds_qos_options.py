@@ -14,7 +14,18 @@ import pytest
 from cyclonedds.core import Policy
 
 from anywire.errors import AgentLost, Refused
-from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, HubInfo, TaskRequest
+from anywire.messages import (
+    AgentInfo,
+    AgentStatus,
+    Cancel,
+    Chunk,
+    Command,
+    CommandResult,
+    Credit,
+    HubInfo,
+    Progress,
+    TaskRequest,
+)
 from anywire.testing.doubles import Script
 from anywire.testing.recorder import PATIENCE, Recorder, RecordingAgentSink, RecordingHubSink
 from anywire.testing.rig import Rig, read, request, submit
@@ -55,7 +66,7 @@ class Streaming:
     async def begin(self, task_id: str, credit: int = 1_000_000) -> None:
         """Send a task, and its first chunk back."""
         self.hub.send("a", TaskRequest(self.info.hub_id, task_id, 1, "chat", "m", "{}", True, credit=credit))
-        _, _, _, task, reply = await self.agent.event("task", task_id)
+        _, _, _, task, reply, *_ = await self.agent.event("task", task_id)
         self._open[task_id] = task, reply
         self.next(task_id)
         await self.sink.event("chunk", task_id)
@@ -226,7 +237,7 @@ async def test_an_acceptance_is_no_token(rig: Rig) -> None:
     hub_id = streaming.info.hub_id
     for name in ("thinks", "whole"):
         streaming.hub.send("a", TaskRequest(hub_id, name, 1, "chat", "m", "{}", name == "thinks", credit=3))
-        _, _, _, task, reply = await streaming.agent.event("task", name)
+        _, _, _, task, reply, *_ = await streaming.agent.event("task", name)
         reply.send(Chunk(hub_id, name, 1, 0))
         await streaming.sink.event("chunk", name)
         if name == "thinks":
@@ -255,7 +266,7 @@ async def test_a_paused_agents_stream_is_reported_long_before_its_lease_is_over(
     hub.send("a", TaskRequest(info.hub_id, "long", 1, "chat", "scripted", body, True, credit=1_000_000))
     await sink.event("chunk", "long")
     agent.pause()
-    (_, _, _, error) = await sink.event("send_failed", "long", 1)
+    _, _, _, error, *_ = await sink.event("send_failed", "long", 1)
     assert "nothing of the stream" in str(error)
     hub.send("a", Cancel(info.hub_id, "long", 1))
     agent.resume()
@@ -299,7 +310,7 @@ async def test_a_request_that_outlived_its_lifespan_is_never_begun(rig: Rig, lif
         agent.resume()
         await sink.final("old")
     else:
-        (_, _, _, error) = await sink.event("send_failed", "old", 1)
+        _, _, _, error, *_ = await sink.event("send_failed", "old", 1)
         assert isinstance(error, Refused)
         assert "did not take the request within 0.2 s" in str(error)
         agent.resume()
@@ -383,6 +394,45 @@ async def test_a_task_whose_request_expired_goes_to_another_agent(rig: Rig) -> N
     agent.resume()
 
 
+async def test_a_command_that_outlived_the_lifespan_is_never_begun(rig: Rig) -> None:
+    """Its caller is told; one that was taken is confirmed like a request."""
+    rig.options["lifespan"] = 0.3
+    agent = await rig.peer("agent", "a", lease=60.0)
+    await agent.event("ready")
+    pipeline = await rig.pipeline("a")
+    agent.pause()
+    with pytest.raises(Refused, match=r"did not take the request within 0\.3 s"):
+        await asyncio.wait_for(anext(pipeline.command(["a"], "load")), PATIENCE)
+    agent.resume()
+    assert await asyncio.wait_for(anext(pipeline.command(["a"], "drain")), PATIENCE) is None
+
+
+async def test_results_and_progress_go_beside_a_stream_with_a_deadline(rig: Rig) -> None:
+    def answer(command: Command, reply: Reply) -> None:
+        for seq in range(100):
+            reply.send(CommandResult(command.hub_id, command.id, seq, str(seq), seq == 99))
+
+    transport = rig.new_transport()
+    agent = RecordingAgentSink(None, answer)
+    port = await transport.open_agent(AgentInfo("a", 1), "agent", agent)
+    port.report(AgentStatus("a", 1))
+    hub, sink, info = await rig.hub(options={"deadline": DEADLINE, "priorities": [10]})
+    await sink.event("joined", "a")
+    hub.send("a", TaskRequest(info.hub_id, "t", 1, "chat", "m", "{}", True, priority=10, credit=9, progress=True))
+    _, _, _, task, reply, *_ = await agent.event("task", "t")
+    for seq in range(3):
+        reply.send(Progress(info.hub_id, "t", 1, "tool", str(seq)))
+        reply.send(piece(task, seq, final=seq == 2))
+    hub.send("a", Command(info.hub_id, "c", "count"))
+    assert (await sink.final_result("c")).seq == 99
+    assert [each.data for each in sink.results("c")] == [str(seq) for seq in range(100)]
+    await sink.final("t")
+    assert [chunk.seq for chunk in sink.chunks("t")] == [0, 1, 2]
+    assert [event[3].detail for event in sink.named("progress")] == ["0", "1", "2"]
+    assert not sink.named("send_failed")
+    await port.close()
+
+
 # Priorities
 
 
@@ -423,7 +473,7 @@ async def test_priorities_and_deadline_go_together(rig: Rig) -> None:
     streaming = await Streaming.open(rig, priorities=[10])
     high = TaskRequest(streaming.info.hub_id, "high", 1, "chat", "m", "{}", True, priority=10, credit=100)
     streaming.hub.send("a", high)
-    _, _, _, task, reply = await streaming.agent.event("task", "high")
+    _, _, _, task, reply, *_ = await streaming.agent.event("task", "high")
     for seq in range(100):
         reply.send(piece(task, seq, final=seq == 99))
     await streaming.sink.final("high")
@@ -431,7 +481,7 @@ async def test_priorities_and_deadline_go_together(rig: Rig) -> None:
     streaming.hub.send(
         "a", TaskRequest(streaming.info.hub_id, "stalls", 1, "chat", "m", "{}", True, priority=10, credit=9)
     )
-    _, _, _, task, reply = await streaming.agent.event("task", "stalls")
+    _, _, _, task, reply, *_ = await streaming.agent.event("task", "stalls")
     reply.send(piece(task, 0))
     await streaming.sink.event("send_failed", "stalls")
 
@@ -495,13 +545,13 @@ async def take(stream: Any, texts: int) -> AsyncIterator[str]:
             return
 
 
-# Time-based filter: what observers read with
+# Time-based filter, which a file of QoS may ask for where reports are read
 
 
 async def test_a_reader_with_a_time_based_filter_gets_fewer_reports(rig: Rig) -> None:
     port, _, info = await rig.port("a")
     config = DdsConfig(**rig.options)
-    watching = Endpoints(config, "agent", "watcher", 1000)
+    watching = Endpoints(config, "agent", 1000)
     seen: dict[str, int] = {"all": 0, "some": 0}
     recorder = Recorder()
 

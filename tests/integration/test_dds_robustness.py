@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,13 +11,17 @@ from tests.patience import PATIENCE
 
 from anywire.identity import new_incarnation
 from anywire.messages import AgentInfo, AgentStatus, Chunk, HubInfo, TaskRequest
+from anywire.offers import MAX_OFFERS_BYTES
+from anywire.protocol import PROTOCOL
+from anywire.testing.log_recorder import LogRecorder
 from anywire.testing.recorder import Recorder, RecordingAgentSink, RecordingHubSink
 from anywire.testing.rig import Rig, request
 from anywire.transport import Hub, Reply
-from anywire_dds import DdsConfig, DdsTransport, announcements, wire
+from anywire_dds import DdsConfig, DdsTransport, announcements, user_data
 from anywire_dds.endpoints import CODECS, Endpoints
+from anywire_dds.hello import Hello, control_hello, read_hello, request_hello, response_hello, window
 from anywire_dds.hub import MAX_LEAP, DdsHub
-from anywire_dds.wire import MAX_MODELS, Hello
+from anywire_dds.presence import MAX_STATUS_BYTES, pack_agent, pack_status
 
 OTHER_LEASE = 7777
 """Milliseconds. Participants are shared by those with the same lease: another lease is another participant."""
@@ -36,39 +39,27 @@ async def rig(options: dict[str, Any]) -> AsyncIterator[Rig]:
 
 
 @pytest.fixture
-def warnings() -> Iterator[Recorder]:
-    """What the transport warns of, to be waited for."""
-    recorder = Recorder()
-
-    class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            recorder.add("warning", record.getMessage())
-
-    handler = Handler(logging.WARNING)
-    logger = logging.getLogger("anywire_dds")
-    logger.addHandler(handler)
-    yield recorder
-    logger.removeHandler(handler)
-
-
-async def warned(warnings: Recorder, of: str) -> None:
-    await warnings.until(lambda: any(of in event[1] for event in warnings.named("warning")), f"a warning of {of!r}")
+async def warnings() -> AsyncIterator[LogRecorder]:
+    with LogRecorder() as warnings:
+        yield warnings
 
 
 class Forger:
-    """Writes to topics whatever it likes, as a participant of its own unless ``lease_ms`` is that of others."""
+    """Writes to topics whatever it likes, as a participant of its own unless ``lease_ms`` is that of others. The
+    writer of its reports names the agent ``of``."""
 
-    def __init__(self, options: dict[str, Any], lease_ms: int = OTHER_LEASE) -> None:
-        self.endpoints = Endpoints(DdsConfig(**options), "agent", "forger", lease_ms)
+    def __init__(self, options: dict[str, Any], lease_ms: int = OTHER_LEASE, of: AgentInfo | None = None) -> None:
+        self.endpoints = Endpoints(DdsConfig(**options), "agent", lease_ms)
         fleet = self.endpoints.partition()
-        self.statuses = self.endpoints.writer("status", fleet)
+        owner = [user_data.of_reports(of.agent_id, of.incarnation)] if of is not None else []
+        self.statuses = self.endpoints.writer("status", fleet, *owner)
         self.registrations = self.endpoints.writer("register", fleet)
 
-    async def until_seen(self, warnings: Recorder) -> None:
-        """Wait until the hub there is reads these writers. A report is best effort: it reaches those alone that have
+    async def until_seen(self, warnings: LogRecorder) -> None:
+        """Wait until the hub there reads these writers. A report is best effort: it reaches those alone that have
         matched its writer, which comes before the other one in discovery."""
-        self.registrations.write(wire.pack_agent(AgentInfo("x" * (announcements.MAX_REGISTRATION_BYTES + 1), 1), 1000))
-        await warned(warnings, "bytes is ignored")
+        self.registrations.write(pack_agent(AgentInfo("x" * (announcements.MAX_REGISTRATION_BYTES + 1), 1), 1000))
+        await warnings.message("bytes is ignored")
 
 
 @pytest.fixture
@@ -125,44 +116,46 @@ async def test_an_agent_that_raises_in_a_callback_gets_what_follows(rig: Rig) ->
 # Reports
 
 
-async def test_forged_reports_change_nothing(rig: Rig, forger: Forger, warnings: Recorder) -> None:
+@pytest.mark.parametrize(
+    ("of_it", "says"), [(True, "not by its participant"), (False, "of a writer that names no agent")]
+)
+async def test_forged_reports_change_nothing(rig: Rig, warnings: LogRecorder, of_it: bool, says: str) -> None:
     port, _, agent = await rig.port("a")
     _, sink, _ = await rig.hub()
     await sink.event("joined", "a")
+    forger = Forger(rig.options, of=agent if of_it else None)
     await forger.until_seen(warnings)
     known = len(sink.named("reported"))
-    true = AgentStatus("a", agent.incarnation)
-    forger.statuses.write(wire.pack_status(true, 2**62))
-    await warned(warnings, "not by its participant")
-    forger.statuses.write(packed(true, state="nonsense-state"))
-    await warned(warnings, "'nonsense-state'")
+    forger.statuses.write(pack_status(AgentStatus("a", agent.incarnation), 2**62))
+    await warnings.message(says)
     port.report(AgentStatus("a", agent.incarnation, "draining", active=3))
     await sink.until(lambda: len(sink.named("reported")) > known)
     assert sink.named("reported")[known][3].active == 3
+    await forger.endpoints.close()
 
 
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
         ({"state": "nonsense-state"}, "'nonsense-state'"),
-        ({"models": tuple(f"m{number}" for number in range(MAX_MODELS + 1))}, f"{MAX_MODELS + 1} models"),
-        ({"models": ("x" * (wire.MAX_STATUS_BYTES + 1),)}, "are no report"),
+        ({"offers": "x" * (MAX_OFFERS_BYTES + 1)}, f"{MAX_OFFERS_BYTES + 1} characters of offers"),
+        ({"detail": "x" * (MAX_STATUS_BYTES + 1)}, "are no report"),
         ({"slots": -1}, "-1 slots"),
         ({"resources": '{"cpu": "much"}'}, "no object of numbers"),
         ({"revision": MAX_LEAP * 2}, f"revision {MAX_LEAP * 2} after"),
     ],
 )
 async def test_a_wrong_report_of_the_agents_own_participant_does_not_put_it_out(
-    rig: Rig, warnings: Recorder, wrong: dict[str, Any], says: str
+    rig: Rig, warnings: LogRecorder, wrong: dict[str, Any], says: str
 ) -> None:
     port, _, agent = await rig.port("a")
     _, sink, info = await rig.hub()
     await sink.event("joined", "a")
-    own = Forger(rig.options, info.lease_ms)
+    own = Forger(rig.options, info.lease_ms, agent)
     await own.until_seen(warnings)
     known = len(sink.named("reported"))
     own.statuses.write(packed(AgentStatus("a", agent.incarnation), **wrong))
-    await warned(warnings, says)
+    await warnings.message(says)
     port.report(AgentStatus("a", agent.incarnation, active=3))
     await sink.until(lambda: len(sink.named("reported")) > known)
     assert sink.named("reported")[known][3].active == 3
@@ -172,7 +165,7 @@ async def test_a_wrong_report_of_the_agents_own_participant_does_not_put_it_out(
 def packed(status: AgentStatus, **wrong: Any) -> bytes:
     members = {
         "incarnation": status.incarnation, "revision": 1_000_000, "slots": 1, "active": 0, "queued": 0,
-        "agent_id": status.agent_id, "state": "ready", "detail": "", "resources": "{}", "models": (),
+        "agent_id": status.agent_id, "state": "ready", "detail": "", "resources": "{}", "offers": "", "more": "",
     }  # fmt: skip
     return CODECS["status"].pack(*(members | wrong).values())
 
@@ -181,7 +174,7 @@ def packed(status: AgentStatus, **wrong: Any) -> bytes:
 
 
 async def test_forged_registrations_are_bounded_and_forgotten(
-    rig: Rig, forger: Forger, warnings: Recorder, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, forger: Forger, warnings: LogRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(announcements, "MAX_LIVES_OF_PARTICIPANT", 40)
     checked, sink, info = await rig.hub()
@@ -189,8 +182,8 @@ async def test_forged_registrations_are_bounded_and_forgotten(
     assert isinstance(hub, DdsHub)
     for number in range(400):
         name = "one" if number < 100 else f"nobody{number}"
-        forger.registrations.write(wire.pack_agent(AgentInfo(name, number + 1), 1000))
-    await warned(warnings, "is ignored")
+        forger.registrations.write(pack_agent(AgentInfo(name, number + 1), 1000))
+    await warnings.message("is ignored")
     await rig.port("a", lambda task, reply: reply.send(Chunk(task.hub_id, task.task_id, 1, 0, final=True)))
     await sink.event("joined", "a")
     checked.send("a", request(info, "t"))
@@ -211,7 +204,7 @@ async def test_forged_registrations_are_bounded_and_forgotten(
     assert not sink.named("lost")
 
 
-async def test_a_hello_in_anothers_name_is_ignored(rig: Rig, forger: Forger, warnings: Recorder) -> None:
+async def test_a_hello_in_anothers_name_is_ignored(rig: Rig, forger: Forger, warnings: LogRecorder) -> None:
     """From the agent's participant it would say that the agent had lost its hub."""
     _, agent, agent_info = await rig.port("a")
     hub, sink, info = await rig.hub()
@@ -225,20 +218,20 @@ async def test_a_hello_in_anothers_name_is_ignored(rig: Rig, forger: Forger, war
     ):
         writer = end.endpoints.writer(topic, end.endpoints.partition(partition))  # type: ignore[arg-type]
         if topic == "response":
-            writer.write(wire.response_hello(Hello("a", agent_info.incarnation, 2**63), 0))
-            await warned(warnings, "in the name of agent a")
+            writer.write(response_hello(Hello("a", agent_info.incarnation, 2**63, PROTOCOL), 0))
+            await warnings.message("in the name of agent a")
         elif topic == "request":
-            writer.write(wire.request_hello(Hello(info.hub_id, info.incarnation, 2**63), 0))
-            await warned(warnings, f"in the name of hub {info.hub_id}")
+            writer.write(request_hello(Hello(info.hub_id, info.incarnation, 2**63, PROTOCOL), 0))
+            await warnings.message(f"in the name of hub {info.hub_id}")
         else:
-            writer.write(wire.control_hello(Hello(info.hub_id, info.incarnation, 2**63), 0))
+            writer.write(control_hello(Hello(info.hub_id, info.incarnation, 2**63, PROTOCOL), 0))
     hub.send("a", request(info, "t"))
     await agent.event("task", "t")
     assert not sink.named("lost")
     assert not agent.named("hub_lost")
     # The same from the agent's own participant is what it says of itself.
     writer = own.endpoints.writer("response", own.endpoints.partition(("hub", info.hub_id, info.incarnation)))
-    writer.write(wire.response_hello(Hello("a", agent_info.incarnation, 2**63), 0))
+    writer.write(response_hello(Hello("a", agent_info.incarnation, 2**63, PROTOCOL), 0))
     await sink.event("lost", "a")
     await own.endpoints.close()
 
@@ -248,12 +241,11 @@ def test_a_hello_that_asks_for_too_much_is_none() -> None:
         '{"name": "h", "incarnation": 1, "session": 1, "priorities": [1, 2, 3, 4, 5, 6, 7, 8, 9]}',
         '{"name": "h", "incarnation": 1, "session": 1, "priorities": [0]}',
         '{"name": "h", "incarnation": 1, "session": 1, "deadline_ms": -5}',
-        '{"name": "a", "incarnation": 1, "session": 1, "status": {"agent_id": "b", "incarnation": 1}}',
         '{"name": "a", "incarnation": 1, "session": 1, "status": {"agent_id": "a", "incarnation": 1, "state": "x"}}',
         "[" * 100_000,
     ):
-        assert wire.read_hello(wrong) is None
-    assert wire.window("9" * 5000) == 0
+        assert read_hello(wrong) is None
+    assert window("9" * 5000) == 0
 
 
 # Lives

@@ -57,6 +57,19 @@ def test_nothing_is_opened_before_it_is_asked_for() -> None:
     assert threading.active_count() == threads
 
 
+@pytest.mark.parametrize(
+    ("interface", "local"),
+    [("127.0.0.1", True), ("127.1.2.3", True), ("::1", True), ("lo", True),
+     ("", False), ("eth0", False), ("192.0.2.254", False), ("localhost.example", False)],
+)  # fmt: skip
+def test_only_a_loopback_interface_is_local(monkeypatch: pytest.MonkeyPatch, interface: str, local: bool) -> None:
+    monkeypatch.delenv("CYCLONEDDS_URI", raising=False)
+    transport = DdsTransport(DdsConfig(interface=interface))
+    assert transport.is_local is local
+    monkeypatch.setenv("CYCLONEDDS_URI", "<CycloneDDS/>")  # it may name more interfaces
+    assert not transport.is_local
+
+
 async def opened(config: DdsConfig) -> Any:
     return await DdsTransport(config).open_hub(HubInfo("h", 1), "agent", RecordingHubSink())
 

@@ -60,7 +60,7 @@ def config(request: pytest.FixtureRequest, tmp_path: Any, options_of: Any) -> Ca
             "transports": {request.param: options_of(request.param)},
             "server": {"port": 0},
             "engine": {"name": "synthetic", **engine},
-            "agents": {"timeout": 0.5, "heartbeat_interval": 0.1},
+            "lease": {"timeout": 0.5, "heartbeat_interval": 0.1},
         }
         path = tmp_path / "anywire.yaml"
         path.write_text(json.dumps(settings))

@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import sys
+import textwrap
 import tomllib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -19,9 +20,9 @@ import pytest
 import pytest_asyncio
 from tests.patience import PATIENCE
 
-from anywire.assembly import effective
-from anywire.config import load
+from anywire.config_layers import load
 from anywire.plugins import Plugins
+from anywire.roles.assembly import effective
 from anywire.testing.recorder import Recorder
 from anywire_experiment.arms import arms_of
 from anywire_experiment.plan import load_plan
@@ -233,15 +234,52 @@ async def test_the_readme_starts_and_answers(reader: Reader) -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "example"), [("write-a-transport.md", "unix_transport"), ("write-a-selector.md", "selector")]
+    ("page", "example"),
+    [
+        ("write-a-transport.md", "unix_transport"),
+        ("write-a-selector.md", "selector"),
+        ("write-a-scheduler.md", "scheduler"),
+        ("write-a-service.md", "service"),
+        ("write-a-launcher.md", "launcher"),
+    ],
 )
 def test_what_a_how_to_shows_is_the_code_of_its_example(page: str, example: str) -> None:
     files = [path for kind in ("*.py", "*.toml", "*.md") for path in (ROOT / "examples" / example).rglob(kind)]
+    if page == "write-a-transport.md":  # what it shows of wires without connections
+        files.append(ROOT / "tests" / "conformance" / "packets.py")
     sources = [path.read_text() for path in files]
     shown = [block.text for block in blocks(DOCS / "how-to" / page) if block.language in ("python", "toml")]
     assert len(shown) >= 5
     for text in shown:
         assert any(text in source for source in sources), f"{page} shows what is not in {example}:\n{text}"
+
+
+async def test_the_service_of_its_page_runs_as_a_file(reader: Reader) -> None:
+    text = (DOCS / "how-to" / "write-a-service.md").read_text()
+    code = (ROOT / "examples" / "service" / "anywire_cache" / "__init__.py").read_text()
+    (reader.folder / "cache.py").write_text(code + hook_in(text))
+    page = DOCS / "how-to" / "write-a-service.md"
+    up = await reader.begin(the(page, "sh", lambda text: "anywire up" in text).text)
+    await up.says(f"ready: http://127.0.0.1:{reader.port} (1 agents, memory)")
+    assert await reader.run(reader.here(the(page, "sh", lambda text: "curl" in text).text)) == '{"entries": 0}'
+    await reader.interrupt_all()
+
+
+async def test_the_launcher_of_its_page_runs_as_a_file(reader: Reader) -> None:
+    page = DOCS / "how-to" / "write-a-launcher.md"
+    code = (ROOT / "examples" / "launcher" / "anywire_nice" / "__init__.py").read_text()
+    (reader.folder / "nice.py").write_text(code + hook_in(page.read_text()))
+    for plane in ("AGENT", "CLIENT"):
+        reader.environment[f"ANYWIRE_TRANSPORTS__ZEROMQ__{plane}_ADDRESSES"] = f"tcp://127.0.0.1:{free_port()}"
+    up = await reader.begin(the(page, "sh", lambda text: "anywire up" in text).text)
+    await up.says(f"ready: http://127.0.0.1:{reader.port} (1 agents, zeromq)")
+    await reader.interrupt_all()
+
+
+def hook_in(page: str) -> str:
+    """The hook that a page tells to add to the file."""
+    (found,) = re.findall(r"^    from anywire.hookspecs import hookimpl\n(?:    .*\n|\n)+", page, re.M)
+    return "\n\n" + textwrap.dedent(found)
 
 
 def test_the_yaml_of_every_page_is_a_configuration_or_a_plan(tmp_path: Path) -> None:
@@ -265,6 +303,14 @@ async def test_the_error_shown_is_the_error_given(reader: Reader) -> None:
     (reader.folder / "wrong.yaml").write_text("server:\n  prot: 9000\n")
     given = await reader.run("anywire config --config wrong.yaml 2>&1 || test $? = 1")
     assert given == shown.text
+
+
+def test_every_setting_is_described_in_one_form() -> None:
+    rows = re.findall(r"^\| `[\w.\[\]]+` \| .* \| .* \| (.*) \|$", (DOCS / "reference" / "config.md").read_text(), re.M)
+    assert len(rows) > 100
+    for meaning in rows:
+        assert re.match(r"[A-Z`]", meaning), meaning
+        assert meaning.endswith("."), meaning
 
 
 async def test_the_reference_is_up_to_date(reader: Reader) -> None:

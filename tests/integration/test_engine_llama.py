@@ -18,10 +18,11 @@ import aiohttp
 import psutil
 import pytest
 
-from anywire.engine import Delta
+from anywire.engine import Delta, EngineProgress
 from anywire.errors import ConfigError, EngineFailed, InvalidRequest
 from anywire.messages import Kind, TaskRequest
-from anywire_engine_llama import LlamaEngine, server
+from anywire_engine_llama import LlamaEngine, model_file, server
+from anywire_engine_llama.offer import read_offer
 
 pytestmark = pytest.mark.timeout(60)
 # ruff: noqa: ASYNC240 - small files of tests
@@ -96,7 +97,26 @@ def request(tokens: int = 8, stream: bool = True, kind: Kind = "chat", resume: s
 
 
 async def collect(engine: LlamaEngine, task: TaskRequest) -> list[Delta]:
-    return [delta async for delta in engine.run(task)]
+    return [delta async for delta in engine.run(task) if isinstance(delta, Delta)]
+
+
+class Running:
+    """A task that a test reads step by step: ``progress`` is what the engine says that it does."""
+
+    def __init__(self, engine: LlamaEngine, task: TaskRequest) -> None:
+        self.progress: asyncio.Queue[EngineProgress] = asyncio.Queue()
+        self.deltas: list[Delta] = []
+        self.reading = asyncio.create_task(self._read(engine, task))
+
+    async def _read(self, engine: LlamaEngine, task: TaskRequest) -> None:
+        async for each in engine.run(task):
+            if isinstance(each, EngineProgress):
+                self.progress.put_nowait(each)
+            else:
+                self.deltas.append(each)
+
+    async def state(self) -> str:
+        return (await self.progress.get()).state
 
 
 def text(deltas: list[Delta]) -> str:
@@ -139,6 +159,103 @@ async def test_status_and_slots(engine: Watched) -> None:
     assert engine.history == ["starting", "ready"]
     assert engine.capabilities == ("chat", "completion", "resume")
     assert os.getsid(engine.pid) != os.getsid(0)
+
+
+async def test_the_offer_tells_what_the_server_has(engine: Watched, model: Path) -> None:
+    (offer,) = engine.status().offers
+    assert (offer.model, offer.state, offer.slots, offer.context) == ("tiny-chat", "ready", 2, 2048)
+    # This model's template knows no tools: of these nothing is said.
+    assert offer.features == {"json": True, "logprobs": True, "vision": False, "audio": False}
+    assert offer.digest == model_file.digest(model)
+
+
+def test_the_digest_names_the_weights(model: Path, tmp_path: Path) -> None:
+    content = bytearray(model.read_bytes())
+    (tmp_path / "copy.gguf").write_bytes(content)
+    assert model_file.digest(tmp_path / "copy.gguf") == model_file.digest(model)
+    content[len(content) // 2] ^= 1
+    (tmp_path / "other.gguf").write_bytes(content)
+    assert model_file.digest(tmp_path / "other.gguf") != model_file.digest(model)
+
+
+def test_the_digest_of_a_large_file_and_of_shards(tmp_path: Path) -> None:
+    large = tmp_path / "large.gguf"
+    size = 300 * 1024 * 1024
+    with large.open("wb") as file:
+        file.truncate(size)
+    before = model_file.digest(large)
+    for position in (0, size - 1):
+        with large.open("r+b") as file:
+            file.seek(position)
+            file.write(b"x")
+        after = model_file.digest(large)
+        assert after != before
+        before = after
+    first, second = (tmp_path / f"m-{each:05}-of-00002.gguf" for each in (1, 2))
+    first.write_bytes(b"a")
+    second.write_bytes(b"b")
+    before = model_file.digest(first)
+    second.write_bytes(b"c")
+    assert model_file.digest(first) != before
+
+
+def test_an_offer_without_the_servers_answer_says_what_was_asked_for() -> None:
+    for props in (b"", b"{", b"[]", b'{"modalities": 5}'):
+        offer = read_offer("m", props, slots=1, context=512, digest="d")
+        assert (offer.context, offer.features["vision"], offer.digest) == (512, False, "d")
+    told = (
+        b'{"modalities":{"vision":true},"chat_template_caps":{"supports_tools":true},"default_generation_settings":{}}'
+    )
+    features = read_offer("m", told, slots=1, context=512, digest="").features
+    assert (features["vision"], features["audio"], features["tools"]) == (True, False, True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "resumable"),
+    [
+        ("chat", {}, True),
+        ("completion", {}, True),
+        ("chat", {"tools": [], "n": 1, "logprobs": False, "response_format": {"type": "text"}}, True),
+        ("chat", {"tools": [{"type": "function", "function": {"name": "f"}}]}, False),
+        ("chat", {"logprobs": True}, False),
+        ("chat", {"response_format": {"type": "json_object"}}, False),
+        ("chat", {"n": 2}, False),
+        ("chat", {"grammar": "root ::= x"}, False),
+        ("chat", {"messages": [{"role": "assistant", "content": [{"type": "text", "text": "x"}]}]}, False),
+        ("completion", {"prompt": ["a", "b"]}, False),
+        ("embedding", {}, False),
+    ],
+)
+def test_which_answers_can_be_resumed(kind: Kind, body: dict[str, Any], resumable: bool) -> None:
+    assert LlamaEngine(LlamaEngine.Config()).resumable(request(kind=kind, **body)) is resumable
+
+
+async def test_a_task_beyond_the_slots_is_queued_and_says_so(model: Path) -> None:
+    async with engine_for(model, context=65536) as engine:
+        first = Running(engine, request(60_000))
+        assert await first.state() == "running"
+        second = Running(engine, request())
+        assert await second.state() == "queued"
+        await asyncio.sleep(0)
+        assert engine.status().queued == 1
+        assert not second.deltas
+        first.reading.cancel()
+        await second.reading
+        assert await second.state() == "running"
+        assert engine.status().queued == 0
+        assert text(second.deltas)
+
+
+async def test_a_task_that_leaves_the_queue_leaves_the_slot_to_others(model: Path) -> None:
+    async with engine_for(model, context=65536) as engine:
+        first, second = Running(engine, request(60_000)), Running(engine, request())
+        assert await second.state() == "queued"
+        await asyncio.sleep(0)
+        second.reading.cancel()
+        await asyncio.wait({second.reading})
+        assert engine.status().queued == 0
+        first.reading.cancel()
+        assert text(await collect(engine, request()))
 
 
 async def test_several_at_once(engine: Watched) -> None:
@@ -212,11 +329,19 @@ async def test_a_killed_child_is_noticed_and_replaced(engine: Watched) -> None:
         await running
     assert caught.value.__cause__ is not None
     await engine.until("failed")
+    assert engine.status().offers[0].state == "crashed"
+    assert engine.status().offers[0].detail.endswith("was ended by SIGKILL; it wrote last:")
     assert "SIGKILL" in engine.status().detail
     assert "launch_slot_" in engine.status().detail  # of its log
     with pytest.raises(EngineFailed, match="not running"):
         await collect(engine, request())
-    await engine.until("ready")
+    await engine.until("starting")
+    waiting = Running(engine, request())
+    assert await waiting.state() == "loading"
+    await waiting.reading
+    assert await waiting.state() == "running"
+    assert text(waiting.deltas)
+    assert engine.status().offers[0].state == "ready"
     assert engine.pid not in (0, pid)
     assert text(await collect(engine, request()))
 
@@ -401,6 +526,7 @@ async def test_a_stream_is_resumed_where_it_ended(engine: Watched, kind: Kind) -
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "with tools"),
         ({"response_format": {"type": "json_object"}}, "with response_format"),
         ({"n": 2}, "with n"),
+        ({"logprobs": True}, "with logprobs"),
         ({"messages": [{"role": "assistant", "content": [{"type": "text", "text": "x"}]}]}, "several parts"),
         ({"messages": "x"}, "only a chat"),
     ],

@@ -6,17 +6,21 @@ import asyncio
 import contextlib
 import json
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from email.utils import formatdate
 from typing import Any
 
+import msgspec
 import pydantic
 import pytest
 from aiohttp import web
 
 from anywire.engine import Delta
-from anywire.errors import ConfigError, EngineFailed, InvalidRequest
+from anywire.errors import ConfigError, EngineFailed, InvalidRequest, TaskError, from_wire, to_wire
 from anywire.messages import Kind, TaskRequest
+from anywire.offers import MAX_OFFERS, Offer
 from anywire_engine_openai import OpenAIEngine
 
 pytestmark = pytest.mark.timeout(30)
@@ -125,10 +129,12 @@ def answering(*pieces: bytes) -> Handler:
     return handler
 
 
-def saying(status: int, body: Any, content_type: str = "application/json") -> Handler:
+def saying(
+    status: int, body: Any, content_type: str = "application/json", headers: dict[str, str] | None = None
+) -> Handler:
     async def handler(request: web.Request) -> web.StreamResponse:
         text = body if isinstance(body, str) else json.dumps(body)
-        return web.Response(status=status, text=text, content_type=content_type)
+        return web.Response(status=status, text=text, content_type=content_type, headers=headers)
 
     return handler
 
@@ -397,6 +403,48 @@ async def test_what_the_client_cannot_help_is_the_engines_fault(
     assert caught.value.status == status
 
 
+@pytest.mark.parametrize(("status", "kind"), [(400, InvalidRequest), (429, EngineFailed), (503, EngineFailed)])
+async def test_what_a_refusal_says_besides_is_kept(
+    server: FakeServer, engine: Watched, status: int, kind: type[TaskError]
+) -> None:
+    error = {"message": "oh", "type": "t", "param": None, "code": "c", "n_ctx": 5, "innererror": {"a": [1]}, "b": None}
+    server.handler = saying(status, {"error": error, "beside": 1}, headers={"Retry-After": "7"})
+    with pytest.raises(kind) as caught:
+        await collect(engine, request())
+    assert caught.value.members == {"n_ctx": 5, "innererror": {"a": [1]}}
+    assert (caught.value.retry_after, caught.value.origin, caught.value.detail_code) == (7.0, "engine", "c")
+    assert from_wire(to_wire(caught.value), phase="streaming").members == caught.value.members
+
+
+@pytest.mark.parametrize(
+    ("header", "least", "most"),
+    [
+        ("1.5", 1.5, 1.5),
+        ("-3", 0, 0),
+        ("nan", 0, 0),
+        ("inf", 0, 0),
+        ("soon", 0, 0),
+        (lambda: formatdate(time.time() + 100, usegmt=True), 50, 101),
+        (lambda: "Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
+    ],
+)
+async def test_retry_after_is_seconds_or_a_date(
+    server: FakeServer, engine: Watched, header: str | Callable[[], str], least: float, most: float
+) -> None:
+    text = header if isinstance(header, str) else header()
+    server.handler = saying(503, {"error": "oh"}, headers={"Retry-After": text})
+    with pytest.raises(EngineFailed) as caught:
+        await collect(engine, request())
+    assert least <= caught.value.retry_after <= most
+
+
+async def test_what_an_error_event_says_besides_is_kept(server: FakeServer, engine: Watched) -> None:
+    server.handler = answering(step("a"), event({"error": {"message": "oom", "code": 500, "free": 3}}))
+    with pytest.raises(EngineFailed, match="oom") as caught:
+        await collect(engine, request())
+    assert caught.value.members == {"free": 3}
+
+
 BAD_STREAMS: dict[str, tuple[tuple[bytes, ...], int, str]] = {
     "no JSON": ((step("a"), event(b"{oops")), 1, "no OpenAI JSON"),
     "error event": ((step("a"), event({"error": {"message": "out of memory", "code": 500}})), 1, "out of memory"),
@@ -614,7 +662,7 @@ async def test_a_server_that_dies_is_failed_and_comes_back_by_itself(server: Fak
     with pytest.raises(EngineFailed):
         await running
     assert engine.status().state == "failed"
-    assert engine.status().models == ("m1", "m2")
+    assert [(each.model, each.state) for each in engine.status().offers] == [("m1", "crashed"), ("m2", "crashed")]
     with pytest.raises(EngineFailed, match="cannot be reached") as caught:
         await collect(engine, request())
     assert isinstance(caught.value.__cause__, OSError)
@@ -687,6 +735,30 @@ async def test_a_mapping_of_models_renames(server: FakeServer) -> None:
         assert engine.status().models == ("public",)
         await collect(engine, request(model="public"))
     assert server.requests[0]["model"] == "m2"
+
+
+async def test_the_model_of_the_task_is_asked_for_whatever_the_body_names(server: FakeServer) -> None:
+    async with engine_for(server.url, models={"public": "m2"}) as engine:
+        await collect(engine, request(model="public", models=["a", "public"], n=1))
+        other = msgspec.structs.replace(request(), model="public")
+        await collect(engine, other)
+    assert [each["model"] for each in server.requests] == ["m2", "m2"]
+    assert not any("models" in each for each in server.requests)
+
+
+async def test_offers_tell_the_context_where_the_server_does_and_nothing_else(server: FakeServer) -> None:
+    server.models["data"] = [{"id": "m1", "max_model_len": 4096}, {"id": "m2"}, {"id": "m3", "max_model_len": "long"}]
+    async with engine_for(server.url) as engine:
+        assert engine.status().offers == (Offer("m1", context=4096), Offer("m2"), Offer("m3"))
+        assert not engine.resumable(request())
+    async with engine_for(server.url, models={"public": "m1"}) as engine:
+        assert engine.status().offers == (Offer("public", context=4096),)
+
+
+async def test_a_server_that_lists_very_many_models_offers_as_many_as_may_be(server: FakeServer) -> None:
+    server.models["data"] = [{"id": f"m{each}"} for each in range(MAX_OFFERS + 5)]
+    async with engine_for(server.url) as engine:
+        assert len(engine.status().offers) == MAX_OFFERS
 
 
 async def test_models_that_are_not_there_are_a_failure_that_names_those_that_are(server: FakeServer) -> None:

@@ -109,7 +109,7 @@ class Hosts:
             "server": {"port": 0},
             "engine": {"name": "synthetic", "ttft": 20, "itl": 5, "length": 10},
             "agent": {"slots": 16},
-            "agents": {"timeout": 0.5, "heartbeat_interval": 0.1},
+            "lease": {"timeout": 0.5, "heartbeat_interval": 0.1},
             "pipeline": {"resume": True},
         }
         path = folder / f"host{host}.yaml"

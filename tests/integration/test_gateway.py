@@ -14,10 +14,10 @@ import openai
 import pytest
 from tests.integration.gateway_serving import MESSAGES, TIMEOUT, ScriptedEngine, hangs, says, serving
 
+from anywire.builtin.synthetic import SyntheticConfig, SyntheticEngine
 from anywire.engine import Delta
 from anywire.errors import ConfigError, EngineFailed, InvalidRequest
 from anywire.messages import TaskRequest
-from anywire.synthetic import SyntheticConfig, SyntheticEngine
 from anywire_gateway_openai import OpenAIGateway, OpenAIGatewayConfig
 
 
@@ -464,7 +464,7 @@ async def test_a_port_in_use_is_a_clear_error() -> None:
     async with serving(says("x")) as served:
         second = OpenAIGateway(OpenAIGatewayConfig(port=served.port))
         with pytest.raises(ConfigError, match=rf"127\.0\.0\.1 port {served.port}.*another port"):
-            await second.start(served.orchestrator)
+            await second.start(served.context)
         await second.close()
 
 
@@ -475,7 +475,7 @@ async def test_a_port_in_use_is_a_clear_error() -> None:
 async def test_an_address_that_is_not_ours_is_a_clear_error(host: str, hint: str) -> None:
     async with serving(says("x")) as served:
         with pytest.raises(ConfigError, match=hint):
-            await OpenAIGateway(OpenAIGatewayConfig(host=host, port=0)).start(served.orchestrator)
+            await OpenAIGateway(OpenAIGatewayConfig(host=host, port=0)).start(served.context)
 
 
 async def test_listening_beyond_this_machine_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:

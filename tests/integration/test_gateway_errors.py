@@ -11,13 +11,18 @@ from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import aiohttp
+import msgspec
 import pytest
 from tests.patience import FACTOR
 
 from anywire import errors
+from anywire.boundary import Boundary
+from anywire.caller import OPERATOR
+from anywire.context import Context
 from anywire.errors import AnywireError
+from anywire.event_bus import EventBus
 from anywire.messages import Chunk
-from anywire.pipeline.orchestrator import Orchestrator
+from anywire.route import Routes
 from anywire.stages import Stages
 from anywire.submission import Submission
 from anywire_gateway_openai import OpenAIGateway, OpenAIGatewayConfig
@@ -33,7 +38,9 @@ class FakeStream:
     task_id = "task1"
     agent_id = "agent\r\nx-injected: 1"
     transport = "fake"
+    model = "m"
     attempts = 1
+    ignored: tuple[str, ...] = ()
 
     def __init__(self, script: list[Chunk | Exception]) -> None:
         self.script = list(script)
@@ -45,6 +52,10 @@ class FakeStream:
 
     async def result(self) -> Chunk:
         return self._next()
+
+    progress = None
+
+    def on_progress(self, callback: Any) -> None: ...
 
     def cancel(self, reason: str) -> None:
         self.cancelled = reason
@@ -61,6 +72,8 @@ class FakeOrchestrator:
     transports = ()
 
     def __init__(self) -> None:
+        self.events = EventBus(Boundary())
+        self.routes = Routes()
         self.refuses: Exception | None = None
         self.script: list[Chunk | Exception] = [Chunk("h", "task1", 1, 0, ("hi",), final=True, finish_reason="stop")]
         self.submitted: list[Submission] = []
@@ -120,7 +133,7 @@ class Front:
 async def front() -> AsyncIterator[Front]:
     orchestrator = FakeOrchestrator()
     gateway = OpenAIGateway(OpenAIGatewayConfig(port=0, max_body_bytes=LIMIT, body_timeout=0.3))
-    await gateway.start(cast("Orchestrator", orchestrator))
+    await gateway.start(cast("Context", orchestrator))
     async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
         yield Front(orchestrator, session, gateway.address)
     await gateway.close()
@@ -300,16 +313,100 @@ async def test_unusual_but_valid_requests_pass(front: Front) -> None:
 @pytest.mark.parametrize(
     ("header", "value"),
     [("x-anywire-timeout", value) for value in ("soon", "0", "-1", "nan", "inf", "86401", "")]
-    + [("x-anywire-priority", value) for value in ("high", "1.5", "1001", "-1001", "")],
+    + [("x-anywire-priority", value) for value in ("high", "1.5", "1001", "-1001", "", "9" * 5000, "1_0")]
+    + [("x-anywire-attempts", value) for value in ("0", "-1", "101", "two", "")]
+    + [("x-anywire-progress", value) for value in ("yes", "", "2")]
+    + [
+        (f"x-anywire-{name}", value)
+        for name in ("session", "parent", "policy")
+        for value in ("", "x" * 257, "a\u200bb", "a\u2028b")
+    ]
+    + [
+        (f"x-anywire-{name}", value)
+        for name in ("prefer", "avoid")
+        for value in (",".join(map(str, range(65))), "a," + "x" * 257, "a\u200b")
+    ]
+    + [
+        ("x-anywire-hints", value)
+        for value in (
+            "urgent",
+            "=1",
+            "a=" + "x" * 129,
+            "x" * 129 + "=1",
+            ",".join(f"a{each}=1" for each in range(17)),
+            "a=\u200b",
+            "{",
+            "{}x",
+            '{"a": [1]}',
+            '{"a": true}',
+            '{"a": null}',
+            '{"a": {"b": 1}}',
+            '{"a": 1' + "0" * 400 + "}",
+            '{"' + "x" * 129 + '": 1}',
+            '{"": 1}',
+            '{"a": ' + "[" * 3000,
+        )
+    ],
 )
 async def test_bad_headers(front: Front, header: str, value: str) -> None:
     status, answer, _ = await front.post(CHAT, headers={header: value})
     assert (status, answer["error"]["param"]) == (400, header)
+    assert header in answer["error"]["message"]
+    assert len(answer["error"]["message"]) < 400
+    assert front.orchestrator.submitted == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "fields"),
+    [
+        ({}, {}),
+        ({"x-anywire-timeout": "1.5"}, {"deadline_s": 1.5}),
+        ({"x-anywire-priority": "-7"}, {"priority": -7}),
+        ({"x-anywire-session": "talk 1/ü"}, {"session": "talk 1/ü"}),
+        ({"x-anywire-parent": "abc"}, {"parent": "abc"}),
+        ({"x-anywire-parent": "chatcmpl-abc"}, {"parent": "abc"}),
+        ({"x-anywire-policy": "cheap"}, {"policy": "cheap"}),
+        ({"x-anywire-prefer": "a, b,,a"}, {"prefer": ("a", "b")}),
+        ({"x-anywire-avoid": "a-1"}, {"avoid": ("a-1",)}),
+        ({"x-anywire-avoid": " , "}, {}),
+        ({"x-anywire-attempts": "2"}, {"attempts_left": 2}),
+        (
+            {"x-anywire-hints": "urgency=0.5, task_type = chat, n=3, odd=nan, eq=a=b, none="},
+            {"hints": {"urgency": 0.5, "task_type": "chat", "n": 3, "odd": "nan", "eq": "a=b", "none": ""}},
+        ),
+        ({"x-anywire-hints": '{"a": "b, c", "n": -1e3}'}, {"hints": {"a": "b, c", "n": -1000.0}}),
+        ({"x-anywire-hints": ""}, {}),
+        ({"X-ANYWIRE-SESSION": "s", "x-anywire-progress": "false"}, {"session": "s"}),
+        ({"x-anywire-progress": "true"}, {}),  # a whole answer tells none
+    ],
+)
+async def test_headers_go_into_the_task(front: Front, headers: dict[str, str], fields: dict[str, Any]) -> None:
+    assert (await front.post(CHAT, headers=headers))[0] == 200
+    (submitted,) = front.orchestrator.submitted
+    assert submitted == msgspec.structs.replace(Submission("chat", "m", submitted.body, caller=OPERATOR), **fields)
+
+
+async def test_only_a_stream_is_asked_for_progress(front: Front) -> None:
+    data = json.dumps(CHAT | {"stream": True})
+    headers = {"Content-Type": "application/json", "x-anywire-progress": "1"}
+    async with front.session.post(f"{front.url}/v1/chat/completions", data=data, headers=headers) as response:
+        assert response.status == 200
+    assert front.orchestrator.submitted[0].progress
+
+
+async def test_further_models_are_checked_and_passed_on(front: Front) -> None:
+    for models in ([], ["a"], None, [f"m{each}" for each in range(8)]):
+        assert (await front.post(CHAT | {"models": models}))[0] == 200
+        assert json.loads(front.orchestrator.submitted[-1].body)["models"] == models
+    for wrong in ("a", [""], [1], [f"m{each}" for each in range(9)]):
+        assert (await front.refused(CHAT | {"models": wrong}))["param"].startswith("models")
 
 
 async def test_an_invalid_trace_context_is_ignored(front: Front) -> None:
-    assert (await front.post(CHAT, headers={"traceparent": "nonsense"}))[0] == 200
-    assert front.orchestrator.submitted[-1].trace == ""
+    valid = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    for wrong in ("nonsense", f"{valid}-{'x' * 300}", f"{valid}-a\tb"):  # what no agent would take
+        assert (await front.post(CHAT, headers={"traceparent": wrong}))[0] == 200
+        assert front.orchestrator.submitted[-1].trace == ""
 
 
 @pytest.mark.parametrize(
@@ -320,7 +417,7 @@ async def test_an_invalid_trace_context_is_ignored(front: Front) -> None:
         ("GET", "/v1/models/", 404, None),
         ("GET", "/v1/chat/completions", 405, "POST"),
         ("OPTIONS", "/v1/models", 405, "GET"),
-        ("PUT", "/api/v1/tasks/x", 405, "DELETE"),
+        ("PUT", "/api/v1/tasks/x", 405, "GET, DELETE"),
         ("DELETE", "/v1/models/x", 405, "GET"),
     ],
 )
@@ -426,9 +523,11 @@ STATUS = {
     "invalid_request": 400, "model_not_found": 404, "queue_full": 429, "no_agent": 503, "refused": 503,
     "shutting_down": 503,
     "deadline_exceeded": 504, "cancelled": 499, "reader_stalled": 408, "stream_corrupted": 502, "engine_failed": 502,
-    "plugin_failed": 500, "no_progress": 504,
+    "plugin_failed": 500, "no_progress": 504, "model_stopped": 409, "forbidden": 403, "unknown_command": 404,
+    "launch_failed": 500,
 }  # fmt: skip
-FINAL = {"invalid_request", "model_not_found", "payload_too_large", "cancelled", "deadline_exceeded", "reader_stalled"}
+FINAL = {"invalid_request", "model_not_found", "payload_too_large", "cancelled", "deadline_exceeded", "reader_stalled",
+         "model_stopped", "forbidden", "unknown_command"}  # fmt: skip
 
 
 @pytest.mark.parametrize("code", sorted({*errors.BY_CODE, *STATUS} - {""}))
@@ -447,7 +546,61 @@ async def test_every_error_has_its_status(front: Front, code: str, where: str) -
     assert found.get("x-should-retry") == ("false" if code in FINAL else None)
     assert ("Retry-After" in found) == (status in (429, 503))
     assert found["x-anywire-task"] == "task1"
+    assert found["x-anywire-origin"] == error.origin
     assert "x-injected" not in found
+
+
+@pytest.mark.parametrize(("seconds", "header"), [(0.2, "1"), (7.0, "7"), (7.01, "8"), (1e8, "86400"), (0.0, None)])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_when_to_come_back_is_told_rounded_up(
+    front: Front, stream: bool, seconds: float, header: str | None
+) -> None:
+    front.orchestrator.script = [errors.EngineFailed("busy", status=429, retry_after=seconds)]
+    status, _, headers = await front.post(CHAT | {"stream": stream})
+    assert (status, cast("dict[str, str]", headers).get("Retry-After")) == (502, header)
+    front.orchestrator.script = [errors.QueueFull("full", retry_after=seconds)]
+    status, _, headers = await front.post(CHAT | {"stream": stream})
+    assert (status, cast("dict[str, str]", headers).get("Retry-After")) == (429, header or "1")
+
+
+async def test_what_the_engine_said_besides_is_in_the_error(front: Front) -> None:
+    said = {"n_ctx": 5, "innererror": {"a": [1]}, "message": "no", "code": "no", "type": "no", "param": "no"}
+    front.orchestrator.script = [errors.InvalidRequest("too long", param="p", status=400, members=said)]
+    _, answer, _ = await front.post(CHAT)
+    assert answer["error"] == {
+        "n_ctx": 5,
+        "innererror": {"a": [1]},
+        "message": "too long",
+        "type": "invalid_request_error",
+        "param": "p",
+        "code": "invalid_request",
+    }
+    for members in ({"a": "\ud800"}, {"a": object()}, {1: 2, (3,): 4}):
+        front.orchestrator.script = [errors.EngineFailed("oh", members=members)]  # type: ignore[arg-type]
+        status, answer, _ = await front.post(CHAT)
+        assert (status, answer["error"]["message"]) == (502, "oh")
+
+
+async def test_an_error_within_a_stream_says_where_it_arose(front: Front) -> None:
+    front.orchestrator.script = [
+        Chunk("h", "task1", 1, 0, ("hi",)),
+        errors.EngineFailed("oh", origin="agent", members={"free": 3, "origin": "no"}),
+    ]
+    async with front.session.post(f"{front.url}/v1/chat/completions", json=CHAT | {"stream": True}) as response:
+        event = (await response.text()).strip().rpartition("\n\n")[2]
+    error = json.loads(event.removeprefix("data: "))["error"]
+    assert (error["origin"], error["free"], error["code"]) == ("agent", 3, "engine_failed")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_had_no_effect_is_named(front: Front, stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for ignored, header in (((), None), (("priority",), "priority")):
+        monkeypatch.setattr(FakeStream, "ignored", ignored)
+        data = json.dumps(CHAT | {"stream": stream})
+        headers = {"Content-Type": "application/json"}
+        async with front.session.post(f"{front.url}/v1/chat/completions", data=data, headers=headers) as response:
+            assert response.status == 200
+            assert response.headers.get("x-anywire-ignored") == header
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -18,10 +18,11 @@ from openai._streaming import SSEDecoder
 from tests.integration.gateway_serving import MESSAGES, ScriptedEngine, Served, hangs, says, serving
 from tests.long_form import examples
 
-from anywire.engine import Delta
+from anywire import errors
+from anywire.builtin.synthetic import SyntheticConfig, SyntheticEngine
+from anywire.engine import Delta, EngineProgress
 from anywire.errors import EngineFailed
 from anywire.messages import Chunk, TaskRequest
-from anywire.synthetic import SyntheticConfig, SyntheticEngine
 from anywire_gateway_openai import websocket
 from anywire_gateway_openai.sse import EventEncoder
 from anywire_gateway_openai.websocket import MAX_AHEAD, payloads
@@ -99,8 +100,23 @@ async def test_headers_of_the_handshake_count_for_every_request() -> None:
         assert all(0 < task.time_left_ms <= 12_000 for task in engine.tasks)
 
 
+async def test_progress_is_a_frame_for_a_client_that_asks_for_it() -> None:
+    async def script(task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
+        yield EngineProgress("loading", "m")
+        yield Delta("one")
+
+    async with serving(ScriptedEngine(script)) as served:
+        async with connected(served, headers={"x-anywire-progress": "true"}) as ws:
+            frames = await ask(ws)
+            assert frames[0] == {"progress": {"state": "loading", "detail": "m"}}
+            assert frames[-1] == "[DONE]"
+            assert not any("progress" in frame for frame in await ask(ws, stream=False))
+        async with connected(served) as ws:
+            assert not any("progress" in frame for frame in await ask(ws))
+
+
 async def test_an_error_is_a_frame_and_the_connection_goes_on() -> None:
-    async def script(task: TaskRequest) -> AsyncGenerator[Delta, None]:
+    async def script(task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
         if "before" in task.body:
             raise EngineFailed("no memory")
         yield Delta("one")
@@ -114,8 +130,8 @@ async def test_an_error_is_a_frame_and_the_connection_goes_on() -> None:
             await (ws.send_bytes(frame) if isinstance(frame, bytes) else ws.send_str(frame))
             frames = await answer(ws)
             error: dict[str, Any] = frames[-1]["error"]
-            assert error.keys() == {"message", "type", "param", "code"}
-            assert error["code"] == code
+            assert error.keys() == {"message", "type", "param", "code", "origin"}
+            assert (error["code"], error["origin"]) == (code, errors.BY_CODE[code].arises)
             assert (await ask(ws))[-1] == "[DONE]"
             return error
 
@@ -138,7 +154,7 @@ def test_requests_sent_ahead_are_answered_one_by_one_in_order(kinds: list[str]) 
     async def scenario() -> None:
         running = most = 0
 
-        async def script(task: TaskRequest) -> AsyncGenerator[Delta, None]:
+        async def script(task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
             nonlocal running, most
             running += 1
             most = max(most, running)
@@ -209,7 +225,7 @@ async def test_an_answer_stops_before_the_connection_is_refused(
 ) -> None:
     monkeypatch.setattr(websocket, "CLOSE_S", 60.0)
 
-    async def endless(task: TaskRequest) -> AsyncGenerator[Delta, None]:
+    async def endless(task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
         while True:
             yield Delta("x")
             await asyncio.sleep(0)
@@ -255,7 +271,7 @@ async def test_a_client_that_goes_away_cancels_what_runs_and_what_waits(politely
 async def test_a_client_that_does_not_read_stops_its_engine_and_nobody_else() -> None:
     produced = 0
 
-    async def endless(task: TaskRequest) -> AsyncGenerator[Delta, None]:
+    async def endless(task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
         nonlocal produced
         if "short" in task.body:
             yield Delta("short")
@@ -325,7 +341,7 @@ async def test_a_client_that_answers_no_ping_is_cut_off() -> None:
 async def test_closing_ends_idle_connections_and_lets_a_running_answer_finish() -> None:
     go = asyncio.Event()
 
-    async def script(task: TaskRequest) -> AsyncGenerator[Delta, None]:
+    async def script(task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
         yield Delta("first")
         await go.wait()
         yield Delta("last")

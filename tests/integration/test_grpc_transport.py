@@ -43,8 +43,22 @@ import anywire_grpc.library
 import anywire_grpc.listening
 from anywire import errors, messages
 from anywire.errors import ConfigError
-from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo, TaskRequest, ToAgent
+from anywire.messages import (
+    AgentInfo,
+    AgentStatus,
+    Cancel,
+    Chunk,
+    Command,
+    CommandResult,
+    Credit,
+    FromAgent,
+    HubInfo,
+    Progress,
+    TaskRequest,
+    ToAgent,
+)
 from anywire.plugins import Plugins
+from anywire.protocol import PROTOCOL
 from anywire.testing.peer import PeerSpec
 from anywire.testing.recorder import PATIENCE, Recorder
 from anywire.testing.rig import ProcessPeer
@@ -370,9 +384,11 @@ async def test_tls_files_that_vanish_are_told_and_used_when_they_are_back(
 
 STRANGE = {
     "not protobuf": b"\xff\xff\xff",
-    "no hello": codec.encode_chunk(Chunk("h", "t", 1, 0)),
+    "no hello": codec.encode_from_agent(Chunk("h", "t", 1, 0)),
     "empty": b"",
-    "unknown state": link_pb2.AgentFrame(hello={"info": {"agent_id": "x"}}).SerializeToString(),
+    "unknown state": link_pb2.AgentFrame(
+        hello={"info": {"agent_id": "x", "lease_ms": 1, "protocol": PROTOCOL}}
+    ).SerializeToString(),
 }
 
 
@@ -394,11 +410,27 @@ async def test_strangers_are_told_and_disturb_nobody(bench: CallingBench, log: L
     assert not sink.named("lost")
 
 
+async def test_state_that_is_none_ends_the_link_and_no_other(bench: CallingBench, log: Log) -> None:
+    (port,) = free_ports(1)
+    _, sink = await bench.hub(agent_addresses=address(port))
+    await bench.port(agent_addresses=address(port))
+    await sink.event("joined", "a")
+    call = await bench.call(port)
+    await call.write(codec.encode_agent_hello(AgentInfo("x", 1, protocol=PROTOCOL), AgentStatus("x", 1)))
+    await sink.event("joined", "x")
+    chunk, progress = {"task_id": "t", "attempt": 1}, {"task_id": "t", "attempt": 1, "state": 99}
+    await call.write(link_pb2.AgentFrame(chunks=[chunk], progress=[progress]).SerializeToString())
+    assert "99 stands for none of queued" in (await sink.event("lost", "x", 1))[3]
+    assert [event[0] for event in sink.events if event[0] in ("chunk", "progress")] == ["chunk"]
+    assert not [event for event in sink.named("lost") if event[1] == "a"]
+    assert not log.tracebacks
+
+
 async def test_second_hello_ends_the_link(bench: CallingBench) -> None:
     (port,) = free_ports(1)
     _, sink = await bench.hub(agent_addresses=address(port))
     call = await bench.call(port)
-    hello = codec.encode_agent_hello(AgentInfo("x", 1), AgentStatus("x", 1))
+    hello = codec.encode_agent_hello(AgentInfo("x", 1, protocol=PROTOCOL), AgentStatus("x", 1))
     await call.write(hello)
     await sink.event("joined", "x")
     await call.write(hello)
@@ -416,7 +448,7 @@ async def test_other_method_or_plane_is_told(bench: CallingBench, log: Log) -> N
     await server.start()
     bench.stack.push_async_callback(server.stop, None)
     await bench.port(agent_addresses=address(foreign))
-    await log.says("another version of anywire-grpc")
+    await log.says("a version of anywire before 2.0")
 
 
 async def test_listener_that_never_introduces_itself_is_given_up(
@@ -430,7 +462,7 @@ async def test_listener_that_never_introduces_itself_is_given_up(
 
     handler = grpc.stream_stream_rpc_method_handler(say_nothing)
     server = grpc.aio.server()
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("anywire.v1.AgentPlane", {"Link": handler}),))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("anywire.v2.AgentPlane", {"Link": handler}),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     bench.stack.push_async_callback(server.stop, None)
@@ -487,15 +519,31 @@ async def test_cause_of_a_refusal_is_one_line_in_the_log(
         assert len([event for event in log.events if text in event[0]]) == 1, text
 
 
-@pytest.mark.parametrize("lease_ms", [0, -1, 2**62])
-async def test_impossible_lease_is_refused(bench: CallingBench, log: Log, lease_ms: int) -> None:
+IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
+    "no lease": ({"lease_ms": 0}, "lease_ms"),
+    "negative lease": ({"lease_ms": -1}, "lease_ms"),
+    "endless lease": ({"lease_ms": 2**62}, "lease_ms"),
+    "negative incarnation": ({"incarnation": -1}, "incarnation"),
+    "no name": ({"agent_id": ""}, "id has 0 characters"),
+    "long name": ({"agent_id": "x" * 5000}, "id has 5000 characters"),
+    "control characters": ({"agent_id": "x\x1b[2J\n"}, "control characters"),
+}
+
+
+@pytest.mark.parametrize(("wrong", "text"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+async def test_hello_that_nobody_can_mean_is_refused_without_a_trace(
+    bench: CallingBench, log: Log, wrong: dict[str, Any], text: str
+) -> None:
     (port,) = free_ports(1)
     _, sink = await bench.hub(agent_addresses=address(port))
     call = await bench.call(port)
-    await call.write(codec.encode_agent_hello(AgentInfo("x", 1, lease_ms=lease_ms), AgentStatus("x", 1)))
-    with pytest.raises(grpc.aio.AioRpcError, match="lease_ms"):
+    info = msgspec.structs.replace(AgentInfo("x", 1, protocol=PROTOCOL), **wrong)
+    await call.write(codec.encode_agent_hello(info, AgentStatus("x", 1)))
+    with pytest.raises(grpc.aio.AioRpcError, match=text):
         await call.read()
-    await log.says("lease_ms")
+    await log.says(text)
+    assert not log.tracebacks
+    assert all(event[0].isprintable() for event in log.events)
     assert not sink.events
 
 
@@ -726,7 +774,9 @@ def _described(descriptor: Descriptor) -> dict[str, Any]:
         (Chunk, "Chunk"),
         (Cancel, "Cancel"),
         (Credit, "Credit"),
-        (Drain, "Drain"),
+        (Command, "Command"),
+        (CommandResult, "CommandResult"),
+        (Progress, "Progress"),
         (AgentStatus, "AgentStatus"),
         (AgentInfo, "AgentInfo"),
         (HubInfo, "HubHello"),
@@ -736,7 +786,8 @@ def test_contract_has_the_fields_of_the_messages_in_their_order(struct: Any, mes
     ours = {field.name: field.type for field in msgspec.structs.fields(struct)}
     theirs = _described(link_pb2.DESCRIPTOR.message_types_by_name[message])
     assert list(theirs) == list(ours)
-    assert [field.number for field in theirs.values()] == list(range(1, len(ours) + 1))
+    numbers = [field.number for field in theirs.values()]
+    assert len(set(numbers)) == len(numbers)
     kinds = {str: "TYPE_STRING", int: "TYPE_INT64", bool: "TYPE_BOOL", tuple[str, ...]: "TYPE_STRING"}
     for name, kind in ours.items():
         field = theirs[name]
@@ -745,7 +796,10 @@ def test_contract_has_the_fields_of_the_messages_in_their_order(struct: Any, mes
             assert field.is_repeated == (kind == tuple[str, ...]), name
 
 
-@pytest.mark.parametrize(("enumeration", "names"), [("Kind", messages.Kind), ("State", messages.State)])
+@pytest.mark.parametrize(
+    ("enumeration", "names"),
+    [("Kind", messages.Kind), ("State", messages.State), ("ProgressState", messages.ProgressState)],
+)
 def test_contract_has_the_names_of_the_enumerations(enumeration: str, names: Any) -> None:
     values = link_pb2.DESCRIPTOR.enum_types_by_name[enumeration].values_by_name
     assert list(values) == [f"{enumeration.upper()}_UNSPECIFIED", *(each.upper() for each in get_args(names))]
@@ -758,31 +812,33 @@ statuses = st.builds(
     texts,
     numbers,
     st.sampled_from(get_args(messages.State)),
-    st.lists(texts).map(tuple),
+    texts,
     numbers,
     numbers,
     numbers,
     st.dictionaries(texts, st.floats(allow_nan=False)),
     texts,
 )
-infos = st.builds(
-    AgentInfo, texts, numbers, texts, numbers, texts, texts, st.lists(texts).map(tuple), texts, texts, numbers
-)
+names = st.lists(texts).map(tuple)
+infos = st.builds(AgentInfo, texts, numbers, texts, numbers, texts, texts, names, texts, texts, numbers, texts)
 tasks = st.builds(
     TaskRequest,
     *(texts, texts, numbers, st.sampled_from(get_args(messages.Kind)), texts, texts),
     *(st.booleans(), texts, st.integers(-(2**63), 2**63 - 1), numbers, numbers, numbers, texts),
+    *(st.booleans(), numbers, texts, texts, texts, texts, texts, names, names),
 )
 chunks = st.builds(
     Chunk,
     *(texts, texts, numbers, numbers, st.lists(texts).map(tuple), texts, st.booleans(), texts, texts, texts),
-    *(numbers, numbers, numbers, numbers),
+    *(numbers, numbers, numbers, numbers, st.booleans(), numbers),
 )
+results = st.builds(CommandResult, texts, texts, numbers, texts, st.booleans(), texts)
+progress = st.builds(Progress, texts, texts, numbers, st.sampled_from(get_args(messages.ProgressState)), texts)
 to_agent = st.one_of(
     tasks,
     st.builds(Cancel, texts, texts, numbers, texts),
     st.builds(Credit, texts, texts, numbers, numbers),
-    st.builds(Drain, texts, texts),
+    st.builds(Command, texts, texts, texts, texts, names, numbers, numbers, texts, texts),
 )
 
 
@@ -792,28 +848,32 @@ def read_hub_frame(data: bytes) -> list[ToAgent]:
         *map(codec.read_task, frame.tasks),
         *map(codec.read_cancel, frame.cancels),
         *map(codec.read_credit, frame.credits),
-        *map(codec.read_drain, frame.drains),
+        *map(codec.read_command, frame.commands),
     ]
 
 
 @given(st.lists(to_agent))
 def test_joined_frames_hold_every_message_in_its_order(sent: list[ToAgent]) -> None:
     received = read_hub_frame(b"".join(map(codec.encode_to_agent, sent)))
-    kinds: list[type] = [TaskRequest, Cancel, Credit, Drain]
+    kinds: list[type] = [TaskRequest, Cancel, Credit, Command]
     assert received == sorted(sent, key=lambda each: kinds.index(type(each)))
 
 
-@given(st.lists(st.one_of(chunks, statuses)))
-def test_joined_frames_of_an_agent_hold_every_message_in_its_order(sent: list[Chunk | AgentStatus]) -> None:
-    encoded = [codec.encode_chunk(each) if isinstance(each, Chunk) else codec.encode_status(each) for each in sent]
-    frame = codec.decode_agent_frame(b"".join(encoded))
-    assert [codec.read_chunk(each) for each in frame.chunks] == [each for each in sent if isinstance(each, Chunk)]
-    assert [codec.read_status(each) for each in frame.statuses] == [
-        each for each in sent if isinstance(each, AgentStatus)
-    ]
+@given(st.lists(st.one_of(chunks, statuses, results, progress)))
+def test_joined_frames_of_an_agent_hold_every_message_in_its_order(sent: list[FromAgent | AgentStatus]) -> None:
+    def encode(message: FromAgent | AgentStatus) -> bytes:
+        if isinstance(message, AgentStatus):
+            return codec.encode_status(message)
+        return codec.encode_from_agent(message)
+
+    frame = codec.decode_agent_frame(b"".join(map(encode, sent)))
+    assert [*map(codec.read_chunk, frame.chunks)] == [each for each in sent if isinstance(each, Chunk)]
+    assert [*map(codec.read_status, frame.statuses)] == [each for each in sent if isinstance(each, AgentStatus)]
+    assert [*map(codec.read_result, frame.results)] == [each for each in sent if isinstance(each, CommandResult)]
+    assert [*map(codec.read_progress, frame.progress)] == [each for each in sent if isinstance(each, Progress)]
 
 
-@given(infos, statuses, st.builds(HubInfo, texts, numbers, texts, numbers, numbers))
+@given(infos, statuses, st.builds(HubInfo, texts, numbers, texts, numbers, numbers, texts))
 def test_hellos_come_back_as_they_were(info: AgentInfo, status: AgentStatus, hub: HubInfo) -> None:
     hello = codec.decode_agent_frame(codec.encode_agent_hello(info, status)).hello
     assert (codec.read_agent_info(hello.info), codec.read_status(hello.status)) == (info, status)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -16,7 +17,8 @@ from tests.integration.wire_bench import Bench, echo, log_of, request
 from tests.integration.wire_faults import Log
 
 import anywire_http.registration
-from anywire.messages import AgentInfo, HubInfo
+from anywire.messages import AgentInfo, Command, HubInfo
+from anywire.protocol import PROTOCOL as VERSION
 from anywire_http.wire import LINK_HEADER, ORDER_HEADER, PROTOCOL, HubHello, Registration, encode
 from reserved import free_ports
 
@@ -63,7 +65,8 @@ class Pair:
         await self.sink.final("proof")
         assert [event[:2] for event in self.sink.events if event[0] in ("joined", "lost")] == [("joined", "a")]
         assert not self.agent.named("hub_lost")
-        assert not self.agent.named("drain")
+        assert not self.agent.named("command")
+        assert not self.agent.named("cancel")
         assert len(self.agent.named("hub_joined")) == 1
 
 
@@ -80,6 +83,7 @@ REQUESTS = {
     "look": ("agent", "GET", "/agent"),
     "link": ("agent", "POST", "/link"),
     "task": ("agent", "POST", "/tasks"),
+    "command": ("agent", "POST", "/commands"),
     "control": ("agent", "POST", "/control"),
 }
 
@@ -87,9 +91,12 @@ REQUESTS = {
 @pytest.mark.parametrize(("end", "method", "path"), REQUESTS.values(), ids=REQUESTS)
 async def test_web_page_cannot_use_any_address(pair: Pair, log: Log, end: str, method: str, path: str) -> None:
     bodies = {
-        "/agents/register": encode(Registration(PROTOCOL, "agent", pair.at(pair.own), AgentInfo("page", 1))),
-        "/link": encode(HubHello(PROTOCOL, "agent", HubInfo("page", 1))),
-        "/control": b'{"drain":{"hub_id":"h","reason":"page"}}',
+        "/agents/register": encode(
+            Registration(PROTOCOL, "agent", pair.at(pair.own), AgentInfo("page", 1, protocol=VERSION))
+        ),
+        "/link": encode(HubHello(PROTOCOL, "agent", HubInfo("page", 1, protocol=VERSION))),
+        "/control": b'{"cancel":{"hub_id":"h","task_id":"t","attempt":1}}',
+        "/commands": encode(Command("h", "c", "drain")),
     }
     url = pair.at(pair.port if end == "hub" else pair.own, path)
     status, error = await pair.send(url, bodies.get(path, b""), method, Origin="https://page.example")
@@ -106,7 +113,8 @@ async def test_web_page_cannot_use_any_address(pair: Pair, log: Log, end: str, m
 
 @pytest.mark.parametrize("lease_ms", [0, -1, 2**31, 2**63, 10**30])
 async def test_impossible_lease_is_answered_with_what_would_do(pair: Pair, lease_ms: int) -> None:
-    hub, agent = HubInfo("x", 1, lease_ms=lease_ms), AgentInfo("x", 1, lease_ms=lease_ms)
+    hub = HubInfo("x", 1, lease_ms=lease_ms, protocol=VERSION)
+    agent = AgentInfo("x", 1, lease_ms=lease_ms, protocol=VERSION)
     hello = encode(HubHello(PROTOCOL, "agent", hub))
     status, error = await pair.send(pair.at(pair.own, "/link"), hello, **{LINK_HEADER: "x"})
     assert status == 400
@@ -117,13 +125,47 @@ async def test_impossible_lease_is_answered_with_what_would_do(pair: Pair, lease
     await pair.goes_on()
 
 
+NAME = "x\x1b[2J\n"
+ODD_NAMES: dict[str, dict[str, Any]] = {
+    "control characters": {"id": NAME},
+    "no name": {"id": ""},
+    "long name": {"id": "x" * 2000},
+    "huge incarnation": {"incarnation": 10**400},
+    "negative incarnation": {"incarnation": -1},
+    "huge lease": {"lease_ms": 10**400},
+    "text for a number": {"incarnation": NAME},
+}
+
+
+@pytest.mark.parametrize("wrong", ODD_NAMES.values(), ids=ODD_NAMES)
+async def test_hello_that_nobody_can_mean_is_refused_without_a_trace(
+    pair: Pair, log: Log, wrong: dict[str, Any]
+) -> None:
+    said = {"id": "x", "incarnation": 1, "lease_ms": 1000, "protocol": VERSION} | wrong
+    for of, port, path in (("hub_id", pair.own, "/link"), ("agent_id", pair.port, "/agents/register")):
+        info = {of if key == "id" else key: value for key, value in said.items()}
+        hello = {"protocol": PROTOCOL, "plane": "agent", "url": f"http://127.0.0.1:{pair.own}/\n", "info": info}
+        data = json.dumps(hello).encode()
+        status, error = await pair.send(pair.at(port, path), data, **{LINK_HEADER: "x"})
+        assert status == 400
+        assert error
+    assert not log.tracebacks
+    assert all(event[0].isprintable() and len(event[0]) < 1000 for event in log.events)
+    await pair.goes_on()
+
+
 @pytest.mark.parametrize(
     "body",
     [b"[" * 500_000, b"[" + b"[]," * 2_000_000 + b"[]]", b'{"hub_id":' * 50_000, b"\xff" * 1000, b""],
     ids=["deep", "two million lists", "deep objects", "no text", "nothing"],
 )
 async def test_body_that_is_no_message_is_told_and_disturbs_nobody(pair: Pair, body: bytes) -> None:
-    for port, path in ((pair.port, "/agents/register"), (pair.own, "/link"), (pair.own, "/tasks")):
+    for port, path in (
+        (pair.port, "/agents/register"),
+        (pair.own, "/link"),
+        (pair.own, "/tasks"),
+        (pair.own, "/commands"),
+    ):
         status, error = await pair.send(pair.at(port, path), io.BytesIO(body), **{ORDER_HEADER: "0"})
         assert status in (400, 410, 413)
         assert error

@@ -10,7 +10,7 @@ import io
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, suppress
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import aiohttp
 import msgspec
@@ -29,8 +29,21 @@ from yarl import URL
 import anywire_http.tasks
 from anywire import errors
 from anywire.errors import ConfigError
-from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo, TaskRequest
+from anywire.messages import (
+    AgentInfo,
+    AgentStatus,
+    Cancel,
+    Chunk,
+    Command,
+    CommandResult,
+    Credit,
+    HubInfo,
+    Progress,
+    ProgressState,
+    TaskRequest,
+)
 from anywire.plugins import Plugins
+from anywire.protocol import PROTOCOL as VERSION
 from anywire.testing.recorder import PATIENCE, RecordingHubSink
 from anywire.transport import BUFFER_BYTES, Plane
 from anywire_http import HttpConfig, HttpTransport
@@ -45,9 +58,11 @@ from anywire_http.wire import (
     HubHello,
     Lines,
     LinkLine,
+    ProgressLine,
     Registration,
     Welcome,
     decode,
+    decode_answer,
     encode,
 )
 from reserved import free_ports
@@ -120,7 +135,7 @@ async def test_tasks_are_passed_on_in_the_order_sent_whatever_their_connections_
     own, port = free_ports(2)
     _, agent, _ = await bench.port(on_task=echo, agent_addresses=address(port), agent_listen=address(own))
     client = await bench.client()
-    hello = encode(HubHello(PROTOCOL, "agent", HubInfo("h", 1)))
+    hello = encode(HubHello(PROTOCOL, "agent", HubInfo("h", 1, protocol=VERSION)))
     async with client.post(f"{address(own)}/link", data=hello, headers={LINK_HEADER: "x"}) as link:
         assert link.status == 200
         await agent.event("hub_joined", "h", 1)
@@ -148,7 +163,7 @@ async def test_what_an_agent_sent_before_it_closed_arrives_before_it_is_lost(ben
     for number in range(20):
         hub.send("a", request(f"t{number}"))
     await agent.event("task", "t19")
-    for _, task_id, _, task, reply in agent.named("task"):
+    for _, task_id, _, task, reply, *_ in agent.named("task"):
         for number in range(200):
             reply.send(Chunk("h", task_id, 1, number, ("x" * 500,)))
         reply.send(Chunk("h", task.task_id, 1, 200, final=True))
@@ -162,7 +177,7 @@ async def test_what_an_agent_sent_before_it_closed_arrives_before_it_is_lost(ben
 async def test_answers_on_their_way_when_an_agent_says_goodbye_are_read(bench: HttpBench) -> None:
     """An agent of this test's own: its last chunk leaves after its goodbye, on another connection."""
     (port,) = free_ports(1)
-    info, saying, started = AgentInfo("a", 1), asyncio.Event(), asyncio.Event()
+    info, saying, started = AgentInfo("a", 1, protocol=VERSION), asyncio.Event(), asyncio.Event()
 
     async def link(request: web.BaseRequest) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -225,7 +240,7 @@ async def test_registration_must_lead_to_the_agent_it_names(bench: HttpBench, lo
     await bench.port(agent_addresses=address(port), agent_listen=address(own))
     await sink.event("joined", "a")
     client = await bench.client()
-    impostor = AgentInfo("b", 1)
+    impostor = AgentInfo("b", 1, protocol=VERSION)
     body = encode(Registration(PROTOCOL, "agent", address(own), impostor))
     async with client.post(f"{address(port)}/agents/register", data=body) as response:
         assert response.status == 502
@@ -238,8 +253,12 @@ async def test_registration_must_lead_to_the_agent_it_names(bench: HttpBench, lo
     [
         (b"{", 400, "this is no registration"),
         (encode(Registration("anywire-http/0", "agent", "http://x:1", AgentInfo("x", 1))), 409, "use one version"),
-        (encode(Registration(PROTOCOL, "client", "http://x:1", AgentInfo("x", 1))), 409, "check the addresses"),
-        (b"x" * 3_000_000, 413, f"limit of {ENVELOPE_BYTES}"),
+        (
+            encode(Registration(PROTOCOL, "client", "http://x:1", AgentInfo("x", 1, protocol=VERSION))),
+            409,
+            "check the addresses",
+        ),
+        (b"x" * (ENVELOPE_BYTES + 1), 413, f"limit of {ENVELOPE_BYTES}"),
     ],
 )
 async def test_registration_that_does_not_fit_is_told_why(
@@ -258,7 +277,8 @@ async def test_gateway_can_take_registrations(bench: HttpBench) -> None:
     port, own = free_ports(2)
     transport = HttpTransport(HttpConfig.model_validate({"agent_addresses": address(port), "token": "right"}))
     _, _, info = await bench.port(agent_addresses=address(port), agent_listen=address(own), token="right")
-    body = encode(Registration(PROTOCOL, "agent", address(own), info))
+    said = msgspec.structs.replace(info, protocol=VERSION)
+    body = encode(Registration(PROTOCOL, "agent", address(own), said))
     assert (await transport.register_agent(body, "Bearer right", "here"))[0] == 503
     hub = await transport.open_hub(HubInfo("h", 1), "agent", sink := RecordingHubSink())
     bench.stack.push_async_callback(hub.close)
@@ -396,6 +416,100 @@ async def test_more_tasks_than_connections_may_be_are_congested_until_some_end(
     await asyncio.wait_for(room, PATIENCE)
     hub.send("a", request("t5"))
     await agent.event("task", "t5")
+
+
+# Commands and progress
+
+
+async def test_command_whose_reply_is_let_go_fails_unless_it_was_cancelled(bench: HttpBench) -> None:
+    (port,) = free_ports(1)
+    hub, sink = await bench.hub(agent_addresses=address(port))
+    _, agent, _ = await bench.port(agent_addresses=address(port))
+    await sink.event("joined", "a")
+    for command_id in ("cancelled", "dropped"):
+        hub.send("a", Command("h", command_id, "logs"))
+        await agent.event("command", command_id)
+    hub.send("a", Cancel("h", "cancelled", 0))
+    await agent.event("cancel", "cancelled", 0)
+    agent.events.clear()
+    gc.collect()
+    failed = (await sink.event("send_failed", "dropped", 0))[3]
+    assert isinstance(failed, errors.AgentLost)
+    assert "command dropped" in str(failed)
+    hub.send("a", request("t"))
+    (await agent.event("task", "t"))[4].send(final(request("t")))
+    await sink.final("t")
+    assert [event[1] for event in sink.named("send_failed")] == ["dropped"]
+
+
+async def test_second_request_of_a_command_that_is_let_go_says_nothing_of_the_first(bench: HttpBench) -> None:
+    (port,) = free_ports(1)
+    hub, sink = await bench.hub(agent_addresses=address(port))
+    _, agent, _ = await bench.port(agent_addresses=address(port))
+    await sink.event("joined", "a")
+    hub.send("a", Command("h", "c", "load"))
+    first = (await agent.event("command", "c"))[4]
+    agent.events.clear()
+    hub.send("a", Command("h", "c", "load"))
+    await agent.event("command", "c")
+    agent.events.clear()
+    gc.collect()
+    hub.send("a", request("t"))
+    (await agent.event("task", "t"))[4].send(final(request("t")))
+    await sink.final("t")
+    first.send(CommandResult("h", "c", 0, "1"))
+    first.send(CommandResult("h", "c", 1, "2", True))
+    await sink.final_result("c")
+    assert [result.data for result in sink.results("c")] == ["1", "2"]
+    assert not sink.named("send_failed")
+
+
+async def test_answer_ends_only_with_what_names_its_own_request(bench: HttpBench) -> None:
+    (port,) = free_ports(1)
+    hub, sink = await bench.hub(agent_addresses=address(port))
+    _, agent, _ = await bench.port(agent_addresses=address(port))
+    await sink.event("joined", "a")
+    hub.send("a", request("t"))
+    hub.send("a", Command("h", "c", "load"))
+    of_task, of_command = (await agent.event("task", "t"))[4], (await agent.event("command", "c"))[4]
+    of_task.send(Progress("h", "t", 1, "loading", '{"progress": 1}'))
+    of_task.send(CommandResult("h", "c", 0, "", True))
+    of_task.send(Chunk("h", "other", 1, 0, final=True))
+    of_task.send(final(request("t"), "mine"))
+    of_command.send(Chunk("h", "c", 0, 0, final=True))
+    of_command.send(CommandResult("h", "c", 1, "mine", True))
+    assert (await sink.final("t")).deltas == ("mine",)
+    await sink.until(lambda: len(sink.results("c")) == 2)
+    assert sink.results("c")[1].data == "mine"
+    assert [event[3].detail for event in sink.named("progress")] == ['{"progress": 1}']
+    assert not sink.named("send_failed")
+
+
+async def test_progress_and_results_that_cannot_be_read_are_refused_and_the_answer_goes_on(bench: HttpBench) -> None:
+    (port,) = free_ports(1)
+    hub, sink = await bench.hub(agent_addresses=address(port))
+    _, agent, _ = await bench.port(agent_addresses=address(port), max_message_bytes=2000)
+    await sink.event("joined", "a")
+    hub.send("a", Command("h", "c", "load"))
+    reply = (await agent.event("command", "c"))[4]
+    odd: list[Any] = [
+        CommandResult("h", "c", 0, 5),  # type: ignore[arg-type]
+        CommandResult("h", "c", "0"),  # type: ignore[arg-type]
+        Progress("h", "c", 0, "asleep"),  # type: ignore[arg-type]
+        Progress("h", "c", 0, "tool", "\ud800"),
+    ]
+    for each in odd:
+        with pytest.raises(errors.TransportError):
+            reply.send(each)
+    with pytest.raises(errors.PayloadTooLarge, match="2000"):
+        reply.send(CommandResult("h", "c", 0, "x" * 2001))
+    reply.send(CommandResult("h", "c", 0, "fine", True))
+    assert (await sink.final_result("c")).data == "fine"
+    with pytest.raises(errors.TransportError):
+        hub.send("a", Cancel("h", "t", 1, 5))  # type: ignore[arg-type]
+    hub.send("a", Command("h", "d", "load"))
+    await agent.event("command", "d")
+    assert not sink.named("lost")
 
 
 # Tokens
@@ -581,19 +695,24 @@ numbers = st.integers(min_value=0, max_value=2**63 - 1)
 chunks = st.builds(
     Chunk,
     *(texts, texts, numbers, numbers, st.lists(texts).map(tuple), texts, st.booleans(), texts, texts, texts),
-    *(numbers, numbers, numbers, numbers),
+    *(numbers, numbers, numbers, numbers, st.booleans(), numbers),
 )
 others = st.one_of(
     st.builds(
         TaskRequest,
         *(texts, texts, numbers, st.sampled_from(["chat", "completion", "embedding"]), texts, texts),
         *(st.booleans(), texts, st.integers(-(2**63), 2**63 - 1), numbers, numbers, numbers, texts),
+        *(st.booleans(), numbers, texts, texts, texts, texts, texts, st.tuples(texts), st.tuples(texts, texts)),
     ),
     st.builds(ControlLine, cancel=st.builds(Cancel, texts, texts, numbers, texts)),
     st.builds(ControlLine, credit=st.builds(Credit, texts, texts, numbers, numbers)),
-    st.builds(ControlLine, drain=st.builds(Drain, texts, texts)),
+    st.builds(
+        ProgressLine, st.builds(Progress, texts, texts, numbers, st.sampled_from(get_args(ProgressState)), texts)
+    ),
+    st.builds(Command, texts, texts, texts, texts, st.tuples(texts), numbers, numbers, texts, texts),
+    st.builds(CommandResult, texts, texts, numbers, texts, st.booleans(), texts),
     st.builds(LinkLine, status=st.builds(AgentStatus, texts, numbers), goodbye=texts),
-    st.builds(HubHello, texts, st.just("agent"), st.builds(HubInfo, texts, numbers, texts, numbers, numbers)),
+    st.builds(HubHello, texts, st.just("agent"), st.builds(HubInfo, texts, numbers, texts, numbers, numbers, texts)),
 )
 
 
@@ -602,6 +721,18 @@ def test_messages_come_back_as_they_were_and_fill_one_line(message: Any) -> None
     data = encode(message)
     assert b"\n" not in data
     assert decode(data, type(message)) == message
+
+
+def test_lines_of_an_answer_that_only_a_neighbouring_version_knows_are_told_from_broken_ones() -> None:
+    chunk, result = Chunk("h", "t", 1, 0), CommandResult("h", "c", 0)
+    progress = Progress("h", "t", 1, "tool")
+    for message, line in ((chunk, chunk), (result, result), (progress, ProgressLine(progress))):
+        for expected in (Chunk, CommandResult):
+            assert decode_answer(encode(line), expected) == message
+    assert decode_answer(b'{"later":{"task_id":"t"}}', Chunk) is None
+    for broken in (b'{"task_id":"t"}', b'{"id":5}', b'{"progress":{"state":"asleep"}}', b"[]", b"{"):
+        with pytest.raises(msgspec.MsgspecError):
+            decode_answer(broken, Chunk)
 
 
 @given(chunks, st.binary(max_size=6), st.data())

@@ -14,9 +14,10 @@ from tests.integration.gateway_serving import MESSAGES, says, serving
 from tests.integration.llama_processes import ClientProcess, ServerProcess, text
 from tests.patience import PATIENCE
 
-from anywire.engine import Delta
+from anywire.engine import Delta, EngineProgress
 from anywire.errors import ConfigError, EngineFailed, InvalidRequest
 from anywire.messages import Kind, TaskRequest
+from anywire.offers import Offer
 from anywire.plugins import Plugins
 from anywire_engine_llama_dds import LlamaDdsEngine, LlamaDdsEngineConfig
 from anywire_gateway_llama_dds import LlamaDdsGateway, LlamaDdsGatewayConfig
@@ -63,7 +64,7 @@ class Watched:
 
     async def run(self, what: str, **members: Any) -> list[Delta]:
         async with aclosing(self.engine.run(task(what, **members))) as deltas:
-            return [delta async for delta in deltas]
+            return [delta async for delta in deltas if isinstance(delta, Delta)]
 
 
 @asynccontextmanager
@@ -91,8 +92,26 @@ async def test_it_is_ready_when_a_server_comes_and_offers_what_that_has(domain: 
         assert f"domain {domain}" in watched.engine.status().detail
         await server(slots=3)
         await watched.ready()
-        assert watched.engine.status().models == ("llama-3",)
+        # The wire has no place for tools, images, structured output and log probabilities.
+        features = dict.fromkeys(("audio", "json", "logprobs", "tools", "vision"), False)
+        assert watched.engine.status().offers == (Offer("llama-3", ("chat",), features),)
         assert watched.engine.status().slots == 3
+        assert not watched.engine.resumable(task("say x"))
+
+
+async def test_a_task_for_a_server_without_a_free_slot_is_queued_there(domain: int, server: Start) -> None:
+    process = await server(slots=1)
+    async with running(domain) as watched:
+        await watched.ready()
+        hanging = asyncio.create_task(watched.run("hang"))
+        await process.asked()
+        second = watched.engine.run(task("say x"))
+        progress = await anext(second)
+        assert isinstance(progress, EngineProgress)
+        assert progress.state == "queued"
+        await second.aclose()
+        hanging.cancel()
+        await asyncio.wait({hanging})
 
 
 async def test_answers_whole_and_streamed_are_the_servers(domain: int, server: Start) -> None:
@@ -161,6 +180,7 @@ async def test_what_says_nothing_or_is_text_in_parts_passes(domain: int, server:
         parts = [{"type": "text", "text": "say "}, {"type": "text", "text": "hello"}]
         (answer,) = await watched.run(
             "", stream=False, messages=[{"role": "user", "content": parts}], n=1, seed=None, tools=[], user="me",
+            models=["llama-3", "other"], prompt_cache_key="c",
             presence_penalty=0, response_format={"type": "text"},
         )  # fmt: skip
         assert answer.text == "hello"
@@ -178,6 +198,7 @@ async def test_a_killed_server_ends_its_tasks_and_is_used_again_when_it_is_back(
         with pytest.raises(EngineFailed, match="server-1 was lost"):
             await hanging
         assert watched.engine.status().state == "failed"
+        assert [(each.model, each.state) for each in watched.engine.status().offers] == [("llama-3", "crashed")]
         with pytest.raises(EngineFailed, match="was lost"):
             await watched.run("say x")
         again = await server()
@@ -229,7 +250,7 @@ async def test_client_gateway_pipeline_engine_server(dds_domain: int, domain: in
     client: ClientProcess = await ClientProcess.start("client", dds_domain)
     async with serving(engine, slots=4) as served:
         front = LlamaDdsGateway(LlamaDdsGatewayConfig(domain=dds_domain, shutdown_grace=0.2, reader_pause=0.25))
-        await front.start(served.orchestrator)
+        await front.start(served.context)
         await client.served()
         for number in range(8):
             client.ask(f"{number}", f"say {said}", model="llama-3", stream=bool(number % 2))
@@ -248,7 +269,7 @@ async def test_an_error_crosses_gateway_and_engine_as_one(domain: int) -> None:
         serving(LlamaDdsEngine(LlamaDdsEngineConfig(domain=domain))) as served,
     ):
         front = LlamaDdsGateway(LlamaDdsGatewayConfig(domain=domain, shutdown_grace=0.2))
-        await front.start(behind.orchestrator)
+        await front.start(behind.context)
         await served.orchestrator.agents_until(lambda agents: agents[0].status.state == "ready")
         async with served.client() as client:
             with pytest.raises(openai.APIStatusError, match="engine_failed: it broke"):
@@ -259,7 +280,7 @@ async def test_an_error_crosses_gateway_and_engine_as_one(domain: int) -> None:
 async def test_a_gateway_and_an_engine_in_one_circle_are_told(domain: int) -> None:
     async with serving(says("x")) as served:
         front = LlamaDdsGateway(LlamaDdsGatewayConfig(domain=domain, shutdown_grace=0.2))
-        await front.start(served.orchestrator)
+        await front.start(served.context)
         async with running(domain) as watched:
             await watched.ready()
             with pytest.raises(EngineFailed, match="different domains"):

@@ -45,7 +45,7 @@ async def gateway(domain: int, engine: ScriptedEngine, slots: int = 64, **option
     options = {"shutdown_grace": 0.2, "reader_pause": 0.25} | options
     async with serving(engine, slots=slots) as served:
         front = LlamaDdsGateway(LlamaDdsGatewayConfig(domain=domain, **options))
-        await front.start(served.orchestrator)
+        await front.start(served.context)
         try:
             yield served
         finally:

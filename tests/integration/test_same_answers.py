@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from anywire.builtin.synthetic import SyntheticConfig, SyntheticEngine
+from anywire.engine import Delta
 from anywire.messages import Chunk, TaskRequest
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.submission import Submission
-from anywire.synthetic import SyntheticConfig, SyntheticEngine
 from anywire.testing.rig import Rig
 
 PROMPTS = 200
@@ -31,6 +32,7 @@ async def direct(number: int) -> tuple[str, str, str]:
     engine = SyntheticEngine(SyntheticConfig(length={"kind": "uniform", "mean": 40, "spread": 39}))
     text, finish, usage = "", "", ""
     async for delta in engine.run(TaskRequest("h", "t", 1, "chat", "synthetic", body(number), True)):
+        assert isinstance(delta, Delta)
         text, finish, usage = text + delta.text, delta.finish_reason or finish, delta.usage or usage
     return text, finish, usage
 

@@ -9,7 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import msgspec
 import pytest
@@ -24,12 +24,26 @@ from tests.integration.wire_faults import Log
 
 from anywire import errors
 from anywire.errors import ConfigError
-from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo, TaskRequest
+from anywire.messages import (
+    AgentInfo,
+    AgentStatus,
+    Cancel,
+    Chunk,
+    Command,
+    CommandResult,
+    Credit,
+    HubInfo,
+    Progress,
+    ProgressState,
+    TaskRequest,
+)
 from anywire.plugins import Plugins
+from anywire.protocol import PROTOCOL as VERSION
 from anywire.testing.recorder import PATIENCE
 from anywire.transport import BUFFER_BYTES, MAX_MESSAGE_BYTES, Plane
+from anywire.transport_tools import UnknownKind
 from anywire_zeromq import ZeromqConfig
-from anywire_zeromq.codec import PROTOCOL, AgentHello, HubHello, Message, Ready, decode, encode
+from anywire_zeromq.codec import PROTOCOL, AgentHello, Goodbye, HubHello, Message, Ready, decode, encode
 from anywire_zeromq.faults import mapped
 from reserved import free_ports
 
@@ -72,7 +86,7 @@ async def test_what_an_agent_sent_before_it_died_arrives_before_it_is_lost(bench
     context: zmq.Context[Any] = zmq.Context()
     with context.socket(zmq.DEALER) as agent:
         agent.connect(address(port))
-        agent.send(encode(AgentHello(PROTOCOL, "agent", AgentInfo("a", 1), AgentStatus("a", 1))))
+        agent.send(encode(AgentHello(PROTOCOL, "agent", AgentInfo("a", 1, protocol=VERSION), AgentStatus("a", 1))))
         assert await asyncio.to_thread(agent.poll, PATIENCE * 1000)
         agent.send(encode(Ready()))
         await sink.event("joined", "a")
@@ -102,6 +116,9 @@ STRANGE = {
     "broken": [b"K\xc1"],
     "several frames": [b"T", b"more"],
     "other fields": [b"A" + b"\x94" * 500],
+    "nested too deeply": [b"S\x9a" + encode(AgentStatus("x", 1))[2:] + b"\x91" * 100_000],
+    "number for text": [b"K" + msgspec.msgpack.encode(("h", 5, 1, 0))],
+    "kind of before": [b"D" + msgspec.msgpack.encode(("h", "maintenance"))],
     "for the other end": [b"T" + msgspec.msgpack.encode(("h", "t", 1, "chat", "m", "{}", True, "", 0, 0, 1, 0, ""))],
 }
 
@@ -134,12 +151,39 @@ async def test_peer_of_another_version_or_plane_is_told_why(
     (port,) = free_ports(1)
     _, sink = await bench.hub(agent_addresses=address(port))
     dealer.connect(address(port))
-    dealer.send(encode(AgentHello(protocol, plane, AgentInfo("x", 1), AgentStatus("x", 1))))
+    dealer.send(encode(AgentHello(protocol, plane, AgentInfo("x", 1, protocol=VERSION), AgentStatus("x", 1))))
     assert await asyncio.to_thread(dealer.poll, PATIENCE * 1000)
     goodbye = decode(dealer.recv())
     assert reason in getattr(goodbye, "reason", "")
     await log.says(reason)
     assert not sink.events
+
+
+IMPOSSIBLE: dict[str, dict[str, Any]] = {
+    "control characters": {"agent_id": "x\x1b[2J\n"},
+    "no name": {"agent_id": ""},
+    "long name": {"agent_id": "x" * 5000},
+    "negative incarnation": {"incarnation": -1},
+    "incarnation of 64 bits": {"incarnation": 2**64 - 1},
+    "no lease": {"lease_ms": 0},
+}
+
+
+@pytest.mark.parametrize("wrong", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+async def test_hello_that_nobody_can_mean_is_refused_without_a_trace(
+    bench: Bench, dealer: Any, log: Log, wrong: dict[str, Any]
+) -> None:
+    (port,) = free_ports(1)
+    _, sink = await bench.hub(agent_addresses=address(port))
+    dealer.connect(address(port))
+    info = msgspec.structs.replace(AgentInfo("x", 1, protocol=VERSION), **wrong)
+    dealer.send(encode(AgentHello(PROTOCOL, "agent", info, AgentStatus("x", 1))))
+    assert await asyncio.to_thread(dealer.poll, PATIENCE * 1000)
+    assert isinstance(decode(dealer.recv()), Goodbye)
+    await log.says("is not linked to hub h: its ")
+    assert not sink.events
+    assert not log.tracebacks
+    assert all(event[0].isprintable() for event in log.events)
 
 
 def keys() -> tuple[str, str]:
@@ -342,13 +386,15 @@ def test_error_numbers_mean_what_they_say(number: int, cls: type[errors.AnywireE
 
 texts = st.text(max_size=20)
 numbers = st.integers(min_value=0, max_value=2**63 - 1)
-infos = st.builds(AgentInfo, texts, numbers, texts, numbers, texts, texts, st.tuples(texts), texts, texts, numbers)
+infos = st.builds(
+    AgentInfo, texts, numbers, texts, numbers, texts, texts, st.tuples(texts), texts, texts, numbers, texts
+)
 statuses = st.builds(
     AgentStatus,
     texts,
     numbers,
     st.sampled_from(["starting", "ready", "draining", "failed"]),
-    st.tuples(texts, texts),
+    texts,
     numbers,
     numbers,
     numbers,
@@ -361,18 +407,21 @@ messages = st.one_of(
         TaskRequest,
         *(texts, texts, numbers, st.sampled_from(["chat", "completion", "embedding"]), texts, texts),
         *(st.booleans(), texts, st.integers(-(2**63), 2**63 - 1), numbers, numbers, numbers, texts),
+        *(st.booleans(), numbers, texts, texts, texts, texts, texts, st.tuples(texts), st.tuples(texts, texts)),
     ),
     st.builds(
         Chunk,
         *(texts, texts, numbers, numbers, st.lists(texts).map(tuple), texts, st.booleans(), texts, texts, texts),
-        *(numbers, numbers, numbers, numbers),
+        *(numbers, numbers, numbers, numbers, st.booleans(), numbers),
     ),
     st.builds(Cancel, texts, texts, numbers, texts),
     st.builds(Credit, texts, texts, numbers, numbers),
-    st.builds(Drain, texts, texts),
+    st.builds(Command, texts, texts, texts, texts, st.tuples(texts), numbers, numbers, texts, texts),
+    st.builds(CommandResult, texts, texts, numbers, texts, st.booleans(), texts),
+    st.builds(Progress, texts, texts, numbers, st.sampled_from(get_args(ProgressState)), texts),
     statuses,
     st.builds(AgentHello, texts, planes, infos, statuses),
-    st.builds(HubHello, texts, planes, st.builds(HubInfo, texts, numbers, texts, numbers, numbers)),
+    st.builds(HubHello, texts, planes, st.builds(HubInfo, texts, numbers, texts, numbers, numbers, texts)),
     st.just(Ready()),
 )
 
@@ -382,10 +431,22 @@ def test_messages_come_back_as_they_were(message: Message) -> None:
     assert decode(encode(message)) == message
 
 
+@given(messages)
+def test_fields_that_a_version_adds_at_the_end_are_ignored_and_those_it_lacks_have_defaults(message: Message) -> None:
+    data = encode(message)
+    fields = list(msgspec.msgpack.decode(data[1:]))
+    assert decode(data[:1] + msgspec.msgpack.encode([*fields, "added", {"later": 1}])) == message
+    *_, last = [None, *msgspec.structs.fields(message)]
+    if last is not None and not last.required:
+        missing = last.default_factory() if last.default is msgspec.NODEFAULT else last.default
+        shortened = decode(data[:1] + msgspec.msgpack.encode(fields[:-1]))
+        assert shortened == msgspec.structs.replace(message, **{last.name: missing})
+
+
 @given(messages, st.data())
 def test_damaged_messages_are_told_as_such(message: Message, data: st.DataObject) -> None:
     good = encode(message)
     cut = data.draw(st.integers(0, len(good)))
     damaged = good[:cut] + data.draw(st.binary(max_size=8)) + good[cut + data.draw(st.integers(0, 3)) :]
-    with suppress(msgspec.MsgspecError):
+    with suppress(msgspec.MsgspecError, UnknownKind):
         decode(damaged)

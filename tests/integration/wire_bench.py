@@ -11,6 +11,7 @@ from tests.integration.wire_faults import Log, Proxy
 
 from anywire.identity import new_incarnation
 from anywire.messages import AgentInfo, AgentStatus, Chunk, HubInfo, TaskRequest
+from anywire.offers import offers, offers_text
 from anywire.plugins import Plugins
 from anywire.testing.recorder import RecordingAgentSink, RecordingHubSink
 from anywire.transport import AgentPort, Hub, Plane
@@ -28,10 +29,17 @@ class Bench:
         return Plugins().create("transports", self._name, options)
 
     async def hub(
-        self, hub_id: str = "h", *, plane: Plane = "agent", incarnation: int = 0, lease_ms: int = 1000, **options: Any
+        self,
+        hub_id: str = "h",
+        *,
+        plane: Plane = "agent",
+        incarnation: int = 0,
+        lease_ms: int = 1000,
+        protocol: str = "",
+        **options: Any,
     ) -> tuple[Hub, RecordingHubSink]:
         sink = RecordingHubSink()
-        info = HubInfo(hub_id, incarnation or new_incarnation(), lease_ms=lease_ms)
+        info = HubInfo(hub_id, incarnation or new_incarnation(), lease_ms=lease_ms, protocol=protocol)
         hub = await self.transport(**options).open_hub(info, plane, sink)
         self.stack.push_async_callback(hub.close)
         return hub, sink
@@ -44,13 +52,14 @@ class Bench:
         plane: Plane = "agent",
         incarnation: int = 0,
         lease_ms: int = 1000,
+        protocol: str = "",
         **options: Any,
     ) -> tuple[AgentPort, RecordingAgentSink, AgentInfo]:
         sink = RecordingAgentSink(on_task)
-        info = AgentInfo(agent_id, incarnation or new_incarnation(), lease_ms=lease_ms)
+        info = AgentInfo(agent_id, incarnation or new_incarnation(), lease_ms=lease_ms, protocol=protocol)
         port = await self.transport(**options).open_agent(info, plane, sink)
         self.stack.push_async_callback(port.close)
-        port.report(AgentStatus(agent_id, info.incarnation, models=("m",)))
+        port.report(AgentStatus(agent_id, info.incarnation, offers=offers_text(offers("m"))))
         return port, sink, info
 
     async def proxy(self, target: int) -> Any:

@@ -62,14 +62,21 @@ class Proxy:
 
 
 class Log(Recorder, logging.Handler):
-    """What the transport writes to its log, to be waited for."""
+    """What the transport writes to its log, to be waited for. ``tracebacks`` are the lines that have one."""
 
     def __init__(self) -> None:
         Recorder.__init__(self)
         logging.Handler.__init__(self)
+        self.tracebacks: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.add(record.getMessage())
+        if record.exc_info:
+            self.tracebacks.append(record.getMessage())
+        self.add(record.getMessage(), record.levelno)
+
+    def count(self, text: str, least: int = logging.WARNING) -> int:
+        """Lines of at least that level that contain ``text``."""
+        return sum(text in event[0] and event[1] >= least for event in self.events)
 
     async def says(self, *texts: str) -> None:
         for text in texts:

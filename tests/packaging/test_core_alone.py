@@ -50,12 +50,32 @@ def test_it_imports_no_transport_library(alone: Path) -> None:
 
 def test_it_lists_only_its_own_plugins(alone: Path) -> None:
     out = subprocess.run([alone / "anywire", "plugins", "--json"], check=True, capture_output=True, text=True)
-    assert sorted(plugin["name"] for plugin in json.loads(out.stdout)) == ["memory", "synthetic"]
+    assert sorted(plugin["name"] for plugin in json.loads(out.stdout)) == [
+        "fifo",
+        "least_loaded",
+        "local",
+        "memory",
+        "round_robin",
+        "synthetic",
+    ]
 
 
-def test_what_is_missing_is_named(alone: Path) -> None:
-    out = subprocess.run([alone / "anywire", "serve", "--port", "0"], check=False, capture_output=True, text=True)
+MEMORY = ("--transport", "memory", "--engine", "synthetic")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "package"),
+    [
+        (("serve",), "anywire-dds"),
+        (("up", *MEMORY, "--set", "gateways=openai"), "anywire-gateway-openai"),
+        (("up", *MEMORY, "--scheduler", "priority"), "anywire-schedulers"),
+        (("up", *MEMORY, "--selector", "random"), "anywire-selectors"),
+        (("up", "--transport", "memory"), "anywire-engine-llama"),
+        (("demo", *MEMORY), "anywire-gateway-openai"),
+    ],
+)
+def test_what_is_missing_is_named_with_its_package(alone: Path, arguments: tuple[str, ...], package: str) -> None:
+    out = subprocess.run([alone / "anywire", *arguments], check=False, capture_output=True, text=True)
     assert out.returncode == 1
-    assert "error: " in out.stderr
-    assert "known: " in out.stderr
+    assert f"pip install {package}" in out.stderr
     assert "Traceback" not in out.stderr

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
 from anywire.hookspecs import hookimpl
-from anywire.scheduler import QueuedTask, QueueKey, Scheduler, SchedulerConfig
+from anywire.scheduler import QueuedTask, QueueKey, Ready, Scheduler, SchedulerConfig
 
 
 def _rank(task: QueuedTask) -> tuple[int, int]:
@@ -21,18 +21,15 @@ class ShortestFirst(Scheduler):
 
     def __init__(self, config: SchedulerConfig) -> None:
         super().__init__(config)
-        self._queues: dict[QueueKey, list[QueuedTask]] = {}
+        self._queues: dict[tuple[QueueKey, ...], list[QueuedTask]] = {}
 
     def put(self, task: QueuedTask) -> None:
-        if len(self) >= self.config.max_queue_size:
-            raise self.full()
-        self.put_back(task)
+        insort(self._queues.setdefault(task.keys, []), task, key=_rank)
 
-    def put_back(self, task: QueuedTask) -> None:
-        insort(self._queues.setdefault(task.key, []), task, key=_rank)
+    put_back = put
 
-    def take(self, ready: Callable[[QueueKey], bool]) -> QueuedTask | None:
-        queues = [queue for key, queue in self._queues.items() if queue and ready(key)]
+    def take(self, ready: Ready, now_ns: int) -> QueuedTask | None:
+        queues = [queue for keys, queue in self._queues.items() if queue and ready(keys)]
         return min(queues, key=lambda queue: _rank(queue[0])).pop(0) if queues else None
 
     def remove(self, task_id: str) -> bool:

@@ -14,9 +14,9 @@ from anywire.cli import options
 from anywire.errors import ConfigError, NoAgent
 
 if TYPE_CHECKING:
-    from anywire.cli.eventloop import Stop
     from anywire.cli.stream import Answer
-    from anywire.client import Client
+    from anywire.roles.client import Client
+    from anywire.roles.stop import Stop
     from anywire.transport import Transport
 
 
@@ -29,11 +29,12 @@ def show(text: str) -> None:
 def chat(
     prompt: Annotated[str, typer.Argument(help="What to ask.", show_default=False)],
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Which model [default: the server's first].")
+        str | None, typer.Option("--model", "-m", help="Model to ask. Default: the server's first.")
     ] = None,
     max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Longest answer.")] = None,
     url: options.Url = None,
     file: options.File = None,
+    settings: options.Set = None,
     host: options.Host = None,
     port: options.Port = None,
     transports: Annotated[
@@ -45,28 +46,29 @@ def chat(
     log_level: options.LogLevel = None,
 ) -> None:
     """Ask a running server and print the answer as it comes."""
-    from anywire.cli import eventloop
+    from anywire.roles.stop import run
 
     if transports or dds_domain is not None:
         if url is not None or host is not None or port is not None:
             raise typer.BadParameter("--transport asks without HTTP: leave --url, --host and --port out")
         config, plugins = options.settle(
             file,
+            settings=settings,
             transports=transports,
             dds_domain=dds_domain,
             plugin_files=plugin_files,
             log_level=log_level,
             quiet=True,
         )
-        from anywire import assembly
+        from anywire.roles import assembly
 
         if assembly.in_one_process(config, plugins):
             raise ConfigError("a transport that stays inside of one process reaches no server: name another one")
         made = assembly.make_transports(config, plugins)
-        role = _over_transports(made, config.agents.timeout, model, prompt, max_tokens)
+        role = _over_transports(made, config.lease.timeout, model, prompt, max_tokens)
     else:
-        role = _over_http(options.base_url(url, file, host, port), model, prompt, max_tokens)
-    answer = eventloop.run(role)
+        role = _over_http(options.base_url(url, file, host, port, settings), model, prompt, max_tokens)
+    answer = run(role)
     if answer is None:
         raise typer.Exit(1)
     if sys.stderr.isatty():
@@ -81,7 +83,7 @@ def _over_http(server: str, model: str | None, prompt: str, max_tokens: int | No
     from anywire.cli import stream
 
     async def role(stop: Stop) -> Answer:
-        async with stream.client(server) as client:
+        async with stream.client(server, stream.OVER_TRANSPORT) as client:
             chosen = model if model is not None else await stop.unless(stream.first_model(client))
             answer = await stop.unless(stream.ask(client, chosen, prompt, max_tokens, show))
         print()
@@ -93,7 +95,7 @@ def _over_http(server: str, model: str | None, prompt: str, max_tokens: int | No
 def _over_transports(
     transports: list[Transport], lease: float, model: str | None, prompt: str, max_tokens: int | None
 ) -> Callable[[Stop], Any]:
-    from anywire.client import Client
+    from anywire.roles.client import Client
 
     async def role(stop: Stop) -> Answer:
         async with Client(*transports, lease=lease) as client:

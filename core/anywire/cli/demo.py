@@ -2,70 +2,62 @@
 
 from __future__ import annotations
 
-import random
-import socket
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from anywire.cli import options
 from anywire.cli.chat import show
+from anywire.config import DEFAULT_GATEWAY, Config, replaced
+from anywire.errors import ConfigError
+from anywire.plugins import package_of
 
 if TYPE_CHECKING:
-    from anywire.cli.eventloop import Stop
     from anywire.cli.stream import Answer
-    from anywire.config import Config
+    from anywire.plugins import Plugins
+    from anywire.roles.stop import Stop
 
 PROMPT = "Explain in two sentences what a message bus is."
 MAX_TOKENS = 128
 AGENTS = 2
 
 
+@options.takes("engine", "model", "transports", "dds_domain")
 def demo(
+    given: options.Given,
     prompt: Annotated[str, typer.Argument(help="What to ask.")] = PROMPT,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer.")] = MAX_TOKENS,
-    file: options.File = None,
-    engine: options.Engine = None,
-    model: options.EngineModel = None,
-    transports: options.Transports = None,
-    dds_domain: options.DdsDomain = None,
-    plugin_files: options.PluginFiles = None,
-    log_level: options.LogLevel = None,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer, in tokens.")] = MAX_TOKENS,
 ) -> None:
     """Start an orchestrator and two agents, stream one answer, show where the time went, and end."""
     from rich.console import Console
 
-    from anywire.cli import eventloop, stream
-    from anywire.cli.serve import names
-    from anywire.cli.up import running
+    from anywire.cli import stream
+    from anywire.roles import stop
+    from anywire.roles.agent_configs import agent_configs
+    from anywire.roles.orchestrator_and_agents import running
 
     # Port 0 is any free one, so that a demo disturbs nothing that runs.
-    config, plugins = options.settle(
-        file,
-        port=0,
-        engine=engine,
-        model=model,
-        transports=transports,
-        dds_domain=dds_domain,
-        plugin_files=plugin_files,
-        log_level=log_level,
-        quiet=True,
-    )
-    config = _on_free_domain(config)
+    config, plugins = given.settle(port=0, quiet=True)
+    config = _apart(config, plugins)
+    agents = None if config.agents else AGENTS
     console = Console(highlight=False)
 
-    async def role(stop: Stop) -> bool:
-        console.print(f"Starting an orchestrator and {AGENTS} agents ({config.engine.name} over {names(config)}) …")
-        async with running(config, plugins, AGENTS, stop) as served:
+    async def role(asked: Stop) -> bool:
+        what = f"{config.engine.name} over {config.transport_names}"
+        console.print(f"Starting an orchestrator and {len(agent_configs(config, agents))} agents ({what}) …")
+        async with running(config, plugins, asked, agents) as served:
+            if not served.address:
+                package = package_of("gateways", DEFAULT_GATEWAY)
+                raise ConfigError(f"the demo asks over HTTP, and no gateway runs: pip install {package}")
             async with stream.client(served.address) as client:
-                chosen = await stop.unless(stream.first_model(client))
+                chosen = await asked.unless(stream.first_model(client))
                 console.print(f"[bold]{served.address}[/] serves {chosen}", f"\n[dim]> {prompt}[/]\n", sep="\n")
-                answer = await stop.unless(stream.ask(client, chosen, prompt, max_tokens, show))
+                answer = await asked.unless(stream.ask(client, chosen, prompt, max_tokens, show))
             console.print("\n")
             console.print(_table(answer))
         return True
 
-    if not eventloop.run(role):
+    if not stop.run(role):
         raise typer.Exit(1)
 
 
@@ -82,30 +74,10 @@ def _table(answer: Answer) -> object:
     return table
 
 
-def _on_free_domain(config: Config) -> Config:
-    """Where dds is used and no domain was chosen: one that nobody uses on this machine."""
-    from anywire.config import replaced
-
-    dds = config.transport("dds")
-    if dds is None or "domain" in dds.options:
-        return config
-    chosen = {each.name: dict(each.options) for each in config.transports}
-    chosen["dds"]["domain"] = free_domain()
+def _apart(config: Config, plugins: Plugins) -> Config:
+    """With options of the transports that keep the demo apart from all else on this machine, where none are set."""
+    chosen = {
+        each.name: {**each.options, **plugins.load("transports", each.name).free_options(each.options)}
+        for each in config.transports
+    }
     return replaced(config, transports=chosen)
-
-
-def free_domain() -> int:
-    """A DDS domain whose well-known ports are free. Domains up to 100 keep clear of the system's ephemeral ports."""
-    candidates = random.sample(range(10, 101), 91)
-    return next((domain for domain in candidates if _is_free(domain)), candidates[0])
-
-
-def _is_free(domain: int) -> bool:
-    # RTPS 9.6.1.1: a domain has 250 ports from 7400; +0 is discovery by multicast, +10 the first participant's.
-    for port in (7400 + 250 * domain, 7410 + 250 * domain):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(("", port))
-            except OSError:
-                return False
-    return True

@@ -16,9 +16,9 @@ from anywire.cli import options
 from anywire.errors import AnywireError
 
 if TYPE_CHECKING:
-    from anywire.cli.eventloop import Stop
     from anywire.config import Config, PluginChoice
     from anywire.plugins import Plugins
+    from anywire.roles.stop import Stop
     from anywire.transport import Transport
 
 LOOK = 2.0
@@ -56,37 +56,19 @@ class Finding(NamedTuple):
         }
 
 
+@options.takes("host", "port", "engine", "model", "transports", "dds_domain")
 def doctor(
+    given: options.Given,
     as_json: options.Json = False,
     show_settings: Annotated[
         bool, typer.Option("--settings", help="Show what each transport has in force, such as the QoS granted.")
     ] = False,
-    file: options.File = None,
-    host: options.Host = None,
-    port: options.Port = None,
-    engine: options.Engine = None,
-    model: options.EngineModel = None,
-    transports: options.Transports = None,
-    dds_domain: options.DdsDomain = None,
-    plugin_files: options.PluginFiles = None,
-    log_level: options.LogLevel = None,
 ) -> None:
     """Check what is configured on this machine: Python, plugins, transports, orchestrators over them, the engine's
     model, the port."""
-    from anywire.cli import eventloop
+    from anywire.roles.stop import run
 
-    config, plugins = options.settle(
-        file,
-        host=host,
-        port=port,
-        engine=engine,
-        model=model,
-        transports=transports,
-        dds_domain=dds_domain,
-        plugin_files=plugin_files,
-        log_level=log_level,
-        quiet=True,
-    )
+    config, plugins = given.settle(quiet=True)
 
     async def role(stop: Stop) -> list[Finding]:
         findings = []
@@ -97,7 +79,7 @@ def doctor(
                 _show(finding, show_settings)
         return findings
 
-    findings = eventloop.run(role)
+    findings = run(role)
     if findings is None:
         raise typer.Exit(1)
     if as_json:
@@ -138,27 +120,34 @@ async def _python() -> Finding:
 
 
 async def _pipeline(config: Config, plugins: Plugins) -> Finding:
-    from anywire import assembly
+    from anywire.roles import assembly
 
     check = "plugins"
     remedy = "install the distribution that has it, or name another; `anywire plugins` lists what is there"
     try:
         plugins.create("schedulers", config.scheduler.name, config.scheduler.options)
         plugins.create("selectors", config.selector.name, config.selector.options)
-        assembly.make_gateways(config, plugins)
+        gateways = [each.name for each in assembly.make_gateways(config, plugins)]
+        services = [each.name for each in assembly.make_services(config, plugins)]
+        assembly.make_launcher(config, plugins)
     except AnywireError as error:
         return Finding(check, False, str(error), remedy)
-    gateways = ", ".join(each.name for each in config.gateways)
-    names = f"scheduler {config.scheduler.name}, selector {config.selector.name}, gateways {gateways}"
+    names = f"scheduler {config.scheduler.name}, selector {config.selector.name}"
+    names += f", gateways {', '.join(gateways) or 'none'}, launcher {config.launcher.name}"
+    names += f", services {', '.join(services)}" if services else ""
     return Finding(check, True, names)
 
 
 async def _transport(config: Config, plugins: Plugins, choice: PluginChoice) -> Finding:
     from anywire.cli import probe
+    from anywire.config import replaced
 
     check = f"transport {choice.name}"
     try:
-        transport: Transport = plugins.create("transports", choice.name, choice.options)
+        # Apart from the running fleet where the transport offers that, so that no orchestrator links this agent.
+        apart = plugins.load("transports", choice.name).free_options(choice.options)
+        transport: Transport = plugins.create("transports", choice.name, {**choice.options, **apart})
+        config = replaced(config, transports={choice.name: {**choice.options, **apart}})
     except AnywireError as error:
         return Finding(check, False, str(error), f"correct transports.{choice.name}, or install the plugin")
     try:
@@ -171,7 +160,7 @@ async def _transport(config: Config, plugins: Plugins, choice: PluginChoice) -> 
         return Finding(check, False, detail, remedy, settings=transport.effective_settings())
     except AnywireError as error:
         # Where orchestrators listen there is often one already, or it is another machine: then no hub opens here.
-        if transport.capabilities.discovery == "directory" and (hub_id := await _seen(config, transport)):
+        if transport.capabilities.discovery == "directory" and (hub_id := await _seen(config, plugins, choice)):
             detail = f"an agent here is linked by the orchestrator {hub_id}; no other one can run here ({error})"
             return Finding(check, True, detail)
         return Finding(check, False, str(error), f"see the documentation of the transport {choice.name}")
@@ -208,7 +197,7 @@ async def _orchestrator(config: Config, plugins: Plugins, choice: PluginChoice) 
     transport: Transport = plugins.create("transports", choice.name, choice.options)
     where = f"over {choice.name}{probe.meeting_point(transport)}"
     try:
-        hub_id = await probe.orchestrator_seen(transport, probe.agent_id("look"), config.agents.timeout, LOOK)
+        hub_id = await probe.orchestrator_seen(transport, probe.agent_id("look"), config.lease.timeout, LOOK)
     except AnywireError as error:
         detail = f"whether an orchestrator is there {where} could not be seen: {error}"
         return Finding(check, True, detail, f"correct transports.{choice.name}", warns=True)
@@ -220,12 +209,13 @@ async def _orchestrator(config: Config, plugins: Plugins, choice: PluginChoice) 
     return Finding(check, True, detail, remedy, warns=True)
 
 
-async def _seen(config: Config, transport: Transport) -> str:
+async def _seen(config: Config, plugins: Plugins, choice: PluginChoice) -> str:
     """The orchestrator that links an agent here; empty when there is none, or no agent's end opens either."""
     from anywire.cli import probe
 
     try:
-        return await probe.orchestrator_seen(transport, probe.agent_id("end"), config.agents.timeout, LOOK)
+        transport: Transport = plugins.create("transports", choice.name, choice.options)
+        return await probe.orchestrator_seen(transport, probe.agent_id("end"), config.lease.timeout, LOOK)
     except AnywireError:
         return ""
 
@@ -245,7 +235,7 @@ def _discovery_remedy(transport: Transport) -> str:
 
 
 async def _engine(config: Config, plugins: Plugins) -> Finding:
-    from anywire import assembly
+    from anywire.roles import assembly
 
     check = f"engine {config.engine.name}"
     try:

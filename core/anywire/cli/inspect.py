@@ -12,32 +12,33 @@ import typer
 from anywire.cli import options
 
 if TYPE_CHECKING:
-    from anywire.cli.eventloop import Stop
     from anywire.plugins import PluginKind, Plugins
+    from anywire.roles.stop import Stop
 
-_ALARMING = {"failed": "red", "draining": "yellow", "starting": "yellow"}
+_ALARMING = {"failed": "red", "draining": "yellow", "starting": "yellow", "held": "yellow", "queued": "yellow"}
+
+
+Over = Annotated[
+    list[str] | None,
+    typer.Option("--transport", "-t", metavar="NAME", help="Ask over this transport in place of HTTP."),
+]
 
 
 def agents(
     as_json: options.Json = False,
     url: options.Url = None,
-    file: options.File = None,
     host: options.Host = None,
     port: options.Port = None,
+    transports: Over = None,
+    dds_domain: options.DdsDomain = None,
+    file: options.File = None,
+    settings: options.Set = None,
+    plugin_files: options.PluginFiles = None,
+    log_level: options.LogLevel = None,
 ) -> None:
-    """List the agents of a running server."""
-    from anywire.cli import eventloop, stream
-
-    server = options.base_url(url, file, host, port)
-
-    async def role(stop: Stop) -> list[dict[str, Any]]:
-        async with stream.client(server) as client:
-            found: list[dict[str, Any]] = (await stop.unless(stream.get(client, "/api/v1/agents")))["data"]
-            return found
-
-    found = eventloop.run(role)
-    if found is None:
-        raise typer.Exit(1)
+    """List the agents of a running orchestrator."""
+    settled = {"file": file, "settings": settings, "plugin_files": plugin_files, "log_level": log_level}
+    found = _listed("agents", url, host, port, transports, dds_domain, settled)
     if as_json:
         _print_json(found)
         return
@@ -63,11 +64,79 @@ def agents(
         typer.echo("No agent has joined. Start one with `anywire agent` on the same transport.", err=True)
 
 
-def plugins(as_json: options.Json = False, file: options.File = None, plugin_files: options.PluginFiles = None) -> None:
+def tasks(
+    as_json: options.Json = False,
+    url: options.Url = None,
+    host: options.Host = None,
+    port: options.Port = None,
+    transports: Over = None,
+    dds_domain: options.DdsDomain = None,
+    file: options.File = None,
+    settings: options.Set = None,
+    plugin_files: options.PluginFiles = None,
+    log_level: options.LogLevel = None,
+) -> None:
+    """List the tasks of a running orchestrator that have not ended, oldest first."""
+    settled = {"file": file, "settings": settings, "plugin_files": plugin_files, "log_level": log_level}
+    found = _listed("tasks", url, host, port, transports, dds_domain, settled)
+    if as_json:
+        _print_json(found)
+        return
+    rows = []
+    for each in found:
+        place = _coloured(each["place"], _ALARMING.get(each["place"], "green"))
+        rows.append(
+            (
+                each["id"],
+                f"{place} {each['why']}".rstrip(),
+                each["agent_id"],
+                each["transport"],
+                each["model"],
+                f"{each['age_ms'] / 1e3:.1f}",
+                str(each["attempt"]),
+                str(each["chunks"]),
+                str(each["priority"]),
+                each["tenant"],
+            )
+        )
+    columns = ("id", "place", "agent", "transport", "model", "seconds", "attempt", "chunks", "priority", "tenant")
+    _print_table(columns, rows)
+
+
+def _listed(
+    what: str,
+    url: str | None,
+    host: str | None,
+    port: int | None,
+    transports: list[str] | None,
+    dds_domain: int | None,
+    settled: dict[str, Any],
+) -> list[dict[str, Any]]:
+    """What a running orchestrator has of it now."""
+    from anywire.cli.fleet_source import fleet_place
+    from anywire.roles.stop import run
+
+    place = fleet_place(url, host, port, transports, dds_domain, settled)
+
+    async def ask() -> list[dict[str, Any]]:
+        async with place.open() as source:
+            return await source.list(what)
+
+    async def role(stop: Stop) -> list[dict[str, Any]]:
+        return await stop.unless(ask())
+
+    found = run(role)
+    if found is None:
+        raise typer.Exit(1)
+    return found
+
+
+@options.takes()
+def plugins(given: options.Given, as_json: options.Json = False) -> None:
     """List the plugins installed, and what each transport can do."""
     from anywire.plugins import KINDS
 
-    _, known = options.settle(file, plugin_files=plugin_files, quiet=True)
+    _, known = given.settle(quiet=True)
     found = [_described(known, kind, name) for kind in KINDS for name in known.names(kind)]
     if as_json:
         _print_json(found)
@@ -80,21 +149,21 @@ def plugins(as_json: options.Json = False, file: options.File = None, plugin_fil
     _print_table(("kind", "name", "distribution", "capabilities"), rows)
 
 
+@options.takes(
+    "host",
+    "port",
+    "engine",
+    "model",
+    "slots",
+    "agent_id",
+    "transports",
+    "dds_domain",
+    "scheduler",
+    "selector",
+)
 def config(
-    file: options.File = None,
+    given: options.Given,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of the YAML file.")] = False,
-    host: options.Host = None,
-    port: options.Port = None,
-    engine: options.Engine = None,
-    model: options.EngineModel = None,
-    slots: options.Slots = None,
-    agent_id: options.AgentId = None,
-    transports: options.Transports = None,
-    dds_domain: options.DdsDomain = None,
-    scheduler: options.Scheduler = None,
-    selector: options.Selector = None,
-    plugin_files: options.PluginFiles = None,
-    log_level: options.LogLevel = None,
 ) -> None:
     """Print the configuration in force as YAML: flags over environment over file over defaults; secrets masked."""
     if schema:
@@ -104,24 +173,9 @@ def config(
         return
     import yaml
 
-    from anywire import assembly
+    from anywire.roles import assembly
 
-    settled, known = options.settle(
-        file,
-        host=host,
-        port=port,
-        engine=engine,
-        model=model,
-        slots=slots,
-        agent_id=agent_id,
-        transports=transports,
-        dds_domain=dds_domain,
-        scheduler=scheduler,
-        selector=selector,
-        plugin_files=plugin_files,
-        log_level=log_level,
-        quiet=True,
-    )
+    settled, known = given.settle(quiet=True)
     tree, faults = assembly.effective(settled, known)
     typer.echo(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), nl=False)
     for fault in faults:

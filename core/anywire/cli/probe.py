@@ -17,13 +17,25 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from anywire import assembly
-from anywire.cli import eventloop, logs, supervision
+from anywire.builtin.local import LocalProcess
 from anywire.config import Config
-from anywire.errors import AnywireError
+from anywire.errors import AnywireError, LaunchFailed
 from anywire.identity import boot_id, hub_info, new_incarnation
-from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, TaskRequest
+from anywire.messages import (
+    AgentInfo,
+    AgentStatus,
+    Cancel,
+    Chunk,
+    Command,
+    CommandResult,
+    Credit,
+    Progress,
+    TaskRequest,
+)
 from anywire.plugins import Plugins
+from anywire.roles import assembly, logs
+from anywire.roles.parent import inherited_config, stop_with_parent
+from anywire.roles.stop import Stop, run
 from anywire.transport import AgentPort, Reply, Transport
 
 DISCOVERY = 10.0
@@ -48,6 +60,9 @@ class _HubSink:
     def agent_reported(self, agent_id: str, incarnation: int, status: AgentStatus) -> None: ...
     def agent_lost(self, agent_id: str, incarnation: int, reason: str) -> None: ...
 
+    def progress_received(self, agent_id: str, incarnation: int, progress: Progress) -> None: ...
+    def result_received(self, agent_id: str, incarnation: int, result: CommandResult) -> None: ...
+
     def chunk_received(self, agent_id: str, incarnation: int, chunk: Chunk) -> None:
         if not self.answered.done():
             self.answered.set_result("".join(chunk.deltas))
@@ -63,7 +78,7 @@ class _Echo:
 
     def cancel_received(self, hub_id: str, incarnation: int, cancel: Cancel) -> None: ...
     def credit_received(self, hub_id: str, incarnation: int, credit: Credit) -> None: ...
-    def drain_requested(self, hub_id: str, incarnation: int, reason: str) -> None: ...
+    def command_received(self, hub_id: str, incarnation: int, command: Command, reply: Reply) -> None: ...
     def hub_joined(self, hub_id: str, incarnation: int) -> None: ...
     def hub_lost(self, hub_id: str, incarnation: int, reason: str) -> None: ...
 
@@ -93,7 +108,7 @@ async def exchange(config: Config, plugins: Plugins, transport: Transport) -> st
     """Open a hub here and an agent beside it, send a message both ways, and say how long that took. Raises
     TimeoutError when they do not find each other, and what the transport raises."""
     echo_id = agent_id("echo")
-    info = hub_info(f"{HUB_PREFIX}{socket.gethostname()}-{os.getpid()}", lease=config.agents.timeout)
+    info = hub_info(f"{HUB_PREFIX}{socket.gethostname()}-{os.getpid()}", lease=config.lease.timeout)
     sink = _HubSink(echo_id)
     hub = await transport.open_hub(info, "agent", sink)
     try:
@@ -116,26 +131,30 @@ async def _far_end(
 ) -> AsyncIterator[tuple[str, asyncio.Future[Any]]]:
     """An agent that answers, in another process where the transport reaches one; and what fails when that does."""
     if transport.capabilities.inter_process:
-        arguments = ["anywire.cli.probe", transport.name, agent_id]
-        child = supervision.Child(agent_id, arguments, config.model_dump_json())
-        life = asyncio.create_task(child.keep_running())
-        ready = asyncio.create_task(child.ready.wait())
+        command = [sys.executable, "-m", "anywire.cli.probe", transport.name, agent_id]
+        process = LocalProcess(agent_id, command, config.model_dump_json())
+        process.begin()
+        ending = asyncio.ensure_future(_fail_with(process))
         try:
-            await _before(ready, life)
-            yield "in another process", life
+            async with asyncio.timeout(DISCOVERY):
+                await process.ready()
+            yield "in another process", ending
         finally:
-            ready.cancel()
-            await child.stop(timeout=5.0)
-            life.cancel()
-            await asyncio.gather(life, return_exceptions=True)
+            ending.cancel()
+            await process.stop(5.0)
         return
     choice = config.transport(transport.name)
     other: Transport = plugins.create("transports", transport.name, choice.options if choice else {})
-    port = await open_echo(other, agent_id, config.agents.timeout)
+    port = await open_echo(other, agent_id, config.lease.timeout)
     try:
         yield "in this process", asyncio.get_running_loop().create_future()
     finally:
         await port.close()
+
+
+async def _fail_with(process: LocalProcess) -> None:
+    await process.ready()
+    raise LaunchFailed(f"{process.name} ended: {await process.ended()}")
 
 
 async def _before(wanted: asyncio.Future[Any], failing: asyncio.Future[Any]) -> None:
@@ -206,21 +225,21 @@ async def _announce(transport: Transport, agent_id: str, lease: float, sink: _Ec
 
 def main() -> None:
     name, agent_id = sys.argv[1:]
-    config = supervision.inherited_config()
+    config = inherited_config()
     logs.configure("warning")
     choice = config.transport(name)
     assert choice is not None
     transport: Transport = assembly.load_plugins(config).create("transports", name, choice.options)
 
-    async def role(stop: eventloop.Stop) -> None:
-        supervision.stop_with_parent(stop)
-        port = await stop.unless(open_echo(transport, agent_id, config.agents.timeout))
+    async def role(stop: Stop) -> None:
+        stop_with_parent(stop)
+        port = await stop.unless(open_echo(transport, agent_id, config.lease.timeout))
         print(f"ready: {agent_id}", flush=True)
         await stop.wait()
         await port.close()
 
     try:
-        eventloop.run(role)
+        run(role)
     except AnywireError as error:
         sys.exit(f"error: {error}")
 

@@ -14,7 +14,9 @@ import httpx
 from anywire.errors import AnywireError
 
 _MARK = ": anywire "
-_TIMEOUT = 5.0
+OVER_TRANSPORT = ", or ask over its transport: -t NAME"
+"""What else commands with ``--transport`` can do when no server answers."""
+TIMEOUT = 5.0
 """Seconds for what a server answers by itself; an engine may take as long as the server's deadline allows."""
 
 
@@ -45,16 +47,17 @@ class Answer:
 
 
 @asynccontextmanager
-async def client(url: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the server at ``url``; what goes wrong with it is raised as `ServerError`."""
-    host = httpx.URL(url).host
-    local = host in ("localhost", "::1") or host.startswith("127.")
+async def client(url: str, otherwise: str = "") -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the server at ``url``; what goes wrong with it is raised as `ServerError`. ``otherwise`` is what else
+    can be done when no server is there, as the end of a sentence."""
     try:
-        async with httpx.AsyncClient(base_url=url, timeout=_TIMEOUT, trust_env=not local) as one:
+        host = httpx.URL(url).host
+        local = host in ("localhost", "::1") or host.startswith("127.")
+        async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT, trust_env=not local) as one:
             yield one
     except httpx.ConnectError as error:
         raise ServerError(
-            f"no server answers at {url}: start one with `anywire up`, or name another with --url"
+            f"no server answers at {url}: start one with `anywire up`, or name another with --url{otherwise}"
         ) from error
     except httpx.TimeoutException as error:
         raise ServerError(f"what listens at {url} does not answer: is it an Anywire server?") from error
@@ -66,7 +69,7 @@ async def get(one: httpx.AsyncClient, path: str) -> Any:
     """The JSON at ``path``."""
     answer = await one.get(path)
     if answer.is_error:
-        raise _error(answer.status_code, answer.text)
+        raise server_error(answer.status_code, answer.text)
     try:
         return answer.json()
     except ValueError as error:
@@ -92,11 +95,11 @@ async def ask(
     }
     if max_tokens is not None:
         body["max_tokens"] = max_tokens
-    patient = httpx.Timeout(_TIMEOUT, read=None)
+    patient = httpx.Timeout(TIMEOUT, read=None)
     answer, ended, began = Answer(), False, time.perf_counter()
     async with one.stream("POST", "/v1/chat/completions", json=body, timeout=patient) as response:
         if response.is_error:
-            raise _error(response.status_code, (await response.aread()).decode(errors="replace"))
+            raise server_error(response.status_code, (await response.aread()).decode(errors="replace"))
         answer.agent = response.headers.get("x-anywire-agent", "")
         answer.transport = response.headers.get("x-anywire-transport", "")
         async for line in response.aiter_lines():
@@ -110,7 +113,7 @@ async def ask(
                 break
             event = json.loads(data)
             if "error" in event:
-                raise _error(0, data)
+                raise server_error(0, data)
             if event.get("usage"):
                 answer.tokens = int(event["usage"].get("completion_tokens", 0))
             for choice in event.get("choices", ()):
@@ -127,10 +130,11 @@ async def ask(
     return answer
 
 
-def _error(status: int, text: str) -> ServerError:
+def server_error(status: int, text: str) -> ServerError:
+    """The error that an answer's body says; ``status`` 0 where there is none of its own."""
     try:
-        error = json.loads(text)["error"]
-        message, code = str(error["message"]), error.get("code") or error.get("type") or ""
+        told = json.loads(text)["error"]
+        message, code = str(told["message"]), told.get("code") or told.get("type") or ""
     except (ValueError, KeyError, TypeError, AttributeError):
         message, code = text.strip()[:500] or "no explanation", ""
     kind = ", ".join(str(part) for part in (status or "", code) if part)

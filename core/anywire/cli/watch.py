@@ -1,186 +1,254 @@
-"""``anywire watch``: agents, tasks and streams of a running fleet, as they are and as they go on."""
+"""``anywire watch``: agents, queue and tasks of a running orchestrator, as they are and as they go on."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
-import threading
-from collections.abc import Callable
-from queue import Full, Queue
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from anywire.cli import options
-from anywire.errors import ConfigError, PluginError
-from anywire.observer import RATE_MAX
+from anywire.errors import AnywireError, NoAgent
 
 if TYPE_CHECKING:
-    from anywire.cli.eventloop import Stop
-    from anywire.cli.watch_events import Event, Picture
-    from anywire.config import Config
-    from anywire.observer import Observable, Observer, ObserverInfo
-    from anywire.plugins import Plugins
+    from anywire.cli.fleet_source import Item, Place, Source
+    from anywire.cli.watch_picture import Picture, Task
+    from anywire.roles.stop import Stop
 
-LOOK = 1.5
-"""Seconds that ``--once`` looks for somebody."""
-QUIET = 0.3
-"""Seconds without anything new after which ``--once`` has seen what there is."""
-MOST = 5.0
-BACKLOG = 10_000
-"""Lines that wait for a slow reader of the output; more are left out, and counted."""
+RATE_MAX = 20.0
+FOLLOWED = 64
+"""Tasks whose text is read at a time with ``--text``; further ones are left out."""
+RETRY_FIRST, RETRY_MOST = 0.2, 5.0
+"""Seconds until an orchestrator that is gone is looked for again; twice as long each time."""
+
+Emit = Callable[["Item"], None]
 
 
 def watch(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per event and line.")] = False,
     once: Annotated[bool, typer.Option("--once", help="Print what is known now, and end.")] = False,
-    task_id: Annotated[str, typer.Option("--task", metavar="ID", help="Only this task.")] = "",
-    only_agent: Annotated[str, typer.Option("--agent", metavar="ID", help="Only this agent and its tasks.")] = "",
+    types: Annotated[
+        str, typer.Option("--types", metavar="LIST", help="Print these events alone: task.ended,agent.*")
+    ] = "",
+    after: Annotated[str, typer.Option("--after", metavar="ID", help="Begin after the event of this id.")] = "",
+    task_id: Annotated[str, typer.Option("--task", metavar="ID", help="Show this task alone.")] = "",
+    only_agent: Annotated[str, typer.Option("--agent", metavar="ID", help="Show this agent and its tasks alone.")] = "",
+    follow: Annotated[
+        str, typer.Option("--follow", metavar="TASK", help="Print the text of a task from now on, and end with it.")
+    ] = "",
+    texts: Annotated[bool, typer.Option("--text", help="Show the text of running tasks too.")] = False,
     rate: Annotated[
-        float, typer.Option("--rate", min=0.1, max=RATE_MAX, help="Most updates per second of one agent or task.")
+        float, typer.Option("--rate", min=0.1, max=RATE_MAX, help="Most times per second that the view is drawn.")
     ] = 4.0,
-    texts: Annotated[bool, typer.Option("--text/--no-text", help="Show the text of answers.")] = True,
-    file: options.File = None,
-    transports: options.Transports = None,
-    dds_domain: options.DdsDomain = None,
-    fleet: Annotated[
-        str | None, typer.Option("--fleet", metavar="NAME", help="Fleet of the transport, where it has several.")
+    url: options.Url = None,
+    host: options.Host = None,
+    port: options.Port = None,
+    transports: Annotated[
+        list[str] | None,
+        typer.Option("--transport", "-t", metavar="NAME", help="Watch over this transport in place of HTTP."),
     ] = None,
+    dds_domain: options.DdsDomain = None,
+    file: options.File = None,
+    settings: options.Set = None,
     plugin_files: options.PluginFiles = None,
     log_level: options.LogLevel = None,
 ) -> None:
-    """Watch a running fleet: agents, tasks, the text of streams. Disturbs nobody, needs no server's address."""
-    config, plugins = options.settle(
-        file,
-        transports=transports,
-        dds_domain=dds_domain,
-        plugin_files=plugin_files,
-        log_level=log_level,
-        quiet=True,
-    )
-    if fleet is not None:
-        config = _of_fleet(config, plugins, fleet)
-    observed = _observable(config, plugins)
+    """Watch a running orchestrator: its agents, its queue, its tasks. Slows nobody."""
+    from anywire.cli.fleet_source import fleet_place
+    from anywire.roles.stop import run
 
-    from anywire.cli import eventloop
-    from anywire.cli.watch_events import Events, Picture
-
-    # What is there now is wanted at once.
-    info = _observer_info(RATE_MAX if once else rate, texts, config.agents.timeout)
-
-    async def role(stop: Stop) -> bool:
-        picture = Picture()
-        output = Output(stop) if not once and (as_json or not sys.stdout.isatty()) else None
-        emit = picture.add if output is None else _printer(output, as_json)
-
-        async def open_all() -> list[Observer]:
-            return [
-                await each.open_observer(info, Events(name, emit, task_id=task_id, agent_id=only_agent))
-                for name, each in observed.items()
-            ]
-
-        observers = await open_all()
-        try:
-            if once:
-                await stop.unless(_settled(picture))
-                _print_once(picture, as_json=as_json, texts=texts)
-            elif output is not None:
-                await stop.wait()
-            else:
-                await stop.unless(_show(picture, rate, texts=texts))
-        finally:
-            for observer in observers:
-                await observer.close()
-            if output is not None:
-                output.close()
-        return output is None or not output.broken
-
-    if eventloop.run(role) is False:
+    settled = {"file": file, "settings": settings, "plugin_files": plugin_files, "log_level": log_level}
+    place = fleet_place(url, host, port, transports, dds_domain, settled)
+    if follow:
+        result = run(lambda stop: _follow(place, follow, stop, as_json))
+    elif once:
+        result = run(lambda stop: stop.unless(_once(place, as_json, only_agent, task_id)))
+    else:
+        lines = as_json or not sys.stdout.isatty()
+        show = _lines if lines else _live
+        result = run(lambda stop: show(place, stop, Wanted(types, after, only_agent, task_id, texts, as_json, rate)))
+    if result is False:
         raise BrokenPipeError
 
 
-def _observer_info(rate: float, texts: bool, lease: float) -> ObserverInfo:
-    from anywire.identity import hub_info
-    from anywire.observer import ObserverInfo
+class Wanted:
+    """What the options ask for."""
 
-    own = hub_info(lease=lease)
-    return ObserverInfo(own.hub_id.replace("hub-", "watch-", 1), own.incarnation, rate, texts, own.lease_ms)
+    def __init__(
+        self, types: str, after: str, agent_id: str, task_id: str, texts: bool, as_json: bool, rate: float
+    ) -> None:
+        self.types, self.after, self.agent_id, self.task_id = types, after, agent_id, task_id
+        self.texts, self.as_json, self.rate = texts, as_json, rate
 
-
-def _of_fleet(config: Config, plugins: Plugins, fleet: str) -> Config:
-    from anywire.config import replaced
-
-    chosen = {each.name: dict(each.options) for each in config.transports}
-    taking = [name for name in chosen if "fleet" in plugins.load("transports", name).Config.model_fields]
-    if not taking:
-        raise typer.BadParameter(f"there are no fleets over {', '.join(chosen)}", param_hint="--fleet")
-    for name in taking:
-        chosen[name]["fleet"] = fleet
-    return replaced(config, transports=chosen)
+    def shows(self, event: Mapping[str, Any]) -> bool:
+        """Whether an event is about the agent or task that is asked for."""
+        return (not self.task_id or event.get("task_id") == self.task_id) and (
+            not self.agent_id or event.get("agent_id") == self.agent_id
+        )
 
 
-def _observable(config: Config, plugins: Plugins) -> dict[str, Observable]:
-    """Those of the configured transports that can be observed, by name. Raises `ConfigError` when there is none."""
-    from anywire import assembly
-    from anywire.observer import Observable
+async def _follow(place: Place, task_id: str, stop: Stop, as_json: bool) -> bool:
+    from anywire.cli import watch_views
+    from anywire.cli.watch_output import Output
+    from anywire.roles.stop import StopRequested
 
-    made = {each.name: each for each in assembly.make_transports(config, plugins)}
-    found: dict[str, Observable] = {name: each for name, each in made.items() if isinstance(each, Observable)}
-    blind = [name for name in made if name not in found]
-    if not found:
-        can = []
-        for name in plugins.names("transports"):
-            with contextlib.suppress(PluginError):  # one that does not load cannot be observed either
-                if issubclass(plugins.load("transports", name), Observable):
-                    can.append(name)
-        known = ", ".join(can) or "none installed"
-        raise ConfigError(f"over {', '.join(blind)} nothing can be observed; transports that can: {known}")
-    if blind:
-        print(f"what goes over {', '.join(blind)} is not seen: it cannot be observed", file=sys.stderr)
-    return found
+    output = Output(stop)
 
+    async def read() -> None:
+        async with place.open() as source, aclosing(source.follow(task_id)) as chunks:
+            async for chunk in chunks:
+                if as_json:
+                    output.print(watch_views.as_json(chunk))
+                else:
+                    output.write(watch_views.safe_text(chunk["text"]))
 
-async def _settled(picture: Picture) -> None:
-    """Until everybody who is there has told what is known, and nothing new comes; `MOST` seconds at most."""
-    news = asyncio.Event()
-    picture.arrived = news.set
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(MOST):
-            while True:
-                nobody = not picture.agents and not picture.hubs
-                patience = LOOK if nobody else QUIET if picture.complete else None
-                try:
-                    await asyncio.wait_for(news.wait(), patience)
-                except TimeoutError:
-                    return
-                news.clear()
+    try:
+        with contextlib.suppress(StopRequested):
+            await stop.unless(read())
+        if not as_json:
+            output.print("")
+    finally:
+        output.close()
+    return not output.broken
 
 
-def _print_once(picture: Picture, *, as_json: bool, texts: bool) -> None:
+async def _once(place: Place, as_json: bool, agent_id: str, task_id: str) -> bool:
     from rich.console import Console
 
     from anywire.cli import watch_views
+    from anywire.cli.watch_picture import Picture
 
+    async with place.open() as source:
+        agents, tasks, stats = await source.list("agents"), await source.list("tasks"), await source.stats()
     if as_json:
-        known: list[Event] = [each.joined for each in picture.hubs.values()]
-        known += [each.reported for each in picture.hubs.values() if each.reported]
-        for agent in picture.agents.values():
-            known += [agent.joined, *([agent.reported] if agent.reported else [])]
-        for task in (*picture.running.values(), *picture.ended):
-            known.append(task.newest | {"text": task.text, "missing": task.missing})
-        for event in known:
-            typer.echo(watch_views.as_json(event))
-    else:
-        # In a pipe nothing is cut to the width of a screen.
-        width = None if sys.stdout.isatty() else 400
-        Console(highlight=False, width=width, height=10_000).print(watch_views.View(picture, texts=texts))
-    if not picture.agents and not picture.hubs:
-        typer.echo("Nobody is seen. `anywire doctor` checks the transport; domain and fleet must be theirs.", err=True)
+        agents = [each for each in agents if agent_id in ("", each["id"])]
+        tasks = [each for each in tasks if task_id in ("", each["id"]) and agent_id in ("", each["agent_id"])]
+        typer.echo(watch_views.as_json({"agents": agents, "tasks": tasks, "stats": stats}))
+        return True
+    picture = Picture(agent_id, task_id)
+    picture.set(agents, tasks, stats)
+    # In a pipe nothing is cut to the width of a screen.
+    width = None if sys.stdout.isatty() else 400
+    Console(highlight=False, width=width, height=10_000).print(watch_views.View(picture))
+    return True
 
 
-async def _show(picture: Picture, rate: float, *, texts: bool) -> None:
+async def _lines(place: Place, stop: Stop, wanted: Wanted) -> bool:
+    from anywire.cli import watch_views
+    from anywire.cli.watch_output import Output
+    from anywire.cli.watch_picture import Picture
+    from anywire.roles.stop import StopRequested
+
+    output, picture = Output(stop), Picture()
+    line = watch_views.as_json if wanted.as_json else watch_views.as_line
+
+    def emit(event: Item) -> None:
+        if wanted.shows(event) or event["type"] in ("missed", "reset", "interrupted"):
+            output.print(line(event))
+
+    try:
+        with contextlib.suppress(StopRequested):
+            await stop.unless(_watched(place, wanted, picture, emit))
+    finally:
+        output.close()
+    return not output.broken
+
+
+async def _live(place: Place, stop: Stop, wanted: Wanted) -> bool:
+    from anywire.cli.watch_picture import Picture
+
+    picture = Picture(wanted.agent_id, wanted.task_id)
+    wanted.types = ""  # the picture needs all of them
+    watching = asyncio.ensure_future(_watched(place, wanted, picture, lambda event: None))
+    showing = asyncio.ensure_future(_show(picture, wanted.rate))
+    try:
+        await stop.unless(asyncio.wait((watching, showing), return_when=asyncio.FIRST_COMPLETED))
+    finally:
+        for each in (watching, showing):
+            each.cancel()
+        results = await asyncio.gather(watching, showing, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+    return True
+
+
+async def _watched(place: Place, wanted: Wanted, picture: Picture, emit: Emit) -> None:
+    """Take in what happens, for ever. An orchestrator that is gone is looked for again. Raises what keeps the first one
+    from being found."""
+    from anywire.cli.fleet_source import Interrupted
+    from anywire.cli.stream import ServerError
+
+    after, pause, met = wanted.after, 0.0, False
+    while True:
+        reason = "the orchestrator has ended"
+        try:
+            async with (
+                place.open() as source,
+                _Texts(source, picture, wanted, emit),
+                aclosing(source.events(wanted.types, after)) as events,
+            ):
+                async for event in events:
+                    if not event:
+                        picture.set(await source.list("agents"), await source.list("tasks"), await source.stats())
+                        met, pause = True, RETRY_FIRST
+                        continue
+                    after = event.get("id", after)
+                    picture.add(event)
+                    emit(event)
+        except (Interrupted, ServerError, NoAgent) as error:
+            if not met:
+                raise
+            reason = str(error)
+        if pause == RETRY_FIRST:
+            gone = {"type": "interrupted", "reason": reason}
+            picture.add(gone)
+            emit(gone)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, RETRY_MOST)
+
+
+class _Texts:
+    """Follows running tasks where the text of tasks is asked for."""
+
+    def __init__(self, source: Source, picture: Picture, wanted: Wanted, emit: Emit) -> None:
+        self._source, self._picture, self._wanted, self._emit = source, picture, wanted, emit
+        self._following: dict[str, asyncio.Task[None]] = {}
+
+    async def __aenter__(self) -> None:
+        if self._wanted.texts:
+            self._picture.began = self._begin
+
+    async def __aexit__(self, *failure: object) -> None:
+        self._picture.began = lambda task: None
+        following = list(self._following.values())
+        for each in following:
+            each.cancel()
+        await asyncio.gather(*following, return_exceptions=True)
+
+    def _begin(self, task: Task) -> None:
+        task_id = task.task_id
+        shown = self._picture.shows(task) and (self._wanted.task_id in ("", task_id))
+        if task_id in self._following or not shown or len(self._following) >= FOLLOWED:
+            return
+        task.followed, task.missing = True, task.chunks > 0
+        self._following[task_id] = following = asyncio.ensure_future(self._read(task_id))
+        following.add_done_callback(lambda done: self._following.pop(task_id, None))
+
+    async def _read(self, task_id: str) -> None:
+        with contextlib.suppress(AnywireError):  # how it ended is an event
+            async with aclosing(self._source.follow(task_id)) as chunks:
+                async for chunk in chunks:
+                    self._picture.add_text(task_id, chunk)
+                    if chunk["text"]:
+                        self._emit({"type": "text", "task_id": task_id, "seq": chunk["seq"], "text": chunk["text"]})
+
+
+async def _show(picture: Picture, rate: float) -> None:
     """Draw at every change, ``rate`` times per second at most, until cancelled; ages make it change each second."""
     from rich.console import Console
     from rich.live import Live
@@ -189,62 +257,10 @@ async def _show(picture: Picture, rate: float, *, texts: bool) -> None:
 
     changed = asyncio.Event()
     picture.changed = changed.set
-    view = View(picture, texts=texts)
-    with Live(view, console=Console(highlight=False), screen=True, auto_refresh=False) as live:
+    with Live(View(picture), console=Console(highlight=False), screen=True, auto_refresh=False) as live:
         while True:
             live.refresh()
             await asyncio.sleep(1 / rate)
             changed.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), 1)
-
-
-def _printer(output: Output, as_json: bool) -> Callable[[Event], None]:
-    from anywire.cli import watch_views
-
-    line = watch_views.as_json if as_json else watch_views.Lines().line
-
-    def emit(event: Event) -> None:
-        if text := line(event):
-            output.print(text)
-
-    return emit
-
-
-class Output:
-    """Lines to stdout from a thread, so that a reader who is slow or stopped stops neither the observer nor Ctrl-C."""
-
-    def __init__(self, stop: Stop) -> None:
-        self.broken = False
-        self._stop, self._loop = stop, asyncio.get_running_loop()
-        self._waiting: Queue[str | None] = Queue(BACKLOG)
-        self._left_out = 0
-        self._thread = threading.Thread(target=self._write, name="anywire-watch-output", daemon=True)
-        self._thread.start()
-
-    def print(self, line: str) -> None:
-        try:
-            self._waiting.put_nowait(line)
-        except Full:
-            self._left_out += 1
-
-    def close(self) -> None:
-        """Give the reader a second for what is left."""
-        with contextlib.suppress(Full):
-            self._waiting.put_nowait(None)
-        self._thread.join(1)
-        if self._left_out:
-            print(f"{self._left_out} lines were left out: the reader of the output was too slow", file=sys.stderr)
-
-    def _write(self) -> None:
-        descriptor = sys.stdout.fileno()
-        while (line := self._waiting.get()) is not None:
-            data = memoryview(f"{line}\n".encode())
-            try:
-                while data:
-                    data = data[os.write(descriptor, data) :]
-            except OSError:
-                self.broken = True
-                with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-                    self._loop.call_soon_threadsafe(self._stop.request, "the reader of the output is gone")
-                return

@@ -1,47 +1,68 @@
-"""Tasks whose model nobody serves: they wait for an agent, for a bounded time."""
+"""Tasks that nobody serves: they wait for an agent, for a bounded time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from anywire import errors
 from anywire.clock import Clock
+from anywire.errors import AnywireError
+from anywire.pipeline.admission import Admission
+from anywire.pipeline.registry import Registry
+from anywire.pipeline.serving import Served
 from anywire.pipeline.task import Task
-from anywire.scheduler import QueueKey
 
 
 class Absence:
-    """Calls ``expired(task)`` when nobody has served a task's key for ``wait`` seconds on end.
+    """Calls ``fail(task, error)`` when nobody could serve a task for ``wait`` seconds on end.
 
-    The time counts from the newest absence: it ends when an agent serves the key again.
+    The time counts from the newest absence: it ends when an agent serves the task again.
     """
 
-    def __init__(self, clock: Clock, wait: float, expired: Callable[[Task], None]) -> None:
-        self._clock, self._wait, self._expired = clock, wait, expired
-        self._tasks: dict[QueueKey, dict[str, Task]] = {}
+    def __init__(
+        self,
+        clock: Clock,
+        wait: float,
+        registry: Registry,
+        admission: Admission,
+        fail: Callable[[Task, AnywireError], None],
+    ) -> None:
+        self._clock, self._wait, self._registry, self._admission, self._fail = clock, wait, registry, admission, fail
+        self._tasks: dict[Served, dict[str, Task]] = {}
 
-    def begin(self, task: Task) -> None:
-        """Nobody serves this task's key now. Does nothing when its time runs already."""
-        if task.agent_timer is None:
+    def check(self, task: Task) -> None:
+        """Begin to count if nobody serves this task now. Does nothing when its time runs already."""
+        if task.agent_timer is None and not self._is_served(task):
             task.agent_timer = self._clock.call_later(self._wait, self._expire, task)
-            self._tasks.setdefault(task.queued.key, {})[task.task_id] = task
+            for key in task.queued.keys:
+                self._tasks.setdefault(key[:2], {})[task.task_id] = task
 
     def end(self, task: Task) -> None:
-        """Its key is served, or it waits no more; it need not have been waiting."""
+        """It is served, or it waits no more; it need not have been waiting."""
         if task.agent_timer is None:
             return
         task.agent_timer.cancel()
         task.agent_timer = None
-        waiting = self._tasks[task.queued.key]
-        del waiting[task.task_id]
-        if not waiting:
-            del self._tasks[task.queued.key]
+        for served in {key[:2] for key in task.queued.keys}:
+            waiting = self._tasks[served]
+            del waiting[task.task_id]
+            if not waiting:
+                del self._tasks[served]
 
-    def served(self, keys: Iterable[QueueKey]) -> None:
-        """Somebody serves these keys now."""
-        for key in keys:
-            for task in list(self._tasks.get(key, {}).values()):
-                self.end(task)
+    def served(self, served: Iterable[Served]) -> None:
+        """Somebody serves these models in these kinds now."""
+        for each in served:
+            for task in list(self._tasks.get(each, {}).values()):
+                if self._is_served(task):
+                    self.end(task)
 
     def _expire(self, task: Task) -> None:
         self.end(task)
-        self._expired(task)
+        key = task.queued.key
+        nobody = errors.NoAgent(f"no agent for model {key.model!r} within {self._wait:g} s")
+        self._fail(task, self._admission.unknown(key) or nobody)
+
+    def _is_served(self, task: Task) -> bool:
+        if task.chunks:
+            return any(map(task.resumes_on, self._registry.agents()))
+        return any(map(self._registry.serves, task.queued.keys))

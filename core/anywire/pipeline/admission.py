@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from anywire import errors
+from anywire.demand import Demand
 from anywire.errors import AnywireError
-from anywire.pipeline.config import PipelineConfig
+from anywire.pipeline.claims import MAX_NAME
 from anywire.pipeline.registry import Registry
+from anywire.pipeline_settings import PipelineConfig
 from anywire.scheduler import QueueKey
 from anywire.submission import Submission
 
@@ -17,10 +19,13 @@ class Admission:
         self._config, self._registry = config, registry
         self.closed = False
 
-    def check(self, submission: Submission, key: QueueKey) -> None:
-        """Raises `ShuttingDown`, `PayloadTooLarge`, `ConfigError`, `ModelNotFound` or `InvalidRequest`."""
+    def check(self, submission: Submission) -> None:
+        """Raises `ShuttingDown`, `InvalidRequest`, `PayloadTooLarge` or `ConfigError`."""
         if self.closed:
             raise errors.ShuttingDown("the orchestrator is shutting down")
+        if len(submission.model) > MAX_NAME:
+            # Nobody can offer it, and events would keep it.
+            raise errors.InvalidRequest(f"model must be a name of at most {MAX_NAME} characters", param="model")
         limit, body = self._config.max_body_bytes, submission.body
         if len(body) * 4 > limit and not (body.isascii() and len(body) <= limit):
             size = len(body.encode(errors="surrogatepass"))
@@ -33,13 +38,39 @@ class Admission:
                 f"{submission.hops} orchestrators have passed this task on, the limit is {self._config.max_hops} "
                 "(pipeline.max_hops): do orchestrators join each other in a circle?"
             )
-        unknown = self.unknown(key)
-        if unknown is not None:
-            raise unknown
+
+    def keys(self, submission: Submission, demand: Demand) -> tuple[QueueKey, ...]:
+        """What the task needs, for each model that would do and that somebody serves, served or will. Raises
+        `ModelNotFound`, `ModelStopped` or `InvalidRequest` when there is none."""
+        if not demand.models:
+            only = QueueKey(submission.model, submission.kind, demand.needs)
+            error = self.unknown(only)
+            if error is not None:
+                raise error
+            return (only,)
+        named = (submission.model, *demand.models)
+        keys = [QueueKey(model, submission.kind, demand.needs) for model in dict.fromkeys(named)]
+        unknown = [self.unknown(key) for key in keys]
+        known = tuple(key for key, error in zip(keys, unknown, strict=True) if error is None)
+        if not known and unknown[0] is not None:
+            raise unknown[0]
+        return known
 
     def unknown(self, key: QueueKey) -> AnywireError | None:
-        """The error for a model that is not served here and never was; None while somebody may yet come."""
-        if self._registry.serving.served_ever(key):
+        """The error for a model that is not served here and never was, or that would have to be started; None while
+        somebody may yet come."""
+        serving = self._registry.serving
+        if serving.serves(key):
+            return None
+        if serving.is_stopped(key.model):
+            return errors.ModelStopped(
+                f"the model {key.model!r} is stopped and is not started by a request: start it first", param="model"
+            )
+        if key.needs and serving.serves(QueueKey(key.model, key.kind)):
+            return errors.InvalidRequest(
+                f"no agent whose model {key.model!r} has {' and '.join(key.needs)} is here", param="model"
+            )
+        if serving.served_ever(key):
             return None
         agents = self._registry.agents()
         if not agents or any(agent.status.state == "starting" for agent in agents):

@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from anywire import errors
 from anywire.clock import Clock, Timer
+from anywire.errors import AnywireError
 from anywire.pipeline.task import Task
 
 
 class Deadlines:
-    """Calls ``expired(task)`` once when a task's deadline has passed, unless it was removed before.
+    """Calls ``give_up(task, error)`` once when a task's deadline has passed, unless it was removed before.
 
     Tasks with the ``default`` time (seconds) fall due in the order in which they came: one timer runs, for the first of
     them. A task with another time has a timer of its own, `Task.deadline_timer`.
     """
 
-    def __init__(self, clock: Clock, default: float, expired: Callable[[Task], None]) -> None:
-        self._clock, self._default, self._expired = clock, default, expired
+    def __init__(self, clock: Clock, default: float, give_up: Callable[[Task, AnywireError], None]) -> None:
+        self._clock, self._default, self._give_up = clock, default, give_up
         self._tasks: dict[str, Task] = {}
         self._timer: Timer | None = None
 
@@ -26,7 +28,7 @@ class Deadlines:
         if seconds == math.inf:
             return
         if seconds != self._default:
-            task.deadline_timer = self._clock.call_later(seconds, self._expired, task)
+            task.deadline_timer = self._clock.call_later(seconds, self._expire, task)
             return
         self._tasks[task.task_id] = task
         if self._timer is None:
@@ -52,4 +54,13 @@ class Deadlines:
             due.append(task)
         for task in due:
             if self._tasks.pop(task.task_id, None) is not None:
-                self._expired(task)
+                self._expire(task)
+
+    def _expire(self, task: Task) -> None:
+        task.deadline_timer = None
+        seconds = (task.queued.deadline_ns - task.queued.received_ns) / 1e9
+        where = "in the queue"
+        if task.place == "running":
+            where = f"on agent {task.agent_id}" if task.agent_id else task.why
+        message = f"deadline exceeded: not finished within {seconds:g} s ({where})"
+        self._give_up(task, errors.DeadlineExceeded(message))

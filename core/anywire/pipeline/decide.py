@@ -1,20 +1,23 @@
 """What follows a failed attempt: a pure decision, made in one place.
 
 `decide` sees the task, the attempt, the error, the health of the agents and what is left of the budget, and returns one
-of the decisions below. The pipeline carries it out. Another function of the same form may take its place.
+of the decisions below. The pipeline carries it out. Another function of the same form may take its place:
+`Decider` calls it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
 from anywire import errors
+from anywire.boundary import Boundary
 from anywire.errors import AnywireError
-from anywire.pipeline.attempt import Attempt
 from anywire.pipeline.health import Health
-from anywire.pipeline.task import Task
+from anywire.pipeline.task import Attempt, Task
 
 
 class Requeue(msgspec.Struct, frozen=True):
@@ -87,3 +90,31 @@ def _again(task: Task, budget: Budget) -> Decision:
     if not task.chunks:
         return Retry()
     return Resume() if task.can_resume else Fail()
+
+
+class Decider:
+    """Asks ``chosen`` what follows a failed attempt, and the built-in `decide` where it fails or wants what would show
+    text twice."""
+
+    def __init__(self, chosen: Decide, health: Health, boundary: Boundary) -> None:
+        self._chosen, self._health, self._boundary = chosen, health, boundary
+
+    def decide(self, task: Task, attempt: Attempt, error: AnywireError, budget: Budget) -> Decision:
+        """What is to follow. It can be carried out; raises nothing."""
+        fault: Exception | str
+        decision: Any
+        try:
+            decision = self._chosen(task, attempt, error, self._health, budget)
+            if isinstance(decision, Retry | Resume) and not 0 <= decision.after < math.inf:
+                fault = f"returned {str(decision)[:80]}, which names no time"
+            elif not isinstance(decision, Requeue | Retry | Resume | Hedge | Fail):
+                fault = f"returned {str(decision)[:80]!r}, which is no decision"
+            elif not task.chunks or isinstance(decision, Fail) or (task.can_resume and not isinstance(decision, Hedge)):
+                decided: Decision = decision
+                return decided
+            else:
+                fault = f"returned {decision} for a task whose text was shown and that cannot be resumed so"
+        except Exception as failure:
+            fault = failure
+        self._boundary.failed("decide", getattr(self._chosen, "__name__", "call"), fault, task.task_id)
+        return decide(task, attempt, error, self._health, budget)

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import reprlib
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from anywire import errors
+from anywire.boundary import Boundary, label
 from anywire.clock import Clock, Timer
 from anywire.errors import AnywireError
-from anywire.pipeline.boundary import Boundary, label
+from anywire.event_bus import EventBus
+from anywire.pipeline.choosing import Chooser
+from anywire.pipeline.groups import NOBODY
 from anywire.pipeline.registry import Registry
 from anywire.pipeline.task import Task
 from anywire.scheduler import QueuedTask, QueueKey, Scheduler, SchedulerConfig
-from anywire.selector import AgentView, Selector
+from anywire.selector import AgentView, Candidates, Selector
 
+NOT_CHOSEN = "no agent was chosen"
 HELD_RETRY = 1.0
 """Seconds after which held tasks are offered again when nothing else has offered them."""
 
 
 class DispatcherSink(Protocol):
-    def send(self, task: Task, agent: AgentView) -> None:
-        """Send a task to the agent that was chosen for it."""
+    def send(self, task: Task, agent: AgentView, model: str, candidates: Candidates) -> None:
+        """Send a task to the agent that was chosen for it, one of ``candidates``; ``model`` is the task's model that
+        they serve."""
+        ...
+
+    def task_held(self, task: Task, why: str) -> None:
+        """No agent was chosen: the task waits."""
         ...
 
     def fail_task(self, task: Task, error: AnywireError) -> None:
@@ -31,8 +41,8 @@ class DispatcherSink(Protocol):
 class Dispatcher:
     """Sends what can be sent whenever it is told that something changed.
 
-    It keeps its own book of what is queued and held, so that a scheduler which loses, doubles or invents tasks is
-    noticed. ``filters`` is the hook ``anywire_filter_candidates`` or None.
+    It keeps its own account of what is queued and held, so that a scheduler which loses, doubles or invents tasks is
+    noticed. ``filters`` is the hook ``anywire_filter_candidates`` or None. ``events`` are held while it dispatches.
     """
 
     def __init__(
@@ -44,9 +54,11 @@ class Dispatcher:
         boundary: Boundary,
         filters: Callable[..., Any] | None,
         clock: Clock,
+        events: EventBus,
     ) -> None:
-        self._scheduler, self._selector = scheduler, selector
-        self._sink, self._boundary, self._filters, self._clock = sink, boundary, filters, clock
+        self._events = events
+        self._scheduler, self._sink, self._boundary, self._clock = scheduler, sink, boundary, clock
+        self._chooser = Chooser(selector, boundary, filters)
         self._candidates, self._agent = registry.serving.candidates, registry.agent
         self._queued: dict[str, Task] = {}
         self._held: dict[str, Task] = {}
@@ -54,12 +66,12 @@ class Dispatcher:
             getattr(scheduler, "config", None), "max_queue_size", SchedulerConfig().max_queue_size
         )
         self._scheduler_name = label("scheduler", scheduler)
-        self._selector_name = label("selector", selector)
         self._offering: Timer | None = None
         self._dispatching = self._putting_back = False
         self._choosing: Task | None = None
         """The task for which an agent is being chosen: plugins run, and it is in neither book."""
-        self._gate_closed = False
+        self.gate_closed = False
+        """Whether nothing is sent any more."""
 
     @property
     def waiting(self) -> int:
@@ -72,18 +84,55 @@ class Dispatcher:
 
     def put(self, task: Task) -> None:
         """Queue a new task. Raises `QueueFull` (held tasks count too), or `PluginFailed` when the scheduler fails."""
-        if len(self._queued) + len(self._held) >= self._limit:
-            raise errors.QueueFull(
-                f"{self.waiting} tasks wait already, the limit is {self._limit} (scheduler.max_queue_size)"
-            )
+        self.make_room(task)
         try:
             self._scheduler.put(task.queued)
-        except errors.QueueFull:
-            raise
         except Exception as error:
             raise self._scheduler_failed("put", error, task.task_id) from error
         self._queued[task.task_id] = task
         task.place = "queued"
+
+    def make_room(self, task: Task) -> None:
+        """Raise `QueueFull` when as many tasks wait as may, unless the scheduler names one that gives its place."""
+        if len(self._queued) + len(self._held) >= self._limit:
+            limit = f"the limit is {self._limit} (scheduler.max_queue_size)"
+            displaced = self._displaced(task.queued)
+            if displaced is None:
+                raise errors.QueueFull(f"{self.waiting} tasks wait already, {limit}")
+            error = errors.QueueFull(f"a task of higher rank took the place of this one: {self.waiting} wait, {limit}")
+            self._sink.fail_task(displaced, error)
+
+    def hold_new(self, task: Task, why: str) -> None:
+        """Let a new task wait until `release`. Raises `QueueFull`."""
+        self.make_room(task)
+        self._held[task.task_id] = task
+        task.place, task.why = "held", why
+
+    def release(self, task: Task) -> None:
+        """Queue a task of `hold_new`. It ends with `PluginFailed` when the scheduler fails."""
+        del self._held[task.task_id]
+        try:
+            self._scheduler.put(task.queued)
+        except Exception as error:
+            self._sink.fail_task(task, self._scheduler_failed("put", error, task.task_id))
+            return
+        self._queued[task.task_id] = task
+        task.place, task.why = "queued", ""
+
+    def _displaced(self, queued: QueuedTask) -> Task | None:
+        """The waiting task that gives its place to a new one, if the scheduler names one."""
+        try:
+            task_id = self._scheduler.displace(queued)
+        except Exception as error:
+            self._boundary.failed(self._scheduler_name, "displace", error, queued.task_id)
+            return None
+        if task_id is None:
+            return None
+        task = self._queued.get(task_id) if isinstance(task_id, str) else None
+        if task is None:
+            what = f"returned {reprlib.repr(task_id)}, which is no waiting task"
+            self._boundary.failed(self._scheduler_name, "displace", what, queued.task_id)
+        return task
 
     def put_back(self, task: Task) -> None:
         """Queue a task that was queued before. It ends with `PluginFailed` when the scheduler fails."""
@@ -97,8 +146,8 @@ class Dispatcher:
         task.place, task.why = "queued", ""
 
     def hold(self, task: Task, why: str) -> None:
-        """Let a task wait for something else than its turn, until `put_back`, or `offer_held` unless ``why`` is
-        ``retry``."""
+        """Let a task wait for something else than its turn, until `put_back`, or `offer_held` if ``why`` is
+        `NOT_CHOSEN`."""
         self._held[task.task_id] = task
         task.place, task.why = "held", why
         if self._offering is None:
@@ -121,7 +170,7 @@ class Dispatcher:
         if self._held:
             self._putting_back = True
             try:
-                for task in [task for task in self._held.values() if task.why != "retry"]:
+                for task in [task for task in self._held.values() if task.why == NOT_CHOSEN]:
                     if task.place == "held":
                         self.put_back(task)
             finally:
@@ -131,43 +180,49 @@ class Dispatcher:
     def dispatch(self) -> None:
         """Send every task whose key has a free agent, in the scheduler's order."""
         # A selector, hook or transport may cause a change that asks for a dispatch: the loop below sees it anyway.
-        if self._dispatching or self._gate_closed:
+        if self._dispatching or self.gate_closed or not self._queued:
             return
         self._dispatching = True
+        self._events.hold()
         try:
             while self._queued:
                 taken = self._take()
                 if taken is None:
                     return
-                task, free = taken
+                task, key, free = taken
                 self._choosing = task
-                agent = self._choose(task, free)
+                agent = self._chooser.choose(task, free)
                 self._choosing = None
                 # The plugins that were asked may have cancelled it, or closed the gate.
                 if task.place == "ended":
                     continue
                 if agent is None or self._agent(agent.agent_id) is not agent:
-                    self.hold(task, "no agent was chosen")
+                    self.hold(task, NOT_CHOSEN)
+                    self._sink.task_held(task, task.why)
                 else:
-                    self._sink.send(task, agent)
+                    self._sink.send(task, agent, key.model, free)
         finally:
             self._dispatching = False
             self._choosing = None
+            self._events.release()
 
     def hedge(self, task: Task) -> bool:
         """Send a running task to a second agent, if one can take it now."""
-        free = self._candidates(task.queued.key)
-        if self._gate_closed or not any(agent.agent_id not in task.tried for agent in free):
+        found = self._free(task)
+        if found is None or self.gate_closed:
             return False
-        agent = self._choose(task, free)
+        key, free = found
+        if all(agent.agent_id in task.tried for agent in free):
+            return False
+        agent = self._chooser.choose(task, free)
         if agent is None or task.place == "ended" or self._agent(agent.agent_id) is not agent:
             return False
-        self._sink.send(task, agent)
+        self._sink.send(task, agent, key.model, free)
         return True
 
     def close_gate(self) -> None:
         """Send nothing from now on."""
-        self._gate_closed = True
+        self.gate_closed = True
         if self._offering is not None:
             self._offering.cancel()
             self._offering = None
@@ -176,70 +231,47 @@ class Dispatcher:
         self._offering = None
         self.offer_held()
 
-    def _ready(self, key: QueueKey) -> bool:
-        return bool(self._candidates(key))
+    def _ready(self, keys: tuple[QueueKey, ...]) -> bool:
+        if len(keys) == 1:
+            return self._candidates(keys[0]) is not NOBODY
+        return any(self._candidates(key) is not NOBODY for key in keys)
 
-    def _take(self) -> tuple[Task, Sequence[AgentView]] | None:
-        """The next task, no longer queued, and who could take it; None when there is none to be sent now. Tasks at
-        which the scheduler fails are ended on the way, one for each failure, so that this ends."""
+    def _free(self, task: Task) -> tuple[QueueKey, Candidates] | None:
+        """The first of its keys for which an agent is free that has not tried the task, or any if there is none such,
+        and who is."""
+        first: tuple[QueueKey, Candidates] | None = None
+        for key in task.queued.keys:
+            free = self._candidates(key)
+            if free is not NOBODY:
+                if not task.tried or any(agent.agent_id not in task.tried for agent in free):
+                    return key, free
+                first = first or (key, free)
+        return first
+
+    def _take(self) -> tuple[Task, QueueKey, Candidates] | None:
+        """The next task, no longer queued, what it is sent as, and who could take it; None when there is none to be
+        sent now. Tasks at which the scheduler fails are ended on the way, one for each failure, so that this ends."""
         while self._queued:
             try:
-                queued = self._scheduler.take(self._ready)
+                queued = self._scheduler.take(self._ready, self._clock.now_ns())
                 if queued is None:
                     return None
                 task = self._queued.pop(queued.task_id, None)
                 fault: Exception | str = "returned a task that is not queued"
                 if task is not None:
-                    free = self._candidates(task.queued.key)
-                    if free:
-                        return task, free
+                    free = self._free(task)
+                    if free is not None:
+                        return task, *free
                     fault = "returned a task that no agent can take now"
             except Exception as error:
                 task, fault = None, error
             if task is None:
-                task = next((each for each in self._queued.values() if self._ready(each.queued.key)), None)
+                task = next((each for each in self._queued.values() if self._ready(each.queued.keys)), None)
             failure = self._scheduler_failed("take", fault, task.task_id if task is not None else "")
             if task is None:
                 return None
             self._sink.fail_task(task, failure)
         return None
-
-    def _choose(self, task: Task, free: Sequence[AgentView]) -> AgentView | None:
-        """The agent of those ``free`` for a task; None lets it wait."""
-        candidates: Sequence[AgentView] = tuple(free)
-        if task.tried:
-            candidates = tuple(agent for agent in free if agent.agent_id not in task.tried) or candidates
-        if task.chunks:
-            candidates = tuple(agent for agent in candidates if "resume" in agent.info.capabilities)
-        if self._filters is not None:
-            candidates = self._filtered(task.queued, candidates)
-        if not candidates:
-            return None
-        try:
-            chosen = self._selector.select(task.queued, candidates)
-        except Exception as error:
-            self._boundary.failed(self._selector_name, "select", error, task.task_id)
-            return least_loaded(candidates)
-        # Views are equal to none but themselves, unlike what a selector may have made up.
-        if chosen is None or (type(chosen) is AgentView and chosen in candidates):
-            return chosen
-        what = f"returned {type(chosen).__name__} {str(chosen)[:80]!r}, which is none of the candidates"
-        self._boundary.failed(self._selector_name, "select", what, task.task_id)
-        return least_loaded(candidates)
-
-    def _filtered(self, queued: QueuedTask, candidates: Sequence[AgentView]) -> Sequence[AgentView]:
-        """The candidates that every filter hook leaves."""
-        assert self._filters is not None
-        results = self._filters(task=queued, candidates=candidates)
-        # Only a wrapper can make something else of pluggy's list.
-        for narrowed in results if isinstance(results, list) else [results] if results is not None else []:
-            try:
-                kept = {id(agent) for agent in narrowed}
-            except Exception as error:
-                self._boundary.failed("hook anywire_filter_candidates", "result", error, queued.task_id)
-                continue
-            candidates = tuple(agent for agent in candidates if id(agent) in kept)
-        return candidates
 
     def _scheduler_failed(self, call: str, fault: Exception | str, task_id: str) -> errors.PluginFailed:
         self._boundary.failed(self._scheduler_name, call, fault, task_id)
@@ -247,6 +279,9 @@ class Dispatcher:
         return errors.PluginFailed(f"the {self._scheduler_name} failed in {call}: it {what}", task_id=task_id)
 
 
-def least_loaded(candidates: Sequence[AgentView]) -> AgentView:
-    """The built-in choice: the smallest share of slots in use, of equals the one that joined first."""
-    return min(candidates, key=lambda agent: agent.in_flight / max(1, agent.status.slots))
+def _is_among(candidates: Candidates, agent: AgentView) -> bool:
+    """Whether it is one of them, and nothing that a selector has made up."""
+    try:
+        return candidates.get(agent.agent_id) is agent
+    except AttributeError:
+        return False

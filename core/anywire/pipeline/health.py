@@ -34,11 +34,12 @@ def is_links_fault(error: AnywireError) -> bool:
 
 
 class _Record:
-    __slots__ = ("errors", "probes", "state", "timer", "trips")
+    __slots__ = ("cause", "errors", "probes", "state", "timer", "trips")
 
     def __init__(self) -> None:
         self.errors = self.trips = self.probes = 0
         self.state: State = "ok"
+        self.cause = ""
         self.timer: Timer | None = None
 
 
@@ -54,6 +55,11 @@ class Health:
         record = self._records.get(subject)
         return record.state if record is not None else "ok"
 
+    def cause(self, subject: Subject) -> str:
+        """The code of its newest failure, empty when it is ok."""
+        record = self._records.get(subject)
+        return record.cause if record is not None else ""
+
     @property
     def all_ok(self) -> bool:
         """Whether nobody has failed lately: nothing need be asked then."""
@@ -64,15 +70,22 @@ class Health:
         record = self._records.get(subject)
         return record is not None and (record.state == "cooling" or (record.state == "probing" and record.probes > 0))
 
-    def note(self, agent_id: str, place: tuple[str, int], error: AnywireError | None) -> None:
-        """An attempt on an agent, over the link ``place``, ended with ``error``, or None for an answer."""
+    def resting_agents(self) -> set[str]:
+        """The agents, not links, that are `resting`."""
+        return {subject for subject in self._records if isinstance(subject, str) and self.resting(subject)}
+
+    def note(
+        self, agent_id: str, place: tuple[str, int], error: AnywireError | None, is_blameless: bool = False
+    ) -> None:
+        """An attempt on an agent, over the link ``place``, ended with ``error``, or None for an answer.
+        ``is_blameless``: the error arose below the agent, which is an orchestrator."""
         if error is None:
             self.succeeded(agent_id)
             self.succeeded(place)
-        elif is_agents_fault(error):
-            self.failed(agent_id)
-        elif is_links_fault(error):
-            self.failed(place)
+        elif is_agents_fault(error) and not is_blameless:
+            self.failed(agent_id, error.code)
+        elif is_links_fault(error) and not is_blameless:
+            self.failed(place, error.code)
         elif self._records:
             self.neutral(agent_id)
             self.neutral(place)
@@ -90,12 +103,13 @@ class Health:
             if record.state != "ok":
                 self._changed(subject)
 
-    def failed(self, subject: Subject) -> None:
-        """One more failure in a row."""
+    def failed(self, subject: Subject, cause: str) -> None:
+        """One more failure in a row; ``cause`` is its code."""
         if not self._limit:
             return
         record = self._records.setdefault(subject, _Record())
         record.errors += 1
+        record.cause = cause
         record.probes = 0
         if record.state == "cooling":
             return

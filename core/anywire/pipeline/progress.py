@@ -10,9 +10,8 @@ from anywire import errors
 from anywire.clock import Timer
 from anywire.errors import AnywireError
 from anywire.lease import AwakeTime
-from anywire.pipeline.attempt import Attempt
-from anywire.pipeline.config import PipelineConfig
-from anywire.pipeline.task import Task
+from anywire.pipeline.task import Attempt, Task
+from anywire.pipeline_settings import PipelineConfig
 
 LOOK = 0.1
 """Seconds between two looks at all open attempts."""
@@ -35,7 +34,7 @@ class ProgressSink(Protocol):
         ...
 
 
-class Progress:
+class ProgressWatch:
     """Looks at ``open`` attempts ten times a second, as long as there are any.
 
     Times are awake seconds: what comes too late because this process did not run is not late. One look at all costs
@@ -104,7 +103,7 @@ class Progress:
         if attempt.state == "sent":
             within = self._accept_within
             return 2 * attempt.agent.info.lease_ms / 1000 if within is None else within
-        if not attempt.task.submission.stream:
+        if not attempt.task.submission.stream or (attempt.state == "accepted" and attempt.waits):
             return 0.0
         config = self._config
         return config.next_token_timeout if attempt.state == "streaming" else config.first_token_timeout
@@ -120,4 +119,4 @@ class Progress:
         message = f"agent {attempt.agent_id} {what} within {timeout:g} s (pipeline.{setting})"
         self._counts["overdue"] += 1
         phase: errors.Phase = "streaming" if attempt.chunks else "maybe_sent"
-        self._sink.attempt_failed(attempt, errors.NoProgress(message, phase=phase), False)
+        self._sink.attempt_failed(attempt, errors.NoProgress(message, phase=phase, origin="agent"), False)

@@ -3,7 +3,7 @@
 Several transports may tell of one agent. The registry joins what they say of one ``(agent_id, incarnation)`` into one
 `AgentView` with links in order of preference; an agent is lost with its last link. Of several lives of one id the
 newest counts; a link of an older life that is still there is used again when the newer one is gone. What agents
-could take is kept up to date as things change (`anywire.pipeline.candidates`).
+could take is kept up to date as things change (`anywire.pipeline.serving`).
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ import msgspec
 
 from anywire.lease import AwakeTime, Silence
 from anywire.messages import AgentInfo, AgentStatus
+from anywire.offers import read_offers
 from anywire.pipeline import claims
-from anywire.pipeline.candidates import Candidates, Member
+from anywire.pipeline.groups import Member
 from anywire.pipeline.health import Health
+from anywire.pipeline.serving import Served, Serving
+from anywire.printable import printable
 from anywire.scheduler import QueueKey
-from anywire.selector import AgentView
+from anywire.selector import AgentView, Candidates
 
 log = logging.getLogger(__name__)
 
@@ -44,20 +47,24 @@ class RegistrySink(Protocol):
         """A known agent is from now on used over another link: a less preferred one when ``fallback``."""
         ...
 
+    def agent_changed(self, agent: AgentView, before: AgentStatus) -> None:
+        """Its state, offers or slots are others than in the status before."""
+        ...
+
     def agents_changed(self) -> None:
-        """Somebody came, went, or changed state, models or slots (a mere heartbeat is no change)."""
+        """Somebody came, went, or changed state, offers or slots (a mere heartbeat is no change)."""
         ...
 
     def capacity_changed(self) -> None:
         """Some agent may take more than before, or can take something new."""
         ...
 
-    def served(self, keys: Sequence[QueueKey]) -> None:
-        """These keys had nobody that serves them, and have somebody now."""
+    def served(self, served: Sequence[Served]) -> None:
+        """These models had nobody that serves them in these kinds, and have somebody now."""
         ...
 
-    def unserved(self, keys: Sequence[QueueKey]) -> None:
-        """Nobody serves these keys any more."""
+    def unserved(self, served: Sequence[Served]) -> None:
+        """Nobody serves these any more."""
         ...
 
 
@@ -89,16 +96,16 @@ class Registry:
         self._members: dict[str, Member] = {}
         self._links: dict[str, dict[int, Link]] = {}
         """Every link there is by agent, also those of older lives and those that have lapsed."""
-        self._ordinals = 0
+        self._ordinals = self._sent = 0
         self._former: OrderedDict[str, int] = OrderedDict()
         self._rejected: OrderedDict[tuple[str, int], None] = OrderedDict()
-        self.serving = Candidates(health, sink)
+        self.serving = Serving(health, sink)
         """Who could take what."""
 
     # What the pipeline asks
 
-    def candidates(self, key: QueueKey) -> Sequence[AgentView]:
-        """The agents that can take such a task now, by ordinal. The list is the registry's own: do not keep it."""
+    def candidates(self, key: QueueKey) -> Candidates:
+        """The agents that can take such a task now. A view that changes: do not keep it."""
         return self.serving.candidates(key)
 
     def serves(self, key: QueueKey) -> bool:
@@ -126,12 +133,14 @@ class Registry:
 
     def acquire(self, agent: AgentView) -> None:
         agent.in_flight += 1
-        if agent.in_flight >= agent.status.slots:
+        self._sent += 1
+        agent.last_sent = self._sent
+        if agent.in_flight >= agent.status.slots or self.serving.orders.kept:
             self._update(agent)
 
     def release(self, agent: AgentView) -> None:
         agent.in_flight -= 1
-        if agent.in_flight == agent.status.slots - 1:
+        if agent.in_flight == agent.status.slots - 1 or self.serving.orders.kept:
             self._update(agent)
 
     def set_cause(self, agent: AgentView, cause: str) -> None:
@@ -184,7 +193,7 @@ class Registry:
             self._counts["foreign_messages"] += 1
             return
         if status.agent_id != agent_id or status.incarnation != incarnation:
-            self._reject(agent_id, number, f"it reports for {claims.printable(str(status.agent_id))[:80]}")
+            self._reject(agent_id, number, f"it reports for {printable(str(status.agent_id))[:80]}")
             return
         fault = claims.check_status(status, link.status)
         if fault:
@@ -255,11 +264,14 @@ class Registry:
         view.status = status
         if view.unavailable and status.active + status.queued < status.slots:
             view.unavailable -= UNTIL_REPORTED
-        changed = (status.models, status.state, status.slots) != (old.models, old.state, old.slots)
+        changed = (status.offers, status.state, status.slots) != (old.offers, old.state, old.slots)
         if changed:
+            if status.offers != old.offers:
+                view.offers = {offer.model: offer for offer in read_offers(status.offers)}
             self.serving.changed(member)
         freed = self._update(view)
         if changed:
+            self._sink.agent_changed(view, old)
             self._sink.agents_changed()
         if freed or changed:
             self._sink.capacity_changed()
@@ -308,7 +320,7 @@ class Registry:
     def _reject(self, agent_id: str, number: int, fault: str) -> None:
         """Drop what an agent claims; logged once per agent and link."""
         self._counts["claims_rejected"] += 1
-        name = claims.printable(str(agent_id)[:80])
+        name = printable(str(agent_id)[:80])
         if (name, number) in self._rejected:
             return
         self._rejected[name, number] = None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
+from anywire.boundary import Boundary
 from anywire.clock import Clock
-from anywire.pipeline.boundary import Boundary
 from anywire.pipeline.registry import Registry
 from anywire.selector import AgentView
 from anywire.transport import Hub

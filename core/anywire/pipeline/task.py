@@ -1,14 +1,127 @@
-"""A task inside the pipeline: what was submitted, where it is, its attempts, and what was delivered of it."""
+"""A task inside the pipeline, and its attempts: what was submitted, where it is, and what was delivered of it.
+
+A task owns its attempts; an attempt is one send of a task to one agent over one link.
+"""
 
 from __future__ import annotations
 
 from typing import Literal
 
+from anywire import errors
 from anywire.clock import Timer
-from anywire.pipeline.attempt import Attempt
-from anywire.pipeline.stream import TaskStream
-from anywire.scheduler import QueuedTask
+from anywire.context import TaskView
+from anywire.lease import Silence
+from anywire.messages import Chunk
+from anywire.scheduler import Outcome, QueuedTask
+from anywire.selector import FAILED_LATENCY_MS, AgentView, Choice
 from anywire.submission import Submission
+from anywire.task_stream import TaskStream
+
+AttemptState = Literal["sent", "accepted", "streaming", "ended"]
+
+
+ORCHESTRATOR = "orchestrator"
+"""The engine of an agent that is an orchestrator."""
+NEUTRAL = frozenset(("", "cancelled", "invalid_request", "refused"))
+"""Codes of ends that say nothing against the agent."""
+
+
+class Attempt:
+    """Its state moves one way: sent → accepted → streaming → ended.
+
+    ``key`` is its task's id and its number, ``place`` its agent's id and its link, ``model`` the one it was sent for,
+    ``digest`` that of its weights as the agent offered them then. ``accepted``: the agent has said
+    that it has it; ``streaming``: a token came. ``cancelled`` is set once the agent was asked to stop: the attempt
+    then stays open, and its slot taken, until the agent's final chunk or the loss of its link ends it. ``next_seq``
+    is the number of the delta that is due, ``outstanding`` the chunks that the agent may still send,
+    ``unread_credit`` those that were read and not credited yet. ``moved`` is set by what arrives and cleared by the
+    look at progress; ``due`` is when the next progress is due, in awake seconds. ``code`` is the error's that a
+    cancelled attempt is counted as, ``usage`` what its final chunk said. ``waits``: its agent has said
+    that it is queued or loading. ``used`` is how many attempts it stands for: more than 1 where an orchestrator is the
+    agent. ``is_blameless``: it failed below that orchestrator.
+    """
+
+    __slots__ = (
+        "agent",
+        "agent_id",
+        "cancelled",
+        "chunks",
+        "code",
+        "digest",
+        "due",
+        "first_ns",
+        "incarnation",
+        "is_blameless",
+        "key",
+        "lease",
+        "link",
+        "model",
+        "moved",
+        "next_seq",
+        "number",
+        "outstanding",
+        "place",
+        "selected_ns",
+        "sent_ns",
+        "state",
+        "task",
+        "transport",
+        "unread_credit",
+        "usage",
+        "used",
+        "waits",
+        "window",
+    )
+
+    def __init__(
+        self, task: Task, number: int, agent: AgentView, model: str, link: int, window: int, selected_ns: int
+    ) -> None:
+        self.task, self.number, self.agent, self.link, self.window = task, number, agent, link, window
+        offer = agent.offers.get(model)
+        self.model, self.digest = model, offer.digest if offer is not None else ""
+        info = agent.info
+        self.agent_id = agent_id = info.agent_id
+        self.incarnation = info.incarnation
+        self.key, self.place = (task.task_id, number), (agent_id, link)
+        self.transport = agent.transport
+        self.state: AttemptState = "sent"
+        self.cancelled = self.moved = self.waits = self.is_blameless = False
+        self.code, self.usage = "cancelled", ""
+        self.next_seq = self.chunks = self.unread_credit = 0
+        self.used = 1
+        self.outstanding = window
+        self.selected_ns, self.sent_ns, self.first_ns = selected_ns, 0, 0
+        self.due = 0.0
+        self.lease: Silence | None = None
+        """Of its link, where the registry watches it: what comes by the link is a sign of life."""
+
+    def corruption(self, chunk: Chunk) -> errors.StreamCorrupted:
+        """What is wrong with a chunk that is out of order or beyond the credit given."""
+        if chunk.seq != self.next_seq:
+            kind = "a gap" if chunk.seq > self.next_seq else "a duplicate"
+            what = f"{kind} in the stream: delta {chunk.seq} came, {self.next_seq} was due"
+        else:
+            what = f"more came than the {self.window} chunks there was credit for"
+        message = f"{what} (agent {self.agent_id})"
+        return errors.StreamCorrupted(
+            message, phase="streaming", agent_id=self.agent_id, task_id=self.task.task_id, origin="agent"
+        )
+
+    def outcome(self, code: str, now_ns: int) -> Outcome:
+        """How it ended at ``now_ns``; ``code`` is the error's, empty for an answer. Counts it at its agent."""
+        agent = self.agent
+        first_ms = (self.first_ns - self.sent_ns) / 1e6 if self.first_ns else 0.0
+        neutral = code in NEUTRAL or self.is_blameless
+        if neutral:
+            agent.completed += code != "refused"
+        else:
+            agent.failed += 1
+        counted = first_ms or (0.0 if neutral else FAILED_LATENCY_MS)
+        if counted:
+            agent.latency_ema_ms += (counted - agent.latency_ema_ms) * (0.2 if agent.latency_ema_ms else 1.0)
+        total_ms = (now_ns - self.sent_ns) / 1e6
+        return Outcome(self.task.task_id, self.agent_id, code, first_ms, total_ms, self.chunks)
+
 
 Place = Literal["queued", "held", "running", "ended"]
 
@@ -21,28 +134,41 @@ class Task:
 
     ``attempts`` are those under way by number; ``leader`` is the one whose chunks reach the reader. ``sent`` counts all
     that were sent, ``losses`` those that failed. ``chunks`` counts what was delivered over all of them: once it is
-    not 0, another attempt is possible only by resuming.
+    not 0, another attempt is possible only by resuming: to an agent whose offer of ``model`` has the same ``digest``.
+    ``delivered`` is the text kept for that, ``kept_bytes`` long. ``spent`` counts the attempts that count, and
+    ``below`` those that child orchestrators have made beyond the one sent to them. ``choice`` is what the selector said
+    when it chose last, if it gave reasons. ``told_why`` is the reason why it is held that observers were told last.
+    ``first_ns`` is when its first token came, 0 before.
     """
 
     __slots__ = (
         "agent_id",
         "agent_timer",
         "attempts",
+        "attempts_left",
+        "below",
+        "choice",
         "chunks",
         "deadline_timer",
         "delivered",
+        "digest",
+        "first_ns",
+        "kept_bytes",
         "leader",
         "losses",
+        "model",
         "place",
         "plain",
         "queued",
         "resumes",
         "retry_timer",
         "sent",
+        "spent",
         "stalled_due",
         "stream",
         "submission",
         "task_id",
+        "told_why",
         "tried",
         "why",
     )
@@ -50,11 +176,13 @@ class Task:
     def __init__(self, task_id: str, submission: Submission, queued: QueuedTask, stream: TaskStream) -> None:
         self.task_id, self.submission, self.queued, self.stream = task_id, submission, queued, stream
         self.place: Place = "queued"
-        self.why = ""
+        self.why = self.told_why = ""
         self.attempts: dict[int, Attempt] = {}
         self.leader: Attempt | None = None
-        self.sent = self.losses = self.chunks = 0
-        self.agent_id = ""
+        self.sent = self.losses = self.chunks = self.attempts_left = self.first_ns = 0
+        self.spent = self.below = self.kept_bytes = 0
+        self.agent_id = self.model = self.digest = ""
+        self.choice: Choice | None = None
         self.plain = True
         self.resumes = False
         self.delivered: list[str] = []
@@ -69,6 +197,11 @@ class Task:
         """Whether what was delivered is plain text, all that another engine of this sort can be told to go on from."""
         return self.resumes and self.plain and self.submission.stream
 
+    def resumes_on(self, agent: AgentView) -> bool:
+        """Whether this agent could go on with what was delivered."""
+        offer = agent.offers.get(self.model)
+        return "resume" in agent.info.capabilities and offer is not None and offer.digest == self.digest
+
     def cancel_timers(self) -> None:
         if self.deadline_timer is not None:
             self.deadline_timer.cancel()
@@ -79,3 +212,24 @@ class Task:
         if self.retry_timer is not None:
             self.retry_timer.cancel()
             self.retry_timer = None
+
+
+def task_view(task: Task, now_ns: int) -> TaskView:
+    """A task as lists show it."""
+    submission, queued, leader = task.submission, task.queued, task.leader
+    return TaskView(
+        task.task_id,
+        submission.kind,
+        submission.model,
+        task.place,
+        task.why,
+        (now_ns - queued.received_ns) / 1e6,
+        leader.agent_id if leader is not None and leader.state == "streaming" else "",
+        leader.transport if leader is not None else "",
+        leader.number if leader is not None else task.sent,
+        task.chunks,
+        submission.priority,
+        queued.session,
+        queued.parent,
+        submission.caller,
+    )

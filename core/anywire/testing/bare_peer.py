@@ -1,9 +1,10 @@
 """A bare end in a process of its own: it writes what its transport calls, and does what its standard input says.
 
-Orders are JSON lines. A hub takes ``["send", agent_id, task_id, size]``, ``["drain", agent_id]`` and ``["close"]``; an
-agent takes ``["report", detail]``, ``["reply", task_id, seq, size, final]``, ``["drain", task_id]`` and ``["close"]``.
-What an order raises is written as ``["raised", order, class, message]``. An agent answers a task at once with one
-final chunk, unless its body begins with ``hold``.
+Orders are JSON lines. A hub takes ``["send", agent_id, task_id, size]``, ``["command", agent_id, id, arguments]``,
+``["drain", agent_id]`` and ``["close"]``; an agent takes ``["report", detail]``, ``["reply", task_id, seq, size,
+final]``, ``["result", id, seq, size, final]``, ``["drain", task_id]`` and ``["close"]``. What an order raises is
+written as ``["raised", order, class, message]``. An agent answers a task at once with one final chunk, and a command
+with one result, unless the body or the arguments begin with ``hold``.
 """
 
 from __future__ import annotations
@@ -15,9 +16,19 @@ import msgspec
 
 from anywire.errors import AnywireError
 from anywire.identity import hub_info, new_incarnation
-from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, TaskRequest
+from anywire.messages import (
+    AgentInfo,
+    AgentStatus,
+    Cancel,
+    Chunk,
+    Command,
+    CommandResult,
+    Credit,
+    Progress,
+    TaskRequest,
+)
 from anywire.testing.checked import CheckedTransport
-from anywire.testing.doubles import MODEL
+from anywire.testing.doubles import MODEL, OFFERS
 from anywire.testing.ledger import Ledger
 from anywire.testing.patience import Breaches
 from anywire.testing.recorder import Recorder
@@ -53,6 +64,9 @@ class BareHub:
         if order == "send":
             agent_id, task_id, size = arguments
             self.hub.send(agent_id, TaskRequest(self.info.hub_id, task_id, 1, "chat", MODEL, "x" * size, True))
+        elif order == "command":
+            agent_id, command_id, arguments_text = arguments
+            self.hub.send(agent_id, Command(self.info.hub_id, command_id, "ordered", arguments_text))
         elif order == "drain":
             await self.hub.drain(arguments[0])
             self._events.add("drained", arguments[0])
@@ -78,6 +92,12 @@ class BareHub:
         size = sum(map(len, chunk.deltas))
         self._events.add("chunk", chunk.task_id, chunk.attempt, chunk.seq, size, chunk.final)
 
+    def progress_received(self, agent_id: str, incarnation: int, progress: Progress) -> None:
+        self._events.add("progress", progress.task_id, progress.attempt, progress.state)
+
+    def result_received(self, agent_id: str, incarnation: int, result: CommandResult) -> None:
+        self._events.add("result", result.id, result.seq, len(result.data), result.final)
+
     def send_failed(self, agent_id: str, incarnation: int, task_id: str, attempt: int, error: AnywireError) -> None:
         self._events.add("send_failed", task_id, attempt, error.phase, str(error))
 
@@ -88,6 +108,7 @@ class BareAgent:
         self.port: AgentPort
         self._events = events
         self._replies: dict[str, tuple[TaskRequest, Reply]] = {}
+        self._commands: dict[str, tuple[Command, Reply]] = {}
 
     async def open(self, transport: Transport) -> None:
         self.port = await transport.open_agent(self.info, "agent", self)
@@ -101,6 +122,10 @@ class BareAgent:
             task_id, seq, size, final = arguments
             task, reply = self._replies[task_id]
             reply.send(Chunk(task.hub_id, task_id, task.attempt, seq, ("x" * size,), final=final))
+        elif order == "result":
+            command_id, seq, size, final = arguments
+            command, reply = self._commands[command_id]
+            reply.send(CommandResult(command.hub_id, command_id, seq, "x" * size, final))
         elif order == "drain":
             await self._replies[arguments[0]][1].drain()
             self._events.add("drained", arguments[0])
@@ -112,7 +137,7 @@ class BareAgent:
         self._events.add("closed")
 
     def _report(self, detail: str) -> None:
-        self.port.report(AgentStatus(self.info.agent_id, self.info.incarnation, "ready", (MODEL,), 8, detail=detail))
+        self.port.report(AgentStatus(self.info.agent_id, self.info.incarnation, "ready", OFFERS, 8, detail=detail))
 
     # AgentSink
 
@@ -129,14 +154,18 @@ class BareAgent:
             return
         reply.send(Chunk(task.hub_id, task.task_id, task.attempt, 0, (task.body[:10],), final=True))
 
+    def command_received(self, hub_id: str, incarnation: int, command: Command, reply: Reply) -> None:
+        self._events.add("command", command.id, command.name, len(command.arguments))
+        if command.arguments.startswith("hold"):
+            self._commands[command.id] = (command, reply)
+            return
+        reply.send(CommandResult(command.hub_id, command.id, 0, command.arguments[:10], True))
+
     def cancel_received(self, hub_id: str, incarnation: int, cancel: Cancel) -> None:
         self._events.add("cancel", cancel.task_id, cancel.attempt)
 
     def credit_received(self, hub_id: str, incarnation: int, credit: Credit) -> None:
         self._events.add("credit", credit.task_id, credit.attempt, credit.chunks)
-
-    def drain_requested(self, hub_id: str, incarnation: int, reason: str) -> None:
-        self._events.add("drain", reason)
 
 
 async def obey_orders(end: BareHub | BareAgent, reader: asyncio.StreamReader, events: Recorder) -> None:

@@ -1,5 +1,7 @@
 """A transport with the laws around it: what a rig's `new_transport` gives, for bare ends and under pipelines.
 
+Each end has the transport's own one as ``inner``: what a test sends there passes the laws by.
+
 A call that breaks a law raises `AssertionError` with the law's sentence, instead of what the transport has raised.
 """
 
@@ -9,12 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from anywire.errors import AgentUnavailable, Congested, PayloadTooLarge, TransportError, TransportUnavailable
-from anywire.messages import AgentInfo, AgentStatus, Chunk, HubInfo, TaskRequest, ToAgent
+from anywire.messages import AgentInfo, AgentStatus, Command, FromAgent, HubInfo, TaskRequest, ToAgent
 from anywire.testing.laws import AgentLaws, EndLaws, HubLaws, Link
 from anywire.testing.ledger import Ledger
 from anywire.testing.patience import Breaches
 from anywire.transport import MAX_MESSAGE_BYTES, AgentPort, AgentSink, Hub, HubSink, Plane, Reply, Transport
-from anywire.transport_tools import payload_bytes
+from anywire.transport_tools import MayCongest, payload_bytes
 
 
 class CheckedTransport(Transport):
@@ -46,6 +48,11 @@ class CheckedTransport(Transport):
         laws.opened = True
         return CheckedPort(end, laws)
 
+    @property
+    def is_local(self) -> bool:
+        local: bool = self.inner.is_local
+        return local
+
     def effective_settings(self) -> Mapping[str, str]:
         settings: Mapping[str, str] = self.inner.effective_settings()
         return settings
@@ -66,18 +73,22 @@ class CheckedHub(Hub):
 
     def send(self, agent_id: str, message: ToAgent) -> None:
         laws, link = self._laws, self._laws.live.get(agent_id)
-        is_task = isinstance(message, TaskRequest)
         granted = _take_grant(link)
         if link is not None and isinstance(message, TaskRequest):
             link.sent.add((message.task_id, message.attempt))
             laws.ledger.task(laws.key(link), link.session, message.task_id, message.attempt, message.priority)
+        elif link is not None and isinstance(message, Command):
+            link.sent.add((message.id, 0))
+            laws.ledger.command(laws.key(link), message)
         try:
             self.inner.send(agent_id, message)
         except BaseException as error:
             if link is not None and isinstance(message, TaskRequest):
                 laws.ledger.task_not_sent(laws.key(link), message.task_id, message.attempt)
+            elif link is not None and isinstance(message, Command):
+                laws.ledger.command_not_sent(laws.key(link), message)
             _check_raised(laws, error, "Hub.send", message, granted, (AgentUnavailable,))
-            if isinstance(error, Congested) and not is_task:
+            if isinstance(error, Congested) and not isinstance(message, MayCongest):
                 laws.breach(f"Hub.send raised Congested for a {type(message).__name__}, which is small")
             laws.breaches.check()
             raise
@@ -121,37 +132,38 @@ class CheckedPort(AgentPort):
 
 
 class CheckedReply:
-    """The `Reply` of one attempt that came by ``link``."""
+    """The `Reply` of one attempt or command that came by ``link``."""
 
-    def __init__(self, laws: AgentLaws, link: Link, task: TaskRequest, inner: Reply) -> None:
+    def __init__(self, laws: AgentLaws, link: Link, request: TaskRequest | Command, inner: Reply) -> None:
         self.inner, self._laws, self._link = inner, laws, link
-        self._attempt = (laws.key(link), task.task_id, task.attempt)
+        task_id, attempt = (request.id, 0) if isinstance(request, Command) else (request.task_id, request.attempt)
+        self._attempt = (laws.key(link), task_id, attempt)
         laws.ledger.reply_opened(*self._attempt)
 
     @property
     def _lost(self) -> bool:
         return self._laws.closing or self._laws.live.get(self._link.peer_id) is not self._link
 
-    def send(self, chunk: Chunk) -> None:
+    def send(self, message: FromAgent) -> None:
         laws, lost = self._laws, self._lost
         granted = _take_grant(self._link)
         if not lost:
-            laws.ledger.chunk(*self._attempt, chunk)
+            laws.ledger.answer(*self._attempt, message)
         try:
-            self.inner.send(chunk)
+            self.inner.send(message)
         except BaseException as error:
             if laws.closing:
                 raise
             if lost:
-                laws.breach(f"Reply.send raised {error!r} after its hub was lost, where it drops the chunk silently")
+                laws.breach(f"Reply.send raised {error!r} after its hub was lost, where it drops the message silently")
                 laws.breaches.check()
                 raise
-            laws.ledger.chunk_not_sent(*self._attempt)
-            _check_raised(laws, error, "Reply.send", chunk, granted, ())
+            laws.ledger.answer_not_sent(*self._attempt, message)
+            _check_raised(laws, error, "Reply.send", message, granted, ())
             laws.breaches.check()
             raise
         if not lost:
-            _check_accepted(laws, "Reply.send", chunk)
+            _check_accepted(laws, "Reply.send", message)
             laws.breaches.check()
 
     async def drain(self) -> None:

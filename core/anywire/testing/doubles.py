@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import ClassVar
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Any, ClassVar
 
 import msgspec
 import pydantic
 
+from anywire.builtin.fifo import Fifo
+from anywire.builtin.least_loaded import LeastLoaded
 from anywire.engine import Delta, Engine, EngineStatus
-from anywire.errors import EngineFailed
+from anywire.errors import EngineFailed, UnknownCommand
 from anywire.messages import TaskRequest
-from anywire.scheduler import QueuedTask, QueueKey, Scheduler
-from anywire.selector import AgentView, Selector
+from anywire.offers import offers, offers_text
+from anywire.scheduler import QueuedTask, SchedulerConfig
+from anywire.selector import AgentView, Candidates, Selector, SelectorConfig
 from anywire.testing.recorder import Recorder
 
 MODEL = "scripted"
+OFFERS = offers_text(offers(MODEL))
 
 
 class Script(msgspec.Struct, frozen=True):
@@ -61,7 +65,7 @@ class ScriptedEngine(Engine):
         """Holds nothing."""
 
     def status(self) -> EngineStatus:
-        return EngineStatus("ready", (MODEL,))
+        return EngineStatus("ready", offers(MODEL))
 
     async def run(self, task: TaskRequest) -> AsyncGenerator[Delta, None]:
         script = msgspec.json.decode(task.body, type=Script)
@@ -79,6 +83,24 @@ class ScriptedEngine(Engine):
             raise
         self.recorder.add("finished", script.tag, task.attempt)
 
+    async def command(self, name: str, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
+        """``count``: gives as many numbers as its argument ``count`` says; with ``hold`` it waits then until it is
+        cancelled, with ``fail`` it raises. Records ``command``, ``command_cancelled`` and ``command_finished``."""
+        if name != "count":
+            raise UnknownCommand(f"the scripted engine has no command {name!r}")
+        self.recorder.add("command", dict(arguments))
+        try:
+            for number in range(arguments["count"]):
+                yield number
+            if arguments.get("hold"):
+                await asyncio.get_running_loop().create_future()
+            if arguments.get("fail"):
+                raise EngineFailed("the command says so")
+        except (asyncio.CancelledError, GeneratorExit):
+            self.recorder.add("command_cancelled")
+            raise
+        self.recorder.add("command_finished")
+
     async def _obey(self, script: Script, number: int) -> None:
         if number == script.hold_after:
             self.recorder.add("holding", script.tag)
@@ -87,51 +109,24 @@ class ScriptedEngine(Engine):
             raise EngineFailed("the script says so")
 
 
-class ListScheduler(Scheduler):
-    """First come, first served, in a list."""
-
-    name: ClassVar[str] = "list"
-
-    def __init__(self, max_queue_size: int = 100_000) -> None:
-        super().__init__(self.Config(max_queue_size=max_queue_size))
-        self._tasks: list[QueuedTask] = []
-
-    def put(self, task: QueuedTask) -> None:
-        if len(self._tasks) >= self.config.max_queue_size:
-            raise self.full()
-        self._tasks.append(task)
-
-    def put_back(self, task: QueuedTask) -> None:
-        self._tasks.insert(0, task)
-
-    def take(self, ready: Callable[[QueueKey], bool]) -> QueuedTask | None:
-        answers: dict[QueueKey, bool] = {}
-        for task in self._tasks:
-            if task.key not in answers:
-                answers[task.key] = ready(task.key)
-            if answers[task.key]:
-                self._tasks.remove(task)
-                return task
-        return None
-
-    def remove(self, task_id: str) -> bool:
-        before = len(self._tasks)
-        self._tasks = [task for task in self._tasks if task.task_id != task_id]
-        return len(self._tasks) < before
-
-    def __len__(self) -> int:
-        return len(self._tasks)
+def fifo(max_queue_size: int = 100_000) -> Fifo:
+    """The core's own scheduler, with a bound of its own."""
+    return Fifo(SchedulerConfig(max_queue_size=max_queue_size))
 
 
-class IdlestSelector(Selector):
-    """The agent with the fewest tasks; with ``only``, that agent or none."""
+def least_loaded() -> LeastLoaded:
+    """The core's own selector."""
+    return LeastLoaded(SelectorConfig())
 
-    name: ClassVar[str] = "idlest"
 
-    def __init__(self, only: str = "") -> None:
-        super().__init__(self.Config())
-        self._only = only
+class Only(Selector):
+    """Chooses that agent or none."""
 
-    def select(self, task: QueuedTask, candidates: Sequence[AgentView]) -> AgentView | None:
-        wanted = [agent for agent in candidates if self._only in ("", agent.agent_id)]
-        return min(wanted, key=lambda agent: agent.in_flight, default=None)
+    name: ClassVar[str] = "only"
+
+    def __init__(self, agent_id: str) -> None:
+        super().__init__(SelectorConfig())
+        self._agent_id = agent_id
+
+    def select(self, task: QueuedTask, candidates: Candidates) -> AgentView | None:
+        return candidates.get(self._agent_id)

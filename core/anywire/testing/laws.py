@@ -13,7 +13,19 @@ from collections.abc import Callable
 from anywire.clock import SystemClock
 from anywire.errors import AnywireError, TransportError
 from anywire.lease import AwakeTime, Silence
-from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, HubInfo, TaskRequest
+from anywire.messages import (
+    AgentInfo,
+    AgentStatus,
+    Cancel,
+    Chunk,
+    Command,
+    CommandResult,
+    Credit,
+    FromAgent,
+    HubInfo,
+    Progress,
+    TaskRequest,
+)
 from anywire.testing.ledger import Ledger, LinkKey
 from anywire.testing.patience import FACTOR, Breaches
 from anywire.transport import AgentSink, HubSink, Plane, Reply
@@ -29,7 +41,7 @@ class Link:
     def __init__(self, peer_id: str, incarnation: int, session: int) -> None:
         self.peer_id, self.incarnation, self.session = peer_id, incarnation, session
         self.sent: set[tuple[str, int]] = set()
-        """Attempts that this hub sent in this session."""
+        """Attempts that this hub sent in this session, and commands, with attempt 0."""
         self.failed: set[tuple[str, int]] = set()
         """Those of them for which `send_failed` said that they were not sent."""
         self.next_seq: dict[tuple[str, int], int] = {}
@@ -110,7 +122,7 @@ class EndLaws:
             self.breach(f"{callback} came by the link of {peer_id} before it joined")
         return None
 
-    def check_size(self, message: TaskRequest | Chunk) -> None:
+    def check_size(self, message: TaskRequest | Command | FromAgent) -> None:
         kind = type(message).__name__
         try:
             size = payload_bytes(message)
@@ -177,16 +189,46 @@ class HubLaws(EndLaws):
             self.breach(f"a chunk of {what} came, which was not sent on this link")
         if attempt in link.failed:
             self.breach(f"a chunk of {what} came after send_failed had said that it was not sent")
-        verdict = self.ledger.judge_chunk(self.key(link), chunk)
+        self._check_order(link, chunk, attempt, len(chunk.deltas), what)
+
+    def _check_order(
+        self, link: Link, message: Chunk | CommandResult, key: tuple[str, int], numbers: int, what: str
+    ) -> None:
+        kind = "chunk" if isinstance(message, Chunk) else "result"
+        verdict = self.ledger.judge_answer(self.key(link), message)
         if verdict == "unknown":  # sent by another process: its numbers must do
-            expected = link.next_seq.get(attempt, 0)
-            link.next_seq[attempt] = chunk.seq + len(chunk.deltas)
-            if chunk.seq != expected:
-                verdict = "overtaken" if chunk.seq > expected else "repeated"
+            expected = link.next_seq.get(key, 0)
+            link.next_seq[key] = message.seq + numbers
+            if message.seq != expected:
+                verdict = "overtaken" if message.seq > expected else "repeated"
         if verdict == "overtaken":
-            self.breach(f"chunks of {what} came out of order, or one was lost while its link was not")
+            self.breach(f"{kind}s of {what} came out of order, or one was lost while its link was not")
         elif verdict == "repeated":
-            self.breach(f"a chunk of {what} came twice, or was never sent")
+            self.breach(f"a {kind} of {what} came twice, or was never sent")
+
+    def result_received(self, agent_id: str, incarnation: int, result: CommandResult) -> None:
+        if not self.may_call("result_received"):
+            return
+        link = self.link(agent_id, incarnation, "result_received")
+        if link is not None:
+            if (result.id, 0) not in link.sent:
+                self.breach(f"a result of command {result.id} came, which was not sent on this link")
+            self._check_order(link, result, (result.id, 0), 1, f"command {result.id}")
+        self.check_size(result)
+        self.sink.result_received(agent_id, incarnation, result)
+
+    def progress_received(self, agent_id: str, incarnation: int, progress: Progress) -> None:
+        if not self.may_call("progress_received"):
+            return
+        link = self.link(agent_id, incarnation, "progress_received")
+        if link is not None:
+            what = f"attempt {progress.attempt} of task {progress.task_id}"
+            if (progress.task_id, progress.attempt) not in link.sent:
+                self.breach(f"progress of {what} came, which was not sent on this link")
+            if self.ledger.judge_progress(self.key(link), progress) == "repeated":
+                self.breach(f"progress of {what} came twice, after a newer one, or was never sent")
+        self.check_size(progress)
+        self.sink.progress_received(agent_id, incarnation, progress)
 
     def send_failed(self, agent_id: str, incarnation: int, task_id: str, attempt: int, error: AnywireError) -> None:
         if not self.may_call("send_failed"):
@@ -214,7 +256,7 @@ class AgentLaws(EndLaws):
         plane: Plane,
         sink: AgentSink,
         limit: int,
-        wrap: Callable[[AgentLaws, Link, TaskRequest, Reply], Reply],
+        wrap: Callable[[AgentLaws, Link, TaskRequest | Command, Reply], Reply],
     ) -> None:
         super().__init__(breaches, ledger, f"agent {info.agent_id}", plane, limit)
         self.info, self.sink, self._wrap = info, sink, wrap
@@ -268,10 +310,16 @@ class AgentLaws(EndLaws):
             self.link(hub_id, incarnation, "credit_received")
             self.sink.credit_received(hub_id, incarnation, credit)
 
-    def drain_requested(self, hub_id: str, incarnation: int, reason: str) -> None:
-        if self.may_call("drain_requested"):
-            self.link(hub_id, incarnation, "drain_requested")
-            self.sink.drain_requested(hub_id, incarnation, reason)
+    def command_received(self, hub_id: str, incarnation: int, command: Command, reply: Reply) -> None:
+        if not self.may_call("command_received"):
+            return
+        link = self.link(hub_id, incarnation, "command_received")
+        self.check_size(command)
+        if link is not None:
+            if self.ledger.judge_command(self.key(link), command) == "repeated":
+                self.breach(f"command {command.id} came more often than it was sent, or was never sent on this link")
+            reply = self._wrap(self, link, command, reply)
+        self.sink.command_received(hub_id, incarnation, command, reply)
 
 
 def _stop(silence: Silence | None) -> None:

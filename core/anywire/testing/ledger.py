@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Literal, NamedTuple
 
-from anywire.messages import AgentStatus, Chunk
+from anywire.messages import AgentStatus, Chunk, Command, CommandResult, FromAgent, Progress
 
 Verdict = Literal["expected", "unknown", "repeated", "overtaken"]
 """Whether a message is the next one that was accepted; ``unknown``: its sender is not in this process."""
@@ -28,7 +28,10 @@ class Ledger:
         self._hubs: set[tuple[str, str, int]] = set()
         self._tasks: dict[LinkKey, dict[int, list[tuple[int, str, int]]]] = {}
         """By priority: an order is kept among tasks of one priority."""
-        self._chunks: dict[tuple[LinkKey, str, int], deque[Chunk]] = {}
+        self._answers: dict[tuple[LinkKey, str, int], deque[Chunk | CommandResult]] = {}
+        """By task and attempt; a command's id stands for the task, with attempt 0."""
+        self._commands: dict[LinkKey, list[Command]] = {}
+        self._progress: dict[tuple[LinkKey, str, int], list[Progress]] = {}
         self._statuses: dict[tuple[str, str, int], list[AgentStatus]] = {}
 
     # What senders accept
@@ -46,16 +49,30 @@ class Ledger:
         for priority, sent in self._tasks.get(link, {}).items():
             self._tasks[link][priority] = [each for each in sent if each[1:] != (task_id, attempt)]
 
+    def command(self, link: LinkKey, command: Command) -> None:
+        self._commands.setdefault(link, []).append(command)
+
+    def command_not_sent(self, link: LinkKey, command: Command) -> None:
+        """``send`` raised."""
+        self._commands[link].remove(command)
+
     def reply_opened(self, link: LinkKey, task_id: str, attempt: int) -> None:
-        """Chunks of this attempt come from this process."""
-        self._chunks.setdefault((link, task_id, attempt), deque())
+        """Answers to this attempt or command come from this process."""
+        self._answers.setdefault((link, task_id, attempt), deque())
+        self._progress.setdefault((link, task_id, attempt), [])
 
-    def chunk(self, link: LinkKey, task_id: str, attempt: int, chunk: Chunk) -> None:
-        self._chunks[link, task_id, attempt].append(chunk)
+    def answer(self, link: LinkKey, task_id: str, attempt: int, message: FromAgent) -> None:
+        if isinstance(message, Progress):
+            self._progress[link, task_id, attempt].append(message)
+        else:
+            self._answers[link, task_id, attempt].append(message)
 
-    def chunk_not_sent(self, link: LinkKey, task_id: str, attempt: int) -> None:
-        """``send`` raised for the last chunk."""
-        self._chunks[link, task_id, attempt].pop()
+    def answer_not_sent(self, link: LinkKey, task_id: str, attempt: int, message: FromAgent) -> None:
+        """``send`` raised for ``message``, the last one."""
+        if isinstance(message, Progress):
+            self._progress[link, task_id, attempt].pop()
+        else:
+            self._answers[link, task_id, attempt].pop()
 
     def status(self, plane: str, status: AgentStatus) -> None:
         self._statuses.setdefault((plane, status.agent_id, status.incarnation), []).append(status)
@@ -78,14 +95,35 @@ class Ledger:
                 return "expected", place, ""
         return "repeated", after, ""
 
-    def judge_chunk(self, link: LinkKey, chunk: Chunk) -> Verdict:
-        accepted = self._chunks.get((link, chunk.task_id, chunk.attempt))
+    def judge_command(self, link: LinkKey, command: Command) -> Verdict:
+        """Whether this command was sent and has not arrived as often as that. Commands have no order."""
+        if (link.plane, link.hub_id, link.hub_incarnation) not in self._hubs:
+            return "unknown"
+        waiting = self._commands.get(link, [])
+        if command not in waiting:
+            return "repeated"
+        waiting.remove(command)
+        return "expected"
+
+    def judge_answer(self, link: LinkKey, message: Chunk | CommandResult) -> Verdict:
+        task_id, attempt = (message.task_id, message.attempt) if isinstance(message, Chunk) else (message.id, 0)
+        accepted = self._answers.get((link, task_id, attempt))
         if accepted is None:
             return "unknown"
-        if accepted and accepted[0] == chunk:
+        if accepted and accepted[0] == message:
             accepted.popleft()
             return "expected"
-        return "overtaken" if chunk in accepted else "repeated"
+        return "overtaken" if message in accepted else "repeated"
+
+    def judge_progress(self, link: LinkKey, progress: Progress) -> Verdict:
+        """Whether this progress is the next one or a later one of its attempt."""
+        accepted = self._progress.get((link, progress.task_id, progress.attempt))
+        if accepted is None:
+            return "unknown"
+        if progress not in accepted:
+            return "repeated"
+        del accepted[: accepted.index(progress) + 1]
+        return "expected"
 
     def judge_status(self, plane: str, status: AgentStatus, after: int) -> tuple[Verdict, int]:
         """Whether this status is one reported after place ``after``, or that one again; with its place."""

@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 import msgspec
 
-from anywire.agent import Agent
 from anywire.identity import agent_info, hub_info
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.plugins import Plugins
+from anywire.roles.agent import Agent
 from anywire.submission import Submission
 from anywire.testing.bare_peer import BareAgent, BareHub, checked, obey_orders
-from anywire.testing.doubles import MODEL, IdlestSelector, ListScheduler, Script, ScriptedEngine
+from anywire.testing.doubles import MODEL, Script, ScriptedEngine, fifo, least_loaded
 from anywire.testing.recorder import Recorder
 from anywire.transport import Plane, Transport
 
@@ -84,7 +84,7 @@ def new_hub(spec: PeerSpec, transport: Transport) -> Orchestrator:
     """The hub of a peer, on the plane that its role says."""
     info = hub_info(spec.id, lease=spec.lease)
     plane: Plane = "client" if spec.role == "client" else "agent"
-    return Orchestrator(info, [transport], ListScheduler(), IdlestSelector(), plane=plane)
+    return Orchestrator(info, [transport], fifo(), least_loaded(), plane=plane)
 
 
 async def _submit(hub: Orchestrator, script: Script, events: Recorder) -> None:

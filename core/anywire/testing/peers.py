@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from anywire.agent import Agent
 from anywire.identity import agent_info
 from anywire.pipeline.orchestrator import Orchestrator
+from anywire.roles.agent import Agent
 from anywire.submission import Submission
 from anywire.testing.doubles import MODEL, ScriptedEngine
 from anywire.testing.patience import PATIENCE, START_PATIENCE, Breaches

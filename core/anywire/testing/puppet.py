@@ -9,7 +9,22 @@ import pydantic
 
 from anywire import errors
 from anywire.errors import AnywireError
-from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, HubInfo, State, TaskRequest, ToAgent
+from anywire.messages import (
+    AgentInfo,
+    AgentStatus,
+    Cancel,
+    Chunk,
+    Command,
+    CommandResult,
+    Credit,
+    HubInfo,
+    Progress,
+    ProgressState,
+    State,
+    TaskRequest,
+    ToAgent,
+)
+from anywire.offers import offers, offers_text
 from anywire.testing.doubles import MODEL
 from anywire.transport import AgentPort, AgentSink, Capabilities, Hub, HubSink, Plane, Transport
 
@@ -33,6 +48,7 @@ class PuppetTransport(Transport, Hub):
         self.fail_next: AnywireError | None = None
         self._sent_to: dict[tuple[str, int], tuple[str, int]] = {}
         self._incarnations: dict[str, int] = {}
+        self._resuming: set[str] = set()
         self.sink: HubSink
 
     async def open_hub(self, hub: HubInfo, plane: Plane, sink: HubSink) -> Hub:
@@ -68,9 +84,14 @@ class PuppetTransport(Transport, Hub):
         state: State = "ready",
         capabilities: Sequence[str] = ("chat",),
         lease_ms: int = 1000,
+        info: AgentInfo | None = None,
     ) -> None:
+        """``info`` takes the place of what is said of it otherwise."""
         self._incarnations[agent_id] = incarnation
-        self.sink.agent_joined(AgentInfo(agent_id, incarnation, capabilities=tuple(capabilities), lease_ms=lease_ms))
+        if "resume" in capabilities:
+            self._resuming.add(agent_id)
+        info = info or AgentInfo(agent_id, incarnation, capabilities=tuple(capabilities), lease_ms=lease_ms)
+        self.sink.agent_joined(info)
         self.report(agent_id, incarnation=incarnation, slots=slots, models=models, state=state)
 
     def report(
@@ -83,9 +104,8 @@ class PuppetTransport(Transport, Hub):
         state: State = "ready",
         active: int = 0,
     ) -> None:
-        self.sink.agent_reported(
-            agent_id, incarnation, AgentStatus(agent_id, incarnation, state, tuple(models), slots, active)
-        )
+        status = AgentStatus(agent_id, incarnation, state, offers_text(offers(*models)), slots, active)
+        self.sink.agent_reported(agent_id, incarnation, status)
 
     def lose(self, agent_id: str, *, incarnation: int = 1, reason: str = "test") -> None:
         self.sink.agent_lost(agent_id, incarnation, reason)
@@ -105,10 +125,44 @@ class PuppetTransport(Transport, Hub):
         error: str = "",
     ) -> None:
         """Let any agent send a chunk of an attempt."""
+        resumable = seq == 0 and bool(deltas) and agent_id in self._resuming
         chunk = Chunk(
-            task.hub_id, task.task_id, task.attempt, seq, deltas, final=final, error=error, finish_reason="stop"
+            task.hub_id,
+            task.task_id,
+            task.attempt,
+            seq,
+            deltas,
+            final=final,
+            error=error,
+            finish_reason="stop",
+            resumable=resumable,
         )
         self.sink.chunk_received(agent_id, incarnation, chunk)
+
+    def final(self, task: TaskRequest, error: AnywireError, **members: Any) -> Chunk:
+        """A final chunk with an error, not sent."""
+        return Chunk(task.hub_id, task.task_id, task.attempt, 0, final=True, error=errors.to_wire(error), **members)
+
+    def progress(self, task: TaskRequest, state: ProgressState, detail: str = "") -> None:
+        """Let the agent that has the attempt say what it does."""
+        agent_id, incarnation = self.receiver(task)
+        progress = Progress(task.hub_id, task.task_id, task.attempt, state, detail)
+        self.sink.progress_received(agent_id, incarnation, progress)
+
+    def result(
+        self,
+        agent_id: str,
+        command: Command,
+        seq: int,
+        data: str = "",
+        *,
+        final: bool = False,
+        error: str = "",
+        incarnation: int = 1,
+    ) -> None:
+        """Let any agent send a result of a command."""
+        result = CommandResult(command.hub_id, command.id, seq, data, final, error)
+        self.sink.result_received(agent_id, incarnation, result)
 
     def receiver(self, task: TaskRequest) -> tuple[str, int]:
         """The agent and incarnation that an attempt was sent to."""
@@ -128,6 +182,10 @@ class PuppetTransport(Transport, Hub):
     @property
     def requests(self) -> list[tuple[str, TaskRequest]]:
         return [(agent_id, message) for agent_id, message in self.sent if isinstance(message, TaskRequest)]
+
+    @property
+    def commands(self) -> list[tuple[str, Command]]:
+        return [(agent_id, message) for agent_id, message in self.sent if isinstance(message, Command)]
 
     def cancels(self) -> list[Cancel]:
         return [message for _, message in self.sent if isinstance(message, Cancel)]

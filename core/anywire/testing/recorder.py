@@ -7,7 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 from anywire.errors import AnywireError
-from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, TaskRequest
+from anywire.messages import (
+    AgentInfo,
+    AgentStatus,
+    Cancel,
+    Chunk,
+    Command,
+    CommandResult,
+    Credit,
+    Progress,
+    TaskRequest,
+)
 from anywire.testing.patience import PATIENCE, expect
 from anywire.transport import Reply
 
@@ -64,7 +74,8 @@ class Recorder:
 
 
 class RecordingHubSink(Recorder):
-    """A `HubSink` that writes down what it is told."""
+    """A `HubSink` that writes down what it is told. A message comes with its id, its attempt or number, and the ids of
+    the link."""
 
     def agent_joined(self, info: AgentInfo) -> None:
         self.add("joined", info.agent_id, info.incarnation, info)
@@ -76,7 +87,13 @@ class RecordingHubSink(Recorder):
         self.add("lost", agent_id, incarnation, reason)
 
     def chunk_received(self, agent_id: str, incarnation: int, chunk: Chunk) -> None:
-        self.add("chunk", chunk.task_id, chunk.attempt, chunk)
+        self.add("chunk", chunk.task_id, chunk.attempt, chunk, agent_id, incarnation)
+
+    def progress_received(self, agent_id: str, incarnation: int, progress: Progress) -> None:
+        self.add("progress", progress.task_id, progress.attempt, progress, agent_id, incarnation)
+
+    def result_received(self, agent_id: str, incarnation: int, result: CommandResult) -> None:
+        self.add("result", result.id, result.seq, result, agent_id, incarnation)
 
     def send_failed(self, agent_id: str, incarnation: int, task_id: str, attempt: int, error: AnywireError) -> None:
         self.add("send_failed", task_id, attempt, error)
@@ -97,6 +114,19 @@ class RecordingHubSink(Recorder):
     def chunks(self, task_id: str) -> list[Chunk]:
         return [event[3] for event in self.events if event[0] == "chunk" and event[1] == task_id]
 
+    def results(self, command_id: str) -> list[CommandResult]:
+        return [event[3] for event in self.events if event[0] == "result" and event[1] == command_id]
+
+    async def final_result(self, command_id: str) -> CommandResult:
+        """Wait for the last result of a command."""
+
+        def found() -> CommandResult | None:
+            results = self.results(command_id)
+            return results[-1] if results and results[-1].final else None
+
+        result: CommandResult = await self.until(found, f"final result of {command_id}")
+        return result
+
     async def final(self, task_id: str) -> Chunk:
         """Wait for the last chunk of a task."""
 
@@ -109,25 +139,32 @@ class RecordingHubSink(Recorder):
 
 
 class RecordingAgentSink(Recorder):
-    """An `AgentSink` that writes down what it is told; ``on_task`` may answer."""
+    """An `AgentSink` that writes down what it is told, as `RecordingHubSink` does. ``on_task`` and ``on_command`` may
+    answer."""
 
-    def __init__(self, on_task: Callable[[TaskRequest, Reply], None] | None = None) -> None:
+    def __init__(
+        self,
+        on_task: Callable[[TaskRequest, Reply], None] | None = None,
+        on_command: Callable[[Command, Reply], None] | None = None,
+    ) -> None:
         super().__init__()
-        self._on_task = on_task
+        self._on_task, self._on_command = on_task, on_command
 
     def task_received(self, hub_id: str, incarnation: int, task: TaskRequest, reply: Reply) -> None:
-        self.add("task", task.task_id, task.attempt, task, reply)
+        self.add("task", task.task_id, task.attempt, task, reply, hub_id, incarnation)
         if self._on_task is not None:
             self._on_task(task, reply)
 
+    def command_received(self, hub_id: str, incarnation: int, command: Command, reply: Reply) -> None:
+        self.add("command", command.id, command.name, command, reply, hub_id, incarnation)
+        if self._on_command is not None:
+            self._on_command(command, reply)
+
     def cancel_received(self, hub_id: str, incarnation: int, cancel: Cancel) -> None:
-        self.add("cancel", cancel.task_id, cancel.attempt, cancel)
+        self.add("cancel", cancel.task_id, cancel.attempt, cancel, hub_id, incarnation)
 
     def credit_received(self, hub_id: str, incarnation: int, credit: Credit) -> None:
-        self.add("credit", credit.task_id, credit.attempt, credit)
-
-    def drain_requested(self, hub_id: str, incarnation: int, reason: str) -> None:
-        self.add("drain", reason)
+        self.add("credit", credit.task_id, credit.attempt, credit, hub_id, incarnation)
 
     def hub_joined(self, hub_id: str, incarnation: int) -> None:
         self.add("hub_joined", hub_id, incarnation)

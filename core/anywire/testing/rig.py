@@ -9,19 +9,20 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from anywire.agent import Agent
-from anywire.client import Client, ClientConfig
 from anywire.engine import Engine
-from anywire.fleet import fleet_agent
 from anywire.identity import agent_info, hub_info, new_incarnation
-from anywire.messages import AgentInfo, AgentStatus, HubInfo, TaskRequest
-from anywire.pipeline.orchestrator import Orchestrator, PipelineConfig
-from anywire.pipeline.stream import TaskStream
+from anywire.messages import AgentInfo, AgentStatus, Command, HubInfo, TaskRequest
+from anywire.pipeline.orchestrator import Orchestrator
+from anywire.pipeline_settings import PipelineConfig
 from anywire.plugins import Plugins
+from anywire.roles.agent import Agent
+from anywire.roles.client import Client, ClientConfig
+from anywire.roles.fleet import fleet_agent
 from anywire.selector import AgentView
 from anywire.submission import Submission
+from anywire.task_stream import TaskStream
 from anywire.testing.checked import CheckedTransport
-from anywire.testing.doubles import MODEL, IdlestSelector, ListScheduler, Script, ScriptedEngine
+from anywire.testing.doubles import MODEL, OFFERS, Only, Script, ScriptedEngine, fifo, least_loaded
 from anywire.testing.ledger import Ledger
 from anywire.testing.patience import PATIENCE, Breaches, expect
 from anywire.testing.peer import PeerSpec
@@ -90,10 +91,11 @@ class Rig:
         incarnation: int = 0,
         lease: float = 1.0,
         transport: Any = None,
+        protocol: str = "",
     ) -> tuple[Hub, RecordingHubSink, HubInfo]:
         """A bare hub's end; ``incarnation`` 0 is a new one. ``transport`` is used instead of one with ``options``."""
         sink, info = RecordingHubSink(), hub_info(hub_id, lease=lease)
-        info = msgspec.structs.replace(info, incarnation=incarnation or info.incarnation)
+        info = msgspec.structs.replace(info, incarnation=incarnation or info.incarnation, protocol=protocol)
         transport = transport or self.new_transport(**options)
         hub = await _open(transport.open_hub(info, plane, sink), "open_hub")
         self._close_later("a hub", hub.close)
@@ -104,19 +106,21 @@ class Rig:
         agent_id: str,
         on_task: Callable[[TaskRequest, Reply], None] | None = None,
         *,
+        on_command: Callable[[Command, Reply], None] | None = None,
+        protocol: str = "",
         plane: Plane = "agent",
         options: Mapping[str, Any] = {},
         incarnation: int = 0,
         lease: float = 1.0,
     ) -> tuple[AgentPort, RecordingAgentSink, AgentInfo]:
         """A bare agent's end, announced and ready; ``incarnation`` 0 is a new one."""
-        sink = RecordingAgentSink(on_task)
+        sink = RecordingAgentSink(on_task, on_command)
         incarnation = incarnation or new_incarnation()
-        info = AgentInfo(agent_id, incarnation, capabilities=("chat",), lease_ms=round(lease * 1000))
+        info = AgentInfo(agent_id, incarnation, capabilities=("chat",), lease_ms=round(lease * 1000), protocol=protocol)
         transport = self.new_transport(**options)
         port = await _open(transport.open_agent(info, plane, sink), "open_agent")
         self._close_later("an agent", port.close)
-        port.report(AgentStatus(agent_id, info.incarnation, "ready", (MODEL,), 8))
+        port.report(AgentStatus(agent_id, info.incarnation, "ready", OFFERS, 8))
         return port, sink, info
 
     async def agent(
@@ -133,9 +137,9 @@ class Rig:
     async def pipeline(self, *agents: str, only: str = "", **settings: Any) -> Orchestrator:
         """An orchestrator that has seen ``agents`` join, and sends to ``only`` one if that is given; ``settings`` are
         `PipelineConfig`'s."""
-        config, selector = PipelineConfig(**settings), IdlestSelector(only)
+        config, selector = PipelineConfig(**settings), (Only(only) if only else least_loaded())
         pipeline = Orchestrator(
-            hub_info(), [self.new_transport()], ListScheduler(), selector, config=config, plugins=self.plugins
+            hub_info(), [self.new_transport()], fifo(), selector, config=config, plugins=self.plugins
         )
         await pipeline.start()
         self._close_later("a hub", pipeline.close)

@@ -15,13 +15,18 @@ import pytest
 import pytest_asyncio
 
 from anywire.testing.kit.clients import ClientTests
+from anywire.testing.kit.commands import CommandTests
 from anywire.testing.kit.deaths import DeathTests
 from anywire.testing.kit.ends import EndTests
+from anywire.testing.kit.fields import FieldTests
+from anywire.testing.kit.forgeries import ForgeryTests
 from anywire.testing.kit.links import LinkTests
 from anywire.testing.kit.messages import MessageTests
 from anywire.testing.kit.pauses import PauseTests
 from anywire.testing.kit.pressure import PressureTests
+from anywire.testing.kit.progress import ProgressTests
 from anywire.testing.kit.streams import StreamTests
+from anywire.testing.kit.versions import VersionTests
 from anywire.testing.kit.wires import WireTests
 from anywire.testing.rig import Rig
 
@@ -40,7 +45,20 @@ class Companions(Protocol):
 
 @pytest.mark.asyncio
 class TransportConformance(
-    MessageTests, LinkTests, PressureTests, StreamTests, ClientTests, DeathTests, PauseTests, WireTests, EndTests
+    MessageTests,
+    FieldTests,
+    CommandTests,
+    ProgressTests,
+    VersionTests,
+    ForgeryTests,
+    LinkTests,
+    PressureTests,
+    StreamTests,
+    ClientTests,
+    DeathTests,
+    PauseTests,
+    WireTests,
+    EndTests,
 ):
     """Subclass it and name the transport; override ``options`` for the settings tests should run with.
 

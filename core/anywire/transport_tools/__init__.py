@@ -4,10 +4,12 @@ A transport keeps its addresses, its connections and its settings; how much may 
 an agent counts, when a sink may be called and what a message weighs is decided here, once. A third party may build
 on all names below; each can be used without the others.
 
-Bounds          `BoundedOptions` `payload_bytes` `check_payload` `check_payload_bytes` `WriteRoom` `NewestStatus`
-Bytes           `Codec` (with `Accepted`, `Goodbye`), `encoded_limit`, `frame`, `Unpacker`
+Bounds          `BoundedOptions` `payload_bytes` `check_payload` `check_payload_bytes`
+                `WriteRoom` `MayCongest` `NewestStatus`
+Bytes           `Codec` (with `Accepted`, `Goodbye`, `UnknownKind`), `encoded_limit`, `frame`, `Unpacker`
 Callbacks       `Guard` `OnceLog`
-Who is linked   `HubLinks` `AgentLinks` `LinkRefused`
+Who is linked   `HubLinks` `AgentLinks` `LinkRefused` `with_protocol` `check_protocol` `implausible` `plain`
+                `is_loopback`
 Connecting      `keep_dialling` `Backoff` `StopDialling`
 Whole ends      `ChannelHub` and `ChannelPort` over any `Channel`
 Channels        `StreamChannel` over a stream of bytes (TCP, Unix sockets), `PacketPeer` over a wire without connections
@@ -15,20 +17,24 @@ Channels        `StreamChannel` over a stream of bytes (TCP, Unix sockets), `Pac
 Links           `Link` with `Joined`, `Received`, `Lost`: a link over packets, without I/O
 """
 
+from anywire.once_log import OnceLog
+from anywire.transport_tools.addresses import is_loopback
 from anywire.transport_tools.channel import CLOSE_TIMEOUT, Channel, ChannelOwner, close_all
-from anywire.transport_tools.codec import Accepted, Codec, Goodbye, encoded_limit
+from anywire.transport_tools.codec import Accepted, Codec, Goodbye, UnknownKind, encoded_limit
 from anywire.transport_tools.dialling import Backoff, StopDialling, keep_dialling
 from anywire.transport_tools.encoded_channel import EncodedChannel
 from anywire.transport_tools.ends import ChannelHub, ChannelPort
 from anywire.transport_tools.frames import Unpacker, frame
-from anywire.transport_tools.guard import Guard, OnceLog
+from anywire.transport_tools.guard import Guard
+from anywire.transport_tools.hellos import implausible
 from anywire.transport_tools.link import Joined, Link, Lost, Received
-from anywire.transport_tools.links import AgentLinks, HubLinks, LinkRefused
+from anywire.transport_tools.links import AgentLinks, HubLinks
 from anywire.transport_tools.options import BoundedOptions
 from anywire.transport_tools.packet_peer import PacketChannel, PacketPeer
 from anywire.transport_tools.payload import check_payload, check_payload_bytes, payload_bytes
-from anywire.transport_tools.room import NewestStatus, WriteRoom
+from anywire.transport_tools.room import MayCongest, NewestStatus, WriteRoom
 from anywire.transport_tools.stream import StreamChannel
+from anywire.transport_tools.versions import LinkRefused, check_protocol, with_protocol
 
 __all__ = [
     "CLOSE_TIMEOUT",
@@ -49,6 +55,7 @@ __all__ = [
     "Link",
     "LinkRefused",
     "Lost",
+    "MayCongest",
     "NewestStatus",
     "OnceLog",
     "PacketChannel",
@@ -56,13 +63,18 @@ __all__ = [
     "Received",
     "StopDialling",
     "StreamChannel",
+    "UnknownKind",
     "Unpacker",
     "WriteRoom",
     "check_payload",
     "check_payload_bytes",
+    "check_protocol",
     "close_all",
     "encoded_limit",
     "frame",
+    "implausible",
+    "is_loopback",
     "keep_dialling",
     "payload_bytes",
+    "with_protocol",
 ]

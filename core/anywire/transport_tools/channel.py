@@ -33,7 +33,8 @@ class Channel(Reply, Protocol):
         ...
 
     def send(self, message: Any) -> None:
-        """Put ``message`` into the write buffer. Only a `TaskRequest` and a `Chunk` can raise `Congested`."""
+        """Put ``message`` into the write buffer. Only those in
+        `anywire.transport_tools.MayCongest` can raise `Congested`."""
         ...
 
     def send_control(self, message: Any) -> None:

@@ -7,7 +7,19 @@ from typing import Any
 import msgspec
 
 from anywire.errors import TransportError
-from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo, TaskRequest
+from anywire.messages import (
+    AgentInfo,
+    AgentStatus,
+    Cancel,
+    Chunk,
+    Command,
+    CommandResult,
+    Credit,
+    HubInfo,
+    Progress,
+    TaskRequest,
+)
+from anywire.offers import MAX_OFFERS_BYTES
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -22,7 +34,7 @@ class Goodbye(msgspec.Struct, frozen=True):
 
 
 # A message's place in this list is its kind on the wire: add at the end only.
-KINDS: tuple[type[Any], ...] = (
+KINDS: tuple[type[Any] | None, ...] = (
     HubInfo,
     AgentInfo,
     AgentStatus,
@@ -30,12 +42,20 @@ KINDS: tuple[type[Any], ...] = (
     Chunk,
     Cancel,
     Credit,
-    Drain,
+    None,  # a drain, before it was a command
     Accepted,
     Goodbye,
+    Command,
+    CommandResult,
+    Progress,
 )
 OWN_KINDS = 128
 """The number of the first kind that a transport adds of its own."""
+
+
+class UnknownKind(TransportError):
+    """A message of a kind that this version does not know. One of a peer that has joined is ignored: versions that are
+    neighbours work together."""
 
 
 class Codec:
@@ -46,7 +66,7 @@ class Codec:
     """
 
     def __init__(self, *own: type[Any]) -> None:
-        self._numbers = {kind: bytes((number,)) for number, kind in enumerate(KINDS)}
+        self._numbers = {kind: bytes((number,)) for number, kind in enumerate(KINDS) if kind is not None}
         self._numbers |= {kind: bytes((OWN_KINDS + number,)) for number, kind in enumerate(own)}
         self._decoders = {head[0]: msgspec.msgpack.Decoder(kind) for kind, head in self._numbers.items()}
         self._encode = msgspec.msgpack.Encoder().encode
@@ -61,11 +81,11 @@ class Codec:
             raise TransportError(f"a {type(message).__name__} cannot be encoded: {error}") from error
 
     def decode(self, data: bytes) -> Any:
-        """Raises `TransportError` for bytes that are no message."""
+        """Raises `TransportError` for bytes that are no message, of them `UnknownKind` for another kind."""
         try:
             return self._decoders[data[0]].decode(memoryview(data)[1:])
         except (IndexError, KeyError) as error:
-            raise TransportError("not a message of this transport: its kind is unknown") from error
+            raise UnknownKind("not a message of this transport: its kind is unknown") from error
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise TransportError(f"not a message of this transport: {error}") from error
 
@@ -75,5 +95,5 @@ def encoded_limit(max_message_bytes: int) -> int:
     return 2 * max_message_bytes + ENVELOPE_BYTES
 
 
-ENVELOPE_BYTES = 1024 * 1024
-"""Room for ids, names of models and everything else that is no payload."""
+ENVELOPE_BYTES = 1024 * 1024 + 4 * MAX_OFFERS_BYTES
+"""Room for ids, offers and everything else that is no payload."""

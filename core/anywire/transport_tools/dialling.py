@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from anywire.clock import Clock, SystemClock
 from anywire.errors import AnywireError
-from anywire.transport_tools.guard import OnceLog
+from anywire.once_log import OnceLog
 
 log = logging.getLogger(__name__)
 

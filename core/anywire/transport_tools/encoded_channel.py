@@ -7,13 +7,13 @@ import logging
 from typing import Any
 
 from anywire.errors import PayloadTooLarge, TransportError
-from anywire.messages import AgentStatus, Chunk, TaskRequest
+from anywire.messages import AgentStatus
+from anywire.once_log import OnceLog
 from anywire.transport import BUFFER_BYTES, MAX_MESSAGE_BYTES
 from anywire.transport_tools.channel import Channel, ChannelOwner
-from anywire.transport_tools.codec import Codec, encoded_limit
-from anywire.transport_tools.guard import OnceLog
+from anywire.transport_tools.codec import Codec, UnknownKind, encoded_limit
 from anywire.transport_tools.payload import check_payload
-from anywire.transport_tools.room import NewestStatus, WriteRoom
+from anywire.transport_tools.room import MayCongest, NewestStatus, WriteRoom
 
 log = logging.getLogger(__name__)
 once = OnceLog(log)
@@ -66,7 +66,7 @@ class EncodedChannel(Channel):
                 f"the message has {len(data)} encoded bytes, for payloads of {self._max} bytes the limit is "
                 f"{self._limit}: raise max_message_bytes at both ends"
             )
-        if isinstance(message, TaskRequest | Chunk):
+        if isinstance(message, MayCongest):
             self._room.set_waiting(self._count_waiting())
             self._room.admit(len(data))
         self._write(data)
@@ -97,7 +97,13 @@ class EncodedChannel(Channel):
 
     def _receive(self, data: bytes) -> None:
         """Give an encoded message to the owner. Raises `TransportError` for what the owner will not have."""
-        message = self._codec.decode(data)
+        try:
+            message = self._codec.decode(data)
+        except UnknownKind as error:
+            if not self.linked:
+                raise
+            once.warn((self._peer, UnknownKind), "%s has sent what this version ignores: %s", self._peer, error)
+            return
         check_payload(message, self._max)
         self._owner.channel_received(self, message)
 

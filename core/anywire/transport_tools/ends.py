@@ -3,6 +3,9 @@
 Whoever connects, the hub speaks first on a channel (`HubInfo`). The agent answers with its `AgentInfo` and its newest
 status once it has one, and the hub with `Accepted`: then both directions have carried a message, and each end tells its
 sink. A `Goodbye` ends a channel, and says whether this life of the peer was refused.
+
+Both hellos name the protocol version. The agent refuses a hub of another one, and a hub an agent: whoever is first to
+read the other's hello. The goodbye has the sentence for the other end, which logs it too.
 """
 
 from __future__ import annotations
@@ -13,12 +16,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from anywire.errors import TransportError
-from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, HubInfo, TaskRequest, ToAgent
+from anywire.messages import AgentInfo, AgentStatus, Chunk, HubInfo, TaskRequest, ToAgent
+from anywire.once_log import OnceLog
+from anywire.printable import printable
 from anywire.transport import AgentPort, AgentSink, Hub, HubSink
 from anywire.transport_tools.channel import Channel, close_all
 from anywire.transport_tools.codec import Accepted, Goodbye
-from anywire.transport_tools.guard import Guard, OnceLog
-from anywire.transport_tools.links import AgentLinks, HubLinks, LinkRefused
+from anywire.transport_tools.guard import Guard
+from anywire.transport_tools.links import AgentLinks, HubLinks
+from anywire.transport_tools.versions import LinkRefused, with_protocol
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +80,10 @@ class _End:
             channel.close(f"no link within {HELLO_TIMEOUT:.0f} s")
 
     def _goodbye(self, channel: Channel, goodbye: Goodbye) -> None:
+        reason = printable(goodbye.reason).strip() or "it said goodbye"
         if goodbye.refused:
-            self._once.warn(goodbye.reason, "refused by %s: %s", channel.peer, goodbye.reason)
-        channel.abort(goodbye.reason or "it said goodbye")
+            self._once.warn(reason, "refused by %s: %s", channel.peer, reason)
+        channel.abort(reason)
 
     def _linked(self, channel: Channel, replaced: Channel | None) -> None:
         channel.linked = True
@@ -86,7 +93,7 @@ class _End:
 
     def _refused(self, channel: Channel, error: LinkRefused) -> None:
         self._once.warn(str(error), "a connection of %s is refused: %s", channel.peer, error)
-        channel.close(str(error), refused=True)
+        channel.close(error.for_peer, refused=True)
 
     async def _close(self, reason: str) -> None:
         self.guard.close()
@@ -102,8 +109,8 @@ class ChannelHub(_End, Hub):
 
     def __init__(self, info: HubInfo, sink: HubSink) -> None:
         super().__init__()
-        self.info = info
-        self._links: HubLinks[Channel] = HubLinks(sink, self.guard)
+        self.info = with_protocol(info)
+        self._links: HubLinks[Channel] = HubLinks(sink, self.guard, self.info)
 
     @property
     def links(self) -> HubLinks[Channel]:
@@ -139,7 +146,7 @@ class ChannelHub(_End, Hub):
         if self._links.joined(channel):
             raise TransportError("this agent has said hello already")
         try:
-            self._links.check(agent.agent_id, agent.incarnation)
+            self._links.check_hello(agent)
         except LinkRefused as error:
             self._refused(channel, error)
             return
@@ -153,8 +160,8 @@ class ChannelPort(_End, AgentPort):
 
     def __init__(self, info: AgentInfo, sink: AgentSink) -> None:
         super().__init__()
-        self.info = info
-        self._links: AgentLinks[Channel] = AgentLinks(sink, self.guard)
+        self.info = with_protocol(info)
+        self._links: AgentLinks[Channel] = AgentLinks(sink, self.guard, self.info)
         self._hubs: dict[Channel, HubInfo] = {}  # who has said hello
         self._newest: AgentStatus | None = None
 
@@ -172,7 +179,7 @@ class ChannelPort(_End, AgentPort):
 
     def channel_received(self, channel: Channel, message: Any) -> None:
         match message:
-            case TaskRequest() | Credit() | Cancel():
+            case TaskRequest():
                 self._links.received(channel, message, channel)
             case Goodbye():
                 self._goodbye(channel, message)
@@ -191,7 +198,7 @@ class ChannelPort(_End, AgentPort):
         if channel in self._hubs:
             raise TransportError("this hub has said hello already")
         try:
-            self._links.check(hub.hub_id, hub.incarnation)
+            self._links.check_hello(hub)
         except LinkRefused as error:
             self._refused(channel, error)
             return

@@ -30,6 +30,7 @@ from math import inf
 from typing import Literal, NamedTuple
 
 from anywire.errors import TransportError
+from anywire.transport_tools.hellos import MAX_LEASE_MS
 from anywire.transport_tools.link_numbers import Receiver, Sender
 from anywire.transport_tools.link_packets import (
     DATA_HEAD,
@@ -75,11 +76,13 @@ class Link:
 
     ``hello`` is what the peer is told with `Joined`, ``session`` a number greater than that of every earlier link of
     this end (`anywire.identity.new_incarnation` gives one), ``lease`` how many seconds this end may be silent.
-    ``packet_bytes`` is the largest packet that the wire carries, 1,200 unless given: messages are cut into fragments.
-    ``window_bytes`` is how much may be under way, 1 MiB unless given, ``message_bytes`` the largest message that is
-    taken from the peer; both are the same at both ends.
+    ``packet_bytes`` is the largest packet that the wire carries now, 1,200 unless given: messages are cut into
+    fragments. It may differ between the ends: each takes packets of any size. ``window_bytes`` is how much may be under
+    way, 1 MiB unless given, ``message_bytes`` the largest message that is taken from the peer; both are the same at
+    both ends.
 
-    Raises `ValueError` for a hello that is too long for a packet.
+    Raises `ValueError` for a hello that is too long for a packet, and for a lease of less than a millisecond or more
+    than `MAX_LEASE_MS`.
     """
 
     def __init__(
@@ -94,15 +97,19 @@ class Link:
     ) -> None:
         if len(hello) + DATA_HEAD > packet_bytes:
             raise ValueError(f"a hello of {len(hello)} bytes does not fit into packets of {packet_bytes}")
+        lease_ms = round(lease * 1000)
+        if not 0 < lease_ms <= MAX_LEASE_MS:
+            raise ValueError(f"a lease of {lease:g} s: 0.001 to {MAX_LEASE_MS / 1000:.0f} s are possible")
         self.state: State = "idle"
         self.session = session
         self.lease = lease
-        self._hello = Hello(round(lease * 1000), hello)
+        self._hello = Hello(lease_ms, hello)
         self._bounds = message_bytes, packet_bytes, window_bytes
         self._peer = 0  # its session, 0 as long as its hello has not come
         self._peer_hello = Hello(0, b"")
         self._out: list[bytes] = []
         self._ack = False  # whether a fragment has come that is to be answered
+        self._ack_now = False  # whether one has come out of order: each such answer tells the peer of a gap
         self._ask = False  # whether this end repeats its hello
         self._heard = self._said = 0.0
         self._renew()
@@ -122,6 +129,11 @@ class Link:
         if self.state != "joined":
             raise TransportError("there is no link")
         self._sender.put(message)
+
+    @property
+    def owes_answer(self) -> bool:
+        """Whether something has come that `packets` has not acknowledged yet."""
+        return self._ack and self.state == "joined"
 
     @property
     def waiting(self) -> int:
@@ -168,6 +180,7 @@ class Link:
         self._sender.acknowledged(head.awaits, now, answer=isinstance(body, Ack))
         if isinstance(body, Data):
             self._ack = True
+            self._ack_now |= not self._receiver.in_order(body)
             try:
                 for message in self._receiver.receive(body):
                     events.append(Received(message))
@@ -203,18 +216,22 @@ class Link:
             return min(self._said + self.lease / PINGS_PER_LEASE, self._heard + self._peer_lease, due)
         return None
 
-    def packets(self, now: float) -> Iterator[bytes]:
-        """What is to be given to the wire now: read it to its end after each of the calls above."""
+    def packets(self, now: float, *, answer: bool = True) -> Iterator[bytes]:
+        """What is to be given to the wire now: read it to its end after each of the calls above.
+
+        Without ``answer``, what came in order is not acknowledged yet: the caller reads `packets` once more, with it,
+        when it has received everything that is there.
+        """
         out, self._out = self._out, []
         if out:
             self._said = now
             yield from out
         if self.state == "joined":
             for data in self._sender.fragments(now):
-                self._ack, self._said = False, now
+                self._ack, self._ack_now, self._said = False, False, now
                 yield self._pack(data)
-            if self._ack:
-                self._ack, self._said = False, now
+            if self._ack and (answer or self._ack_now):
+                self._ack, self._ack_now, self._said = False, False, now
                 yield self._pack(Ack())
 
     @property
@@ -267,7 +284,7 @@ class Link:
         message_bytes, packet_bytes, window_bytes = self._bounds
         self._sender = Sender(packet_bytes, window_bytes, self.lease / 4)
         self._receiver = Receiver(message_bytes, window_bytes)
-        self._ack = False
+        self._ack = self._ack_now = False
 
     def _put(self, body: Body) -> None:
         self._out.append(self._pack(body))

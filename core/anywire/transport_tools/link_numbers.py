@@ -163,6 +163,10 @@ class Receiver:
         self._early_bytes = 0
         self._partial = bytearray()
 
+    def in_order(self, data: Data) -> bool:
+        """Whether ``data`` is what comes next, and nothing that comes after it waits here."""
+        return data.number == self.awaits and not self._early
+
     def receive(self, data: Data) -> Iterator[bytes]:
         """The messages that ``data`` completes. What has come before is dropped, what comes too early is kept if there
         is room. Raises `TransportError` for a message that is too large, before it is kept."""

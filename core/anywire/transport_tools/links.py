@@ -8,17 +8,27 @@ from __future__ import annotations
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from anywire.errors import AgentUnavailable, TransportError
-from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo, TaskRequest
+from anywire.messages import (
+    AgentInfo,
+    AgentStatus,
+    Cancel,
+    Chunk,
+    Command,
+    CommandResult,
+    Credit,
+    HubInfo,
+    Progress,
+    TaskRequest,
+)
+from anywire.printable import printable
 from anywire.transport import AgentSink, HubSink, Reply
 from anywire.transport_tools.guard import Guard
+from anywire.transport_tools.hellos import implausible
+from anywire.transport_tools.versions import MAX_NAME, LinkRefused, check_protocol
 
 C = TypeVar("C")
 
 REPLACED = "replaced by a new connection of the same life"
-
-
-class LinkRefused(TransportError):
-    """A lesser incarnation wants to join where a greater one is. Tell it the text, then end its connection."""
 
 
 class _Link(NamedTuple, Generic[C]):
@@ -27,8 +37,8 @@ class _Link(NamedTuple, Generic[C]):
 
 
 class _Links(Generic[C]):
-    def __init__(self, role: str, guard: Guard) -> None:
-        self._role, self._guard = role, guard
+    def __init__(self, role: str, guard: Guard, own: HubInfo | AgentInfo | None) -> None:
+        self._role, self._guard, self._own = role, guard, own
         self._by_id: dict[str, _Link[C]] = {}
         self._names: dict[C, tuple[str, int]] = {}  # id and incarnation
 
@@ -46,9 +56,19 @@ class _Links(Generic[C]):
         link = self._by_id.get(peer_id)
         if link is not None and link.incarnation > incarnation:
             raise LinkRefused(
-                f"{self._role} {peer_id} is here already in a later life: incarnation {link.incarnation}, and this one "
-                f"is {incarnation}. Give one of the two another id, or end it"
+                f"{self._role} {printable(peer_id, MAX_NAME)} is here already in a later life: incarnation "
+                f"{link.incarnation}, and this one is {incarnation}. Give one of the two another id, or end it"
             )
+
+    def check_hello(self, info: HubInfo | AgentInfo) -> None:
+        """`check`, `anywire.transport_tools.check_protocol` with this end's own info, and
+        `anywire.transport_tools.implausible`. Raises `LinkRefused`."""
+        if self._own is not None:
+            check_protocol(info, self._own)
+        peer_id = info.hub_id if isinstance(info, HubInfo) else info.agent_id
+        if wrong := implausible(info):
+            raise LinkRefused(f"{self._role} {printable(peer_id, MAX_NAME)} cannot be linked: {wrong}")
+        self.check(peer_id, info.incarnation)
 
     def ended(self, connection: C, reason: str) -> None:
         """This connection is over: its link is lost, if it was one. Everything it said must have been given before."""
@@ -57,10 +77,12 @@ class _Links(Generic[C]):
             del self._by_id[name[0]]
             self._lost(*name, reason)
 
-    def _join(self, connection: C, peer_id: str, incarnation: int) -> C | None:
+    def _join(self, connection: C, info: HubInfo | AgentInfo) -> C | None:
+        peer_id = info.hub_id if isinstance(info, HubInfo) else info.agent_id
+        incarnation = info.incarnation
         if connection in self._names:
             raise TransportError(f"this connection has joined as {self._role} {self._names[connection][0]} already")
-        self.check(peer_id, incarnation)
+        self.check_hello(info)
         old = self._by_id.get(peer_id)
         if old is not None:
             later = f"replaced by a later life, incarnation {incarnation}"
@@ -84,10 +106,11 @@ class _Links(Generic[C]):
 
 
 class HubLinks(_Links[C]):
-    """A hub's links to its agents. Calls ``sink`` through ``guard``."""
+    """A hub's links to its agents. Calls ``sink`` through ``guard``. ``own`` is what this hub says of itself: agents
+    that do not speak its version are refused; None when the transport checks that elsewhere."""
 
-    def __init__(self, sink: HubSink, guard: Guard) -> None:
-        super().__init__("agent", guard)
+    def __init__(self, sink: HubSink, guard: Guard, own: HubInfo | None = None) -> None:
+        super().__init__("agent", guard, own)
         self._sink = sink
 
     def get(self, agent_id: str) -> C:
@@ -101,10 +124,10 @@ class HubLinks(_Links[C]):
         """This connection says that it is the agent ``info``, and both directions work.
 
         The agent has joined then. A link it had before, of a lesser or the same incarnation, is reported lost first;
-        its connection comes back for the caller to end. Raises `LinkRefused` for a lesser incarnation, and
-        `TransportError` when the connection has joined already; nothing has changed then.
+        its connection comes back for the caller to end. Raises `LinkRefused` for a lesser incarnation or
+        another protocol, and `TransportError` when the connection has joined already; nothing has changed then.
         """
-        old = self._join(connection, info.agent_id, info.incarnation)
+        old = self._join(connection, info)
         self._guard.call(self._sink.agent_joined, info)
         return old
 
@@ -117,6 +140,10 @@ class HubLinks(_Links[C]):
                 self._guard.call(self._sink.chunk_received, agent_id, incarnation, message)
             case AgentStatus():
                 self._guard.call(self._sink.agent_reported, agent_id, incarnation, message)
+            case CommandResult():
+                self._guard.call(self._sink.result_received, agent_id, incarnation, message)
+            case Progress():
+                self._guard.call(self._sink.progress_received, agent_id, incarnation, message)
             case _:
                 raise self._misplaced(message)
 
@@ -125,15 +152,15 @@ class HubLinks(_Links[C]):
 
 
 class AgentLinks(_Links[C]):
-    """An agent's links to its hubs. Calls ``sink`` through ``guard``."""
+    """An agent's links to its hubs. Calls ``sink`` through ``guard``; ``own`` as for `HubLinks`."""
 
-    def __init__(self, sink: AgentSink, guard: Guard) -> None:
-        super().__init__("hub", guard)
+    def __init__(self, sink: AgentSink, guard: Guard, own: AgentInfo | None = None) -> None:
+        super().__init__("hub", guard, own)
         self._sink = sink
 
     def join(self, connection: C, info: HubInfo) -> C | None:
         """This connection is the hub ``info``, which has accepted this agent; otherwise as `HubLinks.join`."""
-        old = self._join(connection, info.hub_id, info.incarnation)
+        old = self._join(connection, info)
         self._guard.call(self._sink.hub_joined, info.hub_id, info.incarnation)
         return old
 
@@ -147,8 +174,8 @@ class AgentLinks(_Links[C]):
                 self._guard.call(self._sink.cancel_received, hub_id, incarnation, message)
             case Credit():
                 self._guard.call(self._sink.credit_received, hub_id, incarnation, message)
-            case Drain():
-                self._guard.call(self._sink.drain_requested, hub_id, incarnation, message.reason)
+            case Command():
+                self._guard.call(self._sink.command_received, hub_id, incarnation, message, reply)
             case _:
                 raise self._misplaced(message)
 

@@ -13,10 +13,13 @@ class BoundedOptions(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", validate_default=True)
 
     max_message_bytes: int = pydantic.Field(
-        default=MAX_MESSAGE_BYTES, ge=1024, le=2**30, description="largest payload of one message, in bytes"
+        default=MAX_MESSAGE_BYTES,
+        ge=1024,
+        le=2**30,
+        description="Bytes of the largest payload of a message, before encoding.",
     )
     buffer_bytes: int = pydantic.Field(
-        default=BUFFER_BYTES, ge=1024, le=2**32, description="encoded bytes that may wait for one peer"
+        default=BUFFER_BYTES, ge=1024, le=2**32, description="Bytes that may wait for one peer, as they are sent."
     )
 
     def bounds(self) -> dict[str, str]:

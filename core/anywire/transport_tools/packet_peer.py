@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -62,7 +63,11 @@ class PacketPeer:
     ``send_packet`` gives a packet to the wire. It never raises, drops what it cannot send, and calls nothing here
     before it has returned. ``session`` is as for `Link`. ``lease`` is how many seconds this end may be silent.
     ``awake`` is shared by all peers of a transport. With ``dial`` this end begins, again and again while nobody
-    answers; without, it waits for the peer. The others are as for `Link` and `EncodedChannel`.
+    answers, until `close`; without, it waits for the peer. ``on_idle``, unless None, is called when there was no link
+    for as long as ``lease``, and again after each further ``lease``: `close` may be called in it, of a peer whose
+    address is there no more. The others are as for `Link` and `EncodedChannel`. Raises `ValueError` as `Link` does.
+
+    What comes in one turn of the event loop is acknowledged once, at the next turn.
 
     Call `received` for each packet from this address, `gone` when the wire says that it is not there any more, and
     `close` at the end. Everything on one event loop.
@@ -78,6 +83,7 @@ class PacketPeer:
         lease: float,
         awake: AwakeTime,
         dial: bool,
+        on_idle: Callable[[], None] | None = None,
         packet_bytes: int = PACKET_BYTES,
         window_bytes: int = WINDOW_BYTES,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
@@ -92,13 +98,17 @@ class PacketPeer:
             "window_bytes": window_bytes,
         }
         self._awake, self._dial, self._backoff = awake, dial, Backoff(lease / 20, lease)
+        self._on_idle = on_idle
         self._closed = False
         self._channel: PacketChannel | None = None
         self._timer: Timer | None = None
         self._pending: Timer | None = None  # the next dial, or the end of closing
+        self._alone: Timer | None = None  # until `on_idle`
+        self._answering: asyncio.Handle | None = None
         self._armed = 0.0  # what the timer is for
         self.link = Link(b"", session, lease, **self._link_bounds)
         awake.start()
+        self._await_link()
         self._open()
 
     def received(self, packet: bytes) -> None:
@@ -125,17 +135,19 @@ class PacketPeer:
     def stop(self, reason: str) -> None:
         """For the channel: end the link now."""
         session = self.link.session
+        self._answer()
         self.link.close(reason)
         self._flush()
         self.link = Link(b"", session + 1, self._lease, **self._link_bounds)
         self._over(reason)
 
     def close(self) -> None:
-        """Take part in nothing more. Close the channel first, and wait until it has ended."""
+        """Take part in nothing more, and dial no more; idempotent. Close the channel first, and wait until it has
+        ended, if the peer is to get what was accepted."""
         if not self._closed:
             self._closed = True
             self.stop("it closed")
-            for timer in (self._timer, self._pending):
+            for timer in (self._timer, self._pending, self._alone, self._answering):
                 if timer is not None:
                     timer.cancel()
             self._awake.stop()
@@ -149,7 +161,9 @@ class PacketPeer:
         for event in events:
             match event:
                 case Joined():
-                    self._backoff.reset()
+                    if self._alone is not None:
+                        self._alone.cancel()
+                        self._alone = None
                     self._channel = PacketChannel(self, self._owner, self._codec, **self._bounds)
                     self._owner.channel_opened(self._channel)
                 case Received(message):
@@ -163,13 +177,36 @@ class PacketPeer:
 
     def _over(self, reason: str) -> None:
         channel, self._channel = self._channel, None
+        if self._alone is None:
+            self._await_link()
         if self._pending is not None:
             self._pending.cancel()
             self._pending = None
         if channel is not None:
             channel.lost(reason)
+            if channel.linked:
+                self._backoff.reset()
         if self._dial and not self._closed:
             self._set_pending(self._backoff.next(), self._open)
+
+    def _await_link(self) -> None:
+        if self._on_idle is not None and not self._closed:
+            self._alone = self._awake.clock.call_later(self._lease, self._idle)
+
+    def _idle(self) -> None:
+        self._await_link()
+        if self._on_idle is not None and not self._awake.was_away:  # else what came meanwhile is read first
+            self._on_idle()
+
+    def _answer(self) -> None:
+        """Acknowledge what has come."""
+        self._answering = None
+        if self.link.owes_answer:
+            self._write(answer=True)
+
+    def _write(self, *, answer: bool) -> None:
+        for packet in self.link.packets(self._awake.now(), answer=answer):
+            self._send_packet(packet)
 
     def _set_pending(self, seconds: float, callback: Callable[..., object], *args: object) -> None:
         if self._pending is not None:
@@ -177,8 +214,9 @@ class PacketPeer:
         self._pending = self._awake.clock.call_later(seconds, callback, *args)
 
     def _flush(self) -> None:
-        for packet in self.link.packets(self._awake.now()):
-            self._send_packet(packet)
+        self._write(answer=False)
+        if self.link.owes_answer and self._answering is None:
+            self._answering = asyncio.get_running_loop().call_soon(self._answer)
         if self._channel is not None:
             self._channel.flushed()
         due = self.link.next_tick()

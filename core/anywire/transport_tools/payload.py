@@ -5,19 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from anywire.errors import PayloadTooLarge, TransportError
-from anywire.messages import Chunk, TaskRequest
+from anywire.messages import Chunk, Command, CommandResult, Progress, TaskRequest
 
 
 def payload_bytes(message: Any) -> int:
-    """Bytes of the texts of a message in UTF-8: of a `TaskRequest` its body and what it resumes, of a `Chunk` its
-    deltas, ``extra``, ``usage`` and ``error``; 0 for every other message, which are small.
+    """Bytes of the texts of a message in UTF-8: of a `TaskRequest` its body, its hints and what it resumes, of a
+    `Chunk` its deltas, ``extra``, ``usage`` and ``error``, of a `Command` its arguments, of a `CommandResult` its data
+    and error, of a `Progress` its detail. Names and ids do not count; 0 for every other message, which are small.
 
-    Raises `TransportError` for text that is no valid Unicode.
+    Raises `TransportError` for text that is no valid Unicode, and for what is no text.
     """
     try:
         return sum(len(text) if text.isascii() else len(text.encode()) for text in _texts(message))
     except UnicodeEncodeError as error:
         raise TransportError(f"text of a {type(message).__name__} is no valid Unicode: {error}") from error
+    except (AttributeError, TypeError) as error:
+        raise _no_text(message, error) from error
 
 
 def check_payload(message: Any, limit: int) -> int:
@@ -26,11 +29,14 @@ def check_payload(message: Any, limit: int) -> int:
     Text in ASCII, which most is, costs a look at its length.
     """
     size = 0
-    for text in _texts(message):
-        if not text.isascii():
-            size = payload_bytes(message)
-            break
-        size += len(text)
+    try:
+        for text in _texts(message):
+            if not text.isascii():
+                size = payload_bytes(message)
+                break
+            size += len(text)
+    except (AttributeError, TypeError) as error:
+        raise _no_text(message, error) from error
     if size > limit:
         check_payload_bytes(size, limit)
     return size
@@ -44,7 +50,17 @@ def check_payload_bytes(size: int, limit: int) -> None:
         )
 
 
+def _no_text(message: Any, error: Exception) -> TransportError:
+    return TransportError(f"a {type(message).__name__} has something else where its text should be: {error}")
+
+
 def _texts(message: Any) -> tuple[str, ...]:
     if isinstance(message, Chunk):
         return (*message.deltas, message.extra, message.usage, message.error)
-    return (message.body, message.resume) if isinstance(message, TaskRequest) else ()
+    if isinstance(message, TaskRequest):
+        return (message.body, message.resume, message.hints)
+    if isinstance(message, CommandResult):
+        return (message.data, message.error)
+    if isinstance(message, Command):
+        return (message.arguments,)
+    return (message.detail,) if isinstance(message, Progress) else ()

@@ -6,8 +6,11 @@ import asyncio
 from collections.abc import Callable
 
 from anywire.errors import Congested
-from anywire.messages import AgentStatus
+from anywire.messages import AgentStatus, Chunk, Command, CommandResult, Progress, TaskRequest
 from anywire.transport import BUFFER_BYTES
+
+MayCongest = TaskRequest | Chunk | Command | CommandResult | Progress
+"""Messages that are admitted by `WriteRoom`; all others are small, and never raise `Congested`."""
 
 
 class WriteRoom:
@@ -15,9 +18,9 @@ class WriteRoom:
 
     ``limit`` is how many bytes may wait. The owner calls `admit` before it puts a message into its buffer, and
     `set_waiting` whenever the buffer has grown or shrunk. There is room when no more than an eighth of the limit waits
-    (`low`). After `drain` has returned, the next message is admitted whatever waits, so that one larger than the limit
-    passes too; what waits is therefore never more than the limit and one message. Cancel, Credit and Drain are put
-    into the buffer without `admit`.
+    (`low`). The first message of all, and the next one after `drain` has returned, are admitted whatever waits, so that
+    one larger than the limit passes too, and the hellos of a new link are in nobody's way; what waits is therefore
+    never more than the limit and one message. What is not in `MayCongest` is put into the buffer without `admit`.
     """
 
     def __init__(self, limit: int = BUFFER_BYTES, peer: str = "this peer") -> None:
@@ -28,7 +31,7 @@ class WriteRoom:
         """There is room when no more than this waits."""
         self.on_room: Callable[[], None] | None = None
         """Called each time that room is made, before those who `drain` go on; not by `close`."""
-        self._granted = False
+        self._granted = True
         self._closed = False
         self._drained: asyncio.Future[None] | None = None
 

@@ -9,15 +9,15 @@ from anywire.errors import ConfigError
 from anywire.messages import AgentInfo, AgentStatus
 from anywire.plugins import Plugins
 from anywire.scheduler import QueuedTask, QueueKey
-from anywire.selector import AgentView
+from anywire.selector import AgentView, CandidateList
 from anywire.testing.strategy_kit import SelectorConformance
 
-TASK = QueuedTask("t", QueueKey("m", "chat"))
+TASK = QueuedTask("t", (QueueKey("m", "chat"),))
 
 
 def agent(ordinal: int, specialization: str) -> AgentView:
     info = AgentInfo(f"a{ordinal}", 1, specialization=specialization)
-    return AgentView(info, AgentStatus(info.agent_id, 1, "ready", ("m",)), ordinal)
+    return AgentView(info, AgentStatus(info.agent_id, 1, "ready", slots=8), ordinal)
 
 
 class TestWeighted(SelectorConformance):
@@ -29,7 +29,7 @@ def test_shares_are_exact_at_any_time(seed: int) -> None:
     rng = random.Random(seed)
     weights = {f"s{number}": float(rng.randint(1, 9)) for number in range(4)}
     selector = Plugins().create("selectors", "weighted", {"weights": weights})
-    agents = [agent(ordinal, f"s{ordinal}") for ordinal in range(5)]
+    agents = CandidateList(agent(ordinal, f"s{ordinal}") for ordinal in range(5))
     share = {view.agent_id: weights.get(view.info.specialization, 1.0) for view in agents}
     counts: Counter[str] = Counter()
     for turn in range(1, 300):
@@ -40,7 +40,7 @@ def test_shares_are_exact_at_any_time(seed: int) -> None:
 
 def test_turns_of_a_heavy_agent_are_spread_out() -> None:
     selector = Plugins().create("selectors", "weighted", {"weights": {"large": 2}})
-    agents = [agent(0, "large"), agent(1, "small"), agent(2, "")]
+    agents = CandidateList([agent(0, "large"), agent(1, "small"), agent(2, "")])
     assert [selector.select(TASK, agents).ordinal for _ in range(8)] == [0, 1, 2, 0, 0, 1, 2, 0]
 
 

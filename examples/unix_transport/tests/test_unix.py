@@ -9,18 +9,32 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from anywire import errors
 from anywire.messages import AgentInfo, AgentStatus, Chunk, Credit, TaskRequest
 from anywire.plugins import Plugins
+from anywire.protocol import PROTOCOL
 from anywire.testing.doubles import Script
+from anywire.testing.log_recorder import LogRecorder
 from anywire.testing.recorder import PATIENCE, RecordingAgentSink
 from anywire.testing.rig import Rig, read, request, submit
 from anywire.testing.transport_kit import TransportConformance
 from anywire.transport import BUFFER_BYTES, Reply
-from anywire.transport_tools import Unpacker, frame
+from anywire.transport_tools import Goodbye, Unpacker, frame
 from anywire_unix.transport import CODEC, Knock
+
+# Hellos as the package sent them before they told a version.
+OLD_HUB = b"\x00\x85\xa6hub_id\xa7old-hub\xabincarnation\x07\xa4host\xa4host\xa3pid\x01\xa8lease_ms\xcd\x03\xe8"
+OLD_AGENT = (
+    b"\x01\x8a\xa8agent_id\xa9old-agent\xabincarnation\x07\xa4host\xa4host\xa3pid\x01\xa6engine\xa9synthetic"
+    b"\xaespecialization\xa0\xaccapabilities\x91\xa4chat\xa6device\xa3cpu\xa7boot_id\xa4boot\xa8lease_ms\xcd\x03\xe8"
+)
+OLD_STATUS = b"\x02" + msgspec.msgpack.encode(
+    {"agent_id": "old-agent", "incarnation": 7, "state": "ready", "models": ["m"], "slots": 1}
+)
+OLD = f"{{}}: it speaks protocol version {PROTOCOL}, this end none: use one version of anywire on both"
 
 
 def sockets(directory: Path) -> list[Path]:
@@ -171,7 +185,7 @@ class TestUnix(TransportConformance):
     async def test_chunks_to_a_paused_hub_congest(self, rig: Rig) -> None:
         _, agent, _ = await rig.port("a")
         hub = await rig.peer("hub", "h", script=Script(tag="t"))
-        _, _, _, task, reply = await agent.event("task")
+        _, _, _, task, reply, *_ = await agent.event("task")
         hub.pause()
         chunk = Chunk(task.hub_id, task.task_id, task.attempt, 0, ("x" * 100_000,))
 
@@ -186,6 +200,37 @@ class TestUnix(TransportConformance):
         await asyncio.wait_for(waiting, PATIENCE)
         await agent.event("hub_lost", "h")
         reply.send(chunk)
+
+    async def test_a_hub_from_before_versions_were_told_is_refused_by_name(self, rig: Rig, directory: Path) -> None:
+        _, agent, _ = await rig.port("a")
+        with LogRecorder() as logged:
+            reader, writer = await asyncio.open_unix_connection(sockets(directory)[0])
+            writer.write(frame(OLD_HUB))
+            said = await asyncio.wait_for(reader.read(), PATIENCE)
+            writer.close()
+            await logged.message("hub old-hub", "no protocol version that can be read")
+        assert [CODEC.decode(each) for each in Unpacker(1000).feed(said)] == [Goodbye(OLD.format("agent a"), True)]
+        assert not agent.events
+
+    async def test_an_agent_from_before_versions_were_told_is_refused_by_name(self, rig: Rig, directory: Path) -> None:
+        said: list[Any] = []
+        refused = asyncio.Event()
+
+        async def old_agent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(frame(OLD_AGENT) + frame(OLD_STATUS))
+            said[:] = [CODEC.decode(each) for each in Unpacker(1000).feed(await reader.read())]
+            writer.close()
+            refused.set()
+
+        server = await asyncio.start_unix_server(old_agent, directory / "agent.agent.0123456789ab")
+        with LogRecorder() as logged:
+            _, sink, _ = await rig.hub("h")
+            await asyncio.wait_for(refused.wait(), PATIENCE)
+            await logged.message("agent old-agent", "no protocol version that can be read")
+        assert (said[0].hub_id, said[0].protocol) == ("h", PROTOCOL)
+        assert said[1:] == [Goodbye(OLD.format("hub h"), True)]
+        assert not sink.events
+        server.close()
 
     @pytest.mark.parametrize(
         ("sent", "reason"),

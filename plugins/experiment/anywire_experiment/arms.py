@@ -11,10 +11,10 @@ from typing import Any
 
 import pydantic
 
-from anywire import assembly
 from anywire.config import Config, named
 from anywire.errors import AnywireError, ConfigError
 from anywire.plugins import describe_validation
+from anywire.roles import assembly
 from anywire_experiment.plan import Network, Plan
 
 SHORT = {"transport": "transports", "selector": "selector", "scheduler": "scheduler", "engine": "engine"}
@@ -22,7 +22,7 @@ _SECTIONS = ("scheduler", "selector", "engine")
 ALONE = "system"
 """The arm of a plan without factors."""
 
-SETTLED = ("server", "gateways", "join", "standby")
+SETTLED = ("server", "gateways", "join", "standby", "launcher")
 """Keys that each cell settles for itself."""
 
 
@@ -121,6 +121,8 @@ def _normalised(system: Mapping[str, Any], where: str) -> dict[str, Any]:
     for key in SETTLED:
         if key in tree:
             raise ConfigError(f"{where}.{key}: the experiment settles this for each cell; leave it out")
+    if isinstance(tree.get("agents"), list):
+        raise ConfigError(f"{where}.agents: the agents of a plan are alike; say how many beside `system`: agents: 2")
     default = Config.model_fields["transports"].get_default(call_default_factory=True)
     tree["transports"] = _named(tree.get("transports", default), f"{where}.transports")
     for key in _SECTIONS:

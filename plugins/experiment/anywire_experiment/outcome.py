@@ -9,15 +9,25 @@ from anywire_experiment.analysis.analyse import analyse
 from anywire_experiment.analysis.analyse import differences as figures_that_differ
 from anywire_experiment.record import folder as records
 from anywire_experiment.record.folder import DERIVED, RESULTS, Record
-from anywire_experiment.record.manifest import differences
+from anywire_experiment.record.manifest import FORMAT, differences, read_manifest
 from anywire_experiment.record.storage import RecordError, writing
 from anywire_experiment.report import write
 
 
 def faults(folder: Path) -> list[str]:
     """What is wrong with a sealed record, a sentence each: files that changed, figures that the raw data do not give.
-    Raises `RecordError` when it is not sealed."""
+    A record of another format is told as such: its figures are not computed again. Raises `RecordError` when it is not
+    sealed."""
     said = differences(folder)
+    form = read_manifest(folder).format
+    if form != FORMAT:
+        age = "old" if form < FORMAT else "newer"
+        state = "the files above are not what was sealed" if said else "every file is as it was sealed"
+        return [
+            *said,
+            f"{age} format: this record has format {form}, this version of anywire writes and checks {FORMAT}; "
+            f"{state}, and the figures were not computed again",
+        ]
     try:
         told = json.loads((folder / RESULTS).read_bytes())
     except (OSError, ValueError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 import msgspec
@@ -55,8 +56,8 @@ class _Client(asyncio.Protocol):
 class Broker:
     """The fixture ``companions``: `stop` ends it as a crash would, `restart` runs it again at the same port."""
 
-    def __init__(self) -> None:
-        self.port = 0
+    def __init__(self, port: int = 0) -> None:
+        self.port = port
         self.connected: set[_Client] = set()
         self._clients: dict[str, _Client] = {}
         self._server: asyncio.Server | None = None
@@ -102,3 +103,13 @@ class Broker:
         receiver = self._clients.get(packet.name)
         if receiver is not None:
             receiver.transport.write(framed(Packet(client.name, packet.channel, packet.data)))
+
+
+async def main(port: int) -> None:
+    async with Broker(port):
+        print("listening", flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1])))

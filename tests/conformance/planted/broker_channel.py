@@ -12,8 +12,8 @@ import msgspec
 from anywire.clock import SystemClock
 from anywire.errors import TransportError
 from anywire.lease import AwakeTime, Silence
-from anywire.messages import AgentInfo, AgentStatus, Chunk, HubInfo, TaskRequest
-from anywire.transport_tools import Codec, Goodbye, NewestStatus, WriteRoom, check_payload
+from anywire.messages import AgentInfo, AgentStatus, HubInfo
+from anywire.transport_tools import Codec, Goodbye, MayCongest, NewestStatus, WriteRoom, check_payload
 
 if TYPE_CHECKING:
     from tests.conformance.planted.broker_transport import BrokerConnection
@@ -70,7 +70,7 @@ class BrokerChannel:
             return
         check_payload(message, self._config.max_message_bytes)
         data = CODEC.encode(message)
-        if isinstance(message, TaskRequest | Chunk):
+        if isinstance(message, MayCongest):
             self._room.admit(len(data))
         if not isinstance(message, Taken | Alive | Gone):
             self._room.set_waiting(self._room.waiting + len(data))
@@ -112,7 +112,11 @@ class BrokerChannel:
     def received(self, data: bytes) -> None:
         if self._silence is not None:
             self._silence.heard()
-        message = CODEC.decode(data)
+        try:
+            message = CODEC.decode(data)
+        except TransportError as error:
+            self.close(str(error))
+            return
         if isinstance(message, Taken):
             self._room.set_waiting(self._room.waiting - message.size)
         elif isinstance(message, Gone):

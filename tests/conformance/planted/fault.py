@@ -73,10 +73,13 @@ class Fault:
 
 
 class _Replies(Around):
-    """Puts ``AroundReply`` around the reply of each task."""
+    """Puts ``AroundReply`` around the reply of each task and command."""
 
     def task_received(self, hub_id: str, incarnation: int, task: Any, reply: Any) -> None:
         self.inner.task_received(hub_id, incarnation, task, self.fault.AroundReply(reply, self.fault))
+
+    def command_received(self, hub_id: str, incarnation: int, command: Any, reply: Any) -> None:
+        self.inner.command_received(hub_id, incarnation, command, self.fault.AroundReply(reply, self.fault))
 
 
 class Case(NamedTuple):

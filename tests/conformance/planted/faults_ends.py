@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from tests.conformance.planted.fault import Around, Case, Fault
 
 from anywire.errors import TransportError
+from anywire.messages import Cancel
 
 
 class CallbacksBeforeOpened(Fault):
@@ -31,8 +32,8 @@ class TasksAfterClose(Fault):
     class AroundAgentSink(Around):
         def hub_joined(self, hub_id: str, incarnation: int) -> None:
             self.inner.hub_joined(hub_id, incarnation)
-            late = (hub_id, incarnation, "late")
-            self.fault.late = lambda: self.inner.drain_requested(*late)
+            late = (hub_id, incarnation, Cancel(hub_id, "late", 1))
+            self.fault.late = lambda: self.inner.cancel_received(*late)
 
     class AroundPort(Around):
         async def close(self) -> None:
@@ -110,7 +111,7 @@ CLOSING = "test_accepted_{}_come_before_the_goodbye_of_a_closing_{}"
 CASES = [
     Case(CallbacksBeforeOpened, "test_late_joiners_see_each_other", "before the end's open had returned"),
     Case(CallbacksAfterClose, "test_nothing_is_called_after_close", "after close was called"),
-    Case(TasksAfterClose, "test_nothing_is_called_after_close", "drain_requested was called after close"),
+    Case(TasksAfterClose, "test_nothing_is_called_after_close", "cancel_received was called after close"),
     Case(ChunksDroppedAtClose, CLOSING.format("chunks", "agent"), "of 301 accepted chunks were delivered"),
     Case(TasksDroppedAtClose, CLOSING.format("tasks", "hub"), "of 100 accepted tasks were delivered"),
     Case(ReplyRaisesAfterLoss, "test_reply_after_the_hub_was_lost_is_silent", "after its hub was lost"),

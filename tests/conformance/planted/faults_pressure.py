@@ -24,6 +24,16 @@ class NoBound(Fault):
                 self.waiting.append(message)
 
 
+class HelloTakesTheRoom(Fault):
+    """What an end says of itself counts as waiting, so that a large task finds no room right after it."""
+
+    class AroundHub(Around):
+        def send(self, agent_id: str, message: Any) -> None:
+            if isinstance(message, TaskRequest) and len(message.body) > 1024 * 1024:
+                raise Congested("a hello waits")
+            self.inner.send(agent_id, message)
+
+
 class NoBoundOfReplies(Fault):
     """Chunks that find no room wait in a list without a bound."""
 
@@ -127,6 +137,7 @@ PAUSED = "test_a_paused_agent_congests_its_link_and_no_other"
 PAUSED_HUB = "test_a_paused_hub_congests_the_replies_to_it_and_no_other"
 CASES = [
     Case(NoBound, PAUSED, "Hub.send never raised Congested"),
+    Case(HelloTakesTheRoom, "test_the_first_task_of_a_link_has_room_as_its_agent_joins", "found no room"),
     Case(NoBoundOfReplies, PAUSED_HUB, "Reply.send never raised Congested"),
     Case(DrainNeverWaits, PAUSED, "though drain had returned"),
     Case(ReplyDrainNeverWaits, PAUSED_HUB, "though drain had returned"),

@@ -130,6 +130,65 @@ class LibraryExceptionOfOpening(Fault):
         await connection.connect()
 
 
+class PlaceOfTheBrokerUnsaid(Fault):
+    """Opening without a broker does not say where one was looked for."""
+
+    async def open_connection(self, connection: Any) -> None:
+        try:
+            await connection.open()
+        except TransportUnavailable as error:
+            raise TransportUnavailable("no broker") from error
+
+
+class BrokerLossUnnamed(Fault):
+    """The reason of a loss does not say that it was the broker."""
+
+    class AroundHubSink(Around):
+        def agent_lost(self, agent_id: str, incarnation: int, reason: str) -> None:
+            self.inner.agent_lost(agent_id, incarnation, "the connection was lost")
+
+
+class SentAgainAfterTheBroker(Fault):
+    """What was sent before the broker went is sent once more when it is there again."""
+
+    class AroundHub(Around):
+        def send(self, agent_id: str, message: Any) -> None:
+            self.fault.last = message
+            self.inner.send(agent_id, message)
+
+    class AroundHubSink(Around):
+        joins = 0
+
+        def agent_joined(self, info: Any) -> None:
+            self.joins += 1
+            self.inner.agent_joined(info)
+            if self.joins == 2:
+                self.fault.end.send(info.agent_id, self.fault.last)
+
+
+class CloseWaitsForTheBroker(Fault):
+    """An end that is closed while the broker is gone waits until it is there again."""
+
+    class AroundHub(Around):
+        waited = False
+
+        async def close(self) -> None:
+            if self.inner.connection._transport.is_closing() and not self.waited:
+                self.waited = True
+                await asyncio.Event().wait()
+            await self.inner.close()
+
+
+class TimerLeftRunning(Fault):
+    """A timer of the transport goes on after its end is closed."""
+
+    async def opened(self) -> None:
+        self._again()
+
+    def _again(self) -> None:
+        asyncio.get_running_loop().call_later(0.1, self._again)
+
+
 class OtherIncarnationAfterReconnect(Fault):
     """Each connection to the broker is a new life."""
 
@@ -173,6 +232,16 @@ CASES = [
     Case(
         LibraryExceptionOfOpening, "test_absent_broker_is_named_at_opening", "instead of TransportUnavailable", "broker"
     ),
+    Case(PlaceOfTheBrokerUnsaid, "test_absent_broker_is_named_at_opening", "where the broker was looked for", "broker"),
+    Case(BrokerLossUnnamed, BROKER, "does not name the broker", "broker"),
+    Case(
+        SentAgainAfterTheBroker,
+        "test_what_was_under_way_when_the_broker_went_is_dropped",
+        "not sent on this link",
+        "broker",
+    ),
+    Case(CloseWaitsForTheBroker, "test_closing_while_the_broker_is_gone_returns", "close returned", "broker"),
+    Case(TimerLeftRunning, "test_nothing_is_left_behind", "left nothing", "broker"),
     Case(OtherIncarnationAfterReconnect, BROKER, "with the same incarnation", "broker"),
     Case(BreakSeenAtOneEnd, "test_broken_wire_is_lost_at_both_ends_and_joins_again", "joined twice", "broker"),
 ]

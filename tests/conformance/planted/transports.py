@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from tests.conformance.planted import faults_ends, faults_links, faults_messages, faults_pressure, faults_wires
+from tests.conformance.planted import (
+    faults_commands,
+    faults_ends,
+    faults_hellos,
+    faults_links,
+    faults_messages,
+    faults_pressure,
+    faults_senders,
+    faults_wires,
+)
 from tests.conformance.planted.broker_transport import BrokerConfig, BrokerTransport
 from tests.conformance.planted.fault import Case, Fault
 
@@ -15,7 +24,16 @@ from anywire_unix import UnixConfig, UnixTransport
 
 CASES: list[Case] = [
     case
-    for topic in (faults_links, faults_messages, faults_pressure, faults_ends, faults_wires)
+    for topic in (
+        faults_links,
+        faults_hellos,
+        faults_messages,
+        faults_commands,
+        faults_senders,
+        faults_pressure,
+        faults_ends,
+        faults_wires,
+    )
     for case in topic.CASES
 ]
 FAULTS: dict[str, type[Fault]] = {case.name: case.fault for case in CASES}

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from anywire.client import Client
-from anywire.messages import AgentStatus, Chunk, TaskRequest
-from anywire.testing.doubles import MODEL, Script
+from anywire.messages import AgentStatus, Chunk, Command, CommandResult, TaskRequest
+from anywire.roles.client import Client
+from anywire.testing.doubles import MODEL, OFFERS, Script
 from anywire.testing.patience import expect
 from anywire.transport import Reply
 
@@ -28,6 +28,17 @@ def answer_each(count: int, text: str = "{task}:{number}") -> Any:
     return on_task
 
 
+def result_each(count: int, data: str = "0") -> Any:
+    """A bare agent that answers every command with ``count`` results and a final one."""
+
+    def on_command(command: Command, reply: Reply) -> None:
+        for number in range(count):
+            reply.send(CommandResult(command.hub_id, command.id, number, data))
+        reply.send(CommandResult(command.hub_id, command.id, count, final=True))
+
+    return on_command
+
+
 def echo(task: TaskRequest, reply: Reply) -> None:
     """A bare agent that gives back the body it got."""
     reply.send(Chunk(task.hub_id, task.task_id, task.attempt, 0, (task.body,), final=True, finish_reason="stop"))
@@ -35,7 +46,7 @@ def echo(task: TaskRequest, reply: Reply) -> None:
 
 def status(agent_id: str, incarnation: int, detail: str) -> AgentStatus:
     """A status that differs from others by its detail."""
-    return AgentStatus(agent_id, incarnation, "ready", (MODEL,), 8, detail=detail)
+    return AgentStatus(agent_id, incarnation, "ready", OFFERS, 8, detail=detail)
 
 
 def script_fields(script: Script) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from anywire import errors
 from anywire.messages import TaskRequest
 from anywire.submission import Submission
-from anywire.testing.doubles import MODEL, Script
+from anywire.testing.doubles import MODEL, OFFERS, Script
 from anywire.testing.kit.answers import chat, echo, following, rest, script_fields
 from anywire.testing.patience import expect
 from anywire.testing.rig import Rig, read, submit
@@ -89,7 +89,7 @@ class ClientTests:
         await rig.fleet(child, "agent")
         parent = await rig.pipeline(child.info.hub_id, only=child.info.hub_id)
         joined = next(agent for agent in parent.agents() if agent.agent_id == child.info.hub_id)
-        assert (joined.status.models, joined.status.slots) == ((MODEL,), 3)
+        assert (joined.status.offers, joined.status.slots) == (OFFERS, 3)
         assert [agent.agent_id for agent in child.agents()] == ["a"]
         scripts = [Script(tag=f"s{number}", chunks=100) for number in range(6)]
         texts = await asyncio.gather(*(read(submit(parent, script)) for script in scripts))

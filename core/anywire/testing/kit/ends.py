@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,11 @@ class EndTests:
         )
 
     async def test_nothing_is_left_behind(self, options: dict[str, Any]) -> None:
+        packages = {"anywire"}
+
         async def use() -> None:
             async with Rig(self.transport, options, self.plugins) as rig:
+                packages.add(rig.transport_class.__module__.partition(".")[0])
                 await rig.agent("a")
                 pipeline = await rig.pipeline("a")
                 await read(submit(pipeline, Script(tag="t", chunks=20)))
@@ -115,7 +119,7 @@ class EndTests:
             gc.collect()
             threads = {thread.name for thread in threading.enumerate() if not thread.name.startswith("asyncio_")}
             names = {f"{fd} {_target(fd)}" for fd in Path("/proc/self/fd").glob("*")}
-            return threads | {name for name in names if "socket:" in name or "pipe:" in name}
+            return threads | _timers(packages) | {name for name in names if "socket:" in name or "pipe:" in name}
 
         async def gone() -> None:
             # A thread of a library that was told to end tells nobody when it has.
@@ -127,6 +131,16 @@ class EndTests:
         await use()
         await expect(gone(), "closed ends left nothing", seen=lambda: f": left are {held() - before}")
         assert len(asyncio.all_tasks()) == tasks, f"closed ends left tasks of the event loop: {asyncio.all_tasks()}"
+
+
+def _timers(packages: set[str]) -> set[str]:
+    """The timers of this event loop that call something of ``packages``, numbered; none where a loop hides them."""
+    calls: Counter[str] = Counter()
+    for handle in getattr(asyncio.get_running_loop(), "_scheduled", ()):
+        called = getattr(handle, "_callback", None)
+        if not handle.cancelled() and (getattr(called, "__module__", None) or "").partition(".")[0] in packages:
+            calls[getattr(called, "__qualname__", repr(called))] += 1
+    return {f"timer {name} {number}" for name, count in calls.items() for number in range(count)}
 
 
 def _target(fd: Path) -> str:

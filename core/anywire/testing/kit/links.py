@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from anywire import errors
-from anywire.testing.doubles import MODEL
+from anywire.testing.doubles import OFFERS
 from anywire.testing.kit.answers import answer_each, echo, status
 from anywire.testing.patience import FACTOR, expect
 from anywire.testing.rig import Rig, request
@@ -20,7 +20,7 @@ class LinkTests:
         _, sink, info = await rig.hub()
         await sink.event("joined", "early", early_info.incarnation)
         reported = (await sink.event("reported", "early"))[3]
-        assert (reported.state, reported.models, reported.slots) == ("ready", (MODEL,), 8)
+        assert (reported.state, reported.offers, reported.slots) == ("ready", OFFERS, 8)
         await rig.port("late")
         await sink.event("joined", "late")
         await sink.event("reported", "late")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from anywire import errors
-from anywire.messages import Cancel, Chunk, Credit, Drain, TaskRequest
+from anywire.messages import Cancel, Chunk, Credit, TaskRequest
 from anywire.testing.kit.answers import MEGABYTE, answer_each, echo, status
 from anywire.testing.patience import FACTOR, expect
 from anywire.testing.rig import Rig, request
@@ -33,7 +33,7 @@ class MessageTests:
             "00-ab-cd-01",
         )
         hub.send("a", sent)
-        _, _, _, received, reply = await agent.event("task", "t1")
+        _, _, _, received, reply, *_ = await agent.event("task", "t1")
         assert received == sent
         chunk = Chunk(
             info.hub_id, "t1", 3, 5, ("a", "", "ü€😀"), '[{"index":1}]', True, "length", '{"u":1}', "e", 1, 2, 2**62, 4
@@ -47,10 +47,8 @@ class MessageTests:
         await sink.event("joined", "a")
         hub.send("a", Cancel(info.hub_id, "t1", 2, "because"))
         hub.send("a", Credit(info.hub_id, "t2", 1, 17))
-        hub.send("a", Drain(info.hub_id, "maintenance"))
         assert (await agent.event("cancel", "t1"))[3] == Cancel(info.hub_id, "t1", 2, "because")
         assert (await agent.event("credit", "t2"))[3] == Credit(info.hub_id, "t2", 1, 17)
-        assert await agent.event("drain", "maintenance")
 
     async def test_chunks_keep_their_order(self, rig: Rig) -> None:
         await rig.port("a", answer_each(500))
@@ -79,7 +77,7 @@ class MessageTests:
         body = "x" * limit
         await expect(hub.drain("a"), "drain returned, nothing was sent yet")
         hub.send("a", request(info, "t1", body=body))
-        _, _, _, task, reply = await agent.event("task", "t1")
+        _, _, _, task, reply, *_ = await agent.event("task", "t1")
         # Compared as a flag: a failure must not print the payload.
         assert (task.body == body) is True, "the largest body arrived changed"
         await expect(reply.drain(), "drain returned, nothing was sent yet")

@@ -153,7 +153,7 @@ class PauseTests:
             return bool(hub.named("chunk")) and hub.named("chunk")[-1][1].startswith("again")
 
         def answer(number: int) -> None:
-            for _, task_id, attempt, _, reply in agent.named("task"):
+            for _, task_id, attempt, _, reply, *_ in agent.named("task"):
                 if task_id == f"again{number}":
                     reply.send(Chunk("h", task_id, attempt, 0, ("x",), final=True))
 

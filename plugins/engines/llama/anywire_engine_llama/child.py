@@ -45,7 +45,7 @@ class Child:
         )
         return cls(process)
 
-    def obituary(self) -> str:
+    def ending(self) -> str:
         """How it ended, for a person, with the last lines it wrote."""
         status = self._process.returncode
         if status is None:

@@ -12,18 +12,24 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from anywire.engine import Delta, Engine, EngineStatus
-from anywire.errors import EngineFailed, InvalidRequest
+from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
+from anywire.errors import ConfigError, EngineFailed, InvalidRequest
 from anywire.messages import State, TaskRequest
+from anywire.offers import Offer, OfferState
 from anywire_engine_llama import model_file
 from anywire_engine_llama.child import Child
 from anywire_engine_llama.command import command
 from anywire_engine_llama.config import LlamaConfig
-from anywire_engine_llama.resume import accounted, continuation
+from anywire_engine_llama.offer import read_offer
+from anywire_engine_llama.resume import accounted, can_be_resumed, continuation
 from anywire_engine_openai.upstream import ConnectionFailed, Upstream
 
 FIRST_DELAY, LAST_DELAY = 0.1, 10.0  # seconds before a restart, doubling
 LONG_LIFE = 30.0  # seconds; a death after that long begins the count anew
+
+OFFER_DETAIL = 500
+"""Characters of the reason in an offer; the status has all of it."""
+_OFFER_STATES: dict[State, OfferState] = {"starting": "starting", "ready": "ready", "failed": "crashed"}
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +54,18 @@ class LlamaEngine(Engine):
         """How many tasks it answers at once: an agent's ``slots`` should be the same."""
         self.key = secrets.token_hex(16)
         """What the child wants as bearer token, so that nothing else on this machine (a web page, say) uses it."""
-        self._status = EngineStatus("starting", (config.alias,) if config.alias else ())
+        self._offer = Offer(config.alias, state="starting")
+        self._status = EngineStatus("starting", (self._offer,) if config.alias else ())
         self._changed: Callable[[], None] = lambda: None
         self._upstream = Upstream(api_key=self.key, default_max_tokens=config.default_max_tokens, always_stream=True)
         self._command: list[str] = []
         self._model = config.alias
+        self._digest = ""
+        self._free = asyncio.Semaphore(config.slots)
+        """The slots that no task of this engine uses."""
+        self._queued = 0
+        self._moved = asyncio.Event()
+        """Set when the state changes, for tasks that wait for it."""
         self._child: Child | None = None
         self._supervisor: asyncio.Task[None] | None = None
 
@@ -73,7 +86,12 @@ class LlamaEngine(Engine):
         path = model_file.find(self.config.model)
         self._model = self.config.alias or model_file.public_name(path)
         self._command = command(self.config, path, self._model)
+        self._offer = Offer(self._model, state="starting")
         self._set("starting")
+        try:
+            self._digest = await asyncio.to_thread(model_file.digest, path)
+        except OSError as error:
+            raise ConfigError(f"llama.model: {path} cannot be read: {error}") from error
         try:
             child = await self._launch()
         except EngineFailed as error:
@@ -92,21 +110,43 @@ class LlamaEngine(Engine):
         if child is not None:
             await child.stop()
         await self._upstream.close()
+        self._moved.set()
 
     def status(self) -> EngineStatus:
-        return self._status
+        return msgspec.structs.replace(self._status, queued=self._queued) if self._queued else self._status
 
-    async def run(self, task: TaskRequest) -> AsyncGenerator[Delta, None]:
-        if self._status.state != "ready":
-            raise EngineFailed(f"llama.cpp is not running: {self._status.detail or self._status.state}")
-        if task.resume:
-            async with contextlib.aclosing(self._run_on(task)) as deltas:
+    def resumable(self, task: TaskRequest) -> bool:
+        return can_be_resumed(task)
+
+    async def run(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
+        if self._free.locked():
+            yield EngineProgress("queued", f"all {self.config.slots} slots are in use")
+            self._queued += 1
+            try:
+                await self._free.acquire()
+            finally:
+                self._queued -= 1
+        else:
+            await self._free.acquire()
+        try:
+            if self._is_restarting:
+                yield EngineProgress("loading", self._model)
+                while self._is_restarting:
+                    self._moved.clear()
+                    await self._moved.wait()
+            if self._status.state != "ready":
+                raise EngineFailed(f"llama.cpp is not running: {self._status.detail or self._status.state}")
+            yield EngineProgress("running")
+            answer = self._run_on(task) if task.resume else self._upstream.answer(task, self._model)
+            async with contextlib.aclosing(answer) as deltas:
                 async for delta in deltas:
                     yield delta
-            return
-        async with contextlib.aclosing(self._upstream.answer(task, self._model)) as deltas:
-            async for delta in deltas:
-                yield delta
+        finally:
+            self._free.release()
+
+    @property
+    def _is_restarting(self) -> bool:
+        return self._status.state == "starting" and self._supervisor is not None
 
     async def _run_on(self, task: TaskRequest) -> AsyncGenerator[Delta, None]:
         """The rest of an answer whose beginning is ``task.resume``."""
@@ -138,7 +178,8 @@ class LlamaEngine(Engine):
                     self._upstream.open(child.address.result() + "/v1")
                     await self._healthy(child)
             if child.exited.done():
-                raise EngineFailed(f"{child.obituary()}{self._advice(child)}")
+                raise EngineFailed(f"{child.ending()}{self._advice(child)}")
+            await self._ask_for_offer()
         except TimeoutError:
             await child.stop()
             raise EngineFailed(
@@ -160,6 +201,13 @@ class LlamaEngine(Engine):
             await asyncio.wait({child.exited}, timeout=delay)
             delay = min(delay * 2, 0.5)
 
+    async def _ask_for_offer(self) -> None:
+        props = b""
+        with contextlib.suppress(EngineFailed):  # not every server answers this
+            props = await self._upstream.get(f"{self.address}/props")
+        config = self.config
+        self._offer = read_offer(self._model, props, slots=config.slots, context=config.context, digest=self._digest)
+
     async def _supervise(self, child: Child) -> None:
         loop = asyncio.get_running_loop()
         deaths = 0
@@ -167,7 +215,7 @@ class LlamaEngine(Engine):
             ready_at = loop.time()
             await asyncio.wait({child.exited})
             deaths = 1 if loop.time() - ready_at > LONG_LIFE else deaths + 1
-            reason = child.obituary()
+            reason = child.ending()
             while True:
                 self._child = None
                 if deaths > self.config.max_restarts:
@@ -177,6 +225,7 @@ class LlamaEngine(Engine):
                     "failed", f"{reason}\nrestarting (death {deaths} of at most {self.config.max_restarts} in a row)"
                 )
                 await asyncio.sleep(min(FIRST_DELAY * 2 ** (deaths - 1), LAST_DELAY))
+                self._set("starting", reason)
                 try:
                     child = await self._launch()
                     break
@@ -194,9 +243,12 @@ class LlamaEngine(Engine):
         return ""
 
     def _set(self, state: State, detail: str = "") -> None:
-        status = EngineStatus(state, (self._model,), detail)
+        offer_detail = detail.partition("\n")[0][:OFFER_DETAIL]
+        self._offer = msgspec.structs.replace(self._offer, state=_OFFER_STATES[state], detail=offer_detail)
+        status = EngineStatus(state, (self._offer,), detail)
         if status == self._status:
             return
         self._status = status
         log.log(logging.WARNING if state == "failed" else logging.INFO, "%s is %s %s", self._model, state, detail)
+        self._moved.set()
         self._changed()

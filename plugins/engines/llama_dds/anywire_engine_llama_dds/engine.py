@@ -11,11 +11,10 @@ from collections.abc import AsyncGenerator, Callable
 from typing import ClassVar
 from uuid import UUID
 
-import msgspec
-
-from anywire.engine import Delta, Engine, EngineStatus
+from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
 from anywire.errors import AnywireError, EngineFailed, InvalidRequest
-from anywire.messages import TaskRequest
+from anywire.messages import State, TaskRequest
+from anywire.offers import Offer, OfferState
 from anywire_dds.cdr import Malformed
 from anywire_dds.endpoints import BATCH
 from anywire_dds.llama_ends import Endpoint, LlamaEnds
@@ -36,6 +35,8 @@ from anywire_engine_llama_dds.servers import Server, Servers
 log = logging.getLogger(__name__)
 
 ACK_WAIT = 1.0
+FEATURES = dict.fromkeys(("audio", "json", "logprobs", "tools", "vision"), False)
+"""What the wire has no place for, whatever the server's model can do."""
 
 
 class LlamaDdsEngine(Engine):
@@ -48,7 +49,9 @@ class LlamaDdsEngine(Engine):
     def __init__(self, config: LlamaDdsEngineConfig) -> None:
         super().__init__(config)
         self.config: LlamaDdsEngineConfig = config
-        self._status = EngineStatus("starting", (config.model,) if config.model else (), self._nobody())
+        self._status = EngineStatus(
+            "starting", (_offer(config.model, "starting"),) if config.model else (), self._nobody()
+        )
         self._ends: LlamaEnds | None = None
         self._flow: Flow | None = None
         self._running: dict[str, Running] = {}
@@ -91,10 +94,13 @@ class LlamaDdsEngine(Engine):
     def status(self) -> EngineStatus:
         return self._status
 
-    async def run(self, task: TaskRequest) -> AsyncGenerator[Delta, None]:
+    async def run(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
+        busy = self._has_no_slot()
         running = self._begin(task)
         begun = False
         try:
+            if busy:
+                yield EngineProgress("queued", "every slot of the server is in use")
             while not (response := await running.next()).is_final:
                 if response.content:
                     begun = True
@@ -102,6 +108,15 @@ class LlamaDdsEngine(Engine):
             yield last_delta(response, begun)
         finally:
             self._end(running)
+
+    def _has_no_slot(self) -> bool:
+        """Whether every slot is in use: by what was asked here, or as the server told last."""
+        server = self._ready_server()
+        if server is None:
+            return False
+        idle: int = server.status.slots_idle
+        slots: int = idle + server.status.slots_processing
+        return slots > 0 and (idle <= 0 or len(self._running) + len(self._abandoned) >= slots)
 
     # Requests
 
@@ -234,13 +249,14 @@ class LlamaDdsEngine(Engine):
         if ready is None:
             known = next(iter(self._servers), None)
             if known is not None:
-                self._set(EngineStatus("starting", self._status.models, f"{known.status.server_id} is not ready yet"))
+                self._set(self._without(f"{known.status.server_id} is not ready yet", "starting", "starting"))
             return
         self._patience.cancel()
         told = ready.status
         slots = told.slots_idle + told.slots_processing
         left = max(slots - len(self._abandoned), 0) if slots else None
-        self._set(EngineStatus("ready", (self.config.model or told.model_loaded,), slots=left))
+        offer = _offer(self.config.model or told.model_loaded)
+        self._set(EngineStatus("ready", (offer,) if offer.model else (), slots=left))
 
     def _lost(self, server: Server, reason: str) -> None:
         name = server.status.server_id
@@ -256,7 +272,7 @@ class LlamaDdsEngine(Engine):
         self._waiting.clear()
         self._abandoned.clear()
         self._renew_writer()
-        self._set(EngineStatus("failed", self._status.models, f"server {name} was lost: {reason}"))
+        self._set(self._without(f"server {name} was lost: {reason}", "failed", "crashed"))
 
     def _nobody(self) -> str:
         who = f"server {self.config.server_id!r}" if self.config.server_id else "no server"
@@ -264,9 +280,17 @@ class LlamaDdsEngine(Engine):
 
     def _nobody_came(self) -> None:
         if self._status.state == "starting":
-            self._set(msgspec.structs.replace(self._status, state="failed"))
+            self._set(self._without(self._status.detail, "failed", "crashed"))
+
+    def _without(self, detail: str, state: State, offer_state: OfferState) -> EngineStatus:
+        """The status while no server is ready: what it offered is not there now."""
+        return EngineStatus(state, tuple([_offer(each, offer_state, detail) for each in self._status.models]), detail)
 
     def _set(self, status: EngineStatus) -> None:
         if status != self._status:
             self._status = status
             self._changed()
+
+
+def _offer(model: str, state: OfferState = "ready", detail: str = "") -> Offer:
+    return Offer(model, ("chat",), FEATURES, state, detail)

@@ -42,6 +42,8 @@ class _Body(Struct, forbid_unknown_fields=True):
     metadata: Any = None
     store: Any = None
     service_tier: Any = None
+    prompt_cache_key: Any = None
+    models: Any = None
 
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {

@@ -6,10 +6,18 @@ import asyncio
 from collections import deque
 
 from anywire.engine import Delta
-from anywire.errors import BY_CODE, AnywireError, EngineFailed, InvalidRequest, ModelNotFound, PayloadTooLarge
+from anywire.errors import (
+    AnywireError,
+    EngineFailed,
+    InvalidRequest,
+    ModelNotFound,
+    ModelStopped,
+    PayloadTooLarge,
+)
 from anywire_dds.llama_types import ChatCompletionResponse, read_error
 
-_CLIENTS_FAULT = (InvalidRequest, ModelNotFound, PayloadTooLarge)
+_CLIENTS_FAULT = {InvalidRequest: 400, ModelNotFound: 404, ModelStopped: 409, PayloadTooLarge: 413}
+"""The errors that the request is to blame for, and their HTTP status."""
 
 
 class Running:
@@ -48,8 +56,9 @@ def last_delta(response: ChatCompletionResponse, begun: bool) -> Delta:
     found = read_error(response)
     if found is not None:
         code, message = found
-        if BY_CODE.get(code) in _CLIENTS_FAULT:
-            raise InvalidRequest(message, status=400, detail_code=code)
+        status = next((status for kind, status in _CLIENTS_FAULT.items() if kind.code == code), 0)
+        if status:
+            raise InvalidRequest(message, status=status, detail_code=code, origin="engine")
         raise EngineFailed(f"the server says {code}: {message}")
     if not begun and not response.content and not response.completion_tokens:
         raise EngineFailed("the server's answer has no token")

@@ -9,6 +9,9 @@ stream those of events that say more than text: servers repeat them on each, and
 
 from __future__ import annotations
 
+import math
+import time
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
@@ -126,18 +129,43 @@ def no_token() -> EngineFailed:
     return EngineFailed("the server answered without a single token", phase="streaming", status=200)
 
 
-def refusal(status: int, body: bytes, server: str) -> TaskError:
-    """The error that stands for an answer with an HTTP status other than 200."""
-    message, param, code = _read_error(body)
+def refusal(status: int, body: bytes, server: str, retry_after: str = "") -> TaskError:
+    """The error that stands for an answer with an HTTP status other than 200. ``retry_after`` is the header of that
+    name."""
+    said = _read_error(body)
+    wait = _seconds(retry_after) if retry_after else 0.0
     if status in _NOT_THE_CLIENTS_FAULT or not 400 <= status < 500:
         hint = " (is the engine's api_key right?)" if status in (401, 403) else ""
         return EngineFailed(
-            f"{server} answered with status {status}: {message}{hint}",
+            f"{server} answered with status {status}: {said.message}{hint}",
             phase="maybe_sent",
             status=status,
-            detail_code=code,
+            detail_code=said.code,
+            retry_after=wait,
+            members=said.members,
         )
-    return InvalidRequest(message, phase="maybe_sent", param=param, status=status, detail_code=code)
+    return InvalidRequest(
+        said.message,
+        phase="maybe_sent",
+        param=said.param,
+        status=status,
+        detail_code=said.code,
+        retry_after=wait,
+        origin="engine",
+        members=said.members,
+    )
+
+
+def _seconds(retry_after: str) -> float:
+    """From now on, of a ``Retry-After`` that is a number or a date; 0 for one that is neither or has passed."""
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return 0.0
+    return seconds if 0 < seconds < math.inf else 0.0
 
 
 def _decode(data: bytes, what: str) -> _Answer:
@@ -146,8 +174,13 @@ def _decode(data: bytes, what: str) -> _Answer:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise EngineFailed(f"{what} is no OpenAI JSON ({error}): {_quote(data)}", phase="streaming") from error
     if _text(answer.error):
-        message, _, code = _read_error(data)
-        raise EngineFailed(f"the server reported an error: {message}", phase="streaming", detail_code=code)
+        said = _read_error(data)
+        raise EngineFailed(
+            f"the server reported an error: {said.message}",
+            phase="streaming",
+            detail_code=said.code,
+            members=said.members,
+        )
     return answer
 
 
@@ -207,20 +240,36 @@ def _reproducible(choices: list[dict[str, Any]]) -> bool:
     return True
 
 
-def _read_error(body: bytes) -> tuple[str, str, str]:
-    """Message, parameter and code of an error body in any of the shapes in use."""
+class _Said(msgspec.Struct, frozen=True):
+    """An error body. ``members`` are those of the error object that have no place of their own."""
+
+    message: str
+    param: str = ""
+    code: str = ""
+    members: dict[str, Any] = {}
+
+
+_NAMED = frozenset(("message", "detail", "code", "type", "param", "object"))
+
+
+def _read_error(body: bytes) -> _Said:
+    """An error body in any of the shapes in use."""
     try:
         content = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return _quote(body), "", ""
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _Said(_quote(body))
     error = content.get("error", content) if isinstance(content, dict) else content
     if not isinstance(error, dict):
-        return str(error), "", ""
+        return _Said(str(error))
     message = error.get("message") or error.get("detail") or _quote(body)
     code = error.get("code")
     if not isinstance(code, str) or code.isdigit():
         code = error.get("type") or ""  # a number repeats the status; the type says more
-    return str(message), str(error.get("param") or ""), str(code)
+    members = {name: value for name, value in error.items() if name not in _NAMED and value is not None}
+    # An error without an envelope stands in an event beside what every event has.
+    if error is content:
+        members = {name: value for name, value in members.items() if name not in _OWN}
+    return _Said(str(message), str(error.get("param") or ""), str(code), members)
 
 
 def _quote(body: bytes) -> str:

@@ -16,32 +16,34 @@ class OpenAIConfig(pydantic.BaseModel):
 
     base_url: str = pydantic.Field(
         default="http://127.0.0.1:8000/v1",
-        description="where the server answers, up to and with /v1 (vLLM http://host:8000/v1, Ollama http://host:11434/v1)",
+        description="URL of the server, up to and with /v1 (vLLM http://host:8000/v1, Ollama http://host:11434/v1).",
     )
-    api_key: pydantic.SecretStr | None = pydantic.Field(default=None, description="sent as bearer token")
-    api_key_env: str = pydantic.Field(default="", description="environment variable that holds the key instead")
+    api_key: pydantic.SecretStr | None = pydantic.Field(default=None, description="Key that is sent as bearer token.")
+    api_key_env: str = pydantic.Field(default="", description="Environment variable that holds the key instead.")
     models: list[str] | dict[str, str] = pydantic.Field(
         default_factory=list,
-        description="the models to offer: a list restricts what the server has, a mapping gives public names to the "
-        "server's names; empty offers all",
+        description="Models to offer: a list of the server's, or a mapping of public names to the server's. "
+        "Default: all.",
     )
     kinds: list[Kind] = pydantic.Field(
-        default=["chat", "completion"], min_length=1, description="the task kinds this server answers"
+        default=["chat", "completion"], min_length=1, description="Kinds of tasks that the server answers."
     )
     default_max_tokens: int = pydantic.Field(
-        default=0, ge=0, description="max_tokens of a request that names none; 0 leaves it to the server"
+        default=0,
+        ge=0,
+        description="Tokens of the longest answer where the request names no limit. 0: the server decides.",
     )
     always_stream: bool = pydantic.Field(
         default=False,
-        description="ask the server to stream unary answers too: for one that does not notice when a client leaves a "
-        "unary request (llama.cpp's)",
+        description="Ask the server to stream whole answers too, so that it notices when a client leaves "
+        "(llama.cpp's needs it).",
     )
-    connect_timeout: float = pydantic.Field(default=5.0, gt=0, description="seconds to connect, and to list models")
+    connect_timeout: float = pydantic.Field(default=5.0, gt=0, description="Seconds to connect, and to list models.")
     startup_timeout: float = pydantic.Field(
-        default=60.0, gt=0, description="seconds the server may take to appear before the engine counts as failed"
+        default=60.0, gt=0, description="Seconds that the server may take to appear before the engine counts as failed."
     )
     refresh_interval: float = pydantic.Field(
-        default=10.0, ge=0, description="seconds between looks at an idle server's models; 0 looks at start only"
+        default=10.0, ge=0, description="Seconds between two looks at an idle server's models. 0: at start only."
     )
 
     @pydantic.field_validator("base_url")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import ClassVar
+
+import msgspec
 
 from anywire.engine import Delta, Engine, EngineStatus
 from anywire.errors import ConfigError, EngineFailed, InvalidRequest
 from anywire.messages import TaskRequest
+from anywire.offers import MAX_OFFERS, Offer, OfferState, offers
 from anywire_engine_openai.config import OpenAIConfig
-from anywire_engine_openai.upstream import ConnectionFailed, Upstream
+from anywire_engine_openai.upstream import ConnectionFailed, ListedModel, Upstream
 
 FIRST_RETRY, LAST_RETRY = (
     0.05,
@@ -32,7 +35,7 @@ class OpenAIEngine(Engine):
         super().__init__(config)
         self.config: OpenAIConfig = config
         self.capabilities = tuple(config.kinds)  # of this instance
-        self._status = EngineStatus("starting", tuple(config.models))
+        self._status = EngineStatus("starting", _in_state("starting", offers(*config.models)))
         self._changed: Callable[[], None] = lambda: None
         self._upstream: Upstream | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -92,7 +95,7 @@ class OpenAIEngine(Engine):
                 async for delta in deltas:
                     yield delta
         except ConnectionFailed as error:
-            self._set(EngineStatus("failed", self._status.models, str(error)))
+            self._set(EngineStatus("failed", _in_state("crashed", self._status.offers), str(error)))
             self._look_now.set()
             raise
         finally:
@@ -113,7 +116,7 @@ class OpenAIEngine(Engine):
                     continue  # it is answering tasks, so it is there; it may be too busy for anything else
             else:
                 if self._status.state == "starting" and loop.time() >= deadline:
-                    self._set(EngineStatus("failed", self._status.models, self._status.detail))
+                    self._set(EngineStatus("failed", _in_state("crashed", self._status.offers), self._status.detail))
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, LAST_RETRY)
             self._look_now.clear()
@@ -122,23 +125,33 @@ class OpenAIEngine(Engine):
     async def _look(self, upstream: Upstream) -> EngineFailed | None:
         """Set the status by what the server lists; return what is wrong with it."""
         try:
-            found = await upstream.models()
+            listed = await upstream.models()
         except EngineFailed as error:
             if self.config.models and error.status in (404, 405, 501):
-                found = [self.config.server_name(name) for name in self.config.models]  # it is there, but lists none
+                # It is there, but lists none.
+                listed = [ListedModel(self.config.server_name(name)) for name in self.config.models]
             else:
                 state = self._status.state if self._status.state == "starting" else "failed"
-                self._set(EngineStatus(state, self._status.models, str(error)))
+                offer_state: OfferState = "starting" if state == "starting" else "crashed"
+                self._set(EngineStatus(state, _in_state(offer_state, self._status.offers), str(error)))
                 return error
+        found = [each.id for each in listed]
         offered = self.config.offered(found)
         if offered:
             missing = [name for name in self.config.models if name not in offered]
-            self._set(
-                EngineStatus("ready", tuple(offered), f"not on the server: {', '.join(missing)}" if missing else "")
-            )
+            contexts = {each.id: each.context for each in listed}
+            ready = tuple([self._offer(name, contexts) for name in offered[:MAX_OFFERS]])
+            self._set(EngineStatus("ready", ready, f"not on the server: {', '.join(missing)}" if missing else ""))
         else:
-            self._set(EngineStatus("failed", tuple(self.config.models), self._nothing_offered(found)))
+            self._set(
+                EngineStatus("failed", _in_state("crashed", offers(*self.config.models)), self._nothing_offered(found))
+            )
         return None
+
+    def _offer(self, name: str, contexts: Mapping[str, int]) -> Offer:
+        """What is known of a model: of its features a foreign server says nothing."""
+        server_name = self.config.server_name(name)
+        return Offer(name, context=contexts.get(server_name) or contexts.get(f"{server_name}:latest", 0))
 
     def _nothing_offered(self, found: Sequence[str]) -> str:
         if found:
@@ -153,3 +166,7 @@ class OpenAIEngine(Engine):
             level = logging.INFO if status.state == "ready" else logging.WARNING
             log.log(level, "%s is %s %s", self.config.base_url, status.state, status.detail or ", ".join(status.models))
         self._changed()
+
+
+def _in_state(state: OfferState, offered: Sequence[Offer]) -> tuple[Offer, ...]:
+    return tuple([msgspec.structs.replace(offer, state=state) for offer in offered])

@@ -25,10 +25,12 @@ def members(body: str) -> dict[str, msgspec.Raw]:
 
 
 def upstream_body(task: TaskRequest, model: str, default_max_tokens: int) -> bytes:
-    """The body to send: ``model`` as the server names it, streaming as the task says (and with usage, which the
-    agent wants to know), and a length where the client set none. All else is passed on verbatim."""
+    """The body to send: ``model`` as the server names it and no ``models`` beside it, streaming as the task says (and
+    with usage, which the agent wants to know), and a length where the client set none. All else is passed on
+    verbatim."""
     content = members(task.body)
     content["model"] = msgspec.Raw(_encode(model))
+    content.pop("models", None)
     if task.kind == "embedding":
         return _encode(content)
     content["stream"] = _TRUE if task.stream else _FALSE

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from types import SimpleNamespace
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -24,12 +25,21 @@ TAIL = 1.0  # seconds a server may take to end a response after its [DONE]
 KEEP_ALIVE = 3.0  # seconds an idle connection is kept: less than any common server does, which closes after 5
 
 
-class _Model(msgspec.Struct):
+class ListedModel(msgspec.Struct, frozen=True):
+    """``max_model_len`` is the context in tokens where the server tells it (vLLM and SGLang do)."""
+
     id: str
+    max_model_len: Any = None
+
+    @property
+    def context(self) -> int:
+        """0 when the server has not told it."""
+        told = self.max_model_len
+        return told if type(told) is int and 0 < told < 2**31 else 0
 
 
 class _Models(msgspec.Struct):
-    data: list[_Model] | None = None
+    data: list[ListedModel] | None = None
 
 
 class ConnectionFailed(EngineFailed):
@@ -79,20 +89,11 @@ class Upstream:
         if session is not None:
             await session.close()
 
-    async def models(self) -> list[str]:
+    async def models(self) -> list[ListedModel]:
         """What ``GET /models`` lists. Raises `ConnectionFailed`, or `EngineFailed` with the status it answered."""
+        body = await self.get(f"{self.base_url}/models")
         try:
-            async with self._opened().get(f"{self.base_url}/models", timeout=self._listing_timeout) as response:
-                body = await self._read(response, MAX_ANSWER_BYTES)
-        except (aiohttp.ClientError, OSError) as error:
-            raise self._unreachable(error) from error
-        if response.status != 200:
-            said = answers.refusal(response.status, body, self.base_url)
-            raise EngineFailed(
-                f"{self.base_url}/models answered with status {response.status}: {said}", status=response.status
-            )
-        try:
-            return [each.id for each in msgspec.json.decode(body, type=_Models).data or ()]
+            return msgspec.json.decode(body, type=_Models).data or []
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise EngineFailed(f"{self.base_url}/models lists no models: {error}") from error
 
@@ -105,6 +106,18 @@ class Upstream:
             raise self._unreachable(error) from error
         finally:
             response.release()
+        if response.status != 200:
+            said = answers.refusal(response.status, body, self.base_url)
+            raise EngineFailed(f"{url} answered with status {response.status}: {said}", status=response.status)
+        return body
+
+    async def get(self, url: str) -> bytes:
+        """What a GET of ``url`` gives. Raises `ConnectionFailed`, or `EngineFailed` with the status."""
+        try:
+            async with self._opened().get(url, timeout=self._listing_timeout) as response:
+                body = await self._read(response, MAX_ANSWER_BYTES)
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._unreachable(error) from error
         if response.status != 200:
             said = answers.refusal(response.status, body, self.base_url)
             raise EngineFailed(f"{url} answered with status {response.status}: {said}", status=response.status)
@@ -143,7 +156,8 @@ class Upstream:
         try:
             if response.status != 200:
                 refused = await self._read(response, MAX_ERROR_BYTES)
-                raise answers.refusal(response.status, refused, self.base_url)
+                wait = response.headers.get("Retry-After", "")
+                raise answers.refusal(response.status, refused, self.base_url, wait)
             if task.stream and response.content_type != "application/json":
                 stream = AnswerStream(keep=self._keep)
                 while not stream.done and (data := await response.content.readany()):

@@ -87,10 +87,14 @@ def _arm(record: RawData, arm: str, workload: str) -> ArmFigures:
     cells = [each for each in record.cells if each.arm == arm and each.block in blocks and workload in each.workloads]
     cpu: dict[str, list[float]] = {}
     rss: dict[str, list[float]] = {}
+    wire: list[float] = []
     for cell in cells:
         for process, seconds in cell.workloads[workload].cpu_seconds.items():
             if whole := blocks[cell.block].whole.num_rows:
                 cpu.setdefault(process, []).append(seconds / whole * 1e6)
+        carried, answers = cell.workloads[workload].wire_bytes, blocks[cell.block].whole.num_rows
+        if carried is not None and answers:
+            wire.append(carried / answers)
         for process, use in cell.processes.items():
             rss.setdefault(process, []).append(use.max_rss_bytes)
     spans: dict[str, list[float]] = {}
@@ -113,6 +117,8 @@ def _arm(record: RawData, arm: str, workload: str) -> ArmFigures:
         cpu_us=_medians(dict(sorted(cpu.items()))),
         max_rss_bytes={name: int(value) for name, value in _medians(dict(sorted(rss.items()))).items()},
         fault=_fault(blocks),
+        wire=next((each.wire for each in cells), ""),
+        wire_bytes=float(np.median(wire)) if wire else None,
     )
 
 

@@ -7,7 +7,7 @@ import msgspec
 from anywire_experiment.statistics import Comparison, Verdict
 from anywire_experiment.statistics.samples import Estimate
 
-FORMAT = 1
+FORMAT = 2
 
 
 class CellState(msgspec.Struct, frozen=True):
@@ -72,7 +72,8 @@ class FaultFigures(msgspec.Struct, frozen=True):
 class ArmFigures(msgspec.Struct, frozen=True):
     """One arm under one workload. ``failures`` counts failed requests by code, and ``failed_share`` is their share of
     all with its Wilson interval, None without requests. ``stages_us`` is the median over blocks of the median time of
-    each part of a task's way, ``cpu_us`` the CPU time per answer of each process."""
+    each part of a task's way, ``cpu_us`` the CPU time per answer of each process, ``wire_bytes`` the bytes per answer
+    on the interface ``wire`` (``link`` or ``loopback``), None when they were not counted."""
 
     arm: str
     levels: dict[str, str]
@@ -89,6 +90,8 @@ class ArmFigures(msgspec.Struct, frozen=True):
     cpu_us: dict[str, float]
     max_rss_bytes: dict[str, int]
     fault: FaultFigures | None
+    wire: str
+    wire_bytes: float | None
 
 
 class ComparisonFigures(msgspec.Struct, frozen=True):

@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 from scipy import stats
 
+from anywire.builtin.synthetic import Distribution
 from anywire.errors import ConfigError
-from anywire.synthetic import Distribution
 from anywire_experiment.analysis.analyse import RawData
 from anywire_experiment.analysis.metrics import Floats, Measured
 

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import msgspec
 import pydantic
 
-from anywire.cli.eventloop import Stop, run
 from anywire.errors import AnywireError, ConfigError
+from anywire.roles.stop import Stop, run
 from anywire_experiment.load.generator import Generator
 from anywire_experiment.load.rows import Rows
 from anywire_experiment.load.spec import SIGN_OF_LIFE, LoadSpec

@@ -7,9 +7,9 @@ import time
 
 import msgspec
 
-from anywire.client import Client
 from anywire.errors import AgentUnavailable, AnywireError
 from anywire.messages import Chunk
+from anywire.roles.client import Client
 from anywire.submission import Submission
 from anywire_experiment.load.openai_http import Usage
 from anywire_experiment.load.rows import Answer

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from anywire.synthetic import WORDS
+from anywire.builtin.synthetic import WORDS
 from anywire_experiment.workload import Prompts
 
 CHARS_PER_TOKEN = 4

@@ -11,13 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from anywire.stages import STAGES, TaskRecord
+from anywire.events import TaskEnded
+from anywire.stages import STAGES
 from anywire_experiment.record.samples import LOADED, SAMPLES, STAGE_FIELDS
 
 CELL = "cell.json"
 SAMPLES_FILE = "samples.parquet"
 
 
+Wire = Literal["", "link", "loopback"]
 What = Literal["kill", "pause", "continue", "partition", "restore", "start", "agent_joined", "agent_lost", "died"]
 
 
@@ -41,7 +43,8 @@ class WorkloadRun(msgspec.Struct):
     """One workload in one cell. ``steady``: whether the latency was steady when the warm-up ended, None when that was
     too short to tell. ``requests`` and ``failed`` are of the measurement, whose end is ``ended_ns``.
 
-    ``cpu_seconds`` is what each process, ``load`` too, used between ``began_ns`` and ``ended_ns``."""
+    ``cpu_seconds`` is what each process, ``load`` too, used between ``began_ns`` and ``ended_ns``. ``wire_bytes`` is
+    what went over the cell's interface meanwhile (`Cell.wire`), None when it cannot be counted."""
 
     began_ns: int = 0
     ended_ns: int = 0
@@ -50,6 +53,7 @@ class WorkloadRun(msgspec.Struct):
     requests: int = 0
     failed: int = 0
     cpu_seconds: dict[str, float] = {}
+    wire_bytes: int | None = None
 
 
 class ProcessUse(msgspec.Struct):
@@ -66,7 +70,9 @@ class ProcessUse(msgspec.Struct):
 class Cell(msgspec.Struct):
     """One arm in one block. ``order`` is the arm's place in the block, from 0; ``workloads`` are in the order in
     which they ran. ``failed`` cells are reported and never averaged in; ``reason`` says why it failed. ``seed`` is
-    of the arrivals and prompts, equal for every arm of the block."""
+    of the arrivals and prompts, equal for every arm of the block. ``wire`` is the interface whose bytes are counted:
+    ``link``, the emulated network between the orchestrator's host and the agents', or ``loopback``, which carries
+    everything that this machine sends itself; empty when none is."""
 
     block: int
     arm: str
@@ -87,6 +93,7 @@ class Cell(msgspec.Struct):
     processes: dict[str, ProcessUse]
     load_average_before: list[float]
     load_average_after: list[float]
+    wire: Wire = ""
 
 
 def read_cell(folder: Path) -> Cell:
@@ -98,7 +105,7 @@ def write_cell(folder: Path, cell: Cell) -> None:
     (folder / CELL).write_bytes(msgspec.json.format(msgspec.json.encode(cell), indent=2) + b"\n")
 
 
-def join_samples(loaded: Sequence[Path], tasks: Iterable[TaskRecord], target: Path) -> int:
+def join_samples(loaded: Sequence[Path], tasks: Iterable[TaskEnded], target: Path) -> int:
     """Write the cell's samples: what the load generator saw, with the stages of each task. Returns the rows."""
     parts = [pq.read_table(path, schema=LOADED) for path in loaded]
     table = pa.concat_tables(parts) if parts else LOADED.empty_table()

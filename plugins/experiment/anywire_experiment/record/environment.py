@@ -18,6 +18,7 @@ import psutil
 
 import anywire
 from anywire.identity import boot_id
+from anywire.protocol import PROTOCOL
 
 _SYSCTLS = (
     "net/core/rmem_max",
@@ -59,6 +60,8 @@ class Environment(msgspec.Struct):
     container: str
     network: dict[str, str]
     invocation: list[str]
+    protocol: str = ""
+    """The version of the messages (`anywire.protocol`); empty in records from before it was told."""
 
 
 def environment(invocation: Sequence[str]) -> Environment:
@@ -91,6 +94,7 @@ def environment(invocation: Sequence[str]) -> Environment:
         container=_container(),
         network={name: _read(f"/proc/sys/{name}") for name in _SYSCTLS} | {"lo mtu": _read("/sys/class/net/lo/mtu")},
         invocation=[redacted(each) for each in invocation],
+        protocol=PROTOCOL,
     )
 
 

@@ -11,7 +11,8 @@ import msgspec
 
 from anywire_experiment.record.storage import RecordError, pretty, write_whole
 
-FORMAT = 1
+FORMAT = 2
+"""1: cells without the bytes on the wire, environments without a protocol version."""
 MANIFEST = "manifest.json"
 
 
@@ -35,17 +36,7 @@ def seal(record: Path) -> None:
 
 def differences(record: Path) -> list[str]:
     """What is not as it was when the record was sealed, a sentence each. Raises `RecordError` when it never was."""
-    path = record / MANIFEST
-    if not path.exists():
-        done = len(list(record.glob("cells/b*/*/cell.json")))
-        raise RecordError(
-            f"{record} is not sealed ({done} cells are there): its run did not get to the end; run the same command "
-            "again"
-        )
-    try:
-        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except msgspec.DecodeError as error:
-        raise RecordError(f"{path} is no manifest: {error}") from error
+    manifest = read_manifest(record)
     found = dict(_files(record))
     said = [f"{name}: missing" for name in manifest.files if name not in found]
     said += [f"{name}: not in the manifest" for name in found if name not in manifest.files]
@@ -55,6 +46,21 @@ def differences(record: Path) -> list[str]:
         if name in found and _entry(found[name]) != entry
     ]
     return sorted(said)
+
+
+def read_manifest(record: Path) -> Manifest:
+    """Raises `RecordError` when the record was never sealed."""
+    path = record / MANIFEST
+    if not path.exists():
+        done = len(list(record.glob("cells/b*/*/cell.json")))
+        raise RecordError(
+            f"{record} is not sealed ({done} cells are there): its run did not get to the end; run the same command "
+            "again"
+        )
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except msgspec.DecodeError as error:
+        raise RecordError(f"{path} is no manifest: {error}") from error
 
 
 def _files(record: Path) -> Iterator[tuple[str, Path]]:

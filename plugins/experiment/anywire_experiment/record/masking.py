@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from anywire.assembly import MASK, masked
+from anywire.roles.assembly import MASK, masked
 
 __all__ = ["hidden", "masked", "without_secrets"]
 

@@ -25,7 +25,7 @@ def of_workload(results: Results, workload: str) -> list[Table]:
     arms = [each for each in results.figures if each.workload == workload]
     comparisons = [each for each in results.comparisons if each.workload == workload]
     made = [compared(results, comparisons), figures(results, arms), percentiles(arms), failures(arms), faults(arms)]
-    made += [stages(arms), resources(arms)]
+    made += [stages(arms), resources(arms), wires(arms)]
     return [each for each in made if each.rows]
 
 
@@ -201,6 +201,23 @@ def resources(arms: list[ArmFigures]) -> Table:
             for process in each.max_rss_bytes
         ],
         "Median over blocks. Memory is of the whole cell, all its workloads.",
+        frozenset({1}),
+    )
+
+
+def wires(arms: list[ArmFigures]) -> Table:
+    shared = any(each.wire == "loopback" for each in arms)
+    caution = (
+        " The loopback interface carries everything that this machine sends itself: the requests and answers of the "
+        "load generator too, and other programs. Compare arms of the same run, and run nothing beside it."
+    )
+    return Table(
+        "On the wire",
+        ["Arm", "Interface", "Wire bytes per task"],
+        [[each.arm, each.wire, number(each.wire_bytes)] for each in arms if each.wire_bytes is not None],
+        "Median over blocks of the bytes that the interface carried while the workload was measured, headers included, "
+        "by whole answers; what goes through shared memory or stays in a process is on no interface. `link` is the "
+        f"network between orchestrator and agents.{caution if shared else ''}",
         frozenset({1}),
     )
 

@@ -28,6 +28,7 @@ from anywire_experiment.run import recorder
 from anywire_experiment.run.faults import inflict
 from anywire_experiment.run.managed import CellFailed, Managed
 from anywire_experiment.run.system import System
+from anywire_experiment.run.wire import WireCounter
 
 T = TypeVar("T")
 LOAD = "load"
@@ -126,6 +127,8 @@ class CellRun:
         load = Managed(LOAD, ["anywire_experiment.load", str(spec)], self.cell.cpus["load"], log, self._on_death)
         load.prefix = hosts.orchestrator.command() if hosts else []
         self.cell.processes = {name: each.use for name, each in {**system.processes, LOAD: load}.items()}
+        wire = WireCounter(hosts)
+        self.cell.wire = wire.kind
         loaded = private / "loaded.parquet"
         try:
             # It imports beside the system, and reads its spec with the first command.
@@ -135,7 +138,7 @@ class CellRun:
             await self._undisturbed(load.hear("ready"))
             for name in self.cell.workload_order:
                 self._workload = name
-                await self._undisturbed(self._run_workload(name, system, load, hosts))
+                await self._undisturbed(self._run_workload(name, system, load, hosts, wire))
                 # It may hold a secret, of the client plane.
                 spec.unlink(missing_ok=True)
             self._workload = ""
@@ -168,7 +171,9 @@ class CellRun:
                 f"never ready: no answer within {self._plan.ready_timeout:g} s; last lines: {said}"
             ) from error
 
-    async def _run_workload(self, name: str, system: System, load: Managed, hosts: Hosts | None) -> None:
+    async def _run_workload(
+        self, name: str, system: System, load: Managed, hosts: Hosts | None, wire: WireCounter
+    ) -> None:
         workload = self._plan.workloads[name]
         run = self.cell.workloads[name] = WorkloadRun()
         processes = {**system.processes, LOAD: load}
@@ -177,6 +182,7 @@ class CellRun:
         told = await load.hear("warmed_up", silence=_SILENCE)
         run.warm_up_requests, run.steady = told["requests"], told["steady"]
         used = {process: each.measure() for process, each in processes.items()}
+        carried = wire.count(system.orchestrator.pid)
         self._progress(f"{name}: measuring")
         load.say(f'{{"do":"measure","workload":{json.dumps(name)}}}')
         run.began_ns = (await load.hear("began", silence=_SILENCE))["at_ns"]
@@ -190,6 +196,8 @@ class CellRun:
             told = await load.hear("ended", silence=_SILENCE)
             run.ended_ns, run.requests, run.failed = told["at_ns"], told["requests"], told["failed"]
             run.cpu_seconds = {process: each.measure() - used[process] for process, each in processes.items()}
+            total = wire.count(system.orchestrator.pid)
+            run.wire_bytes = total - carried if total is not None and carried is not None else None
             if fault is not None and workload.fault is not None:
                 if run.ended_ns - run.began_ns < workload.fault.at * 1e9:
                     raise CellFailed(

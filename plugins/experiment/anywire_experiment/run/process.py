@@ -17,13 +17,16 @@ from typing import Any
 
 import msgspec
 
-from anywire import assembly
-from anywire.cli import eventloop, logs, supervision
-from anywire.cli.serve import Served, serving, work
-from anywire.cli.up import running
 from anywire.config import Config
 from anywire.errors import AnywireError
 from anywire.plugins import PluginKind, Plugins
+from anywire.roles import assembly, logs
+from anywire.roles.agent_role import work
+from anywire.roles.orchestrator_and_agents import running
+from anywire.roles.orchestrator_role import Served, serving
+from anywire.roles.parent import inherited_config
+from anywire.roles.ready import keep_what_is_there
+from anywire.roles.stop import Stop, run
 from anywire.selector import AgentView
 from anywire.submission import Submission
 from anywire.transport import Transport
@@ -38,7 +41,7 @@ def tell(event: str, **members: Any) -> None:
     sys.stdout.flush()
 
 
-def obey(stop: eventloop.Stop, commands: dict[str, Callable[[], object]]) -> None:
+def obey(stop: Stop, commands: dict[str, Callable[[], object]]) -> None:
     """Carry out the commands of standard input, and stop at its end."""
     loop = asyncio.get_running_loop()
     descriptor = sys.stdin.fileno()
@@ -102,7 +105,7 @@ class _Orchestrator:
 
         orchestrator = self._served.orchestrator
         await orchestrator.agents_until(all_ready)
-        model = next((model for view in orchestrator.agents() for model in view.status.models), "")
+        model = next(iter(orchestrator.models()), "")
         body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Ready?"}], "max_tokens": 1})
         try:
             stream = orchestrator.submit(Submission("chat", model, body, deadline_s=_PROBE_TIMEOUT))
@@ -114,30 +117,31 @@ class _Orchestrator:
         tell("whole", transport=stream.transport, agent=stream.agent_id)
 
 
-async def _serve(config: Config, plugins: _Plugins, agents: int, inside: bool, stop: eventloop.Stop) -> None:
-    context = running(config, plugins, agents, stop) if inside else serving(config, plugins, stop)
+async def _serve(config: Config, plugins: _Plugins, agents: int, inside: bool, stop: Stop) -> None:
+    context = running(config, plugins, stop, agents) if inside else serving(config, plugins, stop)
     async with context as served:
         obey(stop, {"settings": plugins.tell_settings, "whole": _Orchestrator(served, agents).whole})
+        keep_what_is_there()
         tell("started", url=served.address)
         await stop.wait()
 
 
-async def _work(config: Config, plugins: _Plugins, stop: eventloop.Stop) -> None:
+async def _work(config: Config, plugins: _Plugins, stop: Stop) -> None:
     agent = assembly.make_agent(config, plugins)
     obey(stop, {"settings": plugins.tell_settings})
-    await work(agent, config, stop, announce=False)
+    await work(agent, config, stop)
 
 
 def main() -> int:
     role, agents = sys.argv[1], int(sys.argv[2])
     try:
-        config = supervision.inherited_config()
+        config = inherited_config()
         logs.configure(config.log_level)
         plugins = _Plugins(config.plugins)
         if role == AGENT:
-            eventloop.run(lambda stop: _work(config, plugins, stop))
+            run(lambda stop: _work(config, plugins, stop))
         else:
-            eventloop.run(lambda stop: _serve(config, plugins, agents, role == "all", stop))
+            run(lambda stop: _serve(config, plugins, agents, role == "all", stop))
     except AnywireError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

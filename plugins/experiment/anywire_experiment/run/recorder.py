@@ -1,30 +1,32 @@
-"""Hooks in the orchestrator of a cell: every ended task with its stages, and agents that join and are lost.
+"""A subscriber in the orchestrator of a cell: every ended task with its stages, and agents that join and are lost.
 
-Loaded through ``plugins: [anywire_experiment.run.recorder]``; writes JSON lines to the file that the environment
-variable ``ANYWIRE_EXPERIMENT_RECORD`` names. A task costs one encoding into a buffer; the file is written when that is
-full, when an agent comes or goes, and at the end of the process.
+Loaded through ``plugins: [anywire_experiment.run.recorder]``; writes events (`anywire.events`) as JSON lines to the
+file that the environment variable ``ANYWIRE_EXPERIMENT_RECORD`` names. A task costs one encoding into a buffer; the
+file is written when that is full, when an agent comes or goes, and at the end of the process.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
-import time
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 import pluggy
 
+from anywire.event_bus import EventBus
+from anywire.events import AgentJoined, AgentLost, TaskEnded
 from anywire.hookspecs import PROJECT
-from anywire.selector import AgentView
-from anywire.stages import TaskRecord
 
 VARIABLE = "ANYWIRE_EXPERIMENT_RECORD"
 _FULL = 256 * 1024
 _END = b"{}\n"
 
 hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+Recorded = TaskEnded | AgentJoined | AgentLost
 
 
 class AgentChange(msgspec.Struct, frozen=True):
@@ -44,12 +46,17 @@ class Recorder:
         self._buffer = bytearray()
         self._encode_into = msgspec.json.Encoder().encode_into
 
-    def add(self, what: TaskRecord | AgentChange) -> None:
+    def add(self, event: Recorded) -> None:
         buffer = self._buffer
-        self._encode_into(what, buffer, -1)
+        self._encode_into(event, buffer, -1)
         buffer += b"\n"
         if len(buffer) >= _FULL:
             self.flush()
+
+    def add_agent(self, event: AgentJoined | AgentLost) -> None:
+        """Add it and write everything: it may be the last that is heard."""
+        self.add(event)
+        self.flush()
 
     def flush(self) -> None:
         """Raises OSError, as of a full disk."""
@@ -68,31 +75,16 @@ if _recorder is not None:
 
 
 @hookimpl
-def anywire_task_finished(record: TaskRecord) -> None:
+def anywire_subscribe(events: EventBus) -> None:
     if _recorder is not None:
-        _recorder.add(record)
+        events.subscribe("experiment recorder", _recorder.add, TaskEnded)
+        events.subscribe("experiment recorder", _recorder.add_agent, AgentJoined, AgentLost)
 
 
-@hookimpl
-def anywire_agent_joined(agent: AgentView) -> None:
-    _note("agent_joined", agent.agent_id)
-
-
-@hookimpl
-def anywire_agent_lost(agent: AgentView, reason: str) -> None:
-    _note("agent_lost", agent.agent_id, reason)
-
-
-def _note(what: Literal["agent_joined", "agent_lost"], agent_id: str, reason: str = "") -> None:
-    if _recorder is not None:
-        _recorder.add(AgentChange(what, time.monotonic_ns(), agent_id, reason))
-        _recorder.flush()
-
-
-def read(path: Path) -> tuple[list[TaskRecord], list[AgentChange], bool]:
+def read(path: Path) -> tuple[list[TaskEnded], list[AgentChange], bool]:
     """What a recorder wrote, and whether that is all of it: it is not when its process was killed or the disk full."""
-    task, change = msgspec.json.Decoder(TaskRecord), msgspec.json.Decoder(AgentChange)
-    tasks: list[TaskRecord] = []
+    decode = msgspec.json.Decoder(Recorded).decode
+    tasks: list[TaskEnded] = []
     changes: list[AgentChange] = []
     if not path.exists():
         return tasks, changes, False
@@ -102,8 +94,11 @@ def read(path: Path) -> tuple[list[TaskRecord], list[AgentChange], bool]:
                 return tasks, changes, True
             if not line.endswith(b"\n"):
                 break
-            if line.startswith(b'{"what"'):
-                changes.append(change.decode(line))
-            else:
-                tasks.append(task.decode(line))
+            match decode(line):
+                case TaskEnded() as task:
+                    tasks.append(task)
+                case AgentJoined() as joined:
+                    changes.append(AgentChange("agent_joined", joined.at_ns, joined.agent_id))
+                case AgentLost() as lost:
+                    changes.append(AgentChange("agent_lost", lost.at_ns, lost.agent_id, lost.reason))
     return tasks, changes, False

@@ -16,9 +16,9 @@ import pydantic
 import yaml
 from pydantic.fields import FieldInfo
 
-from anywire import assembly
 from anywire.config import Config, replaced
 from anywire.plugins import Plugins
+from anywire.roles import assembly
 from anywire_experiment.arms import Arm, config_of, in_one_process
 from anywire_experiment.network import Host, Hosts
 from anywire_experiment.run import recorder
@@ -29,7 +29,8 @@ ORCHESTRATOR = "orchestrator"
 _GRACE = 5.0
 """Seconds a process gets beyond its own grace to end."""
 _LOOPBACK = "127.0.0.1"
-_DDS_DOMAINS = range(10, 201)
+_DDS_DOMAINS = range(10, 101)
+"""Up to 100 they keep clear of the ports that the system gives out."""
 _PORTS = range(20_000, 32_000)
 """Below the ports that outgoing connections take."""
 
@@ -57,7 +58,7 @@ class System:
         remote = _on_host(base, hosts.agents) if hosts else base
         self.options = central.transports[0].options
         """Of the first transport, as a client needs them."""
-        self.lease = base.agents.timeout
+        self.lease = base.lease.timeout
         self._grace = base.shutdown_grace + _GRACE
         role = "all" if self._single else ORCHESTRATOR
         self.orchestrator = self._managed(ORCHESTRATOR, [role, str(arm.agents)], cpus, died)

@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from anywire.caller import ANYBODY, Caller
+from anywire.context import Context
 from anywire.errors import AnywireError, NoAgent, QueueFull
 from anywire.gateway import Gateway
 from anywire.messages import Chunk
-from anywire.pipeline.orchestrator import Orchestrator
 from anywire_dds.cdr import Malformed
 from anywire_dds.endpoints import BATCH, FINAL_MESSAGES_TIMEOUT, on_thread
 from anywire_dds.llama_ends import LlamaEnds
@@ -65,11 +66,11 @@ class LlamaDdsGateway(Gateway):
         self._serving: dict[asyncio.Task[None], Hashable] = {}
         self._beat: asyncio.TimerHandle | None = None
 
-    async def start(self, orchestrator: Orchestrator) -> None:
+    async def start(self, context: Context) -> None:
         config = self.config
-        self._orchestrator = orchestrator
+        self._context = context
         self._loop = asyncio.get_running_loop()
-        self._server_id = config.server_id or gateway_id(orchestrator.info.hub_id)
+        self._server_id = config.server_id or gateway_id(context.info.hub_id)
         self._ends = ends = LlamaEnds(config)
         try:
             self._clients = Clients(ends, self._gone)
@@ -86,7 +87,7 @@ class LlamaDdsGateway(Gateway):
         except BaseException:
             await ends.close()
             raise
-        self._stop_listening = orchestrator.listen(self._tell)
+        self._stop_listening = context.listen(self._tell)
         self._heartbeat()
 
     async def close(self) -> None:
@@ -163,7 +164,9 @@ class LlamaDdsGateway(Gateway):
             try:
                 if others >= self.config.max_in_flight:
                     raise QueueFull(f"{others} requests are under way already (max_in_flight); try again later")
-                await self._relay(submission(request, self._served(model)), answer)
+                # The wire vouches for nobody: a client is its participant, with the least of roles.
+                caller = Caller(f"dds {client}") if client is not None else ANYBODY
+                await self._relay(submission(request, self._served(model), caller), answer)
             except AnywireError as error:
                 self._fail(answer, error)
             except Exception:
@@ -174,7 +177,7 @@ class LlamaDdsGateway(Gateway):
             self._answers.drop(answer)
 
     async def _relay(self, task: Any, answer: Answer) -> None:
-        stream = self._orchestrator.submit(task)
+        stream = self._context.submit(task)
         try:
             if not task.stream:
                 self._finish(answer, await stream.result())
@@ -223,7 +226,7 @@ class LlamaDdsGateway(Gateway):
 
     def _model(self) -> str:
         """The model told to clients, and used for requests that name none; empty when there is none."""
-        return self.config.model or next(iter(self._orchestrator.models()), "")
+        return self.config.model or next(iter(self._context.models()), "")
 
     def _served(self, model: str) -> str:
         if not model:
@@ -235,7 +238,7 @@ class LlamaDdsGateway(Gateway):
         self._beat = self._loop.call_later(self.config.status_interval, self._heartbeat)
 
     def _tell(self) -> None:
-        agents = [agent for agent in self._orchestrator.agents() if agent.status.state == "ready"]
+        agents = [agent for agent in self._context.agents() if agent.status.state == "ready"]
         slots = sum(agent.status.slots for agent in agents)
         busy = sum(min(max(agent.in_flight, agent.status.active), agent.status.slots) for agent in agents)
         model = self._model()

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from anywire.caller import ANYBODY, Caller
 from anywire.errors import InvalidRequest
 from anywire.submission import Submission
 from anywire_dds.llama_types import ChatCompletionRequest
@@ -17,8 +18,8 @@ MAX_STOP_SEQUENCES = 16
 _encode = msgspec.json.Encoder().encode
 
 
-def submission(request: ChatCompletionRequest, model: str) -> Submission:
-    """The request as a task for ``model``. Raises `InvalidRequest`."""
+def submission(request: ChatCompletionRequest, model: str, caller: Caller = ANYBODY) -> Submission:
+    """The request as a task of ``caller`` for ``model``. Raises `InvalidRequest`."""
     body: dict[str, Any] = {"model": model, "messages": _messages(request)}
     body["temperature"] = _number(request.temperature, "temperature", 2.0)
     if request.max_tokens > 0:
@@ -32,7 +33,7 @@ def submission(request: ChatCompletionRequest, model: str) -> Submission:
         raise InvalidRequest(f"stop may have at most {MAX_STOP_SEQUENCES} sequences", param="stop")
     if request.stop:
         body["stop"] = list(request.stop)
-    return Submission("chat", model, _encode(body).decode(), request.stream)
+    return Submission("chat", model, _encode(body).decode(), request.stream, caller=caller)
 
 
 def _messages(request: ChatCompletionRequest) -> list[dict[str, str]]:

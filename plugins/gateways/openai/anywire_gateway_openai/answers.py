@@ -14,6 +14,13 @@ ID_PREFIX: dict[Kind, str] = {"chat": "chatcmpl-", "completion": "cmpl-", "embed
 """An answer's id is this and the task's."""
 
 
+def task_id_of(name: str) -> str:
+    """The id of a task that ``name`` gives: alone, or as an answer's id carries it (``chatcmpl-…``)."""
+    for prefix in ID_PREFIX.values():
+        name = name.removeprefix(prefix)
+    return name
+
+
 class Message(Struct, kw_only=True):
     role: str = "assistant"
     content: str

@@ -10,13 +10,13 @@ from anywire.errors import InvalidRequest, PayloadTooLarge
 from anywire_gateway_openai.errors import HttpError
 
 
-async def read_body(request: web.BaseRequest, limit: int, timeout: float) -> bytes:
-    """The whole body. Raises `PayloadTooLarge` as soon as more than ``limit`` bytes are announced, have arrived or
-    come out of decompression, `InvalidRequest` when it is broken off, `HttpError` for another media type or
-    when it is not complete after ``timeout`` seconds."""
+async def read_body(request: web.BaseRequest, limit: int, timeout: float, *, any_type: bool = False) -> bytes:
+    """The whole body, JSON unless ``any_type``. Raises `PayloadTooLarge` as soon as more than ``limit`` bytes are
+    announced, have arrived or come out of decompression, `InvalidRequest` when it is broken off, `HttpError` for
+    another media type or when it is not complete after ``timeout`` seconds."""
     headers = request.headers
     media_type = headers.get("Content-Type")
-    if media_type not in ("application/json", None) and not _is_json(media_type):
+    if not any_type and media_type not in ("application/json", None) and not _is_json(media_type):
         raise HttpError(
             415, "unsupported_media_type", f"send the body as Content-Type: application/json, not {media_type[:128]!r}"
         )

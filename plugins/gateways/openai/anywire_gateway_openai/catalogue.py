@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
+from anywire.context import Context
 from anywire.errors import ModelNotFound
-from anywire.pipeline.orchestrator import Orchestrator
-from anywire.selector import AgentView
-from anywire_gateway_openai.answers import ID_PREFIX
-from anywire_gateway_openai.errors import HttpError
+from anywire.offers import Offer, OfferState
+from anywire.views import agent_json
 
 _encode = msgspec.json.Encoder().encode
+_BEST_FIRST: tuple[OfferState, ...] = ("ready", "starting", "stopped", "stopping", "crashed")
 
 
 def json_response(value: object, status: int = 200) -> web.Response:
@@ -25,66 +26,61 @@ def json_response(value: object, status: int = 200) -> web.Response:
 
 
 class CatalogueHandlers:
-    def __init__(self, orchestrator: Orchestrator) -> None:
-        self._orchestrator = orchestrator
+    def __init__(self, context: Context) -> None:
+        self._context = context
         self._created = int(time.time())
         self._version = version("anywire")
 
     async def models(self, request: web.BaseRequest) -> web.Response:
-        return json_response({"object": "list", "data": [self._model(each) for each in self._orchestrator.models()]})
+        offers = sorted(self._offers().items())
+        return json_response({"object": "list", "data": [self._model(name, *found) for name, found in offers]})
 
     async def model(self, request: web.BaseRequest, name: str) -> web.Response:
-        if name not in self._orchestrator.models():
+        found = self._offers().get(name)
+        if found is None:
             raise ModelNotFound(f"the model {name!r} is not served by any agent", param="model")
-        return json_response(self._model(name))
+        return json_response(self._model(name, *found))
 
     async def agents(self, request: web.BaseRequest) -> web.Response:
-        return json_response({"object": "list", "data": [_agent(view) for view in self._orchestrator.agents()]})
+        return json_response({"object": "list", "data": [agent_json(view) for view in self._context.agents()]})
 
     async def stats(self, request: web.BaseRequest) -> web.Response:
-        return json_response(self._orchestrator.stats())
+        return json_response(self._context.stats())
 
     async def health(self, request: web.BaseRequest) -> web.Response:
         """200 while tasks are accepted, whether or not an agent is there; 503 once the orchestrator shuts down."""
-        closing = self._orchestrator.closing
-        counts = {"agents": len(self._orchestrator.agents()), "models": len(self._orchestrator.models())}
+        closing = self._context.closing
+        counts = {"agents": len(self._context.agents()), "models": len(self._context.models())}
         return json_response({"status": "closing" if closing else "ok", **counts}, 503 if closing else 200)
 
     async def version(self, request: web.BaseRequest) -> web.Response:
         return json_response({"name": "anywire", "version": self._version})
 
-    async def cancel(self, request: web.BaseRequest, name: str) -> web.Response:
-        """``name`` is a task's id, alone or as an answer's id carries it (``chatcmpl-…``)."""
-        task_id = name
-        for prefix in ID_PREFIX.values():
-            task_id = task_id.removeprefix(prefix)
-        if not self._orchestrator.cancel(task_id, "cancelled by DELETE"):
-            raise HttpError(404, "task_not_found", f"there is no task {name[:128]!r} (any more)")
-        return json_response({"id": task_id, "object": "task", "cancelled": True})
+    def _offers(self) -> dict[str, tuple[list[Offer], int]]:
+        """By model, without those of agents that have failed: its offers, and how many of them are agents' (the others
+        are services')."""
+        states = {view.agent_id: view.status.state for view in self._context.agents()}
+        offers: dict[str, tuple[list[Offer], int]] = {}
+        for name, found in self._context.offers().items():
+            if left := [(who, offer) for who, offer in found if states.get(who) != "failed"]:
+                offers[name] = [offer for _, offer in left], sum(who in states for who, _ in left)
+        return offers
 
-    def _model(self, name: str) -> dict[str, Any]:
-        return {"id": name, "object": "model", "created": self._created, "owned_by": "anywire"}
-
-
-def _agent(view: AgentView) -> dict[str, Any]:
-    info, status = view.info, view.status
-    return {
-        "id": info.agent_id,
-        "incarnation": info.incarnation,
-        "host": info.host,
-        "pid": info.pid,
-        "transport": view.transport,
-        "engine": info.engine,
-        "models": status.models,
-        "state": status.state,
-        "detail": status.detail,
-        "slots": status.slots,
-        "load": {"active": status.active, "queued": status.queued, "in_flight": view.in_flight},
-        "completed": view.completed,
-        "failed": view.failed,
-        "latency_ms": round(view.latency_ema_ms, 3),
-        "specialization": info.specialization,
-        "capabilities": info.capabilities,
-        "device": info.device,
-        "resources": status.resources,
-    }
+    def _model(self, name: str, offers: Sequence[Offer], agents: int) -> dict[str, Any]:
+        """OpenAI's fields, and what is offered together: the best state, the longest context (null: unknown), a
+        feature that one of them has, or that each one which speaks of it has not."""
+        features: dict[str, bool] = {}
+        for offer in offers:
+            for feature, has in offer.features.items():
+                features[feature] = has or features.get(feature, False)
+        return {
+            "id": name,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "anywire",
+            "state": min((offer.state for offer in offers), key=_BEST_FIRST.index),
+            "context": max(offer.context for offer in offers) or None,
+            "features": dict(sorted(features.items())),
+            "on_demand": any(offer.on_demand for offer in offers),
+            "agents": agents,
+        }

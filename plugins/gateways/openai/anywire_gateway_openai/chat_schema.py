@@ -11,6 +11,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from anywire.demand import MAX_MODELS
+from anywire.submission import MAX_NAME_CHARS
+
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 MAX_STOP_SEQUENCES = 16
 """OpenAI allows 4; every engine takes more."""
@@ -25,6 +28,9 @@ Probability = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Stop = str | Annotated[list[str], Meta(max_length=MAX_STOP_SEQUENCES)] | None
 LogitBias = dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None
+CacheKey = Annotated[str, Meta(max_length=MAX_NAME_CHARS)] | None
+Models = Annotated[list[Name], Meta(max_length=MAX_MODELS)] | None
+"""Further models that would do, after ``model`` and in order of preference; OpenAI has no such field."""
 Metadata = Annotated[dict[str, Annotated[str, Meta(max_length=512)]], Meta(max_length=16)] | None
 
 
@@ -179,6 +185,8 @@ class ChatRequest(Struct, gc=False):
     metadata: Metadata = None
     user: str | None = None
     safety_identifier: str | None = None
+    prompt_cache_key: CacheKey = None
+    models: Models = None
 
     def __post_init__(self) -> None:
         if self.stream_options is not None and not self.stream:

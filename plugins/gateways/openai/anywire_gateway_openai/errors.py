@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 
 import msgspec
@@ -16,7 +17,10 @@ log = logging.getLogger(__name__)
 
 STATUS: dict[type[AnywireError], int] = {
     errors.InvalidRequest: 400,
+    errors.Forbidden: 403,
     errors.ModelNotFound: 404,
+    errors.UnknownCommand: 404,
+    errors.ModelStopped: 409,
     errors.PayloadTooLarge: 413,
     errors.QueueFull: 429,
     errors.TaskCancelled: 499,
@@ -39,10 +43,21 @@ STATUS: dict[type[AnywireError], int] = {
 }
 """The nearest class of an error decides. 499 is nginx's "client closed request": the task was cancelled."""
 
-FINAL = (errors.InvalidRequest, errors.ModelNotFound, errors.PayloadTooLarge, errors.TaskCancelled,
-         errors.DeadlineExceeded, errors.ReaderStalled)  # fmt: skip
+FINAL = (
+    errors.InvalidRequest,
+    errors.Forbidden,
+    errors.ModelNotFound,
+    errors.ModelStopped,
+    errors.UnknownCommand,
+    errors.PayloadTooLarge,
+    errors.TaskCancelled,
+    errors.DeadlineExceeded,
+    errors.ReaderStalled,
+)
 """Trying again would end the same way, or cost the same time again: clients are told not to."""
 RETRY_AFTER_S = 1
+"""Told with 429 and 503 where nobody knows better."""
+MAX_RETRY_AFTER_S = 86_400
 
 
 class HttpError(AnywireError):
@@ -52,17 +67,6 @@ class HttpError(AnywireError):
     def __init__(self, status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message, status=status, detail_code=code)
         self.headers = headers or {}
-
-
-class ErrorBody(msgspec.Struct):
-    message: str
-    type: str
-    param: str | None
-    code: str
-
-
-class ErrorEnvelope(msgspec.Struct):
-    error: ErrorBody
 
 
 _encoder = msgspec.json.Encoder()
@@ -83,13 +87,24 @@ def as_anywire(error: Exception, task_id: str = "") -> AnywireError:
     return AnywireError(f"internal error{f' in task {task_id}' if task_id else ''}; the orchestrator's log has more")
 
 
-def error_json(error: AnywireError) -> bytes:
-    """``{"error": {"message", "type", "param", "code"}}``."""
+def error_json(error: AnywireError, *, origin: bool = False) -> bytes:
+    """``{"error": {"message", "type", "param", "code"}}``, and in the object what the engine said besides. With
+    ``origin`` it says where the error arose: for what has no headers."""
     status = status_of(error)
     kind = "rate_limit_error" if status == 429 else "invalid_request_error" if status < 500 else "server_error"
     code = error.detail_code or ("internal_error" if type(error) is AnywireError else error.code)
-    body = ErrorBody(_printable(error.message), kind, _printable(error.param) or None, code)
-    return _encoder.encode(ErrorEnvelope(body))
+    body: dict[str, object] = {
+        "message": _printable(error.message),
+        "type": kind,
+        "param": _printable(error.param) or None,
+        "code": _printable(code),
+    }
+    if origin:
+        body["origin"] = error.origin
+    try:
+        return _encoder.encode({"error": {**error.members, **body}})
+    except (TypeError, ValueError, RecursionError):
+        return _encoder.encode({"error": body})  # members that are no JSON
 
 
 def _printable(text: str) -> str:
@@ -100,10 +115,12 @@ def error_response(error: AnywireError) -> web.Response:
     """The answer when nothing of a 200 has been sent."""
     status = status_of(error)
     headers = {"Content-Type": "application/json", "Server": "anywire"}
-    if status in (429, 503):
+    if error.retry_after > 0:
+        headers["Retry-After"] = str(math.ceil(min(error.retry_after, MAX_RETRY_AFTER_S)))
+    elif status in (429, 503):
         headers["Retry-After"] = str(RETRY_AFTER_S)
     # An engine's own 408, 409 or 429 may well pass.
-    if isinstance(error, FINAL) and error.status not in (408, 409, 429):
+    if isinstance(error, FINAL) and error.status not in (408, 409, 429) and not error.retry_after:
         headers["x-should-retry"] = "false"
     if isinstance(error, HttpError):
         headers.update(error.headers)
@@ -111,6 +128,8 @@ def error_response(error: AnywireError) -> web.Response:
         headers["x-anywire-task"] = header_text(error.task_id)
     if error.agent_id:
         headers["x-anywire-agent"] = header_text(error.agent_id)
+    if error.origin:
+        headers["x-anywire-origin"] = error.origin
     return web.Response(
         status=status,
         reason="Client Closed Request" if status == 499 else None,

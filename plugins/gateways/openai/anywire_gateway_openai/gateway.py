@@ -8,19 +8,23 @@ import errno
 import ipaddress
 import logging
 import socket
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import pydantic
 
+from anywire.context import Context
+from anywire.core_settings import FromCore
 from anywire.errors import ConfigError
 from anywire.gateway import Gateway
-from anywire.pipeline.orchestrator import Orchestrator
 from anywire_gateway_openai.catalogue import CatalogueHandlers
+from anywire_gateway_openai.event_streams import EventHandler
 from anywire_gateway_openai.metrics import Metrics
 from anywire_gateway_openai.origins import Origins, checked_origin
 from anywire_gateway_openai.protocol import OpenAIServer
 from anywire_gateway_openai.registration import RegistrationHandler
 from anywire_gateway_openai.routes import Routes
+from anywire_gateway_openai.service_routes import ServiceRoutes
+from anywire_gateway_openai.task_views import TaskViewHandlers
 from anywire_gateway_openai.tasks import TaskHandlers
 from anywire_gateway_openai.websocket import ChatSockets
 
@@ -36,16 +40,34 @@ class OpenAIGatewayConfig(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid")
 
-    host: str = pydantic.Field(default="127.0.0.1", min_length=1, description="address to listen on")
-    port: int = pydantic.Field(default=8080, ge=0, le=65535, description="0 takes a free one")
-    max_body_bytes: int = pydantic.Field(default=8 * 1024 * 1024, ge=1024, description="over it: 413")
-    allowed_origins: list[str] = pydantic.Field(
-        default_factory=list, description="web pages elsewhere that may use the gateway; * for every page"
+    host: Annotated[str, FromCore("server.host")] = pydantic.Field(
+        default="127.0.0.1", min_length=1, description="Address to listen on."
     )
-    body_timeout: float = pydantic.Field(default=60.0, gt=0, description="a request's body must be there by then")
-    write_timeout: float = pydantic.Field(default=60.0, gt=0, description="a client taking nothing is cut off then")
-    heartbeat: float = pydantic.Field(default=30.0, gt=0, description="a silent WebSocket client is pinged then")
-    shutdown_grace: float = pydantic.Field(default=10.0, ge=0, description="running requests get this at close")
+    port: Annotated[int, FromCore("server.port")] = pydantic.Field(
+        default=8080, ge=0, le=65535, description="Port to listen on, 0 for any that is free."
+    )
+    max_body_bytes: Annotated[int, FromCore("pipeline.max_body_bytes")] = pydantic.Field(
+        default=8 * 1024 * 1024,
+        ge=1024,
+        description="Bytes of the largest request; larger ones are refused (413).",
+    )
+    allowed_origins: list[str] = pydantic.Field(
+        default_factory=list, description="Origins of web pages elsewhere that may use the gateway. `*`: every page."
+    )
+    body_timeout: float = pydantic.Field(
+        default=60.0, gt=0, description="Seconds in which a request's body must arrive, else 408."
+    )
+    write_timeout: float = pydantic.Field(
+        default=60.0, gt=0, description="Seconds that a client may take nothing of its answer before it is cut off."
+    )
+    heartbeat: float = pydantic.Field(
+        default=30.0,
+        gt=0,
+        description="Seconds of silence after which a WebSocket client is pinged, and an event stream gets a comment.",
+    )
+    shutdown_grace: Annotated[float, FromCore("shutdown_grace")] = pydantic.Field(
+        default=10.0, ge=0, description="Seconds that running requests get at close."
+    )
 
     @pydantic.field_validator("allowed_origins")
     @classmethod
@@ -63,29 +85,39 @@ class OpenAIGateway(Gateway):
         self._server: OpenAIServer | None = None
         self._routes: Routes | None = None
         self._sockets: ChatSockets | None = None
+        self._metrics: Metrics | None = None
         self._listening: asyncio.Server | None = None
         self._address = ""
 
-    async def start(self, orchestrator: Orchestrator) -> None:
+    async def start(self, context: Context) -> None:
         config = self.config
-        metrics = Metrics(orchestrator)
+        self._metrics = metrics = Metrics(context)
         tasks = TaskHandlers(
-            orchestrator,
-            metrics,
+            context,
             max_body_bytes=config.max_body_bytes,
             body_timeout=config.body_timeout,
             write_timeout=config.write_timeout,
         )
         self._sockets = ChatSockets(
-            orchestrator,
+            context,
             metrics,
             max_body_bytes=config.max_body_bytes,
             write_timeout=config.write_timeout,
             heartbeat=config.heartbeat,
         )
         origins = Origins(config.allowed_origins)
-        registration = RegistrationHandler(orchestrator)
-        self._routes = Routes(tasks, CatalogueHandlers(orchestrator), registration, self._sockets, metrics, origins)
+        patience = {"write_timeout": config.write_timeout, "heartbeat": config.heartbeat}
+        self._routes = Routes(
+            tasks,
+            TaskViewHandlers(context, **patience),
+            EventHandler(context, **patience),
+            CatalogueHandlers(context),
+            RegistrationHandler(context),
+            self._sockets,
+            metrics,
+            origins,
+            ServiceRoutes(context.routes, body_timeout=config.body_timeout, write_timeout=config.write_timeout),
+        )
         self._server = OpenAIServer(self._routes)
         try:
             self._listening = await asyncio.get_running_loop().create_server(
@@ -125,6 +157,8 @@ class OpenAIGateway(Gateway):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CANCEL_S):
                 await self._routes.idle()
+        if self._metrics is not None:
+            self._metrics.close()
 
     @property
     def address(self) -> str:

@@ -1,7 +1,7 @@
-"""What ``GET /metrics`` tells: times of requests as this gateway's clients see them, and the pipeline's counters.
+"""What ``GET /metrics`` tells: times of tasks as the orchestrator sees them, and the pipeline's counters.
 
-The three histograms have the names OpenTelemetry's semantic conventions give them, as Prometheus spells those. A
-task costs its gateway a clock reading and a few list items; everything else happens when somebody scrapes.
+The three histograms have the names OpenTelemetry's semantic conventions give them, as Prometheus spells those. They
+count one event of each task; everything else happens when somebody scrapes.
 """
 
 from __future__ import annotations
@@ -10,20 +10,17 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from time import monotonic_ns
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from anywire.errors import AnywireError
-from anywire.messages import Chunk, Kind
-from anywire.pipeline.orchestrator import Orchestrator
-from anywire.pipeline.stream import TaskStream
+from anywire.context import Context
+from anywire.events import TaskEnded
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-OPERATION: dict[Kind, str] = {"chat": "chat", "completion": "text_completion", "embedding": "embeddings"}
+OPERATION = {"chat": "chat", "completion": "text_completion", "embedding": "embeddings"}
 LABELS = ("gen_ai_operation_name", "gen_ai_request_model", "transport", "error_type", "gen_ai_provider_name")
 PROVIDER = "anywire"
 
@@ -66,12 +63,13 @@ class _Histogram:
 
 
 class Metrics:
-    """Told of every task that ended and every error answered. ``connections`` are the WebSockets open now."""
+    """Counts the tasks that end, whichever way they came, and the errors that are answered. ``connections`` are the
+    WebSockets open now. Close it."""
 
-    def __init__(self, orchestrator: Orchestrator) -> None:
+    def __init__(self, context: Context) -> None:
         self.connections = 0
         self.errors: Counter[int] = Counter()
-        self._orchestrator = orchestrator
+        self._context = context
         self._duration = _Histogram(
             "gen_ai_server_request_duration_seconds", "From a task's submission to its end.", DURATION
         )
@@ -83,37 +81,22 @@ class Metrics:
             "Mean time between the tokens of a stream after its first.",
             PER_TOKEN,
         )
+        self.close = context.events.subscribe("metrics", self._task_ended, TaskEnded)
 
-    now_ns = staticmethod(monotonic_ns)
-
-    def answered(self, kind: Kind, model: str, stream: TaskStream) -> None:
-        """A task has its whole answer."""
-        labels = (OPERATION[kind], model, stream.transport, "")
-        self._duration.observe(labels, (monotonic_ns() - stream.stages.received) * 1e-9)
-
-    def streamed(self, kind: Kind, model: str, stream: TaskStream, first_ns: int, final: Chunk) -> None:
-        """A stream has its end; ``first_ns`` is when its first chunk was there."""
-        now, received, labels = monotonic_ns(), stream.stages.received, (OPERATION[kind], model, stream.transport, "")
-        self._duration.observe(labels, (now - received) * 1e-9)
-        self._first.observe(labels, (first_ns - received) * 1e-9)
-        tokens = final.seq + len(final.deltas)
-        if tokens > 1:
-            self._per_token.observe(labels, (now - first_ns) * 1e-9 / (tokens - 1))
-
-    def failed(self, kind: Kind, model: str, stream: TaskStream, error: BaseException) -> None:
-        """A task ended with an error, or its client went away (`ConnectionError`, ``CancelledError``)."""
-        if isinstance(error, AnywireError):
-            code = error.code
-        else:
-            code = (
-                "internal_error"
-                if isinstance(error, Exception) and not isinstance(error, ConnectionError)
-                else "cancelled"
-            )
+    def _task_ended(self, task: TaskEnded) -> None:
+        model = task.model
         # A name nobody serves is whatever a client made up: no label for each of those.
-        known = model if stream.agent_id or model in self._orchestrator.models() else ""
-        labels = (OPERATION[kind], known, stream.transport, code)
-        self._duration.observe(labels, (monotonic_ns() - stream.stages.received) * 1e-9)
+        if task.error and not task.agent_id and model not in self._context.models():
+            model = ""
+        labels = (OPERATION.get(task.kind, task.kind), model, task.transport, task.error)
+        duration = (task.at_ns - task.stages.received) * 1e-9
+        self._duration.observe(labels, duration)
+        if task.error or not task.stream or not task.first_ms:
+            return
+        first = task.first_ms * 1e-3
+        self._first.observe(labels, first)
+        if task.deltas > 1:
+            self._per_token.observe(labels, (duration - first) / (task.deltas - 1))
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """In Prometheus's text form, or as OpenMetrics for a scraper that asks for it."""
@@ -127,13 +110,13 @@ class Metrics:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         yield from (self._duration.collect(), self._first.collect(), self._per_token.collect())
-        stats = self._orchestrator.stats()
+        stats = self._context.stats()
         yield GaugeMetricFamily("anywire_queue_length", "Tasks waiting to be sent.", stats["tasks"]["queued"])
         yield GaugeMetricFamily("anywire_tasks_running", "Tasks on agents now.", stats["tasks"]["running"])
         yield GaugeMetricFamily("anywire_websocket_connections", "WebSockets open now.", self.connections)
         agents = GaugeMetricFamily("anywire_agents", "Agents known now.", labels=("transport", "state"))
         slots = GaugeMetricFamily("anywire_slots", "Slots of all agents.", labels=("transport",))
-        views = self._orchestrator.agents()
+        views = self._context.agents()
         for (transport, state), number in Counter((view.transport, view.status.state) for view in views).items():
             agents.add_metric((transport, state), number)
         for transport in {view.transport for view in views}:

@@ -6,10 +6,10 @@ other clients send none. The ``Host`` header proves nothing here: a site can giv
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+from anywire_gateway_openai.caller import is_local_origin
 from anywire_gateway_openai.errors import HttpError
 
 ANY = "*"
@@ -35,23 +35,10 @@ class Origins:
     def check(self, origin: str) -> None:
         """Raises `HttpError` for the origin of a page that may not."""
         origin = origin.lower()
-        if ANY in self._allowed or origin in self._allowed or _is_local(origin):
+        if ANY in self._allowed or origin in self._allowed or is_local_origin(origin):
             return
         raise HttpError(
             403,
             "origin_not_allowed",
             f"pages of {origin[:256]!r} may not use this server; list that origin in the gateway's allowed_origins",
         )
-
-
-def _is_local(origin: str) -> bool:
-    try:
-        host = urlsplit(origin).hostname or ""
-    except ValueError:
-        return False
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from anywire.pipeline.orchestrator import Orchestrator
+from anywire.context import Context
 from anywire.transport import TakesRegistrations
 from anywire_gateway_openai.body import read_body
 from anywire_gateway_openai.errors import HttpError
@@ -17,8 +17,8 @@ class RegistrationHandler:
     """``POST agents/register``. Who is admitted is the transport's decision: it is given the body and the
     ``Authorization`` header as they came."""
 
-    def __init__(self, orchestrator: Orchestrator) -> None:
-        self._transport = next((each for each in orchestrator.transports if isinstance(each, TakesRegistrations)), None)
+    def __init__(self, context: Context) -> None:
+        self._transport = next((each for each in context.transports if isinstance(each, TakesRegistrations)), None)
 
     async def register(self, request: web.BaseRequest) -> web.Response:
         if self._transport is None:

@@ -10,9 +10,12 @@ from aiohttp import web
 
 from anywire_gateway_openai.catalogue import CatalogueHandlers
 from anywire_gateway_openai.errors import HttpError, as_anywire, error_response
+from anywire_gateway_openai.event_streams import EventHandler
 from anywire_gateway_openai.metrics import Metrics
 from anywire_gateway_openai.origins import Origins
 from anywire_gateway_openai.registration import RegistrationHandler
+from anywire_gateway_openai.service_routes import ServiceRoutes
+from anywire_gateway_openai.task_views import TaskViewHandlers
 from anywire_gateway_openai.tasks import TaskHandlers
 from anywire_gateway_openai.websocket import ChatSockets
 from anywire_gateway_openai.wire import WrittenResponse
@@ -29,17 +32,22 @@ class Routes:
     def __init__(
         self,
         tasks: TaskHandlers,
+        views: TaskViewHandlers,
+        events: EventHandler,
         catalogue: CatalogueHandlers,
         registration: RegistrationHandler,
         sockets: ChatSockets,
         metrics: Metrics,
         origins: Origins,
+        services: ServiceRoutes,
     ) -> None:
-        self._origins, self._errors = origins, metrics.errors
+        self._origins, self._errors, self._events = origins, metrics.errors, events
+        self._services = services
         self._exact: dict[str, dict[str, Handler]] = {}
-        self._named: list[tuple[str, str, NamedHandler]] = []
+        self._named: list[tuple[str, dict[str, NamedHandler]]] = []
         self._active = 0
-        self._idle: asyncio.Event | None = None
+        self._ended: asyncio.Event | None = None
+        """Set whenever a request has been answered, once somebody waits for that."""
         for base in ("", *BASES):
             self._exact[f"{base}/health"] = {"GET": catalogue.health}
             self._exact[f"{base}/version"] = {"GET": catalogue.version}
@@ -53,8 +61,11 @@ class Routes:
             self._exact[f"{base}/agents"] = {"GET": catalogue.agents}
             self._exact[f"{base}/agents/register"] = {"POST": registration.register}
             self._exact[f"{base}/stats"] = {"GET": catalogue.stats}
-            self._named.append((f"{base}/models/", "GET", catalogue.model))
-            self._named.append((f"{base}/tasks/", "DELETE", catalogue.cancel))
+            self._exact[f"{base}/events"] = {"GET": events.events}
+            self._exact[f"{base}/tasks"] = {"GET": views.list}
+            self._named.append((f"{base}/models/", {"GET": catalogue.model}))
+            self._named.append((f"{base}/tasks/", {"GET": views.get, "DELETE": views.cancel}))
+        services.begin(self._has, BASES)
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         self._active += 1
@@ -62,7 +73,7 @@ class Routes:
             origin = request.headers.get("Origin")
             if origin is not None:
                 self._origins.check(origin)
-            return await self._find(request.method, request.path)(request)
+            return await self._find(request.method, request.path, origin)(request)
         except ConnectionError:
             # Nobody is left to answer.
             return WrittenResponse(keep_alive=False)
@@ -72,16 +83,26 @@ class Routes:
             return response
         finally:
             self._active -= 1
-            if not self._active and self._idle is not None:
-                self._idle.set()
+            if self._ended is not None:
+                self._ended.set()
 
     async def idle(self) -> None:
-        """Wait until no request is being answered."""
-        self._idle = asyncio.Event()
-        if self._active:
-            await self._idle.wait()
+        """Wait until no request is being answered. Event streams end when all other requests have ended, so that they
+        tell how."""
+        self._ended = asyncio.Event()
+        while self._active:
+            if self._active <= self._events.open:
+                self._events.finish()
+            self._ended.clear()
+            await self._ended.wait()
 
-    def _find(self, method: str, path: str) -> Handler:
+    def _has(self, path: str) -> bool:
+        """Whether this path is the gateway's own, with whatever method."""
+        return path in self._exact or any(
+            path.startswith(prefix) and len(path) > len(prefix) for prefix, _ in self._named
+        )
+
+    def _find(self, method: str, path: str, origin: str | None) -> Handler:
         if method == "HEAD":  # aiohttp leaves the body out
             method = "GET"
         methods = self._exact.get(path)
@@ -89,14 +110,19 @@ class Routes:
             handler = methods.get(method)
             if handler is not None:
                 return handler
-            allowed = next(iter(methods))
+            allowed = ", ".join(methods)
         else:
-            for prefix, allowed, named in self._named:
+            for prefix, named in self._named:
                 if path.startswith(prefix) and len(path) > len(prefix):
-                    if method == allowed:
-                        return partial(_call_named, named, path[len(prefix) :])
+                    if method in named:
+                        return partial(_call_named, named[method], path[len(prefix) :])
+                    allowed = ", ".join(named)
                     break
             else:
+                base = next((base for base in BASES if path.startswith(f"{base}/")), None)
+                found = self._services.find(method, path[len(base) :], origin) if base is not None else None
+                if found is not None:
+                    return found
                 raise HttpError(
                     404, "not_found", f"there is nothing at {path[:256]}; the API is under {' and '.join(BASES)}"
                 )

@@ -12,12 +12,14 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anywire.errors import AnywireError, StreamCorrupted
-from anywire.messages import Chunk, Kind
+from anywire.messages import Chunk, Kind, Progress
 from anywire_gateway_openai.answers import ID_PREFIX, encodable, members_after, split
 from anywire_gateway_openai.errors import error_json
 
 _encode = msgspec.json.Encoder().encode
 DONE = b"data: [DONE]\n\n"
+MAX_PROGRESS_DETAIL = 256
+"""Characters of what an agent says that it does."""
 
 
 class _Delta(Struct):
@@ -36,6 +38,12 @@ _raw_object = msgspec.json.Decoder(dict[str, Raw])
 
 # Some clients split lines at every line break Unicode knows, not only where the standard says.
 _LINE_BREAKS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
+
+
+def sse_event(data: bytes, event: str = "", id: str = "") -> bytes:  # noqa: A002
+    """One server-sent event. ``data`` is JSON; ``event`` and ``id`` are free of line breaks."""
+    head = (f"id: {id}\n" if id else "") + (f"event: {event}\n" if event else "")
+    return b"".join((head.encode(), b"data: ", _compact(data), b"\n\n"))
 
 
 def _compact(json: bytes) -> bytes:
@@ -184,4 +192,19 @@ def _with_roles(encoded: bytes, wanted: Sequence[str | None]) -> bytes:
 
 def error_event(error: AnywireError) -> bytes:
     """The event that ends a stream that cannot go on; no ``[DONE]`` follows it."""
-    return b"data: " + _one_line(error_json(error)) + b"\n\n"
+    return b"data: " + _one_line(error_json(error, origin=True)) + b"\n\n"
+
+
+def progress_comment(progress: Progress) -> bytes:
+    """What a task's agent does, as a comment, which every client of an event stream passes over."""
+    return f": progress {progress.state} {_detail(progress)}".rstrip().encode(errors="replace") + b"\n\n"
+
+
+def progress_json(progress: Progress) -> bytes:
+    """The same for a client that gets no events."""
+    return _encode({"progress": {"state": progress.state, "detail": encodable(_detail(progress))}})
+
+
+def _detail(progress: Progress) -> str:
+    detail = progress.detail[:MAX_PROGRESS_DETAIL]
+    return detail if detail.isprintable() else "".join([each if each.isprintable() else " " for each in detail])

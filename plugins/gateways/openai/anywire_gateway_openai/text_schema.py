@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 from anywire_gateway_openai.chat_schema import (
     Choices,
     LogitBias,
+    Models,
     Name,
     Penalty,
     Probability,
@@ -56,6 +57,7 @@ class CompletionRequest(Struct, gc=False):
     echo: bool | None = None
     suffix: str | None = None
     user: str | None = None
+    models: Models = None
 
     def __post_init__(self) -> None:
         _check_input("prompt", self.prompt)
@@ -74,6 +76,7 @@ class EmbeddingRequest(Struct, gc=False):
     encoding_format: str | None = None
     dimensions: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
     user: str | None = None
+    models: Models = None
 
     def __post_init__(self) -> None:
         _check_input("input", self.input)

@@ -13,16 +13,20 @@ from typing import Literal
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from anywire.caller import Caller
+from anywire.context import Context
 from anywire.errors import InvalidRequest, PayloadTooLarge
-from anywire.pipeline.orchestrator import Orchestrator
-from anywire.submission import Submission
+from anywire.messages import Chunk, Progress
+from anywire.task_stream import TaskStream
 from anywire_gateway_openai.answers import answer
+from anywire_gateway_openai.caller import caller_of
 from anywire_gateway_openai.chat_schema import ChatRequest
 from anywire_gateway_openai.errors import HttpError, as_anywire, error_json, status_of
-from anywire_gateway_openai.headers import TaskHeaders, task_headers
 from anywire_gateway_openai.metrics import Metrics
-from anywire_gateway_openai.sse import EventEncoder
-from anywire_gateway_openai.tasks import include_usage, next_chunks
+from anywire_gateway_openai.reading import ProgressReader, next_chunks
+from anywire_gateway_openai.request_headers import TaskHeaders, task_headers
+from anywire_gateway_openai.sse import EventEncoder, progress_json
+from anywire_gateway_openai.tasks import include_usage
 from anywire_gateway_openai.validation import check
 from anywire_gateway_openai.wire import open_transport, room
 
@@ -40,14 +44,14 @@ class ChatSockets:
 
     def __init__(
         self,
-        orchestrator: Orchestrator,
+        context: Context,
         metrics: Metrics,
         *,
         max_body_bytes: int,
         write_timeout: float,
         heartbeat: float,
     ) -> None:
-        self.orchestrator, self.metrics = orchestrator, metrics
+        self.context, self.metrics = context, metrics
         self.max_body_bytes, self.write_timeout, self.heartbeat = max_body_bytes, write_timeout, heartbeat
         self._open: set[_Connection] = set()
 
@@ -59,7 +63,7 @@ class ChatSockets:
                 "this is a WebSocket; over plain HTTP post to chat/completions",
                 headers={"Upgrade": "websocket", "Connection": "Upgrade"},
             )
-        connection = _Connection(self, request, task_headers(request.headers))
+        connection = _Connection(self, request, task_headers(request.headers), caller_of(request))
         self._open.add(connection)
         self.metrics.connections += 1
         try:
@@ -86,7 +90,7 @@ class _Socket(web.WebSocketResponse[Literal[False]]):
         if code == WSCloseCode.MESSAGE_TOO_BIG and not self.closed:
             self._stop()
             text = f"a frame may have at most {self._limit} bytes (max_body_bytes)"
-            await self.send_frame(error_json(PayloadTooLarge(text)), WSMsgType.TEXT)
+            await self.send_frame(error_json(PayloadTooLarge(text), origin=True), WSMsgType.TEXT)
             await self.send_frame(code.to_bytes(2, "big"), WSMsgType.CLOSE)
             try:
                 async with asyncio.timeout(CLOSE_S):
@@ -97,8 +101,8 @@ class _Socket(web.WebSocketResponse[Literal[False]]):
 
 
 class _Connection:
-    def __init__(self, owner: ChatSockets, request: web.BaseRequest, headers: TaskHeaders) -> None:
-        self._owner, self._request, self._headers = owner, request, headers
+    def __init__(self, owner: ChatSockets, request: web.BaseRequest, headers: TaskHeaders, caller: Caller) -> None:
+        self._owner, self._request, self._headers, self._caller = owner, request, headers, caller
         self._socket = _Socket(owner.max_body_bytes, self._stop)
         self._answering: asyncio.Task[None] | None = None
         self._requests: asyncio.Queue[bytes | InvalidRequest | None] = asyncio.Queue()
@@ -174,7 +178,7 @@ class _Connection:
                 except Exception as error:
                     fault = as_anywire(error)
                     self._owner.metrics.errors[status_of(fault)] += 1
-                    await self._write([error_json(fault)])
+                    await self._write([error_json(fault, origin=True)])
             await self._socket.close(code=WSCloseCode.GOING_AWAY, message=b"the server shuts down")
         except ConnectionError as error:
             log.debug("a WebSocket client is gone: %s", error)
@@ -183,29 +187,37 @@ class _Connection:
     async def _answer(self, body: bytes) -> None:
         fields, text = check("chat", body)
         assert isinstance(fields, ChatRequest)
-        deadline_s, priority, trace = self._headers
         streamed = fields.stream is not False
-        submission = Submission("chat", fields.model, text, streamed, priority, deadline_s, trace)
-        stream, metrics = self._owner.orchestrator.submit(submission), self._owner.metrics
+        submission = self._headers.submission("chat", fields.model, text, streamed, self._caller)
+        stream = self._owner.context.submit(submission)
+        reader = ProgressReader(stream) if streamed and submission.progress else None
         try:
             if not streamed:
-                whole = answer("chat", stream.task_id, fields.model, await stream.result())
-                await self._write([whole, DONE])
-                metrics.answered("chat", fields.model, stream)
+                chunk = await stream.result()
+                await self._write([answer("chat", stream.task_id, stream.model or fields.model, chunk), DONE])
                 return
-            encoder = EventEncoder("chat", stream.task_id, fields.model, include_usage(fields))
-            chunks, first_ns = await next_chunks(stream), metrics.now_ns()
+            chunks = await self._next(stream, reader)
+            encoder = EventEncoder("chat", stream.task_id, stream.model or fields.model, include_usage(fields))
             while True:
                 events = encoder.events(chunks)
                 await self._write(payloads(events))
                 if encoder.ended:
-                    metrics.streamed("chat", fields.model, stream, first_ns, chunks[-1])
                     return
-                chunks = await next_chunks(stream)
+                chunks = await self._next(stream, reader)
         except BaseException as error:
-            metrics.failed("chat", fields.model, stream, error)
             stream.cancel(str(error) or "the client went away")
             raise
+        finally:
+            if reader is not None:
+                reader.close()
+
+    async def _next(self, stream: TaskStream, reader: ProgressReader | None) -> list[Chunk]:
+        """The next chunks; what the agent does before them is sent."""
+        if reader is None:
+            return await next_chunks(stream)
+        while isinstance(step := await reader.next(), Progress):
+            await self._write([progress_json(step)])
+        return step
 
     async def _write(self, texts: Iterable[bytes]) -> None:
         """Send text frames in one segment; returns when the client has room for more. Raises `ConnectionError` when

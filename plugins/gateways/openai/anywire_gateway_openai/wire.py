@@ -99,6 +99,13 @@ class EventStreamWriter:
         if self._chunked:
             framing += "Transfer-Encoding: chunked\r\n"
         self._unsent = _head(request, self.keep_alive, headers, framing)
+        self.wants_events = request.method != "HEAD"
+        """Whether the client wants the events, too; for one that wants the head alone call `end_head`."""
+
+    def end_head(self) -> WrittenResponse:
+        """Answer a HEAD request. Raises `ConnectionResetError` when the client is gone."""
+        open_transport(self._request).write(self._unsent)
+        return WrittenResponse(self.keep_alive)
 
     async def write(self, data: bytes, *, last: bool = False) -> None:
         """Send ``data``; returns when the client has room for more. Raises `ConnectionResetError` when the client
@@ -107,7 +114,7 @@ class EventStreamWriter:
         if not data and not last:
             return  # an empty chunk would end the body
         if self._chunked:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
+            data = b"%x\r\n%b\r\n" % (len(data), data) if data else b""  # an empty chunk would be the end already
             if last:
                 data += b"0\r\n\r\n"
         if self._unsent:

@@ -11,19 +11,21 @@ from typing import Any, Literal
 from cyclonedds.core import Policy
 
 from anywire.errors import AnywireError
-from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, HubInfo, TaskRequest
+from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, CommandResult, Credit, FromAgent, HubInfo
+from anywire.protocol import PROTOCOL
 from anywire.transport import AgentPort, AgentSink, Plane, Reply
-from anywire_dds import types, wire
+from anywire_dds import presence, types, user_data, wire
 from anywire_dds.announcements import Announcements
 from anywire_dds.cdr import Malformed
 from anywire_dds.config import DdsConfig
-from anywire_dds.endpoints import BATCH, CODECS, MAX_BATCHES, Endpoints, flush
+from anywire_dds.endpoints import BATCH, CODECS, MAX_BATCHES, Endpoints, Finding, flush
+from anywire_dds.hello import Hello, response_hello, response_window, window
 from anywire_dds.links import Link, Links
 from anywire_dds.log_once import LogOnce
 from anywire_dds.outbox import Outbox
 from anywire_dds.session import Session
 from anywire_dds.silent import SilentAgentSink
-from anywire_dds.types import FRAME_HELLO, FRAME_MESSAGE, FRAME_WINDOW
+from anywire_dds.types import FRAME_COMMAND, FRAME_HELLO, FRAME_MESSAGE, FRAME_WINDOW
 from anywire_dds.writer import Writer, of_priority
 
 log = logging.getLogger(__name__)
@@ -32,7 +34,8 @@ _CHANNELS: tuple[Literal["request", "control"], ...] = ("request", "control")
 
 
 class _Link(Link):
-    """One session with one hub; it is also the way back (`Reply`) of every task of that hub."""
+    """One session with one hub; it is also the way back (`Reply`) of every task and command of that
+    hub."""
 
     def __init__(self, port: DdsAgentPort, hub: HubInfo, session: Session) -> None:
         super().__init__(hub.hub_id, hub.incarnation, session)
@@ -47,14 +50,17 @@ class _Link(Link):
         self._streams: dict[tuple[str, int], Writer] = {}
         self.responses = Outbox(self._writers[-1], f"hub {hub.hub_id}", self._failed, port.buffer_bytes)
 
-    def send(self, chunk: Chunk, priority: int = 0) -> None:
+    def send(self, message: FromAgent, priority: int = 0) -> None:
         if not self._open:
             return
-        sample = wire.pack_chunk(self.session.peer, chunk, self._limit)
-        if self._stream_writers and self._send_of_stream(sample, chunk, priority):
+        sample = wire.pack_from_agent(self.session.peer, message, self._limit)
+        if isinstance(message, CommandResult):
+            self.responses.send(sample, message.id, 0)
+            return
+        if self._stream_writers and isinstance(message, Chunk) and self._send_of_stream(sample, message, priority):
             return
         writer = of_priority(self._writers, priority) if priority else None
-        self.responses.send(sample, chunk.task_id, chunk.attempt, writer)
+        self.responses.send(sample, message.task_id, message.attempt, writer)
 
     def _send_of_stream(self, sample: bytes, chunk: Chunk, priority: int) -> bool:
         """False when it is none: an answer of one chunk has no deadline, nor has what comes after a stream's end."""
@@ -75,15 +81,14 @@ class _Link(Link):
     def reply(self, priority: int) -> Reply:
         return _PriorityReply(self, priority) if priority > 0 and len(self._writers) > 1 else self
 
-    def confirm(self, task: TaskRequest, size: int) -> None:
-        """Tell the hub at once that a request with a lifespan has come in time."""
-        self.account(size)
-        self.responses.send_now(wire.response_window(self.session.peer, self.consumed, task.task_id, task.attempt))
+    def confirm(self, task_id: str, attempt: int) -> None:
+        """Tell the hub at once that a request or command with a lifespan has come in time."""
+        self.responses.send_now(response_window(self.session.peer, self.consumed, task_id, attempt))
 
     async def drain(self) -> None:
         await self.responses.drain()
 
-    def on_hello(self, hello: wire.Hello) -> None:
+    def on_hello(self, hello: Hello) -> None:
         endpoints = self._port.endpoints
         if hello.priorities and len(self._writers) == 1:
             self._writers[:0] = endpoints.writers("response", self._partition, hello.priorities)[:-1]
@@ -99,7 +104,7 @@ class _Link(Link):
 
     def _write_hello(self, writer: Writer) -> None:
         hello = self._port.hello(self.session.own)
-        self.responses.send_now(wire.response_hello(hello, self.session.peer), writer)
+        self.responses.send_now(response_hello(hello, self.session.peer), writer)
 
     def end_hello(self) -> None:
         """The handshake is over."""
@@ -108,7 +113,7 @@ class _Link(Link):
             self.responses.end_now(wire.stream_key("", 0), self._stream_writers[-1])
 
     def report(self, consumed: int) -> None:
-        self.responses.send_now(wire.response_window(self.session.peer, consumed))
+        self.responses.send_now(response_window(self.session.peer, consumed))
 
     @property
     def writers(self) -> list[Writer]:
@@ -134,8 +139,8 @@ class _PriorityReply:
     def __init__(self, link: _Link, priority: int) -> None:
         self._link, self._priority = link, priority
 
-    def send(self, chunk: Chunk) -> None:
-        self._link.send(chunk, self._priority)
+    def send(self, message: FromAgent) -> None:
+        self._link.send(message, self._priority)
 
     async def drain(self) -> None:
         await self._link.drain()
@@ -151,15 +156,16 @@ class DdsAgentPort(AgentPort):
         self._status: AgentStatus | None = None
         self._revision = 0
         self._links: Links[HubInfo, _Link] = Links(
-            "hub", ("request", "control"), lambda hub, session: _Link(self, hub, session),
+            "hub", info.protocol or PROTOCOL, _CHANNELS, lambda hub, session: _Link(self, hub, session),
             self._joined, self._heard, self._lost, lambda: self.endpoints.pauses.resumed(),
         )  # fmt: skip
         self._faults = LogOnce(log)
         self._closing: asyncio.Task[None] | None = None
-        self.endpoints = endpoints = Endpoints(config, plane, info.agent_id, info.lease_ms, held=True)
+        self.endpoints = endpoints = Endpoints(config, plane, info.lease_ms, info.protocol or PROTOCOL, held=True)
         self._hubs = Announcements(
-            CODECS["hub"], types.HubRegistration, lambda hub: hub.hub_id, wire.to_hub,
-            lambda writer: endpoints.participant_of("hub", writer), self._links.begin, self._links.end,
+            CODECS["hub"], types.HubRegistration, lambda hub: hub.hub_id, presence.to_hub,
+            lambda writer: endpoints.participant_of("hub", writer), endpoints.protocol_of,
+            self._links.begin, self._links.end,
         )  # fmt: skip
         try:
             fleet = endpoints.partition()
@@ -167,7 +173,9 @@ class DdsAgentPort(AgentPort):
             self._take_requests = endpoints.read("request", own, self._on_requests)
             self._take_controls = endpoints.read("control", own, self._on_controls)
             self._registration = endpoints.writer("register", fleet)
-            self._reports = endpoints.writer("status", fleet, endpoints.often_alive())
+            self._reports = endpoints.writer(
+                "status", fleet, endpoints.often_alive(), user_data.of_reports(info.agent_id, info.incarnation)
+            )
         except BaseException:
             endpoints.abandon()
             raise
@@ -179,8 +187,12 @@ class DdsAgentPort(AgentPort):
     def report(self, status: AgentStatus) -> None:
         if self._closing is not None:
             return
+        if (status.agent_id, status.incarnation) != (self.info.agent_id, self.info.incarnation):
+            # The key of a report is its sender: in another's name it would be that one's.
+            self._faults.warning("foreign", "agent %s was told to report for another: dropped", self.info.agent_id)
+            return
         try:
-            sample = wire.pack_status(status, self._revision + 1)
+            sample = presence.pack_status(status, self._revision + 1)
             first, self._status = self._status is None, status
             self._revision += 1
             if first:
@@ -192,7 +204,7 @@ class DdsAgentPort(AgentPort):
     def _announce(self) -> None:
         lease_ms = round(self.endpoints.lease_ns / 1e6)
         self._take_hubs = self.endpoints.read("hub", self.endpoints.partition(), self._on_hubs)
-        self._registration.write(wire.pack_agent(self.info, lease_ms))
+        self._registration.write(presence.pack_agent(self.info, lease_ms))
 
     @property
     def closing(self) -> bool:
@@ -272,32 +284,30 @@ class DdsAgentPort(AgentPort):
 
     def _read_request(self, data: bytes, sample: Any) -> None:
         values = wire.unpack_request(data)
-        frame = values[2]
+        frame, body = values[wire.REQUEST_FRAME], values[wire.REQUEST_BODY]
         if frame == FRAME_HELLO:
             participant = self.endpoints.participant_of("request", sample.publication_handle)
-            if (heard := self._links.hello("request", values[0], values[12], participant)) is not None:
+            if (heard := self._links.hello("request", values[0], body, participant)) is not None:
                 heard.lifespan_ns = self.endpoints.lifespan_ns("request", sample.publication_handle)
             return
         link = self._links.speaking(values[0])
         if link is None:
             return  # of a session that is over
         if frame == FRAME_WINDOW:
-            link.account_for(wire.window(values[12]))
-        elif frame == FRAME_MESSAGE:
-            self._read_task(link, wire.to_request(values), len(data), sample.source_timestamp)
-
-    def _read_task(self, link: _Link, task: TaskRequest, size: int, written_at_ns: int) -> None:
-        if not link.lifespan_ns:
-            link.account(size)
-        elif self._is_over(task, written_at_ns, link.lifespan_ns):
-            link.account(size)
+            link.account_for(window(body))
             return
-        else:
-            link.confirm(task, size)
-        self.sink.task_received(link.name, link.incarnation, task, link.reply(task.priority))
+        link.account(len(data))
+        if frame == FRAME_MESSAGE:
+            task = wire.to_request(values)
+            if self._in_time(link, task.task_id, task.attempt, task.time_left_ms, sample.source_timestamp):
+                self.sink.task_received(link.name, link.incarnation, task, link.reply(task.priority))
+        elif frame == FRAME_COMMAND:
+            command = wire.to_command(values)
+            if self._in_time(link, command.id, 0, command.time_left_ms, sample.source_timestamp):
+                self.sink.command_received(link.name, link.incarnation, command, link)
 
     def _read_control(self, data: bytes, sample: Any) -> None:
-        link_number, frame, attempt, chunks, kind, hub_id, task_id, reason = wire.unpack_control(data)
+        link_number, frame, attempt, chunks, kind, hub_id, task_id, reason, _ = wire.unpack_control(data)
         if frame == FRAME_HELLO:
             participant = self.endpoints.participant_of("control", sample.publication_handle)
             self._links.hello("control", link_number, reason, participant)
@@ -305,33 +315,38 @@ class DdsAgentPort(AgentPort):
         link = self._links.speaking(link_number)
         if link is None:
             return  # of a session that is over
-        hub = (link.name, link.incarnation)
         if frame == FRAME_WINDOW:
-            link.responses.consumed(wire.window(reason))
-        elif kind == "credit":
-            self.sink.credit_received(*hub, Credit(hub_id, task_id, attempt, chunks))
-        elif kind == "cancel":
-            self.sink.cancel_received(*hub, Cancel(hub_id, task_id, attempt, reason))
-        elif kind == "drain":
-            self.sink.drain_requested(*hub, reason)
+            link.responses.consumed(window(reason))
+        elif frame == FRAME_MESSAGE and kind == "credit":
+            self.sink.credit_received(link.name, link.incarnation, Credit(hub_id, task_id, attempt, chunks))
+        elif frame == FRAME_MESSAGE and kind == "cancel":
+            self.sink.cancel_received(link.name, link.incarnation, Cancel(hub_id, task_id, attempt, reason))
 
-    def _is_over(self, task: TaskRequest, written_at_ns: int, lifespan_ns: int) -> bool:
-        """Whether a request has outlived its writer's lifespan, or its own time, while nobody took it. DDS itself
-        counts from its arrival in the reader: what waits before that, while this process is paused, is young to it."""
-        own_ns = task.time_left_ms * 1_000_000
+    def _in_time(self, link: _Link, task_id: str, attempt: int, own_ms: int, written_at_ns: int) -> bool:
+        """Whether a request or command has not outlived its writer's lifespan, nor its own time (``own_ms``, 0: none),
+        while nobody took it; it is confirmed then. DDS itself counts from its arrival in the reader: what waits before
+        that, while this process is paused, is young to it."""
+        lifespan_ns, own_ns = link.lifespan_ns, own_ms * 1_000_000
+        if not lifespan_ns:
+            return True
         late_ns = time.time_ns() - written_at_ns - (min(lifespan_ns, own_ns) if own_ns else lifespan_ns)
         if late_ns <= 0:
-            return False
+            link.confirm(task_id, attempt)
+            return True
         log.warning(
             "task %s came %.1f s after its lifespan was over and is not begun; where that is not so, the clocks of the "
-            "two hosts differ", task.task_id, late_ns / 1e9,
+            "two hosts differ", task_id, late_ns / 1e9,
         )  # fmt: skip
-        return True
+        return False
 
     # Links
 
-    def hello(self, session: int) -> wire.Hello:
-        return wire.Hello(self.info.agent_id, self.info.incarnation, session, self._status, self._revision)
+    def findings(self) -> list[Finding]:
+        return [*self.endpoints.findings(), *self._links.findings()]
+
+    def hello(self, session: int) -> Hello:
+        info = self.info
+        return Hello(info.agent_id, info.incarnation, session, self.endpoints.protocol, self._status, self._revision)
 
     def restart(self, link: _Link, reason: str) -> None:
         """End this link, at both ends, and begin a new one."""
@@ -342,7 +357,7 @@ class DdsAgentPort(AgentPort):
         link.end_hello()
         self.sink.hub_joined(link.name, link.incarnation)
 
-    def _heard(self, link: _Link, hello: wire.Hello, joined: bool) -> None:
+    def _heard(self, link: _Link, hello: Hello, joined: bool) -> None:
         """A hub's HELLO says nothing more than what its link has taken from it."""
 
     def _lost(self, link: _Link, reason: str) -> None:

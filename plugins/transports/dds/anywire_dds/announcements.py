@@ -45,7 +45,8 @@ class Announcements(Generic[_Info]):
     """Turns samples of a registration topic into calls, for each life (id and incarnation) by itself:
     ``arrived(name, info, participant)`` and ``departed(name, incarnation, reason)``.
 
-    ``participant_of`` gives the DDS participant of a writer by its handle. No more lives are kept than the bounds
+    ``participant_of`` gives the DDS participant of a writer by its handle, ``protocol_of`` the version of the messages
+    that a participant's ends speak. No more lives are kept than the bounds
     above allow; a registration over them is ignored and logged once for its participant. A life is forgotten when DDS
     says that its registration has ended. ``departing`` is called with all lives that have ended, when there are
     several, before the first of them has departed.
@@ -56,14 +57,15 @@ class Announcements(Generic[_Info]):
         codec: Codec,
         key_type: Any,
         name_of: Callable[[_Info], str],
-        to_info: Callable[[tuple[Any, ...]], _Info],
+        to_info: Callable[[tuple[Any, ...], str], _Info],
         participant_of: Callable[[int], str | None],
+        protocol_of: Callable[[str | None], str],
         arrived: Callable[[str, _Info, str | None], None],
         departed: Callable[[str, int, str], None],
         departing: Callable[[list[tuple[str, int]]], None] | None = None,
     ) -> None:
         self._codec, self._key_type, self._name_of, self._to_info = codec, key_type, name_of, to_info
-        self._participant_of = participant_of
+        self._participant_of, self._protocol_of = participant_of, protocol_of
         self._arrived, self._departed, self._departing = arrived, departed, departing
         self._lives: dict[tuple[str, int], _Life] = {}
         self._names: Counter[str] = Counter()
@@ -94,7 +96,7 @@ class Announcements(Generic[_Info]):
             self._faults.warning(participant, "a registration of %d bytes is ignored", len(data))
             return
         try:
-            info = self._to_info(self._codec.unpack(data))
+            info = self._to_info(self._codec.unpack(data), self._protocol_of(participant))
         except Malformed as error:
             self._faults.warning(participant, "an unreadable registration is ignored: %s", error)
             return
@@ -152,33 +154,3 @@ def _take_one(counter: Counter[_Key], key: _Key) -> None:
     counter[key] -= 1
     if not counter[key]:
         del counter[key]
-
-
-class Newest(Generic[_Info]):
-    """Of the lives under each name reports the greatest incarnation alone: ``joined(info)``, ``lost(name, incarnation,
-    reason)``. For those who only look; those who link have `anywire_dds.links.Links`."""
-
-    def __init__(self, joined: Callable[[_Info], None], lost: Callable[[str, int, str], None]) -> None:
-        self._joined, self._lost = joined, lost
-        self._lives: dict[str, dict[int, _Info]] = {}
-
-    def arrived(self, name: str, info: _Info, participant: str | None) -> None:
-        lives = self._lives.setdefault(name, {})
-        newest = max(lives, default=None)
-        lives[info.incarnation] = info
-        if newest is not None:
-            if newest > info.incarnation:
-                return
-            self._lost(name, newest, f"replaced by incarnation {info.incarnation}")
-        self._joined(info)
-
-    def departed(self, name: str, incarnation: int, reason: str) -> None:
-        lives = self._lives[name]
-        was_newest = max(lives) == incarnation
-        del lives[incarnation]
-        if not lives:
-            del self._lives[name]
-        if was_newest:
-            self._lost(name, incarnation, reason)
-            if lives:
-                self._joined(lives[max(lives)])

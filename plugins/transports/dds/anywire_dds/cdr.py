@@ -25,6 +25,10 @@ _PADDING = (b"\0\0\0\0", b"\0\0\0", b"\0\0", b"\0")
 """What follows a string of ``length & 3``: its terminator and the way to the next multiple of four."""
 
 
+UNPACKABLE = (struct.error, UnicodeEncodeError, OverflowError, TypeError, AttributeError)
+"""What a sample raises that cannot be packed: its values have the wrong type, or do not fit."""
+
+
 class Malformed(Exception):
     """A sample that is not what its type says."""
 
@@ -32,7 +36,7 @@ class Malformed(Exception):
 class Codec(NamedTuple):
     """``pack(*members) -> bytes`` and ``unpack(bytes) -> members``, both in the order of the type.
 
-    ``pack`` raises `struct.error` for a number out of its range and `UnicodeEncodeError` for text that has no UTF-8;
+    ``pack`` raises one of `UNPACKABLE` for a number out of its range, text that has no UTF-8, or what is neither;
     ``unpack`` raises `Malformed`.
     """
 
@@ -40,8 +44,12 @@ class Codec(NamedTuple):
     unpack: Callable[[bytes], tuple[Any, ...]]
 
 
-def codec(cls: type) -> Codec:
-    """Compile the codec of a wire type. Raises `TypeError` when its members are not in packing order."""
+def codec(cls: type, rare: str = "") -> Codec:
+    """Compile the codec of a wire type. Raises `TypeError` when its members are not in packing order.
+
+    ``rare`` names the first of the last members (strings, and all sequences) that are all empty as a rule: they cost
+    less then.
+    """
     hints = get_type_hints(cls, include_extras=True)
     members = [(field.name, hints[field.name]) for field in dataclasses.fields(cls)]
     numbers = [name for name, hint in members if hint in _NUMBERS]
@@ -65,17 +73,30 @@ def codec(cls: type) -> Codec:
         "foreign": lambda data: _foreign(cls, data),
         "errors": (struct.error, UnicodeDecodeError),
     }
-    source = _pack_source(numbers, strings, lists) + _unpack_source(numbers, strings, lists, head.size)
+    common = strings.index(rare) if rare else len(strings)
+    if rare:
+        empty = length.pack(1) + _PADDING[0]
+        scope["empty_rest"] = empty * (len(strings) - common) + length.pack(0) * len(lists)
+    source = _pack_source(numbers, strings, lists, common) + _unpack_source(numbers, strings, lists, common, head.size)
     exec(compile(source, f"<codec of {cls.__name__}>", "exec"), scope)
     return Codec(scope["pack"], scope["unpack"])
 
 
-def _pack_source(numbers: list[str], strings: list[str], lists: list[str]) -> str:
+def _pack_source(numbers: list[str], strings: list[str], lists: list[str], common: int) -> str:
+    rest = strings[common:] + (lists if strings[common:] else [])
     lines = [f"def pack({', '.join(numbers + strings + lists)}):"]
-    lines += [f"    {name} = {name}.encode()" for name in strings]
+    lines += [f"    {name} = {name}.encode()" for name in strings[:common]]
     pieces = ["header", f"head({', '.join(numbers)})"]
-    for name in strings:
-        pieces += [f"length(len({name}) + 1)", name, f"padding[len({name}) & 3]"]
+    for name in strings[:common]:
+        pieces += _string_pieces(name)
+    if rest:
+        lines += [
+            f"    if not ({' or '.join(rest)}):",
+            f"        return b''.join(({', '.join([*pieces, 'empty_rest'])}))",
+        ]
+    for name in strings[common:]:
+        lines += [f"    {name} = {name}.encode()"]
+        pieces += _string_pieces(name)
     for name in lists:
         lines += [
             f"    parts_{name} = []",
@@ -87,7 +108,11 @@ def _pack_source(numbers: list[str], strings: list[str], lists: list[str]) -> st
     return "\n".join([*lines, f"    return b''.join(({', '.join(pieces)}))", ""])
 
 
-def _unpack_source(numbers: list[str], strings: list[str], lists: list[str], size: int) -> str:
+def _string_pieces(name: str) -> list[str]:
+    return [f"length(len({name}) + 1)", name, f"padding[len({name}) & 3]"]
+
+
+def _unpack_source(numbers: list[str], strings: list[str], lists: list[str], common: int, size: int) -> str:
     lines = [
         "def unpack(data):",
         "    if data[:2] != header[:2]:",
@@ -96,12 +121,14 @@ def _unpack_source(numbers: list[str], strings: list[str], lists: list[str], siz
         f"        {', '.join(numbers)}, = unhead(data, 4)",
         f"        at = {4 + size}",
     ]
-    for name in strings:
-        lines += [
-            "        size, = unlength(data, at)",
-            f"        {name} = data[at + 4 : at + 3 + size].decode()",
-            "        at = at + size + 7 & ~3",
-        ]
+    for name in strings[:common]:
+        lines += _read_string(name)
+    if strings[common:]:
+        nothing = ['""'] * len(strings[common:]) + ["()"] * len(lists)
+        given = numbers + strings[:common] + nothing
+        lines += ["        if data[at:] == empty_rest:", f"            return {', '.join(given)},"]
+    for name in strings[common:]:
+        lines += _read_string(name)
     for name in lists:
         lines += [
             "        count, = unlength(data, at)",
@@ -122,6 +149,14 @@ def _unpack_source(numbers: list[str], strings: list[str], lists: list[str], siz
         "",
     ]
     return "\n".join(lines)
+
+
+def _read_string(name: str) -> list[str]:
+    return [
+        "        size, = unlength(data, at)",
+        f"        {name} = data[at + 4 : at + 3 + size].decode()",
+        "        at = at + size + 7 & ~3",
+    ]
 
 
 def _foreign(cls: Any, data: bytes) -> tuple[Any, ...]:

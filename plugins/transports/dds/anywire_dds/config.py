@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
 from xml.sax.saxutils import escape, quoteattr
@@ -24,70 +25,73 @@ class DdsConfig(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid")
 
-    domain: int = pydantic.Field(default=0, ge=0, le=DOMAIN_MAX, description="DDS domain; decides the UDP ports")
+    domain: int = pydantic.Field(default=0, ge=0, le=DOMAIN_MAX, description="DDS domain, which decides the UDP ports.")
     fleet: str = pydantic.Field(
-        default="default", pattern=r"^[A-Za-z0-9_.-]+$", description="isolates several fleets in one domain"
+        default="default",
+        pattern=r"^[A-Za-z0-9_.-]+$",
+        description="Name of the fleet; those of one domain do not see each other.",
     )
     participant: str = pydantic.Field(
-        default="anywire", description="name of this process's participant, shown by DDS tools"
+        default="anywire", description="Name of this process's participant, which DDS tools show."
     )
     lease: float | None = pydantic.Field(
         default=None,
         ge=0.05,
         le=3600,
-        description="seconds of silence after which peers consider this end lost; "
-        "empty: the lease of the hub or agent itself",
+        description="Seconds of silence after which peers consider this end lost. Default: `lease.timeout`.",
     )
     interface: str = pydantic.Field(
-        default="", description="network interface, by name (eth0) or address (127.0.0.1); empty: Cyclone chooses"
+        default="", description="Network interface, by name (eth0) or address (127.0.0.1). Default: Cyclone chooses."
     )
     multicast: Literal["auto", "on", "discovery", "off"] = pydantic.Field(
-        default="auto", description="off: peers on other hosts must be named in `peers`; discovery: only to find peers"
+        default="auto",
+        description="Use multicast. `discovery`: only to find peers; `off`: peers on other hosts must be named in"
+        " `peers`.",
     )
     peers: list[str] = pydantic.Field(
-        default_factory=list, description="addresses of hosts to look for, where multicast does not reach"
+        default_factory=list, description="Addresses of hosts to look for where multicast does not reach."
     )
     participants_per_host: int = pydantic.Field(
-        default=120, ge=1, le=120, description="processes per host that can be found without multicast"
+        default=120, ge=1, le=120, description="Processes per host that can be found without multicast."
     )
     qos: Path | None = pydantic.Field(
         default=None,
-        description="file with QoS of topics (an OMG DDS XML library) that replaces the shipped one, policy by policy",
+        description="File with QoS of topics (an OMG DDS XML library) that replaces the shipped one, policy by policy.",
     )
     deadline: float | None = pydantic.Field(
         default=None,
         ge=0.05,
         le=3600,
-        description="a hub's: seconds without a chunk after which a stream that has begun is reported as stalled",
+        description="Seconds without a chunk after which a hub reports a stream that has begun as stalled.",
     )
     lifespan: float | None = pydantic.Field(
         default=None,
         ge=0.1,
         le=86400,
-        description="a hub's: seconds after which a request that no agent has taken is not delivered any more",
+        description="Seconds after which a hub's request that no agent has taken is not delivered any more.",
     )
     priorities: list[Annotated[int, pydantic.Field(ge=1, le=2**31 - 1)]] = pydantic.Field(
         default_factory=list,
         max_length=PRIORITIES_MAX,
-        description="a hub's: task priorities from which on requests and answers have a writer of their own, with that "
-        "transport priority, and overtake lower ones",
+        description="Priorities from which on a hub's tasks have writers of their own, with that transport "
+        "priority, and overtake lower ones.",
     )
     latency_budget: float = pydantic.Field(
         default=0.0,
         ge=0,
         le=1,
-        description="seconds that chunks may be kept, to travel together; the same at hubs and agents",
+        description="Seconds that chunks may be kept to travel together. Set it alike at hubs and agents.",
     )
     shared_memory: Literal["off", "auto", "on"] = pydantic.Field(
         default="off",
-        description="use shared memory (Cyclone's plugin for iceoryx). on: fail when the plugin is missing; "
-        "auto: use it when present",
+        description="Use shared memory (Cyclone's iceoryx plugin). `on`: fail when the plugin is missing; `auto`:"
+        " use it when present.",
     )
     max_message_bytes: int = pydantic.Field(
-        default=MAX_MESSAGE_BYTES, ge=1024, description="bytes of the largest payload of a message, before encoding"
+        default=MAX_MESSAGE_BYTES, ge=1024, description="Bytes of the largest payload of a message, before encoding."
     )
     buffer_bytes: int = pydantic.Field(
-        default=BUFFER_BYTES, ge=1024, description="bytes that may wait for one peer, as they are sent"
+        default=BUFFER_BYTES, ge=1024, description="Bytes that may wait for one peer, as they are sent."
     )
 
 
@@ -139,3 +143,13 @@ def settings_xml(config: DdsConfig, *, psmx: str = "") -> str:
 
 def _is_address(text: str) -> bool:
     return all(each.isdigit() for each in text.split(".")) or ":" in text
+
+
+def is_loopback(interface: str) -> bool:
+    """Whether this interface, given by name or address, is the loopback one."""
+    if interface in ("lo", "lo0"):  # as Linux, and as macOS and the BSDs, name it
+        return True
+    try:
+        return ipaddress.ip_address(interface).is_loopback
+    except ValueError:
+        return False

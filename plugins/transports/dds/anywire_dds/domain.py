@@ -1,8 +1,8 @@
 """The DDS domains open in this process: created with our configuration, shared, and given up with their last user.
 
-Participants too are shared, one for each lease, and stay as long as the domain. That is not thrift: when a participant
-is deleted, Cyclone drops what it was still learning about other processes for all participants of this one, and some
-peers would never be found.
+Participants too are shared, one for each lease and version of the messages, and stay as long as the domain. That is not
+thrift: when a participant is deleted, Cyclone drops what it was still learning about other processes for all
+participants of this one, and some peers would never be found.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from anywire_dds import qos, shared_memory
 from anywire_dds.config import MULTICAST, DdsConfig, settings_xml, tracing_xml
 from anywire_dds.faults import mapped
 from anywire_dds.monitor import Monitor
+from anywire_dds.versions import ParticipantVersions
 
 _SETTING = re.compile(r"config: Domain/(\S+?)(?:/#text|\[@?(\w+)\]): (.*?) \{([\d,]*)\}$")
 _INTERFACES = re.compile(r"selected interfaces: (.*)$")
@@ -36,7 +37,8 @@ class OpenDomain:
         self.settings = _settings(config)
         self.users = 0
         self._id = config.domain
-        self._participants: dict[tuple[int, str], DomainParticipant] = {}
+        self._participants: dict[tuple[int, str, str], DomainParticipant] = {}
+        self._versions: ParticipantVersions | None = None
         self._topics: dict[tuple[int, str], Topic[Any]] = {}
         with tempfile.TemporaryDirectory(prefix="anywire-dds-") as folder:
             log = Path(folder) / "log"
@@ -59,12 +61,19 @@ class OpenDomain:
             self.delete()
             raise
 
-    def participant(self, lease_ns: int, name: str) -> DomainParticipant:
-        """The participant of this process with that lease; ``name`` is what DDS tools show. Raises `DDSException`."""
-        key = (lease_ns, name)
+    def participant(self, lease_ns: int, name: str, protocol: str = "") -> DomainParticipant:
+        """The participant of this process with that lease, whose ends speak that version of the messages (empty: none
+        of them); ``name`` is what DDS tools show. Raises `DDSException`."""
+        key = (lease_ns, name, protocol)
         if key not in self._participants:
-            self._participants[key] = DomainParticipant(self._id, qos.participant_qos(name, lease_ns))
+            made = self._participants[key] = DomainParticipant(self._id, qos.participant_qos(name, lease_ns, protocol))
+            if self._versions is None:
+                self._versions = ParticipantVersions(made)
         return self._participants[key]
+
+    def protocol_of(self, participant: str) -> str | None:
+        """The version that the ends of this participant, of any process, speak: see `ParticipantVersions.get`."""
+        return self._versions.get(participant) if self._versions is not None else None
 
     def topic(self, participant: DomainParticipant, name: str, data_type: Any) -> Topic[Any]:
         """The topic of that name in that participant. Raises `DDSException`."""
@@ -75,6 +84,8 @@ class OpenDomain:
 
     def delete(self) -> None:
         self.monitor.close()
+        if self._versions is not None:
+            self._versions.delete()
         for entity in (*self._topics.values(), *self._participants.values(), self._domain):
             entity.__del__()
         self._topics.clear()

@@ -20,8 +20,9 @@ from cyclonedds.sub import DataReader, Subscriber
 from cyclonedds.topic import Topic
 from cyclonedds.util import duration
 
+from anywire.protocol import PROTOCOL
 from anywire.transport import Plane
-from anywire_dds import qos, shared_memory, types
+from anywire_dds import qos, shared_memory, types, user_data
 from anywire_dds.cdr import Codec, codec
 from anywire_dds.config import DdsConfig
 from anywire_dds.contract import TopicName
@@ -44,7 +45,7 @@ RETURN_TURNS = 8
 with `asyncio.gather`, has it after two or three."""
 
 WRITERS_REMEMBERED = 8192
-"""Writers of others of which the participant is remembered."""
+"""Writers of others of which it is remembered whose they are."""
 
 MAX_BATCHES = 256
 """Batches read at once before a loss is reported: more than a link's window."""
@@ -71,7 +72,8 @@ _TYPES: dict[Plane, dict[TopicName, Any]] = {
     for plane, (request, response, stream) in _MESSAGES.items()
 }
 _BATCHING: frozenset[TopicName] = frozenset(("request", "control", "response", "stream"))
-CODECS: dict[TopicName, Codec] = {name: codec(cls) for name, cls in _TYPES["agent"].items()}
+_RARE: dict[TopicName, str] = {"request": "tenant"}
+CODECS: dict[TopicName, Codec] = {name: codec(cls, _RARE.get(name, "")) for name, cls in _TYPES["agent"].items()}
 """The same on both planes: their types differ in nothing but their names."""
 
 _INFINITE: int = duration(infinite=True)
@@ -87,17 +89,37 @@ class Finding(NamedTuple):
     remedy: str
 
 
+class Source(NamedTuple):
+    """The participant of a writer, and the life of an agent of which it reports, if it does."""
+
+    participant: str | None
+    life: tuple[str, int] | None
+
+
+NOBODY = Source(None, None)
+
+
 def _mismatch(label: str, policy: str, peers: int) -> str:
+    if policy == "TYPE_CONSISTENCY":
+        return f"{label} is not connected to {peers} of its peers: the types of the two ends differ"
     return f"{label} is not connected to {peers} of its peers: what one requests of {policy} the other does not offer"
 
 
-class Endpoints:
-    """Readers and writers of one hub or agent on one plane. Used from its event loop only. ``name`` is its id."""
+def _remedy(policy: str) -> str:
+    return "use one version of anywire on both" if policy == "TYPE_CONSISTENCY" else _COMPARE
 
-    def __init__(self, config: DdsConfig, plane: Plane, name: str, lease_ms: int, *, held: bool = False) -> None:
-        """With ``held`` no callback is made before `start_soon`. Raises `TransportUnavailable`."""
+
+class Endpoints:
+    """Readers and writers of one hub or agent on one plane. Used from its event loop only."""
+
+    def __init__(
+        self, config: DdsConfig, plane: Plane, lease_ms: int, protocol: str = PROTOCOL, *, held: bool = False
+    ) -> None:
+        """``protocol`` is the version of its messages. With ``held`` no callback is made before `start_soon`. Raises
+        `TransportUnavailable`."""
         self.lease_ns = round(config.lease * 1e9) if config.lease is not None else max(lease_ms, 1) * 1_000_000
         """What the peers are told: silence for so long is the end. Cyclone notices at `qos.DETECTION` of it."""
+        self.protocol = protocol
         self._config, self._plane = config, plane
         self._entities: list[Entity] = []
         self._writers: set[Writer] = set()
@@ -105,7 +127,7 @@ class Endpoints:
         self._retiring: asyncio.Task[None] | None = None
         self._stopped = False
         self._readers: dict[TopicName, DataReader[Any]] = {}
-        self._participants: dict[int, str] = {}
+        self._sources: dict[int, Source] = {}
         self._granted: dict[str, str] = {}
         self._differences: dict[str, list[str]] = {}
         self._mismatches: Counter[tuple[str, str]] = Counter()
@@ -113,7 +135,7 @@ class Endpoints:
         self.pauses = Pauses(self.lease_ns / 1e9)
         self._domain = acquire(config)
         try:
-            self._participant = self._domain.participant(self.lease_ns, config.participant)
+            self._participant = self._domain.participant(self.lease_ns, config.participant, protocol)
             self._wakeup = Wakeup(asyncio.get_running_loop())
             if held:
                 self._wakeup.hold()
@@ -139,7 +161,7 @@ class Endpoints:
 
     def partition(self, *of: tuple[str, str, int]) -> str:
         """The fleet's partition, or within it that of one ``(role, id, incarnation)``."""
-        return "/".join([self._config.fleet, *(f"{role}/{_escape(name)}/{life}" for role, name, life in of)])
+        return "/".join([self._config.fleet, *(f"{role}/{user_data.escape(name)}/{life}" for role, name, life in of)])
 
     def read(
         self,
@@ -215,18 +237,28 @@ class Endpoints:
         lifespan: int = endpoint.qos[Policy.Lifespan].lifespan
         return 0 if lifespan == _INFINITE else lifespan
 
-    def participant_of(self, topic: TopicName, writer: int) -> str | None:
-        """The DDS participant of the writer with this handle (``publication_handle`` of a sample); None when the
-        writer is gone, and was not asked about before."""
-        known = self._participants.get(writer)
+    def source_of(self, topic: TopicName, writer: int) -> Source:
+        """Whose the writer with this handle (``publication_handle`` of a sample) is. Nobody's when the writer is gone,
+        and was not asked about before."""
+        known = self._sources.get(writer)
         if known is None:
             endpoint = self._readers[topic].get_matched_publication_data(writer)
             if endpoint is None:
-                return None
-            known = self._participants[writer] = str(endpoint.participant_key)
-            while len(self._participants) > WRITERS_REMEMBERED:
-                del self._participants[next(iter(self._participants))]
+                return NOBODY
+            life = user_data.life(user_data.entry(endpoint.qos, user_data.LIFE))
+            known = self._sources[writer] = Source(str(endpoint.participant_key), life)
+            while len(self._sources) > WRITERS_REMEMBERED:
+                del self._sources[next(iter(self._sources))]
         return known
+
+    def participant_of(self, topic: TopicName, writer: int) -> str | None:
+        """The DDS participant of the writer with this handle; None as in `source_of`."""
+        return self.source_of(topic, writer).participant
+
+    def protocol_of(self, participant: str | None) -> str:
+        """The version that this participant tells; our own when it is not known, until a HELLO tells it."""
+        told = self._domain.protocol_of(participant) if participant is not None else None
+        return self.protocol if told is None else told
 
     def findings(self) -> list[Finding]:
         """What is not as it was asked for, and with whom this end cannot connect."""
@@ -234,7 +266,10 @@ class Endpoints:
             Finding(f"{label} was not granted what it asked for: {difference}", "change it in the file of `qos`")
             for label, differences in self._differences.items()
             for difference in differences
-        ] + [Finding(_mismatch(label, policy, peers), _COMPARE) for (label, policy), peers in self._mismatches.items()]
+        ] + [
+            Finding(_mismatch(label, policy, peers), _remedy(policy))
+            for (label, policy), peers in self._mismatches.items()
+        ]
 
     def _budget(self, topic: TopicName) -> list[Any]:
         seconds = self._config.latency_budget
@@ -245,7 +280,7 @@ class Endpoints:
         return [Policy.Lifespan(round(seconds * 1e9))] if seconds is not None and topic == "request" else []
 
     def _note(self, label: str, asked: Qos, granted: Qos) -> None:
-        self._granted[label] = qos.describe(granted, qos.NAMES)
+        self._granted[label] = qos.describe(granted)
         if differences := qos.differences(asked, granted):
             self._differences[label] = differences
             log.warning("%s was not granted what it asked for: %s", label, "; ".join(differences))
@@ -253,7 +288,7 @@ class Endpoints:
     def _mismatch(self, label: str, policy: str, peers: int) -> None:
         if not self._stopped:
             self._mismatches[label, policy] += peers
-            log.warning("%s: %s", _mismatch(label, policy, peers), _COMPARE)
+            log.warning("%s: %s", _mismatch(label, policy, peers), _remedy(policy))
 
     def retire(self, *writers: Writer) -> None:
         """Delete writers whose reader is gone, on a thread: one with much in its history takes milliseconds."""
@@ -338,14 +373,6 @@ def _in_force(config: DdsConfig, facts: Mapping[str, str]) -> dict[str, str]:
         "max_message_bytes": str(config.max_message_bytes),
         "buffer_bytes": str(config.buffer_bytes),
     }
-
-
-def _escape(name: str) -> str:
-    """``name`` as part of a partition, in which ``*``, ``?`` and ``[`` would match others."""
-    return "".join(
-        each if (each.isascii() and each.isalnum()) or each in "_.-" else "".join(f"%{b:02X}" for b in each.encode())
-        for each in name
-    )
 
 
 async def flush(outboxes: Iterable[Outbox]) -> bool:

@@ -12,22 +12,24 @@ from cyclonedds.core import Policy
 from anywire.clock import SystemClock
 from anywire.errors import AgentLost, AgentUnavailable, AnywireError, Refused
 from anywire.lease import AwakeTime
-from anywire.messages import AgentInfo, AgentStatus, HubInfo, TaskRequest, ToAgent
+from anywire.messages import AgentInfo, AgentStatus, Command, HubInfo, TaskRequest, ToAgent
+from anywire.protocol import PROTOCOL
 from anywire.transport import Hub, HubSink, Plane
-from anywire_dds import types, wire
+from anywire_dds import presence, types, wire
 from anywire_dds.announcements import Announcements
 from anywire_dds.cdr import Malformed
 from anywire_dds.config import DdsConfig
 from anywire_dds.contract import TopicName
 from anywire_dds.deadline import Streams
-from anywire_dds.endpoints import BATCH, CODECS, MAX_BATCHES, Endpoints, flush
+from anywire_dds.endpoints import BATCH, CODECS, MAX_BATCHES, Endpoints, Finding, flush
+from anywire_dds.hello import Hello, control_hello, control_window, request_hello, request_window, window
 from anywire_dds.lifespan import Unconfirmed
 from anywire_dds.links import Link, Links
 from anywire_dds.log_once import LogOnce
 from anywire_dds.outbox import Outbox
 from anywire_dds.session import Session
 from anywire_dds.silent import SilentHubSink
-from anywire_dds.types import FRAME_HELLO, FRAME_MESSAGE, FRAME_WINDOW
+from anywire_dds.types import FRAME_HELLO, FRAME_MESSAGE, FRAME_PROGRESS, FRAME_RESULT, FRAME_WINDOW
 from anywire_dds.writer import Writer, of_priority
 
 log = logging.getLogger(__name__)
@@ -61,9 +63,9 @@ class _Link(Link):
         """What was sent and expired is never consumed: the agent is to count it as if it had been."""
         if self.requests.ahead and self.requests.sent != self._reported_sent:
             self._reported_sent = self.requests.sent
-            self.requests.send_now(wire.request_window(self.session.peer, self._reported_sent))
+            self.requests.send_now(request_window(self.session.peer, self._reported_sent))
 
-    def on_hello(self, hello: wire.Hello) -> None:
+    def on_hello(self, hello: Hello) -> None:
         # The agent may have heard nothing of this hub yet, and so not know that it is to write streams: its HELLO is
         # complete, and answered, only when it does.
         if self._hub.config.deadline is not None and hello.session != self._answered:
@@ -74,14 +76,15 @@ class _Link(Link):
         hub = self._hub
         deadline_ms = round((hub.config.deadline or 0) * 1000)
         priorities = tuple(hub.config.priorities)
-        hello = wire.Hello(
-            hub.info.hub_id, hub.info.incarnation, self.session.own, deadline_ms=deadline_ms, priorities=priorities
-        )
-        self.requests.send_now(wire.request_hello(hello, self.session.peer))
-        self.controls.send_now(wire.control_hello(hello, self.session.peer))
+        hello = Hello(
+            hub.info.hub_id, hub.info.incarnation, self.session.own, hub.endpoints.protocol, deadline_ms=deadline_ms,
+            priorities=priorities,
+        )  # fmt: skip
+        self.requests.send_now(request_hello(hello, self.session.peer))
+        self.controls.send_now(control_hello(hello, self.session.peer))
 
     def report(self, consumed: int) -> None:
-        self.controls.send_now(wire.control_window(self.session.peer, consumed))
+        self.controls.send_now(control_window(self.session.peer, consumed))
 
     @property
     def writers(self) -> list[Writer]:
@@ -118,16 +121,16 @@ class DdsHub(Hub):
         if config.lifespan is not None:
             self._unconfirmed = Unconfirmed(config.lifespan, self._awake, self._take_all, self._expired)
         self._links: Links[AgentInfo, _Link] = Links(
-            "agent", self._channels(), lambda agent, session: _Link(self, agent, session),
+            "agent", info.protocol or PROTOCOL, self._channels(), lambda agent, session: _Link(self, agent, session),
             self._joined, self._heard, self._lost, lambda: self.endpoints.pauses.resumed(),
         )  # fmt: skip
         self._faults = LogOnce(log)
         self._closing: asyncio.Task[None] | None = None
-        self.endpoints = endpoints = Endpoints(config, plane, info.hub_id, info.lease_ms, held=True)
+        self.endpoints = endpoints = Endpoints(config, plane, info.lease_ms, info.protocol or PROTOCOL, held=True)
         self._agents = Announcements(
-            CODECS["register"], types.AgentRegistration, lambda agent: agent.agent_id, wire.to_agent,
-            lambda writer: endpoints.participant_of("register", writer), self._links.begin, self._links.end,
-            self._links.withdraw,
+            CODECS["register"], types.AgentRegistration, lambda agent: agent.agent_id, presence.to_agent,
+            lambda writer: endpoints.participant_of("register", writer), endpoints.protocol_of,
+            self._links.begin, self._links.end, self._links.withdraw,
         )  # fmt: skip
         try:
             fleet = endpoints.partition()
@@ -139,7 +142,7 @@ class DdsHub(Hub):
             self._take_status = endpoints.read("status", fleet, self._on_status)
             self._take_agents = endpoints.read("register", fleet, self._on_agents)
             self._registration = endpoints.writer("hub", fleet)
-            self._registration.write(wire.pack_hub(info, round(endpoints.lease_ns / 1e6)))
+            self._registration.write(presence.pack_hub(info, round(endpoints.lease_ns / 1e6)))
         except BaseException:
             endpoints.abandon()
             raise
@@ -157,13 +160,18 @@ class DdsHub(Hub):
         sample = wire.pack_to_agent(link.session.peer, message, self._limit)
         if isinstance(message, TaskRequest):
             writer = link.writer(message.priority) if message.priority else None
-            link.requests.send(sample, message.task_id, message.attempt, writer)
-            if self._unconfirmed is not None:
-                self._unconfirmed.sent(link, message.task_id, message.attempt)
+            self._send_request(link, sample, message.task_id, message.attempt, writer)
+        elif isinstance(message, Command):
+            self._send_request(link, sample, message.id, 0, None)
         else:
-            link.controls.send(sample, getattr(message, "task_id", ""), getattr(message, "attempt", 0))
+            link.controls.send(sample, message.task_id, message.attempt)
         if self._streams is not None:
             self._streams.sent(link.name, link.incarnation, message)
+
+    def _send_request(self, link: _Link, sample: bytes, task_id: str, attempt: int, writer: Writer | None) -> None:
+        link.requests.send(sample, task_id, attempt, writer)
+        if self._unconfirmed is not None:
+            self._unconfirmed.sent(link, task_id, attempt)
 
     async def drain(self, agent_id: str) -> None:
         link = self._links.by_name.get(agent_id)
@@ -226,13 +234,11 @@ class DdsHub(Hub):
                 self._faults.warning("status", "a report could not be processed", exc_info=True)
 
     def _read_status(self, data: bytes, writer: int) -> None:
-        participant = self.endpoints.participant_of("status", writer)
-        try:
-            revision, status = wire.read_status(data)
-        except Malformed as error:
-            self._faults.warning(("unreadable", participant), "an unreadable report is ignored: %s", error)
-            return
-        link = self._links.of(status.agent_id, status.incarnation)
+        participant, life = self.endpoints.source_of("status", writer)
+        # Whose report it is says its writer; what the report says of that is the core's to check.
+        link = self._links.of(*life) if life is not None else None
+        if life is None:
+            self._faults.warning(("nobody's", participant), "a report of a writer that names no agent is ignored")
         if link is None:
             return
         if link.participant is not None and participant != link.participant:
@@ -240,7 +246,13 @@ class DdsHub(Hub):
                 ("foreign", participant), "a report in the name of agent %s, not by its participant, is ignored",
                 link.name,
             )  # fmt: skip
-        elif revision - link.revision > MAX_LEAP:
+            return
+        try:
+            revision, status = presence.read_status(data)
+        except Malformed as error:
+            self._faults.warning(("unreadable", participant), "an unreadable report is ignored: %s", error)
+            return
+        if revision - link.revision > MAX_LEAP:
             self._faults.warning(
                 ("revision", link.name), "a report of agent %s has revision %d after %d: it is ignored",
                 link.name, revision, link.revision,
@@ -308,31 +320,39 @@ class DdsHub(Hub):
 
     def _read_response(self, channel: TopicName, data: bytes, sample: Any) -> None:
         values = wire.unpack_response(data)
-        frame = values[5]
+        frame = values[wire.RESPONSE_FRAME]
         if frame == FRAME_HELLO:
             participant = self.endpoints.participant_of(channel, sample.publication_handle)
-            self._links.hello(channel, values[0], values[11], participant)
+            self._links.hello(channel, values[0], values[wire.RESPONSE_EXTRA], participant)
             return
         link = self._links.by_session.get(values[0])
         if link is None or not link.session.joined:
             return  # of a session that is over
+        if frame == FRAME_WINDOW:
+            link.requests.consumed(window(values[wire.RESPONSE_EXTRA]))
+            if self._unconfirmed is not None and (task_id := values[wire.RESPONSE_TASK]):
+                self._unconfirmed.confirmed(link, task_id, values[wire.RESPONSE_ATTEMPT])
+            return
+        link.account(len(data))
         if frame == FRAME_MESSAGE:
-            link.account(len(data))
             chunk = wire.to_chunk(values)
             if self._streams is not None:
                 self._streams.received(link.name, link.incarnation, chunk)
             self.sink.chunk_received(link.name, link.incarnation, chunk)
-        elif frame == FRAME_WINDOW:
-            link.requests.consumed(wire.window(values[11]))
-            if values[10] and self._unconfirmed is not None:
-                self._unconfirmed.confirmed(link, values[10], values[6])
+        elif frame == FRAME_PROGRESS:
+            self.sink.progress_received(link.name, link.incarnation, wire.to_progress(values))
+        elif frame == FRAME_RESULT:
+            self.sink.result_received(link.name, link.incarnation, wire.to_result(values))
 
     # Links
+
+    def findings(self) -> list[Finding]:
+        return [*self.endpoints.findings(), *self._links.findings()]
 
     def _joined(self, link: _Link) -> None:
         self.sink.agent_joined(link.info)
 
-    def _heard(self, link: _Link, hello: wire.Hello, joined: bool) -> None:
+    def _heard(self, link: _Link, hello: Hello, joined: bool) -> None:
         if hello.status is not None:
             self._newest(link, hello.revision, hello.status, again=joined)
         elif joined and link.status is not None:

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from anywire.errors import AnywireError
-from anywire_dds import wire
+from anywire.protocol import protocol_mismatch
+from anywire_dds.endpoints import Finding
+from anywire_dds.hello import Hello, read_hello
 from anywire_dds.log_once import LogOnce
 from anywire_dds.outbox import REPORT, REPORT_MESSAGES
 from anywire_dds.session import Session, Verdict
@@ -34,7 +36,7 @@ class Link(ABC):
         self.consumed = self._reported = self._unreported_bytes = 0
 
     @abstractmethod
-    def on_hello(self, hello: wire.Hello) -> None:
+    def on_hello(self, hello: Hello) -> None:
         """Do what the peer's HELLO asks for, before it is answered."""
 
     @abstractmethod
@@ -82,9 +84,10 @@ class Links(Generic[_Info, _Link]):
     lease. When a peer says that it had lost this end, and the link is older than that, the others have lost it too:
     all such links are ended at once, so that nothing is sent in vain to those that have not said so yet.
 
-    ``peer`` is what the peers are (``agent`` or ``hub``), ``channels`` their writers. ``make`` creates the link to a
-    peer; ``joined(link)`` is called when both directions work, ``heard(link, hello, joined)`` for every HELLO that
-    counts, after it; ``lost(link, reason)`` at the end of a link that was joined.
+    ``peer`` is what the peers are (``agent`` or ``hub``), ``protocol`` the version of the messages that this end
+    speaks, ``channels`` the writers of a peer. A life whose version does not go with it gets no link. ``make`` creates
+    the link to a peer; ``joined(link)`` is called when both directions work, ``heard(link, hello, joined)`` for every
+    HELLO that counts, after it; ``lost(link, reason)`` at the end of a link that was joined.
 
     Of two lives of one id the greater incarnation wins: when it joins, the lesser is lost first, and it is told so; a
     lesser one that registers later gets no link while the greater is joined.
@@ -93,17 +96,19 @@ class Links(Generic[_Info, _Link]):
     def __init__(
         self,
         peer: str,
+        protocol: str,
         channels: Sequence[str],
         make: Callable[[_Info, Session], _Link],
         joined: Callable[[_Link], None],
-        heard: Callable[[_Link, wire.Hello, bool], None],
+        heard: Callable[[_Link, Hello, bool], None],
         lost: Callable[[_Link, str], None],
         resumed: Callable[[], float],
     ) -> None:
-        self._peer, self._channels = peer, channels
+        self._peer, self._protocol, self._channels = peer, protocol, channels
         self._make, self._joined, self._heard, self._lost = make, joined, heard, lost
         self._registered: dict[str, dict[int, _Registration]] = {}
         self._links: dict[tuple[str, int], _Link] = {}
+        self._refused: dict[tuple[str, int], str] = {}
         self._resumed = resumed
         self._loop = asyncio.get_running_loop()
         self._faults = LogOnce(log)
@@ -117,6 +122,9 @@ class Links(Generic[_Info, _Link]):
 
     def begin(self, name: str, info: Any, participant: str | None) -> None:
         """A life of a peer has registered."""
+        if mismatch := protocol_mismatch(info.protocol, self._protocol):
+            self._refuse(name, info.incarnation, mismatch)
+            return
         self._registered.setdefault(name, {})[info.incarnation] = _Registration(info, participant)
         joined = self.by_name.get(name)
         if joined is not None and joined.incarnation > info.incarnation:
@@ -130,7 +138,7 @@ class Links(Generic[_Info, _Link]):
     def hello(self, channel: str, echo: int, text: str, participant: str | None) -> _Link | None:
         """Take in a HELLO that a writer of ``participant`` has sent; returns the link that it is of, if it is of
         one."""
-        hello = wire.read_hello(text)
+        hello = read_hello(text)
         link = self._links.get((hello.name, hello.incarnation)) if hello is not None else None
         if hello is None or link is None:
             return None  # its registration has not come yet: it will get our HELLO then, and answer
@@ -139,6 +147,11 @@ class Links(Generic[_Info, _Link]):
                 (link.name, participant), "a HELLO in the name of %s %s was not sent by its participant: ignored",
                 self._peer, link.name,
             )  # fmt: skip
+            return None
+        if mismatch := protocol_mismatch(hello.protocol, self._protocol):
+            self._registered[link.name].pop(link.incarnation, None)
+            self._refuse(link.name, link.incarnation, mismatch)
+            self._close(link, mismatch)
             return None
         link.on_hello(hello)
         verdict = link.session.hello(channel, hello.session, echo)
@@ -191,6 +204,7 @@ class Links(Generic[_Info, _Link]):
 
     def end(self, name: str, incarnation: int, reason: str) -> None:
         """A life of a peer has departed."""
+        self._refused.pop((name, incarnation), None)
         lives = self._registered.get(name, {})
         lives.pop(incarnation, None)
         if not lives:
@@ -202,6 +216,14 @@ class Links(Generic[_Info, _Link]):
         if lives and name not in self.by_name and (name, max(lives)) not in self._links:
             self._open(name, max(lives), Session(self._channels))
 
+    def findings(self) -> list[Finding]:
+        """The peers that are there and were refused."""
+        return [
+            Finding(f"{self._peer} {name} is not linked: {what}", remedy)
+            for (name, _), mismatch in self._refused.items()
+            for what, _, remedy in [mismatch.partition(": ")]
+        ]
+
     def clear(self) -> list[_Link]:
         """Remove all links without notifying anybody. The caller closes them."""
         links = list(self._links.values())
@@ -210,6 +232,10 @@ class Links(Generic[_Info, _Link]):
         self.by_name.clear()
         self.by_session.clear()
         return links
+
+    def _refuse(self, name: str, incarnation: int, mismatch: str) -> None:
+        self._refused[name, incarnation] = mismatch
+        self._faults.warning(("version", name), "%s %s is refused: %s", self._peer, name, mismatch)
 
     def _open(self, name: str, incarnation: int, session: Session) -> _Link | None:
         registration = self._registered.get(name, {}).get(incarnation)

@@ -35,25 +35,27 @@ class LlamaDdsOptions(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid")
 
-    domain: int = pydantic.Field(default=0, ge=0, le=DOMAIN_MAX, description="DDS domain of the C++ peers")
+    domain: int = pydantic.Field(default=0, ge=0, le=DOMAIN_MAX, description="DDS domain of the C++ peers.")
     participant: str = pydantic.Field(
-        default="anywire", description="name of this process's participant, shown by DDS tools"
+        default="anywire", description="Name of this process's participant, which DDS tools show."
     )
     # Cyclone's own default. A peer that stands still for longer finds us anew, and gets our last samples a second time.
     lease: float = pydantic.Field(
-        default=10.0, ge=1, le=3600, description="seconds of silence after which peers consider this end lost"
+        default=10.0, ge=1, le=3600, description="Seconds of silence after which peers consider this end lost."
     )
     interface: str = pydantic.Field(
-        default="", description="network interface, by name (eth0) or address (127.0.0.1); empty: Cyclone chooses"
+        default="", description="Network interface, by name (eth0) or address (127.0.0.1). Default: Cyclone chooses."
     )
     multicast: Literal["auto", "on", "discovery", "off"] = pydantic.Field(
-        default="auto", description="off: peers on other hosts must be named in `peers`; discovery: only to find peers"
+        default="auto",
+        description="Use multicast. `discovery`: only to find peers; `off`: peers on other hosts must be named in"
+        " `peers`.",
     )
     peers: list[str] = pydantic.Field(
-        default_factory=list, description="addresses of hosts to look for, where multicast does not reach"
+        default_factory=list, description="Addresses of hosts to look for where multicast does not reach."
     )
     participants_per_host: int = pydantic.Field(
-        default=120, ge=1, le=120, description="processes per host that can be found without multicast"
+        default=120, ge=1, le=120, description="Processes per host that can be found without multicast."
     )
 
     def dds_config(self) -> DdsConfig:

@@ -16,7 +16,7 @@ from cyclonedds.qos_provider import QosProvider
 from cyclonedds.util import duration
 
 from anywire.errors import TransportUnavailable
-from anywire_dds import contract
+from anywire_dds import contract, user_data
 from anywire_dds.contract import PROFILES, TopicName
 
 End = Literal["datawriter_qos", "datareader_qos"]
@@ -143,18 +143,19 @@ def _reason(text: str) -> str:
     return "; ".join(line.removeprefix("Error parsing system definition XML: ") for line in lines) or "no reason given"
 
 
-def participant_qos(name: str, lease_ns: int) -> Qos:
-    """The lease belongs to the participant: when it runs out, everything of the peer is forgotten, and found anew
-    when the peer returns. (A writer's own lease would only mark it dead: a paused peer that went on would never
-    register again.)"""
-    return Qos(Policy.EntityName(name), Policy.Liveliness.Automatic(round(lease_ns * DETECTION)))
+def participant_qos(name: str, lease_ns: int, protocol: str) -> Qos:
+    """``protocol`` is the version of the messages that its ends speak, empty where they speak none. The lease belongs
+    to the participant: when it runs out, everything of the peer is forgotten, and found anew when the peer returns. (A
+    writer's own lease would only mark it dead: a paused peer that went on would never register again.)"""
+    policies = [Policy.EntityName(name), Policy.Liveliness.Automatic(round(lease_ns * DETECTION))]
+    return Qos(*policies, *([user_data.of_participant(protocol)] if protocol else []))
 
 
 def partition_qos(partition: str) -> Qos:
     return Qos(Policy.Partition([partition]))
 
 
-NAMES = (
+_NAMES = (
     "Reliability",
     "Durability",
     "History",
@@ -162,6 +163,7 @@ NAMES = (
     "Deadline",
     "Lifespan",
     "LatencyBudget",
+    "TimeBasedFilter",
     "TransportPriority",
 )
 _VALUES = {
@@ -173,9 +175,9 @@ _VALUES = {
 }
 
 
-def describe(qos: Qos, names: Sequence[str] = NAMES) -> str:
-    """The named policies of a granted QoS as one line, without those that ask for nothing."""
-    return ", ".join(text for policy in qos if policy.__scope__ in names and (text := _text(policy)))
+def describe(qos: Qos) -> str:
+    """The policies of a granted QoS as one line, without those that ask for nothing."""
+    return ", ".join(text for policy in qos if policy.__scope__ in _NAMES and (text := _text(policy)))
 
 
 def _text(policy: Any) -> str:

@@ -18,6 +18,7 @@ from cyclonedds.util import duration
 
 from anywire.errors import AnywireError
 from anywire.messages import HubInfo
+from anywire.protocol import PROTOCOL
 from anywire.transport import Candidacy, CandidateSink
 from anywire_dds import qos, types
 from anywire_dds.cdr import Malformed, codec
@@ -125,7 +126,7 @@ class DdsCandidacy(Candidacy):
         try:
             # One of its own: agents and hubs are given up later.
             asserted = round(self._lease * 1e9 * DETECTION / qos.DETECTION)
-            self._participant = self._domain.participant(asserted, config.participant)
+            self._participant = self._domain.participant(asserted, config.participant, hub.protocol or PROTOCOL)
             self._wakeup = Wakeup(self._loop)
         except BaseException as error:
             release(config)

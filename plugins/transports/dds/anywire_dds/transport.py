@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pydantic
 
 from anywire.messages import AgentInfo, HubInfo
-from anywire.observer import Observer, ObserverInfo, ObserverSink
 from anywire.transport import (
     AgentPort,
     AgentSink,
@@ -21,10 +21,9 @@ from anywire.transport import (
     Transport,
 )
 from anywire_dds.agent_port import DdsAgentPort
-from anywire_dds.config import DdsConfig
+from anywire_dds.config import DdsConfig, is_loopback
+from anywire_dds.free_domain import free_domain
 from anywire_dds.hub import DdsHub
-from anywire_dds.observable_hub import ObservableHub
-from anywire_dds.observer import DdsObserver
 from anywire_dds.standby import DdsCandidacy
 
 
@@ -45,10 +44,14 @@ class DdsTransport(Transport):
     def __init__(self, config: DdsConfig) -> None:
         super().__init__(config)
         self._settings: dict[str, str] = {}
-        self._open: list[DdsHub | DdsAgentPort | DdsObserver] = []
+        self._open: list[DdsHub | DdsAgentPort] = []
+
+    @classmethod
+    def free_options(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {} if "domain" in options else {"domain": free_domain()}
 
     async def open_hub(self, hub: HubInfo, plane: Plane, sink: HubSink) -> Hub:
-        opened = (ObservableHub if plane == "agent" else DdsHub)(self.config, hub, plane, sink)
+        opened = DdsHub(self.config, hub, plane, sink)
         self._remember(opened)
         return opened
 
@@ -60,10 +63,10 @@ class DdsTransport(Transport):
     async def stand(self, hub: HubInfo, strength: int, sink: CandidateSink) -> Candidacy:
         return DdsCandidacy(self.config, hub, strength, sink)
 
-    async def open_observer(self, info: ObserverInfo, sink: ObserverSink) -> Observer:
-        opened = DdsObserver(self.config, info, sink)
-        self._remember(opened)
-        return opened
+    @property
+    def is_local(self) -> bool:
+        # CYCLONEDDS_URI may name further interfaces.
+        return is_loopback(self.config.interface) and not os.environ.get("CYCLONEDDS_URI")
 
     def effective_settings(self) -> Mapping[str, str]:
         for each in self._open:
@@ -72,9 +75,9 @@ class DdsTransport(Transport):
 
     def findings(self) -> list[tuple[str, str]]:
         """What is not as it should be in what is open now, each with what would do; `anywire doctor` tells."""
-        return [finding for each in self._open for finding in each.endpoints.findings()]
+        return [finding for each in self._open for finding in each.findings()]
 
-    def _remember(self, opened: DdsHub | DdsAgentPort | DdsObserver) -> None:
+    def _remember(self, opened: DdsHub | DdsAgentPort) -> None:
         opened.start_soon()
         self.effective_settings()
         self._open = [*(each for each in self._open if not each.closing), opened]

@@ -14,6 +14,9 @@ from cyclonedds.idl.types import int32, int64, sequence, uint64
 FRAME_MESSAGE = 0
 FRAME_HELLO = 1
 FRAME_WINDOW = 2
+FRAME_COMMAND = 3
+FRAME_RESULT = 4
+FRAME_PROGRESS = 5
 
 
 @dataclass
@@ -56,7 +59,8 @@ class AgentStatus(IdlStruct, typename="anywire.AgentStatus"):  # type: ignore[mi
     state: str
     detail: str
     resources: str
-    models: sequence[str]
+    offers: str
+    more: str
 
 
 @dataclass
@@ -69,7 +73,9 @@ class TaskRequest(IdlStruct, typename="anywire.TaskRequest"):  # type: ignore[mi
     priority: int32
     credit: int32
     hops: int32
+    attempts_left: int32
     stream: bool
+    progress: bool
     hub_id: str
     task_id: str
     kind: str
@@ -77,6 +83,14 @@ class TaskRequest(IdlStruct, typename="anywire.TaskRequest"):  # type: ignore[mi
     body: str
     resume: str
     trace: str
+    tenant: str
+    session: str
+    parent: str
+    policy: str
+    hints: str
+    more: str
+    prefer: sequence[str]
+    avoid: sequence[str]
 
 
 @dataclass
@@ -90,13 +104,16 @@ class TaskResponse(IdlStruct, typename="anywire.TaskResponse"):  # type: ignore[
     frame: int32
     attempt: int32
     seq: int32
+    attempts_used: int32
     is_final: bool
+    resumable: bool
     hub_id: str
     task_id: str
     extra: str
     finish_reason: str
     usage: str
     error: str
+    more: str
     deltas: sequence[str]
 
 
@@ -110,7 +127,9 @@ class ClientRequest(IdlStruct, typename="anywire.ClientRequest"):  # type: ignor
     priority: int32
     credit: int32
     hops: int32
+    attempts_left: int32
     stream: bool
+    progress: bool
     hub_id: str
     task_id: str
     kind: str
@@ -118,6 +137,14 @@ class ClientRequest(IdlStruct, typename="anywire.ClientRequest"):  # type: ignor
     body: str
     resume: str
     trace: str
+    tenant: str
+    session: str
+    parent: str
+    policy: str
+    hints: str
+    more: str
+    prefer: sequence[str]
+    avoid: sequence[str]
 
 
 @dataclass
@@ -131,13 +158,16 @@ class ClientResponse(IdlStruct, typename="anywire.ClientResponse"):  # type: ign
     frame: int32
     attempt: int32
     seq: int32
+    attempts_used: int32
     is_final: bool
+    resumable: bool
     hub_id: str
     task_id: str
     extra: str
     finish_reason: str
     usage: str
     error: str
+    more: str
     deltas: sequence[str]
 
 
@@ -153,13 +183,16 @@ class TaskStream(IdlStruct, typename="anywire.TaskStream"):  # type: ignore[misc
     frame: int32
     attempt: int32
     seq: int32
+    attempts_used: int32
     is_final: bool
+    resumable: bool
     hub_id: str
     task_id: str
     extra: str
     finish_reason: str
     usage: str
     error: str
+    more: str
     deltas: sequence[str]
 
 
@@ -175,13 +208,16 @@ class ClientStream(IdlStruct, typename="anywire.ClientStream"):  # type: ignore[
     frame: int32
     attempt: int32
     seq: int32
+    attempts_used: int32
     is_final: bool
+    resumable: bool
     hub_id: str
     task_id: str
     extra: str
     finish_reason: str
     usage: str
     error: str
+    more: str
     deltas: sequence[str]
 
 
@@ -196,49 +232,7 @@ class Control(IdlStruct, typename="anywire.Control"):  # type: ignore[misc,call-
     hub_id: str
     task_id: str
     reason: str
-
-
-@dataclass
-@final
-@keylist(["incarnation", "observer_id"])
-class ObserverRegistration(IdlStruct, typename="anywire.ObserverRegistration"):  # type: ignore[misc,call-arg]
-    incarnation: int64
-    interval_ms: int32
-    texts: bool
-    observer_id: str
-
-
-@dataclass
-@final
-@keylist(["slot", "hub_id"])
-class TaskSeen(IdlStruct, typename="anywire.TaskSeen"):  # type: ignore[misc,call-arg]
-    age_ms: int64
-    slot: int32
-    attempt: int32
-    chunks: int32
-    first: int32
-    next: int32
-    cut: bool
-    ended: bool
-    hub_id: str
-    task_id: str
-    agent_id: str
-    kind: str
-    model: str
-    text: str
-    finish_reason: str
-    error: str
-
-
-@dataclass
-@final
-@keylist(["incarnation", "hub_id"])
-class HubSeen(IdlStruct, typename="anywire.HubSeen"):  # type: ignore[misc,call-arg]
-    incarnation: int64
-    begun: int64
-    ended: int64
-    shown: int64
-    hub_id: str
+    more: str
 
 
 @dataclass

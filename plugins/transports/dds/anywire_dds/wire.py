@@ -1,31 +1,31 @@
-"""Messages of `anywire.messages` as packed samples, and back."""
+"""Tasks, answers and commands of `anywire.messages` as packed samples, and back."""
 
-import struct
-from dataclasses import dataclass
-from typing import Annotated, Any, get_args
+from __future__ import annotations
 
-import msgspec
+from dataclasses import dataclass, fields
+from typing import Any, get_args
+
 from cyclonedds.idl.types import int32
 
-from anywire.errors import PayloadTooLarge, TransportError
+from anywire.errors import TransportError
 from anywire.messages import (
-    AgentInfo,
-    AgentStatus,
     Cancel,
     Chunk,
+    Command,
+    CommandResult,
     Credit,
-    Drain,
-    HubInfo,
+    FromAgent,
     Kind,
-    State,
+    Progress,
+    ProgressState,
     TaskRequest,
     ToAgent,
 )
 from anywire.transport_tools import check_payload
-from anywire_dds.cdr import Malformed, codec
-from anywire_dds.config import PRIORITIES_MAX
+from anywire_dds import types
+from anywire_dds.cdr import UNPACKABLE, Malformed, codec
 from anywire_dds.endpoints import CODECS
-from anywire_dds.types import FRAME_HELLO, FRAME_MESSAGE, FRAME_WINDOW
+from anywire_dds.types import FRAME_COMMAND, FRAME_MESSAGE, FRAME_PROGRESS, FRAME_RESULT
 
 _REQUEST, _CONTROL, _RESPONSE = CODECS["request"].pack, CODECS["control"].pack, CODECS["response"].pack
 
@@ -41,210 +41,145 @@ _STREAM_KEY = codec(_StreamKey).pack
 unpack_request = CODECS["request"].unpack
 unpack_control = CODECS["control"].unpack
 unpack_response = CODECS["response"].unpack
-_STATUS = CODECS["status"].unpack
-
-MAX_STATUS_BYTES = 1024 * 1024
-MAX_MODELS = 1000
-MAX_GAUGES = 1000
-"""What one report may hold; a larger one is malformed."""
-
-_STATES, _KINDS = frozenset(get_args(State)), frozenset(get_args(Kind))
 
 
-_Level = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+def _place(cls: Any, member: str) -> int:
+    """Where this member is in what is unpacked of a type."""
+    return [field.name for field in fields(cls)].index(member)
 
 
-class Hello(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a HELLO says: who speaks, and the number of its session. ``status`` is the agent's newest report;
-    ``deadline_ms`` and ``priorities`` are what the hub asks the agent's writers for."""
+REQUEST_FRAME, REQUEST_BODY = _place(types.TaskRequest, "frame"), _place(types.TaskRequest, "body")
+RESPONSE_FRAME, RESPONSE_EXTRA = _place(types.TaskResponse, "frame"), _place(types.TaskResponse, "extra")
+RESPONSE_TASK, RESPONSE_ATTEMPT = _place(types.TaskResponse, "task_id"), _place(types.TaskResponse, "attempt")
 
-    name: str
-    incarnation: int
-    session: int
-    status: AgentStatus | None = None
-    revision: int = 0
-    deadline_ms: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
-    priorities: Annotated[tuple[_Level, ...], msgspec.Meta(max_length=PRIORITIES_MAX)] = ()
+_KINDS, _PROGRESS_STATES = frozenset(get_args(Kind)), frozenset(get_args(ProgressState))
 
-
-_hello_text = msgspec.json.Encoder()
-_hello = msgspec.json.Decoder(Hello)
-_gauges = msgspec.json.Decoder(dict[str, float])
-
-
-def read_hello(text: str) -> Hello | None:
-    """None when it is not one: then it is as if it had not come."""
-    if len(text) > MAX_STATUS_BYTES:
-        return None
-    try:
-        hello = _hello.decode(text)
-    except msgspec.DecodeError:
-        return None
-    status = hello.status
-    if status is not None and not _in_bounds(status, hello.name, hello.incarnation):
-        return None
-    return hello
-
-
-def _in_bounds(status: AgentStatus, agent_id: str, incarnation: int) -> bool:
-    return (
-        (status.agent_id, status.incarnation) == (agent_id, incarnation)
-        and status.state in _STATES
-        and min(status.slots, status.active, status.queued) >= 0
-        and len(status.models) <= MAX_MODELS
-        and len(status.resources) <= MAX_GAUGES
-    )
-
-
-def request_hello(hello: Hello, link: int) -> bytes:
-    return _REQUEST(link, 0, FRAME_HELLO, 0, 0, 0, 0, False, "", "", "", "", _hello_text.encode(hello).decode(), "", "")
-
-
-def control_hello(hello: Hello, link: int) -> bytes:
-    return _CONTROL(link, FRAME_HELLO, 0, 0, "", "", "", _hello_text.encode(hello).decode())
-
-
-def response_hello(hello: Hello, link: int) -> bytes:
-    return _RESPONSE(
-        link, 0, 0, 0, 0, FRAME_HELLO, 0, 0, False, "", "", _hello_text.encode(hello).decode(), "", "", "", ()
-    )
-
-
-def request_window(link: int, sent: int) -> bytes:
-    return _REQUEST(link, 0, FRAME_WINDOW, 0, 0, 0, 0, False, "", "", "", "", str(sent), "", "")
-
-
-def control_window(link: int, consumed: int) -> bytes:
-    return _CONTROL(link, FRAME_WINDOW, 0, 0, "", "", "", str(consumed))
-
-
-def response_window(link: int, consumed: int, task_id: str = "", attempt: int = 0) -> bytes:
-    return _RESPONSE(link, 0, 0, 0, 0, FRAME_WINDOW, attempt, 0, False, "", task_id, str(consumed), "", "", "", ())
-
-
-def window(text: str) -> int:
-    return int(text) if len(text) <= 20 and text.isascii() and text.isdigit() else 0
+# To an agent
 
 
 def pack_to_agent(link: int, message: ToAgent, limit: int) -> bytes:
     """Raises `PayloadTooLarge`, or `TransportError` for what cannot be encoded."""
     try:
         if isinstance(message, TaskRequest):
-            m = message
-            sample = _REQUEST(
-                link, m.time_left_ms, FRAME_MESSAGE, m.attempt, m.priority, m.credit, m.hops, m.stream,
-                m.hub_id, m.task_id, m.kind, m.model, m.body, m.resume, m.trace,
-            )  # fmt: skip
-            if len(sample) > limit:
-                check_payload(message, limit)
-            return sample
-        return _pack_control(link, message)
-    except (struct.error, UnicodeEncodeError) as error:
+            sample = _pack_task(link, message)
+        elif isinstance(message, Command):
+            sample = _pack_command(link, message)
+        else:
+            return _pack_control(link, message)
+    except UNPACKABLE as error:
         raise TransportError(f"a {type(message).__name__} that cannot be written to the wire: {error}") from error
-
-
-def _pack_control(link: int, message: Cancel | Credit | Drain) -> bytes:
-    match message:
-        case Cancel(hub_id, task_id, attempt, reason):
-            return _CONTROL(link, FRAME_MESSAGE, attempt, 0, "cancel", hub_id, task_id, reason)
-        case Credit(hub_id, task_id, attempt, chunks):
-            return _CONTROL(link, FRAME_MESSAGE, attempt, chunks, "credit", hub_id, task_id, "")
-        case Drain(hub_id, reason):
-            return _CONTROL(link, FRAME_MESSAGE, 0, 0, "drain", hub_id, "", reason)
-
-
-def pack_chunk(link: int, chunk: Chunk, limit: int) -> bytes:
-    """Raises `PayloadTooLarge`, or `TransportError` for what cannot be encoded."""
-    c = chunk
-    try:
-        sample = _RESPONSE(
-            link, c.received_ns, c.started_ns, c.first_ns, c.last_ns, FRAME_MESSAGE, c.attempt, c.seq, c.final,
-            c.hub_id, c.task_id, c.extra, c.finish_reason, c.usage, c.error, c.deltas,
-        )  # fmt: skip
-    except (struct.error, UnicodeEncodeError) as error:
-        raise TransportError(f"a chunk that cannot be written to the wire: {error}", task_id=c.task_id) from error
     if len(sample) > limit:
-        check_payload(chunk, limit)
+        check_payload(message, limit)
     return sample
+
+
+def _pack_task(link: int, task: TaskRequest) -> bytes:
+    t = task
+    return _REQUEST(
+        link, t.time_left_ms, FRAME_MESSAGE, t.attempt, t.priority, t.credit, t.hops, t.attempts_left,
+        t.stream, t.progress, t.hub_id, t.task_id, t.kind, t.model, t.body, t.resume, t.trace,
+        t.tenant, t.session, t.parent, t.policy, t.hints, "", t.prefer, t.avoid,
+    )  # fmt: skip
+
+
+def _pack_command(link: int, command: Command) -> bytes:
+    c = command
+    return _REQUEST(
+        link, c.time_left_ms, FRAME_COMMAND, 0, 0, c.credit, 0, 0, False, False, c.hub_id, c.id, c.name, "",
+        c.arguments, "", "", c.tenant, "", "", c.role, "", "", c.target, (),
+    )  # fmt: skip
+
+
+def _pack_control(link: int, message: Cancel | Credit) -> bytes:
+    if isinstance(message, Cancel):
+        chunks, kind, reason = 0, "cancel", message.reason
+    else:
+        chunks, kind, reason = message.chunks, "credit", ""
+    return _CONTROL(link, FRAME_MESSAGE, message.attempt, chunks, kind, message.hub_id, message.task_id, reason, "")
 
 
 def to_request(values: tuple[Any, ...]) -> TaskRequest:
     """Raises `Malformed` for a kind that there is not."""
-    (_, time_left_ms, _, attempt, priority, credit, hops, stream, hub_id, task_id, kind, model, body, resume, trace) = (
-        values
-    )
+    (_, time_left_ms, _, attempt, priority, credit, hops, attempts_left, stream, progress, hub_id, task_id, kind,
+     model, body, resume, trace, tenant, session, parent, policy, hints, _, prefer, avoid) = values  # fmt: skip
     if kind not in _KINDS:
         raise Malformed(f"a task of kind {kind[:40]!r}")
     return TaskRequest(
-        hub_id, task_id, attempt, kind, model, body, stream, resume, priority, time_left_ms, credit, hops, trace
-    )
+        hub_id, task_id, attempt, kind, model, body, stream, resume, priority, time_left_ms, credit, hops, trace,
+        progress, attempts_left, tenant, session, parent, policy, hints, prefer, avoid,
+    )  # fmt: skip
+
+
+def to_command(values: tuple[Any, ...]) -> Command:
+    (_, time_left_ms, _, _, _, credit, _, _, _, _, hub_id, command_id, name, _, arguments, _, _, tenant, _, _, role,
+     _, _, target, _) = values  # fmt: skip
+    return Command(hub_id, command_id, name, arguments, target, time_left_ms, credit, tenant, role)
+
+
+# From an agent
+
+
+def pack_from_agent(link: int, message: FromAgent, limit: int) -> bytes:
+    """Raises `PayloadTooLarge`, or `TransportError` for what cannot be encoded."""
+    try:
+        if isinstance(message, Chunk):
+            sample = _pack_chunk(link, message)
+        elif isinstance(message, CommandResult):
+            sample = _pack_result(link, message)
+        else:
+            sample = _pack_progress(link, message)
+    except UNPACKABLE as error:
+        raise TransportError(f"a {type(message).__name__} that cannot be written to the wire: {error}") from error
+    if len(sample) > limit:
+        check_payload(message, limit)
+    return sample
+
+
+def _pack_chunk(link: int, chunk: Chunk) -> bytes:
+    c = chunk
+    return _RESPONSE(
+        link, c.received_ns, c.started_ns, c.first_ns, c.last_ns, FRAME_MESSAGE, c.attempt, c.seq, c.attempts_used,
+        c.final, c.resumable, c.hub_id, c.task_id, c.extra, c.finish_reason, c.usage, c.error, "", c.deltas,
+    )  # fmt: skip
+
+
+def _pack_progress(link: int, progress: Progress) -> bytes:
+    p = progress
+    return _RESPONSE(
+        link, 0, 0, 0, 0, FRAME_PROGRESS, p.attempt, 0, 0, False, False, p.hub_id, p.task_id, p.detail, p.state,
+        "", "", "", (),
+    )  # fmt: skip
+
+
+def _pack_result(link: int, result: CommandResult) -> bytes:
+    r = result
+    return _RESPONSE(
+        link, 0, 0, 0, 0, FRAME_RESULT, 0, r.seq, 0, r.final, False, r.hub_id, r.id, r.data, "", "", r.error, "", (),
+    )  # fmt: skip
 
 
 def to_chunk(values: tuple[Any, ...]) -> Chunk:
-    (_, received_ns, started_ns, first_ns, last_ns, _, attempt, seq, is_final,
-     hub_id, task_id, extra, finish_reason, usage, error, deltas) = values  # fmt: skip
+    (_, received_ns, started_ns, first_ns, last_ns, _, attempt, seq, attempts_used, is_final, resumable,
+     hub_id, task_id, extra, finish_reason, usage, error, _, deltas) = values  # fmt: skip
     return Chunk(
         hub_id, task_id, attempt, seq, deltas, extra, is_final, finish_reason, usage, error,
-        received_ns, started_ns, first_ns, last_ns,
+        received_ns, started_ns, first_ns, last_ns, resumable, attempts_used,
     )  # fmt: skip
+
+
+def to_progress(values: tuple[Any, ...]) -> Progress:
+    """Raises `Malformed` for a state that there is not."""
+    _, _, _, _, _, _, attempt, _, _, _, _, hub_id, task_id, detail, state, *_ = values
+    if state not in _PROGRESS_STATES:
+        raise Malformed(f"progress of state {state[:40]!r}")
+    return Progress(hub_id, task_id, attempt, state, detail)
+
+
+def to_result(values: tuple[Any, ...]) -> CommandResult:
+    _, _, _, _, _, _, _, seq, _, is_final, _, hub_id, command_id, data, _, _, error, *_ = values
+    return CommandResult(hub_id, command_id, seq, data, is_final, error)
 
 
 def stream_key(task_id: str, attempt: int) -> bytes:
     """The key of a stream's instance, as samples of it are packed."""
     return _STREAM_KEY(attempt, task_id)
-
-
-def pack_agent(info: AgentInfo, lease_ms: int) -> bytes:
-    return CODECS["register"].pack(
-        info.incarnation, info.pid, lease_ms,
-        info.agent_id, info.host, info.engine, info.specialization, info.device, info.boot_id, info.capabilities,
-    )  # fmt: skip
-
-
-def to_agent(values: tuple[Any, ...]) -> AgentInfo:
-    incarnation, pid, lease_ms, agent_id, host, engine, specialization, device, boot_id, capabilities = values
-    return AgentInfo(agent_id, incarnation, host, pid, engine, specialization, capabilities, device, boot_id, lease_ms)
-
-
-def pack_hub(info: HubInfo, lease_ms: int) -> bytes:
-    return CODECS["hub"].pack(info.incarnation, info.pid, lease_ms, info.hub_id, info.host)
-
-
-def to_hub(values: tuple[Any, ...]) -> HubInfo:
-    incarnation, pid, lease_ms, hub_id, host = values
-    return HubInfo(hub_id, incarnation, host, pid, lease_ms)
-
-
-def pack_status(status: AgentStatus, revision: int) -> bytes:
-    """Raises `PayloadTooLarge` for more than a report may hold, or `TransportError` for what cannot be encoded."""
-    try:
-        sample = CODECS["status"].pack(
-            status.incarnation, revision, status.slots, status.active, status.queued,
-            status.agent_id, status.state, status.detail, msgspec.json.encode(status.resources).decode(), status.models,
-        )  # fmt: skip
-    except (struct.error, UnicodeEncodeError) as error:
-        raise TransportError(f"a report that cannot be written to the wire: {error}") from error
-    if len(sample) > MAX_STATUS_BYTES or len(status.models) > MAX_MODELS or len(status.resources) > MAX_GAUGES:
-        raise PayloadTooLarge(
-            f"a report of {len(sample)} bytes, {len(status.models)} models and {len(status.resources)} gauges; no more "
-            f"than {MAX_STATUS_BYTES} bytes, {MAX_MODELS} models and {MAX_GAUGES} gauges are possible"
-        )
-    return sample
-
-
-def read_status(data: bytes) -> tuple[int, AgentStatus]:
-    """The report and its revision. Raises `Malformed` for one that is out of type or bounds."""
-    if len(data) > MAX_STATUS_BYTES:
-        raise Malformed(f"{len(data)} bytes are no report")
-    incarnation, revision, slots, active, queued, agent_id, state, detail, resources, models = _STATUS(data)
-    try:
-        gauges = _gauges.decode(resources)
-    except msgspec.DecodeError as error:
-        raise Malformed(f"gauges that are no object of numbers: {error}") from error
-    status = AgentStatus(agent_id, incarnation, state, models, slots, active, queued, gauges, detail)
-    if not _in_bounds(status, agent_id, incarnation):
-        raise Malformed(
-            f"state {state[:40]!r}, {slots} slots, {active} active, {queued} queued, {len(models)} models, "
-            f"{len(gauges)} gauges"
-        )
-    return revision, status

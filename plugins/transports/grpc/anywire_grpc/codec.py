@@ -1,6 +1,6 @@
 """Messages to protobuf and back, each struct of `anywire.messages` to the message of that name in ``link.proto``.
 
-Fields have the same names and the same order on both sides, so nothing here names them, apart from the two
+Fields have the same names and the same order on both sides, so nothing here names them, apart from the three
 enumerations. Every message is encoded as a frame of its own: frames that wait are joined by concatenating them.
 """
 
@@ -19,19 +19,25 @@ from anywire.messages import (
     AgentStatus,
     Cancel,
     Chunk,
+    Command,
+    CommandResult,
     Credit,
-    Drain,
+    FromAgent,
     HubInfo,
     Kind,
+    Progress,
+    ProgressState,
     State,
     TaskRequest,
     ToAgent,
 )
+from anywire.offers import MAX_OFFERS_BYTES
 from anywire.transport import MAX_MESSAGE_BYTES
 from anywire.transport_tools import check_payload
 from anywire_grpc.faults import mapped
 from anywire_grpc.link_pb2 import AgentFrame, HubFrame
 from anywire_grpc.link_pb2 import Kind as WireKind
+from anywire_grpc.link_pb2 import ProgressState as WireProgressState
 from anywire_grpc.link_pb2 import State as WireState
 
 T = TypeVar("T")
@@ -49,6 +55,14 @@ _STATES: dict[State, WireState] = {
 }
 
 
+_PROGRESS_STATES: dict[ProgressState, WireProgressState] = {
+    "queued": WireProgressState.QUEUED,
+    "loading": WireProgressState.LOADING,
+    "running": WireProgressState.RUNNING,
+    "tool": WireProgressState.TOOL,
+}
+
+
 def _task(task: TaskRequest) -> dict[str, Any]:
     return asdict(task) | {"kind": _KINDS[task.kind]}
 
@@ -57,23 +71,32 @@ def _status(status: AgentStatus) -> dict[str, Any]:
     return asdict(status) | {"state": _STATES[status.state]}
 
 
+def _progress(progress: Progress) -> dict[str, Any]:
+    return asdict(progress) | {"state": _PROGRESS_STATES[progress.state]}
+
+
 _TO_AGENT: dict[type[ToAgent], tuple[str, Callable[[Any], dict[str, Any]]]] = {
     TaskRequest: ("tasks", _task),
     Cancel: ("cancels", asdict),
     Credit: ("credits", asdict),
-    Drain: ("drains", asdict),
+    Command: ("commands", asdict),
+}
+_FROM_AGENT: dict[type[FromAgent], tuple[str, Callable[[Any], dict[str, Any]]]] = {
+    Chunk: ("chunks", asdict),
+    CommandResult: ("results", asdict),
+    Progress: ("progress", _progress),
 }
 
-
-ENVELOPE_BYTES = 1024 * 1024
-"""Bytes of everything in a message that is no payload: ids, names of models, gauges."""
+ENVELOPE_BYTES = 1024 * 1024 + 4 * MAX_OFFERS_BYTES
+"""Bytes of everything in a message that is no payload: ids, offers, gauges."""
 
 WORST_GROWTH = 3
 """Bytes that protobuf makes of one byte of payload at worst: where it is a delta of its own, a tag and a length are
 added."""
 
-_ODD = (UnicodeError, ValueError, TypeError, OverflowError, AttributeError, EncodeError)
-"""What is raised for a value of another type than the message's, half a surrogate pair, an integer over 63 bits."""
+_ODD = (UnicodeError, ValueError, TypeError, OverflowError, AttributeError, KeyError, EncodeError)
+"""What is raised for a value of another type than the message's, half a surrogate pair, an integer over 63 bits, a
+state that is none."""
 
 
 def encoded_limit(max_message_bytes: int) -> int:
@@ -81,10 +104,14 @@ def encoded_limit(max_message_bytes: int) -> int:
     return WORST_GROWTH * max_message_bytes + ENVELOPE_BYTES
 
 
-def _encoded(frame: Callable[..., Message], name: str, **content: Any) -> bytes:
-    """Raises `TransportError` for what protobuf cannot carry, see `_ODD`."""
+_hub_frame: Callable[..., Message] = HubFrame
+_agent_frame: Callable[..., Message] = AgentFrame
+
+
+def _encoded(name: str, frame: Callable[[], Message]) -> bytes:
+    """A frame that holds a ``name``. Raises `TransportError` for what protobuf cannot carry, see `_ODD`."""
     try:
-        return frame(**content).SerializeToString()
+        return frame().SerializeToString()
     except _ODD as error:
         raise mapped(error, f"encoding a {name}") from error
 
@@ -93,13 +120,16 @@ def encode_to_agent(message: ToAgent, max_message_bytes: int = MAX_MESSAGE_BYTES
     """Raises `PayloadTooLarge`, or `TransportError` for what protobuf cannot carry."""
     field, as_fields = _TO_AGENT[type(message)]
     check_size(message, max_message_bytes)
-    return _within(_encoded(HubFrame, type(message).__name__, **{field: (as_fields(message),)}), max_message_bytes)
+    data = _encoded(type(message).__name__, lambda: _hub_frame(**{field: (as_fields(message),)}))
+    return _within(data, max_message_bytes)
 
 
-def encode_chunk(chunk: Chunk, max_message_bytes: int = MAX_MESSAGE_BYTES) -> bytes:
+def encode_from_agent(message: FromAgent, max_message_bytes: int = MAX_MESSAGE_BYTES) -> bytes:
     """Raises as `encode_to_agent` does."""
-    check_size(chunk, max_message_bytes)
-    return _within(_encoded(AgentFrame, "Chunk", chunks=(asdict(chunk),)), max_message_bytes)
+    field, as_fields = _FROM_AGENT[type(message)]
+    check_size(message, max_message_bytes)
+    data = _encoded(type(message).__name__, lambda: _agent_frame(**{field: (as_fields(message),)}))
+    return _within(data, max_message_bytes)
 
 
 def check_size(message: Any, max_message_bytes: int) -> None:
@@ -120,15 +150,15 @@ def _within(data: bytes, max_message_bytes: int) -> bytes:
 
 
 def encode_status(status: AgentStatus) -> bytes:
-    return _encoded(AgentFrame, "AgentStatus", statuses=(_status(status),))
+    return _encoded("AgentStatus", lambda: AgentFrame(statuses=(_status(status),)))
 
 
 def encode_agent_hello(info: AgentInfo, status: AgentStatus) -> bytes:
-    return _encoded(AgentFrame, "AgentHello", hello={"info": asdict(info), "status": _status(status)})
+    return _encoded("AgentHello", lambda: AgentFrame(hello={"info": asdict(info), "status": _status(status)}))
 
 
 def encode_hub_hello(info: HubInfo) -> bytes:
-    return _encoded(HubFrame, "HubHello", hello=asdict(info))
+    return _encoded("HubHello", lambda: HubFrame(hello=asdict(info)))
 
 
 def decode_agent_frame(data: bytes) -> AgentFrame:
@@ -167,11 +197,13 @@ def _name_in(names: Mapping[Any, int]) -> Callable[[int], str]:
     return name
 
 
-read_task = _reader(TaskRequest, kind=_name_in(_KINDS))
+read_task = _reader(TaskRequest, kind=_name_in(_KINDS), prefer=tuple, avoid=tuple)
 read_cancel = _reader(Cancel)
 read_credit = _reader(Credit)
-read_drain = _reader(Drain)
+read_command = _reader(Command, target=tuple)
 read_chunk = _reader(Chunk, deltas=tuple)
-read_status = _reader(AgentStatus, state=_name_in(_STATES), models=tuple, resources=dict)
+read_result = _reader(CommandResult)
+read_progress = _reader(Progress, state=_name_in(_PROGRESS_STATES))
+read_status = _reader(AgentStatus, state=_name_in(_STATES), resources=dict)
 read_agent_info = _reader(AgentInfo, capabilities=tuple)
 read_hub_info = _reader(HubInfo)

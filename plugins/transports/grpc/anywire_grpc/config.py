@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Annotated, Self
 
 import pydantic
 
-from anywire.transport_tools import BoundedOptions
+from anywire.transport_tools import BoundedOptions, is_loopback
 
 UNIX = "unix:"
 UNIX_PATH_LIMIT = 107
@@ -36,13 +35,7 @@ def host_and_port(address: str) -> tuple[str, int]:
 
 def is_local(address: str) -> bool:
     """Whether only this machine can reach it."""
-    if address.startswith(UNIX):
-        return True
-    host, _ = host_and_port(address)
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return address.startswith(UNIX) or is_loopback(host_and_port(address)[0])
 
 
 def is_wildcard(address: str) -> bool:
@@ -75,18 +68,18 @@ class GrpcConfig(BoundedOptions):
     model_config = pydantic.ConfigDict(hide_input_in_errors=True)
 
     agent_addresses: Addresses = pydantic.Field(
-        default=[DEFAULT_ADDRESS], description="where orchestrators listen for agents"
+        default=[DEFAULT_ADDRESS], description="Addresses where orchestrators listen for agents."
     )
     client_addresses: Addresses = pydantic.Field(
-        default=[DEFAULT_ADDRESS], description="where orchestrators listen for clients; may be the same"
+        default=[DEFAULT_ADDRESS], description="Addresses where orchestrators listen for clients. They may be the same."
     )
     token: pydantic.SecretStr | None = pydantic.Field(
-        default=None, description="shared secret every link must be opened with"
+        default=None, description="Shared secret that every link must be opened with."
     )
-    tls_cert: str = pydantic.Field(default="", description="TLS: file of this end's certificate chain (PEM)")
-    tls_key: str = pydantic.Field(default="", description="TLS: file of the private key that belongs to it (PEM)")
+    tls_cert: str = pydantic.Field(default="", description="TLS: file of this end's certificate chain (PEM).")
+    tls_key: str = pydantic.Field(default="", description="TLS: file of the private key that belongs to it (PEM).")
     tls_ca: str = pydantic.Field(
-        default="", description="TLS: file of the authorities (PEM) the other end's certificate must come from"
+        default="", description="TLS: file of the authorities (PEM) that the other end's certificate must come from."
     )
 
     @pydantic.field_validator("token")

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Collection
+from typing import Protocol
 
 import grpc
 
 from anywire.errors import AgentUnavailable, AnywireError, TransportUnavailable
-from anywire.transport_tools import Backoff, OnceLog, StopDialling, keep_dialling
+from anywire.transport import Plane
+from anywire.transport_tools import AgentLinks, Backoff, Guard, HubLinks, OnceLog, StopDialling, keep_dialling
+from anywire_grpc.config import GrpcConfig
 from anywire_grpc.library import METHODS, open_channel
-from anywire_grpc.wire import REPLACED, Wire
-
-if TYPE_CHECKING:
-    from anywire_grpc.end import End
+from anywire_grpc.wire import REPLACED, Ending, HalfClose, Stream, Wire
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +26,31 @@ TURN_S = 1.0
 others."""
 
 
+class DiallingEnd(Protocol):
+    """The end, as its diallers see it."""
+
+    config: GrpcConfig
+    plane: Plane
+    guard: Guard
+    unacknowledged_ms: int
+
+    @property
+    def links(self) -> HubLinks[Wire] | AgentLinks[Wire]: ...
+
+    @property
+    def wires(self) -> Collection[Wire]:
+        """Those that are not over."""
+        ...
+
+    async def talk(self, wire: Wire, stream: Stream, half_close: HalfClose | None = None) -> Ending:
+        """Speak over a call until it is over, and say how it ended."""
+        ...
+
+
 class Dialler:
     """Keeps ``end`` linked to whoever listens at ``address``."""
 
-    def __init__(self, end: End, address: str) -> None:
+    def __init__(self, end: DiallingEnd, address: str) -> None:
         self._end, self._address = end, address
         self._once = OnceLog(log)
         self._name = ""

@@ -35,9 +35,6 @@ UNACKNOWLEDGED_LEASES = 4
 for so long (TCP_USER_TIMEOUT). A silent agent is noticed by the registry after one; this frees what is left of it. A
 peer that is paused keeps its connection: its machine acknowledges, until its receive buffer is full."""
 
-MAX_ID_CHARS, MAX_LEASE_MS = 1024, 24 * 60 * 60 * 1000
-"""Longest id and longest lease that a peer may have."""
-
 
 class End:
     """`listen` or `dial`; subclasses say what frames mean."""
@@ -147,10 +144,10 @@ class End:
         wire.end(ending)
         self.links.ended(wire, ending.reason)
 
-    def refuse(self, wire: Wire, code: grpc.StatusCode, reason: str) -> None:
-        self.ended(
-            wire, Ending(code, reason, TransportUnavailable(f"{wire.peer} is not linked to {self.me}: {reason}"))
-        )
+    def refuse(self, wire: Wire, code: grpc.StatusCode, reason: str, for_peer: str = "") -> None:
+        """End the call. A peer that has dialled is told ``reason``, or ``for_peer``."""
+        error = TransportUnavailable(f"{wire.peer} is not linked to {self.me}: {reason}")
+        self.ended(wire, Ending(code, reason, error, for_peer))
 
     def _received(self, wire: Wire, data: bytes) -> None:
         if self.guard.closed or not wire.open:
@@ -161,18 +158,10 @@ class End:
             reason = str(mapped(error, "it sent something unreadable"))
             self.refuse(wire, grpc.StatusCode.INVALID_ARGUMENT, reason)
         except LinkRefused as error:
-            self.refuse(wire, grpc.StatusCode.FAILED_PRECONDITION, str(error))
+            self.refuse(wire, grpc.StatusCode.FAILED_PRECONDITION, str(error), error.for_peer)
         except AnywireError as error:
             self.refuse(wire, grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
     def _still_unknown(self, wire: Wire) -> None:
         if not wire.name:
             self.refuse(wire, grpc.StatusCode.DEADLINE_EXCEEDED, f"it did not introduce itself within {HELLO_S:.0f} s")
-
-
-def check_hello(peer_id: str, lease_ms: int) -> None:
-    """Raises `DecodeError` for an id or a lease that nobody can have."""
-    if not 0 < len(peer_id) <= MAX_ID_CHARS:
-        raise DecodeError(f"its id has {len(peer_id)} characters: 1 to {MAX_ID_CHARS} are possible")
-    if not 0 < lease_ms <= MAX_LEASE_MS:
-        raise DecodeError(f"its lease_ms is {lease_ms}: 1 to {MAX_LEASE_MS} are possible")

@@ -10,6 +10,7 @@ import grpc.aio
 from google.protobuf import message as protobuf
 
 from anywire import errors
+from anywire.printable import printable
 
 ENDED: tuple[type[Exception], ...] = (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
 """What reading from and writing to a call raise when it has ended."""
@@ -35,7 +36,7 @@ _BY_STATUS: dict[grpc.StatusCode, tuple[type[errors.TransportError], str]] = {
     grpc.StatusCode.ALREADY_EXISTS: (errors.TransportUnavailable, "not linked"),
     grpc.StatusCode.UNIMPLEMENTED: (
         errors.TransportUnavailable,
-        "something else serves gRPC there, or another version of anywire-grpc",
+        "something else serves gRPC there, or a version of anywire before 2.0: use one version of anywire on both",
     ),
     grpc.StatusCode.RESOURCE_EXHAUSTED: (
         errors.PayloadTooLarge,
@@ -87,7 +88,7 @@ def for_status(code: grpc.StatusCode, details: str) -> tuple[type[errors.Transpo
 def _meaning(error: BaseException) -> tuple[type[errors.AnywireError], str]:
     text = str(error) or type(error).__name__
     if isinstance(error, grpc.aio.AioRpcError):
-        return for_status(error.code(), error.details() or "")
+        return for_status(error.code(), printable(error.details() or ""))
     if isinstance(error, (grpc.RpcError, grpc.aio.InternalError, asyncio.InvalidStateError)):
         return errors.AgentLost, f"the connection ended ({text})"
     if isinstance(error, grpc.aio.BaseError):

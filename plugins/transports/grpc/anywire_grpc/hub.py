@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from google.protobuf.message import DecodeError
 
-from anywire.messages import HubInfo, TaskRequest, ToAgent
+from anywire.messages import HubInfo, ToAgent
 from anywire.transport import Hub, HubSink, Plane
-from anywire.transport_tools import HubLinks
+from anywire.transport_tools import HubLinks, MayCongest, with_protocol
 from anywire_grpc.codec import (
     check_size,
     decode_agent_frame,
@@ -14,10 +16,12 @@ from anywire_grpc.codec import (
     encode_to_agent,
     read_agent_info,
     read_chunk,
+    read_progress,
+    read_result,
     read_status,
 )
 from anywire_grpc.config import GrpcConfig
-from anywire_grpc.end import End, check_hello
+from anywire_grpc.end import End
 from anywire_grpc.link_pb2 import AgentHello
 from anywire_grpc.wire import Wire
 
@@ -25,9 +29,9 @@ from anywire_grpc.wire import Wire
 class GrpcHub(End, Hub):
     def __init__(self, config: GrpcConfig, info: HubInfo, plane: Plane, sink: HubSink) -> None:
         super().__init__(config, plane, f"hub {info.hub_id}", info.lease_ms)
-        self.info = info
-        self._links: HubLinks[Wire] = HubLinks(sink, self.guard)
-        self._hello = encode_hub_hello(info)
+        self.info = with_protocol(info)
+        self._links: HubLinks[Wire] = HubLinks(sink, self.guard, self.info)
+        self._hello = encode_hub_hello(self.info)
 
     @property
     def links(self) -> HubLinks[Wire]:
@@ -46,7 +50,7 @@ class GrpcHub(End, Hub):
     def send(self, agent_id: str, message: ToAgent) -> None:
         wire = self._links.get(agent_id)
         data = encode_to_agent(message, self.config.max_message_bytes)
-        wire.send(data, bounded=type(message) is TaskRequest)
+        wire.send(data, bounded=isinstance(message, MayCongest))
 
     async def drain(self, agent_id: str) -> None:
         wire = self._links.find(agent_id)
@@ -65,21 +69,23 @@ class GrpcHub(End, Hub):
             self._introduced(wire, frame.hello)
         elif not wire.name:
             raise DecodeError("it did not begin with a hello")
-        for encoded in frame.chunks:
-            chunk = read_chunk(encoded)
-            check_size(chunk, self.config.max_message_bytes)
+        # One after the other: what came before one that cannot be read is still passed on.
+        for message in chain(
+            map(read_chunk, frame.chunks),
+            map(read_status, frame.statuses),
+            map(read_result, frame.results),
+            map(read_progress, frame.progress),
+        ):
+            check_size(message, self.config.max_message_bytes)
             if wire.open:
-                self._links.received(wire, chunk)
-        for status in frame.statuses:
-            if wire.open:
-                self._links.received(wire, read_status(status))
+                self._links.received(wire, message)
 
     def _introduced(self, wire: Wire, hello: AgentHello) -> None:
         if wire.name:
             raise DecodeError("it introduced itself twice")
-        info, status = read_agent_info(hello.info), read_status(hello.status)
-        check_hello(info.agent_id, info.lease_ms)
-        self._links.check(info.agent_id, info.incarnation)
+        info = read_agent_info(hello.info)
+        self._links.check_hello(info)
+        status = read_status(hello.status)
         if self.plane == "agent":
             wire.introduce(self._hello)
         self.named(wire, info.agent_id)

@@ -20,6 +20,8 @@ METHODS: dict[Plane, str] = {
     "agent": f"/{DESCRIPTOR.services_by_name['AgentPlane'].full_name}/Link",
     "client": f"/{DESCRIPTOR.services_by_name['ClientPlane'].full_name}/Link",
 }
+OLD_METHODS: dict[Plane, str] = {"agent": "/anywire.v1.AgentPlane/Link", "client": "/anywire.v1.ClientPlane/Link"}
+"""Of before hellos named a version: answered so that who calls them is refused by name."""
 
 NEVER_MS, FOREVER_MS = 2**31 - 2, 2**31 - 1
 """Milliseconds until the first ping, and until one that is not answered ends the connection. A ping is answered by the

@@ -20,7 +20,7 @@ from anywire.transport import Plane
 from anywire.transport_tools import OnceLog
 from anywire_grpc.config import UNIX, GrpcConfig, host_and_port, is_local
 from anywire_grpc.faults import mapped
-from anywire_grpc.library import METHODS, check_tls, new_server
+from anywire_grpc.library import METHODS, OLD_METHODS, check_tls, new_server
 from anywire_grpc.wire import NOBODY, Ending, Stream, Wire
 
 log = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ class Listener:
         if refusal:
             self._tell(context.peer(), refusal)
         if ending.code is not grpc.StatusCode.OK:
-            await context.abort(ending.code, ending.reason)
+            await context.abort(ending.code, ending.for_peer or ending.reason)
 
     def _tell(self, peer: str, refusal: str) -> None:
         text = f"{peer.rpartition(':')[0]} was not admitted to {self.address}: {refusal}"
@@ -142,7 +142,8 @@ class TokenCheck:
 
 class _Routes(grpc.GenericRpcHandler):  # type: ignore[type-arg]
     def __init__(self, answer: Callable[[Plane, Context], Awaitable[None]]) -> None:
-        self._handlers = {method: _handler(answer, plane) for plane, method in METHODS.items()}
+        methods = [*METHODS.items(), *OLD_METHODS.items()]
+        self._handlers = {method: _handler(answer, plane) for plane, method in methods}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         return self._handlers.get(handler_call_details.method)

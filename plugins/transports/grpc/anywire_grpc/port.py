@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import logging
+from itertools import chain
 
 from google.protobuf.message import DecodeError
 
 from anywire.errors import AnywireError
-from anywire.messages import AgentInfo, AgentStatus, Chunk
+from anywire.messages import AgentInfo, AgentStatus, FromAgent
 from anywire.transport import AgentPort, AgentSink, Plane
-from anywire.transport_tools import AgentLinks, NewestStatus, OnceLog
+from anywire.transport_tools import AgentLinks, NewestStatus, OnceLog, with_protocol
 from anywire_grpc.codec import (
     check_size,
     decode_hub_frame,
     encode_agent_hello,
-    encode_chunk,
+    encode_from_agent,
     encode_status,
     read_cancel,
+    read_command,
     read_credit,
-    read_drain,
     read_hub_info,
     read_task,
 )
 from anywire_grpc.config import GrpcConfig
-from anywire_grpc.end import End, check_hello
+from anywire_grpc.end import End
 from anywire_grpc.link_pb2 import HubHello
 from anywire_grpc.wire import Wire
 
@@ -31,14 +32,14 @@ log = logging.getLogger(__name__)
 
 
 class _Reply:
-    """The way back to one hub, for each of its tasks."""
+    """The way back to one hub, for each of its tasks and commands."""
 
     def __init__(self, port: GrpcPort, wire: Wire) -> None:
         self._port, self._wire = port, wire
 
-    def send(self, chunk: Chunk) -> None:
+    def send(self, message: FromAgent) -> None:
         if self._wire.open:
-            self._wire.send(encode_chunk(chunk, self._port.config.max_message_bytes))
+            self._wire.send(encode_from_agent(message, self._port.config.max_message_bytes))
 
     async def drain(self) -> None:
         await self._wire.drain()
@@ -47,8 +48,8 @@ class _Reply:
 class GrpcPort(End, AgentPort):
     def __init__(self, config: GrpcConfig, info: AgentInfo, plane: Plane, sink: AgentSink) -> None:
         super().__init__(config, plane, f"agent {info.agent_id}", info.lease_ms)
-        self.info = info
-        self._links: AgentLinks[Wire] = AgentLinks(sink, self.guard)
+        self.info = with_protocol(info)
+        self._links: AgentLinks[Wire] = AgentLinks(sink, self.guard, self.info)
         self._status: AgentStatus | None = None
         self._once = OnceLog(log)
 
@@ -94,16 +95,16 @@ class GrpcPort(End, AgentPort):
             self._introduced(wire, frame.hello)
         if wire.reply is None:
             raise DecodeError("it did not begin with a hello")
-        for encoded in frame.tasks:
-            task = read_task(encoded)
-            check_size(task, self.config.max_message_bytes)
+        # One after the other: what came before one that cannot be read is still passed on.
+        for message in chain(
+            map(read_task, frame.tasks),
+            map(read_cancel, frame.cancels),
+            map(read_credit, frame.credits),
+            map(read_command, frame.commands),
+        ):
+            check_size(message, self.config.max_message_bytes)
             if wire.open:
-                self._links.received(wire, task, wire.reply)
-        several = (map(read_cancel, frame.cancels), map(read_credit, frame.credits), map(read_drain, frame.drains))
-        for messages in several:
-            for message in messages:
-                if wire.open:
-                    self._links.received(wire, message, wire.reply)
+                self._links.received(wire, message, wire.reply)
 
     def _send_hello(self, wire: Wire) -> None:
         assert self._status is not None
@@ -114,8 +115,7 @@ class GrpcPort(End, AgentPort):
         if wire.name:
             raise DecodeError("it introduced itself twice")
         hub = read_hub_info(hello)
-        check_hello(hub.hub_id, hub.lease_ms)
-        self._links.check(hub.hub_id, hub.incarnation)
+        self._links.check_hello(hub)
         wire.reply = _Reply(self, wire)
         if self.plane == "client":
             self._send_hello(wire)

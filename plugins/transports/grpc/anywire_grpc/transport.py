@@ -11,7 +11,7 @@ from google.protobuf.internal import api_implementation
 
 from anywire.messages import AgentInfo, HubInfo
 from anywire.transport import AgentPort, AgentSink, Capabilities, Hub, HubSink, Plane, Transport
-from anywire_grpc.config import GrpcConfig
+from anywire_grpc.config import GrpcConfig, is_local
 from anywire_grpc.hub import GrpcHub
 from anywire_grpc.port import GrpcPort
 
@@ -47,6 +47,12 @@ class GrpcTransport(Transport):
 
     def effective_settings(self) -> Mapping[str, str]:
         return self._settings
+
+    @property
+    def is_local(self) -> bool:
+        """True when every address, those that are listened on and those that are dialled, is a Unix socket or of the
+        loopback."""
+        return all(map(is_local, [*self.config.agent_addresses, *self.config.client_addresses]))
 
     def _note(self, end: GrpcHub | GrpcPort, address: str) -> None:
         self._settings |= {

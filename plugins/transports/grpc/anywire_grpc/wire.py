@@ -36,6 +36,8 @@ class Ending(NamedTuple):
     reason: str
     error: AnywireError | None = None
     """What the stream failed with, if that ended it."""
+    for_peer: str = ""
+    """The reason as a peer that has dialled is told it, when that is not ``reason``."""
 
 
 CLOSED = Ending(grpc.StatusCode.OK, "it closed")

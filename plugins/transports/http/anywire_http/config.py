@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Annotated
 
 import pydantic
 from yarl import URL
 
-from anywire.transport_tools import BoundedOptions
+from anywire.transport_tools import BoundedOptions, is_loopback
 
 
 def check_address(address: str, *, any_port: bool = False) -> str:
@@ -29,11 +28,7 @@ def check_address(address: str, *, any_port: bool = False) -> str:
 
 def is_local(address: str) -> bool:
     """Whether only this machine can reach it."""
-    host = URL(address).host or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return is_loopback(URL(address).host or "")
 
 
 def is_wildcard(address: str) -> bool:
@@ -71,19 +66,20 @@ class HttpConfig(BoundedOptions):
     model_config = pydantic.ConfigDict(hide_input_in_errors=True)
 
     agent_addresses: Addresses = pydantic.Field(
-        default=["http://127.0.0.1:8090"], description="where orchestrators listen for agents that register"
+        default=["http://127.0.0.1:8090"], description="Addresses where orchestrators listen for agents that register."
     )
     client_addresses: Addresses = pydantic.Field(
-        default=["http://127.0.0.1:8091"], description="where orchestrators listen for clients"
+        default=["http://127.0.0.1:8091"], description="Addresses where orchestrators listen for clients."
     )
     agent_listen: Annotated[str, pydantic.AfterValidator(_own_address)] = pydantic.Field(
-        default="http://127.0.0.1:0", description="where an agent listens for its tasks; port 0 is any free one"
+        default="http://127.0.0.1:0",
+        description="Address where an agent listens for its tasks. Port 0 is any free one.",
     )
     agent_url: Annotated[str, pydantic.AfterValidator(_optional_address)] = pydantic.Field(
-        default="", description="how orchestrators reach this agent, when that is not agent_listen"
+        default="", description="Address by which orchestrators reach this agent, when that is not agent_listen."
     )
     token: pydantic.SecretStr | None = pydantic.Field(
-        default=None, description="shared secret every request must carry, in both directions"
+        default=None, description="Shared secret that every request must carry, in both directions."
     )
 
     @pydantic.field_validator("token")

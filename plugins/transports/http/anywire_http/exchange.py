@@ -1,4 +1,4 @@
-"""One task at the agent: the answer to its POST, written as the chunks come."""
+"""One task or command at the agent: the answer to its POST, written as the chunks or results come."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from contextlib import suppress
 
 from aiohttp import web
 
-from anywire.messages import Chunk
+from anywire.messages import FromAgent, Progress
 from anywire.transport_tools import WriteRoom
-from anywire_http.wire import JSON_LINES, check_size, encode, encoded_limit
+from anywire_http.wire import JSON_LINES, ProgressLine, check_size, encode, encoded_limit, is_last
 
 
 class HubRoom:
@@ -34,9 +34,11 @@ class HubRoom:
 
 
 class Exchange:
-    """The waiting chunks of one attempt and the response that carries them. ``end`` means that no more will come."""
+    """The waiting chunks of one attempt, or results of one command, and the response that carries them. ``end`` means
+    that no more will come. ``key`` is the request's `anywire_http.wire.key_of`."""
 
-    def __init__(self, max_message_bytes: int, room: HubRoom) -> None:
+    def __init__(self, key: tuple[str, int], max_message_bytes: int, room: HubRoom) -> None:
+        self._key = key
         self._max_message_bytes = max_message_bytes
         self._hub_room = room
         self._loop = asyncio.get_running_loop()
@@ -47,15 +49,16 @@ class Exchange:
         self._gone = False
         self._wake: asyncio.Future[None] | None = None
 
-    def send(self, chunk: Chunk) -> None:
+    def send(self, message: FromAgent) -> None:
         if self._ended:
             return
-        check_size(chunk, self._max_message_bytes)
-        line = encode(chunk, encoded_limit(self._max_message_bytes) - 1) + b"\n"
+        check_size(message, self._max_message_bytes)
+        content = ProgressLine(message) if isinstance(message, Progress) else message
+        line = encode(content, encoded_limit(self._max_message_bytes) - 1) + b"\n"
         self._hub_room.put(len(line))
         self._lines.append(line)
         self._size += len(line)
-        self._ended = chunk.final
+        self._ended = is_last(message, self._key)
         self._wake_up()
 
     async def drain(self) -> None:
@@ -63,7 +66,7 @@ class Exchange:
             await self._hub_room.room.drain()
 
     def begin(self) -> None:
-        """Send the head of the answer, though there is no chunk yet: the hub sees that the task has arrived."""
+        """Send the head of the answer, though nothing is to be said yet: the hub sees that its request has arrived."""
         self._begun = True
         self._wake_up()
 
@@ -73,7 +76,7 @@ class Exchange:
         self._wake_up()
 
     def released(self) -> None:
-        """The owner has let go of its reply: without a final chunk this is how an attempt ends here."""
+        """The owner has let go of its reply: without a final chunk or result this is how it ends here."""
         if not self._ended:
             with suppress(RuntimeError):  # the loop is closed: so is everything else
                 self._loop.call_soon_threadsafe(self.end)
@@ -128,14 +131,14 @@ class Exchange:
             self._wake.set_result(None)
 
 
-class TaskReply:
+class Answer:
     """The `Reply` its owner holds; when the last reference goes, the exchange ends."""
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
 
-    def send(self, chunk: Chunk) -> None:
-        self._exchange.send(chunk)
+    def send(self, message: FromAgent) -> None:
+        self._exchange.send(message)
 
     async def drain(self) -> None:
         await self._exchange.drain()

@@ -14,12 +14,22 @@ from yarl import URL
 from anywire.clock import SystemClock
 from anywire.errors import AgentUnavailable, AnywireError, TransportUnavailable
 from anywire.lease import AwakeTime
-from anywire.messages import AgentInfo, AgentStatus, Chunk, HubInfo, ToAgent
+from anywire.messages import AgentInfo, AgentStatus, FromAgent, HubInfo, ToAgent
 from anywire.transport import Hub, HubSink, Plane
-from anywire.transport_tools import Backoff, Guard, HubLinks, LinkRefused, OnceLog, keep_dialling
+from anywire.transport_tools import (
+    Backoff,
+    Guard,
+    HubLinks,
+    LinkRefused,
+    OnceLog,
+    check_protocol,
+    implausible,
+    keep_dialling,
+    with_protocol,
+)
 from anywire.transport_tools.timeouts import awake_timeout
 from anywire_http.client import new_session
-from anywire_http.config import HttpConfig
+from anywire_http.config import HttpConfig, check_address
 from anywire_http.faults import for_status, mapped
 from anywire_http.link import HELLO_S, AgentLink
 from anywire_http.registration import FIRST_PAUSE_S, LONGEST_PAUSE_S
@@ -31,11 +41,11 @@ from anywire_http.wire import (
     Fault,
     Registration,
     Welcome,
-    decode,
+    decode_hello,
     encode,
     fault_text,
-    implausible,
-    mismatch,
+    other_framing,
+    other_plane,
     whole_body,
 )
 
@@ -48,11 +58,11 @@ MOST_OPENING = 1024
 
 class HttpHub(Hub):
     def __init__(self, config: HttpConfig, info: HubInfo, plane: Plane, sink: HubSink) -> None:
-        self.config, self.info, self.plane, self.sink = config, info, plane, sink
+        self.config, self.info, self.plane, self.sink = config, with_protocol(info), plane, sink
         self.guard = Guard()
         self.url = ""
         """Where it listens; empty on the client plane."""
-        self._links: HubLinks[AgentLink] = HubLinks(sink, self.guard)
+        self._links: HubLinks[AgentLink] = HubLinks(sink, self.guard, self.info)
         self._all: set[AgentLink] = set()
         self._dialling: list[asyncio.Task[None]] = []
         self._session: aiohttp.ClientSession | None = None
@@ -105,7 +115,7 @@ class HttpHub(Hub):
             old.end("replaced by a new connection")
         self.received(link, status)
 
-    def received(self, link: AgentLink, message: AgentStatus | Chunk) -> None:
+    def received(self, link: AgentLink, message: AgentStatus | FromAgent) -> None:
         if self._links.joined(link):
             self._links.received(link, message)
 
@@ -135,35 +145,34 @@ class HttpHub(Hub):
         The answer comes when the link is there, or says why it is not. ``peer`` names the sender in the log.
         """
         try:
-            registration = decode(data, Registration)
-            URL(registration.url)
+            registration = decode_hello(data, Registration, self.info)
+            if wrong := other_framing(registration.protocol):
+                return self._refused(409, peer, wrong)
+            info = registration.info
+            if odd := implausible(info):
+                return self._refused(400, peer, odd)
+            self._links.check_hello(info)
+            url = check_address(registration.url)
+        except LinkRefused as error:
+            return self._refused(409, peer, str(error), error.for_peer)
         except (msgspec.MsgspecError, ValueError) as error:
             return self._refused(400, peer, str(mapped(error, "this is no registration")))
-        info = registration.info
-        odd = implausible(info.agent_id, info.lease_ms)
-        if odd:
-            return self._refused(400, peer, odd)
-        wrong = mismatch(registration.protocol, registration.plane, self.plane)
-        if wrong:
+        if wrong := other_plane(registration.plane, self.plane):
             return self._refused(409, peer, wrong)
-        try:
-            self._links.check(info.agent_id, info.incarnation)
-        except LinkRefused as error:
-            return self._refused(409, peer, str(error))
         if self.guard.closed:
             return 503, encode(Fault("the hub is closing"))
         if sum(not link.answered.done() for link in self._all) >= MOST_OPENING:
             return 503, encode(Fault(f"{MOST_OPENING} agents are being linked: register again later"))
-        link = self._new_link(registration.url, info)
+        link = self._new_link(url, info)
         # Shielded: the link goes on even if the agent does not wait for the answer.
         reason = await asyncio.shield(link.answered)
         if reason:
             return self._refused(502, peer, f"hub {self.info.hub_id} could not link it: {reason}")
         return 200, encode(Welcome(PROTOCOL, self.info))
 
-    def _refused(self, status: int, peer: str, reason: str) -> tuple[int, bytes]:
+    def _refused(self, status: int, peer: str, reason: str, for_peer: str = "") -> tuple[int, bytes]:
         self._once.warn((peer, reason), "an agent at %s is not registered: %s", peer, reason)
-        return status, encode(Fault(reason))
+        return status, encode(Fault(for_peer or reason))
 
     # Agents that are looked for
 
@@ -189,10 +198,15 @@ class HttpHub(Hub):
             ):
                 if response.status != 200:
                     raise for_status(response.status)(f"{address} refused: {await fault_text(response)}")
-                there = decode(await whole_body(response), AgentHello).info
+                there = decode_hello(await whole_body(response), AgentHello, self.info).info
         except (aiohttp.ClientError, OSError, msgspec.MsgspecError) as error:
             raise mapped(error, f"looking for an agent at {address}") from error
-        self._links.check(there.agent_id, there.incarnation)
+        try:
+            if not there.protocol:  # it would take this hub; an agent that names a version refuses this hub itself
+                check_protocol(there, self.info)
+            self._links.check(there.agent_id, there.incarnation)
+        except LinkRefused as error:
+            raise TransportUnavailable(f"{address} is not linked to hub {self.info.hub_id}: {error}") from error
         link = self._links.find(there.agent_id)
         if link is not None and link.info is not None and link.info.incarnation == there.incarnation:
             return link

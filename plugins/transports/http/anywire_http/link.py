@@ -15,9 +15,10 @@ from anywire import errors
 from anywire.clock import SystemClock
 from anywire.errors import AnywireError
 from anywire.lease import AwakeTime
-from anywire.messages import AgentInfo, AgentStatus, Chunk, HubInfo, TaskRequest, ToAgent
+from anywire.messages import AgentInfo, AgentStatus, Command, FromAgent, HubInfo, TaskRequest, ToAgent
+from anywire.printable import printable
 from anywire.transport import Plane
-from anywire.transport_tools import CLOSE_TIMEOUT
+from anywire.transport_tools import CLOSE_TIMEOUT, implausible
 from anywire.transport_tools.timeouts import awake_timeout
 from anywire_http.client import new_session
 from anywire_http.config import HttpConfig
@@ -33,8 +34,8 @@ from anywire_http.wire import (
     encode,
     encoded_limit,
     fault_text,
-    implausible,
-    mismatch,
+    other_framing,
+    other_plane,
 )
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class LinkOwner(Protocol):
         """Raises `LinkRefused`."""
         ...
 
-    def received(self, link: AgentLink, message: AgentStatus | Chunk) -> None: ...
+    def received(self, link: AgentLink, message: AgentStatus | FromAgent) -> None: ...
     def failed(self, link: AgentLink, task_id: str, attempt: int, error: AnywireError) -> None: ...
     def lost(self, link: AgentLink, reason: str) -> None: ...
 
@@ -76,7 +77,7 @@ class AgentLink:
         self._expected = expected
         self._session = new_session(owner.config, **{LINK_HEADER: secrets.token_hex(8)})
         self._link_url = URL(f"{url}/link")
-        self._tasks = Tasks(self, self._session)
+        self._tasks = Tasks(self, self.owner.config, self._session)
         self._awake = AwakeTime(SystemClock())
         self._task: asyncio.Task[None] | None = None
         self._reason = ""
@@ -110,7 +111,7 @@ class AgentLink:
             await asyncio.wait([self._task])
 
     def send(self, message: ToAgent) -> None:
-        if isinstance(message, TaskRequest):
+        if isinstance(message, TaskRequest | Command):
             self._tasks.send(message)
         else:
             self._tasks.control(message)
@@ -118,11 +119,11 @@ class AgentLink:
     async def drain(self) -> None:
         await self._tasks.drain()
 
-    # What its tasks say
+    # What its tasks and commands say
 
-    def received(self, chunk: Chunk) -> None:
+    def received(self, message: FromAgent) -> None:
         if self.alive:
-            self.owner.received(self, chunk)
+            self.owner.received(self, message)
 
     def failed(self, key: tuple[str, int], error: AnywireError) -> None:
         if self.alive:
@@ -186,7 +187,7 @@ class AgentLink:
             self._join(line)
         elif line.status is not None and self.alive:
             self.owner.received(self, line.status)
-        return line.goodbye
+        return printable(line.goodbye)
 
     def _join(self, line: LinkLine) -> None:
         hello, expected = line.hello, self._expected
@@ -194,9 +195,10 @@ class AgentLink:
         if self.alive:
             raise errors.TransportError(f"{self.url} said hello twice")
         info = hello.info
-        wrong = mismatch(hello.protocol, hello.plane, self.owner.plane) or implausible(info.agent_id, info.lease_ms)
+        wrong = other_framing(hello.protocol) or implausible(info) or other_plane(hello.plane, self.owner.plane)
         if expected is not None and (info.agent_id, info.incarnation) != (expected.agent_id, expected.incarnation):
-            wrong = wrong or f"agent {info.agent_id} answers there, not {expected.agent_id} in this incarnation"
+            there = printable(info.agent_id, 80)
+            wrong = wrong or f"agent {there} answers there, not {expected.agent_id} in this incarnation"
         if wrong:
             raise errors.TransportUnavailable(f"{self.url}: {wrong}")
         self.info = info

@@ -1,4 +1,4 @@
-"""The agent's end: a server that hubs open links to, and send their tasks to, one POST each."""
+"""The agent's end: a server that hubs open links to, and send their tasks and commands to, one POST each."""
 
 from __future__ import annotations
 
@@ -11,11 +11,20 @@ from typing import Any
 from aiohttp import web
 
 from anywire.errors import AnywireError, TransportUnavailable
-from anywire.messages import AgentInfo, AgentStatus, TaskRequest
+from anywire.messages import AgentInfo, AgentStatus, Command, TaskRequest
+from anywire.printable import printable
 from anywire.transport import AgentPort, AgentSink, Plane
-from anywire.transport_tools import CLOSE_TIMEOUT, AgentLinks, Guard, LinkRefused, OnceLog
+from anywire.transport_tools import (
+    CLOSE_TIMEOUT,
+    AgentLinks,
+    Guard,
+    LinkRefused,
+    OnceLog,
+    implausible,
+    with_protocol,
+)
 from anywire_http.config import HttpConfig, is_wildcard
-from anywire_http.exchange import Exchange, TaskReply
+from anywire_http.exchange import Answer, Exchange
 from anywire_http.portlink import PortLink
 from anywire_http.registration import Registrar
 from anywire_http.server import Server
@@ -31,10 +40,12 @@ from anywire_http.wire import (
     LinkLine,
     check_size,
     decode,
+    decode_hello,
     encode,
     fault,
-    implausible,
-    mismatch,
+    key_of,
+    other_framing,
+    other_plane,
 )
 
 log = logging.getLogger(__name__)
@@ -45,9 +56,9 @@ ORDER_DIGITS = 18
 
 class HttpPort(AgentPort):
     def __init__(self, config: HttpConfig, info: AgentInfo, plane: Plane, sink: AgentSink) -> None:
-        self.config, self.info, self.plane = config, info, plane
+        self.config, self.info, self.plane = config, with_protocol(info), plane
         self.guard = Guard()
-        self.links: AgentLinks[PortLink] = AgentLinks(sink, self.guard)
+        self.links: AgentLinks[PortLink] = AgentLinks(sink, self.guard, self.info)
         self.url = ""
         self._by_id: dict[str, PortLink] = {}
         """Links by what their requests name in `LINK_HEADER`."""
@@ -58,6 +69,7 @@ class HttpPort(AgentPort):
             ("GET", "/agent"): self._introduce,
             ("POST", "/link"): self._link,
             ("POST", "/tasks"): self._task,
+            ("POST", "/commands"): self._command,
             ("POST", "/control"): self._control,
         }
         self._server = Server(config, f"agent {info.agent_id}", routes)
@@ -115,18 +127,19 @@ class HttpPort(AgentPort):
         return web.Response(body=encode(hello), content_type=JSON)
 
     async def _link(self, request: web.BaseRequest) -> web.StreamResponse:
-        hello = await self._server.body(request, HubHello)
-        hub = hello.info
-        odd = implausible(hub.hub_id, hub.lease_ms)
-        if odd:
-            return self._refused(400, request, hub.hub_id, odd)
-        wrong = mismatch(hello.protocol, hello.plane, self.plane)
-        if wrong:
-            return self._refused(409, request, hub.hub_id, wrong)
         try:
-            self.links.check(hub.hub_id, hub.incarnation)
+            hello = decode_hello(await self._server.read(request), HubHello, self.info)
+            hub = hello.info
+            if wrong := other_framing(hello.protocol):
+                return self._refused(409, request, hub.hub_id, wrong)
+            if odd := implausible(hub):
+                return self._refused(400, request, hub.hub_id, odd)
+            self.links.check_hello(hub)
         except LinkRefused as error:
-            return self._refused(409, request, hub.hub_id, str(error))
+            self._log_refusal(request, str(error))
+            return fault(409, error.for_peer)
+        if wrong := other_plane(hello.plane, self.plane):
+            return self._refused(409, request, hub.hub_id, wrong)
         link_id = request.headers.get(LINK_HEADER, "")
         if self._status is None or self.guard.closed or not link_id or link_id in self._by_id:
             return fault(503, f"agent {self.info.agent_id} is not ready to be linked")
@@ -166,12 +179,24 @@ class HttpPort(AgentPort):
         try:
             task = await self._server.body(request, TaskRequest)
             check_size(task, self.config.max_message_bytes)
-            arrived = task, Exchange(self.config.max_message_bytes, link.room)
+            arrived = task, Exchange(key_of(task), self.config.max_message_bytes, link.room)
         finally:
             link.arrived(order, arrived)
         if link.ended.is_set():
             return fault(410, "the link has ended")
         return await link.answer(arrived[1], request)
+
+    async def _command(self, request: web.BaseRequest) -> web.StreamResponse:
+        link = self._by_id.get(request.headers.get(LINK_HEADER, ""))
+        if link is None:
+            return fault(410, "a command must name an open link")
+        command = await self._server.body(request, Command)
+        check_size(command, self.config.max_message_bytes)
+        if link.ended.is_set():
+            return fault(410, "the link has ended")
+        exchange = Exchange(key_of(command), self.config.max_message_bytes, link.room)
+        link.commanded(command, exchange)
+        return await link.answer(exchange, request)
 
     async def _control(self, request: web.BaseRequest) -> web.StreamResponse:
         link = self._by_id.get(request.headers.get(LINK_HEADER, ""))
@@ -179,27 +204,29 @@ class HttpPort(AgentPort):
         if link is None or link.ended.is_set() or not self.links.joined(link):
             return fault(410, "control must name an open link")
         for line in lines:
-            message = line.cancel or line.credit or line.drain
+            message = line.cancel or line.credit
             if message is not None:
                 self.links.received(link, message, _NO_REPLY)
         return web.Response()
 
     # Inside
 
-    def _received(self, link: PortLink, task: TaskRequest, reply: TaskReply) -> None:
+    def _received(self, link: PortLink, message: TaskRequest | Command, reply: Answer) -> None:
         if self.links.joined(link):
-            self.links.received(link, task, reply)
+            self.links.received(link, message, reply)
 
     def _refused(self, status: int, request: web.BaseRequest, hub_id: str, reason: str) -> web.Response:
-        named = hub_id[:80]
-        self._once.warn((named, reason), "hub %s (%s) is not linked: %s", named, request.remote, reason)
+        self._log_refusal(request, f"hub {printable(hub_id, 80)}: {reason}")
         return fault(status, reason)
+
+    def _log_refusal(self, request: web.BaseRequest, reason: str) -> None:
+        self._once.warn(reason, "a hub at %s is not linked to agent %s: %s", request.remote, self.info.agent_id, reason)
 
 
 class _NoReply:
     """For messages that are not answered."""
 
-    def send(self, chunk: object) -> None:
+    def send(self, message: object) -> None:
         """Sends nothing."""
 
     async def drain(self) -> None:

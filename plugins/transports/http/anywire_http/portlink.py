@@ -1,4 +1,4 @@
-"""One hub at the agent: what is to be told to it, and its tasks in the order it sent them."""
+"""One hub at the agent: what is to be told to it, its tasks in the order it sent them, and its commands."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from anywire.messages import AgentStatus, HubInfo, TaskRequest
-from anywire_http.exchange import Exchange, HubRoom, TaskReply
+from anywire.messages import AgentStatus, Command, HubInfo, TaskRequest
+from anywire_http.exchange import Answer, Exchange, HubRoom
 from anywire_http.wire import LinkLine, encode
 
 BEGIN_S = 0.02
@@ -16,10 +16,11 @@ BEGIN_S = 0.02
 
 
 class PortLink:
-    """A hub linked to this agent. ``received`` is given each task with its reply, in the order sent."""
+    """A hub linked to this agent. ``received`` is given each task with its reply, in the order sent, and each command
+    with its reply as it comes."""
 
     def __init__(
-        self, hub: HubInfo, buffer_bytes: int, received: Callable[[PortLink, TaskRequest, TaskReply], None]
+        self, hub: HubInfo, buffer_bytes: int, received: Callable[[PortLink, TaskRequest | Command, Answer], None]
     ) -> None:
         self.hub = hub
         self.room = HubRoom(buffer_bytes, f"hub {hub.hub_id}")
@@ -48,7 +49,11 @@ class PortLink:
             item = self._early.pop(self._next)
             self._next += 1
             if item is not None:
-                self._received(self, item[0], TaskReply(item[1]))
+                self._received(self, item[0], Answer(item[1]))
+
+    def commanded(self, command: Command, exchange: Exchange) -> None:
+        """Pass a command on."""
+        self._received(self, command, Answer(exchange))
 
     async def answer(self, exchange: Exchange, request: web.BaseRequest) -> web.StreamResponse:
         self._exchanges.add(exchange)

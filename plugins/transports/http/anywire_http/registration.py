@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import aiohttp
 import msgspec
@@ -14,14 +14,15 @@ from yarl import URL
 from anywire.clock import SystemClock
 from anywire.errors import AgentUnavailable, AnywireError
 from anywire.lease import AwakeTime
-from anywire.transport_tools import Backoff, OnceLog, keep_dialling
+from anywire.messages import AgentInfo
+from anywire.transport import Plane
+from anywire.transport_tools import AgentLinks, Backoff, OnceLog, keep_dialling
 from anywire.transport_tools.timeouts import awake_timeout
 from anywire_http.client import new_session
+from anywire_http.config import HttpConfig
 from anywire_http.faults import for_status, mapped
+from anywire_http.portlink import PortLink
 from anywire_http.wire import PROTOCOL, Registration, Welcome, decode, encode, fault_text, whole_body
-
-if TYPE_CHECKING:
-    from anywire_http.port import HttpPort
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +33,20 @@ ANSWER_S = 15.0
 """Seconds that an orchestrator may take to reach the agent and answer."""
 
 
+class RegisteredPort(Protocol):
+    """The agent's end, as its registrar sees it."""
+
+    config: HttpConfig
+    info: AgentInfo
+    plane: Plane
+    url: str
+    links: AgentLinks[PortLink]
+
+
 class Registrar:
     """Keeps an agent registered at every address, be there an orchestrator now or not."""
 
-    def __init__(self, port: HttpPort) -> None:
+    def __init__(self, port: RegisteredPort) -> None:
         self._port = port
         self._awake = AwakeTime(SystemClock())
         self._keeping: list[asyncio.Task[None]] = []

@@ -63,7 +63,7 @@ class Server:
         self._prefix = ""
         self._limit = encoded_limit(config.max_message_bytes)
         self._server: asyncio.Server | None = None
-        # The low-level server: there are five routes and no middleware. A handler is cancelled when its peer goes.
+        # The low-level server: there are a few routes and no middleware. A handler is cancelled when its peer goes.
         self._web = web.Server(self._serve, request_factory=self._request, handler_cancellation=True, access_log=None)
 
     async def listen(self, addresses: list[str]) -> str:
@@ -134,8 +134,9 @@ class Server:
         return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=limit)
 
     def _limit_of(self, path: str) -> int:
-        """Bytes that a body may have: tasks and control messages carry more than those that introduce themselves."""
-        return self._limit if path.endswith(("/tasks", "/control")) else ENVELOPE_BYTES
+        """Bytes that a body may have: those that are sent on a link carry more than those that introduce
+        themselves."""
+        return self._limit if path.endswith(("/tasks", "/commands", "/control")) else ENVELOPE_BYTES
 
 
 def _why_web_page(request: web.BaseRequest) -> tuple[int, str] | None:

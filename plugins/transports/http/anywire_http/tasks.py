@@ -1,10 +1,11 @@
-"""The tasks of one agent at the hub: a request each, and how much of it waits for the agent."""
+"""The tasks and commands of one agent at the hub: a request each, and how much of it waits for the agent."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import NamedTuple, Protocol, cast
 
 import aiohttp
 import msgspec
@@ -12,62 +13,84 @@ from yarl import URL
 
 from anywire import errors
 from anywire.errors import AnywireError, Congested
-from anywire.messages import Cancel, Chunk, Credit, Drain, TaskRequest
+from anywire.messages import Cancel, Chunk, Command, CommandResult, Credit, FromAgent, TaskRequest
 from anywire.transport_tools import WriteRoom
 from anywire_http.client import Body
+from anywire_http.config import HttpConfig
 from anywire_http.faults import for_status, mapped
-from anywire_http.wire import ORDER_HEADER, ControlLine, Lines, check_size, decode, encode, encoded_limit, fault_text
-
-if TYPE_CHECKING:
-    from anywire_http.link import AgentLink
+from anywire_http.wire import (
+    ORDER_HEADER,
+    ControlLine,
+    Lines,
+    check_size,
+    decode_answer,
+    encode,
+    encoded_limit,
+    fault_text,
+    is_last,
+    key_of,
+)
 
 log = logging.getLogger(__name__)
 
 MOST_TASKS = 4096
-"""Tasks in flight to one agent: each holds a connection."""
+"""Tasks and commands in flight to one agent: each holds a connection."""
+
+
+class TasksLink(Protocol):
+    """The link, as its tasks and commands see it."""
+
+    url: str
+    alive: bool
+
+    def received(self, message: FromAgent) -> None: ...
+    def failed(self, key: tuple[str, int], error: AnywireError) -> None: ...
+    def stop(self, reason: str) -> None: ...
 
 
 class Tasks:
     """What is under way to one agent. A request waits until the head of its answer is there: a connection takes it
     earlier, but that says nothing of the agent."""
 
-    def __init__(self, link: AgentLink, session: aiohttp.ClientSession) -> None:
+    def __init__(self, link: TasksLink, config: HttpConfig, session: aiohttp.ClientSession) -> None:
         self._link, self._session = link, session
-        config = link.owner.config
         self._max_message_bytes = config.max_message_bytes
         self._limit = encoded_limit(config.max_message_bytes)
-        self._tasks_url, self._control_url = URL(f"{link.url}/tasks"), URL(f"{link.url}/control")
+        self._tasks_url, self._commands_url = URL(f"{link.url}/tasks"), URL(f"{link.url}/commands")
+        self._control_url = URL(f"{link.url}/control")
         self._room = WriteRoom(config.buffer_bytes, f"the agent at {link.url}")
         self._waiting = 0
         self._none_waiting = asyncio.Event()
         self._none_waiting.set()
         self._order = 0
-        self._exchanges: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._exchanges: set[asyncio.Task[None]] = set()
+        self._under_way: Counter[tuple[str, int]] = Counter()
+        """Exchanges by task and attempt; a command that is sent twice has two."""
         self._places: list[asyncio.Future[None]] = []
         self._cancelled: set[tuple[str, int]] = set()
         self._control: list[bytes] = []
         self._controlling: asyncio.Task[None] | None = None
 
-    def send(self, task: TaskRequest) -> None:
-        check_size(task, self._max_message_bytes)
-        data = encode(task, self._limit)
+    def send(self, message: TaskRequest | Command) -> None:
+        check_size(message, self._max_message_bytes)
+        data = encode(message, self._limit)
         if len(self._exchanges) >= MOST_TASKS:
             raise Congested(f"{len(self._exchanges)} tasks are under way to the agent at {self._link.url}")
         self._room.admit(len(data))
         self._change(len(data))
-        order, self._order = self._order, self._order + 1
-        key = (task.task_id, task.attempt)
-        exchange = asyncio.create_task(self._exchange(key, data, order))
-        self._exchanges[key] = exchange
-
-    def control(self, message: Cancel | Credit | Drain) -> None:
-        """Sent with whatever else waits by the time the request before it is answered."""
-        if isinstance(message, Cancel):
-            line = ControlLine(cancel=message)
+        key = key_of(message)
+        if isinstance(message, Command):
+            asking = _Asking(key, self._commands_url, data, {}, CommandResult)
         else:
-            line = ControlLine(credit=message) if isinstance(message, Credit) else ControlLine(drain=message)
-        data = encode(line)
-        if isinstance(message, Cancel) and (message.task_id, message.attempt) in self._exchanges:
+            asking = _Asking(key, self._tasks_url, data, {ORDER_HEADER: str(self._order)}, Chunk)
+            self._order += 1
+        self._under_way[key] += 1
+        self._exchanges.add(asyncio.create_task(self._exchange(asking)))
+
+    def control(self, message: Cancel | Credit) -> None:
+        """Sent with whatever else waits by the time the request before it is answered."""
+        data = encode(ControlLine(cancel=message) if isinstance(message, Cancel) else ControlLine(credit=message))
+        if isinstance(message, Cancel) and (message.task_id, message.attempt) in self._under_way:
             self._cancelled.add((message.task_id, message.attempt))
         self._change(len(data))
         self._control.append(data)
@@ -89,11 +112,11 @@ class Tasks:
     async def answered(self) -> None:
         """Wait until every answer has ended."""
         if self._exchanges:
-            await asyncio.wait(self._exchanges.values())
+            await asyncio.wait(self._exchanges)
 
     def stop(self) -> list[asyncio.Task[None]]:
         """Give up everything; what remains to be waited for."""
-        running = [*self._exchanges.values(), *([self._controlling] if self._controlling else [])]
+        running = [*self._exchanges, *([self._controlling] if self._controlling else [])]
         for each in running:
             each.cancel()
         self._room.close()
@@ -101,11 +124,13 @@ class Tasks:
         self._free_places()
         return running
 
-    async def _exchange(self, key: tuple[str, int], data: bytes, order: int) -> None:
-        doing = f"task {key[0]} at {self._link.url}"
-        taken = _Once(self, len(data))
+    async def _exchange(self, asking: _Asking) -> None:
+        key = asking.key
+        doing = f"{'task' if key[1] else 'command'} {key[0]} at {self._link.url}"
+        taken = _Once(self, len(asking.data))
         try:
-            if not await self._converse(Body(data), order, taken) and key not in self._cancelled:
+            whole = await self._converse(doing, asking, taken)
+            if not whole and key not in self._cancelled and self._under_way[key] == 1:
                 raise errors.AgentLost(f"{doing}: the agent ended the answer without a final chunk", phase="streaming")
         except AnywireError as error:
             self._link.failed(key, error)
@@ -121,33 +146,35 @@ class Tasks:
             self._link.stop(f"{doing} failed")
         finally:
             taken()
-            if self._exchanges.get(key) is asyncio.current_task():
-                del self._exchanges[key]
-            self._cancelled.discard(key)
+            self._exchanges.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+            self._under_way[key] -= 1
+            if not self._under_way[key]:
+                del self._under_way[key]
+                self._cancelled.discard(key)
             if len(self._exchanges) == MOST_TASKS - 1:
                 self._free_places()
 
-    async def _converse(self, body: Body, order: int, taken: _Once) -> bool:
-        """Send a task and read its answer; whether that had a final chunk."""
-        headers = {ORDER_HEADER: str(order)}
-        async with self._session.post(self._tasks_url, data=body, headers=headers, allow_redirects=False) as response:
+    async def _converse(self, doing: str, asking: _Asking, taken: _Once) -> bool:
+        """Send a request and read its answer; whether that had a final chunk or result."""
+        body, headers = Body(asking.data), asking.headers
+        async with self._session.post(asking.url, data=body, headers=headers, allow_redirects=False) as response:
             taken()
             if response.status != 200:
                 text = await fault_text(response)
-                raise for_status(response.status)(
-                    f"the agent at {self._link.url} did not take a task: {text}", phase="maybe_sent"
-                )
+                raise for_status(response.status)(f"{doing} was not taken: {text}", phase="maybe_sent")
             lines, final = Lines(response.content, self._limit), False
             while some := await lines.some():
                 for line in some:
-                    chunk = decode(line, Chunk)
+                    message = decode_answer(line, asking.answer)
+                    if message is None:
+                        continue
                     try:
-                        check_size(chunk, self._max_message_bytes)
+                        check_size(message, self._max_message_bytes)
                     except AnywireError as error:
                         error.phase = "streaming"
                         raise
-                    final = chunk.final
-                    self._link.received(chunk)
+                    final = final or is_last(message, asking.key)
+                    self._link.received(message)
             return final
 
     async def _send_control(self) -> None:
@@ -181,6 +208,16 @@ class Tasks:
             if not place.done():
                 place.set_result(None)
         self._places.clear()
+
+
+class _Asking(NamedTuple):
+    """A request to the agent, whose answer is as a rule of messages of that type."""
+
+    key: tuple[str, int]
+    url: URL
+    data: bytes
+    headers: dict[str, str]
+    answer: type[Chunk] | type[CommandResult]
 
 
 class _Once:

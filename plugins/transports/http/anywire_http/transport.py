@@ -9,7 +9,7 @@ import aiohttp
 
 from anywire.messages import AgentInfo, HubInfo
 from anywire.transport import AgentPort, AgentSink, Capabilities, Hub, HubSink, Plane, Transport
-from anywire_http.config import HttpConfig
+from anywire_http.config import HttpConfig, is_local
 from anywire_http.hub import HttpHub
 from anywire_http.port import HttpPort
 from anywire_http.server import TokenCheck
@@ -65,6 +65,13 @@ class HttpTransport(Transport):
 
     def effective_settings(self) -> Mapping[str, str]:
         return self._settings
+
+    @property
+    def is_local(self) -> bool:
+        """True when every address, those that are listened on and those that are dialled, is of the loopback."""
+        config = self.config
+        own = [each for each in (config.agent_listen, config.agent_url) if each]
+        return all(map(is_local, [*config.agent_addresses, *config.client_addresses, *own]))
 
     def _note(self, plane: Plane, role: str, address: str) -> None:
         self._settings |= {

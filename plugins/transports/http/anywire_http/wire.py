@@ -3,15 +3,17 @@
     POST {hub}/agents/register   Registration → Welcome                an agent makes itself known
     GET  {agent}/agent           → AgentHello                          who is there
     POST {agent}/link            HubHello → LinkLine, LinkLine …       lives as long as the link; its end is the loss
-    POST {agent}/tasks           TaskRequest → Chunk, Chunk …          one per attempt
-    POST {agent}/control         ControlLine, ControlLine … → 200      cancel, credit, drain
+    POST {agent}/tasks           TaskRequest → Chunk, Chunk …          one per attempt, with `ProgressLine` in between
+    POST {agent}/commands        Command → CommandResult …             one per command
+    POST {agent}/control         ControlLine, ControlLine … → 200      cancel, credit
 
-Every request carries ``Authorization: Bearer`` when a token is set; tasks and control name their link in
+Every request carries ``Authorization: Bearer`` when a token is set; tasks, commands and control name their link in
 `LINK_HEADER`, and tasks their place in the order sent in `ORDER_HEADER`, since they travel on several connections.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -20,19 +22,34 @@ import msgspec
 from aiohttp import web
 
 from anywire.errors import PayloadTooLarge
-from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo, TaskRequest
+from anywire.messages import (
+    AgentInfo,
+    AgentStatus,
+    Cancel,
+    Chunk,
+    Command,
+    CommandResult,
+    Credit,
+    FromAgent,
+    HubInfo,
+    Progress,
+    TaskRequest,
+)
+from anywire.offers import MAX_OFFERS_BYTES
+from anywire.printable import printable
 from anywire.transport import Plane
-from anywire.transport_tools import check_payload
+from anywire.transport_tools import check_payload, check_protocol
 from anywire_http.faults import mapped
 
 PROTOCOL = "anywire-http/1"
+"""How requests and lines look. What the messages are, `anywire.protocol` says."""
 
 LINK_HEADER = "Anywire-Link"
 ORDER_HEADER = "Anywire-Order"
 JSON, JSON_LINES = "application/json", "application/x-ndjson"
 
-ENVELOPE_BYTES = 1024 * 1024
-"""Bytes of everything in a message that is no payload: ids, names of models, gauges, several control messages."""
+ENVELOPE_BYTES = 1024 * 1024 + 4 * MAX_OFFERS_BYTES
+"""Bytes of everything in a message that is no payload: ids, offers, gauges, several control messages."""
 
 WORST_ESCAPE = 9
 """Bytes that JSON makes of one byte of payload at worst: a control character is six (``\\u0001``), and where it is a
@@ -40,12 +57,6 @@ delta of its own, quotes and a comma are added."""
 
 MAX_NUMBER = 2**63
 """What every number in a chunk is below."""
-
-MAX_LEASE_MS = 24 * 60 * 60 * 1000
-"""Longest lease that a peer may have: a day."""
-
-MAX_ID_CHARS = 1024
-"""Longest id that a peer may have."""
 
 T = TypeVar("T")
 
@@ -96,7 +107,12 @@ class ControlLine(msgspec.Struct, frozen=True, omit_defaults=True):
 
     cancel: Cancel | None = None
     credit: Credit | None = None
-    drain: Drain | None = None
+
+
+class ProgressLine(msgspec.Struct, frozen=True):
+    """A line of a task's answer that is no chunk."""
+
+    progress: Progress
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -105,8 +121,33 @@ class Fault(msgspec.Struct, frozen=True):
     error: str
 
 
+class _OtherLine(msgspec.Struct, frozen=True):
+    """Tells a line of an answer that a neighbouring version adds from one of ours that cannot be read."""
+
+    task_id: msgspec.Raw | None = None
+    id: msgspec.Raw | None = None
+    progress: msgspec.Raw | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        return not (self.task_id is self.id is self.progress is None)
+
+
+class _Speaker(msgspec.Struct, frozen=True):
+    agent_id: str = ""
+    hub_id: str = ""
+    protocol: str = ""
+
+
+class _Introduction(msgspec.Struct, frozen=True):
+    """What every hello has had so far, whatever its version."""
+
+    info: _Speaker
+
+
+_ANSWERS: tuple[type[Any], ...] = (ProgressLine, CommandResult, Chunk)
 _encode = msgspec.json.Encoder().encode
-_numbers = attrgetter("attempt", "seq", "received_ns", "started_ns", "first_ns", "last_ns")
+_numbers = attrgetter("attempt", "seq", "received_ns", "started_ns", "first_ns", "last_ns", "attempts_used")
 _decode_chunk = msgspec.json.Decoder(Chunk).decode
 _decoders: dict[type, Any] = {Chunk: _decode_chunk}
 
@@ -125,6 +166,8 @@ def encode(message: Any, limit: int = 0) -> bytes:
     try:
         if type(message) is Chunk:
             _check_types(message)
+        elif isinstance(message, ControlLine | ProgressLine | Command | CommandResult):
+            msgspec.convert(msgspec.to_builtins(message), type(message))
         data = _encode(message)
     except (UnicodeError, TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise mapped(error, f"encoding a {type(message).__name__}") from error
@@ -135,7 +178,7 @@ def encode(message: Any, limit: int = 0) -> bytes:
     return data
 
 
-def check_size(message: TaskRequest | Chunk, max_message_bytes: int) -> None:
+def check_size(message: TaskRequest | Command | FromAgent, max_message_bytes: int) -> None:
     """Raises `PayloadTooLarge`, or `TransportError` for texts that are something else."""
     try:
         check_payload(message, max_message_bytes)
@@ -167,6 +210,56 @@ def decode(data: bytes, cls: type[T]) -> T:
     return message
 
 
+def decode_hello(data: bytes, cls: type[T], own: HubInfo | AgentInfo) -> T:
+    """Raises `LinkRefused` for a hello that cannot be read because it is of another version than ``own``, and
+    `msgspec.MsgspecError` for any other that cannot be read."""
+    try:
+        return decode(data, cls)
+    except msgspec.MsgspecError:
+        _check_unreadable(data, own)
+        raise
+
+
+def _check_unreadable(data: bytes, own: HubInfo | AgentInfo) -> None:
+    try:
+        peer = decode(data, _Introduction).info
+    except msgspec.MsgspecError:
+        return
+    if peer.agent_id:
+        check_protocol(AgentInfo(peer.agent_id, 0, protocol=peer.protocol), own)
+    elif peer.hub_id:
+        check_protocol(HubInfo(peer.hub_id, 0, protocol=peer.protocol), own)
+
+
+def decode_answer(line: bytes, expected: type[Chunk] | type[CommandResult]) -> FromAgent | None:
+    """A line of an answer: as a rule what is ``expected``, but it may be anything that an agent sends; None for what
+    only a neighbouring version knows. Raises `msgspec.MsgspecError` for what cannot be read."""
+    try:
+        return decode(line, expected)
+    except msgspec.ValidationError:
+        for other in _ANSWERS:
+            with suppress(msgspec.ValidationError):
+                message = decode(line, other)
+                return message.progress if isinstance(message, ProgressLine) else message
+        if decode(line, _OtherLine).is_ours:
+            raise
+        return None
+
+
+def key_of(message: TaskRequest | Command | Chunk | CommandResult) -> tuple[str, int]:
+    """Task and attempt that it belongs to; for a command its id and 0."""
+    if isinstance(message, Command | CommandResult):
+        return message.id, 0
+    return message.task_id, message.attempt
+
+
+def is_last(message: FromAgent, key: tuple[str, int]) -> bool:
+    """Whether it ends the answer to the request with this `key_of`."""
+    if isinstance(message, Progress) or not message.final:
+        return False
+    return isinstance(message, CommandResult) == (key[1] == 0) and key_of(message) == key
+
+
 def fault(status: int, text: str) -> web.Response:
     return web.Response(status=status, body=encode(Fault(text)), content_type=JSON)
 
@@ -185,27 +278,23 @@ async def fault_text(response: aiohttp.ClientResponse) -> str:
     """What an answer other than 200 says."""
     body = await response.content.read(4096)
     try:
-        return decode(body, Fault).error
+        return printable(decode(body, Fault).error)
     except msgspec.MsgspecError:
-        return f"status {response.status} {response.reason or ''}: something else answers there"
+        return f"status {response.status} {printable(response.reason or '', 80)}: something else answers there"
 
 
-def implausible(peer_id: str, lease_ms: int) -> str:
-    """Why a peer of this id and lease cannot be linked; empty when it can."""
-    if not 0 < len(peer_id) <= MAX_ID_CHARS:
-        return f"its id has {len(peer_id)} characters: 1 to {MAX_ID_CHARS} are possible"
-    if not 0 < lease_ms <= MAX_LEASE_MS:
-        return f"its lease_ms is {lease_ms}: 1 to {MAX_LEASE_MS} are possible"
-    return ""
+def other_framing(protocol: str) -> str:
+    """Why a peer whose hello names this ``protocol`` cannot be understood; empty when it can."""
+    if protocol == PROTOCOL:
+        return ""
+    return f"it speaks {printable(protocol, 40)}, this end {PROTOCOL}: use one version of anywire-http everywhere"
 
 
-def mismatch(protocol: str, plane: Plane, mine: Plane) -> str:
-    """Why a peer that introduces itself so cannot be talked to; empty when it can."""
-    if protocol != PROTOCOL:
-        return f"it speaks {protocol}, this end {PROTOCOL}: use one version of anywire-http everywhere"
-    if plane != mine:
-        return f"this is the {mine} plane, it looks for the {plane} plane: check the addresses"
-    return ""
+def other_plane(plane: Plane, mine: Plane) -> str:
+    """Why a peer that looks for ``plane`` is wrong here; empty when it is not."""
+    if plane == mine:
+        return ""
+    return f"this is the {mine} plane, it looks for the {plane} plane: check the addresses"
 
 
 class Lines:

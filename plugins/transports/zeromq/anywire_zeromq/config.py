@@ -10,7 +10,7 @@ import pydantic
 import zmq
 import zmq.auth
 
-from anywire.transport_tools import BoundedOptions
+from anywire.transport_tools import BoundedOptions, is_loopback
 
 IPC_PATH_LIMIT = 107
 """Characters the kernel allows in the path of a Unix socket."""
@@ -40,10 +40,7 @@ def is_wildcard(address: str) -> bool:
 
 def is_local(address: str) -> bool:
     """Whether only this machine can reach it."""
-    if address.startswith("ipc://"):
-        return True
-    host = address.removeprefix("tcp://").rpartition(":")[0]
-    return host in ("localhost", "[::1]") or host.startswith("127.")
+    return address.startswith("ipc://") or is_loopback(address.removeprefix("tcp://").rpartition(":")[0])
 
 
 def read_key(value: str, *, secret: bool) -> str:

@@ -15,9 +15,30 @@ import msgspec
 import zmq
 
 from anywire.errors import AnywireError, PayloadTooLarge, TransportUnavailable
+from anywire.messages import AgentInfo, HubInfo
+from anywire.printable import printable
 from anywire.transport import Plane
-from anywire.transport_tools import Guard, check_payload, encoded_limit
-from anywire_zeromq.codec import PROTOCOL, Goodbye, Message, decode, encode, is_goodbye
+from anywire.transport_tools import (
+    AgentLinks,
+    Guard,
+    HubLinks,
+    LinkRefused,
+    UnknownKind,
+    check_payload,
+    encoded_limit,
+    implausible,
+)
+from anywire_zeromq.codec import (
+    PROTOCOL,
+    AgentHello,
+    Goodbye,
+    HubHello,
+    Message,
+    check_unreadable,
+    decode,
+    encode,
+    is_goodbye,
+)
 from anywire_zeromq.config import ZeromqConfig, is_local, is_wildcard
 from anywire_zeromq.curve import KeyCheck
 from anywire_zeromq.dialer import Dialer
@@ -40,13 +61,14 @@ notices after one; this only ends what a broken network has left."""
 class End:
     """`open` it as listener or dialer; subclasses handle the messages.
 
-    ``name`` is for the log, ``lease_ms`` this end's own. ``guard`` stands in front of the sink.
+    ``name`` is for the log, ``info`` is this end's own. ``guard`` stands in front of the sink.
     """
 
-    def __init__(self, config: ZeromqConfig, plane: Plane, name: str, lease_ms: int) -> None:
+    def __init__(self, config: ZeromqConfig, plane: Plane, name: str, info: HubInfo | AgentInfo) -> None:
         self.config, self.plane, self.name = config, plane, name
         self.guard = Guard()
-        self.timeout_ms = TIMEOUT_LEASES * lease_ms
+        self.timeout_ms = TIMEOUT_LEASES * info.lease_ms
+        self._own = info
         self.lines = LineLimit(log)
         self._addresses = config.agent_addresses if plane == "agent" else config.client_addresses
         self._context: zmq.Context[Any] = zmq.Context()
@@ -142,8 +164,10 @@ class End:
             if handler is None:
                 raise msgspec.DecodeError(f"{type(message).__name__} is not for this end")
             check_payload(message, self.config.max_message_bytes)
+        except UnknownKind as error:
+            self._pass_over(wire, error)
         except msgspec.MsgspecError as error:
-            self.refuse(wire, str(mapped(error, "it sent something unreadable")))
+            self._refuse_unreadable(wire, data, error)
         except AnywireError as error:
             self.refuse(wire, str(error))
         else:
@@ -151,14 +175,36 @@ class End:
 
     # For subclasses
 
-    def refuse(self, wire: Wire, reason: str) -> None:
-        """End the link, if there is one, and read nothing more of this connection. Its peer is told why, and connects
-        anew after a pause."""
+    def refuse(self, wire: Wire, reason: str, for_peer: str = "") -> None:
+        """End the link, if there is one, and read nothing more of this connection. Its peer is told why, in the words
+        ``for_peer`` unless they are the same, and connects anew after a pause."""
         if wire.refused:
             return
         wire.refused = True
         self.lines.warning((wire.address, reason), "%s is not linked to %s: %s", wire.peer, self.name, reason)
-        self.part(wire, reason)
+        self.ended(wire, reason)
+        self.say_goodbye(wire, for_peer or reason)
+        wire.restart()
+
+    def wrong_hello(self, wire: Wire, hello: AgentHello | HubHello, links: HubLinks[Wire] | AgentLinks[Wire]) -> bool:
+        """Whether a peer that introduces itself so cannot be linked; it is refused then."""
+        protocol, plane, info = hello.protocol, hello.plane, hello.info
+        if protocol != PROTOCOL:
+            named = printable(protocol, 40)
+            self.refuse(wire, f"it speaks {named}, this end {PROTOCOL}: use one version of anywire-zeromq everywhere")
+            return True
+        wrong = implausible(info)
+        if not wrong:
+            try:
+                links.check_hello(info)
+            except LinkRefused as error:
+                self.refuse(wire, str(error), error.for_peer)
+                return True
+        if not wrong and plane != self.plane:
+            wrong = f"this is the {self.plane} plane, it looks for the {plane} plane: check the addresses"
+        if wrong:
+            self.refuse(wire, wrong)
+        return bool(wrong)
 
     def part(self, wire: Wire, reason: str) -> None:
         """End the link of a connection, tell the peer, and connect anew after a pause where this end has connected."""
@@ -166,19 +212,33 @@ class End:
         self.say_goodbye(wire, reason)
         wire.restart()
 
+    def peer_left(self, wire: Wire, goodbye: Goodbye, linked: bool) -> None:
+        """The peer has ended the link, or will not have one."""
+        reason = printable(goodbye.reason)
+        if not linked:
+            self.lines.warning((wire.address, reason), "%s does not let %s join: %s", wire.peer, self.name, reason)
+        self.part(wire, reason)
+
     def use_spare(self, is_for: Callable[[Wire], bool]) -> None:
         """A link has ended: let another connection to the same peer make the next one."""
         for wire in self.wires():
             if wire.spare and is_for(wire):
                 wire.restart()
 
-    def mismatch(self, protocol: str, plane: Plane) -> str:
-        """Why a peer that introduces itself so cannot be linked; empty when it can."""
-        if protocol != PROTOCOL:
-            return f"it speaks {protocol}, this end {PROTOCOL}: use one version of anywire-zeromq everywhere"
-        if plane != self.plane:
-            return f"this is the {self.plane} plane, it looks for the {plane} plane: check the addresses"
-        return ""
+    def _pass_over(self, wire: Wire, error: UnknownKind) -> None:
+        """A neighbouring version may send more kinds, once it has introduced itself; nobody else may."""
+        if wire.agent is None and wire.hub is None:
+            self.refuse(wire, f"it sent something unreadable: {error}")
+        else:
+            log.debug("%s sent %s something that it does not know: %s", wire.peer, self.name, error)
+
+    def _refuse_unreadable(self, wire: Wire, data: bytes, error: msgspec.MsgspecError) -> None:
+        try:
+            check_unreadable(data, self._own)
+        except LinkRefused as refused:
+            self.refuse(wire, str(refused), refused.for_peer)
+        else:
+            self.refuse(wire, str(mapped(error, "it sent something unreadable")))
 
     async def _release(self) -> None:
         if self._key_check is not None:

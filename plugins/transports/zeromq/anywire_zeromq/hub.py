@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from anywire.errors import AgentUnavailable
-from anywire.messages import AgentInfo, AgentStatus, Chunk, HubInfo, TaskRequest, ToAgent
+from anywire.messages import AgentStatus, Chunk, CommandResult, FromAgent, HubInfo, Progress, ToAgent
 from anywire.transport import Hub, HubSink, Plane
-from anywire.transport_tools import HubLinks, LinkRefused
+from anywire.transport_tools import HubLinks, LinkRefused, MayCongest, with_protocol
 from anywire_zeromq.codec import PROTOCOL, AgentHello, Goodbye, HubHello, Ready
 from anywire_zeromq.config import ZeromqConfig
 from anywire_zeromq.end import End
@@ -14,11 +14,14 @@ from anywire_zeromq.wire import Wire
 
 class ZeromqHub(End, Hub):
     def __init__(self, config: ZeromqConfig, info: HubInfo, plane: Plane, sink: HubSink) -> None:
-        super().__init__(config, plane, f"hub {info.hub_id}", info.lease_ms)
+        info = with_protocol(info)
+        super().__init__(config, plane, f"hub {info.hub_id}", info)
         self._hello = HubHello(PROTOCOL, plane, info)
-        self._links: HubLinks[Wire] = HubLinks(sink, self.guard)
+        self._links: HubLinks[Wire] = HubLinks(sink, self.guard, info)
         self._handlers = {
-            Chunk: self._on_chunk,
+            Chunk: self._on_message,
+            CommandResult: self._on_message,
+            Progress: self._on_message,
             AgentStatus: self._on_status,
             AgentHello: self._on_hello,
             Ready: self._on_ready,
@@ -36,7 +39,7 @@ class ZeromqHub(End, Hub):
         wire = self._links.get(agent_id)
         if self.guard.closed:
             raise AgentUnavailable("this hub is closed", agent_id=agent_id)
-        wire.send(self.encode(message), bounded=type(message) is TaskRequest)
+        wire.send(self.encode(message), bounded=isinstance(message, MayCongest))
 
     async def drain(self, agent_id: str) -> None:
         wire = self._links.find(agent_id)
@@ -63,16 +66,7 @@ class ZeromqHub(End, Hub):
     def _on_hello(self, wire: Wire, hello: AgentHello) -> None:
         self.ended(wire, "it introduced itself again")
         info, status = hello.info, hello.status
-        if wrong := self.mismatch(hello.protocol, hello.plane):
-            self.refuse(wire, wrong)
-            return
-        if not _is_own(info, status):
-            self.refuse(wire, f"agent {info.agent_id} reports the status of another one")
-            return
-        try:
-            self._links.check(info.agent_id, info.incarnation)
-        except LinkRefused as error:
-            self.refuse(wire, str(error))
+        if self.wrong_hello(wire, hello, self._links):
             return
         wire.agent, wire.status = info, status
         old = self._links.find(info.agent_id)
@@ -95,7 +89,7 @@ class ZeromqHub(End, Hub):
         try:
             old = self._links.join(wire, info)
         except LinkRefused as error:
-            self.refuse(wire, str(error))
+            self.refuse(wire, str(error), error.for_peer)
             return
         if old is not None:
             self.part(old, f"agent {info.agent_id} has connected anew from {wire.peer}")
@@ -103,33 +97,14 @@ class ZeromqHub(End, Hub):
             self._links.received(wire, wire.status or status)
 
     def _on_status(self, wire: Wire, status: AgentStatus) -> None:
-        agent = wire.agent
-        if agent is None:
-            return
-        if not _is_own(agent, status):
-            self.lines.warning(
-                (wire.address, agent.agent_id, "status"),
-                "agent %s reports the status of %s/%d: dropped",
-                *(agent.agent_id, status.agent_id, status.incarnation),
-            )
-            return
-        wire.status = status
+        if wire.agent is not None:
+            wire.status = status
         if self._links.joined(wire):
             self._links.received(wire, status)
 
-    def _on_chunk(self, wire: Wire, chunk: Chunk) -> None:
+    def _on_message(self, wire: Wire, message: FromAgent) -> None:
         if self._links.joined(wire):
-            self._links.received(wire, chunk)
+            self._links.received(wire, message)
 
     def _on_goodbye(self, wire: Wire, goodbye: Goodbye) -> None:
-        if not self._links.joined(wire):
-            self.lines.warning(
-                (wire.address, goodbye.reason), "%s does not let %s join: %s", wire.peer, self.name, goodbye.reason
-            )
-        self.ended(wire, goodbye.reason)
-        self.say_goodbye(wire, goodbye.reason)
-        wire.restart()
-
-
-def _is_own(info: AgentInfo, status: AgentStatus) -> bool:
-    return (status.agent_id, status.incarnation) == (info.agent_id, info.incarnation)
+        self.peer_left(wire, goodbye, self._links.joined(wire))

@@ -5,9 +5,19 @@ from __future__ import annotations
 import logging
 
 from anywire.errors import AgentUnavailable, AnywireError
-from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, Drain, HubInfo, TaskRequest, ToAgent
+from anywire.messages import (
+    AgentInfo,
+    AgentStatus,
+    Cancel,
+    Command,
+    Credit,
+    FromAgent,
+    HubInfo,
+    TaskRequest,
+    ToAgent,
+)
 from anywire.transport import AgentPort, AgentSink, Plane
-from anywire.transport_tools import AgentLinks, LinkRefused
+from anywire.transport_tools import AgentLinks, LinkRefused, with_protocol
 from anywire_zeromq.codec import PROTOCOL, AgentHello, Goodbye, HubHello, Ready, encode
 from anywire_zeromq.config import ZeromqConfig
 from anywire_zeromq.end import End
@@ -17,16 +27,16 @@ log = logging.getLogger(__name__)
 
 
 class _Reply:
-    """The way back to one hub, for each of its tasks."""
+    """The way back to one hub, for each of its tasks and commands."""
 
     def __init__(self, port: ZeromqPort, wire: Wire) -> None:
         self.open = True
         self._port, self._wire = port, wire
 
-    def send(self, chunk: Chunk) -> None:
+    def send(self, message: FromAgent) -> None:
         if not self.open or self._port.guard.closed:
             return
-        data = self._port.encode(chunk)
+        data = self._port.encode(message)
         try:
             self._wire.send(data)
         except AgentUnavailable:
@@ -39,9 +49,9 @@ class _Reply:
 
 class ZeromqPort(End, AgentPort):
     def __init__(self, config: ZeromqConfig, info: AgentInfo, plane: Plane, sink: AgentSink) -> None:
-        super().__init__(config, plane, f"agent {info.agent_id}", info.lease_ms)
-        self.info = info
-        self._links: AgentLinks[Wire] = AgentLinks(sink, self.guard)
+        self.info = with_protocol(info)
+        super().__init__(config, plane, f"agent {info.agent_id}", self.info)
+        self._links: AgentLinks[Wire] = AgentLinks(sink, self.guard, self.info)
         self._replies: dict[Wire, _Reply] = {}
         self._status: AgentStatus | None = None
         self._early: set[Wire] = set()
@@ -49,7 +59,7 @@ class ZeromqPort(End, AgentPort):
             TaskRequest: self._on_message,
             Cancel: self._on_message,
             Credit: self._on_message,
-            Drain: self._on_message,
+            Command: self._on_message,
             HubHello: self._on_hello,
             Ready: self._on_ready,
             Goodbye: self._on_goodbye,
@@ -113,13 +123,7 @@ class ZeromqPort(End, AgentPort):
         introduced = wire.introduced and wire not in self._replies
         self.ended(wire, "it introduced itself again")
         hub = hello.info
-        if wrong := self.mismatch(hello.protocol, hello.plane):
-            self.refuse(wire, wrong)
-            return
-        try:
-            self._links.check(hub.hub_id, hub.incarnation)
-        except LinkRefused as error:
-            self.refuse(wire, str(error))
+        if self.wrong_hello(wire, hello, self._links):
             return
         wire.hub = hub
         if self.plane == "client":
@@ -142,7 +146,7 @@ class ZeromqPort(End, AgentPort):
             old = self._links.join(wire, hub)
         except LinkRefused as error:
             del self._replies[wire]
-            self.refuse(wire, str(error))
+            self.refuse(wire, str(error), error.for_peer)
             return False
         if old is not None:
             self.part(old, f"hub {hub.hub_id} has connected anew from {wire.peer}")
@@ -154,13 +158,7 @@ class ZeromqPort(End, AgentPort):
             self._links.received(wire, message, reply)
 
     def _on_goodbye(self, wire: Wire, goodbye: Goodbye) -> None:
-        if wire not in self._replies:
-            self.lines.warning(
-                (wire.address, goodbye.reason), "%s does not let %s join: %s", wire.peer, self.name, goodbye.reason
-            )
-        self.ended(wire, goodbye.reason)
-        self.say_goodbye(wire, goodbye.reason)
-        wire.restart()
+        self.peer_left(wire, goodbye, wire in self._replies)
 
 
 def _hub_id(wire: Wire) -> str:

@@ -9,7 +9,7 @@ import zmq
 
 from anywire.messages import AgentInfo, HubInfo
 from anywire.transport import AgentPort, AgentSink, Capabilities, Hub, HubSink, Plane, Transport
-from anywire_zeromq.config import ZeromqConfig
+from anywire_zeromq.config import ZeromqConfig, is_local
 from anywire_zeromq.hub import ZeromqHub
 from anywire_zeromq.port import ZeromqPort
 
@@ -42,6 +42,12 @@ class ZeromqTransport(Transport):
 
     def effective_settings(self) -> Mapping[str, str]:
         return self._settings
+
+    @property
+    def is_local(self) -> bool:
+        """True when every address, those that are listened on and those that are dialled, is a Unix socket or of the
+        loopback."""
+        return all(map(is_local, [*self.config.agent_addresses, *self.config.client_addresses]))
 
     async def _open(self, end: ZeromqHub | ZeromqPort) -> None:
         try:

@@ -1,0 +1,233 @@
+"""The launcher ``local``: processes of this machine that end with the process that starts them.
+
+A process gets its configuration as the first line of its standard input, which then stays open: when this process ends
+in whatever way, it reads the end of it (and on Linux gets SIGTERM from the kernel), and stops. It says on standard
+output when it is ready; what it logs passes through with its name in front.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, ClassVar
+
+import pydantic
+
+from anywire import config as configuration
+from anywire.boundary import Boundary
+from anywire.errors import ConfigError, LaunchFailed
+from anywire.launcher import Launcher, LauncherConfig, RoleName
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
+"""Seconds before a process that ended is started again: doubled from the first to the longest."""
+LOG_LINES = 100
+"""Lines that are kept of what a process logged."""
+SHOWN_LINES = 20
+"""Lines of them that an error shows."""
+OUTPUT_TIMEOUT = 1.0
+"""Seconds to read what a process wrote before it ended."""
+
+
+def show(name: str, line: str) -> None:
+    """Print a line that the process ``name`` logged on standard error."""
+    print(f"[{name}] {line}", file=sys.stderr, flush=True)
+
+
+class LocalProcess:
+    """One command through all its lives, a `anywire.launcher.RunningProcess`. `begin` starts it. ``logged`` is called
+    with the name and each line that it logs."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        first_line: str,
+        changed: Callable[[], None] = lambda: None,
+        logged: Callable[[str, str], None] = show,
+    ) -> None:
+        self.name = name
+        self.host = socket.gethostname()
+        self.restarts = 0
+        self._command, self._first_line, self._changed, self._log_line = list(command), first_line, changed, logged
+        self._boundary = Boundary()
+        self._process: asyncio.subprocess.Process | None = None
+        self._lines: deque[str] = deque(maxlen=LOG_LINES)
+        self._was_ready = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._running: asyncio.Task[str] | None = None
+
+    @property
+    def pid(self) -> int:
+        alive = self._process is not None and self._process.returncode is None
+        return self._process.pid if alive and self._process is not None else 0
+
+    def begin(self) -> None:
+        """Start it, and again whenever it ends. Needs a running event loop."""
+        self._running = asyncio.get_running_loop().create_task(self._keep_running())
+
+    async def ready(self) -> None:
+        assert self._running is not None
+        waiting = asyncio.ensure_future(self._was_ready.wait())
+        try:
+            await asyncio.wait((waiting, self._running), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+        if not self._was_ready.is_set():
+            raise LaunchFailed(f"{self.name} did not start ({self._running.result()}); {self._last_lines()}")
+
+    async def ended(self) -> str:
+        assert self._running is not None
+        return await asyncio.shield(self._running)
+
+    def logs(self) -> list[str]:
+        return list(self._lines)
+
+    async def stop(self, grace: float = 10.0) -> None:
+        self._stopping.set()
+        if self._running is None:
+            return
+        if self._process is not None:
+            _signal(self._process, signal.SIGTERM)
+        await asyncio.wait((self._running,), timeout=grace)
+        if not self._running.done() and self._process is not None:
+            log.error("%s (pid %d) did not stop within %.0f s and is killed", self.name, self._process.pid, grace)
+            _signal(self._process, signal.SIGKILL)
+        await asyncio.wait((self._running,))
+
+    async def _keep_running(self) -> str:
+        """Life after life; returns why there is no further one."""
+        pause = FIRST_PAUSE
+        while True:
+            began = time.monotonic()
+            try:
+                ending = await self._live()
+            except (OSError, ValueError) as error:
+                ending = f"{self._command[0]} cannot be run: {getattr(error, 'strerror', '') or error}"
+            self._changed()
+            if self._stopping.is_set():
+                return f"stopped ({ending})"
+            if not self._was_ready.is_set():
+                return ending
+            if time.monotonic() - began > LONGEST_PAUSE:
+                pause = FIRST_PAUSE
+            log.error("%s ended unexpectedly (%s), again in %.1f s; %s", self.name, ending, pause, self._last_lines())
+            try:
+                async with asyncio.timeout(pause):
+                    await self._stopping.wait()
+                return f"stopped ({ending})"
+            except TimeoutError:
+                pause = min(2 * pause, LONGEST_PAUSE)
+                self.restarts += 1
+
+    async def _live(self) -> str:
+        """One life; how it ended."""
+        process = self._process = await asyncio.create_subprocess_exec(
+            *self._command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            # Ctrl-C in the terminal is for this process, which stops its children in order.
+            start_new_session=True,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        pumps = [asyncio.create_task(self._told(process.stdout)), asyncio.create_task(self._logged(process.stderr))]
+        try:
+            if self._stopping.is_set():
+                _signal(process, signal.SIGTERM)
+            process.stdin.write(self._first_line.encode() + b"\n")
+            code = await process.wait()
+            # What it started may still hold the other end of its pipes.
+            await asyncio.wait(pumps, timeout=OUTPUT_TIMEOUT)
+        except BaseException:
+            _signal(process, signal.SIGKILL)
+            await process.wait()
+            raise
+        finally:
+            process.stdin.close()
+            for pump in pumps:
+                pump.cancel()
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+
+    async def _told(self, stdout: asyncio.StreamReader) -> None:
+        async for line in _lines(stdout):
+            log.info("%s: %s", self.name, line)
+            if line.startswith("ready:"):
+                self._was_ready.set()
+                self._changed()
+
+    async def _logged(self, stderr: asyncio.StreamReader) -> None:
+        async for line in _lines(stderr):
+            self._lines.append(line)
+            self._boundary.call(f"launcher of {self.name}", "logged", self._log_line, self.name, line, otherwise=None)
+
+    def _last_lines(self) -> str:
+        lines = "\n".join(f"    {line}" for line in list(self._lines)[-SHOWN_LINES:]) or "    (it said nothing)"
+        return f"its last lines:\n{lines}"
+
+
+class LocalLauncher(Launcher):
+    """Subclass it and override `command` for processes that are started through another command of this machine."""
+
+    name: ClassVar[str] = "local"
+    Config: ClassVar[type[pydantic.BaseModel]] = LauncherConfig
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self._processes: list[LocalProcess] = []
+
+    def command(self, role: RoleName, name: str) -> list[str]:
+        """The command of a process, which must get its standard input and its signals. Called once for each process;
+        its later lives are started with the same command. Raises `ConfigError` when it cannot be run here."""
+        if not sys.executable:
+            raise ConfigError("the launcher local does not find the Python interpreter (sys.executable is empty)")
+        return [sys.executable, "-m", "anywire.roles.process", role]
+
+    def logged(self, name: str, line: str) -> None:
+        """Called with each line that the process ``name`` logs, as it comes. Prints it on standard error with the name
+        in front. It must return quickly. What it raises is logged, and the line is dropped."""
+        show(name, line)
+
+    async def start(
+        self, role: RoleName, config: configuration.Config, name: str, changed: Callable[[], None] = lambda: None
+    ) -> LocalProcess:
+        command: object = self.command(role, name)
+        if not isinstance(command, list) or not command or not all(isinstance(each, str) for each in command):
+            raise ConfigError(f"command() of the launcher {self.name} gave {command!r:.80}, which is no list of texts")
+        process = LocalProcess(name, command, config.model_dump_json(), changed, self.logged)
+        self._processes.append(process)
+        process.begin()
+        return process
+
+    async def close(self) -> None:
+        processes, self._processes = self._processes, []
+        await asyncio.gather(*(process.stop() for process in processes))
+
+
+def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    if process.returncode is None:
+        try:
+            process.send_signal(number)
+        except ProcessLookupError:
+            log.debug("pid %d is gone already", process.pid)
+
+
+async def _lines(reader: asyncio.StreamReader) -> AsyncIterator[str]:
+    """Lines of any length, however broken their encoding."""
+    rest = b""
+    while block := await reader.read(65536):
+        *whole, rest = (rest + block).split(b"\n")
+        for line in whole:
+            yield line.decode(errors="replace")
+    if rest:
+        yield rest.decode(errors="replace")

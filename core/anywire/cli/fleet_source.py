@@ -1,0 +1,207 @@
+"""Where client commands learn what goes on in an orchestrator: over HTTP, or over a transport's client plane."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import typer
+
+from anywire.errors import AgentLost, AgentUnavailable, AnywireError, ConfigError, Forbidden
+
+if TYPE_CHECKING:
+    import httpx
+
+    from anywire.roles.client import Client
+
+Item = dict[str, Any]
+"""Plain JSON types; see `anywire.views`."""
+
+
+class Interrupted(AnywireError):
+    """The orchestrator ended, or cannot be reached any more."""
+
+    code = "interrupted"
+
+
+class Source(Protocol):
+    """One running orchestrator. What it raises when it is gone is `Interrupted`."""
+
+    async def list(self, what: str) -> list[Item]:
+        """All ``agents`` or ``tasks`` now."""
+        ...
+
+    async def stats(self) -> Item: ...
+
+    def events(self, types: str, after: str) -> AsyncGenerator[Item, None]:
+        """Events by ``type``, beside them ``missed`` and ``reset``. The first item is empty: it says that everything
+        is told from then on."""
+        ...
+
+    def follow(self, task_id: str) -> AsyncGenerator[Item, None]:
+        """The chunks of a task from now on."""
+        ...
+
+
+class HttpSource:
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def list(self, what: str) -> list[Item]:
+        from anywire.cli import stream
+
+        found: list[Item] = (await stream.get(self._client, f"/v1/{what}"))["data"]
+        return found
+
+    async def stats(self) -> Item:
+        from anywire.cli import stream
+
+        found: Item = await stream.get(self._client, "/v1/stats")
+        return found
+
+    async def events(self, types: str, after: str) -> AsyncGenerator[Item, None]:
+        parameters = {name: value for name, value in (("types", types), ("after", after)) if value}
+        async with aclosing(self._read("/v1/events", parameters)) as events:
+            async for kind, data in events:
+                yield ({"type": kind} | data) if kind else {}
+
+    async def follow(self, task_id: str) -> AsyncGenerator[Item, None]:
+        from urllib.parse import quote
+
+        from anywire.cli import stream
+
+        async with aclosing(self._read(f"/v1/tasks/{quote(task_id, safe='')}/follow", {})) as chunks:
+            async for kind, data in chunks:
+                if kind == "error":
+                    raise stream.server_error(0, json.dumps(data))
+                if kind:
+                    yield data
+
+    async def _read(self, path: str, parameters: Mapping[str, str]) -> AsyncGenerator[tuple[str, Item], None]:
+        """Type and data of server-sent events; an empty type where the answer begins. Comments are left out."""
+        import httpx
+
+        from anywire.cli import stream
+
+        patient = httpx.Timeout(stream.TIMEOUT, read=None)
+        try:
+            async with self._client.stream("GET", path, params=parameters, timeout=patient) as answer:
+                if answer.is_error:
+                    raise stream.server_error(answer.status_code, (await answer.aread()).decode(errors="replace"))
+                yield "", {}
+                kind = ""
+                async for line in answer.aiter_lines():
+                    name, _, value = line.partition(": ")
+                    if name == "event":
+                        kind = value
+                    elif name == "data" and kind:
+                        yield kind, json.loads(value)
+                    elif not line:
+                        kind = ""
+        except httpx.ConnectError:
+            raise  # `stream.client` says what to do
+        except httpx.TransportError as error:
+            raise Interrupted(f"the server does not answer any more: {error or type(error).__name__}") from error
+
+
+class PlaneSource:
+    """``orchestrator`` is the id of one that ``client`` sees."""
+
+    def __init__(self, client: Client, orchestrator: str) -> None:
+        self._client, self._orchestrator = client, orchestrator
+
+    async def list(self, what: str) -> list[Item]:
+        return [item async for item in self._command(what, 10.0)]
+
+    async def stats(self) -> Item:
+        (found,) = await self.list("stats")
+        return found
+
+    async def events(self, types: str, after: str) -> AsyncGenerator[Item, None]:
+        async with aclosing(self._command("events", 0.0, types=types, after=after)) as events:
+            # The command goes out before those that are sent once the empty item is read, and is begun before them.
+            newest = asyncio.ensure_future(anext(events))
+            try:
+                await asyncio.sleep(0)
+                yield {}
+                while True:
+                    yield await newest
+                    newest = asyncio.ensure_future(anext(events))
+            except StopAsyncIteration:
+                return
+            finally:
+                newest.cancel()
+                await asyncio.gather(newest, return_exceptions=True)
+
+    async def follow(self, task_id: str) -> AsyncGenerator[Item, None]:
+        async with aclosing(self._command("follow", 0.0, task_id=task_id)) as chunks:
+            async for item in chunks:
+                yield item
+
+    async def _command(self, name: str, deadline: float, **arguments: str) -> AsyncGenerator[Item, None]:
+        results = self._client.hub.command([self._orchestrator], name, arguments, deadline=deadline)
+        try:
+            async with aclosing(results):
+                async for item in results:
+                    yield item
+        except Forbidden as error:
+            raise Forbidden(
+                f"{error}: over a transport that leaves its machine a client may see its own tasks alone; ask over "
+                "HTTP, or give the transport options at both ends by which it stays on this machine, such as loopback "
+                "addresses; over a broker it does so only where an option of the transport says so"
+            ) from error
+        except (AgentLost, AgentUnavailable) as error:
+            raise Interrupted(f"the orchestrator {self._orchestrator} is gone: {error}") from error
+
+
+class Place:
+    """Where the orchestrator of a command is: see `fleet_place`."""
+
+    def __init__(self, opened: Callable[[AsyncExitStack], Any], name: str) -> None:
+        self._opened, self.name = opened, name
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Source]:
+        """Raises `AnywireError` when no orchestrator is there."""
+        async with AsyncExitStack() as stack:
+            yield await self._opened(stack)
+
+
+def fleet_place(
+    url: str | None,
+    host: str | None,
+    port: int | None,
+    transports: list[str] | None,
+    dds_domain: int | None,
+    settled: Mapping[str, Any],
+) -> Place:
+    """The orchestrator that options name: over HTTP, or over the client plane of ``transports``. ``settled`` are the
+    further options of `anywire.cli.options.settle`. Raises `ConfigError` and `typer.BadParameter`."""
+    from anywire.cli import options, stream
+
+    if not transports and dds_domain is None:
+        server = options.base_url(url, settled["file"], host, port, settled["settings"])
+
+        async def over_http(stack: AsyncExitStack) -> Source:
+            return HttpSource(await stack.enter_async_context(stream.client(server, stream.OVER_TRANSPORT)))
+
+        return Place(over_http, server)
+    if url is not None or host is not None or port is not None:
+        raise typer.BadParameter("--transport asks without HTTP: leave --url, --host and --port out")
+    config, plugins = options.settle(**settled, transports=transports, dds_domain=dds_domain, quiet=True)
+    from anywire.roles import assembly
+    from anywire.roles.client import Client
+
+    if assembly.in_one_process(config, plugins):
+        raise ConfigError("a transport that stays inside of one process reaches no server: name another one")
+
+    async def over_plane(stack: AsyncExitStack) -> Source:
+        made = assembly.make_transports(config, plugins)
+        client = await stack.enter_async_context(Client(*made, lease=config.lease.timeout))
+        await client.models()  # waits for an orchestrator, and says what to do when there is none
+        return PlaneSource(client, client.hub.agents()[0].agent_id)
+
+    return Place(over_plane, config.transport_names)

@@ -1,0 +1,143 @@
+"""What a gateway and a service are given of an orchestrator, and nothing beyond."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from anywire.caller import OPERATOR, Caller
+from anywire.clock import Clock
+from anywire.event_bus import EventBus
+from anywire.messages import Chunk, HubInfo
+from anywire.offers import Offer
+from anywire.route import Routes
+from anywire.selector import AgentView
+from anywire.submission import Submission
+from anywire.task_stream import TaskStream
+from anywire.transport import Transport
+
+
+class TaskView(msgspec.Struct, frozen=True):
+    """A task that has not ended. ``place`` is ``queued``, ``held`` (``why`` says for what) or ``running``; ``age_ms``
+    the time since it was taken in; ``agent_id`` the one whose answer is shown, empty before; ``chunks`` what has
+    come."""
+
+    task_id: str
+    kind: str
+    model: str
+    place: str
+    why: str
+    age_ms: float
+    agent_id: str
+    transport: str
+    attempt: int
+    chunks: int
+    priority: int
+    session: str
+    parent: str
+    caller: Caller
+
+
+class Services(Protocol):
+    """The services that run beside this orchestrator."""
+
+    def get(self, name: str) -> Any:
+        """What the service of that name offers (`anywire.service.Service.offered`), None when it does not run. Its
+        package has a Protocol for it."""
+        ...
+
+
+class Context(Protocol):
+    """One orchestrator as its gateways and services see it. All of it is used on the event loop."""
+
+    @property
+    def info(self) -> HubInfo:
+        """Who the orchestrator is to its agents."""
+        ...
+
+    @property
+    def clock(self) -> Clock: ...
+
+    @property
+    def events(self) -> EventBus: ...
+
+    @property
+    def services(self) -> Services: ...
+
+    @property
+    def routes(self) -> Routes:
+        """A service adds what it serves over HTTP, a gateway serves it."""
+        ...
+
+    @property
+    def transports(self) -> Sequence[Transport]:
+        """In order of preference; for what they offer beside the contract."""
+        ...
+
+    @property
+    def state_folder(self) -> Path:
+        """A folder of its own for what must survive a restart; made when it is first asked for."""
+        ...
+
+    @property
+    def closing(self) -> bool:
+        """Whether nothing is taken in any more."""
+        ...
+
+    # Tasks
+
+    def submit(self, submission: Submission) -> TaskStream:
+        """Take a task in. Raises `QueueFull`, `ModelNotFound`, `ModelStopped`, `InvalidRequest`, `PayloadTooLarge`,
+        `ShuttingDown`, `PluginFailed`. With ``submission.parent`` the id of a task that runs here, cancelling that one
+        cancels this one too."""
+        ...
+
+    def cancel(self, task_id: str, reason: str = "cancelled", caller: Caller = OPERATOR) -> bool:
+        """End a task with `TaskCancelled`, through to its engine; False when there is no such task (any more) that
+        ``caller`` may end."""
+        ...
+
+    def tasks(self, caller: Caller = OPERATOR) -> list[TaskView]:
+        """Those that have not ended and that ``caller`` sees, oldest first."""
+        ...
+
+    def follow(self, task_id: str, caller: Caller = OPERATOR) -> AsyncGenerator[Chunk, None]:
+        """The chunks of a task as its reader gets them, from now on, to its end; close it. A follower that is slow
+        misses chunks and holds nobody up. Where the reader gets an error, the follower gets it too. Raises
+        `InvalidRequest` when there is no such task that ``caller`` may follow, and `QueueFull` when too many follow it
+        already."""
+        ...
+
+    # The fleet
+
+    def agents(self) -> list[AgentView]: ...
+    def models(self) -> list[str]: ...
+    def offers(self) -> Mapping[str, Sequence[tuple[str, Offer]]]:
+        """By model: the agents that have it, by id, with their offers."""
+        ...
+
+    def command(
+        self,
+        target: Sequence[str],
+        name: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        deadline: float = 60.0,
+        caller: Caller = OPERATOR,
+    ) -> AsyncGenerator[Any, None]:
+        """Send a command to an agent; its results as they come, to be closed. ``target`` are the ids from an agent here
+        down a tree. ``deadline`` is in seconds, 0 means none. Raises `Forbidden` when ``caller`` may not,
+        `AgentUnavailable` when there is no such agent, `UnknownCommand`, `AgentLost` when the link goes meanwhile: it
+        may have been done then, and is not repeated; `DeadlineExceeded`; and what the engine raised."""
+        ...
+
+    def listen(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Call ``changed`` whenever an agent came, went, or changed state, offers or slots; returns what ends that."""
+        ...
+
+    def stats(self) -> dict[str, Any]:
+        """Counters since the start, as plain JSON types."""
+        ...

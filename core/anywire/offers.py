@@ -1,0 +1,76 @@
+"""What agents offer: one `Offer` for each model, as JSON text on every wire."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal
+
+import msgspec
+
+OfferState = Literal["stopped", "starting", "ready", "stopping", "crashed"]
+
+MAX_OFFERS = 1000
+"""Offers of one agent."""
+MAX_OFFERS_BYTES = 512 * 1024
+"""Bytes of their text."""
+
+
+class Offer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A model at an agent.
+
+    ``kinds`` are the kinds of tasks it answers (``chat``, ``completion``, ``embedding``); none stands for all kinds
+    among the agent's capabilities. ``features`` says of a need (``tools``, ``vision``, ``audio``, ``json``,
+    ``logprobs`` …) whether the model has it; what is not named is unknown. ``state``: a ``ready`` offer takes tasks,
+    and so does one that is ``stopped`` and ``on_demand``, which is started by its first task. ``detail`` says why it
+    is ``crashed``, or what a ``starting`` one does. ``slots`` is how many of its tasks run at once, 0 when only the
+    agent's slots bound it. ``context`` is the longest prompt and answer in tokens, 0 when unknown. ``digest`` names
+    the weights exactly, empty when unknown: a stream is resumed only where it is the same.
+    """
+
+    model: str
+    kinds: tuple[str, ...] = ()
+    features: dict[str, bool] = {}
+    state: OfferState = "ready"
+    detail: str = ""
+    slots: int = 0
+    context: int = 0
+    digest: str = ""
+    on_demand: bool = False
+
+    @property
+    def takes_tasks(self) -> bool:
+        return self.state == "ready" or (self.on_demand and self.state == "stopped")
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(tuple[Offer, ...]).decode
+
+
+def offers(*models: str) -> tuple[Offer, ...]:
+    """Ready offers of these models, each with its agent's kinds and nothing known beside."""
+    return tuple(Offer(model) for model in models)
+
+
+def offers_text(offered: tuple[Offer, ...]) -> str:
+    """The text that stands for them in `anywire.messages.AgentStatus`."""
+    return _encode(offered).decode() if offered else ""
+
+
+def read_offers(text: str) -> tuple[Offer, ...]:
+    """The offers in a status, each model once. Raises `ValueError` for what is no such text or out of bounds."""
+    if not text:
+        return ()
+    if len(text) > MAX_OFFERS_BYTES:
+        raise ValueError(f"its offers have {len(text)} characters, the limit is {MAX_OFFERS_BYTES}")
+    return _read(text)
+
+
+@lru_cache(maxsize=64)
+def _read(text: str) -> tuple[Offer, ...]:
+    try:
+        found = _decode(text)
+    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError) as error:
+        raise ValueError(f"its offers cannot be read: {error}") from error
+    if len(found) > MAX_OFFERS:
+        raise ValueError(f"it has {len(found)} offers, the limit is {MAX_OFFERS}")
+    return tuple({offer.model: offer for offer in found}.values())

@@ -1,0 +1,179 @@
+"""What follows the end of an attempt: the task ends, goes back to the queue, is resumed elsewhere, or is hedged."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import msgspec
+
+from anywire import errors
+from anywire.clock import Clock
+from anywire.errors import AnywireError
+from anywire.event_bus import EventBus
+from anywire.identity import boot_id
+from anywire.messages import Chunk, Progress
+from anywire.pipeline.decide import Budget, Decider, Decision, Fail, Hedge, Requeue, decide
+from anywire.pipeline.dispatcher import Dispatcher
+from anywire.pipeline.health import Health
+from anywire.pipeline.observation import Observation
+from anywire.pipeline.open_attempts import OpenAttempts
+from anywire.pipeline.registry import Registry
+from anywire.pipeline.task import Attempt, Task
+from anywire.pipeline.task_ends import TaskEnds
+from anywire.scheduler import Outcome
+
+
+class AttemptEnds:
+    """An `anywire.pipeline.attempts.AttemptsSink`. ``decider`` says what follows a failed attempt; ``events`` are held
+    while it is carried out."""
+
+    def __init__(
+        self,
+        hub_id: str,
+        open_attempts: OpenAttempts,
+        ends: TaskEnds,
+        dispatcher: Dispatcher,
+        registry: Registry,
+        health: Health,
+        decider: Decider,
+        counts: Counter[str],
+        events: EventBus,
+        observation: Observation,
+        clock: Clock,
+    ) -> None:
+        self._hub_id, self._open, self._ends, self._dispatcher = hub_id, open_attempts, ends, dispatcher
+        self._registry, self._health, self._decider = registry, health, decider
+        self._counts, self._events, self._observation, self._clock = counts, events, observation, clock
+        self._boot_id = boot_id()
+        self.by_transport: Counter[str] = Counter()
+        """How many attempts were answered over each transport."""
+        self.noting = False
+        """Whether an end is being noted in the health of its agent."""
+
+    def attempt_answered(self, attempt: Attempt, final: Chunk) -> None:
+        task = attempt.task
+        stages = task.stream.stages
+        stages.agent_received, stages.engine_started = final.received_ns, final.started_ns
+        stages.first_chunk, stages.last_chunk = final.first_ns, final.last_ns
+        stages.comparable = attempt.agent.info.boot_id == self._boot_id
+        stages.delivered = self._clock.now_ns()
+        self.by_transport[attempt.transport] += 1
+        task.spent += attempt.used
+        task.below += attempt.used - 1
+        self._events.hold()
+        try:
+            if not self._health.all_ok:
+                self._note_health(attempt, None)
+            outcome = self._open.finish(attempt, "")
+            self._ends.end(task, "", attempt, outcome, final)
+        finally:
+            self._events.release()
+
+    def attempt_congested(self, attempt: Attempt, error: AnywireError) -> None:
+        task = attempt.task
+        if not task.attempts:
+            self._observation.task_requeued(task, error, 0.0)
+            self._queue_again(task)
+
+    def attempt_ended(self, attempt: Attempt, outcome: Outcome) -> None:
+        self._observation.attempt_ended(attempt, outcome)
+        self._dispatcher.offer_held()
+
+    def attempt_failed(self, attempt: Attempt, error: AnywireError, over: bool) -> None:
+        """Decide what follows, and do it."""
+        self._events.hold()
+        try:
+            self._attempt_failed(attempt, error, over)
+        finally:
+            self._events.release()
+
+    def reader_stalled(self, task: Task) -> None:
+        self._ends.reader_stalled(task)
+
+    def _attempt_failed(self, attempt: Attempt, error: AnywireError, over: bool) -> None:
+        task = attempt.task
+        error.task_id, error.agent_id = task.task_id, attempt.agent_id
+        self._note_health(attempt, error)
+        if isinstance(error, errors.Refused):
+            # It said so before doing anything: somebody else may take it.
+            self._counts["refused"] += 1
+            self._registry.set_cause(attempt.agent, "refused")
+        elif isinstance(error, errors.AgentUnavailable) and over:
+            self._registry.set_cause(attempt.agent, "unreachable")
+        task.below += attempt.used - 1
+        others = len(task.attempts) > 1
+        decision: Decision = Fail()
+        if not others:
+            elsewhere = any(
+                agent.agent_id not in task.tried for key in task.queued.keys for agent in self._registry.candidates(key)
+            )
+            budget = Budget(task.attempts_left - attempt.used, elsewhere)
+            decision = self._decider.decide(task, attempt, error, budget)
+            if isinstance(decision, Hedge):
+                if not over and self._dispatcher.hedge(task):
+                    self._counts["hedges"] += 1
+                    return
+                if not over:
+                    return
+                decision = decide(task, attempt, error, self._health, budget)
+            if not isinstance(decision, Requeue):
+                task.losses += 1
+                task.spent += attempt.used
+                task.attempts_left -= attempt.used
+        outcome: Outcome | None = None
+        if over:
+            outcome = self._open.finish(attempt, error.code)
+        else:
+            attempt.code = error.code
+            self._open.cancel(attempt, str(error))
+        if others:
+            if outcome is not None:
+                self._observation.attempt_ended(attempt, outcome)
+            self._dispatcher.offer_held()
+        elif isinstance(decision, Fail) or self._dispatcher.gate_closed:
+            shut = self._dispatcher.gate_closed and not isinstance(decision, Fail)
+            ending = errors.ShuttingDown("the orchestrator shuts down") if shut else error
+            ending.task_id = task.task_id
+            self._ends.end(task, ending.code, attempt, outcome, error=ending)
+        else:
+            if not isinstance(decision, Requeue):
+                self._counts["retries"] += 1
+            after = 0.0 if isinstance(decision, (Requeue, Hedge)) else decision.after
+            if outcome is not None:
+                self._observation.attempt_ended(attempt, outcome)
+            self._observation.task_requeued(task, error, after)
+            self._queue_again(task, after)
+            self._dispatcher.offer_held()
+
+    def _note_health(self, attempt: Attempt, error: AnywireError | None) -> None:
+        """Whoever calls this dispatches afterwards, once the reader has its end."""
+        self.noting = True
+        try:
+            self._health.note(attempt.agent_id, attempt.place, error, attempt.is_blameless)
+        finally:
+            self.noting = False
+
+    def _queue_again(self, task: Task, after: float = 0.0) -> None:
+        """Put a task back whose attempt has ended, ``after`` seconds from now."""
+        keys = task.queued.keys
+        if task.chunks and len(keys) > 1:
+            # What one model began no other one goes on with.
+            keys = tuple(key for key in keys if key.model == task.model)
+        task.queued = msgspec.structs.replace(task.queued, attempt=task.sent + 1, keys=keys)
+        if self._dispatcher.gate_closed:
+            self._ends.fail(task, errors.ShuttingDown("the orchestrator shuts down"))
+            return
+        if task.submission.progress:
+            task.stream.progressed(Progress(self._hub_id, task.task_id, task.sent, "queued"))
+        if after > 0:
+            self._dispatcher.hold(task, "retry")
+            task.retry_timer = self._clock.call_later(after, self._retry_now, task)
+        else:
+            self._dispatcher.put_back(task)
+        if task.place != "ended":
+            self._ends.absence.check(task)
+
+    def _retry_now(self, task: Task) -> None:
+        task.retry_timer = None
+        self._dispatcher.put_back(task)
+        self._dispatcher.dispatch()

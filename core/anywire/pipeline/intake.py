@@ -1,0 +1,120 @@
+"""The way of a task into the pipeline: from a submission to a task that is queued, held, or with a service."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from functools import partial
+
+from anywire.boundary import label
+from anywire.clock import Clock
+from anywire.demand import prefix_hashes, read_demand
+from anywire.pipeline.admission import Admission
+from anywire.pipeline.attempts import Attempts
+from anywire.pipeline.dispatcher import Dispatcher
+from anywire.pipeline.observation import Observation
+from anywire.pipeline.service_answers import ServiceAnswers
+from anywire.pipeline.task import Task
+from anywire.pipeline.task_ends import TaskEnds
+from anywire.pipeline_settings import PipelineConfig
+from anywire.scheduler import QueuedTask, Scheduler
+from anywire.selector import Selector
+from anywire.submission import Submission
+from anywire.task_stream import TaskStream
+
+IGNORED_PRIORITY = ("priority",)
+
+log = logging.getLogger(__name__)
+
+
+class Intake:
+    """Makes a task of each submission that is admitted. ``task_ids`` must not be guessable; ``scheduler`` and
+    ``selector`` are asked what they want to know of a task."""
+
+    def __init__(
+        self,
+        admission: Admission,
+        services: ServiceAnswers,
+        dispatcher: Dispatcher,
+        attempts: Attempts,
+        ends: TaskEnds,
+        scheduler: Scheduler,
+        selector: Selector,
+        task_ids: Iterator[str],
+        observation: Observation,
+        clock: Clock,
+        config: PipelineConfig,
+    ) -> None:
+        self._admission, self._services, self._dispatcher = admission, services, dispatcher
+        self._attempts, self._ends, self._task_ids = attempts, ends, task_ids
+        self._observation, self._clock, self._config = observation, clock, config
+        self._wants_prefix = scheduler.wants_prefix or selector.wants_prefix
+        self._scheduler_name, self._uses_priority = label("scheduler", scheduler), scheduler.uses_priority
+        self._said_ignored = False
+
+    def submit(self, submission: Submission) -> TaskStream:
+        """See `anywire.pipeline.orchestrator.Orchestrator.submit`."""
+        received = self._clock.now_ns()
+        self._admission.check(submission)
+        demand = read_demand(submission.body)
+        services = self._services
+        concerned = services.concerned
+        keys = (concerned and services.keys(submission)) or self._admission.keys(submission, demand)
+        # Not to be guessed: whoever knows an id can cancel the task.
+        task_id = next(self._task_ids)
+        deadline = submission.deadline_s or self._config.deadline
+        bounded = deadline < math.inf
+        due = received + int(deadline * 1e9) if bounded else 0
+        queued = QueuedTask(
+            task_id,
+            keys,
+            submission.priority,
+            received,
+            due,
+            len(submission.body),
+            1,
+            demand.max_tokens,
+            submission.caller,
+            submission.session or demand.session,
+            submission.parent,
+            submission.policy,
+            submission.hints or demand.hints,
+            submission.prefer,
+            submission.avoid,
+            prefix_hashes(submission.body) if self._wants_prefix else (),
+        )
+        stream = TaskStream(task_id, received, self._ends.cancel)
+        if submission.priority and not self._uses_priority:
+            stream.ignored = IGNORED_PRIORITY
+            if not self._said_ignored:
+                self._said_ignored = True
+                log.warning(
+                    "the %s ignores priorities, and a client sent one: see scheduler.name (priority uses them)",
+                    self._scheduler_name,
+                )
+        task = Task(task_id, submission, queued, stream)
+        task.attempts_left = min(submission.attempts_left or self._config.max_attempts, self._config.max_attempts)
+        standing = services.stands_before(task) if concerned else ""
+        served = concerned and services.answers(task)
+        if standing:
+            self._dispatcher.hold_new(task, f"service {standing}")
+        elif not served:
+            self._dispatcher.put(task)
+        self._ends.add(task, deadline)
+        if submission.stream:
+            stream.on_read(partial(self._attempts.was_read, task))
+        if submission.parent in self._ends.tasks:
+            services.adopt(task)
+        stream.stages.admitted = self._clock.now_ns()
+        self._observation.task_admitted(task)
+        if standing or served:
+            services.begin(task)
+            if standing:
+                self._observation.task_held(task, task.why)
+            return stream
+        # It is sent at once where somebody is free.
+        self._dispatcher.dispatch()
+        if task.place == "queued":
+            self._ends.absence.check(task)
+        return stream

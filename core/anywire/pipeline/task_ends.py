@@ -1,0 +1,146 @@
+"""Tasks that have not ended, and the one place where they end: answered, failed, cancelled, out of time, or with nobody
+to serve them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from anywire import errors
+from anywire.caller import OPERATOR, Caller
+from anywire.clock import Clock
+from anywire.errors import AnywireError
+from anywire.messages import Chunk
+from anywire.pipeline.absence import Absence
+from anywire.pipeline.admission import Admission
+from anywire.pipeline.deadlines import Deadlines
+from anywire.pipeline.dispatcher import Dispatcher
+from anywire.pipeline.observation import Observation
+from anywire.pipeline.open_attempts import OpenAttempts
+from anywire.pipeline.registry import Registry
+from anywire.pipeline.service_answers import ServiceAnswers
+from anywire.pipeline.task import Attempt, Task
+from anywire.pipeline_settings import PipelineConfig
+from anywire.scheduler import Outcome
+from anywire.task_stream import TaskStream
+
+
+def _ignore(stream: TaskStream, chunks: int) -> None:
+    """Reading what is left of an ended task credits nobody."""
+
+
+class TaskEnds:
+    """Keeps the tasks that have not ended and ends each of them exactly once. Attempts of it that are still open are
+    cancelled; then dispatcher, services and observers are told."""
+
+    def __init__(
+        self,
+        open_attempts: OpenAttempts,
+        dispatcher: Dispatcher,
+        services: ServiceAnswers,
+        registry: Registry,
+        admission: Admission,
+        observation: Observation,
+        clock: Clock,
+        config: PipelineConfig,
+    ) -> None:
+        self._open, self._dispatcher, self._services = open_attempts, dispatcher, services
+        self._observation, self._clock, self._config = observation, clock, config
+        self.tasks: dict[str, Task] = {}
+        """Those that have not ended, oldest first."""
+        self.outcomes: Counter[str] = Counter()
+        """How many ended with which error's code; ``answered`` without one."""
+        self.deadlines = Deadlines(clock, config.deadline, self.give_up)
+        self.absence = Absence(clock, config.agent_wait, registry, admission, self.fail)
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def add(self, task: Task, deadline: float) -> None:
+        """Take a new task in, which may take ``deadline`` seconds."""
+        self.tasks[task.task_id] = task
+        self._idle.clear()
+        self.deadlines.add(task, deadline)
+
+    def find(self, task_id: str, caller: Caller) -> Task | None:
+        """A task that has not ended and that ``caller`` may end."""
+        task = self.tasks.get(task_id)
+        return task if task is not None and caller.may_end(task.submission.caller) else None
+
+    async def all_ended(self, within: float) -> None:
+        """Wait until every task has ended, at most ``within`` seconds."""
+        if self.tasks and within > 0:
+            expired = self._clock.call_later(within, self._idle.set)
+            await self._idle.wait()
+            expired.cancel()
+
+    def end(
+        self,
+        task: Task,
+        code: str,
+        attempt: Attempt | None = None,
+        outcome: Outcome | None = None,
+        final: Chunk | None = None,
+        error: AnywireError | None = None,
+    ) -> None:
+        """The one place where a task ends; ``code`` is its error's, empty for an answer. The reader has its end before
+        any plugin, hook or listener runs."""
+        del self.tasks[task.task_id]
+        was_waiting = task.place in ("queued", "held")
+        task.place = "ended"
+        if task.agent_timer is not None:
+            self.absence.end(task)
+        task.cancel_timers()
+        self.deadlines.remove(task)
+        if task.submission.stream:
+            task.stream.on_read(_ignore)
+        self.outcomes[code or "answered"] += 1
+        task.stream.attempts = (task.stream.attempts or task.sent) + task.below
+        task.stream.spent = task.spent + len(task.attempts)
+        if final is not None:
+            task.stream.push(final)
+        elif error is not None:
+            task.stream.fail(error)
+        for other in list(task.attempts.values()) if task.attempts else ():
+            self._open.cancel(other, str(error) if error is not None else "the task has ended")
+        if not self.tasks:
+            self._idle.set()
+        if was_waiting:
+            self._dispatcher.remove(task)
+        if self._services.concerned:
+            self._services.ended(task, code)
+        if attempt is not None and outcome is not None:
+            self._observation.attempt_ended(attempt, outcome)
+        self._observation.task_ended(
+            task,
+            code,
+            str(error) if error is not None else "",
+            final.usage if final is not None else "",
+            task.sent + task.below,
+            attempt.next_seq if attempt is not None else 0,
+        )
+        self._dispatcher.offer_held()
+
+    def fail(self, task: Task, error: AnywireError) -> None:
+        """End a task with an error. Does nothing when it has ended."""
+        if task.place == "ended" or task.task_id not in self.tasks:
+            return
+        error.task_id = task.task_id
+        self.end(task, error.code, error=error)
+
+    def give_up(self, task: Task, error: AnywireError) -> None:
+        """End a task from this side: its agent is asked to stop."""
+        error.agent_id = task.agent_id if task.attempts else ""
+        self.fail(task, error)
+
+    def cancel(self, task_id: str, reason: str = "cancelled", caller: Caller = OPERATOR) -> bool:
+        """See `anywire.pipeline.orchestrator.Orchestrator.cancel`."""
+        task = self.find(task_id, caller)
+        if task is None:
+            return False
+        self.give_up(task, errors.TaskCancelled(reason))
+        return True
+
+    def reader_stalled(self, task: Task) -> None:
+        """Nobody has read it for too long."""
+        message = f"nothing was read for {self._config.reader_timeout:g} s"
+        self.give_up(task, errors.ReaderStalled(message))

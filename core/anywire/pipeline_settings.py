@@ -1,0 +1,61 @@
+"""The pipeline's own settings."""
+
+from __future__ import annotations
+
+import pydantic
+
+from anywire.transport import MAX_MESSAGE_BYTES
+
+
+class PipelineConfig(pydantic.BaseModel):
+    """Settings ``pipeline.*``; times in seconds."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    deadline: float = pydantic.Field(
+        default=600.0, gt=0, allow_inf_nan=False, description="Seconds for a task whose client names no deadline."
+    )
+    max_attempts: int = pydantic.Field(default=3, ge=1, description="Times a task is sent to an agent before it fails.")
+    accept_timeout: float | None = pydantic.Field(
+        default=None,
+        gt=0,
+        description="Seconds in which an agent must say that it has a task sent to it. Default: two of its leases.",
+    )
+    first_token_timeout: float = pydantic.Field(
+        default=0.0, ge=0, description="Seconds from acceptance to a stream's first token. 0: no limit."
+    )
+    next_token_timeout: float = pydantic.Field(
+        default=60.0, ge=0, description="Seconds between two chunks of a stream whose reader takes them. 0: no limit."
+    )
+    reader_timeout: float = pydantic.Field(
+        default=60.0,
+        gt=0,
+        description="Seconds a stream's reader may take nothing before its stream ends with `reader_stalled`.",
+    )
+    window: int = pydantic.Field(
+        default=64, ge=2, le=65536, description="Chunks an agent may send before the reader has taken them."
+    )
+    agent_wait: float = pydantic.Field(
+        default=5.0, ge=0, description="Seconds a task waits while no agent serves its model."
+    )
+    cooldown_errors: int = pydantic.Field(
+        default=3,
+        ge=0,
+        description="Failures in a row after which an agent or a link gets no task for a while, if another one serves "
+        "the model. 0: never.",
+    )
+    cooldown: float = pydantic.Field(
+        default=1.0, gt=0, description="Seconds of the first such pause; doubled up to 30 while its probes fail."
+    )
+    resume: bool = pydantic.Field(
+        default=False, description="Resume a stream on another agent when its agent is lost, if the engine can."
+    )
+    resume_bytes: int = pydantic.Field(
+        default=1024 * 1024,
+        ge=0,
+        description="Bytes of a stream's text that are kept for resuming it; a longer one is not resumed any more.",
+    )
+    max_body_bytes: int = pydantic.Field(
+        default=MAX_MESSAGE_BYTES, ge=1024, description="Bytes of the largest request; larger ones are refused (413)."
+    )
+    max_hops: int = pydantic.Field(default=8, ge=0, description="Orchestrators that may pass a task on to another one.")

@@ -1,0 +1,300 @@
+"""The agent: slots around an engine, reachable over one or several transports by any number of hubs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from anywire import errors
+from anywire.boundary import Boundary
+from anywire.caller import Caller, Role, lesser_role
+from anywire.clock import Clock, SystemClock, Timer
+from anywire.engine import Engine, EngineStatus
+from anywire.errors import AnywireError
+from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Command, Credit, TaskRequest
+from anywire.once_log import OnceLog
+from anywire.pipeline.ends import Ends
+from anywire.printable import printable
+from anywire.roles import engine_stopper
+from anywire.roles.agent_commands import AgentCommands
+from anywire.roles.agent_link import AgentLink
+from anywire.roles.agent_run import Run
+from anywire.roles.agent_status import StatusSource, gauges
+from anywire.roles.engine_stopper import Stopper
+from anywire.roles.remembered import Remembered
+from anywire.roles.replies import send_final
+from anywire.transport import AgentPort, Plane, Reply, Transport
+
+log = logging.getLogger(__name__)
+
+REFUSALS_WAITING = 1024
+"""Refusals that may wait for room; the hub of one more finds by its own timeout that the task was not accepted."""
+
+RunKey = tuple[str, str, int]
+"""Hub, task and attempt."""
+
+
+class Agent:
+    """Takes up to ``slots`` tasks at a time from all hubs together, refuses the rest at once.
+
+    `start` raises what the engine or the only transport raises; with several transports those that open are
+    used and the others tried again.
+    """
+
+    def __init__(
+        self,
+        info: AgentInfo,
+        engine: Engine,
+        transports: Sequence[Transport],
+        *,
+        slots: int = 1,
+        plane: Plane = "agent",
+        heartbeat_interval: float = 0.25,
+        clock: Clock | None = None,
+    ) -> None:
+        if slots < 1:
+            raise errors.ConfigError(f"an agent needs at least 1 slot, not {slots}")
+        self.info, self.engine, self.slots, self.plane = info, engine, slots, plane
+        self.draining = False
+        self.boundary = Boundary()
+        self._counts: Counter[str] = Counter()
+        self._once = OnceLog(log)
+        self._interval = heartbeat_interval
+        self._clock = clock or SystemClock()
+        self._transports = tuple(transports)
+        self._ports: Ends[AgentPort] = Ends(transports, self._open_port, self._announce, self._clock)
+        self._runs: dict[RunKey, Run] = {}
+        self._cancelled = Remembered()
+        """Cancels of attempts that have not come."""
+        self._fresh: set[Run] = set()
+        self._older: set[Run] = set()
+        """Those of the runs that came since the last heartbeat, and since the one before: they are told accepted at the
+        next."""
+        self._status = StatusSource(engine, self.boundary)
+        self._stopper = Stopper(engine.name, "run", self._clock, self.boundary)
+        drain = partial(self.begin_drain, "a hub asked for it")
+        self._commands = AgentCommands(info.agent_id, engine, plane, self._clock, self.boundary, self._caller, drain)
+
+        self._sending: set[asyncio.Task[None]] = set()
+        self._refused_for_slots = False
+        self._told = ("", "")
+        """The engine's state and detail that were logged last."""
+        self._heartbeat: Timer | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def start(self) -> None:
+        """Start the engine, then announce the agent on every transport."""
+        await self.engine.start(self._engine_changed)
+        await self._ports.open()
+        self._beat()
+
+    def begin_drain(self, reason: str = "") -> None:
+        """Refuse what comes, finish what runs."""
+        if not self.draining:
+            self.draining = True
+            log.info("draining: %s", reason or "asked to")
+            self._report()
+
+    async def drain(self) -> None:
+        """`begin_drain`, then wait until nothing runs any more."""
+        self.begin_drain()
+        await self._idle.wait()
+
+    async def close(self) -> None:
+        """Stop what runs, say goodbye on every transport, close the engine; idempotent."""
+        self.draining = True
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+            self._heartbeat = None
+        self._stopper.closed = True
+        for run in list(self._runs.values()):
+            run.cancel("the agent closes")
+        self._commands.close()
+        runners = [run.runner for run in self._runs.values() if run.runner is not None] + self._commands.runners
+        if runners:
+            _, left = await asyncio.wait(runners, timeout=engine_stopper.ENGINE_PATIENCE)
+            if left:
+                log.error(
+                    "engine %s has not ended %d cancelled tasks or commands; they are left alone",
+                    self.engine.name,
+                    len(left),
+                )
+        for sending in self._sending:
+            sending.cancel()
+        await self._ports.close()
+        try:
+            await self.engine.close()
+        except Exception as error:
+            self.boundary.failed(f"engine {self.engine.name}", "close", error)
+
+    def status(self) -> AgentStatus:
+        """The status as it is reported. An engine whose status cannot be had, or is none, is reported as failed."""
+        engine = self._status.read()
+        return AgentStatus(
+            self.info.agent_id,
+            self.info.incarnation,
+            "draining" if self.draining else engine.state,
+            self._status.text(engine.offers),
+            self._slots(engine),
+            len(self._runs),
+            engine.queued,
+            gauges() | engine.resources,
+            engine.detail,
+        )
+
+    def stats(self) -> dict[str, Any]:
+        """Counters since the start, as plain JSON types."""
+        failures = self.boundary.failures
+        return {
+            "tasks": {"running": len(self._runs)},
+            "commands": {"running": len(self._commands.runners)},
+            "events": dict(self._counts) | {"plugin_failures": failures.total()},
+            "plugin_failures": dict(failures),
+        }
+
+    # What hubs send, through any transport; checked by its `AgentLink`
+
+    def task_received(self, task: TaskRequest, reply: Reply, link: int) -> None:
+        key = (task.hub_id, task.task_id, task.attempt)
+        if key in self._runs:
+            return
+        if self._cancelled.has(task.hub_id, key):
+            self.refuse(task, reply, errors.TaskCancelled("cancelled before it arrived"))
+            return
+        refusal = self._why_not(task)
+        if refusal:
+            self.refuse(task, reply, errors.Refused(f"agent {self.info.agent_id}: {refusal}"))
+            return
+        self._runs[key] = run = Run(task, reply, link, self.engine, self._clock, self.boundary)
+        self._fresh.add(run)
+        self._idle.clear()
+        run.runner = asyncio.get_running_loop().create_task(self._answer(key, run))
+
+    def command_received(self, command: Command, reply: Reply, link: int) -> None:
+        self._commands.received(command, reply, link)
+
+    def cancel_received(self, cancel: Cancel) -> None:
+        if not cancel.attempt:
+            self._commands.cancel(cancel)
+            return
+        key = (cancel.hub_id, cancel.task_id, cancel.attempt)
+        run = self._runs.get(key)
+        if run is not None:
+            self._stopper.stop(run, cancel.reason)
+        else:
+            # It may have overtaken its request.
+            self._cancelled.add(cancel.hub_id, key)
+
+    def credit_received(self, credit: Credit) -> None:
+        if not credit.attempt:
+            self._commands.credit(credit)
+            return
+        run = self._runs.get((credit.hub_id, credit.task_id, credit.attempt))
+        if run is not None:
+            run.credit(credit.chunks)
+
+    def hub_lost(self, hub_id: str, link: int, reason: str) -> None:
+        hit = [run for key, run in self._runs.items() if key[0] == hub_id and run.link == link]
+        log.info("hub %s lost (%s), %d of its tasks ended", printable(str(hub_id)), printable(str(reason)), len(hit))
+        for run in hit:
+            self._stopper.stop(run, "hub lost")
+        self._commands.hub_lost(hub_id, link)
+
+    def refuse(self, task: TaskRequest, reply: Reply, error: AnywireError) -> None:
+        """Answer a task that is not begun."""
+        final = Chunk(task.hub_id, task.task_id, task.attempt, 0, final=True, error=errors.to_wire(error))
+        try:
+            reply.send(final)
+        except Exception as failure:
+            if len(self._sending) >= REFUSALS_WAITING:
+                log.warning("a refusal of task %s is dropped: %d wait for room already", task.task_id, REFUSALS_WAITING)
+                return
+            sending = asyncio.get_running_loop().create_task(
+                send_final(reply, final, self._clock, self.boundary, failure)
+            )
+            self._sending.add(sending)
+            sending.add_done_callback(self._sending.discard)
+
+    # Inside
+
+    def _caller(self, command: Command, link: int) -> Caller:
+        """Who sends a command. A parent vouches for the role it names; a client has ``use`` unless its transport stays
+        on this machine, and may name a lesser one."""
+        allowed: Role = "operate" if self.plane == "agent" or self._transports[link].is_local else "use"
+        return Caller(command.hub_id, command.tenant, lesser_role(allowed, command.role))
+
+    def _slots(self, engine: EngineStatus) -> int:
+        return self.slots if engine.slots is None else engine.slots
+
+    def _why_not(self, task: TaskRequest) -> str:
+        if self.draining:
+            return "draining"
+        engine = self._status.read()
+        if engine.state != "ready":
+            return f"its engine is {engine.state}"
+        if not engine.any_model:
+            offer = next((each for each in engine.offers if each.model == task.model), None)
+            if offer is None:
+                return f"it does not serve {task.model!r}"
+            if not offer.takes_tasks:
+                return f"its model {task.model!r} is {offer.state}"
+        if len(self._runs) >= self._slots(engine):
+            self._refused_for_slots = True
+            return "no free slot"
+        return ""
+
+    async def _answer(self, key: RunKey, run: Run) -> None:
+        final = await run.answer()
+        # The engine has ended, and the slot is free before the hub can know: its next task may be on the way as soon as
+        # the chunk is sent.
+        self._free(key)
+        # Nothing is sent at a shutdown: the hub is to see that the agent is gone, and to send the task elsewhere.
+        if self._stopper.closed:
+            return
+        try:
+            run.reply.send(final)
+        except Exception as failure:
+            await send_final(run.reply, final, self._clock, self.boundary, failure)
+
+    def _free(self, key: RunKey) -> None:
+        run = self._runs.pop(key)
+        run.ended = True
+        self._fresh.discard(run)
+        self._older.discard(run)
+        if not self._runs:
+            self._idle.set()
+        if self._refused_for_slots:
+            self._refused_for_slots = False
+            self._report()
+
+    def _engine_changed(self) -> None:
+        engine = self._status.read()
+        if (engine.state, engine.detail) != self._told:
+            self._told = (engine.state, engine.detail)
+            log.info("engine %s is %s %s", self.engine.name, engine.state, printable(engine.detail))
+        self._report()
+
+    def _beat(self) -> None:
+        self._heartbeat = self._clock.call_later(self._interval, self._beat)
+        self._report()
+        due, self._older, self._fresh = self._older, self._fresh, set()
+        for run in due:
+            if run.runner is not None and not run.runner.done():
+                run.tell_accepted()
+
+    def _report(self) -> None:
+        status = self.status()
+        for port in self._ports.ends:
+            if port is not None:
+                self.boundary.call("transport", "report", port.report, status, otherwise=None)
+
+    async def _open_port(self, link: int, transport: Transport) -> AgentPort:
+        return await transport.open_agent(self.info, self.plane, AgentLink(self, link, self._counts, self._once))
+
+    def _announce(self, port: AgentPort) -> None:
+        port.report(self.status())

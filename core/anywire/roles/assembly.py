@@ -1,0 +1,252 @@
+"""From a `Config` to running parts: which plugins, with which options.
+
+A plugin's options are checked here, by its own ``Config``, when it is made. Options that follow a setting of the core
+(`anywire.core_settings`) get its value unless they are set.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pydantic
+
+from anywire.config import DEFAULT_GATEWAY, Config, PluginChoice, replaced
+from anywire.core_settings import FromCore, core_options
+from anywire.engine import Engine
+from anywire.errors import ConfigError, PluginError
+from anywire.gateway import Gateway
+from anywire.identity import agent_info, hub_info
+from anywire.launcher import Launcher
+from anywire.pipeline.orchestrator import Orchestrator
+from anywire.plugins import PluginKind, Plugins
+from anywire.roles.agent import Agent
+from anywire.roles.agent_configs import entry_config
+from anywire.roles.fleet import fleet_agent
+from anywire.service import Service
+from anywire.transport import Elects, Plane, Transport
+
+_LISTS: dict[str, PluginKind] = {
+    "transports": "transports",
+    "join": "transports",
+    "gateways": "gateways",
+    "services": "services",
+}
+_SECTIONS: dict[str, PluginKind] = {
+    "scheduler": "schedulers",
+    "selector": "selectors",
+    "engine": "engines",
+    "launcher": "launchers",
+}
+MASK = "**********"
+_SECRET = re.compile(r"(^|[_-])(key|token|secret|password|authorization|cookie)$", re.IGNORECASE)
+_USERINFO = re.compile(r"(\w://[^/@:]*:)[^/@]+@")
+
+
+def load_plugins(config: Config) -> Plugins:
+    """The installed plugins and those ``plugins`` names. Raises `PluginError`."""
+    plugins = Plugins()
+    for source in config.plugins:
+        plugins.add(source)
+    return plugins
+
+
+def make_transports(config: Config, plugins: Plugins) -> list[Transport]:
+    """New transports, in order of preference; each role that opens them needs its own."""
+    return [plugins.create("transports", each.name, each.options) for each in config.transports]
+
+
+def make(
+    config: Config, plugins: Plugins, kind: PluginKind, name: str, options: Mapping[str, Any], section: str = ""
+) -> Any:
+    """The plugin of that name, with what its options take from the core. Raises `PluginError` or `ConfigError`."""
+    return plugins.create(kind, name, plugin_options(config, plugins, kind, name, options), section)
+
+
+def plugin_options(
+    config: Config, plugins: Plugins, kind: PluginKind, name: str, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """``options``, and those that follow settings of the core where they are not set."""
+    model = getattr(plugins.load(kind, name), "Config", None)
+    follow = core_options(model, config) if isinstance(model, type) and issubclass(model, pydantic.BaseModel) else {}
+    return follow | dict(options)
+
+
+def make_engine(config: Config, plugins: Plugins) -> Engine:
+    engine: Engine = make(config, plugins, "engines", config.engine.name, config.engine.options)
+    return engine
+
+
+def chosen_gateways(config: Config, plugins: Plugins) -> list[PluginChoice]:
+    """The gateways to run. Where none is configured that is `openai` if it is installed, and otherwise none: clients
+    use the transports then."""
+    if config.gateways is not None:
+        return config.gateways
+    if DEFAULT_GATEWAY in plugins.names("gateways"):
+        return [PluginChoice(name=DEFAULT_GATEWAY)]
+    return []
+
+
+def make_gateways(config: Config, plugins: Plugins) -> list[Gateway]:
+    return [make(config, plugins, "gateways", each.name, each.options) for each in chosen_gateways(config, plugins)]
+
+
+def make_services(config: Config, plugins: Plugins) -> list[Service]:
+    return [make(config, plugins, "services", each.name, each.options) for each in config.services]
+
+
+def make_launcher(config: Config, plugins: Plugins) -> Launcher:
+    launcher: Launcher = make(config, plugins, "launchers", config.launcher.name, config.launcher.options)
+    return launcher
+
+
+def make_orchestrator(config: Config, plugins: Plugins) -> Orchestrator:
+    """An orchestrator that has not started."""
+    return Orchestrator(
+        hub_info(lease=config.lease.timeout),
+        make_transports(config, plugins),
+        plugins.create("schedulers", config.scheduler.name, config.scheduler.options),
+        plugins.create("selectors", config.selector.name, config.selector.options),
+        config=config.pipeline,
+        plugins=plugins,
+    )
+
+
+def make_agent(config: Config, plugins: Plugins) -> Agent:
+    """An agent that has not started."""
+    engine = make_engine(config, plugins)
+    info = agent_info(
+        config.agent.id, engine=engine, specialization=config.agent.specialization, lease=config.lease.timeout
+    )
+    transports = make_transports(config, plugins)
+    interval = config.lease.heartbeat_interval
+    return Agent(info, engine, transports, slots=config.agent.slots, heartbeat_interval=interval)
+
+
+def make_fleet_agents(config: Config, plugins: Plugins, orchestrator: Orchestrator) -> list[Agent]:
+    """The orchestrator as an agent of its clients and of the parents it joins, as far as the config says; not
+    started. Raises `ConfigError` when a parent cannot be reached in the way named."""
+    for each in config.join:
+        if not _inter_process(plugins, each):
+            raise ConfigError(f"join: the transport {each.name} stays inside of one process and reaches no parent")
+    leaving = [each for each in config.transports if _inter_process(plugins, each)] if config.client_plane else []
+    planes: tuple[tuple[Plane, str, list[PluginChoice]], ...] = (
+        ("client", "transports", leaving),
+        ("agent", "join", config.join),
+    )
+    interval = config.lease.heartbeat_interval
+    return [
+        fleet_agent(
+            orchestrator,
+            [plugins.create("transports", each.name, each.options, section) for each in chosen],
+            plane,
+            lease=config.lease.timeout,
+            heartbeat_interval=interval,
+        )
+        for plane, section, chosen in planes
+        if chosen
+    ]
+
+
+def make_elects(config: Config, plugins: Plugins) -> Elects:
+    """The first transport that elects, an instance of its own. Raises `ConfigError` when none does."""
+    for each in config.transports:
+        if issubclass(plugins.load("transports", each.name), Elects):
+            elects: Elects = plugins.create("transports", each.name, each.options)
+            return elects
+    able = [name for name in plugins.names("transports") if _elects(plugins, name)]
+    raise ConfigError(
+        "standby.enabled needs a transport that can hold one orchestrator to be the active one; "
+        f"{config.transport_names} cannot. "
+        + (f"Those installed that can: {', '.join(able)}" if able else "None that can is installed (anywire-dds can)")
+    )
+
+
+def _elects(plugins: Plugins, name: str) -> bool:
+    try:
+        return issubclass(plugins.load("transports", name), Elects)
+    except PluginError:
+        return False
+
+
+def in_one_process(config: Config, plugins: Plugins) -> bool:
+    """Whether some transport reaches only agents of the same process."""
+    return not all(_inter_process(plugins, each) for each in config.transports)
+
+
+def _inter_process(plugins: Plugins, choice: PluginChoice) -> bool:
+    inter_process: bool = plugins.load("transports", choice.name).capabilities.inter_process
+    return inter_process
+
+
+def with_model(config: Config, plugins: Plugins, model: str) -> Config:
+    """The config with the engine's model set, whatever its ``Config`` calls it. Raises `ConfigError`."""
+    name = config.engine.name
+    fields = _fields(plugins, "engines", name)
+    if "model" in fields:
+        return _with_engine_options(config, model=model)
+    if "models" in fields:
+        return _with_engine_options(config, models=[model])
+    raise ConfigError(f"engine {name!r} takes no model: leave --model out, or choose another engine")
+
+
+def with_slots(config: Config, plugins: Plugins, slots: int) -> Config:
+    """The config with the agent's slots set, and with the engine's that would follow them."""
+    config = replaced(config, agent=config.agent.model_dump() | {"slots": slots})
+    model: type[pydantic.BaseModel] = plugins.load("engines", config.engine.name).Config
+    following = [name for name in core_options(model, config) if name in config.engine.options]
+    slotted = {name: slots for name in following if FromCore("agent.slots") in model.model_fields[name].metadata}
+    return _with_engine_options(config, **slotted) if slotted else config
+
+
+def effective(config: Config, plugins: Plugins) -> tuple[dict[str, Any], list[str]]:
+    """Everything in force as plain types, plugins' own defaults included, secrets masked; and a sentence for each
+    plugin that could not be asked."""
+    tree = config.model_dump(mode="json")
+    faults: list[str] = []
+
+    def complete(
+        kind: PluginKind, name: str, options: Mapping[str, Any], section: str = "", config: Config = config
+    ) -> dict[str, Any]:
+        try:
+            made: pydantic.BaseModel = make(config, plugins, kind, name, options, section).config
+        except PluginError as error:
+            faults.append(str(error))
+            return dict(options)
+        return made.model_dump(mode="json")
+
+    if tree["gateways"] is None:
+        tree["gateways"] = {each.name: each.options for each in chosen_gateways(config, plugins)}
+    for key, kind in _LISTS.items():
+        tree[key] = {name: complete(kind, name, options, key) for name, options in tree[key].items()}
+    for key, kind in _SECTIONS.items():
+        section = tree[key]
+        name = section.pop("name")
+        tree[key] = {"name": name} | complete(kind, name, section)
+    for number, entry in enumerate(config.agents):
+        if entry.engine is not None:
+            own = entry_config(config, entry)
+            options = complete("engines", entry.engine.name, entry.engine.options, config=own)
+            tree["agents"][number]["engine"] = {"name": entry.engine.name} | options
+    return masked(tree), faults
+
+
+def masked(value: Any, key: str = "") -> Any:
+    """A tree of plain types with what must stay secret, by its key or inside of an address, replaced by `MASK`."""
+    if isinstance(value, dict):
+        return {inner: masked(each, str(inner)) for inner, each in value.items()}
+    if isinstance(value, list):
+        return [masked(each, key) for each in value]
+    if isinstance(value, str) and value:
+        return MASK if _SECRET.search(key) else _USERINFO.sub(rf"\1{MASK}@", value)
+    return value
+
+
+def _fields(plugins: Plugins, kind: PluginKind, name: str) -> Mapping[str, Any]:
+    model: type[pydantic.BaseModel] = plugins.load(kind, name).Config
+    return model.model_fields
+
+
+def _with_engine_options(config: Config, **options: Any) -> Config:
+    return replaced(config, engine=config.engine.model_dump() | options)

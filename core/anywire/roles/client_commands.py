@@ -1,0 +1,108 @@
+"""What a client asks orchestrators beside its tasks: commands, events, lists."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import pydantic
+
+from anywire.errors import InvalidRequest, NoAgent, ShuttingDown
+from anywire.pipeline.orchestrator import Orchestrator
+from anywire.pipeline_settings import PipelineConfig
+
+
+class ClientConfig(PipelineConfig):
+    """The pipeline's settings as a client has them; without a deadline of its own, the orchestrator's default holds."""
+
+    deadline: float = pydantic.Field(default=math.inf, gt=0, description="a task's time when none is named")
+    agent_wait: float = pydantic.Field(default=3.0, ge=0, description="how long to wait for an orchestrator")
+
+
+class PlaneCommands:
+    """Commands over the client plane, to the orchestrator that ``orchestrator`` names, or to the only one seen.
+
+    What is allowed depends on the role (`anywire.caller.Role`): a client whose transport does not leave its machine has
+    the role ``operate``, another one ``use``, and sees its own tasks alone. Each raises `NoAgent` when the orchestrator
+    is not seen in time, `InvalidRequest` when several are seen and none is named, `Forbidden`, `UnknownCommand`, and
+    `AgentLost` when the link goes meanwhile.
+    """
+
+    hub: Orchestrator
+    names: str
+    _config: ClientConfig
+    _state: str
+
+    async def command(
+        self,
+        name: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        target: Sequence[str] = (),
+        orchestrator: str = "",
+        deadline: float = 60.0,
+    ) -> AsyncGenerator[Any, None]:
+        """Send a command; its results as they come, plain JSON types. A reader that pauses stops the agent.
+
+        ``target`` are the ids that lead from an agent of the orchestrator down a tree; without one the orchestrator
+        itself answers (``agents``, ``models``, ``stats``, ``tasks`` …). ``arguments`` are JSON, at most 64 KiB.
+        ``deadline`` is in seconds, 0 means none. Closing the generator (`contextlib.aclosing`) cancels the command.
+
+            async for line in client.command("logs", {"follow": True}, target=["agent-1"], deadline=0):
+                print(line)
+        """
+        found = await self._orchestrator(orchestrator)
+        async with aclosing(self.hub.command((found, *target), name, arguments, deadline=deadline)) as results:
+            async for result in results:
+                yield result
+
+    async def events(
+        self, *types: str, after: str = "", orchestrator: str = ""
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """What happens at the orchestrator, until the generator is closed: events as JSON objects (`anywire.events`),
+        of these ``types`` (``task.ended`` …), all when none is named. With ``after``, the id of the newest event that
+        was read, it begins with what followed. ``{"type": "missed", "count": n}`` stands for events that were left out
+        because this reader was too slow, ``{"type": "reset"}`` says that ``after`` is not kept any more."""
+        arguments = {"types": list(types), "after": after}
+        async with aclosing(self.command("events", arguments, orchestrator=orchestrator, deadline=0)) as events:
+            async for event in events:
+                yield event
+
+    async def tasks(self, *, orchestrator: str = "") -> list[dict[str, Any]]:
+        """The tasks that have not ended, oldest first (`anywire.views.task_json`)."""
+        return [task async for task in self.command("tasks", orchestrator=orchestrator)]
+
+    async def follow(self, task_id: str, *, orchestrator: str = "") -> AsyncGenerator[dict[str, Any], None]:
+        """The chunks of a task, from now on to its end (`anywire.views.chunk_json`); ``task_id`` is the
+        orchestrator's, as `tasks` and `events` tell it. Raises `InvalidRequest` when there is no such task that this
+        client may follow, and what the task ended with."""
+        arguments = {"task_id": task_id}
+        async with aclosing(self.command("follow", arguments, orchestrator=orchestrator, deadline=0)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def _orchestrator(self, name: str) -> str:
+        """The id of the orchestrator that is named, or of the only one, once it is seen."""
+        if self._state:
+            raise ShuttingDown(f"this client is {self._state}")
+        try:
+            async with asyncio.timeout(self._config.agent_wait):
+                await self.hub.agents_until(
+                    lambda agents: any(each.agent_id == name for each in agents) if name else bool(agents)
+                )
+        except TimeoutError:
+            raise self._nobody(name) from None
+        seen = [each.agent_id for each in self.hub.agents()]
+        if not name and len(seen) > 1:
+            raise InvalidRequest(f"several orchestrators are seen, name one: {', '.join(seen)}", param="orchestrator")
+        return name or seen[0]
+
+    def _nobody(self, name: str = "") -> NoAgent:
+        return NoAgent(
+            f"no orchestrator{f' {name}' if name else ''} is seen over {self.names} within "
+            f"{self._config.agent_wait:g} s: one must run with this transport, the same options and client_plane on; "
+            "`anywire doctor` checks whether the transport works here"
+        )

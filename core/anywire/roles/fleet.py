@@ -1,0 +1,217 @@
+"""An orchestrator as an agent: of its clients, and of a parent orchestrator that it joins.
+
+Its engine is the whole pipeline with the fleet behind it. The ordinary `Agent` around it brings credit, cancel,
+refusal, lost hubs and drain, and nothing of that is written twice: a reader that pauses stops the agent, which stops
+reading the pipeline's stream, which stops the engine at the far end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import msgspec
+import pydantic
+
+from anywire.caller import Caller
+from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
+from anywire.errors import AnywireError, InvalidRequest, ModelNotFound, NoAgent, QueueFull, Refused, ShuttingDown
+from anywire.identity import agent_info
+from anywire.messages import Chunk, Progress, TaskRequest
+from anywire.offers import MAX_OFFERS, offers
+from anywire.pipeline.claims import MAX_SLOTS
+from anywire.pipeline.orchestrator import Orchestrator
+from anywire.pipeline.serving import DEPTH
+from anywire.pipeline.task import ORCHESTRATOR
+from anywire.roles.agent import Agent
+from anywire.roles.fleet_commands import FleetCommands
+from anywire.roles.remembered import Remembered
+from anywire.submission import NO_HINTS, Hints, Submission, checked_hints
+from anywire.task_stream import TaskStream
+from anywire.transport import Plane, Transport
+
+log = logging.getLogger(__name__)
+
+CLIENT_SLOTS = 65536
+"""What clients may have under way at once; how much of it waits is the scheduler's to bound."""
+FINAL_CHUNKS_TIMEOUT = 1.0
+"""Seconds for final chunks to be sent when the grace of a shutdown is over."""
+
+
+class FleetConfig(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+
+class FleetEngine(Engine):
+    """Answers what its orchestrator's agents answer.
+
+    For a parent (plane ``agent``) it has the fleet's slots, and what cannot be begun here is refused so that it goes
+    elsewhere. For clients every error is an answer, with its own code, unless another orchestrator could do better.
+    """
+
+    name: ClassVar[str] = ORCHESTRATOR
+    Config = FleetConfig
+    capabilities = ("chat", "completion", "embedding")
+
+    def __init__(self, orchestrator: Orchestrator, plane: Plane) -> None:
+        super().__init__(FleetConfig())
+        self._orchestrator, self._joins = orchestrator, plane == "agent"
+        self._elsewhere: tuple[type[AnywireError], ...] = (ShuttingDown,)
+        if self._joins:
+            self._elsewhere += (QueueFull, NoAgent, ModelNotFound)
+        self._status = EngineStatus("starting")
+        self._changed: Callable[[], None] = lambda: None
+        self._stop_listening: Callable[[], None] = lambda: None
+        self._update: asyncio.Handle | None = None
+        self._own = Remembered()
+        """Tasks by the hub that submitted them."""
+        self._commands = FleetCommands(orchestrator, None if self._joins else self._own)
+
+    async def start(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._status = self._read()
+        self._stop_listening = self._orchestrator.listen(self._agents_changed)
+
+    async def close(self) -> None:
+        self._stop_listening()
+        self._stop_listening = lambda: None
+        if self._update is not None:
+            self._update.cancel()
+
+    def status(self) -> EngineStatus:
+        waiting = self._orchestrator.waiting if self._joins else 0
+        if waiting != self._status.queued:
+            self._status = msgspec.structs.replace(self._status, queued=waiting)
+        return self._status
+
+    async def run(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
+        begun, stream = False, None
+        try:
+            stream = self._orchestrator.submit(self._submission(task))
+            self._own.add(task.hub_id, stream.task_id)
+            if task.progress and stream.progress is None:
+                yield EngineProgress("queued")
+            while (step := await stream.step()) is not None:
+                if isinstance(step, Progress):
+                    yield EngineProgress(step.state, step.detail)
+                    continue
+                for delta in _deltas(step, stream):
+                    begun = True
+                    yield delta
+        except AnywireError as error:
+            if isinstance(error, self._elsewhere) and not begun:
+                raise Refused(f"orchestrator {self._orchestrator.info.hub_id}: {error}") from error
+            if stream is not None and stream.spent > 1:
+                yield Delta(attempts_used=stream.spent)
+            raise
+        finally:
+            if stream is not None:
+                stream.cancel("nobody reads it any more")
+
+    def carry_out(
+        self, name: str, arguments: Mapping[str, Any], target: Sequence[str], deadline: float, caller: Caller
+    ) -> AsyncIterator[Any]:
+        """See `anywire.roles.agent_commands.PassesCommandsOn`."""
+        return self._commands.carry_out(name, arguments, target, deadline, caller)
+
+    def _submission(self, task: TaskRequest) -> Submission:
+        """A task as its orchestrator takes it in. Raises `InvalidRequest` for hints that are none."""
+        return Submission(
+            task.kind,
+            task.model,
+            task.body,
+            task.stream,
+            task.priority,
+            task.time_left_ms / 1000,
+            task.trace,
+            task.hops + self._joins,
+            Caller(task.hub_id, task.tenant),
+            task.session,
+            task.parent,
+            task.policy,
+            _hints(task.hints),
+            task.prefer,
+            task.avoid,
+            task.attempts_left,
+            task.progress,
+        )
+
+    def _agents_changed(self) -> None:
+        # Many that come at once are told of once: a status names all models.
+        if self._update is None:
+            self._update = asyncio.get_running_loop().call_soon(self._tell)
+
+    def _tell(self) -> None:
+        self._update = None
+        status = self._read()
+        if status != msgspec.structs.replace(self._status, queued=0):
+            self._status = status
+            self._changed()
+
+    def _read(self) -> EngineStatus:
+        fleet = self._orchestrator.registry.serving
+        # A parent takes so many from one agent.
+        models = offers(*fleet.ready_models()[:MAX_OFFERS])
+        if not self._joins:
+            if not fleet.ready:
+                return EngineStatus("starting", detail="no agent is ready yet", any_model=True)
+            return EngineStatus("ready", models, any_model=True)
+        # Failed ones count: else two that join each other would recover and fail in turns.
+        limit = self._orchestrator.config.max_hops
+        depth = min(limit, fleet.depth) + 1
+        resources = {DEPTH: float(depth)}
+        if depth > limit:
+            detail = (
+                f"more than {limit} orchestrators (pipeline.max_hops) are below each other: "
+                "do they join each other in a circle?"
+            )
+            if self._status.state != "failed":
+                log.error("%s", detail)
+            return EngineStatus("failed", (), detail, slots=0, resources=resources)
+        if not fleet.ready:
+            return EngineStatus("starting", detail="no agent is ready yet", slots=0, resources=resources)
+        return EngineStatus("ready", models, slots=min(fleet.ready_slots, MAX_SLOTS), resources=resources)
+
+
+def _deltas(chunk: Chunk, stream: TaskStream) -> Iterator[Delta]:
+    *texts, last = chunk.deltas or ("",)
+    for text in texts:
+        yield Delta(text)
+    yield Delta(last, chunk.extra, chunk.finish_reason, chunk.usage, stream.spent if chunk.final else 0)
+
+
+def _hints(text: str) -> Hints:
+    if not text:
+        return NO_HINTS
+    try:
+        hints = msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise InvalidRequest(f"the hints are no JSON object: {error}", param="hints") from error
+    return checked_hints(hints)
+
+
+def fleet_agent(
+    orchestrator: Orchestrator,
+    transports: Sequence[Transport],
+    plane: Plane,
+    *,
+    lease: float = 1.0,
+    heartbeat_interval: float = 0.25,
+) -> Agent:
+    """The orchestrator as an agent that has not started: on plane ``client`` of its clients, on plane ``agent`` of the
+    orchestrators it joins. Its id is the orchestrator's as a hub. ``transports`` are its own instances."""
+    engine = FleetEngine(orchestrator, plane)
+    info = agent_info(orchestrator.info.hub_id, engine=engine, lease=lease)
+    return Agent(info, engine, transports, slots=CLIENT_SLOTS, plane=plane, heartbeat_interval=heartbeat_interval)
+
+
+async def leave(agent: Agent, grace: float) -> None:
+    """End it while its orchestrator closes with the same ``grace``: what runs may finish, or be told how it ended."""
+    try:
+        async with asyncio.timeout(grace + FINAL_CHUNKS_TIMEOUT):
+            await agent.drain()
+    except TimeoutError:
+        log.warning("tasks still ran on plane %s after %g s and are ended", agent.plane, grace)
+    await agent.close()

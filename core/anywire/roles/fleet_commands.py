@@ -1,0 +1,167 @@
+"""Commands to an orchestrator: what reads it, and what is passed on to its agents.
+
+| command | arguments | results | role |
+|---|---|---|---|
+| ``agents`` | | one for each agent | observe |
+| ``models`` | | one for each model: ``model`` and ``agents``, how many offer it | use |
+| ``stats`` | | one | observe |
+| ``tasks`` | | one for each task | use |
+| ``events`` | ``types``, ``after`` | events until it is cancelled | use |
+| ``follow`` | ``task_id`` | the chunks of a task from now on | use |
+| ``cancel`` | ``task_id``, ``reason`` | one: ``cancelled``, true or false | use |
+
+Their form is that of `anywire.views`. With the role ``use`` a caller sees, follows and cancels its own tasks alone.
+Everything with a target needs the role ``operate``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+
+from anywire.caller import OPERATOR, Caller
+from anywire.errors import Forbidden, InvalidRequest, UnknownCommand
+from anywire.event_bus import Missed
+from anywire.events import Event, read_types
+from anywire.messages import MAX_COMMAND_BYTES, Chunk
+from anywire.pipeline.orchestrator import Orchestrator
+from anywire.roles.remembered import Remembered
+from anywire.views import agent_json, chunk_json, event_json, task_json
+
+MAX_TEXT = 8 * 1024
+"""Characters of a followed text in one result: all of them may take six bytes as JSON."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class FleetCommands:
+    """``own`` are the tasks that clients have submitted here, by hub, where a client is known by its link alone; None
+    where callers are vouched for by a parent."""
+
+    def __init__(self, orchestrator: Orchestrator, own: Remembered | None) -> None:
+        self._orchestrator, self._own = orchestrator, own
+        self._readers: dict[str, Callable[[Mapping[str, Any], Caller], AsyncIterator[Any]]] = {
+            "agents": self._agents,
+            "models": self._models,
+            "stats": self._stats,
+            "tasks": self._tasks,
+            "events": self._events,
+            "follow": self._follow,
+            "cancel": self._cancel,
+        }
+
+    def carry_out(
+        self, name: str, arguments: Mapping[str, Any], target: Sequence[str], deadline: float, caller: Caller
+    ) -> AsyncIterator[Any]:
+        """See `anywire.roles.agent_commands.PassesCommandsOn`."""
+        if target:
+            return self._orchestrator.command(target, name, arguments, deadline=deadline, caller=caller)
+        reader = self._readers.get(name)
+        if reader is None:
+            known = ", ".join(self._readers)
+            raise UnknownCommand(f"an orchestrator has no command {name!r} of its own; it has {known}")
+        return reader(arguments, caller)
+
+    # What reads
+
+    async def _agents(self, arguments: Mapping[str, Any], caller: Caller) -> AsyncIterator[Any]:
+        _check_observes(caller)
+        for view in self._orchestrator.agents():
+            yield _bounded(agent_json(view), "offers", "models", "resources", "capabilities", "detail")
+
+    async def _models(self, arguments: Mapping[str, Any], caller: Caller) -> AsyncIterator[Any]:
+        for model, offered in self._orchestrator.offers().items():
+            yield {"model": model, "agents": sum(offer.takes_tasks for _, offer in offered)}
+
+    async def _stats(self, arguments: Mapping[str, Any], caller: Caller) -> AsyncIterator[Any]:
+        _check_observes(caller)
+        yield _bounded(self._orchestrator.stats(), "plugin_failures")
+
+    async def _tasks(self, arguments: Mapping[str, Any], caller: Caller) -> AsyncIterator[Any]:
+        for view in self._orchestrator.tasks():
+            if self._sees(caller, view.caller, view.task_id):
+                yield task_json(view)
+
+    async def _events(self, arguments: Mapping[str, Any], caller: Caller) -> AsyncIterator[Any]:
+        kinds, after = _kinds(arguments.get("types", "")), _text(arguments, "after", "")
+
+        def wants(event: Event) -> bool:
+            owner = Caller(event.caller, event.tenant)
+            return self._sees(caller, owner, getattr(event, "task_id", ""))
+
+        async with self._orchestrator.events.reader(*kinds, after=after, wants=wants) as events:
+            async for event in events:
+                told = event_json(event)
+                yield told if len(_encode(told)) <= MAX_COMMAND_BYTES else event_json(Missed(1))
+
+    async def _follow(self, arguments: Mapping[str, Any], caller: Caller) -> AsyncIterator[Any]:
+        task_id = _text(arguments, "task_id")
+        who = self._who_ends(caller, task_id)
+        if who is None:
+            raise InvalidRequest(f"no task {task_id[:80]!r} is under way", param="task_id")
+        async with aclosing(self._orchestrator.follow(task_id, who)) as chunks:
+            async for chunk in chunks:
+                for told in _chunk_parts(chunk):
+                    yield told
+
+    async def _cancel(self, arguments: Mapping[str, Any], caller: Caller) -> AsyncIterator[Any]:
+        task_id, reason = _text(arguments, "task_id"), _text(arguments, "reason", "cancelled by a command")
+        who = self._who_ends(caller, task_id)
+        yield {"cancelled": who is not None and self._orchestrator.cancel(task_id, reason, who)}
+
+    # Inside
+
+    def _sees(self, caller: Caller, owner: Caller, task_id: str) -> bool:
+        if self._own is not None and caller.role == "use":
+            return self._own.has(caller.id, task_id)
+        return caller.sees(owner)
+
+    def _who_ends(self, caller: Caller, task_id: str) -> Caller | None:
+        """As whom ``caller`` follows or cancels a task, None when it may not. A client names its tenant itself, so that
+        does not count."""
+        if self._own is None or caller.role != "use":
+            return caller
+        return OPERATOR if self._own.has(caller.id, task_id) else None
+
+
+def _check_observes(caller: Caller) -> None:
+    if caller.role == "use":
+        raise Forbidden("this command is for the roles observe and operate, this caller has the role use")
+
+
+def _kinds(types: object) -> Sequence[type[Event]]:
+    """The events of these types, a list or a text with commas (`anywire.events.read_types`); all when it is empty."""
+    if isinstance(types, list) and all(isinstance(name, str) for name in types):
+        types = ",".join(types)
+    if not isinstance(types, str):
+        raise InvalidRequest("types must be a list of types of events", param="types")
+    return read_types(types)
+
+
+def _text(arguments: Mapping[str, Any], name: str, default: str | None = None) -> str:
+    value = arguments.get(name, default)
+    if not isinstance(value, str) or (default is None and not value):
+        raise InvalidRequest(f"the argument {name} must be a text", param=name)
+    return value
+
+
+def _bounded(told: dict[str, Any], *less_needed: str) -> dict[str, Any]:
+    """What fits into one result: members are left out, in this order, until it does."""
+    for member in less_needed:
+        if len(_encode(told)) <= MAX_COMMAND_BYTES:
+            break
+        told.pop(member, None)
+    return told
+
+
+def _chunk_parts(chunk: Chunk) -> Iterator[dict[str, Any]]:
+    """A chunk as results; a long text is told in several, of which only the last one says more than text."""
+    told = chunk_json(chunk)
+    text, seq, pieces = told["text"], told["seq"], told["pieces"]
+    while len(text) > MAX_TEXT:
+        yield {"seq": seq, "pieces": pieces, "text": text[:MAX_TEXT], "final": False}
+        text, seq, pieces = text[MAX_TEXT:], seq + pieces, 0
+    yield _bounded(told | {"seq": seq, "pieces": pieces, "text": text}, "extra", "usage")

@@ -1,0 +1,160 @@
+"""An orchestrator and its agents on this machine, started and ended together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from anywire.config import Config, LauncherSection
+from anywire.errors import AnywireError, LaunchFailed, PluginError
+from anywire.launcher import RunningProcess
+from anywire.plugins import Plugins
+from anywire.roles import assembly
+from anywire.roles.agent import Agent
+from anywire.roles.agent_configs import agent_configs
+from anywire.roles.orchestrator_role import SETTLE, Served, serving
+from anywire.roles.stop import Stop
+from anywire.selector import AgentView
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 10.0
+"""Seconds until it is said that agents which run do not join."""
+
+
+class _Agents(Protocol):
+    async def start(self) -> None: ...
+    async def failure(self) -> None:
+        """Wait until an agent fails for good, and raise that."""
+        ...
+
+    async def ready(self) -> None:
+        """Wait until every one has started, joined or not."""
+        ...
+
+    async def stop(self) -> None: ...
+
+
+class _AgentsInside:
+    """Agents of this very process, for transports that reach no other."""
+
+    def __init__(self, configs: Mapping[str, Config], plugins: Plugins) -> None:
+        self._agents: list[Agent] = [assembly.make_agent(config, plugins) for config in configs.values()]
+        self._started: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        self._started = [asyncio.create_task(agent.start()) for agent in self._agents]
+
+    async def failure(self) -> None:
+        await asyncio.gather(*self._started)
+        await asyncio.Event().wait()
+
+    async def ready(self) -> None:
+        await asyncio.wait(self._started)
+
+    async def stop(self) -> None:
+        for task in self._started:
+            task.cancel()
+        await asyncio.gather(*self._started, return_exceptions=True)
+        await asyncio.gather(*(agent.close() for agent in self._agents))
+
+
+class _AgentsLaunched:
+    """Agents in processes of their own, by the launcher that the configuration names."""
+
+    def __init__(self, configs: Mapping[str, Config], config: Config, plugins: Plugins) -> None:
+        self._configs, self._grace = configs, config.shutdown_grace + SETTLE
+        self._launcher = assembly.make_launcher(config, plugins)
+        self._processes: list[RunningProcess] = []
+
+    async def start(self) -> None:
+        for name, config in self._configs.items():
+            try:
+                self._processes.append(await self._launcher.start("agent", config, name))
+            except AnywireError:
+                raise
+            except Exception as error:
+                raise PluginError(
+                    f"the launcher {self._launcher.name} cannot start {name}: {type(error).__name__}: {error}"
+                ) from error
+
+    async def failure(self) -> None:
+        watching = [asyncio.create_task(_fail_with(process)) for process in self._processes]
+        try:
+            await asyncio.gather(*watching)
+        finally:
+            for task in watching:
+                task.cancel()
+
+    async def ready(self) -> None:
+        await asyncio.gather(*(process.ready() for process in self._processes))
+
+    async def stop(self) -> None:
+        try:
+            await asyncio.gather(*(process.stop(self._grace) for process in self._processes))
+        finally:
+            await self._launcher.close()
+
+
+async def _fail_with(process: RunningProcess) -> None:
+    await process.ready()
+    raise LaunchFailed(f"{process.name} ended for good: {await process.ended()}")
+
+
+@asynccontextmanager
+async def running(config: Config, plugins: Plugins, stop: Stop, count: int | None = None) -> AsyncIterator[Served]:
+    """Run an orchestrator and agents: those that ``agents`` lists, else ``count`` of them, one by default. Yields once
+    every agent has joined and is ready. At the end running tasks get ``shutdown_grace`` seconds, then the agents end.
+
+    The launcher starts the agents. Over a transport that reaches no other process they run inside of this one, and a
+    warning says so where another launcher than ``local`` is configured. Raises what keeps the orchestrator from
+    starting, `LaunchFailed` when an agent cannot start, and `PluginError` when the launcher fails.
+    """
+    configs = agent_configs(config, count)
+    agents: _Agents
+    if assembly.in_one_process(config, plugins):
+        agents = _AgentsInside(configs, plugins)
+        if config.launcher != LauncherSection():
+            log.warning(
+                "the launcher %s is not used: over %s the agents run in this process",
+                config.launcher.name,
+                config.transport_names,
+            )
+    else:
+        agents = _AgentsLaunched(configs, config, plugins)
+
+    def all_ready(agents: list[AgentView]) -> bool:
+        return {each.agent_id for each in agents if each.status.state == "ready"}.issuperset(configs)
+
+    async def warn() -> None:
+        await agents.ready()
+        await asyncio.sleep(PATIENCE)
+        log.warning(
+            "agents run but have not joined over %s; `anywire doctor` tells what is missing", config.transport_names
+        )
+
+    failing: asyncio.Task[None] | None = None
+    try:
+        async with serving(config, plugins, stop) as served:
+            await agents.start()
+            failing = asyncio.create_task(agents.failure())
+            waiting = asyncio.create_task(served.orchestrator.agents_until(all_ready))
+            warning = asyncio.create_task(warn())
+            try:
+                await stop.unless(asyncio.wait((failing, waiting), return_when=asyncio.FIRST_COMPLETED))
+            finally:
+                warning.cancel()
+                waiting.cancel()
+                await asyncio.gather(warning, waiting, return_exceptions=True)
+            if not failing.done():
+                failing.add_done_callback(lambda _: stop.request("an agent cannot go on"))
+                yield served
+            if failing.done():
+                failing.result()
+    finally:
+        if failing is not None:
+            failing.cancel()
+        await agents.stop()

@@ -1,0 +1,163 @@
+"""An orchestrator as a process runs it: with its services, gateways, clients and parents, active or standing by."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from anywire.config import DEFAULT_GATEWAY, Config
+from anywire.errors import ConfigError
+from anywire.gateway import Gateway
+from anywire.messages import HubInfo
+from anywire.pipeline.orchestrator import Orchestrator
+from anywire.plugins import Plugins, package_of
+from anywire.roles import assembly
+from anywire.roles.agent import Agent
+from anywire.roles.context import OrchestratorContext, state_root
+from anywire.roles.fleet import leave
+from anywire.roles.service_host import ServiceHost
+from anywire.roles.standby import Standby
+from anywire.roles.stop import Stop
+from anywire.route import Routes
+from anywire.transport import Candidacy
+
+log = logging.getLogger(__name__)
+
+SETTLE = 5.0
+"""Seconds a role gets beyond its grace to release everything."""
+
+
+class Served(NamedTuple):
+    """An orchestrator that lets clients in, and its gateways."""
+
+    orchestrator: Orchestrator
+    gateways: Sequence[Gateway]
+
+    @property
+    def address(self) -> str:
+        """Where clients reach the first gateway; empty when there is none."""
+        return self.gateways[0].address if self.gateways else ""
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where clients reach it, in words: its gateways, or that they use the transports."""
+        return [gateway.address for gateway in self.gateways] or ["the client plane, no gateway"]
+
+
+class OrchestratorRole:
+    """One orchestrator from its assembly to its end, in steps: `start` opens its hub, `admit` lets clients in, `close`
+    ends all of it. It is a `anywire.roles.standby.Life`: in a standby `admit` is called when it is elected.
+
+    ``ready`` is called once clients are let in. The constructor raises `ConfigError` and `PluginError`.
+    """
+
+    def __init__(self, config: Config, plugins: Plugins, ready: Callable[[Served], None] = lambda served: None) -> None:
+        self._ready, self._config = ready, config
+        self.orchestrator = assembly.make_orchestrator(config, plugins)
+        self.gateways = assembly.make_gateways(config, plugins)
+        self.routes = Routes()
+        self.services = ServiceHost(assembly.make_services(config, plugins), self.orchestrator, self.context)
+        self._state = state_root(self.orchestrator.transports)
+        self._fleet_agents = assembly.make_fleet_agents(config, plugins, self.orchestrator)
+        self._started: list[Gateway] = []
+        self._announced: list[Agent] = []
+
+    @property
+    def info(self) -> HubInfo:
+        return self.orchestrator.info
+
+    @property
+    def served(self) -> Served:
+        return Served(self.orchestrator, self.gateways)
+
+    def context(self, name: str) -> OrchestratorContext:
+        """What the gateway or service of that name is given."""
+        return OrchestratorContext(self.orchestrator, name, self.services, self.routes, self._state)
+
+    async def start(self) -> None:
+        """Open the hub. Raises `TransportUnavailable`."""
+        await self.orchestrator.start()
+
+    async def admit(self) -> None:
+        """Start the services, then the gateways, and announce the orchestrator to clients and parents. Raises
+        `AnywireError` when one of them cannot start; `close` releases what has begun."""
+        if not self.gateways:
+            missing = "no gateway is configured"
+            if self._config.gateways is None:
+                missing = f"no HTTP gateway is installed ({package_of('gateways', DEFAULT_GATEWAY)} has one)"
+            log.info("%s: clients use the client plane over %s", missing, self._config.transport_names)
+        await self.services.start()
+        for gateway in self.gateways:
+            self._started.append(gateway)
+            await gateway.start(self.context(gateway.name))
+        if self.routes.all() and not self.gateways:
+            log.warning("services have routes, and no gateway serves them: configure one that speaks HTTP")
+        for one in self._fleet_agents:
+            self._announced.append(one)
+            await one.start()
+        self._ready(self.served)
+
+    async def close(self, grace: float, candidacy: Candidacy | None = None) -> None:
+        """Refuse new tasks, close ``candidacy``, give the running tasks ``grace`` seconds, close the services, and
+        release everything. What goes wrong is logged."""
+        # All at once: a gateway stops accepting as the first thing it does, and is done when the last of its tasks is.
+        loop = asyncio.get_running_loop()
+        ending = [gateway.close() for gateway in self._started]
+        ending += [leave(one, grace) for one in self._announced]
+        closing = [loop.create_task(each) for each in (*ending, self.orchestrator.close(grace))]
+        # Each of them has begun when this goes on: no gateway listens any more. Only now may another one take over,
+        # which may need the same port.
+        await asyncio.sleep(0)
+        self.services.gate_closed()
+        if candidacy is not None:
+            closing.append(loop.create_task(candidacy.close()))
+        try:
+            async with asyncio.timeout(grace + SETTLE):
+                results = await asyncio.gather(*closing, return_exceptions=True)
+            for result in results:
+                if isinstance(result, Exception):
+                    log.error("while shutting down: %s", result, exc_info=result)
+        except TimeoutError:
+            log.error("the shutdown took over %.0f s and is given up", grace + SETTLE)
+        finally:
+            await self.services.close()
+
+
+@asynccontextmanager
+async def serving(config: Config, plugins: Plugins, stop: Stop) -> AsyncIterator[Served]:
+    """Run an orchestrator with its services, gateways, clients and parents. At the end it refuses new tasks, gives the
+    running ones ``shutdown_grace`` seconds, and closes. Raises what keeps it from starting."""
+    if config.standby.enabled:
+        raise ConfigError(
+            "standby.enabled is for orchestrators alone: use `anywire serve`, and `anywire agent` beside it"
+        )
+    role = OrchestratorRole(config, plugins)
+    grace = 0.0
+    try:
+        await stop.unless(role.start())
+        await stop.unless(role.admit())
+        yield role.served
+        grace = config.shutdown_grace
+    finally:
+        await role.close(grace)
+
+
+async def serve(config: Config, plugins: Plugins, stop: Stop, ready: Callable[[Served], None]) -> None:
+    """Run an orchestrator until it is asked to stop: at once, or with ``standby.enabled`` whenever it is elected.
+    ``ready`` is called each time clients are let in."""
+    if not config.standby.enabled:
+        async with serving(config, plugins, stop) as served:
+            ready(served)
+            await stop.wait()
+        return
+    standby = Standby(
+        assembly.make_elects(config, plugins),
+        lambda: OrchestratorRole(config, plugins, ready),
+        strength=config.standby.strength,
+        grace=config.shutdown_grace,
+        lease=config.lease.timeout,
+    )
+    await stop.unless(standby.run())

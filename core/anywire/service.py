@@ -1,0 +1,82 @@
+"""The contract of a service: something that lives beside an orchestrator, and starts and ends with it.
+
+A service has what a client has, and what an operator sees (`anywire.context.Context`): it submits tasks, sends
+commands, follows events, keeps files, serves routes. It may also offer models of its own, and stand before dispatch.
+
+Life
+    ``start`` is awaited once the orchestrator is the active one, before clients are let in; what it raises ends the
+    process, with the service's name. ``gate_closed`` is called when no task is taken in any more, and ``close`` awaited
+    after the running tasks have had their grace, also after a ``start`` that failed. A service that hangs in ``close``
+    is left alone after 5 seconds.
+
+Failures
+    What a service raises is its own failure: counted, logged with its name. A task that it answers ends with
+    `PluginFailed`, or with the `AnywireError` that ``answer`` raised, which is not counted; one that it stands before
+    goes on as if it had returned None. A request for one of its routes is answered in the same way as a task.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from typing import Any, ClassVar
+
+import pydantic
+
+from anywire.context import Context
+from anywire.engine import Delta
+from anywire.offers import Offer
+from anywire.submission import Submission
+
+
+class ServiceConfig(pydantic.BaseModel):
+    """A service without settings of its own; a plugin's ``Config`` is another one or extends it."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+
+class Service(ABC):
+    """One service, configured. ``__init__`` does no I/O."""
+
+    name: ClassVar[str]
+    """The name of its entry point; an instance has the one by which it is configured."""
+    Config: ClassVar[type[pydantic.BaseModel]] = ServiceConfig
+    before_timeout: ClassVar[float] = 1.0
+    """Seconds that `before` may take; a task waits no longer for it."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @abstractmethod
+    async def start(self, context: Context) -> None:
+        """Begin. Raises `ConfigError` when it can never work as configured."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Release everything; idempotent."""
+
+    def gate_closed(self) -> None:  # noqa: B027 - optional for a plugin
+        """No task is taken in any more: what this service has begun may finish, and begins nothing new."""
+
+    @property
+    def offered(self) -> Any:
+        """What gateways and other services get by this one's name (`Context.services`); None for nothing."""
+        return None
+
+    def offers(self) -> tuple[Offer, ...]:
+        """The models it answers itself, asked for once after ``start``. They go before agents' models of that name."""
+        return ()
+
+    def answer(self, task_id: str, submission: Submission) -> AsyncIterator[Delta]:
+        """Answer a task for one of its models, as an engine would: what it yields is what the client gets. Such a task
+        holds no agent's slot; what it submits with ``parent=task_id`` is cancelled with it. Stopped and closed like
+        `anywire.engine.Engine.run`. The tokens that the client and `anywire.events.TaskEnded` are told are those of
+        ``usage`` in the last delta; without it they are none and 0."""
+        raise NotImplementedError
+
+    async def before(self, task_id: str, submission: Submission) -> Delta | None:
+        """Stand before dispatch (a cache): a whole answer, or None to let the task go on. Asked for every task of an
+        agent's model if the class has it, in the order in which the services are configured; the first answer counts.
+        ``submission.body`` may be any text, and this must not raise for it. Give ``usage`` where it is known.
+        The task can be followed by its id (`Context.follow`) from here on."""
+        return None

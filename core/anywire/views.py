@@ -1,0 +1,83 @@
+"""How agents, tasks, chunks and events look as JSON, wherever they are shown: over HTTP and the client plane alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from anywire.context import TaskView
+from anywire.event_bus import Missed, Reset
+from anywire.events import Event
+from anywire.messages import Chunk
+from anywire.selector import AgentView
+
+
+def agent_json(view: AgentView) -> dict[str, Any]:
+    info, status = view.info, view.status
+    return {
+        "id": info.agent_id,
+        "incarnation": info.incarnation,
+        "host": info.host,
+        "pid": info.pid,
+        "transport": view.transport,
+        "engine": info.engine,
+        "models": list(view.offers),
+        "offers": [msgspec.to_builtins(offer) for offer in view.offers.values()],
+        "state": status.state,
+        "detail": status.detail,
+        "slots": status.slots,
+        "load": {"active": status.active, "queued": status.queued, "in_flight": view.in_flight},
+        "completed": view.completed,
+        "failed": view.failed,
+        "latency_ms": round(view.latency_ema_ms, 3),
+        "specialization": info.specialization,
+        "capabilities": list(info.capabilities),
+        "device": info.device,
+        "resources": dict(status.resources),
+    }
+
+
+def task_json(view: TaskView) -> dict[str, Any]:
+    """``caller`` is the id of who submitted it."""
+    told: dict[str, Any] = msgspec.to_builtins(view)
+    caller = told.pop("caller")
+    return {
+        "id": told.pop("task_id"),
+        "object": "task",
+        **told,
+        "age_ms": round(view.age_ms, 3),
+        "tenant": caller["tenant"],
+        "caller": caller["id"],
+    }
+
+
+def chunk_json(chunk: Chunk) -> dict[str, Any]:
+    """What a follower is told of a chunk; members that say nothing are left out. ``seq`` counts pieces of text: where
+    it jumps, the follower was too slow."""
+    told: dict[str, Any] = {"seq": chunk.seq, "pieces": len(chunk.deltas), "text": "".join(chunk.deltas)}
+    told["final"] = chunk.final
+    for name, text in (("extra", chunk.extra), ("usage", chunk.usage)):
+        if text:
+            told[name] = _parsed(text)
+    if chunk.finish_reason:
+        told["finish_reason"] = chunk.finish_reason
+    return told
+
+
+def event_json(event: Event | Missed | Reset) -> dict[str, Any]:
+    """``type`` says which event it is: `Missed` is ``missed``, and `Reset` is ``reset``."""
+    if isinstance(event, Missed):
+        return {"type": "missed", "count": event.count}
+    if isinstance(event, Reset):
+        return {"type": "reset"}
+    told: dict[str, Any] = msgspec.to_builtins(event)
+    return told
+
+
+def _parsed(text: str) -> Any:
+    """What an agent sent as JSON; the text itself where it is none."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return text

@@ -1,0 +1,94 @@
+"""``GET events``: everything that happens, as server-sent events that can be resumed and filtered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import msgspec
+from aiohttp import web
+
+from anywire.context import Context
+from anywire.errors import InvalidRequest
+from anywire.event_bus import EventReader, Missed, Reset
+from anywire.events import Event, is_shown, read_types
+from anywire_gateway_openai.caller import caller_of
+from anywire_gateway_openai.errors import HttpError
+from anywire_gateway_openai.sse import sse_event
+from anywire_gateway_openai.wire import EventStreamWriter, WrittenResponse
+
+MAX_STREAMS = 256
+"""Event streams that may be open at once."""
+MAX_ID_CHARS = 64
+BATCH = 256
+"""Events that are written at once."""
+WAITING = 4096
+"""Events that may wait for a slow client; further ones are left out and counted."""
+COMMENT = b":\n\n"
+
+_encode = msgspec.json.Encoder().encode
+
+
+class EventHandler:
+    """``heartbeat``: seconds without an event after which a comment is sent."""
+
+    def __init__(self, context: Context, *, write_timeout: float, heartbeat: float) -> None:
+        self._context, self._write_timeout, self._heartbeat = context, write_timeout, heartbeat
+        self._readers: set[EventReader] = set()
+
+    @property
+    def open(self) -> int:
+        """How many streams are open."""
+        return len(self._readers)
+
+    async def events(self, request: web.BaseRequest) -> web.StreamResponse:
+        caller = caller_of(request)
+        after = request.headers.get("Last-Event-ID") or request.query.get("after", "")
+        if len(after) > MAX_ID_CHARS:
+            raise InvalidRequest(f"after is the id of an event, of at most {MAX_ID_CHARS} characters", param="after")
+        types = read_types(request.query.get("types", ""))
+        writer = EventStreamWriter(request, (), self._write_timeout)
+        if not writer.wants_events:
+            return writer.end_head()
+        if len(self._readers) >= MAX_STREAMS:
+            raise HttpError(429, "too_many_streams", f"{MAX_STREAMS} event streams are open already")
+        reader = self._context.events.reader(
+            *types, after=after, wants=lambda event: is_shown(event, caller), size=WAITING
+        )
+        self._readers.add(reader)
+        try:
+            await writer.write(COMMENT)
+            while True:
+                try:
+                    async with asyncio.timeout(self._heartbeat):
+                        events = await reader.take()
+                except TimeoutError:
+                    await writer.write(COMMENT)
+                    continue
+                if not events:
+                    break
+                for begin in range(0, len(events), BATCH):
+                    await writer.write(encoded(events[begin : begin + BATCH]))
+            await writer.write(b"", last=True)
+        finally:
+            reader.close()
+            self._readers.discard(reader)
+        return WrittenResponse(writer.keep_alive)
+
+    def finish(self) -> None:
+        """End every stream once its client has what waits for it."""
+        for reader in self._readers:
+            reader.close()
+
+
+def encoded(events: Iterable[Event | Missed | Reset]) -> bytes:
+    """As server-sent events: ``missed`` and ``reset`` have no id, so that a client resumes after the one before."""
+    out = []
+    for event in events:
+        if isinstance(event, Missed):
+            out.append(sse_event(_encode(event), "missed"))
+        elif isinstance(event, Reset):
+            out.append(sse_event(b"{}", "reset"))
+        else:
+            out.append(sse_event(_encode(event), str(type(event).__struct_config__.tag), event.id))
+    return b"".join(out)

@@ -1,0 +1,93 @@
+"""Tasks that have not ended: listed, looked at, followed and cancelled, as far as a caller may."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from anywire.context import Context
+from anywire.errors import AnywireError
+from anywire.messages import Chunk
+from anywire.views import chunk_json, task_json
+from anywire_gateway_openai.answers import task_id_of
+from anywire_gateway_openai.caller import caller_of
+from anywire_gateway_openai.catalogue import json_response
+from anywire_gateway_openai.errors import HttpError, as_anywire, error_json
+from anywire_gateway_openai.sse import sse_event
+from anywire_gateway_openai.wire import EventStreamWriter, WrittenResponse
+
+FOLLOW = "/follow"
+COMMENT = b":\n\n"
+
+_encode = msgspec.json.Encoder().encode
+
+
+class TaskViewHandlers:
+    """``heartbeat``: seconds without a chunk after which a follower is sent a comment."""
+
+    def __init__(self, context: Context, *, write_timeout: float, heartbeat: float) -> None:
+        self._context, self._write_timeout, self._heartbeat = context, write_timeout, heartbeat
+
+    async def list(self, request: web.BaseRequest) -> web.StreamResponse:
+        views = self._context.tasks(caller_of(request))
+        return json_response({"object": "list", "data": [task_json(each) for each in views]})
+
+    async def get(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
+        """``name`` is a task's id, alone or as an answer's id carries it (``chatcmpl-…``), or that and ``/follow``."""
+        task_id = task_id_of(name.removesuffix(FOLLOW))
+        if name.endswith(FOLLOW):
+            return await self._follow(request, task_id)
+        for view in self._context.tasks(caller_of(request)):
+            if view.task_id == task_id:
+                return json_response(task_json(view))
+        raise unknown_task(name)
+
+    async def cancel(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
+        task_id = task_id_of(name)
+        if not self._context.cancel(task_id, "cancelled by DELETE", caller_of(request)):
+            raise unknown_task(name)
+        return json_response({"id": task_id, "object": "task", "cancelled": True})
+
+    async def _follow(self, request: web.BaseRequest, task_id: str) -> web.StreamResponse:
+        """Events ``chunk``, or ``error`` at the end of a task without an answer; they have no ids."""
+        try:
+            chunks: Any = self._context.follow(task_id, caller_of(request))
+        except AnywireError as error:
+            if error.code != "invalid_request":
+                raise
+            raise unknown_task(task_id) from error
+        async with aclosing(chunks):
+            writer = EventStreamWriter(request, (("x-anywire-task", task_id),), self._write_timeout)
+            if not writer.wants_events:
+                return writer.end_head()
+            await writer.write(COMMENT)
+            last = b""
+            waiting: asyncio.Future[Chunk] | None = None
+            try:
+                while True:
+                    waiting = waiting or asyncio.ensure_future(anext(chunks))
+                    await asyncio.wait((waiting,), timeout=self._heartbeat)
+                    if not waiting.done():
+                        await writer.write(COMMENT)
+                        continue
+                    chunk, waiting = waiting.result(), None
+                    await writer.write(sse_event(_encode(chunk_json(chunk)), "chunk"))
+            except StopAsyncIteration:
+                pass
+            except ConnectionError:
+                raise
+            except Exception as error:
+                last = sse_event(error_json(as_anywire(error, task_id)), "error")
+            finally:
+                if waiting is not None:
+                    waiting.cancel()
+            await writer.write(last, last=True)
+        return WrittenResponse(writer.keep_alive)
+
+
+def unknown_task(name: str) -> HttpError:
+    return HttpError(404, "task_not_found", f"there is no task {name[:128]!r} (any more)")
