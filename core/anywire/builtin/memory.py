@@ -21,14 +21,13 @@ from anywire.messages import AgentInfo, AgentStatus, HubInfo
 from anywire.transport import AgentPort, AgentSink, Capabilities, Hub, HubSink, Plane, Transport
 from anywire.transport_tools import (
     BoundedOptions,
+    BufferedChannel,
     Channel,
     ChannelHub,
     ChannelOwner,
     ChannelPort,
     Goodbye,
     MayCongest,
-    NewestStatus,
-    WriteRoom,
     check_payload,
 )
 
@@ -47,32 +46,19 @@ class MemoryConfig(BoundedOptions):
     )
 
 
-class MemoryChannel(Channel):
+class MemoryChannel(BufferedChannel):
     """One direction's writer and the other's reader. All that waits is delivered in one callback of the loop."""
 
     other: MemoryChannel
 
     def __init__(self, owner: ChannelOwner, config: MemoryConfig, peer: str) -> None:
+        super().__init__(config.buffer_bytes, peer)
         self.owner, self.max_message_bytes = owner, config.max_message_bytes
         self._limit = config.max_message_bytes
         """The lesser one of both ends, once they are connected."""
-        self.linked = False
-        self._peer = peer
         self._loop = asyncio.get_running_loop()
-        self._ended: asyncio.Future[None] = self._loop.create_future()
         self._inbox: deque[tuple[Any, int]] = deque()
         self._scheduled = False
-        self._over = False
-        self._room = WriteRoom(config.buffer_bytes, peer)
-        self._newest = NewestStatus(self._room, self.send_control)
-
-    @property
-    def peer(self) -> str:
-        return self._peer
-
-    @property
-    def ended(self) -> asyncio.Future[None]:
-        return self._ended
 
     def send(self, message: Any) -> None:
         if self._over:
@@ -83,19 +69,6 @@ class MemoryChannel(Channel):
             room.admit(size)
             room.set_waiting(room.waiting + size)
         self.other.put(message, size)
-
-    def send_control(self, message: Any) -> None:
-        try:
-            self.send(message)
-        except TransportError as error:
-            log.warning("not sent to %s: %s", self._peer, error)
-
-    def report(self, status: AgentStatus) -> None:
-        if not self._over:
-            self._newest.put(status)
-
-    async def drain(self) -> None:
-        await self._room.drain()
 
     def close(self, reason: str, *, refused: bool = False) -> None:
         if not self._over:

@@ -37,10 +37,7 @@ def chat(
     settings: options.Set = None,
     host: options.Host = None,
     port: options.Port = None,
-    transports: Annotated[
-        list[str] | None,
-        typer.Option("--transport", "-t", metavar="NAME", help="Ask over this transport in place of HTTP."),
-    ] = None,
+    transports: options.Over = None,
     dds_domain: options.DdsDomain = None,
     plugin_files: options.PluginFiles = None,
     log_level: options.LogLevel = None,

@@ -18,18 +18,12 @@ if TYPE_CHECKING:
 _ALARMING = {"failed": "red", "draining": "yellow", "starting": "yellow", "held": "yellow", "queued": "yellow"}
 
 
-Over = Annotated[
-    list[str] | None,
-    typer.Option("--transport", "-t", metavar="NAME", help="Ask over this transport in place of HTTP."),
-]
-
-
 def agents(
     as_json: options.Json = False,
     url: options.Url = None,
     host: options.Host = None,
     port: options.Port = None,
-    transports: Over = None,
+    transports: options.Over = None,
     dds_domain: options.DdsDomain = None,
     file: options.File = None,
     settings: options.Set = None,
@@ -69,7 +63,7 @@ def tasks(
     url: options.Url = None,
     host: options.Host = None,
     port: options.Port = None,
-    transports: Over = None,
+    transports: options.Over = None,
     dds_domain: options.DdsDomain = None,
     file: options.File = None,
     settings: options.Set = None,

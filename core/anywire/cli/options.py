@@ -43,6 +43,10 @@ Transports = Annotated[
         help="Transports to open, the preferred first: repeatable, or a,b. Default: dds.",
     ),
 ]
+Over = Annotated[
+    list[str] | None,
+    typer.Option("--transport", "-t", metavar="NAME", help="Ask over this transport in place of HTTP."),
+]
 DdsDomain = Annotated[
     int | None,
     typer.Option("--dds-domain", metavar="N", min=0, max=232, help="Short for --set transports.dds.domain=N."),

@@ -277,11 +277,3 @@ class Dispatcher:
         self._boundary.failed(self._scheduler_name, call, fault, task_id)
         what = fault if isinstance(fault, str) else f"raised {type(fault).__name__}: {fault}"
         return errors.PluginFailed(f"the {self._scheduler_name} failed in {call}: it {what}", task_id=task_id)
-
-
-def _is_among(candidates: Candidates, agent: AgentView) -> bool:
-    """Whether it is one of them, and nothing that a selector has made up."""
-    try:
-        return candidates.get(agent.agent_id) is agent
-    except AttributeError:
-        return False

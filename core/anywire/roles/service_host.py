@@ -84,11 +84,6 @@ class ServiceHost:
             elif not closing.cancelled() and (error := closing.exception()) is not None:
                 self._orchestrator.boundary.failed(f"service {service.name}", "close", error)
 
-    @property
-    def close_timeout(self) -> float:
-        """Seconds that `close` may take."""
-        return CLOSE_TIMEOUT * len(self._begun)
-
 
 async def _closed(service: Service) -> None:
     await service.close()

@@ -8,17 +8,18 @@ Bounds          `BoundedOptions` `payload_bytes` `check_payload` `check_payload_
                 `WriteRoom` `MayCongest` `NewestStatus`
 Bytes           `Codec` (with `Accepted`, `Goodbye`, `UnknownKind`), `encoded_limit`, `frame`, `Unpacker`
 Callbacks       `Guard` `OnceLog`
-Who is linked   `HubLinks` `AgentLinks` `LinkRefused` `with_protocol` `check_protocol` `implausible` `plain`
-                `is_loopback`
+Who is linked   `HubLinks` `AgentLinks` `LinkRefused` `with_protocol` `check_protocol` `implausible` `is_loopback`
 Connecting      `keep_dialling` `Backoff` `StopDialling`
 Whole ends      `ChannelHub` and `ChannelPort` over any `Channel`
 Channels        `StreamChannel` over a stream of bytes (TCP, Unix sockets), `PacketPeer` over a wire without connections
-                (datagrams, a broker's subjects), `EncodedChannel` as base of others; `close_all`
+                (datagrams, a broker's subjects), `EncodedChannel` and `BufferedChannel` as
+                bases of others; `close_all`
 Links           `Link` with `Joined`, `Received`, `Lost`: a link over packets, without I/O
 """
 
 from anywire.once_log import OnceLog
 from anywire.transport_tools.addresses import is_loopback
+from anywire.transport_tools.buffered_channel import BufferedChannel
 from anywire.transport_tools.channel import CLOSE_TIMEOUT, Channel, ChannelOwner, close_all
 from anywire.transport_tools.codec import Accepted, Codec, Goodbye, UnknownKind, encoded_limit
 from anywire.transport_tools.dialling import Backoff, StopDialling, keep_dialling
@@ -42,6 +43,7 @@ __all__ = [
     "AgentLinks",
     "Backoff",
     "BoundedOptions",
+    "BufferedChannel",
     "Channel",
     "ChannelHub",
     "ChannelOwner",

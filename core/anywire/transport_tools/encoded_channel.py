@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any
 
 from anywire.errors import PayloadTooLarge, TransportError
-from anywire.messages import AgentStatus
 from anywire.once_log import OnceLog
 from anywire.transport import BUFFER_BYTES, MAX_MESSAGE_BYTES
-from anywire.transport_tools.channel import Channel, ChannelOwner
+from anywire.transport_tools.buffered_channel import BufferedChannel
+from anywire.transport_tools.channel import ChannelOwner
 from anywire.transport_tools.codec import Codec, UnknownKind, encoded_limit
 from anywire.transport_tools.payload import check_payload
-from anywire.transport_tools.room import MayCongest, NewestStatus, WriteRoom
+from anywire.transport_tools.room import MayCongest
 
 log = logging.getLogger(__name__)
 once = OnceLog(log)
 
 
-class EncodedChannel(Channel):
+class EncodedChannel(BufferedChannel):
     """Base of a `Channel` over bytes; a subclass has `_write`, `_count_waiting`, ``close`` and ``abort``.
 
     ``owner`` is called on the loop. ``codec`` must be alike at both ends; one can serve all channels. ``peer`` names
@@ -35,21 +34,9 @@ class EncodedChannel(Channel):
         buffer_bytes: int = BUFFER_BYTES,
         peer: str = "a peer",
     ) -> None:
-        self.linked = False
-        self._peer, self._owner, self._codec = peer, owner, codec
+        super().__init__(buffer_bytes, peer)
+        self._owner, self._codec = owner, codec
         self._max, self._limit = max_message_bytes, encoded_limit(max_message_bytes)
-        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._over = False
-        self._room = WriteRoom(buffer_bytes, peer)
-        self._newest = NewestStatus(self._room, self.send_control)
-
-    @property
-    def peer(self) -> str:
-        return self._peer
-
-    @property
-    def ended(self) -> asyncio.Future[None]:
-        return self._ended
 
     @property
     def over(self) -> bool:
@@ -71,19 +58,6 @@ class EncodedChannel(Channel):
             self._room.admit(len(data))
         self._write(data)
         self._room.set_waiting(self._count_waiting())
-
-    def send_control(self, message: Any) -> None:
-        try:
-            self.send(message)
-        except TransportError as error:
-            log.warning("not sent to %s: %s", self._peer, error)
-
-    def report(self, status: AgentStatus) -> None:
-        if not self._over:
-            self._newest.put(status)
-
-    async def drain(self) -> None:
-        await self._room.drain()
 
     # For subclasses
 

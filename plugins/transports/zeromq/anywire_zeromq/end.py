@@ -193,18 +193,18 @@ class End:
             named = printable(protocol, 40)
             self.refuse(wire, f"it speaks {named}, this end {PROTOCOL}: use one version of anywire-zeromq everywhere")
             return True
-        wrong = implausible(info)
-        if not wrong:
-            try:
-                links.check_hello(info)
-            except LinkRefused as error:
-                self.refuse(wire, str(error), error.for_peer)
-                return True
-        if not wrong and plane != self.plane:
-            wrong = f"this is the {self.plane} plane, it looks for the {plane} plane: check the addresses"
-        if wrong:
-            self.refuse(wire, wrong)
-        return bool(wrong)
+        if odd := implausible(info):
+            self.refuse(wire, odd)
+            return True
+        try:
+            links.check_hello(info)
+        except LinkRefused as error:
+            self.refuse(wire, str(error), error.for_peer)
+            return True
+        if plane != self.plane:
+            self.refuse(wire, f"this is the {self.plane} plane, it looks for the {plane} plane: check the addresses")
+            return True
+        return False
 
     def part(self, wire: Wire, reason: str) -> None:
         """End the link of a connection, tell the peer, and connect anew after a pause where this end has connected."""
