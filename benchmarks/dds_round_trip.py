@@ -5,20 +5,25 @@ nothing else. ``transport``: a hub and an agent through the `Transport` contract
 one round trip at a time (p50, p99) and the rate with 64 on their way.
 
     python benchmarks/dds_round_trip.py [--arm wire|transport] [--seconds 3] [--uvloop]
+
+With ``--datagram 1232 65500`` the arm ``transport`` alone, with datagrams of these sizes in turn, and with ``--body``
+another body than 300 bytes: what it costs to stay below the MTU of a path.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import statistics
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal
 
 from anywire.messages import Chunk, TaskRequest
+from anywire.transport import BUFFER_BYTES
 from anywire_dds import DdsConfig, wire
 from anywire_dds.endpoints import Endpoints
 from raw_round_trip import BODY, RoundTrips, round_trips, serve_echo, until_stdin_ends
@@ -34,6 +39,14 @@ async def pair(arm: Arm) -> AsyncIterator[RoundTrips]:
     """This process and an echo in another one."""
     with dds_domain() as domain:
         async with wire_trips(domain) if arm == "wire" else round_trips("dds", {"domain": domain}) as trips:
+            yield trips
+
+
+@asynccontextmanager
+async def sized(datagram: int) -> AsyncIterator[RoundTrips]:
+    """The arm ``transport`` with datagrams of at most so many bytes."""
+    with dds_domain() as domain:
+        async with round_trips("dds", {"domain": domain, "datagram_bytes": datagram}) as trips:
             yield trips
 
 
@@ -98,17 +111,20 @@ async def _echo(arm: Arm, domain: int) -> None:
     await close()
 
 
-async def measure(arm: Arm, seconds: float) -> dict[str, float]:
+async def measure(pair: AbstractAsyncContextManager[RoundTrips], seconds: float, body: str = BODY) -> dict[str, float]:
     """Microseconds ``p50`` and ``p99`` of single round trips, and ``rate`` with `IN_FLIGHT` on their way."""
-    async with pair(arm) as trips:
+    async with pair as trips:
+        trips.body = body
         for _ in range(200):
             await trips.one()
         times = []
         until = time.perf_counter() + seconds
         while time.perf_counter() < until:
             times.append(await trips.one())
-        guess = await trips.many(2_000)
-        rate = await trips.many(max(2_000, round(guess * seconds)))
+        # As many as the write buffer takes: this bench does not wait for room.
+        in_flight = max(1, min(IN_FLIGHT, BUFFER_BYTES // (len(body) + 1_000)))
+        guess = await trips.many(len(times), in_flight)
+        rate = await trips.many(max(len(times), round(guess * seconds)), in_flight)
     cuts = statistics.quantiles(times, n=100)
     return {"p50": cuts[49] * 1e6, "p99": cuts[98] * 1e6, "rate": rate}
 
@@ -118,6 +134,8 @@ def main() -> None:
     parser.add_argument("--arm", choices=ARMS, help="only this one")
     parser.add_argument("--seconds", type=float, default=3.0, help="per measurement")
     parser.add_argument("--uvloop", action="store_true")
+    parser.add_argument("--datagram", type=int, nargs="+", metavar="BYTES", default=[])
+    parser.add_argument("--body", type=int, metavar="BYTES", default=len(BODY), help="with --datagram")
     parser.add_argument("--echo", type=int, metavar="DOMAIN", help=argparse.SUPPRESS)
     args = parser.parse_args()
     run: Callable[[Any], Any] = asyncio.run
@@ -128,9 +146,11 @@ def main() -> None:
     if args.echo is not None:
         run(_echo(args.arm, args.echo))
         return
-    for arm in (args.arm,) if args.arm else ARMS:
-        f = run(measure(arm, args.seconds))
-        print(f"{arm:10} p50 {f['p50']:.0f} us  p99 {f['p99']:.0f} us  {f['rate']:,.0f}/s with {IN_FLIGHT} in flight")
+    arms: tuple[Arm, ...] = (args.arm,) if args.arm else ARMS
+    pairs = {f"{size} B": functools.partial(sized, size) for size in args.datagram}
+    for name, opened in (pairs or {arm: functools.partial(pair, arm) for arm in arms}).items():
+        f = run(measure(opened(), args.seconds, "x" * args.body))
+        print(f"{name:10} p50 {f['p50']:.0f} us  p99 {f['p99']:.0f} us  {f['rate']:,.0f}/s with {IN_FLIGHT} in flight")
 
 
 if __name__ == "__main__":

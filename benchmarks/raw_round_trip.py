@@ -16,7 +16,18 @@ from typing import Any
 
 from anywire.errors import AnywireError
 from anywire.identity import new_incarnation
-from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Credit, HubInfo, TaskRequest
+from anywire.messages import (
+    AgentInfo,
+    AgentStatus,
+    Cancel,
+    Chunk,
+    Command,
+    CommandResult,
+    Credit,
+    HubInfo,
+    Progress,
+    TaskRequest,
+)
 from anywire.plugins import Plugins
 from anywire.transport import Reply
 from transport_stack import IN_FLIGHT, PATIENCE, new_event_loop
@@ -80,20 +91,22 @@ class _Ends:
     def agent_joined(self, info: AgentInfo) -> None:
         self.trips.ready.set()
 
-    def chunk_received(self, chunk: Chunk) -> None:
+    def chunk_received(self, agent_id: str, incarnation: int, chunk: Chunk) -> None:
         self.trips.arrived()
 
-    def task_received(self, task: TaskRequest, reply: Reply) -> None:
+    def task_received(self, hub_id: str, incarnation: int, task: TaskRequest, reply: Reply) -> None:
         reply.send(Chunk(task.hub_id, task.task_id, 1, 0, (task.body,), final=True))
 
-    def send_failed(self, task_id: str, attempt: int, error: AnywireError) -> None:
+    def send_failed(self, agent_id: str, incarnation: int, task_id: str, attempt: int, error: AnywireError) -> None:
         self.trips.failed(error)
 
-    def agent_reported(self, status: AgentStatus) -> None: ...
+    def agent_reported(self, agent_id: str, incarnation: int, status: AgentStatus) -> None: ...
     def agent_lost(self, agent_id: str, incarnation: int, reason: str) -> None: ...
-    def cancel_received(self, cancel: Cancel) -> None: ...
-    def credit_received(self, credit: Credit) -> None: ...
-    def drain_requested(self, reason: str) -> None: ...
+    def progress_received(self, agent_id: str, incarnation: int, progress: Progress) -> None: ...
+    def result_received(self, agent_id: str, incarnation: int, result: CommandResult) -> None: ...
+    def command_received(self, hub_id: str, incarnation: int, command: Command, reply: Reply) -> None: ...
+    def cancel_received(self, hub_id: str, incarnation: int, cancel: Cancel) -> None: ...
+    def credit_received(self, hub_id: str, incarnation: int, credit: Credit) -> None: ...
     def hub_joined(self, hub_id: str, incarnation: int) -> None: ...
     def hub_lost(self, hub_id: str, incarnation: int, reason: str) -> None: ...
 

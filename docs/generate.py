@@ -1,4 +1,5 @@
-"""Writes docs/reference: every setting from the ``Config`` models, every command from the command line itself.
+"""Writes docs/reference: every setting from the ``Config`` models, every command from the command line itself,
+and the HTTP API from the gateway.
 
 python docs/generate.py           write the pages
 python docs/generate.py --check   say which are out of date, and exit with status 1
@@ -7,6 +8,7 @@ python docs/generate.py --check   say which are out of date, and exit with statu
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -16,6 +18,8 @@ from typing import Any, cast, get_args, get_origin
 import pydantic
 import typer
 import yaml
+from http_page import http_page
+from tables import row, table
 
 from anywire.cli import app
 from anywire.config import Config, PluginChoice
@@ -59,18 +63,9 @@ CLI = """\
 {note}
 
 `anywire COMMAND --help` says the same. Exit status: 0 for success, 1 for an error (one line on standard error that says
-what to do), 2 for wrong usage. Ctrl-C or SIGTERM ends a command in good order, a second one at once.
+what to do), 2 for wrong usage, 130 for a command that was stopped before it had an answer. Ctrl-C or SIGTERM ends a
+command in good order, a second one at once.
 """
-
-
-def row(*cells: str) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-
-
-def table(head: tuple[str, ...], rows: Iterator[str]) -> Iterator[str]:
-    yield row(*head)
-    yield "|" + "---|" * len(head)
-    yield from rows
 
 
 # Settings
@@ -203,24 +198,40 @@ def parameters(command: Any) -> Iterator[str]:
             if not parameter.is_flag:
                 name += f" {parameter.metavar or parameter.name.upper()}"
         meaning = parameter.help or ""
-        if parameter.default not in (None, False, ()) and not callable(parameter.default) and not parameter.required:
+        if (
+            parameter.default not in (None, False, (), "")
+            and not callable(parameter.default)
+            and not parameter.required
+        ):
             meaning += f" [default: {parameter.default}]"
         if parameter.envvar:
             meaning += f" [environment: {parameter.envvar}]"
         yield row(name, meaning)
 
 
+def commands(command: Any, name: str) -> Iterator[str]:
+    """A section for each command, those of a group after its own."""
+    for word, inner in command.commands.items():
+        own = f"{name} {word}"
+        yield from (f"\n## `{own}`\n", inspect.cleandoc(inner.help or ""))
+        if rows := list(parameters(inner)):
+            yield from ("", *table(("option", "meaning"), iter(rows)))
+        if hasattr(inner, "commands"):
+            yield from commands(inner, own)
+
+
 def cli_page() -> str:
     root = cast("Any", typer.main.get_command(app))
-    lines = [CLI.format(note=NOTE), *table(("option", "meaning"), parameters(root))]
-    for name, command in root.commands.items():
-        lines += [f"\n## `anywire {name}`\n", (command.help or "").strip(), ""]
-        lines += table(("option", "meaning"), parameters(command))
+    lines = [CLI.format(note=NOTE), *table(("option", "meaning"), parameters(root)), *commands(root, "anywire")]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def pages() -> dict[Path, str]:
-    return {REFERENCE / "config.md": config_page(), REFERENCE / "cli.md": cli_page()}
+    return {
+        REFERENCE / "config.md": config_page(),
+        REFERENCE / "cli.md": cli_page(),
+        REFERENCE / "http.md": http_page(NOTE),
+    }
 
 
 def main() -> None:

@@ -18,7 +18,9 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from anywire.errors import ConfigError
+from anywire.log_lines import LogFormat
 from anywire.pipeline_settings import PipelineConfig
+from anywire.submission import MAX_NAME_CHARS
 from anywire.transport import MAX_STRENGTH
 
 ORDER: Any = ...
@@ -26,6 +28,9 @@ ORDER: Any = ...
 
 DEFAULT_GATEWAY = "openai"
 """Used where none is configured and it is installed."""
+
+MASK = "**********"
+"""Stands for a secret where a configuration is shown."""
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -142,7 +147,13 @@ class _PluginSection(pydantic.BaseModel):
 
 class ServerConfig(_Section):
     host: str = pydantic.Field("127.0.0.1", description="Address that gateways listen on.")
-    port: int = pydantic.Field(8080, ge=0, le=65535, description="Port that gateways listen on. 0: any that is free.")
+    port: int | None = pydantic.Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port that gateways listen on. 0: any that is free. Default: 8080, or any that is free when that is"
+        " taken.",
+    )
 
 
 class LeaseConfig(_Section):
@@ -190,12 +201,24 @@ class LauncherSection(_PluginSection):
     name: str = pydantic.Field("local", description="Launcher that starts the agents of `anywire up`.")
 
 
+def _printable(value: str) -> str:
+    """Texts of an agent that every hub takes: one that does not refuses the agent, and its owner does not see that."""
+    if len(value) > MAX_NAME_CHARS:
+        raise ValueError(f"at most {MAX_NAME_CHARS} characters are possible, there are {len(value)}")
+    if not value.isprintable():
+        raise ValueError(f"only printable characters are possible, found {value!r}")
+    return value
+
+
+PrintableText = Annotated[str, pydantic.AfterValidator(_printable)]
+
+
 class AgentConfig(_Section):
-    id: str = pydantic.Field(
+    id: PrintableText = pydantic.Field(
         "", description="Name of the agent, unique among those alive. Default: host, pid and a random part."
     )
     slots: int = pydantic.Field(1, ge=1, description="Tasks that the agent runs at once.")
-    specialization: str = pydantic.Field("", description="Free text about the agent, for selectors.")
+    specialization: PrintableText = pydantic.Field("", description="Free text about the agent, for selectors.")
 
 
 class AgentsEntry(_Section):
@@ -205,9 +228,11 @@ class AgentsEntry(_Section):
         None, description="Engine of these agents with its options: a name, or a mapping with `name`."
     )
     count: int = pydantic.Field(1, ge=1, le=1000, description="Agents to start.")
-    id: str = pydantic.Field("", description="Name of the agent; with a count above 1 a number is added.")
+    id: PrintableText = pydantic.Field("", description="Name of the agent; with a count above 1 a number is added.")
     slots: int | None = pydantic.Field(None, ge=1, description="Tasks that each runs at once.")
-    specialization: str | None = pydantic.Field(None, description="Free text about these agents, for selectors.")
+    specialization: PrintableText | None = pydantic.Field(
+        None, description="Free text about these agents, for selectors."
+    )
 
 
 _MOVED = ("timeout", "heartbeat_interval")
@@ -266,6 +291,17 @@ class Config(pydantic.BaseModel):
     log_level: Annotated[LogLevel, pydantic.BeforeValidator(_lower)] = pydantic.Field(
         "info", description="Least level of what is logged."
     )
+    log_format: LogFormat = pydantic.Field("text", description="Form of the log: lines of text, or a JSON object each.")
+    log_requests: bool = pydantic.Field(
+        True, description="Log a line at `info` for each request that asked for an answer, or failed."
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _port_stays_in_a_standby(self) -> Config:
+        if self.standby.enabled and self.server.port is None:
+            # Who takes over has to be found where the other one was.
+            self.server = ServerConfig(host=self.server.host, port=DEFAULT_PORT)
+        return self
 
     @property
     def transport_names(self) -> str:
@@ -277,11 +313,22 @@ class Config(pydantic.BaseModel):
         return next((each for each in self.transports if each.name == name), None)
 
 
+DEFAULT_PORT = 8080
+"""Where a gateway listens when no port is set and this one is free."""
+
+
+def with_transport_options(config: Config, options: Mapping[str, Mapping[str, Any]]) -> Config:
+    """A copy with further options of its transports, by their names; they win over those that are set."""
+    return replaced(
+        config, transports={each.name: {**each.options, **options.get(each.name, {})} for each in config.transports}
+    )
+
+
 def replaced(config: Config, **changes: Any) -> Config:
     """A copy with whole sections replaced, checked like any other. Raises `ConfigError`."""
     from anywire.plugins import describe_validation
 
     try:
-        return Config.model_validate(config.model_dump() | changes)
+        return Config.model_validate(config.model_dump(exclude_unset=True) | changes)
     except pydantic.ValidationError as error:
         raise ConfigError(describe_validation(error, Config, "")) from error

@@ -6,7 +6,6 @@ none of that one's options along, while naming the same one again, or a transpor
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,17 +16,25 @@ import yaml
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from anywire.config import DEFAULT_GATEWAY, ORDER, Config, named
+from anywire.config import DEFAULT_GATEWAY, MASK, ORDER, Config, named
 from anywire.errors import ConfigError
+from anywire.near import nearest
 from anywire.plugins import describe_validation
 
 PREFIX = "ANYWIRE_"
-NOT_SETTINGS = frozenset({"ANYWIRE_CONFIG"})
+NOT_SETTINGS = frozenset({"ANYWIRE_CONFIG", "ANYWIRE_INVITE"})
 """Variables of the command line itself."""
 
 _LISTS = ("transports", "gateways", "join", "services")
 _MAY_BE_EMPTY = ("gateways", "join", "services")
 _SECTIONS = ("scheduler", "selector", "engine", "launcher")
+
+_DDS = "dds"
+"""A section of that name holds options of the transport ``dds``, as in files written for this project's predecessor."""
+_DDS_NAMES = {"participant_name": "participant"}
+"""Options that have another name there."""
+_PRIORITY_LEVELS = "priority_levels"
+"""An option of the scheduler ``priority``, which is meant where a file has it and names no scheduler."""
 
 C = TypeVar("C", bound=Config)
 
@@ -46,6 +53,7 @@ class Layer:
     def normalised(self) -> dict[str, Any]:
         """The tree in the shape that merges: names in order beside options, sections as mappings."""
         tree = dict(self.tree)
+        alias = self._dds_section(tree.pop(_DDS, None))
         for key in _LISTS:
             if key in tree and not (key == "gateways" and tree[key] is None):
                 try:
@@ -56,7 +64,19 @@ class Layer:
         for key in _SECTIONS:
             if isinstance(tree.get(key), str):
                 tree[key] = {"name": tree[key]}
+        if alias:
+            transports = tree.setdefault("transports", {})
+            transports[_DDS] = alias | transports.get(_DDS, {})
         return tree
+
+    def _dds_section(self, section: object) -> dict[str, Any]:
+        if section is None:
+            return {}
+        if not isinstance(section, Mapping):
+            raise ConfigError(
+                f"{_DDS}: expected the options of that transport, found {section!r} [{self.origin([_DDS])}]"
+            )
+        return {_DDS_NAMES.get(str(key), str(key)): value for key, value in section.items()}
 
 
 class Keyed(Layer):
@@ -108,10 +128,11 @@ class Flags(Keyed):
     def __init__(self, tree: Mapping[str, Any], settings: Mapping[str, Any], keys: Sequence[str]) -> None:
         super().__init__("command line", tree)
         for name, value in settings.items():
-            path = tuple(name.split("."))
+            path = _aliased(tuple(name.split(".")))
             if path[0] not in keys or not all(path):
-                near = difflib.get_close_matches(path[0], keys, n=1, cutoff=0.0)[0]
-                raise ConfigError(f"--set {name}: there is no such key; did you mean {'.'.join((near, *path[1:]))}?")
+                near = nearest(path[0], keys)
+                hint = f"did you mean {'.'.join((near, *path[1:]))}?" if near else f"known keys: {', '.join(keys)}"
+                raise ConfigError(f"--set {name}: there is no such key; {hint}")
             self.set(path, value, f"--set {name}")
 
 
@@ -123,17 +144,34 @@ class Environment(Keyed):
         for variable in sorted(variables):
             if not variable.startswith(PREFIX) or variable in NOT_SETTINGS:
                 continue
-            path = tuple(variable.removeprefix(PREFIX).lower().split("__"))
+            path = _aliased(tuple(variable.removeprefix(PREFIX).lower().split("__")))
             if path[0] not in keys:
                 if len(path) == 1:
-                    continue  # a plugin's own variable, perhaps
-                near = difflib.get_close_matches(path[0], keys, n=1, cutoff=0.0)[0]
+                    near = _meant(path[0], keys)
+                    if not near:
+                        continue  # a plugin's own variable, perhaps
+                else:
+                    near = nearest(path[0], keys)
                 name = PREFIX + "__".join((near, *path[1:])).upper()
-                raise ConfigError(f"unknown environment variable {variable}: did you mean {name}?")
+                hint = f"did you mean {name}?" if near else f"known keys: {', '.join(keys)}"
+                raise ConfigError(f"unknown environment variable {variable}: {hint}")
             self.set(path, _value(variable, variables[variable]), variable)
 
     def with_option(self, given: str) -> str:
         return f"{given}__OPTION=value"
+
+
+def _meant(word: str, keys: Sequence[str]) -> str:
+    """The setting that a variable's one word most likely means: a key, or a key of a section (``PORT``); empty when it
+    is like none."""
+    inner = {
+        name: f"{key}__{name}"
+        for key, field in Config.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, pydantic.BaseModel)
+        for name in field.annotation.model_fields
+        if name not in ("name", "id")
+    }
+    return inner.get(word) or nearest(word, keys)
 
 
 class File(Layer):
@@ -195,10 +233,15 @@ class File(Layer):
                 tree.setdefault(key, None)
             else:
                 names = named(default, empty=key in _MAY_BE_EMPTY)
-                tree.setdefault(key, {ORDER: list(names), **names})
+                found = tree.get(key, {})
+                if ORDER not in found:
+                    tree[key] = {ORDER: list(names), **names, **found}
         for key in _SECTIONS:
             if isinstance(tree.get(key), dict):
-                tree[key] = {"name": Config.model_fields[key].default.name, **tree[key]}
+                name = Config.model_fields[key].default.name
+                if key == "scheduler" and _PRIORITY_LEVELS in tree[key]:
+                    name = "priority"
+                tree[key] = {"name": name, **tree[key]}
         return tree
 
 
@@ -247,12 +290,7 @@ def read(
     settings: Mapping[str, Any],
 ) -> C:
     """See `anywire.config.load`."""
-    keys = list(model.model_fields)
-    layers: list[Layer] = [
-        Flags(flags, settings, keys),
-        Environment(os.environ if environment is None else environment, keys),
-        File(Path(path) if path is not None else None),
-    ]
+    layers = _layers(model, path, flags, environment, settings)
 
     class Settings(BaseSettings):
         model_config = pydantic.ConfigDict(extra="allow")  # type: ignore[assignment]
@@ -265,6 +303,12 @@ def read(
 
     try:
         tree = Settings().model_dump()
+        if (masked := _masked(tree)) is not None:
+            places = _origin(layers, masked)
+            raise ConfigError(
+                f"{'.'.join(map(str, masked))} is masked, as `anywire config` shows a secret: put the secret itself in "
+                f"its place, or leave the key out and set it in the environment [{places}]"
+            )
         gateways = tree["gateways"]
         if isinstance(gateways, dict) and ORDER not in gateways:
             # Options alone choose no gateway.
@@ -277,8 +321,50 @@ def read(
         raise ConfigError(f"{sentence} [{places}]" if places else sentence) from error
 
 
+def is_named(
+    key: str,
+    path: str | Path | None,
+    *,
+    flags: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> bool:
+    """Whether a source sets this key, or one inside of it; the arguments are those of `load`."""
+    return any(layer.origin([key]) for layer in _layers(Config, path, flags or {}, environment, settings or {}))
+
+
+def _layers(
+    model: type[Config],
+    path: str | Path | None,
+    flags: Mapping[str, Any],
+    environment: Mapping[str, str] | None,
+    settings: Mapping[str, Any],
+) -> list[Layer]:
+    keys = list(model.model_fields)
+    return [
+        Flags(flags, settings, keys),
+        Environment(os.environ if environment is None else environment, keys),
+        File(Path(path) if path is not None else None),
+    ]
+
+
 def _origin(layers: Sequence[Layer], path: Sequence[int | str]) -> str:
     return next((place for layer in layers if (place := layer.origin(path))), "")
+
+
+def _masked(tree: object, path: tuple[int | str, ...] = ()) -> tuple[int | str, ...] | None:
+    """Where a tree has a masked secret."""
+    if isinstance(tree, str):
+        return path if MASK in tree else None
+    inner = tree.items() if isinstance(tree, Mapping) else enumerate(tree) if isinstance(tree, list) else ()
+    found = (_masked(value, (*path, key)) for key, value in inner)
+    return next(filter(None, found), None)
+
+
+def _aliased(path: tuple[str, ...]) -> tuple[str, ...]:
+    if path[0] != _DDS or len(path) < 2:
+        return path
+    return ("transports", _DDS, _DDS_NAMES.get(path[1], path[1]), *path[2:])
 
 
 def _merged(whole: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:

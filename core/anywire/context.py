@@ -22,8 +22,7 @@ from anywire.transport import Transport
 
 class TaskView(msgspec.Struct, frozen=True):
     """A task that has not ended. ``place`` is ``queued``, ``held`` (``why`` says for what) or ``running``; ``age_ms``
-    the time since it was taken in; ``agent_id`` the one whose answer is shown, empty before; ``chunks`` what has
-    come."""
+    the time since it was taken in; ``agent_id`` the one that has it, empty while none has; ``chunks`` what has come."""
 
     task_id: str
     kind: str

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from anywire.config import Config
 
-CoreSetting = Literal["server.host", "server.port", "pipeline.max_body_bytes", "shutdown_grace", "agent.slots"]
+CoreSetting = Literal[
+    "server.host", "server.port", "pipeline.max_body_bytes", "shutdown_grace", "agent.slots", "log_requests"
+]
 """The keys that there are, as in a configuration file."""
 
 
@@ -29,8 +31,15 @@ class FromCore(NamedTuple):
     key: CoreSetting
 
 
+def following_options(model: type[pydantic.BaseModel]) -> set[str]:
+    """The names of the options of ``model`` that follow settings of the core."""
+    return {
+        name for name, field in model.model_fields.items() if any(isinstance(mark, FromCore) for mark in field.metadata)
+    }
+
+
 def core_options(model: type[pydantic.BaseModel], config: Config) -> dict[str, Any]:
-    """The options of ``model`` that follow settings of the core, with the values these have in ``config``."""
+    """The options of ``model`` that follow settings of the core, with the values these have in ``config``, if any."""
     found: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         for mark in field.metadata:
@@ -38,5 +47,6 @@ def core_options(model: type[pydantic.BaseModel], config: Config) -> dict[str, A
                 value: Any = config
                 for part in mark.key.split("."):
                     value = getattr(value, part)
-                found[name] = value
+                if value is not None:  # the setting has no value: the option's own default counts
+                    found[name] = value
     return found

@@ -4,26 +4,29 @@
     ├── ConfigError               bad_config          a setting is wrong; the message says which and what would do
     ├── PluginError               unknown_plugin      no plugin of that name, or it does not load
     ├── LaunchFailed              launch_failed       a launcher's process ended before it was ready
-    ├── TransportError            transport_error     what a transport may raise or report
-    │   ├── TransportUnavailable  transport_unavailable   it cannot be opened here
+    ├── TransportError            transport_error     a transport failed in a way that has no code of its own
+    │   ├── TransportUnavailable  transport_unavailable   a transport cannot be opened here
     │   ├── AgentUnavailable      agent_unavailable   no link to that agent (nothing was sent)
     │   ├── AgentLost             agent_lost          the link or the agent went while it held the task
     │   ├── PayloadTooLarge       payload_too_large   over the transport's or the server's limit
-    │   └── Congested             congested           the write buffer is over its hard bound (nothing was sent)
-    └── TaskError                 task_error          how one task can end, apart from an answer
+    │   └── Congested             congested           the write buffer to the agent is full (nothing was sent)
+    └── TaskError                 task_error          the task failed in a way that has no code of its own
         ├── InvalidRequest        invalid_request     the client's fault; never counts against an agent
         ├── ModelNotFound         model_not_found     no agent serves or has served that model
+        ├── ModelStopped          model_stopped       the model is stopped, and no request starts it
+        ├── UnknownCommand        unknown_command     no command of that name there
+        ├── Forbidden             forbidden           the caller's role does not allow it
         ├── QueueFull             queue_full          the scheduler's queue is at its bound
-        ├── NoAgent               no_agent            no agent for it appeared in time
-        ├── ShuttingDown          shutting_down       the orchestrator ends; another one may take it
-        ├── Refused               refused             an agent would not take it; the pipeline goes elsewhere
-        ├── DeadlineExceeded      deadline_exceeded   its time was over
-        ├── TaskCancelled         cancelled           somebody cancelled it
-        ├── ReaderStalled         reader_stalled      its reader stopped reading for too long
-        ├── NoProgress            no_progress         its agent did not accept it, or sent no token, in time
+        ├── NoAgent               no_agent            no agent for the task appeared in time
+        ├── ShuttingDown          shutting_down       the orchestrator is stopping; another one may take the task
+        ├── Refused               refused             an agent did not take the task, and no other one could
+        ├── DeadlineExceeded      deadline_exceeded   the task's time was over
+        ├── TaskCancelled         cancelled           somebody cancelled the task
+        ├── ReaderStalled         reader_stalled      the answer's reader stopped reading for too long
+        ├── NoProgress            no_progress         the agent did not accept the task, or sent no token, in time
         ├── StreamCorrupted       stream_corrupted    a gap or duplicate in the stream
         ├── PluginFailed          plugin_failed       a scheduler raised, or gave what its contract does not allow
-        └── EngineFailed          engine_failed       the engine failed, or gave an answer that is none
+        └── EngineFailed          engine_failed       the engine failed, or its answer is not valid
 
 An error says what failed, never whether to retry: that is the pipeline's decision. ``code`` is stable and is
 what travels; ``phase`` says what may have reached the agent (``not_sent``, ``maybe_sent``, ``streaming``); ``origin``

@@ -19,7 +19,7 @@ Versions
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -27,6 +27,8 @@ Kind = Literal["chat", "completion", "embedding"]
 State = Literal["starting", "ready", "draining", "failed"]
 ProgressState = Literal["queued", "loading", "running", "tool"]
 
+MAX_DELTAS = 100_000
+"""Deltas of one `Chunk`. Empty ones are no payload, and yet each is looked at."""
 MAX_COMMAND_BYTES = 64 * 1024
 """Bytes of a command's arguments, and of the data of one result."""
 
@@ -112,7 +114,8 @@ class TaskRequest(msgspec.Struct, frozen=True):
     names several. ``credit`` is how many chunks the reader can take
     before it sends `Credit`. ``resume`` is the text an earlier attempt has already delivered: the engine goes
     on where it ends. ``time_left_ms`` is 0 when there is no deadline. ``hops`` counts the orchestrators
-    that passed it on to another one; ``trace`` is a W3C traceparent or empty. ``priority``: higher is more urgent, 0 is
+    that passed it on to another one; ``trace`` is a W3C traceparent, after a space its tracestate if there is one, or
+    empty. ``priority``: higher is more urgent, 0 is
     normal. ``progress`` asks for `Progress`.
 
     For an orchestrator that is the agent here, and for engines that care: ``tenant``; ``session``, the conversation;
@@ -168,7 +171,7 @@ class Chunk(msgspec.Struct, frozen=True):
     task_id: str
     attempt: int
     seq: int
-    deltas: tuple[str, ...] = ()
+    deltas: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_DELTAS)] = ()
     extra: str = ""
     final: bool = False
     finish_reason: str = ""

@@ -24,7 +24,8 @@ class Offer(msgspec.Struct, frozen=True, omit_defaults=True):
     and so does one that is ``stopped`` and ``on_demand``, which is started by its first task. ``detail`` says why it
     is ``crashed``, or what a ``starting`` one does. ``slots`` is how many of its tasks run at once, 0 when only the
     agent's slots bound it. ``context`` is the longest prompt and answer in tokens, 0 when unknown. ``digest`` names
-    the weights exactly, empty when unknown: a stream is resumed only where it is the same.
+    the weights exactly, empty when unknown: a stream is resumed only where it is the same. ``owner`` is who made it or
+    serves it, empty when nobody says.
     """
 
     model: str
@@ -36,6 +37,7 @@ class Offer(msgspec.Struct, frozen=True, omit_defaults=True):
     context: int = 0
     digest: str = ""
     on_demand: bool = False
+    owner: str = ""
 
     @property
     def takes_tasks(self) -> bool:

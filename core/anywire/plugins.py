@@ -7,7 +7,6 @@ object with hook implementations, always loaded).
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import logging
@@ -24,6 +23,8 @@ from anywire import hookspecs
 from anywire.boundary import Boundary
 from anywire.errors import ConfigError, PluginError
 from anywire.hook_guard import guard_implementations
+from anywire.near import nearest
+from anywire.secrecy import is_secret
 
 PluginKind = Literal["transports", "schedulers", "selectors", "engines", "gateways", "services", "launchers"]
 KINDS: tuple[PluginKind, ...] = (
@@ -48,6 +49,8 @@ PACKAGES: dict[tuple[PluginKind, str], str] = {
     ("engines", "openai"): "anywire-engine-openai",
     ("gateways", "openai"): "anywire-gateway-openai",
     ("gateways", "llama_dds"): "anywire-gateway-llama-dds",
+    ("gateways", "predecessor"): "anywire-gateway-predecessor",
+    ("transports", "predecessor"): "anywire-gateway-predecessor",
 }
 """The distributions of this project that have a plugin which the core has not."""
 
@@ -69,11 +72,13 @@ def describe_validation(error: pydantic.ValidationError, model: type[pydantic.Ba
         path = ".".join(str(part) for part in (*([where] if where else []), *fault["loc"]))
         if fault["type"] == "extra_forbidden":
             known = _fields_at(model, fault["loc"][:-1])
-            near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.0)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            near = nearest(str(fault["loc"][-1]), known)
+            hint = f"did you mean {near!r}? " if near else ""
             sentences.append(f"unknown key {path!r}: {hint}known keys: {', '.join(sorted(known)) or 'none'}")
         else:
-            sentences.append(f"{path}: {fault['msg'].removeprefix('Value error, ')} (got {fault['input']!r})")
+            hidden = any(is_secret(str(part)) for part in fault["loc"])
+            got = "" if hidden else f" (got {fault['input']!r})"
+            sentences.append(f"{path}: {fault['msg'].removeprefix('Value error, ')}{got}")
     return "; ".join(sentences)
 
 
@@ -155,7 +160,10 @@ class Plugins:
             if package:
                 raise PluginError(f"no {kind[:-1]} named {name!r} is installed: pip install {package}")
             known = ", ".join(self.names(kind)) or "none installed"
-            raise PluginError(f"no {kind[:-1]} named {name!r}; known: {known}")
+            raise PluginError(
+                f"no {kind[:-1]} named {name!r}; known: {known}. One in a .py file is loaded with --plugin FILE, "
+                'in a test kit with plugins = ("FILE",)'
+            )
         if both := self._doubles.get((kind, name)):
             raise PluginError(f"{kind[:-1]} {name!r} comes from {' and from '.join(both)}: uninstall one of them")
         try:

@@ -31,7 +31,8 @@ class Submission(msgspec.Struct, frozen=True):
     ``policy`` a policy; ``hints`` (see `checked_hints`) are what a strategy may use (``urgency``, ``complexity``,
     ``task_type`` …). ``attempts_left`` bounds the attempts, 0 leaves that to ``pipeline.max_attempts``. With
     ``progress`` the stream tells what its agent does (`anywire.task_stream.TaskStream.progress`). What the body says
-    itself is read from it (`anywire.demand`).
+    itself is read from it (`anywire.demand`), or from its ``outline`` where the body is large
+    (`anywire.large_body`).
     """
 
     kind: Kind
@@ -51,6 +52,7 @@ class Submission(msgspec.Struct, frozen=True):
     avoid: tuple[str, ...] = ()
     attempts_left: int = 0
     progress: bool = False
+    outline: str = ""
 
 
 def checked_hints(hints: Mapping[str, object], param: str = "hints") -> Hints:

@@ -91,7 +91,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 import pydantic
@@ -235,6 +236,17 @@ class AgentPort(ABC):
         """Say goodbye (``agent_lost`` at the hubs, without waiting for a lease) and release everything; idempotent."""
 
 
+class Lan(NamedTuple):
+    """How a fleet is opened to its network."""
+
+    fleet: str
+    """Its name."""
+    secret: str
+    """Hexadecimal text of 32 bytes, always the same for a fleet of that name on this machine."""
+    host: str
+    """The address to listen on; ``0.0.0.0`` for every one of this machine."""
+
+
 class Transport(ABC):
     """One transport, configured. ``__init__`` does no I/O and starts nothing."""
 
@@ -261,8 +273,22 @@ class Transport(ABC):
 
     @classmethod
     def free_options(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Options to add to ``options`` so that those who use them meet nobody else on this machine: a domain or ports
-        that are free now. {} where nothing is shared, or ``options`` say it. For demos and experiments."""
+        """Options to add to ``options`` so that those who use them meet nobody else on this machine: a fleet or domain
+        of its own, or port 0 for what is listened on (`meeting_options` tells the port then). {} where nothing is
+        shared, or ``options`` say it. For ``anywire up``, demos and checks."""
+        return {}
+
+    @classmethod
+    def lan_options(cls, options: Mapping[str, Any], lan: Lan) -> Mapping[str, Any]:
+        """Options to add to ``options`` so that an orchestrator with them takes in other machines of its network, and
+        nobody who has not ``lan.secret`` where the transport can see to that: addresses to listen on, a key. What
+        ``options`` name stays as it is. {} where only the user can say it."""
+        return {}
+
+    def meeting_options(self, host: str) -> Mapping[str, Any]:
+        """Options with which others, whose options are the defaults, meet what this transport has open: the addresses
+        bound, a key, a domain. Plain values, as in a configuration file; they may hold secrets. ``host`` is the
+        address by which they reach this machine, a loopback one for those on it. {} where nothing needs to be said."""
         return {}
 
     @property
@@ -316,7 +342,8 @@ class Elects(Protocol):
     All that stand over the transport with the same options are candidates of one election. Nobody is elected who has
     not had the time of a lease to see the others. The active one stays the active one while it lives, whoever else
     begins to stand; its death is noticed within its lease, its ``close`` at once. Then, of those who stand by, the one
-    with the highest strength is elected without further waiting, of equals the one that lives longest.
+    with the highest strength is elected without further waiting, of equals the one that has
+    stood longest, whatever the clocks of the hosts say.
 
     Candidates that cannot reach each other may both be elected. When they can again, one is deposed and one stays: the
     one that was elected later, if it has been the active one for a lease. The same goes for an active one that was
@@ -334,4 +361,16 @@ class HasFindings(Protocol):
 
     def findings(self) -> Sequence[tuple[str, str]]:
         """Each a sentence of what is not as it was asked for or whom it cannot connect to, and what would do."""
+        ...
+
+
+@runtime_checkable
+class MakesKeys(Protocol):
+    """What a transport class offers beside its contract when its ends know each other by keys."""
+
+    @staticmethod
+    def make_keys(folder: Path) -> str:
+        """Make keys for the orchestrators and the agents of a fleet in ``folder``, which is made where it is missing,
+        and return what goes into the configuration of each, as text for a person. Files with secrets are readable by
+        their owner alone. Raises `ConfigError`, and replaces no file."""
         ...

@@ -5,7 +5,9 @@
 //
 // A sample it reads is shown on stdout, member by member as C sees them, and written back; a disposed instance is
 // shown. Commands on stdin, one a line: "write module.T VARIANT" and "dispose module.T VARIANT", of samples
-// built from C's own literals. The end of stdin ends it. It exits with 1, and a reason on stderr, when anything fails.
+// built from C's own literals, and "await module.T 0", which shows "matched" once both ends of the type have their
+// counterparts: what is written best effort to a reader that does not know its writer yet is lost. The end of stdin ends
+// it. It exits with 1, and a reason on stderr, when anything fails.
 
 #include "peer.h"
 
@@ -103,35 +105,45 @@ static void open_end(struct end *end, const struct type *type) {
   dds_delete_qos(qos);
 }
 
-// What is written before a volatile reader is known would not reach it.
-static void await_reader(const struct end *end) {
-  dds_time_t until = dds_time() + PATIENCE;
-  dds_entity_t waitset = checked(dds_create_waitset(participant), "creating a wait set");
-  checked(dds_set_status_mask(end->writer, DDS_PUBLICATION_MATCHED_STATUS), "watching for readers");
-  checked(dds_waitset_attach(waitset, end->writer, 0), "watching for readers");
-  for (;;) {
-    dds_publication_matched_status_t status;
-    checked(dds_get_publication_matched_status(end->writer, &status), "counting readers");
-    if (status.current_count > 0) break;
-    if (dds_waitset_wait_until(waitset, NULL, 0, until) == 0) {
-      fprintf(stderr, "%s: nobody reads it\n", end->type->name);
-      exit(1);
-    }
-  }
-  checked(dds_delete(waitset), "deleting a wait set");
-}
-
 static void tell(const struct end *end, const char *event, const void *sample) {
   char *line;
   size_t size;
   FILE *out = open_memstream(&line, &size);
   fprintf(out, "{\"type\":\"%s\",\"event\":\"%s\",\"value\":", end->type->name, event);
-  end->type->show(out, sample);
+  if (sample == NULL)
+    fputs("null", out);
+  else
+    end->type->show(out, sample);
   fputs("}\n", out);
   fclose(out);
   fwrite(line, 1, size, stdout);  // one call: two threads may tell something
   fflush(stdout);
   free(line);
+}
+
+static bool matched(const struct end *end) {
+  dds_publication_matched_status_t readers;
+  dds_subscription_matched_status_t writers;
+  checked(dds_get_publication_matched_status(end->writer, &readers), "counting readers");
+  checked(dds_get_subscription_matched_status(end->reader, &writers), "counting writers");
+  return readers.current_count > 0 && writers.current_count > 0;
+}
+
+static void await_counterparts(const struct end *end) {
+  dds_time_t until = dds_time() + PATIENCE;
+  dds_entity_t waitset = checked(dds_create_waitset(participant), "creating a wait set");
+  checked(dds_set_status_mask(end->writer, DDS_PUBLICATION_MATCHED_STATUS), "watching for readers");
+  checked(dds_set_status_mask(end->reader, DDS_SUBSCRIPTION_MATCHED_STATUS), "watching for writers");
+  checked(dds_waitset_attach(waitset, end->writer, 0), "watching for readers");
+  checked(dds_waitset_attach(waitset, end->reader, 0), "watching for writers");
+  while (!matched(end)) {
+    if (dds_waitset_wait_until(waitset, NULL, 0, until) == 0) {
+      fprintf(stderr, "%s: nobody reads or writes it\n", end->type->name);
+      exit(1);
+    }
+  }
+  checked(dds_delete(waitset), "deleting a wait set");
+  tell(end, "matched", NULL);
 }
 
 static void take(const struct end *end) {
@@ -140,7 +152,6 @@ static void take(const struct end *end) {
   while (checked(dds_take(end->reader, &sample, &info, 1, 1), "taking") > 0) {
     if (info.valid_data) {
       tell(end, "read", sample);
-      await_reader(end);
       checked(dds_write(end->writer, sample), "writing back");
     } else if (info.instance_state == DDS_IST_NOT_ALIVE_DISPOSED) {
       tell(end, "disposed", sample);
@@ -173,9 +184,12 @@ static void obey(const char *line) {
     for (size_t i = 0; i < type_count; i++) {
       const struct end *end = &ends[i];
       if (strcmp(name, end->type->name) != 0) continue;
+      if (strcmp(verb, "await") == 0) {
+        await_counterparts(end);
+        return;
+      }
       void *sample = calloc(1, end->type->descriptor->m_size);
       end->type->build(sample, variant);
-      await_reader(end);
       if (strcmp(verb, "write") == 0)
         checked(dds_write(end->writer, sample), "writing");
       else

@@ -19,6 +19,12 @@ needs_toolchain = pytest.mark.skipif(bool(_MISSING), reason=f"missing: apt-get i
 
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Werror")
 
+LOOPBACK = (
+    "<CycloneDDS><Domain><General><Interfaces><NetworkInterface address='127.0.0.1' multicast='true'/></Interfaces>"
+    "</General></Domain></CycloneDDS>"
+)
+"""For any Cyclone: the interface that Anywire uses unless told otherwise."""
+
 UNICAST = (
     "<CycloneDDS><Domain><General><Interfaces><NetworkInterface address='127.0.0.1'/></Interfaces>"
     "<AllowMulticast>false</AllowMulticast></General><Discovery><ParticipantIndex>auto</ParticipantIndex>"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import math
 import subprocess
 import sys
@@ -91,6 +92,35 @@ async def test_each_kind_is_answered_in_openais_form(rig: Rig) -> None:
     assert "".join(pieces) == text["choices"][0]["text"]
 
 
+class FailingEngine(TellingEngine):
+    async def run(self, task: TaskRequest) -> AsyncGenerator[Delta, None]:
+        if "fail" in task.body:
+            raise errors.EngineFailed("it broke")
+        yield Delta("text")
+
+
+async def test_each_task_of_a_client_leaves_one_line(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="anywire.request_log")
+    client = await serving(rig, FailingEngine())
+    await client.chat(model=MODEL, messages=HELLO)
+    assert [piece async for piece in client.stream(model=MODEL, messages=HELLO)]
+    with pytest.raises(errors.EngineFailed):
+        await client.chat(model=MODEL, messages=[{"role": "user", "content": "fail"}])
+    told = [each.fields for each in caplog.records if each.name == "anywire.request_log"]  # type: ignore[attr-defined]
+    assert [each["request"] for each in told] == [f"client {client.hub.info.hub_id} chat"] * 3
+    assert [each["status"] for each in told] == ["answered", "answered", "failed"]
+    assert told[2]["error"] == "engine_failed"
+    assert {each["model"] for each in told} == {MODEL}
+
+
+async def test_only_the_orchestrator_says_that_a_priority_is_ignored(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = await serving(rig)
+    await client.chat(model=MODEL, messages=HELLO, priority=5)
+    assert ["ignores priorities" in each.message for each in caplog.records] == [True]
+
+
 async def test_what_plain_text_cannot_hold_comes_intact(rig: Rig) -> None:
     choices = [{"index": 0, "message": {"tool_calls": [{"id": "1"}]}}, {"index": 1, "message": {"content": "b"}}]
     client = await serving(rig, TellingEngine(json.dumps(choices)))
@@ -165,7 +195,7 @@ async def test_full_queue_reaches_the_client(rig: Rig) -> None:
 async def test_lost_agent_and_bad_request_reach_the_client_with_their_code(rig: Rig) -> None:
     client = await serving(rig, SyntheticEngine(SyntheticConfig()))
     with pytest.raises(errors.InvalidRequest) as caught:
-        await client.chat(model="synthetic", messages=HELLO, n=2)
+        await client.chat(model="synthetic", messages=HELLO, n=1_000_000)
     assert caught.value.param == "n"
     peer = await rig.peer("agent", "mortal")
     await peer.event("ready")

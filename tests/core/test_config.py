@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def test_the_highest_source_that_sets_a_key_wins(
         environment={"ANYWIRE_SERVER__PORT": str(given["environment"])} if "environment" in given else {},
     )
     assert config.server.port == next(
-        iter(given[name] for name in ("flag", "environment", "file") if name in given), 8080
+        iter(given[name] for name in ("flag", "environment", "file") if name in given), None
     )
     assert config.server.host == "127.0.0.1"
 
@@ -128,6 +128,57 @@ def test_a_wrong_key_of_the_command_line_is_named(key: str, value: object, parts
         load(environment={}, settings={key: value})
     for part in parts:
         assert part in str(caught.value)
+
+
+EXISTING = """
+server: {host: 127.0.0.1, port: 8081}
+dds: {domain: 7, participant_name: orchestrator}
+scheduler: {max_queue_size: 50, priority_levels: 4}
+"""
+"""A file as it was written for the predecessor of this project."""
+
+
+def test_the_keys_of_an_existing_file_are_taken(tmp_path: Path) -> None:
+    config = from_yaml(tmp_path, EXISTING)
+    assert chosen(config) == [("dds", {"domain": 7, "participant": "orchestrator"})]
+    assert (config.scheduler.name, config.scheduler.max_queue_size) == ("priority", 50)
+    assert config.scheduler.options == {"max_queue_size": 50, "priority_levels": 4}
+    assert config.server.port == 8081
+
+
+def test_options_of_dds_are_options_of_that_transport_in_every_source(tmp_path: Path) -> None:
+    assert chosen(from_yaml(tmp_path, EXISTING, {"ANYWIRE_DDS__DOMAIN": "8"}))[0][1]["domain"] == "8"
+    assert chosen(load(environment={}, settings={"dds.participant_name": "me"})) == [("dds", {"participant": "me"})]
+    assert chosen(from_yaml(tmp_path, EXISTING, transports="dds,http")) == [
+        ("dds", {"domain": 7, "participant": "orchestrator"}), ("http", {}),
+    ]  # fmt: skip
+    assert chosen(from_yaml(tmp_path, "dds: {domain: 7}\ntransports: [http]")) == [("http", {})]
+    assert chosen(from_yaml(tmp_path, "dds: {domain: 7, lease: 2}\ntransports: {http: {}, dds: {domain: 8}}")) == [
+        ("http", {}), ("dds", {"domain": 8, "lease": 2}),
+    ]  # fmt: skip
+    assert chosen(from_yaml(tmp_path, "dds:")) == [("dds", {})]
+    with pytest.raises(ConfigError, match=r"dds: expected the options of that transport, found 3 \[.*line 1\]"):
+        from_yaml(tmp_path, "dds: 3")
+
+
+def test_a_scheduler_that_is_named_keeps_its_name(tmp_path: Path) -> None:
+    assert from_yaml(tmp_path, "scheduler: {name: mine, priority_levels: 3}").scheduler.name == "mine"
+    config = from_yaml(tmp_path, EXISTING, scheduler="fifo")
+    assert (config.scheduler.name, config.scheduler.options) == ("fifo", {"max_queue_size": 50})
+
+
+@pytest.mark.parametrize("key", ["qqq", "x", "kafka"])
+def test_no_hint_is_given_where_nothing_is_near(tmp_path: Path, key: str) -> None:
+    wrong: list[Callable[[], Config]] = [
+        lambda: from_yaml(tmp_path, f"{key}: {{x: 1}}"),
+        lambda: from_yaml(tmp_path, f"server: {{{key}: 1}}"),
+        lambda: load(environment={f"ANYWIRE_{key.upper()}__X": "1"}),
+        lambda: load(environment={}, settings={f"{key}.x": 1}),
+    ]
+    for failing in wrong:
+        with pytest.raises(ConfigError, match="known keys: ") as caught:
+            failing()
+        assert "did you mean" not in str(caught.value)
 
 
 def test_gateways_are_the_default_none_or_those_named(tmp_path: Path) -> None:
@@ -218,6 +269,9 @@ def test_variables_of_others_are_left_alone() -> None:
         ("agents: [{count: 0}]", ["agents.0.count", "(got 0)"]),
         ("services: {x: 3}", ["the options of 'x' must be a mapping"]),
         ("agent: {slots: 0}", ["agent.slots", "(got 0)"]),
+        ('agent: {id: "a\\e[2J"}', ["agent.id", "printable characters", "line 1"]),
+        ('agent: {specialization: "a\\n"}', ["agent.specialization", "printable characters"]),
+        ("agents: [{id: " + "x" * 257 + "}]", ["agents.0.id", "at most 256 characters"]),
         ("scheduler: {max_queue_size: 0}", ["scheduler.max_queue_size", "(got 0)"]),
         ("transports: []", ["transports", "at least one", "line 1"]),
         ("transports: 3", ["transports", "expected a name"]),
@@ -248,6 +302,9 @@ def test_a_wrong_file_is_refused_with_the_place(tmp_path: Path, text: str, parts
         ({"ANYWIRE_SERVER__PROT": "1"}, ["'server.prot'", "'port'", "[ANYWIRE_SERVER__PROT]"]),
         ({"ANYWIRE_SERVR__PORT": "1"}, ["ANYWIRE_SERVR__PORT", "did you mean ANYWIRE_SERVER__PORT?"]),
         ({"ANYWIRE_AGENTS__TIMEOUT": "2"}, ["ANYWIRE_LEASE__TIMEOUT", "[ANYWIRE_AGENTS__TIMEOUT]"]),
+        ({"ANYWIRE_TRANSPORT": "http"}, ["ANYWIRE_TRANSPORT:", "did you mean ANYWIRE_TRANSPORTS?"]),
+        ({"ANYWIRE_PORT": "9000"}, ["ANYWIRE_PORT:", "did you mean ANYWIRE_SERVER__PORT?"]),
+        ({"ANYWIRE_LOGLEVEL": "debug"}, ["did you mean ANYWIRE_LOG_LEVEL?"]),
         ({"ANYWIRE_SERVER": "{port: ["}, ["ANYWIRE_SERVER", "begins like a YAML"]),
         ({"ANYWIRE_TRANSPORTS__DDS": "3"}, ["ANYWIRE_TRANSPORTS__DDS", "ANYWIRE_TRANSPORTS__DDS__OPTION=value"]),
         ({"ANYWIRE_PIPELINE__WINDOW": "1", "ANYWIRE_PIPELINE__WINDOW__X": "1"}, ["ANYWIRE_PIPELINE__WINDOW__X"]),

@@ -1,6 +1,7 @@
 """The pipeline's rules, with the test as wire and clock."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -315,7 +316,8 @@ async def test_send_that_raises(pipeline_of: Make, wire: PuppetTransport, failur
     assert pipeline.agents()[0].in_flight == 0
 
 
-async def test_two_links_one_agent(pipeline_of: Make) -> None:
+async def test_two_links_one_agent(pipeline_of: Make, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     first, second = PuppetTransport("first"), PuppetTransport("second")
     pipeline = await pipeline_of(first, second)
     second.join("a")
@@ -332,6 +334,11 @@ async def test_two_links_one_agent(pipeline_of: Make) -> None:
     assert stream.transport == "second"
     first.join("a")
     chat(pipeline)
+    moves = [(each.levelname, each.message) for each in caplog.records if "instead of" in each.message]
+    assert moves[:2] == [
+        ("INFO", "agent a is used over first instead of second"),
+        ("WARNING", "agent a is used over second instead of first"),
+    ], "only the way to a transport that is less preferred is a warning"
     assert len(first.requests) == 2
     assert pipeline.stats()["transports"] == {"first": 0, "second": 1}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -150,3 +152,35 @@ def test_an_unknown_key_of_a_class_without_its_own_config_is_told_so() -> None:
         plugins.create("services", "mine", {"size": 1})
     with pytest.raises(ConfigError, match=r"known keys: none$"):
         plugins.create("services", "configured", {"size": 1})
+
+
+def test_a_kit_for_a_plugin_in_a_file_says_how_to_name_the_file(tmp_path: Path) -> None:
+    """A selector in one .py file, as the how-to has it, and its kit run by pytest: first without ``plugins``."""
+    (tmp_path / "mine.py").write_text(
+        "from anywire.builtin.round_robin import RoundRobin\n"
+        "from anywire.hookspecs import hookimpl\n\n"
+        "@hookimpl\ndef anywire_register(kind):\n"
+        "    return {'mine': type('Mine', (RoundRobin,), {'name': 'mine'})} if kind == 'selectors' else None\n"
+    )
+    test = tmp_path / "test_mine.py"
+    text = (
+        "from anywire.testing.strategy_kit import SelectorConformance\n\n"
+        "class TestMine(SelectorConformance):\n    selector = 'mine'\n"
+    )
+    test.write_text(text)
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(test)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert 'in a test kit with plugins = ("FILE",)' in done.stdout
+    test.write_text(text + f"    plugins = ({str(tmp_path / 'mine.py')!r},)\n")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("options", [{"token": "geheim-ö"}, {"secret_key": "geheim"}, {"token": ["geheim"]}])
+def test_a_secret_that_does_not_fit_is_not_repeated(options: dict[str, Any]) -> None:
+    transport = "zeromq" if "secret_key" in options else "grpc"
+    with pytest.raises(ConfigError) as caught:
+        Plugins().create("transports", transport, options)
+    assert next(iter(options)) in str(caught.value)
+    assert "geheim" not in str(caught.value)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any, ClassVar
 
 import pydantic
@@ -29,7 +30,7 @@ from anywire.roles import assembly
 from anywire.roles.agent import Agent
 from anywire.roles.agent_configs import agent_configs
 from anywire.roles.agent_role import description
-from anywire.roles.orchestrator_and_agents import running
+from anywire.roles.orchestrator_and_agents import running, what_is_missing
 from anywire.roles.orchestrator_role import OrchestratorRole, Served, serving
 from anywire.roles.stop import Stop
 from anywire.route import Request, Response, Route
@@ -178,7 +179,8 @@ def test_options_follow_the_core_where_they_say_so_and_are_not_set(plugins: Plug
     assert gateway.config.port == 7
     tree, faults = assembly.effective(chosen, plugins)
     assert not faults
-    assert tree["gateways"]["noting"] == {"port": 5, "host": "its own", "grace": 3.0}
+    assert tree["gateways"]["noting"] == {"host": "its own"}, "what follows is left out, and follows when read again"
+    assert tree["server"]["port"] == 5
 
 
 # The launcher
@@ -376,3 +378,20 @@ def test_what_does_not_end_at_its_cancel_keeps_no_process() -> None:
     ended = subprocess.run([sys.executable, "-c", LEFT], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (ended.returncode, ended.stdout) == (0, "done\n")
     assert "left alone: <coroutine object never" in ended.stderr
+
+
+async def test_what_keeps_agents_from_answering_is_said_for_each() -> None:
+    def view(agent_id: str, state: str, detail: str = "") -> Any:
+        return SimpleNamespace(agent_id=agent_id, status=SimpleNamespace(state=state, detail=detail))
+
+    agents = [
+        view("a", "ready"),
+        view("b", "starting", "http://127.0.0.1:1/v1 cannot\nbe reached"),
+        view("z", "failed"),
+    ]
+    said = what_is_missing(["a", "b", "c", "d"], agents, "dds")
+    assert said == [
+        "agents run but have not joined over dds: c, d; `anywire doctor` tells what is missing",
+        "agent b has joined but cannot answer: it is starting, http://127.0.0.1:1/v1 cannot be reached",
+    ]
+    assert what_is_missing(["a"], agents, "dds") == []

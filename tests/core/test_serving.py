@@ -399,7 +399,7 @@ async def test_a_priority_that_changes_nothing_is_told_to_the_client_and_logged_
     wire.join("a")
     assert [chat(pipeline, priority=priority).ignored for priority in (0, 5, -1)] == [(), ("priority",), ("priority",)]
     assert [record.message for record in caplog.records if "priorit" in record.message] == [
-        "the scheduler fifo ignores priorities, and a client sent one: see scheduler.name (priority uses them)"
+        "the scheduler fifo ignores priorities, and a client sent one: set `scheduler.name: priority` to use them"
     ]
 
 

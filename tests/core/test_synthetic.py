@@ -46,6 +46,24 @@ async def test_max_tokens_cuts() -> None:
     assert (cut, finish, why) == (whole[:7], "stop", "length")
 
 
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+async def test_no_tokens_are_none_and_minus_one_is_no_limit(name: str) -> None:
+    whole, finish = await run()
+    for asked, told in ((0, ([""], "length")), (-1, (whole, finish)), (7.0, (whole[:7], "length"))):
+        fields: dict[str, Any] = {name: asked}
+        assert await run(**fields) == told
+    none: dict[str, Any] = {name: 0}
+    texts, why = await run(kind="completion", prompt=["a", "b"], **none)
+    assert why == "length"
+    assert [each["text"] for text in texts for each in json.loads(text)] == ["", ""]
+
+
+async def test_whole_numbers_may_have_a_point() -> None:
+    assert await run(n=1.0, seed=5.0) == await run(seed=5)
+    with pytest.raises(InvalidRequest, match=r"\bn\b"):
+        await run(n=1.5)
+
+
 @settings(deadline=None, max_examples=examples(50))
 @given(st.integers(0, 200), st.text(max_size=20))
 async def test_resumed_text_is_the_same_text(delivered: int, prompt: str) -> None:
@@ -66,7 +84,7 @@ async def test_embedding_has_one_vector_per_input() -> None:
     assert vectors[0] == vectors[2] != vectors[1]
 
 
-@pytest.mark.parametrize("body", [{"n": 2}, {"max_tokens": "many"}])
+@pytest.mark.parametrize("body", [{"n": 2000}, {"max_tokens": "many"}])
 async def test_bad_requests_are_refused(body: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest):
         await run(**body)

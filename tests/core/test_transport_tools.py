@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anywire import errors
+from anywire import errors, once_log
 from anywire.messages import (
+    MAX_DELTAS,
     AgentInfo,
     AgentStatus,
     Cancel,
@@ -266,6 +267,34 @@ def test_what_repeats_is_a_warning_once(caplog: pytest.LogCaptureFixture) -> Non
     assert warnings == ["about a", "about b", "about c", "about a"]
 
 
+def test_what_has_ended_is_a_warning_again_when_it_comes_back(caplog: pytest.LogCaptureFixture) -> None:
+    once = OnceLog(logging.getLogger("test"))
+    for _ in range(3):
+        once.warn("key", "refused")
+        once.reset()
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 3
+
+
+def test_ten_thousand_different_mistakes_are_a_hundred_warnings_a_minute(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("anywire.once_log.time.monotonic", lambda: now[0])
+    once = OnceLog(logging.getLogger("test"))
+
+    def warnings() -> int:
+        caplog.clear()
+        for number in range(10_000):
+            once.warn((now[0], number), "stranger %d", number)
+        return len(caplog.records)
+
+    with caplog.at_level(logging.WARNING):
+        assert warnings() == once_log.LINES + 1, "one line says that others are left out"
+        assert warnings() == 0
+        now[0] += once_log.PERIOD
+        assert warnings() == once_log.LINES + 1
+
+
 # Links
 
 
@@ -373,6 +402,13 @@ def test_only_what_a_caller_waits_for_is_counted_and_congests(message: Any) -> N
     bounded = isinstance(message, TaskRequest | Chunk | Command | CommandResult | Progress)
     assert isinstance(message, MayCongest) is bounded
     assert (payload_bytes(message) > 0) is bounded
+
+
+def test_a_chunk_of_too_many_empty_deltas_is_too_large() -> None:
+    assert check_payload(Chunk("h", "t", 1, 0, ("",) * MAX_DELTAS), 100) == 0
+    for measure in (payload_bytes, lambda chunk: check_payload(chunk, 100)):
+        with pytest.raises(errors.PayloadTooLarge, match="deltas"):
+            measure(Chunk("h", "t", 1, 0, ("",) * (MAX_DELTAS + 1)))
 
 
 def test_payload_is_the_bytes_of_all_texts() -> None:

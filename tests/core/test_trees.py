@@ -337,7 +337,7 @@ async def test_a_parent_reads_its_children(tree: Tree) -> None:
     assert (agent["id"], agent["load"]["in_flight"]) == ("a", 1)
     assert await told("models") == [{"model": MODEL, "agents": 1}]
     (task,) = await told("tasks")
-    assert (task["model"], task["agent_id"]) == (MODEL, "")
+    assert (task["model"], task["agent_id"]) == (MODEL, "a")
     assert (await told("stats"))[0]["agents"] == 1
     assert await told("cancel", {"task_id": task["id"]}) == [{"cancelled": True}]
     assert await told("cancel", {"task_id": task["id"]}) == [{"cancelled": False}]

@@ -67,7 +67,7 @@ def fabricate(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plan.yaml").write_text(yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True))
     (folder / "plan.json").write_text(plan.model_dump_json(indent=2))
-    here = msgspec.structs.replace(environment(["experiment", "run", "plan.yaml"]), load_average=[0.1, 0.1, 0.1])
+    here = msgspec.structs.replace(environment(["experiment", "run", "plan.yaml"], {}), load_average=[0.1, 0.1, 0.1])
     sessions = Sessions(plan.seed, [Session("2026-01-01T00:00:00", here, "2026-01-01T01:00:00", "complete")])
     (folder / "environment.json").write_bytes(msgspec.json.encode(sessions))
     rng = np.random.default_rng(plan.seed)

@@ -61,7 +61,7 @@ def test_a_shift_is_found_with_its_size(tmp_path: Path) -> None:
     assert found.comparison.difference.low < 0.1 < found.comparison.difference.high
     assert found.comparison.difference.value == pytest.approx(0.1, abs=0.03)
     assert found.comparison.shift.value == pytest.approx(0.1, abs=0.03)
-    assert results.headline.startswith("Dds is slower than zeromq by ")
+    assert results.headline.startswith("dds is slower than zeromq by ")
     assert results.headline.endswith(": one-client, latency.")
 
 
@@ -105,7 +105,8 @@ def test_warm_up_is_in_no_figure(tmp_path: Path) -> None:
     percentiles = figures.metrics["latency"].percentiles
     assert percentiles is not None
     assert percentiles.p99 is not None
-    assert percentiles.p99.high < 3
+    assert percentiles.p99.interval is not None
+    assert percentiles.p99.interval.high < 3
 
 
 def test_failed_requests_are_beside_the_figures_and_not_in_them(tmp_path: Path) -> None:
@@ -114,7 +115,8 @@ def test_failed_requests_are_beside_the_figures_and_not_in_them(tmp_path: Path) 
     figures, found = arm(results, "dds"), comparison(results)
     assert figures.failed == figures.failures["timeout"] > 100
     assert figures.failed_share is not None
-    assert figures.failed_share.low < figures.failed / 3600 < figures.failed_share.high
+    assert figures.failed_share.interval is not None
+    assert figures.failed_share.interval.low < figures.failed / 3600 < figures.failed_share.interval.high
     assert figures.metrics["latency"].samples == figures.requests - figures.failed
     assert found.verdict is not None
     assert found.verdict.outcome is Outcome.EQUIVALENT
@@ -182,20 +184,22 @@ def test_one_arm_is_measured_and_not_compared(tmp_path: Path) -> None:
     results = analyse(fabricate(tmp_path, plan_of(factors={}, blocks=3)))
     assert results.arms == ["system"]
     assert results.comparisons == []
-    assert results.headline == "One arm was measured, so nothing is compared."
-    assert arm(results, "system").metrics["latency"].mean is not None
+    assert results.headline == "One arm was measured (system), so nothing is compared."
+    assert arm(results, "system").metrics["latency"].typical is not None
 
 
 def test_one_block_has_values_and_no_intervals(tmp_path: Path) -> None:
     results = analyse(fabricate(tmp_path, plan_of(blocks=1)))
     figures = arm(results, "dds").metrics["latency"]
     assert list(figures.values) == [1]
-    assert figures.mean is None
+    assert figures.typical is not None
+    assert figures.typical.value == pytest.approx(figures.values[1])
+    assert figures.typical.interval is None
     assert (
         comparison(results).sentence
         == "dds and zeromq: a comparison needs 2 blocks or more, and 1 of 1 count for both arms"
     )
-    assert results.headline == "Nothing could be judged; the list says why."
+    assert results.headline == "Nothing could be judged of dds beside zeromq; the list says why."
 
 
 def test_no_whole_answer_at_all(tmp_path: Path) -> None:
@@ -243,7 +247,7 @@ def test_arms_are_compared_within_the_levels_of_other_factors(tmp_path: Path) ->
     assert one.verdict is not None
     assert four.verdict is not None
     assert (one.verdict.outcome, four.verdict.outcome) == (Outcome.EQUIVALENT, Outcome.WORSE)
-    assert results.headline == "Of 2 comparisons: 1 equivalent within 20 %, 1 slower."
+    assert results.headline == "Of 2 comparisons with zeromq: dds equivalent within 20 % in 1, slower in 1."
 
 
 def test_all_comparisons_of_a_plan_are_one_family(tmp_path: Path) -> None:
@@ -308,6 +312,133 @@ def test_streams_cut_by_a_fault_are_counted(tmp_path: Path) -> None:
     assert (fault.failed, fault.streams_lost, fault.retried) == (2, 2, 0)
 
 
+# Too few blocks
+
+
+def test_four_blocks_have_values_and_no_interval_anywhere(tmp_path: Path) -> None:
+    """Of one block that was a thousand times as slow, in each arm another."""
+    folder = fabricate(tmp_path, plan_of(blocks=4, workloads={"one-client": STREAMS}))
+    for block, name in ((2, "dds"), (3, "zeromq")):
+        cell = folder / f"cells/b{block:03}/{name}"
+        table = pq.read_table(cell / "samples.parquet")
+        slow = pc.add(table["intended_ns"], pc.multiply(pc.subtract(table["done_ns"], table["intended_ns"]), 1000))
+        rewritten(cell, done_ns=slow.to_pylist())
+    results = analyse(folder)
+    figures = arm(results, "dds")
+    latency = figures.metrics["latency"]
+    assert latency.typical is not None
+    assert latency.percentiles is not None
+    assert latency.percentiles.p50 is not None
+    assert (latency.typical.interval, latency.percentiles.p50.interval) == (None, None)
+    assert figures.failed_share is not None
+    assert (figures.failed_share.value, figures.failed_share.interval) == (0.0, None)
+    found = comparison(results)
+    assert (found.comparison, found.verdict) == (None, None)
+    assert found.reason == "an interval cannot be estimated with 4 blocks"
+    assert "cannot be estimated with 4 blocks, and a verdict takes 12; dds " in found.sentence
+    assert "the plan has 4 blocks: fewer than 12 give no verdict, and fewer than 6 no interval" in results.cautions
+
+
+def test_an_interval_that_says_nothing_is_not_told(tmp_path: Path) -> None:
+    """Six blocks, of which some were a thousand or a million times as slow."""
+    folder = fabricate(tmp_path, plan_of(blocks=6) | LATENCY)
+    for block, factor in ((2, 1000), (4, 1_000_000)):
+        cell = folder / f"cells/b{block:03}/dds"
+        table = pq.read_table(cell / "samples.parquet")
+        slow = pc.add(table["intended_ns"], pc.multiply(pc.subtract(table["done_ns"], table["intended_ns"]), factor))
+        rewritten(cell, done_ns=slow.to_pylist())
+    results = analyse(folder)
+    typical = arm(results, "dds").metrics["latency"].typical
+    assert typical is not None
+    assert typical.interval is None
+    found = comparison(results)
+    assert found.comparison is None
+    assert found.reason == "an interval cannot be estimated with 6 blocks that differ so much"
+
+
+def test_a_comparison_that_is_not_told_has_its_place_in_the_family(tmp_path: Path) -> None:
+    """Of two, one has five blocks that count for both arms."""
+    tree = plan_of(factors={"transport": ["zeromq", "dds", "http"]}) | LATENCY
+    results = analyse(fabricate(tmp_path, tree, {"http": Truth(broken=frozenset(range(1, 8)))}))
+    assert comparison(results, candidate="http").comparison is None
+    told = comparison(results, candidate="dds").comparison
+    assert told is not None
+    assert told.family == 2
+
+
+# One typical value
+
+
+def test_there_is_one_typical_latency(tmp_path: Path) -> None:
+    """Blocks apart by a factor of two and more, whose arithmetic and geometric means and medians are not the same."""
+    results = analyse(fabricate(tmp_path, plan_of(), {"dds": Truth(factor=1.5)}, spread=0.8))
+    compared = comparison(results).comparison
+    assert compared is not None
+    for name, value in (("dds", compared.candidate), ("zeromq", compared.baseline)):
+        latency = arm(results, name).metrics["latency"]
+        assert latency.typical is not None
+        assert latency.percentiles is not None
+        assert latency.percentiles.p50 == latency.typical
+        assert latency.typical.value == pytest.approx(value)
+        assert latency.typical.value == pytest.approx(float(np.exp(np.mean(np.log(list(latency.values.values()))))))
+
+
+def test_the_headline_names_the_arms(tmp_path: Path) -> None:
+    tree = plan_of(factors={"transport": ["zeromq", "dds", "http"]}) | LATENCY
+    results = analyse(fabricate(tmp_path, tree, {"http": Truth(factor=3.0)}))
+    assert results.headline == "Of 2 comparisons with zeromq: dds equivalent within 10 % in 1; http slower in 1."
+
+
+# Bursts
+
+
+def burst(folder: Path, blocks: range, name: str, moments: int) -> None:
+    """All pieces of that arm at ``moments`` moments, at the end of the latency."""
+    for block in blocks:
+        cell = folder / f"cells/b{block:03}/{name}"
+        pieces = pq.read_table(cell / "samples.parquet")["piece_ns"].to_pylist()
+        at = [
+            [each[-1] - 300_000 * (moments - 1 - piece * moments // len(each)) for piece in range(len(each))]
+            for each in pieces
+            if each
+        ]
+        rewritten(cell, piece_ns=at)
+
+
+@pytest.mark.parametrize("moments", [1, 2])
+def test_the_pace_of_a_burst_is_no_figure_and_the_report_says_why(tmp_path: Path, moments: int) -> None:
+    folder = fabricate(tmp_path, plan_of(workloads={"one-client": STREAMS}))
+    burst(folder, range(1, 13), "dds", moments)
+    results = analyse(folder)
+    figures = arm(results, "dds")
+    assert figures.stream is not None
+    assert (figures.stream.burst, figures.stream.tokens, figures.stream.moments) == (True, 8, moments)
+    plural = "" if moments == 1 else "s"
+    for metric, none in (("itl", "time between tokens"), ("tokens_per_s", "rate of tokens")):
+        assert figures.metrics[metric].typical is None
+        assert arm(results, "zeromq").metrics[metric].typical is not None
+        found = comparison(results, metric)
+        assert (found.comparison, found.verdict, found.excluded) == (None, None, {})
+        assert found.reason == (
+            f"the 8 tokens of an answer came at {moments} moment{plural} over dds: a burst has no {none}"
+        )
+    assert comparison(results, "latency").comparison is not None
+    assert any(
+        each.startswith("the answers of one-client came as bursts over dds (8 tokens") for each in results.cautions
+    )
+
+
+def test_streams_that_stream_are_no_bursts_whatever_a_few_of_them_do(tmp_path: Path) -> None:
+    folder = fabricate(tmp_path, plan_of(workloads={"one-client": STREAMS}))
+    burst(folder, range(1, 4), "dds", 1)
+    results = analyse(folder)
+    shape = arm(results, "dds").stream
+    assert shape is not None
+    assert (shape.burst, shape.moments) == (False, 8)
+    assert comparison(results, "itl").difference is not None
+    assert not any("bursts" in each for each in results.cautions)
+
+
 # Other figures
 
 
@@ -326,7 +457,7 @@ def test_time_per_token_does_not_depend_on_how_many_come_in_a_piece(tmp_path: Pa
 def test_a_rate_does_not_wait_for_a_request_that_times_out(tmp_path: Path) -> None:
     tree = plan_of(workloads={"one-client": {"requests": 300, "arrivals": {"kind": "closed", "clients": 8}}})
     results = analyse(fabricate(tmp_path, tree, {"dds": Truth(failing=0.02)}))
-    assert arm(results, "dds").metrics["throughput"].mean is not None
+    assert arm(results, "dds").metrics["throughput"].typical is not None
     found = comparison(results, "throughput")
     assert found.comparison is not None
     assert found.comparison.ratio.value == pytest.approx(0.98, abs=0.01)
@@ -370,6 +501,7 @@ def test_a_busy_machine_shared_cores_and_interruptions_are_cautions(tmp_path: Pa
         "the machine was busy: load average 9.5 on 2 cores before the run began",
         "the run was interrupted: it took 2 sessions",
         "session 2 was not as the first: kernel: 1 → 2",
+        "the plan has 1 block: fewer than 12 give no verdict, and fewer than 6 no interval",
     ]
 
 
@@ -378,7 +510,7 @@ def test_a_busy_machine_shared_cores_and_interruptions_are_cautions(tmp_path: Pa
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fabricate(tmp_path_factory.mktemp("small"), plan_of(blocks=4, workloads={"one-client": {"requests": 40}}))
+    return fabricate(tmp_path_factory.mktemp("small"), plan_of(blocks=6, workloads={"one-client": {"requests": 40}}))
 
 
 @settings(deadline=None, max_examples=examples(8), suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -55,6 +55,36 @@ def test_a_fault_of_the_file_names_file_line_and_key(tmp_path: Path, members: di
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("factor", "levels", "labels"),
+    [
+        ("agents", [1, 3], ["1", "3"]),
+        ("lease.timeout", [0.5, 1.0], ["0.5", "1.0"]),
+        ("engine.seed", [-1, 7], ["-1", "7"]),
+        ("lease.timeout", [1e20, 2e20], ["1e20", "2e20"]),
+        ("standby.enabled", [True, False], ["true", "false"]),
+        ("agents", [{1: 2}, {2: 1}], ["1", "2"]),
+    ],
+)
+def test_levels_that_are_numbers_have_labels_and_may_be_the_baseline(
+    tmp_path: Path, factor: str, levels: list[Any], labels: list[str]
+) -> None:
+    given = levels[1] if not isinstance(levels[1], dict) else next(iter(levels[1]))
+    path = written(tmp_path, factors={factor: levels}, baseline=given, workloads={1: {"requests": 5}}, name=7)
+    made = load_plan(path)
+    assert [each.label for each in made.factors[factor]] == labels
+    assert (made.base_level, made.name, list(made.workloads)) == (labels[1], "7", ["1"])
+    assert Plan.model_validate(json.loads(made.model_dump_json())) == made
+    first = next(iter(levels[0])) if isinstance(levels[0], dict) else levels[0]
+    changed = yaml.safe_dump({"baseline": first}).partition(": ")[2].strip()
+    assert load_plan(path, [f"baseline={changed}"]).base_level == labels[0]
+
+
+def test_agents_as_numbers_make_arms() -> None:
+    made = arms_of(plan(factors={"agents": [1, 3], "transport": ["memory"]}, baseline=3))
+    assert [(each.name, each.agents) for each in made] == [("1+memory", 1), ("3+memory", 3)]
+
+
 def test_a_key_is_changed_without_editing_the_file(tmp_path: Path) -> None:
     path = written(tmp_path)
     changed = load_plan(path, ["blocks=3", "system.engine={name: llama}", "workloads.one.requests=7"])

@@ -185,7 +185,7 @@ def test_a_folder_that_is_no_record(tmp_path: Path) -> None:
 def test_an_environment_names_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
     monkeypatch.setattr("socket.gethostname", lambda: "adas-laptop")
-    found = environment(["run", "/home/ada/plan.yaml", "--out", "/home/bob/x"])
+    found = environment(["run", "/home/ada/plan.yaml", "--out", "/home/bob/x"], {})
     assert found.invocation == ["run", "~/plan.yaml", "--out", "~/x"]
     assert "adas-laptop" not in repr(found)
     assert found.anywire["anywire"]
@@ -194,7 +194,7 @@ def test_an_environment_names_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_changed_between_two_sessions_is_told() -> None:
-    first, second = environment([]), environment(["other"])
+    first, second = environment([], {}), environment(["other"], {})
     second.load_average = [9.0]
     assert environment_differences(first, second) == []
     second.kernel = "Linux 1"

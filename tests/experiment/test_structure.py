@@ -8,7 +8,7 @@ from pathlib import Path
 import anywire_experiment
 
 PACKAGE = Path(anywire_experiment.__file__).parent
-PLAN = {"arms", "plan", "validation", "workload"}
+PLAN = {"arms", "companions", "plan", "validation", "workload"}
 MAY = {
     **dict.fromkeys(PLAN, PLAN),
     "statistics": set(),
@@ -16,7 +16,7 @@ MAY = {
     "network": PLAN | {"timerfd"},
     "record": PLAN,
     "load": PLAN | {"record", "statistics", "timerfd"},
-    "run": PLAN | {"load", "network", "record"},
+    "run": PLAN | {"load", "network", "record", "statistics"},
     "analysis": PLAN | {"record", "statistics"},
     "report": PLAN | {"analysis", "record", "statistics"},
     "outcome": PLAN | {"analysis", "record", "report"},

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from tests.experiment.fabricated import fabricate, plan_of
 
-from anywire.builtin.synthetic import Distribution
-from anywire_experiment.analysis.synthetic_fit import fitted
+from anywire.builtin.distribution import Distribution
+from anywire.errors import ConfigError
+from anywire_experiment.analysis.raw import RawData
+from anywire_experiment.analysis.synthetic_fit import fit_engine, fitted
 
 
 @pytest.mark.parametrize(
@@ -35,6 +41,20 @@ def test_stragglers_do_not_spoil_the_fit() -> None:
     fit = fitted(measured)
     assert fit.distribution.mean == pytest.approx(8, rel=0.05)
     assert abs(fit.errors["p50"]) < 0.02
+
+
+def test_a_burst_is_not_fitted(tmp_path: Path) -> None:
+    folder = fabricate(tmp_path, plan_of(workloads={"one-client": {"requests": 60, "stream": True}}))
+    for cell in folder.glob("cells/*/dds/samples.parquet"):
+        table = pq.read_table(cell)
+        at = table.schema.get_field_index("piece_ns")
+        pieces = pa.array(
+            [[each[-1]] * len(each) for each in table["piece_ns"].to_pylist()], table.schema.field(at).type
+        )
+        pq.write_table(table.set_column(at, table.schema.field(at), pieces), cell)
+    with pytest.raises(ConfigError, match="the streams of dds in 'one-client' came as bursts"):
+        fit_engine(RawData(folder), "dds", "one-client")
+    assert fit_engine(RawData(folder), "zeromq", "one-client").itl.samples > 0
 
 
 def test_what_fits_nothing_says_so() -> None:

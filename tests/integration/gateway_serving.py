@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -25,6 +25,7 @@ from anywire.pipeline_settings import PipelineConfig
 from anywire.plugins import Plugins
 from anywire.roles.agent import Agent
 from anywire.roles.context import OrchestratorContext
+from anywire.transport import Transport
 from anywire_gateway_openai import OpenAIGateway, OpenAIGatewayConfig
 
 TIMEOUT = 20.0 * FACTOR
@@ -132,6 +133,8 @@ async def serving(
     slots: int = 64,
     scheduler: dict[str, Any] | None = None,
     pipeline: dict[str, Any] | None = None,
+    transports: Sequence[Transport] = (),
+    timeout: float = TIMEOUT,
     **gateway: Any,
 ) -> AsyncIterator[Served]:
     network = MemoryConfig(network=f"test-{id(engine)}")
@@ -139,7 +142,7 @@ async def serving(
     plugins.manager.register(observer)
     orchestrator = Orchestrator(
         hub_info(),
-        [MemoryTransport(network)],
+        [MemoryTransport(network), *transports],
         plugins.create("schedulers", "fifo", scheduler or {}),
         plugins.create("selectors", "least_loaded", {}),
         config=PipelineConfig(**(pipeline or {})),
@@ -151,7 +154,7 @@ async def serving(
     await agent.start()
     await front.start(OrchestratorContext(orchestrator))
     try:
-        async with asyncio.timeout(TIMEOUT):
+        async with asyncio.timeout(timeout):
             await observer.joined.wait()
             yield Served(orchestrator, front, observer)
     finally:

@@ -3,8 +3,10 @@
 ``client DOMAIN [PAUSE]`` writes the requests that come as JSON lines on stdin, and prints every response it takes. With
 PAUSE it looks into its reader every so many seconds only. At the line ``"found"`` it waits for a server.
 
-``server DOMAIN ID MODEL SLOTS`` does what the last message says: ``say TEXT``, ``count N SECONDS`` (N numbers with a
-pause between), ``cut TEXT`` (finish reason length), ``hang``.
+``server DOMAIN ID MODEL SLOTS [INTERVAL]`` does what the last message says: ``say TEXT``, ``count N SECONDS`` (N
+numbers with a pause between), ``cut TEXT`` (finish reason length), ``fail TEXT`` (finish reason error), ``hang``,
+``mute TEXT`` (no status from now on), ``bytes HEX HEX`` (a response for each). With INTERVAL it tells its status every
+so many seconds, the first after the first of them, as existing servers do.
 
 Both end with their stdin.
 """
@@ -17,6 +19,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
+from cyclonedds._clayer import ddspy_write
 from cyclonedds.core import InstanceState, Policy, Qos, ReadCondition, SampleState, ViewState, WaitSet
 from cyclonedds.domain import DomainParticipant
 from cyclonedds.idl import IdlStruct
@@ -149,7 +152,8 @@ def client(domain: int, pause: float) -> None:
 
 
 class Server:
-    def __init__(self, domain: int, server_id: str, model: str, slots: int) -> None:
+    def __init__(self, domain: int, server_id: str, model: str, slots: int, interval: float) -> None:
+        self.interval, self.muted = interval, False
         self.server_id, self.model, self.slots, self.busy = server_id, model, slots, 0
         self.participant = DomainParticipant(domain)
         self.writing = threading.Lock()
@@ -172,9 +176,10 @@ class Server:
             threading.Thread(target=self.answer, args=(request,), daemon=True).start()
 
     def tell(self) -> None:
-        while True:
+        time.sleep(self.interval)
+        while not self.muted:
             self.status()
-            time.sleep(0.2)
+            time.sleep(self.interval or 0.2)
 
     def status(self) -> None:
         self.statuses.write(ServerStatus(self.server_id, self.slots - self.busy, self.busy, self.model, True))
@@ -185,14 +190,19 @@ class Server:
         what, _, rest = request.messages[-1].content.partition(" ")
         if what == "hang":
             return
+        if what == "bytes":
+            self.respond_bytes(request.request_id, [bytes.fromhex(each) for each in rest.split()])
+            return
+        if what == "mute":
+            self.muted = True
         texts, pause = [rest], 0.0
         if what == "count":
             count, seconds = rest.split()
             texts, pause = [f"{number} " for number in range(int(count))], float(seconds)
-        elif request.stream:
+        elif request.stream and what != "fail":
             texts = [each + " " for each in rest.split(" ")]
             texts[-1] = texts[-1][:-1]
-        reason = "length" if what == "cut" else "stop"
+        reason = {"cut": "length", "fail": "error"}.get(what, "stop")
         if not request.stream:
             texts = ["".join(texts)]
         for text in texts[:-1]:
@@ -201,6 +211,18 @@ class Server:
         with self.writing:
             self.busy -= 1
         self.respond(ChatCompletionResponse(request.request_id, self.model, texts[-1], reason, True, 5, len(texts)))
+
+    def respond_bytes(self, request_id: str, contents: list[bytes]) -> None:
+        """Responses whose contents need be no text, as C++ writes them."""
+        for number, content in enumerate(contents):
+            final = number == len(contents) - 1
+            mark = "#" * len(content)
+            sample = ChatCompletionResponse(request_id, self.model, mark, "stop" if final else "", final, 1, number + 1)
+            data = sample.serialize().replace(mark.encode(), content)
+            with self.writing:
+                ddspy_write(self.responses._ref, data.ljust(len(data) + 3 & ~3, b"\0"))
+        with self.writing:
+            self.busy -= 1
 
     def respond(self, response: ChatCompletionResponse) -> None:
         with self.writing:
@@ -212,7 +234,7 @@ if __name__ == "__main__":
     if role == "client":
         client(int(number), float(more[0]) if more else 0.0)
     else:
-        server = Server(int(number), more[0], more[1], int(more[2]))
+        server = Server(int(number), more[0], more[1], int(more[2]), float(more[3]) if len(more) > 3 else 0.0)
         threading.Thread(target=server.serve, daemon=True).start()
         sys.stdin.read()
         leave(server.participant)

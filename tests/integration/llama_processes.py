@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from tests.c_peers.toolchain import LOOPBACK
 from tests.patience import PATIENCE
 
 _PROGRAM = str(Path(__file__).with_name("llama_peers.py"))
@@ -32,6 +34,7 @@ class PeerProcess:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=64 * 1024 * 1024,
+            env={**os.environ, "CYCLONEDDS_URI": LOOPBACK},
         )
         return cls(process)
 

@@ -41,7 +41,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def options() -> Iterator[dict[str, Any]]:
     """A domain of its own: one that is open has its settings already."""
     with reserved.dds_domain() as domain:
-        yield {"domain": domain, "interface": "127.0.0.1", "multicast": "off"}
+        yield {"domain": domain, "fleet": "default", "interface": "127.0.0.1", "multicast": "off"}
 
 
 @pytest.fixture

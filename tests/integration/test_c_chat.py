@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from tests.c_peers.toolchain import WARNINGS, needs_toolchain
+from tests.c_peers.toolchain import UNICAST, WARNINGS, needs_toolchain
 from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +69,7 @@ class Fleet:
             *(str(self.chat), "--domain", str(self.domain), *arguments),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "CYCLONEDDS_URI": UNICAST},
         )
 
     async def ask(self, *arguments: str) -> tuple[int | None, str, str]:
@@ -82,8 +83,9 @@ class Fleet:
 async def fleet_of(engine: str, folder: Path, domain: int, programs: Path, agents: int = 2) -> AsyncIterator[Fleet]:
     config = folder / "anywire.yaml"
     config.write_text(
-        f"server: {{port: 0}}\ntransports: {{dds: {{domain: {domain}}}}}\nengine: {engine}\nagent: {{slots: 4}}\n"
-        f"gateways: {{openai: {{}}, llama_dds: {{domain: {domain}, lease: 1}}}}\nlog_level: warning\n"
+        f"server: {{port: 0}}\ntransports: {{dds: {{domain: {domain}, multicast: off}}}}\nengine: {engine}\n"
+        f"gateways: {{openai: {{}}, llama_dds: {{domain: {domain}, multicast: off, lease: 1}}}}\nagent: {{slots: 4}}\n"
+        "log_level: warning\n"
     )
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "anywire.cli", "up", "--agents", str(agents), "--config", str(config)),
@@ -128,7 +130,7 @@ async def test_c_clients_get_what_http_clients_get(fleet: Fleet) -> None:
 
     status, said, complaint = await fleet.ask("--model", "nobody's", "--stream", "hello")
     assert (status, said) == (1, "")
-    assert complaint.startswith("c_chat: model_not_found: ")
+    assert complaint.startswith("c_chat: [Error: model_not_found: ")
     assert "nobody's" in complaint
     status, said, complaint = await fleet.ask("--max-tokens", "3", "hello")
     assert (status, len(said.split())) == (0, 3)
@@ -200,7 +202,9 @@ def test_wrong_arguments_are_told(programs: Path, arguments: list[str], complain
 async def test_from_c_to_c(tmp_path: Path, dds_domain: int, other_dds_domain: int, programs: Path) -> None:
     """A client and a server that know nothing but ``LlamaDDS.idl``, with the whole pipeline between them."""
     beyond = other_dds_domain
-    server = await asyncio.create_subprocess_exec(programs / "server", str(beyond), "parrot")
+    server = await asyncio.create_subprocess_exec(
+        programs / "server", str(beyond), "parrot", env={**os.environ, "CYCLONEDDS_URI": UNICAST}
+    )
     try:
         engine = f"{{name: llama_dds, domain: {beyond}}}"
         async with fleet_of(engine, tmp_path, dds_domain, programs, agents=1) as fleet:

@@ -100,7 +100,7 @@ class Peer:
         said: dict[str, Any] = json.loads(line)
         return said
 
-    def command(self, verb: str, struct: Struct, name: str) -> None:
+    def command(self, verb: str, struct: Struct, name: str = VARIANTS[0]) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(f"{verb} {struct.typename} {VARIANTS.index(name)}\n".encode())
         self.process.stdin.flush()
@@ -137,10 +137,13 @@ class Ends:
         self.writer = DataWriter(participant, Topic(participant, f"{name}/in", cls), qos)
         # Other plugins' types may not fit the transport's packers; the transport's own must.
         self.codec: Codec | None = codec(cls) if struct.module == "anywire" else None
+        # A best-effort sample reaches only a reader that knows its writer: all four wait for their counterparts.
         until = time.monotonic() + PATIENCE
-        while not self.writer.get_matched_subscriptions():
-            assert time.monotonic() < until, f"the peer has no reader of {name}"
+        while not (self.writer.get_matched_subscriptions() and self.reader.get_matched_publications()):
+            assert time.monotonic() < until, f"the peer has no reader or no writer of {name}"
             time.sleep(0.002)
+        peer.command("await", struct)
+        assert peer.shown() == {"type": struct.typename, "event": "matched", "value": None}
         self._loop, self._arrived = loop, asyncio.Event()
         wakeup.watch(self.reader._ref, self._arrived.set)
 

@@ -78,7 +78,7 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
         (["up", *MEMORY, "--set", "services=nope"], 1, ["no service named 'nope'"]),
         (["up", "--transport", "dds", "--set", "launcher=nope"], 1, ["no launcher named 'nope'", "local"]),
         (["agents", "--set", "server.port=9", "--host", "127.0.0.1"], 1, ["no server answers at http://127.0.0.1:9"]),
-        (["up", "--dds-domain", "233"], 2, ["--dds-domain", "232"]),
+        (["up", "--dds-domain", "231"], 2, ["--dds-domain", "230"]),
         (["chat", "hi", "--url", "http://127.0.0.1:9"], 1, ["no server answers", "anywire up", "--url", "-t NAME"]),
         (["agents", "--url", "http://127.0.0.1:9"], 1, ["no server answers"]),
         (["chat"], 2, ["prompt"]),
@@ -169,7 +169,7 @@ def test_config_prints_what_is_in_force_without_secrets(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "verysecret" not in done.stdout
     assert "pw@" not in done.stdout
-    assert "port: 9" in done.stdout
+    assert yaml.safe_load(done.stdout)["server"]["port"] == 9
     assert "slots: 4" in done.stdout
     assert "network: default" in done.stdout, "the transport's own default"
     schema = json.loads(anywire("config", "--schema").stdout)
@@ -181,8 +181,8 @@ def test_config_prints_what_is_in_force_without_secrets(tmp_path: Path) -> None:
     [
         (["--engine", "synthetic", "--model", "m"], {"engine": {"models": ["m"]}}),
         (["--engine", "llama", "--model", "m"], {"engine": {"model": "m"}}),
-        (["--engine", "llama", "--slots", "3"], {"engine": {"slots": 3}, "agent": {"slots": 3}}),
-        (["--port", "9", "--host", "::1"], {"gateways": {"openai": {"host": "::1", "port": 9}}}),
+        (["--engine", "llama", "--slots", "3"], {"agent": {"slots": 3}}),
+        (["--port", "9", "--host", "::1"], {"server": {"host": "::1", "port": 9}}),
         (["--dds-domain", "9"], {"transports": {"dds": {"domain": 9}}}),
         (["--transport", "memory,dds", "--transport", "x"], {"transports": {"x": {}}}),
         (["--scheduler", "fifo", "--selector", "round_robin"], {"selector": {"name": "round_robin"}}),
@@ -195,6 +195,65 @@ def test_every_flag_takes_effect(arguments: list[str], expected: dict[str, Any])
     done = anywire("config", *arguments)
     assert done.returncode == 0, done.stderr
     assert _holds(yaml.safe_load(done.stdout), expected)
+
+
+def test_flags_and_environment_win_over_a_configuration_that_was_printed(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    printed = yaml.safe_load(anywire("config", *MEMORY).stdout)
+    assert printed["log_level"] == "info", "what `config` itself logs is no setting"
+    assert not {"host", "port", "max_body_bytes"} & set(printed["gateways"]["openai"]), "it would no longer follow"
+    file.write_text(yaml.safe_dump(printed))
+    port, flags = free_port(), ["--slots", "3"]
+    environment = {"ANYWIRE_SERVER__HOST": "::1"}
+    again = yaml.safe_load(
+        anywire("config", "--config", str(file), "--port", str(port), *flags, environment=environment).stdout
+    )
+    assert again == printed | {
+        "server": {"host": "::1", "port": port},
+        "agent": printed["agent"] | {"slots": 3},
+    }
+    doctor = anywire("doctor", "--config", str(file), "--port", str(port), "--json", environment=environment)
+    assert f"port {port}" in [each["check"] for each in json.loads(doctor.stdout)], "it is the one that is used"
+
+
+def test_a_flag_wins_over_an_option_of_the_one_gateway_and_is_refused_for_several(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("transports: memory\ngateways: {openai: {port: 9}}\n")
+    done = anywire("config", "--config", str(file), "--port", "8")
+    assert yaml.safe_load(done.stdout)["gateways"]["openai"]["port"] == 8
+    plugin = tmp_path / "second.py"
+    plugin.write_text(SECOND_GATEWAY)
+    file.write_text("transports: memory\ngateways: {openai: {port: 9}, second: {port: 10}}\n")
+    done = anywire("config", "--config", str(file), "--port", "8", "--plugin", str(plugin))
+    assert done.returncode == 1
+    assert "--set gateways.openai.port=" in done.stderr
+
+
+SECOND_GATEWAY = """
+from anywire.hookspecs import hookimpl
+from anywire_gateway_openai import OpenAIGateway
+
+class Second(OpenAIGateway):
+    name = "second"
+
+@hookimpl
+def anywire_register(kind):
+    return {"second": Second} if kind == "gateways" else None
+"""
+
+
+def test_a_masked_secret_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        anywire(
+            "config", "--transport", "memory", "--engine", "openai", "--set", "engine.api_key=verysecret",
+            "--set", "engine.base_url=http://127.0.0.1:9/v1",
+        ).stdout
+    )  # fmt: skip
+    done = anywire("up", "--config", str(file))
+    assert done.returncode == 1
+    assert "engine.api_key is masked" in done.stderr
+    assert f"{file}, line" in done.stderr
 
 
 def _holds(tree: Any, expected: Any) -> bool:
@@ -250,6 +309,37 @@ def test_doctor_stays_apart_from_a_running_fleet_where_the_transport_offers_that
         findings = json.loads(anywire(*common, *given).stdout)
         (finding,) = [each for each in findings if each["check"] == "transport apart"]
         assert (finding["ok"], finding["settings"]["network"]) == (True, network)
+
+
+def test_doctor_logs_a_warning_of_a_transport_once_however_often_it_opens_it(tmp_path: Path) -> None:
+    plugin = tmp_path / "warning.py"
+    plugin.write_text(WARNING)
+    done = anywire("doctor", "--plugin", str(plugin), "--transport", "warning", "--engine", "synthetic")
+    assert done.returncode == 0
+    assert done.stderr.count("it is open to the network") == 1
+
+
+WARNING = """
+import logging
+
+from anywire.hookspecs import hookimpl
+from anywire.builtin.memory import MemoryTransport
+
+class Warning(MemoryTransport):
+    name = "warning"
+
+    async def open_hub(self, hub, plane, sink):
+        logging.getLogger("warning").warning("it is open to the network")
+        return await super().open_hub(hub, plane, sink)
+
+    async def open_agent(self, info, plane, sink):
+        logging.getLogger("warning").warning("it is open to the network")
+        return await super().open_agent(info, plane, sink)
+
+@hookimpl
+def anywire_register(kind):
+    return {"warning": Warning} if kind == "transports" else None
+"""
 
 
 APART = """

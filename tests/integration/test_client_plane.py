@@ -26,6 +26,9 @@ from anywire_dds import DdsConfig, DdsTransport
 
 pytestmark = pytest.mark.timeout(120)
 
+FLEET = "plane"
+"""`up` has a fleet of its own unless it gets a name."""
+
 
 def environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith("ANYWIRE_")} | {"NO_COLOR": "1"}
@@ -98,7 +101,7 @@ async def anywire(*arguments: str) -> tuple[int, str, str]:
 
 
 def over(domain: int) -> list[str]:
-    return ["--transport", "dds", "--dds-domain", str(domain)]
+    return ["--transport", "dds", "--dds-domain", str(domain), "--fleet", FLEET]
 
 
 def slow(folder: Path, **options: Any) -> list[str]:
@@ -131,7 +134,7 @@ class Watch(RecordingHubSink):
 @asynccontextmanager
 async def watching(domain: int) -> AsyncIterator[Watch]:
     watch = Watch()
-    hub = await DdsTransport(DdsConfig(domain=domain)).open_hub(hub_info(), "agent", watch)
+    hub = await DdsTransport(DdsConfig(domain=domain, fleet=FLEET)).open_hub(hub_info(), "agent", watch)
     try:
         yield watch
     finally:
@@ -145,7 +148,7 @@ async def test_the_same_answer_over_dds_as_over_http(start: Any, dds_domain: int
     assert by_http[0] == by_dds[0] == 0, by_dds[2]
     assert by_http[1] == by_dds[1] != ""
     messages = [{"role": "user", "content": "hello there"}]
-    async with Client("dds", domain=dds_domain) as client:
+    async with Client("dds", domain=dds_domain, fleet=FLEET) as client:
         models = await client.models()
         answer = await client.chat(model=models[0], messages=messages)
     async with httpx.AsyncClient(base_url=up.url, trust_env=False) as http:
@@ -188,7 +191,9 @@ async def test_a_killed_client_frees_the_slot(start: Any, dds_domain: int, tmp_p
 
 async def test_a_killed_orchestrator_is_told_to_its_client(start: Any, dds_domain: int, tmp_path: Path) -> None:
     up = await start("up", "--port", "0", *over(dds_domain), *slow(tmp_path))
-    async with Client(DdsTransport(DdsConfig(domain=dds_domain)), config=ClientConfig(agent_wait=1)) as client:
+    async with Client(
+        DdsTransport(DdsConfig(domain=dds_domain, fleet=FLEET)), config=ClientConfig(agent_wait=1)
+    ) as client:
         (model,) = await client.models()
         pieces = client.stream(model=model, prompt="hello")
         assert (await anext(pieces)).text
@@ -207,7 +212,7 @@ async def test_an_orchestrator_joins_another_with_its_agents(
     parent = await start("serve", "--port", "0", *over(dds_domain))
     child = await start(
         *("up", "--agents", "2", "--slots", "3", "--port", "0", *over(below), *slow(tmp_path)),
-        *("--join", f"{{dds: {{domain: {dds_domain}}}}}"),
+        *("--join", f"{{dds: {{domain: {dds_domain}, fleet: {FLEET}}}}}"),
     )
     await parent.says("joined over dds")
     async with watching(dds_domain) as orchestrators:
@@ -216,7 +221,7 @@ async def test_an_orchestrator_joins_another_with_its_agents(
     whole = await anywire(*short, *over(dds_domain))
     assert whole[0] == 0, whole[2]
     assert whole[1] == (await anywire(*short, *over(below)))[1] == (await anywire(*short, "--url", parent.url))[1]
-    async with Client("dds", domain=dds_domain) as client, watching(below) as agents:
+    async with Client("dds", domain=dds_domain, fleet=FLEET) as client, watching(below) as agents:
         (model,) = await client.models()
         pieces = client.stream(model=model, prompt="hello")
         assert (await anext(pieces)).text

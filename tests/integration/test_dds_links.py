@@ -10,13 +10,15 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsParticipant
 
 from anywire.messages import AgentInfo, AgentStatus, Chunk, HubInfo, TaskRequest
 from anywire.testing.doubles import Script
 from anywire.testing.recorder import Recorder, RecordingAgentSink, RecordingHubSink
 from anywire.testing.rig import Rig, read, request, submit
 from anywire.transport import AgentPort, Hub, Reply
-from anywire_dds import DdsConfig, DdsTransport
+from anywire_dds import DdsConfig, DdsTransport, user_data
+from anywire_dds.endpoints import Endpoints
 
 
 def echo(task: TaskRequest, reply: Reply) -> None:
@@ -333,3 +335,39 @@ if __name__ == "__main__":
         "ask": hubs_that_ask_and_leave,
     }
     asyncio.run(modes[mode](int(argument)))
+
+
+# Loss in one direction
+
+
+async def test_who_says_that_it_does_not_hear_this_end_loses_its_link_and_hears_from_it_again(
+    dds_domain: int,
+) -> None:
+    """By its own lease the agent would announce itself after minutes."""
+    config, mine = DdsConfig(domain=dds_domain), Recorder()
+    hub_end, sink = Endpoints(config, "agent", 400), RecordingAgentSink()
+    port = await DdsTransport(config).open_agent(AgentInfo("a", 1, lease_ms=300_000), "agent", sink)
+    port.report(AgentStatus("a", 1))
+    hub_sink = RecordingHubSink()
+    hub = await DdsTransport(config).open_hub(HubInfo("h", 1, lease_ms=400), "agent", hub_sink)
+    await sink.event("hub_joined", "h")
+    participants = BuiltinDataReader(hub_end._participant, BuiltinTopicDcpsParticipant)
+
+    def read() -> None:
+        for sample in participants.take(100):
+            if calls := user_data.entry(sample.qos, user_data.CALLS):
+                mine.add("call", str(sample.key), int(calls))
+
+    hub_end._wakeup.watch(participants._ref, read)
+    agents = str(port.endpoints._participant.guid)  # type: ignore[attr-defined]
+    # The hub's participant is the one of ``hub_end``, because it has the same lease.
+    hub_end.unheard.lost(agents)
+    assert "does not hear this end" in (await sink.event("hub_lost", "h"))[-1]
+    await mine.until(lambda: len(mine.events) >= 3, "the agent announces itself again and again")
+    assert {event[1] for event in mine.events} == {agents}
+    hub_end.unheard.found(agents)
+    await sink.until(lambda: len(sink.named("hub_joined")) == 2)
+    for end in (port, hub):
+        await end.close()
+    participants.__del__()
+    await hub_end.close()

@@ -56,8 +56,8 @@ async def test_an_orchestrator_that_does_not_match_is_told_of_with_the_policy(
     await rig.pipeline()
     found = await findings(tmp_path / "a.yaml", {"domain": dds_domain, "latency_budget": 0.05})
     here = found["orchestrator over dds"]
-    assert here["state"] == "warn"
-    assert "no orchestrator is seen" in here["detail"]
+    assert here["state"] == "fail"
+    assert "no orchestrator links an agent here" in here["detail"]
     assert "agent/response writer is not connected to 1 of its peers" in here["detail"]
     assert "LATENCY_BUDGET" in here["detail"]
     assert "compare `qos` and `latency_budget`" in here["remedy"]

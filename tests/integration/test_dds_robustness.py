@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from tests.integration.dds_forger import Forger
 from tests.patience import PATIENCE
 
 from anywire.identity import new_incarnation
@@ -17,14 +18,11 @@ from anywire.testing.log_recorder import LogRecorder
 from anywire.testing.recorder import Recorder, RecordingAgentSink, RecordingHubSink
 from anywire.testing.rig import Rig, request
 from anywire.transport import Hub, Reply
-from anywire_dds import DdsConfig, DdsTransport, announcements, user_data
-from anywire_dds.endpoints import CODECS, Endpoints
+from anywire_dds import DdsConfig, DdsTransport, announcements
+from anywire_dds.endpoints import CODECS
 from anywire_dds.hello import Hello, control_hello, read_hello, request_hello, response_hello, window
 from anywire_dds.hub import MAX_LEAP, DdsHub
 from anywire_dds.presence import MAX_STATUS_BYTES, pack_agent, pack_status
-
-OTHER_LEASE = 7777
-"""Milliseconds. Participants are shared by those with the same lease: another lease is another participant."""
 
 
 @pytest.fixture
@@ -42,24 +40,6 @@ async def rig(options: dict[str, Any]) -> AsyncIterator[Rig]:
 async def warnings() -> AsyncIterator[LogRecorder]:
     with LogRecorder() as warnings:
         yield warnings
-
-
-class Forger:
-    """Writes to topics whatever it likes, as a participant of its own unless ``lease_ms`` is that of others. The
-    writer of its reports names the agent ``of``."""
-
-    def __init__(self, options: dict[str, Any], lease_ms: int = OTHER_LEASE, of: AgentInfo | None = None) -> None:
-        self.endpoints = Endpoints(DdsConfig(**options), "agent", lease_ms)
-        fleet = self.endpoints.partition()
-        owner = [user_data.of_reports(of.agent_id, of.incarnation)] if of is not None else []
-        self.statuses = self.endpoints.writer("status", fleet, *owner)
-        self.registrations = self.endpoints.writer("register", fleet)
-
-    async def until_seen(self, warnings: LogRecorder) -> None:
-        """Wait until the hub there reads these writers. A report is best effort: it reaches those alone that have
-        matched its writer, which comes before the other one in discovery."""
-        self.registrations.write(pack_agent(AgentInfo("x" * (announcements.MAX_REGISTRATION_BYTES + 1), 1), 1000))
-        await warnings.message("bytes is ignored")
 
 
 @pytest.fixture
@@ -202,6 +182,24 @@ async def test_forged_registrations_are_bounded_and_forgotten(
     assert list(hub._links.by_name) == ["a"]
     assert [name for name, _ in hub._links._links] == ["a"]
     assert not sink.named("lost")
+
+
+async def test_registrations_whose_keys_cannot_be_read_end_without_harm(
+    rig: Rig, forger: Forger, warnings: LogRecorder
+) -> None:
+    """They end together with that of an agent, in one batch."""
+    _, sink, _ = await rig.hub()
+    for name in (b"\xe1a", b"\xe1b"):
+        sample = pack_agent(AgentInfo("xx", 5), 1000)
+        forger.registrations.write(sample.replace(b"xx\0", name + b"\0"))
+    forger.registrations.write(pack_agent(AgentInfo("a", 1), 1000))
+    await warnings.message("an unreadable registration is ignored")
+    forger.registrations.delete()
+    port, _, _ = await rig.port("b")
+    await sink.event("joined", "b")
+    await port.close()
+    await sink.event("lost", "b")
+    assert not warnings.messages("could not be processed")
 
 
 async def test_a_hello_in_anothers_name_is_ignored(rig: Rig, forger: Forger, warnings: LogRecorder) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from cyclonedds.core import DDSException
+from tests.integration.emulated_hosts import emulated_hosts, needs_hosts
 
 import reserved
 from anywire.errors import AnywireError, ConfigError, TransportError, TransportUnavailable
@@ -19,7 +20,12 @@ from anywire.plugins import Plugins
 from anywire.testing.recorder import RecordingAgentSink, RecordingHubSink
 from anywire.testing.rig import Rig
 from anywire_dds import DdsConfig, DdsTransport
+from anywire_dds.config import LARGEST_DATAGRAM
 from anywire_dds.faults import FAULTS, mapped
+from anywire_experiment.network.hosts import run_on
+
+CHOOSE = "auto"
+"""The `interface` that Cyclone is to choose."""
 
 
 @pytest.fixture
@@ -42,6 +48,7 @@ def domain(dds_domain: int) -> int:
         ({"fleet": "a/b"}, "fleet"),
         ({"fleet": "*"}, "fleet"),
         ({"lease": 0}, "lease"),
+        ({"interface": ""}, "name an interface, or `auto`"),
         ({"multicast": "maybe"}, "multicast"),
         ({"participants_per_host": 121}, "participants_per_host"),
     ],
@@ -60,7 +67,7 @@ def test_nothing_is_opened_before_it_is_asked_for() -> None:
 @pytest.mark.parametrize(
     ("interface", "local"),
     [("127.0.0.1", True), ("127.1.2.3", True), ("::1", True), ("lo", True),
-     ("", False), ("eth0", False), ("192.0.2.254", False), ("localhost.example", False)],
+     ("auto", False), ("eth0", False), ("192.0.2.254", False), ("localhost.example", False)],
 )  # fmt: skip
 def test_only_a_loopback_interface_is_local(monkeypatch: pytest.MonkeyPatch, interface: str, local: bool) -> None:
     monkeypatch.delenv("CYCLONEDDS_URI", raising=False)
@@ -148,14 +155,91 @@ async def test_cyclonedds_uri_counts_beside_the_options(domain: int, monkeypatch
         await hub.close()
 
 
-async def test_a_cyclonedds_uri_that_is_ignored_is_told(domain: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    uri = '<CycloneDDS xmlns="https://cdds.io/config"><Domain><General><DontRoute>true</DontRoute></General></Domain></CycloneDDS>'
+EXISTING = """<?xml version="1.0" encoding="UTF-8" ?>
+<CycloneDDS xmlns="https://cdds.io/config" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"
+            xsi:schemaLocation="https://cdds.io/config https://example.org/cyclonedds.xsd">
+  <Domain Id="any">
+    <General>
+      <!-- <Interfaces><NetworkInterface name="eth7"/></Interfaces> -->
+      <Interfaces><NetworkInterface name="lo" multicast="default"/></Interfaces>
+      <AllowMulticast>spdp</AllowMulticast>
+    </General>
+  </Domain>
+</CycloneDDS>
+"""
+"""As set-ups of other Cyclone DDS programs export it."""
+
+
+@pytest.mark.parametrize("form", ["file://{}", "{}"])
+@pytest.mark.parametrize("interface", [None, "lo", "127.0.0.1"])
+async def test_a_file_that_others_export_counts(
+    domain: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, form: str, interface: str | None
+) -> None:
+    """With its namespace, and with an interface that the options may name too."""
+    file = tmp_path / "cyclonedds.xml"
+    file.write_text(EXISTING)
+    monkeypatch.setenv("CYCLONEDDS_URI", form.format(file))
+    options = {} if interface is None else {"interface": interface}
+    transport = DdsTransport(DdsConfig(domain=domain, **options))
+    hub = await transport.open_hub(HubInfo("h", 1), "agent", RecordingHubSink())
+    settings = transport.effective_settings()
+    assert settings["multicast"] == "spdp"
+    assert settings["interfaces"].startswith("lo ")
+    assert settings["datagram_bytes"] == str(LARGEST_DATAGRAM)
+    await hub.close()
+
+
+@pytest.mark.parametrize(
+    ("uri", "options", "says"),
+    [
+        (EXISTING, {"interface": "eth7"}, "CYCLONEDDS_URI selects the network interface lo, .*`interface` .'eth7'"),
+        ("file:///nowhere/cyclonedds.xml", {}, "CYCLONEDDS_URI names /nowhere/cyclonedds.xml, which cannot be read"),
+        ('<CycloneDDS><Domain Id="231"/></CycloneDDS>', {}, "took nothing from it"),
+        (EXISTING.replace('"lo"', '"nosuch0"'), {}, "nosuch0: does not match.*interface that CYCLONEDDS_URI selects"),
+    ],
+)
+async def test_a_cyclonedds_uri_that_cannot_count_is_told(
+    domain: int, monkeypatch: pytest.MonkeyPatch, uri: str, options: dict[str, Any], says: str
+) -> None:
     monkeypatch.setenv("CYCLONEDDS_URI", uri)
-    with pytest.raises(TransportUnavailable, match="xmlns"):
-        await opened(DdsConfig(domain=domain))
+    with pytest.raises(TransportUnavailable, match=says):
+        await opened(DdsConfig(domain=domain, **options))
     monkeypatch.delenv("CYCLONEDDS_URI")
     hub = await opened(DdsConfig(domain=domain))
     await hub.close()
+
+
+@pytest.mark.parametrize(("yaml", "expected"), [(False, "off"), (True, "on")])
+def test_yaml_without_quotes_means_what_it_says(yaml: bool, expected: str) -> None:
+    """``multicast: off`` is false to YAML."""
+    assert DdsConfig.model_validate({"multicast": yaml}).multicast == expected
+
+
+@needs_hosts
+async def test_what_was_chosen_without_being_asked_is_told(tmp_path: Path) -> None:
+    code = (
+        "import asyncio, logging, sys; from anywire_dds.domain import acquire, release; "
+        "from anywire_dds import DdsConfig; logging.basicConfig(); "
+        "config = DdsConfig.model_validate(eval(sys.argv[1])); acquire(config); release(config)"
+    )
+    async with emulated_hosts(tmp_path) as two:
+        host = two.hosts.agents
+        await run_on(host, "ip", "link", "add", "second", "type", "veth", "peer", "name", "other")
+        await run_on(host, "ip", "address", "add", "10.99.0.1/24", "dev", "second")
+        for device in ("second", "other"):
+            await run_on(host, "ip", "link", "set", device, "up")
+        chosen = await two.run(host, "-c", code, f"{{'interface': {CHOOSE!r}}}")
+        said = await chosen.logs("uses the network interface", "chose arbitrarily from", "`interface`")
+        assert host.interface in said
+        alone = await two.run(host, "-c", code, f"{{'interface': {host.interface!r}, 'multicast': 'off'}}")
+        await alone.logs("has multicast off and no `peers`")
+        for options in (
+            {"interface": "lo", "multicast": "off"},
+            {"interface": host.interface, "multicast": "off", "peers": ["10.78.0.1"]},
+        ):
+            quiet = await two.run(host, "-c", code, repr(options))
+            await quiet.done()
+            assert not [line for line in quiet.log if "peers" in line or "arbitrarily from" in line]
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from anywire_dds.user_data import PROTOCOL as VERSION
 
 @pytest.fixture
 def options(dds_domain: int) -> dict[str, Any]:
-    return {"domain": dds_domain}
+    return {"domain": dds_domain, "fleet": "default"}
 
 
 @pytest.fixture

@@ -18,8 +18,11 @@ import httpx
 import psutil
 import pytest
 import pytest_asyncio
+import typer
 from tests.patience import PATIENCE
 
+from anywire import Client
+from anywire.cli import app
 from anywire.config_layers import load
 from anywire.plugins import Plugins
 from anywire.roles.assembly import effective
@@ -123,7 +126,7 @@ class Reader:
 
     async def begin(self, command: str) -> Program:
         process = await asyncio.create_subprocess_exec(
-            *shlex.split(command),
+            *shlex.split(self.here(command)),
             cwd=self.folder,
             env=self.environment,
             stdout=asyncio.subprocess.PIPE,
@@ -233,6 +236,30 @@ async def test_the_readme_starts_and_answers(reader: Reader) -> None:
         await reader.interrupt_all()
 
 
+async def test_the_page_of_the_http_api_answers_as_written(reader: Reader) -> None:
+    up = await reader.begin("anywire up --engine synthetic --transport memory")
+    await up.says(f"ready: http://127.0.0.1:{reader.port} (1 agents, memory)")
+    page = DOCS / "reference" / "http.md"
+    command, shown = (the(page, language, lambda text: True).text for language in ("sh", "text"))
+    answer = await reader.run(reader.here(command).strip())
+    assert re.fullmatch(pattern(shown), answer.strip(), re.DOTALL), answer
+    told = {name.lower() for name in re.findall(r"^(x-anywire-[\w-]+):", answer, re.MULTILINE | re.IGNORECASE)}
+    listed = set(re.findall(r"^\| `(x-anywire-[\w-]+)` \|[^|]*\|$", page.read_text(), re.MULTILINE))
+    assert told == listed - {"x-anywire-origin"}, "the table has the headers that an answer has"
+    await reader.interrupt_all()
+
+
+async def test_the_page_of_the_python_client_works_as_written(reader: Reader) -> None:
+    port = free_port()
+    page = DOCS / "reference" / "python-client.md"
+    here = reader.here
+    reader.here = lambda text: here(text).replace(":5561", f":{port}")  # type: ignore[method-assign]
+    await reader.follow(page)
+    assert not reader.programs
+    public = [name for name in dir(Client) if not name.startswith("_") and callable(getattr(Client, name))]
+    assert [name for name in public if f"`{name}" not in page.read_text()] == []
+
+
 @pytest.mark.parametrize(
     ("page", "example"),
     [
@@ -296,6 +323,27 @@ def test_the_yaml_of_every_page_is_a_configuration_or_a_plan(tmp_path: Path) -> 
                     continue
                 _, faults = effective(load(tmp_path / "shown.yaml", environment={}), Plugins())
                 assert not faults, f"{page}: {block.text}"
+
+
+def test_every_command_shown_is_one_with_its_options() -> None:
+    root = typer.main.get_command(app)
+    folders = (ROOT / name for name in ("docs", "plugins", "examples"))
+    pages = (ROOT / "README.md", *(page for folder in folders for page in folder.rglob("*.md")))
+    found = 0
+    for page in pages:
+        text = page.read_text().replace("\\\n", "")
+        shown = re.findall(r"^(?:    |\$ )?(anywire [a-z][^\n|>#]*)", text, re.MULTILINE)
+        shown += re.findall(r"`(anywire [a-z][^`\n]*)`", text)
+        for line in shown if DOCS / "results" not in page.parents else ():
+            words, command = line.split()[1:], root
+            while words and (inner := getattr(command, "commands", {})):
+                assert words[0] in inner, f"{page.relative_to(ROOT)}: {line}"
+                command = inner[words.pop(0)]
+            known = {option for parameter in command.params for option in parameter.opts} | {"-h", "--help"}
+            options = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+            assert options <= known, f"{page.relative_to(ROOT)}: {line}: {options - known}"
+            found += 1
+    assert found > 50
 
 
 async def test_the_error_shown_is_the_error_given(reader: Reader) -> None:

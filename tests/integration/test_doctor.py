@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
 import signal
+import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import pytest
 import zmq
 from tests.patience import PATIENCE
+
+from anywire.cli import doctor_transports
+from anywire.cli.finding import Finding
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -55,9 +64,15 @@ Start = Callable[..., Awaitable[Running]]
 
 
 async def command(*arguments: str) -> asyncio.subprocess.Process:
+    """As another user's, who knows nothing of what runs here."""
     pipe = asyncio.subprocess.PIPE
+    folder = tempfile.mkdtemp(dir=os.environ["XDG_RUNTIME_DIR"])
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "anywire.cli", *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
+        *(sys.executable, "-m", "anywire.cli", *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=pipe,
+        stderr=pipe,
+        env=os.environ | {"XDG_RUNTIME_DIR": folder},
     )
 
 
@@ -87,12 +102,13 @@ def write(tmp_path: Path) -> Write:
     return config
 
 
-async def doctor(*arguments: str) -> dict[str, dict[str, Any]]:
-    """Its findings, by check; nothing may have failed."""
+async def doctor(*arguments: str, fails: str = "") -> dict[str, dict[str, Any]]:
+    """Its findings, by check; only the check ``fails`` may have failed, and must have."""
     process = await command("doctor", "--json", *arguments)
     out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
     found = {each["check"]: each for each in json.loads(out)}
-    assert process.returncode == 0, (found, err)
+    assert [each["check"] for each in found.values() if not each["ok"]] == ([fails] if fails else []), (found, err)
+    assert process.returncode == (1 if fails else 0), (found, err)
     return found
 
 
@@ -120,7 +136,7 @@ async def test_only_the_orchestrator_of_the_same_domain_is_seen(
     assert "(hub-" in seen["detail"]
     unseen = there["orchestrator over dds"]
     assert (unseen["ok"], unseen["state"]) == (True, "warn")
-    assert f"no orchestrator is seen over dds in domain {other} " in unseen["detail"]
+    assert f"no orchestrator is seen over dds in domain {other}" in unseen["detail"]
     assert all(part in unseen["remedy"] for part in ("same domain", "anywire config", "interface, peers, multicast"))
 
     await serve.says("agent doctor-look-", "joined")
@@ -144,7 +160,7 @@ async def test_an_orchestrator_on_the_only_address_is_seen_and_no_failure(
     for name in names:
         of_transport, of_orchestrator = seen[f"transport {name}"], seen[f"orchestrator over {name}"]
         assert of_transport["state"] == of_orchestrator["state"] == "ok"
-        assert "is linked by the orchestrator hub-" in of_transport["detail"]
+        assert "an agent in another process was found" in of_transport["detail"]
         address = taken[name]["agent_addresses"][0]
         assert f"an orchestrator is seen over {name} at {address} (hub-" in of_orchestrator["detail"]
     alone = unseen["orchestrator over http"]
@@ -164,6 +180,16 @@ def keys() -> tuple[str, str]:
 def wrong_server_key() -> tuple[Options, Options]:
     (_, hub), (public, agent) = keys(), keys()
     return {"secret_key": hub, "allowed_keys": [public]}, {"secret_key": agent, "server_key": keys()[0]}
+
+
+def key_not_admitted() -> tuple[Options, Options]:
+    (of_hub, hub), (_, agent) = keys(), keys()
+    return {"secret_key": hub, "allowed_keys": [keys()[0]]}, {"secret_key": agent, "server_key": of_hub}
+
+
+def keys_at_one_end() -> tuple[Options, Options]:
+    of_hub, _ = keys()
+    return {}, {"secret_key": keys()[1], "server_key": of_hub}
 
 
 def wrong_token() -> tuple[Options, Options]:
@@ -200,3 +226,126 @@ async def test_an_agent_with_a_wrong_secret_is_never_listed_and_both_logs_say_wh
             str(of[key]) in line for of in (of_server, of_agent) for key in ("secret_key", "token") if key in of
         )
     assert "stranger joined" not in "".join(serve.logged)
+
+
+def no_token() -> tuple[Options, Options]:
+    return {"token": "of the orchestrator"}, {}
+
+
+@pytest.mark.parametrize(
+    ("transport", "secrets", "cause"),
+    [
+        ("zeromq", wrong_server_key, "server_key is not its public key"),
+        ("zeromq", key_not_admitted, "add its public key to allowed_keys there"),
+        # Which of the two ends notices it first is a matter of time.
+        ("zeromq", keys_at_one_end, "CURVE keys"),
+        ("http", wrong_token, "came with a wrong token: set the same `token`"),
+        ("http", no_token, "came with no token: set the same `token`"),
+        ("grpc", wrong_token, "it came with a wrong token: set the same `token`"),
+    ],
+)
+async def test_the_doctor_of_an_agent_host_names_the_wrong_secret_and_nothing_else(
+    start: Start,
+    write: Write,
+    options_of: Callable[[str], Options],
+    transport: str,
+    secrets: Callable[[], tuple[Options, Options]],
+    cause: str,
+) -> None:
+    options = {key: each[:1] for key, each in options_of(transport).items()}
+    of_server, of_agent = secrets()
+    serve = await start("serve", *write("serve", {transport: options | of_server}))
+    await serve.ready()
+    found = await doctor(*write("agent", {transport: options | of_agent}), fails=f"orchestrator over {transport}")
+    failed = found[f"orchestrator over {transport}"]
+    assert cause in failed["detail"]
+    assert f"transports.{transport}" in failed["remedy"]
+
+
+def certificate(folder: Path, name: str, host: str) -> Options:
+    """Signed by itself, for that host."""
+    cert, key = folder / f"{name}.crt", folder / f"{name}.key"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-keyout", str(key), "-out", str(cert), "-days", "2", "-subj", f"/CN={name}"]
+    subprocess.run([*command, "-addext", f"subjectAltName=DNS:{host}"], check=True, capture_output=True)
+    return {"tls_cert": str(cert), "tls_key": str(key)}
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="missing: the command openssl, to make certificates")
+@pytest.mark.parametrize(
+    ("host", "trusted", "cause"),
+    [
+        ("elsewhere.example", "server", "TLS failed"),
+        ("localhost", "other", "TLS failed"),
+    ],
+    ids=["another name", "another authority"],
+)
+async def test_the_doctor_names_a_certificate_that_does_not_fit(
+    start: Start,
+    write: Write,
+    options_of: Callable[[str], Options],
+    tmp_path: Path,
+    host: str,
+    trusted: str,
+    cause: str,
+) -> None:
+    (address,) = options_of("grpc")["agent_addresses"][:1]
+    addresses = {"agent_addresses": [f"localhost:{address.rpartition(':')[2]}"]}
+    made = {name: certificate(tmp_path, name, host) for name in ("server", "other")}
+    serve = await start("serve", *write("serve", {"grpc": addresses | made["server"] | {"token": "t"}}))
+    await serve.ready()
+    options = addresses | {"tls_ca": made[trusted]["tls_cert"], "token": "t"}
+    found = await doctor(*write("agent", {"grpc": options}), fails="orchestrator over grpc")
+    assert cause in found["orchestrator over grpc"]["detail"]
+    assert "CERTIFICATE_VERIFY_FAILED" in found["orchestrator over grpc"]["detail"] or "ertificate" in str(found)
+
+
+async def test_long_messages_and_the_clock_are_tried_at_the_orchestrator(
+    start: Start, write: Write, options_of: Callable[[str], Options]
+) -> None:
+    options = {"http": options_of("http")}
+    serve = await start("serve", *write("serve", options))
+    await serve.ready()
+    found = await doctor(*write("agent", options))
+    assert "48 kB went there and back in" in found["orchestrator over http"]["detail"]
+
+
+# What stands between the two, seen from the client's side
+
+
+class Orchestrators:
+    """Stands for a client with one orchestrator, which answers ``echo`` as it is told."""
+
+    def __init__(self, ahead: float = 0.0, most: int = 1 << 20) -> None:
+        self.hub = self
+        self._ahead, self._most = ahead, most
+
+    async def agents_until(self, condition: object) -> None: ...
+
+    def agents(self) -> list[Any]:
+        return [SimpleNamespace(agent_id="orchestrator-1")]
+
+    async def command(
+        self, name: str, arguments: dict[str, Any], *, orchestrator: str, deadline: float
+    ) -> AsyncIterator[dict[str, Any]]:
+        assert (name, orchestrator) == ("echo", "orchestrator-1")
+        if len(arguments["data"]) > self._most:
+            await asyncio.Event().wait()
+        yield {"arguments": arguments, "time": time.time() + self._ahead, "version": "0"}
+
+
+@pytest.mark.parametrize(("ahead", "which"), [(3600.0, "3600 s ahead of"), (-3600.0, "3600 s behind")])
+async def test_another_clock_is_told(ahead: float, which: str) -> None:
+    seen = Finding("orchestrator over dds", True, "an orchestrator is seen")
+    found = await doctor_transports._echoed(seen, cast("Any", Orchestrators(ahead=ahead)))
+    assert (found.state, found.ok) == ("warn", True)
+    assert f"the clock of orchestrator-1 is {which} the one here" in found.detail
+
+
+async def test_a_path_on_which_only_short_messages_arrive_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_transports, "ECHO", 0.05)
+    seen = Finding("orchestrator over dds", True, "an orchestrator is seen")
+    found = await doctor_transports._echoed(seen, cast("Any", Orchestrators(most=1000)))
+    assert found.state == "fail"
+    assert "only short messages arrive" in found.detail
+    assert "fragments" in found.remedy

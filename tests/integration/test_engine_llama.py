@@ -271,6 +271,23 @@ async def test_log_probabilities_are_passed_on(engine: Watched) -> None:
     )
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_several_prompts_are_several_choices(engine: Watched, stream: bool) -> None:
+    deltas = await collect(engine, request(3, stream, "completion", prompt=["The sky", "One two"], temperature=0))
+    texts = {0: "", 1: ""}
+    for delta in deltas:
+        plain: list[dict[str, Any]] = [{"index": 0, "text": delta.text}]
+        for choice in json.loads(delta.extra) if delta.extra else plain:
+            texts[choice["index"]] += choice["text"]
+    assert all(texts.values())
+    assert json.loads(deltas[-1].usage)["completion_tokens"] == 6
+
+
+async def test_an_empty_prompt_is_answered(engine: Watched) -> None:
+    deltas = await collect(engine, request(3, kind="completion", prompt=""))
+    assert deltas[-1].finish_reason
+
+
 async def test_embeddings_when_asked_for(model: Path) -> None:
     async with engine_for(model, embedding=True) as engine:
         assert "embedding" in engine.capabilities
@@ -291,7 +308,8 @@ async def test_a_bad_request_is_the_clients_fault(engine: Watched) -> None:
     assert caught.value.status == 400
     with pytest.raises(InvalidRequest, match="context size") as caught:
         await collect(engine, request(messages=[{"role": "user", "content": "x" * 9000}]))
-    assert caught.value.detail_code == "exceed_context_size_error"
+    assert caught.value.detail_code == "context_length_exceeded"
+    assert caught.value.members.keys() >= {"n_prompt_tokens", "n_ctx"}
     assert text(await collect(engine, request()))
 
 
@@ -537,7 +555,9 @@ async def test_what_cannot_be_resumed_is_said(engine: Watched, body: dict[str, A
 
 
 async def test_a_resumed_answer_is_no_longer_than_asked_for(engine: Watched) -> None:
-    assert await collect(engine, request(3, resume="la la la la la la")) == [Delta(finish_reason="length")]
+    resumed = "la la la la la la"
+    assert await collect(engine, request(3, resume=resumed)) == [Delta(finish_reason="length")]
+    assert await collect(engine, request(0, resume=resumed, max_tokens=3.0)) == [Delta(finish_reason="length")]
 
 
 async def test_a_message_the_client_had_continued_is_resumed(engine: Watched) -> None:

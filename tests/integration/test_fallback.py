@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import os
-import shutil
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -12,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration.two_hosts import REASON, UNAVAILABLE, TwoHosts
 from tests.patience import PATIENCE
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("ip") is None, reason="missing: root and iproute2, for network namespaces"
-)
+pytestmark = pytest.mark.skipif(UNAVAILABLE, reason=REASON)
 
 LOAD = """
 import asyncio, collections, json, sys
@@ -66,70 +62,38 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
-def ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True)
-
-
-class Hosts:
-    """Two hosts, each a network namespace, with two networks between them: 10.77.1.0/24 and 10.77.2.0/24."""
-
-    def __init__(self) -> None:
-        tag = os.urandom(3).hex()
-        self.names = (f"aw-hub-{tag}", f"aw-agent-{tag}")
-
-    def __enter__(self) -> "Hosts":
-        for host in self.names:
-            ip("netns", "add", host)
-            ip("-n", host, "link", "set", "lo", "up")
-        for network in (1, 2):
-            ends = [f"net{network}" for _ in self.names]
-            ip(*("link", "add", ends[0], "netns", self.names[0], "type", "veth"), *("peer", "name", ends[1]),
-               *("netns", self.names[1]))  # fmt: skip
-            for number, host in enumerate(self.names, 1):
-                ip("-n", host, "addr", "add", f"10.77.{network}.{number}/24", "dev", f"net{network}")
-                ip("-n", host, "link", "set", f"net{network}", "up")
-        return self
-
-    def __exit__(self, *failure: Any) -> None:
-        for host in self.names:
-            subprocess.run(["ip", "netns", "del", host], check=False, capture_output=True)
-
-    def network(self, number: int, state: str) -> None:
-        """Plug a network's cable in (``up``) or out (``down``)."""
-        ip("-n", self.names[0], "link", "set", f"net{number}", state)
-
-    def settings(self, host: int, folder: Path) -> list[str]:
-        """The arguments of a command on host 1 (the hub's) or 2 (the agent's)."""
-        config = {
-            "transports": [
-                {"dds": {"domain": 7, "interface": f"10.77.1.{host}"}},
-                {"http": {"agent_addresses": ["http://10.77.2.1:8090"], "agent_listen": f"http://10.77.2.{host}:0"}},
-            ],
-            "client_plane": False,
-            "server": {"port": 0},
-            "engine": {"name": "synthetic", "ttft": 20, "itl": 5, "length": 10},
-            "agent": {"slots": 16},
-            "lease": {"timeout": 0.5, "heartbeat_interval": 0.1},
-            "pipeline": {"resume": True},
-        }
-        path = folder / f"host{host}.yaml"
-        path.write_text(json.dumps(config))
-        return ["--config", str(path)]
+def settings(host: int, folder: Path) -> list[str]:
+    """The arguments of a command on host 1 (the hub's) or 2 (the agent's)."""
+    config = {
+        "transports": [
+            {"dds": {"domain": 7, "interface": f"10.77.1.{host}"}},
+            {"http": {"agent_addresses": ["http://10.77.2.1:8090"], "agent_listen": f"http://10.77.2.{host}:0"}},
+        ],
+        "client_plane": False,
+        "server": {"port": 0},
+        "engine": {"name": "synthetic", "ttft": 20, "itl": 5, "length": 10},
+        "agent": {"slots": 16},
+        "lease": {"timeout": 0.5, "heartbeat_interval": 0.1},
+        "pipeline": {"resume": True},
+    }
+    path = folder / f"host{host}.yaml"
+    path.write_text(json.dumps(config))
+    return ["--config", str(path)]
 
 
 @pytest.fixture
-def hosts() -> Iterator[Hosts]:
-    with Hosts() as hosts:
+def hosts() -> Iterator[TwoHosts]:
+    with TwoHosts() as hosts:
         yield hosts
 
 
 @pytest.fixture
-async def run(hosts: Hosts) -> AsyncIterator[Any]:
+async def run(hosts: TwoHosts) -> AsyncIterator[Any]:
     async with AsyncExitStack() as stack:
 
         async def start(host: int, *command: str) -> asyncio.subprocess.Process:
             process = await asyncio.create_subprocess_exec(
-                *("ip", "netns", "exec", hosts.names[host - 1], sys.executable, *command),
+                *hosts.on(host, sys.executable, *command),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
             )
@@ -162,11 +126,11 @@ async def answers_over(load: asyncio.subprocess.Process, wire: str, count: int =
 
 
 async def test_no_request_fails_when_the_preferred_wire_goes_and_comes_back(
-    hosts: Hosts, run: Any, tmp_path: Path
+    hosts: TwoHosts, run: Any, tmp_path: Path
 ) -> None:
-    server = await run(1, "-m", "anywire.cli", "serve", *hosts.settings(1, tmp_path))
+    server = await run(1, "-m", "anywire.cli", "serve", *settings(1, tmp_path))
     url = (await line(server)).split()[1]
-    agent = await run(2, "-m", "anywire.cli", "agent", "--agent-id", "a", *hosts.settings(2, tmp_path))
+    agent = await run(2, "-m", "anywire.cli", "agent", "--agent-id", "a", *settings(2, tmp_path))
     assert (await line(agent)).startswith("ready: ")
     load = await run(1, "-c", LOAD, url)
     await answers_over(load, "dds")

@@ -92,6 +92,12 @@ class FakeOrchestrator:
     def models(self) -> list[str]:
         return []
 
+    def offers(self) -> dict[str, Any]:
+        return {}
+
+    def stats(self) -> dict[str, Any]:
+        return {"tasks": {"queued": 0, "running": 0, "ended": {}}}
+
 
 class Front:
     def __init__(self, orchestrator: FakeOrchestrator, session: aiohttp.ClientSession, url: str) -> None:
@@ -142,85 +148,31 @@ async def front() -> AsyncIterator[Front]:
 # Requests that are not what OpenAI defines: (fields to set, param, what the message says)
 
 BAD_CHAT: list[tuple[dict[str, Any], str, str]] = [
-    ({"model": None}, "model", "a string, got null"),
-    ({"model": ""}, "model", "at least 1 character"),
     ({"model": 3}, "model", "a string, got an integer"),
     ({"messages": None}, "messages", "a list"),
-    ({"messages": []}, "messages", "at least 1 item"),
     ({"messages": "hello"}, "messages", "a list, got a string"),
     ({"messages": ["hello"]}, "messages[0]", "an object, got a string"),
     ({"messages": [{"content": "x"}]}, "messages[0].role", "required"),
-    ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role", "one of system, developer, user"),
-    ({"messages": [{"role": "user"}]}, "messages[0].content", "a string or a list"),
-    ({"messages": [{"role": "user", "content": 1}]}, "messages[0].content", "a string or a list, got an integer"),
-    ({"messages": [{"role": "user", "content": []}]}, "messages[0].content", "at least 1 item"),
-    ({"messages": [{"role": "assistant", "content": None}]}, "messages[0].content", "tool_calls"),
-    ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id", "required"),
-    ({"messages": [{"role": "user", "content": [{"text": "x"}]}]}, "messages[0].content[0].type", "required"),
-    ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text", "required"),
-    (
-        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "http://x"}]}]},
-        "messages[0].content[0].image_url",
-        "an object, got a string",
-    ),
-    (
-        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
-        "messages[0].content[0].image_url.url",
-        "required",
-    ),
-    (
-        {"messages": [{"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "f"}}]}]},
-        "messages[0].tool_calls[0].function.arguments",
-        "required",
-    ),
-    ({"temperature": -0.1}, "temperature", "at least 0"),
-    ({"temperature": 2.1}, "temperature", "at most 2"),
+    ({"messages": [{"role": "", "content": "x"}]}, "messages[0].role", "at least 1 character"),
+    ({"messages": [{"role": "user", "content": 1}]}, "messages[0].content", "a string or a list"),
+    ({"messages": [{"role": "user", "content": {}}]}, "messages[0].content", "a string or a list"),
+    ({"messages": [{"role": "assistant", "tool_calls": {}}]}, "messages[0].tool_calls", "a list, got an object"),
     ({"temperature": True}, "temperature", "a number, got a boolean"),
     ({"temperature": "1"}, "temperature", "a number, got a string"),
-    ({"top_p": 1.5}, "top_p", "at most 1"),
-    ({"n": 0}, "n", "at least 1"),
-    ({"n": 129}, "n", "at most 128"),
-    ({"n": True}, "n", "an integer, got a boolean"),
-    ({"n": 1.0}, "n", "an integer, got a number"),
-    ({"max_tokens": 0}, "max_tokens", "at least 1"),
-    ({"max_tokens": 2**31}, "max_tokens", "at most"),
-    ({"max_completion_tokens": -1}, "max_completion_tokens", "at least 1"),
+    ({"n": True}, "n", "a number, got a boolean"),
     ({"stream": 1}, "stream", "true or false, got an integer"),
     ({"stream": "yes"}, "stream", "true or false, got a string"),
     ({"stop": 1}, "stop", "a string or a list"),
     ({"stop": ["a", 1]}, "stop[1]", "a string"),
-    ({"stop": ["a"] * 17}, "stop", "at most 16"),
-    ({"seed": "x"}, "seed", "an integer"),
-    ({"seed": 2**63}, "seed", "at most"),
-    ({"seed": True}, "seed", "an integer, got a boolean"),
-    ({"presence_penalty": 3}, "presence_penalty", "at most 2"),
-    ({"frequency_penalty": -3}, "frequency_penalty", "at least -2"),
-    ({"logit_bias": {"1": 101}}, "logit_bias[...]", "at most 100"),
-    ({"logit_bias": []}, "logit_bias", "an object, got a list"),
-    ({"logprobs": 1}, "logprobs", "true or false"),
-    ({"top_logprobs": 2}, "top_logprobs", "only allowed when logprobs"),
-    ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "at most 20"),
+    ({"seed": "x"}, "seed", "a number"),
     ({"tools": {}}, "tools", "a list, got an object"),
-    ({"tools": [{"type": "function"}]}, "tools[0].function", "required"),
-    ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name", "required"),
-    (
-        {"tools": [{"type": "function", "function": {"name": "f", "parameters": []}}]},
-        "tools[0].function.parameters",
-        "an object",
-    ),
-    ({"tool_choice": "maybe"}, "tool_choice", "none, auto, required"),
-    ({"tool_choice": "required"}, "tool_choice", "no tools"),
-    ({"tool_choice": {"type": "function"}}, "tool_choice.function", "required"),
+    ({"tools": ["f"]}, "tools[0]", "an object, got a string"),
     ({"tool_choice": 1}, "tool_choice", "a string or an object"),
     ({"response_format": "json"}, "response_format", "an object, got a string"),
-    ({"response_format": {"type": "xml"}}, "response_format.type", "one of text, json_object, json_schema"),
-    ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "required"),
-    ({"stream_options": {"include_usage": True}}, "stream_options", "only allowed when stream"),
     ({"stream": True, "stream_options": {"include_usage": 1}}, "stream_options.include_usage", "true or false"),
-    ({"user": 1}, "user", "a string"),
-    ({"metadata": {"a": 1}}, "metadata[...]", "a string"),
-    ({"metadata": {str(n): "" for n in range(17)}}, "metadata", "at most 16"),
-    ({"parallel_tool_calls": "no"}, "parallel_tool_calls", "true or false"),
+    ({"models": ["a"] * 9}, "models", "at most 8"),
+    ({"messages": [{"role": "user", "content": "a\ud83e"}]}, "messages[0].content", "half a surrogate pair"),
+    ({"metadata": {"a": ["\udde0"]}}, "metadata.a[0]", "half a surrogate pair"),
 ]
 
 
@@ -234,21 +186,14 @@ async def test_bad_chat_requests(front: Front, fields: dict[str, Any], param: st
 
 BAD_TEXT: list[tuple[str, dict[str, Any], str, str]] = [
     ("completions", {}, "prompt", "required"),
-    ("completions", {"prompt": {}}, "prompt", "a string or a list"),
-    ("completions", {"prompt": []}, "prompt", "at least 1 item"),
-    ("completions", {"prompt": ["a", 1]}, "prompt", "either strings, tokens or lists of tokens"),
-    ("completions", {"prompt": [[1], []]}, "prompt", "empty list"),
-    ("completions", {"prompt": [-1]}, "prompt[0]", "at least 0"),
-    ("completions", {"prompt": "x", "best_of": 1, "n": 2}, "best_of", "at least n (2)"),
-    ("completions", {"prompt": "x", "logprobs": True}, "logprobs", "an integer, got a boolean"),
-    ("completions", {"prompt": "x", "stream_options": {}}, "stream_options", "only allowed when stream"),
+    ("completions", {"prompt": {}}, "prompt", "a string, or a list"),
+    ("completions", {"prompt": None}, "prompt", "a string, or a list"),
+    ("completions", {"prompt": "x", "logprobs": "1"}, "logprobs", "got a string"),
+    ("completions", {"prompt": "x\udde0 y"}, "prompt", "half a surrogate pair"),
     ("embeddings", {}, "input", "required"),
-    ("embeddings", {"input": ""}, "input", "must not be an empty string"),
-    ("embeddings", {"input": ["a", ""]}, "input", "must not be an empty string"),
-    ("embeddings", {"input": [1, "a"]}, "input", "either strings, tokens or lists of tokens"),
-    ("embeddings", {"input": ["a"] * 2049}, "input", "at most 2048"),
-    ("embeddings", {"input": "a", "encoding_format": "hex"}, "encoding_format", "float or base64"),
-    ("embeddings", {"input": "a", "dimensions": 0}, "dimensions", "at least 1"),
+    ("embeddings", {"input": "a", "encoding_format": 1}, "encoding_format", "a string"),
+    ("embeddings", {"input": "a", "dimensions": "8"}, "dimensions", "a number"),
+    ("embeddings", {"input": "a\ud83e"}, "input", "half a surrogate pair"),
 ]
 
 
@@ -274,17 +219,17 @@ _TEXT = json.dumps(CHAT)[:-1].encode()
         (b"hello", "not valid JSON"),
         (_TEXT, "not valid JSON"),
         (_TEXT + b"} {}", "Extra data"),
-        (b"\xef\xbb\xbf" + _TEXT + b"}", "not valid JSON"),
+        (b"\xef\xbb\xbf" * 2 + _TEXT + b"}", "not valid JSON"),
         (_TEXT + b', "x": NaN}', "NaN"),
         (_TEXT + b', "top_p": Infinity}', "Infinity"),
         (_TEXT + b', "x": "\\ud800"}', "surrogate"),
         (_TEXT + b', "n": 1e999}', "out of range"),
         (_TEXT + b', "x": "\xff"}', "not UTF-8"),
-        (_TEXT + b', "x": ' + b"[" * 200_000 + b"]" * 200_000 + b"}", "too deeply"),
+        (_TEXT + b', "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "too deeply"),
         (_TEXT + b', "model": "other"}', "more than once"),
         (_TEXT + b',"mod\\u0065l":"other"}', "more than once"),
         (json.dumps(CHAT, separators=(",", ":"))[:-1].encode() + b',"stream":true,"stream":false}', "more than once"),
-        (b'{"model":"m","messages":[],"messages":[{"role":"user","content":"x"}]}', "at least 1"),
+        (b'{"model":"m","messages":[],"messages":[{"role":"user","content":"x"}]}', "more than once"),
     ],
 )
 async def test_bodies_that_are_no_proper_json(front: Front, body: bytes, says: str) -> None:
@@ -301,6 +246,18 @@ async def test_unusual_but_valid_requests_pass(front: Front) -> None:
         {"messages": [{"role": "user", "content": [{"type": "video_url", "video_url": 1}]}]},
         {"temperature": 0, "top_p": 1, "n": None, "stop": [], "seed": -(2**63), "tools": [], "top_k": -1},
         {"model": "\u00fc\u2028/x"},
+        # What is the engine's to say, or to know
+        {"messages": []},
+        {"messages": [{"role": "user"}, {"role": "assistant", "content": None, "reasoning_content": "hm"}]},
+        {"messages": [{"role": "system", "content": []}, {"role": "tool", "content": None}]},
+        {"messages": [{"role": "ipython", "content": "x"}]},
+        {"messages": [{"role": "user", "content": ["x", {"text": "x"}, {"type": "image_url", "image_url": "y"}]}]},
+        {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]}]},
+        {"max_tokens": -1, "max_completion_tokens": 5.0, "n": 1.0, "seed": 2**63, "stop": ["a"] * 17},
+        {"temperature": 2.1, "top_p": 1.5, "presence_penalty": 3, "frequency_penalty": -3, "top_logprobs": 21},
+        {"logit_bias": [[1, False]], "logprobs": 1, "user": 1, "metadata": {"a": 1}, "tool_choice": "maybe"},
+        {"tools": [{"type": "function"}], "response_format": {"type": "structural_tag"}, "stream_options": {}},
+        {"messages": [{"role": "user", "content": "\\ud83e \U0001f9e0"}]},
         {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}},
         {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "required"},
     ]:
@@ -412,11 +369,12 @@ async def test_an_invalid_trace_context_is_ignored(front: Front) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "allow"),
     [
-        ("GET", "/", 404, None),
+        ("GET", "/", 200, None),
+        ("HEAD", "/", 200, None),
         ("POST", "/v1/chat", 404, None),
-        ("GET", "/v1/models/", 404, None),
         ("GET", "/v1/chat/completions", 405, "POST"),
-        ("OPTIONS", "/v1/models", 405, "GET"),
+        ("OPTIONS", "/v1/models", 204, "GET"),
+        ("OPTIONS", "/v1/nothing", 404, None),
         ("PUT", "/api/v1/tasks/x", 405, "GET, DELETE"),
         ("DELETE", "/v1/models/x", 405, "GET"),
     ],
@@ -425,7 +383,8 @@ async def test_paths_and_methods(front: Front, method: str, path: str, status: i
     async with front.session.request(method, front.url + path) as response:
         assert response.status == status
         assert response.headers.get("Allow") == allow
-        assert (await response.json())["error"]["code"] in ("not_found", "method_not_allowed")
+        if status >= 400:
+            assert (await response.json())["error"]["code"] in ("not_found", "method_not_allowed")
 
 
 @pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
@@ -557,6 +516,9 @@ async def test_when_to_come_back_is_told_rounded_up(
 ) -> None:
     front.orchestrator.script = [errors.EngineFailed("busy", status=429, retry_after=seconds)]
     status, _, headers = await front.post(CHAT | {"stream": stream})
+    assert (status, cast("dict[str, str]", headers).get("Retry-After")) == (429, header or "1")
+    front.orchestrator.script = [errors.EngineFailed("busy", status=500, retry_after=seconds)]
+    status, _, headers = await front.post(CHAT | {"stream": stream})
     assert (status, cast("dict[str, str]", headers).get("Retry-After")) == (502, header)
     front.orchestrator.script = [errors.QueueFull("full", retry_after=seconds)]
     status, _, headers = await front.post(CHAT | {"stream": stream})
@@ -571,7 +533,7 @@ async def test_what_the_engine_said_besides_is_in_the_error(front: Front) -> Non
         "n_ctx": 5,
         "innererror": {"a": [1]},
         "message": "too long",
-        "type": "invalid_request_error",
+        "type": "no",
         "param": "p",
         "code": "invalid_request",
     }

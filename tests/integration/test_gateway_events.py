@@ -79,7 +79,9 @@ def test_usage_comes_once_at_the_end_and_only_when_asked_for() -> None:
     assert all("usage" not in event for event in without)
 
 
-def test_stage_times_are_a_comment_before_the_end() -> None:
+def test_stage_times_are_a_comment_in_the_last_event_and_only_when_asked_for() -> None:
     encoder = EventEncoder("chat", "t", "m", False)
     data = encoder.events([chunk("a", final=True)], {"received-admitted": 0.01234})
-    assert data.endswith(b': anywire {"stages":{"received-admitted":0.012}}\n\ndata: [DONE]\n\n')
+    assert data.endswith(b': anywire {"stages":{"received-admitted":0.012}}\ndata: [DONE]\n\n')
+    data = EventEncoder("chat", "t", "m", False).events([chunk("a", final=True)])
+    assert b"\n:" not in data

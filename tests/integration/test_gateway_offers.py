@@ -19,7 +19,7 @@ from anywire.errors import EngineFailed
 from anywire.messages import TaskRequest
 from anywire.offers import Offer
 from anywire_gateway_openai import request_headers
-from anywire_gateway_openai.catalogue import CatalogueHandlers
+from anywire_gateway_openai.catalogue import CatalogueHandlers, _Offered
 
 PROGRESS = {"x-anywire-progress": "true"}
 
@@ -58,11 +58,16 @@ async def test_models_tell_what_is_offered() -> None:
             assert each.pop("created") > 0
         assert models["big"] == {
             "state": "ready",
-            "context": 8192,
+            "context_length": 8192,
+            "kinds": ["chat", "completion", "embedding"],
             "features": {"tools": True, "vision": False},
             "on_demand": False,
         }
-        unknown: dict[str, Any] = {"context": None, "features": {}}
+        unknown: dict[str, Any] = {
+            "context_length": None,
+            "kinds": ["chat", "completion", "embedding"],
+            "features": {},
+        }
         assert models["cold"] == {"state": "stopped", "on_demand": True} | unknown
         assert models["off"] == {"state": "stopped", "on_demand": False} | unknown
         assert (await get(served, "/v1/models/cold"))[1]["state"] == "stopped"
@@ -76,11 +81,14 @@ async def test_models_tell_what_is_offered() -> None:
 def test_what_several_agents_offer_is_told_together() -> None:
     offered = [
         Offer("m", features={"tools": False, "vision": False}, state="crashed", context=10),
-        Offer("m", features={"tools": True}, state="starting", context=20),
+        Offer("m", features={"tools": True}, state="starting", context=20, owner="them"),
         Offer("m", features={"json": True, "tools": False, "vision": False}, state="stopped", on_demand=True),
     ]
-    told = CatalogueHandlers(None)._model("m", offered, 3)  # type: ignore[arg-type]
-    assert (told["state"], told["context"], told["on_demand"], told["agents"]) == ("starting", 20, True, 3)
+    kinds = [("chat",), ("chat", "resume"), ("embedding",)]
+    together = [_Offered(offer, each, True) for offer, each in zip(offered, kinds, strict=True)]
+    told = CatalogueHandlers(None)._model("m", together)  # type: ignore[arg-type]
+    assert (told["owned_by"], told["kinds"]) == ("them", ["chat", "embedding"])
+    assert (told["state"], told["context_length"], told["on_demand"], told["agents"]) == ("starting", 20, True, 3)
     assert told["features"] == {"json": True, "tools": True, "vision": False}
 
 

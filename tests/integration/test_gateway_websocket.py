@@ -62,7 +62,11 @@ def same(frames: list[Any]) -> list[Any]:
 USAGE = '{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}'
 
 
-@pytest.mark.parametrize("path", ["/v1/ws/chat", "/api/v1/ws/chat"])
+PATHS = ["/v1/ws/chat", "/v1/chat/completions"]
+"""Existing clients of other servers know the second one."""
+
+
+@pytest.mark.parametrize("path", [*PATHS, *(f"/api{path}" for path in PATHS)])
 async def test_the_frames_are_the_events_of_the_same_request_over_http(path: str) -> None:
     extra = '[{"index":1,"delta":{"content":"é\\n\\n data: \u2028"},"finish_reason":null}]'
     engine = says("Hel", "lo\n\ndata: [DONE]\n\n", Delta("", extra), Delta("!", finish_reason="length", usage=USAGE))
@@ -88,6 +92,19 @@ async def test_a_whole_answer_is_one_frame() -> None:
         assert not engine.tasks[0].stream
         await ask(ws)
         assert engine.tasks[1].stream
+
+
+async def test_what_needs_a_stream_needs_no_word_of_it_where_every_request_is_streamed() -> None:
+    async with serving(says(Delta("x", finish_reason="stop", usage=USAGE))) as served, connected(served) as ws:
+        frames = await ask(ws, stream_options={"include_usage": True})
+        assert frames[-2]["usage"]["total_tokens"] == 5
+        whole, done = await ask(ws, stream_options={"include_usage": True}, stream=False)
+        assert (whole["usage"]["total_tokens"], done) == (5, "[DONE]")
+
+
+async def test_the_handshake_has_a_request_id() -> None:
+    async with serving(says("x")) as served, connected(served, headers={"x-request-id": "mine"}) as ws:
+        assert ws._response.headers["x-request-id"] == "mine"
 
 
 async def test_headers_of_the_handshake_count_for_every_request() -> None:
@@ -198,6 +215,45 @@ async def test_too_many_requests_ahead_end_the_connection() -> None:
         await engine.cancelled.wait()
 
 
+async def test_binary_frames_ahead_end_the_connection_too() -> None:
+    async with serving(hangs()) as served, connected(served) as ws:
+        for _ in range(MAX_AHEAD + 2):
+            await ws.send_bytes(b"x")
+        await ws.send_str(json.dumps(CHAT))
+        for _ in range(MAX_AHEAD + 2):
+            await ws.send_bytes(b"x")
+        while (message := await ws.receive()).type is WSMsgType.TEXT:
+            pass
+        assert (message.type, message.data) == (WSMsgType.CLOSE, aiohttp.WSCloseCode.POLICY_VIOLATION)
+
+
+async def test_thousands_of_pings_at_once_let_the_event_loop_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = [0]
+    pong = websocket._Socket.pong
+
+    async def counted(self: Any, message: bytes = b"") -> None:
+        turns[-1] += 1
+        await pong(self, message)
+
+    monkeypatch.setattr(websocket._Socket, "pong", counted)
+    loop, count = asyncio.get_running_loop(), 2000
+
+    def next_turn() -> None:
+        turns.append(0)
+        if sum(turns) < count:
+            loop.call_soon(next_turn)
+
+    async with serving(hangs()) as served, connected(served, autoping=False) as ws:
+        loop.call_soon(next_turn)
+        transport = ws._writer.transport
+        assert transport is not None
+        transport.write(b"\x89\x80\0\0\0\0" * count)
+        for _ in range(count):
+            assert (await ws.receive()).type is WSMsgType.PONG
+    assert sum(turns) == count
+    assert max(turns) <= websocket.MAX_AT_ONCE
+
+
 async def test_requests_ahead_take_no_more_memory_than_one() -> None:
     async with serving(hangs(), max_body_bytes=100_000) as served, connected(served) as ws:
         for _ in range(3):
@@ -250,11 +306,14 @@ async def test_frames_of_every_size(size: int) -> None:
         assert "".join(frame["choices"][0]["delta"].get("content", "") for frame in frames[:-1]) == "x" * size + "y"
 
 
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("politely", [True, False])
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_client_that_goes_away_cancels_what_runs_and_what_waits(politely: bool, stream: bool) -> None:
+async def test_a_client_that_goes_away_cancels_what_runs_and_what_waits(
+    politely: bool, stream: bool, path: str
+) -> None:
     engine = hangs("token")
-    async with serving(engine) as served, connected(served) as ws:
+    async with serving(engine) as served, connected(served, path) as ws:
         await ws.send_str(json.dumps(CHAT | {"stream": stream}))
         await ws.send_str(json.dumps(CHAT))
         await engine.began.wait()
@@ -387,6 +446,11 @@ async def test_what_is_no_handshake_is_refused_in_the_same_form() -> None:
             assert (response.status, (await response.json())["error"]["param"]) == (400, "x-anywire-timeout")
         async with session.post(url, json=CHAT) as response:
             assert (response.status, response.headers["Allow"]) == (405, "GET")
+        # Without a handshake the path is what it is to every client of OpenAI's.
+        async with session.get(f"{served.url}/v1/chat/completions") as response:
+            assert (response.status, response.headers["Allow"]) == (405, "POST")
+        async with session.head(f"{served.url}/v1/chat/completions", headers=headers) as response:
+            assert response.status == 405
 
 
 LOCAL = ["http://localhost:3000", "http://127.0.0.1", "http://[::1]:80", "https://app.localhost", "HTTP://LOCALHOST"]
@@ -394,8 +458,9 @@ FOREIGN = ["https://evil.example", "null", "http://localhost.evil.example", "htt
            "http://10.0.0.7:8080", "", "http://[::1", "https://good.example:444", "http://good.example"]  # fmt: skip
 
 
+@pytest.mark.parametrize("socket_path", PATHS)
 @pytest.mark.parametrize("origin", FOREIGN)
-async def test_a_page_of_another_site_is_refused(origin: str) -> None:
+async def test_a_page_of_another_site_is_refused(origin: str, socket_path: str) -> None:
     async with (
         serving(says("x"), allowed_origins=["https://good.example"]) as served,
         aiohttp.ClientSession() as session,
@@ -403,10 +468,12 @@ async def test_a_page_of_another_site_is_refused(origin: str) -> None:
         # A site may give its own name this machine's address: then Host agrees with Origin, and means nothing.
         headers = {"Origin": origin, "Host": origin.partition("//")[2] or "x"}
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-            await session.ws_connect(f"{served.url}/v1/ws/chat", headers=headers)
+            await session.ws_connect(served.url + socket_path, headers=headers)
         assert refused.value.status == 403
         # A browser sends this without asking first: a body of no type.
-        for method, path in (("POST", "/v1/chat/completions"), ("DELETE", "/v1/tasks/x")):
+        for method, path in (
+            ("POST", "/v1/chat/completions"), ("POST", "/v1/chat/completions_stream"), ("DELETE", "/v1/tasks/x"),
+        ):  # fmt: skip
             async with session.request(
                 method, served.url + path, data=json.dumps(CHAT).encode(), headers=headers
             ) as response:
@@ -456,7 +523,7 @@ any_text = st.text(st.characters(exclude_categories=()) | st.sampled_from('\u202
 def test_payloads_are_what_the_official_parser_finds(texts: list[str], usage: str) -> None:
     encoder = EventEncoder("chat", "t", "m", True)
     chunks = [Chunk("h", "t", 1, 0, tuple(texts)), Chunk("h", "t", 1, len(texts), final=True, usage=usage)]
-    events = encoder.events(chunks, {"received-admitted": 0.01})
+    events = encoder.events(chunks)
     assert [each.decode() for each in payloads(events)] == [
         event.data for event in SSEDecoder().iter_bytes(iter([events]))
     ]

@@ -37,6 +37,7 @@ from tests.integration.wire_bench import Bench, echo, log_of, request
 from tests.integration.wire_faults import Log, Proxy
 from tests.patience import FACTOR
 
+import anywire.connection_limit
 import anywire_grpc.dialling
 import anywire_grpc.end
 import anywire_grpc.library
@@ -297,6 +298,12 @@ class Certificates:
         subprocess.run(command, check=True, capture_output=True)
         return {"tls_cert": str(cert), "tls_key": str(key)}
 
+    def joined(self, *names: str) -> str:
+        """A file with these as authorities."""
+        file = self.folder / "joined.pem"
+        file.write_text("".join((self.folder / f"{name}.pem").read_text() for name in names))
+        return str(file)
+
     def rename(self, old: str, new: str) -> None:
         (self.folder / old).rename(self.folder / new)
 
@@ -322,34 +329,124 @@ async def test_links_over_tls(bench: CallingBench, certificates: Certificates, m
 
 
 @pytest.mark.parametrize(
-    ("at_hub", "at_agent", "text"),
+    ("at_hub", "at_agent", "host", "text"),
     [
-        ({}, {"tls_ca": "other"}, "CERTIFICATE_VERIFY_FAILED"),
-        ({}, {}, "one of the two uses TLS and the other does not"),
-        (None, {"tls_ca": "hub"}, "TLS failed"),
-        ({"tls_ca": "other"}, {"tls_ca": "hub"}, "wants a certificate and got none"),
+        ({}, {"tls_ca": "other"}, "127.0.0.1", "does not come from an authority in tls_ca"),
+        ({}, {"tls_ca": "hub"}, "localhost", "is for another name or address than the one connected to"),
+        ({}, {}, "127.0.0.1", "one of the two uses TLS and the other does not"),
+        (None, {"tls_ca": "hub"}, "127.0.0.1", "TLS failed: something without TLS listens there"),
+        ({"tls_ca": "other"}, {"tls_ca": "hub"}, "127.0.0.1", "wants a certificate and got none"),
+        ({"tls_ca": "hub"}, {"tls_ca": "hub", "tls_cert": "other"}, "127.0.0.1", "got none that it trusts"),
     ],
-    ids=["unknown authority", "plain agent", "plain hub", "no certificate"],
+    ids=["unknown authority", "other name", "plain agent", "plain hub", "no certificate", "unknown certificate"],
 )
-async def test_tls_that_does_not_fit_is_told_and_nobody_joins(
+async def test_tls_that_does_not_fit_is_told_once_at_both_ends_and_nobody_joins(
     bench: CallingBench,
     certificates: Certificates,
     log: Log,
+    monkeypatch: pytest.MonkeyPatch,
     at_hub: dict[str, str] | None,
     at_agent: dict[str, str],
+    host: str,
     text: str,
 ) -> None:
+    monkeypatch.setattr(anywire_grpc.listening, "CALL_S", 0.2)
+    monkeypatch.setattr(anywire_grpc.dialling, "LONGEST_PAUSE_S", 0.05)
     (port,) = free_ports(1)
+    proxy = await bench.proxy(port)
     made = {"hub": certificates.make("hub"), "other": certificates.make("other")}
 
     def named(options: dict[str, str]) -> Options:
-        return {key: made[name]["tls_cert"] for key, name in options.items()}
+        own = made[options["tls_cert"]] if "tls_cert" in options else {}
+        return {key: made[name]["tls_cert"] for key, name in options.items()} | own
 
     hub_options: Options = {} if at_hub is None else made["hub"] | named(at_hub)
     _, sink = await bench.hub(agent_addresses=address(port), **hub_options)
-    await bench.port(agent_addresses=address(port), **named(at_agent))
-    await log.says(text)
+    await bench.port(agent_addresses=f"{host}:{proxy.port}", **named(at_agent))
+    told = [text]
+    if at_hub is not None:  # without TLS, gRPC tells a listening end nothing of what is no HTTP/2
+        told.append("did not get through TLS")
+    await log.says(*told)
+    await proxy.tried(proxy.connections + 6)
+    for each in told:
+        assert log.count(each) == 1, each
     assert not sink.events
+
+
+async def test_links_over_tls_are_not_taken_for_failed_ones(
+    bench: CallingBench, certificates: Certificates, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(anywire_grpc.listening, "CALL_S", 1.0)
+    (port,) = free_ports(1)
+    hubs = certificates.make("hub")
+    _, sink = await bench.hub(agent_addresses=address(port), **hubs)
+    for number in range(5):
+        await bench.port(f"a{number}", agent_addresses=address(port), tls_ca=hubs["tls_cert"])
+        await sink.event("joined", f"a{number}")
+    with socket.create_connection(("127.0.0.1", port)) as stranger:
+        stranger.sendall(b"\x00" * 64)
+        await log.says("did not get through TLS")
+    assert log.count("did not get through TLS") == 1
+
+
+async def test_no_more_connections_than_a_part_of_the_descriptors(
+    bench: CallingBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(anywire.connection_limit, "descriptors", lambda: 48)
+    (port,) = free_ports(1)
+    hub, sink = await bench.hub(agent_addresses=address(port))
+    await bench.port(on_task=echo, agent_addresses=address(port))
+    await sink.event("joined", "a")
+    connections = [await asyncio.open_connection("127.0.0.1", port) for _ in range(40)]
+    reading = {asyncio.create_task(reader.read()) for reader, _ in connections}
+    left = reading
+    while len(left) > 16:
+        over, left = await asyncio.wait(left, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+        assert over, f"{len(left)} connections stand"
+    hub.send("a", request("t"))
+    await sink.final("t")
+    assert not sink.named("lost")
+    for _, writer in connections:
+        writer.close()
+    await asyncio.gather(*reading, return_exceptions=True)
+
+
+@pytest.mark.parametrize("said", [b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"], ids=["nothing", "half a preface"])
+async def test_a_connection_that_does_not_speak_is_closed(
+    bench: CallingBench, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    monkeypatch.setattr(anywire_grpc.library, "HANDSHAKE_MS", 300)
+    (port,) = free_ports(1)
+    hub, sink = await bench.hub(agent_addresses=address(port))
+    await bench.port(on_task=echo, agent_addresses=address(port))
+    await sink.event("joined", "a")
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(said)
+    with suppress(ConnectionError):
+        await asyncio.wait_for(reader.read(), PATIENCE)
+    writer.close()
+    hub.send("a", request("t"))
+    await sink.final("t")
+    assert not sink.named("lost")
+
+
+@pytest.mark.parametrize("incarnation", [5, 6, 7], ids=["an earlier life", "the same life", "a later life"])
+async def test_a_name_cannot_be_taken_by_another_certificate(
+    bench: CallingBench, certificates: Certificates, log: Log, incarnation: int
+) -> None:
+    (port,) = free_ports(1)
+    made = {name: certificates.make(name) for name in ("hub", "good", "rogue")}
+    both = certificates.joined("good", "rogue")
+    hub, sink = await bench.hub(agent_addresses=address(port), **made["hub"], tls_ca=both)
+    own: Options = {"agent_addresses": address(port), "tls_ca": made["hub"]["tls_cert"]}
+    await bench.port("a", incarnation=6, on_task=echo, **own, **made["good"])
+    await sink.event("joined", "a", 6)
+    _, told, _ = await bench.port("a", incarnation=incarnation, **own, **made["rogue"])
+    await log.says("is here already with another key or certificate")
+    hub.send("a", request("t"))
+    await sink.final("t")
+    assert [event[:3] for event in sink.events if event[0] in ("joined", "lost")] == [("joined", "a", 6)]
+    assert not told.events
 
 
 async def test_tls_files_that_cannot_work_are_told_at_opening(bench: CallingBench, certificates: Certificates) -> None:
@@ -383,6 +480,7 @@ async def test_tls_files_that_vanish_are_told_and_used_when_they_are_back(
 
 
 STRANGE = {
+    "long": codec.encode_agent_hello(AgentInfo("x", 1, "h" * 2**22, protocol=PROTOCOL), AgentStatus("x", 1)),
     "not protobuf": b"\xff\xff\xff",
     "no hello": codec.encode_from_agent(Chunk("h", "t", 1, 0)),
     "empty": b"",
@@ -617,8 +715,7 @@ async def test_unix_socket_in_use_is_not_taken_away_and_a_stale_one_is_used(
         ({"agent_addresses": "http://localhost:1"}, "use host:port"),
         ({"agent_addresses": "::1:50051"}, "IPv6"),
         ({"agent_addresses": "localhost"}, "use host:port"),
-        ({"agent_addresses": "localhost:70000"}, "port from 1 to 65535"),
-        ({"agent_addresses": "localhost:0"}, "port from 1 to 65535"),
+        ({"agent_addresses": "localhost:70000"}, "a port up to 65535"),
         ({"agent_addresses": "unix:relative"}, "absolute path"),
         ({"agent_addresses": ["unix:/" + "x" * 200]}, "up to 107 bytes"),
         ({"client_addresses": []}, "client_addresses"),
@@ -930,3 +1027,31 @@ def test_frames_join_what_waits_up_to_their_bound_and_lose_nothing(sizes: list[i
             assert len(one) + len(first_of_next) > BATCH_BYTES
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_closing_waits_for_what_is_left_of_its_calls(
+    bench: CallingBench, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    """Each is a task of the server's, and may take its time to end. Also where another plane goes on at the address."""
+    answer = anywire_grpc.listening.Listener._answer
+
+    async def reluctantly(self: Any, plane: Plane, context: Any) -> None:
+        try:
+            await answer(self, plane, context)
+        finally:
+            for _ in range(200):
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0)
+
+    monkeypatch.setattr(anywire_grpc.listening.Listener, "_answer", reluctantly)
+    (port,) = free_ports(1)
+    where: Options = {"agent_addresses": address(port), "client_addresses": address(port)}
+    hub, sink = await bench.hub(**where)
+    if shared:
+        await bench.port("parent", plane="client", **where)
+    for name in ("a", "b", "c"):
+        await bench.port(name, **where)
+        await sink.event("joined", name)
+    await hub.close()
+    assert [repr(each) for each in asyncio.all_tasks() if "_handle_exceptions" in repr(each)] == []

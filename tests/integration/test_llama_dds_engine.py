@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
@@ -37,8 +38,8 @@ def domain(other_dds_domain: int) -> int:
 async def server(domain: int) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
-        async def start(name: str = "server-1", slots: int = 4) -> ServerProcess:
-            process: ServerProcess = await ServerProcess.start("server", domain, name, "llama-3", slots)
+        async def start(name: str = "server-1", slots: int = 4, *interval: float) -> ServerProcess:
+            process: ServerProcess = await ServerProcess.start("server", domain, name, "llama-3", slots, *interval)
             stack.push_async_callback(process.end)
             return process
 
@@ -136,6 +137,27 @@ async def test_answers_whole_and_streamed_are_the_servers(domain: int, server: S
     assert second["max_tokens"] == 512
 
 
+async def test_the_wire_gets_what_clients_write_in_their_own_way(domain: int, server: Start) -> None:
+    """An earlier answer as the official client gives it back, and numbers that other clients write."""
+    process = await server()
+    earlier: dict[str, Any] = {
+        "role": "assistant",
+        "content": None,
+        "refusal": None,
+        "tool_calls": None,
+        "annotations": [],
+    }
+    messages = [MESSAGES[0], earlier, {"role": "assistant", "content": []}, {"role": "user", "content": "say x"}]
+    async with running(domain) as watched:
+        await watched.ready()
+        for number in (7.0, -1, -1.0):
+            deltas = await watched.run("", messages=messages, max_tokens=number, n=1.0)
+            assert "".join(delta.text for delta in deltas) == "x"
+    await process.asked(3)
+    assert [asked["max_tokens"] for asked in process.said] == [7, 512, 512]
+    assert [each["content"] for each in process.said[0]["messages"]][1:] == ["", "", "say x"]
+
+
 async def test_many_at_once_all_come_to_a_server_that_keeps_eight(domain: int, server: Start) -> None:
     await server(slots=64)
     async with running(domain) as watched:
@@ -206,6 +228,96 @@ async def test_a_killed_server_ends_its_tasks_and_is_used_again_when_it_is_back(
         assert (await watched.run("say again", stream=False))[0].text == "again"
         await again.asked()
         assert [each["messages"][0]["content"] for each in again.said] == ["say again"]
+
+
+async def test_a_server_that_tells_its_status_now_and_then_stays_ready(domain: int, server: Start) -> None:
+    """As existing servers do: every few seconds, the first after the first of these, and on no change."""
+    process = await server("llama-dds-server", 8, 3.0)
+    async with running(domain) as watched:
+        states: list[str] = []
+        watched.engine._changed = lambda: (states.append(watched.engine.status().state), watched.changed.set())  # type: ignore[assignment,func-returns-value]
+        await watched.ready()
+        answers = await asyncio.gather(*(watched.run("count 36 0.1") for _ in range(8)))
+        assert ["".join(delta.text for delta in each) for each in answers] == ["".join(f"{n} " for n in range(36))] * 8
+        assert states == ["ready"]
+        hanging = asyncio.create_task(watched.run("hang"))
+        await process.asked(9)
+        await process.kill()
+        with pytest.raises(EngineFailed, match=r"llama-dds-server was lost: it (is not alive|has gone)"):
+            await hanging
+
+
+async def test_a_server_that_falls_silent_is_lost_but_not_while_it_answers(domain: int, server: Start) -> None:
+    await server()
+    async with running(domain) as watched:
+        await watched.ready()
+        while not all(each.gaps for each in watched.engine._servers):  # how long it is silent is not known before
+            await watched.run("say x")
+        hanging = asyncio.create_task(watched.run("hang"))
+        await watched.run("mute x")
+        count = 30
+        deltas = await watched.run(f"count {count} 0.1")
+        assert "".join(delta.text for delta in deltas) == "".join(f"{number} " for number in range(count))
+        assert watched.engine.status().state == "ready"
+        with pytest.raises(EngineFailed, match="no status and no answer came"):
+            await hanging
+        assert watched.engine.status().state == "failed"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("[Error: the context is full]", "the server says: the context is full"),
+        ("[DDS] Internal error: what", re.escape("the server says: [DDS] Internal error: what")),
+        ("", "failed, and not why"),
+        ("[Error: it: broke (a [b])]", re.escape("the server says it: broke (a [b])")),
+    ],
+)
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_a_server_calls_an_error_is_one(
+    domain: int, server: Start, said: str, told: str, stream: bool
+) -> None:
+    await server()
+    async with running(domain) as watched:
+        await watched.ready()
+        with pytest.raises(EngineFailed, match=told):
+            await watched.run(f"fail {said}", stream=stream)
+
+
+async def test_an_error_of_the_server_is_one_for_clients_of_http(domain: int, server: Start) -> None:
+    await server()
+    async with serving(LlamaDdsEngine(LlamaDdsEngineConfig(domain=domain))) as served:
+        await served.orchestrator.agents_until(lambda agents: agents[0].status.state == "ready")
+        async with served.client() as client:
+            failing: list[Any] = [{"role": "user", "content": "fail [Error: the context is full]"}]
+            for stream in (True, False):
+                with pytest.raises(openai.InternalServerError, match="the context is full"):
+                    await client.chat.completions.create(model="llama-3", messages=failing, stream=stream)
+
+
+async def test_a_character_in_two_responses_is_one(domain: int, server: Start) -> None:
+    """Models give tokens that are part of a character, and servers pass them on."""
+    await server()
+    said = "a 漢字 🙂 é".encode()
+    async with running(domain) as watched:
+        await watched.ready()
+        for cut in range(1, 4):
+            pieces = [said[at : at + cut] for at in range(0, len(said), cut)]
+            deltas = await watched.run("bytes " + " ".join(piece.hex() for piece in pieces))
+            assert "".join(delta.text for delta in deltas) == said.decode()
+        deltas = await watched.run("bytes 61ff 62 e282")
+        assert "".join(delta.text for delta in deltas) == "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}"
+        (whole,) = await watched.run("bytes 61ff", stream=False)
+        assert whole.text == "a\N{REPLACEMENT CHARACTER}"
+
+
+async def test_a_temperature_of_0_is_not_left_to_the_server(domain: int, server: Start) -> None:
+    process = await server()
+    async with running(domain) as watched:
+        await watched.ready()
+        await watched.run("say x", temperature=0)
+        await process.asked()
+        assert process.said[0]["temperature"] == pytest.approx(1e-4)
 
 
 async def test_a_cancelled_task_keeps_its_slot_until_the_server_has_ended_it(domain: int, server: Start) -> None:

@@ -18,6 +18,7 @@ from tests.patience import PATIENCE
 from anywire.engine import Delta
 from anywire.errors import ConfigError, EngineFailed
 from anywire.messages import TaskRequest
+from anywire.offers import offers
 from anywire.plugins import Plugins
 from anywire_gateway_llama_dds import LlamaDdsGateway, LlamaDdsGatewayConfig
 
@@ -76,10 +77,10 @@ def counted(number: int) -> str:
     return "".join(f"{each} " for each in range(number))
 
 
-def assert_in_form(responses: list[dict[str, Any]]) -> None:
+def assert_in_form(responses: list[dict[str, Any]], *reasons: str) -> None:
     assert [each["is_final"] for each in responses] == [False] * (len(responses) - 1) + [True]
     assert all(each["finish_reason"] == "" for each in responses[:-1])
-    assert responses[-1]["finish_reason"] in ("stop", "length")
+    assert responses[-1]["finish_reason"] in (reasons or ("stop", "length"))
 
 
 async def test_the_plugin_is_found_by_name() -> None:
@@ -229,13 +230,8 @@ async def test_a_client_that_goes_cancels_what_it_asked(dds_domain: int, client:
     ("fields", "said"),
     [
         ({"messages": []}, "messages must have at least 1 item"),
-        ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role must be one of"),
-        ({"temperature": 2.5}, "temperature must be a number from 0 to 2, got 2.5"),
-        ({"temperature": -0.5, "stream": True}, "temperature must be"),
-        ({"top_p": [1.5]}, "top_p must be"),
-        ({"top_p": [0.5, 0.6]}, "top_p may have at most one element"),
-        ({"n": [2]}, "n must be 1, got 2"),
         ({"stop": ["x"] * 17}, "stop may have at most 16"),
+        ({"model": "other", "stream": True}, "model_not_found: no agent serves the model 'other'"),
         ({"model": "other"}, "model_not_found: no agent serves the model 'other'"),
     ],
 )
@@ -247,9 +243,42 @@ async def test_what_cannot_be_answered_ends_with_a_text_that_says_why(
         await asking.served()
         asking.ask("one", **fields)
         (response,) = await asking.answer("one")
-        assert response["content"].startswith("[error] ")
+        assert response["content"].startswith("[Error: ")
+        assert response["content"].endswith("]")
         assert said in response["content"]
-        assert (response["finish_reason"], response["prompt_tokens"], response["completion_tokens"]) == ("stop", 0, 0)
+        assert (response["finish_reason"], response["prompt_tokens"], response["completion_tokens"]) == ("error", 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "body"),
+    [
+        ({"temperature": 0.0}, {}),
+        ({"temperature": -1.0, "stream": True}, {}),
+        ({"temperature": 2.5}, {"temperature": 2.0}),
+        ({"temperature": 0.3, "top_p": [1.5]}, {"temperature": 0.3}),
+        ({"temperature": 0.3, "top_p": [-0.5]}, {"temperature": 0.3}),
+        ({"temperature": 0.3, "top_p": [0.5, 0.6]}, {"temperature": 0.3, "top_p": 0.5}),
+        ({"temperature": 0, "n": [2]}, {}),
+        ({"temperature": 0, "stop": ["", "END"]}, {"stop": ["END"]}),
+        ({"temperature": 0, "messages": [{"role": "robot", "content": "x"}]},
+         {"messages": [{"role": "robot", "content": "x"}]}),
+    ],
+)  # fmt: skip
+async def test_what_is_out_of_range_means_the_servers_default_as_in_that_service(
+    dds_domain: int, client: Start, fields: dict[str, Any], body: dict[str, Any]
+) -> None:
+    engine = says("x")
+    async with gateway(dds_domain, engine):
+        asking = await client()
+        await asking.served()
+        asking.ask("one", max_tokens=-1, **fields)
+        assert (await asking.answer("one"))[-1]["finish_reason"] == "stop"
+    plain = {
+        "model": "m",
+        "messages": [{"role": "user", "content": "say hello"}],
+        "stream": fields.get("stream", False),
+    }
+    assert json.loads(engine.tasks[0].body) == plain | body
 
 
 async def test_a_failure_amid_a_stream_ends_it_after_what_came_before(dds_domain: int, client: Start) -> None:
@@ -258,8 +287,8 @@ async def test_a_failure_amid_a_stream_ends_it_after_what_came_before(dds_domain
         await asking.served()
         asking.ask("one", stream=True)
         responses = await asking.answer("one")
-        assert_in_form(responses)
-        assert text(responses) == "some text\n[error] engine_failed: it broke"
+        assert_in_form(responses, "error")
+        assert text(responses) == "some text\n[Error: engine_failed: it broke]"
 
 
 async def test_beyond_its_bound_a_request_is_refused_with_an_answer(dds_domain: int, client: Start) -> None:
@@ -313,6 +342,48 @@ async def test_names_that_clients_use_stand_for_models_served(dds_domain: int, c
         assert [task.model for task in engine.tasks] == ["m", "m"]
 
 
+async def test_any_other_name_can_stand_for_a_model_too(dds_domain: int, client: Start) -> None:
+    engine = says("x")
+    engine.offers = offers("m", "n")
+    async with gateway(dds_domain, engine, models={"*": "n", "default": ""}):
+        asking = await client()
+        await asking.served()
+        for model in ("gpt-4", "m", "default", ""):
+            asking.ask(model, model=model)
+            assert (await asking.answer(model))[0]["finish_reason"] == "stop"
+        assert [task.model for task in engine.tasks] == ["n", "m", "m", "m"]
+
+
+async def test_a_final_that_others_pushed_out_of_a_reader_is_written_again(dds_domain: int, client: Start) -> None:
+    """The slow client looks into its reader, which holds 8 samples, far more rarely than the gateway waits for it."""
+    async with gateway(dds_domain, says("x"), reader_pause=0):
+        slow, quick = await client(1.0), await client()
+        await slow.served()
+        await quick.served()
+        slow.ask("slow")
+        for number in range(60):
+            quick.ask(f"{number}")
+            await quick.answer(f"{number}")
+        (response, *again) = await slow.answer("slow")
+        assert all(each == response for each in again)
+        assert response["content"] == "x"
+        # Who asked again had read: nothing of it came twice.
+        assert all(len(quick.responses[f"{number}"]) == 1 for number in range(59))
+
+
+async def test_a_final_that_nothing_came_after_is_written_once(dds_domain: int, client: Start) -> None:
+    async with gateway(dds_domain, says("x"), reader_pause=0):
+        asking = await client()
+        await asking.served()
+        for number in range(4):
+            asking.ask(f"{number}")
+        for number in range(4):
+            await asking.answer(f"{number}")
+        asking.ask("last")
+        await asking.answer("last")
+        assert all(len(asking.responses[f"{number}"]) == 1 for number in range(4))
+
+
 async def test_the_status_tells_slots_model_and_readiness(dds_domain: int, client: Start) -> None:
     engine = hangs("x")
     async with gateway(dds_domain, engine, slots=4, server_id="front", status_interval=0.1):
@@ -335,7 +406,7 @@ async def test_closing_ends_what_runs_with_an_answer(dds_domain: int, client: St
         await asking.until(lambda: asking.responses["one"], "the first chunk")
         closing = asyncio.create_task(served.orchestrator.close(0.1))
     await closing
-    assert text(await asking.answer("one")).endswith("[error] shutting_down: the orchestrator shuts down")
+    assert text(await asking.answer("one")).endswith("[Error: shutting_down: the orchestrator shuts down]")
 
 
 @pytest.mark.parametrize("options", [{"status_interval": 2.5}, {"domain": 231}, {"reader_pause": -1}, {"what": 1}])

@@ -62,7 +62,9 @@ def test_core_imports_no_plugin_and_only_what_it_declares() -> None:
 @pytest.mark.parametrize("plugin", PLUGINS, ids=lambda path: path.name)
 def test_plugin_imports_only_what_it_declares(plugin: Path) -> None:
     (package,) = (path.parent for path in plugin.glob("anywire_*/__init__.py"))
-    allowed = required(project(plugin)["dependencies"]) | {package.name}
+    described = project(plugin)
+    optional = [each for extra in described.get("optional-dependencies", {}).values() for each in extra]
+    allowed = required([*described["dependencies"], *optional]) | {package.name}
     for path, names in imported(package).items():
         assert names <= allowed, path
 

@@ -98,6 +98,8 @@ ALLOWED = {
     # They speak the same types, or the same protocol, and declare it.
     ("anywire_gateway_llama_dds", "anywire_dds"),
     ("anywire_engine_llama_dds", "anywire_dds"),
+    ("anywire_gateway_predecessor", "anywire_dds"),
+    ("anywire_gateway_predecessor", "anywire_gateway_openai"),
     ("anywire_engine_llama", "anywire_engine_openai"),
 }
 

@@ -2,7 +2,7 @@
 
 A process gets its configuration as the first line of its standard input, which then stays open: when this process ends
 in whatever way, it reads the end of it (and on Linux gets SIGTERM from the kernel), and stops. It says on standard
-output when it is ready; what it logs passes through with its name in front.
+output when it is ready; what it logs is logged with its name in front.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from anywire import config as configuration
 from anywire.boundary import Boundary
 from anywire.errors import ConfigError, LaunchFailed
 from anywire.launcher import Launcher, LauncherConfig, RoleName
+from anywire.log_lines import readable, relay
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +38,6 @@ OUTPUT_TIMEOUT = 1.0
 """Seconds to read what a process wrote before it ended."""
 
 
-def show(name: str, line: str) -> None:
-    """Print a line that the process ``name`` logged on standard error."""
-    print(f"[{name}] {line}", file=sys.stderr, flush=True)
-
-
 class LocalProcess:
     """One command through all its lives, a `anywire.launcher.RunningProcess`. `begin` starts it. ``logged`` is called
     with the name and each line that it logs."""
@@ -52,7 +48,7 @@ class LocalProcess:
         command: Sequence[str],
         first_line: str,
         changed: Callable[[], None] = lambda: None,
-        logged: Callable[[str, str], None] = show,
+        logged: Callable[[str, str], None] = relay,
     ) -> None:
         self.name = name
         self.host = socket.gethostname()
@@ -82,7 +78,7 @@ class LocalProcess:
         finally:
             waiting.cancel()
         if not self._was_ready.is_set():
-            raise LaunchFailed(f"{self.name} did not start ({self._running.result()}); {self._last_lines()}")
+            raise LaunchFailed(f"{self.name} did not start ({self._running.result()}){self._last_words()}")
 
     async def ended(self) -> str:
         assert self._running is not None
@@ -119,7 +115,7 @@ class LocalProcess:
                 return ending
             if time.monotonic() - began > LONGEST_PAUSE:
                 pause = FIRST_PAUSE
-            log.error("%s ended unexpectedly (%s), again in %.1f s; %s", self.name, ending, pause, self._last_lines())
+            log.error("%s ended unexpectedly (%s), again in %.1f s", self.name, ending, pause)
             try:
                 async with asyncio.timeout(pause):
                     await self._stopping.wait()
@@ -161,7 +157,7 @@ class LocalProcess:
 
     async def _told(self, stdout: asyncio.StreamReader) -> None:
         async for line in _lines(stdout):
-            log.info("%s: %s", self.name, line)
+            log.debug("%s: %s", self.name, line)
             if line.startswith("ready:"):
                 self._was_ready.set()
                 self._changed()
@@ -171,9 +167,13 @@ class LocalProcess:
             self._lines.append(line)
             self._boundary.call(f"launcher of {self.name}", "logged", self._log_line, self.name, line, otherwise=None)
 
-    def _last_lines(self) -> str:
-        lines = "\n".join(f"    {line}" for line in list(self._lines)[-SHOWN_LINES:]) or "    (it said nothing)"
-        return f"its last lines:\n{lines}"
+    def _last_words(self) -> str:
+        """Why it ended, as the end of a sentence: the error it told, else its last lines."""
+        lines = [readable(line) for line in list(self._lines)[-SHOWN_LINES:]]
+        if lines and lines[-1].startswith("error: "):
+            return f": {lines[-1]}"
+        shown = "\n".join(f"    {line}" for line in lines) or "    (it said nothing)"
+        return f"; its last lines:\n{shown}"
 
 
 class LocalLauncher(Launcher):
@@ -194,9 +194,10 @@ class LocalLauncher(Launcher):
         return [sys.executable, "-m", "anywire.roles.process", role]
 
     def logged(self, name: str, line: str) -> None:
-        """Called with each line that the process ``name`` logs, as it comes. Prints it on standard error with the name
-        in front. It must return quickly. What it raises is logged, and the line is dropped."""
-        show(name, line)
+        """Called with each line that the process ``name`` writes on standard error, as it comes. Logs it with the name
+        in front: see `anywire.log_lines.relay`. It must return quickly. What it raises is logged, and the line is
+        dropped."""
+        relay(name, line)
 
     async def start(
         self, role: RoleName, config: configuration.Config, name: str, changed: Callable[[], None] = lambda: None

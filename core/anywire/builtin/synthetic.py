@@ -1,7 +1,10 @@
 """The synthetic engine: known answers at known times, so that any two runs can be compared token by token.
 
 The text depends on the original prompt and the seed alone (the request's ``seed``, else the configured one);
-``max_tokens`` cuts it, ``resume`` makes it go on where the delivered text ends. Times are drawn from given
+``max_tokens`` and ``stop`` cut it, ``resume`` makes it go on where the delivered text ends. Several choices and
+prompts, log probabilities, tool calls and JSON by a schema are as deterministic; what is not supported is refused by
+name (`anywire.builtin.synthetic_request`). A tool is called when ``tool_choice`` asks for it, or when the last message
+is a user's that says the tool's name; its arguments are what its schema describes. Times are drawn from given
 distributions by a generator seeded the same way, and kept on a schedule from the start of the task, so that the
 event loop's own delays do not add up.
 
@@ -12,66 +15,45 @@ task, which takes ``loading`` and is told as progress.
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import base64
 import json
 import random
+import struct
 from collections.abc import AsyncGenerator, Callable
-from typing import Annotated, Any, ClassVar, Literal
+from functools import partial
+from typing import ClassVar
 
 import msgspec
 import pydantic
 
+from anywire.builtin.distribution import Distribution, Drawn
+from anywire.builtin.synthetic_choices import Choice, named_in, seed_of
+from anywire.builtin.synthetic_request import (
+    MAX_ANSWER_CHARS,
+    Asked,
+    Body,
+    asked,
+    decode_body,
+    inputs_of,
+    last_user_text,
+    prompt_text,
+    stop_texts,
+    too_long,
+)
 from anywire.clock import SystemClock
 from anywire.demand import beyond_text
 from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
 from anywire.errors import InvalidRequest
+from anywire.large_body import LARGE_BYTES, PIECE_BYTES, read_large_body
 from anywire.messages import Kind, TaskRequest
 from anywire.offers import Offer, OfferState
+from anywire.transport import MAX_MESSAGE_BYTES
 
 WORDS = (
     "the a of to and in that it is was for on with as at by from or an be this which one had not but what all were "
     "when we there can more time over only new some could other than then them these two may first any my now such "
     "like our even most made after also did many must through back years where much your way well down should"
 ).split()
-
-
-class Distribution(pydantic.BaseModel):
-    """``constant``: always ``mean``. ``uniform``: mean ± spread. ``normal``: spread is the standard deviation, cut at
-    0. ``exponential``: mean. ``lognormal``: with that mean and standard deviation ``spread``."""
-
-    model_config = pydantic.ConfigDict(extra="forbid")
-
-    kind: Literal["constant", "uniform", "normal", "exponential", "lognormal"] = "constant"
-    mean: float = pydantic.Field(ge=0, allow_inf_nan=False)
-    spread: float = pydantic.Field(default=0.0, ge=0, allow_inf_nan=False)
-
-    def draw(self, rng: random.Random) -> float:
-        match self.kind:
-            case "constant":
-                return self.mean
-            case "uniform":
-                return max(0.0, rng.uniform(self.mean - self.spread, self.mean + self.spread))
-            case "normal":
-                return max(0.0, rng.gauss(self.mean, self.spread))
-            case "exponential":
-                return rng.expovariate(1 / self.mean) if self.mean else 0.0
-            case "lognormal":
-                return self._lognormal(rng)
-
-    def _lognormal(self, rng: random.Random) -> float:
-        if not self.mean:
-            return 0.0
-        from math import log, sqrt
-
-        variance = log(1 + (self.spread / self.mean) ** 2)
-        return rng.lognormvariate(log(self.mean) - variance / 2, sqrt(variance))
-
-
-def _constant(value: Any) -> Any:
-    return {"mean": value} if isinstance(value, (int, float)) and not isinstance(value, bool) else value
-
-
-Drawn = Annotated[Distribution, pydantic.BeforeValidator(_constant)]
 
 
 class SyntheticConfig(pydantic.BaseModel):
@@ -84,7 +66,7 @@ class SyntheticConfig(pydantic.BaseModel):
     itl: Drawn = pydantic.Field(default=Distribution(mean=0), description="Time between two tokens in milliseconds.")
     length: Drawn = pydantic.Field(default=Distribution(mean=20), description="Tokens in an answer.")
     seed: int = pydantic.Field(default=0, description="Seed of texts and times where the request names none.")
-    embedding_size: int = pydantic.Field(default=64, ge=1, description="Numbers in an embedding.")
+    embedding_size: int = pydantic.Field(default=64, ge=1, le=16_384, description="Numbers in an embedding.")
     kinds: list[Kind] = pydantic.Field(
         default_factory=list, description="Kinds of tasks that the models are offered for; empty offers all."
     )
@@ -100,22 +82,14 @@ class SyntheticConfig(pydantic.BaseModel):
     )
 
 
-class _Message(msgspec.Struct):
-    content: Any = None
-    role: str = ""
-
-
-class _Body(msgspec.Struct):
-    messages: list[_Message] = []
-    prompt: Any = ""
-    input: Any = ""
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    seed: int | None = None
-    n: int | None = None
-
-
-_decoder = msgspec.json.Decoder(_Body)
+MAX_RESUMED_BYTES = 4 * 1024 * 1024
+"""Bytes of a body whose answer can be resumed: in a larger one it takes long to see what it asks for."""
+MAX_NUMBERS = 2_000_000
+"""Numbers in the embeddings of one answer."""
+MAX_DIMENSIONS = 16_384
+"""Numbers in one embedding."""
+CHOICES_AT_ONCE = 16
+"""Choices whose next token is made before the event loop runs again."""
 
 
 class SyntheticEngine(Engine):
@@ -161,31 +135,39 @@ class SyntheticEngine(Engine):
         self._changed()
 
     def resumable(self, task: TaskRequest) -> bool:
-        return task.kind != "embedding" and not beyond_text(task.body)
+        if task.kind == "embedding" or len(task.body) > MAX_RESUMED_BYTES or beyond_text(task.body):
+            return False
+        if task.kind == "chat":
+            return True
+        try:
+            return decode_body(task.body).plain
+        except msgspec.DecodeError:
+            return True  # refused by `run`
 
     async def run(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
         if self._state_of(task.model) in ("stopped", "starting"):
             yield EngineProgress("loading", task.model)
             await self._loaded(task.model)
             yield EngineProgress("running")
+        text, prompt_tokens = task.body, -1
+        if len(text) > LARGE_BYTES:
+            text, prompt_tokens = await _outlined(text)
         try:
-            body = _decoder.decode(task.body)
+            body = decode_body(text)
         except msgspec.DecodeError as error:
             raise InvalidRequest(f"the request body is not understood: {error}") from error
-        if body.n is not None and body.n > 1:
-            raise InvalidRequest("the synthetic engine gives one choice", param="n")
-        prompt = _prompt_text(task.kind, body)
-        rng = random.Random(_seed(prompt, self.config.seed if body.seed is None else body.seed))
-        began = self.clock.now()
         if task.kind == "embedding":
-            yield self._embedding(rng, body.input)
+            yield await self._embedding(body)
             return
-        length = max(1, round(self.config.length.draw(rng)))
-        text = rng.choices(WORDS, k=length)
-        limit = body.max_completion_tokens or body.max_tokens or length
-        finish = "stop" if length <= limit else "length"
-        tokens = [word if at == 0 else " " + word for at, word in enumerate(text[:limit])]
-        usage = _usage(len(prompt.split()), len(tokens))
+        if not body.plain:
+            async for delta in self._choices(task, body, prompt_tokens):
+                yield delta
+            return
+        prompt = prompt_text(task.kind, body)
+        rng = random.Random(seed_of(prompt, self.config.seed if body.seed is None else body.seed))
+        began = self.clock.now()
+        tokens, finish = self._text(rng, body)
+        usage = _usage(len(prompt.split()) if prompt_tokens < 0 else prompt_tokens, len(tokens))
         tokens = _after(tokens, task.resume)
         due = began + self.config.ttft.draw(rng) / 1000
         last = len(tokens) - 1
@@ -199,6 +181,65 @@ class SyntheticEngine(Engine):
             if timed:
                 due += self.config.itl.draw(rng) / 1000
             yield Delta(token) if at < last else Delta(token, "", finish, usage)
+
+    def _text(self, rng: random.Random, body: Body) -> tuple[list[str], str]:
+        """The tokens of a plain text, and why it ends."""
+        length = max(1, round(self.config.length.draw(rng)))
+        text = rng.choices(WORDS, k=length)
+        limit = length if body.limit is None else body.limit
+        finish = "stop" if length <= limit else "length"
+        tokens = [word if at == 0 else " " + word for at, word in enumerate(text[:limit])]
+        return (tokens, finish) if body.stop is None else _stopped(tokens, finish, stop_texts(body))
+
+    async def _choices(self, task: TaskRequest, body: Body, prompt_tokens: int) -> AsyncGenerator[Delta, None]:
+        """An answer that is more than plain text."""
+        request = asked(task.kind, body)
+        if task.resume:
+            raise InvalidRequest("only plain text of one choice can be resumed", param="resume")
+        began = self.clock.now()
+        # In a thread, which lets the event loop run between any two steps of Python.
+        choices, rng = await asyncio.to_thread(self._drawn, task.kind, body, request)
+        if prompt_tokens < 0:
+            prompt_tokens = sum(len(prompt.split()) for prompt in request.prompts)
+        usage = _usage(prompt_tokens, sum(choice.made for choice in choices))
+        due = began + self.config.ttft.draw(rng) / 1000
+        last = max(1, *(len(choice.tokens) for choice in choices)) - 1
+        first = choices[0]
+        for at in range(last + 1):
+            wait = due - self.clock.now()
+            if wait > 0:
+                await self.clock.sleep(wait)
+            due += self.config.itl.draw(rng) / 1000
+            if task.stream:
+                steps = []
+                for number, choice in enumerate(choices):
+                    if (step := choice.step(at)) is not None:
+                        steps.append(step)
+                    if number % CHOICES_AT_ONCE == CHOICES_AT_ONCE - 1:
+                        await asyncio.sleep(0)
+                text = first.tokens[at] if first.text and at < len(first.tokens) else ""
+                ending = (first.finish, usage) if at == last else ("", "")
+                yield Delta(text, _encode(steps), *ending)
+        if not task.stream:
+            extra = await asyncio.to_thread(_whole, choices)
+            yield Delta(first.text, extra, first.finish, usage)
+
+    def _drawn(self, kind: Kind, body: Body, request: Asked) -> tuple[list[Choice], random.Random]:
+        """The choices, and the generator of the first. Raises `InvalidRequest` when they are too long together."""
+        seed = self.config.seed if body.seed is None else body.seed
+        named = named_in(last_user_text(body), request.tools) if request.tools else None
+        draw = partial(self._text, body=body)
+        rng, size = random.Random(), 0
+        choices: list[Choice] = []
+        for number in range(len(request.prompts) * request.choices):
+            prompt, which = request.prompts[number // request.choices], number % request.choices
+            own = random.Random(seed_of(f"{which}\0{prompt}" if which else prompt, seed))
+            rng = own if not number else rng
+            choices.append(Choice(kind, number, own, request, prompt, named, draw, body.limit, WORDS))
+            size += choices[-1].size
+            if size > MAX_ANSWER_CHARS:
+                raise too_long("n" if number else "max_tokens")
+        return choices, rng
 
     def _state_of(self, model: str) -> OfferState:
         return next((each.state for each in self._status.offers if each.model == model), "ready")
@@ -224,30 +265,61 @@ class SyntheticEngine(Engine):
             )
         )
 
-    def _embedding(self, rng: random.Random, given: Any) -> Delta:
-        inputs = given if isinstance(given, list) and given and not isinstance(given[0], int) else [given]
-        data = []
+    async def _embedding(self, body: Body) -> Delta:
+        inputs = inputs_of(body)
+        size = self.config.embedding_size if body.dimensions is None else body.dimensions
+        if size * len(inputs) > MAX_NUMBERS:
+            raise InvalidRequest(f"an answer has at most {MAX_NUMBERS} numbers, asked for are {size * len(inputs)}",
+                                 param="dimensions")  # fmt: skip
+        if body.dimensions is not None and body.dimensions > MAX_DIMENSIONS:
+            raise InvalidRequest(f"an embedding has at most {MAX_DIMENSIONS} numbers", param="dimensions")
+        data, made = [], 0
         for index, one in enumerate(inputs):
-            seed = _seed(json.dumps(one), self.config.seed)
-            vector = [round(random.Random(seed + at).uniform(-1, 1), 6) for at in range(self.config.embedding_size)]
-            data.append({"object": "embedding", "index": index, "embedding": vector})
+            rng = random.Random(seed_of(json.dumps(one), self.config.seed))
+            vector: list[float] | str = [round(rng.uniform(-1, 1), 6) for _ in range(size)]
+            if body.encoding_format == "base64":
+                vector = base64.b64encode(struct.pack(f"<{size}f", *vector)).decode()
+            data.append(_encode({"object": "embedding", "index": index, "embedding": vector}))
+            made += 1 + size
+            if made > MAX_DIMENSIONS:
+                made = 0
+                await asyncio.sleep(0)
         tokens = sum(len(str(one).split()) for one in inputs)
-        return Delta("", json.dumps(data), "stop", json.dumps({"prompt_tokens": tokens, "total_tokens": tokens}))
+        usage = json.dumps({"prompt_tokens": tokens, "total_tokens": tokens})
+        return Delta("", f"[{','.join(data)}]", "stop", usage)
 
 
-def _prompt_text(kind: str, body: _Body) -> str:
-    if kind == "chat":
-        return "\n".join(
-            each.content if isinstance(each.content, str) else json.dumps(each.content) for each in body.messages
-        )
-    if kind == "completion":
-        return body.prompt if isinstance(body.prompt, str) else json.dumps(body.prompt)
-    return ""
+async def _outlined(text: str) -> tuple[str, int]:
+    """The outline of a large body, and its words: they count for those of the prompt, which is most of it."""
+    outline = (await read_large_body(text, MAX_MESSAGE_BYTES)).outline
+    words = 0
+    for start in range(0, len(text), PIECE_BYTES):
+        words += len(text[start : start + PIECE_BYTES].split())
+        await asyncio.sleep(0)
+    return outline, words
 
 
-def _seed(prompt: str, seed: int) -> int:
-    digest = hashlib.blake2b(f"{seed}\0{prompt}".encode(errors="surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big")
+def _whole(choices: list[Choice]) -> str:
+    return f"[{','.join([_encode(choice.whole()) for choice in choices])}]"
+
+
+def _encode(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _stopped(tokens: list[str], finish: str, stops: list[str]) -> tuple[list[str], str]:
+    """The tokens before the first of ``stops``."""
+    text = "".join(tokens)
+    at = min((found for stop in stops if (found := text.find(stop)) >= 0), default=-1)
+    if at < 0:
+        return tokens, finish
+    kept: list[str] = []
+    for token in tokens:
+        if at <= 0:
+            break
+        kept.append(token[:at])
+        at -= len(token)
+    return kept, "stop"
 
 
 def _usage(prompt_tokens: int, completion_tokens: int) -> str:

@@ -9,8 +9,10 @@ from typing import Annotated
 
 import typer
 
-from anywire.cli import chat, demo, doctor, inspect, serve, up, watch
+from anywire.cli import chat, demo, doctor, inspect, keys, serve, up, watch
+from anywire.cli.options import INTERRUPTED
 from anywire.errors import AnywireError
+from anywire.printable import escaped
 
 app = typer.Typer(
     name="anywire",
@@ -18,12 +20,15 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    # Plain text: what stands in brackets is no markup.
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(demo.demo)
 app.command()(up.up)
 app.command()(serve.serve)
 app.command()(serve.agent)
+app.command()(inspect.invite)
 app.command()(chat.chat)
 app.command()(inspect.agents)
 app.command()(inspect.tasks)
@@ -31,6 +36,7 @@ app.command()(watch.watch)
 app.command()(inspect.plugins)
 app.command()(doctor.doctor)
 app.command()(inspect.config)
+app.command()(keys.keys)
 for _point in entry_points(group="anywire.commands"):
     # An installed distribution's own commands, a typer app each. They cost their import, so that must be light.
     app.add_typer(_point.load(), name=_point.name)
@@ -54,16 +60,17 @@ def _root(
 
 
 def main() -> None:
-    """Run a command. Exit status: 0 for success, 1 for an error, 2 for wrong usage."""
+    """Run a command. Exit status: 0 for success, 1 for an error, 2 for wrong usage, 130 when it was stopped first."""
     try:
         app()
     except AnywireError as error:
         if logging.getLogger().isEnabledFor(logging.DEBUG):
             logging.getLogger("anywire").debug("what led to the error", exc_info=error)
-        print(f"error: {error}", file=sys.stderr)
+        said = escaped(str(error), keep="\n")  # a server's or an agent's words may be in it
+        print(f"error: {said}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        sys.exit(1)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output is gone (a pager, head); there is nobody left to tell.
         sys.stderr.close()

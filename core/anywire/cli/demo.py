@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anywire.cli import options
-from anywire.cli.chat import show
-from anywire.config import DEFAULT_GATEWAY, Config, replaced
+from anywire.cli.question import Question
+from anywire.cli.shown_text import ShownText
+from anywire.config import DEFAULT_GATEWAY
 from anywire.errors import ConfigError
 from anywire.plugins import package_of
+from anywire.printable import escaped
 
 if TYPE_CHECKING:
     from anywire.cli.stream import Answer
-    from anywire.plugins import Plugins
     from anywire.roles.stop import Stop
 
 PROMPT = "Explain in two sentences what a message bus is."
@@ -28,8 +29,9 @@ def demo(
     prompt: Annotated[str, typer.Argument(help="What to ask.")] = PROMPT,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer, in tokens.")] = MAX_TOKENS,
 ) -> None:
-    """Start an orchestrator and two agents, stream one answer, show where the time went, and end."""
+    """Stream one answer and show where its time went. Starts an orchestrator and two agents, and ends them."""
     from rich.console import Console
+    from rich.text import Text
 
     from anywire.cli import stream
     from anywire.roles import stop
@@ -37,8 +39,8 @@ def demo(
     from anywire.roles.orchestrator_and_agents import running
 
     # Port 0 is any free one, so that a demo disturbs nothing that runs.
-    config, plugins = given.settle(port=0, quiet=True)
-    config = _apart(config, plugins)
+    settled, plugins = given.serving(apart=True, quiet=True, port=0)
+    config = settled.config
     agents = None if config.agents else AGENTS
     console = Console(highlight=False)
 
@@ -51,33 +53,27 @@ def demo(
                 raise ConfigError(f"the demo asks over HTTP, and no gateway runs: pip install {package}")
             async with stream.client(served.address) as client:
                 chosen = await asked.unless(stream.first_model(client))
-                console.print(f"[bold]{served.address}[/] serves {chosen}", f"\n[dim]> {prompt}[/]\n", sep="\n")
-                answer = await asked.unless(stream.ask(client, chosen, prompt, max_tokens, show))
+                console.print(Text(served.address, "bold"), "serves", Text(escaped(chosen)))
+                console.print(Text(f"\n> {prompt}\n", "dim"))
+                answer = await asked.unless(stream.ask(client, chosen, Question(prompt, max_tokens), ShownText().show))
             console.print("\n")
             console.print(_table(answer))
         return True
 
     if not stop.run(role):
-        raise typer.Exit(1)
+        raise typer.Exit(options.INTERRUPTED)
 
 
 def _table(answer: Answer) -> object:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row("agent", answer.agent)
-    table.add_row("transport", answer.transport)
+    table.add_row("agent", Text(escaped(answer.agent)))
+    table.add_row("transport", Text(escaped(answer.transport)))
     table.add_row("time to first token", f"{1000 * answer.first:.1f} ms")
-    table.add_row("tokens", f"{answer.tokens} ({answer.tokens_per_second:.0f}/s, {answer.finish_reason})")
+    ended = escaped(answer.finish_reason)
+    table.add_row("tokens", Text(f"{answer.tokens} ({answer.tokens_per_second:.0f}/s, {ended})"))
     for span, milliseconds in answer.stages.items():
-        table.add_row(f"  {span.replace('-', ' → ')}", f"{milliseconds:.3f} ms", style="dim")
+        table.add_row(Text(f"  {escaped(span).replace('-', ' → ')}"), f"{milliseconds:.3f} ms", style="dim")
     return table
-
-
-def _apart(config: Config, plugins: Plugins) -> Config:
-    """With options of the transports that keep the demo apart from all else on this machine, where none are set."""
-    chosen = {
-        each.name: {**each.options, **plugins.load("transports", each.name).free_options(each.options)}
-        for each in config.transports
-    }
-    return replaced(config, transports=chosen)

@@ -8,13 +8,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-import typer
-
-from anywire.errors import AgentLost, AgentUnavailable, AnywireError, ConfigError, Forbidden
+from anywire.errors import AgentLost, AgentUnavailable, AnywireError, Forbidden
 
 if TYPE_CHECKING:
     import httpx
 
+    from anywire.cli.options import Given
     from anywire.roles.client import Client
 
 Item = dict[str, Any]
@@ -53,8 +52,11 @@ class HttpSource:
     async def list(self, what: str) -> list[Item]:
         from anywire.cli import stream
 
-        found: list[Item] = (await stream.get(self._client, f"/v1/{what}"))["data"]
-        return found
+        found = await stream.get(self._client, f"/v1/{what}")
+        data = found.get("data") if isinstance(found, dict) else None
+        if not isinstance(data, list) or not all(isinstance(each, dict) and "id" in each for each in data):
+            raise stream.no_answer(self._client.base_url)
+        return data
 
     async def stats(self) -> Item:
         from anywire.cli import stream
@@ -149,9 +151,8 @@ class PlaneSource:
                     yield item
         except Forbidden as error:
             raise Forbidden(
-                f"{error}: over a transport that leaves its machine a client may see its own tasks alone; ask over "
-                "HTTP, or give the transport options at both ends by which it stays on this machine, such as loopback "
-                "addresses; over a broker it does so only where an option of the transport says so"
+                f"{error}. Ask over HTTP instead: leave --transport out. Over a transport that can be reached from the "
+                "network, a client sees its own tasks alone"
             ) from error
         except (AgentLost, AgentUnavailable) as error:
             raise Interrupted(f"the orchestrator {self._orchestrator} is gone: {error}") from error
@@ -170,33 +171,22 @@ class Place:
             yield await self._opened(stack)
 
 
-def fleet_place(
-    url: str | None,
-    host: str | None,
-    port: int | None,
-    transports: list[str] | None,
-    dds_domain: int | None,
-    settled: Mapping[str, Any],
-) -> Place:
-    """The orchestrator that options name: over HTTP, or over the client plane of ``transports``. ``settled`` are the
-    further options of `anywire.cli.options.settle`. Raises `ConfigError` and `typer.BadParameter`."""
-    from anywire.cli import options, stream
+def fleet_place(given: Given) -> Place:
+    """The orchestrator that the options of `anywire.cli.options.asks` name: over HTTP, or over the client plane of
+    transports. Raises `ConfigError` and `typer.BadParameter`."""
+    from anywire.cli import stream
 
-    if not transports and dds_domain is None:
-        server = options.base_url(url, settled["file"], host, port, settled["settings"])
+    found = given.target()
+    if isinstance(found, str):
+        server = found
 
         async def over_http(stack: AsyncExitStack) -> Source:
             return HttpSource(await stack.enter_async_context(stream.client(server, stream.OVER_TRANSPORT)))
 
         return Place(over_http, server)
-    if url is not None or host is not None or port is not None:
-        raise typer.BadParameter("--transport asks without HTTP: leave --url, --host and --port out")
-    config, plugins = options.settle(**settled, transports=transports, dds_domain=dds_domain, quiet=True)
+    config, plugins = found
     from anywire.roles import assembly
     from anywire.roles.client import Client
-
-    if assembly.in_one_process(config, plugins):
-        raise ConfigError("a transport that stays inside of one process reaches no server: name another one")
 
     async def over_plane(stack: AsyncExitStack) -> Source:
         made = assembly.make_transports(config, plugins)

@@ -4,113 +4,81 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from anywire.cli import options
+from anywire.errors import ConfigError
+from anywire.printable import escaped
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from anywire.plugins import PluginKind, Plugins
     from anywire.roles.stop import Stop
+
+    Row = tuple[str | Text, ...]
 
 _ALARMING = {"failed": "red", "draining": "yellow", "starting": "yellow", "held": "yellow", "queued": "yellow"}
 
 
-def agents(
-    as_json: options.Json = False,
-    url: options.Url = None,
-    host: options.Host = None,
-    port: options.Port = None,
-    transports: options.Over = None,
-    dds_domain: options.DdsDomain = None,
-    file: options.File = None,
-    settings: options.Set = None,
-    plugin_files: options.PluginFiles = None,
-    log_level: options.LogLevel = None,
-) -> None:
+@options.asks
+def agents(given: options.Given, as_json: options.Json = False) -> None:
     """List the agents of a running orchestrator."""
-    settled = {"file": file, "settings": settings, "plugin_files": plugin_files, "log_level": log_level}
-    found = _listed("agents", url, host, port, transports, dds_domain, settled)
-    if as_json:
-        _print_json(found)
-        return
-    rows = []
-    for each in found:
-        state = _coloured(each["state"], _ALARMING.get(each["state"], "green"))
-        load = each["load"]
-        rows.append(
-            (
-                each["id"],
-                str(each["pid"]),
-                each["host"],
-                each["transport"],
-                ", ".join(each["models"]),
-                each["engine"],
-                str(each["slots"]),
-                f"{state} {each['detail']}".rstrip(),
-                f"{load['active']} active, {load['in_flight']} ours",
-            )
-        )
-    _print_table(("id", "pid", "host", "transport", "model", "engine", "slots", "state", "load"), rows)
-    if not found:
+    columns = ("id", "pid", "host", "transport", "model", "engine", "slots", "state", "load")
+    if not _show("agents", given, as_json, columns, _agent_row):
         typer.echo("No agent has joined. Start one with `anywire agent` on the same transport.", err=True)
 
 
-def tasks(
-    as_json: options.Json = False,
-    url: options.Url = None,
-    host: options.Host = None,
-    port: options.Port = None,
-    transports: options.Over = None,
-    dds_domain: options.DdsDomain = None,
-    file: options.File = None,
-    settings: options.Set = None,
-    plugin_files: options.PluginFiles = None,
-    log_level: options.LogLevel = None,
-) -> None:
-    """List the tasks of a running orchestrator that have not ended, oldest first."""
-    settled = {"file": file, "settings": settings, "plugin_files": plugin_files, "log_level": log_level}
-    found = _listed("tasks", url, host, port, transports, dds_domain, settled)
-    if as_json:
-        _print_json(found)
-        return
-    rows = []
-    for each in found:
-        place = _coloured(each["place"], _ALARMING.get(each["place"], "green"))
-        rows.append(
-            (
-                each["id"],
-                f"{place} {each['why']}".rstrip(),
-                each["agent_id"],
-                each["transport"],
-                each["model"],
-                f"{each['age_ms'] / 1e3:.1f}",
-                str(each["attempt"]),
-                str(each["chunks"]),
-                str(each["priority"]),
-                each["tenant"],
-            )
-        )
+@options.asks
+def tasks(given: options.Given, as_json: options.Json = False) -> None:
+    """List the tasks of a running orchestrator. Those that have not ended, oldest first."""
     columns = ("id", "place", "agent", "transport", "model", "seconds", "attempt", "chunks", "priority", "tenant")
-    _print_table(columns, rows)
+    _show("tasks", given, as_json, columns, _task_row)
 
 
-def _listed(
-    what: str,
-    url: str | None,
-    host: str | None,
-    port: int | None,
-    transports: list[str] | None,
-    dds_domain: int | None,
-    settled: dict[str, Any],
-) -> list[dict[str, Any]]:
-    """What a running orchestrator has of it now."""
+def _agent_row(each: dict[str, Any]) -> Row:
+    load = each["load"]
+    return (
+        each["id"],
+        str(each["pid"]),
+        each["host"],
+        each["transport"],
+        ", ".join(each["models"]),
+        each["engine"],
+        str(each["slots"]),
+        _coloured(each["state"], _ALARMING.get(each["state"], "green"), each["detail"]),
+        f"{load['active']} active, {load['in_flight']} ours",
+    )
+
+
+def _task_row(each: dict[str, Any]) -> Row:
+    return (
+        each["id"],
+        _coloured(each["place"], _ALARMING.get(each["place"], "green"), each["why"]),
+        each["agent_id"],
+        each["transport"],
+        each["model"],
+        f"{each['age_ms'] / 1e3:.1f}",
+        str(each["attempt"]),
+        str(each["chunks"]),
+        str(each["priority"]),
+        each["tenant"],
+    )
+
+
+def _show(
+    what: str, given: options.Given, as_json: bool, columns: tuple[str, ...], row: Callable[[dict[str, Any]], Row]
+) -> bool:
+    """Print what a running orchestrator has of it now; False when that is nothing. Raises `ServerError` for what is no
+    such list."""
+    from anywire.cli import stream
     from anywire.cli.fleet_source import fleet_place
     from anywire.roles.stop import run
 
-    place = fleet_place(url, host, port, transports, dds_domain, settled)
+    place = fleet_place(given)
 
     async def ask() -> list[dict[str, Any]]:
         async with place.open() as source:
@@ -121,13 +89,34 @@ def _listed(
 
     found = run(role)
     if found is None:
-        raise typer.Exit(1)
-    return found
+        raise typer.Exit(options.INTERRUPTED)
+    if as_json:
+        _print_json(found)
+        return True
+    try:
+        rows = [row(each) for each in found]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise stream.no_answer(place.name) from error
+    _print_table(columns, rows)
+    return bool(rows)
+
+
+def invite(fleet: options.Fleet = None) -> None:
+    """Print the code by which other machines join. It is of a fleet that runs here with --lan, and a secret."""
+    from anywire.cli.fleet_records import running_fleets
+
+    found = [each for each in running_fleets() if fleet in (None, each.fleet)]
+    open_ones = [each for each in found if each.invite]
+    if not open_ones:
+        which = f"the fleet {found[0].fleet}" if found else f"no fleet {fleet or ''}".rstrip()
+        state = "is open to this machine alone" if found else "of yours runs on this machine"
+        raise ConfigError(f"{which} {state}: start it with `anywire serve --lan --fleet NAME`, or `anywire up`")
+    typer.echo(open_ones[0].invite)
 
 
 @options.takes()
 def plugins(given: options.Given, as_json: options.Json = False) -> None:
-    """List the plugins installed, and what each transport can do."""
+    """List the installed plugins and what each can do."""
     from anywire.plugins import KINDS
 
     _, known = given.settle(quiet=True)
@@ -159,7 +148,7 @@ def config(
     given: options.Given,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of the YAML file.")] = False,
 ) -> None:
-    """Print the configuration in force as YAML: flags over environment over file over defaults; secrets masked."""
+    """Print the configuration in force as YAML. Flags win over environment, file and defaults. Secrets are masked."""
     if schema:
         from anywire.config import Config
 
@@ -211,19 +200,22 @@ def _short(value: object) -> str:
     return str(value)
 
 
-def _coloured(text: str, colour: str) -> str:
-    from rich.markup import escape
+def _coloured(text: str, colour: str, more: str = "") -> Text:
+    """A cell with ``text`` in colour, and ``more`` behind it."""
+    from rich.text import Text
 
-    return f"[{colour}]{escape(text)}[/]"
+    return Text.assemble((escaped(text), colour), f" {escaped(more)}" if more else "")
 
 
-def _print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+def _print_table(columns: tuple[str, ...], rows: Sequence[Row]) -> None:
+    """Print a table. Texts are shown as they are: no markup, and escaped where a terminal would obey them."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(*columns, box=None, header_style="bold", padding=(0, 2, 0, 0))
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(escaped(cell)) if isinstance(cell, str) else cell for cell in row))
     # In a pipe nothing is cut to the width of a screen.
     Console(highlight=False, width=None if sys.stdout.isatty() else 400).print(table)
 

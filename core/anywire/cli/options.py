@@ -1,14 +1,17 @@
-"""Options that several commands share, and the configuration they make."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from anywire.cli.meeting import Meeting, Serving, joining, serving
+from anywire.cli.settle import settle, target, transports_named
 
 if TYPE_CHECKING:
     from anywire.config import Config
@@ -49,7 +52,7 @@ Over = Annotated[
 ]
 DdsDomain = Annotated[
     int | None,
-    typer.Option("--dds-domain", metavar="N", min=0, max=232, help="Short for --set transports.dds.domain=N."),
+    typer.Option("--dds-domain", metavar="N", min=0, max=230, help="Short for --set transports.dds.domain=N."),
 ]
 Standby = Annotated[
     bool,
@@ -76,7 +79,7 @@ Host = Annotated[
     str | None,
     typer.Option(
         "--host",
-        help="Address that gateways listen on. Default: 127.0.0.1.",
+        help="Address that gateways listen on, and at which clients ask. Default: 127.0.0.1.",
         rich_help_panel=_WHERE,
     ),
 ]
@@ -87,7 +90,8 @@ Port = Annotated[
         "-p",
         min=0,
         max=65535,
-        help="Port that gateways listen on. Default: 8080.",
+        help="Port that gateways listen on, and at which clients ask. A server that finds the usual one taken uses a "
+        "free one. Default: 8080.",
         rich_help_panel=_WHERE,
     ),
 ]
@@ -95,7 +99,7 @@ Url = Annotated[
     str | None,
     typer.Option(
         "--url",
-        help="Server to ask. Default: http://HOST:PORT.",
+        help="Server to ask. Default: the newest of yours that runs here, else http://HOST:PORT.",
         rich_help_panel=_WHERE,
     ),
 ]
@@ -154,10 +158,40 @@ AgentId = Annotated[
         rich_help_panel=_AGENT,
     ),
 ]
+Fleet = Annotated[
+    str | None,
+    typer.Option(
+        "--fleet",
+        metavar="NAME",
+        help="Name of the fleet. Orchestrators, agents and clients meet within one fleet alone. Default: `up` makes a "
+        "new fleet, `serve` and `agent` use that of your user, other commands the newest that runs here.",
+        rich_help_panel=_WHERE,
+    ),
+]
+LAN = Annotated[
+    bool,
+    typer.Option(
+        "--lan",
+        help="Be open to the network, on all interfaces. Needs --fleet. Default: be open to this machine alone.",
+        rich_help_panel=_WHERE,
+    ),
+]
+Invite = Annotated[
+    str | None,
+    typer.Option(
+        "--invite",
+        envvar="ANYWIRE_INVITE",
+        metavar="CODE",
+        help="Join the fleet that printed this code: `anywire invite`. The code is a secret.",
+        rich_help_panel=_WHERE,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 _SHARED: Mapping[str, Any] = {
+    "url": Url,
+    "over": Over,
     "host": Host,
     "port": Port,
     "transports": Transports,
@@ -171,29 +205,54 @@ _SHARED: Mapping[str, Any] = {
     "model": EngineModel,
     "slots": Slots,
     "agent_id": AgentId,
+    "fleet": Fleet,
+    "lan": LAN,
+    "invite": Invite,
     "file": File,
     "settings": Set,
     "plugin_files": PluginFiles,
     "log_level": LogLevel,
 }
 _ALWAYS = ("file", "settings", "plugin_files", "log_level")
+_OF_SERVER = ("url", "host", "port", "fleet", "lan", "invite", "over", "dds_domain")
+_PARAMETER = {"over": "transports"}
+"""Where an option's parameter has another name than `_SHARED` has for it."""
+
+INTERRUPTED = 130
+"""Exit status of a command that was asked to stop before it was done, as a shell tells it of Ctrl-C."""
 
 
 class Given:
     """What the command line gave for the shared options of a command."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = values
+        self._values = dict(values)
+        self._meeting = Meeting(**{name: self._values.pop(name) for name in Meeting._fields if name in values})
 
     def settle(self, *, quiet: bool = False, **fixed: Any) -> tuple[Config, Plugins]:
         """See `settle`; ``fixed`` are options that the command sets itself."""
-        return settle(**self._values, **fixed, quiet=quiet)
+        values = {name: value for name, value in self._values.items() if name != "url"}
+        return settle(**values, **fixed, quiet=quiet)
+
+    def target(self) -> str | tuple[Config, Plugins]:
+        """Where a command that `asks` does so: see `target`."""
+        return target(self._meeting, **self._values)
+
+    def serving(self, *, apart: bool = False, quiet: bool = False, **fixed: Any) -> tuple[Serving, Plugins]:
+        """The configuration of an orchestrator: see `anywire.cli.meeting.serving`."""
+        config, plugins = self.settle(quiet=quiet, **fixed)
+        return serving(config, plugins, self._meeting, apart=apart), plugins
+
+    def joining(self, *, must: bool = True, quiet: bool = False) -> tuple[Config, Plugins]:
+        """The configuration of one who looks for an orchestrator: see `anywire.cli.meeting.joining`."""
+        config, plugins = self.settle(quiet=quiet)
+        return joining(config, plugins, self._meeting, transports_named(**self._values), must=must), plugins
 
 
 def takes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command these shared options, and those that every command with a configuration has. What was given for
     them is its argument ``given``, a `Given`; its other arguments are options of its own."""
-    shared = (*names, *_ALWAYS)
+    shared = {_PARAMETER.get(name, name): _SHARED[name] for name in (*names, *_ALWAYS)}
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         @wraps(function)
@@ -202,10 +261,10 @@ def takes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
         own = inspect.signature(function, eval_str=True).parameters.values()
         parameters = [each.replace(kind=each.KEYWORD_ONLY) for each in own if each.name != "given"]
-        for name in shared:
-            default = False if name == "standby" else None
+        for name, annotation in shared.items():
+            default = False if name in ("standby", "lan") else None
             parameters.append(
-                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=_SHARED[name])
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
             )
         # Typer reads these two; through __wrapped__ it would see the function within.
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -216,133 +275,6 @@ def takes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return decorate
 
 
-def settle(
-    file: Path | None = None,
-    *,
-    settings: list[str] | None = None,
-    host: str | None = None,
-    port: int | None = None,
-    transports: list[str] | None = None,
-    dds_domain: int | None = None,
-    join: list[str] | None = None,
-    standby: bool = False,
-    strength: int | None = None,
-    scheduler: str | None = None,
-    selector: str | None = None,
-    engine: str | None = None,
-    model: str | None = None,
-    slots: int | None = None,
-    agent_id: str | None = None,
-    plugin_files: list[str] | None = None,
-    log_level: str | None = None,
-    quiet: bool = False,
-) -> tuple[Config, Plugins]:
-    """The effective configuration with these options, its plugins found, and logging set up accordingly.
-
-    With ``quiet``, only warnings are logged unless another level was chosen.
-    """
-    from anywire.config import replaced
-    from anywire.config_layers import load
-    from anywire.roles import assembly, logs
-
-    given: dict[str, Any] = {
-        "server": _given(host=host, port=port),
-        "scheduler": _given(name=scheduler),
-        "selector": _given(name=selector),
-        "engine": _given(name=engine),
-        "agent": _given(id=agent_id),
-        "standby": _given(enabled=standby or None, strength=strength),
-        "transports": ",".join(transports or ()),
-        "join": _joined(join or ()),
-        "log_level": log_level,
-    }
-    keys = _settings(settings or ())
-    if dds_domain is not None:
-        keys["transports.dds.domain"] = dds_domain
-    config = load(file, flags={key: value for key, value in given.items() if value}, settings=keys)
-    if quiet and config.log_level == "info" and log_level is None:
-        config = replaced(config, log_level="warning")
-    logs.configure(config.log_level)
-    for key in keys:
-        _check_used(config, key, "--dds-domain" if dds_domain is not None and key.endswith("dds.domain") else "--set")
-    if strength is not None and not config.standby.enabled:
-        raise typer.BadParameter("it is for orchestrators that stand by: add --standby", param_hint="--strength")
-    if plugin_files:
-        config = replaced(config, plugins=[*config.plugins, *plugin_files])
-    plugins = assembly.load_plugins(config)
-    if model is not None:
-        config = assembly.with_model(config, plugins, model)
-    if slots is not None:
-        config = assembly.with_slots(config, plugins, slots)
-    return config, plugins
-
-
-def _settings(given: Sequence[str]) -> dict[str, Any]:
-    """What ``--set`` gave: keys with dots, and values read as YAML."""
-    import yaml
-
-    found: dict[str, Any] = {}
-    for text in given:
-        key, separator, value = text.partition("=")
-        if not separator or not key.strip():
-            raise typer.BadParameter(f"expected KEY=VALUE, found {text!r}", param_hint="--set")
-        try:
-            found[key.strip()] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise typer.BadParameter(f"the value of {key} is no YAML: {error}", param_hint="--set") from error
-    return found
-
-
-def _check_used(config: Config, key: str, option: str) -> None:
-    """Refuse an option of a plugin that the configuration does not use: it would do nothing."""
-    section, *rest = key.split(".")
-    if section not in ("transports", "join", "gateways", "services") or len(rest) < 2:
-        return
-    chosen = getattr(config, section) or ()
-    if all(each.name != rest[0] for each in chosen):
-        used = ", ".join(each.name for each in chosen) or "none"
-        raise typer.BadParameter(
-            f"the {section.removesuffix('s')} {rest[0]} is not used ({section}: {used})", param_hint=option
-        )
-
-
-def base_url(
-    url: str | None, file: Path | None, host: str | None, port: int | None, settings: list[str] | None = None
-) -> str:
-    """The server a client command talks to, without a slash at its end."""
-    if url is not None:
-        if "://" not in url:
-            url = f"http://{url}"
-        return url.rstrip("/").removesuffix("/v1")
-    from anywire.config_layers import load
-
-    given = {"server": _given(host=host, port=port)}
-    server = load(file, flags=given if given["server"] else {}, settings=_settings(settings or ())).server
-    return f"http://{reachable(server.host)}:{server.port}"
-
-
-def reachable(host: str) -> str:
-    """The host part of a URL for an address that is listened on."""
-    local = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"[{local}]" if ":" in local else local
-
-
-def _joined(given: Sequence[str]) -> list[Any]:
-    """What ``--join`` gave, each time a name or names, or YAML with options."""
-    import yaml
-
-    found: list[Any] = []
-    for text in given:
-        if not text.lstrip().startswith(("[", "{")):
-            found.extend(part.strip() for part in text.split(",") if part.strip())
-            continue
-        try:
-            value = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise typer.BadParameter(f"begins like a YAML list or mapping but is none: {error}") from error
-        found.extend(value if isinstance(value, list) else [value])
-    return found
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if value is not None}
+def asks(function: Callable[..., None]) -> Callable[..., None]:
+    """`takes` with the options by which a command finds a running server."""
+    return takes(*_OF_SERVER)(function)

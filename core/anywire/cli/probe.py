@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from anywire.builtin.local import LocalProcess
-from anywire.config import Config
+from anywire.config import Config, with_transport_options
 from anywire.errors import AnywireError, LaunchFailed
 from anywire.identity import boot_id, hub_info, new_incarnation
 from anywire.messages import (
@@ -111,6 +111,7 @@ async def exchange(config: Config, plugins: Plugins, transport: Transport) -> st
     info = hub_info(f"{HUB_PREFIX}{socket.gethostname()}-{os.getpid()}", lease=config.lease.timeout)
     sink = _HubSink(echo_id)
     hub = await transport.open_hub(info, "agent", sink)
+    config = with_transport_options(config, {transport.name: transport.meeting_options("127.0.0.1")})
     try:
         async with _far_end(config, plugins, transport, echo_id) as (where, failing):
             began = time.perf_counter()

@@ -7,11 +7,14 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from anywire.errors import AnywireError
+
+if TYPE_CHECKING:
+    from anywire.cli.question import Question
 
 _MARK = ": anywire "
 OVER_TRANSPORT = ", or ask over its transport: -t NAME"
@@ -77,57 +80,87 @@ async def get(one: httpx.AsyncClient, path: str) -> Any:
 
 
 async def first_model(one: httpx.AsyncClient) -> str:
-    models = (await get(one, "/v1/models")).get("data") or []
-    if not models:
-        raise ServerError("the server has no model: no agent has joined yet (see `anywire agents`)")
-    return str(models[0]["id"])
+    found = await get(one, "/v1/models")
+    try:
+        models = found["data"]
+        if models:
+            return str(models[0]["id"])
+    except (KeyError, TypeError, IndexError) as error:
+        raise no_answer(one.base_url) from error
+    raise ServerError("the server has no model: no agent has joined yet (see `anywire agents`)")
 
 
-async def ask(
-    one: httpx.AsyncClient, model: str, prompt: str, max_tokens: int | None, show: Callable[[str], None]
-) -> Answer:
-    """Stream one chat answer; ``show`` gets each piece of text as it comes."""
+def body_of(model: str, question: Question) -> dict[str, Any]:
+    """The request of a streamed chat answer."""
     body: dict[str, Any] = {
         "model": model,
-        "messages": [{"role": "user", "content": prompt}],
+        "messages": [{"role": "user", "content": question.prompt}],
         "stream": True,
-        "stream_options": {"include_usage": True},
     }
-    if max_tokens is not None:
-        body["max_tokens"] = max_tokens
+    if question.max_tokens is not None:
+        body["max_tokens"] = question.max_tokens
+    return body
+
+
+async def ask(one: httpx.AsyncClient, model: str, question: Question, show: Callable[[str], None]) -> Answer:
+    """Stream one chat answer; ``show`` gets each piece of text as it comes."""
+    body = body_of(model, question) | {"stream_options": {"include_usage": True}}
+    headers = {"x-anywire-stages": "true"}
+    if question.priority:
+        headers["x-anywire-priority"] = str(question.priority)
+    if question.timeout:
+        headers["x-anywire-timeout"] = f"{question.timeout:g}"
     patient = httpx.Timeout(TIMEOUT, read=None)
     answer, ended, began = Answer(), False, time.perf_counter()
-    async with one.stream("POST", "/v1/chat/completions", json=body, timeout=patient) as response:
-        if response.is_error:
+    async with one.stream("POST", "/v1/chat/completions", json=body, headers=headers, timeout=patient) as response:
+        if not response.is_success:
             raise server_error(response.status_code, (await response.aread()).decode(errors="replace"))
+        if not response.headers.get("content-type", "").startswith("text/event-stream"):
+            raise no_answer(response.url)
         answer.agent = response.headers.get("x-anywire-agent", "")
         answer.transport = response.headers.get("x-anywire-transport", "")
         async for line in response.aiter_lines():
-            if line.startswith(_MARK):
-                answer.stages = json.loads(line.removeprefix(_MARK)).get("stages", {})
-            if not line.startswith("data:"):
-                continue
-            data = line.removeprefix("data:").strip()
-            if data == "[DONE]":
+            if line.rstrip() == "data: [DONE]":
                 ended = True
                 break
-            event = json.loads(data)
-            if "error" in event:
-                raise server_error(0, data)
-            if event.get("usage"):
-                answer.tokens = int(event["usage"].get("completion_tokens", 0))
-            for choice in event.get("choices", ()):
-                answer.finish_reason = choice.get("finish_reason") or answer.finish_reason
-                text = (choice.get("delta") or {}).get("content")
-                if text:
-                    answer.total = time.perf_counter() - began
-                    answer.first = answer.first or answer.total
-                    answer.pieces += 1
-                    show(text)
+            try:
+                text = _read_line(line, answer)
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise no_answer(response.url) from error
+            if text:
+                answer.total = time.perf_counter() - began
+                answer.first = answer.first or answer.total
+                answer.pieces += 1
+                show(text)
     if not ended:
         raise ServerError("the answer broke off: the server closed the connection")
     answer.tokens = answer.tokens or answer.pieces
     return answer
+
+
+def _read_line(line: str, answer: Answer) -> str:
+    """The text that a line of an event stream brings; what else it says is noted in ``answer``. Raises `ServerError`
+    for an error that the server tells, and what reading something else raises."""
+    if line.startswith(_MARK):
+        answer.stages = json.loads(line.removeprefix(_MARK)).get("stages", {})
+    if not line.startswith("data:"):
+        return ""
+    data = line.removeprefix("data:").strip()
+    event = json.loads(data)
+    if "error" in event:
+        raise server_error(0, data)
+    if event.get("usage"):
+        answer.tokens = int(event["usage"].get("completion_tokens", 0))
+    texts = []
+    for choice in event.get("choices", ()):
+        answer.finish_reason = str(choice.get("finish_reason") or answer.finish_reason)
+        texts.append((choice.get("delta") or {}).get("content") or "")
+    return "".join(texts)
+
+
+def no_answer(url: httpx.URL | str) -> ServerError:
+    """The error for a server that is another one."""
+    return ServerError(f"what listens at {url} gave no answer of an OpenAI API: is this an Anywire server?")
 
 
 def server_error(status: int, text: str) -> ServerError:
@@ -135,7 +168,8 @@ def server_error(status: int, text: str) -> ServerError:
     try:
         told = json.loads(text)["error"]
         message, code = str(told["message"]), told.get("code") or told.get("type") or ""
-    except (ValueError, KeyError, TypeError, AttributeError):
-        message, code = text.strip()[:500] or "no explanation", ""
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        # A page for people, or whatever else another server says.
+        message, code = "this is no answer of an OpenAI API: is this an Anywire server?", ""
     kind = ", ".join(str(part) for part in (status or "", code) if part)
     return ServerError(f"{message} ({kind})" if kind else message)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 @options.takes(
     "host",
     "port",
+    "fleet",
+    "lan",
     "engine",
     "model",
     "slots",
@@ -32,19 +34,21 @@ def up(
         typer.Option("--agents", "-n", min=1, help="Agents to start. Default: 1, or those that `agents` lists."),
     ] = None,
 ) -> None:
-    """Run an orchestrator and agents on this machine, started and ended together."""
+    """Run an orchestrator and agents on this machine. They are started and ended together."""
+    from anywire.cli.fleet_records import recording
+    from anywire.cli.serve import say_served
     from anywire.roles import stop
     from anywire.roles.agent_configs import agent_configs
     from anywire.roles.orchestrator_and_agents import running
-    from anywire.roles.ready import say_ready
 
-    config, plugins = given.settle()
-    count = len(agent_configs(config, agents))
+    settled, plugins = given.serving(apart=True)
+    count = len(agent_configs(settled.config, agents))
 
-    async def role(asked: Stop) -> None:
-        async with running(config, plugins, asked, agents) as served:
-            for address in served.addresses:
-                say_ready(f"{address} ({count} agents, {config.transport_names})")
-            await asked.wait()
+    with recording() as tell:
 
-    stop.run(role)
+        async def role(asked: Stop) -> None:
+            async with running(settled.config, plugins, asked, agents) as served:
+                say_served(settled, served, tell, f"{count} agents, ")
+                await asked.wait()
+
+        stop.run(role)

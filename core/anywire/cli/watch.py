@@ -28,11 +28,13 @@ RETRY_FIRST, RETRY_MOST = 0.2, 5.0
 Emit = Callable[["Item"], None]
 
 
+@options.asks
 def watch(
+    given: options.Given,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per event and line.")] = False,
     once: Annotated[bool, typer.Option("--once", help="Print what is known now, and end.")] = False,
     types: Annotated[
-        str, typer.Option("--types", metavar="LIST", help="Print these events alone: task.ended,agent.*")
+        str, typer.Option("--types", metavar="LIST", help="Print these events alone, a line each: task.ended,agent.*")
     ] = "",
     after: Annotated[str, typer.Option("--after", metavar="ID", help="Begin after the event of this id.")] = "",
     task_id: Annotated[str, typer.Option("--task", metavar="ID", help="Show this task alone.")] = "",
@@ -44,31 +46,18 @@ def watch(
     rate: Annotated[
         float, typer.Option("--rate", min=0.1, max=RATE_MAX, help="Most times per second that the view is drawn.")
     ] = 4.0,
-    url: options.Url = None,
-    host: options.Host = None,
-    port: options.Port = None,
-    transports: Annotated[
-        list[str] | None,
-        typer.Option("--transport", "-t", metavar="NAME", help="Watch over this transport in place of HTTP."),
-    ] = None,
-    dds_domain: options.DdsDomain = None,
-    file: options.File = None,
-    settings: options.Set = None,
-    plugin_files: options.PluginFiles = None,
-    log_level: options.LogLevel = None,
 ) -> None:
-    """Watch a running orchestrator: its agents, its queue, its tasks. Slows nobody."""
+    """Watch a running orchestrator. Shows its agents, its queue and its tasks, and slows nobody."""
     from anywire.cli.fleet_source import fleet_place
     from anywire.roles.stop import run
 
-    settled = {"file": file, "settings": settings, "plugin_files": plugin_files, "log_level": log_level}
-    place = fleet_place(url, host, port, transports, dds_domain, settled)
+    place = fleet_place(given)
     if follow:
         result = run(lambda stop: _follow(place, follow, stop, as_json))
     elif once:
         result = run(lambda stop: stop.unless(_once(place, as_json, only_agent, task_id)))
     else:
-        lines = as_json or not sys.stdout.isatty()
+        lines = as_json or bool(types) or not sys.stdout.isatty()
         show = _lines if lines else _live
         result = run(lambda stop: show(place, stop, Wanted(types, after, only_agent, task_id, texts, as_json, rate)))
     if result is False:
@@ -162,7 +151,6 @@ async def _live(place: Place, stop: Stop, wanted: Wanted) -> bool:
     from anywire.cli.watch_picture import Picture
 
     picture = Picture(wanted.agent_id, wanted.task_id)
-    wanted.types = ""  # the picture needs all of them
     watching = asyncio.ensure_future(_watched(place, wanted, picture, lambda event: None))
     showing = asyncio.ensure_future(_show(picture, wanted.rate))
     try:

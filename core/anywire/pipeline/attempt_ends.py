@@ -94,6 +94,7 @@ class AttemptEnds:
         task = attempt.task
         error.task_id, error.agent_id = task.task_id, attempt.agent_id
         self._note_health(attempt, error)
+        task.retry_after = error.retry_after = max(task.retry_after, error.retry_after)
         if isinstance(error, errors.Refused):
             # It said so before doing anything: somebody else may take it.
             self._counts["refused"] += 1

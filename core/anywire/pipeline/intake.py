@@ -57,7 +57,7 @@ class Intake:
         """See `anywire.pipeline.orchestrator.Orchestrator.submit`."""
         received = self._clock.now_ns()
         self._admission.check(submission)
-        demand = read_demand(submission.body)
+        demand = read_demand(submission.outline or submission.body)
         services = self._services
         concerned = services.concerned
         keys = (concerned and services.keys(submission)) or self._admission.keys(submission, demand)
@@ -82,7 +82,7 @@ class Intake:
             submission.hints or demand.hints,
             submission.prefer,
             submission.avoid,
-            prefix_hashes(submission.body) if self._wants_prefix else (),
+            prefix_hashes(submission.outline or submission.body) if self._wants_prefix else (),
         )
         stream = TaskStream(task_id, received, self._ends.cancel)
         if submission.priority and not self._uses_priority:
@@ -90,7 +90,7 @@ class Intake:
             if not self._said_ignored:
                 self._said_ignored = True
                 log.warning(
-                    "the %s ignores priorities, and a client sent one: see scheduler.name (priority uses them)",
+                    "the %s ignores priorities, and a client sent one: set `scheduler.name: priority` to use them",
                     self._scheduler_name,
                 )
         task = Task(task_id, submission, queued, stream)

@@ -46,6 +46,8 @@ class Observation:
         self, bus: EventBus, scheduler: Scheduler, selector: Selector, boundary: Boundary, clock: Clock
     ) -> None:
         self._bus, self._wanted, self._boundary, self._now_ns = bus, bus.wanted, boundary, clock.now_ns
+        self.hold, self.release = bus.hold, bus.release
+        """Keep what is told from subscribers, until it is released; see `anywire.event_bus.EventBus.hold`."""
         self._selector_name = label("selector", selector)
         self._learning = []
         """Strategies that want to know how attempts end."""
@@ -252,13 +254,6 @@ class Observation:
 
     def orchestrator_changed(self, hub_id: str, state: str) -> None:
         self._bus.publish(events.OrchestratorChanged, hub_id=hub_id, state=state)
-
-    def hold(self) -> None:
-        """Keep what is told from subscribers until `release`; see `anywire.event_bus.EventBus.hold`."""
-        self._bus.hold()
-
-    def release(self) -> None:
-        self._bus.release()
 
     # Inside
 

@@ -304,7 +304,8 @@ class Registry:
         if number == member.link:
             return
         fallback = number > member.link
-        log.warning("agent %s is now used over %s instead of %s", view.agent_id, self._names[number], view.transport)
+        level = logging.WARNING if fallback else logging.INFO
+        log.log(level, "agent %s is used over %s instead of %s", view.agent_id, self._names[number], view.transport)
         member.link, view.transport = number, self._names[number]
         self._sink.link_chosen(view, fallback)
 

@@ -138,7 +138,8 @@ class Task:
     ``delivered`` is the text kept for that, ``kept_bytes`` long. ``spent`` counts the attempts that count, and
     ``below`` those that child orchestrators have made beyond the one sent to them. ``choice`` is what the selector said
     when it chose last, if it gave reasons. ``told_why`` is the reason why it is held that observers were told last.
-    ``first_ns`` is when its first token came, 0 before.
+    ``first_ns`` is when its first token came, 0 before. ``retry_after`` is the longest pause in seconds that an engine
+    has asked for.
     """
 
     __slots__ = (
@@ -161,6 +162,7 @@ class Task:
         "plain",
         "queued",
         "resumes",
+        "retry_after",
         "retry_timer",
         "sent",
         "spent",
@@ -187,7 +189,7 @@ class Task:
         self.resumes = False
         self.delivered: list[str] = []
         self.tried: set[str] = set()
-        self.stalled_due = 0.0
+        self.stalled_due = self.retry_after = 0.0
         self.deadline_timer: Timer | None = None
         self.agent_timer: Timer | None = None
         self.retry_timer: Timer | None = None
@@ -224,7 +226,7 @@ def task_view(task: Task, now_ns: int) -> TaskView:
         task.place,
         task.why,
         (now_ns - queued.received_ns) / 1e6,
-        leader.agent_id if leader is not None and leader.state == "streaming" else "",
+        leader.agent_id if leader is not None else "",
         leader.transport if leader is not None else "",
         leader.number if leader is not None else task.sent,
         task.chunks,

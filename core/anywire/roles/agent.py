@@ -18,7 +18,6 @@ from anywire.errors import AnywireError
 from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Command, Credit, TaskRequest
 from anywire.once_log import OnceLog
 from anywire.pipeline.ends import Ends
-from anywire.printable import printable
 from anywire.roles import engine_stopper
 from anywire.roles.agent_commands import AgentCommands
 from anywire.roles.agent_link import AgentLink
@@ -42,7 +41,8 @@ class Agent:
     """Takes up to ``slots`` tasks at a time from all hubs together, refuses the rest at once.
 
     `start` raises what the engine or the only transport raises; with several transports those that open are
-    used and the others tried again.
+    used and the others tried again. ``log_level`` is that of its lines about hubs that come and go and about an engine
+    that has not failed: DEBUG where somebody else in this process says the same, or where hubs are clients.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Agent:
         plane: Plane = "agent",
         heartbeat_interval: float = 0.25,
         clock: Clock | None = None,
+        log_level: int = logging.INFO,
     ) -> None:
         if slots < 1:
             raise errors.ConfigError(f"an agent needs at least 1 slot, not {slots}")
@@ -63,9 +64,10 @@ class Agent:
         self.boundary = Boundary()
         self._counts: Counter[str] = Counter()
         self._once = OnceLog(log)
+        self._level = log_level
         self._interval = heartbeat_interval
         self._clock = clock or SystemClock()
-        self._transports = tuple(transports)
+        self.transports = tuple(transports)
         self._ports: Ends[AgentPort] = Ends(transports, self._open_port, self._announce, self._clock)
         self._runs: dict[RunKey, Run] = {}
         self._cancelled = Remembered()
@@ -97,7 +99,7 @@ class Agent:
         """Refuse what comes, finish what runs."""
         if not self.draining:
             self.draining = True
-            log.info("draining: %s", reason or "asked to")
+            log.log(logging.INFO if reason else logging.DEBUG, "draining: %s", reason or "the process stops")
             self._report()
 
     async def drain(self) -> None:
@@ -200,7 +202,8 @@ class Agent:
 
     def hub_lost(self, hub_id: str, link: int, reason: str) -> None:
         hit = [run for key, run in self._runs.items() if key[0] == hub_id and run.link == link]
-        log.info("hub %s lost (%s), %d of its tasks ended", printable(str(hub_id)), printable(str(reason)), len(hit))
+        over = self.transports[link].name
+        log.log(self._level, "hub %s over %s lost (%s), %d of its tasks ended", hub_id, over, reason, len(hit))
         for run in hit:
             self._stopper.stop(run, "hub lost")
         self._commands.hub_lost(hub_id, link)
@@ -225,7 +228,7 @@ class Agent:
     def _caller(self, command: Command, link: int) -> Caller:
         """Who sends a command. A parent vouches for the role it names; a client has ``use`` unless its transport stays
         on this machine, and may name a lesser one."""
-        allowed: Role = "operate" if self.plane == "agent" or self._transports[link].is_local else "use"
+        allowed: Role = "operate" if self.plane == "agent" or self.transports[link].is_local else "use"
         return Caller(command.hub_id, command.tenant, lesser_role(allowed, command.role))
 
     def _slots(self, engine: EngineStatus) -> int:
@@ -238,11 +241,14 @@ class Agent:
         if engine.state != "ready":
             return f"its engine is {engine.state}"
         if not engine.any_model:
-            offer = next((each for each in engine.offers if each.model == task.model), None)
-            if offer is None:
-                return f"it does not serve {task.model!r}"
+            model = task.model
+            for offer in engine.offers:
+                if offer.model == model:
+                    break
+            else:
+                return f"it does not serve {model!r}"
             if not offer.takes_tasks:
-                return f"its model {task.model!r} is {offer.state}"
+                return f"its model {model!r} is {offer.state}"
         if len(self._runs) >= self._slots(engine):
             self._refused_for_slots = True
             return "no free slot"
@@ -276,7 +282,8 @@ class Agent:
         engine = self._status.read()
         if (engine.state, engine.detail) != self._told:
             self._told = (engine.state, engine.detail)
-            log.info("engine %s is %s %s", self.engine.name, engine.state, printable(engine.detail))
+            level = logging.WARNING if engine.state == "failed" else self._level
+            log.log(level, "engine %s is %s%s", self.engine.name, engine.state, engine.detail and f": {engine.detail}")
         self._report()
 
     def _beat(self) -> None:
@@ -294,7 +301,9 @@ class Agent:
                 self.boundary.call("transport", "report", port.report, status, otherwise=None)
 
     async def _open_port(self, link: int, transport: Transport) -> AgentPort:
-        return await transport.open_agent(self.info, self.plane, AgentLink(self, link, self._counts, self._once))
+        return await transport.open_agent(
+            self.info, self.plane, AgentLink(self, link, self._counts, self._once, self._level, transport.name)
+        )
 
     def _announce(self, port: AgentPort) -> None:
         port.report(self.status())

@@ -30,10 +30,14 @@ class LinkedAgent(Protocol):
 
 
 class AgentLink:
-    """An `anywire.transport.AgentSink`. What is dropped is counted in ``counts`` and logged once per hub."""
+    """An `anywire.transport.AgentSink`. What is dropped is counted in ``counts`` and logged once per hub. That a hub
+    has joined is logged at ``level``, with ``transport``, the name of the link's transport."""
 
-    def __init__(self, agent: LinkedAgent, link: int, counts: Counter[str], once: OnceLog) -> None:
-        self._agent, self._link, self._counts, self._once = agent, link, counts, once
+    def __init__(
+        self, agent: LinkedAgent, link: int, counts: Counter[str], once: OnceLog, level: int, transport: str
+    ) -> None:
+        self._agent, self._link, self._counts, self._once, self._level = agent, link, counts, once, level
+        self._transport = transport
 
     def task_received(self, hub_id: str, incarnation: int, task: TaskRequest, reply: Reply) -> None:
         if not self._may(hub_id, task, TaskRequest, hub_claims.check_task_name):
@@ -58,7 +62,7 @@ class AgentLink:
             self._agent.credit_received(credit)
 
     def hub_joined(self, hub_id: str, incarnation: int) -> None:
-        log.info("hub %s joined", printable(str(hub_id)))
+        log.log(self._level, "hub %s joined over %s", hub_id, self._transport)
 
     def hub_lost(self, hub_id: str, incarnation: int, reason: str) -> None:
         self._agent.hub_lost(hub_id, self._link, reason)

@@ -6,14 +6,15 @@ A plugin's options are checked here, by its own ``Config``, when it is made. Opt
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import pydantic
 
-from anywire.config import DEFAULT_GATEWAY, Config, PluginChoice, replaced
-from anywire.core_settings import FromCore, core_options
+from anywire.config import DEFAULT_GATEWAY, MASK, Config, PluginChoice, replaced
+from anywire.core_settings import CoreSetting, FromCore, core_options, following_options
 from anywire.engine import Engine
 from anywire.errors import ConfigError, PluginError
 from anywire.gateway import Gateway
@@ -24,6 +25,7 @@ from anywire.plugins import PluginKind, Plugins
 from anywire.roles.agent import Agent
 from anywire.roles.agent_configs import entry_config
 from anywire.roles.fleet import fleet_agent
+from anywire.secrecy import is_secret
 from anywire.service import Service
 from anywire.transport import Elects, Plane, Transport
 
@@ -39,8 +41,6 @@ _SECTIONS: dict[str, PluginKind] = {
     "engine": "engines",
     "launcher": "launchers",
 }
-MASK = "**********"
-_SECRET = re.compile(r"(^|[_-])(key|token|secret|password|authorization|cookie)$", re.IGNORECASE)
 _USERINFO = re.compile(r"(\w://[^/@:]*:)[^/@]+@")
 
 
@@ -113,7 +113,7 @@ def make_orchestrator(config: Config, plugins: Plugins) -> Orchestrator:
     )
 
 
-def make_agent(config: Config, plugins: Plugins) -> Agent:
+def make_agent(config: Config, plugins: Plugins, log_level: int = logging.INFO) -> Agent:
     """An agent that has not started."""
     engine = make_engine(config, plugins)
     info = agent_info(
@@ -121,7 +121,7 @@ def make_agent(config: Config, plugins: Plugins) -> Agent:
     )
     transports = make_transports(config, plugins)
     interval = config.lease.heartbeat_interval
-    return Agent(info, engine, transports, slots=config.agent.slots, heartbeat_interval=interval)
+    return Agent(info, engine, transports, slots=config.agent.slots, heartbeat_interval=interval, log_level=log_level)
 
 
 def make_fleet_agents(config: Config, plugins: Plugins, orchestrator: Orchestrator) -> list[Agent]:
@@ -143,6 +143,7 @@ def make_fleet_agents(config: Config, plugins: Plugins, orchestrator: Orchestrat
             plane,
             lease=config.lease.timeout,
             heartbeat_interval=interval,
+            log_requests=config.log_requests,
         )
         for plane, section, chosen in planes
         if chosen
@@ -191,18 +192,46 @@ def with_model(config: Config, plugins: Plugins, model: str) -> Config:
     raise ConfigError(f"engine {name!r} takes no model: leave --model out, or choose another engine")
 
 
-def with_slots(config: Config, plugins: Plugins, slots: int) -> Config:
-    """The config with the agent's slots set, and with the engine's that would follow them."""
-    config = replaced(config, agent=config.agent.model_dump() | {"slots": slots})
-    model: type[pydantic.BaseModel] = plugins.load("engines", config.engine.name).Config
-    following = [name for name in core_options(model, config) if name in config.engine.options]
-    slotted = {name: slots for name in following if FromCore("agent.slots") in model.model_fields[name].metadata}
-    return _with_engine_options(config, **slotted) if slotted else config
+def with_core_setting(config: Config, plugins: Plugins, key: CoreSetting, value: object) -> Config:
+    """The config with ``key`` of a section set, and with the options of engine and gateways that follow it where a file
+    has set them: a flag wins. Raises `ConfigError` when several gateways have set theirs, and must keep them apart."""
+    section, name = key.split(".")
+    config = replaced(config, **{section: getattr(config, section).model_dump() | {name: value}})
+    engine = _following(plugins, "engines", config.engine.name, config.engine.options, key)
+    if engine:
+        config = _with_engine_options(config, **dict.fromkeys(engine, value))
+    own = {
+        each.name: set_
+        for each in config.gateways or ()
+        if (set_ := _following(plugins, "gateways", each.name, each.options, key))
+    }
+    if len(own) > 1:
+        raise ConfigError(
+            f"--{name} is for one gateway, and {' and '.join(own)} have each set their own: "
+            f"use --set gateways.{next(iter(own))}.{name}=…"
+        )
+    if own:
+        chosen = {
+            each.name: each.options | dict.fromkeys(own.get(each.name, ()), value) for each in config.gateways or ()
+        }
+        config = replaced(config, gateways=chosen)
+    return config
+
+
+def _following(
+    plugins: Plugins, kind: PluginKind, name: str, options: Mapping[str, Any], key: CoreSetting
+) -> list[str]:
+    """The options of a plugin that would follow ``key`` and are set."""
+    if name not in plugins.names(kind):
+        return []  # refused later, by name
+    fields = _fields(plugins, kind, name)
+    return [each for each in options if each in fields and FromCore(key) in fields[each].metadata]
 
 
 def effective(config: Config, plugins: Plugins) -> tuple[dict[str, Any], list[str]]:
     """Everything in force as plain types, plugins' own defaults included, secrets masked; and a sentence for each
-    plugin that could not be asked."""
+    plugin that could not be asked. Options that follow a setting of the core are left out where they do: read again,
+    they still follow."""
     tree = config.model_dump(mode="json")
     faults: list[str] = []
 
@@ -214,7 +243,8 @@ def effective(config: Config, plugins: Plugins) -> tuple[dict[str, Any], list[st
         except PluginError as error:
             faults.append(str(error))
             return dict(options)
-        return made.model_dump(mode="json")
+        follow = following_options(type(made)) - options.keys()
+        return {key: value for key, value in made.model_dump(mode="json").items() if key not in follow}
 
     if tree["gateways"] is None:
         tree["gateways"] = {each.name: each.options for each in chosen_gateways(config, plugins)}
@@ -239,7 +269,7 @@ def masked(value: Any, key: str = "") -> Any:
     if isinstance(value, list):
         return [masked(each, key) for each in value]
     if isinstance(value, str) and value:
-        return MASK if _SECRET.search(key) else _USERINFO.sub(rf"\1{MASK}@", value)
+        return MASK if is_secret(key) else _USERINFO.sub(rf"\1{MASK}@", value)
     return value
 
 

@@ -16,8 +16,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
+from anywire.builtin.fifo import Fifo
 from anywire.errors import ConfigError, InvalidRequest, NoAgent, ShuttingDown
 from anywire.identity import hub_info
 from anywire.messages import Kind
@@ -26,6 +27,7 @@ from anywire.plugins import Plugins
 from anywire.roles.client_answers import Piece, pieces_of, whole_answer
 from anywire.roles.client_commands import ClientConfig, PlaneCommands
 from anywire.roles.client_requests import NO_OPTIONS, TaskOptions, submission_of
+from anywire.scheduler import SchedulerConfig
 from anywire.submission import Submission
 from anywire.task_stream import TaskStream
 from anywire.transport import Transport
@@ -34,6 +36,12 @@ __all__ = ["Client", "ClientConfig", "Piece", "TaskOptions"]
 
 MAX_WAITING = 65536
 """Tasks that may wait for an orchestrator to appear."""
+
+
+class _FirstComeFirstSent(Fifo):
+    """Sends priorities on: the scheduler of the orchestrator says whether it uses them."""
+
+    uses_priority: ClassVar[bool] = True
 
 
 class Client(PlaneCommands):
@@ -63,7 +71,7 @@ class Client(PlaneCommands):
         self.hub = Orchestrator(
             hub_info(lease=lease),
             made,
-            plugins.create("schedulers", "fifo", {"max_queue_size": MAX_WAITING}),
+            _FirstComeFirstSent(SchedulerConfig(max_queue_size=MAX_WAITING)),
             plugins.create("selectors", "least_loaded", {}),
             config=self._config,
             plugins=plugins,

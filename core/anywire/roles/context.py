@@ -13,6 +13,7 @@ from anywire.caller import OPERATOR, Caller
 from anywire.clock import Clock
 from anywire.context import Context, Services, TaskView
 from anywire.event_bus import EventBus
+from anywire.fleet_names import is_private
 from anywire.messages import Chunk, HubInfo
 from anywire.offers import Offer
 from anywire.pipeline.orchestrator import Orchestrator
@@ -124,12 +125,17 @@ class OrchestratorContext:
 
 def state_root(transports: Sequence[Transport], environment: Mapping[str, str] | None = None) -> Path:
     """The folder of an orchestrator's state: ``anywire/FLEET`` below XDG_STATE_HOME, or below ``~/.local/state``.
-    FLEET is the option ``fleet`` of the first transport that has one, else ``default``."""
+    FLEET is the option ``fleet`` of the first transport that has one, else, and for a private one, ``default``."""
+    fleets = (getattr(transport.config, "fleet", "") for transport in transports)
+    fleet = next((each for each in fleets if isinstance(each, str) and each and not is_private(each)), DEFAULT_FLEET)
+    return state_folder(fleet, environment)
+
+
+def state_folder(fleet: str, environment: Mapping[str, str] | None = None) -> Path:
+    """The folder of the state of the fleet of that name: see `state_root`."""
     variables = os.environ if environment is None else environment
     home = variables.get("XDG_STATE_HOME", "")
     base = Path(home) if home.startswith("/") else Path.home() / ".local" / "state"
-    fleets = (getattr(transport.config, "fleet", "") for transport in transports)
-    fleet = next((each for each in fleets if isinstance(each, str) and each), DEFAULT_FLEET)
     return base / "anywire" / quote(fleet, safe="")
 
 

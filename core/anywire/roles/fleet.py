@@ -10,21 +10,25 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from time import perf_counter
 from typing import Any, ClassVar
 
 import msgspec
 import pydantic
 
+from anywire import errors
 from anywire.caller import Caller
 from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
 from anywire.errors import AnywireError, InvalidRequest, ModelNotFound, NoAgent, QueueFull, Refused, ShuttingDown
 from anywire.identity import agent_info
+from anywire.large_body import LARGE_BYTES, read_large_body
 from anywire.messages import Chunk, Progress, TaskRequest
 from anywire.offers import MAX_OFFERS, offers
 from anywire.pipeline.claims import MAX_SLOTS
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.pipeline.serving import DEPTH
 from anywire.pipeline.task import ORCHESTRATOR
+from anywire.request_log import RequestLog
 from anywire.roles.agent import Agent
 from anywire.roles.fleet_commands import FleetCommands
 from anywire.roles.remembered import Remembered
@@ -55,8 +59,9 @@ class FleetEngine(Engine):
     Config = FleetConfig
     capabilities = ("chat", "completion", "embedding")
 
-    def __init__(self, orchestrator: Orchestrator, plane: Plane) -> None:
+    def __init__(self, orchestrator: Orchestrator, plane: Plane, requests: RequestLog) -> None:
         super().__init__(FleetConfig())
+        self._requests = requests
         self._orchestrator, self._joins = orchestrator, plane == "agent"
         self._elsewhere: tuple[type[AnywireError], ...] = (ShuttingDown,)
         if self._joins:
@@ -87,9 +92,13 @@ class FleetEngine(Engine):
         return self._status
 
     async def run(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
-        begun, stream = False, None
+        begun, stream, began, error_code = False, None, perf_counter(), errors.TaskCancelled.code
         try:
-            stream = self._orchestrator.submit(self._submission(task))
+            submission = self._submission(task)
+            if len(task.body) > LARGE_BYTES:
+                text, outline = await read_large_body(task.body, self._orchestrator.config.max_body_bytes)
+                submission = msgspec.structs.replace(submission, body=text, outline=outline)
+            stream = self._orchestrator.submit(submission)
             self._own.add(task.hub_id, stream.task_id)
             if task.progress and stream.progress is None:
                 yield EngineProgress("queued")
@@ -100,7 +109,9 @@ class FleetEngine(Engine):
                 for delta in _deltas(step, stream):
                     begun = True
                     yield delta
+            error_code = ""
         except AnywireError as error:
+            error_code = error.code
             if isinstance(error, self._elsewhere) and not begun:
                 raise Refused(f"orchestrator {self._orchestrator.info.hub_id}: {error}") from error
             if stream is not None and stream.spent > 1:
@@ -109,6 +120,14 @@ class FleetEngine(Engine):
         finally:
             if stream is not None:
                 stream.cancel("nobody reads it any more")
+            self._requests.add(
+                f"{'parent' if self._joins else 'client'} {task.hub_id} {task.kind}",
+                "failed" if error_code else "answered",
+                began,
+                task=stream,
+                model=task.model,
+                error=error_code,
+            )
 
     def carry_out(
         self, name: str, arguments: Mapping[str, Any], target: Sequence[str], deadline: float, caller: Caller
@@ -199,12 +218,23 @@ def fleet_agent(
     *,
     lease: float = 1.0,
     heartbeat_interval: float = 0.25,
+    log_requests: bool = True,
 ) -> Agent:
     """The orchestrator as an agent that has not started: on plane ``client`` of its clients, on plane ``agent`` of the
-    orchestrators it joins. Its id is the orchestrator's as a hub. ``transports`` are its own instances."""
-    engine = FleetEngine(orchestrator, plane)
+    orchestrators it joins. Its id is the orchestrator's as a hub. ``transports`` are its own instances. With
+    ``log_requests`` the log gets a line for each task."""
+    engine = FleetEngine(orchestrator, plane, RequestLog(log_requests))
     info = agent_info(orchestrator.info.hub_id, engine=engine, lease=lease)
-    return Agent(info, engine, transports, slots=CLIENT_SLOTS, plane=plane, heartbeat_interval=heartbeat_interval)
+    level = logging.DEBUG if plane == "client" else logging.INFO
+    return Agent(
+        info,
+        engine,
+        transports,
+        slots=CLIENT_SLOTS,
+        plane=plane,
+        heartbeat_interval=heartbeat_interval,
+        log_level=level,
+    )
 
 
 async def leave(agent: Agent, grace: float) -> None:

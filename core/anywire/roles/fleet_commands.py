@@ -9,6 +9,7 @@
 | ``events`` | ``types``, ``after`` | events until it is cancelled | use |
 | ``follow`` | ``task_id`` | the chunks of a task from now on | use |
 | ``cancel`` | ``task_id``, ``reason`` | one: ``cancelled``, true or false | use |
+| ``echo`` | anything | one: ``arguments`` as they came, ``time`` (seconds since the epoch) and ``version`` here | use |
 
 Their form is that of `anywire.views`. With the role ``use`` a caller sees, follows and cancels its own tasks alone.
 Everything with a target needs the role ``operate``.
@@ -16,8 +17,10 @@ Everything with a target needs the role ``operate``.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from importlib.metadata import version
 from typing import Any
 
 import msgspec
@@ -51,6 +54,7 @@ class FleetCommands:
             "events": self._events,
             "follow": self._follow,
             "cancel": self._cancel,
+            "echo": self._echo,
         }
 
     def carry_out(
@@ -111,6 +115,10 @@ class FleetCommands:
         task_id, reason = _text(arguments, "task_id"), _text(arguments, "reason", "cancelled by a command")
         who = self._who_ends(caller, task_id)
         yield {"cancelled": who is not None and self._orchestrator.cancel(task_id, reason, who)}
+
+    async def _echo(self, arguments: Mapping[str, Any], caller: Caller) -> AsyncIterator[Any]:
+        told = {"arguments": arguments, "time": time.time(), "version": version("anywire")}
+        yield _bounded(told, "arguments")
 
     # Inside
 

@@ -1,28 +1,27 @@
-"""Logging of a process: to stderr, coloured on a terminal, plain elsewhere."""
+"""Logging of a process: to standard error, in one format."""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 from anywire.config import LogLevel
+from anywire.log_lines import JsonLines, LogFormat, RepeatLimit, TextLines
 
 _CHATTY = ("httpx", "httpcore", "aiohttp.access", "asyncio")
 
 
-def configure(level: LogLevel) -> None:
-    """Set up the root logger; libraries that log every request speak from ``debug`` on only."""
-    handler: logging.Handler
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.highlighter import NullHighlighter
-        from rich.logging import RichHandler
-
-        handler = RichHandler(console=Console(stderr=True), show_path=False, highlighter=NullHighlighter())
-        handler.setFormatter(logging.Formatter("%(message)s", datefmt="[%X]"))
+def configure(level: LogLevel, form: LogFormat = "text") -> None:
+    """Set up the root logger; libraries that log every request speak from ``debug`` on only. Text has the names of
+    loggers at ``debug``, and colours on a terminal unless ``NO_COLOR`` is set."""
+    handler = logging.StreamHandler()
+    if form == "json":
+        handler.setFormatter(JsonLines())
     else:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+        handler.setFormatter(TextLines(with_names=level == "debug", coloured=coloured))
+    handler.addFilter(RepeatLimit())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.DEBUG if level == "debug" else logging.WARNING)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
-from anywire.config import Config, LauncherSection
+from anywire.config import Config, LauncherSection, with_transport_options
 from anywire.errors import AnywireError, LaunchFailed, PluginError
 from anywire.launcher import RunningProcess
 from anywire.plugins import Plugins
+from anywire.printable import printable
 from anywire.roles import assembly
-from anywire.roles.agent import Agent
 from anywire.roles.agent_configs import agent_configs
 from anywire.roles.orchestrator_role import SETTLE, Served, serving
 from anywire.roles.stop import Stop
@@ -25,8 +25,18 @@ PATIENCE = 10.0
 """Seconds until it is said that agents which run do not join."""
 
 
+HERE = "127.0.0.1"
+"""Where processes of this machine reach it."""
+
+Meeting = Mapping[str, Mapping[str, Any]]
+"""Options of transports, by their names."""
+
+
 class _Agents(Protocol):
-    async def start(self) -> None: ...
+    async def start(self, meeting: Meeting) -> None:
+        """Start them with these further options of the transports, by which they meet the orchestrator."""
+        ...
+
     async def failure(self) -> None:
         """Wait until an agent fails for good, and raise that."""
         ...
@@ -42,10 +52,11 @@ class _AgentsInside:
     """Agents of this very process, for transports that reach no other."""
 
     def __init__(self, configs: Mapping[str, Config], plugins: Plugins) -> None:
-        self._agents: list[Agent] = [assembly.make_agent(config, plugins) for config in configs.values()]
+        # The orchestrator says of them what they would say of it.
+        self._agents = [assembly.make_agent(config, plugins, logging.DEBUG) for config in configs.values()]
         self._started: list[asyncio.Task[None]] = []
 
-    async def start(self) -> None:
+    async def start(self, meeting: Meeting) -> None:
         self._started = [asyncio.create_task(agent.start()) for agent in self._agents]
 
     async def failure(self) -> None:
@@ -70,10 +81,12 @@ class _AgentsLaunched:
         self._launcher = assembly.make_launcher(config, plugins)
         self._processes: list[RunningProcess] = []
 
-    async def start(self) -> None:
+    async def start(self, meeting: Meeting) -> None:
         for name, config in self._configs.items():
             try:
-                self._processes.append(await self._launcher.start("agent", config, name))
+                # Its lines are read, and become lines of this log.
+                own = with_transport_options(config, meeting).model_copy(update={"log_format": "json"})
+                self._processes.append(await self._launcher.start("agent", own, name))
             except AnywireError:
                 raise
             except Exception as error:
@@ -104,6 +117,26 @@ async def _fail_with(process: RunningProcess) -> None:
     raise LaunchFailed(f"{process.name} ended for good: {await process.ended()}")
 
 
+def what_is_missing(wanted: Iterable[str], agents: Iterable[AgentView], transports: str) -> list[str]:
+    """Why the agents with the ids ``wanted`` cannot answer yet, a sentence for each reason. Empty when they can."""
+    known = {each.agent_id: each.status for each in agents}
+    absent = [agent_id for agent_id in wanted if agent_id not in known]
+    reasons = []
+    if absent:
+        who = ", ".join(absent)
+        reasons.append(
+            f"agents run but have not joined over {transports}: {who}; `anywire doctor` tells what is missing"
+        )
+    for agent_id in wanted:
+        status = known.get(agent_id)
+        if status is not None and status.state != "ready":
+            reasons.append(
+                f"agent {agent_id} has joined but cannot answer: it is {status.state}"
+                + (f", {printable(status.detail)}" if status.detail else "")
+            )
+    return reasons
+
+
 @asynccontextmanager
 async def running(config: Config, plugins: Plugins, stop: Stop, count: int | None = None) -> AsyncIterator[Served]:
     """Run an orchestrator and agents: those that ``agents`` lists, else ``count`` of them, one by default. Yields once
@@ -129,20 +162,19 @@ async def running(config: Config, plugins: Plugins, stop: Stop, count: int | Non
     def all_ready(agents: list[AgentView]) -> bool:
         return {each.agent_id for each in agents if each.status.state == "ready"}.issuperset(configs)
 
-    async def warn() -> None:
+    async def warn(served: Served) -> None:
         await agents.ready()
         await asyncio.sleep(PATIENCE)
-        log.warning(
-            "agents run but have not joined over %s; `anywire doctor` tells what is missing", config.transport_names
-        )
+        for reason in what_is_missing(configs, served.orchestrator.agents(), config.transport_names):
+            log.warning("%s", reason)
 
     failing: asyncio.Task[None] | None = None
     try:
         async with serving(config, plugins, stop) as served:
-            await agents.start()
+            await agents.start(served.meeting_options(HERE))
             failing = asyncio.create_task(agents.failure())
             waiting = asyncio.create_task(served.orchestrator.agents_until(all_ready))
-            warning = asyncio.create_task(warn())
+            warning = asyncio.create_task(warn(served))
             try:
                 await stop.unless(asyncio.wait((failing, waiting), return_when=asyncio.FIRST_COMPLETED))
             finally:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from anywire.config import DEFAULT_GATEWAY, Config
 from anywire.errors import ConfigError
@@ -22,7 +22,7 @@ from anywire.roles.service_host import ServiceHost
 from anywire.roles.standby import Standby
 from anywire.roles.stop import Stop
 from anywire.route import Routes
-from anywire.transport import Candidacy
+from anywire.transport import Candidacy, Transport
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +31,11 @@ SETTLE = 5.0
 
 
 class Served(NamedTuple):
-    """An orchestrator that lets clients in, and its gateways."""
+    """An orchestrator that lets clients in, its gateways, and the transports by which it meets its clients."""
 
     orchestrator: Orchestrator
     gateways: Sequence[Gateway]
+    client_transports: Sequence[Transport] = ()
 
     @property
     def address(self) -> str:
@@ -45,6 +46,15 @@ class Served(NamedTuple):
     def addresses(self) -> list[str]:
         """Where clients reach it, in words: its gateways, or that they use the transports."""
         return [gateway.address for gateway in self.gateways] or ["the client plane, no gateway"]
+
+    def meeting_options(self, host: str) -> dict[str, dict[str, Any]]:
+        """The options of each transport, by its name, with which agents and clients meet this orchestrator: see
+        `anywire.transport.Transport.meeting_options`."""
+        found: dict[str, dict[str, Any]] = {}
+        for each in (*self.orchestrator.transports, *self.client_transports):
+            if each.capabilities.inter_process:
+                found.setdefault(each.name, {}).update(each.meeting_options(host))
+        return found
 
 
 class OrchestratorRole:
@@ -62,6 +72,9 @@ class OrchestratorRole:
         self.services = ServiceHost(assembly.make_services(config, plugins), self.orchestrator, self.context)
         self._state = state_root(self.orchestrator.transports)
         self._fleet_agents = assembly.make_fleet_agents(config, plugins, self.orchestrator)
+        self._client_transports = [
+            transport for one in self._fleet_agents if one.plane == "client" for transport in one.transports
+        ]
         self._started: list[Gateway] = []
         self._announced: list[Agent] = []
 
@@ -71,7 +84,7 @@ class OrchestratorRole:
 
     @property
     def served(self) -> Served:
-        return Served(self.orchestrator, self.gateways)
+        return Served(self.orchestrator, self.gateways, self._client_transports)
 
     def context(self, name: str) -> OrchestratorContext:
         """What the gateway or service of that name is given."""

@@ -41,7 +41,7 @@ def main() -> int:
         return 2
     try:
         config = inherited_config()
-        logs.configure(config.log_level)
+        logs.configure(config.log_level, config.log_format)
         plugins = assembly.load_plugins(config)
 
         async def run(asked: stop.Stop) -> None:

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+from anywire.connection_limit import raise_descriptors
+
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -69,6 +71,7 @@ def run(main: Callable[[Stop], Coroutine[Any, Any, T]]) -> T | None:
     """Run ``main(stop)`` on a new event loop, on uvloop where it is installed, and return its result; None when it was
     asked to stop before it had one. What plugins have left running is cancelled, and left alone after `LEFT_ALONE`
     seconds."""
+    raise_descriptors()
     left: set[asyncio.Task[Any]] = set()
 
     async def guarded() -> T | None:

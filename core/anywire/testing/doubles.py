@@ -12,7 +12,7 @@ import pydantic
 from anywire.builtin.fifo import Fifo
 from anywire.builtin.least_loaded import LeastLoaded
 from anywire.engine import Delta, Engine, EngineStatus
-from anywire.errors import EngineFailed, UnknownCommand
+from anywire.errors import EngineFailed, InvalidRequest, UnknownCommand
 from anywire.messages import TaskRequest
 from anywire.offers import offers, offers_text
 from anywire.scheduler import QueuedTask, SchedulerConfig
@@ -68,7 +68,10 @@ class ScriptedEngine(Engine):
         return EngineStatus("ready", offers(MODEL))
 
     async def run(self, task: TaskRequest) -> AsyncGenerator[Delta, None]:
-        script = msgspec.json.decode(task.body, type=Script)
+        try:
+            script = msgspec.json.decode(task.body, type=Script)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            raise InvalidRequest(f"the body is no script: {error}") from error
         self.recorder.add("started", script.tag, task.attempt)
         try:
             for number in range(script.chunks):
@@ -88,9 +91,12 @@ class ScriptedEngine(Engine):
         cancelled, with ``fail`` it raises. Records ``command``, ``command_cancelled`` and ``command_finished``."""
         if name != "count":
             raise UnknownCommand(f"the scripted engine has no command {name!r}")
+        count = arguments.get("count")
+        if not isinstance(count, int):
+            raise InvalidRequest(f"count must be a number, found {count!r:.80}", param="count")
         self.recorder.add("command", dict(arguments))
         try:
-            for number in range(arguments["count"]):
+            for number in range(count):
                 yield number
             if arguments.get("hold"):
                 await asyncio.get_running_loop().create_future()

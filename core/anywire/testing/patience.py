@@ -126,3 +126,16 @@ async def expect(
             if asyncio.iscoroutine(awaited):
                 awaited.close()
     raise AssertionError(f"did not happen within {patience:g} s: {what}{seen() if seen else ''}")
+
+
+async def polled(
+    condition: Callable[[], object], what: str, patience: float | None = None, seen: Callable[[], str] | None = None
+) -> None:
+    """Wait until ``condition()`` is true, for what tells nobody when it has changed, such as a counter. Otherwise as
+    `expect`."""
+
+    async def wait() -> None:
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+    await expect(wait(), what, patience, seen)

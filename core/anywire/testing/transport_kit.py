@@ -25,6 +25,7 @@ from anywire.testing.kit.messages import MessageTests
 from anywire.testing.kit.pauses import PauseTests
 from anywire.testing.kit.pressure import PressureTests
 from anywire.testing.kit.progress import ProgressTests
+from anywire.testing.kit.rogues import RogueTests
 from anywire.testing.kit.streams import StreamTests
 from anywire.testing.kit.versions import VersionTests
 from anywire.testing.kit.wires import WireTests
@@ -51,6 +52,7 @@ class TransportConformance(
     ProgressTests,
     VersionTests,
     ForgeryTests,
+    RogueTests,
     LinkTests,
     PressureTests,
     StreamTests,

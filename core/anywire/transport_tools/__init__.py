@@ -8,8 +8,11 @@ Bounds          `BoundedOptions` `payload_bytes` `check_payload` `check_payload_
                 `WriteRoom` `MayCongest` `NewestStatus`
 Bytes           `Codec` (with `Accepted`, `Goodbye`, `UnknownKind`), `encoded_limit`, `frame`, `Unpacker`
 Callbacks       `Guard` `OnceLog`
-Who is linked   `HubLinks` `AgentLinks` `LinkRefused` `with_protocol` `check_protocol` `implausible` `is_loopback`
-Connecting      `keep_dialling` `Backoff` `StopDialling`
+Who is linked   `HubLinks` `AgentLinks` `LinkRefused` `ImplausibleHello` `with_protocol`
+                `check_protocol` `implausible` `is_loopback`
+Addresses       `listening_addresses` `takes_any_port` `none_is_free` `free_addresses` `lan_addresses`
+                `meeting_addresses` `option_of` `own_address` `WILDCARD`
+Connecting      `keep_dialling` `Backoff` `StopDialling`, `Unlinked` with `findings`
 Whole ends      `ChannelHub` and `ChannelPort` over any `Channel`
 Channels        `StreamChannel` over a stream of bytes (TCP, Unix sockets), `PacketPeer` over a wire without connections
                 (datagrams, a broker's subjects), `EncodedChannel` and `BufferedChannel` as
@@ -18,11 +21,20 @@ Links           `Link` with `Joined`, `Received`, `Lost`: a link over packets, w
 """
 
 from anywire.once_log import OnceLog
-from anywire.transport_tools.addresses import is_loopback
+from anywire.transport_tools.addresses import WILDCARD, is_loopback, own_address
 from anywire.transport_tools.buffered_channel import BufferedChannel
 from anywire.transport_tools.channel import CLOSE_TIMEOUT, Channel, ChannelOwner, close_all
 from anywire.transport_tools.codec import Accepted, Codec, Goodbye, UnknownKind, encoded_limit
 from anywire.transport_tools.dialling import Backoff, StopDialling, keep_dialling
+from anywire.transport_tools.directory import (
+    free_addresses,
+    lan_addresses,
+    listening_addresses,
+    meeting_addresses,
+    none_is_free,
+    option_of,
+    takes_any_port,
+)
 from anywire.transport_tools.encoded_channel import EncodedChannel
 from anywire.transport_tools.ends import ChannelHub, ChannelPort
 from anywire.transport_tools.frames import Unpacker, frame
@@ -35,10 +47,12 @@ from anywire.transport_tools.packet_peer import PacketChannel, PacketPeer
 from anywire.transport_tools.payload import check_payload, check_payload_bytes, payload_bytes
 from anywire.transport_tools.room import MayCongest, NewestStatus, WriteRoom
 from anywire.transport_tools.stream import StreamChannel
-from anywire.transport_tools.versions import LinkRefused, check_protocol, with_protocol
+from anywire.transport_tools.unlinked import Unlinked, findings
+from anywire.transport_tools.versions import ImplausibleHello, LinkRefused, check_protocol, with_protocol
 
 __all__ = [
     "CLOSE_TIMEOUT",
+    "WILDCARD",
     "Accepted",
     "AgentLinks",
     "Backoff",
@@ -53,6 +67,7 @@ __all__ = [
     "Goodbye",
     "Guard",
     "HubLinks",
+    "ImplausibleHello",
     "Joined",
     "Link",
     "LinkRefused",
@@ -66,6 +81,7 @@ __all__ = [
     "StopDialling",
     "StreamChannel",
     "UnknownKind",
+    "Unlinked",
     "Unpacker",
     "WriteRoom",
     "check_payload",
@@ -73,10 +89,19 @@ __all__ = [
     "check_protocol",
     "close_all",
     "encoded_limit",
+    "findings",
     "frame",
+    "free_addresses",
     "implausible",
     "is_loopback",
     "keep_dialling",
+    "lan_addresses",
+    "listening_addresses",
+    "meeting_addresses",
+    "none_is_free",
+    "option_of",
+    "own_address",
     "payload_bytes",
+    "takes_any_port",
     "with_protocol",
 ]

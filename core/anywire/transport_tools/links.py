@@ -24,7 +24,7 @@ from anywire.printable import printable
 from anywire.transport import AgentSink, HubSink, Reply
 from anywire.transport_tools.guard import Guard
 from anywire.transport_tools.hellos import implausible
-from anywire.transport_tools.versions import MAX_NAME, LinkRefused, check_protocol
+from anywire.transport_tools.versions import MAX_NAME, ImplausibleHello, LinkRefused, check_protocol
 
 C = TypeVar("C")
 
@@ -34,6 +34,7 @@ REPLACED = "replaced by a new connection of the same life"
 class _Link(NamedTuple, Generic[C]):
     connection: C
     incarnation: int
+    credential: str
 
 
 class _Links(Generic[C]):
@@ -51,24 +52,32 @@ class _Links(Generic[C]):
         """Whether this connection is a link."""
         return connection in self._names
 
-    def check(self, peer_id: str, incarnation: int) -> None:
-        """Raises `LinkRefused` when a greater incarnation of this peer has joined."""
+    def check(self, peer_id: str, incarnation: int, credential: str = "") -> None:
+        """Raises `LinkRefused` when a greater incarnation of this peer has joined, or any with another ``credential``:
+        a key or certificate that belongs to the peer alone, empty where there is none."""
         link = self._by_id.get(peer_id)
-        if link is not None and link.incarnation > incarnation:
+        if link is None:
+            return
+        if link.credential and credential and link.credential != credential:
+            raise LinkRefused(
+                f"{self._role} {printable(peer_id, MAX_NAME)} is here already with another key or certificate. "
+                "Give one of the two another id, or end it"
+            )
+        if link.incarnation > incarnation:
             raise LinkRefused(
                 f"{self._role} {printable(peer_id, MAX_NAME)} is here already in a later life: incarnation "
                 f"{link.incarnation}, and this one is {incarnation}. Give one of the two another id, or end it"
             )
 
-    def check_hello(self, info: HubInfo | AgentInfo) -> None:
+    def check_hello(self, info: HubInfo | AgentInfo, credential: str = "") -> None:
         """`check`, `anywire.transport_tools.check_protocol` with this end's own info, and
         `anywire.transport_tools.implausible`. Raises `LinkRefused`."""
         if self._own is not None:
             check_protocol(info, self._own)
         peer_id = info.hub_id if isinstance(info, HubInfo) else info.agent_id
         if wrong := implausible(info):
-            raise LinkRefused(f"{self._role} {printable(peer_id, MAX_NAME)} cannot be linked: {wrong}")
-        self.check(peer_id, info.incarnation)
+            raise ImplausibleHello(f"{self._role} {printable(peer_id, MAX_NAME)} cannot be linked: {wrong}")
+        self.check(peer_id, info.incarnation, credential)
 
     def ended(self, connection: C, reason: str) -> None:
         """This connection is over: its link is lost, if it was one. Everything it said must have been given before."""
@@ -77,17 +86,17 @@ class _Links(Generic[C]):
             del self._by_id[name[0]]
             self._lost(*name, reason)
 
-    def _join(self, connection: C, info: HubInfo | AgentInfo) -> C | None:
+    def _join(self, connection: C, info: HubInfo | AgentInfo, credential: str) -> C | None:
         peer_id = info.hub_id if isinstance(info, HubInfo) else info.agent_id
         incarnation = info.incarnation
         if connection in self._names:
             raise TransportError(f"this connection has joined as {self._role} {self._names[connection][0]} already")
-        self.check_hello(info)
+        self.check_hello(info, credential)
         old = self._by_id.get(peer_id)
         if old is not None:
             later = f"replaced by a later life, incarnation {incarnation}"
             self.ended(old.connection, later if incarnation > old.incarnation else REPLACED)
-        self._by_id[peer_id] = _Link(connection, incarnation)
+        self._by_id[peer_id] = _Link(connection, incarnation, credential)
         self._names[connection] = peer_id, incarnation
         return None if old is None else old.connection
 
@@ -120,14 +129,15 @@ class HubLinks(_Links[C]):
             raise AgentUnavailable(f"no link to agent {agent_id!r}", agent_id=agent_id)
         return link.connection
 
-    def join(self, connection: C, info: AgentInfo) -> C | None:
+    def join(self, connection: C, info: AgentInfo, credential: str = "") -> C | None:
         """This connection says that it is the agent ``info``, and both directions work.
 
         The agent has joined then. A link it had before, of a lesser or the same incarnation, is reported lost first;
-        its connection comes back for the caller to end. Raises `LinkRefused` for a lesser incarnation or
-        another protocol, and `TransportError` when the connection has joined already; nothing has changed then.
+        its connection comes back for the caller to end. Raises `LinkRefused` for a lesser incarnation, another
+        protocol, or a ``credential`` other than that of the link there is (see `check`), and `TransportError` when the
+        connection has joined already; nothing has changed then.
         """
-        old = self._join(connection, info)
+        old = self._join(connection, info, credential)
         self._guard.call(self._sink.agent_joined, info)
         return old
 
@@ -158,9 +168,9 @@ class AgentLinks(_Links[C]):
         super().__init__("hub", guard, own)
         self._sink = sink
 
-    def join(self, connection: C, info: HubInfo) -> C | None:
+    def join(self, connection: C, info: HubInfo, credential: str = "") -> C | None:
         """This connection is the hub ``info``, which has accepted this agent; otherwise as `HubLinks.join`."""
-        old = self._join(connection, info)
+        old = self._join(connection, info, credential)
         self._guard.call(self._sink.hub_joined, info.hub_id, info.incarnation)
         return old
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from anywire.errors import PayloadTooLarge, TransportError
-from anywire.messages import Chunk, Command, CommandResult, Progress, TaskRequest
+from anywire.messages import MAX_DELTAS, Chunk, Command, CommandResult, Progress, TaskRequest
 
 
 def payload_bytes(message: Any) -> int:
@@ -24,7 +24,8 @@ def payload_bytes(message: Any) -> int:
 
 
 def check_payload(message: Any, limit: int) -> int:
-    """The message's `payload_bytes`. Raises `PayloadTooLarge` for more than ``limit``, and what `payload_bytes` raises.
+    """The message's `payload_bytes`. Raises `PayloadTooLarge` for more than ``limit``, or for a `Chunk` of more than
+    `MAX_DELTAS` deltas, and what `payload_bytes` raises.
 
     Text in ASCII, which most is, costs a look at its length.
     """
@@ -56,6 +57,8 @@ def _no_text(message: Any, error: Exception) -> TransportError:
 
 def _texts(message: Any) -> tuple[str, ...]:
     if isinstance(message, Chunk):
+        if len(message.deltas) > MAX_DELTAS:
+            raise PayloadTooLarge(f"the chunk has {len(message.deltas)} deltas, the limit is {MAX_DELTAS}")
         return (*message.deltas, message.extra, message.usage, message.error)
     if isinstance(message, TaskRequest):
         return (message.body, message.resume, message.hints)

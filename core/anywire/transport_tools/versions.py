@@ -29,6 +29,10 @@ class LinkRefused(TransportError):
         self.for_peer = for_peer or message
 
 
+class ImplausibleHello(LinkRefused):
+    """Nobody can mean what a hello says; see `anywire.transport_tools.implausible`."""
+
+
 def with_protocol(info: Info) -> Info:
     """What an end that is opened with ``info`` says of itself: with this package's version unless it names one."""
     return info if info.protocol else msgspec.structs.replace(info, protocol=PROTOCOL)

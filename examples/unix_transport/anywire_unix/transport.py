@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import msgspec
 import pydantic
 
+from anywire.fleet_names import private_fleet
 from anywire.messages import AgentInfo, HubInfo
 from anywire.transport import AgentPort, AgentSink, Capabilities, Hub, HubSink, Plane, Transport
 from anywire.transport_tools import (
@@ -101,6 +102,10 @@ class UnixTransport(Transport):
     def __init__(self, config: UnixConfig) -> None:
         super().__init__(config)
         self._settings: dict[str, str] = {}
+
+    @classmethod
+    def free_options(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {} if "directory" in options else {"directory": str(_default_directory() / private_fleet())}
 
     async def open_hub(self, hub: HubInfo, plane: Plane, sink: HubSink) -> Hub:
         end = UnixHub(self.config, hub, plane, sink)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pydantic
@@ -15,6 +15,7 @@ from anywire.config import Config, named
 from anywire.errors import AnywireError, ConfigError
 from anywire.plugins import describe_validation
 from anywire.roles import assembly
+from anywire_experiment.companions import Companion, addressed, check_named, sample_value
 from anywire_experiment.plan import Network, Plan
 
 SHORT = {"transport": "transports", "selector": "selector", "scheduler": "scheduler", "engine": "engine"}
@@ -28,13 +29,15 @@ SETTLED = ("server", "gateways", "join", "standby", "launcher")
 
 @dataclass(frozen=True)
 class Arm:
-    """One combination of levels. ``tree`` is a configuration as a file would hold it."""
+    """One combination of levels. ``tree`` is a configuration as a file would hold it, in which hosts and ports of its
+    ``companions`` still stand in braces."""
 
     name: str
     levels: Mapping[str, str]
     tree: Mapping[str, Any]
     agents: int
     network: Network | None
+    companions: Mapping[str, Companion] = field(default_factory=dict)
 
     @property
     def transports(self) -> list[str]:
@@ -60,7 +63,8 @@ def arms_of(plan: Plan) -> list[Arm]:
                 _choose(tree, SHORT[factor], level.value, f"factors.{factor}")
             else:
                 _set(tree, factor, level.value)
-        made.append(Arm(name, labels, tree, agents, network))
+        companions = {key: each for key, each in plan.companions.items() if each.is_of(labels)}
+        made.append(Arm(name, labels, tree, agents, network, companions))
         check(made[-1], where)
     needing = [name for name, each in plan.workloads.items() if each.fault and each.fault.kind == "partition"]
     if needing and (bare := next((each.name for each in made if each.network is None), None)):
@@ -74,10 +78,11 @@ def arms_of(plan: Plan) -> list[Arm]:
     return made
 
 
-def config_of(arm: Arm, where: str = "") -> Config:
-    """The arm's configuration. Raises `ConfigError`."""
+def config_of(arm: Arm, where: str = "", value_of: Callable[[str, str], str] = sample_value) -> Config:
+    """The arm's configuration, with the hosts and ports of its companions by ``value_of``. Raises `ConfigError`."""
+    check_named(arm.tree, arm.companions, where or arm.name)
     try:
-        return Config.model_validate(deepcopy(dict(arm.tree)))
+        return Config.model_validate(addressed(deepcopy(dict(arm.tree)), value_of))
     except pydantic.ValidationError as error:
         raise ConfigError(f"{where or arm.name}: {describe_validation(error, Config, '')}") from error
 

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="experiment",
-    help="Controlled experiments: run a plan, report, compare, verify, reproduce.",
+    help="Run controlled experiments. A plan makes a record, from which every figure is computed.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 PlanFile = Annotated[Path, typer.Argument(metavar="FILE", help="The plan, YAML.")]
@@ -30,7 +31,7 @@ RecordFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The record of
 def run(
     file: PlanFile,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="DIR", help="The record [default: records/NAME].")
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="The record. Default: records/NAME.")
     ] = None,
     blocks: Annotated[
         int | None, typer.Option("--blocks", min=1, max=1000, help="Repetitions, instead of the plan's.")
@@ -42,7 +43,7 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Run a plan into a record; the same command goes on with one that was interrupted."""
+    """Run a plan into a record. The same command goes on with one that was interrupted."""
     from anywire_experiment.plan import load_plan
 
     plan = load_plan(file, [*(changes or ()), *([f"blocks={blocks}"] if blocks is not None else ())])
@@ -51,7 +52,7 @@ def run(
 
 @app.command()
 def report(record: RecordFolder) -> None:
-    """Compute the results of a record anew from its raw data, and write the report."""
+    """Write the report of a record. Its results are computed anew from the raw data."""
     from anywire_experiment.outcome import conclude_again
 
     for path in conclude_again(record):
@@ -66,15 +67,15 @@ def compare(
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write it too, as .html or .md.")
     ] = None,
 ) -> None:
-    """Put two records side by side."""
-    from anywire_experiment.report import side_by_side
+    """Verify two records and put them side by side."""
+    from anywire_experiment.outcome import compared
 
-    typer.echo(side_by_side(first, second, out))
+    typer.echo(compared(first, second, out))
 
 
 @app.command()
 def verify(record: RecordFolder) -> None:
-    """Check that a record is as it was sealed, and that its results follow from its raw data. Exit status 1 if not."""
+    """Check a record. It must be as it was sealed, and its results follow from its raw data. Exit status 1 if not."""
     from anywire_experiment.outcome import faults
 
     found = faults(record)
@@ -89,12 +90,14 @@ def verify(record: RecordFolder) -> None:
 def reproduce(
     record: RecordFolder,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="DIR", help="The new record [default: DIR-again].")
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="The new record. Default: DIR-again.")
     ] = None,
 ) -> None:
-    """Run the plan of a record again, here and now, and put both records side by side."""
+    """Run the plan of a record again, here and now. Both records are put side by side."""
+    from anywire_experiment.outcome import check
     from anywire_experiment.record.folder import GIVEN, runnable_plan_of
 
+    check(record)
     plan = runnable_plan_of(record)
     target = out or record.with_name(f"{record.resolve().name}-again")
     _run(plan, record / GIVEN, target)
@@ -105,14 +108,16 @@ def reproduce(
 def calibrate(
     record: RecordFolder,
     workload: Annotated[str, typer.Option("--workload", "-w", help="Which one, of streams.")],
-    arm: Annotated[str | None, typer.Option("--arm", help="Which one [default: the first].")] = None,
+    arm: Annotated[str | None, typer.Option("--arm", help="Which one. Default: the first.")] = None,
 ) -> None:
-    """Fit the synthetic engine to the streams of a record, and tell how well it fits."""
+    """Fit the synthetic engine to the streams of a record. Tells how well it fits."""
     import yaml
 
     from anywire_experiment.analysis.analyse import RawData
     from anywire_experiment.analysis.synthetic_fit import fit_engine
+    from anywire_experiment.outcome import check
 
+    check(record)
     raw = RawData(record)
     fit = fit_engine(raw, arm or raw.arms[0], workload)
     typer.echo(yaml.safe_dump({"engine": fit.options()}, sort_keys=False), nl=False)

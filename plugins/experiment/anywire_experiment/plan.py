@@ -6,7 +6,7 @@
     blocks: 12
     system:                       # any key of an anywire config
       selector: round_robin
-      engine: {name: synthetic}
+      engine: {name: synthetic, itl: 10}
     agents: 2
     factors:
       transport: [dds, zeromq, {tls: {http: {token: secret}}}]
@@ -14,7 +14,7 @@
     baseline: zeromq
     margin: 0.10
     workloads:
-      one-client: {requests: 500}
+      one-client: {requests: 500, max_tokens: 1}
       streams: {stream: true, arrivals: {kind: closed, clients: 32}, seconds: 2}
 
 A factor is named for what it changes: ``transport``, ``selector``, ``scheduler``, ``engine``, ``agents``, ``network``
@@ -37,10 +37,18 @@ import yaml
 
 from anywire.config_layers import File
 from anywire.errors import ConfigError
+from anywire_experiment.companions import Companion, label
 from anywire_experiment.validation import describe
 from anywire_experiment.workload import Positive, Trace, Workload
 
-Name = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
+
+def _named(value: object) -> object:
+    """A number as a name, which YAML reads where a person wrote one."""
+    return label(value) if isinstance(value, bool | int | float) else value
+
+
+_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*$"
+Name = Annotated[str, pydantic.BeforeValidator(_named), pydantic.Field(pattern=f"^{_NAME}", max_length=64)]
 Metric = Literal["latency", "ttft", "itl", "throughput", "tokens_per_s", "notice", "recovery", "failures"]
 """``latency``: intended send to end of answer. ``ttft``: intended send to first token. ``itl``: time between tokens, of
 one stream. All three in ms; of each block the plan's ``statistic``. ``throughput``: answers per second.
@@ -48,6 +56,8 @@ one stream. All three in ms; of each block the plan's ``statistic``. ``throughpu
 from a fault until the last request was over that failed or took more than twice as long as the slowest before it.
 ``failures``: share of requests without a whole answer."""
 
+
+_RESERVED = ("orchestrator", "load")
 
 OF_REQUESTS: frozenset[Metric] = frozenset({"latency", "ttft", "itl"})
 """Those of which a block has a value for each request; of the others it has one number."""
@@ -66,13 +76,8 @@ class _Section(pydantic.BaseModel):
 class Level(_Section):
     """One value of a factor."""
 
-    label: Name
+    label: Annotated[str, pydantic.Field(pattern=f"^-?{_NAME}", max_length=64)]
     value: Any
-
-
-def _label(value: object) -> str:
-    """A level's value as YAML would write it."""
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _levels(value: object) -> object:
@@ -85,12 +90,12 @@ def _levels(value: object) -> object:
         elif isinstance(each, Mapping):
             if len(each) != 1:
                 raise ValueError(f"a level is a value or one pair of label and value, found {dict(each)!r}")
-            ((label, inner),) = each.items()
-            made.append(Level(label=_label(label), value=inner))
+            ((name, inner),) = each.items()
+            made.append(Level(label=label(name), value=inner))
         elif isinstance(each, list):
             raise ValueError(f"a level that is a list needs a label: {{some-name: {json.dumps(each)}}}")
         else:
-            made.append(Level(label=_label(each), value=each))
+            made.append(Level(label=label(each), value=each))
     labels = [each.label for each in made]
     if double := next((each for each in labels if labels.count(each) > 1), None):
         raise ValueError(f"the level {double!r} is there twice; two levels of one value need labels")
@@ -140,9 +145,14 @@ class Plan(_Section):
         description="the anywire config of every arm; relative files in `plugins` start at the plan's folder",
     )
     agents: int = pydantic.Field(1, ge=1, le=200, description="agent processes")
+    companions: dict[Name, Companion] = pydantic.Field(
+        default_factory=dict, description="processes that arms need beside orchestrator and agents, such as a broker"
+    )
     factors: dict[str, Levels] = pydantic.Field(default_factory=dict, description="what differs between arms")
     compare: str = pydantic.Field("", description="the factor whose levels are compared; empty: the first")
-    baseline: str = pydantic.Field("", description="the level the others are compared with; empty: the first")
+    baseline: Annotated[str, pydantic.BeforeValidator(_named)] = pydantic.Field(
+        "", description="the level the others are compared with; empty: the first"
+    )
     network: Network | None = None
     workloads: dict[Name, Workload] = pydantic.Field(min_length=1)
     metrics: tuple[Metric, ...] = pydantic.Field(
@@ -168,6 +178,18 @@ class Plan(_Section):
         partitioned = [name for name, each in self.workloads.items() if each.fault and each.fault.kind == "partition"]
         if partitioned and self.network is None and "network" not in self.factors:
             raise ValueError(f"workload {partitioned[0]!r} cuts the network, so the plan needs a `network`")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _companions_have_names_and_arms(self) -> Plan:
+        for name, each in self.companions.items():
+            if name in _RESERVED or name.startswith("agent"):
+                raise ValueError(f"companions: {name!r} is the name of a process of every cell; choose another")
+            for factor, wanted in each.arms.items():
+                labels = [level.label for level in self.factors.get(factor, ())]
+                if missing := [level for level in wanted if level not in labels]:
+                    known = ", ".join(labels) or "there is no such factor"
+                    raise ValueError(f"companions.{name}.arms.{factor}: no level {missing[0]!r}; there are: {known}")
         return self
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -10,6 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import pydantic
 
 from anywire.config_layers import File
+from anywire.near import nearest
 
 
 def describe(error: pydantic.ValidationError, model: type[pydantic.BaseModel], source: File) -> str:
@@ -21,8 +21,8 @@ def describe(error: pydantic.ValidationError, model: type[pydantic.BaseModel], s
         path = ".".join(map(str, keys))
         if fault["type"] == "extra_forbidden":
             known = sorted({name for each in _models_at(model, fault["loc"][:-1]) for name in each.model_fields})
-            near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.0)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            near = nearest(str(fault["loc"][-1]), known)
+            hint = f"did you mean {near!r}? " if near else ""
             sentences.append(f"{place}: unknown key {path!r}: {hint}known keys: {', '.join(known)}")
             continue
         told = fault["msg"].removeprefix("Value error, ")

@@ -14,7 +14,7 @@ class VersionIgnored(Fault):
     """Nobody looks at the other end's version."""
 
     def put_around_end(self, end: Any, around: Any) -> Any:
-        end.links.check_hello = lambda info: None
+        end.links.check_hello = lambda info, credential="": None
         return super().put_around_end(end, around)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 import pytest
@@ -31,6 +31,8 @@ def message(rng: random.Random, kind: type[M], **given: Any) -> M:
 
 
 def value(rng: random.Random, name: str, kind: Any) -> Any:
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
     if get_origin(kind) is Literal:
         return rng.choice(get_args(kind))
     if get_origin(kind) is tuple:

@@ -6,7 +6,6 @@ check. Nobody but the sender may be harmed.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import msgspec
@@ -15,7 +14,7 @@ from anywire import errors
 from anywire.messages import AgentStatus, Cancel, Chunk, Command, CommandResult, Credit, Progress
 from anywire.testing.doubles import OFFERS, Script
 from anywire.testing.kit.answers import echo, following, status
-from anywire.testing.patience import expect
+from anywire.testing.patience import polled
 from anywire.testing.rig import Rig, read, request, submit
 from anywire.transport import Reply
 
@@ -237,10 +236,8 @@ class ForgeryTests:
         def grown(*names: str) -> int:
             return sum(pipeline.stats()["events"].get(name, 0) - before.get(name, 0) for name in names)
 
-        async def counted() -> None:
-            # A counter tells nobody when it has grown.
-            while grown("foreign_messages", "stale_results") < 3 or grown("claims_rejected") < 1:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+        def counted() -> bool:
+            return grown("foreign_messages", "stale_results") >= 3 and grown("claims_rejected") >= 1
 
         assert stream.agent_id == "victim"
         reply.inner.send(Chunk(task.hub_id, stream.task_id, 1, 0, ("forged",), final=True))
@@ -250,7 +247,7 @@ class ForgeryTests:
         # A wire may drop a status in another's name by itself; one out of bounds is for the pipeline to see.
         own = AgentStatus("forger", forger_info.incarnation, "ready", OFFERS, 2**31 - 1)
         port.inner.report(own)  # type: ignore[attr-defined]
-        await expect(counted(), "each forged message is counted", seen=lambda: f": {pipeline.stats()['events']}")
+        await polled(counted, "each forged message is counted", seen=lambda: f": {pipeline.stats()['events']}")
         assert grown("foreign_messages") >= 2, "a chunk and a progress of another's attempt are counted"
         victim = next(agent for agent in pipeline.agents() if agent.agent_id == "victim")
         assert (victim.status.state, victim.status.detail) == ("ready", ""), "an agent changed another one's state"

@@ -22,7 +22,8 @@ from anywire_engine_llama.command import command
 from anywire_engine_llama.config import LlamaConfig
 from anywire_engine_llama.offer import read_offer
 from anywire_engine_llama.resume import accounted, can_be_resumed, continuation
-from anywire_engine_openai.upstream import ConnectionFailed, Upstream
+from anywire_engine_openai.connection_errors import ConnectionFailed
+from anywire_engine_openai.upstream import Upstream
 
 FIRST_DELAY, LAST_DELAY = 0.1, 10.0  # seconds before a restart, doubling
 LONG_LIFE = 30.0  # seconds; a death after that long begins the count anew
@@ -135,7 +136,8 @@ class LlamaEngine(Engine):
                     self._moved.clear()
                     await self._moved.wait()
             if self._status.state != "ready":
-                raise EngineFailed(f"llama.cpp is not running: {self._status.detail or self._status.state}")
+                # The status has the reason, and with it lines of the log, which are not for clients.
+                raise EngineFailed(f"llama.cpp is not running (it is {self._status.state}); the agent's log says why")
             yield EngineProgress("running")
             answer = self._run_on(task) if task.resume else self._upstream.answer(task, self._model)
             async with contextlib.aclosing(answer) as deltas:

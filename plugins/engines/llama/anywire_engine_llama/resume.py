@@ -39,8 +39,8 @@ def continuation(task: TaskRequest, delivered: int, default_max_tokens: int) -> 
         changed["prompt"] = given["prompt"] + task.resume
     name = next((name for name in LENGTHS if given.get(name) is not None), LENGTHS[0])
     allowed = given.get(name, default_max_tokens)
-    if isinstance(allowed, int) and allowed >= 0:
-        changed[name] = allowed - delivered
+    if isinstance(allowed, int | float) and allowed >= 0:
+        changed[name] = int(allowed) - delivered
         if changed[name] <= 0:
             return None
     body = _encode(content | {key: msgspec.Raw(_encode(value)) for key, value in changed.items()})

@@ -15,10 +15,12 @@ from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
 from anywire.errors import AnywireError, EngineFailed, InvalidRequest
 from anywire.messages import State, TaskRequest
 from anywire.offers import Offer, OfferState
+from anywire.once_log import OnceLog
 from anywire_dds.cdr import Malformed
 from anywire_dds.endpoints import BATCH
 from anywire_dds.llama_ends import Endpoint, LlamaEnds
 from anywire_dds.llama_flow import Flow
+from anywire_dds.llama_text import mended_response
 from anywire_dds.llama_types import (
     REQUEST_TOPIC,
     RESPONSE_TOPIC,
@@ -59,6 +61,7 @@ class LlamaDdsEngine(Engine):
         self._waiting: deque[tuple[str, bytes]] = deque()
         self._writers: dict[int, UUID | None] = {}
         self._readers: set[int] = set()
+        self._once = OnceLog(log)
         self._prefix = f"anywire-{secrets.token_hex(5)}-"
         self._numbers = itertools.count(1)
 
@@ -180,16 +183,17 @@ class LlamaDdsEngine(Engine):
             if not info.valid_data:
                 continue
             try:
-                response: ChatCompletionResponse = unpack(RESPONSE_TOPIC, data)
-            except Malformed as error:
-                log.warning("unreadable response ignored: %s", error)
+                response, content = _read(data)
+            except (Malformed, ValueError) as error:
+                self._once.warn("unreadable", "unreadable responses are ignored: %s", error)
                 continue
-            self._received(response, info.publication_handle)
+            self._received(response, content, info.publication_handle)
         if len(samples) == BATCH:
             self._loop.call_soon(self._on_responses)
 
-    def _received(self, response: ChatCompletionResponse, writer: int) -> None:
+    def _received(self, response: ChatCompletionResponse, content: bytes, writer: int) -> None:
         request_id = response.request_id
+        self._servers.answered(self._participant(writer))
         if not request_id.startswith(self._prefix):
             return  # to somebody else
         if self._flow is not None:
@@ -201,17 +205,20 @@ class LlamaDdsEngine(Engine):
                 self._offer()
         elif not running.ended and self._is_of(response, running, writer):
             running.owner = writer
-            running.push(response)
+            running.push(response, content)
 
     def _is_of(self, response: ChatCompletionResponse, running: Running, writer: int) -> bool:
         if running.owner:
             return running.owner == writer
         if not self.config.server_id:
             return True
+        participant = self._participant(writer)
+        return any(server.participant == participant for server in self._servers)
+
+    def _participant(self, writer: int) -> UUID | None:
         if writer not in self._writers:
             self._look()
-        participant = self._writers.get(writer)
-        return any(server.participant == participant for server in self._servers)
+        return self._writers.get(writer)
 
     def _writer(self, endpoint: Endpoint) -> None:
         if endpoint.alive:
@@ -290,6 +297,15 @@ class LlamaDdsEngine(Engine):
         if status != self._status:
             self._status = status
             self._changed()
+
+
+def _read(data: bytes) -> tuple[ChatCompletionResponse, bytes]:
+    """A response, and the bytes of its content where they are no text. Raises `Malformed` or `ValueError`."""
+    try:
+        return unpack(RESPONSE_TOPIC, data), b""
+    except Malformed:
+        mended, content = mended_response(data)
+        return unpack(RESPONSE_TOPIC, mended), content
 
 
 def _offer(model: str, state: OfferState = "ready", detail: str = "") -> Offer:

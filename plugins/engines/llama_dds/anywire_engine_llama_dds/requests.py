@@ -19,7 +19,7 @@ class _Part(Struct):
 
 class _Message(Struct, forbid_unknown_fields=True):
     role: str
-    content: str | list[_Part]
+    content: str | list[_Part] = ""
     name: str | None = None
 
 
@@ -56,6 +56,15 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 """Members that other clients set to what holds without them."""
 
+_LENGTHS = ("max_tokens", "max_completion_tokens")
+"""Where -1 means that any length will do."""
+_WHOLE = (*_LENGTHS, "n")
+"""Whole numbers, which clients also write as ``5.0``."""
+
+GREEDY = 1e-4
+"""Sent for a temperature of 0, which on this wire would leave the choice to the server: so small that the most likely
+token is taken each time."""
+
 _members = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -67,10 +76,13 @@ def wire_request(
         raise InvalidRequest(f"this engine does chat only, not {task.kind}", status=400)
     try:
         members = {
-            name: value
+            name: _whole(value) if name in _WHOLE else value
             for name, value in _members.decode(task.body).items()
-            if value is not None and not any(value == each for each in _NEUTRAL.get(name, ()))
+            if value is not None
+            and not (any(value == each for each in _NEUTRAL.get(name, ())) or (name in _LENGTHS and value == -1))
         }
+        if isinstance(members.get("messages"), list):
+            members["messages"] = [_present(each) for each in members["messages"]]
         body = msgspec.convert(members, _Body)
     except (msgspec.DecodeError, UnicodeEncodeError) as error:
         raise InvalidRequest(
@@ -84,13 +96,25 @@ def wire_request(
         request_id,
         model,
         [_message(each, number) for number, each in enumerate(body.messages)],
-        temperature if body.temperature is None else body.temperature,
+        (temperature if body.temperature is None else body.temperature) or GREEDY,
         body.max_completion_tokens or body.max_tokens or max_tokens,
         task.stream,
         [] if body.top_p is None else [body.top_p],
         [],
         stop,
     )
+
+
+def _present(message: Any) -> Any:
+    """A message without its empty members: clients send back answers as they got them, with null for what is not
+    there."""
+    if not isinstance(message, dict):
+        return message
+    return {name: value for name, value in message.items() if value is not None and value != []}
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _message(message: _Message, number: int) -> ChatMessage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 from collections import deque
 
 from anywire.engine import Delta
@@ -28,10 +29,17 @@ class Running:
         self.owner = 0
         self.ended = False
         self._responses: deque[ChatCompletionResponse] = deque()
+        self._decoder: codecs.IncrementalDecoder | None = None
         self._error: AnywireError | None = None
         self._changed = asyncio.Event()
 
-    def push(self, response: ChatCompletionResponse) -> None:
+    def push(self, response: ChatCompletionResponse, content: bytes = b"") -> None:
+        """``content`` are the bytes of the response's text where they are no text: its characters may begin in one
+        response and end in the next."""
+        if content and self._decoder is None:
+            self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        if self._decoder is not None:
+            response.content = self._decoder.decode(content or response.content.encode(), response.is_final)
         self._responses.append(response)
         self.ended = response.is_final
         self._changed.set()
@@ -59,7 +67,7 @@ def last_delta(response: ChatCompletionResponse, begun: bool) -> Delta:
         status = next((status for kind, status in _CLIENTS_FAULT.items() if kind.code == code), 0)
         if status:
             raise InvalidRequest(message, status=status, detail_code=code, origin="engine")
-        raise EngineFailed(f"the server says {code}: {message}")
+        raise EngineFailed(f"the server says {code}: {message}" if code else f"the server says: {message}")
     if not begun and not response.content and not response.completion_tokens:
         raise EngineFailed("the server's answer has no token")
     total = response.prompt_tokens + response.completion_tokens

@@ -1,9 +1,15 @@
-"""The servers of the domain, as their ServerStatus tells: who is there, and who has gone."""
+"""The servers of the domain, as their ServerStatus tells: who is there, and who has gone.
+
+That a server is dead tells DDS: its writer has gone, or is not alive any more. Silence tells it only when it lasts for
+several of the intervals in which this server told its status before. Existing servers take 5 s between two, whatever
+deadline they offer, and tell nothing in between.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -12,18 +18,29 @@ import msgspec
 
 from anywire_dds.cdr import Malformed
 from anywire_dds.llama_ends import NO_WRITERS, Endpoint, LlamaEnds
-from anywire_dds.llama_types import DEADLINE, STATUS_TOPIC, ServerStatus, unpack
+from anywire_dds.llama_types import STATUS_TOPIC, ServerStatus, unpack
 
 log = logging.getLogger(__name__)
 
+MISSED = 4
+"""Intervals without a sign of life after which a server counts as lost."""
+OBSERVED = 8
+"""Times between two statuses that are remembered; the longest of them is the interval."""
+SHORTEST_INTERVAL = 0.5
+"""Seconds; a server that tells its status more often than that may pause for a moment."""
+
 
 class Server(msgspec.Struct, eq=False):
-    """One life of a server. ``handle`` is that of its status writer."""
+    """One life of a server. ``handle`` is that of its status writer, ``missed`` the intervals since it gave a sign of
+    life."""
 
     status: Any
     handle: int
     participant: UUID | None
-    silence: asyncio.TimerHandle
+    told_at: float
+    gaps: deque[float] = msgspec.field(default_factory=lambda: deque(maxlen=OBSERVED))
+    missed: int = 0
+    silence: asyncio.TimerHandle | None = None
 
 
 class Servers:
@@ -47,8 +64,14 @@ class Servers:
 
     def close(self) -> None:
         for server in self._known.values():
-            server.silence.cancel()
+            _stop(server)
         self._known.clear()
+
+    def answered(self, participant: UUID | None) -> None:
+        """A response came, from this participant: its server is alive, whatever its status does."""
+        for server in self._known.values():
+            if server.participant == participant is not None:
+                server.missed = 0
 
     def _on_status(self) -> None:
         for data, info in self._take():
@@ -73,17 +96,34 @@ class Servers:
         if known is None:
             if handle not in self._writers:
                 self._look()
-            silence = self._loop.call_later(0, lambda: None)
-            known = self._known[status.server_id] = Server(status, handle, self._writers.get(handle), silence)
+            known = Server(status, handle, self._writers.get(handle), self._loop.time())
+            self._known[status.server_id] = known
             if len(self._known) > 1:
                 log.warning(
                     "several servers are in this domain (%s) and each will answer every request: keep one per domain",
                     ", ".join(self._known),
                 )
-        known.status = status
-        known.silence.cancel()
-        known.silence = self._loop.call_later(DEADLINE, self._forget, known, f"no status came for {DEADLINE:g} s")
+        else:
+            now = self._loop.time()
+            known.gaps.append(now - known.told_at)
+            known.told_at = now
+            known.status = status
+            self._expect(known)
         self._changed()
+
+    def _expect(self, server: Server) -> None:
+        """Count the intervals from now on. Each is a timer of its own: a pause of this process is one of them."""
+        _stop(server)
+        server.missed = 0
+        interval = max(SHORTEST_INTERVAL, *server.gaps)
+        server.silence = self._loop.call_later(interval, self._missed, server, interval)
+
+    def _missed(self, server: Server, interval: float) -> None:
+        server.missed += 1
+        if server.missed < MISSED:
+            server.silence = self._loop.call_later(interval, self._missed, server, interval)
+        else:
+            self._forget(server, f"no status and no answer came for {MISSED * interval:.3g} s")
 
     def _writer(self, endpoint: Endpoint) -> None:
         if endpoint.alive:
@@ -95,7 +135,12 @@ class Servers:
                 self._forget(server, "it has gone")
 
     def _forget(self, server: Server, reason: str) -> None:
-        server.silence.cancel()
+        _stop(server)
         if self._known.get(server.status.server_id) is server:
             del self._known[server.status.server_id]
             self._lost(server, reason)
+
+
+def _stop(server: Server) -> None:
+    if server.silence is not None:
+        server.silence.cancel()

@@ -26,7 +26,9 @@ class OpenAIConfig(pydantic.BaseModel):
         "Default: all.",
     )
     kinds: list[Kind] = pydantic.Field(
-        default=["chat", "completion"], min_length=1, description="Kinds of tasks that the server answers."
+        default=["chat", "completion", "embedding"],
+        min_length=1,
+        description="Kinds of tasks to offer; a model that the server lists with its type is offered for that alone.",
     )
     default_max_tokens: int = pydantic.Field(
         default=0,
@@ -39,6 +41,14 @@ class OpenAIConfig(pydantic.BaseModel):
         "(llama.cpp's needs it).",
     )
     connect_timeout: float = pydantic.Field(default=5.0, gt=0, description="Seconds to connect, and to list models.")
+    first_token_timeout: float = pydantic.Field(
+        default=300.0,
+        ge=0,
+        description="Seconds that the server may say nothing before the first byte of its answer. 0: no limit.",
+    )
+    next_token_timeout: float = pydantic.Field(
+        default=60.0, ge=0, description="Seconds that the server may say nothing within its answer. 0: no limit."
+    )
     startup_timeout: float = pydantic.Field(
         default=60.0, gt=0, description="Seconds that the server may take to appear before the engine counts as failed."
     )

@@ -15,7 +15,9 @@ from anywire.errors import ConfigError, EngineFailed, InvalidRequest
 from anywire.messages import TaskRequest
 from anywire.offers import MAX_OFFERS, Offer, OfferState, offers
 from anywire_engine_openai.config import OpenAIConfig
-from anywire_engine_openai.upstream import ConnectionFailed, ListedModel, Upstream
+from anywire_engine_openai.connection_errors import ConnectionFailed
+from anywire_engine_openai.listing import ListedModel
+from anywire_engine_openai.upstream import Upstream
 
 FIRST_RETRY, LAST_RETRY = (
     0.05,
@@ -53,6 +55,8 @@ class OpenAIEngine(Engine):
             default_max_tokens=config.default_max_tokens,
             always_stream=config.always_stream,
             keep_members=True,
+            first_token_timeout=config.first_token_timeout,
+            next_token_timeout=config.next_token_timeout,
         )
         upstream.open(config.base_url)
         self._upstream = upstream
@@ -95,8 +99,11 @@ class OpenAIEngine(Engine):
                 async for delta in deltas:
                     yield delta
         except ConnectionFailed as error:
-            self._set(EngineStatus("failed", _in_state("crashed", self._status.offers), str(error)))
-            self._look_now.set()
+            log.info("%s: %s (task %s)", self.config.base_url, error, task.task_id)
+            if error.phase == "not_sent":
+                detail = f"{self.config.base_url}: {error}"
+                self._set(EngineStatus("failed", _in_state("crashed", self._status.offers), detail))
+            self._look_now.set()  # it may have broken down over this one request
             raise
         finally:
             self._running -= 1
@@ -139,8 +146,8 @@ class OpenAIEngine(Engine):
         offered = self.config.offered(found)
         if offered:
             missing = [name for name in self.config.models if name not in offered]
-            contexts = {each.id: each.context for each in listed}
-            ready = tuple([self._offer(name, contexts) for name in offered[:MAX_OFFERS]])
+            told = {each.id: each for each in listed}
+            ready = tuple([self._offer(name, told) for name in offered[:MAX_OFFERS]])
             self._set(EngineStatus("ready", ready, f"not on the server: {', '.join(missing)}" if missing else ""))
         else:
             self._set(
@@ -148,10 +155,12 @@ class OpenAIEngine(Engine):
             )
         return None
 
-    def _offer(self, name: str, contexts: Mapping[str, int]) -> Offer:
-        """What is known of a model: of its features a foreign server says nothing."""
+    def _offer(self, name: str, listed: Mapping[str, ListedModel]) -> Offer:
+        """What the server tells of a model; what it does not tell is unknown."""
         server_name = self.config.server_name(name)
-        return Offer(name, context=contexts.get(server_name) or contexts.get(f"{server_name}:latest", 0))
+        told = listed.get(server_name) or listed.get(f"{server_name}:latest") or ListedModel(server_name)
+        kinds = tuple([kind for kind in told.kinds if kind in self.config.kinds])
+        return Offer(name, kinds=kinds, features=told.features, context=told.context, owner=told.owner)
 
     def _nothing_offered(self, found: Sequence[str]) -> str:
         if found:

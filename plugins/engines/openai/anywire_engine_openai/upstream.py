@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from types import SimpleNamespace
-from typing import Any
 
 import aiohttp
 import msgspec
@@ -15,35 +14,20 @@ from anywire.engine import Delta
 from anywire.errors import EngineFailed
 from anywire.messages import TaskRequest
 from anywire_engine_openai import answers
+from anywire_engine_openai.arrived import is_whole, left
 from anywire_engine_openai.assembly import Assembly
-from anywire_engine_openai.requests import PATHS, upstream_body
+from anywire_engine_openai.connection_errors import ConnectionFailed, broken, not_reached, say, silent
+from anywire_engine_openai.listing import ListedModel, read_models
+from anywire_engine_openai.requests import PATHS, trace_headers, upstream_body
+from anywire_engine_openai.server_errors import read_error, refusal
+from anywire_engine_openai.silence import SilenceWatch
 from anywire_engine_openai.stream import AnswerStream
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
+LAST_WORDS = 5.0  # seconds of silence after a whole answer until its usage and [DONE] are not waited for any more
 TAIL = 1.0  # seconds a server may take to end a response after its [DONE]
 KEEP_ALIVE = 3.0  # seconds an idle connection is kept: less than any common server does, which closes after 5
-
-
-class ListedModel(msgspec.Struct, frozen=True):
-    """``max_model_len`` is the context in tokens where the server tells it (vLLM and SGLang do)."""
-
-    id: str
-    max_model_len: Any = None
-
-    @property
-    def context(self) -> int:
-        """0 when the server has not told it."""
-        told = self.max_model_len
-        return told if type(told) is int and 0 < told < 2**31 else 0
-
-
-class _Models(msgspec.Struct):
-    data: list[ListedModel] | None = None
-
-
-class ConnectionFailed(EngineFailed):
-    """The server could not be reached, or went away: the connection, and not just one answer, is at fault."""
 
 
 class Upstream:
@@ -57,6 +41,8 @@ class Upstream:
         default_max_tokens: int = 0,
         always_stream: bool = False,
         keep_members: bool = False,
+        first_token_timeout: float = 0.0,
+        next_token_timeout: float = 0.0,
     ) -> None:
         self.base_url = ""
         self._headers = {"Content-Type": "application/json"}
@@ -67,59 +53,69 @@ class Upstream:
         self._default_max_tokens = default_max_tokens
         self._always_stream = always_stream
         self._keep = keep_members
+        self._first_timeout, self._next_timeout = first_token_timeout, next_token_timeout
         self._session: aiohttp.ClientSession | None = None
+        self._new: aiohttp.ClientSession | None = None
+        """Keeps no connection: what is asked here goes over a new one."""
         self._tails: set[asyncio.Task[None]] = set()  # answers taken whose last bytes are still to come
 
     def open(self, base_url: str) -> None:
         """Use the server at ``base_url`` (with ``/v1``) from now on."""
         self.base_url = base_url.rstrip("/")
         if self._session is None:
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE)
             trace = aiohttp.TraceConfig()
             trace.on_connection_reuseconn.append(_note_reuse)
-            self._session = aiohttp.ClientSession(
-                connector=connector, timeout=self._timeout, headers=self._headers, trace_configs=[trace]
-            )
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE)
+            self._session = self._make_session(connector, trace)
+            self._new = self._make_session(aiohttp.TCPConnector(limit=0, force_close=True))
+
+    def _make_session(self, connector: aiohttp.TCPConnector, *traces: aiohttp.TraceConfig) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=connector, timeout=self._timeout, headers=self._headers, trace_configs=list(traces)
+        )
 
     async def close(self) -> None:
-        session, self._session = self._session, None
+        sessions = (self._session, self._new)
+        self._session = self._new = None
         for tail in self._tails:
             tail.cancel()
         await asyncio.gather(*self._tails, return_exceptions=True)
-        if session is not None:
-            await session.close()
+        for session in sessions:
+            if session is not None:
+                await session.close()
 
     async def models(self) -> list[ListedModel]:
         """What ``GET /models`` lists. Raises `ConnectionFailed`, or `EngineFailed` with the status it answered."""
         body = await self.get(f"{self.base_url}/models")
         try:
-            return msgspec.json.decode(body, type=_Models).data or []
+            return read_models(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise EngineFailed(f"{self.base_url}/models lists no models: {error}") from error
 
     async def ask(self, url: str, content: object) -> bytes:
         """What a POST of JSON to ``url`` gives. Raises `ConnectionFailed`, or `EngineFailed` with the status."""
-        response = await self._post(url, msgspec.json.encode(content), None)
+        response, _ = await self._post(url, msgspec.json.encode(content), None)
         try:
             body = await self._read(response, MAX_ANSWER_BYTES)
         except (aiohttp.ClientError, OSError) as error:
-            raise self._unreachable(error) from error
+            raise broken(error) from error
         finally:
             response.release()
-        if response.status != 200:
-            said = answers.refusal(response.status, body, self.base_url)
-            raise EngineFailed(f"{url} answered with status {response.status}: {said}", status=response.status)
+        if not _is_success(response.status):
+            said = read_error(body).message
+            raise EngineFailed(f"the server answered with status {response.status}: {said}", status=response.status)
         return body
 
     async def get(self, url: str) -> bytes:
-        """What a GET of ``url`` gives. Raises `ConnectionFailed`, or `EngineFailed` with the status."""
+        """What a GET of ``url`` gives. Raises `ConnectionFailed`, or `EngineFailed` with the status; these errors name
+        the address, and are for operators."""
         try:
             async with self._opened().get(url, timeout=self._listing_timeout) as response:
                 body = await self._read(response, MAX_ANSWER_BYTES)
         except (aiohttp.ClientError, OSError) as error:
             raise self._unreachable(error) from error
         if response.status != 200:
-            said = answers.refusal(response.status, body, self.base_url)
+            said = read_error(body).message
             raise EngineFailed(f"{url} answered with status {response.status}: {said}", status=response.status)
         return body
 
@@ -148,75 +144,123 @@ class Upstream:
         yield assembly.whole()
 
     async def _exchange(self, task: TaskRequest, model: str) -> AsyncGenerator[Delta, None]:
-        body = upstream_body(task, model, self._default_max_tokens)
+        body, choices = upstream_body(task, model, self._default_max_tokens)
         url = self.base_url + PATHS[task.kind]
-        headers = {"traceparent": task.trace} if task.trace else None
-        response = await self._post(url, body, headers)
+        try:
+            async with asyncio.timeout(self._first_timeout or None):
+                may_repeat = task.attempts_left != 1
+                response, tries = await self._post(url, body, trace_headers(task.trace), may_repeat=may_repeat)
+        except TimeoutError as error:
+            raise silent(self._first_timeout, begun=False) from error
+        except ConnectionFailed as error:
+            if error.tries > 1:
+                yield Delta(attempts_used=error.tries)
+            raise
+        watch = SilenceWatch(response.content, self._first_timeout, self._next_timeout)
         done = False
         try:
-            if response.status != 200:
-                refused = await self._read(response, MAX_ERROR_BYTES)
-                wait = response.headers.get("Retry-After", "")
-                raise answers.refusal(response.status, refused, self.base_url, wait)
+            if not _is_success(response.status):
+                refused = await self._read(response, MAX_ERROR_BYTES, watch)
+                raise refusal(response.status, refused, response.headers)
+            if tries > 1:
+                yield Delta(attempts_used=tries)
             if task.stream and response.content_type != "application/json":
-                stream = AnswerStream(keep=self._keep)
-                while not stream.done and (data := await response.content.readany()):
-                    for delta in stream.read(data):
+                stream = AnswerStream(keep=self._keep, choices=choices)
+                try:
+                    while not stream.done:
+                        watch.asking()
+                        data = await response.content.readany()
+                        watch.heard()
+                        if not data:
+                            break
+                        for delta in stream.read(data):
+                            yield delta
+                        if stream.complete and not stream.done:
+                            watch.limit(LAST_WORDS)
+                except (aiohttp.ClientError, OSError, ConnectionFailed):
+                    for delta in stream.read(left(response.content)):
                         yield delta
+                    if not stream.complete:
+                        raise
+                    response.close()
                 stream.end()
             else:
-                answer = await self._read(response, MAX_ANSWER_BYTES)
+                answer = await self._read(response, MAX_ANSWER_BYTES, watch)
                 if task.kind == "embedding":
                     yield answers.embeddings(answer)
                 else:
                     delta = answers.whole(answer, keep=self._keep)
-                    if not answers.generated(delta):
+                    if not answers.is_answer(delta):
                         raise answers.no_token()
                     yield delta
             done = True
         except (aiohttp.ClientError, OSError) as error:
-            raise ConnectionFailed(
-                f"the connection to {self.base_url} broke before the answer was complete: {_say(error)}",
-                phase="streaming",
-            ) from error
+            raise broken(error) from error
         finally:
+            watch.close()
             if done:
                 self._leave(response)
             else:
                 response.close()
 
-    async def _post(self, url: str, body: bytes, headers: dict[str, str] | None) -> aiohttp.ClientResponse:
-        """The response, its headers read. A kept connection that the server has closed meanwhile (llama.cpp does
-        so after each stream, without announcing it) took nothing: then once more, on another."""
-        while True:
-            reused: list[bool] = []
-            try:
-                return await self._opened().post(url, data=body, headers=headers, trace_request_ctx=reused)
-            except aiohttp.ClientConnectorError as error:
-                raise self._unreachable(error) from error
-            except (aiohttp.ClientError, OSError) as error:
-                if not reused or not isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
-                    raise self._unreachable(error) from error
+    async def _post(
+        self, url: str, body: bytes, headers: dict[str, str] | None, *, may_repeat: bool = True
+    ) -> tuple[aiohttp.ClientResponse, int]:
+        """The response, its headers read, and how often the request was sent: once, or twice.
+
+        A kept connection that the server has closed meanwhile (llama.cpp does so after each stream, without announcing
+        it) took nothing, but from here it looks like one that took the request and broke down over it. So there is one
+        more try, over a new connection, if ``may_repeat``, and it is counted."""
+        reused: list[bool] = []
+        try:
+            post = self._opened().post
+            return await post(url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=reused), 1
+        except aiohttp.ClientConnectorError as error:
+            raise not_reached(error) from error
+        except (aiohttp.ClientError, OSError) as error:
+            is_gone = isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
+            if not (reused and is_gone and may_repeat) or self._new is None:
+                raise not_reached(error) from error
+        try:
+            return await self._new.post(url, data=body, headers=headers, allow_redirects=False), 2
+        except (aiohttp.ClientError, OSError) as error:
+            failed = not_reached(error)
+            failed.tries = 2
+            raise failed from error
 
     def _leave(self, response: aiohttp.ClientResponse) -> None:
         """Give the connection back. What ends the response may still be under way, and the answer is not to wait
         for it."""
-        if response.content.at_eof():
+        if response.content.at_eof() or response.closed:
             response.release()
         else:
             tail = asyncio.create_task(_read_out(response))
             self._tails.add(tail)
             tail.add_done_callback(self._tails.discard)
 
-    async def _read(self, response: aiohttp.ClientResponse, limit: int) -> bytes:
+    async def _read(self, response: aiohttp.ClientResponse, limit: int, watch: SilenceWatch | None = None) -> bytes:
+        """The body, of an error's as much as ``limit``. One that breaks off after it was whole, or that says why a
+        request was refused, is none the worse for it."""
         pieces, size = [], 0
-        async for piece in response.content.iter_any():
-            pieces.append(piece)
-            size += len(piece)
-            if size > limit:
-                if limit == MAX_ERROR_BYTES:
+        try:
+            while True:
+                if watch is not None:
+                    watch.asking()
+                piece = await response.content.readany()
+                if watch is not None:
+                    watch.heard()
+                if not piece:
                     break
-                raise EngineFailed(f"{self.base_url} answered with more than {limit} bytes", phase="streaming")
+                pieces.append(piece)
+                size += len(piece)
+                if size > limit:
+                    if limit == MAX_ERROR_BYTES:
+                        break
+                    raise EngineFailed(f"the server answered with more than {limit} bytes", phase="streaming")
+        except (aiohttp.ClientError, OSError, ConnectionFailed):
+            pieces.append(left(response.content))
+            if _is_success(response.status) and not is_whole(b"".join(pieces)):
+                raise
         return b"".join(pieces)
 
     def _opened(self) -> aiohttp.ClientSession:
@@ -225,10 +269,7 @@ class Upstream:
         return self._session
 
     def _unreachable(self, error: BaseException) -> ConnectionFailed:
-        connected = not isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
-        return ConnectionFailed(
-            f"{self.base_url} cannot be reached: {_say(error)}", phase="maybe_sent" if connected else "not_sent"
-        )
+        return ConnectionFailed(f"{self.base_url} cannot be reached: {say(error)}", phase="not_sent")
 
 
 async def _note_reuse(session: aiohttp.ClientSession, context: SimpleNamespace, params: object) -> None:
@@ -247,5 +288,5 @@ async def _read_out(response: aiohttp.ClientResponse) -> None:
         response.release()  # closes the connection when the response did not end
 
 
-def _say(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+def _is_success(status: int) -> bool:
+    return 200 <= status < 300

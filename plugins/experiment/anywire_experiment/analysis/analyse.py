@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
-from scipy import stats
 
-from anywire_experiment.analysis.blocks import Usable, over_blocks, usable
+from anywire_experiment.analysis.blocks import Usable, geometric, typical, usable
 from anywire_experiment.analysis.cautions import cautions_of
 from anywire_experiment.analysis.comparisons import comparisons
 from anywire_experiment.analysis.metrics import MEANINGS, Measured
 from anywire_experiment.analysis.raw import RawData
+from anywire_experiment.analysis.resources import medians, resources
 from anywire_experiment.analysis.results import (
     FORMAT,
     ArmFigures,
@@ -26,11 +25,12 @@ from anywire_experiment.analysis.results import (
     Percentiles,
     Results,
     SameAnswers,
+    Valued,
 )
 from anywire_experiment.analysis.wording import headline
-from anywire_experiment.plan import OF_REQUESTS, Metric, fewest_samples
+from anywire_experiment.plan import OF_REQUESTS, Metric, Plan, fewest_samples
 from anywire_experiment.record.cells import Cell
-from anywire_experiment.statistics import Estimate, effective_sample_size
+from anywire_experiment.statistics import FEWEST_FOR_INTERVAL, effective_sample_size, share_over_blocks
 from anywire_experiment.statistics.samples import statistic_of
 
 __all__ = ["RawData", "analyse", "analysed", "differences"]
@@ -56,8 +56,8 @@ def analysed(record: RawData) -> Results:
         statistic=plan.statistic,
         arms=record.arms,
         workloads=list(plan.workloads),
-        headline=headline(judged, len(record.arms)),
-        cautions=cautions_of(record.folder, record.cells, record.expected),
+        headline=headline(judged, record.arms, plan.compared, plan.base_level, record.levels),
+        cautions=cautions_of(record),
         cells=[_cell(each) for each in record.cells],
         figures=[_arm(record, arm, workload) for workload in plan.workloads for arm in record.arms],
         comparisons=judged,
@@ -85,18 +85,7 @@ def _arm(record: RawData, arm: str, workload: str) -> ArmFigures:
     for measured in blocks.values():
         failures.update(measured.failures)
     cells = [each for each in record.cells if each.arm == arm and each.block in blocks and workload in each.workloads]
-    cpu: dict[str, list[float]] = {}
-    rss: dict[str, list[float]] = {}
-    wire: list[float] = []
-    for cell in cells:
-        for process, seconds in cell.workloads[workload].cpu_seconds.items():
-            if whole := blocks[cell.block].whole.num_rows:
-                cpu.setdefault(process, []).append(seconds / whole * 1e6)
-        carried, answers = cell.workloads[workload].wire_bytes, blocks[cell.block].whole.num_rows
-        if carried is not None and answers:
-            wire.append(carried / answers)
-        for process, use in cell.processes.items():
-            rss.setdefault(process, []).append(use.max_rss_bytes)
+    used = resources(cells, blocks, workload)
     spans: dict[str, list[float]] = {}
     for measured in blocks.values():
         for name, span in measured.spans_us().items():
@@ -109,43 +98,43 @@ def _arm(record: RawData, arm: str, workload: str) -> ArmFigures:
         blocks=len(blocks),
         requests=requests,
         failed=failures.total(),
-        failed_share=_share(failures.total(), requests, record.plan.confidence),
+        failed_share=_share(blocks.values(), record.plan.confidence),
         failures=dict(sorted(failures.items())),
         unsteady=sum(each.workloads[workload].steady is False for each in cells),
-        metrics={metric: _metric(record, metric, blocks) for metric in record.metrics(workload)},
-        stages_us=_medians(spans),
-        cpu_us=_medians(dict(sorted(cpu.items()))),
-        max_rss_bytes={name: int(value) for name, value in _medians(dict(sorted(rss.items()))).items()},
-        fault=_fault(blocks),
+        metrics={metric: _metric(record, arm, workload, metric) for metric in record.metrics(workload)},
+        stages_us=medians(spans),
+        cpu_us=used.cpu_us,
+        max_rss_bytes=used.max_rss_bytes,
+        fault=_fault(record.plan, blocks),
         wire=next((each.wire for each in cells), ""),
-        wire_bytes=float(np.median(wire)) if wire else None,
+        wire_bytes=used.wire_bytes,
+        stream=record.stream_shape(arm, workload),
     )
 
 
-def _medians(of: Mapping[str, list[float]]) -> dict[str, float]:
-    return {name: float(np.median(each)) for name, each in of.items()}
-
-
-def _share(failed: int, requests: int, confidence: float) -> Estimate | None:
-    """With the interval of Wilson 1927."""
-    if not requests:
+def _share(blocks: Collection[Measured], confidence: float) -> Valued | None:
+    failed, requests = [each.failed for each in blocks], [each.requests for each in blocks]
+    if not sum(requests):
         return None
-    limits = stats.binomtest(failed, requests).proportion_ci(confidence, method="wilson")
-    return Estimate(failed / requests, float(limits.low), float(limits.high), confidence)
+    share = share_over_blocks(failed, requests, confidence) if len(blocks) >= FEWEST_FOR_INTERVAL else None
+    return Valued(sum(failed) / sum(requests), share)
 
 
-def _fault(blocks: Mapping[int, Measured]) -> FaultFigures | None:
+def _fault(plan: Plan, blocks: Mapping[int, Measured]) -> FaultFigures | None:
     inflicted = {block: fault for block, each in blocks.items() if (fault := each.fault()) is not None}
     if not inflicted:
         return None
     after = [blocks[block].after_the_fault(fault.at_ns) for block, fault in inflicted.items()]
     failed, streams_lost, retried = (sum(each) for each in zip(*after, strict=True))
     kinds = {fault.what for fault in inflicted.values()}
+    notice, recovery = (_numbers(metric, blocks, inflicted) for metric in ("notice", "recovery"))
     return FaultFigures(
         kind=" or ".join(sorted(kinds)),
         blocks=len(inflicted),
-        notice_ms=_numbers("notice", blocks, inflicted),
-        recovery_ms=_numbers("recovery", blocks, inflicted),
+        notice_ms=notice,
+        recovery_ms=recovery,
+        notice=typical(plan, "notice", list(notice.values())) if notice else None,
+        recovery=typical(plan, "recovery", list(recovery.values())) if recovery else None,
         failed=failed,
         streams_lost=streams_lost,
         retried=retried,
@@ -156,8 +145,8 @@ def _numbers(metric: Metric, blocks: Mapping[int, Measured], of: Mapping[int, ob
     return {block: float(series[0]) for block in of if (series := blocks[block].series(metric)).size}
 
 
-def _metric(record: RawData, metric: Metric, blocks: Mapping[int, Measured]) -> MetricFigures:
-    given = usable(record.plan, metric, blocks)
+def _metric(record: RawData, arm: str, workload: str, metric: Metric) -> MetricFigures:
+    given = usable(record, arm, workload, metric)
     of = statistic_of(record.plan.statistic)
     values = {block: of(series) for block, series in given.items()}
     single = metric not in OF_REQUESTS
@@ -169,15 +158,15 @@ def _metric(record: RawData, metric: Metric, blocks: Mapping[int, Measured]) -> 
         values=values,
         samples=sum(series.size for series in given.values()),
         effective=sum(1.0 if single else effective_sample_size(series) for series in given.values()),
-        mean=over_blocks(record.plan, list(values.values())) if len(values) > 1 else None,
+        typical=typical(record.plan, metric, list(values.values())) if values else None,
         percentiles=percentiles,
     )
 
 
-def _percentile(record: RawData, given: Usable, name: str) -> Estimate | None:
+def _percentile(record: RawData, given: Usable, name: str) -> Valued | None:
     if min(series.size for series in given.values()) < fewest_samples(name):
         return None
-    return over_blocks(record.plan, [statistic_of(name)(series) for series in given.values()], logs=True)
+    return geometric(record.plan, [statistic_of(name)(series) for series in given.values()])
 
 
 def _same_answers(record: RawData, workload: str) -> SameAnswers:

@@ -3,37 +3,66 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Sequence
 
 import numpy as np
 
-from anywire_experiment.analysis.metrics import Floats, Measured
+from anywire_experiment.analysis.metrics import Floats
+from anywire_experiment.analysis.raw import RawData
+from anywire_experiment.analysis.results import Valued
 from anywire_experiment.plan import OF_REQUESTS, Metric, Plan, fewest_samples
-from anywire_experiment.statistics import Estimate
+from anywire_experiment.statistics import FEWEST_FOR_INTERVAL, Estimate
 from anywire_experiment.statistics.studentised import resampling_counts, studentised_mean
 
 RESAMPLES = 10_000
+WIDEST = 10_000.0
+"""Ratio of an interval's limits from which on it says nothing, and is not told."""
+MAY_BE_ZERO: frozenset[Metric] = frozenset({"failures", "recovery"})
+"""Metrics whose values are added, and not multiplied, over blocks."""
+PACED: frozenset[Metric] = frozenset({"itl", "tokens_per_s"})
+"""Metrics that a stream has by its pace, and a burst has not."""
 
 Usable = dict[int, Floats]
 """A metric's series by block."""
 
 
-def usable(plan: Plan, metric: Metric, blocks: Mapping[int, Measured]) -> Usable:
-    """The series of the blocks that count for a metric."""
-    fewest = fewest_samples(plan.statistic) if metric in OF_REQUESTS else 1
+def usable(record: RawData, arm: str, workload: str, metric: Metric) -> Usable:
+    """The series of the blocks that count for a metric; none for the pace of streams that were bursts."""
+    if metric in PACED and record.is_burst(arm, workload):
+        return {}
+    fewest = fewest_samples(record.plan.statistic) if metric in OF_REQUESTS else 1
+    blocks = record.measured(arm, workload)
     return {block: series for block, each in blocks.items() if (series := each.series(metric)).size >= fewest}
 
 
-@cache
-def _counts(blocks: int, seed: int) -> Floats:
-    return resampling_counts(blocks, RESAMPLES, seed)
+def typical(plan: Plan, metric: Metric, values: Sequence[float]) -> Valued:
+    """What the blocks' values come to: the one definition of a typical value in a report. It is their geometric mean,
+    as in the ratio of two arms, and the arithmetic one for metrics that may be zero."""
+    if metric in MAY_BE_ZERO or min(values) <= 0.0:
+        return Valued(float(np.mean(values)), mean_over_blocks(plan, values))
+    return geometric(plan, values)
 
 
-def over_blocks(plan: Plan, values: list[float], logs: bool = False) -> Estimate:
-    """The mean of the blocks' values with its studentised interval; of their logarithms for the geometric mean."""
-    given = np.log(values) if logs else np.array(values)
-    found = studentised_mean(given, _counts(len(values), plan.seed))
-    limits = [float(found.mean), *map(float, found.interval(plan.confidence))]
-    value, low, high = map(math.exp, limits) if logs else limits
-    return Estimate(value, low, high, plan.confidence)
+def geometric(plan: Plan, values: Sequence[float]) -> Valued:
+    """The geometric mean of values above zero, with its interval over blocks where one can be estimated."""
+    logs = np.log(values)
+    if (found := mean_over_blocks(plan, list(logs))) is None:
+        return Valued(math.exp(float(logs.mean())), None)
+    if found.high - found.low > math.log(WIDEST):
+        return Valued(math.exp(found.value), None)
+    value, low, high = map(math.exp, (found.value, found.low, found.high))
+    return Valued(value, Estimate(value, low, high, found.level))
+
+
+def mean_over_blocks(plan: Plan, values: Sequence[float]) -> Estimate | None:
+    """The mean of the blocks' values with its studentised interval; None with too few blocks for one."""
+    if len(values) < FEWEST_FOR_INTERVAL:
+        return None
+    found = studentised_mean(np.array(values), resampling_counts(len(values), RESAMPLES, plan.seed))
+    low, high = map(float, found.interval(plan.confidence))
+    return Estimate(float(found.mean), low, high, plan.confidence)
+
+
+def is_told(ratio: Estimate, blocks: int) -> bool:
+    """Whether the interval of a ratio over so many blocks says anything."""
+    return blocks >= FEWEST_FOR_INTERVAL and ratio.high <= WIDEST * ratio.low

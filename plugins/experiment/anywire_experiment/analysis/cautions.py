@@ -7,9 +7,12 @@ from pathlib import Path
 
 import msgspec
 
+from anywire_experiment.analysis.raw import RawData
+from anywire_experiment.analysis.wording import moments
 from anywire_experiment.record.cells import Cell
 from anywire_experiment.record.folder import ENVIRONMENT, Sessions
 from anywire_experiment.record.storage import RecordError
+from anywire_experiment.statistics import FEWEST_BLOCKS, FEWEST_FOR_INTERVAL
 
 BUSY = 0.5
 """Load average per core, from the minute before the run, above which the machine was not free for it."""
@@ -26,9 +29,33 @@ def sessions_of(folder: Path) -> Sessions | None:
         raise RecordError(f"{path} cannot be read: {error}") from error
 
 
-def cautions_of(folder: Path, cells: Sequence[Cell], expected: int) -> list[str]:
+def cautions_of(record: RawData) -> list[str]:
     """A sentence each. Raises `RecordError`."""
-    return [*_of_cells(cells, expected), *_of_sessions(sessions_of(folder))]
+    return [
+        *_of_cells(record.cells, record.expected),
+        *_of_sessions(sessions_of(record.folder)),
+        *_of_blocks(record),
+        *_of_bursts(record),
+    ]
+
+
+def _of_blocks(record: RawData) -> Iterator[str]:
+    if len(record.arms) > 1 and record.plan.blocks < FEWEST_BLOCKS:
+        few = f", and fewer than {FEWEST_FOR_INTERVAL} no interval" if record.plan.blocks < FEWEST_FOR_INTERVAL else ""
+        plural = "" if record.plan.blocks == 1 else "s"
+        yield f"the plan has {record.plan.blocks} block{plural}: fewer than {FEWEST_BLOCKS} give no verdict{few}"
+
+
+def _of_bursts(record: RawData) -> Iterator[str]:
+    for workload in record.plan.workloads:
+        bursts = [(arm, shape) for arm in record.arms if (shape := record.stream_shape(arm, workload)) and shape.burst]
+        if bursts:
+            arms, first = ", ".join(arm for arm, _ in bursts), bursts[0][1]
+            yield (
+                f"the answers of {workload} came as bursts over {arms} ({first.tokens:g} tokens at "
+                f"{moments(first.moments)}): time per token and tokens per second are not judged, and the time to the "
+                "first token is nearly the whole latency"
+            )
 
 
 def _of_cells(cells: Sequence[Cell], expected: int) -> Iterator[str]:

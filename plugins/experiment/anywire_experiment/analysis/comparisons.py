@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 import msgspec
 import numpy as np
 
-from anywire_experiment.analysis.blocks import RESAMPLES, over_blocks, usable
+from anywire_experiment.analysis.blocks import PACED, RESAMPLES, is_told, mean_over_blocks, usable
 from anywire_experiment.analysis.metrics import MEANINGS, Measured
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import ComparisonFigures
-from anywire_experiment.analysis.wording import judged, metric_of, unjudged
+from anywire_experiment.analysis.wording import judged, metric_of, moments, not_told, unjudged
 from anywire_experiment.plan import Metric
-from anywire_experiment.statistics import as_family, compare, verdict
+from anywire_experiment.statistics import FEWEST_FOR_INTERVAL, as_family, compare, verdict
 from anywire_experiment.statistics.samples import statistic_of
 from anywire_experiment.statistics.signed_rank import hodges_lehmann
 
@@ -30,8 +30,13 @@ def comparisons(record: RawData) -> list[ComparisonFigures]:
     for at, comparison in family.items():
         each = made[at]
         meaning = MEANINGS[metric_of(each.metric)]
-        said = verdict(comparison, larger_is_better=meaning.larger_is_better, words=meaning.words, unit=meaning.unit)
         names = [record.levels[arm][record.plan.compared] for arm in (each.baseline, each.candidate)]
+        if not is_told(comparison.ratio, comparison.blocks):
+            # It has taken its place in the family, which must not depend on what was found.
+            reason, sentence = not_told(names[0], names[1], comparison, meaning.unit)
+            made[at] = msgspec.structs.replace(each, comparison=None, reason=reason, sentence=sentence)
+            continue
+        said = verdict(comparison, larger_is_better=meaning.larger_is_better, words=meaning.words, unit=meaning.unit)
         sentence = judged(names[0], names[1], comparison, said, meaning.words)
         made[at] = msgspec.structs.replace(each, comparison=comparison, verdict=said, sentence=sentence)
     return made
@@ -51,7 +56,7 @@ def _compared(record: RawData, workload: str, metric: Metric, baseline: str, can
     arms = (baseline, candidate)
     names = [record.levels[arm][plan.compared] for arm in arms]
     sides = [record.measured(arm, workload) for arm in arms]
-    before, after = (usable(plan, metric, side) for side in sides)
+    before, after = (usable(record, arm, workload, metric) for arm in arms)
     common = sorted(before.keys() & after.keys())
     excluded = {
         block: "; ".join(
@@ -77,6 +82,9 @@ def _compared(record: RawData, workload: str, metric: Metric, baseline: str, can
         sentence="",
         caution=[*_failed(arms, sides), *_left_out(excluded, plan.blocks)],
     )
+    if metric in PACED and (reason := _bursts(record, workload, metric, arms)):
+        sentence = f"{names[1]} and {names[0]}: {reason}"
+        return msgspec.structs.replace(made, reason=reason, sentence=sentence, excluded={}, caution=[])
     if len(common) < 2:
         reason = f"a comparison needs 2 blocks or more, and {len(common)} of {plan.blocks} count for both arms"
         return msgspec.structs.replace(made, reason=reason, sentence=f"{names[1]} and {names[0]}: {reason}")
@@ -85,7 +93,11 @@ def _compared(record: RawData, workload: str, metric: Metric, baseline: str, can
     if metric == "failures" or min(each.min() for each in values) <= 0.0:
         shares = metric == "failures"
         reason = "shares are compared by their difference" if shares else "a block's value is 0, so there is no ratio"
-        difference = over_blocks(plan, list(values[1] - values[0]))
+        difference = mean_over_blocks(plan, list(values[1] - values[0]))
+        if difference is None:
+            count = f"{len(common)} of {plan.blocks} count for both arms"
+            reason = f"an interval takes {FEWEST_FOR_INTERVAL} blocks, and {count}"
+            return msgspec.structs.replace(made, reason=reason, sentence=f"{names[1]} and {names[0]}: {reason}")
         shift = hodges_lehmann(values[1] - values[0], plan.confidence)
         none = not any(each.any() for each in values)
         sentence = f"{MEANINGS[metric].title} is 0 in every block of both" if none else ""
@@ -101,6 +113,17 @@ def _compared(record: RawData, workload: str, metric: Metric, baseline: str, can
         seed=plan.seed,
     )
     return msgspec.structs.replace(made, comparison=comparison)
+
+
+def _bursts(record: RawData, workload: str, metric: Metric, arms: tuple[str, str]) -> str:
+    """Why the pace of streams is not judged; empty when they had one."""
+    told = [
+        f"the {shape.tokens:g} tokens of an answer came at {moments(shape.moments)} over {arm}"
+        for arm in arms
+        if (shape := record.stream_shape(arm, workload)) is not None and shape.burst
+    ]
+    what = "time between tokens" if metric == "itl" else "rate of tokens"
+    return f"{' and '.join(told)}: a burst has no {what}" if told else ""
 
 
 def _failed(arms: tuple[str, str], sides: list[dict[int, Measured]]) -> Iterator[str]:

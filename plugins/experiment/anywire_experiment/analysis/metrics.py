@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import msgspec
 import numpy as np
@@ -57,8 +57,23 @@ SPANS = {
 FEWEST_BEFORE = 5
 """Answers before a fault with which those after it can be compared."""
 
+FEWEST_TOKENS = 3
+"""Tokens of a stream from which on it can be told whether they came one after the other."""
+MOMENT_NS = 50_000
+"""Pieces that are less apart came at one moment: no engine takes less for a token."""
+
 CROSSING = ("wire and wake-up of the agent", "way back")
 """Spans between two processes' clocks, which compare under one boot only."""
+
+
+class Streams(NamedTuple):
+    """How streams arrived, an entry each: tokens, pieces, the moments at which these came, and whether it was a burst:
+    at fewer moments than half of its pieces, or faster than a token in 0.05 ms."""
+
+    tokens: NDArray[np.int64]
+    pieces: NDArray[np.int64]
+    moments: NDArray[np.int64]
+    burst: NDArray[np.bool_]
 
 
 def default_metrics(workload: Workload) -> tuple[Metric, ...]:
@@ -134,6 +149,21 @@ class Measured:
                 return self._recovery()
             case "failures":
                 return np.array([self.failed / self.requests]) if self.requests else np.array([])
+
+    def streams(self) -> Streams:
+        """Of each stream of three tokens or more, how it arrived."""
+        pieces = self.whole["piece_ns"].combine_chunks()
+        at, offsets = pieces.values.to_numpy(), pieces.offsets.to_numpy()
+        counts = np.diff(offsets)
+        tokens = np.maximum(counts, column(self.whole, "tokens"))
+        chosen = (counts > 0) & (tokens >= FEWEST_TOKENS)
+        begins = np.diff(at, prepend=0) >= MOMENT_NS
+        begins[offsets[:-1][counts > 0]] = True
+        moments = np.diff(np.concatenate([[0], np.cumsum(begins)])[offsets])[chosen]
+        span = at[offsets[1:][chosen] - 1] - at[offsets[:-1][chosen]]
+        tokens, counts = tokens[chosen], counts[chosen]
+        together = (counts >= FEWEST_TOKENS) & (2 * moments < counts)
+        return Streams(tokens, counts, moments, together | (span < MOMENT_NS * (tokens - 1)))
 
     def spans_us(self) -> dict[str, float]:
         """Median µs of each part of the way of whole answers, where both its ends are known and comparable."""

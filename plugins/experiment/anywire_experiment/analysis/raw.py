@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 
-from anywire_experiment.analysis.metrics import MEANINGS, Measured, default_metrics, measurable, read_samples
+from anywire_experiment.analysis.metrics import (
+    MEANINGS,
+    Measured,
+    default_metrics,
+    measurable,
+    read_samples,
+)
+from anywire_experiment.analysis.results import StreamShape
 from anywire_experiment.arms import ALONE
 from anywire_experiment.plan import Metric
 from anywire_experiment.record.cells import CELL, Cell, read_cell
@@ -34,6 +43,7 @@ class RawData:
         self.arms = list(self.levels)
         self.cells: list[Cell] = []
         self._measured: dict[tuple[int, str], Block] = {}
+        self._shapes: dict[tuple[str, str], StreamShape | None] = {}
         for path in sorted(folder.glob(f"cells/*/*/{CELL}")):
             try:
                 self._read(path.parent)
@@ -56,6 +66,17 @@ class RawData:
         of = self.plan.workloads[workload]
         return tuple(each for each in self.plan.metrics if measurable(each, of)) or default_metrics(of)
 
+    def stream_shape(self, arm: str, workload: str) -> StreamShape | None:
+        """How its streams arrived; None without any that could tell."""
+        if (arm, workload) not in self._shapes:
+            self._shapes[arm, workload] = _shape(self.measured(arm, workload).values())
+        return self._shapes[arm, workload]
+
+    def is_burst(self, arm: str, workload: str) -> bool:
+        """Whether the tokens of most of its streams came all at once."""
+        shape = self.stream_shape(arm, workload)
+        return shape is not None and shape.burst
+
     def why_missing(self, arm: str, workload: str, metric: Metric, block: int) -> str:
         """Why a block of an arm does not count for a metric."""
         cell = next((each for each in self.cells if (each.block, each.arm) == (block, arm)), None)
@@ -76,3 +97,13 @@ class RawData:
         if cell.state == "completed":
             samples = read_samples(folder)
             self._measured[cell.block, cell.arm] = {name: Measured(cell, samples, name) for name in self.plan.workloads}
+
+
+def _shape(blocks: Iterable[Measured]) -> StreamShape | None:
+    parts = [each.streams() for each in blocks]
+    if not any(each.tokens.size for each in parts):
+        return None
+    tokens, pieces, moments, burst = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return StreamShape(
+        float(np.median(tokens)), float(np.median(pieces)), float(np.median(moments)), 2 * int(burst.sum()) > burst.size
+    )

@@ -7,7 +7,7 @@ import msgspec
 from anywire_experiment.statistics import Comparison, Verdict
 from anywire_experiment.statistics.samples import Estimate
 
-FORMAT = 2
+FORMAT = 3
 
 
 class CellState(msgspec.Struct, frozen=True):
@@ -25,30 +25,49 @@ class CellState(msgspec.Struct, frozen=True):
     load_average: float | None
 
 
+class Valued(msgspec.Struct, frozen=True):
+    """A value over blocks and its interval, which is None where so few, or so different, blocks do not tell one."""
+
+    value: float
+    interval: Estimate | None
+
+
+class StreamShape(msgspec.Struct, frozen=True):
+    """How the streams of one arm and workload arrived, medians over all of them: so many ``tokens``, in so many
+    ``pieces``, at so many ``moments`` 0.05 ms or more apart. ``burst``: most of them came at fewer moments than
+    half of their pieces, or faster than a token in 0.05 ms, so that there is no time between tokens to be judged."""
+
+    tokens: float
+    pieces: float
+    moments: float
+    burst: bool
+
+
 class Percentiles(msgspec.Struct, frozen=True):
     """Percentiles of the blocks, averaged (geometric mean), each with its interval over the blocks (studentised). None
     is one for which a block has too few samples: 100 for p99, 20 for p95."""
 
-    p50: Estimate | None
-    p90: Estimate | None
-    p95: Estimate | None
-    p99: Estimate | None
+    p50: Valued | None
+    p90: Valued | None
+    p95: Valued | None
+    p99: Valued | None
 
 
 class MetricFigures(msgspec.Struct, frozen=True):
     """A metric of one arm and workload over all blocks.
 
     ``values`` has the plan's statistic of each block that counts, by block number. ``samples`` were measured in all;
-    ``effective`` is how many independent ones they are worth, by the autocorrelation within the blocks. ``mean`` is
-    that of the values, with its interval over blocks. Percentiles and interval are None with fewer than two blocks,
-    percentiles also where a block gives one number.
+    ``effective`` is how many independent ones they are worth, by the autocorrelation within the blocks. ``typical`` is
+    what the values come to: their geometric mean, or the arithmetic one for shares of failures and times to recover,
+    which may be 0. It is None without a block that counts. Percentiles are None with fewer than two blocks, and where a
+    block gives one number.
     """
 
     unit: str
     values: dict[int, float]
     samples: int
     effective: float
-    mean: Estimate | None
+    typical: Valued | None
     percentiles: Percentiles | None
 
 
@@ -56,7 +75,8 @@ class FaultFigures(msgspec.Struct, frozen=True):
     """What a fault did, over all blocks in which it was inflicted.
 
     ``notice_ms`` and ``recovery_ms`` are by block number; a block is missing from the first when the registry never
-    lost the agent, from the second when too few answers came before the fault. After it, ``failed`` requests got no
+    lost the agent, from the second when too few answers came before the fault. ``notice`` and ``recovery`` are what is
+    typical of them, as for every metric. After it, ``failed`` requests got no
     whole answer, ``streams_lost`` of them after their first token, and ``retried`` were answered by a further attempt.
     """
 
@@ -64,6 +84,8 @@ class FaultFigures(msgspec.Struct, frozen=True):
     blocks: int
     notice_ms: dict[int, float]
     recovery_ms: dict[int, float]
+    notice: Valued | None
+    recovery: Valued | None
     failed: int
     streams_lost: int
     retried: int
@@ -71,9 +93,10 @@ class FaultFigures(msgspec.Struct, frozen=True):
 
 class ArmFigures(msgspec.Struct, frozen=True):
     """One arm under one workload. ``failures`` counts failed requests by code, and ``failed_share`` is their share of
-    all with its Wilson interval, None without requests. ``stages_us`` is the median over blocks of the median time of
-    each part of a task's way, ``cpu_us`` the CPU time per answer of each process, ``wire_bytes`` the bytes per answer
-    on the interface ``wire`` (``link`` or ``loopback``), None when they were not counted."""
+    all with its interval over blocks, None without requests. ``stages_us`` is the median over blocks of the median time
+    of each part of a task's way, ``cpu_us`` the CPU time per answer of each process, ``wire_bytes`` the bytes per
+    answer on the interface ``wire`` (``link`` or ``loopback``), None when they were not counted. ``stream`` is None
+    where answers were not streamed, or too short to tell."""
 
     arm: str
     levels: dict[str, str]
@@ -81,7 +104,7 @@ class ArmFigures(msgspec.Struct, frozen=True):
     blocks: int
     requests: int
     failed: int
-    failed_share: Estimate | None
+    failed_share: Valued | None
     failures: dict[str, int]
     unsteady: int
     """In how many blocks the warm-up ended without a steady latency."""
@@ -92,15 +115,17 @@ class ArmFigures(msgspec.Struct, frozen=True):
     fault: FaultFigures | None
     wire: str
     wire_bytes: float | None
+    stream: StreamShape | None
 
 
 class ComparisonFigures(msgspec.Struct, frozen=True):
     """A level of the compared factor against the baseline, all else equal.
 
-    ``comparison`` and ``verdict`` are None when there is no ratio, and ``reason`` says why. Where the reason is a value
-    that may be zero, ``difference`` and its Hodges-Lehmann ``shift`` are there instead, in the metric's unit; nothing
-    is judged by them, for the margin is a ratio. ``excluded`` says of each block that does not count why. ``sentence``
-    is the finding in words, ``caution`` what a reader must know beside it: failed requests, blocks left out.
+    ``comparison`` and ``verdict`` are None when there is no ratio or no interval of it, and ``reason`` says why. Where
+    the reason is a value that may be zero, ``difference`` and its Hodges-Lehmann ``shift`` are there instead, in the
+    metric's unit; nothing is judged by them, for the margin is a ratio. ``excluded`` says of each block that does not
+    count why. ``sentence`` is the finding in words, ``caution`` what a reader must know beside it: failed requests,
+    blocks left out.
     """
 
     workload: str

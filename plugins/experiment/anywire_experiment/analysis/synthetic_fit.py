@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from scipy import stats
 
-from anywire.builtin.synthetic import Distribution
+from anywire.builtin.distribution import Distribution
 from anywire.errors import ConfigError
 from anywire_experiment.analysis.analyse import RawData
 from anywire_experiment.analysis.metrics import Floats, Measured
@@ -59,6 +59,8 @@ def fit_engine(raw: RawData, arm: str, workload: str) -> EngineFit:
         raise ConfigError(f"there is no workload {workload!r} in this record; there are: {known}")
     if not raw.plan.workloads[workload].stream:
         raise ConfigError(f"the workload {workload!r} has no streams: the time between tokens cannot be had of it")
+    if raw.is_burst(arm, workload):
+        raise ConfigError(f"the streams of {arm} in {workload!r} came as bursts: no time is between tokens to fit")
     blocks = list(raw.measured(arm, workload).values())
     first = np.concatenate([_first_ms(each) for each in blocks]) if blocks else np.array([])
     between = np.concatenate([_between_ms(each) for each in blocks]) if blocks else np.array([])

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from anywire_experiment.analysis.metrics import MEANINGS, Meaning
 from anywire_experiment.analysis.results import ComparisonFigures
 from anywire_experiment.plan import Metric
-from anywire_experiment.statistics import FEWEST_BLOCKS, Comparison, Estimate, Outcome, Verdict
+from anywire_experiment.statistics import FEWEST_BLOCKS, FEWEST_FOR_INTERVAL, Comparison, Estimate, Outcome, Verdict
 
 MINUS = "\N{MINUS SIGN}"
 MANY = 3.0
@@ -64,21 +64,56 @@ def unjudged(baseline: str, candidate: str, difference: Estimate, metric: str) -
     return f"{candidate} has a {meaning.title} {apart} {baseline}'s {limits}: {word}, but not judged against the margin"
 
 
-def headline(comparisons: Sequence[ComparisonFigures], arms: int) -> str:
-    """All findings in one sentence."""
-    if arms < 2:
-        return "One arm was measured, so nothing is compared."
+def not_told(baseline: str, candidate: str, compared: Comparison, unit: str) -> tuple[str, str]:
+    """The reason why a ratio whose interval says nothing is not judged, and the sentence with what was seen."""
+    if compared.blocks < FEWEST_FOR_INTERVAL:
+        reason = f"an interval cannot be estimated with {compared.blocks} blocks"
+    else:
+        reason = f"an interval cannot be estimated with {compared.blocks} blocks that differ so much"
+    seen = f"{candidate} {_plain(compared.candidate)} {unit}, {baseline} {_plain(compared.baseline)} {unit}"
+    few = f", and a verdict takes {FEWEST_BLOCKS}" if compared.blocks < FEWEST_BLOCKS else ""
+    return reason, f"{candidate} and {baseline}: {reason}{few}; {seen}"
+
+
+def moments(count: float) -> str:
+    return f"{count:g} moment{'' if count == 1 else 's'}"
+
+
+def headline(
+    comparisons: Sequence[ComparisonFigures],
+    arms: Sequence[str],
+    compared: str,
+    baseline: str,
+    levels: Mapping[str, Mapping[str, str]],
+) -> str:
+    """All findings in one sentence, by arm. ``levels`` are those of each arm, ``baseline`` one of ``compared``."""
+    if len(arms) < 2:
+        return f"One arm was measured ({', '.join(arms)}), so nothing is compared."
     found = [each for each in comparisons if each.verdict is not None]
+    names = list(dict.fromkeys(levels[each.candidate][compared] for each in comparisons))
     if not found:
-        return "Nothing could be judged; the list says why."
+        return f"Nothing could be judged of {_listed(names)} beside {baseline}; the list says why."
     if len(found) == 1:
         only = found[0]
-        return f"{only.sentence[0].upper()}{only.sentence[1:]}: {only.workload}, {place(only.metric, only.levels)}."
-    counts = Counter(each.verdict.words for each in found if each.verdict is not None)
+        named = only.sentence.startswith(tuple(names))
+        first = only.sentence[0] if named else only.sentence[0].upper()
+        return f"{first}{only.sentence[1:]}: {only.workload}, {place(only.metric, only.levels)}."
+    by_name: dict[str, Counter[str]] = {}
+    for each in found:
+        assert each.verdict is not None
+        by_name.setdefault(levels[each.candidate][compared], Counter())[each.verdict.words] += 1
+    said = [f"{name} {_counted(counts)}" for name, counts in by_name.items()]
+    return f"Of {len(found)} comparisons with {baseline}: {'; '.join(said)}."
+
+
+def _counted(counts: Counter[str]) -> str:
     last = Outcome.NOT_ENOUGH_DATA.value
-    said = [f"{count} {words}" for words, count in counts.most_common() if words != last]
-    said += [f"{counts[last]} with {last}"] if counts[last] else []
-    return f"Of {len(found)} comparisons: {', '.join(said)}."
+    said = [f"{words} in {count}" for words, count in counts.most_common() if words != last]
+    return ", ".join([*said, *([f"{last} in {counts[last]}"] if counts[last] else [])])
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _change(ratio: Estimate) -> str:

@@ -39,9 +39,11 @@ class Hosts:
         self.orchestrator, self.agents, self.network, self.kind = orchestrator, agents, network, kind
         self._wire = wire
 
-    async def cut(self) -> None:
-        """Lose every frame from now on, without a word to either side: a partition. Returns when it is cut."""
-        await self._wire.cut()
+    async def cut(self, towards: Host | None = None) -> None:
+        """Lose every frame from now on, without a word to either side: a partition. ``towards``: only those that are
+        sent to this host. Returns when it is cut."""
+        ends = (self.orchestrator, self.agents)
+        await self._wire.cut(None if towards is None else ends.index(towards))
 
     async def restore(self) -> None:
         """Carry frames again."""
@@ -91,6 +93,11 @@ async def link(network: Network, *, seed: int = 0, kind: Kind | None = None) -> 
         yield Hosts(hosts[0], hosts[1], network, chosen, wire)
 
 
+async def run_on(host: Host, *command: str) -> None:
+    """Run a command on a host to its end. Raises `ConfigError` with what it says when it fails."""
+    await _run(*host.command(*command))
+
+
 async def ip(*arguments: str) -> None:
     await _run("ip", *arguments)
 
@@ -120,7 +127,7 @@ class _Wire:
         """Make the devices, each in its namespace."""
         raise NotImplementedError
 
-    async def cut(self) -> None:
+    async def cut(self, towards: int | None) -> None:
         raise NotImplementedError
 
     async def restore(self) -> None:
@@ -144,8 +151,9 @@ class _Netem(_Wire):
         await ip("link", "add", one, "netns", first, "type", "veth", "peer", "name", other, "netns", second)
         await self._set("add", " ".join(self._settings))
 
-    async def cut(self) -> None:
-        await self._set("change", "loss 100%")
+    async def cut(self, towards: int | None) -> None:
+        # Each end shapes what it sends.
+        await self._set("change", "loss 100%", None if towards is None else 1 - towards)
 
     async def restore(self) -> None:
         await self._set("change", " ".join([*self._settings, *([] if "loss" in str(self._settings) else ["loss 0%"])]))
@@ -153,8 +161,8 @@ class _Netem(_Wire):
     async def close(self) -> None:
         """The devices go with their namespaces."""
 
-    async def _set(self, verb: str, settings: str) -> None:
-        for name, device in self._ends:
+    async def _set(self, verb: str, settings: str, only: int | None = None) -> None:
+        for name, device in self._ends if only is None else [self._ends[only]]:
             await _run("tc", "-n", name, "qdisc", verb, "dev", device, "root", "netem", *settings.split())
 
 
@@ -179,8 +187,8 @@ class _Userspace(_Wire):
         for name, device in zip(self._names, self._devices, strict=True):
             await ip("link", "set", device, "netns", name)
 
-    async def cut(self) -> None:
-        await self._tell(b"cut\n")
+    async def cut(self, towards: int | None) -> None:
+        await self._tell({None: b"cut\n", 0: b"cut-to-a\n", 1: b"cut-to-b\n"}[towards])
 
     async def restore(self) -> None:
         await self._tell(b"restore\n")

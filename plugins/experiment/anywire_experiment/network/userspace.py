@@ -1,8 +1,9 @@
 """The link in user space: carries Ethernet frames between two TAP devices, each in a network namespace of its own.
 
 ``python -m anywire_experiment.network.userspace NETWORK_JSON SEED TAP_A TAP_B`` makes the devices, says
-``{"event": "ready"}`` and carries frames until its standard input ends; they are then gone. ``cut`` and ``restore``
-on that input stop and resume it. Frames that were under way when it was cut are lost.
+``{"event": "ready"}`` and carries frames until its standard input ends; they are then gone. ``cut`` on that input
+stops it, ``cut-to-a`` and ``cut-to-b`` only the way to that device, and ``restore`` resumes it. Frames that were under
+way when it was cut are lost.
 """
 
 from __future__ import annotations
@@ -49,14 +50,15 @@ class _Way:
     def __init__(self, source: int, target: int, direction: Direction) -> None:
         self._source, self._target, self._direction = source, target, direction
         self._under_way: deque[tuple[int, bytes]] = deque()
+        self._cut = False
 
-    def read(self, cut: bool) -> None:
+    def read(self) -> None:
         for _ in range(BATCH):
             try:
                 frame = os.read(self._source, FRAME)
             except BlockingIOError:
                 return
-            leaves = None if cut else self._direction.leaves(time.monotonic_ns(), len(frame))
+            leaves = None if self._cut else self._direction.leaves(time.monotonic_ns(), len(frame))
             if leaves is not None:
                 self._under_way.append((leaves, frame))
 
@@ -74,8 +76,10 @@ class _Way:
                 continue
         return 0
 
-    def drop(self) -> None:
-        self._under_way.clear()
+    def cut(self, cut: bool) -> None:
+        self._cut = cut
+        if cut:
+            self._under_way.clear()
 
 
 def main() -> None:
@@ -85,7 +89,7 @@ def main() -> None:
         _Way(taps[0], taps[1], Direction(network, 2 * seed)),
         _Way(taps[1], taps[0], Direction(network, 2 * seed + 1)),
     ]
-    timer, cut = _Timer(), False
+    timer = _Timer()
     with selectors.DefaultSelector() as selector:
         for way, tap in zip(ways, taps, strict=True):
             selector.register(tap, selectors.EVENT_READ, way)
@@ -95,16 +99,15 @@ def main() -> None:
         while True:
             for key, _ in selector.select():
                 if isinstance(key.data, _Way):
-                    key.data.read(cut)
+                    key.data.read()
                 elif key.fd == timer.descriptor:
                     os.read(key.fd, 8)
                 else:
                     told = os.read(0, 4096).split()
                     if not told:
                         return
-                    cut = told[-1] == b"cut"
-                    for way in ways if cut else ():
-                        way.drop()
+                    for way, alone in zip(ways, (b"cut-to-b", b"cut-to-a"), strict=True):
+                        way.cut(told[-1] in (b"cut", alone))
                     print('{"event": "done"}', flush=True)
             if due := [at for way in ways if (at := way.write())]:
                 timer.set(min(due))

@@ -17,6 +17,8 @@ from anywire_experiment.record.samples import LOADED, SAMPLES, STAGE_FIELDS
 
 CELL = "cell.json"
 SAMPLES_FILE = "samples.parquet"
+LOAD = "load"
+"""The load generator among a cell's processes."""
 
 
 Wire = Literal["", "link", "loopback"]

@@ -7,9 +7,8 @@ import os
 import platform
 import re
 import socket
-import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -19,6 +18,8 @@ import psutil
 import anywire
 from anywire.identity import boot_id
 from anywire.protocol import PROTOCOL
+from anywire_experiment.record.checkout import checkout_of
+from anywire_experiment.record.sources import Source
 
 _SYSCTLS = (
     "net/core/rmem_max",
@@ -62,13 +63,15 @@ class Environment(msgspec.Struct):
     invocation: list[str]
     protocol: str = ""
     """The version of the messages (`anywire.protocol`); empty in records from before it was told."""
+    sources: dict[str, Source] = {}
+    """Where the plugins and companions of the plan come from (`sources_of`)."""
 
 
-def environment(invocation: Sequence[str]) -> Environment:
-    """Of this process, now."""
+def environment(invocation: Sequence[str], sources: Mapping[str, Source]) -> Environment:
+    """Of this process, now; ``sources`` are of what a plan loads (`sources_of`)."""
     installed = {each.metadata["Name"].lower(): each.version for each in distributions()}
     ours = {name: version for name, version in installed.items() if name.split("-")[0] == "anywire"}
-    commit, dirty = _commit()
+    commit, dirty = checkout_of(Path(anywire.__file__))
     frequency = psutil.cpu_freq(percpu=True) if hasattr(psutil, "cpu_freq") else []
     return Environment(
         anywire=dict(sorted(ours.items())),
@@ -95,6 +98,7 @@ def environment(invocation: Sequence[str]) -> Environment:
         network={name: _read(f"/proc/sys/{name}") for name in _SYSCTLS} | {"lo mtu": _read("/sys/class/net/lo/mtu")},
         invocation=[redacted(each) for each in invocation],
         protocol=PROTOCOL,
+        sources=dict(sources),
     )
 
 
@@ -122,24 +126,6 @@ def redacted(text: str) -> str:
     text = re.sub(r"/(home|Users)/[^/\s:\"']+", "~", text)
     host = socket.gethostname()
     return re.sub(rf"\b{re.escape(host)}\b", "HOST", text) if host not in ("", "localhost") else text
-
-
-def _commit() -> tuple[str, str]:
-    """The checkout's commit, and a hash of what differs from it; both empty when it is installed from a package."""
-    folder = Path(anywire.__file__).parent
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, timeout=20, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.decode(errors="replace") if done.returncode == 0 else None
-
-    commit = git("rev-parse", "HEAD")
-    if commit is None or git("ls-files", "--error-unmatch", "__init__.py") is None:
-        return "", ""
-    changed = (git("status", "--porcelain", ":/") or "") + (git("diff", "HEAD", ":/") or "")
-    return commit.strip(), hashlib.sha256(changed.encode()).hexdigest()[:16] if changed else "clean"
 
 
 def _cpu_model() -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from anywire.roles.assembly import MASK, masked
+from anywire.config import MASK
+from anywire.roles.assembly import masked
 
 __all__ = ["hidden", "masked", "without_secrets"]
 

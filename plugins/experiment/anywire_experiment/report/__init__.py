@@ -6,6 +6,7 @@ Drawing takes libraries that are slow to import, so nothing is imported before i
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -34,9 +35,10 @@ def write(folder: Path) -> list[Path]:
     return [folder / name for name in texts]
 
 
-def side_by_side(first: Path, second: Path, target: Path | None = None) -> str:
+def side_by_side(first: Path, second: Path, target: Path | None = None, notes: Sequence[str] = ()) -> str:
     """Two records of the same arms, workloads and metrics beside each other, as text for a terminal; also written to
-    ``target``, as a page when it ends in ``.html``, else as Markdown. Raises `RecordError` or `ConfigError`."""
+    ``target``, as a page when it ends in ``.html``, else as Markdown. ``notes`` are sentences for its reader. Nothing
+    is verified here (`anywire_experiment.outcome.compared`). Raises `RecordError` or `ConfigError`."""
     from anywire_experiment.report import beside
 
-    return beside.told(first, second, target)
+    return beside.told(first, second, target, notes)

@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from anywire_experiment.analysis.analyse import analyse
-from anywire_experiment.analysis.results import ComparisonFigures, MetricFigures, Results
+from anywire_experiment.analysis.results import FORMAT, ComparisonFigures, Results
 from anywire_experiment.analysis.wording import meaning_of
 from anywire_experiment.record.folder import RESULTS
 from anywire_experiment.record.storage import RecordError
-from anywire_experiment.report.numbers import NONE, interval, number, percent_change
+from anywire_experiment.report.numbers import NONE, number, percent_change, valued
 from anywire_experiment.report.tables import Table
-from anywire_experiment.statistics import Estimate
 
 
-def told(first: Path, second: Path, target: Path | None) -> str:
+class _Form(msgspec.Struct):
+    """Of the results, whatever else is in them."""
+
+    format: int
+
+
+def told(first: Path, second: Path, target: Path | None, notes: Sequence[str]) -> str:
     one, other = _results(first), _results(second)
     made = [_verdicts(one, other), _figures(one, other)]
-    lines = [f"A: {first} ({one.name})", f"B: {second} ({other.name})", "", *_apart(one, other), _agreement(one, other)]
+    lines = [
+        f"A: {first} ({one.name})",
+        f"B: {second} ({other.name})",
+        "",
+        *notes,
+        *_apart(one, other),
+        _agreement(one, other),
+    ]
     text = "\n".join([*lines, *(f"\n{_as_text(each)}" for each in made if each.rows)])
     if target is not None:
         page = _page(text) if target.suffix == ".html" else f"```\n{text}\n```\n"
@@ -34,7 +46,10 @@ def _results(folder: Path) -> Results:
     if not path.exists():
         return analyse(folder)
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Results)
+        content = path.read_bytes()
+        if msgspec.json.decode(content, type=_Form).format != FORMAT:
+            return analyse(folder)
+        return msgspec.json.decode(content, type=Results)
     except (OSError, msgspec.DecodeError) as error:
         raise RecordError(
             f"{path} cannot be read: {error}; `anywire experiment report {folder}` makes it anew"
@@ -103,27 +118,17 @@ def _figures(one: Results, other: Results) -> Table:
     for each in one.figures:
         for name, a in each.metrics.items():
             b = known.get((each.workload, each.arm, name))
-            if b is None or not a.values or not b.values:
+            if b is None or a.typical is None or b.typical is None:
                 continue
-            before, after = _value(a), _value(b)
+            before, after = a.typical, b.typical
             overlap = NONE
-            if a.mean and b.mean:
-                overlap = "yes" if a.mean.low <= b.mean.high and b.mean.low <= a.mean.high else "NO"
+            if (one_is := before.interval) and (other_is := after.interval):
+                overlap = "yes" if one_is.low <= other_is.high and other_is.low <= one_is.high else "NO"
             ratio = number(after.value / before.value) if before.value else NONE
             row = [f"{each.workload}, {meaning_of(name).title}", each.arm, a.unit]
-            rows.append([*row, _shown(a, before), _shown(b, after), ratio, overlap])
+            rows.append([*row, valued(before), valued(after), ratio, overlap])
     head = ["Figure", "Arm", "Unit", "A (interval)", "B (interval)", "B/A", "Overlap"]
     return Table("Figures", head, rows, words=frozenset({1, 2, 6}))
-
-
-def _value(found: MetricFigures) -> Estimate:
-    """A lone block's value stands for itself."""
-    alone = next(iter(found.values.values()))
-    return found.mean or Estimate(alone, alone, alone, 0.0)
-
-
-def _shown(found: MetricFigures, value: Estimate) -> str:
-    return interval(value) if found.mean else number(value.value)
 
 
 def _as_text(table: Table) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 
+from anywire_experiment.analysis.results import Valued
 from anywire_experiment.analysis.wording import MINUS
 from anywire_experiment.statistics import Estimate
 
 NONE = "–"
 """In the place of a figure that is not there."""
+NO_INTERVAL = "no interval"
+"""In the place of one that cannot be estimated."""
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -31,6 +34,13 @@ def interval(estimate: Estimate | None, scale: float = 1.0) -> str:
     decimals = max(min(decimals, _decimals(value or high - low or 1.0, 5)), 0)
     told = [_fixed(each, decimals) for each in (value, low, high)]
     return f"{told[0]} ({told[1]} to {told[2]})"
+
+
+def valued(found: Valued | None, scale: float = 1.0) -> str:
+    """A value over blocks with its interval, or the remark that it has none."""
+    if found is None:
+        return NONE
+    return interval(found.interval, scale) if found.interval else f"{number(scale * found.value)} ({NO_INTERVAL})"
 
 
 def percent_change(ratio: Estimate) -> str:

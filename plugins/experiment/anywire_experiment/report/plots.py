@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from anywire_experiment.analysis.blocks import PACED
 from anywire_experiment.analysis.metrics import MEANINGS, Floats
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import ComparisonFigures, Results
@@ -120,6 +121,8 @@ def _told(given: Sequence[ComparisonFigures]) -> str:
 
 
 def _series(record: RawData, arm: str, workload: str, metric: Metric) -> list[Floats]:
+    if metric in PACED and record.is_burst(arm, workload):
+        return []
     found = (each.series(metric) for each in record.measured(arm, workload).values())
     return [each for each in found if each.size]
 
@@ -154,7 +157,7 @@ def _distribution(record: RawData, workload: str, metric: Metric, name: str) -> 
         axes.set_ylim(0, 1.01)
         _legend(figure, axes)
         medians = ", ".join(f"{arm} {number(float(np.median(np.concatenate(each))))}" for arm, each in given.items())
-        told = f"Medians in {MEANINGS[metric].unit}: {medians}"
+        told = f"Medians of all answers, blocks pooled, in {MEANINGS[metric].unit}: {medians}"
         image = svg(figure, name, f"{workload}: distribution of {title}", told)
     caption = f"Distribution of {title}: thick, all blocks together; thin, each block. {told}."
     return Picture(image, caption)
@@ -232,7 +235,8 @@ def _percentile_marks(axes: Axes, results: Results, arm: str, workload: str, loo
     shift = 1 + 0.03 * (results.arms.index(arm) - (len(results.arms) - 1) / 2)
     for share, estimate in ((0.5, found.p50), (0.9, found.p90), (0.95, found.p95), (0.99, found.p99)):
         if estimate is not None:
-            around = [[estimate.value - estimate.low], [estimate.high - estimate.value]]
+            limits = estimate.interval
+            around = [[estimate.value - limits.low], [limits.high - estimate.value]] if limits else None
             axes.errorbar(
                 [shift / (1 - share)],
                 [estimate.value],

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from anywire_experiment.analysis.results import ArmFigures, ComparisonFigures, MetricFigures, Results
+from anywire_experiment.analysis.resources import SYSTEM
+from anywire_experiment.analysis.results import ArmFigures, ComparisonFigures, Results, Valued
 from anywire_experiment.analysis.wording import meaning_of, metric_of, percent
 from anywire_experiment.plan import Metric
-from anywire_experiment.report.numbers import NONE, interval, number, p_value, percent_change, size
-from anywire_experiment.statistics import Estimate
+from anywire_experiment.report.numbers import NO_INTERVAL, NONE, interval, number, p_value, percent_change, size, valued
+from anywire_experiment.statistics import FEWEST_FOR_INTERVAL, Estimate
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -63,34 +64,31 @@ def _compared(each: ComparisonFigures, results: Results) -> list[str]:
 def figures(results: Results, arms: list[ArmFigures]) -> Table:
     return Table(
         "Figures",
-        ["Arm", "Metric", f"Value ({100 * results.confidence:g} % interval)", "Blocks", "Samples", "Worth"],
+        ["Arm", "Metric", f"Typical ({100 * results.confidence:g} % interval)", "Blocks", "Samples", "Worth"],
         [
             [
                 each.arm,
                 meaning_of(name).title,
-                value,
+                _typical(found.typical, metric_of(name)),
                 str(len(found.values)),
                 str(found.samples),
                 f"{found.effective:.0f}",
             ]
             for each in arms
             for name, found in each.metrics.items()
-            for value in [_valued(found.mean, metric_of(name)) if found.mean else _alone(found.values, metric_of(name))]
         ],
-        f"Value: mean over the blocks of each block's {results.statistic}, or of its one number. Worth: how many "
-        "independent samples they are worth, given that neighbours depend on each other.",
+        f"Typical: geometric mean over the blocks of each block's {results.statistic}, or of its one number; the "
+        "arithmetic mean for shares of failures and times to recover, which may be 0. It is what Change compares, and "
+        f"of a median it is the p50 of the percentiles. {NO_INTERVAL}: it cannot be estimated with fewer than "
+        f"{FEWEST_FOR_INTERVAL} blocks, or with blocks that differ so much. Worth: how many independent samples they "
+        "are worth, given that neighbours depend on each other.",
         frozenset({1}),
     )
 
 
-def _counted(found: MetricFigures) -> list[str]:
-    return [str(len(found.values)), str(found.samples), f"{found.effective:.0f}"]
-
-
-def _alone(values: dict[int, float], metric: Metric) -> str:
-    """The value of a single block, which has no interval."""
+def _typical(found: Valued | None, metric: Metric) -> str:
     scale, unit = _scale(metric)
-    return f"{number(scale * next(iter(values.values())))} {unit}".rstrip() if values else NONE
+    return f"{valued(found, scale)} {unit}".rstrip() if found else NONE
 
 
 def _valued(estimate: Estimate, metric: Metric) -> str:
@@ -108,7 +106,7 @@ def percentiles(arms: list[ArmFigures]) -> Table:
         ["Arm", "Metric", "p50", "p90", "p95", "p99", "Unit"],
         [
             [each.arm, meaning_of(name).title]
-            + [interval(estimate) for estimate in (found.p50, found.p90, found.p95, found.p99)]
+            + [valued(estimate) for estimate in (found.p50, found.p90, found.p95, found.p99)]
             + [metric.unit]
             for each in arms
             for name, metric in each.metrics.items()
@@ -128,13 +126,15 @@ def failures(arms: list[ArmFigures]) -> Table:
                 each.arm,
                 str(each.requests),
                 str(each.failed),
-                f"{interval(each.failed_share, 100)} %" if each.failed_share else NONE,
+                f"{valued(each.failed_share, 100)} %" if each.failed_share else NONE,
                 ", ".join(f"{code} {count}" for code, count in each.failures.items()) or NONE,
                 f"{each.unsteady} of {each.blocks}",
             ]
             for each in arms
         ],
-        "Failed requests are in no figure but these; the interval of their share is Wilson's.",
+        "Failed requests are in no figure but these. The interval of their share counts blocks and not requests, for "
+        "the requests of a block fail together: where none failed, its limit is the share of blocks that may fail "
+        "without one of these having shown it.",
         frozenset({4}),
     )
 
@@ -142,14 +142,14 @@ def failures(arms: list[ArmFigures]) -> Table:
 def faults(arms: list[ArmFigures]) -> Table:
     return Table(
         "Faults",
-        ["Arm", "Fault", "Noticed", "After, median", "Recovery, median", "Failed", "Streams cut", "Retried"],
+        ["Arm", "Fault", "Noticed", "After", "Recovery", "Failed", "Streams cut", "Retried"],
         [
             [
                 each.arm,
                 found.kind,
                 f"{len(found.notice_ms)} of {found.blocks}",
-                _median_ms(found.notice_ms),
-                _median_ms(found.recovery_ms),
+                _typical(found.notice, "notice"),
+                _typical(found.recovery, "recovery"),
                 str(found.failed),
                 str(found.streams_lost),
                 str(found.retried),
@@ -157,16 +157,11 @@ def faults(arms: list[ArmFigures]) -> Table:
             for each in arms
             if (found := each.fault) is not None
         ],
-        "Noticed: blocks in which the registry lost the agent. Recovery: until the last request was over that failed "
-        "or took more than twice as long as the slowest before the fault. Streams cut: failed after their first token.",
+        "Noticed: blocks in which the registry lost the agent. After and recovery are typical values. Recovery: until "
+        "the last request was over that failed or took more than twice as long as the slowest before the fault. "
+        "Streams cut: failed after their first token.",
         frozenset({1}),
     )
-
-
-def _median_ms(values: dict[int, float]) -> str:
-    ordered = sorted(values.values())
-    middle = (ordered[len(ordered) // 2] + ordered[(len(ordered) - 1) // 2]) / 2 if ordered else 0.0
-    return f"{number(middle)} ms" if ordered else NONE
 
 
 def stages(arms: list[ArmFigures]) -> Table:
@@ -198,9 +193,10 @@ def resources(arms: list[ArmFigures]) -> Table:
                 size(each.max_rss_bytes[process]),
             ]
             for each in arms
-            for process in each.max_rss_bytes
+            for process in sorted(each.max_rss_bytes, key=lambda name: name == SYSTEM)
         ],
-        "Median over blocks. Memory is of the whole cell, all its workloads.",
+        "Median over blocks. Memory is of the whole cell, all its workloads. The system: all processes but the load "
+        "generator.",
         frozenset({1}),
     )
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 
 from anywire_experiment.analysis.raw import RawData
-from anywire_experiment.analysis.results import Results
+from anywire_experiment.analysis.results import Results, Valued
 from anywire_experiment.analysis.wording import meaning_of
 from anywire_experiment.report import page, surroundings, tables
 from anywire_experiment.report.tables import Table
@@ -132,10 +132,10 @@ def _arm_rows(results: Results) -> Iterator[dict[str, object]]:
             row: dict[str, object] = {"kind": "arm", "workload": each.workload, "metric": name, "unit": found.unit}
             row |= {"arm": each.arm, "factors": _factors(each.levels), "blocks": len(found.values)}
             row |= {"samples": found.samples, "effective": found.effective}
-            row |= {"requests": each.requests, "failed": each.failed} | _limits("value", found.mean)
+            row |= {"requests": each.requests, "failed": each.failed} | _valued("value", found.typical)
             if found.percentiles is not None:
                 for percentile in found.percentiles.__struct_fields__:
-                    row |= _limits(percentile, getattr(found.percentiles, percentile))
+                    row |= _valued(percentile, getattr(found.percentiles, percentile))
             yield row
 
 
@@ -157,6 +157,12 @@ def _comparison_rows(results: Results) -> Iterator[dict[str, object]]:
 
 def _factors(levels: dict[str, str]) -> str:
     return ";".join(f"{factor}={label}" for factor, label in levels.items())
+
+
+def _valued(name: str, found: Valued | None) -> dict[str, object]:
+    if found is None:
+        return {}
+    return {name: found.value} | _limits(name, found.interval)
 
 
 def _limits(name: str, estimate: Estimate | None) -> dict[str, object]:

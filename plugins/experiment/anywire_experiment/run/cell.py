@@ -22,7 +22,7 @@ from anywire_experiment.arms import Arm, load_seed, workload_order
 from anywire_experiment.load.spec import SIGN_OF_LIFE, ClientPlane, LoadSpec
 from anywire_experiment.network import Hosts, link, validated
 from anywire_experiment.plan import Plan
-from anywire_experiment.record.cells import SAMPLES_FILE, Cell, Event, WorkloadRun, join_samples, write_cell
+from anywire_experiment.record.cells import LOAD, SAMPLES_FILE, Cell, Event, WorkloadRun, join_samples, write_cell
 from anywire_experiment.record.environment import redacted
 from anywire_experiment.run import recorder
 from anywire_experiment.run.faults import inflict
@@ -31,7 +31,6 @@ from anywire_experiment.run.system import System
 from anywire_experiment.run.wire import WireCounter
 
 T = TypeVar("T")
-LOAD = "load"
 LINK = "link.json"
 _LOAD_GRACE = 5.0
 _NOTICE = 1.0
@@ -237,7 +236,8 @@ class CellRun:
         if process.name != LOAD and not self._died.done():
             when = f" during {self._workload}" if self._workload else ""
             self._died.set_result(
-                f"{process.name} ended on its own{when} ({process.use.exit}); its last lines: {process.last_lines()}"
+                f"{process.KIND}{process.name} ended on its own{when} ({process.use.exit}); its last lines: "
+                f"{process.last_lines()}"
             )
 
     def _placed(self, change: recorder.AgentChange) -> Event:

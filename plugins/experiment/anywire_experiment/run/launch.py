@@ -1,6 +1,6 @@
 """``python -m anywire_experiment.run.launch CPUS MODULE [ARGUMENTS]``: run a module bound to some cores (``0,1``;
 empty: any), before it imports or starts anything, so that every thread it will have is bound too; and end it with its
-parent.
+parent. With ``--`` in the place of the module the arguments are any program and its own.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import runpy
 import signal
 import sys
 
+PROGRAM = "--"
+"""In the place of a module: what follows is a program."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -23,6 +25,11 @@ def main() -> None:
             sys.exit("the parent process ended")
         if cpus:
             os.sched_setaffinity(0, {int(each) for each in cpus.split(",")})
+    if module == PROGRAM:
+        try:
+            os.execvp(arguments[0], arguments)
+        except OSError as error:
+            sys.exit(f"{arguments[0]} cannot be started: {error.strerror}")
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

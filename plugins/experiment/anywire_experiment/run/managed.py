@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import psutil
@@ -32,6 +32,11 @@ class CellFailed(AnywireError):
 
 class Managed:
     """A process of a cell: started through `anywire_experiment.run.launch`, spoken to in lines, its log a file."""
+
+    KIND: ClassVar[str] = ""
+    """What stands before its name where its death is told."""
+    ERRORS_TO_LOG: ClassVar[bool] = True
+    """Whether its log is its standard error; else `_read` gets that too, and writes the log."""
 
     def __init__(self, name: str, arguments: Sequence[str], cpus: Sequence[int], log: Path, died: Died) -> None:
         self.name, self._arguments, self._log, self._died = name, list(arguments), log, died
@@ -65,7 +70,7 @@ class Managed:
                 *(sys.executable, "-m", "anywire_experiment.run.launch", cpus, *self._arguments),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                stderr=log,
+                stderr=log if self.ERRORS_TO_LOG else asyncio.subprocess.STDOUT,
                 env={**_environment(), **self.environment},
                 start_new_session=True,
                 limit=2**24,
@@ -160,9 +165,7 @@ class Managed:
     async def _live(self, process: asyncio.subprocess.Process, heard: asyncio.Queue[dict[str, Any]]) -> None:
         assert process.stdout is not None
         assert process.stdin is not None
-        async for line in process.stdout:
-            if line.startswith(b"{"):
-                heard.put_nowait(msgspec.json.decode(line))
+        await self._read(process.stdout, heard)
         code = await process.wait()
         process.stdin.close()
         self._kept, self._now = self._kept + self._now, 0.0
@@ -170,6 +173,12 @@ class Managed:
         heard.put_nowait({"event": "ended_process"})
         if not self.expected_end:
             self._died(self)
+
+    async def _read(self, output: asyncio.StreamReader, heard: asyncio.Queue[dict[str, Any]]) -> None:
+        """Take in what it writes, to the end."""
+        async for line in output:
+            if line.startswith(b"{"):
+                heard.put_nowait(msgspec.json.decode(line))
 
 
 def _environment() -> dict[str, str]:

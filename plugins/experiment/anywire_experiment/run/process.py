@@ -136,7 +136,7 @@ def main() -> int:
     role, agents = sys.argv[1], int(sys.argv[2])
     try:
         config = inherited_config()
-        logs.configure(config.log_level)
+        logs.configure(config.log_level, config.log_format)
         plugins = _Plugins(config.plugins)
         if role == AGENT:
             run(lambda stop: _work(config, plugins, stop))

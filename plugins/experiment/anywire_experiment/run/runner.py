@@ -15,10 +15,12 @@ from anywire_experiment.arms import Arm, arm_order, arms_of
 from anywire_experiment.network import unavailable
 from anywire_experiment.plan import Plan
 from anywire_experiment.record.cells import Cell
-from anywire_experiment.record.environment import differences, environment
+from anywire_experiment.record.environment import Environment, differences, environment
 from anywire_experiment.record.folder import Record, Session, Sessions, cells_of
+from anywire_experiment.record.sources import sources_of
 from anywire_experiment.record.storage import writing
 from anywire_experiment.run.cell import CellRun, placement
+from anywire_experiment.run.expectations import expectations
 from anywire_experiment.run.system import free_dds_domain
 
 
@@ -60,6 +62,7 @@ def run(plan: Plan, given: Path, out: Path, invocation: Sequence[str], progress:
     """
     arms = arms_of(plan)
     placement(plan)
+    sources = sources_of(arms)
     networked = next((each.name for each in arms if each.network is not None), None)
     if networked is not None and (why := unavailable()):
         raise ConfigError(f"the arm {networked!r} needs a network, which cannot be emulated here: {why}")
@@ -68,9 +71,9 @@ def run(plan: Plan, given: Path, out: Path, invocation: Sequence[str], progress:
         if not missing:
             return False
         sessions = record.sessions() or Sessions(plan.seed, [])
-        for each in plan.too_few_requests():
+        for each in expectations(plan, arms):
             progress.warned(each)
-        session = _next_session(sessions, cells_of(out), invocation, progress)
+        session = _next_session(sessions, cells_of(out), environment(invocation, sources), progress)
         record.write_sessions(sessions)
         try:
             asyncio.run(_run(plan, record, missing, len(arms) * plan.blocks, session, progress))
@@ -84,8 +87,8 @@ def run(plan: Plan, given: Path, out: Path, invocation: Sequence[str], progress:
         return True
 
 
-def _next_session(sessions: Sessions, cells: list[Cell], invocation: Sequence[str], progress: Progress) -> Session:
-    session = Session(_now(), environment(invocation))
+def _next_session(sessions: Sessions, cells: list[Cell], here: Environment, progress: Progress) -> Session:
+    session = Session(_now(), here)
     if sessions.sessions:
         before = sessions.sessions[-1]
         before.cells = len(cells) - sum(each.cells for each in sessions.sessions[:-1])

@@ -20,8 +20,10 @@ from anywire.config import Config, replaced
 from anywire.plugins import Plugins
 from anywire.roles import assembly
 from anywire_experiment.arms import Arm, config_of, in_one_process
+from anywire_experiment.companions import ports_named
 from anywire_experiment.network import Host, Hosts
 from anywire_experiment.run import recorder
+from anywire_experiment.run.companion import CompanionProcess
 from anywire_experiment.run.managed import CellFailed, Died, Managed
 from anywire_experiment.run.process import AGENT
 
@@ -36,7 +38,7 @@ _PORTS = range(20_000, 32_000)
 
 
 class System:
-    """An arm's orchestrator and agents; after `stop` no process of theirs is left."""
+    """An arm's orchestrator, agents and companions; after `stop` no process of theirs is left."""
 
     def __init__(
         self,
@@ -48,12 +50,19 @@ class System:
         hosts: Hosts | None,
         died: Died,
     ) -> None:
-        self.arm, self._folder = arm, folder
+        self.arm, self._folder, self._private = arm, folder, private
         self._single = in_one_process(arm)
         self.tasks = private / "tasks.jsonl"
         """What the recorder writes."""
         self.url = ""
-        base = _with_addresses(config_of(arm), domain, hosts.orchestrator.address if hosts else _LOOPBACK)
+        host = hosts.orchestrator.address if hosts else _LOOPBACK
+        places = _places(arm, host)
+        self.companions: dict[str, CompanionProcess] = {}
+        for name, each in arm.companions.items():
+            log = folder / "logs" / f"{name}.log"
+            self.companions[name] = CompanionProcess(name, each, places[name], cpus, log, died)
+            self.companions[name].prefix = hosts.orchestrator.command() if hosts else []
+        base = _with_addresses(config_of(arm, value_of=lambda name, what: places[name][what]), domain, host)
         central = _on_host(base, hosts.orchestrator) if hosts else base
         remote = _on_host(base, hosts.agents) if hosts else base
         self.options = central.transports[0].options
@@ -75,17 +84,25 @@ class System:
 
     @property
     def processes(self) -> dict[str, Managed]:
+        return {**self._own, **self.companions}
+
+    @property
+    def _own(self) -> dict[str, Managed]:
+        """The processes of Anywire."""
         return {ORCHESTRATOR: self.orchestrator, **self.agents}
 
     async def start(self) -> None:
         """Returns when all of it is ready and a request was answered over the arm's transport. Raises `CellFailed`."""
         self._write_configs()
+        for name, companion in self.companions.items():
+            (self._folder / f"companion-{name}.json").write_bytes(companion.told())
+            await companion.begin(self._private / f"companion-{name}")
         await self.orchestrator.start(self.configs[ORCHESTRATOR].model_dump_json())
         self.url = (await self.orchestrator.hear("started"))["url"]
         for name in self.agents:
             await self.start_agent(name)
         await self.whole()
-        for name, each in self.processes.items():
+        for name, each in self._own.items():
             each.say("settings")
             told = (await each.hear("settings"))["transports"]
             text = msgspec.json.format(msgspec.json.encode(told), indent=2)
@@ -105,7 +122,9 @@ class System:
             raise CellFailed(f"the first request was answered over {told['transport']} and not {expected}")
 
     async def stop(self) -> None:
-        await asyncio.gather(*(each.stop(self._grace) for each in self.processes.values()))
+        await asyncio.gather(*(each.stop(self._grace) for each in self._own.values()))
+        # They are needed until the last of the others is gone.
+        await asyncio.gather(*(each.stop(self._grace) for each in self.companions.values()))
 
     def _write_configs(self) -> None:
         for name, config in self.configs.items():
@@ -116,6 +135,16 @@ class System:
     def _managed(self, name: str, arguments: list[str], cpus: Sequence[int], died: Died) -> Managed:
         log = self._folder / "logs" / f"{name}.log"
         return Managed(name, ["anywire_experiment.run.process", *arguments], cpus, log, died)
+
+
+def _places(arm: Arm, host: str) -> dict[str, dict[str, str]]:
+    """The host and a free port for each name of one, by companion."""
+    named = ports_named(arm.tree)
+    places: dict[str, dict[str, str]] = {}
+    for name, companion in arm.companions.items():
+        asked = companion.ports() | {what for of, what in named if of == name and what != "host"}
+        places[name] = {"host": host} | {what: str(_free_port()) for what in sorted(asked)}
+    return places
 
 
 def free_dds_domain() -> int:

@@ -9,6 +9,7 @@ say) of one arm, and only the spread between blocks tells how sure a difference 
   `effective_sample_size` how many independent samples a series is worth; `steady_from` where its warm-up ends.
 - `compare` sets a candidate against a baseline: ratio and difference with studentised-bootstrap intervals, the same
   by Hodges and Lehmann, tests of difference and of equivalence within a margin given beforehand.
+- `share_over_blocks` tells the share of failures, with an interval that counts blocks and not requests.
 - `as_family` corrects the tests of all comparisons of an experiment for their number (`holm`).
 - `verdict` says it in words, or how many blocks a new run should have (`blocks_needed`).
 
@@ -22,15 +23,17 @@ prints how often the intervals hold it.
 """
 
 from anywire_experiment.statistics.autocorrelation import effective_sample_size
-from anywire_experiment.statistics.paired import FEWEST_BLOCKS, Comparison, compare
+from anywire_experiment.statistics.paired import FEWEST_BLOCKS, FEWEST_FOR_INTERVAL, Comparison, compare
 from anywire_experiment.statistics.planning import blocks_needed
 from anywire_experiment.statistics.samples import Estimate
+from anywire_experiment.statistics.shares import share_over_blocks
 from anywire_experiment.statistics.steady import steady_from
 from anywire_experiment.statistics.summary import Percentile, Summary, summarise
 from anywire_experiment.statistics.verdict import Outcome, Verdict, as_family, holm, verdict
 
 __all__ = [
     "FEWEST_BLOCKS",
+    "FEWEST_FOR_INTERVAL",
     "Comparison",
     "Estimate",
     "Outcome",
@@ -42,6 +45,7 @@ __all__ = [
     "compare",
     "effective_sample_size",
     "holm",
+    "share_over_blocks",
     "steady_from",
     "summarise",
     "verdict",

@@ -3,7 +3,8 @@
     python -m anywire_experiment.statistics.calibration [--experiments 2000] [--seed 1]
 
 prints how often the intervals cover the truth, how often arms at the margin's edge pass for equivalent, how often
-the number of blocks advised is enough, and how often simpler intervals would cover the truth.
+the number of blocks advised is enough, how often a family of 300 comparisons shows a difference that is none, and how
+often simpler intervals would cover the truth.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ Shape = tuple[int, ...]
 Draw = Callable[[np.random.Generator, Shape], Floats]
 
 RESAMPLES = 2000
+FAMILY_RESAMPLES = 10_000
+"""As many as `compare` takes: in a family of hundreds the tail of the resamples decides."""
 PER_BLOCK = 60
 COMMON_SPREAD = 0.3
 """Of what slows both arms of a block alike: standard deviation of its logarithm."""
@@ -166,6 +169,21 @@ def different(made: Experiments, *, alpha: float = 0.05, seed: int = 0) -> float
     return float(np.mean(studentised_mean(made.logs, counts).p_zero() <= alpha))
 
 
+def family_error(
+    rng: np.random.Generator, experiments: int, blocks: int, family: int, *, effect: str = "normal", alpha: float = 0.05
+) -> float:
+    """The share of experiments that show any difference, of ``family`` comparisons of arms that do not differ. Each is
+    independent of the others, which is the worst case of Holm's correction."""
+    counts, found = resampling_counts(blocks, FAMILY_RESAMPLES, 0), 0
+    for _ in range(experiments):
+        logs = EFFECTS[effect](rng, (family, blocks))
+        # The first that Holm rejects, if any, is one that Bonferroni rejects; most can be told without resampling.
+        student = np.abs(logs.mean(axis=-1)) / np.sqrt(logs.var(axis=-1, ddof=1) / blocks)
+        near = logs[student >= stats.t.isf(alpha / family / 2.0, blocks - 1)]
+        found += bool(near.size and (studentised_mean(near, counts).p_zero() <= alpha / family).any())
+    return found / experiments
+
+
 def _share(low: Floats, high: Floats, truth: float) -> float:
     return float(np.mean((low <= truth) & (truth <= high)))
 
@@ -207,6 +225,10 @@ def main() -> None:
             blocks = blocks_needed(spread, 0.1)
             made = simulate(rng, many, blocks, spread=spread, log_ratio=math.log(ratio))
             print(f"| {spread:g} | {ratio:g} | {blocks} | {equivalent(made, 0.1):.1%} | {different(made):.1%} |")
+    print("\n| log ratio between blocks | blocks | any false difference among 300 comparisons |\n|---|---:|---:|")
+    for effect in EFFECTS:
+        for blocks in (12, 40):
+            print(f"| {effect} | {blocks} | {family_error(rng, many, blocks, 300, effect=effect):.1%} |")
     print("\n| between 12 blocks | percentile bootstrap | Student's t | bootstrap-t |\n|---|---:|---:|---:|")
     for effect in ("normal", "one block in ten disturbed", "exponential, skewness 2"):
         shares = simpler_methods(simulate(rng, many, 12, effect=effect))

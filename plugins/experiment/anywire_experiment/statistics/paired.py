@@ -17,6 +17,11 @@ FEWEST_BLOCKS = 12
 """With fewer blocks no verdict is given: the intervals are calibrated from here on."""
 
 
+FEWEST_FOR_INTERVAL = 6
+"""With fewer blocks no interval over blocks is told: resamples of one block over and over are then so frequent that the
+limits of a studentised bootstrap can be a thousand times Student's."""
+
+
 class Comparison(msgspec.Struct, frozen=True):
     """A candidate arm against a baseline arm, paired by block.
 

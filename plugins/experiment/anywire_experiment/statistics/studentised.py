@@ -6,11 +6,13 @@ Written for many experiments at once (leading axes), because its calibration sim
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import stats
 
 from anywire_experiment.statistics.samples import Floats
+from anywire_experiment.statistics.tail import tail_probability
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,19 +51,21 @@ class StudentisedMean:
     def _one_sided(self, excess: Floats, resampled: Floats) -> Floats:
         flat = self.error == 0.0
         observed = excess / np.where(flat, 1.0, self.error)
-        least = 1.0 / (resampled.shape[-1] + 1)
-        # Ties count as beyond, those that rounding has broken too.
-        bound = observed - 1e-9 * np.abs(observed)
-        beyond = np.count_nonzero(resampled >= bound[..., np.newaxis], axis=-1)
-        bootstrap = (beyond + 1) * least
+        bootstrap = tail_probability(observed, resampled, 1.0 / self.degrees)
         student = stats.t.sf(observed, self.degrees)
-        return np.where(flat, np.where(excess > self.negligible, least, 1.0), np.maximum(bootstrap, student))
+        # Values that never vary have no error to compare with; the sign test is exact without one.
+        signs = 0.5 ** (self.degrees + 1)
+        return np.where(flat, np.where(excess > self.negligible, signs, 1.0), np.maximum(bootstrap, student))
 
 
+@lru_cache(maxsize=4)
 def resampling_counts(blocks: int, resamples: int, seed: int) -> Floats:
-    """How often each of ``blocks`` values is drawn in each resample: shape (blocks, resamples / 2)."""
+    """How often each of ``blocks`` values is drawn in each resample: shape (blocks, resamples / 2), read-only. The
+    comparisons of an experiment share it."""
     drawn = np.random.default_rng(seed).multinomial(blocks, np.full(blocks, 1.0 / blocks), size=resamples // 2)
-    return drawn.T.astype(np.float64)
+    counts = drawn.T.astype(np.float64)
+    counts.setflags(write=False)
+    return counts
 
 
 def studentised_mean(values: Floats, counts: Floats, *, negligible: float = 0.0) -> StudentisedMean:
@@ -73,6 +77,8 @@ def studentised_mean(values: Floats, counts: Floats, *, negligible: float = 0.0)
     dozen values it is too narrow, where Student's t is not. So either limit is the farther of the two, and either
     p-value the larger. Each resample is used with its mirror image in the order of the values (antithetic
     resampling, Hall 1989): results depend neither on the order of the values nor, but for the sign, on their sign.
+    p-values smaller than resamples can count are read from the fitted tail of their distribution
+    (`tail_probability`), so that they have no least value and the time does not grow with the number of comparisons.
     """
     blocks = values.shape[-1]
     mean = values.mean(axis=-1)

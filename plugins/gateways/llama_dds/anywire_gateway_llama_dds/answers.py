@@ -9,8 +9,10 @@ from collections.abc import Callable, Hashable
 
 from anywire.errors import AnywireError
 from anywire_dds.llama_flow import Flow
+from anywire_dds.llama_text import with_request_id
 from anywire_dds.llama_types import ChatCompletionResponse, pack
 from anywire_dds.writer import Writer
+from anywire_gateway_llama_dds.finals import Final, Finals
 
 log = logging.getLogger(__name__)
 
@@ -19,10 +21,11 @@ WAITING_TEXT = 64 * 1024
 
 
 class Answer:
-    """What is to be written for one request. ``client`` is whose it is."""
+    """What is to be written for one request. ``client`` is whose it is; ``raw_id`` the bytes of its request_id where
+    these are no text."""
 
-    def __init__(self, request_id: str, model: str, client: Hashable) -> None:
-        self.request_id, self.model, self.client = request_id, model, client
+    def __init__(self, request_id: str, model: str, client: Hashable, raw_id: bytes = b"") -> None:
+        self.request_id, self.model, self.client, self.raw_id = request_id, model, client, raw_id
         self.texts: list[str] = []
         self.waiting = 0
         self.final: tuple[str, int, int] | None = None
@@ -38,9 +41,10 @@ class Answers:
         self, writer: Writer, pause: float, ack_wait: float, interval: float, alone: Callable[[], bool]
     ) -> None:
         self.flow = Flow(writer, pause, ack_wait, self._pump, alone)
+        self._finals = Finals(self._repeat)
         self._interval = interval
         self._loop = asyncio.get_running_loop()
-        self._urgent: deque[Answer] = deque()
+        self._urgent: deque[Answer | Final] = deque()
         self._chunks: deque[Answer] = deque()
 
     def add(self, answer: Answer, text: str) -> None:
@@ -53,7 +57,8 @@ class Answers:
             self._queue(answer)
 
     def finish(self, answer: Answer, text: str, reason: str, tokens: tuple[int, int] = (0, 0)) -> None:
-        """The last of it: ``reason`` is ``stop`` or ``length``, ``tokens`` those of the prompt and of the answer."""
+        """The last of it: ``reason`` is ``stop``, ``length`` or ``error``, ``tokens`` those of the prompt and of the
+        answer."""
         if text:
             answer.texts.append(text)
         answer.final = (reason, *tokens)
@@ -84,7 +89,13 @@ class Answers:
             answer.rest.cancel()
         answer.changed.set()
 
+    def settle(self, client: Hashable) -> None:
+        """The client has read everything that was written for it, or is gone."""
+        self._finals.settle(client)
+        self.flow.settle(client)
+
     def close(self) -> None:
+        self._finals.close()
         self.flow.close()
         self._urgent.clear()
         self._chunks.clear()
@@ -96,11 +107,16 @@ class Answers:
 
     def _pump(self) -> None:
         while (queue := self._urgent or self._chunks) and self.flow.free:
-            answer = queue[0]
-            if not answer.over and not self._write(answer):
+            first = queue[0]
+            if isinstance(first, Final):
+                if not first.settled and not self._write_again(first):
+                    return
+                queue.popleft()
+                continue
+            if not first.over and not self._write(first):
                 return
             queue.popleft()
-            answer.queued = False
+            first.queued = False
 
     def _write(self, answer: Answer) -> bool:
         text = "".join(answer.texts)
@@ -110,18 +126,36 @@ class Answers:
             answer.request_id, answer.model, text, reason, ended, prompt_tokens, completion_tokens
         )
         try:
-            if not self.flow.write(_packed(response), answer.client):
+            sample = _packed(response)
+            if answer.raw_id:
+                sample = with_request_id(sample, answer.raw_id)
+            if not self.flow.write(sample, answer.client):
                 return False
         except AnywireError as error:
             log.error("a response to request %r could not be written: %s", answer.request_id, error)
             self.drop(answer)
             return True
+        self._finals.wrote(self.flow.written, Final(sample, answer.client) if ended else None)
         answer.texts.clear()
         answer.waiting = 0
         answer.begun, answer.over = True, ended
         if not ended and self._interval:
             answer.rest = self._loop.call_later(self._interval, self._rested, answer)
         answer.changed.set()
+        return True
+
+    def _repeat(self, final: Final) -> None:
+        self._urgent.append(final)
+        self._pump()
+
+    def _write_again(self, final: Final) -> bool:
+        try:
+            if not self.flow.write(final.sample, final.client):
+                return False
+        except AnywireError as error:
+            log.error("a final response could not be written again: %s", error)
+            return True
+        self._finals.wrote(self.flow.written, final)
         return True
 
     def _rested(self, answer: Answer) -> None:

@@ -21,7 +21,9 @@ class LlamaDdsGatewayConfig(LlamaDdsOptions):
         default="", description="Model told in ServerStatus, and used where a request names none. Default: the first."
     )
     models: dict[str, str] = pydantic.Field(
-        default_factory=dict, description="Model names that clients use, with the served models they stand for."
+        default_factory=dict,
+        description="Model names that clients use, with the served models they stand for. The name `*` is every one"
+        " that is not served; an empty model is `model`.",
     )
     max_in_flight: int = pydantic.Field(
         default=256, ge=1, description="Requests at once; further ones are answered with an error."

@@ -17,10 +17,13 @@ from anywire.context import Context
 from anywire.errors import AnywireError, NoAgent, QueueFull
 from anywire.gateway import Gateway
 from anywire.messages import Chunk
+from anywire.once_log import OnceLog
 from anywire_dds.cdr import Malformed
 from anywire_dds.endpoints import BATCH, FINAL_MESSAGES_TIMEOUT, on_thread
 from anywire_dds.llama_ends import LlamaEnds
+from anywire_dds.llama_text import mended_request
 from anywire_dds.llama_types import (
+    ERROR,
     REQUEST_TOPIC,
     RESPONSE_TOPIC,
     STATUS_TOPIC,
@@ -40,6 +43,8 @@ log = logging.getLogger(__name__)
 
 REMEMBERED = 65536
 """Requests that are known again when they come a second time."""
+ANY = "*"
+"""In the setting ``models``: every name that is neither listed nor served."""
 READER_WAIT = 2.0
 """Seconds in which the reader of responses of a client that has asked is to be heard of; then it may be that
 another participant reads them for it."""
@@ -62,7 +67,8 @@ class LlamaDdsGateway(Gateway):
         super().__init__(config)
         self._ends: LlamaEnds | None = None
         self._closing = False
-        self._seen: OrderedDict[tuple[Hashable, str], None] = OrderedDict()
+        self._once = OnceLog(log)
+        self._seen: OrderedDict[tuple[Hashable, str | bytes], None] = OrderedDict()
         self._serving: dict[asyncio.Task[None], Hashable] = {}
         self._beat: asyncio.TimerHandle | None = None
 
@@ -126,12 +132,12 @@ class LlamaDdsGateway(Gateway):
 
     def _received(self, data: bytes, info: Any) -> None:
         try:
-            request: ChatCompletionRequest = unpack(REQUEST_TOPIC, data)
-        except Malformed as error:
-            log.warning("unreadable request ignored: %s", error)
+            request, raw_id = _read(data)
+        except (Malformed, ValueError) as error:
+            self._once.warn("unreadable", "unreadable requests are ignored: %s", error)
             return
         writer, client = self._clients.writer(info.publication_handle)
-        key = (writer, request.request_id)
+        key = (writer, raw_id or request.request_id)
         if key in self._seen:
             log.warning("request %r came again from the same client and is not answered twice", request.request_id)
             return
@@ -150,14 +156,15 @@ class LlamaDdsGateway(Gateway):
             log.warning("request %r came while the gateway closes and is not answered", request.request_id)
             return
         if client is not None and self._clients.readers(client) == 1 and client not in self._serving.values():
-            self._answers.flow.settle(client)  # who asks again has read the last answer
-        task = self._loop.create_task(self._serve(request, client, len(self._serving)))
+            self._answers.settle(client)  # who asks again has read the last answer
+        answer = Answer(request.request_id, request.model or self._model(), client, raw_id)
+        task = self._loop.create_task(self._serve(request, answer, client, len(self._serving)))
         self._serving[task] = client
         task.add_done_callback(self._serving.pop)
 
-    async def _serve(self, request: ChatCompletionRequest, client: uuid.UUID | None, others: int) -> None:
-        model = request.model or self._model()
-        answer = Answer(request.request_id, model, client)
+    async def _serve(
+        self, request: ChatCompletionRequest, answer: Answer, client: uuid.UUID | None, others: int
+    ) -> None:
         try:
             if client is not None and not self._clients.readers(client):
                 await self._reader(client)
@@ -166,7 +173,7 @@ class LlamaDdsGateway(Gateway):
                     raise QueueFull(f"{others} requests are under way already (max_in_flight); try again later")
                 # The wire vouches for nobody: a client is its participant, with the least of roles.
                 caller = Caller(f"dds {client}") if client is not None else ANYBODY
-                await self._relay(submission(request, self._served(model), caller), answer)
+                await self._relay(submission(request, self._served(answer.model), caller), answer)
             except AnywireError as error:
                 self._fail(answer, error)
             except Exception:
@@ -211,13 +218,13 @@ class LlamaDdsGateway(Gateway):
         self._answers.finish(answer, "".join(chunk.deltas), reason, tokens)
 
     def _fail(self, answer: Answer, error: AnywireError) -> None:
-        """The wire has no place for an error: it is text, of no tokens, and ends as the contract lets answers end."""
+        """An error is a final response: a text of no tokens."""
         log.info("request %r ends with %s: %s", answer.request_id, error.code, error)
         new_line = "\n" if answer.begun or answer.texts else ""
-        self._answers.finish(answer, new_line + error_text(error.code, error.message), "stop")
+        self._answers.finish(answer, new_line + error_text(error.code, error.message), ERROR)
 
     def _gone(self, client: uuid.UUID) -> None:
-        self._answers.flow.settle(client)
+        self._answers.settle(client)
         for task, owner in self._serving.items():
             if owner == client:
                 task.cancel()
@@ -231,7 +238,12 @@ class LlamaDdsGateway(Gateway):
     def _served(self, model: str) -> str:
         if not model:
             raise NoAgent("the request names no model, and none is served yet")
-        return self.config.models.get(model, model)
+        names = self.config.models
+        if model in names:
+            model = names[model]
+        elif ANY in names and model not in self._context.models():
+            model = names[ANY]
+        return model or self._model()
 
     def _heartbeat(self) -> None:
         self._tell()
@@ -247,3 +259,13 @@ class LlamaDdsGateway(Gateway):
             self._status.write(pack(ServerStatus(self._server_id, slots - busy, busy, model, ready)))
         except AnywireError as error:
             log.error("the status cannot be told: %s", error)
+
+
+def _read(data: bytes) -> tuple[ChatCompletionRequest, bytes]:
+    """A request, and the bytes of its request_id where they are not what its text says: it had bytes that are no UTF-8.
+    Raises `Malformed` or `ValueError`."""
+    try:
+        return unpack(REQUEST_TOPIC, data), b""
+    except Malformed:
+        mended, raw_id = mended_request(data)
+        return unpack(REQUEST_TOPIC, mended), raw_id

@@ -59,18 +59,31 @@ class Embeddings(Struct, kw_only=True):
 
 _HEAD = frozenset(Answer.__struct_fields__)
 _encode = msgspec.json.Encoder().encode
-_list = msgspec.json.Decoder(list[Raw])
+_any = msgspec.json.Decoder(Raw)
 _object = msgspec.json.Decoder(dict[str, Raw])
+
+LARGE_CHARS = 256 * 1024
+"""Characters from which it is counted what decoding would cost, and most that an engine says beside its choices."""
+MAX_PARTS = 1_000_000
+"""Lists and objects of a whole answer. Each log probability is two, and 32 MiB hold no more of them."""
+
+
+class _WithChoices(Struct):
+    choices: Raw
+
+
+_with_choices = msgspec.json.Decoder(_WithChoices)
+_UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 
 
 def answer(kind: Kind, task_id: str, model: str, chunk: Chunk) -> bytes:
     """The JSON of a unary answer. Raises `StreamCorrupted` when what the agent sent as JSON is none, `EngineFailed`
     when it holds no embedding."""
-    usage = checked_json(chunk.usage, _object, "usage") if chunk.usage else UNSET
+    usage = checked_json(chunk.usage, "{", "usage") if chunk.usage else UNSET
     if kind == "embedding":
         if not chunk.extra:
             raise EngineFailed("the engine gave no embedding")
-        return _encode(Embeddings(data=checked_json(chunk.extra, _list, "embedding"), model=model, usage=usage))
+        return _encode(Embeddings(data=checked_json(chunk.extra, "[", "embedding"), model=model, usage=usage))
     others: dict[str, Raw] = {}
     if chunk.extra:
         choices: list[ChatChoice] | list[TextChoice] | Raw
@@ -98,25 +111,37 @@ def split(extra: str) -> tuple[Raw, dict[str, Raw]]:
     """The choices an agent sent, and what else its engine said beside them: ``extra`` is their list, or an object with
     a member ``choices``. Raises `StreamCorrupted`."""
     if extra[:1] != "{":
-        return checked_json(extra, _list, "choices"), {}
+        return checked_json(extra, "[", "choices"), {}
     try:
+        _check_parts(extra)
+        choices = _with_choices.decode(extra).choices
+        if bytes(memoryview(choices)[:1]) != b"[":
+            raise msgspec.DecodeError("they are no list")
+        if len(extra) - len(memoryview(choices)) > LARGE_CHARS:
+            raise msgspec.DecodeError(f"more than {LARGE_CHARS} characters are beside them")
         others = _object.decode(extra)
-        choices = others.pop("choices")
-        _list.decode(choices)
-    except (msgspec.DecodeError, UnicodeError, KeyError) as error:
+        del others["choices"]
+    except _UNREADABLE as error:
         raise StreamCorrupted(f"the agent sent choices that cannot be read: {error}", phase="streaming") from error
     return choices, others
 
 
-def checked_json(text: str, decoder: msgspec.json.Decoder[list[Raw]] | msgspec.json.Decoder[dict[str, Raw]],
-                 what: str) -> Raw:  # fmt: skip
-    """``text`` for insertion, once it is known to be JSON of the right shape: clients must never get a broken
-    document because an agent sent one."""
+def checked_json(text: str, start: str, what: str) -> Raw:
+    """``text`` for insertion, once it is known to be JSON that begins with ``start``: clients must never get a broken
+    document because an agent sent one. Nothing is made of it: that of a large answer would take long."""
     try:
-        decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeError) as error:
+        _check_parts(text)
+        _any.decode(text)
+        if not text.lstrip(" \t\r\n").startswith(start):
+            raise msgspec.DecodeError(f"it does not begin with {start}")
+    except _UNREADABLE as error:
         raise StreamCorrupted(f"the agent sent {what} that cannot be read: {error}", phase="streaming") from error
     return Raw(text)
+
+
+def _check_parts(text: str) -> None:
+    if len(text) > LARGE_CHARS and text.count("[") + text.count("{") > MAX_PARTS:
+        raise msgspec.DecodeError(f"they have more than {MAX_PARTS} lists and objects")
 
 
 def encodable(text: str) -> str:

@@ -44,6 +44,17 @@ def caller_of(request: web.BaseRequest) -> Caller:
     return Caller("", tenant, "operate" if local else "use")
 
 
+def is_rebound(request: web.BaseRequest) -> bool:
+    """Whether a request from this machine asks for a host of another name, and came by no proxy that says so: a web
+    page elsewhere may have let its own name lead here, and would read the answer."""
+    headers = request.headers
+    return (
+        is_local_peer(request._transport_peername)
+        and not _is_local_authority(headers.get("Host", ""))
+        and not any(name in headers for name in FORWARDED)
+    )
+
+
 def is_local_peer(peer: object) -> bool:
     """Whether a socket's peer name is of this machine's loopback, or of a Unix socket."""
     if isinstance(peer, tuple | list):

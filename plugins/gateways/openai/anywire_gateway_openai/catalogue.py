@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 import msgspec
 from aiohttp import web
 
 from anywire.context import Context
-from anywire.errors import ModelNotFound
+from anywire.errors import Forbidden, ModelNotFound
+from anywire.messages import Kind
 from anywire.offers import Offer, OfferState
 from anywire.views import agent_json
+from anywire_gateway_openai.caller import is_rebound
 
 _encode = msgspec.json.Encoder().encode
 _BEST_FIRST: tuple[OfferState, ...] = ("ready", "starting", "stopped", "stopping", "crashed")
@@ -25,26 +27,47 @@ def json_response(value: object, status: int = 200) -> web.Response:
     )
 
 
+KINDS = get_args(Kind)
+
+
+class _Offered(NamedTuple):
+    """An offer with the kinds of tasks that it stands for."""
+
+    offer: Offer
+    kinds: Sequence[str]
+    is_agents: bool
+
+
 class CatalogueHandlers:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._created = int(time.time())
         self._version = version("anywire")
 
+    async def index(self, request: web.BaseRequest) -> web.Response:
+        """Name and version of the server, and where its API begins."""
+        return json_response({"name": "anywire", "version": self._version, "api": "/v1"})
+
     async def models(self, request: web.BaseRequest) -> web.Response:
+        """The models of all agents that have not failed."""
         offers = sorted(self._offers().items())
-        return json_response({"object": "list", "data": [self._model(name, *found) for name, found in offers]})
+        return json_response({"object": "list", "data": [self._model(name, found) for name, found in offers]})
 
     async def model(self, request: web.BaseRequest, name: str) -> web.Response:
+        """One model; 404 when no agent has it."""
         found = self._offers().get(name)
         if found is None:
             raise ModelNotFound(f"the model {name!r} is not served by any agent", param="model")
-        return json_response(self._model(name, *found))
+        return json_response(self._model(name, found))
 
     async def agents(self, request: web.BaseRequest) -> web.Response:
+        """Every agent known now: identity, transport, engine, offers, slots, state, load."""
+        if is_rebound(request):
+            raise Forbidden("agents are listed on this machine for localhost alone: ask for http://127.0.0.1 instead")
         return json_response({"object": "list", "data": [agent_json(view) for view in self._context.agents()]})
 
     async def stats(self, request: web.BaseRequest) -> web.Response:
+        """The orchestrator's counters."""
         return json_response(self._context.stats())
 
     async def health(self, request: web.BaseRequest) -> web.Response:
@@ -54,21 +77,29 @@ class CatalogueHandlers:
         return json_response({"status": "closing" if closing else "ok", **counts}, 503 if closing else 200)
 
     async def version(self, request: web.BaseRequest) -> web.Response:
+        """Name and version of the server."""
         return json_response({"name": "anywire", "version": self._version})
 
-    def _offers(self) -> dict[str, tuple[list[Offer], int]]:
-        """By model, without those of agents that have failed: its offers, and how many of them are agents' (the others
-        are services')."""
-        states = {view.agent_id: view.status.state for view in self._context.agents()}
-        offers: dict[str, tuple[list[Offer], int]] = {}
-        for name, found in self._context.offers().items():
-            if left := [(who, offer) for who, offer in found if states.get(who) != "failed"]:
-                offers[name] = [offer for _, offer in left], sum(who in states for who, _ in left)
-        return offers
+    def _offers(self) -> dict[str, list[_Offered]]:
+        """By model, without the offers of agents that have failed."""
+        views = {view.agent_id: view for view in self._context.agents()}
+        found: dict[str, list[_Offered]] = {}
+        for name, offers in self._context.offers().items():
+            left = []
+            for who, offer in offers:
+                view = views.get(who)
+                if view is None:  # a service's
+                    left.append(_Offered(offer, offer.kinds or KINDS, False))
+                elif view.status.state != "failed":
+                    left.append(_Offered(offer, offer.kinds or view.info.capabilities, True))
+            if left:
+                found[name] = left
+        return found
 
-    def _model(self, name: str, offers: Sequence[Offer], agents: int) -> dict[str, Any]:
-        """OpenAI's fields, and what is offered together: the best state, the longest context (null: unknown), a
-        feature that one of them has, or that each one which speaks of it has not."""
+    def _model(self, name: str, offered: Sequence[_Offered]) -> dict[str, Any]:
+        """OpenAI's fields, and what is offered together: the best state, the longest context (null: unknown), every
+        kind of task, a feature that one of them has, or that each one which speaks of it has not."""
+        offers = [each.offer for each in offered]
         features: dict[str, bool] = {}
         for offer in offers:
             for feature, has in offer.features.items():
@@ -77,10 +108,11 @@ class CatalogueHandlers:
             "id": name,
             "object": "model",
             "created": self._created,
-            "owned_by": "anywire",
+            "owned_by": next((offer.owner for offer in offers if offer.owner), "anywire"),
             "state": min((offer.state for offer in offers), key=_BEST_FIRST.index),
-            "context": max(offer.context for offer in offers) or None,
+            "context_length": max(offer.context for offer in offers) or None,
+            "kinds": [kind for kind in KINDS if any(kind in each.kinds for each in offered)],
             "features": dict(sorted(features.items())),
             "on_demand": any(offer.on_demand for offer in offers),
-            "agents": agents,
+            "agents": sum(each.is_agents for each in offered),
         }

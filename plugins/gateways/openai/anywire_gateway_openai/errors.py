@@ -11,10 +11,13 @@ from aiohttp import web
 
 from anywire import errors
 from anywire.errors import AnywireError
+from anywire.printable import printable
 from anywire_gateway_openai.headers import header_text
 
 log = logging.getLogger(__name__)
 
+CLIENT_GONE = 499
+"""nginx's "client closed request": the task was cancelled."""
 STATUS: dict[type[AnywireError], int] = {
     errors.InvalidRequest: 400,
     errors.Forbidden: 403,
@@ -23,7 +26,7 @@ STATUS: dict[type[AnywireError], int] = {
     errors.ModelStopped: 409,
     errors.PayloadTooLarge: 413,
     errors.QueueFull: 429,
-    errors.TaskCancelled: 499,
+    errors.TaskCancelled: CLIENT_GONE,
     errors.EngineFailed: 502,
     errors.AgentLost: 502,
     errors.StreamCorrupted: 502,
@@ -41,7 +44,10 @@ STATUS: dict[type[AnywireError], int] = {
     errors.TaskError: 502,
     AnywireError: 500,
 }
-"""The nearest class of an error decides. 499 is nginx's "client closed request": the task was cancelled."""
+"""The nearest class of an error decides."""
+
+ENGINES_OWN = {429: 429, 503: 503, 504: 504, 529: 503}
+"""Statuses of a failed engine that a client is told, as they tell it when to come back. 529 is known to few."""
 
 FINAL = (
     errors.InvalidRequest,
@@ -73,7 +79,10 @@ _encoder = msgspec.json.Encoder()
 
 
 def status_of(error: AnywireError) -> int:
-    """The HTTP status: an engine's own for a request it found at fault, else that of the error's class."""
+    """The HTTP status: an engine's own for a request it found at fault, and where it has too much to do, else that of
+    the error's class."""
+    if isinstance(error, errors.EngineFailed) and error.status in ENGINES_OWN:
+        return ENGINES_OWN[error.status]
     if isinstance(error, HttpError) or (isinstance(error, errors.InvalidRequest) and 400 <= error.status < 500):
         return error.status
     return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
@@ -87,15 +96,22 @@ def as_anywire(error: Exception, task_id: str = "") -> AnywireError:
     return AnywireError(f"internal error{f' in task {task_id}' if task_id else ''}; the orchestrator's log has more")
 
 
+def error_code(error: AnywireError) -> str:
+    """The code that a client is told."""
+    return error.detail_code or ("internal_error" if type(error) is AnywireError else error.code)
+
+
 def error_json(error: AnywireError, *, origin: bool = False) -> bytes:
     """``{"error": {"message", "type", "param", "code"}}``, and in the object what the engine said besides. With
     ``origin`` it says where the error arose: for what has no headers."""
     status = status_of(error)
-    kind = "rate_limit_error" if status == 429 else "invalid_request_error" if status < 500 else "server_error"
-    code = error.detail_code or ("internal_error" if type(error) is AnywireError else error.code)
+    kind = error.members.get("type")  # an engine's own
+    if not isinstance(kind, str):
+        kind = "rate_limit_error" if status == 429 else "invalid_request_error" if status < 500 else "server_error"
+    code = error_code(error)
     body: dict[str, object] = {
         "message": _printable(error.message),
-        "type": kind,
+        "type": _printable(kind),
         "param": _printable(error.param) or None,
         "code": _printable(code),
     }
@@ -108,17 +124,24 @@ def error_json(error: AnywireError, *, origin: bool = False) -> bytes:
 
 
 def _printable(text: str) -> str:
-    return text.encode(errors="replace").decode()
+    """Without control characters: a client shows it on a terminal, and part of it may be another client's."""
+    return printable(text.encode(errors="replace").decode())
+
+
+def retry_after(error: AnywireError, status: int) -> str:
+    """What the header ``Retry-After`` says of ``error``, told with ``status``; empty where it says nothing."""
+    if error.retry_after > 0:
+        return str(math.ceil(min(error.retry_after, MAX_RETRY_AFTER_S)))
+    return str(RETRY_AFTER_S) if status in (429, 503) else ""
 
 
 def error_response(error: AnywireError) -> web.Response:
     """The answer when nothing of a 200 has been sent."""
     status = status_of(error)
     headers = {"Content-Type": "application/json", "Server": "anywire"}
-    if error.retry_after > 0:
-        headers["Retry-After"] = str(math.ceil(min(error.retry_after, MAX_RETRY_AFTER_S)))
-    elif status in (429, 503):
-        headers["Retry-After"] = str(RETRY_AFTER_S)
+    wait = retry_after(error, status)
+    if wait:
+        headers["Retry-After"] = wait
     # An engine's own 408, 409 or 429 may well pass.
     if isinstance(error, FINAL) and error.status not in (408, 409, 429) and not error.retry_after:
         headers["x-should-retry"] = "false"

@@ -19,6 +19,8 @@ from anywire_gateway_openai.wire import EventStreamWriter, WrittenResponse
 
 MAX_STREAMS = 256
 """Event streams that may be open at once."""
+MAX_OF_ONE = 32
+"""Of these, the ones that one address may have open: every event is written to each of them."""
 MAX_ID_CHARS = 64
 BATCH = 256
 """Events that are written at once."""
@@ -34,7 +36,8 @@ class EventHandler:
 
     def __init__(self, context: Context, *, write_timeout: float, heartbeat: float) -> None:
         self._context, self._write_timeout, self._heartbeat = context, write_timeout, heartbeat
-        self._readers: set[EventReader] = set()
+        self._readers: dict[EventReader, str] = {}
+        """Each with the address of its client."""
 
     @property
     def open(self) -> int:
@@ -42,6 +45,7 @@ class EventHandler:
         return len(self._readers)
 
     async def events(self, request: web.BaseRequest) -> web.StreamResponse:
+        """What happens, as server-sent events; ``?types=task.ended,agent.*`` chooses, ``?after=ID`` resumes."""
         caller = caller_of(request)
         after = request.headers.get("Last-Event-ID") or request.query.get("after", "")
         if len(after) > MAX_ID_CHARS:
@@ -52,10 +56,13 @@ class EventHandler:
             return writer.end_head()
         if len(self._readers) >= MAX_STREAMS:
             raise HttpError(429, "too_many_streams", f"{MAX_STREAMS} event streams are open already")
+        address = request.remote or "unknown"
+        if sum(each == address for each in self._readers.values()) >= MAX_OF_ONE:
+            raise HttpError(429, "too_many_streams", f"{address} has {MAX_OF_ONE} event streams open already")
         reader = self._context.events.reader(
             *types, after=after, wants=lambda event: is_shown(event, caller), size=WAITING
         )
-        self._readers.add(reader)
+        self._readers[reader] = address
         try:
             await writer.write(COMMENT)
             while True:
@@ -72,7 +79,7 @@ class EventHandler:
             await writer.write(b"", last=True)
         finally:
             reader.close()
-            self._readers.discard(reader)
+            del self._readers[reader]
         return WrittenResponse(writer.keep_alive)
 
     def finish(self) -> None:

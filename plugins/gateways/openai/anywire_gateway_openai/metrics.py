@@ -99,7 +99,7 @@ class Metrics:
             self._per_token.observe(labels, (duration - first) / (task.deltas - 1))
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
-        """In Prometheus's text form, or as OpenMetrics for a scraper that asks for it."""
+        """Metrics in Prometheus's text form, or as OpenMetrics for a scraper that asks for it."""
         from prometheus_client.exposition import choose_encoder
 
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))

@@ -6,13 +6,25 @@ other clients send none. The ``Host`` header proves nothing here: a site can giv
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
+
+from aiohttp import web
 
 from anywire_gateway_openai.caller import is_local_origin
 from anywire_gateway_openai.errors import HttpError
+from anywire_gateway_openai.headers import header_text
+from anywire_gateway_openai.notes import HEADERS
+from anywire_gateway_openai.wire import WrittenResponse
 
 ANY = "*"
+MAX_AGE_S = 600
+"""Seconds for which a browser need not ask again."""
+EXPOSED = (
+    "*, x-request-id, retry-after, x-should-retry, x-anywire-task, x-anywire-agent, x-anywire-transport, "
+    "x-anywire-attempts, x-anywire-stages, x-anywire-ignored, x-anywire-origin"
+)
+"""Headers of an answer that a page may read. Browsers take the star for no name where credentials are sent."""
 
 
 def checked_origin(text: str) -> str:
@@ -42,3 +54,40 @@ class Origins:
             "origin_not_allowed",
             f"pages of {origin[:256]!r} may not use this server; list that origin in the gateway's allowed_origins",
         )
+
+
+def page_headers(origin: str) -> tuple[tuple[str, str], ...]:
+    """What a browser wants to see in an answer to a page of ``origin``, which may use the gateway."""
+    return (
+        ("Access-Control-Allow-Origin", header_text(origin)),
+        ("Access-Control-Expose-Headers", EXPOSED),
+        ("Vary", "Origin"),
+    )
+
+
+def preflight_headers(asked: Mapping[str, str], methods: str) -> dict[str, str]:
+    """The same for the question that a browser sends before a request: whether it may send one of ``methods`` with the
+    headers it names."""
+    headers = {
+        "Access-Control-Allow-Methods": methods,
+        "Access-Control-Allow-Headers": header_text(asked.get("Access-Control-Request-Headers", "*")),
+        "Access-Control-Max-Age": str(MAX_AGE_S),
+    }
+    if asked.get("Access-Control-Request-Private-Network") == "true":
+        headers["Access-Control-Allow-Private-Network"] = "true"
+    return headers
+
+
+async def answer_options(allowed: str, request: web.BaseRequest) -> web.StreamResponse:
+    """Which methods a path answers; also what a browser asks before a page's request."""
+    headers = {"Allow": allowed, "Server": "anywire"}
+    if "Origin" in request.headers:
+        headers |= preflight_headers(request.headers, allowed)
+    return web.Response(status=204, headers=headers)
+
+
+def with_headers(request: web.BaseRequest, response: web.StreamResponse) -> web.StreamResponse:
+    """``response`` with the headers that every answer to ``request`` has, unless its head is on its way already."""
+    if not isinstance(response, WrittenResponse) and not response.prepared:
+        response.headers.update(request.get(HEADERS, ()))
+    return response

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from typing import Any
 
 from aiohttp import web
 
+from anywire.connection_limit import ConnectionLimit
 from anywire.errors import InvalidRequest
 from anywire_gateway_openai.errors import as_anywire, error_response
+from anywire_gateway_openai.request_ids import HEADER, request_id
 from anywire_gateway_openai.routes import Routes
 
 log = logging.getLogger(__name__)
@@ -32,15 +36,35 @@ class OpenAIProtocol(web.RequestHandler):
             response = error_response(InvalidRequest(f"this is not HTTP as it should be: {what}"))
         else:
             response = error_response(as_anywire(exc if isinstance(exc, Exception) else RuntimeError(message)))
+        response.headers[HEADER] = request_id(None)
         response.force_close()
         return response
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """Called for what is wrong behind a handler. That a body which no handler wanted cannot be read is its client's
+        fault, and the connection is closed."""
+        if isinstance(kw.get("exc_info"), web.RequestPayloadError):
+            log.debug("a body that was not wanted cannot be read: %s", kw["exc_info"])
+        else:
+            super().log_exception(*args, **kw)
 
 
 class OpenAIServer(web.Server):
     """The factory of connections. A client that disconnects cancels its handler."""
 
-    def __init__(self, routes: Routes) -> None:
-        super().__init__(routes, handler_cancellation=True, access_log=None)
+    def __init__(self, routes: Routes, limit: ConnectionLimit, idle_timeout: float) -> None:
+        super().__init__(
+            routes, handler_cancellation=True, access_log=None, keepalive_timeout=idle_timeout, auto_decompress=False
+        )  # content_coding does
+        self._limit = limit
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        self._limit.opened(transport, handler)
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        self._limit.lost(handler)
+        super().connection_lost(handler, exc)
 
     def __call__(self) -> web.RequestHandler:
         return OpenAIProtocol(self, loop=self._loop, **self._kwargs)

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from anywire.context import Context
 from anywire.transport import TakesRegistrations
+from anywire.web_pages import header_of_page
 from anywire_gateway_openai.body import read_body
 from anywire_gateway_openai.errors import HttpError
 
@@ -21,12 +22,13 @@ class RegistrationHandler:
         self._transport = next((each for each in context.transports if isinstance(each, TakesRegistrations)), None)
 
     async def register(self, request: web.BaseRequest) -> web.Response:
+        """For agents of transports that register through the gateway."""
         if self._transport is None:
             raise HttpError(
                 404, "not_found", "no configured transport takes registrations here: list `http` under `transports`"
             )
-        if "Origin" in request.headers:
-            raise HttpError(403, "forbidden", "agents do not register from a web page: send no Origin header")
+        if name := header_of_page(request.headers):
+            raise HttpError(403, "forbidden", f"agents do not register from a web page: send no {name} header")
         if request.content_type != "application/json":
             raise HttpError(415, "unsupported_media_type", "a registration is sent as Content-Type: application/json")
         body = await read_body(request, MAX_BYTES, TIMEOUT_S)

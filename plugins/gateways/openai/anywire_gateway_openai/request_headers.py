@@ -2,6 +2,7 @@
 
 | header | meaning | bounds |
 |---|---|---|
+| ``x-request-id`` | id of the request, which its answer and the log have too | 128 visible ASCII characters |
 | ``x-anywire-timeout`` | seconds until the task is given up | above 0, at most 86400 |
 | ``x-anywire-priority`` | higher is more urgent, 0 is normal | integer, -1000 to 1000 |
 | ``x-anywire-session`` | names the conversation | 256 printable characters |
@@ -12,6 +13,8 @@
 | ``x-anywire-policy`` | names a policy | 256 printable characters |
 | ``x-anywire-attempts`` | attempts that the task may take | integer, 1 to 100 |
 | ``x-anywire-progress`` | ``true``: the stream tells what its agent does | ``true`` or ``false``, ``1`` or ``0`` |
+| ``x-anywire-stages`` | ``true``: a stream ends with a comment that tells its stage times | the same |
+| ``tracestate`` | goes with ``traceparent`` | 512 characters |
 | ``traceparent`` | W3C trace context; an invalid one is ignored, as that standard demands | 256 characters |
 """
 
@@ -37,6 +40,9 @@ MAX_ATTEMPTS = 100
 MAX_SHOWN = 64
 """Characters of a wrong value that the error shows."""
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+_TRACESTATE = istr("tracestate")
+MAX_TRACESTATE_CHARS = 512
+"""What the standard lets whoever passes it on expect; a longer one is ignored."""
 _INTEGER = re.compile(r"[+-]?[0-9]{1,9}")
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -58,13 +64,24 @@ class TaskHeaders(NamedTuple):
     avoid: tuple[str, ...] = ()
     attempts_left: int = 0
     progress: bool = False
+    stages: bool = False
+    """Of the answer's form, and nothing of the task."""
 
-    def submission(self, kind: Kind, model: str, body: str, stream: bool, caller: Caller = ANYBODY) -> Submission:
+    def submission(
+        self,
+        kind: Kind,
+        model: str,
+        body: str,
+        stream: bool,
+        caller: Caller = ANYBODY,
+        outline: str = "",
+    ) -> Submission:
         """The task of a request with these headers. Only a stream can tell progress."""
         if self is NO_HEADERS:
-            return Submission(kind, model, body, stream, caller=caller)
+            return Submission(kind, model, body, stream, caller=caller, outline=outline)
         fields = self._asdict() | {"progress": self.progress and stream}
-        return Submission(kind, model, body, stream, **fields, caller=caller)
+        del fields["stages"]
+        return Submission(kind, model, body, stream, **fields, caller=caller, outline=outline)
 
 
 NO_HEADERS = TaskHeaders()
@@ -77,6 +94,8 @@ def task_headers(headers: Mapping[str, str]) -> TaskHeaders:
         text = headers.get(name)
         if text is not None:
             found[field] = read(name, text)
+    if found.get("trace") and (state := headers.get(_TRACESTATE)) and _is_trace_state(state):
+        found["trace"] += f" {state}"
     return TaskHeaders(**found) if found else NO_HEADERS
 
 
@@ -111,6 +130,10 @@ def _attempts(name: str, text: str) -> int:
 
 def _trace(name: str, text: str) -> str:
     return text if len(text) <= MAX_NAME_CHARS and text.isprintable() and _TRACEPARENT.fullmatch(text) else ""
+
+
+def _is_trace_state(text: str) -> bool:
+    return len(text) <= MAX_TRACESTATE_CHARS and text.isascii() and text.isprintable()
 
 
 def _name(name: str, text: str) -> str:
@@ -174,4 +197,5 @@ _READERS: tuple[tuple[str, str, Callable[[str, str], object]], ...] = (
     (istr("x-anywire-avoid"), "avoid", _names),
     (istr("x-anywire-attempts"), "attempts_left", _attempts),
     (istr("x-anywire-progress"), "progress", _flag),
+    (istr("x-anywire-stages"), "stages", _flag),
 )

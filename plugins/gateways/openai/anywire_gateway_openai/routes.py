@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from time import perf_counter
 
 from aiohttp import web
 
+from anywire.connection_limit import ConnectionLimit
+from anywire.errors import QueueFull
+from anywire.request_log import RequestLog
 from anywire_gateway_openai.catalogue import CatalogueHandlers
-from anywire_gateway_openai.errors import HttpError, as_anywire, error_response
+from anywire_gateway_openai.errors import CLIENT_GONE, HttpError, as_anywire, error_code, error_response
 from anywire_gateway_openai.event_streams import EventHandler
 from anywire_gateway_openai.metrics import Metrics
-from anywire_gateway_openai.origins import Origins
+from anywire_gateway_openai.notes import ERROR, FIRST, HEADERS, MODEL, REQUEST_ID, TASK
+from anywire_gateway_openai.origins import Origins, answer_options, page_headers, with_headers
+from anywire_gateway_openai.pace import Pace
+from anywire_gateway_openai.paths import meant, tidied
 from anywire_gateway_openai.registration import RegistrationHandler
+from anywire_gateway_openai.request_ids import HEADER, request_id
 from anywire_gateway_openai.service_routes import ServiceRoutes
 from anywire_gateway_openai.task_views import TaskViewHandlers
 from anywire_gateway_openai.tasks import TaskHandlers
@@ -22,6 +30,9 @@ from anywire_gateway_openai.wire import WrittenResponse
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 NamedHandler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
+ALL_FAILED = 502
+MAY_PASS = frozenset((500, 504))
+"""Statuses that count as that too where nobody said when to come back."""
 BASES = ("/v1", "/api/v1")
 
 
@@ -40,7 +51,11 @@ class Routes:
         metrics: Metrics,
         origins: Origins,
         services: ServiceRoutes,
+        limit: ConnectionLimit,
+        requests: RequestLog,
+        pace: Pace,
     ) -> None:
+        self._limit, self._requests, self._pace = limit, requests, pace
         self._origins, self._errors, self._events = origins, metrics.errors, events
         self._services = services
         self._exact: dict[str, dict[str, Handler]] = {}
@@ -52,8 +67,12 @@ class Routes:
             self._exact[f"{base}/health"] = {"GET": catalogue.health}
             self._exact[f"{base}/version"] = {"GET": catalogue.version}
             self._exact[f"{base}/metrics"] = {"GET": metrics.handle}
+        for path in ("/", *BASES):
+            self._exact[path] = {"GET": catalogue.index}
+        self._exact["*"] = dict.fromkeys(("GET", "POST", "DELETE"), catalogue.index)  # OPTIONS of the whole server
         for base in BASES:
-            self._exact[f"{base}/chat/completions"] = {"POST": tasks.chat}
+            self._exact[f"{base}/chat/completions"] = {"POST": tasks.chat, "GET": sockets.chat_beside_post}
+            self._exact[f"{base}/chat/completions_stream"] = {"POST": tasks.chat_stream}
             self._exact[f"{base}/ws/chat"] = {"GET": sockets.chat}
             self._exact[f"{base}/completions"] = {"POST": tasks.completion}
             self._exact[f"{base}/embeddings"] = {"POST": tasks.embedding}
@@ -69,22 +88,60 @@ class Routes:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         self._active += 1
+        connection = request.transport
+        self._limit.begun(connection, request.content)
+        began, status, code = perf_counter(), CLIENT_GONE, ""
         try:
-            origin = request.headers.get("Origin")
+            headers = request.headers
+            request[REQUEST_ID] = own_id = request_id(headers.get(HEADER))
+            request[HEADERS] = ((HEADER, own_id),)
+            origin = headers.get("Origin")
             if origin is not None:
                 self._origins.check(origin)
-            return await self._find(request.method, request.path, origin)(request)
+                request[HEADERS] += page_headers(origin)
+            response = await self._find(request.method, request.path)(request)
+            status = response.status
+            return with_headers(request, response)
         except ConnectionError:
             # Nobody is left to answer.
             return WrittenResponse(keep_alive=False)
         except Exception as error:
-            response = error_response(as_anywire(error))
-            self._errors[response.status] += 1
-            return response
+            fault = as_anywire(error)
+            code = error_code(fault)
+            if isinstance(fault, QueueFull) and not fault.retry_after:
+                fault.retry_after = self._pace.seconds()
+            refusal = error_response(fault)
+            status = refusal.status
+            task = request.get(TASK)
+            if task is not None and task.attempts:
+                refusal.headers["x-anywire-attempts"] = str(task.attempts)
+                if task.attempts > 1 and (status == ALL_FAILED or (status in MAY_PASS and not fault.retry_after)):
+                    # Tried again already: a client's retries would multiply with these.
+                    refusal.headers["x-should-retry"] = "false"
+            self._errors[status] += 1
+            return with_headers(request, refusal)
         finally:
+            self._limit.ended(connection)
             self._active -= 1
             if self._ended is not None:
                 self._ended.set()
+            self._log_ended(request, began, status, code)
+
+    def _log_ended(self, request: web.BaseRequest, began: float, status: int, code: str) -> None:
+        """Requests that ask for an answer, and those that fail; a probe's or that of a watcher who has seen enough is
+        of no interest."""
+        task = request.get(TASK)
+        self._requests.add(
+            f"{request.method} {request.rel_url.raw_path}",
+            status,
+            began,
+            task=task,
+            model=request.get(MODEL, ""),
+            first=request.get(FIRST, 0.0),
+            error=code or request.get(ERROR, ""),
+            request_id=request.get(REQUEST_ID, ""),
+            important=task is not None or (status >= 400 and status != CLIENT_GONE),
+        )
 
     async def idle(self) -> None:
         """Wait until no request is being answered. Event streams end when all other requests have ended, so that they
@@ -102,33 +159,41 @@ class Routes:
             path.startswith(prefix) and len(path) > len(prefix) for prefix, _ in self._named
         )
 
-    def _find(self, method: str, path: str, origin: str | None) -> Handler:
+    def _find(self, method: str, path: str) -> Handler:
+        """What answers. Raises `HttpError` for a path that is not there, or has not this method."""
         if method == "HEAD":  # aiohttp leaves the body out
             method = "GET"
-        methods = self._exact.get(path)
-        if methods is not None:
-            handler = methods.get(method)
-            if handler is not None:
-                return handler
-            allowed = ", ".join(methods)
-        else:
-            for prefix, named in self._named:
-                if path.startswith(prefix) and len(path) > len(prefix):
-                    if method in named:
-                        return partial(_call_named, named[method], path[len(prefix) :])
-                    allowed = ", ".join(named)
-                    break
-            else:
-                base = next((base for base in BASES if path.startswith(f"{base}/")), None)
-                found = self._services.find(method, path[len(base) :], origin) if base is not None else None
-                if found is not None:
-                    return found
-                raise HttpError(
-                    404, "not_found", f"there is nothing at {path[:256]}; the API is under {' and '.join(BASES)}"
-                )
+        methods = self._exact.get(path) or self._beyond(path)
+        handler = methods.get(method)
+        if handler is not None:
+            return handler
+        allowed = ", ".join(methods)
+        if method == "OPTIONS":
+            return partial(answer_options, allowed)
         raise HttpError(
             405, "method_not_allowed", f"{path[:256]} answers {allowed}, not {method[:32]}", headers={"Allow": allowed}
         )
+
+    def _beyond(self, path: str) -> Mapping[str, Handler]:
+        """The handlers of a path that is not in the table as it stands: it holds a name, belongs to a service, or is
+        almost right. Raises `HttpError` when there are none."""
+        for prefix, named in self._named:
+            if path.startswith(prefix) and (name := path[len(prefix) :].strip("/")):
+                return {method: partial(_call_named, handler, name) for method, handler in named.items()}
+        for base in BASES:
+            if path.startswith(f"{base}/"):
+                found = self._services.at(path[len(base) :])
+                if found:
+                    return found
+        tidy = tidied(path)
+        if tidy != path:
+            return self._exact.get(tidy) or self._beyond(tidy)
+        without_base = self._exact.get(BASES[0] + path)
+        if without_base is not None:
+            return without_base
+        guess = meant(path, BASES, self._has)
+        hint = f"; did you mean {guess}?" if guess else f"; the API is under {' and '.join(BASES)}"
+        raise HttpError(404, "not_found", f"there is nothing at {path[:256]}{hint}")
 
 
 async def _call_named(handler: NamedHandler, name: str, request: web.BaseRequest) -> web.StreamResponse:

@@ -15,7 +15,7 @@ from anywire.once_log import OnceLog
 from anywire.route import EventStream, Request, Response, Route, Routes, ServerSentEvent
 from anywire_gateway_openai.body import read_body
 from anywire_gateway_openai.caller import caller_of
-from anywire_gateway_openai.errors import HttpError, as_anywire, error_json
+from anywire_gateway_openai.errors import as_anywire, error_json
 from anywire_gateway_openai.headers import header_text
 from anywire_gateway_openai.wire import EventStreamWriter, WrittenResponse
 
@@ -54,25 +54,13 @@ class ServiceRoutes:
         self._routes.listen(self._read)
         self._read()
 
-    def find(self, method: str, path: str, origin: str | None) -> Handler | None:
-        """What answers ``method`` at ``path``, a path below a base; None where no service has that path. Raises
-        `HttpError` for a method that the path does not have."""
+    def at(self, path: str) -> Mapping[str, Handler] | None:
+        """What answers at ``path``, a path below a base, by method; None where no service has that path."""
         for each in self._paths:
             match = each.pattern.fullmatch(path)
-            if match is None:
-                continue
-            allowed = ", ".join(each.routes)
-            if method == "OPTIONS":
-                return _preflight(allowed, origin)
-            route = each.routes.get(method)
-            if route is None:
-                raise HttpError(
-                    405,
-                    "method_not_allowed",
-                    f"{path[:256]} answers {allowed}, not {method[:32]}",
-                    headers={"Allow": allowed},
-                )
-            return self._handler(route, match.groupdict(), origin)
+            if match is not None:
+                names = match.groupdict()
+                return {method: self._handler(route, names) for method, route in each.routes.items()}
         return None
 
     def _read(self) -> None:
@@ -99,7 +87,7 @@ class ServiceRoutes:
                 self._bases[0],
             )
 
-    def _handler(self, route: Route, names: Mapping[str, str], origin: str | None) -> Handler:
+    def _handler(self, route: Route, names: Mapping[str, str]) -> Handler:
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             caller = caller_of(request)
             if not caller.has_role(route.role):
@@ -117,20 +105,20 @@ class ServiceRoutes:
                 )
             )
             if isinstance(answer, EventStream):
-                return await self._stream(request, answer, origin)
+                return await self._stream(request, answer)
             if not isinstance(answer, Response):
                 raise TypeError(f"the handler of {route.method} {route.path} gave {type(answer).__name__}")
             if not isinstance(answer.status, int) or not 200 <= answer.status <= 599:
                 raise TypeError(f"the handler of {route.method} {route.path} gave the status {answer.status!r}")
             own = {"Content-Type": header_text(answer.content_type), "Server": "anywire"}
-            headers = dict(_own(answer.headers, origin)) | own
+            headers = dict(_own(answer.headers)) | own
             return web.Response(status=answer.status, body=answer.body, headers=headers)
 
         return handle
 
-    async def _stream(self, request: web.BaseRequest, answer: EventStream, origin: str | None) -> web.StreamResponse:
+    async def _stream(self, request: web.BaseRequest, answer: EventStream) -> web.StreamResponse:
         events = answer.events
-        writer = EventStreamWriter(request, _own(answer.headers, origin), self._write_timeout)
+        writer = EventStreamWriter(request, _own(answer.headers), self._write_timeout)
         last = b": end\n\n"
         try:
             if not writer.wants_events:
@@ -164,25 +152,9 @@ def _pattern(path: str) -> re.Pattern[str]:
     return re.compile("".join(texts))
 
 
-def _own(headers: Mapping[str, str], origin: str | None) -> list[tuple[str, str]]:
-    """The headers of a service's answer, and what a browser wants to see for a page elsewhere."""
-    own = [(header_text(name), header_text(value)) for name, value in headers.items() if name.lower() not in _RESERVED]
-    if origin is not None:
-        own += [("Access-Control-Allow-Origin", header_text(origin)), ("Vary", "Origin")]
-    return own
-
-
-def _preflight(allowed: str, origin: str | None) -> Handler:
-    async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        headers = dict(_own({}, origin)) | {"Allow": allowed, "Server": "anywire"}
-        if origin is not None:
-            asked = request.headers.get("Access-Control-Request-Headers", "")
-            headers |= {"Access-Control-Allow-Methods": allowed, "Access-Control-Max-Age": "600"}
-            if asked:
-                headers["Access-Control-Allow-Headers"] = header_text(asked)
-        return web.Response(status=204, headers=headers)
-
-    return handle
+def _own(headers: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The headers of a service's answer, without those that are the gateway's to set."""
+    return [(header_text(name), header_text(value)) for name, value in headers.items() if name.lower() not in _RESERVED]
 
 
 async def _close(events: AsyncIterator[ServerSentEvent]) -> None:

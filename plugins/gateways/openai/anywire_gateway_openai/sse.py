@@ -13,11 +13,13 @@ from msgspec import Raw, Struct
 
 from anywire.errors import AnywireError, StreamCorrupted
 from anywire.messages import Chunk, Kind, Progress
-from anywire_gateway_openai.answers import ID_PREFIX, encodable, members_after, split
+from anywire_gateway_openai.answers import ID_PREFIX, LARGE_CHARS, checked_json, encodable, members_after, split
 from anywire_gateway_openai.errors import error_json
 
 _encode = msgspec.json.Encoder().encode
 DONE = b"data: [DONE]\n\n"
+MAX_EVENT_PARTS = 200_000
+"""Lists, objects or commas of one event that an engine made."""
 MAX_PROGRESS_DETAIL = 256
 """Characters of what an agent says that it does."""
 
@@ -88,8 +90,9 @@ class EventEncoder:
         """Whether choice 0 has its finish_reason."""
 
     def events(self, chunks: Sequence[Chunk], spans_ms: Mapping[str, float] | None = None) -> bytes:
-        """The events of ``chunks``, in order; with the final one everything that ends the stream, ``spans_ms``
-        among it as a comment. Raises `StreamCorrupted` when what the agent sent as JSON is none."""
+        """The events of ``chunks``, in order; with the final one everything that ends the stream, and ``spans_ms`` as a
+        comment in the last event unless they are None. Raises `StreamCorrupted` when what the agent sent as JSON is
+        none."""
         out: list[bytes] = []
         texts: list[str] = []
         for chunk in chunks:
@@ -106,7 +109,7 @@ class EventEncoder:
                 out.append(self._finish(chunk.finish_reason or "stop"))
             if chunk.final:
                 self.ended = True
-                out.append(self._closing(chunk, spans_ms or {}))
+                out.append(self._closing(chunk, spans_ms))
         self._flush(texts, out)
         return out[0] if len(out) == 1 else b"".join(out)
 
@@ -144,11 +147,15 @@ class EventEncoder:
     def _extra(self, extra: str) -> bytes:
         """An event whose choices the engine gave, as they are but for the role: in the first delta of each choice,
         and only there."""
+        if len(extra) > LARGE_CHARS and max(extra.count(mark) for mark in "[{,") > MAX_EVENT_PARTS:
+            raise StreamCorrupted(
+                f"the agent sent an event with more than {MAX_EVENT_PARTS} lists, objects or commas", phase="streaming"
+            )
         raw, others = split(extra)
         encoded = bytes(raw)
         try:
             choices = _choices.decode(encoded)
-        except (msgspec.DecodeError, UnicodeError) as error:
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             raise StreamCorrupted(f"the agent sent choices that cannot be read: {error}", phase="streaming") from error
         self._finished |= any(choice.index == 0 and choice.finish_reason for choice in choices)
         if not choices:
@@ -164,19 +171,16 @@ class EventEncoder:
         # The engine's text brings its own brackets.
         return b"".join((self._start[:-1], _compact(encoded), _compact(members_after(others)), self._end[1:]))
 
-    def _closing(self, chunk: Chunk, spans_ms: Mapping[str, float]) -> bytes:
+    def _closing(self, chunk: Chunk, spans_ms: Mapping[str, float] | None) -> bytes:
         usage = b""
         if self._include_usage and chunk.usage:
-            try:
-                encoded = _encode(_raw_object.decode(chunk.usage))
-            except (msgspec.DecodeError, UnicodeError) as error:
-                raise StreamCorrupted(
-                    f"the agent sent usage that cannot be read: {error}", phase="streaming"
-                ) from error
+            encoded = _encode(checked_json(chunk.usage, "{", "usage"))
             beside = members_after(self._beside_usage)
             usage = b"".join((self._start, b'],"usage":', _compact(encoded + beside), b"}\n\n"))
+        if spans_ms is None:
+            return usage + DONE
         stages = {name: round(span, 3) for name, span in spans_ms.items()}
-        return b"".join((usage, b": anywire ", _encode({"stages": stages}), b"\n\n", DONE))
+        return b"".join((usage, b": anywire ", _encode({"stages": stages}), b"\n", DONE))
 
 
 def _with_roles(encoded: bytes, wanted: Sequence[str | None]) -> bytes:

@@ -33,11 +33,13 @@ class TaskViewHandlers:
         self._context, self._write_timeout, self._heartbeat = context, write_timeout, heartbeat
 
     async def list(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The tasks that have not ended and that the caller sees, oldest first."""
         views = self._context.tasks(caller_of(request))
         return json_response({"object": "list", "data": [task_json(each) for each in views]})
 
     async def get(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
-        """``name`` is a task's id, alone or as an answer's id carries it (``chatcmpl-…``), or that and ``/follow``."""
+        """One task. ``{id}`` is its id, alone or as an answer's id carries it (``chatcmpl-…``). With ``/follow`` behind
+        it: its text from now on, as server-sent events."""
         task_id = task_id_of(name.removesuffix(FOLLOW))
         if name.endswith(FOLLOW):
             return await self._follow(request, task_id)
@@ -47,6 +49,7 @@ class TaskViewHandlers:
         raise unknown_task(name)
 
     async def cancel(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
+        """Cancels a task."""
         task_id = task_id_of(name)
         if not self._context.cancel(task_id, "cancelled by DELETE", caller_of(request)):
             raise unknown_task(name)

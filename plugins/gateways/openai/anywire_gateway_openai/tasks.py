@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from time import perf_counter
 
 from aiohttp import web
 
@@ -11,16 +12,20 @@ from anywire.errors import AnywireError
 from anywire.messages import Chunk, Kind, Progress
 from anywire.task_stream import TaskStream
 from anywire_gateway_openai.answers import answer
-from anywire_gateway_openai.body import read_body
+from anywire_gateway_openai.as_asked import embeddings_as_asked, not_followed
+from anywire_gateway_openai.body import BodyRoom, read_body
 from anywire_gateway_openai.caller import caller_of
-from anywire_gateway_openai.errors import as_anywire
+from anywire_gateway_openai.default_model import DefaultModel
+from anywire_gateway_openai.errors import as_anywire, error_code
 from anywire_gateway_openai.headers import answer_headers, stages_text
+from anywire_gateway_openai.notes import ERROR, FIRST, MODEL, TASK
 from anywire_gateway_openai.reading import ProgressReader, Read, next_chunks
 from anywire_gateway_openai.request_headers import task_headers
 from anywire_gateway_openai.sse import EventEncoder, error_event, progress_comment
+from anywire_gateway_openai.streamed_answer import StreamedAnswer
 from anywire_gateway_openai.text_schema import EmbeddingRequest
-from anywire_gateway_openai.validation import Checked, check
-from anywire_gateway_openai.wire import EventStreamWriter, WrittenResponse, write_json
+from anywire_gateway_openai.validation import Checked, check, check_streamed_chat
+from anywire_gateway_openai.wire import write_json
 
 
 class TaskHandlers:
@@ -29,44 +34,72 @@ class TaskHandlers:
     def __init__(
         self,
         context: Context,
+        default_model: DefaultModel,
         *,
         max_body_bytes: int,
         body_timeout: float,
         write_timeout: float,
+        keep_alive: float,
+        room: BodyRoom,
     ) -> None:
-        self._context = context
+        self._context, self._default_model = context, default_model
+        self._keep_alive, self._room = keep_alive, room
         self._max_body_bytes = max_body_bytes
         self._body_timeout = body_timeout
         self._write_timeout = write_timeout
 
     async def chat(self, request: web.BaseRequest) -> web.StreamResponse:
+        """A chat completion; with ``"stream": true`` as server-sent events."""
         return await self._handle(request, "chat")
 
+    async def chat_stream(self, request: web.BaseRequest) -> web.StreamResponse:
+        """A chat that is streamed whatever its body says of that."""
+        return await self._handle(request, "chat", always_stream=True)
+
     async def completion(self, request: web.BaseRequest) -> web.StreamResponse:
+        """A completion of a prompt; with ``"stream": true`` as server-sent events."""
         return await self._handle(request, "completion")
 
     async def embedding(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Embeddings of the input."""
         return await self._handle(request, "embedding")
 
-    async def _handle(self, request: web.BaseRequest, kind: Kind) -> web.StreamResponse:
-        body = await read_body(request, self._max_body_bytes, self._body_timeout)
-        fields, text = check(kind, body)
+    async def _handle(self, request: web.BaseRequest, kind: Kind, *, always_stream: bool = False) -> web.StreamResponse:
+        with self._room.share() as share:
+            body = await read_body(request, self._max_body_bytes, self._body_timeout, share=share)
+            return await self._answer(request, kind, body, always_stream=always_stream)
+
+    async def _answer(
+        self, request: web.BaseRequest, kind: Kind, body: bytes, *, always_stream: bool
+    ) -> web.StreamResponse:
+        checking = (
+            check_streamed_chat(body, self._max_body_bytes)
+            if always_stream
+            else check(kind, body, self._max_body_bytes)
+        )
+        fields, text, outline = await checking
         headers = task_headers(request.headers)
-        streamed = not isinstance(fields, EmbeddingRequest) and bool(fields.stream)
-        stream = self._context.submit(headers.submission(kind, fields.model, text, streamed, caller_of(request)))
+        streamed = always_stream or (not isinstance(fields, EmbeddingRequest) and bool(fields.stream))
+        request[MODEL] = model = fields.model or self._default_model.of(kind)
+        caller = caller_of(request)
+        stream = self._context.submit(headers.submission(kind, model, text, streamed, caller, outline))
+        request[TASK] = stream
         try:
             if streamed:
+                encoder = _Encoder(kind, fields, model, stream, headers.stages)
                 if not headers.progress:
-                    return await self._stream(request, kind, fields, stream, partial(next_chunks, stream))
+                    return await self._stream(request, encoder, stream, partial(next_chunks, stream))
                 reader = ProgressReader(stream)
                 try:
-                    return await self._stream(request, kind, fields, stream, reader.next)
+                    return await self._stream(request, encoder, stream, reader.next)
                 finally:
                     reader.close()
             chunk = await stream.result()
-            whole = answer(kind, stream.task_id, stream.model or fields.model, chunk)
+            if isinstance(fields, EmbeddingRequest):
+                chunk = await embeddings_as_asked(chunk, fields)
+            whole = answer(kind, stream.task_id, stream.model or model, chunk)
             stages = ("x-anywire-stages", stages_text(stream.stages.spans_ms()))
-            return await write_json(request, whole, [*answer_headers(stream), stages])
+            return await write_json(request, whole, [*answer_headers(stream, not_followed(fields, chunk)), stages])
         except AnywireError as error:
             stream.cancel(error.message)
             error.task_id = error.task_id or stream.task_id
@@ -77,24 +110,28 @@ class TaskHandlers:
             raise
 
     async def _stream(
-        self, request: web.BaseRequest, kind: Kind, fields: Checked, stream: TaskStream, read: Read
+        self, request: web.BaseRequest, encoder: _Encoder, stream: TaskStream, read: Read
     ) -> web.StreamResponse:
-        encoder = _Encoder(kind, fields, stream)
-        # Until there is something to send, whatever goes wrong still gets a status of its own.
-        data = encoder.encode(await read())
-        writer = EventStreamWriter(request, answer_headers(stream), self._write_timeout)
+        answer = StreamedAnswer(request, stream, self._write_timeout, self._keep_alive)
         try:
+            data = encoder.encode(await read())
+            request[FIRST] = perf_counter()
             while not encoder.ended:
-                await writer.write(data)
+                await answer.write(data)
                 data = encoder.encode(await read())
         except ConnectionError:
             raise
         except Exception as error:
+            if not answer.begun:
+                raise  # it gets a status of its own
             fault = as_anywire(error, stream.task_id)
             stream.cancel(fault.message)
+            request[ERROR] = error_code(fault)
             data = error_event(fault)
-        await writer.write(data, last=True)
-        return WrittenResponse(writer.keep_alive)
+        finally:
+            answer.close()
+        await answer.write(data, last=True)
+        return answer.response()
 
 
 def include_usage(fields: Checked) -> bool:
@@ -107,9 +144,10 @@ class _Encoder:
     """Encodes what is read of a stream; ``ended`` once its final chunk is. The model that answers is known with the
     first chunks."""
 
-    def __init__(self, kind: Kind, fields: Checked, stream: TaskStream) -> None:
+    def __init__(self, kind: Kind, fields: Checked, model: str, stream: TaskStream, tells_stages: bool) -> None:
         self.ended = False
-        self._kind, self._fields, self._stream = kind, fields, stream
+        self._tells_stages = tells_stages
+        self._kind, self._fields, self._model, self._stream = kind, fields, model, stream
         self._events: EventEncoder | None = None
 
     def encode(self, step: list[Chunk] | Progress) -> bytes:
@@ -117,9 +155,10 @@ class _Encoder:
             return progress_comment(step)
         stream, events = self._stream, self._events
         if events is None:
-            model = stream.model or self._fields.model
+            model = stream.model or self._model
             events = EventEncoder(self._kind, stream.task_id, model, include_usage(self._fields))
             self._events = events
-        data = events.events(step, stream.stages.spans_ms() if step[-1].final else None)
+        tells_stages = self._tells_stages and step[-1].final
+        data = events.events(step, stream.stages.spans_ms() if tells_stages else None)
         self.ended = events.ended
         return data

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import codecs
 import json
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from anywire.errors import InvalidRequest
+from anywire.large_body import LARGE_BYTES, read_large_body
 from anywire.messages import Kind
 from anywire_gateway_openai import chat_schema, text_schema
 
@@ -22,38 +25,129 @@ _DECODERS: dict[Kind, msgspec.json.Decoder[Any]] = {
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def check(kind: Kind, body: bytes) -> tuple[Checked, str]:
-    """The fields of a request and its text. Raises `InvalidRequest`."""
+class CheckedBody(NamedTuple):
+    """The fields of a request, its text, and the text's outline where it is large."""
+
+    fields: Checked
+    text: str
+    outline: str = ""
+
+
+class CheckedChat(NamedTuple):
+    """As `CheckedBody`."""
+
+    fields: chat_schema.ChatRequest
+    text: str
+    outline: str = ""
+
+
+async def check(kind: Kind, body: bytes, max_bytes: int) -> CheckedBody:
+    """Check the body of a request, of at most ``max_bytes`` bytes. A large one is read in pieces, between which the
+    event loop runs; see `anywire.large_body`. Raises `InvalidRequest`, and `PayloadTooLarge` for a large body that
+    exceeds a bound."""
+    return CheckedBody(*await _check(_DECODERS[kind], body, max_bytes))
+
+
+async def check_streamed_chat(body: bytes, max_bytes: int) -> CheckedChat:
+    """The same for a chat request that is streamed when it does not say otherwise. Raises as `check` does."""
+    return CheckedChat(*await _check(chat_schema.streamed_decoder, body, max_bytes))
+
+
+async def _check(decoder: msgspec.json.Decoder[Any], body: bytes, max_bytes: int) -> tuple[Any, str, str]:
+    if body[:3] == codecs.BOM_UTF8:  # some clients write one, and JSON's standard lets it be passed over
+        body = body[3:]
+    if len(body) > LARGE_BYTES:
+        text, outline = await read_large_body(body, max_bytes)
+        await asyncio.sleep(0)
+        fields = _decoded(decoder, outline.encode())
+        await asyncio.sleep(0)
+        _check_duplicates(outline.encode())
+        await asyncio.sleep(0)
+        return fields, text, outline
     try:
         text = body.decode()
-        fields: Checked = _DECODERS[kind].decode(body)
-        _check_duplicates(body, text)
-    except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from error
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"the body is not UTF-8: {error.reason} at byte {error.start}") from error
+    fields = _decoded(decoder, body)
+    _check_duplicates(body)
+    if b"\\u" in body and _HALF.search(body):
+        _check_characters(body)
+    return fields, text, ""
+
+
+def _decoded(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error)) from error
     except RecursionError as error:
         raise InvalidRequest("the body is nested too deeply") from error
     except msgspec.DecodeError as error:
-        raise InvalidRequest(f"the body is not valid JSON: {_diagnose(body, error)}") from error
-    return fields, text
+        raise unreadable(body, error, "the body is not valid JSON: ") from error
 
 
-def _check_duplicates(body: bytes, text: str) -> None:
+def unreadable(body: bytes, error: Exception, said_before: str) -> InvalidRequest:
+    """What tells the client why its body cannot be read as JSON, where ``error`` came of it: the place of half a
+    character, or else the fault after ``said_before``."""
+    if _HALF.search(body):
+        try:
+            _check_characters(body)
+        except InvalidRequest as found:
+            return found
+        except (ValueError, RecursionError):
+            pass  # no JSON in any case
+    return InvalidRequest(
+        said_before + (_diagnose(body, error) if isinstance(error, msgspec.DecodeError) else str(error))
+    )
+
+
+def _check_duplicates(body: bytes) -> None:
     """Refuse a field given twice: gateway and engine might each believe another one.
 
     Every member takes at least its own length, so a body as long as its distinct members in the most compact
-    form has no other. Only a body with spaces between its members needs the slow look.
+    form has no other. Spaces are taken out where there are any. Only names with escapes or characters outside of ASCII
+    need the slow look.
     """
-    members = _members.decode(body)
-    # Quotes and colon of each member, the commas between them, the two braces: 4 per member and 1.
-    if sum(map(len, members)) + sum(map(len, members.values())) + 4 * len(members) + 1 == len(body):
+    if _is_sum_of_members(body) or _is_sum_of_members(msgspec.json.format(body, indent=-1)):
         return
     seen = set()
-    for name, _ in json.loads(text, object_pairs_hook=list):
+    for name, _ in json.loads(body, object_pairs_hook=list, parse_int=str, parse_float=str):
         if name in seen:
             raise InvalidRequest(f"{name} is given more than once", param=name)
         seen.add(name)
+
+
+def _is_sum_of_members(body: bytes) -> bool:
+    members = _members.decode(body)
+    # Quotes and colon of each member, the commas between them, the two braces: 4 per member and 1.
+    return sum(map(len, members)) + sum(map(len, members.values())) + 4 * len(members) + 1 == len(body)
+
+
+_HALF = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]", re.DOTALL)
+"""What may be half of a surrogate pair, or follow a backslash that is one itself."""
+
+
+def _check_characters(body: bytes) -> None:
+    """Refuse half of a surrogate pair, which no engine can read. It is named by its place."""
+    waiting: list[tuple[str, Any]] = [("", json.loads(body, parse_int=str, parse_float=str))]
+    while waiting:
+        path, value = waiting.pop()
+        if isinstance(value, str) and not _is_unicode(value):
+            raise InvalidRequest(f"{path} holds half a surrogate pair, which is no character", param=path)
+        if isinstance(value, dict):
+            if not all(map(_is_unicode, value)):
+                raise InvalidRequest(f"a name in {path or 'the body'} holds half a surrogate pair", param=path)
+            waiting += [(_join(path, name), each) for name, each in value.items()]
+        elif isinstance(value, list):
+            waiting += [(f"{path}[{at}]", each) for at, each in enumerate(value)]
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 _FAULT = re.compile(r"(?P<what>.*?)(?: - at `(?P<key>key in )?\$\.?(?P<path>.*)`)?", re.DOTALL)
@@ -88,6 +182,8 @@ def _join(path: str, field: str) -> str:
 
 def _expected(found: re.Match[str]) -> str:
     kinds = [_JSON_TYPES.get(each, each) for each in found["type"].split(" | ") if each != "null"]
+    if "a number" in kinds:
+        kinds = [each for each in kinds if each != "an integer"]
     if found["length"]:
         sign, size = found["length"].split()
         unit = {"a string": "characters", "a list": "items"}.get(kinds[0], "entries")
@@ -103,9 +199,13 @@ def _diagnose(body: bytes, error: msgspec.DecodeError) -> str:
     """Where the JSON breaks, by line and column, which the fast decoder does not tell."""
     if not body.strip():
         return "it is empty"
+    if len(body) > LARGE_BYTES:
+        return str(error)
     try:
-        json.loads(body)
+        json.loads(body, parse_int=str, parse_float=str)
     except ValueError as found:
         return str(found)
+    except RecursionError:
+        return str(error)
     # Python's decoder is lenient about exactly these.
     return f"{error} (NaN, Infinity and unpaired surrogates are not JSON)"

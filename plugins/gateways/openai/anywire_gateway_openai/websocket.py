@@ -9,31 +9,37 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from time import perf_counter
 from typing import Literal
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from anywire.caller import Caller
 from anywire.context import Context
-from anywire.errors import InvalidRequest, PayloadTooLarge
+from anywire.errors import AnywireError, InvalidRequest, PayloadTooLarge
 from anywire.messages import Chunk, Progress
+from anywire.request_log import RequestLog
 from anywire.task_stream import TaskStream
 from anywire_gateway_openai.answers import answer
+from anywire_gateway_openai.body import BodyRoom
 from anywire_gateway_openai.caller import caller_of
-from anywire_gateway_openai.chat_schema import ChatRequest
-from anywire_gateway_openai.errors import HttpError, as_anywire, error_json, status_of
+from anywire_gateway_openai.default_model import DefaultModel
+from anywire_gateway_openai.errors import CLIENT_GONE, HttpError, as_anywire, error_code, error_json, status_of
 from anywire_gateway_openai.metrics import Metrics
+from anywire_gateway_openai.notes import HEADERS, REQUEST_ID
 from anywire_gateway_openai.reading import ProgressReader, next_chunks
 from anywire_gateway_openai.request_headers import TaskHeaders, task_headers
 from anywire_gateway_openai.sse import EventEncoder, progress_json
 from anywire_gateway_openai.tasks import include_usage
-from anywire_gateway_openai.validation import check
+from anywire_gateway_openai.validation import check_streamed_chat
 from anywire_gateway_openai.wire import open_transport, room
 
 log = logging.getLogger(__name__)
 
 MAX_AHEAD = 16
 """Requests a client may send before the answers to those before; together at most the size of one."""
+MAX_AT_ONCE = 16
+"""Frames of a client that are read before the event loop runs again."""
 CLOSE_S = 2.0
 """How long a client may take to answer a close frame, or to stop sending what is not read any more."""
 DONE = b"[DONE]"
@@ -46,17 +52,33 @@ class ChatSockets:
         self,
         context: Context,
         metrics: Metrics,
+        default_model: DefaultModel,
+        requests: RequestLog,
         *,
         max_body_bytes: int,
         write_timeout: float,
         heartbeat: float,
+        room: BodyRoom,
     ) -> None:
-        self.context, self.metrics = context, metrics
+        self.room = room
+        self.context, self.metrics, self.default_model, self.requests = context, metrics, default_model, requests
         self.max_body_bytes, self.write_timeout, self.heartbeat = max_body_bytes, write_timeout, heartbeat
         self._open: set[_Connection] = set()
 
+    async def chat_beside_post(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The same WebSocket, at a path that takes a POST as well."""
+        if not _asks_for_websocket(request):
+            raise HttpError(
+                405,
+                "method_not_allowed",
+                f"{request.path[:256]} answers POST, and GET with a WebSocket handshake only",
+                headers={"Allow": "POST"},
+            )
+        return await self.chat(request)
+
     async def chat(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.headers.get("Upgrade", "").lower() != "websocket":
+        """A WebSocket: chat completions, one after another on one connection."""
+        if not _asks_for_websocket(request):
             raise HttpError(
                 426,
                 "upgrade_required",
@@ -76,6 +98,10 @@ class ChatSockets:
         """Close each connection once what its client has sent is answered."""
         for connection in self._open:
             connection.finish()
+
+
+def _asks_for_websocket(request: web.BaseRequest) -> bool:
+    return request.method == "GET" and request.headers.get("Upgrade", "").lower() == "websocket"
 
 
 class _Socket(web.WebSocketResponse[Literal[False]]):
@@ -105,20 +131,26 @@ class _Connection:
         self._owner, self._request, self._headers, self._caller = owner, request, headers, caller
         self._socket = _Socket(owner.max_body_bytes, self._stop)
         self._answering: asyncio.Task[None] | None = None
-        self._requests: asyncio.Queue[bytes | InvalidRequest | None] = asyncio.Queue()
+        self._requests: asyncio.Queue[bytes | AnywireError | None] = asyncio.Queue()
         self._ahead_bytes = 0
+        self._share = owner.room.share()
+        self._task: TaskStream | None = None
+        self._model = ""
+        """Both are of the request that is answered."""
 
     async def serve(self) -> web.StreamResponse:
         try:
+            self._socket.headers.update(self._request[HEADERS])
             await self._socket.prepare(self._request)
         except web.HTTPException as error:
             raise InvalidRequest(f"this is no WebSocket handshake: {error.text}") from error
-        self._answering = asyncio.get_running_loop().create_task(self._answer_all())
-        try:
-            await self._read_all()
-        finally:
-            self._stop()
-            await asyncio.gather(self._answering, return_exceptions=True)
+        with self._share:
+            self._answering = asyncio.get_running_loop().create_task(self._answer_all())
+            try:
+                await self._read_all()
+            finally:
+                self._stop()
+                await asyncio.gather(self._answering, return_exceptions=True)
         return self._socket
 
     def _stop(self) -> None:
@@ -131,8 +163,13 @@ class _Connection:
 
     async def _read_all(self) -> None:
         """Until the connection is closed, by whomever."""
-        pinged = False
+        pinged, at_once = False, 0
         while True:
+            at_once += 1
+            if at_once == MAX_AT_ONCE:
+                # What has arrived is read without waiting, and so are the smallest frames by the thousand.
+                at_once = 0
+                await asyncio.sleep(0)
             try:
                 message = await self._socket.receive(self._owner.write_timeout if pinged else self._owner.heartbeat)
             except TimeoutError:
@@ -144,23 +181,26 @@ class _Connection:
                 await self._socket.ping()
                 continue
             pinged = False
-            if message.type is WSMsgType.TEXT:
-                if not self._accept(message.data):
+            if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+                binary = InvalidRequest("send each request as JSON in a text frame, not in a binary one")
+                if not self._accept(message.data if message.type is WSMsgType.TEXT else binary):
                     self._stop()
                     await self._socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"too many requests ahead")
                     return
-            elif message.type is WSMsgType.BINARY:
-                self._accept(InvalidRequest("send each request as JSON in a text frame, not in a binary one"))
             elif message.type is WSMsgType.PING:
                 await self._socket.pong(message.data)
             elif message.type is not WSMsgType.PONG:
                 return
 
-    def _accept(self, data: bytes | InvalidRequest) -> bool:
+    def _accept(self, data: bytes | AnywireError) -> bool:
         size = len(data) if isinstance(data, bytes) else 0
         ahead = self._requests.qsize()
         if ahead >= MAX_AHEAD or (ahead and self._ahead_bytes + size > self._owner.max_body_bytes):
             return False
+        try:
+            self._share.take(size)
+        except HttpError as error:
+            data, size = error, 0
         self._ahead_bytes += size
         self._requests.put_nowait(data)
         return True
@@ -168,36 +208,52 @@ class _Connection:
     async def _answer_all(self) -> None:
         try:
             while (data := await self._requests.get()) is not None:
+                began, status, code = perf_counter(), CLIENT_GONE, ""
+                self._task, self._model = None, ""
                 try:
-                    if isinstance(data, InvalidRequest):
+                    if isinstance(data, AnywireError):
                         raise data
                     self._ahead_bytes -= len(data)
                     await self._answer(data)
+                    status = 200
                 except ConnectionError:
                     raise
                 except Exception as error:
                     fault = as_anywire(error)
-                    self._owner.metrics.errors[status_of(fault)] += 1
+                    status, code = status_of(fault), error_code(fault)
+                    self._owner.metrics.errors[status] += 1
                     await self._write([error_json(fault, origin=True)])
+                finally:
+                    if isinstance(data, bytes):
+                        self._share.give_back(len(data))
+                    self._owner.requests.add(
+                        f"WS {self._request.path}",
+                        status,
+                        began,
+                        task=self._task,
+                        model=self._model,
+                        error=code,
+                        request_id=self._request[REQUEST_ID],
+                    )
             await self._socket.close(code=WSCloseCode.GOING_AWAY, message=b"the server shuts down")
         except ConnectionError as error:
             log.debug("a WebSocket client is gone: %s", error)
             self._abort()
 
     async def _answer(self, body: bytes) -> None:
-        fields, text = check("chat", body)
-        assert isinstance(fields, ChatRequest)
+        fields, text, outline = await check_streamed_chat(body, self._owner.max_body_bytes)
         streamed = fields.stream is not False
-        submission = self._headers.submission("chat", fields.model, text, streamed, self._caller)
-        stream = self._owner.context.submit(submission)
+        self._model = model = fields.model or self._owner.default_model.of("chat")
+        submission = self._headers.submission("chat", model, text, streamed, self._caller, outline)
+        stream = self._task = self._owner.context.submit(submission)
         reader = ProgressReader(stream) if streamed and submission.progress else None
         try:
             if not streamed:
                 chunk = await stream.result()
-                await self._write([answer("chat", stream.task_id, stream.model or fields.model, chunk), DONE])
+                await self._write([answer("chat", stream.task_id, stream.model or model, chunk), DONE])
                 return
             chunks = await self._next(stream, reader)
-            encoder = EventEncoder("chat", stream.task_id, stream.model or fields.model, include_usage(fields))
+            encoder = EventEncoder("chat", stream.task_id, stream.model or model, include_usage(fields))
             while True:
                 events = encoder.events(chunks)
                 await self._write(payloads(events))

@@ -14,6 +14,8 @@ from email.utils import formatdate
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 
+from anywire_gateway_openai.notes import HEADERS
+
 HIGH_WATER = 64 * 1024
 """Bytes that may wait for a slow client before its task is no longer read; asyncio's own bound."""
 
@@ -33,7 +35,7 @@ def _head(request: web.BaseRequest, keep_alive: bool, headers: Iterable[tuple[st
         connection = "" if keep_alive else "Connection: close\r\n"
     else:
         connection = "Connection: keep-alive\r\n" if keep_alive else ""
-    own = "".join([f"{name}: {value}\r\n" for name, value in headers])
+    own = "".join([f"{name}: {value}\r\n" for name, value in (*request.get(HEADERS, ()), *headers)])
     return f"HTTP/1.1 200 OK\r\n{framing}Date: {_http_date()}\r\nServer: anywire\r\n{connection}{own}\r\n".encode()
 
 
@@ -43,6 +45,7 @@ class WrittenResponse(web.StreamResponse):
     def __init__(self, keep_alive: bool) -> None:
         # Not StreamResponse's own constructor: it prepares headers that nobody would send.
         self._keep_alive: bool | None = keep_alive
+        self._status = 200
 
     @property
     def keep_alive(self) -> bool | None:
@@ -113,6 +116,18 @@ class EventStreamWriter:
         transport = open_transport(self._request)
         if not data and not last:
             return  # an empty chunk would end the body
+        transport.write(self._framed(data, last))
+        if transport.get_write_buffer_size() > HIGH_WATER:
+            await room(self._request, transport, self._timeout)
+
+    def write_if_idle(self, data: bytes) -> None:
+        """Send ``data`` unless earlier data still waits for the client. Raises `ConnectionResetError` when that is
+        gone."""
+        transport = open_transport(self._request)
+        if not transport.get_write_buffer_size():
+            transport.write(self._framed(data, last=False))
+
+    def _framed(self, data: bytes, last: bool) -> bytes:
         if self._chunked:
             data = b"%x\r\n%b\r\n" % (len(data), data) if data else b""  # an empty chunk would be the end already
             if last:
@@ -120,6 +135,4 @@ class EventStreamWriter:
         if self._unsent:
             data = self._unsent + data
             self._unsent = b""
-        transport.write(data)
-        if transport.get_write_buffer_size() > HIGH_WATER:
-            await room(self._request, transport, self._timeout)
+        return data

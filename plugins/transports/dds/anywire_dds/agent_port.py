@@ -17,7 +17,7 @@ from anywire.transport import AgentPort, AgentSink, Plane, Reply
 from anywire_dds import presence, types, user_data, wire
 from anywire_dds.announcements import Announcements
 from anywire_dds.cdr import Malformed
-from anywire_dds.config import DdsConfig
+from anywire_dds.config import DdsConfig, datagram_bytes
 from anywire_dds.endpoints import BATCH, CODECS, MAX_BATCHES, Endpoints, Finding, flush
 from anywire_dds.hello import Hello, response_hello, response_window, window
 from anywire_dds.links import Link, Links
@@ -26,6 +26,7 @@ from anywire_dds.outbox import Outbox
 from anywire_dds.session import Session
 from anywire_dds.silent import SilentAgentSink
 from anywire_dds.types import FRAME_COMMAND, FRAME_HELLO, FRAME_MESSAGE, FRAME_WINDOW
+from anywire_dds.unacknowledged import Unacknowledged
 from anywire_dds.writer import Writer, of_priority
 
 log = logging.getLogger(__name__)
@@ -107,13 +108,21 @@ class _Link(Link):
         self.responses.send_now(response_hello(hello, self.session.peer), writer)
 
     def end_hello(self) -> None:
-        """The handshake is over."""
-        # The instance of the HELLO, which would miss its deadline for ever.
-        if self._stream_writers:
-            self.responses.end_now(wire.stream_key("", 0), self._stream_writers[-1])
+        """The handshake is over: introduce the writers that have said no HELLO."""
+        # The hub asks DDS whose a writer is when it first hears it. Of one that is gone by then DDS does not tell.
+        window = response_window(self.session.peer, 0)
+        for writer in (*self._writers[:-1], *self._stream_writers[:-1]):
+            self.responses.send_now(window, writer)
+        # The instance of these samples, which would miss its deadline for ever.
+        for writer in self._stream_writers:
+            self.responses.end_now(wire.stream_key("", 0), writer)
 
     def report(self, consumed: int) -> None:
         self.responses.send_now(response_window(self.session.peer, consumed))
+
+    @property
+    def outboxes(self) -> tuple[Outbox]:
+        return (self.responses,)
 
     @property
     def writers(self) -> list[Writer]:
@@ -158,16 +167,19 @@ class DdsAgentPort(AgentPort):
         self._links: Links[HubInfo, _Link] = Links(
             "hub", info.protocol or PROTOCOL, _CHANNELS, lambda hub, session: _Link(self, hub, session),
             self._joined, self._heard, self._lost, lambda: self.endpoints.pauses.resumed(),
+            datagram_bytes(config),
         )  # fmt: skip
+        self._unacknowledged = Unacknowledged(config.progress_timeout, self._links.under_way, self._links.stuck)
         self._faults = LogOnce(log)
         self._closing: asyncio.Task[None] | None = None
         self.endpoints = endpoints = Endpoints(config, plane, info.lease_ms, info.protocol or PROTOCOL, held=True)
         self._hubs = Announcements(
             CODECS["hub"], types.HubRegistration, lambda hub: hub.hub_id, presence.to_hub,
             lambda writer: endpoints.participant_of("hub", writer), endpoints.protocol_of,
-            self._links.begin, self._links.end,
+            self._links.begin, self._links.end, endpoints.unheard,
         )  # fmt: skip
         try:
+            self._hearing = endpoints.watch_hearing(self._links.unheard_by)
             fleet = endpoints.partition()
             own = endpoints.partition(("agent", info.agent_id, info.incarnation))
             self._take_requests = endpoints.read("request", own, self._on_requests)
@@ -182,6 +194,7 @@ class DdsAgentPort(AgentPort):
 
     def start_soon(self) -> None:
         """Begin to call back, after the opening has returned to its caller."""
+        self._unacknowledged.start()
         self.endpoints.start_soon()
 
     def report(self, status: AgentStatus) -> None:
@@ -214,6 +227,7 @@ class DdsAgentPort(AgentPort):
         # Nothing is called back from here on, also when the coroutine is awaited later.
         if self._closing is None:
             self.sink = SilentAgentSink()
+            self._unacknowledged.close()
             self._closing = asyncio.ensure_future(self._close())
         return self._closed(self._closing)
 
@@ -286,13 +300,14 @@ class DdsAgentPort(AgentPort):
         values = wire.unpack_request(data)
         frame, body = values[wire.REQUEST_FRAME], values[wire.REQUEST_BODY]
         if frame == FRAME_HELLO:
+            self._hearing.look()
             participant = self.endpoints.participant_of("request", sample.publication_handle)
             if (heard := self._links.hello("request", values[0], body, participant)) is not None:
                 heard.lifespan_ns = self.endpoints.lifespan_ns("request", sample.publication_handle)
             return
-        link = self._links.speaking(values[0])
+        link = self._speaking("request", values[0], sample.publication_handle)
         if link is None:
-            return  # of a session that is over
+            return
         if frame == FRAME_WINDOW:
             link.account_for(window(body))
             return
@@ -309,18 +324,31 @@ class DdsAgentPort(AgentPort):
     def _read_control(self, data: bytes, sample: Any) -> None:
         link_number, frame, attempt, chunks, kind, hub_id, task_id, reason, _ = wire.unpack_control(data)
         if frame == FRAME_HELLO:
+            self._hearing.look()
             participant = self.endpoints.participant_of("control", sample.publication_handle)
             self._links.hello("control", link_number, reason, participant)
             return
-        link = self._links.speaking(link_number)
+        link = self._speaking("control", link_number, sample.publication_handle)
         if link is None:
-            return  # of a session that is over
+            return
         if frame == FRAME_WINDOW:
             link.responses.consumed(window(reason))
         elif frame == FRAME_MESSAGE and kind == "credit":
             self.sink.credit_received(link.name, link.incarnation, Credit(hub_id, task_id, attempt, chunks))
         elif frame == FRAME_MESSAGE and kind == "cancel":
             self.sink.cancel_received(link.name, link.incarnation, Cancel(hub_id, task_id, attempt, reason))
+
+    def _speaking(self, channel: Literal["request", "control"], number: int, writer: int) -> _Link | None:
+        """The link of a message with this session number; None when that session is over, or the writer is not its
+        hub's."""
+        link = self._links.by_session.get(number)
+        if link is None:
+            return None
+        if writer not in link.sources and not self._links.admit(
+            link, writer, self.endpoints.participant_of(channel, writer)
+        ):
+            return None
+        return link if link.session.joined else self._links.confirmed(link)
 
     def _in_time(self, link: _Link, task_id: str, attempt: int, own_ms: int, written_at_ns: int) -> bool:
         """Whether a request or command has not outlived its writer's lifespan, nor its own time (``own_ms``, 0: none),

@@ -9,6 +9,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from anywire_dds.cdr import Codec, Malformed
 from anywire_dds.endpoints import ALIVE, DISPOSED
+from anywire_dds.hearing import Unheard
 from anywire_dds.log_once import LogOnce
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,8 @@ class Announcements(Generic[_Info]):
     ``participant_of`` gives the DDS participant of a writer by its handle, ``protocol_of`` the version of the messages
     that a participant's ends speak. No more lives are kept than the bounds
     above allow; a registration over them is ignored and logged once for its participant. A life is forgotten when DDS
-    says that its registration has ended. ``departing`` is called with all lives that have ended, when there are
+    says that its registration has ended. ``unheard`` is told of the participants that fell silent, and that are there
+    again. ``departing`` is called with all lives that have ended, when there are
     several, before the first of them has departed.
     """
 
@@ -62,11 +64,13 @@ class Announcements(Generic[_Info]):
         protocol_of: Callable[[str | None], str],
         arrived: Callable[[str, _Info, str | None], None],
         departed: Callable[[str, int, str], None],
+        unheard: Unheard,
         departing: Callable[[list[tuple[str, int]]], None] | None = None,
     ) -> None:
         self._codec, self._key_type, self._name_of, self._to_info = codec, key_type, name_of, to_info
         self._participant_of, self._protocol_of = participant_of, protocol_of
         self._arrived, self._departed, self._departing = arrived, departed, departing
+        self._unheard = unheard
         self._lives: dict[tuple[str, int], _Life] = {}
         self._names: Counter[str] = Counter()
         self._participants: Counter[str | None] = Counter()
@@ -79,7 +83,8 @@ class Announcements(Generic[_Info]):
     def process(self, samples: list[Any]) -> None:
         """Take in what was read; a sample that cannot be processed does not affect the others."""
         if self._departing is not None and sum(not sample.valid_data for _, sample in samples) > 1:
-            self._departing([self._key(data) for data, sample in samples if not sample.valid_data])
+            keys = (self._key(data) for data, sample in samples if not sample.valid_data)
+            self._departing([key for key in keys if key is not None])
         for data, sample in samples:
             try:
                 self._process(data, sample)
@@ -88,8 +93,10 @@ class Announcements(Generic[_Info]):
 
     def _process(self, data: bytes, sample: Any) -> None:
         if not sample.valid_data:
-            name, incarnation = self._key(data)
-            self._remove(name, incarnation, self._reason(name, incarnation, sample.instance_state))
+            if (key := self._key(data)) is not None:
+                if sample.instance_state != DISPOSED and (silent := self._lives.get(key)) is not None:
+                    self._unheard.lost(silent.participant)
+                self._remove(*key, self._reason(*key, sample.instance_state))
             return
         participant = self._participant_of(sample.publication_handle)
         if len(data) > MAX_REGISTRATION_BYTES:
@@ -110,8 +117,12 @@ class Announcements(Generic[_Info]):
         elif (name, incarnation) not in self._lives:
             self._add(name, _Life(info, generation, participant))
 
-    def _key(self, data: bytes) -> tuple[str, int]:
-        key = self._key_type.deserialize_key(data)
+    def _key(self, data: bytes) -> tuple[str, int] | None:
+        """Whose registration it was; None of one that was never readable, and so never taken in."""
+        try:
+            key = self._key_type.deserialize_key(data)
+        except Exception:  # whatever the library makes of bytes that are none
+            return None
         return getattr(key, "agent_id", "") or getattr(key, "hub_id", ""), key.incarnation
 
     def _reason(self, name: str, incarnation: int, state: int) -> str:
@@ -136,6 +147,7 @@ class Announcements(Generic[_Info]):
         self._lives[name, life.info.incarnation] = life
         self._names[name] += 1
         self._participants[life.participant] += 1
+        self._unheard.found(life.participant)
         self._arrived(name, life.info, life.participant)
 
     def _remove(self, name: str, incarnation: int, reason: str) -> None:

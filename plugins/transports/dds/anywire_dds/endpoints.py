@@ -23,11 +23,13 @@ from cyclonedds.util import duration
 from anywire.protocol import PROTOCOL
 from anywire.transport import Plane
 from anywire_dds import qos, shared_memory, types, user_data
+from anywire_dds.addresses import AddressWatch
 from anywire_dds.cdr import Codec, codec
-from anywire_dds.config import DdsConfig
+from anywire_dds.config import DdsConfig, datagram_bytes, stays_here
 from anywire_dds.contract import TopicName
 from anywire_dds.domain import acquire, release
 from anywire_dds.faults import mapped
+from anywire_dds.hearing import Hearing
 from anywire_dds.outbox import Outbox
 from anywire_dds.pauses import Pauses
 from anywire_dds.wakeup import Wakeup
@@ -126,6 +128,8 @@ class Endpoints:
         self._retired: deque[Writer] = deque()
         self._retiring: asyncio.Task[None] | None = None
         self._stopped = False
+        self._hearing: Hearing | None = None
+        self._address: AddressWatch | None = None
         self._readers: dict[TopicName, DataReader[Any]] = {}
         self._sources: dict[int, Source] = {}
         self._granted: dict[str, str] = {}
@@ -139,6 +143,9 @@ class Endpoints:
             self._wakeup = Wakeup(asyncio.get_running_loop())
             if held:
                 self._wakeup.hold()
+            self.unheard = self._domain.unheard(self._participant)
+            if (address := self._domain.facts.get("address")) and not stays_here(config):
+                self._address = AddressWatch(address, self._domain.address_gone)
         except BaseException as error:
             release(config)
             if isinstance(error, DDSException):
@@ -161,7 +168,9 @@ class Endpoints:
 
     def partition(self, *of: tuple[str, str, int]) -> str:
         """The fleet's partition, or within it that of one ``(role, id, incarnation)``."""
-        return "/".join([self._config.fleet, *(f"{role}/{user_data.escape(name)}/{life}" for role, name, life in of)])
+        return "/".join(
+            [self._config.fleet_name, *(f"{role}/{user_data.escape(name)}/{life}" for role, name, life in of)]
+        )
 
     def read(
         self,
@@ -260,16 +269,30 @@ class Endpoints:
         told = self._domain.protocol_of(participant) if participant is not None else None
         return self.protocol if told is None else told
 
+    def watch_hearing(self, unheard: Callable[[str], None]) -> Hearing:
+        """Call ``unheard(participant)`` for each participant that says it does not hear this end's. Raises
+        `TransportUnavailable`."""
+        try:
+            self._hearing = Hearing(self._participant, self.unheard, unheard, self._wakeup.watch)
+        except DDSException as error:
+            raise mapped(error, "watching the participants", opening=True) from error
+        self._entities.append(self._hearing.reader)
+        return self._hearing
+
     def findings(self) -> list[Finding]:
         """What is not as it was asked for, and with whom this end cannot connect."""
-        return [
-            Finding(f"{label} was not granted what it asked for: {difference}", "change it in the file of `qos`")
-            for label, differences in self._differences.items()
-            for difference in differences
-        ] + [
-            Finding(_mismatch(label, policy, peers), _remedy(policy))
-            for (label, policy), peers in self._mismatches.items()
-        ]
+        return (
+            [
+                Finding(f"{label} was not granted what it asked for: {difference}", "change it in the file of `qos`")
+                for label, differences in self._differences.items()
+                for difference in differences
+            ]
+            + [
+                Finding(_mismatch(label, policy, peers), _remedy(policy))
+                for (label, policy), peers in self._mismatches.items()
+            ]
+            + ([Finding(self._domain.unreachable, "restart the process")] if self._domain.unreachable else [])
+        )
 
     def _budget(self, topic: TopicName) -> list[Any]:
         seconds = self._config.latency_budget
@@ -319,6 +342,10 @@ class Endpoints:
     def stop(self) -> None:
         """No callback and no sample from now on; idempotent."""
         self._stopped = True
+        if self._hearing is not None:
+            self._hearing.close()
+        if self._address is not None:
+            self._address.close()
         self.pauses.stop()
         self._wakeup.stop()
 
@@ -364,10 +391,11 @@ class Endpoints:
 def _in_force(config: DdsConfig, facts: Mapping[str, str]) -> dict[str, str]:
     return {
         "domain": str(config.domain),
-        "fleet": config.fleet,
+        "fleet": config.fleet_name,
         "interfaces": facts.get("interfaces", "unknown: CYCLONEDDS_URI redirects the log"),
         "multicast": facts.get("General/AllowMulticast", config.multicast),
         "shared memory": shared_memory.in_force(config),
+        "datagram_bytes": facts.get("General/MaxMessageSize", str(datagram_bytes(config))).removesuffix(" B"),
         "fragment size": facts.get("General/FragmentSize", "unknown"),
         "implementation": "Eclipse Cyclone DDS",
         "max_message_bytes": str(config.max_message_bytes),

@@ -18,7 +18,7 @@ from anywire.transport import Hub, HubSink, Plane
 from anywire_dds import presence, types, wire
 from anywire_dds.announcements import Announcements
 from anywire_dds.cdr import Malformed
-from anywire_dds.config import DdsConfig
+from anywire_dds.config import DdsConfig, datagram_bytes
 from anywire_dds.contract import TopicName
 from anywire_dds.deadline import Streams
 from anywire_dds.endpoints import BATCH, CODECS, MAX_BATCHES, Endpoints, Finding, flush
@@ -30,6 +30,7 @@ from anywire_dds.outbox import Outbox
 from anywire_dds.session import Session
 from anywire_dds.silent import SilentHubSink
 from anywire_dds.types import FRAME_HELLO, FRAME_MESSAGE, FRAME_PROGRESS, FRAME_RESULT, FRAME_WINDOW
+from anywire_dds.unacknowledged import Unacknowledged
 from anywire_dds.writer import Writer, of_priority
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,10 @@ class _Link(Link):
         self.controls.send_now(control_window(self.session.peer, consumed))
 
     @property
+    def outboxes(self) -> tuple[Outbox, ...]:
+        return self.requests, self.controls
+
+    @property
     def writers(self) -> list[Writer]:
         return [*self._writers, self.controls.writer]
 
@@ -123,16 +128,19 @@ class DdsHub(Hub):
         self._links: Links[AgentInfo, _Link] = Links(
             "agent", info.protocol or PROTOCOL, self._channels(), lambda agent, session: _Link(self, agent, session),
             self._joined, self._heard, self._lost, lambda: self.endpoints.pauses.resumed(),
+            datagram_bytes(config),
         )  # fmt: skip
+        self._unacknowledged = Unacknowledged(config.progress_timeout, self._links.under_way, self._links.stuck)
         self._faults = LogOnce(log)
         self._closing: asyncio.Task[None] | None = None
         self.endpoints = endpoints = Endpoints(config, plane, info.lease_ms, info.protocol or PROTOCOL, held=True)
         self._agents = Announcements(
             CODECS["register"], types.AgentRegistration, lambda agent: agent.agent_id, presence.to_agent,
             lambda writer: endpoints.participant_of("register", writer), endpoints.protocol_of,
-            self._links.begin, self._links.end, self._links.withdraw,
+            self._links.begin, self._links.end, endpoints.unheard, self._links.withdraw,
         )  # fmt: skip
         try:
+            self._hearing = endpoints.watch_hearing(self._links.unheard_by)
             fleet = endpoints.partition()
             own = endpoints.partition(("hub", info.hub_id, info.incarnation))
             if config.deadline is not None:
@@ -151,6 +159,7 @@ class DdsHub(Hub):
         """Begin to call back, after the opening has returned to its caller."""
         if self._streams is not None or self._unconfirmed is not None:
             self._awake.start()
+        self._unacknowledged.start()
         self.endpoints.start_soon()
 
     def send(self, agent_id: str, message: ToAgent) -> None:
@@ -186,6 +195,7 @@ class DdsHub(Hub):
         # Nothing is called back from here on, also when the coroutine is awaited later.
         if self._closing is None:
             self.sink = SilentHubSink()
+            self._unacknowledged.close()
             if self._unconfirmed is not None:
                 self._unconfirmed.close()
             if self._streams is not None or self._unconfirmed is not None:
@@ -241,7 +251,7 @@ class DdsHub(Hub):
             self._faults.warning(("nobody's", participant), "a report of a writer that names no agent is ignored")
         if link is None:
             return
-        if link.participant is not None and participant != link.participant:
+        if participant is None or participant != link.participant:
             self._faults.warning(
                 ("foreign", participant), "a report in the name of agent %s, not by its participant, is ignored",
                 link.name,
@@ -322,12 +332,18 @@ class DdsHub(Hub):
         values = wire.unpack_response(data)
         frame = values[wire.RESPONSE_FRAME]
         if frame == FRAME_HELLO:
+            self._hearing.look()
             participant = self.endpoints.participant_of(channel, sample.publication_handle)
             self._links.hello(channel, values[0], values[wire.RESPONSE_EXTRA], participant)
             return
         link = self._links.by_session.get(values[0])
         if link is None or not link.session.joined:
             return  # of a session that is over
+        writer = sample.publication_handle
+        if writer not in link.sources and not self._links.admit(
+            link, writer, self.endpoints.participant_of(channel, writer)
+        ):
+            return
         if frame == FRAME_WINDOW:
             link.requests.consumed(window(values[wire.RESPONSE_EXTRA]))
             if self._unconfirmed is not None and (task_id := values[wire.RESPONSE_TASK]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from anywire.errors import AnywireError
@@ -13,17 +13,21 @@ from anywire.protocol import protocol_mismatch
 from anywire_dds.endpoints import Finding
 from anywire_dds.hello import Hello, read_hello
 from anywire_dds.log_once import LogOnce
-from anywire_dds.outbox import REPORT, REPORT_MESSAGES
+from anywire_dds.outbox import REPORT, REPORT_MESSAGES, Outbox
 from anywire_dds.session import Session, Verdict
+from anywire_dds.writer import Writer
 
 log = logging.getLogger(__name__)
+
+WRITERS_OF_LINK = 64
+"""Writers of one link of which it is remembered that they are its peer's: more than a peer has."""
 
 
 class Link(ABC):
     """One session with one life of a peer: its writers, and how far the peer's messages have been read."""
 
     participant: str | None = None
-    """The DDS participant that has registered this life; only its HELLOs count."""
+    """The DDS participant that has registered this life; only what its writers write counts."""
 
     opened_at = 0.0
     """The event loop's time at which this session began."""
@@ -33,6 +37,8 @@ class Link(ABC):
 
     def __init__(self, name: str, incarnation: int, session: Session) -> None:
         self.name, self.incarnation, self.session = name, incarnation, session
+        self.sources: set[int] = set()
+        """Handles of the writers that were seen to be the peer's, see `Links.admit`."""
         self.consumed = self._reported = self._unreported_bytes = 0
 
     @abstractmethod
@@ -46,6 +52,16 @@ class Link(ABC):
     @abstractmethod
     def report(self, consumed: int) -> None:
         """Write a WINDOW."""
+
+    @property
+    @abstractmethod
+    def outboxes(self) -> Sequence[Outbox]:
+        """What is on its way to the peer."""
+
+    @property
+    @abstractmethod
+    def writers(self) -> list[Writer]:
+        """All its writers."""
 
     @abstractmethod
     def close(self) -> None:
@@ -103,13 +119,14 @@ class Links(Generic[_Info, _Link]):
         heard: Callable[[_Link, Hello, bool], None],
         lost: Callable[[_Link, str], None],
         resumed: Callable[[], float],
+        datagram_bytes: int,
     ) -> None:
         self._peer, self._protocol, self._channels = peer, protocol, channels
         self._make, self._joined, self._heard, self._lost = make, joined, heard, lost
         self._registered: dict[str, dict[int, _Registration]] = {}
         self._links: dict[tuple[str, int], _Link] = {}
         self._refused: dict[tuple[str, int], str] = {}
-        self._resumed = resumed
+        self._resumed, self._datagram_bytes = resumed, datagram_bytes
         self._loop = asyncio.get_running_loop()
         self._faults = LogOnce(log)
         self.by_name: dict[str, _Link] = {}
@@ -142,11 +159,7 @@ class Links(Generic[_Info, _Link]):
         link = self._links.get((hello.name, hello.incarnation)) if hello is not None else None
         if hello is None or link is None:
             return None  # its registration has not come yet: it will get our HELLO then, and answer
-        if link.participant is not None and participant != link.participant:
-            self._faults.warning(
-                (link.name, participant), "a HELLO in the name of %s %s was not sent by its participant: ignored",
-                self._peer, link.name,
-            )  # fmt: skip
+        if not self._is_of(link, participant, "a HELLO"):
             return None
         if mismatch := protocol_mismatch(hello.protocol, self._protocol):
             self._registered[link.name].pop(link.incarnation, None)
@@ -156,7 +169,7 @@ class Links(Generic[_Info, _Link]):
         link.on_hello(hello)
         verdict = link.session.hello(channel, hello.session, echo)
         if Verdict.RESTART in verdict:
-            reopened = self._lost_here(link)
+            reopened = self._lost_here(link, f"the {self._peer} had lost this end", link.session.successor())
             if reopened is None:
                 return None
             link = reopened
@@ -169,13 +182,50 @@ class Links(Generic[_Info, _Link]):
         self._heard(link, hello, joined)
         return link
 
-    def speaking(self, number: int) -> _Link | None:
-        """The link of a message with this session number, None when that session is over. A peer would not use the
-        number without having heard us, so the link is joined then."""
-        link = self.by_session.get(number)
-        if link is not None and Verdict.JOIN in link.session.confirmed():
+    def admit(self, link: _Link, writer: int, participant: str | None) -> bool:
+        """Whether a message of a writer that is not among the link's ``sources`` counts: ``participant``, whose the
+        writer is, must have registered the peer. Session numbers alone prove nothing, because whoever is in the domain
+        can read them."""
+        if not self._is_of(link, participant, "a message"):
+            return False
+        if len(link.sources) >= WRITERS_OF_LINK:
+            link.sources.clear()
+        link.sources.add(writer)
+        return True
+
+    def _is_of(self, link: _Link, participant: str | None, what: str) -> bool:
+        if participant is not None and participant == link.participant:
+            return True
+        self._faults.warning(
+            (link.name, participant), "%s in the name of %s %s was not sent by its participant: ignored",
+            what, self._peer, link.name,
+        )  # fmt: skip
+        return False
+
+    def confirmed(self, link: _Link) -> _Link | None:
+        """The link, once its peer has used our number: it would not without having heard us, so that joins the link.
+        None while nothing was heard of the peer."""
+        if Verdict.JOIN in link.session.confirmed():
             self._join(link)
-        return link if link is not None and link.session.joined else None
+        return link if link.session.joined else None
+
+    def under_way(self) -> Iterator[tuple[_Link, Writer, int]]:
+        """The writers of all joined links, each with the bytes on their way by its link."""
+        for link in self.by_name.values():
+            size = sum(outbox.ahead_bytes for outbox in link.outboxes)
+            for writer in link.writers:
+                yield link, writer, size
+
+    def stuck(self, link: _Link) -> None:
+        """A peer that lives does not acknowledge what it was sent: nothing behind that message would ever arrive."""
+        if not link.joined:
+            return
+        log.warning(
+            "%s %s does not acknowledge what it is sent, though it is alive: the link is begun anew. A path that drops "
+            "IP fragments, or datagrams of this size, does that: datagrams have up to %d bytes "
+            "(transports.dds.datagram_bytes)", self._peer, link.name, self._datagram_bytes,
+        )  # fmt: skip
+        self.restart(link, f"the {self._peer} did not acknowledge what it was sent (transports.dds.progress_timeout)")
 
     def withdraw(self, lives: Iterable[tuple[str, int]]) -> None:
         """Send nothing more to these: that they are lost is reported next, one after the other."""
@@ -184,14 +234,24 @@ class Links(Generic[_Info, _Link]):
             if link is not None and link.incarnation == incarnation:
                 del self.by_name[name]
 
-    def _lost_here(self, link: _Link) -> _Link | None:
+    def unheard_by(self, participant: str) -> None:
+        """A participant says that it does not hear this process, which hears it."""
+        for link in list(self.by_name.values()):
+            if link.participant == participant and self._links.get((link.name, link.incarnation)) is link:
+                log.warning(
+                    "%s %s does not hear this process any more, though it is heard: packets to it are lost",
+                    self._peer, link.name,
+                )  # fmt: skip
+                self._lost_here(link, f"the {self._peer} does not hear this end", Session(self._channels))
+
+    def _lost_here(self, link: _Link, reason: str, session: Session) -> _Link | None:
         """A peer has lost this end: begin anew with it, and with all that must have lost it too."""
         resumed = self._resumed()
         others = [each for each in self.by_name.values() if each is not link and each.opened_at < resumed]
         if link.opened_at >= resumed:
             others = []
         self.withdraw((each.name, each.incarnation) for each in others)
-        reopened = self.restart(link, f"the {self._peer} had lost this end", link.session.successor())
+        reopened = self.restart(link, reason, session)
         for each in others:
             if self._links.get((each.name, each.incarnation)) is each:
                 self.restart(each, "this process had stood still for longer than its lease")
@@ -267,7 +327,7 @@ class Links(Generic[_Info, _Link]):
                 self._close(lesser, f"replaced by incarnation {link.incarnation}")
         self.by_name[link.name] = link
         link.joined = True
-        log.info("%s %s joined over DDS", self._peer, link.name)
+        log.debug("%s %s joined over DDS", self._peer, link.name)
         self._joined(link)
 
     def _close(self, link: _Link, reason: str) -> None:
@@ -278,5 +338,5 @@ class Links(Generic[_Info, _Link]):
             del self.by_name[link.name]
         if link.joined:
             link.joined = False
-            log.info("%s %s lost over DDS: %s", self._peer, link.name, reason)
+            log.debug("%s %s lost over DDS: %s", self._peer, link.name, reason)
             self._lost(link, reason)

@@ -5,17 +5,26 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import pydantic
 from cyclonedds._clayer import ddspy_take
 from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsPublication, BuiltinTopicDcpsSubscription
-from cyclonedds.core import DDSException, Entity, InstanceState, SampleState, ViewState
+from cyclonedds.core import DDSException, Entity, InstanceState, Qos, SampleState, ViewState
 from cyclonedds.pub import DataWriter, Publisher
 from cyclonedds.sub import DataReader, Subscriber
 
 from anywire_dds import llama_types
-from anywire_dds.config import DOMAIN_MAX, DdsConfig
+from anywire_dds.config import (
+    DATAGRAM_BYTES,
+    DOMAIN_MAX,
+    INTERFACE,
+    LARGEST_DATAGRAM,
+    LOOPBACK,
+    DdsConfig,
+    Interface,
+    Multicast,
+)
 from anywire_dds.domain import acquire, release
 from anywire_dds.endpoints import BATCH, on_thread
 from anywire_dds.faults import mapped
@@ -31,10 +40,11 @@ _BUILTIN = {"writers": BuiltinTopicDcpsPublication, "readers": BuiltinTopicDcpsS
 
 class LlamaDdsOptions(pydantic.BaseModel):
     """Where the peers are. In a domain that a transport of this process has open too, all but ``participant`` and
-    ``lease`` must be the same as there."""
+    ``lease`` must be the same as there. The service has no protection: whoever reaches ``interface`` can use it."""
 
     model_config = pydantic.ConfigDict(extra="forbid")
 
+    interface: Interface = pydantic.Field(default=LOOPBACK, description=INTERFACE)
     domain: int = pydantic.Field(default=0, ge=0, le=DOMAIN_MAX, description="DDS domain of the C++ peers.")
     participant: str = pydantic.Field(
         default="anywire", description="Name of this process's participant, which DDS tools show."
@@ -43,10 +53,7 @@ class LlamaDdsOptions(pydantic.BaseModel):
     lease: float = pydantic.Field(
         default=10.0, ge=1, le=3600, description="Seconds of silence after which peers consider this end lost."
     )
-    interface: str = pydantic.Field(
-        default="", description="Network interface, by name (eth0) or address (127.0.0.1). Default: Cyclone chooses."
-    )
-    multicast: Literal["auto", "on", "discovery", "off"] = pydantic.Field(
+    multicast: Multicast = pydantic.Field(
         default="auto",
         description="Use multicast. `discovery`: only to find peers; `off`: peers on other hosts must be named in"
         " `peers`.",
@@ -57,10 +64,16 @@ class LlamaDdsOptions(pydantic.BaseModel):
     participants_per_host: int = pydantic.Field(
         default=120, ge=1, le=120, description="Processes per host that can be found without multicast."
     )
+    datagram_bytes: int | None = pydantic.Field(default=None, ge=512, le=LARGEST_DATAGRAM, description=DATAGRAM_BYTES)
 
     def dds_config(self) -> DdsConfig:
-        names = ("domain", "participant", "lease", "interface", "multicast", "peers", "participants_per_host")
-        return DdsConfig(**{name: getattr(self, name) for name in names})
+        names = (
+            "domain", "participant", "lease", "interface", "multicast", "peers", "participants_per_host",
+            "datagram_bytes",
+        )  # fmt: skip
+        # An interface that was not asked for gives way to one of CYCLONEDDS_URI.
+        asked = {name: getattr(self, name) for name in names if name != "interface" or name in self.model_fields_set}
+        return DdsConfig(**asked)
 
 
 class Endpoint(NamedTuple):
@@ -73,15 +86,26 @@ class Endpoint(NamedTuple):
     alive: bool
 
 
+class Contract(Protocol):
+    """The topics of a service: a module such as `anywire_dds.llama_types`."""
+
+    TYPES: dict[str, Any]
+
+    def reader_qos(self, topic: str) -> Qos: ...
+    def writer_qos(self, topic: str) -> Qos: ...
+
+
 class LlamaEnds:
     """Used from its event loop only. Raises `TransportUnavailable` where the domain or an entity cannot be had."""
 
-    def __init__(self, options: LlamaDdsOptions) -> None:
+    def __init__(self, options: LlamaDdsOptions, contract: Contract = llama_types) -> None:
+        self._contract = contract
         self._config = options.dds_config()
         self._entities: list[Entity] = []
         self._writers: list[Writer] = []
         self._closed = False
-        self._domain = acquire(self._config)
+        # Peers in C of an older Cyclone DDS use no multicast on the loopback interface.
+        self._domain = acquire(self._config, by_unicast=True)
         try:
             self._participant = self._domain.participant(round(options.lease * 1e9), options.participant)
             self._wakeup = Wakeup(asyncio.get_running_loop())
@@ -97,7 +121,7 @@ class LlamaEnds:
         try:
             subscriber = Subscriber(self._participant)
             self._entities.append(subscriber)
-            reader = DataReader(subscriber, self._topic(topic), llama_types.reader_qos(topic))
+            reader = DataReader(subscriber, self._topic(topic), self._contract.reader_qos(topic))
             self._entities.append(reader)
             self._wakeup.watch(reader._ref, callback)
         except DDSException as error:
@@ -113,7 +137,7 @@ class LlamaEnds:
     def writer(self, topic: str) -> Writer:
         try:
             publisher = Publisher(self._participant)
-            writer = DataWriter(publisher, self._topic(topic), llama_types.writer_qos(topic))
+            writer = DataWriter(publisher, self._topic(topic), self._contract.writer_qos(topic))
         except DDSException as error:
             raise mapped(error, f"creating the writer of {topic}", opening=True) from error
         made = Writer([writer, publisher], writer._ref)
@@ -164,7 +188,7 @@ class LlamaEnds:
         release(self._config)
 
     def _topic(self, name: str) -> Any:
-        return self._domain.topic(self._participant, name, llama_types.TYPES[name])
+        return self._domain.topic(self._participant, name, self._contract.TYPES[name])
 
     def _delete(self) -> None:
         for writer in self._writers:

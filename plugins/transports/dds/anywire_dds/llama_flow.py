@@ -68,6 +68,11 @@ class Flow:
         self._wake_later()
         return False
 
+    @property
+    def written(self) -> int:
+        """How many samples were written."""
+        return self._written
+
     def write(self, sample: bytes, of: Hashable) -> bool:
         """Write a sample for the reader ``of``; False when Cyclone has no room: ``room`` will be called. Raises
         `AnywireError`."""

@@ -147,21 +147,25 @@ def unpack(topic: str, data: bytes) -> Any:
         raise Malformed(f"not readable as {TYPES[topic].__name__}: {error}") from error
 
 
-# The wire has no place for an error. A server of ours ends an answer with a text of this form and no tokens.
+ERROR = "error"
+"""The finish_reason of a final response that tells an error. Its content is a text, by custom in brackets."""
 
-_ERROR = re.compile(r"(?:\A|\n)\[error\] (\w+): (.*)\Z", re.DOTALL)
+_ERROR = re.compile(r"(?:\A|\n)\[Error: (?:([a-z_]+): )?(.*)\]\s*\Z", re.DOTALL)
 
 
 def error_text(code: str, message: str) -> str:
-    return f"[error] {code}: {message}"
+    return f"[Error: {code}: {message}]"
 
 
 def read_error(response: ChatCompletionResponse) -> tuple[str, str] | None:
-    """Code and message of the error that a final response tells, None when it is an answer."""
-    if response.prompt_tokens or response.completion_tokens or not response.is_final:
+    """Code and message of the error that a final response tells, None when it is an answer. The code is empty where the
+    server names none."""
+    if response.finish_reason != ERROR:
         return None
     found = _ERROR.search(response.content)
-    return (found[1], found[2]) if found is not None else None
+    if found is None:
+        return "", response.content.strip() or "the server says that it failed, and not why"
+    return found[1] or "", found[2]
 
 
 def gateway_id(hub_id: str) -> str:

@@ -32,6 +32,9 @@ is not due."""
 BURST = 128
 """Written in one turn of the event loop when a buffer empties; the next ones in the next turn."""
 
+LARGE = 8 * 1024 * 1024
+"""Bytes of a sample whose packing and writing take their time, each in a turn of the event loop of its own."""
+
 _ACKNOWLEDGED_WITHIN = 3600.0
 """Seconds; the thread ends sooner, with the acknowledgement or with the writer."""
 
@@ -42,6 +45,8 @@ class _Message(NamedTuple):
     attempt: int
     writer: Writer
     ends: bytes | None
+    counted: int
+    """Its bytes while it waits; 0 for one that waits for its turn alone."""
 
 
 class Outbox:
@@ -81,19 +86,28 @@ class Outbox:
         """Messages written that the peer has not reported as consumed."""
         return len(self._ahead)
 
+    @property
+    def ahead_bytes(self) -> int:
+        """Their bytes."""
+        return self._ahead_bytes
+
     def send(
         self, sample: bytes, task_id: str, attempt: int, writer: Writer | None = None, ends: bytes | None = None
     ) -> None:
         """Write it or keep it. Raises `Congested`, or what the library's refusal is; then it is not kept. What a writer
         of higher priority writes overtakes what waits for lower ones. ``ends`` is the key of an instance that ends with
         this."""
-        message = _Message(sample, task_id, attempt, writer or self.writer, ends)
+        size = len(sample)
+        waits_for_turn = size > LARGE and not self._lanes and self._is_open()
+        message = _Message(sample, task_id, attempt, writer or self.writer, ends, 0 if waits_for_turn else size)
         if self._room is not None:
-            self._room.admit(len(sample))
-        if not self._lanes and self._write(message):
+            self._room.admit(size)
+        if waits_for_turn:
+            self._loop.call_soon(self._flush)
+        elif not self._lanes and self._write(message):
             return
         self._lane(message.writer.priority).append(message)
-        self._set_waiting(self._waiting_bytes + len(sample))
+        self._set_waiting(self._waiting_bytes + message.counted)
 
     def send_now(self, sample: bytes, writer: Writer | None = None) -> None:
         """Send what keeps the link, ahead of every message and outside of the window."""
@@ -119,7 +133,7 @@ class Outbox:
                     del lane[place]
                     if not lane:
                         del self._lanes[priority]
-                    self._set_waiting(self._waiting_bytes - len(message.sample))
+                    self._set_waiting(self._waiting_bytes - message.counted)
                     return True
         return False
 
@@ -159,16 +173,21 @@ class Outbox:
                     waiter.set_result(None)
             self._emptied.clear()
 
+    def _is_open(self) -> bool:
+        """Whether neither Cyclone nor the peer's window holds anything back."""
+        if self._stalled:
+            return False
+        return self._room is None or (self._ahead_bytes < WINDOW and len(self._ahead) < WINDOW_MESSAGES)
+
     def _write(self, message: _Message) -> bool:
-        ahead, windowed = self._ahead, self._room is not None
-        if self._stalled or (windowed and (self._ahead_bytes >= WINDOW or len(ahead) >= WINDOW_MESSAGES)):
+        if not self._is_open():
             return False
         if not message.writer.write(message.sample):
             self._stall(message.writer)
             return False
-        if windowed:
+        if self._room is not None:
             size = len(message.sample)
-            ahead.append(size)
+            self._ahead.append(size)
             self._ahead_bytes += size
         if message.ends is not None:
             self._at_once(message.writer, message.writer.unregister, message.ends)
@@ -200,9 +219,11 @@ class Outbox:
             lane.popleft()
             if not lane:
                 del self._lanes[priority]
-            self._set_waiting(self._waiting_bytes - len(message.sample))
+            self._set_waiting(self._waiting_bytes - message.counted)
             if error is not None:
                 self._failed(message.task_id, message.attempt, error)
+            if len(message.sample) > LARGE:
+                break
         self._loop.call_soon(self._flush)
 
     def _stall(self, writer: Writer) -> None:

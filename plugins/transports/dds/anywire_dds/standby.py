@@ -20,12 +20,13 @@ from anywire.errors import AnywireError
 from anywire.messages import HubInfo
 from anywire.protocol import PROTOCOL
 from anywire.transport import Candidacy, CandidateSink
-from anywire_dds import qos, types
+from anywire_dds import qos, types, user_data
 from anywire_dds.cdr import Malformed, codec
 from anywire_dds.config import DdsConfig
 from anywire_dds.domain import acquire, release
 from anywire_dds.endpoints import on_thread
 from anywire_dds.faults import mapped
+from anywire_dds.log_once import LogOnce
 from anywire_dds.wakeup import Wakeup
 from anywire_dds.writer import Writer
 
@@ -45,6 +46,9 @@ DETECTION = 0.8
 """Of a lease: when a silent candidate is given up, so that its death is noticed within its lease."""
 GOODBYE = 0.1
 """Seconds that the others get to acknowledge a goodbye."""
+MAX_CANDIDATES = 256
+"""Candidates that are known of; of more nothing is taken in."""
+LAST_RANK = 2**31 - 1
 LAST_TERM = (2**31 - 1) // TERM - 1
 """The last one whose strength DDS can carry; those after it have no higher one."""
 
@@ -66,11 +70,13 @@ class Standing(NamedTuple):
     hub: HubInfo
     strength: int
     term: int = 0
+    rank: int = 0
+    """One more than the highest there was when it began to stand: no clock tells who stands longest."""
 
     @property
     def order(self) -> tuple[int, int, str]:
         """Who of those that stand by is elected: the lowest."""
-        return -self.strength, self.hub.incarnation, self.seat
+        return -self.strength, self.rank, self.seat
 
 
 class Election:
@@ -85,8 +91,15 @@ class Election:
         self._present: dict[str, Standing] = {}
 
     def stands(self, candidate: Standing) -> None:
+        if len(self._present) >= MAX_CANDIDATES and candidate.seat not in self._present:
+            return
         self._present[candidate.seat] = candidate
         self.term = max(self.term, candidate.term)
+
+    def take_rank(self) -> None:
+        """Begin to stand, behind all that do."""
+        ranks = [each.rank for each in self._present.values() if each.seat != self.own.seat]
+        self.own = self.own._replace(rank=min(max(ranks, default=0) + 1, LAST_RANK))
 
     def gone(self, seat: str) -> None:
         self._present.pop(seat, None)
@@ -119,6 +132,10 @@ class DdsCandidacy(Candidacy):
         self._lease = config.lease if config.lease is not None else hub.lease_ms / 1000
         self._election = Election(Standing(f"{hub.hub_id}/{hub.incarnation}", hub, strength))
         self._told = ""
+        self._faults = LogOnce(log)
+        # Those of another major version serve other agents: they elect one of their own.
+        major = (hub.protocol or PROTOCOL).partition(".")[0]
+        self._partition = f"{config.fleet_name}/orchestrators/{user_data.escape(major)}"
         self._elected = self._stopped = False
         self._closing: asyncio.Task[None] | None = None
         self._writers: list[Writer] = []
@@ -142,7 +159,7 @@ class DdsCandidacy(Candidacy):
         self._wait()
         try:
             self._topic: Topic[Any] = self._domain.topic(self._participant, TOPIC, types.Candidate)
-            subscriber = Subscriber(self._participant, qos.partition_qos(config.fleet))
+            subscriber = Subscriber(self._participant, qos.partition_qos(self._partition))
             self._entities.append(subscriber)
             reader = DataReader(subscriber, self._topic, Qos(*_POLICIES))
             self._entities.append(reader)
@@ -177,13 +194,13 @@ class DdsCandidacy(Candidacy):
         if not isinstance(samples, list):
             return
         for data, sample in samples:
-            if not sample.valid_data:
-                self._election.gone(types.Candidate.deserialize_key(data).seat)
-                continue
             try:
+                if not sample.valid_data:
+                    self._election.gone(_seat(data))
+                    continue
                 seat, standing = _standing(_CODEC.unpack(data))
             except Malformed as error:
-                log.warning("unreadable candidate ignored: %s", error)
+                self._faults.warning("unreadable", "an unreadable candidate is ignored: %s", error)
                 continue
             if seat == ACTIVE:
                 self._election.claimed(standing)
@@ -242,6 +259,7 @@ class DdsCandidacy(Candidacy):
 
     def _observation_over(self) -> None:
         self._then = self._decide
+        self._election.take_rank()
         self._write(self._writers[0], self._election.own.seat)
         self._decide()
 
@@ -274,7 +292,9 @@ class DdsCandidacy(Candidacy):
         own = self._election.own
         hub = own.hub
         lease_ms = round(self._lease * 1000)
-        sample = _CODEC.pack(hub.incarnation, hub.pid, lease_ms, own.strength, own.term, seat, hub.hub_id, hub.host)
+        sample = _CODEC.pack(
+            hub.incarnation, hub.pid, lease_ms, own.strength, own.term, own.rank, seat, hub.hub_id, hub.host
+        )
         try:
             if not writer.write(sample):
                 log.error("DDS did not take what was written to %s", TOPIC)
@@ -282,7 +302,7 @@ class DdsCandidacy(Candidacy):
             log.error("writing to %s: %s", TOPIC, error)
 
     def _writer(self, strength: int) -> Writer:
-        publisher = Publisher(self._participant, qos.partition_qos(self._config.fleet))
+        publisher = Publisher(self._participant, qos.partition_qos(self._partition))
         policies = (*_POLICIES, Policy.OwnershipStrength(strength), Policy.WriterDataLifecycle(autodispose=False))
         writer = DataWriter(publisher, self._topic, Qos(*policies))
         return Writer([writer, publisher], writer._ref)
@@ -318,10 +338,19 @@ class DdsCandidacy(Candidacy):
 
 
 def _standing(values: tuple[Any, ...]) -> tuple[str, Standing]:
-    incarnation, pid, lease_ms, strength, term, seat, hub_id, host = values
+    incarnation, pid, lease_ms, strength, term, rank, seat, hub_id, host = values
     hub = HubInfo(hub_id, incarnation, host, pid, lease_ms)
-    return seat, Standing(f"{hub_id}/{incarnation}", hub, strength, term)
+    return seat, Standing(f"{hub_id}/{incarnation}", hub, strength, term, rank)
+
+
+def _seat(data: bytes) -> str:
+    """The seat of a key. Raises `Malformed`."""
+    try:
+        seat: str = types.Candidate.deserialize_key(data).seat
+    except Exception as error:  # whatever the library makes of bytes that are none
+        raise Malformed(f"not readable as a seat: {error}") from error
+    return seat
 
 
 def _key(seat: str) -> types.Candidate:
-    return types.Candidate(0, 0, 0, 0, 0, seat, "", "")
+    return types.Candidate(0, 0, 0, 0, 0, 0, seat, "", "")

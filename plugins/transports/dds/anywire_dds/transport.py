@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 import pydantic
 
+from anywire import transport_tools
+from anywire.fleet_names import private_fleet
 from anywire.messages import AgentInfo, HubInfo
 from anywire.transport import (
     AgentPort,
@@ -17,11 +19,12 @@ from anywire.transport import (
     Capabilities,
     Hub,
     HubSink,
+    Lan,
     Plane,
     Transport,
 )
 from anywire_dds.agent_port import DdsAgentPort
-from anywire_dds.config import DdsConfig, is_loopback
+from anywire_dds.config import AUTO, DdsConfig, is_loopback
 from anywire_dds.free_domain import free_domain
 from anywire_dds.hub import DdsHub
 from anywire_dds.standby import DdsCandidacy
@@ -48,7 +51,22 @@ class DdsTransport(Transport):
 
     @classmethod
     def free_options(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {} if "domain" in options else {"domain": free_domain()}
+        if options.get("fleet"):
+            return {}
+        return {"fleet": private_fleet()} | ({} if "domain" in options else {"domain": free_domain()})
+
+    @classmethod
+    def lan_options(cls, options: Mapping[str, Any], lan: Lan) -> Mapping[str, Any]:
+        found = {"interface": AUTO, "fleet": lan.fleet}
+        return {name: value for name, value in found.items() if name not in options}
+
+    def meeting_options(self, host: str) -> Mapping[str, Any]:
+        config = self.config
+        found: dict[str, Any] = {"domain": config.domain, "fleet": config.fleet_name}
+        if self.is_local or transport_tools.is_loopback(host):
+            return found | {"interface": config.interface}
+        found["interface"] = AUTO
+        return found if config.multicast in ("auto", "on") else found | {"multicast": config.multicast, "peers": [host]}
 
     async def open_hub(self, hub: HubInfo, plane: Plane, sink: HubSink) -> Hub:
         opened = DdsHub(self.config, hub, plane, sink)

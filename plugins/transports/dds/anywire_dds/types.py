@@ -244,6 +244,7 @@ class Candidate(IdlStruct, typename="anywire.Candidate"):  # type: ignore[misc,c
     lease_ms: int32
     strength: int32
     term: int32
+    rank: int32
     seat: str
     hub_id: str
     host: str

@@ -13,13 +13,18 @@ from cyclonedds.core import Policy
 
 PROTOCOL = "anywire.protocol"
 """Of a participant: the version of the messages that its ends speak."""
+UNHEARD = "anywire.unheard"
+"""Of a participant: the participants that it has lost by silence, see `anywire_dds.hearing`."""
+CALLS = "anywire.calls"
+"""Of a participant: how often it has announced itself because others do not hear it. It means nothing by itself."""
 LIFE = "anywire.agent"
 """Of a writer of reports: the agent, and its incarnation, that it reports of."""
 
 
-def of_participant(protocol: str) -> Any:
+def of_participant(protocol: str, unheard: str = "", calls: int = 0) -> Any:
     """The policy of a participant whose ends speak this version."""
-    return Policy.Userdata(f"{PROTOCOL}={protocol};".encode())
+    said = {PROTOCOL: protocol, UNHEARD: unheard, CALLS: str(calls or "")}
+    return Policy.Userdata("".join(f"{name}={value};" for name, value in said.items() if value).encode())
 
 
 def of_reports(agent_id: str, incarnation: int) -> Any:

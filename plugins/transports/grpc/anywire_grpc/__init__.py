@@ -2,9 +2,9 @@
 
 import os
 
-# Read when gRPC's library is loaded. Its notes on every handshake and connection say what our own log says better; its
-# handlers for fork() are for children that go on using gRPC, and ours become another program at once.
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+# Read when gRPC's library is loaded. Its notes on handshakes and connections, one for each attempt, tell what our own
+# log tells once. Its handlers for fork() are for children that go on using gRPC; ours become another program at once.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 from anywire_grpc.config import GrpcConfig

@@ -23,8 +23,8 @@ def check_address(address: str) -> str:
     host, _, port = address.rpartition(":")
     if "/" in host or not host or (":" in host and not (host.startswith("[") and host.endswith("]"))):
         raise ValueError(f"{address!r} is no address: use host:port, [IPv6 address]:port or {UNIX}/path/of/a/socket")
-    if not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ValueError(f"{address!r}: after the host comes a port from 1 to 65535")
+    if not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{address!r}: after the host comes a port up to 65535; 0 listens on any free one")
     return address
 
 

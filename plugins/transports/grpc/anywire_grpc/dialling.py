@@ -11,7 +11,7 @@ import grpc
 
 from anywire.errors import AgentUnavailable, AnywireError, TransportUnavailable
 from anywire.transport import Plane
-from anywire.transport_tools import AgentLinks, Backoff, Guard, HubLinks, OnceLog, StopDialling, keep_dialling
+from anywire.transport_tools import AgentLinks, Backoff, Guard, HubLinks, OnceLog, StopDialling, Unlinked, keep_dialling
 from anywire_grpc.config import GrpcConfig
 from anywire_grpc.library import METHODS, open_channel
 from anywire_grpc.wire import REPLACED, Ending, HalfClose, Stream, Wire
@@ -33,6 +33,7 @@ class DiallingEnd(Protocol):
     plane: Plane
     guard: Guard
     unacknowledged_ms: int
+    unlinked: Unlinked
 
     @property
     def links(self) -> HubLinks[Wire] | AgentLinks[Wire]: ...
@@ -70,13 +71,16 @@ class Dialler:
         if linked:
             self._name = linked
             self._once = OnceLog(log)
+            self._end.unlinked.linked(self._address)
             if _replaced(error):
                 # By another dialler of this end, perhaps, which may not have heard yet who it has reached.
                 await asyncio.gather(*[wire.known.wait() for wire in self._end.wires])
         elif isinstance(error, AgentUnavailable):  # nobody there is normal
             log.debug("%s", error)
+            self._end.unlinked.linked(self._address)
         elif error is not None:
             self._once.warn(str(error), "%s", error)
+            self._end.unlinked.note(self._address, str(error))
         return bool(linked)
 
     async def _turn(self) -> None:

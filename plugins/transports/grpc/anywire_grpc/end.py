@@ -17,7 +17,17 @@ from anywire.clock import SystemClock
 from anywire.errors import AnywireError, TransportUnavailable
 from anywire.lease import AwakeTime, Silence
 from anywire.transport import Plane
-from anywire.transport_tools import CLOSE_TIMEOUT, AgentLinks, Guard, HubLinks, LinkRefused
+from anywire.transport_tools import (
+    CLOSE_TIMEOUT,
+    AgentLinks,
+    Guard,
+    HubLinks,
+    LinkRefused,
+    Unlinked,
+    option_of,
+    takes_any_port,
+)
+from anywire_grpc.codec import ENVELOPE_BYTES
 from anywire_grpc.config import GrpcConfig, is_wildcard
 from anywire_grpc.dialling import Dialler
 from anywire_grpc.faults import mapped
@@ -44,7 +54,10 @@ class End:
         self.guard = Guard()
         self.unacknowledged_ms = lease_ms * UNACKNOWLEDGED_LEASES
         """Milliseconds for which a peer's machine may acknowledge nothing before its connection is given up."""
-        self.addresses = config.agent_addresses if plane == "agent" else config.client_addresses
+        self.unlinked = Unlinked()
+        directory: list[str] = getattr(config, option_of(plane))
+        self.addresses = [each for each in directory if not takes_any_port(each)]
+        """Those that can be dialled."""
         self.wires: set[Wire] = set()
         """All that are not over, links or not."""
         self._awake = AwakeTime(SystemClock())
@@ -53,7 +66,7 @@ class End:
 
     async def listen(self) -> str:
         """Take the first free address and return it; `answer` opens it. Raises `TransportUnavailable`."""
-        self._listener = await listen(self.config, self.addresses, self.plane, self.unacknowledged_ms)
+        self._listener = await listen(self.config, self.plane, self.unacknowledged_ms)
         log.info("%s listens on %s for the %s plane", self.me, self._listener.address, self.plane)
         return self._listener.address
 
@@ -153,6 +166,8 @@ class End:
         if self.guard.closed or not wire.open:
             return
         try:
+            if len(data) > ENVELOPE_BYTES and not wire.name:
+                raise DecodeError(f"its first message has {len(data)} bytes, a hello has at most {ENVELOPE_BYTES}")
             self.received(wire, data)
         except DecodeError as error:
             reason = str(mapped(error, "it sent something unreadable"))

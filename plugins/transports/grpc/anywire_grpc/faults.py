@@ -56,6 +56,13 @@ NOT_OPEN = "nobody is open here on this plane"
 _NOT_CONNECTED = "failed to connect"
 """How the details of UNAVAILABLE begin when there never was a connection: no status of its own tells that."""
 
+_TLS = {
+    "CERTIFICATE_VERIFY_FAILED": "the certificate there does not come from an authority in tls_ca",
+    "Hostname Verification": "the certificate there is for another name or address than the one connected to",
+    "handshake failed": "something without TLS listens there, or the two have no version of TLS in common",
+}
+"""What they contain when TLS failed at this end, and what that means."""
+
 _HUNG_UP = ("Socket closed", "Connection reset")
 """What they contain when somebody did accept it."""
 
@@ -73,12 +80,13 @@ def for_status(code: grpc.StatusCode, details: str) -> tuple[type[errors.Transpo
     if code is grpc.StatusCode.UNAVAILABLE and details == NOT_OPEN:
         return errors.AgentUnavailable, details
     if code is grpc.StatusCode.UNAVAILABLE and details.startswith(_NOT_CONNECTED):
-        if "handshake failed" in details:
-            return errors.TransportUnavailable, f"TLS failed ({details})"
+        for sign, cause in _TLS.items():
+            if sign in details:
+                return errors.TransportUnavailable, f"TLS failed: {cause} ({details})"
         if any(sign in details for sign in _HUNG_UP):
             return errors.TransportUnavailable, (
                 "it hung up at once: one of the two uses TLS and the other does not, or it wants a certificate and got "
-                f"none, or something else listens there ({details})"
+                f"none that it trusts, or something else listens there; its log may say which ({details})"
             )
         return errors.AgentUnavailable, f"nobody can be reached there ({details})"
     kind, meaning = _BY_STATUS[code]

@@ -84,10 +84,10 @@ class GrpcHub(End, Hub):
         if wire.name:
             raise DecodeError("it introduced itself twice")
         info = read_agent_info(hello.info)
-        self._links.check_hello(info)
+        self._links.check_hello(info, wire.certificate)
         status = read_status(hello.status)
         if self.plane == "agent":
             wire.introduce(self._hello)
         self.named(wire, info.agent_id)
-        self.replaced(self._links.join(wire, info))
+        self.replaced(self._links.join(wire, info, wire.certificate))
         self._links.received(wire, status)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 import grpc.aio
 
+from anywire.connection_limit import ConnectionLimit
 from anywire.errors import TransportUnavailable
 from anywire.transport import Plane
+from anywire.transport_tools import takes_any_port
 from anywire_grpc.codec import encoded_limit
 from anywire_grpc.config import GrpcConfig
 from anywire_grpc.faults import mapped
@@ -32,6 +35,15 @@ MOST_BYTES = 2**31 - 1
 """Largest message length that gRPC can be given."""
 
 CONNECT_MS = 5000
+
+HANDSHAKE_MS = 5000
+"""Milliseconds that a peer which connects may take until it speaks HTTP/2, through TLS where that is used."""
+
+IDLE_MS = 60_000
+"""Milliseconds after which a connection without a call is closed. Ends of this transport call at once."""
+
+MOST_CALLS = 8
+"""Calls at a time on one connection. Ends of this transport have one."""
 
 Options = list[tuple[str, int]]
 
@@ -58,25 +70,40 @@ def new_server(
     address: str,
     unacknowledged_ms: int,
     handler: grpc.GenericRpcHandler,  # type: ignore[type-arg]
-) -> grpc.aio.Server:
-    """A server bound to ``address`` that has not started. Raises `TransportUnavailable`."""
+    handshaking: Callable[[], grpc.ServerCertificateConfiguration | None],
+) -> tuple[grpc.aio.Server, str]:
+    """A server bound to ``address`` that has not started, and where it is: port 0 is any free one. ``handshaking`` is
+    called, from another thread, when a TLS handshake begins; the certificate that it returns is shown from then on.
+    Raises `TransportUnavailable`."""
     options: Options = [
         *_options(config, unacknowledged_ms),
         ("grpc.so_reuseport", 0),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+        ("grpc.max_connection_idle_ms", IDLE_MS),
+        ("grpc.max_concurrent_streams", MOST_CALLS),
+        ("grpc.max_allowed_incoming_connections", ConnectionLimit(address).most),
     ]
     server = grpc.aio.server(handlers=(handler,), options=options)
     try:
         if not config.secured:
-            server.add_insecure_port(address)
-            return server
+            return server, _with_port(address, server.add_insecure_port(address))
         key, chain, authorities = _tls_files(config)
         assert key is not None
         assert chain is not None
-        credentials = grpc.ssl_server_credentials([(key, chain)], authorities, authorities is not None)
-        server.add_secure_port(address, credentials)
+        shown = grpc.ssl_server_certificate_configuration([(key, chain)], authorities)
+        # The only word of gRPC that somebody tries TLS: of handshakes that fail it tells nobody.
+        credentials = grpc.dynamic_ssl_server_credentials(
+            shown,
+            handshaking,  # type: ignore[arg-type]  # it may return None
+            authorities is not None,
+        )
+        return server, _with_port(address, server.add_secure_port(address, credentials))
     except RuntimeError as error:
         raise mapped(error, f"listening on {address}") from error
-    return server
+
+
+def _with_port(address: str, port: int) -> str:
+    return f"{address.rpartition(':')[0]}:{port}" if takes_any_port(address) else address
 
 
 def check_tls(config: GrpcConfig, *, listening: bool = False) -> None:

@@ -8,7 +8,9 @@ import hmac
 import logging
 import os
 import socket
+from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -17,13 +19,19 @@ import pydantic
 
 from anywire.errors import TransportUnavailable
 from anywire.transport import Plane
-from anywire.transport_tools import OnceLog
+from anywire.transport_tools import CLOSE_TIMEOUT, OnceLog, listening_addresses, none_is_free
 from anywire_grpc.config import UNIX, GrpcConfig, host_and_port, is_local
 from anywire_grpc.faults import mapped
 from anywire_grpc.library import METHODS, OLD_METHODS, check_tls, new_server
 from anywire_grpc.wire import NOBODY, Ending, Stream, Wire
 
 log = logging.getLogger(__name__)
+
+CALL_S = 6.0
+"""Seconds after the begin of a TLS handshake until it has failed if no call has followed."""
+
+MOST_HANDSHAKES = 1024
+"""Handshakes that are followed at a time."""
 
 Talk = Callable[[Wire, Stream], Awaitable[Ending]]
 Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -32,11 +40,11 @@ _listeners: dict[str, Listener] = {}
 """By address. The roles of a process each open a transport of their own, and may still share a port."""
 
 
-async def listen(config: GrpcConfig, addresses: list[str], plane: Plane, unacknowledged_ms: int) -> Listener:
-    """A listener for ``plane`` at the first free of ``addresses``. Raises `TransportUnavailable`."""
+async def listen(config: GrpcConfig, plane: Plane, unacknowledged_ms: int) -> Listener:
+    """A listener for ``plane`` at the first free of its addresses. Raises `TransportUnavailable`."""
     check_tls(config, listening=True)
     reasons = []
-    for address in addresses:
+    for address in listening_addresses(config, plane):
         there = _listeners.get(address)
         if there is not None and there.shares(config, plane):
             there.reserve(plane)
@@ -59,22 +67,26 @@ async def listen(config: GrpcConfig, addresses: list[str], plane: Plane, unackno
         listener.reserve(plane)
         await listener.start()
         return listener
-    raise TransportUnavailable(f"no address to listen on is free: {'; '.join(reasons)}. Name another one as well")
+    raise none_is_free(reasons, "grpc", plane)
 
 
 class Listener:
     """A server at one address. Raises `TransportUnavailable` when it cannot be bound."""
 
     def __init__(self, config: GrpcConfig, address: str, unacknowledged_ms: int) -> None:
-        self.address = address
         self._config = config
         self._loop = asyncio.get_running_loop()
         self._reserved: set[Plane] = set()
         self._open: dict[Plane, Talk] = {}
+        self._calls: dict[Plane, set[asyncio.Task[Any]]] = {"agent": set(), "client": set()}
+        """The server's tasks, until they have ended."""
         self._tokens = TokenCheck(config.token)
         self._once = OnceLog(log)
-        self._server = new_server(config, address, unacknowledged_ms, _Routes(self._answer))
-        _listeners[address] = self
+        self._handshakes: deque[asyncio.TimerHandle] = deque(maxlen=MOST_HANDSHAKES)
+        """Of each that has begun and no call has followed yet, what is done if none follows."""
+        routes = _Routes(self._answer)
+        self._server, self.address = new_server(config, address, unacknowledged_ms, routes, self._handshaking)
+        _listeners[self.address] = self
 
     def shares(self, config: GrpcConfig, plane: Plane) -> bool:
         """Whether ``plane``, with such settings, can be opened here too."""
@@ -96,14 +108,45 @@ class Listener:
         self._open[plane] = talk
 
     async def leave(self, plane: Plane) -> None:
-        """Stop when it was the last plane; idempotent."""
+        """Stop when it was the last plane. Waits for what is left of the plane's calls, after the last for that of all
+        calls, for a bounded time; idempotent."""
         self._open.pop(plane, None)
         self._reserved.discard(plane)
+        ending = [plane]
         if not self._reserved and _listeners.get(self.address) is self:
             del _listeners[self.address]
+            for each in self._handshakes:
+                each.cancel()
             await self._server.stop(None)
+            ending = list(self._calls)
+        # The server's stop ends its calls in the library, and does not wait for their tasks.
+        if left := {call for each in ending for call in self._calls[each]} - {asyncio.current_task()}:
+            await asyncio.wait(left, timeout=CLOSE_TIMEOUT)
+
+    def _handshaking(self) -> None:
+        with suppress(RuntimeError):  # the loop is closed: so is everything else
+            self._loop.call_soon_threadsafe(self._handshake_begun)
+
+    def _handshake_begun(self) -> None:
+        if len(self._handshakes) == MOST_HANDSHAKES:
+            self._handshakes[0].cancel()
+        self._handshakes.append(self._loop.call_later(CALL_S, self._handshake_failed))
+
+    def _handshake_failed(self) -> None:
+        self._handshakes.popleft()
+        text = (
+            f"a connection to {self.address} did not get through TLS: the other end does not trust this certificate "
+            "(its tls_ca, or the name it connects to), shows none that comes from tls_ca here, or does not use TLS"
+        )
+        self._once.warn(text, "%s", text)
 
     async def _answer(self, plane: Plane, context: Context) -> None:
+        call = asyncio.current_task()
+        assert call is not None
+        self._calls[plane].add(call)
+        call.add_done_callback(self._calls[plane].discard)
+        if self._handshakes:  # which of them it was does not matter: those that failed are counted
+            self._handshakes.popleft().cancel()
         metadata = dict(context.invocation_metadata() or ())
         refusal = self._tokens.refusal(str(metadata.get("authorization", "")))
         talk = self._open.get(plane)
@@ -112,7 +155,9 @@ class Listener:
         elif talk is None:
             ending = NOBODY
         else:
-            wire = Wire(context.peer(), self._config.buffer_bytes)
+            # By itself: gRPC cannot end a call while its first write, which would carry this too, is under way.
+            await context.send_initial_metadata(())
+            wire = Wire(context.peer(), self._config.buffer_bytes, _certificate(context))
             ending = await talk(wire, context)
             if not wire.name and isinstance(ending.error, TransportUnavailable):
                 refusal = ending.reason
@@ -124,6 +169,13 @@ class Listener:
     def _tell(self, peer: str, refusal: str) -> None:
         text = f"{peer.rpartition(':')[0]} was not admitted to {self.address}: {refusal}"
         self._once.warn(text, "%s", text)
+
+
+def _certificate(context: Context) -> str:
+    """The one that the peer has shown; empty when it was not asked for one."""
+    for shown in context.auth_context().get("x509_pem_cert", ()):
+        return shown.decode()
+    return ""
 
 
 class TokenCheck:

@@ -115,9 +115,9 @@ class GrpcPort(End, AgentPort):
         if wire.name:
             raise DecodeError("it introduced itself twice")
         hub = read_hub_info(hello)
-        self._links.check_hello(hub)
+        self._links.check_hello(hub, wire.certificate)
         wire.reply = _Reply(self, wire)
         if self.plane == "client":
             self._send_hello(wire)
         self.named(wire, hub.hub_id)
-        self.replaced(self._links.join(wire, hub))
+        self.replaced(self._links.join(wire, hub, wire.certificate))

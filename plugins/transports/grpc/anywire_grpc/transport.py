@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import google.protobuf
 import grpc
 from google.protobuf.internal import api_implementation
 
 from anywire.messages import AgentInfo, HubInfo
-from anywire.transport import AgentPort, AgentSink, Capabilities, Hub, HubSink, Plane, Transport
+from anywire.transport import AgentPort, AgentSink, Capabilities, Hub, HubSink, Lan, Plane, Transport
+from anywire.transport_tools import findings, free_addresses, lan_addresses, meeting_addresses
 from anywire_grpc.config import GrpcConfig, is_local
 from anywire_grpc.hub import GrpcHub
 from anywire_grpc.port import GrpcPort
@@ -32,6 +33,21 @@ class GrpcTransport(Transport):
     def __init__(self, config: GrpcConfig) -> None:
         super().__init__(config)
         self._settings: dict[str, str] = {}
+        self._open: list[GrpcHub | GrpcPort] = []
+        self._bound: dict[Plane, str] = {}
+
+    @classmethod
+    def free_options(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        return free_addresses(GrpcConfig, options)
+
+    @classmethod
+    def lan_options(cls, options: Mapping[str, Any], lan: Lan) -> Mapping[str, Any]:
+        found = lan_addresses(GrpcConfig, options, lan.host)
+        return found if "token" in options or "tls_ca" in options else found | {"token": lan.secret}
+
+    def meeting_options(self, host: str) -> Mapping[str, Any]:
+        token = self.config.token
+        return meeting_addresses(self._bound, host) | ({"token": token.get_secret_value()} if token else {})
 
     async def open_hub(self, hub: HubInfo, plane: Plane, sink: HubSink) -> Hub:
         end = GrpcHub(self.config, hub, plane, sink)
@@ -45,6 +61,10 @@ class GrpcTransport(Transport):
         end.guard.open()
         return end
 
+    def findings(self) -> list[tuple[str, str]]:
+        """Whom what is open now cannot be linked to, each with what would do; `anywire doctor` tells."""
+        return findings(self._open, self.name)
+
     def effective_settings(self) -> Mapping[str, str]:
         return self._settings
 
@@ -55,6 +75,9 @@ class GrpcTransport(Transport):
         return all(map(is_local, [*self.config.agent_addresses, *self.config.client_addresses]))
 
     def _note(self, end: GrpcHub | GrpcPort, address: str) -> None:
+        self._open = [*(each for each in self._open if not each.guard.closed), end]
+        if address:
+            self._bound[end.plane] = address
         self._settings |= {
             f"{end.plane}_listens_on" if address else f"{end.plane}_connects_to": address or ", ".join(end.addresses),
             "encoding": "protobuf",

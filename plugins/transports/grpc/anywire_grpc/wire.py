@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import grpc
 
 from anywire.errors import AnywireError
+from anywire.large_body import LARGE_BYTES
 from anywire.transport import BUFFER_BYTES, Reply
 from anywire.transport_tools import NewestStatus, WriteRoom
 from anywire_grpc.faults import ENDED, NOT_OPEN, mapped
@@ -55,11 +56,12 @@ class Wire:
 
     ``name``, ``reply`` and ``statuses`` belong to the end that uses it and hold how far the two have introduced
     themselves; ``name`` is the peer's, empty until the link is there. ``buffer_bytes`` may wait for the peer on top of
-    what gRPC has taken, which is as much as HTTP/2's flow control allows.
+    what gRPC has taken, which is as much as HTTP/2's flow control allows. ``certificate`` is the one that a peer which
+    has dialled has shown, empty where none was asked for.
     """
 
-    def __init__(self, peer: str, buffer_bytes: int = BUFFER_BYTES) -> None:
-        self.peer = peer
+    def __init__(self, peer: str, buffer_bytes: int = BUFFER_BYTES, certificate: str = "") -> None:
+        self.peer, self.certificate = peer, certificate
         self.room = WriteRoom(buffer_bytes, peer)
         self.reply: Reply | None = None
         self.statuses: NewestStatus | None = None
@@ -136,6 +138,8 @@ class Wire:
     async def _read(self, stream: Stream, received: Callable[[bytes], None], at_end: Ending) -> None:
         try:
             while isinstance(data := await stream.read(), bytes):
+                if len(data) > LARGE_BYTES:
+                    await asyncio.sleep(0)  # reading has copied it, and decoding is to come
                 received(data)
         except ENDED as error:
             self._fail(error)

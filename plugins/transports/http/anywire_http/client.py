@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import aiohttp
@@ -30,19 +31,29 @@ def new_session(config: HttpConfig, **headers: str) -> aiohttp.ClientSession:
     )
 
 
-class Body(aiohttp.Payload):
-    """A request body of any size, written in one piece; aiohttp warns of large bytes otherwise."""
+PIECE_BYTES = 1024 * 1024
+"""Bytes of a body that are written before the event loop runs again."""
 
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data, content_type=JSON)
-        self._size = len(data)
-        self._data = data
+
+class Body(aiohttp.Payload):
+    """A request body of any size, in parts that follow each other; aiohttp warns of large bytes otherwise."""
+
+    def __init__(self, *parts: bytes) -> None:
+        super().__init__(parts, content_type=JSON)
+        self._size = sum(map(len, parts))
+        self._parts = parts
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        return self._data.decode(encoding, errors)
+        return b"".join(self._parts).decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        await writer.write(self._data)
+        for part in self._parts:
+            if len(part) <= PIECE_BYTES:
+                await writer.write(part)
+                continue
+            for start in range(0, len(part), PIECE_BYTES):
+                await writer.write(memoryview(part)[start : start + PIECE_BYTES])
+                await asyncio.sleep(0)
 
     async def write_with_length(self, writer: Any, content_length: int | None) -> None:
         await self.write(writer)

@@ -40,7 +40,7 @@ def _as_list(value: object) -> object:
 
 
 def _each_address(values: list[str]) -> list[str]:
-    return [check_address(value) for value in values]
+    return [check_address(value, any_port=True) for value in values]
 
 
 def _own_address(value: str) -> str:
@@ -73,7 +73,8 @@ class HttpConfig(BoundedOptions):
     )
     agent_listen: Annotated[str, pydantic.AfterValidator(_own_address)] = pydantic.Field(
         default="http://127.0.0.1:0",
-        description="Address where an agent listens for its tasks. Port 0 is any free one.",
+        description="Address where an agent listens for its tasks. Port 0 is any free one. Default: a loopback one, or"
+        " where orchestrators are on other machines the one that they see.",
     )
     agent_url: Annotated[str, pydantic.AfterValidator(_optional_address)] = pydantic.Field(
         default="", description="Address by which orchestrators reach this agent, when that is not agent_listen."

@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import http_exceptions, web
 
 from anywire import errors
+from anywire.transport_tools import ImplausibleHello, LinkRefused
 
 _BY_ERRNO: dict[int, str] = {
     errno.EADDRINUSE: "the address is in use by another process",
@@ -42,6 +43,11 @@ def for_status(status: int) -> type[errors.AnywireError]:
     return _BY_STATUS.get(status, errors.TransportError)
 
 
+def status_of(error: LinkRefused) -> int:
+    """The status of the answer to a hello that is refused."""
+    return 400 if isinstance(error, ImplausibleHello) else 409
+
+
 def _meaning(error: BaseException) -> tuple[type[errors.AnywireError], str]:
     text = _text(error)
     if isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError)):
@@ -53,7 +59,7 @@ def _meaning(error: BaseException) -> tuple[type[errors.AnywireError], str]:
     if isinstance(error, (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)):
         return errors.TransportUnavailable, f"this is no HTTP address ({text})"
     if isinstance(error, (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError)):
-        return errors.AgentLost, f"the connection ended in the middle ({text})"
+        return errors.AgentLost, "the connection ended in the middle"
     if isinstance(error, OSError):
         known = _BY_ERRNO.get(error.errno or 0)
         if known:

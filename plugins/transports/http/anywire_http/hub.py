@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import partial
+from itertools import filterfalse
 
 import aiohttp
 import msgspec
@@ -22,15 +23,17 @@ from anywire.transport_tools import (
     HubLinks,
     LinkRefused,
     OnceLog,
+    Unlinked,
     check_protocol,
-    implausible,
     keep_dialling,
+    listening_addresses,
+    takes_any_port,
     with_protocol,
 )
 from anywire.transport_tools.timeouts import awake_timeout
 from anywire_http.client import new_session
 from anywire_http.config import HttpConfig, check_address
-from anywire_http.faults import for_status, mapped
+from anywire_http.faults import for_status, mapped, status_of
 from anywire_http.link import HELLO_S, AgentLink
 from anywire_http.registration import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from anywire_http.server import Server
@@ -68,16 +71,17 @@ class HttpHub(Hub):
         self._session: aiohttp.ClientSession | None = None
         self._awake = AwakeTime(SystemClock())
         self._once = OnceLog(log)
+        self.unlinked = Unlinked()
         self._server = Server(config, f"hub {info.hub_id}", {("POST", "/agents/register"): self._register})
 
     async def open(self) -> None:
         """Raises `TransportUnavailable`."""
         if self.plane == "agent":
-            self.url = await self._server.listen(self.config.agent_addresses)
+            self.url = await self._server.listen(listening_addresses(self.config, "agent"))
             log.info("hub %s listens on %s for agents", self.info.hub_id, self.url)
             return
         self._session = new_session(self.config)
-        for address in self.config.client_addresses:
+        for address in filterfalse(takes_any_port, self.config.client_addresses):
             attempt = partial(self._attempt, self._session, address, OnceLog(log))
             keeping = keep_dialling(attempt, address, backoff=Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S))
             self._dialling.append(asyncio.create_task(keeping))
@@ -108,7 +112,7 @@ class HttpHub(Hub):
 
     def join(self, link: AgentLink, info: AgentInfo, status: AgentStatus) -> None:
         old = self._links.find(info.agent_id)
-        self._links.check(info.agent_id, info.incarnation)
+        self._links.check_hello(info)
         link.alive = True
         self._links.join(link, info)
         if old is not None:
@@ -149,12 +153,10 @@ class HttpHub(Hub):
             if wrong := other_framing(registration.protocol):
                 return self._refused(409, peer, wrong)
             info = registration.info
-            if odd := implausible(info):
-                return self._refused(400, peer, odd)
             self._links.check_hello(info)
             url = check_address(registration.url)
         except LinkRefused as error:
-            return self._refused(409, peer, str(error), error.for_peer)
+            return self._refused(status_of(error), peer, str(error), error.for_peer)
         except (msgspec.MsgspecError, ValueError) as error:
             return self._refused(400, peer, str(mapped(error, "this is no registration")))
         if wrong := other_plane(registration.plane, self.plane):
@@ -167,11 +169,15 @@ class HttpHub(Hub):
         # Shielded: the link goes on even if the agent does not wait for the answer.
         reason = await asyncio.shield(link.answered)
         if reason:
-            return self._refused(502, peer, f"hub {self.info.hub_id} could not link it: {reason}")
+            # What is there, if anything, is for this hub's log: whoever registers could ask so for any address.
+            mine = f"hub {self.info.hub_id} could not link it"
+            told = f"{mine} at {url}: this agent cannot be reached there. The hub's log says why"
+            return self._refused(502, peer, f"{mine} at {url}: {reason}", told)
         return 200, encode(Welcome(PROTOCOL, self.info))
 
     def _refused(self, status: int, peer: str, reason: str, for_peer: str = "") -> tuple[int, bytes]:
         self._once.warn((peer, reason), "an agent at %s is not registered: %s", peer, reason)
+        self.unlinked.note(peer, f"an agent at {peer} is not registered: {reason}")
         return status, encode(Fault(for_peer or reason))
 
     # Agents that are looked for
@@ -182,10 +188,13 @@ class HttpHub(Hub):
             link = await self._look(session, address)
         except AgentUnavailable as error:  # nobody there is normal
             log.debug("%s", error)
+            self.unlinked.linked(address)
             return False
         except AnywireError as error:
             once.warn(str(error), "%s", error)
+            self.unlinked.note(address, str(error))
             return False
+        self.unlinked.linked(address)
         await link.ended.wait()
         return True
 

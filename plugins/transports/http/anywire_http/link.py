@@ -18,7 +18,7 @@ from anywire.lease import AwakeTime
 from anywire.messages import AgentInfo, AgentStatus, Command, FromAgent, HubInfo, TaskRequest, ToAgent
 from anywire.printable import printable
 from anywire.transport import Plane
-from anywire.transport_tools import CLOSE_TIMEOUT, implausible
+from anywire.transport_tools import CLOSE_TIMEOUT
 from anywire.transport_tools.timeouts import awake_timeout
 from anywire_http.client import new_session
 from anywire_http.config import HttpConfig
@@ -195,7 +195,7 @@ class AgentLink:
         if self.alive:
             raise errors.TransportError(f"{self.url} said hello twice")
         info = hello.info
-        wrong = other_framing(hello.protocol) or implausible(info) or other_plane(hello.plane, self.owner.plane)
+        wrong = other_framing(hello.protocol) or other_plane(hello.plane, self.owner.plane)
         if expected is not None and (info.agent_id, info.incarnation) != (expected.agent_id, expected.incarnation):
             there = printable(info.agent_id, 80)
             wrong = wrong or f"agent {there} answers there, not {expected.agent_id} in this incarnation"

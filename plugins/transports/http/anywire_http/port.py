@@ -9,6 +9,7 @@ from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from aiohttp import web
+from yarl import URL
 
 from anywire.errors import AnywireError, TransportUnavailable
 from anywire.messages import AgentInfo, AgentStatus, Command, TaskRequest
@@ -20,11 +21,15 @@ from anywire.transport_tools import (
     Guard,
     LinkRefused,
     OnceLog,
-    implausible,
+    Unlinked,
+    listening_addresses,
+    own_address,
+    takes_any_port,
     with_protocol,
 )
-from anywire_http.config import HttpConfig, is_wildcard
+from anywire_http.config import HttpConfig, is_local, is_wildcard
 from anywire_http.exchange import Answer, Exchange
+from anywire_http.faults import status_of
 from anywire_http.portlink import PortLink
 from anywire_http.registration import Registrar
 from anywire_http.server import Server
@@ -65,22 +70,24 @@ class HttpPort(AgentPort):
         self._status: AgentStatus | None = None
         self._registrar: Registrar | None = None
         self._once = OnceLog(log)
-        routes = {
+        self.unlinked = Unlinked()
+        self._moving: asyncio.Task[None] | None = None
+        self._routes = {
             ("GET", "/agent"): self._introduce,
             ("POST", "/link"): self._link,
             ("POST", "/tasks"): self._task,
             ("POST", "/commands"): self._command,
             ("POST", "/control"): self._control,
         }
-        self._server = Server(config, f"agent {info.agent_id}", routes)
+        self._server = self._new_server()
 
     async def open(self) -> None:
         """Raises `TransportUnavailable`."""
         config = self.config
         if self.plane == "client":
-            self.url = await self._server.listen(config.client_addresses)
+            self.url = await self._server.listen(listening_addresses(config, "client"), "client")
         else:
-            bound = await self._server.listen([config.agent_listen])
+            bound = await self._server.listen([_seen_address(config) or config.agent_listen])
             self.url = config.agent_url or bound
             if is_wildcard(self.url):
                 await self._server.close()
@@ -89,6 +96,30 @@ class HttpPort(AgentPort):
                 )
             self._registrar = Registrar(self)
         log.info("agent %s listens on %s for the %s plane", self.info.agent_id, self.url, self.plane)
+
+    async def follow_address(self) -> None:
+        """Listen on the address that orchestrators see now, if it is another than at the opening: this machine may have
+        been given a new one. An address that the configuration names stays. Raises `TransportUnavailable`."""
+        seen = _seen_address(self.config)
+        if self._moving is None and seen and not self._by_id and URL(seen).host != URL(self.url).host:
+            self._moving = asyncio.ensure_future(self._move(seen))
+        if self._moving is not None:
+            await asyncio.shield(self._moving)
+
+    async def _move(self, seen: str) -> None:
+        try:
+            former, self._server = self._server, self._new_server()
+            await former.close()
+            before, self.url = self.url, await self._server.listen([seen])
+            log.warning(
+                "the address of this machine has changed: agent %s listens on %s and not on %s any more",
+                self.info.agent_id, self.url, before,
+            )  # fmt: skip
+        finally:
+            self._moving = None
+
+    def _new_server(self) -> Server:
+        return Server(self.config, f"agent {self.info.agent_id}", self._routes)
 
     def report(self, status: AgentStatus) -> None:
         if self.guard.closed:
@@ -102,7 +133,7 @@ class HttpPort(AgentPort):
         for link in self._by_id.values():
             link.report(status)
         if first and self._registrar is not None:
-            self._registrar.start(self.config.agent_addresses)
+            self._registrar.start([each for each in self.config.agent_addresses if not takes_any_port(each)])
 
     async def close(self) -> None:
         if self.guard.closed:
@@ -132,17 +163,19 @@ class HttpPort(AgentPort):
             hub = hello.info
             if wrong := other_framing(hello.protocol):
                 return self._refused(409, request, hub.hub_id, wrong)
-            if odd := implausible(hub):
-                return self._refused(400, request, hub.hub_id, odd)
             self.links.check_hello(hub)
         except LinkRefused as error:
             self._log_refusal(request, str(error))
-            return fault(409, error.for_peer)
+            return fault(status_of(error), error.for_peer)
         if wrong := other_plane(hello.plane, self.plane):
             return self._refused(409, request, hub.hub_id, wrong)
         link_id = request.headers.get(LINK_HEADER, "")
         if self._status is None or self.guard.closed or not link_id or link_id in self._by_id:
             return fault(503, f"agent {self.info.agent_id} is not ready to be linked")
+        most = self._server.connections.most // 2  # the others are for the tasks of those that are linked
+        if len(self._by_id) >= most:
+            self._log_refusal(request, f"{most} hubs are linked already")
+            return fault(503, f"{most} hubs are linked to agent {self.info.agent_id} already")
         _limit_unacknowledged(request, hub.lease_ms)
         link = PortLink(hub, self.config.buffer_bytes, self._received)
         old = self.links.join(link, hub)
@@ -177,7 +210,7 @@ class HttpPort(AgentPort):
             return fault(400, f"a task with order {order} has come already")
         arrived: tuple[TaskRequest, Exchange] | None = None
         try:
-            task = await self._server.body(request, TaskRequest)
+            task = await self._server.task(request)
             check_size(task, self.config.max_message_bytes)
             arrived = task, Exchange(key_of(task), self.config.max_message_bytes, link.room)
         finally:
@@ -200,8 +233,10 @@ class HttpPort(AgentPort):
 
     async def _control(self, request: web.BaseRequest) -> web.StreamResponse:
         link = self._by_id.get(request.headers.get(LINK_HEADER, ""))
+        if link is None:
+            return fault(410, "control must name an open link")
         lines = [decode(line, ControlLine) for line in (await self._server.read(request)).splitlines()]
-        if link is None or link.ended.is_set() or not self.links.joined(link):
+        if link.ended.is_set() or not self.links.joined(link):
             return fault(410, "control must name an open link")
         for line in lines:
             message = line.cancel or line.credit
@@ -221,6 +256,18 @@ class HttpPort(AgentPort):
 
     def _log_refusal(self, request: web.BaseRequest, reason: str) -> None:
         self._once.warn(reason, "a hub at %s is not linked to agent %s: %s", request.remote, self.info.agent_id, reason)
+        self.unlinked.note(str(request.remote), f"a hub at {request.remote} is not linked: {reason}")
+
+
+def _seen_address(config: HttpConfig) -> str:
+    """Where to listen for tasks of orchestrators on other machines: they connect to this one, so that naming them opens
+    it, on the address that they see. Empty when none is on another machine, when this one is in no network now, or when
+    the configuration names an address."""
+    away = [each for each in config.agent_addresses if not is_local(each)]
+    if "agent_listen" in config.model_fields_set or config.agent_url or not away:
+        return ""
+    seen = own_address(URL(away[0]).host or "")
+    return str(URL(config.agent_listen).with_host(seen)) if seen else ""
 
 
 class _NoReply:

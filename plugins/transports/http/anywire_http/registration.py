@@ -16,7 +16,7 @@ from anywire.errors import AgentUnavailable, AnywireError
 from anywire.lease import AwakeTime
 from anywire.messages import AgentInfo
 from anywire.transport import Plane
-from anywire.transport_tools import AgentLinks, Backoff, OnceLog, keep_dialling
+from anywire.transport_tools import AgentLinks, Backoff, OnceLog, Unlinked, keep_dialling
 from anywire.transport_tools.timeouts import awake_timeout
 from anywire_http.client import new_session
 from anywire_http.config import HttpConfig
@@ -33,6 +33,10 @@ ANSWER_S = 15.0
 """Seconds that an orchestrator may take to reach the agent and answer."""
 
 
+_ONCE = {"Connection": "close"}
+"""A connection that is kept would be one from an address that this machine may no longer have."""
+
+
 class RegisteredPort(Protocol):
     """The agent's end, as its registrar sees it."""
 
@@ -41,6 +45,9 @@ class RegisteredPort(Protocol):
     plane: Plane
     url: str
     links: AgentLinks[PortLink]
+    unlinked: Unlinked
+
+    async def follow_address(self) -> None: ...
 
 
 class Registrar:
@@ -69,13 +76,17 @@ class Registrar:
     async def _attempt(self, session: aiohttp.ClientSession, address: str, once: OnceLog) -> bool:
         """Register, and wait for the end of the link; whether there was one."""
         try:
+            await self._port.follow_address()
             hub_id = await self._register(session, address)
         except AgentUnavailable as error:  # nobody there is normal
             log.debug("%s", error)
+            self._port.unlinked.linked(address)
             return False
         except AnywireError as error:
             once.warn(str(error), "%s", error)
+            self._port.unlinked.note(address, str(error))
             return False
+        self._port.unlinked.linked(address)
         while (link := self._port.links.find(hub_id)) is not None:
             await link.ended.wait()
         return True
@@ -89,7 +100,7 @@ class Registrar:
         try:
             async with (
                 awake_timeout(self._awake, ANSWER_S),
-                session.post(url, data=body, allow_redirects=False) as response,
+                session.post(url, data=body, headers=_ONCE, allow_redirects=False) as response,
             ):
                 if response.status != 200:
                     raise for_status(response.status)(f"{doing}: {await fault_text(response)}")

@@ -13,11 +13,28 @@ import pydantic
 from aiohttp import web
 from yarl import URL
 
-from anywire.errors import PayloadTooLarge, TransportUnavailable
-from anywire.transport_tools import OnceLog
+from anywire.clock import SystemClock
+from anywire.connection_limit import ConnectionLimit
+from anywire.errors import PayloadTooLarge
+from anywire.lease import AwakeTime
+from anywire.messages import TaskRequest
+from anywire.transport import Plane
+from anywire.transport_tools import OnceLog, none_is_free
+from anywire.transport_tools.timeouts import awake_timeout
+from anywire.web_pages import header_of_page
 from anywire_http.config import HttpConfig, is_local
 from anywire_http.faults import mapped
-from anywire_http.wire import ENVELOPE_BYTES, JSON, T, decode, encoded_limit, fault
+from anywire_http.wire import (
+    ENVELOPE_BYTES,
+    JSON,
+    LENGTH_DIGITS,
+    TEXT_HEADER,
+    T,
+    decode,
+    decode_task,
+    encoded_limit,
+    fault,
+)
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +43,13 @@ BACKLOG = 1024
 
 CLOSING_S = 0.1
 """How long connections that ought to be idle are waited for."""
+
+IDLE_S = 75.0
+"""Seconds after which a connection without a request, or with half of a request's head, is closed: longer than clients
+of this transport keep one (`anywire_http.client.IDLE_S`)."""
+
+BODY_S = 60.0
+"""Seconds of awake time in which a request's body must arrive."""
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -52,6 +76,38 @@ class TooLarge(Exception):
     """A request body over the limit."""
 
 
+class _Connection(web.RequestHandler):
+    __slots__ = ()
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """Called for what is wrong behind a handler. That a body which no handler wanted cannot be read is the fault of
+        its sender, and the connection is closed."""
+        if isinstance(kw.get("exc_info"), web.RequestPayloadError):
+            log.debug("a body that was not wanted cannot be read: %s", kw["exc_info"])
+        else:
+            super().log_exception(*args, **kw)
+
+
+class _Connections(web.Server):
+    """aiohttp's server, with a limit of connections."""
+
+    def __init__(self, handler: Handler, limit: ConnectionLimit, **settings: Any) -> None:
+        # The low-level server: there are a few routes and no middleware. A handler is cancelled when its peer goes.
+        super().__init__(handler, handler_cancellation=True, access_log=None, keepalive_timeout=IDLE_S, **settings)
+        self._limit = limit
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        self._limit.opened(transport, handler)
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        self._limit.lost(handler)
+        super().connection_lost(handler, exc)
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
 class Server:
     """``routes`` maps ``(method, path)`` to what answers."""
 
@@ -63,11 +119,13 @@ class Server:
         self._prefix = ""
         self._limit = encoded_limit(config.max_message_bytes)
         self._server: asyncio.Server | None = None
-        # The low-level server: there are a few routes and no middleware. A handler is cancelled when its peer goes.
-        self._web = web.Server(self._serve, request_factory=self._request, handler_cancellation=True, access_log=None)
+        self._awake = AwakeTime(SystemClock())
+        self.connections = ConnectionLimit(me)
+        self._web = _Connections(self._answer, self.connections, request_factory=self._request)
 
-    async def listen(self, addresses: list[str]) -> str:
-        """Listen on the first free address and return it, with the real port. Raises `TransportUnavailable`."""
+    async def listen(self, addresses: list[str], plane: Plane = "agent") -> str:
+        """Listen on the first free address and return it, with the real port. ``plane`` is the one that they belong to.
+        Raises `TransportUnavailable`."""
         loop, reasons = asyncio.get_running_loop(), []
         for address in addresses:
             url = URL(address)
@@ -82,9 +140,10 @@ class Server:
             self._prefix = url.path.rstrip("/")
             bound = str(url.with_port(self._server.sockets[0].getsockname()[1])).rstrip("/")
             if self._config.token is None and not is_local(bound):
-                log.warning("%s is open to the network and not protected: set a token", bound)
+                log.warning("%s is open to the network and not protected: whoever reaches it can join and ask "
+                            "(transports.http: set a token, or name a loopback address)", bound)  # fmt: skip
             return bound
-        raise TransportUnavailable(f"no address to listen on is free: {'; '.join(reasons)}. Name another one as well")
+        raise none_is_free(reasons, "http", plane)
 
     async def close(self) -> None:
         """Accept nothing any more and end every connection."""
@@ -97,15 +156,35 @@ class Server:
         self._server = None
 
     async def body(self, request: web.BaseRequest, cls: type[T]) -> T:
-        """The body as a message. Raises `TooLarge`, or `msgspec.MsgspecError`."""
+        """The body as a message. Raises as `read` does, or `msgspec.MsgspecError`."""
         return decode(await self.read(request), cls)
 
+    async def task(self, request: web.BaseRequest) -> TaskRequest:
+        """The body as a task. Raises as `body` does."""
+        data = await self.read(request)
+        length = request.headers.get(TEXT_HEADER, "0")
+        if not (length.isascii() and length.isdecimal() and len(length) <= LENGTH_DIGITS):
+            raise msgspec.DecodeError(f"{TEXT_HEADER} is no length: {length[:40]!r}")
+        return await decode_task(data, int(length))
+
     async def read(self, request: web.BaseRequest) -> bytes:
+        """The body. Raises `TooLarge`, or `TimeoutError` when it has not arrived in `BODY_S` seconds."""
         try:
-            return await request.read()
+            if request.content.is_eof():  # mostly it came with the head
+                return await request.read()
+            async with awake_timeout(self._awake, BODY_S):
+                return await request.read()
         except web.HTTPRequestEntityTooLarge as error:
             limit = self._limit_of(request.path)
             raise TooLarge(f"the body of {request.path} is over this end's limit of {limit} bytes") from error
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = request.transport
+        self.connections.begun(connection, request.content)
+        try:
+            return await self._serve(request)
+        finally:
+            self.connections.ended(connection)
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         handler = self._routes.get((request.method, request.path.removeprefix(self._prefix)))
@@ -123,6 +202,10 @@ class Server:
             return await handler(request)
         except (TooLarge, PayloadTooLarge) as error:
             return fault(413, str(error))
+        except TimeoutError:
+            response = fault(408, f"the body of {request.path} has not arrived within {BODY_S:.0f} s")
+            response.force_close()
+            return response
         except (msgspec.MsgspecError, web.RequestPayloadError) as error:
             return fault(400, str(mapped(error, f"the body of {request.path} cannot be read")))
 
@@ -142,10 +225,10 @@ class Server:
 def _why_web_page(request: web.BaseRequest) -> tuple[int, str] | None:
     """Status and text for a request that a web page in a browser may have made; None for any other.
 
-    A browser sends `Origin` with every request that a page makes to another address, and asks before it sends JSON.
+    A browser asks before it sends JSON to another address.
     """
-    if "Origin" in request.headers:
-        return 403, "the request has an Origin header: this address is for agents and orchestrators, not for web pages"
+    if name := header_of_page(request.headers):
+        return 403, f"it has the header {name}: this address is for agents and orchestrators, not for web pages"
     if request.method == "POST" and request.content_type != JSON:
         return 415, f"the request must have Content-Type: {JSON}"
     return None

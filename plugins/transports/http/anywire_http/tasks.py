@@ -20,11 +20,13 @@ from anywire_http.config import HttpConfig
 from anywire_http.faults import for_status, mapped
 from anywire_http.wire import (
     ORDER_HEADER,
+    TEXT_HEADER,
     ControlLine,
     Lines,
     check_size,
     decode_answer,
     encode,
+    encode_task,
     encoded_limit,
     fault_text,
     is_last,
@@ -73,16 +75,20 @@ class Tasks:
 
     def send(self, message: TaskRequest | Command) -> None:
         check_size(message, self._max_message_bytes)
-        data = encode(message, self._limit)
+        parts = (encode(message, self._limit),) if isinstance(message, Command) else encode_task(message, self._limit)
+        size = sum(map(len, parts))
         if len(self._exchanges) >= MOST_TASKS:
             raise Congested(f"{len(self._exchanges)} tasks are under way to the agent at {self._link.url}")
-        self._room.admit(len(data))
-        self._change(len(data))
+        self._room.admit(size)
+        self._change(size)
         key = key_of(message)
         if isinstance(message, Command):
-            asking = _Asking(key, self._commands_url, data, {}, CommandResult)
+            asking = _Asking(key, self._commands_url, parts, size, {}, CommandResult)
         else:
-            asking = _Asking(key, self._tasks_url, data, {ORDER_HEADER: str(self._order)}, Chunk)
+            headers = {ORDER_HEADER: str(self._order)}
+            if len(parts) > 1:
+                headers[TEXT_HEADER] = str(len(parts[1]))
+            asking = _Asking(key, self._tasks_url, parts, size, headers, Chunk)
             self._order += 1
         self._under_way[key] += 1
         self._exchanges.add(asyncio.create_task(self._exchange(asking)))
@@ -127,7 +133,7 @@ class Tasks:
     async def _exchange(self, asking: _Asking) -> None:
         key = asking.key
         doing = f"{'task' if key[1] else 'command'} {key[0]} at {self._link.url}"
-        taken = _Once(self, len(asking.data))
+        taken = _Once(self, asking.size)
         try:
             whole = await self._converse(doing, asking, taken)
             if not whole and key not in self._cancelled and self._under_way[key] == 1:
@@ -156,7 +162,7 @@ class Tasks:
 
     async def _converse(self, doing: str, asking: _Asking, taken: _Once) -> bool:
         """Send a request and read its answer; whether that had a final chunk or result."""
-        body, headers = Body(asking.data), asking.headers
+        body, headers = Body(*asking.parts), asking.headers
         async with self._session.post(asking.url, data=body, headers=headers, allow_redirects=False) as response:
             taken()
             if response.status != 200:
@@ -215,7 +221,8 @@ class _Asking(NamedTuple):
 
     key: tuple[str, int]
     url: URL
-    data: bytes
+    parts: tuple[bytes, ...]
+    size: int
     headers: dict[str, str]
     answer: type[Chunk] | type[CommandResult]
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import aiohttp
 
 from anywire.messages import AgentInfo, HubInfo
-from anywire.transport import AgentPort, AgentSink, Capabilities, Hub, HubSink, Plane, Transport
+from anywire.transport import AgentPort, AgentSink, Capabilities, Hub, HubSink, Lan, Plane, Transport
+from anywire.transport_tools import findings, free_addresses, lan_addresses, meeting_addresses
 from anywire_http.config import HttpConfig, is_local
 from anywire_http.hub import HttpHub
 from anywire_http.port import HttpPort
@@ -31,22 +32,42 @@ class HttpTransport(Transport):
     def __init__(self, config: HttpConfig) -> None:
         super().__init__(config)
         self._settings: dict[str, str] = {}
+        self._bound: dict[Plane, str] = {}
         self._hub: HttpHub | None = None
+        self._open: list[HttpHub | HttpPort] = []
         self._tokens = TokenCheck(config.token, "the gateway")
+
+    @classmethod
+    def free_options(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        return free_addresses(HttpConfig, options)
+
+    @classmethod
+    def lan_options(cls, options: Mapping[str, Any], lan: Lan) -> Mapping[str, Any]:
+        found = lan_addresses(HttpConfig, options, lan.host)
+        return found if "token" in options else found | {"token": lan.secret}
+
+    def meeting_options(self, host: str) -> Mapping[str, Any]:
+        token = self.config.token
+        return meeting_addresses(self._bound, host) | ({"token": token.get_secret_value()} if token else {})
 
     async def open_hub(self, hub: HubInfo, plane: Plane, sink: HubSink) -> Hub:
         end = HttpHub(self.config, hub, plane, sink)
         await end.open()
         if plane == "agent":
             self._hub = end
+            self._bound[plane] = end.url
         self._note(plane, "hub", end.url or ", ".join(self.config.client_addresses))
+        self._remember(end)
         end.guard.open()
         return end
 
     async def open_agent(self, info: AgentInfo, plane: Plane, sink: AgentSink) -> AgentPort:
         end = HttpPort(self.config, info, plane, sink)
         await end.open()
+        if plane == "client":
+            self._bound[plane] = end.url
         self._note(plane, "agent", end.url)
+        self._remember(end)
         end.guard.open()
         return end
 
@@ -63,6 +84,10 @@ class HttpTransport(Transport):
             return 503, encode(Fault("no hub is open here that agents could register with"))
         return await self._hub.register(data, peer)
 
+    def findings(self) -> list[tuple[str, str]]:
+        """Whom what is open now cannot be linked to, each with what would do; `anywire doctor` tells."""
+        return findings(self._open, self.name)
+
     def effective_settings(self) -> Mapping[str, str]:
         return self._settings
 
@@ -72,6 +97,9 @@ class HttpTransport(Transport):
         config = self.config
         own = [each for each in (config.agent_listen, config.agent_url) if each]
         return all(map(is_local, [*config.agent_addresses, *config.client_addresses, *own]))
+
+    def _remember(self, end: HttpHub | HttpPort) -> None:
+        self._open = [*(each for each in self._open if not each.guard.closed), end]
 
     def _note(self, plane: Plane, role: str, address: str) -> None:
         self._settings |= {

@@ -9,10 +9,14 @@
 
 Every request carries ``Authorization: Bearer`` when a token is set; tasks, commands and control name their link in
 `LINK_HEADER`, and tasks their place in the order sent in `ORDER_HEADER`, since they travel on several connections.
+
+A large task has its ``body`` behind the JSON, in UTF-8 as it is; `TEXT_HEADER` names its length. As a string of JSON it
+would have to be escaped and read letter by letter, and the event loop does not run meanwhile.
 """
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -22,7 +26,9 @@ import msgspec
 from aiohttp import web
 
 from anywire.errors import PayloadTooLarge
+from anywire.large_body import LARGE_BYTES
 from anywire.messages import (
+    MAX_DELTAS,
     AgentInfo,
     AgentStatus,
     Cancel,
@@ -46,6 +52,9 @@ PROTOCOL = "anywire-http/1"
 
 LINK_HEADER = "Anywire-Link"
 ORDER_HEADER = "Anywire-Order"
+TEXT_HEADER = "Anywire-Text"
+LENGTH_DIGITS = 18
+"""Most digits that `TEXT_HEADER` may have."""
 JSON, JSON_LINES = "application/json", "application/x-ndjson"
 
 ENVELOPE_BYTES = 1024 * 1024 + 4 * MAX_OFFERS_BYTES
@@ -178,6 +187,34 @@ def encode(message: Any, limit: int = 0) -> bytes:
     return data
 
 
+def encode_task(task: TaskRequest, limit: int) -> tuple[bytes, ...]:
+    """``task`` as JSON, and a large one's body behind it. Raises as `encode` does."""
+    if len(task.body) <= LARGE_BYTES:
+        return (encode(task, limit),)
+    try:
+        text = task.body.encode()
+    except UnicodeError as error:
+        raise mapped(error, "encoding a TaskRequest") from error
+    return encode(msgspec.structs.replace(task, body=""), limit), text
+
+
+async def decode_task(data: bytes, text_bytes: int) -> TaskRequest:
+    """A task, the last ``text_bytes`` bytes of its ``data`` being its body. Raises `msgspec.MsgspecError`."""
+    if not text_bytes:
+        return decode(data, TaskRequest)
+    head = len(data) - text_bytes
+    if not 0 < head <= ENVELOPE_BYTES:
+        raise msgspec.DecodeError(f"of its {len(data)} bytes {text_bytes} cannot be the body of a task")
+    task = decode(data[:head], TaskRequest)
+    await asyncio.sleep(0)
+    try:
+        text = str(memoryview(data)[head:], "utf-8")
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(f"its body is no UTF-8: {error.reason}") from error
+    await asyncio.sleep(0)
+    return msgspec.structs.replace(task, body=text)
+
+
 def check_size(message: TaskRequest | Command | FromAgent, max_message_bytes: int) -> None:
     """Raises `PayloadTooLarge`, or `TransportError` for texts that are something else."""
     try:
@@ -234,6 +271,9 @@ def _check_unreadable(data: bytes, own: HubInfo | AgentInfo) -> None:
 def decode_answer(line: bytes, expected: type[Chunk] | type[CommandResult]) -> FromAgent | None:
     """A line of an answer: as a rule what is ``expected``, but it may be anything that an agent sends; None for what
     only a neighbouring version knows. Raises `msgspec.MsgspecError` for what cannot be read."""
+    if len(line) > LARGE_BYTES and line.count(b'"') - line.count(b'\\"') > 3 * MAX_DELTAS:
+        # Decoding them would take seconds. Quotes within a text are escaped.
+        raise msgspec.DecodeError(f"it has more texts than {MAX_DELTAS} deltas")
     try:
         return decode(line, expected)
     except msgspec.ValidationError:

@@ -9,10 +9,12 @@ travel as the frames of one ZeroMQ message; that means nothing but that they had
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import msgspec
 from msgspec.structs import astuple
 
+from anywire.large_body import LARGE_BYTES
 from anywire.messages import (
     AgentInfo,
     AgentStatus,
@@ -106,7 +108,8 @@ class _Introduction(msgspec.Struct, frozen=True, array_like=True):
     info: _Speaker
 
 
-_pack = msgspec.msgpack.Encoder().encode
+_encoder = msgspec.msgpack.Encoder()
+_pack = _encoder.encode
 _unpack_introduction = msgspec.msgpack.Decoder(_Introduction).decode
 _KIND_OF: dict[type, bytes] = {cls: kind for kind, cls in _KINDS.items()}
 
@@ -127,6 +130,11 @@ _DECODERS: dict[int, Callable[[bytes | memoryview], Message]] = {kind[0]: _decod
 def encode(message: Message) -> bytes:
     """Raises `TransportError` for text that is no valid Unicode (half a surrogate pair) and numbers over 64 bits."""
     try:
+        if type(message) is TaskRequest and len(message.body) > LARGE_BYTES:
+            # Not copied once more: the event loop does not run meanwhile.
+            data = bytearray(_KIND_OF[TaskRequest])
+            _encoder.encode_into(astuple(message), data, 1)
+            return cast("bytes", data)  # ZeroMQ takes either
         return _KIND_OF[type(message)] + _pack(astuple(message))
     except (UnicodeEncodeError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise mapped(error, f"encoding a {type(message).__name__}") from error

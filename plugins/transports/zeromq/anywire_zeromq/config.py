@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Self
@@ -29,8 +30,8 @@ def check_address(address: str) -> str:
             raise ValueError(f"{address!r}: the path must have 1 to {IPC_PATH_LIMIT} bytes")
         return address
     host, _, port = rest.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ValueError(f"{address!r}: after tcp:// comes host:port with a port from 1 to 65535")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{address!r}: after tcp:// comes host:port, a port up to 65535; 0 listens on any free one")
     return address
 
 
@@ -77,6 +78,16 @@ Addresses = Annotated[
     pydantic.AfterValidator(_each_address),
     pydantic.Field(min_length=1),
 ]
+
+
+def shared_key(secret: str) -> str:
+    """The secret CURVE key, in Z85, of a fleet with that ``secret``: see `anywire.transport.Lan`."""
+    return zmq.utils.z85.encode(hashlib.sha256(f"anywire zeromq {secret}".encode()).digest()).decode()
+
+
+def public_key(secret_key: str) -> str:
+    """The public key that belongs to a secret one, both in Z85."""
+    return zmq.curve_public(secret_key.encode()).decode()
 
 
 class ZeromqConfig(BoundedOptions):

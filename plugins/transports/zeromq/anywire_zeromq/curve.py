@@ -9,8 +9,8 @@ import zmq
 from zmq.utils import z85
 
 from anywire.errors import TransportUnavailable
+from anywire.transport_tools import OnceLog
 from anywire_zeromq.config import ZeromqConfig
-from anywire_zeromq.line_limit import LineLimit
 from anywire_zeromq.loop_socket import NOBLOCK, LoopSocket
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class KeyCheck:
 
     def __init__(self, context: zmq.Context[Any], allowed: list[str]) -> None:
         self._allowed = frozenset(allowed)
-        self._lines = LineLimit(log)
+        self._once = OnceLog(log)
         self._zmq = context.socket(zmq.REP)
         self._zmq.bind(ZAP_ADDRESS)
         self._socket = LoopSocket(self._zmq, self._answer, lambda: False)
@@ -44,9 +44,7 @@ class KeyCheck:
         status, text, user = (b"200", b"OK", key) if key in self._allowed else (b"400", b"key not allowed", "")
         self._zmq.send_multipart([ZAP_VERSION, request_id, status, text, user.encode(), b""], NOBLOCK)
         if status != b"200":
-            self._lines.warning(
-                key, "a connection with the public key %s was not admitted: it is not in allowed_keys", key
-            )
+            self._once.warn(key, "a connection with the public key %s was not admitted: it is not in allowed_keys", key)
         self._socket.wake()
 
 

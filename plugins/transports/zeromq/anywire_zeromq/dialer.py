@@ -12,7 +12,7 @@ import zmq
 
 from anywire_zeromq.config import ZeromqConfig
 from anywire_zeromq.curve import secure_dialer
-from anywire_zeromq.endpoint import DISCONNECTED, FAILED, RETRIED, SUCCEEDED, Endpoint, why_failed
+from anywire_zeromq.endpoint import DISCONNECTED, FAILED, RETRIED, SUCCEEDED, UNEXPLAINED, Endpoint, why_failed
 from anywire_zeromq.faults import mapped
 from anywire_zeromq.loop_socket import NOBLOCK
 from anywire_zeromq.wire import DealerWire, Wire, WireSink
@@ -90,7 +90,7 @@ class Dialer(Endpoint):
         elif event == SUCCEEDED:
             self._cancel_redial()
             self._lose("its connection was replaced")
-            self.lines.reset()
+            self.once.reset()
             self._opened_at = asyncio.get_running_loop().time()
             self._wire = DealerWire(self.address, self._socket, self._blocked, self.config.buffer_bytes, self.restart)
             self.sink.opened(self._wire)
@@ -103,7 +103,9 @@ class Dialer(Endpoint):
             self._cancel_redial()
         elif event in FAILED:
             why = why_failed(event, value)
-            self.lines.warning((event, value), "%s cannot be joined: %s", self.address, why)
+            self.once.warn((event, value), "%s cannot be joined: %s", self.address, why)
+            vague = event == UNEXPLAINED
+            self.sink.unlinked.note(self.address, f"{self.address} cannot be joined: {why}", is_vague=vague)
 
     def _redial_later(self) -> None:
         self._cancel_redial()

@@ -23,10 +23,12 @@ from anywire.transport_tools import (
     Guard,
     HubLinks,
     LinkRefused,
+    OnceLog,
     UnknownKind,
+    Unlinked,
     check_payload,
     encoded_limit,
-    implausible,
+    takes_any_port,
 )
 from anywire_zeromq.codec import (
     PROTOCOL,
@@ -44,7 +46,6 @@ from anywire_zeromq.curve import KeyCheck
 from anywire_zeromq.dialer import Dialer
 from anywire_zeromq.endpoint import Endpoint
 from anywire_zeromq.faults import mapped
-from anywire_zeromq.line_limit import LineLimit
 from anywire_zeromq.listener import Listener
 from anywire_zeromq.wire import Wire
 
@@ -52,6 +53,9 @@ log = logging.getLogger(__name__)
 
 LINGER_MS = 1000
 """How long what was accepted may take to leave when an end closes."""
+
+HELLO_BYTES = encoded_limit(0)
+"""Bytes that a message may have from somebody who has not introduced himself."""
 
 TIMEOUT_LEASES = 4
 """Leases until a connection is given up whose peer's kernel acknowledges nothing. That an agent is silent the pipeline
@@ -69,7 +73,8 @@ class End:
         self.guard = Guard()
         self.timeout_ms = TIMEOUT_LEASES * info.lease_ms
         self._own = info
-        self.lines = LineLimit(log)
+        self.once = OnceLog(log)
+        self.unlinked = Unlinked()
         self._addresses = config.agent_addresses if plane == "agent" else config.client_addresses
         self._context: zmq.Context[Any] = zmq.Context()
         self._endpoints: list[Endpoint] = []
@@ -81,17 +86,22 @@ class End:
         config = self.config
         if config.secret_key is not None:
             self._key_check = KeyCheck(self._context, config.allowed_keys)
-        listener = Listener(self._context, config, self._addresses, self.timeout_ms, self)
+        listener = Listener(self._context, config, self.plane, self.timeout_ms, self)
         self._endpoints.append(listener)
         listener.start()
         log.info("%s listens on %s for the %s plane", self.name, listener.address, self.plane)
         if config.secret_key is None and not is_local(listener.address):
-            log.warning("%s is open to the network and not secured: set secret_key and allowed_keys", listener.address)
+            log.warning("%s is open to the network and not protected: whoever reaches it can join and ask "
+                        "(transports.zeromq: set secret_key and allowed_keys, or name a loopback address)",
+                        listener.address)  # fmt: skip
         return listener.address
 
     def dial(self) -> None:
         """Connect to every address, whether a process listens there or not; raises `TransportUnavailable`."""
-        for address in self._addresses:
+        addresses = [each for each in self._addresses if not takes_any_port(each)]
+        if not addresses:
+            raise TransportUnavailable(f"{', '.join(self._addresses)}: to connect, name the port")
+        for address in addresses:
             if is_wildcard(address):
                 raise TransportUnavailable(
                     f"{address} can be listened on but not connected to: name the host of the orchestrator instead"
@@ -158,6 +168,9 @@ class End:
             if is_goodbye(data):
                 wire.part()
             return
+        if len(data) > HELLO_BYTES and wire.agent is None and wire.hub is None:
+            self.refuse(wire, f"its first message has {len(data)} bytes, a hello has at most {HELLO_BYTES}")
+            return
         try:
             message = decode(data)
             handler = self._handlers.get(type(message))
@@ -181,7 +194,8 @@ class End:
         if wire.refused:
             return
         wire.refused = True
-        self.lines.warning((wire.address, reason), "%s is not linked to %s: %s", wire.peer, self.name, reason)
+        self.once.warn((wire.address, reason), "%s is not linked to %s: %s", wire.peer, self.name, reason)
+        self.unlinked.note(wire.address, f"{wire.peer} is not linked: {reason}")
         self.ended(wire, reason)
         self.say_goodbye(wire, for_peer or reason)
         wire.restart()
@@ -193,11 +207,8 @@ class End:
             named = printable(protocol, 40)
             self.refuse(wire, f"it speaks {named}, this end {PROTOCOL}: use one version of anywire-zeromq everywhere")
             return True
-        if odd := implausible(info):
-            self.refuse(wire, odd)
-            return True
         try:
-            links.check_hello(info)
+            links.check_hello(info, wire.key)
         except LinkRefused as error:
             self.refuse(wire, str(error), error.for_peer)
             return True
@@ -216,7 +227,8 @@ class End:
         """The peer has ended the link, or will not have one."""
         reason = printable(goodbye.reason)
         if not linked:
-            self.lines.warning((wire.address, reason), "%s does not let %s join: %s", wire.peer, self.name, reason)
+            self.once.warn((wire.address, reason), "%s does not let %s join: %s", wire.peer, self.name, reason)
+            self.unlinked.note(wire.address, f"{wire.peer} does not let this end join: {reason}")
         self.part(wire, reason)
 
     def use_spare(self, is_for: Callable[[Wire], bool]) -> None:

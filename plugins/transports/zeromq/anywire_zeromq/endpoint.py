@@ -13,10 +13,9 @@ from typing import Any
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from anywire.transport_tools import encoded_limit
+from anywire.transport_tools import OnceLog, encoded_limit
 from anywire_zeromq.config import ZeromqConfig
 from anywire_zeromq.faults import mapped
-from anywire_zeromq.line_limit import LineLimit
 from anywire_zeromq.loop_socket import NOBLOCK, LoopSocket
 from anywire_zeromq.wire import RECEIVE_QUEUE, SEND_QUEUE, Wire, WireSink
 
@@ -29,6 +28,7 @@ FAILED = {
     int(zmq.Event.HANDSHAKE_FAILED_PROTOCOL),
     int(zmq.Event.HANDSHAKE_FAILED_NO_DETAIL),
 }
+UNEXPLAINED = int(zmq.Event.HANDSHAKE_FAILED_NO_DETAIL)
 DISCONNECTED = int(zmq.Event.DISCONNECTED)
 SUCCEEDED = int(zmq.Event.HANDSHAKE_SUCCEEDED)
 RETRIED = int(zmq.Event.CONNECT_RETRIED)
@@ -53,7 +53,10 @@ def why_failed(event: int, value: int) -> str:
         return f"the listening end does not admit this key (status {value}): add its public key to allowed_keys there"
     if event == zmq.Event.HANDSHAKE_FAILED_PROTOCOL:
         return _PROTOCOL_FAULTS.get(value, f"ZMTP protocol error {value:#x}: something else speaks there")
-    return "the other end broke the handshake off; its log says why, or server_key is not its public key"
+    return (
+        "the other end broke the handshake off: it uses no CURVE keys, or server_key is not its public key; "
+        "its log says which"
+    )
 
 
 class Endpoint:
@@ -65,7 +68,7 @@ class Endpoint:
     ) -> None:
         self.config, self.sink = config, sink
         self.closing = self.closed = False
-        self.lines = LineLimit(log)
+        self.once = OnceLog(log)
         self._blocked: set[Wire] = set()
         try:
             socket = context.socket(kind)

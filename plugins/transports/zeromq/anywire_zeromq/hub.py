@@ -87,10 +87,11 @@ class ZeromqHub(End, Hub):
         if info is None or status is None:
             return
         try:
-            old = self._links.join(wire, info)
+            old = self._links.join(wire, info, wire.key)
         except LinkRefused as error:
             self.refuse(wire, str(error), error.for_peer)
             return
+        self.unlinked.linked(wire.address)
         if old is not None:
             self.part(old, f"agent {info.agent_id} has connected anew from {wire.peer}")
         if self._links.joined(wire):

@@ -8,7 +8,8 @@ from typing import Any
 
 import zmq
 
-from anywire.errors import TransportUnavailable
+from anywire.transport import Plane
+from anywire.transport_tools import listening_addresses, none_is_free, takes_any_port
 from anywire_zeromq.config import ZeromqConfig
 from anywire_zeromq.curve import secure_listener
 from anywire_zeromq.endpoint import DISCONNECTED, FAILED, Endpoint, why_failed
@@ -20,13 +21,13 @@ log = logging.getLogger(__name__)
 
 
 class Listener(Endpoint):
-    """Binds the first free of ``addresses``. Raises `TransportUnavailable` when none is."""
+    """Binds the first free of the addresses of ``plane``. Raises `TransportUnavailable` when none is."""
 
     def __init__(
         self,
         context: zmq.Context[Any],
         config: ZeromqConfig,
-        addresses: list[str],
+        plane: Plane,
         timeout_ms: int,
         sink: WireSink,
     ) -> None:
@@ -37,7 +38,7 @@ class Listener(Endpoint):
         try:
             self._zmq.router_mandatory = True
             secure_listener(self._zmq, config)
-            self.address = self._bind(addresses)
+            self.address = self._bind(plane)
         except BaseException:
             self.abort()
             raise
@@ -45,9 +46,9 @@ class Listener(Endpoint):
     def wires(self) -> list[Wire]:
         return list(self._by_identity.values())
 
-    def _bind(self, addresses: list[str]) -> str:
+    def _bind(self, plane: Plane) -> str:
         reasons = []
-        for address in addresses:
+        for address in listening_addresses(self.config, plane):
             if address.startswith("ipc://") and _answers(address.removeprefix("ipc://")):
                 reasons.append(f"{address}: in use by another process")  # ZeroMQ would take it away from that one
                 continue
@@ -56,8 +57,8 @@ class Listener(Endpoint):
             except zmq.ZMQError as error:
                 reasons.append(f"{address}: {mapped(error, 'cannot listen')}")
             else:
-                return address
-        raise TransportUnavailable(f"no address to listen on is free: {'; '.join(reasons)}. Name another one as well")
+                return self._zmq.last_endpoint.decode() if takes_any_port(address) else address
+        raise none_is_free(reasons, "zeromq", plane)
 
     def _receive(self) -> None:
         # Read the whole message before judging any of it: what is left of one would be taken for the next.
@@ -90,19 +91,23 @@ class Listener(Endpoint):
         # A descriptor is used again only after its old connection's end was put into the monitor.
         self._monitor.settle()
         wire = RouterWire(address, self._socket, self._blocked, self.config.buffer_bytes, identity, descriptor)
+        if self.config.secret_key is not None:
+            wire.key = str(frame.get("User-Id"))  # of `KeyCheck`
         self._end(self._by_descriptor.get(descriptor))
         self._by_identity[identity] = self._by_descriptor[descriptor] = wire
         return wire
 
     def _ignore(self, peer: str) -> None:
-        self.lines.warning(("ignored", peer), "a connection to %s is ignored: from %s", self.address, peer)
+        self.once.warn(("ignored", peer), "a connection to %s is ignored: from %s", self.address, peer)
 
     def _happened(self, event: int, value: int) -> None:
         if event == zmq.Event.HANDSHAKE_FAILED_NO_DETAIL:
             log.debug("a connection to %s went away before it had introduced itself", self.address)
+        elif event == zmq.Event.HANDSHAKE_FAILED_AUTH:
+            log.debug("a connection to %s was not admitted for its key", self.address)  # `KeyCheck` warns
         elif event in FAILED:
             why = why_failed(event, value)
-            self.lines.warning((event, value), "a connection to %s was not admitted: %s", self.address, why)
+            self.once.warn((event, value), "a connection to %s was not admitted: %s", self.address, why)
         elif event == DISCONNECTED:
             self._end(self._by_descriptor.get(value))
 

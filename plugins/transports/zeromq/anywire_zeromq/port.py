@@ -143,13 +143,14 @@ class ZeromqPort(End, AgentPort):
     def _join(self, wire: Wire, hub: HubInfo) -> bool:
         self._replies[wire] = _Reply(self, wire)
         try:
-            old = self._links.join(wire, hub)
+            old = self._links.join(wire, hub, wire.key)
         except LinkRefused as error:
             del self._replies[wire]
             self.refuse(wire, str(error), error.for_peer)
             return False
         if old is not None:
             self.part(old, f"hub {hub.hub_id} has connected anew from {wire.peer}")
+        self.unlinked.linked(wire.address)
         return self._links.joined(wire)
 
     def _on_message(self, wire: Wire, message: ToAgent) -> None:

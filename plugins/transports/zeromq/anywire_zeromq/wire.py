@@ -12,7 +12,7 @@ import zmq
 
 from anywire.errors import AgentUnavailable
 from anywire.messages import AgentInfo, AgentStatus, HubInfo
-from anywire.transport_tools import WriteRoom
+from anywire.transport_tools import Unlinked, WriteRoom
 from anywire_zeromq.faults import mapped
 from anywire_zeromq.loop_socket import NOBLOCK, SNDMORE_NOBLOCK, LoopSocket
 
@@ -33,8 +33,11 @@ class Wire(ABC):
 
     ``agent``, ``status``, ``hub``, ``introduced``, ``refused``, ``spare`` and ``goodbye_sent`` belong to the end that
     uses it and hold how far the two have introduced themselves. ``address`` is the peer's for the log, the same
-    for each of its connections; ``peer`` names this one. ``buffer_bytes`` is how much may wait.
+    for each of its connections; ``peer`` names this one. ``buffer_bytes`` is how much may wait. ``key`` is the peer's
+    public key where it was checked, otherwise empty.
     """
+
+    key = ""
 
     def __init__(self, address: str, peer: str, socket: LoopSocket, blocked: set[Wire], buffer_bytes: int) -> None:
         self.address, self.peer = address, peer
@@ -213,6 +216,8 @@ def _post_all(socket: zmq.Socket[bytes], frames: list[bytes]) -> None:
 
 class WireSink(Protocol):
     """What the end that uses the connections is told."""
+
+    unlinked: Unlinked
 
     def opened(self, wire: Wire) -> None:
         """A connection this end has dialled works; the listening end learns of one by its first message."""

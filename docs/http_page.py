@@ -1,0 +1,162 @@
+"""The page of the HTTP API, from the gateway's table of routes, its headers, statuses and settings."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any, get_type_hints
+from unittest.mock import MagicMock
+
+import pydantic
+from tables import row, table
+
+from anywire import errors
+from anywire.errors import AnywireError
+from anywire.pipeline_settings import PipelineConfig
+from anywire_gateway_openai import OpenAIGatewayConfig, headers, request_headers
+from anywire_gateway_openai.errors import STATUS
+from anywire_gateway_openai.routes import BASES, Routes
+from anywire_gateway_openai.service_routes import ServiceRoutes
+
+BASE, *OTHERS = BASES
+
+PAGE = """\
+# HTTP API
+
+{note}
+
+The gateway `openai` serves the OpenAI HTTP API, and beside it what an operator asks for. Its
+[README](../../plugins/gateways/openai/README.md) tells of bodies, WebSocket, progress, web pages, callers and metrics.
+Every client of OpenAI's API works with the base URL `http://127.0.0.1:8080{base}`.
+
+## Paths
+
+{others} is the same as `{base}`.
+
+{paths}
+HEAD is answered as GET, without the body.
+
+## Headers of a request
+
+All are optional. One that is out of its bounds is refused with 400, and the error's `param` names it.
+
+{request}
+`x-anywire-tenant` (128 printable characters) names who pays and whom fairness counts, where no keys are configured.
+
+```sh
+curl -si http://127.0.0.1:8080/v1/chat/completions -H 'content-type: application/json' \\
+  -H 'x-anywire-priority: 10' -H 'x-anywire-timeout: 30' \\
+  -d '{{"model": "synthetic", "messages": [{{"role": "user", "content": "Hello"}}], "max_tokens": 8}}'
+```
+
+```text
+HTTP/1.1 200 OK
+…x-anywire-task: …
+x-anywire-transport: …
+x-anywire-agent: …
+x-anywire-attempts: 1
+x-anywire-ignored: priority
+x-anywire-stages: received-admitted;dur=…
+…many then much my or more my could…
+```
+
+## Headers of an answer
+
+{answer}
+## Priorities
+
+`x-anywire-priority` is read by schedulers that order by it, such as `priority` of `anywire-schedulers`. The default
+scheduler `fifo` does not: an answer then says `x-anywire-ignored: priority`. With `anywire chat` it is `--priority`, in
+Python `priority=`.
+
+## Timeouts
+
+A client sets the longest time of its task with `x-anywire-timeout`; without it `pipeline.deadline` counts. When
+it is over, the task ends with 504. These settings bound the rest:
+
+{times}
+## Errors
+
+An error is `{{"error": {{"message", "type", "param", "code"}}}}` with one of these statuses. In a stream that has begun
+it is an event `data: {{"error": …}}`, and no `data: [DONE]` follows. An engine's own 4xx passes through.
+
+{statuses}
+Others are of HTTP alone: 405 (another method), 408 (the body did not come in time), 415 (not `application/json`), 417
+(an `Expect` other than `100-continue`), 426 (no WebSocket handshake).
+"""
+
+
+class _Handlers:
+    """Stands for an instance of a class of handlers: its attributes are the class's functions."""
+
+    def __init__(self, cls: type) -> None:
+        self._cls = cls
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cls, name, None)
+
+
+def routes() -> Iterator[tuple[str, str, str]]:
+    """Method, path and meaning of everything that is served. Exits where a handler says nothing."""
+    handlers: dict[str, Any] = {
+        name: MagicMock() if cls is ServiceRoutes else _Handlers(cls)  # the one that is called
+        for name, cls in get_type_hints(Routes.__init__).items()
+        if name != "return"
+    }
+    made = Routes(**handlers)
+    named: dict[str, Any] = {f"{prefix}{{id}}": methods for prefix, methods in made._named}
+    for path, methods in (made._exact | named).items():
+        if path == "*" or path.startswith(tuple(OTHERS)):
+            continue
+        for method, handler in methods.items():
+            meaning = inspect.getdoc(handler)
+            if not meaning:
+                sys.exit(f"{handler.__module__}.{handler.__qualname__} has no docstring")
+            yield method, path, meaning.split("\n\n")[0].replace("\n", " ")
+
+
+def whole_table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
+    return "\n".join(table(head, (row(*each) for each in rows))) + "\n"
+
+
+def table_of(module: Any) -> str:
+    """The table in a module's docstring."""
+    rows = re.findall(r"^\|.*\|$", inspect.getdoc(module) or "", flags=re.MULTILINE)
+    return "\n".join(rows).replace("``", "`") + "\n"
+
+
+def times() -> Iterator[tuple[str, str, str]]:
+    models: tuple[tuple[str, type[pydantic.BaseModel]], ...] = (
+        ("pipeline.", PipelineConfig),
+        ("gateways.openai.", OpenAIGatewayConfig),
+    )
+    for prefix, model in models:
+        for name, field in model.model_fields.items():
+            if (field.description or "").startswith("Seconds"):
+                default = "(empty)" if field.default is None else f"`{field.default:g}`"
+                yield f"`{prefix}{name}`", default, field.description or ""
+
+
+def statuses() -> Iterator[tuple[str, str, str]]:
+    """Status, code and meaning of every class of errors, by status."""
+    meanings = dict(re.findall(r"([A-Z]\w+) +[a-z_]+ {2,}(.+)", inspect.getdoc(errors) or ""))
+    for cls, status in sorted(STATUS.items(), key=lambda each: each[1]):
+        if cls is AnywireError:
+            yield str(status), "`internal_error`", "a fault of the server; its log has more"
+        else:
+            yield str(status), f"`{cls.code}`", meanings[cls.__name__]
+
+
+def http_page(note: str) -> str:
+    return PAGE.format(
+        note=note,
+        base=BASE,
+        others=" and ".join(f"`{each}`" for each in OTHERS),
+        paths=whole_table(("method", "path", "answer"), ((m, f"`{p}`", t.replace("``", "`")) for m, p, t in routes())),
+        request=table_of(request_headers),
+        answer=table_of(headers),
+        times=whole_table(("setting", "default", "meaning"), times()),
+        statuses=whole_table(("status", "code", "when"), statuses()),
+    )

@@ -1,0 +1,124 @@
+"""What code was measured: where each plugin and companion of a plan comes from, so that a reader can get the same."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+import msgspec
+
+from anywire.config import Config
+from anywire.errors import ConfigError
+from anywire.plugins import PluginKind, Plugins
+from anywire.roles import assembly
+from anywire_experiment.arms import Arm, config_of
+from anywire_experiment.record.checkout import checkout_of
+
+_LARGEST = 64 * 1024 * 1024
+"""Bytes of sources that are hashed; a package with more is told by its version alone."""
+
+
+class Source(msgspec.Struct, frozen=True):
+    """Where one plugin or companion comes from.
+
+    ``distribution`` and ``version`` are of the installed package, empty for a file. So many ``files`` were hashed: the
+    Python files of the package or module that the plugin is in, or the program; ``sha256`` is of their names and
+    contents. ``commit`` and ``changes`` are of the git checkout that the files lie in, empty without one: ``clean``, or
+    a hash of what differs from the commit.
+    """
+
+    distribution: str = ""
+    version: str = ""
+    module: str = ""
+    files: int = 0
+    sha256: str = ""
+    commit: str = ""
+    changes: str = ""
+
+    def __str__(self) -> str:
+        package = f"{self.distribution} {self.version}" if self.distribution else f"module {self.module}"
+        checkout = f", commit {self.commit[:12]}, changes: {self.changes}" if self.commit else ""
+        files = f"{self.files} file{'' if self.files == 1 else 's'}"
+        return f"{package}, {files}, SHA-256 {self.sha256[:16] or 'not known'}{checkout}"
+
+
+def sources_of(arms: Sequence[Arm]) -> dict[str, Source]:
+    """By kind and name (``transports dds``), every plugin that the arms load, and their companions. Raises
+    `ConfigError` for a companion whose program is not there."""
+    found: dict[str, Source] = {}
+    for arm in arms:
+        config = config_of(arm)
+        plugins = assembly.load_plugins(config)
+        for kind, name in _named(config, plugins):
+            if f"{kind} {name}" not in found:
+                found[f"{kind} {name}"] = _plugin(plugins, kind, name)
+        for name, hooks in plugins.manager.list_name_plugin():
+            if file := getattr(hooks, "__file__", None):
+                found.setdefault(f"hooks {Path(name).name}", _module(file, getattr(hooks, "__name__", name)))
+        for name, companion in arm.companions.items():
+            if f"companion {name}" not in found:
+                found[f"companion {name}"] = _program(name, companion.command[0])
+    return dict(sorted(found.items()))
+
+
+def _named(config: Config, plugins: Plugins) -> Iterator[tuple[PluginKind, str]]:
+    for transport in config.transports:
+        yield "transports", transport.name
+    yield "engines", config.engine.name
+    yield "schedulers", config.scheduler.name
+    yield "selectors", config.selector.name
+    for gateway in assembly.chosen_gateways(config, plugins):
+        yield "gateways", gateway.name
+    for service in config.services or []:
+        yield "services", service.name
+
+
+def _plugin(plugins: Plugins, kind: PluginKind, name: str) -> Source:
+    made = plugins.load(kind, name)
+    distribution, _, version = plugins.distribution(kind, name).rpartition(" ")
+    # A module that was loaded from a file is known to the plugins alone.
+    loaded = {getattr(each, "__name__", ""): each for _, each in plugins.manager.list_name_plugin()}
+    file = getattr(sys.modules.get(made.__module__) or loaded.get(made.__module__), "__file__", None)
+    if file is None:
+        return Source(distribution, version, made.__module__)
+    source = _module(file, made.__module__)
+    return msgspec.structs.replace(source, distribution=distribution, version=version)
+
+
+@cache
+def _module(file: str, module: str) -> Source:
+    path = Path(file)
+    if not path.is_file():
+        return Source(module=module)
+    top = path.parent
+    for _ in range(module.count(".") - (path.name != "__init__.py")):
+        top = top.parent
+    inside = "." in module or path.name == "__init__.py"
+    files = sorted(top.rglob("*.py")) if inside else [path]
+    commit, changes = checkout_of(path)
+    return Source(module=module, commit=commit, changes=changes, files=len(files), sha256=_hash(top, files))
+
+
+def _program(name: str, program: str) -> Source:
+    if program == "{python}":
+        return Source(module=Path(sys.executable).name)
+    found = shutil.which(program)
+    if found is None:
+        raise ConfigError(f"companions.{name}.command: there is no program {program!r} here; install it first")
+    path = Path(found).resolve()
+    return Source(module=path.name, files=1, sha256=_hash(path.parent, [path]))
+
+
+def _hash(top: Path, files: Iterable[Path]) -> str:
+    whole, room = hashlib.sha256(), _LARGEST
+    for each in files:
+        room -= each.stat().st_size
+        if room < 0:
+            return ""
+        with each.open("rb") as file:
+            whole.update(f"{each.relative_to(top)} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return whole.hexdigest()

@@ -1,0 +1,47 @@
+"""The share of requests that failed, over blocks whose requests fail together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from anywire_experiment.statistics.samples import Estimate, fraction
+
+
+def share_over_blocks(failed: Sequence[int], requests: Sequence[int], level: float = 0.95) -> Estimate | None:
+    """The share of failed requests of all, with its interval over blocks; None when fewer than 2 blocks have requests.
+
+    ``failed`` and ``requests`` have one entry per block. The block is the unit, however many requests it has: they
+    fail together. The interval is Clopper and Pearson's, for as many independent requests as the blocks are worth
+    (Korn & Graubard 1998, "Confidence intervals for proportions with small expected number of positive counts estimated
+    from survey data"): share * (1 - share) / variance, the variance being that of a ratio between blocks, corrected
+    for how few blocks know it, and never more than there are requests. Where no block differs from another, nothing
+    tells how alike the requests of a block are, and each block counts as one: with no failure in 12 blocks the upper
+    limit of 95 % is 26 %, for a block in four may have lost everything without having been seen.
+
+    ValueError for lists of different lengths, counts below zero, and more failures than requests.
+    """
+    fraction(level, "level")
+    if len(failed) != len(requests):
+        raise ValueError(f"{len(failed)} counts of failures and {len(requests)} of requests: one of each per block")
+    if any(not 0 <= lost <= sent for lost, sent in zip(failed, requests, strict=True)):
+        raise ValueError("failed: a block cannot have fewer failures than 0, or more than requests")
+    sent = np.array([each for each in requests if each], dtype=np.float64)
+    lost = np.array([each for each, of in zip(failed, requests, strict=True) if of], dtype=np.float64)
+    blocks = sent.size
+    if blocks < 2:
+        return None
+    total = float(sent.sum())
+    share = float(lost.sum()) / total
+    residuals = lost - share * sent
+    variance = blocks / (blocks - 1) * float(residuals @ residuals) / total**2
+    tail = (1.0 - level) / 2.0
+    # The spread of a dozen blocks is itself known only roughly: Student's quantile instead of the normal one.
+    known = (stats.t.ppf(tail, total - 1.0) / stats.t.ppf(tail, blocks - 1.0)) ** 2 if total > 1.0 else 1.0
+    worth = min(share * (1.0 - share) / variance * known, total) if variance > 0.0 else float(blocks)
+    hits = share * worth
+    low = float(stats.beta.ppf(tail, hits, worth - hits + 1.0)) if hits > 0.0 else 0.0
+    high = float(stats.beta.ppf(1.0 - tail, hits + 1.0, worth - hits)) if hits < worth else 1.0
+    return Estimate(share, low, high, level)

@@ -1,0 +1,64 @@
+"""A streamed answer on its way to its client, kept alive while its engine has nothing to say."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from anywire.task_stream import TaskStream
+from anywire_gateway_openai.headers import answer_headers
+from anywire_gateway_openai.wire import EventStreamWriter, WrittenResponse
+
+KEEP_ALIVE = b": keep-alive\n\n"
+"""A comment, which event streams may hold anywhere; proxies and clients see that somebody is there."""
+
+
+class StreamedAnswer:
+    """The events of ``stream`` as they are written. The head goes out with the first of them, or after ``interval``
+    seconds of silence with a comment, as whenever nothing was written for so long. 0: no comments. Close it.
+
+    A head that was sent before the first event does not tell the agent."""
+
+    def __init__(self, request: web.BaseRequest, stream: TaskStream, write_timeout: float, interval: float) -> None:
+        self._request, self._stream = request, stream
+        self._write_timeout, self._interval = write_timeout, interval
+        self._writer: EventStreamWriter | None = None
+        self._loop = asyncio.get_running_loop()
+        self._written = self._loop.time()
+        self._timer = self._loop.call_later(interval, self._look) if interval else None
+
+    @property
+    def begun(self) -> bool:
+        """Whether the head is on its way: an error has no status of its own any more."""
+        return self._writer is not None
+
+    async def write(self, events: bytes, *, last: bool = False) -> None:
+        """As `EventStreamWriter.write`."""
+        self._written = self._loop.time()
+        await (self._writer or self._begin()).write(events, last=last)
+
+    def response(self) -> web.StreamResponse:
+        """What the handler returns, once the last event is written."""
+        return WrittenResponse((self._writer or self._begin()).keep_alive)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _begin(self) -> EventStreamWriter:
+        self._writer = EventStreamWriter(self._request, answer_headers(self._stream), self._write_timeout)
+        return self._writer
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        due = self._written + self._interval - now
+        if due <= 0:
+            try:
+                (self._writer or self._begin()).write_if_idle(KEEP_ALIVE)
+            except ConnectionError:
+                self._timer = None  # the handler is cancelled for it
+                return
+            self._written, due = now, self._interval
+        self._timer = self._loop.call_later(due, self._look)

@@ -1,0 +1,87 @@
+"""Two records are verified before they are compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tests.experiment.fabricated import Truth, fabricate, plan_of
+
+from anywire_experiment import outcome, report
+from anywire_experiment.record.manifest import MANIFEST, seal
+from anywire_experiment.record.storage import RecordError
+
+TREE = plan_of(workloads={"one-client": {"requests": 60}}, metrics=["latency"])
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> tuple[Path, Path]:
+    """Two sealed records of one plan with other seeds, which agree."""
+    made = tuple(
+        fabricate(tmp_path / name, TREE | {"seed": seed}, {"dds": Truth(factor=1.5)})
+        for name, seed in (("a", 1), ("b", 2))
+    )
+    for folder in made:
+        report.write(folder)
+        seal(folder)
+    return made[0], made[1]
+
+
+def edited(folder: Path) -> None:
+    """Samples of one cell that make it a thousand times as slow."""
+    cell = folder / "cells/b003/dds/samples.parquet"
+    table = pq.read_table(cell)
+    at = table.schema.get_field_index("done_ns")
+    done = pa.array([each + 10**9 for each in table["done_ns"].to_pylist()])
+    pq.write_table(table.set_column(at, table.schema.field(at), done), cell)
+
+
+def test_records_as_they_were_sealed_are_compared(records: tuple[Path, Path]) -> None:
+    said = outcome.compared(*records)
+    assert "1 of 1 verdicts are the same in both." in said
+    assert "sealed" not in said
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_edited_samples_are_refused(records: tuple[Path, Path], which: int) -> None:
+    edited(records[which])
+    with pytest.raises(RecordError) as caught:
+        outcome.compared(*records)
+    assert f"{records[which]} is not used" in str(caught.value)
+    assert "cells/b003/dds/samples.parquet: changed since it was sealed" in str(caught.value)
+    with pytest.raises(RecordError, match="changed since it was sealed"):
+        outcome.check(records[which])
+
+
+def test_figures_that_do_not_follow_are_refused_though_they_are_sealed(records: tuple[Path, Path]) -> None:
+    path = records[0] / "results.json"
+    told = json.loads(path.read_bytes())
+    told["comparisons"][0]["verdict"]["outcome"] = "equivalent"
+    path.write_text(json.dumps(told))
+    seal(records[0])
+    with pytest.raises(RecordError, match=r"verdict\.outcome: it says 'equivalent', the raw data give 'worse'"):
+        outcome.compared(*records)
+
+
+def test_a_record_that_was_never_sealed_is_compared_and_told_as_such(records: tuple[Path, Path]) -> None:
+    (records[1] / MANIFEST).unlink()
+    said = outcome.compared(*records)
+    assert "B is not sealed, so nothing tells whether it was changed" in said
+    assert "1 of 1 verdicts are the same in both." in said
+
+
+def test_a_record_of_an_older_format_is_computed_anew(records: tuple[Path, Path]) -> None:
+    path = records[0] / "results.json"
+    path.write_text(json.dumps({"format": 2, "comparisons": []}))
+    seal(records[0])
+    manifest = json.loads((records[0] / MANIFEST).read_bytes())
+    (records[0] / MANIFEST).write_text(json.dumps(manifest | {"format": 2}))
+    said = outcome.compared(*records)
+    assert "A has format 2 and not 3: its files are as sealed, its figures are computed anew." in said
+    assert "1 of 1 verdicts are the same in both." in said
+    edited(records[0])
+    with pytest.raises(RecordError, match="changed since it was sealed"):
+        outcome.compared(*records)
