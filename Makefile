@@ -17,7 +17,7 @@ UV := $(shell command -v uv 2>/dev/null)
 INSTALL := $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --progress-bar on)
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
-.PHONY: demo check test test-busy lint format docs bench bench-full bench-cost bench-events bench-joins bench-pauses soak clean
+.PHONY: demo check test test-system test-clients test-busy lint format docs bench bench-full bench-cost bench-events bench-limits bench-revocation bench-joins bench-pauses bench-signing soak clean
 
 demo: $(DEMO)
 	$(BIN)/anywire demo
@@ -30,7 +30,18 @@ check: lint
 test: $(READY)
 	$(PYTEST)
 
-# The same while four loops keep the processor busy: no test may depend on how fast the machine is.
+# The gateway behind nginx and Caddy, and DDS Security with Debian's Cyclone DDS: what they need is installed where that is
+# possible (Debian, as root).
+test-system: $(READY)
+	tests/system/install.sh
+	ANYWIRE_SYSTEM=1 $(BIN)/python -m pytest tests/system
+
+# Stock clients that are heavy to install ask the gateway.
+test-clients: $(READY)
+	tests/clients/install.sh
+	ANYWIRE_CLIENTS=1 $(BIN)/python -m pytest tests/clients
+
+# All tests while four loops keep the processor busy: no test may depend on how fast the machine is.
 test-busy: $(READY)
 	ANYWIRE_TEST_PATIENCE=4 $(BIN)/python tests/busy.py 4 $(PYTEST)
 
@@ -65,7 +76,7 @@ soak: $(READY)
 	ANYWIRE_SOAK=1 $(BIN)/python -m pytest benchmarks/soak -s
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) .debian-cyclone .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find . -name '*.egg-info' -prune -exec rm -rf {} +
 
@@ -101,9 +112,21 @@ bench-cost: $(READY)
 bench-events: $(READY)
 	$(BIN)/python benchmarks/events.py
 
+# What keys and their limits cost with 64 clients.
+bench-limits: $(READY)
+	$(BIN)/python benchmarks/limits.py
+
+# How soon what a revoked key or agent has under way has ended.
+bench-revocation: $(READY)
+	$(BIN)/python benchmarks/revocation.py
+
 # Whether agents that come, go and change cost the same however many there are.
 bench-joins: $(READY)
 	$(BIN)/python benchmarks/joins.py
+
+# What identities cost over DDS: a message, a report and a link with and without.
+bench-signing: $(READY)
+	$(BIN)/python benchmarks/signing.py
 
 # How long a request of the allowed size keeps an event loop from running.
 bench-pauses: $(READY)

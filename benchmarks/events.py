@@ -17,50 +17,19 @@ import argparse
 import asyncio
 import os
 import signal
-import statistics
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import psutil
-
-from cost import median_ratio
-from cost_probe import cpu_seconds
 from http_load import load
-from transport_stack import new_event_loop, options_of, server
+from paired_servers import measure_block, print_head, print_ratios, serving
+from transport_stack import new_event_loop
 
 ARMS = ("counting", "watched", "stopped")
-REQUESTS, TURNS = 320, 12
-"""Of one turn, and turns of four in a block."""
 PLUGIN = Path(__file__).with_name("counting_subscriber.py")
 MOST = 1.10
 PATIENCE = 30.0
-
-
-class Server:
-    """A running server and its processes."""
-
-    def __init__(self, url: str, processes: list[int]) -> None:
-        self.url, self._processes = url, processes
-
-    async def measure(self, clients: int, requests: int) -> tuple[float, float]:
-        """Seconds of processor time and of wall time for one request."""
-        before = sum(map(cpu_seconds, self._processes))
-        result = await load(self.url, clients=clients, requests=requests)
-        return (sum(map(cpu_seconds, self._processes)) - before) / requests, result.seconds / requests
-
-
-@asynccontextmanager
-async def serving(transport: str, *more: str) -> AsyncIterator[Server]:
-    known = set(_children())
-    with options_of(transport) as options:
-        async with server(transport, options, *more) as url:
-            yield Server(url, [pid for pid in _children() if pid not in known])
-
-
-def _children() -> list[int]:
-    return [each.pid for each in psutil.Process().children(recursive=True)]
 
 
 @asynccontextmanager
@@ -93,40 +62,25 @@ async def _read_all(stream: asyncio.StreamReader) -> None:
         pass
 
 
-async def measure_block(transport: str, arm: str, clients: int) -> list[list[float]]:
+async def block(transport: str, arm: str, clients: int) -> list[list[float]]:
     """Medians of processor and wall time, without a subscriber and with it."""
     plugin = ("--plugin", str(PLUGIN)) if arm == "counting" else ()
-    found: tuple[list[tuple[float, float]], ...] = ([], [])
     async with (
         serving(transport) as without,
         serving(transport, *plugin) as with_one,
         watcher(with_one.url, arm),
     ):
-        servers = (without, with_one)
-        for each in servers:
-            await each.measure(clients, 2 * REQUESTS)
-        for _ in range(TURNS):
-            for which in (0, 1, 1, 0):
-                found[which].append(await servers[which].measure(clients, REQUESTS))
-    return [[statistics.median(each[kind] for each in side) for kind in (0, 1)] for side in found]
+        return await measure_block(without, with_one, clients)
 
 
 async def run(transport: str, clients: int, blocks: int, arms: Sequence[str]) -> float:
     """The ratio of processor time with a subscriber that counts everything, 1 when that was not measured."""
     counted = 1.0
-    print(f"{'subscriber':10} {'':4} {'without':>10} {'with':>10} {'ratio':>7}  95 % interval ({blocks} blocks)")
+    print_head("subscriber", blocks)
     for arm in arms:
-        costs = [await measure_block(transport, arm, clients) for _ in range(blocks)]
-        for which, kind in enumerate(("cpu", "wall")):
-            without, with_one = ([block[side][which] for block in costs] for side in (0, 1))
-            median, low, high = median_ratio(without, with_one)
-            print(
-                f"{arm:10} {kind:4} {statistics.median(without) * 1e6:7.1f} us "
-                f"{statistics.median(with_one) * 1e6:7.1f} us {median:7.3f}  {low:.3f} .. {high:.3f}",
-                flush=True,
-            )
-            if (arm, kind) == ("counting", "cpu"):
-                counted = median
+        ratio = print_ratios(arm, [await block(transport, arm, clients) for _ in range(blocks)])
+        if arm == "counting":
+            counted = ratio
     return counted
 
 

@@ -33,7 +33,7 @@ from anywire.submission import Submission
 from anywire.transport import AgentPort, AgentSink, Plane
 from anywire_dds import DdsConfig, DdsTransport, agent_port, wire
 from anywire_dds.contract import TopicName
-from anywire_dds.endpoints import Endpoints
+from anywire_dds.endpoints import Endpoints, Samples
 from anywire_dds.types import FRAME_MESSAGE
 
 SLOTS = 256
@@ -120,13 +120,13 @@ class _CountedEndpoints(Endpoints):
 
     def read(
         self, topic: TopicName, partition: str, callback: Callable[[], object], *more: Any, **keywords: Any
-    ) -> Callable[[], list[Any]]:
+    ) -> Callable[[], Samples]:
         take = super().read(topic, partition, callback, *more, **keywords)
         if topic != "request":
             return take
         self._taken: list[bytes] = []
 
-        def counted() -> list[Any]:
+        def counted() -> Samples:
             samples = take()
             self._taken += [data for data, sample in samples if sample.valid_data]
             return samples

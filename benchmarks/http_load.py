@@ -71,10 +71,12 @@ def _stream_ended(buffer: bytearray) -> bool:
     return buffer.endswith(b"0\r\n\r\n")
 
 
-def _request(url: str, model: str, stream: bool, tokens: int, prompt_chars: int) -> bytes:
+def _request(url: str, model: str, stream: bool, tokens: int, prompt_chars: int, key: str) -> bytes:
     body = {"model": model, "messages": [{"role": "user", "content": "x" * prompt_chars}], "max_tokens": tokens}
     payload = json.dumps(body | ({"stream": True} if stream else {})).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\nContent-Type: application/json\r\n"
+    if key:
+        head += f"Authorization: Bearer {key}\r\n"
     return f"{head}Content-Length: {len(payload)}\r\n\r\n".encode() + payload
 
 
@@ -87,11 +89,12 @@ async def load(
     tokens: int = 20,
     model: str = "synthetic",
     expect: str = "",
+    key: str = "",
 ) -> Result:
-    """Run ``requests`` in all over ``clients`` connections. Raises a group of AssertionErrors at an answer that is no
-    200 or has no header line ``expect``, and of ConnectionErrors."""
+    """Run ``requests`` in all over ``clients`` connections, each with ``key`` if one is given. Raises a group of
+    AssertionErrors at an answer that is no 200 or has no header line ``expect``, and of ConnectionErrors."""
     where = urlsplit(url)
-    request = _request(url, model, stream, tokens, 300)
+    request = _request(url, model, stream, tokens, 300, key)
     loop = asyncio.get_running_loop()
     times: list[float] = []
     left, events = requests, 0

@@ -70,7 +70,7 @@ async def server(transport: str, options: dict[str, Any], *more: str) -> AsyncIt
     """The URL of ``anywire up`` on a free port, after its one agent has joined; ``more`` are further options. Where the
     transport does not leave the process, the agent is inside of the server."""
     with _configured(transport, options) as config:
-        async with _process("up", "--agents", "1", "--config", config, *more) as process:
+        async with anywire_process("up", "--agents", "1", "--config", config, *more) as process:
             assert process.stdout is not None
             line = (await asyncio.wait_for(process.stdout.readline(), PATIENCE)).decode()
             address = re.search(r"http://\S+", line)
@@ -103,7 +103,7 @@ async def pipeline(transport: str, options: dict[str, Any]) -> AsyncIterator[Orc
 async def _agent(transport: str, options: dict[str, Any], plugins: Plugins) -> AsyncIterator[None]:
     if plugins.load("transports", transport).capabilities.inter_process:
         with _configured(transport, options) as config:
-            async with _process("agent", "--config", config):
+            async with anywire_process("agent", "--config", config):
                 yield
         return
     engine = plugins.create("engines", "synthetic", {"length": STREAM})
@@ -133,7 +133,7 @@ def _configured(transport: str, options: dict[str, Any]) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def _process(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def anywire_process(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """An ``anywire`` command that is gone afterwards, with all its children, whatever happens."""
     command = (sys.executable, "-m", "anywire.cli", *arguments)
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)

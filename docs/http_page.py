@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Iterator
 from typing import Any, get_type_hints
-from unittest.mock import MagicMock
 
 import pydantic
 from tables import row, table
@@ -16,9 +15,8 @@ from anywire import errors
 from anywire.errors import AnywireError
 from anywire.pipeline_settings import PipelineConfig
 from anywire_gateway_openai import OpenAIGatewayConfig, headers, request_headers
+from anywire_gateway_openai.endpoint_table import BASES, own_endpoints
 from anywire_gateway_openai.errors import STATUS
-from anywire_gateway_openai.routes import BASES, Routes
-from anywire_gateway_openai.service_routes import ServiceRoutes
 
 BASE, *OTHERS = BASES
 
@@ -36,7 +34,17 @@ Every client of OpenAI's API works with the base URL `http://127.0.0.1:8080{base
 {others} is the same as `{base}`.
 
 {paths}
-HEAD is answered as GET, without the body.
+HEAD is answered as GET, without the body. The role is the least that a client's key must have, where keys are
+configured; a path without one is for everybody. `agents/register` asks for the token of the transport that takes the
+agent; where clients need keys and the transport asks for no token and no identity, it takes none.
+
+## Keys
+
+Where keys are configured (`access.keys`), a client shows its own as `Authorization: Bearer KEY`, `x-api-key: KEY` or
+`api-key: KEY`. A browser, which can set no header of a WebSocket, offers the subprotocols `anywire` and
+`anywire-key.KEY`. A key in a URL is refused, as URLs stay in logs. No key, or one that does not count (any more), is
+answered with 401 (`invalid_api_key`), a key without the role with 403 (`forbidden`), a task of another tenant with 404.
+When a key is revoked or expires, its streams end with an error, and its WebSockets are closed with 4401.
 
 ## Headers of a request
 
@@ -98,23 +106,17 @@ class _Handlers:
         return getattr(self._cls, name, None)
 
 
-def routes() -> Iterator[tuple[str, str, str]]:
-    """Method, path and meaning of everything that is served. Exits where a handler says nothing."""
+def endpoints() -> Iterator[tuple[str, str, str, str]]:
+    """Method, path, role and meaning of everything that is served. Exits where a handler says nothing."""
     handlers: dict[str, Any] = {
-        name: MagicMock() if cls is ServiceRoutes else _Handlers(cls)  # the one that is called
-        for name, cls in get_type_hints(Routes.__init__).items()
-        if name != "return"
+        name: _Handlers(cls) for name, cls in get_type_hints(own_endpoints).items() if name != "return"
     }
-    made = Routes(**handlers)
-    named: dict[str, Any] = {f"{prefix}{{id}}": methods for prefix, methods in made._named}
-    for path, methods in (made._exact | named).items():
-        if path == "*" or path.startswith(tuple(OTHERS)):
+    for each in own_endpoints(**handlers):
+        if each.path.startswith(tuple(OTHERS)):
             continue
-        for method, handler in methods.items():
-            meaning = inspect.getdoc(handler)
-            if not meaning:
-                sys.exit(f"{handler.__module__}.{handler.__qualname__} has no docstring")
-            yield method, path, meaning.split("\n\n")[0].replace("\n", " ")
+        if not each.summary:
+            sys.exit(f"{each.handler.__module__}.{each.handler.__qualname__} has no docstring")
+        yield each.method, f"`{each.path}`", f"`{each.role}`" if each.role else "", each.summary.replace("``", "`")
 
 
 def whole_table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
@@ -154,7 +156,7 @@ def http_page(note: str) -> str:
         note=note,
         base=BASE,
         others=" and ".join(f"`{each}`" for each in OTHERS),
-        paths=whole_table(("method", "path", "answer"), ((m, f"`{p}`", t.replace("``", "`")) for m, p, t in routes())),
+        paths=whole_table(("method", "path", "role", "answer"), endpoints()),
         request=table_of(request_headers),
         answer=table_of(headers),
         times=whole_table(("setting", "default", "meaning"), times()),

@@ -21,6 +21,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from anywire.secrecy import without_secrets
+
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
@@ -57,7 +59,7 @@ class Boundary:
         """Count and log that ``call`` of ``plugin`` raised ``error``, or did what ``error`` says."""
         name = f"{plugin}.{call}"
         self.failures[name] += 1
-        what = error if isinstance(error, str) else f"raised {type(error).__name__}: {error}"
+        what = without_secrets(error if isinstance(error, str) else f"raised {type(error).__name__}: {error}")
         if self.listener is not None:
             self.listener(plugin, call, what, task_id)
         now = time.monotonic()

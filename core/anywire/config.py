@@ -13,13 +13,16 @@ plugin's business: such options are kept as they are and checked by the plugin's
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
 
+from anywire.access_settings import AccessConfig, IdentityConfig, TlsConfig
 from anywire.errors import ConfigError
 from anywire.log_lines import LogFormat
 from anywire.pipeline_settings import PipelineConfig
+from anywire.secrecy import shown
 from anywire.submission import MAX_NAME_CHARS
 from anywire.transport import MAX_STRENGTH
 
@@ -59,11 +62,13 @@ def named(value: object, *, empty: bool = False) -> dict[str, dict[str, Any]]:
     chosen: dict[str, dict[str, Any]] = {}
     for name, options in entries:
         if not isinstance(name, str) or not name:
-            raise ValueError(f"expected a name, found {name!r}")
+            raise ValueError(f"expected a name, found {shown(name)}")
         if not isinstance(options, Mapping | None):
-            raise ValueError(f"the options of {name!r} must be a mapping of keys to values, found {options!r}")
+            raise ValueError(
+                f"the options of {shown(name)} must be a mapping of keys to values, found {shown(options)}"
+            )
         if name in chosen:
-            raise ValueError(f"{name!r} is named twice")
+            raise ValueError(f"{shown(name)} is named twice")
         chosen[name] = dict(options or {})
     if not chosen and not empty:
         raise ValueError("name at least one")
@@ -146,7 +151,9 @@ class _PluginSection(pydantic.BaseModel):
 
 
 class ServerConfig(_Section):
-    host: str = pydantic.Field("127.0.0.1", description="Address that gateways listen on.")
+    host: str = pydantic.Field(
+        "127.0.0.1", description="Address that gateways listen on. Empty: none, the Unix socket alone."
+    )
     port: int | None = pydantic.Field(
         None,
         ge=0,
@@ -154,6 +161,10 @@ class ServerConfig(_Section):
         description="Port that gateways listen on. 0: any that is free. Default: 8080, or any that is free when that is"
         " taken.",
     )
+    unix: Path | None = pydantic.Field(
+        None, description="Unix socket to listen on besides. The users of both ends are known there without keys."
+    )
+    tls: TlsConfig | None = pydantic.Field(None, description="Certificates of the gateways. Default: no TLS.")
 
 
 class LeaseConfig(_Section):
@@ -206,7 +217,7 @@ def _printable(value: str) -> str:
     if len(value) > MAX_NAME_CHARS:
         raise ValueError(f"at most {MAX_NAME_CHARS} characters are possible, there are {len(value)}")
     if not value.isprintable():
-        raise ValueError(f"only printable characters are possible, found {value!r}")
+        raise ValueError("only printable characters are possible")
     return value
 
 
@@ -254,6 +265,8 @@ class Config(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", validate_default=True)
 
     server: ServerConfig = ServerConfig()
+    access: AccessConfig = AccessConfig()
+    identity: IdentityConfig = IdentityConfig()
     transports: Choices = pydantic.Field(
         default_factory=lambda: [PluginChoice(name="dds")],
         description="Transports to open, the preferred one first.",
@@ -300,7 +313,7 @@ class Config(pydantic.BaseModel):
     def _port_stays_in_a_standby(self) -> Config:
         if self.standby.enabled and self.server.port is None:
             # Who takes over has to be found where the other one was.
-            self.server = ServerConfig(host=self.server.host, port=DEFAULT_PORT)
+            self.server = self.server.model_copy(update={"port": DEFAULT_PORT})
         return self
 
     @property
@@ -331,4 +344,4 @@ def replaced(config: Config, **changes: Any) -> Config:
     try:
         return Config.model_validate(config.model_dump(exclude_unset=True) | changes)
     except pydantic.ValidationError as error:
-        raise ConfigError(describe_validation(error, Config, "")) from error
+        raise ConfigError(describe_validation(error, Config, "")) from None

@@ -7,6 +7,7 @@ none of that one's options along, while naming the same one again, or a transpor
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,9 +21,10 @@ from anywire.config import DEFAULT_GATEWAY, MASK, ORDER, Config, named
 from anywire.errors import ConfigError
 from anywire.near import nearest
 from anywire.plugins import describe_validation
+from anywire.secrecy import HIDDEN, is_plain
 
 PREFIX = "ANYWIRE_"
-NOT_SETTINGS = frozenset({"ANYWIRE_CONFIG", "ANYWIRE_INVITE"})
+NOT_SETTINGS = frozenset({"ANYWIRE_API_KEY", "ANYWIRE_CA", "ANYWIRE_CERT", "ANYWIRE_CONFIG", "ANYWIRE_INVITE"})
 """Variables of the command line itself."""
 
 _LISTS = ("transports", "gateways", "join", "services")
@@ -73,9 +75,7 @@ class Layer:
         if section is None:
             return {}
         if not isinstance(section, Mapping):
-            raise ConfigError(
-                f"{_DDS}: expected the options of that transport, found {section!r} [{self.origin([_DDS])}]"
-            )
+            raise ConfigError(f"{_DDS}: expected the options of that transport [{self.origin([_DDS])}]")
         return {_DDS_NAMES.get(str(key), str(key)): value for key, value in section.items()}
 
 
@@ -112,7 +112,7 @@ class Keyed(Layer):
             for name, options in part.items() if key in _LISTS else ():
                 if not isinstance(options, dict):
                     given = self._names[key, name]
-                    raise ConfigError(f"{given}: expected {self.with_option(given)}, found the value {options!r}")
+                    raise ConfigError(f"{given}: expected {self.with_option(given)}, found a value")
             whole = tree.get(key)
             tree[key] = _merged(whole, part) if isinstance(whole, dict) else part
         return tree
@@ -200,13 +200,13 @@ class File(Layer):
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             place = f", line {mark.line + 1}" if mark else ""
-            raise ConfigError(f"{path}{place}: this is not valid YAML: {error.problem or error.context}") from error
+            raise ConfigError(f"{path}{place}: this is not valid YAML: {problem_in(error)}") from None
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise ConfigError(f"{path}: this is not valid YAML: {error}") from error
+            raise ConfigError(f"{path}: this is not valid YAML: {problem_in(error)}") from None
         if tree is None:
             tree = {}
         if not isinstance(tree, dict):
-            raise ConfigError(f"{path}, line 1: expected a mapping of keys to values, found {tree!r}")
+            raise ConfigError(f"{path}, line 1: expected a mapping of keys to values")
         self.tree = {str(key): value for key, value in tree.items()}
 
     def origin(self, path: Sequence[int | str]) -> str:
@@ -318,7 +318,7 @@ def read(
         origins = [_origin(layers, fault["loc"]) for fault in error.errors()]
         places = "; ".join(dict.fromkeys(place for place in origins if place))
         sentence = describe_validation(error, model, "")
-        raise ConfigError(f"{sentence} [{places}]" if places else sentence) from error
+        raise ConfigError(f"{sentence} [{places}]" if places else sentence) from None
 
 
 def is_named(
@@ -392,7 +392,19 @@ def _value(variable: str, text: str) -> object:
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{variable} begins like a YAML list or mapping but is none: {error}") from error
+        raise ConfigError(f"{variable} begins like a YAML list or mapping but is none: {problem_in(error)}") from None
+
+
+def problem_in(error: Exception) -> str:
+    """What is wrong with a YAML document, in words that repeat none of its texts but words: one of them may be a
+    secret that has a character which means something in YAML."""
+    found = (
+        getattr(error, "problem", None)
+        or getattr(error, "context", None)
+        or getattr(error, "reason", "")
+        or "it cannot be read"
+    )
+    return re.sub(r"'[^']*'", lambda text: text[0] if is_plain(text[0].strip("'*&!")) else f"'{HIDDEN}'", found)
 
 
 def _twice(node: yaml.Node | None) -> Iterator[tuple[int, str]]:

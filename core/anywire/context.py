@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from anywire.access import Access
 from anywire.caller import OPERATOR, Caller
 from anywire.clock import Clock
 from anywire.event_bus import EventBus
@@ -64,6 +65,11 @@ class Context(Protocol):
     def events(self) -> EventBus: ...
 
     @property
+    def access(self) -> Access:
+        """Who a client is: a gateway asks it for every request."""
+        ...
+
+    @property
     def services(self) -> Services: ...
 
     @property
@@ -90,8 +96,10 @@ class Context(Protocol):
 
     def submit(self, submission: Submission) -> TaskStream:
         """Take a task in. Raises `QueueFull`, `ModelNotFound`, `ModelStopped`, `InvalidRequest`, `PayloadTooLarge`,
-        `ShuttingDown`, `PluginFailed`. With ``submission.parent`` the id of a task that runs here, cancelling that one
-        cancels this one too."""
+        `ShuttingDown`, `PluginFailed`, `Forbidden` for a model or a priority that the caller may not have, and
+        `LimitReached`. With ``submission.parent`` the id of a task that runs here, cancelling that one cancels this one
+        too. What a service submits so is its parent's: it counts neither as a request of its caller nor as a task at
+        once, and its tokens are those of the parent's caller."""
         ...
 
     def cancel(self, task_id: str, reason: str = "cancelled", caller: Caller = OPERATOR) -> bool:
@@ -113,9 +121,12 @@ class Context(Protocol):
     # The fleet
 
     def agents(self) -> list[AgentView]: ...
-    def models(self) -> list[str]: ...
-    def offers(self) -> Mapping[str, Sequence[tuple[str, Offer]]]:
-        """By model: the agents that have it, by id, with their offers."""
+    def models(self, caller: Caller = OPERATOR) -> list[str]:
+        """Those that ``caller`` may use."""
+        ...
+
+    def offers(self, caller: Caller = OPERATOR) -> Mapping[str, Sequence[tuple[str, Offer]]]:
+        """By model that ``caller`` may use: the agents that have it, by id, with their offers."""
         ...
 
     def command(

@@ -20,7 +20,15 @@ if TYPE_CHECKING:
     from anywire.config import Config
 
 CoreSetting = Literal[
-    "server.host", "server.port", "pipeline.max_body_bytes", "shutdown_grace", "agent.slots", "log_requests"
+    "server.host",
+    "server.port",
+    "access.trusted_proxies",
+    "server.unix",
+    "server.tls",
+    "pipeline.max_body_bytes",
+    "shutdown_grace",
+    "agent.slots",
+    "log_requests",
 ]
 """The keys that there are, as in a configuration file."""
 

@@ -16,6 +16,8 @@
         ├── ModelStopped          model_stopped       the model is stopped, and no request starts it
         ├── UnknownCommand        unknown_command     no command of that name there
         ├── Forbidden             forbidden           the caller's role does not allow it
+        ├── Unauthenticated       unauthenticated     no key, or one that does not count (any more)
+        ├── LimitReached          limit_reached       a limit of the caller's key; it says which, and until when
         ├── QueueFull             queue_full          the scheduler's queue is at its bound
         ├── NoAgent               no_agent            no agent for the task appeared in time
         ├── ShuttingDown          shutting_down       the orchestrator is stopping; another one may take the task
@@ -40,6 +42,8 @@ from typing import Any, ClassVar, Literal, cast, get_args
 
 import msgspec
 
+from anywire.secrecy import tree_without_secrets, without_secrets
+
 Phase = Literal["not_sent", "maybe_sent", "streaming"]
 Origin = Literal["", "client", "pipeline", "transport", "agent", "engine"]
 """Where an error arose; empty when nobody has said."""
@@ -49,7 +53,8 @@ MAX_MEMBERS_BYTES = 16 * 1024
 
 
 class AnywireError(Exception):
-    """Base of all errors of the framework; ``str()`` is a sentence for a person."""
+    """Base of all errors of the framework; ``str()`` is a sentence for a person, without secrets
+    (`anywire.secrecy`)."""
 
     code: ClassVar[str] = "error"
     arises: ClassVar[Origin] = "pipeline"
@@ -69,7 +74,7 @@ class AnywireError(Exception):
         origin: Origin = "",
         members: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(without_secrets(message))
         self.phase: Phase = phase
         self.agent_id = agent_id
         self.task_id = task_id
@@ -82,7 +87,7 @@ class AnywireError(Exception):
         self.retry_after = retry_after
         """Seconds after which it is worth to try again, 0 when nobody knows."""
         self.origin: Origin = origin or self.arises
-        self.members: Mapping[str, Any] = members or {}
+        self.members: Mapping[str, Any] = tree_without_secrets(members) if members else {}
         """What the engine said besides, as plain JSON types."""
 
     @property
@@ -150,6 +155,16 @@ class UnknownCommand(TaskError):
 
 class Forbidden(TaskError):
     code = "forbidden"
+    arises = "client"
+
+
+class Unauthenticated(TaskError):
+    code = "unauthenticated"
+    arises = "client"
+
+
+class LimitReached(TaskError):
+    code = "limit_reached"
     arises = "client"
 
 

@@ -232,6 +232,73 @@ class OrchestratorChanged(Event, frozen=True, kw_only=True, tag="orchestrator.ch
     state: str
 
 
+class TaskCancelledBy(Event, frozen=True, kw_only=True, tag="task.cancelled"):
+    """A caller has cancelled a task by its id; its end follows. ``by``, ``by_tenant`` and ``by_role`` are
+    the caller that did so; ``caller`` and ``tenant`` are those of the task, as ever."""
+
+    task_id: str
+    by: str
+    by_tenant: str
+    by_role: str
+
+
+class CommandBegun(Event, frozen=True, kw_only=True, tag="command.begun"):
+    """A command to an agent was asked for by a caller with this ``role``; nothing was sent yet. ``target`` are the ids
+    from an agent here down a tree. Arguments are in no event."""
+
+    name: str
+    target: tuple[str, ...]
+    role: str
+
+
+class CommandEnded(Event, frozen=True, kw_only=True, tag="command.ended"):
+    """A command to an agent has ended. ``error`` is a code, empty when it was carried out, ``cancelled`` when nobody
+    waits for its results any more. One that the caller may not send has no `CommandBegun`."""
+
+    name: str
+    target: tuple[str, ...]
+    role: str
+    error: str
+
+
+class AccessRefused(Event, frozen=True, kw_only=True, tag="access.refused"):
+    """Somebody was not let in. ``peer`` names it as the log does, ``presented`` says what it has shown: ``token``,
+    ``certificate``, ``user``, ``proof`` or ``nothing``; ``message`` repeats nothing of that."""
+
+    peer: str
+    presented: str
+    message: str
+
+
+class KeyChanged(Event, frozen=True, kw_only=True, tag="key.changed"):
+    """A client's key was ``created``, ``changed``, ``revoked`` or is ``expired``. ``key_id`` is public; ``key_tenant``
+    and ``key_role`` are those that the key gives."""
+
+    key_id: str
+    state: str
+    key_tenant: str = ""
+    key_role: str = ""
+
+
+class AdmissionChanged(Event, frozen=True, kw_only=True, tag="admission.changed"):
+    """The identity key ``fingerprint`` of an ``end`` (``agent`` or ``orchestrator``) was ``admitted``, ``bound`` to the
+    id ``end_id``, ``refused`` or ``revoked``. ``reason`` is for a person."""
+
+    fingerprint: str
+    end: str
+    state: str
+    end_id: str = ""
+    reason: str = ""
+
+
+class ConfigReloaded(Event, frozen=True, kw_only=True, tag="config.reloaded"):
+    """A file that counts while the process runs was read again. ``what`` is ``certificate``, ``keys``, ``admitted`` or
+    ``jwks``; ``error`` says why the earlier content still counts, empty when the new one does."""
+
+    what: str
+    error: str = ""
+
+
 class PluginEvent(Event, frozen=True, kw_only=True, tag="plugin.event"):
     """A plugin's own: ``source`` is the plugin's name, ``name`` what happened, ``data`` JSON of at most 64 KiB."""
 
@@ -262,6 +329,13 @@ EVENTS: dict[str, type[Event]] = {
         OfferChanged,
         PluginFailure,
         OrchestratorChanged,
+        TaskCancelledBy,
+        CommandBegun,
+        CommandEnded,
+        AccessRefused,
+        KeyChanged,
+        AdmissionChanged,
+        ConfigReloaded,
         PluginEvent,
     )
 }
@@ -287,6 +361,13 @@ AnyEvent = (
     | OfferChanged
     | PluginFailure
     | OrchestratorChanged
+    | TaskCancelledBy
+    | CommandBegun
+    | CommandEnded
+    | AccessRefused
+    | KeyChanged
+    | AdmissionChanged
+    | ConfigReloaded
     | PluginEvent
 )
 """What ``msgspec.json.decode(text, type=AnyEvent)`` reads."""
@@ -320,13 +401,15 @@ _ABOUT_FLEET = (
     LinkLost,
     HealthChanged,
     OfferChanged,
-    OrchestratorChanged,
 )
 
 
 def is_shown(event: Event, caller: Caller) -> bool:
-    """Whether ``caller`` may see an event: everybody sees what is about the fleet, who has the role ``use`` beside that
-    what is about its own tasks."""
-    if caller.role != "use" or isinstance(event, _ABOUT_FLEET):
+    """Whether ``caller`` may see an event. Who has the role ``use`` sees what is about its own tasks, and whether the
+    orchestrator is open. What is about the fleet it sees where nobody has a key; else that is for who observes, as the
+    list of agents is."""
+    if caller.role != "use" or isinstance(event, OrchestratorChanged):
         return True
+    if isinstance(event, _ABOUT_FLEET):
+        return not caller.id
     return caller.sees(Caller(event.caller, event.tenant))

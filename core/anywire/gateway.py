@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import pydantic
 
+from anywire.access_settings import TlsConfig
 from anywire.context import Context
 
 
@@ -35,3 +36,17 @@ class Gateway(ABC):
     @abstractmethod
     def address(self) -> str:
         """Where clients reach it (``http://127.0.0.1:8080``), known after ``start``."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether, as configured, only processes of this machine can be its clients; False where that is not sure.
+        Asked before `start`. By default True when its option ``host`` is of the loopback interface, or empty."""
+        from anywire.transport_tools import is_loopback
+
+        host = getattr(self.config, "host", None)
+        return isinstance(host, str) and (not host or is_loopback(host))
+
+    @property
+    def tls(self) -> TlsConfig | None:
+        """The certificate that it shows to clients at its address, by which they know it; None without TLS."""
+        return None

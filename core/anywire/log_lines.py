@@ -2,7 +2,7 @@
 
 Nobody's text is written as it is. In a line of text whatever is not printable is escaped, line breaks too, so a record
 is one line, and no text of a stranger can look like another record or control a terminal. A traceback follows its
-record, indented.
+record, indented. No line has a secret in it that `anywire.secrecy` knows.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 from typing import Any, Literal
 
 from anywire.printable import escaped
+from anywire.secrecy import tree_without_secrets, without_secrets
 
 LogFormat = Literal["text", "json"]
 
@@ -40,7 +41,8 @@ class TextLines(logging.Formatter):
         if self._coloured and level in _COLOURS:
             level = f"\x1b[{_COLOURS[level]}m{level}\x1b[0m"
         name = f" {escaped(record.name)}:" if self._with_names else ""
-        line = f"{clock}.{int(record.msecs):03d} {level}{name} {escaped(record.getMessage())}{_left_out(record)}"
+        message = escaped(without_secrets(record.getMessage()))
+        line = f"{clock}.{int(record.msecs):03d} {level}{name} {message}{_left_out(record)}"
         traceback = _traceback(record)
         if traceback:
             line += "".join(f"\n    {escaped(each)}" for each in traceback.split("\n"))
@@ -57,11 +59,11 @@ class JsonLines(logging.Formatter):
             "time": at.isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage() + _left_out(record),
+            "message": without_secrets(record.getMessage()) + _left_out(record),
         }
         if traceback := _traceback(record):
             told["exception"] = traceback
-        told |= getattr(record, "fields", {})
+        told |= tree_without_secrets(getattr(record, "fields", {}))
         return json.dumps(told, default=str)  # what is not ASCII is escaped
 
 
@@ -139,4 +141,4 @@ def _left_out(record: logging.LogRecord) -> str:
 def _traceback(record: logging.LogRecord) -> str:
     if record.exc_info and not record.exc_text:
         record.exc_text = logging.Formatter().formatException(record.exc_info)
-    return "\n".join(filter(None, (record.exc_text, record.stack_info)))
+    return without_secrets("\n".join(filter(None, (record.exc_text, record.stack_info))))

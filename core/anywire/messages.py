@@ -31,6 +31,8 @@ MAX_DELTAS = 100_000
 """Deltas of one `Chunk`. Empty ones are no payload, and yet each is looked at."""
 MAX_COMMAND_BYTES = 64 * 1024
 """Bytes of a command's arguments, and of the data of one result."""
+MAX_PROOF_CHARS = 1024
+"""Characters of a proof: some 200 are needed."""
 
 
 class HubInfo(msgspec.Struct, frozen=True):
@@ -39,7 +41,9 @@ class HubInfo(msgspec.Struct, frozen=True):
     ``incarnation`` differs in each life of the process; two hubs alive at once never share a ``hub_id``.
     ``lease_ms`` is how long the hub may be silent before its agents consider it lost, on transports that
     detect that natively. ``protocol`` is the version its end speaks; empty stands for this package's own where an end
-    is opened, and on the wire for one from before versions were told.
+    is opened, and on the wire for one from before versions were told. ``proof`` shows by which key this end is known
+    (`anywire.identities.identity_proof`), empty for none. It is for the other end of the link alone: nobody else is
+    shown it.
     """
 
     hub_id: str
@@ -48,6 +52,7 @@ class HubInfo(msgspec.Struct, frozen=True):
     pid: int = 0
     lease_ms: int = 1000
     protocol: str = ""
+    proof: str = ""
 
 
 class AgentInfo(msgspec.Struct, frozen=True):
@@ -55,7 +60,8 @@ class AgentInfo(msgspec.Struct, frozen=True):
 
     ``capabilities`` are the task kinds and features its engine offers (``chat``, ``completion``,
     ``embedding``, ``resume`` …). ``lease_ms`` is how long the agent may be silent before it counts as lost.
-    ``boot_id`` tells whether its stage times are comparable with the reader's. ``protocol`` as in `HubInfo`.
+    ``boot_id`` tells whether its stage times are comparable with the reader's. ``protocol`` and ``proof``
+    as in `HubInfo`.
     """
 
     agent_id: str
@@ -69,6 +75,7 @@ class AgentInfo(msgspec.Struct, frozen=True):
     boot_id: str = ""
     lease_ms: int = 1000
     protocol: str = ""
+    proof: str = ""
 
 
 class AgentStatus(msgspec.Struct, frozen=True):

@@ -24,7 +24,7 @@ from anywire.boundary import Boundary
 from anywire.errors import ConfigError, PluginError
 from anywire.hook_guard import guard_implementations
 from anywire.near import nearest
-from anywire.secrecy import is_secret
+from anywire.secrecy import HIDDEN, is_secret, keep_secrets, shown, without_secrets, without_texts
 
 PluginKind = Literal["transports", "schedulers", "selectors", "engines", "gateways", "services", "launchers"]
 KINDS: tuple[PluginKind, ...] = (
@@ -51,6 +51,7 @@ PACKAGES: dict[tuple[PluginKind, str], str] = {
     ("gateways", "llama_dds"): "anywire-gateway-llama-dds",
     ("gateways", "predecessor"): "anywire-gateway-predecessor",
     ("transports", "predecessor"): "anywire-gateway-predecessor",
+    ("services", "audit"): "anywire-service-audit",
 }
 """The distributions of this project that have a plugin which the core has not."""
 
@@ -76,10 +77,17 @@ def describe_validation(error: pydantic.ValidationError, model: type[pydantic.Ba
             hint = f"did you mean {near!r}? " if near else ""
             sentences.append(f"unknown key {path!r}: {hint}known keys: {', '.join(sorted(known)) or 'none'}")
         else:
-            hidden = any(is_secret(str(part)) for part in fault["loc"])
-            got = "" if hidden else f" (got {fault['input']!r})"
-            sentences.append(f"{path}: {fault['msg'].removeprefix('Value error, ')}{got}")
+            sentences.append(f"{path}: {told_fault(fault)}")
     return "; ".join(sentences)
+
+
+def told_fault(fault: Mapping[str, Any]) -> str:
+    """What is wrong with a value, and the value where it is a word or a number. A secret may stand in any field by
+    mistake, so no other text of the value is repeated."""
+    secret = next((str(part) for part in fault["loc"] if is_secret(str(part))), "")
+    given = fault["input"]
+    told = without_texts(fault["msg"].removeprefix("Value error, "), given, secret)
+    return told if secret or shown(given) == HIDDEN else f"{told} (got {given!r})"
 
 
 def _fields_at(model: type[pydantic.BaseModel], loc: Sequence[int | str]) -> list[str]:
@@ -127,15 +135,16 @@ class Plugins:
 
     def add(self, source: str) -> None:
         """Load hook implementations from a ``.py`` file or a module name. Raises `PluginError`."""
+        named = repr(source) if source.endswith(".py") else shown(source)
         try:
             module = _module_from_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)
         except Exception as error:
-            raise PluginError(f"plugin {source!r} does not load: {error}") from error
+            raise PluginError(f"plugin {named} does not load: {error}") from error
         if not self.manager.is_registered(module):
             try:
                 self.manager.register(module)
             except pluggy.PluginValidationError as error:
-                raise PluginError(f"plugin {source!r} does not load: {error}") from error
+                raise PluginError(f"plugin {named} does not load: {error}") from error
             self.guard()
             self._registered = None
 
@@ -161,7 +170,7 @@ class Plugins:
                 raise PluginError(f"no {kind[:-1]} named {name!r} is installed: pip install {package}")
             known = ", ".join(self.names(kind)) or "none installed"
             raise PluginError(
-                f"no {kind[:-1]} named {name!r}; known: {known}. One in a .py file is loaded with --plugin FILE, "
+                f"no {kind[:-1]} named {shown(name)}; known: {known}. One in a .py file is loaded with --plugin FILE, "
                 'in a test kit with plugins = ("FILE",)'
             )
         if both := self._doubles.get((kind, name)):
@@ -192,7 +201,9 @@ class Plugins:
         except pydantic.ValidationError as error:
             # The path as a config file has it: one engine, but several transports by name.
             where = f"{section or kind}.{name}" if kind in ("transports", "gateways", "services") else kind[:-1]
-            raise ConfigError(describe_validation(error, model, where) + _inherited(cls, error)) from error
+            # Without its cause: pydantic's words repeat what was given.
+            raise ConfigError(describe_validation(error, model, where) + _inherited(cls, error)) from None
+        keep_secrets(config)
         try:
             made: Any = cls(config)
             if declared != name:
@@ -235,7 +246,7 @@ class Plugins:
         except Exception as error:
             where = f" of {point.dist.name} {point.dist.version}" if point.dist is not None else ""
             name = f"{point.name} ({point.value}{where})"
-            self.broken[name] = f"{type(error).__name__}: {error}"
+            self.broken[name] = without_secrets(f"{type(error).__name__}: {error}")
             log.error("the hooks %s do not load and are skipped: %s: %s", name, type(error).__name__, error)
 
     def _from_hooks(self) -> dict[PluginKind, dict[str, type]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-PROTOCOL = "2.0"
+PROTOCOL = "2.1"
 """What this package speaks."""
 
 _VERSION = re.compile(r"(\d{1,6})\.(\d{1,6})")

@@ -30,6 +30,7 @@ class RequestLog:
         model: str = "",
         first: float = 0.0,
         error: str = "",
+        client: str = "",
         request_id: str = "",
         important: bool = True,
     ) -> None:
@@ -38,8 +39,9 @@ class RequestLog:
         ``what`` was asked for, such as ``POST /v1/chat/completions``, and ended with ``outcome``, such as the status.
         ``model`` is the one that was asked for; the ``task`` may know a nearer one.
         ``began`` and ``first`` (when the first piece of a stream was there; 0 without) are of `time.perf_counter`.
-        ``error`` is the error's code. With ``important`` false the level is debug. Where a request has no ``task`` its
-        line is limited as any other is (`anywire.log_lines.RepeatLimit`).
+        ``error`` is the error's code, ``client`` the address of a client that is to be told. With ``important`` false
+        the level is debug. Where a request has no ``task`` its line is limited as any other is
+        (`anywire.log_lines.RepeatLimit`).
         """
         level = logging.INFO if important else logging.DEBUG
         if not self._wanted or not log.isEnabledFor(level):
@@ -58,7 +60,12 @@ class RequestLog:
                 told["queued_ms"] = round((stages.sent - stages.received) / 1e6, 1)
         if first:
             told["first_ms"] = round((first - began) * 1e3, 1)
-        told |= {"total_ms": round((ended - began) * 1e3, 1), "error": error, "request_id": request_id[:MAX_SHOWN]}
+        told |= {
+            "total_ms": round((ended - began) * 1e3, 1),
+            "error": error,
+            "client": client,
+            "request_id": request_id[:MAX_SHOWN],
+        }
         told = {name: value for name, value in told.items() if value != ""}
         rest = " ".join(f"{name}={_word(value)}" for name, value in told.items() if name not in ("request", "status"))
         extra = {"fields": told, "unlimited": task is not None}

@@ -12,17 +12,19 @@ Life
 Failures
     What a service raises is its own failure: counted, logged with its name. A task that it answers ends with
     `PluginFailed`, or with the `AnywireError` that ``answer`` raised, which is not counted; one that it stands before
-    goes on as if it had returned None. A request for one of its routes is answered in the same way as a task.
+    goes on as if it had returned None. A command that it stands before is not sent. A request for one of its routes is
+    answered in the same way as a task.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, ClassVar
 
 import pydantic
 
+from anywire.caller import Caller
 from anywire.context import Context
 from anywire.engine import Delta
 from anywire.offers import Offer
@@ -42,7 +44,7 @@ class Service(ABC):
     """The name of its entry point; an instance has the one by which it is configured."""
     Config: ClassVar[type[pydantic.BaseModel]] = ServiceConfig
     before_timeout: ClassVar[float] = 1.0
-    """Seconds that `before` may take; a task waits no longer for it."""
+    """Seconds that `before` and `before_command` may take; nothing waits longer for them."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -80,3 +82,9 @@ class Service(ABC):
         ``submission.body`` may be any text, and this must not raise for it. Give ``usage`` where it is known.
         The task can be followed by its id (`Context.follow`) from here on."""
         return None
+
+    async def before_command(self, target: Sequence[str], name: str, caller: Caller) -> None:  # noqa: B027 - optional
+        """Stand before a command to an agent (a second person's consent, a log that must be written first): return to
+        let it go on, raise an `AnywireError` to refuse it with that. Asked for every command of an operator if the
+        class has it, in the order in which the services are configured, before anything is sent. A command waits
+        `before_timeout` for it; then, and when this raises anything else, it is refused with `PluginFailed`."""

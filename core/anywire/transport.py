@@ -35,8 +35,8 @@ Joining and losing
     `HubSink.agent_lost` ends that link: nothing that came by it is reported until it joins again. What had arrived
     before the loss is reported before it.
     The same holds the other way round for `AgentSink.hub_joined` and `hub_lost`; ``hub_joined`` comes before the
-    first task of that hub. When only one end sees the loss (its peer was paused), the other end sees it, and joins
-    again, once it hears from the first one.
+    first task of that hub, and carries what the hub has said of itself in the hello of that link. When only one end
+    sees the loss (its peer was paused), the other end sees it, and joins again, once it hears from the first one.
 
 Leases and lateness
     A lease is the longest silence after which a peer still counts as alive, and also how long a transport of
@@ -74,6 +74,16 @@ Versions
     log its sentence once with the peer's id, and the transport tells the other end as far as that one can still be
     talked to. This holds before anything else of the message types must match.
 
+Proofs
+    ``HubInfo.proof`` and ``AgentInfo.proof`` travel in the same hellos, and come to the sink of the other end as
+    they were sent: who an end is by its key is decided there, see `anywire.identities.identity_proof`. A hello
+    without one is of an end without a key, or of version 2.0. A proof holds for its plane, id and incarnation, and
+    for the channel that it names. An end is opened with a proof that names none. A transport whose links are
+    protected by keys or certificates (``Capabilities.binds_identity``) says in place of that one a proof which
+    names the key of the link, made with `Transport.identity`. At the hello it refuses a peer whose proof names
+    another one, and whom `Transport.admits` does not let in, before anything of an older link changes:
+    `anywire.transport_tools.LinkProofs` does both.
+
 Brokers
     Where a third process carries the messages: when it is not there at opening, `TransportUnavailable`, saying where
     it was looked for. When it goes away later, every link is lost (``agent_lost``, ``hub_lost``, with a reason that
@@ -90,9 +100,9 @@ Errors
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 import pydantic
@@ -112,6 +122,9 @@ from anywire.messages import (
     TaskRequest,
     ToAgent,
 )
+
+if TYPE_CHECKING:
+    from anywire.identities.identity_proof import Identity
 
 Plane = Literal["client", "agent"]
 
@@ -134,12 +147,14 @@ class Capabilities(msgspec.Struct, frozen=True):
     A wire without connections is ``native``: it pings (`anywire.transport_tools.link`). ``discovery``: ``native`` needs
     no address, ``directory`` needs the hub's address, ``brokered`` a third process. ``max_message_bytes`` is the
     largest payload with the default options. ``inter_process`` is False for transports inside one process.
+    ``binds_identity`` tells that a proof is bound to the link it came by, see *Proofs*.
     """
 
     liveliness: Literal["native", "connection"]
     discovery: Literal["native", "directory", "brokered"]
     max_message_bytes: int = MAX_MESSAGE_BYTES
     inter_process: bool = True
+    binds_identity: bool = False
 
 
 class HubSink(Protocol):
@@ -211,7 +226,10 @@ class Reply(Protocol):
 class AgentSink(Protocol):
     """What an agent's owner is told. ``hub_id`` and ``incarnation`` are the link's."""
 
-    def hub_joined(self, hub_id: str, incarnation: int) -> None: ...
+    def hub_joined(self, info: HubInfo) -> None:
+        """Both directions to this hub work. ``info`` is what it has said of itself in the hello of this link."""
+        ...
+
     def hub_lost(self, hub_id: str, incarnation: int, reason: str) -> None:
         """Nobody reads the answers to this hub's tasks on this link any more; the owner cancels them."""
         ...
@@ -242,7 +260,8 @@ class Lan(NamedTuple):
     fleet: str
     """Its name."""
     secret: str
-    """Hexadecimal text of 32 bytes, always the same for a fleet of that name on this machine."""
+    """Hexadecimal text of 32 bytes, always the same for a fleet of that name on this machine. Empty where identities
+    say who is let in: a secret that all share would only be in their way."""
     host: str
     """The address to listen on; ``0.0.0.0`` for every one of this machine."""
 
@@ -253,6 +272,13 @@ class Transport(ABC):
     name: ClassVar[str]
     Config: ClassVar[type[pydantic.BaseModel]]
     capabilities: ClassVar[Capabilities]
+
+    identity: Identity | None = None
+    """The key by which the ends opened here are known, set before the first one is opened; None: they have none."""
+    admits: Callable[[Plane, AgentInfo | HubInfo], str] | None = None
+    """Why a peer that says so of itself may not be linked to an end opened here, as part of a sentence for both ends;
+    empty when it may. Set before the first end is opened; None: whoever the transport lets in is let in. A transport
+    that binds identities asks at each hello, so that a stranger takes nobody's place. The core asks for every link."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -299,15 +325,26 @@ class Transport(ABC):
         are taken for this machine's own."""
         return not self.capabilities.inter_process
 
+    @property
+    def keeps_clients_local(self) -> bool:
+        """Whether, as configured, an orchestrator with it is reached on the client plane from this machine alone; False
+        where that is not sure. An orchestrator that others reach needs keys of clients. Default: `is_local`; a
+        transport that listens for clients at addresses of their own looks at these."""
+        return self.is_local
+
 
 @runtime_checkable
 class TakesRegistrations(Protocol):
     """What a transport offers beside the contract when its agents may also register through a gateway, at the one
     address that is public."""
 
-    async def register_agent(self, data: bytes, authorization: str, peer: str) -> tuple[int, bytes]:
-        """Take a registration: the request's body, its ``Authorization`` header, and its sender for the log. Returns
-        the HTTP status and the JSON body of the answer; never raises."""
+    async def register_agent(
+        self, data: bytes, authorization: str, peer: str, *, checked: bool = False
+    ) -> tuple[int, bytes]:
+        """Take a registration: the request's body, its ``Authorization`` header, and its sender for the log. With
+        ``checked`` it must show who sends it, by a token or an identity, and none is taken where the transport asks for
+        neither: who reaches a gateway need not reach the transport. Returns the HTTP status and the JSON body of the
+        answer; never raises."""
         ...
 
 

@@ -18,6 +18,7 @@ class TestZeromq(TransportConformance):
 
 class TestZeromqSecuredOverUnixSockets(TransportConformance):
     transport = "zeromq"
+    keys_are_shared = True
 
     @pytest.fixture
     def options(self, tmp_path: Path) -> dict[str, Any]:

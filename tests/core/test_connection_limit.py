@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from anywire.connection_limit import LEAST, ConnectionLimit
+from anywire.listening.connection_limit import LEAST, ConnectionLimit
 
 
 class Connection(asyncio.BaseTransport):
@@ -84,7 +84,7 @@ def test_what_is_over_takes_no_place() -> None:
 def test_a_process_has_a_part_of_its_descriptors_for_a_server_and_asks_for_as_many_as_it_may() -> None:
     program = """
 import resource
-from anywire.connection_limit import descriptors, raise_descriptors
+from anywire.listening.connection_limit import descriptors, raise_descriptors
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 100))
 before = descriptors()
 raise_descriptors()

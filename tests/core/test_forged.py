@@ -218,6 +218,9 @@ BAD_INFO: dict[str, dict[str, Any]] = {
     "capabilities that are none": {"capabilities": 5},
     "a million capabilities": {"capabilities": ("chat",) * 10**6},
     "a protocol that is no text": {"protocol": 2.0},
+    "a proof that is no text": {"proof": b"aw1"},
+    "a long proof": {"proof": "x" * 1025},
+    "a proof of control characters": {"proof": "aw1\x07"},
 }
 
 

@@ -8,6 +8,7 @@ import pytest
 from tests.patience import PATIENCE
 
 from anywire import errors
+from anywire.events import AgentJoined
 from anywire.messages import AgentInfo, AgentStatus
 from anywire.offers import offers, offers_text
 from anywire.pipeline.orchestrator import Orchestrator
@@ -55,6 +56,18 @@ async def test_an_older_life_does_not_replace_a_newer_one(pipeline_of: Make) -> 
     assert known(pipeline) == [("a", 6, "first")]
     first.lose("a", incarnation=5)
     assert known(pipeline) == [("a", 6, "first")]
+
+
+async def test_the_proof_of_an_agent_is_shown_to_nobody(pipeline_of: Make) -> None:
+    """Neither in the events, nor to strategies."""
+    wire = PuppetTransport()
+    pipeline: Orchestrator = await pipeline_of(wire)
+    async with pipeline.events.reader(AgentJoined) as events:
+        wire.join("a", info=AgentInfo("a", 1, host="there", proof="aw1.of.an.agent"))
+        joined = await anext(aiter(events))
+    assert isinstance(joined, AgentJoined)
+    assert (joined.info.host, joined.info.proof) == ("there", "")
+    assert pipeline.agents()[0].info.proof == ""
 
 
 async def test_an_agent_that_comes_back_keeps_its_place_and_only_some_are_remembered(

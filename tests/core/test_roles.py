@@ -73,6 +73,10 @@ class NotingGateway(Gateway):
     def address(self) -> str:
         return "noting://here"
 
+    @property
+    def is_local(self) -> bool:
+        return True
+
 
 class NotingService(Service):
     name = "noting"

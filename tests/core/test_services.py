@@ -26,12 +26,13 @@ from anywire.errors import (
     ShuttingDown,
     TaskCancelled,
 )
+from anywire.files.state_folders import state_root
 from anywire.hookspecs import hookimpl
 from anywire.messages import Chunk
 from anywire.offers import Offer, offers
 from anywire.plugins import Plugins
 from anywire.roles import service_host
-from anywire.roles.context import OrchestratorContext, state_root
+from anywire.roles.context import OrchestratorContext
 from anywire.route import EventStream, Request, Response, Route, ServerSentEvent
 from anywire.service import Service, ServiceConfig
 from anywire.submission import Submission

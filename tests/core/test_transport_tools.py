@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from anywire import errors, once_log
 from anywire.messages import (
     MAX_DELTAS,
+    MAX_PROOF_CHARS,
     AgentInfo,
     AgentStatus,
     Cancel,
@@ -358,7 +359,7 @@ async def test_a_hub_takes_results_and_progress_by_their_link() -> None:
 
 @pytest.mark.parametrize(
     ("theirs", "said"),
-    [("3.0", "protocol version 3.0, this end 2.0"), ("2.2", "protocol version 2.2"), ("", "no protocol version")],
+    [("3.0", "protocol version 3.0, this end 2.1"), ("2.3", "protocol version 2.3"), ("", "no protocol version")],
 )
 async def test_a_peer_of_another_version_is_refused_and_both_sentences_name_the_other_end(
     theirs: str, said: str
@@ -368,9 +369,9 @@ async def test_a_peer_of_another_version_is_refused_and_both_sentences_name_the_
     with pytest.raises(LinkRefused) as caught:
         links.join("one", AgentInfo("a\n", 1, protocol=theirs))
     assert str(caught.value).startswith(f"agent a : it speaks {said}")
-    ours = f"hub h : it speaks protocol version 2.0, this end {theirs or 'none'}"
+    ours = f"hub h : it speaks protocol version 2.1, this end {theirs or 'none'}"
     assert caught.value.for_peer.startswith(ours)
-    links.join("one", AgentInfo("a", 1, protocol="2.1"))
+    links.join("one", AgentInfo("a", 1, protocol="2.0"))
     assert named(sink) == [("joined", "a", 1)]
 
 
@@ -382,6 +383,8 @@ async def test_a_peer_of_another_version_is_refused_and_both_sentences_name_the_
         (AgentInfo("a", -1), "its incarnation is -1"),
         (AgentInfo("a", 1, lease_ms=10**12), "its lease_ms is"),
         (AgentInfo("a", 1, lease_ms=0), "its lease_ms is 0"),
+        (AgentInfo("a", 1, proof="x" * (MAX_PROOF_CHARS + 1)), "its proof is no printable text"),
+        (AgentInfo("a", 1, proof="x\n"), "its proof is no printable text"),
     ],
 )
 async def test_a_peer_that_cannot_be_is_refused(info: AgentInfo, said: str) -> None:

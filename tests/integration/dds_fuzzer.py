@@ -1,6 +1,7 @@
 """A process that fuzzes a DDS domain: ``python -m tests.integration.dds_fuzzer KIND DOMAIN SEED COUNT TARGETS``.
 
-``peer``: an agent and a hub that join those of the domain, and whose every other sample is mutated. ``stranger``: a
+``peer``: an agent and a hub that join those of the domain, and whose every other sample is mutated. ``identified``: the
+same with an identity, and with tags over what was mutated. ``stranger``: a
 participant that never registered writes mutated samples to the topics and partitions of the hub and agent in TARGETS.
 ``packets``: real RTPS packets of an exchange of its own, mutated, are sent to the UDP ports of the domain. It writes a
 line when it has begun, and one with what it has sent when it is done.
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from anywire.errors import AnywireError
+from anywire.identities.identity_proof import Identity
 from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Command, CommandResult, Credit, HubInfo, Progress
 from anywire.testing.recorder import RecordingAgentSink, RecordingHubSink
 from anywire.testing.rig import request
@@ -30,6 +32,7 @@ from anywire_dds.contract import TopicName
 from anywire_dds.endpoints import Endpoints
 from anywire_dds.hello import Hello, control_hello, request_hello, response_hello
 from anywire_dds.presence import pack_agent, pack_hub, pack_status
+from anywire_dds.seal import WriterSeal
 from anywire_dds.writer import Writer
 
 BURST = 50
@@ -76,9 +79,23 @@ def options(domain: int) -> dict[str, Any]:
 # An agent and a hub
 
 
-async def peer(domain: int, dice: random.Random, count: int, targets: dict[str, Any]) -> None:
+async def identified(domain: int, dice: random.Random, count: int, targets: dict[str, Any]) -> None:
+    """As `peer`, of an identity: what it writes is mutated before it gets its tag."""
+    honest = WriterSeal.sealed
+
+    def sealed(seal: WriterSeal, sample: bytes) -> bytes:
+        return honest(seal, mutated(sample, dice) if dice.random() < 0.5 else sample)
+
+    WriterSeal.sealed = sealed  # type: ignore[method-assign,assignment]
+    await peer(domain, dice, count, targets, Identity.new())
+
+
+async def peer(
+    domain: int, dice: random.Random, count: int, targets: dict[str, Any], identity: Identity | None = None
+) -> None:
     """Their transport does what it always does; what it writes is mutated on the way."""
     transport = DdsTransport(DdsConfig(**options(domain)))
+    transport.identity = identity
 
     def answer(task: Any, reply: Reply) -> None:
         for message in (
@@ -109,7 +126,8 @@ async def peer(domain: int, dice: random.Random, count: int, targets: dict[str, 
     def write(writer: Writer, sample: bytes) -> bool:
         nonlocal sent
         sent += 1
-        return honest(writer, mutated(sample, dice) if dice.random() < 0.5 else sample)
+        share = 0.5 if identity is None else 0.05  # a sample with a broken tag ends the link
+        return honest(writer, mutated(sample, dice) if dice.random() < share else sample)
 
     Writer.write = write  # type: ignore[method-assign,assignment]
     number = 0
@@ -226,6 +244,7 @@ async def packets(domain: int, dice: random.Random, count: int, targets: dict[st
 
 KINDS: dict[str, Callable[[int, random.Random, int, dict[str, Any]], Awaitable[None]]] = {
     "peer": peer,
+    "identified": identified,
     "stranger": stranger,
     "packets": packets,
 }

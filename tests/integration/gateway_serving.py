@@ -12,6 +12,7 @@ import openai
 import pydantic
 from tests.patience import FACTOR
 
+from anywire.access import Access
 from anywire.builtin.memory import MemoryConfig, MemoryTransport
 from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
 from anywire.event_bus import EventBus
@@ -94,11 +95,12 @@ class Observer:
 
 
 class Served:
-    def __init__(self, orchestrator: Orchestrator, gateway: OpenAIGateway, observer: Observer) -> None:
-        self.orchestrator, self.gateway, self.observer = orchestrator, gateway, observer
-        self.context = OrchestratorContext(orchestrator)
+    def __init__(
+        self, orchestrator: Orchestrator, gateway: OpenAIGateway, observer: Observer, context: OrchestratorContext
+    ) -> None:
+        self.orchestrator, self.gateway, self.observer, self.context = orchestrator, gateway, observer, context
         self.url = gateway.address
-        self.port = int(self.url.rpartition(":")[2])
+        self.port = int(self.url.rpartition(":")[2]) if "//" in self.url else 0
 
     def client(self) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=TIMEOUT)
@@ -135,6 +137,7 @@ async def serving(
     pipeline: dict[str, Any] | None = None,
     transports: Sequence[Transport] = (),
     timeout: float = TIMEOUT,
+    access: Access | None = None,
     **gateway: Any,
 ) -> AsyncIterator[Served]:
     network = MemoryConfig(network=f"test-{id(engine)}")
@@ -152,13 +155,16 @@ async def serving(
     front = OpenAIGateway(OpenAIGatewayConfig(port=0, **gateway))
     await orchestrator.start()
     await agent.start()
-    await front.start(OrchestratorContext(orchestrator))
+    context = OrchestratorContext(orchestrator, access=access)
+    stop_listening = context.access.listen(orchestrator.end_caller)
+    await front.start(context)
     try:
         async with asyncio.timeout(timeout):
             await observer.joined.wait()
-            yield Served(orchestrator, front, observer)
+            yield Served(orchestrator, front, observer, context)
     finally:
         await front.close()
+        stop_listening()
         await agent.close()
         await orchestrator.close()
 

@@ -16,6 +16,7 @@ from tests.patience import PATIENCE
 
 import reserved
 from anywire.errors import UnknownCommand
+from anywire.identities.identity_proof import Identity
 from anywire.messages import Cancel, HubInfo
 from anywire.protocol import PROTOCOL, protocol_mismatch
 from anywire.testing.log_recorder import LogRecorder
@@ -73,12 +74,17 @@ async def c_agent(program: Path, options: dict[str, Any], protocol: str = PROTOC
         await process.wait()
 
 
-async def test_a_task_and_commands_are_answered_from_c(program: Path, options: dict[str, Any], rig: Rig) -> None:
-    hub, sink, info = await rig.hub("h")
-    async with c_agent(program, options) as agent:
+@pytest.mark.parametrize("who", [None, Identity(bytes(32))], ids=["a proof", "an identity"])
+@pytest.mark.parametrize("protocol", [PROTOCOL, "2.0"])
+async def test_a_task_and_commands_are_answered_from_c(
+    program: Path, options: dict[str, Any], rig: Rig, protocol: str, who: Identity | None
+) -> None:
+    """The agent has no proof in its HELLO, as all of 2.0, and passes over that of the hub."""
+    hub, sink, info = await rig.hub("h", proof="of the hub", who=who)
+    async with c_agent(program, options, protocol) as agent:
         assert await agent.says() == f"found h speaks {PROTOCOL}"
         joined = await sink.event("joined", "c")
-        assert joined[3].protocol == PROTOCOL
+        assert (joined[3].protocol, joined[3].proof) == (protocol, "")
         assert await agent.says() == "joined h"
         hub.send("c", request(info, "t"))
         assert (await sink.final("t")).deltas == ("from C",)

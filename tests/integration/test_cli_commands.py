@@ -209,7 +209,7 @@ def test_flags_and_environment_win_over_a_configuration_that_was_printed(tmp_pat
         anywire("config", "--config", str(file), "--port", str(port), *flags, environment=environment).stdout
     )
     assert again == printed | {
-        "server": {"host": "::1", "port": port},
+        "server": printed["server"] | {"host": "::1", "port": port},
         "agent": printed["agent"] | {"slots": 3},
     }
     doctor = anywire("doctor", "--config", str(file), "--port", str(port), "--json", environment=environment)

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from tests.integration.identified_rig import IdentifiedRig
 from tests.long_form import SOAK, examples
 from tests.patience import PATIENCE
 
@@ -29,8 +30,10 @@ def echo(task: TaskRequest, reply: Reply) -> None:
 
 
 @pytest.fixture
-async def rig(dds_domain: int) -> AsyncIterator[Rig]:
-    async with Rig("dds", {"domain": dds_domain, "multicast": "off", "interface": "127.0.0.1"}) as rig:
+async def rig(dds_domain: int, kind: str) -> AsyncIterator[Rig]:
+    make = IdentifiedRig if kind == "identified" else Rig
+    rig = make("dds", {"domain": dds_domain, "multicast": "off", "interface": "127.0.0.1"})
+    async with rig:
         for words in ("never sent", "not sent on this link", "out of order", "never reported", "never joined"):
             rig.breaches.allow(words)
         yield rig
@@ -52,7 +55,7 @@ class Fuzzer:
         return int(json.loads(line)[word])
 
 
-@pytest.mark.parametrize("kind", ["stranger", "peer", "packets"])
+@pytest.mark.parametrize("kind", ["stranger", "peer", "identified", "packets"])
 async def test_mutated_messages_harm_nobody_else(rig: Rig, dds_domain: int, kind: str) -> None:
     _, agent, agent_info = await rig.port("a", echo)
     checked, sink, info = await rig.hub("h")

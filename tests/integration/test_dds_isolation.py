@@ -6,6 +6,8 @@ import os
 import socket
 import struct
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -190,6 +192,21 @@ async def test_shared_memory_that_is_not_there_is_refused_or_done_without(
         hub = await transport.open_hub(HubInfo("h", 1), "agent", sink)
         assert transport.effective_settings()["shared memory"] == told
         await hub.close()
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_dds_security_that_is_not_there_is_refused(dds_domain: int, tmp_path: Path, there: bool) -> None:
+    """With the wheel, and with plugins for which there are no files."""
+    files = ("identity_ca", "certificate", "private_key", "permissions_ca", "governance", "permissions")
+    options: dict[str, Any] = {name: tmp_path / name for name in files}
+    if there:
+        options["plugins"] = tmp_path
+        for name in ("auth", "crypto", "ac"):
+            (tmp_path / f"libdds_security_{name}.so").touch()
+    reason = "there is no file .*identity_ca" if there else r"not available, because .* \(libdds_security_auth"
+    transport = DdsTransport(DdsConfig.model_validate({"domain": dds_domain, "security": options}))
+    with pytest.raises(TransportUnavailable, match=reason):
+        await transport.open_hub(HubInfo("h", 1), "agent", RecordingHubSink())
 
 
 async def test_where_the_plugin_is_there_cyclone_is_told_to_load_it(

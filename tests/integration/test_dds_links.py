@@ -306,8 +306,8 @@ async def test_a_task_is_given_before_its_hubs_goodbye(dds_domain: int) -> None:
     with subprocess.Popen([sys.executable, __file__, "ask", str(dds_domain)], stdout=subprocess.PIPE) as process:  # noqa: ASYNC220
 
         class BusySink(RecordingAgentSink):
-            def hub_joined(self, hub_id: str, incarnation: int) -> None:
-                super().hub_joined(hub_id, incarnation)
+            def hub_joined(self, info: HubInfo) -> None:
+                super().hub_joined(info)
                 asyncio.get_running_loop().call_soon(self.stand_still)
 
             def stand_still(self) -> None:

@@ -76,7 +76,7 @@ async def test_both_ends_of_two_major_versions_name_them_and_do_not_join(
     assert protocol_mismatch(PROTOCOL, "3.0") in await warnings.message("agent agent-of-now is refused")
     assert transport.findings() == [
         (
-            "agent agent-of-now is not linked: it speaks protocol version 2.0, this end 3.0",
+            "agent agent-of-now is not linked: it speaks protocol version 2.1, this end 3.0",
             "use one version of anywire on both",
         )
     ]

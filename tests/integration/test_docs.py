@@ -19,6 +19,7 @@ import psutil
 import pytest
 import pytest_asyncio
 import typer
+from tests.long_form import SOAK
 from tests.patience import PATIENCE
 
 from anywire import Client
@@ -29,7 +30,7 @@ from anywire.roles.assembly import effective
 from anywire.testing.recorder import Recorder
 from anywire_experiment.arms import arms_of
 from anywire_experiment.plan import load_plan
-from reserved import free_port
+from reserved import free_port, free_ports
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -54,9 +55,12 @@ class Block(NamedTuple):
         return found[-1] if found else ""
 
 
-def blocks(page: Path) -> list[Block]:
-    """The blocks of a page; what follows the last one is the prose of an empty block."""
-    parts = re.split(r"^```(\w+)\n(.*?)^```$", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+def blocks(page: Path, section: str = "") -> list[Block]:
+    """The blocks of a page, or of one section; what follows the last one is the prose of an empty block."""
+    text = page.read_text()
+    if section:
+        (text,) = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    parts = re.split(r"^```(\w+)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
     return [Block(*parts[at : at + 3]) for at in range(0, len(parts) - 1, 3)] + [Block(parts[-1], "", "")]
 
 
@@ -84,6 +88,10 @@ class Program:
     async def says(self, expected: str) -> None:
         wanted = re.compile(pattern(expected), re.DOTALL)
         await self.lines.until(lambda: wanted.search("\n".join(each for (each,) in self.lines.events)), expected)
+
+    async def ended(self) -> None:
+        """Wait until all that it wrote is read."""
+        await asyncio.wait_for(asyncio.gather(*self._readers), PATIENCE)
 
     async def interrupt(self) -> None:
         """Ctrl-C; it ends in good order and leaves no process behind."""
@@ -151,9 +159,10 @@ class Reader:
         while self.programs:
             await self.programs.pop().interrupt()
 
-    async def follow(self, page: Path) -> None:
+    async def follow(self, page: Path, section: str = "") -> None:
+        """Do what the page says, or one section of it."""
         output = ""
-        for block in blocks(page):
+        for block in blocks(page, section):
             if "Ctrl-C" in block.prose:
                 await self.interrupt_all()
             if block.file:
@@ -178,7 +187,7 @@ class Reader:
         if LONG_RUNNING.match(command):
             await self.begin(command)
             return ""
-        return await self.run(command)
+        return await self.run(self.here(command))
 
 
 @pytest_asyncio.fixture
@@ -249,6 +258,30 @@ async def test_the_page_of_the_http_api_answers_as_written(reader: Reader) -> No
     await reader.interrupt_all()
 
 
+async def test_keys_are_made_used_and_revoked_as_the_page_says(reader: Reader) -> None:
+    await reader.follow(DOCS / "how-to" / "keys.md")
+    assert not reader.programs
+
+
+SITUATIONS = ["A lab with several users", "A robot on a shared network"]
+FURTHER_SITUATIONS = ["Alone", "Behind nginx or Caddy"]
+
+
+@pytest.mark.parametrize("section", SITUATIONS + FURTHER_SITUATIONS * SOAK)
+async def test_each_situation_is_set_up_as_the_page_says(reader: Reader, section: str) -> None:
+    ports = iter(free_ports(2))
+    here, others = reader.here, {":5560": f":{next(ports)}", ":5561": f":{next(ports)}"}
+
+    def with_ports(text: str) -> str:
+        for old, new in others.items():
+            text = text.replace(old, new)
+        return here(text)
+
+    reader.here = with_ports  # type: ignore[method-assign]
+    await reader.follow(DOCS / "how-to" / "who-may-do-what.md", section)
+    assert not reader.programs
+
+
 async def test_the_page_of_the_python_client_works_as_written(reader: Reader) -> None:
     port = free_port()
     page = DOCS / "reference" / "python-client.md"
@@ -290,6 +323,12 @@ async def test_the_service_of_its_page_runs_as_a_file(reader: Reader) -> None:
     await up.says(f"ready: http://127.0.0.1:{reader.port} (1 agents, memory)")
     assert await reader.run(reader.here(the(page, "sh", lambda text: "curl" in text).text)) == '{"entries": 0}'
     await reader.interrupt_all()
+
+
+async def test_the_page_of_the_audit_log_works_as_written(reader: Reader) -> None:
+    await reader.follow(DOCS / "how-to" / "audit.md")
+    assert not reader.programs
+    assert (reader.folder / "audit-log").stat().st_mode & 0o777 == 0o700
 
 
 async def test_the_launcher_of_its_page_runs_as_a_file(reader: Reader) -> None:
@@ -336,7 +375,7 @@ def test_every_command_shown_is_one_with_its_options() -> None:
         shown += re.findall(r"`(anywire [a-z][^`\n]*)`", text)
         for line in shown if DOCS / "results" not in page.parents else ():
             words, command = line.split()[1:], root
-            while words and (inner := getattr(command, "commands", {})):
+            while words and not words[0].startswith("-") and (inner := getattr(command, "commands", {})):
                 assert words[0] in inner, f"{page.relative_to(ROOT)}: {line}"
                 command = inner[words.pop(0)]
             known = {option for parameter in command.params for option in parameter.opts} | {"-h", "--help"}

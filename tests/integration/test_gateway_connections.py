@@ -9,7 +9,7 @@ import pytest
 from tests.integration.gateway_serving import MESSAGES, TIMEOUT, hangs, says, serving
 from tests.integration.test_gateway_event_stream import events, http
 
-import anywire.connection_limit
+import anywire.listening.connection_limit
 from anywire_gateway_openai import event_streams
 
 HALVES = {
@@ -36,7 +36,7 @@ async def test_a_connection_with_half_of_a_head_is_closed_and_one_with_a_running
 
 
 async def test_many_half_requests_leave_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(anywire.connection_limit, "descriptors", lambda: 40)
+    monkeypatch.setattr(anywire.listening.connection_limit, "descriptors", lambda: 40)
     async with serving(says("a")) as served, http(served) as client:
         assert (await client.get("/health")).status_code == 200
         halves = []

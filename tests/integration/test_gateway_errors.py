@@ -16,8 +16,9 @@ import pytest
 from tests.patience import FACTOR
 
 from anywire import errors
+from anywire.access import OpenAccess
 from anywire.boundary import Boundary
-from anywire.caller import OPERATOR
+from anywire.caller import OPERATOR, Caller
 from anywire.context import Context
 from anywire.errors import AnywireError
 from anywire.event_bus import EventBus
@@ -71,6 +72,8 @@ class FakeOrchestrator:
     closing = False
     transports = ()
 
+    access = OpenAccess()
+
     def __init__(self) -> None:
         self.events = EventBus(Boundary())
         self.routes = Routes()
@@ -92,7 +95,7 @@ class FakeOrchestrator:
     def models(self) -> list[str]:
         return []
 
-    def offers(self) -> dict[str, Any]:
+    def offers(self, caller: Caller) -> dict[str, Any]:
         return {}
 
     def stats(self) -> dict[str, Any]:
@@ -483,10 +486,11 @@ STATUS = {
     "shutting_down": 503,
     "deadline_exceeded": 504, "cancelled": 499, "reader_stalled": 408, "stream_corrupted": 502, "engine_failed": 502,
     "plugin_failed": 500, "no_progress": 504, "model_stopped": 409, "forbidden": 403, "unknown_command": 404,
-    "launch_failed": 500,
+    "launch_failed": 500, "unauthenticated": 401, "limit_reached": 429,
 }  # fmt: skip
 FINAL = {"invalid_request", "model_not_found", "payload_too_large", "cancelled", "deadline_exceeded", "reader_stalled",
-         "model_stopped", "forbidden", "unknown_command"}  # fmt: skip
+         "model_stopped", "forbidden", "unknown_command", "unauthenticated"}  # fmt: skip
+TOLD = {"error": "internal_error", "unauthenticated": "invalid_api_key"}
 
 
 @pytest.mark.parametrize("code", sorted({*errors.BY_CODE, *STATUS} - {""}))
@@ -501,7 +505,8 @@ async def test_every_error_has_its_status(front: Front, code: str, where: str) -
     assert status == STATUS[code]
     assert answer["error"]["message"] == "it is so"
     assert answer["error"]["param"] == "field"
-    assert answer["error"]["code"] == ("internal_error" if code == "error" else code)
+    assert answer["error"]["code"] == TOLD.get(code, code)
+    assert ("WWW-Authenticate" in found) == (status == 401)
     assert found.get("x-should-retry") == ("false" if code in FINAL else None)
     assert ("Retry-After" in found) == (status in (429, 503))
     assert found["x-anywire-task"] == "task1"

@@ -86,7 +86,7 @@ def test_what_several_agents_offer_is_told_together() -> None:
     ]
     kinds = [("chat",), ("chat", "resume"), ("embedding",)]
     together = [_Offered(offer, each, True) for offer, each in zip(offered, kinds, strict=True)]
-    told = CatalogueHandlers(None)._model("m", together)  # type: ignore[arg-type]
+    told = CatalogueHandlers(None, None)._model("m", together)  # type: ignore[arg-type]
     assert (told["owned_by"], told["kinds"]) == ("them", ["chat", "embedding"])
     assert (told["state"], told["context_length"], told["on_demand"], told["agents"]) == ("starting", 20, True, 3)
     assert told["features"] == {"json": True, "tools": True, "vision": False}

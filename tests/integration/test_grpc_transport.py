@@ -37,7 +37,7 @@ from tests.integration.wire_bench import Bench, echo, log_of, request
 from tests.integration.wire_faults import Log, Proxy
 from tests.patience import FACTOR
 
-import anywire.connection_limit
+import anywire.listening.connection_limit
 import anywire_grpc.dialling
 import anywire_grpc.end
 import anywire_grpc.library
@@ -284,6 +284,15 @@ async def test_no_address_is_open_to_the_network_without_protection(bench: Calli
     await sink.event("joined", "a")
 
 
+async def test_two_planes_at_one_address_are_both_encrypted_or_neither(bench: CallingBench) -> None:
+    (port,) = free_ports(1)
+    shared: Options = {"agent_addresses": address(port), "client_addresses": address(port)}
+    await bench.hub(**shared)
+    with pytest.raises(errors.TransportUnavailable, match=r"set identity\.key"):
+        await bench.port(plane="client", encrypted=True, **shared)
+    await bench.port(plane="client", **shared)
+
+
 class Certificates:
     """Self-signed certificates, each an authority of its own."""
 
@@ -392,7 +401,7 @@ async def test_links_over_tls_are_not_taken_for_failed_ones(
 async def test_no_more_connections_than_a_part_of_the_descriptors(
     bench: CallingBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(anywire.connection_limit, "descriptors", lambda: 48)
+    monkeypatch.setattr(anywire.listening.connection_limit, "descriptors", lambda: 48)
     (port,) = free_ports(1)
     hub, sink = await bench.hub(agent_addresses=address(port))
     await bench.port(on_task=echo, agent_addresses=address(port))
@@ -940,9 +949,9 @@ to_agent = st.one_of(
 
 
 def read_hub_frame(data: bytes) -> list[ToAgent]:
-    frame = codec.decode_hub_frame(data)
+    frame, body = codec.decode_hub_frame(data)
     return [
-        *map(codec.read_task, frame.tasks),
+        *codec.read_tasks(frame, body),
         *map(codec.read_cancel, frame.cancels),
         *map(codec.read_credit, frame.credits),
         *map(codec.read_command, frame.commands),
@@ -974,7 +983,7 @@ def test_joined_frames_of_an_agent_hold_every_message_in_its_order(sent: list[Fr
 def test_hellos_come_back_as_they_were(info: AgentInfo, status: AgentStatus, hub: HubInfo) -> None:
     hello = codec.decode_agent_frame(codec.encode_agent_hello(info, status)).hello
     assert (codec.read_agent_info(hello.info), codec.read_status(hello.status)) == (info, status)
-    assert codec.read_hub_info(codec.decode_hub_frame(codec.encode_hub_hello(hub)).hello) == hub
+    assert codec.read_hub_info(codec.decode_hub_frame(codec.encode_hub_hello(hub))[0].hello) == hub
 
 
 @given(tasks, st.data())

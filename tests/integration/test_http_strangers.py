@@ -18,7 +18,7 @@ from tests.integration.sockets import option_of_connections
 from tests.integration.wire_bench import Bench, echo, log_of, request
 from tests.integration.wire_faults import Log
 
-import anywire.connection_limit
+import anywire.listening.connection_limit
 import anywire_http.registration
 import anywire_http.server
 from anywire.large_body import LARGE_BYTES
@@ -334,7 +334,7 @@ async def test_a_body_that_does_not_come_is_answered_and_its_connection_closed(
 async def test_links_of_many_hubs_leave_room_for_the_tasks_of_one(
     bench: Bench, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(anywire.connection_limit, "descriptors", lambda: 48)
+    monkeypatch.setattr(anywire.listening.connection_limit, "descriptors", lambda: 48)
     async with aiohttp.ClientSession() as client, AsyncExitStack() as open_links:
         pair = Pair(bench, client)
         await pair.open()
@@ -355,7 +355,7 @@ async def test_links_of_many_hubs_leave_room_for_the_tasks_of_one(
 async def test_many_half_requests_leave_room_for_others(
     bench: Bench, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(anywire.connection_limit, "descriptors", lambda: 40)
+    monkeypatch.setattr(anywire.listening.connection_limit, "descriptors", lambda: 40)
     body = b" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{"
     async with aiohttp.ClientSession() as client:
         pair = Pair(bench, client)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(120)
 
 def test_keys_for_zeromq_are_made_and_used_as_printed(start: Any, tmp_path: Path) -> None:
     folder = tmp_path / "some" / "keys"
-    done = anywire("keys", "zeromq", "--out", str(folder))
+    done = anywire("keys", "transport", "zeromq", "--out", str(folder))
     assert done.returncode == 0, done.stderr
     assert sorted(each.name for each in folder.iterdir()) == [
         "agent.key",
@@ -45,7 +45,7 @@ def test_keys_for_zeromq_are_made_and_used_as_printed(start: Any, tmp_path: Path
     start("agent", "--engine", "synthetic", "--agent-id", "known", "--config", str(agents))
     serve.wait_for("agent known joined")
     other = tmp_path / "other"
-    anywire("keys", "zeromq", "--out", str(other))
+    anywire("keys", "transport", "zeromq", "--out", str(other))
     stranger = tmp_path / "stranger.yaml"
     stranger.write_text(agents.read_text().replace(f"{folder}/agent.key_secret", f"{other}/agent.key_secret"))
     start("agent", "--engine", "synthetic", "--agent-id", "stranger", "--config", str(stranger))
@@ -55,12 +55,12 @@ def test_keys_for_zeromq_are_made_and_used_as_printed(start: Any, tmp_path: Path
 
 
 def test_keys_replace_none_and_are_refused_where_there_are_none(tmp_path: Path) -> None:
-    assert anywire("keys", "zeromq", "--out", str(tmp_path)).returncode == 0
+    assert anywire("keys", "transport", "zeromq", "--out", str(tmp_path)).returncode == 0
     before = (tmp_path / "hub.key_secret").read_text()
-    again = anywire("keys", "zeromq", "--out", str(tmp_path))
+    again = anywire("keys", "transport", "zeromq", "--out", str(tmp_path))
     assert again.returncode == 1
     assert "is there already" in again.stderr
     assert (tmp_path / "hub.key_secret").read_text() == before
-    memory = anywire("keys", "memory")
+    memory = anywire("keys", "transport", "memory")
     assert memory.returncode == 1
     assert "has no keys" in memory.stderr

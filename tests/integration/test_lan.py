@@ -14,10 +14,12 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests.integration.two_hosts import REASON, UNAVAILABLE, TwoHosts
 from tests.patience import PATIENCE
 
+from anywire.cli.invite_codes import decode, encode
 from anywire.testing.recorder import Recorder
 
 pytestmark = [pytest.mark.skipif(UNAVAILABLE, reason=REASON), pytest.mark.timeout(180)]
@@ -122,36 +124,177 @@ async def test_the_printed_command_joins_from_another_machine(machines: Machines
     await agent.says("ready: ")
 
     code = arguments[-1]
-    assert (await machines.run(1, "invite")) == (0, f"{code}\n", "")
+    status, printed, log = await machines.run(1, "invite")
+    assert (status, printed) == (0, f"{code}\n"), log
+    assert len(code) < 600, "it is to be pasted"
+    watching = (await machines.run(1, "invite", "--role", "observe", "--expires", "1h"))[1].strip()
     answers = [await machines.run(2, "chat", "hello", "--max-tokens", "3", "--invite", code)]
     answers += [await machines.run(2, "chat", "hello", "--max-tokens", "3", "--invite", code, "-t", transport)]
     answers += [await machines.run(1, "chat", "hello", "--max-tokens", "3", "--fleet", "blue")]
     assert [(status, len(text.split())) for status, text, _ in answers] == [(0, 3)] * 3, answers
-    for host, *more in ((1, "--fleet", "blue"), (2, "--invite", code)):
+    for host, *more in ((1, "--fleet", "blue"), (2, "--invite", watching)):
         status, listed, log = await machines.run(host, "agents", "--json", *more)
         assert status == 0, log
         assert [each["id"] for each in json.loads(listed)] == ["afar"]
     log = "\n".join(line for (line,) in hub.log.events)
-    assert "`server.host: 127.0.0.1`" in log, "what is open without protection is named, and what closes it"
-    assert ("`interface: 127.0.0.1` closes it" in log) is (transport == "dds")
-    assert "not protected" not in log or transport == "dds", "the others have a key"
+    assert "without authentication" not in log
     for program in (hub, agent):
-        assert code not in str(program.log.events), "a code is a secret"
+        log = str(program.log.events)
+        assert code not in log, "a code is a secret"
+        assert decode(code).key not in log
 
 
-async def test_over_dds_the_name_of_the_fleet_is_enough(machines: Machines) -> None:
+async def test_over_dds_the_name_of_the_fleet_finds_it_and_a_fingerprint_lets_in(machines: Machines) -> None:
     hub = await machines.anywire(1, "up", "--engine", "synthetic", "--agent-id", "near", "--lan", "--fleet", "blue")
     await hub.says("ready: ")
     agent = await machines.anywire(2, "agent", "--lan", "--fleet", "blue", "--engine", "synthetic", "--agent-id", "far")
     await agent.says("ready: ")
     other = await machines.anywire(2, "up", "--lan", "--fleet", "red", "--engine", "synthetic", "--agent-id", "other")
     await other.says("ready: ")
-    answer = await machines.run(2, "chat", "hello", "--lan", "--fleet", "blue", "--max-tokens", "3")
+
+    def waits() -> list[str]:
+        return re.findall(r"run `anywire (agents admit SHA256:\S+)`", str(agent.log.events))
+
+    await agent.log.until(lambda: bool(waits()), "it is told how it is let in")
+    assert (await machines.run(1, *waits()[0].split()))[0] == 0
+    await hub.log.until(lambda: "agent far joined" in str(hub.log.events), "it is let in")
+    key = decode((await machines.run(1, "invite"))[1]).key
+    ask = ("chat", "hello", "--lan", "--fleet", "blue", "--max-tokens", "3")
+    assert "a key is needed" in (await machines.run(2, *ask))[2]
+    answer = await machines.run(2, *ask, "--key", key)
     assert (answer[0], len(answer[1].split())) == (0, 3), answer
     for host, fleet, wanted in ((1, "blue", {"near-1", "far"}), (2, "red", {"other-1"})):
         status, listed, log = await machines.run(host, "agents", "--json", "--fleet", fleet)
         assert status == 0, log
         assert {each["id"] for each in json.loads(listed)} == wanted
+
+
+# Strangers
+
+
+async def opened(machines: Machines) -> tuple[Program, str, Program]:
+    """An orchestrator on host 1 with all transports, its code, and the agent ``guest`` that has come to it."""
+    hub = await machines.anywire(1, "serve", "--lan", "--fleet", "blue", "-t", ",".join(TRANSPORTS))
+    code = (await hub.says("on another machine: ")).split()[-1]
+    guest = await machines.anywire(2, "agent", "--invite", code, "--engine", "synthetic", "--agent-id", "guest")
+    await hub.log.until(lambda: "agent guest joined" in str(hub.log.events), "it joins")
+    return hub, code, guest
+
+
+async def test_without_the_key_a_stranger_is_refused_and_with_a_revoked_one(machines: Machines) -> None:
+    hub, code, guest = await opened(machines)
+    known = decode(code)
+    # Everything that an invitation says of the transports, and neither the key nor whom to take tasks of.
+    stripped = encode(msgspec.structs.replace(known, key="", orchestrator=""))
+    asking = [("--url", known.url), *(("--invite", stripped, "-t", each) for each in TRANSPORTS)]
+    stranger = machines.as_user(12345)
+    for how in asking:
+        status, said, log = await stranger.run(2, "chat", "hello", "--max-tokens", "3", *how)
+        assert (status, said) == (1, ""), how
+        assert "key is needed" in log, (how, log)
+    forced = ("agent", "--engine", "synthetic", "--invite", stripped)
+    agents = [await stranger.anywire(2, *forced, "-t", each, "--agent-id", f"x-{each}") for each in TRANSPORTS]
+    for each in agents:
+        await each.says("ready: ")
+
+    async def serving() -> list[str]:
+        status, listed, log = await machines.run(1, "agents", "--json", "--fleet", "blue")
+        assert status == 0, log
+        return [each["id"] for each in json.loads(listed)]
+
+    def refused() -> bool:
+        log = str(hub.log.events)
+        return all(re.search(rf"x-{each}\b[^']*not let in", log) for each in TRANSPORTS)
+
+    await hub.log.until(refused, "it has refused them all")
+    assert await serving() == ["guest"]
+
+    status, _, said = await machines.run(1, "invite")
+    revoke = shlex.split(said.split("`")[1])[1:]
+    assert revoke[:2] == ["keys", "revoke"]
+    assert (await machines.run(1, *revoke))[0] == 0
+    await hub.log.until(lambda: "it is not let in any more" in str(hub.log.events), "who came with it is out")
+    for how in (("--invite", code), ("--invite", code, "-t", "zeromq")):
+        status, said, log = await stranger.run(2, "chat", "hello", "--max-tokens", "3", *how)
+        assert (status, said, "revoked" in log) == (1, "", True), (how, log)
+    late = await stranger.anywire(2, "agent", "--engine", "synthetic", "--invite", code, "--agent-id", "late")
+    await hub.log.until(lambda: bool(re.search(r"late\b[^']*not let in", str(hub.log.events))), "it is refused")
+    assert await serving() == []
+    await late.end()
+    await guest.end()
+    new = (await machines.run(1, "invite"))[1].strip()
+    assert new != code
+    again = await machines.anywire(2, "agent", "--invite", new, "--engine", "synthetic", "--agent-id", "guest")
+    await again.says("ready: ")
+    await hub.log.until(lambda: str(hub.log.events).count("agent guest joined") == 2, "it is invited anew")
+    status, answer, log = await machines.run(2, "chat", "hello", "--max-tokens", "3", "--invite", new)
+    assert (status, len(answer.split())) == (0, 3), log
+
+
+ATTACK = """
+import asyncio, json, os, random, sys
+import httpx
+
+async def strange(address, rnd, held):
+    host, port = address
+    try:
+        reader, writer = await asyncio.open_connection(host, port)
+        begun = b"GET / HTTP/1.1\\r\\nhost: x\\r\\n"
+        writer.write(rnd.randbytes(rnd.randrange(1, 400)) if rnd.random() < 0.7 else begun)
+        await writer.drain()
+        held.append(writer)
+    except OSError:
+        pass
+
+async def main(url, registration, *doors):
+    rnd, held, codes = random.Random(0), [], {}
+    addresses = [(door.rpartition(":")[0], int(door.rpartition(":")[2])) for door in doors]
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(strange(rnd.choice(addresses), rnd, held) for _ in range(200)))
+    stop = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    async with httpx.AsyncClient(timeout=60) as http:
+        while not stop.done():
+            for number in range(50):
+                wrong = "aw-" + "a" * 12 + "-" + os.urandom(33).hex()[:43]
+                header = {"authorization": f"Bearer {rnd.choice([wrong, os.urandom(32).hex(), ''])}".strip()}
+                what = {"agent_id": rnd.choice(["guest", "x"]), "incarnation": rnd.randrange(9), "url": "http://10.77.1.2:1"}
+                asked = [http.get(f"{url}/v1/models", headers=header),
+                         http.post(f"{url}/v1/agents/register", headers=header, json=what),
+                         http.post(registration, headers=header, content=rnd.randbytes(50))]
+                for answer in await asyncio.gather(*asked, return_exceptions=True):
+                    code = getattr(answer, "status_code", type(answer).__name__)
+                    codes[code] = codes.get(code, 0) + 1
+            print("attacked", len(held), flush=True)
+    print("codes", json.dumps(codes), flush=True)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_under_attack_an_invited_agent_answers_and_nothing_is_lost(machines: Machines) -> None:
+    hub, code, _ = await opened(machines)
+    known = decode(code)
+    http, grpc, zeromq = (known.transports[each] for each in ("http", "grpc", "zeromq"))
+    urls = [*http["agent_addresses"], *http["client_addresses"], known.url, *zeromq["agent_addresses"]]
+    doors = [each.partition("://")[2] for each in [*urls, *zeromq["client_addresses"]]] + grpc["agent_addresses"]
+    stranger = machines.as_user(12345)
+    registration = f"{http['agent_addresses'][0]}/v1/agents/register"
+    attack = await stranger.start(2, sys.executable, "-c", ATTACK, known.url, registration, *doors)
+    await attack.says("attacked")
+    for how in ((), *(("-t", each) for each in TRANSPORTS)):
+        status, answer, log = await machines.run(2, "chat", "hello", "--max-tokens", "3", "--invite", code, *how)
+        assert (status, len(answer.split())) == (0, 3), (how, log)
+    assert attack.process.stdin is not None
+    attack.process.stdin.close()
+    codes = json.loads((await attack.says("codes")).partition(" ")[2])
+    assert not {each for each in codes if each.startswith("2") or each == "500"}, codes
+    assert codes["401"] > 0
+    status, listed, log = await machines.run(1, "agents", "--json", "--fleet", "blue")
+    assert status == 0, log
+    assert [each["id"] for each in json.loads(listed)] == ["guest"]
+    told = str(hub.log.events)
+    assert (told.count("agent guest joined"), "Traceback" in told) == (1, False)
+    assert not re.search(r"agent guest\b[^']* lost", told)
 
 
 # Two users of one machine, with what is shipped

@@ -80,5 +80,4 @@ async def test_a_member_given_twice_is_found_in_a_large_body_too() -> None:
 def test_a_large_task_is_the_same_over_zeromq_and_grpc(size: int) -> None:
     task = TaskRequest("h", "t", 2, "chat", "m", "é" * size, True, credit=7, prefer=("a",), hints='{"a":1}')
     assert zeromq_codec.decode(bytes(zeromq_codec.encode(task))) == task
-    (frame,) = grpc_codec.decode_hub_frame(grpc_codec.encode_to_agent(task)).tasks
-    assert grpc_codec.read_task(frame) == task
+    assert grpc_codec.read_tasks(*grpc_codec.decode_hub_frame(grpc_codec.encode_to_agent(task))) == [task]

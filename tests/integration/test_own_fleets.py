@@ -26,9 +26,10 @@ from anywire.cli import invite_codes, meeting
 from anywire.cli.fleet_records import FleetRecord, recording, running_fleets
 from anywire.cli.invite_codes import Invitation
 from anywire.cli.meeting import Meeting
-from anywire.cli.private_files import kept_secret, private_folder, runtime_folder
 from anywire.config_layers import load
 from anywire.errors import ConfigError
+from anywire.files.private_files import kept_secret, private_folder, runtime_folder
+from anywire.keys.key_text import new_key
 from anywire.plugins import Plugins
 from anywire.transport import Lan
 
@@ -245,14 +246,28 @@ def test_a_code_that_unpacks_to_more_than_it_may_is_refused() -> None:
     with pytest.raises(ConfigError, match="damaged"):
         invite_codes.decode(large)
     with pytest.raises(ConfigError, match="damaged"):
-        invite_codes.decode("aw1-" + base64.urlsafe_b64encode(b"\0" * 40).decode())
+        invite_codes.decode("aw2-" + base64.urlsafe_b64encode(b"\0" * 40).decode())
 
 
 def test_a_code_that_is_nested_without_end_is_refused() -> None:
     data = zlib.compress(b'{"fleet":"x","transports":{"http":{"x":' + b"[" * 60_000)
     packed = hashlib.sha256(data).digest()[:4] + data
     with pytest.raises(ConfigError, match="damaged"):
-        invite_codes.decode("aw1-" + base64.urlsafe_b64encode(packed).decode())
+        invite_codes.decode("aw2-" + base64.urlsafe_b64encode(packed).decode())
+
+
+def test_a_code_of_before_is_told_as_such() -> None:
+    with pytest.raises(ConfigError, match=r"of an older Anywire.*print a new one with `anywire invite`") as caught:
+        invite_codes.decode("aw1-c2VjcmV0")
+    assert "c2VjcmV0" not in str(caught.value)
+
+
+def test_a_code_can_be_pasted_and_its_repr_shows_no_secret() -> None:
+    both = {"agent_addresses": ["10.77.1.1:50051"], "client_addresses": ["10.77.1.1:50051"], "token": "5b" * 32}
+    full = Invitation("blue", {"grpc": both}, "http://10.77.1.1:8080", "", "", str(new_key()), "SHA256:" + "x" * 43)
+    assert len(invite_codes.encode(full)) < 600
+    assert full.key not in repr(full)
+    assert "5b5b" not in repr(full)
 
 
 @pytest.mark.parametrize("command", [["agent"], ["chat", "hi"], ["agents"], ["watch", "--once"], ["tasks"], ["doctor"]])
@@ -289,6 +304,8 @@ def test_lan_needs_the_name_of_a_fleet(home: Path, command: list[str]) -> None:
         (["agents", "--fleet", "nobody"], 1, "no fleet nobody of yours runs"),
         (["chat", "hi", "-t", "grpc"], 1, "no orchestrator of yours"),
         (["invite"], 1, "--lan --fleet NAME"),
+        (["invite", "--role", "king"], 2, "expected one of use, observe, operate"),
+        (["invite", "--expires", "soon"], 2, "--expires"),
         (["agent", "--invite", invite_codes.encode(INVITATION), "-t", "zeromq"], 1, "name one of grpc"),
         (["agent", "--invite", invite_codes.encode(Invitation("x", {"pigeon": {}}))], 1, "not installed here: pigeon"),
     ],
@@ -317,6 +334,8 @@ def test_lan_protects_what_it_opens_and_leaves_what_was_named(transport: str) ->
     own = cls.lan_options({"agent_addresses": ["x"], key: "mine"}, lan)
     assert not {"agent_addresses", key} & own.keys()
     cls.Config(**found)
+    shared = {"token", "secret_key", "server_key", "allowed_keys"}
+    assert not shared & cls.lan_options({}, lan._replace(secret="")).keys()
 
 
 def test_options_of_a_file_win_over_a_record(home: Path) -> None:

@@ -478,6 +478,19 @@ async def test_agents_come_from_where_they_may_only() -> None:
         assert (await at.post("/agents/register", agent.registration(), 403))["code"] == "NOT_ADMITTED"
 
 
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "Via"])
+async def test_no_agent_comes_by_a_proxy_that_is_not_trusted(header: str) -> None:
+    """Everybody whom the proxy passes on has its address, which may register."""
+    async with front(says("x"), agents={}) as at, foreign_agent() as agent:
+        await at.post("/agents/register", agent.registration())
+        name = agent.registration()["agent_id"]
+        for method, path in (("POST", "register"), ("POST", f"{name}/heartbeat"), ("DELETE", str(name))):
+            body = agent.registration(agent_id="another")
+            answer = await at.client.request(method, f"/agents/{path}", json=body, headers={header: "for=192.0.2.7"})
+            assert (answer.status_code, answer.json()["code"]) == (403, "NOT_ADMITTED")
+        assert len((await at.get("/agents"))["agents"]) == 2
+
+
 def test_networks_that_are_none_are_refused() -> None:
     with pytest.raises(ValueError, match="localhost"):
         PredecessorTransportConfig(allow=["localhost"])

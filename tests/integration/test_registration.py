@@ -11,6 +11,9 @@ import httpx
 import pytest
 from tests.patience import PATIENCE
 
+from anywire.keys.key_records import add_key, record_of
+from anywire.keys.key_text import new_key
+
 TOKEN = "of this test"
 
 
@@ -76,3 +79,19 @@ async def test_without_such_a_transport_the_answer_says_what_to_configure(start:
         answer = await client.post("/api/v1/agents/register", json={})
         assert answer.status_code == 404
         assert "transports" in answer.json()["error"]["message"]
+
+
+async def test_where_clients_need_keys_no_agent_registers_without_showing_who_it_is(
+    start: Any, options_of: Any, tmp_path: Path
+) -> None:
+    """Who reaches the gateway would get the tasks of others: the transport may be open to this machine alone."""
+    key = new_key()
+    add_key(tmp_path / "keys.json", record_of(key, role="observe"))
+    settings = {"transports": {"http": options_of("http")}, "access": {"keys": str(tmp_path / "keys.json")}}
+    url = await start("serve", settings)
+    agent = http({"agent_addresses": [f"{url}/v1"]}, token=str(key))
+    told = await asyncio.wait_for(start("agent-stranger", agent, ready=False), PATIENCE)
+    assert "only with a token or an identity" in told
+    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as client:
+        agents = await client.get("/v1/agents", headers={"Authorization": f"Bearer {key}"})
+        assert agents.json()["data"] == []

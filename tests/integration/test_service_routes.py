@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from anywire.access import OpenAccess
 from anywire.caller import ANYBODY, Caller
 from anywire.context import Context
 from anywire.errors import ConfigError, InvalidRequest
@@ -20,7 +21,7 @@ from anywire.service import Service, ServiceConfig
 from anywire.testing.doubles import MODEL
 from anywire.testing.patience import expect
 from anywire.testing.service_bench import service_bench
-from anywire_gateway_openai import OpenAIGateway, OpenAIGatewayConfig, service_routes
+from anywire_gateway_openai import OpenAIGateway, OpenAIGatewayConfig
 
 PAGE = "http://localhost:3000"
 
@@ -195,9 +196,11 @@ async def test_a_route_that_is_added_later_is_served(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("role", "status"), [("use", 201), ("observe", 403), ("operate", 403)])
-async def test_a_role_is_asked_for(tmp_path: Path, role: Any, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_role_is_asked_for_without_keys_too(
+    tmp_path: Path, role: Any, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     callers: list[Caller] = [ANYBODY]
-    monkeypatch.setattr(service_routes, "caller_of", lambda request: callers[0])
+    monkeypatch.setattr(OpenAccess, "caller", lambda self, presented: callers[0])
     async with serving(tmp_path, Route("GET", "/x", echo, role=role)) as (_, client):
         async with client.get("/v1/x") as answer:
             assert answer.status == status

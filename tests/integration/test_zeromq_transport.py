@@ -192,11 +192,19 @@ def keys() -> tuple[str, str]:
     return public.decode(), secret.decode()
 
 
+def certificates(folder: Path) -> tuple[str, str]:
+    """The files of a public and a secret key, the latter readable by this user alone."""
+    public, secret = zmq.auth.create_certificates(folder, "agent")
+    assert secret is not None
+    Path(secret).chmod(0o600)
+    return public, secret
+
+
 async def test_agents_with_an_allowed_key_join(bench: Bench, tmp_path: Path) -> None:
     """One key given as text, the others as certificate files."""
     port, other = free_ports(2)
     hub_public, hub_secret = keys()
-    certificate, secret = zmq.auth.create_certificates(tmp_path, "agent")
+    certificate, secret = certificates(tmp_path)
     secured: dict[str, Any] = {"agent_addresses": [address(port), address(other)], "secret_key": hub_secret}
     hub, sink = await bench.hub(allowed_keys=str(certificate), **secured)
     await bench.port(on_task=echo, agent_addresses=address(port), secret_key=str(secret), server_key=hub_public)

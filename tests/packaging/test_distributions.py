@@ -18,6 +18,7 @@ IMPORT_NAMES = {
     "pydantic-settings": "pydantic_settings",
     "grpcio": "grpc",
     "protobuf": "google",
+    "pyjwt": "jwt",
 }
 
 

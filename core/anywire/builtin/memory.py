@@ -18,6 +18,7 @@ import pydantic
 
 from anywire.errors import TransportError
 from anywire.messages import AgentInfo, AgentStatus, HubInfo
+from anywire.secrecy import without_secrets
 from anywire.transport import AgentPort, AgentSink, Capabilities, Hub, HubSink, Plane, Transport
 from anywire.transport_tools import (
     BoundedOptions,
@@ -103,7 +104,7 @@ class MemoryChannel(BufferedChannel):
                 self.close(str(error))
             except Exception as error:
                 log.exception("the connection to %s is ended: a message was not handled", self._peer)
-                self.close(f"a message was not handled: {error!r}")
+                self.close(without_secrets(f"a message was not handled: {error!r}"))
             if self._over:
                 return
         if self._inbox and not self._scheduled:

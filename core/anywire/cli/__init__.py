@@ -9,10 +9,12 @@ from typing import Annotated
 
 import typer
 
-from anywire.cli import chat, demo, doctor, inspect, keys, serve, up, watch
+from anywire.cli import agents, chat, demo, doctor, inspect, invite, keys, serve, up, watch
 from anywire.cli.options import INTERRUPTED
+from anywire.cli.shown_arguments import hide_secrets
 from anywire.errors import AnywireError
 from anywire.printable import escaped
+from anywire.secrecy import hide_in_tracebacks
 
 app = typer.Typer(
     name="anywire",
@@ -28,15 +30,15 @@ app.command()(demo.demo)
 app.command()(up.up)
 app.command()(serve.serve)
 app.command()(serve.agent)
-app.command()(inspect.invite)
+app.command()(invite.invite)
 app.command()(chat.chat)
-app.command()(inspect.agents)
+app.add_typer(agents.app)
 app.command()(inspect.tasks)
 app.command()(watch.watch)
 app.command()(inspect.plugins)
 app.command()(doctor.doctor)
 app.command()(inspect.config)
-app.command()(keys.keys)
+app.add_typer(keys.app)
 for _point in entry_points(group="anywire.commands"):
     # An installed distribution's own commands, a typer app each. They cost their import, so that must be light.
     app.add_typer(_point.load(), name=_point.name)
@@ -61,6 +63,8 @@ def _root(
 
 def main() -> None:
     """Run a command. Exit status: 0 for success, 1 for an error, 2 for wrong usage, 130 when it was stopped first."""
+    hide_secrets()
+    hide_in_tracebacks()
     try:
         app()
     except AnywireError as error:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anywire.cli import options
+from anywire.cli.asked_server import Server
 from anywire.cli.question import Question
+from anywire.cli.settle import OverTransports
 from anywire.cli.shown_text import ShownText
 from anywire.errors import NoAgent
 from anywire.printable import escaped
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from anywire.cli.stream import Answer
-    from anywire.config import Config
-    from anywire.plugins import Plugins
     from anywire.roles.client import Client
     from anywire.roles.stop import Stop
 
@@ -51,7 +51,7 @@ def chat(
         raise typer.BadParameter("expected seconds above 0 and at most 86400", param_hint="--timeout")
     question = Question(prompt, max_tokens, priority, timeout or 0.0)
     found = given.target()
-    role = _over_http(found, model, question) if isinstance(found, str) else _over_transports(*found, model, question)
+    role = _over_http(found, model, question) if isinstance(found, Server) else _over_transports(found, model, question)
     answer = run(role)
     if answer is None:
         raise typer.Exit(options.INTERRUPTED)
@@ -73,7 +73,7 @@ async def _showing() -> AsyncIterator[ShownText]:
         shown.end_line()
 
 
-def _over_http(server: str, model: str | None, question: Question) -> Callable[[Stop], Any]:
+def _over_http(server: Server, model: str | None, question: Question) -> Callable[[Stop], Any]:
     from anywire.cli import stream
 
     async def role(stop: Stop) -> Answer:
@@ -84,14 +84,15 @@ def _over_http(server: str, model: str | None, question: Question) -> Callable[[
     return role
 
 
-def _over_transports(config: Config, plugins: Plugins, model: str | None, question: Question) -> Callable[[Stop], Any]:
+def _over_transports(found: OverTransports, model: str | None, question: Question) -> Callable[[Stop], Any]:
     from anywire.roles import assembly
     from anywire.roles.client import Client
 
-    transports = assembly.make_transports(config, plugins)
+    transports = assembly.make_transports(found.config, found.plugins)
 
     async def role(stop: Stop) -> Answer:
-        async with Client(*transports, lease=config.lease.timeout) as client, _showing() as shown:
+        asked = Client(*transports, lease=found.config.lease.timeout, key=found.key, admitted=found.admitted)
+        async with asked as client, _showing() as shown:
             # Also with a model named: once an orchestrator has told its models, a wrong one is known at once.
             models = await stop.unless(client.models())
             if model is None and not models:

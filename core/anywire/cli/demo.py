@@ -34,6 +34,7 @@ def demo(
     from rich.text import Text
 
     from anywire.cli import stream
+    from anywire.cli.asked_server import known_by
     from anywire.roles import stop
     from anywire.roles.agent_configs import agent_configs
     from anywire.roles.orchestrator_and_agents import running
@@ -51,7 +52,8 @@ def demo(
             if not served.address:
                 package = package_of("gateways", DEFAULT_GATEWAY)
                 raise ConfigError(f"the demo asks over HTTP, and no gateway runs: pip install {package}")
-            async with stream.client(served.address) as client:
+            server = known_by(served.address, served.tls.certificate if served.tls else None)
+            async with stream.client(server._replace(key=served.access.own_key)) as client:
                 chosen = await asked.unless(stream.first_model(client))
                 console.print(Text(served.address, "bold"), "serves", Text(escaped(chosen)))
                 console.print(Text(f"\n> {prompt}\n", "dim"))

@@ -7,8 +7,10 @@ import errno
 import json
 import logging
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,19 +18,23 @@ import typer
 from anywire.cli import options
 from anywire.cli.doctor_transports import leaves_the_process, reaches_orchestrator, works_here
 from anywire.cli.finding import Finding, show
-from anywire.cli.settle import reachable
+from anywire.cli.settle import configured
 from anywire.errors import AnywireError
 
 if TYPE_CHECKING:
+    from anywire.access_settings import TlsConfig
+    from anywire.cli.asked_server import Server
     from anywire.config import Config
     from anywire.plugins import Plugins
     from anywire.roles.stop import Stop
 
 ENGINE_START = 120.0
+EXPIRES_SOON = 14
+"""Days before its end from which a certificate is worth a warning."""
 OLDEST_PYTHON = (3, 11)
 
 
-@options.takes("host", "port", "fleet", "lan", "invite", "engine", "model", "transports", "dds_domain")
+@options.takes("host", "port", "ca", "cert", "fleet", "lan", "invite", "engine", "model", "transports", "dds_domain")
 def doctor(
     given: options.Given,
     as_json: options.Json = False,
@@ -36,8 +42,8 @@ def doctor(
         bool, typer.Option("--settings", help="Show what each transport has in force, such as the QoS granted.")
     ] = False,
 ) -> None:
-    """Check what is configured on this machine. Looks at Python, the plugins, the transports, orchestrators over them,
-    the engine's model and the port."""
+    """Check what is configured on this machine. Looks at Python, the plugins, the keys of clients, the transports,
+    orchestrators over them, the engine's model and the port."""
     from anywire.roles.stop import run
 
     config, plugins = given.joining(must=False, quiet=True)
@@ -46,7 +52,7 @@ def doctor(
 
     async def role(stop: Stop) -> list[Finding]:
         findings = []
-        for check in _checks(config, plugins):
+        for check in _checks(config, plugins, given.known, given.known_key(config) or None):
             finding = await stop.unless(check())
             findings.append(finding)
             if not as_json:
@@ -77,15 +83,22 @@ class _Once(logging.Filter):
         return True
 
 
-def _checks(config: Config, plugins: Plugins) -> list[Callable[[], Awaitable[Finding]]]:
+def _checks(
+    config: Config, plugins: Plugins, known: Callable[[Server], Server], key: str | None
+) -> list[Callable[[], Awaitable[Finding]]]:
     checks: list[Callable[[], Awaitable[Finding]]] = [_python]
     checks.append(lambda: _pipeline(config, plugins))
+    if config.access.keys is not None:
+        checks.append(partial(_keys, config.access.keys))
     for choice in config.transports:
         checks.append(partial(works_here, config, plugins, choice))
         if leaves_the_process(plugins, choice):
-            checks.append(partial(reaches_orchestrator, config, plugins, choice))
+            checks.append(partial(reaches_orchestrator, config, plugins, choice, key))
     checks.append(lambda: _engine(config, plugins))
-    checks.append(lambda: _port(config))
+    if config.server.tls is not None:
+        checks.append(partial(_certificate, config.server.tls))
+    if config.server.host:
+        checks.append(lambda: _port(config, known))
     return checks
 
 
@@ -114,6 +127,19 @@ async def _pipeline(config: Config, plugins: Plugins) -> Finding:
     return Finding(check, True, names)
 
 
+async def _keys(path: Path) -> Finding:
+    from anywire.keys.key_records import read_keys
+
+    check = "keys"
+    try:
+        found = read_keys(path)
+    except AnywireError as error:
+        return Finding(check, False, str(error), "correct access.keys (--keys), or make a key: `anywire keys create`")
+    now = time.time()
+    active = sum(each.state(now) == "active" for each in found.values())
+    return Finding(check, True, f"{path} has {active} keys that count, and {len(found) - active} that do no more")
+
+
 async def _engine(config: Config, plugins: Plugins) -> Finding:
     from anywire.roles import assembly
 
@@ -139,7 +165,23 @@ async def _engine(config: Config, plugins: Plugins) -> Finding:
     )
 
 
-async def _port(config: Config) -> Finding:
+async def _certificate(tls: TlsConfig) -> Finding:
+    from anywire.listening.certificates import days_left, names_in, read_certificates, server_context
+
+    check = "certificate"
+    try:
+        server_context(tls)
+        names, days = names_in(read_certificates(tls.certificate)[0]), days_left(tls.certificate)
+    except AnywireError as error:
+        return Finding(check, False, str(error), "correct server.tls")
+    if not names:
+        return Finding(check, False, f"{tls.certificate} names no host", "have one made with a subjectAltName")
+    told = f"for {', '.join(names)}, {days:.0f} days left"
+    remedy = "renew it: the new files are read while the server runs"
+    return Finding(check, True, told, remedy, warns=days < EXPIRES_SOON)
+
+
+async def _port(config: Config, known: Callable[[Server], Server]) -> Finding:
     from anywire.cli import stream
     from anywire.config import DEFAULT_PORT
 
@@ -150,12 +192,12 @@ async def _port(config: Config) -> Finding:
         listening = await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            url = f"http://{reachable(host)}:{port}"
             try:
-                async with stream.client(url) as client:
-                    if (await stream.get(client, "/version")).get("name") == "anywire":
-                        return Finding(check, True, f"an Anywire server runs on {url} already")
-            except (AnywireError, AttributeError):
+                server = known(configured(config.server))
+                async with stream.client(server) as client:
+                    if (await client.get("/health")).headers.get("server") == "anywire":  # nobody needs a key for it
+                        return Finding(check, True, f"an Anywire server runs on {server.url} already")
+            except AnywireError:
                 pass
             if moves:
                 return Finding(check, True, f"another program uses {host}:{port}: a server takes one that is free")

@@ -60,13 +60,16 @@ async def works_here(config: Config, plugins: Plugins, choice: PluginChoice) -> 
     return Finding(check, True, detail, settings=settings)
 
 
-async def reaches_orchestrator(config: Config, plugins: Plugins, choice: PluginChoice) -> Finding:
+async def reaches_orchestrator(config: Config, plugins: Plugins, choice: PluginChoice, key: str | None) -> Finding:
     """Whether an agent on this machine, with these options, is linked by an orchestrator, and whether what a client
-    here sends to it comes through, however long it is."""
+    here with that ``key`` (as for `anywire.Client`) sends to it comes through, however long it is."""
     from anywire.cli import probe
 
     check = f"orchestrator over {choice.name}"
-    transport: Transport = plugins.create("transports", choice.name, choice.options)
+    try:
+        transport = _as_itself(config, plugins, choice)
+    except AnywireError as error:
+        return Finding(check, False, str(error), "correct identity; `anywire config` shows it")
     where = f"over {choice.name}{probe.meeting_point(transport)}"
     try:
         hub_id = await probe.orchestrator_seen(transport, probe.agent_id("look"), config.lease.timeout, LOOK)
@@ -75,7 +78,7 @@ async def reaches_orchestrator(config: Config, plugins: Plugins, choice: PluginC
         return Finding(check, True, detail, f"correct transports.{choice.name}", warns=True)
     if hub_id:
         seen = f"an orchestrator is seen {where} ({hub_id})"
-        return await _comes_through(Finding(check, True, seen), config, plugins, choice)
+        return await _comes_through(Finding(check, True, seen), config, plugins, choice, key)
     if found := _found(transport):
         return Finding(check, False, f"no orchestrator links an agent here {where}: {_all(found, 0)}", _all(found, 1))
     return Finding(check, True, f"no orchestrator is seen {where}", probe.meeting_remedy(transport), warns=True)
@@ -89,12 +92,14 @@ def leaves_the_process(plugins: Plugins, choice: PluginChoice) -> bool:
     return transport.capabilities.inter_process
 
 
-async def _comes_through(seen: Finding, config: Config, plugins: Plugins, choice: PluginChoice) -> Finding:
+async def _comes_through(
+    seen: Finding, config: Config, plugins: Plugins, choice: PluginChoice, key: str | None
+) -> Finding:
     """``seen``, or what stands between a client here and the orchestrators: lost messages, or other clocks."""
     from anywire.roles.client import Client, ClientConfig
 
     transport: Transport = plugins.create("transports", choice.name, choice.options)
-    client = Client(transport, config=ClientConfig(agent_wait=LOOK), lease=config.lease.timeout)
+    client = Client(transport, config=ClientConfig(agent_wait=LOOK), lease=config.lease.timeout, key=key)
     try:
         async with client:
             return await _echoed(seen, client)
@@ -162,10 +167,19 @@ async def _seen(config: Config, plugins: Plugins, choice: PluginChoice) -> str:
     from anywire.cli import probe
 
     try:
-        transport: Transport = plugins.create("transports", choice.name, choice.options)
+        transport = _as_itself(config, plugins, choice)
         return await probe.orchestrator_seen(transport, probe.agent_id("end"), config.lease.timeout, LOOK)
     except AnywireError:
         return ""
+
+
+def _as_itself(config: Config, plugins: Plugins, choice: PluginChoice) -> Transport:
+    """The transport with the identity that an agent here would have. Raises `ConfigError`."""
+    from anywire.roles.identities import OwnIdentity
+
+    transport: Transport = plugins.create("transports", choice.name, choice.options)
+    transport.identity = OwnIdentity(config).identity
+    return transport
 
 
 def _found(transport: Transport) -> Sequence[tuple[str, str]]:

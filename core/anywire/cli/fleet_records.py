@@ -18,8 +18,8 @@ from typing import Any
 
 import msgspec
 
-from anywire.cli.private_files import runtime_folder
 from anywire.errors import ConfigError
+from anywire.files.private_files import runtime_folder
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ _SUFFIX = ".json"
 
 
 class FleetRecord(msgspec.Struct, frozen=True):
-    """One running orchestrator. It holds the keys of its transports."""
+    """One running orchestrator. It holds the keys of its transports, and its repr shows none."""
 
     fleet: str
     url: str = ""
@@ -38,6 +38,17 @@ class FleetRecord(msgspec.Struct, frozen=True):
     """The code for other machines; empty when it listens on this one alone."""
     started: float = 0.0
     """When it was ready, as Unix time."""
+    key: str = ""
+    """The key by which other commands of this user come in; empty when none is needed."""
+    keys: str = ""
+    """The file with the keys of clients, to which new invitations add theirs; empty where it invites nobody."""
+    admitted: str = ""
+    """The file with the agents and orchestrators that are let in; empty where whoever comes is."""
+    certificate: str = ""
+    """The file with the certificate that its gateway shows; empty without TLS."""
+
+    def __repr__(self) -> str:
+        return f"FleetRecord({self.fleet!r}, {self.url!r})"
 
 
 class RecordFile:

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from anywire.cli.asked_server import Server
 from anywire.errors import AgentLost, AgentUnavailable, AnywireError, Forbidden
 
 if TYPE_CHECKING:
@@ -150,6 +151,8 @@ class PlaneSource:
                 async for item in results:
                     yield item
         except Forbidden as error:
+            if self._client.has_key:
+                raise
             raise Forbidden(
                 f"{error}. Ask over HTTP instead: leave --transport out. Over a transport that can be reached from the "
                 "network, a client sees its own tasks alone"
@@ -177,20 +180,21 @@ def fleet_place(given: Given) -> Place:
     from anywire.cli import stream
 
     found = given.target()
-    if isinstance(found, str):
+    if isinstance(found, Server):
         server = found
 
         async def over_http(stack: AsyncExitStack) -> Source:
             return HttpSource(await stack.enter_async_context(stream.client(server, stream.OVER_TRANSPORT)))
 
-        return Place(over_http, server)
-    config, plugins = found
+        return Place(over_http, server.url)
+    config, plugins, key, admitted = found
     from anywire.roles import assembly
     from anywire.roles.client import Client
 
     async def over_plane(stack: AsyncExitStack) -> Source:
         made = assembly.make_transports(config, plugins)
-        client = await stack.enter_async_context(Client(*made, lease=config.lease.timeout))
+        client = Client(*made, lease=config.lease.timeout, key=key, admitted=admitted)
+        await stack.enter_async_context(client)
         await client.models()  # waits for an orchestrator, and says what to do when there is none
         return PlaneSource(client, client.hub.agents()[0].agent_id)
 

@@ -11,20 +11,34 @@ import msgspec
 
 from anywire.errors import ConfigError
 
-_MARK = "aw1-"
+_MARK = "aw2-"
+_BEFORE = "aw1-"
+"""Of codes without keys of clients and identities."""
 _CHECK = 4
 _MOST = 64 * 1024
 """Bytes of the longest invitation, unpacked."""
 
 
-class Invitation(msgspec.Struct, frozen=True):
-    """What a code says. It holds the keys of the fleet: whoever has it can join and ask."""
+class Invitation(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a code says: whoever has it can join and ask. Its repr shows no secret."""
 
     fleet: str
     transports: dict[str, dict[str, Any]]
     """The options of each transport, the preferred first."""
     url: str = ""
     """Where its gateway is; empty when it has none."""
+    authorities: str = ""
+    """Of which its certificate comes (PEM); empty for one known to all, or none."""
+    name: str = ""
+    """The name in its certificate, where that is not the one in the URL."""
+    key: str = ""
+    """The key by which clients come in, and which vouches for agents; empty where everybody is let in."""
+    orchestrator: str = ""
+    """The fingerprint of the orchestrator's identity; empty where the ends know each other by a key that they share,
+    which is among the options of the transports then."""
+
+    def __repr__(self) -> str:
+        return f"Invitation({self.fleet!r}, {self.url!r})"
 
 
 def encode(invitation: Invitation) -> str:
@@ -35,6 +49,11 @@ def encode(invitation: Invitation) -> str:
 def decode(code: str) -> Invitation:
     """Raises `ConfigError`, which does not repeat the code, for anything that `encode` has not made."""
     code = code.strip()
+    if code.startswith(_BEFORE):
+        raise ConfigError(
+            "this invite code is of an older Anywire, whose fleets had no keys of clients: print a new one with "
+            "`anywire invite` on the orchestrator's machine"
+        )
     if not code.startswith(_MARK):
         raise ConfigError(f"this is no invite code: one begins with {_MARK} and is printed by `anywire invite`")
     text = code.removeprefix(_MARK)

@@ -9,17 +9,20 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import typer
 
+from anywire.cli.asked_server import UNIX, Server, known_by, seen_from_outside
 from anywire.cli.fleet_records import FleetRecord, running_fleets
 from anywire.cli.invite_codes import Invitation, decode, encode
 from anywire.errors import ConfigError
 
 if TYPE_CHECKING:
     from anywire.config import Config, PluginChoice
+    from anywire.keys.key_text import KeyText
     from anywire.plugins import Plugins
     from anywire.roles.orchestrator_role import Served
     from anywire.transport import Transport
@@ -59,21 +62,45 @@ class Serving(NamedTuple):
     fleet: str
     host: str
     """The address by which other machines reach it; empty when it listens on this one alone."""
+    key: KeyText | None = None
+    """The key of its invitations; None where everybody is let in, or nobody is invited."""
 
     def record(self, served: Served) -> FleetRecord:
         """What other commands of this user have to know of it."""
         named = {each.name: each.options for each in self.config.transports}
         here = {name: {**named[name], **met} for name, met in served.meeting_options(HERE).items()}
         invite = encode(self.invitation(served)) if self.host else ""
-        return FleetRecord(self.fleet, served.address, here, invite)
+        shown = str(served.tls.certificate.absolute()) if served.tls is not None else ""
+        keys, admitted = self.config.access.keys, self.config.identity.admitted
+        return FleetRecord(
+            self.fleet,
+            served.address,
+            here,
+            invite,
+            key=served.access.own_key,
+            certificate=shown,
+            keys=str(keys.absolute()) if keys is not None and self.key is not None else "",
+            admitted=str(admitted.resolve()) if admitted is not None else "",
+        )
 
     def invitation(self, served: Served) -> Invitation:
         """What other machines have to know of it."""
+        from anywire.identities.identity_proof import Identity
         from anywire.transport_tools import is_loopback
 
-        closed = is_loopback(self.config.server.host)
-        url = "" if closed else _seen_from_outside(served.address, self.host)
-        return Invitation(self.fleet, served.meeting_options(self.host), url)
+        host = self.config.server.host
+        url = "" if not host or is_loopback(host) else _url_from_outside(served.address, self.host)
+        server = seen_from_outside(url, served.tls if url else None)
+        own = served.orchestrator.end_check is not None and self.config.identity.key
+        return Invitation(
+            self.fleet,
+            served.meeting_options(self.host),
+            url,
+            server.authorities,
+            server.name,
+            str(self.key) if self.key is not None else "",
+            Identity.from_file(own).fingerprint if own and self.key is not None else "",
+        )
 
 
 def serving(config: Config, plugins: Plugins, meeting: Meeting, *, apart: bool = False) -> Serving:
@@ -85,28 +112,34 @@ def serving(config: Config, plugins: Plugins, meeting: Meeting, *, apart: bool =
     meeting.check()
     if meeting.fleet is not None:
         config = with_transport_options(config, _with_name(config, plugins, meeting.fleet))
-    host = ""
+    host, key = "", None
     if meeting.lan:
         assert meeting.fleet is not None
-        config, host = _opened(config, plugins, meeting.fleet)
+        config, host, key = _opened(config, plugins, meeting.fleet)
         if "host" not in config.server.model_fields_set:
             config = replaced(config, server=config.server.model_dump(exclude_unset=True) | {"host": _listened(host)})
     elif apart:
         free = {each.name: _class(plugins, each).free_options(each.options) for each in config.transports}
         config = with_transport_options(config, free)
-    return Serving(config, _fleet_of(config, meeting.fleet), host)
+    return Serving(config, _fleet_of(config, meeting.fleet), host, key)
 
 
-def joining(config: Config, plugins: Plugins, meeting: Meeting, named: bool, *, must: bool = True) -> Config:
-    """The configuration of one who looks for an orchestrator; ``named``: the user has said over which transports.
-    Raises `typer.BadParameter` and `ConfigError`, also when it ``must`` have an address and there is none."""
+def joining(
+    config: Config, plugins: Plugins, meeting: Meeting, named: bool, *, must: bool = True, agent: bool = True
+) -> Config:
+    """The configuration of one who looks for an orchestrator; ``named``: the user has said over which transports. For
+    an ``agent`` with an identity where the orchestrator asks for one. Raises `typer.BadParameter` and `ConfigError`,
+    also when it ``must`` have an address and there is none."""
+    from anywire.cli.opened_fleet import as_invited, invitation_of, with_agent_key
     from anywire.config import with_transport_options
     from anywire.transport import Lan
     from anywire.transport_tools import WILDCARD
 
     meeting.check()
     if meeting.invite is not None:
-        return _met(config, plugins, decode(meeting.invite).transports, named, "this invite code")
+        invitation = decode(meeting.invite)
+        config = _met(config, plugins, invitation.transports, named, "this invite code")
+        return as_invited(config, invitation) if agent else config
     if meeting.lan:
         assert meeting.fleet is not None
         lan = Lan(meeting.fleet, "", WILDCARD)
@@ -120,10 +153,11 @@ def joining(config: Config, plugins: Plugins, meeting: Meeting, named: bool, *, 
                     f"over {each.name} the orchestrator is found by its address: use the code that `anywire invite` "
                     "prints beside it (--invite CODE)"
                 )
-        return with_transport_options(config, found)
-    for record in _records(meeting.fleet):
-        if _fits(config, record, named):
-            return _met(config, plugins, record.transports, named, "what runs here")
+        config = with_transport_options(config, found)
+        return with_agent_key(config, meeting.fleet) if agent else config
+    if (record := fitting_record(config, meeting, named)) is not None:
+        config = _met(config, plugins, record.transports, named, "what runs here")
+        return as_invited(config, invitation_of(record)) if agent and record.invite else config
     for each in config.transports if must else ():
         if _lacks_address(_class(plugins, each), each):
             # Whoever listens at the default address may be another user.
@@ -137,19 +171,44 @@ def joining(config: Config, plugins: Plugins, meeting: Meeting, named: bool, *, 
     )
 
 
-def running_url(meeting: Meeting) -> str:
-    """The gateway of the orchestrator that is meant: the one of the code, or the newest of this machine. Empty when
+def fitting_record(config: Config, meeting: Meeting, named: bool) -> FleetRecord | None:
+    """What this user's orchestrator on this machine has written down, where that one is meant: the newest of several.
+    ``named`` as in `joining`."""
+    if meeting.invite is not None or meeting.lan:
+        return None
+    return next((each for each in _records(meeting.fleet) if _fits(config, each, named)), None)
+
+
+def known_key(config: Config, meeting: Meeting, named: bool) -> str:
+    """The key that a client of what is meant shows over transports, where the user names none: that of the code, or of
+    this user's own orchestrator. ``named`` as in `joining`. Raises `ConfigError`."""
+    if meeting.invite is not None:
+        return decode(meeting.invite).key
+    record = fitting_record(config, meeting, named)
+    return record.key if record is not None else ""
+
+
+def key_of_server(url: str) -> str:
+    """The key of the server at ``url`` if it is one of this user that runs here; empty otherwise."""
+    asked = _origin(url)
+    return next((each.key for each in running_fleets() if each.url and _origin(each.url) == asked), "")
+
+
+def running_server(meeting: Meeting) -> Server | None:
+    """The gateway of the orchestrator that is meant: the one of the code, or the newest of this machine. None when
     there is none. Raises `typer.BadParameter` and `ConfigError`."""
     meeting.check()
     if meeting.invite is not None:
-        return decode(meeting.invite).url
+        met = decode(meeting.invite)
+        return Server(met.url, met.authorities, met.name, key=met.key) if met.url else None
     records = _records(meeting.fleet)
     if meeting.fleet is not None and not records:
         raise ConfigError(
             f"no fleet {meeting.fleet} of yours runs on this machine: start it with "
             f"`anywire up --fleet {meeting.fleet}`, or leave --fleet out to ask the newest one"
         )
-    return next((each.url for each in records if each.url), "")
+    found = next((each for each in records if each.url), None)
+    return None if found is None else known_by(found.url, Path(found.certificate) if found.certificate else None)
 
 
 def _lacks_address(one: type[Transport], choice: PluginChoice) -> bool:
@@ -195,11 +254,12 @@ def _met(config: Config, plugins: Plugins, found: Options, named: bool, source: 
     return replaced(config, transports=usable)
 
 
-def _opened(config: Config, plugins: Plugins, fleet: str) -> tuple[Config, str]:
-    """The configuration opened to the network, and the address of this machine there."""
-    from anywire.cli.private_files import kept_secret
+def _opened(config: Config, plugins: Plugins, fleet: str) -> tuple[Config, str, KeyText | None]:
+    """The configuration opened to the network, the address of this machine there, and the key of invitations."""
+    from anywire.cli.opened_fleet import kept_invite_key, with_identity, with_keys
     from anywire.config import with_transport_options
-    from anywire.roles.context import state_folder
+    from anywire.files.private_files import kept_secret
+    from anywire.files.state_folders import state_folder
     from anywire.transport import Lan
     from anywire.transport_tools import WILDCARD, is_loopback, own_address
 
@@ -208,9 +268,20 @@ def _opened(config: Config, plugins: Plugins, fleet: str) -> tuple[Config, str]:
     host = own_address() if wide else named
     if not host:
         raise ConfigError("this machine is in no network: name its address there with --host")
-    lan = Lan(fleet, kept_secret(state_folder(fleet) / "lan.key"), WILDCARD if wide else host)
+    known = [_class(plugins, each).capabilities for each in config.transports]
+    # Where one transport cannot tell its peers' keys, all have a key that they share, and nobody is asked who it is.
+    made = not config.access.insecure and all(each.binds_identity or not each.inter_process for each in known)
+    identified = made or config.identity.admitted is not None
+    secret = "" if identified else kept_secret(state_folder(fleet) / "lan.key")
+    lan = Lan(fleet, secret, WILDCARD if wide else host)
     found = {each.name: _class(plugins, each).lan_options(each.options, lan) for each in config.transports}
-    return with_transport_options(config, found), host
+    config = with_transport_options(config, found)
+    if config.access.insecure:
+        return config, host, None
+    config = with_keys(config, fleet)
+    assert config.access.keys is not None
+    key = kept_invite_key(fleet, config.access.keys)
+    return with_identity(config, fleet) if made else config, host, key
 
 
 def _with_name(config: Config, plugins: Plugins, fleet: str) -> Options:
@@ -239,7 +310,20 @@ def _listened(host: str) -> str:
     return "::" if ":" in host else WILDCARD
 
 
-def _seen_from_outside(url: str, host: str) -> str:
+def _origin(url: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port, the host of one that listens everywhere as a client on this machine names it; of a Unix
+    socket its path in place of a host."""
+    if url.startswith(UNIX):
+        return UNIX, url.removeprefix(UNIX), None
+    try:
+        parts = urlsplit(url)
+        host = str(parts.hostname)
+        return parts.scheme, {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), parts.port
+    except ValueError:
+        return "", "", None
+
+
+def _url_from_outside(url: str, host: str) -> str:
     """The gateway's address for another machine."""
     if not url:
         return ""

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anywire.cli.meeting import Meeting, Serving, joining, serving
-from anywire.cli.settle import settle, target, transports_named
+from anywire.cli.meeting import Meeting, Serving, joining, known_key, serving
+from anywire.cli.settle import OverTransports, knowing, settle, target, transports_named
 
 if TYPE_CHECKING:
+    from anywire.cli.asked_server import Server
     from anywire.config import Config
     from anywire.plugins import Plugins
 
@@ -99,7 +100,28 @@ Url = Annotated[
     str | None,
     typer.Option(
         "--url",
-        help="Server to ask. Default: the newest of yours that runs here, else http://HOST:PORT.",
+        help="Server to ask: https://HOST:PORT, or unix:PATH for a Unix socket. Default: the newest of yours that runs "
+        "here, else http://HOST:PORT.",
+        rich_help_panel=_WHERE,
+    ),
+]
+CA = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca",
+        envvar="ANYWIRE_CA",
+        metavar="FILE",
+        help="Certificate of the authority that the server's comes from. Default: those known to all.",
+        rich_help_panel=_WHERE,
+    ),
+]
+Cert = Annotated[
+    Path | None,
+    typer.Option(
+        "--cert",
+        envvar="ANYWIRE_CERT",
+        metavar="FILE",
+        help="Certificate of this client and its key, for a server that asks for one.",
         rich_help_panel=_WHERE,
     ),
 ]
@@ -186,11 +208,33 @@ Invite = Annotated[
         rich_help_panel=_WHERE,
     ),
 ]
+Keys = Annotated[
+    Path | None,
+    typer.Option(
+        "--keys",
+        metavar="FILE",
+        help="File with the keys of clients: `anywire keys create` makes it. Default: nobody needs a key.",
+        rich_help_panel=_WHERE,
+    ),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--key",
+        envvar="ANYWIRE_API_KEY",
+        metavar="KEY",
+        help="Key to come in with. Prefer the environment: shells remember arguments. Default: the key of your own "
+        "server that runs here.",
+        rich_help_panel=_WHERE,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 _SHARED: Mapping[str, Any] = {
     "url": Url,
+    "ca": CA,
+    "cert": Cert,
     "over": Over,
     "host": Host,
     "port": Port,
@@ -208,13 +252,17 @@ _SHARED: Mapping[str, Any] = {
     "fleet": Fleet,
     "lan": LAN,
     "invite": Invite,
+    "keys": Keys,
+    "key": Key,
     "file": File,
     "settings": Set,
     "plugin_files": PluginFiles,
     "log_level": LogLevel,
 }
 _ALWAYS = ("file", "settings", "plugin_files", "log_level")
-_OF_SERVER = ("url", "host", "port", "fleet", "lan", "invite", "over", "dds_domain")
+_OF_SERVER = ("url", "ca", "cert", "host", "port", "fleet", "lan", "invite", "key", "over", "dds_domain")
+_OF_CLIENT = ("url", "ca", "cert", "key")
+"""Options that say nothing of a configuration."""
 _PARAMETER = {"over": "transports"}
 """Where an option's parameter has another name than `_SHARED` has for it."""
 
@@ -231,10 +279,18 @@ class Given:
 
     def settle(self, *, quiet: bool = False, **fixed: Any) -> tuple[Config, Plugins]:
         """See `settle`; ``fixed`` are options that the command sets itself."""
-        values = {name: value for name, value in self._values.items() if name != "url"}
+        values = {name: value for name, value in self._values.items() if name not in _OF_CLIENT}
         return settle(**values, **fixed, quiet=quiet)
 
-    def target(self) -> str | tuple[Config, Plugins]:
+    def known(self, server: Server) -> Server:
+        """``server`` as the options say that it is known: see `knowing`."""
+        return knowing(server, self._values["ca"], self._values["cert"])
+
+    def known_key(self, config: Config) -> str:
+        """The key of a client here of what is meant: see `anywire.cli.meeting.known_key`."""
+        return known_key(config, self._meeting, named=True)
+
+    def target(self) -> Server | OverTransports:
         """Where a command that `asks` does so: see `target`."""
         return target(self._meeting, **self._values)
 

@@ -17,6 +17,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
+
 from anywire.builtin.local import LocalProcess
 from anywire.config import Config, with_transport_options
 from anywire.errors import AnywireError, LaunchFailed
@@ -29,6 +31,7 @@ from anywire.messages import (
     Command,
     CommandResult,
     Credit,
+    HubInfo,
     Progress,
     TaskRequest,
 )
@@ -79,7 +82,7 @@ class _Echo:
     def cancel_received(self, hub_id: str, incarnation: int, cancel: Cancel) -> None: ...
     def credit_received(self, hub_id: str, incarnation: int, credit: Credit) -> None: ...
     def command_received(self, hub_id: str, incarnation: int, command: Command, reply: Reply) -> None: ...
-    def hub_joined(self, hub_id: str, incarnation: int) -> None: ...
+    def hub_joined(self, info: HubInfo) -> None: ...
     def hub_lost(self, hub_id: str, incarnation: int, reason: str) -> None: ...
 
 
@@ -89,9 +92,9 @@ class _Lookout(_Echo):
     def __init__(self) -> None:
         self.seen: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    def hub_joined(self, hub_id: str, incarnation: int) -> None:
-        if not hub_id.startswith(HUB_PREFIX) and not self.seen.done():
-            self.seen.set_result(hub_id)
+    def hub_joined(self, info: HubInfo) -> None:
+        if not info.hub_id.startswith(HUB_PREFIX) and not self.seen.done():
+            self.seen.set_result(info.hub_id)
 
 
 async def open_echo(transport: Transport, agent_id: str, lease: float) -> AgentPort:
@@ -219,6 +222,8 @@ async def _announce(transport: Transport, agent_id: str, lease: float, sink: _Ec
         boot_id=boot_id(),
         lease_ms=round(lease * 1000),
     )
+    if (identity := transport.identity) is not None:
+        info = msgspec.structs.replace(info, proof=identity.prove("agent", "agent", agent_id, info.incarnation))
     port = await transport.open_agent(info, "agent", sink)
     port.report(AgentStatus(agent_id, info.incarnation, "draining", detail="a check by `anywire doctor`"))
     return port

@@ -19,7 +19,18 @@ if TYPE_CHECKING:
 
 
 @options.takes(
-    "host", "port", "fleet", "lan", "transports", "dds_domain", "join", "standby", "strength", "scheduler", "selector"
+    "host",
+    "port",
+    "fleet",
+    "lan",
+    "keys",
+    "transports",
+    "dds_domain",
+    "join",
+    "standby",
+    "strength",
+    "scheduler",
+    "selector",
 )
 def serve(given: options.Given) -> None:
     """Run an orchestrator with its gateways and services."""

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
-from anywire.cli.meeting import Meeting, joining, running_url
+from anywire.cli.asked_server import UNIX, Server, known_by
+from anywire.cli.meeting import Meeting, joining, key_of_server, known_key, running_server
 from anywire.errors import ConfigError
 
 if TYPE_CHECKING:
-    from anywire.config import Config
+    from anywire.config import Config, ServerConfig
     from anywire.core_settings import CoreSetting
     from anywire.plugins import Plugins
+
+
+class OverTransports(NamedTuple):
+    """An orchestrator that is asked over the client plane of transports."""
+
+    config: Config
+    plugins: Plugins
+    key: str
+    """The key to prove, empty for none."""
+    admitted: Path | None = None
+    """The file with the orchestrators that are asked; None: every one."""
+
+    def __repr__(self) -> str:
+        return f"OverTransports({self.config.transport_names})"
 
 
 def settle(
@@ -37,6 +52,7 @@ def settle(
     plugin_files: list[str] | None = None,
     log_level: str | None = None,
     quiet: bool = False,
+    keys: Path | None = None,
 ) -> tuple[Config, Plugins]:
     """The effective configuration with these options, its plugins found, and logging set up accordingly.
 
@@ -52,18 +68,19 @@ def settle(
         "selector": _given(name=selector),
         "engine": _given(name=engine),
         "agent": _given(id=agent_id),
+        "access": _given(keys=keys),
         "standby": _given(enabled=standby or None, strength=strength),
         "transports": ",".join(transports or ()),
         "join": _joined(join or ()),
         "log_level": log_level,
     }
-    keys = _settings(settings or ())
+    single = _settings(settings or ())
     if dds_domain is not None:
-        keys["transports.dds.domain"] = dds_domain
-    config = load(file, flags={key: value for key, value in given.items() if value}, settings=keys)
+        single["transports.dds.domain"] = dds_domain
+    config = load(file, flags={key: value for key, value in given.items() if value}, settings=single)
     hushed = quiet and config.log_level == "info" and log_level is None
     logs.configure("warning" if hushed else config.log_level, config.log_format)
-    for key in keys:
+    for key in single:
         _check_used(config, key, "--dds-domain" if dds_domain is not None and key.endswith("dds.domain") else "--set")
     if strength is not None and not config.standby.enabled:
         raise typer.BadParameter("it is for orchestrators that stand by: add --standby", param_hint="--strength")
@@ -98,15 +115,21 @@ def _settings(given: Sequence[str]) -> dict[str, Any]:
     """What ``--set`` gave: keys with dots, and values read as YAML."""
     import yaml
 
+    from anywire.config_layers import problem_in
+    from anywire.secrecy import is_plain
+
     found: dict[str, Any] = {}
     for text in given:
         key, separator, value = text.partition("=")
         if not separator or not key.strip():
-            raise typer.BadParameter(f"expected KEY=VALUE, found {text!r}", param_hint="--set")
+            found_text = f", found {text!r}" if is_plain(text) else ""
+            raise typer.BadParameter(f"expected KEY=VALUE{found_text}", param_hint="--set")
         try:
             found[key.strip()] = yaml.safe_load(value)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise typer.BadParameter(f"the value of {key} is no YAML: {error}", param_hint="--set") from error
+            raise typer.BadParameter(
+                f"the value of {key} is no YAML: {problem_in(error)}", param_hint="--set"
+            ) from None
     return found
 
 
@@ -130,25 +153,36 @@ def target(
     port: int | None,
     transports: list[str] | None,
     dds_domain: int | None,
+    key: str | None,
+    ca: Path | None = None,
+    cert: Path | None = None,
     **settled: Any,
-) -> str | tuple[Config, Plugins]:
-    """Where a client's command asks: the URL of a server, without a slash at its end, or the configuration of the
-    transports whose client plane it uses. ``settled`` are the further options of `settle`. Raises `ConfigError` and
-    `typer.BadParameter`."""
+) -> Server | OverTransports:
+    """Where a client's command asks. ``key`` is the one that the user has named; without, it is that of this user's
+    own orchestrator where that is the one that is asked. ``ca`` is the file with the authority of a server's
+    certificate, ``cert`` that with the client's own one and its key; ``settled`` are the further options of `settle`.
+    Raises `ConfigError` and `typer.BadParameter`."""
+    from anywire.cli.invite_codes import decode
+    from anywire.cli.opened_fleet import orchestrators_of
     from anywire.roles import assembly
 
     over_transport = bool(transports) or dds_domain is not None or (meeting.lan and url is None)
     if not over_transport:
         if found := _server(meeting, url, host, port, settled.get("file"), settled.get("settings")):
-            return found
+            found = found._replace(key=(found.key or key_of_server(found.url)) if key is None else key)
+            return knowing(found, ca, cert)
     elif url is not None or host is not None or port is not None:
         raise typer.BadParameter("--transport asks without HTTP: leave --url, --host and --port out")
     given = {"transports": transports, "dds_domain": dds_domain, **settled}
     config, plugins = settle(**given, quiet=True)
-    config = joining(config, plugins, meeting, transports_named(**given))
+    named = transports_named(**given)
+    if key is None:
+        key = known_key(config, meeting, named)
+    config = joining(config, plugins, meeting, named, agent=False)
     if assembly.in_one_process(config, plugins):
         raise ConfigError("a transport that stays inside of one process reaches no server: name another one")
-    return config, plugins
+    admitted = orchestrators_of(decode(meeting.invite)) if meeting.invite is not None else None
+    return OverTransports(config, plugins, key, admitted)
 
 
 def _server(
@@ -158,23 +192,44 @@ def _server(
     port: int | None,
     file: Path | None,
     settings: list[str] | None,
-) -> str:
-    """The server that is meant; empty when it is to be asked over a transport."""
+) -> Server | None:
+    """The server that is meant; None when it is to be asked over a transport."""
     if url is not None:
-        if "://" not in url:
+        if "://" not in url and not url.startswith(UNIX):
             url = f"http://{url}"
-        return url.rstrip("/").removesuffix("/v1")
-    from anywire.config import DEFAULT_PORT
+        return Server(url.rstrip("/").removesuffix("/v1"))
     from anywire.config_layers import load
 
     given = {"server": _given(host=host, port=port)}
     server = load(file, flags=given if given["server"] else {}, settings=_settings(settings or ())).server
     named = server.port is not None or "host" in server.model_fields_set
-    if not named and (found := running_url(meeting)):
+    if not named and (found := running_server(meeting)):
         return found
     if meeting.invite is not None or (meeting.fleet is not None and not named):
-        return ""
-    return f"http://{reachable(server.host)}:{server.port or DEFAULT_PORT}"
+        return None
+    return configured(server)
+
+
+def configured(server: ServerConfig) -> Server:
+    """The server that listens where this configuration says. Raises `ConfigError` when its certificate does not
+    serve."""
+    from anywire.config import DEFAULT_PORT
+
+    if not server.host and server.unix is not None:
+        return Server(f"{UNIX}{server.unix}")
+    address = f"{reachable(server.host)}:{server.port or DEFAULT_PORT}"
+    if server.tls is None:
+        return Server(f"http://{address}")
+    return known_by(f"https://{address}", server.tls.certificate)
+
+
+def knowing(server: Server, ca: Path | None, cert: Path | None) -> Server:
+    """``server``, known by the authority in the file ``ca`` instead, and shown the certificate in ``cert``."""
+    if ca is not None:
+        from anywire.listening.certificates import as_pem, read_certificates
+
+        server = server._replace(authorities=as_pem(read_certificates(ca)), name="")
+    return server._replace(own_certificate=cert)
 
 
 def reachable(host: str) -> str:

@@ -14,6 +14,7 @@ import httpx
 from anywire.errors import AnywireError
 
 if TYPE_CHECKING:
+    from anywire.cli.asked_server import Server
     from anywire.cli.question import Question
 
 _MARK = ": anywire "
@@ -50,22 +51,37 @@ class Answer:
 
 
 @asynccontextmanager
-async def client(url: str, otherwise: str = "") -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the server at ``url``; what goes wrong with it is raised as `ServerError`. ``otherwise`` is what else
-    can be done when no server is there, as the end of a sentence."""
+async def client(server: Server, otherwise: str = "") -> AsyncIterator[httpx.AsyncClient]:
+    """A client of ``server``; what goes wrong with it is raised as `ServerError`, and `ConfigError` when a file with a
+    certificate does not serve. ``otherwise`` is what else can be done when no server is there, as the end of a
+    sentence."""
+    url = server.url
     try:
-        host = httpx.URL(url).host
-        local = host in ("localhost", "::1") or host.startswith("127.")
-        async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT, trust_env=not local) as one:
+        async with server.client(TIMEOUT) as one:
             yield one
     except httpx.ConnectError as error:
+        if url.startswith("https"):
+            from anywire.listening.certificates import fault_of
+
+            if fault := fault_of(error):
+                raise ServerError(f"the server at {url} {fault}") from error
         raise ServerError(
             f"no server answers at {url}: start one with `anywire up`, or name another with --url{otherwise}"
         ) from error
     except httpx.TimeoutException as error:
         raise ServerError(f"what listens at {url} does not answer: is it an Anywire server?") from error
+    except (httpx.ReadError, httpx.RemoteProtocolError) as error:
+        raise ServerError(f"the server at {url} hung up: {_why_hung_up(server)}") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ServerError(f"the server at {url}: {error or type(error).__name__}") from error
+
+
+def _why_hung_up(server: Server) -> str:
+    if server.url.startswith("http:"):
+        return "it has ended, or its address begins with https"
+    if server.url.startswith("https:") and server.own_certificate is None:
+        return "it has ended, or asks for a certificate of the client (--cert FILE)"
+    return "it has ended, or does not take this client"
 
 
 async def get(one: httpx.AsyncClient, path: str) -> Any:
@@ -171,5 +187,7 @@ def server_error(status: int, text: str) -> ServerError:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         # A page for people, or whatever else another server says.
         message, code = "this is no answer of an OpenAI API: is this an Anywire server?", ""
+    if status == 401:
+        message += "; set ANYWIRE_API_KEY to a key of this server"
     kind = ", ".join(str(part) for part in (status or "", code) if part)
     return ServerError(f"{message} ({kind})" if kind else message)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     "port",
     "fleet",
     "lan",
+    "keys",
     "engine",
     "model",
     "slots",

@@ -60,7 +60,7 @@ class Absence:
         self.end(task)
         key = task.queued.key
         nobody = errors.NoAgent(f"no agent for model {key.model!r} within {self._wait:g} s")
-        self._fail(task, self._admission.unknown(key) or nobody)
+        self._fail(task, self._admission.unknown(key, task.submission.caller) or nobody)
 
     def _is_served(self, task: Task) -> bool:
         if task.chunks:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from anywire import errors
+from anywire.caller import Caller
 from anywire.demand import Demand
 from anywire.errors import AnywireError
 from anywire.pipeline.claims import MAX_NAME
+from anywire.pipeline.limits import CHARS_PER_TOKEN, CallerLimits, Share
 from anywire.pipeline.registry import Registry
 from anywire.pipeline_settings import PipelineConfig
 from anywire.scheduler import QueueKey
@@ -15,8 +19,8 @@ from anywire.submission import Submission
 class Admission:
     """Open until `close`."""
 
-    def __init__(self, config: PipelineConfig, registry: Registry) -> None:
-        self._config, self._registry = config, registry
+    def __init__(self, config: PipelineConfig, registry: Registry, limits: CallerLimits) -> None:
+        self._config, self._registry, self._limits = config, registry, limits
         self.closed = False
 
     def check(self, submission: Submission) -> None:
@@ -39,26 +43,50 @@ class Admission:
                 "(pipeline.max_hops): do orchestrators join each other in a circle?"
             )
 
+    def allowed(self, submission: Submission, demand: Demand) -> Submission:
+        """The submission of a caller with limits, as that one may have it: with its highest priority where that is
+        below 0 and the task names none. Raises `Forbidden`."""
+        limits = submission.caller.limits
+        for model in (submission.model, *demand.models):
+            if not limits.allows_model(model):
+                raise errors.Forbidden(f"this key is not for the model {model!r} (models)", param="model")
+        highest = limits.max_priority
+        if highest is None or submission.priority <= highest:
+            return submission
+        if submission.priority:
+            raise errors.Forbidden(
+                f"the highest priority of this key is {highest} (max_priority), the task has {submission.priority}",
+                param="priority",
+            )
+        return msgspec.structs.replace(submission, priority=highest)
+
+    def share(self, submission: Submission, demand: Demand, parent: Share | None) -> Share:
+        """Count a task for its caller, or for that of the task that made it. Raises `LimitReached`."""
+        prompt = len(submission.outline or submission.body) // CHARS_PER_TOKEN
+        if parent is not None:
+            return self._limits.take_child(parent, prompt, demand.max_tokens)
+        return self._limits.take(submission.caller, prompt, demand.max_tokens)
+
     def keys(self, submission: Submission, demand: Demand) -> tuple[QueueKey, ...]:
         """What the task needs, for each model that would do and that somebody serves, served or will. Raises
         `ModelNotFound`, `ModelStopped` or `InvalidRequest` when there is none."""
         if not demand.models:
             only = QueueKey(submission.model, submission.kind, demand.needs)
-            error = self.unknown(only)
+            error = self.unknown(only, submission.caller)
             if error is not None:
                 raise error
             return (only,)
         named = (submission.model, *demand.models)
         keys = [QueueKey(model, submission.kind, demand.needs) for model in dict.fromkeys(named)]
-        unknown = [self.unknown(key) for key in keys]
+        unknown = [self.unknown(key, submission.caller) for key in keys]
         known = tuple(key for key, error in zip(keys, unknown, strict=True) if error is None)
         if not known and unknown[0] is not None:
             raise unknown[0]
         return known
 
-    def unknown(self, key: QueueKey) -> AnywireError | None:
+    def unknown(self, key: QueueKey, caller: Caller) -> AnywireError | None:
         """The error for a model that is not served here and never was, or that would have to be started; None while
-        somebody may yet come."""
+        somebody may yet come. It names only models that ``caller`` may use."""
         serving = self._registry.serving
         if serving.serves(key):
             return None
@@ -78,5 +106,6 @@ class Admission:
         models = self._registry.models()
         if key.model in models:
             return errors.InvalidRequest(f"model {key.model!r} does not do {key.kind} here", param="model")
+        models = [model for model in models if caller.limits.allows_model(model)]
         shown = ", ".join(models[:20]) + (f" and {len(models) - 20} more" if len(models) > 20 else "") or "none"
         return errors.ModelNotFound(f"no agent serves the model {key.model!r}; models served: {shown}", param="model")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 
 import msgspec
@@ -10,8 +11,10 @@ from anywire import errors
 from anywire.clock import Clock
 from anywire.errors import AnywireError
 from anywire.event_bus import EventBus
+from anywire.identities.end_check import NOT_ADMITTED
 from anywire.identity import boot_id
 from anywire.messages import Chunk, Progress
+from anywire.once_log import OnceLog
 from anywire.pipeline.decide import Budget, Decider, Decision, Fail, Hedge, Requeue, decide
 from anywire.pipeline.dispatcher import Dispatcher
 from anywire.pipeline.health import Health
@@ -21,6 +24,8 @@ from anywire.pipeline.registry import Registry
 from anywire.pipeline.task import Attempt, Task
 from anywire.pipeline.task_ends import TaskEnds
 from anywire.scheduler import Outcome
+
+log = logging.getLogger(__name__)
 
 
 class AttemptEnds:
@@ -45,6 +50,7 @@ class AttemptEnds:
         self._registry, self._health, self._decider = registry, health, decider
         self._counts, self._events, self._observation, self._clock = counts, events, observation, clock
         self._boot_id = boot_id()
+        self._once = OnceLog(log)
         self.by_transport: Counter[str] = Counter()
         """How many attempts were answered over each transport."""
         self.noting = False
@@ -98,6 +104,10 @@ class AttemptEnds:
         if isinstance(error, errors.Refused):
             # It said so before doing anything: somebody else may take it.
             self._counts["refused"] += 1
+            if error.detail_code == NOT_ADMITTED:
+                self._once.warn(
+                    attempt.agent_id, "agent %s does not let this orchestrator in: %s", attempt.agent_id, error
+                )
             self._registry.set_cause(attempt.agent, "refused")
         elif isinstance(error, errors.AgentUnavailable) and over:
             self._registry.set_cause(attempt.agent, "unreachable")

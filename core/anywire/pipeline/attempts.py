@@ -157,7 +157,9 @@ class Attempts:
             self._sink.attempt_failed(attempt, error, True)
         except Exception as error:
             self._boundary.failed(f"transport {attempt.transport}", "send", error, task.task_id)
-            failure = errors.AgentUnavailable(f"the transport {attempt.transport} failed: {error}", phase="maybe_sent")
+            # Its own words are for the log: they may name tasks of other clients.
+            what = f"the transport {attempt.transport} failed: it raised {type(error).__name__}"
+            failure = errors.AgentUnavailable(what, phase="maybe_sent")
             self._sink.attempt_failed(attempt, failure, True)
         else:
             self._rooms.found(agent_id)

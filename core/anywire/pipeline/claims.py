@@ -12,6 +12,7 @@ import msgspec
 
 from anywire.messages import (
     MAX_COMMAND_BYTES,
+    MAX_PROOF_CHARS,
     AgentInfo,
     AgentStatus,
     Chunk,
@@ -57,7 +58,7 @@ def check_info(info: AgentInfo) -> str:
         return "one of its descriptions is not printable or too long"
     if not is_names(info.capabilities, MAX_CAPABILITIES):
         return "its capabilities are no short list of names"
-    return ""
+    return "" if is_proof(info.proof) else "its proof is not printable or too long"
 
 
 def check_status(status: AgentStatus, before: AgentStatus) -> str:
@@ -164,6 +165,10 @@ def is_name(text: object) -> bool:
 
 def is_text(text: object) -> bool:
     return isinstance(text, str) and (not text or is_name(text))
+
+
+def is_proof(text: object) -> bool:
+    return isinstance(text, str) and len(text) <= MAX_PROOF_CHARS and text.isascii() and text.isprintable()
 
 
 def is_names(names: object, limit: int) -> bool:

@@ -6,13 +6,15 @@ import asyncio
 import math
 import re
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import Any
 
 import msgspec
 
 from anywire import errors
+from anywire.access import KEY_GONE
 from anywire.boundary import Boundary
 from anywire.caller import Caller
 from anywire.clock import Clock
@@ -21,6 +23,7 @@ from anywire.messages import MAX_COMMAND_BYTES, Cancel, Command, CommandResult, 
 from anywire.pipeline import claims
 from anywire.pipeline.dropped import Dropped
 from anywire.pipeline.ends import Ends
+from anywire.pipeline.observation import Observation
 from anywire.pipeline.registry import Registry
 from anywire.pipeline.waiting_send import send_when_room
 from anywire.selector import AgentView
@@ -41,6 +44,7 @@ class _Open:
 
     __slots__ = (
         "agent_id",
+        "caller_id",
         "ended",
         "error",
         "incarnation",
@@ -52,8 +56,8 @@ class _Open:
         "waiter",
     )
 
-    def __init__(self, agent_id: str, incarnation: int, link: int) -> None:
-        self.agent_id, self.incarnation, self.link = agent_id, incarnation, link
+    def __init__(self, agent_id: str, incarnation: int, link: int, caller_id: str) -> None:
+        self.agent_id, self.incarnation, self.link, self.caller_id = agent_id, incarnation, link, caller_id
         self.results: deque[str] = deque()
         self.next_seq, self.outstanding = 0, WINDOW
         self.ended = False
@@ -84,9 +88,12 @@ class Commands:
         dropped: Dropped,
         boundary: Boundary,
         ids: Iterator[str],
+        before: Callable[[Sequence[str], str, Caller], Awaitable[None]],
+        observation: Observation,
     ) -> None:
         self._hub_id, self._hubs, self._registry = hub_id, hubs, registry
         self._clock, self._dropped, self._boundary, self._ids = clock, dropped, boundary, ids
+        self._before, self._observation = before, observation
         self._open: dict[str, _Open] = {}
         self._closed = False
 
@@ -94,52 +101,20 @@ class Commands:
         self, target: Sequence[str], name: str, arguments: Mapping[str, Any] | None, deadline: float, caller: Caller
     ) -> AsyncGenerator[Any, None]:
         """Send a command to the agent that ``target`` begins with; its results as they come. Errors as in
-        `anywire.context.Context.command`."""
-        text = _arguments_text(name, arguments)
-        time_left_ms = _time_left_ms(deadline)
-        agent, hub, link = self._find(target)
-        opened = _Open(agent.agent_id, agent.info.incarnation, link)
-        command_id = next(self._ids)
-        command = Command(
-            self._hub_id,
-            command_id,
-            name,
-            text,
-            tuple(target[1:]),
-            time_left_ms,
-            WINDOW,
-            caller.tenant,
-            caller.role,
-        )
-        self._open[command_id] = opened
-        late = errors.DeadlineExceeded(f"the command {name} was not done within {deadline:g} s")
-        timer = self._clock.call_later(deadline, opened.end, late) if time_left_ms else None
-        sent = False
+        `anywire.context.Context.command`. Who observes is told that it begins and how it has ended."""
+        error = errors.TaskCancelled.code
+        self._observation.command_begun(target, name, caller)
         try:
-            send = partial(hub.send, agent.agent_id)
-            await send_when_room(send, partial(hub.drain, agent.agent_id), command, self._clock)
-            sent = True
-            unread = 0
-            while True:
-                while not opened.results:
-                    if opened.ended:
-                        if opened.error is not None:
-                            raise opened.error
-                        return
-                    opened.waiter = asyncio.get_running_loop().create_future()
-                    await opened.waiter
-                yield msgspec.json.decode(opened.results.popleft())
-                unread += 1
-                if unread * 2 >= WINDOW and not opened.ended:
-                    opened.outstanding += unread
-                    self._say(hub, agent.agent_id, Credit(self._hub_id, command_id, 0, unread))
-                    unread = 0
+            await self._before(target, name, caller)
+            async with aclosing(self._results(target, name, arguments, deadline, caller)) as results:
+                async for result in results:
+                    yield result
+            error = ""
+        except AnywireError as failed:
+            error = failed.code
+            raise
         finally:
-            if timer is not None:
-                timer.cancel()
-            del self._open[command_id]
-            if sent and not opened.is_over:
-                self._say(hub, agent.agent_id, Cancel(self._hub_id, command_id, 0, "nobody waits for it any more"))
+            self._observation.command_ended(target, name, caller, error)
 
     def result_received(self, link: int, agent_id: str, incarnation: int, result: CommandResult) -> None:
         """Take in what came by a link; what belongs to no command on it is dropped."""
@@ -195,12 +170,67 @@ class Commands:
                 opened.is_over = True
                 opened.end(errors.AgentLost(message, phase="maybe_sent", agent_id=agent.agent_id))
 
+    def end_caller(self, caller_id: str) -> None:
+        """End every command of the caller of that id with `Unauthenticated`; its agent is told to stop."""
+        for opened in list(self._open.values()):
+            if opened.caller_id == caller_id:
+                opened.end(errors.Unauthenticated(KEY_GONE))
+
     def close(self) -> None:
         self._closed = True
         for opened in list(self._open.values()):
             opened.end(errors.ShuttingDown("the orchestrator shuts down"))
 
     # Inside
+
+    async def _results(
+        self, target: Sequence[str], name: str, arguments: Mapping[str, Any] | None, deadline: float, caller: Caller
+    ) -> AsyncGenerator[Any, None]:
+        text = _arguments_text(name, arguments)
+        time_left_ms = _time_left_ms(deadline)
+        agent, hub, link = self._find(target)
+        opened = _Open(agent.agent_id, agent.info.incarnation, link, caller.id)
+        command_id = next(self._ids)
+        command = Command(
+            self._hub_id,
+            command_id,
+            name,
+            text,
+            tuple(target[1:]),
+            time_left_ms,
+            WINDOW,
+            caller.tenant,
+            caller.role,
+        )
+        self._open[command_id] = opened
+        late = errors.DeadlineExceeded(f"the command {name} was not done within {deadline:g} s")
+        timer = self._clock.call_later(deadline, opened.end, late) if time_left_ms else None
+        sent = False
+        try:
+            send = partial(hub.send, agent.agent_id)
+            await send_when_room(send, partial(hub.drain, agent.agent_id), command, self._clock)
+            sent = True
+            unread = 0
+            while True:
+                while not opened.results:
+                    if opened.ended:
+                        if opened.error is not None:
+                            raise opened.error
+                        return
+                    opened.waiter = asyncio.get_running_loop().create_future()
+                    await opened.waiter
+                yield msgspec.json.decode(opened.results.popleft())
+                unread += 1
+                if unread * 2 >= WINDOW and not opened.ended:
+                    opened.outstanding += unread
+                    self._say(hub, agent.agent_id, Credit(self._hub_id, command_id, 0, unread))
+                    unread = 0
+        finally:
+            if timer is not None:
+                timer.cancel()
+            del self._open[command_id]
+            if sent and not opened.is_over:
+                self._say(hub, agent.agent_id, Cancel(self._hub_id, command_id, 0, "nobody waits for it any more"))
 
     def _find(self, target: Sequence[str]) -> tuple[AgentView, Hub, int]:
         # Below the first one an agent would drop what is none.

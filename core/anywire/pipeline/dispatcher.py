@@ -275,5 +275,6 @@ class Dispatcher:
 
     def _scheduler_failed(self, call: str, fault: Exception | str, task_id: str) -> errors.PluginFailed:
         self._boundary.failed(self._scheduler_name, call, fault, task_id)
-        what = fault if isinstance(fault, str) else f"raised {type(fault).__name__}: {fault}"
+        # Its own words are for the log: they may name tasks of other clients.
+        what = fault if isinstance(fault, str) else f"raised {type(fault).__name__}"
         return errors.PluginFailed(f"the {self._scheduler_name} failed in {call}: it {what}", task_id=task_id)

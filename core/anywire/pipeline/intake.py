@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from functools import partial
 
 from anywire.boundary import label
+from anywire.caller import NO_LIMITS
 from anywire.clock import Clock
 from anywire.demand import prefix_hashes, read_demand
 from anywire.pipeline.admission import Admission
 from anywire.pipeline.attempts import Attempts
 from anywire.pipeline.dispatcher import Dispatcher
+from anywire.pipeline.limits import CallerLimits
 from anywire.pipeline.observation import Observation
 from anywire.pipeline.service_answers import ServiceAnswers
 from anywire.pipeline.task import Task
@@ -39,6 +41,7 @@ class Intake:
         dispatcher: Dispatcher,
         attempts: Attempts,
         ends: TaskEnds,
+        limits: CallerLimits,
         scheduler: Scheduler,
         selector: Selector,
         task_ids: Iterator[str],
@@ -47,17 +50,21 @@ class Intake:
         config: PipelineConfig,
     ) -> None:
         self._admission, self._services, self._dispatcher = admission, services, dispatcher
+        self._limits = limits
         self._attempts, self._ends, self._task_ids = attempts, ends, task_ids
         self._observation, self._clock, self._config = observation, clock, config
         self._wants_prefix = scheduler.wants_prefix or selector.wants_prefix
         self._scheduler_name, self._uses_priority = label("scheduler", scheduler), scheduler.uses_priority
         self._said_ignored = False
 
-    def submit(self, submission: Submission) -> TaskStream:
+    def submit(self, submission: Submission, by_service: bool = False) -> TaskStream:
         """See `anywire.pipeline.orchestrator.Orchestrator.submit`."""
         received = self._clock.now_ns()
         self._admission.check(submission)
         demand = read_demand(submission.outline or submission.body)
+        is_limited = submission.caller.limits is not NO_LIMITS
+        if is_limited:
+            submission = self._admission.allowed(submission, demand)
         services = self._services
         concerned = services.concerned
         keys = (concerned and services.keys(submission)) or self._admission.keys(submission, demand)
@@ -97,14 +104,23 @@ class Intake:
         task.attempts_left = min(submission.attempts_left or self._config.max_attempts, self._config.max_attempts)
         standing = services.stands_before(task) if concerned else ""
         served = concerned and services.answers(task)
-        if standing:
-            self._dispatcher.hold_new(task, f"service {standing}")
-        elif not served:
-            self._dispatcher.put(task)
+        parent = self._parent(submission, by_service) if submission.parent else None
+        family = parent.share if parent is not None and by_service else None
+        if is_limited or family is not None:
+            task.share = self._admission.share(submission, demand, family)
+        try:
+            if standing:
+                self._dispatcher.hold_new(task, f"service {standing}")
+            elif not served:
+                self._dispatcher.put(task)
+        except BaseException:
+            if task.share is not None:
+                self._limits.give_back(task.share)
+            raise
         self._ends.add(task, deadline)
         if submission.stream:
             stream.on_read(partial(self._attempts.was_read, task))
-        if submission.parent in self._ends.tasks:
+        if parent is not None:
             services.adopt(task)
         stream.stages.admitted = self._clock.now_ns()
         self._observation.task_admitted(task)
@@ -118,3 +134,9 @@ class Intake:
         if task.place == "queued":
             self._ends.absence.check(task)
         return stream
+
+    def _parent(self, submission: Submission, by_service: bool) -> Task | None:
+        """The task that made this one, while it runs. A client may name a task that it may cancel."""
+        if by_service:
+            return self._ends.tasks.get(submission.parent)
+        return self._ends.find(submission.parent, submission.caller)

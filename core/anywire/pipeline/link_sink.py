@@ -11,6 +11,7 @@ from anywire.pipeline.commands import Commands
 from anywire.pipeline.dropped import Dropped
 from anywire.pipeline.incoming import Incoming
 from anywire.pipeline.registry import Registry
+from anywire.pipeline.strangers import Strangers
 from anywire.printable import printable
 
 
@@ -21,10 +22,17 @@ class LinkSink:
     """
 
     def __init__(
-        self, registry: Registry, incoming: Incoming, commands: Commands, dropped: Dropped, own_id: str, link: int
+        self,
+        registry: Registry,
+        incoming: Incoming,
+        commands: Commands,
+        dropped: Dropped,
+        own_id: str,
+        link: int,
+        strangers: Strangers | None = None,
     ) -> None:
         self._registry, self._incoming, self._commands, self._dropped = registry, incoming, commands, dropped
-        self._own_id, self._link = own_id, link
+        self._own_id, self._link, self._strangers = own_id, link, strangers
         # Called for every token, and checked there.
         self.chunk_received = partial(incoming.chunk_received, link)
 
@@ -32,14 +40,20 @@ class LinkSink:
         if not self._is(info, AgentInfo, "?"):
             return
         # Where it joins a parent over the very transport on which it is a hub, it meets itself.
-        if info.agent_id != self._own_id:
-            self._registry.joined(self._link, info)
+        if info.agent_id == self._own_id or (self._strangers is not None and self._strangers.joined(self._link, info)):
+            return
+        self._registry.joined(self._link, info)
 
     def agent_reported(self, agent_id: str, incarnation: int, status: AgentStatus) -> None:
-        if agent_id != self._own_id and self._is(status, AgentStatus, agent_id):
-            self._registry.reported(self._link, agent_id, incarnation, status)
+        if agent_id == self._own_id or not self._is(status, AgentStatus, agent_id):
+            return
+        if self._strangers is not None and self._strangers.reported(self._link, agent_id, incarnation, status):
+            return
+        self._registry.reported(self._link, agent_id, incarnation, status)
 
     def agent_lost(self, agent_id: str, incarnation: int, reason: str) -> None:
+        if self._strangers is not None:
+            self._strangers.lost(self._link, agent_id, incarnation)
         self._registry.lost(self._link, agent_id, incarnation, printable(str(reason)))
 
     def progress_received(self, agent_id: str, incarnation: int, progress: Progress) -> None:

@@ -7,12 +7,14 @@ Each method looks first whether anybody wants to know. What each task causes is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import time as wall_time
 
 import msgspec
 
 from anywire import events
 from anywire.boundary import Boundary, label
+from anywire.caller import Caller
 from anywire.clock import Clock
 from anywire.errors import AnywireError
 from anywire.event_bus import PUBLISH, EventBus
@@ -20,6 +22,9 @@ from anywire.messages import Progress
 from anywire.pipeline.task import Attempt, Task
 from anywire.scheduler import Outcome, Scheduler
 from anywire.selector import AgentView, Candidates, Selector
+
+MAX_NAME, MAX_TARGET = 128, 16
+"""Characters of a name, and ids of a target, in the events of a command: whoever sends one may name anything."""
 
 
 class _Usage(msgspec.Struct):
@@ -157,6 +162,10 @@ class Observation:
                 )
             )
 
+    def task_cancelled(self, task: Task, by: Caller) -> None:
+        if events.TaskCancelledBy in self._wanted:
+            self._publish(events.TaskCancelledBy, task, by=by.id, by_tenant=by.tenant, by_role=by.role)
+
     # Attempts
 
     def attempt_sent(self, attempt: Attempt) -> None:
@@ -250,6 +259,16 @@ class Observation:
                 )
             )
 
+    # Commands
+
+    def command_begun(self, target: Sequence[str], name: str, caller: Caller) -> None:
+        if events.CommandBegun in self._wanted:
+            self._publish_command(events.CommandBegun, target, name, caller)
+
+    def command_ended(self, target: Sequence[str], name: str, caller: Caller, error: str) -> None:
+        if events.CommandEnded in self._wanted:
+            self._publish_command(events.CommandEnded, target, name, caller, error=error)
+
     # The orchestrator
 
     def orchestrator_changed(self, hub_id: str, state: str) -> None:
@@ -269,6 +288,13 @@ class Observation:
             task_id=task.task_id,
             **fields,
         )
+
+    def _publish_command(
+        self, kind: type[events.Event], target: Sequence[str], name: str, caller: Caller, /, **fields: object
+    ) -> None:
+        told = tuple(str(each)[:MAX_NAME] for each in target[:MAX_TARGET])
+        who = {"tenant": caller.tenant, "caller": caller.id, "role": caller.role}
+        self._bus.publish(kind, target=told, name=str(name)[:MAX_NAME], **who, **fields)
 
     def _publish_attempt(self, kind: type[events.Event], of: Attempt, /, **fields: object) -> None:
         self._publish(kind, of.task, attempt=of.number, agent_id=of.agent_id, **fields)

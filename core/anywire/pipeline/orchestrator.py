@@ -13,12 +13,15 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from anywire import errors
 from anywire.caller import OPERATOR, Caller
 from anywire.clock import Clock, SystemClock
 from anywire.context import TaskView
 from anywire.errors import AnywireError
 from anywire.event_bus import EventBus
+from anywire.identities.end_check import EndCheck
 from anywire.identity import random_ids
 from anywire.lease import AwakeTime
 from anywire.messages import AgentStatus, Chunk, HubInfo
@@ -36,12 +39,14 @@ from anywire.pipeline.following import Follower
 from anywire.pipeline.health import Health, Subject
 from anywire.pipeline.incoming import Incoming
 from anywire.pipeline.intake import Intake
+from anywire.pipeline.limits import CallerLimits
 from anywire.pipeline.link_sink import LinkSink
 from anywire.pipeline.observation import Observation
 from anywire.pipeline.open_attempts import OpenAttempts
 from anywire.pipeline.registry import Registry
 from anywire.pipeline.service_answers import ServiceAnswers
 from anywire.pipeline.serving import Served
+from anywire.pipeline.strangers import Strangers
 from anywire.pipeline.task import Task, task_view
 from anywire.pipeline.task_ends import TaskEnds
 from anywire.pipeline_settings import PipelineConfig
@@ -59,7 +64,7 @@ class Orchestrator:
     """A hub on every transport given, in order of preference, with one queue and one selector.
 
     On the plane ``client`` its agents are orchestrators: see `anywire.roles.client`. ``decide`` says what follows a
-    failed attempt.
+    failed attempt. ``end_check`` says which agents are let in; without it every one that the transports let in.
 
     `start` raises `TransportUnavailable` when the only transport, or every one, fails to open; with several, those
     that open are used and the others are tried again.
@@ -77,6 +82,7 @@ class Orchestrator:
         clock: Clock | None = None,
         plane: Plane = "agent",
         decide: Decide = decide,
+        end_check: EndCheck | None = None,
     ) -> None:
         self.info = info
         self._plane: Plane = plane
@@ -110,11 +116,13 @@ class Orchestrator:
         )
         self.services = services = ServiceAnswers(self, boundary, clock, config)
         """What services do for tasks; `anywire.roles.service_host` adds them."""
-        self._admission = admission = Admission(config, registry)
+        self.limits = limits = CallerLimits(clock)
+        """What callers have used of their limits; `anywire.roles.kept_budgets` keeps it over a restart."""
+        self._admission = admission = Admission(config, registry, limits)
         hub_id, hubs = info.hub_id, self._hubs
         open_attempts = OpenAttempts(hub_id, hubs, registry, boundary, clock)
         self._ends = ends = TaskEnds(
-            open_attempts, dispatcher, services, registry, admission, observation, clock, config
+            open_attempts, dispatcher, services, registry, admission, limits, observation, clock, config
         )
         self._tasks = ends.tasks
         decider = Decider(decide, health, boundary)
@@ -139,14 +147,34 @@ class Orchestrator:
             hub_id, attempts, open_attempts, attempt_ends, awake, counts, dropped, config, observation
         )
         task_ids = random_ids()
-        self._commands = Commands(hub_id, hubs, registry, clock, dropped, boundary, task_ids)
+        self._commands = Commands(
+            hub_id, hubs, registry, clock, dropped, boundary, task_ids, services.before_command, observation
+        )
+        self.end_check = end_check
+        """Who says which agents are let in; None where the transports alone do."""
+        self._strangers: Strangers | None = None
+        if end_check is not None:
+            self._strangers = Strangers(info, plane, end_check, registry, hubs, task_ids, counts)
         self._intake = Intake(
-            admission, services, dispatcher, attempts, ends, scheduler, selector, task_ids, observation, clock, config
+            admission,
+            services,
+            dispatcher,
+            attempts,
+            ends,
+            limits,
+            scheduler,
+            selector,
+            task_ids,
+            observation,
+            clock,
+            config,
         )
 
     # Life
 
     async def start(self) -> None:
+        if self._strangers is not None:
+            self._strangers.start(self.events)
         await self._hubs.open()
         self._observation.orchestrator_changed(self.info.hub_id, "open")
 
@@ -177,23 +205,34 @@ class Orchestrator:
         self.registry.close()
         self.health.close()
         await self._hubs.close()
+        if self._strangers is not None:
+            await self._strangers.close()
         self._observation.orchestrator_changed(self.info.hub_id, "closed")
 
     async def _open_hub(self, link: int, transport: Transport) -> Hub:
-        sink = LinkSink(self.registry, self._incoming, self._commands, self._dropped, self.info.hub_id, link)
+        own_id, dropped = self.info.hub_id, self._dropped
+        sink = LinkSink(self.registry, self._incoming, self._commands, dropped, own_id, link, self._strangers)
         return await transport.open_hub(self.info, self._plane, sink)
 
     # What gateways call
 
-    def submit(self, submission: Submission) -> TaskStream:
-        """Take a task in. Raises `QueueFull`, `ModelNotFound`, `InvalidRequest`, `PayloadTooLarge`, `ShuttingDown`,
-        `PluginFailed`."""
-        return self._intake.submit(submission)
+    def submit(self, submission: Submission, by_service: bool = False) -> TaskStream:
+        """Take a task in. ``by_service``: a service makes it, so its parent pays for it
+        (`anywire.context.Context.submit`). Raises `QueueFull`, `ModelNotFound`, `InvalidRequest`, `PayloadTooLarge`,
+        `ShuttingDown`, `PluginFailed`, and of what the caller's limits do not allow `Forbidden` and `LimitReached`."""
+        return self._intake.submit(submission, by_service)
 
     def cancel(self, task_id: str, reason: str = "cancelled", caller: Caller = OPERATOR) -> bool:
         """End a task with `TaskCancelled`, through to its engine; False when there is no such task (any more) that
         ``caller`` may end."""
-        return self._ends.cancel(task_id, reason, caller)
+        return self._ends.cancel_by(task_id, reason, caller)
+
+    def end_caller(self, caller_id: str) -> None:
+        """End all tasks and commands of the caller of that id with `Unauthenticated`: its key was revoked, or ran out.
+        Nothing happens for the empty id, which nobody vouches for."""
+        if caller_id:
+            self._ends.end_caller(caller_id)
+            self._commands.end_caller(caller_id)
 
     def tasks(self, caller: Caller = OPERATOR) -> list[TaskView]:
         """Those that have not ended and that ``caller`` sees, oldest first."""
@@ -218,6 +257,7 @@ class Orchestrator:
     ) -> AsyncGenerator[Any, None]:
         """See `anywire.context.Context.command`."""
         if caller.role != "operate":
+            self._observation.command_ended(target, name, caller, errors.Forbidden.code)
             raise errors.Forbidden(f"commands are for the role operate, this caller has the role {caller.role}")
         return self._commands.run(target, name, arguments, deadline, caller)
 
@@ -240,14 +280,17 @@ class Orchestrator:
         self._listeners.append(changed)
         return lambda: self._listeners.remove(changed)
 
-    def models(self) -> list[str]:
-        return self.registry.models()
+    def models(self, caller: Caller = OPERATOR) -> list[str]:
+        """Those that ``caller`` may use."""
+        models, limits = self.registry.models(), caller.limits
+        return [model for model in models if limits.allows_model(model)] if limits.models else models
 
-    def offers(self) -> dict[str, list[tuple[str, Offer]]]:
+    def offers(self, caller: Caller = OPERATOR) -> dict[str, list[tuple[str, Offer]]]:
         """See `anywire.context.Context.offers`."""
         found: dict[str, list[tuple[str, Offer]]] = {}
         for member, offer in self.registry.serving.offers():
-            found.setdefault(offer.model, []).append((member.view.agent_id, offer))
+            if caller.limits.allows_model(offer.model):
+                found.setdefault(offer.model, []).append((member.view.agent_id, offer))
         return dict(sorted(found.items()))
 
     @property
@@ -264,9 +307,16 @@ class Orchestrator:
             "transports": {name: self._attempt_ends.by_transport[name] for name in self._names},
             "agents": len(self.registry.agents()),
             "events": dict(self._counts)
+            | {"limits_reached": self.limits.refused}
             | {"transports_unavailable": self._hubs.failures, "plugin_failures": failures.total()},
             "plugin_failures": dict(failures),
-        }
+        } | self._ends_waiting()
+
+    def _ends_waiting(self) -> dict[str, Any]:
+        """Who waits to be let in, where that is checked."""
+        if self.end_check is None:
+            return {}
+        return {"ends_waiting": [msgspec.structs.asdict(each) for each in self.end_check.waiting]}
 
     # What the dispatcher asks
 
@@ -293,6 +343,9 @@ class Orchestrator:
         if task.place != "ended":
             self._ends.absence.check(task)
             self._dispatcher.dispatch()
+
+    def end_child(self, task_id: str, reason: str) -> None:
+        self._ends.cancel(task_id, reason)
 
     def reader_stalled(self, task: Task) -> None:
         self._ends.reader_stalled(task)

@@ -122,6 +122,10 @@ class Registry:
     def models(self) -> list[str]:
         return self.serving.models()
 
+    def linked(self) -> list[tuple[int, AgentInfo, AgentStatus]]:
+        """Every link there is: its number, what the agent has said in its hello, and its newest status."""
+        return [(number, link.info, link.status) for links in self._links.values() for number, link in links.items()]
+
     def link(self, agent: AgentView) -> int:
         """The link of a known agent over which a task sent now would go."""
         return self._members[agent.agent_id].link
@@ -248,7 +252,9 @@ class Registry:
             ordinal = self._ordinals
             self._ordinals += 1
         unknown = AgentStatus(agent_id, first.info.incarnation, state="starting", slots=0)
-        view = AgentView(first.info, unknown, ordinal, self._names[min(usable)])
+        # Its proof is for this end alone, and views and events are shown to others.
+        shown = msgspec.structs.replace(first.info, proof="") if first.info.proof else first.info
+        view = AgentView(shown, unknown, ordinal, self._names[min(usable)])
         self._members[agent_id] = member = Member(view, set(usable), min(usable))
         info = first.info
         log.info("agent %s joined over %s (pid %d on %s)", agent_id, view.transport, info.pid, info.host)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from anywire import errors
 from anywire.boundary import Boundary, label
+from anywire.caller import Caller
 from anywire.clock import Clock
 from anywire.offers import Offer
 from anywire.pipeline.service_work import PATIENCE, Answer, Before, ServiceSink
@@ -37,6 +38,7 @@ class ServiceAnswers:
         self.sink, self.boundary, self.clock, self.config = sink, boundary, clock, config
         self._models: dict[str, tuple[Service, Offer]] = {}
         self._before: list[Service] = []
+        self._before_command: list[Service] = []
         self._under_way: dict[str, Answer | Before] = {}
         """By task id: what a service does for it now."""
         self._answering: Counter[str] = Counter()
@@ -59,6 +61,25 @@ class ServiceAnswers:
             self._models[offer.model] = (service, offer)
         if type(service).before is not Service.before:
             self._before.append(service)
+        if type(service).before_command is not Service.before_command:
+            self._before_command.append(service)
+
+    async def before_command(self, target: Sequence[str], name: str, caller: Caller) -> None:
+        """Ask the services that stand before commands. Raises what one of them refuses it with, or `PluginFailed`."""
+        for service in self._before_command:
+            try:
+                async with asyncio.timeout(service.before_timeout):
+                    await service.before_command(target, name, caller)
+            except errors.AnywireError:
+                raise
+            except Exception as error:
+                late = isinstance(error, TimeoutError)
+                what = f"had nothing to say within {service.before_timeout:g} s" if late else error
+                self.boundary.failed(label("service", service), "before_command", what)
+                raise errors.PluginFailed(
+                    f"the service {service.name} failed before the command {name}, which was not sent; the "
+                    "orchestrator's log has more"
+                ) from error
 
     def offers(self) -> Iterator[tuple[str, Offer]]:
         """Every model of a service: the service's name and its offer."""
@@ -122,7 +143,7 @@ class ServiceAnswers:
         children = self._children.pop(task.task_id, None)
         if children and code:
             for child in children:
-                self.sink.cancel(child, f"the task {task.task_id} that made it has ended ({code})")
+                self.sink.end_child(child, f"the task {task.task_id} that made it has ended ({code})")
 
     async def close(self) -> None:
         """Wait until what was stopped has ended, for a bounded time."""

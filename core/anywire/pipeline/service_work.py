@@ -35,7 +35,9 @@ class ServiceSink(Protocol):
 
     def fail_task(self, task: Task, error: AnywireError) -> None: ...
     def reader_stalled(self, task: Task) -> None: ...
-    def cancel(self, task_id: str, reason: str) -> bool: ...
+    def end_child(self, task_id: str, reason: str) -> None:
+        """Cancel a task whose parent has ended without an answer, if it has not ended itself."""
+        ...
 
 
 class Owner(Protocol):
@@ -82,7 +84,8 @@ class Answer:
         except Exception as error:
             self._end()
             owner.boundary.failed(task.why, "answer", error, task.task_id)
-            owner.sink.fail_task(task, errors.PluginFailed(f"the {task.why} failed: {type(error).__name__}: {error}"))
+            # Its own words are for the log: they may name tasks of other clients.
+            owner.sink.fail_task(task, errors.PluginFailed(f"the {task.why} failed: it raised {type(error).__name__}"))
         except asyncio.CancelledError:
             if self._stopped:
                 return

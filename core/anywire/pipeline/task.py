@@ -12,6 +12,7 @@ from anywire.clock import Timer
 from anywire.context import TaskView
 from anywire.lease import Silence
 from anywire.messages import Chunk
+from anywire.pipeline.limits import Share
 from anywire.scheduler import Outcome, QueuedTask
 from anywire.selector import FAILED_LATENCY_MS, AgentView, Choice
 from anywire.submission import Submission
@@ -139,7 +140,7 @@ class Task:
     ``below`` those that child orchestrators have made beyond the one sent to them. ``choice`` is what the selector said
     when it chose last, if it gave reasons. ``told_why`` is the reason why it is held that observers were told last.
     ``first_ns`` is when its first token came, 0 before. ``retry_after`` is the longest pause in seconds that an engine
-    has asked for.
+    has asked for. ``share`` is what it takes of its caller's limits, None where nothing limits it.
     """
 
     __slots__ = (
@@ -165,6 +166,7 @@ class Task:
         "retry_after",
         "retry_timer",
         "sent",
+        "share",
         "spent",
         "stalled_due",
         "stream",
@@ -185,6 +187,7 @@ class Task:
         self.spent = self.below = self.kept_bytes = 0
         self.agent_id = self.model = self.digest = ""
         self.choice: Choice | None = None
+        self.share: Share | None = None
         self.plain = True
         self.resumes = False
         self.delivered: list[str] = []

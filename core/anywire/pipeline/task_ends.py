@@ -7,7 +7,8 @@ import asyncio
 from collections import Counter
 
 from anywire import errors
-from anywire.caller import OPERATOR, Caller
+from anywire.access import KEY_GONE
+from anywire.caller import Caller
 from anywire.clock import Clock
 from anywire.errors import AnywireError
 from anywire.messages import Chunk
@@ -15,7 +16,8 @@ from anywire.pipeline.absence import Absence
 from anywire.pipeline.admission import Admission
 from anywire.pipeline.deadlines import Deadlines
 from anywire.pipeline.dispatcher import Dispatcher
-from anywire.pipeline.observation import Observation
+from anywire.pipeline.limits import CHARS_PER_TOKEN, CallerLimits, Share
+from anywire.pipeline.observation import Observation, token_counts
 from anywire.pipeline.open_attempts import OpenAttempts
 from anywire.pipeline.registry import Registry
 from anywire.pipeline.service_answers import ServiceAnswers
@@ -23,6 +25,9 @@ from anywire.pipeline.task import Attempt, Task
 from anywire.pipeline_settings import PipelineConfig
 from anywire.scheduler import Outcome
 from anywire.task_stream import TaskStream
+
+BY_CLIENT = frozenset(("cancelled", "reader_stalled", "deadline_exceeded", "unauthenticated"))
+"""Ends for which a client is the reason: an agent has read the prompt in vain."""
 
 
 def _ignore(stream: TaskStream, chunks: int) -> None:
@@ -40,11 +45,12 @@ class TaskEnds:
         services: ServiceAnswers,
         registry: Registry,
         admission: Admission,
+        limits: CallerLimits,
         observation: Observation,
         clock: Clock,
         config: PipelineConfig,
     ) -> None:
-        self._open, self._dispatcher, self._services = open_attempts, dispatcher, services
+        self._open, self._dispatcher, self._services, self._limits = open_attempts, dispatcher, services, limits
         self._observation, self._clock, self._config = observation, clock, config
         self.tasks: dict[str, Task] = {}
         """Those that have not ended, oldest first."""
@@ -94,6 +100,8 @@ class TaskEnds:
         if task.submission.stream:
             task.stream.on_read(_ignore)
         self.outcomes[code or "answered"] += 1
+        if task.share is not None:
+            self._limits.end(task.share, _tokens(task, task.share, attempt or task.leader, code, final))
         task.stream.attempts = (task.stream.attempts or task.sent) + task.below
         task.stream.spent = task.spent + len(task.attempts)
         if final is not None:
@@ -132,15 +140,49 @@ class TaskEnds:
         error.agent_id = task.agent_id if task.attempts else ""
         self.fail(task, error)
 
-    def cancel(self, task_id: str, reason: str = "cancelled", caller: Caller = OPERATOR) -> bool:
+    def cancel(self, task_id: str, reason: str) -> None:
+        """End a task that nobody here needs any more: its reader has gone, or its parent has ended. Does nothing when
+        it has ended."""
+        task = self.tasks.get(task_id)
+        if task is not None:
+            self.give_up(task, errors.TaskCancelled(reason))
+
+    def cancel_by(self, task_id: str, reason: str, caller: Caller) -> bool:
         """See `anywire.pipeline.orchestrator.Orchestrator.cancel`."""
         task = self.find(task_id, caller)
         if task is None:
             return False
-        self.give_up(task, errors.TaskCancelled(reason))
+        self._observation.hold()  # told before the end, when it has ended
+        try:
+            self._observation.task_cancelled(task, caller)
+            self.give_up(task, errors.TaskCancelled(reason))
+        finally:
+            self._observation.release()
         return True
+
+    def end_caller(self, caller_id: str) -> None:
+        """See `anywire.pipeline.orchestrator.Orchestrator.end_caller`."""
+        for task in [each for each in self.tasks.values() if each.submission.caller.id == caller_id]:
+            self.give_up(task, errors.Unauthenticated(KEY_GONE))
 
     def reader_stalled(self, task: Task) -> None:
         """Nobody has read it for too long."""
         message = f"nothing was read for {self._config.reader_timeout:g} s"
         self.give_up(task, errors.ReaderStalled(message))
+
+
+def _tokens(task: Task, share: Share, attempt: Attempt | None, code: str, final: Chunk | None) -> int:
+    """How many tokens a task has used that ends with ``code``: the engine's count, and where it gave none an estimate
+    by what was sent and delivered; ``attempt`` is the last one."""
+    if not share.limits.tokens_per_day:
+        return 0
+    if final is not None:
+        counted = sum(token_counts(final.usage))
+        if counted:
+            return counted
+    pieces = max(task.chunks, attempt.next_seq if attempt is not None else 0)
+    if final is not None and not task.submission.stream:
+        pieces = max(pieces, sum(map(len, final.deltas)) // CHARS_PER_TOKEN)
+    if pieces or (task.sent and code in BY_CLIENT):
+        return share.prompt + pieces
+    return 0

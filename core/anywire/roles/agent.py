@@ -5,25 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from anywire import errors
+from anywire.access import KEY_GONE, Access, OpenAccess
 from anywire.boundary import Boundary
-from anywire.caller import Caller, Role, lesser_role
 from anywire.clock import Clock, SystemClock, Timer
 from anywire.engine import Engine, EngineStatus
 from anywire.errors import AnywireError
-from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Command, Credit, TaskRequest
+from anywire.identities.end_check import EndCheck
+from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Command, Credit, HubInfo, TaskRequest
 from anywire.once_log import OnceLog
 from anywire.pipeline.ends import Ends
+from anywire.printable import printable
 from anywire.roles import engine_stopper
 from anywire.roles.agent_commands import AgentCommands
 from anywire.roles.agent_link import AgentLink
-from anywire.roles.agent_run import Run
+from anywire.roles.agent_run import Run, run_for
 from anywire.roles.agent_status import StatusSource, gauges
 from anywire.roles.engine_stopper import Stopper
+from anywire.roles.link_callers import LinkCallers
 from anywire.roles.remembered import Remembered
 from anywire.roles.replies import send_final
 from anywire.transport import AgentPort, Plane, Reply, Transport
@@ -33,8 +36,8 @@ log = logging.getLogger(__name__)
 REFUSALS_WAITING = 1024
 """Refusals that may wait for room; the hub of one more finds by its own timeout that the task was not accepted."""
 
-RunKey = tuple[str, str, int]
-"""Hub, task and attempt."""
+RunKey = tuple[int, str, str, int]
+"""Link, hub, task and attempt: what comes by one link concerns nothing that came by another."""
 
 
 class Agent:
@@ -42,7 +45,9 @@ class Agent:
 
     `start` raises what the engine or the only transport raises; with several transports those that open are
     used and the others tried again. ``log_level`` is that of its lines about hubs that come and go and about an engine
-    that has not failed: DEBUG where somebody else in this process says the same, or where hubs are clients.
+    that has not failed: DEBUG where somebody else in this process says the same, or where hubs are clients. ``access``
+    says who they are then (`anywire.roles.link_callers`). ``end_check`` says which orchestrators are let in; without it
+    every one that the transports let in.
     """
 
     def __init__(
@@ -56,6 +61,8 @@ class Agent:
         heartbeat_interval: float = 0.25,
         clock: Clock | None = None,
         log_level: int = logging.INFO,
+        access: Access | None = None,
+        end_check: EndCheck | None = None,
     ) -> None:
         if slots < 1:
             raise errors.ConfigError(f"an agent needs at least 1 slot, not {slots}")
@@ -69,6 +76,7 @@ class Agent:
         self._clock = clock or SystemClock()
         self.transports = tuple(transports)
         self._ports: Ends[AgentPort] = Ends(transports, self._open_port, self._announce, self._clock)
+        self._run_for = run_for(engine)
         self._runs: dict[RunKey, Run] = {}
         self._cancelled = Remembered()
         """Cancels of attempts that have not come."""
@@ -76,13 +84,18 @@ class Agent:
         self._older: set[Run] = set()
         """Those of the runs that came since the last heartbeat, and since the one before: they are told accepted at the
         next."""
+        self._end_check = end_check
+        self._links: dict[int, AgentLink] = {}
+        self._stop_checking: Callable[[], None] = lambda: None
         self._status = StatusSource(engine, self.boundary)
         self._stopper = Stopper(engine.name, "run", self._clock, self.boundary)
         drain = partial(self.begin_drain, "a hub asked for it")
-        self._commands = AgentCommands(info.agent_id, engine, plane, self._clock, self.boundary, self._caller, drain)
-
+        self._commands = AgentCommands(info.agent_id, engine, plane, self._clock, self.boundary, drain)
+        self._access = access or OpenAccess()
+        self._callers = LinkCallers(plane, self.transports, self._access)
+        self._stop_listening: Callable[[], None] = lambda: None
         self._sending: set[asyncio.Task[None]] = set()
-        self._refused_for_slots = False
+        self._refused_for_slots = self._checking = False
         self._told = ("", "")
         """The engine's state and detail that were logged last."""
         self._heartbeat: Timer | None = None
@@ -91,7 +104,13 @@ class Agent:
 
     async def start(self) -> None:
         """Start the engine, then announce the agent on every transport."""
+        if self._callers.needs_key:
+            self._stop_listening = self._access.listen(self._end_caller)
         await self.engine.start(self._engine_changed)
+        if self._end_check is not None:
+            self._end_check.start()
+            self._stop_checking = self._end_check.listen(self._admitted_changed)
+            self._checking = True
         await self._ports.open()
         self._beat()
 
@@ -110,6 +129,7 @@ class Agent:
     async def close(self) -> None:
         """Stop what runs, say goodbye on every transport, close the engine; idempotent."""
         self.draining = True
+        self._stop_listening()
         if self._heartbeat is not None:
             self._heartbeat.cancel()
             self._heartbeat = None
@@ -129,6 +149,10 @@ class Agent:
         for sending in self._sending:
             sending.cancel()
         await self._ports.close()
+        if self._end_check is not None and self._checking:
+            self._checking = False
+            self._stop_checking()
+            await self._end_check.close()
         try:
             await self.engine.close()
         except Exception as error:
@@ -161,9 +185,20 @@ class Agent:
 
     # What hubs send, through any transport; checked by its `AgentLink`
 
+    def hub_joined(self, hub: HubInfo, link: int) -> None:
+        self._callers.joined(hub, link)
+
     def task_received(self, task: TaskRequest, reply: Reply, link: int) -> None:
-        key = (task.hub_id, task.task_id, task.attempt)
+        key = (link, task.hub_id, task.task_id, task.attempt)
         if key in self._runs:
+            return
+        try:
+            caller = self._callers.of_task(task, link)
+        except errors.Unauthenticated as error:
+            self._not_let_in(task.hub_id, link, error)
+            # Once, whether there is room or not: a stranger must not take the place of the refusals of others.
+            final = _refusal(task, error)
+            self.boundary.call("transport", "send", reply.send, final, otherwise=None)
             return
         if self._cancelled.has(task.hub_id, key):
             self.refuse(task, reply, errors.TaskCancelled("cancelled before it arrived"))
@@ -172,19 +207,27 @@ class Agent:
         if refusal:
             self.refuse(task, reply, errors.Refused(f"agent {self.info.agent_id}: {refusal}"))
             return
-        self._runs[key] = run = Run(task, reply, link, self.engine, self._clock, self.boundary)
+        self._runs[key] = run = Run(task, caller, reply, link, self.engine, self._run_for, self._clock, self.boundary)
         self._fresh.add(run)
         self._idle.clear()
         run.runner = asyncio.get_running_loop().create_task(self._answer(key, run))
 
     def command_received(self, command: Command, reply: Reply, link: int) -> None:
-        self._commands.received(command, reply, link)
-
-    def cancel_received(self, cancel: Cancel) -> None:
-        if not cancel.attempt:
-            self._commands.cancel(cancel)
+        try:
+            caller = self._callers.of_command(command, link)
+        except errors.Unauthenticated as error:
+            self._not_let_in(command.hub_id, link, error)
+            self._commands.refuse(command, reply, error)
             return
-        key = (cancel.hub_id, cancel.task_id, cancel.attempt)
+        self._commands.received(command, caller, reply, link)
+
+    def cancel_received(self, cancel: Cancel, link: int) -> None:
+        if not self._callers.counts(cancel.hub_id, link):
+            return  # nothing of it is under way, and nothing is to be remembered for it
+        if not cancel.attempt:
+            self._commands.cancel(cancel, link)
+            return
+        key = (link, cancel.hub_id, cancel.task_id, cancel.attempt)
         run = self._runs.get(key)
         if run is not None:
             self._stopper.stop(run, cancel.reason)
@@ -192,16 +235,17 @@ class Agent:
             # It may have overtaken its request.
             self._cancelled.add(cancel.hub_id, key)
 
-    def credit_received(self, credit: Credit) -> None:
+    def credit_received(self, credit: Credit, link: int) -> None:
         if not credit.attempt:
-            self._commands.credit(credit)
+            self._commands.credit(credit, link)
             return
-        run = self._runs.get((credit.hub_id, credit.task_id, credit.attempt))
+        run = self._runs.get((link, credit.hub_id, credit.task_id, credit.attempt))
         if run is not None:
             run.credit(credit.chunks)
 
     def hub_lost(self, hub_id: str, link: int, reason: str) -> None:
-        hit = [run for key, run in self._runs.items() if key[0] == hub_id and run.link == link]
+        self._callers.lost(hub_id, link)
+        hit = [run for key, run in self._runs.items() if key[:2] == (link, hub_id)]
         over = self.transports[link].name
         log.log(self._level, "hub %s over %s lost (%s), %d of its tasks ended", hub_id, over, reason, len(hit))
         for run in hit:
@@ -210,7 +254,7 @@ class Agent:
 
     def refuse(self, task: TaskRequest, reply: Reply, error: AnywireError) -> None:
         """Answer a task that is not begun."""
-        final = Chunk(task.hub_id, task.task_id, task.attempt, 0, final=True, error=errors.to_wire(error))
+        final = _refusal(task, error)
         try:
             reply.send(final)
         except Exception as failure:
@@ -225,11 +269,19 @@ class Agent:
 
     # Inside
 
-    def _caller(self, command: Command, link: int) -> Caller:
-        """Who sends a command. A parent vouches for the role it names; a client has ``use`` unless its transport stays
-        on this machine, and may name a lesser one."""
-        allowed: Role = "operate" if self.plane == "agent" or self.transports[link].is_local else "use"
-        return Caller(command.hub_id, command.tenant, lesser_role(allowed, command.role))
+    def _not_let_in(self, hub_id: str, link: int, error: AnywireError) -> None:
+        self._counts["unauthenticated"] += 1
+        name, over = printable(hub_id[:80]), self.transports[link].name
+        self._once.warn(f"unauthenticated {name}", "client %s over %s is refused: %s", name, over, error)
+
+    def _end_caller(self, caller_id: str) -> None:
+        """The key of a client counts no more: what it has under way ends, and what it sends is refused."""
+        error = errors.Unauthenticated(KEY_GONE)
+        for run in list(self._runs.values()):
+            if run.caller.id == caller_id:
+                run.ending = run.ending or error
+                self._stopper.stop(run, KEY_GONE)
+        self._commands.end_caller(caller_id, error)
 
     def _slots(self, engine: EngineStatus) -> int:
         return self.slots if engine.slots is None else engine.slots
@@ -301,9 +353,18 @@ class Agent:
                 self.boundary.call("transport", "report", port.report, status, otherwise=None)
 
     async def _open_port(self, link: int, transport: Transport) -> AgentPort:
-        return await transport.open_agent(
-            self.info, self.plane, AgentLink(self, link, self._counts, self._once, self._level, transport.name)
+        self._links[link] = sink = AgentLink(
+            self, link, self._counts, self._once, self._level, transport.name, self.plane, self._end_check
         )
+        return await transport.open_agent(self.info, self.plane, sink)
+
+    def _admitted_changed(self) -> None:
+        for link in self._links.values():
+            link.admitted_changed()
 
     def _announce(self, port: AgentPort) -> None:
         port.report(self.status())
+
+
+def _refusal(task: TaskRequest, error: AnywireError) -> Chunk:
+    return Chunk(task.hub_id, task.task_id, task.attempt, 0, final=True, error=errors.to_wire(error))

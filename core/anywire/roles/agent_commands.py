@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,7 +17,9 @@ from anywire.engine import Engine
 from anywire.errors import AnywireError, to_wire
 from anywire.messages import MAX_COMMAND_BYTES, Cancel, Command, CommandResult, Credit
 from anywire.pipeline.claims import MAX_COUNT
+from anywire.pipeline.strangers import REFUSED
 from anywire.pipeline.waiting_send import send_when_room
+from anywire.printable import printable
 from anywire.roles.engine_stopper import Stopper
 from anywire.roles.remembered import Remembered
 from anywire.roles.replies import send_final
@@ -25,9 +28,13 @@ from anywire.transport import Plane, Reply
 MAX_COMMANDS = 1024
 """Commands under way at once."""
 MAX_OF_ONE_HUB = 256
+MAX_REFUSALS = 100
+"""Refusals that are remembered, so that each is logged once."""
 
-CommandKey = tuple[str, str]
-"""Hub and id."""
+CommandKey = tuple[int, str, str]
+"""Link, hub and id."""
+
+log = logging.getLogger(__name__)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -46,8 +53,8 @@ class PassesCommandsOn(Protocol):
 class CommandRun:
     """A command under way. ``ending`` is the error that it ends with once it was asked to stop."""
 
-    def __init__(self, command: Command, reply: Reply, link: int) -> None:
-        self.command, self.reply, self.link = command, reply, link
+    def __init__(self, command: Command, caller: Caller, reply: Reply, link: int) -> None:
+        self.command, self.caller, self.reply, self.link = command, caller, reply, link
         self.runner: asyncio.Task[None] | None = None
         self.cancelled = ""
         self.ended = self.begun = False
@@ -85,7 +92,7 @@ class CommandRun:
 class AgentCommands:
     """Runs each command once, and sends its results within the reader's credit.
 
-    ``caller_of`` tells who sends a command over which link; ``drain`` begins the agent's drain.
+    ``drain`` begins the agent's drain. A cancel or credit counts for what came by the same link.
     """
 
     def __init__(
@@ -95,51 +102,58 @@ class AgentCommands:
         plane: Plane,
         clock: Clock,
         boundary: Boundary,
-        caller_of: Callable[[Command, int], Caller],
         drain: Callable[[], None],
     ) -> None:
         self._agent_id, self._engine, self._plane, self._clock = agent_id, engine, plane, clock
-        self._boundary, self._caller_of, self._drain = boundary, caller_of, drain
+        self._boundary, self._drain = boundary, drain
         self._runs: dict[CommandKey, CommandRun] = {}
         self._known = Remembered()
         """Those that came; the same id is the same command."""
         self._cancelled = Remembered()
         """Cancels that came before their commands."""
         self._stopper = Stopper(engine.name, "command", clock, boundary)
+        self._refusals: dict[tuple[str, str], None] = {}
+        """Who has refused this agent and why, as it was logged."""
 
     @property
     def runners(self) -> list[asyncio.Task[None]]:
         return [run.runner for run in self._runs.values() if run.runner is not None]
 
-    def received(self, command: Command, reply: Reply, link: int) -> None:
-        hub_id, key = command.hub_id, (command.hub_id, command.id)
-        if self._known.has(hub_id, command.id) or self._stopper.closed:
+    def received(self, command: Command, caller: Caller, reply: Reply, link: int) -> None:
+        hub_id, key = command.hub_id, (link, command.hub_id, command.id)
+        if self._known.has(hub_id, key) or self._stopper.closed:
             return
-        self._known.add(hub_id, command.id)
-        run = CommandRun(command, reply, link)
-        of_this_hub = sum(key[0] == hub_id for key in self._runs)
+        self._known.add(hub_id, key)
+        run = CommandRun(command, caller, reply, link)
+        of_this_hub = sum(key[1] == hub_id for key in self._runs)
         if len(self._runs) >= MAX_COMMANDS or of_this_hub >= MAX_OF_ONE_HUB:
             full = errors.QueueFull(f"agent {self._agent_id}: too many commands are under way already")
-            # Once, whether there is room or not: what waited for it would have no bound.
-            self._boundary.call("transport", "send", reply.send, run.final(full), otherwise=None)
+            self.refuse(command, reply, full)
             return
         self._runs[key] = run
-        if self._cancelled.has(hub_id, command.id):
+        if self._cancelled.has(hub_id, key):
             self._end(run, errors.TaskCancelled("cancelled before it arrived"))
         elif command.time_left_ms:
             late = errors.DeadlineExceeded(f"the command {command.name} was not done in time")
             run.deadline = self._clock.call_later(command.time_left_ms / 1000, self._end, run, late)
         run.runner = asyncio.get_running_loop().create_task(self._carry_out(key, run))
 
-    def cancel(self, cancel: Cancel) -> None:
-        run = self._runs.get((cancel.hub_id, cancel.task_id))
+    def refuse(self, command: Command, reply: Reply, error: AnywireError) -> None:
+        """Answer a command that is not begun: once, whether there is room or not, since what waited for it would have
+        no bound."""
+        final = CommandResult(command.hub_id, command.id, 0, final=True, error=to_wire(error))
+        self._boundary.call("transport", "send", reply.send, final, otherwise=None)
+
+    def cancel(self, cancel: Cancel, link: int) -> None:
+        key = (link, cancel.hub_id, cancel.task_id)
+        run = self._runs.get(key)
         if run is not None:
             self._end(run, errors.TaskCancelled(cancel.reason or "cancelled"))
-        elif not self._known.has(cancel.hub_id, cancel.task_id):
-            self._cancelled.add(cancel.hub_id, cancel.task_id)
+        elif not self._known.has(cancel.hub_id, key):
+            self._cancelled.add(cancel.hub_id, key)
 
-    def credit(self, credit: Credit) -> None:
-        run = self._runs.get((credit.hub_id, credit.task_id))
+    def credit(self, credit: Credit, link: int) -> None:
+        run = self._runs.get((link, credit.hub_id, credit.task_id))
         if run is not None:
             run.credit(credit.chunks)
 
@@ -147,6 +161,12 @@ class AgentCommands:
         for run in list(self._runs.values()):
             if run.command.hub_id == hub_id and run.link == link:
                 self._end(run, errors.TaskCancelled("hub lost"))
+
+    def end_caller(self, caller_id: str, error: AnywireError) -> None:
+        """End those of the caller of that id."""
+        for run in list(self._runs.values()):
+            if run.caller.id == caller_id:
+                self._end(run, error)
 
     def close(self) -> None:
         """End all; their `runners` are to be awaited."""
@@ -207,11 +227,13 @@ class AgentCommands:
 
     def _results(self, run: CommandRun) -> AsyncIterator[Any]:
         """What carries the command out. Raises `AnywireError` when nothing does."""
-        command, engine = run.command, self._engine
-        caller = self._caller_of(command, run.link)
+        command, caller, engine = run.command, run.caller, self._engine
         if command.name == "drain" and self._plane == "agent" and not command.target:
             _check_operates(caller)
             self._drain()
+            return _nothing()
+        if command.name == REFUSED and self._plane == "agent" and not command.target:
+            self._told_refused(command)
             return _nothing()
         arguments = _arguments(command)
         if isinstance(engine, PassesCommandsOn):
@@ -222,6 +244,16 @@ class AgentCommands:
                 f"agent {self._agent_id} is no orchestrator: it has no agent {command.target[0]!r}", param="target"
             )
         return engine.command(command.name, arguments)
+
+    def _told_refused(self, command: Command) -> None:
+        """An orchestrator does not let this agent in, and says what would do."""
+        reason = printable(str(_arguments(command).get("reason", "")), 500)
+        key = (command.hub_id, reason)
+        if key not in self._refusals:
+            log.error("orchestrator %s does not let agent %s in: %s", command.hub_id, self._agent_id, reason)
+        self._refusals[key] = None
+        if len(self._refusals) > MAX_REFUSALS:
+            del self._refusals[next(iter(self._refusals))]
 
     async def _send(self, run: CommandRun, result: Any) -> None:
         """Send one result. Raises `EngineFailed` for what is no JSON, or too long."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from typing import Protocol, runtime_checkable
 
 from anywire.boundary import Boundary
+from anywire.caller import Caller
 from anywire.clock import Clock
 from anywire.engine import Delta, Engine, EngineProgress
 from anywire.errors import AnywireError, Congested, EngineFailed, TaskCancelled, TransportError, to_wire
@@ -22,24 +25,53 @@ MAX_DELTAS = 32
 """So many deltas at most travel in one chunk, and an engine that never waits lets others run after so many."""
 
 
+@runtime_checkable
+class RunsForCallers(Protocol):
+    """An engine that has a pipeline behind it: it is told whose each task is."""
+
+    def run_for(self, task: TaskRequest, caller: Caller) -> AsyncGenerator[Delta | EngineProgress, None]:
+        """In place of `Engine.run`."""
+        ...
+
+
+RunFor = Callable[[TaskRequest, Caller], AsyncGenerator[Delta | EngineProgress, None]]
+
+
+def run_for(engine: Engine) -> RunFor:
+    """How tasks are run on ``engine``; found out once, and not for each task."""
+    if isinstance(engine, RunsForCallers):
+        return engine.run_for
+    return lambda task, caller: engine.run(task)
+
+
 class Run:
     """Runs one `TaskRequest` on an engine and sends what comes.
 
     Deltas are sent when the event loop comes round: those an engine yields without waiting in between travel
     together, and none is held back by a timer. With no credit left the engine is not iterated. What the engine raises,
-    or yields against its contract, is its failure, and this task's end.
+    or yields against its contract, is its failure, and this task's end. ``run`` is `run_for` of the engine.
     """
 
     def __init__(
-        self, task: TaskRequest, reply: Reply, link: int, engine: Engine, clock: Clock, boundary: Boundary
+        self,
+        task: TaskRequest,
+        caller: Caller,
+        reply: Reply,
+        link: int,
+        engine: Engine,
+        run: RunFor,
+        clock: Clock,
+        boundary: Boundary,
     ) -> None:
-        self.task, self.reply, self.link = task, reply, link
+        self.task, self.caller, self.reply, self.link = task, caller, reply, link
         self.runner: asyncio.Task[None] | None = None
         self.cancelled = ""
         """Why it was asked to stop; empty while it was not."""
+        self.ending: AnywireError | None = None
+        """The error with which it ends once it was asked to stop; None: that it was cancelled."""
         self.ended = False
         """Whether its slot is free."""
-        self._engine, self._clock, self._boundary = engine, clock, boundary
+        self._engine, self._run, self._clock, self._boundary = engine, run, clock, boundary
         self._received_ns = clock.now_ns()
         self._started_ns = self._first_ns = self._last_ns = 0
         self._credit = task.credit
@@ -117,7 +149,7 @@ class Run:
         return self._final(error=to_wire(EngineFailed(f"the engine {self._engine.name} failed: {what}")))
 
     def _stopped(self) -> Chunk:
-        return self._final(error=to_wire(TaskCancelled(self.cancelled)))
+        return self._final(error=to_wire(self.ending or TaskCancelled(self.cancelled)))
 
     def _tell_progress(self, progress: EngineProgress) -> None:
         """Send what the engine says that it does, where the request asks for it: best effort."""
@@ -137,7 +169,7 @@ class Run:
         texts: list[str] = []
         extra = usage = finish = ""
         came = 0
-        async with aclosing(self._engine.run(self.task)) as deltas:
+        async with aclosing(self._run(self.task, self.caller)) as deltas:
             async for delta in deltas:
                 if self.cancelled:
                     break
@@ -163,7 +195,7 @@ class Run:
         usage = finish = ""
         empty = 0
         loop = asyncio.get_running_loop()
-        async with aclosing(self._engine.run(self.task)) as deltas:
+        async with aclosing(self._run(self.task, self.caller)) as deltas:
             async for delta in deltas:
                 if self.cancelled:
                     break

@@ -8,11 +8,14 @@ import resource
 import sys
 from typing import get_args
 
+import msgspec
+
 from anywire.boundary import Boundary
 from anywire.engine import Engine, EngineStatus
 from anywire.messages import State
 from anywire.offers import MAX_OFFERS, Offer, offers_text
 from anywire.pipeline.claims import MAX_COUNT, MAX_DETAIL, MAX_SLOTS, check_offers
+from anywire.secrecy import without_secrets
 
 _STATES = frozenset(get_args(State))
 
@@ -24,6 +27,8 @@ class StatusSource:
         self._engine, self._boundary = engine, boundary
         self._checked: EngineStatus | None = None
         """The newest that was checked, and nothing is wrong with it."""
+        self._shown = EngineStatus()
+        """That one without secrets."""
         self._offered: tuple[Offer, ...] = ()
         self._text = ""
 
@@ -31,17 +36,20 @@ class StatusSource:
         try:
             status = self._engine.status()
             if status is self._checked:
-                return status
+                return self._shown
             fault = _fault(status)
         except Exception as error:
             self._boundary.failed(f"engine {self._engine.name}", "status", error)
-            return EngineStatus("failed", detail=f"its status raised {type(error).__name__}: {error}"[:MAX_DETAIL])
+            what = without_secrets(f"its status raised {type(error).__name__}: {error}")
+            return EngineStatus("failed", detail=what[:MAX_DETAIL])
         if fault:
             name = f"engine {self._engine.name}"
             self._boundary.failed(name, "status", fault)
             return EngineStatus("failed", detail=f"{name}: {fault}")
-        self._checked = status
-        return status
+        self._checked, self._shown = status, status
+        if status.detail:
+            self._shown = msgspec.structs.replace(status, detail=without_secrets(status.detail))
+        return self._shown
 
     def text(self, offered: tuple[Offer, ...]) -> str:
         """Offers as they are reported; written anew only when they are others."""

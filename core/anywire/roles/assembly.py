@@ -7,16 +7,17 @@ A plugin's options are checked here, by its own ``Config``, when it is made. Opt
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import pydantic
 
+from anywire.access import Access, OpenAccess, RunAccess
 from anywire.config import DEFAULT_GATEWAY, MASK, Config, PluginChoice, replaced
 from anywire.core_settings import CoreSetting, FromCore, core_options, following_options
 from anywire.engine import Engine
 from anywire.errors import ConfigError, PluginError
+from anywire.event_bus import EventBus
 from anywire.gateway import Gateway
 from anywire.identity import agent_info, hub_info
 from anywire.launcher import Launcher
@@ -25,7 +26,8 @@ from anywire.plugins import PluginKind, Plugins
 from anywire.roles.agent import Agent
 from anywire.roles.agent_configs import entry_config
 from anywire.roles.fleet import fleet_agent
-from anywire.secrecy import is_secret
+from anywire.roles.identities import OwnIdentity
+from anywire.secrecy import is_secret, without_secrets
 from anywire.service import Service
 from anywire.transport import Elects, Plane, Transport
 
@@ -41,7 +43,6 @@ _SECTIONS: dict[str, PluginKind] = {
     "engine": "engines",
     "launcher": "launchers",
 }
-_USERINFO = re.compile(r"(\w://[^/@:]*:)[^/@]+@")
 
 
 def load_plugins(config: Config) -> Plugins:
@@ -101,15 +102,37 @@ def make_launcher(config: Config, plugins: Plugins) -> Launcher:
     return launcher
 
 
+def make_access(config: Config, bus: EventBus | None = None) -> RunAccess:
+    """Who may come in, as the configuration says: with keys, with tokens of an issuer, with clients' certificates, or
+    without any of these everybody. It has not started. ``bus`` is told of what changes. Raises `ConfigError` for a
+    file of keys that is no good."""
+    tls = config.server.tls
+    certificates = tls is not None and tls.client_ca is not None
+    if config.access.keys is None and config.access.jwt is None and not certificates:
+        return OpenAccess()
+    from anywire.keys.issuer_tokens import IssuerTokens
+    from anywire.keys.key_access import KeyAccess
+
+    return KeyAccess(
+        config.access.keys,
+        tokens=IssuerTokens(config.access.jwt, bus=bus) if config.access.jwt is not None else None,
+        every_certificate=certificates and config.access.keys is None,
+        bus=bus,
+    )
+
+
 def make_orchestrator(config: Config, plugins: Plugins) -> Orchestrator:
     """An orchestrator that has not started."""
+    own, transports = OwnIdentity(config), make_transports(config, plugins)
+    own.give(transports)
     return Orchestrator(
-        hub_info(lease=config.lease.timeout),
-        make_transports(config, plugins),
+        own.hub(hub_info(lease=config.lease.timeout), "agent"),
+        transports,
         plugins.create("schedulers", config.scheduler.name, config.scheduler.options),
         plugins.create("selectors", config.selector.name, config.selector.options),
         config=config.pipeline,
         plugins=plugins,
+        end_check=own.check,
     )
 
 
@@ -119,14 +142,23 @@ def make_agent(config: Config, plugins: Plugins, log_level: int = logging.INFO) 
     info = agent_info(
         config.agent.id, engine=engine, specialization=config.agent.specialization, lease=config.lease.timeout
     )
-    transports = make_transports(config, plugins)
-    interval = config.lease.heartbeat_interval
-    return Agent(info, engine, transports, slots=config.agent.slots, heartbeat_interval=interval, log_level=log_level)
+    own, transports = OwnIdentity(config), make_transports(config, plugins)
+    own.give(transports)
+    return Agent(
+        own.agent(info, "agent"),
+        engine,
+        transports,
+        slots=config.agent.slots,
+        heartbeat_interval=config.lease.heartbeat_interval,
+        log_level=log_level,
+        end_check=own.check,
+    )
 
 
-def make_fleet_agents(config: Config, plugins: Plugins, orchestrator: Orchestrator) -> list[Agent]:
+def make_fleet_agents(config: Config, plugins: Plugins, orchestrator: Orchestrator, access: Access) -> list[Agent]:
     """The orchestrator as an agent of its clients and of the parents it joins, as far as the config says; not
-    started. Raises `ConfigError` when a parent cannot be reached in the way named."""
+    started. ``access`` says who its clients are. Raises `ConfigError` when a parent cannot be reached in the way
+    named."""
     for each in config.join:
         if not _inter_process(plugins, each):
             raise ConfigError(f"join: the transport {each.name} stays inside of one process and reaches no parent")
@@ -135,19 +167,25 @@ def make_fleet_agents(config: Config, plugins: Plugins, orchestrator: Orchestrat
         ("client", "transports", leaving),
         ("agent", "join", config.join),
     )
-    interval = config.lease.heartbeat_interval
-    return [
-        fleet_agent(
-            orchestrator,
-            [plugins.create("transports", each.name, each.options, section) for each in chosen],
-            plane,
-            lease=config.lease.timeout,
-            heartbeat_interval=interval,
-            log_requests=config.log_requests,
+    own, agents = OwnIdentity(config), []
+    for plane, section, chosen in planes:
+        if not chosen:
+            continue
+        transports = [plugins.create("transports", each.name, each.options, section) for each in chosen]
+        own.give(transports)
+        agents.append(
+            fleet_agent(
+                orchestrator,
+                transports,
+                plane,
+                access=access,
+                lease=config.lease.timeout,
+                heartbeat_interval=config.lease.heartbeat_interval,
+                log_requests=config.log_requests,
+                own=own,
+            )
         )
-        for plane, section, chosen in planes
-        if chosen
-    ]
+    return agents
 
 
 def make_elects(config: Config, plugins: Plugins) -> Elects:
@@ -232,7 +270,7 @@ def effective(config: Config, plugins: Plugins) -> tuple[dict[str, Any], list[st
     """Everything in force as plain types, plugins' own defaults included, secrets masked; and a sentence for each
     plugin that could not be asked. Options that follow a setting of the core are left out where they do: read again,
     they still follow."""
-    tree = config.model_dump(mode="json")
+    tree = config.model_dump()
     faults: list[str] = []
 
     def complete(
@@ -244,7 +282,7 @@ def effective(config: Config, plugins: Plugins) -> tuple[dict[str, Any], list[st
             faults.append(str(error))
             return dict(options)
         follow = following_options(type(made)) - options.keys()
-        return {key: value for key, value in made.model_dump(mode="json").items() if key not in follow}
+        return {key: value for key, value in made.model_dump().items() if key not in follow}
 
     if tree["gateways"] is None:
         tree["gateways"] = {each.name: each.options for each in chosen_gateways(config, plugins)}
@@ -259,17 +297,19 @@ def effective(config: Config, plugins: Plugins) -> tuple[dict[str, Any], list[st
             own = entry_config(config, entry)
             options = complete("engines", entry.engine.name, entry.engine.options, config=own)
             tree["agents"][number]["engine"] = {"name": entry.engine.name} | options
-    return masked(tree), faults
+    plain: dict[str, Any] = pydantic.TypeAdapter(Any).dump_python(masked(tree), mode="json")
+    return plain, faults
 
 
 def masked(value: Any, key: str = "") -> Any:
-    """A tree of plain types with what must stay secret, by its key or inside of an address, replaced by `MASK`."""
+    """A tree of plain types with what must stay secret, by its key or inside of an address, replaced by `MASK`. A path
+    is no secret, only what is in the file."""
     if isinstance(value, dict):
         return {inner: masked(each, str(inner)) for inner, each in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple | set | frozenset):
         return [masked(each, key) for each in value]
     if isinstance(value, str) and value:
-        return MASK if is_secret(key) else _USERINFO.sub(rf"\1{MASK}@", value)
+        return MASK if is_secret(key) else without_secrets(value, MASK)
     return value
 
 

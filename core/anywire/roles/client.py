@@ -15,17 +15,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from anywire.builtin.fifo import Fifo
 from anywire.errors import ConfigError, InvalidRequest, NoAgent, ShuttingDown
+from anywire.identities.end_check import EndCheck
 from anywire.identity import hub_info
 from anywire.messages import Kind
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.plugins import Plugins
 from anywire.roles.client_answers import Piece, pieces_of, whole_answer
 from anywire.roles.client_commands import ClientConfig, PlaneCommands
+from anywire.roles.client_key import client_identity, with_proof
 from anywire.roles.client_requests import NO_OPTIONS, TaskOptions, submission_of
 from anywire.scheduler import SchedulerConfig
 from anywire.submission import Submission
@@ -49,8 +52,12 @@ class Client(PlaneCommands):
 
     A transport is named, its ``options`` with it when it is the only one, or is an instance of its own. Answers are in
     OpenAI's form; every error is an `AnywireError` as the orchestrator's pipeline raised it, or `NoAgent` when no
-    orchestrator is seen. ``lease``: seconds after which the orchestrators take a silent client for dead. ``hub`` is the
-    pipeline beneath: its agents are the orchestrators seen now.
+    orchestrator is seen. ``lease``: seconds after which the orchestrators take a silent client for dead. ``key``: the
+    API key (``aw-…``) of this client, where the orchestrators need one; without it that of the environment variable
+    ANYWIRE_API_KEY, ``""`` for none. It is shown by a signature and never sent. ``admitted``: the file with the
+    orchestrators that are asked (`anywire agents admit --role orchestrator`); without it every one. ``hub`` is the
+    pipeline beneath: its agents are the orchestrators seen now. The constructor raises `ConfigError` and
+    `PluginError`.
     """
 
     def __init__(
@@ -58,6 +65,8 @@ class Client(PlaneCommands):
         *transports: str | Transport,
         config: ClientConfig | None = None,
         lease: float = 1.0,
+        key: str | None = None,
+        admitted: Path | None = None,
         **options: Any,
     ) -> None:
         if not transports:
@@ -67,15 +76,24 @@ class Client(PlaneCommands):
         plugins = _WithoutHooks()
         made = [plugins.create("transports", each, options) if isinstance(each, str) else each for each in transports]
         self.names = ", ".join(each.name for each in made)
+        identity = client_identity(key)
+        self.has_key = identity is not None
+        if identity is not None:
+            for each in made:
+                each.identity = identity
+        check = EndCheck(admitted) if admitted is not None else None
+        for each in made:
+            each.admits = check.refusal if check is not None else None
         self._config = config or ClientConfig()
         self.hub = Orchestrator(
-            hub_info(lease=lease),
+            with_proof(hub_info(lease=lease), identity),
             made,
             _FirstComeFirstSent(SchedulerConfig(max_queue_size=MAX_WAITING)),
             plugins.create("selectors", "least_loaded", {}),
             config=self._config,
             plugins=plugins,
             plane="client",
+            end_check=check,
         )
         self._state = "not open yet: use `async with`"
         self._met = False
@@ -196,9 +214,14 @@ class Client(PlaneCommands):
             stream.cancel("its reader went away")
 
     async def models(self) -> list[str]:
-        """The models of all orchestrators. Waits for the first orchestrator; raises `NoAgent` when none is seen."""
+        """The models of all orchestrators that this client may use. Waits for the first orchestrator; raises `NoAgent`
+        when none is seen, and with a key what `command` raises."""
         await self._first_orchestrator()
-        return self.hub.models()
+        if not self.has_key:
+            return self.hub.models()
+        # What orchestrators announce is the same for everybody; what a key may use, each of them knows.
+        asked = [self.command("models", orchestrator=each.agent_id) for each in self.hub.agents()]
+        return sorted({found["model"] for models in asked async for found in models})
 
     # Inside
 

@@ -13,6 +13,7 @@ import pydantic
 from anywire.errors import InvalidRequest, NoAgent, ShuttingDown
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.pipeline_settings import PipelineConfig
+from anywire.roles.client_key import VARIABLE
 
 
 class ClientConfig(PipelineConfig):
@@ -25,8 +26,9 @@ class ClientConfig(PipelineConfig):
 class PlaneCommands:
     """Commands over the client plane, to the orchestrator that ``orchestrator`` names, or to the only one seen.
 
-    What is allowed depends on the role (`anywire.caller.Role`): a client whose transport does not leave its machine has
-    the role ``operate``, another one ``use``, and sees its own tasks alone. Each raises `NoAgent` when the orchestrator
+    What is allowed depends on the role (`anywire.caller.Role`), which is that of the client's key. Where nobody needs a
+    key, a client whose transport does not leave its machine has the role ``operate``, another one ``use``, and sees its
+    own tasks alone. Each raises `NoAgent` when the orchestrator
     is not seen in time, `InvalidRequest` when several are seen and none is named, `Forbidden`, `UnknownCommand`, and
     `AgentLost` when the link goes meanwhile.
     """
@@ -35,6 +37,8 @@ class PlaneCommands:
     names: str
     _config: ClientConfig
     _state: str
+    has_key: bool
+    """Whether this client shows a key."""
 
     async def command(
         self,
@@ -101,8 +105,10 @@ class PlaneCommands:
         return name or seen[0]
 
     def _nobody(self, name: str = "") -> NoAgent:
+        key = "needs none, leave the key of this client out" if self.has_key else "needs a key, give this client one"
+        key = f"where it {key} (key=…, {VARIABLE}); "
         return NoAgent(
             f"no orchestrator{f' {name}' if name else ''} is seen over {self.names} within "
             f"{self._config.agent_wait:g} s: one must run with this transport, the same options and client_plane on; "
-            "`anywire doctor` checks whether the transport works here"
+            f"{key}`anywire doctor` checks whether the transport works here"
         )

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
+from anywire.access import Access, OpenAccess
 from anywire.caller import OPERATOR, Caller
 from anywire.clock import Clock
 from anywire.context import Context, Services, TaskView
 from anywire.event_bus import EventBus
-from anywire.fleet_names import is_private
+from anywire.files.state_folders import made_state_folder, state_root
 from anywire.messages import Chunk, HubInfo
 from anywire.offers import Offer
 from anywire.pipeline.orchestrator import Orchestrator
@@ -23,8 +22,6 @@ from anywire.selector import AgentView
 from anywire.submission import Submission
 from anywire.task_stream import TaskStream
 from anywire.transport import Transport
-
-DEFAULT_FLEET = "default"
 
 
 class NoServices:
@@ -36,7 +33,9 @@ class NoServices:
 
 class OrchestratorContext:
     """``orchestrator`` as the plugin ``name`` sees it. ``services`` and ``routes`` are those of the orchestrator, one
-    of each for all of its contexts; ``state`` is the folder in which state folders are made, see `state_root`."""
+    of each for all of its contexts; ``state`` is the folder in which state folders are made, see
+    `anywire.files.state_folders.state_root`. ``is_service``: the plugin is a service, whose tasks may be those of a
+    parent."""
 
     def __init__(
         self,
@@ -45,8 +44,12 @@ class OrchestratorContext:
         services: Services | None = None,
         routes: Routes | None = None,
         state: Path | None = None,
+        access: Access | None = None,
+        is_service: bool = False,
     ) -> None:
         self._orchestrator, self._name, self._state = orchestrator, name, state
+        self._is_service = is_service
+        self.access: Access = access if access is not None else OpenAccess()
         self.services: Services = services if services is not None else NoServices()
         self.routes = GuardedRoutes(routes if routes is not None else Routes(), name, orchestrator.boundary)
 
@@ -69,18 +72,14 @@ class OrchestratorContext:
     @cached_property
     def state_folder(self) -> Path:
         root = self._state if self._state is not None else state_root(self.transports)
-        folder = root / quote(self._name or "anywire", safe="")
-        for each in (root.parent, root, folder):
-            each.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder.chmod(0o700)
-        return folder
+        return made_state_folder(root, self._name or "anywire")
 
     @property
     def closing(self) -> bool:
         return self._orchestrator.closing
 
     def submit(self, submission: Submission) -> TaskStream:
-        return self._orchestrator.submit(submission)
+        return self._orchestrator.submit(submission, self._is_service)
 
     def cancel(self, task_id: str, reason: str = "cancelled", caller: Caller = OPERATOR) -> bool:
         return self._orchestrator.cancel(task_id, reason, caller)
@@ -94,14 +93,14 @@ class OrchestratorContext:
     def agents(self) -> list[AgentView]:
         return self._orchestrator.agents()
 
-    def models(self) -> list[str]:
-        own = {offer.model: None for _, offer in self._orchestrator.services.offers()}
-        return list(dict.fromkeys(self._orchestrator.models()) | own)
+    def models(self, caller: Caller = OPERATOR) -> list[str]:
+        own = {offer.model: None for _, offer in self._services_offers(caller)}
+        return list(dict.fromkeys(self._orchestrator.models(caller)) | own)
 
-    def offers(self) -> Mapping[str, Sequence[tuple[str, Offer]]]:
+    def offers(self, caller: Caller = OPERATOR) -> Mapping[str, Sequence[tuple[str, Offer]]]:
         """As in the contract; an offer of a service stands under ``service NAME``."""
-        found = self._orchestrator.offers()
-        for name, offer in self._orchestrator.services.offers():
+        found = self._orchestrator.offers(caller)
+        for name, offer in self._services_offers(caller):
             found.setdefault(offer.model, []).insert(0, (f"service {name}", offer))
         return found
 
@@ -122,21 +121,8 @@ class OrchestratorContext:
     def stats(self) -> dict[str, Any]:
         return self._orchestrator.stats()
 
-
-def state_root(transports: Sequence[Transport], environment: Mapping[str, str] | None = None) -> Path:
-    """The folder of an orchestrator's state: ``anywire/FLEET`` below XDG_STATE_HOME, or below ``~/.local/state``.
-    FLEET is the option ``fleet`` of the first transport that has one, else, and for a private one, ``default``."""
-    fleets = (getattr(transport.config, "fleet", "") for transport in transports)
-    fleet = next((each for each in fleets if isinstance(each, str) and each and not is_private(each)), DEFAULT_FLEET)
-    return state_folder(fleet, environment)
-
-
-def state_folder(fleet: str, environment: Mapping[str, str] | None = None) -> Path:
-    """The folder of the state of the fleet of that name: see `state_root`."""
-    variables = os.environ if environment is None else environment
-    home = variables.get("XDG_STATE_HOME", "")
-    base = Path(home) if home.startswith("/") else Path.home() / ".local" / "state"
-    return base / "anywire" / quote(fleet, safe="")
+    def _services_offers(self, caller: Caller) -> Iterator[tuple[str, Offer]]:
+        return (each for each in self._orchestrator.services.offers() if caller.limits.allows_model(each[1].model))
 
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ import msgspec
 import pydantic
 
 from anywire import errors
+from anywire.access import Access
 from anywire.caller import Caller
 from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
 from anywire.errors import AnywireError, InvalidRequest, ModelNotFound, NoAgent, QueueFull, Refused, ShuttingDown
@@ -31,6 +32,8 @@ from anywire.pipeline.task import ORCHESTRATOR
 from anywire.request_log import RequestLog
 from anywire.roles.agent import Agent
 from anywire.roles.fleet_commands import FleetCommands
+from anywire.roles.identities import OwnIdentity
+from anywire.roles.link_callers import protect_clients
 from anywire.roles.remembered import Remembered
 from anywire.submission import NO_HINTS, Hints, Submission, checked_hints
 from anywire.task_stream import TaskStream
@@ -59,7 +62,9 @@ class FleetEngine(Engine):
     Config = FleetConfig
     capabilities = ("chat", "completion", "embedding")
 
-    def __init__(self, orchestrator: Orchestrator, plane: Plane, requests: RequestLog) -> None:
+    def __init__(
+        self, orchestrator: Orchestrator, plane: Plane, requests: RequestLog, access: Access | None = None
+    ) -> None:
         super().__init__(FleetConfig())
         self._requests = requests
         self._orchestrator, self._joins = orchestrator, plane == "agent"
@@ -72,7 +77,8 @@ class FleetEngine(Engine):
         self._update: asyncio.Handle | None = None
         self._own = Remembered()
         """Tasks by the hub that submitted them."""
-        self._commands = FleetCommands(orchestrator, None if self._joins else self._own)
+        by_link = plane == "client" and not (access is not None and access.needs_key)
+        self._commands = FleetCommands(orchestrator, self._own if by_link else None)
 
     async def start(self, changed: Callable[[], None]) -> None:
         self._changed = changed
@@ -91,10 +97,15 @@ class FleetEngine(Engine):
             self._status = msgspec.structs.replace(self._status, queued=waiting)
         return self._status
 
-    async def run(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
+    def run(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
+        """As `run_for`, for a caller whom nobody but the task names."""
+        return self.run_for(task, Caller(task.hub_id, task.tenant))
+
+    async def run_for(self, task: TaskRequest, caller: Caller) -> AsyncGenerator[Delta | EngineProgress, None]:
+        """See `anywire.roles.agent_run.RunsForCallers`."""
         begun, stream, began, error_code = False, None, perf_counter(), errors.TaskCancelled.code
         try:
-            submission = self._submission(task)
+            submission = self._submission(task, caller)
             if len(task.body) > LARGE_BYTES:
                 text, outline = await read_large_body(task.body, self._orchestrator.config.max_body_bytes)
                 submission = msgspec.structs.replace(submission, body=text, outline=outline)
@@ -135,7 +146,7 @@ class FleetEngine(Engine):
         """See `anywire.roles.agent_commands.PassesCommandsOn`."""
         return self._commands.carry_out(name, arguments, target, deadline, caller)
 
-    def _submission(self, task: TaskRequest) -> Submission:
+    def _submission(self, task: TaskRequest, caller: Caller) -> Submission:
         """A task as its orchestrator takes it in. Raises `InvalidRequest` for hints that are none."""
         return Submission(
             task.kind,
@@ -146,7 +157,7 @@ class FleetEngine(Engine):
             task.time_left_ms / 1000,
             task.trace,
             task.hops + self._joins,
-            Caller(task.hub_id, task.tenant),
+            caller,
             task.session,
             task.parent,
             task.policy,
@@ -219,12 +230,19 @@ def fleet_agent(
     lease: float = 1.0,
     heartbeat_interval: float = 0.25,
     log_requests: bool = True,
+    access: Access | None = None,
+    own: OwnIdentity | None = None,
 ) -> Agent:
     """The orchestrator as an agent that has not started: on plane ``client`` of its clients, on plane ``agent`` of the
-    orchestrators it joins. Its id is the orchestrator's as a hub. ``transports`` are its own instances. With
-    ``log_requests`` the log gets a line for each task."""
-    engine = FleetEngine(orchestrator, plane, RequestLog(log_requests))
+    orchestrators it joins. Its id is the orchestrator's as a hub. ``transports`` are its own instances, ``access`` says
+    who its clients are (by default everybody is let in). With ``log_requests`` the log gets a line for each task.
+    ``own`` is its identity, which its transports have already."""
+    engine = FleetEngine(orchestrator, plane, RequestLog(log_requests), access)
     info = agent_info(orchestrator.info.hub_id, engine=engine, lease=lease)
+    if own is not None:
+        info = own.agent(info, plane)
+    if plane == "client" and access is not None and access.needs_key:
+        protect_clients(transports)
     level = logging.DEBUG if plane == "client" else logging.INFO
     return Agent(
         info,
@@ -234,6 +252,8 @@ def fleet_agent(
         plane=plane,
         heartbeat_interval=heartbeat_interval,
         log_level=level,
+        access=access,
+        end_check=own.check if own is not None else None,
     )
 
 

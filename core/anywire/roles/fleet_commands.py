@@ -25,7 +25,7 @@ from typing import Any
 
 import msgspec
 
-from anywire.caller import OPERATOR, Caller
+from anywire.caller import Caller, Role
 from anywire.errors import Forbidden, InvalidRequest, UnknownCommand
 from anywire.event_bus import Missed
 from anywire.events import Event, read_types
@@ -37,24 +37,29 @@ from anywire.views import agent_json, chunk_json, event_json, task_json
 MAX_TEXT = 8 * 1024
 """Characters of a followed text in one result: all of them may take six bytes as JSON."""
 
+ROLES_NEEDED: Mapping[str, Role] = {
+    "agents": "observe",
+    "models": "use",
+    "stats": "observe",
+    "tasks": "use",
+    "events": "use",
+    "follow": "use",
+    "cancel": "use",
+    "echo": "use",
+}
+"""Each command, and the least role that may send it."""
+
 _encode = msgspec.json.Encoder().encode
 
 
 class FleetCommands:
     """``own`` are the tasks that clients have submitted here, by hub, where a client is known by its link alone; None
-    where callers are vouched for by a parent."""
+    where callers are known by their keys, or vouched for by a parent."""
 
     def __init__(self, orchestrator: Orchestrator, own: Remembered | None) -> None:
         self._orchestrator, self._own = orchestrator, own
         self._readers: dict[str, Callable[[Mapping[str, Any], Caller], AsyncIterator[Any]]] = {
-            "agents": self._agents,
-            "models": self._models,
-            "stats": self._stats,
-            "tasks": self._tasks,
-            "events": self._events,
-            "follow": self._follow,
-            "cancel": self._cancel,
-            "echo": self._echo,
+            name: getattr(self, f"_{name}") for name in ROLES_NEEDED
         }
 
     def carry_out(
@@ -67,22 +72,24 @@ class FleetCommands:
         if reader is None:
             known = ", ".join(self._readers)
             raise UnknownCommand(f"an orchestrator has no command {name!r} of its own; it has {known}")
+        if not caller.has_role(ROLES_NEEDED[name]):
+            raise Forbidden(
+                f"this command is for the roles observe and operate, this caller has the role {caller.role}"
+            )
         return reader(arguments, caller)
 
     # What reads
 
     async def _agents(self, arguments: Mapping[str, Any], caller: Caller) -> AsyncIterator[Any]:
-        _check_observes(caller)
         for view in self._orchestrator.agents():
             yield _bounded(agent_json(view), "offers", "models", "resources", "capabilities", "detail")
 
     async def _models(self, arguments: Mapping[str, Any], caller: Caller) -> AsyncIterator[Any]:
-        for model, offered in self._orchestrator.offers().items():
+        for model, offered in self._orchestrator.offers(caller).items():
             yield {"model": model, "agents": sum(offer.takes_tasks for _, offer in offered)}
 
     async def _stats(self, arguments: Mapping[str, Any], caller: Caller) -> AsyncIterator[Any]:
-        _check_observes(caller)
-        yield _bounded(self._orchestrator.stats(), "plugin_failures")
+        yield _bounded(self._orchestrator.stats(), "ends_waiting", "plugin_failures")
 
     async def _tasks(self, arguments: Mapping[str, Any], caller: Caller) -> AsyncIterator[Any]:
         for view in self._orchestrator.tasks():
@@ -132,12 +139,7 @@ class FleetCommands:
         does not count."""
         if self._own is None or caller.role != "use":
             return caller
-        return OPERATOR if self._own.has(caller.id, task_id) else None
-
-
-def _check_observes(caller: Caller) -> None:
-    if caller.role == "use":
-        raise Forbidden("this command is for the roles observe and operate, this caller has the role use")
+        return msgspec.structs.replace(caller, role="operate") if self._own.has(caller.id, task_id) else None
 
 
 def _kinds(types: object) -> Sequence[type[Event]]:

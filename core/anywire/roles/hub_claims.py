@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import get_args
 
 from anywire.caller import Role
-from anywire.messages import MAX_COMMAND_BYTES, Cancel, Command, Credit, Kind, TaskRequest
+from anywire.messages import MAX_COMMAND_BYTES, Cancel, Command, Credit, HubInfo, Kind, TaskRequest
 from anywire.pipeline.claims import (
     MAX_COUNT,
     MAX_DEPTH,
@@ -20,6 +20,7 @@ from anywire.pipeline.claims import (
     is_name,
     is_names,
     is_one_of,
+    is_proof,
     is_text,
     is_whole,
 )
@@ -33,6 +34,15 @@ MAX_PRIORITY = 2**31
 
 _KINDS = frozenset(get_args(Kind))
 _ROLES = frozenset(get_args(Role))
+
+
+def check_hub(hub: HubInfo) -> str:
+    """What is wrong with a hub's hello."""
+    if not is_name(hub.hub_id) or not is_count(hub.incarnation, 2**63):
+        return "a hello whose id or incarnation is none"
+    if not all(map(is_text, (hub.host, hub.protocol))) or not is_proof(hub.proof):
+        return "a hello whose host, protocol or proof is not printable or too long"
+    return ""
 
 
 def check_task_name(task: TaskRequest) -> str:

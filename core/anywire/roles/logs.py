@@ -9,7 +9,7 @@ import sys
 from anywire.config import LogLevel
 from anywire.log_lines import JsonLines, LogFormat, RepeatLimit, TextLines
 
-_CHATTY = ("httpx", "httpcore", "aiohttp.access", "asyncio")
+_CHATTY = ("httpx", "httpcore", "aiohttp.access", "asyncio", "watchfiles")
 
 
 def configure(level: LogLevel, form: LogFormat = "text") -> None:

@@ -8,21 +8,28 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
+from anywire.access import OpenAccess, RunAccess
+from anywire.access_settings import TlsConfig
 from anywire.config import DEFAULT_GATEWAY, Config
 from anywire.errors import ConfigError
+from anywire.files.state_folders import state_root
 from anywire.gateway import Gateway
 from anywire.messages import HubInfo
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.plugins import Plugins, package_of
 from anywire.roles import assembly
 from anywire.roles.agent import Agent
-from anywire.roles.context import OrchestratorContext, state_root
+from anywire.roles.beyond_machine import check_reach
+from anywire.roles.context import OrchestratorContext
 from anywire.roles.fleet import leave
+from anywire.roles.kept_budgets import KeptBudgets
 from anywire.roles.service_host import ServiceHost
 from anywire.roles.standby import Standby
 from anywire.roles.stop import Stop
+from anywire.roles.told_access import told_access
 from anywire.route import Routes
 from anywire.transport import Candidacy, Transport
+from anywire.transport_tools import option_of
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +43,17 @@ class Served(NamedTuple):
     orchestrator: Orchestrator
     gateways: Sequence[Gateway]
     client_transports: Sequence[Transport] = ()
+    access: RunAccess = OpenAccess()
 
     @property
     def address(self) -> str:
         """Where clients reach the first gateway; empty when there is none."""
         return self.gateways[0].address if self.gateways else ""
+
+    @property
+    def tls(self) -> TlsConfig | None:
+        """The certificate that the first gateway shows; None where it uses no TLS."""
+        return self.gateways[0].tls if self.gateways else None
 
     @property
     def addresses(self) -> list[str]:
@@ -51,9 +64,14 @@ class Served(NamedTuple):
         """The options of each transport, by its name, with which agents and clients meet this orchestrator: see
         `anywire.transport.Transport.meeting_options`."""
         found: dict[str, dict[str, Any]] = {}
-        for each in (*self.orchestrator.transports, *self.client_transports):
+        for each in self.orchestrator.transports:
             if each.capabilities.inter_process:
-                found.setdefault(each.name, {}).update(each.meeting_options(host))
+                found[each.name] = dict(each.meeting_options(host))
+        for each in self.client_transports:
+            if each.capabilities.inter_process:
+                # What both planes have is said already. How links of clients with keys are protected is not for agents.
+                met, addresses = each.meeting_options(host), option_of("client")
+                found.setdefault(each.name, {}).update({name: met[name] for name in met if name == addresses})
         return found
 
 
@@ -67,14 +85,24 @@ class OrchestratorRole:
     def __init__(self, config: Config, plugins: Plugins, ready: Callable[[Served], None] = lambda served: None) -> None:
         self._ready, self._config = ready, config
         self.orchestrator = assembly.make_orchestrator(config, plugins)
+        self.access = assembly.make_access(config, self.orchestrator.events)
+        """Who clients are; a caller whose key counts no more has its tasks ended."""
+        check = self.orchestrator.end_check
+        if check is not None:
+            check.inviters = self.access
+        self._told_access = told_access(self.access, self.orchestrator.events)
+        self._stop_listening: Callable[[], None] = lambda: None
+        self._stop_inviting: Callable[[], None] = lambda: None
         self.gateways = assembly.make_gateways(config, plugins)
         self.routes = Routes()
-        self.services = ServiceHost(assembly.make_services(config, plugins), self.orchestrator, self.context)
+        self.services = ServiceHost(assembly.make_services(config, plugins), self.orchestrator, self._service_context)
         self._state = state_root(self.orchestrator.transports)
-        self._fleet_agents = assembly.make_fleet_agents(config, plugins, self.orchestrator)
+        self._budgets = KeptBudgets(self.orchestrator.limits, self._state, self.orchestrator.clock)
+        self._fleet_agents = assembly.make_fleet_agents(config, plugins, self.orchestrator, self._told_access)
         self._client_transports = [
             transport for one in self._fleet_agents if one.plane == "client" for transport in one.transports
         ]
+        check_reach(config, self.access, self.gateways, self._client_transports)
         self._started: list[Gateway] = []
         self._announced: list[Agent] = []
 
@@ -84,14 +112,25 @@ class OrchestratorRole:
 
     @property
     def served(self) -> Served:
-        return Served(self.orchestrator, self.gateways, self._client_transports)
+        return Served(self.orchestrator, self.gateways, self._client_transports, self.access)
 
     def context(self, name: str) -> OrchestratorContext:
-        """What the gateway or service of that name is given."""
-        return OrchestratorContext(self.orchestrator, name, self.services, self.routes, self._state)
+        """What the gateway of that name is given."""
+        return self._context(name, is_service=False)
+
+    def _service_context(self, name: str) -> OrchestratorContext:
+        return self._context(name, is_service=True)
+
+    def _context(self, name: str, is_service: bool) -> OrchestratorContext:
+        return OrchestratorContext(
+            self.orchestrator, name, self.services, self.routes, self._state, self._told_access, is_service
+        )
 
     async def start(self) -> None:
-        """Open the hub. Raises `TransportUnavailable`."""
+        """Open the hub, and follow who may come in. Raises `TransportUnavailable`."""
+        await self.access.start()
+        if (check := self.orchestrator.end_check) is not None:
+            self._stop_inviting = self.access.listen(lambda key_id: check.reconsider())
         await self.orchestrator.start()
 
     async def admit(self) -> None:
@@ -102,6 +141,8 @@ class OrchestratorRole:
             if self._config.gateways is None:
                 missing = f"no HTTP gateway is installed ({package_of('gateways', DEFAULT_GATEWAY)} has one)"
             log.info("%s: clients use the client plane over %s", missing, self._config.transport_names)
+        await self._budgets.start()
+        self._stop_listening = self.access.listen(self.orchestrator.end_caller)
         await self.services.start()
         for gateway in self.gateways:
             self._started.append(gateway)
@@ -136,7 +177,11 @@ class OrchestratorRole:
         except TimeoutError:
             log.error("the shutdown took over %.0f s and is given up", grace + SETTLE)
         finally:
+            self._stop_listening()
+            self._stop_inviting()
             await self.services.close()
+            await self.access.close()
+            await self._budgets.close()
 
 
 @asynccontextmanager

@@ -18,6 +18,7 @@ from anywire.plugins import Plugins
 from anywire.roles import agent_role, assembly, logs, orchestrator_role, stop
 from anywire.roles.parent import inherited_config, stop_with_parent
 from anywire.roles.ready import say_ready
+from anywire.secrecy import hide_in_tracebacks
 
 Run = Callable[[Config, Plugins, stop.Stop], Coroutine[Any, Any, None]]
 
@@ -39,6 +40,7 @@ def main() -> int:
     if role not in _ROLES:
         print(f"usage: python -m anywire.roles.process {'|'.join(get_args(RoleName))}", file=sys.stderr)
         return 2
+    hide_in_tracebacks()
     try:
         config = inherited_config()
         logs.configure(config.log_level, config.log_format)

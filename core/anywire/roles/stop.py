@@ -10,7 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from anywire.connection_limit import raise_descriptors
+from anywire.listening.connection_limit import raise_descriptors
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

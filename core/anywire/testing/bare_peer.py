@@ -24,6 +24,7 @@ from anywire.messages import (
     Command,
     CommandResult,
     Credit,
+    HubInfo,
     Progress,
     TaskRequest,
 )
@@ -141,8 +142,8 @@ class BareAgent:
 
     # AgentSink
 
-    def hub_joined(self, hub_id: str, incarnation: int) -> None:
-        self._events.add("hub_joined", hub_id, incarnation)
+    def hub_joined(self, info: HubInfo) -> None:
+        self._events.add("hub_joined", info.hub_id, info.incarnation)
 
     def hub_lost(self, hub_id: str, incarnation: int, reason: str) -> None:
         self._events.add("hub_lost", hub_id, incarnation, reason)

@@ -8,7 +8,7 @@ A call that breaks a law raises `AssertionError` with the law's sentence, instea
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anywire.errors import AgentUnavailable, Congested, PayloadTooLarge, TransportError, TransportUnavailable
 from anywire.messages import AgentInfo, AgentStatus, Command, FromAgent, HubInfo, TaskRequest, ToAgent
@@ -17,6 +17,9 @@ from anywire.testing.ledger import Ledger
 from anywire.testing.patience import Breaches
 from anywire.transport import MAX_MESSAGE_BYTES, AgentPort, AgentSink, Hub, HubSink, Plane, Reply, Transport
 from anywire.transport_tools import MayCongest, payload_bytes
+
+if TYPE_CHECKING:
+    from anywire.identities.identity_proof import Identity
 
 
 class CheckedTransport(Transport):
@@ -28,8 +31,18 @@ class CheckedTransport(Transport):
         self.name, self.Config, self.capabilities = inner.name, inner.Config, inner.capabilities  # type: ignore[misc]
         self._limit: int = getattr(inner.config, "max_message_bytes", None) or MAX_MESSAGE_BYTES
 
+    @property
+    def identity(self) -> Identity | None:
+        found: Identity | None = self.inner.identity
+        return found
+
+    @identity.setter
+    def identity(self, identity: Identity | None) -> None:
+        self.inner.identity = identity
+
     async def open_hub(self, hub: HubInfo, plane: Plane, sink: HubSink) -> Hub:
         laws = HubLaws(self._breaches, self._ledger, hub, plane, sink, self._limit)
+        self.inner.identity, self.inner.admits = self.identity, self.admits
         try:
             end = await self.inner.open_hub(hub, plane, laws)
         except Exception as error:
@@ -40,6 +53,7 @@ class CheckedTransport(Transport):
 
     async def open_agent(self, info: AgentInfo, plane: Plane, sink: AgentSink) -> AgentPort:
         laws = AgentLaws(self._breaches, self._ledger, info, plane, sink, self._limit, CheckedReply)
+        self.inner.identity, self.inner.admits = self.identity, self.admits
         try:
             end = await self.inner.open_agent(info, plane, laws)
         except Exception as error:

@@ -265,10 +265,10 @@ class AgentLaws(EndLaws):
     def key(self, link: Link) -> LinkKey:
         return LinkKey(self.plane, link.peer_id, link.incarnation, self.info.agent_id, self.info.incarnation)
 
-    def hub_joined(self, hub_id: str, incarnation: int) -> None:
+    def hub_joined(self, info: HubInfo) -> None:
         if self.may_call("hub_joined"):
-            self.join(hub_id, incarnation)
-            self.sink.hub_joined(hub_id, incarnation)
+            self.join(info.hub_id, info.incarnation)
+            self.sink.hub_joined(info)
 
     def hub_lost(self, hub_id: str, incarnation: int, reason: str) -> None:
         if self.may_call("hub_lost"):

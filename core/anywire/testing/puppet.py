@@ -110,9 +110,11 @@ class PuppetTransport(Transport, Hub):
     def lose(self, agent_id: str, *, incarnation: int = 1, reason: str = "test") -> None:
         self.sink.agent_lost(agent_id, incarnation, reason)
 
-    def chunk(self, task: TaskRequest, seq: int, *deltas: str, final: bool = False, error: str = "") -> None:
+    def chunk(
+        self, task: TaskRequest, seq: int, *deltas: str, final: bool = False, error: str = "", usage: str = ""
+    ) -> None:
         """Let the agent that has the attempt send a chunk of it."""
-        self.speak(*self.receiver(task), task, seq, *deltas, final=final, error=error)
+        self.speak(*self.receiver(task), task, seq, *deltas, final=final, error=error, usage=usage)
 
     def speak(
         self,
@@ -123,6 +125,7 @@ class PuppetTransport(Transport, Hub):
         *deltas: str,
         final: bool = False,
         error: str = "",
+        usage: str = "",
     ) -> None:
         """Let any agent send a chunk of an attempt."""
         resumable = seq == 0 and bool(deltas) and agent_id in self._resuming
@@ -135,6 +138,7 @@ class PuppetTransport(Transport, Hub):
             final=final,
             error=error,
             finish_reason="stop",
+            usage=usage,
             resumable=resumable,
         )
         self.sink.chunk_received(agent_id, incarnation, chunk)
@@ -176,8 +180,8 @@ class PuppetTransport(Transport, Hub):
         """Answer a cancel: the engine has ended."""
         self.chunk(task, 0, final=True, error=errors.to_wire(errors.TaskCancelled("stopped")))
 
-    def answer(self, task: TaskRequest, text: str = "answer") -> None:
-        self.chunk(task, 0, text, final=True)
+    def answer(self, task: TaskRequest, text: str = "answer", usage: str = "") -> None:
+        self.chunk(task, 0, text, final=True, usage=usage)
 
     @property
     def requests(self) -> list[tuple[str, TaskRequest]]:

@@ -15,6 +15,7 @@ from anywire.messages import (
     Command,
     CommandResult,
     Credit,
+    HubInfo,
     Progress,
     TaskRequest,
 )
@@ -166,8 +167,8 @@ class RecordingAgentSink(Recorder):
     def credit_received(self, hub_id: str, incarnation: int, credit: Credit) -> None:
         self.add("credit", credit.task_id, credit.attempt, credit, hub_id, incarnation)
 
-    def hub_joined(self, hub_id: str, incarnation: int) -> None:
-        self.add("hub_joined", hub_id, incarnation)
+    def hub_joined(self, info: HubInfo) -> None:
+        self.add("hub_joined", info.hub_id, info.incarnation, info)
 
     def hub_lost(self, hub_id: str, incarnation: int, reason: str) -> None:
         self.add("hub_lost", hub_id, incarnation, reason)

@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from anywire.access import Access
 from anywire.engine import Engine
+from anywire.identities.identity_proof import Identity
 from anywire.identity import agent_info, hub_info, new_incarnation
 from anywire.messages import AgentInfo, AgentStatus, Command, HubInfo, TaskRequest
 from anywire.pipeline.orchestrator import Orchestrator
@@ -92,11 +94,19 @@ class Rig:
         lease: float = 1.0,
         transport: Any = None,
         protocol: str = "",
+        proof: str = "",
+        who: Identity | None = None,
+        admits: Callable[[Plane, AgentInfo | HubInfo], str] | None = None,
     ) -> tuple[Hub, RecordingHubSink, HubInfo]:
-        """A bare hub's end; ``incarnation`` 0 is a new one. ``transport`` is used instead of one with ``options``."""
+        """A bare hub's end; ``incarnation`` 0 is a new one. ``transport`` is used instead of one with ``options``.
+        ``who`` and ``admits`` are the ``identity`` and the ``admits`` of its transport."""
         sink, info = RecordingHubSink(), hub_info(hub_id, lease=lease)
-        info = msgspec.structs.replace(info, incarnation=incarnation or info.incarnation, protocol=protocol)
+        incarnation = incarnation or info.incarnation
+        info = msgspec.structs.replace(info, incarnation=incarnation, protocol=protocol, proof=proof)
         transport = transport or self.new_transport(**options)
+        if who is not None:
+            transport.identity, transport.admits = who, admits
+            info = msgspec.structs.replace(info, proof=who.prove(plane, "hub", info.hub_id, incarnation))
         hub = await _open(transport.open_hub(info, plane, sink), "open_hub")
         self._close_later("a hub", hub.close)
         return hub, sink, info
@@ -112,12 +122,22 @@ class Rig:
         options: Mapping[str, Any] = {},
         incarnation: int = 0,
         lease: float = 1.0,
+        proof: str = "",
+        who: Identity | None = None,
+        admits: Callable[[Plane, AgentInfo | HubInfo], str] | None = None,
     ) -> tuple[AgentPort, RecordingAgentSink, AgentInfo]:
-        """A bare agent's end, announced and ready; ``incarnation`` 0 is a new one."""
+        """A bare agent's end, announced and ready; ``incarnation`` 0 is a new one. ``who`` and ``admits`` as for
+        `hub`."""
         sink = RecordingAgentSink(on_task, on_command)
         incarnation = incarnation or new_incarnation()
-        info = AgentInfo(agent_id, incarnation, capabilities=("chat",), lease_ms=round(lease * 1000), protocol=protocol)
+        lease_ms = round(lease * 1000)
+        info = AgentInfo(
+            agent_id, incarnation, capabilities=("chat",), lease_ms=lease_ms, protocol=protocol, proof=proof
+        )
         transport = self.new_transport(**options)
+        if who is not None:
+            transport.identity, transport.admits = who, admits
+            info = msgspec.structs.replace(info, proof=who.prove(plane, "agent", agent_id, incarnation))
         port = await _open(transport.open_agent(info, plane, sink), "open_agent")
         self._close_later("an agent", port.close)
         port.report(AgentStatus(agent_id, info.incarnation, "ready", OFFERS, 8))
@@ -146,16 +166,17 @@ class Rig:
         await self.seen(pipeline, *agents)
         return pipeline
 
-    async def fleet(self, pipeline: Orchestrator, plane: Plane) -> Agent:
-        """The pipeline as an agent: of clients, or on plane ``agent`` of other pipelines."""
-        agent = fleet_agent(pipeline, [self.new_transport()], plane)
+    async def fleet(self, pipeline: Orchestrator, plane: Plane, access: Access | None = None) -> Agent:
+        """The pipeline as an agent: of clients, whom ``access`` knows, or on plane ``agent`` of other pipelines."""
+        agent = fleet_agent(pipeline, [self.new_transport()], plane, access=access)
         await agent.start()
         self._close_later("an agent", agent.close)
         return agent
 
-    async def client(self, **settings: Any) -> Client:
-        """A client; ``settings`` are `ClientConfig`'s."""
-        client = Client(self.new_transport(), config=ClientConfig(**{"agent_wait": PATIENCE} | settings))
+    async def client(self, key: str = "", **settings: Any) -> Client:
+        """A client with that API key, or with none; ``settings`` are `ClientConfig`'s."""
+        config = ClientConfig(**{"agent_wait": PATIENCE} | settings)
+        client = Client(self.new_transport(), config=config, key=key)
         return await self._stack.enter_async_context(client)
 
     async def seen(self, pipeline: Orchestrator, *agents: str, absent: Sequence[str] = ()) -> None:

@@ -38,7 +38,7 @@ class ServiceBench:
 
     def context(self, name: str) -> OrchestratorContext:
         """What a gateway or service of that name is given."""
-        return OrchestratorContext(self.orchestrator, name, self.host, self.routes, self._state)
+        return OrchestratorContext(self.orchestrator, name, self.host, self.routes, self._state, is_service=True)
 
     def submit(
         self,

@@ -20,6 +20,7 @@ from anywire.testing.kit.deaths import DeathTests
 from anywire.testing.kit.ends import EndTests
 from anywire.testing.kit.fields import FieldTests
 from anywire.testing.kit.forgeries import ForgeryTests
+from anywire.testing.kit.identities import IdentityTests
 from anywire.testing.kit.links import LinkTests
 from anywire.testing.kit.messages import MessageTests
 from anywire.testing.kit.pauses import PauseTests
@@ -53,6 +54,7 @@ class TransportConformance(
     VersionTests,
     ForgeryTests,
     RogueTests,
+    IdentityTests,
     LinkTests,
     PressureTests,
     StreamTests,

@@ -9,9 +9,10 @@ Bounds          `BoundedOptions` `payload_bytes` `check_payload` `check_payload_
 Bytes           `Codec` (with `Accepted`, `Goodbye`, `UnknownKind`), `encoded_limit`, `frame`, `Unpacker`
 Callbacks       `Guard` `OnceLog`
 Who is linked   `HubLinks` `AgentLinks` `LinkRefused` `ImplausibleHello` `with_protocol`
-                `check_protocol` `implausible` `is_loopback`
+                `check_protocol` `implausible` `is_loopback` `LinkProofs`
+Certificates    `EndCertificate` with `new_end_certificate` `END_NAME` `certificate_digest`
 Addresses       `listening_addresses` `takes_any_port` `none_is_free` `free_addresses` `lan_addresses`
-                `meeting_addresses` `option_of` `own_address` `WILDCARD`
+                `meeting_addresses` `encryption_told` `option_of` `own_address` `WILDCARD`
 Connecting      `keep_dialling` `Backoff` `StopDialling`, `Unlinked` with `findings`
 Whole ends      `ChannelHub` and `ChannelPort` over any `Channel`
 Channels        `StreamChannel` over a stream of bytes (TCP, Unix sockets), `PacketPeer` over a wire without connections
@@ -27,6 +28,7 @@ from anywire.transport_tools.channel import CLOSE_TIMEOUT, Channel, ChannelOwner
 from anywire.transport_tools.codec import Accepted, Codec, Goodbye, UnknownKind, encoded_limit
 from anywire.transport_tools.dialling import Backoff, StopDialling, keep_dialling
 from anywire.transport_tools.directory import (
+    encryption_told,
     free_addresses,
     lan_addresses,
     listening_addresses,
@@ -36,6 +38,12 @@ from anywire.transport_tools.directory import (
     takes_any_port,
 )
 from anywire.transport_tools.encoded_channel import EncodedChannel
+from anywire.transport_tools.end_certificates import (
+    END_NAME,
+    EndCertificate,
+    certificate_digest,
+    new_end_certificate,
+)
 from anywire.transport_tools.ends import ChannelHub, ChannelPort
 from anywire.transport_tools.frames import Unpacker, frame
 from anywire.transport_tools.guard import Guard
@@ -45,6 +53,7 @@ from anywire.transport_tools.links import AgentLinks, HubLinks
 from anywire.transport_tools.options import BoundedOptions
 from anywire.transport_tools.packet_peer import PacketChannel, PacketPeer
 from anywire.transport_tools.payload import check_payload, check_payload_bytes, payload_bytes
+from anywire.transport_tools.proofs import LinkProofs
 from anywire.transport_tools.room import MayCongest, NewestStatus, WriteRoom
 from anywire.transport_tools.stream import StreamChannel
 from anywire.transport_tools.unlinked import Unlinked, findings
@@ -52,6 +61,7 @@ from anywire.transport_tools.versions import ImplausibleHello, LinkRefused, chec
 
 __all__ = [
     "CLOSE_TIMEOUT",
+    "END_NAME",
     "WILDCARD",
     "Accepted",
     "AgentLinks",
@@ -64,12 +74,14 @@ __all__ = [
     "ChannelPort",
     "Codec",
     "EncodedChannel",
+    "EndCertificate",
     "Goodbye",
     "Guard",
     "HubLinks",
     "ImplausibleHello",
     "Joined",
     "Link",
+    "LinkProofs",
     "LinkRefused",
     "Lost",
     "MayCongest",
@@ -84,11 +96,13 @@ __all__ = [
     "Unlinked",
     "Unpacker",
     "WriteRoom",
+    "certificate_digest",
     "check_payload",
     "check_payload_bytes",
     "check_protocol",
     "close_all",
     "encoded_limit",
+    "encryption_told",
     "findings",
     "frame",
     "free_addresses",
@@ -98,6 +112,7 @@ __all__ = [
     "lan_addresses",
     "listening_addresses",
     "meeting_addresses",
+    "new_end_certificate",
     "none_is_free",
     "option_of",
     "own_address",

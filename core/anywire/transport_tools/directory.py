@@ -74,6 +74,13 @@ def meeting_addresses(bound: Mapping[Plane, str], host: str) -> dict[str, Any]:
     return {option_of(plane): [_reached(address, host)] for plane, address in bound.items()}
 
 
+def encryption_told(configured: bool, has_identity: bool, bound: Mapping[Plane, str]) -> dict[str, Any]:
+    """The option ``encrypted`` for others that connect to the addresses ``bound``, where it has to be set. An identity
+    on the client plane alone does not count: whoever shows a key there encrypts anyway, and agents get the same
+    options."""
+    return {"encrypted": True} if configured or (has_identity and "agent" in bound) else {}
+
+
 def _reached(address: str, host: str) -> str:
     found = _ADDRESS.fullmatch(address)
     return _changed(address, host=host) if found is not None and found["host"] in _WILDCARDS else address

@@ -7,6 +7,7 @@ from typing import Any
 
 from anywire.errors import PayloadTooLarge, TransportError
 from anywire.once_log import OnceLog
+from anywire.secrecy import without_secrets
 from anywire.transport import BUFFER_BYTES, MAX_MESSAGE_BYTES
 from anywire.transport_tools.buffered_channel import BufferedChannel
 from anywire.transport_tools.channel import ChannelOwner
@@ -88,7 +89,7 @@ class EncodedChannel(BufferedChannel):
             self.close(str(error))
         else:
             log.error("the connection to %s is ended: a message was not handled", self._peer, exc_info=error)
-            self.close(f"a message was not handled: {error!r}")
+            self.close(without_secrets(f"a message was not handled: {error!r}"))
 
     def _end(self, reason: str) -> None:
         """It is over: nobody waits for room, and the owner is told once."""

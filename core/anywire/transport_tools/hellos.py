@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anywire.messages import AgentInfo, HubInfo
+from anywire.messages import MAX_PROOF_CHARS, AgentInfo, HubInfo
 
 MAX_ID_CHARS = 1024
 """Longest id that a peer may have."""
@@ -14,7 +14,7 @@ MAX_INCARNATION = 2**63 - 1
 
 
 def implausible(peer: HubInfo | AgentInfo) -> str:
-    """Why a peer of this id, incarnation and lease cannot be linked, as part of a sentence; empty when it can."""
+    """Why a peer with this hello cannot be linked, as part of a sentence; empty when it can."""
     peer_id = peer.hub_id if isinstance(peer, HubInfo) else peer.agent_id
     if not 0 < len(peer_id) <= MAX_ID_CHARS:
         return f"its id has {len(peer_id)} characters: 1 to {MAX_ID_CHARS} are possible"
@@ -24,4 +24,6 @@ def implausible(peer: HubInfo | AgentInfo) -> str:
         return f"its incarnation is {peer.incarnation!s:.40}: 0 to {MAX_INCARNATION} are possible"
     if not 0 < peer.lease_ms <= MAX_LEASE_MS:
         return f"its lease_ms is {peer.lease_ms!s:.40}: 1 to {MAX_LEASE_MS} are possible"
+    if len(peer.proof) > MAX_PROOF_CHARS or not (peer.proof.isascii() and peer.proof.isprintable()):
+        return f"its proof is no printable text of at most {MAX_PROOF_CHARS} characters"
     return ""

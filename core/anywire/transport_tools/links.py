@@ -24,6 +24,7 @@ from anywire.printable import printable
 from anywire.transport import AgentSink, HubSink, Reply
 from anywire.transport_tools.guard import Guard
 from anywire.transport_tools.hellos import implausible
+from anywire.transport_tools.proofs import LinkProofs
 from anywire.transport_tools.versions import MAX_NAME, ImplausibleHello, LinkRefused, check_protocol
 
 C = TypeVar("C")
@@ -33,13 +34,13 @@ REPLACED = "replaced by a new connection of the same life"
 
 class _Link(NamedTuple, Generic[C]):
     connection: C
-    incarnation: int
+    info: HubInfo | AgentInfo
     credential: str
 
 
 class _Links(Generic[C]):
-    def __init__(self, role: str, guard: Guard, own: HubInfo | AgentInfo | None) -> None:
-        self._role, self._guard, self._own = role, guard, own
+    def __init__(self, role: str, guard: Guard, own: HubInfo | AgentInfo | None, proofs: LinkProofs | None) -> None:
+        self._role, self._guard, self._own, self._proofs = role, guard, own, proofs
         self._by_id: dict[str, _Link[C]] = {}
         self._names: dict[C, tuple[str, int]] = {}  # id and incarnation
 
@@ -59,25 +60,35 @@ class _Links(Generic[C]):
         if link is None:
             return
         if link.credential and credential and link.credential != credential:
+            if self._proofs is not None and not self._proofs.admitted(link.info):
+                return  # the one that is here is not let in any more, and gives way
             raise LinkRefused(
                 f"{self._role} {printable(peer_id, MAX_NAME)} is here already with another key or certificate. "
                 "Give one of the two another id, or end it"
             )
-        if link.incarnation > incarnation:
+        if link.info.incarnation > incarnation:
             raise LinkRefused(
                 f"{self._role} {printable(peer_id, MAX_NAME)} is here already in a later life: incarnation "
-                f"{link.incarnation}, and this one is {incarnation}. Give one of the two another id, or end it"
+                f"{link.info.incarnation}, and this one is {incarnation}. Give one of the two another id, or end it"
             )
 
-    def check_hello(self, info: HubInfo | AgentInfo, credential: str = "") -> None:
-        """`check`, `anywire.transport_tools.check_protocol` with this end's own info, and
-        `anywire.transport_tools.implausible`. Raises `LinkRefused`."""
+    def check_hello(self, info: HubInfo | AgentInfo, credential: str = "", key: bytes | None = b"") -> None:
+        """`anywire.transport_tools.check_protocol` with this end's own info, `anywire.transport_tools.implausible`,
+        `anywire.transport_tools.LinkProofs.check` with the ``key`` of the link, and `check`, with the fingerprint that
+        was proved in place of ``credential``. Raises `LinkRefused`."""
+        self._checked(info, credential, key)
+
+    def _checked(self, info: HubInfo | AgentInfo, credential: str, key: bytes | None) -> str:
+        """`check_hello`; the credential of the peer."""
         if self._own is not None:
             check_protocol(info, self._own)
         peer_id = info.hub_id if isinstance(info, HubInfo) else info.agent_id
         if wrong := implausible(info):
             raise ImplausibleHello(f"{self._role} {printable(peer_id, MAX_NAME)} cannot be linked: {wrong}")
+        if self._proofs is not None:
+            credential = self._proofs.check(info, key) or credential
         self.check(peer_id, info.incarnation, credential)
+        return credential
 
     def ended(self, connection: C, reason: str) -> None:
         """This connection is over: its link is lost, if it was one. Everything it said must have been given before."""
@@ -86,17 +97,17 @@ class _Links(Generic[C]):
             del self._by_id[name[0]]
             self._lost(*name, reason)
 
-    def _join(self, connection: C, info: HubInfo | AgentInfo, credential: str) -> C | None:
+    def _join(self, connection: C, info: HubInfo | AgentInfo, credential: str, key: bytes) -> C | None:
         peer_id = info.hub_id if isinstance(info, HubInfo) else info.agent_id
         incarnation = info.incarnation
         if connection in self._names:
             raise TransportError(f"this connection has joined as {self._role} {self._names[connection][0]} already")
-        self.check_hello(info, credential)
+        credential = self._checked(info, credential, key)
         old = self._by_id.get(peer_id)
         if old is not None:
             later = f"replaced by a later life, incarnation {incarnation}"
-            self.ended(old.connection, later if incarnation > old.incarnation else REPLACED)
-        self._by_id[peer_id] = _Link(connection, incarnation, credential)
+            self.ended(old.connection, later if incarnation > old.info.incarnation else REPLACED)
+        self._by_id[peer_id] = _Link(connection, info, credential)
         self._names[connection] = peer_id, incarnation
         return None if old is None else old.connection
 
@@ -116,10 +127,13 @@ class _Links(Generic[C]):
 
 class HubLinks(_Links[C]):
     """A hub's links to its agents. Calls ``sink`` through ``guard``. ``own`` is what this hub says of itself: agents
-    that do not speak its version are refused; None when the transport checks that elsewhere."""
+    that do not speak its version are refused; None when the transport checks that elsewhere. ``proofs`` are those of
+    a transport that binds identities."""
 
-    def __init__(self, sink: HubSink, guard: Guard, own: HubInfo | None = None) -> None:
-        super().__init__("agent", guard, own)
+    def __init__(
+        self, sink: HubSink, guard: Guard, own: HubInfo | None = None, proofs: LinkProofs | None = None
+    ) -> None:
+        super().__init__("agent", guard, own, proofs)
         self._sink = sink
 
     def get(self, agent_id: str) -> C:
@@ -129,15 +143,16 @@ class HubLinks(_Links[C]):
             raise AgentUnavailable(f"no link to agent {agent_id!r}", agent_id=agent_id)
         return link.connection
 
-    def join(self, connection: C, info: AgentInfo, credential: str = "") -> C | None:
+    def join(self, connection: C, info: AgentInfo, credential: str = "", key: bytes = b"") -> C | None:
         """This connection says that it is the agent ``info``, and both directions work.
 
         The agent has joined then. A link it had before, of a lesser or the same incarnation, is reported lost first;
         its connection comes back for the caller to end. Raises `LinkRefused` for a lesser incarnation, another
-        protocol, or a ``credential`` other than that of the link there is (see `check`), and `TransportError` when the
+        protocol, a ``credential`` other than that of the link there is (see `check`), or a proof that does not hold on
+        a link with that ``key`` (see `check_hello`), and `TransportError` when the
         connection has joined already; nothing has changed then.
         """
-        old = self._join(connection, info, credential)
+        old = self._join(connection, info, credential, key)
         self._guard.call(self._sink.agent_joined, info)
         return old
 
@@ -162,16 +177,18 @@ class HubLinks(_Links[C]):
 
 
 class AgentLinks(_Links[C]):
-    """An agent's links to its hubs. Calls ``sink`` through ``guard``; ``own`` as for `HubLinks`."""
+    """An agent's links to its hubs. Calls ``sink`` through ``guard``; ``own`` and ``proofs`` as for `HubLinks`."""
 
-    def __init__(self, sink: AgentSink, guard: Guard, own: AgentInfo | None = None) -> None:
-        super().__init__("hub", guard, own)
+    def __init__(
+        self, sink: AgentSink, guard: Guard, own: AgentInfo | None = None, proofs: LinkProofs | None = None
+    ) -> None:
+        super().__init__("hub", guard, own, proofs)
         self._sink = sink
 
-    def join(self, connection: C, info: HubInfo, credential: str = "") -> C | None:
+    def join(self, connection: C, info: HubInfo, credential: str = "", key: bytes = b"") -> C | None:
         """This connection is the hub ``info``, which has accepted this agent; otherwise as `HubLinks.join`."""
-        old = self._join(connection, info, credential)
-        self._guard.call(self._sink.hub_joined, info.hub_id, info.incarnation)
+        old = self._join(connection, info, credential, key)
+        self._guard.call(self._sink.hub_joined, info)
         return old
 
     def received(self, connection: C, message: Any, reply: Reply) -> None:

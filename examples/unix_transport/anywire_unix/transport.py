@@ -103,6 +103,11 @@ class UnixTransport(Transport):
         super().__init__(config)
         self._settings: dict[str, str] = {}
 
+    @property
+    def is_local(self) -> bool:
+        """A socket in the file system is for this machine alone."""
+        return True
+
     @classmethod
     def free_options(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
         return {} if "directory" in options else {"directory": str(_default_directory() / private_fleet())}

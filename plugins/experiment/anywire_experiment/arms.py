@@ -84,7 +84,7 @@ def config_of(arm: Arm, where: str = "", value_of: Callable[[str, str], str] = s
     try:
         return Config.model_validate(addressed(deepcopy(dict(arm.tree)), value_of))
     except pydantic.ValidationError as error:
-        raise ConfigError(f"{where or arm.name}: {describe_validation(error, Config, '')}") from error
+        raise ConfigError(f"{where or arm.name}: {describe_validation(error, Config, '')}") from None
 
 
 def check(arm: Arm, where: str) -> None:
@@ -193,4 +193,4 @@ def _network(value: Any) -> Network | None:
     try:
         return Network.model_validate(value)
     except pydantic.ValidationError as error:
-        raise ConfigError(describe_validation(error, Network, "factors.network")) from error
+        raise ConfigError(describe_validation(error, Network, "factors.network")) from None

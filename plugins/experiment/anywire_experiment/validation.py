@@ -10,6 +10,7 @@ import pydantic
 
 from anywire.config_layers import File
 from anywire.near import nearest
+from anywire.plugins import told_fault
 
 
 def describe(error: pydantic.ValidationError, model: type[pydantic.BaseModel], source: File) -> str:
@@ -25,9 +26,8 @@ def describe(error: pydantic.ValidationError, model: type[pydantic.BaseModel], s
             hint = f"did you mean {near!r}? " if near else ""
             sentences.append(f"{place}: unknown key {path!r}: {hint}known keys: {', '.join(known)}")
             continue
-        told = fault["msg"].removeprefix("Value error, ")
-        given = "" if isinstance(fault["input"], Mapping) else f" (got {fault['input']!r})"
-        sentences.append(f"{place}: {path}: {told}{given}" if path else f"{place}: {told}{given}")
+        told = told_fault(fault)
+        sentences.append(f"{place}: {path}: {told}" if path else f"{place}: {told}")
     return "; ".join(sentences)
 
 

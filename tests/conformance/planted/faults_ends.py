@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from tests.conformance.planted.fault import Around, Case, Fault
 
 from anywire.errors import TransportError
-from anywire.messages import Cancel
+from anywire.messages import Cancel, HubInfo
 
 
 class CallbacksBeforeOpened(Fault):
@@ -30,9 +30,9 @@ class TasksAfterClose(Fault):
     """A task that waits in a queue is given to an agent's end that is closed."""
 
     class AroundAgentSink(Around):
-        def hub_joined(self, hub_id: str, incarnation: int) -> None:
-            self.inner.hub_joined(hub_id, incarnation)
-            late = (hub_id, incarnation, Cancel(hub_id, "late", 1))
+        def hub_joined(self, info: HubInfo) -> None:
+            self.inner.hub_joined(info)
+            late = (info.hub_id, info.incarnation, Cancel(info.hub_id, "late", 1))
             self.fault.late = lambda: self.inner.cancel_received(*late)
 
     class AroundPort(Around):

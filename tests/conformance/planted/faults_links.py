@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from tests.conformance.planted.fault import Around, Case, Fault
 
+from anywire.messages import HubInfo
 from anywire.testing.patience import FACTOR
 
 
@@ -195,6 +196,14 @@ class OldStatusAfterNew(Fault):
             self.before = report
 
 
+class ProofsForgotten(Fault):
+    """The proof of a hub is not told to its agents."""
+
+    class AroundAgentSink(Around):
+        def hub_joined(self, info: HubInfo) -> None:
+            self.inner.hub_joined(msgspec.structs.replace(info, proof=""))
+
+
 class PlanesMixed(Fault):
     """Everybody is on one plane."""
 
@@ -239,6 +248,12 @@ CASES = [
     Case(OnlyTheFirstStatus, "test_each_status_arrives_when_nothing_follows_it", "status 0 is reported"),
     Case(FirstStatusForLateHubs, "test_late_hub_is_given_the_newest_status", "not the newest"),
     Case(OldStatusAfterNew, "test_each_status_arrives_when_nothing_follows_it", "older status"),
+    Case(
+        ProofsForgotten,
+        "test_proofs_come_to_the_other_end_as_they_were_sent",
+        "proof of a hub",
+        arguments={"plane": "agent"},
+    ),
     Case(PlanesMixed, "test_planes_are_apart", "joined on the plane"),
     Case(HubJoinedAfterItsTask, "test_joined_means_that_both_directions_work", "before it joined"),
     Case(LossOnlyAtTheHub, "test_closed_hub_is_lost_at_its_agents", "hub_lost"),

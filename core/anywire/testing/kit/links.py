@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from anywire import errors
+from anywire.messages import MAX_PROOF_CHARS
 from anywire.testing.doubles import OFFERS
 from anywire.testing.kit.answers import answer_each, echo, status
 from anywire.testing.patience import FACTOR, expect
 from anywire.testing.rig import Rig, request
+from anywire.transport import Plane
 
 
 class LinkTests:
@@ -45,6 +47,21 @@ class LinkTests:
         for _, sink, info in hubs:
             for number in range(5):
                 await sink.final(f"{info.hub_id}/a{number}")
+
+    @pytest.mark.parametrize("plane", ["agent", "client"])
+    async def test_proofs_come_to_the_other_end_as_they_were_sent(self, rig: Rig, plane: Plane) -> None:
+        """The greatest that may be, on both planes, and another one in the next life."""
+        own, greatest = ("proof of a hub", "proof of an agent"), "~" * MAX_PROOF_CHARS
+        _, agent, _ = await rig.port("a", plane=plane, incarnation=1, proof=own[1])
+        _, sink, info = await rig.hub("h", plane=plane, incarnation=1, proof=own[0])
+        assert (await sink.event("joined", "a"))[3].proof == own[1]
+        joined = (await agent.event("hub_joined", "h"))[3]
+        assert (joined.hub_id, joined.incarnation, joined.lease_ms, joined.proof) == ("h", 1, info.lease_ms, own[0])
+        _, later, _ = await rig.hub("h", plane=plane, incarnation=2, proof=greatest)
+        assert (await agent.event("hub_joined", "h", 2))[3].proof == greatest
+        await later.event("joined", "a")
+        await rig.port("a", plane=plane, incarnation=2)
+        assert (await later.event("joined", "a", 2))[3].proof == ""
 
     async def test_unknown_agent_is_unavailable(self, rig: Rig) -> None:
         hub, _, info = await rig.hub()

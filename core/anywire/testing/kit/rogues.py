@@ -80,7 +80,7 @@ class RogueTests:
         client = await rig.client(window=4)
         stream = client.stream(model="scripted", messages=[], **script_fields(ENDLESS))
         first = await following(stream)
-        ((hub_id, task_id, number),) = fleet._runs
+        ((_, hub_id, task_id, number),) = fleet._runs
         rogue, sink, info = await rig.hub("rogue", plane="client")
         await sink.event("joined", pipeline.info.hub_id)
         forged = in_its_name(hub_id, task_id, number)

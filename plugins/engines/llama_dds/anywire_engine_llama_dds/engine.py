@@ -71,11 +71,12 @@ class LlamaDdsEngine(Engine):
         self._loop = asyncio.get_running_loop()
         self._ends = ends = LlamaEnds(self.config)
         try:
+            # Before the reader of statuses: a server whose status has come knows this one, and no response is lost.
+            self._take = ends.read(RESPONSE_TOPIC, self._on_responses)
+            self._open_writer(ends)
             self._servers = Servers(ends, self.config.server_id, self._told, self._lost)
             self._look = ends.watch("writers", RESPONSE_TOPIC, self._writer)
             ends.watch("readers", REQUEST_TOPIC, self._reader)
-            self._take = ends.read(RESPONSE_TOPIC, self._on_responses)
-            self._open_writer(ends)
         except BaseException:
             await ends.close()
             self._ends = None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import ssl
+from pathlib import Path
 from typing import Self
 
 import pydantic
 
 from anywire.errors import ConfigError
 from anywire.messages import Kind
+from anywire.secrecy import keep_secret, shown
 
 
 class OpenAIConfig(pydantic.BaseModel):
@@ -20,6 +23,11 @@ class OpenAIConfig(pydantic.BaseModel):
     )
     api_key: pydantic.SecretStr | None = pydantic.Field(default=None, description="Key that is sent as bearer token.")
     api_key_env: str = pydantic.Field(default="", description="Environment variable that holds the key instead.")
+    tls_ca: Path | None = pydantic.Field(
+        default=None,
+        description="File with the authority that the server's certificate comes from (PEM), or with that certificate. "
+        "Default: the authorities known to all.",
+    )
     models: list[str] | dict[str, str] = pydantic.Field(
         default_factory=list,
         description="Models to offer: a list of the server's, or a mapping of public names to the server's. "
@@ -70,13 +78,29 @@ class OpenAIConfig(pydantic.BaseModel):
         return self
 
     def key(self) -> str:
-        """The key to send, empty for none. Raises `ConfigError` when the variable is not set."""
+        """The key to send, empty for none. Raises `ConfigError` when the variable is not set, and when ``base_url`` has
+        a user in it, which would be sent in its place."""
+        if "@" in self.base_url.split("/")[2] and (self.api_key is not None or self.api_key_env):
+            raise ConfigError("engine.base_url has a user in it, sent in place of a key: leave one of them out")
         if self.api_key_env:
             try:
-                return os.environ[self.api_key_env]
+                key = os.environ[self.api_key_env]
             except KeyError:
-                raise ConfigError(f"api_key_env names {self.api_key_env!r}, which is not in the environment") from None
+                raise ConfigError(
+                    f"api_key_env names {shown(self.api_key_env)}, which is not in the environment"
+                ) from None
+            keep_secret(key)
+            return key
         return self.api_key.get_secret_value() if self.api_key is not None else ""
+
+    def tls(self) -> ssl.SSLContext | None:
+        """What the certificate of the server must be; None for one that anybody takes. Raises `ConfigError` when the
+        file does not serve."""
+        if self.tls_ca is None:
+            return None
+        from anywire.listening.certificates import as_pem, client_context, read_certificates
+
+        return client_context(as_pem(read_certificates(self.tls_ca)))
 
     def server_name(self, model: str) -> str:
         """What the server calls the model that the public calls ``model``."""

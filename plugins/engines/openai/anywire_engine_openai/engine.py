@@ -57,6 +57,7 @@ class OpenAIEngine(Engine):
             keep_members=True,
             first_token_timeout=config.first_token_timeout,
             next_token_timeout=config.next_token_timeout,
+            tls=config.tls(),
         )
         upstream.open(config.base_url)
         self._upstream = upstream

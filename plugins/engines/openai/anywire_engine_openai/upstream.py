@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncGenerator
 from types import SimpleNamespace
 
@@ -43,8 +44,12 @@ class Upstream:
         keep_members: bool = False,
         first_token_timeout: float = 0.0,
         next_token_timeout: float = 0.0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        """``tls`` says which certificate the server must show; default: one that comes from an authority known to
+        all."""
         self.base_url = ""
+        self._tls: ssl.SSLContext | bool = True if tls is None else tls
         self._headers = {"Content-Type": "application/json"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
@@ -65,9 +70,9 @@ class Upstream:
         if self._session is None:
             trace = aiohttp.TraceConfig()
             trace.on_connection_reuseconn.append(_note_reuse)
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE)
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE, ssl=self._tls)
             self._session = self._make_session(connector, trace)
-            self._new = self._make_session(aiohttp.TCPConnector(limit=0, force_close=True))
+            self._new = self._make_session(aiohttp.TCPConnector(limit=0, force_close=True, ssl=self._tls))
 
     def _make_session(self, connector: aiohttp.TCPConnector, *traces: aiohttp.TraceConfig) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(

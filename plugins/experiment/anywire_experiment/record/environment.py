@@ -18,6 +18,7 @@ import psutil
 import anywire
 from anywire.identity import boot_id
 from anywire.protocol import PROTOCOL
+from anywire.secrecy import without_secrets
 from anywire_experiment.record.checkout import checkout_of
 from anywire_experiment.record.sources import Source
 
@@ -119,7 +120,8 @@ def differences(before: Environment, after: Environment) -> list[str]:
 
 
 def redacted(text: str) -> str:
-    """Without the home folder and the host's name."""
+    """Without secrets, the home folder and the host's name."""
+    text = without_secrets(text)
     home = str(Path.home())
     if len(home) > 1:
         text = text.replace(home, "~")

@@ -171,8 +171,11 @@ def _with_addresses(config: Config, domain: int, host: str) -> Config:
             # Between hosts transports may insist on one; those that do not have it as their users would.
             options.setdefault("token", secrets.token_urlsafe(16))
         transports[each.name] = options
-    server = config.server.model_dump() | {"port": 0}
-    return replaced(config, transports=transports, server=server)
+    changes: dict[str, Any] = {"transports": transports, "server": config.server.model_dump() | {"port": 0}}
+    if host != _LOOPBACK and not config.access.model_fields_set:
+        # The emulated network has no others in it; what a plan says of who may come in stays.
+        changes["access"] = {"insecure": True}
+    return replaced(config, **changes)
 
 
 def _on_host(config: Config, host: Host) -> Config:

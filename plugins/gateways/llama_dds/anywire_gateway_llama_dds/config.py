@@ -25,6 +25,10 @@ class LlamaDdsGatewayConfig(LlamaDdsOptions):
         description="Model names that clients use, with the served models they stand for. The name `*` is every one"
         " that is not served; an empty model is `model`.",
     )
+    keyless: bool = pydantic.Field(
+        default=False,
+        description="Let clients in where others need a key: this wire carries none. They have the role `use`.",
+    )
     max_in_flight: int = pydantic.Field(
         default=256, ge=1, description="Requests at once; further ones are answered with an error."
     )

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from anywire.access import check_keyless
 from anywire.caller import ANYBODY, Caller
 from anywire.context import Context
 from anywire.errors import AnywireError, NoAgent, QueueFull
@@ -74,6 +75,7 @@ class LlamaDdsGateway(Gateway):
 
     async def start(self, context: Context) -> None:
         config = self.config
+        check_keyless(context.access, self.name, "DDS", config.keyless)
         self._context = context
         self._loop = asyncio.get_running_loop()
         self._server_id = config.server_id or gateway_id(context.info.hub_id)
@@ -95,6 +97,10 @@ class LlamaDdsGateway(Gateway):
             raise
         self._stop_listening = context.listen(self._tell)
         self._heartbeat()
+
+    @property
+    def is_local(self) -> bool:
+        return self.config.is_local
 
     async def close(self) -> None:
         """Take no more requests, give running ones ``shutdown_grace`` seconds, then end them."""

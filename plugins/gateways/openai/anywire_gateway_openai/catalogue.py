@@ -10,12 +10,13 @@ from typing import Any, NamedTuple, get_args
 import msgspec
 from aiohttp import web
 
+from anywire.caller import Caller
 from anywire.context import Context
 from anywire.errors import Forbidden, ModelNotFound
 from anywire.messages import Kind
 from anywire.offers import Offer, OfferState
 from anywire.views import agent_json
-from anywire_gateway_openai.caller import is_rebound
+from anywire_gateway_openai.caller import CALLER, Callers
 
 _encode = msgspec.json.Encoder().encode
 _BEST_FIRST: tuple[OfferState, ...] = ("ready", "starting", "stopped", "stopping", "crashed")
@@ -39,30 +40,32 @@ class _Offered(NamedTuple):
 
 
 class CatalogueHandlers:
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(self, context: Context, callers: Callers) -> None:
+        self._context, self._callers = context, callers
         self._created = int(time.time())
         self._version = version("anywire")
 
     async def index(self, request: web.BaseRequest) -> web.Response:
-        """Name and version of the server, and where its API begins."""
-        return json_response({"name": "anywire", "version": self._version, "api": "/v1"})
+        """Name and version of the server, where its API begins, and the whole URL of that."""
+        url = self._callers.base_url(request)
+        told = {"name": "anywire", "version": self._version, "api": "/v1"}
+        return json_response(told | ({"url": f"{url}/v1"} if url else {}))
 
     async def models(self, request: web.BaseRequest) -> web.Response:
-        """The models of all agents that have not failed."""
-        offers = sorted(self._offers().items())
+        """The models of all agents that have not failed, as far as the caller may use them."""
+        offers = sorted(self._offers(request[CALLER]).items())
         return json_response({"object": "list", "data": [self._model(name, found) for name, found in offers]})
 
     async def model(self, request: web.BaseRequest, name: str) -> web.Response:
         """One model; 404 when no agent has it."""
-        found = self._offers().get(name)
+        found = self._offers(request[CALLER]).get(name)
         if found is None:
             raise ModelNotFound(f"the model {name!r} is not served by any agent", param="model")
         return json_response(self._model(name, found))
 
     async def agents(self, request: web.BaseRequest) -> web.Response:
         """Every agent known now: identity, transport, engine, offers, slots, state, load."""
-        if is_rebound(request):
+        if self._callers.is_rebound(request):
             raise Forbidden("agents are listed on this machine for localhost alone: ask for http://127.0.0.1 instead")
         return json_response({"object": "list", "data": [agent_json(view) for view in self._context.agents()]})
 
@@ -71,20 +74,24 @@ class CatalogueHandlers:
         return json_response(self._context.stats())
 
     async def health(self, request: web.BaseRequest) -> web.Response:
-        """200 while tasks are accepted, whether or not an agent is there; 503 once the orchestrator shuts down."""
+        """200 while tasks are accepted, whether or not an agent is there; 503 once the orchestrator shuts down.
+
+        Where keys are needed, the numbers of agents and models are told to those alone who have one."""
         closing = self._context.closing
-        counts = {"agents": len(self._context.agents()), "models": len(self._context.models())}
+        counts = {}
+        if self._callers.is_known(request):
+            counts = {"agents": len(self._context.agents()), "models": len(self._context.models())}
         return json_response({"status": "closing" if closing else "ok", **counts}, 503 if closing else 200)
 
     async def version(self, request: web.BaseRequest) -> web.Response:
         """Name and version of the server."""
         return json_response({"name": "anywire", "version": self._version})
 
-    def _offers(self) -> dict[str, list[_Offered]]:
-        """By model, without the offers of agents that have failed."""
+    def _offers(self, caller: Caller) -> dict[str, list[_Offered]]:
+        """By model that ``caller`` may use, without the offers of agents that have failed."""
         views = {view.agent_id: view for view in self._context.agents()}
         found: dict[str, list[_Offered]] = {}
-        for name, offers in self._context.offers().items():
+        for name, offers in self._context.offers(caller).items():
             left = []
             for who, offer in offers:
                 view = views.get(who)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from anywire.caller import Caller
 from anywire.context import Context
 from anywire.errors import InvalidRequest
 from anywire.messages import Kind
@@ -11,18 +12,19 @@ MAX_SHOWN = 8
 
 
 class DefaultModel:
-    """``name`` is the one to use; without it a request means the only model that answers its kind."""
+    """``name`` is the one to use; without it a request means the only model that answers its kind, of those that its
+    caller may use."""
 
     def __init__(self, context: Context, name: str) -> None:
         self._context, self._name = context, name
 
-    def of(self, kind: Kind) -> str:
-        """The model of a request of ``kind``. Raises `InvalidRequest` where the request must name one."""
+    def of(self, kind: Kind, caller: Caller) -> str:
+        """The model of a request of ``kind`` by ``caller``. Raises `InvalidRequest` where the request must name one."""
         if self._name:
             return self._name
         models = [
             model
-            for model, found in self._context.offers().items()
+            for model, found in self._context.offers(caller).items()
             if model and any(not offer.kinds or kind in offer.kinds for _, offer in found)
         ]
         if len(models) == 1:

@@ -20,11 +20,13 @@ CLIENT_GONE = 499
 """nginx's "client closed request": the task was cancelled."""
 STATUS: dict[type[AnywireError], int] = {
     errors.InvalidRequest: 400,
+    errors.Unauthenticated: 401,
     errors.Forbidden: 403,
     errors.ModelNotFound: 404,
     errors.UnknownCommand: 404,
     errors.ModelStopped: 409,
     errors.PayloadTooLarge: 413,
+    errors.LimitReached: 429,
     errors.QueueFull: 429,
     errors.TaskCancelled: CLIENT_GONE,
     errors.EngineFailed: 502,
@@ -51,6 +53,7 @@ ENGINES_OWN = {429: 429, 503: 503, 504: 504, 529: 503}
 
 FINAL = (
     errors.InvalidRequest,
+    errors.Unauthenticated,
     errors.Forbidden,
     errors.ModelNotFound,
     errors.ModelStopped,
@@ -64,6 +67,12 @@ FINAL = (
 RETRY_AFTER_S = 1
 """Told with 429 and 503 where nobody knows better."""
 MAX_RETRY_AFTER_S = 86_400
+LONGEST_WAIT_S = 60.0
+"""OpenAI's clients wait no longer for a limit, and would try in vain before."""
+
+
+CHALLENGE = 'Bearer realm="anywire"'
+"""What a 401 says of the keys that are taken."""
 
 
 class HttpError(AnywireError):
@@ -73,6 +82,12 @@ class HttpError(AnywireError):
     def __init__(self, status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message, status=status, detail_code=code)
         self.headers = headers or {}
+
+
+def not_http(message: str | None) -> str:
+    """What a client is told that sent what is no HTTP. The rest of the parser's ``message`` is a piece of what came,
+    which may hold a key."""
+    return f"this is not HTTP as it should be: {(message or 'bad request').partition(':')[0].partition(chr(10))[0]}"
 
 
 _encoder = msgspec.json.Encoder()
@@ -98,7 +113,11 @@ def as_anywire(error: Exception, task_id: str = "") -> AnywireError:
 
 def error_code(error: AnywireError) -> str:
     """The code that a client is told."""
-    return error.detail_code or ("internal_error" if type(error) is AnywireError else error.code)
+    if error.detail_code:
+        return error.detail_code
+    if isinstance(error, errors.Unauthenticated):
+        return "invalid_api_key"  # as OpenAI's server says
+    return "internal_error" if type(error) is AnywireError else error.code
 
 
 def error_json(error: AnywireError, *, origin: bool = False) -> bytes:
@@ -145,8 +164,12 @@ def error_response(error: AnywireError) -> web.Response:
     # An engine's own 408, 409 or 429 may well pass.
     if isinstance(error, FINAL) and error.status not in (408, 409, 429) and not error.retry_after:
         headers["x-should-retry"] = "false"
+    if isinstance(error, errors.LimitReached) and error.retry_after > LONGEST_WAIT_S:
+        headers["x-should-retry"] = "false"
     if isinstance(error, HttpError):
         headers.update(error.headers)
+    if status == 401:
+        headers["WWW-Authenticate"] = CHALLENGE
     if error.task_id:
         headers["x-anywire-task"] = header_text(error.task_id)
     if error.agent_id:

@@ -9,18 +9,19 @@ import msgspec
 from aiohttp import web
 
 from anywire.context import Context
-from anywire.errors import InvalidRequest
+from anywire.errors import InvalidRequest, Unauthenticated
 from anywire.event_bus import EventReader, Missed, Reset
 from anywire.events import Event, is_shown, read_types
-from anywire_gateway_openai.caller import caller_of
-from anywire_gateway_openai.errors import HttpError
+from anywire_gateway_openai.caller import CALLER, Callers
+from anywire_gateway_openai.errors import HttpError, error_json
 from anywire_gateway_openai.sse import sse_event
 from anywire_gateway_openai.wire import EventStreamWriter, WrittenResponse
 
 MAX_STREAMS = 256
 """Event streams that may be open at once."""
 MAX_OF_ONE = 32
-"""Of these, the ones that one address may have open: every event is written to each of them."""
+"""Of these, the ones that one key, or without keys one address, may have open: every event is written to each of
+them."""
 MAX_ID_CHARS = 64
 BATCH = 256
 """Events that are written at once."""
@@ -34,10 +35,11 @@ _encode = msgspec.json.Encoder().encode
 class EventHandler:
     """``heartbeat``: seconds without an event after which a comment is sent."""
 
-    def __init__(self, context: Context, *, write_timeout: float, heartbeat: float) -> None:
-        self._context, self._write_timeout, self._heartbeat = context, write_timeout, heartbeat
+    def __init__(self, context: Context, callers: Callers, *, write_timeout: float, heartbeat: float) -> None:
+        self._context, self._callers = context, callers
+        self._write_timeout, self._heartbeat = write_timeout, heartbeat
         self._readers: dict[EventReader, str] = {}
-        """Each with the address of its client."""
+        """Each with who reads it: the id of a caller, or an address."""
 
     @property
     def open(self) -> int:
@@ -46,7 +48,7 @@ class EventHandler:
 
     async def events(self, request: web.BaseRequest) -> web.StreamResponse:
         """What happens, as server-sent events; ``?types=task.ended,agent.*`` chooses, ``?after=ID`` resumes."""
-        caller = caller_of(request)
+        caller = request[CALLER]
         after = request.headers.get("Last-Event-ID") or request.query.get("after", "")
         if len(after) > MAX_ID_CHARS:
             raise InvalidRequest(f"after is the id of an event, of at most {MAX_ID_CHARS} characters", param="after")
@@ -56,31 +58,39 @@ class EventHandler:
             return writer.end_head()
         if len(self._readers) >= MAX_STREAMS:
             raise HttpError(429, "too_many_streams", f"{MAX_STREAMS} event streams are open already")
-        address = request.remote or "unknown"
-        if sum(each == address for each in self._readers.values()) >= MAX_OF_ONE:
-            raise HttpError(429, "too_many_streams", f"{address} has {MAX_OF_ONE} event streams open already")
+        who = caller.id or self._callers.client(request).address
+        if sum(each == who for each in self._readers.values()) >= MAX_OF_ONE:
+            raise HttpError(429, "too_many_streams", f"{who} has {MAX_OF_ONE} event streams open already")
         reader = self._context.events.reader(
             *types, after=after, wants=lambda event: is_shown(event, caller), size=WAITING
         )
-        self._readers[reader] = address
+        self._readers[reader] = who
+        last = b""
         try:
-            await writer.write(COMMENT)
-            while True:
-                try:
-                    async with asyncio.timeout(self._heartbeat):
-                        events = await reader.take()
-                except TimeoutError:
-                    await writer.write(COMMENT)
-                    continue
-                if not events:
-                    break
-                for begin in range(0, len(events), BATCH):
-                    await writer.write(encoded(events[begin : begin + BATCH]))
-            await writer.write(b"", last=True)
+            async with self._callers.revocations.while_valid(caller):
+                await self._write_all(reader, writer)
+        except Unauthenticated as error:
+            last = sse_event(error_json(error), "error")
         finally:
             reader.close()
             del self._readers[reader]
+        await writer.write(last, last=True)
         return WrittenResponse(writer.keep_alive)
+
+    async def _write_all(self, reader: EventReader, writer: EventStreamWriter) -> None:
+        """Until the reader is closed."""
+        await writer.write(COMMENT)
+        while True:
+            try:
+                async with asyncio.timeout(self._heartbeat):
+                    events = await reader.take()
+            except TimeoutError:
+                await writer.write(COMMENT)
+                continue
+            if not events:
+                return
+            for begin in range(0, len(events), BATCH):
+                await writer.write(encoded(events[begin : begin + BATCH]))
 
     def finish(self) -> None:
         """End every stream once its client has what waits for it."""

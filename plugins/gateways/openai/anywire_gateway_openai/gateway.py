@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import ipaddress
 import logging
-import socket
-from typing import Annotated, ClassVar
+from functools import partial
+from pathlib import Path
+from typing import Annotated, ClassVar, Self
 
 import pydantic
 
-from anywire.connection_limit import ConnectionLimit
+from anywire.access_settings import TlsConfig
 from anywire.context import Context
 from anywire.core_settings import FromCore
-from anywire.errors import ConfigError
+from anywire.events import ConfigReloaded
 from anywire.gateway import Gateway
+from anywire.listening.connection_limit import ConnectionLimit
+from anywire.listening.listener import Listener
 from anywire.request_log import RequestLog
+from anywire.transport_tools import is_loopback
 from anywire_gateway_openai.body import BodyRoom
+from anywire_gateway_openai.caller import Callers
 from anywire_gateway_openai.catalogue import CatalogueHandlers
 from anywire_gateway_openai.default_model import DefaultModel
+from anywire_gateway_openai.endpoint_table import Endpoint, own_endpoints
 from anywire_gateway_openai.event_streams import EventHandler
 from anywire_gateway_openai.metrics import Metrics
 from anywire_gateway_openai.origins import Origins, checked_origin
 from anywire_gateway_openai.pace import Pace
 from anywire_gateway_openai.protocol import OpenAIServer
+from anywire_gateway_openai.proxies import checked_proxy
 from anywire_gateway_openai.registration import RegistrationHandler
 from anywire_gateway_openai.routes import Routes
 from anywire_gateway_openai.service_routes import ServiceRoutes
@@ -35,7 +40,6 @@ from anywire_gateway_openai.websocket import ChatSockets
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 1024
 DEFAULT_PORT = 8080
 """Where it listens when no port is set and this one is free."""
 _CANCEL_S = 1.0
@@ -48,13 +52,19 @@ class OpenAIGatewayConfig(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid")
 
     host: Annotated[str, FromCore("server.host")] = pydantic.Field(
-        default="127.0.0.1", min_length=1, description="Address to listen on."
+        default="127.0.0.1", description="Address to listen on. Empty: none, the Unix socket alone."
     )
     port: Annotated[int | None, FromCore("server.port")] = pydantic.Field(
         default=None,
         ge=0,
         le=65535,
         description="Port to listen on, 0 for any that is free. Default: 8080, or any that is free when that is taken.",
+    )
+    unix: Annotated[Path | None, FromCore("server.unix")] = pydantic.Field(
+        default=None, description="Unix socket to listen on besides, for this user alone and without TLS."
+    )
+    tls: Annotated[TlsConfig | None, FromCore("server.tls")] = pydantic.Field(
+        default=None, description="Certificate of the port. Default: none, the port speaks HTTP without TLS."
     )
     max_body_bytes: Annotated[int, FromCore("pipeline.max_body_bytes")] = pydantic.Field(
         default=32 * 1024 * 1024,
@@ -72,6 +82,11 @@ class OpenAIGatewayConfig(pydantic.BaseModel):
     )
     allowed_origins: list[str] = pydantic.Field(
         default_factory=list, description="Origins of web pages elsewhere that may use the gateway. `*`: every page."
+    )
+    trusted_proxies: Annotated[list[str], FromCore("access.trusted_proxies")] = pydantic.Field(
+        default_factory=list,
+        description="Addresses and networks of proxies whose word counts on whom they pass on (`X-Forwarded-For`, "
+        "`Forwarded`); `unix`: whoever is at the Unix socket.",
     )
     idle_timeout: float = pydantic.Field(
         default=75.0,
@@ -107,6 +122,17 @@ class OpenAIGatewayConfig(pydantic.BaseModel):
     def _are_origins(cls, origins: list[str]) -> list[str]:
         return [checked_origin(each) for each in origins]
 
+    @pydantic.field_validator("trusted_proxies")
+    @classmethod
+    def _are_proxies(cls, names: list[str]) -> list[str]:
+        return [checked_proxy(each) for each in names]
+
+    @pydantic.model_validator(mode="after")
+    def _listens_somewhere(self) -> Self:
+        if not self.host and self.unix is None:
+            raise ValueError("host is empty, and there is no Unix socket to listen on: set host or unix")
+        return self
+
 
 class OpenAIGateway(Gateway):
     name: ClassVar[str] = "openai"
@@ -119,16 +145,19 @@ class OpenAIGateway(Gateway):
         self._routes: Routes | None = None
         self._sockets: ChatSockets | None = None
         self._metrics: Metrics | None = None
-        self._listening: asyncio.Server | None = None
+        self._callers: Callers | None = None
+        self._listener: Listener | None = None
         self._address = ""
 
     async def start(self, context: Context) -> None:
         config = self.config
+        self._callers = callers = Callers(context.access, config.trusted_proxies)
         self._metrics = metrics = Metrics(context)
         default_model = DefaultModel(context, config.model)
         room = BodyRoom(max(config.max_bodies_bytes, config.max_body_bytes))
         tasks = TaskHandlers(
             context,
+            callers,
             default_model,
             max_body_bytes=config.max_body_bytes,
             body_timeout=config.body_timeout,
@@ -139,6 +168,7 @@ class OpenAIGateway(Gateway):
         requests = RequestLog(config.log_requests)
         self._sockets = ChatSockets(
             context,
+            callers,
             metrics,
             default_model,
             requests,
@@ -150,35 +180,56 @@ class OpenAIGateway(Gateway):
         origins = Origins(config.allowed_origins)
         limit = ConnectionLimit("the OpenAI gateway")
         patience = {"write_timeout": config.write_timeout, "heartbeat": config.heartbeat}
-        self._routes = Routes(
+        events = EventHandler(context, callers, **patience)
+        own = own_endpoints(
             tasks,
-            TaskViewHandlers(context, **patience),
-            EventHandler(context, **patience),
-            CatalogueHandlers(context),
-            RegistrationHandler(context),
+            TaskViewHandlers(context, callers, **patience),
+            events,
+            CatalogueHandlers(context, callers),
+            RegistrationHandler(context, callers),
             self._sockets,
             metrics,
+        )
+        self._routes = Routes(
+            own,
+            ServiceRoutes(
+                context.routes, callers, body_timeout=config.body_timeout, write_timeout=config.write_timeout
+            ),
+            callers,
             origins,
-            ServiceRoutes(context.routes, body_timeout=config.body_timeout, write_timeout=config.write_timeout),
+            events,
+            metrics.errors,
             limit,
             requests,
             Pace(context),
         )
         self._server = OpenAIServer(self._routes, limit, config.idle_timeout)
-        self._listening = await self._listen(self._server)
-        host, port = self._listening.sockets[0].getsockname()[:2]
-        if not ipaddress.ip_address(host).is_loopback:
+        self._listener = listener = Listener(
+            "the OpenAI gateway",
+            self._server,
+            host=config.host,
+            port=config.port,
+            default_port=DEFAULT_PORT,
+            port_key="server.port (--port; 0 takes a free one)",
+            unix=config.unix,
+            tls=config.tls,
+        )
+        listener.certificate_reloaded = partial(context.events.publish, ConfigReloaded, what="certificate")
+        await listener.open()
+        self._address = listener.address
+        certified = config.tls is not None and config.tls.client_ca is not None
+        if not callers.needs_key and listener.host and not is_loopback(listener.host) and not certified:
             log.warning("the OpenAI gateway listens on %s port %d without authentication: whoever reaches it can "
-                        "use every agent (`server.host: 127.0.0.1`, or --host, closes it)", host, port)  # fmt: skip
-        self._address = f"http://{_reachable(host)}:{port}"
+                        "use every agent (`server.host: 127.0.0.1`, or --host, closes it)",
+                        listener.host, listener.port)  # fmt: skip
 
     async def close(self) -> None:
         """Listen no more, give running requests ``shutdown_grace`` seconds, then cut them off (their tasks are
         cancelled)."""
-        if self._listening is None or self._server is None or self._routes is None:
+        if self._listener is None or self._server is None or self._routes is None:
             return
-        listening, self._listening = self._listening, None
-        listening.close()
+        listener, self._listener = self._listener, None
+        listener.stop()
         # Connections accepted a moment ago begin their requests first.
         await asyncio.sleep(0)
         self._server.pre_shutdown()
@@ -198,44 +249,21 @@ class OpenAIGateway(Gateway):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CANCEL_S):
                 await self._routes.idle()
+        await listener.close()
         if self._metrics is not None:
             self._metrics.close()
+        if self._callers is not None:
+            self._callers.close()
 
-    async def _listen(self, server: OpenAIServer) -> asyncio.Server:
-        """Listen on the port that is set, or else on the usual one or any. Raises `ConfigError`."""
-        loop, host, port = asyncio.get_running_loop(), self.config.host, self.config.port
-        try:
-            return await loop.create_server(server, host, DEFAULT_PORT if port is None else port, backlog=BACKLOG)
-        except OSError as error:
-            if port is not None or error.errno != errno.EADDRINUSE:
-                raise _cannot_listen(host, DEFAULT_PORT if port is None else port, error) from error
-        log.info("port %d of %s is taken: another one is used", DEFAULT_PORT, host)
-        return await loop.create_server(server, host, 0, backlog=BACKLOG)
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """Everything that is served now; nothing before `start`."""
+        return self._routes.endpoints if self._routes is not None else []
 
     @property
     def address(self) -> str:
         return self._address
 
-
-def _reachable(host: str) -> str:
-    """An address a client on this machine can use."""
-    address = ipaddress.ip_address(host)
-    if address.is_unspecified:
-        address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
-    return f"[{address}]" if address.version == 6 else str(address)
-
-
-def _cannot_listen(host: str, port: int, error: OSError) -> ConfigError:
-    where = f"the OpenAI gateway cannot listen on {host} port {port}"
-    if isinstance(error, socket.gaierror):
-        return ConfigError(f"{where}: the host name is not known; set host to an address of this machine")
-    match error.errno:
-        case errno.EADDRINUSE:
-            what = "another process uses it; stop that one or set another server.port (--port; 0 takes a free one)"
-        case errno.EACCES | errno.EPERM:
-            what = "permission denied; set a port of 1024 or above, or give the process CAP_NET_BIND_SERVICE"
-        case errno.EADDRNOTAVAIL:
-            what = "no interface of this machine has that address; set host to one, or to 127.0.0.1"
-        case _:
-            what = str(error)
-    return ConfigError(f"{where}: {what}")
+    @property
+    def tls(self) -> TlsConfig | None:
+        return self.config.tls if self.config.host else None

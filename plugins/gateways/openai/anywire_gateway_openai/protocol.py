@@ -8,9 +8,11 @@ from typing import Any
 
 from aiohttp import web
 
-from anywire.connection_limit import ConnectionLimit
 from anywire.errors import InvalidRequest
-from anywire_gateway_openai.errors import as_anywire, error_response
+from anywire.listening.connection_limit import ConnectionLimit
+from anywire.listening.connection_proof import ConnectionProof, proof_of
+from anywire_gateway_openai.caller import LastKey
+from anywire_gateway_openai.errors import as_anywire, error_response, not_http
 from anywire_gateway_openai.request_ids import HEADER, request_id
 from anywire_gateway_openai.routes import Routes
 
@@ -18,9 +20,11 @@ log = logging.getLogger(__name__)
 
 
 class OpenAIProtocol(web.RequestHandler):
-    """One connection."""
+    """One connection. ``proof`` is what it proves of its client, once it is made, ``last_key`` the key shown on it."""
 
-    __slots__ = ()
+    __slots__ = ("last_key", "proof")
+    proof: ConnectionProof
+    last_key: LastKey | None
 
     def handle_error(
         self,
@@ -31,9 +35,9 @@ class OpenAIProtocol(web.RequestHandler):
     ) -> web.StreamResponse:
         """Called for what is no HTTP: the connection is closed after the answer."""
         if status < 500:
-            log.debug("not HTTP from %s: %s", request.remote, message)
-            what = (message or "bad request").partition("\n")[0].rstrip(":")
-            response = error_response(InvalidRequest(f"this is not HTTP as it should be: {what}"))
+            what = not_http(message)
+            log.debug("%s: %s", request.remote, what)
+            response = error_response(InvalidRequest(what))
         else:
             response = error_response(as_anywire(exc if isinstance(exc, Exception) else RuntimeError(message)))
         response.headers[HEADER] = request_id(None)
@@ -60,6 +64,8 @@ class OpenAIServer(web.Server):
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
+        assert isinstance(handler, OpenAIProtocol)
+        handler.proof, handler.last_key = proof_of(transport), None
         self._limit.opened(transport, handler)
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:

@@ -8,6 +8,7 @@ from anywire.context import Context
 from anywire.transport import TakesRegistrations
 from anywire.web_pages import header_of_page
 from anywire_gateway_openai.body import read_body
+from anywire_gateway_openai.caller import Callers
 from anywire_gateway_openai.errors import HttpError
 
 MAX_BYTES = 64 * 1024
@@ -16,9 +17,10 @@ TIMEOUT_S = 10.0
 
 class RegistrationHandler:
     """``POST agents/register``. Who is admitted is the transport's decision: it is given the body and the
-    ``Authorization`` header as they came."""
+    ``Authorization`` header as they came. Where clients need keys, agents need something to show, too."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, callers: Callers) -> None:
+        self._callers = callers
         self._transport = next((each for each in context.transports if isinstance(each, TakesRegistrations)), None)
 
     async def register(self, request: web.BaseRequest) -> web.Response:
@@ -33,7 +35,10 @@ class RegistrationHandler:
             raise HttpError(415, "unsupported_media_type", "a registration is sent as Content-Type: application/json")
         body = await read_body(request, MAX_BYTES, TIMEOUT_S)
         status, answer = await self._transport.register_agent(
-            body, request.headers.get("Authorization", ""), request.remote or "unknown"
+            body,
+            request.headers.get("Authorization", ""),
+            self._callers.client(request).address,
+            checked=self._callers.needs_key,
         )
         return web.Response(
             status=status, body=answer, headers={"Content-Type": "application/json", "Server": "anywire"}

@@ -1,90 +1,66 @@
-"""Which handler answers which method and path, and what every answer has in common."""
+"""From a request to the endpoint that answers it, and what every answer has in common."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
+from collections import Counter
+from collections.abc import Iterable
 from time import perf_counter
 
 from aiohttp import web
 
-from anywire.connection_limit import ConnectionLimit
 from anywire.errors import QueueFull
+from anywire.listening.connection_limit import ConnectionLimit
 from anywire.request_log import RequestLog
-from anywire_gateway_openai.catalogue import CatalogueHandlers
+from anywire_gateway_openai.caller import Callers
+from anywire_gateway_openai.endpoint_table import BASES, Endpoint, EndpointTable, Methods
 from anywire_gateway_openai.errors import CLIENT_GONE, HttpError, as_anywire, error_code, error_response
 from anywire_gateway_openai.event_streams import EventHandler
-from anywire_gateway_openai.metrics import Metrics
 from anywire_gateway_openai.notes import ERROR, FIRST, HEADERS, MODEL, REQUEST_ID, TASK
 from anywire_gateway_openai.origins import Origins, answer_options, page_headers, with_headers
 from anywire_gateway_openai.pace import Pace
 from anywire_gateway_openai.paths import meant, tidied
-from anywire_gateway_openai.registration import RegistrationHandler
 from anywire_gateway_openai.request_ids import HEADER, request_id
 from anywire_gateway_openai.service_routes import ServiceRoutes
-from anywire_gateway_openai.task_views import TaskViewHandlers
-from anywire_gateway_openai.tasks import TaskHandlers
-from anywire_gateway_openai.websocket import ChatSockets
 from anywire_gateway_openai.wire import WrittenResponse
 
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-NamedHandler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
+METHODS = ("GET", "POST", "DELETE")
+"""Of the gateway's own endpoints."""
+REFUSED = (401, 403)
+"""Statuses whose line in the log names the client's address."""
 ALL_FAILED = 502
 MAY_PASS = frozenset((500, 504))
 """Statuses that count as that too where nobody said when to come back."""
-BASES = ("/v1", "/api/v1")
 
 
 class Routes:
-    """The server's one handler. A table of paths instead of aiohttp's `Application`, whose router, signals and
+    """The server's one handler. A table of endpoints instead of aiohttp's `Application`, whose router, signals and
     middlewares cost more than they would be used for."""
 
     def __init__(
         self,
-        tasks: TaskHandlers,
-        views: TaskViewHandlers,
-        events: EventHandler,
-        catalogue: CatalogueHandlers,
-        registration: RegistrationHandler,
-        sockets: ChatSockets,
-        metrics: Metrics,
-        origins: Origins,
+        own: Iterable[Endpoint],
         services: ServiceRoutes,
+        callers: Callers,
+        origins: Origins,
+        events: EventHandler,
+        errors: Counter[int],
         limit: ConnectionLimit,
         requests: RequestLog,
         pace: Pace,
     ) -> None:
+        self._own, self._services, self._callers, self._origins = EndpointTable(own), services, callers, origins
+        self._events, self._errors = events, errors
         self._limit, self._requests, self._pace = limit, requests, pace
-        self._origins, self._errors, self._events = origins, metrics.errors, events
-        self._services = services
-        self._exact: dict[str, dict[str, Handler]] = {}
-        self._named: list[tuple[str, dict[str, NamedHandler]]] = []
         self._active = 0
         self._ended: asyncio.Event | None = None
         """Set whenever a request has been answered, once somebody waits for that."""
-        for base in ("", *BASES):
-            self._exact[f"{base}/health"] = {"GET": catalogue.health}
-            self._exact[f"{base}/version"] = {"GET": catalogue.version}
-            self._exact[f"{base}/metrics"] = {"GET": metrics.handle}
-        for path in ("/", *BASES):
-            self._exact[path] = {"GET": catalogue.index}
-        self._exact["*"] = dict.fromkeys(("GET", "POST", "DELETE"), catalogue.index)  # OPTIONS of the whole server
-        for base in BASES:
-            self._exact[f"{base}/chat/completions"] = {"POST": tasks.chat, "GET": sockets.chat_beside_post}
-            self._exact[f"{base}/chat/completions_stream"] = {"POST": tasks.chat_stream}
-            self._exact[f"{base}/ws/chat"] = {"GET": sockets.chat}
-            self._exact[f"{base}/completions"] = {"POST": tasks.completion}
-            self._exact[f"{base}/embeddings"] = {"POST": tasks.embedding}
-            self._exact[f"{base}/models"] = {"GET": catalogue.models}
-            self._exact[f"{base}/agents"] = {"GET": catalogue.agents}
-            self._exact[f"{base}/agents/register"] = {"POST": registration.register}
-            self._exact[f"{base}/stats"] = {"GET": catalogue.stats}
-            self._exact[f"{base}/events"] = {"GET": events.events}
-            self._exact[f"{base}/tasks"] = {"GET": views.list}
-            self._named.append((f"{base}/models/", {"GET": catalogue.model}))
-            self._named.append((f"{base}/tasks/", {"GET": views.get, "DELETE": views.cancel}))
         services.begin(self._has, BASES)
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """Everything that is served now."""
+        return [*self._own.endpoints, *self._services.endpoints]
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         self._active += 1
@@ -99,7 +75,7 @@ class Routes:
             if origin is not None:
                 self._origins.check(origin)
                 request[HEADERS] += page_headers(origin)
-            response = await self._find(request.method, request.path)(request)
+            response = await self._answer(request)
             status = response.status
             return with_headers(request, response)
         except ConnectionError:
@@ -139,6 +115,7 @@ class Routes:
             model=request.get(MODEL, ""),
             first=request.get(FIRST, 0.0),
             error=code or request.get(ERROR, ""),
+            client=self._callers.client(request).address if status in REFUSED else "",
             request_id=request.get(REQUEST_ID, ""),
             important=task is not None or (status >= 400 and status != CLIENT_GONE),
         )
@@ -153,48 +130,44 @@ class Routes:
             self._ended.clear()
             await self._ended.wait()
 
-    def _has(self, path: str) -> bool:
-        """Whether this path is the gateway's own, with whatever method."""
-        return path in self._exact or any(
-            path.startswith(prefix) and len(path) > len(prefix) for prefix, _ in self._named
-        )
-
-    def _find(self, method: str, path: str) -> Handler:
-        """What answers. Raises `HttpError` for a path that is not there, or has not this method."""
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        method, path = request.method, request.path
         if method == "HEAD":  # aiohttp leaves the body out
             method = "GET"
-        methods = self._exact.get(path) or self._beyond(path)
-        handler = methods.get(method)
-        if handler is not None:
-            return handler
-        allowed = ", ".join(methods)
-        if method == "OPTIONS":
-            return partial(answer_options, allowed)
-        raise HttpError(
-            405, "method_not_allowed", f"{path[:256]} answers {allowed}, not {method[:32]}", headers={"Allow": allowed}
-        )
+        names: tuple[str, ...] = ()
+        methods = self._own.exact(path)
+        if methods is None:
+            if path == "*" and method == "OPTIONS":  # the whole server
+                return await answer_options(", ".join(METHODS), request)
+            methods, names = self._beyond(path)
+        endpoint = methods.get(method)
+        if endpoint is None:
+            allowed = ", ".join(methods)
+            if method == "OPTIONS":  # a browser asks it without a key
+                return await answer_options(allowed, request)
+            message = f"{path[:256]} answers {allowed}, not {method[:32]}"
+            raise HttpError(405, "method_not_allowed", message, headers={"Allow": allowed})
+        if endpoint.role is not None:
+            self._callers.admit(request, endpoint.role, always=endpoint.always)
+        return await endpoint.handler(request, *names)
 
-    def _beyond(self, path: str) -> Mapping[str, Handler]:
-        """The handlers of a path that is not in the table as it stands: it holds a name, belongs to a service, or is
+    def _has(self, path: str) -> bool:
+        """Whether this path is the gateway's own, with whatever method."""
+        return self._own.at(path) is not None
+
+    def _beyond(self, path: str) -> tuple[Methods, tuple[str, ...]]:
+        """The endpoints of a path that is not in the table as it stands: it holds a name, belongs to a service, or is
         almost right. Raises `HttpError` when there are none."""
-        for prefix, named in self._named:
-            if path.startswith(prefix) and (name := path[len(prefix) :].strip("/")):
-                return {method: partial(_call_named, handler, name) for method, handler in named.items()}
-        for base in BASES:
-            if path.startswith(f"{base}/"):
-                found = self._services.at(path[len(base) :])
-                if found:
-                    return found
+        found = self._own.named(path.rstrip("/")) or self._services.at(path)
+        if found is not None:
+            return found
         tidy = tidied(path)
         if tidy != path:
-            return self._exact.get(tidy) or self._beyond(tidy)
-        without_base = self._exact.get(BASES[0] + path)
+            exact = self._own.exact(tidy)
+            return (exact, ()) if exact is not None else self._beyond(tidy)
+        without_base = self._own.exact(BASES[0] + path)
         if without_base is not None:
-            return without_base
+            return without_base, ()
         guess = meant(path, BASES, self._has)
         hint = f"; did you mean {guess}?" if guess else f"; the API is under {' and '.join(BASES)}"
         raise HttpError(404, "not_found", f"there is nothing at {path[:256]}{hint}")
-
-
-async def _call_named(handler: NamedHandler, name: str, request: web.BaseRequest) -> web.StreamResponse:
-    return await handler(request, name)

@@ -5,32 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 
 from aiohttp import web
 
-from anywire.errors import Forbidden
+from anywire.caller import Caller
 from anywire.once_log import OnceLog
 from anywire.route import EventStream, Request, Response, Route, Routes, ServerSentEvent
 from anywire_gateway_openai.body import read_body
-from anywire_gateway_openai.caller import caller_of
+from anywire_gateway_openai.caller import SECRET_HEADERS, Callers
+from anywire_gateway_openai.endpoint_table import Endpoint, EndpointTable, Methods, path_names
 from anywire_gateway_openai.errors import as_anywire, error_json
 from anywire_gateway_openai.headers import header_text
 from anywire_gateway_openai.wire import EventStreamWriter, WrittenResponse
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _RESERVED = frozenset({"content-length", "transfer-encoding", "connection", "date", "server", "content-type"})
-
-
-class _Path(NamedTuple):
-    """A path of routes with its methods, and what its ``{names}`` match."""
-
-    pattern: re.Pattern[str]
-    routes: dict[str, Route]
 
 
 class ServiceRoutes:
@@ -40,9 +33,10 @@ class ServiceRoutes:
     ``body_timeout`` and ``write_timeout`` are the gateway's, in seconds.
     """
 
-    def __init__(self, routes: Routes, *, body_timeout: float, write_timeout: float) -> None:
+    def __init__(self, routes: Routes, callers: Callers, *, body_timeout: float, write_timeout: float) -> None:
         self._routes, self._body_timeout, self._write_timeout = routes, body_timeout, write_timeout
-        self._paths: list[_Path] = []
+        self._callers = callers
+        self._table = EndpointTable(())
         self._once = OnceLog(log)
         self._is_own: Callable[[str], bool] = lambda path: False
         self._bases: Sequence[str] = ()
@@ -54,23 +48,27 @@ class ServiceRoutes:
         self._routes.listen(self._read)
         self._read()
 
-    def at(self, path: str) -> Mapping[str, Handler] | None:
-        """What answers at ``path``, a path below a base, by method; None where no service has that path."""
-        for each in self._paths:
-            match = each.pattern.fullmatch(path)
-            if match is not None:
-                names = match.groupdict()
-                return {method: self._handler(route, names) for method, route in each.routes.items()}
-        return None
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """Those that are served: the gateway's own win."""
+        return [each for each in self._table.endpoints if not self._is_own(each.path)]
+
+    def at(self, path: str) -> tuple[Methods, tuple[str, ...]] | None:
+        """What answers at ``path``, by method, and what its names stand for; None where no service has that path."""
+        return self._table.at(path)
 
     def _read(self) -> None:
-        by_path: dict[str, dict[str, Route]] = {}
-        for route in self._routes.all():
+        routes = self._routes.all()
+        for route in routes:
             self._check(route)
-            by_path.setdefault(route.path, {})[route.method] = route
-        # Those without names first: /deliberations/newest is not a deliberation called newest.
-        paths = sorted(by_path, key=lambda path: "{" in path)
-        self._paths = [_Path(_pattern(path), by_path[path]) for path in paths]
+        self._table = EndpointTable(
+            (
+                Endpoint(route.method, base + route.path, route.role, partial(self._answer, route), always=True)
+                for base in self._bases
+                for route in routes
+            ),
+            name="[^/]+",
+        )
 
     def _check(self, route: Route) -> None:
         """Warn, once, of a route that is not served, or served elsewhere than its service seems to mean."""
@@ -87,45 +85,45 @@ class ServiceRoutes:
                 self._bases[0],
             )
 
-    def _handler(self, route: Route, names: Mapping[str, str]) -> Handler:
-        async def handle(request: web.BaseRequest) -> web.StreamResponse:
-            caller = caller_of(request)
-            if not caller.has_role(route.role):
-                raise Forbidden(f"{request.path[:256]} is for the role {route.role}, this caller has {caller.role}")
-            body = await read_body(request, route.body_limit, self._body_timeout, any_type=True)
-            answer: object = await route.handler(
-                Request(
-                    method=route.method,
-                    path=request.path,
-                    names=names,
-                    query=dict(request.query),
-                    headers={name.lower(): value for name, value in request.headers.items()},
-                    body=body,
-                    caller=caller,
-                )
-            )
-            if isinstance(answer, EventStream):
-                return await self._stream(request, answer)
-            if not isinstance(answer, Response):
-                raise TypeError(f"the handler of {route.method} {route.path} gave {type(answer).__name__}")
-            if not isinstance(answer.status, int) or not 200 <= answer.status <= 599:
-                raise TypeError(f"the handler of {route.method} {route.path} gave the status {answer.status!r}")
-            own = {"Content-Type": header_text(answer.content_type), "Server": "anywire"}
-            headers = dict(_own(answer.headers)) | own
-            return web.Response(status=answer.status, body=answer.body, headers=headers)
+    async def _answer(self, route: Route, request: web.BaseRequest, *values: str) -> web.StreamResponse:
+        body = await read_body(request, route.body_limit, self._body_timeout, any_type=True)
+        caller = self._callers.still(request)
+        asked = Request(
+            method=route.method,
+            path=request.path,
+            names=dict(zip(path_names(route.path), values, strict=True)),
+            query=dict(request.query),
+            headers=self._shown(request.headers),
+            body=body,
+            caller=caller,
+        )
+        async with self._callers.revocations.while_valid(caller):
+            answer: object = await route.handler(asked)
+        if isinstance(answer, EventStream):
+            return await self._stream(request, answer, caller)
+        if not isinstance(answer, Response):
+            raise TypeError(f"the handler of {route.method} {route.path} gave {type(answer).__name__}")
+        if not isinstance(answer.status, int) or not 200 <= answer.status <= 599:
+            raise TypeError(f"the handler of {route.method} {route.path} gave the status {answer.status!r}")
+        own = {"Content-Type": header_text(answer.content_type), "Server": "anywire"}
+        return web.Response(status=answer.status, body=answer.body, headers=dict(_own(answer.headers)) | own)
 
-        return handle
+    def _shown(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """The headers that a service sees: where keys are needed without those that hold one."""
+        hidden = SECRET_HEADERS if self._callers.needs_key else ()
+        return {lower: value for name, value in headers.items() if (lower := name.lower()) not in hidden}
 
-    async def _stream(self, request: web.BaseRequest, answer: EventStream) -> web.StreamResponse:
+    async def _stream(self, request: web.BaseRequest, answer: EventStream, caller: Caller) -> web.StreamResponse:
         events = answer.events
         writer = EventStreamWriter(request, _own(answer.headers), self._write_timeout)
         last = b": end\n\n"
         try:
             if not writer.wants_events:
                 return writer.end_head()
-            await writer.write(b": begin\n\n")
-            async for event in events:
-                await writer.write(encoded(event))
+            async with self._callers.revocations.while_valid(caller):
+                await writer.write(b": begin\n\n")
+                async for event in events:
+                    await writer.write(encoded(event))
         except ConnectionError:
             raise
         except Exception as error:
@@ -143,13 +141,6 @@ def encoded(event: ServerSentEvent) -> bytes:
     ]
     lines += [f"data: {line}" for line in _LINE_END.split(event.data)]
     return ("\n".join(lines) + "\n\n").encode(errors="replace")
-
-
-def _pattern(path: str) -> re.Pattern[str]:
-    """What a path matches: each ``{name}`` a part without a slash."""
-    parts = re.split(r"\{(\w+)\}", path)
-    texts = [re.escape(part) if at % 2 == 0 else f"(?P<{part}>[^/]+)" for at, part in enumerate(parts)]
-    return re.compile("".join(texts))
 
 
 def _own(headers: Mapping[str, str]) -> list[tuple[str, str]]:

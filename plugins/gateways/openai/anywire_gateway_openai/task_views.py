@@ -14,13 +14,12 @@ from anywire.errors import AnywireError
 from anywire.messages import Chunk
 from anywire.views import chunk_json, task_json
 from anywire_gateway_openai.answers import task_id_of
-from anywire_gateway_openai.caller import caller_of
+from anywire_gateway_openai.caller import CALLER, Callers
 from anywire_gateway_openai.catalogue import json_response
 from anywire_gateway_openai.errors import HttpError, as_anywire, error_json
 from anywire_gateway_openai.sse import sse_event
 from anywire_gateway_openai.wire import EventStreamWriter, WrittenResponse
 
-FOLLOW = "/follow"
 COMMENT = b":\n\n"
 
 _encode = msgspec.json.Encoder().encode
@@ -29,21 +28,19 @@ _encode = msgspec.json.Encoder().encode
 class TaskViewHandlers:
     """``heartbeat``: seconds without a chunk after which a follower is sent a comment."""
 
-    def __init__(self, context: Context, *, write_timeout: float, heartbeat: float) -> None:
-        self._context, self._write_timeout, self._heartbeat = context, write_timeout, heartbeat
+    def __init__(self, context: Context, callers: Callers, *, write_timeout: float, heartbeat: float) -> None:
+        self._context, self._callers = context, callers
+        self._write_timeout, self._heartbeat = write_timeout, heartbeat
 
     async def list(self, request: web.BaseRequest) -> web.StreamResponse:
         """The tasks that have not ended and that the caller sees, oldest first."""
-        views = self._context.tasks(caller_of(request))
+        views = self._context.tasks(request[CALLER])
         return json_response({"object": "list", "data": [task_json(each) for each in views]})
 
     async def get(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
-        """One task. ``{id}`` is its id, alone or as an answer's id carries it (``chatcmpl-…``). With ``/follow`` behind
-        it: its text from now on, as server-sent events."""
-        task_id = task_id_of(name.removesuffix(FOLLOW))
-        if name.endswith(FOLLOW):
-            return await self._follow(request, task_id)
-        for view in self._context.tasks(caller_of(request)):
+        """One task. ``{id}`` is its id, alone or as an answer's id carries it (``chatcmpl-…``)."""
+        task_id = task_id_of(name)
+        for view in self._context.tasks(request[CALLER]):
             if view.task_id == task_id:
                 return json_response(task_json(view))
         raise unknown_task(name)
@@ -51,14 +48,17 @@ class TaskViewHandlers:
     async def cancel(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
         """Cancels a task."""
         task_id = task_id_of(name)
-        if not self._context.cancel(task_id, "cancelled by DELETE", caller_of(request)):
+        if not self._context.cancel(task_id, "cancelled by DELETE", request[CALLER]):
             raise unknown_task(name)
         return json_response({"id": task_id, "object": "task", "cancelled": True})
 
-    async def _follow(self, request: web.BaseRequest, task_id: str) -> web.StreamResponse:
-        """Events ``chunk``, or ``error`` at the end of a task without an answer; they have no ids."""
+    async def follow(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
+        """The text of one task from now on, as server-sent events.
+
+        Events ``chunk``, or ``error`` at the end of a task without an answer; they have no ids."""
+        task_id, caller = task_id_of(name), request[CALLER]
         try:
-            chunks: Any = self._context.follow(task_id, caller_of(request))
+            chunks: Any = self._context.follow(task_id, caller)
         except AnywireError as error:
             if error.code != "invalid_request":
                 raise
@@ -67,18 +67,19 @@ class TaskViewHandlers:
             writer = EventStreamWriter(request, (("x-anywire-task", task_id),), self._write_timeout)
             if not writer.wants_events:
                 return writer.end_head()
-            await writer.write(COMMENT)
             last = b""
             waiting: asyncio.Future[Chunk] | None = None
             try:
-                while True:
-                    waiting = waiting or asyncio.ensure_future(anext(chunks))
-                    await asyncio.wait((waiting,), timeout=self._heartbeat)
-                    if not waiting.done():
-                        await writer.write(COMMENT)
-                        continue
-                    chunk, waiting = waiting.result(), None
-                    await writer.write(sse_event(_encode(chunk_json(chunk)), "chunk"))
+                async with self._callers.revocations.while_valid(caller):
+                    await writer.write(COMMENT)
+                    while True:
+                        waiting = waiting or asyncio.ensure_future(anext(chunks))
+                        await asyncio.wait((waiting,), timeout=self._heartbeat)
+                        if not waiting.done():
+                            await writer.write(COMMENT)
+                            continue
+                        chunk, waiting = waiting.result(), None
+                        await writer.write(sse_event(_encode(chunk_json(chunk)), "chunk"))
             except StopAsyncIteration:
                 pass
             except ConnectionError:

@@ -14,7 +14,7 @@ from anywire.task_stream import TaskStream
 from anywire_gateway_openai.answers import answer
 from anywire_gateway_openai.as_asked import embeddings_as_asked, not_followed
 from anywire_gateway_openai.body import BodyRoom, read_body
-from anywire_gateway_openai.caller import caller_of
+from anywire_gateway_openai.caller import Callers
 from anywire_gateway_openai.default_model import DefaultModel
 from anywire_gateway_openai.errors import as_anywire, error_code
 from anywire_gateway_openai.headers import answer_headers, stages_text
@@ -34,6 +34,7 @@ class TaskHandlers:
     def __init__(
         self,
         context: Context,
+        callers: Callers,
         default_model: DefaultModel,
         *,
         max_body_bytes: int,
@@ -42,7 +43,7 @@ class TaskHandlers:
         keep_alive: float,
         room: BodyRoom,
     ) -> None:
-        self._context, self._default_model = context, default_model
+        self._context, self._callers, self._default_model = context, callers, default_model
         self._keep_alive, self._room = keep_alive, room
         self._max_body_bytes = max_body_bytes
         self._body_timeout = body_timeout
@@ -80,8 +81,8 @@ class TaskHandlers:
         fields, text, outline = await checking
         headers = task_headers(request.headers)
         streamed = always_stream or (not isinstance(fields, EmbeddingRequest) and bool(fields.stream))
-        request[MODEL] = model = fields.model or self._default_model.of(kind)
-        caller = caller_of(request)
+        caller = self._callers.still(request)
+        request[MODEL] = model = fields.model or self._default_model.of(kind, caller)
         stream = self._context.submit(headers.submission(kind, model, text, streamed, caller, outline))
         request[TASK] = stream
         try:

@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import Literal
 
 from aiohttp import WSCloseCode, WSMsgType, web
+from multidict import CIMultiDict
 
 from anywire.caller import Caller
 from anywire.context import Context
@@ -22,13 +23,14 @@ from anywire.request_log import RequestLog
 from anywire.task_stream import TaskStream
 from anywire_gateway_openai.answers import answer
 from anywire_gateway_openai.body import BodyRoom
-from anywire_gateway_openai.caller import caller_of
+from anywire_gateway_openai.caller import CALLER, Callers
 from anywire_gateway_openai.default_model import DefaultModel
 from anywire_gateway_openai.errors import CLIENT_GONE, HttpError, as_anywire, error_code, error_json, status_of
 from anywire_gateway_openai.metrics import Metrics
 from anywire_gateway_openai.notes import HEADERS, REQUEST_ID
 from anywire_gateway_openai.reading import ProgressReader, next_chunks
 from anywire_gateway_openai.request_headers import TaskHeaders, task_headers
+from anywire_gateway_openai.revocation import revoked
 from anywire_gateway_openai.sse import EventEncoder, progress_json
 from anywire_gateway_openai.tasks import include_usage
 from anywire_gateway_openai.validation import check_streamed_chat
@@ -43,6 +45,10 @@ MAX_AT_ONCE = 16
 CLOSE_S = 2.0
 """How long a client may take to answer a close frame, or to stop sending what is not read any more."""
 DONE = b"[DONE]"
+KEY_GONE = 4401
+"""Closes a connection whose key was revoked or has expired."""
+PROTOCOL = "anywire"
+"""The subprotocol that is chosen where a client offers it: a browser with its key needs another one beside."""
 
 
 class ChatSockets:
@@ -51,6 +57,7 @@ class ChatSockets:
     def __init__(
         self,
         context: Context,
+        callers: Callers,
         metrics: Metrics,
         default_model: DefaultModel,
         requests: RequestLog,
@@ -60,7 +67,7 @@ class ChatSockets:
         heartbeat: float,
         room: BodyRoom,
     ) -> None:
-        self.room = room
+        self.room, self.callers = room, callers
         self.context, self.metrics, self.default_model, self.requests = context, metrics, default_model, requests
         self.max_body_bytes, self.write_timeout, self.heartbeat = max_body_bytes, write_timeout, heartbeat
         self._open: set[_Connection] = set()
@@ -85,7 +92,7 @@ class ChatSockets:
                 "this is a WebSocket; over plain HTTP post to chat/completions",
                 headers={"Upgrade": "websocket", "Connection": "Upgrade"},
             )
-        connection = _Connection(self, request, task_headers(request.headers), caller_of(request))
+        connection = _Connection(self, request, task_headers(request.headers), request[CALLER])
         self._open.add(connection)
         self.metrics.connections += 1
         try:
@@ -112,6 +119,19 @@ class _Socket(web.WebSocketResponse[Literal[False]]):
         super().__init__(timeout=CLOSE_S, autoping=False, compress=False, max_msg_size=limit + 1, decode_text=False)
         self._limit, self._stop = limit, stop
 
+    def _handshake(self, request: web.BaseRequest) -> tuple[CIMultiDict[str], str | None, int, bool]:
+        """aiohttp's would log the subprotocols of a client that offers none it knows, and one of them may be a key."""
+        offered = request.headers.getall("Sec-WebSocket-Protocol", ())
+        if not offered:
+            return super()._handshake(request)
+        others = CIMultiDict(request.headers)
+        del others["Sec-WebSocket-Protocol"]
+        headers, _, compress, takes_over = super()._handshake(request.clone(headers=others))
+        known = PROTOCOL if PROTOCOL in (each.strip() for text in offered for each in text.split(",")) else None
+        if known is not None:
+            headers["Sec-WebSocket-Protocol"] = known
+        return headers, known, compress, takes_over
+
     async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
         if code == WSCloseCode.MESSAGE_TOO_BIG and not self.closed:
             self._stop()
@@ -137,8 +157,17 @@ class _Connection:
         self._task: TaskStream | None = None
         self._model = ""
         """Both are of the request that is answered."""
+        self._key_is_gone = False
+        self._ending: asyncio.Task[None] | None = None
 
     async def serve(self) -> web.StreamResponse:
+        unwatch = self._owner.callers.revocations.watch(self._caller, self._key_gone)
+        try:
+            return await self._serve()
+        finally:
+            unwatch()
+
+    async def _serve(self) -> web.StreamResponse:
         try:
             self._socket.headers.update(self._request[HEADERS])
             await self._socket.prepare(self._request)
@@ -146,12 +175,31 @@ class _Connection:
             raise InvalidRequest(f"this is no WebSocket handshake: {error.text}") from error
         with self._share:
             self._answering = asyncio.get_running_loop().create_task(self._answer_all())
+            if self._key_is_gone:
+                self._key_gone()
             try:
                 await self._read_all()
             finally:
                 self._stop()
-                await asyncio.gather(self._answering, return_exceptions=True)
+                left = [each for each in (self._answering, self._ending) if each is not None]
+                await asyncio.gather(*left, return_exceptions=True)
         return self._socket
+
+    def _key_gone(self) -> None:
+        """Say so and close the connection, now that its key counts no more."""
+        self._key_is_gone = True
+        if self._answering is not None and self._ending is None:
+            self._stop()
+            self._ending = asyncio.get_running_loop().create_task(self._end_without_key())
+
+    async def _end_without_key(self) -> None:
+        fault = revoked()
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self._write([error_json(fault, origin=True)])
+                await self._socket.close(code=KEY_GONE, message=fault.message.encode())
+        except (ConnectionError, TimeoutError):
+            self._abort()
 
     def _stop(self) -> None:
         """Answer nothing more: after a close frame nothing may follow."""
@@ -224,6 +272,8 @@ class _Connection:
                     self._owner.metrics.errors[status] += 1
                     await self._write([error_json(fault, origin=True)])
                 finally:
+                    if self._key_is_gone:
+                        status, code = 401, error_code(revoked())
                     if isinstance(data, bytes):
                         self._share.give_back(len(data))
                     self._owner.requests.add(
@@ -243,8 +293,9 @@ class _Connection:
     async def _answer(self, body: bytes) -> None:
         fields, text, outline = await check_streamed_chat(body, self._owner.max_body_bytes)
         streamed = fields.stream is not False
-        self._model = model = fields.model or self._owner.default_model.of("chat")
-        submission = self._headers.submission("chat", model, text, streamed, self._caller, outline)
+        caller = self._owner.callers.again(self._request)
+        self._model = model = fields.model or self._owner.default_model.of("chat", caller)
+        submission = self._headers.submission("chat", model, text, streamed, caller, outline)
         stream = self._task = self._owner.context.submit(submission)
         reader = ProgressReader(stream) if streamed and submission.progress else None
         try:

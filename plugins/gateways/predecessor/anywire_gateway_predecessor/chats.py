@@ -14,7 +14,7 @@ from anywire.messages import Chunk
 from anywire.task_stream import TaskStream
 from anywire_gateway_openai.answers import split
 from anywire_gateway_openai.body import read_body
-from anywire_gateway_openai.caller import caller_of
+from anywire_gateway_openai.caller import Callers
 from anywire_gateway_openai.default_model import DefaultModel
 from anywire_gateway_openai.errors import as_anywire
 from anywire_gateway_openai.reading import next_chunks
@@ -33,9 +33,15 @@ class Chats:
     """``finished`` gets every task that has ended."""
 
     def __init__(
-        self, context: Context, config: PredecessorGatewayConfig, default: DefaultModel, finished: Finished
+        self,
+        context: Context,
+        callers: Callers,
+        config: PredecessorGatewayConfig,
+        default: DefaultModel,
+        finished: Finished,
     ) -> None:
-        self._context, self._config, self._default, self._finished = context, config, default, finished
+        self._context, self._callers, self._config = context, callers, config
+        self._default, self._finished = default, finished
 
     async def chat(self, request: web.BaseRequest) -> web.StreamResponse:
         return await self._answer(request, await self._members(request), _chat_answer)
@@ -51,7 +57,8 @@ class Chats:
         )
 
     async def _answer(self, request: web.BaseRequest, members: Members, form: Any) -> web.StreamResponse:
-        wanted = await asked(members, self._default, caller_of(request), self._config.max_body_bytes)
+        caller = self._callers.still(request)
+        wanted = await asked(members, self._default, caller, self._config.max_body_bytes)
         began = time.monotonic()
         stream = self._context.submit(wanted.submission)
         record = Record(stream.task_id, wanted.task_type, wanted.submission.caller)

@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 import pydantic
 
+from anywire.access_settings import TlsConfig
 from anywire.core_settings import FromCore
 from anywire_gateway_openai.origins import checked_origin
+from anywire_gateway_openai.proxies import checked_proxy
 
 
 class PredecessorGatewayConfig(pydantic.BaseModel):
@@ -24,6 +26,9 @@ class PredecessorGatewayConfig(pydantic.BaseModel):
         le=65535,
         description="Port to listen on, 0 for any that is free. Default: 8090, or another one when that is taken.",
     )
+    tls: Annotated[TlsConfig | None, FromCore("server.tls")] = pydantic.Field(
+        default=None, description="Certificate of the port. Default: none, the port speaks HTTP without TLS."
+    )
     model: str = pydantic.Field(
         default="",
         description="Model of a request that names none. Default: the one that is served, where there is only one.",
@@ -33,6 +38,11 @@ class PredecessorGatewayConfig(pydantic.BaseModel):
     )
     allowed_origins: list[str] = pydantic.Field(
         default_factory=list, description="Origins of web pages elsewhere that may use the gateway. `*`: every page."
+    )
+    trusted_proxies: Annotated[list[str], FromCore("access.trusted_proxies")] = pydantic.Field(
+        default_factory=list,
+        description="Addresses and networks of proxies whose word counts on whom they pass on (`X-Forwarded-For`, "
+        "`Forwarded`); `unix`: whoever is at the Unix socket.",
     )
     body_timeout: float = pydantic.Field(
         default=60.0, gt=0, description="Seconds in which a request's body must arrive, else 408."
@@ -51,6 +61,10 @@ class PredecessorGatewayConfig(pydantic.BaseModel):
         description="Serve the topics `client/request` and `client/response` too: `domain`, `interface`, `multicast`, "
         "`peers` and `lease` as in the gateway `llama_dds`. Needs anywire-dds. Default: no DDS.",
     )
+    keyless: bool = pydantic.Field(
+        default=False,
+        description="Let DDS clients in where others need a key: this wire carries none. They have the role `use`.",
+    )
     max_in_flight: int = pydantic.Field(
         default=256, ge=1, description="Requests of DDS clients at once; further ones are answered with an error."
     )
@@ -62,3 +76,8 @@ class PredecessorGatewayConfig(pydantic.BaseModel):
     @classmethod
     def _are_origins(cls, origins: list[str]) -> list[str]:
         return [checked_origin(each) for each in origins]
+
+    @pydantic.field_validator("trusted_proxies")
+    @classmethod
+    def _are_proxies(cls, names: list[str]) -> list[str]:
+        return [checked_proxy(each) for each in names]

@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from aiohttp import web
 
-from anywire.connection_limit import ConnectionLimit
+from anywire.access import check_keyless
+from anywire.access_settings import TlsConfig
 from anywire.context import Context
 from anywire.errors import ConfigError
+from anywire.events import ConfigReloaded
 from anywire.gateway import Gateway
+from anywire.listening.connection_limit import ConnectionLimit
+from anywire.listening.connection_proof import ConnectionProof, proof_of
+from anywire.listening.listener import Listener
 from anywire.transport_tools import is_loopback
+from anywire_gateway_openai.caller import Callers, LastKey
 from anywire_gateway_openai.default_model import DefaultModel
+from anywire_gateway_openai.endpoint_table import Endpoint
+from anywire_gateway_openai.errors import not_http
 from anywire_gateway_openai.origins import Origins
 from anywire_gateway_predecessor.chats import Chats
 from anywire_gateway_predecessor.config import PredecessorGatewayConfig
 from anywire_gateway_predecessor.finished import Finished
 from anywire_gateway_predecessor.registrations import Registrations
 from anywire_gateway_predecessor.replies import Failed, failed
-from anywire_gateway_predecessor.routes import Routes
+from anywire_gateway_predecessor.routes import Routes, own_endpoints
 from anywire_gateway_predecessor.transport import PredecessorTransport
 from anywire_gateway_predecessor.views import Views
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 1024
 DEFAULT_PORT = 8090
 IDLE_S = 75.0
 """Seconds after which a connection is closed on which nothing is asked."""
@@ -37,9 +45,11 @@ _CANCEL_S = 1.0
 
 
 class _Protocol(web.RequestHandler):
-    """One connection."""
+    """One connection. ``proof`` is what it proves of its client, once it is made, ``last_key`` the key shown on it."""
 
-    __slots__ = ()
+    __slots__ = ("last_key", "proof")
+    proof: ConnectionProof
+    last_key: LastKey | None
 
     def handle_error(
         self,
@@ -50,8 +60,7 @@ class _Protocol(web.RequestHandler):
     ) -> web.StreamResponse:
         """Called for what is no HTTP: the connection is closed after the answer."""
         if status < 500:
-            what = (message or "bad request").partition("\n")[0].rstrip(":")
-            response = failed(Failed(status, f"this is not HTTP as it should be: {what}", "INVALID_REQUEST"))
+            response = failed(Failed(status, not_http(message), "INVALID_REQUEST"))
         else:
             response = failed(exc if isinstance(exc, Exception) else RuntimeError(message))
         response.force_close()
@@ -69,6 +78,8 @@ class _Server(web.Server):
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
+        assert isinstance(handler, _Protocol)
+        handler.proof, handler.last_key = proof_of(transport), None
         self._limit.opened(transport)
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
@@ -87,47 +98,51 @@ class PredecessorGateway(Gateway):
 
     def __init__(self, config: PredecessorGatewayConfig) -> None:
         super().__init__(config)
-        self._listening: asyncio.Server | None = None
+        self._listener: Listener | None = None
         self._address = ""
         self._topics: Any = None
+        self._callers: Callers | None = None
+        self._routes: Routes | None = None
 
     async def start(self, context: Context) -> None:
         config = self.config
         default = DefaultModel(context, config.model)
         finished = Finished()
         agents = next((each for each in context.transports if isinstance(each, PredecessorTransport)), None)
-        chats = Chats(context, config, default, finished)
-        views = Views(context, finished, agents, config.dds is not None)
+        self._callers = callers = Callers(context.access, config.trusted_proxies)
+        chats = Chats(context, callers, config, default, finished)
+        views = Views(context, callers, finished, agents, config.dds is not None)
         limit = ConnectionLimit("the gateway predecessor")
-        self._routes = Routes(chats, views, Registrations(agents), Origins(config.allowed_origins), limit)
-        self._server = _Server(self._routes, limit)
+        endpoints = own_endpoints(chats, views, Registrations(agents, callers))
+        self._routes = routes = Routes(endpoints, callers, Origins(config.allowed_origins), limit)
+        self._server = _Server(routes, limit)
         if config.dds is not None:
+            check_keyless(context.access, "predecessor", "DDS", config.keyless)
             self._topics = await _open_topics(context, config, default)
+        self._listener = listener = Listener(
+            "the gateway predecessor",
+            self._server,
+            host=config.host,
+            port=config.port,
+            default_port=DEFAULT_PORT,
+            port_key="gateways.predecessor.port (0 takes a free one)",
+            tls=config.tls,
+        )
+        listener.certificate_reloaded = partial(context.events.publish, ConfigReloaded, what="certificate")
         try:
-            self._listening = await self._listen()
+            await listener.open()
         except ConfigError:
             await self.close()
             raise
-        host, port = self._listening.sockets[0].getsockname()[:2]
-        if not is_loopback(host):
+        self._address = listener.address
+        certified = config.tls is not None and config.tls.client_ca is not None
+        if not callers.needs_key and not is_loopback(listener.host) and not certified:
             log.warning("the gateway predecessor listens on %s port %d without authentication: whoever reaches it can "
-                        "use every agent; host: 127.0.0.1 closes it", host, port)  # fmt: skip
-        self._address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+                        "use every agent; host: 127.0.0.1 closes it", listener.host, listener.port)  # fmt: skip
 
-    async def _listen(self) -> asyncio.Server:
-        """Listen on the port that is set, or else on the usual one or any. Raises `ConfigError`."""
-        loop, host, port = asyncio.get_running_loop(), self.config.host, self.config.port
-        wanted = DEFAULT_PORT if port is None else port
-        try:
-            return await loop.create_server(self._server, host, wanted, backlog=BACKLOG)
-        except OSError as error:
-            if port is not None or error.errno != errno.EADDRINUSE:
-                raise ConfigError(
-                    f"the gateway predecessor cannot listen on {host} port {wanted}: {error}; set another port "
-                    "(0 takes a free one) or an address of this machine"
-                ) from error
-        log.info("port %d of %s is taken: another one is used", DEFAULT_PORT, host)
-        return await loop.create_server(self._server, host, 0, backlog=BACKLOG)
+    @property
+    def is_local(self) -> bool:
+        return super().is_local and (self.config.dds is None or _topics_are_local(self.config.dds))
 
     async def close(self) -> None:
         """Listen no more, give running requests ``shutdown_grace`` seconds, then cut them off (their tasks are
@@ -135,9 +150,9 @@ class PredecessorGateway(Gateway):
         topics, self._topics = self._topics, None
         if topics is not None:
             topics.finish()
-        listening, self._listening = self._listening, None
-        if listening is not None:
-            listening.close()
+        listener, self._listener = self._listener, None
+        if listener is not None and self._routes is not None:
+            listener.stop()
             # Connections accepted a moment ago begin their requests first.
             await asyncio.sleep(0)
             self._server.pre_shutdown()
@@ -148,12 +163,32 @@ class PredecessorGateway(Gateway):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CANCEL_S):
                     await self._routes.idle()
+            await listener.close()
         if topics is not None:
             await topics.close()
+        if self._callers is not None:
+            self._callers.close()
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """Everything that is served now; nothing before `start`."""
+        return self._routes.endpoints if self._routes is not None else []
 
     @property
     def address(self) -> str:
         return self._address
+
+    @property
+    def tls(self) -> TlsConfig | None:
+        return self.config.tls
+
+
+def _topics_are_local(options: Mapping[str, Any]) -> bool:
+    try:
+        from anywire_dds.config import LOOPBACK, is_local
+    except ImportError:
+        return True  # they cannot be opened, as `start` says
+    return is_local(str(options.get("interface", LOOPBACK)))
 
 
 async def _open_topics(context: Context, config: PredecessorGatewayConfig, default: DefaultModel) -> Any:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from anywire.errors import InvalidRequest
+from anywire.errors import Forbidden, InvalidRequest
 from anywire_gateway_openai.body import read_body
-from anywire_gateway_openai.caller import caller_of
+from anywire_gateway_openai.caller import Callers
+from anywire_gateway_openai.proxies import has_proxy_header
 from anywire_gateway_predecessor.replies import Failed, reply
 from anywire_gateway_predecessor.requests import object_of
 from anywire_gateway_predecessor.transport import NotAdmitted, PredecessorTransport, Taken
@@ -20,14 +21,14 @@ TIMEOUT_S = 10.0
 
 
 class Registrations:
-    def __init__(self, agents: PredecessorTransport | None) -> None:
-        self._agents = agents
+    def __init__(self, agents: PredecessorTransport | None, callers: Callers) -> None:
+        self._agents, self._callers = agents, callers
 
     async def register(self, request: web.BaseRequest) -> web.Response:
         agents = self._open(request)
         members = object_of(await read_body(request, MAX_BYTES, TIMEOUT_S, any_type=True))
         try:
-            name = await agents.register(members, request.remote or "")
+            name = await agents.register(members, self._callers.client(request).address)
         except NotAdmitted as error:
             raise Failed(403, str(error), "NOT_ADMITTED") from error
         except Taken as error:
@@ -58,9 +59,19 @@ class Registrations:
             raise Failed(403, "agents are not taken here: list `predecessor` under `transports` to take them", "CLOSED")
         if "Origin" in request.headers:
             raise Failed(403, "agents do not come from a web page: send no Origin header", "NOT_ADMITTED")
+        if has_proxy_header(request.headers) and not self._callers.client(request).by_proxy:
+            raise Failed(
+                403,
+                "this came by a proxy that is not trusted, so nobody knows where the agent is: name it in "
+                "access.trusted_proxies",
+                "NOT_ADMITTED",
+            )
         return self._agents
 
     def _check_peer(self, agents: PredecessorTransport, request: web.BaseRequest, name: str) -> None:
         """Of an agent speaks itself, from its own address, or an operator."""
-        if not agents.is_of(name, request.remote or "") and not caller_of(request).has_role("operate"):
-            raise Failed(404, "Agent not found")
+        if not agents.is_of(name, self._callers.client(request).address):
+            try:
+                self._callers.admit(request, "operate")
+            except Forbidden as error:
+                raise Failed(404, "Agent not found") from error

@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 
 from anywire.errors import AnywireError, NoAgent
-from anywire_gateway_openai.errors import as_anywire, retry_after, status_of
+from anywire_gateway_openai.errors import CHALLENGE, as_anywire, error_code, retry_after, status_of
 
 _encode = msgspec.json.Encoder().encode
 _HEADERS = {"Content-Type": "application/json", "Server": "anywire"}
@@ -37,10 +37,13 @@ def failed(error: Exception) -> web.Response:
 
 
 def as_failed(error: AnywireError) -> Failed:
-    code = "NO_AGENTS" if isinstance(error, NoAgent) else (error.detail_code or error.code).upper()
+    code = "NO_AGENTS" if isinstance(error, NoAgent) else error_code(error).upper()
     status = status_of(error)
     wait = retry_after(error, status)
-    return Failed(status, error.message, code, {"Retry-After": wait} if wait else None)
+    headers = {"Retry-After": wait} if wait else {}
+    if status == 401:
+        headers["WWW-Authenticate"] = CHALLENGE
+    return Failed(status, error.message, code, headers)
 
 
 def error_json(error: Failed) -> dict[str, Any]:

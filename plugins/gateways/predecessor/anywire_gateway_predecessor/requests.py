@@ -76,7 +76,7 @@ async def asked(members: Members, default: DefaultModel, caller: Caller, max_byt
     }
     _leave_defaults_out(body)
     model = _small(members, "model")
-    body["model"] = model = model if isinstance(model, str) and model else default.of("chat")
+    body["model"] = model = model if isinstance(model, str) and model else default.of("chat", caller)
     fields, text, outline = await check("chat", _encode(body), max_bytes)
     hints = {name: value for name in _HINTS if (value := _small(members, name)) is not None}
     session = _small(members, "session_id")

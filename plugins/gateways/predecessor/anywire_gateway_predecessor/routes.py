@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from aiohttp import web
 
-from anywire.connection_limit import ConnectionLimit
+from anywire.caller import Role
+from anywire.listening.connection_limit import ConnectionLimit
+from anywire_gateway_openai.caller import Callers
+from anywire_gateway_openai.endpoint_table import Endpoint, EndpointTable
 from anywire_gateway_openai.errors import HttpError
 from anywire_gateway_openai.notes import HEADERS
 from anywire_gateway_openai.origins import Origins, answer_options, page_headers, with_headers
@@ -19,43 +22,52 @@ from anywire_gateway_predecessor.registrations import Registrations
 from anywire_gateway_predecessor.replies import Failed, failed
 from anywire_gateway_predecessor.views import Views
 
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-NamedHandler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 BASE = "/api/v1"
-HEARTBEAT = "/heartbeat"
 MAX_SHOWN = 256
+
+
+def own_endpoints(chats: Chats, views: Views, registrations: Registrations) -> list[Endpoint]:
+    """What the gateway serves. What is observed needs the role `observe` where keys are needed. Which agents come in is
+    the transport's to say."""
+    table: Sequence[tuple[str, str, Role | None, Any]] = (
+        ("GET", "/health", None, views.health),
+        ("GET", "/status", "observe", views.status),
+        ("GET", "/agents", "observe", views.list),
+        ("POST", "/agents/register", None, registrations.register),
+        ("POST", "/agents/{id}/heartbeat", None, registrations.heartbeat),
+        ("GET", "/agents/{id}", "observe", views.agent),
+        ("DELETE", "/agents/{id}", None, registrations.remove),
+        ("POST", "/chat", "use", chats.chat),
+        ("POST", "/generate", "use", chats.generate),
+        ("POST", "/chat/completions", "use", chats.chat),
+        ("POST", "/completions", "use", chats.generate),
+        ("GET", "/tasks", "use", views.tasks),
+        ("GET", "/tasks/{id}", "use", views.task),
+        ("DELETE", "/tasks/{id}", "use", views.cancel),
+        ("PUT", "/routing/algorithm", "operate", views.routing),
+        ("GET", "/pool/status", "observe", views.pool),
+        ("GET", "/metrics/summary", "observe", views.metrics),
+    )
+    return [
+        Endpoint(method, base + path, role, handler)
+        for method, path, role, handler in table
+        for base in ("/v1" if path.endswith("completions") else "", BASE)
+    ]
 
 
 class Routes:
     def __init__(
-        self, chats: Chats, views: Views, registrations: Registrations, origins: Origins, limit: ConnectionLimit
+        self, endpoints: Iterable[Endpoint], callers: Callers, origins: Origins, limit: ConnectionLimit
     ) -> None:
+        self._table, self._callers = EndpointTable(endpoints), callers
         self._origins, self._limit = origins, limit
         self._active = 0
         self._ended = asyncio.Event()
-        self._exact: dict[str, dict[str, Handler]] = {}
-        exact: dict[str, dict[str, Handler]] = {
-            "/health": {"GET": views.health},
-            "/status": {"GET": views.status},
-            "/agents": {"GET": views.list},
-            "/agents/register": {"POST": registrations.register},
-            "/chat": {"POST": chats.chat},
-            "/generate": {"POST": chats.generate},
-            "/tasks": {"GET": views.tasks},
-            "/chat/completions": {"POST": chats.chat},
-            "/completions": {"POST": chats.generate},
-            "/routing/algorithm": {"PUT": views.routing},
-            "/pool/status": {"GET": views.pool},
-            "/metrics/summary": {"GET": views.metrics},
-        }
-        for path, methods in exact.items():
-            base = "/v1" if path.endswith("completions") else ""
-            self._exact[base + path] = self._exact[BASE + path] = methods
-        self._named: dict[str, dict[str, NamedHandler]] = {
-            "/agents/": {"GET": views.agent, "DELETE": registrations.remove},
-            "/tasks/": {"GET": views.task, "DELETE": views.cancel},
-        }
-        self._heartbeat = registrations.heartbeat
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """Everything that is served."""
+        return self._table.endpoints
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         self._active += 1
@@ -66,7 +78,7 @@ class Routes:
             if origin is not None:
                 self._origins.check(origin)
                 request[HEADERS] = page_headers(origin)
-            return with_headers(request, await self._find(request.method, request.path)(request))
+            return with_headers(request, await self._answer(request))
         except ConnectionError:
             return WrittenResponse(keep_alive=False)  # nobody is left to answer
         except HttpError as error:
@@ -85,34 +97,22 @@ class Routes:
             self._ended.clear()
             await self._ended.wait()
 
-    def _find(self, method: str, path: str) -> Handler:
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        method, path = request.method, request.path
         if method == "HEAD":  # aiohttp leaves the body out
             method = "GET"
-        methods = self._methods(path) or self._methods(tidied(path))
-        if not methods:
+        exact = self._table.exact(path)
+        found = (exact, ()) if exact is not None else self._table.at(tidied(path))
+        if found is None:
             raise Failed(404, f"there is nothing at {path[:MAX_SHOWN]}", "NOT_FOUND")
-        if method in methods:
-            return methods[method]
-        allowed = ", ".join(methods)
-        if method == "OPTIONS":
-            return partial(answer_options, allowed)
-        message = f"{path[:MAX_SHOWN]} answers {allowed}, not {method[:32]}"
-        raise Failed(405, message, "METHOD_NOT_ALLOWED", {"Allow": allowed})
-
-    def _methods(self, path: str) -> dict[str, Handler]:
-        """What answers at ``path``, by method."""
-        exact = self._exact.get(path)
-        if exact is not None:
-            return exact
-        below = path.removeprefix(BASE)
-        for prefix, named in self._named.items():
-            name = below[len(prefix) :] if below.startswith(prefix) else ""
-            if name.endswith(HEARTBEAT) and prefix == "/agents/" and len(name) > len(HEARTBEAT):
-                return {"POST": partial(_call_named, self._heartbeat, name.removesuffix(HEARTBEAT))}
-            if name:
-                return {method: partial(_call_named, handler, name) for method, handler in named.items()}
-        return {}
-
-
-async def _call_named(handler: NamedHandler, name: str, request: web.BaseRequest) -> web.StreamResponse:
-    return await handler(request, name)
+        methods, names = found
+        endpoint = methods.get(method)
+        if endpoint is None:
+            allowed = ", ".join(methods)
+            if method == "OPTIONS":
+                return await answer_options(allowed, request)
+            message = f"{path[:MAX_SHOWN]} answers {allowed}, not {method[:32]}"
+            raise Failed(405, message, "METHOD_NOT_ALLOWED", {"Allow": allowed})
+        if endpoint.role is not None:
+            self._callers.admit(request, endpoint.role, always=endpoint.always)
+        return await endpoint.handler(request, *names)

@@ -11,7 +11,7 @@ from aiohttp import web
 from anywire.context import Context, TaskView
 from anywire.selector import AgentView
 from anywire_gateway_openai.answers import task_id_of
-from anywire_gateway_openai.caller import caller_of, is_rebound
+from anywire_gateway_openai.caller import CALLER, Callers
 from anywire_gateway_predecessor.finished import Finished, Record
 from anywire_gateway_predecessor.replies import Failed, reply
 from anywire_gateway_predecessor.transport import PredecessorTransport
@@ -24,8 +24,16 @@ class Views:
     """``dds`` tells whether the DDS topics are served. ``agents`` is the transport to the predecessor's agents, if it
     is in use."""
 
-    def __init__(self, context: Context, finished: Finished, agents: PredecessorTransport | None, dds: bool) -> None:
-        self._context, self._finished, self._agents, self._dds = context, finished, agents, dds
+    def __init__(
+        self,
+        context: Context,
+        callers: Callers,
+        finished: Finished,
+        agents: PredecessorTransport | None,
+        dds: bool,
+    ) -> None:
+        self._context, self._callers = context, callers
+        self._finished, self._agents, self._dds = finished, agents, dds
         self._started = time.monotonic()
 
     async def health(self, request: web.BaseRequest) -> web.Response:
@@ -37,13 +45,13 @@ class Views:
         return reply({"registry": self._pool(), "scheduler": self._tasks(), "dds_available": self._dds})
 
     async def list(self, request: web.BaseRequest) -> web.Response:
-        _check_host(request)
+        self._check_host(request)
         names = ("agent_id", "hostname", "port", "model", "status", "slots_idle")
         told = [self._agent(view) for view in self._context.agents()]
         return reply({"agents": [{name: each[name] for name in names} for each in told]})
 
     async def agent(self, request: web.BaseRequest, name: str) -> web.Response:
-        _check_host(request)
+        self._check_host(request)
         for view in self._context.agents():
             told = self._agent(view)
             if told["agent_id"] == name:
@@ -52,7 +60,7 @@ class Views:
 
     async def tasks(self, request: web.BaseRequest) -> web.Response:
         """Those that run, that wait (``status=running``, ``status=pending``), or that have ended."""
-        caller = caller_of(request)
+        caller = request[CALLER]
         wanted = parse_qs(request.query_string).get("status", [""])[0]
         found: list[dict[str, Any]]
         if wanted in ("running", "pending"):
@@ -64,7 +72,7 @@ class Views:
         return reply({"tasks": [{name: each[name] for name in names} for each in found]})
 
     async def task(self, request: web.BaseRequest, name: str) -> web.Response:
-        caller, task_id = caller_of(request), task_id_of(name)
+        caller, task_id = request[CALLER], task_id_of(name)
         record = self._finished.get(task_id, caller)
         if record is not None:
             return reply(_record(record))
@@ -74,7 +82,7 @@ class Views:
         raise Failed(404, "Task not found")
 
     async def cancel(self, request: web.BaseRequest, name: str) -> web.Response:
-        if not self._context.cancel(task_id_of(name), "cancelled by DELETE", caller_of(request)):
+        if not self._context.cancel(task_id_of(name), "cancelled by DELETE", request[CALLER]):
             raise Failed(404, "Task not found or cannot be cancelled")
         return reply({"success": True})
 
@@ -90,6 +98,11 @@ class Views:
         raise Failed(
             409, "the algorithm is set by selector.name in the configuration and cannot be changed meanwhile", "FIXED"
         )
+
+    def _check_host(self, request: web.BaseRequest) -> None:
+        """Raises `Failed` for what may be a web page elsewhere that let its own name lead here."""
+        if self._callers.is_rebound(request):
+            raise Failed(403, "agents are listed on this machine for localhost alone", "FORBIDDEN")
 
     def _pool(self) -> dict[str, int]:
         told = [self._agent(view) for view in self._context.agents()]
@@ -131,12 +144,6 @@ class Views:
             "completed": view.completed,
             "failed": view.failed,
         }
-
-
-def _check_host(request: web.BaseRequest) -> None:
-    """Raises `Failed` for what may be a web page elsewhere that let its own name lead here."""
-    if is_rebound(request):
-        raise Failed(403, "agents are listed on this machine for localhost alone", "FORBIDDEN")
 
 
 def _task(view: TaskView) -> dict[str, Any]:

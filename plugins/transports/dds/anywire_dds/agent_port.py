@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
-from collections.abc import Coroutine
-from typing import Any, Literal
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
 from cyclonedds.core import Policy
 
 from anywire.errors import AnywireError
@@ -18,35 +20,40 @@ from anywire_dds import presence, types, user_data, wire
 from anywire_dds.announcements import Announcements
 from anywire_dds.cdr import Malformed
 from anywire_dds.config import DdsConfig, datagram_bytes
-from anywire_dds.endpoints import BATCH, CODECS, MAX_BATCHES, Endpoints, Finding, flush
+from anywire_dds.contract import TopicName
+from anywire_dds.endpoints import CODECS, MAX_BATCHES, Endpoints, Finding, flush
 from anywire_dds.hello import Hello, response_hello, response_window, window
-from anywire_dds.links import Link, Links
+from anywire_dds.links import Admits, Links
 from anywire_dds.log_once import LogOnce
 from anywire_dds.outbox import Outbox
+from anywire_dds.peer_link import Link
 from anywire_dds.session import Session
 from anywire_dds.silent import SilentAgentSink
 from anywire_dds.types import FRAME_COMMAND, FRAME_HELLO, FRAME_MESSAGE, FRAME_WINDOW
 from anywire_dds.unacknowledged import Unacknowledged
 from anywire_dds.writer import Writer, of_priority
 
+if TYPE_CHECKING:
+    from anywire_dds.end_key import EndKey
+
 log = logging.getLogger(__name__)
 
 _CHANNELS: tuple[Literal["request", "control"], ...] = ("request", "control")
 
 
-class _Link(Link):
+class _Link(Link[HubInfo]):
     """One session with one hub; it is also the way back (`Reply`) of every task and command of that
     hub."""
 
     def __init__(self, port: DdsAgentPort, hub: HubInfo, session: Session) -> None:
-        super().__init__(hub.hub_id, hub.incarnation, session)
+        super().__init__(hub, session, port.key)
         self.lifespan_ns = 0
         """How long a request of this hub counts, since it was written; 0: for ever."""
         self._port = port
         self._limit = port.limit
         self._open = True
         self._partition = port.endpoints.partition(("hub", hub.hub_id, hub.incarnation))
-        self._writers = port.endpoints.writers("response", self._partition, ())
+        self._writers = port.endpoints.writers("response", self._partition, (), seal=self.seal)
         self._stream_writers: list[Writer] = []
         self._streams: dict[tuple[str, int], Writer] = {}
         self.responses = Outbox(self._writers[-1], f"hub {hub.hub_id}", self._failed, port.buffer_bytes)
@@ -86,16 +93,22 @@ class _Link(Link):
         """Tell the hub at once that a request or command with a lifespan has come in time."""
         self.responses.send_now(response_window(self.session.peer, self.consumed, task_id, attempt))
 
+    def may_miss(self, topic: TopicName) -> bool:
+        return topic == "request" and self.lifespan_ns > 0
+
     async def drain(self) -> None:
         await self.responses.drain()
 
     def on_hello(self, hello: Hello) -> None:
         endpoints = self._port.endpoints
         if hello.priorities and len(self._writers) == 1:
-            self._writers[:0] = endpoints.writers("response", self._partition, hello.priorities)[:-1]
+            more = endpoints.writers("response", self._partition, hello.priorities, seal=self.seal)
+            self._writers[:0] = more[:-1]
         if hello.deadline_ms and not self._stream_writers:
             period = Policy.Deadline(hello.deadline_ms * 1_000_000)
-            self._stream_writers = endpoints.writers("stream", self._partition, hello.priorities, period)
+            self._stream_writers = endpoints.writers(
+                "stream", self._partition, hello.priorities, period, seal=self.seal
+            )
             self._write_hello(self._stream_writers[-1])
 
     def send_hello(self) -> None:
@@ -104,8 +117,8 @@ class _Link(Link):
             self._write_hello(self._stream_writers[-1])
 
     def _write_hello(self, writer: Writer) -> None:
-        hello = self._port.hello(self.session.own)
-        self.responses.send_now(response_hello(hello, self.session.peer), writer)
+        hello = self._port.hello(self.session.own, self.exchange(), self.refusal)
+        self.responses.send_hello(response_hello(hello, self.session.peer, self.signature), writer)
 
     def end_hello(self) -> None:
         """The handshake is over: introduce the writers that have said no HELLO."""
@@ -158,8 +171,16 @@ class _PriorityReply:
 class DdsAgentPort(AgentPort):
     """Made by `DdsTransport.open_agent`. Nothing is called back before `start_soon`."""
 
-    def __init__(self, config: DdsConfig, info: AgentInfo, plane: Plane, sink: AgentSink) -> None:
-        self.info, self.sink = info, sink
+    def __init__(
+        self,
+        config: DdsConfig,
+        info: AgentInfo,
+        plane: Plane,
+        sink: AgentSink,
+        key: EndKey | None = None,
+        admits: Admits[HubInfo] | None = None,
+    ) -> None:
+        self.info, self.sink, self.key = info, sink, key
         self.limit, self.buffer_bytes = config.max_message_bytes, config.buffer_bytes
         self._loop = asyncio.get_running_loop()
         self._status: AgentStatus | None = None
@@ -167,7 +188,7 @@ class DdsAgentPort(AgentPort):
         self._links: Links[HubInfo, _Link] = Links(
             "hub", info.protocol or PROTOCOL, _CHANNELS, lambda hub, session: _Link(self, hub, session),
             self._joined, self._heard, self._lost, lambda: self.endpoints.pauses.resumed(),
-            datagram_bytes(config),
+            datagram_bytes(config), key, admits,
         )  # fmt: skip
         self._unacknowledged = Unacknowledged(config.progress_timeout, self._links.under_way, self._links.stuck)
         self._faults = LogOnce(log)
@@ -177,6 +198,7 @@ class DdsAgentPort(AgentPort):
             CODECS["hub"], types.HubRegistration, lambda hub: hub.hub_id, presence.to_hub,
             lambda writer: endpoints.participant_of("hub", writer), endpoints.protocol_of,
             self._links.begin, self._links.end, endpoints.unheard,
+            registered=self._registered if key is not None else None,
         )  # fmt: skip
         try:
             self._hearing = endpoints.watch_hearing(self._links.unheard_by)
@@ -184,7 +206,9 @@ class DdsAgentPort(AgentPort):
             own = endpoints.partition(("agent", info.agent_id, info.incarnation))
             self._take_requests = endpoints.read("request", own, self._on_requests)
             self._take_controls = endpoints.read("control", own, self._on_controls)
-            self._registration = endpoints.writer("register", fleet)
+            self._says = presence.pack_agent(info, round(endpoints.lease_ns / 1e6))
+            shows = [key.registration(self._says)] if key is not None else []
+            self._registration = endpoints.writer("register", fleet, *shows)
             self._reports = endpoints.writer(
                 "status", fleet, endpoints.often_alive(), user_data.of_reports(info.agent_id, info.incarnation)
             )
@@ -206,6 +230,8 @@ class DdsAgentPort(AgentPort):
             return
         try:
             sample = presence.pack_status(status, self._revision + 1)
+            if self.key is not None:
+                sample = self.key.signed_report(sample)
             first, self._status = self._status is None, status
             self._revision += 1
             if first:
@@ -215,9 +241,8 @@ class DdsAgentPort(AgentPort):
             self._faults.warning(str(error), "agent %s cannot report: %s", self.info.agent_id, error)
 
     def _announce(self) -> None:
-        lease_ms = round(self.endpoints.lease_ns / 1e6)
         self._take_hubs = self.endpoints.read("hub", self.endpoints.partition(), self._on_hubs)
-        self._registration.write(presence.pack_agent(self.info, lease_ms))
+        self._registration.write(self._says)
 
     @property
     def closing(self) -> bool:
@@ -258,7 +283,7 @@ class DdsAgentPort(AgentPort):
             # What a hub has sent is on other topics than its departure: it comes first.
             self._take_all()
         self._hubs.process(samples)
-        if len(samples) == BATCH:
+        if samples.more:
             self._loop.call_soon(self._on_hubs)
 
     def _on_requests(self) -> None:
@@ -283,6 +308,8 @@ class DdsAgentPort(AgentPort):
             if channel == "request"
             else (self._take_controls, self._read_control)
         )
+        if self.key is not None:
+            read = functools.partial(self._read_authentic, channel, read)
         samples = take()
         for data, sample in samples:
             if not sample.valid_data:
@@ -294,7 +321,13 @@ class DdsAgentPort(AgentPort):
                 self._faults.warning((channel, participant), "an unreadable %s message is ignored: %s", channel, error)
             except Exception:
                 self._faults.warning("failed", "a %s message could not be processed", channel, exc_info=True)
-        return len(samples) == BATCH
+        return samples.more
+
+    def _read_authentic(
+        self, channel: Literal["request", "control"], read: Callable[[bytes, Any], None], data: bytes, sample: Any
+    ) -> None:
+        if (packed := self._links.authentic(channel, data)) is not None:
+            read(packed, sample)
 
     def _read_request(self, data: bytes, sample: Any) -> None:
         values = wire.unpack_request(data)
@@ -302,7 +335,8 @@ class DdsAgentPort(AgentPort):
         if frame == FRAME_HELLO:
             self._hearing.look()
             participant = self.endpoints.participant_of("request", sample.publication_handle)
-            if (heard := self._links.hello("request", values[0], body, participant)) is not None:
+            more = values[wire.REQUEST_MORE]
+            if (heard := self._links.hello("request", values[0], body, more, participant)) is not None:
                 heard.lifespan_ns = self.endpoints.lifespan_ns("request", sample.publication_handle)
             return
         link = self._speaking("request", values[0], sample.publication_handle)
@@ -322,11 +356,11 @@ class DdsAgentPort(AgentPort):
                 self.sink.command_received(link.name, link.incarnation, command, link)
 
     def _read_control(self, data: bytes, sample: Any) -> None:
-        link_number, frame, attempt, chunks, kind, hub_id, task_id, reason, _ = wire.unpack_control(data)
+        link_number, frame, attempt, chunks, kind, hub_id, task_id, reason, more = wire.unpack_control(data)
         if frame == FRAME_HELLO:
             self._hearing.look()
             participant = self.endpoints.participant_of("control", sample.publication_handle)
-            self._links.hello("control", link_number, reason, participant)
+            self._links.hello("control", link_number, reason, more, participant)
             return
         link = self._speaking("control", link_number, sample.publication_handle)
         if link is None:
@@ -372,9 +406,16 @@ class DdsAgentPort(AgentPort):
     def findings(self) -> list[Finding]:
         return [*self.endpoints.findings(), *self._links.findings()]
 
-    def hello(self, session: int) -> Hello:
+    def _registered(self, info: HubInfo, data: bytes, writer: int) -> HubInfo:
+        source = self.endpoints.source_of("hub", writer)
+        return self.key.registered(info, data, source.proof, source.signature) if self.key and source.proof else info
+
+    def hello(self, session: int, key: str, refusal: str) -> Hello:
         info = self.info
-        return Hello(info.agent_id, info.incarnation, session, self.endpoints.protocol, self._status, self._revision)
+        return Hello(
+            info.agent_id, info.incarnation, session, self.endpoints.protocol, self._status, self._revision,
+            proof=info.proof, key=key, refusal=refusal,
+        )  # fmt: skip
 
     def restart(self, link: _Link, reason: str) -> None:
         """End this link, at both ends, and begin a new one."""
@@ -383,7 +424,7 @@ class DdsAgentPort(AgentPort):
 
     def _joined(self, link: _Link) -> None:
         link.end_hello()
-        self.sink.hub_joined(link.name, link.incarnation)
+        self.sink.hub_joined(msgspec.structs.replace(link.info, proof=link.proof))
 
     def _heard(self, link: _Link, hello: Hello, joined: bool) -> None:
         """A hub's HELLO says nothing more than what its link has taken from it."""

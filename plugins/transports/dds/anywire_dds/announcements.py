@@ -11,6 +11,8 @@ from anywire_dds.cdr import Codec, Malformed
 from anywire_dds.endpoints import ALIVE, DISPOSED
 from anywire_dds.hearing import Unheard
 from anywire_dds.log_once import LogOnce
+from anywire_dds.older_binding import read_key
+from anywire_dds.signed import Unproven, public_of
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,9 @@ MAX_REGISTRATION_BYTES = 64 * 1024
 class _HasIncarnation(Protocol):
     @property
     def incarnation(self) -> int: ...
+
+    @property
+    def proof(self) -> str: ...
 
 
 _Info = TypeVar("_Info", bound=_HasIncarnation)
@@ -52,6 +57,10 @@ class Announcements(Generic[_Info]):
     says that its registration has ended. ``unheard`` is told of the participants that fell silent, and that are there
     again. ``departing`` is called with all lives that have ended, when there are
     several, before the first of them has departed.
+
+    For an end with an identity, ``registered(info, sample, writer)`` gives ``info`` with the proof that the writer with
+    this handle shows, without one where it shows none, and raises `Unproven` for a proof that is none. A life with a
+    proof takes the place of the same one without, and counts by itself in the bound of its id.
     """
 
     def __init__(
@@ -66,13 +75,14 @@ class Announcements(Generic[_Info]):
         departed: Callable[[str, int, str], None],
         unheard: Unheard,
         departing: Callable[[list[tuple[str, int]]], None] | None = None,
+        registered: Callable[[_Info, bytes, int], _Info] | None = None,
     ) -> None:
         self._codec, self._key_type, self._name_of, self._to_info = codec, key_type, name_of, to_info
         self._participant_of, self._protocol_of = participant_of, protocol_of
         self._arrived, self._departed, self._departing = arrived, departed, departing
-        self._unheard = unheard
+        self._unheard, self._registered = unheard, registered
         self._lives: dict[tuple[str, int], _Life] = {}
-        self._names: Counter[str] = Counter()
+        self._names: Counter[tuple[str, str]] = Counter()
         self._participants: Counter[str | None] = Counter()
         self._faults = LogOnce(log)
 
@@ -114,13 +124,30 @@ class Announcements(Generic[_Info]):
             self._remove(name, incarnation, "it was away for a moment")
         if sample.instance_state != ALIVE:
             self._remove(name, incarnation, self._reason(name, incarnation, sample.instance_state))
-        elif (name, incarnation) not in self._lives:
-            self._add(name, _Life(info, generation, participant))
+        else:
+            self._present(name, _Life(info, generation, participant), data, sample.publication_handle)
+
+    def _present(self, name: str, life: _Life, data: bytes, writer: int) -> None:
+        """This one is there: take it in, unless that was done."""
+        known = self._lives.get((name, life.info.incarnation))
+        if known is not None and (self._registered is None or known.info.proof):
+            return
+        if self._registered is not None:
+            try:
+                life = life._replace(info=self._registered(life.info, data, writer))
+            except Unproven as reason:
+                self._faults.warning(("proof", name, life.info.incarnation), "the registration of %r %s", name, reason)
+                return
+        if known is None:
+            self._add(name, life)
+        elif life.info.proof:
+            self._remove(name, life.info.incarnation, "another one shows that the name is its own")
+            self._add(name, life)
 
     def _key(self, data: bytes) -> tuple[str, int] | None:
         """Whose registration it was; None of one that was never readable, and so never taken in."""
         try:
-            key = self._key_type.deserialize_key(data)
+            key = read_key(self._key_type, data)
         except Exception:  # whatever the library makes of bytes that are none
             return None
         return getattr(key, "agent_id", "") or getattr(key, "hub_id", ""), key.incarnation
@@ -132,20 +159,21 @@ class Announcements(Generic[_Info]):
         return f"no sign of life within its lease of {getattr(known.info, 'lease_ms', 0)} ms" if known else "gone"
 
     def _add(self, name: str, life: _Life) -> None:
+        named = (name, public_of(life.info.proof))
         full = (
             len(self._lives) >= MAX_LIVES
-            or self._names[name] >= MAX_LIVES_OF_NAME
+            or self._names[named] >= MAX_LIVES_OF_NAME
             or self._participants[life.participant] >= MAX_LIVES_OF_PARTICIPANT
         )
         if full or not name:
             self._faults.warning(
                 ("full", life.participant), "the registration of %r is ignored: there are %d, %d of this id, "
                 "%d of its participant %s",
-                name, len(self._lives), self._names[name], self._participants[life.participant], life.participant,
+                name, len(self._lives), self._names[named], self._participants[life.participant], life.participant,
             )  # fmt: skip
             return
         self._lives[name, life.info.incarnation] = life
-        self._names[name] += 1
+        self._names[named] += 1
         self._participants[life.participant] += 1
         self._unheard.found(life.participant)
         self._arrived(name, life.info, life.participant)
@@ -154,7 +182,7 @@ class Announcements(Generic[_Info]):
         life = self._lives.pop((name, incarnation), None)
         if life is None:
             return
-        _take_one(self._names, name)
+        _take_one(self._names, (name, public_of(life.info.proof)))
         _take_one(self._participants, life.participant)
         self._departed(name, incarnation, reason)
 

@@ -12,7 +12,8 @@ import pydantic
 
 from anywire.errors import TransportUnavailable
 from anywire.transport import BUFFER_BYTES, MAX_MESSAGE_BYTES
-from anywire_dds import environment
+from anywire_dds import environment, security
+from anywire_dds.security import SecurityConfig
 
 DOMAIN_MAX = 230
 """Above, the ports of the standard's mapping leave the range that exists."""
@@ -137,6 +138,9 @@ class DdsConfig(pydantic.BaseModel):
         description="Use shared memory (Cyclone's iceoryx plugin). `on`: fail when the plugin is missing; `auto`:"
         " use it when present.",
     )
+    security: SecurityConfig | None = pydantic.Field(
+        default=None, description="DDS Security; needs a Cyclone DDS that has it. Default: none."
+    )
     max_message_bytes: int = pydantic.Field(
         default=MAX_MESSAGE_BYTES, ge=1024, description="Bytes of the largest payload of a message, before encoding."
     )
@@ -166,6 +170,11 @@ def used_interfaces(config: DdsConfig) -> list[str]:
 def stays_here(config: DdsConfig) -> bool:
     """Whether the interfaces in use reach this machine alone. Raises `TransportUnavailable` as `own_interface` does."""
     return all(map(is_loopback, used_interfaces(config)))
+
+
+def is_local(interface: str) -> bool:
+    """Whether the option ``interface`` keeps to this machine for certain: CYCLONEDDS_URI may name further ones."""
+    return is_loopback(interface) and not os.environ.get(environment.VARIABLE)
 
 
 def own_interface(config: DdsConfig) -> str:
@@ -223,10 +232,11 @@ def settings_xml(config: DdsConfig, *, psmx: str = "", by_unicast: bool = False)
     linger = "<WriterLingerDuration>0s</WriterLingerDuration>"
     # How soon a reader is asked what it lacks. By default that is after 100 ms, so a lost datagram costs as much, and
     # whoever waits for acknowledgements twice that. Nothing is sent when everything is acknowledged.
+    secured = security.settings_xml(config.security) if config.security is not None else ""
     heartbeat = '<HeartbeatInterval min="2 ms" minsched="2 ms" max="1 s">5 ms</HeartbeatInterval>'
     return (
         f"<CycloneDDS><Domain><General>{general}</General><Discovery>{discovery}</Discovery>"
-        f"<Internal><Watermarks>{marks}</Watermarks>{linger}{heartbeat}</Internal></Domain></CycloneDDS>"
+        f"<Internal><Watermarks>{marks}</Watermarks>{linger}{heartbeat}</Internal>{secured}</Domain></CycloneDDS>"
     )
 
 

@@ -76,7 +76,7 @@ class OpenDomain:
         _tell_network(config, lines)
         if stays_here(config):
             keep_to_loopback(sockets)
-        else:
+        elif config.security is None:
             _warn_open(config)
         try:
             self.monitor = Monitor(self._domain._ref)
@@ -165,7 +165,8 @@ def acquire(config: DdsConfig, *, by_unicast: bool = False) -> OpenDomain:
     elif found.settings != _settings(config):
         raise TransportUnavailable(
             f"domain {config.domain} is open in this process with other settings (interface, multicast, peers, "
-            "participants_per_host, datagram_bytes, shared_memory): give both transports the same, or another domain"
+            "participants_per_host, datagram_bytes, shared_memory, security): give both transports the same, or "
+            "another domain"
         )
     found.users += 1
     return found

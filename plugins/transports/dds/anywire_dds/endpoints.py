@@ -11,9 +11,8 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from cyclonedds._clayer import ddspy_take
 from cyclonedds.core import DDSException, Entity, InstanceState, Policy, Qos, SampleState, ViewState
 from cyclonedds.pub import DataWriter, Publisher
 from cyclonedds.sub import DataReader, Subscriber
@@ -22,7 +21,7 @@ from cyclonedds.util import duration
 
 from anywire.protocol import PROTOCOL
 from anywire.transport import Plane
-from anywire_dds import qos, shared_memory, types, user_data
+from anywire_dds import older_binding, qos, shared_memory, types, user_data
 from anywire_dds.addresses import AddressWatch
 from anywire_dds.cdr import Codec, codec
 from anywire_dds.config import DdsConfig, datagram_bytes, stays_here
@@ -33,7 +32,10 @@ from anywire_dds.hearing import Hearing
 from anywire_dds.outbox import Outbox
 from anywire_dds.pauses import Pauses
 from anywire_dds.wakeup import Wakeup
-from anywire_dds.writer import BatchingWriter, Writer
+from anywire_dds.writer import LARGE, BatchingWriter, SealingWriter, Writer
+
+if TYPE_CHECKING:
+    from anywire_dds.seal import Seal
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +75,23 @@ _TYPES: dict[Plane, dict[TopicName, Any]] = {
     }
     for plane, (request, response, stream) in _MESSAGES.items()
 }
+
+
+class Samples(list[Any]):
+    """Taken samples as ``(data, info)``. ``more``: there may be further ones, take again."""
+
+    more = False
+
+    def hold_back(self, left: list[Any], after: int = 0) -> None:
+        """Move the first large one behind ``after``, and all that follow, to ``left``."""
+        for at in range(after, len(self)):
+            if len(self[at][0]) > LARGE:
+                left += self[at:]
+                del self[at:]
+                self.more = True
+                return
+
+
 _BATCHING: frozenset[TopicName] = frozenset(("request", "control", "response", "stream"))
 _RARE: dict[TopicName, str] = {"request": "tenant"}
 CODECS: dict[TopicName, Codec] = {name: codec(cls, _RARE.get(name, "")) for name, cls in _TYPES["agent"].items()}
@@ -92,10 +111,13 @@ class Finding(NamedTuple):
 
 
 class Source(NamedTuple):
-    """The participant of a writer, and the life of an agent of which it reports, if it does."""
+    """The participant of a writer, the life of an agent of which it reports, if it does, and the proof and signature of
+    what it registers, if it shows one."""
 
     participant: str | None
     life: tuple[str, int] | None
+    proof: str = ""
+    signature: str = ""
 
 
 NOBODY = Source(None, None)
@@ -179,10 +201,10 @@ class Endpoints:
         callback: Callable[[], object],
         *more: Any,
         missed: Callable[[], None] | None = None,
-    ) -> Callable[[], list[Any]]:
+    ) -> Callable[[], Samples]:
         """Create a reader; ``callback`` is called on the loop whenever the returned function, which takes up to
-        `BATCH` samples as ``(data, info)``, has something to give. ``more`` are policies over those of the profile;
-        ``missed`` is called when instances missed their deadline."""
+        `BATCH` samples, has something to give. ``more`` are policies over those of the profile; ``missed`` is called
+        when instances missed their deadline."""
         asked = self._qos.reader(topic, *self._budget(topic), *more)
         label = f"{self._plane}/{topic} reader"
         try:
@@ -197,16 +219,27 @@ class Endpoints:
             raise mapped(error, f"creating the reader of {self._plane}/{topic}", opening=True) from error
         self._readers[topic] = reader
 
-        def take() -> list[Any]:
+        left: list[Any] = []
+
+        def take() -> Samples:
             if self._stopped:
-                return []
-            samples = ddspy_take(handle, _ANY, BATCH)
-            return samples if isinstance(samples, list) else []
+                return Samples()
+            if left:
+                samples = Samples(left)
+                left.clear()
+                samples.hold_back(left, after=1)
+                return samples
+            taken = older_binding.take(handle, _ANY, BATCH)
+            samples = Samples(taken if isinstance(taken, list) else ())
+            samples.more = len(samples) == BATCH
+            samples.hold_back(left)
+            return samples
 
         return take
 
-    def writer(self, topic: TopicName, partition: str, *more: Any) -> Writer:
-        """``more`` are policies over those of the profile. Raises `TransportUnavailable`."""
+    def writer(self, topic: TopicName, partition: str, *more: Any, seal: Seal | None = None) -> Writer:
+        """``more`` are policies over those of the profile; ``seal`` is of the link whose samples it writes, if they
+        carry tags. Raises `TransportUnavailable`."""
         asked = self._qos.writer(topic, *self._budget(topic), *self._lifespan(topic), *more)
         label = f"{self._plane}/{topic} writer"
         try:
@@ -221,15 +254,21 @@ class Endpoints:
         except DDSException as error:
             raise mapped(error, f"creating the writer of {self._plane}/{topic}", opening=True) from error
         budget = granted[Policy.LatencyBudget].budget / 1e9
-        made = Writer([writer, publisher], writer._ref, priority=priority, budget=budget)
+        entities = [writer, publisher]
+        if seal is None:
+            made = Writer(entities, writer._ref, priority=priority, budget=budget)
+        else:
+            made = SealingWriter(seal.writer(topic), entities, writer._ref, priority=priority, budget=budget)
         self._writers.add(made)
         return made
 
-    def writers(self, topic: TopicName, partition: str, priorities: Iterable[int], *more: Any) -> list[Writer]:
+    def writers(
+        self, topic: TopicName, partition: str, priorities: Iterable[int], *more: Any, seal: Seal | None = None
+    ) -> list[Writer]:
         """One for each priority and one for all others, the highest first. Raises `TransportUnavailable`."""
         levels = sorted({0, *priorities}, reverse=True)
         return [
-            self.writer(topic, partition, *([Policy.TransportPriority(level)] if level else []), *more)
+            self.writer(topic, partition, *([Policy.TransportPriority(level)] if level else []), *more, seal=seal)
             for level in levels
         ]
 
@@ -240,7 +279,7 @@ class Endpoints:
 
     def lifespan_ns(self, topic: TopicName, publication: int) -> int:
         """How long the samples of this writer, matched with our reader, count by its QoS; 0: for ever."""
-        endpoint = self._readers[topic].get_matched_publication_data(publication)
+        endpoint = older_binding.publication(self._readers[topic], publication)
         if endpoint is None or Policy.Lifespan not in endpoint.qos:
             return 0
         lifespan: int = endpoint.qos[Policy.Lifespan].lifespan
@@ -251,11 +290,12 @@ class Endpoints:
         and was not asked about before."""
         known = self._sources.get(writer)
         if known is None:
-            endpoint = self._readers[topic].get_matched_publication_data(writer)
+            endpoint = older_binding.publication(self._readers[topic], writer)
             if endpoint is None:
                 return NOBODY
             life = user_data.life(user_data.entry(endpoint.qos, user_data.LIFE))
-            known = self._sources[writer] = Source(str(endpoint.participant_key), life)
+            proof, signature = (user_data.entry(endpoint.qos, each) for each in (user_data.PROOF, user_data.SIGNATURE))
+            known = self._sources[writer] = Source(str(endpoint.participant_key), life, proof, signature)
             while len(self._sources) > WRITERS_REMEMBERED:
                 del self._sources[next(iter(self._sources))]
         return known
@@ -395,6 +435,7 @@ def _in_force(config: DdsConfig, facts: Mapping[str, str]) -> dict[str, str]:
         "interfaces": facts.get("interfaces", "unknown: CYCLONEDDS_URI redirects the log"),
         "multicast": facts.get("General/AllowMulticast", config.multicast),
         "shared memory": shared_memory.in_force(config),
+        **({"DDS Security": "on"} if config.security is not None else {}),
         "datagram_bytes": facts.get("General/MaxMessageSize", str(datagram_bytes(config))).removesuffix(" B"),
         "fragment size": facts.get("General/FragmentSize", "unknown"),
         "implementation": "Eclipse Cyclone DDS",

@@ -15,11 +15,12 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsParticipant
+from cyclonedds.builtin import BuiltinTopicDcpsParticipant
 from cyclonedds.core import DDSException, InstanceState, Policy, Qos
 from cyclonedds.domain import DomainParticipant
 
 from anywire_dds import user_data
+from anywire_dds.builtin_reader import BuiltinReader
 
 MOST = 64
 """Participants that are told of; of more the oldest are left out, since an announcement is one datagram."""
@@ -29,8 +30,6 @@ OFTEN = 0.4
 
 SOONEST = 0.1
 """Seconds between two announcements at least."""
-
-_BATCH = 256
 
 
 def short(participant: str) -> str:
@@ -96,14 +95,15 @@ class Hearing:
         self._deaf: dict[str, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
-        self.reader = BuiltinDataReader(participant, BuiltinTopicDcpsParticipant)
+        self.reader = BuiltinReader(participant, BuiltinTopicDcpsParticipant)
         watch(self.reader._ref, self.look)
 
     def look(self) -> None:
         """Take in what has been announced since."""
-        while not self._closed and (samples := self.reader.take(_BATCH)):
-            for sample in samples:
-                self._take(str(sample.key), sample)
+        for sample in () if self._closed else self.reader.news():
+            self._take(str(sample.key), sample)
+            if self._closed:
+                return
 
     def close(self) -> None:
         """Call nothing any more; idempotent. The reader is the caller's to delete."""

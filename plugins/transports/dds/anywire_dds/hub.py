@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 from cyclonedds.core import Policy
 
 from anywire.clock import SystemClock
@@ -21,17 +22,28 @@ from anywire_dds.cdr import Malformed
 from anywire_dds.config import DdsConfig, datagram_bytes
 from anywire_dds.contract import TopicName
 from anywire_dds.deadline import Streams
-from anywire_dds.endpoints import BATCH, CODECS, MAX_BATCHES, Endpoints, Finding, flush
-from anywire_dds.hello import Hello, control_hello, control_window, request_hello, request_window, window
+from anywire_dds.endpoints import CODECS, MAX_BATCHES, Endpoints, Finding, Samples, flush
+from anywire_dds.hello import (
+    Hello,
+    control_hello,
+    control_window,
+    request_hello,
+    request_window,
+    window,
+)
 from anywire_dds.lifespan import Unconfirmed
-from anywire_dds.links import Link, Links
+from anywire_dds.links import Admits, Links
 from anywire_dds.log_once import LogOnce
 from anywire_dds.outbox import Outbox
+from anywire_dds.peer_link import Link
 from anywire_dds.session import Session
 from anywire_dds.silent import SilentHubSink
 from anywire_dds.types import FRAME_HELLO, FRAME_MESSAGE, FRAME_PROGRESS, FRAME_RESULT, FRAME_WINDOW
 from anywire_dds.unacknowledged import Unacknowledged
 from anywire_dds.writer import Writer, of_priority
+
+if TYPE_CHECKING:
+    from anywire_dds.end_key import EndKey
 
 log = logging.getLogger(__name__)
 
@@ -39,21 +51,20 @@ MAX_LEAP = 2**31
 """Reports of which none has arrived, between two that have: a greater leap of the revision is none."""
 
 
-class _Link(Link):
+class _Link(Link[AgentInfo]):
     """One session with one agent."""
 
     def __init__(self, hub: DdsHub, info: AgentInfo, session: Session) -> None:
-        super().__init__(info.agent_id, info.incarnation, session)
-        self.info = info
+        super().__init__(info, session, hub.key)
         self.status: AgentStatus | None = None
         self.revision = 0
         self._hub = hub
         endpoints = hub.endpoints
         partition = endpoints.partition(("agent", info.agent_id, info.incarnation))
         peer = f"agent {info.agent_id}"
-        self._writers = endpoints.writers("request", partition, hub.config.priorities)
+        self._writers = endpoints.writers("request", partition, hub.config.priorities, seal=self.seal)
         self.requests = Outbox(self._writers[-1], peer, self._request_failed, hub.config.buffer_bytes)
-        control = endpoints.writer("control", partition, endpoints.often_alive())
+        control = endpoints.writer("control", partition, endpoints.often_alive(), seal=self.seal)
         self.controls = Outbox(control, peer, self._control_failed, None)
         self._reported_sent = self._answered = 0
 
@@ -79,10 +90,10 @@ class _Link(Link):
         priorities = tuple(hub.config.priorities)
         hello = Hello(
             hub.info.hub_id, hub.info.incarnation, self.session.own, hub.endpoints.protocol, deadline_ms=deadline_ms,
-            priorities=priorities,
+            priorities=priorities, proof=hub.info.proof, key=self.exchange(), refusal=self.refusal,
         )  # fmt: skip
-        self.requests.send_now(request_hello(hello, self.session.peer))
-        self.controls.send_now(control_hello(hello, self.session.peer))
+        self.requests.send_hello(request_hello(hello, self.session.peer, self.signature))
+        self.controls.send_hello(control_hello(hello, self.session.peer, self.signature))
 
     def report(self, consumed: int) -> None:
         self.controls.send_now(control_window(self.session.peer, consumed))
@@ -114,8 +125,16 @@ class _Link(Link):
 class DdsHub(Hub):
     """Made by `DdsTransport.open_hub`. Nothing is called back before `start_soon`."""
 
-    def __init__(self, config: DdsConfig, info: HubInfo, plane: Plane, sink: HubSink) -> None:
-        self.info, self.sink, self.config = info, sink, config
+    def __init__(
+        self,
+        config: DdsConfig,
+        info: HubInfo,
+        plane: Plane,
+        sink: HubSink,
+        key: EndKey | None = None,
+        admits: Admits[AgentInfo] | None = None,
+    ) -> None:
+        self.info, self.sink, self.config, self.key = info, sink, config, key
         self._loop = asyncio.get_running_loop()
         self._limit = config.max_message_bytes
         self._awake = AwakeTime(SystemClock())
@@ -128,7 +147,7 @@ class DdsHub(Hub):
         self._links: Links[AgentInfo, _Link] = Links(
             "agent", info.protocol or PROTOCOL, self._channels(), lambda agent, session: _Link(self, agent, session),
             self._joined, self._heard, self._lost, lambda: self.endpoints.pauses.resumed(),
-            datagram_bytes(config),
+            datagram_bytes(config), key, admits,
         )  # fmt: skip
         self._unacknowledged = Unacknowledged(config.progress_timeout, self._links.under_way, self._links.stuck)
         self._faults = LogOnce(log)
@@ -138,6 +157,7 @@ class DdsHub(Hub):
             CODECS["register"], types.AgentRegistration, lambda agent: agent.agent_id, presence.to_agent,
             lambda writer: endpoints.participant_of("register", writer), endpoints.protocol_of,
             self._links.begin, self._links.end, endpoints.unheard, self._links.withdraw,
+            self._registered if key is not None else None,
         )  # fmt: skip
         try:
             self._hearing = endpoints.watch_hearing(self._links.unheard_by)
@@ -149,8 +169,10 @@ class DdsHub(Hub):
             self._take_responses = endpoints.read("response", own, self._on_responses)
             self._take_status = endpoints.read("status", fleet, self._on_status)
             self._take_agents = endpoints.read("register", fleet, self._on_agents)
-            self._registration = endpoints.writer("hub", fleet)
-            self._registration.write(presence.pack_hub(info, round(endpoints.lease_ns / 1e6)))
+            registration = presence.pack_hub(info, round(endpoints.lease_ns / 1e6))
+            shows = [key.registration(registration)] if key is not None else []
+            self._registration = endpoints.writer("hub", fleet, *shows)
+            self._registration.write(registration)
         except BaseException:
             endpoints.abandon()
             raise
@@ -228,12 +250,12 @@ class DdsHub(Hub):
             # An agent's last chunks are on another topic than its departure: they come first.
             self._take_all()
         self._agents.process(samples)
-        if len(samples) == BATCH:
+        if samples.more:
             self._loop.call_soon(self._on_agents)
 
     def _on_status(self) -> None:
         samples = self._take_status()
-        if len(samples) == BATCH:
+        if samples.more:
             self._loop.call_soon(self._on_status)
         for data, sample in samples:
             if not sample.valid_data:
@@ -244,7 +266,7 @@ class DdsHub(Hub):
                 self._faults.warning("status", "a report could not be processed", exc_info=True)
 
     def _read_status(self, data: bytes, writer: int) -> None:
-        participant, life = self.endpoints.source_of("status", writer)
+        participant, life, *_ = self.endpoints.source_of("status", writer)
         # Whose report it is says its writer; what the report says of that is the core's to check.
         link = self._links.of(*life) if life is not None else None
         if life is None:
@@ -256,6 +278,9 @@ class DdsHub(Hub):
                 ("foreign", participant), "a report in the name of agent %s, not by its participant, is ignored",
                 link.name,
             )  # fmt: skip
+            return
+        if link.peer_key is not None and not link.peer_key.has_signed_report(data):
+            self._links.foreign_report(link)
             return
         try:
             revision, status = presence.read_status(data)
@@ -314,19 +339,24 @@ class DdsHub(Hub):
         log.warning("task %s: %s", task_id, error)
         self.sink.send_failed(link.name, link.incarnation, task_id, attempt, error)
 
-    def _receive(self, channel: TopicName, samples: list[Any]) -> bool:
+    def _receive(self, channel: TopicName, samples: Samples) -> bool:
         """True when there may be more."""
+        read = self._read_response if self.key is None else self._read_authentic
         for data, sample in samples:
             if not sample.valid_data:
                 continue
             try:
-                self._read_response(channel, data, sample)
+                read(channel, data, sample)
             except Malformed as error:
                 participant = self.endpoints.participant_of(channel, sample.publication_handle)
                 self._faults.warning(("response", participant), "an unreadable response is ignored: %s", error)
             except Exception:
                 self._faults.warning("failed", "a response could not be processed", exc_info=True)
-        return len(samples) == BATCH
+        return samples.more
+
+    def _read_authentic(self, channel: TopicName, data: bytes, sample: Any) -> None:
+        if (packed := self._links.authentic(channel, data)) is not None:
+            self._read_response(channel, packed, sample)
 
     def _read_response(self, channel: TopicName, data: bytes, sample: Any) -> None:
         values = wire.unpack_response(data)
@@ -334,7 +364,8 @@ class DdsHub(Hub):
         if frame == FRAME_HELLO:
             self._hearing.look()
             participant = self.endpoints.participant_of(channel, sample.publication_handle)
-            self._links.hello(channel, values[0], values[wire.RESPONSE_EXTRA], participant)
+            says, more = values[wire.RESPONSE_EXTRA], values[wire.RESPONSE_MORE]
+            self._links.hello(channel, values[0], says, more, participant)
             return
         link = self._links.by_session.get(values[0])
         if link is None or not link.session.joined:
@@ -362,11 +393,15 @@ class DdsHub(Hub):
 
     # Links
 
+    def _registered(self, info: AgentInfo, data: bytes, writer: int) -> AgentInfo:
+        source = self.endpoints.source_of("register", writer)
+        return self.key.registered(info, data, source.proof, source.signature) if self.key and source.proof else info
+
     def findings(self) -> list[Finding]:
         return [*self.endpoints.findings(), *self._links.findings()]
 
     def _joined(self, link: _Link) -> None:
-        self.sink.agent_joined(link.info)
+        self.sink.agent_joined(msgspec.structs.replace(link.info, proof=link.proof))
 
     def _heard(self, link: _Link, hello: Hello, joined: bool) -> None:
         if hello.status is not None:

@@ -4,88 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from anywire.errors import AnywireError
+from anywire.messages import AgentInfo, HubInfo
+from anywire.printable import printable
 from anywire.protocol import protocol_mismatch
+from anywire_dds import wire
+from anywire_dds.contract import TopicName
 from anywire_dds.endpoints import Finding
-from anywire_dds.hello import Hello, read_hello
+from anywire_dds.hello import MAX_REFUSAL, Hello, read_hello
 from anywire_dds.log_once import LogOnce
-from anywire_dds.outbox import REPORT, REPORT_MESSAGES, Outbox
+from anywire_dds.peer_link import Link
 from anywire_dds.session import Session, Verdict
+from anywire_dds.signed import Forged, public_of, unbound
+from anywire_dds.types import FRAME_HELLO
 from anywire_dds.writer import Writer
 
+if TYPE_CHECKING:
+    from anywire_dds.end_key import EndKey
+
 log = logging.getLogger(__name__)
+
+ASK_AGAIN = 1.0
+"""Seconds after which it is looked whether those that are not let in are let in by now."""
+ASKED_AT_ONCE = 64
+"""Of them; the others the next time, because a proof may have to be verified for each."""
 
 WRITERS_OF_LINK = 64
 """Writers of one link of which it is remembered that they are its peer's: more than a peer has."""
 
 
-class Link(ABC):
-    """One session with one life of a peer: its writers, and how far the peer's messages have been read."""
+_Info = TypeVar("_Info", AgentInfo, HubInfo)
+_Link = TypeVar("_Link", bound=Link[Any])
 
-    participant: str | None = None
-    """The DDS participant that has registered this life; only what its writers write counts."""
-
-    opened_at = 0.0
-    """The event loop's time at which this session began."""
-
-    joined = False
-    """Whether it has joined, and its loss was not reported yet."""
-
-    def __init__(self, name: str, incarnation: int, session: Session) -> None:
-        self.name, self.incarnation, self.session = name, incarnation, session
-        self.sources: set[int] = set()
-        """Handles of the writers that were seen to be the peer's, see `Links.admit`."""
-        self.consumed = self._reported = self._unreported_bytes = 0
-
-    @abstractmethod
-    def on_hello(self, hello: Hello) -> None:
-        """Do what the peer's HELLO asks for, before it is answered."""
-
-    @abstractmethod
-    def send_hello(self) -> None:
-        """Write a HELLO to each writer."""
-
-    @abstractmethod
-    def report(self, consumed: int) -> None:
-        """Write a WINDOW."""
-
-    @property
-    @abstractmethod
-    def outboxes(self) -> Sequence[Outbox]:
-        """What is on its way to the peer."""
-
-    @property
-    @abstractmethod
-    def writers(self) -> list[Writer]:
-        """All its writers."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Give up the writers."""
-
-    def account(self, size: int) -> None:
-        """A message of ``size`` bytes was consumed."""
-        self.consumed += 1
-        self._unreported_bytes += size
-        if self._unreported_bytes >= REPORT or self.consumed - self._reported >= REPORT_MESSAGES:
-            self._report()
-
-    def account_for(self, sent: int) -> None:
-        """The peer has sent so many messages: what of them was not consumed has expired."""
-        self.consumed = max(self.consumed, sent)
-        self._report()
-
-    def _report(self) -> None:
-        self._reported, self._unreported_bytes = self.consumed, 0
-        self.report(self.consumed)
-
-
-_Info = TypeVar("_Info")
-_Link = TypeVar("_Link", bound=Link)
+Admits = Callable[[_Info], str]
+"""Why a peer that shows this is not let in; empty when it is."""
 
 
 class _Registration(NamedTuple):
@@ -106,7 +61,9 @@ class Links(Generic[_Info, _Link]):
     HELLO that counts, after it; ``lost(link, reason)`` at the end of a link that was joined.
 
     Of two lives of one id the greater incarnation wins: when it joins, the lesser is lost first, and it is told so; a
-    lesser one that registers later gets no link while the greater is joined.
+    lesser one that registers later gets no link while the greater is joined. With ``own_key``, the key of this end,
+    that holds for lives of one identity. One that ``admits`` lets in wins over one that it does not, and then one with
+    an identity over one without; else the one that has joined keeps the id.
     """
 
     def __init__(
@@ -120,18 +77,28 @@ class Links(Generic[_Info, _Link]):
         lost: Callable[[_Link, str], None],
         resumed: Callable[[], float],
         datagram_bytes: int,
+        own_key: EndKey | None = None,
+        admits: Admits[_Info] | None = None,
     ) -> None:
         self._peer, self._protocol, self._channels = peer, protocol, channels
-        self._make, self._joined, self._heard, self._lost = make, joined, heard, lost
+        self._make: Callable[[_Info, Session], _Link] = make
+        self._joined, self._heard, self._lost = joined, heard, lost
         self._registered: dict[str, dict[int, _Registration]] = {}
         self._links: dict[tuple[str, int], _Link] = {}
         self._refused: dict[tuple[str, int], str] = {}
         self._resumed, self._datagram_bytes = resumed, datagram_bytes
+        self._own_key = own_key
+        self._admits: Admits[_Info] | None = admits
         self._loop = asyncio.get_running_loop()
         self._faults = LogOnce(log)
         self.by_name: dict[str, _Link] = {}
         """The joined links."""
         self.by_session: dict[int, _Link] = {}
+        self._strangers: dict[tuple[str, int], str] = {}
+        """The lives that are not let in, each with the reason."""
+        self._asking: asyncio.TimerHandle | None = None
+        self.forged = 0
+        """Samples in the name of a peer with an identity that were not its own, and were dropped."""
 
     def of(self, name: str, incarnation: int) -> _Link | None:
         """The link to this life, joined or not."""
@@ -144,28 +111,40 @@ class Links(Generic[_Info, _Link]):
             return
         self._registered.setdefault(name, {})[info.incarnation] = _Registration(info, participant)
         joined = self.by_name.get(name)
-        if joined is not None and joined.incarnation > info.incarnation:
-            log.warning(
-                "%s %s is there twice: incarnation %s is refused, because %s has joined",
-                self._peer, name, info.incarnation, joined.incarnation,
-            )  # fmt: skip
+        if joined is not None and not self._refusal(info) and not self._prevails(info, joined):
+            self._refuse_life(name, info, joined)
             return
         self._open(name, info.incarnation, Session(self._channels))
 
-    def hello(self, channel: str, echo: int, text: str, participant: str | None) -> _Link | None:
-        """Take in a HELLO that a writer of ``participant`` has sent; returns the link that it is of, if it is of
-        one."""
+    def hello(self, channel: str, echo: int, text: str, more: str, participant: str | None) -> _Link | None:
+        """Take in a HELLO that a writer of ``participant`` has sent, with its signature in ``more``; returns the link
+        that it is of, if it is of one."""
         hello = read_hello(text)
         link = self._links.get((hello.name, hello.incarnation)) if hello is not None else None
         if hello is None or link is None:
             return None  # its registration has not come yet: it will get our HELLO then, and answer
         if not self._is_of(link, participant, "a HELLO"):
             return None
+        if not link.has_said(echo, text, more):
+            self._drop(link, "a HELLO in the name of %s %s is not signed by its key: ignored")
+            return None
+        if hello.refusal:
+            self._faults.warning(
+                ("refusal", link.name, hello.refusal), "%s %s does not let this end in: %s",
+                self._peer, printable(link.name), printable(hello.refusal, MAX_REFUSAL),
+            )  # fmt: skip
+            return None
+        if link.refusal:
+            if Verdict.ANSWER in link.session.hello(channel, hello.session, echo):
+                link.send_hello()  # the first one came before the peer knew of this end
+            return None
         if mismatch := protocol_mismatch(hello.protocol, self._protocol):
             self._registered[link.name].pop(link.incarnation, None)
             self._refuse(link.name, link.incarnation, mismatch)
             self._close(link, mismatch)
             return None
+        if self._own_key is None:
+            link.proof = unbound(hello.proof)
         link.on_hello(hello)
         verdict = link.session.hello(channel, hello.session, echo)
         if Verdict.RESTART in verdict:
@@ -173,9 +152,13 @@ class Links(Generic[_Info, _Link]):
             if reopened is None:
                 return None
             link = reopened
+            if self._own_key is None:
+                link.proof = unbound(hello.proof)
             link.on_hello(hello)
         elif Verdict.ANSWER in verdict:
             link.send_hello()
+        if not link.agree(hello):
+            self._drop(link, "a HELLO of %s %s names no key: nothing else that it says counts")
         joined = Verdict.JOIN in verdict
         if joined:
             self._join(link)
@@ -193,6 +176,37 @@ class Links(Generic[_Info, _Link]):
         link.sources.add(writer)
         return True
 
+    def authentic(self, topic: TopicName, data: bytes) -> bytes | None:
+        """A sample as it was packed; None for one that is dropped. For an end with an identity, before anything of the
+        sample is read: a sample of a peer with an identity must carry the next tag of its writer. Raises
+        `Malformed`."""
+        number, frame = wire.head(topic, data)
+        if frame == FRAME_HELLO:
+            return data
+        link = self.by_session.get(number)
+        if link is None:
+            return None
+        if link.seal is None:
+            return data
+        try:
+            sample, missing = link.seal.opened(topic, data)
+        except Forged:
+            self._drop(link, "a message in the name of %s %s does not carry its tag, or has come before: ignored")
+            return None
+        if missing and not link.may_miss(topic):
+            log.warning("%d messages of %s %s are missing: the link is begun anew", missing, self._peer, link.name)
+            self.restart(link, f"messages of the {self._peer} are missing")
+            return None
+        return sample
+
+    def foreign_report(self, link: _Link) -> None:
+        """A report in the name of this peer was not signed by its key."""
+        self._drop(link, "a report in the name of %s %s is not signed by its key: ignored")
+
+    def _drop(self, link: _Link, message: str) -> None:
+        self.forged += 1
+        self._faults.warning((link.name, message), message, self._peer, link.name)
+
     def _is_of(self, link: _Link, participant: str | None, what: str) -> bool:
         if participant is not None and participant == link.participant:
             return True
@@ -207,7 +221,7 @@ class Links(Generic[_Info, _Link]):
         None while nothing was heard of the peer."""
         if Verdict.JOIN in link.session.confirmed():
             self._join(link)
-        return link if link.session.joined else None
+        return link if link.joined else None
 
     def under_way(self) -> Iterator[tuple[_Link, Writer, int]]:
         """The writers of all joined links, each with the bytes on their way by its link."""
@@ -265,6 +279,7 @@ class Links(Generic[_Info, _Link]):
     def end(self, name: str, incarnation: int, reason: str) -> None:
         """A life of a peer has departed."""
         self._refused.pop((name, incarnation), None)
+        self._strangers.pop((name, incarnation), None)
         lives = self._registered.get(name, {})
         lives.pop(incarnation, None)
         if not lives:
@@ -272,20 +287,33 @@ class Links(Generic[_Info, _Link]):
         link = self._links.get((name, incarnation))
         if link is not None:
             self._close(link, reason)
-        # A lesser life was refused while a greater one was there.
-        if lives and name not in self.by_name and (name, max(lives)) not in self._links:
-            self._open(name, max(lives), Session(self._channels))
+        if name in self.by_name:
+            return
+        # Others were refused while this one was there: of each identity the greatest is next.
+        greatest = {public_of(lives[each].info.proof): each for each in sorted(lives)}
+        for each in greatest.values():
+            if (name, each) not in self._links:
+                self._open(name, each, Session(self._channels))
 
     def findings(self) -> list[Finding]:
         """The peers that are there and were refused."""
-        return [
+        found = [
             Finding(f"{self._peer} {name} is not linked: {what}", remedy)
             for (name, _), mismatch in self._refused.items()
             for what, _, remedy in [mismatch.partition(": ")]
         ]
+        found += [
+            Finding(f"{self._peer} {name} is not let in", reason) for (name, _), reason in self._strangers.items()
+        ]
+        if self.forged:
+            what = f"{self.forged} messages in the names of {self._peer}s were not theirs"
+            found.append(Finding(what, "see who is in the domain"))
+        return found
 
     def clear(self) -> list[_Link]:
         """Remove all links without notifying anybody. The caller closes them."""
+        if self._asking is not None:
+            self._asking.cancel()
         links = list(self._links.values())
         self._registered.clear()
         self._links.clear()
@@ -307,14 +335,72 @@ class Links(Generic[_Info, _Link]):
             log.error("a %s cannot be linked: %s", self._peer, error)
             return None
         link.participant, link.opened_at = registration.participant, self._loop.time()
-        self._links[name, incarnation] = self.by_session[session.own] = link
+        self._links[name, incarnation] = link
+        link.refusal = self._refusal(registration.info)
+        if link.refusal:
+            self._strangers[name, incarnation] = link.refusal
+            self._faults.warning(
+                ("stranger", name, incarnation, link.refusal), "%s %s is not let in: %s",
+                self._peer, printable(name), link.refusal,
+            )  # fmt: skip
+            if self._asking is None:
+                self._asking = self._loop.call_later(ASK_AGAIN, self._ask_again)
+        else:
+            self.by_session[session.own] = link
         link.send_hello()
         return link
 
+    def _refusal(self, info: _Info) -> str:
+        return self._admits(info)[:MAX_REFUSAL] if self._admits is not None else ""
+
+    def _ask_again(self) -> None:
+        """Look whether those that are not let in are let in by now."""
+        self._asking = None
+        for life in list(self._strangers)[:ASKED_AT_ONCE]:
+            reason = self._strangers.pop(life)
+            link = self._links.get(life)
+            if link is None or not link.refusal:
+                continue
+            if self._refusal(link.info):
+                self._strangers[life] = reason
+            else:
+                self.restart(link, "it is let in")
+        if self._strangers:
+            self._asking = self._loop.call_later(ASK_AGAIN, self._ask_again)
+
+    def _prevails(self, info: _Info, over: _Link) -> bool:
+        """Whether the life that registers so takes the name from ``over``."""
+        if public_of(info.proof) == over.identity:
+            return info.incarnation > over.incarnation
+        return self._rank(info) > self._rank(over.info)
+
+    def _rank(self, info: _Info) -> tuple[bool, bool]:
+        return not self._refusal(info), bool(info.proof)
+
+    def _refuse_life(self, name: str, info: _Info, joined: _Link) -> None:
+        identity = public_of(info.proof)
+        if identity == joined.identity:
+            log.warning(
+                "%s %s is there twice: incarnation %s is refused, because %s has joined",
+                self._peer, name, info.incarnation, joined.incarnation,
+            )  # fmt: skip
+        else:
+            self._faults.warning(
+                ("identity", name, identity), "%s %s is linked under another key: incarnation %s, %s, is refused",
+                self._peer, name, info.incarnation, "whose key is another one" if identity else "which shows no key",
+            )  # fmt: skip
+
     def _join(self, link: _Link) -> None:
+        joined = self.by_name.get(link.name)
+        if joined is not None and joined is not link and not self._prevails(link.info, joined):
+            self._refuse_life(link.name, link.info, joined)
+            self._close(link, "its name is another one's")
+            return
         for incarnation in sorted(self._registered.get(link.name, {})):
             lesser = self._links.get((link.name, incarnation))
-            if lesser is not None and incarnation < link.incarnation:
+            if lesser is None or lesser is link or lesser.refusal:
+                continue
+            if self._prevails(link.info, lesser):
                 log.warning(
                     "%s %s is there twice: incarnation %s replaces %s",
                     self._peer, link.name, link.incarnation, incarnation,

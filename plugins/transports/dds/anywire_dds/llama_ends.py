@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol
 
 import pydantic
-from cyclonedds._clayer import ddspy_take
-from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsPublication, BuiltinTopicDcpsSubscription
+from cyclonedds.builtin import BuiltinTopicDcpsPublication, BuiltinTopicDcpsSubscription
 from cyclonedds.core import DDSException, Entity, InstanceState, Qos, SampleState, ViewState
 from cyclonedds.pub import DataWriter, Publisher
 from cyclonedds.sub import DataReader, Subscriber
 
-from anywire_dds import llama_types
+from anywire_dds import llama_types, older_binding
+from anywire_dds.builtin_reader import BuiltinReader
 from anywire_dds.config import (
     DATAGRAM_BYTES,
     DOMAIN_MAX,
@@ -24,6 +24,7 @@ from anywire_dds.config import (
     DdsConfig,
     Interface,
     Multicast,
+    is_local,
 )
 from anywire_dds.domain import acquire, release
 from anywire_dds.endpoints import BATCH, on_thread
@@ -65,6 +66,11 @@ class LlamaDdsOptions(pydantic.BaseModel):
         default=120, ge=1, le=120, description="Processes per host that can be found without multicast."
     )
     datagram_bytes: int | None = pydantic.Field(default=None, ge=512, le=LARGEST_DATAGRAM, description=DATAGRAM_BYTES)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only processes of this machine can be peers, for certain."""
+        return is_local(self.interface)
 
     def dds_config(self) -> DdsConfig:
         names = (
@@ -129,7 +135,7 @@ class LlamaEnds:
         handle = reader._ref
 
         def take() -> list[tuple[bytes, Any]]:
-            samples = [] if self._closed else ddspy_take(handle, _ANY, BATCH)
+            samples = [] if self._closed else older_binding.take(handle, _ANY, BATCH)
             return samples if isinstance(samples, list) else []
 
         return take
@@ -150,22 +156,22 @@ class LlamaEnds:
         """Call ``seen`` for every reader or writer of ``topic`` in the domain when it comes, and of any topic when it
         goes. What is returned looks at once, without waiting to be woken."""
         try:
-            reader = BuiltinDataReader(self._participant, _BUILTIN[what])
+            reader = BuiltinReader(self._participant, _BUILTIN[what])
             self._entities.append(reader)
 
             def take() -> None:
                 if self._closed:
                     return
-                samples = reader.take(BATCH)
-                for sample in samples:
+                for number, sample in enumerate(reader.news(), 1):
                     info = sample.sample_info
                     alive = info.instance_state == InstanceState.Alive
                     if not alive:
                         seen(Endpoint(info.instance_handle, None, None, False))
                     elif getattr(sample, "topic_name", "") == topic:
                         seen(Endpoint(info.instance_handle, sample.participant_key, sample.key, True))
-                if len(samples) == BATCH:
-                    asyncio.get_running_loop().call_soon(take)
+                    if number == BATCH:
+                        asyncio.get_running_loop().call_soon(take)
+                        return
 
             self._wakeup.watch(reader._ref, take)
             return take

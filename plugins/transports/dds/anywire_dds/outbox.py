@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from anywire.errors import AnywireError
 from anywire.transport_tools import WriteRoom
-from anywire_dds.writer import Writer
+from anywire_dds.writer import LARGE, Writer
 
 WINDOW = 1024 * 1024
 WINDOW_MESSAGES = 2048
@@ -31,9 +31,6 @@ is not due."""
 
 BURST = 128
 """Written in one turn of the event loop when a buffer empties; the next ones in the next turn."""
-
-LARGE = 8 * 1024 * 1024
-"""Bytes of a sample whose packing and writing take their time, each in a turn of the event loop of its own."""
 
 _ACKNOWLEDGED_WITHIN = 3600.0
 """Seconds; the thread ends sooner, with the acknowledgement or with the writer."""
@@ -74,6 +71,8 @@ class Outbox:
         self._ahead_bytes = 0
         self._consumed = 0
         self._stalled = self._closed = False
+        self._apart: _Message | None = None
+        """What a thread is writing now; everything else waits for that."""
         self._emptied: list[asyncio.Future[None]] = []
 
     @property
@@ -114,6 +113,11 @@ class Outbox:
         writer = writer or self.writer
         self._at_once(writer, writer.write, sample)
 
+    def send_hello(self, sample: bytes, writer: Writer | None = None) -> None:
+        """Send a HELLO, as `send_now`."""
+        writer = writer or self.writer
+        self._at_once(writer, writer.write_hello, sample)
+
     def end_now(self, key: bytes, writer: Writer) -> None:
         """End an instance, ahead of what waits."""
         self._at_once(writer, writer.unregister, key)
@@ -129,7 +133,7 @@ class Outbox:
         """Remove a message that waits; False when there is none of this attempt."""
         for priority, lane in self._lanes.items():
             for place, message in enumerate(lane):
-                if message.attempt == attempt and message.task_id == task_id:
+                if message.attempt == attempt and message.task_id == task_id and message is not self._apart:
                     del lane[place]
                     if not lane:
                         del self._lanes[priority]
@@ -185,13 +189,19 @@ class Outbox:
         if not message.writer.write(message.sample):
             self._stall(message.writer)
             return False
+        self._account(message)
+        self._end(message)
+        return True
+
+    def _account(self, message: _Message) -> None:
         if self._room is not None:
             size = len(message.sample)
             self._ahead.append(size)
             self._ahead_bytes += size
+
+    def _end(self, message: _Message) -> None:
         if message.ends is not None:
             self._at_once(message.writer, message.writer.unregister, message.ends)
-        return True
 
     def _at_once(self, writer: Writer, write: Callable[[bytes], bool], data: bytes) -> None:
         if self._stalled or not write(data):
@@ -208,34 +218,73 @@ class Outbox:
         for _ in range(BURST):
             if not self._lanes:
                 return
-            priority, lane = next(iter(self._lanes.items()))
-            message = lane[0]
+            message = next(iter(self._lanes.values()))[0]
+            if len(message.sample) > LARGE:
+                if self._is_open():
+                    self._stalled, self._apart = True, message
+                    self._account(message)  # its reader may have consumed it before the thread is done
+                    self._start("writes", self._write_apart, message)
+                return
             error: AnywireError | None = None
             try:
                 if not self._write(message):
                     return
             except AnywireError as refused:
                 error = refused
-            lane.popleft()
-            if not lane:
-                del self._lanes[priority]
-            self._set_waiting(self._waiting_bytes - message.counted)
-            if error is not None:
-                self._failed(message.task_id, message.attempt, error)
-            if len(message.sample) > LARGE:
-                break
+            self._leaves(message, error)
         self._loop.call_soon(self._flush)
+
+    def _leaves(self, message: _Message, error: AnywireError | None) -> None:
+        """The first of its lane waits no longer: it is written, or refused with ``error``."""
+        lane = self._lanes[message.writer.priority]
+        lane.popleft()
+        if not lane:
+            del self._lanes[message.writer.priority]
+        self._set_waiting(self._waiting_bytes - message.counted)
+        if error is not None:
+            self._failed(message.task_id, message.attempt, error)
+
+    def _write_apart(self, message: _Message) -> None:
+        """On a thread."""
+        taken, error = False, None
+        try:
+            while not (taken := message.writer.write_apart(message.sample)):
+                if not message.writer.wait_acknowledged(_ACKNOWLEDGED_WITHIN):
+                    break
+        except AnywireError as refused:
+            error = refused
+        self._tell(self._written_apart, message, taken, error)
+
+    def _written_apart(self, message: _Message, taken: bool, error: AnywireError | None) -> None:
+        self._stalled, self._apart = False, None
+        if self._closed:
+            return
+        if taken:
+            self._end(message)
+        elif self._ahead:
+            self._ahead_bytes -= self._ahead.pop()
+        if taken or error is not None:
+            self._leaves(message, error)
+        self._flush()
 
     def _stall(self, writer: Writer) -> None:
         if not self._stalled:
             self._stalled = True
-            name = f"anywire-dds-acks-{self._peer}"
-            threading.Thread(target=self._wait, args=(writer,), name=name, daemon=True).start()
+            self._start("acks", self._wait, writer)
 
     def _wait(self, writer: Writer) -> None:
+        """On a thread."""
         writer.wait_acknowledged(_ACKNOWLEDGED_WITHIN)
+        self._tell(self._acknowledged)
+
+    def _start(self, what: str, work: Callable[..., None], *values: object) -> None:
+        name = f"anywire-dds-{what}-{self._peer}"
+        threading.Thread(target=work, args=values, name=name, daemon=True).start()
+
+    def _tell(self, what: Callable[..., None], *values: object) -> None:
+        """From a thread to the event loop."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(self._acknowledged)
+            self._loop.call_soon_threadsafe(what, *values)
 
     def _acknowledged(self) -> None:
         self._stalled = False

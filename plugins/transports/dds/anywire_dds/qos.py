@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from cyclonedds.core import DDSException, Policy, Qos
-from cyclonedds.qos_provider import QosProvider
 from cyclonedds.util import duration
 
 from anywire.errors import TransportUnavailable
 from anywire_dds import contract, user_data
 from anywire_dds.contract import PROFILES, TopicName
+from anywire_dds.older_binding import qos_provider
 
 End = Literal["datawriter_qos", "datareader_qos"]
 
@@ -79,7 +79,7 @@ def _read(path: Path) -> dict[tuple[TopicName, End], tuple[Any, ...]]:
     found = list(_places(root, where))
     with _complaints() as said:
         try:
-            provider = QosProvider(str(path))
+            provider = qos_provider(path)
         except DDSException as error:
             said.seek(0)
             reason = _reason(said.read().decode(errors="replace"))

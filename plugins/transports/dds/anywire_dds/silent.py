@@ -11,6 +11,7 @@ from anywire.messages import (
     Command,
     CommandResult,
     Credit,
+    HubInfo,
     Progress,
     TaskRequest,
 )
@@ -32,7 +33,7 @@ class SilentHubSink:
 class SilentAgentSink:
     """An `AgentSink` that does nothing."""
 
-    def hub_joined(self, hub_id: str, incarnation: int) -> None: ...
+    def hub_joined(self, info: HubInfo) -> None: ...
     def hub_lost(self, hub_id: str, incarnation: int, reason: str) -> None: ...
     def task_received(self, hub_id: str, incarnation: int, task: TaskRequest, reply: Reply) -> None: ...
     def command_received(self, hub_id: str, incarnation: int, command: Command, reply: Reply) -> None: ...

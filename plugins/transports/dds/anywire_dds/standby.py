@@ -9,7 +9,7 @@ import asyncio
 import logging
 from typing import Any, NamedTuple
 
-from cyclonedds._clayer import ddspy_take, ddspy_unregister_instance
+from cyclonedds._clayer import ddspy_unregister_instance
 from cyclonedds.core import DDSException, Entity, InstanceState, Policy, Qos, SampleState, ViewState
 from cyclonedds.pub import DataWriter, Publisher
 from cyclonedds.sub import DataReader, Subscriber
@@ -27,6 +27,7 @@ from anywire_dds.domain import acquire, release
 from anywire_dds.endpoints import on_thread
 from anywire_dds.faults import mapped
 from anywire_dds.log_once import LogOnce
+from anywire_dds.older_binding import packed_key, read_key, take
 from anywire_dds.wakeup import Wakeup
 from anywire_dds.writer import Writer
 
@@ -190,7 +191,7 @@ class DdsCandidacy(Candidacy):
     def _on_samples(self) -> None:
         if self._stopped:
             return
-        samples = ddspy_take(self._reader, _ANY, _BATCH)
+        samples = take(self._reader, _ANY, _BATCH)
         if not isinstance(samples, list):
             return
         for data, sample in samples:
@@ -318,9 +319,9 @@ class DdsCandidacy(Candidacy):
 
     def _resign(self) -> None:
         """Give the active seat up, then say goodbye: whoever hears that can claim at once."""
-        active = _key(ACTIVE).serialize_key()
+        active = packed_key(_key(ACTIVE))
         for writer in self._writers:
-            ddspy_unregister_instance(writer.handle, active.ljust(len(active) + 3 & ~3, b"\0"))
+            ddspy_unregister_instance(writer.handle, active)
         last = self._writers[-1]
         last.dispose(_key(self._election.own.seat))
         last.wait_acknowledged(GOODBYE)
@@ -346,7 +347,7 @@ def _standing(values: tuple[Any, ...]) -> tuple[str, Standing]:
 def _seat(data: bytes) -> str:
     """The seat of a key. Raises `Malformed`."""
     try:
-        seat: str = types.Candidate.deserialize_key(data).seat
+        seat: str = read_key(types.Candidate, data).seat
     except Exception as error:  # whatever the library makes of bytes that are none
         raise Malformed(f"not readable as a seat: {error}") from error
     return seat

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from typing import Any, ClassVar
+import functools
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+import msgspec
 import pydantic
 
 from anywire import transport_tools
@@ -24,10 +25,15 @@ from anywire.transport import (
     Transport,
 )
 from anywire_dds.agent_port import DdsAgentPort
-from anywire_dds.config import AUTO, DdsConfig, is_loopback
+from anywire_dds.config import AUTO, DdsConfig, is_local
 from anywire_dds.free_domain import free_domain
 from anywire_dds.hub import DdsHub
 from anywire_dds.standby import DdsCandidacy
+
+if TYPE_CHECKING:
+    from anywire_dds.end_key import EndKey
+
+_Info = TypeVar("_Info", AgentInfo, HubInfo)
 
 
 class DdsTransport(Transport):
@@ -40,7 +46,10 @@ class DdsTransport(Transport):
     name: ClassVar[str] = "dds"
     Config: ClassVar[type[pydantic.BaseModel]] = DdsConfig
     capabilities: ClassVar[Capabilities] = Capabilities(
-        liveliness="native", discovery="native", max_message_bytes=DdsConfig().max_message_bytes
+        liveliness="native",
+        discovery="native",
+        max_message_bytes=DdsConfig().max_message_bytes,
+        binds_identity=True,
     )
     config: DdsConfig
 
@@ -69,12 +78,14 @@ class DdsTransport(Transport):
         return found if config.multicast in ("auto", "on") else found | {"multicast": config.multicast, "peers": [host]}
 
     async def open_hub(self, hub: HubInfo, plane: Plane, sink: HubSink) -> Hub:
-        opened = DdsHub(self.config, hub, plane, sink)
+        hub, key = self._with_key(hub, plane)
+        opened = DdsHub(self.config, hub, plane, sink, key, self._admits(plane))
         self._remember(opened)
         return opened
 
     async def open_agent(self, info: AgentInfo, plane: Plane, sink: AgentSink) -> AgentPort:
-        opened = DdsAgentPort(self.config, info, plane, sink)
+        info, key = self._with_key(info, plane)
+        opened = DdsAgentPort(self.config, info, plane, sink, key, self._admits(plane))
         self._remember(opened)
         return opened
 
@@ -83,8 +94,7 @@ class DdsTransport(Transport):
 
     @property
     def is_local(self) -> bool:
-        # CYCLONEDDS_URI may name further interfaces.
-        return is_loopback(self.config.interface) and not os.environ.get("CYCLONEDDS_URI")
+        return is_local(self.config.interface)
 
     def effective_settings(self) -> Mapping[str, str]:
         for each in self._open:
@@ -94,6 +104,18 @@ class DdsTransport(Transport):
     def findings(self) -> list[tuple[str, str]]:
         """What is not as it should be in what is open now, each with what would do; `anywire doctor` tells."""
         return [finding for each in self._open for finding in each.findings()]
+
+    def _with_key(self, info: _Info, plane: Plane) -> tuple[_Info, EndKey | None]:
+        """Keys for an end of this transport's identity, and what it says of itself with the proof that names them."""
+        if self.identity is None:
+            return info, None
+        from anywire_dds.end_key import EndKey
+
+        key = EndKey(plane, info, self.identity)
+        return msgspec.structs.replace(info, proof=key.proof), key
+
+    def _admits(self, plane: Plane) -> Callable[[AgentInfo | HubInfo], str] | None:
+        return functools.partial(self.admits, plane) if self.admits is not None else None
 
     def _remember(self, opened: DdsHub | DdsAgentPort) -> None:
         opened.start_soon()

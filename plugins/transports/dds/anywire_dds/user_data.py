@@ -19,6 +19,10 @@ CALLS = "anywire.calls"
 """Of a participant: how often it has announced itself because others do not hear it. It means nothing by itself."""
 LIFE = "anywire.agent"
 """Of a writer of reports: the agent, and its incarnation, that it reports of."""
+PROOF = "anywire.proof"
+"""Of a writer of registrations: the proof of the identity of whom it registers."""
+SIGNATURE = "anywire.signature"
+"""Of the same: the signature of the registration, by the key that the proof names as its binding."""
 
 
 def of_participant(protocol: str, unheard: str = "", calls: int = 0) -> Any:
@@ -30,6 +34,11 @@ def of_participant(protocol: str, unheard: str = "", calls: int = 0) -> Any:
 def of_reports(agent_id: str, incarnation: int) -> Any:
     """The policy of the writer of an agent's reports."""
     return Policy.Userdata(f"{LIFE}={escape(agent_id)}/{incarnation};".encode())
+
+
+def of_registration(proof: str, signature: str) -> Any:
+    """The policy of the writer of a registration with a proof."""
+    return Policy.Userdata(f"{PROOF}={proof};{SIGNATURE}={signature};".encode())
 
 
 def entry(qos: Any, name: str) -> str:

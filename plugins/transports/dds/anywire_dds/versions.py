@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
-from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsParticipant
+from cyclonedds.builtin import BuiltinTopicDcpsParticipant
 from cyclonedds.core import InstanceState
 from cyclonedds.domain import DomainParticipant
 
 from anywire_dds import user_data
-
-_BATCH = 256
+from anywire_dds.builtin_reader import BuiltinReader
 
 
 class ParticipantVersions:
     """The versions of all participants that a domain of this process knows, its own among them."""
 
     def __init__(self, participant: DomainParticipant) -> None:
-        self._reader = BuiltinDataReader(participant, BuiltinTopicDcpsParticipant)
+        self._reader = BuiltinReader(participant, BuiltinTopicDcpsParticipant)
         self._versions: dict[str, str] = {}
 
     def get(self, participant: str) -> str | None:
         """The version that a participant tells, empty when it tells none; None when there is no such participant."""
-        for sample in self._news():
+        for sample in self._reader.news():
             if sample.sample_info.instance_state == InstanceState.Alive:
                 self._versions[str(sample.key)] = user_data.entry(sample.qos, user_data.PROTOCOL)
             else:
                 self._versions.pop(str(sample.key), None)
         return self._versions.get(participant)
-
-    def _news(self) -> Iterator[Any]:
-        while samples := self._reader.take(_BATCH):
-            yield from samples
 
     def delete(self) -> None:
         self._reader.__del__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, fields
 from typing import Any, get_args
 
@@ -23,7 +24,8 @@ from anywire.messages import (
 )
 from anywire.transport_tools import check_payload
 from anywire_dds import types
-from anywire_dds.cdr import UNPACKABLE, Malformed, codec
+from anywire_dds.cdr import HEADER, UNPACKABLE, Malformed, codec
+from anywire_dds.contract import TopicName
 from anywire_dds.endpoints import CODECS
 from anywire_dds.types import FRAME_COMMAND, FRAME_MESSAGE, FRAME_PROGRESS, FRAME_RESULT
 
@@ -51,6 +53,27 @@ def _place(cls: Any, member: str) -> int:
 REQUEST_FRAME, REQUEST_BODY = _place(types.TaskRequest, "frame"), _place(types.TaskRequest, "body")
 RESPONSE_FRAME, RESPONSE_EXTRA = _place(types.TaskResponse, "frame"), _place(types.TaskResponse, "extra")
 RESPONSE_TASK, RESPONSE_ATTEMPT = _place(types.TaskResponse, "task_id"), _place(types.TaskResponse, "attempt")
+
+REQUEST_MORE, RESPONSE_MORE = _place(types.TaskRequest, "more"), _place(types.TaskResponse, "more")
+
+_HEADS = {"request": struct.Struct("<Q8xi"), "control": struct.Struct("<Qi")}
+_HEADS["response"] = _HEADS["stream"] = struct.Struct("<Q32xi")
+"""Where the session number and the frame of a packed sample are, behind its header."""
+_FRAMES = {"request": REQUEST_FRAME, "control": _place(types.Control, "frame"), "response": RESPONSE_FRAME}
+_FRAMES["stream"] = RESPONSE_FRAME
+
+
+def head(topic: TopicName, data: bytes) -> tuple[int, int]:
+    """The session number and the frame of a sample of which nothing else is read, but for one of another byte order or
+    version of CDR, as no end with an identity writes it. Raises `Malformed`."""
+    if data[:2] != HEADER[:2]:
+        number, *_ = values = CODECS[topic].unpack(data)
+        return number, values[_FRAMES[topic]]
+    try:
+        return _HEADS[topic].unpack_from(data, len(HEADER))
+    except struct.error as error:
+        raise Malformed(str(error)) from error
+
 
 _KINDS, _PROGRESS_STATES = frozenset(get_args(Kind)), frozenset(get_args(ProgressState))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cyclonedds._clayer import ddspy_dispose, ddspy_unregister_instance, ddspy_write
 from cyclonedds.core import DDSException, Entity
@@ -13,18 +13,36 @@ from cyclonedds.pub import DataWriter
 
 from anywire_dds.faults import OK, TIMEOUT, mapped
 from anywire_dds.library import ddsc
+from anywire_dds.older_binding import IS_OLD, packed_key
+
+LARGE = 8 * 1024 * 1024
+"""Bytes of a sample that takes its time: a thread writes it, and its reader takes it in one turn of the event loop and
+reads it in the next."""
+
+if TYPE_CHECKING:
+    from anywire_dds.seal import WriterSeal
 
 ddsc.dds_write_flush.argtypes = [ctypes.c_int32]
 ddsc.dds_wait_for_acks.argtypes = [ctypes.c_int32, ctypes.c_int64]
-ddsc.dds_qset_writer_batching.argtypes = [ctypes.c_void_p, ctypes.c_bool]
-ddsc.dds_qset_writer_batching.restype = None
+ddsc.dds_write.argtypes = [ctypes.c_int32, ctypes.c_void_p]
+if not IS_OLD:
+    ddsc.dds_qset_writer_batching.argtypes = [ctypes.c_void_p, ctypes.c_bool]
+    ddsc.dds_qset_writer_batching.restype = None
+
+
+class _Packed(ctypes.Structure):
+    """What the library's Python types take for a sample: packed bytes. `ddspy_write` makes the same, but keeps the
+    interpreter's lock while Cyclone copies and sends."""
+
+    _fields_ = (("data", ctypes.c_char_p), ("size", ctypes.c_size_t))
 
 
 class BatchingWriter(DataWriter[Any]):  # type: ignore[misc]
     """A writer that keeps samples until it is flushed or a datagram is full: one system call for many."""
 
     def _create_writer(self, publisher: Any, topic: Any, cqos: Any, listener: Any) -> int:
-        ddsc.dds_qset_writer_batching(cqos, True)
+        if not IS_OLD:  # before version 11 each sample goes out by itself
+            ddsc.dds_qset_writer_batching(cqos, True)
         handle: int = super()._create_writer(publisher, topic, cqos, listener)
         return handle
 
@@ -51,12 +69,8 @@ class Writer:
 
     def write(self, sample: bytes) -> bool:
         """True when Cyclone took it, False when it must wait for acknowledgements first. Raises `AnywireError`."""
-        status: int = ddspy_write(self.handle, sample)
-        if status < OK:
-            if status == TIMEOUT:
-                return False
-            fault = DDSException(status)
-            raise mapped(fault, "writing to DDS") from fault
+        if not _taken(ddspy_write(self.handle, sample), "writing to DDS"):
+            return False
         if self._written:
             self._kept = True
         elif self._budget:
@@ -68,6 +82,18 @@ class Writer:
             self._loop.call_soon(self._turn_is_over)
         return True
 
+    def write_hello(self, sample: bytes) -> bool:
+        """As `write`, for a HELLO, which never has a tag."""
+        return Writer.write(self, sample)
+
+    def write_apart(self, sample: bytes) -> bool:
+        """The same at once, for a thread: the interpreter is free meanwhile."""
+        packed = _Packed(sample, len(sample))
+        if not _taken(ddsc.dds_write(self.handle, ctypes.byref(packed)), "writing to DDS"):
+            return False
+        ddsc.dds_write_flush(self.handle)
+        return True
+
     def _turn_is_over(self) -> None:
         self._written = False
         if self._kept:
@@ -76,17 +102,12 @@ class Writer:
 
     def dispose(self, key: Any) -> None:
         """Say that this instance will not be again. Best effort: the end of its writer says so too, later."""
-        data = key.serialize_key()
-        ddspy_dispose(self.handle, data.ljust(len(data) + 3 & ~3, b"\0"))
+        ddspy_dispose(self.handle, packed_key(key))
 
     def unregister(self, key: bytes) -> bool:
         """Say that this writer writes no more of the instance with the packed ``key``; False and errors as `write`."""
-        status: int = ddspy_unregister_instance(self.handle, key)
-        if status < OK:
-            if status == TIMEOUT:
-                return False
-            fault = DDSException(status)
-            raise mapped(fault, "ending an instance of DDS") from fault
+        if not _taken(ddspy_unregister_instance(self.handle, key), "ending an instance of DDS"):
+            return False
         self._kept = True
         if not self._written:
             self._turn_is_over()
@@ -101,3 +122,35 @@ class Writer:
         for entity in self._entities:
             entity.__del__()
         self._entities = []
+
+
+class SealingWriter(Writer):
+    """A writer of a link whose samples carry tags: see `anywire_dds.seal`."""
+
+    def __init__(
+        self, seal: WriterSeal, entities: list[Entity], handle: int, *, priority: int = 0, budget: float = 0.0
+    ) -> None:
+        super().__init__(entities, handle, priority=priority, budget=budget)
+        self._seal = seal
+
+    def write(self, sample: bytes) -> bool:
+        taken = super().write(self._seal.sealed(sample))
+        if taken:
+            self._seal.written()
+        return taken
+
+    def write_apart(self, sample: bytes) -> bool:
+        taken = super().write_apart(self._seal.sealed(sample))
+        if taken:
+            self._seal.written()
+        return taken
+
+
+def _taken(status: int, doing: str) -> bool:
+    """Whether Cyclone took it; False when it must wait for acknowledgements first. Raises `AnywireError`."""
+    if status >= OK:
+        return True
+    if status == TIMEOUT:
+        return False
+    fault = DDSException(status)
+    raise mapped(fault, doing) from fault

@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, EncodeError, Message
-from msgspec.structs import asdict, fields
+from msgspec.structs import asdict, fields, replace
 
 from anywire.errors import PayloadTooLarge
 from anywire.large_body import LARGE_BYTES
@@ -37,6 +37,7 @@ from anywire.offers import MAX_OFFERS_BYTES
 from anywire.transport import MAX_MESSAGE_BYTES
 from anywire.transport_tools import check_payload
 from anywire_grpc.faults import mapped
+from anywire_grpc.large_task import joined, split
 from anywire_grpc.link_pb2 import AgentFrame, HubFrame
 from anywire_grpc.link_pb2 import Kind as WireKind
 from anywire_grpc.link_pb2 import ProgressState as WireProgressState
@@ -110,8 +111,6 @@ def encoded_limit(max_message_bytes: int) -> int:
 _hub_frame: Callable[..., Message] = HubFrame
 _agent_frame: Callable[..., Message] = AgentFrame
 _wire_task: Callable[..., Message] = WireTaskRequest
-_TASKS_FIELD = HubFrame.DESCRIPTOR.fields_by_name["tasks"].number
-_BODY_FIELD = WireTaskRequest.DESCRIPTOR.fields_by_name["body"].number
 
 
 def _encoded(name: str, frame: Callable[[], Message]) -> bytes:
@@ -133,26 +132,12 @@ def encode_to_agent(message: ToAgent, max_message_bytes: int = MAX_MESSAGE_BYTES
 
 
 def _large_task(task: TaskRequest) -> bytes:
-    """A frame with a task, whose body is copied half as often as protobuf would: the event loop does not run meanwhile.
-    The fields of a message may follow each other in any order."""
     rest = _encoded("TaskRequest", lambda: _wire_task(**(_task(task) | {"body": ""})))
     try:
         text = task.body.encode()
     except UnicodeError as error:
         raise mapped(error, "encoding a TaskRequest") from error
-    body = _head(_BODY_FIELD, len(text))
-    return b"".join((_head(_TASKS_FIELD, len(rest) + len(body) + len(text)), rest, body, text))
-
-
-def _head(field: int, length: int) -> bytes:
-    """The tag and the length of a field that has one."""
-    head = bytearray()
-    for number in (field << 3 | 2, length):
-        while number > 127:
-            head.append(number & 127 | 128)
-            number >>= 7
-        head.append(number)
-    return bytes(head)
+    return joined(rest, text)
 
 
 def encode_from_agent(message: FromAgent, max_message_bytes: int = MAX_MESSAGE_BYTES) -> bytes:
@@ -197,9 +182,12 @@ def decode_agent_frame(data: bytes) -> AgentFrame:
     return AgentFrame.FromString(data)
 
 
-def decode_hub_frame(data: bytes) -> HubFrame:
-    """Raises `DecodeError` for anything that is none."""
-    return HubFrame.FromString(data)
+def decode_hub_frame(data: bytes) -> tuple[HubFrame, str | None]:
+    """A frame, and the body of its only task where that is large: it is left out of the frame then. Raises
+    `DecodeError` for anything that is none."""
+    if len(data) > LARGE_BYTES and (parts := split(data)) is not None:
+        return HubFrame.FromString(parts[0]), parts[1]
+    return HubFrame.FromString(data), None
 
 
 def _reader(cls: type[T], **conversions: Callable[[Any], Any]) -> Callable[[Message], T]:
@@ -234,7 +222,13 @@ def _name_in(names: Mapping[Any, int]) -> Callable[[int], str]:
     return name
 
 
-read_task = _reader(TaskRequest, kind=_name_in(_KINDS), prefer=tuple, avoid=tuple)
+def read_tasks(frame: HubFrame, body: str | None) -> list[TaskRequest]:
+    """The tasks of what `decode_hub_frame` gives. Raises `DecodeError` for a kind that there is not."""
+    found = [_read_task(task) for task in frame.tasks]
+    return found if body is None else [replace(found[0], body=body)]
+
+
+_read_task = _reader(TaskRequest, kind=_name_in(_KINDS), prefer=tuple, avoid=tuple)
 read_cancel = _reader(Cancel)
 read_credit = _reader(Credit)
 read_command = _reader(Command, target=tuple)

@@ -82,6 +82,12 @@ class GrpcConfig(BoundedOptions):
         default="", description="TLS: file of the authorities (PEM) that the other end's certificate must come from."
     )
 
+    encrypted: bool = pydantic.Field(
+        default=False,
+        description="TLS with certificates that each end makes at its start. Both ends must. An end with an identity "
+        "always does.",
+    )
+
     @pydantic.field_validator("token")
     @classmethod
     def _fits_a_header(cls, value: pydantic.SecretStr | None) -> pydantic.SecretStr | None:
@@ -102,5 +108,5 @@ class GrpcConfig(BoundedOptions):
 
     @property
     def secured(self) -> bool:
-        """Whether links are encrypted."""
+        """Whether links are encrypted with certificates that are named."""
         return bool(self.tls_cert or self.tls_ca)

@@ -11,9 +11,19 @@ import grpc
 
 from anywire.errors import AgentUnavailable, AnywireError, TransportUnavailable
 from anywire.transport import Plane
-from anywire.transport_tools import AgentLinks, Backoff, Guard, HubLinks, OnceLog, StopDialling, Unlinked, keep_dialling
+from anywire.transport_tools import (
+    AgentLinks,
+    Backoff,
+    EndCertificate,
+    Guard,
+    HubLinks,
+    OnceLog,
+    StopDialling,
+    Unlinked,
+    keep_dialling,
+)
 from anywire_grpc.config import GrpcConfig
-from anywire_grpc.library import METHODS, open_channel
+from anywire_grpc.library import METHODS, open_channel, tls_of
 from anywire_grpc.wire import REPLACED, Ending, HalfClose, Stream, Wire
 
 log = logging.getLogger(__name__)
@@ -32,6 +42,7 @@ class DiallingEnd(Protocol):
     config: GrpcConfig
     plane: Plane
     guard: Guard
+    certificate: EndCertificate | None
     unacknowledged_ms: int
     unlinked: Unlinked
 
@@ -101,12 +112,13 @@ class Dialler:
             metadata.append(("authorization", f"Bearer {end.config.token.get_secret_value()}"))
         # A channel per attempt: gRPC's own back-off would go on in the background, and would not say what failed.
         try:
-            channel = open_channel(end.config, self._address, end.unacknowledged_ms)
+            tls = tls_of(end.config, end.certificate)
+            channel = open_channel(end.config, self._address, end.unacknowledged_ms, tls)
         except TransportUnavailable as error:  # the TLS files were fine at opening, and may be again
             return "", error
         try:
             call = channel.stream_stream(METHODS[end.plane], None, None)(None, metadata=metadata)
-            wire = Wire(self._address, end.config.buffer_bytes)
+            wire = Wire(self._address, end.config.buffer_bytes, link_key=tls.link_key if tls is not None else b"")
             ending = await end.talk(wire, call, call.done_writing)
         finally:
             await channel.close(None)

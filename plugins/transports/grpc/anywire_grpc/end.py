@@ -22,8 +22,10 @@ from anywire.transport_tools import (
     AgentLinks,
     Guard,
     HubLinks,
+    LinkProofs,
     LinkRefused,
     Unlinked,
+    new_end_certificate,
     option_of,
     takes_any_port,
 )
@@ -49,8 +51,10 @@ peer that is paused keeps its connection: its machine acknowledges, until its re
 class End:
     """`listen` or `dial`; subclasses say what frames mean."""
 
-    def __init__(self, config: GrpcConfig, plane: Plane, me: str, lease_ms: int) -> None:
-        self.config, self.plane, self.me = config, plane, me
+    def __init__(self, config: GrpcConfig, plane: Plane, me: str, lease_ms: int, proofs: LinkProofs) -> None:
+        self.config, self.plane, self.me, self.proofs = config, plane, me, proofs
+        own = not config.secured and (config.encrypted or proofs.shows)
+        self.certificate = new_end_certificate() if own else None
         self.guard = Guard()
         self.unacknowledged_ms = lease_ms * UNACKNOWLEDGED_LEASES
         """Milliseconds for which a peer's machine may acknowledge nothing before its connection is given up."""
@@ -66,7 +70,9 @@ class End:
 
     async def listen(self) -> str:
         """Take the first free address and return it; `answer` opens it. Raises `TransportUnavailable`."""
-        self._listener = await listen(self.config, self.plane, self.unacknowledged_ms)
+        self._listener = await listen(
+            self.config, self.plane, self.unacknowledged_ms, self.certificate, self.proofs.asks
+        )
         log.info("%s listens on %s for the %s plane", self.me, self._listener.address, self.plane)
         return self._listener.address
 

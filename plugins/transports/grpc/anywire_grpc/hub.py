@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 
 from anywire.messages import HubInfo, ToAgent
 from anywire.transport import Hub, HubSink, Plane
-from anywire.transport_tools import HubLinks, MayCongest, with_protocol
+from anywire.transport_tools import HubLinks, LinkProofs, MayCongest, with_protocol
 from anywire_grpc.codec import (
     check_size,
     decode_agent_frame,
@@ -27,11 +27,10 @@ from anywire_grpc.wire import Wire
 
 
 class GrpcHub(End, Hub):
-    def __init__(self, config: GrpcConfig, info: HubInfo, plane: Plane, sink: HubSink) -> None:
-        super().__init__(config, plane, f"hub {info.hub_id}", info.lease_ms)
+    def __init__(self, config: GrpcConfig, info: HubInfo, plane: Plane, sink: HubSink, proofs: LinkProofs) -> None:
+        super().__init__(config, plane, f"hub {info.hub_id}", info.lease_ms, proofs)
         self.info = with_protocol(info)
-        self._links: HubLinks[Wire] = HubLinks(sink, self.guard, self.info)
-        self._hello = encode_hub_hello(self.info)
+        self._links: HubLinks[Wire] = HubLinks(sink, self.guard, self.info, proofs)
 
     @property
     def links(self) -> HubLinks[Wire]:
@@ -61,7 +60,7 @@ class GrpcHub(End, Hub):
 
     def opened(self, wire: Wire) -> None:
         if self.plane == "client":
-            wire.introduce(self._hello)
+            self._send_hello(wire)
 
     def received(self, wire: Wire, data: bytes) -> None:
         frame = decode_agent_frame(data)
@@ -80,14 +79,17 @@ class GrpcHub(End, Hub):
             if wire.open:
                 self._links.received(wire, message)
 
+    def _send_hello(self, wire: Wire) -> None:
+        wire.introduce(encode_hub_hello(self.proofs.shown(self.info, wire.link_key)))
+
     def _introduced(self, wire: Wire, hello: AgentHello) -> None:
         if wire.name:
             raise DecodeError("it introduced itself twice")
         info = read_agent_info(hello.info)
-        self._links.check_hello(info, wire.certificate)
+        self._links.check_hello(info, wire.certificate, wire.link_key)
         status = read_status(hello.status)
         if self.plane == "agent":
-            wire.introduce(self._hello)
+            self._send_hello(wire)
         self.named(wire, info.agent_id)
-        self.replaced(self._links.join(wire, info, wire.certificate))
+        self.replaced(self._links.join(wire, info, wire.certificate, wire.link_key))
         self._links.received(wire, status)

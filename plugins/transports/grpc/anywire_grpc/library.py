@@ -5,14 +5,16 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import grpc
 import grpc.aio
 
-from anywire.connection_limit import ConnectionLimit
-from anywire.errors import TransportUnavailable
+from anywire.errors import ConfigError, TransportUnavailable
+from anywire.files.private_files import read_private
+from anywire.listening.connection_limit import ConnectionLimit
 from anywire.transport import Plane
-from anywire.transport_tools import takes_any_port
+from anywire.transport_tools import END_NAME, EndCertificate, certificate_digest, takes_any_port
 from anywire_grpc.codec import encoded_limit
 from anywire_grpc.config import GrpcConfig
 from anywire_grpc.faults import mapped
@@ -48,8 +50,37 @@ MOST_CALLS = 8
 Options = list[tuple[str, int]]
 
 
-def open_channel(config: GrpcConfig, address: str, unacknowledged_ms: int) -> grpc.aio.Channel:
-    """A channel with a connection of its own. Raises `TransportUnavailable` when the TLS files do not serve."""
+class Tls(NamedTuple):
+    """What an end uses for TLS, in PEM."""
+
+    key: bytes | None
+    chain: bytes | None
+    authorities: bytes | None
+    name: str = ""
+    """In the certificate of the listening end, where that is not the host of its address."""
+
+    @property
+    def link_key(self) -> bytes:
+        """The key of the links that this end makes by connecting (`anywire.transport_tools.LinkProofs`); empty without
+        a certificate."""
+        return certificate_digest(self.chain) if self.chain else b""
+
+    def link_key_of(self, certificate: str) -> bytes:
+        """The key of a link whose other end has connected with that certificate; empty when this end has it too."""
+        digest = certificate_digest(certificate.encode())
+        return digest if digest != self.link_key else b""
+
+
+def tls_of(config: GrpcConfig, made: EndCertificate | None) -> Tls | None:
+    """What ``config`` names, else with the certificate that was ``made``; None for no TLS. Raises
+    `TransportUnavailable` when the files do not serve."""
+    if config.secured:
+        return Tls(*_tls_files(config))
+    return Tls(made.key, made.certificate, made.authority, END_NAME) if made is not None else None
+
+
+def open_channel(config: GrpcConfig, address: str, unacknowledged_ms: int, tls: Tls | None) -> grpc.aio.Channel:
+    """A channel with a connection of its own."""
     options: Options = [
         *_options(config, unacknowledged_ms),
         ("grpc.use_local_subchannel_pool", 1),
@@ -59,10 +90,11 @@ def open_channel(config: GrpcConfig, address: str, unacknowledged_ms: int) -> gr
         ("grpc.enable_http_proxy", 0),
         ("grpc.service_config_disable_resolution", 1),
     ]
-    if not config.secured:
+    if tls is None:
         return grpc.aio.insecure_channel(address, options)
-    key, chain, authorities = _tls_files(config)
-    return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(authorities, key, chain), options)
+    named = [("grpc.ssl_target_name_override", tls.name)] if tls.name else []
+    credentials = grpc.ssl_channel_credentials(tls.authorities, tls.key, tls.chain)
+    return grpc.aio.secure_channel(address, credentials, [*options, *named])
 
 
 def new_server(
@@ -71,6 +103,7 @@ def new_server(
     unacknowledged_ms: int,
     handler: grpc.GenericRpcHandler,  # type: ignore[type-arg]
     handshaking: Callable[[], grpc.ServerCertificateConfiguration | None],
+    tls: Tls | None,
 ) -> tuple[grpc.aio.Server, str]:
     """A server bound to ``address`` that has not started, and where it is: port 0 is any free one. ``handshaking`` is
     called, from another thread, when a TLS handshake begins; the certificate that it returns is shown from then on.
@@ -85,17 +118,16 @@ def new_server(
     ]
     server = grpc.aio.server(handlers=(handler,), options=options)
     try:
-        if not config.secured:
+        if tls is None:
             return server, _with_port(address, server.add_insecure_port(address))
-        key, chain, authorities = _tls_files(config)
-        assert key is not None
-        assert chain is not None
-        shown = grpc.ssl_server_certificate_configuration([(key, chain)], authorities)
+        assert tls.key is not None
+        assert tls.chain is not None
+        shown = grpc.ssl_server_certificate_configuration([(tls.key, tls.chain)], tls.authorities)
         # The only word of gRPC that somebody tries TLS: of handshakes that fail it tells nobody.
         credentials = grpc.dynamic_ssl_server_credentials(
             shown,
             handshaking,  # type: ignore[arg-type]  # it may return None
-            authorities is not None,
+            tls.authorities is not None,
         )
         return server, _with_port(address, server.add_secure_port(address, credentials))
     except RuntimeError as error:
@@ -127,13 +159,14 @@ def _tls_files(config: GrpcConfig) -> tuple[bytes | None, bytes | None, bytes | 
     """Key, certificate chain and authorities, as far as named. gRPC itself would not say what is wrong with them."""
     check = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
+        key = read_private(Path(config.tls_key)) if config.tls_key else None
         if config.tls_cert:
-            check.load_cert_chain(config.tls_cert, config.tls_key)
+            check.load_cert_chain(config.tls_cert, config.tls_key, lambda: "")  # without it, one is asked for here
         if config.tls_ca:
             check.load_verify_locations(config.tls_ca)
-        key, chain, authorities = (
-            Path(name).read_bytes() if name else None for name in (config.tls_key, config.tls_cert, config.tls_ca)
-        )
+        chain, authorities = (Path(name).read_bytes() if name else None for name in (config.tls_cert, config.tls_ca))
+    except ConfigError as error:
+        raise TransportUnavailable(f"transports.grpc.tls_key: {error}") from error
     except OSError as error:
         files = ", ".join(name for name in (config.tls_cert, config.tls_key, config.tls_ca) if name)
         raise mapped(error, f"the TLS files ({files}) cannot be used") from error

@@ -73,20 +73,22 @@ class AgentFrame(_message.Message):
     def __init__(self, hello: _Optional[_Union[AgentHello, _Mapping]] = ..., chunks: _Optional[_Iterable[_Union[Chunk, _Mapping]]] = ..., statuses: _Optional[_Iterable[_Union[AgentStatus, _Mapping]]] = ..., results: _Optional[_Iterable[_Union[CommandResult, _Mapping]]] = ..., progress: _Optional[_Iterable[_Union[Progress, _Mapping]]] = ...) -> None: ...
 
 class HubHello(_message.Message):
-    __slots__ = ("hub_id", "incarnation", "host", "pid", "lease_ms", "protocol")
+    __slots__ = ("hub_id", "incarnation", "host", "pid", "lease_ms", "protocol", "proof")
     HUB_ID_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     LEASE_MS_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
     hub_id: str
     incarnation: int
     host: str
     pid: int
     lease_ms: int
     protocol: str
-    def __init__(self, hub_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., lease_ms: _Optional[int] = ..., protocol: _Optional[str] = ...) -> None: ...
+    proof: str
+    def __init__(self, hub_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., lease_ms: _Optional[int] = ..., protocol: _Optional[str] = ..., proof: _Optional[str] = ...) -> None: ...
 
 class AgentHello(_message.Message):
     __slots__ = ("info", "status")
@@ -97,7 +99,7 @@ class AgentHello(_message.Message):
     def __init__(self, info: _Optional[_Union[AgentInfo, _Mapping]] = ..., status: _Optional[_Union[AgentStatus, _Mapping]] = ...) -> None: ...
 
 class AgentInfo(_message.Message):
-    __slots__ = ("agent_id", "incarnation", "host", "pid", "engine", "specialization", "capabilities", "device", "boot_id", "lease_ms", "protocol")
+    __slots__ = ("agent_id", "incarnation", "host", "pid", "engine", "specialization", "capabilities", "device", "boot_id", "lease_ms", "protocol", "proof")
     AGENT_ID_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
@@ -109,6 +111,7 @@ class AgentInfo(_message.Message):
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     LEASE_MS_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
     agent_id: str
     incarnation: int
     host: str
@@ -120,7 +123,8 @@ class AgentInfo(_message.Message):
     boot_id: str
     lease_ms: int
     protocol: str
-    def __init__(self, agent_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., engine: _Optional[str] = ..., specialization: _Optional[str] = ..., capabilities: _Optional[_Iterable[str]] = ..., device: _Optional[str] = ..., boot_id: _Optional[str] = ..., lease_ms: _Optional[int] = ..., protocol: _Optional[str] = ...) -> None: ...
+    proof: str
+    def __init__(self, agent_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., engine: _Optional[str] = ..., specialization: _Optional[str] = ..., capabilities: _Optional[_Iterable[str]] = ..., device: _Optional[str] = ..., boot_id: _Optional[str] = ..., lease_ms: _Optional[int] = ..., protocol: _Optional[str] = ..., proof: _Optional[str] = ...) -> None: ...
 
 class AgentStatus(_message.Message):
     __slots__ = ("agent_id", "incarnation", "state", "offers", "slots", "active", "queued", "resources", "detail")

@@ -19,10 +19,10 @@ import pydantic
 
 from anywire.errors import TransportUnavailable
 from anywire.transport import Plane
-from anywire.transport_tools import CLOSE_TIMEOUT, OnceLog, listening_addresses, none_is_free
+from anywire.transport_tools import CLOSE_TIMEOUT, EndCertificate, OnceLog, listening_addresses, none_is_free
 from anywire_grpc.config import UNIX, GrpcConfig, host_and_port, is_local
 from anywire_grpc.faults import mapped
-from anywire_grpc.library import METHODS, OLD_METHODS, check_tls, new_server
+from anywire_grpc.library import METHODS, OLD_METHODS, check_tls, new_server, tls_of
 from anywire_grpc.wire import NOBODY, Ending, Stream, Wire
 
 log = logging.getLogger(__name__)
@@ -40,27 +40,37 @@ _listeners: dict[str, Listener] = {}
 """By address. The roles of a process each open a transport of their own, and may still share a port."""
 
 
-async def listen(config: GrpcConfig, plane: Plane, unacknowledged_ms: int) -> Listener:
-    """A listener for ``plane`` at the first free of its addresses. Raises `TransportUnavailable`."""
+async def listen(
+    config: GrpcConfig, plane: Plane, unacknowledged_ms: int, made: EndCertificate | None, protected: bool
+) -> Listener:
+    """A listener for ``plane`` at the first free of its addresses. ``made`` is the certificate of this end where none
+    is named, ``protected`` whether the hellos decide who is let in. Raises `TransportUnavailable`."""
     check_tls(config, listening=True)
     reasons = []
     for address in listening_addresses(config, plane):
         there = _listeners.get(address)
-        if there is not None and there.shares(config, plane):
+        if there is not None and there.shares(config, plane, made):
             there.reserve(plane)
             return there
+        if there is not None and not there.is_like(made):
+            reasons.append(
+                f"{address}: one plane of this process is encrypted there and the other is not: set identity.key, "
+                "which encrypts both, or name another address for one of them"
+            )
+            continue
         try:
             _check_free(address)
         except (OSError, UnicodeError) as error:
             reasons.append(f"{address}: {mapped(error, 'cannot listen')}")
             continue
-        if config.token is None and not (config.secured and config.tls_ca) and not is_local(address):
+        protected = protected or config.token is not None or (config.secured and bool(config.tls_ca))
+        if not protected and not is_local(address):
             raise TransportUnavailable(
-                f"{address} would be open to the network and anybody could join: set a token, or tls_cert, tls_key and "
-                "tls_ca so that both ends show a certificate"
+                f"{address} would be open to the network and anybody could join: set a token, or identity.key and "
+                "identity.admitted, or tls_cert, tls_key and tls_ca so that both ends show a certificate"
             )
         try:
-            listener = Listener(config, address, unacknowledged_ms)
+            listener = Listener(config, address, unacknowledged_ms, made)
         except TransportUnavailable as error:  # somebody else was quicker
             reasons.append(str(error))
             continue
@@ -73,8 +83,9 @@ async def listen(config: GrpcConfig, plane: Plane, unacknowledged_ms: int) -> Li
 class Listener:
     """A server at one address. Raises `TransportUnavailable` when it cannot be bound."""
 
-    def __init__(self, config: GrpcConfig, address: str, unacknowledged_ms: int) -> None:
-        self._config = config
+    def __init__(self, config: GrpcConfig, address: str, unacknowledged_ms: int, made: EndCertificate | None) -> None:
+        self._config, self._made = config, made
+        self._tls = tls_of(config, made)
         self._loop = asyncio.get_running_loop()
         self._reserved: set[Plane] = set()
         self._open: dict[Plane, Talk] = {}
@@ -85,17 +96,24 @@ class Listener:
         self._handshakes: deque[asyncio.TimerHandle] = deque(maxlen=MOST_HANDSHAKES)
         """Of each that has begun and no call has followed yet, what is done if none follows."""
         routes = _Routes(self._answer)
-        self._server, self.address = new_server(config, address, unacknowledged_ms, routes, self._handshaking)
+        self._server, self.address = new_server(
+            config, address, unacknowledged_ms, routes, self._handshaking, self._tls
+        )
         _listeners[self.address] = self
 
-    def shares(self, config: GrpcConfig, plane: Plane) -> bool:
+    def shares(self, config: GrpcConfig, plane: Plane, made: EndCertificate | None) -> bool:
         """Whether ``plane``, with such settings, can be opened here too."""
         same = ("token", "tls_cert", "tls_key", "tls_ca", "max_message_bytes", "buffer_bytes")
         return (
             plane not in self._reserved
+            and self.is_like(made)
             and self._loop is asyncio.get_running_loop()
             and all(getattr(config, name) == getattr(self._config, name) for name in same)
         )
+
+    def is_like(self, made: EndCertificate | None) -> bool:
+        """Whether an end with such a certificate of its own uses TLS as this one does."""
+        return (made is None) == (self._made is None)
 
     def reserve(self, plane: Plane) -> None:
         self._reserved.add(plane)
@@ -134,10 +152,13 @@ class Listener:
 
     def _handshake_failed(self) -> None:
         self._handshakes.popleft()
-        text = (
-            f"a connection to {self.address} did not get through TLS: the other end does not trust this certificate "
-            "(its tls_ca, or the name it connects to), shows none that comes from tls_ca here, or does not use TLS"
+        why = (
+            "the other end does not trust this certificate (its tls_ca, or the name it connects to), shows none that "
+            "comes from tls_ca here, or does not use TLS"
         )
+        if self._made is not None:
+            why = "both ends need an identity, or neither, and no files of certificates besides"
+        text = f"a connection to {self.address} did not get through TLS: {why}"
         self._once.warn(text, "%s", text)
 
     async def _answer(self, plane: Plane, context: Context) -> None:
@@ -157,7 +178,10 @@ class Listener:
         else:
             # By itself: gRPC cannot end a call while its first write, which would carry this too, is under way.
             await context.send_initial_metadata(())
-            wire = Wire(context.peer(), self._config.buffer_bytes, _certificate(context))
+            shown = _certificate(context)
+            link_key = self._tls.link_key_of(shown) if self._tls is not None and shown else b""
+            # One that was made at a start names nobody whose next life would have it, too.
+            wire = Wire(context.peer(), self._config.buffer_bytes, "" if self._made else shown, link_key)
             ending = await talk(wire, context)
             if not wire.name and isinstance(ending.error, TransportUnavailable):
                 refusal = ending.reason

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from anywire.errors import AnywireError
 from anywire.messages import AgentInfo, AgentStatus, FromAgent
 from anywire.transport import AgentPort, AgentSink, Plane
-from anywire.transport_tools import AgentLinks, NewestStatus, OnceLog, with_protocol
+from anywire.transport_tools import AgentLinks, LinkProofs, NewestStatus, OnceLog, with_protocol
 from anywire_grpc.codec import (
     check_size,
     decode_hub_frame,
@@ -21,7 +21,7 @@ from anywire_grpc.codec import (
     read_command,
     read_credit,
     read_hub_info,
-    read_task,
+    read_tasks,
 )
 from anywire_grpc.config import GrpcConfig
 from anywire_grpc.end import End
@@ -46,10 +46,10 @@ class _Reply:
 
 
 class GrpcPort(End, AgentPort):
-    def __init__(self, config: GrpcConfig, info: AgentInfo, plane: Plane, sink: AgentSink) -> None:
-        super().__init__(config, plane, f"agent {info.agent_id}", info.lease_ms)
+    def __init__(self, config: GrpcConfig, info: AgentInfo, plane: Plane, sink: AgentSink, proofs: LinkProofs) -> None:
+        super().__init__(config, plane, f"agent {info.agent_id}", info.lease_ms, proofs)
         self.info = with_protocol(info)
-        self._links: AgentLinks[Wire] = AgentLinks(sink, self.guard, self.info)
+        self._links: AgentLinks[Wire] = AgentLinks(sink, self.guard, self.info, proofs)
         self._status: AgentStatus | None = None
         self._once = OnceLog(log)
 
@@ -90,14 +90,14 @@ class GrpcPort(End, AgentPort):
             self._send_hello(wire)
 
     def received(self, wire: Wire, data: bytes) -> None:
-        frame = decode_hub_frame(data)
+        frame, body = decode_hub_frame(data)
         if frame.HasField("hello"):
             self._introduced(wire, frame.hello)
         if wire.reply is None:
             raise DecodeError("it did not begin with a hello")
         # One after the other: what came before one that cannot be read is still passed on.
         for message in chain(
-            map(read_task, frame.tasks),
+            read_tasks(frame, body),
             map(read_cancel, frame.cancels),
             map(read_credit, frame.credits),
             map(read_command, frame.commands),
@@ -109,15 +109,15 @@ class GrpcPort(End, AgentPort):
     def _send_hello(self, wire: Wire) -> None:
         assert self._status is not None
         wire.statuses = NewestStatus(wire.room, lambda status: wire.send(encode_status(status), bounded=False))
-        wire.introduce(encode_agent_hello(self.info, self._status))
+        wire.introduce(encode_agent_hello(self.proofs.shown(self.info, wire.link_key), self._status))
 
     def _introduced(self, wire: Wire, hello: HubHello) -> None:
         if wire.name:
             raise DecodeError("it introduced itself twice")
         hub = read_hub_info(hello)
-        self._links.check_hello(hub, wire.certificate)
+        self._links.check_hello(hub, wire.certificate, wire.link_key)
         wire.reply = _Reply(self, wire)
         if self.plane == "client":
             self._send_hello(wire)
         self.named(wire, hub.hub_id)
-        self.replaced(self._links.join(wire, hub, wire.certificate))
+        self.replaced(self._links.join(wire, hub, wire.certificate, wire.link_key))

@@ -11,7 +11,14 @@ from google.protobuf.internal import api_implementation
 
 from anywire.messages import AgentInfo, HubInfo
 from anywire.transport import AgentPort, AgentSink, Capabilities, Hub, HubSink, Lan, Plane, Transport
-from anywire.transport_tools import findings, free_addresses, lan_addresses, meeting_addresses
+from anywire.transport_tools import (
+    LinkProofs,
+    encryption_told,
+    findings,
+    free_addresses,
+    lan_addresses,
+    meeting_addresses,
+)
 from anywire_grpc.config import GrpcConfig, is_local
 from anywire_grpc.hub import GrpcHub
 from anywire_grpc.port import GrpcPort
@@ -27,7 +34,9 @@ class GrpcTransport(Transport):
 
     name: ClassVar[str] = "grpc"
     Config = GrpcConfig
-    capabilities: ClassVar[Capabilities] = Capabilities(liveliness="connection", discovery="directory")
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        liveliness="connection", discovery="directory", binds_identity=True
+    )
     config: GrpcConfig
 
     def __init__(self, config: GrpcConfig) -> None:
@@ -43,20 +52,23 @@ class GrpcTransport(Transport):
     @classmethod
     def lan_options(cls, options: Mapping[str, Any], lan: Lan) -> Mapping[str, Any]:
         found = lan_addresses(GrpcConfig, options, lan.host)
-        return found if "token" in options or "tls_ca" in options else found | {"token": lan.secret}
+        return found if not lan.secret or "token" in options or "tls_ca" in options else found | {"token": lan.secret}
 
     def meeting_options(self, host: str) -> Mapping[str, Any]:
         token = self.config.token
-        return meeting_addresses(self._bound, host) | ({"token": token.get_secret_value()} if token else {})
+        found = meeting_addresses(self._bound, host) | ({"token": token.get_secret_value()} if token else {})
+        if self.config.secured:
+            return found
+        return found | encryption_told(self.config.encrypted, self.identity is not None, self._bound)
 
     async def open_hub(self, hub: HubInfo, plane: Plane, sink: HubSink) -> Hub:
-        end = GrpcHub(self.config, hub, plane, sink)
+        end = GrpcHub(self.config, hub, plane, sink, LinkProofs.of(self, plane))
         self._note(end, await end.open())
         end.guard.open()
         return end
 
     async def open_agent(self, info: AgentInfo, plane: Plane, sink: AgentSink) -> AgentPort:
-        end = GrpcPort(self.config, info, plane, sink)
+        end = GrpcPort(self.config, info, plane, sink, LinkProofs.of(self, plane))
         self._note(end, await end.open())
         end.guard.open()
         return end
@@ -74,6 +86,15 @@ class GrpcTransport(Transport):
         loopback."""
         return all(map(is_local, [*self.config.agent_addresses, *self.config.client_addresses]))
 
+    @property
+    def keeps_clients_local(self) -> bool:
+        return all(map(is_local, self.config.client_addresses))
+
+    @property
+    def _encrypted(self) -> bool:
+        """Whether ends make certificates of their own."""
+        return not self.config.secured and (self.config.encrypted or self.identity is not None)
+
     def _note(self, end: GrpcHub | GrpcPort, address: str) -> None:
         self._open = [*(each for each in self._open if not each.guard.closed), end]
         if address:
@@ -89,5 +110,5 @@ class GrpcTransport(Transport):
         }
 
     def _security(self) -> str:
-        used = ("token", self.config.token is not None), ("tls", self.config.secured)
+        used = ("token", self.config.token is not None), ("tls", self.config.secured or self._encrypted)
         return " and ".join(name for name, is_used in used if is_used) or "none"

@@ -57,11 +57,13 @@ class Wire:
     ``name``, ``reply`` and ``statuses`` belong to the end that uses it and hold how far the two have introduced
     themselves; ``name`` is the peer's, empty until the link is there. ``buffer_bytes`` may wait for the peer on top of
     what gRPC has taken, which is as much as HTTP/2's flow control allows. ``certificate`` is the one that a peer which
-    has dialled has shown, empty where none was asked for.
+    has dialled has shown, empty where none was asked for. ``link_key`` is that of `anywire.transport_tools.LinkProofs`.
     """
 
-    def __init__(self, peer: str, buffer_bytes: int = BUFFER_BYTES, certificate: str = "") -> None:
-        self.peer, self.certificate = peer, certificate
+    def __init__(
+        self, peer: str, buffer_bytes: int = BUFFER_BYTES, certificate: str = "", link_key: bytes = b""
+    ) -> None:
+        self.peer, self.certificate, self.link_key = peer, certificate, link_key
         self.room = WriteRoom(buffer_bytes, peer)
         self.reply: Reply | None = None
         self.statuses: NewestStatus | None = None

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
+from yarl import URL
 
+from anywire.errors import AgentLost
+from anywire.transport_tools import EndCertificate
 from anywire_http.config import HttpConfig
 from anywire_http.wire import JSON
 
@@ -29,6 +34,42 @@ def new_session(config: HttpConfig, **headers: str) -> aiohttp.ClientSession:
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
         auto_decompress=False,
     )
+
+
+class LinkSession:
+    """Requests to one other end. Where both have made themselves certificates (``certificate``), only the one that has
+    answered first is spoken to."""
+
+    def __init__(self, config: HttpConfig, certificate: EndCertificate | None, url: str, **headers: str) -> None:
+        address = URL(url)
+        # A certificate of the web is that of a proxy in front.
+        self._own = certificate if address.scheme == "http" else None
+        self.url = str(address.with_scheme("https")) if self._own is not None else url
+        """Where requests go."""
+        self.link_key = self._own.digest if self._own is not None else b""
+        """See `anywire.transport_tools.LinkProofs`."""
+        self._ssl: ssl.SSLContext | bool = self._own.client_context() if self._own is not None else True
+        self._session = new_session(config, **headers)
+
+    def get(self, url: URL, **more: Any) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return self._session.get(url, ssl=self._ssl, allow_redirects=False, **more)
+
+    def post(self, url: URL, **more: Any) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return self._session.post(url, ssl=self._ssl, allow_redirects=False, **more)
+
+    def stay_with(self, response: aiohttp.ClientResponse) -> None:
+        """From now on nobody is spoken to but who has given this ``response``, which has not been read to its end. Who
+        is in between could answer a new connection, and the proof that was shown is of this one."""
+        if self._own is None:
+            return
+        connection = response.connection
+        shown = connection.transport.get_extra_info("ssl_object") if connection and connection.transport else None
+        if shown is None:
+            raise AgentLost("the connection ended at once")
+        self._ssl = self._own.client_context(only=shown.getpeercert(binary_form=True))
+
+    async def close(self) -> None:
+        await self._session.close()
 
 
 PIECE_BYTES = 1024 * 1024

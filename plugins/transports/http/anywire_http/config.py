@@ -83,6 +83,12 @@ class HttpConfig(BoundedOptions):
         default=None, description="Shared secret that every request must carry, in both directions."
     )
 
+    encrypted: bool = pydantic.Field(
+        default=False,
+        description="TLS on links, with certificates that each end makes at its start. Both ends must. An end with an "
+        "identity always does.",
+    )
+
     @pydantic.field_validator("token")
     @classmethod
     def _not_empty(cls, value: pydantic.SecretStr | None) -> pydantic.SecretStr | None:

@@ -20,6 +20,9 @@ _BY_ERRNO: dict[int, str] = {
     errno.ENFILE: "too many open files on this machine",
 }
 
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
+"""What an error of TLS contains where the other end speaks something else; versions of OpenSSL differ."""
+
 _BY_STATUS: dict[int, type[errors.AnywireError]] = {
     401: errors.TransportUnavailable,
     403: errors.TransportUnavailable,
@@ -51,7 +54,9 @@ def status_of(error: LinkRefused) -> int:
 def _meaning(error: BaseException) -> tuple[type[errors.AnywireError], str]:
     text = _text(error)
     if isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError)):
-        return errors.TransportUnavailable, f"TLS failed ({text})"
+        without = any(each in text for each in _NO_TLS)
+        more = "; it speaks no TLS: both ends need an identity, or neither" if without else ""
+        return errors.TransportUnavailable, f"TLS failed ({text}){more}"
     if isinstance(error, aiohttp.ClientConnectorError):
         return errors.AgentUnavailable, f"nobody can be reached there ({text})"
     if isinstance(error, (aiohttp.ClientResponseError, web.HTTPException)):

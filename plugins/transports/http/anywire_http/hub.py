@@ -19,8 +19,10 @@ from anywire.messages import AgentInfo, AgentStatus, FromAgent, HubInfo, ToAgent
 from anywire.transport import Hub, HubSink, Plane
 from anywire.transport_tools import (
     Backoff,
+    EndCertificate,
     Guard,
     HubLinks,
+    LinkProofs,
     LinkRefused,
     OnceLog,
     Unlinked,
@@ -31,7 +33,7 @@ from anywire.transport_tools import (
     with_protocol,
 )
 from anywire.transport_tools.timeouts import awake_timeout
-from anywire_http.client import new_session
+from anywire_http.client import LinkSession
 from anywire_http.config import HttpConfig, check_address
 from anywire_http.faults import for_status, mapped, status_of
 from anywire_http.link import HELLO_S, AgentLink
@@ -60,19 +62,29 @@ MOST_OPENING = 1024
 
 
 class HttpHub(Hub):
-    def __init__(self, config: HttpConfig, info: HubInfo, plane: Plane, sink: HubSink) -> None:
+    def __init__(
+        self,
+        config: HttpConfig,
+        info: HubInfo,
+        plane: Plane,
+        sink: HubSink,
+        proofs: LinkProofs,
+        certificate: EndCertificate | None,
+    ) -> None:
         self.config, self.info, self.plane, self.sink = config, with_protocol(info), plane, sink
+        self.proofs, self.certificate = proofs, certificate
         self.guard = Guard()
         self.url = ""
         """Where it listens; empty on the client plane."""
-        self._links: HubLinks[AgentLink] = HubLinks(sink, self.guard, self.info)
+        self._links: HubLinks[AgentLink] = HubLinks(sink, self.guard, self.info, proofs)
         self._all: set[AgentLink] = set()
         self._dialling: list[asyncio.Task[None]] = []
-        self._session: aiohttp.ClientSession | None = None
         self._awake = AwakeTime(SystemClock())
         self._once = OnceLog(log)
         self.unlinked = Unlinked()
-        self._server = Server(config, f"hub {info.hub_id}", {("POST", "/agents/register"): self._register})
+        # Without TLS: who registers is looked for where it says that it is, and proves there who it is.
+        routes = {("POST", "/agents/register"): self._register}
+        self._server = Server(config, f"hub {info.hub_id}", routes, protected=proofs.asks)
 
     async def open(self) -> None:
         """Raises `TransportUnavailable`."""
@@ -80,9 +92,8 @@ class HttpHub(Hub):
             self.url = await self._server.listen(listening_addresses(self.config, "agent"))
             log.info("hub %s listens on %s for agents", self.info.hub_id, self.url)
             return
-        self._session = new_session(self.config)
         for address in filterfalse(takes_any_port, self.config.client_addresses):
-            attempt = partial(self._attempt, self._session, address, OnceLog(log))
+            attempt = partial(self._attempt, address, OnceLog(log))
             keeping = keep_dialling(attempt, address, backoff=Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S))
             self._dialling.append(asyncio.create_task(keeping))
 
@@ -104,17 +115,15 @@ class HttpHub(Hub):
         for outcome in await asyncio.gather(*self._dialling, *closing, return_exceptions=True):
             if isinstance(outcome, Exception):
                 log.error("closing hub %s: %s", self.info.hub_id, outcome, exc_info=outcome)
-        if self._session is not None:
-            await self._session.close()
         await self._server.close()
 
     # What links say
 
     def join(self, link: AgentLink, info: AgentInfo, status: AgentStatus) -> None:
         old = self._links.find(info.agent_id)
-        self._links.check_hello(info)
+        self._links.check_hello(info, key=link.key)
         link.alive = True
-        self._links.join(link, info)
+        self._links.join(link, info, key=link.key)
         if old is not None:
             old.end("replaced by a new connection")
         self.received(link, status)
@@ -153,7 +162,7 @@ class HttpHub(Hub):
             if wrong := other_framing(registration.protocol):
                 return self._refused(409, peer, wrong)
             info = registration.info
-            self._links.check_hello(info)
+            self._links.check_hello(info, key=None)
             url = check_address(registration.url)
         except LinkRefused as error:
             return self._refused(status_of(error), peer, str(error), error.for_peer)
@@ -182,10 +191,10 @@ class HttpHub(Hub):
 
     # Agents that are looked for
 
-    async def _attempt(self, session: aiohttp.ClientSession, address: str, once: OnceLog) -> bool:
+    async def _attempt(self, address: str, once: OnceLog) -> bool:
         """Link who is there, unless that is done already under another address, and wait for the link's end."""
         try:
-            link = await self._look(session, address)
+            link = await self._look(address)
         except AgentUnavailable as error:  # nobody there is normal
             log.debug("%s", error)
             self.unlinked.linked(address)
@@ -198,18 +207,21 @@ class HttpHub(Hub):
         await link.ended.wait()
         return True
 
-    async def _look(self, session: aiohttp.ClientSession, address: str) -> AgentLink:
+    async def _look(self, address: str) -> AgentLink:
         """The link to the agent at ``address``. Raises what stands in the way."""
+        session = LinkSession(self.config, self.certificate, address)
         try:
             async with (
                 awake_timeout(self._awake, HELLO_S),
-                session.get(URL(f"{address}/agent"), allow_redirects=False) as response,
+                session.get(URL(f"{session.url}/agent")) as response,
             ):
                 if response.status != 200:
                     raise for_status(response.status)(f"{address} refused: {await fault_text(response)}")
                 there = decode_hello(await whole_body(response), AgentHello, self.info).info
         except (aiohttp.ClientError, OSError, msgspec.MsgspecError) as error:
             raise mapped(error, f"looking for an agent at {address}") from error
+        finally:
+            await session.close()
         try:
             if not there.protocol:  # it would take this hub; an agent that names a version refuses this hub itself
                 check_protocol(there, self.info)

@@ -18,9 +18,9 @@ from anywire.lease import AwakeTime
 from anywire.messages import AgentInfo, AgentStatus, Command, FromAgent, HubInfo, TaskRequest, ToAgent
 from anywire.printable import printable
 from anywire.transport import Plane
-from anywire.transport_tools import CLOSE_TIMEOUT
+from anywire.transport_tools import CLOSE_TIMEOUT, EndCertificate, LinkProofs
 from anywire.transport_tools.timeouts import awake_timeout
-from anywire_http.client import new_session
+from anywire_http.client import LinkSession
 from anywire_http.config import HttpConfig
 from anywire_http.faults import for_status, mapped
 from anywire_http.tasks import Tasks
@@ -53,6 +53,8 @@ class LinkOwner(Protocol):
     config: HttpConfig
     info: HubInfo
     plane: Plane
+    proofs: LinkProofs
+    certificate: EndCertificate | None
 
     def join(self, link: AgentLink, info: AgentInfo, status: AgentStatus) -> None:
         """Raises `LinkRefused`."""
@@ -75,13 +77,18 @@ class AgentLink:
         """Empty once joined; else why that did not come about."""
         self.ended = asyncio.Event()
         self._expected = expected
-        self._session = new_session(owner.config, **{LINK_HEADER: secrets.token_hex(8)})
-        self._link_url = URL(f"{url}/link")
+        self._session = LinkSession(owner.config, owner.certificate, url, **{LINK_HEADER: secrets.token_hex(16)})
+        self._link_url = URL(f"{self._session.url}/link")
         self._tasks = Tasks(self, self.owner.config, self._session)
         self._awake = AwakeTime(SystemClock())
         self._task: asyncio.Task[None] | None = None
         self._reason = ""
         self._ending = False
+
+    @property
+    def key(self) -> bytes:
+        """See `anywire.transport_tools.LinkProofs`."""
+        return self._session.link_key
 
     def start(self) -> asyncio.Task[None]:
         self._task = asyncio.create_task(self._run())
@@ -163,13 +170,14 @@ class AgentLink:
     async def _follow(self) -> str:
         """Open the link, read it to its end, and return the agent's goodbye, if any."""
         owner = self.owner
-        hello = encode(HubHello(PROTOCOL, owner.plane, owner.info))
+        hello = encode(HubHello(PROTOCOL, owner.plane, owner.proofs.shown(owner.info, self.key)))
         async with (
             awake_timeout(self._awake, HELLO_S) as opening,
-            self._session.post(self._link_url, data=hello, allow_redirects=False) as response,
+            self._session.post(self._link_url, data=hello) as response,
         ):
             if response.status != 200:
                 raise for_status(response.status)(f"{self.url} refused: {await fault_text(response)}")
+            self._session.stay_with(response)
             lines = Lines(response.content, encoded_limit(owner.config.max_message_bytes))
             several = await lines.some()
             opening.cancel()

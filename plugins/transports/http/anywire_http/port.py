@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import socket
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
+import msgspec
 from aiohttp import web
 from yarl import URL
 
@@ -18,7 +20,9 @@ from anywire.transport import AgentPort, AgentSink, Plane
 from anywire.transport_tools import (
     CLOSE_TIMEOUT,
     AgentLinks,
+    EndCertificate,
     Guard,
+    LinkProofs,
     LinkRefused,
     OnceLog,
     Unlinked,
@@ -60,10 +64,19 @@ ORDER_DIGITS = 18
 
 
 class HttpPort(AgentPort):
-    def __init__(self, config: HttpConfig, info: AgentInfo, plane: Plane, sink: AgentSink) -> None:
+    def __init__(
+        self,
+        config: HttpConfig,
+        info: AgentInfo,
+        plane: Plane,
+        sink: AgentSink,
+        proofs: LinkProofs,
+        certificate: EndCertificate | None,
+    ) -> None:
         self.config, self.info, self.plane = config, with_protocol(info), plane
+        self._proofs, self._certificate = proofs, certificate
         self.guard = Guard()
-        self.links: AgentLinks[PortLink] = AgentLinks(sink, self.guard, self.info)
+        self.links: AgentLinks[PortLink] = AgentLinks(sink, self.guard, self.info, proofs)
         self.url = ""
         self._by_id: dict[str, PortLink] = {}
         """Links by what their requests name in `LINK_HEADER`."""
@@ -119,7 +132,8 @@ class HttpPort(AgentPort):
             self._moving = None
 
     def _new_server(self) -> Server:
-        return Server(self.config, f"agent {self.info.agent_id}", self._routes)
+        name, certificate = f"agent {self.info.agent_id}", self._certificate
+        return Server(self.config, name, self._routes, certificate=certificate, protected=self._proofs.asks)
 
     def report(self, status: AgentStatus) -> None:
         if self.guard.closed:
@@ -154,7 +168,8 @@ class HttpPort(AgentPort):
     async def _introduce(self, request: web.BaseRequest) -> web.StreamResponse:
         if self._status is None:
             return fault(503, f"agent {self.info.agent_id} is not ready to be linked")
-        hello = AgentHello(PROTOCOL, self.plane, self.info, self._status)
+        # Its proof is for those that it is linked to.
+        hello = AgentHello(PROTOCOL, self.plane, msgspec.structs.replace(self.info, proof=""), self._status)
         return web.Response(body=encode(hello), content_type=JSON)
 
     async def _link(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -163,7 +178,8 @@ class HttpPort(AgentPort):
             hub = hello.info
             if wrong := other_framing(hello.protocol):
                 return self._refused(409, request, hub.hub_id, wrong)
-            self.links.check_hello(hub)
+            key = _certificate_of(request)
+            self.links.check_hello(hub, key=key)
         except LinkRefused as error:
             self._log_refusal(request, str(error))
             return fault(status_of(error), error.for_peer)
@@ -178,11 +194,12 @@ class HttpPort(AgentPort):
             return fault(503, f"{most} hubs are linked to agent {self.info.agent_id} already")
         _limit_unacknowledged(request, hub.lease_ms)
         link = PortLink(hub, self.config.buffer_bytes, self._received)
-        old = self.links.join(link, hub)
+        old = self.links.join(link, hub, key=key)
         if old is not None:
             old.end()
         self._by_id[link_id] = link
-        first = LinkLine(hello=AgentHello(PROTOCOL, self.plane, self.info, self._status))
+        info = self._proofs.shown(self.info, key)
+        first = LinkLine(hello=AgentHello(PROTOCOL, self.plane, info, self._status))
         response = web.StreamResponse(headers={"Content-Type": JSON_LINES})
         try:
             await response.prepare(request)
@@ -290,6 +307,12 @@ async def _bounded(waits: Iterable[Coroutine[Any, Any, object]]) -> None:
         _, late = await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT)
         for task in late:
             task.cancel()
+
+
+def _certificate_of(request: web.BaseRequest) -> bytes:
+    """The SHA-256 of the certificate that the other end has shown; empty without TLS."""
+    shown = request.get_extra_info("ssl_object")
+    return hashlib.sha256(shown.getpeercert(binary_form=True)).digest() if shown is not None else b""
 
 
 def _limit_unacknowledged(request: web.BaseRequest, lease_ms: int) -> None:

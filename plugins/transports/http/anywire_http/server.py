@@ -14,12 +14,12 @@ from aiohttp import web
 from yarl import URL
 
 from anywire.clock import SystemClock
-from anywire.connection_limit import ConnectionLimit
 from anywire.errors import PayloadTooLarge
 from anywire.lease import AwakeTime
+from anywire.listening.connection_limit import ConnectionLimit
 from anywire.messages import TaskRequest
 from anywire.transport import Plane
-from anywire.transport_tools import OnceLog, none_is_free
+from anywire.transport_tools import EndCertificate, OnceLog, none_is_free
 from anywire.transport_tools.timeouts import awake_timeout
 from anywire.web_pages import header_of_page
 from anywire_http.config import HttpConfig, is_local
@@ -50,6 +50,12 @@ of this transport keep one (`anywire_http.client.IDLE_S`)."""
 
 BODY_S = 60.0
 """Seconds of awake time in which a request's body must arrive."""
+
+HANDSHAKE_S = 15.0
+"""Seconds that a TLS handshake may take: a fleet that comes back makes hundreds at once."""
+
+PART_S = 2.0
+"""Seconds in which the other end may agree that a connection with TLS ends."""
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -95,13 +101,21 @@ class _Connections(web.Server):
         # The low-level server: there are a few routes and no middleware. A handler is cancelled when its peer goes.
         super().__init__(handler, handler_cancellation=True, access_log=None, keepalive_timeout=IDLE_S, **settings)
         self._limit = limit
+        self._open: dict[web.RequestHandler, asyncio.Transport] = {}
+
+    def abort(self) -> None:
+        """End the connections that are left at once: one with TLS would wait for its peer to agree."""
+        for transport in list(self._open.values()):
+            transport.abort()
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
         self._limit.opened(transport, handler)
+        self._open[handler] = transport
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
         self._limit.lost(handler)
+        self._open.pop(handler, None)
         super().connection_lost(handler, exc)
 
     def __call__(self) -> web.RequestHandler:
@@ -109,10 +123,20 @@ class _Connections(web.Server):
 
 
 class Server:
-    """``routes`` maps ``(method, path)`` to what answers."""
+    """``routes`` maps ``(method, path)`` to what answers. With a ``certificate`` it speaks TLS. ``protected`` is
+    whether something else than the token says who may do what."""
 
-    def __init__(self, config: HttpConfig, me: str, routes: Mapping[tuple[str, str], Handler]) -> None:
-        self._config, self._routes = config, routes
+    def __init__(
+        self,
+        config: HttpConfig,
+        me: str,
+        routes: Mapping[tuple[str, str], Handler],
+        *,
+        certificate: EndCertificate | None = None,
+        protected: bool = False,
+    ) -> None:
+        self._config, self._routes, self._protected = config, routes, protected
+        self._tls = certificate.server_context() if certificate is not None else None
         self._tokens = TokenCheck(config.token, me)
         self._once = OnceLog(log)
         self._me = me
@@ -133,15 +157,24 @@ class Server:
                 reasons.append(f"{address}: TLS belongs to a proxy in front, listen on http:// behind it")
                 continue
             try:
-                self._server = await loop.create_server(self._web, url.host, url.port or 0, backlog=BACKLOG)
+                self._server = await loop.create_server(
+                    self._web,
+                    url.host,
+                    url.port or 0,
+                    backlog=BACKLOG,
+                    ssl=self._tls,
+                    ssl_handshake_timeout=HANDSHAKE_S if self._tls is not None else None,
+                    ssl_shutdown_timeout=PART_S if self._tls is not None else None,
+                )
             except (OSError, UnicodeError) as error:
                 reasons.append(f"{address}: {mapped(error, 'cannot listen')}")
                 continue
             self._prefix = url.path.rstrip("/")
             bound = str(url.with_port(self._server.sockets[0].getsockname()[1])).rstrip("/")
-            if self._config.token is None and not is_local(bound):
+            if self._config.token is None and not self._protected and not is_local(bound):
                 log.warning("%s is open to the network and not protected: whoever reaches it can join and ask "
-                            "(transports.http: set a token, or name a loopback address)", bound)  # fmt: skip
+                            "(set identity.key and identity.admitted, or for transports.http set a token, or name a "
+                            "loopback address)", bound)  # fmt: skip
             return bound
         raise none_is_free(reasons, "http", plane)
 
@@ -152,6 +185,9 @@ class Server:
         self._server.close()
         self._web.pre_shutdown()
         await self._web.shutdown(CLOSING_S)
+        if self._tls is not None:
+            self._web.abort()
+            await asyncio.sleep(0)
         await self._server.wait_closed()
         self._server = None
 

@@ -15,7 +15,7 @@ from anywire import errors
 from anywire.errors import AnywireError, Congested
 from anywire.messages import Cancel, Chunk, Command, CommandResult, Credit, FromAgent, TaskRequest
 from anywire.transport_tools import WriteRoom
-from anywire_http.client import Body
+from anywire_http.client import Body, LinkSession
 from anywire_http.config import HttpConfig
 from anywire_http.faults import for_status, mapped
 from anywire_http.wire import (
@@ -54,12 +54,12 @@ class Tasks:
     """What is under way to one agent. A request waits until the head of its answer is there: a connection takes it
     earlier, but that says nothing of the agent."""
 
-    def __init__(self, link: TasksLink, config: HttpConfig, session: aiohttp.ClientSession) -> None:
+    def __init__(self, link: TasksLink, config: HttpConfig, session: LinkSession) -> None:
         self._link, self._session = link, session
         self._max_message_bytes = config.max_message_bytes
         self._limit = encoded_limit(config.max_message_bytes)
-        self._tasks_url, self._commands_url = URL(f"{link.url}/tasks"), URL(f"{link.url}/commands")
-        self._control_url = URL(f"{link.url}/control")
+        self._tasks_url, self._commands_url = URL(f"{session.url}/tasks"), URL(f"{session.url}/commands")
+        self._control_url = URL(f"{session.url}/control")
         self._room = WriteRoom(config.buffer_bytes, f"the agent at {link.url}")
         self._waiting = 0
         self._none_waiting = asyncio.Event()
@@ -163,7 +163,7 @@ class Tasks:
     async def _converse(self, doing: str, asking: _Asking, taken: _Once) -> bool:
         """Send a request and read its answer; whether that had a final chunk or result."""
         body, headers = Body(*asking.parts), asking.headers
-        async with self._session.post(asking.url, data=body, headers=headers, allow_redirects=False) as response:
+        async with self._session.post(asking.url, data=body, headers=headers) as response:
             taken()
             if response.status != 200:
                 text = await fault_text(response)
@@ -189,7 +189,7 @@ class Tasks:
                 data = b"\n".join(self._control)
                 size = sum(map(len, self._control))
                 self._control.clear()
-                async with self._session.post(self._control_url, data=Body(data), allow_redirects=False) as response:
+                async with self._session.post(self._control_url, data=Body(data)) as response:
                     if response.status != 200:
                         text = await fault_text(response)
                         self._link.stop(f"{self._link.url} did not take a control message: {text}")

@@ -9,12 +9,26 @@ import aiohttp
 
 from anywire.messages import AgentInfo, HubInfo
 from anywire.transport import AgentPort, AgentSink, Capabilities, Hub, HubSink, Lan, Plane, Transport
-from anywire.transport_tools import findings, free_addresses, lan_addresses, meeting_addresses
+from anywire.transport_tools import (
+    EndCertificate,
+    LinkProofs,
+    encryption_told,
+    findings,
+    free_addresses,
+    lan_addresses,
+    meeting_addresses,
+    new_end_certificate,
+)
 from anywire_http.config import HttpConfig, is_local
 from anywire_http.hub import HttpHub
 from anywire_http.port import HttpPort
 from anywire_http.server import TokenCheck
 from anywire_http.wire import Fault, encode
+
+UNCHECKED = (
+    "clients of this gateway need keys, so agents register here only with a token or an identity: set "
+    "transports.http.token at both ends, or identity.admitted at the orchestrator"
+)
 
 
 class HttpTransport(Transport):
@@ -26,7 +40,9 @@ class HttpTransport(Transport):
 
     name: ClassVar[str] = "http"
     Config = HttpConfig
-    capabilities: ClassVar[Capabilities] = Capabilities(liveliness="connection", discovery="directory")
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        liveliness="connection", discovery="directory", binds_identity=True
+    )
     config: HttpConfig
 
     def __init__(self, config: HttpConfig) -> None:
@@ -44,14 +60,15 @@ class HttpTransport(Transport):
     @classmethod
     def lan_options(cls, options: Mapping[str, Any], lan: Lan) -> Mapping[str, Any]:
         found = lan_addresses(HttpConfig, options, lan.host)
-        return found if "token" in options else found | {"token": lan.secret}
+        return found if not lan.secret or "token" in options else found | {"token": lan.secret}
 
     def meeting_options(self, host: str) -> Mapping[str, Any]:
         token = self.config.token
-        return meeting_addresses(self._bound, host) | ({"token": token.get_secret_value()} if token else {})
+        found = meeting_addresses(self._bound, host) | ({"token": token.get_secret_value()} if token else {})
+        return found | encryption_told(self.config.encrypted, self.identity is not None, self._bound)
 
     async def open_hub(self, hub: HubInfo, plane: Plane, sink: HubSink) -> Hub:
-        end = HttpHub(self.config, hub, plane, sink)
+        end = HttpHub(self.config, hub, plane, sink, LinkProofs.of(self, plane), self._certificate())
         await end.open()
         if plane == "agent":
             self._hub = end
@@ -62,7 +79,7 @@ class HttpTransport(Transport):
         return end
 
     async def open_agent(self, info: AgentInfo, plane: Plane, sink: AgentSink) -> AgentPort:
-        end = HttpPort(self.config, info, plane, sink)
+        end = HttpPort(self.config, info, plane, sink, LinkProofs.of(self, plane), self._certificate())
         await end.open()
         if plane == "client":
             self._bound[plane] = end.url
@@ -71,12 +88,17 @@ class HttpTransport(Transport):
         end.guard.open()
         return end
 
-    async def register_agent(self, data: bytes, authorization: str, peer: str) -> tuple[int, bytes]:
+    async def register_agent(
+        self, data: bytes, authorization: str, peer: str, *, checked: bool = False
+    ) -> tuple[int, bytes]:
         """Take a registration that came another way, such as a gateway's ``POST …/agents/register``.
 
         ``data`` is the request's body, ``authorization`` its header of that name, ``peer`` its sender for the log.
-        Returns the status and the JSON body of the answer; never raises.
+        With ``checked`` none is taken where neither a token nor admitted identities say who may register. Returns the
+        status and the JSON body of the answer; never raises.
         """
+        if checked and self.config.token is None and self.admits is None:
+            return 401, encode(Fault(UNCHECKED))
         refusal = self._tokens.refusal(authorization, peer)
         if refusal:
             return 401, encode(Fault(refusal))
@@ -98,6 +120,22 @@ class HttpTransport(Transport):
         own = [each for each in (config.agent_listen, config.agent_url) if each]
         return all(map(is_local, [*config.agent_addresses, *config.client_addresses, *own]))
 
+    @property
+    def keeps_clients_local(self) -> bool:
+        return all(map(is_local, self.config.client_addresses))
+
+    @property
+    def _encrypted(self) -> bool:
+        """Whether ends make certificates of their own."""
+        return self.config.encrypted or self.identity is not None
+
+    def _certificate(self) -> EndCertificate | None:
+        return new_end_certificate() if self._encrypted else None
+
+    def _security(self) -> list[str]:
+        used = ("token", self.config.token is not None), ("tls", self._encrypted)
+        return [name for name, is_used in used if is_used]
+
     def _remember(self, end: HttpHub | HttpPort) -> None:
         self._open = [*(each for each in self._open if not each.guard.closed), end]
 
@@ -106,7 +144,7 @@ class HttpTransport(Transport):
             f"{plane}_plane_{role}": address,
             "encoding": "json",
             "http": "1.1, keep-alive, TCP_NODELAY",
-            "security": "none" if self.config.token is None else "token",
+            "security": " and ".join(self._security()) or "none",
             **self.config.bounds(),
             "aiohttp": aiohttp.__version__,
         }

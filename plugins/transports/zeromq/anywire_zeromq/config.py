@@ -11,6 +11,8 @@ import pydantic
 import zmq
 import zmq.auth
 
+from anywire.errors import ConfigError
+from anywire.files.private_files import read_private
 from anywire.transport_tools import BoundedOptions, is_loopback
 
 IPC_PATH_LIMIT = 107
@@ -45,7 +47,8 @@ def is_local(address: str) -> bool:
 
 
 def read_key(value: str, *, secret: bool) -> str:
-    """A Z85 key of 40 characters, given as such or as the path of a certificate file that holds it."""
+    """A Z85 key of 40 characters, given as such or as the path of a certificate file that holds it. Raises ValueError,
+    and `ConfigError` for a ``secret`` one in a file that others can read."""
     if len(value) == 40 and not Path(value).is_file():
         try:
             zmq.utils.z85.decode(value.encode())
@@ -53,7 +56,12 @@ def read_key(value: str, *, secret: bool) -> str:
             raise ValueError("a key of 40 characters must be Z85 text, as `zmq.curve_keypair()` gives it") from error
         return value
     try:
+        # What is no file may be a secret with a typo, and is not repeated.
         public, secret_key = zmq.auth.load_certificate(value)
+        if secret and secret_key is not None:
+            read_private(Path(value))
+    except ConfigError as error:
+        raise ConfigError(f"transports.zeromq.secret_key: {error}") from None
     except (OSError, ValueError) as error:
         raise ValueError(
             f"neither 40 characters of Z85 nor a readable certificate file ({type(error).__name__})"
@@ -112,6 +120,12 @@ class ZeromqConfig(BoundedOptions):
     )
     allowed_keys: Annotated[list[str], pydantic.BeforeValidator(_as_list)] = pydantic.Field(
         default=[], description="CURVE: public keys that this end admits where it listens (Z85, or .key files)."
+    )
+
+    encrypted: bool = pydantic.Field(
+        default=False,
+        description="Encrypt links with CURVE keys that each end makes at its start. Both ends must. An end with an "
+        "identity always does.",
     )
 
     @pydantic.field_validator("secret_key")

@@ -11,7 +11,7 @@ from typing import Any
 import zmq
 
 from anywire_zeromq.config import ZeromqConfig
-from anywire_zeromq.curve import secure_dialer
+from anywire_zeromq.curve import Curve, secure_dialer
 from anywire_zeromq.endpoint import DISCONNECTED, FAILED, RETRIED, SUCCEEDED, UNEXPLAINED, Endpoint, why_failed
 from anywire_zeromq.faults import mapped
 from anywire_zeromq.loop_socket import NOBLOCK
@@ -36,8 +36,10 @@ class Dialer(Endpoint):
         address: str,
         timeout_ms: int,
         sink: WireSink,
+        curve: Curve | None,
     ) -> None:
         super().__init__(context, zmq.DEALER, config, timeout_ms, sink)
+        self._link_key = curve.link_key if curve is not None else b""
         self.address = address
         self._wire: DealerWire | None = None
         self._opened_at = math.inf
@@ -50,7 +52,7 @@ class Dialer(Endpoint):
         self._zmq.reconnect_ivl_max = RECONNECT_MAX_MS
         self._zmq.connect_timeout = CONNECT_MS
         try:
-            secure_dialer(self._zmq, config)
+            secure_dialer(self._zmq, curve)
             self._zmq.connect(address)
         except zmq.ZMQError as error:
             self.abort()
@@ -93,6 +95,7 @@ class Dialer(Endpoint):
             self.once.reset()
             self._opened_at = asyncio.get_running_loop().time()
             self._wire = DealerWire(self.address, self._socket, self._blocked, self.config.buffer_bytes, self.restart)
+            self._wire.link_key = self._link_key
             self.sink.opened(self._wire)
         elif event == DISCONNECTED:
             self._lose("its connection ended")

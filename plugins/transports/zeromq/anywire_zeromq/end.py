@@ -22,6 +22,7 @@ from anywire.transport_tools import (
     AgentLinks,
     Guard,
     HubLinks,
+    LinkProofs,
     LinkRefused,
     OnceLog,
     UnknownKind,
@@ -42,7 +43,7 @@ from anywire_zeromq.codec import (
     is_goodbye,
 )
 from anywire_zeromq.config import ZeromqConfig, is_local, is_wildcard
-from anywire_zeromq.curve import KeyCheck
+from anywire_zeromq.curve import KeyCheck, curve_of
 from anywire_zeromq.dialer import Dialer
 from anywire_zeromq.endpoint import Endpoint
 from anywire_zeromq.faults import mapped
@@ -65,11 +66,15 @@ notices after one; this only ends what a broken network has left."""
 class End:
     """`open` it as listener or dialer; subclasses handle the messages.
 
-    ``name`` is for the log, ``info`` is this end's own. ``guard`` stands in front of the sink.
+    ``name`` is for the log, ``info`` is this end's own. ``guard`` stands in front of the sink. ``proofs`` are what it
+    shows and asks of identities.
     """
 
-    def __init__(self, config: ZeromqConfig, plane: Plane, name: str, info: HubInfo | AgentInfo) -> None:
-        self.config, self.plane, self.name = config, plane, name
+    def __init__(
+        self, config: ZeromqConfig, plane: Plane, name: str, info: HubInfo | AgentInfo, proofs: LinkProofs
+    ) -> None:
+        self.config, self.plane, self.name, self.proofs = config, plane, name, proofs
+        self.curve = curve_of(config, needed=proofs.shows)
         self.guard = Guard()
         self.timeout_ms = TIMEOUT_LEASES * info.lease_ms
         self._own = info
@@ -84,16 +89,18 @@ class End:
     def listen(self) -> str:
         """Bind the first free address and return it; raises `TransportUnavailable`."""
         config = self.config
-        if config.secret_key is not None:
-            self._key_check = KeyCheck(self._context, config.allowed_keys)
-        listener = Listener(self._context, config, self.plane, self.timeout_ms, self)
+        curve = self.curve
+        if curve is not None:
+            self._key_check = KeyCheck(self._context, curve.allowed)
+        listener = Listener(self._context, config, self.plane, self.timeout_ms, self, curve)
         self._endpoints.append(listener)
         listener.start()
         log.info("%s listens on %s for the %s plane", self.name, listener.address, self.plane)
-        if config.secret_key is None and not is_local(listener.address):
+        is_open = curve is None or (curve.allowed is None and self.plane == "agent" and not self.proofs.asks)
+        if is_open and not is_local(listener.address):
             log.warning("%s is open to the network and not protected: whoever reaches it can join and ask "
-                        "(transports.zeromq: set secret_key and allowed_keys, or name a loopback address)",
-                        listener.address)  # fmt: skip
+                        "(set identity.key and identity.admitted, or for transports.zeromq set secret_key and "
+                        "allowed_keys, or name a loopback address)", listener.address)  # fmt: skip
         return listener.address
 
     def dial(self) -> None:
@@ -106,7 +113,7 @@ class End:
                 raise TransportUnavailable(
                     f"{address} can be listened on but not connected to: name the host of the orchestrator instead"
                 )
-            dialer = Dialer(self._context, self.config, address, self.timeout_ms, self)
+            dialer = Dialer(self._context, self.config, address, self.timeout_ms, self, self.curve)
             self._endpoints.append(dialer)
             dialer.start()
 
@@ -208,7 +215,7 @@ class End:
             self.refuse(wire, f"it speaks {named}, this end {PROTOCOL}: use one version of anywire-zeromq everywhere")
             return True
         try:
-            links.check_hello(info, wire.key)
+            links.check_hello(info, wire.key, wire.link_key)
         except LinkRefused as error:
             self.refuse(wire, str(error), error.for_peer)
             return True

@@ -43,7 +43,7 @@ _WATCHED = (
 
 _PROTOCOL_FAULTS = {
     int(zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC): "it took this end for another (its server_key is not our public key)",
-    int(zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH): "one end uses CURVE keys and the other does not",
+    int(zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH): "one end uses CURVE keys or an identity, and the other neither",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from anywire.errors import AgentUnavailable
 from anywire.messages import AgentStatus, Chunk, CommandResult, FromAgent, HubInfo, Progress, ToAgent
 from anywire.transport import Hub, HubSink, Plane
-from anywire.transport_tools import HubLinks, LinkRefused, MayCongest, with_protocol
+from anywire.transport_tools import HubLinks, LinkProofs, LinkRefused, MayCongest, with_protocol
 from anywire_zeromq.codec import PROTOCOL, AgentHello, Goodbye, HubHello, Ready
 from anywire_zeromq.config import ZeromqConfig
 from anywire_zeromq.end import End
@@ -13,11 +13,10 @@ from anywire_zeromq.wire import Wire
 
 
 class ZeromqHub(End, Hub):
-    def __init__(self, config: ZeromqConfig, info: HubInfo, plane: Plane, sink: HubSink) -> None:
-        info = with_protocol(info)
-        super().__init__(config, plane, f"hub {info.hub_id}", info)
-        self._hello = HubHello(PROTOCOL, plane, info)
-        self._links: HubLinks[Wire] = HubLinks(sink, self.guard, info)
+    def __init__(self, config: ZeromqConfig, info: HubInfo, plane: Plane, sink: HubSink, proofs: LinkProofs) -> None:
+        self.info = info = with_protocol(info)
+        super().__init__(config, plane, f"hub {info.hub_id}", info, proofs)
+        self._links: HubLinks[Wire] = HubLinks(sink, self.guard, info, proofs)
         self._handlers = {
             Chunk: self._on_message,
             CommandResult: self._on_message,
@@ -52,7 +51,7 @@ class ZeromqHub(End, Hub):
     # What agents say
 
     def opened(self, wire: Wire) -> None:
-        self.send_own(wire, self._hello)
+        self._send_hello(wire)
 
     def ended(self, wire: Wire, reason: str) -> None:
         agent, wire.agent, wire.status, wire.spare = wire.agent, None, None, False
@@ -63,6 +62,9 @@ class ZeromqHub(End, Hub):
             self._links.ended(wire, reason)
             self.use_spare(lambda spare: spare.agent is not None and spare.agent.agent_id == agent.agent_id)
 
+    def _send_hello(self, wire: Wire) -> None:
+        self.send_own(wire, HubHello(PROTOCOL, self.plane, self.proofs.shown(self.info, wire.link_key)))
+
     def _on_hello(self, wire: Wire, hello: AgentHello) -> None:
         self.ended(wire, "it introduced itself again")
         info, status = hello.info, hello.status
@@ -71,7 +73,7 @@ class ZeromqHub(End, Hub):
         wire.agent, wire.status = info, status
         old = self._links.find(info.agent_id)
         if self.plane == "agent":
-            self.send_own(wire, self._hello)
+            self._send_hello(wire)
         elif old is not None and old.agent is not None and old.agent.incarnation == info.incarnation:
             wire.spare = True  # one agent with two addresses: the first link stays
         else:
@@ -87,7 +89,7 @@ class ZeromqHub(End, Hub):
         if info is None or status is None:
             return
         try:
-            old = self._links.join(wire, info, wire.key)
+            old = self._links.join(wire, info, wire.key, wire.link_key)
         except LinkRefused as error:
             self.refuse(wire, str(error), error.for_peer)
             return

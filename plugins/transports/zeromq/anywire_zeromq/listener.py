@@ -11,7 +11,7 @@ import zmq
 from anywire.transport import Plane
 from anywire.transport_tools import listening_addresses, none_is_free, takes_any_port
 from anywire_zeromq.config import ZeromqConfig
-from anywire_zeromq.curve import secure_listener
+from anywire_zeromq.curve import Curve, secure_listener
 from anywire_zeromq.endpoint import DISCONNECTED, FAILED, Endpoint, why_failed
 from anywire_zeromq.faults import mapped
 from anywire_zeromq.loop_socket import NOBLOCK
@@ -30,14 +30,16 @@ class Listener(Endpoint):
         plane: Plane,
         timeout_ms: int,
         sink: WireSink,
+        curve: Curve | None,
     ) -> None:
         super().__init__(context, zmq.ROUTER, config, timeout_ms, sink)
+        self._curve = curve
         self._by_identity: dict[bytes, RouterWire] = {}
         self._by_descriptor: dict[int, RouterWire] = {}
         self._ending: list[RouterWire] = []
         try:
             self._zmq.router_mandatory = True
-            secure_listener(self._zmq, config)
+            secure_listener(self._zmq, curve)
             self.address = self._bind(plane)
         except BaseException:
             self.abort()
@@ -91,8 +93,11 @@ class Listener(Endpoint):
         # A descriptor is used again only after its old connection's end was put into the monitor.
         self._monitor.settle()
         wire = RouterWire(address, self._socket, self._blocked, self.config.buffer_bytes, identity, descriptor)
-        if self.config.secret_key is not None:
-            wire.key = str(frame.get("User-Id"))  # of `KeyCheck`
+        if self._curve is not None:
+            key = str(frame.get("User-Id"))  # of `KeyCheck`
+            wire.link_key = self._curve.link_key_of(key)
+            if self._curve.allowed is not None:
+                wire.key = key
         self._end(self._by_descriptor.get(descriptor))
         self._by_identity[identity] = self._by_descriptor[descriptor] = wire
         return wire

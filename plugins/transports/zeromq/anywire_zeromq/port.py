@@ -17,7 +17,7 @@ from anywire.messages import (
     ToAgent,
 )
 from anywire.transport import AgentPort, AgentSink, Plane
-from anywire.transport_tools import AgentLinks, LinkRefused, with_protocol
+from anywire.transport_tools import AgentLinks, LinkProofs, LinkRefused, with_protocol
 from anywire_zeromq.codec import PROTOCOL, AgentHello, Goodbye, HubHello, Ready, encode
 from anywire_zeromq.config import ZeromqConfig
 from anywire_zeromq.end import End
@@ -48,10 +48,12 @@ class _Reply:
 
 
 class ZeromqPort(End, AgentPort):
-    def __init__(self, config: ZeromqConfig, info: AgentInfo, plane: Plane, sink: AgentSink) -> None:
+    def __init__(
+        self, config: ZeromqConfig, info: AgentInfo, plane: Plane, sink: AgentSink, proofs: LinkProofs
+    ) -> None:
         self.info = with_protocol(info)
-        super().__init__(config, plane, f"agent {info.agent_id}", self.info)
-        self._links: AgentLinks[Wire] = AgentLinks(sink, self.guard, self.info)
+        super().__init__(config, plane, f"agent {info.agent_id}", self.info, proofs)
+        self._links: AgentLinks[Wire] = AgentLinks(sink, self.guard, self.info, proofs)
         self._replies: dict[Wire, _Reply] = {}
         self._status: AgentStatus | None = None
         self._early: set[Wire] = set()
@@ -117,7 +119,8 @@ class ZeromqPort(End, AgentPort):
             self._early.add(wire)
             return
         wire.introduced = True
-        self.send_own(wire, AgentHello(PROTOCOL, self.plane, self.info, self._status))
+        info = self.proofs.shown(self.info, wire.link_key)
+        self.send_own(wire, AgentHello(PROTOCOL, self.plane, info, self._status))
 
     def _on_hello(self, wire: Wire, hello: HubHello) -> None:
         introduced = wire.introduced and wire not in self._replies
@@ -143,7 +146,7 @@ class ZeromqPort(End, AgentPort):
     def _join(self, wire: Wire, hub: HubInfo) -> bool:
         self._replies[wire] = _Reply(self, wire)
         try:
-            old = self._links.join(wire, hub, wire.key)
+            old = self._links.join(wire, hub, wire.key, wire.link_key)
         except LinkRefused as error:
             del self._replies[wire]
             self.refuse(wire, str(error), error.for_peer)

@@ -10,7 +10,14 @@ import zmq
 
 from anywire.messages import AgentInfo, HubInfo
 from anywire.transport import AgentPort, AgentSink, Capabilities, Hub, HubSink, Lan, Plane, Transport
-from anywire.transport_tools import findings, free_addresses, lan_addresses, meeting_addresses
+from anywire.transport_tools import (
+    LinkProofs,
+    encryption_told,
+    findings,
+    free_addresses,
+    lan_addresses,
+    meeting_addresses,
+)
 from anywire_zeromq.config import ZeromqConfig, is_local, public_key, shared_key
 from anywire_zeromq.hub import ZeromqHub
 from anywire_zeromq.keys import make_keys
@@ -26,7 +33,9 @@ class ZeromqTransport(Transport):
 
     name: ClassVar[str] = "zeromq"
     Config = ZeromqConfig
-    capabilities: ClassVar[Capabilities] = Capabilities(liveliness="connection", discovery="directory")
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        liveliness="connection", discovery="directory", binds_identity=True
+    )
     config: ZeromqConfig
 
     def __init__(self, config: ZeromqConfig) -> None:
@@ -42,7 +51,7 @@ class ZeromqTransport(Transport):
     @classmethod
     def lan_options(cls, options: Mapping[str, Any], lan: Lan) -> Mapping[str, Any]:
         found = lan_addresses(ZeromqConfig, options, lan.host)
-        if "secret_key" in options:
+        if "secret_key" in options or not lan.secret:
             return found
         key = shared_key(lan.secret)
         return found | {"secret_key": key, "server_key": public_key(key), "allowed_keys": [public_key(key)]}
@@ -53,15 +62,17 @@ class ZeromqTransport(Transport):
         if secret is not None and (own := public_key(secret.get_secret_value())) in self.config.allowed_keys:
             # One key for all ends. Where each has its own, whoever joins has to bring one.
             found |= {"secret_key": secret.get_secret_value(), "server_key": own}
+        elif secret is None:
+            found |= encryption_told(self.config.encrypted, self.identity is not None, self._bound)
         return found
 
     async def open_hub(self, hub: HubInfo, plane: Plane, sink: HubSink) -> Hub:
-        end = ZeromqHub(self.config, hub, plane, sink)
+        end = ZeromqHub(self.config, hub, plane, sink, LinkProofs.of(self, plane))
         await self._open(end)
         return end
 
     async def open_agent(self, info: AgentInfo, plane: Plane, sink: AgentSink) -> AgentPort:
-        end = ZeromqPort(self.config, info, plane, sink)
+        end = ZeromqPort(self.config, info, plane, sink, LinkProofs.of(self, plane))
         await self._open(end)
         return end
 
@@ -77,6 +88,10 @@ class ZeromqTransport(Transport):
         """True when every address, those that are listened on and those that are dialled, is a Unix socket or of the
         loopback."""
         return all(map(is_local, [*self.config.agent_addresses, *self.config.client_addresses]))
+
+    @property
+    def keeps_clients_local(self) -> bool:
+        return all(map(is_local, self.config.client_addresses))
 
     @staticmethod
     def make_keys(folder: Path) -> str:
@@ -95,7 +110,7 @@ class ZeromqTransport(Transport):
         self._settings |= {
             f"{end.plane}_listens_on" if address else f"{end.plane}_connects_to": address or ", ".join(directory),
             "encoding": "msgpack",
-            "security": "null" if self.config.secret_key is None else "curve",
+            "security": "null" if end.curve is None else "curve",
             **self.config.bounds(),
             "connection_timeout_ms": str(end.timeout_ms),
             "libzmq": zmq.zmq_version(),

@@ -34,10 +34,11 @@ class Wire(ABC):
     ``agent``, ``status``, ``hub``, ``introduced``, ``refused``, ``spare`` and ``goodbye_sent`` belong to the end that
     uses it and hold how far the two have introduced themselves. ``address`` is the peer's for the log, the same
     for each of its connections; ``peer`` names this one. ``buffer_bytes`` is how much may wait. ``key`` is the peer's
-    public key where it was checked, otherwise empty.
+    public key where it was checked, otherwise empty. ``link_key`` is that of `anywire.transport_tools.LinkProofs`.
     """
 
     key = ""
+    link_key = b""
 
     def __init__(self, address: str, peer: str, socket: LoopSocket, blocked: set[Wire], buffer_bytes: int) -> None:
         self.address, self.peer = address, peer

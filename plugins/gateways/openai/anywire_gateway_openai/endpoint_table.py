@@ -1,0 +1,129 @@
+"""The one table of what the gateway serves: method, path, the role that a caller needs, and what answers.
+
+Everything follows from it: what is found, which methods a path allows, who is let in, the page of the API, and the
+tests of who is not. Routes of services join it with their own roles (`service_routes`).
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from aiohttp import web
+
+from anywire.caller import Role
+from anywire_gateway_openai.catalogue import CatalogueHandlers
+from anywire_gateway_openai.event_streams import EventHandler
+from anywire_gateway_openai.metrics import Metrics
+from anywire_gateway_openai.registration import RegistrationHandler
+from anywire_gateway_openai.task_views import TaskViewHandlers
+from anywire_gateway_openai.tasks import TaskHandlers
+from anywire_gateway_openai.websocket import ChatSockets
+
+Handler = Callable[..., Awaitable[web.StreamResponse]]
+"""Gets the request, and after it a text for each name in braces of the path."""
+BASES = ("/v1", "/api/v1")
+_NAME = re.compile(r"\{(\w+)\}")
+
+
+class Endpoint(NamedTuple):
+    """``path`` is the whole path; a name in braces stands for the rest of it, or for a part. ``role`` is the least that
+    a caller needs, None where everybody is let in; without keys it counts only where it is a service's (``always``).
+    """
+
+    method: str
+    path: str
+    role: Role | None
+    handler: Handler
+    always: bool = False
+
+    @property
+    def summary(self) -> str:
+        """What it answers: the first paragraph of the handler's docstring."""
+        return (inspect.getdoc(self.handler) or "").split("\n\n")[0].replace("\n", " ")
+
+
+Methods = Mapping[str, Endpoint]
+
+
+class EndpointTable:
+    """Finds endpoints by path. Where several match, whole paths go first, then those that stand first."""
+
+    def __init__(self, endpoints: Iterable[Endpoint], name: str = "[^/].*") -> None:
+        """``name`` is the pattern of what a name in braces stands for."""
+        self.endpoints = list(endpoints)
+        self._exact: dict[str, dict[str, Endpoint]] = {}
+        named: dict[str, dict[str, Endpoint]] = {}
+        for each in self.endpoints:
+            (named if "{" in each.path else self._exact).setdefault(each.path, {})[each.method] = each
+        self._named = [(_pattern(path, name), methods) for path, methods in named.items()]
+
+    def exact(self, path: str) -> Methods | None:
+        """The endpoints at a path without names, by method."""
+        return self._exact.get(path)
+
+    def named(self, path: str) -> tuple[Methods, tuple[str, ...]] | None:
+        """The endpoints at a path with names, by method, and what the names stand for."""
+        for pattern, methods in self._named:
+            match = pattern.fullmatch(path)
+            if match is not None:
+                return methods, match.groups()
+        return None
+
+    def at(self, path: str) -> tuple[Methods, tuple[str, ...]] | None:
+        exact = self._exact.get(path)
+        return (exact, ()) if exact is not None else self.named(path)
+
+
+def path_names(path: str) -> list[str]:
+    """The names in the braces of ``path``."""
+    return _NAME.findall(path)
+
+
+def _pattern(path: str, name: str) -> re.Pattern[str]:
+    """What ``path`` matches: a group for each name in braces, which is anything that ``name`` matches."""
+    parts = re.split(r"\{\w+\}", path)
+    return re.compile(f"({name})".join(map(re.escape, parts)))
+
+
+def own_endpoints(
+    tasks: TaskHandlers,
+    views: TaskViewHandlers,
+    events: EventHandler,
+    catalogue: CatalogueHandlers,
+    registration: RegistrationHandler,
+    sockets: ChatSockets,
+    metrics: Metrics,
+) -> list[Endpoint]:
+    """The gateway's own. What is observed needs the role `observe`, as it tells of everybody; whose tasks are seen and
+    cancelled follows the caller. Who may register is the transport's to say."""
+    below: Sequence[tuple[str, str, Role | None, Any]] = (
+        ("POST", "/chat/completions", "use", tasks.chat),
+        ("GET", "/chat/completions", "use", sockets.chat_beside_post),
+        ("POST", "/chat/completions_stream", "use", tasks.chat_stream),
+        ("GET", "/ws/chat", "use", sockets.chat),
+        ("POST", "/completions", "use", tasks.completion),
+        ("POST", "/embeddings", "use", tasks.embedding),
+        ("GET", "/models", "use", catalogue.models),
+        ("GET", "/models/{id}", "use", catalogue.model),
+        ("GET", "/tasks", "use", views.list),
+        ("GET", "/tasks/{id}/follow", "use", views.follow),
+        ("GET", "/tasks/{id}", "use", views.get),
+        ("DELETE", "/tasks/{id}", "use", views.cancel),
+        ("GET", "/events", "use", events.events),
+        ("GET", "/agents", "observe", catalogue.agents),
+        ("POST", "/agents/register", None, registration.register),
+        ("GET", "/stats", "observe", catalogue.stats),
+    )
+    beside: Sequence[tuple[str, str, Role | None, Any]] = (
+        ("GET", "/health", None, catalogue.health),
+        ("GET", "/version", "use", catalogue.version),
+        ("GET", "/metrics", "observe", metrics.handle),
+    )
+    return [
+        *(Endpoint("GET", path, "use", catalogue.index) for path in ("/", *BASES)),
+        *(Endpoint(method, base + path, *rest) for base in ("", *BASES) for method, path, *rest in beside),
+        *(Endpoint(method, base + path, *rest) for base in BASES for method, path, *rest in below),
+    ]

@@ -1,0 +1,300 @@
+"""Who is let in by the gateway `openai` where keys are needed, shown for every endpoint of its table."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import aiohttp
+import pytest
+from tests.integration.gateway_serving import MESSAGES, ScriptedEngine, Served, serving
+from tests.integration.known_keys import KnownKeys, bearer
+from tests.integration.refused_endpoints import HANDSHAKE, Example, Examples, answered, requests
+
+from anywire.caller import ROLES, Role
+from anywire.engine import Delta, EngineProgress
+from anywire.events import Event
+from anywire.messages import TaskRequest
+from anywire.route import Request, Response, Route
+from anywire_gateway_openai.endpoint_table import BASES
+
+CHAT = {"model": "m", "messages": MESSAGES}
+EXAMPLES: Examples = {
+    ("GET", "/"): Example(),
+    ("GET", "/v1"): Example(),
+    ("GET", "/api/v1"): Example(),
+    ("GET", "/health"): Example(role=None),
+    ("GET", "/version"): Example(),
+    ("GET", "/metrics"): Example(role="observe"),
+    ("POST", "/chat/completions"): Example(body=CHAT),
+    ("GET", "/chat/completions"): Example(headers=HANDSHAKE),
+    ("POST", "/chat/completions_stream"): Example(body=CHAT),
+    ("GET", "/ws/chat"): Example(headers=HANDSHAKE),
+    ("POST", "/completions"): Example(body={"model": "m", "prompt": "hello"}),
+    ("POST", "/embeddings"): Example(body={"model": "m", "input": "hello"}),
+    ("GET", "/models"): Example(),
+    ("GET", "/models/{id}"): Example("m"),
+    ("GET", "/tasks"): Example(),
+    ("GET", "/tasks/{id}"): Example("task", foreign=404),
+    ("GET", "/tasks/{id}/follow"): Example("task", foreign=404),
+    ("DELETE", "/tasks/{id}"): Example("task", foreign=404),
+    ("GET", "/events"): Example(),
+    ("GET", "/agents"): Example(role="observe"),
+    ("POST", "/agents/register"): Example(body={"agent_id": "a"}, role=None),
+    ("GET", "/stats"): Example(role="observe"),
+    # those of the service
+    ("GET", "/notes"): Example(),
+    ("GET", "/notes/{id}"): Example("1", role="observe"),
+    ("POST", "/notes/{id}"): Example("1", body={"text": "x"}),
+    ("DELETE", "/notes/{id}"): Example("1", role="operate"),
+}
+EMBEDDING = Delta(extra="[[0.5]]", finish_reason="stop")
+
+
+class House(NamedTuple):
+    """A gateway with one running task of ``alice``."""
+
+    served: Served
+    keys: KnownKeys
+    engine: ScriptedEngine
+    client: aiohttp.ClientSession
+    task: str
+    seen: list[object]
+    """Every event, and every call of the service."""
+
+    async def state(self) -> object:
+        """Everything that a request might have changed."""
+        context = self.served.context
+        views = context.tasks()
+        return (
+            context.stats(),
+            [(each.task_id, each.place, each.chunks, each.caller) for each in views],
+            context.agents(),
+            len(self.engine.tasks),
+            list(self.seen),
+        )
+
+
+@asynccontextmanager
+async def house(**gateway: Any) -> AsyncIterator[House]:
+    async def script(task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
+        if "hang" in task.body:
+            yield Delta("text")
+            await asyncio.Event().wait()
+        yield EMBEDDING if task.kind == "embedding" else Delta("text", finish_reason="stop")
+
+    seen: list[object] = []
+
+    async def note(request: Request) -> Response:
+        seen.append((request.method, request.path))
+        return Response(json.dumps(dict(request.headers)).encode())
+
+    engine, keys = ScriptedEngine(script), KnownKeys(alice="use", bob="use", olga="observe", root="operate")
+    keys.gone = {"expired", "revoked"}
+    for name in keys.gone:
+        keys.add(name, "operate")
+    async with serving(engine, access=keys, **gateway) as served:
+        served.context.routes.add(
+            Route("GET", "/notes", note),
+            Route("GET", "/notes/{id}", note, role="observe"),
+            Route("POST", "/notes/{id}", note, role="use"),
+            Route("DELETE", "/notes/{id}", note, role="operate"),
+        )
+        async with aiohttp.ClientSession(served.url) as client:
+            body = CHAT | {"stream": True, "user": "hang"}
+            async with client.post("/v1/chat/completions", json=body, headers=bearer("alice")) as running:
+                await running.content.readuntil(b"text")
+                end = served.context.events.subscribe("test", seen.append, Event)
+                yield House(served, keys, engine, client, running.headers["x-anywire-task"], seen)
+                end()
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        {},
+        {"x-anywire-tenant": "alice", "X-Forwarded-For": "127.0.0.1", "Forwarded": "for=127.0.0.1"},
+        bearer("wrong"),
+        bearer("expired"),
+        bearer("revoked"),
+        bearer(""),
+        {"Authorization": "Basic YWxpY2U6YWxpY2U="},
+        {"Authorization": "alice"},
+        {"x-api-key": "wrong"},
+        {"api-key": "wrong"},
+        {"Sec-WebSocket-Protocol": "anywire, anywire-key.wrong"},
+        {"Cookie": "Authorization=alice; api_key=alice"},
+    ],
+    ids=lambda shown: ", ".join(f"{name} {value}" for name, value in shown.items()) or "nothing",
+)
+async def test_every_endpoint_refuses_who_has_no_key(shown: Mapping[str, str]) -> None:
+    async with house() as at:
+        before = await at.state()
+        for asked in requests(at.served.gateway.endpoints, EXAMPLES, BASES, at.task):
+            status, text = await answered(at.client, asked, shown)
+            where = f"{asked.method} {asked.path}: {status} {text}"
+            if asked.endpoint.role is None:
+                assert (status, text) in ((200, '{"status":"ok"}'), (200, "")) or status == 404, where
+            else:
+                assert status == 401, where
+                if asked.method != "HEAD":
+                    error = json.loads(text)["error"]
+                    assert (error["code"], error["type"]) == ("invalid_api_key", "invalid_request_error"), where
+        assert await at.state() == before
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_every_endpoint_asks_for_its_role(role: Role) -> None:
+    async with house() as at:
+        before = await at.state()
+        key = {"use": "alice", "observe": "olga", "operate": "root"}[role]
+        refused = 0
+        for asked in requests(at.served.gateway.endpoints, EXAMPLES, BASES, at.task):
+            needed = asked.endpoint.role
+            if needed is None or ROLES.index(needed) <= ROLES.index(role):
+                continue
+            status, text = await answered(at.client, asked, bearer(key))
+            assert status == 403, f"{asked.method} {asked.path}: {status} {text}"
+            refused += 1
+        assert (refused > 0) == (role != "operate")
+        assert await at.state() == before
+
+
+async def test_every_endpoint_with_a_task_hides_that_of_another_tenant() -> None:
+    async with house() as at:
+        before, foreign = await at.state(), 0
+        for asked in requests(at.served.gateway.endpoints, EXAMPLES, BASES, at.task):
+            if "{id}" in asked.endpoint.path:
+                assert asked.example.foreign or asked.example.name != "task"
+            if asked.example.foreign:
+                foreign += 1
+                status, text = await answered(at.client, asked, bearer("bob"))
+                assert status == asked.example.foreign, f"{asked.method} {asked.path}: {status} {text}"
+                unknown = asked._replace(path=asked.path.replace(at.task, "0" * len(at.task)))
+                nothing = await answered(at.client, unknown, bearer("bob"))
+                assert nothing == (status, text.replace(at.task, "0" * len(at.task))), (
+                    "it tells whether a task is there"
+                )
+        assert foreign
+        async with at.client.get("/v1/tasks", headers=bearer("bob")) as answer:
+            assert (await answer.json())["data"] == []
+        assert await at.state() == before
+
+
+async def test_every_endpoint_answers_who_may() -> None:
+    async with house() as at:
+        for asked in requests(at.served.gateway.endpoints, EXAMPLES, BASES, at.task):
+            if asked.endpoint.method == "DELETE":
+                continue
+            if asked.method == "HEAD" and asked.example.headers:
+                continue  # no handshake
+            status, text = await answered(at.client, asked, bearer("root"))
+            expected = 101 if asked.example.headers else 404 if "register" in asked.path else 200
+            assert status == expected, f"{asked.method} {asked.path}: {status} {text}"
+        async with at.client.delete(f"/v1/tasks/{at.task}", headers=bearer("alice")) as answer:
+            assert answer.status == 200
+
+
+@pytest.mark.parametrize("header", ["Authorization", "authorization", "x-api-key", "api-key"])
+async def test_a_key_is_taken_from_each_of_its_headers(header: str) -> None:
+    async with house() as at:
+        value = "bearer alice" if header == "authorization" else "Bearer alice" if "A" in header else "alice"
+        async with at.client.get("/v1/tasks", headers={header: value}) as answer:
+            assert [each["id"] for each in (await answer.json())["data"]] == [at.task]
+
+
+async def test_a_client_without_a_key_is_answered_before_its_body() -> None:
+    async with house() as at:
+        raw = await at.served.raw({})
+        await raw.reader.readuntil(b"}}")
+        raw.writer.write(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 10000000\r\nExpect: 100-continue\r\n\r\n"
+        )
+        assert (await raw.reader.readline()).startswith(b"HTTP/1.1 401")
+        await raw.close()
+
+
+@pytest.mark.parametrize("query", ["api_key=alice", "a=b&API-KEY=alice", "apikey=x", "access_token=x",
+                                   "after=aw-abcdefghij23-secret"])  # fmt: skip
+async def test_a_key_in_the_url_is_refused_and_logged_nowhere(query: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    async with house() as at:
+        for headers in ({}, bearer("alice")):
+            async with at.client.get(f"/v1/tasks?{query}", headers=headers) as answer:
+                error = (await answer.json())["error"]
+                assert (answer.status, error["code"]) == (400, "key_in_url")
+                assert "Authorization: Bearer" in error["message"]
+    assert query.rpartition("=")[2] not in " ".join(
+        record.getMessage() for record in caplog.records if record.name.startswith("anywire")
+    ).replace("alice has", "")
+
+
+async def test_a_service_sees_the_caller_and_no_key() -> None:
+    async with house() as at:
+        sent = bearer("alice") | {"x-own": "1", "x-api-key": "alice", "api-key": "alice"}
+        async with at.client.get("/v1/notes", headers=sent) as answer:
+            told = await answer.json()
+        assert told["x-own"] == "1"
+        assert "alice" not in json.dumps(told)
+
+
+async def test_a_preflight_needs_no_key_and_allows_the_key_to_allowed_pages_alone() -> None:
+    page = "https://chat.example.org"
+    asking = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    async with house(allowed_origins=[page]) as at:
+        async with at.client.options("/v1/chat/completions", headers=asking | {"Origin": page}) as answer:
+            assert (answer.status, answer.headers["Access-Control-Allow-Headers"]) == (204, "authorization")
+            assert answer.headers["Access-Control-Allow-Origin"] == page
+            assert "Access-Control-Allow-Credentials" not in answer.headers
+        async with at.client.options(
+            "/v1/chat/completions", headers=asking | {"Origin": "https://a.example"}
+        ) as answer:
+            assert answer.status == 403
+            assert not [name for name in answer.headers if name.startswith("Access-Control")]
+        sent = bearer("alice") | {"Origin": "https://a.example"}
+        async with at.client.post("/v1/chat/completions", json=CHAT, headers=sent) as answer:
+            assert answer.status == 403, "a page that is not allowed is refused with a key too"
+        async with at.client.get("/v1/models", headers={"Origin": page}) as answer:
+            assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (401, page)
+            assert answer.headers["WWW-Authenticate"] == 'Bearer realm="anywire"'
+
+
+async def test_what_a_page_may_do_on_this_machine_needs_a_key_too() -> None:
+    async with house() as at, at.client.get("/v1/agents", headers={"Host": "evil.example"}) as answer:
+        assert answer.status == 401
+
+
+async def test_what_is_no_http_is_answered_without_what_it_held(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    async with house() as at:
+        for head in (
+            b"GET / HTTP/1.1\r\nAuthorization: Bearer planted" + b"x" * 20000 + b"\r\n\r\n",
+            b"GET / HTTP/1.1\r\nAuthorization\x01: Bearer planted\r\n\r\n",
+            b"planted planted planted planted\r\n\r\n",
+        ):
+            raw = await at.served.raw({})
+            await raw.reader.readuntil(b"}}")
+            raw.writer.write(head)
+            told = await raw.reader.read()
+            assert b" 400 " in told, told
+            assert b"planted" not in told
+            await raw.close()
+    assert "planted" not in caplog.text
+
+
+async def test_the_log_names_the_address_of_who_is_refused_and_no_query(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "anywire.request_log")
+    async with house(trusted_proxies=["127.0.0.1"]) as at:
+        caplog.clear()
+        async with at.client.get("/v1/stats?planted=1", headers={"X-Forwarded-For": "203.0.113.9"}) as answer:
+            assert answer.status == 401
+        async with at.client.get("/v1/stats?planted=1", headers=bearer("root")) as answer:
+            assert answer.status == 200
+    lines = [each.getMessage() for each in caplog.records if "/v1/stats" in each.getMessage()]
+    assert len(lines) == 1
+    assert lines[0].startswith("GET /v1/stats 401 ")
+    assert " error=invalid_api_key client=203.0.113.9 " in lines[0]

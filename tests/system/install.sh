@@ -1,0 +1,21 @@
+#!/bin/sh
+# Installs the Debian packages of programs that tests/system needs, where that is possible. Tests whose program is missing
+# are skipped and say so.
+packages=
+for program in nginx caddy; do
+  PATH="$PATH:/usr/sbin:/sbin" command -v "$program" >/dev/null || packages="$packages $program"
+done
+# The Cyclone DDS that has DDS Security: its headers, and the compiler that its Python package is built with.
+[ -d /usr/include/ddsc ] || packages="$packages cyclonedds-dev"
+command -v idlc >/dev/null || packages="$packages cyclonedds-tools"
+[ -n "$packages" ] || exit 0
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+  echo "not installed here:$packages" >&2
+  exit 0
+fi
+apt-get update -qq
+for package in $packages; do
+  # Each by itself: where one is not to be had, the others are.
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" ||
+    echo "not installed here: $package" >&2
+done
