@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from tests.experiment.real_runs import ONE, PATIENCE, STREAMS, done, experiment, plan_tree, run_cell, written
+from tests.long_form import SOAK
 
 from anywire.protocol import PROTOCOL
 from anywire_experiment.record import folder as records
@@ -238,7 +239,7 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
 """A plugin that tells when a process loads it."""
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT] if SOAK else [signal.SIGKILL])
 async def test_an_ended_run_goes_on_where_it_was(
     number: signal.Signals, tmp_path: Path, dds_domain: int, pids: asyncio.Queue[int]
 ) -> None:

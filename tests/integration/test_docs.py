@@ -263,8 +263,8 @@ async def test_keys_are_made_used_and_revoked_as_the_page_says(reader: Reader) -
     assert not reader.programs
 
 
-SITUATIONS = ["A lab with several users", "A robot on a shared network"]
-FURTHER_SITUATIONS = ["Alone", "Behind nginx or Caddy"]
+SITUATIONS = ["A lab with several users"]
+FURTHER_SITUATIONS = ["A robot on a shared network", "Alone", "Behind nginx or Caddy"]
 
 
 @pytest.mark.parametrize("section", SITUATIONS + FURTHER_SITUATIONS * SOAK)

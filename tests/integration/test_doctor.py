@@ -19,6 +19,7 @@ from typing import Any, cast
 import httpx
 import pytest
 import zmq
+from tests.long_form import SOAK
 from tests.patience import PATIENCE
 
 from anywire.cli import doctor_transports
@@ -232,16 +233,21 @@ def no_token() -> tuple[Options, Options]:
     return {"token": "of the orchestrator"}, {}
 
 
+FURTHER_SECRETS = [
+    ("zeromq", wrong_server_key, "server_key is not its public key"),
+    # Which of the two ends notices it first is a matter of time.
+    ("zeromq", keys_at_one_end, "CURVE keys"),
+    ("http", wrong_token, "came with a wrong token: set the same `token`"),
+]
+
+
 @pytest.mark.parametrize(
     ("transport", "secrets", "cause"),
     [
-        ("zeromq", wrong_server_key, "server_key is not its public key"),
         ("zeromq", key_not_admitted, "add its public key to allowed_keys there"),
-        # Which of the two ends notices it first is a matter of time.
-        ("zeromq", keys_at_one_end, "CURVE keys"),
-        ("http", wrong_token, "came with a wrong token: set the same `token`"),
         ("http", no_token, "came with no token: set the same `token`"),
         ("grpc", wrong_token, "it came with a wrong token: set the same `token`"),
+        *FURTHER_SECRETS * SOAK,
     ],
 )
 async def test_the_doctor_of_an_agent_host_names_the_wrong_secret_and_nothing_else(

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.integration.two_hosts import REASON, UNAVAILABLE, TwoHosts
+from tests.long_form import SOAK
 from tests.patience import PATIENCE
 
 from anywire.cli.invite_codes import decode, encode
@@ -271,6 +272,7 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
+@pytest.mark.skipif(not SOAK, reason="the long form: strangers at each door are tried one by one above")
 async def test_under_attack_an_invited_agent_answers_and_nothing_is_lost(machines: Machines) -> None:
     hub, code, _ = await opened(machines)
     known = decode(code)
@@ -300,8 +302,10 @@ async def test_under_attack_an_invited_agent_answers_and_nothing_is_lost(machine
 # Two users of one machine, with what is shipped
 
 
-@pytest.mark.parametrize("command", ["up", "serve"])
-@pytest.mark.parametrize("transport", TRANSPORTS)
+SERVED = [(each, "serve") for each in TRANSPORTS] + [(each, "up") for each in (TRANSPORTS if SOAK else ["dds"])]
+
+
+@pytest.mark.parametrize(("transport", "command"), SERVED)
 async def test_two_users_of_one_machine_never_meet(machines: Machines, transport: str, command: str) -> None:
     users = {"one": machines, "two": machines.as_user(12345)}
     for name, user in users.items():
@@ -349,8 +353,7 @@ async def sockets(machines: Machines, host: int) -> list[tuple[str, int]]:
     return [(found[1], int(found[2])) for (line,) in program.output.events if (found := LISTENING.match(line))]
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-@pytest.mark.parametrize("command", ["up", "serve"])
+@pytest.mark.parametrize(("transport", "command"), SERVED)
 async def test_with_defaults_everything_listens_on_the_loopback_interface(
     machines: Machines, transport: str, command: str
 ) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.long_form import SOAK
 
 from anywire import Client, errors
 from standby_group import (
@@ -28,7 +29,7 @@ from standby_group import (
 )
 
 pytestmark = pytest.mark.timeout(180)
-DEATHS = 10
+DEATHS = 10 if SOAK else 3
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ async def lives(http: httpx.AsyncClient) -> dict[str, tuple[int, int]]:
     return {each["id"]: (each["pid"], each["incarnation"]) for each in agents if each["state"] == "ready"}
 
 
-async def test_ten_deaths_ten_take_overs(fleet: Group) -> None:
+async def test_after_every_death_another_one_takes_over(fleet: Group) -> None:
     await fleet.agents("a1", "a2")
     active = await fleet.active()
     standing = [await fleet.standby(), await fleet.standby()]

@@ -20,6 +20,7 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.long_form import SOAK
 from tests.patience import PATIENCE
 
 from anywire.cli.watch_picture import REMEMBERED, TAIL, Picture
@@ -156,7 +157,7 @@ async def has_begun(watch: Process, url: str) -> None:
             await client.post("/v1/chat/completions", json=body(stream=False) | {"max_tokens": 1})
 
 
-@pytest.mark.parametrize("over", ["url", *TRANSPORTS])
+@pytest.mark.parametrize("over", ["url", *(TRANSPORTS if SOAK else ["dds", "grpc"])])
 async def test_events_text_tasks_and_agents_are_seen(start: Any, settings: Any, over: str) -> None:
     arguments = settings(over if over != "url" else "zeromq", **SLOW)
     up = await start("up", "--agents", "1", "--slots", "2", *arguments)

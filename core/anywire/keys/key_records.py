@@ -49,7 +49,8 @@ class KeyRecord(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     @property
     def caller(self) -> Caller:
         """Whoever shows this key. Without a tenant of its own a key is one by itself."""
-        return Caller(self.id, self.tenant or self.id, self.role, self.limits)
+        limits = self.limits if self.limits != NO_LIMITS else NO_LIMITS  # which admission need not look at
+        return Caller(self.id, self.tenant or self.id, self.role, limits)
 
     def state(self, now: float) -> str:
         """``active``, ``revoked`` or ``expired``."""

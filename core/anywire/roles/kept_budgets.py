@@ -24,7 +24,7 @@ from anywire.pipeline.limits import CallerLimits
 FOLDER = "anywire"
 """The state folder of what belongs to no plugin."""
 FILE = "tokens-used.json"
-PAUSE = 0.5
+PAUSE = 0.9
 """Seconds from the end of a task to the writing of the file."""
 
 log = logging.getLogger(__name__)
