@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 from aiohttp import web
 
 from anywire.engine import Delta
@@ -162,3 +163,17 @@ async def engine_for(url: str, **options: Any) -> AsyncIterator[Watched]:
         yield engine
     finally:
         await engine.close()
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FakeServer]:
+    fake = FakeServer()
+    await fake.up()
+    yield fake
+    await fake.down()
+
+
+@pytest.fixture
+async def engine(server: FakeServer) -> AsyncIterator[Watched]:
+    async with engine_for(server.url, refresh_interval=0) as started:
+        yield started

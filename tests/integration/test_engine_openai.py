@@ -7,7 +7,7 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any
 
@@ -30,10 +30,12 @@ from .fake_openai_server import (
     Watched,
     answering,
     collect,
+    engine,
     engine_for,
     event,
     request,
     saying,
+    server,
     step,
     stream,
 )
@@ -41,18 +43,7 @@ from .fake_openai_server import (
 pytestmark = pytest.mark.timeout(30)
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[FakeServer]:
-    fake = FakeServer()
-    await fake.up()
-    yield fake
-    await fake.down()
-
-
-@pytest.fixture
-async def engine(server: FakeServer) -> AsyncIterator[Watched]:
-    async with engine_for(server.url, refresh_interval=0) as started:
-        yield started
+__all__ = ["engine", "server"]  # fixtures
 
 
 # Answers

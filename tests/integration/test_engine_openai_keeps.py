@@ -26,28 +26,19 @@ from .fake_openai_server import (
     Watched,
     answering,
     collect,
+    engine,
     engine_for,
     event,
     request,
     saying,
+    server,
     step,
 )
 
 pytestmark = pytest.mark.timeout(30)
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[FakeServer]:
-    fake = FakeServer()
-    await fake.up()
-    yield fake
-    await fake.down()
-
-
-@pytest.fixture
-async def engine(server: FakeServer) -> AsyncIterator[Watched]:
-    async with engine_for(server.url, refresh_interval=0) as started:
-        yield started
+__all__ = ["engine", "server"]  # fixtures
 
 
 def breaking(*pieces: bytes) -> Handler:
