@@ -848,6 +848,14 @@ def test_errors_mean_what_they_say(original: BaseException, cls: type[errors.Any
     assert type(mapped(original, "x")) is cls
 
 
+def test_hanging_up_is_one_sentence_however_the_socket_told_it() -> None:
+    told = {
+        str(mapped(rpc_error(grpc.StatusCode.UNAVAILABLE, NOT_CONNECTED + how), "the link to x failed"))
+        for how in ("Socket closed", "recvmsg:Connection reset by peer (104)")
+    }
+    assert len(told) == 1
+
+
 # The wire contract
 
 SOURCE = Path(anywire_grpc.__file__).parent / "link.proto"

@@ -64,7 +64,13 @@ _TLS = {
 """What they contain when TLS failed at this end, and what that means."""
 
 _HUNG_UP = ("Socket closed", "Connection reset")
-"""What they contain when somebody did accept it."""
+"""What they contain when somebody did accept it: which of them is chance, so neither is part of the sentence, and it
+is one sentence however often it is met."""
+
+_HUNG_UP_MEANING = (
+    "it hung up at once: one of the two uses TLS and the other does not, or it wants a certificate and got none that "
+    "it trusts, or something else listens there; its log may say which"
+)
 
 
 def mapped(error: BaseException, doing: str) -> errors.AnywireError:
@@ -84,10 +90,7 @@ def for_status(code: grpc.StatusCode, details: str) -> tuple[type[errors.Transpo
             if sign in details:
                 return errors.TransportUnavailable, f"TLS failed: {cause} ({details})"
         if any(sign in details for sign in _HUNG_UP):
-            return errors.TransportUnavailable, (
-                "it hung up at once: one of the two uses TLS and the other does not, or it wants a certificate and got "
-                f"none that it trusts, or something else listens there; its log may say which ({details})"
-            )
+            return errors.TransportUnavailable, _HUNG_UP_MEANING
         return errors.AgentUnavailable, f"nobody can be reached there ({details})"
     kind, meaning = _BY_STATUS[code]
     return kind, f"{meaning} ({details})" if details else meaning
