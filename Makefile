@@ -17,7 +17,7 @@ UV := $(shell command -v uv 2>/dev/null)
 INSTALL := $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --progress-bar on)
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
-.PHONY: demo check test test-system test-clients test-busy lint format docs bench bench-full bench-cost bench-events bench-limits bench-revocation bench-joins bench-pauses bench-signing soak clean
+.PHONY: demo check test test-system test-clients test-busy lint format docs bench bench-full bench-cost bench-decisions bench-events bench-limits bench-revocation bench-joins bench-pauses bench-signing bench-capacity verdicts soak clean
 
 demo: $(DEMO)
 	$(BIN)/anywire demo
@@ -61,7 +61,7 @@ docs: $(READY)
 bench: $(READY)
 	$(BIN)/anywire experiment run benchmarks/experiments/quick.yaml --out $(RECORDS)/quick
 
-# Everything, the real model too: a little over two hours. What is finished is not run again; RECORDS=FOLDER begins
+# Everything, the real model too: some three hours. What is finished is not run again; RECORDS=FOLDER begins
 # anew elsewhere.
 bench-full: $(READY)
 	$(BIN)/python -m pytest benchmarks --ignore=benchmarks/soak --benchmark-enable
@@ -108,6 +108,10 @@ BEFORE ?= HEAD~1
 bench-cost: $(READY)
 	$(BIN)/python benchmarks/cost.py $(BEFORE)
 
+# What one decision costs with up to 1,000 agents and 10,000 tasks that wait, and the memory of a task that waits.
+bench-decisions: $(READY)
+	$(BIN)/python benchmarks/decisions.py
+
 # What subscribers of events cost: one that counts everything, `anywire watch`, and one that was stopped.
 bench-events: $(READY)
 	$(BIN)/python benchmarks/events.py
@@ -131,3 +135,13 @@ bench-signing: $(READY)
 # How long a request of the allowed size keeps an event loop from running.
 bench-pauses: $(READY)
 	$(BIN)/python benchmarks/pauses.py
+
+# What each task uses of processor time and memory with the real model, and that none is lost: five minutes.
+bench-capacity: $(READY)
+	mkdir -p $(RECORDS)
+	$(BIN)/python benchmarks/capacity.py --out $(RECORDS)/capacity.csv
+
+# What selectors, schedulers and early refusal are worth with the real model, with records in docs/results, and the audit of
+# capacity: three quarters of an hour. PREFIX_BLOCKS=12 gives a verdict of llm-prefix, in a quarter of an hour more.
+verdicts: $(READY)
+	PATH="$(abspath $(BIN)):$$PATH" RECORDS=$(RECORDS) benchmarks/experiments/run-verdicts.sh

@@ -2,20 +2,23 @@
 
 import itertools
 import random
+from collections.abc import Iterator
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from anywire.caller import Caller
 from anywire.messages import AgentInfo, AgentStatus
 from anywire.offers import offers, offers_text, read_offers
 from anywire.pipeline.groups import Group, GroupsView, Member, Orders
-from anywire.scheduler import QueuedTask, QueueKey, Ready, Scheduler
+from anywire.scheduler import Outcome, QueuedTask, QueueKey, Ready, Scheduler
 from anywire.selector import AgentView, Choice, Selector
 
 SLOTS = 8
 KEYS = tuple(QueueKey(f"model-{number}", "chat") for number in range(8))
 ONE_KEY = KEYS[5:6]
 TASKS = 200
+TENANTS = [Caller(f"key-{number}", f"tenant-{number}") for number in range(100)]
 OFFERED = offers_text(offers(KEYS[0].model))
 
 
@@ -35,7 +38,26 @@ def agents(count: int) -> list[AgentView]:
     ]
 
 
-@pytest.mark.parametrize("candidates", [2, 16, 128, 1024])
+def tasks() -> Iterator[QueuedTask]:
+    """Each prompt has one of 32 beginnings of 11 blocks, about 1,400 tokens, and a question of its own; each task is
+    one of 64 sessions'. Round and round."""
+    chance = random.Random(0)
+    beginnings = [tuple(chance.getrandbits(64) for _ in range(11)) for _ in range(32)]
+    return itertools.cycle(
+        [
+            QueuedTask(
+                f"task-{number}",
+                KEYS[:1],
+                prompt_chars=6000,
+                session=f"session-{number % 64}",
+                prefix=(*chance.choice(beginnings), chance.getrandbits(64)),
+            )
+            for number in range(2000)
+        ]
+    )
+
+
+@pytest.mark.parametrize("candidates", [1, 10, 100, 1000])
 @pytest.mark.benchmark(group="selector: a choice")
 def test_choice(benchmark: BenchmarkFixture, selector: Selector, candidates: int) -> None:
     orders = Orders()
@@ -44,8 +66,17 @@ def test_choice(benchmark: BenchmarkFixture, selector: Selector, candidates: int
         group.members[agent.agent_id] = orders.members[agent.agent_id] = member = Member(agent, {0}, 0, group, True)
         group.add_free(member)
     free = GroupsView([group], orders)
-    chosen = benchmark(selector.select, QueuedTask("task", KEYS[:1]), free)
-    agent = chosen.agent if isinstance(chosen, Choice) else chosen
+    waiting = tasks()
+
+    def choose() -> AgentView | None:
+        task = next(waiting)
+        chosen = selector.select(task, free)
+        agent = chosen.agent if isinstance(chosen, Choice) else chosen
+        if agent is not None:
+            selector.observed(Outcome(task.task_id, agent.agent_id, "", 10.0, 100.0, 20))
+        return agent
+
+    agent = benchmark(choose)
     assert agent is None or free.get(agent.agent_id) is agent
 
 
@@ -60,7 +91,8 @@ class Waiting:
 
     def put(self, keys: tuple[QueueKey, ...]) -> None:
         number = next(self._numbers)
-        self.scheduler.put(QueuedTask(f"task-{number}", keys, number % 3 - 1, number, prompt_chars=300))
+        tenant = TENANTS[number % len(TENANTS)]
+        self.scheduler.put(QueuedTask(f"task-{number}", keys, number % 3 - 1, number, prompt_chars=300, caller=tenant))
 
     def one_in_one_out(self, ready: Ready) -> None:
         task = self.scheduler.take(ready, self.count)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast, get_args, get_origin
 
 import pydantic
+import pydantic_core
 import typer
 import yaml
 from http_page import http_page
@@ -129,6 +130,8 @@ def default_text(field: pydantic.fields.FieldInfo, model: type[pydantic.BaseMode
         value = [choice.name for choice in value]
     if isinstance(value, pydantic.BaseModel):
         value = value.model_dump(mode="json", exclude_defaults=True)
+    if isinstance(value, dict):
+        value = pydantic_core.to_jsonable_python(value)
     if value is None or value == "":
         return "(empty)"
     text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=1000)

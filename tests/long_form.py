@@ -11,3 +11,11 @@ TIMES = 20 if SOAK else 1
 def examples(count: int) -> int:
     """How many cases to try, where ``count`` are tried in the short form."""
     return count * TIMES
+
+
+def in_the_long_form_alone(suite: type, *kits: type) -> None:
+    """In the short form, leave the tests of ``kits`` out of ``suite``, a subclass of them. For a transport whose code
+    another suite runs all of ``kits`` against."""
+    if not SOAK:
+        for name in [name for kit in kits for name in vars(kit) if name.startswith("test_")]:
+            setattr(suite, name, None)

@@ -55,6 +55,12 @@ class Access(Protocol):
         presented. Comparing takes the same time for every key."""
         ...
 
+    def still(self, caller: Caller) -> Caller | None:
+        """Somebody who was let in earlier, perhaps by an earlier process, as its key would let it in now; None when
+        that counts no more, as the key that an earlier run had for itself. Whoever came without a key (with a token of
+        an issuer, by its user) stays as it was."""
+        ...
+
     def listen(self, gone: Callable[[str], None]) -> Callable[[], None]:
         """Call ``gone`` with the id of a caller whenever its key is revoked or runs out; returns what ends that."""
         ...
@@ -105,6 +111,9 @@ class OpenAccess:
         if not presented.tenant:
             return OPERATOR if presented.local else Caller()
         return Caller("", presented.tenant, "operate" if presented.local else "use")
+
+    def still(self, caller: Caller) -> Caller | None:
+        return caller
 
     def listen(self, gone: Callable[[str], None]) -> Callable[[], None]:
         return lambda: None

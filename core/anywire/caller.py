@@ -41,7 +41,12 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
 
     def allows_model(self, model: str) -> bool:
         """Whether tasks may be for this model, and whether it is shown in lists."""
-        return not self.models or _matching(self.models).match(model) is not None
+        return not self.models or _matches(self.models, model)
+
+
+@lru_cache(maxsize=1024)
+def _matches(patterns: tuple[str, ...], model: str) -> bool:
+    return _matching(patterns).match(model) is not None
 
 
 @lru_cache(maxsize=256)
@@ -75,6 +80,10 @@ class Caller(msgspec.Struct, frozen=True):
     def may_end(self, owner: Caller) -> bool:
         """Whether this caller may cancel and follow a task of ``owner`` whose id it knows: ids cannot be guessed."""
         return self.role == "operate" or self._is_same(owner, known=False)
+
+    def may_look_up(self, owner: Caller) -> bool:
+        """Whether this caller may look at a task of ``owner`` whose id it knows."""
+        return self.role != "use" or self._is_same(owner, known=False)
 
     def _is_same(self, owner: Caller, known: bool) -> bool:
         if self.tenant or owner.tenant:

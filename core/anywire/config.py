@@ -229,7 +229,17 @@ class AgentConfig(_Section):
         "", description="Name of the agent, unique among those alive. Default: host, pid and a random part."
     )
     slots: int = pydantic.Field(1, ge=1, description="Tasks that the agent runs at once.")
+    queue: int = pydantic.Field(
+        0,
+        ge=0,
+        le=10_000,
+        description="Tasks that the agent takes in beyond its slots and lets wait, where several orchestrators send to "
+        "it; further ones it refuses.",
+    )
     specialization: PrintableText = pydantic.Field("", description="Free text about the agent, for selectors.")
+    device: PrintableText = pydantic.Field(
+        "", description="What the agent's engine runs on, for selectors: `cuda:0`, or `cpu`. Empty: the processor."
+    )
 
 
 class AgentsEntry(_Section):
@@ -241,6 +251,12 @@ class AgentsEntry(_Section):
     count: int = pydantic.Field(1, ge=1, le=1000, description="Agents to start.")
     id: PrintableText = pydantic.Field("", description="Name of the agent; with a count above 1 a number is added.")
     slots: int | None = pydantic.Field(None, ge=1, description="Tasks that each runs at once.")
+    queue: int | None = pydantic.Field(
+        None, ge=0, le=10_000, description="Tasks that each takes in beyond its slots and lets wait."
+    )
+    device: PrintableText | None = pydantic.Field(
+        None, description="What the engine of these agents runs on. Default: `agent.device`."
+    )
     specialization: PrintableText | None = pydantic.Field(
         None, description="Free text about these agents, for selectors."
     )

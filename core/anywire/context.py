@@ -11,6 +11,7 @@ import msgspec
 from anywire.access import Access
 from anywire.caller import OPERATOR, Caller
 from anywire.clock import Clock
+from anywire.decision import Decision
 from anywire.event_bus import EventBus
 from anywire.messages import Chunk, HubInfo
 from anywire.offers import Offer
@@ -21,9 +22,10 @@ from anywire.task_stream import TaskStream
 from anywire.transport import Transport
 
 
-class TaskView(msgspec.Struct, frozen=True):
+class TaskView(msgspec.Struct, frozen=True, gc=False):
     """A task that has not ended. ``place`` is ``queued``, ``held`` (``why`` says for what) or ``running``; ``age_ms``
-    the time since it was taken in; ``agent_id`` the one that has it, empty while none has; ``chunks`` what has come."""
+    the time since it was taken in; ``agent_id`` the one that has it, empty while none has; ``attempt`` the number of
+    the attempt that is shown; ``chunks`` what has come."""
 
     task_id: str
     kind: str
@@ -39,6 +41,16 @@ class TaskView(msgspec.Struct, frozen=True):
     session: str
     parent: str
     caller: Caller
+
+
+class TaskRecord(msgspec.Struct, frozen=True):
+    """A task and how its agents were chosen, oldest first. Once it has ended, ``view.place`` is ``ended`` and
+    ``view.age_ms`` the time that it took; ``error`` and ``message`` say how it ended, both empty for an answer."""
+
+    view: TaskView
+    decisions: tuple[Decision, ...]
+    error: str = ""
+    message: str = ""
 
 
 class Services(Protocol):
@@ -94,12 +106,14 @@ class Context(Protocol):
 
     # Tasks
 
-    def submit(self, submission: Submission) -> TaskStream:
-        """Take a task in. Raises `QueueFull`, `ModelNotFound`, `ModelStopped`, `InvalidRequest`, `PayloadTooLarge`,
-        `ShuttingDown`, `PluginFailed`, `Forbidden` for a model or a priority that the caller may not have, and
-        `LimitReached`. With ``submission.parent`` the id of a task that runs here, cancelling that one cancels this one
-        too. What a service submits so is its parent's: it counts neither as a request of its caller nor as a task at
-        once, and its tokens are those of the parent's caller."""
+    def submit(self, submission: Submission, task_id: str = "", attempts: int = 0) -> TaskStream:
+        """Take a task in. Its id is a new one that nobody can guess, or the ``task_id`` of one that was taken in
+        before, by an earlier process or by this one, which has sent it ``attempts`` times. Raises `QueueFull`,
+        `DeadlineTooShort`, `NoAgent`, `ModelNotFound`, `ModelStopped`, `InvalidRequest` (for a ``task_id`` that has not
+        ended too), `PayloadTooLarge`, `ShuttingDown`, `PluginFailed`, `Forbidden` for a model or a priority that the
+        caller may not have, and `LimitReached`. With ``submission.parent`` the id of a task that runs here, cancelling
+        that one cancels this one too. What a service submits so is its parent's: it counts neither as a request of its
+        caller nor as a task at once, and its tokens are those of the parent's caller."""
         ...
 
     def cancel(self, task_id: str, reason: str = "cancelled", caller: Caller = OPERATOR) -> bool:
@@ -109,6 +123,11 @@ class Context(Protocol):
 
     def tasks(self, caller: Caller = OPERATOR) -> list[TaskView]:
         """Those that have not ended and that ``caller`` sees, oldest first."""
+        ...
+
+    def explain(self, task_id: str, caller: Caller = OPERATOR) -> TaskRecord | None:
+        """A task that ``caller`` may see, and how its agents were chosen. Ended ones are kept too, the newest
+        ``pipeline.explained_tasks`` of them; None for one that is not kept, or that is another tenant's."""
         ...
 
     def follow(self, task_id: str, caller: Caller = OPERATOR) -> AsyncGenerator[Chunk, None]:

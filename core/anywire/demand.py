@@ -16,6 +16,8 @@ from anywire.submission import MAX_HINT_CHARS, MAX_HINTS, MAX_NAME_CHARS, NO_HIN
 
 MAX_MODELS = 8
 """Models that one request may name, in order of preference."""
+CHARS_PER_TOKEN = 4
+"""Of a prompt whose tokens no engine has counted."""
 MAX_TOKENS = 2**31
 BLOCK_BYTES = 512
 """Bytes of the prompt that one hash of its prefix covers, about 128 tokens of English."""

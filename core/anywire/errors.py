@@ -19,6 +19,7 @@
         ├── Unauthenticated       unauthenticated     no key, or one that does not count (any more)
         ├── LimitReached          limit_reached       a limit of the caller's key; it says which, and until when
         ├── QueueFull             queue_full          the scheduler's queue is at its bound
+        ├── DeadlineTooShort      deadline_too_short  the task would wait longer than its deadline; it says how long
         ├── NoAgent               no_agent            no agent for the task appeared in time
         ├── ShuttingDown          shutting_down       the orchestrator is stopping; another one may take the task
         ├── Refused               refused             an agent did not take the task, and no other one could
@@ -170,6 +171,10 @@ class LimitReached(TaskError):
 
 class QueueFull(TaskError):
     code = "queue_full"
+
+
+class DeadlineTooShort(TaskError):
+    code = "deadline_too_short"
 
 
 class NoAgent(TaskError):

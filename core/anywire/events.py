@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from anywire.caller import Caller
+from anywire.decision import Considered, LeftOut
 from anywire.errors import InvalidRequest
 from anywire.messages import AgentInfo
 from anywire.stages import Stages
@@ -67,7 +68,8 @@ class TaskRequeued(Event, frozen=True, kw_only=True, tag="task.requeued"):
 class TaskDispatched(Event, frozen=True, kw_only=True, tag="task.dispatched"):
     """An agent was chosen, to answer with ``model``, one of those that the request names. ``candidates`` is how many
     could have taken the task, ``scores`` and ``reason`` are the selector's, empty when it gave none. ``waited_ms``
-    is the time since the task was admitted."""
+    is the time since the task was admitted. ``considered`` are the first of the candidates, ``left_out`` the agents
+    that were filtered out before (`anywire.decision`), ``took_us`` is how long filters and selector took."""
 
     task_id: str
     attempt: int
@@ -79,6 +81,9 @@ class TaskDispatched(Event, frozen=True, kw_only=True, tag="task.dispatched"):
     model: str
     scores: dict[str, float] = {}
     reason: str = ""
+    took_us: float = 0.0
+    considered: tuple[Considered, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
 
 class TaskEnded(Event, frozen=True, kw_only=True, tag="task.ended"):

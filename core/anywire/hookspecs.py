@@ -33,7 +33,8 @@ def anywire_register(kind: str) -> Mapping[str, type] | None:
 @hookspec
 def anywire_filter_candidates(task: QueuedTask, candidates: Sequence[AgentView]) -> Sequence[AgentView] | None:
     """Narrow the agents that may get ``task``; None leaves them. Called once per attempt. Each implementation gets all
-    candidates; those that every one leaves remain, in their order. When none remains the task is held."""
+    candidates; those that every one leaves remain, in their order. When none remains the task is held. A decision then
+    costs a look at each candidate, which no decision does otherwise."""
 
 
 @hookspec

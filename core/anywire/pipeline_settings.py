@@ -47,6 +47,24 @@ class PipelineConfig(pydantic.BaseModel):
     cooldown: float = pydantic.Field(
         default=1.0, gt=0, description="Seconds of the first such pause; doubled up to 30 while its probes fail."
     )
+    tenant_queue_share: float = pydantic.Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Share of `scheduler.max_queue_size` that waiting tasks of one tenant may take; further ones are "
+        "refused (429).",
+    )
+    max_tokens: int = pydantic.Field(
+        default=0,
+        ge=0,
+        description="Tokens of the longest answer that a request may ask for; longer ones are refused (400). A request "
+        "that names no length is taken. 0: no limit.",
+    )
+    early_refusal: bool = pydantic.Field(
+        default=True,
+        description="Refuse a task at once (429) that by the measured pace would not be answered by its deadline.",
+    )
     resume: bool = pydantic.Field(
         default=False, description="Resume a stream on another agent when its agent is lost, if the engine can."
     )
@@ -59,3 +77,9 @@ class PipelineConfig(pydantic.BaseModel):
         default=MAX_MESSAGE_BYTES, ge=1024, description="Bytes of the largest request; larger ones are refused (413)."
     )
     max_hops: int = pydantic.Field(default=8, ge=0, description="Orchestrators that may pass a task on to another one.")
+    explained_tasks: int = pydantic.Field(
+        default=1000,
+        ge=0,
+        le=1_000_000,
+        description="Tasks that have ended and are kept with how their agents were chosen (`anywire explain`).",
+    )

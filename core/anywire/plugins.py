@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +26,7 @@ from anywire.errors import ConfigError, PluginError
 from anywire.hook_guard import guard_implementations
 from anywire.near import nearest
 from anywire.secrecy import HIDDEN, is_secret, keep_secrets, shown, without_secrets, without_texts
+from anywire.selector import Selector
 
 PluginKind = Literal["transports", "schedulers", "selectors", "engines", "gateways", "services", "launchers"]
 KINDS: tuple[PluginKind, ...] = (
@@ -42,8 +44,22 @@ PACKAGES: dict[tuple[PluginKind, str], str] = {
     ("transports", "http"): "anywire-http",
     ("transports", "zeromq"): "anywire-zeromq",
     ("transports", "grpc"): "anywire-grpc",
+    ("schedulers", "attained_service"): "anywire-schedulers",
+    ("schedulers", "edf"): "anywire-schedulers",
+    ("schedulers", "fair"): "anywire-schedulers",
     ("schedulers", "priority"): "anywire-schedulers",
+    ("schedulers", "wspt"): "anywire-schedulers",
     ("selectors", "random"): "anywire-selectors",
+    ("selectors", "power_of_two"): "anywire-selectors",
+    ("selectors", "latency"): "anywire-selectors",
+    ("selectors", "success"): "anywire-selectors",
+    ("selectors", "prefix_affinity"): "anywire-selectors",
+    ("selectors", "session_affinity"): "anywire-selectors",
+    ("selectors", "resource_aware"): "anywire-selectors",
+    ("selectors", "warm_first"): "anywire-selectors",
+    ("selectors", "weighted"): "anywire-selectors",
+    ("selectors", "fuzzy"): "anywire-selectors",
+    ("selectors", "by_policy"): "anywire-selectors",
     ("engines", "llama"): "anywire-engine-llama",
     ("engines", "llama_dds"): "anywire-engine-llama-dds",
     ("engines", "openai"): "anywire-engine-openai",
@@ -52,6 +68,7 @@ PACKAGES: dict[tuple[PluginKind, str], str] = {
     ("gateways", "predecessor"): "anywire-gateway-predecessor",
     ("transports", "predecessor"): "anywire-gateway-predecessor",
     ("services", "audit"): "anywire-service-audit",
+    ("services", "background"): "anywire-service-background",
 }
 """The distributions of this project that have a plugin which the core has not."""
 
@@ -127,7 +144,8 @@ class Plugins:
         for kind in KINDS:
             for point in installed.select(group=f"anywire.{kind}"):
                 first = self._entry_points[kind].setdefault(point.name, point)
-                if _distribution(first) != _distribution(point):
+                # The comparison reads the packages' metadata, so it is left out for a name that is there once.
+                if first is not point and _distribution(first) != _distribution(point):
                     self._doubles.setdefault((kind, point.name), [_distribution(first)]).append(_distribution(point))
         self._registered: dict[PluginKind, dict[str, type]] | None = None
         for point in installed.select(group="anywire.hooks"):
@@ -200,7 +218,8 @@ class Plugins:
             config = model(**options)
         except pydantic.ValidationError as error:
             # The path as a config file has it: one engine, but several transports by name.
-            where = f"{section or kind}.{name}" if kind in ("transports", "gateways", "services") else kind[:-1]
+            one = kind not in ("transports", "gateways", "services")
+            where = (section or kind[:-1]) if one else f"{section or kind}.{name}"
             # Without its cause: pydantic's words repeat what was given.
             raise ConfigError(describe_validation(error, model, where) + _inherited(cls, error)) from None
         keep_secrets(config)
@@ -208,6 +227,8 @@ class Plugins:
             made: Any = cls(config)
             if declared != name:
                 made.name = name
+            if isinstance(made, Selector):
+                made.assemble(partial(self.create, kind))
             return made
         except (ConfigError, PluginError):
             raise

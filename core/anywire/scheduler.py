@@ -71,7 +71,8 @@ Ready = Callable[[tuple[QueueKey, ...]], bool]
 class Outcome(msgspec.Struct, frozen=True):
     """How one attempt ended. ``error`` is the code, empty for an answer. Times are milliseconds since sent;
     ``first_ms`` is 0 when nothing came. ``prompt_tokens`` and ``tokens`` are the engine's count; where it gave none,
-    ``tokens`` counts the deltas."""
+    ``tokens`` counts the deltas. ``agent_failed``: the agent or its link failed at it, which a cancel, a refusal or a
+    request at fault is not."""
 
     task_id: str
     agent_id: str
@@ -83,6 +84,7 @@ class Outcome(msgspec.Struct, frozen=True):
     tokens: int = 0
     tenant: str = ""
     session: str = ""
+    agent_failed: bool = False
 
 
 class SchedulerConfig(pydantic.BaseModel):
@@ -127,9 +129,14 @@ class Scheduler(ABC):
     @abstractmethod
     def __len__(self) -> int: ...
 
+    def limit(self, task: QueuedTask) -> int:
+        """How many tasks may wait for ``task``, a new one, to be let in, held ones included: fewer than
+        ``max_queue_size`` where room is kept back for others. More than that counts as that."""
+        return self.config.max_queue_size
+
     def displace(self, task: QueuedTask) -> str | None:
-        """Everything is full: the id of a task waiting here that is to end (429) so that ``task`` can be put, or None
-        to refuse ``task``. The pipeline removes it."""
+        """Everything is full, as `limit` has it: the id of a task waiting here that is to end (429) so that ``task``
+        can be put, or None to refuse ``task``. The pipeline removes it."""
         return None
 
     def observed(self, outcome: Outcome) -> None:  # noqa: B027 - optional for a plugin

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import msgspec
@@ -87,12 +87,14 @@ class Candidates(Protocol):
 
 
 class CandidateList:
-    """`Candidates` from a list, as filters and tests make them; of agents in the order of their ``ordinal``."""
+    """`Candidates` from a list, as filters and tests make them; of agents in the order of their ``ordinal``. `get`,
+    `by_load` and `sample` cost a look at each of them, `get` only the first time."""
 
-    __slots__ = ("_agents",)
+    __slots__ = ("_agents", "_by_id")
 
     def __init__(self, agents: Iterable[AgentView]) -> None:
         self._agents = list(agents)
+        self._by_id: dict[str, AgentView] | None = None
 
     def __len__(self) -> int:
         return len(self._agents)
@@ -101,7 +103,9 @@ class CandidateList:
         return iter(self._agents)
 
     def get(self, agent_id: str) -> AgentView | None:
-        return next((agent for agent in self._agents if agent.agent_id == agent_id), None)
+        if self._by_id is None:
+            self._by_id = {agent.info.agent_id: agent for agent in self._agents}
+        return self._by_id.get(agent_id)
 
     def by_load(self) -> Iterator[AgentView]:
         return iter(sorted(self._agents, key=lambda agent: (agent.load, agent.last_sent, agent.ordinal)))
@@ -128,14 +132,26 @@ class SelectorConfig(pydantic.BaseModel):
     seed: int = pydantic.Field(default=0, description="Seed of whatever randomness the strategy uses.")
 
 
+Create = Callable[[str, Mapping[str, Any], str], "Selector"]
+"""Makes another selector: of its name, its settings, and where these stand in the configuration
+(``selector.policies.fast``), for errors."""
+
+
 class Selector(ABC):
     name: ClassVar[str]
     Config: ClassVar[type[SelectorConfig]] = SelectorConfig
-    wants_prefix: ClassVar[bool] = False
+    wants_prefix: bool = False
     """Whether `QueuedTask.prefix` is to be computed for it."""
+    policies: tuple[str, ...] | None = None
+    """Names that `QueuedTask.policy` may have; a client that asks for another one is refused (400). None: the policy
+    changes nothing, and a client that asks for one is told."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    def assemble(self, create: Create) -> None:  # noqa: B027 - optional for a plugin
+        """Called once, after it was made, so that it can make the selectors of which it consists with ``create``, which
+        raises `ConfigError` and `PluginError`."""
 
     @abstractmethod
     def select(self, task: QueuedTask, candidates: Candidates) -> AgentView | Choice | None:

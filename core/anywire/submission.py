@@ -30,7 +30,8 @@ class Submission(msgspec.Struct, frozen=True):
     ``session`` names a conversation, ``parent`` the task that made this one, ``prefer`` and ``avoid`` agents,
     ``policy`` a policy; ``hints`` (see `checked_hints`) are what a strategy may use (``urgency``, ``complexity``,
     ``task_type`` …). ``attempts_left`` bounds the attempts, 0 leaves that to ``pipeline.max_attempts``. With
-    ``progress`` the stream tells what its agent does (`anywire.task_stream.TaskStream.progress`). What the body says
+    ``progress`` the stream tells what its agent does (`anywire.task_stream.TaskStream.progress`). With ``explain`` its
+    decisions name more agents, and those that were no candidates (`anywire.decision`). What the body says
     itself is read from it (`anywire.demand`), or from its ``outline`` where the body is large
     (`anywire.large_body`).
     """
@@ -53,6 +54,7 @@ class Submission(msgspec.Struct, frozen=True):
     attempts_left: int = 0
     progress: bool = False
     outline: str = ""
+    explain: bool = False
 
 
 def checked_hints(hints: Mapping[str, object], param: str = "hints") -> Hints:

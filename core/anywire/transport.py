@@ -332,6 +332,13 @@ class Transport(ABC):
         transport that listens for clients at addresses of their own looks at these."""
         return self.is_local
 
+    @property
+    def takes_any_agent(self) -> bool:
+        """Whether, as configured, agents of other machines can join an orchestrator with it and have to show nothing
+        that this transport asks for (a key, a token, a certificate); `admits` aside. Such an orchestrator warns at its
+        start where `identity.admitted` is not set. Default: not `is_local`."""
+        return not self.is_local
+
 
 @runtime_checkable
 class TakesRegistrations(Protocol):

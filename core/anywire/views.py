@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from anywire.context import TaskView
+from anywire.context import TaskRecord, TaskView
 from anywire.event_bus import Missed, Reset
 from anywire.events import Event
 from anywire.messages import Chunk
@@ -50,6 +50,12 @@ def task_json(view: TaskView) -> dict[str, Any]:
         "tenant": caller["tenant"],
         "caller": caller["id"],
     }
+
+
+def record_json(record: TaskRecord) -> dict[str, Any]:
+    """As `task_json`, and with it how the task ended and how its agents were chosen."""
+    decisions = [msgspec.to_builtins(each) for each in record.decisions]
+    return task_json(record.view) | {"error": record.error, "message": record.message, "decisions": decisions}
 
 
 def chunk_json(chunk: Chunk) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.long_form import SOAK
+from tests.long_form import in_the_long_form_alone
 
 from anywire.identities.identity_proof import read_proof
 from anywire.testing.kit.clients import ClientTests
@@ -23,20 +23,6 @@ from anywire.testing.kit.wires import WireTests
 from anywire.testing.rig import Rig
 from anywire.testing.transport_kit import TransportConformance
 from anywire.transport import Plane
-
-LONG = (
-    ClientTests,
-    DeathTests,
-    EndTests,
-    PauseTests,
-    PressureTests,
-    ProgressTests,
-    RogueTests,
-    StreamTests,
-    VersionTests,
-    WireTests,
-)
-"""In the long form alone: what takes long, and has little to do with who has written a sample."""
 
 
 class TestIdentifiedDds(TransportConformance):
@@ -61,6 +47,17 @@ class TestIdentifiedDds(TransportConformance):
         assert of_agent.binding != of_hub.binding != ""
 
 
-if not SOAK:
-    for name in [name for kit in LONG for name in vars(kit) if name.startswith("test_")]:
-        setattr(TestIdentifiedDds, name, None)
+# What takes long, and has little to do with who has written a sample.
+in_the_long_form_alone(
+    TestIdentifiedDds,
+    ClientTests,
+    DeathTests,
+    EndTests,
+    PauseTests,
+    PressureTests,
+    ProgressTests,
+    RogueTests,
+    StreamTests,
+    VersionTests,
+    WireTests,
+)

@@ -4,7 +4,17 @@ from typing import Any
 
 import pytest
 import zmq
+from tests.long_form import in_the_long_form_alone
 
+from anywire.testing.kit.clients import ClientTests
+from anywire.testing.kit.deaths import DeathTests
+from anywire.testing.kit.fields import FieldTests
+from anywire.testing.kit.forgeries import ForgeryTests
+from anywire.testing.kit.pauses import PauseTests
+from anywire.testing.kit.pressure import PressureTests
+from anywire.testing.kit.progress import ProgressTests
+from anywire.testing.kit.rogues import RogueTests
+from anywire.testing.kit.versions import VersionTests
 from anywire.testing.transport_kit import TransportConformance
 
 
@@ -31,3 +41,18 @@ class TestZeromqSecuredOverUnixSockets(TransportConformance):
             "server_key": public,
             "allowed_keys": [public],
         }
+
+
+# What is the same once a link stands, whatever it runs over: `TestZeromq` has it.
+in_the_long_form_alone(
+    TestZeromqSecuredOverUnixSockets,
+    ClientTests,
+    DeathTests,
+    FieldTests,
+    ForgeryTests,
+    PauseTests,
+    PressureTests,
+    ProgressTests,
+    RogueTests,
+    VersionTests,
+)

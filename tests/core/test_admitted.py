@@ -58,7 +58,10 @@ def test_the_file_says_what_was_written(path: Path) -> None:
     admit(path, ONE, ids=("a",), fixed=True)
     admit(path, TWO, role="orchestrator")
     revoke(path, TWO)
-    assert read_admitted(path).ends == {ONE.fingerprint: AdmittedEnd(ONE.fingerprint, ids=("a",), fixed=True)}
+    assert read_admitted(path).ends == {
+        ONE.fingerprint: AdmittedEnd(ONE.fingerprint, ids=("a",), fixed=True),
+        TWO.fingerprint: AdmittedEnd(TWO.fingerprint, role="orchestrator", revoked=True),
+    }
     assert path.stat().st_mode & 0o777 == 0o600
     path.chmod(0o644)
     with pytest.raises(ConfigError, match="chmod 600"):
@@ -398,6 +401,20 @@ async def test_who_was_revoked_does_not_come_again_by_the_same_invitation(path: 
     assert "its key was revoked" in check.refusal("agent", invited(ONE))
     admit(path, GUEST, ids=("g",))
     assert EndCheck(path).refusal("agent", invited(ONE)) == ""
+
+
+async def test_who_was_admitted_by_hand_after_its_invitation_does_not_come_again_once_revoked(path: Path) -> None:
+    check = EndCheck(path)
+    check.inviters = KnownInviters(key=ONE)
+    check.start()
+    assert check.refusal("agent", invited(ONE)) == ""
+    await check.close()
+    admit(path, GUEST, ids=("g",), fixed=True)  # its id is pinned
+    revoke(path, GUEST)
+    check = EndCheck(path)
+    check.inviters = KnownInviters(key=ONE)
+    assert "its key was revoked" in check.refusal("agent", invited(ONE))
+    assert read_admitted(path).ends[GUEST.fingerprint].revoked
 
 
 async def test_with_its_invitation_an_agent_is_out_and_with_a_new_one_in_again(path: Path) -> None:

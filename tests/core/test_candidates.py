@@ -54,7 +54,7 @@ class Candidates(RuleBasedStateMachine):
         self.rng = random.Random(0)
         self.patches: list[Any] = []
 
-    @initialize(few=st.sampled_from([0, 2, 16]), passed_over=st.sampled_from([0, 16]))
+    @initialize(few=st.sampled_from([0, 2, 16]), passed_over=st.sampled_from([0, 1, 16]))
     def sizes(self, few: int, passed_over: int) -> None:
         for name, value in (("FEW", few), ("PASSED_OVER", passed_over)):
             self.patches.append(mock.patch.object(groups, name, value))
@@ -121,6 +121,8 @@ class Candidates(RuleBasedStateMachine):
         for key in KEYS:
             serving = [agent for agent in agents if serves(agent, key)]
             assert self.registry.serves(key) == bool(serving)
+            ready = [agent for agent in serving if agent.status.state == "ready"]
+            assert self.registry.slots(key) == sum(agent.status.slots for agent in ready)
             takers = [agent for agent in serving if agent.offers[key.model].takes_tasks]
             free = [agent for agent in takers if is_free(agent)]
             rested = [agent for agent in free if not self.health.resting(agent.agent_id)]
@@ -145,6 +147,11 @@ class Candidates(RuleBasedStateMachine):
             assert len(drawn) == min(count, len(agents))
             assert len({agent.agent_id for agent in drawn}) == len(drawn)
             assert all(agent in agents for agent in drawn)
+            some = list(groups.some(view, count))
+            assert some == [agent for agent in agents if agent in some]
+            assert len(some) == min(count, len(agents))
+        tried = set(self.rng.sample(NAMES, 3))
+        assert groups.has_others(view, tried) == any(agent.agent_id not in tried for agent in agents)
 
 
 def serves(agent: AgentView, key: QueueKey) -> bool:

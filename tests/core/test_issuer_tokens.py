@@ -103,7 +103,7 @@ def test_a_token_of_the_issuer_names_its_subject(tokens: IssuerTokens, private: 
         ({"exp": float("nan")}, "no valid token"),
         ({"exp": "soon"}, "no valid token"),
         ({"exp": 10**400}, "no valid token"),
-        ({"nbf": int(time.time()) + 600}, "no valid token"),
+        ({"nbf": 4_000_000_000}, "no valid token"),
         ({"sub": None}, "no valid token"),
         ({"sub": ""}, "claim sub"),
         ({"sub": "a\nb"}, "claim sub"),

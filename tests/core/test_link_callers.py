@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
+import jwt
 import msgspec
 import pytest
 
@@ -189,3 +190,12 @@ def test_what_is_no_key_is_refused_and_not_repeated(named: bool, monkeypatch: py
         Client(PuppetTransport(), key="aw-is-none" if named else None)
     assert "somebody" not in str(refused.value)
     assert "is-none" not in str(refused.value)
+
+
+def test_a_token_of_an_issuer_is_refused_as_one_that_counts_over_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    token = jwt.encode({"sub": "ann"}, "x" * 32)
+    monkeypatch.setenv(VARIABLE, token)
+    for key in (None, token):
+        with pytest.raises(ConfigError, match="counts over HTTP alone: ask over HTTP, or show a key") as refused:
+            Client(PuppetTransport(), key=key)
+        assert token.rpartition(".")[2] not in str(refused.value)

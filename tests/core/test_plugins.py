@@ -164,7 +164,7 @@ def test_a_kit_for_a_plugin_in_a_file_says_how_to_name_the_file(tmp_path: Path) 
     )
     test = tmp_path / "test_mine.py"
     text = (
-        "from anywire.testing.strategy_kit import SelectorConformance\n\n"
+        "from anywire.testing.selector_kit import SelectorConformance\n\n"
         "class TestMine(SelectorConformance):\n    selector = 'mine'\n"
     )
     test.write_text(text)

@@ -361,6 +361,50 @@ async def test_a_displaced_task_ends_with_queue_full_and_the_bound_holds(
     assert pipeline.stats()["plugin_failures"] == {}
 
 
+class KeepsRoom(Ranked):
+    """Lets tasks of low priority fill half of the queue."""
+
+    def limit(self, task: QueuedTask) -> int:
+        return 2 if task.priority < 0 else 99
+
+
+async def test_room_kept_back_is_there_for_those_it_is_kept_for(
+    pipeline_of: Make, wire: Puppet, clock: SimulatedClock
+) -> None:
+    pipeline = await pipeline_of(wire, scheduler=KeepsRoom(4))
+    offer(wire, "a", Offer(MODEL), slots=0)
+    low = [chat(pipeline, priority=-1) for _ in range(2)]
+    with pytest.raises(errors.QueueFull, match="for this one is 2, further room is kept back"):
+        chat(pipeline, priority=-1)
+    normal = [chat(pipeline) for _ in range(2)]
+    assert pipeline.waiting == 4
+    # Beyond max_queue_size nobody is let in, whatever the scheduler says.
+    normal.append(chat(pipeline))
+    assert pipeline.waiting == 4
+    with pytest.raises(errors.QueueFull, match="took the place"):
+        await read(low.pop(0))
+    offer(wire, "a", Offer(MODEL), slots=4)
+    for _, request in wire.requests:
+        wire.answer(request)
+    assert [await read(each) for each in (*low, *normal)] == ["answer"] * 4
+    assert pipeline.stats()["plugin_failures"] == {}
+
+
+@pytest.mark.parametrize("fault", [lambda task: "many", lambda task: None, lambda task: 1 // 0])
+async def test_a_scheduler_whose_limit_is_nonsense_has_that_of_its_settings(
+    pipeline_of: Make, wire: Puppet, fault: Any
+) -> None:
+    scheduler = KeepsRoom(1)
+    scheduler.limit = fault  # type: ignore[method-assign]
+    pipeline = await pipeline_of(wire, scheduler=scheduler)
+    offer(wire, "a", Offer(MODEL), slots=0)
+    chat(pipeline, priority=-1)
+    with pytest.raises(errors.QueueFull):
+        chat(pipeline, priority=-1)
+    assert pipeline.waiting == 1
+    assert pipeline.stats()["plugin_failures"] == {"scheduler ranked.limit": 2}
+
+
 async def test_held_tasks_count_and_are_not_displaced(pipeline_of: Make, wire: Puppet) -> None:
     nobody = Reasoning(lambda last, agents: None)
     scheduler = Ranked(2)

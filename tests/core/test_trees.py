@@ -127,6 +127,20 @@ async def test_what_a_task_carries_arrives_at_the_grandchild(tree: Tree) -> None
     assert (admitted[0].tenant, admitted[0].session, admitted[0].caller) == ("alice", "s", tree.middle.info.hub_id)
 
 
+async def test_each_orchestrator_of_a_tree_tells_of_its_own_choice(tree: Tree) -> None:
+    await tree.bottom.agent("first", engine=Asked())
+    await tree.bottom.agent("second", engine=Asked())
+    await tree.grow("first", "second")
+    admitted = {each: subscribed(each.events, events.TaskAdmitted) for each in (tree.root, tree.middle, tree.lowest)}
+    assert await read(tree.root.submit(Submission("chat", MODEL, "{}", True, avoid=("first",)))) == "text"
+    chosen = []
+    for orchestrator, (event,) in admitted.items():
+        record = orchestrator.explain(event.task_id)
+        assert record is not None
+        chosen.append([(each.agent_id, each.candidates) for each in record.decisions])
+    assert chosen == [[(tree.middle.info.hub_id, 1)], [(tree.lowest.info.hub_id, 1)], [("second", 1)]]
+
+
 async def test_hints_that_are_none_are_refused_by_name(tree: Tree) -> None:
     engine = Asked()
     await tree.bottom.agent("a", engine=engine)

@@ -110,6 +110,9 @@ class Keys:
             raise errors.Unauthenticated("no such key")
         return OPERATOR
 
+    def still(self, caller: Caller) -> Caller | None:
+        return caller
+
     def listen(self, gone: Callable[[str], None]) -> Callable[[], None]:
         return lambda: None
 

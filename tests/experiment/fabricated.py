@@ -184,6 +184,8 @@ def _workload(
         "tokens": [PIECES] * count,
         "text_hash": [f"{cell.block}-{at}" for at in range(count)],
         "piece_ns": pieces,
+        "deadline_s": [0.0] * count,
         "stages_comparable": [True] * count,
+        "tenant": [""] * count,
     } | {f"stage_{stage}_ns": at for stage, at in stages.items()}
     return pa.table({field.name: pa.array(columns[field.name]).cast(field.type) for field in SAMPLES}, schema=SAMPLES)

@@ -80,7 +80,7 @@ def test_a_record_of_an_older_format_is_computed_anew(records: tuple[Path, Path]
     manifest = json.loads((records[0] / MANIFEST).read_bytes())
     (records[0] / MANIFEST).write_text(json.dumps(manifest | {"format": 2}))
     said = outcome.compared(*records)
-    assert "A has format 2 and not 3: its files are as sealed, its figures are computed anew." in said
+    assert "A has format 2 and not 4: its files are as sealed, its figures are computed anew." in said
     assert "1 of 1 verdicts are the same in both." in said
     edited(records[0])
     with pytest.raises(RecordError, match="changed since it was sealed"):

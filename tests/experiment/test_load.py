@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web
 
 from anywire.errors import ConfigError
-from anywire_experiment.load.arrivals import arrivals, read_trace
+from anywire_experiment.load.arrivals import Arrival, arrivals, read_trace
 from anywire_experiment.load.generator import Generator
 from anywire_experiment.load.openai_http import HttpTarget
 from anywire_experiment.load.prompts import PromptMaker
@@ -238,9 +238,9 @@ def test_a_public_trace_is_read(tmp_path: Path) -> None:
         "2023-11-16 18:17:03.9799600,4808,10\n2023-11-16 18:17:04.2299600,100,3\n"
     )
     first, second = read_trace(path, speed=2.0)
-    assert first == (0.0, 4808, 10)
+    assert first == Arrival(0.0, 4808, 10)
     assert second.at == pytest.approx(0.125)
-    assert second[1:] == (100, 3)
+    assert second._replace(at=0.0) == Arrival(0.0, 100, 3)
 
 
 @pytest.mark.parametrize(
@@ -251,6 +251,9 @@ def test_a_public_trace_is_read(tmp_path: Path) -> None:
         ("arrival_s,input_tokens,output_tokens\n0,1,2\nsoon,1,2\n", "line 3"),
         ("arrival_s,input_tokens,output_tokens\n0,-1,2\n", "line 2: a length cannot be negative"),
         ("arrival_s,input_tokens,output_tokens\n0,1\n", "line 2"),
+        ("arrival_s,input_tokens,output_tokens,deadline_s\n0,1,1,nan\n", "line 2: a deadline is from 0"),
+        ("arrival_s,input_tokens,output_tokens,tenant\n0,1,1,a b\n", "line 2: a tenant has"),
+        ("arrival_s,input_tokens,output_tokens,priority\n0,1,1,high\n", "line 2"),
     ],
 )
 def test_a_broken_trace_is_refused_with_its_line(tmp_path: Path, text: str, says: str) -> None:
@@ -264,7 +267,7 @@ def test_a_broken_trace_is_refused_with_its_line(tmp_path: Path, text: str, says
 
 def test_shared_beginnings_follow_their_law() -> None:
     prompts = Prompts(kind="chars", chars=400, shared_prefix_chars=200, prefixes=4, skew=1.0)
-    maker = PromptMaker(prompts, seed=2)
+    maker = PromptMaker(prompts, seed=2, shared=1)
     texts = [maker.messages()[0]["content"] for _ in range(2000)]
     assert {len(text) for text in texts} == {400}
     assert len(set(texts)) == 2000
@@ -272,6 +275,56 @@ def test_shared_beginnings_follow_their_law() -> None:
     expected = 2000 / (1 + 1 / 2 + 1 / 3 + 1 / 4)
     assert len(counts) == 4
     assert counts[-1] == pytest.approx(expected, rel=0.1)
+
+
+def test_beginnings_are_the_same_in_all_phases_and_take_turns_in_the_warm_up() -> None:
+    prompts = Prompts(kind="simple", shared_prefix_chars=50, prefixes=3)
+
+    def beginnings(maker: PromptMaker, numbers: list[int]) -> list[str]:
+        return [maker.messages(prefix_number=number)[0]["content"][:50] for number in numbers]
+
+    warm = beginnings(PromptMaker(prompts, 1, shared=7, in_turn=True), [0] * 6)
+    assert warm[:3] == warm[3:]
+    assert len(set(warm)) == 3
+    other = PromptMaker(prompts, 2, shared=7)
+    assert set(beginnings(other, [0] * 30)) == set(warm)
+    assert beginnings(other, [1, 2, 3, 4]) == [*warm[:3], warm[0]]
+    assert not set(beginnings(PromptMaker(prompts, 1, shared=8), [1, 2, 3])) & set(warm)
+
+
+async def test_the_warm_up_reads_each_beginning_once_and_each_client_asks_for_its_tenant(tmp_path: Path) -> None:
+    asked: list[tuple[str, str]] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        text = (await request.json())["messages"][0]["content"]
+        asked.append((text[:60], request.headers["x-anywire-tenant"]))
+        return await whole(request)
+
+    prompts = {"kind": "simple", "shared_prefix_chars": 60, "prefixes": 4}
+    loop = {"arrivals": {"kind": "closed", "clients": 3}, "tenants": {"greedy": 2, "modest": 1}}
+    await measured(tmp_path, handler, {"requests": 30, "prompts": prompts, **loop}, warm_up=4)
+    assert len({beginning for beginning, _ in asked[:4]}) == 4
+    assert {beginning for beginning, _ in asked[4:]} <= {beginning for beginning, _ in asked[:4]}
+    assert {tenant for _, tenant in asked} == {"greedy", "modest"}
+
+
+async def test_what_a_trace_says_of_a_request_is_sent_with_it(tmp_path: Path) -> None:
+    headers: list[dict[str, str]] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        told = ("x-anywire-priority", "x-anywire-timeout", "x-anywire-tenant")
+        headers.append({name: request.headers.get(name, "") for name in told})
+        return await whole(request)
+
+    path = tmp_path / "trace.csv"
+    path.write_text(
+        "arrival_s,input_tokens,output_tokens,priority,deadline_s,tenant\n0,10,2,4,2.5,a\n0.01,10,2,,,\n0.02,10,2,0,0,b\n"
+    )
+    given = {"priorities": {1: 1}, "deadlines": {9: 1}, "tenants": {"c": 1}}
+    table = await measured(tmp_path, handler, {"arrivals": {"kind": "trace", "file": str(path)}} | given)
+    assert [tuple(each.values()) for each in headers] == [("4", "2.5", "a"), ("1", "9", "c"), ("", "9", "b")]
+    assert table["deadline_s"].to_pylist() == [2.5, 9.0, 9.0]
+    assert table["priority"].to_pylist() == [4, 1, 0]
 
 
 async def test_the_process_runs_what_it_is_told_and_writes_the_file(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from scipy.signal import lfilter
+from tests.long_form import SOAK
 
 from anywire_experiment.statistics import blocks_needed, compare, holm, summarise
 from anywire_experiment.statistics.calibration import (
@@ -19,6 +20,7 @@ from anywire_experiment.statistics.calibration import (
 from anywire_experiment.statistics.studentised import resampling_counts, studentised_mean
 
 EXPERIMENTS = 2000
+BLOCKS = [12, 20] if SOAK else [12]
 NOISE = 2.0 * math.sqrt(0.05 * 0.95 / EXPERIMENTS)
 """Two standard errors of a rate of 5 %."""
 MARGIN = 0.10
@@ -31,7 +33,7 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(20)
 
 
-@pytest.mark.parametrize("blocks", [12, 20])
+@pytest.mark.parametrize("blocks", BLOCKS)
 @pytest.mark.parametrize("samples", SAMPLES)
 def test_intervals_cover_whatever_the_samples_in_a_block_look_like(
     rng: np.random.Generator, samples: str, blocks: int
@@ -42,7 +44,7 @@ def test_intervals_cover_whatever_the_samples_in_a_block_look_like(
     assert abs(held.ratio_shift - held.nominal_shift) <= 1.5 * NOISE
 
 
-@pytest.mark.parametrize("blocks", [12, 20])
+@pytest.mark.parametrize("blocks", BLOCKS)
 @pytest.mark.parametrize("effect", ["normal", "Student's t, 5 degrees", *SKEWED])
 def test_intervals_cover_whatever_the_effects_between_blocks_look_like(
     rng: np.random.Generator, effect: str, blocks: int
@@ -70,7 +72,7 @@ def test_extreme_skew_costs_the_coverage_that_the_documentation_admits(
     assert coverage(simulate(rng, EXPERIMENTS, 12, effect=effect)).ratio >= least
 
 
-@pytest.mark.parametrize("blocks", [12, 20])
+@pytest.mark.parametrize("blocks", BLOCKS)
 @pytest.mark.parametrize("edge", [1.0 + MARGIN, 1.0 / (1.0 + MARGIN)])
 @pytest.mark.parametrize("effect", SYMMETRICAL)
 def test_arms_at_the_edge_of_the_margin_rarely_pass_for_equivalent(

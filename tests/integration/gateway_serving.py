@@ -14,6 +14,7 @@ from tests.patience import FACTOR
 
 from anywire.access import Access
 from anywire.builtin.memory import MemoryConfig, MemoryTransport
+from anywire.context import Services
 from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
 from anywire.event_bus import EventBus
 from anywire.events import AgentJoined, TaskAdmitted, TaskEnded
@@ -26,6 +27,7 @@ from anywire.pipeline_settings import PipelineConfig
 from anywire.plugins import Plugins
 from anywire.roles.agent import Agent
 from anywire.roles.context import OrchestratorContext
+from anywire.selector import Selector
 from anywire.transport import Transport
 from anywire_gateway_openai import OpenAIGateway, OpenAIGatewayConfig
 
@@ -134,10 +136,12 @@ async def serving(
     *,
     slots: int = 64,
     scheduler: dict[str, Any] | None = None,
+    selector: Selector | None = None,
     pipeline: dict[str, Any] | None = None,
     transports: Sequence[Transport] = (),
     timeout: float = TIMEOUT,
     access: Access | None = None,
+    services: Services | None = None,
     **gateway: Any,
 ) -> AsyncIterator[Served]:
     network = MemoryConfig(network=f"test-{id(engine)}")
@@ -147,7 +151,7 @@ async def serving(
         hub_info(),
         [MemoryTransport(network), *transports],
         plugins.create("schedulers", "fifo", scheduler or {}),
-        plugins.create("selectors", "least_loaded", {}),
+        selector or plugins.create("selectors", "least_loaded", {}),
         config=PipelineConfig(**(pipeline or {})),
         plugins=plugins,
     )
@@ -155,7 +159,7 @@ async def serving(
     front = OpenAIGateway(OpenAIGatewayConfig(port=0, **gateway))
     await orchestrator.start()
     await agent.start()
-    context = OrchestratorContext(orchestrator, access=access)
+    context = OrchestratorContext(orchestrator, services=services, access=access)
     stop_listening = context.access.listen(orchestrator.end_caller)
     await front.start(context)
     try:

@@ -30,6 +30,9 @@ class KnownKeys:
             raise Unauthenticated("this key does not count")
         return found
 
+    def still(self, caller: Caller) -> Caller | None:
+        return None if caller.id in self.gone else self._callers.get(caller.id, caller)
+
     def listen(self, gone: Callable[[str], None]) -> Callable[[], None]:
         self._listeners.append(gone)
         return lambda: self._listeners.remove(gone)

@@ -84,6 +84,11 @@ def test_a_file_of_admitted_ends_is_made_listed_and_changed(tmp_path: Path) -> N
     assert "is not admitted in" in str(cli("revoke", FINGERPRINT, *file).exception)
     for wrong in (("xyz",), (FINGERPRINT, "--role", "king"), (FINGERPRINT, "--id", "")):
         assert cli("admit", *wrong, *file).exit_code != 0
-    assert json.loads(cli("list", "--json", *file).output) == []
+    [found] = json.loads(cli("list", "--json", *file).output)
+    assert (found["fingerprint"], found["ids"], found["revoked"]) == (FINGERPRINT, [], True)
+    assert "revoked" in cli("list", *file).output
+    assert cli("admit", FINGERPRINT, *file).exit_code == 0
+    [found] = json.loads(cli("list", "--json", *file).output)
+    assert not found["revoked"]
     (tmp_path / "admitted.json").chmod(0o644)
     assert "run `chmod 600" in str(cli("list", *file).exception)

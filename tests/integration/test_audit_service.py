@@ -75,6 +75,9 @@ class NoKeys:
     def caller(self, presented: Presented) -> Caller:
         raise errors.Unauthenticated("no such key")
 
+    def still(self, caller: Caller) -> Caller | None:
+        return None
+
     def listen(self, gone: Any) -> Any:
         return lambda: None
 

@@ -7,13 +7,12 @@ import os
 import re
 import socket
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from tests.patience import PATIENCE
+from tests.integration.finished_commands import commands, commands_end
 
 from reserved import free_port
 
@@ -21,12 +20,11 @@ MEMORY = ["--transport", "memory", "--engine", "synthetic"]
 DDS = ["--transport", "dds", "--engine", "synthetic"]
 
 pytestmark = pytest.mark.timeout(120)
+__all__ = ["commands_end"]  # a fixture
 
 
 def anywire(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "anywire.cli", *arguments]
-    environment = _environment() | (environment or {})
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment, check=False)
+    return commands.finished(arguments, _environment() | (environment or {}))
 
 
 def _environment() -> dict[str, str]:

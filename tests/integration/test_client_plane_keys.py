@@ -260,6 +260,31 @@ async def test_cancels_and_credits_of_a_client_without_a_key_do_nothing(world: W
     stream.cancel("test")
 
 
+@pytest.mark.parametrize("needed", [True, False])
+@pytest.mark.parametrize("name", ["zeromq", "grpc", "http"])
+async def test_a_client_that_is_not_linked_for_its_key_is_told_so(
+    name: str, needed: bool, options_of: Callable[[str], dict[str, Any]], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """With a key where none is needed, and without one where one is: these transports encrypt with keys alone."""
+    key = new_key()
+    add_key(tmp_path / "keys.json", record_of(key))
+    async with AsyncExitStack() as stack:
+        agents = await stack.enter_async_context(Rig("memory", {"network": request.node.name}))
+        clients = await stack.enter_async_context(Rig(name, options_of(name)))
+        await clients.fleet(await agents.pipeline(), "client", KeyAccess(tmp_path / "keys.json") if needed else None)
+        client = await clients.client("" if needed else str(key), agent_wait=0.1)
+        told = ""
+        async with asyncio.timeout(PATIENCE):
+            while "As to keys" not in told:  # until one of the transport's attempts has failed
+                with pytest.raises(errors.NoAgent) as caught:
+                    await client.models()
+                told = str(caught.value)
+    assert f"no orchestrator is seen over {name} within 0.1 s: " in told
+    assert ("shows no key" in told, "give it one (key=" in told) == (needed, needed)
+    assert ("shows a key" in told, "show none (key='', --key '')" in told) == (not needed, not needed)
+    assert str(key) not in told
+
+
 # Roles, tenants, limits
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from itertools import product
 from typing import Any, get_type_hints
 
 import msgspec
@@ -17,7 +18,7 @@ from anywire.errors import PayloadTooLarge, TransportError
 from anywire.messages import AgentInfo, AgentStatus, Chunk, Command, CommandResult, Progress, TaskRequest
 from anywire.offers import MAX_OFFERS_BYTES, offers, offers_text
 from anywire_dds import hello, presence, types, wire
-from anywire_dds.cdr import Malformed, codec
+from anywire_dds.cdr import KNOWN_BYTES, LONG, Malformed, codec
 from anywire_dds.endpoints import _TYPES, CODECS
 
 ALL = sorted({cls for plane in _TYPES.values() for cls in plane.values()}, key=lambda cls: cls.__name__)
@@ -62,6 +63,18 @@ def test_members_that_are_empty_as_a_rule_are_packed_as_others(used: str, values
     packed = CODECS["request"].pack(*members.values())
     assert packed == library(types.TaskRequest, tuple(members.values()))
     assert CODECS["request"].unpack(packed) == tuple(members.values())
+
+
+@pytest.mark.parametrize("tenant", ["bench", "é" * KNOWN_BYTES], ids=["remembered", "too long for that"])
+def test_rare_members_that_come_again_are_read_as_the_first_time(tenant: str) -> None:
+    unpack, long = CODECS["request"].unpack, "x" * LONG
+    for _ in range(2):
+        for body, parent, avoid in product(("{}", long), ("", "p"), ((), ("a", "é"))):
+            task = msgspec.structs.replace(REQUEST, tenant=tenant, body=body, parent=parent, avoid=avoid, hints="")
+            packed = wire.pack_to_agent(9, task, 10**6)
+            assert wire.to_request(unpack(packed)) == task
+            with pytest.raises(Malformed):
+                unpack(packed[:-4])
 
 
 @given(samples(types.TaskResponse))

@@ -24,6 +24,9 @@ from tests.patience import PATIENCE
 
 from anywire.cli import doctor_transports
 from anywire.cli.finding import Finding
+from anywire.keys.key_records import add_key, record_of
+from anywire.keys.key_text import new_key
+from reserved import free_port
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -168,6 +171,26 @@ async def test_an_orchestrator_on_the_only_address_is_seen_and_no_failure(
     assert alone["state"] == "warn"
     assert alone["detail"] == f"no orchestrator is seen over http at {free['http']['agent_addresses'][0]}"
     assert "listen on one of these addresses" in alone["remedy"]
+
+
+async def test_that_any_agent_may_join_from_elsewhere_is_told_where_clients_need_keys(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    add_key(keys, record_of(new_key()))
+    settings = {
+        "transports": {"memory": {}, "zeromq": {"agent_addresses": [f"tcp://0.0.0.0:{free_port()}"]}},
+        "server": {"port": 0},
+        "engine": "synthetic",
+    }
+    seen = {}
+    for name, access in (("with", {"keys": str(keys)}), ("without", {})):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(json.dumps({**settings, "access": access}))
+        seen[name] = await doctor("--config", str(path))
+    told = seen["with"]["agents"]
+    assert told["state"] == "warn"
+    assert "over zeromq from another machine can join as an agent" in told["detail"]
+    assert "identity.admitted" in told["remedy"]
+    assert "agents" not in seen["without"], "this may be the machine of an agent"
 
 
 # Who is not admitted

@@ -21,7 +21,7 @@ import pytest
 from anywire.engine import Delta, EngineProgress
 from anywire.errors import ConfigError, EngineFailed, InvalidRequest
 from anywire.messages import Kind, TaskRequest
-from anywire_engine_llama import LlamaEngine, model_file, server
+from anywire_engine_llama import LlamaEngine, command, model_file, server
 from anywire_engine_llama.offer import read_offer
 
 pytestmark = pytest.mark.timeout(60)
@@ -423,6 +423,17 @@ async def test_the_child_ends_with_its_input(model: Path) -> None:
 async def test_a_child_whose_parent_is_gone_already_does_not_start(model: Path) -> None:
     child = await spawn_server(model, os.getppid())
     assert await child.wait() == 1
+
+
+async def test_the_memory_for_prompts_is_the_servers_own_unless_it_is_set(model: Path, program: Path) -> None:
+    def options(**settings: Any) -> list[str]:
+        made = command.command(LlamaEngine.Config(server=str(program), **settings), model, "m")
+        return made[made.index("--cache-ram") :][:2] if "--cache-ram" in made else []
+
+    assert options() == []
+    assert options(prompt_cache=0) == ["--cache-ram", "0"]
+    async with engine_for(model, prompt_cache=0) as engine:
+        assert text(await collect(engine, request()))
 
 
 async def test_a_real_program_in_its_place(model: Path, program: Path, monkeypatch: pytest.MonkeyPatch) -> None:

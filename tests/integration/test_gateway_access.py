@@ -14,11 +14,13 @@ from tests.integration.gateway_serving import MESSAGES, ScriptedEngine, Served, 
 from tests.integration.known_keys import KnownKeys, bearer
 from tests.integration.refused_endpoints import HANDSHAKE, Example, Examples, answered, requests
 
-from anywire.caller import ROLES, Role
+from anywire.background import SERVICE, BackgroundTask, BackgroundTasks
+from anywire.caller import ROLES, Caller, Role
 from anywire.engine import Delta, EngineProgress
 from anywire.events import Event
-from anywire.messages import TaskRequest
+from anywire.messages import Chunk, TaskRequest
 from anywire.route import Request, Response, Route
+from anywire.submission import Submission
 from anywire_gateway_openai.endpoint_table import BASES
 
 CHAT = {"model": "m", "messages": MESSAGES}
@@ -41,6 +43,8 @@ EXAMPLES: Examples = {
     ("GET", "/tasks/{id}"): Example("task", foreign=404),
     ("GET", "/tasks/{id}/follow"): Example("task", foreign=404),
     ("DELETE", "/tasks/{id}"): Example("task", foreign=404),
+    ("GET", "/tasks/{id}/answer"): Example("task", foreign=404),
+    ("DELETE", "/tasks/{id}/answer"): Example("task", foreign=404),
     ("GET", "/events"): Example(),
     ("GET", "/agents"): Example(role="observe"),
     ("POST", "/agents/register"): Example(body={"agent_id": "a"}, role=None),
@@ -52,6 +56,36 @@ EXAMPLES: Examples = {
     ("DELETE", "/notes/{id}"): Example("1", role="operate"),
 }
 EMBEDDING = Delta(extra="[[0.5]]", finish_reason="stop")
+
+
+class OneAnswer:
+    """What a service ``background`` offers that has an answer of ``alice``, to the task ``task_id``."""
+
+    def __init__(self, seen: list[object]) -> None:
+        self.task_id, self._seen = "", seen
+        self._submission = Submission("chat", "m", json.dumps(CHAT), caller=Caller("alice", "alice"))
+
+    async def submit(self, submission: Submission, key: str = "", digest: bytes = b"") -> tuple[str, bool]:
+        self._seen.append(submission)
+        return self.task_id, True
+
+    async def get(self, task_id: str, caller: Caller, wait: float = 0.0) -> BackgroundTask | None:
+        if task_id != self.task_id or not caller.may_end(self._submission.caller):
+            return None
+        return BackgroundTask(task_id, self._submission, Chunk("h", task_id, 1, 0, ("text",), final=True), ended=1.0)
+
+    async def forget(self, task_id: str, caller: Caller) -> bool:
+        found = await self.get(task_id, caller) is not None
+        if found:
+            self._seen.append(f"{task_id} is forgotten")
+        return found
+
+
+class OneService(NamedTuple):
+    offered: BackgroundTasks
+
+    def get(self, name: str) -> BackgroundTasks | None:
+        return self.offered if name == SERVICE else None
 
 
 class House(NamedTuple):
@@ -96,7 +130,8 @@ async def house(**gateway: Any) -> AsyncIterator[House]:
     keys.gone = {"expired", "revoked"}
     for name in keys.gone:
         keys.add(name, "operate")
-    async with serving(engine, access=keys, **gateway) as served:
+    background = OneAnswer(seen)
+    async with serving(engine, access=keys, services=OneService(background), **gateway) as served:
         served.context.routes.add(
             Route("GET", "/notes", note),
             Route("GET", "/notes/{id}", note, role="observe"),
@@ -108,7 +143,8 @@ async def house(**gateway: Any) -> AsyncIterator[House]:
             async with client.post("/v1/chat/completions", json=body, headers=bearer("alice")) as running:
                 await running.content.readuntil(b"text")
                 end = served.context.events.subscribe("test", seen.append, Event)
-                yield House(served, keys, engine, client, running.headers["x-anywire-task"], seen)
+                background.task_id = running.headers["x-anywire-task"]
+                yield House(served, keys, engine, client, background.task_id, seen)
                 end()
 
 

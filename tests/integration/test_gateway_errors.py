@@ -19,6 +19,7 @@ from anywire import errors
 from anywire.access import OpenAccess
 from anywire.boundary import Boundary
 from anywire.caller import OPERATOR, Caller
+from anywire.clock import SystemClock
 from anywire.context import Context
 from anywire.errors import AnywireError
 from anywire.event_bus import EventBus
@@ -73,6 +74,7 @@ class FakeOrchestrator:
     transports = ()
 
     access = OpenAccess()
+    clock = SystemClock()
 
     def __init__(self) -> None:
         self.events = EventBus(Boundary())
@@ -482,8 +484,8 @@ async def test_a_client_may_ask_before_it_sends(front: Front) -> None:
 STATUS = {
     "error": 500, "bad_config": 500, "unknown_plugin": 500, "transport_error": 502, "transport_unavailable": 503,
     "agent_unavailable": 503, "agent_lost": 502, "payload_too_large": 413, "congested": 503, "task_error": 502,
-    "invalid_request": 400, "model_not_found": 404, "queue_full": 429, "no_agent": 503, "refused": 503,
-    "shutting_down": 503,
+    "invalid_request": 400, "model_not_found": 404, "queue_full": 429, "deadline_too_short": 429, "no_agent": 503,
+    "refused": 503, "shutting_down": 503,
     "deadline_exceeded": 504, "cancelled": 499, "reader_stalled": 408, "stream_corrupted": 502, "engine_failed": 502,
     "plugin_failed": 500, "no_progress": 504, "model_stopped": 409, "forbidden": 403, "unknown_command": 404,
     "launch_failed": 500, "unauthenticated": 401, "limit_reached": 429,
@@ -525,9 +527,13 @@ async def test_when_to_come_back_is_told_rounded_up(
     front.orchestrator.script = [errors.EngineFailed("busy", status=500, retry_after=seconds)]
     status, _, headers = await front.post(CHAT | {"stream": stream})
     assert (status, cast("dict[str, str]", headers).get("Retry-After")) == (502, header)
-    front.orchestrator.script = [errors.QueueFull("full", retry_after=seconds)]
-    status, _, headers = await front.post(CHAT | {"stream": stream})
-    assert (status, cast("dict[str, str]", headers).get("Retry-After")) == (429, header or "1")
+
+
+async def test_those_for_whom_the_queue_is_full_are_told_one_of_two_seconds_at_random(front: Front) -> None:
+    front.orchestrator.script = [errors.QueueFull("full", retry_after=2.5)]
+    told = [cast("dict[str, str]", (await front.post(CHAT))[2]) for _ in range(40)]
+    assert {each["Retry-After"] for each in told} == {"3", "4"}
+    assert {each["retry-after-ms"] for each in told} == {"2500"}
 
 
 async def test_what_the_engine_said_besides_is_in_the_error(front: Front) -> None:

@@ -19,6 +19,7 @@ from tests.integration.gateway_serving import MESSAGES, ScriptedEngine, Served, 
 
 from anywire.engine import Delta
 from anywire.errors import EngineFailed
+from anywire.events import TaskAdmitted
 from anywire.messages import TaskRequest
 from anywire_gateway_openai.metrics import _Histogram
 
@@ -156,3 +157,44 @@ def test_a_histogram_counts_what_is_at_most_its_bounds(bounds: list[float], time
     found = {sample.labels["le"]: sample.value for sample in samples if sample.name == "h_bucket"}
     assert found == {str(bound): sum(each <= bound for each in times) for bound in bounds} | {"+Inf": len(times)}
     assert [sample.value for sample in samples if sample.name == "h_sum"] == [pytest.approx(sum(times))]
+
+
+async def test_waits_are_told_by_tenant_and_priority_and_shares_of_who_is_backlogged() -> None:
+    begun, go_on, all_in = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    admitted: list[TaskAdmitted] = []
+
+    def task_admitted(event: TaskAdmitted) -> None:
+        admitted.append(event)
+        if len(admitted) == 3:
+            all_in.set()
+
+    async def script(task: TaskRequest) -> AsyncGenerator[Delta, None]:
+        begun.set()
+        await go_on.wait()
+        yield Delta("a")
+
+    async with serving(ScriptedEngine(script), slots=1) as served, aiohttp.ClientSession() as session:
+
+        async def post(tenant: str, priority: int) -> None:
+            headers = {"x-anywire-tenant": tenant, "x-anywire-priority": str(priority)}
+            body = {"model": "m", "messages": MESSAGES}
+            async with session.post(f"{served.url}/v1/chat/completions", json=body, headers=headers) as response:
+                assert response.status == 200
+
+        served.context.events.subscribe("test", task_admitted, TaskAdmitted)
+        asked = [asyncio.create_task(post("acme", 0))]
+        await begun.wait()
+        asked += [asyncio.create_task(post(tenant, 5)) for tenant in ("acme", "other")]
+        await all_in.wait()
+        families = await scrape(served)
+        waits = "anywire_longest_wait_seconds"
+        assert {tuple(sorted(each.labels.items())) for each in families[waits].samples} >= {
+            (("priority", "5"), ("tenant", "other"))
+        }
+        go_on.set()
+        await asyncio.gather(*asked)
+        families = await scrape(served)
+        assert value(families, waits, tenant="acme", priority="5") > value(families, waits, tenant="acme", priority="0")
+        assert value(families, waits, tenant="other", priority="5") > 0
+        assert 0 < value(families, "anywire_fairness_index") <= 1
+        assert value(families, "anywire_backlogged_tenants") <= 2

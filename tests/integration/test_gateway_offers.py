@@ -13,11 +13,15 @@ import openai
 import pytest
 from tests.integration.gateway_serving import MESSAGES, ScriptedEngine, Served, says, serving
 
+from anywire.builtin.least_loaded import LeastLoaded
 from anywire.builtin.synthetic import SyntheticConfig, SyntheticEngine
 from anywire.engine import Delta, EngineProgress
 from anywire.errors import EngineFailed
 from anywire.messages import TaskRequest
 from anywire.offers import Offer
+from anywire.scheduler import QueuedTask
+from anywire.selector import AgentView, Candidates, SelectorConfig
+from anywire.submission import Submission
 from anywire_gateway_openai import request_headers
 from anywire_gateway_openai.catalogue import CatalogueHandlers, _Offered
 
@@ -128,6 +132,40 @@ async def test_a_priority_that_the_scheduler_ignores_is_said() -> None:
         raw = await create(model="m", messages=MESSAGES, extra_headers={"x-anywire-priority": "5"})
         assert raw.headers["x-anywire-ignored"] == "priority"
         assert "x-anywire-ignored" not in (await create(model="m", messages=MESSAGES)).headers
+
+
+async def test_a_policy_that_the_selector_ignores_is_said() -> None:
+    async with serving(says("x")) as served, served.client() as client:
+        create = client.chat.completions.with_raw_response.create
+        headers = {"x-anywire-policy": "fast", "x-anywire-priority": "5"}
+        raw = await create(model="m", messages=MESSAGES, extra_headers=headers)
+        assert raw.headers["x-anywire-ignored"] == "priority, policy"
+
+
+async def test_a_policy_is_chosen_by_header_and_an_unknown_one_is_refused() -> None:
+    asked: list[str] = []
+
+    class Noting(LeastLoaded):
+        policies = ("fast", "cached")
+
+        def select(self, task: QueuedTask, candidates: Candidates) -> AgentView:
+            asked.append(task.policy)
+            return super().select(task, candidates)
+
+    async with serving(says("x"), selector=Noting(SelectorConfig())) as served, served.client() as client:
+        create = client.chat.completions.with_raw_response.create
+        raw = await create(model="m", messages=MESSAGES, extra_headers={"x-anywire-policy": "fast"})
+        assert "x-anywire-ignored" not in raw.headers
+        await create(model="m", messages=MESSAGES)
+        with pytest.raises(openai.BadRequestError, match=r"no policy 'fst'; policies: fast, cached") as caught:
+            await create(model="m", messages=MESSAGES, extra_headers={"x-anywire-policy": "fst"})
+        assert caught.value.param == "policy"
+        # One from another orchestrator, which knows the name, is not refused here.
+        passed_on = Submission("chat", "m", '{"messages": []}', policy="fst", hops=1)
+        stream = served.orchestrator.submit(passed_on)
+        assert stream.ignored == ()
+        stream.cancel("test")
+    assert asked == ["fast", "", "fst"]
 
 
 async def test_headers_reach_the_agent() -> None:

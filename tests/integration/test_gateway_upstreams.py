@@ -21,7 +21,6 @@ from anywire.identity import agent_info
 from anywire.messages import TaskRequest
 from anywire.roles.agent import Agent
 from anywire_engine_openai import OpenAIEngine
-from anywire_gateway_openai.pace import LONGEST_S, Pace
 
 from .fake_openai_server import DONE, FakeServer, answering, saying
 from .gateway_serving import MESSAGES, ScriptedEngine, Served, says, serving
@@ -98,22 +97,6 @@ async def test_of_four_agents_three_that_always_fail_cost_few_requests() -> None
         # Each bad one may fail three times before it rests, and every request has three attempts.
         assert statuses.count(200) >= 17
         assert statuses[-5:] == [200] * 5
-
-
-def test_a_full_queue_sends_clients_back_at_different_times() -> None:
-    class Context:
-        queued, ended = 0, 0
-
-        def stats(self) -> dict[str, Any]:
-            return {"tasks": {"queued": self.queued, "ended": {"answered": self.ended}}}
-
-    context, now = Context(), 0.0
-    pace = Pace(context, lambda: now)  # type: ignore[arg-type]
-    assert pace.seconds() == 1
-    context.queued, context.ended, now = 20, 40, 10.0  # four in a second
-    assert {pace.seconds() for _ in range(500)} == set(range(1, 11))
-    context.queued = 1000
-    assert {pace.seconds() for _ in range(2000)} == set(range(1, LONGEST_S + 1))
 
 
 # Silence

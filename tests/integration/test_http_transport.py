@@ -8,6 +8,7 @@ import gc
 import inspect
 import io
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, suppress
 from typing import Any, ClassVar, get_args
@@ -661,6 +662,16 @@ def test_every_exception_of_the_libraries_is_mapped(cls: type[BaseException]) ->
     assert error.__cause__ is original
     assert str(error).startswith("doing this: ")
     assert len(str(error)) > len("doing this: ")
+
+
+def test_what_is_logged_of_tls_is_the_same_each_time() -> None:
+    """So it is logged once, however often it is tried."""
+    told = {
+        str(mapped(aiohttp.ClientConnectorSSLError(KEY._replace(ssl=ssl.create_default_context()), fault), "dialling"))
+        for fault in [ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number")] * 2
+    }
+    assert len(told) == 1
+    assert "it speaks no TLS" in told.pop()
 
 
 def refused() -> aiohttp.ClientConnectorError:

@@ -27,6 +27,7 @@ from anywire.cli.asked_server import Server
 from anywire.cli.fleet_records import FleetRecord, recording, running_fleets
 from anywire.cli.meeting import Meeting
 from anywire.cli.settle import OverTransports, target
+from anywire.config import Config
 from anywire.errors import ConfigError
 from anywire.keys.key_access import KeyAccess
 from anywire.keys.key_records import MAX_KEYS, KeyRecord, change_keys, read_keys
@@ -154,6 +155,18 @@ def test_doctor_looks_at_the_file(tmp_path: Path) -> None:
     assert "chmod 600" in finding.detail
 
 
+async def test_doctor_knows_a_server_of_this_user_that_asks_for_a_certificate() -> None:
+    """It hangs up on who shows none."""
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        config = Config.model_validate({"server": {"port": port}})
+        assert not (await doctor._port(config, lambda each: each)).ok
+        with recording() as tell:
+            tell(FleetRecord("one", f"http://127.0.0.1:{port}"))
+            assert "an Anywire server runs" in (await doctor._port(config, lambda each: each)).detail
+
+
 def test_a_file_that_would_be_too_long_to_be_read_stays_as_it_was(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     record = made("--file", str(file), *(each for number in range(8) for each in ("--model", f"{number:0250}")))
@@ -173,10 +186,10 @@ def asked(url: str | None = None, key: str | None = None, **options: Any) -> Ser
 
 
 @contextlib.contextmanager
-def an_own_server() -> Iterator[None]:
+def an_own_server(key: str = "aw-own") -> Iterator[None]:
     with recording() as tell:
         met = {"zeromq": {"agent_addresses": ["tcp://127.0.0.1:1"], "client_addresses": ["tcp://127.0.0.1:2"]}}
-        tell(FleetRecord("one", "http://127.0.0.1:8123", met, key="aw-own"))
+        tell(FleetRecord("one", "http://127.0.0.1:8123", met, key=key))
         assert "aw-own" not in repr(running_fleets())
         yield
 
@@ -213,6 +226,18 @@ def test_over_a_transport_the_key_goes_where_the_record_leads() -> None:
         assert "aw-own" not in repr(found)
         elsewhere = ["transports.zeromq.client_addresses=tcp://127.0.0.1:3"]
         assert asked(transports=["zeromq"], settings=elsewhere).key == ""
+
+
+def test_over_a_transport_no_key_goes_where_the_record_says_that_none_is_needed() -> None:
+    """Its client would not be linked. ANYWIRE_API_KEY may be meant for another server."""
+    with an_own_server(key=""):
+        for key in ("aw-named", None):
+            assert asked(transports=["zeromq"], key=key).key == ""
+        assert asked(key="aw-named").key == "aw-named", "over HTTP it does no harm"
+    assert (
+        asked(transports=["zeromq"], settings=["transports.zeromq.client_addresses=tcp://h:1"], key="aw-n").key
+        == "aw-n"
+    )
 
 
 def test_a_server_with_keys_lets_its_own_user_in_and_shows_no_secret(start: Any, tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.patience import PATIENCE
+from tests.integration.finished_commands import commands, commands_end
+from tests.long_form import SOAK
 
 from anywire.cli import invite_codes, meeting
 from anywire.cli.fleet_records import FleetRecord, recording, running_fleets
@@ -34,16 +35,14 @@ from anywire.plugins import Plugins
 from anywire.transport import Lan
 
 pytestmark = pytest.mark.timeout(120)
+__all__ = ["commands_end"]  # a fixture
 
-TRANSPORTS = ["memory", "dds", "zeromq", "http", "grpc"]
+TRANSPORTS = ["memory", "dds", "zeromq", "http", "grpc"] if SOAK else ["dds", "http"]
 DIRECTORIES = ["zeromq", "http", "grpc"]
 
 
 def anywire(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "anywire.cli", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=PATIENCE, env=os.environ | environment, check=False
-    )
+    return commands.finished(arguments, os.environ | environment)
 
 
 @pytest.fixture

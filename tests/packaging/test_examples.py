@@ -55,9 +55,9 @@ def test_they_are_listed_beside_the_core_alone(elsewhere: Path) -> None:
         "memory",
         "nice",
         "round_robin",
+        "shares",
         "synthetic",
         "unix",
-        "weighted",
     ]
     assert listed["unix"]["distribution"] == f"anywire-unix {VERSION}"
     assert not [plugin["error"] for plugin in listed.values() if plugin["error"]]

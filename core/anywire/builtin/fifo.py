@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
-from bisect import insort
-from collections import deque
 from typing import ClassVar
 
 from anywire.scheduler import QueuedTask, QueueKey, Ready, Scheduler, SchedulerConfig
-
-
-def _arrival(task: QueuedTask) -> int:
-    return task.received_ns
+from anywire.scheduler_tools.arrival_queue import ArrivalQueue
 
 
 class Fifo(Scheduler):
-    """The task that came first goes first, among those for which an agent is free."""
+    """The task that came first goes first, among those for which an agent is free.
+
+    Putting costs O(1), removing from the middle what `ArrivalQueue` says; taking looks at each set of keys.
+    """
 
     name: ClassVar[str] = "fifo"
 
     def __init__(self, config: SchedulerConfig) -> None:
         super().__init__(config)
-        self._queues: dict[tuple[QueueKey, ...], deque[QueuedTask]] = {}
+        self._queues: dict[tuple[QueueKey, ...], ArrivalQueue] = {}
         self._waiting: dict[str, QueuedTask] = {}
 
     def put(self, task: QueuedTask) -> None:
         self._waiting[task.task_id] = task
-        self._queues.setdefault(task.keys, deque()).append(task)
-
-    def put_back(self, task: QueuedTask) -> None:
-        self._waiting[task.task_id] = task
-        queue = self._queues.setdefault(task.keys, deque())
-        if queue and queue[0].received_ns <= task.received_ns:
-            insort(queue, task, key=_arrival)
+        queue = self._queues.get(task.keys)
+        if queue is None:
+            self._queues[task.keys] = ArrivalQueue((task,))
         else:
-            queue.appendleft(task)
+            queue.add(task)
+
+    put_back = put
 
     def take(self, ready: Ready, now_ns: int) -> QueuedTask | None:
-        first: deque[QueuedTask] | None = None
+        first: ArrivalQueue | None = None
         for keys, queue in self._queues.items():
             if (first is None or queue[0].received_ns < first[0].received_ns) and ready(keys):
                 first = queue
@@ -53,7 +49,7 @@ class Fifo(Scheduler):
         if task is None:
             return False
         queue = self._queues[task.keys]
-        queue.remove(task)
+        queue.discard(task)
         if not queue:
             del self._queues[task.keys]
         return True

@@ -16,3 +16,7 @@ class LeastLoaded(Selector):
 
     def select(self, task: QueuedTask, candidates: Candidates) -> AgentView:
         return next(candidates.by_load())
+
+    def score(self, task: QueuedTask, agent: AgentView) -> float:
+        """The share of its slots that is free."""
+        return 1.0 - agent.load

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from anywire.cli import agents, chat, demo, doctor, inspect, invite, keys, serve, up, watch
+from anywire.cli import agents, chat, demo, doctor, explain, inspect, invite, keys, serve, up, watch
 from anywire.cli.options import INTERRUPTED
 from anywire.cli.shown_arguments import hide_secrets
 from anywire.errors import AnywireError
@@ -34,6 +34,7 @@ app.command()(invite.invite)
 app.command()(chat.chat)
 app.add_typer(agents.app)
 app.command()(inspect.tasks)
+app.command()(explain.explain)
 app.command()(watch.watch)
 app.command()(inspect.plugins)
 app.command()(doctor.doctor)

@@ -72,7 +72,8 @@ def agents(ctx: typer.Context, given: options.Given, as_json: options.Json = Fal
         typer.echo("\nNot let in:")
         show_list(waiting, where, ("id", "host", "kind", "fingerprint", "why"), _waiting_row)
     if not found:
-        typer.echo("No agent has joined. Start one with `anywire agent` on the same transport.", err=True)
+        what = "Let one in with `anywire agents admit`" if waiting else "Start one with `anywire agent`"
+        typer.echo(f"No agent has joined. {what}{'.' if waiting else ' on the same transport.'}", err=True)
 
 
 @app.command()

@@ -52,7 +52,7 @@ def doctor(
 
     async def role(stop: Stop) -> list[Finding]:
         findings = []
-        for check in _checks(config, plugins, given.known, given.known_key(config) or None):
+        for check in _checks(config, plugins, given.known, given.known_key(config)):
             finding = await stop.unless(check())
             findings.append(finding)
             if not as_json:
@@ -90,6 +90,8 @@ def _checks(
     checks.append(lambda: _pipeline(config, plugins))
     if config.access.keys is not None:
         checks.append(partial(_keys, config.access.keys))
+    if config.access.keys is not None or config.access.jwt is not None:
+        checks.append(lambda: _agents(config, plugins))
     for choice in config.transports:
         checks.append(partial(works_here, config, plugins, choice))
         if leaves_the_process(plugins, choice):
@@ -140,6 +142,20 @@ async def _keys(path: Path) -> Finding:
     return Finding(check, True, f"{path} has {active} keys that count, and {len(found) - active} that do no more")
 
 
+async def _agents(config: Config, plugins: Plugins) -> Finding:
+    from anywire.roles import assembly
+    from anywire.roles.beyond_machine import ADMIT_AGENTS, open_to_agents
+
+    check = "agents"
+    try:
+        told = open_to_agents(config, assembly.make_transports(config, plugins))
+    except AnywireError as error:
+        return Finding(check, False, str(error), "correct the section transports")
+    if told:
+        return Finding(check, True, told, ADMIT_AGENTS, warns=True)
+    return Finding(check, True, "no stranger on another machine can join as an agent")
+
+
 async def _engine(config: Config, plugins: Plugins) -> Finding:
     from anywire.roles import assembly
 
@@ -181,8 +197,16 @@ async def _certificate(tls: TlsConfig) -> Finding:
     return Finding(check, True, told, remedy, warns=days < EXPIRES_SOON)
 
 
-async def _port(config: Config, known: Callable[[Server], Server]) -> Finding:
+async def _is_anywire(server: Server) -> bool:
     from anywire.cli import stream
+
+    async with stream.client(server) as client:
+        told: object = (await client.get("/health")).headers.get("server")
+    return told == "anywire"
+
+
+async def _port(config: Config, known: Callable[[Server], Server]) -> Finding:
+    from anywire.cli.meeting import runs_here
     from anywire.config import DEFAULT_PORT
 
     host, port, moves = config.server.host, config.server.port, config.server.port is None
@@ -194,9 +218,9 @@ async def _port(config: Config, known: Callable[[Server], Server]) -> Finding:
         if error.errno == errno.EADDRINUSE:
             try:
                 server = known(configured(config.server))
-                async with stream.client(server) as client:
-                    if (await client.get("/health")).headers.get("server") == "anywire":  # nobody needs a key for it
-                        return Finding(check, True, f"an Anywire server runs on {server.url} already")
+                # One of this user may ask for a certificate; any other is asked what nobody needs a key for.
+                if runs_here(server.url) or await _is_anywire(server):
+                    return Finding(check, True, f"an Anywire server runs on {server.url} already")
             except AnywireError:
                 pass
             if moves:

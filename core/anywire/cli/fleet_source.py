@@ -36,6 +36,10 @@ class Source(Protocol):
 
     async def stats(self) -> Item: ...
 
+    async def explain(self, task_id: str) -> Item:
+        """A task, be it ended, and how its agents were chosen (`anywire.views.record_json`)."""
+        ...
+
     def events(self, types: str, after: str) -> AsyncGenerator[Item, None]:
         """Events by ``type``, beside them ``missed`` and ``reset``. The first item is empty: it says that everything
         is told from then on."""
@@ -63,6 +67,14 @@ class HttpSource:
         from anywire.cli import stream
 
         found: Item = await stream.get(self._client, "/v1/stats")
+        return found
+
+    async def explain(self, task_id: str) -> Item:
+        from urllib.parse import quote
+
+        from anywire.cli import stream
+
+        found: Item = await stream.get(self._client, f"/v1/tasks/{quote(task_id, safe='')}")
         return found
 
     async def events(self, types: str, after: str) -> AsyncGenerator[Item, None]:
@@ -123,6 +135,10 @@ class PlaneSource:
         (found,) = await self.list("stats")
         return found
 
+    async def explain(self, task_id: str) -> Item:
+        (found,) = [item async for item in self._command("explain", 10.0, task_id=_task_id(task_id))]
+        return found
+
     async def events(self, types: str, after: str) -> AsyncGenerator[Item, None]:
         async with aclosing(self._command("events", 0.0, types=types, after=after)) as events:
             # The command goes out before those that are sent once the empty item is read, and is begun before them.
@@ -140,7 +156,7 @@ class PlaneSource:
                 await asyncio.gather(newest, return_exceptions=True)
 
     async def follow(self, task_id: str) -> AsyncGenerator[Item, None]:
-        async with aclosing(self._command("follow", 0.0, task_id=task_id)) as chunks:
+        async with aclosing(self._command("follow", 0.0, task_id=_task_id(task_id))) as chunks:
             async for item in chunks:
                 yield item
 
@@ -159,6 +175,11 @@ class PlaneSource:
             ) from error
         except (AgentLost, AgentUnavailable) as error:
             raise Interrupted(f"the orchestrator {self._orchestrator} is gone: {error}") from error
+
+
+def _task_id(name: str) -> str:
+    """The id of a task, which an answer's id over HTTP ends with (``chatcmpl-…``)."""
+    return name.rpartition("-")[2]
 
 
 class Place:

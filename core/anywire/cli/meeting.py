@@ -179,19 +179,24 @@ def fitting_record(config: Config, meeting: Meeting, named: bool) -> FleetRecord
     return next((each for each in _records(meeting.fleet) if _fits(config, each, named)), None)
 
 
-def known_key(config: Config, meeting: Meeting, named: bool) -> str:
+def known_key(config: Config, meeting: Meeting, named: bool) -> str | None:
     """The key that a client of what is meant shows over transports, where the user names none: that of the code, or of
-    this user's own orchestrator. ``named`` as in `joining`. Raises `ConfigError`."""
+    this user's own orchestrator; empty where that one needs none, None where nothing is known of it. ``named`` as in
+    `joining`. Raises `ConfigError`."""
     if meeting.invite is not None:
         return decode(meeting.invite).key
     record = fitting_record(config, meeting, named)
-    return record.key if record is not None else ""
+    return record.key if record is not None else None
 
 
 def key_of_server(url: str) -> str:
     """The key of the server at ``url`` if it is one of this user that runs here; empty otherwise."""
-    asked = _origin(url)
-    return next((each.key for each in running_fleets() if each.url and _origin(each.url) == asked), "")
+    return next((each.key for each in _running_at(url)), "")
+
+
+def runs_here(url: str) -> bool:
+    """Whether a server of this user runs at ``url``."""
+    return bool(_running_at(url))
 
 
 def running_server(meeting: Meeting) -> Server | None:
@@ -219,6 +224,11 @@ def _lacks_address(one: type[Transport], choice: PluginChoice) -> bool:
 
 def _called(fleet: str | None) -> str:
     return "" if fleet is None else f" that is called {fleet}"
+
+
+def _running_at(url: str) -> list[FleetRecord]:
+    asked = _origin(url)
+    return [each for each in running_fleets() if each.url and _origin(each.url) == asked]
 
 
 def _records(fleet: str | None) -> list[FleetRecord]:

@@ -286,7 +286,7 @@ class Given:
         """``server`` as the options say that it is known: see `knowing`."""
         return knowing(server, self._values["ca"], self._values["cert"])
 
-    def known_key(self, config: Config) -> str:
+    def known_key(self, config: Config) -> str | None:
         """The key of a client here of what is meant: see `anywire.cli.meeting.known_key`."""
         return known_key(config, self._meeting, named=True)
 

@@ -176,8 +176,10 @@ def target(
     given = {"transports": transports, "dds_domain": dds_domain, **settled}
     config, plugins = settle(**given, quiet=True)
     named = transports_named(**given)
-    if key is None:
-        key = known_key(config, meeting, named)
+    known = known_key(config, meeting, named)
+    if key is None or known == "":
+        # Who shows a key where none is needed is not linked over every transport.
+        key = known or ""
     config = joining(config, plugins, meeting, named, agent=False)
     if assembly.in_one_process(config, plugins):
         raise ConfigError("a transport that stays inside of one process reaches no server: name another one")

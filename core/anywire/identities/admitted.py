@@ -26,8 +26,8 @@ MAX_IDS = 64
 class AdmittedEnd(msgspec.Struct, frozen=True):
     """One key that is let in. ``ids`` are bound to it: no other key may use them. ``fixed`` is whether they were named
     when it was admitted, and it may use no other. ``admitted`` is the Unix time of that, in seconds. ``invited`` is the
-    id of the client key that has let it in; it stays in the file when it is ``revoked``, so that the same invitation
-    does not let it in again."""
+    id of the client key that has let it in. One that is ``revoked`` stays in the file, so that it is told from a
+    stranger, and no invitation that it has lets it in again."""
 
     fingerprint: str
     role: EndRole = "agent"
@@ -102,11 +102,11 @@ class Admitted:
         return self.with_end(AdmittedEnd(print_, ids=ids, admitted=now, invited=key_id))
 
     def without(self, print_: str) -> Admitted:
-        """The same without that end; one that was invited stays, as one that is revoked."""
+        """The same with that end, if it is there, as one that is revoked."""
         found = self.ends.get(print_)
-        if found is not None and found.invited:
-            return self.with_end(msgspec.structs.replace(found, ids=(), fixed=False, revoked=True))
-        return Admitted(end for end in self.ends.values() if end.fingerprint != print_)
+        if found is None:
+            return self
+        return self.with_end(msgspec.structs.replace(found, ids=(), fixed=False, revoked=True))
 
 
 def read_admitted(path: Path) -> Admitted:

@@ -21,7 +21,7 @@ from anywire.events import ConfigReloaded, KeyChanged
 from anywire.files.watched_files import WatchedFiles
 from anywire.keys.issuer_tokens import IssuerTokens
 from anywire.keys.key_records import KeyRecord, by_certificate, read_keys, record_of
-from anywire.keys.key_text import KeyText, looks_like_key, new_key, read_key, secret_digest
+from anywire.keys.key_text import KeyText, is_key_id, looks_like_key, new_key, read_key, secret_digest
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +125,12 @@ class KeyAccess:
     def is_revoked(self, key_id: str) -> bool:
         record = self._keys.get(key_id)
         return record is None or bool(record.revoked)
+
+    def still(self, caller: Caller) -> Caller | None:
+        record = self._keys.get(caller.id)
+        if record is None:
+            return None if is_key_id(caller.id) else caller
+        return self._callers[record.id] if record.state(self._now()) == "active" else None
 
     def listen(self, gone: Callable[[str], None]) -> Callable[[], None]:
         handle = object()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 ID_CHARS = 12
 _FORM = re.compile(rf"aw-([a-z2-7]{{{ID_CHARS}}})-([A-Za-z0-9_-]{{43}})", re.ASCII)
+_ID = re.compile(rf"[a-z2-7]{{{ID_CHARS}}}", re.ASCII)
 _MARK = "aw-"
 _INFO = b"anywire client key"
 
@@ -65,6 +66,11 @@ def read_key(text: str) -> KeyText | None:
 def looks_like_key(text: str) -> bool:
     """Whether ``text`` begins as a key does."""
     return text.startswith(_MARK)
+
+
+def is_key_id(text: str) -> bool:
+    """Whether ``text`` has the form of a key's id."""
+    return _ID.fullmatch(text) is not None
 
 
 def secret_digest(secret: str) -> str:

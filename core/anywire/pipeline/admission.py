@@ -6,10 +6,10 @@ import msgspec
 
 from anywire import errors
 from anywire.caller import Caller
-from anywire.demand import Demand
+from anywire.demand import CHARS_PER_TOKEN, Demand
 from anywire.errors import AnywireError
 from anywire.pipeline.claims import MAX_NAME
-from anywire.pipeline.limits import CHARS_PER_TOKEN, CallerLimits, Share
+from anywire.pipeline.limits import CallerLimits, Share
 from anywire.pipeline.registry import Registry
 from anywire.pipeline_settings import PipelineConfig
 from anywire.scheduler import QueueKey
@@ -59,6 +59,14 @@ class Admission:
                 param="priority",
             )
         return msgspec.structs.replace(submission, priority=highest)
+
+    def too_long(self, demand: Demand) -> AnywireError:
+        """The error for a request for an answer that is longer than ``pipeline.max_tokens``."""
+        return errors.InvalidRequest(
+            f"the longest answer here has {self._config.max_tokens} tokens (pipeline.max_tokens), the request asks for "
+            f"{demand.max_tokens}",
+            param="max_tokens",
+        )
 
     def share(self, submission: Submission, demand: Demand, parent: Share | None) -> Share:
         """Count a task for its caller, or for that of the task that made it. Raises `LimitReached`."""

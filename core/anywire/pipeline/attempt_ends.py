@@ -17,6 +17,7 @@ from anywire.messages import Chunk, Progress
 from anywire.once_log import OnceLog
 from anywire.pipeline.decide import Budget, Decider, Decision, Fail, Hedge, Requeue, decide
 from anywire.pipeline.dispatcher import Dispatcher
+from anywire.pipeline.groups import has_others
 from anywire.pipeline.health import Health
 from anywire.pipeline.observation import Observation
 from anywire.pipeline.open_attempts import OpenAttempts
@@ -115,9 +116,7 @@ class AttemptEnds:
         others = len(task.attempts) > 1
         decision: Decision = Fail()
         if not others:
-            elsewhere = any(
-                agent.agent_id not in task.tried for key in task.queued.keys for agent in self._registry.candidates(key)
-            )
+            elsewhere = any(has_others(self._registry.candidates(key), task.tried) for key in task.queued.keys)
             budget = Budget(task.attempts_left - attempt.used, elsewhere)
             decision = self._decider.decide(task, attempt, error, budget)
             if isinstance(decision, Hedge):

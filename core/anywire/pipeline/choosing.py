@@ -4,33 +4,68 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from time import perf_counter_ns
 from typing import Any
 
 from anywire.boundary import Boundary, label
-from anywire.pipeline.groups import Without, least_loaded
+from anywire.decision import LeftOut
+from anywire.pipeline.groups import Without, by_ordinal, least_loaded
+from anywire.pipeline.kept_decisions import MAX_NAMED, note
 from anywire.pipeline.task import Task
-from anywire.scheduler import QueuedTask
+from anywire.scheduler import QueuedTask, QueueKey
 from anywire.selector import MAX_REASON_CHARS, AgentView, CandidateList, Candidates, Choice, Selector
 from anywire.submission import MAX_NAME_CHARS
 
+TRIED = "the task was sent to it before"
+AVOIDED = "the request avoids it"
+NOT_PREFERRED = "the request prefers others"
+CANNOT_RESUME = "it cannot resume the answer"
+FILTERED = "a hook anywire_filter_candidates leaves it out"
+MAX_REASONS = 32
+"""Reasons why agents are no candidates that one decision tells."""
+
 
 class Chooser:
-    """``filters`` is the hook ``anywire_filter_candidates`` or None."""
+    """``filters`` is the hook ``anywire_filter_candidates`` or None. Each choice is kept with its task
+    (`anywire.pipeline.kept_decisions`); ``others`` says why agents are no candidates, for a task that asks for it: that
+    costs a look at every agent."""
 
-    def __init__(self, selector: Selector, boundary: Boundary, filters: Callable[..., Any] | None) -> None:
+    def __init__(
+        self,
+        selector: Selector,
+        boundary: Boundary,
+        filters: Callable[..., Any] | None,
+        now_ns: Callable[[], int],
+        others: Callable[[QueueKey], Iterable[tuple[str, str]]],
+    ) -> None:
         self._selector, self._boundary, self._filters = selector, boundary, filters
         self._name = label("selector", selector)
+        self._now_ns, self._others = now_ns, others
+        self._left_out: list[LeftOut] = []
+        """Of the choice that is being made."""
 
-    def choose(self, task: Task, free: Candidates) -> AgentView | None:
-        """The agent of those ``free`` for a task; None lets it wait. What the selector says of it is in
+    def choose(self, task: Task, free: Candidates, key: QueueKey) -> AgentView | None:
+        """The agent of those ``free`` for a task as ``key``; None lets it wait. What the selector says of it is in
         ``task.choice``."""
+        began = perf_counter_ns()
         queued, candidates = task.queued, free
+        if self._left_out:
+            self._left_out = []
         if task.tried or task.chunks or queued.avoid or queued.prefer or self._filters is not None:
             candidates = self._narrowed(task, free)
-            if not len(candidates):
-                return None
         task.choice = None
+        count = len(candidates)
+        agent = self._chosen(task, candidates) if count else None
+        took = perf_counter_ns() - began
+        if task.submission.explain:
+            self._left_out += self._no_candidates(key)
+        note(task, key.model, agent, candidates, count, tuple(self._left_out), self._now_ns(), took)
+        return agent
+
+    def _chosen(self, task: Task, candidates: Candidates) -> AgentView | None:
+        queued = task.queued
         try:
             chosen = self._selector.select(queued, candidates)
             agent = chosen.agent if isinstance(chosen, Choice) else chosen
@@ -61,21 +96,44 @@ class Chooser:
 
     def _narrowed(self, task: Task, free: Candidates) -> Candidates:
         """Without those that are out of the question; whom it has tried, and whom it is to avoid, as long as there are
-        others; of those that it prefers, if one is free."""
+        others; of those that it prefers, if one is free. Only resuming and hooks look at all of them."""
         queued, candidates = task.queued, free
         if task.chunks:
-            candidates = CandidateList(agent for agent in candidates if task.resumes_on(agent))
-        for left_out in (task.tried, queued.avoid):
-            if left_out:
-                others = Without(candidates, left_out)
-                candidates = others if len(others) else candidates
+            can_resume = CandidateList(agent for agent in candidates if task.resumes_on(agent))
+            candidates = self._without(candidates, can_resume, CANNOT_RESUME)
+        for avoided, why in ((task.tried, TRIED), (queued.avoid, AVOIDED)):
+            if avoided:
+                others = Without(candidates, avoided)
+                if others.left_out and len(others):
+                    candidates = others
+                    left_out = sorted(others.left_out.values(), key=by_ordinal)
+                    first = tuple([agent.agent_id for agent in left_out[:MAX_NAMED]])
+                    self._left_out.append(LeftOut(why, len(left_out), first))
         if queued.prefer:
             preferred = [agent for each in dict.fromkeys(queued.prefer) if (agent := candidates.get(each))]
             if preferred:
-                candidates = CandidateList(sorted(preferred, key=lambda agent: agent.ordinal))
+                chosen = CandidateList(sorted(preferred, key=by_ordinal))
+                candidates = self._without(candidates, chosen, NOT_PREFERRED)
         if self._filters is not None:
-            candidates = CandidateList(self._filtered(queued, list(candidates)))
+            given = CandidateList(candidates)
+            candidates = self._without(given, CandidateList(self._filtered(queued, list(given))), FILTERED)
         return candidates
+
+    def _without(self, before: Candidates, after: CandidateList, why: str) -> Candidates:
+        """``after``, once it is noted which of those ``before`` it leaves out."""
+        count = len(before) - len(after)
+        if count:
+            first = islice((agent.agent_id for agent in before if after.get(agent.agent_id) is None), MAX_NAMED)
+            self._left_out.append(LeftOut(why, count, tuple(first)))
+        return after
+
+    def _no_candidates(self, key: QueueKey) -> Iterator[LeftOut]:
+        """The agents that could not take the task before anybody chose, by why."""
+        found: dict[str, list[str]] = {}
+        for agent_id, why in self._others(key):
+            found.setdefault(why, []).append(agent_id)
+        for why, agents in islice(found.items(), MAX_REASONS):
+            yield LeftOut(why, len(agents), tuple(agents[:MAX_NAMED]))
 
     def _filtered(self, queued: QueuedTask, candidates: Sequence[AgentView]) -> Sequence[AgentView]:
         """The candidates that every filter hook leaves."""

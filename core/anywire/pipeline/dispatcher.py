@@ -12,10 +12,11 @@ from anywire.clock import Clock, Timer
 from anywire.errors import AnywireError
 from anywire.event_bus import EventBus
 from anywire.pipeline.choosing import Chooser
-from anywire.pipeline.groups import NOBODY
+from anywire.pipeline.groups import NOBODY, has_others
+from anywire.pipeline.queue_room import QueueRoom
 from anywire.pipeline.registry import Registry
 from anywire.pipeline.task import Task
-from anywire.scheduler import QueuedTask, QueueKey, Scheduler, SchedulerConfig
+from anywire.scheduler import QueuedTask, QueueKey, Scheduler
 from anywire.selector import AgentView, Candidates, Selector
 
 NOT_CHOSEN = "no agent was chosen"
@@ -55,16 +56,17 @@ class Dispatcher:
         filters: Callable[..., Any] | None,
         clock: Clock,
         events: EventBus,
+        room: QueueRoom,
     ) -> None:
+        self._room = room
         self._events = events
         self._scheduler, self._sink, self._boundary, self._clock = scheduler, sink, boundary, clock
-        self._chooser = Chooser(selector, boundary, filters)
+        self._chooser = Chooser(selector, boundary, filters, clock.now_ns, registry.no_candidates)
         self._candidates, self._agent = registry.serving.candidates, registry.agent
         self._queued: dict[str, Task] = {}
         self._held: dict[str, Task] = {}
-        self._limit: int = getattr(
-            getattr(scheduler, "config", None), "max_queue_size", SchedulerConfig().max_queue_size
-        )
+        self._not_chosen: dict[str, Task] = {}  # those of the held ones that `NOT_CHOSEN` holds
+        self._keeps_room = getattr(type(scheduler), "limit", Scheduler.limit) is not Scheduler.limit
         self._scheduler_name = label("scheduler", scheduler)
         self._offering: Timer | None = None
         self._dispatching = self._putting_back = False
@@ -93,14 +95,29 @@ class Dispatcher:
         task.place = "queued"
 
     def make_room(self, task: Task) -> None:
-        """Raise `QueueFull` when as many tasks wait as may, unless the scheduler names one that gives its place."""
-        if len(self._queued) + len(self._held) >= self._limit:
-            limit = f"the limit is {self._limit} (scheduler.max_queue_size)"
+        """Raise `QueueFull`, or `NoAgent` where nobody can make it shorter, when as many tasks wait as may, unless the
+        scheduler names one that gives its place."""
+        room = self._room
+        if room.of_tenant:
+            room.check_share(task.queued)
+        most = self._limit_of(task.queued) if self._keeps_room else room.limit
+        if len(self._queued) + len(self._held) >= most:
+            limit = f"the limit is {room.limit} (scheduler.max_queue_size)"
+            if most < room.limit:
+                limit = f"the limit for this one is {most}, further room is kept back (scheduler.max_queue_size)"
             displaced = self._displaced(task.queued)
             if displaced is None:
-                raise errors.QueueFull(f"{self.waiting} tasks wait already, {limit}")
-            error = errors.QueueFull(f"a task of higher rank took the place of this one: {self.waiting} wait, {limit}")
-            self._sink.fail_task(displaced, error)
+                raise room.full(task.queued, f"{self.waiting} tasks wait already, {limit}")
+            what = f"a task of higher rank took the place of this one: {self.waiting} wait, {limit}"
+            self._sink.fail_task(displaced, room.full(displaced.queued, what))
+
+    def _limit_of(self, queued: QueuedTask) -> int:
+        """How many tasks may wait for a new one to be let in."""
+        try:
+            return min(self._room.limit, self._scheduler.limit(queued))
+        except Exception as error:
+            self._boundary.failed(self._scheduler_name, "limit", error, queued.task_id)
+            return self._room.limit
 
     def hold_new(self, task: Task, why: str) -> None:
         """Let a new task wait until `release`. Raises `QueueFull`."""
@@ -111,13 +128,7 @@ class Dispatcher:
     def release(self, task: Task) -> None:
         """Queue a task of `hold_new`. It ends with `PluginFailed` when the scheduler fails."""
         del self._held[task.task_id]
-        try:
-            self._scheduler.put(task.queued)
-        except Exception as error:
-            self._sink.fail_task(task, self._scheduler_failed("put", error, task.task_id))
-            return
-        self._queued[task.task_id] = task
-        task.place, task.why = "queued", ""
+        self._queue(task, "put", self._scheduler.put)
 
     def _displaced(self, queued: QueuedTask) -> Task | None:
         """The waiting task that gives its place to a new one, if the scheduler names one."""
@@ -136,41 +147,41 @@ class Dispatcher:
 
     def put_back(self, task: Task) -> None:
         """Queue a task that was queued before. It ends with `PluginFailed` when the scheduler fails."""
-        self._held.pop(task.task_id, None)
-        try:
-            self._scheduler.put_back(task.queued)
-        except Exception as error:
-            self._sink.fail_task(task, self._scheduler_failed("put_back", error, task.task_id))
-            return
-        self._queued[task.task_id] = task
-        task.place, task.why = "queued", ""
+        if self._held.pop(task.task_id, None) is not None:
+            self._not_chosen.pop(task.task_id, None)
+        self._queue(task, "put_back", self._scheduler.put_back)
 
     def hold(self, task: Task, why: str) -> None:
-        """Let a task wait for something else than its turn, until `put_back`, or `offer_held` if ``why`` is
-        `NOT_CHOSEN`."""
+        """Let a task wait until `put_back`, or until `offer_held` if ``why`` is `NOT_CHOSEN`."""
         self._held[task.task_id] = task
+        if why == NOT_CHOSEN:
+            self._not_chosen[task.task_id] = task
         task.place, task.why = "held", why
         if self._offering is None:
             self._offering = self._clock.call_later(HELD_RETRY, self._offer_again)
 
     def remove(self, task: Task) -> None:
-        """Forget a task that has ended; it need not be waiting."""
-        task_id = task.task_id
+        """Forget a task that has ended; it need not be waiting. One that the scheduler has given out, and for which no
+        agent was chosen, is put back first: nothing was done for it, and nobody is to be charged for it."""
+        task_id, name, boundary = task.task_id, self._scheduler_name, self._boundary
         self._held.pop(task_id, None)
-        if self._queued.pop(task_id, None) is not None:
-            self._boundary.call(
-                self._scheduler_name, "remove", self._scheduler.remove, task_id, otherwise=False, task_id=task_id
-            )
+        was_given_out = self._not_chosen.pop(task_id, None) is not None or task is self._choosing
+        if self._queued.pop(task_id, None) is None:
+            if not was_given_out:
+                return
+            back = self._scheduler.put_back
+            boundary.call(name, "put_back", back, task.queued, otherwise=None, task_id=task_id)
+        boundary.call(name, "remove", self._scheduler.remove, task_id, otherwise=False, task_id=task_id)
 
     def offer_held(self) -> None:
         """Offer held tasks to the scheduler again, and dispatch. Call it after an agent's state has changed."""
         # A scheduler that fails ends a task, which asks for this again: the loop below goes on, without recursion.
         if self._putting_back:
             return
-        if self._held:
+        if self._not_chosen:
             self._putting_back = True
             try:
-                for task in [task for task in self._held.values() if task.why == NOT_CHOSEN]:
+                for task in list(self._not_chosen.values()):
                     if task.place == "held":
                         self.put_back(task)
             finally:
@@ -191,7 +202,7 @@ class Dispatcher:
                     return
                 task, key, free = taken
                 self._choosing = task
-                agent = self._chooser.choose(task, free)
+                agent = self._chooser.choose(task, free, key)
                 self._choosing = None
                 # The plugins that were asked may have cancelled it, or closed the gate.
                 if task.place == "ended":
@@ -212,9 +223,9 @@ class Dispatcher:
         if found is None or self.gate_closed:
             return False
         key, free = found
-        if all(agent.agent_id in task.tried for agent in free):
+        if not has_others(free, task.tried):
             return False
-        agent = self._chooser.choose(task, free)
+        agent = self._chooser.choose(task, free, key)
         if agent is None or task.place == "ended" or self._agent(agent.agent_id) is not agent:
             return False
         self._sink.send(task, agent, key.model, free)
@@ -231,6 +242,15 @@ class Dispatcher:
         self._offering = None
         self.offer_held()
 
+    def _queue(self, task: Task, call: str, put: Callable[[QueuedTask], None]) -> None:
+        try:
+            put(task.queued)
+        except Exception as error:
+            self._sink.fail_task(task, self._scheduler_failed(call, error, task.task_id))
+            return
+        self._queued[task.task_id] = task
+        task.place, task.why = "queued", ""
+
     def _ready(self, keys: tuple[QueueKey, ...]) -> bool:
         if len(keys) == 1:
             return self._candidates(keys[0]) is not NOBODY
@@ -243,7 +263,7 @@ class Dispatcher:
         for key in task.queued.keys:
             free = self._candidates(key)
             if free is not NOBODY:
-                if not task.tried or any(agent.agent_id not in task.tried for agent in free):
+                if not task.tried or has_others(free, task.tried):
                     return key, free
                 first = first or (key, free)
         return first

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from heapq import merge
+from itertools import islice
 from typing import get_args
 
 import msgspec
@@ -90,9 +91,10 @@ class Orders:
 
 
 class Group:
-    """Agents with the same offers and capabilities. ``free`` are those that can take a task now, by ordinal."""
+    """Agents with the same offers and capabilities. ``free`` are those that can take a task now, by ordinal; ``slots``
+    counts those of all that are ready."""
 
-    __slots__ = ("_loads", "_orders", "free", "members", "names", "offers")
+    __slots__ = ("_loads", "_orders", "_views", "free", "members", "names", "offers", "slots")
 
     def __init__(self, names: Names, offered: tuple[Offer, ...], orders: Orders) -> None:
         self.names, self._orders = names, orders
@@ -102,7 +104,16 @@ class Group:
         }
         self.members: dict[str, Member] = {}
         self.free: list[AgentView] = []
+        self.slots = 0
         self._loads: list[Member] | None = None
+        self._views: list[GroupsView] = []
+
+    def keep(self, view: GroupsView) -> None:
+        """Tell a view of several groups from now on who is free."""
+        # All views are closed at once.
+        if self._views and self._views[0].closed:
+            self._views.clear()
+        self._views.append(view)
 
     def lacks(self, served: tuple[str, str], needs: tuple[str, ...]) -> bool:
         """Whether its offer says no to one of the needs."""
@@ -116,11 +127,15 @@ class Group:
 
     def add_free(self, member: Member) -> None:
         insort(self.free, member.view, key=by_ordinal)
+        for view in self._views:
+            view.add_free(member.view)
         if self._orders.kept:
             self._add_load(member)
 
     def remove_free(self, member: Member) -> None:
         del self.free[bisect_left(self.free, member.view.ordinal, key=by_ordinal)]
+        for view in self._views:
+            view.remove_free(member.view)
         if self._orders.kept:
             self._remove_load(member)
 
@@ -150,25 +165,46 @@ class Group:
 
 
 class GroupsView:
-    """`anywire.selector.Candidates` over groups, as they are now."""
+    """`anywire.selector.Candidates` over groups, as they are now. A view of several groups keeps a list of its own of
+    those that are free, in no order, so that nothing but iterating looks at each group. ``closed``: the list is not
+    kept any more."""
 
-    __slots__ = ("_among", "_orders", "groups")
+    __slots__ = ("_among", "_at", "_free", "_orders", "closed", "groups")
 
     def __init__(self, groups: Sequence[Group], orders: Orders) -> None:
         self.groups, self._among, self._orders = groups, frozenset(groups), orders
+        self.closed = False
+        self._free: list[AgentView] = []
+        self._at: dict[str, int] = {}
+        if len(groups) > 1:
+            for group in groups:
+                group.keep(self)
+                for agent in group.free:
+                    self.add_free(agent)
+
+    def add_free(self, agent: AgentView) -> None:
+        self._at[agent.agent_id] = len(self._free)
+        self._free.append(agent)
+
+    def remove_free(self, agent: AgentView) -> None:
+        last = self._free.pop()
+        at = self._at.pop(agent.agent_id)
+        if last is not agent:
+            self._free[at], self._at[last.agent_id] = last, at
 
     def __bool__(self) -> bool:
-        return any(group.free for group in self.groups)
+        return bool(self._agents())
 
     def __len__(self) -> int:
-        groups = self.groups
-        return len(groups[0].free) if len(groups) == 1 else sum(len(group.free) for group in groups)
+        return len(self._agents())
 
     def __iter__(self) -> Iterator[AgentView]:
         groups = self.groups
         if len(groups) == 1:
             return iter(groups[0].free)
-        return merge(*(group.free for group in groups), key=by_ordinal)
+        if len(groups) <= FEW:
+            return merge(*(group.free for group in groups), key=by_ordinal)
+        return iter(sorted(self._agents(), key=by_ordinal))
 
     def get(self, agent_id: str) -> AgentView | None:
         member = self._orders.members.get(agent_id)
@@ -186,19 +222,29 @@ class GroupsView:
         groups = self.groups
         if len(groups) == 1:
             return groups[0].by_load()
-        if len(self._orders.members) <= PASSED_OVER * len(groups):
-            return (member.view for member in self._orders.by_load() if member.group in self._among)
-        return merge(*(group.by_load() for group in groups), key=rank)
+        free, members = self._agents(), len(self._orders.members)
+        if len(free) <= FEW:
+            return iter(sorted(free, key=rank))
+        if members > PASSED_OVER * len(groups):
+            return merge(*(group.by_load() for group in groups), key=rank)
+        if members > PASSED_OVER * len(free):
+            return iter(sorted(free, key=rank))
+        return (member.view for member in self._orders.by_load() if member.group in self._among)
 
     def sample(self, k: int, rng: random.Random) -> Sequence[AgentView]:
-        drawn = []
-        for index in rng.sample(range(len(self)), min(k, len(self))):
-            for group in self.groups:
-                if index < len(group.free):
-                    drawn.append(group.free[index])
-                    break
-                index -= len(group.free)
-        return drawn
+        free = self._agents()
+        return [free[index] for index in rng.sample(range(len(free)), min(k, len(free)))]
+
+    def some(self, count: int) -> list[AgentView]:
+        """At most so many of them, by ordinal; of more, any."""
+        agents = self._agents()[:count]
+        return agents if len(self.groups) == 1 else sorted(agents, key=by_ordinal)
+
+    def _agents(self) -> list[AgentView]:
+        groups = self.groups
+        if len(groups) == 1:
+            return groups[0].free
+        return self._free if not self.closed else [agent for group in groups for agent in group.free]
 
 
 NOBODY = GroupsView((), Orders())
@@ -208,27 +254,48 @@ class Without:
     """`anywire.selector.Candidates` without some of them. What it costs depends on how many are left out, and not on
     how many there are."""
 
-    __slots__ = ("_candidates", "_left_out")
+    __slots__ = ("_candidates", "left_out")
 
     def __init__(self, candidates: Candidates, left_out: Iterable[str]) -> None:
         self._candidates = candidates
-        self._left_out = {agent_id for agent_id in left_out if candidates.get(agent_id) is not None}
+        self.left_out = {each: agent for each in left_out if (agent := candidates.get(each)) is not None}
+        """Those that would be there, by id."""
 
     def __len__(self) -> int:
-        return len(self._candidates) - len(self._left_out)
+        return len(self._candidates) - len(self.left_out)
 
     def __iter__(self) -> Iterator[AgentView]:
-        return (agent for agent in self._candidates if agent.agent_id not in self._left_out)
+        return (agent for agent in self._candidates if agent.agent_id not in self.left_out)
 
     def get(self, agent_id: str) -> AgentView | None:
-        return None if agent_id in self._left_out else self._candidates.get(agent_id)
+        return None if agent_id in self.left_out else self._candidates.get(agent_id)
 
     def by_load(self) -> Iterator[AgentView]:
-        return (agent for agent in self._candidates.by_load() if agent.agent_id not in self._left_out)
+        return (agent for agent in self._candidates.by_load() if agent.agent_id not in self.left_out)
+
+    def some(self, count: int) -> list[AgentView]:
+        """See `some`."""
+        found = some(self._candidates, count + len(self.left_out))
+        return [agent for agent in found if agent.agent_id not in self.left_out][:count]
 
     def sample(self, k: int, rng: random.Random) -> Sequence[AgentView]:
-        drawn = self._candidates.sample(k + len(self._left_out), rng)
-        return [agent for agent in drawn if agent.agent_id not in self._left_out][:k]
+        drawn = self._candidates.sample(k + len(self.left_out), rng)
+        return [agent for agent in drawn if agent.agent_id not in self.left_out][:k]
+
+
+def some(candidates: Candidates, count: int) -> Iterable[AgentView]:
+    """At most so many of them, by ordinal: the first ones, or any where finding the first ones would cost a look at
+    each group."""
+    if type(candidates) is GroupsView:
+        return candidates.some(count)
+    if type(candidates) is Without:
+        return candidates.some(count)
+    return islice(candidates, count)
+
+
+def has_others(candidates: Candidates, agent_ids: Collection[str]) -> bool:
+    """Whether there is one beside these agents."""
+    return len(candidates) > len(agent_ids) or any(agent.agent_id not in agent_ids for agent in candidates)
 
 
 def least_loaded(candidates: Candidates) -> AgentView | None:

@@ -11,14 +11,17 @@ from anywire.boundary import label
 from anywire.caller import NO_LIMITS
 from anywire.clock import Clock
 from anywire.demand import prefix_hashes, read_demand
+from anywire.errors import InvalidRequest
 from anywire.pipeline.admission import Admission
 from anywire.pipeline.attempts import Attempts
 from anywire.pipeline.dispatcher import Dispatcher
 from anywire.pipeline.limits import CallerLimits
 from anywire.pipeline.observation import Observation
+from anywire.pipeline.queue_room import QueueRoom
 from anywire.pipeline.service_answers import ServiceAnswers
 from anywire.pipeline.task import Task
 from anywire.pipeline.task_ends import TaskEnds
+from anywire.pipeline.waiting import Waiting
 from anywire.pipeline_settings import PipelineConfig
 from anywire.scheduler import QueuedTask, Scheduler
 from anywire.selector import Selector
@@ -26,6 +29,7 @@ from anywire.submission import Submission
 from anywire.task_stream import TaskStream
 
 IGNORED_PRIORITY = ("priority",)
+IGNORED_POLICY = ("policy",)
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +41,8 @@ class Intake:
     def __init__(
         self,
         admission: Admission,
+        room: QueueRoom,
+        waiting: Waiting,
         services: ServiceAnswers,
         dispatcher: Dispatcher,
         attempts: Attempts,
@@ -50,26 +56,36 @@ class Intake:
         config: PipelineConfig,
     ) -> None:
         self._admission, self._services, self._dispatcher = admission, services, dispatcher
-        self._limits = limits
+        self._room, self._waiting, self._limits = room, waiting, limits
+        self._max_tokens = config.max_tokens
         self._attempts, self._ends, self._task_ids = attempts, ends, task_ids
         self._observation, self._clock, self._config = observation, clock, config
         self._wants_prefix = scheduler.wants_prefix or selector.wants_prefix
         self._scheduler_name, self._uses_priority = label("scheduler", scheduler), scheduler.uses_priority
+        self._policies = selector.policies
         self._said_ignored = False
 
-    def submit(self, submission: Submission, by_service: bool = False) -> TaskStream:
+    def submit(
+        self, submission: Submission, by_service: bool = False, task_id: str = "", attempts: int = 0
+    ) -> TaskStream:
         """See `anywire.pipeline.orchestrator.Orchestrator.submit`."""
         received = self._clock.now_ns()
         self._admission.check(submission)
+        if submission.policy and self._policies is not None and not submission.hops:
+            self._check_policy(submission.policy, self._policies)
         demand = read_demand(submission.outline or submission.body)
         is_limited = submission.caller.limits is not NO_LIMITS
         if is_limited:
             submission = self._admission.allowed(submission, demand)
+        if self._max_tokens and demand.max_tokens > self._max_tokens:
+            raise self._admission.too_long(demand)
         services = self._services
         concerned = services.concerned
         keys = (concerned and services.keys(submission)) or self._admission.keys(submission, demand)
+        if task_id in self._ends.tasks:
+            raise InvalidRequest(f"a task with the id {task_id} has not ended", param="task_id")
         # Not to be guessed: whoever knows an id can cancel the task.
-        task_id = next(self._task_ids)
+        task_id = task_id or next(self._task_ids)
         deadline = submission.deadline_s or self._config.deadline
         bounded = deadline < math.inf
         due = received + int(deadline * 1e9) if bounded else 0
@@ -80,7 +96,7 @@ class Intake:
             received,
             due,
             len(submission.body),
-            1,
+            attempts + 1,
             demand.max_tokens,
             submission.caller,
             submission.session or demand.session,
@@ -100,7 +116,10 @@ class Intake:
                     "the %s ignores priorities, and a client sent one: set `scheduler.name: priority` to use them",
                     self._scheduler_name,
                 )
+        if submission.policy and self._policies is None:
+            stream.ignored = stream.ignored + IGNORED_POLICY
         task = Task(task_id, submission, queued, stream)
+        task.sent = attempts  # numbers are not used twice: an agent may remember them
         task.attempts_left = min(submission.attempts_left or self._config.max_attempts, self._config.max_attempts)
         standing = services.stands_before(task) if concerned else ""
         served = concerned and services.answers(task)
@@ -112,6 +131,8 @@ class Intake:
             if standing:
                 self._dispatcher.hold_new(task, f"service {standing}")
             elif not served:
+                if self._waiting.tenants:
+                    self._room.check_deadline(queued)
                 self._dispatcher.put(task)
         except BaseException:
             if task.share is not None:
@@ -125,6 +146,8 @@ class Intake:
         stream.stages.admitted = self._clock.now_ns()
         self._observation.task_admitted(task)
         if standing or served:
+            if standing:
+                self._waiting.begins(task)
             services.begin(task)
             if standing:
                 self._observation.task_held(task, task.why)
@@ -133,7 +156,17 @@ class Intake:
         self._dispatcher.dispatch()
         if task.place == "queued":
             self._ends.absence.check(task)
+            self._waiting.begins(task)
+        elif task.place == "held":
+            self._waiting.begins(task)
         return stream
+
+    @staticmethod
+    def _check_policy(policy: str, policies: tuple[str, ...]) -> None:
+        """Raises `InvalidRequest` for a policy that is not configured."""
+        if policy not in policies:
+            known = ", ".join(policies) or "none"
+            raise InvalidRequest(f"there is no policy {policy[:80]!r}; policies: {known}", param="policy")
 
     def _parent(self, submission: Submission, by_service: bool) -> Task | None:
         """The task that made this one, while it runs. A client may name a task that it may cancel."""

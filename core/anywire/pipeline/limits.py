@@ -12,6 +12,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 
+import msgspec
+
 from anywire.caller import Caller, Limits
 from anywire.clock import Clock
 from anywire.demand import MAX_TOKENS
@@ -20,8 +22,6 @@ from anywire.errors import LimitReached
 WINDOW = 60.0
 """Seconds that ``requests_per_minute`` looks back."""
 DAY = 86_400
-CHARS_PER_TOKEN = 4
-"""Of a prompt whose tokens no engine has counted."""
 RETRY_AFTER = 1.0
 """Seconds that are told where room comes with the end of a task, which nobody can foretell."""
 
@@ -39,21 +39,20 @@ class Account:
         self.requests: deque[float] = deque()
 
 
-class Share:
+class Share(msgspec.Struct, gc=False):
     """What one task takes of its caller's limits, from `CallerLimits.take` to `CallerLimits.end`.
 
     ``prompt`` is the estimate of its prompt's tokens, ``reserved`` how many it may use, ``is_counted`` whether it
     counts as a request and as a running task. ``below`` are the tokens that tasks made by this one have used.
     """
 
-    __slots__ = ("account", "below", "is_counted", "limits", "parent", "prompt", "reserved")
-
-    def __init__(
-        self, account: Account, limits: Limits, prompt: int, reserved: int, is_counted: bool, parent: Share | None
-    ) -> None:
-        self.account, self.limits, self.prompt, self.reserved = account, limits, prompt, reserved
-        self.is_counted, self.parent = is_counted, parent
-        self.below = 0
+    account: Account
+    limits: Limits
+    prompt: int
+    reserved: int
+    is_counted: bool
+    parent: Share | None
+    below: int = 0
 
 
 class CallerLimits:
@@ -63,6 +62,7 @@ class CallerLimits:
         self._clock, self._wall = clock, wall
         self._accounts: dict[str, Account] = {}
         self._day = int(wall() // DAY)
+        self._begins, self._ends = float(self._day * DAY), float((self._day + 1) * DAY)
         self.refused = 0
         """How many tasks a limit has refused."""
         self.spent: Callable[[], None] = lambda: None
@@ -71,25 +71,33 @@ class CallerLimits:
     def take(self, caller: Caller, prompt: int, max_tokens: int) -> Share:
         """Count a task that is taken in: ``prompt`` is the estimate of its prompt's tokens, ``max_tokens`` the longest
         answer it asks for, 0 when it does not say. Raises `LimitReached`, and counts nothing then."""
-        limits, account = caller.limits, self._account(caller.id)
+        limits = caller.limits
+        account = self._accounts.get(caller.id) or self._account(caller.id)
         if limits.concurrency and account.running >= limits.concurrency:
             raise self._reached(
                 f"the limit of this key is {limits.concurrency} tasks at once (concurrency), and so many have not "
                 "ended; it is free again when one of them ends",
                 RETRY_AFTER,
             )
-        self._check_tokens(account, limits)
+        if limits.tokens_per_day:
+            self._check_tokens(account, limits.tokens_per_day)
         if limits.requests_per_minute:
-            self._check_rate(account, limits.requests_per_minute)
-            account.requests.append(self._clock.now())
+            now = self._clock.now()
+            self._check_rate(account.requests, limits.requests_per_minute, now)
+            account.requests.append(now)
+        reserved = prompt + max_tokens
         account.running += 1
-        return self._share(account, limits, prompt, max_tokens, True, None)
+        account.reserved += reserved
+        return Share(account, limits, prompt, reserved, True, None)
 
     def take_child(self, parent: Share, prompt: int, max_tokens: int) -> Share:
         """Count a task that the task of ``parent`` makes: its tokens count for the same caller, and nothing else does.
         Raises `LimitReached`."""
-        self._check_tokens(parent.account, parent.limits)
-        return self._share(parent.account, parent.limits, prompt, max_tokens, False, parent)
+        account, limits, reserved = parent.account, parent.limits, prompt + max_tokens
+        if limits.tokens_per_day:
+            self._check_tokens(account, limits.tokens_per_day)
+        account.reserved += reserved
+        return Share(account, limits, prompt, reserved, False, parent)
 
     def give_back(self, share: Share) -> None:
         """Undo `take`: the task was not taken in after all."""
@@ -100,11 +108,13 @@ class CallerLimits:
     def end(self, share: Share, tokens: int) -> None:
         """Count the end of a task that has used ``tokens``, those of the tasks it has made included if it says so."""
         self._release(share)
-        tokens = min(max(0, tokens), MAX_TOKENS)
-        own, share.below = max(0, tokens - share.below), max(tokens, share.below)
+        below = share.below
+        if tokens > below:
+            share.below = max(below, min(tokens, MAX_TOKENS))
         if share.parent is not None:
             share.parent.below += share.below
-        if own and share.limits.tokens_per_day:
+        own = share.below - below
+        if own > 0 and share.limits.tokens_per_day:
             self._turn_day()
             account = share.account
             account.used += own
@@ -156,19 +166,11 @@ class CallerLimits:
             account = self._accounts[caller_id] = Account(caller_id)
         return account
 
-    def _share(
-        self, account: Account, limits: Limits, prompt: int, max_tokens: int, is_counted: bool, parent: Share | None
-    ) -> Share:
-        reserved = prompt + max_tokens
-        account.reserved += reserved
-        return Share(account, limits, prompt, reserved, is_counted, parent)
-
     def _release(self, share: Share) -> None:
         share.account.reserved -= share.reserved
         share.account.running -= share.is_counted
 
-    def _check_rate(self, account: Account, limit: int) -> None:
-        requests, now = account.requests, self._clock.now()
+    def _check_rate(self, requests: deque[float], limit: int, now: float) -> None:
         while requests and requests[0] <= now - WINDOW:
             requests.popleft()
         if len(requests) >= limit:
@@ -179,10 +181,7 @@ class CallerLimits:
                 wait,
             )
 
-    def _check_tokens(self, account: Account, limits: Limits) -> None:
-        budget = limits.tokens_per_day
-        if not budget:
-            return
+    def _check_tokens(self, account: Account, budget: int) -> None:
         self._turn_day()
         used = account.used
         if used + account.reserved < budget:
@@ -193,9 +192,9 @@ class CallerLimits:
                 f"{told}; tasks that have not ended may use {account.reserved}: it is free again when one of them ends",
                 RETRY_AFTER,
             )
-        midnight = (self._day + 1) * DAY
-        date = time.strftime("%Y-%m-%d", time.gmtime(midnight))
-        raise self._reached(f"{told}; it is free again at {date} 00:00 UTC", max(RETRY_AFTER, midnight - self._wall()))
+        date = time.strftime("%Y-%m-%d", time.gmtime(self._ends))
+        wait = max(RETRY_AFTER, self._ends - self._wall())
+        raise self._reached(f"{told}; it is free again at {date} 00:00 UTC", wait)
 
     def _reached(self, message: str, retry_after: float) -> LimitReached:
         self.refused += 1
@@ -203,10 +202,11 @@ class CallerLimits:
 
     def _turn_day(self) -> None:
         """Begin a new day when it has come: nobody has used any of it, and who does nothing is forgotten."""
-        day = int(self._wall() // DAY)
-        if day == self._day:
+        wall = self._wall()
+        if self._begins <= wall < self._ends:
             return
-        self._day = day
+        self._day = int(wall // DAY)
+        self._begins, self._ends = float(self._day * DAY), float((self._day + 1) * DAY)
         now = self._clock.now()
         for account in list(self._accounts.values()):
             account.used = account.unsaved = 0

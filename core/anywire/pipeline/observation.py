@@ -8,6 +8,7 @@ Each method looks first whether anybody wants to know. What each task causes is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from time import time as wall_time
 
 import msgspec
@@ -19,6 +20,7 @@ from anywire.clock import Clock
 from anywire.errors import AnywireError
 from anywire.event_bus import PUBLISH, EventBus
 from anywire.messages import Progress
+from anywire.pipeline.kept_decisions import KeptDecisions
 from anywire.pipeline.task import Attempt, Task
 from anywire.scheduler import Outcome, Scheduler
 from anywire.selector import AgentView, Candidates, Selector
@@ -35,6 +37,7 @@ class _Usage(msgspec.Struct):
 _decode_usage = msgspec.json.Decoder(_Usage).decode
 
 
+@lru_cache(maxsize=1)  # of one end several ask
 def token_counts(usage: str) -> tuple[int, int]:
     """Tokens of prompt and answer in an OpenAI usage object; zeros where it has none."""
     try:
@@ -48,8 +51,15 @@ class Observation:
     """An observer that raises is that observer's failure: the others are told all the same."""
 
     def __init__(
-        self, bus: EventBus, scheduler: Scheduler, selector: Selector, boundary: Boundary, clock: Clock
+        self,
+        bus: EventBus,
+        kept: KeptDecisions,
+        scheduler: Scheduler,
+        selector: Selector,
+        boundary: Boundary,
+        clock: Clock,
     ) -> None:
+        self._kept = kept
         self._bus, self._wanted, self._boundary, self._now_ns = bus, bus.wanted, boundary, clock.now_ns
         self.hold, self.release = bus.hold, bus.release
         """Keep what is told from subscribers, until it is released; see `anywire.event_bus.EventBus.hold`."""
@@ -104,6 +114,7 @@ class Observation:
         choice, task.choice, task.told_why = task.choice, None, ""
         if events.TaskDispatched in self._wanted:
             submission, now_ns = task.submission, self._now_ns()
+            decision = self._kept.newest(task)
             caller = submission.caller
             self._bus.deliver(
                 events.TaskDispatched(
@@ -124,10 +135,14 @@ class Observation:
                     waited_ms=(now_ns - task.queued.received_ns) / 1e6,
                     scores=dict(choice.scores) if choice is not None else {},
                     reason=choice.reason if choice is not None else "",
+                    took_us=decision.took_us if decision is not None else 0.0,
+                    considered=decision.considered if decision is not None else (),
+                    left_out=decision.left_out if decision is not None else (),
                 )
             )
 
     def task_ended(self, task: Task, code: str, message: str, usage: str, attempts: int, deltas: int) -> None:
+        self._kept.task_ended(task, code, message, self._now_ns())
         if events.TaskEnded in self._wanted:
             submission, stream = task.submission, task.stream
             prompt_tokens, tokens = token_counts(usage)

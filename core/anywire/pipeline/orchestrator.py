@@ -16,9 +16,10 @@ from typing import Any
 import msgspec
 
 from anywire import errors
+from anywire.boundary import label
 from anywire.caller import OPERATOR, Caller
 from anywire.clock import Clock, SystemClock
-from anywire.context import TaskView
+from anywire.context import TaskRecord, TaskView
 from anywire.errors import AnywireError
 from anywire.event_bus import EventBus
 from anywire.identities.end_check import EndCheck
@@ -39,16 +40,19 @@ from anywire.pipeline.following import Follower
 from anywire.pipeline.health import Health, Subject
 from anywire.pipeline.incoming import Incoming
 from anywire.pipeline.intake import Intake
+from anywire.pipeline.kept_decisions import KeptDecisions
 from anywire.pipeline.limits import CallerLimits
 from anywire.pipeline.link_sink import LinkSink
 from anywire.pipeline.observation import Observation
 from anywire.pipeline.open_attempts import OpenAttempts
+from anywire.pipeline.queue_room import QueueRoom
 from anywire.pipeline.registry import Registry
 from anywire.pipeline.service_answers import ServiceAnswers
 from anywire.pipeline.serving import Served
 from anywire.pipeline.strangers import Strangers
 from anywire.pipeline.task import Task, task_view
 from anywire.pipeline.task_ends import TaskEnds
+from anywire.pipeline.waiting import Waiting
 from anywire.pipeline_settings import PipelineConfig
 from anywire.plugins import Plugins
 from anywire.scheduler import Scheduler
@@ -100,7 +104,9 @@ class Orchestrator:
         subscribe = plugins.call("anywire_subscribe")
         if subscribe is not None:
             subscribe(events=events)
-        self._observation = observation = Observation(events, scheduler, selector, boundary, clock)
+        selector_name = label("selector", selector).removeprefix("selector ")
+        self._kept = kept = KeptDecisions(config.explained_tasks, selector_name)
+        self._observation = observation = Observation(events, kept, scheduler, selector, boundary, clock)
         self._agent_observation = AgentObservation(events)
         self.health = health = Health(
             clock, self._health_changed, limit=config.cooldown_errors, cooldown=config.cooldown
@@ -111,8 +117,10 @@ class Orchestrator:
         self.registry = registry = Registry(self._names, leased, self, awake, health, counts)
         self._hubs: Ends[Hub] = Ends(transports, self._open_hub, lambda hub: None, clock)
         filters = plugins.call("anywire_filter_candidates")
+        self._waiting = waiting = Waiting(clock, scheduler.uses_priority)
+        room = QueueRoom(config, scheduler, registry, waiting)
         self._dispatcher = dispatcher = Dispatcher(
-            scheduler, selector, registry, self, boundary, filters, clock, events
+            scheduler, selector, registry, self, boundary, filters, clock, events, room
         )
         self.services = services = ServiceAnswers(self, boundary, clock, config)
         """What services do for tasks; `anywire.roles.service_host` adds them."""
@@ -122,7 +130,7 @@ class Orchestrator:
         hub_id, hubs = info.hub_id, self._hubs
         open_attempts = OpenAttempts(hub_id, hubs, registry, boundary, clock)
         self._ends = ends = TaskEnds(
-            open_attempts, dispatcher, services, registry, admission, limits, observation, clock, config
+            open_attempts, dispatcher, services, registry, admission, limits, waiting, observation, clock, config
         )
         self._tasks = ends.tasks
         decider = Decider(decide, health, boundary)
@@ -157,6 +165,8 @@ class Orchestrator:
             self._strangers = Strangers(info, plane, end_check, registry, hubs, task_ids, counts)
         self._intake = Intake(
             admission,
+            room,
+            waiting,
             services,
             dispatcher,
             attempts,
@@ -216,11 +226,14 @@ class Orchestrator:
 
     # What gateways call
 
-    def submit(self, submission: Submission, by_service: bool = False) -> TaskStream:
-        """Take a task in. ``by_service``: a service makes it, so its parent pays for it
-        (`anywire.context.Context.submit`). Raises `QueueFull`, `ModelNotFound`, `InvalidRequest`, `PayloadTooLarge`,
-        `ShuttingDown`, `PluginFailed`, and of what the caller's limits do not allow `Forbidden` and `LimitReached`."""
-        return self._intake.submit(submission, by_service)
+    def submit(
+        self, submission: Submission, by_service: bool = False, task_id: str = "", attempts: int = 0
+    ) -> TaskStream:
+        """Take a task in. ``by_service``: a service makes it, so its parent pays for it. ``task_id`` and ``attempts``
+        are those of one that was taken in before (`anywire.context.Context.submit`). Raises `QueueFull`,
+        `DeadlineTooShort`, `ModelNotFound`, `InvalidRequest`, `PayloadTooLarge`, `NoAgent`, `ShuttingDown`,
+        `PluginFailed`, and of what the caller's limits do not allow `Forbidden` and `LimitReached`."""
+        return self._intake.submit(submission, by_service, task_id, attempts)
 
     def cancel(self, task_id: str, reason: str = "cancelled", caller: Caller = OPERATOR) -> bool:
         """End a task with `TaskCancelled`, through to its engine; False when there is no such task (any more) that
@@ -238,6 +251,12 @@ class Orchestrator:
         """Those that have not ended and that ``caller`` sees, oldest first."""
         now = self.clock.now_ns()
         return [task_view(task, now) for task in self._tasks.values() if caller.sees(task.submission.caller)]
+
+    def explain(self, task_id: str, caller: Caller = OPERATOR) -> TaskRecord | None:
+        """See `anywire.context.Context.explain`."""
+        task = self._tasks.get(task_id)
+        record = self._kept.ended(task_id) if task is None else self._kept.running(task, self.clock.now_ns())
+        return record if record is not None and caller.may_look_up(record.view.caller) else None
 
     def follow(self, task_id: str, caller: Caller = OPERATOR) -> AsyncGenerator[Chunk, None]:
         """See `anywire.context.Context.follow`."""
@@ -309,6 +328,7 @@ class Orchestrator:
             "events": dict(self._counts)
             | {"limits_reached": self.limits.refused}
             | {"transports_unavailable": self._hubs.failures, "plugin_failures": failures.total()},
+            "admission": self._waiting.stats(),
             "plugin_failures": dict(failures),
         } | self._ends_waiting()
 
@@ -323,6 +343,8 @@ class Orchestrator:
     def send(self, task: Task, agent: AgentView, model: str, candidates: Candidates) -> None:
         if task.agent_timer is not None:
             self._ends.absence.end(task)
+        if task.wait is not None:
+            self._waiting.ends(task, True)
         self._observation.task_dispatched(task, agent, model, candidates)
         self.attempts.send(task, agent, model)
 
@@ -343,6 +365,8 @@ class Orchestrator:
         if task.place != "ended":
             self._ends.absence.check(task)
             self._dispatcher.dispatch()
+            if task.place == "queued":
+                self._waiting.released(task)
 
     def end_child(self, task_id: str, reason: str) -> None:
         self._ends.cancel(task_id, reason)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -118,6 +118,42 @@ class Registry:
     def agent(self, agent_id: str) -> AgentView | None:
         member = self._members.get(agent_id)
         return member.view if member is not None else None
+
+    def slots(self, key: QueueKey) -> int:
+        """The slots of all ready agents that serve it."""
+        return self.serving.slots(key)
+
+    def may_serve(self, keys: Sequence[QueueKey]) -> bool:
+        """False when there are agents that serve these, and all of them are about to go."""
+        return any(self.serving.may_serve(key) for key in keys)
+
+    def no_candidates(self, key: QueueKey) -> Iterator[tuple[str, str]]:
+        """Every agent that can take no such task now, by id, and why."""
+        for agent in self.agents():
+            why = self._why_not(agent, key)
+            if why:
+                yield agent.agent_id, why
+
+    def _why_not(self, agent: AgentView, key: QueueKey) -> str:
+        status, offer = agent.status, agent.offers.get(key.model)
+        if status.state != "ready":
+            return f"it is {status.state}"
+        if offer is None:
+            return f"it does not offer {key.model!r}"
+        if not offer.takes_tasks:
+            return f"its {key.model!r} is {offer.state}"
+        if key.kind not in (offer.kinds or agent.info.capabilities):
+            return f"its {key.model!r} does no {key.kind}"
+        lacking = [need for need in key.needs if offer.features.get(need) is False]
+        if lacking:
+            return f"its {key.model!r} has no {' and no '.join(lacking)}"
+        if agent.unavailable:
+            return f"it is {' and '.join(sorted(agent.unavailable))}"
+        if agent.free_slots <= 0:
+            return "it has no free slot"
+        if not self._health.all_ok and agent.agent_id in self._health.resting_agents():
+            return "it rests after failures"
+        return ""
 
     def models(self) -> list[str]:
         return self.serving.models()

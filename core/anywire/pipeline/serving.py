@@ -81,6 +81,19 @@ class Serving:
             return False
         return not key.needs or any(not group.lacks(key[:2], key.needs) for group in groups)
 
+    def slots(self, key: QueueKey) -> int:
+        """The slots of all ready agents that serve it."""
+        served = key[:2]
+        groups = self._serving.get(served, ())
+        return sum(group.slots for group in groups if not group.lacks(served, key.needs))
+
+    def may_serve(self, key: QueueKey) -> bool:
+        """False when there are agents that serve it, and all of them are about to go."""
+        groups = self._serving.get(key[:2])
+        return groups is None or any(
+            member.view.status.state != "draining" for group in groups for member in group.members.values()
+        )
+
     def served_ever(self, key: QueueKey) -> bool:
         return key[:2] in self._serving or key[:2] in self._formerly
 
@@ -174,6 +187,11 @@ class Serving:
             self.orders,
         )
 
+    def _forget_views(self) -> None:
+        for view in self._views.values():
+            view.closed = True
+        self._views.clear()
+
     def _enter(self, member: Member, names: tuple[str, tuple[str, ...]]) -> list[Served]:
         """What nobody served before, or not with all the features."""
         group = self._groups.get(names)
@@ -191,9 +209,10 @@ class Serving:
                     came.append(served)
                 groups.append(group)
                 self._formerly.pop(served, None)
-            self._views.clear()
+            self._forget_views()
         group.members[member.view.agent_id] = self.orders.members[member.view.agent_id] = member
         member.group = group
+        group.slots += member.slots
         return came
 
     def _leave(self, member: Member, group: Group) -> list[Served]:
@@ -202,12 +221,13 @@ class Serving:
             member.free = False
             group.remove_free(member)
         member.group = None
+        group.slots -= member.slots
         group.members.pop(member.view.agent_id, None)
         self.orders.members.pop(member.view.agent_id, None)
         if group.members:
             return []
         del self._groups[group.names]
-        self._views.clear()
+        self._forget_views()
         gone = []
         for served, offer in group.offers.items():
             if offer.state == "stopped" and not offer.on_demand:
@@ -232,6 +252,8 @@ class Serving:
         """Keep the totals of the ready agents."""
         if not ready:
             slots, models = 0, ()
+        if member.group is not None:
+            member.group.slots += slots - member.slots
         self.ready += ready - member.ready
         self.ready_slots += slots - member.slots
         if models != member.models:

@@ -13,6 +13,8 @@ from anywire.context import TaskView
 from anywire.lease import Silence
 from anywire.messages import Chunk
 from anywire.pipeline.limits import Share
+from anywire.pipeline.model_queue import Wait
+from anywire.pipeline.noted_choice import Noted
 from anywire.scheduler import Outcome, QueuedTask
 from anywire.selector import FAILED_LATENCY_MS, AgentView, Choice
 from anywire.submission import Submission
@@ -121,7 +123,9 @@ class Attempt:
         if counted:
             agent.latency_ema_ms += (counted - agent.latency_ema_ms) * (0.2 if agent.latency_ema_ms else 1.0)
         total_ms = (now_ns - self.sent_ns) / 1e6
-        return Outcome(self.task.task_id, self.agent_id, code, first_ms, total_ms, self.chunks)
+        return Outcome(
+            self.task.task_id, self.agent_id, code, first_ms, total_ms, self.chunks, agent_failed=not neutral
+        )
 
 
 Place = Literal["queued", "held", "running", "ended"]
@@ -138,9 +142,11 @@ class Task:
     not 0, another attempt is possible only by resuming: to an agent whose offer of ``model`` has the same ``digest``.
     ``delivered`` is the text kept for that, ``kept_bytes`` long. ``spent`` counts the attempts that count, and
     ``below`` those that child orchestrators have made beyond the one sent to them. ``choice`` is what the selector said
-    when it chose last, if it gave reasons. ``told_why`` is the reason why it is held that observers were told last.
-    ``first_ns`` is when its first token came, 0 before. ``retry_after`` is the longest pause in seconds that an engine
-    has asked for. ``share`` is what it takes of its caller's limits, None where nothing limits it.
+    when it chose last, if it gave reasons; ``decisions`` are the choices made (`anywire.pipeline.kept_decisions`).
+    ``told_why`` is the reason why it is held that observers were told last. ``first_ns`` is when its first token
+    came, 0 before. ``retry_after`` is the longest pause in seconds that an engine has asked for. ``share`` is what
+    it takes of its caller's limits, None where nothing limits it. ``wait`` is set while it is counted among those
+    that wait (`anywire.pipeline.waiting`).
     """
 
     __slots__ = (
@@ -152,6 +158,7 @@ class Task:
         "choice",
         "chunks",
         "deadline_timer",
+        "decisions",
         "delivered",
         "digest",
         "first_ns",
@@ -174,6 +181,7 @@ class Task:
         "task_id",
         "told_why",
         "tried",
+        "wait",
         "why",
     )
 
@@ -187,7 +195,9 @@ class Task:
         self.spent = self.below = self.kept_bytes = 0
         self.agent_id = self.model = self.digest = ""
         self.choice: Choice | None = None
+        self.decisions: tuple[Noted, ...] = ()
         self.share: Share | None = None
+        self.wait: Wait | None = None
         self.plain = True
         self.resumes = False
         self.delivered: list[str] = []
@@ -220,8 +230,14 @@ class Task:
 
 
 def task_view(task: Task, now_ns: int) -> TaskView:
-    """A task as lists show it."""
-    submission, queued, leader = task.submission, task.queued, task.leader
+    """A task as lists show it, or as it is kept after its end."""
+    submission, queued, leader, stream = task.submission, task.queued, task.leader, task.stream
+    agent_id = transport = ""
+    number = task.sent
+    if task.place == "ended":
+        agent_id, transport = stream.agent_id, stream.transport
+    elif leader is not None:
+        agent_id, transport, number = leader.agent_id, leader.transport, leader.number
     return TaskView(
         task.task_id,
         submission.kind,
@@ -229,9 +245,9 @@ def task_view(task: Task, now_ns: int) -> TaskView:
         task.place,
         task.why,
         (now_ns - queued.received_ns) / 1e6,
-        leader.agent_id if leader is not None else "",
-        leader.transport if leader is not None else "",
-        leader.number if leader is not None else task.sent,
+        agent_id,
+        transport,
+        number,
         task.chunks,
         submission.priority,
         queued.session,

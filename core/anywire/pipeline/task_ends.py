@@ -10,18 +10,20 @@ from anywire import errors
 from anywire.access import KEY_GONE
 from anywire.caller import Caller
 from anywire.clock import Clock
+from anywire.demand import CHARS_PER_TOKEN
 from anywire.errors import AnywireError
 from anywire.messages import Chunk
 from anywire.pipeline.absence import Absence
 from anywire.pipeline.admission import Admission
 from anywire.pipeline.deadlines import Deadlines
 from anywire.pipeline.dispatcher import Dispatcher
-from anywire.pipeline.limits import CHARS_PER_TOKEN, CallerLimits, Share
+from anywire.pipeline.limits import CallerLimits, Share
 from anywire.pipeline.observation import Observation, token_counts
 from anywire.pipeline.open_attempts import OpenAttempts
 from anywire.pipeline.registry import Registry
 from anywire.pipeline.service_answers import ServiceAnswers
 from anywire.pipeline.task import Attempt, Task
+from anywire.pipeline.waiting import Waiting
 from anywire.pipeline_settings import PipelineConfig
 from anywire.scheduler import Outcome
 from anywire.task_stream import TaskStream
@@ -46,11 +48,13 @@ class TaskEnds:
         registry: Registry,
         admission: Admission,
         limits: CallerLimits,
+        waiting: Waiting,
         observation: Observation,
         clock: Clock,
         config: PipelineConfig,
     ) -> None:
         self._open, self._dispatcher, self._services, self._limits = open_attempts, dispatcher, services, limits
+        self._waiting = waiting
         self._observation, self._clock, self._config = observation, clock, config
         self.tasks: dict[str, Task] = {}
         """Those that have not ended, oldest first."""
@@ -95,6 +99,8 @@ class TaskEnds:
         task.place = "ended"
         if task.agent_timer is not None:
             self.absence.end(task)
+        if task.wait is not None:
+            self._waiting.ends(task, False)
         task.cancel_timers()
         self.deadlines.remove(task)
         if task.submission.stream:
@@ -117,6 +123,8 @@ class TaskEnds:
         if self._services.concerned:
             self._services.ended(task, code)
         if attempt is not None and outcome is not None:
+            if not code:
+                self._waiting.answered(attempt.model, outcome.total_ms / 1e3, outcome.tokens)
             self._observation.attempt_ended(attempt, outcome)
         self._observation.task_ended(
             task,
@@ -176,10 +184,10 @@ def _tokens(task: Task, share: Share, attempt: Attempt | None, code: str, final:
     by what was sent and delivered; ``attempt`` is the last one."""
     if not share.limits.tokens_per_day:
         return 0
-    if final is not None:
-        counted = sum(token_counts(final.usage))
-        if counted:
-            return counted
+    if final is not None and final.usage:
+        prompt, answer = token_counts(final.usage)
+        if prompt or answer:
+            return prompt + answer
     pieces = max(task.chunks, attempt.next_seq if attempt is not None else 0)
     if final is not None and not task.submission.stream:
         pieces = max(pieces, sum(map(len, final.deltas)) // CHARS_PER_TOKEN)

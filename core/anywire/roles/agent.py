@@ -23,10 +23,12 @@ from anywire.printable import printable
 from anywire.roles import engine_stopper
 from anywire.roles.agent_commands import AgentCommands
 from anywire.roles.agent_link import AgentLink
+from anywire.roles.agent_queue import AgentQueue
 from anywire.roles.agent_run import Run, run_for
-from anywire.roles.agent_status import StatusSource, gauges
+from anywire.roles.agent_status import StatusSource
 from anywire.roles.engine_stopper import Stopper
 from anywire.roles.link_callers import LinkCallers
+from anywire.roles.machine_gauges import MachineGauges
 from anywire.roles.remembered import Remembered
 from anywire.roles.replies import send_final
 from anywire.transport import AgentPort, Plane, Reply, Transport
@@ -41,7 +43,8 @@ RunKey = tuple[int, str, str, int]
 
 
 class Agent:
-    """Takes up to ``slots`` tasks at a time from all hubs together, refuses the rest at once.
+    """Takes up to ``slots`` tasks at a time from all hubs together, and ``queue`` more that wait for a slot; refuses
+    the rest at once. What waits when it begins to drain, or its engine fails, is refused then.
 
     `start` raises what the engine or the only transport raises; with several transports those that open are
     used and the others tried again. ``log_level`` is that of its lines about hubs that come and go and about an engine
@@ -57,6 +60,7 @@ class Agent:
         transports: Sequence[Transport],
         *,
         slots: int = 1,
+        queue: int = 0,
         plane: Plane = "agent",
         heartbeat_interval: float = 0.25,
         clock: Clock | None = None,
@@ -78,6 +82,8 @@ class Agent:
         self._ports: Ends[AgentPort] = Ends(transports, self._open_port, self._announce, self._clock)
         self._run_for = run_for(engine)
         self._runs: dict[RunKey, Run] = {}
+        self._queue = AgentQueue(queue)
+        """Those of the runs that wait for a slot."""
         self._cancelled = Remembered()
         """Cancels of attempts that have not come."""
         self._fresh: set[Run] = set()
@@ -87,7 +93,7 @@ class Agent:
         self._end_check = end_check
         self._links: dict[int, AgentLink] = {}
         self._stop_checking: Callable[[], None] = lambda: None
-        self._status = StatusSource(engine, self.boundary)
+        self._status, self._gauges = StatusSource(engine, self.boundary), MachineGauges(self._clock.now)
         self._stopper = Stopper(engine.name, "run", self._clock, self.boundary)
         drain = partial(self.begin_drain, "a hub asked for it")
         self._commands = AgentCommands(info.agent_id, engine, plane, self._clock, self.boundary, drain)
@@ -119,6 +125,7 @@ class Agent:
         if not self.draining:
             self.draining = True
             log.log(logging.INFO if reason else logging.DEBUG, "draining: %s", reason or "the process stops")
+            self._give_back("draining")
             self._report()
 
     async def drain(self) -> None:
@@ -167,9 +174,9 @@ class Agent:
             "draining" if self.draining else engine.state,
             self._status.text(engine.offers),
             self._slots(engine),
-            len(self._runs),
-            engine.queued,
-            gauges() | engine.resources,
+            len(self._runs) - len(self._queue),
+            engine.queued + len(self._queue),
+            self._gauges.read() | engine.resources,
             engine.detail,
         )
 
@@ -210,6 +217,8 @@ class Agent:
         self._runs[key] = run = Run(task, caller, reply, link, self.engine, self._run_for, self._clock, self.boundary)
         self._fresh.add(run)
         self._idle.clear()
+        if len(self._runs) > self._slots(self._status.read()):
+            self._queue.add(run)
         run.runner = asyncio.get_running_loop().create_task(self._answer(key, run))
 
     def command_received(self, command: Command, reply: Reply, link: int) -> None:
@@ -301,12 +310,13 @@ class Agent:
                 return f"it does not serve {model!r}"
             if not offer.takes_tasks:
                 return f"its model {model!r} is {offer.state}"
-        if len(self._runs) >= self._slots(engine):
+        if len(self._runs) - len(self._queue) >= self._slots(engine) and self._queue.is_full:
             self._refused_for_slots = True
             return "no free slot"
         return ""
 
     async def _answer(self, key: RunKey, run: Run) -> None:
+        await self._queue.turn(run)
         final = await run.answer()
         # The engine has ended, and the slot is free before the hub can know: its next task may be on the way as soon as
         # the chunk is sent.
@@ -324,14 +334,29 @@ class Agent:
         run.ended = True
         self._fresh.discard(run)
         self._older.discard(run)
+        self._give_turns()
         if not self._runs:
             self._idle.set()
         if self._refused_for_slots:
             self._refused_for_slots = False
             self._report()
 
+    def _give_turns(self) -> None:
+        """Let what waits take the slots that are free."""
+        if len(self._queue):
+            running = len(self._runs) - len(self._queue)
+            self._queue.give_turns(self._slots(self._status.read()) - running)
+
+    def _give_back(self, why: str) -> None:
+        """Refuse what waits: another agent may take it at once."""
+        self._queue.give_back(errors.Refused(f"agent {self.info.agent_id}: {why}"))
+
     def _engine_changed(self) -> None:
         engine = self._status.read()
+        if engine.state == "failed":
+            self._give_back("its engine is failed")
+        else:
+            self._give_turns()
         if (engine.state, engine.detail) != self._told:
             self._told = (engine.state, engine.detail)
             level = logging.WARNING if engine.state == "failed" else self._level

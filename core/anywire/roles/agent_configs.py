@@ -37,6 +37,6 @@ def agent_configs(config: Config, count: int | None = None) -> dict[str, Config]
 
 def entry_config(config: Config, entry: AgentsEntry) -> Config:
     """The configuration of agents of one sort."""
-    own = entry.model_dump(include={"slots", "specialization"}, exclude_none=True)
+    own = entry.model_dump(include={"slots", "queue", "specialization", "device"}, exclude_none=True)
     engine = entry.engine if entry.engine is not None else config.engine
     return replaced(config, agents=[], engine=engine.model_dump(), agent=config.agent.model_dump() | own)

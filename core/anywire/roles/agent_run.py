@@ -71,6 +71,8 @@ class Run:
         """The error with which it ends once it was asked to stop; None: that it was cancelled."""
         self.ended = False
         """Whether its slot is free."""
+        self.turn: asyncio.Future[None] | None = None
+        """Done once a run that waits for a slot may begin, or is to stop; None for one that does not wait."""
         self._engine, self._run, self._clock, self._boundary = engine, run, clock, boundary
         self._received_ns = clock.now_ns()
         self._started_ns = self._first_ns = self._last_ns = 0
@@ -99,6 +101,8 @@ class Run:
     def cancel(self, reason: str) -> None:
         """Ask the engine to stop; `answer` returns once its generator has ended. May be called again."""
         self.cancelled = self.cancelled or reason or "cancelled"
+        if self.turn is not None and not self.turn.done():
+            self.turn.set_result(None)
         # A runner that has not begun sees the flag; cancelled before its first step it would never run.
         if self._started_ns and self.runner is not None:
             self.runner.cancel()
@@ -151,8 +155,8 @@ class Run:
     def _stopped(self) -> Chunk:
         return self._final(error=to_wire(self.ending or TaskCancelled(self.cancelled)))
 
-    def _tell_progress(self, progress: EngineProgress) -> None:
-        """Send what the engine says that it does, where the request asks for it: best effort."""
+    def tell_progress(self, progress: EngineProgress) -> None:
+        """Send what is done for this task, where the request asks for it: best effort."""
         task = self.task
         if not task.progress or (progress.state, progress.detail) == self._progress:
             return
@@ -174,7 +178,7 @@ class Run:
                 if self.cancelled:
                     break
                 if type(delta) is EngineProgress:
-                    self._tell_progress(delta)
+                    self.tell_progress(delta)
                     continue
                 if not is_plain(delta):
                     delta = checked(delta, self._engine.name, self._boundary, self.task.task_id)
@@ -200,7 +204,7 @@ class Run:
                 if self.cancelled:
                     break
                 if type(delta) is EngineProgress:
-                    self._tell_progress(delta)
+                    self.tell_progress(delta)
                     continue
                 if not is_plain(delta):
                     delta = checked(delta, self._engine.name, self._boundary, self.task.task_id)

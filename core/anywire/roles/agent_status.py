@@ -1,11 +1,8 @@
-"""What an agent reports: its engine's status, checked, and gauges of its process."""
+"""What an agent reports of its engine: the status, checked."""
 
 from __future__ import annotations
 
 import math
-import os
-import resource
-import sys
 from typing import get_args
 
 import msgspec
@@ -56,17 +53,6 @@ class StatusSource:
         if offered is not self._offered:
             self._offered, self._text = offered, offers_text(offered)
         return self._text
-
-
-def gauges() -> dict[str, float]:
-    """Of this process."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return {
-        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
-        "max_rss_bytes": usage.ru_maxrss * unit,
-        "load1": round(os.getloadavg()[0], 2),
-    }
 
 
 def _fault(status: object) -> str:

@@ -1,14 +1,15 @@
 """From a `Config` to running parts: which plugins, with which options.
 
 A plugin's options are checked here, by its own ``Config``, when it is made. Options that follow a setting of the core
-(`anywire.core_settings`) get its value unless they are set.
+(`anywire.core_settings`) get its value unless they are set. The pipeline and the agent are imported when one is made:
+commands that ask a running server need neither.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pydantic
 
@@ -21,15 +22,16 @@ from anywire.event_bus import EventBus
 from anywire.gateway import Gateway
 from anywire.identity import agent_info, hub_info
 from anywire.launcher import Launcher
-from anywire.pipeline.orchestrator import Orchestrator
 from anywire.plugins import PluginKind, Plugins
-from anywire.roles.agent import Agent
 from anywire.roles.agent_configs import entry_config
-from anywire.roles.fleet import fleet_agent
 from anywire.roles.identities import OwnIdentity
 from anywire.secrecy import is_secret, without_secrets
 from anywire.service import Service
 from anywire.transport import Elects, Plane, Transport
+
+if TYPE_CHECKING:
+    from anywire.pipeline.orchestrator import Orchestrator
+    from anywire.roles.agent import Agent
 
 _LISTS: dict[str, PluginKind] = {
     "transports": "transports",
@@ -123,6 +125,8 @@ def make_access(config: Config, bus: EventBus | None = None) -> RunAccess:
 
 def make_orchestrator(config: Config, plugins: Plugins) -> Orchestrator:
     """An orchestrator that has not started."""
+    from anywire.pipeline.orchestrator import Orchestrator
+
     own, transports = OwnIdentity(config), make_transports(config, plugins)
     own.give(transports)
     return Orchestrator(
@@ -138,9 +142,15 @@ def make_orchestrator(config: Config, plugins: Plugins) -> Orchestrator:
 
 def make_agent(config: Config, plugins: Plugins, log_level: int = logging.INFO) -> Agent:
     """An agent that has not started."""
+    from anywire.roles.agent import Agent
+
     engine = make_engine(config, plugins)
     info = agent_info(
-        config.agent.id, engine=engine, specialization=config.agent.specialization, lease=config.lease.timeout
+        config.agent.id,
+        engine=engine,
+        specialization=config.agent.specialization,
+        device=config.agent.device,
+        lease=config.lease.timeout,
     )
     own, transports = OwnIdentity(config), make_transports(config, plugins)
     own.give(transports)
@@ -149,6 +159,7 @@ def make_agent(config: Config, plugins: Plugins, log_level: int = logging.INFO) 
         engine,
         transports,
         slots=config.agent.slots,
+        queue=config.agent.queue,
         heartbeat_interval=config.lease.heartbeat_interval,
         log_level=log_level,
         end_check=own.check,
@@ -159,6 +170,8 @@ def make_fleet_agents(config: Config, plugins: Plugins, orchestrator: Orchestrat
     """The orchestrator as an agent of its clients and of the parents it joins, as far as the config says; not
     started. ``access`` says who its clients are. Raises `ConfigError` when a parent cannot be reached in the way
     named."""
+    from anywire.roles.fleet import fleet_agent
+
     for each in config.join:
         if not _inter_process(plugins, each):
             raise ConfigError(f"join: the transport {each.name} stays inside of one process and reaches no parent")

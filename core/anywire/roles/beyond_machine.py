@@ -1,4 +1,5 @@
-"""The one rule of what may be open to other machines: clients need keys there, or the user says that they need none."""
+"""What may be open to other machines: clients need keys there, or the user says that they need none. Where any agent
+may join, that is said."""
 
 from __future__ import annotations
 
@@ -35,3 +36,24 @@ def check_reach(config: Config, access: Access, gateways: Iterable[Gateway], cli
             "create` and give its file (--keys FILE, access.keys), or take tokens of an issuer (access.jwt) or "
             "clients' certificates (server.tls.client_ca). To let everybody in: --set access.insecure=true"
         )
+
+
+ADMIT_AGENTS = (
+    "set identity.key and identity.admitted, and admit each agent with `anywire agents admit`; or name loopback "
+    "addresses or interfaces for these transports"
+)
+"""What keeps strangers from joining as agents."""
+
+
+def open_to_agents(config: Config, agent_plane: Iterable[Transport]) -> str:
+    """What to say of an orchestrator that agents of other machines can join without a key, over the transports by which
+    it meets agents; empty where none can, or where ``access.insecure`` says that nobody else is there."""
+    if config.identity.admitted is not None or config.access.insecure:
+        return ""
+    taken = [each.name for each in agent_plane if each.takes_any_agent]
+    if not taken:
+        return ""
+    return (
+        f"whoever reaches this orchestrator over {' and '.join(taken)} from another machine can join as an agent, and "
+        "is given tasks with their texts"
+    )

@@ -14,6 +14,10 @@ from anywire.errors import InvalidRequest, NoAgent, ShuttingDown
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.pipeline_settings import PipelineConfig
 from anywire.roles.client_key import VARIABLE
+from anywire.transport import HasFindings
+
+MOST_TOLD = 3
+"""Reasons why there is no link that an error tells: there may be an orchestrator at each of many addresses."""
 
 
 class ClientConfig(PipelineConfig):
@@ -79,6 +83,13 @@ class PlaneCommands:
         """The tasks that have not ended, oldest first (`anywire.views.task_json`)."""
         return [task async for task in self.command("tasks", orchestrator=orchestrator)]
 
+    async def explain(self, task_id: str, *, orchestrator: str = "") -> dict[str, Any]:
+        """A task, be it ended, and how its agents were chosen (`anywire.views.record_json`). Raises `InvalidRequest`
+        when there is no such task that is kept and that this client may see."""
+        found: dict[str, Any]
+        (found,) = [each async for each in self.command("explain", {"task_id": task_id}, orchestrator=orchestrator)]
+        return found
+
     async def follow(self, task_id: str, *, orchestrator: str = "") -> AsyncGenerator[dict[str, Any], None]:
         """The chunks of a task, from now on to its end (`anywire.views.chunk_json`); ``task_id`` is the
         orchestrator's, as `tasks` and `events` tell it. Raises `InvalidRequest` when there is no such task that this
@@ -105,10 +116,16 @@ class PlaneCommands:
         return name or seen[0]
 
     def _nobody(self, name: str = "") -> NoAgent:
-        key = "needs none, leave the key of this client out" if self.has_key else "needs a key, give this client one"
-        key = f"where it {key} (key=…, {VARIABLE}); "
+        if self.has_key:
+            key = "this client shows a key; where none is needed, show none (key='', --key '')"
+        else:
+            key = f"this client shows no key; where one is needed, give it one (key=…, --key, {VARIABLE})"
+        found = [fault for each in self.hub.transports if isinstance(each, HasFindings) for fault, _ in each.findings()]
+        unseen = f"no orchestrator{f' {name}' if name else ''} is seen over {self.names} within "
+        unseen += f"{self._config.agent_wait:g} s: "
+        if found:
+            return NoAgent(f"{unseen}{'; '.join(list(dict.fromkeys(found))[:MOST_TOLD])}. As to keys, {key}")
         return NoAgent(
-            f"no orchestrator{f' {name}' if name else ''} is seen over {self.names} within "
-            f"{self._config.agent_wait:g} s: one must run with this transport, the same options and client_plane on; "
-            f"{key}`anywire doctor` checks whether the transport works here"
+            f"{unseen}one must run with this transport, the same options and client_plane on; {key}; `anywire doctor` "
+            "checks whether the transport works here"
         )

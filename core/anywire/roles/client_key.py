@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from anywire.identities.identity_proof import Identity
 
 VARIABLE = "ANYWIRE_API_KEY"
+_JWT = re.compile(r"ey[\w-]+\.[\w-]+\.[\w-]*", re.ASCII)
 
 
 def client_identity(key: str | None) -> Identity | None:
@@ -26,6 +28,11 @@ def client_identity(key: str | None) -> Identity | None:
     from anywire.keys.key_text import read_key
 
     found = read_key(text)
+    if found is None and _JWT.fullmatch(text):
+        raise ConfigError(
+            f"{source} is a token of an issuer, which counts over HTTP alone: ask over HTTP, or show a key that "
+            "`anywire keys create` has made"
+        )
     if found is None:
         raise ConfigError(f"{source} is none that `anywire keys create` has made: those begin with aw-")
     return found.identity

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from anywire.access import Access, OpenAccess
 from anywire.caller import OPERATOR, Caller
 from anywire.clock import Clock
-from anywire.context import Context, Services, TaskView
+from anywire.context import Context, Services, TaskRecord, TaskView
 from anywire.event_bus import EventBus
 from anywire.files.state_folders import made_state_folder, state_root
 from anywire.messages import Chunk, HubInfo
@@ -78,14 +78,17 @@ class OrchestratorContext:
     def closing(self) -> bool:
         return self._orchestrator.closing
 
-    def submit(self, submission: Submission) -> TaskStream:
-        return self._orchestrator.submit(submission, self._is_service)
+    def submit(self, submission: Submission, task_id: str = "", attempts: int = 0) -> TaskStream:
+        return self._orchestrator.submit(submission, self._is_service, task_id, attempts)
 
     def cancel(self, task_id: str, reason: str = "cancelled", caller: Caller = OPERATOR) -> bool:
         return self._orchestrator.cancel(task_id, reason, caller)
 
     def tasks(self, caller: Caller = OPERATOR) -> list[TaskView]:
         return self._orchestrator.tasks(caller)
+
+    def explain(self, task_id: str, caller: Caller = OPERATOR) -> TaskRecord | None:
+        return self._orchestrator.explain(task_id, caller)
 
     def follow(self, task_id: str, caller: Caller = OPERATOR) -> AsyncGenerator[Chunk, None]:
         return self._orchestrator.follow(task_id, caller)

@@ -20,7 +20,16 @@ from anywire import errors
 from anywire.access import Access
 from anywire.caller import Caller
 from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
-from anywire.errors import AnywireError, InvalidRequest, ModelNotFound, NoAgent, QueueFull, Refused, ShuttingDown
+from anywire.errors import (
+    AnywireError,
+    DeadlineTooShort,
+    InvalidRequest,
+    ModelNotFound,
+    NoAgent,
+    QueueFull,
+    Refused,
+    ShuttingDown,
+)
 from anywire.identity import agent_info
 from anywire.large_body import LARGE_BYTES, read_large_body
 from anywire.messages import Chunk, Progress, TaskRequest
@@ -70,7 +79,7 @@ class FleetEngine(Engine):
         self._orchestrator, self._joins = orchestrator, plane == "agent"
         self._elsewhere: tuple[type[AnywireError], ...] = (ShuttingDown,)
         if self._joins:
-            self._elsewhere += (QueueFull, NoAgent, ModelNotFound)
+            self._elsewhere += (QueueFull, DeadlineTooShort, NoAgent, ModelNotFound)
         self._status = EngineStatus("starting")
         self._changed: Callable[[], None] = lambda: None
         self._stop_listening: Callable[[], None] = lambda: None

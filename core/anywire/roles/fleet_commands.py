@@ -6,6 +6,7 @@
 | ``models`` | | one for each model: ``model`` and ``agents``, how many offer it | use |
 | ``stats`` | | one | observe |
 | ``tasks`` | | one for each task | use |
+| ``explain`` | ``task_id`` | one: a task that runs or has ended, and how its agents were chosen | use |
 | ``events`` | ``types``, ``after`` | events until it is cancelled | use |
 | ``follow`` | ``task_id`` | the chunks of a task from now on | use |
 | ``cancel`` | ``task_id``, ``reason`` | one: ``cancelled``, true or false | use |
@@ -32,7 +33,7 @@ from anywire.events import Event, read_types
 from anywire.messages import MAX_COMMAND_BYTES, Chunk
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.roles.remembered import Remembered
-from anywire.views import agent_json, chunk_json, event_json, task_json
+from anywire.views import agent_json, chunk_json, event_json, record_json, task_json
 
 MAX_TEXT = 8 * 1024
 """Characters of a followed text in one result: all of them may take six bytes as JSON."""
@@ -42,6 +43,7 @@ ROLES_NEEDED: Mapping[str, Role] = {
     "models": "use",
     "stats": "observe",
     "tasks": "use",
+    "explain": "use",
     "events": "use",
     "follow": "use",
     "cancel": "use",
@@ -95,6 +97,16 @@ class FleetCommands:
         for view in self._orchestrator.tasks():
             if self._sees(caller, view.caller, view.task_id):
                 yield task_json(view)
+
+    async def _explain(self, arguments: Mapping[str, Any], caller: Caller) -> AsyncIterator[Any]:
+        task_id = _text(arguments, "task_id")
+        record = self._orchestrator.explain(task_id)
+        if record is None or not self._sees(caller, record.view.caller, task_id):
+            raise InvalidRequest(f"no task {task_id[:80]!r} is kept", param="task_id")
+        told = record_json(record)
+        while len(_encode(told)) > MAX_COMMAND_BYTES and told["decisions"]:
+            del told["decisions"][0]
+        yield _bounded(told, "message")
 
     async def _events(self, arguments: Mapping[str, Any], caller: Caller) -> AsyncIterator[Any]:
         kinds, after = _kinds(arguments.get("types", "")), _text(arguments, "after", "")

@@ -80,7 +80,8 @@ def check_task(task: TaskRequest) -> str:
 
 
 def _is_plain(task: TaskRequest) -> bool:
-    """Whether all is right at first sight with a task that carries nothing special: this is asked for every task."""
+    """Whether all is right at first sight with a task that has no trace, parent, policy, hints or wishes for agents:
+    this is asked for every task."""
     return (
         is_one_of(task.kind, _KINDS)
         and type(task.model) is str
@@ -100,7 +101,13 @@ def _is_plain(task: TaskRequest) -> bool:
         and 0 <= task.attempts_left <= MAX_COUNT
         and type(task.priority) is int
         and -MAX_PRIORITY <= task.priority <= MAX_PRIORITY
-        and task.trace == task.tenant == task.session == task.parent == task.policy == task.hints == ""
+        and type(task.tenant) is str
+        and len(task.tenant) <= MAX_NAME
+        and task.tenant.isprintable()
+        and type(task.session) is str
+        and len(task.session) <= MAX_NAME
+        and task.session.isprintable()
+        and task.trace == task.parent == task.policy == task.hints == ""
         and task.prefer == task.avoid == ()
     )
 

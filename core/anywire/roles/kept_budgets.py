@@ -1,8 +1,8 @@
 """The tokens that callers have used today, kept in a file, so that a daily budget holds over a restart.
 
-The file is written within a second after a task has ended, and at the end: ``kill -9`` forgets at most the tokens of
-that second, and of the tasks that were under way. Each orchestrator that has the same state folder adds what it has
-counted, and takes over what the others have: one that takes over from another goes on where that one was.
+The file is written within five seconds after a task has ended, and at the end: ``kill -9`` forgets at most the tokens
+of those seconds, and of the tasks that were under way. Each orchestrator that has the same state folder adds what it
+has counted, and takes over what the others have: one that takes over from another goes on where that one was.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from anywire.pipeline.limits import CallerLimits
 FOLDER = "anywire"
 """The state folder of what belongs to no plugin."""
 FILE = "tokens-used.json"
-PAUSE = 0.9
-"""Seconds from the end of a task to the writing of the file."""
+PAUSE = 4.5
+"""Seconds from the end of a task to the writing of the file. Its thread and the event loop take the interpreter from
+each other at every call of the system: written each second, it took up to 5 % of an orchestrator's processor time."""
 
 log = logging.getLogger(__name__)
 

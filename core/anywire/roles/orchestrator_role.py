@@ -19,7 +19,7 @@ from anywire.pipeline.orchestrator import Orchestrator
 from anywire.plugins import Plugins, package_of
 from anywire.roles import assembly
 from anywire.roles.agent import Agent
-from anywire.roles.beyond_machine import check_reach
+from anywire.roles.beyond_machine import ADMIT_AGENTS, check_reach, open_to_agents
 from anywire.roles.context import OrchestratorContext
 from anywire.roles.fleet import leave
 from anywire.roles.kept_budgets import KeptBudgets
@@ -128,6 +128,8 @@ class OrchestratorRole:
 
     async def start(self) -> None:
         """Open the hub, and follow who may come in. Raises `TransportUnavailable`."""
+        if told := open_to_agents(self._config, self.orchestrator.transports):
+            log.warning("%s: %s", told, ADMIT_AGENTS)
         await self.access.start()
         if (check := self.orchestrator.end_check) is not None:
             self._stop_inviting = self.access.listen(lambda key_id: check.reconsider())

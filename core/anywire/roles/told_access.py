@@ -40,6 +40,9 @@ class _ToldAccess:
                 )
             raise
 
+    def still(self, caller: Caller) -> Caller | None:
+        return self._access.still(caller)
+
 
 def _way(presented: Presented) -> str:
     if presented.token:

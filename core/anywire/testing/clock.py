@@ -31,6 +31,11 @@ class SimulatedClock:
     def now_ns(self) -> int:
         return round(self._now * 1e9)
 
+    @property
+    def pending(self) -> int:
+        """How many timers are set that have neither run nor been cancelled."""
+        return sum(not timer.cancelled for _, _, timer, _, _ in self._due)
+
     def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> _SimulatedTimer:
         timer = _SimulatedTimer()
         heapq.heappush(self._due, (self._now + delay, next(self._numbers), timer, callback, args))

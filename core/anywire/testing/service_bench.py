@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from anywire.access import Access
 from anywire.builtin.memory import MemoryConfig, MemoryTransport
 from anywire.caller import OPERATOR, Caller
 from anywire.engine import Engine
@@ -32,13 +33,23 @@ from anywire.testing.patience import expect
 class ServiceBench:
     """An orchestrator, one agent with a scripted engine behind it, and the services under test."""
 
-    def __init__(self, orchestrator: Orchestrator, agent: Agent, services: Sequence[Service], state: Path) -> None:
-        self.orchestrator, self.agent, self.routes, self._state = orchestrator, agent, Routes(), state
+    def __init__(
+        self,
+        orchestrator: Orchestrator,
+        agent: Agent,
+        services: Sequence[Service],
+        state: Path,
+        access: Access | None = None,
+    ) -> None:
+        self.orchestrator, self.agent, self.routes = orchestrator, agent, Routes()
+        self._state, self._access = state, access
         self.host = ServiceHost(services, orchestrator, self.context)
 
     def context(self, name: str) -> OrchestratorContext:
         """What a gateway or service of that name is given."""
-        return OrchestratorContext(self.orchestrator, name, self.host, self.routes, self._state, is_service=True)
+        return OrchestratorContext(
+            self.orchestrator, name, self.host, self.routes, self._state, self._access, is_service=True
+        )
 
     def submit(
         self,
@@ -78,10 +89,16 @@ class ServiceBench:
 
 @asynccontextmanager
 async def service_bench(
-    *services: Service, state: Path, engine: Engine | None = None, slots: int = 4, **settings: Any
+    *services: Service,
+    state: Path,
+    engine: Engine | None = None,
+    slots: int = 4,
+    access: Access | None = None,
+    **settings: Any,
 ) -> AsyncIterator[ServiceBench]:
-    """Run ``services`` as an orchestrator does, with folders of their own below ``state``; ``settings`` are
-    `PipelineConfig`'s. At the end they are told the gate, and closed after the drain."""
+    """Run ``services`` as an orchestrator does, with folders of their own below ``state``. ``access`` says who clients
+    are; without it nobody needs a key. ``settings`` are `PipelineConfig`'s. At the end they are told the gate, and
+    closed after the drain."""
     network, engine = MemoryConfig(network=f"service-{uuid4()}"), engine or ScriptedEngine()
     orchestrator = Orchestrator(
         hub_info(),
@@ -92,7 +109,7 @@ async def service_bench(
         plugins=Plugins(),
     )
     agent = Agent(agent_info("agent", engine=engine), engine, [MemoryTransport(network)], slots=slots)
-    bench = ServiceBench(orchestrator, agent, services, state)
+    bench = ServiceBench(orchestrator, agent, services, state, access)
     try:
         await orchestrator.start()
         await agent.start()

@@ -1,21 +1,19 @@
-"""The conformance kits for schedulers and selectors: laws that hold whatever the strategy."""
+"""The conformance kit for schedulers: laws that hold whatever the strategy. That for selectors is
+`anywire.testing.selector_kit`."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, ClassVar
 
 import msgspec
 import pytest
 
 from anywire.caller import Caller
-from anywire.messages import AgentInfo, AgentStatus
-from anywire.offers import offers, offers_text
-from anywire.pipeline.choosing import choice_fault
+from anywire.fairness import jain_index
 from anywire.plugins import PluginKind, Plugins
 from anywire.scheduler import Outcome, QueuedTask, QueueKey, Scheduler
-from anywire.selector import AgentView, CandidateList, Choice, Selector
 
 MODELS = ("m1", "m2", "m3")
 SECOND = 10**9
@@ -45,7 +43,8 @@ def _equal(number: int) -> QueuedTask:
 
 
 def _outcome(task_id: str, agent_id: str, rng: random.Random) -> Outcome:
-    return Outcome(task_id, agent_id, rng.choice(["", "", "engine_failed"]), 1.0, 2.0, 3, 10, 20)
+    error = rng.choice(["", "", "engine_failed"])
+    return Outcome(task_id, agent_id, error, 1.0, 2.0, 3, 10, 20, agent_failed=bool(error))
 
 
 class _Strategies:
@@ -67,6 +66,8 @@ class SchedulerConformance(_Strategies):
 
     kind = "schedulers"
     scheduler: str
+    longest_wait: ClassVar[float | None] = None
+    """Seconds after which a waiting task goes before whatever is received later, where the scheduler promises that."""
 
     def make(self, **options: Any) -> Any:
         return self._make(self.scheduler, options)
@@ -74,6 +75,24 @@ class SchedulerConformance(_Strategies):
     def outranks(self, new: QueuedTask, waiting: QueuedTask) -> bool:
         """Whether ``new`` may take the place of ``waiting`` when everything is full."""
         return new.priority > waiting.priority
+
+    def may_displace(self, new: QueuedTask, waiting: QueuedTask, inside: Collection[QueuedTask]) -> bool:
+        """Like `outranks`, for a scheduler with which it depends on all that wait: ``inside``."""
+        return self.outranks(new, waiting)
+
+    def rank(self, task: QueuedTask) -> Any:
+        """What the order follows, the smallest first, where it follows from the tasks alone; None where it does not."""
+        return None
+
+    def unfairness(self, largest: float, running: int) -> float | None:
+        """The most tokens by which what two tenants were served may differ that both had tasks waiting all the time,
+        where the scheduler is fair to tenants: ``largest`` is what the largest task costs, ``running`` how many run at
+        once. None where it is not fair."""
+        return None
+
+    def tokens(self, outcome: Outcome) -> float:
+        """What an attempt costs its tenant."""
+        return outcome.prompt_tokens + outcome.tokens
 
     def test_empty_gives_nothing(self) -> None:
         scheduler: Scheduler = self.make()
@@ -162,18 +181,143 @@ class SchedulerConformance(_Strategies):
         inside: dict[str, QueuedTask] = {}
         for number in range(200):
             task = _task(number, rng, scheduler.wants_prefix)
-            if len(inside) == 20:
+            most = scheduler.limit(task)
+            assert 0 < most <= 20, "limit is beyond max_queue_size, or lets nothing in"
+            if len(inside) >= most:
+                before = len(scheduler)
                 named = scheduler.displace(task)
-                assert len(scheduler) == 20, "displace names a task and removes none"
+                assert len(scheduler) == before, "displace names a task and removes none"
                 if named is None:
                     continue
                 assert named in inside, "the task named is not waiting"
-                assert self.outranks(task, inside[named]), "the task named is not of lower rank"
+                assert self.may_displace(task, inside[named], inside.values()), "the task named is not of lower rank"
                 assert scheduler.remove(named)
                 del inside[named]
             scheduler.put(task)
             inside[task.task_id] = task
         assert set(_drained(scheduler, 200)) == set(inside)
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_the_order_is_the_promised_one(self, seed: int) -> None:
+        """Of the tasks that are ready none goes before one of smaller rank; `rank` says what was promised."""
+        rng = random.Random(seed)
+        scheduler: Scheduler = self.make(max_queue_size=1000)
+        inside: dict[str, QueuedTask] = {}
+        for number in range(300):
+            if rng.random() < 0.6:
+                task = _task(number, rng, scheduler.wants_prefix)
+                scheduler.put(task)
+                inside[task.task_id] = task
+                continue
+            models = set(rng.sample(MODELS, rng.randint(1, 3)))
+            got = scheduler.take(_ready(models, []), number)
+            if got is not None:
+                del inside[got.task_id]
+                ranks = [self.rank(each) for each in inside.values() if _can_run(each, models)]
+                assert None in ranks or all(self.rank(got) <= rank for rank in ranks), "not in the promised order"
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_a_task_waits_no_longer_than_promised(self, seed: int) -> None:
+        """One task is sent in each second, and newer ones of every rank come, of tenants that have tasks waiting all
+        the time. Its own tenant has used much."""
+        if self.longest_wait is None:
+            pytest.skip("this scheduler promises no bound")
+        rng = random.Random(seed)
+        scheduler: Scheduler = self.make(max_queue_size=1000)
+        others = [Caller(f"other{number}", f"other{number}") for number in range(2)]
+        for number, other in enumerate(others):
+            scheduler.put(msgspec.structs.replace(_task(number, rng), caller=other))
+        victim = msgspec.structs.replace(
+            _task(len(others), rng), priority=-1000, prompt_chars=10**6, max_tokens=0, deadline_ns=0
+        )
+        scheduler.put(victim)
+        owner = victim.caller.tenant, victim.session
+        scheduler.observed(Outcome("earlier", "a", "", 1.0, 1.0, 1, 10**6, 10**6, *owner))
+        for second in range(1, int(self.longest_wait) + len(others) + 4):
+            task = _task(second + len(others), rng, scheduler.wants_prefix)
+            now = second * SECOND
+            urgent = {"priority": 1000, "received_ns": now, "deadline_ns": now + rng.choice([0, 1, SECOND])}
+            other = others[second % len(others)]
+            scheduler.put(msgspec.structs.replace(task, prompt_chars=1, max_tokens=1, caller=other, **urgent))
+            got = scheduler.take(lambda keys: True, now)
+            assert got is not None
+            if got is victim:
+                return
+            scheduler.observed(Outcome(got.task_id, "a", "", 1.0, 1.0, 1, 1, 1, got.caller.tenant, got.session))
+        pytest.fail(f"a task was not sent within {self.longest_wait:g} s, {len(others)} older and three more tasks")
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_tenants_that_wait_are_served_alike(self, seed: int) -> None:
+        """One sends nine times as much as the others, the answers of one are long and name no limit, and tasks are
+        larger or smaller than expected."""
+        rng = random.Random(seed)
+        scheduler: Scheduler = self.make(max_queue_size=10_000)
+        running: list[QueuedTask] = []
+        tenants = ("greedy", "b", "c", "d")
+        served, waiting = dict.fromkeys(tenants, 0.0), dict.fromkeys(tenants, 0)
+        largest, number = 0.0, 0
+        if self.unfairness(1.0, 1) is None:
+            pytest.skip("this scheduler is not fair to tenants")
+        for _ in range(600):
+            for tenant, ahead in (("greedy", 45), ("b", 5), ("c", 5), ("d", 5)):
+                while waiting[tenant] < ahead:
+                    number += 1
+                    task = msgspec.structs.replace(_task(number, rng), caller=Caller(tenant, tenant))
+                    if tenant == "d":
+                        task = msgspec.structs.replace(task, max_tokens=0)
+                    scheduler.put(task)
+                    waiting[tenant] += 1
+            got = scheduler.take(lambda keys: True, number)
+            assert got is not None
+            waiting[got.caller.tenant] -= 1
+            running.append(got)
+            if len(running) == 4:
+                ended = running.pop(rng.randrange(4))
+                tenant, tokens = ended.caller.tenant, rng.randint(1, ended.max_tokens or 600)
+                if tenant == "d":
+                    tokens += 2000
+                outcome = Outcome(
+                    ended.task_id, "a", "", 1.0, 2.0, 3, ended.prompt_chars // 4, tokens, tenant, ended.session
+                )
+                scheduler.observed(outcome)
+                served[tenant] += self.tokens(outcome)
+                largest = max(largest, self.tokens(outcome))
+                most = self.unfairness(largest, len(running) + 1)
+                assert most is not None
+                apart = max(served.values()) - min(served.values())
+                assert apart <= most, f"tenants are {apart:.0f} tokens apart: {served}"
+        assert jain_index(served.values()) >= 0.95, f"Jain's index is {jain_index(served.values()):.3f}: {served}"
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_a_tenant_that_begins_to_wait_is_not_held_up_by_those_with_much(self, seed: int) -> None:
+        """While its first task waits, no other tenant is served more than by what they may be apart."""
+        rng = random.Random(seed)
+        scheduler: Scheduler = self.make(max_queue_size=10_000)
+        if self.unfairness(1.0, 1) is None:
+            pytest.skip("this scheduler is not fair to tenants")
+        names, number, largest = [f"much{each}" for each in range(rng.randint(1, 6))], 0, 0.0
+        served = dict.fromkeys(names, 0.0)
+        for name in names * 60:
+            number += 1
+            scheduler.put(msgspec.structs.replace(_task(number, rng), caller=Caller(name, name)))
+        for turn in range(20 * len(names)):
+            if turn == 8 * len(names):
+                served = dict.fromkeys(names, 0.0)
+                scheduler.put(msgspec.structs.replace(_task(number + 1, rng), caller=Caller("little", "little")))
+            got = scheduler.take(lambda keys: True, number)
+            assert got is not None
+            if got.caller.tenant == "little":
+                return
+            owner, tokens = (got.caller.tenant, got.session), rng.randint(1, got.max_tokens or 600)
+            outcome = Outcome(got.task_id, "a", "", 1.0, 2.0, 3, got.prompt_chars // 4, tokens, *owner)
+            scheduler.observed(outcome)
+            served[got.caller.tenant] += self.tokens(outcome)
+            largest = max(largest, self.tokens(outcome))
+            most = self.unfairness(largest, 1)
+            assert most is not None
+            waits = turn >= 8 * len(names)
+            assert not waits or max(served.values()) <= most, f"a tenant with one task waits while others got {served}"
+        pytest.fail("the only task of a tenant was not sent while others had many")
 
     @pytest.mark.parametrize("seed", range(3))
     def test_the_order_follows_from_nothing_that_it_says_it_does_not_use(self, seed: int) -> None:
@@ -214,111 +358,3 @@ def _drained(scheduler: Scheduler, now_ns: int) -> list[str]:
     while (task := scheduler.take(lambda keys: True, now_ns)) is not None:
         out.append(task.task_id)
     return out
-
-
-class _Fleet:
-    """Agents as the registry shows them, with what is sent to them and ends there."""
-
-    def __init__(self, count: int, rng: random.Random, slots: int = 0) -> None:
-        self.views = [self._view(ordinal, slots or rng.randint(1, 8)) for ordinal in range(count)]
-        self.running: list[tuple[QueuedTask, AgentView]] = []
-        self._sent = 0
-
-    @staticmethod
-    def _view(ordinal: int, slots: int) -> AgentView:
-        offered = offers(*MODELS)
-        info = AgentInfo(f"a{ordinal}", 1, capabilities=("chat",))
-        status = AgentStatus(info.agent_id, 1, "ready", offers_text(offered), slots)
-        return AgentView(info, status, ordinal, "memory", offers={offer.model: offer for offer in offered})
-
-    def free(self) -> list[AgentView]:
-        return [view for view in self.views if view.free_slots > 0]
-
-    def send(self, task: QueuedTask, agent: AgentView) -> None:
-        self._sent += 1
-        agent.in_flight += 1
-        agent.last_sent = self._sent
-        self.running.append((task, agent))
-
-    def end_one(self, rng: random.Random) -> tuple[QueuedTask, AgentView]:
-        task, agent = self.running.pop(rng.randrange(len(self.running)))
-        agent.in_flight -= 1
-        agent.completed += 1
-        agent.latency_ema_ms = rng.uniform(1, 100)
-        return task, agent
-
-
-class SelectorConformance(_Strategies):
-    """Subclass it and name the selector. ``options`` are its settings, ``plugins`` files or modules to load first."""
-
-    kind = "selectors"
-    selector: str
-    fair: bool = True
-    """Whether equal agents get equal shares."""
-
-    def make(self) -> Any:
-        return self._make(self.selector, {})
-
-    def choice(self, selector: Selector, task: QueuedTask, agents: list[AgentView]) -> AgentView | None:
-        """What it chooses of ``agents``, checked: one of them, left as it was, with scores and a reason in bounds."""
-        before = msgspec.json.encode(agents)
-        chosen = selector.select(task, CandidateList(agents))
-        assert msgspec.json.encode(agents) == before, "the selector changed an agent's view"
-        if isinstance(chosen, Choice):
-            assert not choice_fault(chosen, len(agents)), "the selector " + choice_fault(chosen, len(agents))
-            chosen = chosen.agent
-        assert chosen is None or any(chosen is agent for agent in agents), "the choice is none of the candidates"
-        return chosen
-
-    def _choices(self, seed: int, prefix: bool) -> list[str]:
-        """The choices of a new selector in a history that follows from ``seed`` alone."""
-        rng = random.Random(seed)
-        selector: Selector = self.make()
-        fleet = _Fleet(rng.randint(1, 8), rng)
-        chosen = []
-        for number in range(200):
-            task = _task(number, rng, True)
-            if not prefix:
-                task = msgspec.structs.replace(task, prefix=())
-            free = fleet.free()
-            free = sorted(rng.sample(free, rng.randint(1, len(free))), key=lambda view: view.ordinal)
-            agent = self.choice(selector, task, free)
-            chosen.append(agent.agent_id if agent is not None else "")
-            if agent is not None:
-                fleet.send(task, agent)
-            while fleet.running and (not fleet.free() or rng.random() < 0.4):
-                ended, agent = fleet.end_one(rng)
-                selector.observed(_outcome(ended.task_id, agent.agent_id, rng))
-        return chosen
-
-    @pytest.mark.parametrize("seed", range(20))
-    def test_chooses_a_candidate_and_the_same_one_again(self, seed: int) -> None:
-        assert self._choices(seed, self.make().wants_prefix) == self._choices(seed, self.make().wants_prefix)
-
-    @pytest.mark.parametrize("seed", range(3))
-    def test_prefixes_change_nothing_unless_it_wants_them(self, seed: int) -> None:
-        assert self.make().wants_prefix or self._choices(seed, True) == self._choices(seed, False)
-
-    def test_one_candidate_is_chosen(self) -> None:
-        rng = random.Random(0)
-        (only,) = _Fleet(1, rng).views
-        assert self.choice(self.make(), _task(0, rng), [only]) is only
-
-    def test_equal_agents_get_equal_shares(self) -> None:
-        if not self.fair:
-            pytest.skip("this strategy does not mean to be fair")
-        rng = random.Random(0)
-        selector: Selector = self.make()
-        fleet = _Fleet(4, rng, slots=8)
-        counts = dict.fromkeys((view.agent_id for view in fleet.views), 0)
-        for number in range(400):
-            if len(fleet.running) == 16:
-                ended, agent = fleet.end_one(rng)
-                agent.latency_ema_ms = 10.0
-                selector.observed(Outcome(ended.task_id, agent.agent_id, "", 10.0, 20.0, 3))
-            task = _equal(number)
-            chosen = self.choice(selector, task, fleet.free())
-            assert chosen is not None
-            counts[chosen.agent_id] += 1
-            fleet.send(task, chosen)
-        assert all(60 <= count <= 140 for count in counts.values()), counts

@@ -19,6 +19,10 @@ def task(number: int, model: str, deadline: float = 0.0, received: float = 0.0) 
 
 class TestDeadlineFirst(SchedulerConformance):
     scheduler = "deadline_first"
+    longest_wait = 60.0
+
+    def rank(self, task: QueuedTask) -> int:
+        return task.deadline_ns
 
     def outranks(self, new: QueuedTask, waiting: QueuedTask) -> bool:
         return new.deadline_ns < waiting.deadline_ns

@@ -49,9 +49,25 @@ def _named(value: object) -> object:
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*$"
 Name = Annotated[str, pydantic.BeforeValidator(_named), pydantic.Field(pattern=f"^{_NAME}", max_length=64)]
-Metric = Literal["latency", "ttft", "itl", "throughput", "tokens_per_s", "notice", "recovery", "failures"]
+Metric = Literal[
+    "latency",
+    "ttft",
+    "itl",
+    "wait",
+    "urgent_wait",
+    "throughput",
+    "tokens_per_s",
+    "goodput",
+    "fairness",
+    "notice",
+    "recovery",
+    "failures",
+]
 """``latency``: intended send to end of answer. ``ttft``: intended send to first token. ``itl``: time between tokens, of
-one stream. All three in ms; of each block the plan's ``statistic``. ``throughput``: answers per second.
+one stream. ``wait``: receipt by the orchestrator to sending to an agent, or to the deadline of a task that was not sent
+before. These four in ms; of each block the plan's ``statistic``. ``urgent_wait``: the mean of ``wait``, of the highest
+priority. ``throughput``: answers per second. ``goodput``: whole answers within their deadlines, per second of the time
+in which requests came. ``fairness``: Jain's index of the tokens of tenants that waited (`Measured.jain`).
 ``tokens_per_s``: of the whole workload. ``notice``: ms from a fault to the registry losing the agent. ``recovery``: ms
 from a fault until the last request was over that failed or took more than twice as long as the slowest before it.
 ``failures``: share of requests without a whole answer."""
@@ -59,7 +75,7 @@ from a fault until the last request was over that failed or took more than twice
 
 _RESERVED = ("orchestrator", "load")
 
-OF_REQUESTS: frozenset[Metric] = frozenset({"latency", "ttft", "itl"})
+OF_REQUESTS: frozenset[Metric] = frozenset({"latency", "ttft", "itl", "wait"})
 """Those of which a block has a value for each request; of the others it has one number."""
 
 

@@ -7,12 +7,16 @@ load (coordinated omission); in a closed loop it is the end of the client's last
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Annotated, Literal
 
 import pydantic
 
 Positive = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
+TENANT = "^[!-~]{1,64}$"
+LONGEST_DEADLINE = 86_400
+"""Seconds."""
 
 
 class _Section(pydantic.BaseModel):
@@ -45,7 +49,9 @@ class Trace(_Section):
     """Replay of a file: one row per request, with its arrival and its lengths.
 
     CSV with a header, in the form public LLM traces have: ``TIMESTAMP`` (seconds, or date and time), ``ContextTokens``
-    and ``GeneratedTokens``; also accepted: ``arrival_s``, ``input_tokens``, ``output_tokens``.
+    and ``GeneratedTokens``; also accepted: ``arrival_s``, ``input_tokens``, ``output_tokens``. Further columns may be
+    there, and an empty field is as none: ``prefix`` (which of ``prompts.prefixes`` beginnings it has, from 1),
+    ``priority``, ``deadline_s`` and ``tenant``; what a row says goes before what the workload says.
     """
 
     kind: Literal["trace"] = "trace"
@@ -58,7 +64,8 @@ Arrivals = Annotated[Closed | Poisson | Bursts | Trace, pydantic.Field(discrimin
 
 class Prompts(_Section):
     """What the prompts look like. ``shared_prefix_chars`` of each prompt are one of ``prefixes`` common beginnings,
-    chosen with Zipf's law of exponent ``skew``; the rest is different in every request."""
+    chosen with Zipf's law of exponent ``skew``; the rest is different in every request. In the warm-up they take turns,
+    so that each has been there once after ``prefixes`` requests. All workloads of a cell have the same beginnings."""
 
     kind: Literal["simple", "medium", "complex", "chars"] = pydantic.Field(
         "simple",
@@ -113,6 +120,15 @@ class Workload(_Section):
     priorities: dict[int, float] = pydantic.Field(
         default_factory=dict, description="priority: share of the requests that have it; empty: all 0"
     )
+    tenants: dict[Annotated[str, pydantic.Field(pattern=TENANT)], Positive] = pydantic.Field(
+        default_factory=dict,
+        description="tenant: share of the requests that it sends, through the gateway, and in a closed loop share of "
+        "the clients; empty: no tenant is named",
+    )
+    deadlines: dict[Annotated[float, pydantic.Field(gt=0, le=LONGEST_DEADLINE)], Positive] = pydantic.Field(
+        default_factory=dict,
+        description="seconds: share of the requests that have this deadline, through the gateway; empty: none has one",
+    )
     warm_up: WarmUp = WarmUp()
     fault: Fault | None = None
 
@@ -120,6 +136,25 @@ class Workload(_Section):
     def _ends(self) -> Workload:
         if self.requests is None and self.seconds is None and not isinstance(self.arrivals, Trace):
             raise ValueError("say when it ends: requests, seconds or both")
+        if self.through != "gateway":
+            for name in ("tenants", "deadlines"):
+                if getattr(self, name):
+                    raise ValueError(f"{name}: only the gateway is told of them")
+        if self.tenants and isinstance(self.arrivals, Closed):
+            served = {self.tenant_of(client) for client in range(self.arrivals.clients)}
+            if missing := [each for each in self.tenants if each not in served]:
+                raise ValueError(
+                    f"tenants: {missing[0]!r} gets no client of {self.arrivals.clients}; give it a larger share"
+                )
         if self.fault is not None and self.seconds is not None and self.fault.at >= self.seconds:
             raise ValueError(f"the fault at {self.fault.at:g} s comes after the end at {self.seconds:g} s")
         return self
+
+    def tenant_of(self, client: int) -> str:
+        """The tenant of that client of a closed loop, counted from 0: each has its share of the clients. Empty where no
+        tenants are named, and in an open loop, whose requests have no clients."""
+        if not self.tenants or not isinstance(self.arrivals, Closed):
+            return ""
+        place = (client + 0.5) / self.arrivals.clients * sum(self.tenants.values())
+        reached = itertools.accumulate(self.tenants.values())
+        return next(name for name, end in zip(self.tenants, reached, strict=True) if place <= end * (1 + 1e-9))

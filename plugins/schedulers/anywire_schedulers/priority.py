@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from bisect import insort
-from collections import deque
 from typing import ClassVar
 
 import pydantic
 
 from anywire.scheduler import QueuedTask, QueueKey, Ready, Scheduler, SchedulerConfig
+from anywire.scheduler_tools.arrival_queue import ArrivalQueue
 
 
 class PriorityConfig(SchedulerConfig):
@@ -27,9 +26,16 @@ class PriorityConfig(SchedulerConfig):
         description="Seconds of waiting after which a task rises by one band. 0: it never rises, and may wait for as "
         "long as higher ones come.",
     )
+    kept_back: float = pydantic.Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of max_queue_size that is kept back from the lowest band; of the bands above it in equal "
+        "steps less, and of the highest nothing. 0: every band may fill the queue.",
+    )
 
 
-Bands = dict[int, deque[QueuedTask]]
+Bands = dict[int, ArrivalQueue]
 """The waiting tasks with the same keys, by band; in each the oldest first, and none is empty."""
 
 
@@ -42,10 +48,15 @@ class Priority(Scheduler):
     "Priority Scheduling"). Nothing is moved for it: of the tasks in one band the oldest has risen the most and came
     first, so only the oldest of each band need be looked at when one is taken.
 
+    With ``kept_back`` the queue is full for a low band while a higher one still finds room, so that a flood of low
+    tasks does not make each urgent one displace a task that was let in (trunk reservation in telephone networks;
+    Kelly 1991, "Loss networks").
+
     When everything is full, a task of a higher band takes the place of a waiting one: of the newest in the lowest band
     below it. A task that has risen counts as what it was at the last `take`.
 
-    Taking, putting and displacing cost a look at each band of each set of keys that waits, however many tasks do.
+    Taking and displacing cost a look at each band of each set of keys that waits, however many tasks do; putting costs
+    O(1), removing from the middle what `ArrivalQueue` says.
     """
 
     name: ClassVar[str] = "priority"
@@ -55,6 +66,7 @@ class Priority(Scheduler):
     def __init__(self, config: PriorityConfig) -> None:
         super().__init__(config)
         self._levels, self._aging_ns = config.priority_levels, int(config.aging * 1e9)
+        self._kept_back = config.kept_back
         self._queues: dict[tuple[QueueKey, ...], Bands] = {}
         self._waiting: dict[str, QueuedTask] = {}
         self._now_ns = 0
@@ -63,17 +75,16 @@ class Priority(Scheduler):
         """The band of a task that has not waited: 0 is the lowest."""
         return min(max(self._levels // 2 + task.priority, 0), self._levels - 1)
 
+    def limit(self, task: QueuedTask) -> int:
+        above = self._levels - 1 - self.band(task)
+        kept = self._kept_back * above / (self._levels - 1) if above else 0.0
+        return max(1, math.ceil(self.config.max_queue_size * (1.0 - kept)))
+
     def put(self, task: QueuedTask) -> None:
         self._waiting[task.task_id] = task
-        self._queue(task).append(task)
+        self._queue(task).add(task)
 
-    def put_back(self, task: QueuedTask) -> None:
-        self._waiting[task.task_id] = task
-        queue = self._queue(task)
-        if queue and queue[0].received_ns <= task.received_ns:
-            insort(queue, task, key=_arrival)
-        else:
-            queue.appendleft(task)
+    put_back = put
 
     def take(self, ready: Ready, now_ns: int) -> QueuedTask | None:
         self._now_ns = now_ns
@@ -97,7 +108,7 @@ class Priority(Scheduler):
             return False
         bands = self._queues[task.keys]
         band = self.band(task)
-        bands[band].remove(task)
+        bands[band].discard(task)
         if not bands[band]:
             del bands[band]
             if not bands:
@@ -117,8 +128,8 @@ class Priority(Scheduler):
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def _queue(self, task: QueuedTask) -> deque[QueuedTask]:
-        return self._queues.setdefault(task.keys, {}).setdefault(self.band(task), deque())
+    def _queue(self, task: QueuedTask) -> ArrivalQueue:
+        return self._queues.setdefault(task.keys, {}).setdefault(self.band(task), ArrivalQueue())
 
     def _rank(self, band: int, received_ns: int) -> tuple[int, int]:
         """The band by now of a task, and of equals the older one first: the greater, the sooner it goes."""
@@ -126,7 +137,3 @@ class Priority(Scheduler):
         if 0 < self._aging_ns <= waited:
             band = min(band + waited // self._aging_ns, self._levels - 1)
         return band, -received_ns
-
-
-def _arrival(task: QueuedTask) -> int:
-    return task.received_ns

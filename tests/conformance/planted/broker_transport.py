@@ -47,10 +47,7 @@ class BrokerConnection(asyncio.Protocol):
         self._dialling = asyncio.get_running_loop().create_task(self._stay_connected())
 
     async def connect(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._over = loop.create_future()
-        self._unpacker = Unpacker(LIMIT)
-        await loop.create_connection(lambda: self, "127.0.0.1", self.config.port)
+        await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", self.config.port)
         self._transport.write(framed(Packet(f"{self._plane}.{self._role}.{secrets.token_hex(6)}")))
 
     async def _stay_connected(self) -> None:
@@ -89,7 +86,8 @@ class BrokerConnection(asyncio.Protocol):
             del self._channels[name]
 
     def connection_made(self, transport: Any) -> None:
-        self._transport = transport
+        self._transport, self._unpacker = transport, Unpacker(LIMIT)
+        self._over = asyncio.get_running_loop().create_future()
 
     def data_received(self, data: bytes) -> None:
         for each in self._unpacker.feed(data):

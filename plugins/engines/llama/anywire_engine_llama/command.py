@@ -29,6 +29,8 @@ def command(config: LlamaConfig, model: Path, alias: str) -> list[str]:
     arguments += ["--model", str(model), "--alias", alias, "--host", HOST, "--port", str(config.port)]
     arguments += ["--parallel", str(config.slots), "--ctx-size", str(config.slots * config.context)]
     arguments += ["--threads", str(config.threads), "--threads-batch", str(config.batch_threads)]
+    if config.prompt_cache is not None:
+        arguments += ["--cache-ram", str(config.prompt_cache)]
     if config.embedding:
         # An input must fit one physical batch, so as to be pooled.
         size = str(config.context)

@@ -27,6 +27,13 @@ class LlamaConfig(pydantic.BaseModel):
         default=1, ge=1, le=256, description="Tasks that the model answers at once."
     )
     context: int = pydantic.Field(default=4096, ge=64, description="Tokens of context of each slot.")
+    prompt_cache: int | None = pydantic.Field(
+        default=None,
+        ge=0,
+        le=1 << 20,
+        description="MiB of memory for prompts that no slot holds any more. 0: none. Default: the server's own "
+        "(8192 in recent versions).",
+    )
     threads: int = pydantic.Field(default=1, ge=1, description="Threads that generate.")
     batch_threads: int = pydantic.Field(default=2, ge=1, description="Threads that read prompts.")
     embedding: bool = pydantic.Field(default=False, description="Answer embedding tasks too (mean pooling).")

@@ -67,6 +67,8 @@ def run_xllamacpp(options: argparse.Namespace) -> None:
     params.n_ctx = options.ctx_size
     params.cpuparams.n_threads = options.threads
     params.cpuparams_batch.n_threads = options.threads_batch
+    if options.cache_ram is not None:
+        params.cache_ram_mib = options.cache_ram
     if "LLAMA_API_KEY" in os.environ:
         params.api_keys = [os.environ["LLAMA_API_KEY"]]
     if options.embeddings:
@@ -94,6 +96,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--ctx-size", type=int, default=4096)
     result.add_argument("--threads", type=int, default=1)
     result.add_argument("--threads-batch", type=int, default=2)
+    result.add_argument("--cache-ram", type=int)
     result.add_argument("--embeddings", action="store_true")
     result.add_argument("--pooling", default="mean", choices=["none", "mean", "cls", "last", "rank"])
     result.add_argument("--batch-size", type=int, default=2048)

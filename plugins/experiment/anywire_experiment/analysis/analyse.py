@@ -9,22 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from anywire_experiment.analysis.blocks import Usable, geometric, typical, usable
 from anywire_experiment.analysis.cautions import cautions_of
 from anywire_experiment.analysis.comparisons import comparisons
-from anywire_experiment.analysis.metrics import MEANINGS, Measured
+from anywire_experiment.analysis.metrics import MEANINGS, Measured, TenantRows
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.resources import medians, resources
 from anywire_experiment.analysis.results import (
     FORMAT,
     ArmFigures,
+    BandFigures,
     CellState,
     FaultFigures,
     MetricFigures,
     Percentiles,
     Results,
     SameAnswers,
+    ServedFigures,
     Valued,
 )
 from anywire_experiment.analysis.wording import headline
@@ -109,7 +112,33 @@ def _arm(record: RawData, arm: str, workload: str) -> ArmFigures:
         wire=next((each.wire for each in cells), ""),
         wire_bytes=used.wire_bytes,
         stream=record.stream_shape(arm, workload),
+        served=_served(blocks.values()),
     )
+
+
+def _served(blocks: Collection[Measured]) -> ServedFigures | None:
+    found: dict[tuple[str, int], list[TenantRows]] = {}
+    for measured in blocks:
+        for each in measured.tenants():
+            found.setdefault((each.tenant, each.priority), []).append(each)
+    if len(found) < 2:
+        return None
+    indices = [index for measured in blocks if (index := measured.jain()) is not None]
+    bands = []
+    for (tenant, priority), rows in sorted(found.items()):
+        waits = np.concatenate([each.waits_s for each in rows])
+        bands.append(
+            BandFigures(
+                tenant,
+                priority,
+                requests=sum(each.requests for each in rows),
+                in_time=sum(each.in_time for each in rows),
+                tokens=sum(each.tokens for each in rows),
+                mean_wait_s=float(waits.mean()) if waits.size else None,
+                longest_wait_s=float(waits.max()) if waits.size else None,
+            )
+        )
+    return ServedFigures(bands, sum(indices) / len(indices) if indices else None)
 
 
 def _share(blocks: Collection[Measured], confidence: float) -> Valued | None:

@@ -12,11 +12,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from anywire.errors import DeadlineExceeded
+from anywire.fairness import Served, jain_index
 from anywire.stages import STAGES
 from anywire_experiment.plan import Metric
 from anywire_experiment.record.cells import SAMPLES_FILE, Cell, Event
-from anywire_experiment.record.samples import SAMPLES
-from anywire_experiment.workload import Closed, Workload
+from anywire_experiment.record.samples import ADDED, SAMPLES
+from anywire_experiment.workload import Closed, Trace, Workload
 
 Floats = NDArray[np.float64]
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -35,8 +37,12 @@ MEANINGS: dict[Metric, Meaning] = {
     "latency": Meaning("latency", "ms", False, ("faster", "slower")),
     "ttft": Meaning("time to first token", "ms", False, ("faster", "slower")),
     "itl": Meaning("time per token after the first", "ms", False, ("faster", "slower")),
+    "wait": Meaning("wait in the queue", "ms", False, ("shorter", "longer")),
+    "urgent_wait": Meaning("mean wait of the most urgent", "ms", False, ("shorter", "longer")),
     "throughput": Meaning("answers per second", "/s", True, ("higher", "lower")),
     "tokens_per_s": Meaning("tokens per second", "/s", True, ("higher", "lower")),
+    "goodput": Meaning("answers in time per second", "/s", True, ("higher", "lower")),
+    "fairness": Meaning("Jain's index of tenants that waited", "", True, ("fairer", "less fair")),
     "notice": Meaning("time to notice a fault", "ms", False, ("sooner", "later")),
     "recovery": Meaning("time to recover", "ms", False, ("sooner", "later")),
     "failures": Meaning("share of failed requests", "", False, ("fewer", "more")),
@@ -76,6 +82,18 @@ class Streams(NamedTuple):
     burst: NDArray[np.bool_]
 
 
+class TenantRows(NamedTuple):
+    """What came of the requests of one tenant with one priority: how many there were, how many were answered in time,
+    the tokens of answers, and the waits, in seconds."""
+
+    tenant: str
+    priority: int
+    requests: int
+    in_time: int
+    tokens: int
+    waits_s: Floats
+
+
 def default_metrics(workload: Workload) -> tuple[Metric, ...]:
     """What is judged when the plan does not say."""
     if workload.fault is not None:
@@ -89,12 +107,20 @@ def measurable(metric: Metric, workload: Workload) -> bool:
     """Whether ``workload`` can have it at all: a plan's metrics are for all of its workloads."""
     if metric in ("notice", "recovery"):
         return workload.fault is not None
+    if metric == "fairness":
+        return len(workload.tenants) > 1 or isinstance(workload.arrivals, Trace)
     return workload.stream or metric not in ("ttft", "itl")
 
 
 def read_samples(folder: Path) -> pa.Table:
     """A cell's rows. Raises OSError, or ValueError when they are no samples."""
     table = pq.read_table(folder / SAMPLES_FILE)
+    for name in ADDED:
+        if name not in table.column_names:
+            field = SAMPLES.field(name)
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    if set(table.column_names) == set(SAMPLES.names):
+        table = table.select(SAMPLES.names)
     if not table.schema.equals(SAMPLES):
         raise ValueError(f"{folder / SAMPLES_FILE} has other columns than samples have")
     return table
@@ -139,6 +165,15 @@ class Measured:
                 return self._since_intended("first_ns")
             case "itl":
                 return self._per_token()
+            case "wait":
+                return _waits_ms(self.rows)
+            case "urgent_wait":
+                return self._urgent_wait()
+            case "goodput":
+                return self._goodput()
+            case "fairness":
+                index = self.jain()
+                return np.array([]) if index is None else np.array([index])
             case "throughput":
                 return self._rate(float(self.whole.num_rows))
             case "tokens_per_s":
@@ -181,6 +216,48 @@ class Measured:
             rest = total - (at["delivered"] - at["received"])
             found["gateway and client"] = float(np.median(rest[known])) / 1e3
         return found
+
+    def tenants(self) -> list[TenantRows]:
+        """The requests of each tenant and priority, in the order of their names; none of an older record, which tells
+        no tenants. A request that was refused before it was a task counts as the empty tenant's."""
+        rows = self.rows.filter(pc.is_valid(self.rows["tenant"]))
+        pairs = sorted(set(zip(rows["tenant"].to_pylist(), rows["priority"].to_pylist(), strict=True)))
+        found = []
+        for tenant, priority in pairs:
+            own = rows.filter(pc.and_(pc.equal(rows["tenant"], tenant), pc.equal(rows["priority"], priority)))
+            whole = own.filter(pc.equal(own["outcome"], "ok"))
+            tokens = int(np.maximum(column(whole, "tokens"), 0).sum())
+            found.append(
+                TenantRows(tenant, priority, own.num_rows, int(_in_time(own).sum()), tokens, _waits_ms(own) / 1e3)
+            )
+        return found
+
+    def jain(self) -> float | None:
+        """Jain's index of the tokens of the tenants of which tasks waited half of the time or more, while requests
+        came: what is sent later empties the queue, and in the end everybody has got what was asked for. None with fewer
+        than two such tenants, and for an older record."""
+        rows = self.rows.filter(pc.greater(self.rows["stage_selected_ns"], 0))
+        last = int(column(self.rows, "intended_ns").max()) if self.requests else 0
+        known = pc.and_(pc.is_valid(rows["tenant"]), pc.less_equal(rows["stage_received_ns"], last))
+        rows = rows.filter(known).sort_by("stage_selected_ns")
+        served = Served(int(column(rows, "stage_received_ns").min()) if rows.num_rows else 0)
+        times = (column(rows, "stage_received_ns"), column(rows, "stage_selected_ns"), column(rows, "tokens"))
+        for tenant, came, went, tokens in zip(rows["tenant"].to_pylist(), *times, strict=True):
+            served.add(tenant, 0, int(came), min(int(went), last), max(0, int(tokens)) if went <= last else 0)
+        found = served.backlogged(last)
+        return jain_index(found.values()) if len(found) > 1 else None
+
+    def _urgent_wait(self) -> Floats:
+        if not self.requests:
+            return np.array([])
+        urgent = pc.equal(self.rows["priority"], int(column(self.rows, "priority").max()))
+        waits = _waits_ms(self.rows.filter(urgent))
+        return np.array([waits.mean()]) if waits.size else np.array([])
+
+    def _goodput(self) -> Floats:
+        """Not over the time until the last answer: an arm that refuses what it cannot serve has a shorter one."""
+        span = column(self.rows, "intended_ns").max() - self.began_ns if self.requests else 0
+        return np.array([_in_time(self.rows).sum() / (span / 1e9)]) if span > 0 and self.began_ns else np.array([])
 
     def _since_intended(self, end: str) -> Floats:
         took: Floats = (column(self.whole, end) - column(self.whole, "intended_ns")) / 1e6
@@ -240,6 +317,26 @@ class Measured:
             return np.array([])
         disturbed = (done >= fault.at_ns) & (~ok | (took > 2 * took[before].max()))
         return np.array([(done[disturbed].max() - fault.at_ns) / 1e6 if disturbed.any() else 0.0])
+
+
+def _waits_ms(rows: pa.Table) -> Floats:
+    """How long each task waited for its sending, and one that was given up in the queue for its deadline until then: to
+    leave those out would make an order look good by which many are never sent. Not of a task that was refused."""
+    received, sent = column(rows, "stage_received_ns"), column(rows, "stage_selected_ns")
+    given_up = pc.equal(rows["outcome"], DeadlineExceeded.code).to_numpy().astype(bool)
+    took: Floats = (np.where(sent > 0, sent, column(rows, "done_ns")) - received) / 1e6
+    waits: Floats = took[(received > 0) & ((sent > 0) | given_up)]
+    return waits
+
+
+def _in_time(rows: pa.Table) -> NDArray[np.bool_]:
+    """Of each request whether its whole answer came within its deadline, counted from its intended time; where none was
+    told, whether it came."""
+    deadlines = np.nan_to_num(rows["deadline_s"].to_numpy().astype(np.float64))
+    took = (column(rows, "done_ns") - column(rows, "intended_ns")) / 1e9
+    whole = pc.equal(rows["outcome"], "ok").to_numpy().astype(bool)
+    in_time: NDArray[np.bool_] = whole & ((deadlines == 0) | (took <= deadlines))
+    return in_time
 
 
 def column(table: pa.Table, name: str) -> NDArray[np.int64]:

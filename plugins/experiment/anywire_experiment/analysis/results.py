@@ -7,7 +7,7 @@ import msgspec
 from anywire_experiment.statistics import Comparison, Verdict
 from anywire_experiment.statistics.samples import Estimate
 
-FORMAT = 3
+FORMAT = 4
 
 
 class CellState(msgspec.Struct, frozen=True):
@@ -91,7 +91,29 @@ class FaultFigures(msgspec.Struct, frozen=True):
     retried: int
 
 
-class ArmFigures(msgspec.Struct, frozen=True):
+class BandFigures(msgspec.Struct, frozen=True):
+    """How the requests of one tenant with one priority were served, over all blocks. ``in_time`` are those whose whole
+    answer came within the deadline, or came at all where none was told; ``tokens`` are those of answers. Waits
+    are from receipt to sending, or to the deadline of a task that was not sent before, None where nothing waited."""
+
+    tenant: str
+    priority: int
+    requests: int
+    in_time: int
+    tokens: int
+    mean_wait_s: float | None
+    longest_wait_s: float | None
+
+
+class ServedFigures(msgspec.Struct, frozen=True):
+    """How tenants and priorities were served. ``fairness`` is the mean over blocks of Jain's index (`Measured.jain`),
+    None where there were never two tenants that waited."""
+
+    bands: list[BandFigures]
+    fairness: float | None
+
+
+class ArmFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     """One arm under one workload. ``failures`` counts failed requests by code, and ``failed_share`` is their share of
     all with its interval over blocks, None without requests. ``stages_us`` is the median over blocks of the median time
     of each part of a task's way, ``cpu_us`` the CPU time per answer of each process, ``wire_bytes`` the bytes per
@@ -116,6 +138,8 @@ class ArmFigures(msgspec.Struct, frozen=True):
     wire: str
     wire_bytes: float | None
     stream: StreamShape | None
+    served: ServedFigures | None = None
+    """None where one tenant sent everything, with one priority."""
 
 
 class ComparisonFigures(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -12,19 +13,26 @@ from typing import NamedTuple
 import numpy as np
 
 from anywire.errors import ConfigError
-from anywire_experiment.workload import Bursts, Poisson, Trace
+from anywire_experiment.workload import LONGEST_DEADLINE, TENANT, Bursts, Poisson, Trace
 
 _ARRIVAL = ("arrival_s", "TIMESTAMP", "timestamp")
 _INPUT = ("input_tokens", "ContextTokens", "input_length")
 _OUTPUT = ("output_tokens", "GeneratedTokens", "output_length")
+_TENANT = re.compile(TENANT)
 
 
 class Arrival(NamedTuple):
-    """One request of an open loop: seconds after the start, and its lengths in tokens where a trace gives them."""
+    """One request of an open loop: seconds after the start, and what a trace gives besides: its lengths in tokens,
+    the number of its beginning from 1, its priority, deadline in seconds and tenant. 0, None and the empty tenant: the
+    workload says it."""
 
     at: float
     input_tokens: int = 0
     output_tokens: int = 0
+    prefix: int = 0
+    priority: int | None = None
+    deadline_s: float = 0.0
+    tenant: str = ""
 
 
 def arrivals(process: Poisson | Bursts | Trace, rng: np.random.Generator, folder: Path) -> Iterator[Arrival]:
@@ -63,16 +71,28 @@ def read_trace(path: Path, speed: float = 1.0) -> list[Arrival]:
             found = []
             for row in rows:
                 try:
-                    found.append(Arrival(_seconds(row[times]), _count(row[given]), _count(row[made])))
+                    found.append(Arrival(_seconds(row[times]), _count(row[given]), _count(row[made]), *_more(row)))
                 except (ValueError, TypeError) as error:
                     raise ConfigError(f"trace {path}, line {rows.line_num}: {error}") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"trace {path} cannot be read: {error}") from error
     if not found:
         raise ConfigError(f"trace {path} has a header and no requests")
-    found.sort()
+    found.sort(key=lambda each: each.at)
     first = found[0].at
-    return [Arrival((each.at - first) / speed, each.input_tokens, each.output_tokens) for each in found]
+    return [each._replace(at=(each.at - first) / speed) for each in found]
+
+
+def _more(row: dict[str, str]) -> tuple[int, int | None, float, str]:
+    prefix, priority, deadline, tenant = (
+        row.get(name) or "" for name in ("prefix", "priority", "deadline_s", "tenant")
+    )
+    seconds = float(deadline or 0)
+    if not 0 <= seconds <= LONGEST_DEADLINE:
+        raise ValueError(f"a deadline is from 0 to {LONGEST_DEADLINE} seconds, not {deadline}")
+    if tenant and not _TENANT.match(tenant):
+        raise ValueError(f"a tenant has 1 to 64 letters, digits or signs, not {tenant!r}")
+    return _count(prefix or "0"), int(priority) if priority else None, seconds, tenant
 
 
 def _seconds(text: str) -> float:

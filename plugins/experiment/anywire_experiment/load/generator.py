@@ -9,7 +9,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -36,6 +36,9 @@ class Done(NamedTuple):
     failed: int
 
 
+Drawn = TypeVar("Drawn")
+
+
 class Generator:
     """Runs one workload against one target: warm-up, then measurement."""
 
@@ -53,7 +56,7 @@ class Generator:
         self.workload, self.target, self.transports, self.folder = workload, target, transports, folder
         self.model = workload.model
         self._name, self._rows = name, rows
-        self._seed = [seed, zlib.crc32(name.encode())]
+        self.seed, self._seeds = seed, [seed, zlib.crc32(name.encode())]
 
     async def warm_up(self) -> tuple[int, bool | None]:
         """How many requests it took, and whether the latency was steady in the end, None when there were too few to
@@ -86,7 +89,7 @@ class Generator:
         return await going.run(self.workload.requests or math.inf, self.workload.seconds or math.inf, began)
 
     def _rng(self, phase: int) -> np.random.Generator:
-        return np.random.default_rng([*self._seed, phase])
+        return np.random.default_rng([*self._seeds, phase])
 
 
 def _steady_from() -> Callable[[ArrayLike], int | None]:
@@ -111,7 +114,9 @@ class _Round:
     ) -> None:
         self._generator, self._workload = generator, generator.workload
         self._name, self._phase, self._rng, self._keep, self._enough = name, phase, rng, keep, enough
-        self._prompts = PromptMaker(self._workload.prompts, int(rng.integers(2**63)))
+        self._prompts = PromptMaker(
+            self._workload.prompts, int(rng.integers(2**63)), generator.seed, in_turn=phase == "warm_up"
+        )
         self._requests = self._failed = 0
         self._limit = 0.0
 
@@ -130,8 +135,9 @@ class _Round:
         return Done(time.monotonic_ns(), self._requests, self._failed)
 
     async def _client(self, number: int, until_ns: float) -> None:
+        tenant = self._workload.tenant_of(number)
         while self._goes_on():
-            question = self._question(Arrival(0.0))
+            question = self._question(Arrival(0.0, tenant=tenant))
             intended_ns = time.monotonic_ns()
             # Another client may have sent the last one meanwhile; from here to the send nobody can.
             if intended_ns >= until_ns or not self._goes_on():
@@ -172,25 +178,37 @@ class _Round:
 
     def _came(self, question: Question, answer: Answer, index: int, client: int, intended_ns: int) -> None:
         self._failed += answer.judged(self._generator.transports).outcome != "ok"
-        asked = Asked(self._name, self._phase, index, client, intended_ns, question.priority, question.prompt_chars)
+        asked = Asked(
+            self._name,
+            self._phase,
+            index,
+            client,
+            intended_ns,
+            question.priority,
+            question.prompt_chars,
+            question.deadline_s,
+        )
         self._keep(asked, answer)
 
     def _question(self, arrival: Arrival) -> Question:
         workload, model = self._workload, self._generator.model
-        messages = self._prompts.messages(arrival.input_tokens)
+        messages = self._prompts.messages(arrival.input_tokens, arrival.prefix)
         length = arrival.output_tokens or workload.max_tokens
         return Question(
             model,
             chat(model, messages, workload, length),
             workload.stream,
-            _priority(workload.priorities, self._rng),
+            _drawn(workload.priorities, self._rng, 0) if arrival.priority is None else arrival.priority,
             workload.timeout,
             sum(len(each["content"]) for each in messages),
+            arrival.tenant or _drawn(workload.tenants, self._rng, ""),
+            arrival.deadline_s or _drawn(workload.deadlines, self._rng, 0.0),
         )
 
 
-def _priority(shares: dict[int, float], rng: np.random.Generator) -> int:
+def _drawn(shares: dict[Drawn, float], rng: np.random.Generator, otherwise: Drawn) -> Drawn:
+    """One of the keys of ``shares``, each as often as its value says."""
     if not shares:
-        return 0
+        return otherwise
     weights = np.array(list(shares.values()))
-    return int(rng.choice(list(shares), p=weights / weights.sum()))
+    return list(shares)[int(rng.choice(len(shares), p=weights / weights.sum()))]

@@ -66,6 +66,10 @@ class HttpTarget(Target):
         extra = f"Content-Type: application/json\r\nContent-Length: {len(question.body)}\r\n"
         if question.priority:
             extra += f"x-anywire-priority: {question.priority}\r\n"
+        if question.tenant:
+            extra += f"x-anywire-tenant: {question.tenant}\r\n"
+        if question.deadline_s:
+            extra += f"x-anywire-timeout: {question.deadline_s:g}\r\n"
         head = self._head("POST", "/v1/chat/completions", extra)
         answer, body = await self._exchange(head + question.body, question.stream, question.timeout_s)
         if answer.outcome == "ok" and not question.stream:

@@ -17,21 +17,24 @@ _MEDIUM_WORDS, _CONTEXT_WORDS = 90, 400
 
 
 class PromptMaker:
-    """Makes the messages of one workload's requests, in order."""
+    """Makes the messages of one workload's requests, in order. ``shared`` is the seed of the beginnings that they have
+    in common, and ``in_turn`` whether these take turns or are drawn."""
 
-    def __init__(self, prompts: Prompts, seed: int) -> None:
-        self._prompts = prompts
-        self._rng = np.random.default_rng(seed)
+    def __init__(self, prompts: Prompts, seed: int, shared: int, *, in_turn: bool = False) -> None:
+        self._prompts, self._in_turn = prompts, in_turn
+        self._rng = np.random.default_rng(shared)
         length = prompts.shared_prefix_chars
         self._prefixes = [self._filler(length) for _ in range(prompts.prefixes)] if length else []
+        self._rng = np.random.default_rng(seed)
         weights = np.arange(1, prompts.prefixes + 1, dtype=float) ** -prompts.skew
         self._weights = weights / weights.sum()
         self._made = 0
 
-    def messages(self, input_tokens: int = 0) -> list[dict[str, Any]]:
-        """The next request's messages; ``input_tokens`` of a trace take the place of the length the plan gives."""
+    def messages(self, input_tokens: int = 0, prefix_number: int = 0) -> list[dict[str, Any]]:
+        """The next request's messages; ``input_tokens`` and ``prefix_number`` of a trace take the place of the length
+        and the choice of the beginning that the plan gives."""
         self._made += 1
-        prefix = self._prefixes[int(self._rng.choice(len(self._prefixes), p=self._weights))] if self._prefixes else ""
+        prefix = self._prefix(prefix_number) if self._prefixes else ""
         # The number makes prompts differ, so that nothing on the way can answer one from another.
         number = f"[{self._made}] "
         if input_tokens:
@@ -57,6 +60,13 @@ class PromptMaker:
                     {"role": "assistant", "content": "I have read the context."},
                     {"role": "user", "content": f"List its three main points, then say how {self._words(3)} relate."},
                 ]
+
+    def _prefix(self, number: int) -> str:
+        if not number and self._in_turn:
+            number = self._made
+        if number:
+            return self._prefixes[(number - 1) % len(self._prefixes)]
+        return self._prefixes[int(self._rng.choice(len(self._prefixes), p=self._weights))]
 
     def _words(self, count: int) -> str:
         return " ".join(WORDS[at] for at in self._rng.integers(0, len(WORDS), count))

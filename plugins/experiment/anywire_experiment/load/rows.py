@@ -48,6 +48,7 @@ class Asked(msgspec.Struct, frozen=True):
     intended_ns: int
     priority: int
     prompt_chars: int
+    deadline_s: float = 0.0
 
 
 class Rows:

@@ -20,6 +20,8 @@ class Question(msgspec.Struct):
     priority: int
     timeout_s: float
     prompt_chars: int
+    tenant: str = ""
+    deadline_s: float = 0.0
 
 
 class Target(ABC):

@@ -111,17 +111,20 @@ def join_samples(loaded: Sequence[Path], tasks: Iterable[TaskEnded], target: Pat
     """Write the cell's samples: what the load generator saw, with the stages of each task. Returns the rows."""
     parts = [pq.read_table(path, schema=LOADED) for path in loaded]
     table = pa.concat_tables(parts) if parts else LOADED.empty_table()
-    by_id = {each.task_id: each.stages for each in tasks}
+    by_id = {each.task_id: each for each in tasks}
     ids = table.column("task_id").to_pylist()
     stages = np.zeros((len(STAGES), len(ids)), dtype=np.int64)
     comparable = np.zeros(len(ids), dtype=bool)
+    tenants = [""] * len(ids)
     for row, task_id in enumerate(ids):
         found = by_id.get(task_id)
         if found is not None:
-            stages[:, row] = [getattr(found, stage) for stage in STAGES]
-            comparable[row] = found.comparable
+            stages[:, row] = [getattr(found.stages, stage) for stage in STAGES]
+            comparable[row] = found.stages.comparable
+            tenants[row] = found.tenant
     for number, field in enumerate(STAGE_FIELDS):
         table = table.append_column(field, pa.array(stages[number]))
     table = table.append_column(SAMPLES.field("stages_comparable"), pa.array(comparable))
+    table = table.append_column(SAMPLES.field("tenant"), pa.array(tenants, pa.string()))
     pq.write_table(table.cast(SAMPLES), target, compression="zstd")
     return len(ids)

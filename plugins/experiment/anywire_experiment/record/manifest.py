@@ -11,7 +11,7 @@ import msgspec
 
 from anywire_experiment.record.storage import RecordError, pretty, write_whole
 
-FORMAT = 3
+FORMAT = 4
 """1: cells without the bytes on the wire, environments without a protocol version. 2: environments without sources,
 figures whose typical value and intervals were others."""
 MANIFEST = "manifest.json"

@@ -35,9 +35,14 @@ LOAD_FIELDS = [
         "text_hash", pa.string()
     ),  # of the answer's text: the same prompt, seed and engine give the same over any transport
     pa.field("piece_ns", pa.list_(pa.int64())),  # of streams: when each piece arrived
+    pa.field("deadline_s", pa.float64()),  # that the request told, 0 for none
 ]
 STAGE_FIELDS = [pa.field(f"stage_{stage}_ns", pa.int64()) for stage in STAGES]
 LOADED = pa.schema(LOAD_FIELDS)
 """What the load generator writes."""
-SAMPLES = pa.schema([*LOAD_FIELDS, *STAGE_FIELDS, pa.field("stages_comparable", pa.bool_())])
+SAMPLES = pa.schema(
+    [*LOAD_FIELDS, *STAGE_FIELDS, pa.field("stages_comparable", pa.bool_()), pa.field("tenant", pa.string())]
+)
 """What the record holds."""
+ADDED = ("deadline_s", "tenant")
+"""Columns that older records lack: they are read as null there."""

@@ -11,6 +11,7 @@ import msgspec
 
 from anywire_experiment.analysis.cautions import sessions_of
 from anywire_experiment.analysis.raw import RawData
+from anywire_experiment.analysis.wording import percent
 from anywire_experiment.record.environment import Environment
 from anywire_experiment.record.folder import DERIVED
 from anywire_experiment.record.manifest import MANIFEST
@@ -118,8 +119,27 @@ def about(workload: Workload) -> str:
     )
     return (
         f"Load: {load}, until {until}; {answers} of {workload.max_tokens} tokens at most "
-        f"(temperature {workload.temperature:g}), through {through}.{fault}"
+        f"(temperature {workload.temperature:g}), through {through}.{_mixed(workload)}{fault}"
     )
+
+
+def _mixed(workload: Workload) -> str:
+    """What differs between the requests, with the share of each."""
+    told = [
+        *_shares("Priorities", {f"{each}": share for each, share in workload.priorities.items()}),
+        *_shares("Tenants", workload.tenants),
+        *_shares("Deadlines", {f"{each:g} s": share for each, share in workload.deadlines.items()}),
+    ]
+    prompts = workload.prompts
+    if prompts.shared_prefix_chars:
+        told.append(f"Beginnings that prompts share: {prompts.prefixes} of {prompts.shared_prefix_chars} characters")
+    return "".join(f" {each}." for each in told)
+
+
+def _shares(title: str, shares: Mapping[str, float]) -> Iterator[str]:
+    if shares:
+        whole = sum(shares.values())
+        yield f"{title}: {', '.join(f'{name} ({percent(share / whole)})' for name, share in shares.items())}"
 
 
 def fingerprint(folder: Path) -> str:

@@ -25,8 +25,8 @@ class Table(msgspec.Struct, frozen=True):
 def of_workload(results: Results, workload: str) -> list[Table]:
     arms = [each for each in results.figures if each.workload == workload]
     comparisons = [each for each in results.comparisons if each.workload == workload]
-    made = [compared(results, comparisons), figures(results, arms), percentiles(arms), failures(arms), faults(arms)]
-    made += [stages(arms), resources(arms), wires(arms)]
+    made = [compared(results, comparisons), figures(results, arms), percentiles(arms), failures(arms)]
+    made += [served(arms), faults(arms), stages(arms), resources(arms), wires(arms)]
     return [each for each in made if each.rows]
 
 
@@ -137,6 +137,38 @@ def failures(arms: list[ArmFigures]) -> Table:
         "without one of these having shown it.",
         frozenset({4}),
     )
+
+
+def served(arms: list[ArmFigures]) -> Table:
+    return Table(
+        "Tenants and priorities",
+        ["Arm", "Tenant", "Priority", "Requests", "In time", "Mean wait", "Longest wait", "Tokens", "Jain's index"],
+        [
+            [
+                each.arm,
+                band.tenant or NONE,
+                str(band.priority),
+                str(band.requests),
+                f"{band.in_time} ({percent(band.in_time / band.requests)})",
+                _seconds(band.mean_wait_s),
+                _seconds(band.longest_wait_s),
+                str(band.tokens),
+                NONE if found.fairness is None else f"{found.fairness:.3f}",
+            ]
+            for each in arms
+            if (found := each.served) is not None
+            for band in found.bands
+        ],
+        "In time: the whole answer came within the deadline, or came at all where none was told. Waits: of tasks in "
+        "all blocks, from receipt to sending, or to the deadline of a task that was not sent before. Jain's index: of "
+        "the tokens, while requests came, of the tenants of which tasks waited half of the time or more, mean over the "
+        f"blocks; 1 when all got the same, 1/n when one of n got everything, {NONE} where fewer than two waited.",
+        frozenset({1}),
+    )
+
+
+def _seconds(value: float | None) -> str:
+    return NONE if value is None else f"{number(value)} s"
 
 
 def faults(arms: list[ArmFigures]) -> Table:

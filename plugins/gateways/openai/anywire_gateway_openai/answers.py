@@ -76,9 +76,9 @@ _with_choices = msgspec.json.Decoder(_WithChoices)
 _UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 
 
-def answer(kind: Kind, task_id: str, model: str, chunk: Chunk) -> bytes:
-    """The JSON of a unary answer. Raises `StreamCorrupted` when what the agent sent as JSON is none, `EngineFailed`
-    when it holds no embedding."""
+def answer(kind: Kind, task_id: str, model: str, chunk: Chunk, created: int = 0) -> bytes:
+    """The JSON of a unary answer, ``created`` now or at that Unix time. Raises `StreamCorrupted` when what the agent
+    sent as JSON is none, `EngineFailed` when it holds no embedding."""
     usage = checked_json(chunk.usage, "{", "usage") if chunk.usage else UNSET
     if kind == "embedding":
         if not chunk.extra:
@@ -96,7 +96,7 @@ def answer(kind: Kind, task_id: str, model: str, chunk: Chunk) -> bytes:
         else:
             choices = [TextChoice(text=text, finish_reason=reason)]
     form = "chat.completion" if kind == "chat" else "text_completion"
-    whole = Answer(ID_PREFIX[kind] + task_id, form, int(time.time()), model, choices, usage)
+    whole = Answer(ID_PREFIX[kind] + task_id, form, created or int(time.time()), model, choices, usage)
     encoded = _encode(whole)
     return encoded[:-1] + members_after(others) + b"}" if others else encoded
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from aiohttp import web
 
 from anywire.caller import Role
+from anywire_gateway_openai.background import BackgroundHandlers
 from anywire_gateway_openai.catalogue import CatalogueHandlers
 from anywire_gateway_openai.event_streams import EventHandler
 from anywire_gateway_openai.metrics import Metrics
@@ -90,6 +91,7 @@ def _pattern(path: str, name: str) -> re.Pattern[str]:
 
 def own_endpoints(
     tasks: TaskHandlers,
+    background: BackgroundHandlers,
     views: TaskViewHandlers,
     events: EventHandler,
     catalogue: CatalogueHandlers,
@@ -110,6 +112,8 @@ def own_endpoints(
         ("GET", "/models/{id}", "use", catalogue.model),
         ("GET", "/tasks", "use", views.list),
         ("GET", "/tasks/{id}/follow", "use", views.follow),
+        ("GET", "/tasks/{id}/answer", "use", background.answer),
+        ("DELETE", "/tasks/{id}/answer", "use", background.forget),
         ("GET", "/tasks/{id}", "use", views.get),
         ("DELETE", "/tasks/{id}", "use", views.cancel),
         ("GET", "/events", "use", events.events),

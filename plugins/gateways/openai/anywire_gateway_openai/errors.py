@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from random import random
 
 import msgspec
 from aiohttp import web
@@ -28,6 +29,7 @@ STATUS: dict[type[AnywireError], int] = {
     errors.PayloadTooLarge: 413,
     errors.LimitReached: 429,
     errors.QueueFull: 429,
+    errors.DeadlineTooShort: 429,
     errors.TaskCancelled: CLIENT_GONE,
     errors.EngineFailed: 502,
     errors.AgentLost: 502,
@@ -64,6 +66,10 @@ FINAL = (
     errors.ReaderStalled,
 )
 """Trying again would end the same way, or cost the same time again: clients are told not to."""
+TOLD_WHEN = (errors.LimitReached, errors.QueueFull, errors.DeadlineTooShort)
+"""These say when there is room again: before that, trying again would end the same way."""
+SPREAD = (errors.QueueFull, errors.DeadlineTooShort)
+"""Many clients are told so at once."""
 RETRY_AFTER_S = 1
 """Told with 429 and 503 where nobody knows better."""
 MAX_RETRY_AFTER_S = 86_400
@@ -148,9 +154,13 @@ def _printable(text: str) -> str:
 
 
 def retry_after(error: AnywireError, status: int) -> str:
-    """What the header ``Retry-After`` says of ``error``, told with ``status``; empty where it says nothing."""
+    """What the header ``Retry-After`` says of ``error``, told with ``status``; empty where it says nothing.
+
+    Where a queue is full the whole seconds are drawn at random, none too few: of clients that are refused at once, and
+    would all be told the same second, some come a second later."""
     if error.retry_after > 0:
-        return str(math.ceil(min(error.retry_after, MAX_RETRY_AFTER_S)))
+        drawn = random() if isinstance(error, SPREAD) else 0.0
+        return str(math.ceil(min(error.retry_after + drawn, MAX_RETRY_AFTER_S)))
     return str(RETRY_AFTER_S) if status in (429, 503) else ""
 
 
@@ -161,10 +171,12 @@ def error_response(error: AnywireError) -> web.Response:
     wait = retry_after(error, status)
     if wait:
         headers["Retry-After"] = wait
+    if error.retry_after > 0:
+        headers["retry-after-ms"] = str(math.ceil(min(error.retry_after, MAX_RETRY_AFTER_S) * 1000))
     # An engine's own 408, 409 or 429 may well pass.
     if isinstance(error, FINAL) and error.status not in (408, 409, 429) and not error.retry_after:
         headers["x-should-retry"] = "false"
-    if isinstance(error, errors.LimitReached) and error.retry_after > LONGEST_WAIT_S:
+    if isinstance(error, TOLD_WHEN) and error.retry_after > LONGEST_WAIT_S:
         headers["x-should-retry"] = "false"
     if isinstance(error, HttpError):
         headers.update(error.headers)

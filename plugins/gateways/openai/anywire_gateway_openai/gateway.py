@@ -20,15 +20,16 @@ from anywire.listening.connection_limit import ConnectionLimit
 from anywire.listening.listener import Listener
 from anywire.request_log import RequestLog
 from anywire.transport_tools import is_loopback
+from anywire_gateway_openai.background import BackgroundHandlers
 from anywire_gateway_openai.body import BodyRoom
 from anywire_gateway_openai.caller import Callers
 from anywire_gateway_openai.catalogue import CatalogueHandlers
 from anywire_gateway_openai.default_model import DefaultModel
 from anywire_gateway_openai.endpoint_table import Endpoint, own_endpoints
 from anywire_gateway_openai.event_streams import EventHandler
+from anywire_gateway_openai.idempotency import KeptAnswers
 from anywire_gateway_openai.metrics import Metrics
 from anywire_gateway_openai.origins import Origins, checked_origin
-from anywire_gateway_openai.pace import Pace
 from anywire_gateway_openai.protocol import OpenAIServer
 from anywire_gateway_openai.proxies import checked_proxy
 from anywire_gateway_openai.registration import RegistrationHandler
@@ -110,6 +111,12 @@ class OpenAIGatewayConfig(pydantic.BaseModel):
         description="Seconds of silence after which a streamed answer gets a comment, also before its first token. "
         "0: never.",
     )
+    idempotency_ttl: float = pydantic.Field(
+        default=600.0,
+        gt=0,
+        description="Seconds for which the answer of a request with an `Idempotency-Key` is kept for one that is sent "
+        "again.",
+    )
     log_requests: Annotated[bool, FromCore("log_requests")] = pydantic.Field(
         default=True, description="Log a line for each request that asked for an answer, or failed."
     )
@@ -147,6 +154,7 @@ class OpenAIGateway(Gateway):
         self._metrics: Metrics | None = None
         self._callers: Callers | None = None
         self._listener: Listener | None = None
+        self._kept: KeptAnswers | None = None
         self._address = ""
 
     async def start(self, context: Context) -> None:
@@ -155,6 +163,8 @@ class OpenAIGateway(Gateway):
         self._metrics = metrics = Metrics(context)
         default_model = DefaultModel(context, config.model)
         room = BodyRoom(max(config.max_bodies_bytes, config.max_body_bytes))
+        self._kept = kept = KeptAnswers(config.idempotency_ttl)
+        background = BackgroundHandlers(context, callers, max_body_bytes=config.max_body_bytes)
         tasks = TaskHandlers(
             context,
             callers,
@@ -164,6 +174,8 @@ class OpenAIGateway(Gateway):
             write_timeout=config.write_timeout,
             keep_alive=config.keep_alive,
             room=room,
+            kept=kept,
+            background=background,
         )
         requests = RequestLog(config.log_requests)
         self._sockets = ChatSockets(
@@ -183,6 +195,7 @@ class OpenAIGateway(Gateway):
         events = EventHandler(context, callers, **patience)
         own = own_endpoints(
             tasks,
+            background,
             TaskViewHandlers(context, callers, **patience),
             events,
             CatalogueHandlers(context, callers),
@@ -201,7 +214,6 @@ class OpenAIGateway(Gateway):
             metrics.errors,
             limit,
             requests,
-            Pace(context),
         )
         self._server = OpenAIServer(self._routes, limit, config.idle_timeout)
         self._listener = listener = Listener(
@@ -242,6 +254,8 @@ class OpenAIGateway(Gateway):
         except TimeoutError:
             log.warning("requests still run after %g s and are cut off", self.config.shutdown_grace)
             cut_off = [connection.transport for connection in self._server.connections]
+        if self._kept is not None:
+            self._kept.close()
         await self._server.shutdown(_CANCEL_S / 20)
         for transport in cut_off:
             if transport is not None:

@@ -8,10 +8,14 @@
 | ``x-anywire-transport`` | transport over which it does |
 | ``x-anywire-attempts`` | number of the attempt that answers |
 | ``x-anywire-stages`` | of a whole answer: milliseconds between the stages, in the syntax of ``Server-Timing`` |
-| ``x-anywire-ignored`` | ``priority``: one was sent, and the scheduler in use has no use for it |
+| ``x-anywire-decision`` | where ``x-anywire-explain`` asks for it: how the agent was chosen, as JSON |
+| ``location`` | of a 202: where the answer of the background task will be |
+| ``x-anywire-replayed`` | ``true``: the answer is that of an earlier request with the same ``idempotency-key`` |
+| ``x-anywire-ignored`` | ``priority`` or ``policy``: one was sent, and the scheduler or selector has no use for it |
 | ``x-anywire-origin`` | of an error: ``client``, ``pipeline``, ``transport``, ``agent`` or ``engine``, where it arose |
 | ``x-should-retry`` | of an error: ``false`` where trying again would end the same way |
-| ``retry-after`` | of an error: seconds after which trying again makes sense |
+| ``retry-after`` | of an error: whole seconds after which trying again makes sense |
+| ``retry-after-ms`` | the same in milliseconds, where the error says when: OpenAI's clients go by it |
 """
 
 from __future__ import annotations
@@ -19,24 +23,45 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import msgspec
+
+from anywire.background import BackgroundTask
+from anywire.context import TaskRecord
 from anywire.task_stream import TaskStream
+
+DECISION = "x-anywire-decision"
+MAX_DECISION_CHARS = 4096
+"""Clients and proxies bound all headers of an answer to some 8 KiB."""
 
 _UNPRINTABLE = re.compile(r"[^\x21-\x7e ]")
 
 
-def answer_headers(stream: TaskStream, not_followed: tuple[str, ...] = ()) -> list[tuple[str, str]]:
+def answer_headers(task: TaskStream | BackgroundTask, not_followed: tuple[str, ...] = ()) -> list[tuple[str, str]]:
     """What is known of a task when its answer begins. Where that begins with progress, its agent is not known yet.
     ``not_followed`` are members of the request that the answer shows no sign of."""
-    headers = [("x-anywire-task", stream.task_id)]
-    if stream.agent_id:
+    headers = [("x-anywire-task", task.task_id)]
+    if task.agent_id:
         headers += [
-            ("x-anywire-transport", header_text(stream.transport)),
-            ("x-anywire-agent", header_text(stream.agent_id)),
-            ("x-anywire-attempts", str(stream.attempts)),
+            ("x-anywire-transport", header_text(task.transport)),
+            ("x-anywire-agent", header_text(task.agent_id)),
+            ("x-anywire-attempts", str(task.attempts)),
         ]
-    if stream.ignored or not_followed:
-        headers.append(("x-anywire-ignored", ", ".join((*stream.ignored, *not_followed))))
+    if task.ignored or not_followed:
+        headers.append(("x-anywire-ignored", ", ".join((*task.ignored, *not_followed))))
     return headers
+
+
+def decision_header(record: TaskRecord | None) -> list[tuple[str, str]]:
+    """The newest choice of an agent, without what would make the header too long; none where nothing is known of it."""
+    if record is None or not record.decisions:
+        return []
+    told = msgspec.to_builtins(record.decisions[-1])
+    for member in ("", "considered", "scores", "left_out"):
+        told.pop(member, None)
+        text = msgspec.json.encode(told).decode()
+        if len(text) <= MAX_DECISION_CHARS:
+            break
+    return [(DECISION, header_text(text))]
 
 
 def header_text(text: str) -> str:

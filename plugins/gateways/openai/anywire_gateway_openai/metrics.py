@@ -10,12 +10,13 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from anywire.context import Context
 from anywire.events import TaskEnded
+from anywire.fairness import Served, jain_index
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -33,6 +34,9 @@ PER_TOKEN = (0.0001, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 
 EVENTS = ("retries", "refused", "congested", "fallbacks", "agents_joined", "agents_lost", "links_lost", "stale_chunks",
           "transports_unavailable")  # fmt: skip
 """The orchestrator's counters of events that are there, at 0, before the first one happens; others follow theirs."""
+
+WINDOW_NS = 60 * 10**9
+"""Waits and shares are told of the minute that goes on and of the one before."""
 
 Labels = tuple[str, str, str, str]
 
@@ -62,6 +66,28 @@ class _Histogram:
         return family
 
 
+def _admission(told: dict[str, Any]) -> Iterator[Metric]:
+    """What admission has refused, and how far its predictions of waits were off."""
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
+
+    refused = CounterMetricFamily("anywire_admission_refused", "Tasks refused at once, by error.", labels=("error",))
+    for code, number in told["refused"].items():
+        refused.add_metric((code,), number)
+    yield refused
+    predictions = told["wait_predictions"]
+    yield SummaryMetricFamily(
+        "anywire_wait_prediction_error_seconds",
+        "How far the predicted wait of a task in the queue was from the actual one.",
+        count_value=predictions,
+        sum_value=told["wait_error_s"],
+    )
+    yield GaugeMetricFamily(
+        "anywire_wait_prediction_bias_seconds",
+        "Mean of the actual wait less the predicted one.",
+        told["wait_bias_s"] / max(1, predictions),
+    )
+
+
 class Metrics:
     """Counts the tasks that end, whichever way they came, and the errors that are answered. ``connections`` are the
     WebSockets open now. Close it."""
@@ -81,6 +107,7 @@ class Metrics:
             "Mean time between the tokens of a stream after its first.",
             PER_TOKEN,
         )
+        self._served = self._served_before = Served(context.clock.now_ns())
         self.close = context.events.subscribe("metrics", self._task_ended, TaskEnded)
 
     def _task_ended(self, task: TaskEnded) -> None:
@@ -89,7 +116,13 @@ class Metrics:
         if task.error and not task.agent_id and model not in self._context.models():
             model = ""
         labels = (OPERATION.get(task.kind, task.kind), model, task.transport, task.error)
-        duration = (task.at_ns - task.stages.received) * 1e-9
+        stages = task.stages
+        duration = (task.at_ns - stages.received) * 1e-9
+        self._turn_window(task.at_ns)
+        sent_ns = stages.selected or task.at_ns
+        self._served.add(
+            task.tenant, task.priority, stages.received, sent_ns, task.prompt_tokens + (task.tokens or task.deltas)
+        )
         self._duration.observe(labels, duration)
         if task.error or not task.stream or not task.first_ms:
             return
@@ -97,6 +130,44 @@ class Metrics:
         self._first.observe(labels, first)
         if task.deltas > 1:
             self._per_token.observe(labels, (duration - first) / (task.deltas - 1))
+
+    def _turn_window(self, now_ns: int) -> None:
+        if now_ns - self._served.began_ns >= WINDOW_NS:
+            over = now_ns - self._served.began_ns >= 2 * WINDOW_NS
+            self._served_before = Served(now_ns) if over else self._served
+            self._served = Served(now_ns)
+
+    def _shares(self) -> Iterator[Metric]:
+        """How long tasks waited, those that still do included, and how evenly tenants were served."""
+        from prometheus_client.core import GaugeMetricFamily
+
+        now_ns = self._context.clock.now_ns()
+        self._turn_window(now_ns)
+        longest = dict(self._served_before.longest_ns)
+        waiting = Served(now_ns)
+        for task in self._context.tasks():
+            if task.place != "running":
+                waiting.add(task.caller.tenant, task.priority, now_ns - round(task.age_ms * 1e6), now_ns, 0)
+        for each in (self._served, waiting):
+            for pair, ns in each.longest_ns.items():
+                longest[pair] = max(longest.get(pair, 0), ns)
+        waits = GaugeMetricFamily(
+            "anywire_longest_wait_seconds",
+            "Longest wait of a task for its sending in the last one to two minutes, of those that wait too.",
+            labels=("tenant", "priority"),
+        )
+        for (tenant, priority), ns in longest.items():
+            waits.add_metric((tenant, str(priority)), ns * 1e-9)
+        backlogged = self._served_before.backlogged(self._served.began_ns) or self._served.backlogged(now_ns)
+        yield waits
+        yield GaugeMetricFamily(
+            "anywire_backlogged_tenants", "Tenants of which tasks waited half of the time or more.", len(backlogged)
+        )
+        yield GaugeMetricFamily(
+            "anywire_fairness_index",
+            "Jain's index of the tokens of backlogged tenants: 1 when all got the same, 1/n when one of n got all.",
+            jain_index(backlogged.values()),
+        )
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Metrics in Prometheus's text form, or as OpenMetrics for a scraper that asks for it."""
@@ -113,6 +184,7 @@ class Metrics:
         stats = self._context.stats()
         yield GaugeMetricFamily("anywire_queue_length", "Tasks waiting to be sent.", stats["tasks"]["queued"])
         yield GaugeMetricFamily("anywire_tasks_running", "Tasks on agents now.", stats["tasks"]["running"])
+        yield from self._shares()
         yield GaugeMetricFamily("anywire_websocket_connections", "WebSockets open now.", self.connections)
         agents = GaugeMetricFamily("anywire_agents", "Agents known now.", labels=("transport", "state"))
         slots = GaugeMetricFamily("anywire_slots", "Slots of all agents.", labels=("transport",))
@@ -136,5 +208,6 @@ class Metrics:
         for status, number in self.errors.items():
             statuses.add_metric((str(status),), number)
         yield from (ended, answers, statuses)
+        yield from _admission(stats["admission"])
         for event, number in (dict.fromkeys(EVENTS, 0) | stats["events"]).items():
             yield CounterMetricFamily(f"anywire_{event}", f"The orchestrator's counter {event!r}.", number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 from anywire.errors import StreamCorrupted
 from anywire.messages import Chunk, Progress
@@ -17,7 +17,13 @@ MAX_WAITING = 16
 Read = Callable[[], Awaitable[list[Chunk] | Progress]]
 
 
-async def next_chunks(stream: TaskStream) -> list[Chunk]:
+class Takes(Protocol):
+    """A task's stream, or a reader of one that several read."""
+
+    async def take(self) -> list[Chunk]: ...
+
+
+async def next_chunks(stream: Takes) -> list[Chunk]:
     """What waits, at least one chunk. Raises `StreamCorrupted` when there is none any more."""
     chunks = await stream.take()
     if not chunks:

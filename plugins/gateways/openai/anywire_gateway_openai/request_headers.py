@@ -10,10 +10,13 @@
 | ``x-anywire-prefer`` | ids of agents to prefer, separated by commas | 64 ids of 256 characters |
 | ``x-anywire-avoid`` | ids of agents to avoid, separated by commas | the same |
 | ``x-anywire-hints`` | ``a=b, c=1`` or a JSON object, for strategies | 16 of 128 characters each |
-| ``x-anywire-policy`` | names a policy | 256 printable characters |
+| ``x-anywire-policy`` | names a policy of the selector ``by_policy`` | 256 printable characters |
 | ``x-anywire-attempts`` | attempts that the task may take | integer, 1 to 100 |
 | ``x-anywire-progress`` | ``true``: the stream tells what its agent does | ``true`` or ``false``, ``1`` or ``0`` |
 | ``x-anywire-stages`` | ``true``: a stream ends with a comment that tells its stage times | the same |
+| ``x-anywire-explain`` | ``true``: the answer has ``x-anywire-decision``, how its agent was chosen | the same |
+| ``x-anywire-background`` | ``true``: answered 202 with the task's id, and at ``tasks/{id}/answer`` | the same |
+| ``idempotency-key`` | a request that is sent again with the same key runs once | 255 visible ASCII characters |
 | ``tracestate`` | goes with ``traceparent`` | 512 characters |
 | ``traceparent`` | W3C trace context; an invalid one is ignored, as that standard demands | 256 characters |
 """
@@ -33,6 +36,7 @@ from anywire.errors import InvalidRequest
 from anywire.messages import Kind
 from anywire.submission import MAX_NAME_CHARS, MAX_NAMES, NO_HINTS, Hints, Submission, checked_hints
 from anywire_gateway_openai.answers import task_id_of
+from anywire_gateway_openai.idempotency import MAX_KEY_CHARS
 
 MAX_TIMEOUT_S = 86_400.0
 MAX_PRIORITY = 1000
@@ -64,8 +68,11 @@ class TaskHeaders(NamedTuple):
     avoid: tuple[str, ...] = ()
     attempts_left: int = 0
     progress: bool = False
+    explain: bool = False
     stages: bool = False
     """Of the answer's form, and nothing of the task."""
+    idempotency_key: str = ""
+    background: bool = False
 
     def submission(
         self,
@@ -80,11 +87,13 @@ class TaskHeaders(NamedTuple):
         if self is NO_HEADERS:
             return Submission(kind, model, body, stream, caller=caller, outline=outline)
         fields = self._asdict() | {"progress": self.progress and stream}
-        del fields["stages"]
+        for name in _OF_THE_ANSWER:
+            del fields[name]
         return Submission(kind, model, body, stream, **fields, caller=caller, outline=outline)
 
 
 NO_HEADERS = TaskHeaders()
+_OF_THE_ANSWER = ("stages", "idempotency_key", "background")
 
 
 def task_headers(headers: Mapping[str, str]) -> TaskHeaders:
@@ -139,6 +148,12 @@ def _is_trace_state(text: str) -> bool:
 def _name(name: str, text: str) -> str:
     if not 0 < len(text) <= MAX_NAME_CHARS or not text.isprintable():
         raise _wrong(name, f"1 to {MAX_NAME_CHARS} printable characters", text)
+    return text
+
+
+def _key(name: str, text: str) -> str:
+    if not 0 < len(text) <= MAX_KEY_CHARS or not text.isascii() or not text.isprintable():
+        raise _wrong(name, f"1 to {MAX_KEY_CHARS} visible ASCII characters", text)
     return text
 
 
@@ -198,4 +213,7 @@ _READERS: tuple[tuple[str, str, Callable[[str, str], object]], ...] = (
     (istr("x-anywire-attempts"), "attempts_left", _attempts),
     (istr("x-anywire-progress"), "progress", _flag),
     (istr("x-anywire-stages"), "stages", _flag),
+    (istr("x-anywire-explain"), "explain", _flag),
+    (istr("x-anywire-background"), "background", _flag),
+    (istr("idempotency-key"), "idempotency_key", _key),
 )

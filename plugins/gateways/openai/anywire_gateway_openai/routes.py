@@ -9,7 +9,6 @@ from time import perf_counter
 
 from aiohttp import web
 
-from anywire.errors import QueueFull
 from anywire.listening.connection_limit import ConnectionLimit
 from anywire.request_log import RequestLog
 from anywire_gateway_openai.caller import Callers
@@ -18,7 +17,6 @@ from anywire_gateway_openai.errors import CLIENT_GONE, HttpError, as_anywire, er
 from anywire_gateway_openai.event_streams import EventHandler
 from anywire_gateway_openai.notes import ERROR, FIRST, HEADERS, MODEL, REQUEST_ID, TASK
 from anywire_gateway_openai.origins import Origins, answer_options, page_headers, with_headers
-from anywire_gateway_openai.pace import Pace
 from anywire_gateway_openai.paths import meant, tidied
 from anywire_gateway_openai.request_ids import HEADER, request_id
 from anywire_gateway_openai.service_routes import ServiceRoutes
@@ -47,11 +45,10 @@ class Routes:
         errors: Counter[int],
         limit: ConnectionLimit,
         requests: RequestLog,
-        pace: Pace,
     ) -> None:
         self._own, self._services, self._callers, self._origins = EndpointTable(own), services, callers, origins
         self._events, self._errors = events, errors
-        self._limit, self._requests, self._pace = limit, requests, pace
+        self._limit, self._requests = limit, requests
         self._active = 0
         self._ended: asyncio.Event | None = None
         """Set whenever a request has been answered, once somebody waits for that."""
@@ -84,8 +81,6 @@ class Routes:
         except Exception as error:
             fault = as_anywire(error)
             code = error_code(fault)
-            if isinstance(fault, QueueFull) and not fault.retry_after:
-                fault.retry_after = self._pace.seconds()
             refusal = error_response(fault)
             status = refusal.status
             task = request.get(TASK)

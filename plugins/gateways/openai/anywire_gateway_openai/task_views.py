@@ -12,7 +12,7 @@ from aiohttp import web
 from anywire.context import Context
 from anywire.errors import AnywireError
 from anywire.messages import Chunk
-from anywire.views import chunk_json, task_json
+from anywire.views import chunk_json, record_json, task_json
 from anywire_gateway_openai.answers import task_id_of
 from anywire_gateway_openai.caller import CALLER, Callers
 from anywire_gateway_openai.catalogue import json_response
@@ -38,12 +38,12 @@ class TaskViewHandlers:
         return json_response({"object": "list", "data": [task_json(each) for each in views]})
 
     async def get(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
-        """One task. ``{id}`` is its id, alone or as an answer's id carries it (``chatcmpl-…``)."""
-        task_id = task_id_of(name)
-        for view in self._context.tasks(request[CALLER]):
-            if view.task_id == task_id:
-                return json_response(task_json(view))
-        raise unknown_task(name)
+        """One task, be it ended, and how its agents were chosen. ``{id}`` is its id, alone or as an answer's id carries
+        it (``chatcmpl-…``)."""
+        record = self._context.explain(task_id_of(name), request[CALLER])
+        if record is None:
+            raise unknown_task(name)
+        return json_response(record_json(record))
 
     async def cancel(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
         """Cancels a task."""

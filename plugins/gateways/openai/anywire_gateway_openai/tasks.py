@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from time import perf_counter
 
 from aiohttp import web
 
+from anywire.caller import Caller
 from anywire.context import Context
 from anywire.errors import AnywireError
 from anywire.messages import Chunk, Kind, Progress
+from anywire.submission import Submission
 from anywire.task_stream import TaskStream
 from anywire_gateway_openai.answers import answer
 from anywire_gateway_openai.as_asked import embeddings_as_asked, not_followed
+from anywire_gateway_openai.background import BackgroundHandlers
 from anywire_gateway_openai.body import BodyRoom, read_body
 from anywire_gateway_openai.caller import Callers
 from anywire_gateway_openai.default_model import DefaultModel
 from anywire_gateway_openai.errors import as_anywire, error_code
-from anywire_gateway_openai.headers import answer_headers, stages_text
-from anywire_gateway_openai.notes import ERROR, FIRST, MODEL, TASK
+from anywire_gateway_openai.headers import DECISION, answer_headers, decision_header, stages_text
+from anywire_gateway_openai.idempotency import KeptAnswers, Reader, Scope, digest_of
+from anywire_gateway_openai.notes import ERROR, FIRST, HEADERS, MODEL, TASK
 from anywire_gateway_openai.reading import ProgressReader, Read, next_chunks
 from anywire_gateway_openai.request_headers import task_headers
 from anywire_gateway_openai.sse import EventEncoder, error_event, progress_comment
@@ -42,7 +47,10 @@ class TaskHandlers:
         write_timeout: float,
         keep_alive: float,
         room: BodyRoom,
+        kept: KeptAnswers,
+        background: BackgroundHandlers,
     ) -> None:
+        self._kept, self._background = kept, background
         self._context, self._callers, self._default_model = context, callers, default_model
         self._keep_alive, self._room = keep_alive, room
         self._max_body_bytes = max_body_bytes
@@ -83,40 +91,84 @@ class TaskHandlers:
         streamed = always_stream or (not isinstance(fields, EmbeddingRequest) and bool(fields.stream))
         caller = self._callers.still(request)
         request[MODEL] = model = fields.model or self._default_model.of(kind, caller)
-        stream = self._context.submit(headers.submission(kind, model, text, streamed, caller, outline))
+        submission = headers.submission(kind, model, text, streamed, caller, outline)
+        reader: Reader | None = None
+        digest = digest_of(kind, body, always_stream) if headers.idempotency_key else b""
+        if headers.background:
+            key = "\n".join(self._scope(request, headers.idempotency_key, caller)) if digest else ""
+            return await self._background.take(request, submission, key, digest)
+        if digest:
+            reader, stream = self._once(request, headers.idempotency_key, digest, submission)
+            read, result = partial(next_chunks, reader), reader.result
+        else:
+            stream = self._context.submit(submission)
+            read, result = partial(next_chunks, stream), stream.result
         request[TASK] = stream
+        explain: Callable[[], None] = _nothing
+        if headers.explain:
+            explain = partial(self._explain, request, stream, caller)
         try:
             if streamed:
                 encoder = _Encoder(kind, fields, model, stream, headers.stages)
-                if not headers.progress:
-                    return await self._stream(request, encoder, stream, partial(next_chunks, stream))
-                reader = ProgressReader(stream)
+                if not headers.progress or reader is not None:
+                    return await self._stream(request, encoder, stream, read, explain, reader)
+                progress = ProgressReader(stream)
                 try:
-                    return await self._stream(request, encoder, stream, reader.next)
+                    return await self._stream(request, encoder, stream, progress.next, explain)
                 finally:
-                    reader.close()
-            chunk = await stream.result()
+                    progress.close()
+            chunk = await result()
+            explain()
             if isinstance(fields, EmbeddingRequest):
                 chunk = await embeddings_as_asked(chunk, fields)
             whole = answer(kind, stream.task_id, stream.model or model, chunk)
             stages = ("x-anywire-stages", stages_text(stream.stages.spans_ms()))
             return await write_json(request, whole, [*answer_headers(stream, not_followed(fields, chunk)), stages])
         except AnywireError as error:
-            stream.cancel(error.message)
+            if reader is None:
+                stream.cancel(error.message)
+            explain()
             error.task_id = error.task_id or stream.task_id
             error.agent_id = error.agent_id or stream.agent_id
             raise
         except BaseException as error:
-            stream.cancel(f"the client went away ({error})" if str(error) else "the client went away")
+            if reader is None:
+                stream.cancel(f"the client went away ({error})" if str(error) else "the client went away")
             raise
+        finally:
+            if reader is not None:
+                reader.close()
+
+    def _once(
+        self, request: web.BaseRequest, key: str, digest: bytes, submission: Submission
+    ) -> tuple[Reader, TaskStream]:
+        """A reader of the answer of a request with an ``Idempotency-Key``, and its task: an earlier one's, or a new
+        one's."""
+        scope = self._scope(request, key, submission.caller)
+        shared = self._kept.get(scope, digest)
+        if shared is None:
+            shared = self._kept.add(scope, digest, self._context.submit(submission))
+        else:
+            request[HEADERS] = (*request.get(HEADERS, ()), ("x-anywire-replayed", "true"))
+        return shared.reader(), shared.stream
+
+    def _scope(self, request: web.BaseRequest, key: str, caller: Caller) -> Scope:
+        return Scope(caller.id or self._callers.client(request).address, caller.tenant, key)
 
     async def _stream(
-        self, request: web.BaseRequest, encoder: _Encoder, stream: TaskStream, read: Read
+        self,
+        request: web.BaseRequest,
+        encoder: _Encoder,
+        stream: TaskStream,
+        read: Read,
+        explain: Callable[[], None],
+        reader: Reader | None = None,
     ) -> web.StreamResponse:
         answer = StreamedAnswer(request, stream, self._write_timeout, self._keep_alive)
         try:
             data = encoder.encode(await read())
             request[FIRST] = perf_counter()
+            explain()
             while not encoder.ended:
                 await answer.write(data)
                 data = encoder.encode(await read())
@@ -126,13 +178,23 @@ class TaskHandlers:
             if not answer.begun:
                 raise  # it gets a status of its own
             fault = as_anywire(error, stream.task_id)
-            stream.cancel(fault.message)
+            if reader is None:
+                stream.cancel(fault.message)
             request[ERROR] = error_code(fault)
             data = error_event(fault)
         finally:
             answer.close()
         await answer.write(data, last=True)
         return answer.response()
+
+    def _explain(self, request: web.BaseRequest, stream: TaskStream, caller: Caller) -> None:
+        """Let the answer tell how its agent was chosen."""
+        told = decision_header(self._context.explain(stream.task_id, caller))
+        others = [each for each in request.get(HEADERS, ()) if each[0] != DECISION]
+        request[HEADERS] = (*others, *told)
+
+
+def _nothing() -> None: ...
 
 
 def include_usage(fields: Checked) -> bool:

@@ -125,6 +125,11 @@ class PredecessorTransport(Transport):
     def is_local(self) -> bool:
         return all(network.is_loopback for network in self._networks)
 
+    @property
+    def takes_any_agent(self) -> bool:
+        """False: ``allow`` names those that are taken, by their addresses."""
+        return False
+
     # Registrations, which the gateway hands over
 
     async def register(self, members: Mapping[str, Any], peer: str) -> str:

@@ -183,8 +183,8 @@ def release(config: DdsConfig) -> None:
 
 def _warn_open(config: DdsConfig) -> None:
     log.warning(
-        "DDS domain %d is open to the network and not protected: whoever reaches it can join, ask and read "
-        "(interface: %s; `interface: %s` closes it)",
+        "DDS domain %d is open to the network: whoever reaches it can read along, also where keys and identities say "
+        "who may ask and join (interface: %s; `interface: %s` closes it, transports.dds.security encrypts)",
         config.domain,
         ", ".join(used_interfaces(config)) or AUTO,
         LOOPBACK,

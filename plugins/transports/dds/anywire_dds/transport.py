@@ -96,6 +96,10 @@ class DdsTransport(Transport):
     def is_local(self) -> bool:
         return is_local(self.config.interface)
 
+    @property
+    def takes_any_agent(self) -> bool:
+        return self.config.security is None and not self.is_local
+
     def effective_settings(self) -> Mapping[str, str]:
         for each in self._open:
             self._settings.update(each.endpoints.settings())

@@ -91,6 +91,12 @@ class GrpcTransport(Transport):
         return all(map(is_local, self.config.client_addresses))
 
     @property
+    def takes_any_agent(self) -> bool:
+        config = self.config
+        asks = config.token is not None or (config.secured and bool(config.tls_ca))
+        return not asks and not all(map(is_local, config.agent_addresses))
+
+    @property
     def _encrypted(self) -> bool:
         """Whether ends make certificates of their own."""
         return not self.config.secured and (self.config.encrypted or self.identity is not None)

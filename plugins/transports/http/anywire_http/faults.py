@@ -52,7 +52,8 @@ def status_of(error: LinkRefused) -> int:
 
 
 def _meaning(error: BaseException) -> tuple[type[errors.AnywireError], str]:
-    text = _text(error)
+    # The text of aiohttp's own error names an object by its address: another one each time, and no use to anybody.
+    text = _text(error.os_error if isinstance(error, aiohttp.ClientConnectorSSLError) else error)
     if isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError)):
         without = any(each in text for each in _NO_TLS)
         more = "; it speaks no TLS: both ends need an identity, or neither" if without else ""

@@ -125,6 +125,10 @@ class HttpTransport(Transport):
         return all(map(is_local, self.config.client_addresses))
 
     @property
+    def takes_any_agent(self) -> bool:
+        return self.config.token is None and not all(map(is_local, self.config.agent_addresses))
+
+    @property
     def _encrypted(self) -> bool:
         """Whether ends make certificates of their own."""
         return self.config.encrypted or self.identity is not None

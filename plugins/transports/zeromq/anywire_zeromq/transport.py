@@ -93,6 +93,10 @@ class ZeromqTransport(Transport):
     def keeps_clients_local(self) -> bool:
         return all(map(is_local, self.config.client_addresses))
 
+    @property
+    def takes_any_agent(self) -> bool:
+        return self.config.secret_key is None and not all(map(is_local, self.config.agent_addresses))
+
     @staticmethod
     def make_keys(folder: Path) -> str:
         return make_keys(folder)

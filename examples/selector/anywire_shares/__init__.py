@@ -15,21 +15,21 @@ REMEMBERED = 10_000
 """Agents whose credit is kept. Agents that restart under a new name each time must not fill the memory."""
 
 
-class WeightedConfig(SelectorConfig):
+class SharesConfig(SelectorConfig):
     weights: dict[str, Weight] = pydantic.Field(
         default_factory=dict, description="Share of an agent, by its specialization."
     )
     default_weight: Weight = pydantic.Field(default=1.0, description="Share of every other agent.")
 
 
-class Weighted(Selector):
+class Shares(Selector):
     """Smooth weighted round robin. Each agent that could take the task earns its weight; the one with the most credit
     gets the task and pays what all have earned. So the shares are exact, and the turns of a heavy agent are spread
     out."""
 
-    name: ClassVar[str] = "weighted"
-    Config = WeightedConfig
-    config: WeightedConfig
+    name: ClassVar[str] = "shares"
+    Config = SharesConfig
+    config: SharesConfig
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)

@@ -1,0 +1,95 @@
+"""How agents were chosen, kept so that somebody may ask: for tasks that run, and for the newest that have ended.
+
+Every choice is noted as it is made, as a tuple of what is at hand; what a reader gets is made of it when one asks.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import msgspec
+
+from anywire.context import TaskRecord, TaskView
+from anywire.decision import MAX_CONSIDERED, MAX_DECISIONS, MAX_EXPLAINED, Decision, LeftOut
+from anywire.pipeline.groups import some
+from anywire.pipeline.noted_choice import Noted
+from anywire.pipeline.task import Task, task_view
+from anywire.selector import AgentView, Candidates
+
+MAX_NAMED = 16
+"""Agents that one `LeftOut` names."""
+NO_SCORES: Mapping[str, float] = {}
+
+
+def note(
+    task: Task,
+    model: str,
+    agent: AgentView | None,
+    candidates: Candidates,
+    count: int,
+    left_out: tuple[LeftOut, ...],
+    now_ns: int,
+    took_ns: int,
+) -> None:
+    """Keep a choice among ``count`` candidates with its task. ``task.choice`` is what the selector said of it."""
+    most = MAX_EXPLAINED if task.submission.explain else MAX_CONSIDERED
+    among = some(candidates, most) if count != 1 or agent is None else (agent,)
+    considered = [(each.info.agent_id, each.in_flight, each.status.slots) for each in among]
+    agent_id = ""
+    if agent is not None:
+        agent_id = agent.info.agent_id
+        if len(considered) == most and all(each[0] != agent_id for each in considered):
+            considered[-1] = (agent_id, agent.in_flight, agent.status.slots)
+    choice, scores, reason = task.choice, NO_SCORES, ""
+    if choice is not None:
+        scores, reason = choice.scores, choice.reason
+        if len(scores) > most:  # a fleet's, kept for each task, would be too much
+            scores = {each[0]: scores[each[0]] for each in considered if each[0] in scores}
+    noted = Noted(now_ns, took_ns, model, agent_id, count, tuple(considered), left_out, scores, reason)
+    decisions = task.decisions
+    if not decisions:
+        task.decisions = (noted,)
+        return
+    last = decisions[-1]
+    if not agent_id and noted.repeats(last):
+        task.decisions = (*decisions[:-1], msgspec.structs.replace(last, repeated=last.repeated + 1))
+    else:
+        task.decisions = (*decisions[1 - MAX_DECISIONS :], noted)
+
+
+class KeptDecisions:
+    """Keeps ``size`` tasks that have ended. ``selector`` is the name of the one in use."""
+
+    def __init__(self, size: int, selector: str) -> None:
+        self._size, self._selector = size, selector
+        self._ended: OrderedDict[str, tuple[TaskView, int, tuple[Noted, ...], str, str]] = OrderedDict()
+
+    def task_ended(self, task: Task, code: str, message: str, now_ns: int) -> None:
+        """Keep a task that has ended with the error ``code``, empty for an answer."""
+        if self._size:
+            kept = self._ended
+            view = task_view(task, now_ns)
+            kept[task.task_id] = (view, task.queued.received_ns, task.decisions, code, message)
+            if len(kept) > self._size:
+                kept.popitem(last=False)
+
+    def ended(self, task_id: str) -> TaskRecord | None:
+        """A task that has ended, None when it is not kept."""
+        found = self._ended.get(task_id)
+        if found is None:
+            return None
+        view, received_ns, noted, code, message = found
+        return TaskRecord(view, self._decisions(noted, received_ns), code, message)
+
+    def running(self, task: Task, now_ns: int) -> TaskRecord:
+        """A task that has not ended."""
+        return TaskRecord(task_view(task, now_ns), self._decisions(task.decisions, task.queued.received_ns))
+
+    def newest(self, task: Task) -> Decision | None:
+        """The newest choice for a task."""
+        noted = task.decisions
+        return noted[-1].decision(self._selector, task.queued.received_ns) if noted else None
+
+    def _decisions(self, noted: tuple[Noted, ...], received_ns: int) -> tuple[Decision, ...]:
+        return tuple([each.decision(self._selector, received_ns) for each in noted])

@@ -1,0 +1,70 @@
+"""Room in the queue: who gets none, and what is told to whom."""
+
+from __future__ import annotations
+
+from anywire import errors
+from anywire.errors import AnywireError
+from anywire.pipeline.registry import Registry
+from anywire.pipeline.waiting import Waiting
+from anywire.pipeline_settings import PipelineConfig
+from anywire.scheduler import QueuedTask, Scheduler, SchedulerConfig
+
+
+class QueueRoom:
+    """``limit`` is how many tasks may wait, those held included; ``of_tenant`` how many of one tenant, 0 for any."""
+
+    def __init__(self, config: PipelineConfig, scheduler: Scheduler, registry: Registry, waiting: Waiting) -> None:
+        self._registry, self._waiting = registry, waiting
+        settings = getattr(scheduler, "config", None)
+        self.limit: int = getattr(settings, "max_queue_size", SchedulerConfig().max_queue_size)
+        share = config.tenant_queue_share
+        self.of_tenant = max(1, int(share * self.limit)) if share < 1 else 0
+        """How many tasks of one tenant may wait; 0 for any number."""
+        self._refuses_early = config.early_refusal
+
+    def check_share(self, queued: QueuedTask) -> None:
+        """Raise `QueueFull` when as many tasks of its tenant wait as may, unless it need not wait."""
+        most = self.of_tenant
+        if most and self._waiting.tenants[queued.caller.tenant] >= most and not self._is_free(queued):
+            raise self.full(
+                queued,
+                f"{most} tasks of this tenant wait already, the limit is {most} (pipeline.tenant_queue_share)",
+            )
+
+    def check_deadline(self, queued: QueuedTask) -> None:
+        """Raise `DeadlineTooShort` when a new task would not be answered by its deadline, as far as that is known."""
+        # Nothing is predicted while nobody waits.
+        if not (self._waiting.tenants and self._refuses_early and queued.deadline_ns):
+            return
+        model = queued.keys[0].model
+        wait = self._waiting.predicted(model, queued.priority)
+        if wait is None:
+            return
+        given = (queued.deadline_ns - queued.received_ns) / 1e9
+        answer = self._waiting.answer_time(model, queued.max_tokens)
+        if wait + answer <= given or self._is_free(queued):
+            return
+        self._waiting.refused[errors.DeadlineTooShort.code] += 1
+        raise errors.DeadlineTooShort(
+            f"this task would wait some {wait:.1f} s for its turn and take some {answer:.1f} s, and its deadline is "
+            f"{given:g} s: come back later, or give it more time",
+            retry_after=min(wait, wait + answer - given) + self._come_back(queued),
+        )
+
+    def full(self, queued: QueuedTask, message: str) -> AnywireError:
+        """The error for a task that gets no room. `QueueFull` says when to come back; `NoAgent` where all who serve its
+        model are about to go, so that the queue will not get shorter."""
+        error: AnywireError
+        if not self._registry.may_serve(queued.keys):
+            error = errors.NoAgent(f"{message}, and every agent with the model {queued.key.model!r} is draining")
+        else:
+            error = errors.QueueFull(message, retry_after=self._come_back(queued))
+        self._waiting.refused[error.code] += 1
+        return error
+
+    def _come_back(self, queued: QueuedTask) -> float:
+        return self._waiting.come_back(queued.keys[0].model, self._registry.slots(queued.keys[0]))
+
+    def _is_free(self, queued: QueuedTask) -> bool:
+        """Whether an agent could take it now."""
+        return any(len(self._registry.candidates(key)) for key in queued.keys)

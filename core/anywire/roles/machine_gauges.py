@@ -1,0 +1,43 @@
+"""Gauges of an agent's process and of its machine, as its reports have them."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from collections.abc import Callable, Mapping
+
+EVERY = 1.0
+"""Seconds between two readings of the machine: in a shorter time its use of the processor says little."""
+
+
+class MachineGauges:
+    """Reads gauges of `anywire.messages.GAUGES` that need no graphics card: of the process each time, of the machine
+    once a second, the first time a second after the first call. ``now`` is in seconds."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._due: float | None = None
+        self._machine: Mapping[str, float] = {}
+
+    def read(self) -> dict[str, float]:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        unit = 1 if sys.platform == "darwin" else 1024
+        return {
+            "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
+            "max_rss_bytes": usage.ru_maxrss * unit,
+            "load1": round(os.getloadavg()[0], 2),
+            **self._of_machine(),
+        }
+
+    def _of_machine(self) -> Mapping[str, float]:
+        now = self._now()
+        if self._due is not None and now < self._due:
+            return self._machine
+        import psutil  # here, so that nobody else loads it
+
+        used = psutil.cpu_percent()  # since the call before; the first one says nothing
+        if self._due is not None:
+            self._machine = {"cpu_percent": used, "ram_free_bytes": float(psutil.virtual_memory().available)}
+        self._due = now + EVERY
+        return self._machine

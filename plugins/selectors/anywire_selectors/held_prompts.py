@@ -1,0 +1,128 @@
+"""What the prompt caches of agents hold, as far as it follows from what was sent to them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+import msgspec
+
+MAX_HOLDERS = 8
+"""Prompts, the newest ones, that are found by one beginning."""
+
+
+class HeldPrompt(msgspec.Struct, eq=False):
+    """A prompt in the cache of an agent, in that life of it. ``task_id`` is the task that reads or writes it now."""
+
+    agent_id: str
+    incarnation: int
+    prefix: tuple[int, ...]
+    task_id: str = ""
+
+
+class HeldPrompts:
+    """Prompts by each of their beginnings. At most ``max_blocks`` blocks are known, a prompt counting as one more than
+    it has: those used longest ago are forgotten first."""
+
+    def __init__(self, max_blocks: int) -> None:
+        self._max_blocks, self._blocks = max_blocks, 0
+        self._all: OrderedDict[int, HeldPrompt] = OrderedDict()
+        """By ``id``, the one used last at the end; so is that of each agent."""
+        self._of_agent: dict[str, OrderedDict[int, HeldPrompt]] = {}
+        self._by_block: dict[int, list[HeldPrompt]] = {}
+        """The one used last at the end. Prompts that begin with a block begin with all before it: one that newer ones
+        have put out of a block's list is in none of the lists of the blocks before."""
+        self._of_task: dict[tuple[str, str], HeldPrompt] = {}
+
+    def matches(self, prefix: tuple[int, ...], least: int) -> Iterator[tuple[int, HeldPrompt]]:
+        """Prompts that begin with at least ``least`` of these blocks, each once, and with how many: the longest match
+        first, of equals the one used last."""
+        by_block, seen, longer = self._by_block, set[int](), None
+        for depth in range(len(prefix), max(1, least) - 1, -1):
+            holders = by_block.get(prefix[depth - 1])
+            # Where many prompts begin alike, the newest of them hold most blocks together.
+            if holders is None or holders == longer:
+                continue
+            longer = holders.copy()
+            for held in reversed(longer):
+                if id(held) not in seen:
+                    seen.add(id(held))
+                    yield depth, held
+
+    def put(
+        self,
+        task_id: str,
+        agent_id: str,
+        incarnation: int,
+        prefix: tuple[int, ...],
+        capacity: int,
+        replaced: HeldPrompt | None,
+    ) -> None:
+        """A task is sent to an agent that keeps ``capacity`` prompts; it overwrites ``replaced``."""
+        is_known = replaced is not None and replaced.prefix == prefix and id(replaced) in self._all
+        if is_known and replaced is not None:
+            held = replaced
+            self._all.move_to_end(id(held))
+            self._of_agent[agent_id].move_to_end(id(held))
+            self._of_task.pop((held.task_id, agent_id), None)
+            held.task_id = task_id
+        else:
+            if replaced is not None:
+                self.remove(replaced)
+            held = HeldPrompt(agent_id, incarnation, prefix, task_id)
+            self._all[id(held)] = held
+            self._of_agent.setdefault(agent_id, OrderedDict())[id(held)] = held
+            self._blocks += 1 + len(prefix)
+        by_block = self._by_block
+        for block in prefix:
+            holders = by_block.get(block)
+            if holders is None:
+                by_block[block] = [held]
+            elif holders[-1] is not held:
+                if is_known and held in holders:
+                    holders.remove(held)
+                elif len(holders) == MAX_HOLDERS:
+                    del holders[0]
+                holders.append(held)
+        self._of_task[task_id, agent_id] = held
+        self._bound(agent_id, incarnation, capacity)
+
+    def end(self, task_id: str, agent_id: str, failed: bool) -> None:
+        """A task has ended at an agent. What one that failed has left in the cache is unknown."""
+        held = self._of_task.pop((task_id, agent_id), None)
+        if held is not None and held.task_id == task_id:
+            held.task_id = ""
+            if failed:
+                self.remove(held)
+
+    def remove(self, held: HeldPrompt) -> None:
+        """Forget a prompt; it need not be known any more."""
+        if self._all.pop(id(held), None) is None:
+            return
+        of_agent = self._of_agent[held.agent_id]
+        del of_agent[id(held)]
+        if not of_agent:
+            del self._of_agent[held.agent_id]
+        self._blocks -= 1 + len(held.prefix)
+        if self._of_task.get((held.task_id, held.agent_id)) is held:
+            del self._of_task[held.task_id, held.agent_id]
+        by_block = self._by_block
+        for block in reversed(held.prefix):
+            holders = by_block.get(block)
+            if holders is None or held not in holders:
+                break
+            holders.remove(held)
+            if not holders:
+                del by_block[block]
+
+    def _bound(self, agent_id: str, incarnation: int, capacity: int) -> None:
+        """Forget what the agent's cache has no room for, or has lost with an earlier life of it, and what is too much
+        here."""
+        of_agent = self._of_agent[agent_id]
+        if next(iter(of_agent.values())).incarnation != incarnation:
+            for held in [held for held in of_agent.values() if held.incarnation != incarnation]:
+                self.remove(held)
+        while len(of_agent) > capacity:
+            self.remove(next((held for held in of_agent.values() if not held.task_id), next(iter(of_agent.values()))))
+        while self._blocks > self._max_blocks and len(self._all) > 1:
+            self.remove(next(iter(self._all.values())))
