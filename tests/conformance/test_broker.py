@@ -38,6 +38,10 @@ class TestBroker(TransportConformance):
     def options(self, companions: Broker) -> dict[str, Any]:
         return {"port": companions.port}
 
+    @pytest.fixture
+    def break_wire(self, companions: Broker) -> Callable[[], Awaitable[None]]:
+        return companions.cut
+
     async def test_broker_that_comes_back_after_a_refused_attempt(
         self, rig: Rig, companions: Broker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -51,10 +55,6 @@ class TestBroker(TransportConformance):
         await expect(refused.wait(), "an attempt failed")
         await companions.restart()
         await sink.until(lambda: len(sink.named("joined")) == 2, "the agent joined again")
-
-    @pytest.fixture
-    def break_wire(self, companions: Broker) -> Callable[[], Awaitable[None]]:
-        return companions.cut
 
 
 # What has nothing to do with the broker: other transports over the same tools have it.

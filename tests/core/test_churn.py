@@ -9,6 +9,8 @@ REMEMBERED = {
     ".registry.serving._formerly",
     ".attempts._abandoned",
     "._dropped._once._logged",
+    "._kept._ended",
+    "._waiting._models",
 }
 """What is kept of the past, each bounded by a number."""
 
@@ -30,5 +32,7 @@ async def test_nothing_but_a_bounded_past_is_kept_of_agents_that_have_gone() -> 
         assert after[".registry._former"] <= 1024
         assert after[".attempts._abandoned"] <= 256
         assert after["._dropped._once._logged"] <= 1000
+        assert after["._kept._ended"] <= 1000
+        assert after["._waiting._models"] <= 1024
     finally:
         await churn.orchestrator.close()

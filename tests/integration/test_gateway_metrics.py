@@ -173,7 +173,8 @@ async def test_waits_are_told_by_tenant_and_priority_and_shares_of_who_is_backlo
         await go_on.wait()
         yield Delta("a")
 
-    async with serving(ScriptedEngine(script), slots=1) as served, aiohttp.ClientSession() as session:
+    engine = ScriptedEngine(script)
+    async with serving(engine, slots=1, tenant_metrics=True) as served, aiohttp.ClientSession() as session:
 
         async def post(tenant: str, priority: int) -> None:
             headers = {"x-anywire-tenant": tenant, "x-anywire-priority": str(priority)}
@@ -198,3 +199,16 @@ async def test_waits_are_told_by_tenant_and_priority_and_shares_of_who_is_backlo
         assert value(families, waits, tenant="other", priority="5") > 0
         assert 0 < value(families, "anywire_fairness_index") <= 1
         assert value(families, "anywire_backlogged_tenants") <= 2
+
+
+async def test_tenants_are_named_in_no_label_unless_that_is_set() -> None:
+    async with serving(says("a")) as served, aiohttp.ClientSession() as session:
+        for tenant in ("acme", "other"):
+            body = {"model": "m", "messages": MESSAGES}
+            headers = {"x-anywire-tenant": tenant}
+            async with session.post(f"{served.url}/v1/chat/completions", json=body, headers=headers) as response:
+                assert response.status == 200
+        families = await scrape(served)
+        waits = families["anywire_longest_wait_seconds"].samples
+        assert [each.labels for each in waits] == [{"priority": "0"}]
+        assert waits[0].value > 0

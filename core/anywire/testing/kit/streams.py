@@ -10,7 +10,7 @@ from anywire import errors
 from anywire.messages import Cancel
 from anywire.testing.doubles import Script
 from anywire.testing.kit.answers import answer_each, following
-from anywire.testing.patience import expect
+from anywire.testing.patience import PATIENCE, expect
 from anywire.testing.rig import Rig, read, request, submit
 
 
@@ -31,7 +31,7 @@ class StreamTests:
     async def test_64_streams_of_500_chunks_without_crosstalk(self, rig: Rig) -> None:
         for number in range(3):
             await rig.agent(f"a{number}")
-        pipeline = await rig.pipeline("a0", "a1", "a2")
+        pipeline = await rig.pipeline("a0", "a1", "a2", accept_timeout=PATIENCE)
         scripts = [Script(tag=f"s{number}", chunks=500) for number in range(64)]
         texts = await asyncio.gather(*(read(submit(pipeline, script)) for script in scripts))
         assert texts == [script.text() for script in scripts]

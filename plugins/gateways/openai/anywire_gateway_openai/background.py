@@ -12,7 +12,7 @@ from aiohttp import web
 
 from anywire.background import SERVICE, BackgroundTask, BackgroundTasks
 from anywire.context import Context
-from anywire.errors import AnywireError, InvalidRequest
+from anywire.errors import AnywireError, Forbidden, InvalidRequest, Unauthenticated
 from anywire.submission import Submission
 from anywire_gateway_openai.answers import answer, task_id_of
 from anywire_gateway_openai.as_asked import embeddings_as_asked, not_followed
@@ -60,6 +60,8 @@ class BackgroundHandlers:
         self._callers.still(request)
         if task is None:
             raise unknown_task(name)
+        if isinstance(task.error, Unauthenticated):  # of who sent it, and not of who asks
+            return _failed(request, task, Forbidden("the key with which this task was sent counts no more"))
         if task.error is not None:
             return _failed(request, task, task.error)
         if task.chunk is None:

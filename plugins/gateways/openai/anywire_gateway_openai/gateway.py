@@ -117,6 +117,9 @@ class OpenAIGatewayConfig(pydantic.BaseModel):
         description="Seconds for which the answer of a request with an `Idempotency-Key` is kept for one that is sent "
         "again.",
     )
+    tenant_metrics: bool = pydantic.Field(
+        default=False, description="Name tenants in the labels of `/metrics`: the longest waits of each."
+    )
     log_requests: Annotated[bool, FromCore("log_requests")] = pydantic.Field(
         default=True, description="Log a line for each request that asked for an answer, or failed."
     )
@@ -160,7 +163,7 @@ class OpenAIGateway(Gateway):
     async def start(self, context: Context) -> None:
         config = self.config
         self._callers = callers = Callers(context.access, config.trusted_proxies)
-        self._metrics = metrics = Metrics(context)
+        self._metrics = metrics = Metrics(context, config.tenant_metrics)
         default_model = DefaultModel(context, config.model)
         room = BodyRoom(max(config.max_bodies_bytes, config.max_body_bytes))
         self._kept = kept = KeptAnswers(config.idempotency_ttl)

@@ -92,7 +92,8 @@ class Metrics:
     """Counts the tasks that end, whichever way they came, and the errors that are answered. ``connections`` are the
     WebSockets open now. Close it."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, names_tenants: bool = False) -> None:
+        self._names_tenants = names_tenants
         self.connections = 0
         self.errors: Counter[int] = Counter()
         self._context = context
@@ -154,10 +155,15 @@ class Metrics:
         waits = GaugeMetricFamily(
             "anywire_longest_wait_seconds",
             "Longest wait of a task for its sending in the last one to two minutes, of those that wait too.",
-            labels=("tenant", "priority"),
+            labels=("tenant", "priority") if self._names_tenants else ("priority",),
         )
-        for (tenant, priority), ns in longest.items():
-            waits.add_metric((tenant, str(priority)), ns * 1e-9)
+        if self._names_tenants:
+            for (tenant, priority), ns in longest.items():
+                waits.add_metric((tenant, str(priority)), ns * 1e-9)
+        else:
+            for priority in dict.fromkeys(priority for _, priority in longest):
+                ns = max(ns for (_, each), ns in longest.items() if each == priority)
+                waits.add_metric((str(priority),), ns * 1e-9)
         backlogged = self._served_before.backlogged(self._served.began_ns) or self._served.backlogged(now_ns)
         yield waits
         yield GaugeMetricFamily(

@@ -117,6 +117,8 @@ class KeptTasks:
         waited = self._waits.get(task_id)
         if kept is not None and not kept.ended and wait > 0 and waited is not None:
             await asyncio.wait((waited,), timeout=min(wait, LONGEST_WAIT))
+            if not self._is_open:  # let go at the end
+                return BackgroundTask(task_id, kept.submission)
             kept = await self._found(task_id, caller)
         if kept is None or 0 < kept.ended < self._expired():
             return None
