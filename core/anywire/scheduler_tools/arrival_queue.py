@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
-from anywire.scheduler import QueuedTask
+from anywire.scheduler import QueuedTask, QueueKey
 
 
 def arrival(task: QueuedTask) -> int:
@@ -37,3 +39,23 @@ class ArrivalQueue(deque[QueuedTask]):
             self.popleft()
         else:
             del self[self.index(task, bisect_left(self, task.received_ns, key=arrival))]
+
+
+class Owner(Protocol):
+    """Whose tasks wait: how many, and in which queues by their keys, none of them empty."""
+
+    waiting: int
+
+    @property
+    def queues(self) -> Mapping[tuple[QueueKey, ...], ArrivalQueue]: ...
+
+
+def newest_of_largest(owners: Iterable[Owner], own: Owner | None) -> str | None:
+    """The id of the newest task of the owner with the most tasks waiting, which gives its place to a new one of
+    ``own`` (None where nothing of it waits) if that owner has at least two more; None otherwise. Looks at each owner.
+
+    (McKenney 1990, "Stochastic Fairness Queueing".)"""
+    largest = max(owners, key=lambda owner: owner.waiting, default=None)
+    if largest is None or largest.waiting < (own.waiting if own is not None else 0) + 2:
+        return None
+    return max((queue[-1] for queue in largest.queues.values()), key=arrival).task_id

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import pydantic
 
 from anywire.scheduler import Outcome, QueuedTask, Ready, Scheduler, SchedulerConfig
-from anywire.scheduler_tools.arrival_queue import ArrivalQueue, arrival
+from anywire.scheduler_tools.arrival_queue import ArrivalQueue, arrival, newest_of_largest
 from anywire.scheduler_tools.charges import Charges
 from anywire.scheduler_tools.ranked_queues import Keys, Rank, RankedQueues, asked_once
 
@@ -134,11 +134,7 @@ class AttainedService(Scheduler):
         return True
 
     def displace(self, task: QueuedTask) -> str | None:
-        largest = max(self._active.values(), key=lambda account: account.waiting, default=None)
-        own = self._active.get(self._owner_of(task))
-        if largest is None or largest.waiting < (own.waiting if own is not None else 0) + 2:
-            return None
-        return max((queue[-1] for queue in largest.queues.values()), key=arrival).task_id
+        return newest_of_largest(self._active.values(), self._active.get(self._owner_of(task)))
 
     def observed(self, outcome: Outcome) -> None:
         owed = self._charges.settle(outcome)

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 import pydantic
 
 from anywire.scheduler import Outcome, QueuedTask, QueueKey, Ready, Scheduler, SchedulerConfig
-from anywire.scheduler_tools.arrival_queue import ArrivalQueue, arrival
+from anywire.scheduler_tools.arrival_queue import ArrivalQueue, newest_of_largest
 from anywire.scheduler_tools.charges import Charges
 from anywire.scheduler_tools.ranked_queues import asked_once
 
@@ -146,11 +146,7 @@ class Fair(Scheduler):
         return True
 
     def displace(self, task: QueuedTask) -> str | None:
-        largest = max(self._turns, key=lambda tenant: tenant.waiting, default=None)
-        own = self._tenants.get(task.caller.tenant)
-        if largest is None or largest.waiting < (own.waiting if own is not None else 0) + 2:
-            return None
-        return max((queue[-1] for queue in largest.queues.values()), key=arrival).task_id
+        return newest_of_largest(self._turns, self._tenants.get(task.caller.tenant))
 
     def observed(self, outcome: Outcome) -> None:
         owed = self._charges.settle(outcome)

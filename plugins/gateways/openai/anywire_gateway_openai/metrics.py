@@ -157,13 +157,12 @@ class Metrics:
             "Longest wait of a task for its sending in the last one to two minutes, of those that wait too.",
             labels=("tenant", "priority") if self._names_tenants else ("priority",),
         )
-        if self._names_tenants:
-            for (tenant, priority), ns in longest.items():
-                waits.add_metric((tenant, str(priority)), ns * 1e-9)
-        else:
-            for priority in dict.fromkeys(priority for _, priority in longest):
-                ns = max(ns for (_, each), ns in longest.items() if each == priority)
-                waits.add_metric((str(priority),), ns * 1e-9)
+        shown: dict[tuple[str, ...], int] = {}
+        for (tenant, priority), ns in longest.items():
+            labels: tuple[str, ...] = (tenant, str(priority)) if self._names_tenants else (str(priority),)
+            shown[labels] = max(shown.get(labels, 0), ns)
+        for labels, ns in shown.items():
+            waits.add_metric(labels, ns * 1e-9)
         backlogged = self._served_before.backlogged(self._served.began_ns) or self._served.backlogged(now_ns)
         yield waits
         yield GaugeMetricFamily(
