@@ -11,7 +11,7 @@ from typing import Protocol
 import msgspec
 
 from anywire.caller import Caller
-from anywire.errors import AnywireError
+from anywire.errors import AnywireError, InvalidRequest
 from anywire.messages import Chunk
 from anywire.submission import Submission
 
@@ -61,3 +61,14 @@ class BackgroundTasks(Protocol):
         """End a task that has not ended, and keep nothing of it; False when there is none that ``caller`` may end.
         Raises as `get`."""
         ...
+
+
+def key_reused() -> InvalidRequest:
+    """The error for a request with the key of an earlier one that asked for something else: of background tasks, and of
+    those whose client waits."""
+    return InvalidRequest(
+        "an earlier request with this Idempotency-Key asked for something else: use a new key for each request",
+        param="idempotency-key",
+        status=422,
+        detail_code="idempotency_key_reused",
+    )

@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from anywire.errors import AnywireError, InvalidRequest, StreamCorrupted
+from anywire.background import key_reused
+from anywire.errors import AnywireError, StreamCorrupted
 from anywire.messages import Chunk
 from anywire.task_stream import TaskStream
 
@@ -166,12 +167,7 @@ class KeptAnswers:
         if found is None:
             return None
         if not hmac.compare_digest(found.digest, digest):
-            raise InvalidRequest(
-                "an earlier request with this Idempotency-Key asked for something else: use a new key for each request",
-                param="idempotency-key",
-                status=422,
-                detail_code="idempotency_key_reused",
-            )
+            raise key_reused()
         return found
 
     def add(self, scope: Scope, digest: bytes, stream: TaskStream) -> SharedAnswer:

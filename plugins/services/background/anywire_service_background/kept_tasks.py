@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from anywire import errors
-from anywire.background import BackgroundTask
+from anywire.background import BackgroundTask, key_reused
 from anywire.caller import Caller
 from anywire.clock import Timer
 from anywire.context import Context
@@ -157,7 +157,7 @@ class KeptTasks:
         if under_way is not None:
             first, taking = under_way
             if not hmac.compare_digest(first, digest):
-                raise _other_request()
+                raise key_reused()
             task_id, _ = await asyncio.shield(taking)
             return task_id, False
         taking = self._begin(self._found_or_taken(submission, key, digest))
@@ -170,7 +170,7 @@ class KeptTasks:
         if found is None:
             return await self._take(submission, key, digest)
         if not hmac.compare_digest(found[1], digest):
-            raise _other_request()
+            raise key_reused()
         return found[0], False
 
     async def _take(self, submission: Submission, key: str, digest: bytes) -> Taken:
@@ -309,12 +309,3 @@ class KeptTasks:
 def _done(wait: asyncio.Future[None] | None) -> None:
     if wait is not None and not wait.done():
         wait.set_result(None)
-
-
-def _other_request() -> AnywireError:
-    return errors.InvalidRequest(
-        "an earlier request with this Idempotency-Key asked for something else: use a new key for each request",
-        param="idempotency-key",
-        status=422,
-        detail_code="idempotency_key_reused",
-    )
