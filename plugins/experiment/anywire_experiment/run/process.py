@@ -33,7 +33,8 @@ from anywire.transport import Transport
 
 AGENT = "agent"
 """What agents' names begin with."""
-_PROBE_TIMEOUT = 10.0
+_PROBE_TIMEOUT = 60.0
+"""Seconds that the first answer may take: real models begin together and share the processors."""
 
 
 def tell(event: str, **members: Any) -> None:
