@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from anywire.access import Access
+from anywire.agent_health import AgentHealth, Order
 from anywire.caller import OPERATOR, Caller
 from anywire.clock import Clock
 from anywire.decision import Decision
@@ -140,6 +141,17 @@ class Context(Protocol):
     # The fleet
 
     def agents(self) -> list[AgentView]: ...
+    def agent_health(self, agent_id: str) -> AgentHealth:
+        """How an agent does: its breaker, and what is ordered of it. One that is not known is well."""
+        ...
+
+    def order_agent(self, agent_id: str, order: Order, reason: str = "", caller: Caller = OPERATOR) -> AgentHealth:
+        """Order that an agent gets no further task (``drained``), or none and loses what runs on it, which goes on
+        elsewhere where it can (``isolated``); empty ends what was ordered, and sends a quarantined agent its probe at
+        once. It holds over all lives of the agent, and ends with the orchestrator. Raises `Forbidden` for a caller
+        that does not operate, `InvalidRequest` where no such agent is known."""
+        ...
+
     def models(self, caller: Caller = OPERATOR) -> list[str]:
         """Those that ``caller`` may use."""
         ...

@@ -11,6 +11,7 @@ Texts of tasks are in no event: who may see them follows the task (`anywire.cont
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -63,6 +64,14 @@ class TaskRequeued(Event, frozen=True, kw_only=True, tag="task.requeued"):
     attempt: int
     error: str
     after_ms: int = 0
+
+
+class TaskPreempted(Event, frozen=True, kw_only=True, tag="task.preempted"):
+    """Its attempt was stopped for an urgent task, and it waits for another one: for the ``times``-th time."""
+
+    task_id: str
+    attempt: int
+    times: int
 
 
 class TaskDispatched(Event, frozen=True, kw_only=True, tag="task.dispatched"):
@@ -203,12 +212,23 @@ class LinkLost(Event, frozen=True, kw_only=True, tag="link.lost"):
 
 
 class HealthChanged(Event, frozen=True, kw_only=True, tag="health.changed"):
-    """``transport`` is empty for the agent itself, else it names one of its links. ``state`` is ``ok``, ``cooling`` or
-    ``probing``; ``reason`` the code of its newest failure."""
+    """``transport`` is empty for the agent itself, else it names one of its links. ``state`` is
+    `anywire.agent_health.HealthState`, of a link never ``quarantined``; ``reason`` the code that its failures had most
+    often, ``evidence`` how many it had of each since it was well."""
 
     agent_id: str
     state: str
     transport: str = ""
+    reason: str = ""
+    evidence: Mapping[str, int] = {}
+
+
+class AgentOrdered(Event, frozen=True, kw_only=True, tag="agent.ordered"):
+    """An operator has ordered something of an agent. ``order`` is `anywire.agent_health.Order`, empty when what was
+    ordered before is over; ``reason`` is what the operator said, ``caller`` who that is."""
+
+    agent_id: str
+    order: str
     reason: str = ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pydantic
 
+from anywire.failure_settings import BreakerConfig, HedgingConfig, PreemptionConfig, RetryConfig
 from anywire.transport import MAX_MESSAGE_BYTES
 
 
@@ -38,14 +39,13 @@ class PipelineConfig(pydantic.BaseModel):
     agent_wait: float = pydantic.Field(
         default=5.0, ge=0, description="Seconds a task waits while no agent serves its model."
     )
-    cooldown_errors: int = pydantic.Field(
-        default=3,
-        ge=0,
-        description="Failures in a row after which an agent or a link gets no task for a while, if another one serves "
-        "the model. 0: never.",
-    )
-    cooldown: float = pydantic.Field(
-        default=1.0, gt=0, description="Seconds of the first such pause; doubled up to 30 while its probes fail."
+    retries: RetryConfig = RetryConfig()
+    breaker: BreakerConfig = BreakerConfig()
+    hedging: HedgingConfig = HedgingConfig()
+    preemption: PreemptionConfig = PreemptionConfig()
+    fallbacks: dict[str, tuple[str, ...]] = pydantic.Field(
+        default_factory=dict,
+        description="For a model, others that may answer in its place when nobody can serve it, in order.",
     )
     tenant_queue_share: float = pydantic.Field(
         default=1.0,
@@ -66,7 +66,7 @@ class PipelineConfig(pydantic.BaseModel):
         description="Refuse a task at once (429) that by the measured pace would not be answered by its deadline.",
     )
     resume: bool = pydantic.Field(
-        default=False, description="Resume a stream on another agent when its agent is lost, if the engine can."
+        default=True, description="Resume a stream on another agent when its agent is lost, if the engine can."
     )
     resume_bytes: int = pydantic.Field(
         default=1024 * 1024,

@@ -35,6 +35,7 @@ async def pipeline_of(clock: SimulatedClock) -> AsyncIterator[Callable[..., Any]
             plugins: Any = None,
             **settings: Any,
         ) -> Orchestrator:
+            settings.setdefault("retries", {"base": 0})  # no pause, unless a test is about pauses
             orchestrator = Orchestrator(
                 hub_info("hub"),
                 transports,

@@ -64,7 +64,7 @@ async def started(
         [wire],
         fifo(queue),
         _First(SelectorConfig()) if selector is None else selector,
-        config=PipelineConfig(**more),
+        config=PipelineConfig(**{"retries": {"base": 0}, **more}),
         clock=clock,
         decide=decision,
     )
@@ -497,7 +497,7 @@ def failed(wire: PuppetTransport) -> None:
 
 @pytest.mark.parametrize("end", ["cancelled", "congested"])
 async def test_a_probe_that_says_nothing_is_made_again(wire: PuppetTransport, clock: SimulatedClock, end: str) -> None:
-    pipeline = await started(wire, clock, cooldown_errors=1, cooldown=1.0, max_attempts=1)
+    pipeline = await started(wire, clock, breaker={"errors": 1}, max_attempts=1)
     wire.join("a")
     wire.join("b")
     chat(pipeline)
@@ -616,7 +616,7 @@ async def test_the_reader_has_its_answer_before_a_recovered_agent_is_chosen_agai
             return super().select(task, candidates)
 
     streams: list[Any] = []
-    pipeline = await started(wire, clock, Looking(SelectorConfig()), cooldown_errors=1, cooldown=1.0, max_attempts=1)
+    pipeline = await started(wire, clock, Looking(SelectorConfig()), breaker={"errors": 1}, max_attempts=1)
     wire.join("a", slots=2)
     chat(pipeline)
     failed(wire)

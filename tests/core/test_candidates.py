@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from tests.long_form import examples
 
+from anywire.failure_settings import BreakerConfig
 from anywire.lease import AwakeTime
 from anywire.messages import AgentInfo, AgentStatus
 from anywire.offers import Offer, offers_text
@@ -47,7 +48,7 @@ class Candidates(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = SimulatedClock()
-        self.health = Health(self.clock, lambda subject: None, limit=1)
+        self.health = Health(self.clock, lambda subject: None, lambda agent_id: None, BreakerConfig(errors=1))
         self.told: mock.Mock = mock.Mock()
         self.registry = Registry(["wire"], [False], self.told, AwakeTime(self.clock), self.health, Counter())
         self.incarnations: Counter[str] = Counter()
@@ -111,9 +112,9 @@ class Candidates(RuleBasedStateMachine):
     @rule(name=names, fails=st.booleans())
     def health_of(self, name: str, fails: bool) -> None:
         if fails:
-            self.health.failed(name, "engine_failed")
+            self.health.failed(name, "engine_failed", self.health.epoch)
         else:
-            self.health.succeeded(name)
+            self.health.succeeded(name, self.health.epoch)
 
     @invariant()
     def view_is_what_a_look_at_every_agent_finds(self) -> None:

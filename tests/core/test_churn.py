@@ -11,6 +11,9 @@ REMEMBERED = {
     "._dropped._once._logged",
     "._kept._ended",
     "._waiting._models",
+    ".health._records",
+    ".health._away",
+    "._retries._budgets._budgets",
 }
 """What is kept of the past, each bounded by a number."""
 
@@ -34,5 +37,8 @@ async def test_nothing_but_a_bounded_past_is_kept_of_agents_that_have_gone() -> 
         assert after["._dropped._once._logged"] <= 1000
         assert after["._kept._ended"] <= 1000
         assert after["._waiting._models"] <= 1024
+        assert after[".health._records"] <= 1024
+        assert after[".health._away"] <= 1024
+        assert after["._retries._budgets._budgets"] <= 4096
     finally:
         await churn.orchestrator.close()

@@ -16,6 +16,7 @@ from anywire import errors, events
 from anywire.builtin.least_loaded import LeastLoaded
 from anywire.caller import Caller
 from anywire.events import Event
+from anywire.failure_settings import RetryConfig
 from anywire.hookspecs import hookimpl
 from anywire.identity import hub_info
 from anywire.pipeline.decide import Hedge, decide
@@ -107,7 +108,7 @@ async def test_the_reader_has_its_end_before_anybody_is_told(pipeline: Orchestra
         stream = submit(pipeline)
         streams = {stream.task_id: stream}
         request = wire.requests[-1][1]
-        if number < 3:  # three in a row: the agent begins to cool down
+        if number < 3:  # three in a row: the agent rests
             wire.chunk(request, 0, final=True, error=errors.to_wire(errors.EngineFailed("broken")))
     assert ("HealthChanged", True) in had
     assert all(seen for _, seen in had)
@@ -176,7 +177,8 @@ async def test_a_held_task_is_told_once_with_the_reason(wire: PuppetTransport, c
             return Choice(chosen, {"a": 0.5}, "by mood") if self.ready else None
 
     selector = Shy(SelectorConfig())
-    pipeline = Orchestrator(hub_info(), [wire], fifo(), selector, clock=clock)
+    config = PipelineConfig(retries=RetryConfig(base=0))
+    pipeline = Orchestrator(hub_info(), [wire], fifo(), selector, clock=clock, config=config)
     await pipeline.start()
     told = Told(pipeline)
     wire.join("a")
@@ -260,9 +262,9 @@ async def test_health_is_told_when_it_changes(
     submit(pipeline)
     wire.answer(wire.requests[-1][1])
     assert [(each.agent_id, each.state) for each in told.of(events.HealthChanged)] == [
-        ("a", "cooling"),
-        ("a", "probing"),
-        ("a", "ok"),
+        ("a", "open"),
+        ("a", "half_open"),
+        ("a", "closed"),
     ]
 
 

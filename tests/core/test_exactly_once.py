@@ -188,7 +188,7 @@ class _World:
             self.wires,
             _Scheduler(self.moods),
             _Selector(self.moods),
-            config=PipelineConfig(deadline=60, agent_wait=5, window=8),
+            config=PipelineConfig(deadline=60, agent_wait=5, window=8, resume=False),
             plugins=HOOKS.plugins,
             clock=self.clock,
             decide=self.decide,

@@ -266,7 +266,7 @@ async def test_after_its_rest_an_agent_gets_one_probe(
         with pytest.raises(errors.EngineFailed):
             await read(stream)
     wire.join("b", slots=100)
-    assert pipeline.health.state("a") == "cooling"
+    assert pipeline.health.state("a") == "open"
     begun = len(wire.requests)
     for _ in range(5):
         chat(pipeline)
@@ -278,7 +278,7 @@ async def test_after_its_rest_an_agent_gets_one_probe(
     probes = [request for agent, request in wire.requests[begun:] if agent == "a"]
     assert len(probes) == 1
     wire.answer(probes[0])
-    assert pipeline.health.state("a") == "ok"
+    assert pipeline.health.state("a") == "closed"
 
 
 async def test_an_agent_alone_is_never_rested(pipeline_of: Make, wire: PuppetTransport) -> None:
@@ -307,7 +307,7 @@ async def test_what_is_not_the_agents_fault_rests_nobody(
         chat(pipeline)
         wire.chunk(wire.requests[-1][1], 0, final=True, error=errors.to_wire(error))
         wire.report("a")
-    assert pipeline.health.state("a") == "ok"
+    assert pipeline.health.state("a") == "closed"
 
 
 async def test_a_link_that_cannot_be_sent_over_rests_and_the_next_one_is_used(pipeline_of: Make) -> None:

@@ -127,7 +127,7 @@ async def test_a_text_that_is_too_long_is_dropped_and_not_resumed(pipeline_of: M
 
 
 async def test_no_text_is_kept_where_nothing_is_resumed(pipeline_of: Make, wire: PuppetTransport) -> None:
-    pipeline: Orchestrator = await pipeline_of(wire)
+    pipeline: Orchestrator = await pipeline_of(wire, resume=False)
     join(wire, "a")
     stream = submit(pipeline, Script())
     say(wire, wire.requests[0][1], 0, "one", resumable=True)

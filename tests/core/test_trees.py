@@ -220,7 +220,7 @@ async def test_what_a_child_used_is_taken_off_what_is_left(pipeline_of: Make, wi
 async def test_an_error_from_below_a_child_is_not_the_childs(
     pipeline_of: Make, wire: PuppetTransport, error: errors.AnywireError, failed: int
 ) -> None:
-    pipeline = await pipeline_of(wire, cooldown_errors=1, max_attempts=1)
+    pipeline = await pipeline_of(wire, breaker={"errors": 1}, max_attempts=1)
     wire.join("child", info=AgentInfo("child", 1, engine="orchestrator", capabilities=("chat",)))
     stream = submit(pipeline, Script())
     request = wire.requests[0][1]
@@ -231,18 +231,18 @@ async def test_an_error_from_below_a_child_is_not_the_childs(
     view = pipeline.agents()[0]
     assert view.failed == failed
     assert (view.latency_ema_ms > 0) == bool(failed)
-    assert pipeline.health.state("child") == ("cooling" if failed else "ok")
+    assert pipeline.health.state("child") == ("open" if failed else "closed")
 
 
 async def test_the_same_error_of_an_agent_counts_against_it(pipeline_of: Make, wire: PuppetTransport) -> None:
-    pipeline = await pipeline_of(wire, cooldown_errors=1, max_attempts=1)
+    pipeline = await pipeline_of(wire, breaker={"errors": 1}, max_attempts=1)
     wire.join("agent")
     stream = submit(pipeline, Script())
     wire.sink.chunk_received("agent", 1, wire.final(wire.requests[0][1], errors.EngineFailed("broken")))
     with pytest.raises(errors.EngineFailed):
         await read(stream)
     assert pipeline.agents()[0].failed == 1
-    assert pipeline.health.state("agent") == "cooling"
+    assert pipeline.health.state("agent") == "open"
 
 
 # Progress

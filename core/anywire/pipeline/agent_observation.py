@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from anywire import events
+from anywire.caller import Caller
 from anywire.event_bus import EventBus
 from anywire.messages import AgentStatus
 from anywire.offers import read_offers
@@ -16,7 +19,7 @@ class AgentObservation:
     def __init__(self, bus: EventBus) -> None:
         self._bus, self._wanted = bus, bus.wanted
         self._health: dict[Subject, str] = {}
-        """What was told of those that are not ok."""
+        """What was told of those that are not well."""
 
     def agent_joined(self, agent: AgentView) -> None:
         if events.AgentJoined in self._wanted:
@@ -43,9 +46,7 @@ class AgentObservation:
                 self._offer_changed(agent, model, "gone", "")
 
     def agent_lost(self, agent: AgentView, reason: str) -> None:
-        for subject in [
-            each for each in self._health if agent.agent_id == (each if isinstance(each, str) else each[0])
-        ]:
+        for subject in [each for each in self._health if isinstance(each, tuple) and each[0] == agent.agent_id]:
             del self._health[subject]
         if events.AgentLost in self._wanted:
             self._bus.publish(
@@ -68,16 +69,31 @@ class AgentObservation:
                 reason=reason,
             )
 
-    def health_changed(self, subject: Subject, transport: str, state: str, reason: str) -> None:
-        if self._health.get(subject, "ok") == state:
+    def agent_ordered(self, agent_id: str, order: str, reason: str, by: Caller) -> None:
+        if events.AgentOrdered in self._wanted:
+            self._bus.publish(
+                events.AgentOrdered, agent_id=agent_id, order=order, reason=reason, caller=by.id, tenant=by.tenant
+            )
+
+    def health_changed(
+        self, subject: Subject, transport: str, state: str, reason: str, evidence: Mapping[str, int]
+    ) -> None:
+        if self._health.get(subject, "closed") == state:
             return
-        if state == "ok":
+        if state == "closed":
             del self._health[subject]
         else:
             self._health[subject] = state
         if events.HealthChanged in self._wanted:
             agent_id = subject if isinstance(subject, str) else subject[0]
-            self._bus.publish(events.HealthChanged, agent_id=agent_id, state=state, transport=transport, reason=reason)
+            self._bus.publish(
+                events.HealthChanged,
+                agent_id=agent_id,
+                state=state,
+                transport=transport,
+                reason=reason,
+                evidence=evidence,
+            )
 
     def _offer_changed(self, agent: AgentView, model: str, state: str, detail: str) -> None:
         self._bus.publish(events.OfferChanged, agent_id=agent.agent_id, model=model, state=state, detail=detail)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 
 import msgspec
 
@@ -15,18 +16,24 @@ from anywire.identities.end_check import NOT_ADMITTED
 from anywire.identity import boot_id
 from anywire.messages import Chunk, Progress
 from anywire.once_log import OnceLog
-from anywire.pipeline.decide import Budget, Decider, Decision, Fail, Hedge, Requeue, decide
+from anywire.pipeline.decide import Decider, Decision, Fail, Hedge, Requeue, decide
 from anywire.pipeline.dispatcher import Dispatcher
 from anywire.pipeline.groups import has_others
 from anywire.pipeline.health import Health
 from anywire.pipeline.observation import Observation
 from anywire.pipeline.open_attempts import OpenAttempts
 from anywire.pipeline.registry import Registry
+from anywire.pipeline.retries import Retries
 from anywire.pipeline.task import Attempt, Task
 from anywire.pipeline.task_ends import TaskEnds
 from anywire.scheduler import Outcome
 
 log = logging.getLogger(__name__)
+
+
+def _shows_life(error: AnywireError | None) -> bool:
+    """Whether a probe that ends so was passed: it was answered, or found to be no good request."""
+    return error is None or (isinstance(error, errors.InvalidRequest) and error.status in (0, 400, 422))
 
 
 class AttemptEnds:
@@ -46,7 +53,9 @@ class AttemptEnds:
         events: EventBus,
         observation: Observation,
         clock: Clock,
+        retries: Retries,
     ) -> None:
+        self._retries = retries
         self._hub_id, self._open, self._ends, self._dispatcher = hub_id, open_attempts, ends, dispatcher
         self._registry, self._health, self._decider = registry, health, decider
         self._counts, self._events, self._observation, self._clock = counts, events, observation, clock
@@ -54,6 +63,8 @@ class AttemptEnds:
         self._once = OnceLog(log)
         self.by_transport: Counter[str] = Counter()
         """How many attempts were answered over each transport."""
+        self.preempted_ended: Callable[[Attempt], None] | None = None
+        """Told of a preempted attempt that has ended, before its slot is anybody's."""
         self.noting = False
         """Whether an end is being noted in the health of its agent."""
 
@@ -66,10 +77,12 @@ class AttemptEnds:
         stages.delivered = self._clock.now_ns()
         self.by_transport[attempt.transport] += 1
         task.spent += attempt.used
-        task.below += attempt.used - 1
+        if attempt.used > 1:
+            task.below += attempt.used - 1
+            self._retries.spend(task, attempt.used - 1)
         self._events.hold()
         try:
-            if not self._health.all_ok:
+            if task.is_probe or not self._health.all_ok:
                 self._note_health(attempt, None)
             outcome = self._open.finish(attempt, "")
             self._ends.end(task, "", attempt, outcome, final)
@@ -78,13 +91,30 @@ class AttemptEnds:
 
     def attempt_congested(self, attempt: Attempt, error: AnywireError) -> None:
         task = attempt.task
-        if not task.attempts:
+        if task.is_probe:
+            self._ends.fail(task, error)
+        elif not task.attempts:
             self._observation.task_requeued(task, error, 0.0)
             self._queue_again(task)
 
     def attempt_ended(self, attempt: Attempt, outcome: Outcome) -> None:
         self._observation.attempt_ended(attempt, outcome)
+        if attempt.reserved_for and self.preempted_ended is not None:
+            self.preempted_ended(attempt)
         self._dispatcher.offer_held()
+
+    def attempt_preempted(self, attempt: Attempt) -> None:
+        """Its slot is wanted by an urgent task: it is stopped, and its task waits for another one."""
+        task = attempt.task
+        self._events.hold()
+        try:
+            self._open.cancel(attempt, "an urgent task gets its slot")
+            task.tried.discard(attempt.agent_id)
+            self._observation.task_preempted(task)
+            self._queue_again(task)
+            self._dispatcher.offer_held()
+        finally:
+            self._events.release()
 
     def attempt_failed(self, attempt: Attempt, error: AnywireError, over: bool) -> None:
         """Decide what follows, and do it."""
@@ -113,11 +143,13 @@ class AttemptEnds:
         elif isinstance(error, errors.AgentUnavailable) and over:
             self._registry.set_cause(attempt.agent, "unreachable")
         task.below += attempt.used - 1
+        if attempt.used > 1:
+            self._retries.spend(task, attempt.used - 1)
         others = len(task.attempts) > 1
         decision: Decision = Fail()
-        if not others:
+        if not others and not task.is_probe:
             elsewhere = any(has_others(self._registry.candidates(key), task.tried) for key in task.queued.keys)
-            budget = Budget(task.attempts_left - attempt.used, elsewhere)
+            budget = self._retries.budget(task, attempt, elsewhere)
             decision = self._decider.decide(task, attempt, error, budget)
             if isinstance(decision, Hedge):
                 if not over and self._dispatcher.hedge(task):
@@ -147,7 +179,7 @@ class AttemptEnds:
             self._ends.end(task, ending.code, attempt, outcome, error=ending)
         else:
             if not isinstance(decision, Requeue):
-                self._counts["retries"] += 1
+                self._retries.made(task, error)
             after = 0.0 if isinstance(decision, (Requeue, Hedge)) else decision.after
             if outcome is not None:
                 self._observation.attempt_ended(attempt, outcome)
@@ -159,7 +191,12 @@ class AttemptEnds:
         """Whoever calls this dispatches afterwards, once the reader has its end."""
         self.noting = True
         try:
-            self._health.note(attempt.agent_id, attempt.place, error, attempt.is_blameless)
+            if attempt.task.is_probe:
+                self._health.probed(attempt.agent_id, _shows_life(error))
+            else:
+                self._health.note(
+                    attempt.agent_id, attempt.place, error, attempt.epoch, attempt.incarnation, attempt.is_blameless
+                )
         finally:
             self.noting = False
 

@@ -16,12 +16,14 @@ from anywire.lease import AwakeTime
 from anywire.messages import Cancel, Chunk, Credit, Progress, TaskRequest
 from anywire.pipeline.ends import Ends
 from anywire.pipeline.health import Health
+from anywire.pipeline.hedging import Hedging
 from anywire.pipeline.observation import Observation
 from anywire.pipeline.open_attempts import OpenAttempts
 from anywire.pipeline.progress import ProgressSink, ProgressWatch
 from anywire.pipeline.registry import Registry
+from anywire.pipeline.retries import Retries
 from anywire.pipeline.rooms import Rooms
-from anywire.pipeline.task import Attempt, Task
+from anywire.pipeline.task import ORCHESTRATOR, Attempt, Task
 from anywire.pipeline_settings import PipelineConfig
 from anywire.scheduler import Outcome
 from anywire.selector import AgentView
@@ -71,7 +73,10 @@ class Attempts:
         config: PipelineConfig,
         observation: Observation,
         plane: Plane,
+        retries: Retries,
+        hedging: Hedging | None,
     ) -> None:
+        self._retries, self._hedging = retries, hedging
         self._observation = observation
         self._hub_id, self._hubs, self._registry, self._health = hub_id, hubs, registry, health
         self._boundary, self._sink, self._awake, self._counts, self._config = boundary, sink, awake, counts, config
@@ -97,6 +102,7 @@ class Attempts:
         link = registry.link(agent)
         task.sent = number = task.sent + 1
         attempt = Attempt(task, number, agent, model, link, self._window, now)
+        attempt.epoch, attempt.is_hedge = self._health.epoch, bool(task.attempts)
         agent_id, place = attempt.agent_id, attempt.place
         task.place = "running"
         task.attempts[number] = attempt
@@ -121,7 +127,7 @@ class Attempts:
             submission.hops,
             submission.trace,
             submission.progress or self._wants_progress,
-            max(1, task.attempts_left) if self._shares_budget or submission.attempts_left else 0,
+            self._attempts_told(task, agent) if self._shares_budget or submission.attempts_left else 0,
             submission.caller.tenant,
             queued.session,
             queued.parent,
@@ -164,6 +170,8 @@ class Attempts:
         else:
             self._rooms.found(agent_id)
             self._observation.attempt_sent(attempt)
+            if self._hedging is not None:
+                self._hedging.sent(attempt)
             if submission.progress:
                 stream.progressed(Progress(self._hub_id, task.task_id, number, "running"))
 
@@ -230,6 +238,16 @@ class Attempts:
 
     def _say_nothing_of_health(self, attempt: Attempt) -> None:
         """If it was a probe, another one may be made."""
-        if not self._health.all_ok:
-            self._health.neutral(attempt.agent_id)
-            self._health.neutral(attempt.place)
+        health = self._health
+        if attempt.task.is_probe:
+            health.probed(attempt.agent_id, False)
+        elif not health.all_ok:
+            health.neutral(attempt.agent_id, attempt.epoch)
+            health.neutral(attempt.place, attempt.epoch)
+
+    def _attempts_told(self, task: Task, agent: AgentView) -> int:
+        """How many attempts an agent may make of it: more than one where it is an orchestrator and the budget for
+        retries allows it."""
+        if task.attempts_left < 2 or agent.info.engine != ORCHESTRATOR:
+            return max(1, task.attempts_left)
+        return min(task.attempts_left, 1 + self._retries.left(task))

@@ -48,11 +48,16 @@ Decision = Requeue | Retry | Resume | Hedge | Fail
 
 
 class Budget(msgspec.Struct, frozen=True):
-    """What is left: ``attempts`` that may still be sent, and whether ``elsewhere`` an agent that has not tried the task
-    could take it now."""
+    """What is left: ``attempts`` that may still be sent of this task, ``retries`` that its model and tenant may still
+    cost (`anywire.pipeline.retry_budget`), whether ``elsewhere`` an agent that has not tried the task could take it
+    now, whether tasks of its kind are sent again although they may have been executed (``repeats``), and ``pause``: the
+    seconds, drawn at random, that a task is to wait that is not sent again at once."""
 
     attempts: int
     elsewhere: bool
+    retries: int = 1
+    repeats: bool = True
+    pause: float = 0.0
 
 
 Decide = Callable[[Task, Attempt, AnywireError, Health, Budget], Decision]
@@ -62,11 +67,12 @@ def decide(task: Task, attempt: Attempt, error: AnywireError, health: Health, bu
     """Send again what is safe to send again: what brought no token, or can be resumed.
 
     - An agent that refuses has done nothing: another one is asked, and no attempt is lost. One that refuses after it
-    has
-      sent a token is taken at its word for the rest only.
+      has sent a token is taken at its word for the rest only.
     - Nothing was sent to an agent that could not be reached: a hub may find many links ended at once.
-    - A lost link, or an agent that makes no progress: another attempt, or a resumed one, while the budget lasts.
-    - An engine's failure before the first token may be that machine's own: it is tried elsewhere, if somebody is there.
+    - A lost link, or an agent that makes no progress: another attempt, or a resumed one, while the budgets last; at
+      once where it is the first one and another agent is free, else after a pause.
+    - An engine's failure before the first token may be that machine's own: after a pause it is tried elsewhere, if
+      somebody is there.
     - Everything else is an answer: the request is at fault, or the stream broke the rules.
     """
     if isinstance(error, errors.Refused) and not attempt.chunks:
@@ -78,18 +84,19 @@ def decide(task: Task, attempt: Attempt, error: AnywireError, health: Health, bu
         # tried there: that is no broken link, and counts like an engine's failure.
         said = error.phase == "streaming" and not task.chunks
         if not said or budget.elsewhere:
-            return _again(task, budget)
+            at_once = budget.elsewhere and not task.losses
+            return _again(task, budget, 0.0 if at_once else budget.pause)
     elif isinstance(error, errors.EngineFailed) and not task.chunks and budget.elsewhere:
-        return _again(task, budget)
+        return _again(task, budget, budget.pause)
     return Fail()
 
 
-def _again(task: Task, budget: Budget) -> Decision:
-    if budget.attempts < 1:
+def _again(task: Task, budget: Budget, after: float) -> Decision:
+    if budget.attempts < 1 or budget.retries < 1 or not budget.repeats:
         return Fail()
     if not task.chunks:
-        return Retry()
-    return Resume() if task.can_resume else Fail()
+        return Retry(after)
+    return Resume(after) if task.can_resume else Fail()
 
 
 class Decider:

@@ -17,7 +17,7 @@ from anywire.pipeline.queue_room import QueueRoom
 from anywire.pipeline.registry import Registry
 from anywire.pipeline.task import Task
 from anywire.scheduler import QueuedTask, QueueKey, Scheduler
-from anywire.selector import AgentView, Candidates, Selector
+from anywire.selector import AgentView, CandidateList, Candidates, Selector
 
 NOT_CHOSEN = "no agent was chosen"
 HELD_RETRY = 1.0
@@ -218,18 +218,34 @@ class Dispatcher:
             self._events.release()
 
     def hedge(self, task: Task) -> bool:
-        """Send a running task to a second agent, if one can take it now."""
+        """Send a running task to a second agent, if one can take it now: on another host than the first where there is
+        one, else over another transport."""
         found = self._free(task)
         if found is None or self.gate_closed:
             return False
         key, free = found
         if not has_others(free, task.tried):
             return False
+        if task.leader is not None:
+            free = _apart(free, task.leader.agent, task.tried)
         agent = self._chooser.choose(task, free, key)
         if agent is None or task.place == "ended" or self._agent(agent.agent_id) is not agent:
             return False
         self._sink.send(task, agent, key.model, free)
         return True
+
+    def send_to(self, task: Task, agent: AgentView) -> None:
+        """Send a queued task to this agent before all others, if it can take it now. Does nothing else."""
+        if self.gate_closed or task.task_id not in self._queued:
+            return
+        for key in task.queued.keys:
+            free = self._candidates(key)
+            if free.get(agent.agent_id) is agent:
+                del self._queued[task.task_id]
+                remove, name = self._scheduler.remove, self._scheduler_name
+                self._boundary.call(name, "remove", remove, task.task_id, otherwise=False, task_id=task.task_id)
+                self._sink.send(task, agent, key.model, free)
+                return
 
     def close_gate(self) -> None:
         """Send nothing from now on."""
@@ -298,3 +314,11 @@ class Dispatcher:
         # Its own words are for the log: they may name tasks of other clients.
         what = fault if isinstance(fault, str) else f"raised {type(fault).__name__}"
         return errors.PluginFailed(f"the {self._scheduler_name} failed in {call}: it {what}", task_id=task_id)
+
+
+def _apart(free: Candidates, first: AgentView, tried: set[str]) -> Candidates:
+    """Those that have least in common with ``first``, of the ones that have not tried the task."""
+    others = [agent for agent in free if agent.agent_id not in tried]
+    on_others = [agent for agent in others if agent.info.host != first.info.host]
+    over_others = [agent for agent in others if agent.transport != first.transport]
+    return CandidateList(on_others or over_others or others)

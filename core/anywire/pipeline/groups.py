@@ -37,6 +37,10 @@ class Member(msgspec.Struct, eq=False):
     free: bool = False
     ready: bool = False
     slots: int = 0
+    is_barred: bool = False
+    """Whether it serves nobody, whatever it says: it is quarantined, or an operator has ordered it."""
+    room: int | None = None
+    """Slots that it has been given so far, where it begins slowly."""
     models: tuple[str, ...] = ()
     """``ready``, ``slots`` and ``models`` as they are in the totals."""
     rank: tuple[float, int, int] = (0.0, 0, 0)

@@ -12,6 +12,7 @@ from anywire.messages import Chunk
 from anywire.pipeline import claims
 from anywire.pipeline.attempts import Attempts, AttemptsSink
 from anywire.pipeline.dropped import Dropped
+from anywire.pipeline.hedging import Hedging
 from anywire.pipeline.observation import Observation
 from anywire.pipeline.open_attempts import OpenAttempts
 from anywire.pipeline.task import ORCHESTRATOR, Attempt, Task
@@ -38,7 +39,9 @@ class Incoming:
         dropped: Dropped,
         config: PipelineConfig,
         observation: Observation,
+        hedging: Hedging | None,
     ) -> None:
+        self._hedging = hedging
         self._hub_id, self._attempts, self._open, self._sink = hub_id, attempts, open_attempts.by_key, sink
         self._open_attempts = open_attempts
         self._awake, self._counts, self._dropped, self._observation = awake, counts, dropped, observation
@@ -193,7 +196,11 @@ class Incoming:
             stream.stages.selected, stream.stages.sent = attempt.selected_ns, attempt.sent_ns
             for other in list(task.attempts.values()):
                 if other is not attempt:
+                    if self._hedging is not None:
+                        self._hedging.lost(other)
                     self._open_attempts.cancel(other, "another attempt was quicker")
+        if self._hedging is not None and task.submission.stream:
+            self._hedging.streaming(attempt)
         if not task.chunks:
             task.model, task.digest = attempt.model, attempt.digest
         task.resumes = chunk.resumable is True and self._resume_bytes > 0 and task.kept_bytes <= self._resume_bytes
@@ -204,9 +211,8 @@ class Incoming:
 
     def _keep(self, task: Task, chunk: Chunk) -> None:
         """Keep the text for resuming, as far as ``pipeline.resume_bytes`` allows."""
-        task.kept_bytes += sum(
-            len(text) if text.isascii() else len(text.encode(errors="replace")) for text in chunk.deltas
-        )
+        for text in chunk.deltas:
+            task.kept_bytes += len(text) if text.isascii() else len(text.encode(errors="replace"))
         if task.kept_bytes > self._resume_bytes:
             task.resumes = False
             task.delivered.clear()

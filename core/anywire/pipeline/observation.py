@@ -110,6 +110,10 @@ class Observation:
             attempt = task.sent + 1
             self._publish(events.TaskRequeued, task, attempt=attempt, error=error.code, after_ms=round(after_s * 1000))
 
+    def task_preempted(self, task: Task) -> None:
+        if events.TaskPreempted in self._wanted:
+            self._publish(events.TaskPreempted, task, attempt=task.sent, times=task.preempted)
+
     def task_dispatched(self, task: Task, agent: AgentView, model: str, candidates: Candidates) -> None:
         choice, task.choice, task.told_why = task.choice, None, ""
         if events.TaskDispatched in self._wanted:

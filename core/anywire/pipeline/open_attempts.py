@@ -44,6 +44,10 @@ class OpenAttempts:
         found = self._on_link.get((agent_id, link), {})
         return [attempt for attempt in found.values() if attempt.incarnation == incarnation]
 
+    def of_agent(self, agent_id: str) -> list[Attempt]:
+        """Those of an agent, over all its links."""
+        return [attempt for attempt in self.by_key.values() if attempt.agent_id == agent_id]
+
     def cancel(self, attempt: Attempt, reason: str) -> None:
         """Ask its agent to stop. The attempt leaves its task; its slot stays taken until the agent has ended it."""
         if attempt.cancelled or attempt.state == "ended":

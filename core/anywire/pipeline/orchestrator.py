@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from anywire import errors
+from anywire.agent_health import AgentHealth, Order
 from anywire.boundary import label
 from anywire.caller import OPERATOR, Caller
 from anywire.clock import Clock, SystemClock
@@ -29,6 +30,7 @@ from anywire.messages import AgentStatus, Chunk, HubInfo
 from anywire.offers import Offer
 from anywire.pipeline.admission import Admission
 from anywire.pipeline.agent_observation import AgentObservation
+from anywire.pipeline.agent_orders import AgentOrders
 from anywire.pipeline.attempt_ends import AttemptEnds
 from anywire.pipeline.attempts import Attempts
 from anywire.pipeline.commands import Commands
@@ -37,7 +39,8 @@ from anywire.pipeline.dispatcher import Dispatcher
 from anywire.pipeline.dropped import Dropped
 from anywire.pipeline.ends import Ends
 from anywire.pipeline.following import Follower
-from anywire.pipeline.health import Health, Subject
+from anywire.pipeline.health import QUARANTINED, Health, Subject
+from anywire.pipeline.hedging import Hedging
 from anywire.pipeline.incoming import Incoming
 from anywire.pipeline.intake import Intake
 from anywire.pipeline.kept_decisions import KeptDecisions
@@ -45,8 +48,11 @@ from anywire.pipeline.limits import CallerLimits
 from anywire.pipeline.link_sink import LinkSink
 from anywire.pipeline.observation import Observation
 from anywire.pipeline.open_attempts import OpenAttempts
+from anywire.pipeline.preemption import Preemption
+from anywire.pipeline.probes import Probes
 from anywire.pipeline.queue_room import QueueRoom
 from anywire.pipeline.registry import Registry
+from anywire.pipeline.retries import Retries
 from anywire.pipeline.service_answers import ServiceAnswers
 from anywire.pipeline.serving import Served
 from anywire.pipeline.strangers import Strangers
@@ -108,13 +114,15 @@ class Orchestrator:
         self._kept = kept = KeptDecisions(config.explained_tasks, selector_name)
         self._observation = observation = Observation(events, kept, scheduler, selector, boundary, clock)
         self._agent_observation = AgentObservation(events)
-        self.health = health = Health(
-            clock, self._health_changed, limit=config.cooldown_errors, cooldown=config.cooldown
-        )
+        breaker = config.breaker
+        if plane == "client":  # an orchestrator is not asked to answer made-up tasks
+            breaker = breaker.model_copy(update={"quarantine_trips": 0})
+        self.health = health = Health(clock, self._health_changed, self._probe, breaker)
+        self._retries = retries = Retries(config.retries, clock, counts)
         self._dropped = dropped = Dropped(counts)
         awake = AwakeTime(clock)
         leased = [transport.capabilities.liveliness != "native" for transport in transports]
-        self.registry = registry = Registry(self._names, leased, self, awake, health, counts)
+        self.registry = registry = Registry(self._names, leased, self, awake, health, counts, config.breaker.slow_start)
         self._hubs: Ends[Hub] = Ends(transports, self._open_hub, lambda hub: None, clock)
         filters = plugins.call("anywire_filter_candidates")
         self._waiting = waiting = Waiting(clock, scheduler.uses_priority)
@@ -133,9 +141,21 @@ class Orchestrator:
             open_attempts, dispatcher, services, registry, admission, limits, waiting, observation, clock, config
         )
         self._tasks = ends.tasks
+        self._hedging = hedging = Hedging(config.hedging, dispatcher, clock, counts) if config.hedging.share else None
         decider = Decider(decide, health, boundary)
         self._attempt_ends = attempt_ends = AttemptEnds(
-            hub_id, open_attempts, ends, dispatcher, registry, health, decider, counts, events, observation, clock
+            hub_id,
+            open_attempts,
+            ends,
+            dispatcher,
+            registry,
+            health,
+            decider,
+            counts,
+            events,
+            observation,
+            clock,
+            retries,
         )
         self.attempts = attempts = Attempts(
             hub_id,
@@ -150,11 +170,19 @@ class Orchestrator:
             config,
             observation,
             plane,
+            retries,
+            hedging,
         )
         self._incoming = Incoming(
-            hub_id, attempts, open_attempts, attempt_ends, awake, counts, dropped, config, observation
+            hub_id, attempts, open_attempts, attempt_ends, awake, counts, dropped, config, observation, hedging
         )
+        preemption: Preemption | None = None
+        if config.preemption.urgent is not None:
+            preemption = Preemption(config.preemption, ends.tasks, open_attempts, attempt_ends, dispatcher, counts)
+            attempt_ends.preempted_ended = preemption.ended
         task_ids = random_ids()
+        self._probes = Probes(registry, health, attempts, ends, observation, task_ids, clock)
+        self._orders = AgentOrders(registry, health, open_attempts, attempt_ends, self._agent_observation, counts)
         self._commands = Commands(
             hub_id, hubs, registry, clock, dropped, boundary, task_ids, services.before_command, observation
         )
@@ -172,6 +200,8 @@ class Orchestrator:
             attempts,
             ends,
             limits,
+            retries,
+            preemption,
             scheduler,
             selector,
             task_ids,
@@ -283,6 +313,16 @@ class Orchestrator:
     def agents(self) -> list[AgentView]:
         return self.registry.agents()
 
+    def agent_health(self, agent_id: str) -> AgentHealth:
+        """See `anywire.context.Context.agent_health`."""
+        return self._orders.with_order(agent_id, self.health.report(agent_id))
+
+    def order_agent(self, agent_id: str, order: Order, reason: str = "", caller: Caller = OPERATOR) -> AgentHealth:
+        """See `anywire.context.Context.order_agent`."""
+        self._orders.order(agent_id, order, reason, caller)
+        self._dispatcher.offer_held()
+        return self.agent_health(agent_id)
+
     async def agents_until(self, condition: Callable[[list[AgentView]], bool]) -> None:
         """Wait until the agents known fulfil ``condition``; it is asked again at every change of theirs."""
         changed = asyncio.Event()
@@ -329,6 +369,7 @@ class Orchestrator:
             | {"limits_reached": self.limits.refused}
             | {"transports_unavailable": self._hubs.failures, "plugin_failures": failures.total()},
             "admission": self._waiting.stats(),
+            "hedging": {"wasted_s": self._hedging.wasted_s if self._hedging is not None else 0.0},
             "plugin_failures": dict(failures),
         } | self._ends_waiting()
 
@@ -416,12 +457,24 @@ class Orchestrator:
             if any(key[:2] in gone for key in task.queued.keys):
                 self._ends.absence.check(task)
 
+    def _probe(self, agent_id: str) -> None:
+        self._probes.send(agent_id)
+
     def _health_changed(self, subject: Subject) -> None:
         agent_id = subject if isinstance(subject, str) else subject[0]
         state = self.health.state(subject)
-        self._counts["cooldowns"] += state == "cooling"
+        self._counts["trips"] += state == "open"
+        if state == QUARANTINED:
+            self._counts["quarantines"] += 1
+            self.registry.bar(agent_id, QUARANTINED)
+        elif isinstance(subject, str):
+            self.registry.unbar(agent_id, QUARANTINED)
+            if state == "closed":
+                self.registry.begin_slowly(agent_id)
         transport = "" if isinstance(subject, str) else self._names[subject[1]]
-        self._agent_observation.health_changed(subject, transport, state, self.health.cause(subject))
+        self._agent_observation.health_changed(
+            subject, transport, state, self.health.cause(subject), self.health.evidence(subject)
+        )
         self.registry.health_changed(agent_id)
         if not self._attempt_ends.noting:
             self._dispatcher.offer_held()

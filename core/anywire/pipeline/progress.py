@@ -50,7 +50,7 @@ class ProgressWatch:
         sink: ProgressSink,
     ) -> None:
         self._open, self._awake, self._counts, self._config, self._sink = open_attempts, awake, counts, config, sink
-        self._accept_within = config.accept_timeout
+        self._accept_within, self._call_within = config.accept_timeout, config.breaker.call_timeout
         self._timer: Timer | None = None
 
     def watch(self, attempt: Attempt) -> None:
@@ -59,7 +59,10 @@ class ProgressWatch:
             self._awake.start()
             self._timer = self._awake.clock.call_later(LOOK, self._look)
         within = self._accept_within
-        attempt.due = self._awake.now() + (2 * attempt.agent.info.lease_ms / 1000 if within is None else within)
+        now = self._awake.now()
+        attempt.due = now + (2 * attempt.agent.info.lease_ms / 1000 if within is None else within)
+        if self._call_within:
+            attempt.expires = now + self._call_within
 
     def close(self) -> None:
         if self._timer is not None:
@@ -82,7 +85,9 @@ class ProgressWatch:
         for attempt in self._open.values():
             if attempt.cancelled:
                 continue
-            if attempt.moved:
+            if attempt.expires and now >= attempt.expires and attempt.state != "streaming":
+                overdue.append(attempt)
+            elif attempt.moved:
                 attempt.moved = False
                 attempt.due = now + timeout if (timeout := self._timeout(attempt)) else 0.0
             elif self._is_overdue(attempt, now):
@@ -116,6 +121,8 @@ class ProgressWatch:
         timeout = self._timeout(attempt)
         attempt.due = now + timeout
         what, setting = _LATE[attempt.state]
+        if attempt.expires and now >= attempt.expires:
+            timeout, what, setting = self._call_within, "did not answer", "breaker.call_timeout"
         message = f"agent {attempt.agent_id} {what} within {timeout:g} s (pipeline.{setting})"
         self._counts["overdue"] += 1
         phase: errors.Phase = "streaming" if attempt.chunks else "maybe_sent"

@@ -22,6 +22,7 @@ from anywire.pipeline import claims
 from anywire.pipeline.groups import Member
 from anywire.pipeline.health import Health
 from anywire.pipeline.serving import Served, Serving
+from anywire.pipeline.slow_start import SlowStart
 from anywire.printable import printable
 from anywire.scheduler import QueueKey
 from anywire.selector import AgentView, Candidates
@@ -90,7 +91,9 @@ class Registry:
         awake: AwakeTime,
         health: Health,
         counts: Counter[str],
+        slow_start: float = 0.0,
     ) -> None:
+        self._slow_start = SlowStart(awake.clock, slow_start, self._grew)
         self._names, self._leased, self._sink, self._awake = names, leased, sink, awake
         self._health, self._counts = health, counts
         self._members: dict[str, Member] = {}
@@ -99,6 +102,7 @@ class Registry:
         self._ordinals = self._sent = 0
         self._former: OrderedDict[str, int] = OrderedDict()
         self._rejected: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self._barred: dict[str, set[str]] = {}
         self.serving = Serving(health, sink)
         """Who could take what."""
 
@@ -151,6 +155,9 @@ class Registry:
             return f"it is {' and '.join(sorted(agent.unavailable))}"
         if agent.free_slots <= 0:
             return "it has no free slot"
+        room = self._members[agent.agent_id].room
+        if room is not None and agent.in_flight >= room:
+            return f"it begins slowly: {room} of its {status.slots} slots so far"
         if not self._health.all_ok and agent.agent_id in self._health.resting_agents():
             return "it rests after failures"
         return ""
@@ -175,12 +182,12 @@ class Registry:
         agent.in_flight += 1
         self._sent += 1
         agent.last_sent = self._sent
-        if agent.in_flight >= agent.status.slots or self.serving.orders.kept:
+        if agent.in_flight >= agent.status.slots or self.serving.orders.kept or self._slow_start.any:
             self._update(agent)
 
     def release(self, agent: AgentView) -> None:
         agent.in_flight -= 1
-        if agent.in_flight == agent.status.slots - 1 or self.serving.orders.kept:
+        if agent.in_flight == agent.status.slots - 1 or self.serving.orders.kept or self._slow_start.any:
             self._update(agent)
 
     def set_cause(self, agent: AgentView, cause: str) -> None:
@@ -194,13 +201,53 @@ class Registry:
         if self._update(agent):
             self._sink.capacity_changed()
 
+    def bar(self, agent_id: str, cause: str) -> None:
+        """It serves nobody while ``cause`` holds, until `unbar`, over all its lives: what it offers counts as not
+        there. What runs on it goes on. Whoever calls this has what waits dispatched."""
+        self._barred.setdefault(agent_id, set()).add(cause)
+        self._set_barred(agent_id)
+
+    def unbar(self, agent_id: str, cause: str) -> None:
+        causes = self._barred.get(agent_id)
+        if causes is None or cause not in causes:
+            return
+        causes.discard(cause)
+        if not causes:
+            self._barred.pop(agent_id, None)
+        member = self._members.get(agent_id)
+        if member is not None:
+            member.view.unavailable.discard(cause)
+        self._set_barred(agent_id)
+
+    def _set_barred(self, agent_id: str) -> None:
+        causes, member = self._barred.get(agent_id, set()), self._members.get(agent_id)
+        if member is None:
+            return
+        member.view.unavailable |= causes
+        member.is_barred = bool(causes)
+        self.serving.changed(member)
+        self._update(member.view)
+        self._sink.agents_changed()
+
     def health_changed(self, agent_id: str) -> None:
-        """An agent or one of its links begins or ends to cool down."""
+        """An agent or one of its links begins or ends to rest after failures."""
         member = self._members.get(agent_id)
         if member is not None:
             self._choose_link(member)
 
+    def begin_slowly(self, agent_id: str) -> None:
+        """An agent is well again: it gets its slots one after the other, where ``slow_start`` says so."""
+        member = self._members.get(agent_id)
+        if member is not None:
+            self._slow_start.begin(member)
+            self._update(member.view)
+
+    def _grew(self, member: Member) -> None:
+        if self._update(member.view):
+            self._sink.capacity_changed()
+
     def close(self) -> None:
+        self._slow_start.close()
         for links in self._links.values():
             for link in links.values():
                 _end_lease(link)
@@ -292,8 +339,12 @@ class Registry:
         shown = msgspec.structs.replace(first.info, proof="") if first.info.proof else first.info
         view = AgentView(shown, unknown, ordinal, self._names[min(usable)])
         self._members[agent_id] = member = Member(view, set(usable), min(usable))
+        if agent_id in self._barred:
+            member.is_barred, view.unavailable = True, set(self._barred[agent_id])
         info = first.info
         log.info("agent %s joined over %s (pid %d on %s)", agent_id, view.transport, info.pid, info.host)
+        self._health.came(agent_id)
+        self._slow_start.begin(member)
         self._sink.agent_joined(view)
         self._sink.agents_changed()
         for number in sorted(usable):
@@ -327,6 +378,7 @@ class Registry:
             self._sink.link_lost(view, number, reason)
             return
         del self._members[view.agent_id]
+        self._slow_start.end(member)
         self._former[view.agent_id] = view.ordinal
         if len(self._former) > REMEMBERED_AGENTS:
             self._former.popitem(last=False)
@@ -335,7 +387,7 @@ class Registry:
         # After that: what the agent had under way has failed just now, and counted against it.
         for transport in range(len(self._names)):
             self._health.forget((view.agent_id, transport))
-        self._health.forget(view.agent_id)
+        self._health.gone(view.agent_id)
         self._sink.agent_lost(view, reason)
         self._sink.agents_changed()
 

@@ -52,8 +52,8 @@ class Serving:
         self._depths: dict[str, float] = {}
 
     def candidates(self, key: QueueKey) -> Candidates:
-        """Those that can take such a task now, `NOBODY` when there is none. An agent that cools down is left out while
-        another one that serves ``key`` does not."""
+        """Those that can take such a task now, `NOBODY` when there is none. An agent that rests after failures is left
+        out while another one that serves ``key`` does not."""
         view = self._views.get(key)
         if view is None:
             if key[:2] not in self._serving:
@@ -125,7 +125,7 @@ class Serving:
     def changed(self, member: Member) -> None:
         """Its state, offers or slots changed: bring the lists in line. `update` follows."""
         view, status = member.view, member.view.status
-        text = status.offers if status.state != "failed" else ""
+        text = status.offers if status.state != "failed" and not member.is_barred else ""
         old = member.group
         names = (text, view.info.capabilities)
         if old is None or self._groups.get(names) is not old:
@@ -142,7 +142,7 @@ class Serving:
                 self._sink.served(came)
             if gone:
                 self._sink.unserved(gone)
-        ready = status.state == "ready"
+        ready = status.state == "ready" and not member.is_barred
         models = tuple([offer.model for offer in read_offers(text) if offer.takes_tasks]) if ready else ()
         self._account(member, ready, status.slots, models)
         depth = status.resources.get(DEPTH)
@@ -162,7 +162,8 @@ class Serving:
         if group is None:
             return False
         status = view.status
-        free = status.state == "ready" and not view.unavailable and view.in_flight < status.slots
+        slots = status.slots if member.room is None else min(member.room, status.slots)
+        free = status.state == "ready" and not view.unavailable and view.in_flight < slots
         if free == member.free:
             if free:
                 group.load_changed(member)

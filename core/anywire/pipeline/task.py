@@ -38,10 +38,13 @@ class Attempt:
     then stays open, and its slot taken, until the agent's final chunk or the loss of its link ends it. ``next_seq``
     is the number of the delta that is due, ``outstanding`` the chunks that the agent may still send,
     ``unread_credit`` those that were read and not credited yet. ``moved`` is set by what arrives and cleared by the
-    look at progress; ``due`` is when the next progress is due, in awake seconds. ``code`` is the error's that a
+    look at progress; ``due`` is when the next progress is due, in awake seconds, ``expires`` when its answer or first
+    token is, 0 for never. ``code`` is the error's that a
     cancelled attempt is counted as, ``usage`` what its final chunk said. ``waits``: its agent has said
     that it is queued or loading. ``used`` is how many attempts it stands for: more than 1 where an orchestrator is the
-    agent. ``is_blameless``: it failed below that orchestrator.
+    agent. ``is_blameless``: it failed below that orchestrator. ``epoch`` says which states of health were before it was
+    sent (`anywire.pipeline.breaker`). ``is_hedge``: another one was under way when it was sent. ``reserved_for`` is the
+    task that gets its slot, where it was preempted.
     """
 
     __slots__ = (
@@ -52,9 +55,12 @@ class Attempt:
         "code",
         "digest",
         "due",
+        "epoch",
+        "expires",
         "first_ns",
         "incarnation",
         "is_blameless",
+        "is_hedge",
         "key",
         "lease",
         "link",
@@ -64,6 +70,7 @@ class Attempt:
         "number",
         "outstanding",
         "place",
+        "reserved_for",
         "selected_ns",
         "sent_ns",
         "state",
@@ -88,13 +95,14 @@ class Attempt:
         self.key, self.place = (task.task_id, number), (agent_id, link)
         self.transport = agent.transport
         self.state: AttemptState = "sent"
-        self.cancelled = self.moved = self.waits = self.is_blameless = False
-        self.code, self.usage = "cancelled", ""
+        self.cancelled = self.moved = self.waits = self.is_blameless = self.is_hedge = False
+        self.code, self.usage, self.reserved_for = "cancelled", "", ""
         self.next_seq = self.chunks = self.unread_credit = 0
         self.used = 1
+        self.epoch = 0
         self.outstanding = window
         self.selected_ns, self.sent_ns, self.first_ns = selected_ns, 0, 0
-        self.due = 0.0
+        self.due = self.expires = 0.0
         self.lease: Silence | None = None
         """Of its link, where the registry watches it: what comes by the link is a sign of life."""
 
@@ -146,7 +154,8 @@ class Task:
     ``told_why`` is the reason why it is held that observers were told last. ``first_ns`` is when its first token
     came, 0 before. ``retry_after`` is the longest pause in seconds that an engine has asked for. ``share`` is what
     it takes of its caller's limits, None where nothing limits it. ``wait`` is set while it is counted among those
-    that wait (`anywire.pipeline.waiting`).
+    that wait (`anywire.pipeline.waiting`). ``is_probe``: the pipeline made it up to see whether an agent is well, and
+    it is sent to no other one. ``preempted`` is how often it gave its slot to an urgent one.
     """
 
     __slots__ = (
@@ -162,12 +171,15 @@ class Task:
         "delivered",
         "digest",
         "first_ns",
+        "hedge_timer",
+        "is_probe",
         "kept_bytes",
         "leader",
         "losses",
         "model",
         "place",
         "plain",
+        "preempted",
         "queued",
         "resumes",
         "retry_after",
@@ -192,20 +204,21 @@ class Task:
         self.attempts: dict[int, Attempt] = {}
         self.leader: Attempt | None = None
         self.sent = self.losses = self.chunks = self.attempts_left = self.first_ns = 0
-        self.spent = self.below = self.kept_bytes = 0
+        self.spent = self.below = self.kept_bytes = self.preempted = 0
         self.agent_id = self.model = self.digest = ""
         self.choice: Choice | None = None
         self.decisions: tuple[Noted, ...] = ()
         self.share: Share | None = None
         self.wait: Wait | None = None
         self.plain = True
-        self.resumes = False
+        self.resumes = self.is_probe = False
         self.delivered: list[str] = []
         self.tried: set[str] = set()
         self.stalled_due = self.retry_after = 0.0
         self.deadline_timer: Timer | None = None
         self.agent_timer: Timer | None = None
         self.retry_timer: Timer | None = None
+        self.hedge_timer: Timer | None = None
 
     @property
     def can_resume(self) -> bool:
@@ -227,16 +240,17 @@ class Task:
         if self.retry_timer is not None:
             self.retry_timer.cancel()
             self.retry_timer = None
+        if self.hedge_timer is not None:
+            self.hedge_timer.cancel()
+            self.hedge_timer = None
 
 
 def task_view(task: Task, now_ns: int) -> TaskView:
-    """A task as lists show it, or as it is kept after its end."""
-    submission, queued, leader, stream = task.submission, task.queued, task.leader, task.stream
+    """A task that has not ended, as lists show it."""
+    submission, queued, leader = task.submission, task.queued, task.leader
     agent_id = transport = ""
     number = task.sent
-    if task.place == "ended":
-        agent_id, transport = stream.agent_id, stream.transport
-    elif leader is not None:
+    if leader is not None:
         agent_id, transport, number = leader.agent_id, leader.transport, leader.number
     return TaskView(
         task.task_id,

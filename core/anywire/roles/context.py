@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anywire.access import Access, OpenAccess
+from anywire.agent_health import AgentHealth, Order
 from anywire.caller import OPERATOR, Caller
 from anywire.clock import Clock
 from anywire.context import Context, Services, TaskRecord, TaskView
@@ -95,6 +96,12 @@ class OrchestratorContext:
 
     def agents(self) -> list[AgentView]:
         return self._orchestrator.agents()
+
+    def agent_health(self, agent_id: str) -> AgentHealth:
+        return self._orchestrator.agent_health(agent_id)
+
+    def order_agent(self, agent_id: str, order: Order, reason: str = "", caller: Caller = OPERATOR) -> AgentHealth:
+        return self._orchestrator.order_agent(agent_id, order, reason, caller)
 
     def models(self, caller: Caller = OPERATOR) -> list[str]:
         own = {offer.model: None for _, offer in self._services_offers(caller)}
