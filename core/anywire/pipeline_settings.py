@@ -39,10 +39,18 @@ class PipelineConfig(pydantic.BaseModel):
     agent_wait: float = pydantic.Field(
         default=5.0, ge=0, description="Seconds a task waits while no agent serves its model."
     )
-    retries: RetryConfig = RetryConfig()
-    breaker: BreakerConfig = BreakerConfig()
-    hedging: HedgingConfig = HedgingConfig()
-    preemption: PreemptionConfig = PreemptionConfig()
+    retries: RetryConfig = pydantic.Field(
+        default=RetryConfig(), description="Sending a task again whose attempt has failed."
+    )
+    breaker: BreakerConfig = pydantic.Field(
+        default=BreakerConfig(), description="When an agent or a link that fails gets no task for a while."
+    )
+    hedging: HedgingConfig = pydantic.Field(
+        default=HedgingConfig(), description="A second attempt for a stream whose first token is late."
+    )
+    preemption: PreemptionConfig = pydantic.Field(
+        default=PreemptionConfig(), description="Streams of low priority that give their slot to urgent tasks."
+    )
     fallbacks: dict[str, tuple[str, ...]] = pydantic.Field(
         default_factory=dict,
         description="For a model, others that may answer in its place when nobody can serve it, in order.",
