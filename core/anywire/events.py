@@ -74,6 +74,16 @@ class TaskPreempted(Event, frozen=True, kw_only=True, tag="task.preempted"):
     times: int
 
 
+class TaskFellBack(Event, frozen=True, kw_only=True, tag="task.fell_back"):
+    """A task is for another model now: ``before`` is served by nobody (``error`` is ``no_agent``), or its attempts have
+    failed, the last one with ``error``, a code. ``model`` is the one in its place."""
+
+    task_id: str
+    before: str
+    model: str
+    error: str
+
+
 class TaskDispatched(Event, frozen=True, kw_only=True, tag="task.dispatched"):
     """An agent was chosen, to answer with ``model``, one of those that the request names. ``candidates`` is how many
     could have taken the task, ``scores`` and ``reason`` are the selector's, empty when it gave none. ``waited_ms``
@@ -338,6 +348,8 @@ EVENTS: dict[str, type[Event]] = {
         TaskAdmitted,
         TaskHeld,
         TaskRequeued,
+        TaskPreempted,
+        TaskFellBack,
         TaskDispatched,
         TaskEnded,
         AttemptSent,
@@ -370,6 +382,8 @@ AnyEvent = (
     TaskAdmitted
     | TaskHeld
     | TaskRequeued
+    | TaskPreempted
+    | TaskFellBack
     | TaskDispatched
     | TaskEnded
     | AttemptSent

@@ -3,7 +3,7 @@ when agents fail or are slow. Times are seconds."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import pydantic
 
@@ -137,3 +137,12 @@ class PreemptionConfig(_Section):
     )
     below: int = pydantic.Field(default=0, description="Highest priority of streams that give theirs.")
     most: int = pydantic.Field(default=2, ge=1, le=100, description="Times that one stream gives its slot.")
+
+    @pydantic.model_validator(mode="after")
+    def _urgent_is_higher(self) -> Self:
+        if self.urgent is not None and self.below >= self.urgent:
+            raise ValueError(
+                f"below is {self.below} and urgent {self.urgent}: below must be lower, or urgent tasks would take "
+                "each other's slots"
+            )
+        return self

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pydantic
 
+from anywire.demand import MAX_MODELS
 from anywire.failure_settings import BreakerConfig, HedgingConfig, PreemptionConfig, RetryConfig
+from anywire.submission import MAX_NAME_CHARS
 from anywire.transport import MAX_MESSAGE_BYTES
 
 
@@ -53,7 +55,8 @@ class PipelineConfig(pydantic.BaseModel):
     )
     fallbacks: dict[str, tuple[str, ...]] = pydantic.Field(
         default_factory=dict,
-        description="For a model, others that may answer in its place when nobody can serve it, in order.",
+        description="For a model, others that answer in its place, in order: where nobody serves it, or its attempts "
+        "have failed. Not because it is busy.",
     )
     tenant_queue_share: float = pydantic.Field(
         default=1.0,
@@ -91,3 +94,15 @@ class PipelineConfig(pydantic.BaseModel):
         le=1_000_000,
         description="Tasks that have ended and are kept with how their agents were chosen (`anywire explain`).",
     )
+
+    @pydantic.field_validator("fallbacks")
+    @classmethod
+    def _are_others(cls, fallbacks: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for model, others in fallbacks.items():
+            if model in others:
+                raise ValueError(f"{model!r} cannot be a fallback of itself")
+            if len(others) > MAX_MODELS:
+                raise ValueError(f"{model!r} has {len(others)} fallbacks, at most {MAX_MODELS} are possible")
+            if any(not 0 < len(each) <= MAX_NAME_CHARS for each in (model, *others)):
+                raise ValueError(f"the names of models have 1 to {MAX_NAME_CHARS} characters (of {model[:40]!r})")
+        return fallbacks

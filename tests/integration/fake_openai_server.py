@@ -19,7 +19,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class FakeServer:
-    """A server whose answers a test sets; ``requests`` are the bodies it got, ``gone`` is set when a client left."""
+    """A server whose answers a test sets; ``requests`` are the bodies it got. ``looked`` is set when its models were
+    asked for, ``gone`` when a client left."""
 
     def __init__(self) -> None:
         self.models: Any = {"object": "list", "data": [{"id": "m1"}, {"id": "m2"}]}
@@ -28,7 +29,7 @@ class FakeServer:
         self.requests: list[dict[str, Any]] = []
         self.headers: list[Any] = []
         self.paths: list[str] = []
-        self.begun = asyncio.Event()
+        self.looked, self.begun = asyncio.Event(), asyncio.Event()
         self.gone = asyncio.Event()
         self.port = 0
         self._runner: web.AppRunner | None = None
@@ -54,6 +55,7 @@ class FakeServer:
 
     async def _list(self, request: web.Request) -> web.Response:
         self.headers.append(request.headers)
+        self.looked.set()
         return web.json_response(self.models, status=self.models_status)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
@@ -139,7 +141,7 @@ def request(stream: bool = True, kind: Kind = "chat", model: str = "m1", trace: 
 
 
 async def collect(engine: OpenAIEngine, task: TaskRequest) -> list[Delta]:
-    return [delta async for delta in engine.run(task)]
+    return [delta async for delta in engine.run(task) if isinstance(delta, Delta)]
 
 
 class Watched(OpenAIEngine):

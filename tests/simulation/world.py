@@ -37,6 +37,12 @@ RATE = 160.0
 CHECKED = 100
 """Quanta between two looks into the books."""
 EXPLAINED = 100
+MOST = 2
+"""Times that a stream gives its slot to an urgent task."""
+YIELDING: dict[str, Any] = {
+    "preemption": {"urgent": 5, "below": 0, "most": MOST},
+    "fallbacks": {"m1": ["m2", "m3"], "m2": ["m3"], "m3": ["m1"]},
+}
 PAST = {
     ".registry._former": 1024,
     ".registry._rejected": 1024,
@@ -86,6 +92,7 @@ class World:
         self.rng = chance = random.Random(f"{seed} {scheduler.config} {selector.name}")
         self.scheduler, self.selector, self.plugins = scheduler, selector, plugins
         self.hedges, resumes = ways or (chance.random() < 0.5, chance.random() < 0.5)
+        yields = random.Random(f"{seed} {scheduler.name} {selector.name} yields").random() < 0.7
         self.wires = [
             Wire("native", "native", self.clock, random.Random(chance.random())),
             Wire("leased", "connection", self.clock, random.Random(chance.random())),
@@ -105,6 +112,7 @@ class World:
                 resume=resumes,
                 tenant_queue_share=chance.choice([0.5, 1.0]),
                 explained_tasks=EXPLAINED,
+                **(YIELDING if yields else {}),
             ),
             plugins=plugins,
             clock=self.clock,
@@ -129,6 +137,7 @@ class World:
             (events.TaskEnded, self._ended),
             (events.AttemptSent, self._sent),
             (events.AttemptEnded, self._attempt_ended),
+            (events.TaskPreempted, self._preempted),
         ):
             self.orchestrator.events.subscribe("world", call, kind)
 
@@ -265,6 +274,13 @@ class World:
         if record is not None:
             record.attempts.discard(event.attempt)
             self._settle(record)
+
+    def _preempted(self, event: events.TaskPreempted) -> None:
+        record = self.open.get(event.task_id)
+        if record is None or record.ended is not None or not 0 < event.times <= MOST:
+            self.faults.append(f"{event.task_id} gave its slot after its end, or for the {event.times}th time")
+        elif not record.client.submission.stream or record.client.submission.priority > 0:
+            self.faults.append(f"{event.task_id} gave its slot, and is no stream of low priority")
 
     def _settle(self, record: Record) -> None:
         """Close the record of a task once its reader and the events have said all."""

@@ -29,13 +29,17 @@ class Absence:
     ) -> None:
         self._clock, self._wait, self._registry, self._admission, self._fail = clock, wait, registry, admission, fail
         self._tasks: dict[Served, dict[str, Task]] = {}
+        self.fall_back: Callable[[Task], bool] = lambda task: False
+        """Lets a task wait for another model that somebody serves, if it may: `anywire.pipeline.fallbacks`."""
 
     def check(self, task: Task) -> None:
-        """Begin to count if nobody serves this task now. Does nothing when its time runs already."""
-        if task.agent_timer is None and not self._is_served(task):
-            task.agent_timer = self._clock.call_later(self._wait, self._expire, task)
-            for key in task.queued.keys:
-                self._tasks.setdefault(key[:2], {})[task.task_id] = task
+        """Begin to count if nobody serves this task now, unless it falls back on another model. Does nothing when its
+        time runs already."""
+        if task.agent_timer is not None or self._is_served(task) or (task.chain and self.fall_back(task)):
+            return
+        task.agent_timer = self._clock.call_later(self._wait, self._expire, task)
+        for served in _all_served(task):
+            self._tasks.setdefault(served, {})[task.task_id] = task
 
     def end(self, task: Task) -> None:
         """It is served, or it waits no more; it need not have been waiting."""
@@ -43,7 +47,7 @@ class Absence:
             return
         task.agent_timer.cancel()
         task.agent_timer = None
-        for served in {key[:2] for key in task.queued.keys}:
+        for served in _all_served(task):
             waiting = self._tasks[served]
             del waiting[task.task_id]
             if not waiting:
@@ -55,14 +59,25 @@ class Absence:
             for task in list(self._tasks.get(each, {}).values()):
                 if self._is_served(task):
                     self.end(task)
+                elif task.chain:
+                    self.fall_back(task)
 
     def _expire(self, task: Task) -> None:
         self.end(task)
         key = task.queued.key
-        nobody = errors.NoAgent(f"no agent for model {key.model!r} within {self._wait:g} s")
+        others = ", ".join([repr(each.model) for each in task.chain])
+        nobody = errors.NoAgent(
+            f"no agent for model {key.model!r}{f', nor for {others} in its place,' if others else ''} within "
+            f"{self._wait:g} s"
+        )
         self._fail(task, self._admission.unknown(key, task.submission.caller) or nobody)
 
     def _is_served(self, task: Task) -> bool:
         if task.chunks:
             return any(map(task.resumes_on, self._registry.agents()))
         return any(map(self._registry.serves, task.queued.keys))
+
+
+def _all_served(task: Task) -> set[Served]:
+    """What an agent would have to serve for the task to be sent, as one of its models or of their fallbacks."""
+    return {key[:2] for key in (*task.queued.keys, *task.chain)}

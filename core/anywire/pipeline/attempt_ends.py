@@ -16,8 +16,9 @@ from anywire.identities.end_check import NOT_ADMITTED
 from anywire.identity import boot_id
 from anywire.messages import Chunk, Progress
 from anywire.once_log import OnceLog
-from anywire.pipeline.decide import Decider, Decision, Fail, Hedge, Requeue, decide
+from anywire.pipeline.decide import Decider, Decision, Fail, FallBack, Hedge, Requeue, decide
 from anywire.pipeline.dispatcher import Dispatcher
+from anywire.pipeline.fallbacks import Fallbacks
 from anywire.pipeline.groups import has_others
 from anywire.pipeline.health import Health
 from anywire.pipeline.observation import Observation
@@ -54,8 +55,9 @@ class AttemptEnds:
         observation: Observation,
         clock: Clock,
         retries: Retries,
+        fallbacks: Fallbacks,
     ) -> None:
-        self._retries = retries
+        self._retries, self._fallbacks = retries, fallbacks
         self._hub_id, self._open, self._ends, self._dispatcher = hub_id, open_attempts, ends, dispatcher
         self._registry, self._health, self._decider = registry, health, decider
         self._counts, self._events, self._observation, self._clock = counts, events, observation, clock
@@ -65,6 +67,8 @@ class AttemptEnds:
         """How many attempts were answered over each transport."""
         self.preempted_ended: Callable[[Attempt], None] | None = None
         """Told of a preempted attempt that has ended, before its slot is anybody's."""
+        self.waits_again: Callable[[Task], None] | None = None
+        """Told of a task that was put back, after what can be sent was sent."""
         self.noting = False
         """Whether an end is being noted in the health of its agent."""
 
@@ -98,10 +102,14 @@ class AttemptEnds:
             self._queue_again(task)
 
     def attempt_ended(self, attempt: Attempt, outcome: Outcome) -> None:
-        self._observation.attempt_ended(attempt, outcome)
-        if attempt.reserved_for and self.preempted_ended is not None:
-            self.preempted_ended(attempt)
-        self._dispatcher.offer_held()
+        self._events.hold()
+        try:
+            self._observation.attempt_ended(attempt, outcome)
+            if attempt.reserved_for and self.preempted_ended is not None:
+                self.preempted_ended(attempt)
+            self._dispatcher.offer_held()
+        finally:
+            self._events.release()
 
     def attempt_preempted(self, attempt: Attempt) -> None:
         """Its slot is wanted by an urgent task: it is stopped, and its task waits for another one."""
@@ -149,7 +157,8 @@ class AttemptEnds:
         decision: Decision = Fail()
         if not others and not task.is_probe:
             elsewhere = any(has_others(self._registry.candidates(key), task.tried) for key in task.queued.keys)
-            budget = self._retries.budget(task, attempt, elsewhere)
+            models = self._fallbacks.left(task, attempt.model)
+            budget = self._retries.budget(task, attempt, elsewhere, models)
             decision = self._decider.decide(task, attempt, error, budget)
             if isinstance(decision, Hedge):
                 if not over and self._dispatcher.hedge(task):
@@ -158,6 +167,8 @@ class AttemptEnds:
                 if not over:
                     return
                 decision = decide(task, attempt, error, self._health, budget)
+            if isinstance(decision, FallBack) and not models:
+                decision = Fail()
             if not isinstance(decision, Requeue):
                 task.losses += 1
                 task.spent += attempt.used
@@ -183,9 +194,12 @@ class AttemptEnds:
             after = 0.0 if isinstance(decision, (Requeue, Hedge)) else decision.after
             if outcome is not None:
                 self._observation.attempt_ended(attempt, outcome)
+            if isinstance(decision, FallBack):
+                self._fallbacks.when_failed(task, attempt.model, error.code)
             self._observation.task_requeued(task, error, after)
             self._queue_again(task, after)
             self._dispatcher.offer_held()
+            self._told_to_wait(task)
 
     def _note_health(self, attempt: Attempt, error: AnywireError | None) -> None:
         """Whoever calls this dispatches afterwards, once the reader has its end."""
@@ -224,3 +238,8 @@ class AttemptEnds:
         task.retry_timer = None
         self._dispatcher.put_back(task)
         self._dispatcher.dispatch()
+        self._told_to_wait(task)
+
+    def _told_to_wait(self, task: Task) -> None:
+        if self.waits_again is not None:
+            self.waits_again(task)

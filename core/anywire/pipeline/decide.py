@@ -36,6 +36,13 @@ class Resume(msgspec.Struct, frozen=True):
     after: float = 0.0
 
 
+class FallBack(msgspec.Struct, frozen=True):
+    """Send the task again after ``after`` seconds as the next model that may answer in place of this one, which has
+    answered nothing."""
+
+    after: float = 0.0
+
+
 class Hedge(msgspec.Struct, frozen=True):
     """Leave the attempt as it is and send a second one; the first of the two to bring a token is the one shown."""
 
@@ -44,23 +51,38 @@ class Fail(msgspec.Struct, frozen=True):
     """End the task with the error."""
 
 
-Decision = Requeue | Retry | Resume | Hedge | Fail
+Decision = Requeue | Retry | Resume | FallBack | Hedge | Fail
 
 
 class Budget(msgspec.Struct, frozen=True):
     """What is left: ``attempts`` that may still be sent of this task, ``retries`` that its model and tenant may still
     cost (`anywire.pipeline.retry_budget`), whether ``elsewhere`` an agent that has not tried the task could take it
-    now, whether tasks of its kind are sent again although they may have been executed (``repeats``), and ``pause``: the
-    seconds, drawn at random, that a task is to wait that is not sent again at once."""
+    now, whether tasks of its kind are sent again although they may have been executed (``repeats``), ``pause``: the
+    seconds, drawn at random, that a task is to wait that is not sent again at once; and ``models``: how many further
+    ones somebody serves that may answer in place of this one (`anywire.pipeline.fallbacks`)."""
 
     attempts: int
     elsewhere: bool
     retries: int = 1
     repeats: bool = True
     pause: float = 0.0
+    models: int = 0
 
 
 Decide = Callable[[Task, Attempt, AnywireError, Health, Budget], Decision]
+
+_MODELS_FAULTS = (
+    errors.AgentLost,
+    errors.AgentUnavailable,
+    errors.EngineFailed,
+    errors.ModelNotFound,
+    errors.ModelStopped,
+    errors.NoAgent,
+    errors.NoProgress,
+    errors.Refused,
+    errors.StreamCorrupted,
+)
+"""What another model might not end with. The last of them are also said by orchestrators that are agents here."""
 
 
 def decide(task: Task, attempt: Attempt, error: AnywireError, health: Health, budget: Budget) -> Decision:
@@ -73,8 +95,22 @@ def decide(task: Task, attempt: Attempt, error: AnywireError, health: Health, bu
       once where it is the first one and another agent is free, else after a pause.
     - An engine's failure before the first token may be that machine's own: after a pause it is tried elsewhere, if
       somebody is there.
+    - Where other models may answer in its place: one of them, once nothing else is left of the above, and in time for
+      each of them to have an attempt.
     - Everything else is an answer: the request is at fault, or the stream broke the rules.
     """
+    decision = _as_it_is(task, attempt, error, budget)
+    if not budget.models or task.chunks or not _may_repeat(budget):
+        return decision
+    if isinstance(decision, Retry) and budget.attempts <= budget.models:
+        return FallBack(decision.after)
+    if isinstance(decision, Fail) and isinstance(error, _MODELS_FAULTS):
+        return FallBack(budget.pause if task.losses else 0.0)
+    return decision
+
+
+def _as_it_is(task: Task, attempt: Attempt, error: AnywireError, budget: Budget) -> Decision:
+    """What follows as long as the task is for the same model."""
     if isinstance(error, errors.Refused) and not attempt.chunks:
         return Requeue()
     if isinstance(error, errors.AgentUnavailable) and error.phase == "not_sent":
@@ -91,8 +127,12 @@ def decide(task: Task, attempt: Attempt, error: AnywireError, health: Health, bu
     return Fail()
 
 
+def _may_repeat(budget: Budget) -> bool:
+    return budget.attempts >= 1 and budget.retries >= 1 and budget.repeats
+
+
 def _again(task: Task, budget: Budget, after: float) -> Decision:
-    if budget.attempts < 1 or budget.retries < 1 or not budget.repeats:
+    if not _may_repeat(budget):
         return Fail()
     if not task.chunks:
         return Retry(after)
@@ -112,11 +152,11 @@ class Decider:
         decision: Any
         try:
             decision = self._chosen(task, attempt, error, self._health, budget)
-            if isinstance(decision, Retry | Resume) and not 0 <= decision.after < math.inf:
+            if isinstance(decision, Retry | Resume | FallBack) and not 0 <= decision.after < math.inf:
                 fault = f"returned {str(decision)[:80]}, which names no time"
-            elif not isinstance(decision, Requeue | Retry | Resume | Hedge | Fail):
+            elif not isinstance(decision, Requeue | Retry | Resume | FallBack | Hedge | Fail):
                 fault = f"returned {str(decision)[:80]!r}, which is no decision"
-            elif not task.chunks or isinstance(decision, Fail) or (task.can_resume and not isinstance(decision, Hedge)):
+            elif not task.chunks or isinstance(decision, Fail) or _goes_on(task, decision):
                 decided: Decision = decision
                 return decided
             else:
@@ -125,3 +165,8 @@ class Decider:
             fault = failure
         self._boundary.failed("decide", getattr(self._chosen, "__name__", "call"), fault, task.task_id)
         return decide(task, attempt, error, self._health, budget)
+
+
+def _goes_on(task: Task, decision: Decision) -> bool:
+    """Whether what the client was shown can be gone on with as ``decision`` says."""
+    return task.can_resume and not isinstance(decision, Hedge | FallBack)

@@ -6,6 +6,8 @@ import reprlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import msgspec
+
 from anywire import errors
 from anywire.boundary import Boundary, label
 from anywire.clock import Clock, Timer
@@ -234,18 +236,39 @@ class Dispatcher:
         self._sink.send(task, agent, key.model, free)
         return True
 
-    def send_to(self, task: Task, agent: AgentView) -> None:
-        """Send a queued task to this agent before all others, if it can take it now. Does nothing else."""
+    def send_to(self, task: Task, agent: AgentView) -> bool:
+        """Send a queued task to this agent before all others, if it can take it now, and hooks and selector do not say
+        otherwise. Whether it was sent."""
         if self.gate_closed or task.task_id not in self._queued:
-            return
+            return False
         for key in task.queued.keys:
-            free = self._candidates(key)
-            if free.get(agent.agent_id) is agent:
-                del self._queued[task.task_id]
-                remove, name = self._scheduler.remove, self._scheduler_name
-                self._boundary.call(name, "remove", remove, task.task_id, otherwise=False, task_id=task.task_id)
-                self._sink.send(task, agent, key.model, free)
-                return
+            if self._candidates(key).get(agent.agent_id) is not agent:
+                continue
+            only = CandidateList([agent])
+            chosen = self._chooser.choose(task, only, key)
+            # The plugins that were asked may have cancelled it, or closed the gate.
+            if chosen is None or self.gate_closed or self._agent(agent.agent_id) is not agent:
+                return False
+            if not self._take_out(task):
+                return False
+            self._sink.send(task, agent, key.model, only)
+            return True
+        return False
+
+    def change_keys(self, task: Task, keys: tuple[QueueKey, ...]) -> None:
+        """Let a waiting task wait for other models. Whoever calls this has what waits dispatched."""
+        was_queued = self._take_out(task)
+        task.queued = msgspec.structs.replace(task.queued, keys=keys)
+        if was_queued:
+            self._queue(task, "put_back", self._scheduler.put_back)
+
+    def _take_out(self, task: Task) -> bool:
+        """Take a task out of the queue; False when it is not there."""
+        if self._queued.pop(task.task_id, None) is None:
+            return False
+        remove, name = self._scheduler.remove, self._scheduler_name
+        self._boundary.call(name, "remove", remove, task.task_id, otherwise=False, task_id=task.task_id)
+        return True
 
     def close_gate(self) -> None:
         """Send nothing from now on."""

@@ -15,6 +15,7 @@ from anywire.errors import InvalidRequest
 from anywire.pipeline.admission import Admission
 from anywire.pipeline.attempts import Attempts
 from anywire.pipeline.dispatcher import Dispatcher
+from anywire.pipeline.fallbacks import Fallbacks, Keys
 from anywire.pipeline.limits import CallerLimits
 from anywire.pipeline.observation import Observation
 from anywire.pipeline.preemption import Preemption
@@ -52,6 +53,7 @@ class Intake:
         limits: CallerLimits,
         retries: Retries,
         preemption: Preemption | None,
+        fallbacks: Fallbacks,
         scheduler: Scheduler,
         selector: Selector,
         task_ids: Iterator[str],
@@ -62,10 +64,12 @@ class Intake:
         self._admission, self._services, self._dispatcher = admission, services, dispatcher
         self._room, self._waiting, self._limits = room, waiting, limits
         self._max_tokens, self._retries, self._preemption = config.max_tokens, retries, preemption
+        self._fallbacks = fallbacks
         self._attempts, self._ends, self._task_ids = attempts, ends, task_ids
         self._observation, self._clock, self._config = observation, clock, config
         self._wants_prefix = scheduler.wants_prefix or selector.wants_prefix
-        self._scheduler_name, self._uses_priority = label("scheduler", scheduler), scheduler.uses_priority
+        self._scheduler_name = label("scheduler", scheduler)
+        self._uses_priority = scheduler.uses_priority or preemption is not None
         self._policies = selector.policies
         self._said_ignored = False
 
@@ -85,7 +89,10 @@ class Intake:
             raise self._admission.too_long(demand)
         services = self._services
         concerned = services.concerned
-        keys = (concerned and services.keys(submission)) or self._admission.keys(submission, demand)
+        keys: Keys = services.keys(submission) if concerned else ()
+        chain: Keys = ()
+        if not keys:
+            keys, chain = self._fallbacks.keys(submission, demand)
         if task_id in self._ends.tasks:
             raise InvalidRequest(f"a task with the id {task_id} has not ended", param="task_id")
         # Not to be guessed: whoever knows an id can cancel the task.
@@ -123,6 +130,7 @@ class Intake:
         if submission.policy and self._policies is None:
             stream.ignored = stream.ignored + IGNORED_POLICY
         task = Task(task_id, submission, queued, stream)
+        task.chain = chain
         task.sent = attempts  # numbers are not used twice: an agent may remember them
         task.attempts_left = min(submission.attempts_left or self._config.max_attempts, self._config.max_attempts)
         standing = services.stands_before(task) if concerned else ""
@@ -135,7 +143,7 @@ class Intake:
             if standing:
                 self._dispatcher.hold_new(task, f"service {standing}")
             elif not served:
-                if self._waiting.tenants:
+                if self._waiting.tenants and not self._may_preempt(submission):
                     self._room.check_deadline(queued)
                 self._dispatcher.put(task)
         except BaseException:
@@ -150,6 +158,8 @@ class Intake:
             services.adopt(task)
         stream.stages.admitted = self._clock.now_ns()
         self._observation.task_admitted(task)
+        if keys[0].model != submission.model:
+            self._fallbacks.admitted(task)
         if standing or served:
             if standing:
                 self._waiting.begins(task)
@@ -167,6 +177,10 @@ class Intake:
         elif task.place == "held":
             self._waiting.begins(task)
         return stream
+
+    def _may_preempt(self, submission: Submission) -> bool:
+        """Whether how long others wait says nothing of it."""
+        return self._preemption is not None and self._preemption.is_urgent(submission.priority)
 
     @staticmethod
     def _check_policy(policy: str, policies: tuple[str, ...]) -> None:

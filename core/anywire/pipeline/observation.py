@@ -114,6 +114,10 @@ class Observation:
         if events.TaskPreempted in self._wanted:
             self._publish(events.TaskPreempted, task, attempt=task.sent, times=task.preempted)
 
+    def task_fell_back(self, task: Task, before: str, model: str, code: str) -> None:
+        if events.TaskFellBack in self._wanted:
+            self._publish(events.TaskFellBack, task, before=before, model=model, error=code)
+
     def task_dispatched(self, task: Task, agent: AgentView, model: str, candidates: Candidates) -> None:
         choice, task.choice, task.told_why = task.choice, None, ""
         if events.TaskDispatched in self._wanted:

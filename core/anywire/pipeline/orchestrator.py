@@ -38,6 +38,7 @@ from anywire.pipeline.decide import Decide, Decider, decide
 from anywire.pipeline.dispatcher import Dispatcher
 from anywire.pipeline.dropped import Dropped
 from anywire.pipeline.ends import Ends
+from anywire.pipeline.fallbacks import Fallbacks
 from anywire.pipeline.following import Follower
 from anywire.pipeline.health import QUARANTINED, Health, Subject
 from anywire.pipeline.hedging import Hedging
@@ -142,6 +143,8 @@ class Orchestrator:
         )
         self._tasks = ends.tasks
         self._hedging = hedging = Hedging(config.hedging, dispatcher, clock, counts) if config.hedging.share else None
+        fallbacks = Fallbacks(config.fallbacks, admission, registry, ends.absence, dispatcher, observation, counts)
+        ends.absence.fall_back = fallbacks.when_nobody_serves
         decider = Decider(decide, health, boundary)
         self._attempt_ends = attempt_ends = AttemptEnds(
             hub_id,
@@ -156,6 +159,7 @@ class Orchestrator:
             observation,
             clock,
             retries,
+            fallbacks,
         )
         self.attempts = attempts = Attempts(
             hub_id,
@@ -176,10 +180,19 @@ class Orchestrator:
         self._incoming = Incoming(
             hub_id, attempts, open_attempts, attempt_ends, awake, counts, dropped, config, observation, hedging
         )
-        preemption: Preemption | None = None
+        self._preemption: Preemption | None = None
         if config.preemption.urgent is not None:
-            preemption = Preemption(config.preemption, ends.tasks, open_attempts, attempt_ends, dispatcher, counts)
-            attempt_ends.preempted_ended = preemption.ended
+            self._preemption = preemption = Preemption(
+                config.preemption,
+                config.retries.repeat,
+                ends.tasks,
+                open_attempts,
+                attempt_ends,
+                dispatcher,
+                registry,
+                counts,
+            )
+            attempt_ends.preempted_ended, attempt_ends.waits_again = preemption.ended, preemption.waits
         task_ids = random_ids()
         self._probes = Probes(registry, health, attempts, ends, observation, task_ids, clock)
         self._orders = AgentOrders(registry, health, open_attempts, attempt_ends, self._agent_observation, counts)
@@ -201,7 +214,8 @@ class Orchestrator:
             ends,
             limits,
             retries,
-            preemption,
+            self._preemption,
+            fallbacks,
             scheduler,
             selector,
             task_ids,
@@ -408,6 +422,8 @@ class Orchestrator:
             self._dispatcher.dispatch()
             if task.place == "queued":
                 self._waiting.released(task)
+                if self._preemption is not None:
+                    self._preemption.waits(task)
 
     def end_child(self, task_id: str, reason: str) -> None:
         self._ends.cancel(task_id, reason)
@@ -440,6 +456,9 @@ class Orchestrator:
     def agent_lost(self, agent: AgentView, reason: str) -> None:
         self._counts["agents_lost"] += 1
         self._agent_observation.agent_lost(agent, reason)
+        if self.config.fallbacks:
+            # Nothing else follows where nothing ran on it, and what waited for it may have fallen back.
+            self._dispatcher.dispatch()
 
     def agents_changed(self) -> None:
         for listener in list(self._listeners):

@@ -1,71 +1,112 @@
 """Preemption: a running stream of low priority gives its slot to an urgent task, and goes on later.
 
-What the stream has shown stays; it is resumed from there, or, where nothing was shown yet, begins again. That costs no
-attempt. Its slot is the urgent task's once its agent has ended the attempt.
+It is decided when an urgent task begins to wait and no slot is free for it. Only streams give theirs: those that have
+shown nothing, which begin again, and those that can be resumed from what they have shown. Of a unary answer nobody can
+say how much was done, so it keeps its slot; so do tasks of kinds that are not sent again (``pipeline.retries.repeat``).
+Giving a slot costs no attempt. Once its agent has ended the attempt, the slot is the urgent task's, whatever the
+scheduler: hooks and the selector are asked about that agent alone. Where the urgent task does not need it any more, the
+next urgent one gets it. Where the slot was lost instead, with its agent, another stream gives one.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from anywire.failure_settings import PreemptionConfig
+from anywire.messages import Kind
 from anywire.pipeline.attempt_ends import AttemptEnds
 from anywire.pipeline.dispatcher import Dispatcher
 from anywire.pipeline.open_attempts import OpenAttempts
+from anywire.pipeline.registry import Registry
 from anywire.pipeline.task import Attempt, Task
 
 
 class Preemption:
-    """``tasks`` are those that have not ended. Off where ``config.urgent`` is unset."""
+    """``tasks`` are those that have not ended, ``repeat`` the kinds that may be sent again. Off where
+    ``config.urgent`` is unset."""
 
     def __init__(
         self,
         config: PreemptionConfig,
+        repeat: tuple[Kind, ...],
         tasks: Mapping[str, Task],
         open_attempts: OpenAttempts,
         attempt_ends: AttemptEnds,
         dispatcher: Dispatcher,
+        registry: Registry,
         counts: Counter[str],
     ) -> None:
-        self._config, self._tasks, self._open = config, tasks, open_attempts
-        self._attempt_ends, self._dispatcher, self._counts = attempt_ends, dispatcher, counts
+        self._config, self._repeat, self._tasks, self._open = config, frozenset(repeat), tasks, open_attempts
+        self._attempt_ends, self._dispatcher, self._registry = attempt_ends, dispatcher, registry
+        self._counts = counts
+
+    def is_urgent(self, priority: int) -> bool:
+        """Whether a task of that priority may take the slot of another one."""
+        urgent = self._config.urgent
+        return urgent is not None and priority >= urgent
 
     def waits(self, task: Task) -> None:
-        """A new task waits for its turn: if it is urgent, a stream of low priority gives its slot."""
-        urgent = self._config.urgent
-        if urgent is None or task.submission.priority < urgent:
+        """A task waits for its turn after everything that can be sent was sent: if it is urgent, a stream of low
+        priority gives its slot."""
+        if task.place != "queued" or not self.is_urgent(task.submission.priority) or self._dispatcher.gate_closed:
             return
-        attempt = min(self._giving(task), key=_rank, default=None)
-        if attempt is None:
+        if any(self._registry.candidates(key) for key in task.queued.keys):
             return
+        attempts = self._open.by_key.values()
+        if any(each.reserved_for == task.task_id for each in attempts):
+            return
+        giving = [each for each in attempts if self._gives(each) and self._would_do(each, task)]
+        if not giving:
+            return
+        avoided = task.queued.avoid
+        attempt = min(giving, key=lambda each: _rank(each, avoided))
         self._counts["preemptions"] += 1
         attempt.task.preempted += 1
         attempt.reserved_for = task.task_id
         self._attempt_ends.attempt_preempted(attempt)
 
     def ended(self, attempt: Attempt) -> None:
-        """An attempt that was preempted has ended: send the task for which its slot is kept, if it still waits."""
-        task = self._tasks.get(attempt.reserved_for)
-        if task is not None and task.place == "queued":
-            self._dispatcher.send_to(task, attempt.agent)
+        """An attempt that was preempted has ended: send the task for which its slot is kept, or another urgent one."""
+        wanting = self._tasks.get(attempt.reserved_for)
+        first = [wanting] if wanting is not None and wanting.place == "queued" else []
+        for task in first or self._waiting():
+            if self._dispatcher.send_to(task, attempt.agent):
+                break
+        if wanting is not None:
+            self.waits(wanting)
 
-    def _giving(self, task: Task) -> Iterator[Attempt]:
-        """The attempts whose slot would do."""
-        below, most = self._config.below, self._config.most
-        for attempt in self._open.by_key.values():
-            other = attempt.task
-            if (
-                not attempt.cancelled
-                and other.submission.priority <= below
-                and other.preempted < most
-                and len(other.attempts) == 1
-                and (not other.chunks or other.can_resume)
-                and any(key.model in attempt.agent.offers for key in task.queued.keys)
-            ):
-                yield attempt
+    def _waiting(self) -> list[Task]:
+        """The urgent tasks that wait for their turn, the most urgent and oldest first."""
+        waiting = [
+            each
+            for each in self._dispatcher.waiting_tasks()
+            if each.place == "queued" and self.is_urgent(each.submission.priority)
+        ]
+        return sorted(waiting, key=lambda each: (-each.submission.priority, each.queued.received_ns))
+
+    def _gives(self, attempt: Attempt) -> bool:
+        """Whether it is of a stream that may be stopped, and can go on at least where it is now."""
+        task = attempt.task
+        return (
+            not attempt.cancelled
+            and task.submission.stream
+            and task.submission.kind in self._repeat
+            and task.submission.priority <= self._config.below
+            and task.preempted < self._config.most
+            and len(task.attempts) == 1
+            and (not task.chunks or (task.can_resume and task.resumes_on(attempt.agent)))
+        )
+
+    def _would_do(self, attempt: Attempt, task: Task) -> bool:
+        """Whether the task could be sent to its agent once it has ended."""
+        agent = attempt.agent
+        if task.chunks and not task.resumes_on(agent):
+            return False
+        return any(self._registry.would_take(agent, key) for key in task.queued.keys)
 
 
-def _rank(attempt: Attempt) -> tuple[int, int]:
-    """Lowest priority first, of equals the one that has shown least."""
-    return attempt.task.submission.priority, attempt.task.chunks
+def _rank(attempt: Attempt, avoided: tuple[str, ...]) -> tuple[int, bool, int]:
+    """Lowest priority first; of equals those at agents that the urgent task does not avoid; of these the one that has
+    shown least."""
+    return attempt.task.submission.priority, attempt.agent_id in avoided, attempt.task.chunks

@@ -112,6 +112,10 @@ class Registry:
         """The agents that can take such a task now. A view that changes: do not keep it."""
         return self.serving.candidates(key)
 
+    def would_take(self, agent: AgentView, key: QueueKey) -> bool:
+        """Whether this agent would be a candidate if one more of its slots were free."""
+        return self.serving.would_take(agent, key)
+
     def serves(self, key: QueueKey) -> bool:
         """Whether some agent serves it, be it busy."""
         return self.serving.serves(key)

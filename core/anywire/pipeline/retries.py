@@ -28,8 +28,8 @@ class Retries:
         submission = task.submission
         self._budgets.of(submission.model, submission.caller.tenant).task(now_ns)
 
-    def budget(self, task: Task, attempt: Attempt, elsewhere: bool) -> Budget:
-        """What is left after an attempt that has failed."""
+    def budget(self, task: Task, attempt: Attempt, elsewhere: bool, models: int) -> Budget:
+        """What is left after an attempt that has failed, beside what the arguments say."""
         config = self._config
         return Budget(
             task.attempts_left - attempt.used,
@@ -37,6 +37,7 @@ class Retries:
             self.left(task),
             task.submission.kind in config.repeat,
             self._rng.uniform(0, min(config.longest, config.base * 2 ** min(task.losses, 32))),
+            models,
         )
 
     def left(self, task: Task) -> int:

@@ -15,7 +15,7 @@ from anywire.offers import Offer, read_offers
 from anywire.pipeline.groups import NOBODY, Group, GroupsView, Member, Orders, Without
 from anywire.pipeline.health import Health
 from anywire.scheduler import QueueKey
-from anywire.selector import Candidates
+from anywire.selector import AgentView, Candidates
 
 REMEMBERED_KEYS = 4096
 """What nobody serves now and somebody did: a task for it waits for an agent to come back."""
@@ -80,6 +80,22 @@ class Serving:
         if groups is None:
             return False
         return not key.needs or any(not group.lacks(key[:2], key.needs) for group in groups)
+
+    def would_take(self, agent: AgentView, key: QueueKey) -> bool:
+        """Whether this agent would be a candidate if one more of its slots were free. One that rests is none."""
+        member, served = self.orders.members.get(agent.agent_id), key[:2]
+        if member is None or member.view is not agent or member.group is None:
+            return False
+        offer = member.group.offers.get(served)
+        return (
+            offer is not None
+            and offer.takes_tasks
+            and not member.group.lacks(served, key.needs)
+            and agent.status.state == "ready"
+            and not agent.unavailable
+            and agent.in_flight <= _slots(member)
+            and not self._health.resting(agent.agent_id)
+        )
 
     def slots(self, key: QueueKey) -> int:
         """The slots of all ready agents that serve it."""
@@ -162,8 +178,7 @@ class Serving:
         if group is None:
             return False
         status = view.status
-        slots = status.slots if member.room is None else min(member.room, status.slots)
-        free = status.state == "ready" and not view.unavailable and view.in_flight < slots
+        free = status.state == "ready" and not view.unavailable and view.in_flight < _slots(member)
         if free == member.free:
             if free:
                 group.load_changed(member)
@@ -268,3 +283,9 @@ class Serving:
                     insort(self._ready_models, model)
                 self._models[model] += 1
         member.ready, member.slots, member.models = ready, slots, models
+
+
+def _slots(member: Member) -> int:
+    """How many tasks it may have now."""
+    slots = member.view.status.slots
+    return slots if member.room is None else min(member.room, slots)

@@ -15,7 +15,7 @@ from anywire.messages import Chunk
 from anywire.pipeline.limits import Share
 from anywire.pipeline.model_queue import Wait
 from anywire.pipeline.noted_choice import Noted
-from anywire.scheduler import Outcome, QueuedTask
+from anywire.scheduler import Outcome, QueuedTask, QueueKey
 from anywire.selector import FAILED_LATENCY_MS, AgentView, Choice
 from anywire.submission import Submission
 from anywire.task_stream import TaskStream
@@ -155,7 +155,9 @@ class Task:
     came, 0 before. ``retry_after`` is the longest pause in seconds that an engine has asked for. ``share`` is what
     it takes of its caller's limits, None where nothing limits it. ``wait`` is set while it is counted among those
     that wait (`anywire.pipeline.waiting`). ``is_probe``: the pipeline made it up to see whether an agent is well, and
-    it is sent to no other one. ``preempted`` is how often it gave its slot to an urgent one.
+    it is sent to no other one. ``preempted`` is how often it gave its slot to an urgent one. ``chain`` is what it may
+    be sent as when the models in ``queued`` have failed, in order; ``fell_from`` are the models it was for before, each
+    with the code of its failure (`anywire.pipeline.fallbacks`).
     """
 
     __slots__ = (
@@ -164,12 +166,14 @@ class Task:
         "attempts",
         "attempts_left",
         "below",
+        "chain",
         "choice",
         "chunks",
         "deadline_timer",
         "decisions",
         "delivered",
         "digest",
+        "fell_from",
         "first_ns",
         "hedge_timer",
         "is_probe",
@@ -206,6 +210,8 @@ class Task:
         self.sent = self.losses = self.chunks = self.attempts_left = self.first_ns = 0
         self.spent = self.below = self.kept_bytes = self.preempted = 0
         self.agent_id = self.model = self.digest = ""
+        self.chain: tuple[QueueKey, ...] = ()
+        self.fell_from: tuple[tuple[str, str], ...] = ()
         self.choice: Choice | None = None
         self.decisions: tuple[Noted, ...] = ()
         self.share: Share | None = None

@@ -113,6 +113,8 @@ class TaskEnds:
         if final is not None:
             task.stream.push(final)
         elif error is not None:
+            if task.fell_from and code not in BY_CLIENT:
+                _name_models(task, error)
             task.stream.fail(error)
         for other in list(task.attempts.values()) if task.attempts else ():
             self._open.cancel(other, str(error) if error is not None else "the task has ended")
@@ -194,3 +196,9 @@ def _tokens(task: Task, share: Share, attempt: Attempt | None, code: str, final:
     if pieces or (task.sent and code in BY_CLIENT):
         return share.prompt + pieces
     return 0
+
+
+def _name_models(task: Task, error: AnywireError) -> None:
+    """Let an error say as which models the task was tried, and how the others failed."""
+    before = ", ".join([f"{model!r} ({code})" for model, code in task.fell_from])
+    error.args = (f"{error} (model {task.queued.keys[0].model!r}, in place of {before})",)

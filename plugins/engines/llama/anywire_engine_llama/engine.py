@@ -150,7 +150,7 @@ class LlamaEngine(Engine):
     def _is_restarting(self) -> bool:
         return self._status.state == "starting" and self._supervisor is not None
 
-    async def _run_on(self, task: TaskRequest) -> AsyncGenerator[Delta, None]:
+    async def _run_on(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
         """The rest of an answer whose beginning is ``task.resume``."""
         answer = await self._upstream.ask(f"{self.address}/tokenize", {"content": task.resume})
         delivered = len(msgspec.json.decode(answer, type=_Tokens).tokens)
@@ -161,7 +161,7 @@ class LlamaEngine(Engine):
         try:
             async with contextlib.aclosing(self._upstream.answer(rest, self._model)) as deltas:
                 async for delta in deltas:
-                    yield accounted(delta, delivered)
+                    yield accounted(delta, delivered) if isinstance(delta, Delta) else delta
         except InvalidRequest as error:
             # The client's request was good enough to begin with.
             raise EngineFailed(f"llama.cpp does not resume this answer: {error}", status=error.status) from error

@@ -57,6 +57,12 @@ class OpenAIConfig(pydantic.BaseModel):
     next_token_timeout: float = pydantic.Field(
         default=60.0, ge=0, description="Seconds that the server may say nothing within its answer. 0: no limit."
     )
+    loading_timeout: float = pydantic.Field(
+        default=120.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds that a task waits while the server says that it loads the model. 0: it fails at once.",
+    )
     startup_timeout: float = pydantic.Field(
         default=60.0, gt=0, description="Seconds that the server may take to appear before the engine counts as failed."
     )

@@ -10,13 +10,14 @@ from typing import ClassVar
 
 import msgspec
 
-from anywire.engine import Delta, Engine, EngineStatus
+from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
 from anywire.errors import ConfigError, EngineFailed, InvalidRequest
-from anywire.messages import TaskRequest
+from anywire.messages import State, TaskRequest
 from anywire.offers import MAX_OFFERS, Offer, OfferState, offers
 from anywire_engine_openai.config import OpenAIConfig
 from anywire_engine_openai.connection_errors import ConnectionFailed
 from anywire_engine_openai.listing import ListedModel
+from anywire_engine_openai.loading import StillLoading
 from anywire_engine_openai.upstream import Upstream
 
 FIRST_RETRY, LAST_RETRY = (
@@ -42,6 +43,8 @@ class OpenAIEngine(Engine):
         self._upstream: Upstream | None = None
         self._watch: asyncio.Task[None] | None = None
         self._look_now = asyncio.Event()
+        self._loads = False
+        """Whether the server has said, when it was looked at last, that it is loading."""
         self._running = 0
 
     async def start(self, changed: Callable[[], None]) -> None:
@@ -57,8 +60,10 @@ class OpenAIEngine(Engine):
             keep_members=True,
             first_token_timeout=config.first_token_timeout,
             next_token_timeout=config.next_token_timeout,
+            loading_timeout=config.loading_timeout,
             tls=config.tls(),
         )
+        upstream.told_loading = self._look_now.set
         upstream.open(config.base_url)
         self._upstream = upstream
         error = await self._look(upstream)
@@ -84,7 +89,7 @@ class OpenAIEngine(Engine):
     def status(self) -> EngineStatus:
         return self._status
 
-    async def run(self, task: TaskRequest) -> AsyncGenerator[Delta, None]:
+    async def run(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
         if self._upstream is None:
             raise EngineFailed("the engine is not running")
         if self.config.models and task.model not in self.config.models:
@@ -123,7 +128,7 @@ class OpenAIEngine(Engine):
                 if self._running and not self._look_now.is_set():
                     continue  # it is answering tasks, so it is there; it may be too busy for anything else
             else:
-                if self._status.state == "starting" and loop.time() >= deadline:
+                if self._status.state == "starting" and not self._loads and loop.time() >= deadline:
                     self._set(EngineStatus("failed", _in_state("crashed", self._status.offers), self._status.detail))
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, LAST_RETRY)
@@ -132,6 +137,7 @@ class OpenAIEngine(Engine):
 
     async def _look(self, upstream: Upstream) -> EngineFailed | None:
         """Set the status by what the server lists; return what is wrong with it."""
+        self._loads = False
         try:
             listed = await upstream.models()
         except EngineFailed as error:
@@ -139,8 +145,10 @@ class OpenAIEngine(Engine):
                 # It is there, but lists none.
                 listed = [ListedModel(self.config.server_name(name)) for name in self.config.models]
             else:
-                state = self._status.state if self._status.state == "starting" else "failed"
-                offer_state: OfferState = "starting" if state == "starting" else "crashed"
+                self._loads = isinstance(error, StillLoading)
+                starts = self._loads or self._status.state == "starting"
+                state: State = "starting" if starts else "failed"
+                offer_state: OfferState = "starting" if starts else "crashed"
                 self._set(EngineStatus(state, _in_state(offer_state, self._status.offers), str(error)))
                 return error
         found = [each.id for each in listed]

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from anywire.errors import EngineFailed, InvalidRequest, Phase, TaskError
+from anywire_engine_openai.loading import StillLoading, is_loading
 from anywire_engine_openai.mending import mended
 
 MAX_QUOTED = 500  # characters of an unreadable answer that an error message quotes
@@ -129,7 +130,8 @@ def _error(said: Said, status: int, told: str, phase: Phase, retry_after: float)
             members=said.members,
         )
     hint = " (is the engine's api_key right?)" if status in (401, 403) else ""
-    return EngineFailed(
+    failure = StillLoading if is_loading(status, said.message) else EngineFailed
+    return failure(
         f"the server {told}: {said.message}{hint}",
         phase=phase,
         status=status,

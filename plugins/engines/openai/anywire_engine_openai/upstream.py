@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from types import SimpleNamespace
 
 import aiohttp
 import msgspec
 
-from anywire.engine import Delta
-from anywire.errors import EngineFailed
+from anywire.engine import Delta, EngineProgress
+from anywire.errors import EngineFailed, TaskError
 from anywire.messages import TaskRequest
 from anywire_engine_openai import answers
 from anywire_engine_openai.arrived import is_whole, left
 from anywire_engine_openai.assembly import Assembly
 from anywire_engine_openai.connection_errors import ConnectionFailed, broken, not_reached, say, silent
 from anywire_engine_openai.listing import ListedModel, read_models
+from anywire_engine_openai.loading import LoadingPauses, StillLoading, is_loading
 from anywire_engine_openai.requests import PATHS, trace_headers, upstream_body
 from anywire_engine_openai.server_errors import read_error, refusal
 from anywire_engine_openai.silence import SilenceWatch
@@ -44,6 +45,7 @@ class Upstream:
         keep_members: bool = False,
         first_token_timeout: float = 0.0,
         next_token_timeout: float = 0.0,
+        loading_timeout: float = 0.0,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         """``tls`` says which certificate the server must show; default: one that comes from an authority known to
@@ -59,6 +61,9 @@ class Upstream:
         self._always_stream = always_stream
         self._keep = keep_members
         self._first_timeout, self._next_timeout = first_token_timeout, next_token_timeout
+        self._loading_timeout = loading_timeout
+        self.told_loading: Callable[[], None] = lambda: None
+        """Called when the server answers a task with that it is loading."""
         self._session: aiohttp.ClientSession | None = None
         self._new: aiohttp.ClientSession | None = None
         """Keeps no connection: what is asked here goes over a new one."""
@@ -121,7 +126,8 @@ class Upstream:
             raise self._unreachable(error) from error
         if response.status != 200:
             said = read_error(body).message
-            raise EngineFailed(f"{url} answered with status {response.status}: {said}", status=response.status)
+            failure = StillLoading if is_loading(response.status, said) else EngineFailed
+            raise failure(f"{url} answered with status {response.status}: {said}", status=response.status)
         return body
 
     async def healthy(self) -> bool:
@@ -132,7 +138,7 @@ class Upstream:
         except (aiohttp.ClientError, OSError) as error:
             raise self._unreachable(error) from error
 
-    def answer(self, task: TaskRequest, model: str) -> AsyncGenerator[Delta, None]:
+    def answer(self, task: TaskRequest, model: str) -> AsyncGenerator[Delta | EngineProgress, None]:
         """The server's answer to ``task``, asked of what it calls ``model``. Leaving the generator before its end
         closes the connection, which is how a server learns that nobody reads any more.
 
@@ -141,32 +147,49 @@ class Upstream:
             return self._assembled(task, model)
         return self._exchange(task, model)
 
-    async def _assembled(self, task: TaskRequest, model: str) -> AsyncGenerator[Delta, None]:
+    async def _assembled(self, task: TaskRequest, model: str) -> AsyncGenerator[Delta | EngineProgress, None]:
         assembly = Assembly(chat=task.kind == "chat")
         async with contextlib.aclosing(self._exchange(msgspec.structs.replace(task, stream=True), model)) as deltas:
             async for delta in deltas:
-                assembly.add(delta)
+                if isinstance(delta, EngineProgress):
+                    yield delta
+                else:
+                    assembly.add(delta)
         yield assembly.whole()
 
-    async def _exchange(self, task: TaskRequest, model: str) -> AsyncGenerator[Delta, None]:
+    async def _exchange(self, task: TaskRequest, model: str) -> AsyncGenerator[Delta | EngineProgress, None]:
         body, choices = upstream_body(task, model, self._default_max_tokens)
         url = self.base_url + PATHS[task.kind]
-        try:
-            async with asyncio.timeout(self._first_timeout or None):
-                may_repeat = task.attempts_left != 1
-                response, tries = await self._post(url, body, trace_headers(task.trace), may_repeat=may_repeat)
-        except TimeoutError as error:
-            raise silent(self._first_timeout, begun=False) from error
-        except ConnectionFailed as error:
-            if error.tries > 1:
-                yield Delta(attempts_used=error.tries)
-            raise
+        pauses: LoadingPauses | None = None
+        while True:
+            try:
+                async with asyncio.timeout(self._first_timeout or None):
+                    may_repeat = task.attempts_left != 1
+                    response, tries = await self._post(url, body, trace_headers(task.trace), may_repeat=may_repeat)
+            except TimeoutError as error:
+                raise silent(self._first_timeout, begun=False) from error
+            except ConnectionFailed as error:
+                if error.tries > 1:
+                    yield Delta(attempts_used=error.tries)
+                raise
+            if _is_success(response.status):
+                break
+            failure = await self._refusal(response)
+            if not isinstance(failure, StillLoading):
+                raise failure
+            if pauses is None:
+                pauses = LoadingPauses(self._loading_timeout, task.time_left_ms)
+                self.told_loading()
+            pause = pauses.next(failure.retry_after)
+            if not pause:
+                raise failure
+            yield EngineProgress("loading", model)
+            await asyncio.sleep(pause)
         watch = SilenceWatch(response.content, self._first_timeout, self._next_timeout)
         done = False
         try:
-            if not _is_success(response.status):
-                refused = await self._read(response, MAX_ERROR_BYTES, watch)
-                raise refusal(response.status, refused, response.headers)
+            if pauses is not None:
+                yield EngineProgress("running")
             if tries > 1:
                 yield Delta(attempts_used=tries)
             if task.stream and response.content_type != "application/json":
@@ -207,6 +230,18 @@ class Upstream:
                 self._leave(response)
             else:
                 response.close()
+
+    async def _refusal(self, response: aiohttp.ClientResponse) -> TaskError:
+        """The error that an answer with a status that is no success stands for. Its connection is closed."""
+        watch = SilenceWatch(response.content, self._first_timeout, self._next_timeout)
+        try:
+            body = await self._read(response, MAX_ERROR_BYTES, watch)
+        except (aiohttp.ClientError, OSError) as error:
+            raise broken(error) from error
+        finally:
+            watch.close()
+            response.close()
+        return refusal(response.status, body, response.headers)
 
     async def _post(
         self, url: str, body: bytes, headers: dict[str, str] | None, *, may_repeat: bool = True

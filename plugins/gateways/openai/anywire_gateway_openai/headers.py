@@ -7,6 +7,7 @@
 | ``x-anywire-agent`` | id of the agent that answers |
 | ``x-anywire-transport`` | transport over which it does |
 | ``x-anywire-attempts`` | number of the attempt that answers |
+| ``x-anywire-model`` | model that answers: one of those that the request names, or of `pipeline.fallbacks` |
 | ``x-anywire-stages`` | of a whole answer: milliseconds between the stages, in the syntax of ``Server-Timing`` |
 | ``x-anywire-decision`` | where ``x-anywire-explain`` asks for it: how the agent was chosen, as JSON |
 | ``location`` | of a 202: where the answer of the background task will be |
@@ -45,6 +46,7 @@ def answer_headers(task: TaskStream | BackgroundTask, not_followed: tuple[str, .
             ("x-anywire-transport", header_text(task.transport)),
             ("x-anywire-agent", header_text(task.agent_id)),
             ("x-anywire-attempts", str(task.attempts)),
+            ("x-anywire-model", header_text(task.model)),
         ]
     if task.ignored or not_followed:
         headers.append(("x-anywire-ignored", ", ".join((*task.ignored, *not_followed))))

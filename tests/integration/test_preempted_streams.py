@@ -1,0 +1,80 @@
+"""Preemption and fallbacks between processes, over a real wire: what clients see of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from tests.integration.test_deaths import NO_LIMITS, ask_streamed, body, start, until_agents
+from tests.patience import PATIENCE
+
+__all__ = ["start"]  # a fixture
+
+STREAMS = 4
+"""As many as the agent has slots."""
+
+
+@pytest.fixture(params=["dds", "zeromq"])
+def config(request: pytest.FixtureRequest, tmp_path: Any, options_of: Any) -> Callable[..., list[str]]:
+    """Writes a YAML file; gives the arguments that use it."""
+
+    def write(**sections: Any) -> list[str]:
+        settings = {"transports": {request.param: options_of(request.param)}, "server": {"port": 0}, **sections}
+        path = tmp_path / "anywire.yaml"
+        path.write_text(json.dumps(settings))
+        return ["--config", str(path)]
+
+    return write
+
+
+async def count(client: httpx.AsyncClient, name: str) -> int:
+    """A counter of the orchestrator."""
+    for line in (await client.get("/metrics")).text.splitlines():
+        if line.startswith(f"anywire_{name}_total "):
+            return int(float(line.split()[1]))
+    return 0
+
+
+async def test_streams_that_give_their_slot_are_the_same_to_the_byte(start: Any, config: Any) -> None:
+    """Twice as many urgent tasks come as there are slots, while all of them are streams."""
+    settings = config(
+        engine={"name": "synthetic", "ttft": 10, "itl": 30, "length": 60}, pipeline={"preemption": {"urgent": 5}}
+    )
+    server = await start("serve", *settings)
+    await start("agent", "--agent-id", "a", "--slots", str(STREAMS), *settings)
+    urgent = {"x-anywire-priority": "5"}
+    async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE, limits=NO_LIMITS) as client:
+        await until_agents(client, "a")
+        undisturbed = await asyncio.gather(*(ask_streamed(client, number) for number in range(STREAMS)))
+        began = [asyncio.Event() for _ in range(STREAMS)]
+        low = [asyncio.ensure_future(ask_streamed(client, number, began[number])) for number in range(STREAMS)]
+        for each in began:
+            await asyncio.wait_for(each.wait(), PATIENCE)
+        for _ in range(2):
+            short = body(99, stream=False) | {"max_tokens": 2}
+            posts = [client.post("/v1/chat/completions", json=short, headers=urgent) for _ in range(STREAMS)]
+            answers = await asyncio.gather(*posts)
+            assert [answer.status_code for answer in answers] == [200] * STREAMS
+            assert not any("x-anywire-ignored" in answer.headers for answer in answers)
+        assert await asyncio.gather(*low) == undisturbed
+        assert await count(client, "preemptions") >= STREAMS
+        assert await count(client, "retries") == 0
+
+
+async def test_the_answer_says_which_model_took_the_place(start: Any, config: Any) -> None:
+    settings = config(engine={"name": "synthetic", "length": 3}, pipeline={"fallbacks": {"large": ["synthetic"]}})
+    server = await start("serve", *settings)
+    await start("agent", "--agent-id", "a", *settings)
+    async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE) as client:
+        await until_agents(client, "a")
+        for stream in (False, True):
+            answer = await client.post("/v1/chat/completions", json=body(1, stream=stream) | {"model": "large"})
+            assert (answer.status_code, answer.headers["x-anywire-model"]) == (200, "synthetic")
+        task = answer.headers["x-anywire-task"]
+        decisions = (await client.get(f"/v1/tasks/{task}")).json()["decisions"]
+        assert [each["model"] for each in decisions] == ["synthetic"]
+        assert await count(client, "model_fallbacks") == 2
