@@ -327,6 +327,7 @@ async def test_a_broken_stream_is_the_engines_fault_after_what_it_gave(
 
     async def read() -> None:
         async for delta in engine.run(request()):
+            assert isinstance(delta, Delta)
             deltas.append(delta)
 
     with pytest.raises(EngineFailed, match=message):
@@ -413,7 +414,7 @@ async def test_a_stream_cut_at_any_byte_ends_and_never_lies() -> None:
             texts: list[str] = []
             try:
                 async for delta in engine.run(request()):
-                    if delta.text:
+                    if isinstance(delta, Delta) and delta.text:
                         texts.append(delta.text)
                 assert texts == whole
                 complete += 1
@@ -477,7 +478,7 @@ async def test_leaving_the_generator_closes_the_connection(server: FakeServer, e
 
     server.handler = begin
     deltas = engine.run(request())
-    assert (await anext(deltas)).text == "a"
+    assert await anext(deltas) == Delta("a")
     await deltas.aclose()
     await server.gone.wait()
 

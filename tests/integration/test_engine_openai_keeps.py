@@ -341,6 +341,7 @@ async def test_a_reader_that_takes_its_time_is_no_silence_of_the_server(server: 
     async with engine_for(server.url, refresh_interval=0, next_token_timeout=0.01) as engine:
         texts = []
         async for delta in engine.run(request()):
+            assert isinstance(delta, Delta)
             texts.append(delta.text)
             await asyncio.sleep(0.03)
         assert texts == ["a", "b", ""]
@@ -385,6 +386,7 @@ async def test_a_request_that_a_server_breaks_down_over_is_sent_twice_at_most(at
 
         async def read() -> None:
             async for delta in engine.run(task):
+                assert isinstance(delta, Delta)
                 told.append(delta)
 
         with pytest.raises(EngineFailed, match="closed the connection without an answer"):

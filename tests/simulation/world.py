@@ -49,6 +49,12 @@ PAST = {
     ".registry.serving._formerly": 4096,
     ".attempts._abandoned": 256,
     ".limits._accounts": TENANTS,
+    ".health._records": 3 * AGENTS,  # with two links each
+    "._agent_observation._health": 3 * AGENTS,
+    "._retries._budgets._budgets": TENANTS * len(MODELS),
+    ".health._away": AGENTS,
+    ".health._resting": AGENTS,
+    ".health._quarantined": AGENTS,
     "._counts": 50,
     "._dropped._once._logged": 1000,
     "._kept._ended": EXPLAINED,
@@ -118,6 +124,7 @@ class World:
             clock=self.clock,
             decide=self._decide,
         )
+        self.orchestrator._retries._rng = random.Random(f"{seed} pauses")
         self.agents = [
             SimulatedAgent(f"a{number}", self._wires_of(number), self.clock, random.Random(chance.random()))
             for number in range(AGENTS)
