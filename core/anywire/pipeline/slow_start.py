@@ -11,7 +11,7 @@ SHORTEST_STEP = 0.01
 
 
 class SlowStart:
-    """In ``seconds`` an agent gets all its slots, the first at once. ``grew(member)`` is called for each further one."""
+    """In ``seconds`` an agent gets all its slots, the first at once; ``grew(member)`` is told of each further one."""
 
     def __init__(self, clock: Clock, seconds: float, grew: Callable[[Member], None]) -> None:
         self._clock, self._seconds, self._grew = clock, seconds, grew
