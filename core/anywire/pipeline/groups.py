@@ -217,10 +217,14 @@ class GroupsView:
         return member.view
 
     def has_others(self, agent_ids: Iterable[str]) -> bool:
-        """Whether somebody serves it, be it busy, beside these agents."""
+        """Whether somebody who is ready serves it, be it busy, beside these agents."""
         members = self._orders.members
-        known = sum(agent_id in members and members[agent_id].group in self._among for agent_id in agent_ids)
-        return known < sum(len(group.members) for group in self.groups)
+        theirs = sum(
+            members[agent_id].slots
+            for agent_id in agent_ids
+            if agent_id in members and members[agent_id].group in self._among
+        )
+        return theirs < sum(group.slots for group in self.groups)
 
     def by_load(self) -> Iterator[AgentView]:
         groups = self.groups
