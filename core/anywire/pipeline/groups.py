@@ -187,10 +187,14 @@ class GroupsView:
                     self.add_free(agent)
 
     def add_free(self, agent: AgentView) -> None:
+        if self.closed:  # only some of its groups may still know it
+            return
         self._at[agent.agent_id] = len(self._free)
         self._free.append(agent)
 
     def remove_free(self, agent: AgentView) -> None:
+        if self.closed:
+            return
         last = self._free.pop()
         at = self._at.pop(agent.agent_id)
         if last is not agent:
