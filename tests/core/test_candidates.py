@@ -182,23 +182,3 @@ def test_each_candidate_is_drawn_as_often_as_any_other() -> None:
     drawn = Counter(agent.agent_id for _ in range(2000) for agent in rest.sample(2, rng))
     assert set(drawn) == set("bcefg")
     assert all(700 < count < 900 for count in drawn.values()), drawn
-
-
-def test_a_view_that_was_given_up_is_told_of_no_agent_any_more() -> None:
-    """One agent stays in each of three groups, two move, and another one makes a group come and go: views are given up
-    then, and not all are asked for again before an agent moves."""
-    offered = [offers_text(tuple(map(Offer, models))) for models in (("m1", "m3"), ("m1", "m2"), ("m3", "m2"))]
-    for seed in range(5):
-        rng, clock = random.Random(seed), SimulatedClock()
-        health = Health(clock, lambda subject: None, lambda agent_id, served: False, BreakerConfig())
-        registry = Registry(["wire"], [False], mock.Mock(), AwakeTime(clock), health, Counter())
-        for number, name in enumerate("abcdef"):
-            registry.joined(0, AgentInfo(name, 1, capabilities=("chat",)))
-            registry.reported(0, name, 1, AgentStatus(name, 1, "ready", offered[number % 3], 4))
-        for _ in range(300):
-            name = rng.choice("def")
-            text = rng.choice(["", offers_text((Offer("m4"),))]) if name == "f" else rng.choice(offered)
-            registry.reported(0, name, 1, AgentStatus(name, 1, "ready", text, 4))
-            model = rng.choice(["m1", "m2", "m3"])
-            serving = {agent.agent_id for agent in registry.agents() if model in agent.offers}
-            assert {agent.agent_id for agent in registry.candidates(QueueKey(model, "chat")).by_load()} == serving
