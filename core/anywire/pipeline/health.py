@@ -30,18 +30,6 @@ REMEMBERED_AWAY = 1024
 
 Subject = str | tuple[str, int]
 
-_AGENT_FAULTS = (errors.EngineFailed, errors.NoProgress, errors.StreamCorrupted, errors.AgentLost)
-_LINK_FAULTS = (errors.AgentUnavailable, errors.TransportUnavailable)
-
-
-def is_agents_fault(error: AnywireError) -> bool:
-    """Whether ``error`` counts against the agent: 4xx answers of the engine behind it do not."""
-    return isinstance(error, _AGENT_FAULTS) and not 400 <= error.status < 500
-
-
-def is_links_fault(error: AnywireError) -> bool:
-    return isinstance(error, _LINK_FAULTS)
-
 
 class _Record:
     __slots__ = ("breaker", "evidence", "lost_life", "timer")
@@ -152,9 +140,9 @@ class Health:
         if error is None:
             self.succeeded(agent_id, epoch)
             self.succeeded(place, epoch)
-        elif is_agents_fault(error) and not is_blameless:
+        elif error.blames == "agent" and not is_blameless:
             self.failed(agent_id, error.code, epoch, life if isinstance(error, errors.AgentLost) else 0)
-        elif is_links_fault(error) and not is_blameless:
+        elif error.blames == "link" and not is_blameless:
             self.failed(place, error.code, epoch)
         elif self._records:
             self.neutral(agent_id, epoch)
