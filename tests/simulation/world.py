@@ -145,6 +145,7 @@ class World:
             clock=self.clock,
             decide=self._decide,
         )
+        self.orchestrator._retries._rng = random.Random(chance.random())
         self.agents = [
             SimulatedAgent(f"a{number}", self._wires_of(number), self.clock, random.Random(chance.random()))
             for number in range(AGENTS)
