@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from math import ceil
 
 from anywire import errors
 from anywire.clock import Clock
@@ -11,6 +12,7 @@ from anywire.pipeline.admission import Admission
 from anywire.pipeline.registry import Registry
 from anywire.pipeline.serving import Served
 from anywire.pipeline.task import Task
+from anywire.scheduler import QueueKey
 
 
 class Absence:
@@ -31,6 +33,8 @@ class Absence:
         self._tasks: dict[Served, dict[str, Task]] = {}
         self.fall_back: Callable[[Task], bool] = lambda task: False
         """Lets a task wait for another model that somebody serves, if it may: `anywire.pipeline.fallbacks`."""
+        self.why: Callable[[QueueKey], tuple[str, float]] = lambda key: ("", 0.0)
+        """Says why agents that are there do not serve a key, and in how many seconds that may change."""
 
     def check(self, task: Task) -> None:
         """Begin to count if nobody serves this task now, unless it falls back on another model. Does nothing when its
@@ -65,17 +69,20 @@ class Absence:
     def _expire(self, task: Task) -> None:
         self.end(task)
         key = task.queued.key
+        reasons = map(self.why, task.queued.keys)
+        why, pause = next((reason for reason in reasons if reason[0]), ("", 0.0))
         others = ", ".join([repr(each.model) for each in task.chain])
-        nobody = errors.NoAgent(
-            f"no agent for model {key.model!r}{f', nor for {others} in its place,' if others else ''} within "
-            f"{self._wait:g} s"
-        )
+        models = f"{key.model!r}, nor for {others} in its place," if others else repr(key.model)
+        message = f"no agent for model {models} within {self._wait:g} s" + (f": {why}" if why else "")
+        nobody = errors.NoAgent(message, retry_after=float(ceil(pause)))
         self._fail(task, self._admission.unknown(key, task.submission.caller) or nobody)
 
     def _is_served(self, task: Task) -> bool:
+        registry = self._registry
         if task.chunks:
-            return any(map(task.resumes_on, self._registry.agents()))
-        return any(map(self._registry.serves, task.queued.keys))
+            there = (agent for agent in registry.agents() if not registry.is_barred(agent.agent_id))
+            return any(map(task.resumes_on, there))
+        return any(map(registry.serves, task.queued.keys))
 
 
 def _all_served(task: Task) -> set[Served]:
