@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import math
 import random
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -16,10 +16,10 @@ from tests.simulation.clients import READER_TIMEOUT, TENANTS, Client
 
 from anywire import errors, events
 from anywire.agent_health import Order
-from anywire.failure_settings import BreakerConfig
+from anywire.failure_settings import BreakerConfig, RetryConfig
 from anywire.identity import hub_info
 from anywire.messages import Chunk
-from anywire.pipeline.decide import Budget, Decision, Hedge, decide
+from anywire.pipeline.decide import Budget, Decision, Hedge, Resume, Retry, decide
 from anywire.pipeline.health import Health
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.pipeline.probes import PROBER
@@ -88,6 +88,35 @@ class Record:
         self.ended: events.TaskEnded | None = None
         self.attempts: set[int] = set()
 
+    @property
+    def pair(self) -> tuple[str, str]:
+        """Whose budget for retries is that of its task."""
+        submission = self.client.submission
+        return submission.model, submission.caller.tenant
+
+
+class Spent:
+    """What tasks of one model and tenant have cost, kept apart from the pipeline's own budget. ``ended`` is when those
+    ended that had been sent."""
+
+    def __init__(self, config: RetryConfig) -> None:
+        self._config = config
+        self._retries = deque[float]()
+        self.ended = deque[float]()
+
+    def retry(self, now: float, under_way: int) -> str:
+        """One more; what is wrong with that, empty when nothing is."""
+        config = self._config
+        while self.ended and self.ended[0] < now - 1.1 * config.window - 1e-6:
+            self.ended.popleft()
+        while self._retries and self._retries[0] <= now - config.window:
+            self._retries.popleft()
+        self._retries.append(now)
+        tasks = under_way + len(self.ended)
+        if len(self._retries) > config.floor + config.share * tasks + 1e-9:
+            return f"{len(self._retries)} retries within {config.window} s, of {tasks} tasks, with {config}"
+        return ""
+
 
 class World:
     """``seed`` decides everything, and differently for each pair of strategies; ``ways`` says whether tasks are hedged
@@ -104,6 +133,9 @@ class World:
             Wire("native", "native", self.clock, random.Random(chance.random())),
             Wire("leased", "connection", self.clock, random.Random(chance.random())),
         ]
+        self.retries = RetryConfig(
+            share=chance.choice([0.0, 0.2]), floor=chance.choice([0, 1, 20]), window=chance.choice([2.0, 10.0])
+        )
         self.orchestrator = Orchestrator(
             hub_info("hub"),
             self.wires,
@@ -126,17 +158,20 @@ class World:
                     slow_start=chance.choice([0.0, 1.0]),
                 ),
                 explained_tasks=EXPLAINED,
+                retries=self.retries,
             ),
             plugins=plugins,
             clock=self.clock,
             decide=self._decide,
         )
+        self.orchestrator._retries._rng = random.Random(chance.random())
         self.agents = [
             SimulatedAgent(f"a{number}", self._wires_of(number), self.clock, random.Random(chance.random()))
             for number in range(AGENTS)
         ]
         self.laws = HealthLaws(self.orchestrator)
         self.orchestrator._retries._rng = random.Random(chance.random())
+        self.spent = defaultdict[tuple[str, str], Spent](lambda: Spent(self.retries))
         self.open: dict[str, Record] = {}
         self.probes: set[str] = set()
         """Those under way: tasks of the pipeline itself, for which no client asks."""
@@ -165,7 +200,22 @@ class World:
     ) -> Decision:
         if self.hedges and isinstance(error, errors.NoProgress) and not task.chunks:
             return Hedge()
-        return decide(task, attempt, error, health, budget)
+        decision = decide(task, attempt, error, health, budget)
+        if isinstance(decision, Retry | Resume) and not task.chunks:
+            self._retried(task)
+        return decision
+
+    def _retried(self, task: Task) -> None:
+        """Hold a retry against what its model and tenant may cost."""
+        pair, tasks, under_way = (task.submission.model, task.submission.caller.tenant), self.orchestrator._tasks, 0
+        for record in self.open.values():
+            if record.ended is None and record.pair == pair:
+                running = tasks.get(record.client.task_id)
+                # The event of one that is no more there is still to come.
+                under_way += running is None or running.sent > 0
+        fault = self.spent[pair].retry(self.clock.now(), under_way)
+        if fault:
+            self.faults.append(f"{task.task_id}: {fault}")
 
     # The day
 
@@ -294,6 +344,8 @@ class World:
             self.faults.append(f"{event.task_id} ended once more, with {event.error!r}")
             return
         record.ended = event
+        if event.attempts:
+            self.spent[record.pair].ended.append(self.clock.now())
         self._settle(record)
 
     def _sent(self, event: events.AttemptSent) -> None:

@@ -16,7 +16,7 @@ from anywire.identities.end_check import NOT_ADMITTED
 from anywire.identity import boot_id
 from anywire.messages import Chunk, Progress
 from anywire.once_log import OnceLog
-from anywire.pipeline.decide import Decider, Decision, Fail, Hedge, Requeue, decide
+from anywire.pipeline.decide import Budget, Decider, Decision, Fail, Hedge, Requeue, decide
 from anywire.pipeline.dispatcher import Dispatcher
 from anywire.pipeline.groups import has_others
 from anywire.pipeline.health import Health
@@ -74,7 +74,6 @@ class AttemptEnds:
         task.spent += attempt.used
         if attempt.used > 1:
             task.below += attempt.used - 1
-            self._retries.spend(task, attempt.used - 1)
         self._events.hold()
         try:
             if not self._health.all_ok:
@@ -138,12 +137,16 @@ class AttemptEnds:
         elif isinstance(error, errors.AgentUnavailable) and over:
             self._registry.set_cause(attempt.agent, "unreachable")
         task.below += attempt.used - 1
-        if attempt.used > 1:
-            self._retries.spend(task, attempt.used - 1)
+        attempt.origin = error.origin
+        if over and (attempt.kept_back or attempt.used > 1):
+            attempt.settle(self._clock.now_ns())
         others = len(task.attempts) > 1
         decision: Decision = Fail()
+        budget: Budget | None = None
         if not others and not task.is_probe:
-            elsewhere = any(has_others(self._registry.candidates(key), task.tried) for key in task.queued.keys)
+            elsewhere = attempt.was_curbed or any(
+                has_others(self._registry.candidates(key), task.tried) for key in task.queued.keys
+            )
             budget = self._retries.budget(task, attempt, elsewhere)
             decision = self._decider.decide(task, attempt, error, budget)
             if isinstance(decision, Hedge):
@@ -171,6 +174,8 @@ class AttemptEnds:
             shut = self._dispatcher.gate_closed and not isinstance(decision, Fail)
             ending = errors.ShuttingDown("the orchestrator shuts down") if shut else error
             ending.task_id = task.task_id
+            if budget is not None and isinstance(decision, Fail):
+                self._retries.given_up(task, error, decision, budget)
             self._ends.end(task, ending.code, attempt, outcome, error=ending)
         else:
             if not isinstance(decision, Requeue):

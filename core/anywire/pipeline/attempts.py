@@ -23,7 +23,7 @@ from anywire.pipeline.progress import ProgressSink, ProgressWatch
 from anywire.pipeline.registry import Registry
 from anywire.pipeline.retries import Retries
 from anywire.pipeline.rooms import Rooms
-from anywire.pipeline.task import ORCHESTRATOR, Attempt, Task
+from anywire.pipeline.task import Attempt, Task
 from anywire.pipeline_settings import PipelineConfig
 from anywire.scheduler import Outcome
 from anywire.selector import AgentView
@@ -103,6 +103,11 @@ class Attempts:
         task.sent = number = task.sent + 1
         attempt = Attempt(task, number, agent, model, link, self._window, now)
         attempt.epoch, attempt.is_hedge = self._health.epoch, bool(task.attempts)
+        if task.retry_budget is None and not task.is_probe:
+            self._retries.begin(task, now)
+        told = 0
+        if self._shares_budget or submission.attempts_left:
+            told = self._retries.attempts_told(attempt, now)
         agent_id, place = attempt.agent_id, attempt.place
         task.place = "running"
         task.attempts[number] = attempt
@@ -127,7 +132,7 @@ class Attempts:
             submission.hops,
             submission.trace,
             submission.progress or self._wants_progress,
-            self._attempts_told(task, agent) if self._shares_budget or submission.attempts_left else 0,
+            told,
             submission.caller.tenant,
             queued.session,
             queued.parent,
@@ -176,6 +181,7 @@ class Attempts:
 
     def end_cancelled(self, attempt: Attempt) -> None:
         """A cancelled attempt has ended at its agent. What it was given up for, other than a cancel, was noted then."""
+        attempt.task.below += attempt.used - 1
         outcome = self._open.finish(attempt, attempt.code)
         if attempt.code == "cancelled":
             self._say_nothing_of_health(attempt)
@@ -250,10 +256,3 @@ class Attempts:
         if not health.all_ok and not attempt.task.is_probe:
             health.neutral(attempt.agent_id, attempt.epoch)
             health.neutral(attempt.place, attempt.epoch)
-
-    def _attempts_told(self, task: Task, agent: AgentView) -> int:
-        """How many attempts an agent may make of it: more than one where it is an orchestrator and the budget for
-        retries allows it."""
-        if task.attempts_left < 2 or agent.info.engine != ORCHESTRATOR:
-            return max(1, task.attempts_left)
-        return min(task.attempts_left, 1 + self._retries.left(task))

@@ -30,18 +30,6 @@ REMEMBERED_AWAY = 1024
 
 Subject = str | tuple[str, int]
 
-_AGENT_FAULTS = (errors.EngineFailed, errors.NoProgress, errors.StreamCorrupted, errors.AgentLost)
-_LINK_FAULTS = (errors.AgentUnavailable, errors.TransportUnavailable)
-
-
-def is_agents_fault(error: AnywireError) -> bool:
-    """Whether ``error`` counts against the agent: 4xx answers of the engine behind it do not."""
-    return isinstance(error, _AGENT_FAULTS) and not 400 <= error.status < 500
-
-
-def is_links_fault(error: AnywireError) -> bool:
-    return isinstance(error, _LINK_FAULTS)
-
 
 class _Record:
     """``lost_epoch`` is the epoch after the loss that was counted last, ``served`` the model and kind of the task that
@@ -172,10 +160,10 @@ class Health:
                 self._lost_links.discard(agent_id)
                 self.failed(agent_id, error.code, epoch, served, is_loss=True)
                 self.neutral(place, epoch)
-        elif not is_blameless and is_agents_fault(error):
+        elif not is_blameless and error.blames == "agent":
             self.failed(agent_id, error.code, epoch, served)
             self.neutral(place, epoch)
-        elif not is_blameless and is_links_fault(error):
+        elif not is_blameless and error.blames == "link":
             self.failed(place, error.code, epoch)
             self.neutral(agent_id, epoch)
         else:

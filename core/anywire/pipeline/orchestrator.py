@@ -118,7 +118,7 @@ class Orchestrator:
         if plane == "client":  # an orchestrator is not asked to answer made-up tasks
             breaker = breaker.model_copy(update={"quarantine_trips": 0})
         self.health = health = Health(clock, self._health_changed, self._probe, breaker)
-        self._retries = retries = Retries(config.retries, clock, counts)
+        self._retries = retries = Retries(config.retries, clock, counts, plane == "agent")
         self._dropped = dropped = Dropped(counts)
         awake = AwakeTime(clock)
         leased = [transport.capabilities.liveliness != "native" for transport in transports]
@@ -203,7 +203,6 @@ class Orchestrator:
             attempts,
             ends,
             limits,
-            retries,
             preemption,
             scheduler,
             selector,

@@ -13,7 +13,7 @@ from anywire.errors import AnywireError
 from anywire.messages import Kind
 from anywire.offers import Offer
 from anywire.pipeline.attempts import Attempts
-from anywire.pipeline.health import QUARANTINED, Health, is_agents_fault
+from anywire.pipeline.health import QUARANTINED, Health
 from anywire.pipeline.observation import Observation
 from anywire.pipeline.registry import Registry
 from anywire.pipeline.task import Attempt, Task
@@ -95,7 +95,7 @@ def _passed(error: AnywireError | None) -> bool | None:
     None where nothing was learnt of the agent."""
     if error is None or (isinstance(error, errors.InvalidRequest) and error.status in (0, 400, 422)):
         return True
-    if is_agents_fault(error) or isinstance(error, errors.DeadlineExceeded):
+    if error.blames == "agent" or isinstance(error, errors.DeadlineExceeded):
         return False
     return None
 

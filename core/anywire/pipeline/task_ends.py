@@ -108,6 +108,8 @@ class TaskEnds:
             self._waiting.ends(task, False)
         task.cancel_timers()
         self.deadlines.remove(task)
+        if task.retry_budget is not None:
+            task.retry_budget.end()
         if task.submission.stream:
             task.stream.on_read(_ignore)
         if not task.is_probe:
@@ -136,6 +138,7 @@ class TaskEnds:
             task,
             code,
             str(error) if error is not None else "",
+            error.origin if error is not None else "",
             final.usage if final is not None else "",
             task.sent + task.below,
             attempt.next_seq if attempt is not None else 0,
