@@ -113,7 +113,7 @@ def test_everything_that_can_happen_happens() -> None:
         *("answered", "cancelled", "deadline_exceeded", "engine_failed", "agent_lost", "stream_corrupted"),
         *("reader_stalled", "no_agent", "queue_full", "limit_reached", "deadline_too_short", "payload_too_large"),
         *("no_progress", "retries", "repeated", "refused", "hedges", "fallbacks", "trips", "congested", "overdue"),
-        *("foreign_messages", "claims_rejected"),
+        *("foreign_messages", "claims_rejected", "quarantines", "drained", "isolated"),
     }
 
 

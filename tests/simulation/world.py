@@ -10,16 +10,19 @@ from collections import Counter, defaultdict, deque
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from tests.health_laws import HealthLaws
 from tests.simulation.agents import LATENCY, MAX_SLOTS, MODELS, SimulatedAgent, Wire
 from tests.simulation.clients import READER_TIMEOUT, TENANTS, Client
 
 from anywire import errors, events
-from anywire.failure_settings import RetryConfig
+from anywire.agent_health import Order
+from anywire.failure_settings import BreakerConfig, RetryConfig
 from anywire.identity import hub_info
 from anywire.messages import Chunk
 from anywire.pipeline.decide import Budget, Decision, Hedge, Resume, Retry, decide
 from anywire.pipeline.health import Health
 from anywire.pipeline.orchestrator import Orchestrator
+from anywire.pipeline.probes import PROBER
 from anywire.pipeline.task import Attempt, Task
 from anywire.pipeline_settings import PipelineConfig
 from anywire.plugins import Plugins
@@ -38,6 +41,7 @@ RATE = 160.0
 CHECKED = 100
 """Quanta between two looks into the books."""
 EXPLAINED = 100
+ORDERS: list[Order] = ["drained", "isolated", "", "", ""]
 PAST = {
     ".registry._former": 1024,
     ".registry._rejected": 1024,
@@ -50,6 +54,14 @@ PAST = {
     "._ends.outcomes": 50,
     "._attempt_ends.by_transport": 2,
     "._retries._budgets._budgets": TENANTS * len(MODELS),
+    ".health._records": 3 * AGENTS,
+    ".health._away": AGENTS,
+    ".health._quarantine._stays": AGENTS,
+    ".health._resting": AGENTS,
+    ".health._unwell": AGENTS,
+    ".health._doubtful": AGENTS,
+    ".registry._barred": AGENTS,
+    "._agent_observation._health": 3 * AGENTS,
     "._waiting._models": len(MODELS),
     "._waiting.refused": 50,
     "._dispatcher._chooser._left_out": 32,
@@ -139,6 +151,13 @@ class World:
                 reader_timeout=READER_TIMEOUT,
                 resume=resumes,
                 tenant_queue_share=chance.choice([0.5, 1.0]),
+                breaker=BreakerConfig(
+                    recovery=0.5,
+                    probes=chance.choice([1, 2]),
+                    quarantine_trips=chance.choice([0, 2]),
+                    quarantine_probe=0.5,
+                    slow_start=chance.choice([0.0, 1.0]),
+                ),
                 explained_tasks=EXPLAINED,
                 retries=self.retries,
             ),
@@ -150,9 +169,12 @@ class World:
             SimulatedAgent(f"a{number}", self._wires_of(number), self.clock, random.Random(chance.random()))
             for number in range(AGENTS)
         ]
+        self.laws = HealthLaws(self.orchestrator)
         self.orchestrator._retries._rng = random.Random(chance.random())
         self.spent = defaultdict[tuple[str, str], Spent](lambda: Spent(self.retries))
         self.open: dict[str, Record] = {}
+        self.probes: set[str] = set()
+        """Those under way: tasks of the pipeline itself, for which no client asks."""
         self.submitted = self.taken_in = 0
         self.refused: Counter[str] = Counter()
         self.ended: Counter[str] = Counter()
@@ -208,6 +230,7 @@ class World:
                 self.clock.call_later(self.rng.expovariate(1.0), agent.live)
             self.clock.call_later(0.5, self._arrive, tasks)
             self.clock.call_later(self.rng.uniform(1.0, 4.0), self._black_out)
+            self.clock.call_later(self.rng.expovariate(1 / 3), self._order)
             turns, last = 0, 0.0
             while self._arrivals or self.open or self._readers:
                 self.clock.advance(QUANTUM)
@@ -252,6 +275,18 @@ class World:
                 agent.stay_away(3.0)
             self.clock.call_later(self.rng.expovariate(1 / 30), self._black_out)
 
+    def _order(self) -> None:
+        """An operator drains, isolates and restores agents, and the last of them when no task comes any more."""
+        ids = [agent.agent_id for agent in self.agents if self.orchestrator.registry.knows(agent.agent_id)]
+        if not self._arrivals:
+            for agent_id in ids:
+                self.orchestrator.order_agent(agent_id, "")
+            return
+        if ids:
+            order: Order = self.rng.choice(ORDERS)
+            self.orchestrator.order_agent(self.rng.choice(ids), order)
+        self.clock.call_later(self.rng.expovariate(1.0), self._order)
+
     def _submit(self, client: Client) -> None:
         record = self.open[client.task_id] = Record(client)
         try:
@@ -295,10 +330,15 @@ class World:
     # What the events say
 
     def _admitted(self, event: events.TaskAdmitted) -> None:
-        if event.task_id not in self.open:
+        if event.caller == PROBER.id:
+            self.probes.add(event.task_id)
+        elif event.task_id not in self.open:
             self.faults.append(f"{event.task_id} was admitted, and nobody asks for it")
 
     def _ended(self, event: events.TaskEnded) -> None:
+        if event.caller == PROBER.id:
+            self.probes.remove(event.task_id)
+            return
         record = self.open.get(event.task_id)
         if record is None or record.ended is not None:
             self.faults.append(f"{event.task_id} ended once more, with {event.error!r}")
@@ -309,6 +349,8 @@ class World:
         self._settle(record)
 
     def _sent(self, event: events.AttemptSent) -> None:
+        if event.caller == PROBER.id:
+            return
         record = self.open.get(event.task_id)
         if record is None or record.ended is not None or event.attempt in record.attempts:
             self.faults.append(f"attempt {event.attempt} of {event.task_id} was sent twice, or after the end")
@@ -343,7 +385,8 @@ class World:
         assert not self.faults, f"{self._where()}: {self.faults[:5]}"
         stats = orchestrator.stats()
         assert not stats["plugin_failures"], f"{self._where()}: {stats['plugin_failures']}"
-        unended = sum(record.ended is None for record in self.open.values())
+        assert not self.laws.faults, f"{self._where()}: {self.laws.faults[:3]}"
+        unended = sum(record.ended is None for record in self.open.values()) + len(self.probes)
         assert stats["tasks"]["running"] + stats["tasks"]["queued"] == unended, self._where()
         assert len(self.scheduler) <= orchestrator.waiting <= QUEUE + AGENTS * MAX_SLOTS, self._where()
         running = {attempt.task.task_id for attempt in open_.values() if not attempt.cancelled}
@@ -373,6 +416,7 @@ class World:
         assert sum(self.ended.values()) == self.taken_in == self.submitted - self.refused.total(), where
         stats = orchestrator.stats()
         assert stats["tasks"] == {"running": 0, "queued": 0, "ended": dict(self.ended)}, f"{where}: {stats['tasks']}"
+        assert self.laws.probes_sent == self.laws.probes_ended, where
         assert stats["agents"] == 0
         assert len(self.scheduler) == 0, where
         assert not orchestrator.attempts.open, where

@@ -31,11 +31,6 @@ from anywire.scheduler import Outcome
 log = logging.getLogger(__name__)
 
 
-def _shows_life(error: AnywireError | None) -> bool:
-    """Whether a probe that ends so was passed: it was answered, or found to be no good request."""
-    return error is None or (isinstance(error, errors.InvalidRequest) and error.status in (0, 400, 422))
-
-
 class AttemptEnds:
     """An `anywire.pipeline.attempts.AttemptsSink`. ``decider`` says what follows a failed attempt; ``events`` are held
     while it is carried out."""
@@ -81,7 +76,7 @@ class AttemptEnds:
             task.below += attempt.used - 1
         self._events.hold()
         try:
-            if task.is_probe or not self._health.all_ok:
+            if not self._health.all_ok:
                 self._note_health(attempt, None)
             outcome = self._open.finish(attempt, "")
             self._ends.end(task, "", attempt, outcome, final)
@@ -193,15 +188,21 @@ class AttemptEnds:
             self._dispatcher.offer_held()
 
     def _note_health(self, attempt: Attempt, error: AnywireError | None) -> None:
-        """Whoever calls this dispatches afterwards, once the reader has its end."""
+        """Whoever calls this dispatches afterwards, once the reader has its end. What a probe came to counts when its
+        task ends (`anywire.pipeline.probes`)."""
+        task = attempt.task
+        if task.is_probe:
+            return
         self.noting = True
         try:
-            if attempt.task.is_probe:
-                self._health.probed(attempt.agent_id, _shows_life(error))
-            else:
-                self._health.note(
-                    attempt.agent_id, attempt.place, error, attempt.epoch, attempt.incarnation, attempt.is_blameless
-                )
+            self._health.note(
+                attempt.place,
+                error,
+                attempt.epoch,
+                (attempt.model, task.submission.kind),
+                attempt.is_blameless,
+                isinstance(error, errors.AgentLost) and self._registry.has_other_link(attempt.agent, attempt.link),
+            )
         finally:
             self.noting = False
 

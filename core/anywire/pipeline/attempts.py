@@ -144,9 +144,8 @@ class Attempts:
         self._open.add(attempt)
         attempt.lease = registry.lease(agent_id, link)
         registry.acquire(agent)
-        if not self._health.all_ok:
-            self._health.sent(agent_id)
-            self._health.sent(place)
+        if not self._health.all_ok and not task.is_probe:
+            self._tell_health(agent_id, place)
         self._progress.watch(attempt)
         hub = self._hubs.ends[link]
         # Before the call and not after it: the agent may have the task before `send` returns.
@@ -159,10 +158,10 @@ class Attempts:
             hub.send(agent_id, request)
         except errors.Congested as error:
             self._open.finish(attempt, None)
-            self._say_nothing_of_health(attempt)
             self._counts["congested"] += 1
             if hub is not None:
                 self._rooms.wait(hub, agent)
+            self._say_nothing_of_health(attempt)
             self._sink.attempt_congested(attempt, error)
         except AnywireError as error:
             self._sink.attempt_failed(attempt, error, True)
@@ -242,11 +241,18 @@ class Attempts:
 
     # Inside
 
-    def _say_nothing_of_health(self, attempt: Attempt) -> None:
-        """If it was a probe, another one may be made."""
+    def _tell_health(self, agent_id: str, place: tuple[str, int]) -> None:
+        """A task is being sent: whoever is half-open may have got all that it is tried with."""
         health = self._health
-        if attempt.task.is_probe:
-            health.probed(attempt.agent_id, False)
-        elif not health.all_ok:
+        health.sent(agent_id)
+        health.sent(place)
+        if health.resting(place):
+            self._registry.health_changed(agent_id)
+
+    def _say_nothing_of_health(self, attempt: Attempt) -> None:
+        """It ends in a way that says nothing of its agent and link: where it was one of the few that these are tried
+        with, another one may be sent."""
+        health = self._health
+        if not health.all_ok and not attempt.task.is_probe:
             health.neutral(attempt.agent_id, attempt.epoch)
             health.neutral(attempt.place, attempt.epoch)

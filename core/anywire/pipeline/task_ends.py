@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 
 from anywire import errors
 from anywire.access import KEY_GONE
@@ -59,9 +60,11 @@ class TaskEnds:
         self.tasks: dict[str, Task] = {}
         """Those that have not ended, oldest first."""
         self.outcomes: Counter[str] = Counter()
-        """How many ended with which error's code; ``answered`` without one."""
+        """How many ended with which error's code, ``answered`` without one; probes are not counted."""
         self.deadlines = Deadlines(clock, config.deadline, self.give_up)
         self.absence = Absence(clock, config.agent_wait, registry, admission, self.fail)
+        self.probe_ended: Callable[[Task, Attempt | None, AnywireError | None], None] | None = None
+        """Told of each probe that has ended, with its last attempt and its error."""
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -109,7 +112,8 @@ class TaskEnds:
             task.retry_budget.end()
         if task.submission.stream:
             task.stream.on_read(_ignore)
-        self.outcomes[code or "answered"] += 1
+        if not task.is_probe:
+            self.outcomes[code or "answered"] += 1
         if task.share is not None:
             self._limits.end(task.share, _tokens(task, task.share, attempt or task.leader, code, final))
         task.stream.attempts = (task.stream.attempts or task.sent) + task.below
@@ -139,6 +143,8 @@ class TaskEnds:
             task.sent + task.below,
             attempt.next_seq if attempt is not None else 0,
         )
+        if task.is_probe and self.probe_ended is not None:
+            self.probe_ended(task, attempt, error)
         self._dispatcher.offer_held()
 
     def fail(self, task: Task, error: AnywireError) -> None:
