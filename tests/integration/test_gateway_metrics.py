@@ -119,6 +119,7 @@ async def test_answers_streams_and_errors_are_counted_and_timed() -> None:
         assert value(families, DURATION, "_bucket", le="+Inf") == 8 + 3
         assert value(families, "anywire_tasks", "_total", outcome="answered") == 8
         assert value(families, "anywire_tasks", "_total", outcome="engine_failed") == 3
+        assert value(families, "anywire_task_errors", "_total", origin="engine", error="engine_failed") == 3
         assert value(families, "anywire_answers", "_total", transport="memory") == 8
         errors = {status: value(families, "anywire_request_errors", "_total", status=status) for status in
                   ("400", "404", "502")}  # fmt: skip
