@@ -43,8 +43,9 @@ class Attempt:
     cancelled attempt is counted as, ``usage`` what its final chunk said. ``waits``: its agent has said
     that it is queued or loading. ``used`` is how many attempts it stands for: more than 1 where an orchestrator is the
     agent. ``is_blameless``: it failed below that orchestrator. ``epoch`` says which states of health were before it was
-    sent (`anywire.pipeline.breaker`). ``is_hedge``: another one was under way when it was sent. ``reserved_for`` is the
-    task that gets its slot, where it was preempted.
+    sent (`anywire.pipeline.breaker`). ``is_hedge``: another one was under way when it was sent. ``in_vain``: it is a
+    hedge that has brought no token, or was overtaken by one. ``reserved_for`` is the task that gets its slot, where it
+    was preempted.
     """
 
     __slots__ = (
@@ -58,6 +59,7 @@ class Attempt:
         "epoch",
         "expires",
         "first_ns",
+        "in_vain",
         "incarnation",
         "is_blameless",
         "is_hedge",
@@ -95,7 +97,7 @@ class Attempt:
         self.key, self.place = (task.task_id, number), (agent_id, link)
         self.transport = agent.transport
         self.state: AttemptState = "sent"
-        self.cancelled = self.moved = self.waits = self.is_blameless = self.is_hedge = False
+        self.cancelled = self.moved = self.waits = self.is_blameless = self.is_hedge = self.in_vain = False
         self.code, self.usage, self.reserved_for = "cancelled", "", ""
         self.next_seq = self.chunks = self.unread_credit = 0
         self.used = 1
@@ -155,7 +157,8 @@ class Task:
     came, 0 before. ``retry_after`` is the longest pause in seconds that an engine has asked for. ``share`` is what
     it takes of its caller's limits, None where nothing limits it. ``wait`` is set while it is counted among those
     that wait (`anywire.pipeline.waiting`). ``is_probe``: the pipeline made it up to see whether an agent is well, and
-    it is sent to no other one. ``preempted`` is how often it gave its slot to an urgent one.
+    it is sent to no other one. ``preempted`` is how often it gave its slot to an urgent one. ``hedged``: whether a
+    second attempt was made because its first token was late, None before hedging has seen it.
     """
 
     __slots__ = (
@@ -172,6 +175,7 @@ class Task:
         "digest",
         "first_ns",
         "hedge_timer",
+        "hedged",
         "is_probe",
         "kept_bytes",
         "leader",
@@ -212,6 +216,7 @@ class Task:
         self.wait: Wait | None = None
         self.plain = True
         self.resumes = self.is_probe = False
+        self.hedged: bool | None = None
         self.delivered: list[str] = []
         self.tried: set[str] = set()
         self.stalled_due = self.retry_after = 0.0
