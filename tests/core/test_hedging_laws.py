@@ -22,6 +22,7 @@ from anywire.messages import AgentInfo, TaskRequest
 from anywire.pipeline.first_tokens import LEAST
 from anywire.pipeline.hedging import MOST_SAVED
 from anywire.pipeline.orchestrator import Orchestrator
+from anywire.pipeline.task import Task
 from anywire.pipeline_settings import PipelineConfig
 from anywire.scheduler import QueueKey
 from anywire.submission import Submission
@@ -91,14 +92,22 @@ class _World:
         self.ended: dict[Key, list[str]] = {}
         self.failed: set[str] = set()
         """Agents that have failed an attempt which was not given up."""
-        self.spent = 0
-        spend = self.pipeline._retries.spend
+        hedge, made = self.pipeline._dispatcher.hedge, self.pipeline._retries.made
 
-        def spending(task: Any, attempts: int) -> None:
-            self.spent += attempts
-            spend(task, attempts)
+        def hedging(task: Task) -> None:
+            assert task.retry_budget is not None
+            before = task.retry_budget.left(self.clock.now_ns())
+            hedge(task)
+            if task.retry_budget.left(self.clock.now_ns()) != before:
+                self.faults.append(AssertionError("a hedge has cost a retry"))
 
-        self.pipeline._retries.spend = spending  # type: ignore[method-assign]
+        def retrying(task: Task, error: errors.AnywireError) -> None:
+            if task.attempts:
+                self.faults.append(AssertionError("it is sent again while another attempt is under way"))
+            made(task, error)
+
+        self.pipeline._dispatcher.hedge = hedging  # type: ignore[method-assign]
+        self.pipeline._retries.made = retrying  # type: ignore[method-assign]
         told = self.pipeline.events
         told.subscribe("law", lambda event: self.guarded(self._sent, event), events.AttemptSent)
         told.subscribe(
@@ -161,7 +170,6 @@ class _World:
         tasks = sum(stream.stages.admitted > 0 for stream in self.streams)
         assert counted.get("hedges", 0) == len(self.hedges) <= self.share * tasks
         assert counted.get("hedges_won", 0) == len(self.hedges.intersection(self.streamed))
-        assert self.spent == counted.get("retries", 0), "hedges cost no retry"
         open_at = Counter(attempt.agent_id for attempt in pipeline.attempts.open.values())
         for agent in pipeline.agents():
             assert agent.in_flight == open_at[agent.agent_id]

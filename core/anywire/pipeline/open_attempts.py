@@ -70,6 +70,8 @@ class OpenAttempts:
                 del self._on_link[place]
         self._leave_task(attempt)
         attempt.state = "ended"
+        if attempt.kept_back or attempt.used > 1:
+            attempt.settle(self._clock.now_ns())
         outcome: Outcome | None = None
         if code is not None:
             now = self._clock.now_ns()
