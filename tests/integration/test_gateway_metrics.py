@@ -57,6 +57,9 @@ async def test_before_the_first_request_everything_countable_is_there(path: str,
         families = await scrape(served, path, accept)
         assert all(name.startswith(("anywire_", "gen_ai_server_")) for name in families)
         assert {DURATION, FIRST, PER_TOKEN, "anywire_queue_length", "anywire_websocket_connections"} <= families.keys()
+        wasted = {"anywire_hedging_wasted_seconds", "anywire_hedging_wasted_tokens"}
+        names = {name.removesuffix("_total") for name in families}
+        assert {"anywire_hedges", "anywire_hedges_won", *wasted} <= names
         assert value(families, "anywire_agents", transport="memory", state="ready") == 1
         assert value(families, "anywire_slots", transport="memory") == 3
         for name in ("anywire_retries", "anywire_fallbacks", "anywire_stale_chunks"):

@@ -150,10 +150,8 @@ class AttemptEnds:
             budget = self._retries.budget(task, attempt, elsewhere)
             decision = self._decider.decide(task, attempt, error, budget)
             if isinstance(decision, Hedge):
-                if not over and self._dispatcher.hedge(task):
-                    self._counts["hedges"] += 1
-                    return
-                if not over:
+                if not (over or isinstance(error, errors.StreamCorrupted)):
+                    self._dispatcher.hedge(task)
                     return
                 decision = decide(task, attempt, error, self._health, budget)
             if not isinstance(decision, Requeue):

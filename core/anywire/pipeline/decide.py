@@ -37,7 +37,9 @@ class Resume(msgspec.Struct, frozen=True):
 
 
 class Hedge(msgspec.Struct, frozen=True):
-    """Leave the attempt as it is and send a second one; the first of the two to bring a token is the one shown."""
+    """Leave the attempt as it is and send a second one, if an agent is free that has not tried the task; the first of
+    the two to bring a token is the one shown. For an attempt that is over, or whose stream is corrupt, the built-in
+    `decide` is asked instead. What `pipeline.hedging` allows is no bound of it: that is for streams that are late."""
 
 
 class Fail(msgspec.Struct, frozen=True):

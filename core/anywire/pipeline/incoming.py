@@ -79,6 +79,8 @@ class Incoming:
             attempt.used = min(used, attempt.told) if attempt.told else used
         if attempt.cancelled:
             if chunk.final:
+                if attempt.in_vain:
+                    attempt.usage, attempt.next_seq = chunk.usage, chunk.seq + len(chunk.deltas)
                 self._attempts.end_cancelled(attempt)
             return
         if chunk.error:
@@ -198,9 +200,10 @@ class Incoming:
             stream.stages.selected, stream.stages.sent = attempt.selected_ns, attempt.sent_ns
             for other in list(task.attempts.values()):
                 if other is not attempt:
-                    if self._hedging is not None:
-                        self._hedging.lost(other)
-                    self._open_attempts.cancel(other, "another attempt was quicker")
+                    self._overtake(other)
+        if attempt.is_hedge:
+            attempt.in_vain = False
+            self._counts["hedges_won"] += 1
         if self._hedging is not None and task.submission.stream:
             self._hedging.streaming(attempt)
         if not task.chunks:
@@ -210,6 +213,15 @@ class Incoming:
         stream.agent_id, stream.transport, stream.attempts = attempt.agent_id, attempt.transport, attempt.number
         stream.model = attempt.model
         self._observation.attempt_streaming(attempt)
+
+    def _overtake(self, other: Attempt) -> None:
+        """Another attempt of its task was quicker: it is stopped, and nothing is said against its agent, which may be
+        asked to go on with the task if the other one is lost."""
+        other.in_vain = True
+        other.task.tried.discard(other.agent_id)
+        if self._hedging is not None:
+            self._hedging.overtaken(other)
+        self._open_attempts.cancel(other, "another attempt was quicker")
 
     def _keep(self, task: Task, chunk: Chunk) -> None:
         """Keep the text for resuming, as far as ``pipeline.resume_bytes`` allows."""

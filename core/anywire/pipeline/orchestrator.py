@@ -137,11 +137,14 @@ class Orchestrator:
         self._admission = admission = Admission(config, registry, limits)
         hub_id, hubs = info.hub_id, self._hubs
         open_attempts = OpenAttempts(hub_id, hubs, registry, boundary, clock)
+        self._wasted = open_attempts.wasted
         self._ends = ends = TaskEnds(
             open_attempts, dispatcher, services, registry, admission, limits, waiting, observation, clock, config
         )
         self._tasks = ends.tasks
-        self._hedging = hedging = Hedging(config.hedging, dispatcher, clock, counts) if config.hedging.share else None
+        hedging: Hedging | None = None
+        if config.hedging.share:
+            hedging = Hedging(config.hedging, config.retries.repeat, dispatcher, clock)
         decider = Decider(decide, health, boundary)
         self._attempt_ends = attempt_ends = AttemptEnds(
             hub_id,
@@ -372,7 +375,7 @@ class Orchestrator:
             | {"limits_reached": self.limits.refused}
             | {"transports_unavailable": self._hubs.failures, "plugin_failures": failures.total()},
             "admission": self._waiting.stats(),
-            "hedging": {"wasted_s": self._hedging.wasted_s if self._hedging is not None else 0.0},
+            "hedging": {"wasted_s": self._wasted.seconds, "wasted_tokens": self._wasted.tokens},
             "plugin_failures": dict(failures),
         } | self._ends_waiting()
 

@@ -44,10 +44,11 @@ class Attempt:
     cancelled attempt is counted as, ``usage`` what its final chunk said. ``waits``: its agent has said
     that it is queued or loading. ``used`` is how many attempts it stands for: more than 1 where an orchestrator is the
     agent. ``is_blameless``: it failed below that orchestrator. ``epoch`` says which states of health were before it was
-    sent (`anywire.pipeline.breaker`). ``is_hedge``: another one was under way when it was sent. ``reserved_for`` is the
-    task that gets its slot, where it was preempted. ``told`` is how many attempts its agent was told that it may stand
-    for, ``kept_back`` how many further ones the budget for retries keeps back for it, ``counted`` how many it has paid
-    for. ``origin`` says who failed where ``code`` is an error's.
+    sent (`anywire.pipeline.breaker`). ``is_hedge``: another one was under way when it was sent. ``in_vain``: it is a
+    hedge that has brought no token, or was overtaken by one. ``reserved_for`` is the task that gets its slot, where it
+    was preempted. ``told`` is how many attempts its agent was told that it may stand for, ``kept_back`` how many
+    further ones the budget for retries keeps back for it, ``counted`` how many it has paid for. ``origin`` says who
+    failed where ``code`` is an error's.
     """
 
     __slots__ = (
@@ -62,6 +63,7 @@ class Attempt:
         "epoch",
         "expires",
         "first_ns",
+        "in_vain",
         "incarnation",
         "is_blameless",
         "is_hedge",
@@ -102,7 +104,7 @@ class Attempt:
         self.key, self.place = (task.task_id, number), (agent_id, link)
         self.transport = agent.transport
         self.state: AttemptState = "sent"
-        self.cancelled = self.moved = self.waits = self.is_blameless = self.is_hedge = False
+        self.cancelled = self.moved = self.waits = self.is_blameless = self.is_hedge = self.in_vain = False
         self.code, self.usage, self.reserved_for = "cancelled", "", ""
         self.origin: errors.Origin = "pipeline"
         self.next_seq = self.chunks = self.unread_credit = 0
@@ -180,7 +182,8 @@ class Task:
     it takes of its caller's limits, None where nothing limits it. ``wait`` is set while it is counted among those
     that wait (`anywire.pipeline.waiting`). ``is_probe``: the pipeline made it up to see whether an agent is well, and
     it is sent to no other one. ``preempted`` is how often it gave its slot to an urgent one. ``retry_budget`` pays for
-    sending it again, None before it is sent.
+    sending it again, None before it is sent. ``hedged``: whether a second attempt was made because its first token was
+    late, None before hedging has seen it.
     """
 
     __slots__ = (
@@ -197,6 +200,7 @@ class Task:
         "digest",
         "first_ns",
         "hedge_timer",
+        "hedged",
         "is_probe",
         "kept_bytes",
         "leader",
@@ -239,6 +243,7 @@ class Task:
         self.retry_budget: RetryBudget | None = None
         self.plain = True
         self.resumes = self.is_probe = False
+        self.hedged: bool | None = None
         self.delivered: list[str] = []
         self.tried: set[str] = set()
         self.stalled_due = self.retry_after = 0.0

@@ -46,7 +46,9 @@ class WorkloadRun(msgspec.Struct):
     too short to tell. ``requests`` and ``failed`` are of the measurement, whose end is ``ended_ns``.
 
     ``cpu_seconds`` is what each process, ``load`` too, used between ``began_ns`` and ``ended_ns``. ``wire_bytes`` is
-    what went over the cell's interface meanwhile (`Cell.wire`), None when it cannot be counted."""
+    what went over the cell's interface meanwhile (`Cell.wire`), None when it cannot be counted. ``counters``
+    is by how much the orchestrator's counters grew (its ``stats``): retries, hedges and the like, without those that
+    did not."""
 
     began_ns: int = 0
     ended_ns: int = 0
@@ -56,6 +58,7 @@ class WorkloadRun(msgspec.Struct):
     failed: int = 0
     cpu_seconds: dict[str, float] = {}
     wire_bytes: int | None = None
+    counters: dict[str, float] = {}
 
 
 class ProcessUse(msgspec.Struct):

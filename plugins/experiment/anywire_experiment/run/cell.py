@@ -181,6 +181,7 @@ class CellRun:
         told = await load.hear("warmed_up", silence=_SILENCE)
         run.warm_up_requests, run.steady = told["requests"], told["steady"]
         used = {process: each.measure() for process, each in processes.items()}
+        counted = await system.counters()
         carried = wire.count(system.orchestrator.pid)
         self._progress(f"{name}: measuring")
         load.say(f'{{"do":"measure","workload":{json.dumps(name)}}}')
@@ -197,6 +198,9 @@ class CellRun:
             run.cpu_seconds = {process: each.measure() - used[process] for process, each in processes.items()}
             total = wire.count(system.orchestrator.pid)
             run.wire_bytes = total - carried if total is not None and carried is not None else None
+            if system.orchestrator.alive:
+                now = await system.counters()
+                run.counters = {name: more for name in now if (more := now[name] - counted.get(name, 0))}
             if fault is not None and workload.fault is not None:
                 if run.ended_ns - run.began_ns < workload.fault.at * 1e9:
                     raise CellFailed(

@@ -121,6 +121,12 @@ class System:
         if told["transport"] != expected:
             raise CellFailed(f"the first request was answered over {told['transport']} and not {expected}")
 
+    async def counters(self) -> dict[str, float]:
+        """What the orchestrator has counted so far. Raises `CellFailed`."""
+        self.orchestrator.say("counters")
+        counted: dict[str, float] = (await self.orchestrator.hear("counters"))["counters"]
+        return counted
+
     async def stop(self) -> None:
         await asyncio.gather(*(each.stop(self._grace) for each in self._own.values()))
         # They are needed until the last of the others is gone.

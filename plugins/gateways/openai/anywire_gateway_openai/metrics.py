@@ -32,7 +32,7 @@ FIRST_TOKEN = (0.0005, 0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.
 PER_TOKEN = (0.0001, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 
 EVENTS = ("retries", "refused", "congested", "fallbacks", "agents_joined", "agents_lost", "links_lost", "stale_chunks",
-          "transports_unavailable")  # fmt: skip
+          "transports_unavailable", "hedges", "hedges_won")  # fmt: skip
 """The orchestrator's counters of events that are there, at 0, before the first one happens; others follow theirs."""
 
 WINDOW_NS = 60 * 10**9
@@ -223,5 +223,10 @@ class Metrics:
             failed.add_metric((origin, code), number)
         yield from (ended, answers, statuses, failed)
         yield from _admission(stats["admission"])
+        wasted = stats["hedging"]
+        text = "Seconds that agents spent on attempts which another one of the task overtook, and on hedges in vain."
+        yield CounterMetricFamily("anywire_hedging_wasted_seconds", text, wasted["wasted_s"])
+        text = "Tokens that these attempts made."
+        yield CounterMetricFamily("anywire_hedging_wasted_tokens", text, wasted["wasted_tokens"])
         for event, number in (dict.fromkeys(EVENTS, 0) | stats["events"]).items():
             yield CounterMetricFamily(f"anywire_{event}", f"The orchestrator's counter {event!r}.", number)
