@@ -338,6 +338,7 @@ EVENTS: dict[str, type[Event]] = {
         TaskAdmitted,
         TaskHeld,
         TaskRequeued,
+        TaskPreempted,
         TaskDispatched,
         TaskEnded,
         AttemptSent,
@@ -351,6 +352,7 @@ EVENTS: dict[str, type[Event]] = {
         LinkUp,
         LinkLost,
         HealthChanged,
+        AgentOrdered,
         OfferChanged,
         PluginFailure,
         OrchestratorChanged,
@@ -370,6 +372,7 @@ AnyEvent = (
     TaskAdmitted
     | TaskHeld
     | TaskRequeued
+    | TaskPreempted
     | TaskDispatched
     | TaskEnded
     | AttemptSent
@@ -383,6 +386,7 @@ AnyEvent = (
     | LinkUp
     | LinkLost
     | HealthChanged
+    | AgentOrdered
     | OfferChanged
     | PluginFailure
     | OrchestratorChanged
@@ -425,6 +429,7 @@ _ABOUT_FLEET = (
     LinkUp,
     LinkLost,
     HealthChanged,
+    AgentOrdered,
     OfferChanged,
 )
 
