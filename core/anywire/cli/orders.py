@@ -32,15 +32,15 @@ def drain(agent_id: AgentId, given: options.Given, reason: Reason = "", as_json:
 
 @options.asks
 def isolate(agent_id: AgentId, given: options.Given, reason: Reason = "", as_json: options.Json = False) -> None:
-    """Send an agent no further task, and move what runs on it to other agents. A task that cannot be moved ends with
-    an error. It holds until `restore`, or until the orchestrator ends."""
+    """Take an agent's tasks away. It gets no further one, and what runs on it moves to other agents; a task that cannot
+    be moved ends with an error. It holds until `restore`, or until the orchestrator ends."""
     _order(given, agent_id, "isolate", reason, as_json)
 
 
 @options.asks
 def restore(agent_id: AgentId, given: options.Given, reason: Reason = "", as_json: options.Json = False) -> None:
-    """End what was ordered of an agent: it gets tasks again. One that is quarantined is tried at once with a task that
-    is no client's."""
+    """Let an agent get tasks again. Ends what was ordered of it; one that is quarantined is tried at once with a task
+    that is no client's."""
     _order(given, agent_id, "restore", reason, as_json)
 
 
