@@ -86,7 +86,7 @@ async def test_an_order_is_answered_with_the_health_that_the_list_then_has() -> 
             assert answer.status == 200
 
 
-async def test_an_agent_that_nobody_knows_is_not_found_until_an_order_holds_for_it() -> None:
+async def test_an_agent_that_nobody_knows_is_not_found_and_one_that_has_gone_can_be_ordered() -> None:
     engine = says("text")
     async with serving(engine) as served, client(served) as http:
         for word in ("drain", "isolate", "restore"):
@@ -96,8 +96,12 @@ async def test_an_agent_that_nobody_knows_is_not_found_until_an_order_holds_for_
         async with other_agents(engine, served, "short"):
             assert (await order(http, "short", "drain"))[0] == 200
         await served.orchestrator.agents_until(lambda agents: len(agents) == 1)
-        assert (await order(http, "short", "restore"))[0] == 200, "an order can be ended while the agent is gone"
-        assert (await order(http, "short", "restore"))[0] == 404
+        status, told = await order(http, "short", "restore")
+        assert (status, told["health"]["order"]) == (200, ""), "an order can be ended while the agent is gone"
+        status, told = await order(http, "short", "isolate")
+        assert (status, told["health"]["order"]) == (200, "isolated")
+        async with other_agents(engine, served, "short"):
+            assert (await health(http, "short"))["order"] == "isolated", "it holds over all lives"
 
 
 @pytest.mark.parametrize(
@@ -227,7 +231,7 @@ async def test_a_quarantined_agent_is_told_counted_and_tried_again_when_it_is_re
         fails = False
         await order(http, "agent-1", "restore")
         assert (await changes.get()).state == "closed"
-        assert await health(http) == WELL
+        assert await health(http) == WELL | {"trips": 1}, "openings are remembered for a while"
         async with http.post("/v1/chat/completions", json=CHAT) as answer:
             assert answer.status == 200
 
@@ -311,10 +315,12 @@ class Told:
     def __init__(self, *agents: Any) -> None:
         self._agents = list(agents)
 
-    async def agents(self, *, orchestrator: str) -> list[Any]:
+    async def command(self, name: str, arguments: Any, **options: Any) -> AsyncGenerator[Any, None]:
+        assert name == "agents"
         if not self._agents:
             raise errors.Forbidden("no")
-        return self._agents
+        for each in self._agents:
+            yield each
 
 
 async def test_doctor_names_the_agents_that_get_no_task() -> None:

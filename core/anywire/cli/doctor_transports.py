@@ -148,7 +148,8 @@ async def _out_of_service(client: Client, orchestrator: str) -> list[tuple[str, 
     """The agents that get no task, as they are quarantined or somebody has ordered it, and what to do. None where this
     client may not see agents, or the orchestrator tells nothing of their health."""
     try:
-        listed: list[Any] = await client.agents(orchestrator=orchestrator)
+        async with aclosing(client.command("agents", {}, orchestrator=orchestrator, deadline=ECHO)) as results:
+            listed = [each async for each in results]
     except AnywireError:
         return []
     found = []

@@ -12,9 +12,11 @@ Phase = Literal["warm_up", "measured"]
 
 
 class Answer(msgspec.Struct):
-    """What a target says of one request. ``outcome`` is "ok" or the code of the failure; times as in `samples`."""
+    """What a target says of one request. ``outcome`` is "ok" or the code of the failure, ``origin`` says who failed;
+    times as in `samples`."""
 
     outcome: str = "ok"
+    origin: str = ""
     status: int = 0
     transport: str = ""
     agent: str = ""
