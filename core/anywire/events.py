@@ -342,6 +342,7 @@ EVENTS: dict[str, type[Event]] = {
         TaskAdmitted,
         TaskHeld,
         TaskRequeued,
+        TaskPreempted,
         TaskDispatched,
         TaskEnded,
         AttemptSent,
@@ -355,6 +356,7 @@ EVENTS: dict[str, type[Event]] = {
         LinkUp,
         LinkLost,
         HealthChanged,
+        AgentOrdered,
         OfferChanged,
         PluginFailure,
         OrchestratorChanged,
@@ -374,6 +376,7 @@ AnyEvent = (
     TaskAdmitted
     | TaskHeld
     | TaskRequeued
+    | TaskPreempted
     | TaskDispatched
     | TaskEnded
     | AttemptSent
@@ -387,6 +390,7 @@ AnyEvent = (
     | LinkUp
     | LinkLost
     | HealthChanged
+    | AgentOrdered
     | OfferChanged
     | PluginFailure
     | OrchestratorChanged
@@ -429,6 +433,7 @@ _ABOUT_FLEET = (
     LinkUp,
     LinkLost,
     HealthChanged,
+    AgentOrdered,
     OfferChanged,
 )
 

@@ -22,14 +22,28 @@ LOAD = "load"
 
 
 Wire = Literal["", "link", "loopback"]
-What = Literal["kill", "pause", "continue", "partition", "restore", "start", "agent_joined", "agent_lost", "died"]
+What = Literal[
+    "kill",
+    "pause",
+    "continue",
+    "partition",
+    "restore",
+    "start",
+    "agent_joined",
+    "agent_lost",
+    "agent_ordered",
+    "health_changed",
+    "task_preempted",
+    "died",
+]
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """Something that happened in a cell, in CLOCK_MONOTONIC ns.
 
     Done by the runner: ``kill``, ``pause``, ``continue``, ``partition``, ``restore``, ``start`` (of a killed agent's
-    next life). Told by the orchestrator: ``agent_joined``, ``agent_lost``. Noticed by the runner: ``died`` (a process
+    next life). Told by the orchestrator: ``agent_joined``, ``agent_lost``, ``agent_ordered``, ``health_changed`` and
+    ``task_preempted`` (`anywire_experiment.run.recorder.Change`). Noticed by the runner: ``died`` (a process
     that ended although nobody ended it). ``agent`` is empty where it met all of them, as a partition does.
     """
 

@@ -244,7 +244,7 @@ class CellRun:
                 f"{process.last_lines()}"
             )
 
-    def _placed(self, change: recorder.AgentChange) -> Event:
+    def _placed(self, change: recorder.Change) -> Event:
         """An event with the workload under way when it happened."""
         within = (
             name
