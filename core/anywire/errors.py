@@ -95,6 +95,10 @@ class AnywireError(Exception):
     def message(self) -> str:
         return str(self)
 
+    def append(self, what: str) -> None:
+        """Add a part to the message, after a semicolon."""
+        self.args = (f"{self}; {without_secrets(what)}",)
+
 
 class ConfigError(AnywireError):
     code = "bad_config"

@@ -16,7 +16,8 @@ from anywire.identities.end_check import NOT_ADMITTED
 from anywire.identity import boot_id
 from anywire.messages import Chunk, Progress
 from anywire.once_log import OnceLog
-from anywire.pipeline.decide import Decider, Decision, Fail, Hedge, Requeue, decide
+from anywire.pipeline.broken_streams import broken_off
+from anywire.pipeline.decide import Decider, Decision, Fail, Hedge, Requeue, Resume, decide
 from anywire.pipeline.dispatcher import Dispatcher
 from anywire.pipeline.groups import has_others
 from anywire.pipeline.health import Health
@@ -38,7 +39,8 @@ def _shows_life(error: AnywireError | None) -> bool:
 
 class AttemptEnds:
     """An `anywire.pipeline.attempts.AttemptsSink`. ``decider`` says what follows a failed attempt; ``events`` are held
-    while it is carried out."""
+    while it is carried out. ``resume_bytes`` is how much text of a stream is kept for resuming it, 0 where none is
+    resumed."""
 
     def __init__(
         self,
@@ -54,8 +56,9 @@ class AttemptEnds:
         observation: Observation,
         clock: Clock,
         retries: Retries,
+        resume_bytes: int,
     ) -> None:
-        self._retries = retries
+        self._retries, self._resume_bytes = retries, resume_bytes
         self._hub_id, self._open, self._ends, self._dispatcher = hub_id, open_attempts, ends, dispatcher
         self._registry, self._health, self._decider = registry, health, decider
         self._counts, self._events, self._observation, self._clock = counts, events, observation, clock
@@ -148,6 +151,9 @@ class AttemptEnds:
         others = len(task.attempts) > 1
         decision: Decision = Fail()
         if not others and not task.is_probe:
+            if attempt.chunks:
+                # It got on: whom it has tried before is as good as any, and no failure was in a row with this one.
+                task.losses, task.tried = 0, {attempt.agent_id}
             elsewhere = any(has_others(self._registry.candidates(key), task.tried) for key in task.queued.keys)
             budget = self._retries.budget(task, attempt, elsewhere)
             decision = self._decider.decide(task, attempt, error, budget)
@@ -174,11 +180,16 @@ class AttemptEnds:
             self._dispatcher.offer_held()
         elif isinstance(decision, Fail) or self._dispatcher.gate_closed:
             shut = self._dispatcher.gate_closed and not isinstance(decision, Fail)
-            ending = errors.ShuttingDown("the orchestrator shuts down") if shut else error
+            ending: AnywireError = errors.ShuttingDown("the orchestrator shuts down")
+            if not shut:
+                ending = broken_off(task, attempt, error, self._resume_bytes)
             ending.task_id = task.task_id
             self._ends.end(task, ending.code, attempt, outcome, error=ending)
         else:
-            if not isinstance(decision, Requeue):
+            if isinstance(decision, Resume):
+                self._counts["resumes"] += 1
+                task.failure = task.failure or error
+            elif not isinstance(decision, Requeue):
                 self._retries.made(task, error)
             after = 0.0 if isinstance(decision, (Requeue, Hedge)) else decision.after
             if outcome is not None:

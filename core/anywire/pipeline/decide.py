@@ -71,9 +71,12 @@ def decide(task: Task, attempt: Attempt, error: AnywireError, health: Health, bu
     - Nothing was sent to an agent that could not be reached: a hub may find many links ended at once.
     - A lost link, or an agent that makes no progress: another attempt, or a resumed one, while the budgets last; at
       once where it is the first one and another agent is free, else after a pause.
-    - An engine's failure before the first token may be that machine's own: after a pause it is tried elsewhere, if
-      somebody is there.
+    - An engine's failure may be that machine's own: after a pause it is tried elsewhere, or resumed there, if somebody
+      is there.
     - Everything else is an answer: the request is at fault, or the stream broke the rules.
+
+    A stream that is resumed costs nothing of the budget for retries, and is resumed whatever its kind: no token is made
+    twice, and the agent that made them until now makes no more.
     """
     if isinstance(error, errors.Refused) and not attempt.chunks:
         return Requeue()
@@ -86,17 +89,19 @@ def decide(task: Task, attempt: Attempt, error: AnywireError, health: Health, bu
         if not said or budget.elsewhere:
             at_once = budget.elsewhere and not task.losses
             return _again(task, budget, 0.0 if at_once else budget.pause)
-    elif isinstance(error, errors.EngineFailed) and not task.chunks and budget.elsewhere:
+    elif isinstance(error, errors.EngineFailed) and budget.elsewhere:
         return _again(task, budget, budget.pause)
     return Fail()
 
 
 def _again(task: Task, budget: Budget, after: float) -> Decision:
-    if budget.attempts < 1 or budget.retries < 1 or not budget.repeats:
+    if budget.attempts < 1:
         return Fail()
-    if not task.chunks:
-        return Retry(after)
-    return Resume(after) if task.can_resume else Fail()
+    if task.chunks:
+        return Resume(after) if task.can_resume else Fail()
+    if budget.retries < 1 or not budget.repeats:
+        return Fail()
+    return Retry(after)
 
 
 class Decider:
