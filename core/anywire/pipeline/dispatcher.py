@@ -202,6 +202,11 @@ class Dispatcher:
                     return
                 task, key, free = taken
                 self._choosing = task
+                if task.wait is not None:
+                    late = self._room.too_late(task.queued, key.model, self._clock.now_ns())
+                    if late is not None:
+                        self._sink.fail_task(task, late)
+                        continue
                 agent = self._chooser.choose(task, free, key)
                 self._choosing = None
                 # The plugins that were asked may have cancelled it, or closed the gate.

@@ -97,6 +97,8 @@ class TaskEnds:
         del self.tasks[task.task_id]
         was_waiting = task.place in ("queued", "held")
         task.place = "ended"
+        if code == errors.DeadlineExceeded.code and task.leader is not None:
+            self._waiting.given_up(task.leader.model, (self._clock.now_ns() - task.leader.sent_ns) / 1e9)
         if task.agent_timer is not None:
             self.absence.end(task)
         if task.wait is not None:
