@@ -174,7 +174,10 @@ async def test_what_cannot_be_resumed_is_known_before(
 
 async def test_a_message_that_the_client_had_continued_is_continued(server: FakeServer) -> None:
     server.handler = answering(*REST, DONE)
-    given = {"messages": [USER, {"role": "assistant", "content": "la "}], "continue_final_message": True}
+    given: dict[str, Any] = {
+        "messages": [USER, {"role": "assistant", "content": "la "}],
+        "continue_final_message": True,
+    }
     async with engine_for(server.url, resume="continue_final_message") as engine:
         assert engine.resumable(request(**given))
         await collect(engine, resuming(**given))

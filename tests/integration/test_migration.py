@@ -43,7 +43,8 @@ async def ask(
 ) -> Answer:
     """A streamed answer: its text, why it ended and its usage. ``came`` is told of the agent it began at and the number
     of each piece."""
-    text, finish, usage, pieces = "", "", {}, 0
+    text, finish, pieces = "", "", 0
+    usage: dict[str, Any] = {}
     asked = asked | {"stream_options": {"include_usage": True}}
     async with client.stream("POST", "/v1/chat/completions", json=asked) as answer:
         async for line in answer.aiter_lines():
