@@ -106,6 +106,6 @@ async def until_agents(client: httpx.AsyncClient, *wanted: str, in_flight: int =
             ready = {agent["id"] for agent in agents if agent["state"] == "ready"}
             if ready == set(wanted) and sum(agent["load"]["in_flight"] for agent in agents) >= in_flight:
                 return agents
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.02)
 
     return await asyncio.wait_for(listed(), PATIENCE)
