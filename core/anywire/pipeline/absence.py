@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from math import ceil
 
 from anywire import errors
 from anywire.clock import Clock
@@ -12,6 +13,7 @@ from anywire.pipeline.broken_streams import nobody_resumes
 from anywire.pipeline.registry import Registry
 from anywire.pipeline.serving import Served
 from anywire.pipeline.task import Task
+from anywire.scheduler import QueueKey
 
 
 class Absence:
@@ -34,6 +36,8 @@ class Absence:
         self._tasks: dict[Served, dict[str, Task]] = {}
         self._absent: set[str] = set()
         """Of those the tasks that nobody served at the last look."""
+        self.why: Callable[[QueueKey], tuple[str, float]] = lambda key: ("", 0.0)
+        """Says why agents that are there do not serve a key, and in how many seconds that may change."""
 
     def check(self, task: Task) -> None:
         """Begin to count if nobody serves this task now. Does nothing when its time runs already."""
@@ -79,12 +83,15 @@ class Absence:
         if task.chunks and (is_served or was_served):
             self._count(task, is_served)
             return
-        broken = nobody_resumes(task, self._wait)
+        key = task.queued.key
+        reasons = map(self.why, task.queued.keys)
+        why, pause = next((reason for reason in reasons if reason[0]), ("", 0.0))
+        broken = nobody_resumes(task, self._wait, why)
         if broken is not None:
             self._fail(task, broken)
             return
-        key = task.queued.key
-        nobody = errors.NoAgent(f"no agent for model {key.model!r} within {self._wait:g} s")
+        message = f"no agent for model {key.model!r} within {self._wait:g} s" + (f": {why}" if why else "")
+        nobody = errors.NoAgent(message, retry_after=float(ceil(pause)))
         self._fail(task, self._admission.unknown(key, task.submission.caller) or nobody)
 
     def _is_served(self, task: Task) -> bool:
