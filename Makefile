@@ -17,7 +17,7 @@ UV := $(shell command -v uv 2>/dev/null)
 INSTALL := $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --progress-bar on)
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
-.PHONY: demo check test test-system test-clients test-busy lint format docs bench bench-full bench-cost bench-decisions bench-events bench-limits bench-revocation bench-joins bench-hedging bench-pauses bench-signing bench-capacity verdicts soak clean
+.PHONY: demo check test test-system test-clients test-busy lint format docs bench bench-full bench-cost bench-decisions bench-events bench-limits bench-revocation bench-joins bench-hedging bench-pauses bench-signing bench-migration bench-capacity verdicts soak clean
 
 demo: $(DEMO)
 	$(BIN)/anywire demo
@@ -131,6 +131,10 @@ bench-joins: $(READY)
 # What identities cost over DDS: a message, a report and a link with and without.
 bench-signing: $(READY)
 	$(BIN)/python benchmarks/signing.py
+
+# How long a client waits whose stream goes on at another agent.
+bench-migration: $(READY)
+	$(BIN)/python benchmarks/migration.py
 
 # How long a request of the allowed size keeps an event loop from running.
 bench-pauses: $(READY)

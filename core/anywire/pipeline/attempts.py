@@ -126,7 +126,7 @@ class Attempts:
             model,
             submission.body,
             submission.stream,
-            "".join(task.delivered),
+            task.text,
             submission.priority,
             max(1, (queued.deadline_ns - now) // 1_000_000) if queued.deadline_ns else 0,
             self._window,

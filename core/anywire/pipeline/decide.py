@@ -78,8 +78,8 @@ def decide(task: Task, attempt: Attempt, error: AnywireError, health: Health, bu
     - A lost link, or an agent that makes no progress: another attempt, or a resumed one, while the budgets last; at
       once where it is the first one and another agent is free, else after a pause. The budget for retries does not
       pay for a resumed one, which repeats nothing.
-    - An engine's failure before the first token may be that machine's own: after a pause it is tried elsewhere, if
-      somebody is there. If nobody is, and the engine says that it has too much to do and will soon have less, it is
+    - An engine's failure may be that machine's own: after a pause it is tried, or resumed, elsewhere, if somebody is
+      there. If nobody is, and the engine says that it has too much to do and will soon have less, it is
       asked again after the time that it names.
     - Everything else is an answer: the request is at fault, or the stream broke the rules.
     """
@@ -94,7 +94,7 @@ def decide(task: Task, attempt: Attempt, error: AnywireError, health: Health, bu
         if not said or budget.elsewhere:
             at_once = budget.elsewhere and not task.losses
             return _again(task, error, budget, 0.0 if at_once else budget.pause)
-    elif error.again == "elsewhere" and not task.chunks:
+    elif error.again == "elsewhere":
         if budget.elsewhere:
             return _again(task, error, budget, budget.pause)
         if error.status in errors.OVERLOADED and 0 < error.retry_after <= budget.patience:

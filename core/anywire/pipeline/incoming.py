@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from io import StringIO
 
 from anywire import errors, messages
 from anywire.clock import Clock
@@ -209,6 +210,7 @@ class Incoming:
         if not task.chunks:
             task.model, task.digest = attempt.model, attempt.digest
         task.resumes = chunk.resumable is True and self._resume_bytes > 0 and task.kept_bytes <= self._resume_bytes
+        task.failure = None
         task.agent_id = attempt.agent_id
         stream.agent_id, stream.transport, stream.attempts = attempt.agent_id, attempt.transport, attempt.number
         stream.model = attempt.model
@@ -224,14 +226,18 @@ class Incoming:
         self._open_attempts.cancel(other, "another attempt was quicker")
 
     def _keep(self, task: Task, chunk: Chunk) -> None:
-        """Keep the text for resuming, as far as ``pipeline.resume_bytes`` allows."""
-        for text in chunk.deltas:
-            task.kept_bytes += len(text) if text.isascii() else len(text.encode(errors="replace"))
+        """Keep the text for resuming, as far as ``pipeline.resume_bytes`` allows. In one buffer: a list of tokens takes
+        many times their size."""
+        deltas = chunk.deltas
+        text = deltas[0] if len(deltas) == 1 else "".join(deltas)
+        task.kept_bytes += len(text) if text.isascii() else len(text.encode(errors="replace"))
         if task.kept_bytes > self._resume_bytes:
-            task.resumes = False
-            task.delivered.clear()
-        else:
-            task.delivered.extend(chunk.deltas)
+            task.resumes, task.kept = False, None
+            return
+        kept = task.kept
+        if kept is None:
+            kept = task.kept = StringIO()
+        kept.write(text)
 
     def _claim(self, attempt: Attempt, fault: str, chunk: Chunk) -> None:
         """Its own agent sends nonsense: the attempt is over."""

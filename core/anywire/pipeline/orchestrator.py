@@ -159,6 +159,7 @@ class Orchestrator:
             observation,
             clock,
             retries,
+            config.resume_bytes if config.resume else 0,
         )
         self.attempts = attempts = Attempts(
             hub_id,
