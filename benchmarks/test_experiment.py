@@ -35,7 +35,7 @@ class AtOnce(Target):
     async def ask(self, question: Question) -> Answer:
         now = time.monotonic_ns()
         await asyncio.sleep(0)  # let the other clients run, as an answer over a wire does
-        return Answer("ok", 200, "memory", "agent", 1, "task", now, now, time.monotonic_ns(), 1, "x", [now])
+        return Answer("ok", "", 200, "memory", "agent", 1, "task", now, now, time.monotonic_ns(), 1, "x", [now])
 
     async def close(self) -> None:
         """Holds nothing."""

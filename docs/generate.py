@@ -1,4 +1,4 @@
-"""Writes docs/reference: every setting from the ``Config`` models, every command from the command line itself,
+"""Writes docs/reference: every setting from the ``Config`` models, every command from the command line itself, errors,
 and the HTTP API from the gateway.
 
 python docs/generate.py           write the pages
@@ -19,6 +19,7 @@ import pydantic
 import pydantic_core
 import typer
 import yaml
+from errors_page import errors_page
 from http_page import http_page
 from tables import row, table
 
@@ -234,6 +235,7 @@ def pages() -> dict[Path, str]:
         REFERENCE / "config.md": config_page(),
         REFERENCE / "cli.md": cli_page(),
         REFERENCE / "http.md": http_page(NOTE),
+        REFERENCE / "errors.md": errors_page(NOTE),
     }
 
 

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from typing import Any, get_type_hints
 
 import pydantic
+from errors_page import meaning, told
 from tables import row, table
 
-from anywire import errors
-from anywire.errors import AnywireError
 from anywire.pipeline_settings import PipelineConfig
 from anywire_gateway_openai import OpenAIGatewayConfig, headers, request_headers
 from anywire_gateway_openai.endpoint_table import BASES, own_endpoints
@@ -89,6 +88,7 @@ it is over, the task ends with 504. These settings bound the rest:
 
 An error is `{{"error": {{"message", "type", "param", "code"}}}}` with one of these statuses. In a stream that has begun
 it is an event `data: {{"error": …}}`, and no `data: [DONE]` follows. An engine's own 4xx passes through.
+[Errors](errors.md) says of each who failed, whether it is tried again, and what to do.
 
 {statuses}
 Others are of HTTP alone: 405 (another method), 408 (the body did not come in time), 415 (not `application/json`), 417
@@ -143,12 +143,8 @@ def times() -> Iterator[tuple[str, str, str]]:
 
 def statuses() -> Iterator[tuple[str, str, str]]:
     """Status, code and meaning of every class of errors, by status."""
-    meanings = dict(re.findall(r"([A-Z]\w+) +[a-z_]+ {2,}(.+)", inspect.getdoc(errors) or ""))
     for cls, status in sorted(STATUS.items(), key=lambda each: each[1]):
-        if cls is AnywireError:
-            yield str(status), "`internal_error`", "a fault of the server; its log has more"
-        else:
-            yield str(status), f"`{cls.code}`", meanings[cls.__name__]
+        yield str(status), f"`{told(cls)}`", meaning(cls)
 
 
 def http_page(note: str) -> str:

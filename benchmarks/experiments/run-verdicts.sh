@@ -7,6 +7,7 @@ set -eu
 cd "$(dirname "$0")/../.."
 records=${RECORDS:-records}
 failed=
+finished=
 mkdir -p "$records"
 for plan in ${*:-llm-early-refusal llm-fairness llm-overload llm-prefix}; do
   blocks=
@@ -14,6 +15,10 @@ for plan in ${*:-llm-early-refusal llm-fairness llm-overload llm-prefix}; do
   # shellcheck disable=SC2086 - no blocks are no argument
   anywire experiment run "benchmarks/experiments/$plan.yaml" --out "$records/$plan" $blocks || failed="$failed $plan"
   anywire experiment verify "$records/$plan" || { failed="$failed $plan"; continue; }
+  finished="$finished $plan"
+done
+# Only now: a record tells whether the checkout was as its commit has it.
+for plan in $finished; do
   mkdir -p "docs/results/$plan"
   for kept in manifest.json plan.yaml report.md results.csv; do cp "$records/$plan/$kept" "docs/results/$plan/"; done
   sed -n '1,/^## Cells/p' "$records/$plan/report.md" | grep -E '^(- [▲▼≈?·]|\*\*)' || true

@@ -1,39 +1,11 @@
-"""Every error a user, a plugin author or a client of Anywire can meet.
+"""Every error a user, a plugin author or a client of Anywire can meet. `docs/reference/errors.md` is made of this file.
 
-    AnywireError
-    ├── ConfigError               bad_config          a setting is wrong; the message says which and what would do
-    ├── PluginError               unknown_plugin      no plugin of that name, or it does not load
-    ├── LaunchFailed              launch_failed       a launcher's process ended before it was ready
-    ├── TransportError            transport_error     a transport failed in a way that has no code of its own
-    │   ├── TransportUnavailable  transport_unavailable   a transport cannot be opened here
-    │   ├── AgentUnavailable      agent_unavailable   no link to that agent (nothing was sent)
-    │   ├── AgentLost             agent_lost          the link or the agent went while it held the task
-    │   ├── PayloadTooLarge       payload_too_large   over the transport's or the server's limit
-    │   └── Congested             congested           the write buffer to the agent is full (nothing was sent)
-    └── TaskError                 task_error          the task failed in a way that has no code of its own
-        ├── InvalidRequest        invalid_request     the client's fault; never counts against an agent
-        ├── ModelNotFound         model_not_found     no agent serves or has served that model
-        ├── ModelStopped          model_stopped       the model is stopped, and no request starts it
-        ├── UnknownCommand        unknown_command     no command of that name there
-        ├── Forbidden             forbidden           the caller's role does not allow it
-        ├── Unauthenticated       unauthenticated     no key, or one that does not count (any more)
-        ├── LimitReached          limit_reached       a limit of the caller's key; it says which, and until when
-        ├── QueueFull             queue_full          the scheduler's queue is at its bound
-        ├── DeadlineTooShort      deadline_too_short  the task would wait longer than its deadline; it says how long
-        ├── NoAgent               no_agent            no agent for the task appeared in time
-        ├── ShuttingDown          shutting_down       the orchestrator is stopping; another one may take the task
-        ├── Refused               refused             an agent did not take the task, and no other one could
-        ├── DeadlineExceeded      deadline_exceeded   the task's time was over
-        ├── TaskCancelled         cancelled           somebody cancelled the task
-        ├── ReaderStalled         reader_stalled      the answer's reader stopped reading for too long
-        ├── NoProgress            no_progress         the agent did not accept the task, or sent no token, in time
-        ├── StreamCorrupted       stream_corrupted    a gap or duplicate in the stream
-        ├── PluginFailed          plugin_failed       a scheduler raised, or gave what its contract does not allow
-        └── EngineFailed          engine_failed       the engine failed, or its answer is not valid
+Each class says of its errors what happened (its docstring) and what to do (``remedy``), where they arise (``arises``),
+whether the pipeline sends the task again (``again``), and what they count against (``counts_against``). The pipeline,
+the health of agents, events, metrics and the gateways go by what stands here.
 
-An error says what failed, never whether to retry: that is the pipeline's decision. ``code`` is stable and is
-what travels; ``phase`` says what may have reached the agent (``not_sent``, ``maybe_sent``, ``streaming``); ``origin``
-says where it arose (``client``, ``pipeline``, ``transport``, ``agent``, ``engine``).
+``code`` is stable and is what travels; ``phase`` says what may have reached the agent (``not_sent``, ``maybe_sent``,
+``streaming``); ``origin`` says who failed (``client``, ``pipeline``, ``transport``, ``agent``, ``engine``).
 """
 
 from __future__ import annotations
@@ -47,10 +19,17 @@ from anywire.secrecy import tree_without_secrets, without_secrets
 
 Phase = Literal["not_sent", "maybe_sent", "streaming"]
 Origin = Literal["", "client", "pipeline", "transport", "agent", "engine"]
-"""Where an error arose; empty when nobody has said."""
+"""Who failed; empty when nobody has said."""
+Again = Literal["", "elsewhere", "anywhere"]
+"""Whether the pipeline sends a task again after such an error, while `pipeline.max_attempts` and `pipeline.retries`
+allow it: never; to another agent that is free; to any agent, another one first."""
+Blamed = Literal["", "agent", "link"]
+"""What an error counts against: nothing, the agent, or the link to it."""
 
 MAX_MEMBERS_BYTES = 16 * 1024
 """Bytes of what an engine said beside its error; longer ones are left out."""
+OVERLOADED = frozenset((429, 503, 529))
+"""Statuses with which a server says that it has too much to do and has done nothing."""
 
 
 class AnywireError(Exception):
@@ -59,7 +38,11 @@ class AnywireError(Exception):
 
     code: ClassVar[str] = "error"
     arises: ClassVar[Origin] = "pipeline"
-    """Where errors of this class arise unless one says otherwise."""
+    """Who failed where an error of this class does not say otherwise."""
+    again: ClassVar[Again] = ""
+    counts_against: ClassVar[Blamed] = ""
+    remedy: ClassVar[str] = "Read the log of the orchestrator."
+    """What a person can do, in a sentence or two."""
 
     def __init__(
         self,
@@ -90,133 +73,257 @@ class AnywireError(Exception):
         self.origin: Origin = origin or self.arises
         self.members: Mapping[str, Any] = tree_without_secrets(members) if members else {}
         """What the engine said besides, as plain JSON types."""
+        self.exhausted = False
+        """Whether the pipeline has tried as often as it may: one that tries again adds to what is too much already."""
 
     @property
     def message(self) -> str:
         return str(self)
 
+    @property
+    def blames(self) -> Blamed:
+        """What this error counts against. An engine's 4xx says nothing against anybody here."""
+        return "" if 400 <= self.status < 500 else self.counts_against
+
+    @property
+    def did_nothing(self) -> bool:
+        """Whether it is certain that no engine has begun the task."""
+        return self.phase == "not_sent" or self.status in OVERLOADED
+
+    def add(self, text: str) -> None:
+        """Say ``text`` after the message."""
+        self.args = (f"{self}{without_secrets(text)}",)
+
 
 class ConfigError(AnywireError):
+    """A setting is wrong; the message says which and what would do."""
+
     code = "bad_config"
+    remedy = "Change the setting that the message names."
 
 
 class PluginError(AnywireError):
+    """No plugin of that name is installed, or it does not load."""
+
     code = "unknown_plugin"
+    remedy = "Install its distribution, or correct the name: `anywire plugins` lists those that are there."
 
 
 class LaunchFailed(AnywireError):
+    """A launcher's process ended before it was ready."""
+
     code = "launch_failed"
+    remedy = "Read the log of the process: the message says how it ended."
 
 
 class TransportError(AnywireError):
+    """A transport failed in a way that has no code of its own."""
+
     code = "transport_error"
-    arises = "transport"
+    arises: ClassVar[Origin] = "transport"
+    remedy = "Run `anywire doctor` on both machines."
 
 
 class TransportUnavailable(TransportError):
+    """A transport cannot be opened here."""
+
     code = "transport_unavailable"
+    counts_against = "link"
+    remedy = "Run `anywire doctor`: it says what is missing."
 
 
 class AgentUnavailable(TransportError):
+    """There is no link to that agent."""
+
     code = "agent_unavailable"
+    again = "anywhere"
+    counts_against = "link"
+    remedy = "See with `anywire agents` which agents are there, and over which transport."
 
 
 class AgentLost(TransportError):
+    """The link or the agent went while it held the task."""
+
     code = "agent_lost"
+    again = "anywhere"
+    counts_against = "agent"
+    remedy = (
+        "Read the log of the agent. A stream that had begun goes on elsewhere only where its engine can resume, and "
+        "`pipeline.resume` is on."
+    )
 
 
 class PayloadTooLarge(TransportError):
+    """The request is over the transport's or the server's limit."""
+
     code = "payload_too_large"
+    arises = "client"
+    remedy = "Send less, or raise the limit that the message names."
 
 
 class Congested(TransportError):
+    """The write buffer to the agent is full; nothing was sent."""
+
     code = "congested"
+    remedy = "Give the agent's host more bandwidth, or raise the transport's `buffer_bytes`."
 
 
 class TaskError(AnywireError):
+    """The task failed in a way that has no code of its own."""
+
     code = "task_error"
+    remedy = "Read the message, and the log of the agent."
 
 
 class InvalidRequest(TaskError):
+    """The request is at fault."""
+
     code = "invalid_request"
     arises = "client"
+    remedy = "Correct the request: `param` names the field."
 
 
 class ModelNotFound(TaskError):
+    """No agent serves or has served that model."""
+
     code = "model_not_found"
+    arises = "client"
+    remedy = "Ask for one of those that `/v1/models` lists."
 
 
 class ModelStopped(TaskError):
+    """The model is stopped, and no request starts it."""
+
     code = "model_stopped"
+    remedy = "Start the model at its agent."
 
 
 class UnknownCommand(TaskError):
+    """There is no command of that name there."""
+
     code = "unknown_command"
+    arises = "client"
+    remedy = "Send one of those that the message lists."
 
 
 class Forbidden(TaskError):
+    """The caller's role does not allow it."""
+
     code = "forbidden"
     arises = "client"
+    remedy = "Use a key with the role that the message names."
 
 
 class Unauthenticated(TaskError):
+    """No key was shown, or one that does not count (any more)."""
+
     code = "unauthenticated"
     arises = "client"
+    remedy = "Show a key of `anywire keys create`."
 
 
 class LimitReached(TaskError):
+    """A limit of the caller's key is reached; the message says which, and until when."""
+
     code = "limit_reached"
     arises = "client"
+    remedy = "Come back after `Retry-After`, or have the limit of the key raised."
 
 
 class QueueFull(TaskError):
+    """The scheduler's queue is at its bound."""
+
     code = "queue_full"
+    remedy = "Come back after `Retry-After`. Add agents, or raise `scheduler.max_queue_size`."
 
 
 class DeadlineTooShort(TaskError):
+    """The task would wait longer than its deadline; the message says how long."""
+
     code = "deadline_too_short"
+    remedy = "Come back after `Retry-After`, or allow more time (`x-anywire-timeout`)."
 
 
 class NoAgent(TaskError):
+    """No agent for the task appeared in time."""
+
     code = "no_agent"
+    remedy = "Start an agent with the model, or raise `pipeline.agent_wait`: `anywire agents` says how those do."
 
 
 class ShuttingDown(TaskError):
+    """The orchestrator is stopping; another one may take the task."""
+
     code = "shutting_down"
+    remedy = "Try again, at another orchestrator if there is one."
 
 
 class Refused(TaskError):
+    """An agent did not take the task, and no other one could."""
+
     code = "refused"
     arises = "agent"
+    again = "anywhere"
+    remedy = "Try again. Agents refuse while they drain, and where all their slots are taken."
 
 
 class DeadlineExceeded(TaskError):
+    """The task's time was over."""
+
     code = "deadline_exceeded"
+    remedy = "Allow more time (`x-anywire-timeout`, `pipeline.deadline`), or ask for a shorter answer."
 
 
 class TaskCancelled(TaskError):
+    """Somebody cancelled the task, or its client went away."""
+
     code = "cancelled"
+    arises = "client"
+    remedy = "Nothing: this is what the client wanted."
 
 
 class ReaderStalled(TaskError):
+    """The answer's reader stopped reading for too long."""
+
     code = "reader_stalled"
+    arises = "client"
+    remedy = "Read the stream as it comes, or raise `pipeline.reader_timeout`."
 
 
 class NoProgress(TaskError):
+    """The agent did not accept the task, or sent no token, in time."""
+
     code = "no_progress"
+    arises = "agent"
+    again = "anywhere"
+    counts_against = "agent"
+    remedy = "Look at the agent and its engine, or raise the time that the message names."
 
 
 class StreamCorrupted(TaskError):
+    """There was a gap or a duplicate in the stream, or something that is no answer."""
+
     code = "stream_corrupted"
+    arises = "agent"
+    counts_against = "agent"
+    remedy = "Report it: the agent, or the transport, breaks its contract."
 
 
 class PluginFailed(TaskError):
+    """A scheduler raised, or gave what its contract does not allow."""
+
     code = "plugin_failed"
+    remedy = "Read the log of the orchestrator, which names the plugin."
 
 
 class EngineFailed(TaskError):
+    """The engine failed, or its answer is not valid."""
+
     code = "engine_failed"
     arises = "engine"
+    again = "elsewhere"
+    counts_against = "agent"
+    remedy = "Read the log of the engine and that of its agent."
 
 
 def _subclasses(cls: type[AnywireError]) -> list[type[AnywireError]]:

@@ -97,9 +97,10 @@ class TaskDispatched(Event, frozen=True, kw_only=True, tag="task.dispatched"):
 
 class TaskEnded(Event, frozen=True, kw_only=True, tag="task.ended"):
     """A task has its end, and its reader has it too. ``error`` is a code, empty for an answer; ``message`` is for a
-    person. ``attempts`` counts all that were sent, those below a child orchestrator included. ``prompt_tokens`` and
-    ``tokens`` are the engine's count, 0 when it gave none. ``deltas`` are the pieces of text of an answer's last
-    attempt; ``first_ms`` is the time from the task's receipt to its first token, 0 when none came."""
+    person, ``origin`` says who failed (`anywire.errors.Origin`), empty for an answer. ``attempts`` counts all that were
+    sent, those below a child orchestrator included. ``prompt_tokens`` and ``tokens`` are the engine's count, 0 when it
+    gave none. ``deltas`` are the pieces of text of an answer's last attempt; ``first_ms`` is the time from the task's
+    receipt to its first token, 0 when none came."""
 
     task_id: str
     kind: str
@@ -119,6 +120,7 @@ class TaskEnded(Event, frozen=True, kw_only=True, tag="task.ended"):
     stream: bool = False
     deltas: int = 0
     first_ms: float = 0.0
+    origin: str = ""
 
 
 class AttemptSent(Event, frozen=True, kw_only=True, tag="attempt.sent"):
@@ -157,8 +159,9 @@ class AttemptStreaming(Event, frozen=True, kw_only=True, tag="attempt.streaming"
 
 
 class AttemptEnded(Event, frozen=True, kw_only=True, tag="attempt.ended"):
-    """An attempt has ended at its agent, and its slot is free. ``error`` is a code, empty for an answer. Times are
-    milliseconds since it was sent; ``first_ms`` is 0 when no token came."""
+    """An attempt has ended at its agent, and its slot is free. ``error`` is a code, empty for an answer; ``origin``
+    says who failed, which is the pipeline where it has cancelled the attempt. Times are milliseconds since it was sent;
+    ``first_ms`` is 0 when no token came."""
 
     task_id: str
     attempt: int
@@ -170,6 +173,7 @@ class AttemptEnded(Event, frozen=True, kw_only=True, tag="attempt.ended"):
     chunks: int
     prompt_tokens: int = 0
     tokens: int = 0
+    origin: str = ""
 
 
 class AgentJoined(Event, frozen=True, kw_only=True, tag="agent.joined"):

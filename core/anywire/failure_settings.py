@@ -29,13 +29,14 @@ class RetryConfig(_Section):
         ge=0,
         le=10,
         allow_inf_nan=False,
-        description="Further attempts per task that may be made, as a mean over `window`, for each model and tenant.",
+        description="Tasks that may be sent again for each task that was under way within `window`, counted by model "
+        "and tenant. Streams that go on where they were are not counted.",
     )
     floor: int = pydantic.Field(
-        default=20, ge=0, description="Further attempts that may be made within `window` however few tasks there are."
+        default=20, ge=0, description="Tasks that may be sent again within `window` however few there are."
     )
     window: float = pydantic.Field(
-        default=10.0, gt=0, allow_inf_nan=False, description="Seconds over which tasks and attempts are counted."
+        default=10.0, gt=0, allow_inf_nan=False, description="Seconds over which that is counted."
     )
     base: float = pydantic.Field(
         default=0.05,
@@ -45,7 +46,11 @@ class RetryConfig(_Section):
         "each further one. Nothing waits where a link or an agent was lost and another agent is free.",
     )
     longest: float = pydantic.Field(
-        default=2.0, ge=0, allow_inf_nan=False, description="Seconds of the longest such pause."
+        default=2.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds of the longest such pause, and of the longest `Retry-After` after which an engine is "
+        "asked again; a longer one is told to the client.",
     )
     repeat: tuple[Kind, ...] = pydantic.Field(
         default=("chat", "completion", "embedding"),

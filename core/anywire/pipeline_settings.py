@@ -71,7 +71,8 @@ class PipelineConfig(pydantic.BaseModel):
     )
     early_refusal: bool = pydantic.Field(
         default=True,
-        description="Refuse a task at once (429) that by the measured pace would not be answered by its deadline.",
+        description="Refuse a task (429) that by the measured pace would not be answered by its deadline: at once, or "
+        "when its turn comes too late.",
     )
     resume: bool = pydantic.Field(
         default=True, description="Resume a stream on another agent when its agent is lost, if the engine can."

@@ -16,12 +16,13 @@ from tests.long_form import examples
 from anywire.caller import Caller
 from anywire.errors import DeadlineTooShort, InvalidRequest, NoAgent, QueueFull
 from anywire.identity import hub_info
-from anywire.pipeline.model_queue import LEAST, LONGEST, STALE, ModelQueue
+from anywire.pipeline.model_queue import LEAST, LEAST_ANSWERS, LONGEST, STALE, TRIED_AGAIN, ModelQueue
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.submission import Submission
 from anywire.testing.clock import SimulatedClock
 from anywire.testing.doubles import MODEL, fifo, least_loaded
 from anywire.testing.puppet import PuppetTransport
+from anywire.testing.rig import read
 
 Make = Callable[..., Any]
 SECOND = 1.0
@@ -148,10 +149,39 @@ async def test_a_deadline_that_cannot_be_met_is_refused_at_once_with_the_predict
 
 def test_a_short_answer_takes_its_part_of_the_time_of_those_before() -> None:
     queue = ModelQueue()
-    for _ in range(LEAST):
+    for _ in range(LEAST_ANSWERS):
         assert queue.answer_time(0) == 0.0
-        queue.answered(4.0, 100)
+        queue.answered(0.0, 4.0, 100)
     assert [queue.answer_time(most) for most in (0, 25, 100, 200)] == [4.0, 1.0, 4.0, 4.0]
+
+
+def test_what_is_given_up_is_measured_as_far_as_it_ran_and_a_try_is_made_again() -> None:
+    queue = ModelQueue()
+    assert not queue.is_too_late(0.0, 0.1, 0)
+    for _ in range(LEAST_ANSWERS):
+        queue.given_up(0.0, 2.0)
+    assert queue.answer_time(0) == 2.0
+    queue.given_up(0.0, 1.0)
+    assert queue.answer_time(0) == 2.0
+    assert (queue.is_too_late(1.0, 1.9, 0), queue.is_too_late(1.0, 2.1, 0)) == (True, False)
+    assert not queue.is_too_late(TRIED_AGAIN * 2.0, 1.9, 0)
+    queue.answered(8.0, 1.0, 10)
+    assert queue.answer_time(0) < 2.0
+
+
+@pytest.mark.parametrize("early", [True, False])
+async def test_a_task_that_has_waited_too_long_leaves_its_turn_to_one_that_can_be_answered(
+    pipeline_of: Make, wire: PuppetTransport, clock: SimulatedClock, early: bool
+) -> None:
+    pipeline = await one_slot(pipeline_of, wire, clock, early_refusal=early)
+    submission = Submission("chat", MODEL, "{}", True, deadline_s=3.0)
+    late, other = pipeline.submit(submission), chat(pipeline)
+    serve_one(wire, clock, 2.5)
+    assert wire.requests[-1][1].task_id == (other if early else late.task_id)
+    if early:
+        with pytest.raises(DeadlineTooShort, match=r"would take some 1\.2 s, and 0\.5 s are left"):
+            await read(late)
+        assert pipeline.stats()["admission"]["refused"] == {"deadline_too_short": 1}
 
 
 async def test_nothing_is_refused_early_where_nothing_is_measured(

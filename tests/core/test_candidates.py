@@ -48,7 +48,7 @@ class Candidates(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = SimulatedClock()
-        self.health = Health(self.clock, lambda subject: None, lambda agent_id: None, BreakerConfig(errors=1))
+        self.health = Health(self.clock, lambda subject: None, lambda agent_id, served: False, BreakerConfig(errors=1))
         self.told: mock.Mock = mock.Mock()
         self.registry = Registry(["wire"], [False], self.told, AwakeTime(self.clock), self.health, Counter())
         self.incarnations: Counter[str] = Counter()
@@ -127,7 +127,8 @@ class Candidates(RuleBasedStateMachine):
             takers = [agent for agent in serving if agent.offers[key.model].takes_tasks]
             free = [agent for agent in takers if is_free(agent)]
             rested = [agent for agent in free if not self.health.resting(agent.agent_id)]
-            if rested or any(not self.health.resting(agent.agent_id) for agent in takers):
+            others = [agent for agent in takers if agent.status.state == "ready" and agent.status.slots]
+            if rested or any(not self.health.resting(agent.agent_id) for agent in others):
                 free = rested
             self.check(self.registry.candidates(key), free)
 

@@ -13,6 +13,7 @@ REMEMBERED = {
     "._waiting._models",
     ".health._records",
     ".health._away",
+    ".health._doubtful",
     "._retries._budgets._budgets",
 }
 """What is kept of the past, each bounded by a number."""
@@ -39,6 +40,7 @@ async def test_nothing_but_a_bounded_past_is_kept_of_agents_that_have_gone() -> 
         assert after["._waiting._models"] <= 1024
         assert after[".health._records"] <= 1024
         assert after[".health._away"] <= 1024
+        assert after[".health._doubtful"] <= 1024
         assert after["._retries._budgets._budgets"] <= 4096
     finally:
         await churn.orchestrator.close()

@@ -28,13 +28,15 @@ PIECES = 8
 @dataclass(frozen=True)
 class Truth:
     """What an arm is like. ``shift_us`` is added to each latency, ``factor`` multiplies it, ``failing`` is the share of
-    requests that fail with ``code``; a fault is noticed after ``notice_ms`` (never, when None) and everything sent
-    before takes until then. ``broken`` blocks have a failed cell, ``thin`` ones only 4 answers."""
+    requests that fail with ``code``, by the fault of ``origin``; a fault is noticed after ``notice_ms`` (never, when
+    None) and everything sent before takes until then. ``broken`` blocks have a failed cell, ``thin`` ones only 4
+    answers."""
 
     shift_us: float = 0.0
     factor: float = 1.0
     failing: float = 0.0
     code: str = "timeout"
+    origin: str = ""
     notice_ms: float | None = 300.0
     broken: frozenset[int] = frozenset()
     thin: frozenset[int] = frozenset()
@@ -174,6 +176,7 @@ def _workload(
         "first_ns": first if workload.stream else done,
         "done_ns": done,
         "outcome": np.where(ok, "ok", truth.code),
+        "origin": np.where(ok, "", truth.origin),
         "status": np.where(ok, 200, 0),
         "transport": [cell.arm] * count,
         "agent": ["agent-1"] * count,

@@ -20,6 +20,7 @@ from tests.long_form import examples
 from anywire.errors import AnywireError
 from anywire_experiment.analysis.analyse import analyse, differences
 from anywire_experiment.analysis.results import ArmFigures, ComparisonFigures, Results
+from anywire_experiment.report.tables import failures
 from anywire_experiment.statistics import Outcome
 
 KILL = {"seconds": 4, "arrivals": {"kind": "poisson", "rate": 100}, "fault": {"kind": "kill", "at": 1, "lasts": 2}}
@@ -310,6 +311,17 @@ def test_streams_cut_by_a_fault_are_counted(tmp_path: Path) -> None:
     fault = arm(analyse(folder), "dds", "kill").fault
     assert fault is not None
     assert (fault.failed, fault.streams_lost, fault.retried) == (2, 2, 0)
+
+
+def test_who_failed_is_counted_where_it_was_told(tmp_path: Path) -> None:
+    truth = Truth(failing=0.2, code="engine_failed", origin="engine")
+    folder = fabricate(tmp_path, plan_of(blocks=2), {"dds": truth})
+    figures = arm(analyse(folder), "dds")
+    assert figures.origins == {"engine": figures.failed}
+    assert figures.failed > 0
+    (row,) = [row for row in failures([figures]).rows if row[0] == "dds"]
+    assert row[4] == f"engine_failed {figures.failed} (who failed: engine {figures.failed})"
+    assert arm(analyse(folder), "zeromq").origins == {}
 
 
 # Too few blocks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import openai
@@ -191,3 +191,17 @@ def hangs(*before: str) -> ScriptedEngine:
         await asyncio.Event().wait()
 
     return ScriptedEngine(script)
+
+
+@asynccontextmanager
+async def joined(served: Served, engines: Sequence[Engine]) -> AsyncIterator[None]:
+    """An agent for each engine but the first, which has one."""
+    async with AsyncExitStack() as agents:
+        network = MemoryConfig(network=f"test-{id(engines[0])}")
+        for number, engine in enumerate(engines[1:], 2):
+            agent = Agent(agent_info(f"agent-{number}", engine=engine), engine, [MemoryTransport(network)], slots=64)
+            served.observer.joined.clear()
+            await agent.start()
+            agents.push_async_callback(agent.close)
+            await served.observer.joined.wait()
+        yield

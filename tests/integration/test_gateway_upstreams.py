@@ -7,23 +7,20 @@ import base64
 import json
 import struct
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 import openai
 import pytest
 
-from anywire.builtin.memory import MemoryConfig, MemoryTransport
 from anywire.engine import Delta, Engine, EngineProgress
 from anywire.errors import EngineFailed, InvalidRequest
-from anywire.identity import agent_info
 from anywire.messages import TaskRequest
-from anywire.roles.agent import Agent
 from anywire_engine_openai import OpenAIEngine
 
 from .fake_openai_server import DONE, FakeServer, answering, saying
-from .gateway_serving import MESSAGES, ScriptedEngine, Served, says, serving
+from .gateway_serving import MESSAGES, ScriptedEngine, Served, joined, says, serving
 
 CHAT = {"model": "m", "messages": MESSAGES}
 
@@ -35,14 +32,7 @@ def fails(status: int, retry_after: float = 0.0) -> ScriptedEngine:
 @asynccontextmanager
 async def served_by(*engines: Engine, **gateway: Any) -> AsyncIterator[Served]:
     """A fleet of an agent for each engine."""
-    async with serving(engines[0], **gateway) as served, AsyncExitStack() as agents:
-        network = MemoryConfig(network=f"test-{id(engines[0])}")
-        for number, engine in enumerate(engines[1:], 2):
-            agent = Agent(agent_info(f"agent-{number}", engine=engine), engine, [MemoryTransport(network)], slots=64)
-            served.observer.joined.clear()
-            await agent.start()
-            agents.push_async_callback(agent.close)
-            await served.observer.joined.wait()
+    async with serving(engines[0], **gateway) as served, joined(served, engines):
         yield served
 
 

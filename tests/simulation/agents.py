@@ -43,6 +43,7 @@ LIVES = {
     "drain": 3.0,
     "lose_a_link": 3.0,
     "change_offers": 3.0,
+    "fall_ill": 2.0,
 }
 
 
@@ -103,7 +104,7 @@ class SimulatedAgent:
         self.incarnation = self.slots = 0
         self.models: tuple[str, ...] = ()
         self.state: State = "starting"
-        self.paused = self.over = False
+        self.paused = self.over = self.ill = False
         self.runs: dict[tuple[str, int], Run] = {}
         self.sessions = dict.fromkeys((wire.name for wire in wires), 0)
         """How often each link was made; what was sent over an earlier one does not arrive."""
@@ -124,7 +125,7 @@ class SimulatedAgent:
         self.models = tuple(self.rng.sample(MODELS, self.rng.randint(1, 3)))
         self.runs.clear()
         self.inbox.clear()
-        self.paused, self.state = False, "ready"
+        self.paused, self.ill, self.state = False, False, "ready"
         for wire in self.wires:
             self._link(wire)
         self._report(self._begin_life())
@@ -216,6 +217,15 @@ class SimulatedAgent:
         self._say_status()
         self._later(self.rng.expovariate(1 / CALM), self._befall)
 
+    def _fall_ill(self) -> None:
+        """Fail at everything for a while."""
+        self.ill = True
+        self._later(self.rng.expovariate(1 / 4), self._recover)
+
+    def _recover(self) -> None:
+        self.ill = False
+        self._later(self.rng.expovariate(1 / CALM), self._befall)
+
     # Its links
 
     def _link(self, wire: Wire) -> None:
@@ -276,7 +286,10 @@ class SimulatedAgent:
 
     def _begin(self, wire: Wire, request: TaskRequest) -> None:
         (fate,) = self.rng.choices(list(FATES), list(FATES.values()))
-        length = int(request.task_id.split(".")[1])
+        if self.ill:
+            fate = "fails"
+        # Only tasks of clients say how many deltas they want.
+        length = int(request.task_id.partition(".")[2] or 1)
         run = Run(request, wire, fate, length, self.rng.expovariate(1 / 0.02))
         if self.state != "ready" or len(self.runs) >= self.slots or fate == "refuses":
             self._say(run, (), final=True, error=errors.Refused("no free slot"))

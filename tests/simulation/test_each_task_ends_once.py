@@ -112,8 +112,8 @@ def test_everything_that_can_happen_happens() -> None:
     assert counts.keys() >= {
         *("answered", "cancelled", "deadline_exceeded", "engine_failed", "agent_lost", "stream_corrupted"),
         *("reader_stalled", "no_agent", "queue_full", "limit_reached", "deadline_too_short", "payload_too_large"),
-        *("no_progress", "retries", "refused", "hedges", "fallbacks", "trips", "congested", "overdue"),
-        *("foreign_messages", "claims_rejected"),
+        *("no_progress", "retries", "repeated", "refused", "hedges", "fallbacks", "trips", "congested", "overdue"),
+        *("foreign_messages", "claims_rejected", "quarantines", "drained", "isolated"),
     }
 
 

@@ -6,19 +6,23 @@ import asyncio
 import hashlib
 import math
 import random
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from tests.health_laws import HealthLaws
 from tests.simulation.agents import LATENCY, MAX_SLOTS, MODELS, SimulatedAgent, Wire
 from tests.simulation.clients import READER_TIMEOUT, TENANTS, Client
 
 from anywire import errors, events
+from anywire.agent_health import Order
+from anywire.failure_settings import BreakerConfig, RetryConfig
 from anywire.identity import hub_info
 from anywire.messages import Chunk
-from anywire.pipeline.decide import Budget, Decision, Hedge, decide
+from anywire.pipeline.decide import Budget, Decision, Hedge, Resume, Retry, decide
 from anywire.pipeline.health import Health
 from anywire.pipeline.orchestrator import Orchestrator
+from anywire.pipeline.probes import PROBER
 from anywire.pipeline.task import Attempt, Task
 from anywire.pipeline_settings import PipelineConfig
 from anywire.plugins import Plugins
@@ -37,6 +41,7 @@ RATE = 160.0
 CHECKED = 100
 """Quanta between two looks into the books."""
 EXPLAINED = 100
+ORDERS: list[Order] = ["drained", "isolated", "", "", ""]
 PAST = {
     ".registry._former": 1024,
     ".registry._rejected": 1024,
@@ -48,6 +53,15 @@ PAST = {
     "._kept._ended": EXPLAINED,
     "._ends.outcomes": 50,
     "._attempt_ends.by_transport": 2,
+    "._retries._budgets._budgets": TENANTS * len(MODELS),
+    ".health._records": 3 * AGENTS,
+    ".health._away": AGENTS,
+    ".health._quarantine._stays": AGENTS,
+    ".health._resting": AGENTS,
+    ".health._unwell": AGENTS,
+    ".health._doubtful": AGENTS,
+    ".registry._barred": AGENTS,
+    "._agent_observation._health": 3 * AGENTS,
     "._waiting._models": len(MODELS),
     "._waiting.refused": 50,
     "._dispatcher._chooser._left_out": 32,
@@ -74,6 +88,35 @@ class Record:
         self.ended: events.TaskEnded | None = None
         self.attempts: set[int] = set()
 
+    @property
+    def pair(self) -> tuple[str, str]:
+        """Whose budget for retries is that of its task."""
+        submission = self.client.submission
+        return submission.model, submission.caller.tenant
+
+
+class Spent:
+    """What tasks of one model and tenant have cost, kept apart from the pipeline's own budget. ``ended`` is when those
+    ended that had been sent."""
+
+    def __init__(self, config: RetryConfig) -> None:
+        self._config = config
+        self._retries = deque[float]()
+        self.ended = deque[float]()
+
+    def retry(self, now: float, under_way: int) -> str:
+        """One more; what is wrong with that, empty when nothing is."""
+        config = self._config
+        while self.ended and self.ended[0] < now - 1.1 * config.window - 1e-6:
+            self.ended.popleft()
+        while self._retries and self._retries[0] <= now - config.window:
+            self._retries.popleft()
+        self._retries.append(now)
+        tasks = under_way + len(self.ended)
+        if len(self._retries) > config.floor + config.share * tasks + 1e-9:
+            return f"{len(self._retries)} retries within {config.window} s, of {tasks} tasks, with {config}"
+        return ""
+
 
 class World:
     """``seed`` decides everything, and differently for each pair of strategies; ``ways`` says whether tasks are hedged
@@ -90,6 +133,9 @@ class World:
             Wire("native", "native", self.clock, random.Random(chance.random())),
             Wire("leased", "connection", self.clock, random.Random(chance.random())),
         ]
+        self.retries = RetryConfig(
+            share=chance.choice([0.0, 0.2]), floor=chance.choice([0, 1, 20]), window=chance.choice([2.0, 10.0])
+        )
         self.orchestrator = Orchestrator(
             hub_info("hub"),
             self.wires,
@@ -104,17 +150,31 @@ class World:
                 reader_timeout=READER_TIMEOUT,
                 resume=resumes,
                 tenant_queue_share=chance.choice([0.5, 1.0]),
+                breaker=BreakerConfig(
+                    recovery=0.5,
+                    probes=chance.choice([1, 2]),
+                    quarantine_trips=chance.choice([0, 2]),
+                    quarantine_probe=0.5,
+                    slow_start=chance.choice([0.0, 1.0]),
+                ),
                 explained_tasks=EXPLAINED,
+                retries=self.retries,
             ),
             plugins=plugins,
             clock=self.clock,
             decide=self._decide,
         )
+        self.orchestrator._retries._rng = random.Random(chance.random())
         self.agents = [
             SimulatedAgent(f"a{number}", self._wires_of(number), self.clock, random.Random(chance.random()))
             for number in range(AGENTS)
         ]
+        self.laws = HealthLaws(self.orchestrator)
+        self.orchestrator._retries._rng = random.Random(chance.random())
+        self.spent = defaultdict[tuple[str, str], Spent](lambda: Spent(self.retries))
         self.open: dict[str, Record] = {}
+        self.probes: set[str] = set()
+        """Those under way: tasks of the pipeline itself, for which no client asks."""
         self.submitted = self.taken_in = 0
         self.refused: Counter[str] = Counter()
         self.ended: Counter[str] = Counter()
@@ -140,7 +200,22 @@ class World:
     ) -> Decision:
         if self.hedges and isinstance(error, errors.NoProgress) and not task.chunks:
             return Hedge()
-        return decide(task, attempt, error, health, budget)
+        decision = decide(task, attempt, error, health, budget)
+        if isinstance(decision, Retry | Resume) and not task.chunks:
+            self._retried(task)
+        return decision
+
+    def _retried(self, task: Task) -> None:
+        """Hold a retry against what its model and tenant may cost."""
+        pair, tasks, under_way = (task.submission.model, task.submission.caller.tenant), self.orchestrator._tasks, 0
+        for record in self.open.values():
+            if record.ended is None and record.pair == pair:
+                running = tasks.get(record.client.task_id)
+                # The event of one that is no more there is still to come.
+                under_way += running is None or running.sent > 0
+        fault = self.spent[pair].retry(self.clock.now(), under_way)
+        if fault:
+            self.faults.append(f"{task.task_id}: {fault}")
 
     # The day
 
@@ -155,6 +230,7 @@ class World:
                 self.clock.call_later(self.rng.expovariate(1.0), agent.live)
             self.clock.call_later(0.5, self._arrive, tasks)
             self.clock.call_later(self.rng.uniform(1.0, 4.0), self._black_out)
+            self.clock.call_later(self.rng.expovariate(1 / 3), self._order)
             turns, last = 0, 0.0
             while self._arrivals or self.open or self._readers:
                 self.clock.advance(QUANTUM)
@@ -199,6 +275,18 @@ class World:
                 agent.stay_away(3.0)
             self.clock.call_later(self.rng.expovariate(1 / 30), self._black_out)
 
+    def _order(self) -> None:
+        """An operator drains, isolates and restores agents, and the last of them when no task comes any more."""
+        ids = [agent.agent_id for agent in self.agents if self.orchestrator.registry.knows(agent.agent_id)]
+        if not self._arrivals:
+            for agent_id in ids:
+                self.orchestrator.order_agent(agent_id, "")
+            return
+        if ids:
+            order: Order = self.rng.choice(ORDERS)
+            self.orchestrator.order_agent(self.rng.choice(ids), order)
+        self.clock.call_later(self.rng.expovariate(1.0), self._order)
+
     def _submit(self, client: Client) -> None:
         record = self.open[client.task_id] = Record(client)
         try:
@@ -242,18 +330,27 @@ class World:
     # What the events say
 
     def _admitted(self, event: events.TaskAdmitted) -> None:
-        if event.task_id not in self.open:
+        if event.caller == PROBER.id:
+            self.probes.add(event.task_id)
+        elif event.task_id not in self.open:
             self.faults.append(f"{event.task_id} was admitted, and nobody asks for it")
 
     def _ended(self, event: events.TaskEnded) -> None:
+        if event.caller == PROBER.id:
+            self.probes.remove(event.task_id)
+            return
         record = self.open.get(event.task_id)
         if record is None or record.ended is not None:
             self.faults.append(f"{event.task_id} ended once more, with {event.error!r}")
             return
         record.ended = event
+        if event.attempts:
+            self.spent[record.pair].ended.append(self.clock.now())
         self._settle(record)
 
     def _sent(self, event: events.AttemptSent) -> None:
+        if event.caller == PROBER.id:
+            return
         record = self.open.get(event.task_id)
         if record is None or record.ended is not None or event.attempt in record.attempts:
             self.faults.append(f"attempt {event.attempt} of {event.task_id} was sent twice, or after the end")
@@ -288,7 +385,8 @@ class World:
         assert not self.faults, f"{self._where()}: {self.faults[:5]}"
         stats = orchestrator.stats()
         assert not stats["plugin_failures"], f"{self._where()}: {stats['plugin_failures']}"
-        unended = sum(record.ended is None for record in self.open.values())
+        assert not self.laws.faults, f"{self._where()}: {self.laws.faults[:3]}"
+        unended = sum(record.ended is None for record in self.open.values()) + len(self.probes)
         assert stats["tasks"]["running"] + stats["tasks"]["queued"] == unended, self._where()
         assert len(self.scheduler) <= orchestrator.waiting <= QUEUE + AGENTS * MAX_SLOTS, self._where()
         running = {attempt.task.task_id for attempt in open_.values() if not attempt.cancelled}
@@ -318,6 +416,7 @@ class World:
         assert sum(self.ended.values()) == self.taken_in == self.submitted - self.refused.total(), where
         stats = orchestrator.stats()
         assert stats["tasks"] == {"running": 0, "queued": 0, "ended": dict(self.ended)}, f"{where}: {stats['tasks']}"
+        assert self.laws.probes_sent == self.laws.probes_ended, where
         assert stats["agents"] == 0
         assert len(self.scheduler) == 0, where
         assert not orchestrator.attempts.open, where

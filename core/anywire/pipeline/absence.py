@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from math import ceil
 
 from anywire import errors
 from anywire.clock import Clock
@@ -11,6 +12,7 @@ from anywire.pipeline.admission import Admission
 from anywire.pipeline.registry import Registry
 from anywire.pipeline.serving import Served
 from anywire.pipeline.task import Task
+from anywire.scheduler import QueueKey
 
 
 class Absence:
@@ -29,6 +31,8 @@ class Absence:
     ) -> None:
         self._clock, self._wait, self._registry, self._admission, self._fail = clock, wait, registry, admission, fail
         self._tasks: dict[Served, dict[str, Task]] = {}
+        self.why: Callable[[QueueKey], tuple[str, float]] = lambda key: ("", 0.0)
+        """Says why agents that are there do not serve a key, and in how many seconds that may change."""
 
     def check(self, task: Task) -> None:
         """Begin to count if nobody serves this task now. Does nothing when its time runs already."""
@@ -59,10 +63,15 @@ class Absence:
     def _expire(self, task: Task) -> None:
         self.end(task)
         key = task.queued.key
-        nobody = errors.NoAgent(f"no agent for model {key.model!r} within {self._wait:g} s")
+        reasons = map(self.why, task.queued.keys)
+        why, pause = next((reason for reason in reasons if reason[0]), ("", 0.0))
+        message = f"no agent for model {key.model!r} within {self._wait:g} s" + (f": {why}" if why else "")
+        nobody = errors.NoAgent(message, retry_after=float(ceil(pause)))
         self._fail(task, self._admission.unknown(key, task.submission.caller) or nobody)
 
     def _is_served(self, task: Task) -> bool:
+        registry = self._registry
         if task.chunks:
-            return any(map(task.resumes_on, self._registry.agents()))
-        return any(map(self._registry.serves, task.queued.keys))
+            there = (agent for agent in registry.agents() if not registry.is_barred(agent.agent_id))
+            return any(map(task.resumes_on, there))
+        return any(map(registry.serves, task.queued.keys))

@@ -94,9 +94,9 @@ class Admission:
 
     def unknown(self, key: QueueKey, caller: Caller) -> AnywireError | None:
         """The error for a model that is not served here and never was, or that would have to be started; None while
-        somebody may yet come. It names only models that ``caller`` may use."""
+        somebody may yet come, or be well again. It names only models that ``caller`` may use."""
         serving = self._registry.serving
-        if serving.serves(key):
+        if serving.serves(key) or self._registry.barred(key):
             return None
         if serving.is_stopped(key.model):
             return errors.ModelStopped(

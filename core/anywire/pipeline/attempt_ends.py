@@ -16,7 +16,7 @@ from anywire.identities.end_check import NOT_ADMITTED
 from anywire.identity import boot_id
 from anywire.messages import Chunk, Progress
 from anywire.once_log import OnceLog
-from anywire.pipeline.decide import Decider, Decision, Fail, Hedge, Requeue, decide
+from anywire.pipeline.decide import Budget, Decider, Decision, Fail, Hedge, Requeue, decide
 from anywire.pipeline.dispatcher import Dispatcher
 from anywire.pipeline.groups import has_others
 from anywire.pipeline.health import Health
@@ -29,11 +29,6 @@ from anywire.pipeline.task_ends import TaskEnds
 from anywire.scheduler import Outcome
 
 log = logging.getLogger(__name__)
-
-
-def _shows_life(error: AnywireError | None) -> bool:
-    """Whether a probe that ends so was passed: it was answered, or found to be no good request."""
-    return error is None or (isinstance(error, errors.InvalidRequest) and error.status in (0, 400, 422))
 
 
 class AttemptEnds:
@@ -79,10 +74,9 @@ class AttemptEnds:
         task.spent += attempt.used
         if attempt.used > 1:
             task.below += attempt.used - 1
-            self._retries.spend(task, attempt.used - 1)
         self._events.hold()
         try:
-            if task.is_probe or not self._health.all_ok:
+            if not self._health.all_ok:
                 self._note_health(attempt, None)
             outcome = self._open.finish(attempt, "")
             self._ends.end(task, "", attempt, outcome, final)
@@ -143,12 +137,16 @@ class AttemptEnds:
         elif isinstance(error, errors.AgentUnavailable) and over:
             self._registry.set_cause(attempt.agent, "unreachable")
         task.below += attempt.used - 1
-        if attempt.used > 1:
-            self._retries.spend(task, attempt.used - 1)
+        attempt.origin = error.origin
+        if over and (attempt.kept_back or attempt.used > 1):
+            attempt.settle(self._clock.now_ns())
         others = len(task.attempts) > 1
         decision: Decision = Fail()
+        budget: Budget | None = None
         if not others and not task.is_probe:
-            elsewhere = any(has_others(self._registry.candidates(key), task.tried) for key in task.queued.keys)
+            elsewhere = attempt.was_curbed or any(
+                has_others(self._registry.candidates(key), task.tried) for key in task.queued.keys
+            )
             budget = self._retries.budget(task, attempt, elsewhere)
             decision = self._decider.decide(task, attempt, error, budget)
             if isinstance(decision, Hedge):
@@ -176,6 +174,8 @@ class AttemptEnds:
             shut = self._dispatcher.gate_closed and not isinstance(decision, Fail)
             ending = errors.ShuttingDown("the orchestrator shuts down") if shut else error
             ending.task_id = task.task_id
+            if budget is not None and isinstance(decision, Fail):
+                self._retries.given_up(task, error, decision, budget)
             self._ends.end(task, ending.code, attempt, outcome, error=ending)
         else:
             if not isinstance(decision, Requeue):
@@ -188,15 +188,21 @@ class AttemptEnds:
             self._dispatcher.offer_held()
 
     def _note_health(self, attempt: Attempt, error: AnywireError | None) -> None:
-        """Whoever calls this dispatches afterwards, once the reader has its end."""
+        """Whoever calls this dispatches afterwards, once the reader has its end. What a probe came to counts when its
+        task ends (`anywire.pipeline.probes`)."""
+        task = attempt.task
+        if task.is_probe:
+            return
         self.noting = True
         try:
-            if attempt.task.is_probe:
-                self._health.probed(attempt.agent_id, _shows_life(error))
-            else:
-                self._health.note(
-                    attempt.agent_id, attempt.place, error, attempt.epoch, attempt.incarnation, attempt.is_blameless
-                )
+            self._health.note(
+                attempt.place,
+                error,
+                attempt.epoch,
+                (attempt.model, task.submission.kind),
+                attempt.is_blameless,
+                isinstance(error, errors.AgentLost) and self._registry.has_other_link(attempt.agent, attempt.link),
+            )
         finally:
             self.noting = False
 

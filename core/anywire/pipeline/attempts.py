@@ -23,7 +23,7 @@ from anywire.pipeline.progress import ProgressSink, ProgressWatch
 from anywire.pipeline.registry import Registry
 from anywire.pipeline.retries import Retries
 from anywire.pipeline.rooms import Rooms
-from anywire.pipeline.task import ORCHESTRATOR, Attempt, Task
+from anywire.pipeline.task import Attempt, Task
 from anywire.pipeline_settings import PipelineConfig
 from anywire.scheduler import Outcome
 from anywire.selector import AgentView
@@ -103,6 +103,11 @@ class Attempts:
         task.sent = number = task.sent + 1
         attempt = Attempt(task, number, agent, model, link, self._window, now)
         attempt.epoch, attempt.is_hedge = self._health.epoch, bool(task.attempts)
+        if task.retry_budget is None and not task.is_probe:
+            self._retries.begin(task, now)
+        told = 0
+        if self._shares_budget or submission.attempts_left:
+            told = self._retries.attempts_told(attempt, now)
         agent_id, place = attempt.agent_id, attempt.place
         task.place = "running"
         task.attempts[number] = attempt
@@ -127,7 +132,7 @@ class Attempts:
             submission.hops,
             submission.trace,
             submission.progress or self._wants_progress,
-            self._attempts_told(task, agent) if self._shares_budget or submission.attempts_left else 0,
+            told,
             submission.caller.tenant,
             queued.session,
             queued.parent,
@@ -139,9 +144,8 @@ class Attempts:
         self._open.add(attempt)
         attempt.lease = registry.lease(agent_id, link)
         registry.acquire(agent)
-        if not self._health.all_ok:
-            self._health.sent(agent_id)
-            self._health.sent(place)
+        if not self._health.all_ok and not task.is_probe:
+            self._tell_health(agent_id, place)
         self._progress.watch(attempt)
         hub = self._hubs.ends[link]
         # Before the call and not after it: the agent may have the task before `send` returns.
@@ -154,10 +158,10 @@ class Attempts:
             hub.send(agent_id, request)
         except errors.Congested as error:
             self._open.finish(attempt, None)
-            self._say_nothing_of_health(attempt)
             self._counts["congested"] += 1
             if hub is not None:
                 self._rooms.wait(hub, agent)
+            self._say_nothing_of_health(attempt)
             self._sink.attempt_congested(attempt, error)
         except AnywireError as error:
             self._sink.attempt_failed(attempt, error, True)
@@ -177,6 +181,7 @@ class Attempts:
 
     def end_cancelled(self, attempt: Attempt) -> None:
         """A cancelled attempt has ended at its agent. What it was given up for, other than a cancel, was noted then."""
+        attempt.task.below += attempt.used - 1
         outcome = self._open.finish(attempt, attempt.code)
         if attempt.code == "cancelled":
             self._say_nothing_of_health(attempt)
@@ -236,18 +241,18 @@ class Attempts:
 
     # Inside
 
-    def _say_nothing_of_health(self, attempt: Attempt) -> None:
-        """If it was a probe, another one may be made."""
+    def _tell_health(self, agent_id: str, place: tuple[str, int]) -> None:
+        """A task is being sent: whoever is half-open may have got all that it is tried with."""
         health = self._health
-        if attempt.task.is_probe:
-            health.probed(attempt.agent_id, False)
-        elif not health.all_ok:
+        health.sent(agent_id)
+        health.sent(place)
+        if health.resting(place):
+            self._registry.health_changed(agent_id)
+
+    def _say_nothing_of_health(self, attempt: Attempt) -> None:
+        """It ends in a way that says nothing of its agent and link: where it was one of the few that these are tried
+        with, another one may be sent."""
+        health = self._health
+        if not health.all_ok and not attempt.task.is_probe:
             health.neutral(attempt.agent_id, attempt.epoch)
             health.neutral(attempt.place, attempt.epoch)
-
-    def _attempts_told(self, task: Task, agent: AgentView) -> int:
-        """How many attempts an agent may make of it: more than one where it is an orchestrator and the budget for
-        retries allows it."""
-        if task.attempts_left < 2 or agent.info.engine != ORCHESTRATOR:
-            return max(1, task.attempts_left)
-        return min(task.attempts_left, 1 + self._retries.left(task))

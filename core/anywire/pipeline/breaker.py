@@ -1,13 +1,20 @@
 """The breaker of one agent or link: a pure state machine over what its attempts came to. It runs no timer and asks no
 clock; whoever owns it says what time it is.
 
-``closed``: all is well. After ``errors`` failures in a row, or when of the last ``requests`` attempts a share of
-``error_rate`` failed, it opens. ``open``: no task for a while, ``recovery`` seconds at first, twice as long each time
-up to ``longest``. ``half_open``: at most ``probes`` tasks at once; the first that goes well closes it, the first that
-fails opens it again. How often it has opened is forgotten once it was closed for ``longest`` seconds.
+=========  ===================================  ===============================================================
+state      tasks that may be sent               what ends it
+=========  ===================================  ===============================================================
+closed     all                                  ``errors`` failures in a row, or ``error_rate`` of the last
+                                                ``requests`` attempts failed: it opens
+open       none                                 its time is over: half-open; an answer: closed
+half_open  at most ``probes`` under way         the first answer: closed; the first failure: open again
+=========  ===================================  ===============================================================
 
-What was sent before its state last changed says nothing of it any more. Epochs tell: numbers that grow with each change
-of a state, and that an attempt carries from the moment it is sent.
+It is open for ``recovery`` seconds at first, twice as long each time up to ``longest``. How often it has opened is
+forgotten once it was closed for ``longest`` seconds.
+
+Not counted: what ends in a way that says nothing (`Breaker.neutral`), and what was sent before its state last changed.
+Epochs tell: numbers that grow with each change of a state, and that an attempt carries from the moment it is sent.
 """
 
 from __future__ import annotations
@@ -22,8 +29,9 @@ State = Literal["closed", "open", "half_open"]
 
 
 class Breaker:
-    """``under_way`` are the probes that have not ended, ``until`` when an open one becomes half-open, ``trips`` how
-    often it has opened, ``in_a_row`` the failures since the last answer. ``next_epoch`` numbers changes of state."""
+    """``under_way`` are the tasks sent while it is half-open that have not ended, ``until`` when an open one becomes
+    half-open, ``trips`` how often it has opened, ``in_a_row`` the failures since the last answer. ``next_epoch``
+    numbers changes of state."""
 
     __slots__ = (
         "_began",
@@ -53,6 +61,11 @@ class Breaker:
         return self.state == "closed" and not self._failed and not self.trips
 
     @property
+    def is_doubtful(self) -> bool:
+        """Whether it is not closed, or the last attempt failed."""
+        return self.state != "closed" or self.in_a_row > 0
+
+    @property
     def allows(self) -> bool:
         """Whether a task may be sent now."""
         return self.state == "closed" or (self.state == "half_open" and self.under_way < self._config.probes)
@@ -72,36 +85,40 @@ class Breaker:
         if epoch < self._began:
             return
         if self.state != "closed":
-            self._begin("closed")
-            self._closed_at = now
-            self.in_a_row = self._failed = 0
-            self._recent.clear()
+            self.close(now)
             return
         self.in_a_row = 0
         self._note(False)
         self._forget_trips(now)
 
-    def failed(self, now: float, epoch: int) -> None:
-        """An attempt of ``epoch`` failed. While it is open that changes nothing."""
+    def failed(self, now: float, epoch: int) -> bool:
+        """An attempt of ``epoch`` failed. While it is open that changes nothing. Returns whether the failure counts:
+        False for one that was sent before the state last changed."""
         if epoch < self._began:
-            return
+            return False
         config = self._config
         self.in_a_row += 1
-        if not config.errors or self.state == "open":
-            return
         if self.state == "half_open":
             self._open(now)
-            return
-        self._forget_trips(now)
-        self._note(True)
-        is_full = len(self._recent) == config.requests
-        if self.in_a_row >= config.errors or (is_full and self._failed >= config.error_rate * config.requests):
-            self._open(now)
+        elif self.state == "closed":
+            self._forget_trips(now)
+            self._note(True)
+            is_full = len(self._recent) == config.requests
+            if self.in_a_row >= config.errors or (is_full and self._failed >= config.error_rate * config.requests):
+                self._open(now)
+        return True
 
     def recover(self, now: float) -> None:
         """Its time has come: it may be tried. Does nothing unless it is open and `until` is over."""
         if self.state == "open" and now >= self.until:
             self._begin("half_open")
+
+    def close(self, now: float) -> None:
+        """All is well (again): it was answered, or has passed a probe in quarantine."""
+        self._begin("closed")
+        self._closed_at = now
+        self.in_a_row = self._failed = 0
+        self._recent.clear()
 
     def _open(self, now: float) -> None:
         config = self._config

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from time import perf_counter_ns
 from typing import Any
@@ -12,13 +12,16 @@ from typing import Any
 from anywire.boundary import Boundary, label
 from anywire.decision import LeftOut
 from anywire.pipeline.groups import Without, by_ordinal, least_loaded
+from anywire.pipeline.health import Health
 from anywire.pipeline.kept_decisions import MAX_NAMED, note
+from anywire.pipeline.registry import Registry
 from anywire.pipeline.task import Task
 from anywire.scheduler import QueuedTask, QueueKey
 from anywire.selector import MAX_REASON_CHARS, AgentView, CandidateList, Candidates, Choice, Selector
 from anywire.submission import MAX_NAME_CHARS
 
 TRIED = "the task was sent to it before"
+DOUBTFUL = "it has failed lately, and so has the task"
 AVOIDED = "the request avoids it"
 NOT_PREFERRED = "the request prefers others"
 CANNOT_RESUME = "it cannot resume the answer"
@@ -29,8 +32,8 @@ MAX_REASONS = 32
 
 class Chooser:
     """``filters`` is the hook ``anywire_filter_candidates`` or None. Each choice is kept with its task
-    (`anywire.pipeline.kept_decisions`); ``others`` says why agents are no candidates, for a task that asks for it: that
-    costs a look at every agent."""
+    (`anywire.pipeline.kept_decisions`); ``registry`` says why agents are no candidates, for a task that asks for it:
+    that costs a look at every agent."""
 
     def __init__(
         self,
@@ -38,11 +41,12 @@ class Chooser:
         boundary: Boundary,
         filters: Callable[..., Any] | None,
         now_ns: Callable[[], int],
-        others: Callable[[QueueKey], Iterable[tuple[str, str]]],
+        registry: Registry,
+        health: Health,
     ) -> None:
         self._selector, self._boundary, self._filters = selector, boundary, filters
         self._name = label("selector", selector)
-        self._now_ns, self._others = now_ns, others
+        self._now_ns, self._registry, self._health = now_ns, registry, health
         self._left_out: list[LeftOut] = []
         """Of the choice that is being made."""
 
@@ -54,7 +58,7 @@ class Chooser:
         if self._left_out:
             self._left_out = []
         if task.tried or task.chunks or queued.avoid or queued.prefer or self._filters is not None:
-            candidates = self._narrowed(task, free)
+            candidates = self._narrowed(task, free, key)
         task.choice = None
         count = len(candidates)
         agent = self._chosen(task, candidates) if count else None
@@ -94,14 +98,18 @@ class Chooser:
             return None
         return Choice(choice.agent, scores, choice.reason)
 
-    def _narrowed(self, task: Task, free: Candidates) -> Candidates:
+    def _narrowed(self, task: Task, free: Candidates, key: QueueKey) -> Candidates:
         """Without those that are out of the question; whom it has tried, and whom it is to avoid, as long as there are
-        others; of those that it prefers, if one is free. Only resuming and hooks look at all of them."""
+        others; of those that it prefers, if one is free. A task that has failed goes to no agent that has failed
+        lately as long as there are others, were they busy: its client would pay for one probe after the other. Only
+        resuming and hooks look at all of them."""
         queued, candidates = task.queued, free
         if task.chunks:
             can_resume = CandidateList(agent for agent in candidates if task.resumes_on(agent))
             candidates = self._without(candidates, can_resume, CANNOT_RESUME)
-        for avoided, why in ((task.tried, TRIED), (queued.avoid, AVOIDED)):
+        spared = task.losses > 0 and not task.chunks and self._filters is None
+        doubtful = self._health.doubtful_agents() if spared else ()
+        for avoided, why in ((task.tried, TRIED), (doubtful, DOUBTFUL), (queued.avoid, AVOIDED)):
             if avoided:
                 others = Without(candidates, avoided)
                 if others.left_out and len(others):
@@ -109,6 +117,8 @@ class Chooser:
                     left_out = sorted(others.left_out.values(), key=by_ordinal)
                     first = tuple([agent.agent_id for agent in left_out[:MAX_NAMED]])
                     self._left_out.append(LeftOut(why, len(left_out), first))
+        if doubtful and self._is_to_wait(task, candidates, key):
+            return self._without(candidates, CandidateList(()), DOUBTFUL)
         if queued.prefer:
             preferred = [agent for each in dict.fromkeys(queued.prefer) if (agent := candidates.get(each))]
             if preferred:
@@ -118,6 +128,13 @@ class Chooser:
             given = CandidateList(candidates)
             candidates = self._without(given, CandidateList(self._filtered(queued, list(given))), FILTERED)
         return candidates
+
+    def _is_to_wait(self, task: Task, candidates: Candidates, key: QueueKey) -> bool:
+        """Whether all candidates are only tried with a few tasks, while others that the task has not tried are busy."""
+        unwell = self._health.unwell_agents()
+        if not all(agent.agent_id in unwell for agent in candidates):
+            return False
+        return self._registry.serving.has_others(key, unwell | task.tried)
 
     def _without(self, before: Candidates, after: CandidateList, why: str) -> Candidates:
         """``after``, once it is noted which of those ``before`` it leaves out."""
@@ -130,7 +147,7 @@ class Chooser:
     def _no_candidates(self, key: QueueKey) -> Iterator[LeftOut]:
         """The agents that could not take the task before anybody chose, by why."""
         found: dict[str, list[str]] = {}
-        for agent_id, why in self._others(key):
+        for agent_id, why in self._registry.no_candidates(key):
             found.setdefault(why, []).append(agent_id)
         for why, agents in islice(found.items(), MAX_REASONS):
             yield LeftOut(why, len(agents), tuple(agents[:MAX_NAMED]))

@@ -41,7 +41,9 @@ class Hedge(msgspec.Struct, frozen=True):
 
 
 class Fail(msgspec.Struct, frozen=True):
-    """End the task with the error."""
+    """End the task with the error. ``by_budget``: it would be sent again, were the budget for retries not used up."""
+
+    by_budget: bool = False
 
 
 Decision = Requeue | Retry | Resume | Hedge | Fail
@@ -51,13 +53,15 @@ class Budget(msgspec.Struct, frozen=True):
     """What is left: ``attempts`` that may still be sent of this task, ``retries`` that its model and tenant may still
     cost (`anywire.pipeline.retry_budget`), whether ``elsewhere`` an agent that has not tried the task could take it
     now, whether tasks of its kind are sent again although they may have been executed (``repeats``), and ``pause``: the
-    seconds, drawn at random, that a task is to wait that is not sent again at once."""
+    seconds, drawn at random, that a task is to wait that is not sent again at once. ``patience`` is how many seconds an
+    engine may ask for before it is asked again."""
 
     attempts: int
     elsewhere: bool
     retries: int = 1
     repeats: bool = True
     pause: float = 0.0
+    patience: float = 0.0
 
 
 Decide = Callable[[Task, Attempt, AnywireError, Health, Budget], Decision]
@@ -70,38 +74,43 @@ def decide(task: Task, attempt: Attempt, error: AnywireError, health: Health, bu
       has sent a token is taken at its word for the rest only.
     - Nothing was sent to an agent that could not be reached: a hub may find many links ended at once.
     - A lost link, or an agent that makes no progress: another attempt, or a resumed one, while the budgets last; at
-      once where it is the first one and another agent is free, else after a pause.
+      once where it is the first one and another agent is free, else after a pause. The budget for retries does not
+      pay for a resumed one, which repeats nothing.
     - An engine's failure before the first token may be that machine's own: after a pause it is tried elsewhere, if
-      somebody is there.
+      somebody is there. If nobody is, and the engine says that it has too much to do and will soon have less, it is
+      asked again after the time that it names.
     - Everything else is an answer: the request is at fault, or the stream broke the rules.
     """
     if isinstance(error, errors.Refused) and not attempt.chunks:
         return Requeue()
     if isinstance(error, errors.AgentUnavailable) and error.phase == "not_sent":
         return Requeue()
-    if isinstance(error, (errors.AgentLost, errors.AgentUnavailable, errors.NoProgress, errors.Refused)):
+    if error.again == "anywhere":
         # An orchestrator that is an agent here may also *say* that one of its own was lost, after trying what can be
         # tried there: that is no broken link, and counts like an engine's failure.
         said = error.phase == "streaming" and not task.chunks
         if not said or budget.elsewhere:
             at_once = budget.elsewhere and not task.losses
-            return _again(task, budget, 0.0 if at_once else budget.pause)
-    elif isinstance(error, errors.EngineFailed) and not task.chunks and budget.elsewhere:
-        return _again(task, budget, budget.pause)
+            return _again(task, error, budget, 0.0 if at_once else budget.pause)
+    elif error.again == "elsewhere" and not task.chunks:
+        if budget.elsewhere:
+            return _again(task, error, budget, budget.pause)
+        if error.status in errors.OVERLOADED and 0 < error.retry_after <= budget.patience:
+            return _again(task, error, budget, error.retry_after + budget.pause)
     return Fail()
 
 
-def _again(task: Task, budget: Budget, after: float) -> Decision:
-    if budget.attempts < 1 or budget.retries < 1 or not budget.repeats:
+def _again(task: Task, error: AnywireError, budget: Budget, after: float) -> Decision:
+    if budget.attempts < 1 or not (budget.repeats or error.did_nothing):
         return Fail()
-    if not task.chunks:
-        return Retry(after)
-    return Resume(after) if task.can_resume else Fail()
+    if task.chunks:
+        return Resume(after) if task.can_resume else Fail()
+    return Retry(after) if budget.retries > 0 else Fail(by_budget=True)
 
 
 class Decider:
-    """Asks ``chosen`` what follows a failed attempt, and the built-in `decide` where it fails or wants what would show
-    text twice."""
+    """Asks ``chosen`` what follows a failed attempt, and the built-in `decide` where it fails, or wants what would show
+    text twice or what the budget for retries does not pay for."""
 
     def __init__(self, chosen: Decide, health: Health, boundary: Boundary) -> None:
         self._chosen, self._health, self._boundary = chosen, health, boundary
@@ -116,6 +125,8 @@ class Decider:
                 fault = f"returned {str(decision)[:80]}, which names no time"
             elif not isinstance(decision, Requeue | Retry | Resume | Hedge | Fail):
                 fault = f"returned {str(decision)[:80]!r}, which is no decision"
+            elif isinstance(decision, Retry | Resume) and not task.chunks and budget.retries < 1:
+                fault = f"returned {decision}, and the budget for retries is used up"
             elif not task.chunks or isinstance(decision, Fail) or (task.can_resume and not isinstance(decision, Hedge)):
                 decided: Decision = decision
                 return decided

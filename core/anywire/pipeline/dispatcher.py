@@ -13,6 +13,7 @@ from anywire.errors import AnywireError
 from anywire.event_bus import EventBus
 from anywire.pipeline.choosing import Chooser
 from anywire.pipeline.groups import NOBODY, has_others
+from anywire.pipeline.health import Health
 from anywire.pipeline.queue_room import QueueRoom
 from anywire.pipeline.registry import Registry
 from anywire.pipeline.task import Task
@@ -57,11 +58,12 @@ class Dispatcher:
         clock: Clock,
         events: EventBus,
         room: QueueRoom,
+        health: Health,
     ) -> None:
         self._room = room
         self._events = events
         self._scheduler, self._sink, self._boundary, self._clock = scheduler, sink, boundary, clock
-        self._chooser = Chooser(selector, boundary, filters, clock.now_ns, registry.no_candidates)
+        self._chooser = Chooser(selector, boundary, filters, clock.now_ns, registry, health)
         self._candidates, self._agent = registry.serving.candidates, registry.agent
         self._queued: dict[str, Task] = {}
         self._held: dict[str, Task] = {}
@@ -202,6 +204,11 @@ class Dispatcher:
                     return
                 task, key, free = taken
                 self._choosing = task
+                if task.wait is not None:
+                    late = self._room.too_late(task.queued, key.model, self._clock.now_ns())
+                    if late is not None:
+                        self._sink.fail_task(task, late)
+                        continue
                 agent = self._chooser.choose(task, free, key)
                 self._choosing = None
                 # The plugins that were asked may have cancelled it, or closed the gate.

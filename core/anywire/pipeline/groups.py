@@ -187,10 +187,14 @@ class GroupsView:
                     self.add_free(agent)
 
     def add_free(self, agent: AgentView) -> None:
+        if self.closed:  # only some of its groups may still know it
+            return
         self._at[agent.agent_id] = len(self._free)
         self._free.append(agent)
 
     def remove_free(self, agent: AgentView) -> None:
+        if self.closed:
+            return
         last = self._free.pop()
         at = self._at.pop(agent.agent_id)
         if last is not agent:
@@ -217,10 +221,14 @@ class GroupsView:
         return member.view
 
     def has_others(self, agent_ids: Iterable[str]) -> bool:
-        """Whether somebody serves it, be it busy, beside these agents."""
+        """Whether somebody who is ready serves it, be it busy, beside these agents."""
         members = self._orders.members
-        known = sum(agent_id in members and members[agent_id].group in self._among for agent_id in agent_ids)
-        return known < sum(len(group.members) for group in self.groups)
+        theirs = sum(
+            members[agent_id].slots
+            for agent_id in agent_ids
+            if agent_id in members and members[agent_id].group in self._among
+        )
+        return theirs < sum(group.slots for group in self.groups)
 
     def by_load(self) -> Iterator[AgentView]:
         groups = self.groups

@@ -2,19 +2,19 @@
 
 A subject is an agent (by id) or one of its links (agent id and transport number). One whose breaker does not allow it
 (`anywire.pipeline.breaker`) gets no task while another agent serves the model (over another link, if it is the
-link's). Errors that are the request's, refusals and cancels never count; the loss of one life of an agent is one
-failure, however many attempts it takes along.
+link's). Errors that are the request's, refusals and cancels never count. The loss of an agent is one failure, however
+many attempts it takes along; the loss of one of several links is one of the link.
 
 An agent whose breaker has opened ``quarantine_trips`` times is quarantined: no client's task goes there, whoever else
-is there. Probes that the pipeline makes up are sent to it (`anywire.pipeline.probes`), and only one that it passes ends
-the quarantine. Quarantine and failures outlast the agent's life: whoever crashes at every task is known when it is
+is there. Probes that the pipeline makes up are sent to it (`anywire.pipeline.quarantine`), and only one that it passes
+ends the quarantine. Quarantine and failures outlast the agent's life: whoever crashes at every task is known when it is
 back.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 from anywire import errors
 from anywire.agent_health import WELL, AgentHealth, HealthState
@@ -22,62 +22,50 @@ from anywire.clock import Clock, Timer
 from anywire.errors import AnywireError
 from anywire.failure_settings import BreakerConfig
 from anywire.pipeline.breaker import Breaker
+from anywire.pipeline.quarantine import Quarantine, SendProbe
 
 QUARANTINED = "quarantined"
-LONGEST_PROBE_PAUSE = 60.0
 REMEMBERED_AWAY = 1024
 """Agents that are gone and whose failures are kept."""
 
 Subject = str | tuple[str, int]
 
-_AGENT_FAULTS = (errors.EngineFailed, errors.NoProgress, errors.StreamCorrupted, errors.AgentLost)
-_LINK_FAULTS = (errors.AgentUnavailable, errors.TransportUnavailable)
-
-
-def is_agents_fault(error: AnywireError) -> bool:
-    """Whether ``error`` counts against the agent: 4xx answers of the engine behind it do not."""
-    return isinstance(error, _AGENT_FAULTS) and not 400 <= error.status < 500
-
-
-def is_links_fault(error: AnywireError) -> bool:
-    return isinstance(error, _LINK_FAULTS)
-
 
 class _Record:
-    __slots__ = ("breaker", "evidence", "lost_life", "timer")
+    """``lost_epoch`` is the epoch after the loss that was counted last, ``served`` the model and kind of the task that
+    failed last."""
+
+    __slots__ = ("breaker", "evidence", "lost_epoch", "served", "timer")
 
     def __init__(self, breaker: Breaker) -> None:
         self.breaker = breaker
         self.evidence: Counter[str] = Counter()
-        self.lost_life = 0
-        """The incarnation whose loss was counted last."""
-        self.timer: Timer | None = None
-
-
-class _Quarantine:
-    __slots__ = ("pause", "probes", "reason", "timer", "until")
-
-    def __init__(self, reason: str, pause: float) -> None:
-        self.reason, self.pause, self.probes, self.until = reason, pause, 0, 0.0
+        self.lost_epoch = 0
+        self.served = ("", "")
         self.timer: Timer | None = None
 
 
 class Health:
-    """``changed(subject)`` is called when the state of a subject changes, ``probe(agent_id)`` when a quarantined agent
-    is to be sent a probe. Subjects that have not failed cost nothing."""
+    """``changed(subject)`` is called when the state of a subject changes. ``probe`` sends a probe to a quarantined
+    agent; what that came to is told to `probe_ended`. Subjects that have not failed cost nothing."""
 
     def __init__(
         self,
         clock: Clock,
         changed: Callable[[Subject], None],
-        probe: Callable[[str], None],
+        probe: SendProbe,
         config: BreakerConfig,
     ) -> None:
-        self._clock, self._changed, self._probe, self._config = clock, changed, probe, config
+        self._clock, self._changed, self._config = clock, changed, config
         self._records: dict[Subject, _Record] = {}
-        self._quarantined: dict[str, _Quarantine] = {}
+        self._quarantine = Quarantine(clock, config, probe)
         self._away: OrderedDict[str, None] = OrderedDict()
         self._resting: set[str] = set()
+        self._unwell: set[str] = set()
+        self._doubtful: set[str] = set()
+        self._lost_links: set[str] = set()
+        """Agents that have answered nothing since one of several links was lost with attempts on it."""
+        self._closed = False
         self.epoch = 0
         """What an attempt that is sent now is to carry; see `anywire.pipeline.breaker`."""
 
@@ -87,7 +75,7 @@ class Health:
         return not self._records
 
     def state(self, subject: Subject) -> HealthState:
-        if subject in self._quarantined:
+        if subject in self._quarantine:
             return "quarantined"
         record = self._records.get(subject)
         return record.breaker.state if record is not None else "closed"
@@ -98,36 +86,44 @@ class Health:
         return record.evidence.most_common(1)[0][0] if record is not None and record.evidence else ""
 
     def evidence(self, subject: Subject) -> dict[str, int]:
-        """How many failures of each code it had since it was well."""
+        """How many failures of each code it had since its breaker last closed."""
         record = self._records.get(subject)
         return dict(record.evidence) if record is not None else {}
 
     def report(self, agent_id: str) -> AgentHealth:
         """How an agent does, its links not counted."""
-        record, quarantine = self._records.get(agent_id), self._quarantined.get(agent_id)
+        record = self._records.get(agent_id)
         if record is None:
             return WELL
-        breaker, now = record.breaker, self._clock.now()
-        state, reason, probes, until = self.state(agent_id), "", 0, breaker.until
-        if quarantine is not None:
-            reason, probes, until = quarantine.reason, quarantine.probes, quarantine.until
+        breaker = record.breaker
+        reason, probes, retry_in = "", 0, 0.0
+        if agent_id in self._quarantine:
+            reason, probes, retry_in = self._quarantine.report(agent_id)
         elif breaker.state != "closed":
             reason = _told(record.evidence)
-        waits = state in ("open", QUARANTINED)
-        retry_in = max(0.0, until - now) if waits else 0.0
-        return AgentHealth(state, "", reason, dict(record.evidence), breaker.trips, probes, retry_in)
+            if breaker.state == "open":
+                retry_in = max(0.0, breaker.until - self._clock.now())
+        return AgentHealth(self.state(agent_id), "", reason, dict(record.evidence), breaker.trips, probes, retry_in)
 
     def resting(self, subject: Subject) -> bool:
         """Whether it should get no task now: it has failed and rests, or as many probes as may are under way."""
         record = self._records.get(subject)
         return record is not None and not record.breaker.allows
 
-    def resting_agents(self) -> set[str]:
+    def resting_agents(self) -> Set[str]:
         """The agents, not links, that are `resting`."""
         return self._resting
 
+    def unwell_agents(self) -> Set[str]:
+        """Those whose breaker is not closed."""
+        return self._unwell
+
+    def doubtful_agents(self) -> Set[str]:
+        """Those, and those whose last attempt failed."""
+        return self._doubtful
+
     def is_quarantined(self, agent_id: str) -> bool:
-        return agent_id in self._quarantined
+        return agent_id in self._quarantine
 
     # What attempts come to
 
@@ -140,51 +136,71 @@ class Health:
 
     def note(
         self,
-        agent_id: str,
         place: tuple[str, int],
         error: AnywireError | None,
         epoch: int,
-        life: int = 0,
+        served: tuple[str, str] = ("", ""),
         is_blameless: bool = False,
+        is_linked: bool = False,
     ) -> None:
-        """An attempt of ``epoch`` on the life ``life`` of an agent, over the link ``place``, ended with ``error``, or
-        None for an answer. ``is_blameless``: the error arose below the agent, which is an orchestrator."""
+        """An attempt of ``epoch``, sent over the link ``place`` for ``served``, a model and a kind, ended with
+        ``error``, or None for an answer. ``is_blameless``: the error arose below the agent, which is an orchestrator,
+        or an operator caused it. ``is_linked``: its agent is there over another link."""
+        agent_id = place[0]
         if error is None:
+            self._lost_links.discard(agent_id)
             self.succeeded(agent_id, epoch)
             self.succeeded(place, epoch)
-        elif is_agents_fault(error) and not is_blameless:
-            self.failed(agent_id, error.code, epoch, life if isinstance(error, errors.AgentLost) else 0)
-        elif is_links_fault(error) and not is_blameless:
+        elif not is_blameless and isinstance(error, errors.AgentLost):
+            if is_linked:
+                self._lost_links.add(agent_id)
+                self.failed(place, error.code, epoch, is_loss=True)
+                self.neutral(agent_id, epoch)
+            else:
+                self._lost_links.discard(agent_id)
+                self.failed(agent_id, error.code, epoch, served, is_loss=True)
+                self.neutral(place, epoch)
+        elif not is_blameless and error.blames == "agent":
+            self.failed(agent_id, error.code, epoch, served)
+            self.neutral(place, epoch)
+        elif not is_blameless and error.blames == "link":
             self.failed(place, error.code, epoch)
-        elif self._records:
+            self.neutral(agent_id, epoch)
+        else:
             self.neutral(agent_id, epoch)
             self.neutral(place, epoch)
 
     def succeeded(self, subject: Subject, epoch: int) -> None:
         record = self._records.get(subject)
-        if record is None:
+        if record is None or subject in self._quarantine:
             return
         before = record.breaker.state
         record.breaker.succeeded(self._clock.now(), epoch)
-        if record.breaker.state == "closed" and not record.breaker.in_a_row:
-            record.evidence.clear()
         self._settle(subject, record, before)
 
-    def failed(self, subject: Subject, code: str, epoch: int, lost_life: int = 0) -> None:
-        """One more failure. ``lost_life`` is the life that ended with it, 0 when none did."""
-        if not self._config.errors:
+    def failed(
+        self,
+        subject: Subject,
+        code: str,
+        epoch: int,
+        served: tuple[str, str] = ("", ""),
+        is_loss: bool = False,
+    ) -> None:
+        """One more failure. ``is_loss``: the agent or link was lost, with all attempts that had been sent."""
+        if not self._config.errors or subject in self._quarantine:
             return
         record = self._records.get(subject)
         if record is None:
             record = self._records[subject] = _Record(Breaker(self._config, self._next_epoch))
-        if lost_life:
-            if lost_life == record.lost_life:
+        if is_loss:
+            if epoch < record.lost_epoch:
                 self.neutral(subject, epoch)
                 return
-            record.lost_life = lost_life
+            record.lost_epoch = self._next_epoch()
         before = record.breaker.state
-        record.evidence[code] += 1
-        record.breaker.failed(self._clock.now(), epoch)
+        if record.breaker.failed(self._clock.now(), epoch):
+            record.evidence[code] += 1
+            record.served = served
         self._settle(subject, record, before)
 
     def neutral(self, subject: Subject, epoch: int) -> None:
@@ -199,57 +215,62 @@ class Health:
 
     # Quarantine
 
-    def probed(self, agent_id: str, passed: bool) -> None:
-        """A probe of a quarantined agent has ended."""
-        quarantine = self._quarantined.get(agent_id)
-        if quarantine is None:
-            return
-        if not passed:
-            self._probe_later(agent_id, quarantine)
-            return
-        del self._quarantined[agent_id]
-        self.forget(agent_id)
-        self._changed(agent_id)
+    def probe_ended(self, agent_id: str, passed: bool | None) -> None:
+        """A probe of a quarantined agent has ended: was it passed, or None where that is not known? Call it once for
+        each that was sent."""
+        if self._quarantine.ended(agent_id, passed):
+            record = self._records[agent_id]
+            before = record.breaker.state
+            record.breaker.close(self._clock.now())
+            self._settle(agent_id, record, before)
 
     def probe_now(self, agent_id: str) -> None:
-        """Do not wait for the time of the next probe: somebody says that it is well, or it has come back."""
-        quarantine = self._quarantined.get(agent_id)
-        if quarantine is not None and quarantine.timer is not None:
-            quarantine.timer.cancel()
-            self._send_probe(agent_id)
+        """Do not wait for the time of the next probe: somebody says that the agent is well."""
+        self._quarantine.probe_now(agent_id)
 
     # Coming and going
 
     def gone(self, agent_id: str) -> None:
         """An agent is gone. What it has done wrong is kept for the time when it is back."""
-        if agent_id in self._records:
-            self._away[agent_id] = None
-            self._away.move_to_end(agent_id)
-            if len(self._away) > REMEMBERED_AWAY:
-                oldest, _ = self._away.popitem(last=False)
-                quarantine = self._quarantined.pop(oldest, None)
-                if quarantine is not None:
-                    _cancel(quarantine)
-                self.forget(oldest)
+        if agent_id in self._lost_links:
+            # The first of its links to break had all the attempts: what was lost is the agent.
+            self._lost_links.discard(agent_id)
+            self.failed(agent_id, errors.AgentLost.code, self.epoch, is_loss=True)
+        self._quarantine.gone(agent_id)
+        if agent_id not in self._records:
+            return
+        self._away[agent_id] = None
+        self._away.move_to_end(agent_id)
+        if len(self._away) > REMEMBERED_AWAY:
+            oldest, _ = self._away.popitem(last=False)
+            self._quarantine.forget(oldest)
+            self.forget(oldest)
+            self._changed(oldest)
 
     def came(self, agent_id: str) -> None:
         """An agent is there (again)."""
         self._away.pop(agent_id, None)
-        self.probe_now(agent_id)
+        self._quarantine.came(agent_id)
+
+    def ready(self, agent_id: str) -> None:
+        """An agent has become ready to take tasks."""
+        self._quarantine.ready(agent_id)
 
     def forget(self, subject: Subject) -> None:
-        """It is as one that has never failed."""
+        """It is as one that has never failed. Tells nobody."""
         record = self._records.pop(subject, None)
         if record is not None:
             _cancel(record)
         if isinstance(subject, str):
-            self._resting.discard(subject)
+            for kept in (self._resting, self._unwell, self._doubtful):
+                kept.discard(subject)
 
     def close(self) -> None:
+        """Set no timer any more."""
+        self._closed = True
+        self._quarantine.close()
         for record in self._records.values():
             _cancel(record)
-        for quarantine in self._quarantined.values():
-            _cancel(quarantine)
 
     # Inside
 
@@ -263,51 +284,44 @@ class Health:
         if breaker.is_blank:
             self.forget(subject)
         elif isinstance(subject, str):
-            if breaker.allows:
-                self._resting.discard(subject)
-            else:
-                self._resting.add(subject)
+            _keep(self._resting, subject, not breaker.allows)
+            _keep(self._unwell, subject, breaker.state != "closed")
+            _keep(self._doubtful, subject, breaker.is_doubtful)
         if not before or breaker.state == before:
             return
         _cancel(record)
-        if breaker.state == "open":
+        if breaker.state == "closed":
+            record.evidence.clear()
+        elif breaker.state == "open":
             trips = self._config.quarantine_trips
             if isinstance(subject, str) and trips and breaker.trips >= trips:
-                self._begin_quarantine(subject, record)
-            else:
-                record.timer = self._clock.call_later(breaker.until - self._clock.now(), self._recover, subject, record)
+                times = "once" if breaker.trips == 1 else f"{breaker.trips} times"
+                reason = f"its breaker has opened {times} ({_told(record.evidence)})"
+                self._quarantine.begin(subject, reason, breaker.trips, record.served)
+            elif not self._closed:
+                pause = breaker.until - self._clock.now()
+                record.timer = self._clock.call_later(pause, self._recover, subject, record)
         self._changed(subject)
 
     def _recover(self, subject: Subject, record: _Record) -> None:
+        record.timer = None
         # The clock of a timer may be a little early.
         record.breaker.recover(max(self._clock.now(), record.breaker.until))
         self._settle(subject, record, "open")
-
-    def _begin_quarantine(self, agent_id: str, record: _Record) -> None:
-        if agent_id in self._quarantined:
-            return
-        reason = f"its breaker has opened {record.breaker.trips} times: {_told(record.evidence)}"
-        quarantine = self._quarantined[agent_id] = _Quarantine(reason, self._config.quarantine_probe)
-        self._probe_later(agent_id, quarantine)
-
-    def _probe_later(self, agent_id: str, quarantine: _Quarantine) -> None:
-        _cancel(quarantine)
-        quarantine.until = self._clock.now() + quarantine.pause
-        quarantine.timer = self._clock.call_later(quarantine.pause, self._send_probe, agent_id)
-        quarantine.pause = min(2 * quarantine.pause, max(LONGEST_PROBE_PAUSE, self._config.quarantine_probe))
-
-    def _send_probe(self, agent_id: str) -> None:
-        quarantine = self._quarantined[agent_id]
-        quarantine.timer = None
-        quarantine.probes += 1
-        self._probe(agent_id)
 
 
 def _told(evidence: Counter[str]) -> str:
     return ", ".join(f"{number} × {code}" for code, number in evidence.most_common())
 
 
-def _cancel(waits: _Record | _Quarantine) -> None:
-    if waits.timer is not None:
-        waits.timer.cancel()
-        waits.timer = None
+def _keep(kept: set[str], agent_id: str, belongs: bool) -> None:
+    if belongs:
+        kept.add(agent_id)
+    else:
+        kept.discard(agent_id)
+
+
+def _cancel(record: _Record) -> None:
+    if record.timer is not None:
+        record.timer.cancel()
+        record.timer = None

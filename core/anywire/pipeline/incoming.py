@@ -74,18 +74,20 @@ class Incoming:
         if fault:
             self._claim(attempt, fault, chunk)
             return
+        if chunk.final:
+            used = max(1, chunk.attempts_used)
+            attempt.used = min(used, attempt.told) if attempt.told else used
         if attempt.cancelled:
             if chunk.final:
                 self._attempts.end_cancelled(attempt)
             return
-        if chunk.final:
-            attempt.used = max(1, chunk.attempts_used)
         if chunk.error:
             try:
                 error = errors.from_wire(chunk.error, phase="streaming", agent_id=agent_id)
             except errors.StreamCorrupted as unreadable:
                 error = unreadable
-            attempt.is_blameless = attempt.agent.info.engine == ORCHESTRATOR and error.origin in _BELOW
+            else:
+                attempt.is_blameless = attempt.agent.info.engine == ORCHESTRATOR and error.origin in _BELOW
             self._sink.attempt_failed(attempt, error, True)
             return
         if not (chunk.deltas or chunk.final or chunk.extra) and chunk.seq == attempt.next_seq:
@@ -225,9 +227,7 @@ class Incoming:
         self._dropped.claim(agent_id, fault)
         is_over = chunk.final is True
         if not attempt.cancelled:
-            error = errors.StreamCorrupted(
-                f"agent {agent_id} sent {fault}", phase="streaming", agent_id=agent_id, origin="agent"
-            )
+            error = errors.StreamCorrupted(f"agent {agent_id} sent {fault}", phase="streaming", agent_id=agent_id)
             self._sink.attempt_failed(attempt, error, is_over)
         elif is_over:
             self._attempts.end_cancelled(attempt)

@@ -19,7 +19,6 @@ from anywire.pipeline.limits import CallerLimits
 from anywire.pipeline.observation import Observation
 from anywire.pipeline.preemption import Preemption
 from anywire.pipeline.queue_room import QueueRoom
-from anywire.pipeline.retries import Retries
 from anywire.pipeline.service_answers import ServiceAnswers
 from anywire.pipeline.task import Task
 from anywire.pipeline.task_ends import TaskEnds
@@ -50,7 +49,6 @@ class Intake:
         attempts: Attempts,
         ends: TaskEnds,
         limits: CallerLimits,
-        retries: Retries,
         preemption: Preemption | None,
         scheduler: Scheduler,
         selector: Selector,
@@ -61,7 +59,7 @@ class Intake:
     ) -> None:
         self._admission, self._services, self._dispatcher = admission, services, dispatcher
         self._room, self._waiting, self._limits = room, waiting, limits
-        self._max_tokens, self._retries, self._preemption = config.max_tokens, retries, preemption
+        self._max_tokens, self._preemption = config.max_tokens, preemption
         self._attempts, self._ends, self._task_ids = attempts, ends, task_ids
         self._observation, self._clock, self._config = observation, clock, config
         self._wants_prefix = scheduler.wants_prefix or selector.wants_prefix
@@ -143,7 +141,6 @@ class Intake:
                 self._limits.give_back(task.share)
             raise
         self._ends.add(task, deadline)
-        self._retries.task_taken_in(task, received)
         if submission.stream:
             stream.on_read(partial(self._attempts.was_read, task))
         if parent is not None:

@@ -8,8 +8,9 @@ the last `MEMORY` or so. There is no prediction before `LEAST` were measured, no
 seconds. It knows nothing of the lengths of the requests ahead, nor of a scheduler that goes by something else than
 order and priority (fairness, deadlines): for those it tells what the mean of all waits. How long the answer itself
 takes once it is sent is the mean of the last ones of the model, in proportion to their tokens where the request allows
-fewer. How far it was off is counted for each task that was sent (`anywire.pipeline.waiting.Waiting.stats`); a task that
-ended in the queue says nothing.
+fewer; one that was given up counts for as long as it ran, where that is more than the mean. How far the prediction was
+off is counted for each task that was sent (`anywire.pipeline.waiting.Waiting.stats`); a task that ended in the queue
+says nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ from collections import Counter
 
 LEAST = 8
 """Tasks that must have left the queue before anything is predicted."""
+LEAST_ANSWERS = 4
+"""Answers that must have been measured before it is said how long one takes."""
+TRIED_AGAIN = 4
+"""Answers' times without one after which a task is sent although it is not expected to be answered in time: how else
+would it be known that answers are quicker than before."""
 MEMORY = 32
 """Tasks over which the mean is taken."""
 STALE = 300.0
@@ -39,7 +45,7 @@ class ModelQueue:
         """How many of them have which priority."""
         self.interval = 0.0
         self.measured = 0
-        self._answers, self._answer_s, self._answer_tokens = 0, 0.0, 0.0
+        self._answers, self._answer_s, self._answer_tokens, self._answered_at = 0, 0.0, 0.0, 0.0
         self._since = self._empty_since = 0.0
         self._returns = 0.0
         """When the last one that was refused is to come back."""
@@ -64,16 +70,29 @@ class ModelQueue:
         if not self.waiting:
             self._empty_since = now
 
-    def answered(self, seconds: float, tokens: int) -> None:
+    def answered(self, now: float, seconds: float, tokens: int) -> None:
         """A task was answered with so many tokens, so long after it was sent."""
         self._answers += 1
+        self._answered_at = now
         weight = 1 / min(self._answers, MEMORY)
         self._answer_s += weight * (seconds - self._answer_s)
         self._answer_tokens += weight * (tokens - self._answer_tokens)
 
+    def given_up(self, now: float, seconds: float) -> None:
+        """A task was not answered within so long after it was sent."""
+        if seconds >= self._answer_s:
+            self._answers += 1
+            self._answered_at = now
+            self._answer_s += (seconds - self._answer_s) / min(self._answers, MEMORY)
+
+    def is_too_late(self, now: float, left: float, max_tokens: int) -> bool:
+        """Whether a task that is sent now would not be answered in the seconds that are left."""
+        takes = self.answer_time(max_tokens)
+        return takes > left and now - self._answered_at < TRIED_AGAIN * self._answer_s
+
     def answer_time(self, max_tokens: int) -> float:
-        """Seconds that an answer of at most ``max_tokens`` (0: any length) takes; 0 before `LEAST` were measured."""
-        if self._answers < LEAST:
+        """Seconds that an answer of at most ``max_tokens`` (0: any length) takes; 0 before `LEAST_ANSWERS`."""
+        if self._answers < LEAST_ANSWERS:
             return 0.0
         shorter = 0 < max_tokens < self._answer_tokens
         return self._answer_s * (max_tokens / self._answer_tokens if shorter else 1.0)

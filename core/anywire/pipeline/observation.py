@@ -17,7 +17,7 @@ from anywire import events
 from anywire.boundary import Boundary, label
 from anywire.caller import Caller
 from anywire.clock import Clock
-from anywire.errors import AnywireError
+from anywire.errors import AnywireError, Origin
 from anywire.event_bus import PUBLISH, EventBus
 from anywire.messages import Progress
 from anywire.pipeline.kept_decisions import KeptDecisions
@@ -145,7 +145,9 @@ class Observation:
                 )
             )
 
-    def task_ended(self, task: Task, code: str, message: str, usage: str, attempts: int, deltas: int) -> None:
+    def task_ended(
+        self, task: Task, code: str, message: str, origin: Origin, usage: str, attempts: int, deltas: int
+    ) -> None:
         self._kept.task_ended(task, code, message, self._now_ns())
         if events.TaskEnded in self._wanted:
             submission, stream = task.submission, task.stream
@@ -178,6 +180,7 @@ class Observation:
                     stream=submission.stream,
                     deltas=deltas,
                     first_ms=(task.first_ns - stream.stages.received) / 1e6 if task.first_ns else 0.0,
+                    origin=origin,
                 )
             )
 
@@ -270,6 +273,7 @@ class Observation:
                     agent_id=attempt.agent_id,
                     transport=attempt.transport,
                     error=outcome.error,
+                    origin=attempt.origin if outcome.error else "",
                     first_ms=outcome.first_ms,
                     total_ms=outcome.total_ms,
                     chunks=outcome.chunks,

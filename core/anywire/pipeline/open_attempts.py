@@ -68,6 +68,8 @@ class OpenAttempts:
                 del self._on_link[place]
         self._leave_task(attempt)
         attempt.state = "ended"
+        if attempt.kept_back or attempt.used > 1:
+            attempt.settle(self._clock.now_ns())
         outcome = attempt.outcome(code, self._clock.now_ns()) if code is not None else None
         self._registry.release(attempt.agent)
         return outcome

@@ -118,7 +118,7 @@ class Orchestrator:
         if plane == "client":  # an orchestrator is not asked to answer made-up tasks
             breaker = breaker.model_copy(update={"quarantine_trips": 0})
         self.health = health = Health(clock, self._health_changed, self._probe, breaker)
-        self._retries = retries = Retries(config.retries, clock, counts)
+        self._retries = retries = Retries(config.retries, clock, counts, plane == "agent")
         self._dropped = dropped = Dropped(counts)
         awake = AwakeTime(clock)
         leased = [transport.capabilities.liveliness != "native" for transport in transports]
@@ -128,7 +128,7 @@ class Orchestrator:
         self._waiting = waiting = Waiting(clock, scheduler.uses_priority)
         room = QueueRoom(config, scheduler, registry, waiting)
         self._dispatcher = dispatcher = Dispatcher(
-            scheduler, selector, registry, self, boundary, filters, clock, events, room
+            scheduler, selector, registry, self, boundary, filters, clock, events, room, health
         )
         self.services = services = ServiceAnswers(self, boundary, clock, config)
         """What services do for tasks; `anywire.roles.service_host` adds them."""
@@ -182,7 +182,10 @@ class Orchestrator:
             attempt_ends.preempted_ended = preemption.ended
         task_ids = random_ids()
         self._probes = Probes(registry, health, attempts, ends, observation, task_ids, clock)
-        self._orders = AgentOrders(registry, health, open_attempts, attempt_ends, self._agent_observation, counts)
+        self._orders = orders = AgentOrders(
+            registry, health, open_attempts, attempt_ends, self._agent_observation, counts
+        )
+        ends.absence.why = orders.why_absent
         self._commands = Commands(
             hub_id, hubs, registry, clock, dropped, boundary, task_ids, services.before_command, observation
         )
@@ -200,7 +203,6 @@ class Orchestrator:
             attempts,
             ends,
             limits,
-            retries,
             preemption,
             scheduler,
             selector,
@@ -227,6 +229,7 @@ class Orchestrator:
         """Take no task in and send none from now on: what waits ends with `ShuttingDown`, what runs goes on."""
         was_closed, self._admission.closed = self._admission.closed, True
         self._dispatcher.close_gate()
+        self._probes.close()
         if not was_closed:
             self._observation.orchestrator_changed(self.info.hub_id, "closing")
         for task in self._dispatcher.waiting_tasks():
@@ -315,7 +318,7 @@ class Orchestrator:
 
     def agent_health(self, agent_id: str) -> AgentHealth:
         """See `anywire.context.Context.agent_health`."""
-        return self._orders.with_order(agent_id, self.health.report(agent_id))
+        return self._orders.report(agent_id)
 
     def order_agent(self, agent_id: str, order: Order, reason: str = "", caller: Caller = OPERATOR) -> AgentHealth:
         """See `anywire.context.Context.order_agent`."""
@@ -457,13 +460,13 @@ class Orchestrator:
             if any(key[:2] in gone for key in task.queued.keys):
                 self._ends.absence.check(task)
 
-    def _probe(self, agent_id: str) -> None:
-        self._probes.send(agent_id)
+    def _probe(self, agent_id: str, served: Served) -> bool:
+        return self._probes.send(agent_id, served)
 
     def _health_changed(self, subject: Subject) -> None:
         agent_id = subject if isinstance(subject, str) else subject[0]
         state = self.health.state(subject)
-        self._counts["trips"] += state == "open"
+        self._counts["trips"] += state in ("open", QUARANTINED)
         if state == QUARANTINED:
             self._counts["quarantines"] += 1
             self.registry.bar(agent_id, QUARANTINED)

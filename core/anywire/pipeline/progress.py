@@ -126,4 +126,4 @@ class ProgressWatch:
         message = f"agent {attempt.agent_id} {what} within {timeout:g} s (pipeline.{setting})"
         self._counts["overdue"] += 1
         phase: errors.Phase = "streaming" if attempt.chunks else "maybe_sent"
-        self._sink.attempt_failed(attempt, errors.NoProgress(message, phase=phase, origin="agent"), False)
+        self._sink.attempt_failed(attempt, errors.NoProgress(message, phase=phase), False)

@@ -51,6 +51,22 @@ class QueueRoom:
             retry_after=min(wait, wait + answer - given) + self._come_back(queued),
         )
 
+    def too_late(self, queued: QueuedTask, model: str, now_ns: int) -> AnywireError | None:
+        """The error for a task that has waited and would not be answered by its deadline if it were sent now, as far as
+        that is known: it would take the time of one that can be."""
+        if not (self._refuses_early and queued.deadline_ns):
+            return None
+        left = (queued.deadline_ns - now_ns) / 1e9
+        if not self._waiting.is_too_late(model, left, queued.max_tokens):
+            return None
+        answer = self._waiting.answer_time(model, queued.max_tokens)
+        self._waiting.refused[errors.DeadlineTooShort.code] += 1
+        return errors.DeadlineTooShort(
+            f"this task has waited for its turn, would take some {answer:.1f} s, and {max(0.0, left):.1f} s are left: "
+            "come back later, or give it more time",
+            retry_after=self._come_back(queued),
+        )
+
     def full(self, queued: QueuedTask, message: str) -> AnywireError:
         """The error for a task that gets no room. `QueueFull` says when to come back; `NoAgent` where all who serve its
         model are about to go, so that the queue will not get shorter."""

@@ -123,6 +123,26 @@ class Registry:
         member = self._members.get(agent_id)
         return member.view if member is not None else None
 
+    def knows(self, agent_id: str) -> bool:
+        """Whether it is there, or was lately."""
+        return agent_id in self._members or agent_id in self._former
+
+    def is_barred(self, agent_id: str) -> bool:
+        """Whether it serves nobody now: see `bar`."""
+        return agent_id in self._barred
+
+    def barred(self, key: QueueKey) -> list[AgentView]:
+        """The agents that would serve it if they were not barred."""
+        found = []
+        for agent_id in self._barred:
+            agent = self.agent(agent_id)
+            offer = agent.offers.get(key.model) if agent is not None else None
+            if agent is None or offer is None or key.kind not in (offer.kinds or agent.info.capabilities):
+                continue
+            if not any(offer.features.get(need) is False for need in key.needs):
+                found.append(agent)
+        return found
+
     def slots(self, key: QueueKey) -> int:
         """The slots of all ready agents that serve it."""
         return self.serving.slots(key)
@@ -159,7 +179,8 @@ class Registry:
         if room is not None and agent.in_flight >= room:
             return f"it begins slowly: {room} of its {status.slots} slots so far"
         if not self._health.all_ok and agent.agent_id in self._health.resting_agents():
-            return "it rests after failures"
+            half_open = self._health.state(agent.agent_id) == "half_open"
+            return "it is tried with few tasks after failures" if half_open else "it rests after failures"
         return ""
 
     def models(self) -> list[str]:
@@ -172,6 +193,11 @@ class Registry:
     def link(self, agent: AgentView) -> int:
         """The link of a known agent over which a task sent now would go."""
         return self._members[agent.agent_id].link
+
+    def has_other_link(self, agent: AgentView, link: int) -> bool:
+        """Whether this life of an agent is there over another link than this one."""
+        member = self._members.get(agent.agent_id)
+        return member is not None and member.view is agent and bool(member.links - {link})
 
     def lease(self, agent_id: str, link: int) -> Silence | None:
         """The lease of a link, where the registry watches it: whatever comes by the link is a sign of life."""
@@ -217,6 +243,8 @@ class Registry:
         member = self._members.get(agent_id)
         if member is not None:
             member.view.unavailable.discard(cause)
+            if not causes:
+                self._slow_start.begin(member)
         self._set_barred(agent_id)
 
     def _set_barred(self, agent_id: str) -> None:
@@ -226,6 +254,7 @@ class Registry:
         member.view.unavailable |= causes
         member.is_barred = bool(causes)
         self.serving.changed(member)
+        self._slow_start.changed(member)
         self._update(member.view)
         self._sink.agents_changed()
 
@@ -362,12 +391,15 @@ class Registry:
             if status.offers != old.offers:
                 view.offers = {offer.model: offer for offer in read_offers(status.offers)}
             self.serving.changed(member)
+            self._slow_start.changed(member)
         freed = self._update(view)
         if changed:
             self._sink.agent_changed(view, old)
             self._sink.agents_changed()
         if freed or changed:
             self._sink.capacity_changed()
+        if changed and status.state == "ready" and not self._health.all_ok:
+            self._health.ready(view.agent_id)
 
     def _drop(self, member: Member, number: int, reason: str) -> None:
         view = member.view

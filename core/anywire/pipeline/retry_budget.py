@@ -1,8 +1,9 @@
-"""How many further attempts all tasks together may cost: a share of the tasks plus a floor, for each model and tenant,
-within a window (Finagle's retry budget; Envoy's is a share of what is under way).
+"""How many tasks may be sent again: a share of the tasks plus a floor, for each model and tenant, within a window
+(Finagle's retry budget; Envoy's is a share of what is under way).
 
-Time is counted in tenths of the window. Within any window at most ``floor`` attempts are made beyond ``share`` of the
-tasks that were taken in during it and the tenth before.
+Time is counted in tenths of the window. Within any window at most ``floor`` retries are made beyond ``share`` of the
+tasks that were under way at some time in it or in the tenth before. What an orchestrator below may spend is kept back
+for it when a task is sent there, and what it has not spent is given back at the end.
 """
 
 from __future__ import annotations
@@ -16,60 +17,86 @@ MAX_BUDGETS = 4096
 """Pairs of model and tenant; the one that was used longest ago is forgotten."""
 
 
-class Budget:
+class RetryBudget:
     """Of one model and tenant. ``now_ns`` is monotonic."""
 
-    __slots__ = ("_config", "_retries", "_slice", "_slice_ns", "_sum_retries", "_sum_tasks", "_tasks")
+    __slots__ = (
+        "_config",
+        "_ended",
+        "_kept_back",
+        "_slice",
+        "_slice_ns",
+        "_spent",
+        "_sum_ended",
+        "_sum_spent",
+        "_under_way",
+    )
 
     def __init__(self, config: RetryConfig) -> None:
         self._config = config
         self._slice_ns = max(1, int(config.window * 1e9 / SLICES))
-        self._slice = self._sum_tasks = self._sum_retries = 0
-        self._tasks = deque([0] * (SLICES + 1), maxlen=SLICES + 1)
-        self._retries = deque([0] * (SLICES + 1), maxlen=SLICES + 1)
+        self._slice = self._under_way = self._kept_back = self._sum_ended = self._sum_spent = 0
+        self._ended = deque([0] * (SLICES + 1), maxlen=SLICES + 1)
+        self._spent = deque([0] * (SLICES + 1), maxlen=SLICES + 1)
 
-    def task(self, now_ns: int) -> None:
-        """A task was taken in."""
+    def begin(self, now_ns: int) -> None:
+        """A task is sent for the first time."""
         if now_ns // self._slice_ns != self._slice:
             self._turn(now_ns)
-        self._tasks[-1] += 1
-        self._sum_tasks += 1
+        self._under_way += 1
+
+    def end(self) -> None:
+        """A task that has begun has ended. It is counted in the tenth in which the last one began: never for longer
+        than it should be."""
+        self._under_way -= 1
+        self._ended[-1] += 1
+        self._sum_ended += 1
 
     def left(self, now_ns: int) -> int:
-        """How many further attempts may be made now."""
+        """How many retries may be made now."""
         if now_ns // self._slice_ns != self._slice:
             self._turn(now_ns)
-        return max(0, int(self._config.floor + self._config.share * self._sum_tasks) - self._sum_retries)
+        config = self._config
+        allowed = int(config.floor + config.share * (self._under_way + self._sum_ended))
+        return max(0, allowed - self._sum_spent - self._kept_back)
 
-    def spend(self, attempts: int, now_ns: int) -> None:
+    def spend(self, retries: int, now_ns: int) -> None:
         """So many were made, here or by an orchestrator below."""
         if now_ns // self._slice_ns != self._slice:
             self._turn(now_ns)
-        self._retries[-1] += attempts
-        self._sum_retries += attempts
+        self._spent[-1] += retries
+        self._sum_spent += retries
+
+    def keep_back(self, retries: int) -> None:
+        """An orchestrator below may make so many."""
+        self._kept_back += retries
+
+    def give_back(self, retries: int) -> None:
+        """It will make them no more: what it has made is to be spent beside."""
+        self._kept_back -= retries
 
     def _turn(self, now_ns: int) -> None:
         at = now_ns // self._slice_ns
         for _ in range(min(max(0, at - self._slice), SLICES + 1)):
-            self._sum_tasks -= self._tasks[0]
-            self._sum_retries -= self._retries[0]
-            self._tasks.append(0)
-            self._retries.append(0)
+            self._sum_ended -= self._ended[0]
+            self._sum_spent -= self._spent[0]
+            self._ended.append(0)
+            self._spent.append(0)
         self._slice = at
 
 
 class RetryBudgets:
-    """One `Budget` for each model and tenant."""
+    """One `RetryBudget` for each model and tenant."""
 
     def __init__(self, config: RetryConfig) -> None:
         self._config = config
-        self._budgets: OrderedDict[tuple[str, str], Budget] = OrderedDict()
+        self._budgets: OrderedDict[tuple[str, str], RetryBudget] = OrderedDict()
 
-    def of(self, model: str, tenant: str) -> Budget:
+    def of(self, model: str, tenant: str) -> RetryBudget:
         budgets, key = self._budgets, (model, tenant)
         budget = budgets.get(key)
         if budget is None:
-            budget = budgets[key] = Budget(self._config)
+            budget = budgets[key] = RetryBudget(self._config)
             if len(budgets) > MAX_BUDGETS:
                 budgets.popitem(last=False)
         else:

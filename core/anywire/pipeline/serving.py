@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from anywire.offers import Offer, read_offers
@@ -73,6 +73,15 @@ class Serving:
         if view.has_others(resting):
             return NOBODY
         return view
+
+    def has_others(self, key: QueueKey, agent_ids: Iterable[str]) -> bool:
+        """Whether an agent that is ready serves it, be it busy, beside these."""
+        view = self._views.get(key)
+        if view is None:
+            if key[:2] not in self._serving:
+                return False
+            view = self._views[key] = self._view(key)
+        return view.has_others(agent_ids)
 
     def serves(self, key: QueueKey) -> bool:
         """Whether some agent takes such tasks, now or soon, be it busy."""

@@ -15,6 +15,7 @@ from anywire.messages import Chunk
 from anywire.pipeline.limits import Share
 from anywire.pipeline.model_queue import Wait
 from anywire.pipeline.noted_choice import Noted
+from anywire.pipeline.retry_budget import RetryBudget
 from anywire.scheduler import Outcome, QueuedTask
 from anywire.selector import FAILED_LATENCY_MS, AgentView, Choice
 from anywire.submission import Submission
@@ -44,7 +45,9 @@ class Attempt:
     that it is queued or loading. ``used`` is how many attempts it stands for: more than 1 where an orchestrator is the
     agent. ``is_blameless``: it failed below that orchestrator. ``epoch`` says which states of health were before it was
     sent (`anywire.pipeline.breaker`). ``is_hedge``: another one was under way when it was sent. ``reserved_for`` is the
-    task that gets its slot, where it was preempted.
+    task that gets its slot, where it was preempted. ``told`` is how many attempts its agent was told that it may stand
+    for, ``kept_back`` how many further ones the budget for retries keeps back for it, ``counted`` how many it has paid
+    for. ``origin`` says who failed where ``code`` is an error's.
     """
 
     __slots__ = (
@@ -53,6 +56,7 @@ class Attempt:
         "cancelled",
         "chunks",
         "code",
+        "counted",
         "digest",
         "due",
         "epoch",
@@ -61,6 +65,7 @@ class Attempt:
         "incarnation",
         "is_blameless",
         "is_hedge",
+        "kept_back",
         "key",
         "lease",
         "link",
@@ -68,6 +73,7 @@ class Attempt:
         "moved",
         "next_seq",
         "number",
+        "origin",
         "outstanding",
         "place",
         "reserved_for",
@@ -75,6 +81,7 @@ class Attempt:
         "sent_ns",
         "state",
         "task",
+        "told",
         "transport",
         "unread_credit",
         "usage",
@@ -97,14 +104,33 @@ class Attempt:
         self.state: AttemptState = "sent"
         self.cancelled = self.moved = self.waits = self.is_blameless = self.is_hedge = False
         self.code, self.usage, self.reserved_for = "cancelled", "", ""
+        self.origin: errors.Origin = "pipeline"
         self.next_seq = self.chunks = self.unread_credit = 0
         self.used = 1
+        self.told = self.kept_back = self.counted = 0
         self.epoch = 0
         self.outstanding = window
         self.selected_ns, self.sent_ns, self.first_ns = selected_ns, 0, 0
         self.due = self.expires = 0.0
         self.lease: Silence | None = None
         """Of its link, where the registry watches it: what comes by the link is a sign of life."""
+
+    @property
+    def was_curbed(self) -> bool:
+        """Whether an orchestrator has made all the attempts that it was allowed, and the budget allowed it fewer than
+        the task has left."""
+        is_orchestrator = self.agent.info.engine == ORCHESTRATOR
+        return is_orchestrator and 0 < self.told <= self.used and self.told < self.task.attempts_left
+
+    def settle(self, now_ns: int) -> None:
+        """Let the budget for retries pay for the attempts that it stands for beyond itself, and give back what was kept
+        for more. An agent that was told no number has a budget of its own. Safe to call again."""
+        budget, further = self.task.retry_budget, self.used - 1
+        if budget is not None:
+            budget.give_back(self.kept_back)
+            if self.told and further > self.counted:
+                budget.spend(further - self.counted, now_ns)
+        self.kept_back, self.counted = 0, further
 
     def corruption(self, chunk: Chunk) -> errors.StreamCorrupted:
         """What is wrong with a chunk that is out of order or beyond the credit given."""
@@ -114,9 +140,7 @@ class Attempt:
         else:
             what = f"more came than the {self.window} chunks there was credit for"
         message = f"{what} (agent {self.agent_id})"
-        return errors.StreamCorrupted(
-            message, phase="streaming", agent_id=self.agent_id, task_id=self.task.task_id, origin="agent"
-        )
+        return errors.StreamCorrupted(message, phase="streaming", agent_id=self.agent_id, task_id=self.task.task_id)
 
     def outcome(self, code: str, now_ns: int) -> Outcome:
         """How it ended at ``now_ns``; ``code`` is the error's, empty for an answer. Counts it at its agent."""
@@ -155,7 +179,8 @@ class Task:
     came, 0 before. ``retry_after`` is the longest pause in seconds that an engine has asked for. ``share`` is what
     it takes of its caller's limits, None where nothing limits it. ``wait`` is set while it is counted among those
     that wait (`anywire.pipeline.waiting`). ``is_probe``: the pipeline made it up to see whether an agent is well, and
-    it is sent to no other one. ``preempted`` is how often it gave its slot to an urgent one.
+    it is sent to no other one. ``preempted`` is how often it gave its slot to an urgent one. ``retry_budget`` pays for
+    sending it again, None before it is sent.
     """
 
     __slots__ = (
@@ -183,6 +208,7 @@ class Task:
         "queued",
         "resumes",
         "retry_after",
+        "retry_budget",
         "retry_timer",
         "sent",
         "share",
@@ -210,6 +236,7 @@ class Task:
         self.decisions: tuple[Noted, ...] = ()
         self.share: Share | None = None
         self.wait: Wait | None = None
+        self.retry_budget: RetryBudget | None = None
         self.plain = True
         self.resumes = self.is_probe = False
         self.delivered: list[str] = []

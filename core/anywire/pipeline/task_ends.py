@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 
 from anywire import errors
 from anywire.access import KEY_GONE
@@ -59,9 +60,11 @@ class TaskEnds:
         self.tasks: dict[str, Task] = {}
         """Those that have not ended, oldest first."""
         self.outcomes: Counter[str] = Counter()
-        """How many ended with which error's code; ``answered`` without one."""
+        """How many ended with which error's code, ``answered`` without one; probes are not counted."""
         self.deadlines = Deadlines(clock, config.deadline, self.give_up)
         self.absence = Absence(clock, config.agent_wait, registry, admission, self.fail)
+        self.probe_ended: Callable[[Task, Attempt | None, AnywireError | None], None] | None = None
+        """Told of each probe that has ended, with its last attempt and its error."""
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -97,15 +100,20 @@ class TaskEnds:
         del self.tasks[task.task_id]
         was_waiting = task.place in ("queued", "held")
         task.place = "ended"
+        if code == errors.DeadlineExceeded.code and task.leader is not None:
+            self._waiting.given_up(task.leader.model, (self._clock.now_ns() - task.leader.sent_ns) / 1e9)
         if task.agent_timer is not None:
             self.absence.end(task)
         if task.wait is not None:
             self._waiting.ends(task, False)
         task.cancel_timers()
         self.deadlines.remove(task)
+        if task.retry_budget is not None:
+            task.retry_budget.end()
         if task.submission.stream:
             task.stream.on_read(_ignore)
-        self.outcomes[code or "answered"] += 1
+        if not task.is_probe:
+            self.outcomes[code or "answered"] += 1
         if task.share is not None:
             self._limits.end(task.share, _tokens(task, task.share, attempt or task.leader, code, final))
         task.stream.attempts = (task.stream.attempts or task.sent) + task.below
@@ -130,10 +138,13 @@ class TaskEnds:
             task,
             code,
             str(error) if error is not None else "",
+            error.origin if error is not None else "",
             final.usage if final is not None else "",
             task.sent + task.below,
             attempt.next_seq if attempt is not None else 0,
         )
+        if task.is_probe and self.probe_ended is not None:
+            self.probe_ended(task, attempt, error)
         self._dispatcher.offer_held()
 
     def fail(self, task: Task, error: AnywireError) -> None:

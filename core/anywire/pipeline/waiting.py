@@ -73,7 +73,19 @@ class Waiting:
         """A task of ``model`` was answered with so many tokens, so long after it was sent."""
         queue = self._models.get(model)
         if queue is not None:
-            queue.answered(seconds, tokens)
+            queue.answered(self._now(), seconds, tokens)
+
+    def given_up(self, model: str, seconds: float) -> None:
+        """A task of ``model`` was out of time so long after it was sent."""
+        queue = self._models.get(model)
+        if queue is not None:
+            queue.given_up(self._now(), seconds)
+
+    def is_too_late(self, model: str, left: float, max_tokens: int) -> bool:
+        """Whether a task that is sent now would not be answered in the seconds that are left; False where that is not
+        known."""
+        queue = self._models.get(model)
+        return queue is not None and queue.is_too_late(self._now(), left, max_tokens)
 
     def answer_time(self, model: str, max_tokens: int) -> float:
         """Seconds that the answer of a new task would take once it is sent; 0 where that is not known."""

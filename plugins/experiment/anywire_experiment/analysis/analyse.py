@@ -85,8 +85,10 @@ def _cell(cell: Cell) -> CellState:
 def _arm(record: RawData, arm: str, workload: str) -> ArmFigures:
     blocks = record.measured(arm, workload)
     failures: Counter[str] = Counter()
+    origins: Counter[str] = Counter()
     for measured in blocks.values():
         failures.update(measured.failures)
+        origins.update(measured.origins)
     cells = [each for each in record.cells if each.arm == arm and each.block in blocks and workload in each.workloads]
     used = resources(cells, blocks, workload)
     spans: dict[str, list[float]] = {}
@@ -113,6 +115,7 @@ def _arm(record: RawData, arm: str, workload: str) -> ArmFigures:
         wire_bytes=used.wire_bytes,
         stream=record.stream_shape(arm, workload),
         served=_served(blocks.values()),
+        origins=dict(sorted(origins.items())),
     )
 
 

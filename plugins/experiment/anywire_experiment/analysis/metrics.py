@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple, get_args
 
@@ -136,6 +137,9 @@ class Measured:
         self.whole = self.rows.filter(pc.equal(outcomes, "ok"))
         counted = pc.value_counts(outcomes.combine_chunks()).to_pylist()
         self.failures = {each["values"]: int(each["counts"]) for each in counted if each["values"] != "ok"}
+        failed = self.rows.filter(pc.not_equal(outcomes, "ok"))
+        self.origins = Counter(origin for origin in failed["origin"].to_pylist() if origin)
+        """How many failed by whose fault, of those for which somebody has said."""
         self.began_ns = cell.workloads[workload].began_ns if workload in cell.workloads else 0
         self.events = [each for each in cell.events if each.workload == workload]
         # An agent may be lost when the workload is already over, which is noticed all the same.

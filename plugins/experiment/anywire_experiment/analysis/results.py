@@ -114,11 +114,11 @@ class ServedFigures(msgspec.Struct, frozen=True):
 
 
 class ArmFigures(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One arm under one workload. ``failures`` counts failed requests by code, and ``failed_share`` is their share of
-    all with its interval over blocks, None without requests. ``stages_us`` is the median over blocks of the median time
-    of each part of a task's way, ``cpu_us`` the CPU time per answer of each process, ``wire_bytes`` the bytes per
-    answer on the interface ``wire`` (``link`` or ``loopback``), None when they were not counted. ``stream`` is None
-    where answers were not streamed, or too short to tell."""
+    """One arm under one workload. ``failures`` counts failed requests by code, ``origins`` by who failed, as far as
+    that was told, and ``failed_share`` is their share of all with its interval over blocks, None without requests.
+    ``stages_us`` is the median over blocks of the median time of each part of a task's way, ``cpu_us`` the CPU time per
+    answer of each process, ``wire_bytes`` the bytes per answer on the interface ``wire`` (``link`` or ``loopback``),
+    None when they were not counted. ``stream`` is None where answers were not streamed, or too short to tell."""
 
     arm: str
     levels: dict[str, str]
@@ -140,6 +140,7 @@ class ArmFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     stream: StreamShape | None
     served: ServedFigures | None = None
     """None where one tenant sent everything, with one priority."""
+    origins: dict[str, int] = {}
 
 
 class ComparisonFigures(msgspec.Struct, frozen=True):

@@ -60,7 +60,7 @@ class ClientPlaneTarget(Target):
         except TimeoutError:
             answer.outcome = "timeout"
         except AnywireError as error:
-            answer.outcome = error.code
+            answer.outcome, answer.origin = error.code, error.origin
         answer.done_ns = time.monotonic_ns()
         answer.first_ns = answer.first_ns or answer.done_ns
         answer.text = "".join(texts)

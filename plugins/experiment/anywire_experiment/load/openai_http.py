@@ -168,6 +168,8 @@ class _Connection(asyncio.Protocol):
                 self._answer.task_id = value.decode()
             case b"x-anywire-attempts":
                 self._answer.attempts = int(value)
+            case b"x-anywire-origin":
+                self._answer.origin = value.decode()
 
     def on_headers_complete(self) -> None:
         self._answer.status = self._parser.get_status_code()
@@ -196,6 +198,7 @@ class _Connection(asyncio.Protocol):
             return
         if said.error is not None:
             answer.outcome = str(said.error.get("code") or said.error.get("type") or "error")
+            answer.origin = str(said.error.get("origin") or "")
         if said.usage is not None:
             answer.tokens = said.usage.completion_tokens
         for choice in said.choices:

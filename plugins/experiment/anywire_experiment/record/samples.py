@@ -23,6 +23,9 @@ LOAD_FIELDS = [
     pa.field(
         "outcome", pa.string()
     ),  # "ok", or the code of the failure: an error's code, timeout, connection, no_tokens, …
+    pa.field(
+        "origin", pa.string()
+    ),  # who failed, as `anywire.errors` has it; empty for an answer, and where nobody said
     pa.field("status", pa.int32()),  # HTTP, 0 where there is none
     pa.field("transport", pa.string()),  # as the response names it
     pa.field("agent", pa.string()),
@@ -44,5 +47,5 @@ SAMPLES = pa.schema(
     [*LOAD_FIELDS, *STAGE_FIELDS, pa.field("stages_comparable", pa.bool_()), pa.field("tenant", pa.string())]
 )
 """What the record holds."""
-ADDED = ("deadline_s", "tenant")
+ADDED = ("deadline_s", "tenant", "origin")
 """Columns that older records lack: they are read as null there."""

@@ -117,6 +117,13 @@ def percentiles(arms: list[ArmFigures]) -> Table:
     )
 
 
+def _by_code(arm: ArmFigures) -> str:
+    """How many failed with which code, and who failed, where that was told."""
+    codes = ", ".join(f"{code} {count}" for code, count in arm.failures.items()) or NONE
+    origins = ", ".join(f"{origin} {count}" for origin, count in arm.origins.items())
+    return f"{codes} (who failed: {origins})" if origins else codes
+
+
 def failures(arms: list[ArmFigures]) -> Table:
     return Table(
         "Requests",
@@ -127,7 +134,7 @@ def failures(arms: list[ArmFigures]) -> Table:
                 str(each.requests),
                 str(each.failed),
                 f"{valued(each.failed_share, 100)} %" if each.failed_share else NONE,
-                ", ".join(f"{code} {count}" for code, count in each.failures.items()) or NONE,
+                _by_code(each),
                 f"{each.unsteady} of {each.blocks}",
             ]
             for each in arms

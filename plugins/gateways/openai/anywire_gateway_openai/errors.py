@@ -176,7 +176,7 @@ def error_response(error: AnywireError) -> web.Response:
     # An engine's own 408, 409 or 429 may well pass.
     if isinstance(error, FINAL) and error.status not in (408, 409, 429) and not error.retry_after:
         headers["x-should-retry"] = "false"
-    if isinstance(error, TOLD_WHEN) and error.retry_after > LONGEST_WAIT_S:
+    if error.exhausted or (isinstance(error, TOLD_WHEN) and error.retry_after > LONGEST_WAIT_S):
         headers["x-should-retry"] = "false"
     if isinstance(error, HttpError):
         headers.update(error.headers)

@@ -96,6 +96,8 @@ class Metrics:
         self._names_tenants = names_tenants
         self.connections = 0
         self.errors: Counter[int] = Counter()
+        self._failed: Counter[tuple[str, str]] = Counter()
+        """Tasks that ended with an error, by who failed and the code."""
         self._context = context
         self._duration = _Histogram(
             "gen_ai_server_request_duration_seconds", "From a task's submission to its end.", DURATION
@@ -119,6 +121,8 @@ class Metrics:
         labels = (OPERATION.get(task.kind, task.kind), model, task.transport, task.error)
         stages = task.stages
         duration = (task.at_ns - stages.received) * 1e-9
+        if task.error:
+            self._failed[task.origin, task.error] += 1
         self._turn_window(task.at_ns)
         sent_ns = stages.selected or task.at_ns
         self._served.add(
@@ -212,7 +216,12 @@ class Metrics:
         )
         for status, number in self.errors.items():
             statuses.add_metric((str(status),), number)
-        yield from (ended, answers, statuses)
+        failed = CounterMetricFamily(
+            "anywire_task_errors", "Tasks that ended with an error, by who failed.", labels=("origin", "error")
+        )
+        for (origin, code), number in self._failed.items():
+            failed.add_metric((origin, code), number)
+        yield from (ended, answers, statuses, failed)
         yield from _admission(stats["admission"])
         for event, number in (dict.fromkeys(EVENTS, 0) | stats["events"]).items():
             yield CounterMetricFamily(f"anywire_{event}", f"The orchestrator's counter {event!r}.", number)
