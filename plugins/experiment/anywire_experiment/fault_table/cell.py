@@ -18,7 +18,7 @@ from anywire_experiment.arms import Arm, in_one_process
 from anywire_experiment.fault_table import notes, observed
 from anywire_experiment.fault_table.catalogue import CUT_AFTER, SILENCE, Fault
 from anywire_experiment.fault_table.clients import Clients, Round
-from anywire_experiment.fault_table.injection import SERVICES, Injection, state_folder, why_not
+from anywire_experiment.fault_table.injection import ASKS_A_SERVER, SERVICES, Injection, state_folder, why_not
 from anywire_experiment.fault_table.observed import Observed
 from anywire_experiment.fault_table.stand_in import StandIn
 from anywire_experiment.fault_table.verdict import STRUCK
@@ -63,7 +63,7 @@ def arm_of(fault: Fault, transport: str, private: Path, streams: int = STREAMS, 
 
 
 def _engine(url: str) -> dict[str, Any]:
-    return {"name": "openai", "base_url": url, "first_token_timeout": SILENCE, "next_token_timeout": SILENCE}
+    return {"name": ASKS_A_SERVER, "base_url": url, "first_token_timeout": SILENCE, "next_token_timeout": SILENCE}
 
 
 def _socket(private: Path) -> Path:
@@ -89,7 +89,7 @@ class FaultCell:
         private = Path(tempfile.mkdtemp(prefix="anywire-faults-"))
         try:
             arm = arm_of(self._fault, seen.transport, private, self._streams, self._changes)
-            seen.reason = why_not(self._fault, one_process=in_one_process(arm))
+            seen.reason = why_not(self._fault, arm.tree["engine"]["name"], one_process=in_one_process(arm))
             if seen.reason:
                 seen.state = "n/a"
             else:
@@ -118,8 +118,7 @@ class FaultCell:
             self._equip(system, stand_ins, private)
             injection = Injection(self._fault, system, hosts, stand_ins[STRUCK], private)
             await self._within(READY, "never ready", system.start())
-            model = "stand-in" if self._fault.needs == "stand_in" else "synthetic"
-            clients = await stack.enter_async_context(Clients(_socket(private), model))
+            clients = await stack.enter_async_context(Clients(_socket(private)))
             await self._unless_dead(self._ask(clients, injection, stand_ins[STRUCK]))
             await self._within(READY, "the system did not get whole again", system.whole())
 

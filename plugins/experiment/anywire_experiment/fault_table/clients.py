@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 
 from anywire_experiment.fault_table.observed import Seen
+from anywire_experiment.run.managed import CellFailed
 
 GIVES_UP = 60.0
 """Seconds after which a client waits no longer for its stream."""
@@ -57,14 +58,21 @@ class Round:
 class Clients:
     """Ask the orchestrator behind a Unix socket. An asynchronous context manager: leaving it ends all streams."""
 
-    def __init__(self, socket: Path, model: str, patience: float = GIVES_UP) -> None:
-        self._model, self._patience = model, patience
+    def __init__(self, socket: Path, patience: float = GIVES_UP) -> None:
+        self._model, self._patience = "", patience
         self._session = aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(str(socket), limit=0), timeout=aiohttp.ClientTimeout(total=None)
         )
         self._rounds: list[Round] = []
 
     async def __aenter__(self) -> Clients:
+        """Learn which model there is: the first is the one that is asked. Raises `CellFailed` when there is none."""
+        try:
+            async with asyncio.timeout(self._patience), self._session.get(f"{_ROOT}/models") as response:
+                self._model = (await response.json())["data"][0]["id"]
+        except (aiohttp.ClientError, OSError, ValueError, LookupError) as error:
+            await self._session.close()
+            raise CellFailed(f"the gateway does not tell its models: {error}") from error
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -84,12 +92,17 @@ class Clients:
         return asked
 
     async def ask_background(self, prompt: str) -> tuple[int, str]:
-        """Ask for an answer that is fetched later: the status, and the code of an error."""
+        """Ask for an answer that is fetched later: the status, 0 for none, and the code of an error."""
         body = self._body(prompt, 1) | {"stream": False}
         headers = {"x-anywire-background": "true"}
-        async with asyncio.timeout(self._patience):
-            async with self._session.post(f"{_ROOT}/chat/completions", json=body, headers=headers) as response:
+        try:
+            async with (
+                asyncio.timeout(self._patience),
+                self._session.post(f"{_ROOT}/chat/completions", json=body, headers=headers) as response,
+            ):
                 return response.status, _code(await response.read())[0]
+        except (aiohttp.ClientError, OSError) as error:
+            return 0, str(error)
 
     def _body(self, prompt: str, tokens: int) -> dict[str, Any]:
         messages = [{"role": "user", "content": prompt}]

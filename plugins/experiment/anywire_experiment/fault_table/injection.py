@@ -20,16 +20,21 @@ from anywire_experiment.run.system import System
 
 SERVICES = ("audit", "background")
 """Those whose state is on the disk that gets full."""
+ASKS_A_SERVER = "openai"
+"""The engine whose server the stand-in is."""
 _DISK = "4m"
 _FILLER = "filler"
 _PIECE = 4096
 
 
-def why_not(fault: Fault, *, one_process: bool) -> str:
-    """Why there is no such cell here; empty when there is. ``one_process``: the transport stays inside of a process."""
+def why_not(fault: Fault, engine: str, *, one_process: bool) -> str:
+    """Why there is no such cell here with the agents' ``engine``; empty when there is. ``one_process``: the transport
+    stays inside of a process."""
     if fault.crosses and one_process:
         return "orchestrator and agents are one process over this transport"
     match fault.needs:
+        case "stand_in" if engine != ASKS_A_SERVER:
+            return f"the engine {engine} asks no server that a stand-in could be"
         case "network":
             return unavailable()
         case "clock" if libfaketime() is None:
