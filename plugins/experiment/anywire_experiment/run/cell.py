@@ -98,7 +98,7 @@ class CellRun:
         if self.cell.state == "failed":
             # A disk that is full must at least hold the reason.
             (self._folder / SAMPLES_FILE).unlink(missing_ok=True)
-        _redact_logs(self._folder / "logs")
+        redact_logs(self._folder / "logs")
         self.cell.ended, self.cell.ended_ns = _now(), time.monotonic_ns()
         self.cell.load_average_after = _load_average()
         self.cell.events.sort(key=lambda event: event.at_ns)
@@ -268,7 +268,7 @@ class CellRun:
         )
 
 
-def _redact_logs(folder: Path) -> None:
+def redact_logs(folder: Path) -> None:
     for log in folder.iterdir():
         text = log.read_text(encoding="utf-8", errors="replace")
         if (clean := redacted(text)) != text:

@@ -125,7 +125,8 @@ class _Orchestrator:
 
 
 async def _serve(config: Config, plugins: _Plugins, agents: int, inside: bool, stop: Stop) -> None:
-    context = running(config, plugins, stop, agents) if inside else serving(config, plugins, stop)
+    count = None if config.agents else agents
+    context = running(config, plugins, stop, count) if inside else serving(config, plugins, stop)
     async with context as served:
         orchestrator = _Orchestrator(served, agents)
         asked = {"settings": plugins.tell_settings, "whole": orchestrator.whole, "counters": orchestrator.counters}
