@@ -17,7 +17,7 @@ UV := $(shell command -v uv 2>/dev/null)
 INSTALL := $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --progress-bar on)
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
-.PHONY: demo check test test-system test-clients test-busy lint format docs bench bench-full bench-cost bench-decisions bench-events bench-limits bench-revocation bench-joins bench-pauses bench-signing bench-capacity verdicts soak clean
+.PHONY: demo check test test-system test-clients test-busy lint format docs bench bench-full bench-cost bench-decisions bench-events bench-limits bench-revocation bench-joins bench-hedging bench-pauses bench-signing bench-migration bench-capacity verdicts soak clean
 
 demo: $(DEMO)
 	$(BIN)/anywire demo
@@ -132,6 +132,10 @@ bench-joins: $(READY)
 bench-signing: $(READY)
 	$(BIN)/python benchmarks/signing.py
 
+# How long a client waits whose stream goes on at another agent.
+bench-migration: $(READY)
+	$(BIN)/python benchmarks/migration.py
+
 # How long a request of the allowed size keeps an event loop from running.
 bench-pauses: $(READY)
 	$(BIN)/python benchmarks/pauses.py
@@ -140,6 +144,10 @@ bench-pauses: $(READY)
 bench-capacity: $(READY)
 	mkdir -p $(RECORDS)
 	$(BIN)/python benchmarks/capacity.py --out $(RECORDS)/capacity.csv
+
+# What hedging is worth where 3 of 100 requests are ten times slower, with a record in docs/results: six minutes.
+bench-hedging: $(READY)
+	PATH="$(abspath $(BIN)):$$PATH" RECORDS=$(RECORDS) benchmarks/experiments/run-verdicts.sh hedging
 
 # What selectors, schedulers and early refusal are worth with the real model, with records in docs/results, and the audit of
 # capacity: three quarters of an hour. PREFIX_BLOCKS=12 gives a verdict of llm-prefix, in a quarter of an hour more.

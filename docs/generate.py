@@ -13,7 +13,8 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast, get_args, get_origin
+from types import UnionType
+from typing import Any, Union, cast, get_args, get_origin
 
 import pydantic
 import pydantic_core
@@ -91,7 +92,7 @@ def type_text(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
         kinds = [type_text(each, definitions) for each in schema["anyOf"] if each.get("type") != "null"]
         return " or ".join(dict.fromkeys(kinds))
     if "enum" in schema:
-        return "one of " + ", ".join(f"`{each}`" for each in schema["enum"])
+        return "one of " + ", ".join(f"`{each}`" if each != "" else "(empty)" for each in schema["enum"])
     if "const" in schema:
         return f"`{schema['const']}`"
     match schema.get("type"):
@@ -140,8 +141,8 @@ def default_text(field: pydantic.fields.FieldInfo, model: type[pydantic.BaseMode
 
 
 def settings(model: type[pydantic.BaseModel], prefix: str = "") -> Iterator[str]:
-    """A row for each field, those of sections in its place, those of a list's entries after it. Exits where a field has
-    no description."""
+    """A row for each field, those of a section after its own, those of a list's entries after it. Exits where a field
+    has no description."""
     schema = model.model_json_schema()
     for name, field in model.model_fields.items():
         inner = field.annotation
@@ -150,11 +151,29 @@ def settings(model: type[pydantic.BaseModel], prefix: str = "") -> Iterator[str]
             continue
         if not field.description:
             sys.exit(f"{model.__module__}.{model.__qualname__}.{name} has no description")
+        section = section_model(inner)
+        if section is not None and not any(isinstance(mark, FromCore) for mark in field.metadata):
+            default = "(empty)" if field.default is None else ""
+            yield row(f"`{prefix}{name}`", "section", default, field.description)
+            yield from settings(section, f"{prefix}{name}.")
+            continue
         kind = type_text(schema["properties"][name], schema.get("$defs", {}))
         entries = entry_model(inner) if model is Config else None
         yield row(f"`{prefix}{name}`", "list" if entries else kind, default_text(field, model, name), field.description)
         if entries is not None:
             yield from settings(entries, f"{name}[].")
+
+
+def section_model(annotation: object) -> type[pydantic.BaseModel] | None:
+    """The model of a section with keys of its own, which may be left out where None is allowed. Not one with any keys,
+    as a name with options, or whose keys say nothing."""
+    found = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    models = [each for each in found if isinstance(each, type) and issubclass(each, pydantic.BaseModel)]
+    if len(models) != 1 or models[0].model_config.get("extra") != "forbid":
+        return None
+    if not all(each.description for each in models[0].model_fields.values()):
+        return None
+    return models[0]
 
 
 def entry_model(annotation: object) -> type[pydantic.BaseModel] | None:

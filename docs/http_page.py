@@ -136,10 +136,17 @@ def times() -> Iterator[tuple[str, str, str]]:
         ("gateways.openai.", OpenAIGatewayConfig),
     )
     for prefix, model in models:
-        for name, field in model.model_fields.items():
-            if (field.description or "").startswith("Seconds"):
-                default = "(empty)" if field.default is None else f"`{field.default:g}`"
-                yield f"`{prefix}{name}`", default, field.description or ""
+        yield from times_of(prefix, model)
+
+
+def times_of(prefix: str, model: type[pydantic.BaseModel]) -> Iterator[tuple[str, str, str]]:
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, pydantic.BaseModel):
+            yield from times_of(f"{prefix}{name}.", inner)
+        elif (field.description or "").startswith("Seconds"):
+            default = "(empty)" if field.default is None else f"`{field.default:g}`"
+            yield f"`{prefix}{name}`", default, field.description or ""
 
 
 def statuses() -> Iterator[tuple[str, str, str]]:

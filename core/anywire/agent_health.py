@@ -1,4 +1,4 @@
-"""How an agent does, as it is told of: by ``/v1/agents``, `anywire.context.Context.health` and the event
+"""How an agent does, as it is told of: by ``/v1/agents``, `anywire.context.Context.agent_health` and the event
 `anywire.events.HealthChanged`."""
 
 from __future__ import annotations
@@ -32,3 +32,11 @@ class AgentHealth(msgspec.Struct, frozen=True):
 
 
 WELL = AgentHealth()
+
+ORDERS: Mapping[str, Order] = {"drain": "drained", "isolate": "isolated", "restore": ""}
+"""What an operator says, and what then is ordered."""
+
+
+def counted(evidence: Mapping[str, int]) -> str:
+    """Failures by code, for a person: ``3 × engine_failed, 1 × agent_lost``."""
+    return ", ".join(f"{number} × {code}" for code, number in sorted(evidence.items(), key=lambda each: -each[1]))

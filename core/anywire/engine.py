@@ -86,8 +86,8 @@ class Engine(ABC):
     Config: ClassVar[type[pydantic.BaseModel]]
     capabilities: tuple[str, ...] = ("chat",)
     """Task kinds and features: ``chat``, ``completion``, ``embedding``; ``resume`` when ``run`` honours
-    `TaskRequest.resume`. Of the class, or of one engine by its config; the same for the engine's whole life. The kinds
-    are those of offers that name none."""
+    `TaskRequest.resume` for every model (for some models: the feature ``resume`` of their offers). Of the class, or of
+    one engine by its config; the same for the engine's whole life. The kinds are those of offers that name none."""
 
     def __init__(self, config: Any) -> None:
         self.config = config

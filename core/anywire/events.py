@@ -367,6 +367,7 @@ EVENTS: dict[str, type[Event]] = {
         LinkUp,
         LinkLost,
         HealthChanged,
+        AgentOrdered,
         OfferChanged,
         PluginFailure,
         OrchestratorChanged,
@@ -401,6 +402,7 @@ AnyEvent = (
     | LinkUp
     | LinkLost
     | HealthChanged
+    | AgentOrdered
     | OfferChanged
     | PluginFailure
     | OrchestratorChanged
@@ -443,6 +445,7 @@ _ABOUT_FLEET = (
     LinkUp,
     LinkLost,
     HealthChanged,
+    AgentOrdered,
     OfferChanged,
 )
 

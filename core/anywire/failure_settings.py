@@ -121,7 +121,11 @@ class HedgingConfig(_Section):
     """A second attempt for a stream whose first token is late (Dean and Barroso, "The Tail at Scale", 2013)."""
 
     share: float = pydantic.Field(
-        default=0.0, ge=0, le=1, description="Share of tasks that may be sent a second time for it. 0: none."
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of streams that may be sent a second time for it. To send all that are late, (100 - "
+        "`percentile`) / 100. 0: none.",
     )
     percentile: float = pydantic.Field(
         default=95.0,

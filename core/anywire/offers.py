@@ -20,7 +20,8 @@ class Offer(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``kinds`` are the kinds of tasks it answers (``chat``, ``completion``, ``embedding``); none stands for all kinds
     among the agent's capabilities. ``features`` says of a need (``tools``, ``vision``, ``audio``, ``json``,
-    ``logprobs`` …) whether the model has it; what is not named is unknown. ``state``: a ``ready`` offer takes tasks,
+    ``logprobs`` …) whether the model has it; what is not named is unknown. ``resume`` among them says whether it goes
+    on from a text, in place of the agent's capability of that name. ``state``: a ``ready`` offer takes tasks,
     and so does one that is ``stopped`` and ``on_demand``, which is started by its first task. ``detail`` says why it
     is ``crashed``, or what a ``starting`` one does. ``slots`` is how many of its tasks run at once, 0 when only the
     agent's slots bound it. ``context`` is the longest prompt and answer in tokens, 0 when unknown. ``digest`` names

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from anywire.agent_health import AgentHealth
 from anywire.context import TaskRecord, TaskView
 from anywire.event_bus import Missed, Reset
 from anywire.events import Event
@@ -13,7 +14,7 @@ from anywire.messages import Chunk
 from anywire.selector import AgentView
 
 
-def agent_json(view: AgentView) -> dict[str, Any]:
+def agent_json(view: AgentView, health: AgentHealth) -> dict[str, Any]:
     info, status = view.info, view.status
     return {
         "id": info.agent_id,
@@ -35,7 +36,19 @@ def agent_json(view: AgentView) -> dict[str, Any]:
         "capabilities": list(info.capabilities),
         "device": info.device,
         "resources": dict(status.resources),
+        "health": health_json(health),
     }
+
+
+def health_json(health: AgentHealth) -> dict[str, Any]:
+    told: dict[str, Any] = msgspec.to_builtins(health)
+    told["retry_in_ms"] = round(1e3 * told.pop("retry_in_s"))
+    return told
+
+
+def ordered_json(agent_id: str, health: AgentHealth) -> dict[str, Any]:
+    """What is told to who has ordered something of an agent."""
+    return {"id": agent_id, "object": "agent", "health": health_json(health)}
 
 
 def task_json(view: TaskView) -> dict[str, Any]:

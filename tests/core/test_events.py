@@ -5,7 +5,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -67,6 +67,13 @@ ANSWERED = ["task.admitted", "task.dispatched", "attempt.sent", "attempt.streami
 
 
 # A task
+
+
+def test_every_event_has_its_type_and_is_read_again() -> None:
+    own = [each for each in vars(events).values() if isinstance(each, type) and issubclass(each, Event)]
+    known = {each for each in own if each is not Event}
+    assert set(events.EVENTS.values()) == known
+    assert set(get_args(events.AnyEvent)) == known
 
 
 async def test_an_answered_task_s_life(pipeline: Orchestrator, wire: PuppetTransport, clock: SimulatedClock) -> None:

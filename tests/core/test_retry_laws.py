@@ -307,7 +307,7 @@ def expected(
         if phase == "streaming" and not chunks and not budget.elsewhere:
             return Fail()  # an orchestrator below says so
         pause = 0.0 if budget.elsewhere and not losses else 0.25
-    elif cls is errors.EngineFailed and not chunks:
+    elif cls is errors.EngineFailed:
         if budget.elsewhere:
             pause = 0.25
         elif overloaded and asked == 1.0:

@@ -90,15 +90,16 @@ async def test_bad_requests_are_refused(body: dict[str, Any]) -> None:
         await run(**body)
 
 
+class _Stepping(SimulatedClock):
+    """Jumps to the end of each sleep, a little late."""
+
+    async def sleep(self, delay: float) -> None:
+        self.advance(delay + 0.0003)
+
+
 async def test_times_keep_their_schedule() -> None:
-    class Stepping(SimulatedClock):
-        """Jumps to the end of each sleep, a little late."""
-
-        async def sleep(self, delay: float) -> None:
-            self.advance(delay + 0.0003)
-
     engine = SyntheticEngine(SyntheticConfig(ttft=100, itl=10, length=51))
-    engine.clock = clock = Stepping()  # type: ignore[assignment]
+    engine.clock = clock = _Stepping()  # type: ignore[assignment]
     began, times = clock.now(), []
     task = TaskRequest("h", "t", 1, "chat", "synthetic", '{"messages":[{"content":"x"}]}', True)
     async for _ in engine.run(task):
@@ -106,6 +107,26 @@ async def test_times_keep_their_schedule() -> None:
     assert times[0] == pytest.approx(0.1, abs=0.001)
     # Lateness does not add up: fifty intervals later it is still that of one sleep.
     assert times[-1] == pytest.approx(0.6, abs=0.001)
+
+
+async def test_some_attempts_are_slow_and_a_second_one_need_not_be() -> None:
+    settings: dict[str, Any] = {"ttft": 100, "itl": 10, "length": 3, "slow_share": 0.3, "slow_factor": 10}
+    engine = SyntheticEngine(SyntheticConfig(**settings))
+    engine.clock = clock = _Stepping()  # type: ignore[assignment]
+
+    async def took(prompt: int, attempt: int) -> float:
+        body = json.dumps({"messages": [{"content": str(prompt)}]})
+        began = clock.now()
+        async for _ in engine.run(TaskRequest("h", "t", attempt, "chat", "synthetic", body, True)):
+            pass
+        return round(clock.now() - began, 2)
+
+    first = [await took(prompt, 1) for prompt in range(40)]
+    assert first == [await took(prompt, 1) for prompt in range(40)], "whose they are does not depend on chance"
+    assert set(first) == {0.12, 1.2}
+    slow = [prompt for prompt in range(40) if first[prompt] > 1]
+    assert 4 < len(slow) < 20
+    assert any([await took(prompt, 2) < 1 for prompt in slow])
 
 
 def request(model: str = "synthetic", kind: Kind = "chat", **body: Any) -> TaskRequest:

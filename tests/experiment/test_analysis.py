@@ -20,7 +20,8 @@ from tests.long_form import examples
 from anywire.errors import AnywireError
 from anywire_experiment.analysis.analyse import analyse, differences
 from anywire_experiment.analysis.results import ArmFigures, ComparisonFigures, Results
-from anywire_experiment.report.tables import failures
+from anywire_experiment.record.cells import read_cell, write_cell
+from anywire_experiment.report.tables import counters, failures
 from anywire_experiment.statistics import Outcome
 
 KILL = {"seconds": 4, "arrivals": {"kind": "poisson", "rate": 100}, "fault": {"kind": "kill", "at": 1, "lasts": 2}}
@@ -273,6 +274,23 @@ def test_a_fault_is_told_by_its_notice_and_recovery(tmp_path: Path) -> None:
     assert all(600 < each < 620 for each in fault.recovery_ms.values())
     found = comparison(results, "notice")
     assert found.sentence.startswith("dds is 2 times zeromq") or found.sentence.startswith("dds is later than zeromq")
+
+
+def test_counters_of_the_orchestrator_are_summed_over_the_blocks_that_count(tmp_path: Path) -> None:
+    folder = fabricate(tmp_path, plan_of(), {"zeromq": Truth(broken=frozenset({3}))})
+    for place in folder.glob("cells/*/dds"):
+        cell = read_cell(place)
+        cell.workloads["one-client"].counters = {"retries": 2, "hedges_wasted_s": 0.25}
+        write_cell(place, cell)
+    for place in folder.glob("cells/*/zeromq"):
+        cell = read_cell(place)
+        cell.workloads["one-client"].counters = {"hedges": 1}
+        write_cell(place, cell)
+    results = analyse(folder)
+    assert arm(results, "dds").counters == {"hedges_wasted_s": 3.0, "retries": 24}
+    assert arm(results, "zeromq").counters == {"hedges": 11}
+    table = counters(results.figures)
+    assert table.rows == [["hedges", "11", "0"], ["hedges_wasted_s", "0", "3"], ["retries", "0", "24"]]
 
 
 def test_a_workload_is_judged_by_those_metrics_of_the_plan_that_it_can_have(tmp_path: Path) -> None:

@@ -123,6 +123,15 @@ async def test_a_cut_link_carries_nothing_until_it_is_restored() -> None:
 
 
 @needs_hosts
+async def test_a_link_loses_what_it_is_told_to_lose_until_it_is_restored() -> None:
+    async with link(Network(), seed=3) as hosts:
+        await hosts.lose(0.2)
+        assert 0.12 < (await validated(hosts)).loss < 0.28
+        await hosts.restore()
+        assert (await validated(hosts)).loss == 0
+
+
+@needs_hosts
 async def test_nothing_is_left_behind() -> None:
     async with link(Network(delay_ms=1)) as hosts:
         name, device = hosts.agents.name, hosts.agents.interface

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.long_form import examples
 
-from anywire.events import AgentJoined, AgentLost, TaskEnded
+from anywire.events import AgentJoined, AgentLost, AgentOrdered, HealthChanged, TaskEnded, TaskPreempted
 from anywire.messages import AgentInfo
 from anywire.stages import Stages
-from anywire_experiment.run.recorder import VARIABLE, AgentChange, Recorder, read
+from anywire_experiment.run.recorder import VARIABLE, Change, Recorder, read
 
 
 def record(number: int) -> TaskEnded:
@@ -50,9 +50,33 @@ def test_what_is_written_is_read_again(tmp_path: Path, numbers: list[int], chang
         head: Any = {"id": "life-1", "at_ns": at, "time": 1.5, "agent_id": "agent-1"}
         recorder.add_agent(AgentJoined(**head, info=AgentInfo("agent-1", 7), transport="dds"))
         recorder.add_agent(AgentLost(**head, incarnation=7, reason='a "reason"\n'))
-        told += [AgentChange("agent_joined", at, "agent-1"), AgentChange("agent_lost", at, "agent-1", 'a "reason"\n')]
+        told += [Change("agent_joined", at, "agent-1"), Change("agent_lost", at, "agent-1", 'a "reason"\n')]
     recorder.close()
     assert read(path) == ([record(number) for number in numbers], told, True)
+
+
+def test_what_becomes_of_agents_is_told_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.jsonl"
+    recorder = Recorder(str(path))
+    head: Any = {"id": "life-1", "time": 1.5}
+    evidence = {"agent_lost": 1, "engine_failed": 4}
+    recorder.add_agent(HealthChanged(**head, at_ns=1, agent_id="a", state="quarantined", evidence=evidence))
+    recorder.add_agent(HealthChanged(**head, at_ns=2, agent_id="a", state="open", transport="dds"))
+    recorder.add_agent(AgentOrdered(**head, at_ns=3, agent_id="a", order="drained", reason="new disk"))
+    recorder.add_agent(AgentOrdered(**head, at_ns=4, agent_id="a", order=""))
+    recorder.add(TaskPreempted(**head, at_ns=5, task_id="t", attempt=1, times=1))
+    recorder.close()
+    assert read(path) == (
+        [],
+        [
+            Change("health_changed", 1, "a", "quarantined: 4 × engine_failed, 1 × agent_lost"),
+            Change("health_changed", 2, "a", "dds open"),
+            Change("agent_ordered", 3, "a", "drained: new disk"),
+            Change("agent_ordered", 4, "a", "restored"),
+            Change("task_preempted", 5, "", "t"),
+        ],
+        True,
+    )
 
 
 def test_what_is_not_there_is_not_whole(tmp_path: Path) -> None:

@@ -330,3 +330,17 @@ async def test_the_schema_of_a_plan_is_json_schema() -> None:
     status, said = await done("schema")
     assert status == 0
     assert "workloads" in json.loads(said)["required"]
+
+
+async def test_a_cell_tells_what_its_orchestrator_has_counted(tmp_path: Path) -> None:
+    engine = {"name": "synthetic", "ttft": {"kind": "uniform", "mean": 10, "spread": 10}, "itl": 5}
+    hedging = {"share": 1, "percentile": 50, "least": 0}
+    tree = plan_tree(0, agents=2, factors={"transport": ["memory"]})
+    tree["system"] = {"engine": engine, "agent": {"slots": 8}, "pipeline": {"hedging": hedging}}
+    streams = {"requests": 40, "stream": True, "max_tokens": 2, "warm_up": {"requests": 30, "limit": 30}}
+    tree["workloads"] = {"streams": streams}
+    cell = await run_cell(tree, tmp_path / "cell", 0)
+    assert cell.state == "completed", cell.reason
+    counted = cell.workloads["streams"].counters
+    assert 0 < counted["hedges"] <= 40, "half of the streams are late by the half of those before"
+    assert counted["hedges_wasted_s"] > 0

@@ -19,8 +19,9 @@ MAY = {
     "run": PLAN | {"load", "network", "record", "statistics"},
     "analysis": PLAN | {"record", "statistics"},
     "report": PLAN | {"analysis", "record", "statistics"},
-    "outcome": PLAN | {"analysis", "record", "report"},
-    "cli": PLAN | {"analysis", "outcome", "record", "report", "run"},
+    "fault_table": PLAN | {"network", "record", "run"},
+    "outcome": PLAN | {"analysis", "fault_table", "record", "report"},
+    "cli": PLAN | {"analysis", "fault_table", "outcome", "record", "report", "run"},
 }
 
 

@@ -27,6 +27,8 @@ class FakeServer:
         self.models_status = 200
         self.handler: Handler = self.say_hello
         self.requests: list[dict[str, Any]] = []
+        self.tokenized: list[dict[str, Any]] | None = None
+        """What it was asked to tokenize: a token a word. None: it cannot."""
         self.headers: list[Any] = []
         self.paths: list[str] = []
         self.looked, self.begun = asyncio.Event(), asyncio.Event()
@@ -42,6 +44,7 @@ class FakeServer:
         app = web.Application()
         app.router.add_get("/v1/models", self._list)
         app.router.add_post("/v1/{kind:.*}", self._answer)
+        app.router.add_post("/tokenize", self._tokenize)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
@@ -57,6 +60,13 @@ class FakeServer:
         self.headers.append(request.headers)
         self.looked.set()
         return web.json_response(self.models, status=self.models_status)
+
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        if self.tokenized is None:
+            raise web.HTTPNotFound
+        asked = await request.json()
+        self.tokenized.append(asked)
+        return web.json_response({"tokens": [*range(len(asked["prompt"].split()))]})
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(await request.json())

@@ -88,6 +88,25 @@ def knock(bench: ServiceBench, peer: str) -> None:
         access.caller(Presented(token=TOKEN, peer=peer))
 
 
+async def test_orders_are_written_with_who_gave_them_and_why(tmp_path: Path) -> None:
+    async with service_bench(audit(tmp_path), state=tmp_path) as bench:
+        order = bench.orchestrator.order_agent
+        order("agent", "drained", "new disk", OPERATOR)
+        order("agent", "isolated", "wrong answers", Caller("key-2", "", "operate"))
+        order("agent", "", "", OPERATOR)
+        with pytest.raises(errors.Forbidden):
+            order("agent", "drained", "mine", Caller("key-3", "lab", "observe"))
+    written = told(tmp_path / "log", "agent.drained", "agent.isolated", "agent.restored")
+    assert [
+        (each.action, each.target, each.actor.id, each.actor.tenant, each.detail["reason"]) for each in written
+    ] == [
+        ("agent.drained", "agent", "key-1", "lab", "new disk"),
+        ("agent.isolated", "agent", "key-2", "", "wrong answers"),
+        ("agent.restored", "agent", "key-1", "lab", ""),
+    ]
+    assert {each.actor.role for each in written} == {"operate"}
+
+
 async def test_who_did_what_is_written_and_verified(tmp_path: Path) -> None:
     other, folder = Caller("key-2", "other"), tmp_path / "log"
     async with service_bench(audit(tmp_path), state=tmp_path) as bench:

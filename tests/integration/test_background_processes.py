@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.integration.test_deaths import Process, until_agents
+from tests.integration.anywire_processes import Process, until_agents
 from tests.long_form import SOAK
 from tests.patience import PATIENCE
 

@@ -38,7 +38,11 @@ from anywire_zeromq.config import public_key, shared_key
 TRANSPORTS = ["memory", "dds", "http", "zeromq", "grpc"]
 
 LIMITS = Limits((MODEL,), 5, 600, 64, 10**9)
-ARGUMENTS: dict[str, dict[str, Any]] = {"follow": {"task_id": "t"}, "cancel": {"task_id": "t"}}
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "follow": {"task_id": "t"},
+    "cancel": {"task_id": "t"},
+    "order_agent": {"agent_id": "a", "order": "restore"},
+}
 KINDS = ("chat", "completion", "embedding")
 
 KEYS: dict[str, dict[str, Any]] = {

@@ -1,77 +1,20 @@
-"""Processes that die: agents and orchestrators really killed, over every wire between processes, under load."""
+"""Processes that die: agents and orchestrators really killed, over every wire between processes, under load, with
+migration off."""
+
+from __future__ import annotations
 
 import asyncio
-import json
 import signal
-import sys
-from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
-import pytest
+from tests.integration.anywire_processes import NO_LIMITS, ask_streamed, body, config, start, until_agents
 from tests.patience import PATIENCE
 
+__all__ = ["config", "start"]  # fixtures
+
 NAMES = ("a1", "a2", "a3")
-NO_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-
-
-class Process:
-    """One ``anywire`` command that has said it is ready."""
-
-    def __init__(self, process: asyncio.subprocess.Process, ready: str) -> None:
-        self.process, self.ready = process, ready
-        self.url = next((word for word in ready.split() if word.startswith("http://")), "")
-
-    @classmethod
-    async def start(cls, *arguments: str) -> "Process":
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "anywire.cli", *arguments, stdout=asyncio.subprocess.PIPE
-        )
-        assert process.stdout is not None
-        line = await asyncio.wait_for(process.stdout.readline(), PATIENCE)
-        assert line.startswith(b"ready:"), line
-        return cls(process, line.decode())
-
-    async def end(self, number: signal.Signals) -> None:
-        if self.process.returncode is None:
-            self.process.send_signal(number)
-        await asyncio.wait_for(self.process.wait(), PATIENCE)
-
-
-@pytest.fixture
-async def start() -> AsyncIterator[Callable[..., Any]]:
-    running: list[Process] = []
-
-    async def begin(*arguments: str) -> Process:
-        running.append(await Process.start(*arguments))
-        return running[-1]
-
-    yield begin
-    for process in running:
-        await process.end(signal.SIGKILL)
-
-
-@pytest.fixture(params=["dds", "grpc", "http", "zeromq"])
-def config(request: pytest.FixtureRequest, tmp_path: Any, options_of: Any) -> Callable[..., list[str]]:
-    """Writes a YAML file; gives the arguments that use it."""
-
-    def write(**engine: Any) -> list[str]:
-        settings = {
-            "transports": {request.param: options_of(request.param)},
-            "server": {"port": 0},
-            "engine": {"name": "synthetic", **engine},
-            "lease": {"timeout": 0.5, "heartbeat_interval": 0.1},
-        }
-        path = tmp_path / "anywire.yaml"
-        path.write_text(json.dumps(settings))
-        return ["--config", str(path)]
-
-    return write
-
-
-def body(number: int, *, stream: bool) -> dict[str, Any]:
-    messages = [{"role": "user", "content": f"prompt {number}"}]
-    return {"model": "synthetic", "messages": messages, "stream": stream}
+NO_MIGRATION = {"resume": False}
 
 
 async def ask(client: httpx.AsyncClient, number: int) -> tuple[str, str]:
@@ -82,52 +25,25 @@ async def ask(client: httpx.AsyncClient, number: int) -> tuple[str, str]:
     return answer.json()["choices"][0]["message"]["content"], answer.headers["x-anywire-agent"]
 
 
-async def ask_streamed(client: httpx.AsyncClient, number: int, began: asyncio.Event | None = None) -> tuple[str, str]:
-    """A streamed answer: its text and the agent, or what came and the error's code."""
-    text = ""
-    async with client.stream("POST", "/v1/chat/completions", json=body(number, stream=True)) as answer:
-        async for line in answer.aiter_lines():
-            if not line.startswith("data: {"):
-                continue
-            event = json.loads(line.removeprefix("data: "))
-            if "error" in event:
-                return text, event["error"]["code"]
-            text += event["choices"][0]["delta"].get("content", "")
-            if text and began is not None:
-                began.set()
-        return text, answer.headers["x-anywire-agent"]
-
-
-async def until_agents(client: httpx.AsyncClient, *wanted: str, in_flight: int = 0) -> list[dict[str, Any]]:
-    """Wait until just these are listed as ready, with so many tasks on them at least."""
-
-    async def listed() -> list[dict[str, Any]]:
-        while True:
-            answer = await client.get("/api/v1/agents")
-            agents: list[dict[str, Any]] = answer.json()["data"]
-            ready = {agent["id"] for agent in agents if agent["state"] == "ready"}
-            if ready == set(wanted) and sum(agent["load"]["in_flight"] for agent in agents) >= in_flight:
-                return agents
-            await asyncio.sleep(0.02)
-
-    return await asyncio.wait_for(listed(), PATIENCE)
-
-
 async def test_killed_agent_loses_no_task_without_a_token(start: Any, config: Any) -> None:
     """One of three agents is killed under 50 streams and 20 whole answers."""
-    settings = config(ttft=1000, itl=100, length=15)
+    settings = config(NO_MIGRATION, ttft=1000, itl=100, length=15)
     server = await start("serve", *settings)
     agents = {name: await start("agent", "--agent-id", name, "--slots", "64", *settings) for name in NAMES}
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE, limits=NO_LIMITS) as client:
         await until_agents(client, *NAMES)
         expected = [text for text, _ in await asyncio.gather(ask(client, 0), ask(client, 1))]
         assert all(expected)
+
+        def streamed(number: int, began: asyncio.Event | None = None) -> asyncio.Task[tuple[str, str]]:
+            return asyncio.create_task(ask_streamed(client, body(number % 2, stream=True), began))
+
         began = [asyncio.Event() for _ in range(30)]
-        streams = [asyncio.create_task(ask_streamed(client, number % 2, began[number])) for number in range(30)]
+        streams = [streamed(number, began[number]) for number in range(30)]
         await asyncio.gather(*(each.wait() for each in began))
         # These have no token yet when the agent dies: whole answers, and streams before their first token.
         wholes = [asyncio.create_task(ask(client, number % 2)) for number in range(20)]
-        fresh = [asyncio.create_task(ask_streamed(client, number % 2)) for number in range(20)]
+        fresh = [streamed(number) for number in range(20)]
         await until_agents(client, *NAMES, in_flight=70)
         await agents["a1"].end(signal.SIGKILL)
         for number, (text, _) in enumerate(await asyncio.gather(*wholes)):

@@ -337,6 +337,16 @@ async def test_the_page_of_background_tasks_works_as_written(reader: Reader) -> 
     assert not reader.programs
 
 
+async def test_the_page_of_failure_handling_works_as_written(reader: Reader) -> None:
+    await reader.follow(DOCS / "how-to" / "failure-handling.md")
+    assert not reader.programs
+
+
+async def test_faults_are_tried_as_their_page_says(reader: Reader) -> None:
+    await reader.follow(DOCS / "how-to" / "try-faults.md")
+    assert not reader.programs
+
+
 async def test_strategies_are_tried_as_their_page_says(reader: Reader) -> None:
     await reader.follow(DOCS / "how-to" / "choose-a-scheduler-and-selector.md", "Try it")
     assert not reader.programs
@@ -417,6 +427,14 @@ def test_every_setting_is_described_in_one_form() -> None:
 
 async def test_the_reference_is_up_to_date(reader: Reader) -> None:
     await reader.run(f"python {shlex.quote(str(DOCS / 'generate.py'))} --check")
+
+
+def test_keys_of_sections_have_rows_of_their_own() -> None:
+    config, http = ((DOCS / "reference" / name).read_text() for name in ("config.md", "http.md"))
+    for key in ("pipeline.breaker.errors", "pipeline.retries.repeat", "pipeline.preemption.urgent", "server.tls.key"):
+        assert f"| `{key}` | " in config
+    assert "| `pipeline.retries.window` | `10` | " in http
+    assert "mapping of `errors`" not in config
 
 
 def test_links_lead_somewhere() -> None:

@@ -343,11 +343,11 @@ async def test_long_messages_and_the_clock_are_tried_at_the_orchestrator(
 
 
 class Orchestrators:
-    """Stands for a client with one orchestrator, which answers ``echo`` as it is told."""
+    """Stands for a client with one orchestrator, which answers ``echo`` and ``agents`` as it is told."""
 
-    def __init__(self, ahead: float = 0.0, most: int = 1 << 20) -> None:
+    def __init__(self, ahead: float = 0.0, most: int = 1 << 20, *agents: dict[str, Any]) -> None:
         self.hub = self
-        self._ahead, self._most = ahead, most
+        self._ahead, self._most, self._agents = ahead, most, agents
 
     async def agents_until(self, condition: object) -> None: ...
 
@@ -357,7 +357,12 @@ class Orchestrators:
     async def command(
         self, name: str, arguments: dict[str, Any], *, orchestrator: str, deadline: float
     ) -> AsyncIterator[dict[str, Any]]:
-        assert (name, orchestrator) == ("echo", "orchestrator-1")
+        assert orchestrator == "orchestrator-1"
+        if name == "agents":
+            for agent in self._agents:
+                yield agent
+            return
+        assert name == "echo"
         if len(arguments["data"]) > self._most:
             await asyncio.Event().wait()
         yield {"arguments": arguments, "time": time.time() + self._ahead, "version": "0"}
@@ -369,6 +374,16 @@ async def test_another_clock_is_told(ahead: float, which: str) -> None:
     found = await doctor_transports._echoed(seen, cast("Any", Orchestrators(ahead=ahead)))
     assert (found.state, found.ok) == ("warn", True)
     assert f"the clock of orchestrator-1 is {which} the one here" in found.detail
+
+
+async def test_an_agent_in_quarantine_is_told_with_what_to_do() -> None:
+    seen = Finding("orchestrator over dds", True, "an orchestrator is seen")
+    health = {"state": "quarantined", "order": "", "reason": "5 × engine_failed", "retry_in_ms": 0}
+    client: Any = Orchestrators(0.0, 1 << 20, {"id": "a", "health": health})
+    found = await doctor_transports._echoed(seen, client)
+    assert (found.state, found.ok) == ("warn", True)
+    assert "the agent a is quarantined: 5 × engine_failed" in found.detail
+    assert "anywire restore AGENT" in found.remedy
 
 
 async def test_a_path_on_which_only_short_messages_arrive_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

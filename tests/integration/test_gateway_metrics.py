@@ -57,6 +57,9 @@ async def test_before_the_first_request_everything_countable_is_there(path: str,
         families = await scrape(served, path, accept)
         assert all(name.startswith(("anywire_", "gen_ai_server_")) for name in families)
         assert {DURATION, FIRST, PER_TOKEN, "anywire_queue_length", "anywire_websocket_connections"} <= families.keys()
+        wasted = {"anywire_hedging_wasted_seconds", "anywire_hedging_wasted_tokens"}
+        names = {name.removesuffix("_total") for name in families}
+        assert {"anywire_hedges", "anywire_hedges_won", *wasted} <= names
         assert value(families, "anywire_agents", transport="memory", state="ready") == 1
         assert value(families, "anywire_slots", transport="memory") == 3
         for name in ("anywire_retries", "anywire_fallbacks", "anywire_stale_chunks"):
@@ -119,6 +122,7 @@ async def test_answers_streams_and_errors_are_counted_and_timed() -> None:
         assert value(families, DURATION, "_bucket", le="+Inf") == 8 + 3
         assert value(families, "anywire_tasks", "_total", outcome="answered") == 8
         assert value(families, "anywire_tasks", "_total", outcome="engine_failed") == 3
+        assert value(families, "anywire_task_errors", "_total", origin="engine", error="engine_failed") == 3
         assert value(families, "anywire_answers", "_total", transport="memory") == 8
         errors = {status: value(families, "anywire_request_errors", "_total", status=status) for status in
                   ("400", "404", "502")}  # fmt: skip

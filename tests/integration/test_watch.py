@@ -343,6 +343,45 @@ def test_a_task_s_places_and_its_agent_s_figures() -> None:
     assert picture.shown_agents()[0].lost == "gone"
 
 
+def test_an_agent_that_is_not_well_is_shown_with_the_reason() -> None:
+    picture = Picture()
+    agent = {"id": "a", "state": "ready", "detail": "", "slots": 4, "models": ["m"], "host": "h", "engine": "e"}
+    health = {"state": "open", "order": "", "reason": "3 × engine_failed", "evidence": {"engine_failed": 3}}
+    nothing: dict[str, Any] = {"tasks": {"ended": {}}}
+
+    def told() -> str:
+        return picture.agents["a"].told_state()
+
+    def happens(kind: str, **members: Any) -> str:
+        picture.add({"type": kind, "agent_id": "a"} | members)
+        return told()
+
+    picture.set([agent | {"transport": "dds", "health": health}], [], nothing)
+    assert told() == "breaker open 3 × engine_failed"
+    failures = {"engine_failed": 15, "agent_lost": 1}
+    assert happens("health.changed", state="closed", transport="dds", evidence={}) == "breaker open 3 × engine_failed"
+    quarantined = "quarantined 15 × engine_failed, 1 × agent_lost"
+    assert happens("health.changed", state="quarantined", transport="", evidence=failures) == quarantined
+    assert happens("agent.ordered", order="drained", reason="new disk") == "drained, quarantined new disk"
+    assert happens("agent.lost", reason="gone") == "lost gone"
+    joined = {"info": {"host": "h", "engine": "e"}, "transport": "dds"}
+    assert happens("agent.joined", **joined) == "starting, drained, quarantined new disk"
+    ready = {"state": "ready", "detail": "", "slots": 1, "models": ["m"]}
+    assert happens("agent.changed", **ready) == "drained, quarantined new disk"
+    assert happens("agent.ordered", order="", reason="") == quarantined
+    assert happens("health.changed", state="half_open", transport="") == "breaker half open"
+    assert happens("health.changed", state="closed", transport="", evidence={}) == "ready"
+    picture.set([agent | {"transport": "dds"}], [], nothing)
+    assert told() == "ready", "a server of an earlier version tells nothing of health"
+
+
+def test_a_preempted_task_waits_again() -> None:
+    picture = Picture()
+    picture.add(task_event("task.admitted", "t"))
+    picture.add(task_event("task.preempted", "t", attempt=1, times=1))
+    assert (picture.tasks["t"].place, picture.tasks["t"].why) == ("queued", "gave its slot to an urgent task")
+
+
 def test_a_new_beginning_keeps_what_still_runs_and_forgets_the_rest() -> None:
     picture = Picture()
     for name in ("stays", "gone"):

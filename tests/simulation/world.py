@@ -140,8 +140,9 @@ class World:
             Wire("native", "native", self.clock, random.Random(chance.random())),
             Wire("leased", "connection", self.clock, random.Random(chance.random())),
         ]
+        means = random.Random(f"{seed} {selector.name} retries")
         self.retries = RetryConfig(
-            share=chance.choice([0.0, 0.2]), floor=chance.choice([0, 1, 20]), window=chance.choice([2.0, 10.0])
+            share=means.choice([0.0, 0.2]), floor=means.choice([0, 1, 20]), window=means.choice([2.0, 10.0])
         )
         self.orchestrator = Orchestrator(
             hub_info("hub"),
@@ -172,7 +173,6 @@ class World:
             clock=self.clock,
             decide=self._decide,
         )
-        self.orchestrator._retries._rng = random.Random(chance.random())
         self.agents = [
             SimulatedAgent(f"a{number}", self._wires_of(number), self.clock, random.Random(chance.random()))
             for number in range(AGENTS)

@@ -64,6 +64,16 @@ class SyntheticConfig(pydantic.BaseModel):
     models: list[str] = pydantic.Field(default=["synthetic"], min_length=1, description="Names of the models to offer.")
     ttft: Drawn = pydantic.Field(default=Distribution(mean=0), description="Time to the first token in milliseconds.")
     itl: Drawn = pydantic.Field(default=Distribution(mean=0), description="Time between two tokens in milliseconds.")
+    slow_share: float = pydantic.Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of attempts that take `slow_factor` times as long; drawn by seed, prompt and number of the "
+        "attempt, so that a second attempt of a request may be quick.",
+    )
+    slow_factor: float = pydantic.Field(
+        default=10.0, ge=1, allow_inf_nan=False, description="Times as long as others that slow attempts take."
+    )
     length: Drawn = pydantic.Field(default=Distribution(mean=20), description="Tokens in an answer.")
     seed: int = pydantic.Field(default=0, description="Seed of texts and times where the request names none.")
     embedding_size: int = pydantic.Field(default=64, ge=1, le=16_384, description="Numbers in an embedding.")
@@ -169,7 +179,8 @@ class SyntheticEngine(Engine):
         tokens, finish = self._text(rng, body)
         usage = _usage(len(prompt.split()) if prompt_tokens < 0 else prompt_tokens, len(tokens))
         tokens = _after(tokens, task.resume)
-        due = began + self.config.ttft.draw(rng) / 1000
+        millisecond = self._millisecond(task, prompt, body)
+        due = began + self.config.ttft.draw(rng) * millisecond
         last = len(tokens) - 1
         if last < 0:
             yield Delta("", "", finish, usage)
@@ -179,7 +190,7 @@ class SyntheticEngine(Engine):
             if wait > 0:
                 await self.clock.sleep(wait)
             if timed:
-                due += self.config.itl.draw(rng) / 1000
+                due += self.config.itl.draw(rng) * millisecond
             yield Delta(token) if at < last else Delta(token, "", finish, usage)
 
     def _text(self, rng: random.Random, body: Body) -> tuple[list[str], str]:
@@ -202,14 +213,15 @@ class SyntheticEngine(Engine):
         if prompt_tokens < 0:
             prompt_tokens = sum(len(prompt.split()) for prompt in request.prompts)
         usage = _usage(prompt_tokens, sum(choice.made for choice in choices))
-        due = began + self.config.ttft.draw(rng) / 1000
+        millisecond = self._millisecond(task, request.prompts[0], body)
+        due = began + self.config.ttft.draw(rng) * millisecond
         last = max(1, *(len(choice.tokens) for choice in choices)) - 1
         first = choices[0]
         for at in range(last + 1):
             wait = due - self.clock.now()
             if wait > 0:
                 await self.clock.sleep(wait)
-            due += self.config.itl.draw(rng) / 1000
+            due += self.config.itl.draw(rng) * millisecond
             if task.stream:
                 steps = []
                 for number, choice in enumerate(choices):
@@ -240,6 +252,15 @@ class SyntheticEngine(Engine):
             if size > MAX_ANSWER_CHARS:
                 raise too_long("n" if number else "max_tokens")
         return choices, rng
+
+    def _millisecond(self, task: TaskRequest, prompt: str, body: Body) -> float:
+        """Seconds that a millisecond of the configured times is to take in this attempt."""
+        config = self.config
+        if not config.slow_share:
+            return 0.001
+        seed = config.seed if body.seed is None else body.seed
+        drawn = random.Random(seed_of(f"attempt {task.attempt}\0{prompt}", seed)).random()
+        return 0.001 * config.slow_factor if drawn < config.slow_share else 0.001
 
     def _state_of(self, model: str) -> OfferState:
         return next((each.state for each in self._status.offers if each.model == model), "ready")

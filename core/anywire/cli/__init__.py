@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from anywire.cli import agents, chat, demo, doctor, explain, inspect, invite, keys, serve, up, watch
+from anywire.cli import agents, chat, demo, doctor, explain, inspect, invite, keys, orders, serve, up, watch
 from anywire.cli.options import INTERRUPTED
 from anywire.cli.shown_arguments import hide_secrets
 from anywire.errors import AnywireError
@@ -33,6 +33,9 @@ app.command()(serve.agent)
 app.command()(invite.invite)
 app.command()(chat.chat)
 app.add_typer(agents.app)
+app.command()(orders.drain)
+app.command()(orders.isolate)
+app.command()(orders.restore)
 app.command()(inspect.tasks)
 app.command()(explain.explain)
 app.command()(watch.watch)

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anywire.cli import options
+from anywire.cli.agent_state import agent_state, why
 from anywire.cli.inspect import ALARMING, asked, coloured, show_list
 from anywire.cli.tables import print_json, print_table
 from anywire.files.private_files import config_folder
 from anywire.printable import printable
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from anywire.cli.fleet_source import Item, Source
     from anywire.cli.tables import Row
     from anywire.config import Config
@@ -180,9 +183,16 @@ def _agent_row(each: dict[str, Any]) -> Row:
         ", ".join(each["models"]),
         each["engine"],
         str(each["slots"]),
-        coloured(each["state"], ALARMING.get(each["state"], "green"), each["detail"]),
+        _state(each),
         f"{load['active']} active, {load['in_flight']} ours",
     )
+
+
+def _state(each: dict[str, Any]) -> Text:
+    health = each.get("health", {})  # a server of an earlier version tells none
+    words = agent_state(each["state"], health.get("order", ""), health.get("state", ""))
+    colour = next((found for word in words.split(", ") if (found := ALARMING.get(word))), "green")
+    return coloured(words, colour, "; ".join(filter(None, (each["detail"], why(health)))))
 
 
 def _waiting_row(each: dict[str, Any]) -> Row:

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from anywire.cli.agent_state import agent_state, why
 from anywire.cli.finding import Finding
 from anywire.errors import AnywireError, NoAgent
+from anywire.printable import printable
 
 if TYPE_CHECKING:
     from anywire.config import Config, PluginChoice
@@ -27,6 +29,10 @@ ECHO = 5.0
 """Seconds it may take."""
 CLOCKS = 2.0
 """Seconds by which two clocks may differ before that is told."""
+SET_CLOCKS = "set both clocks, for example by NTP: logs, certificates and experiments go by them"
+RESTORE = "repair what is wrong with it, then `anywire restore AGENT`; `anywire agents` shows all"
+MOST_TOLD = 5
+"""Agents that get no task, as they are told one by one."""
 
 
 async def works_here(config: Config, plugins: Plugins, choice: PluginChoice) -> Finding:
@@ -113,14 +119,14 @@ async def _echoed(seen: Finding, client: Client) -> Finding:
             await client.hub.agents_until(bool)
     except TimeoutError:
         raise NoAgent("no orchestrator takes clients here") from None
-    slowest, clocks = 0.0, []
+    slowest, told = 0.0, []
     for agent in client.hub.agents():
         began, said = time.time(), await _echo(client, agent.agent_id, "")
         ended = time.time()
         behind = max(began - said, said - ended, 0.0)
         if behind > CLOCKS:
             which = "behind" if said < began else "ahead of"
-            clocks.append(f"the clock of {agent.agent_id} is {behind:.0f} s {which} the one here")
+            told.append((f"the clock of {agent.agent_id} is {behind:.0f} s {which} the one here", SET_CLOCKS))
         try:
             async with asyncio.timeout(ECHO):
                 await _echo(client, agent.agent_id, LARGE * "x")
@@ -132,10 +138,32 @@ async def _echoed(seen: Finding, client: Client) -> Finding:
             )
             return seen._replace(ok=False, detail=detail, remedy=remedy)
         slowest = max(slowest, 1000 * (time.time() - ended))
-    if clocks:
-        remedy = "set both clocks, for example by NTP: logs, certificates and experiments go by them"
-        return seen._replace(detail=f"{seen.detail}, but {'; '.join(clocks)}", remedy=remedy, warns=True)
+        told += await _out_of_service(client, agent.agent_id)
+    if told:
+        return seen._replace(detail=f"{seen.detail}, but {_all(told, 0)}", remedy=_all(told, 1), warns=True)
     return seen._replace(detail=f"{seen.detail}; {LARGE // 1000} kB went there and back in {slowest:.1f} ms")
+
+
+async def _out_of_service(client: Client, orchestrator: str) -> list[tuple[str, str]]:
+    """The agents that get no task, as they are quarantined or somebody has ordered it, and what to do. None where this
+    client may not see agents, or the orchestrator tells nothing of their health."""
+    try:
+        async with aclosing(client.command("agents", {}, orchestrator=orchestrator, deadline=ECHO)) as results:
+            listed = [each async for each in results]
+    except AnywireError:
+        return []
+    found = []
+    for agent in listed:
+        health = agent.get("health") if isinstance(agent, dict) else None
+        if not isinstance(health, dict):
+            continue
+        order, state = health.get("order", ""), health.get("state", "")
+        if order or state == "quarantined":
+            words = ": ".join(filter(None, (agent_state("ready", order, state), why(health))))
+            found.append(printable(f"the agent {agent['id']} is {words}"))
+    if len(found) > MOST_TOLD:
+        found[MOST_TOLD:] = [f"{len(found) - MOST_TOLD} more agents get no task"]
+    return [(each, RESTORE) for each in found]
 
 
 async def _echo(client: Client, agent_id: str, data: str) -> float:

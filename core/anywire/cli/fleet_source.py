@@ -40,6 +40,10 @@ class Source(Protocol):
         """A task, be it ended, and how its agents were chosen (`anywire.views.record_json`)."""
         ...
 
+    async def order_agent(self, agent_id: str, order: str, reason: str) -> Item:
+        """Order something of an agent, a word of `anywire.agent_health.ORDERS` (`anywire.views.ordered_json`)."""
+        ...
+
     def events(self, types: str, after: str) -> AsyncGenerator[Item, None]:
         """Events by ``type``, beside them ``missed`` and ``reset``. The first item is empty: it says that everything
         is told from then on."""
@@ -75,6 +79,15 @@ class HttpSource:
         from anywire.cli import stream
 
         found: Item = await stream.get(self._client, f"/v1/tasks/{quote(task_id, safe='')}")
+        return found
+
+    async def order_agent(self, agent_id: str, order: str, reason: str) -> Item:
+        from urllib.parse import quote
+
+        from anywire.cli import stream
+
+        path = f"/v1/agents/{quote(agent_id, safe='')}/{order}"
+        found: Item = await stream.post(self._client, path, {"reason": reason})
         return found
 
     async def events(self, types: str, after: str) -> AsyncGenerator[Item, None]:
@@ -137,6 +150,11 @@ class PlaneSource:
 
     async def explain(self, task_id: str) -> Item:
         (found,) = [item async for item in self._command("explain", 10.0, task_id=_task_id(task_id))]
+        return found
+
+    async def order_agent(self, agent_id: str, order: str, reason: str) -> Item:
+        arguments = {"agent_id": agent_id, "order": order, "reason": reason}
+        (found,) = [item async for item in self._command("order_agent", 10.0, **arguments)]
         return found
 
     async def events(self, types: str, after: str) -> AsyncGenerator[Item, None]:

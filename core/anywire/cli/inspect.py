@@ -21,7 +21,18 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
-ALARMING = {"failed": "red", "draining": "yellow", "starting": "yellow", "held": "yellow", "queued": "yellow"}
+ALARMING = {
+    "failed": "red",
+    "quarantined": "red",
+    "breaker open": "red",
+    "breaker half open": "yellow",
+    "isolated": "yellow",
+    "drained": "yellow",
+    "draining": "yellow",
+    "starting": "yellow",
+    "held": "yellow",
+    "queued": "yellow",
+}
 
 
 @options.asks

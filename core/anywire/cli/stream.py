@@ -86,7 +86,15 @@ def _why_hung_up(server: Server) -> str:
 
 async def get(one: httpx.AsyncClient, path: str) -> Any:
     """The JSON at ``path``."""
-    answer = await one.get(path)
+    return _json_of(await one.get(path))
+
+
+async def post(one: httpx.AsyncClient, path: str, body: object) -> Any:
+    """The JSON that a POST of ``body`` is answered with."""
+    return _json_of(await one.post(path, json=body))
+
+
+def _json_of(answer: httpx.Response) -> Any:
     if answer.is_error:
         raise server_error(answer.status_code, answer.text)
     try:

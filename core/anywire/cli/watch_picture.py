@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+
+from anywire.agent_health import counted
+from anywire.cli.agent_state import agent_state
 
 Item = dict[str, Any]
 
@@ -22,8 +25,9 @@ NEUTRAL = ("", "cancelled", "refused", "congested", "invalid_request")
 
 
 class Agent(msgspec.Struct):
-    """``lost`` is why it is gone. ``tokens`` are when attempts ended on it, and their tokens; ``errors`` those that
-    failed while it was watched."""
+    """``lost`` is why it is gone. ``order`` and ``health`` are as `anywire.agent_health.AgentHealth` has them,
+    ``order_reason`` and ``failures`` the reasons. ``tokens`` are when attempts ended on it, and their tokens;
+    ``errors`` those that failed while it was watched."""
 
     agent_id: str
     state: str = ""
@@ -34,8 +38,34 @@ class Agent(msgspec.Struct):
     engine: str = ""
     transport: str = ""
     lost: str = ""
+    order: str = ""
+    order_reason: str = ""
+    health: str = "closed"
+    failures: str = ""
     errors: int = 0
     tokens: deque[tuple[float, int]] = msgspec.field(default_factory=deque)
+
+    def set_health(self, told: Item) -> None:
+        """Take in what a list tells of its health; a server of an earlier version tells nothing."""
+        self.order, self.health = told.get("order", ""), told.get("state", "closed")
+        self.order_reason = told.get("reason", "") if self.order else ""
+        self._set_failures(told.get("evidence", {}))
+
+    def health_changed(self, event: Item) -> None:
+        self.health = event["state"]
+        self._set_failures(event.get("evidence", {}))
+
+    def ordered(self, event: Item) -> None:
+        self.order, self.order_reason = event["order"], event["reason"]
+
+    def told_state(self) -> str:
+        """What it does, and why where it is not well."""
+        state = "lost" if self.lost else agent_state(self.state, self.order, self.health)
+        why = self.lost or (self.order_reason if self.order else self.failures)
+        return " ".join(filter(None, (state, "" if self.lost else self.detail, why)))
+
+    def _set_failures(self, evidence: Mapping[str, int]) -> None:
+        self.failures = counted(evidence) if self.health != "closed" else ""
 
     def tokens_per_second(self) -> float:
         """Of the attempts that ended within the last `RATE_SECONDS`."""
@@ -95,6 +125,7 @@ class Picture:
             agent.lost = ""
             for name in ("state", "detail", "slots", "models", "host", "engine", "transport"):
                 setattr(agent, name, each[name])
+            agent.set_health(each.get("health", {}))
         now, known = time.monotonic(), self.tasks
         self.tasks = {}
         for each in tasks:
@@ -186,10 +217,26 @@ class Picture:
         self.ended.append(task)
 
     def _agent_joined(self, event: Item) -> None:
-        info = event["info"]
-        self.agents[event["agent_id"]] = Agent(
+        info, before = event["info"], self.agents.get(event["agent_id"])
+        agent = self.agents[event["agent_id"]] = Agent(
             event["agent_id"], "starting", host=info["host"], engine=info["engine"], transport=event["transport"]
         )
+        if before is not None:  # orders and failures hold over its lives
+            agent.order, agent.order_reason = before.order, before.order_reason
+            agent.health, agent.failures = before.health, before.failures
+
+    def _health_changed(self, event: Item) -> None:
+        agent = self.agents.get(event["agent_id"])
+        if agent is not None and not event["transport"]:
+            agent.health_changed(event)
+
+    def _agent_ordered(self, event: Item) -> None:
+        agent = self.agents.get(event["agent_id"])
+        if agent is not None:
+            agent.ordered(event)
+
+    def _task_preempted(self, event: Item) -> None:
+        self._place(event, "queued", "gave its slot to an urgent task")
 
     def _agent_changed(self, event: Item) -> None:
         agent = self.agents.get(event["agent_id"])

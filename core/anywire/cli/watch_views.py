@@ -13,9 +13,21 @@ from rich.text import Text
 from anywire.printable import printable
 
 if TYPE_CHECKING:
-    from anywire.cli.watch_picture import Item, Picture, Task
+    from anywire.cli.watch_picture import Agent, Item, Picture, Task
 
-_COLOURS = {"ready": "green", "failed": "red", "lost": "red", "running": "green", "ended": "dim", "held": "yellow"}
+_COLOURS = {
+    "ready": "green",
+    "failed": "red",
+    "lost": "red",
+    "quarantined": "red",
+    "open": "red",
+    "half_open": "yellow",
+    "isolated": "yellow",
+    "drained": "yellow",
+    "running": "green",
+    "ended": "dim",
+    "held": "yellow",
+}
 TEXTS = 8
 """Tasks whose text is shown at a time: those that began last."""
 _HEAD = ("type", "id", "at_ns", "time", "version", "trace", "priority", "stages")
@@ -51,6 +63,13 @@ def _cell(text: object, colour: str = "") -> Text:
     return Text(printable(str(text)), style=_COLOURS.get(colour, ""), overflow="ellipsis", no_wrap=True)
 
 
+def _colour(agent: Agent) -> str:
+    """What of its state gives the colour."""
+    if agent.lost:
+        return "lost"
+    return agent.health if agent.health != "closed" else agent.order or agent.state
+
+
 class View:
     """A renderable of the picture as it is when it is drawn, with as many rows as there is room for."""
 
@@ -83,10 +102,9 @@ class View:
     def _agents(self, room: int) -> Table:
         table = _table("agent", "state", "load", "tokens/s", "errors", "models", "host", "engine", "over")
         for agent in self._picture.shown_agents()[:room]:
-            state = "lost" if agent.lost else agent.state
             table.add_row(
                 _cell(agent.agent_id),
-                _cell(f"{state} {agent.lost or agent.detail}".rstrip(), state),
+                _cell(agent.told_state(), _colour(agent)),
                 _cell(f"{self._picture.load(agent.agent_id)}/{agent.slots}"),
                 _cell(f"{agent.tokens_per_second():.0f}"),
                 _cell(agent.errors),

@@ -9,6 +9,7 @@ from anywire import errors
 from anywire.clock import Clock
 from anywire.errors import AnywireError
 from anywire.pipeline.admission import Admission
+from anywire.pipeline.broken_streams import nobody_resumes
 from anywire.pipeline.registry import Registry
 from anywire.pipeline.serving import Served
 from anywire.pipeline.task import Task
@@ -18,7 +19,9 @@ from anywire.scheduler import QueueKey
 class Absence:
     """Calls ``fail(task, error)`` when nobody could serve a task for ``wait`` seconds on end.
 
-    The time counts from the newest absence: it ends when an agent serves the task again.
+    The time counts from the newest absence: it ends when an agent serves the task again. For a stream that waits to be
+    resumed agents with other weights come and go without a word: it is looked at every ``wait`` seconds, and fails when
+    nobody could resume it at two looks on end, or when nobody could at the first.
     """
 
     def __init__(
@@ -31,6 +34,8 @@ class Absence:
     ) -> None:
         self._clock, self._wait, self._registry, self._admission, self._fail = clock, wait, registry, admission, fail
         self._tasks: dict[Served, dict[str, Task]] = {}
+        self._absent: set[str] = set()
+        """Of those the tasks that nobody served at the last look."""
         self.fall_back: Callable[[Task], bool] = lambda task: False
         """Lets a task wait for another model that somebody serves, if it may: `anywire.pipeline.fallbacks`."""
         self.why: Callable[[QueueKey], tuple[str, float]] = lambda key: ("", 0.0)
@@ -39,11 +44,13 @@ class Absence:
     def check(self, task: Task) -> None:
         """Begin to count if nobody serves this task now, unless it falls back on another model. Does nothing when its
         time runs already."""
-        if task.agent_timer is not None or self._is_served(task) or (task.chain and self.fall_back(task)):
+        if task.agent_timer is not None:
             return
-        task.agent_timer = self._clock.call_later(self._wait, self._expire, task)
-        for served in _all_served(task):
-            self._tasks.setdefault(served, {})[task.task_id] = task
+        is_served = self._is_served(task)
+        if not is_served and task.chain and self.fall_back(task):
+            return
+        if task.chunks or not is_served:
+            self._count(task, is_served)
 
     def end(self, task: Task) -> None:
         """It is served, or it waits no more; it need not have been waiting."""
@@ -51,6 +58,7 @@ class Absence:
             return
         task.agent_timer.cancel()
         task.agent_timer = None
+        self._absent.discard(task.task_id)
         for served in _all_served(task):
             waiting = self._tasks[served]
             del waiting[task.task_id]
@@ -61,16 +69,35 @@ class Absence:
         """Somebody serves these models in these kinds now."""
         for each in served:
             for task in list(self._tasks.get(each, {}).values()):
-                if self._is_served(task):
+                if not self._is_served(task):
+                    if task.chain:
+                        self.fall_back(task)
+                elif task.chunks:
+                    self._absent.discard(task.task_id)
+                else:
                     self.end(task)
-                elif task.chain:
-                    self.fall_back(task)
+
+    def _count(self, task: Task, is_served: bool) -> None:
+        task.agent_timer = self._clock.call_later(self._wait, self._expire, task)
+        if not is_served:
+            self._absent.add(task.task_id)
+        for served in _all_served(task):
+            self._tasks.setdefault(served, {})[task.task_id] = task
 
     def _expire(self, task: Task) -> None:
+        was_served = task.task_id not in self._absent
         self.end(task)
+        is_served = self._is_served(task)
+        if task.chunks and (is_served or was_served):
+            self._count(task, is_served)
+            return
         key = task.queued.key
         reasons = map(self.why, task.queued.keys)
         why, pause = next((reason for reason in reasons if reason[0]), ("", 0.0))
+        broken = nobody_resumes(task, self._wait, why)
+        if broken is not None:
+            self._fail(task, broken)
+            return
         others = ", ".join([repr(each.model) for each in task.chain])
         models = f"{key.model!r}, nor for {others} in its place," if others else repr(key.model)
         message = f"no agent for model {models} within {self._wait:g} s" + (f": {why}" if why else "")
@@ -78,11 +105,10 @@ class Absence:
         self._fail(task, self._admission.unknown(key, task.submission.caller) or nobody)
 
     def _is_served(self, task: Task) -> bool:
-        registry = self._registry
+        keys = task.queued.keys
         if task.chunks:
-            there = (agent for agent in registry.agents() if not registry.is_barred(agent.agent_id))
-            return any(map(task.resumes_on, there))
-        return any(map(registry.serves, task.queued.keys))
+            return any(task.resumes_with(*each) for key in keys for each in self._registry.serving.offered(key[:2]))
+        return any(map(self._registry.serves, keys))
 
 
 def _all_served(task: Task) -> set[Served]:

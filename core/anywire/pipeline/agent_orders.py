@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import get_args
 
 import msgspec
 
 from anywire import errors
-from anywire.agent_health import AgentHealth, Order
+from anywire.agent_health import ORDERS, AgentHealth, Order
 from anywire.caller import Caller
 from anywire.pipeline.agent_observation import AgentObservation
 from anywire.pipeline.attempt_ends import AttemptEnds
@@ -26,7 +25,6 @@ MAX_REASON = 1024
 """Characters of an operator's reason."""
 MAX_NAMED = 5
 """Agents that one error names."""
-ORDERS = frozenset(get_args(Order))
 
 
 class AgentOrders:
@@ -57,7 +55,7 @@ class AgentOrders:
         """See `anywire.context.Context.order_agent`. An order takes the place of an earlier one."""
         if caller.role != "operate":
             raise errors.Forbidden(f"this is for the role operate, this caller has the role {caller.role}")
-        if order not in ORDERS:
+        if order not in ORDERS.values():
             raise errors.InvalidRequest(f"there is no order {str(order)[:80]!r}", param="order")
         before = self._orders.get(agent_id)
         is_known = self._registry.knows(agent_id) or self._health.is_quarantined(agent_id)

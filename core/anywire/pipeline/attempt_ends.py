@@ -16,7 +16,8 @@ from anywire.identities.end_check import NOT_ADMITTED
 from anywire.identity import boot_id
 from anywire.messages import Chunk, Progress
 from anywire.once_log import OnceLog
-from anywire.pipeline.decide import Budget, Decider, Decision, Fail, FallBack, Hedge, Requeue, decide
+from anywire.pipeline.broken_streams import broken_off
+from anywire.pipeline.decide import Budget, Decider, Decision, Fail, FallBack, Hedge, Requeue, Resume, decide
 from anywire.pipeline.dispatcher import Dispatcher
 from anywire.pipeline.fallbacks import Fallbacks
 from anywire.pipeline.groups import has_others
@@ -34,7 +35,8 @@ log = logging.getLogger(__name__)
 
 class AttemptEnds:
     """An `anywire.pipeline.attempts.AttemptsSink`. ``decider`` says what follows a failed attempt; ``events`` are held
-    while it is carried out."""
+    while it is carried out. ``resume_bytes`` is how much text of a stream is kept for resuming it, 0 where none is
+    resumed."""
 
     def __init__(
         self,
@@ -51,8 +53,9 @@ class AttemptEnds:
         clock: Clock,
         retries: Retries,
         fallbacks: Fallbacks,
+        resume_bytes: int,
     ) -> None:
-        self._retries, self._fallbacks = retries, fallbacks
+        self._retries, self._fallbacks, self._resume_bytes = retries, fallbacks, resume_bytes
         self._hub_id, self._open, self._ends, self._dispatcher = hub_id, open_attempts, ends, dispatcher
         self._registry, self._health, self._decider = registry, health, decider
         self._counts, self._events, self._observation, self._clock = counts, events, observation, clock
@@ -152,6 +155,9 @@ class AttemptEnds:
         decision: Decision = Fail()
         budget: Budget | None = None
         if not others and not task.is_probe:
+            if attempt.chunks:
+                # It got on: whom it has tried before is as good as any, and no failure was in a row with this one.
+                task.losses, task.tried = 0, {attempt.agent_id}
             elsewhere = attempt.was_curbed or any(
                 has_others(self._registry.candidates(key), task.tried) for key in task.queued.keys
             )
@@ -159,10 +165,8 @@ class AttemptEnds:
             budget = self._retries.budget(task, attempt, elsewhere, models)
             decision = self._decider.decide(task, attempt, error, budget)
             if isinstance(decision, Hedge):
-                if not over and self._dispatcher.hedge(task):
-                    self._counts["hedges"] += 1
-                    return
-                if not over:
+                if not (over or isinstance(error, errors.StreamCorrupted)):
+                    self._dispatcher.hedge(task)
                     return
                 decision = decide(task, attempt, error, self._health, budget)
             if isinstance(decision, FallBack) and not models:
@@ -183,12 +187,17 @@ class AttemptEnds:
             self._dispatcher.offer_held()
         elif isinstance(decision, Fail) or self._dispatcher.gate_closed:
             shut = self._dispatcher.gate_closed and not isinstance(decision, Fail)
-            ending = errors.ShuttingDown("the orchestrator shuts down") if shut else error
+            ending: AnywireError = errors.ShuttingDown("the orchestrator shuts down")
+            if not shut:
+                repeats = budget is None or budget.repeats
+                ending = broken_off(task, attempt, error, self._resume_bytes, repeats)
             ending.task_id = task.task_id
             if budget is not None and isinstance(decision, Fail):
-                self._retries.given_up(task, error, decision, budget)
+                self._retries.given_up(task, ending, decision, budget)
             self._ends.end(task, ending.code, attempt, outcome, error=ending)
         else:
+            if isinstance(decision, Resume):
+                task.failure = task.failure or error
             if not isinstance(decision, Requeue):
                 self._retries.made(task, error)
             after = 0.0 if isinstance(decision, (Requeue, Hedge)) else decision.after

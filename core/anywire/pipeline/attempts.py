@@ -103,6 +103,7 @@ class Attempts:
         task.sent = number = task.sent + 1
         attempt = Attempt(task, number, agent, model, link, self._window, now)
         attempt.epoch, attempt.is_hedge = self._health.epoch, bool(task.attempts)
+        attempt.in_vain = attempt.is_hedge
         if task.retry_budget is None and not task.is_probe:
             self._retries.begin(task, now)
         told = 0
@@ -125,7 +126,7 @@ class Attempts:
             model,
             submission.body,
             submission.stream,
-            "".join(task.delivered),
+            task.text,
             submission.priority,
             max(1, (queued.deadline_ns - now) // 1_000_000) if queued.deadline_ns else 0,
             self._window,
@@ -174,6 +175,8 @@ class Attempts:
         else:
             self._rooms.found(agent_id)
             self._observation.attempt_sent(attempt)
+            if attempt.is_hedge:
+                self._counts["hedges"] += 1
             if self._hedging is not None:
                 self._hedging.sent(attempt)
             if submission.progress:

@@ -44,7 +44,9 @@ class FallBack(msgspec.Struct, frozen=True):
 
 
 class Hedge(msgspec.Struct, frozen=True):
-    """Leave the attempt as it is and send a second one; the first of the two to bring a token is the one shown."""
+    """Leave the attempt as it is and send a second one, if an agent is free that has not tried the task; the first of
+    the two to bring a token is the one shown. For an attempt that is over, or whose stream is corrupt, the built-in
+    `decide` is asked instead. What `pipeline.hedging` allows is no bound of it: that is for streams that are late."""
 
 
 class Fail(msgspec.Struct, frozen=True):
@@ -98,8 +100,8 @@ def decide(task: Task, attempt: Attempt, error: AnywireError, health: Health, bu
     - A lost link, or an agent that makes no progress: another attempt, or a resumed one, while the budgets last; at
       once where it is the first one and another agent is free, else after a pause. The budget for retries does not
       pay for a resumed one, which repeats nothing.
-    - An engine's failure before the first token may be that machine's own: after a pause it is tried elsewhere, if
-      somebody is there. If nobody is, and the engine says that it has too much to do and will soon have less, it is
+    - An engine's failure may be that machine's own: after a pause it is tried, or resumed, elsewhere, if somebody is
+      there. If nobody is, and the engine says that it has too much to do and will soon have less, it is
       asked again after the time that it names.
     - Where other models may answer in its place: one of them, once nothing else is left of the above, and in time for
       each of them to have an attempt.
@@ -128,7 +130,7 @@ def _as_it_is(task: Task, attempt: Attempt, error: AnywireError, budget: Budget)
         if not said or budget.elsewhere:
             at_once = budget.elsewhere and not task.losses
             return _again(task, error, budget, 0.0 if at_once else budget.pause)
-    elif error.again == "elsewhere" and not task.chunks:
+    elif error.again == "elsewhere":
         if budget.elsewhere:
             return _again(task, error, budget, budget.pause)
         if error.status in errors.OVERLOADED and 0 < error.retry_after <= budget.patience:

@@ -226,22 +226,27 @@ class Dispatcher:
             self._choosing = None
             self._events.release()
 
-    def hedge(self, task: Task) -> bool:
-        """Send a running task to a second agent, if one can take it now: on another host than the first where there is
-        one, else over another transport."""
-        found = self._free(task)
-        if found is None or self.gate_closed:
-            return False
-        key, free = found
-        if not has_others(free, task.tried):
-            return False
-        if task.leader is not None:
-            free = _apart(free, task.leader.agent, task.tried)
-        agent = self._chooser.choose(task, free, key)
-        if agent is None or task.place == "ended" or self._agent(agent.agent_id) is not agent:
-            return False
-        self._sink.send(task, agent, key.model, free)
-        return True
+    def hedge(self, task: Task) -> None:
+        """Send a running task to a second agent for the same model, if one can take it now that has not tried it: on
+        another host than the first where there is one, else over another transport. Does nothing else."""
+        first = task.leader
+        if self.gate_closed or first is None:
+            return
+        self._events.hold()
+        try:
+            for key in task.queued.keys:
+                free = _apart(self._candidates(key), first.agent, task) if key.model == first.model else ()
+                if not free:
+                    continue
+                candidates = CandidateList(free)
+                agent = self._chooser.choose(task, candidates, key)
+                # The plugins that were asked may have ended the task or its attempt, or closed the gate.
+                is_as_before = task.leader is first and not task.chunks and not self.gate_closed
+                if agent is not None and is_as_before and self._agent(agent.agent_id) is agent:
+                    self._sink.send(task, agent, key.model, candidates)
+                return
+        finally:
+            self._events.release()
 
     def send_to(self, task: Task, agent: AgentView) -> bool:
         """Send a queued task to this agent before all others, if it can take it now, and hooks and selector do not say
@@ -346,9 +351,10 @@ class Dispatcher:
         return errors.PluginFailed(f"the {self._scheduler_name} failed in {call}: it {what}", task_id=task_id)
 
 
-def _apart(free: Candidates, first: AgentView, tried: set[str]) -> Candidates:
-    """Those that have least in common with ``first``, of the ones that have not tried the task."""
-    others = [agent for agent in free if agent.agent_id not in tried]
+def _apart(free: Candidates, first: AgentView, task: Task) -> list[AgentView]:
+    """Those that have least in common with ``first``, of the ones that have not tried the task and that it does not
+    avoid."""
+    others = [agent for agent in free if agent.agent_id not in task.tried and agent.agent_id not in task.queued.avoid]
     on_others = [agent for agent in others if agent.info.host != first.info.host]
     over_others = [agent for agent in others if agent.transport != first.transport]
-    return CandidateList(on_others or over_others or others)
+    return on_others or over_others or others

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, insort
 from collections import OrderedDict, deque
 from math import ceil
 
-KEPT = 128
+KEPT = 256
 """Times that are kept of each model: the newest."""
 LEAST = 20
 """Times that must be known before one can be late."""
@@ -28,7 +28,7 @@ class FirstTokens:
                 self._models.popitem(last=False)
         times, ordered = found
         if len(times) == KEPT:
-            ordered.remove(times.popleft())
+            del ordered[bisect_left(ordered, times.popleft())]
         times.append(seconds)
         insort(ordered, seconds)
 

@@ -17,7 +17,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Set
 
 from anywire import errors
-from anywire.agent_health import WELL, AgentHealth, HealthState
+from anywire.agent_health import WELL, AgentHealth, HealthState, counted
 from anywire.clock import Clock, Timer
 from anywire.errors import AnywireError
 from anywire.failure_settings import BreakerConfig
@@ -100,7 +100,7 @@ class Health:
         if agent_id in self._quarantine:
             reason, probes, retry_in = self._quarantine.report(agent_id)
         elif breaker.state != "closed":
-            reason = _told(record.evidence)
+            reason = counted(record.evidence)
             if breaker.state == "open":
                 retry_in = max(0.0, breaker.until - self._clock.now())
         return AgentHealth(self.state(agent_id), "", reason, dict(record.evidence), breaker.trips, probes, retry_in)
@@ -296,7 +296,7 @@ class Health:
             trips = self._config.quarantine_trips
             if isinstance(subject, str) and trips and breaker.trips >= trips:
                 times = "once" if breaker.trips == 1 else f"{breaker.trips} times"
-                reason = f"its breaker has opened {times} ({_told(record.evidence)})"
+                reason = f"its breaker has opened {times} ({counted(record.evidence)})"
                 self._quarantine.begin(subject, reason, breaker.trips, record.served)
             elif not self._closed:
                 pause = breaker.until - self._clock.now()
@@ -308,10 +308,6 @@ class Health:
         # The clock of a timer may be a little early.
         record.breaker.recover(max(self._clock.now(), record.breaker.until))
         self._settle(subject, record, "open")
-
-
-def _told(evidence: Counter[str]) -> str:
-    return ", ".join(f"{number} × {code}" for code, number in evidence.most_common())
 
 
 def _keep(kept: set[str], agent_id: str, belongs: bool) -> None:

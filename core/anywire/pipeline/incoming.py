@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from io import StringIO
 
 from anywire import errors, messages
 from anywire.clock import Clock
@@ -79,6 +80,8 @@ class Incoming:
             attempt.used = min(used, attempt.told) if attempt.told else used
         if attempt.cancelled:
             if chunk.final:
+                if attempt.in_vain:
+                    attempt.usage, attempt.next_seq = chunk.usage, chunk.seq + len(chunk.deltas)
                 self._attempts.end_cancelled(attempt)
             return
         if chunk.error:
@@ -198,28 +201,43 @@ class Incoming:
             stream.stages.selected, stream.stages.sent = attempt.selected_ns, attempt.sent_ns
             for other in list(task.attempts.values()):
                 if other is not attempt:
-                    if self._hedging is not None:
-                        self._hedging.lost(other)
-                    self._open_attempts.cancel(other, "another attempt was quicker")
+                    self._overtake(other)
+        if attempt.is_hedge:
+            attempt.in_vain = False
+            self._counts["hedges_won"] += 1
         if self._hedging is not None and task.submission.stream:
             self._hedging.streaming(attempt)
         if not task.chunks:
             task.model, task.digest = attempt.model, attempt.digest
         task.resumes = chunk.resumable is True and self._resume_bytes > 0 and task.kept_bytes <= self._resume_bytes
+        task.failure = None
         task.agent_id = attempt.agent_id
         stream.agent_id, stream.transport, stream.attempts = attempt.agent_id, attempt.transport, attempt.number
         stream.model = attempt.model
         self._observation.attempt_streaming(attempt)
 
+    def _overtake(self, other: Attempt) -> None:
+        """Another attempt of its task was quicker: it is stopped, and nothing is said against its agent, which may be
+        asked to go on with the task if the other one is lost."""
+        other.in_vain = True
+        other.task.tried.discard(other.agent_id)
+        if self._hedging is not None:
+            self._hedging.overtaken(other)
+        self._open_attempts.cancel(other, "another attempt was quicker")
+
     def _keep(self, task: Task, chunk: Chunk) -> None:
-        """Keep the text for resuming, as far as ``pipeline.resume_bytes`` allows."""
-        for text in chunk.deltas:
-            task.kept_bytes += len(text) if text.isascii() else len(text.encode(errors="replace"))
+        """Keep the text for resuming, as far as ``pipeline.resume_bytes`` allows. In one buffer: a list of tokens takes
+        many times their size."""
+        deltas = chunk.deltas
+        text = deltas[0] if len(deltas) == 1 else "".join(deltas)
+        task.kept_bytes += len(text) if text.isascii() else len(text.encode(errors="replace"))
         if task.kept_bytes > self._resume_bytes:
-            task.resumes = False
-            task.delivered.clear()
-        else:
-            task.delivered.extend(chunk.deltas)
+            task.resumes, task.kept = False, None
+            return
+        kept = task.kept
+        if kept is None:
+            kept = task.kept = StringIO()
+        kept.write(text)
 
     def _claim(self, attempt: Attempt, fault: str, chunk: Chunk) -> None:
         """Its own agent sends nonsense: the attempt is over."""

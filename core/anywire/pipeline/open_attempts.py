@@ -11,6 +11,7 @@ from anywire.messages import Cancel, Credit
 from anywire.pipeline.ends import Ends
 from anywire.pipeline.registry import Registry
 from anywire.pipeline.task import Attempt
+from anywire.pipeline.wasted_work import WastedWork
 from anywire.scheduler import Outcome
 from anywire.transport import Hub
 
@@ -29,6 +30,7 @@ class OpenAttempts:
         self.by_key: dict[tuple[str, int], Attempt] = {}
         """By task and number."""
         self._on_link: dict[tuple[str, int], dict[tuple[str, int], Attempt]] = {}
+        self.wasted = WastedWork()
 
     def add(self, attempt: Attempt) -> None:
         """An attempt is about to be sent."""
@@ -70,7 +72,12 @@ class OpenAttempts:
         attempt.state = "ended"
         if attempt.kept_back or attempt.used > 1:
             attempt.settle(self._clock.now_ns())
-        outcome = attempt.outcome(code, self._clock.now_ns()) if code is not None else None
+        outcome: Outcome | None = None
+        if code is not None:
+            now = self._clock.now_ns()
+            outcome = attempt.outcome(code, now)
+            if attempt.in_vain:
+                self.wasted.add(attempt, now)
         self._registry.release(attempt.agent)
         return outcome
 
@@ -94,3 +101,5 @@ class OpenAttempts:
         task.attempts.pop(attempt.number, None)
         if task.leader is attempt:
             task.leader = next(iter(task.attempts.values())) if task.attempts else None
+            if task.leader is not None:
+                task.agent_id = task.leader.agent_id

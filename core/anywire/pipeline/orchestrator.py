@@ -138,11 +138,14 @@ class Orchestrator:
         self._admission = admission = Admission(config, registry, limits)
         hub_id, hubs = info.hub_id, self._hubs
         open_attempts = OpenAttempts(hub_id, hubs, registry, boundary, clock)
+        self._wasted = open_attempts.wasted
         self._ends = ends = TaskEnds(
             open_attempts, dispatcher, services, registry, admission, limits, waiting, observation, clock, config
         )
         self._tasks = ends.tasks
-        self._hedging = hedging = Hedging(config.hedging, dispatcher, clock, counts) if config.hedging.share else None
+        hedging: Hedging | None = None
+        if config.hedging.share:
+            hedging = Hedging(config.hedging, config.retries.repeat, dispatcher, clock)
         fallbacks = Fallbacks(config.fallbacks, admission, registry, ends.absence, dispatcher, observation, counts)
         ends.absence.fall_back = fallbacks.when_nobody_serves
         decider = Decider(decide, health, boundary)
@@ -160,6 +163,7 @@ class Orchestrator:
             clock,
             retries,
             fallbacks,
+            config.resume_bytes if config.resume else 0,
         )
         self.attempts = attempts = Attempts(
             hub_id,
@@ -386,7 +390,7 @@ class Orchestrator:
             | {"limits_reached": self.limits.refused}
             | {"transports_unavailable": self._hubs.failures, "plugin_failures": failures.total()},
             "admission": self._waiting.stats(),
-            "hedging": {"wasted_s": self._hedging.wasted_s if self._hedging is not None else 0.0},
+            "hedging": {"wasted_s": self._wasted.seconds, "wasted_tokens": self._wasted.tokens},
             "plugin_failures": dict(failures),
         } | self._ends_waiting()
 

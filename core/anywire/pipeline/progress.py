@@ -123,6 +123,7 @@ class ProgressWatch:
         what, setting = _LATE[attempt.state]
         if attempt.expires and now >= attempt.expires:
             timeout, what, setting = self._call_within, "did not answer", "breaker.call_timeout"
+            attempt.expires = 0.0  # told once, also of an attempt that is left as it is
         message = f"agent {attempt.agent_id} {what} within {timeout:g} s (pipeline.{setting})"
         self._counts["overdue"] += 1
         phase: errors.Phase = "streaming" if attempt.chunks else "maybe_sent"

@@ -49,6 +49,8 @@ class Retries:
         connection, all that are left, while the budget is not used up."""
         task = attempt.task
         told, budget = max(1, task.attempts_left), task.retry_budget
+        if attempt.is_hedge:
+            told = 1  # what goes on beside another attempt is no retry, and costs none
         if told > 1 and budget is not None:
             further = budget.left(now_ns)
             if attempt.agent.info.engine == ORCHESTRATOR:

@@ -106,6 +106,11 @@ class Serving:
             and not self._health.resting(agent.agent_id)
         )
 
+    def offered(self, served: Served) -> Iterator[tuple[Offer, tuple[str, ...]]]:
+        """The different offers of those that take such tasks, now or soon, with what their agents are capable of."""
+        for group in self._serving.get(served, ()):
+            yield group.offers[served], group.names[1]
+
     def slots(self, key: QueueKey) -> int:
         """The slots of all ready agents that serve it."""
         served = key[:2]

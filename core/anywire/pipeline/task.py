@@ -5,13 +5,17 @@ A task owns its attempts; an attempt is one send of a task to one agent over one
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from io import StringIO
 from typing import Literal
 
 from anywire import errors
 from anywire.clock import Timer
 from anywire.context import TaskView
+from anywire.errors import AnywireError
 from anywire.lease import Silence
 from anywire.messages import Chunk
+from anywire.offers import Offer
 from anywire.pipeline.limits import Share
 from anywire.pipeline.model_queue import Wait
 from anywire.pipeline.noted_choice import Noted
@@ -26,6 +30,8 @@ AttemptState = Literal["sent", "accepted", "streaming", "ended"]
 
 ORCHESTRATOR = "orchestrator"
 """The engine of an agent that is an orchestrator."""
+RESUME = "resume"
+"""The capability of an agent, or feature of an offer, to go on from a text."""
 NEUTRAL = frozenset(("", "cancelled", "invalid_request", "refused"))
 """Codes of ends that say nothing against the agent."""
 
@@ -44,10 +50,11 @@ class Attempt:
     cancelled attempt is counted as, ``usage`` what its final chunk said. ``waits``: its agent has said
     that it is queued or loading. ``used`` is how many attempts it stands for: more than 1 where an orchestrator is the
     agent. ``is_blameless``: it failed below that orchestrator. ``epoch`` says which states of health were before it was
-    sent (`anywire.pipeline.breaker`). ``is_hedge``: another one was under way when it was sent. ``reserved_for`` is the
-    task that gets its slot, where it was preempted. ``told`` is how many attempts its agent was told that it may stand
-    for, ``kept_back`` how many further ones the budget for retries keeps back for it, ``counted`` how many it has paid
-    for. ``origin`` says who failed where ``code`` is an error's.
+    sent (`anywire.pipeline.breaker`). ``is_hedge``: another one was under way when it was sent. ``in_vain``: it is a
+    hedge that has brought no token, or was overtaken by one. ``reserved_for`` is the task that gets its slot, where it
+    was preempted. ``told`` is how many attempts its agent was told that it may stand for, ``kept_back`` how many
+    further ones the budget for retries keeps back for it, ``counted`` how many it has paid for. ``origin`` says who
+    failed where ``code`` is an error's.
     """
 
     __slots__ = (
@@ -62,6 +69,7 @@ class Attempt:
         "epoch",
         "expires",
         "first_ns",
+        "in_vain",
         "incarnation",
         "is_blameless",
         "is_hedge",
@@ -102,7 +110,7 @@ class Attempt:
         self.key, self.place = (task.task_id, number), (agent_id, link)
         self.transport = agent.transport
         self.state: AttemptState = "sent"
-        self.cancelled = self.moved = self.waits = self.is_blameless = self.is_hedge = False
+        self.cancelled = self.moved = self.waits = self.is_blameless = self.is_hedge = self.in_vain = False
         self.code, self.usage, self.reserved_for = "cancelled", "", ""
         self.origin: errors.Origin = "pipeline"
         self.next_seq = self.chunks = self.unread_credit = 0
@@ -170,9 +178,11 @@ class Task:
     ``running``: one or more attempts are under way. ``ended``: its reader has its final chunk or its error.
 
     ``attempts`` are those under way by number; ``leader`` is the one whose chunks reach the reader. ``sent`` counts all
-    that were sent, ``losses`` those that failed. ``chunks`` counts what was delivered over all of them: once it is
-    not 0, another attempt is possible only by resuming: to an agent whose offer of ``model`` has the same ``digest``.
-    ``delivered`` is the text kept for that, ``kept_bytes`` long. ``spent`` counts the attempts that count, and
+    that were sent, ``losses`` those that failed since something was delivered last. ``chunks`` counts what was
+    delivered over all of them: once it is not 0, another attempt is possible only by resuming: to an agent whose offer
+    of ``model`` has the same ``digest``. ``kept`` is the text kept for that, ``kept_bytes`` long; ``failure`` is the
+    error that broke the stream off, while nobody goes on with it. ``tried`` are the agents that it was sent to since
+    something was delivered last. ``spent`` counts the attempts that count, and
     ``below`` those that child orchestrators have made beyond the one sent to them. ``choice`` is what the selector said
     when it chose last, if it gave reasons; ``decisions`` are the choices made (`anywire.pipeline.kept_decisions`).
     ``told_why`` is the reason why it is held that observers were told last. ``first_ns`` is when its first token
@@ -182,7 +192,8 @@ class Task:
     it is sent to no other one. ``preempted`` is how often it gave its slot to an urgent one. ``chain`` is what it may
     be sent as when the models in ``queued`` have failed, in order; ``fell_from`` are the models it was for before, each
     with the code of its failure (`anywire.pipeline.fallbacks`). ``retry_budget`` pays for sending it again, None before
-    it is sent.
+    it is sent. ``hedged``: whether a second attempt was made because its first token was late, None before hedging has
+    seen it.
     """
 
     __slots__ = (
@@ -196,12 +207,14 @@ class Task:
         "chunks",
         "deadline_timer",
         "decisions",
-        "delivered",
         "digest",
+        "failure",
         "fell_from",
         "first_ns",
         "hedge_timer",
+        "hedged",
         "is_probe",
+        "kept",
         "kept_bytes",
         "leader",
         "losses",
@@ -245,7 +258,9 @@ class Task:
         self.retry_budget: RetryBudget | None = None
         self.plain = True
         self.resumes = self.is_probe = False
-        self.delivered: list[str] = []
+        self.hedged: bool | None = None
+        self.kept: StringIO | None = None
+        self.failure: AnywireError | None = None
         self.tried: set[str] = set()
         self.stalled_due = self.retry_after = 0.0
         self.deadline_timer: Timer | None = None
@@ -258,10 +273,20 @@ class Task:
         """Whether what was delivered is plain text, all that another engine of this sort can be told to go on from."""
         return self.resumes and self.plain and self.submission.stream
 
+    @property
+    def text(self) -> str:
+        """The text delivered so far, as far as it is kept for resuming."""
+        return self.kept.getvalue() if self.kept is not None else ""
+
     def resumes_on(self, agent: AgentView) -> bool:
         """Whether this agent could go on with what was delivered."""
         offer = agent.offers.get(self.model)
-        return "resume" in agent.info.capabilities and offer is not None and offer.digest == self.digest
+        return offer is not None and self.resumes_with(offer, agent.info.capabilities)
+
+    def resumes_with(self, offer: Offer, capabilities: Collection[str]) -> bool:
+        """Whether an agent of these capabilities could go on with what was delivered, by its offer of the model: the
+        same weights, and a way to go on from a text."""
+        return offer.digest == self.digest and offer.features.get(RESUME, RESUME in capabilities)
 
     def cancel_timers(self) -> None:
         if self.deadline_timer is not None:

@@ -117,7 +117,7 @@ class TaskEnds:
         if task.share is not None:
             self._limits.end(task.share, _tokens(task, task.share, attempt or task.leader, code, final))
         task.stream.attempts = (task.stream.attempts or task.sent) + task.below
-        task.stream.spent = task.spent + len(task.attempts)
+        task.stream.spent = task.spent + bool(task.attempts)  # a hedge counts as none
         if final is not None:
             task.stream.push(final)
         elif error is not None:

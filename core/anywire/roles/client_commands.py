@@ -79,6 +79,28 @@ class PlaneCommands:
             async for event in events:
                 yield event
 
+    async def agents(self, *, orchestrator: str = "") -> list[dict[str, Any]]:
+        """The agents that the orchestrator knows now, with their health (`anywire.views.agent_json`). This is for the
+        role ``observe``."""
+        return [agent async for agent in self.command("agents", orchestrator=orchestrator)]
+
+    async def drain_agent(self, agent_id: str, reason: str = "", *, orchestrator: str = "") -> dict[str, Any]:
+        """Order that an agent gets no further task; what runs on it ends there. It holds over all lives of the agent,
+        until `restore_agent` or the end of the orchestrator. ``reason`` (at most 1,024 characters) is shown to others.
+        Returns the agent's health (`anywire.views.health_json`). This is for the role ``operate``. Raises
+        `InvalidRequest` when no such agent is known."""
+        return await self._order_agent(agent_id, "drain", reason, orchestrator)
+
+    async def isolate_agent(self, agent_id: str, reason: str = "", *, orchestrator: str = "") -> dict[str, Any]:
+        """As `drain_agent`, and what runs on the agent is taken away: it goes on at another agent where it can, else it
+        ends with `AgentLost`."""
+        return await self._order_agent(agent_id, "isolate", reason, orchestrator)
+
+    async def restore_agent(self, agent_id: str, reason: str = "", *, orchestrator: str = "") -> dict[str, Any]:
+        """End what was ordered of an agent; one that is quarantined is sent its next probe at once. Otherwise as
+        `drain_agent`."""
+        return await self._order_agent(agent_id, "restore", reason, orchestrator)
+
     async def tasks(self, *, orchestrator: str = "") -> list[dict[str, Any]]:
         """The tasks that have not ended, oldest first (`anywire.views.task_json`)."""
         return [task async for task in self.command("tasks", orchestrator=orchestrator)]
@@ -98,6 +120,12 @@ class PlaneCommands:
         async with aclosing(self.command("follow", arguments, orchestrator=orchestrator, deadline=0)) as chunks:
             async for chunk in chunks:
                 yield chunk
+
+    async def _order_agent(self, agent_id: str, order: str, reason: str, orchestrator: str) -> dict[str, Any]:
+        arguments = {"agent_id": agent_id, "order": order, "reason": reason}
+        (told,) = [each async for each in self.command("order_agent", arguments, orchestrator=orchestrator)]
+        health: dict[str, Any] = told["health"]
+        return health
 
     async def _orchestrator(self, name: str) -> str:
         """The id of the orchestrator that is named, or of the only one, once it is seen."""

@@ -10,6 +10,7 @@
 | ``events`` | ``types``, ``after`` | events until it is cancelled | use |
 | ``follow`` | ``task_id`` | the chunks of a task from now on | use |
 | ``cancel`` | ``task_id``, ``reason`` | one: ``cancelled``, true or false | use |
+| ``order_agent`` | ``agent_id``, ``order``: drain, isolate or restore, ``reason`` | one: the agent's health | operate |
 | ``echo`` | anything | one: ``arguments`` as they came, ``time`` (seconds since the epoch) and ``version`` here | use |
 
 Their form is that of `anywire.views`. With the role ``use`` a caller sees, follows and cancels its own tasks alone.
@@ -26,14 +27,15 @@ from typing import Any
 
 import msgspec
 
+from anywire.agent_health import ORDERS
 from anywire.caller import Caller, Role
 from anywire.errors import Forbidden, InvalidRequest, UnknownCommand
 from anywire.event_bus import Missed
-from anywire.events import Event, read_types
+from anywire.events import Event, is_shown, read_types
 from anywire.messages import MAX_COMMAND_BYTES, Chunk
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.roles.remembered import Remembered
-from anywire.views import agent_json, chunk_json, event_json, record_json, task_json
+from anywire.views import agent_json, chunk_json, event_json, ordered_json, record_json, task_json
 
 MAX_TEXT = 8 * 1024
 """Characters of a followed text in one result: all of them may take six bytes as JSON."""
@@ -47,6 +49,7 @@ ROLES_NEEDED: Mapping[str, Role] = {
     "events": "use",
     "follow": "use",
     "cancel": "use",
+    "order_agent": "operate",
     "echo": "use",
 }
 """Each command, and the least role that may send it."""
@@ -76,7 +79,7 @@ class FleetCommands:
             raise UnknownCommand(f"an orchestrator has no command {name!r} of its own; it has {known}")
         if not caller.has_role(ROLES_NEEDED[name]):
             raise Forbidden(
-                f"this command is for the roles observe and operate, this caller has the role {caller.role}"
+                f"the command {name} is for the role {ROLES_NEEDED[name]}, this caller has the role {caller.role}"
             )
         return reader(arguments, caller)
 
@@ -84,7 +87,8 @@ class FleetCommands:
 
     async def _agents(self, arguments: Mapping[str, Any], caller: Caller) -> AsyncIterator[Any]:
         for view in self._orchestrator.agents():
-            yield _bounded(agent_json(view), "offers", "models", "resources", "capabilities", "detail")
+            told = agent_json(view, self._orchestrator.agent_health(view.agent_id))
+            yield _bounded(told, "offers", "models", "resources", "capabilities", "detail")
 
     async def _models(self, arguments: Mapping[str, Any], caller: Caller) -> AsyncIterator[Any]:
         for model, offered in self._orchestrator.offers(caller).items():
@@ -112,6 +116,8 @@ class FleetCommands:
         kinds, after = _kinds(arguments.get("types", "")), _text(arguments, "after", "")
 
         def wants(event: Event) -> bool:
+            if self._own is None:
+                return is_shown(event, caller)
             owner = Caller(event.caller, event.tenant)
             return self._sees(caller, owner, getattr(event, "task_id", ""))
 
@@ -134,6 +140,13 @@ class FleetCommands:
         task_id, reason = _text(arguments, "task_id"), _text(arguments, "reason", "cancelled by a command")
         who = self._who_ends(caller, task_id)
         yield {"cancelled": who is not None and self._orchestrator.cancel(task_id, reason, who)}
+
+    async def _order_agent(self, arguments: Mapping[str, Any], caller: Caller) -> AsyncIterator[Any]:
+        agent_id, order = _text(arguments, "agent_id"), ORDERS.get(_text(arguments, "order"))
+        if order is None:
+            raise InvalidRequest(f"the argument order must be one of {', '.join(ORDERS)}", param="order")
+        reason = _text(arguments, "reason", "")
+        yield ordered_json(agent_id, self._orchestrator.order_agent(agent_id, order, reason, caller))
 
     async def _echo(self, arguments: Mapping[str, Any], caller: Caller) -> AsyncIterator[Any]:
         told = {"arguments": arguments, "time": time.time(), "version": version("anywire")}

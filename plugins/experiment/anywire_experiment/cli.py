@@ -1,4 +1,4 @@
-"""``anywire experiment``: run a plan, report on its record, compare records, verify one, repeat one.
+"""``anywire experiment``: run a plan, report on its record, compare records, verify one, repeat one; try faults.
 
 What a command needs beyond its options is imported when it runs, so that ``anywire --help`` stays quick.
 """
@@ -76,9 +76,9 @@ def compare(
 @app.command()
 def verify(record: RecordFolder) -> None:
     """Check a record. It must be as it was sealed, and its results follow from its raw data. Exit status 1 if not."""
-    from anywire_experiment.outcome import faults
+    from anywire_experiment.outcome import faults as faults_of
 
-    found = faults(record)
+    found = faults_of(record)
     for each in found:
         typer.echo(each)
     if found:
@@ -127,6 +127,51 @@ def calibrate(
 
 
 @app.command()
+def faults(
+    fault: Annotated[
+        list[str] | None, typer.Option("--fault", metavar="NAME", help="Only this fault; may be repeated.")
+    ] = None,
+    transport: Annotated[
+        list[str] | None,
+        typer.Option("--transport", metavar="NAME", help="Only over this transport; may be repeated."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="The record, a new folder. Default: records/faults.")
+    ] = Path("records/faults"),
+    streams: Annotated[int, typer.Option("--streams", min=2, max=100, help="Streams that each fault meets.")] = 4,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Another value for a key of the system, as YAML; may be repeated."
+        ),
+    ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="List the faults and what clients must see of them.")] = False,
+) -> None:
+    """Try each fault over each transport. Tells what clients see of it. Exit status 1 if a cell fails."""
+    from anywire_experiment.fault_table import pages, table
+
+    if listed:
+        typer.echo(pages.catalogue())
+        return
+    try:
+        made = table.run(
+            fault or (),
+            transport or (),
+            out,
+            streams=streams,
+            changes=changes or (),
+            invocation=sys.argv[1:],
+            say=_say_at_once,
+        )
+    except table.Interrupted:
+        typer.echo(f"interrupted: {out} has the cells that were carried out, and no table", err=True)
+        raise typer.Exit(130) from None
+    typer.echo(f"{out}: {pages.summary(made.rows)}")
+    if any(each.result == "FAIL" for each in made.rows):
+        raise typer.Exit(1)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of a plan."""
     import json
@@ -134,6 +179,11 @@ def schema() -> None:
     from anywire_experiment.plan import Plan
 
     typer.echo(json.dumps(Plan.model_json_schema(), indent=2))
+
+
+def _say_at_once(line: str) -> None:
+    typer.echo(line)
+    sys.stdout.flush()
 
 
 def _run(plan: Plan, file: Path, out: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from anywire_experiment.analysis.analyse import analyse
 from anywire_experiment.analysis.analyse import differences as figures_that_differ
+from anywire_experiment.fault_table import record as fault_records
 from anywire_experiment.record import folder as records
 from anywire_experiment.record.folder import DERIVED, RESULTS, Record
 from anywire_experiment.record.manifest import FORMAT, MANIFEST, differences, read_manifest
@@ -31,6 +32,8 @@ def faults(folder: Path) -> list[str]:
             f"{age} format: this record has format {form}, this version of anywire writes and checks {FORMAT}; "
             f"{state}, and the figures were not computed again",
         ]
+    if (folder / fault_records.TABLE).exists():
+        return said + fault_records.differences(folder)
     try:
         told = json.loads((folder / RESULTS).read_bytes())
     except (OSError, ValueError) as error:

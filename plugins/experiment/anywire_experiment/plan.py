@@ -247,7 +247,7 @@ def load_plan(path: str | Path, changes: Sequence[str] = ()) -> Plan:
         raise ConfigError(f"there is no plan {path}: give the YAML file of an experiment")
     source = File(path)
     for each in changes:
-        _change(source.tree, each)
+        set_key(source.tree, each)
     try:
         plan = Plan.model_validate(source.tree)
     except pydantic.ValidationError as error:
@@ -256,7 +256,8 @@ def load_plan(path: str | Path, changes: Sequence[str] = ()) -> Plan:
     return plan.model_copy(update={"workloads": workloads, "system": _with_plugins(plan.system, source, path.parent)})
 
 
-def _change(tree: dict[str, Any], change: str) -> None:
+def set_key(tree: dict[str, Any], change: str) -> None:
+    """Give a key in ``tree`` another value: ``key.with.dots=VALUE``, the value as YAML. Raises `ConfigError`."""
     key, equals, text = change.partition("=")
     *above, last = key.split(".")
     if not equals or not last:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
-from anywire.errors import ConfigError, EngineFailed, InvalidRequest
+from anywire.errors import ConfigError, EngineFailed
 from anywire.messages import State, TaskRequest
 from anywire.offers import Offer, OfferState
 from anywire_engine_llama import model_file
@@ -21,8 +21,8 @@ from anywire_engine_llama.child import Child
 from anywire_engine_llama.command import command
 from anywire_engine_llama.config import LlamaConfig
 from anywire_engine_llama.offer import read_offer
-from anywire_engine_llama.resume import accounted, can_be_resumed, continuation
 from anywire_engine_openai.connection_errors import ConnectionFailed
+from anywire_engine_openai.resume import Way, can_be_resumed, resumed
 from anywire_engine_openai.upstream import Upstream
 
 FIRST_DELAY, LAST_DELAY = 0.1, 10.0  # seconds before a restart, doubling
@@ -31,12 +31,9 @@ LONG_LIFE = 30.0  # seconds; a death after that long begins the count anew
 OFFER_DETAIL = 500
 """Characters of the reason in an offer; the status has all of it."""
 _OFFER_STATES: dict[State, OfferState] = {"starting": "starting", "ready": "ready", "failed": "crashed"}
+_RESUMED_BY: Way = "last_message"
 
 log = logging.getLogger(__name__)
-
-
-class _Tokens(msgspec.Struct):
-    tokens: list[int]
 
 
 class LlamaEngine(Engine):
@@ -117,7 +114,7 @@ class LlamaEngine(Engine):
         return msgspec.structs.replace(self._status, queued=self._queued) if self._queued else self._status
 
     def resumable(self, task: TaskRequest) -> bool:
-        return can_be_resumed(task)
+        return can_be_resumed(task, _RESUMED_BY)
 
     async def run(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
         if self._free.locked():
@@ -139,8 +136,7 @@ class LlamaEngine(Engine):
                 # The status has the reason, and with it lines of the log, which are not for clients.
                 raise EngineFailed(f"llama.cpp is not running (it is {self._status.state}); the agent's log says why")
             yield EngineProgress("running")
-            answer = self._run_on(task) if task.resume else self._upstream.answer(task, self._model)
-            async with contextlib.aclosing(answer) as deltas:
+            async with contextlib.aclosing(self._answer(task)) as deltas:
                 async for delta in deltas:
                     yield delta
         finally:
@@ -150,21 +146,10 @@ class LlamaEngine(Engine):
     def _is_restarting(self) -> bool:
         return self._status.state == "starting" and self._supervisor is not None
 
-    async def _run_on(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
-        """The rest of an answer whose beginning is ``task.resume``."""
-        answer = await self._upstream.ask(f"{self.address}/tokenize", {"content": task.resume})
-        delivered = len(msgspec.json.decode(answer, type=_Tokens).tokens)
-        rest = continuation(task, delivered, self.config.default_max_tokens)
-        if rest is None:
-            yield Delta(finish_reason="length")
-            return
-        try:
-            async with contextlib.aclosing(self._upstream.answer(rest, self._model)) as deltas:
-                async for delta in deltas:
-                    yield accounted(delta, delivered) if isinstance(delta, Delta) else delta
-        except InvalidRequest as error:
-            # The client's request was good enough to begin with.
-            raise EngineFailed(f"llama.cpp does not resume this answer: {error}", status=error.status) from error
+    def _answer(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
+        if task.resume:
+            return resumed(self._upstream, task, self._model, _RESUMED_BY, self.config.default_max_tokens)
+        return self._upstream.answer(task, self._model)
 
     async def _launch(self) -> Child:
         """Start a child and wait until it answers. Raises `EngineFailed`; no child is left then."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import pydantic
 
@@ -47,6 +47,14 @@ class OpenAIConfig(pydantic.BaseModel):
         default=False,
         description="Ask the server to stream whole answers too, so that it notices when a client leaves "
         "(llama.cpp's needs it).",
+    )
+    resume: Literal["auto", "never", "last_message", "continue_final_message"] = pydantic.Field(
+        default="auto",
+        description="How the server is told to go on from the text of a stream whose agent was lost. "
+        "`last_message`: it always continues a last message of the assistant (llama.cpp, Ollama). "
+        "`continue_final_message`: it does when that member asks for it (vLLM, SGLang). `auto`: as its list of models "
+        "says which server it is (llama.cpp, vLLM, SGLang), else not at all. `never`: streams of this server are not "
+        "resumed.",
     )
     connect_timeout: float = pydantic.Field(default=5.0, gt=0, description="Seconds to connect, and to list models.")
     first_token_timeout: float = pydantic.Field(

@@ -18,6 +18,7 @@ from anywire_engine_openai.config import OpenAIConfig
 from anywire_engine_openai.connection_errors import ConnectionFailed
 from anywire_engine_openai.listing import ListedModel
 from anywire_engine_openai.loading import StillLoading
+from anywire_engine_openai.resume import WAYS, Way, can_be_resumed, resumed
 from anywire_engine_openai.upstream import Upstream
 
 FIRST_RETRY, LAST_RETRY = (
@@ -89,6 +90,10 @@ class OpenAIEngine(Engine):
     def status(self) -> EngineStatus:
         return self._status
 
+    def resumable(self, task: TaskRequest) -> bool:
+        way = self._way_of(task.model)
+        return way is not None and can_be_resumed(task, way)
+
     async def run(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
         if self._upstream is None:
             raise EngineFailed("the engine is not running")
@@ -101,7 +106,7 @@ class OpenAIEngine(Engine):
             )
         self._running += 1
         try:
-            async with contextlib.aclosing(self._upstream.answer(task, self.config.server_name(task.model))) as deltas:
+            async with contextlib.aclosing(self._answer(self._upstream, task)) as deltas:
                 async for delta in deltas:
                     yield delta
         except ConnectionFailed as error:
@@ -113,6 +118,26 @@ class OpenAIEngine(Engine):
             raise
         finally:
             self._running -= 1
+
+    def _answer(self, upstream: Upstream, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
+        name = self.config.server_name(task.model)
+        if not task.resume:
+            return upstream.answer(task, name)
+        way = self._way_of(task.model)
+        if way is None:
+            raise EngineFailed("this server is not known to go on from a text (openai.resume)")
+        return resumed(upstream, task, name, way, self.config.default_max_tokens)
+
+    def _way_of(self, model: str) -> Way | None:
+        return self._way(next((each.owner for each in self._status.offers if each.model == model), ""))
+
+    def _way(self, owner: str) -> Way | None:
+        """How the server that says this of itself is told to go on from a text; None where it cannot, or nobody
+        knows."""
+        chosen = self.config.resume
+        if chosen == "never":
+            return None
+        return WAYS.get(owner) if chosen == "auto" else chosen
 
     async def _keep_watch(self, upstream: Upstream) -> None:
         """Look at the server: until it is there, when a task found it gone, and now and then while idle."""
@@ -169,7 +194,8 @@ class OpenAIEngine(Engine):
         server_name = self.config.server_name(name)
         told = listed.get(server_name) or listed.get(f"{server_name}:latest") or ListedModel(server_name)
         kinds = tuple([kind for kind in told.kinds if kind in self.config.kinds])
-        return Offer(name, kinds=kinds, features=told.features, context=told.context, owner=told.owner)
+        features = told.features if self._way(told.owner) is None else told.features | {"resume": True}
+        return Offer(name, kinds=kinds, features=features, context=told.context, owner=told.owner)
 
     def _nothing_offered(self, found: Sequence[str]) -> str:
         if found:

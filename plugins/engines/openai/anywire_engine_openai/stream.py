@@ -15,16 +15,17 @@ from anywire_engine_openai.sse import EventTooLarge, SSEParser
 
 class AnswerStream:
     """Reads one stream; ``done`` once nothing more is wanted of it: its ``[DONE]`` was read, or what came after the
-    whole answer was a fault. For ``keep`` see `answers`. ``choices`` is how many the answer should have."""
+    whole answer was a fault. For ``keep`` see `answers`. ``choices`` is how many the answer should have.
+    ``begun``: its beginning was delivered before."""
 
-    def __init__(self, *, keep: bool = False, choices: int = 1) -> None:
+    def __init__(self, *, keep: bool = False, choices: int = 1, begun: bool = False) -> None:
         self.done = False
         self._keep, self._choices = keep, choices
         self._parser = SSEParser()
         self._finished: set[int] = set()
         """The choices whose finish reason was read."""
         self._usage: dict[str, int] = {}
-        self._answered = False
+        self._answered = begun
         self._held: list[Delta] = []
 
     @property

@@ -138,14 +138,17 @@ class Upstream:
         except (aiohttp.ClientError, OSError) as error:
             raise self._unreachable(error) from error
 
-    def answer(self, task: TaskRequest, model: str) -> AsyncGenerator[Delta | EngineProgress, None]:
+    def answer(
+        self, task: TaskRequest, model: str, *, begun: bool = False
+    ) -> AsyncGenerator[Delta | EngineProgress, None]:
         """The server's answer to ``task``, asked of what it calls ``model``. Leaving the generator before its end
-        closes the connection, which is how a server learns that nobody reads any more.
+        closes the connection, which is how a server learns that nobody reads any more. ``begun``: the beginning was
+        delivered before, so that no further token is an answer too.
 
         Raises `InvalidRequest`, `ConnectionFailed` or another `EngineFailed`."""
         if self._always_stream and not task.stream and task.kind != "embedding":
             return self._assembled(task, model)
-        return self._exchange(task, model)
+        return self._exchange(task, model, begun)
 
     async def _assembled(self, task: TaskRequest, model: str) -> AsyncGenerator[Delta | EngineProgress, None]:
         assembly = Assembly(chat=task.kind == "chat")
@@ -157,7 +160,9 @@ class Upstream:
                     assembly.add(delta)
         yield assembly.whole()
 
-    async def _exchange(self, task: TaskRequest, model: str) -> AsyncGenerator[Delta | EngineProgress, None]:
+    async def _exchange(
+        self, task: TaskRequest, model: str, begun: bool = False
+    ) -> AsyncGenerator[Delta | EngineProgress, None]:
         body, choices = upstream_body(task, model, self._default_max_tokens)
         url = self.base_url + PATHS[task.kind]
         pauses: LoadingPauses | None = None
@@ -193,7 +198,7 @@ class Upstream:
             if tries > 1:
                 yield Delta(attempts_used=tries)
             if task.stream and response.content_type != "application/json":
-                stream = AnswerStream(keep=self._keep, choices=choices)
+                stream = AnswerStream(keep=self._keep, choices=choices, begun=begun)
                 try:
                     while not stream.done:
                         watch.asking()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +115,17 @@ def _arm(record: RawData, arm: str, workload: str) -> ArmFigures:
         wire_bytes=used.wire_bytes,
         stream=record.stream_shape(arm, workload),
         served=_served(blocks.values()),
+        counters=_counters(cells, workload),
         origins=dict(sorted(origins.items())),
     )
+
+
+def _counters(cells: Sequence[Cell], workload: str) -> dict[str, float]:
+    counted: dict[str, float] = {}
+    for cell in cells:
+        for name, number in cell.workloads[workload].counters.items():
+            counted[name] = counted.get(name, 0) + number
+    return dict(sorted(counted.items()))
 
 
 def _served(blocks: Collection[Measured]) -> ServedFigures | None:

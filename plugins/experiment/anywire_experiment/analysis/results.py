@@ -140,6 +140,8 @@ class ArmFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     stream: StreamShape | None
     served: ServedFigures | None = None
     """None where one tenant sent everything, with one priority."""
+    counters: dict[str, float] = {}
+    """By how much the orchestrator's counters grew in all blocks together: retries, hedges and the like."""
     origins: dict[str, int] = {}
 
 

@@ -45,8 +45,12 @@ class Hosts:
         ends = (self.orchestrator, self.agents)
         await self._wire.cut(None if towards is None else ends.index(towards))
 
+    async def lose(self, share: float) -> None:
+        """Lose this share of the frames from now on, each way: 0.05 is one in twenty. Returns when it is so."""
+        await self._wire.lose(share)
+
     async def restore(self) -> None:
-        """Carry frames again."""
+        """Carry frames again, and lose no more of them than the network of the plan does."""
         await self._wire.restore()
 
 
@@ -130,6 +134,9 @@ class _Wire:
     async def cut(self, towards: int | None) -> None:
         raise NotImplementedError
 
+    async def lose(self, share: float) -> None:
+        raise NotImplementedError
+
     async def restore(self) -> None:
         raise NotImplementedError
 
@@ -143,23 +150,29 @@ class _Netem(_Wire):
     def __init__(self, names: Sequence[str], devices: Sequence[str], network: Network) -> None:
         self._ends = list(zip(names, devices, strict=True))
         self._settings = [f"delay {network.delay_ms}ms {network.jitter_ms}ms", "limit 10000"]
-        self._settings += [f"loss {network.loss * 100}%"] if network.loss else []
         self._settings += [f"rate {network.bandwidth_mbit}mbit"] if network.bandwidth_mbit else []
+        self._loss = network.loss
 
     async def open(self) -> None:
         (first, one), (second, other) = self._ends
         await ip("link", "add", one, "netns", first, "type", "veth", "peer", "name", other, "netns", second)
-        await self._set("add", " ".join(self._settings))
+        await self._set("add", self._losing(self._loss))
 
     async def cut(self, towards: int | None) -> None:
         # Each end shapes what it sends.
         await self._set("change", "loss 100%", None if towards is None else 1 - towards)
 
+    async def lose(self, share: float) -> None:
+        await self._set("change", self._losing(share))
+
     async def restore(self) -> None:
-        await self._set("change", " ".join([*self._settings, *([] if "loss" in str(self._settings) else ["loss 0%"])]))
+        await self.lose(self._loss)
 
     async def close(self) -> None:
         """The devices go with their namespaces."""
+
+    def _losing(self, share: float) -> str:
+        return " ".join([*self._settings, f"loss {share * 100}%"])
 
     async def _set(self, verb: str, settings: str, only: int | None = None) -> None:
         for name, device in self._ends if only is None else [self._ends[only]]:
@@ -189,6 +202,9 @@ class _Userspace(_Wire):
 
     async def cut(self, towards: int | None) -> None:
         await self._tell({None: b"cut\n", 0: b"cut-to-a\n", 1: b"cut-to-b\n"}[towards])
+
+    async def lose(self, share: float) -> None:
+        await self._tell(f"lose {share}\n".encode())
 
     async def restore(self) -> None:
         await self._tell(b"restore\n")

@@ -16,7 +16,8 @@ class Direction:
     def __init__(self, network: Network, seed: int) -> None:
         self._delay = network.delay_ms * 1e6
         self._jitter = network.jitter_ms * 1e6
-        self._loss = network.loss
+        self.loss = network.loss
+        """Share of the frames that are lost."""
         self._ns_per_byte = 8e3 / network.bandwidth_mbit if network.bandwidth_mbit else 0.0
         self._random = random.Random(seed)
         self._line_free = self._last = 0.0
@@ -24,7 +25,7 @@ class Direction:
     def leaves(self, now_ns: int, size: int) -> int | None:
         """When a frame of ``size`` bytes that enters now leaves, None when it is lost. Jitter is uniform within plus
         and minus its value, as netem's is."""
-        if self._loss and self._random.random() < self._loss:
+        if self.loss and self._random.random() < self.loss:
             return None
         at = float(now_ns)
         if self._ns_per_byte:

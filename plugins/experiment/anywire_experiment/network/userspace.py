@@ -2,8 +2,8 @@
 
 ``python -m anywire_experiment.network.userspace NETWORK_JSON SEED TAP_A TAP_B`` makes the devices, says
 ``{"event": "ready"}`` and carries frames until its standard input ends; they are then gone. ``cut`` on that input
-stops it, ``cut-to-a`` and ``cut-to-b`` only the way to that device, and ``restore`` resumes it. Frames that were under
-way when it was cut are lost.
+stops it, ``cut-to-a`` and ``cut-to-b`` only the way to that device, ``lose 0.05`` loses that share of the frames, and
+``restore`` resumes it as it was. Frames that were under way when it was cut are lost.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class _Way:
     """Frames from one device to the other."""
 
     def __init__(self, source: int, target: int, direction: Direction) -> None:
-        self._source, self._target, self._direction = source, target, direction
+        self._source, self._target, self.direction = source, target, direction
         self._under_way: deque[tuple[int, bytes]] = deque()
         self._cut = False
 
@@ -58,7 +58,7 @@ class _Way:
                 frame = os.read(self._source, FRAME)
             except BlockingIOError:
                 return
-            leaves = None if self._cut else self._direction.leaves(time.monotonic_ns(), len(frame))
+            leaves = None if self._cut else self.direction.leaves(time.monotonic_ns(), len(frame))
             if leaves is not None:
                 self._under_way.append((leaves, frame))
 
@@ -106,8 +106,10 @@ def main() -> None:
                     told = os.read(0, 4096).split()
                     if not told:
                         return
+                    loss = float(told[-1]) if told[0] == b"lose" else network.loss
                     for way, alone in zip(ways, (b"cut-to-b", b"cut-to-a"), strict=True):
                         way.cut(told[-1] in (b"cut", alone))
+                        way.direction.loss = loss
                     print('{"event": "done"}', flush=True)
             if due := [at for way in ways if (at := way.write())]:
                 timer.set(min(due))

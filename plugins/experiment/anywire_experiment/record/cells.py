@@ -22,14 +22,28 @@ LOAD = "load"
 
 
 Wire = Literal["", "link", "loopback"]
-What = Literal["kill", "pause", "continue", "partition", "restore", "start", "agent_joined", "agent_lost", "died"]
+What = Literal[
+    "kill",
+    "pause",
+    "continue",
+    "partition",
+    "restore",
+    "start",
+    "agent_joined",
+    "agent_lost",
+    "agent_ordered",
+    "health_changed",
+    "task_preempted",
+    "died",
+]
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """Something that happened in a cell, in CLOCK_MONOTONIC ns.
 
     Done by the runner: ``kill``, ``pause``, ``continue``, ``partition``, ``restore``, ``start`` (of a killed agent's
-    next life). Told by the orchestrator: ``agent_joined``, ``agent_lost``. Noticed by the runner: ``died`` (a process
+    next life). Told by the orchestrator: ``agent_joined``, ``agent_lost``, ``agent_ordered``, ``health_changed`` and
+    ``task_preempted`` (`anywire_experiment.run.recorder.Change`). Noticed by the runner: ``died`` (a process
     that ended although nobody ended it). ``agent`` is empty where it met all of them, as a partition does.
     """
 
@@ -46,7 +60,9 @@ class WorkloadRun(msgspec.Struct):
     too short to tell. ``requests`` and ``failed`` are of the measurement, whose end is ``ended_ns``.
 
     ``cpu_seconds`` is what each process, ``load`` too, used between ``began_ns`` and ``ended_ns``. ``wire_bytes`` is
-    what went over the cell's interface meanwhile (`Cell.wire`), None when it cannot be counted."""
+    what went over the cell's interface meanwhile (`Cell.wire`), None when it cannot be counted. ``counters``
+    is by how much the orchestrator's counters grew (its ``stats``): retries, hedges and the like, without those that
+    did not."""
 
     began_ns: int = 0
     ended_ns: int = 0
@@ -56,6 +72,7 @@ class WorkloadRun(msgspec.Struct):
     failed: int = 0
     cpu_seconds: dict[str, float] = {}
     wire_bytes: int | None = None
+    counters: dict[str, float] = {}
 
 
 class ProcessUse(msgspec.Struct):

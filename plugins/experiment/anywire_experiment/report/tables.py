@@ -26,7 +26,7 @@ def of_workload(results: Results, workload: str) -> list[Table]:
     arms = [each for each in results.figures if each.workload == workload]
     comparisons = [each for each in results.comparisons if each.workload == workload]
     made = [compared(results, comparisons), figures(results, arms), percentiles(arms), failures(arms)]
-    made += [served(arms), faults(arms), stages(arms), resources(arms), wires(arms)]
+    made += [served(arms), faults(arms), counters(arms), stages(arms), resources(arms), wires(arms)]
     return [each for each in made if each.rows]
 
 
@@ -201,6 +201,22 @@ def faults(arms: list[ArmFigures]) -> Table:
         "Streams cut: failed after their first token.",
         frozenset({1}),
     )
+
+
+def counters(arms: list[ArmFigures]) -> Table:
+    names = sorted({name for each in arms for name in each.counters})
+    return Table(
+        "Counters of the orchestrator",
+        ["Counter", *(each.arm for each in arms)],
+        [[name, *(_counted(each.counters.get(name, 0)) for each in arms)] for name in names],
+        "By how much it grew while the workload was measured, in all blocks together. `hedges` are second attempts of "
+        "late streams; `hedges_wasted_s` and `hedges_wasted_tokens` are what agents spent on attempts that another one "
+        "of the task overtook, and on hedges in vain.",
+    )
+
+
+def _counted(value: float) -> str:
+    return str(int(value)) if value == int(value) else number(value)
 
 
 def stages(arms: list[ArmFigures]) -> Table:

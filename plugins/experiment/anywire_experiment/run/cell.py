@@ -98,7 +98,7 @@ class CellRun:
         if self.cell.state == "failed":
             # A disk that is full must at least hold the reason.
             (self._folder / SAMPLES_FILE).unlink(missing_ok=True)
-        _redact_logs(self._folder / "logs")
+        redact_logs(self._folder / "logs")
         self.cell.ended, self.cell.ended_ns = _now(), time.monotonic_ns()
         self.cell.load_average_after = _load_average()
         self.cell.events.sort(key=lambda event: event.at_ns)
@@ -181,6 +181,7 @@ class CellRun:
         told = await load.hear("warmed_up", silence=_SILENCE)
         run.warm_up_requests, run.steady = told["requests"], told["steady"]
         used = {process: each.measure() for process, each in processes.items()}
+        counted = await system.counters()
         carried = wire.count(system.orchestrator.pid)
         self._progress(f"{name}: measuring")
         load.say(f'{{"do":"measure","workload":{json.dumps(name)}}}')
@@ -197,6 +198,9 @@ class CellRun:
             run.cpu_seconds = {process: each.measure() - used[process] for process, each in processes.items()}
             total = wire.count(system.orchestrator.pid)
             run.wire_bytes = total - carried if total is not None and carried is not None else None
+            if system.orchestrator.alive:
+                now = await system.counters()
+                run.counters = {name: more for name in now if (more := now[name] - counted.get(name, 0))}
             if fault is not None and workload.fault is not None:
                 if run.ended_ns - run.began_ns < workload.fault.at * 1e9:
                     raise CellFailed(
@@ -240,7 +244,7 @@ class CellRun:
                 f"{process.last_lines()}"
             )
 
-    def _placed(self, change: recorder.AgentChange) -> Event:
+    def _placed(self, change: recorder.Change) -> Event:
         """An event with the workload under way when it happened."""
         within = (
             name
@@ -264,7 +268,7 @@ class CellRun:
         )
 
 
-def _redact_logs(folder: Path) -> None:
+def redact_logs(folder: Path) -> None:
     for log in folder.iterdir():
         text = log.read_text(encoding="utf-8", errors="replace")
         if (clean := redacted(text)) != text:

@@ -3,6 +3,7 @@ and ``anywire agent`` are, but spoken to by the runner.
 
 The configuration is the first line of its standard input; after that each line is a command. ``settings``: tell what
 the transports were asked for and granted. ``whole``: tell when all agents are there and ready, and one has answered.
+``counters``: tell what the orchestrator has counted.
 It tells what happens as JSON lines on its standard output, and ends with its standard input or on SIGTERM.
 """
 
@@ -42,7 +43,7 @@ def tell(event: str, **members: Any) -> None:
     sys.stdout.flush()
 
 
-def obey(stop: Stop, commands: dict[str, Callable[[], object]]) -> None:
+def obey(stop: Stop, commands: Mapping[str, Callable[[], object]]) -> None:
     """Carry out the commands of standard input, and stop at its end."""
     loop = asyncio.get_running_loop()
     descriptor = sys.stdin.fileno()
@@ -98,6 +99,11 @@ class _Orchestrator:
     def whole(self) -> None:
         self._task = asyncio.create_task(self._tell_whole())
 
+    def counters(self) -> None:
+        stats = self._served.orchestrator.stats()
+        wasted = {f"hedges_{name}": number for name, number in stats["hedging"].items()}
+        tell("counters", counters={**stats["events"], **wasted})
+
     async def _tell_whole(self) -> None:
         names = {f"{AGENT}-{number}" for number in range(1, self._agents + 1)}
 
@@ -119,9 +125,12 @@ class _Orchestrator:
 
 
 async def _serve(config: Config, plugins: _Plugins, agents: int, inside: bool, stop: Stop) -> None:
-    context = running(config, plugins, stop, agents) if inside else serving(config, plugins, stop)
+    count = None if config.agents else agents
+    context = running(config, plugins, stop, count) if inside else serving(config, plugins, stop)
     async with context as served:
-        obey(stop, {"settings": plugins.tell_settings, "whole": _Orchestrator(served, agents).whole})
+        orchestrator = _Orchestrator(served, agents)
+        asked = {"settings": plugins.tell_settings, "whole": orchestrator.whole, "counters": orchestrator.counters}
+        obey(stop, asked)
         keep_what_is_there()
         tell("started", url=served.address)
         await stop.wait()

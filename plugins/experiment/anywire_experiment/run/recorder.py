@@ -1,8 +1,9 @@
-"""A subscriber in the orchestrator of a cell: every ended task with its stages, and agents that join and are lost.
+"""A subscriber in the orchestrator of a cell: every ended task with its stages, what becomes of agents, and tasks that
+were preempted.
 
 Loaded through ``plugins: [anywire_experiment.run.recorder]``; writes events (`anywire.events`) as JSON lines to the
 file that the environment variable ``ANYWIRE_EXPERIMENT_RECORD`` names. A task costs one encoding into a buffer; the
-file is written when that is full, when an agent comes or goes, and at the end of the process.
+file is written when that is full, when something happens to an agent, and at the end of the process.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import atexit
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 import pluggy
 
+from anywire.agent_health import counted
 from anywire.event_bus import EventBus
-from anywire.events import AgentJoined, AgentLost, TaskEnded
+from anywire.events import AgentJoined, AgentLost, AgentOrdered, HealthChanged, TaskEnded, TaskPreempted
 from anywire.hookspecs import PROJECT
 
 VARIABLE = "ANYWIRE_EXPERIMENT_RECORD"
@@ -26,15 +28,17 @@ _END = b"{}\n"
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
-Recorded = TaskEnded | AgentJoined | AgentLost
+OfAgent = AgentJoined | AgentLost | AgentOrdered | HealthChanged
+Recorded = TaskEnded | TaskPreempted | OfAgent
 
 
-class AgentChange(msgspec.Struct, frozen=True):
-    """An incarnation of an agent became known, or was lost, in CLOCK_MONOTONIC ns."""
+class Change(msgspec.Struct, frozen=True):
+    """Something that the orchestrator told beside ended tasks, in CLOCK_MONOTONIC ns. ``detail`` is why an agent was
+    lost, what was ordered of it, its new state, or the id of the task that was preempted."""
 
-    what: Literal["agent_joined", "agent_lost"]
+    what: Literal["agent_joined", "agent_lost", "agent_ordered", "health_changed", "task_preempted"]
     at_ns: int
-    agent: str
+    agent: str = ""
     detail: str = ""
 
 
@@ -53,7 +57,7 @@ class Recorder:
         if len(buffer) >= _FULL:
             self.flush()
 
-    def add_agent(self, event: AgentJoined | AgentLost) -> None:
+    def add_agent(self, event: OfAgent) -> None:
         """Add it and write everything: it may be the last that is heard."""
         self.add(event)
         self.flush()
@@ -77,15 +81,15 @@ if _recorder is not None:
 @hookimpl
 def anywire_subscribe(events: EventBus) -> None:
     if _recorder is not None:
-        events.subscribe("experiment recorder", _recorder.add, TaskEnded)
-        events.subscribe("experiment recorder", _recorder.add_agent, AgentJoined, AgentLost)
+        events.subscribe("experiment recorder", _recorder.add, TaskEnded, TaskPreempted)
+        events.subscribe("experiment recorder", _recorder.add_agent, *get_args(OfAgent))
 
 
-def read(path: Path) -> tuple[list[TaskEnded], list[AgentChange], bool]:
+def read(path: Path) -> tuple[list[TaskEnded], list[Change], bool]:
     """What a recorder wrote, and whether that is all of it: it is not when its process was killed or the disk full."""
     decode = msgspec.json.Decoder(Recorded).decode
     tasks: list[TaskEnded] = []
-    changes: list[AgentChange] = []
+    changes: list[Change] = []
     if not path.exists():
         return tasks, changes, False
     with path.open("rb") as file:
@@ -94,11 +98,28 @@ def read(path: Path) -> tuple[list[TaskEnded], list[AgentChange], bool]:
                 return tasks, changes, True
             if not line.endswith(b"\n"):
                 break
-            match decode(line):
-                case TaskEnded() as task:
-                    tasks.append(task)
-                case AgentJoined() as joined:
-                    changes.append(AgentChange("agent_joined", joined.at_ns, joined.agent_id))
-                case AgentLost() as lost:
-                    changes.append(AgentChange("agent_lost", lost.at_ns, lost.agent_id, lost.reason))
+            event = decode(line)
+            if isinstance(event, TaskEnded):
+                tasks.append(event)
+            else:
+                changes.append(_change(event))
     return tasks, changes, False
+
+
+def _change(event: OfAgent | TaskPreempted) -> Change:
+    match event:
+        case AgentJoined():
+            return Change("agent_joined", event.at_ns, event.agent_id)
+        case AgentLost():
+            return Change("agent_lost", event.at_ns, event.agent_id, event.reason)
+        case AgentOrdered():
+            return Change("agent_ordered", event.at_ns, event.agent_id, _told(event.order or "restored", event.reason))
+        case HealthChanged():
+            state = f"{event.transport} {event.state}" if event.transport else event.state
+            return Change("health_changed", event.at_ns, event.agent_id, _told(state, counted(event.evidence)))
+        case TaskPreempted():
+            return Change("task_preempted", event.at_ns, detail=event.task_id)
+
+
+def _told(state: str, why: str) -> str:
+    return f"{state}: {why}" if why else state

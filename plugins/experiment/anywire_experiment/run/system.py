@@ -6,7 +6,7 @@ import asyncio
 import random
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,9 @@ class System:
         domain: int,
         hosts: Hosts | None,
         died: Died,
+        beside: Collection[str] = (),
     ) -> None:
+        """``beside``: agents that run on the orchestrator's host, and not behind the link."""
         self.arm, self._folder, self._private = arm, folder, private
         self._single = in_one_process(arm)
         self.tasks = private / "tasks.jsonl"
@@ -79,8 +81,10 @@ class System:
         for number in range(1, 1 if self._single else arm.agents + 1):
             name = f"{AGENT}-{number}"
             self.agents[name] = self._managed(name, [AGENT, "0"], cpus, died)
-            self.agents[name].prefix = hosts.agents.command() if hosts else []
-            self.configs[name] = replaced(remote, agent=base.agent.model_dump() | {"id": name})
+            there = central if name in beside else remote
+            if hosts:
+                self.agents[name].prefix = (hosts.orchestrator if name in beside else hosts.agents).command()
+            self.configs[name] = replaced(there, agent=base.agent.model_dump() | {"id": name})
 
     @property
     def processes(self) -> dict[str, Managed]:
@@ -120,6 +124,12 @@ class System:
         expected = self.arm.transports[0]
         if told["transport"] != expected:
             raise CellFailed(f"the first request was answered over {told['transport']} and not {expected}")
+
+    async def counters(self) -> dict[str, float]:
+        """What the orchestrator has counted so far. Raises `CellFailed`."""
+        self.orchestrator.say("counters")
+        counted: dict[str, float] = (await self.orchestrator.hear("counters"))["counters"]
+        return counted
 
     async def stop(self) -> None:
         await asyncio.gather(*(each.stop(self._grace) for each in self._own.values()))

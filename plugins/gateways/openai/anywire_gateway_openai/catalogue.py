@@ -64,10 +64,12 @@ class CatalogueHandlers:
         return json_response(self._model(name, found))
 
     async def agents(self, request: web.BaseRequest) -> web.Response:
-        """Every agent known now: identity, transport, engine, offers, slots, state, load."""
+        """Every agent known now: identity, transport, engine, offers, slots, state, load, health."""
         if self._callers.is_rebound(request):
             raise Forbidden("agents are listed on this machine for localhost alone: ask for http://127.0.0.1 instead")
-        return json_response({"object": "list", "data": [agent_json(view) for view in self._context.agents()]})
+        context = self._context
+        data = [agent_json(view, context.agent_health(view.agent_id)) for view in context.agents()]
+        return json_response({"object": "list", "data": data})
 
     async def stats(self, request: web.BaseRequest) -> web.Response:
         """The orchestrator's counters."""

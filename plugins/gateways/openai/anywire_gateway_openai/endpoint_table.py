@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from aiohttp import web
 
 from anywire.caller import Role
+from anywire_gateway_openai.agent_orders import AgentOrderHandlers
 from anywire_gateway_openai.background import BackgroundHandlers
 from anywire_gateway_openai.catalogue import CatalogueHandlers
 from anywire_gateway_openai.event_streams import EventHandler
@@ -31,7 +32,7 @@ _NAME = re.compile(r"\{(\w+)\}")
 
 class Endpoint(NamedTuple):
     """``path`` is the whole path; a name in braces stands for the rest of it, or for a part. ``role`` is the least that
-    a caller needs, None where everybody is let in; without keys it counts only where it is a service's (``always``).
+    a caller needs, None where everybody is let in; without keys it counts only with ``always``, as for services.
     """
 
     method: str
@@ -95,6 +96,7 @@ def own_endpoints(
     views: TaskViewHandlers,
     events: EventHandler,
     catalogue: CatalogueHandlers,
+    orders: AgentOrderHandlers,
     registration: RegistrationHandler,
     sockets: ChatSockets,
     metrics: Metrics,
@@ -121,6 +123,12 @@ def own_endpoints(
         ("POST", "/agents/register", None, registration.register),
         ("GET", "/stats", "observe", catalogue.stats),
     )
+    # Without keys too these are for operators alone.
+    ordering: Sequence[tuple[str, str, Role, Any]] = (
+        ("POST", "/agents/{id}/drain", "operate", orders.drain),
+        ("POST", "/agents/{id}/isolate", "operate", orders.isolate),
+        ("POST", "/agents/{id}/restore", "operate", orders.restore),
+    )
     beside: Sequence[tuple[str, str, Role | None, Any]] = (
         ("GET", "/health", None, catalogue.health),
         ("GET", "/version", "use", catalogue.version),
@@ -130,4 +138,9 @@ def own_endpoints(
         *(Endpoint("GET", path, "use", catalogue.index) for path in ("/", *BASES)),
         *(Endpoint(method, base + path, *rest) for base in ("", *BASES) for method, path, *rest in beside),
         *(Endpoint(method, base + path, *rest) for base in BASES for method, path, *rest in below),
+        *(
+            Endpoint(method, base + path, role, handler, always=True)
+            for base in BASES
+            for method, path, role, handler in ordering
+        ),
     ]

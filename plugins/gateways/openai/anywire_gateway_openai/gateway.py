@@ -20,6 +20,7 @@ from anywire.listening.connection_limit import ConnectionLimit
 from anywire.listening.listener import Listener
 from anywire.request_log import RequestLog
 from anywire.transport_tools import is_loopback
+from anywire_gateway_openai.agent_orders import AgentOrderHandlers
 from anywire_gateway_openai.background import BackgroundHandlers
 from anywire_gateway_openai.body import BodyRoom
 from anywire_gateway_openai.caller import Callers
@@ -202,6 +203,7 @@ class OpenAIGateway(Gateway):
             TaskViewHandlers(context, callers, **patience),
             events,
             CatalogueHandlers(context, callers),
+            AgentOrderHandlers(context, callers, body_timeout=config.body_timeout),
             RegistrationHandler(context, callers),
             self._sockets,
             metrics,

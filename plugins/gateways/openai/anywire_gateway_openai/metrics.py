@@ -10,13 +10,15 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from aiohttp import web
 
+from anywire.agent_health import HealthState, Order
 from anywire.context import Context
 from anywire.events import TaskEnded
 from anywire.fairness import Served, jain_index
+from anywire.selector import AgentView
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -31,9 +33,29 @@ DURATION = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.
 FIRST_TOKEN = (0.0005, 0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 PER_TOKEN = (0.0001, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 
-EVENTS = ("retries", "refused", "congested", "fallbacks", "agents_joined", "agents_lost", "links_lost", "stale_chunks",
-          "transports_unavailable", "preemptions", "model_fallbacks")  # fmt: skip
-"""The orchestrator's counters of events that are there, at 0, before the first one happens; others follow theirs."""
+EVENTS = {
+    "retries": "Tasks sent again after an attempt that failed.",
+    "repeated": "Of these, tasks that the agent before may have run.",
+    "retries_denied": "Tasks not sent again because the budget for retries was used up.",
+    "refused": "Attempts that an agent refused.",
+    "congested": "Messages to agents for which there was no room at once.",
+    "fallbacks": "Times that an agent was reached over another transport than the preferred one.",
+    "model_fallbacks": "Tasks sent to another model because nobody could serve theirs.",
+    "trips": "Breakers of agents and links that opened.",
+    "quarantines": "Times that an agent was quarantined.",
+    "drained": "Orders to send an agent no further task.",
+    "isolated": "Orders to send an agent no further task and to take away what runs on it.",
+    "hedges": "Second attempts of streams whose first token was late.",
+    "hedges_won": "Of these, attempts that were quicker than the first one.",
+    "preemptions": "Streams that gave their slot to an urgent task.",
+    "agents_joined": "Agents that joined.",
+    "agents_lost": "Agents that were lost.",
+    "links_lost": "Links to agents that were lost.",
+    "stale_chunks": "Chunks that came for no open attempt.",
+    "transports_unavailable": "Times that a transport could not be opened.",
+}
+"""The orchestrator's counters of events that are there, at 0, before the first one happens, and what they count; others
+follow theirs."""
 
 WINDOW_NS = 60 * 10**9
 """Waits and shares are told of the minute that goes on and of the one before."""
@@ -178,6 +200,27 @@ class Metrics:
             jain_index(backlogged.values()),
         )
 
+    def _health(self, views: Sequence[AgentView]) -> Iterator[Metric]:
+        """How many agents are in each state of their breaker, and what operators have ordered of them."""
+        from prometheus_client.core import GaugeMetricFamily
+
+        states, orders = Counter[str](), Counter[str]()
+        for view in views:
+            health = self._context.agent_health(view.agent_id)
+            states[health.state] += 1
+            orders[health.order] += 1
+        told = GaugeMetricFamily(
+            "anywire_agents_by_health", "Agents known now, by the state of their breaker.", labels=("state",)
+        )
+        for state in get_args(HealthState):
+            told.add_metric((state,), states[state])
+        ordered = GaugeMetricFamily(
+            "anywire_agents_ordered", "Agents known now that an operator has taken out of service.", labels=("order",)
+        )
+        for order in filter(None, get_args(Order)):
+            ordered.add_metric((order,), orders[order])
+        yield from (told, ordered)
+
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Metrics in Prometheus's text form, or as OpenMetrics for a scraper that asks for it."""
         from prometheus_client.exposition import choose_encoder
@@ -203,6 +246,7 @@ class Metrics:
         for transport in {view.transport for view in views}:
             slots.add_metric((transport,), sum(view.status.slots for view in views if view.transport == transport))
         yield from (agents, slots)
+        yield from self._health(views)
         ended = CounterMetricFamily("anywire_tasks", "Tasks ended, by how: answered, or an error.", labels=("outcome",))
         for outcome, number in stats["tasks"]["ended"].items():
             ended.add_metric((outcome,), number)
@@ -223,5 +267,11 @@ class Metrics:
             failed.add_metric((origin, code), number)
         yield from (ended, answers, statuses, failed)
         yield from _admission(stats["admission"])
+        wasted = stats["hedging"]
+        text = "Seconds that agents spent on attempts which another one of the task overtook, and on hedges in vain."
+        yield CounterMetricFamily("anywire_hedging_wasted_seconds", text, wasted["wasted_s"])
+        text = "Tokens that these attempts made."
+        yield CounterMetricFamily("anywire_hedging_wasted_tokens", text, wasted["wasted_tokens"])
         for event, number in (dict.fromkeys(EVENTS, 0) | stats["events"]).items():
-            yield CounterMetricFamily(f"anywire_{event}", f"The orchestrator's counter {event!r}.", number)
+            text = EVENTS.get(event, f"The orchestrator's counter {event!r}.")
+            yield CounterMetricFamily(f"anywire_{event}", text, number)

