@@ -15,9 +15,8 @@ from tests.patience import PATIENCE
 from anywire.errors import AnywireError
 from anywire_experiment import outcome
 from anywire_experiment.fault_table import pages, table
-from anywire_experiment.fault_table.catalogue import BY_NAME, FAULTS
+from anywire_experiment.fault_table.catalogue import BY_NAME, FAULTS, TRANSPORTS
 from anywire_experiment.fault_table.cell import FaultCell
-from anywire_experiment.fault_table.table import TRANSPORTS
 from anywire_experiment.fault_table.verdict import Row, judged
 
 pytestmark = pytest.mark.timeout(4 * PATIENCE)

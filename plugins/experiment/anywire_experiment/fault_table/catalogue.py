@@ -248,4 +248,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
 )
 
+TRANSPORTS = ("memory", "dds", "http", "zeromq", "grpc")
+"""Those of the project, in the order of the table; others stand after them."""
+
 BY_NAME = {each.name: each for each in FAULTS}

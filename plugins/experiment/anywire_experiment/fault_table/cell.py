@@ -186,7 +186,7 @@ class FaultCell:
         if stand_in.met:
             return stand_in.met
         under_way = [each for each in seen.seen if each.ended_ns > seen.struck_ns]
-        return sum(each.agent == STRUCK for each in under_way) if fault.crosses and not fault.first else len(under_way)
+        return sum(each.agent == STRUCK for each in under_way) if fault.crosses else len(under_way)
 
     async def _stop(self, system: System, private: Path) -> None:
         stopping_ns = time.monotonic_ns()

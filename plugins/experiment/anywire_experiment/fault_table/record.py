@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from anywire_experiment.fault_table import observed, pages
-from anywire_experiment.fault_table.catalogue import BY_NAME, FAULTS
+from anywire_experiment.fault_table.catalogue import BY_NAME, FAULTS, TRANSPORTS
 from anywire_experiment.fault_table.observed import Observed
 from anywire_experiment.fault_table.verdict import Row, judged
 from anywire_experiment.record import manifest
@@ -92,4 +92,5 @@ def _cells(folder: Path) -> list[Observed]:
         raise RecordError(f"a cell of {folder} cannot be read: {error}") from error
     if unknown := next((each.fault for each in cells if each.fault not in BY_NAME), None):
         raise RecordError(f"{folder} has a fault {unknown!r}, which this version does not know")
-    return sorted(cells, key=lambda each: order.index(each.fault))
+    transports = [*TRANSPORTS, *(each.transport for each in cells)]
+    return sorted(cells, key=lambda each: (order.index(each.fault), transports.index(each.transport)))

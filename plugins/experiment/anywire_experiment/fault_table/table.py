@@ -12,17 +12,14 @@ from anywire.near import nearest
 from anywire.plugins import Plugins
 from anywire_experiment.arms import check
 from anywire_experiment.fault_table import pages, record
-from anywire_experiment.fault_table.catalogue import BY_NAME, FAULTS, Fault
+from anywire_experiment.fault_table.catalogue import BY_NAME, FAULTS, TRANSPORTS, Fault
 from anywire_experiment.fault_table.cell import FaultCell, arm_of
 from anywire_experiment.fault_table.record import Table
 from anywire_experiment.fault_table.verdict import judged
 from anywire_experiment.record.sources import sources_of
 
-TRANSPORTS = ("memory", "dds", "http", "zeromq", "grpc")
-"""Those of the project, in the order of the table."""
-
-
 _PLAIN = ("stand_in", "signals", "clock")
+"""Needs of faults that every system has, or that are looked at when their cell is carried out."""
 
 
 class Interrupted(Exception):
