@@ -50,20 +50,17 @@ class _End:
         raise NotImplementedError
 
     def channel_opened(self, channel: Channel) -> None:
+        self.channels.add(channel)
+        channel.ended.add_done_callback(lambda _: self.channels.discard(channel))
         if self.guard.closed:
             channel.abort("this end is closed")
             return
-        self.channels.add(channel)
         loop = asyncio.get_running_loop()
         self._awaited[channel] = loop.time() + HELLO_TIMEOUT
         if self._hello_timer is None:
             self._hello_timer = loop.call_later(HELLO_TIMEOUT, self._close_silent)
 
-        def forget(_: object) -> None:
-            self._awaited.pop(channel, None)
-            self.channels.discard(channel)
-
-        channel.ended.add_done_callback(forget)
+        channel.ended.add_done_callback(lambda _: self._awaited.pop(channel, None))
 
     def channel_ended(self, channel: Channel, reason: str) -> None:
         self.links.ended(channel, reason)

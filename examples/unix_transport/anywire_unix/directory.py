@@ -22,6 +22,8 @@ from anywire.transport_tools import StopDialling, StreamChannel, keep_dialling
 log = logging.getLogger(__name__)
 
 Role = Literal["hub", "agent"]
+ACCEPTING = 4
+"""Turns of the event loop in which a connection is accepted and becomes a channel."""
 OTHER: dict[Role, Role] = {"hub": "agent", "agent": "hub"}
 
 
@@ -94,9 +96,13 @@ class Directory:
         """Remove this end's socket, accept nothing and connect to nobody any more; idempotent."""
         for name in (self.socket, f".{self.socket}"):
             _remove(self.path / name)
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        server, self._server = self._server, None
+        if server is not None:
+            # Nobody finds it any more. Who has connected already becomes a channel, and ends as one: a server that is
+            # closed in between (asyncio's, before Python 3.12) would forget the connection, and leave it open.
+            for _ in range(ACCEPTING):
+                await asyncio.sleep(0)
+            server.close()
         dialling = list(self._dialled.values())
         for task in dialling:
             task.cancel()

@@ -1,9 +1,11 @@
 """The conformance kit, and what is this transport's own."""
 
 import asyncio
+import contextlib
 import logging
 import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +56,20 @@ class TestUnix(TransportConformance):
         directory = Path(tempfile.mkdtemp(prefix="anywire-"))
         yield directory
         shutil.rmtree(directory)
+
+    async def test_what_connects_while_an_end_closes_is_closed_with_it(self, rig: Rig, directory: Path) -> None:
+        for turns in range(6):
+            port, _, _ = await rig.port(f"a{turns}")
+            (path,) = sockets(directory)
+            with socket.socket(socket.AF_UNIX) as peer:
+                peer.setblocking(False)
+                peer.connect(str(path))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                await port.close()
+                with contextlib.suppress(ConnectionError):  # it was never accepted
+                    while peer.recv(1024):  # a goodbye may come; that nothing does is an open connection
+                        pass
 
     async def test_closed_ends_take_their_sockets_along(self, rig: Rig, directory: Path) -> None:
         port, _, _ = await rig.port("a")
