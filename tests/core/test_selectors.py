@@ -239,6 +239,18 @@ def test_a_slot_of_llama_holds_the_prompt_it_had_last() -> None:
     assert chosen(selector, agents, task("t5", prefix=prompt(1, 2, 3))) == away
 
 
+def test_beginnings_that_are_new_do_not_put_out_others_while_a_cache_has_room() -> None:
+    selector = PrefixAffinity(PrefixAffinityConfig())
+    agents = [agent(number, slots=1, engine="llama") for number in range(4)]
+    homes = dict[str, int]()
+    for turn in range(3):
+        for name in ("a", "b", "c", "d"):
+            to = chosen(selector, agents, task(f"{name}{turn}", prefix=prompt(name, 2, 3)))
+            selector.observed(ended(f"{name}{turn}", to))
+            assert homes.setdefault(name, to) == to
+    assert sorted(homes.values()) == [0, 1, 2, 3]
+
+
 def test_tasks_of_a_shared_cache_stay_together_within_the_bound() -> None:
     selector = PrefixAffinity(PrefixAffinityConfig(load_factor=2.0))
     agents = [agent(number, slots=8) for number in range(3)]

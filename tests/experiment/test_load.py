@@ -128,6 +128,11 @@ async def test_every_failure_is_a_row_with_its_cause(tmp_path: Path) -> None:
         answer.headers["x-anywire-transport"] = "http"
         return answer
 
+    async def late(request: web.Request) -> web.StreamResponse:
+        answer = await whole(request)
+        del answer.headers["x-anywire-transport"]
+        return answer
+
     async def empty(request: web.Request) -> web.StreamResponse:
         return web.json_response({"choices": [{"message": {"content": ""}}]}, headers=HEADERS)
 
@@ -146,6 +151,7 @@ async def test_every_failure_is_a_row_with_its_cause(tmp_path: Path) -> None:
     assert await outcomes(tmp_path, refused) == ["queue_full"] * 3
     assert await outcomes(tmp_path, plain) == ["http_502"] * 3
     assert await outcomes(tmp_path, elsewhere) == ["wrong_transport"] * 3
+    assert await outcomes(tmp_path, late) == ["ok"] * 3
     assert await outcomes(tmp_path, empty) == ["no_tokens"] * 3
     assert await outcomes(tmp_path, dropped) == ["connection"] * 3
     assert await outcomes(tmp_path, never, timeout=0.05) == ["timeout"] * 3

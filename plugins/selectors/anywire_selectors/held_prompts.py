@@ -49,6 +49,10 @@ class HeldPrompts:
                     seen.add(id(held))
                     yield depth, held
 
+    def count(self, agent_id: str) -> int:
+        """How many prompts the agent's cache holds."""
+        return len(self._of_agent.get(agent_id, ()))
+
     def put(
         self,
         task_id: str,

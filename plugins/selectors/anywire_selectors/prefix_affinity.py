@@ -70,7 +70,8 @@ class PrefixAffinityConfig(SelectorConfig):
 
 class PrefixAffinity(Selector):
     """The agent whose cache holds most of the prompt's beginning, while it is not loaded too much. A beginning that
-    nobody holds goes where consistent hashing puts it. Without a beginning of a block, the least loaded agent.
+    nobody holds goes where consistent hashing puts it: to the first of the ring whose cache has room, else to the first,
+    where it takes the place of another one. Without a beginning of a block, the least loaded agent.
 
     What a cache holds is derived from what was sent to it: an agent with n slots of llama.cpp holds the n newest
     prompts, a task overwrites the slot with the longest match, and a slot in use serves nobody else. A restart or a
@@ -131,7 +132,7 @@ class PrefixAffinity(Selector):
                 return Choice(agent, reason=f"its cache holds {depth} of {len(prefix)} blocks of the prompt")
         if home and self._holds(task.task_id, home, most):
             return None
-        agent = self._by_hash(prefix[need - 1], candidates, least)
+        agent = self._by_hash(task, prefix[need - 1], candidates, least)
         self._put(task, agent, None)
         self._unread[task.task_id, agent.agent_id] = len(prefix)
         if len(self._unread) > self._max_tasks:
@@ -197,10 +198,8 @@ class PrefixAffinity(Selector):
 
     def _put(self, task: QueuedTask, agent: AgentView, held: HeldPrompt | None) -> None:
         """A task goes to an agent, where ``held`` is the prompt in its cache that it begins with."""
-        offer = agent.offers.get(task.key.model)
-        capacity = self.config.prompts or (offer.slots if offer is not None else 0) or agent.status.slots or 1
+        capacity = self._capacity(task, agent)
         if self._shares(agent):
-            capacity *= 1 if self.config.prompts else 16
             # Nothing of another prompt is overwritten but what is a part of this one.
             matches = self._held.matches(task.prefix, len(task.prefix))
             held = held or next((each for _, each in matches if each.agent_id == agent.agent_id), None)
@@ -209,6 +208,14 @@ class PrefixAffinity(Selector):
         self._held.put(task.task_id, agent.agent_id, agent.info.incarnation, task.prefix, capacity, held)
         self._forget_skips(task.task_id)
         self._scored = (), {}
+
+    def _capacity(self, task: QueuedTask, agent: AgentView) -> int:
+        """How many prompts the agent's cache holds for the task's model."""
+        if self.config.prompts:
+            return self.config.prompts
+        offer = agent.offers.get(task.key.model)
+        slots = (offer.slots if offer is not None else 0) or agent.status.slots or 1
+        return slots * 16 if self._shares(agent) else slots
 
     def _holds(self, task_id: str, agent_id: str, blocks: int) -> bool:
         """Whether the task is held once more for a slot in use that holds ``blocks`` more of its prompt than any that
@@ -234,19 +241,22 @@ class PrefixAffinity(Selector):
             self._in_lines -= 1
         return times
 
-    def _by_hash(self, key: int, candidates: Candidates, least: AgentView) -> AgentView:
-        """The first candidate within the bound from the place of ``key`` on the ring."""
+    def _by_hash(self, task: QueuedTask, key: int, candidates: Candidates, least: AgentView) -> AgentView:
+        """The first candidate within the bound from the place of ``key`` on the ring whose cache has room for one more
+        prompt, else the first."""
         if len(candidates) == 1:
             return least
         self._until_look -= 1
         if self._until_look < 0 or len(candidates) > len(self._ring):
             self._look_at_all(candidates)
-        bound = self._bound(least)
+        bound, first = self._bound(least), None
         for agent_id in islice(self._ring.walk(key), MAX_WALKED):
             agent = candidates.get(agent_id)
             if agent is not None and (_is_below(agent, bound) or agent is least):
-                return agent
-        return least
+                if self._held.count(agent_id) < self._capacity(task, agent):
+                    return agent
+                first = first or agent
+        return first or least
 
     def _look_at_all(self, candidates: Candidates) -> None:
         """Take new agents into the ring, and those out of it that were not seen for long. What this costs is spread

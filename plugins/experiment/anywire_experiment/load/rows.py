@@ -28,12 +28,14 @@ class Answer(msgspec.Struct):
     piece_ns: list[int] = []
 
     def judged(self, transports: frozenset[str]) -> Answer:
-        """With the outcome of an answer that came whole, but empty or over a transport not among ``transports``."""
+        """With the outcome of an answer that came whole, but empty or over a transport not among ``transports``. A
+        stream that waited for longer than the gateway leaves its client without a sign has sent its headers before
+        an agent was chosen: it names no transport, and is not judged by it."""
         if self.tokens < 0:
             self.tokens = len(self.piece_ns)
         if self.outcome == "ok" and not self.text:
             self.outcome = "no_tokens"
-        if self.outcome == "ok" and transports and self.transport not in transports:
+        if self.outcome == "ok" and self.transport and transports and self.transport not in transports:
             self.outcome = "wrong_transport"
         return self
 
