@@ -70,8 +70,8 @@ class PrefixAffinityConfig(SelectorConfig):
 
 class PrefixAffinity(Selector):
     """The agent whose cache holds most of the prompt's beginning, while it is not loaded too much. A beginning that
-    nobody holds goes where consistent hashing puts it: to the first of the ring whose cache has room, else to the first,
-    where it takes the place of another one. Without a beginning of a block, the least loaded agent.
+    nobody holds goes where consistent hashing puts it: to the first of the ring whose cache has room, else to the
+    first, where it takes the place of another one. Without a beginning of a block, the least loaded agent.
 
     What a cache holds is derived from what was sent to it: an agent with n slots of llama.cpp holds the n newest
     prompts, a task overwrites the slot with the longest match, and a slot in use serves nobody else. A restart or a
