@@ -230,13 +230,11 @@ class Task:
 
 
 def task_view(task: Task, now_ns: int) -> TaskView:
-    """A task as lists show it, or as it is kept after its end."""
-    submission, queued, leader, stream = task.submission, task.queued, task.leader, task.stream
+    """A task that has not ended, as lists show it."""
+    submission, queued, leader = task.submission, task.queued, task.leader
     agent_id = transport = ""
     number = task.sent
-    if task.place == "ended":
-        agent_id, transport = stream.agent_id, stream.transport
-    elif leader is not None:
+    if leader is not None:
         agent_id, transport, number = leader.agent_id, leader.transport, leader.number
     return TaskView(
         task.task_id,
