@@ -106,7 +106,7 @@ def test_each_task_ends_exactly_once(day: int) -> None:
 
 def test_everything_that_can_happen_happens() -> None:
     """A simulation in which nothing goes wrong would prove little."""
-    world = _world(1, 2, (True, False))
+    world = _world(2, 2, (True, False))
     asyncio.run(world.run(2600 * LONG))
     counts = world.ended + world.refused + Counter(world.orchestrator.stats()["events"])
     assert counts.keys() >= {
