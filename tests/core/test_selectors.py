@@ -249,6 +249,11 @@ def test_beginnings_that_are_new_do_not_put_out_others_while_a_cache_has_room() 
             selector.observed(ended(f"{name}{turn}", to))
             assert homes.setdefault(name, to) == to
     assert sorted(homes.values()) == [0, 1, 2, 3]
+    # Whoever has restarted has room, and the others have none.
+    for number in range(4):
+        agents[number] = agent(number, slots=1, engine="llama", incarnation=2)
+        assert chosen(selector, agents, task(f"new{number}", prefix=prompt(f"new{number}", 2, 3))) == number
+        selector.observed(ended(f"new{number}", number))
 
 
 def test_tasks_of_a_shared_cache_stay_together_within_the_bound() -> None:

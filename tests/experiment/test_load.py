@@ -116,6 +116,16 @@ async def test_a_stream_has_the_time_of_each_piece(tmp_path: Path) -> None:
     assert row["sent_ns"] <= row["first_ns"] == row["piece_ns"][0] <= row["piece_ns"][1] <= row["done_ns"]
 
 
+async def test_a_stream_that_began_before_its_transport_was_known_is_not_judged_by_it(tmp_path: Path) -> None:
+    async def begun(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(f"data: {piece('hello')}\n\ndata: [DONE]\n\n".encode())
+        return response
+
+    assert await outcomes(tmp_path, begun, stream=True) == ["ok"] * 3
+
+
 async def test_every_failure_is_a_row_with_its_cause(tmp_path: Path) -> None:
     async def refused(request: web.Request) -> web.StreamResponse:
         return web.json_response({"error": {"code": "queue_full", "message": "", "type": "x"}}, status=429)
@@ -128,7 +138,7 @@ async def test_every_failure_is_a_row_with_its_cause(tmp_path: Path) -> None:
         answer.headers["x-anywire-transport"] = "http"
         return answer
 
-    async def late(request: web.Request) -> web.StreamResponse:
+    async def unnamed(request: web.Request) -> web.StreamResponse:
         answer = await whole(request)
         del answer.headers["x-anywire-transport"]
         return answer
@@ -151,7 +161,7 @@ async def test_every_failure_is_a_row_with_its_cause(tmp_path: Path) -> None:
     assert await outcomes(tmp_path, refused) == ["queue_full"] * 3
     assert await outcomes(tmp_path, plain) == ["http_502"] * 3
     assert await outcomes(tmp_path, elsewhere) == ["wrong_transport"] * 3
-    assert await outcomes(tmp_path, late) == ["ok"] * 3
+    assert await outcomes(tmp_path, unnamed) == ["wrong_transport"] * 3
     assert await outcomes(tmp_path, empty) == ["no_tokens"] * 3
     assert await outcomes(tmp_path, dropped) == ["connection"] * 3
     assert await outcomes(tmp_path, never, timeout=0.05) == ["timeout"] * 3

@@ -44,11 +44,11 @@ class QueueRoom:
         answer = self._waiting.answer_time(model, queued.max_tokens)
         if wait + answer <= given or self._is_free(queued):
             return
-        self._waiting.refused[errors.DeadlineTooShort.code] += 1
-        raise errors.DeadlineTooShort(
+        raise self._too_short(
+            queued,
             f"this task would wait some {wait:.1f} s for its turn and take some {answer:.1f} s, and its deadline is "
-            f"{given:g} s: come back later, or give it more time",
-            retry_after=min(wait, wait + answer - given) + self._come_back(queued),
+            f"{given:g} s",
+            min(wait, wait + answer - given),
         )
 
     def too_late(self, queued: QueuedTask, model: str, now_ns: int) -> AnywireError | None:
@@ -60,11 +60,9 @@ class QueueRoom:
         if not self._waiting.is_too_late(model, left, queued.max_tokens):
             return None
         answer = self._waiting.answer_time(model, queued.max_tokens)
-        self._waiting.refused[errors.DeadlineTooShort.code] += 1
-        return errors.DeadlineTooShort(
-            f"this task has waited for its turn, would take some {answer:.1f} s, and {max(0.0, left):.1f} s are left: "
-            "come back later, or give it more time",
-            retry_after=self._come_back(queued),
+        return self._too_short(
+            queued,
+            f"this task has waited for its turn, would take some {answer:.1f} s, and {max(0.0, left):.1f} s are left",
         )
 
     def full(self, queued: QueuedTask, message: str) -> AnywireError:
@@ -77,6 +75,13 @@ class QueueRoom:
             error = errors.QueueFull(message, retry_after=self._come_back(queued))
         self._waiting.refused[error.code] += 1
         return error
+
+    def _too_short(self, queued: QueuedTask, what: str, after: float = 0.0) -> AnywireError:
+        """The error for a task that would be late, and that may come back ``after`` so many seconds at the earliest."""
+        self._waiting.refused[errors.DeadlineTooShort.code] += 1
+        return errors.DeadlineTooShort(
+            f"{what}: come back later, or give it more time", retry_after=after + self._come_back(queued)
+        )
 
     def _come_back(self, queued: QueuedTask) -> float:
         return self._waiting.come_back(queued.keys[0].model, self._registry.slots(queued.keys[0]))

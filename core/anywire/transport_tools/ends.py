@@ -50,8 +50,12 @@ class _End:
         raise NotImplementedError
 
     def channel_opened(self, channel: Channel) -> None:
+        def forget(_: object) -> None:
+            self._awaited.pop(channel, None)
+            self.channels.discard(channel)
+
         self.channels.add(channel)
-        channel.ended.add_done_callback(lambda _: self.channels.discard(channel))
+        channel.ended.add_done_callback(forget)
         if self.guard.closed:
             channel.abort("this end is closed")
             return
@@ -59,8 +63,6 @@ class _End:
         self._awaited[channel] = loop.time() + HELLO_TIMEOUT
         if self._hello_timer is None:
             self._hello_timer = loop.call_later(HELLO_TIMEOUT, self._close_silent)
-
-        channel.ended.add_done_callback(lambda _: self._awaited.pop(channel, None))
 
     def channel_ended(self, channel: Channel, reason: str) -> None:
         self.links.ended(channel, reason)

@@ -49,9 +49,12 @@ class HeldPrompts:
                     seen.add(id(held))
                     yield depth, held
 
-    def count(self, agent_id: str) -> int:
-        """How many prompts the agent's cache holds."""
-        return len(self._of_agent.get(agent_id, ()))
+    def count(self, agent_id: str, incarnation: int) -> int:
+        """How many prompts the cache of the agent holds in that life of it."""
+        of_agent = self._of_agent.get(agent_id)
+        if of_agent is None or next(iter(of_agent.values())).incarnation != incarnation:
+            return 0
+        return len(of_agent)
 
     def put(
         self,

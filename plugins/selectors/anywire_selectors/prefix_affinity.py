@@ -253,7 +253,7 @@ class PrefixAffinity(Selector):
         for agent_id in islice(self._ring.walk(key), MAX_WALKED):
             agent = candidates.get(agent_id)
             if agent is not None and (_is_below(agent, bound) or agent is least):
-                if self._held.count(agent_id) < self._capacity(task, agent):
+                if self._held.count(agent_id, agent.info.incarnation) < self._capacity(task, agent):
                     return agent
                 first = first or agent
         return first or least

@@ -35,9 +35,10 @@ class Answer(msgspec.Struct):
         an agent was chosen: it names no transport, and is not judged by it."""
         if self.tokens < 0:
             self.tokens = len(self.piece_ns)
+        is_unnamed = bool(self.piece_ns) and not self.transport
         if self.outcome == "ok" and not self.text:
             self.outcome = "no_tokens"
-        if self.outcome == "ok" and self.transport and transports and self.transport not in transports:
+        if self.outcome == "ok" and transports and self.transport not in transports and not is_unnamed:
             self.outcome = "wrong_transport"
         return self
 
