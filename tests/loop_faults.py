@@ -57,7 +57,8 @@ def loop_faults(request: pytest.FixtureRequest) -> Iterator[LoopFaults]:
     gc.freeze()  # only what the test makes is looked through at its end: all objects would double the suite's time
     yield faults
     # Finalizers of tasks, coroutines and sockets run only after the test holds these no longer.
-    request.node.funcargs.clear()
+    if request.node.funcargs is not None:  # after a run that was interrupted, pytest has taken them already
+        request.node.funcargs.clear()
     gc.collect()
     gc.unfreeze()
     logger.removeHandler(faults)

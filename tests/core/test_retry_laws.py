@@ -228,7 +228,7 @@ def test_a_pause_is_within_its_bounds(losses: int, base: float, longest: float, 
     task = SimpleNamespace(
         losses=losses, attempts_left=3, submission=submission, retry_budget=None, queued=SimpleNamespace(deadline_ns=0)
     )
-    pause = retries.budget(cast("Any", task), cast("Any", SimpleNamespace(used=1)), False).pause
+    pause = retries.budget(cast("Any", task), cast("Any", SimpleNamespace(used=1)), False, models=0).pause
     assert 0 <= pause <= min(longest, base * 2.0**losses)
 
 
@@ -239,7 +239,10 @@ async def test_pauses_of_many_are_spread_over_the_whole_of_it() -> None:
     task = SimpleNamespace(
         losses=0, attempts_left=3, submission=submission, retry_budget=None, queued=SimpleNamespace(deadline_ns=0)
     )
-    drawn = [retries.budget(cast("Any", task), cast("Any", SimpleNamespace(used=1)), False).pause for _ in range(200)]
+    drawn = [
+        retries.budget(cast("Any", task), cast("Any", SimpleNamespace(used=1)), False, models=0).pause
+        for _ in range(200)
+    ]
     tenths = Counter(int(pause * 10) for pause in drawn)
     assert set(tenths) == set(range(10))
 

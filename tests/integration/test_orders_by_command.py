@@ -12,7 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.integration.test_deaths import Process, ask, body, start, until_agents
+from tests.integration.anywire_processes import Process, body, start, until_agents
+from tests.integration.test_deaths import ask
 from tests.long_form import SOAK
 from tests.patience import PATIENCE
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.integration.test_deaths import NO_LIMITS, ask_streamed, body, start, until_agents
+from tests.integration.anywire_processes import NO_LIMITS, ask_streamed, body, start, until_agents
 from tests.patience import PATIENCE
 
 __all__ = ["start"]  # a fixture
@@ -49,9 +49,14 @@ async def test_streams_that_give_their_slot_are_the_same_to_the_byte(start: Any,
     urgent = {"x-anywire-priority": "5"}
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE, limits=NO_LIMITS) as client:
         await until_agents(client, "a")
-        undisturbed = await asyncio.gather(*(ask_streamed(client, number) for number in range(STREAMS)))
+        undisturbed = await asyncio.gather(
+            *(ask_streamed(client, body(number, stream=True)) for number in range(STREAMS))
+        )
         began = [asyncio.Event() for _ in range(STREAMS)]
-        low = [asyncio.ensure_future(ask_streamed(client, number, began[number])) for number in range(STREAMS)]
+        low = [
+            asyncio.ensure_future(ask_streamed(client, body(number, stream=True), began[number]))
+            for number in range(STREAMS)
+        ]
         for each in began:
             await asyncio.wait_for(each.wait(), PATIENCE)
         for _ in range(2):
