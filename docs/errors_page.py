@@ -33,11 +33,11 @@ An orchestrator that is an agent of another one passes errors on with the origin
 does not count against it.
 
 *Sent again* is what the pipeline does, while `pipeline.max_attempts` and `pipeline.retries` allow it and the client has
-seen no token. `elsewhere`: another agent that is free gets the task. Where there is none, an engine that says with 429,
-503 or 529 that it has too much to do, and with `Retry-After` that it will soon have less, is asked again after that
-time, up to `pipeline.retries.longest`. `anywhere`: any agent that is there gets it, another one first. What was not
-sent, or was refused before the first token, costs no attempt. A stream that has begun goes on at another agent where
-its engine can resume.
+seen no token. `elsewhere`: another agent gets the task, once one is free. Where there is none, an engine that says with
+429, 503 or 529 that it has too much to do, and with `Retry-After` that it will soon have less, is asked again after
+that time, up to `pipeline.retries.longest`. `anywhere`: any agent that is there gets it, another one first. What was
+not sent, or was refused before the first token, costs no attempt. A stream that has begun goes on at another agent
+where its engine can resume.
 
 *Counts against* is whose circuit breaker (`pipeline.breaker`) counts it. An engine's own 4xx counts against nobody.
 

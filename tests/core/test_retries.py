@@ -249,6 +249,23 @@ async def test_a_short_retry_after_is_waited_for(
     assert await read(asked) == "answer"
 
 
+async def test_a_failed_task_waits_for_an_agent_that_is_well_and_busy(pipeline_of: Make, wire: PuppetTransport) -> None:
+    """However free the one is that has failed: the next attempt would fail there too."""
+    pipeline = await pipeline_of(wire, retries={"base": 0})
+    wire.join("well", slots=1)
+    first = chat(pipeline)
+    wire.join("ill", slots=8)
+    second = chat(pipeline)
+    assert [agent_id for agent_id, _ in wire.requests] == ["well", "ill"]
+    fail(wire, wire.requests[1][1])
+    assert len(wire.requests) == 2
+    wire.answer(wire.requests[0][1])
+    assert await read(first) == "answer"
+    assert wire.requests[2][0] == "well"
+    wire.answer(wire.requests[2][1])
+    assert await read(second) == "answer"
+
+
 async def test_a_long_retry_after_is_passed_on(pipeline_of: Make, wire: PuppetTransport, clock: SimulatedClock) -> None:
     pipeline = await pipeline_of(wire, retries={"base": 0, "longest": 2})
     wire.join("a")

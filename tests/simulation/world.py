@@ -64,7 +64,6 @@ PAST = {
     ".health._away": AGENTS,
     ".health._quarantine._stays": AGENTS,
     ".health._resting": AGENTS,
-    ".health._unwell": AGENTS,
     ".health._doubtful": AGENTS,
     ".registry._barred": AGENTS,
     "._agent_observation._health": 3 * AGENTS,

@@ -20,7 +20,6 @@ from anywire.pipeline.broken_streams import broken_off
 from anywire.pipeline.decide import Budget, Decider, Decision, Fail, FallBack, Hedge, Requeue, Resume, decide
 from anywire.pipeline.dispatcher import Dispatcher
 from anywire.pipeline.fallbacks import Fallbacks
-from anywire.pipeline.groups import has_others
 from anywire.pipeline.health import Health
 from anywire.pipeline.observation import Observation
 from anywire.pipeline.open_attempts import OpenAttempts
@@ -158,8 +157,9 @@ class AttemptEnds:
             if attempt.chunks:
                 # It got on: whom it has tried before is as good as any, and no failure was in a row with this one.
                 task.losses, task.tried = 0, {attempt.agent_id}
+            passed_over = task.tried | self._health.resting_agents()
             elsewhere = attempt.was_curbed or any(
-                has_others(self._registry.candidates(key), task.tried) for key in task.queued.keys
+                self._registry.serving.has_others(key, passed_over) for key in task.queued.keys
             )
             models = self._fallbacks.left(task, attempt.model)
             budget = self._retries.budget(task, attempt, elsewhere, models)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from itertools import islice
 from time import perf_counter_ns
 from typing import Any
@@ -108,7 +108,7 @@ class Chooser:
             can_resume = CandidateList(agent for agent in candidates if task.resumes_on(agent))
             candidates = self._without(candidates, can_resume, CANNOT_RESUME)
         spared = task.losses > 0 and not task.chunks and self._filters is None
-        doubtful = self._health.doubtful_agents() if spared else ()
+        doubtful = self._health.doubtful_agents() if spared else frozenset[str]()
         for avoided, why in ((task.tried, TRIED), (doubtful, DOUBTFUL), (queued.avoid, AVOIDED)):
             if avoided:
                 others = Without(candidates, avoided)
@@ -117,7 +117,7 @@ class Chooser:
                     left_out = sorted(others.left_out.values(), key=by_ordinal)
                     first = tuple([agent.agent_id for agent in left_out[:MAX_NAMED]])
                     self._left_out.append(LeftOut(why, len(left_out), first))
-        if doubtful and self._is_to_wait(task, candidates, key):
+        if doubtful and self._is_to_wait(task, candidates, key, doubtful):
             return self._without(candidates, CandidateList(()), DOUBTFUL)
         if queued.prefer:
             preferred = [agent for each in dict.fromkeys(queued.prefer) if (agent := candidates.get(each))]
@@ -129,12 +129,11 @@ class Chooser:
             candidates = self._without(given, CandidateList(self._filtered(queued, list(given))), FILTERED)
         return candidates
 
-    def _is_to_wait(self, task: Task, candidates: Candidates, key: QueueKey) -> bool:
-        """Whether all candidates are only tried with a few tasks, while others that the task has not tried are busy."""
-        unwell = self._health.unwell_agents()
-        if not all(agent.agent_id in unwell for agent in candidates):
+    def _is_to_wait(self, task: Task, candidates: Candidates, key: QueueKey, doubtful: Set[str]) -> bool:
+        """Whether the last attempt of every candidate has failed, while others that the task has not tried are busy."""
+        if not all(agent.agent_id in doubtful for agent in candidates):
             return False
-        return self._registry.serving.has_others(key, unwell | task.tried)
+        return self._registry.serving.has_others(key, doubtful | task.tried)
 
     def _without(self, before: Candidates, after: CandidateList, why: str) -> Candidates:
         """``after``, once it is noted which of those ``before`` it leaves out."""

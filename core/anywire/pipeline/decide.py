@@ -60,11 +60,11 @@ Decision = Requeue | Retry | Resume | FallBack | Hedge | Fail
 
 class Budget(msgspec.Struct, frozen=True):
     """What is left: ``attempts`` that may still be sent of this task, ``retries`` that its model and tenant may still
-    cost (`anywire.pipeline.retry_budget`), whether ``elsewhere`` an agent that has not tried the task could take it
-    now, whether tasks of its kind are sent again although they may have been executed (``repeats``), and ``pause``: the
-    seconds, drawn at random, that a task is to wait that is not sent again at once. ``patience`` is how many seconds an
-    engine may ask for before it is asked again, ``models`` how many further models somebody serves that may answer in
-    place of this one (`anywire.pipeline.fallbacks`)."""
+    cost (`anywire.pipeline.retry_budget`), whether ``elsewhere`` an agent that has not tried the task serves it, be it
+    busy, and does not rest, whether tasks of its kind are sent again although they may have been executed
+    (``repeats``), and ``pause``: the seconds, drawn at random, that a task is to wait that is not sent again at once.
+    ``patience`` is how many seconds an engine may ask for before it is asked again, ``models`` how many further models
+    somebody serves that may answer in place of this one (`anywire.pipeline.fallbacks`)."""
 
     attempts: int
     elsewhere: bool
@@ -98,7 +98,7 @@ def decide(task: Task, attempt: Attempt, error: AnywireError, health: Health, bu
       has sent a token is taken at its word for the rest only.
     - Nothing was sent to an agent that could not be reached: a hub may find many links ended at once.
     - A lost link, or an agent that makes no progress: another attempt, or a resumed one, while the budgets last; at
-      once where it is the first one and another agent is free, else after a pause. The budget for retries does not
+      once where it is the first one and another agent is there, else after a pause. The budget for retries does not
       pay for a resumed one, which repeats nothing.
     - An engine's failure may be that machine's own: after a pause it is tried, or resumed, elsewhere, if somebody is
       there. If nobody is, and the engine says that it has too much to do and will soon have less, it is

@@ -61,7 +61,6 @@ class Health:
         self._quarantine = Quarantine(clock, config, probe)
         self._away: OrderedDict[str, None] = OrderedDict()
         self._resting: set[str] = set()
-        self._unwell: set[str] = set()
         self._doubtful: set[str] = set()
         self._lost_links: set[str] = set()
         """Agents that have answered nothing since one of several links was lost with attempts on it."""
@@ -114,12 +113,8 @@ class Health:
         """The agents, not links, that are `resting`."""
         return self._resting
 
-    def unwell_agents(self) -> Set[str]:
-        """Those whose breaker is not closed."""
-        return self._unwell
-
     def doubtful_agents(self) -> Set[str]:
-        """Those, and those whose last attempt failed."""
+        """Those whose breaker is not closed, and those whose last attempt failed."""
         return self._doubtful
 
     def is_quarantined(self, agent_id: str) -> bool:
@@ -262,7 +257,7 @@ class Health:
         if record is not None:
             _cancel(record)
         if isinstance(subject, str):
-            for kept in (self._resting, self._unwell, self._doubtful):
+            for kept in (self._resting, self._doubtful):
                 kept.discard(subject)
 
     def close(self) -> None:
@@ -285,7 +280,6 @@ class Health:
             self.forget(subject)
         elif isinstance(subject, str):
             _keep(self._resting, subject, not breaker.allows)
-            _keep(self._unwell, subject, breaker.state != "closed")
             _keep(self._doubtful, subject, breaker.is_doubtful)
         if not before or breaker.state == before:
             return

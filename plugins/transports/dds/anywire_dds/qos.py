@@ -25,11 +25,6 @@ SHIPPED = Path(__file__).with_name("qos.xml")
 LIBRARY = "anywire"
 _ENDS: tuple[End, End] = ("datawriter_qos", "datareader_qos")
 
-DETECTION = 1.2
-"""Of the lease: when a silent participant is given up. Not before a lease of silence, and soon after: liveliness is
-asserted every fifth of a lease (`anywire_dds.endpoints.Endpoints.often_alive`), so this is 1 to 1.2 leases after a
-process has stopped."""
-
 
 class Profiles(NamedTuple):
     """The QoS of all topics. ``source`` is the file a user named, or empty."""
@@ -145,9 +140,9 @@ def _reason(text: str) -> str:
 
 def participant_qos(name: str, lease_ns: int, protocol: str) -> Qos:
     """``protocol`` is the version of the messages that its ends speak, empty where they speak none. The lease belongs
-    to the participant: when it runs out, everything of the peer is forgotten, and found anew when the peer returns. (A
-    writer's own lease would only mark it dead: a paused peer that went on would never register again.)"""
-    policies = [Policy.EntityName(name), Policy.Liveliness.Automatic(round(lease_ns * DETECTION))]
+    to the participant: after so long a silence, everything of the peer is forgotten, and found anew when the peer
+    returns. (A writer's own lease would only mark it dead: a paused peer that went on would never register again.)"""
+    policies = [Policy.EntityName(name), Policy.Liveliness.Automatic(lease_ns)]
     return Qos(*policies, *([user_data.of_participant(protocol)] if protocol else []))
 
 

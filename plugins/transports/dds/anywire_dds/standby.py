@@ -143,7 +143,7 @@ class DdsCandidacy(Candidacy):
         self._domain = acquire(config)
         try:
             # One of its own: agents and hubs are given up later.
-            asserted = round(self._lease * 1e9 * DETECTION / qos.DETECTION)
+            asserted = round(self._lease * 1e9 * DETECTION)
             self._participant = self._domain.participant(asserted, config.participant, hub.protocol or PROTOCOL)
             self._wakeup = Wakeup(self._loop)
         except BaseException as error:
