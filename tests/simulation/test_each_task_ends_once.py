@@ -106,13 +106,24 @@ def test_each_task_ends_exactly_once(day: int) -> None:
 
 def test_everything_that_can_happen_happens() -> None:
     """A simulation in which nothing goes wrong would prove little."""
-    world = _world(2, 2, (True, False))
+    world = _world(1, 2, (True, False))
     asyncio.run(world.run(2600 * LONG))
     counts = world.ended + world.refused + Counter(world.orchestrator.stats()["events"])
     assert counts.keys() >= {
         *("answered", "cancelled", "deadline_exceeded", "engine_failed", "agent_lost", "stream_corrupted"),
         *("reader_stalled", "no_agent", "queue_full", "limit_reached", "deadline_too_short", "payload_too_large"),
-        *("no_progress", "retries", "repeated", "refused", "hedges", "fallbacks", "trips", "congested", "overdue"),
+        *(
+            "no_progress",
+            "retries",
+            "repeated",
+            "refused",
+            "hedges",
+            "hedges_won",
+            "fallbacks",
+            "trips",
+            "congested",
+            "overdue",
+        ),
         *("foreign_messages", "claims_rejected", "quarantines", "drained", "isolated"),
         *("preemptions", "model_fallbacks"),
     }

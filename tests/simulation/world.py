@@ -16,7 +16,7 @@ from tests.simulation.clients import READER_TIMEOUT, TENANTS, Client
 
 from anywire import errors, events
 from anywire.agent_health import Order
-from anywire.failure_settings import BreakerConfig, RetryConfig
+from anywire.failure_settings import BreakerConfig, HedgingConfig, RetryConfig
 from anywire.identity import hub_info
 from anywire.messages import Chunk
 from anywire.pipeline.decide import Budget, Decision, Hedge, Resume, Retry, decide
@@ -68,6 +68,7 @@ PAST = {
     ".registry._barred": AGENTS,
     "._agent_observation._health": 3 * AGENTS,
     "._waiting._models": len(MODELS),
+    ".attempts._hedging._first_tokens._models": len(MODELS),
     "._waiting.refused": 50,
     "._dispatcher._chooser._left_out": 32,
     "._dispatcher._scheduler._charges.expected._means": TENANTS,
@@ -167,6 +168,7 @@ class World:
                 explained_tasks=EXPLAINED,
                 **(YIELDING if yields else {}),
                 retries=self.retries,
+                hedging=HedgingConfig(share=0.1 if self.hedges else 0.0),
             ),
             plugins=plugins,
             clock=self.clock,
