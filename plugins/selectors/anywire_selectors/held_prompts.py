@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import groupby
 
 import msgspec
 
@@ -20,6 +21,25 @@ class HeldPrompt(msgspec.Struct, eq=False):
     task_id: str = ""
 
 
+class _Holders:
+    """The prompts that hold each of some blocks, the one used last at the end; ``blocks`` is how many blocks these
+    are. All of them are beginnings of the same prompt."""
+
+    __slots__ = ("blocks", "prompts")
+
+    def __init__(self, prompts: list[HeldPrompt], blocks: int) -> None:
+        self.prompts, self.blocks = prompts, blocks
+
+    def used(self, held: HeldPrompt, is_known: bool) -> None:
+        """A prompt was used that may be one of them if it ``is_known``."""
+        prompts = self.prompts
+        if is_known and held in prompts:
+            prompts.remove(held)
+        elif len(prompts) == MAX_HOLDERS:
+            del prompts[0]
+        prompts.append(held)
+
+
 class HeldPrompts:
     """Prompts by each of their beginnings. At most ``max_blocks`` blocks are known, a prompt counting as one more than
     it has: those used longest ago are forgotten first."""
@@ -29,21 +49,22 @@ class HeldPrompts:
         self._all: OrderedDict[int, HeldPrompt] = OrderedDict()
         """By ``id``, the one used last at the end; so is that of each agent."""
         self._of_agent: dict[str, OrderedDict[int, HeldPrompt]] = {}
-        self._by_block: dict[int, list[HeldPrompt]] = {}
-        """The one used last at the end. Prompts that begin with a block begin with all before it: one that newer ones
-        have put out of a block's list is in none of the lists of the blocks before."""
+        self._by_block: dict[int, _Holders] = {}
+        """Prompts that begin with a block begin with all before it: one that newer ones have put out of a block's
+        holders is no holder of the blocks before. Blocks that always came together have theirs together, so that a
+        prompt with a long beginning that many have costs little."""
         self._of_task: dict[tuple[str, str], HeldPrompt] = {}
 
     def matches(self, prefix: tuple[int, ...], least: int) -> Iterator[tuple[int, HeldPrompt]]:
         """Prompts that begin with at least ``least`` of these blocks, each once, and with how many: the longest match
         first, of equals the one used last."""
-        by_block, seen, longer = self._by_block, set[int](), None
+        by_block, seen, last, longer = self._by_block, set[int](), None, None
         for depth in range(len(prefix), max(1, least) - 1, -1):
             holders = by_block.get(prefix[depth - 1])
             # Where many prompts begin alike, the newest of them hold most blocks together.
-            if holders is None or holders == longer:
+            if holders is None or holders is last or holders.prompts == longer:
                 continue
-            longer = holders.copy()
+            last, longer = holders, holders.prompts.copy()
             for held in reversed(longer):
                 if id(held) not in seen:
                     seen.add(id(held))
@@ -81,16 +102,19 @@ class HeldPrompts:
             self._of_agent.setdefault(agent_id, OrderedDict())[id(held)] = held
             self._blocks += 1 + len(prefix)
         by_block = self._by_block
-        for block in prefix:
-            holders = by_block.get(block)
+        for holders, blocks in groupby(prefix, by_block.get):
+            these = tuple(blocks)
             if holders is None:
-                by_block[block] = [held]
-            elif holders[-1] is not held:
-                if is_known and held in holders:
-                    holders.remove(held)
-                elif len(holders) == MAX_HOLDERS:
-                    del holders[0]
-                holders.append(held)
+                holders = _Holders([held], len(these))
+            elif holders.blocks == len(these):
+                holders.used(held, is_known)
+                continue
+            else:
+                holders.blocks -= len(these)
+                holders = _Holders(holders.prompts.copy(), len(these))
+                holders.used(held, is_known)
+            for block in these:
+                by_block[block] = holders
         self._of_task[task_id, agent_id] = held
         self._bound(agent_id, incarnation, capacity)
 
@@ -114,13 +138,13 @@ class HeldPrompts:
         if self._of_task.get((held.task_id, held.agent_id)) is held:
             del self._of_task[held.task_id, held.agent_id]
         by_block = self._by_block
-        for block in reversed(held.prefix):
-            holders = by_block.get(block)
-            if holders is None or held not in holders:
+        for holders, blocks in groupby(reversed(held.prefix), by_block.get):
+            if holders is None or held not in holders.prompts:
                 break
-            holders.remove(held)
-            if not holders:
-                del by_block[block]
+            holders.prompts.remove(held)
+            if not holders.prompts:
+                for block in blocks:
+                    by_block.pop(block, None)
 
     def _bound(self, agent_id: str, incarnation: int, capacity: int) -> None:
         """Forget what the agent's cache has no room for, or has lost with an earlier life of it, and what is too much
