@@ -112,7 +112,9 @@ class ClientProcess(PeerProcess):
 
 
 def text(responses: list[dict[str, Any]]) -> str:
-    return "".join(each["content"] for each in responses)
+    """What a client reads. It passes over a final response that is written again, which may have been lost to it."""
+    last = next((number for number, each in enumerate(responses) if each["is_final"]), len(responses))
+    return "".join(each["content"] for each in responses[: last + 1])
 
 
 class ServerProcess(PeerProcess):

@@ -127,10 +127,11 @@ async def test_mutated_frames_to_an_agent_disturb_no_other_hub(monkeypatch: pyte
         mutated = Mutations(
             samples, encoded, lambda cls: () if cls is HubInfo else fuzzed.names(), b"\x0b", b"DEEPHERE"
         )
-        left, finished = 0, asyncio.Event()
+        left, begun, finished = 0, asyncio.Event(), asyncio.Event()
 
         async def link(_: object, context: Any) -> None:
             nonlocal left
+            await begun.wait()
             assert await context.read()
             if mutated.random.random() < 0.8:
                 await context.write(codec.encode_hub_hello(HUB))
@@ -141,6 +142,7 @@ async def test_mutated_frames_to_an_agent_disturb_no_other_hub(monkeypatch: pyte
             while isinstance(await context.read(), bytes):
                 pass
             if left <= 0:
+                begun.clear()
                 finished.set()
 
         class Routes(grpc.GenericRpcHandler):  # type: ignore[type-arg]
@@ -155,6 +157,7 @@ async def test_mutated_frames_to_an_agent_disturb_no_other_hub(monkeypatch: pyte
             nonlocal left
             left = messages
             finished.clear()
+            begun.set()
             async with asyncio.timeout(10 * PATIENCE):
                 await finished.wait()
 

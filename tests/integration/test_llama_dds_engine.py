@@ -360,8 +360,11 @@ async def test_client_gateway_pipeline_engine_server(dds_domain: int, domain: in
     said = " ".join(f"{each} é" for each in range(200))
     engine = LlamaDdsEngine(LlamaDdsEngineConfig(domain=domain))
     client: ClientProcess = await ClientProcess.start("client", dds_domain)
-    async with serving(engine, slots=4) as served:
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(client.end)
+        served = await stack.enter_async_context(serving(engine, slots=4))
         front = LlamaDdsGateway(LlamaDdsGatewayConfig(domain=dds_domain, shutdown_grace=0.2, reader_pause=0.25))
+        stack.push_async_callback(front.close)
         await front.start(served.context)
         await client.served()
         for number in range(8):
@@ -370,8 +373,6 @@ async def test_client_gateway_pipeline_engine_server(dds_domain: int, domain: in
             responses = await client.answer(f"{number}")
             assert text(responses) == said
             assert responses[-1]["prompt_tokens"] == 5
-        await front.close()
-    await client.end()
 
 
 async def test_an_error_crosses_gateway_and_engine_as_one(domain: int) -> None:

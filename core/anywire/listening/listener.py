@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from anywire.access_settings import TlsConfig
 from anywire.errors import ConfigError
 from anywire.listening.handshakes import Handshakes
+from anywire.transport_tools.accepting import stop_accepting
 
 if TYPE_CHECKING:
     from anywire.listening.certificates import ServerCertificate
@@ -71,11 +72,11 @@ class Listener:
             await self.close()
             raise
 
-    def stop(self) -> None:
-        """Take no further connection from now on; those that are open stay. Safe to call twice."""
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
+    async def stop(self) -> None:
+        """Take no further connection from now on; those that are open stay, also those that a peer has just opened.
+        Safe to call twice."""
+        servers, self._servers = self._servers, []
+        await stop_accepting(*servers)
         if self._handshakes is not None:
             self._handshakes.stop()
         if self._own_socket is not None and self._unix is not None:
@@ -87,7 +88,7 @@ class Listener:
 
     async def close(self) -> None:
         """`stop`, and end what goes on in the background."""
-        self.stop()
+        await self.stop()
         if self._handshakes is not None:
             await self._handshakes.close()
         if self._certificate is not None:

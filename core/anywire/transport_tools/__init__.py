@@ -14,6 +14,7 @@ Certificates    `EndCertificate` with `new_end_certificate` `END_NAME` `certific
 Addresses       `listening_addresses` `takes_any_port` `none_is_free` `free_addresses` `lan_addresses`
                 `meeting_addresses` `encryption_told` `option_of` `own_address` `WILDCARD`
 Connecting      `keep_dialling` `Backoff` `StopDialling`, `Unlinked` with `findings`
+Listening       `stop_accepting`
 Whole ends      `ChannelHub` and `ChannelPort` over any `Channel`
 Channels        `StreamChannel` over a stream of bytes (TCP, Unix sockets), `PacketPeer` over a wire without connections
                 (datagrams, a broker's subjects), `EncodedChannel` and `BufferedChannel` as
@@ -22,6 +23,7 @@ Links           `Link` with `Joined`, `Received`, `Lost`: a link over packets, w
 """
 
 from anywire.once_log import OnceLog
+from anywire.transport_tools.accepting import stop_accepting
 from anywire.transport_tools.addresses import WILDCARD, is_loopback, own_address
 from anywire.transport_tools.buffered_channel import BufferedChannel
 from anywire.transport_tools.channel import CLOSE_TIMEOUT, Channel, ChannelOwner, close_all
@@ -117,6 +119,7 @@ __all__ = [
     "option_of",
     "own_address",
     "payload_bytes",
+    "stop_accepting",
     "takes_any_port",
     "with_protocol",
 ]

@@ -17,13 +17,11 @@ from typing import Literal
 
 from anywire.errors import TransportUnavailable
 from anywire.transport import Plane
-from anywire.transport_tools import StopDialling, StreamChannel, keep_dialling
+from anywire.transport_tools import StopDialling, StreamChannel, keep_dialling, stop_accepting
 
 log = logging.getLogger(__name__)
 
 Role = Literal["hub", "agent"]
-ACCEPTING = 4
-"""Turns of the event loop in which a connection is accepted and becomes a channel."""
 OTHER: dict[Role, Role] = {"hub": "agent", "agent": "hub"}
 
 
@@ -98,11 +96,7 @@ class Directory:
             _remove(self.path / name)
         server, self._server = self._server, None
         if server is not None:
-            # Nobody finds it any more. Who has connected already becomes a channel, and ends as one: a server that is
-            # closed in between (asyncio's, before Python 3.12) would forget the connection, and leave it open.
-            for _ in range(ACCEPTING):
-                await asyncio.sleep(0)
-            server.close()
+            await stop_accepting(server)  # nobody finds it any more
         dialling = list(self._dialled.values())
         for task in dialling:
             task.cancel()

@@ -246,9 +246,7 @@ class OpenAIGateway(Gateway):
         if self._listener is None or self._server is None or self._routes is None:
             return
         listener, self._listener = self._listener, None
-        listener.stop()
-        # Connections accepted a moment ago begin their requests first.
-        await asyncio.sleep(0)
+        await listener.stop()
         self._server.pre_shutdown()
         if self._sockets is not None:
             self._sockets.finish()

@@ -152,9 +152,7 @@ class PredecessorGateway(Gateway):
             topics.finish()
         listener, self._listener = self._listener, None
         if listener is not None and self._routes is not None:
-            listener.stop()
-            # Connections accepted a moment ago begin their requests first.
-            await asyncio.sleep(0)
+            await listener.stop()
             self._server.pre_shutdown()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.config.shutdown_grace):

@@ -19,7 +19,7 @@ from anywire.lease import AwakeTime
 from anywire.listening.connection_limit import ConnectionLimit
 from anywire.messages import TaskRequest
 from anywire.transport import Plane
-from anywire.transport_tools import EndCertificate, OnceLog, none_is_free
+from anywire.transport_tools import EndCertificate, OnceLog, none_is_free, stop_accepting
 from anywire.transport_tools.timeouts import awake_timeout
 from anywire.web_pages import header_of_page
 from anywire_http.config import HttpConfig, is_local
@@ -180,16 +180,16 @@ class Server:
 
     async def close(self) -> None:
         """Accept nothing any more and end every connection."""
-        if self._server is None:
+        server, self._server = self._server, None
+        if server is None:
             return
-        self._server.close()
+        await stop_accepting(server)
         self._web.pre_shutdown()
         await self._web.shutdown(CLOSING_S)
         if self._tls is not None:
             self._web.abort()
             await asyncio.sleep(0)
-        await self._server.wait_closed()
-        self._server = None
+        await server.wait_closed()
 
     async def body(self, request: web.BaseRequest, cls: type[T]) -> T:
         """The body as a message. Raises as `read` does, or `msgspec.MsgspecError`."""
