@@ -147,6 +147,9 @@ def faults(
         ),
     ] = "",
     streams: Annotated[int, typer.Option("--streams", min=2, max=100, help="Streams that each fault meets.")] = 4,
+    patience: Annotated[
+        float, typer.Option("--patience", min=1.0, help="Seconds after which a client waits no longer for its stream.")
+    ] = 60.0,
     changes: Annotated[
         list[str] | None,
         typer.Option(
@@ -167,7 +170,7 @@ def faults(
             fault or (),
             transport or (),
             out,
-            setting=Setting(streams, engine, tuple(changes or ())),
+            setting=Setting(streams, engine, tuple(changes or ()), patience),
             invocation=sys.argv[1:],
             say=_say_at_once,
         )

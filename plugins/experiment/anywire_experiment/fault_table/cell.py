@@ -136,7 +136,7 @@ class FaultCell:
                 self._point(system, stand_ins)
             injection = Injection(self._fault, system, hosts, stand_ins[STRUCK], private)
             await self._within(READY, "never ready", system.start())
-            clients = await stack.enter_async_context(Clients(_socket(private)))
+            clients = await stack.enter_async_context(Clients(_socket(private), self._setting.patience))
             await self._unless_dead(self._ask(clients, injection, stand_ins[STRUCK]))
             await self._within(READY, "the system did not get whole again", system.whole())
 
