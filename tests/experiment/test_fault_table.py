@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -17,19 +19,29 @@ from anywire_experiment import outcome
 from anywire_experiment.fault_table import pages, table
 from anywire_experiment.fault_table.catalogue import BY_NAME, FAULTS, TRANSPORTS
 from anywire_experiment.fault_table.cell import FaultCell
+from anywire_experiment.fault_table.injection import Injection
 from anywire_experiment.fault_table.setting import Setting
 from anywire_experiment.fault_table.verdict import Row, judged
 
 pytestmark = pytest.mark.timeout(4 * PATIENCE)
 
-QUICK = {"refused": "memory", "agent-killed": "zeromq"}
+QUICK = {"cut-after-k-tokens": "memory", "agent-killed": "zeromq"}
 """In the short form these alone, each over one transport."""
 CELLS = [(fault.name, transport) for fault in FAULTS for transport in TRANSPORTS]
 
 
+def processes() -> list[psutil.Process]:
+    """Of systems under test."""
+    return [each for each in psutil.Process().children(recursive=True) if "anywire" in " ".join(each.cmdline())]
+
+
+def names(folder: Path) -> list[str]:
+    return [each.name for each in folder.iterdir()]
+
+
 async def carried_out(fault: str, transport: str, folder: Path, *changes: str) -> Row:
     observed = await FaultCell(BY_NAME[fault], transport, folder, Setting(changes=changes)).run()
-    assert not [each for each in psutil.Process().children(recursive=True) if "anywire" in " ".join(each.cmdline())]
+    assert processes() == []
     return judged(BY_NAME[fault], observed)
 
 
@@ -70,6 +82,24 @@ async def test_a_cell_without_processes_to_kill_says_so_and_starts_nothing(tmp_p
     assert (row.result, row.why) == ("n/a", ("orchestrator and agents are one process over this transport",))
 
 
+async def test_an_interrupted_cell_takes_away_all_that_it_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of its fault, while a process is stopped."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    interrupted: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    strike = Injection.strike
+
+    async def struck(injection: Injection) -> None:
+        await strike(injection)
+        interrupted.set_result("interrupted")
+
+    monkeypatch.setattr(Injection, "strike", struck)
+    fault = BY_NAME["agent-paused"]
+    observed = await FaultCell(fault, "zeromq", tmp_path / "cell", interrupted=interrupted).run()
+    assert judged(fault, observed) == Row(fault.name, "zeromq", "FAIL", why=("interrupted",))
+    assert names(tmp_path) == ["cell"]
+    assert processes() == []
+
+
 async def test_a_system_that_cannot_start_fails_its_cell_with_the_reason(tmp_path: Path) -> None:
     row = await carried_out("agent-killed", "zeromq", tmp_path / "cell", "engine.name=nothing")
     assert row.result == "FAIL"
@@ -93,7 +123,7 @@ def test_what_is_wrong_is_told_before_anything_starts(
     with pytest.raises(AnywireError, match=re.escape(said)):
         table.run(faults, transports, tmp_path, setting=Setting(2, changes=changes), invocation=(), say=lines.append)
     assert not lines
-    assert [each.name for each in tmp_path.iterdir()] == ["something"]
+    assert names(tmp_path) == ["something"]
 
 
 def test_the_list_names_every_fault() -> None:

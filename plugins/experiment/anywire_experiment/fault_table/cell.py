@@ -89,11 +89,20 @@ def _stepped(noted: Sequence[Note], struck_ns: int) -> bool:
 
 
 class FaultCell:
-    """``folder`` gets the logs and configurations of the processes, and ``cell.json``."""
+    """``folder`` gets the logs and configurations of the processes, and ``cell.json``. Once ``interrupted`` has a
+    result, its reason, the cell takes away what it made and ends, without being carried out."""
 
-    def __init__(self, fault: Fault, transport: str, folder: Path, setting: Setting = USUAL) -> None:
+    def __init__(
+        self,
+        fault: Fault,
+        transport: str,
+        folder: Path,
+        setting: Setting = USUAL,
+        interrupted: asyncio.Future[str] | None = None,
+    ) -> None:
         self._fault, self._folder, self._setting = fault, folder, setting
         self._died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._ends_it = {self._died} if interrupted is None else {self._died, interrupted}
         self.observed = Observed(fault.name, transport)
 
     async def run(self) -> Observed:
@@ -232,12 +241,14 @@ class FaultCell:
             raise CellFailed(f"{what} within {seconds:g} s") from error
 
     async def _unless_dead(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of ``work``. Raises `CellFailed` when a process ends on its own meanwhile."""
+        """The result of ``work``. Raises `CellFailed` when a process ends on its own meanwhile, or when the cell is
+        interrupted."""
         task = asyncio.create_task(work)
         try:
-            await asyncio.wait((task, self._died), return_when=asyncio.FIRST_COMPLETED)
-            if self._died.done():
-                raise CellFailed(self._died.result())
+            waiting: set[asyncio.Future[Any]] = {task, *self._ends_it}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if reason := next((each.result() for each in self._ends_it if each.done()), ""):
+                raise CellFailed(reason)
             return task.result()
         finally:
             task.cancel()

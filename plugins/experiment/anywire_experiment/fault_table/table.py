@@ -58,19 +58,23 @@ async def _carry_out(
     setting: Setting,
     say: Callable[[str], None],
 ) -> None:
-    loop, current = asyncio.get_running_loop(), asyncio.current_task()
-    assert current is not None
+    loop = asyncio.get_running_loop()
+    interrupted: asyncio.Future[str] = loop.create_future()
+
+    def interrupt() -> None:
+        if not interrupted.done():
+            interrupted.set_result("interrupted")
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, current.cancel)
+        loop.add_signal_handler(number, interrupt)
     say(pages.head())
-    try:
-        for fault in faults:
-            for transport in transports:
-                folder = record.cell_folder(out, fault.name, transport)
-                observed = await FaultCell(fault, transport, folder, setting).run()
-                say(pages.line(judged(fault, observed)))
-    except asyncio.CancelledError:
-        raise Interrupted from None
+    for fault in faults:
+        for transport in transports:
+            folder = record.cell_folder(out, fault.name, transport)
+            observed = await FaultCell(fault, transport, folder, setting, interrupted).run()
+            if interrupted.done():
+                raise Interrupted
+            say(pages.line(judged(fault, observed)))
 
 
 def _fault(name: str) -> Fault:
