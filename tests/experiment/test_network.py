@@ -111,9 +111,11 @@ async def test_a_cut_link_carries_nothing_until_it_is_restored() -> None:
         assert client.stdout is not None
         client.stdin.write(b"30\n")
         assert await client.stdout.readline() == b"x\n"
+        assert await hosts.lost() == 0
         await hosts.cut()
         client.stdin.write(b"0.3\n")
         assert await client.stdout.readline() == b"nothing\n"
+        assert await hosts.lost() > 0
         await hosts.restore()
         client.stdin.write(b"30\n")  # TCP sends again what the cut had swallowed
         assert (await client.stdout.readline()).strip(b"\n").strip(b"x") == b""

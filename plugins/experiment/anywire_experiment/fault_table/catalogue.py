@@ -235,13 +235,12 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="partition-one-way-to-agent",
         meets="The link between agent-1 and the orchestrator.",
-        does="The agent does not hear the orchestrator, which hears the agent.",
+        does="The agent does not hear the orchestrator, which hears the agent: streams go on while they have credit.",
         done="Frames to the agent's host are dropped.",
-        undone=f"The link carries frames again, {_GONE_ON}.",
+        undone="The link carries frames again, once the streams have ended.",
         must_see=ALL_COMPLETE,
         needs="network",
         crosses=True,
-        goes_on=True,
     ),
     Fault(
         name="fragments-dropped",

@@ -51,7 +51,7 @@ class Hosts:
         await self._wire.lose(share)
 
     async def lost(self) -> int:
-        """How many frames were lost so far, both ways together."""
+        """How many frames it was told to lose, and lost, so far: both ways together."""
         return await self._wire.lost()
 
     async def restore(self) -> None:

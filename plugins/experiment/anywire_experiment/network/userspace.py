@@ -77,7 +77,7 @@ class _Way:
                 os.write(self._target, frame)
             except OSError:
                 # The device is down or its queue is full: a frame is lost, as on any wire.
-                self.lost += 1
+                continue
         return 0
 
     def cut(self, cut: bool) -> None:
