@@ -9,6 +9,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -116,6 +117,50 @@ async def _busy(client: httpx.AsyncClient, names: Collection[str]) -> list[str]:
             if busy := sorted(each["id"] for each in agents if each["id"] in names and each["load"]["in_flight"]):
                 return busy
             await asyncio.sleep(0.1)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("config", ["dds", "grpc", "http", "zeromq"] if SOAK else ["zeromq"], indirect=True)
+async def test_streams_of_a_killed_orchestrator_go_on_at_another(start: Any, config: Any, tmp_path: Path) -> None:
+    """Each is an agent of the one that is asked, with an agent of its own."""
+    length = 60
+    settings = config({"max_attempts": 100}, itl=50, length=length)
+    above = json.loads((tmp_path / "anywire.yaml").read_text())
+    root = await start("serve", *settings)
+    below = tmp_path / "below.yaml"
+    below.write_text(json.dumps(above | {"transports": {"memory": {}}, "join": above["transports"]}))
+    doomed, _ = [await start("up", "--agents", "1", "--slots", "64", "--config", str(below)) for _ in range(2)]
+    async with httpx.AsyncClient(base_url=root.url, timeout=PATIENCE, limits=NO_LIMITS) as client:
+        await _until_ready(client, 2)
+        began: dict[int, str] = {}
+        all_began = asyncio.Event()
+
+        async def ask_on(number: int) -> None:
+            def came(agent: str, pieces: int) -> None:
+                began[number] = agent
+                if len(began) == STREAMS:
+                    all_began.set()
+
+            asked = body(number, stream=True)
+            assert await ask(client, asked, came) == await undisturbed(asked, length=length), f"stream {number}"
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(STREAMS):
+                group.create_task(ask_on(number))
+            await asyncio.wait_for(all_began.wait(), PATIENCE)
+            await doomed.end(signal.SIGKILL)
+        stats = (await client.get("/api/v1/stats")).json()
+    assert len(set(began.values())) == 2
+    assert stats["events"]["resumes"] > 0
+
+
+async def _until_ready(client: httpx.AsyncClient, count: int) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            agents = (await client.get("/api/v1/agents")).json()["data"]
+            if sum(each["state"] == "ready" for each in agents) == count:
+                return
+            await asyncio.sleep(0.02)
 
 
 @pytest.mark.timeout(180)
