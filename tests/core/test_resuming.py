@@ -349,8 +349,8 @@ async def test_resumed_streams_cost_nothing_of_the_budget_for_retries(
 async def test_a_stream_that_gets_on_is_moved_at_once_however_often(
     pipeline_of: Make, wire: PuppetTransport, clock: SimulatedClock
 ) -> None:
-    """With pauses that grow: only failures in a row make a stream wait, and agents that were lost count as others, unless
-    their breaker has opened."""
+    """With pauses that grow: only failures in a row make a stream wait, and agents that were lost count as others while
+    their breakers are closed."""
     pipeline: Orchestrator = await pipeline_of(
         wire, max_attempts=20, retries={"base": 60.0, "longest": 600.0}, breaker={"errors": 0}
     )

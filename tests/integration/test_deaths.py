@@ -1,5 +1,5 @@
-"""Processes that die: agents and orchestrators really killed, over every wire between processes, under load, with
-migration off."""
+"""Processes that die: agents and orchestrators really killed, under load, with migration off. How agents are lost over
+each wire is seen in `tests.integration.test_migration`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import signal
 from typing import Any
 
 import httpx
+import pytest
 from tests.integration.anywire_processes import NO_LIMITS, ask_streamed, body, config, start, until_agents
+from tests.long_form import SOAK
 from tests.patience import PATIENCE
 
 __all__ = ["config", "start"]  # fixtures
@@ -25,6 +27,7 @@ async def ask(client: httpx.AsyncClient, number: int) -> tuple[str, str]:
     return answer.json()["choices"][0]["message"]["content"], answer.headers["x-anywire-agent"]
 
 
+@pytest.mark.parametrize("config", ["dds", *["grpc", "http", "zeromq"] * SOAK], indirect=True)
 async def test_killed_agent_loses_no_task_without_a_token(start: Any, config: Any) -> None:
     """One of three agents is killed under 50 streams and 20 whole answers."""
     settings = config(NO_MIGRATION, ttft=1000, itl=100, length=15)

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.integration.anywire_processes import NO_LIMITS, ask_streamed, body, start, until_agents
+from tests.long_form import SOAK
 from tests.patience import PATIENCE
 
 __all__ = ["start"]  # a fixture
@@ -18,7 +19,7 @@ STREAMS = 4
 """As many as the agent has slots."""
 
 
-@pytest.fixture(params=["dds", "zeromq"])
+@pytest.fixture(params=["zeromq", *["dds", "grpc", "http"] * SOAK])
 def config(request: pytest.FixtureRequest, tmp_path: Any, options_of: Any) -> Callable[..., list[str]]:
     """Writes a YAML file; gives the arguments that use it."""
 
