@@ -79,11 +79,11 @@ def body(number: int, *, stream: bool, model: str = "synthetic", **more: Any) ->
 
 
 async def ask_streamed(
-    client: httpx.AsyncClient, asked: dict[str, Any], began: asyncio.Event | None = None
+    client: httpx.AsyncClient, asked: dict[str, Any], began: asyncio.Event | None = None, prefer: str = ""
 ) -> tuple[str, str]:
     """A streamed answer: its text and the agent, or what came and the error's code."""
-    text = ""
-    async with client.stream("POST", "/v1/chat/completions", json=asked) as answer:
+    text, headers = "", {"x-anywire-prefer": prefer} if prefer else {}
+    async with client.stream("POST", "/v1/chat/completions", json=asked, headers=headers) as answer:
         async for line in answer.aiter_lines():
             if not line.startswith("data: {"):
                 continue
