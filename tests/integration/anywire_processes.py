@@ -15,6 +15,8 @@ import pytest
 from tests.patience import PATIENCE
 
 NO_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+FOR_EVER = 3_600_000
+"""Milliseconds that a token of the engine ``synthetic`` takes where a task is to be held until it is moved or ended."""
 
 
 class Process:

@@ -9,7 +9,15 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.integration.anywire_processes import NO_LIMITS, ask_streamed, body, config, start, until_agents
+from tests.integration.anywire_processes import (
+    FOR_EVER,
+    NO_LIMITS,
+    ask_streamed,
+    body,
+    config,
+    start,
+    until_agents,
+)
 from tests.long_form import SOAK
 from tests.patience import PATIENCE
 
@@ -18,8 +26,6 @@ __all__ = ["config", "start"]  # fixtures
 NO_MIGRATION = {"resume": False}
 PATIENT = ("--set", "lease.timeout=3")
 """For a machine that is busy: nobody is taken for lost who lives."""
-FOR_EVER = 3_600_000
-"""Milliseconds."""
 
 
 async def ask(client: httpx.AsyncClient, number: int, prefer: str = "") -> tuple[str, str]:

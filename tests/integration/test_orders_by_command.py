@@ -12,8 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.integration.anywire_processes import Process, body, start, until_agents
-from tests.integration.test_deaths import FOR_EVER
+from tests.integration.anywire_processes import FOR_EVER, Process, body, start, until_agents
 from tests.integration.test_migration import undisturbed
 from tests.long_form import SOAK
 from tests.patience import PATIENCE

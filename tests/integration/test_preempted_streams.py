@@ -9,8 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.integration.anywire_processes import NO_LIMITS, ask_streamed, body, start, until_agents
-from tests.integration.test_deaths import FOR_EVER
+from tests.integration.anywire_processes import FOR_EVER, NO_LIMITS, ask_streamed, body, start, until_agents
 from tests.integration.test_migration import undisturbed
 from tests.long_form import SOAK
 from tests.patience import PATIENCE
