@@ -373,6 +373,15 @@ class Orchestrator:
                 found.setdefault(offer.model, []).append((member.view.agent_id, offer))
         return dict(sorted(found.items()))
 
+    def resumable_models(self) -> dict[str, str]:
+        """Models whose answers go on here from a text (`Submission.resume`), each with the digest of its weights. None
+        where streams are not resumed, or a service stands before tasks, which might answer from the beginning."""
+        if not self.config.resume or self.services.stand_before:
+            return {}
+        own = {offer.model for _, offer in self.services.offers()}
+        found = self.registry.serving.weights()
+        return {model: digest for model, digest in found.items() if model not in own}
+
     @property
     def waiting(self) -> int:
         """How many tasks are queued or held."""
