@@ -140,6 +140,25 @@ async def test_a_life_that_is_lost_over_two_links_is_one_failure(pipeline_of: Ma
     assert pipeline.health.evidence("a") == {"agent_lost": 1}
 
 
+@pytest.mark.parametrize("answers", [False, True])
+async def test_a_life_whose_links_break_one_after_the_other_is_lost_unless_it_has_answered_since(
+    pipeline_of: Make, answers: bool
+) -> None:
+    """The link that broke last had no task on it."""
+    first, second = PuppetTransport("first"), PuppetTransport("second")
+    pipeline = await pipeline_of(first, second, max_attempts=1, breaker={"errors": 3})
+    first.join("a")
+    second.join("a")
+    chat(pipeline)
+    first.lose("a")
+    if answers:
+        chat(pipeline)
+        second.answer(second.requests[0][1])
+    assert pipeline.health.evidence("a") == {}
+    second.lose("a")
+    assert pipeline.health.evidence("a") == ({} if answers else {"agent_lost": 1})
+
+
 # Links
 
 
