@@ -195,6 +195,7 @@ class Orchestrator:
                 dispatcher,
                 registry,
                 counts,
+                clock,
             )
             attempt_ends.preempted_ended, attempt_ends.waits_again = preemption.ended, preemption.waits
         task_ids = random_ids()
@@ -263,6 +264,8 @@ class Orchestrator:
         self._ends.deadlines.close()
         self._commands.close()
         self.attempts.close()
+        if self._preemption is not None:
+            self._preemption.close()
         self.registry.close()
         self.health.close()
         await self._hubs.close()
