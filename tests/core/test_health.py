@@ -123,7 +123,7 @@ async def test_the_loss_of_a_life_is_one_failure_and_each_further_loss_another_o
         for _ in range(4):
             chat(pipeline)
         wire.lose("a")
-        assert pipeline.health.evidence("a") == {"agent_lost": number}
+        assert pipeline.health.report("a").evidence == {"agent_lost": number}
     assert pipeline.health.state("a") == "open"
 
 
@@ -137,7 +137,7 @@ async def test_a_life_that_is_lost_over_two_links_is_one_failure(pipeline_of: Ma
     chat(pipeline)
     second.lose("a")
     assert len(second.requests) == 1
-    assert pipeline.health.evidence("a") == {"agent_lost": 1}
+    assert pipeline.health.report("a").evidence == {"agent_lost": 1}
 
 
 # Links
