@@ -47,9 +47,10 @@ class Admission:
         """The submission of a caller with limits, as that one may have it: with its highest priority where that is
         below 0 and the task names none. Raises `Forbidden`."""
         limits = submission.caller.limits
-        for model in (submission.model, *demand.models):
-            if not limits.allows_model(model):
-                raise errors.Forbidden(f"this key is not for the model {model!r} (models)", param="model")
+        if limits.models:
+            for model in (submission.model, *demand.models):
+                if not limits.allows_model(model):
+                    raise errors.Forbidden(f"this key is not for the model {model!r} (models)", param="model")
         highest = limits.max_priority
         if highest is None or submission.priority <= highest:
             return submission

@@ -79,12 +79,16 @@ class CallerLimits:
                 "ended; it is free again when one of them ends",
                 RETRY_AFTER,
             )
-        if limits.tokens_per_day:
+        # A new day may have begun, and gives more and not less: it need be looked for only where a budget is used up.
+        if limits.tokens_per_day and account.used + account.reserved >= limits.tokens_per_day:
             self._check_tokens(account, limits.tokens_per_day)
         if limits.requests_per_minute:
-            now = self._clock.now()
-            self._check_rate(account.requests, limits.requests_per_minute, now)
-            account.requests.append(now)
+            now, requests = self._clock.now(), account.requests
+            while requests and requests[0] <= now - WINDOW:
+                requests.popleft()
+            if len(requests) >= limits.requests_per_minute:
+                raise self._too_many(requests, limits.requests_per_minute, now)
+            requests.append(now)
         reserved = prompt + max_tokens
         account.running += 1
         account.reserved += reserved
@@ -101,14 +105,16 @@ class CallerLimits:
 
     def give_back(self, share: Share) -> None:
         """Undo `take`: the task was not taken in after all."""
-        self._release(share)
+        share.account.reserved -= share.reserved
+        share.account.running -= share.is_counted
         if share.is_counted and share.account.requests and share.limits.requests_per_minute:
             share.account.requests.pop()
 
     def end(self, share: Share, tokens: int) -> None:
         """Count the end of a task that has used ``tokens``, those of the tasks it has made included if it says so."""
-        self._release(share)
-        below = share.below
+        account, below = share.account, share.below
+        account.reserved -= share.reserved
+        account.running -= share.is_counted
         if tokens > below:
             share.below = max(below, min(tokens, MAX_TOKENS))
         if share.parent is not None:
@@ -116,7 +122,6 @@ class CallerLimits:
         own = share.below - below
         if own > 0 and share.limits.tokens_per_day:
             self._turn_day()
-            account = share.account
             account.used += own
             account.unsaved += own
             self.spent()
@@ -166,20 +171,13 @@ class CallerLimits:
             account = self._accounts[caller_id] = Account(caller_id)
         return account
 
-    def _release(self, share: Share) -> None:
-        share.account.reserved -= share.reserved
-        share.account.running -= share.is_counted
-
-    def _check_rate(self, requests: deque[float], limit: int, now: float) -> None:
-        while requests and requests[0] <= now - WINDOW:
-            requests.popleft()
-        if len(requests) >= limit:
-            wait = requests[len(requests) - limit] + WINDOW - now
-            raise self._reached(
-                f"the limit of this key is {limit} requests per minute (requests_per_minute); it is free again in "
-                f"{wait:.1f} s",
-                wait,
-            )
+    def _too_many(self, requests: deque[float], limit: int, now: float) -> LimitReached:
+        wait = requests[len(requests) - limit] + WINDOW - now
+        return self._reached(
+            f"the limit of this key is {limit} requests per minute (requests_per_minute); it is free again in "
+            f"{wait:.1f} s",
+            wait,
+        )
 
     def _check_tokens(self, account: Account, budget: int) -> None:
         self._turn_day()

@@ -23,10 +23,12 @@ class RetryBudget:
     __slots__ = (
         "_config",
         "_ended",
+        "_ended_lately",
         "_kept_back",
-        "_slice",
+        "_next_slice_ns",
         "_slice_ns",
         "_spent",
+        "_spent_lately",
         "_sum_ended",
         "_sum_spent",
         "_under_way",
@@ -35,13 +37,16 @@ class RetryBudget:
     def __init__(self, config: RetryConfig) -> None:
         self._config = config
         self._slice_ns = max(1, int(config.window * 1e9 / SLICES))
-        self._slice = self._under_way = self._kept_back = self._sum_ended = self._sum_spent = 0
-        self._ended = deque([0] * (SLICES + 1), maxlen=SLICES + 1)
-        self._spent = deque([0] * (SLICES + 1), maxlen=SLICES + 1)
+        self._next_slice_ns = self._under_way = self._kept_back = self._sum_ended = self._sum_spent = 0
+        self._ended_lately = self._spent_lately = 0
+        """In the tenth that is not over."""
+        self._ended = deque([0] * SLICES, maxlen=SLICES)
+        self._spent = deque([0] * SLICES, maxlen=SLICES)
+        """In the tenths before."""
 
     def begin(self, now_ns: int) -> None:
         """A task is sent for the first time."""
-        if now_ns // self._slice_ns != self._slice:
+        if now_ns >= self._next_slice_ns:
             self._turn(now_ns)
         self._under_way += 1
 
@@ -49,23 +54,21 @@ class RetryBudget:
         """A task that has begun has ended. It is counted in the tenth in which the last one began: never for longer
         than it should be."""
         self._under_way -= 1
-        self._ended[-1] += 1
-        self._sum_ended += 1
+        self._ended_lately += 1
 
     def left(self, now_ns: int) -> int:
         """How many retries may be made now."""
-        if now_ns // self._slice_ns != self._slice:
+        if now_ns >= self._next_slice_ns:
             self._turn(now_ns)
         config = self._config
-        allowed = int(config.floor + config.share * (self._under_way + self._sum_ended))
-        return max(0, allowed - self._sum_spent - self._kept_back)
+        allowed = int(config.floor + config.share * (self._under_way + self._sum_ended + self._ended_lately))
+        return max(0, allowed - self._sum_spent - self._spent_lately - self._kept_back)
 
     def spend(self, retries: int, now_ns: int) -> None:
         """So many were made, here or by an orchestrator below."""
-        if now_ns // self._slice_ns != self._slice:
+        if now_ns >= self._next_slice_ns:
             self._turn(now_ns)
-        self._spent[-1] += retries
-        self._sum_spent += retries
+        self._spent_lately += retries
 
     def keep_back(self, retries: int) -> None:
         """An orchestrator below may make so many."""
@@ -76,13 +79,15 @@ class RetryBudget:
         self._kept_back -= retries
 
     def _turn(self, now_ns: int) -> None:
-        at = now_ns // self._slice_ns
-        for _ in range(min(max(0, at - self._slice), SLICES + 1)):
-            self._sum_ended -= self._ended[0]
-            self._sum_spent -= self._spent[0]
-            self._ended.append(0)
-            self._spent.append(0)
-        self._slice = at
+        """Begin the tenth that it is now."""
+        over = 1 + (now_ns - self._next_slice_ns) // self._slice_ns
+        self._next_slice_ns += over * self._slice_ns
+        for _ in range(min(over, SLICES + 1)):
+            self._sum_ended += self._ended_lately - self._ended[0]
+            self._sum_spent += self._spent_lately - self._spent[0]
+            self._ended.append(self._ended_lately)
+            self._spent.append(self._spent_lately)
+            self._ended_lately = self._spent_lately = 0
 
 
 class RetryBudgets:
