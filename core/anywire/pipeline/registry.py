@@ -281,7 +281,9 @@ class Registry:
     def slow_start(self, agent_id: str) -> int:
         """How many slots an agent has been given so far that begins slowly; 0 for one that has all of them."""
         member = self._members.get(agent_id)
-        return (member.room or 0) if member is not None else 0
+        if member is None or member.room is None or member.room >= member.view.status.slots:
+            return 0
+        return member.room
 
     def _tell_slow_start(self, member: Member) -> None:
         if self._members.get(member.view.agent_id) is member:

@@ -57,8 +57,8 @@ class SlowStart:
 
     def end(self, member: Member) -> None:
         """It has all its slots, or is gone."""
-        member.room = None
-        if self._forget(member):
+        before, member.room = member.room, None
+        if self._forget(member) and before is not None and before < member.view.status.slots:
             self._told(member)
 
     def close(self) -> None:
