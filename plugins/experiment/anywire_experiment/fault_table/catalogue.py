@@ -69,7 +69,7 @@ BEGUN = (
     "Streams of the other agent are complete. Those that had begun end with `engine_failed` after the right beginning: "
     "no token is lost, doubled or wrong."
 )
-_GONE_ON = "once every stream has gone on and before one has ended"
+_GONE_ON = "once the streams have gone on elsewhere"
 _SERVER_AGAIN = "The server answers as it should again."
 
 FAULTS: tuple[Fault, ...] = (
