@@ -360,11 +360,14 @@ async def test_it_goes_to_another_host_else_over_another_transport(
     stream.cancel("enough")
 
 
-async def test_it_goes_to_the_same_model(pipeline_of: Make, wire: PuppetTransport, clock: SimulatedClock) -> None:
+@pytest.mark.parametrize("body", ["{}", '{"models":["other"]}'])
+async def test_it_goes_to_the_same_model(
+    pipeline_of: Make, wire: PuppetTransport, clock: SimulatedClock, body: str
+) -> None:
     pipeline = await pipeline_of(wire, hedging=ALL, fallbacks={MODEL: ("other",)}, accept_timeout=100)
     join(wire, "a")
     learn(pipeline, wire, clock)
-    stream = chat(pipeline)
+    stream = pipeline.submit(Submission("chat", MODEL, body, True))
     join(wire, "b", models=("other",))
     clock.advance(1)
     assert counted(pipeline) == (0, 0)
