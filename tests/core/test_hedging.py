@@ -80,6 +80,7 @@ async def test_the_second_attempt_brings_the_first_token(
 ) -> None:
     pipeline, stream, first, second = await pair(pipeline_of, wire, clock)
     assert counted(pipeline) == (1, 0)
+    assert second.attempts_left == 1, "it is sent no further time"
     wire.chunk(second, 0, "quick ")
     (cancel,) = wire.cancels()
     assert (cancel.task_id, cancel.attempt) == (first.task_id, first.attempt)
@@ -217,6 +218,8 @@ async def test_both_fail_and_that_is_one_failure_of_the_task(
     agent, third = wire.requests[-1]
     assert (agent, third.attempt) == ("c", 3)
     assert pipeline.stats()["events"]["retries"] == 1
+    clock.advance(LATE)
+    assert wire.requests[-1][1] is third, "no task is hedged twice"
     wire.chunk(third, 0, final=True, error=errors.to_wire(errors.EngineFailed("broken too")))
     with pytest.raises(errors.EngineFailed, match="broken too"):
         await read(stream)
@@ -489,6 +492,16 @@ def test_a_percentile_is_of_the_newest_times() -> None:
     for _ in range(KEPT):
         times.note("m", 7.0)
     assert times.percentile("m", 99.9) == 7.0
+
+
+async def test_of_a_stream_that_was_overtaken_only_the_first_attempt_counts(
+    pipeline_of: Make, wire: PuppetTransport, clock: SimulatedClock
+) -> None:
+    """How quick the second one was says nothing of how long streams take that are not late."""
+    pipeline, _, _, second = await pair(pipeline_of, wire, clock)
+    wire.chunk(second, 0, "quick ")
+    ((times, _),) = pipeline.attempts._hedging._first_tokens._models.values()  # type: ignore[union-attr]
+    assert list(times) == [pytest.approx(USUAL)] * LEAST + [pytest.approx(LATE)]
 
 
 async def test_streams_that_were_overtaken_count_as_late_ones(
