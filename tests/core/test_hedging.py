@@ -370,9 +370,10 @@ async def test_it_goes_to_the_same_model(
     pipeline = await pipeline_of(wire, hedging=ALL, fallbacks={MODEL: ("other",)}, accept_timeout=100)
     join(wire, "a")
     learn(pipeline, wire, clock)
-    stream = pipeline.submit(Submission("chat", MODEL, body, True))
     join(wire, "b", models=("other",))
+    stream = pipeline.submit(Submission("chat", MODEL, body, True))
     clock.advance(1)
+    assert wire.requests[-1][0] == "a"
     assert counted(pipeline) == (0, 0)
     stream.cancel("enough")
 
