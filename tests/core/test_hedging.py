@@ -218,6 +218,7 @@ async def test_both_fail_and_that_is_one_failure_of_the_task(
     agent, third = wire.requests[-1]
     assert (agent, third.attempt) == ("c", 3)
     assert pipeline.stats()["events"]["retries"] == 1
+    join(wire, "d")
     clock.advance(LATE)
     assert wire.requests[-1][1] is third, "no task is hedged twice"
     wire.chunk(third, 0, final=True, error=errors.to_wire(errors.EngineFailed("broken too")))
