@@ -210,6 +210,19 @@ async def test_isolating_gives_up_a_probe_and_that_says_nothing(
     assert len(wire.requests) == 3
 
 
+async def test_a_reason_can_be_shown_anywhere(pipeline_of: Make, wire: PuppetTransport) -> None:
+    pipeline = await pipeline_of(wire)
+    wire.join("a")
+    told: list[events.AgentOrdered] = []
+    pipeline.events.subscribe("test", told.append, events.AgentOrdered)
+    pipeline.order_agent("a", "drained", "red\x1b[31m\nfaked line\x00" + "x" * 5000)
+    reason = pipeline.agent_health("a").reason
+    assert reason.startswith("red [31m faked line x")
+    assert reason.isprintable()
+    assert len(reason) == 1024
+    assert told[0].reason == reason
+
+
 async def test_what_is_told_of_orders(pipeline_of: Make, wire: PuppetTransport) -> None:
     pipeline = await pipeline_of(wire)
     told: list[events.AgentOrdered] = []
