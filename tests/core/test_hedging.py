@@ -218,13 +218,23 @@ async def test_both_fail_and_that_is_one_failure_of_the_task(
     agent, third = wire.requests[-1]
     assert (agent, third.attempt) == ("c", 3)
     assert pipeline.stats()["events"]["retries"] == 1
-    join(wire, "d")
-    clock.advance(LATE)
-    assert wire.requests[-1][1] is third, "no task is hedged twice"
     wire.chunk(third, 0, final=True, error=errors.to_wire(errors.EngineFailed("broken too")))
     with pytest.raises(errors.EngineFailed, match="broken too"):
         await read(stream)
     assert stream.spent == 2, "a hedge counts as no attempt"
+
+
+async def test_no_task_is_hedged_twice(pipeline_of: Make, wire: PuppetTransport, clock: SimulatedClock) -> None:
+    pipeline, stream, first, second = await pair(pipeline_of, wire, clock, max_attempts=9, accept_timeout=100)
+    join(wire, "c")
+    for request in (first, second):
+        wire.chunk(request, 0, final=True, error=errors.to_wire(errors.EngineFailed("broken")))
+    third = wire.requests[-1][1]
+    join(wire, "d")
+    clock.advance(10 * LATE)
+    assert wire.requests[-1][1] is third
+    assert counted(pipeline) == (1, 0)
+    stream.cancel("enough")
 
 
 @pytest.mark.parametrize("way", ["reader", "deadline"])
