@@ -216,6 +216,19 @@ async def test_a_lost_agent_is_followed_by_another_of_the_model_before_its_fallb
     assert (await read(stream), stream.spent) == ("answer", 3)
 
 
+async def test_agents_at_which_one_model_has_failed_are_asked_for_the_next_one(
+    pipeline_of: Make, wire: PuppetTransport
+) -> None:
+    pipeline: Orchestrator = await pipeline_of(wire, fallbacks={"a": ["b"]}, max_attempts=9)
+    agent(wire, "1", "a", "b")
+    agent(wire, "2", "a", "b")
+    ask(pipeline)
+    for _ in range(4):
+        fail(wire)
+    assert [model for _, model in sent(wire)] == ["a", "a", "b", "b"]
+    assert {each[0] for each in sent(wire)[:2]} == {each[0] for each in sent(wire)[2:]} == {"1", "2"}
+
+
 async def test_one_attempt_is_left_for_each_of_the_chain(pipeline_of: Make, wire: PuppetTransport) -> None:
     pipeline: Orchestrator = await pipeline_of(wire, max_attempts=3, **ABC)
     for name in ("1", "2", "3"):

@@ -80,6 +80,7 @@ async def test_the_second_attempt_brings_the_first_token(
 ) -> None:
     pipeline, stream, first, second = await pair(pipeline_of, wire, clock)
     assert counted(pipeline) == (1, 0)
+    assert second.attempts_left == 1, "it is sent no further time"
     wire.chunk(second, 0, "quick ")
     (cancel,) = wire.cancels()
     assert (cancel.task_id, cancel.attempt) == (first.task_id, first.attempt)
@@ -223,6 +224,19 @@ async def test_both_fail_and_that_is_one_failure_of_the_task(
     assert stream.spent == 2, "a hedge counts as no attempt"
 
 
+async def test_no_task_is_hedged_twice(pipeline_of: Make, wire: PuppetTransport, clock: SimulatedClock) -> None:
+    pipeline, stream, first, second = await pair(pipeline_of, wire, clock, max_attempts=9, accept_timeout=100)
+    join(wire, "c")
+    for request in (first, second):
+        wire.chunk(request, 0, final=True, error=errors.to_wire(errors.EngineFailed("broken")))
+    third = wire.requests[-1][1]
+    join(wire, "d")
+    clock.advance(10 * LATE)
+    assert wire.requests[-1][1] is third
+    assert counted(pipeline) == (1, 0)
+    stream.cancel("enough")
+
+
 @pytest.mark.parametrize("way", ["reader", "deadline"])
 async def test_a_task_that_ends_meanwhile_ends_both(
     pipeline_of: Make, wire: PuppetTransport, clock: SimulatedClock, way: str
@@ -360,13 +374,17 @@ async def test_it_goes_to_another_host_else_over_another_transport(
     stream.cancel("enough")
 
 
-async def test_it_goes_to_the_same_model(pipeline_of: Make, wire: PuppetTransport, clock: SimulatedClock) -> None:
+@pytest.mark.parametrize("body", ["{}", '{"models":["other"]}'])
+async def test_it_goes_to_the_same_model(
+    pipeline_of: Make, wire: PuppetTransport, clock: SimulatedClock, body: str
+) -> None:
     pipeline = await pipeline_of(wire, hedging=ALL, fallbacks={MODEL: ("other",)}, accept_timeout=100)
     join(wire, "a")
     learn(pipeline, wire, clock)
-    stream = chat(pipeline)
     join(wire, "b", models=("other",))
+    stream = pipeline.submit(Submission("chat", MODEL, body, True))
     clock.advance(1)
+    assert wire.requests[-1][0] == "a"
     assert counted(pipeline) == (0, 0)
     stream.cancel("enough")
 
@@ -486,6 +504,16 @@ def test_a_percentile_is_of_the_newest_times() -> None:
     for _ in range(KEPT):
         times.note("m", 7.0)
     assert times.percentile("m", 99.9) == 7.0
+
+
+async def test_of_a_stream_that_was_overtaken_only_the_first_attempt_counts(
+    pipeline_of: Make, wire: PuppetTransport, clock: SimulatedClock
+) -> None:
+    """How quick the second one was says nothing of how long streams take that are not late."""
+    pipeline, _, _, second = await pair(pipeline_of, wire, clock)
+    wire.chunk(second, 0, "quick ")
+    ((times, _),) = pipeline.attempts._hedging._first_tokens._models.values()  # type: ignore[union-attr]
+    assert list(times) == [pytest.approx(USUAL)] * LEAST + [pytest.approx(LATE)]
 
 
 async def test_streams_that_were_overtaken_count_as_late_ones(

@@ -187,6 +187,62 @@ async def test_the_lowest_and_least_shown_gives_and_an_avoided_agent_is_left_alo
     assert len(cancelled(wire)) == 3
 
 
+async def test_of_equal_streams_the_one_gives_whose_agent_is_not_avoided(
+    pipeline_of: Make, wire: PuppetTransport
+) -> None:
+    pipeline: Orchestrator = await pipeline_of(wire, **ON)
+    for agent_id in ("a", "b"):
+        wire.join(agent_id, slots=1, capabilities=RESUMES)
+    shown, _ = ask(pipeline), ask(pipeline)
+    wire.chunk(wire.requests[0][1], 0, "text")
+    ask(pipeline, 5, avoid=(wire.requests[1][0],))
+    assert cancelled(wire) == [shown.task_id]
+
+
+async def test_a_stream_that_runs_twice_gives_no_slot(pipeline_of: Make, wire: PuppetTransport) -> None:
+    pipeline: Orchestrator = await pipeline_of(wire, **ON)
+    wire.join("a", slots=1)
+    low = ask(pipeline)
+    wire.join("b", slots=1)
+    pipeline._dispatcher.hedge(pipeline._tasks[low.task_id])
+    assert sent(wire) == [low.task_id] * 2
+    ask(pipeline, 5)
+    assert cancelled(wire) == []
+
+
+async def test_an_urgent_task_for_which_a_slot_is_kept_takes_no_second_one(
+    pipeline_of: Make, wire: PuppetTransport
+) -> None:
+    """It got another one meanwhile, and was lost there."""
+    pipeline: Orchestrator = await pipeline_of(wire, scheduler=Priority(PriorityConfig()), **ON)
+    wire.join("a", slots=2, capabilities=RESUMES)
+    ask(pipeline)
+    ask(pipeline)
+    urgent = ask(pipeline, 5)
+    assert len(cancelled(wire)) == 1
+    wire.join("b", slots=1, capabilities=RESUMES)
+    assert sent(wire)[-1] == urgent.task_id
+    wire.lose("b")
+    assert len(cancelled(wire)) == 1
+    wire.stop(next(request for _, request in wire.requests if request.task_id == cancelled(wire)[0]))
+    assert sent(wire)[-1] == urgent.task_id
+
+
+async def test_a_stream_goes_at_once_to_the_agent_at_which_it_has_given_its_slot(
+    pipeline_of: Make, wire: PuppetTransport
+) -> None:
+    """That agent has not failed it."""
+    pipeline: Orchestrator = await pipeline_of(wire, retries={"base": 1000, "longest": 1000}, **ON)
+    wire.join("a", slots=1)
+    low, urgent = ask(pipeline), ask(pipeline, 5)
+    wire.stop(wire.requests[0][1])
+    wire.join("b", slots=1)
+    assert sent(wire) == [low.task_id, urgent.task_id, low.task_id]
+    wire.answer(wire.requests[1][1])
+    wire.lose("b")
+    assert (wire.requests[-1][0], sent(wire)[-1], len(wire.requests)) == ("a", low.task_id, 4)
+
+
 async def test_of_two_urgent_tasks_and_one_stream_the_other_one_gets_what_the_first_does_not_need(
     pipeline_of: Make, wire: PuppetTransport
 ) -> None:
@@ -352,6 +408,8 @@ async def test_an_urgent_task_whose_agent_is_lost_takes_a_slot_again(pipeline_of
 
 
 async def test_hooks_have_their_say_about_the_slot(pipeline_of: Make, wire: PuppetTransport) -> None:
+    """What they do not let have a free slot takes none."""
+
     class Hook:
         from anywire.hookspecs import hookimpl
 
@@ -368,6 +426,9 @@ async def test_hooks_have_their_say_about_the_slot(pipeline_of: Make, wire: Pupp
     wire.stop(wire.requests[0][1])
     assert sent(wire) == [low.task_id] * 2
     assert urgent.task_id in {task.task_id for task in pipeline._dispatcher.waiting_tasks()}
+    wire.report("a", slots=2)
+    ask(pipeline, 5)
+    assert len(cancelled(wire)) == 1
 
 
 async def test_a_long_wait_of_others_does_not_keep_an_urgent_task_out(

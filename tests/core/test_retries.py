@@ -155,6 +155,16 @@ async def test_streams_of_a_lost_agent_go_on_whatever_the_budget(pipeline_of: Ma
     assert counts(pipeline, "resumes", "retries", "retries_denied") == (40, 0, 0)
 
 
+@pytest.mark.parametrize(("floor", "told"), [(0, 1), (1, 3)])
+async def test_an_engine_is_told_that_it_may_send_a_request_again_while_the_budget_pays_for_that(
+    pipeline_of: Make, wire: PuppetTransport, floor: int, told: int
+) -> None:
+    pipeline = await pipeline_of(wire, retries={"share": 0, "floor": floor})
+    wire.join("a")
+    chat(pipeline)
+    assert wire.requests[0][1].attempts_left == told
+
+
 async def test_refused_tasks_cost_nothing(pipeline_of: Make, wire: PuppetTransport) -> None:
     pipeline = await pipeline_of(wire, retries=NO_BUDGET, max_attempts=1)
     wire.join("a")

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from tests.integration.anywire_processes import NO_LIMITS, body, config, start, until_agents
+from tests.integration.anywire_processes import FOR_EVER, NO_LIMITS, body, config, start, until_agents
 from tests.long_form import SOAK
 from tests.patience import PATIENCE
 
@@ -26,7 +26,9 @@ from anywire.messages import TaskRequest
 __all__ = ["config", "start"]  # fixtures
 
 SEED = random.randrange(2**32) if SOAK else 16
-STREAMS, KILLS, NAMES = (100, 30, ("m1", "m2", "m3", "m4", "m5", "m6")) if SOAK else (10, 1, ("m1", "m2"))
+STREAMS, KILLS, NAMES = (100, 30, ("m1", "m2", "m3", "m4", "m5", "m6")) if SOAK else (10, 0, ("m1",))
+HOLDS = "m0"
+"""An agent whose streams show one token and get no further. It is killed before the others."""
 PERIOD = 2.0
 """Seconds between two kills. An agent that was killed is started anew meanwhile, which may take longer."""
 CUTS = (1, 2, 3, 5, 8, 13, 21, 30, 39, 47)
@@ -77,25 +79,32 @@ async def test_streams_whose_agents_are_killed_again_and_again(start: Any, confi
     server = await start("serve", *settings)
 
     async def agent(name: str) -> None:
-        agents[name] = await start("agent", "--agent-id", name, "--slots", "128", *settings)
+        hold = ("--set", f"engine.itl={FOR_EVER}") if name == HOLDS else ()
+        agents[name] = await start("agent", "--agent-id", name, "--slots", "128", *settings, *hold)
 
     agents: dict[str, Any] = {}
-    answered, killed = 0, asyncio.Event()
+    answered, held, killed = 0, asyncio.Event(), asyncio.Event()
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE, limits=NO_LIMITS) as client:
-        await asyncio.gather(*map(agent, NAMES))
-        await until_agents(client, *NAMES)
+        await asyncio.gather(*map(agent, (HOLDS, *NAMES)))
+        await until_agents(client, HOLDS, *NAMES)
+
+        def came(agent: str, pieces: int) -> None:
+            if agent == HOLDS:
+                held.set()
 
         async def ask_on(number: int) -> None:
             nonlocal answered
             asked = body(number, stream=True)
             expected = await undisturbed(asked, length=length)
             while not killed.is_set():
-                assert await ask(client, asked) == expected, f"stream {number}, seed {SEED}"
+                assert await ask(client, asked, came) == expected, f"stream {number}, seed {SEED}"
                 answered += 1
 
         async with asyncio.TaskGroup() as group:
             for number in range(STREAMS):
                 group.create_task(ask_on(number))
+            await asyncio.wait_for(held.wait(), PATIENCE)
+            await agents.pop(HOLDS).end(signal.SIGKILL)
             for left in reversed(range(KILLS)):
                 due = time.monotonic() + PERIOD
                 name = rng.choice(await _busy(client, agents))
@@ -129,7 +138,10 @@ async def test_streams_of_a_killed_orchestrator_go_on_at_another(start: Any, con
     root = await start("serve", *settings)
     below = tmp_path / "below.yaml"
     below.write_text(json.dumps(above | {"transports": {"memory": {}}, "join": above["transports"]}))
-    doomed, _ = [await start("up", "--agents", "1", "--slots", "64", "--config", str(below)) for _ in range(2)]
+    arguments = ("up", "--agents", "1", "--slots", "64", "--config", str(below))
+    # Its streams show one token and get no further.
+    doomed = await start(*arguments, "--set", f"engine.itl={FOR_EVER}")
+    await start(*arguments)
     async with httpx.AsyncClient(base_url=root.url, timeout=PATIENCE, limits=NO_LIMITS) as client:
         await _until_ready(client, 2)
         began: dict[int, str] = {}
