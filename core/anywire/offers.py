@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Literal
 
@@ -9,6 +10,8 @@ import msgspec
 
 OfferState = Literal["stopped", "starting", "ready", "stopping", "crashed"]
 
+RESUME = "resume"
+"""The capability of an agent, or feature of an offer, to go on from a text."""
 MAX_OFFERS = 1000
 """Offers of one agent."""
 MAX_OFFERS_BYTES = 512 * 1024
@@ -43,6 +46,10 @@ class Offer(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def takes_tasks(self) -> bool:
         return self.state == "ready" or (self.on_demand and self.state == "stopped")
+
+    def resumes(self, capabilities: Collection[str]) -> bool:
+        """Whether the model goes on from a text, at an agent of these capabilities."""
+        return self.features.get(RESUME, RESUME in capabilities)
 
 
 _encode = msgspec.json.Encoder().encode

@@ -34,6 +34,9 @@ class Submission(msgspec.Struct, frozen=True):
     decisions name more agents, and those that were no candidates (`anywire.decision`). What the body says
     itself is read from it (`anywire.demand`), or from its ``outline`` where the body is large
     (`anywire.large_body`).
+
+    ``resume`` is text of this answer that its reader has already: the answer goes on where it ends, at an agent whose
+    weights of ``model`` are ``digest``, and as no other model. It counts as one chunk.
     """
 
     kind: Kind
@@ -55,6 +58,8 @@ class Submission(msgspec.Struct, frozen=True):
     progress: bool = False
     outline: str = ""
     explain: bool = False
+    resume: str = ""
+    digest: str = ""
 
 
 def checked_hints(hints: Mapping[str, object], param: str = "hints") -> Hints:

@@ -37,6 +37,9 @@ class TaskStream:
         self.transport = ""
         self.model = ""
         """The one of the task's models that answers; empty before the first chunk."""
+        self.weights: str | None = None
+        """Digest of the weights that answer (empty: nobody knows it) while another agent with the same ones could go on
+        from the text; None where none could."""
         self.attempts = 0
         """The number of the attempt that is shown; at the end, those below child orchestrators are added."""
         self.spent = 0

@@ -12,7 +12,7 @@ from anywire import errors, events
 from anywire.caller import Caller, Limits
 from anywire.messages import AgentStatus
 from anywire.offers import Offer, offers_text
-from anywire.pipeline.decide import FallBack, Retry
+from anywire.pipeline.decide import FallBack
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.pipeline_settings import PipelineConfig
 from anywire.submission import Submission
@@ -368,7 +368,6 @@ async def test_a_decision_to_fall_back_on_nobody_is_an_end(pipeline_of: Make, wi
     with pytest.raises(errors.EngineFailed):
         await read(shown)
     assert len(wire.requests) == 2
-    pipeline._attempt_ends._decider._chosen = lambda *given: Retry()
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from tests.long_form import examples
 
 from anywire import events
 from anywire.pipeline.orchestrator import Orchestrator
+from anywire.pipeline.quarantine import LONGEST_PAUSE
 from anywire.submission import Submission
 from anywire.testing.clock import SimulatedClock
 from anywire.testing.doubles import MODEL
@@ -168,3 +169,39 @@ async def test_beside_a_good_agent_three_bad_ones_get_but_probes_and_every_clien
         assert 0 < sent_open[agent_id] <= states.count("half_open") + laws.probes_sent[agent_id]
         assert share < 1 or states[-1] == "quarantined"
     assert "good" not in laws.states
+
+
+@pytest.mark.parametrize("seed", range(examples(8)))
+async def test_an_agent_whose_machine_is_switched_off_again_and_again_is_soon_used_when_it_is_back(
+    pipeline_of: Make, clock: SimulatedClock, seed: int
+) -> None:
+    """Nobody can tell it from one that crashes at each task, so it rests while another agent serves the model. Thrice
+    is no more than a short rest, and a machine that is on again long enough is used, however often it was off."""
+    rng = random.Random(seed)
+    wire = ActingWire(clock, rng)
+    breaker = {"recovery": rng.choice([0.5, 1.0]), "longest": rng.choice([5.0, 30.0])}
+    pipeline: Orchestrator = await pipeline_of(wire, max_attempts=100, breaker=breaker)
+    laws = HealthLaws(pipeline)
+    wire.appear("steady", 1000)
+
+    def is_used() -> bool:
+        """Whether one more task, which would be there best, is sent there. It is not answered; probes are."""
+        before = len(wire.requests)
+        wire.moods["often off"] = 0.0 if pipeline.agent_health("often off").state == "quarantined" else "hangs"
+        pipeline.submit(Submission("chat", MODEL, "{}", True, prefer=("often off",)))
+        clock.advance(0.1)
+        is_sent = any(agent_id == "often off" for agent_id, _ in wire.requests[before:])
+        return is_sent and wire.moods["often off"] == "hangs"
+
+    states = set[str]()
+    for off in range(1, 15):
+        wire.appear("often off")
+        back, longest = clock.now(), breaker["recovery"] if off <= 4 else max(breaker["longest"], LONGEST_PAUSE)
+        while not is_used():
+            states.add(pipeline.agent_health("often off").state)
+            assert clock.now() - back <= longest + 1, f"off {off} times, and {pipeline.agent_health('often off')}"
+            clock.advance(rng.choice([0.0, 0.2, 1.0]))
+        wire.vanish("often off")
+        clock.advance(rng.choice([0.0, 0.3, 20.0]))
+    assert {"open", "quarantined"} <= states
+    assert not laws.faults

@@ -32,22 +32,11 @@ from anywire.transport import Transport
 Make = Callable[..., Any]
 
 
-class Tree:
-    """Root, middle and lowest, each on its own network, and agents below the lowest."""
+class Links:
+    """Those of children to their parents; they can be cut."""
 
-    def __init__(self, rigs: list[Rig]) -> None:
-        self.top, self.between, self.bottom = rigs
-        self.root: Orchestrator
-        self.middle: Orchestrator
-        self.lowest: Orchestrator
+    def __init__(self) -> None:
         self.links: dict[str, Any] = {}
-
-    async def grow(self, *agents: str, **settings: Any) -> None:
-        self.lowest = await self.bottom.pipeline(*agents, **settings)
-        await self.join(self.lowest, self.between, "lowest")
-        self.middle = await self.between.pipeline(self.lowest.info.hub_id)
-        await self.join(self.middle, self.top, "middle")
-        self.root = await self.top.pipeline(self.middle.info.hub_id)
 
     async def join(self, child: Orchestrator, above: Rig, name: str) -> None:
         """Like `Rig.fleet`, over a transport that can be cut."""
@@ -61,6 +50,24 @@ class Tree:
         for end in self.links[name]._ends:
             for channel in list(end.channels):
                 channel.abort("the link is cut")
+
+
+class Tree(Links):
+    """Root, middle and lowest, each on its own network, and agents below the lowest."""
+
+    def __init__(self, rigs: list[Rig]) -> None:
+        super().__init__()
+        self.top, self.between, self.bottom = rigs
+        self.root: Orchestrator
+        self.middle: Orchestrator
+        self.lowest: Orchestrator
+
+    async def grow(self, *agents: str, **settings: Any) -> None:
+        self.lowest = await self.bottom.pipeline(*agents, **settings)
+        await self.join(self.lowest, self.between, "lowest")
+        self.middle = await self.between.pipeline(self.lowest.info.hub_id)
+        await self.join(self.middle, self.top, "middle")
+        self.root = await self.top.pipeline(self.middle.info.hub_id)
 
     def path(self, *agents: str) -> list[str]:
         return [self.middle.info.hub_id, self.lowest.info.hub_id, *agents]

@@ -8,7 +8,8 @@ import json
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -25,9 +26,9 @@ from anywire.messages import TaskRequest
 __all__ = ["config", "start"]  # fixtures
 
 SEED = random.randrange(2**32) if SOAK else 16
-STREAMS, KILLS, NAMES = (100, 30, ("m1", "m2", "m3")) if SOAK else (10, 1, ("m1", "m2"))
-PERIOD = 2.0 if SOAK else 0.0
-"""Seconds between two kills; none where a kill waits for nothing but the agent before to be back."""
+STREAMS, KILLS, NAMES = (100, 30, ("m1", "m2", "m3", "m4", "m5", "m6")) if SOAK else (10, 1, ("m1", "m2"))
+PERIOD = 2.0
+"""Seconds between two kills. An agent that was killed is started anew meanwhile, which may take longer."""
 CUTS = (1, 2, 3, 5, 8, 13, 21, 30, 39, 47)
 """Pieces of an answer of the real model after which its agent is killed."""
 NEAR = 0.05
@@ -75,12 +76,13 @@ async def test_streams_whose_agents_are_killed_again_and_again(start: Any, confi
     settings = config({"max_attempts": 100}, itl=50, length=length)
     server = await start("serve", *settings)
 
-    async def agent(name: str) -> Any:
-        return await start("agent", "--agent-id", name, "--slots", "128", *settings)
+    async def agent(name: str) -> None:
+        agents[name] = await start("agent", "--agent-id", name, "--slots", "128", *settings)
 
-    agents = {name: await agent(name) for name in NAMES}
+    agents: dict[str, Any] = {}
     answered, killed = 0, asyncio.Event()
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE, limits=NO_LIMITS) as client:
+        await asyncio.gather(*map(agent, NAMES))
         await until_agents(client, *NAMES)
 
         async def ask_on(number: int) -> None:
@@ -96,12 +98,10 @@ async def test_streams_whose_agents_are_killed_again_and_again(start: Any, confi
                 group.create_task(ask_on(number))
             for left in reversed(range(KILLS)):
                 due = time.monotonic() + PERIOD
-                name = rng.choice(NAMES)
-                await _until_busy(client, name)
-                await agents[name].end(signal.SIGKILL)
+                name = rng.choice(await _busy(client, agents))
+                await agents.pop(name).end(signal.SIGKILL)
                 if left:
-                    agents[name] = await agent(name)
-                    await until_agents(client, *NAMES)
+                    group.create_task(agent(name))
                     await asyncio.sleep(max(0.0, due - time.monotonic()))
             killed.set()
         stats = (await client.get("/api/v1/stats")).json()
@@ -109,14 +109,58 @@ async def test_streams_whose_agents_are_killed_again_and_again(start: Any, confi
     assert stats["events"]["resumes"] > 0
 
 
-async def _until_busy(client: httpx.AsyncClient, name: str) -> None:
-    """Wait until this agent has tasks: one that rests after failures gets some after a while."""
+async def _busy(client: httpx.AsyncClient, names: Collection[str]) -> list[str]:
+    """Wait until some of these agents have tasks, and name them."""
     async with asyncio.timeout(PATIENCE):
         while True:
             agents = (await client.get("/api/v1/agents")).json()["data"]
-            if any(each["id"] == name and each["load"]["in_flight"] for each in agents):
-                return
+            if busy := sorted(each["id"] for each in agents if each["id"] in names and each["load"]["in_flight"]):
+                return busy
             await asyncio.sleep(0.1)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("config", ["dds", "grpc", "http", "zeromq"] if SOAK else ["zeromq"], indirect=True)
+async def test_streams_of_a_killed_orchestrator_go_on_at_another(start: Any, config: Any, tmp_path: Path) -> None:
+    """Each is an agent of the one that is asked, with an agent of its own."""
+    length = 60
+    settings = config({"max_attempts": 100}, itl=50, length=length)
+    above = json.loads((tmp_path / "anywire.yaml").read_text())
+    root = await start("serve", *settings)
+    below = tmp_path / "below.yaml"
+    below.write_text(json.dumps(above | {"transports": {"memory": {}}, "join": above["transports"]}))
+    doomed, _ = [await start("up", "--agents", "1", "--slots", "64", "--config", str(below)) for _ in range(2)]
+    async with httpx.AsyncClient(base_url=root.url, timeout=PATIENCE, limits=NO_LIMITS) as client:
+        await _until_ready(client, 2)
+        began: dict[int, str] = {}
+        all_began = asyncio.Event()
+
+        async def ask_on(number: int) -> None:
+            def came(agent: str, pieces: int) -> None:
+                began[number] = agent
+                if len(began) == STREAMS:
+                    all_began.set()
+
+            asked = body(number, stream=True)
+            assert await ask(client, asked, came) == await undisturbed(asked, length=length), f"stream {number}"
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(STREAMS):
+                group.create_task(ask_on(number))
+            await asyncio.wait_for(all_began.wait(), PATIENCE)
+            await doomed.end(signal.SIGKILL)
+        stats = (await client.get("/api/v1/stats")).json()
+    assert len(set(began.values())) == 2
+    assert stats["events"]["resumes"] > 0
+
+
+async def _until_ready(client: httpx.AsyncClient, count: int) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            agents = (await client.get("/api/v1/agents")).json()["data"]
+            if sum(each["state"] == "ready" for each in agents) == count:
+                return
+            await asyncio.sleep(0.02)
 
 
 @pytest.mark.timeout(180)

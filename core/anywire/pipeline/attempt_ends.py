@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 import msgspec
 
@@ -155,9 +155,12 @@ class AttemptEnds:
         budget: Budget | None = None
         if not others and not task.is_probe:
             if attempt.chunks:
-                # It got on: whom it has tried before is as good as any, and no failure was in a row with this one.
+                # It got on: whom it has tried before is as good as any, and no failure was in a row with this one. One
+                # that rests goes on with it where all others rest as well.
                 task.losses, task.tried = 0, {attempt.agent_id}
-            passed_over = task.tried | self._health.resting_agents()
+                passed_over: Set[str] = task.tried
+            else:
+                passed_over = task.tried | self._health.resting_agents()
             elsewhere = attempt.was_curbed or any(
                 self._registry.serving.has_others(key, passed_over) for key in task.queued.keys
             )

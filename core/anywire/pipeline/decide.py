@@ -61,10 +61,11 @@ Decision = Requeue | Retry | Resume | FallBack | Hedge | Fail
 class Budget(msgspec.Struct, frozen=True):
     """What is left: ``attempts`` that may still be sent of this task, ``retries`` that its model and tenant may still
     cost (`anywire.pipeline.retry_budget`), whether ``elsewhere`` an agent that has not tried the task serves it, be it
-    busy, and does not rest, whether tasks of its kind are sent again although they may have been executed
-    (``repeats``), and ``pause``: the seconds, drawn at random, that a task is to wait that is not sent again at once.
-    ``patience`` is how many seconds an engine may ask for before it is asked again, ``models`` how many further models
-    somebody serves that may answer in place of this one (`anywire.pipeline.fallbacks`)."""
+    busy, and does not rest (it may rest where the attempt has brought tokens), whether tasks of its kind are sent again
+    although they may have been executed (``repeats``), and ``pause``: the seconds, drawn at random, that a task is to
+    wait that is not sent again at once. ``patience`` is how many seconds an engine may ask for before it is asked
+    again, ``models`` how many further models somebody serves that may answer in place of this one
+    (`anywire.pipeline.fallbacks`)."""
 
     attempts: int
     elsewhere: bool

@@ -26,6 +26,8 @@ from anywire.pipeline.breaker import Breaker
 from anywire.pipeline.quarantine import Quarantine, SendProbe
 
 QUARANTINED = "quarantined"
+MAX_SAID = 300
+"""Characters kept of the message of a subject's last failure."""
 REMEMBERED_AWAY = 1024
 """Agents that are gone and whose failures are kept."""
 
@@ -34,15 +36,15 @@ Subject = str | tuple[str, int]
 
 class _Record:
     """``lost_epoch`` is the epoch after the loss that was counted last, ``served`` the model and kind of the task that
-    failed last, ``trips_below`` how many openings are due to failures below it."""
+    failed last, ``said`` its error's message, ``trips_below`` how many openings are due to failures below it."""
 
-    __slots__ = ("breaker", "evidence", "lost_epoch", "served", "timer", "trips_below")
+    __slots__ = ("breaker", "evidence", "lost_epoch", "said", "served", "timer", "trips_below")
 
     def __init__(self, breaker: Breaker) -> None:
         self.breaker = breaker
         self.evidence: Counter[str] = Counter()
         self.lost_epoch = self.trips_below = 0
-        self.served = ("", "")
+        self.served, self.said = ("", ""), ""
         self.timer: Timer | None = None
 
 
@@ -85,25 +87,25 @@ class Health:
         record = self._records.get(subject)
         return record.evidence.most_common(1)[0][0] if record is not None and record.evidence else ""
 
-    def evidence(self, subject: Subject) -> dict[str, int]:
-        """How many failures of each code it had since its breaker last closed."""
+    def said(self, subject: Subject) -> str:
+        """The message of its last failure, empty when there was none."""
         record = self._records.get(subject)
-        return dict(record.evidence) if record is not None else {}
+        return record.said if record is not None else ""
 
-    def report(self, agent_id: str) -> AgentHealth:
-        """How an agent does, its links not counted."""
-        record = self._records.get(agent_id)
+    def report(self, subject: Subject) -> AgentHealth:
+        """How an agent does, its links not counted, or a link."""
+        record = self._records.get(subject)
         if record is None:
             return WELL
         breaker = record.breaker
         reason, probes, retry_in = "", 0, 0.0
-        if agent_id in self._quarantine:
-            reason, probes, retry_in = self._quarantine.report(agent_id)
+        if isinstance(subject, str) and subject in self._quarantine:
+            reason, probes, retry_in = self._quarantine.report(subject)
         elif breaker.state != "closed":
             reason = counted(record.evidence)
             if breaker.state == "open":
                 retry_in = max(0.0, breaker.until - self._clock.now())
-        return AgentHealth(self.state(agent_id), "", reason, dict(record.evidence), breaker.trips, probes, retry_in)
+        return AgentHealth(self.state(subject), "", reason, dict(record.evidence), breaker.trips, probes, retry_in)
 
     def resting(self, subject: Subject) -> bool:
         """Whether it should get no task now: it has failed and rests, or as many probes as may are under way."""
@@ -149,22 +151,22 @@ class Health:
             self.succeeded(agent_id, epoch)
             self.succeeded(place, epoch)
         elif is_from_below and not is_blameless and error.blames:
-            self.failed(agent_id, error.code, epoch, served, is_from_below=True)
+            self.failed(agent_id, error.code, epoch, served, said=error.message, is_from_below=True)
             self.neutral(place, epoch)
         elif not is_blameless and isinstance(error, errors.AgentLost):
             if is_linked:
                 self._lost_links.add(agent_id)
-                self.failed(place, error.code, epoch, is_loss=True)
+                self.failed(place, error.code, epoch, is_loss=True, said=error.message)
                 self.neutral(agent_id, epoch)
             else:
                 self._lost_links.discard(agent_id)
-                self.failed(agent_id, error.code, epoch, served, is_loss=True)
+                self.failed(agent_id, error.code, epoch, served, is_loss=True, said=error.message)
                 self.neutral(place, epoch)
         elif not is_blameless and error.blames == "agent":
-            self.failed(agent_id, error.code, epoch, served)
+            self.failed(agent_id, error.code, epoch, served, said=error.message)
             self.neutral(place, epoch)
         elif not is_blameless and error.blames == "link":
-            self.failed(place, error.code, epoch)
+            self.failed(place, error.code, epoch, said=error.message)
             self.neutral(agent_id, epoch)
         else:
             self.neutral(agent_id, epoch)
@@ -185,10 +187,11 @@ class Health:
         epoch: int,
         served: tuple[str, str] = ("", ""),
         is_loss: bool = False,
+        said: str = "",
         is_from_below: bool = False,
     ) -> None:
-        """One more failure. ``is_loss``: the agent or link was lost, with all attempts that had been sent.
-        ``is_from_below``: it quarantines nobody."""
+        """One more failure, whose error ``said`` something. ``is_loss``: the agent or link was lost, with all attempts
+        that had been sent. ``is_from_below``: it quarantines nobody."""
         if not self._config.errors or subject in self._quarantine:
             return
         record = self._records.get(subject)
@@ -202,7 +205,7 @@ class Health:
         before = record.breaker.state
         if record.breaker.failed(self._clock.now(), epoch):
             record.evidence[code] += 1
-            record.served = served
+            record.served, record.said = served, said[:MAX_SAID]
         self._settle(subject, record, before, is_from_below)
 
     def neutral(self, subject: Subject, epoch: int) -> None:
@@ -293,6 +296,7 @@ class Health:
         _cancel(record)
         if breaker.state == "closed":
             record.evidence.clear()
+            record.said = ""
         elif breaker.state == "open":
             trips = self._config.quarantine_trips
             if breaker.trips == 1:

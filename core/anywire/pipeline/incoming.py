@@ -213,7 +213,7 @@ class Incoming:
         task.failure = None
         task.agent_id = attempt.agent_id
         stream.agent_id, stream.transport, stream.attempts = attempt.agent_id, attempt.transport, attempt.number
-        stream.model = attempt.model
+        stream.model, stream.weights = attempt.model, task.digest if task.resumes else None
         self._observation.attempt_streaming(attempt)
 
     def _overtake(self, other: Attempt) -> None:

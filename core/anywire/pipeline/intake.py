@@ -11,7 +11,7 @@ from anywire.boundary import label
 from anywire.caller import NO_LIMITS
 from anywire.clock import Clock
 from anywire.demand import prefix_hashes, read_demand
-from anywire.errors import InvalidRequest
+from anywire.errors import InvalidRequest, NoAgent
 from anywire.pipeline.admission import Admission
 from anywire.pipeline.attempts import Attempts
 from anywire.pipeline.dispatcher import Dispatcher
@@ -91,6 +91,11 @@ class Intake:
         chain: Keys = ()
         if not keys:
             keys, chain = self._fallbacks.keys(submission, demand)
+        if submission.resume:
+            # What one model began no other one goes on with.
+            keys, chain = tuple([key for key in keys if key.model == submission.model]), ()
+            if not keys:
+                raise NoAgent(f"nobody serves the model {submission.model!r}, which has begun the answer")
         if task_id in self._ends.tasks:
             raise InvalidRequest(f"a task with the id {task_id} has not ended", param="task_id")
         # Not to be guessed: whoever knows an id can cancel the task.
@@ -129,6 +134,8 @@ class Intake:
             stream.ignored = stream.ignored + IGNORED_POLICY
         task = Task(task_id, submission, queued, stream)
         task.chain = chain
+        if submission.resume:
+            task.goes_on(submission)
         task.sent = attempts  # numbers are not used twice: an agent may remember them
         task.attempts_left = min(submission.attempts_left or self._config.max_attempts, self._config.max_attempts)
         standing = services.stands_before(task) if concerned else ""

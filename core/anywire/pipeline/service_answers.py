@@ -102,6 +102,11 @@ class ServiceAnswers:
             raise errors.QueueFull(f"the service {service.name} answers {limit} tasks for {offer.model!r} already")
         return (QueueKey(submission.model, submission.kind),)
 
+    @property
+    def stand_before(self) -> bool:
+        """Whether any of them stands before tasks."""
+        return bool(self._before)
+
     def stands_before(self, task: Task) -> str:
         """The first service that stands before a task of an agent's model; empty when none does."""
         return self._before[0].name if self._before and task.submission.model not in self._models else ""

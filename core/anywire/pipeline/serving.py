@@ -145,6 +145,18 @@ class Serving:
                 for offer in offered:
                     yield member, offer
 
+    def weights(self) -> dict[str, str]:
+        """The digest of the weights of each model that an agent goes on with from a text. Left out are models of which
+        agents here have different weights."""
+        found: dict[str, set[str]] = {}
+        resumed = set[str]()
+        for text, capabilities in self._groups:
+            for offer in read_offers(text):
+                found.setdefault(offer.model, set()).add(offer.digest)
+                if offer.takes_tasks and offer.resumes(capabilities):
+                    resumed.add(offer.model)
+        return {model: next(iter(found[model])) for model in resumed if len(found[model]) == 1}
+
     @property
     def depth(self) -> float:
         """The most orchestrators that any agent here has below each other."""

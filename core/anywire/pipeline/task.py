@@ -30,8 +30,6 @@ AttemptState = Literal["sent", "accepted", "streaming", "ended"]
 
 ORCHESTRATOR = "orchestrator"
 """The engine of an agent that is an orchestrator."""
-RESUME = "resume"
-"""The capability of an agent, or feature of an offer, to go on from a text."""
 NEUTRAL = frozenset(("", "cancelled", "invalid_request", "refused"))
 """Codes of ends that say nothing against the agent."""
 
@@ -271,6 +269,14 @@ class Task:
         self.retry_timer: Timer | None = None
         self.hedge_timer: Timer | None = None
 
+    def goes_on(self, submission: Submission) -> None:
+        """Take over what its reader has of the answer already (`Submission.resume`)."""
+        text = submission.resume
+        self.kept, self.kept_bytes = StringIO(), len(text.encode(errors="replace"))
+        self.kept.write(text)
+        self.chunks, self.resumes = 1, True
+        self.model, self.digest = submission.model, submission.digest
+
     @property
     def can_resume(self) -> bool:
         """Whether what was delivered is plain text, all that another engine of this sort can be told to go on from."""
@@ -289,7 +295,7 @@ class Task:
     def resumes_with(self, offer: Offer, capabilities: Collection[str]) -> bool:
         """Whether an agent of these capabilities could go on with what was delivered, by its offer of the model: the
         same weights, and a way to go on from a text."""
-        return offer.digest == self.digest and offer.features.get(RESUME, RESUME in capabilities)
+        return offer.digest == self.digest and offer.resumes(capabilities)
 
     def cancel_timers(self) -> None:
         if self.deadline_timer is not None:

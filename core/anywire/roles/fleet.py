@@ -33,7 +33,7 @@ from anywire.errors import (
 from anywire.identity import agent_info
 from anywire.large_body import LARGE_BYTES, read_large_body
 from anywire.messages import Chunk, Progress, TaskRequest
-from anywire.offers import MAX_OFFERS, offers
+from anywire.offers import MAX_OFFERS, RESUME, Offer, offers
 from anywire.pipeline.claims import MAX_SLOTS
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.pipeline.serving import DEPTH
@@ -84,6 +84,11 @@ class FleetEngine(Engine):
         self._changed: Callable[[], None] = lambda: None
         self._stop_listening: Callable[[], None] = lambda: None
         self._update: asyncio.Handle | None = None
+        self._weights: dict[str, str] = {}
+        """Digests of the weights of models whose answers go on here from a text, as the parent was told last."""
+        self._running: dict[tuple[str, str, int], tuple[TaskStream, str | None]] = {}
+        """Streams by hub, task and attempt, with the digest that the parent expects of their weights, None where it
+        expects nothing."""
         self._own = Remembered()
         """Tasks by the hub that submitted them."""
         by_link = plane == "client" and not (access is not None and access.needs_key)
@@ -114,12 +119,16 @@ class FleetEngine(Engine):
         """See `anywire.roles.agent_run.RunsForCallers`."""
         begun, stream, began, error_code = False, None, perf_counter(), errors.TaskCancelled.code
         try:
-            submission = self._submission(task, caller)
+            weights = self._weights.get(task.model)
+            if task.resume:
+                self._check_resume(task, weights)
+            submission = self._submission(task, caller, weights or "")
             if len(task.body) > LARGE_BYTES:
                 text, outline = await read_large_body(task.body, self._orchestrator.config.max_body_bytes)
                 submission = msgspec.structs.replace(submission, body=text, outline=outline)
             stream = self._orchestrator.submit(submission)
             self._own.add(task.hub_id, stream.task_id)
+            self._running[task.hub_id, task.task_id, task.attempt] = stream, weights
             if task.progress and stream.progress is None:
                 yield EngineProgress("queued")
             while (step := await stream.step()) is not None:
@@ -139,6 +148,7 @@ class FleetEngine(Engine):
             raise
         finally:
             if stream is not None:
+                del self._running[task.hub_id, task.task_id, task.attempt]
                 stream.cancel("nobody reads it any more")
             self._requests.add(
                 f"{'parent' if self._joins else 'client'} {task.hub_id} {task.kind}",
@@ -149,13 +159,29 @@ class FleetEngine(Engine):
                 error=error_code,
             )
 
+    def resumable(self, task: TaskRequest) -> bool:
+        """Whether the agent here that answers could be followed by another one, as the parent was told of its
+        weights."""
+        stream, weights = self._running.get((task.hub_id, task.task_id, task.attempt), (None, None))
+        if stream is None or weights is None:
+            return False
+        return stream.weights == weights and stream.model == task.model
+
     def carry_out(
         self, name: str, arguments: Mapping[str, Any], target: Sequence[str], deadline: float, caller: Caller
     ) -> AsyncIterator[Any]:
         """See `anywire.roles.agent_commands.PassesCommandsOn`."""
         return self._commands.carry_out(name, arguments, target, deadline, caller)
 
-    def _submission(self, task: TaskRequest, caller: Caller) -> Submission:
+    def _check_resume(self, task: TaskRequest, weights: str | None) -> None:
+        """Raises `Refused` where nobody here goes on with the answer."""
+        limit = self._orchestrator.config.resume_bytes
+        if weights is None:
+            raise Refused(f"no model {task.model!r} goes on from a text here, or its agents have different weights")
+        if len(task.resume.encode(errors="replace")) > limit:
+            raise Refused(f"the text to go on from is longer than {limit} bytes (pipeline.resume_bytes)")
+
+    def _submission(self, task: TaskRequest, caller: Caller, digest: str) -> Submission:
         """A task as its orchestrator takes it in. Raises `InvalidRequest` for hints that are none."""
         return Submission(
             task.kind,
@@ -175,6 +201,8 @@ class FleetEngine(Engine):
             task.avoid,
             task.attempts_left,
             task.progress,
+            resume=task.resume,
+            digest=digest,
         )
 
     def _agents_changed(self) -> None:
@@ -192,12 +220,15 @@ class FleetEngine(Engine):
     def _read(self) -> EngineStatus:
         fleet = self._orchestrator.registry.serving
         # A parent takes so many from one agent.
-        models = offers(*fleet.ready_models()[:MAX_OFFERS])
+        ready = fleet.ready_models()[:MAX_OFFERS]
+        models = offers(*ready)
         if not self._joins:
             if not fleet.ready:
                 return EngineStatus("starting", detail="no agent is ready yet", any_model=True)
             return EngineStatus("ready", models, any_model=True)
         # Failed ones count: else two that join each other would recover and fail in turns.
+        self._weights = weights = self._orchestrator.resumable_models()
+        models = tuple([_offer(model, weights.get(model)) for model in ready])
         limit = self._orchestrator.config.max_hops
         depth = min(limit, fleet.depth) + 1
         resources = {DEPTH: float(depth)}
@@ -212,6 +243,13 @@ class FleetEngine(Engine):
         if not fleet.ready:
             return EngineStatus("starting", detail="no agent is ready yet", slots=0, resources=resources)
         return EngineStatus("ready", models, slots=min(fleet.ready_slots, MAX_SLOTS), resources=resources)
+
+
+def _offer(model: str, digest: str | None) -> Offer:
+    """``digest`` is that of its weights where answers go on here from a text, else None."""
+    if digest is None:
+        return Offer(model)
+    return Offer(model, features={RESUME: True}, digest=digest)
 
 
 def _deltas(chunk: Chunk, stream: TaskStream) -> Iterator[Delta]:
