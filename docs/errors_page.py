@@ -31,7 +31,7 @@ line of the request have that one; events and metrics have the code of this page
 | `engine` | the engine behind the agent |
 
 An orchestrator that is an agent of another one passes errors on with the origin that they had, and what arose below it
-does not count against it.
+makes it rest while others answer, but never quarantines it.
 
 *Sent again* is what the pipeline does, while `pipeline.max_attempts` and `pipeline.retries` allow it and the client has
 seen no token. `elsewhere`: another agent gets the task, once one is free. Where there is none, an engine that says with

@@ -33,7 +33,10 @@ class RetryConfig(_Section):
         "and tenant. Streams that go on where they were are not counted.",
     )
     floor: int = pydantic.Field(
-        default=20, ge=0, description="Tasks that may be sent again within `window` however few there are."
+        default=20,
+        ge=0,
+        le=1_000_000,
+        description="Tasks that may be sent again within `window` however few there are.",
     )
     window: float = pydantic.Field(
         default=10.0, gt=0, allow_inf_nan=False, description="Seconds over which that is counted."
@@ -92,7 +95,7 @@ class BreakerConfig(_Section):
         "probe that the pipeline makes up. They are forgotten once it was closed for `longest`. 0: never.",
     )
     quarantine_probe: float = pydantic.Field(
-        default=5.0, gt=0, allow_inf_nan=False, description="Seconds between two such probes; doubled up to 60."
+        default=5.0, ge=0.01, allow_inf_nan=False, description="Seconds between two such probes; doubled up to 60."
     )
     slow_start: float = pydantic.Field(
         default=0.0,

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import pydantic
 import pytest
 from tests.health_laws import HealthLaws
 
@@ -14,6 +15,7 @@ from anywire.messages import AgentInfo, TaskRequest
 from anywire.pipeline.health import REMEMBERED_AWAY
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.pipeline.probes import PROBE_DEADLINE
+from anywire.pipeline_settings import PipelineConfig
 from anywire.submission import Submission
 from anywire.testing.clock import SimulatedClock
 from anywire.testing.doubles import MODEL
@@ -49,6 +51,14 @@ async def quarantined(pipeline_of: Make, wire: PuppetTransport, **settings: Any)
 def probes(wire: PuppetTransport, begun: int = 1) -> list[TaskRequest]:
     """The probes that were sent, after the one task of `quarantined`."""
     return [request for _, request in wire.requests[begun:]]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"breaker": {"quarantine_probe": 1e-9}}, {"retries": {"floor": 10**400}}], ids=str
+)
+def test_settings_with_which_the_pipeline_would_do_nothing_else_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(pydantic.ValidationError, match=r"quarantine_probe|floor"):
+        PipelineConfig(**settings)
 
 
 # What tasks see

@@ -23,6 +23,7 @@ from anywire.pipeline.orchestrator import Orchestrator
 from anywire.roles.client import Client, TaskOptions
 from anywire.roles.fleet import fleet_agent
 from anywire.submission import Submission
+from anywire.testing.clock import SimulatedClock
 from anywire.testing.doubles import MODEL, Script
 from anywire.testing.puppet import PuppetTransport
 from anywire.testing.rig import Rig, read, submit
@@ -215,19 +216,20 @@ async def test_what_a_child_used_is_taken_off_what_is_left(pipeline_of: Make, wi
 
 
 @pytest.mark.parametrize(
-    ("error", "failed"),
+    ("error", "failed", "state"),
     [
-        (errors.EngineFailed("broken"), 0),
-        (errors.AgentLost("gone"), 0),
-        (errors.Refused("full", origin="agent"), 0),
-        (errors.EngineFailed("the orchestrator's own", origin="pipeline"), 1),
+        (errors.EngineFailed("broken"), 0, "open"),
+        (errors.AgentLost("gone"), 0, "open"),
+        (errors.Refused("full", origin="agent"), 0, "closed"),
+        (errors.InvalidRequest("too long", origin="engine"), 0, "closed"),
+        (errors.EngineFailed("the orchestrator's own", origin="pipeline"), 1, "quarantined"),
     ],
-    ids=["engine", "transport", "agent", "pipeline"],
+    ids=["engine", "transport", "agent", "client", "pipeline"],
 )
-async def test_an_error_from_below_a_child_is_not_the_childs(
-    pipeline_of: Make, wire: PuppetTransport, error: errors.AnywireError, failed: int
+async def test_an_error_from_below_a_child_rests_it_but_never_quarantines_it(
+    pipeline_of: Make, wire: PuppetTransport, error: errors.AnywireError, failed: int, state: str
 ) -> None:
-    pipeline = await pipeline_of(wire, breaker={"errors": 1}, max_attempts=1)
+    pipeline = await pipeline_of(wire, breaker={"errors": 1, "quarantine_trips": 1}, max_attempts=1)
     wire.join("child", info=AgentInfo("child", 1, engine="orchestrator", capabilities=("chat",)))
     stream = submit(pipeline, Script())
     request = wire.requests[0][1]
@@ -238,7 +240,47 @@ async def test_an_error_from_below_a_child_is_not_the_childs(
     view = pipeline.agents()[0]
     assert view.failed == failed
     assert (view.latency_ema_ms > 0) == bool(failed)
-    assert pipeline.health.state("child") == ("open" if failed else "closed")
+    assert pipeline.health.state("child") == state
+
+
+async def test_beside_a_good_child_three_whose_engines_all_fail_get_few_tasks(
+    pipeline_of: Make, wire: PuppetTransport, clock: SimulatedClock
+) -> None:
+    pipeline: Orchestrator = await pipeline_of(wire, max_attempts=4)
+    for name in ("bad1", "bad2", "bad3", "good"):
+        wire.join(name, info=AgentInfo(name, 1, engine="orchestrator", capabilities=("chat",), lease_ms=60_000))
+    answered = seen = 0
+    for _ in range(200):
+        stream = pipeline.submit(Submission("chat", MODEL, "{}", True))
+        while seen < len(wire.requests):
+            agent_id, request = wire.requests[seen]
+            seen += 1
+            if agent_id == "good":
+                wire.answer(request)
+            else:
+                wire.sink.chunk_received(agent_id, 1, wire.final(request, errors.EngineFailed("broken", status=500)))
+        answered += await read(stream) == "answer"
+        clock.advance(0.2)
+    assert answered == 200
+    # Each opens after three failures, and is tried after 1, 2, 4, 8 and 16 of the 40 seconds.
+    assert seen <= 200 + 3 * (3 + 5)
+    assert {pipeline.health.state(name) for name in ("bad1", "bad2", "bad3")} <= {"open", "half_open"}
+    assert pipeline.health.state("good") == "closed"
+
+
+async def test_openings_by_what_fails_below_are_not_those_after_which_a_child_is_quarantined(
+    pipeline_of: Make, wire: PuppetTransport, clock: SimulatedClock
+) -> None:
+    pipeline: Orchestrator = await pipeline_of(wire, breaker={"errors": 1, "quarantine_trips": 2}, max_attempts=1)
+    wire.join("child", info=AgentInfo("child", 1, engine="orchestrator", capabilities=("chat",), lease_ms=60_000))
+    own = errors.EngineFailed("the orchestrator's own", origin="pipeline")
+    states = []
+    for error in (errors.EngineFailed("below"), errors.EngineFailed("below"), own, own):
+        pipeline.submit(Submission("chat", MODEL, "{}", True))
+        wire.sink.chunk_received("child", 1, wire.final(wire.requests[-1][1], error))
+        states.append(pipeline.health.state("child"))
+        clock.advance(10)
+    assert states == ["open", "open", "open", "quarantined"]
 
 
 async def test_the_same_error_of_an_agent_counts_against_it(pipeline_of: Make, wire: PuppetTransport) -> None:

@@ -18,6 +18,7 @@ from anywire.builtin.synthetic import SyntheticConfig, SyntheticEngine
 from anywire.engine import Delta
 from anywire.errors import ConfigError, EngineFailed, InvalidRequest
 from anywire.messages import TaskRequest
+from anywire.transport_tools.accepting import TURNS
 from anywire_gateway_openai import OpenAIGateway, OpenAIGatewayConfig
 
 
@@ -418,8 +419,9 @@ async def test_closing_lets_a_running_request_finish_and_takes_no_other() -> Non
         connection = await served.raw({"model": "m", "messages": MESSAGES, "stream": True})
         await connection.reader.readuntil(b"first")
         closing = asyncio.create_task(served.gateway.close())
-        # It closes its socket before it first waits for anything.
-        await asyncio.sleep(0)
+        # Connections that were accepted a moment ago begin first: it closes its socket some turns of the loop later.
+        for _ in range(TURNS + 2):
+            await asyncio.sleep(0)
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", served.port)
         go.set()

@@ -228,6 +228,7 @@ class AttemptEnds:
                 (attempt.model, task.submission.kind),
                 attempt.is_blameless,
                 isinstance(error, errors.AgentLost) and self._registry.has_other_link(attempt.agent, attempt.link),
+                attempt.is_from_below,
             )
         finally:
             self.noting = False

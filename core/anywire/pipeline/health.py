@@ -8,7 +8,8 @@ many attempts it takes along; the loss of one of several links is one of the lin
 An agent whose breaker has opened ``quarantine_trips`` times is quarantined: no client's task goes there, whoever else
 is there. Probes that the pipeline makes up are sent to it (`anywire.pipeline.quarantine`), and only one that it passes
 ends the quarantine. Quarantine and failures outlast the agent's life: whoever crashes at every task is known when it is
-back.
+back. What fails below an agent that is an orchestrator opens its breaker too, since others may answer meanwhile, but
+never quarantines it.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ Subject = str | tuple[str, int]
 
 class _Record:
     """``lost_epoch`` is the epoch after the loss that was counted last, ``served`` the model and kind of the task that
-    failed last, ``said`` its error's message."""
+    failed last, ``said`` its error's message, ``trips_below`` how many openings are due to failures below it."""
 
-    __slots__ = ("breaker", "evidence", "lost_epoch", "said", "served", "timer")
+    __slots__ = ("breaker", "evidence", "lost_epoch", "said", "served", "timer", "trips_below")
 
     def __init__(self, breaker: Breaker) -> None:
         self.breaker = breaker
         self.evidence: Counter[str] = Counter()
-        self.lost_epoch = 0
+        self.lost_epoch = self.trips_below = 0
         self.served, self.said = ("", ""), ""
         self.timer: Timer | None = None
 
@@ -139,15 +140,19 @@ class Health:
         served: tuple[str, str] = ("", ""),
         is_blameless: bool = False,
         is_linked: bool = False,
+        is_from_below: bool = False,
     ) -> None:
         """An attempt of ``epoch``, sent over the link ``place`` for ``served``, a model and a kind, ended with
-        ``error``, or None for an answer. ``is_blameless``: the error arose below the agent, which is an orchestrator,
-        or an operator caused it. ``is_linked``: its agent is there over another link."""
+        ``error``, or None for an answer. ``is_blameless``: an operator caused it. ``is_linked``: its agent is
+        there over another link. ``is_from_below``: the error arose below the agent, which is an orchestrator."""
         agent_id = place[0]
         if error is None:
             self._lost_links.discard(agent_id)
             self.succeeded(agent_id, epoch)
             self.succeeded(place, epoch)
+        elif is_from_below and not is_blameless and error.blames:
+            self.failed(agent_id, error.code, epoch, served, said=error.message, is_from_below=True)
+            self.neutral(place, epoch)
         elif not is_blameless and isinstance(error, errors.AgentLost):
             if is_linked:
                 self._lost_links.add(agent_id)
@@ -183,9 +188,10 @@ class Health:
         served: tuple[str, str] = ("", ""),
         is_loss: bool = False,
         said: str = "",
+        is_from_below: bool = False,
     ) -> None:
         """One more failure, whose error ``said`` something. ``is_loss``: the agent or link was lost, with all attempts
-        that had been sent."""
+        that had been sent. ``is_from_below``: it quarantines nobody."""
         if not self._config.errors or subject in self._quarantine:
             return
         record = self._records.get(subject)
@@ -200,7 +206,7 @@ class Health:
         if record.breaker.failed(self._clock.now(), epoch):
             record.evidence[code] += 1
             record.served, record.said = served, said[:MAX_SAID]
-        self._settle(subject, record, before)
+        self._settle(subject, record, before, is_from_below)
 
     def neutral(self, subject: Subject, epoch: int) -> None:
         """An attempt ended in a way that says nothing of it."""
@@ -277,7 +283,7 @@ class Health:
         self.epoch += 1
         return self.epoch
 
-    def _settle(self, subject: Subject, record: _Record, before: str = "") -> None:
+    def _settle(self, subject: Subject, record: _Record, before: str = "", is_from_below: bool = False) -> None:
         """Bring what is kept in line with its breaker, and tell of a state that is not the one ``before``."""
         breaker = record.breaker
         if breaker.is_blank:
@@ -293,7 +299,11 @@ class Health:
             record.said = ""
         elif breaker.state == "open":
             trips = self._config.quarantine_trips
-            if isinstance(subject, str) and trips and breaker.trips >= trips:
+            if breaker.trips == 1:
+                record.trips_below = 0  # the earlier ones are forgotten
+            record.trips_below += is_from_below
+            is_own = not is_from_below and breaker.trips - record.trips_below >= trips
+            if isinstance(subject, str) and trips and is_own:
                 times = "once" if breaker.trips == 1 else f"{breaker.trips} times"
                 reason = f"its breaker has opened {times} ({counted(record.evidence)})"
                 self._quarantine.begin(subject, reason, breaker.trips, record.served)

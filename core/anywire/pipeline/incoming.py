@@ -90,7 +90,7 @@ class Incoming:
             except errors.StreamCorrupted as unreadable:
                 error = unreadable
             else:
-                attempt.is_blameless = attempt.agent.info.engine == ORCHESTRATOR and error.origin in _BELOW
+                attempt.is_from_below = attempt.agent.info.engine == ORCHESTRATOR and error.origin in _BELOW
             self._sink.attempt_failed(attempt, error, True)
             return
         if not (chunk.deltas or chunk.final or chunk.extra) and chunk.seq == attempt.next_seq:

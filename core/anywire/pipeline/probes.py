@@ -86,7 +86,7 @@ class Probes:
             self._ends.give_up(task, errors.ShuttingDown("the orchestrator shuts down"))
 
     def _ended(self, task: Task, attempt: Attempt | None, error: AnywireError | None) -> None:
-        is_blameless = attempt is not None and attempt.is_blameless
+        is_blameless = attempt is not None and (attempt.is_blameless or attempt.is_from_below)
         self._health.probe_ended(task.agent_id, None if is_blameless else _passed(error))
 
 

@@ -47,12 +47,12 @@ class Attempt:
     token is, 0 for never. ``code`` is the error's that a
     cancelled attempt is counted as, ``usage`` what its final chunk said. ``waits``: its agent has said
     that it is queued or loading. ``used`` is how many attempts it stands for: more than 1 where an orchestrator is the
-    agent. ``is_blameless``: it failed below that orchestrator. ``epoch`` says which states of health were before it was
-    sent (`anywire.pipeline.breaker`). ``is_hedge``: another one was under way when it was sent. ``in_vain``: it is a
-    hedge that has brought no token, or was overtaken by one. ``reserved_for`` is the task that gets its slot, where it
-    was preempted. ``told`` is how many attempts its agent was told that it may stand for, ``kept_back`` how many
-    further ones the budget for retries keeps back for it, ``counted`` how many it has paid for. ``origin`` says who
-    failed where ``code`` is an error's.
+    agent. ``is_from_below``: it failed below that orchestrator. ``is_blameless``: an operator took it away. ``epoch``
+    says which states of health were before it was sent (`anywire.pipeline.breaker`). ``is_hedge``: another one was
+    under way when it was sent. ``in_vain``: it is a hedge that has brought no token, or was overtaken by one.
+    ``reserved_for`` is the task that gets its slot, where it was preempted. ``told`` is how many attempts its agent was
+    told that it may stand for, ``kept_back`` how many further ones the budget for retries keeps back for it,
+    ``counted`` how many it has paid for. ``origin`` says who failed where ``code`` is an error's.
     """
 
     __slots__ = (
@@ -70,6 +70,7 @@ class Attempt:
         "in_vain",
         "incarnation",
         "is_blameless",
+        "is_from_below",
         "is_hedge",
         "kept_back",
         "key",
@@ -108,7 +109,9 @@ class Attempt:
         self.key, self.place = (task.task_id, number), (agent_id, link)
         self.transport = agent.transport
         self.state: AttemptState = "sent"
-        self.cancelled = self.moved = self.waits = self.is_blameless = self.is_hedge = self.in_vain = False
+        self.cancelled = self.moved = self.waits = self.is_blameless = self.is_from_below = self.is_hedge = (
+            self.in_vain
+        ) = False
         self.code, self.usage, self.reserved_for = "cancelled", "", ""
         self.origin: errors.Origin = "pipeline"
         self.next_seq = self.chunks = self.unread_credit = 0
@@ -152,7 +155,7 @@ class Attempt:
         """How it ended at ``now_ns``; ``code`` is the error's, empty for an answer. Counts it at its agent."""
         agent = self.agent
         first_ms = (self.first_ns - self.sent_ns) / 1e6 if self.first_ns else 0.0
-        neutral = code in NEUTRAL or self.is_blameless
+        neutral = code in NEUTRAL or self.is_blameless or self.is_from_below
         if neutral:
             agent.completed += code != "refused"
         else:
