@@ -2,13 +2,13 @@
 
     python benchmarks/limits.py [--transport dds] [--clients 64] [--blocks 6] [--only limits]
 
-A block is two fresh servers (``anywire up``) beside each other that take turns of some hundred requests, so that a
-drift of the machine's speed hits both alike; which of them is started first changes from block to block. Each block
-gives one ratio, of the medians of its turns, of processor time (server and agent) and of the time a request takes.
-``keys``: a server whose clients all send a key that nothing limits, beside one that needs none. ``limits``: a key that
-has every limit and reaches none, beside one that nothing limits. ``same``: two servers that need none, to see what
-differs by chance. The median ratio of all blocks is printed with its 95 % interval; the command fails when keys, or
-limits, cost more than 5 % processor time.
+A block is fresh servers (``anywire up``), and two ways to ask that take turns of some hundred requests, so that a drift
+of the machine's speed hits both alike. Each block gives one ratio, of the medians of its turns, of processor time
+(server and agent) and of the time a request takes. ``limits``: one server, asked with a key that has every limit and
+reaches none, and with one that nothing limits. ``keys``: two servers, one whose clients send a key that nothing limits,
+and one that needs none; which is started first changes from block to block. ``same``: two servers that need none, to
+see how much two servers differ by chance. The median ratio of all blocks is printed with its 95 % interval; the command
+fails when keys, or limits, cost more than 5 % processor time.
 """
 
 from __future__ import annotations
@@ -36,37 +36,36 @@ ALL_LIMITS = Limits(
     concurrency=NEVER_REACHED,
     tokens_per_day=NEVER_REACHED,
 )
-ARMS: dict[str, tuple[Limits | None, Limits | None]] = {
-    "same": (None, None),
-    "keys": (None, NO_LIMITS),
-    "limits": (NO_LIMITS, ALL_LIMITS),
-}
-"""The limits of the keys of both servers; None: it needs no key."""
+ARMS = ("same", "keys", "limits")
 MOST = 1.05
 
 
 @asynccontextmanager
-async def serving_keys(transport: str, limits: Limits | None) -> AsyncIterator[Server]:
-    if limits is None:
+async def serving_keys(transport: str, *limits: Limits) -> AsyncIterator[list[Server]]:
+    """A server as it is asked with a key of each of these limits; with none of them, one that needs no key."""
+    if not limits:
         async with serving(transport) as server:
-            yield server
+            yield [server]
         return
     with tempfile.TemporaryDirectory(prefix="anywire-") as folder:
-        path, key = Path(folder) / "keys.json", new_key()
-        add_key(path, record_of(key, tenant="bench", limits=limits))
-        async with serving(transport, "--set", f"access.keys={path}", key=str(key)) as server:
-            yield server
+        path, keys = Path(folder) / "keys.json", [new_key() for _ in limits]
+        for key, each in zip(keys, limits, strict=True):
+            add_key(path, record_of(key, tenant="bench", limits=each))
+        async with serving(transport, "--set", f"access.keys={path}") as server:
+            yield [server.asked_with(str(key)) for key in keys]
 
 
 async def block(transport: str, arm: str, clients: int, number: int) -> list[list[float]]:
-    """Medians of processor and wall time of both servers of an arm."""
-    order = (0, 1) if number % 2 else (1, 0)
+    """Medians of processor and wall time of both ways of an arm."""
+    if arm == "limits":
+        async with serving_keys(transport, NO_LIMITS, ALL_LIMITS) as (without, with_it):
+            return await measure_block(without, with_it, clients)
+    both: list[tuple[Limits, ...]] = [(), (NO_LIMITS,) if arm == "keys" else ()]
     async with (
-        serving_keys(transport, ARMS[arm][order[0]]) as first,
-        serving_keys(transport, ARMS[arm][order[1]]) as second,
+        serving_keys(transport, *both[number % 2]) as (first,),
+        serving_keys(transport, *both[1 - number % 2]) as (second,),
     ):
-        without, with_it = (first, second) if order == (0, 1) else (second, first)
-        return await measure_block(without, with_it, clients)
+        return await measure_block(*((second, first) if number % 2 else (first, second)), clients)
 
 
 async def run(transport: str, clients: int, blocks: int, arms: Sequence[str]) -> float:

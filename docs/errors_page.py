@@ -19,7 +19,8 @@ PAGE = """\
 
 Every error has a stable `code`, which an answer's body, events, metrics, logs and experiments name, and an `origin`:
 who failed. `x-anywire-origin` tells it to a client, `TaskEnded.origin` and `AttemptEnded.origin` to subscribers,
-`anywire_task_errors_total` to Prometheus.
+`anywire_task_errors_total` to Prometheus. Where an engine gave a `code` of its own, the answer's body and the log's
+line of the request have that one; events and metrics have the code of this page.
 
 | origin | who failed |
 |---|---|

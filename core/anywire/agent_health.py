@@ -20,7 +20,9 @@ NO_EVIDENCE: Mapping[str, int] = {}
 class AgentHealth(msgspec.Struct, frozen=True):
     """``reason`` is for a person, empty while all is well. ``evidence`` counts its failures by code since it was last
     well. ``trips`` is how often its breaker has opened lately, ``probes`` how many probes it was sent in quarantine,
-    ``retry_in_s`` the time until it is tried next, 0 where that is not waited for."""
+    ``retry_in_s`` the time until it is tried next, 0 where that is not waited for. ``slow_start`` is how many slots it
+    has been given so far while it begins slowly, 0 while it has all of them. ``links`` has the state of the breaker of
+    each of its links, by transport, that is not closed."""
 
     state: HealthState = "closed"
     order: Order = ""
@@ -29,6 +31,8 @@ class AgentHealth(msgspec.Struct, frozen=True):
     trips: int = 0
     probes: int = 0
     retry_in_s: float = 0.0
+    slow_start: int = 0
+    links: Mapping[str, HealthState] = {}
 
 
 WELL = AgentHealth()

@@ -248,7 +248,11 @@ class NoAgent(TaskError):
     """No agent for the task appeared in time."""
 
     code = "no_agent"
-    remedy = "Start an agent with the model, or raise `pipeline.agent_wait`: `anywire agents` says how those do."
+    remedy = (
+        "Start an agent with the model. Where the message names agents that are drained, isolated or quarantined, "
+        "repair them, then run `anywire restore AGENT`. `Retry-After` says when the first of them is tried again. A "
+        "longer `pipeline.agent_wait` bridges a restart."
+    )
 
 
 class ShuttingDown(TaskError):

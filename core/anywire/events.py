@@ -228,13 +228,25 @@ class LinkLost(Event, frozen=True, kw_only=True, tag="link.lost"):
 class HealthChanged(Event, frozen=True, kw_only=True, tag="health.changed"):
     """``transport`` is empty for the agent itself, else it names one of its links. ``state`` is
     `anywire.agent_health.HealthState`, of a link never ``quarantined``; ``reason`` the code that its failures had most
-    often, ``evidence`` how many it had of each since it was well."""
+    often, ``evidence`` how many it had of each since it was well, ``trips`` how often its breaker has opened lately,
+    ``retry_in_ms`` the time until it is tried next, 0 where that is not waited for."""
 
     agent_id: str
     state: str
     transport: str = ""
     reason: str = ""
     evidence: Mapping[str, int] = {}
+    trips: int = 0
+    retry_in_ms: int = 0
+
+
+class SlowStart(Event, frozen=True, kw_only=True, tag="agent.slow_start"):
+    """An agent that is new, or back from a failure, may use ``given`` of its ``slots``: when it begins, with each
+    further one, and when it has all of them. Not told where ``pipeline.breaker.slow_start`` is 0."""
+
+    agent_id: str
+    given: int
+    slots: int
 
 
 class AgentOrdered(Event, frozen=True, kw_only=True, tag="agent.ordered"):
@@ -367,6 +379,7 @@ EVENTS: dict[str, type[Event]] = {
         LinkUp,
         LinkLost,
         HealthChanged,
+        SlowStart,
         AgentOrdered,
         OfferChanged,
         PluginFailure,
@@ -402,6 +415,7 @@ AnyEvent = (
     | LinkUp
     | LinkLost
     | HealthChanged
+    | SlowStart
     | AgentOrdered
     | OfferChanged
     | PluginFailure
@@ -445,6 +459,7 @@ _ABOUT_FLEET = (
     LinkUp,
     LinkLost,
     HealthChanged,
+    SlowStart,
     AgentOrdered,
     OfferChanged,
 )

@@ -43,7 +43,8 @@ class RetryConfig(_Section):
         ge=0,
         allow_inf_nan=False,
         description="Seconds: a task waits a random time up to this after its first failure, up to twice as long after "
-        "each further one. Nothing waits where a link or an agent was lost and another agent is free.",
+        "each further one. Nothing waits where a link or an agent was lost and another agent that is well serves the "
+        "model.",
     )
     longest: float = pydantic.Field(
         default=2.0,

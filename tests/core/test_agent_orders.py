@@ -88,9 +88,11 @@ async def test_where_there_is_no_other_agent_the_client_reads_what_was_done(
     wire.chunk(wire.requests[0][1], 0, "one ")
     pipeline.order_agent("a", "isolated", "it is on fire")
     clock.advance(2.0)
-    for stream in (begun, other):
-        with pytest.raises(errors.NoAgent, match="agent a is isolated by an operator: it is on fire"):
-            await read(stream)
+    why = "agent a is isolated by an operator: it is on fire"
+    with pytest.raises(errors.AgentLost, match=f"agent a was isolated .*; the answer is not resumed: no agent .*{why}"):
+        await read(begun)
+    with pytest.raises(errors.NoAgent, match=why):
+        await read(other)
 
 
 async def test_what_may_be_sent_only_once_ends_with_the_reason(pipeline_of: Make, wire: PuppetTransport) -> None:
@@ -129,6 +131,19 @@ async def test_one_that_is_away_can_be_ordered(pipeline_of: Make, wire: PuppetTr
     assert not wire.requests
 
 
+async def test_one_that_is_quarantined_can_be_ordered_however_long_it_has_been_away(
+    pipeline_of: Make, wire: PuppetTransport
+) -> None:
+    pipeline = await pipeline_of(wire, max_attempts=1, breaker={"errors": 1, "quarantine_trips": 1})
+    join(wire, "a")
+    chat(pipeline)
+    wire.lose("a")
+    pipeline.registry._former.clear()
+    assert pipeline.order_agent("a", "isolated").state == "quarantined"
+    with pytest.raises(errors.InvalidRequest, match="there is no agent 'b'"):
+        pipeline.order_agent("b", "isolated")
+
+
 async def test_another_order_takes_the_place_of_the_first_and_in_between_nothing_is_sent(
     pipeline_of: Make, wire: PuppetTransport, clock: SimulatedClock
 ) -> None:
@@ -165,6 +180,19 @@ async def test_a_quarantined_agent_under_an_order_gets_no_probe_until_it_is_rest
     assert pipeline.agent_health("a").state == "closed"
 
 
+async def test_one_that_is_being_probed_gets_no_second_probe_when_it_is_restored(
+    pipeline_of: Make, wire: PuppetTransport, clock: SimulatedClock
+) -> None:
+    pipeline = await pipeline_of(wire, max_attempts=1, breaker={"errors": 1, "quarantine_trips": 1})
+    join(wire, "a", slots=4)
+    chat(pipeline)
+    wire.chunk(wire.requests[0][1], 0, final=True, error=errors.to_wire(errors.EngineFailed("broken")))
+    for _ in range(3):
+        pipeline.order_agent("a", "")
+    assert len(wire.requests) == 2
+    assert pipeline.agent_health("a").probes == 1
+
+
 async def test_isolating_gives_up_a_probe_and_that_says_nothing(
     pipeline_of: Make, wire: PuppetTransport, clock: SimulatedClock
 ) -> None:
@@ -180,6 +208,19 @@ async def test_isolating_gives_up_a_probe_and_that_says_nothing(
     assert pipeline.agent_health("a").state == "quarantined"
     pipeline.order_agent("a", "")
     assert len(wire.requests) == 3
+
+
+async def test_a_reason_can_be_shown_anywhere(pipeline_of: Make, wire: PuppetTransport) -> None:
+    pipeline = await pipeline_of(wire)
+    wire.join("a")
+    told: list[events.AgentOrdered] = []
+    pipeline.events.subscribe("test", told.append, events.AgentOrdered)
+    pipeline.order_agent("a", "drained", "red\x1b[31m\nfaked line\x00" + "x" * 5000)
+    reason = pipeline.agent_health("a").reason
+    assert reason.startswith("red [31m faked line x")
+    assert reason.isprintable()
+    assert len(reason) == 1024
+    assert told[0].reason == reason
 
 
 async def test_what_is_told_of_orders(pipeline_of: Make, wire: PuppetTransport) -> None:

@@ -12,7 +12,7 @@ from anywire import errors, events
 from anywire.caller import Caller, Limits
 from anywire.messages import AgentStatus
 from anywire.offers import Offer, offers_text
-from anywire.pipeline.decide import FallBack, Retry
+from anywire.pipeline.decide import FallBack
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.pipeline_settings import PipelineConfig
 from anywire.submission import Submission
@@ -301,6 +301,44 @@ async def test_a_request_may_bring_a_chain_of_its_own(pipeline_of: Make, wire: P
     assert (await read(stream), stream.model) == ("answer", "b")
 
 
+@pytest.mark.parametrize("how", ["drained", "isolated", "lost"])
+async def test_a_model_that_nobody_ever_served_waits_for_a_fallback_that_is_away(
+    pipeline_of: Make, wire: PuppetTransport, clock: SimulatedClock, how: Any
+) -> None:
+    """That nobody serves a fallback for a while does not make the model unknown."""
+    pipeline: Orchestrator = await pipeline_of(wire, agent_wait=5.0, **ABC)
+    agent(wire, "of c", "c")
+    agent(wire, "other", "x")
+    if how == "lost":
+        wire.lose("of c")
+    else:
+        pipeline.order_agent("of c", how)
+    waits, in_vain = ask(pipeline), ask(pipeline, deadline_s=1.0)
+    assert pipeline.waiting == 2
+    clock.advance(1)
+    with pytest.raises(errors.DeadlineExceeded):
+        await read(in_vain)
+    if how == "lost":
+        agent(wire, "of c", "c")
+    else:
+        pipeline.order_agent("of c", "")
+    assert sent(wire) == [("of c", "c")]
+    wire.answer(wire.requests[0][1])
+    assert (await read(waits), waits.model) == ("answer", "c")
+    pipeline.order_agent("of c", "drained")
+    late = ask(pipeline)
+    clock.advance(5)
+    with pytest.raises(errors.NoAgent, match="agent of c is drained by an operator"):
+        await read(late)
+
+
+async def test_a_model_whose_fallbacks_are_unknown_too_is_unknown(pipeline_of: Make, wire: PuppetTransport) -> None:
+    pipeline: Orchestrator = await pipeline_of(wire, **ABC)
+    agent(wire, "other", "x")
+    with pytest.raises(errors.ModelNotFound, match="'a'"):
+        ask(pipeline)
+
+
 # Bounds
 
 
@@ -330,7 +368,6 @@ async def test_a_decision_to_fall_back_on_nobody_is_an_end(pipeline_of: Make, wi
     with pytest.raises(errors.EngineFailed):
         await read(shown)
     assert len(wire.requests) == 2
-    pipeline._attempt_ends._decider._chosen = lambda *given: Retry()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from tests.health_laws import HealthLaws
 
 from anywire import errors, events
+from anywire.agent_health import AgentHealth
 from anywire.failure_settings import PROFILES, BreakerConfig
 from anywire.messages import TaskRequest
 from anywire.pipeline.orchestrator import Orchestrator
@@ -123,7 +125,7 @@ async def test_the_loss_of_a_life_is_one_failure_and_each_further_loss_another_o
         for _ in range(4):
             chat(pipeline)
         wire.lose("a")
-        assert pipeline.health.evidence("a") == {"agent_lost": number}
+        assert pipeline.health.report("a").evidence == {"agent_lost": number}
     assert pipeline.health.state("a") == "open"
 
 
@@ -137,7 +139,26 @@ async def test_a_life_that_is_lost_over_two_links_is_one_failure(pipeline_of: Ma
     chat(pipeline)
     second.lose("a")
     assert len(second.requests) == 1
-    assert pipeline.health.evidence("a") == {"agent_lost": 1}
+    assert pipeline.health.report("a").evidence == {"agent_lost": 1}
+
+
+@pytest.mark.parametrize("answers", [False, True])
+async def test_a_life_whose_links_break_one_after_the_other_is_lost_unless_it_has_answered_since(
+    pipeline_of: Make, answers: bool
+) -> None:
+    """The link that broke last had no task on it."""
+    first, second = PuppetTransport("first"), PuppetTransport("second")
+    pipeline = await pipeline_of(first, second, max_attempts=1, breaker={"errors": 3})
+    first.join("a")
+    second.join("a")
+    chat(pipeline)
+    first.lose("a")
+    if answers:
+        chat(pipeline)
+        second.answer(second.requests[0][1])
+    assert pipeline.health.evidence("a") == {}
+    second.lose("a")
+    assert pipeline.health.evidence("a") == ({} if answers else {"agent_lost": 1})
 
 
 # Links
@@ -238,3 +259,54 @@ async def test_patient_opens_for_a_minute_and_counts_a_call_that_is_not_answered
     assert pipeline.health.state("a") == "open"
     clock.advance(1.1)
     assert pipeline.health.state("a") == "half_open"
+
+
+# What is told
+
+
+async def test_events_and_the_log_say_why_and_when_it_is_tried_again(
+    pipeline_of: Make, wire: PuppetTransport, clock: SimulatedClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="anywire.pipeline.agent_observation")
+    pipeline = await pipeline_of(wire, max_attempts=1, breaker={**ONE, "quarantine_trips": 2, "quarantine_probe": 7.0})
+    told: list[events.HealthChanged] = []
+    pipeline.events.subscribe("me", told.append, events.HealthChanged)
+    wire.join("a")
+    for _ in range(2):
+        chat(pipeline)
+        fail(wire, wire.requests[-1][1])
+        clock.advance(1.0)
+    pipeline.order_agent("a", "drained", "new disk")
+    pipeline.order_agent("a", "")
+    wire.answer(wire.requests[-1][1])
+    assert [(each.state, each.trips, each.retry_in_ms) for each in told] == [
+        ("open", 1, 1000),
+        ("half_open", 1, 0),
+        ("quarantined", 2, 7000),
+        ("closed", 2, 0),
+    ]
+    assert [(each.levelname, each.message) for each in caplog.records] == [
+        ("WARNING", "the breaker of agent a is open, for 1 s: 1 × engine_failed; the last one: broken"),
+        (
+            "WARNING",
+            "agent a is quarantined, and sent a probe in 7 s: its breaker has opened 2 times (2 × engine_failed); the "
+            "last one: broken",
+        ),
+        ("INFO", "agent a is drained by an operator: new disk"),
+        ("INFO", "agent a is restored by an operator"),
+        ("INFO", "the breaker of agent a is closed: all is well again"),
+    ]
+
+
+async def test_links_whose_breaker_is_not_closed_are_told_with_their_agent(
+    pipeline_of: Make, clock: SimulatedClock
+) -> None:
+    first, second = PuppetTransport("first"), PuppetTransport("second")
+    pipeline = await pipeline_of(first, second, breaker=ONE)
+    first.join("a")
+    second.join("a")
+    first.fail_next = errors.AgentUnavailable("no link")
+    chat(pipeline)
+    assert pipeline.agent_health("a") == AgentHealth(links={"first": "open"})
+    clock.advance(1.0)
+    assert pipeline.agent_health("a") == AgentHealth(links={"first": "half_open"})

@@ -309,12 +309,14 @@ async def test_only_a_slot_that_would_do_is_taken(pipeline_of: Make, wire: Puppe
     offer(wire, "a", Offer("low"), busy)
     ask(pipeline, model="low")
     assert len(sent(wire)) == 1
-    ask(pipeline, 5, body=TOOLS)
+    waiting = ask(pipeline, 5, body=TOOLS)
     assert cancelled(wire) == []
+    waiting.cancel("enough")
     offer(wire, "b", Offer("low"), Offer(MODEL))
     low = ask(pipeline, model="low")
     ask(pipeline, 5, body=TOOLS)
-    assert cancelled(wire) == [low.task_id] or wire.requests[1][0] == "b"
+    assert wire.requests[1][0] == "b"
+    assert cancelled(wire) == [low.task_id]
 
 
 @pytest.mark.parametrize("how", ["draining", "isolated", "drained"])
@@ -391,3 +393,33 @@ def test_who_gives_must_be_lower_than_who_takes(urgent: int, below: int) -> None
     with pytest.raises(pydantic.ValidationError, match="below must be lower"):
         PreemptionConfig(urgent=urgent, below=below)
     assert PreemptionConfig(below=below).urgent is None
+
+
+async def test_an_agent_that_does_not_stop_keeps_no_urgent_task_waiting(
+    pipeline_of: Make, wire: PuppetTransport, clock: SimulatedClock
+) -> None:
+    pipeline: Orchestrator = await pipeline_of(wire, **ON)
+    for agent_id in ("mute", "good"):
+        wire.join(agent_id, capabilities=RESUMES, slots=1, lease_ms=500)
+    first, second = ask(pipeline), ask(pipeline)
+    wire.chunk(wire.requests[0][1], 0, "one ")
+    wire.chunk(wire.requests[1][1], 0, "one ")
+    wire.chunk(wire.requests[1][1], 1, "two ")
+    urgent = ask(pipeline, 5)
+    assert cancelled(wire) == [first.task_id]
+    clock.advance(0.9)
+    assert cancelled(wire) == [first.task_id], "it has two leases"
+    clock.advance(0.2)
+    assert cancelled(wire) == [first.task_id, second.task_id]
+    wire.stop(wire.requests[1][1])
+    assert wire.requests[-1][0] == "good"
+    assert sent(wire)[2:] == [urgent.task_id]
+    wire.chunk(wire.requests[2][1], 0, "now ")
+    clock.advance(5)
+    assert preemptions(pipeline) == 2
+    # Late as it is, the slot is still for who is urgent.
+    another = ask(pipeline, 5)
+    wire.stop(wire.requests[0][1])
+    assert sent(wire)[3:] == [another.task_id]
+    await pipeline.close()
+    assert not clock.pending

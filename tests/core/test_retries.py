@@ -11,10 +11,10 @@ import pytest
 
 from anywire import errors, events
 from anywire.caller import Caller
-from anywire.failure_settings import RetryConfig
+from anywire.failure_settings import BreakerConfig, RetryConfig
 from anywire.identity import hub_info
 from anywire.messages import AgentInfo, TaskRequest
-from anywire.pipeline.decide import Retry
+from anywire.pipeline.decide import Decision, Requeue, Resume, Retry
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.pipeline_settings import PipelineConfig
 from anywire.submission import Submission
@@ -181,6 +181,44 @@ async def test_a_decision_that_the_budget_does_not_pay_for_is_not_carried_out(
     assert "is used up" in str(await ended(asked))
     assert len(wire.requests) == 1
     assert pipeline.stats()["plugin_failures"] == {"decide.<lambda>": 1}
+    await pipeline.close()
+
+
+@pytest.mark.parametrize("decision", [Requeue(), Retry(), Resume()], ids=str)
+@pytest.mark.parametrize("shown", [False, True], ids=["nothing shown", "text shown"])
+async def test_a_decision_that_never_ends_is_bounded_by_the_attempts_of_a_task(
+    wire: PuppetTransport, clock: SimulatedClock, decision: Decision, shown: bool
+) -> None:
+    config = PipelineConfig(max_attempts=4, breaker=BreakerConfig(errors=0))
+    pipeline = Orchestrator(
+        hub_info(), [wire], fifo(), least_loaded(), config=config, clock=clock, decide=lambda *_: decision
+    )
+    await pipeline.start()
+    wire.join("a", capabilities=("chat", "resume"))
+    wire.join("b", capabilities=("chat", "resume"))
+    asked = chat(pipeline)
+    if shown:
+        wire.chunk(wire.requests[0][1], 0, "one ")
+    for _ in range(9):
+        fail(wire, wire.requests[-1][1])
+        clock.advance(1)
+    error = await ended(asked)
+    assert error.code == "engine_failed"
+    assert len(wire.requests) <= 4
+    assert pipeline.stats()["plugin_failures"]["decide.<lambda>"] > 0
+    await pipeline.close()
+
+
+async def test_a_refusal_may_be_queued_again_by_any_decision(wire: PuppetTransport, clock: SimulatedClock) -> None:
+    pipeline = Orchestrator(hub_info(), [wire], fifo(), least_loaded(), clock=clock, decide=lambda *_: Requeue())
+    await pipeline.start()
+    wire.join("a")
+    wire.join("b")
+    asked = chat(pipeline)
+    fail(wire, wire.requests[0][1], errors.Refused("full"))
+    wire.answer(wire.requests[1][1])
+    assert await read(asked) == "answer"
+    assert pipeline.stats()["plugin_failures"] == {}
     await pipeline.close()
 
 

@@ -10,7 +10,8 @@ import pytest
 from tests.core.acting_wire import ActingWire
 from tests.long_form import examples
 
-from anywire import errors
+from anywire import errors, events
+from anywire.agent_health import WELL
 from anywire.messages import AgentInfo
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.submission import Submission
@@ -119,3 +120,35 @@ async def test_it_never_has_more_than_it_may(pipeline_of: Make, clock: Simulated
         clock.advance(rng.uniform(0, seconds / 20))
     assert most > min(1, slots - 1)
     assert not pipeline.registry._slow_start.any
+
+
+async def test_it_is_told_with_each_slot_and_when_it_is_over(
+    pipeline_of: Make, wire: PuppetTransport, clock: SimulatedClock
+) -> None:
+    pipeline = await pipeline_of(wire, breaker={"slow_start": 3.0, "errors": 1, "quarantine_trips": 0})
+    told: list[Any] = []
+    pipeline.events.subscribe("me", told.append, events.AgentJoined, events.SlowStart)
+    wire.join("a", slots=3)
+    assert pipeline.agent_health("a").slow_start == 1
+    clock.advance(1.0)
+    assert pipeline.agent_health("a").slow_start == 2
+    clock.advance(2.0)
+    assert pipeline.agent_health("a").slow_start == 0
+    joined, *slots = told
+    assert isinstance(joined, events.AgentJoined)
+    assert [(each.agent_id, each.given, each.slots) for each in slots] == [("a", given, 3) for given in (1, 2, 3)]
+    pipeline.order_agent("a", "drained")
+    pipeline.order_agent("a", "")
+    assert (told[-1].given, told[-1].slots) == (1, 3)
+    wire.lose("a")
+    assert pipeline.agent_health("a").slow_start == 0
+    assert (told[-1].given, told[-1].slots) == (1, 3), "that it is gone is told by another event"
+
+
+async def test_without_the_setting_nothing_is_told(pipeline_of: Make, wire: PuppetTransport) -> None:
+    pipeline = await pipeline_of(wire)
+    told: list[Any] = []
+    pipeline.events.subscribe("me", told.append, events.SlowStart)
+    wire.join("a", slots=3)
+    assert pipeline.agent_health("a") == WELL
+    assert not told

@@ -17,6 +17,7 @@ from anywire_experiment import outcome
 from anywire_experiment.fault_table import pages, table
 from anywire_experiment.fault_table.catalogue import BY_NAME, FAULTS, TRANSPORTS
 from anywire_experiment.fault_table.cell import FaultCell
+from anywire_experiment.fault_table.setting import Setting
 from anywire_experiment.fault_table.verdict import Row, judged
 
 pytestmark = pytest.mark.timeout(4 * PATIENCE)
@@ -27,7 +28,7 @@ CELLS = [(fault.name, transport) for fault in FAULTS for transport in TRANSPORTS
 
 
 async def carried_out(fault: str, transport: str, folder: Path, *changes: str) -> Row:
-    observed = await FaultCell(BY_NAME[fault], transport, folder, changes=changes).run()
+    observed = await FaultCell(BY_NAME[fault], transport, folder, Setting(changes=changes)).run()
     assert not [each for each in psutil.Process().children(recursive=True) if "anywire" in " ".join(each.cmdline())]
     return judged(BY_NAME[fault], observed)
 
@@ -90,7 +91,7 @@ def test_what_is_wrong_is_told_before_anything_starts(
     (tmp_path / "something").touch()
     lines: list[str] = []
     with pytest.raises(AnywireError, match=re.escape(said)):
-        table.run(faults, transports, tmp_path, streams=2, changes=changes, invocation=(), say=lines.append)
+        table.run(faults, transports, tmp_path, setting=Setting(2, changes=changes), invocation=(), say=lines.append)
     assert not lines
     assert [each.name for each in tmp_path.iterdir()] == ["something"]
 

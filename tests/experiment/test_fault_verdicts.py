@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anywire_experiment.fault_table.catalogue import BY_NAME, FAULTS
+from anywire_experiment.fault_table.catalogue import BY_NAME, FAULTS, Fault
 from anywire_experiment.fault_table.notes import Note
 from anywire_experiment.fault_table.observed import Observed, Seen
 from anywire_experiment.fault_table.stand_in import FAILS
@@ -15,7 +15,7 @@ from anywire_experiment.fault_table.verdict import Row, difference, judged
 
 MS = 1_000_000
 RIGHT = "one two three four five"
-KILLED, CUT = BY_NAME["agent-killed"], BY_NAME["cut-after-k-tokens"]
+KILLED, CUT = BY_NAME["agent-killed"], BY_NAME["cut-without-resuming"]
 
 
 def stream(text: str = RIGHT, outcome: str = "ok", agent: str = "agent-1", at_ms: int = 0) -> Seen:
@@ -26,8 +26,9 @@ def stream(text: str = RIGHT, outcome: str = "ok", agent: str = "agent-1", at_ms
 
 def cell(*seen: Seen, fault: str = KILLED.name, struck_ms: int = 25) -> Observed:
     undisturbed = [stream() for _ in seen]
+    noticed = [Note(struck_ms * MS, "link.lost", "agent-1", trouble=True)]
     return Observed(
-        fault, "zeromq", "carried out", "", "", undisturbed, list(seen), struck_ms * MS, met=1, notes=[], problems=[]
+        fault, "zeromq", "carried out", "", "", undisturbed, list(seen), struck_ms * MS, 1, noticed, problems=[]
     )
 
 
@@ -82,6 +83,13 @@ def test_a_fault_that_nobody_met_proves_nothing() -> None:
     observed = cell(stream())
     observed.met = 0
     assert judged(KILLED, observed).why == ("no stream met the fault",)
+
+
+@pytest.mark.parametrize(("fault", "result"), [(KILLED, "FAIL"), (BY_NAME["clock-step"], "pass")])
+def test_a_fault_that_must_be_noticed_and_was_not_proves_nothing(fault: Fault, result: str) -> None:
+    observed = cell(stream(), fault=fault.name)
+    observed.notes = []
+    assert judged(fault, observed).result == result
 
 
 def test_what_else_was_wrong_fails_the_cell() -> None:

@@ -15,6 +15,8 @@ import pytest
 from tests.patience import PATIENCE
 
 NO_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+FOR_EVER = 3_600_000
+"""Milliseconds that a token of the engine ``synthetic`` takes where a task is to be held until it is moved or ended."""
 
 
 class Process:
@@ -79,11 +81,11 @@ def body(number: int, *, stream: bool, model: str = "synthetic", **more: Any) ->
 
 
 async def ask_streamed(
-    client: httpx.AsyncClient, asked: dict[str, Any], began: asyncio.Event | None = None
+    client: httpx.AsyncClient, asked: dict[str, Any], began: asyncio.Event | None = None, prefer: str = ""
 ) -> tuple[str, str]:
     """A streamed answer: its text and the agent, or what came and the error's code."""
-    text = ""
-    async with client.stream("POST", "/v1/chat/completions", json=asked) as answer:
+    text, headers = "", {"x-anywire-prefer": prefer} if prefer else {}
+    async with client.stream("POST", "/v1/chat/completions", json=asked, headers=headers) as answer:
         async for line in answer.aiter_lines():
             if not line.startswith("data: {"):
                 continue

@@ -32,7 +32,16 @@ from anywire.roles.agent import Agent
 from anywire.testing.rig import Rig
 
 CHAT = {"model": "m", "messages": MESSAGES}
-WELL = {"state": "closed", "order": "", "reason": "", "evidence": {}, "trips": 0, "probes": 0, "retry_in_ms": 0}
+WELL: dict[str, Any] = {
+    "state": "closed",
+    "order": "",
+    "reason": "",
+    "evidence": {},
+    "trips": 0,
+    "probes": 0,
+    "retry_in_ms": 0,
+}
+WELL |= {"slow_start": 0, "links": {}}
 AT_ONCE = {"breaker": {"errors": 1, "quarantine_trips": 1, "quarantine_probe": 3600}, "agent_wait": 0}
 """The first failure quarantines, and nobody probes by itself."""
 

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from anywire.engine import Delta, EngineProgress
 from anywire.errors import EngineFailed
-from anywire_engine_openai import loading
+from anywire_engine_openai import loading, upstream
 from anywire_engine_openai.loading import LoadingPauses, is_loading
 
 from .fake_openai_server import FakeServer, Handler, Watched, collect, engine, engine_for, request, saying, server
@@ -98,15 +98,28 @@ async def test_with_no_time_for_it_the_first_answer_counts(server: FakeServer) -
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize(("timeout", "time_left_ms"), [(0.2, 0), (60, 200), (0.2, 60_000)])
-async def test_the_setting_and_the_deadline_bound_it(server: FakeServer, timeout: float, time_left_ms: int) -> None:
+async def test_once_its_time_is_over_the_last_answer_counts(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The setting and the deadline are what bounds it."""
+    bounds: list[tuple[float, int]] = []
+
+    class Scripted(LoadingPauses):
+        def __init__(self, timeout: float, time_left_ms: int) -> None:
+            bounds.append((timeout, time_left_ms))
+            self._left = [0.01, 0.01, 0.0]
+
+        def next(self, asked: float) -> float:
+            return self._left.pop(0)
+
+    monkeypatch.setattr(upstream, "LoadingPauses", Scripted)
     server.handler = saying(503, LLAMA)
-    task = msgspec.structs.replace(request(), time_left_ms=time_left_ms)
-    async with engine_for(server.url, refresh_interval=0, loading_timeout=timeout) as engine:
+    task = msgspec.structs.replace(request(), time_left_ms=200)
+    async with engine_for(server.url, refresh_interval=0, loading_timeout=60) as engine:
         with pytest.raises(EngineFailed, match="Loading model") as failure:
             await collect(engine, task)
     assert failure.value.status == 503
-    assert len(server.requests) > 1
+    assert (len(server.requests), bounds) == (3, [(60, 200)])
 
 
 async def test_pauses_grow_and_are_at_least_what_the_server_asks_for() -> None:
@@ -115,8 +128,12 @@ async def test_pauses_grow_and_are_at_least_what_the_server_asks_for() -> None:
     grown = [pauses.next(0) for _ in range(20)]
     assert all(each <= loading.LONGEST_PAUSE for each in grown)
     assert grown[-1] >= loading.LONGEST_PAUSE / 2
-    assert LoadingPauses(10, 5000).next(30) <= 5
-    assert LoadingPauses(0, 5000).next(30) == 0
+
+
+@pytest.mark.parametrize(("timeout", "time_left_ms", "most"), [(90, 0, 90), (90, 50_000, 50), (50, 90_000, 50)])
+async def test_pauses_end_with_their_time_and_with_the_deadline(timeout: float, time_left_ms: int, most: float) -> None:
+    assert most / 2 < LoadingPauses(timeout, time_left_ms).next(1000) <= most
+    assert LoadingPauses(0, time_left_ms).next(1000) == 0
 
 
 async def test_a_task_that_is_cancelled_meanwhile_asks_no_more(server: FakeServer, engine: Watched) -> None:

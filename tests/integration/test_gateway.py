@@ -445,6 +445,28 @@ async def test_closing_cuts_off_what_does_not_finish() -> None:
         await waiting.close()
 
 
+async def test_closing_takes_the_rest_of_a_body_that_has_begun() -> None:
+    """Else the client waits for the whole grace, and is cut off without an answer."""
+    async with serving(says("answer"), shutdown_grace=30) as served:
+        body = json.dumps({"model": "m", "messages": MESSAGES}).encode()
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        writer.write(f"{head}Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n".encode() + body[:10])
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        closing = asyncio.create_task(served.gateway.close())
+        for _ in range(50):
+            await asyncio.sleep(0)
+        # What is pipelined behind it is not begun any more.
+        writer.write(body[10:] + f"{head}Content-Length: 2\r\n\r\n{{}}".encode())
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"answer" in answer
+        assert answer.count(b"HTTP/1.1") == 1
+        await closing
+        writer.close()
+        await writer.wait_closed()
+
+
 async def test_the_pipeline_s_shutdown_reaches_clients_as_an_error_they_may_retry() -> None:
     engine = hangs()
     async with serving(engine) as served, served.client() as client:

@@ -12,14 +12,13 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.integration.anywire_processes import Process, body, start, until_agents
-from tests.integration.test_deaths import ask
+from tests.integration.anywire_processes import FOR_EVER, Process, body, start, until_agents
+from tests.integration.test_migration import undisturbed
 from tests.long_form import SOAK
 from tests.patience import PATIENCE
 
 __all__ = ["start"]  # a fixture
 
-NAMES = ("a1", "a2")
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("ANYWIRE_")} | {"NO_COLOR": "1"}
 
 pytestmark = pytest.mark.timeout(150)
@@ -40,13 +39,14 @@ async def anywire(*arguments: str) -> tuple[int, str, str]:
 class Stream:
     """A streamed answer that is read beside the test."""
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(self, client: httpx.AsyncClient, prefer: str) -> None:
         self.agent = self.task_id = self.text = self.error = ""
         self.began = asyncio.Event()
-        self.reading = asyncio.create_task(self._read(client))
+        self.reading = asyncio.create_task(self._read(client, {"x-anywire-prefer": prefer} if prefer else {}))
 
-    async def _read(self, client: httpx.AsyncClient) -> None:
-        async with client.stream("POST", "/v1/chat/completions", json=body(0, stream=True)) as answer:
+    async def _read(self, client: httpx.AsyncClient, headers: dict[str, str]) -> None:
+        asked = body(0, stream=True)
+        async with client.stream("POST", "/v1/chat/completions", json=asked, headers=headers) as answer:
             self.agent, self.task_id = answer.headers["x-anywire-agent"], answer.headers["x-anywire-task"]
             async for line in answer.aiter_lines():
                 if not line.startswith("data: {"):
@@ -60,10 +60,9 @@ class Stream:
                     self.began.set()
 
 
-async def begun(client: httpx.AsyncClient) -> Stream:
-    stream = Stream(client)
+async def begun(client: httpx.AsyncClient, prefer: str = "") -> Stream:
+    stream = Stream(client, prefer)
     await asyncio.wait_for(stream.began.wait(), PATIENCE)
-    assert not stream.reading.done()
     return stream
 
 
@@ -91,58 +90,52 @@ async def test_agents_are_drained_isolated_and_restored_under_streams(
     settings = {
         "transports": {transport: options_of(transport)},
         "server": {"port": 0},
-        "engine": {"name": "synthetic", "ttft": 10, "itl": 100, "length": 30},
+        "engine": {"name": "synthetic", "itl": 100, "length": 30},
         "lease": {"timeout": 5.0, "heartbeat_interval": 0.2},
+        "pipeline": {"next_token_timeout": 0},
     }
     path = tmp_path / "anywire.yaml"
     path.write_text(json.dumps(settings))
     config = ["--config", str(path)]
     server: Process = await start("serve", *config)
-    for name in NAMES:
-        await start("agent", "--agent-id", name, "--slots", "8", *config)
+    await start("agent", "--agent-id", "a1", "--slots", "8", *config)
+    # Its streams show one token, and go on elsewhere or not at all.
+    await start("agent", "--agent-id", "a2", "--slots", "8", *config, "--set", f"engine.itl={FOR_EVER}")
     url = ["--url", server.url]
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE) as client:
-        await until_agents(client, *NAMES)
-        whole = asyncio.create_task(ask(client, 0))
+        await until_agents(client, "a1", "a2")
+        expected, _, _ = await undisturbed(body(0, stream=True), length=30)
 
         # Drained: what runs there ends there, and nothing new comes.
-        stream = await begun(client)
-        drained, other = stream.agent, next(name for name in NAMES if name != stream.agent)
-        assert await anywire("drain", drained, "--reason", "new disk", *url) == (0, f"{drained} is drained", "")
-        assert (await health(client, drained))["reason"] == "new disk"
+        stream = await begun(client, "a1")
+        assert await anywire("drain", "a1", "--reason", "new disk", *url) == (0, "a1 is drained", "")
+        assert (await health(client, "a1"))["reason"] == "new disk"
         _, table, _ = await anywire("agents", *url)
-        (line,) = [each for each in table.splitlines() if each.startswith(drained)]
+        (line,) = [each for each in table.splitlines() if each.startswith("a1")]
         assert " drained new disk " in line
-        later = [await begun(client) for _ in range(3)]
-        assert {each.agent for each in later} == {other}
+        moved = [await begun(client, "a1") for _ in range(3)]
+        assert {each.agent for each in moved} == {"a2"}
         await ended(stream)
-        expected, _ = await whole
-        assert expected.count(" ") == 29
-        assert (stream.text, stream.error, stream.agent) == (expected, "", drained)
-        await asyncio.gather(*map(ended, later))
-        assert {(each.text, each.error) for each in later} == {(expected, "")}
+        assert (stream.text, stream.error, stream.agent) == (expected, "", "a1")
 
         # Restored, by the client plane.
-        assert await anywire("restore", drained, "-t", transport, *config) == (0, f"{drained} is restored", "")
-        assert (await health(client, drained))["order"] == ""
+        assert await anywire("restore", "a1", "-t", transport, *config) == (0, "a1 is restored", "")
+        assert (await health(client, "a1"))["order"] == ""
 
         # Isolated: what runs there goes on elsewhere, byte for byte.
-        streams = [await begun(client) for _ in range(4)]
-        assert {each.agent for each in streams} == set(NAMES)
-        moved = [each for each in streams if each.agent == drained]
-        told = (await client.post(f"/v1/agents/{drained}/isolate", json={"reason": "wrong answers"})).json()
+        told = (await client.post("/v1/agents/a2/isolate", json={"reason": "wrong answers"})).json()
         assert (told["health"]["order"], told["health"]["reason"]) == ("isolated", "wrong answers")
-        later = [await begun(client) for _ in range(2)]
-        assert {each.agent for each in later} == {other}
-        await asyncio.gather(*map(ended, (*streams, *later)))
-        assert {(each.text, each.error) for each in (*streams, *later)} == {(expected, "")}
-        assert [await agents_of(client, each) for each in moved] == [[drained, other]] * len(moved)
+        later = await begun(client, "a2")
+        assert later.agent == "a1"
+        await asyncio.gather(*map(ended, (*moved, later)))
+        assert {(each.text, each.error) for each in (*moved, later)} == {(expected, "")}
+        assert [await agents_of(client, each) for each in moved] == [["a2", "a1"]] * len(moved)
 
         # Restored: it gets tasks again.
-        assert (await anywire("restore", drained, *url))[0] == 0
-        last = [await begun(client) for _ in range(2)]
-        assert {each.agent for each in last} == set(NAMES)
-        await asyncio.gather(*map(ended, last))
+        assert (await anywire("restore", "a2", *url))[0] == 0
+        last = await begun(client, "a2")
+        assert last.agent == "a2"
+        last.reading.cancel()
 
 
 async def test_an_order_is_answered_and_what_is_wrong_with_it_said_in_one_line(start: Any, tmp_path: Path) -> None:

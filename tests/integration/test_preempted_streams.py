@@ -9,7 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.integration.anywire_processes import NO_LIMITS, ask_streamed, body, start, until_agents
+from tests.integration.anywire_processes import FOR_EVER, NO_LIMITS, ask_streamed, body, start, until_agents
+from tests.integration.test_migration import undisturbed
+from tests.long_form import SOAK
 from tests.patience import PATIENCE
 
 __all__ = ["start"]  # a fixture
@@ -18,7 +20,7 @@ STREAMS = 4
 """As many as the agent has slots."""
 
 
-@pytest.fixture(params=["dds", "zeromq"])
+@pytest.fixture(params=["zeromq", *["dds", "grpc", "http"] * SOAK])
 def config(request: pytest.FixtureRequest, tmp_path: Any, options_of: Any) -> Callable[..., list[str]]:
     """Writes a YAML file; gives the arguments that use it."""
 
@@ -40,18 +42,14 @@ async def count(client: httpx.AsyncClient, name: str) -> int:
 
 
 async def test_streams_that_give_their_slot_are_the_same_to_the_byte(start: Any, config: Any) -> None:
-    """Twice as many urgent tasks come as there are slots, while all of them are streams."""
+    """Each gives its slot twice to an urgent task, which it would else hold for ever, and ends at another agent."""
     settings = config(
-        engine={"name": "synthetic", "ttft": 10, "itl": 30, "length": 60}, pipeline={"preemption": {"urgent": 5}}
+        engine={"name": "synthetic", "length": 30}, pipeline={"preemption": {"urgent": 5}, "next_token_timeout": 0}
     )
     server = await start("serve", *settings)
-    await start("agent", "--agent-id", "a", "--slots", str(STREAMS), *settings)
-    urgent = {"x-anywire-priority": "5"}
+    await start("agent", "--agent-id", "slow", "--slots", str(STREAMS), *settings, "--set", f"engine.itl={FOR_EVER}")
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE, limits=NO_LIMITS) as client:
-        await until_agents(client, "a")
-        undisturbed = await asyncio.gather(
-            *(ask_streamed(client, body(number, stream=True)) for number in range(STREAMS))
-        )
+        await until_agents(client, "slow")
         began = [asyncio.Event() for _ in range(STREAMS)]
         low = [
             asyncio.ensure_future(ask_streamed(client, body(number, stream=True), began[number]))
@@ -59,14 +57,18 @@ async def test_streams_that_give_their_slot_are_the_same_to_the_byte(start: Any,
         ]
         for each in began:
             await asyncio.wait_for(each.wait(), PATIENCE)
-        for _ in range(2):
-            short = body(99, stream=False) | {"max_tokens": 2}
-            posts = [client.post("/v1/chat/completions", json=short, headers=urgent) for _ in range(STREAMS)]
-            answers = await asyncio.gather(*posts)
-            assert [answer.status_code for answer in answers] == [200] * STREAMS
-            assert not any("x-anywire-ignored" in answer.headers for answer in answers)
-        assert await asyncio.gather(*low) == undisturbed
-        assert await count(client, "preemptions") >= STREAMS
+        urgent = body(99, stream=False) | {"max_tokens": 1}
+        for _ in range(2 * STREAMS):
+            answer = await client.post("/v1/chat/completions", json=urgent, headers={"x-anywire-priority": "5"})
+            assert answer.status_code == 200
+            assert "x-anywire-ignored" not in answer.headers
+        await start("agent", "--agent-id", "quick", "--slots", str(STREAMS), *settings)
+        await until_agents(client, "slow", "quick")
+        assert (await client.post("/v1/agents/slow/isolate")).status_code == 200
+        for number, (text, agent) in enumerate(await asyncio.gather(*low)):
+            expected, _, _ = await undisturbed(body(number, stream=True), length=30)
+            assert (text, agent) == (expected, "slow"), "the header tells where it began"
+        assert await count(client, "preemptions") == 2 * STREAMS
         assert await count(client, "retries") == 0
 
 

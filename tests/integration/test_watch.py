@@ -371,6 +371,16 @@ def test_an_agent_that_is_not_well_is_shown_with_the_reason() -> None:
     assert happens("agent.ordered", order="", reason="") == quarantined
     assert happens("health.changed", state="half_open", transport="") == "breaker half open"
     assert happens("health.changed", state="closed", transport="", evidence={}) == "ready"
+    again = {"evidence": {"agent_lost": 3}, "retry_in_ms": 3_599_500}
+    assert happens("health.changed", state="open", transport="", **again).startswith("breaker open 3 × agent_lost; tri")
+    assert happens("health.changed", state="closed", transport="") == "ready"
+    assert happens("agent.slow_start", given=1, slots=4) == "ready, slow start 1 slot so far"
+    assert happens("agent.slow_start", given=4, slots=4) == "ready"
+    assert happens("health.changed", state="open", transport="dds") == "ready breaker open over dds"
+    assert happens("health.changed", state="closed", transport="dds") == "ready"
+    slow = agent | {"transport": "dds", "health": {"slow_start": 2, "links": {"dds": "half_open"}}}
+    picture.set([slow], [], nothing)
+    assert told() == "ready, slow start 2 slots so far breaker half open over dds"
     picture.set([agent | {"transport": "dds"}], [], nothing)
     assert told() == "ready", "a server of an earlier version tells nothing of health"
 

@@ -190,7 +190,7 @@ def _agent_row(each: dict[str, Any]) -> Row:
 
 def _state(each: dict[str, Any]) -> Text:
     health = each.get("health", {})  # a server of an earlier version tells none
-    words = agent_state(each["state"], health.get("order", ""), health.get("state", ""))
+    words = agent_state(each["state"], health.get("order", ""), health.get("state", ""), health.get("slow_start", 0))
     colour = next((found for word in words.split(", ") if (found := ALARMING.get(word))), "green")
     return coloured(words, colour, "; ".join(filter(None, (each["detail"], why(health)))))
 

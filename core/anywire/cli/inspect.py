@@ -30,6 +30,7 @@ ALARMING = {
     "drained": "yellow",
     "draining": "yellow",
     "starting": "yellow",
+    "slow start": "yellow",
     "held": "yellow",
     "queued": "yellow",
 }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anywire.cli import options
+from anywire.cli.agent_state import agent_state, why
 from anywire.cli.inspect import asked
 from anywire.cli.tables import print_json
 from anywire.printable import escaped
@@ -64,4 +65,6 @@ def _line(told: Item) -> str:
         return f"{agent_id} is {health['order']}"
     if health["state"] == "quarantined":
         return f"{agent_id} is restored, and still quarantined: it is being tried ({health['reason']})"
+    if health["state"] != "closed":
+        return f"{agent_id} is restored, and its {agent_state('ready', '', health['state'])}: {why(health)}"
     return f"{agent_id} is restored"

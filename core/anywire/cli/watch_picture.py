@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from anywire.agent_health import counted
-from anywire.cli.agent_state import agent_state
+from anywire.cli.agent_state import agent_state, given, links, tried_again
 
 Item = dict[str, Any]
 
@@ -26,8 +26,9 @@ NEUTRAL = ("", "cancelled", "refused", "congested", "invalid_request")
 
 class Agent(msgspec.Struct):
     """``lost`` is why it is gone. ``order`` and ``health`` are as `anywire.agent_health.AgentHealth` has them,
-    ``order_reason`` and ``failures`` the reasons. ``tokens`` are when attempts ended on it, and their tokens;
-    ``errors`` those that failed while it was watched."""
+    ``order_reason`` and ``failures`` the reasons, ``slow_start`` and ``links`` too; ``tried_at`` is when it is tried
+    again, on the clock of this process. ``tokens`` are when attempts ended on it, and their tokens; ``errors`` those
+    that failed while it was watched."""
 
     agent_id: str
     state: str = ""
@@ -42,6 +43,9 @@ class Agent(msgspec.Struct):
     order_reason: str = ""
     health: str = "closed"
     failures: str = ""
+    tried_at: float = 0.0
+    slow_start: int = 0
+    links: dict[str, str] = msgspec.field(default_factory=dict)
     errors: int = 0
     tokens: deque[tuple[float, int]] = msgspec.field(default_factory=deque)
 
@@ -49,23 +53,34 @@ class Agent(msgspec.Struct):
         """Take in what a list tells of its health; a server of an earlier version tells nothing."""
         self.order, self.health = told.get("order", ""), told.get("state", "closed")
         self.order_reason = told.get("reason", "") if self.order else ""
-        self._set_failures(told.get("evidence", {}))
+        self.slow_start, self.links = told.get("slow_start", 0), dict(told.get("links", {}))
+        self._set_failures(told)
 
     def health_changed(self, event: Item) -> None:
-        self.health = event["state"]
-        self._set_failures(event.get("evidence", {}))
+        transport, state = event.get("transport", ""), event["state"]
+        if not transport:
+            self.health = state
+            self._set_failures(event)
+        elif state == "closed":
+            self.links.pop(transport, None)
+        else:
+            self.links[transport] = state
 
     def ordered(self, event: Item) -> None:
         self.order, self.order_reason = event["order"], event["reason"]
 
     def told_state(self) -> str:
         """What it does, and why where it is not well."""
-        state = "lost" if self.lost else agent_state(self.state, self.order, self.health)
-        why = self.lost or (self.order_reason if self.order else self.failures)
-        return " ".join(filter(None, (state, "" if self.lost else self.detail, why)))
+        if self.lost:
+            return f"lost {self.lost}"
+        state = agent_state(self.state, self.order, self.health, self.slow_start)
+        tried = tried_again(self.tried_at - time.monotonic()) if self.failures else ""
+        why = self.order_reason if self.order else "; ".join(filter(None, (self.failures, tried)))
+        return " ".join(filter(None, (state, self.detail, why, given(self.slow_start), links(self.links))))
 
-    def _set_failures(self, evidence: Mapping[str, int]) -> None:
-        self.failures = counted(evidence) if self.health != "closed" else ""
+    def _set_failures(self, told: Item) -> None:
+        self.failures = counted(told.get("evidence", {})) if self.health != "closed" else ""
+        self.tried_at = time.monotonic() + told.get("retry_in_ms", 0) / 1e3
 
     def tokens_per_second(self) -> float:
         """Of the attempts that ended within the last `RATE_SECONDS`."""
@@ -223,12 +238,17 @@ class Picture:
         )
         if before is not None:  # orders and failures hold over its lives
             agent.order, agent.order_reason = before.order, before.order_reason
-            agent.health, agent.failures = before.health, before.failures
+            agent.health, agent.failures, agent.tried_at = before.health, before.failures, before.tried_at
 
     def _health_changed(self, event: Item) -> None:
         agent = self.agents.get(event["agent_id"])
-        if agent is not None and not event["transport"]:
+        if agent is not None:
             agent.health_changed(event)
+
+    def _agent_slow_start(self, event: Item) -> None:
+        agent = self.agents.get(event["agent_id"])
+        if agent is not None:
+            agent.slow_start = event["given"] if event["given"] < event["slots"] else 0
 
     def _agent_ordered(self, event: Item) -> None:
         agent = self.agents.get(event["agent_id"])

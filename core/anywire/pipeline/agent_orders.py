@@ -15,6 +15,7 @@ from anywire.pipeline.attempt_ends import AttemptEnds
 from anywire.pipeline.health import Health
 from anywire.pipeline.open_attempts import OpenAttempts
 from anywire.pipeline.registry import Registry
+from anywire.printable import printable
 from anywire.scheduler import QueueKey
 from anywire.secrecy import without_secrets
 from anywire.selector import AgentView
@@ -63,7 +64,8 @@ class AgentOrders:
             raise errors.InvalidRequest(f"there is no agent {agent_id[:80]!r}", param="agent_id")
         if order and before is None and len(self._orders) >= MAX_ORDERS:
             raise errors.InvalidRequest(f"orders hold for {MAX_ORDERS} agents already: restore one first")
-        reason = without_secrets(reason)[:MAX_REASON]
+        # Clients read it in errors, and people on terminals.
+        reason = printable(without_secrets(reason), MAX_REASON)
         ends = before[0] if before is not None and before[0] != order else ""
         if order:
             self._orders[agent_id] = (order, reason)

@@ -120,9 +120,7 @@ def decide(task: Task, attempt: Attempt, error: AnywireError, health: Health, bu
 
 def _as_it_is(task: Task, attempt: Attempt, error: AnywireError, budget: Budget) -> Decision:
     """What follows as long as the task is for the same model."""
-    if isinstance(error, errors.Refused) and not attempt.chunks:
-        return Requeue()
-    if isinstance(error, errors.AgentUnavailable) and error.phase == "not_sent":
+    if _cost_nothing(attempt, error):
         return Requeue()
     if error.again == "anywhere":
         # An orchestrator that is an agent here may also *say* that one of its own was lost, after trying what can be
@@ -139,6 +137,14 @@ def _as_it_is(task: Task, attempt: Attempt, error: AnywireError, budget: Budget)
     return Fail()
 
 
+def _cost_nothing(attempt: Attempt, error: AnywireError) -> bool:
+    """Whether the agent has refused the task, or was not reached. It gets no further one until it says that it is free,
+    so that this is not repeated without end."""
+    if isinstance(error, errors.Refused):
+        return not attempt.chunks
+    return isinstance(error, errors.AgentUnavailable) and error.phase == "not_sent"
+
+
 def _may_repeat(error: AnywireError, budget: Budget) -> bool:
     return budget.attempts >= 1 and (budget.repeats or error.did_nothing)
 
@@ -153,7 +159,7 @@ def _again(task: Task, error: AnywireError, budget: Budget, after: float) -> Dec
 
 class Decider:
     """Asks ``chosen`` what follows a failed attempt, and the built-in `decide` where it fails, or wants what would show
-    text twice or what the budget for retries does not pay for."""
+    text twice, what the budget for retries does not pay for, or more attempts than a task has."""
 
     def __init__(self, chosen: Decide, health: Health, boundary: Boundary) -> None:
         self._chosen, self._health, self._boundary = chosen, health, boundary
@@ -168,6 +174,10 @@ class Decider:
                 fault = f"returned {str(decision)[:80]}, which names no time"
             elif not isinstance(decision, Requeue | Retry | Resume | FallBack | Hedge | Fail):
                 fault = f"returned {str(decision)[:80]!r}, which is no decision"
+            elif isinstance(decision, Requeue) and not _cost_nothing(attempt, error):
+                fault = f"returned {decision} for an attempt that ended with {error.code}, which counts as one"
+            elif isinstance(decision, Retry | Resume | FallBack) and budget.attempts < 1:
+                fault = f"returned {decision}, and the task has no attempt left"
             elif isinstance(decision, Retry | Resume | FallBack) and not task.chunks and budget.retries < 1:
                 fault = f"returned {decision}, and the budget for retries is used up"
             elif not task.chunks or isinstance(decision, Fail) or _goes_on(task, decision):

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from anywire.caller import Caller
 from anywire.demand import Demand
 from anywire.errors import AnywireError
 from anywire.pipeline.absence import Absence
@@ -52,14 +53,14 @@ class Fallbacks:
 
     def keys(self, submission: Submission, demand: Demand) -> tuple[Keys, Keys]:
         """What a new task waits for first, and its fallbacks after that. Raises what `Admission.keys` raises where
-        nobody serves any of them."""
+        nobody serves any of them, or will."""
         if not self._chains:
             return self._admission.keys(submission, demand), ()
         chain = self._chain(submission, demand)
         try:
             keys = self._admission.keys(submission, demand)
         except AnywireError:
-            found = self._first(chain)
+            found = self._first(chain) or self._awaited(chain, submission.caller)
             if found is None:
                 raise
             return found
@@ -119,6 +120,13 @@ class Fallbacks:
         """The first that somebody serves, and what comes after it."""
         for at, key in enumerate(chain):
             if self._registry.serves(key):
+                return (key,), chain[at + 1 :]
+        return None
+
+    def _awaited(self, chain: Keys, caller: Caller) -> tuple[Keys, Keys] | None:
+        """The first that nobody serves now and that somebody may serve again, and what comes after it."""
+        for at, key in enumerate(chain):
+            if self._admission.unknown(key, caller) is None:
                 return (key,), chain[at + 1 :]
         return None
 

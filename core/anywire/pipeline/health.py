@@ -25,6 +25,8 @@ from anywire.pipeline.breaker import Breaker
 from anywire.pipeline.quarantine import Quarantine, SendProbe
 
 QUARANTINED = "quarantined"
+MAX_SAID = 300
+"""Characters kept of the message of a subject's last failure."""
 REMEMBERED_AWAY = 1024
 """Agents that are gone and whose failures are kept."""
 
@@ -33,15 +35,15 @@ Subject = str | tuple[str, int]
 
 class _Record:
     """``lost_epoch`` is the epoch after the loss that was counted last, ``served`` the model and kind of the task that
-    failed last."""
+    failed last, ``said`` its error's message."""
 
-    __slots__ = ("breaker", "evidence", "lost_epoch", "served", "timer")
+    __slots__ = ("breaker", "evidence", "lost_epoch", "said", "served", "timer")
 
     def __init__(self, breaker: Breaker) -> None:
         self.breaker = breaker
         self.evidence: Counter[str] = Counter()
         self.lost_epoch = 0
-        self.served = ("", "")
+        self.served, self.said = ("", ""), ""
         self.timer: Timer | None = None
 
 
@@ -84,25 +86,25 @@ class Health:
         record = self._records.get(subject)
         return record.evidence.most_common(1)[0][0] if record is not None and record.evidence else ""
 
-    def evidence(self, subject: Subject) -> dict[str, int]:
-        """How many failures of each code it had since its breaker last closed."""
+    def said(self, subject: Subject) -> str:
+        """The message of its last failure, empty when there was none."""
         record = self._records.get(subject)
-        return dict(record.evidence) if record is not None else {}
+        return record.said if record is not None else ""
 
-    def report(self, agent_id: str) -> AgentHealth:
-        """How an agent does, its links not counted."""
-        record = self._records.get(agent_id)
+    def report(self, subject: Subject) -> AgentHealth:
+        """How an agent does, its links not counted, or a link."""
+        record = self._records.get(subject)
         if record is None:
             return WELL
         breaker = record.breaker
         reason, probes, retry_in = "", 0, 0.0
-        if agent_id in self._quarantine:
-            reason, probes, retry_in = self._quarantine.report(agent_id)
+        if isinstance(subject, str) and subject in self._quarantine:
+            reason, probes, retry_in = self._quarantine.report(subject)
         elif breaker.state != "closed":
             reason = counted(record.evidence)
             if breaker.state == "open":
                 retry_in = max(0.0, breaker.until - self._clock.now())
-        return AgentHealth(self.state(agent_id), "", reason, dict(record.evidence), breaker.trips, probes, retry_in)
+        return AgentHealth(self.state(subject), "", reason, dict(record.evidence), breaker.trips, probes, retry_in)
 
     def resting(self, subject: Subject) -> bool:
         """Whether it should get no task now: it has failed and rests, or as many probes as may are under way."""
@@ -149,17 +151,17 @@ class Health:
         elif not is_blameless and isinstance(error, errors.AgentLost):
             if is_linked:
                 self._lost_links.add(agent_id)
-                self.failed(place, error.code, epoch, is_loss=True)
+                self.failed(place, error.code, epoch, is_loss=True, said=error.message)
                 self.neutral(agent_id, epoch)
             else:
                 self._lost_links.discard(agent_id)
-                self.failed(agent_id, error.code, epoch, served, is_loss=True)
+                self.failed(agent_id, error.code, epoch, served, is_loss=True, said=error.message)
                 self.neutral(place, epoch)
         elif not is_blameless and error.blames == "agent":
-            self.failed(agent_id, error.code, epoch, served)
+            self.failed(agent_id, error.code, epoch, served, said=error.message)
             self.neutral(place, epoch)
         elif not is_blameless and error.blames == "link":
-            self.failed(place, error.code, epoch)
+            self.failed(place, error.code, epoch, said=error.message)
             self.neutral(agent_id, epoch)
         else:
             self.neutral(agent_id, epoch)
@@ -180,8 +182,10 @@ class Health:
         epoch: int,
         served: tuple[str, str] = ("", ""),
         is_loss: bool = False,
+        said: str = "",
     ) -> None:
-        """One more failure. ``is_loss``: the agent or link was lost, with all attempts that had been sent."""
+        """One more failure, whose error ``said`` something. ``is_loss``: the agent or link was lost, with all attempts
+        that had been sent."""
         if not self._config.errors or subject in self._quarantine:
             return
         record = self._records.get(subject)
@@ -195,7 +199,7 @@ class Health:
         before = record.breaker.state
         if record.breaker.failed(self._clock.now(), epoch):
             record.evidence[code] += 1
-            record.served = served
+            record.served, record.said = served, said[:MAX_SAID]
         self._settle(subject, record, before)
 
     def neutral(self, subject: Subject, epoch: int) -> None:
@@ -286,6 +290,7 @@ class Health:
         _cancel(record)
         if breaker.state == "closed":
             record.evidence.clear()
+            record.said = ""
         elif breaker.state == "open":
             trips = self._config.quarantine_trips
             if isinstance(subject, str) and trips and breaker.trips >= trips:

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from anywire import errors
-from anywire.agent_health import AgentHealth, Order
+from anywire.agent_health import AgentHealth, HealthState, Order
 from anywire.boundary import label
 from anywire.caller import OPERATOR, Caller
 from anywire.clock import Clock, SystemClock
@@ -195,6 +195,7 @@ class Orchestrator:
                 dispatcher,
                 registry,
                 counts,
+                clock,
             )
             attempt_ends.preempted_ended, attempt_ends.waits_again = preemption.ended, preemption.waits
         task_ids = random_ids()
@@ -263,6 +264,8 @@ class Orchestrator:
         self._ends.deadlines.close()
         self._commands.close()
         self.attempts.close()
+        if self._preemption is not None:
+            self._preemption.close()
         self.registry.close()
         self.health.close()
         await self._hubs.close()
@@ -336,7 +339,11 @@ class Orchestrator:
 
     def agent_health(self, agent_id: str) -> AgentHealth:
         """See `anywire.context.Context.agent_health`."""
-        return self._orders.report(agent_id)
+        health = self._orders.report(agent_id)
+        slow_start, links = self.registry.slow_start(agent_id), self._unwell_links(agent_id)
+        if not slow_start and not links:
+            return health
+        return msgspec.structs.replace(health, slow_start=slow_start, links=links)
 
     def order_agent(self, agent_id: str, order: Order, reason: str = "", caller: Caller = OPERATOR) -> AgentHealth:
         """See `anywire.context.Context.order_agent`."""
@@ -476,6 +483,9 @@ class Orchestrator:
             # Nothing else follows where nothing ran on it, and what waited for it may have fallen back.
             self._dispatcher.dispatch()
 
+    def slow_start(self, agent: AgentView, given: int) -> None:
+        self._agent_observation.slow_start(agent, given)
+
     def agents_changed(self) -> None:
         for listener in list(self._listeners):
             self.boundary.call("listener", "agents_changed", listener, otherwise=None)
@@ -495,6 +505,13 @@ class Orchestrator:
     def _probe(self, agent_id: str, served: Served) -> bool:
         return self._probes.send(agent_id, served)
 
+    def _unwell_links(self, agent_id: str) -> dict[str, HealthState]:
+        """The state of each link's breaker that is not closed, by transport."""
+        if self.health.all_ok:
+            return {}
+        states = ((name, self.health.state((agent_id, number))) for number, name in enumerate(self._names))
+        return {name: state for name, state in states if state != "closed"}
+
     def _health_changed(self, subject: Subject) -> None:
         agent_id = subject if isinstance(subject, str) else subject[0]
         state = self.health.state(subject)
@@ -508,7 +525,7 @@ class Orchestrator:
                 self.registry.begin_slowly(agent_id)
         transport = "" if isinstance(subject, str) else self._names[subject[1]]
         self._agent_observation.health_changed(
-            subject, transport, state, self.health.cause(subject), self.health.evidence(subject)
+            subject, transport, self.health.report(subject), self.health.cause(subject), self.health.said(subject)
         )
         self.registry.health_changed(agent_id)
         if not self._attempt_ends.noting:

@@ -5,7 +5,8 @@ shown nothing, which begin again, and those that can be resumed from what they h
 say how much was done, so it keeps its slot; so do tasks of kinds that are not sent again (``pipeline.retries.repeat``).
 Giving a slot costs no attempt. Once its agent has ended the attempt, the slot is the urgent task's, whatever the
 scheduler: hooks and the selector are asked about that agent alone. Where the urgent task does not need it any more, the
-next urgent one gets it. Where the slot was lost instead, with its agent, another stream gives one.
+next urgent one gets it. Where the slot was lost instead, with its agent, another stream gives one; so it does where the
+agent has not ended the attempt within two of its leases.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from anywire.clock import Clock, Timer
 from anywire.failure_settings import PreemptionConfig
 from anywire.messages import Kind
 from anywire.pipeline.attempt_ends import AttemptEnds
@@ -36,10 +38,13 @@ class Preemption:
         dispatcher: Dispatcher,
         registry: Registry,
         counts: Counter[str],
+        clock: Clock,
     ) -> None:
         self._config, self._repeat, self._tasks, self._open = config, frozenset(repeat), tasks, open_attempts
         self._attempt_ends, self._dispatcher, self._registry = attempt_ends, dispatcher, registry
-        self._counts = counts
+        self._counts, self._clock = counts, clock
+        self._stopping: dict[tuple[str, int], Timer | None] = {}
+        """Attempts that were preempted and have not ended, None for those whose agents are late."""
 
     def is_urgent(self, priority: int) -> bool:
         """Whether a task of that priority may take the slot of another one."""
@@ -54,7 +59,7 @@ class Preemption:
         if any(self._registry.candidates(key) for key in task.queued.keys):
             return
         attempts = self._open.by_key.values()
-        if any(each.reserved_for == task.task_id for each in attempts):
+        if any(each.reserved_for == task.task_id and self._stopping.get(each.key) for each in attempts):
             return
         giving = [each for each in attempts if self._gives(each) and self._would_do(each, task)]
         if not giving:
@@ -64,10 +69,16 @@ class Preemption:
         self._counts["preemptions"] += 1
         attempt.task.preempted += 1
         attempt.reserved_for = task.task_id
+        pause = 2 * attempt.agent.info.lease_ms / 1000
+        # Before the call and not after it: the attempt may have ended when it returns.
+        self._stopping[attempt.key] = self._clock.call_later(pause, self._is_late, attempt, task)
         self._attempt_ends.attempt_preempted(attempt)
 
     def ended(self, attempt: Attempt) -> None:
         """An attempt that was preempted has ended: send the task for which its slot is kept, or another urgent one."""
+        timer = self._stopping.pop(attempt.key, None)
+        if timer is not None:
+            timer.cancel()
         wanting = self._tasks.get(attempt.reserved_for)
         first = [wanting] if wanting is not None and wanting.place == "queued" else []
         for task in first or self._waiting():
@@ -75,6 +86,17 @@ class Preemption:
                 break
         if wanting is not None:
             self.waits(wanting)
+
+    def close(self) -> None:
+        """Set no timer any more. Call it once the gate is closed."""
+        for timer in self._stopping.values():
+            if timer is not None:
+                timer.cancel()
+
+    def _is_late(self, attempt: Attempt, task: Task) -> None:
+        """Its agent does not stop: who waits for its slot may wait for ever."""
+        self._stopping[attempt.key] = None
+        self.waits(task)
 
     def _waiting(self) -> list[Task]:
         """The urgent tasks that wait for their turn, the most urgent and oldest first."""

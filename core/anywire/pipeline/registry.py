@@ -52,6 +52,9 @@ class RegistrySink(Protocol):
         """Its state, offers or slots are others than in the status before."""
         ...
 
+    def slow_start(self, agent: AgentView, given: int) -> None:
+        """An agent that begins slowly has been given so many of its slots."""
+
     def agents_changed(self) -> None:
         """Somebody came, went, or changed state, offers or slots (a mere heartbeat is no change)."""
         ...
@@ -93,7 +96,7 @@ class Registry:
         counts: Counter[str],
         slow_start: float = 0.0,
     ) -> None:
-        self._slow_start = SlowStart(awake.clock, slow_start, self._grew)
+        self._slow_start = SlowStart(awake.clock, slow_start, self._grew, self._tell_slow_start)
         self._names, self._leased, self._sink, self._awake = names, leased, sink, awake
         self._health, self._counts = health, counts
         self._members: dict[str, Member] = {}
@@ -275,6 +278,18 @@ class Registry:
             self._slow_start.begin(member)
             self._update(member.view)
 
+    def slow_start(self, agent_id: str) -> int:
+        """How many slots an agent has been given so far that begins slowly; 0 for one that has all of them."""
+        member = self._members.get(agent_id)
+        if member is None or member.room is None or member.room >= member.view.status.slots:
+            return 0
+        return member.room
+
+    def _tell_slow_start(self, member: Member) -> None:
+        if self._members.get(member.view.agent_id) is member:
+            slots = member.view.status.slots
+            self._sink.slow_start(member.view, slots if member.room is None else min(member.room, slots))
+
     def _grew(self, member: Member) -> None:
         if self._update(member.view):
             self._sink.capacity_changed()
@@ -377,8 +392,8 @@ class Registry:
         info = first.info
         log.info("agent %s joined over %s (pid %d on %s)", agent_id, view.transport, info.pid, info.host)
         self._health.came(agent_id)
-        self._slow_start.begin(member)
         self._sink.agent_joined(view)
+        self._slow_start.begin(member)
         self._sink.agents_changed()
         for number in sorted(usable):
             self._sink.link_joined(view, number)

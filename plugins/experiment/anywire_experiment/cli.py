@@ -138,7 +138,18 @@ def faults(
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="DIR", help="The record, a new folder. Default: records/faults.")
     ] = Path("records/faults"),
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            metavar="NAME",
+            help="Engine of the agents. Default: synthetic, and openai where the engine's server fails.",
+        ),
+    ] = "",
     streams: Annotated[int, typer.Option("--streams", min=2, max=100, help="Streams that each fault meets.")] = 4,
+    patience: Annotated[
+        float, typer.Option("--patience", min=1.0, help="Seconds after which a client waits no longer for its stream.")
+    ] = 60.0,
     changes: Annotated[
         list[str] | None,
         typer.Option(
@@ -149,6 +160,7 @@ def faults(
 ) -> None:
     """Try each fault over each transport. Tells what clients see of it. Exit status 1 if a cell fails."""
     from anywire_experiment.fault_table import pages, table
+    from anywire_experiment.fault_table.setting import Setting
 
     if listed:
         typer.echo(pages.catalogue())
@@ -158,8 +170,7 @@ def faults(
             fault or (),
             transport or (),
             out,
-            streams=streams,
-            changes=changes or (),
+            setting=Setting(streams, engine, tuple(changes or ()), patience),
             invocation=sys.argv[1:],
             say=_say_at_once,
         )

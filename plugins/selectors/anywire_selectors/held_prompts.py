@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from itertools import groupby
 
 import msgspec
 
@@ -58,17 +57,27 @@ class HeldPrompts:
     def matches(self, prefix: tuple[int, ...], least: int) -> Iterator[tuple[int, HeldPrompt]]:
         """Prompts that begin with at least ``least`` of these blocks, each once, and with how many: the longest match
         first, of equals the one used last."""
-        by_block, seen, last, longer = self._by_block, set[int](), None, None
-        for depth in range(len(prefix), max(1, least) - 1, -1):
-            holders = by_block.get(prefix[depth - 1])
+        seen, longer = set[int](), None
+        for _, depth, holders in self._runs(prefix):
+            if depth < least:
+                return
             # Where many prompts begin alike, the newest of them hold most blocks together.
-            if holders is None or holders is last or holders.prompts == longer:
+            if holders is None or holders.prompts == longer:
                 continue
-            last, longer = holders, holders.prompts.copy()
+            longer = holders.prompts.copy()
             for held in reversed(longer):
                 if id(held) not in seen:
                     seen.add(id(held))
                     yield depth, held
+
+    def whole(self, prefix: tuple[int, ...], agent_id: str) -> HeldPrompt | None:
+        """The prompt of this agent used last that begins with all of these blocks."""
+        holders = self._by_block.get(prefix[-1]) if prefix else None
+        if holders is not None:
+            for held in reversed(holders.prompts):
+                if held.agent_id == agent_id:
+                    return held
+        return None
 
     def count(self, agent_id: str, incarnation: int) -> int:
         """How many prompts the cache of the agent holds in that life of it."""
@@ -102,18 +111,17 @@ class HeldPrompts:
             self._of_agent.setdefault(agent_id, OrderedDict())[id(held)] = held
             self._blocks += 1 + len(prefix)
         by_block = self._by_block
-        for holders, blocks in groupby(prefix, by_block.get):
-            these = tuple(blocks)
+        for start, end, holders in self._runs(prefix):
             if holders is None:
-                holders = _Holders([held], len(these))
-            elif holders.blocks == len(these):
+                holders = _Holders([held], end - start)
+            elif holders.blocks == end - start:
                 holders.used(held, is_known)
                 continue
             else:
-                holders.blocks -= len(these)
-                holders = _Holders(holders.prompts.copy(), len(these))
+                holders.blocks -= end - start
+                holders = _Holders(holders.prompts.copy(), end - start)
                 holders.used(held, is_known)
-            for block in these:
+            for block in prefix[start:end]:
                 by_block[block] = holders
         self._of_task[task_id, agent_id] = held
         self._bound(agent_id, incarnation, capacity)
@@ -137,14 +145,30 @@ class HeldPrompts:
         self._blocks -= 1 + len(held.prefix)
         if self._of_task.get((held.task_id, held.agent_id)) is held:
             del self._of_task[held.task_id, held.agent_id]
-        by_block = self._by_block
-        for holders, blocks in groupby(reversed(held.prefix), by_block.get):
+        for start, end, holders in self._runs(held.prefix):
             if holders is None or held not in holders.prompts:
                 break
             holders.prompts.remove(held)
             if not holders.prompts:
-                for block in blocks:
-                    by_block.pop(block, None)
+                for block in held.prefix[start:end]:
+                    self._by_block.pop(block, None)
+
+    def _runs(self, prefix: tuple[int, ...]) -> Iterator[tuple[int, int, _Holders | None]]:
+        """The blocks in runs that have their holders together, from the end on: where each begins, where it is over,
+        and the holders, None where there are none."""
+        find, end = self._by_block.get, len(prefix)
+        while end:
+            holders = find(prefix[end - 1])
+            if holders is None:
+                start = end - 1
+                while start and find(prefix[start - 1]) is None:
+                    start -= 1
+            else:
+                start = max(0, end - holders.blocks)
+                while find(prefix[start]) is not holders:
+                    start += 1
+            yield start, end, holders
+            end = start
 
     def _bound(self, agent_id: str, incarnation: int, capacity: int) -> None:
         """Forget what the agent's cache has no room for, or has lost with an earlier life of it, and what is too much

@@ -201,8 +201,7 @@ class PrefixAffinity(Selector):
         capacity = self._capacity(task, agent)
         if self._shares(agent):
             # Nothing of another prompt is overwritten but what is a part of this one.
-            matches = self._held.matches(task.prefix, len(task.prefix))
-            held = held or next((each for _, each in matches if each.agent_id == agent.agent_id), None)
+            held = held or self._held.whole(task.prefix, agent.agent_id)
             if held is not None and task.prefix[: len(held.prefix)] != held.prefix:
                 held = None
         self._held.put(task.task_id, agent.agent_id, agent.info.incarnation, task.prefix, capacity, held)

@@ -17,6 +17,8 @@ file system of its own."""
 
 CUT_AFTER = 10
 """Tokens of a stream before a fault strikes that meets streams under way."""
+GONE_ON = 40
+"""Tokens of a stream that was held up in its middle and has gone on, at its other agent."""
 LASTS = 2.5
 """Seconds of a fault whose streams cannot end while it lasts: more than two leases."""
 LOSS = 0.05
@@ -37,9 +39,11 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 
     ``needs`` says what inflicts it. ``crosses`` is true where it needs processes of their own for orchestrator and
     agents. ``first`` is true when it begins before the streams do; else they are under way. ``lasts``: seconds after
-    which it is undone; 0: once the streams have ended. ``errors`` are the codes with which a stream of ``agent-1``, and
-    of no other, may end instead of being complete; what it brought before must be the beginning of the right answer.
-    ``prompt_chars`` is the length of the prompts."""
+    which it is undone; else, with ``goes_on``, once each stream has brought `GONE_ON` tokens, so that what agent-1
+    still says of them comes while they go on elsewhere; else once they have ended. ``errors`` are the codes with which
+    a stream of ``agent-1``, and of no other, may end instead of being complete; what it brought before must be the
+    beginning of the right answer. ``resumes`` is false where the servers cannot go on from a text. ``noticed``: the
+    pipeline must notice it. ``prompt_chars`` is the length of the prompts."""
 
     name: str
     meets: str
@@ -51,16 +55,21 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     crosses: bool = False
     first: bool = False
     lasts: float = 0.0
+    goes_on: bool = False
     errors: tuple[str, ...] = ()
+    resumes: bool = True
+    noticed: bool = True
     prompt_chars: int = 0
 
 
 ALL_COMPLETE = "Every stream is complete and the same as the undisturbed one."
 ELSEWHERE = "Every stream is complete: the other agent answers."
+GOES_ON = "Every stream is complete and the same as the undisturbed one: the other agent goes on where it broke off."
 BEGUN = (
-    "Streams of the other agent are complete. One whose answer had begun is complete, or ends with `engine_failed` "
-    "after the right beginning: no token is lost, doubled or wrong."
+    "Streams of the other agent are complete. Those that had begun end with `engine_failed` after the right beginning: "
+    "no token is lost, doubled or wrong."
 )
+_GONE_ON = "once every stream has gone on and before one has ended"
 _SERVER_AGAIN = "The server answers as it should again."
 
 FAULTS: tuple[Fault, ...] = (
@@ -70,9 +79,20 @@ FAULTS: tuple[Fault, ...] = (
         does=f"Each connection breaks after {CUT_AFTER} tokens of its answer.",
         done="The stand-in server aborts the connection.",
         undone=_SERVER_AGAIN,
+        must_see=GOES_ON,
+        needs="stand_in",
+        first=True,
+    ),
+    Fault(
+        name="cut-without-resuming",
+        meets="The server behind agent-1, where no server can go on from a text.",
+        does=f"Each connection breaks after {CUT_AFTER} tokens of its answer.",
+        done="The stand-in server aborts the connection. The engine's `resume` is `never`.",
+        undone=_SERVER_AGAIN,
         must_see=BEGUN,
         needs="stand_in",
         first=True,
+        resumes=False,
         errors=("engine_failed",),
     ),
     Fault(
@@ -81,20 +101,20 @@ FAULTS: tuple[Fault, ...] = (
         does=f"It says nothing more after {CUT_AFTER} tokens, and keeps the connection.",
         done=f"The stand-in server waits. The engine's `next_token_timeout` is {SILENCE:g} s.",
         undone=_SERVER_AGAIN,
-        must_see=BEGUN,
+        must_see=GOES_ON,
         needs="stand_in",
         first=True,
-        errors=("engine_failed",),
     ),
     Fault(
         name="half-open-link",
         meets="The link between agent-1 and the orchestrator.",
         does="The agent ends, and the orchestrator's end of the connection stays open: no packet tells it.",
         done="Every frame between the two hosts is dropped, then SIGKILL ends the agent.",
-        undone="The link carries frames again, and the agent is started again.",
+        undone=f"The link carries frames again, and the agent is started again, {_GONE_ON}.",
         must_see=ALL_COMPLETE,
         needs="network",
         crosses=True,
+        goes_on=True,
     ),
     Fault(
         name="refused",
@@ -155,26 +175,29 @@ FAULTS: tuple[Fault, ...] = (
         must_see=ALL_COMPLETE,
         needs="stand_in",
         first=True,
+        noticed=False,
     ),
     Fault(
         name="agent-killed",
         meets="The process of agent-1.",
         does="It ends at once, and can tell nobody.",
         done="SIGKILL, while its streams are under way.",
-        undone="It is started again.",
+        undone=f"It is started again, {_GONE_ON}.",
         must_see=ALL_COMPLETE,
         needs="signals",
         crosses=True,
+        goes_on=True,
     ),
     Fault(
         name="agent-paused",
         meets="The process of agent-1.",
         does="It does not run for longer than its lease, and then goes on.",
         done="SIGSTOP, while its streams are under way.",
-        undone="SIGCONT, once the streams have ended.",
+        undone=f"SIGCONT, {_GONE_ON}.",
         must_see=ALL_COMPLETE,
         needs="signals",
         crosses=True,
+        goes_on=True,
     ),
     Fault(
         name="hub-paused",
@@ -185,36 +208,40 @@ FAULTS: tuple[Fault, ...] = (
         must_see="Every stream goes on after the pause, is complete and the same as the undisturbed one.",
         needs="signals",
         lasts=LASTS,
+        noticed=False,
     ),
     Fault(
         name="partition",
         meets="The link between agent-1 and the orchestrator.",
         does="No packet passes, either way, and nobody is told.",
         done="Every frame between the two hosts is dropped.",
-        undone="The link carries frames again, once the streams have ended.",
+        undone=f"The link carries frames again, {_GONE_ON}.",
         must_see=ALL_COMPLETE,
         needs="network",
         crosses=True,
+        goes_on=True,
     ),
     Fault(
         name="partition-one-way-to-hub",
         meets="The link between agent-1 and the orchestrator.",
         does="The orchestrator does not hear the agent, which hears the orchestrator.",
         done="Frames to the orchestrator's host are dropped.",
-        undone="The link carries frames again, once the streams have ended.",
+        undone=f"The link carries frames again, {_GONE_ON}.",
         must_see=ALL_COMPLETE,
         needs="network",
         crosses=True,
+        goes_on=True,
     ),
     Fault(
         name="partition-one-way-to-agent",
         meets="The link between agent-1 and the orchestrator.",
         does="The agent does not hear the orchestrator, which hears the agent.",
         done="Frames to the agent's host are dropped.",
-        undone="The link carries frames again, once the streams have ended.",
+        undone=f"The link carries frames again, {_GONE_ON}.",
         must_see=ALL_COMPLETE,
         needs="network",
         crosses=True,
+        goes_on=True,
     ),
     Fault(
         name="fragments-dropped",
@@ -226,6 +253,7 @@ FAULTS: tuple[Fault, ...] = (
         needs="network",
         crosses=True,
         first=True,
+        noticed=False,
         prompt_chars=LARGE_CHARS,
     ),
     Fault(
@@ -236,6 +264,7 @@ FAULTS: tuple[Fault, ...] = (
         undone="Both clocks are set right.",
         must_see=ALL_COMPLETE,
         needs="clock",
+        noticed=False,
     ),
     Fault(
         name="disk-full",
@@ -245,6 +274,7 @@ FAULTS: tuple[Fault, ...] = (
         undone="The file is removed.",
         must_see="Every stream is complete. A background task is refused while the disk is full, and taken afterwards.",
         needs="disk",
+        noticed=False,
     ),
 )
 

@@ -16,10 +16,12 @@ from anywire.config import replaced
 from anywire.errors import AnywireError
 from anywire_experiment.arms import Arm, in_one_process
 from anywire_experiment.fault_table import notes, observed
-from anywire_experiment.fault_table.catalogue import CUT_AFTER, SILENCE, Fault
+from anywire_experiment.fault_table.catalogue import CLOCK_STEP, CUT_AFTER, GONE_ON, SILENCE, Fault
 from anywire_experiment.fault_table.clients import Clients, Round
 from anywire_experiment.fault_table.injection import ASKS_A_SERVER, SERVICES, Injection, state_folder, why_not
+from anywire_experiment.fault_table.notes import Note
 from anywire_experiment.fault_table.observed import Observed
+from anywire_experiment.fault_table.setting import USUAL, Setting
 from anywire_experiment.fault_table.stand_in import StandIn
 from anywire_experiment.fault_table.verdict import STRUCK
 from anywire_experiment.network import link
@@ -32,7 +34,7 @@ from anywire_experiment.run.system import ORCHESTRATOR, System, free_dds_domain
 T = TypeVar("T")
 
 OTHER = "agent-2"
-STREAMS = 4
+SYNTHETIC = "synthetic"
 TOKENS = 100
 PACE = 0.02
 """Seconds between two tokens."""
@@ -40,43 +42,57 @@ READY = 120.0
 """Seconds that a system may take until it answers, and until it is whole again."""
 
 
-def arm_of(fault: Fault, transport: str, private: Path, streams: int = STREAMS, changes: Sequence[str] = ()) -> Arm:
-    """The system of a cell. ``changes`` are each ``key.with.dots=VALUE`` of its configuration. Raises `ConfigError`."""
+def arm_of(fault: Fault, transport: str, private: Path, setting: Setting = USUAL) -> Arm:
+    """The system of a cell. Raises `ConfigError`."""
     tree: dict[str, Any] = {
         "transports": {transport: {}},
         "client_plane": False,
         "server": {"unix": str(_socket(private))},
         # In turn: each agent has as many streams as the other one.
         "selector": {"name": "round_robin"},
-        "engine": {"name": "synthetic", "itl": 1000 * PACE, "length": TOKENS},
-        "agent": {"slots": 2 * streams},
+        "engine": _engine(setting.engine or (ASKS_A_SERVER if fault.needs == "stand_in" else SYNTHETIC), fault),
+        "agent": {"slots": 2 * setting.streams},
         "shutdown_grace": 1.0,
     }
-    if fault.needs == "stand_in":
-        tree["engine"] = _engine("http://127.0.0.1:1/v1")
-    elif fault.needs == "disk":
+    if fault.needs == "disk":
         state = state_folder(private)
         tree["services"] = {name: {"folder": str(state / name)} for name in SERVICES}
-    for each in changes:
+    for each in setting.changes:
         set_key(tree, each)
     return Arm(transport, {}, tree, 2, Network() if fault.needs == "network" else None)
 
 
-def _engine(url: str) -> dict[str, Any]:
-    return {"name": ASKS_A_SERVER, "base_url": url, "first_token_timeout": SILENCE, "next_token_timeout": SILENCE}
+def _engine(name: str, fault: Fault) -> dict[str, Any]:
+    if name == SYNTHETIC:
+        return {"name": name, "itl": 1000 * PACE, "length": TOKENS}
+    if name != ASKS_A_SERVER:
+        return {"name": name}
+    return {
+        "name": name,
+        # The stand-in's is known when it has started.
+        "base_url": "http://127.0.0.1:1/v1",
+        "resume": "last_message" if fault.resumes else "never",
+        "first_token_timeout": SILENCE,
+        "next_token_timeout": SILENCE,
+    }
 
 
 def _socket(private: Path) -> Path:
     return private / "gateway"
 
 
+def _stepped(noted: Sequence[Note], struck_ns: int) -> bool:
+    """Whether the time of day was moved back after the clocks were struck."""
+    before = [each.clock for each in noted if each.at_ns < struck_ns]
+    after = [each.clock for each in noted if each.at_ns >= struck_ns]
+    return bool(before and after) and max(before) - min(after) > CLOCK_STEP / 2
+
+
 class FaultCell:
     """``folder`` gets the logs and configurations of the processes, and ``cell.json``."""
 
-    def __init__(
-        self, fault: Fault, transport: str, folder: Path, streams: int = STREAMS, changes: Sequence[str] = ()
-    ) -> None:
-        self._fault, self._folder, self._streams, self._changes = fault, folder, streams, changes
+    def __init__(self, fault: Fault, transport: str, folder: Path, setting: Setting = USUAL) -> None:
+        self._fault, self._folder, self._setting = fault, folder, setting
         self._died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.observed = Observed(fault.name, transport)
 
@@ -88,7 +104,7 @@ class FaultCell:
         # Short: a Unix socket's path has at most 107 characters.
         private = Path(tempfile.mkdtemp(prefix="anywire-faults-"))
         try:
-            arm = arm_of(self._fault, seen.transport, private, self._streams, self._changes)
+            arm = arm_of(self._fault, seen.transport, private, self._setting)
             seen.reason = why_not(self._fault, arm.tree["engine"]["name"], one_process=in_one_process(arm))
             if seen.reason:
                 seen.state = "n/a"
@@ -109,27 +125,31 @@ class FaultCell:
         async with AsyncExitStack() as stack:
             hosts = await stack.enter_async_context(link(arm.network, seed=1)) if arm.network is not None else None
             stand_ins = {name: StandIn(PACE) for name in (STRUCK, OTHER)}
-            if self._fault.needs == "stand_in":
+            if arm.tree["engine"]["name"] == ASKS_A_SERVER:
                 for each in stand_ins.values():
                     stack.push_async_callback(each.close)
                     await each.start()
             system = System(arm, self._folder, private, (), free_dds_domain(), hosts, self._on_death, beside=(OTHER,))
             stack.push_async_callback(self._stop, system, private)
-            self._equip(system, stand_ins, private)
+            self._note(system, private)
+            if arm.tree["engine"]["name"] == ASKS_A_SERVER:
+                self._point(system, stand_ins)
             injection = Injection(self._fault, system, hosts, stand_ins[STRUCK], private)
             await self._within(READY, "never ready", system.start())
-            clients = await stack.enter_async_context(Clients(_socket(private)))
+            clients = await stack.enter_async_context(Clients(_socket(private), self._setting.patience))
             await self._unless_dead(self._ask(clients, injection, stand_ins[STRUCK]))
             await self._within(READY, "the system did not get whole again", system.whole())
 
-    def _equip(self, system: System, stand_ins: Mapping[str, StandIn], private: Path) -> None:
-        """Have the orchestrator note what it notices, and each agent ask its own server."""
+    def _note(self, system: System, private: Path) -> None:
+        """Have the orchestrator note what it notices."""
         orchestrator = system.orchestrator
         orchestrator.environment = {**orchestrator.environment, notes.VARIABLE: str(private / "notes.jsonl")}
         config = system.configs[ORCHESTRATOR]
         system.configs[ORCHESTRATOR] = replaced(config, plugins=[*config.plugins, notes.__name__])
-        if self._fault.needs != "stand_in":
-            return
+
+    def _point(self, system: System, stand_ins: Mapping[str, StandIn]) -> None:
+        """Have each agent ask its own server."""
+        config = system.configs[ORCHESTRATOR]
         engines = {name: {**config.engine.model_dump(), "base_url": each.url} for name, each in stand_ins.items()}
         for name in system.agents:
             system.configs[name] = replaced(system.configs[name], engine=engines[name])
@@ -139,7 +159,8 @@ class FaultCell:
 
     async def _ask(self, clients: Clients, injection: Injection, stand_in: StandIn) -> None:
         seen, fault = self.observed, self._fault
-        prompts = [f"{'word ' * (fault.prompt_chars // 5)}stream{number}" for number in range(self._streams)]
+        before = "word " * (fault.prompt_chars // 5)
+        prompts = [f"{before}Tell a long story about stream{number}" for number in range(self._setting.streams)]
         undisturbed = clients.ask(prompts, TOKENS)
         await undisturbed.ended()
         seen.undisturbed = undisturbed.seen
@@ -155,8 +176,8 @@ class FaultCell:
             seen.struck_ns = time.monotonic_ns()
             await injection.strike()
         seen.seen = asked.seen
-        if fault.lasts:
-            await asyncio.sleep(fault.lasts)
+        if fault.lasts or fault.goes_on:
+            await (asyncio.sleep(fault.lasts) if fault.lasts else asked.under_way(GONE_ON))
             await injection.undo()
             await asked.ended()
         else:
@@ -166,6 +187,8 @@ class FaultCell:
             await self._background(clients, is_full=False)
         seen.struck_ns = stand_in.first_met_ns or seen.struck_ns
         seen.met = self._met(stand_in)
+        if fault.needs == "network" and not injection.lost_frames:
+            seen.problems.append("the network lost no frame: what this transport sends does not cross it")
 
     async def _until_ended(self, clients: Clients, asked: Round) -> None:
         if self._fault.needs == "disk":
@@ -195,6 +218,8 @@ class FaultCell:
         # Agents that leave because the cell is over were not struck.
         seen = self.observed
         seen.notes = [each for each in noted if seen.struck_ns <= each.at_ns < stopping_ns] if seen.struck_ns else []
+        if self._fault.needs == "clock" and not _stepped(noted, seen.struck_ns):
+            seen.problems.append("the clock of the orchestrator was not set back")
         if self._fault.name == "refused":
             # What is refused at the port reaches no server that could count it.
             seen.met = sum(each.trouble and each.agent == STRUCK for each in seen.notes)

@@ -17,8 +17,6 @@ import aiohttp
 from anywire_experiment.fault_table.observed import Seen
 from anywire_experiment.run.managed import CellFailed
 
-GIVES_UP = 60.0
-"""Seconds after which a client waits no longer for its stream."""
 _ROOT = "http://orchestrator/v1"
 
 
@@ -56,9 +54,10 @@ class Round:
 
 
 class Clients:
-    """Ask the orchestrator behind a Unix socket. An asynchronous context manager: leaving it ends all streams."""
+    """Ask the orchestrator behind a Unix socket; each gives up after ``patience`` seconds. An asynchronous context
+    manager: leaving it ends all streams."""
 
-    def __init__(self, socket: Path, patience: float = GIVES_UP) -> None:
+    def __init__(self, socket: Path, patience: float) -> None:
         self._model, self._patience = "", patience
         self._session = aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(str(socket), limit=0), timeout=aiohttp.ClientTimeout(total=None)

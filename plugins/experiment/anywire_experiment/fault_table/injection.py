@@ -68,6 +68,8 @@ class Injection:
 
     def __init__(self, fault: Fault, system: System, hosts: Hosts | None, stand_in: StandIn, private: Path) -> None:
         self._fault, self._system, self._hosts, self._stand_in = fault, system, hosts, stand_in
+        self.lost_frames = 0
+        """By the network, when the fault was undone."""
         self._clocks: dict[Path, str] = {}
         """The files that tell processes the time, each with what is told while the fault lasts."""
         self._state = state_folder(private)
@@ -106,6 +108,7 @@ class Injection:
                 self._paused().signal(signal.SIGCONT)
             case "network":
                 assert self._hosts is not None
+                self.lost_frames = await self._hosts.lost()
                 await self._hosts.restore()
                 if self._fault.name == "half-open-link":
                     await self._start_agent()

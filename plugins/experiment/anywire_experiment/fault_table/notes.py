@@ -25,13 +25,15 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 class Note(msgspec.Struct, frozen=True, omit_defaults=True):
     """Something that the pipeline noticed, in CLOCK_MONOTONIC ns. ``what`` is the event's type, ``why`` the code or
-    state that it tells. ``trouble``: it is a sign that something is wrong."""
+    state that it tells. ``trouble``: it is a sign that something is wrong. ``clock`` is by how many seconds the time of
+    day was ahead of CLOCK_MONOTONIC."""
 
     at_ns: int
     what: str
     agent: str = ""
     why: str = ""
     trouble: bool = False
+    clock: float = 0.0
 
 
 @hookimpl
@@ -47,7 +49,8 @@ def read(path: Path) -> list[Note]:
     decode = msgspec.json.Decoder(Noted).decode
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     # The last one is cut off when its process is killed.
-    return [_note(decode(line)) for line in lines if line.endswith(b"\n")]
+    events = [decode(line) for line in lines if line.endswith(b"\n")]
+    return [msgspec.structs.replace(_note(each), clock=round(each.time - each.at_ns / 1e9, 3)) for each in events]
 
 
 def _note(event: Noted) -> Note:

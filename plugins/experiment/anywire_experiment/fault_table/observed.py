@@ -34,8 +34,8 @@ class Observed(msgspec.Struct):
     """One fault on one transport. ``state`` is ``not carried out`` when the system could not be brought so far, ``n/a``
     when there is no such cell here; ``reason`` says why. ``undisturbed`` and ``seen`` are the same questions, asked
     before the fault and with it. ``struck_ns`` is when it struck, CLOCK_MONOTONIC ns, and ``met`` how many requests or
-    streams met it. ``notes`` are what the pipeline noticed from then on. ``problems`` are sentences about what else
-    was not as it must be."""
+    streams met it. ``notes`` are what the pipeline noticed from then on.
+    ``problems`` are sentences about what else was not as it must be."""
 
     fault: str
     transport: str

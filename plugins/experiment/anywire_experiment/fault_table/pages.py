@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from anywire_experiment.fault_table.catalogue import FAULTS, Fault
+from anywire_experiment.fault_table.setting import Setting
 from anywire_experiment.fault_table.verdict import HELD_UP, Row
 from anywire_experiment.record.environment import Environment
 
@@ -34,17 +35,18 @@ def catalogue(faults: Sequence[Fault] = FAULTS) -> str:
     return "\n".join(f"{each.name:<{_WIDTHS[0]}} {each.meets} {each.does}\n{'':27}{each.must_see}" for each in faults)
 
 
-def markdown(rows: Sequence[Row], streams: int, settings: Sequence[str], where: Environment) -> str:
+def markdown(rows: Sequence[Row], setting: Setting, where: Environment) -> str:
     transports = list(dict.fromkeys(each.transport for each in rows))
     faults = [each for each in FAULTS if any(row.fault == each.name for row in rows)]
     parts = [
         "# What clients see of faults",
-        f"**{summary(rows)}.** Each cell is a system started afresh: an orchestrator, two agents and {streams} streams "
-        "at once. What was noticed and recovered is in milliseconds from the fault: until the pipeline noticed "
+        f"**{summary(rows)}.** Each cell is a system started afresh: an orchestrator, two agents and {setting.streams} "
+        "streams at once. What was noticed and recovered is in milliseconds from the fault: until the pipeline noticed "
         "anything, and until the last stream that it held up went on or ended. A stream was held up when it paused for "
         f"{HELD_UP} times the longest pause without the fault. Tokens are lost when they are missing before others "
         "that came.",
-        *([f"Settings: {', '.join(f'`{each}`' for each in settings)}."] if settings else []),
+        *([f"The agents' engine is `{setting.engine}`."] if setting.engine else []),
+        *([f"Settings: {', '.join(f'`{each}`' for each in setting.changes)}."] if setting.changes else []),
         _overview(faults, transports, rows),
     ]
     for fault in faults:

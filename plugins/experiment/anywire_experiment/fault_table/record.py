@@ -17,6 +17,7 @@ import msgspec
 from anywire_experiment.fault_table import observed, pages
 from anywire_experiment.fault_table.catalogue import BY_NAME, FAULTS, TRANSPORTS
 from anywire_experiment.fault_table.observed import Observed
+from anywire_experiment.fault_table.setting import Setting
 from anywire_experiment.fault_table.verdict import Row, judged
 from anywire_experiment.record import manifest
 from anywire_experiment.record.environment import Environment, environment
@@ -27,11 +28,13 @@ TABLE, PAGE, ENVIRONMENT, CELLS = "faults.json", "README.md", "environment.json"
 
 
 class Table(msgspec.Struct):
-    """``settings`` are those that were not as this table has them usually, ``streams`` how many each cell asked."""
+    """``settings`` are those that were not as this table has them usually, ``streams`` how many each cell asked,
+    ``engine`` that of the agents where one was chosen."""
 
     rows: list[Row]
     streams: int
     settings: list[str] = []
+    engine: str = ""
 
 
 def create(folder: Path, invocation: Sequence[str], sources: dict[str, Source]) -> None:
@@ -50,13 +53,13 @@ def cell_folder(record: Path, fault: str, transport: str) -> Path:
     return record / CELLS / fault / transport
 
 
-def conclude(folder: Path, streams: int, settings: Sequence[str]) -> Table:
+def conclude(folder: Path, setting: Setting) -> Table:
     """Write the table and its page, and seal the record. Raises `RecordError`."""
     try:
-        table = Table(rows_of(folder), streams, list(settings))
+        table = Table(rows_of(folder), setting.streams, list(setting.changes), setting.engine)
         write_whole(folder / TABLE, pretty(msgspec.to_builtins(table)))
         where = msgspec.json.decode((folder / ENVIRONMENT).read_bytes(), type=Environment)
-        write_whole(folder / PAGE, pages.markdown(table.rows, streams, settings, where).encode())
+        write_whole(folder / PAGE, pages.markdown(table.rows, setting, where).encode())
         manifest.seal(folder)
     except OSError as error:
         raise RecordError(f"the record {folder} cannot be written: {error.strerror}") from error

@@ -21,8 +21,9 @@ Handler = Callable[[web.Request, "StandIn"], Awaitable[web.StreamResponse]]
 
 class StandIn:
     """Answers streams of chat with one token every ``pace`` seconds: ``NAME-0 NAME-1 …``, where NAME is the last
-    message, ``max_tokens`` of them. Use `start`, and `close` at the end; everything happens on the event loop of
-    whoever starts it."""
+    word of the user's last message, ``max_tokens`` of them. A last message of the assistant is continued, and
+    ``/tokenize`` counts its tokens, as llama.cpp's server does. Use `start`, and `close` at the end; everything
+    happens on the event loop of whoever starts it."""
 
     def __init__(self, pace: float) -> None:
         self.pace, self.port = pace, 0
@@ -43,6 +44,7 @@ class StandIn:
         app = web.Application()
         app.router.add_get("/v1/models", self._list)
         app.router.add_post("/v1/chat/completions", self._answer)
+        app.router.add_post("/tokenize", self._tokenize)
         # Connections that hang are part of what it is for.
         runner = self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
@@ -61,6 +63,10 @@ class StandIn:
 
     async def _list(self, request: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": MODEL, "object": "model"}]})
+
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        words = (await request.json())["content"].split()
+        return web.json_response({"tokens": list(range(len(words)))})
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         return await FAILS.get(self.fails_as, _as_it_should)(request, self)
@@ -133,6 +139,7 @@ async def _slow(request: web.Request, server: StandIn) -> web.StreamResponse:
 
 FAILS: dict[str, Handler] = {
     "cut-after-k-tokens": _cut,
+    "cut-without-resuming": _cut,
     "silence": _silent,
     "429-burst": _too_many,
     "500-burst": _broken,
@@ -159,9 +166,11 @@ def _whole(body: dict[str, Any]) -> web.Response:
 
 
 def _words(body: dict[str, Any]) -> list[str]:
-    """The answer to a request, token by token."""
-    name = body["messages"][-1]["content"].split()[-1]
-    return [f"{name}-{number} " for number in range(int(body.get("max_tokens") or 20))]
+    """The answer to a request, token by token, or what of it is still to say."""
+    *before, last = [each["content"].split() for each in body["messages"]]
+    said = len(last) if body["messages"][-1]["role"] == "assistant" else 0
+    name = (before[-1] if said else last)[-1]
+    return [f"{name}-{number} " for number in range(said, said + int(body.get("max_tokens") or 20))]
 
 
 def _usage(tokens: int) -> dict[str, int]:

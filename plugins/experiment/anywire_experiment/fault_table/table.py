@@ -15,6 +15,7 @@ from anywire_experiment.fault_table import pages, record
 from anywire_experiment.fault_table.catalogue import BY_NAME, FAULTS, TRANSPORTS, Fault
 from anywire_experiment.fault_table.cell import FaultCell, arm_of
 from anywire_experiment.fault_table.record import Table
+from anywire_experiment.fault_table.setting import Setting
 from anywire_experiment.fault_table.verdict import judged
 from anywire_experiment.record.sources import sources_of
 
@@ -31,32 +32,30 @@ def run(
     transports: Sequence[str],
     out: Path,
     *,
-    streams: int,
-    changes: Sequence[str],
+    setting: Setting,
     invocation: Sequence[str],
     say: Callable[[str], None],
 ) -> Table:
     """Carry out each of ``faults`` over each of ``transports``, by names, into the new folder ``out``; for none named,
-    all that there are. ``changes`` are settings of the system, ``say`` is given each line of the table. Raises
+    all that there are. ``say`` is given each line of the table. Raises
     `ConfigError` and `RecordError` before anything starts, `Interrupted` on SIGINT or SIGTERM."""
     chosen = [_fault(each) for each in faults] or list(FAULTS)
     named = [_transport(each) for each in transports] or _installed()
     # What else a cell needs is looked at when its turn comes: without it there is no such cell.
     kinds = {each.needs: each for each in chosen if each.needs in _PLAIN} or {"signals": BY_NAME["agent-killed"]}
-    arms = [arm_of(fault, each, Path("/nowhere"), streams, changes) for fault in kinds.values() for each in named]
+    arms = [arm_of(fault, each, Path("/nowhere"), setting) for fault in kinds.values() for each in named]
     for arm in arms:
         check(arm, arm.name)
     record.create(out, invocation, sources_of(arms))
-    asyncio.run(_carry_out(chosen, named, out, streams, changes, say))
-    return record.conclude(out, streams, changes)
+    asyncio.run(_carry_out(chosen, named, out, setting, say))
+    return record.conclude(out, setting)
 
 
 async def _carry_out(
     faults: Sequence[Fault],
     transports: Sequence[str],
     out: Path,
-    streams: int,
-    changes: Sequence[str],
+    setting: Setting,
     say: Callable[[str], None],
 ) -> None:
     loop, current = asyncio.get_running_loop(), asyncio.current_task()
@@ -68,7 +67,7 @@ async def _carry_out(
         for fault in faults:
             for transport in transports:
                 folder = record.cell_folder(out, fault.name, transport)
-                observed = await FaultCell(fault, transport, folder, streams, changes).run()
+                observed = await FaultCell(fault, transport, folder, setting).run()
                 say(pages.line(judged(fault, observed)))
     except asyncio.CancelledError:
         raise Interrupted from None

@@ -15,7 +15,7 @@ from anywire_experiment.fault_table.observed import Observed, Seen
 STRUCK = "agent-1"
 """The agent that faults of agents meet."""
 
-HELD_UP = 3
+HELD_UP = 2
 """A stream was held up when it paused for so many times the longest pause of any stream without the fault."""
 
 Result = Literal["pass", "FAIL", "n/a"]
@@ -54,6 +54,8 @@ def judged(fault: Fault, observed: Observed) -> Row:
     why = list(observed.problems)
     if not observed.met:
         why.append("no stream met the fault")
+    elif fault.noticed and not _noticed_ns(observed):
+        why.append("the pipeline did not notice the fault")
     for number, (seen, right) in enumerate(pairs, 1):
         if wrong := _wrong_with(seen, right, fault) or _wrong_way(seen, observed.transport):
             why.append(f"stream {number} {wrong}")
@@ -63,7 +65,7 @@ def judged(fault: Fault, observed: Observed) -> Row:
         "FAIL" if why else "pass",
         _counted(observed.seen),
         _milliseconds(observed.struck_ns, _noticed_ns(observed)),
-        _milliseconds(observed.struck_ns, _recovered_ns(observed)),
+        _milliseconds(observed.struck_ns, _recovered_ns(observed, fault)),
         sum(each.lost for each in differences),
         sum(each.doubled for each in differences),
         tuple(why),
@@ -121,9 +123,11 @@ def _noticed_ns(observed: Observed) -> int:
     return min(times, default=0)
 
 
-def _recovered_ns(observed: Observed) -> int:
+def _recovered_ns(observed: Observed, fault: Fault) -> int:
     """When the last stream that the fault held up went on, or ended with an error; 0 when it held up none."""
-    usual = max((end - start for each in observed.undisturbed for start, end in _pauses(each)), default=0)
+    # A fault that streams under way meet holds up no first token.
+    pauses = (pause for each in observed.undisturbed for pause in _pauses(each)[0 if fault.first else 1 :])
+    usual = max((end - start for start, end in pauses), default=0)
     over = 0
     for each in observed.seen:
         start, end = max(_pauses(each, observed.struck_ns), key=lambda pause: pause[1] - pause[0], default=(0, 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import sys
@@ -48,6 +49,10 @@ class Hosts:
     async def lose(self, share: float) -> None:
         """Lose this share of the frames from now on, each way: 0.05 is one in twenty. Returns when it is so."""
         await self._wire.lose(share)
+
+    async def lost(self) -> int:
+        """How many frames were lost so far, both ways together."""
+        return await self._wire.lost()
 
     async def restore(self) -> None:
         """Carry frames again, and lose no more of them than the network of the plan does."""
@@ -106,13 +111,15 @@ async def ip(*arguments: str) -> None:
     await _run("ip", *arguments)
 
 
-async def _run(*command: str) -> None:
+async def _run(*command: str) -> str:
+    """What it wrote."""
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
-    _, errors = await process.communicate()
+    output, errors = await process.communicate()
     if process.returncode:
         raise ConfigError(f"`{' '.join(command)}` failed: {errors.decode(errors='replace').strip()}")
+    return output.decode(errors="replace")
 
 
 async def _has_netem(namespace: str) -> bool:
@@ -135,6 +142,9 @@ class _Wire:
         raise NotImplementedError
 
     async def lose(self, share: float) -> None:
+        raise NotImplementedError
+
+    async def lost(self) -> int:
         raise NotImplementedError
 
     async def restore(self) -> None:
@@ -164,6 +174,10 @@ class _Netem(_Wire):
 
     async def lose(self, share: float) -> None:
         await self._set("change", self._losing(share))
+
+    async def lost(self) -> int:
+        told = [await _run("tc", "-n", name, "-j", "-s", "qdisc", "show", "dev", device) for name, device in self._ends]
+        return sum(each["drops"] for text in told for each in json.loads(text))
 
     async def restore(self) -> None:
         await self.lose(self._loss)
@@ -206,6 +220,10 @@ class _Userspace(_Wire):
     async def lose(self, share: float) -> None:
         await self._tell(f"lose {share}\n".encode())
 
+    async def lost(self) -> int:
+        told: dict[str, int] = json.loads(await self._tell(b"lost\n"))
+        return told["frames"]
+
     async def restore(self) -> None:
         await self._tell(b"restore\n")
 
@@ -222,19 +240,20 @@ class _Userspace(_Wire):
             process.kill()
             await process.wait()
 
-    async def _tell(self, what: bytes) -> None:
+    async def _tell(self, what: bytes) -> bytes:
         assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.write(what)
-        await self._heard()
+        return await self._heard()
 
-    async def _heard(self) -> None:
+    async def _heard(self) -> bytes:
         assert self._process is not None
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         async with asyncio.timeout(_PATIENCE):
-            if not await self._process.stdout.readline():
+            if not (line := await self._process.stdout.readline()):
                 said = (await self._process.stderr.read()).decode(errors="replace").strip()
                 raise ConfigError(
                     f"the link in user space ended: {said.splitlines()[-1] if said else 'it said nothing'}"
                 )
+        return line

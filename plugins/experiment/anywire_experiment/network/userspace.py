@@ -3,7 +3,8 @@
 ``python -m anywire_experiment.network.userspace NETWORK_JSON SEED TAP_A TAP_B`` makes the devices, says
 ``{"event": "ready"}`` and carries frames until its standard input ends; they are then gone. ``cut`` on that input
 stops it, ``cut-to-a`` and ``cut-to-b`` only the way to that device, ``lose 0.05`` loses that share of the frames, and
-``restore`` resumes it as it was. Frames that were under way when it was cut are lost.
+``restore`` resumes it as it was. Frames that were under way when it was cut are lost. ``lost`` asks how many frames
+were lost so far: ``{"event": "lost", "frames": 12}``. The others are answered ``{"event": "done"}`` once it is so.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class _Way:
         self._source, self._target, self.direction = source, target, direction
         self._under_way: deque[tuple[int, bytes]] = deque()
         self._cut = False
+        self.lost = 0
 
     def read(self) -> None:
         for _ in range(BATCH):
@@ -59,7 +61,9 @@ class _Way:
             except BlockingIOError:
                 return
             leaves = None if self._cut else self.direction.leaves(time.monotonic_ns(), len(frame))
-            if leaves is not None:
+            if leaves is None:
+                self.lost += 1
+            else:
                 self._under_way.append((leaves, frame))
 
     def write(self) -> int:
@@ -73,12 +77,13 @@ class _Way:
                 os.write(self._target, frame)
             except OSError:
                 # The device is down or its queue is full: a frame is lost, as on any wire.
-                continue
+                self.lost += 1
         return 0
 
     def cut(self, cut: bool) -> None:
         self._cut = cut
         if cut:
+            self.lost += len(self._under_way)
             self._under_way.clear()
 
 
@@ -106,6 +111,9 @@ def main() -> None:
                     told = os.read(0, 4096).split()
                     if not told:
                         return
+                    if told[0] == b"lost":
+                        print(f'{{"event": "lost", "frames": {sum(way.lost for way in ways)}}}', flush=True)
+                        continue
                     loss = float(told[-1]) if told[0] == b"lose" else network.loss
                     for way, alone in zip(ways, (b"cut-to-b", b"cut-to-a"), strict=True):
                         way.cut(told[-1] in (b"cut", alone))

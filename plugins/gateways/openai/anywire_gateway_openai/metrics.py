@@ -201,14 +201,18 @@ class Metrics:
         )
 
     def _health(self, views: Sequence[AgentView]) -> Iterator[Metric]:
-        """How many agents are in each state of their breaker, and what operators have ordered of them."""
+        """How many agents and links are in each state of their breaker, what operators have ordered of them, and how
+        many have not been given all their slots yet."""
         from prometheus_client.core import GaugeMetricFamily
 
-        states, orders = Counter[str](), Counter[str]()
+        states, orders, links = Counter[str](), Counter[str](), Counter[tuple[str, str]]()
+        starting = 0
         for view in views:
             health = self._context.agent_health(view.agent_id)
             states[health.state] += 1
             orders[health.order] += 1
+            links.update(health.links.items())
+            starting += bool(health.slow_start)
         told = GaugeMetricFamily(
             "anywire_agents_by_health", "Agents known now, by the state of their breaker.", labels=("state",)
         )
@@ -219,7 +223,17 @@ class Metrics:
         )
         for order in filter(None, get_args(Order)):
             ordered.add_metric((order,), orders[order])
-        yield from (told, ordered)
+        unwell = GaugeMetricFamily(
+            "anywire_links_by_health",
+            "Links of agents whose breaker is not closed, by its state.",
+            labels=("transport", "state"),
+        )
+        for link, number in links.items():
+            unwell.add_metric(link, number)
+        slow = GaugeMetricFamily(
+            "anywire_agents_slow_start", "Agents known now that have not been given all their slots yet.", starting
+        )
+        yield from (told, ordered, unwell, slow)
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Metrics in Prometheus's text form, or as OpenMetrics for a scraper that asks for it."""

@@ -13,6 +13,7 @@ from anywire.listening.connection_limit import ConnectionLimit
 from anywire.listening.connection_proof import ConnectionProof, proof_of
 from anywire_gateway_openai.caller import LastKey
 from anywire_gateway_openai.errors import as_anywire, error_response, not_http
+from anywire_gateway_openai.finishing import FinishingServer
 from anywire_gateway_openai.request_ids import HEADER, request_id
 from anywire_gateway_openai.routes import Routes
 
@@ -53,7 +54,7 @@ class OpenAIProtocol(web.RequestHandler):
             super().log_exception(*args, **kw)
 
 
-class OpenAIServer(web.Server):
+class OpenAIServer(FinishingServer):
     """The factory of connections. A client that disconnects cancels its handler."""
 
     def __init__(self, routes: Routes, limit: ConnectionLimit, idle_timeout: float) -> None:

@@ -25,6 +25,7 @@ from anywire_gateway_openai.caller import Callers, LastKey
 from anywire_gateway_openai.default_model import DefaultModel
 from anywire_gateway_openai.endpoint_table import Endpoint
 from anywire_gateway_openai.errors import not_http
+from anywire_gateway_openai.finishing import FinishingServer
 from anywire_gateway_openai.origins import Origins
 from anywire_gateway_predecessor.chats import Chats
 from anywire_gateway_predecessor.config import PredecessorGatewayConfig
@@ -67,7 +68,7 @@ class _Protocol(web.RequestHandler):
         return response
 
 
-class _Server(web.Server):
+class _Server(FinishingServer):
     """The factory of connections. A client that disconnects cancels its handler."""
 
     def __init__(self, routes: Routes, limit: ConnectionLimit) -> None:
