@@ -156,9 +156,9 @@ async def test_a_life_whose_links_break_one_after_the_other_is_lost_unless_it_ha
     if answers:
         chat(pipeline)
         second.answer(second.requests[0][1])
-    assert pipeline.health.evidence("a") == {}
+    assert pipeline.health.report("a").evidence == {}
     second.lose("a")
-    assert pipeline.health.evidence("a") == ({} if answers else {"agent_lost": 1})
+    assert pipeline.health.report("a").evidence == ({} if answers else {"agent_lost": 1})
 
 
 # Links

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import sys
 
 TURNS = 4
 """Turns of the event loop in which a connection that was accepted becomes its protocol's."""
 
 
-async def stop_accepting(*servers: asyncio.Server) -> None:
-    """Close servers, but not before what they have accepted already has its protocol, which then ends it. A server
-    that is closed in between (asyncio's, before Python 3.12) would drop the connection without closing it."""
+async def stop_accepting(*servers: asyncio.AbstractServer) -> None:
+    """Close servers: who connects from now on is refused. What they have accepted already becomes its protocol's, which
+    then ends it: asyncio's own servers, before Python 3.12, would drop such a connection without closing it."""
+    forgetful = [each for each in servers if sys.version_info < (3, 12) and isinstance(each, asyncio.Server)]
     loop = asyncio.get_running_loop()
     for server in servers:
-        for listening in server.sockets:
-            with contextlib.suppress(NotImplementedError):  # not every event loop accepts by readers
-                loop.remove_reader(listening.fileno())
-    for _ in range(TURNS):
+        if server not in forgetful:
+            server.close()
+    for listening in [each for server in forgetful for each in server.sockets]:
+        with contextlib.suppress(NotImplementedError):  # not every event loop accepts by readers
+            loop.remove_reader(listening.fileno())
+        with contextlib.suppress(OSError):  # not every system refuses connections then
+            listening.shutdown(socket.SHUT_RDWR)
+    for _ in range(TURNS if forgetful else 0):
         await asyncio.sleep(0)
-    for server in servers:
+    for server in forgetful:
         server.close()
