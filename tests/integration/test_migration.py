@@ -41,11 +41,8 @@ COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 Answer = tuple[str, str, dict[str, Any]]
 
 
-async def ask(
-    client: httpx.AsyncClient, asked: dict[str, Any], came: Callable[[str, int], object] | None = None
-) -> Answer:
-    """A streamed answer: its text, why it ended and its usage. ``came`` is told of the agent it began at and the number
-    of each piece."""
+async def ask(client: httpx.AsyncClient, asked: dict[str, Any], came: Callable[[int], object] | None = None) -> Answer:
+    """A streamed answer: its text, why it ended and its usage. ``came`` is told of the number of each piece."""
     text, finish, pieces = "", "", 0
     usage: dict[str, Any] = {}
     asked = asked | {"stream_options": {"include_usage": True}}
@@ -61,7 +58,7 @@ async def ask(
                 if piece := choice["delta"].get("content"):
                     text, pieces = text + piece, pieces + 1
                     if came is not None:
-                        came(answer.headers["x-anywire-agent"], pieces)
+                        came(pieces)
     return text, finish, usage
 
 
@@ -118,13 +115,14 @@ async def test_streams_whose_agents_are_killed_again_and_again(start: Any, confi
     assert stats["events"]["resumes"] > 0
 
 
-async def _busy(client: httpx.AsyncClient, names: Collection[str]) -> list[str]:
-    """Wait until some of these agents have tasks, and name them."""
+async def _busy(client: httpx.AsyncClient, names: Collection[str] = ()) -> list[str]:
+    """Wait until some agents have tasks, of those with these names if there are any, and name them."""
     async with asyncio.timeout(PATIENCE):
         while True:
             agents = (await client.get("/api/v1/agents")).json()["data"]
-            if busy := sorted(each["id"] for each in agents if each["id"] in names and each["load"]["in_flight"]):
-                return busy
+            busy = sorted(each["id"] for each in agents if each["load"]["in_flight"])
+            if found := [each for each in busy if not names or each in names]:
+                return found
             await asyncio.sleep(0.1)
 
 
@@ -144,12 +142,11 @@ async def test_streams_of_a_killed_orchestrator_go_on_at_another(start: Any, con
     await start(*arguments)
     async with httpx.AsyncClient(base_url=root.url, timeout=PATIENCE, limits=NO_LIMITS) as client:
         await _until_ready(client, 2)
-        began: dict[int, str] = {}
-        all_began = asyncio.Event()
+        began, all_began = set[int](), asyncio.Event()
 
         async def ask_on(number: int) -> None:
-            def came(agent: str, pieces: int) -> None:
-                began[number] = agent
+            def came(pieces: int) -> None:
+                began.add(number)
                 if len(began) == STREAMS:
                     all_began.set()
 
@@ -160,9 +157,9 @@ async def test_streams_of_a_killed_orchestrator_go_on_at_another(start: Any, con
             for number in range(STREAMS):
                 group.create_task(ask_on(number))
             await asyncio.wait_for(all_began.wait(), PATIENCE)
+            assert len(await _busy(client)) == 2
             await doomed.end(signal.SIGKILL)
         stats = (await client.get("/api/v1/stats")).json()
-    assert len(set(began.values())) == 2
     assert stats["events"]["resumes"] > 0
 
 
@@ -192,16 +189,8 @@ async def test_answers_of_a_real_model_go_on_where_they_were(start: Any, config:
         await until_agents(client, *agents)
         whole = await ask(client, asked)
         for cut in CUTS:
-            ended: list[asyncio.Task[None]] = []
-
-            def came(name: str, pieces: int, cut: int = cut, ended: list[asyncio.Task[None]] = ended) -> None:
-                if pieces == cut:
-                    ended.append(asyncio.create_task(agents[name].end(signal.SIGKILL)))
-                    agents.pop(name)
-
-            disturbed = await ask(client, asked, came)
-            await asyncio.gather(*ended)
-            assert len(ended) == 1
+            disturbed = await _ask_and_kill(client, asked, agents, cut)
+            assert len(agents) == 1
             assert disturbed[1:] == whole[1:], f"cut after {cut}: {disturbed}"
             if disturbed[0] != whole[0]:
                 await _assert_near(client, asked, whole[0], disturbed[0])
@@ -210,6 +199,25 @@ async def test_answers_of_a_real_model_go_on_where_they_were(start: Any, config:
             await until_agents(client, *agents)
         stats = (await client.get("/api/v1/stats")).json()
     assert stats["tasks"]["ended"] == {"answered": 1 + len(CUTS)}
+
+
+async def _ask_and_kill(client: httpx.AsyncClient, asked: dict[str, Any], agents: dict[str, Any], cut: int) -> Answer:
+    """An answer whose first agent is killed when so many pieces have come."""
+    doing: list[asyncio.Task[Any]] = []
+
+    async def kill() -> None:
+        (name,) = await doing[0]
+        await agents.pop(name).end(signal.SIGKILL)
+
+    def came(pieces: int) -> None:
+        if pieces == 1:
+            doing.append(asyncio.create_task(_busy(client)))
+        if pieces == cut:
+            doing.append(asyncio.create_task(kill()))
+
+    answer = await ask(client, asked, came)
+    await asyncio.gather(*doing)
+    return answer
 
 
 async def _assert_near(client: httpx.AsyncClient, asked: dict[str, Any], whole: str, other: str) -> None:
