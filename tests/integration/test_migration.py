@@ -80,17 +80,19 @@ async def test_streams_whose_agents_are_killed_again_and_again(start: Any, confi
         agents[name] = await start("agent", "--agent-id", name, "--slots", "128", *settings, *hold)
 
     agents: dict[str, Any] = {}
-    answered, held, killed = 0, asyncio.Event(), asyncio.Event()
+    answered, began, all_began, killed = 0, set[int](), asyncio.Event(), asyncio.Event()
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE, limits=NO_LIMITS) as client:
         await asyncio.gather(*map(agent, (HOLDS, *NAMES)))
         await until_agents(client, HOLDS, *NAMES)
 
-        def came(agent: str, pieces: int) -> None:
-            if agent == HOLDS:
-                held.set()
-
         async def ask_on(number: int) -> None:
             nonlocal answered
+
+            def came(pieces: int) -> None:
+                began.add(number)
+                if len(began) == STREAMS:
+                    all_began.set()
+
             asked = body(number, stream=True)
             expected = await undisturbed(asked, length=length)
             while not killed.is_set():
@@ -100,7 +102,8 @@ async def test_streams_whose_agents_are_killed_again_and_again(start: Any, confi
         async with asyncio.TaskGroup() as group:
             for number in range(STREAMS):
                 group.create_task(ask_on(number))
-            await asyncio.wait_for(held.wait(), PATIENCE)
+            await asyncio.wait_for(all_began.wait(), PATIENCE)
+            assert await _busy(client, [HOLDS]) == [HOLDS]
             await agents.pop(HOLDS).end(signal.SIGKILL)
             for left in reversed(range(KILLS)):
                 due = time.monotonic() + PERIOD
