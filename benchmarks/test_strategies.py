@@ -10,7 +10,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from anywire.caller import Caller
 from anywire.messages import AgentInfo, AgentStatus
 from anywire.offers import offers, offers_text, read_offers
-from anywire.pipeline.groups import Group, GroupsView, Member, Orders
+from anywire.pipeline.fleet.groups import Group, GroupsView, Member, Orders
 from anywire.scheduler import Outcome, QueuedTask, QueueKey, Ready, Scheduler
 from anywire.selector import AgentView, Choice, Selector
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 from anywire import events
 from anywire.pipeline.orchestrator import Orchestrator
-from anywire.pipeline.task import Task
+from anywire.pipeline.tasks.task import Task
 from anywire.selector import AgentView
 
 

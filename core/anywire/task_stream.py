@@ -52,7 +52,7 @@ class TaskStream:
         """What the agent says that it does, where the submission asked for it; the newest."""
         self._is_news = False
         self.followers: tuple[StreamFollower, ...] = ()
-        """Who gets the chunks too; see `anywire.pipeline.following`."""
+        """Who gets the chunks too; see `anywire.pipeline.tasks.following`."""
         self._on_progress: Callable[[Progress], None] | None = None
         self._cancel = cancel
         self._buffer: deque[Chunk] = deque()

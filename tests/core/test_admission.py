@@ -16,8 +16,8 @@ from tests.long_form import examples
 from anywire.caller import Caller
 from anywire.errors import DeadlineTooShort, InvalidRequest, NoAgent, QueueFull
 from anywire.identity import hub_info
-from anywire.pipeline.model_queue import LEAST, LEAST_ANSWERS, LONGEST, STALE, TRIED_AGAIN, ModelQueue
 from anywire.pipeline.orchestrator import Orchestrator
+from anywire.pipeline.tasks.model_queue import LEAST, LEAST_ANSWERS, LONGEST, STALE, TRIED_AGAIN, ModelQueue
 from anywire.submission import Submission
 from anywire.testing.clock import SimulatedClock
 from anywire.testing.doubles import MODEL, fifo, least_loaded

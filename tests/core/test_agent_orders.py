@@ -10,8 +10,8 @@ import pytest
 from anywire import errors, events
 from anywire.caller import OPERATOR, Caller
 from anywire.messages import TaskRequest
-from anywire.pipeline.agent_orders import MAX_ORDERS
 from anywire.pipeline.orchestrator import Orchestrator
+from anywire.pipeline.orders.agent_orders import MAX_ORDERS
 from anywire.submission import Submission
 from anywire.testing.clock import SimulatedClock
 from anywire.testing.doubles import MODEL

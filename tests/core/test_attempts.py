@@ -10,7 +10,7 @@ from anywire import errors
 from anywire.builtin.least_loaded import LeastLoaded
 from anywire.identity import hub_info
 from anywire.messages import AgentStatus, Cancel, Chunk
-from anywire.pipeline.decide import Decision, Hedge, Retry, decide
+from anywire.pipeline.attempts.decide import Decision, Hedge, Retry, decide
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.pipeline_settings import PipelineConfig
 from anywire.scheduler import Outcome

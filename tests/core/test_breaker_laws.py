@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.long_form import examples
 
 from anywire.failure_settings import BreakerConfig
-from anywire.pipeline.breaker import Breaker
+from anywire.pipeline.health.breaker import Breaker
 
 CONFIGS = st.builds(
     BreakerConfig,

@@ -14,10 +14,10 @@ from anywire.failure_settings import BreakerConfig
 from anywire.lease import AwakeTime
 from anywire.messages import AgentInfo, AgentStatus
 from anywire.offers import Offer, offers_text
-from anywire.pipeline import groups
-from anywire.pipeline.groups import Without
-from anywire.pipeline.health import Health
-from anywire.pipeline.registry import Registry
+from anywire.pipeline.fleet import groups
+from anywire.pipeline.fleet.groups import Without
+from anywire.pipeline.fleet.registry import Registry
+from anywire.pipeline.health.health import Health
 from anywire.scheduler import QueueKey
 from anywire.selector import AgentView, CandidateList
 from anywire.testing.clock import SimulatedClock

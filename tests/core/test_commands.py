@@ -16,8 +16,8 @@ from anywire.engine import Delta, Engine, EngineStatus
 from anywire.identity import agent_info
 from anywire.messages import Cancel, Command, CommandResult, Credit, TaskRequest
 from anywire.offers import offers
-from anywire.pipeline import commands as pipeline_commands
 from anywire.pipeline.orchestrator import Orchestrator
+from anywire.pipeline.services import commands as pipeline_commands
 from anywire.roles import agent_commands
 from anywire.roles.agent import Agent
 from anywire.testing.clock import SimulatedClock

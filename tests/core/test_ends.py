@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from anywire import errors
-from anywire.pipeline.ends import Ends
+from anywire.pipeline.fleet.ends import Ends
 from anywire.testing.clock import SimulatedClock
 from anywire.testing.puppet import PuppetTransport
 

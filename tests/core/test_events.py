@@ -19,7 +19,7 @@ from anywire.events import Event
 from anywire.failure_settings import RetryConfig
 from anywire.hookspecs import hookimpl
 from anywire.identity import hub_info
-from anywire.pipeline.decide import Hedge, decide
+from anywire.pipeline.attempts.decide import Hedge, decide
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.pipeline_settings import PipelineConfig
 from anywire.plugins import Plugins

@@ -23,9 +23,9 @@ from anywire.events import TaskEnded
 from anywire.hookspecs import hookimpl
 from anywire.identity import hub_info
 from anywire.messages import TaskRequest
-from anywire.pipeline.decide import Decision, Hedge, Retry, decide
+from anywire.pipeline.attempts.decide import Decision, Hedge, Retry, decide
 from anywire.pipeline.orchestrator import Orchestrator
-from anywire.pipeline.task import Attempt
+from anywire.pipeline.tasks.task import Attempt
 from anywire.pipeline_settings import PipelineConfig
 from anywire.plugins import Plugins
 from anywire.scheduler import Outcome, QueuedTask, QueueKey, Ready, SchedulerConfig

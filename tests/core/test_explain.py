@@ -11,7 +11,7 @@ from anywire.caller import Caller
 from anywire.context import TaskView
 from anywire.decision import MAX_CONSIDERED, MAX_EXPLAINED, Considered, LeftOut
 from anywire.hookspecs import hookimpl
-from anywire.pipeline.noted_choice import Noted
+from anywire.pipeline.tasks.noted_choice import Noted
 from anywire.plugins import Plugins
 from anywire.scheduler import QueuedTask
 from anywire.selector import AgentView, Candidates, Choice, Selector, SelectorConfig

@@ -12,7 +12,7 @@ from anywire import errors, events
 from anywire.caller import Caller, Limits
 from anywire.messages import AgentStatus
 from anywire.offers import Offer, offers_text
-from anywire.pipeline.decide import FallBack
+from anywire.pipeline.attempts.decide import FallBack
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.pipeline_settings import PipelineConfig
 from anywire.submission import Submission

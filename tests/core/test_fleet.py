@@ -12,8 +12,8 @@ import pytest
 from anywire import errors
 from anywire.builtin.synthetic import SyntheticConfig, SyntheticEngine
 from anywire.identity import hub_info
+from anywire.pipeline.fleet.serving import DEPTH
 from anywire.pipeline.orchestrator import Orchestrator
-from anywire.pipeline.serving import DEPTH
 from anywire.roles.fleet import leave
 from anywire.selector import AgentView
 from anywire.submission import Submission

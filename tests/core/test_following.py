@@ -9,8 +9,8 @@ import pytest
 from anywire import errors
 from anywire.caller import ANYBODY, OPERATOR, Caller
 from anywire.messages import TaskRequest
-from anywire.pipeline import following
 from anywire.pipeline.orchestrator import Orchestrator
+from anywire.pipeline.tasks import following
 from anywire.submission import Submission
 from anywire.task_stream import TaskStream
 from anywire.testing.doubles import MODEL

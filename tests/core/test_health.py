@@ -267,7 +267,7 @@ async def test_patient_opens_for_a_minute_and_counts_a_call_that_is_not_answered
 async def test_events_and_the_log_say_why_and_when_it_is_tried_again(
     pipeline_of: Make, wire: PuppetTransport, clock: SimulatedClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="anywire.pipeline.agent_observation")
+    caplog.set_level(logging.INFO, logger="anywire.pipeline.observation.agent_observation")
     pipeline = await pipeline_of(wire, max_attempts=1, breaker={**ONE, "quarantine_trips": 2, "quarantine_probe": 7.0})
     told: list[events.HealthChanged] = []
     pipeline.events.subscribe("me", told.append, events.HealthChanged)

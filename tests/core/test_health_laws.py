@@ -14,8 +14,8 @@ from tests.health_laws import HealthLaws
 from tests.long_form import examples
 
 from anywire import events
+from anywire.pipeline.health.quarantine import LONGEST_PAUSE
 from anywire.pipeline.orchestrator import Orchestrator
-from anywire.pipeline.quarantine import LONGEST_PAUSE
 from anywire.submission import Submission
 from anywire.testing.clock import SimulatedClock
 from anywire.testing.doubles import MODEL

@@ -11,8 +11,8 @@ from tests.core.test_attempts import started
 from anywire import errors
 from anywire.builtin.least_loaded import LeastLoaded
 from anywire.messages import AgentInfo, Cancel, TaskRequest
-from anywire.pipeline.decide import Decision, Hedge
-from anywire.pipeline.first_tokens import KEPT, LEAST, FirstTokens
+from anywire.pipeline.attempts.decide import Decision, Hedge
+from anywire.pipeline.attempts.first_tokens import KEPT, LEAST, FirstTokens
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.selector import SelectorConfig
 from anywire.submission import Submission

@@ -19,10 +19,10 @@ from tests.patience import PATIENCE
 from anywire import errors, events
 from anywire.identity import hub_info
 from anywire.messages import AgentInfo, TaskRequest
-from anywire.pipeline.first_tokens import LEAST
-from anywire.pipeline.hedging import MOST_SAVED
+from anywire.pipeline.attempts.first_tokens import LEAST
+from anywire.pipeline.attempts.hedging import MOST_SAVED
 from anywire.pipeline.orchestrator import Orchestrator
-from anywire.pipeline.task import Task
+from anywire.pipeline.tasks.task import Task
 from anywire.pipeline_settings import PipelineConfig
 from anywire.scheduler import QueueKey
 from anywire.submission import Submission

@@ -10,7 +10,7 @@ import pytest
 
 from anywire.caller import Caller, Limits
 from anywire.errors import LimitReached
-from anywire.pipeline.limits import DAY, CallerLimits
+from anywire.pipeline.tasks.limits import DAY, CallerLimits
 from anywire.roles.kept_budgets import FILE, FOLDER, PAUSE, KeptBudgets
 from anywire.testing.clock import SimulatedClock
 from anywire.testing.patience import expect

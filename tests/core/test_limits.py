@@ -10,8 +10,8 @@ import pytest
 
 from anywire.caller import NO_LIMITS, OPERATOR, Caller, Limits
 from anywire.errors import Forbidden, LimitReached, ModelNotFound, QueueFull, Unauthenticated
-from anywire.pipeline.limits import DAY
 from anywire.pipeline.orchestrator import Orchestrator
+from anywire.pipeline.tasks.limits import DAY
 from anywire.roles.context import OrchestratorContext
 from anywire.submission import Submission
 from anywire.testing.clock import SimulatedClock

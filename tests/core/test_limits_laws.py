@@ -13,7 +13,7 @@ from tests.long_form import examples
 
 from anywire.caller import Caller, Limits
 from anywire.errors import LimitReached
-from anywire.pipeline.limits import DAY, WINDOW, CallerLimits, Share
+from anywire.pipeline.tasks.limits import DAY, WINDOW, CallerLimits, Share
 from anywire.submission import Submission
 from anywire.testing.clock import SimulatedClock
 from anywire.testing.doubles import MODEL, Script

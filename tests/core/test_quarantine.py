@@ -12,9 +12,9 @@ from tests.health_laws import HealthLaws
 
 from anywire import errors, events
 from anywire.messages import AgentInfo, TaskRequest
-from anywire.pipeline.health import REMEMBERED_AWAY
+from anywire.pipeline.health.health import REMEMBERED_AWAY
 from anywire.pipeline.orchestrator import Orchestrator
-from anywire.pipeline.probes import PROBE_DEADLINE
+from anywire.pipeline.orders.probes import PROBE_DEADLINE
 from anywire.pipeline_settings import PipelineConfig
 from anywire.submission import Submission
 from anywire.testing.clock import SimulatedClock

@@ -14,7 +14,7 @@ from anywire.caller import Caller
 from anywire.failure_settings import BreakerConfig, RetryConfig
 from anywire.identity import hub_info
 from anywire.messages import AgentInfo, TaskRequest
-from anywire.pipeline.decide import Decision, Requeue, Resume, Retry
+from anywire.pipeline.attempts.decide import Decision, Requeue, Resume, Retry
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.pipeline_settings import PipelineConfig
 from anywire.submission import Submission

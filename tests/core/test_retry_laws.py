@@ -29,10 +29,10 @@ from anywire.caller import Caller
 from anywire.failure_settings import BreakerConfig, RetryConfig
 from anywire.identity import hub_info
 from anywire.messages import AgentInfo, TaskRequest
-from anywire.pipeline.decide import Budget, Fail, Requeue, Resume, Retry, decide
+from anywire.pipeline.attempts.decide import Budget, Fail, Requeue, Resume, Retry, decide
+from anywire.pipeline.attempts.retries import Retries
 from anywire.pipeline.orchestrator import Orchestrator
-from anywire.pipeline.retries import Retries
-from anywire.pipeline.retry_budget import MAX_BUDGETS, SLICES, RetryBudget, RetryBudgets
+from anywire.pipeline.tasks.retry_budget import MAX_BUDGETS, SLICES, RetryBudget, RetryBudgets
 from anywire.pipeline_settings import PipelineConfig
 from anywire.submission import Submission
 from anywire.testing.clock import SimulatedClock

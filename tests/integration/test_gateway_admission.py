@@ -18,7 +18,7 @@ from tests.long_form import SOAK
 from anywire.engine import Delta
 from anywire.messages import TaskRequest
 from anywire.offers import Offer
-from anywire.pipeline.model_queue import LEAST
+from anywire.pipeline.tasks.model_queue import LEAST
 
 CHAT: Any = {"model": "m", "messages": MESSAGES}
 CLIENTS = 200 if SOAK else 40

@@ -108,3 +108,18 @@ def test_no_plugin_imports_another_but_these_and_the_core_imports_none() -> None
     owner = {name: name.split(".")[0] for name in KNOWN}
     crossing = {(owner[name], owner[other]) for name, used in GRAPH.items() for other in used}
     assert {each for each in crossing if each[1] not in ("anywire", each[0])} <= ALLOWED
+
+
+PIPELINE = ("tasks", "health", "fleet", "observation", "queue", "services", "attempts", "orders", "intake")
+
+
+def test_packages_of_the_pipeline_import_only_those_before_them() -> None:
+    wrong = []
+    for name, others in GRAPH.items():
+        parts = name.split(".")
+        if parts[:2] != ["anywire", "pipeline"] or len(parts) < 4:
+            continue
+        allowed = PIPELINE[: PIPELINE.index(parts[2]) + 1]
+        inside = [other for other in others if other.startswith("anywire.pipeline.")]
+        wrong += [f"{name} imports {other}" for other in inside if other.split(".")[2] not in allowed]
+    assert not wrong

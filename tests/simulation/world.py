@@ -19,11 +19,11 @@ from anywire.agent_health import Order
 from anywire.failure_settings import BreakerConfig, HedgingConfig, RetryConfig
 from anywire.identity import hub_info
 from anywire.messages import Chunk
-from anywire.pipeline.decide import Budget, Decision, Hedge, Resume, Retry, decide
-from anywire.pipeline.health import Health
+from anywire.pipeline.attempts.decide import Budget, Decision, Hedge, Resume, Retry, decide
+from anywire.pipeline.health.health import Health
 from anywire.pipeline.orchestrator import Orchestrator
-from anywire.pipeline.probes import PROBER
-from anywire.pipeline.task import Attempt, Task
+from anywire.pipeline.orders.probes import PROBER
+from anywire.pipeline.tasks.task import Attempt, Task
 from anywire.pipeline_settings import PipelineConfig
 from anywire.plugins import Plugins
 from anywire.scheduler import Scheduler

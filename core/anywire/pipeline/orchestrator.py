@@ -28,38 +28,38 @@ from anywire.identity import random_ids
 from anywire.lease import AwakeTime
 from anywire.messages import AgentStatus, Chunk, HubInfo
 from anywire.offers import Offer
-from anywire.pipeline.admission import Admission
-from anywire.pipeline.agent_observation import AgentObservation
-from anywire.pipeline.agent_orders import AgentOrders
-from anywire.pipeline.attempt_ends import AttemptEnds
-from anywire.pipeline.attempts import Attempts
-from anywire.pipeline.commands import Commands
-from anywire.pipeline.decide import Decide, Decider, decide
-from anywire.pipeline.dispatcher import Dispatcher
-from anywire.pipeline.dropped import Dropped
-from anywire.pipeline.ends import Ends
-from anywire.pipeline.fallbacks import Fallbacks
-from anywire.pipeline.following import Follower
-from anywire.pipeline.health import QUARANTINED, Health, Subject
-from anywire.pipeline.hedging import Hedging
-from anywire.pipeline.incoming import Incoming
-from anywire.pipeline.intake import Intake
-from anywire.pipeline.kept_decisions import KeptDecisions
-from anywire.pipeline.limits import CallerLimits
-from anywire.pipeline.link_sink import LinkSink
-from anywire.pipeline.observation import Observation
-from anywire.pipeline.open_attempts import OpenAttempts
-from anywire.pipeline.preemption import Preemption
-from anywire.pipeline.probes import Probes
-from anywire.pipeline.queue_room import QueueRoom
-from anywire.pipeline.registry import Registry
-from anywire.pipeline.retries import Retries
-from anywire.pipeline.service_answers import ServiceAnswers
-from anywire.pipeline.serving import Served
-from anywire.pipeline.strangers import Strangers
-from anywire.pipeline.task import Task, task_view
-from anywire.pipeline.task_ends import TaskEnds
-from anywire.pipeline.waiting import Waiting
+from anywire.pipeline.attempts.attempt_ends import AttemptEnds
+from anywire.pipeline.attempts.attempts import Attempts
+from anywire.pipeline.attempts.decide import Decide, Decider, decide
+from anywire.pipeline.attempts.fallbacks import Fallbacks
+from anywire.pipeline.attempts.hedging import Hedging
+from anywire.pipeline.attempts.open_attempts import OpenAttempts
+from anywire.pipeline.attempts.retries import Retries
+from anywire.pipeline.attempts.task_ends import TaskEnds
+from anywire.pipeline.fleet.ends import Ends
+from anywire.pipeline.fleet.registry import Registry
+from anywire.pipeline.fleet.serving import Served
+from anywire.pipeline.fleet.strangers import Strangers
+from anywire.pipeline.health.health import QUARANTINED, Health, Subject
+from anywire.pipeline.intake.incoming import Incoming
+from anywire.pipeline.intake.intake import Intake
+from anywire.pipeline.intake.link_sink import LinkSink
+from anywire.pipeline.observation.agent_observation import AgentObservation
+from anywire.pipeline.observation.kept_decisions import KeptDecisions
+from anywire.pipeline.observation.observation import Observation
+from anywire.pipeline.orders.agent_orders import AgentOrders
+from anywire.pipeline.orders.preemption import Preemption
+from anywire.pipeline.orders.probes import Probes
+from anywire.pipeline.queue.admission import Admission
+from anywire.pipeline.queue.dispatcher import Dispatcher
+from anywire.pipeline.queue.queue_room import QueueRoom
+from anywire.pipeline.queue.waiting import Waiting
+from anywire.pipeline.services.commands import Commands
+from anywire.pipeline.services.dropped import Dropped
+from anywire.pipeline.services.service_answers import ServiceAnswers
+from anywire.pipeline.tasks.following import Follower
+from anywire.pipeline.tasks.limits import CallerLimits
+from anywire.pipeline.tasks.task import Task, task_view
 from anywire.pipeline_settings import PipelineConfig
 from anywire.plugins import Plugins
 from anywire.scheduler import Scheduler

@@ -18,7 +18,7 @@ from anywire.errors import AnywireError
 from anywire.identities.end_check import EndCheck
 from anywire.messages import AgentInfo, AgentStatus, Cancel, Chunk, Command, Credit, HubInfo, TaskRequest
 from anywire.once_log import OnceLog
-from anywire.pipeline.ends import Ends
+from anywire.pipeline.fleet.ends import Ends
 from anywire.printable import printable
 from anywire.roles import engine_stopper
 from anywire.roles.agent_commands import AgentCommands

@@ -16,9 +16,9 @@ from anywire.clock import Clock, Timer
 from anywire.engine import Engine
 from anywire.errors import AnywireError, to_wire
 from anywire.messages import MAX_COMMAND_BYTES, Cancel, Command, CommandResult, Credit
-from anywire.pipeline.claims import MAX_COUNT
-from anywire.pipeline.strangers import REFUSED
-from anywire.pipeline.waiting_send import send_when_room
+from anywire.pipeline.fleet.claims import MAX_COUNT
+from anywire.pipeline.fleet.strangers import REFUSED
+from anywire.pipeline.queue.waiting_send import send_when_room
 from anywire.printable import printable
 from anywire.roles.engine_stopper import Stopper
 from anywire.roles.remembered import Remembered

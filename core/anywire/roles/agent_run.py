@@ -14,8 +14,8 @@ from anywire.clock import Clock
 from anywire.engine import Delta, Engine, EngineProgress
 from anywire.errors import AnywireError, Congested, EngineFailed, TaskCancelled, TransportError, to_wire
 from anywire.messages import Chunk, Progress, TaskRequest
-from anywire.pipeline.claims import MAX_COUNT, MAX_DETAIL
-from anywire.pipeline.waiting_send import FIRST_PAUSE, LONGEST_PAUSE
+from anywire.pipeline.fleet.claims import MAX_COUNT, MAX_DETAIL
+from anywire.pipeline.queue.waiting_send import FIRST_PAUSE, LONGEST_PAUSE
 from anywire.roles.engine_output import checked, is_plain
 from anywire.transport import Reply
 

@@ -11,7 +11,7 @@ from anywire.boundary import Boundary
 from anywire.engine import Engine, EngineStatus
 from anywire.messages import State
 from anywire.offers import MAX_OFFERS, Offer, offers_text
-from anywire.pipeline.claims import MAX_COUNT, MAX_DETAIL, MAX_SLOTS, check_offers
+from anywire.pipeline.fleet.claims import MAX_COUNT, MAX_DETAIL, MAX_SLOTS, check_offers
 from anywire.secrecy import without_secrets
 
 _STATES = frozenset(get_args(State))

@@ -34,10 +34,10 @@ from anywire.identity import agent_info
 from anywire.large_body import LARGE_BYTES, read_large_body
 from anywire.messages import Chunk, Progress, TaskRequest
 from anywire.offers import MAX_OFFERS, RESUME, Offer, offers
-from anywire.pipeline.claims import MAX_SLOTS
+from anywire.pipeline.fleet.claims import MAX_SLOTS
+from anywire.pipeline.fleet.serving import DEPTH
 from anywire.pipeline.orchestrator import Orchestrator
-from anywire.pipeline.serving import DEPTH
-from anywire.pipeline.task import ORCHESTRATOR
+from anywire.pipeline.tasks.task import ORCHESTRATOR
 from anywire.request_log import RequestLog
 from anywire.roles.agent import Agent
 from anywire.roles.fleet_commands import FleetCommands

@@ -10,7 +10,7 @@ from typing import get_args
 
 from anywire.caller import Role
 from anywire.messages import MAX_COMMAND_BYTES, Cancel, Command, Credit, HubInfo, Kind, TaskRequest
-from anywire.pipeline.claims import (
+from anywire.pipeline.fleet.claims import (
     MAX_COUNT,
     MAX_DEPTH,
     MAX_NAME,
@@ -24,7 +24,7 @@ from anywire.pipeline.claims import (
     is_text,
     is_whole,
 )
-from anywire.pipeline.commands import COMMAND_NAME
+from anywire.pipeline.services.commands import COMMAND_NAME
 from anywire.submission import MAX_HINT_CHARS, MAX_HINTS, MAX_NAMES
 
 MAX_HOPS = 1024

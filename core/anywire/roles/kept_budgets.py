@@ -19,7 +19,7 @@ from anywire.clock import Clock, Timer
 from anywire.errors import ConfigError
 from anywire.files.private_files import change_private, read_private
 from anywire.files.state_folders import made_state_folder
-from anywire.pipeline.limits import CallerLimits
+from anywire.pipeline.tasks.limits import CallerLimits
 
 FOLDER = "anywire"
 """The state folder of what belongs to no plugin."""

@@ -8,7 +8,7 @@ from anywire.boundary import Boundary
 from anywire.clock import Clock
 from anywire.errors import AnywireError, Congested, EngineFailed, PayloadTooLarge, to_wire
 from anywire.messages import Chunk, CommandResult
-from anywire.pipeline.waiting_send import send_when_room
+from anywire.pipeline.queue.waiting_send import send_when_room
 from anywire.transport import Reply
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any
 from anywire.context import Context
 from anywire.errors import AnywireError, ConfigError
 from anywire.offers import Offer, offers_text
-from anywire.pipeline.claims import check_offers
+from anywire.pipeline.fleet.claims import check_offers
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.service import Service
 

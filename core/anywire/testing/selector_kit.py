@@ -12,7 +12,7 @@ import pytest
 
 from anywire.messages import GAUGES, AgentInfo, AgentStatus
 from anywire.offers import Offer, offers, offers_text
-from anywire.pipeline.choosing import choice_fault
+from anywire.pipeline.queue.choosing import choice_fault
 from anywire.scheduler import Outcome, QueuedTask
 from anywire.selector import AgentView, CandidateList, Choice, Selector
 from anywire.testing.strategy_kit import MODELS, _equal, _outcome, _Strategies, _task

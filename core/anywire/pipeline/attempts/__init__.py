@@ -1,0 +1,1 @@
+"""What is under way: attempts from sending to their end, and what follows from how they end."""

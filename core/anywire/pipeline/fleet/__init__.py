@@ -1,0 +1,1 @@
+"""Who is there: agents, their links, what they serve, which of them are free, and who only says so."""

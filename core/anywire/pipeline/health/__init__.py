@@ -1,0 +1,1 @@
+"""How agents and links do: breakers, quarantine, and the records of both."""

@@ -1,0 +1,1 @@
+"""What comes in: tasks of clients, and messages of links."""

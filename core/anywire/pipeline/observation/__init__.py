@@ -1,0 +1,1 @@
+"""What is told: events of tasks, agents and links, and decisions that are kept."""

@@ -1,0 +1,1 @@
+"""Services and commands: what they are asked, and what they answer."""

@@ -1,0 +1,1 @@
+"""One task, with its attempts, its deadline and its readers, and what its caller and its retries may use."""
