@@ -108,7 +108,10 @@ class HeldPrompts:
                 self.remove(replaced)
             held = HeldPrompt(agent_id, incarnation, prefix, task_id)
             self._all[id(held)] = held
-            self._of_agent.setdefault(agent_id, OrderedDict())[id(held)] = held
+            of_agent = self._of_agent.get(agent_id)
+            if of_agent is None:
+                of_agent = self._of_agent[agent_id] = OrderedDict()
+            of_agent[id(held)] = held
             self._blocks += 1 + len(prefix)
         by_block = self._by_block
         for start, end, holders in self._runs(prefix):

@@ -122,7 +122,7 @@ class PrefixAffinity(Selector):
         home, most, bound = "", 0, self._bound(least)
         for depth, held in islice(self._held.matches(prefix, need), MAX_TRIED):
             agent = candidates.get(held.agent_id)
-            if agent is None or self._in_use(held, agent):
+            if agent is None or (held.task_id and self._in_use(held, agent)):
                 if held.task_id and not home:
                     home, most = held.agent_id, depth
             elif held.incarnation == agent.info.incarnation and (_is_below(agent, bound) or agent is least):
@@ -198,8 +198,9 @@ class PrefixAffinity(Selector):
 
     def _put(self, task: QueuedTask, agent: AgentView, held: HeldPrompt | None) -> None:
         """A task goes to an agent, where ``held`` is the prompt in its cache that it begins with."""
-        capacity = self._capacity(task, agent)
-        if self._shares(agent):
+        shares = self._shares(agent)
+        capacity = self._capacity(task, agent, shares)
+        if shares:
             # Nothing of another prompt is overwritten but what is a part of this one.
             held = held or self._held.whole(task.prefix, agent.agent_id)
             if held is not None and task.prefix[: len(held.prefix)] != held.prefix:
@@ -208,13 +209,13 @@ class PrefixAffinity(Selector):
         self._forget_skips(task.task_id)
         self._scored = (), {}
 
-    def _capacity(self, task: QueuedTask, agent: AgentView) -> int:
-        """How many prompts the agent's cache holds for the task's model."""
+    def _capacity(self, task: QueuedTask, agent: AgentView, shares: bool) -> int:
+        """How many prompts the agent's cache holds for the task's model; ``shares`` as `_shares` says."""
         if self.config.prompts:
             return self.config.prompts
-        offer = agent.offers.get(task.key.model)
+        offer = agent.offers.get(task.keys[0].model)
         slots = (offer.slots if offer is not None else 0) or agent.status.slots or 1
-        return slots * 16 if self._shares(agent) else slots
+        return slots * 16 if shares else slots
 
     def _holds(self, task_id: str, agent_id: str, blocks: int) -> bool:
         """Whether the task is held once more for a slot in use that holds ``blocks`` more of its prompt than any that
@@ -252,7 +253,9 @@ class PrefixAffinity(Selector):
         for agent_id in islice(self._ring.walk(key), MAX_WALKED):
             agent = candidates.get(agent_id)
             if agent is not None and (_is_below(agent, bound) or agent is least):
-                if self._held.count(agent_id, agent.info.incarnation) < self._capacity(task, agent):
+                if self._held.count(agent_id, agent.info.incarnation) < self._capacity(
+                    task, agent, self._shares(agent)
+                ):
                     return agent
                 first = first or agent
         return first or least

@@ -88,6 +88,14 @@ class Chooser:
 
     def _checked(self, choice: Choice, task: Task, candidates: int) -> Choice | None:
         """A copy of it, or None where its scores or its reason are nonsense: the agent chosen gets the task without."""
+        reason = choice.reason
+        if (
+            type(choice.scores) is dict
+            and not choice.scores
+            and type(reason) is str
+            and len(reason) <= MAX_REASON_CHARS
+        ):
+            return Choice(choice.agent, reason=reason)
         try:
             fault = choice_fault(choice, candidates)
             scores = {} if fault else {name: float(score) for name, score in choice.scores.items()}
