@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pydantic
 
 from anywire.demand import MAX_MODELS
@@ -95,6 +97,14 @@ class PipelineConfig(pydantic.BaseModel):
         le=1_000_000,
         description="Tasks that have ended and are kept with how their agents were chosen (`anywire explain`).",
     )
+
+    @pydantic.field_validator("fallbacks", mode="before")
+    @classmethod
+    def _are_lists(cls, fallbacks: Any) -> Any:
+        for model, others in fallbacks.items() if isinstance(fallbacks, dict) else ():
+            if isinstance(others, str):
+                raise ValueError(f"the fallbacks of {model!r} are a list of models: [{others[:MAX_NAME_CHARS]}]")
+        return fallbacks
 
     @pydantic.field_validator("fallbacks")
     @classmethod

@@ -390,6 +390,7 @@ async def test_a_decision_to_fall_back_on_nobody_is_an_end(pipeline_of: Make, wi
         ({"a": [str(number) for number in range(9)]}, "at most 8"),
         ({"a": [""]}, "1 to 256 characters"),
         ({"a": ["x" * 257]}, "1 to 256 characters"),
+        ({"a": "b"}, r"the fallbacks of 'a' are a list of models: \[b\]"),
     ],
 )
 def test_a_chain_that_cannot_be_meant_is_refused(fallbacks: Any, said: str) -> None:

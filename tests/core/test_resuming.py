@@ -143,6 +143,23 @@ async def test_another_model_of_the_task_does_not_go_on(pipeline_of: Make, wire:
     assert await read(stream) == "one two"
 
 
+async def test_an_agent_that_offers_both_models_goes_on_as_the_one_that_began(
+    pipeline_of: Make, wire: PuppetTransport
+) -> None:
+    pipeline: Orchestrator = await pipeline_of(wire, resume=True)
+    wire.join("a", models=["n"], capabilities=RESUMES)
+    body = json.dumps({"models": ["m", "n"]})
+    stream = pipeline.submit(Submission("chat", "m", body, stream=True))
+    assert wire.requests[0][1].model == "n"
+    say(wire, wire.requests[0][1], 0, "one ", resumable=True)
+    wire.join("b", models=["m", "n"], capabilities=RESUMES)
+    wire.lose("a")
+    agent_id, request = wire.requests[1]
+    assert (agent_id, request.model, request.resume) == ("b", "n", "one ")
+    say(wire, request, 0, "two", resumable=True, final=True)
+    assert (await read(stream), stream.model) == ("one two", "n")
+
+
 async def test_a_text_that_is_too_long_is_dropped_and_not_resumed(pipeline_of: Make, wire: PuppetTransport) -> None:
     pipeline: Orchestrator = await pipeline_of(wire, resume=True, resume_bytes=8)
     join(wire, "a")

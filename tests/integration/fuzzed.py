@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
+from _pytest.logging import LogCaptureHandler
 from tests.integration.wire_bench import log_of
 from tests.long_form import SOAK
 
@@ -115,9 +117,12 @@ class Fuzzed:
         assert not self.agent.draining
 
     async def _kept(self) -> int:
-        """Objects that are kept once two more tasks are answered."""
+        """Objects that are kept once two more tasks are answered, beside what pytest keeps of the log."""
         for _ in range(2):
             await asyncio.wait_for(self._answer(), PATIENCE)
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, LogCaptureHandler):
+                handler.reset()
         gc.collect()
         return len(gc.get_objects())
 

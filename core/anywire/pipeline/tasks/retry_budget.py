@@ -96,9 +96,13 @@ class RetryBudgets:
     def __init__(self, config: RetryConfig) -> None:
         self._config = config
         self._budgets: OrderedDict[tuple[str, str], RetryBudget] = OrderedDict()
+        self._last = ("", ""), RetryBudget(config)
+        """What was asked for last; nobody has asked for this one."""
 
     def of(self, model: str, tenant: str) -> RetryBudget:
         budgets, key = self._budgets, (model, tenant)
+        if key == self._last[0]:
+            return self._last[1]
         budget = budgets.get(key)
         if budget is None:
             budget = budgets[key] = RetryBudget(self._config)
@@ -106,4 +110,5 @@ class RetryBudgets:
                 budgets.popitem(last=False)
         else:
             budgets.move_to_end(key)
+        self._last = key, budget
         return budget
