@@ -17,7 +17,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar, get_args
 
 import grpc
@@ -1072,3 +1072,30 @@ async def test_closing_waits_for_what_is_left_of_its_calls(
         await sink.event("joined", name)
     await hub.close()
     assert [repr(each) for each in asyncio.all_tasks() if "_handle_exceptions" in repr(each)] == []
+
+
+async def test_a_failure_of_which_grpc_has_lost_the_reason_is_told_only_when_it_comes_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[str] = []
+    end: Any = SimpleNamespace(
+        guard=SimpleNamespace(closed=False), wires=(), unlinked=SimpleNamespace(note=lambda _, said: told.append(said))
+    )
+    lost = grpc.aio.AioRpcError(
+        grpc.StatusCode.INTERNAL, grpc.aio.Metadata(), grpc.aio.Metadata(), "Internal error from Core"
+    )
+    ends = [mapped(lost, "linking"), errors.TransportUnavailable("a wrong token"), mapped(lost, "linking")]
+    dialler = anywire_grpc.dialling.Dialler(end, "127.0.0.1:1")
+
+    async def link() -> tuple[str, errors.AnywireError]:
+        return "", ends[0]
+
+    monkeypatch.setattr(dialler, "_link", link)
+    for _ in range(2):
+        await dialler._attempt()
+    assert len(told) == 1
+    assert "Internal error from Core" in told[0]
+    for _ in range(2):
+        ends.pop(0)
+        await dialler._attempt()
+    assert told[1:] == ["a wrong token"]

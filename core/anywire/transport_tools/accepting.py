@@ -13,7 +13,8 @@ TURNS = 4
 
 async def stop_accepting(*servers: asyncio.AbstractServer) -> None:
     """Close servers: who connects from now on is refused. What they have accepted already becomes its protocol's, which
-    then ends it: asyncio's own servers, before Python 3.12, would drop such a connection without closing it."""
+    may begin to read it, and then ends it: asyncio's own servers, before Python 3.12, would drop such a connection
+    without closing it."""
     forgetful = [each for each in servers if sys.version_info < (3, 12) and isinstance(each, asyncio.Server)]
     loop = asyncio.get_running_loop()
     for server in servers:
@@ -24,7 +25,7 @@ async def stop_accepting(*servers: asyncio.AbstractServer) -> None:
             loop.remove_reader(listening.fileno())
         with contextlib.suppress(OSError):  # not every system refuses connections then
             listening.shutdown(socket.SHUT_RDWR)
-    for _ in range(TURNS if forgetful else 0):
+    for _ in range(TURNS):
         await asyncio.sleep(0)
     for server in forgetful:
         server.close()

@@ -65,6 +65,8 @@ class Dialler:
     def __init__(self, end: DiallingEnd, address: str) -> None:
         self._end, self._address = end, address
         self._once = OnceLog(log)
+        self._was_vague = False
+        """Whether the last attempt told nothing of why it failed."""
         self._name = ""
         """Who was linked last."""
 
@@ -89,9 +91,15 @@ class Dialler:
         elif isinstance(error, AgentUnavailable):  # nobody there is normal
             log.debug("%s", error)
             self._end.unlinked.linked(self._address)
+        elif _is_vague(error) and not self._was_vague:
+            # The next attempt mostly tells what this one has lost.
+            log.debug("%s", error)
+            self._was_vague = True
+            return False
         elif error is not None:
             self._once.warn(str(error), "%s", error)
             self._end.unlinked.note(self._address, str(error))
+        self._was_vague = False
         return bool(linked)
 
     async def _turn(self) -> None:
@@ -123,6 +131,16 @@ class Dialler:
         finally:
             await channel.close(None)
         return wire.name, ending.error
+
+
+def _is_vague(error: AnywireError | None) -> bool:
+    """Whether gRPC has lost the status with which a call ended: it was over when something was still to be sent."""
+    cause = error.__cause__ if error is not None else None
+    return (
+        isinstance(cause, grpc.aio.AioRpcError)
+        and cause.code() is grpc.StatusCode.INTERNAL
+        and cause.details() == "Internal error from Core"
+    )
 
 
 def _replaced(error: AnywireError | None) -> bool:
