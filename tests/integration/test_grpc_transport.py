@@ -1082,7 +1082,7 @@ async def test_a_failure_of_which_grpc_has_lost_the_reason_is_told_only_when_it_
         guard=SimpleNamespace(closed=False), wires=(), unlinked=SimpleNamespace(note=lambda _, said: told.append(said))
     )
     lost = grpc.aio.AioRpcError(
-        grpc.StatusCode.INTERNAL, grpc.aio.Metadata(), grpc.aio.Metadata(), "Internal error from Core"
+        grpc.StatusCode.INTERNAL, grpc.aio.Metadata(), grpc.aio.Metadata(), "Internal error from Core", ""
     )
     ends = [mapped(lost, "linking"), errors.TransportUnavailable("a wrong token"), mapped(lost, "linking")]
     dialler = anywire_grpc.dialling.Dialler(end, "127.0.0.1:1")
