@@ -71,12 +71,12 @@ PAST = {
     ".attempts._hedging._first_tokens._models": len(MODELS),
     "._waiting.refused": 50,
     "._dispatcher._chooser._left_out": 32,
-    "._dispatcher._scheduler._charges.expected._means": TENANTS + 1,
-    "._dispatcher._scheduler._expected._means": TENANTS + 1,
+    "._dispatcher._scheduler._charges.expected._means": TENANTS,
+    "._dispatcher._scheduler._expected._means": TENANTS,
     "._dispatcher._scheduler._debts": TENANTS,
     "._dispatcher._scheduler._idle": 10_000,
 }
-"""What pipeline and schedulers keep of the past, and how much of it; probes have a tenant of their own."""
+"""What pipeline and schedulers keep of the past, and how much of it."""
 SELECTOR = "._dispatcher._chooser._selector."
 LEARNED = 20_000
 """How many entries a selector may keep in one place of what it has learned."""

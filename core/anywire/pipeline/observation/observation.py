@@ -245,11 +245,13 @@ class Observation:
             )
 
     def attempt_ended(self, attempt: Attempt, outcome: Outcome) -> None:
-        if not self._learning and events.AttemptEnded not in self._wanted:
+        # Of a probe strategies learn nothing: they have not chosen it, and nobody asked for it.
+        learns = bool(self._learning) and not attempt.task.is_probe
+        if not learns and events.AttemptEnded not in self._wanted:
             return
         prompt_tokens, tokens = token_counts(attempt.usage)
         tokens = tokens or attempt.next_seq
-        if self._learning:
+        if learns:
             queued = attempt.task.queued
             outcome = msgspec.structs.replace(
                 outcome,
