@@ -108,7 +108,7 @@ def test_a_secret_in_any_setting_is_not_repeated(tmp_path: Path, shape: str) -> 
     ids=["token", "key", "cut key", "key of OpenAI", "password"],
 )
 def test_a_secret_in_the_place_of_anything_is_not_repeated(tmp_path: Path, token: str) -> None:
-    secret = token.rpartition("-")[2]
+    secret = token.split("-", 2)[-1]  # a key may have dashes in it
     texts = [
         token,
         f"[{token}]",
