@@ -7,6 +7,13 @@ from typing import Any
 import pytest
 
 import reserved
+from anywire import secrecy
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an earlier test keeps secret (a row of equal letters, say) is not looked for in the texts of this one."""
+    monkeypatch.setattr(secrecy, "_kept", {})
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,6 +17,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
+from patience import FACTOR
+
 TURNS = 10
 """Turns of the loop in which a task that was cancelled, and not awaited, may end."""
 
@@ -24,6 +26,10 @@ TURNS = 10
 GRPC_POLLER = "PollerCompletionQueue._handle_events"
 """grpcio has one poller for all event loops of a process. What completes after the loop of an earlier test was closed,
 it reports to the loop of the test that runs now: no fault of either. A process that has one loop never meets it."""
+
+GRPC_STATUS = "_AioCall._handle_status_once_received"
+"""A task of grpcio that ends once grpcio's own thread has seen the end of a call that was closed: that may take a while
+on a busy machine, and nobody can wait for it otherwise."""
 
 
 class LoopFaults(logging.Handler):
@@ -71,6 +77,8 @@ async def _no_task_left(loop_faults: LoopFaults) -> AsyncIterator[None]:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(loop_faults.loop_met)
     yield
+    if closing := {task for task in asyncio.all_tasks() if GRPC_STATUS in repr(task)}:
+        await asyncio.wait(closing, timeout=60 * FACTOR)
     for _ in range(TURNS):
         if not (pending := asyncio.all_tasks() - {asyncio.current_task()}):
             return

@@ -229,6 +229,27 @@ async def test_agents_at_which_one_model_has_failed_are_asked_for_the_next_one(
     assert {each[0] for each in sent(wire)[:2]} == {each[0] for each in sent(wire)[2:]} == {"1", "2"}
 
 
+async def test_an_agent_at_which_the_model_failed_that_nobody_serves_any_more_is_asked_for_the_next_one(
+    pipeline_of: Make, wire: PuppetTransport
+) -> None:
+    pipeline: Orchestrator = await pipeline_of(wire, fallbacks={"a": ["b"]}, max_attempts=9)
+    agent(wire, "2", "a")
+    ask(pipeline)
+    agent(wire, "1", "a", "b")
+    agent(wire, "3", "b")
+    stream = ask(pipeline)
+    fail(wire)
+    assert sent(wire) == [("2", "a"), ("1", "a")]
+    wire.report("1", models=["b"], slots=0)
+    wire.report("2", models=["x"])
+    assert sent(wire)[2:] == [("3", "b")]
+    wire.report("1", models=["b"])
+    fail(wire)
+    assert sent(wire)[3:] == [("1", "b")]
+    wire.answer(wire.requests[-1][1])
+    assert await read(stream) == "answer"
+
+
 async def test_one_attempt_is_left_for_each_of_the_chain(pipeline_of: Make, wire: PuppetTransport) -> None:
     pipeline: Orchestrator = await pipeline_of(wire, max_attempts=3, **ABC)
     for name in ("1", "2", "3"):

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from tests.long_form import SOAK
 
-from anywire import errors, secrecy
+from anywire import errors
 from anywire.config import Config
 from anywire.config_layers import load
 from anywire.errors import AnywireError, EngineFailed
@@ -32,12 +32,6 @@ ROOT = Path(__file__).parents[2]
 TOKEN = "hQ3xV9pL2mT8wY5k"
 PEM = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIL\n-----END PRIVATE KEY-----\n"
 LISTS = ("transports", "join", "gateways", "services")
-
-
-@pytest.fixture(autouse=True)
-def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What other tests keep secret (a row of equal letters, say) is not looked for in these texts."""
-    monkeypatch.setattr(secrecy, "_kept", {})
 
 
 def models_in(annotation: Any) -> Iterator[type[pydantic.BaseModel]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from tests.experiment.real_runs import ONE, QUICK, done, plan_tree, run_cell, written
+from tests.patience import FACTOR
 
 import anywire_experiment.run.cell
 from anywire_experiment.network import unavailable
@@ -143,8 +144,14 @@ async def test_a_fault_after_the_end_fails_the_cell(tmp_path: Path, dds_domain: 
 @pytest.mark.parametrize("transport", ["http", "grpc", "zeromq"])
 async def test_a_partition_loses_the_agents_and_ends(tmp_path: Path, dds_domain: int, transport: str) -> None:
     # Tokens are under way when the network is cut, and it is back soon: what comes late must not bring the agent back.
-    fault = {"kind": "partition", "at": 0.5, "lasts": 1.25}
-    workload = {"seconds": 3, "arrivals": {"kind": "poisson", "rate": 40}, "warm_up": QUICK, "fault": fault}
+    # On a busy machine it takes longer to see that they are gone.
+    fault = {"kind": "partition", "at": 0.5, "lasts": 1.25 * FACTOR}
+    workload = {
+        "seconds": 0.5 + 2.5 * FACTOR,
+        "arrivals": {"kind": "poisson", "rate": 40},
+        "warm_up": QUICK,
+        "fault": fault,
+    }
     factors = {"transport": [transport]}
     tree = plan_tree(dds_domain, factors=factors, network={"delay_ms": 3}, workloads={"cut": workload})
     tree["system"]["engine"] = {"name": "synthetic", "length": 64, "ttft": 5, "itl": 2}

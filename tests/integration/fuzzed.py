@@ -30,6 +30,7 @@ from anywire.messages import (
     TaskRequest,
 )
 from anywire.pipeline.orchestrator import Orchestrator
+from anywire.pipeline_settings import PipelineConfig
 from anywire.plugins import Plugins
 from anywire.protocol import PROTOCOL
 from anywire.roles.agent import Agent
@@ -68,6 +69,8 @@ class Fuzzed:
             [plugins.create("transports", transport, hub_options)],
             fifo(),
             Only("victim"),
+            # Records of tasks that have ended would be more, the longer the messages take.
+            config=PipelineConfig(explained_tasks=0),
             plugins=plugins,
         )
         engine = ScriptedEngine()
