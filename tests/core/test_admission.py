@@ -89,7 +89,7 @@ async def test_a_share_is_of_the_queue_and_not_of_what_can_be_sent_at_once(
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["new", "serve", "cancel", "lose"])), max_size=60))
-@settings(max_examples=examples(25), deadline=None)
+@settings(max_examples=examples(25))
 async def test_what_waits_is_counted_exactly(steps: list[tuple[str, str]]) -> None:
     """Whatever happens to tasks, each tenant's count is that of its tasks that wait, and in the end nobody waits."""
     wire, clock = PuppetTransport(), SimulatedClock()

@@ -140,4 +140,4 @@ class BreakerLaws(RuleBasedStateMachine):
 
 
 TestBreakerLaws = BreakerLaws.TestCase
-TestBreakerLaws.settings = settings(max_examples=examples(60), stateful_step_count=60, deadline=None)
+TestBreakerLaws.settings = settings(max_examples=examples(60), stateful_step_count=60)

@@ -172,7 +172,7 @@ def is_free(agent: AgentView) -> bool:
 
 
 TestCandidates = Candidates.TestCase
-TestCandidates.settings = settings(max_examples=examples(40), stateful_step_count=40, deadline=None)
+TestCandidates.settings = settings(max_examples=examples(40), stateful_step_count=40)
 
 
 def test_each_candidate_is_drawn_as_often_as_any_other() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from anywire.config import Config, PluginChoice, named, replaced
@@ -34,7 +34,6 @@ def chosen(config: Config) -> list[tuple[str, dict[str, Any]]]:
 _layers = st.fixed_dictionaries({}, optional={name: st.integers(0, 65535) for name in ("flag", "environment", "file")})
 
 
-@settings(deadline=None)
 @given(_layers)
 def test_the_highest_source_that_sets_a_key_wins(
     tmp_path_factory: pytest.TempPathFactory, given: dict[str, int]
@@ -196,7 +195,6 @@ _names = st.text(st.characters(categories=["Ll"]), min_size=1, max_size=8)
 _options = st.dictionaries(_names, st.integers(), max_size=3)
 
 
-@settings(deadline=None)
 @given(st.dictionaries(_names, _options, min_size=1, max_size=4))
 def test_every_shape_of_transports_means_the_same(plugins: dict[str, dict[str, int]]) -> None:
     mapping = list(named(plugins).items())
@@ -204,7 +202,6 @@ def test_every_shape_of_transports_means_the_same(plugins: dict[str, dict[str, i
     assert list(named(list(plugins))) == list(named(",".join(plugins))) == list(plugins)
 
 
-@settings(deadline=None)
 @given(st.dictionaries(_names, _options, min_size=1, max_size=4), _names, _options)
 def test_a_config_survives_its_own_dump(
     plugins: dict[str, dict[str, int]], engine: str, options: dict[str, int]
@@ -336,7 +333,6 @@ _leaves = st.none() | st.booleans() | st.floats() | st.text(max_size=5)
 _trees = st.recursive(_leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_keys, inner, max_size=3))
 
 
-@settings(deadline=None)
 @given(_trees | st.dictionaries(st.sampled_from(["transports", "engine", "server"]), _trees))
 def test_whatever_stands_in_a_file_loads_or_is_a_config_error(
     tmp_path_factory: pytest.TempPathFactory, content: object

@@ -51,14 +51,14 @@ def checked(demand: Demand) -> None:
     assert checked_hints(demand.hints) == demand.hints
 
 
-@settings(max_examples=examples(300), deadline=None)
+@settings(max_examples=examples(300))
 @given(bodies.map(json.dumps) | values.map(json.dumps))
 def test_any_json_is_read_without_an_error(body: str) -> None:
     checked(read_demand(body))
     assert len(prefix_hashes(body)) <= MAX_BLOCKS
 
 
-@settings(max_examples=examples(300), deadline=None)
+@settings(max_examples=examples(300))
 @given(st.text() | st.text(st.characters(codec=None)) | st.binary().map(lambda raw: raw.decode("latin-1")))
 def test_garbage_asks_for_nothing(text: str) -> None:
     checked(read_demand(text))
@@ -171,7 +171,7 @@ def blocks(turns: list[dict[str, str]]) -> list[bytes]:
     return [text[start : start + BLOCK_BYTES] for start in range(0, len(text) - BLOCK_BYTES + 1, BLOCK_BYTES)]
 
 
-@settings(max_examples=examples(200), deadline=None)
+@settings(max_examples=examples(200))
 @given(messages, messages, messages)
 def test_prompts_that_begin_alike_have_the_same_first_hashes_and_differ_from_there_on(
     common: list[Any], one: list[Any], other: list[Any]

@@ -498,7 +498,7 @@ class _World:
 
 
 @given(st.lists(STEPS, max_size=60))
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=examples(150))
 def test_every_task_admitted_ends_once_and_events_tell_the_truth_in_order(script: list[tuple[str, int]]) -> None:
     async def run() -> None:
         world = _World()

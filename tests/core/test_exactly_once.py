@@ -353,7 +353,7 @@ async def _run(script: Sequence[Step]) -> None:
     await orchestrator.close()
 
 
-@settings(max_examples=examples(300), deadline=None)
+@settings(max_examples=examples(300))
 @given(st.lists(st.one_of(*STEPS), max_size=60))
 def test_every_task_ends_exactly_once_and_in_order(script: list[Step]) -> None:
     asyncio.run(_run(script))

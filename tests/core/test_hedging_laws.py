@@ -317,7 +317,7 @@ async def _run(share: float, resume: bool, script: Sequence[Step]) -> None:
     assert not world.clock.pending
 
 
-@settings(max_examples=examples(60), deadline=None)
+@settings(max_examples=examples(60))
 @given(st.sampled_from([0.1, 0.34, 1.0]), st.booleans(), st.lists(st.one_of(*STEPS), max_size=60))
 def test_the_laws_of_hedging(share: float, resume: bool, script: list[Step]) -> None:
     asyncio.run(_run(share, resume, script))
@@ -357,7 +357,7 @@ def test_random_scripts_keep_the_laws_of_hedging() -> None:
     asyncio.run(main())
 
 
-@settings(max_examples=examples(15), deadline=None)
+@settings(max_examples=examples(15))
 @given(st.sampled_from([0.01, 0.05, 0.3]), st.lists(st.tuples(st.booleans(), st.integers(1, 60)), max_size=8))
 def test_no_order_of_arrivals_gets_more_hedges_than_the_share(share: float, runs: list[tuple[bool, int]]) -> None:
     """Also within any stretch there are at most the share of its tasks, and what was saved up before."""

@@ -42,7 +42,7 @@ def shape(value: Any) -> Any:
     return "" if isinstance(value, str) else value
 
 
-@settings(deadline=None, max_examples=examples(150))
+@settings(max_examples=examples(150))
 @given(_values, st.booleans(), st.booleans(), st.integers(1, 40))
 def test_the_text_is_the_same_json_and_the_outline_has_its_shape(
     value: Any, escaped: bool, spaced: bool, piece: int
@@ -61,7 +61,7 @@ def test_the_text_is_the_same_json_and_the_outline_has_its_shape(
                 assert found.text == body
 
 
-@settings(deadline=None, max_examples=examples(100))
+@settings(max_examples=examples(100))
 @given(st.binary(max_size=60), st.integers(1, 20))
 def test_what_is_no_json_is_refused_or_no_json_in_the_outline_either(body: bytes, piece: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -139,9 +139,7 @@ class LimitsMachine(RuleBasedStateMachine):
 
 
 def test_limits_are_kept_and_nothing_else_is_refused() -> None:
-    run_state_machine_as_test(
-        LimitsMachine, settings=settings(max_examples=examples(25), stateful_step_count=40, deadline=None)
-    )
+    run_state_machine_as_test(LimitsMachine, settings=settings(max_examples=examples(25), stateful_step_count=40))
 
 
 async def test_two_hundred_submissions_at_once_are_counted_exactly() -> None:

@@ -116,9 +116,7 @@ class BudgetMachine(RuleBasedStateMachine):
 
 
 def test_a_budget_is_never_exceeded() -> None:
-    run_state_machine_as_test(
-        BudgetMachine, settings=settings(max_examples=examples(40), stateful_step_count=60, deadline=None)
-    )
+    run_state_machine_as_test(BudgetMachine, settings=settings(max_examples=examples(40), stateful_step_count=60))
 
 
 def test_a_budget_grants_what_it_may() -> None:
@@ -154,7 +152,7 @@ def test_models_and_tenants_have_budgets_of_their_own_and_the_oldest_is_forgotte
 # Arrivals over the pipeline, with children
 
 
-@settings(max_examples=examples(12), deadline=None)
+@settings(max_examples=examples(12))
 @given(
     seed=st.integers(0, 10**6),
     share=st.sampled_from((0.0, 0.2)),

@@ -329,7 +329,7 @@ def test_nobody_waits_where_reading_is_quick_or_the_task_there_has_ended() -> No
 
 
 @given(data=st.data(), factor=st.sampled_from([1.1, 1.5, 3.0]), shared=st.booleans())
-@settings(max_examples=examples(40), deadline=None)
+@settings(max_examples=examples(40))
 def test_no_agent_is_loaded_beyond_the_bound(data: st.DataObject, factor: float, shared: bool) -> None:
     """After each choice: at most ``load_factor`` times the mean load, or ``idle_load``, rounded up to whole slots."""
     selector = PrefixAffinity(PrefixAffinityConfig(load_factor=factor, cache="shared" if shared else "slots"))
@@ -419,7 +419,7 @@ def test_scorers_that_are_none_are_refused(options: dict[str, Any], says: str) -
     points=st.lists(st.floats(-100, 100), min_size=3, max_size=4).map(sorted).filter(lambda each: each[0] < each[-1]),
     value=st.floats(-200, 200),
 )
-@settings(max_examples=examples(60), deadline=None)
+@settings(max_examples=examples(60))
 def test_a_membership_is_within_0_and_1_and_whole_between_its_tops(points: list[float], value: float) -> None:
     level = membership(points, value)
     assert 0 <= level <= 1
@@ -430,7 +430,7 @@ def test_a_membership_is_within_0_and_1_and_whole_between_its_tops(points: list[
 
 
 @given(st.floats(0, 1), st.floats(0, 1e6), st.floats(0, 1), st.floats(0, 1))
-@settings(max_examples=examples(60), deadline=None)
+@settings(max_examples=examples(60))
 def test_the_built_in_rules_conclude_no_more_for_a_slower_or_fuller_agent(
     load: float, latency: float, urgency: float, complexity: float
 ) -> None:

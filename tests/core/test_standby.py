@@ -215,7 +215,7 @@ async def test_what_cannot_stand_ends_with_its_reason() -> None:
         assert process.lives[0].closed
 
 
-@settings(max_examples=examples(60), deadline=None)
+@settings(max_examples=examples(60))
 @given(st.lists(st.tuples(st.sampled_from(["add", "stop", "replace", "fail", "wait"]), st.integers(0, 4)), max_size=25))
 def test_one_lets_clients_in_whatever_happens(steps: list[tuple[str, int]]) -> None:
     async def run() -> None:

@@ -64,7 +64,7 @@ async def test_whole_numbers_may_have_a_point() -> None:
         await run(n=1.5)
 
 
-@settings(deadline=None, max_examples=examples(50))
+@settings(max_examples=examples(50))
 @given(st.integers(0, 200), st.text(max_size=20))
 async def test_resumed_text_is_the_same_text(delivered: int, prompt: str) -> None:
     whole = "".join((await run(prompt))[0])

@@ -169,7 +169,7 @@ def act(world: World, action: str, end: End, number: int) -> None:
             end.happened(end.link.peer_gone("it is said to be gone"), world.now)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(st.booleans(), actions), max_size=120))
 def test_whatever_the_wire_does_messages_come_in_order_and_once_or_the_link_is_lost(
     steps: list[tuple[bool, tuple[str, int, int]]],
@@ -192,7 +192,7 @@ def test_whatever_the_wire_does_messages_come_in_order_and_once_or_the_link_is_l
         assert each.link.finished
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32), st.integers(0, 30))
 def test_a_bad_wire_costs_time_and_no_message(seed: int, percent: int) -> None:
     """No faults that last: nothing is lost however many packets are dropped, repeated and delayed."""

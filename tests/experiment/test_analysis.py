@@ -543,7 +543,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fabricate(tmp_path_factory.mktemp("small"), plan_of(blocks=6, workloads={"one-client": {"requests": 40}}))
 
 
-@settings(deadline=None, max_examples=examples(8), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(8), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(seed=st.integers(0, 2**32))
 def test_the_order_of_the_rows_makes_no_difference(small: Path, seed: int) -> None:
     cell = small / "cells/b002/dds/samples.parquet"
@@ -557,7 +557,7 @@ def test_the_order_of_the_rows_makes_no_difference(small: Path, seed: int) -> No
         pq.write_table(table, cell)
 
 
-@settings(deadline=None, max_examples=examples(8), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(8), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(factor=st.floats(1.01, 20.0))
 def test_a_slower_clock_changes_no_ratio(small: Path, factor: float) -> None:
     """Both arms' latencies times a factor: the ratio is as it was, the difference times the factor."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from anywire.errors import ConfigError
@@ -232,7 +232,6 @@ TREES = st.dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(tree=TREES, flow=st.booleans())
 def test_no_secret_stays_in_the_plan_of_a_record(tree: dict[str, Any], flow: bool) -> None:
     text = yaml.safe_dump(tree, default_flow_style=flow, allow_unicode=True)

@@ -37,7 +37,7 @@ def record(number: int) -> TaskEnded:
     )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(20))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=examples(20))
 @given(numbers=st.lists(st.integers(1, 2**60), max_size=50), changes=st.lists(st.integers(0, 2**60), max_size=5))
 def test_what_is_written_is_read_again(tmp_path: Path, numbers: list[int], changes: list[int]) -> None:
     path = tmp_path / "tasks.jsonl"

@@ -49,7 +49,6 @@ def arms(ratio: float, spread: float, blocks: int = 12, seed: int = 5) -> Blocks
 
 
 @given(experiments())
-@settings(deadline=None)
 def test_swapping_the_arms_inverts_everything(blocks: Blocks) -> None:
     one, other = blocks.compared(), blocks.swapped().compared()
     assert other.ratio.value == pytest.approx(1.0 / one.ratio.value)
@@ -63,7 +62,6 @@ def test_swapping_the_arms_inverts_everything(blocks: Blocks) -> None:
 
 
 @given(experiments(), st.floats(1e-6, 1e6))
-@settings(deadline=None)
 def test_the_unit_changes_the_difference_only(blocks: Blocks, factor: float) -> None:
     one = blocks.compared()
     other = Blocks([factor * each for each in blocks.baseline], [factor * each for each in blocks.candidate]).compared()
@@ -74,7 +72,6 @@ def test_the_unit_changes_the_difference_only(blocks: Blocks, factor: float) -> 
 
 
 @given(experiments(), st.floats(0.0, 10.0))
-@settings(deadline=None)
 def test_what_every_sample_takes_longer_is_added_to_the_difference(blocks: Blocks, constant: float) -> None:
     one = blocks.compared()
     other = Blocks(blocks.baseline, [each + constant for each in blocks.candidate]).compared()
@@ -84,7 +81,6 @@ def test_what_every_sample_takes_longer_is_added_to_the_difference(blocks: Block
 
 
 @given(experiments(), st.randoms(use_true_random=False))
-@settings(deadline=None)
 def test_the_order_of_the_blocks_is_irrelevant(blocks: Blocks, random: Any) -> None:
     order = list(range(len(blocks.baseline)))
     random.shuffle(order)
@@ -95,7 +91,6 @@ def test_the_order_of_the_blocks_is_irrelevant(blocks: Blocks, random: Any) -> N
 
 
 @given(experiments())
-@settings(deadline=None)
 def test_every_interval_holds_its_estimate_and_tests_agree_with_intervals(blocks: Blocks) -> None:
     comparison = blocks.compared(resamples=2000)
     for each in (comparison.ratio, comparison.difference, comparison.ratio_shift, comparison.equivalence):
@@ -108,7 +103,6 @@ def test_every_interval_holds_its_estimate_and_tests_agree_with_intervals(blocks
 
 
 @given(experiments(least=12))
-@settings(deadline=None)
 def test_the_same_data_and_seed_give_the_same_result(blocks: Blocks) -> None:
     assert blocks.compared(seed=3) == blocks.compared(seed=3)
 
@@ -226,7 +220,6 @@ def test_holm_against_the_example_worked_by_hand() -> None:
 
 
 @given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=12), st.randoms(use_true_random=False))
-@settings(deadline=None)
 def test_holm_lies_between_no_correction_and_bonferroni_s_whatever_the_order(given_: list[float], random: Any) -> None:
     adjusted = holm(given_)
     assert (np.array(given_) <= adjusted).all()
@@ -282,7 +275,7 @@ def test_arms_that_never_vary_take_the_fewest_blocks() -> None:
 
 
 @given(st.floats(0.01, 1.0), st.floats(0.02, 0.5))
-@settings(deadline=None, max_examples=examples(30))
+@settings(max_examples=examples(30))
 def test_more_spread_or_a_finer_margin_takes_more_blocks(spread: float, margin: float) -> None:
     needed = blocks_needed(spread, margin)
     assert needed >= 12

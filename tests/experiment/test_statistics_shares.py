@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from tests.long_form import SOAK
@@ -71,7 +71,6 @@ def test_requests_that_fail_alone_cost_little_width() -> None:
     assert found.high - found.low == pytest.approx(pooled.high - pooled.low, rel=0.01)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), min_size=2, max_size=20))
 def test_the_limits_hold_the_share_and_lie_between_0_and_1(blocks: list[tuple[int, int]]) -> None:
     failed, requests = [lost for lost, _ in blocks], [lost + whole for lost, whole in blocks]

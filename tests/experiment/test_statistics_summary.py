@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
@@ -40,7 +40,6 @@ def test_a_constant_series_counts_as_it_is() -> None:
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60))
-@settings(deadline=None)
 def test_effective_sample_size_lies_between_one_and_the_number(samples: list[float]) -> None:
     assert 1.0 <= effective_sample_size(samples) <= len(samples)
 
@@ -70,7 +69,6 @@ def test_failures_are_counted_apart(rng: np.random.Generator) -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.001, 1000.0))
-@settings(deadline=None)
 def test_a_summary_scales_with_its_unit(seed: int, factor: float) -> None:
     samples = np.random.default_rng(seed).lognormal(0.0, 0.5, 300)
     one, other = summarise(samples), summarise(factor * samples)

@@ -234,7 +234,7 @@ def reword(random: random.Random, lines: list[bytes]) -> None:
 CHANGES: Sequence[Change] = (flip, remove, swap, insert, shorten, reword)
 
 
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=examples(150))
 @given(seed=st.integers(0, 2**32), change=st.sampled_from(CHANGES))
 def test_every_change_of_a_line_is_found(
     whole: dict[str, list[bytes]], seed: int, change: Change, tmp_path_factory: Any

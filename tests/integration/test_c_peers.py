@@ -297,7 +297,7 @@ def values_of(struct: Struct) -> st.SearchStrategy[dict[str, Any]]:
     )
 
 
-@settings(max_examples=examples(25), deadline=None)
+@settings(max_examples=examples(25))
 @given(data=st.data())
 def test_any_values_survive_the_way_to_c_and_back(ends: Ends, data: st.DataObject) -> None:
     ends.exchange(data.draw(values_of(ends.struct)), data.draw(st.sampled_from(ends.ways)))

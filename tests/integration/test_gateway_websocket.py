@@ -165,7 +165,7 @@ async def test_an_error_is_a_frame_and_the_connection_goes_on() -> None:
 requests = st.lists(st.sampled_from(["stream", "whole", "bad", "binary", "unknown"]), min_size=1, max_size=MAX_AHEAD)
 
 
-@settings(max_examples=examples(15), deadline=None)
+@settings(max_examples=examples(15))
 @given(requests)
 def test_requests_sent_ahead_are_answered_one_by_one_in_order(kinds: list[str]) -> None:
     async def scenario() -> None:

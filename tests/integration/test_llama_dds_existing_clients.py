@@ -207,7 +207,7 @@ def written(request_id: bytes, model: bytes, messages: list[tuple[bytes, bytes]]
     return b"\0\1\0\0" + bytes(data) + bytes(-len(data) % 4)
 
 
-@settings(max_examples=examples(100), deadline=None)
+@settings(max_examples=examples(100))
 @given(raw_text, raw_text, st.lists(st.tuples(raw_text, raw_text), max_size=3), st.lists(raw_text, max_size=2))
 def test_only_what_is_no_text_is_changed(
     request_id: bytes, model: bytes, messages: list[tuple[bytes, bytes]], stops: list[bytes]
@@ -232,7 +232,7 @@ def test_only_what_is_no_text_is_changed(
     assert len(response) == len(pack(said_again))
 
 
-@settings(max_examples=examples(200), deadline=None)
+@settings(max_examples=examples(200))
 @given(st.binary(max_size=64))
 def test_any_bytes_are_mended_or_refused(data: bytes) -> None:
     try:
