@@ -66,19 +66,6 @@ async def test_nobody_is_told_to_try_again_what_failed_everywhere(status: int) -
         assert "Retry-After" not in headers
 
 
-async def test_nobody_is_told_to_try_again_an_answer_that_broke_off_everywhere() -> None:
-    """What agents have begun costs the budget nothing, and a client that asks anew would begin all of it again."""
-
-    def breaks_off(text: str) -> ScriptedEngine:
-        engine = says(text, then=EngineFailed("oh", phase="maybe_sent", status=500))
-        engine.capabilities = ("chat", "resume")
-        return engine
-
-    async with served_by(breaks_off("a"), breaks_off("b")) as served:
-        status, _, headers = await post(served.url, CHAT)
-        assert (status, headers["x-anywire-attempts"], headers["x-should-retry"]) == (502, "2", "false")
-
-
 async def test_the_official_clients_retries_do_not_multiply_with_the_pipelines() -> None:
     engines = [fails(500) for _ in range(3)]
     async with served_by(*engines) as served, served.client().with_options(max_retries=2) as client:
