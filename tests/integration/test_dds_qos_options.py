@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from cyclonedds.core import Policy
+from tests.patience import FACTOR
 
 from anywire.errors import AgentLost, Refused
 from anywire.messages import (
@@ -340,12 +341,14 @@ async def test_a_request_whose_own_time_is_shorter_than_the_lifespan_is_not_begu
 async def test_requests_that_expired_in_the_readers_cache_leave_room_for_others(rig: Rig) -> None:
     """DDS drops them there without notice to either end: their place in the window comes back."""
     _, agent, _ = await rig.port("a")
-    hub, sink, info = await rig.hub(options={"lifespan": 2.0})
+    # The new one has to arrive within it.
+    lifespan = 2.0 * FACTOR
+    hub, sink, info = await rig.hub(options={"lifespan": lifespan})
     await sink.event("joined", "a")
     old = [f"old{number}" for number in range(WINDOW_MESSAGES)]
     for name in old:
         hub.send("a", request(info, name))
-    time.sleep(2.5)  # noqa: ASYNC251 (nobody reads meanwhile: that is what is tested)
+    time.sleep(1.25 * lifespan)  # noqa: ASYNC251 (nobody reads meanwhile: that is what is tested)
     await sink.until(lambda: len(sink.named("send_failed")) == len(old))
     hub.send("a", request(info, "new"))
     await agent.event("task", "new")
