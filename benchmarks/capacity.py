@@ -202,8 +202,9 @@ class Audit:
                 text, usage = kind.text(answer) if response.status_code == 200 else "", answer.get("usage") or {}
                 if response.status_code != 200:
                     raise ValueError(f"{response.status_code} {answer['error']['message']}")
-            if not text.strip():
-                raise ValueError("an answer without text")
+            # A model may end at once: that token is all of its answer.
+            if not (text.strip() or usage.get("completion_tokens")):
+                raise ValueError("an answer without text or token")
             return response.headers.get("x-anywire-task", ""), usage.get("completion_tokens", 0)
 
 

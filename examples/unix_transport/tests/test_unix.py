@@ -20,6 +20,7 @@ from anywire.plugins import Plugins
 from anywire.protocol import PROTOCOL
 from anywire.testing.doubles import Script
 from anywire.testing.log_recorder import LogRecorder
+from anywire.testing.peers import ProcessPeer
 from anywire.testing.recorder import PATIENCE, RecordingAgentSink
 from anywire.testing.rig import Rig, read, request, submit
 from anywire.testing.transport_kit import TransportConformance
@@ -83,6 +84,9 @@ class TestUnix(TransportConformance):
     async def test_sockets_of_the_dead_are_removed(self, rig: Rig, directory: Path) -> None:
         peers = [await rig.peer(role, role) for role in ("agent", "hub")]
         await peers[1].event("chunk")
+        for peer in peers:
+            assert isinstance(peer, ProcessPeer)
+            peer.pause()  # or the second one removes the socket of the first
         for peer in peers:
             await peer.crash()
         dead = set(sockets(directory))
