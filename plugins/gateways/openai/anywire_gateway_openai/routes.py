@@ -26,6 +26,9 @@ METHODS = ("GET", "POST", "DELETE")
 """Of the gateway's own endpoints."""
 REFUSED = (401, 403)
 """Statuses whose line in the log names the client's address."""
+ALL_FAILED = 502
+MAY_PASS = frozenset((500, 504))
+"""Statuses that count as that too where nobody said when to come back."""
 
 
 class Routes:
@@ -83,6 +86,9 @@ class Routes:
             task = request.get(TASK)
             if task is not None and task.attempts:
                 refusal.headers["x-anywire-attempts"] = str(task.attempts)
+                if task.attempts > 1 and (status == ALL_FAILED or (status in MAY_PASS and not fault.retry_after)):
+                    # Tried again already: a client's retries would multiply with these.
+                    refusal.headers["x-should-retry"] = "false"
             self._errors[status] += 1
             return with_headers(request, refusal)
         finally:
