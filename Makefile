@@ -9,7 +9,7 @@ RECORDS ?= records
 PLANS := $(filter-out %/itself.yaml,$(wildcard benchmarks/experiments/*.yaml))
 PROJECTS := pyproject.toml $(wildcard plugins/*/pyproject.toml plugins/*/*/pyproject.toml examples/*/pyproject.toml)
 DEMO_PROJECTS := pyproject.toml plugins/transports/dds/pyproject.toml plugins/schedulers/pyproject.toml \
-  plugins/selectors/pyproject.toml plugins/engines/openai/pyproject.toml plugins/engines/llama/pyproject.toml \
+  plugins/selectors/pyproject.toml plugins/engines/openai/pyproject.toml plugins/engines/models/pyproject.toml plugins/engines/llama/pyproject.toml \
   plugins/gateways/openai/pyproject.toml
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # uv installs the same in a tenth of the time.

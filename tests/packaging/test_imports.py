@@ -101,6 +101,11 @@ ALLOWED = {
     ("anywire_gateway_predecessor", "anywire_dds"),
     ("anywire_gateway_predecessor", "anywire_gateway_openai"),
     ("anywire_engine_llama", "anywire_engine_openai"),
+    ("anywire_engine_models", "anywire_engine_openai"),
+    ("anywire_engine_llama", "anywire_engine_models"),
+    ("anywire_engine_mcp", "anywire_engine_models"),
+    ("anywire_desktop", "anywire_engine_models"),
+    ("anywire_desktop", "anywire_engine_mcp"),
 }
 
 

@@ -1,0 +1,1 @@
+"""A bridge between a desktop app and local models."""

@@ -1,0 +1,1 @@
+"""MCP servers beside an agent, and the tool loop of its chats."""

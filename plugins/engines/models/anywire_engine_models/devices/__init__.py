@@ -1,0 +1,1 @@
+"""Graphics cards and memory of this machine, and on which of them a model is started."""

@@ -1,0 +1,1 @@
+"""Routes for the models of one agent, on loopback, beside it."""

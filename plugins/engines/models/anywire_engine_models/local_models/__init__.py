@@ -1,0 +1,1 @@
+"""Models in a program of one's own: `LocalModels`, without an orchestrator."""
