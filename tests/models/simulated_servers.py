@@ -42,8 +42,13 @@ Behave = Callable[[HostedModel, str, int], Behaviour]
 
 async def pass_time(clock: Clock, seconds: float) -> None:
     """Sleep by ``clock``; may be cancelled."""
-    done = asyncio.get_running_loop().create_future()
-    timer = clock.call_later(seconds, lambda: done.done() or done.set_result(None))
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def end() -> None:
+        if not done.done():
+            done.set_result(None)
+
+    timer = clock.call_later(seconds, end)
     try:
         await done
     finally:
