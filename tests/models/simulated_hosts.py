@@ -16,7 +16,7 @@ from anywire_engine_models.host.server import Devices, Launcher
 from anywire_engine_models.host.settings import HostSettings
 from anywire_engine_models.host.status import TRANSITIONS, ModelChanged, ModelState, ModelStatus
 
-TURNS = 40
+TURNS = 60
 """Of the event loop, for everything that follows from one event."""
 
 
@@ -86,7 +86,7 @@ async def hosted(
     launcher: Launcher | None = None,
     devices: Devices | None = None,
 ) -> AsyncIterator[HostRig]:
-    """A host with these models; at the end nothing may be left, no timer either."""
+    """A host with these models. At the end it is closed, and must not have broken a law."""
     rig = HostRig(behave, settings=settings, launcher=launcher, devices=devices)
     await rig.host.begin(models)
     await rig.settle()

@@ -313,10 +313,10 @@ async def test_restarts_back_off_and_end() -> None:
 
     async with hosted([HostedModel("a", max_restarts=8)], behave) as rig:
         start = starting(rig, "a")
-        await rig.spend(300.0, step=0.1)
+        await rig.spend(40.0, step=0.01)
         assert start.done()
         waits = [later - earlier for earlier, later in pairwise(starts)]
-        assert waits == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0], abs=0.11)
+        assert waits == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0], abs=0.03)
         use = Use(rig.host, "a")
         await rig.settle()
         assert "given up after 9 failures in a row" in str(use.error)
@@ -391,7 +391,6 @@ async def test_requests_start_a_failing_model_again_but_not_without_end() -> Non
         assert rig.launcher.starts["a"] == 4
         assert "given up after 4 failures" in str(use.error)
         await rig.spend(300.0, step=10.0)
-        Use(rig.host, "a").task.cancel()
         use = Use(rig.host, "a")
         await rig.settle()
         assert rig.launcher.starts["a"] == 5
@@ -463,7 +462,7 @@ async def test_unload_takes_nothing_from_anybody() -> None:
         assert (await rig.host.unload("a")).state == "stopped"
         start = starting(rig, "a")
         await rig.settle()
-        with pytest.raises(InvalidRequest, match="1 requests are served or wait there"):
+        with pytest.raises(InvalidRequest, match="requests are served or wait there"):
             await rig.host.unload("a")
         await rig.outcome(start)
         with pytest.raises(InvalidRequest, match="it is pinned"):
@@ -471,7 +470,7 @@ async def test_unload_takes_nothing_from_anybody() -> None:
         assert not (await rig.host.pin("a", False)).pinned
         use = Use(rig.host, "a")
         await rig.settle()
-        with pytest.raises(InvalidRequest, match="1 requests are served"):
+        with pytest.raises(InvalidRequest, match="requests are served"):
             await rig.host.unload("a")
         use.finish()
         await rig.settle()
@@ -515,6 +514,7 @@ async def test_replacing_models_leaves_those_that_run() -> None:
         use = Use(rig.host, "b")
         await rig.settle()
         assert isinstance(use.error, ModelNotFound)
+        assert rig.host.status("b").serving == 1
         held.finish()
         await rig.settle()
         assert [each.model for each in rig.host.statuses()] == ["d", "a"]
@@ -600,7 +600,7 @@ class _BadLauncher(SimulatedLauncher):
             case "raises":
                 raise ValueError("a bug")
             case "raises nonsense":
-                raise StartFailed(cast("Exit", "what"))
+                raise StartFailed(Exit(cast("str", 3)))
             case "gives nothing":
                 return cast("SimulatedServer", None)
             case "gives nonsense":
@@ -638,7 +638,7 @@ async def test_a_launcher_that_does_wrong_harms_nobody_else(way: str, says: str)
         status = rig.host.status("bad")
         assert status.state == "crashed"
         assert status.exit is not None
-        assert "x" * 1000 in status.exit.lines or way == "gives nothing" or not status.exit.lines
+        assert "x" * 1000 in status.exit.lines
         assert rig.state("a") == "running"
         assert (await rig.outcome(stopping(rig, "bad"))).state == "stopped"
 
@@ -649,8 +649,8 @@ async def test_a_launch_that_does_not_end_holds_its_memory_and_hinders_nobody_fo
     launcher = _BadLauncher("heeds no cancellation", budget=10)
     async with hosted([bad, HostedModel("a", 4), HostedModel("b", 6)], launcher=launcher, settings=settings) as rig:
         launcher.clock = rig.clock
-        start, other = starting(rig, "bad"), starting(rig, "b")
         await rig.outcome(starting(rig, "a"))
+        start, other = starting(rig, "bad"), starting(rig, "b")
         await rig.spend(3.0 + 1.0 + START_MARGIN + 1.0 + END_MARGIN + 0.5)
         assert "start_timeout" in str(start.exception())
         assert "the process of bad does not end" in str(other.exception())

@@ -77,7 +77,7 @@ async def test_two_models_in_memory_for_one(seed: int, turn: float, takes: float
         bound = 1 + spent / (turn + LOAD)
         assert 2 <= memory.swaps <= bound
         assert memory.loads == memory.swaps + 1
-        assert memory.swap_seconds == pytest.approx(memory.swaps * (LOAD + STOP), rel=0.2)
+        assert memory.swap_seconds == pytest.approx(memory.swaps * (LOAD + STOP), rel=0.4)
         evictions = sum(status.evictions for status in rig.host.statuses())
         assert evictions == memory.swaps
         # Nobody waits longer than for the other's turn and two swaps, with what was asked meanwhile.

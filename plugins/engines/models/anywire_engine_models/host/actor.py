@@ -118,7 +118,7 @@ class ModelHost:
 
     def status(self, name: str) -> ModelStatus:
         """Now; changes nothing. Raises `ModelNotFound`."""
-        return self._residency.find(name).status()
+        return self._residency.find(name, removed_too=True).status()
 
     def statuses(self) -> tuple[ModelStatus, ...]:
         """Of all models, in their order."""
@@ -130,7 +130,7 @@ class ModelHost:
     def logs(self, name: str, *, lines: int = 100, follow: bool = False) -> AsyncGenerator[str, None]:
         """The newest lines of a model's servers, oldest first, over all its lives; with ``follow`` those to come too,
         until it is closed. A reader that is slow misses lines and is told how many. Raises `ModelNotFound`."""
-        return self._log_of(self._residency.find(name).name).read(lines, follow)
+        return self._log_of(self._residency.find(name, removed_too=True).name).read(lines, follow)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Call ``listener`` at every change; returns what ends that."""

@@ -141,7 +141,8 @@ class Life:
             return None if self._end_asked.done() else late or failure_of(error, watcher.lines)
         server = launching.result()
         if not is_server(server):
-            return late or StartFailed(Exit(f"its launcher gave no server but {server!r}"[:200]))
+            what = f"its launcher gave no server but {server!r}"[:200]
+            return late or StartFailed(Exit(what, lines=tuple(watcher.lines)))
         if late is None and not self._end_asked.done():
             return server
         await self._stop(server)

@@ -18,10 +18,8 @@ from anywire_engine_models.host.hosted import HostedModel
 from anywire_engine_models.host.refusals import hangs, has_failed, is_closing, is_stopped
 from anywire_engine_models.host.resident import Resident
 from anywire_engine_models.host.room import Plan, make_plan
-from anywire_engine_models.host.roster import Roster
+from anywire_engine_models.host.roster import NO_LONGER, Roster
 from anywire_engine_models.host.settings import HostSettings
-
-NO_LONGER = "no longer in the registry"
 
 
 class Residency:
@@ -62,7 +60,7 @@ class Residency:
         self._roster.wait_for_start(resident, ticket)
 
     def stop(self, ticket: Ticket, name: str, reason: str, now: float) -> None:
-        resident = self._roster.find_open(name)
+        resident = self._roster.find_open(name, removed_too=True)
         self.course.fail_waiting(resident, reason)
         resident.want_nothing()
         resident.failures, resident.not_before = 0, now
@@ -82,13 +80,15 @@ class Residency:
         used = len(resident.serving) + len(resident.queue) + len(resident.starters)
         why = ""
         if used:
-            why = f"{used} requests are served or wait there"
+            why = f"requests are served or wait there ({used})"
         elif resident.pinned:
             why = "it is pinned"
         elif resident.state == "starting":
             why = "it is starting"
         if why:
-            raise InvalidRequest(f"model {name} is not unloaded: {why}; `anywire models stop {name}` stops it all the same")
+            raise InvalidRequest(
+                f"model {name} is not unloaded: {why}; `anywire models stop {name}` stops it all the same"
+            )
         self.stop(ticket, name, "unloaded", now)
 
     def use(self, ticket: Ticket, name: str, now: float) -> None:
@@ -182,7 +182,7 @@ class Residency:
         if resident.removed and resident.state == "running" and not (resident.serving or resident.queue):
             self.course.stop(resident, NO_LONGER)
         elif until is not None and until <= now:
-            self.course.stop(resident, f"idle for {now - resident.used_at:.0f} s")
+            self.course.stop(resident, f"idle for {until - resident.used_at:g} s")
 
     def _serve(self, resident: Resident, plan: Plan, now: float) -> None:
         """Give free slots to whoever waits, and tell the others what they wait for."""

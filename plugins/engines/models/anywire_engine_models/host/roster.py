@@ -14,6 +14,9 @@ from anywire_engine_models.host.settings import HostSettings
 from anywire_engine_models.host.status import TRANSITIONS, MemoryUse, ModelChanged, ModelState, ModelStatus
 
 
+NO_LONGER = "no longer in the registry"
+
+
 class Roster:
     """``wall`` gives the seconds since 1970."""
 
@@ -26,27 +29,29 @@ class Roster:
         self.swap_seconds = 0.0
         self._where: dict[Ticket, Resident] = {}
 
-    def find(self, name: str) -> Resident:
-        """Raises `ModelNotFound`."""
+    def find(self, name: str, *, removed_too: bool = False) -> Resident:
+        """Raises `ModelNotFound`. With ``removed_too`` those are found that are still there but no longer configured."""
         resident = self.residents.get(name)
-        if resident is not None and not resident.removed:
+        if resident is not None and (removed_too or not resident.removed):
             return resident
         near = nearest(name, (each.name for each in self.residents.values() if not each.removed))
         hint = f", did you mean {near}?" if near else ", `anywire models list` shows those that are there"
         raise ModelNotFound(f"there is no model {name[:200]!r} here{hint}")
 
-    def find_open(self, name: str) -> Resident:
+    def find_open(self, name: str, *, removed_too: bool = False) -> Resident:
         """Raises `ModelNotFound`, and `ShuttingDown` while the host closes."""
         if self.is_closing:
             raise is_closing()
-        return self.find(name)
+        return self.find(name, removed_too=removed_too)
 
     def add(self, model: HostedModel) -> Resident:
         resident = self.residents[model.name] = Resident(model, self._wall())
         return resident
 
     def drop(self, resident: Resident) -> None:
-        """A removed model of which nothing is left."""
+        """Forget a removed model of which nothing is left."""
+        if resident.state == "crashed":
+            self.move(resident, "stopped", NO_LONGER)
         del self.residents[resident.name]
         self.effects.append(Forget(resident.name))
 
