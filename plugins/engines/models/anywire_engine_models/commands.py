@@ -63,8 +63,8 @@ class _Import(msgspec.Struct, forbid_unknown_fields=True):
     path: Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
 
 
-class Devices(Protocol):
-    """What is told of the machine's devices."""
+class Listed(Protocol):
+    """The machine's devices, as `anywire_engine_models.devices.machine.MachineDevices` has them."""
 
     def list(self) -> Sequence[Any]: ...
 
@@ -75,7 +75,7 @@ Carry = Callable[[Mapping[str, Any]], AsyncIterator[Any]]
 class ModelCommands:
     """Carries commands out. ``add_commands``: whether an entry that is added may say what this machine runs."""
 
-    def __init__(self, host: ModelHost, catalogue: Catalogue, devices: Devices, *, add_commands: bool) -> None:
+    def __init__(self, host: ModelHost, catalogue: Catalogue, devices: Listed, *, add_commands: bool) -> None:
         self._host, self._catalogue, self._devices = host, catalogue, devices
         self._add_commands = add_commands
         self._carriers: dict[str, Carry] = {

@@ -10,6 +10,7 @@ import pydantic
 
 from anywire_engine_models.host.hosted import RestartPolicy
 
+MAX_SIZE = 2**60
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
@@ -33,13 +34,16 @@ def _budget(value: object) -> object:
         if not 0 < float(found[1]) <= 100:
             raise ValueError(f"expected a share between 0 % and 100 %, found {value[:40]!r}")
         return value.strip()
-    return read_size(value)
+    size = read_size(value)
+    if isinstance(size, int) and not 0 <= size <= MAX_SIZE:
+        raise ValueError(f"expected 0 to {MAX_SIZE} bytes, found {size}")
+    return size
 
 
 Size = Annotated[
     int,
     pydantic.BeforeValidator(read_size),
-    pydantic.Field(ge=0, le=2**60),
+    pydantic.Field(ge=0, le=MAX_SIZE),
     pydantic.WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]}),
 ]
 Budget = Annotated[

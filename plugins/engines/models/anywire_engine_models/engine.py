@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import psutil
 
@@ -17,9 +17,9 @@ from anywire.offers import Offer
 from anywire_engine_models.catalogue import Catalogue, registry_of
 from anywire_engine_models.commands import ModelCommands
 from anywire_engine_models.config import ModelsConfig, budget_bytes
-from anywire_engine_models.devices import MachineDevices, devices_of
+from anywire_engine_models.devices import devices_of
 from anywire_engine_models.host.actor import ModelHost
-from anywire_engine_models.host.server import Launcher, Server
+from anywire_engine_models.host.server import Devices, Launcher, Server
 from anywire_engine_models.host.settings import HostSettings
 from anywire_engine_models.host.status import ModelChanged
 from anywire_engine_models.hosted_models import KnownModel, PlannedLauncher
@@ -43,6 +43,20 @@ LOADING = "loading"
 log = logging.getLogger(__name__)
 
 
+class LocalDevices(Devices, Protocol):
+    """What the engine needs of its machine's devices: see `anywire_engine_models.devices.machine.MachineDevices`."""
+
+    async def begin(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def follow(self, host: ModelHost) -> None: ...
+
+    def list(self) -> Sequence[Any]: ...
+
+    def gauges(self) -> dict[str, float]: ...
+
+
 class ModelsEngine(Engine):
     """Offers the models of a registry, each in a server process of its own, within a budget of memory.
 
@@ -54,11 +68,11 @@ class ModelsEngine(Engine):
     capabilities: tuple[str, ...] = ("chat", "completion", "embedding")
 
     def __init__(
-        self, config: ModelsConfig, *, launcher: Launcher | None = None, devices: MachineDevices | None = None
+        self, config: ModelsConfig, *, launcher: Launcher | None = None, devices: LocalDevices | None = None
     ) -> None:
         super().__init__(config)
         self.config: ModelsConfig = config
-        self._devices = devices if devices is not None else devices_of(config)
+        self._devices: LocalDevices = devices if devices is not None else devices_of(config)
         settings = HostSettings(
             memory_budget=budget_bytes(config.memory_budget, psutil.virtual_memory().total),
             turn=config.turn,
