@@ -102,7 +102,7 @@ async def test_models_are_started_asked_swapped_stopped_and_followed(start: Any,
         (agent,) = (await http.get("/v1/agents")).json()["data"]
         states = {offer["model"]: offer["state"] for offer in agent["offers"]}
         assert states == {ONE: "stopped", OTHER: "stopped", TINY: "stopped"}
-        assert agent["slots"] == 3
+        assert agent["slots"] == 3 + 2 * 8
         operator = Operator(http, agent["id"])
         await _refused_until_it_is_started(operator)
         await _started_by_a_request(operator)

@@ -141,6 +141,17 @@ async def test_slots_are_those_of_all_models(file: Path) -> None:
         assert rig.engine.status() is status, "the agent looks closely at each that is another object"
 
 
+async def test_where_models_are_swapped_more_is_taken_in_so_that_requests_of_one_are_answered_together(
+    file: Path,
+) -> None:
+    write_registry(file, *(entry(name, on_demand=True, memory_bytes=600) for name in "ab"), entry("c"))
+    for budget, slots in ((1000, 3 + 2 * 8), (1200, 3), (0, 3)):
+        async with running(file, budget=budget) as rig:
+            assert rig.engine.status().slots == slots
+    async with running(file, models={A: {"group": "x"}, B: {"group": "y"}}, taken_in=2) as rig:
+        assert rig.engine.status().slots == 3 + 2 * 2
+
+
 @pytest.mark.parametrize("waits", ["loading", "queued"])
 async def test_a_request_that_waits_no_longer_leaves_no_trace(file: Path, waits: str) -> None:
     write_registry(file, entry("a", on_demand=True))

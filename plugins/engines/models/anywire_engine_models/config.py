@@ -211,6 +211,14 @@ class ModelsConfig(_Section):
         description="Seconds that a model which was loaded for waiting requests stays while others wait for its memory "
         "and it still has requests. It bounds how often models are swapped.",
     )
+    taken_in: int = pydantic.Field(
+        8,
+        ge=0,
+        le=1000,
+        description="Requests of each model with `on_demand` that the agent takes in beyond its slots where not all "
+        "models fit into memory together. Those of one model are answered together, so that models are swapped less "
+        "often.",
+    )
     max_waiting: int = pydantic.Field(
         1024, ge=1, le=100_000, description="Requests that may wait for all models together; further ones are refused."
     )

@@ -221,10 +221,19 @@ class ModelsEngine(Engine):
             "failed" if self._fault and not models else "ready",
             self._offers,
             self._fault,
-            slots=min(max(1, sum(known.hosted.slots for known in models.values())), MAX_SLOTS),
+            slots=self._slots(),
             queued=sum(status.waiting for status in statuses),
             resources=self._gauges(),
         )
+
+    def _slots(self) -> int:
+        """Those of all models. Where not all fit into memory together, further requests are taken in, so that those of
+        one model are answered together: the host can only wait with a swap for requests that it knows of."""
+        hosted = [known.hosted for known in self.catalogue.models.values()]
+        budget = self.host.memory().budget_bytes
+        swaps = 0 < budget < sum(each.memory_bytes for each in hosted) or len({each.group for each in hosted} - {""}) > 1
+        further = self.config.taken_in * sum(each.on_demand for each in hosted) if swaps else 0
+        return min(max(1, sum(each.slots for each in hosted) + further), MAX_SLOTS)
 
     def _gauges(self) -> dict[str, float]:
         memory = self.host.memory()
