@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 import msgspec
 
-from anywire.errors import AnywireError, ConfigError, InvalidRequest, UnknownCommand
+from anywire.errors import AnywireError, InvalidRequest, UnknownCommand
 from anywire_engine_models.catalogue import Catalogue
 from anywire_engine_models.host.actor import ModelHost
 from anywire_engine_models.host.status import ModelChanged, ModelStatus

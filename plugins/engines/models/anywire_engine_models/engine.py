@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Protocol
 
 import psutil
 
@@ -162,8 +162,7 @@ class ModelsEngine(Engine):
         api = self.config.local_api
         if api.enabled:
             commands = ModelCommands(self.host, self.catalogue, self._devices, add_commands=True)
-            beside = _Beside(self.run, commands.carry_out)
-            self._local_api = LocalApi(beside, self.host.listen, host=api.host, port=api.port)
+            self._local_api = LocalApi(_Beside(self, commands), self.host.listen, host=api.host, port=api.port)
             await self._local_api.begin()
 
     def _answer(
@@ -247,11 +246,17 @@ class ModelsEngine(Engine):
         }
 
 
-class _Beside(NamedTuple):
+class _Beside:
     """The engine as the routes beside it use it."""
 
-    run: Callable[[TaskRequest], AsyncGenerator[Delta | EngineProgress, None]]
-    command: Callable[[str, Mapping[str, Any]], AsyncIterator[Any]]
+    def __init__(self, engine: ModelsEngine, commands: ModelCommands) -> None:
+        self._engine, self._commands = engine, commands
+
+    def run(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
+        return self._engine.run(task)
+
+    def command(self, name: str, arguments: Mapping[str, Any]) -> AsyncIterator[Any]:
+        return self._commands.carry_out(name, arguments)
 
 
 def _progress(model: str, detail: str) -> EngineProgress:
