@@ -101,7 +101,9 @@ class Admission:
             return None
         if serving.is_stopped(key.model):
             return errors.ModelStopped(
-                f"the model {key.model!r} is stopped and is not started by a request: start it first", param="model"
+                f"the model {key.model!r} is stopped and is not started by a request: start it at its agent, "
+                f"with `anywire models start {key.model}`",
+                param="model",
             )
         if key.needs and serving.serves(QueueKey(key.model, key.kind)):
             return errors.InvalidRequest(
