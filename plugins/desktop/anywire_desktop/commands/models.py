@@ -1,0 +1,67 @@
+"""All models of the library: for apps that know more than one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing
+from typing import Annotated, Any, cast
+
+import msgspec
+
+from anywire_desktop.call import Call, Command, commands_of
+from anywire_engine_models.host.status import MemoryUse, ModelStatus
+from anywire_engine_models.local_models import LocalModels, ServerUsage
+
+Lines = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
+
+
+class ModelList(msgspec.Struct, frozen=True):
+    """``fault`` says why the newest content of the library does not count."""
+
+    models: tuple[ModelStatus, ...]
+    memory: MemoryUse
+    fault: str = ""
+
+
+class ModelCommands:
+    def __init__(self, models: LocalModels) -> None:
+        self._models = models
+
+    def all(self) -> Iterable[Command]:
+        return commands_of(
+            self.list_models,
+            self.start_model,
+            self.stop_model,
+            self.pin_model,
+            self.model_status,
+            self.model_metrics,
+            self.model_logs,
+        )
+
+    async def list_models(self) -> ModelList:
+        return ModelList(self._models.list(), self._models.memory(), self._models.fault)
+
+    async def start_model(self, model: str) -> ModelStatus:
+        """Start a model of the library and return once it answers."""
+        return await self._models.start(model)
+
+    async def stop_model(self, model: str) -> ModelStatus:
+        return await self._models.stop(model)
+
+    async def pin_model(self, model: str, pinned: bool = True) -> ModelStatus:
+        """A pinned model makes room for no other one."""
+        return await self._models.pin(model, pinned)
+
+    async def model_status(self, model: str) -> ModelStatus:
+        return self._models.status(model)
+
+    async def model_metrics(self, model: str) -> ServerUsage | None:
+        return self._models.usage(model)
+
+    async def model_logs(self, model: str, call: Call, lines: Lines = 100, follow: bool = False) -> None:
+        """The newest lines of a model's log on the call's channel, as ``line`` each; with ``follow`` those to come
+        too, until the call is cancelled."""
+        found: AsyncIterator[str] = self._models.logs(model, lines=lines, follow=follow)
+        async with aclosing(cast("Any", found)) as log:
+            async for line in log:
+                await call.tell({"line": line})

@@ -1,0 +1,75 @@
+"""From what the app says of its server to an entry and settings that Anywire runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from anywire_engine_models.config import ModelSettings, ModelsConfig
+from anywire_engine_models.registry.entry import Entry, EntrySettings
+from anywire_engine_models.registry.importers.gguf_folder import entry_of_file
+
+LLAMA_SERVER = "llama-server"
+
+
+class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """With what the app starts its server. An empty ``binary_path`` is the llama-server in the folder that the app's
+    settings name, else llama.cpp from this environment. ``port`` 0 takes any that is free. ``ctx_size`` are tokens for
+    all of its ``parallel`` requests together. ``n_gpu_layers`` 0 is the processor alone."""
+
+    binary_path: str = ""
+    model_path: str
+    port: int = 0
+    ctx_size: int = 4096
+    n_gpu_layers: int = 0
+    parallel: int = 1
+    chat_template: str = ""
+    chat_template_file: str = ""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What `anywire_engine_models.local_models.LocalModels.put` is given."""
+
+    entry: Entry
+    config: ModelsConfig
+
+
+def planned(config: ServerConfig, entries: Sequence[Entry], base: ModelsConfig, llama_directory: str) -> Plan:
+    """Call it on a thread: it reads the model's file. A file that one of ``entries`` names has that one's identifier.
+    Raises `ConfigError` when the file cannot be read or is no model."""
+    path = Path(os.path.abspath(Path(config.model_path).expanduser()))
+    found = next((each for each in entries if each.model_file_path == str(path)), None)
+    entry = found if found is not None else entry_of_file(path)
+    settings = ModelSettings(
+        context=max(64, config.ctx_size // config.parallel),
+        slots=config.parallel,
+        port=config.port,
+        device="auto" if config.n_gpu_layers else "cpu",
+        extra_args=_further_arguments(config),
+    )
+    server = config.binary_path or _installed(llama_directory) or base.server
+    models = {**base.models, entry.full_identifier: settings}
+    return Plan(
+        msgspec.structs.replace(entry, settings=EntrySettings()),
+        base.model_copy(update={"server": server, "models": models}),
+    )
+
+
+def _further_arguments(config: ServerConfig) -> list[str]:
+    """What only a llama-server understands."""
+    arguments = []
+    if config.chat_template:
+        arguments += ["--chat-template", config.chat_template]
+    if config.chat_template_file:
+        arguments += ["--chat-template-file", config.chat_template_file]
+    if arguments or config.binary_path:
+        arguments.append("--jinja")
+    return arguments
+
+
+def _installed(directory: str) -> str:
+    path = Path(directory).expanduser() / LLAMA_SERVER
+    return str(path) if directory and os.access(path, os.X_OK) else ""
