@@ -14,7 +14,7 @@ from typing import Any
 
 from anywire_desktop.active_server import ActiveServer
 from anywire_desktop.app_files import AppFiles
-from anywire_desktop.call import Events
+from anywire_desktop.call import Events, complete
 from anywire_desktop.chats import Chats
 from anywire_desktop.commands.chat import ChatCommands
 from anywire_desktop.commands.library import LibraryCommands
@@ -92,7 +92,7 @@ class Bridge:
                 if isinstance(change, Missed):
                     await events.emit(RESET, {"missed": change.count})
                 else:
-                    await events.emit(CHANGED, {"status": change.status, "previous": change.previous})
+                    await events.emit(CHANGED, {"status": complete(change.status), "previous": change.previous})
 
 
 def run(folder: Path, library: Path | None, config: ModelsConfig) -> None:

@@ -93,3 +93,8 @@ class Command:
 
 def commands_of(*methods: Callable[..., Awaitable[Any]]) -> Iterable[Command]:
     return [Command(method) for method in methods]
+
+
+def complete(struct: Any) -> dict[str, Any]:
+    """All members of a struct for the app, those too that have their default: a page need not know these."""
+    return {each.encode_name: getattr(struct, each.name) for each in msgspec.structs.fields(type(struct))}

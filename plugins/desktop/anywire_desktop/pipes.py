@@ -26,6 +26,7 @@ class LineReader:
         self._descriptor, self._limit = descriptor, limit
         self._stream: asyncio.StreamReader | None = None
         self._transport: asyncio.BaseTransport | None = None
+        self._was_blocking = os.get_blocking(descriptor)
 
     async def lines(self) -> AsyncIterator[bytes | TooLong]:
         """Each line without its end, a last one without an end too; `TooLong` in the place of one that is."""
@@ -48,8 +49,10 @@ class LineReader:
             yield TooLong() if too_long else bytes(rest)
 
     def close(self) -> None:
+        """Leave the descriptor as it was: a terminal is the shell's again."""
         if self._transport is not None:
             self._transport.close()
+            os.set_blocking(self._descriptor, self._was_blocking)
 
     async def _read(self) -> bytes:
         if not can_wait(self._descriptor):
@@ -73,6 +76,7 @@ class LineWriter:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._output: _Output | None = None
+        self._was_blocking = os.get_blocking(descriptor)
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def open(self) -> None:
@@ -98,6 +102,7 @@ class LineWriter:
         """Wait for what was written, at most ``patience`` seconds, and close."""
         if self._output is not None:
             await self._output.close(patience)
+            os.set_blocking(self._descriptor, self._was_blocking)
         self._end()
 
     def _end(self) -> None:

@@ -8,17 +8,21 @@ from pathlib import Path
 
 import msgspec
 
+from anywire.errors import ConfigError
 from anywire_engine_models.config import ModelSettings, ModelsConfig
 from anywire_engine_models.registry.entry import Entry, EntrySettings
 from anywire_engine_models.registry.importers.gguf_folder import entry_of_file
+from anywire_engine_models.registry.replaced_file import read_file
 
 LLAMA_SERVER = "llama-server"
+MAX_TEMPLATE = 1024 * 1024
 
 
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """With what the app starts its server. An empty ``binary_path`` is the llama-server in the folder that the app's
     settings name, else llama.cpp from this environment. ``port`` 0 takes any that is free. ``ctx_size`` are tokens for
-    all of its ``parallel`` requests together. ``n_gpu_layers`` 0 is the processor alone."""
+    all of its ``parallel`` requests together. ``n_gpu_layers`` 0 is the processor alone, -1 all of them on
+    a graphics card where the model fits one."""
 
     binary_path: str = ""
     model_path: str
@@ -43,14 +47,16 @@ def planned(config: ServerConfig, entries: Sequence[Entry], base: ModelsConfig, 
     path = Path(os.path.abspath(Path(config.model_path).expanduser()))
     found = next((each for each in entries if each.model_file_path == str(path)), None)
     entry = found if found is not None else entry_of_file(path)
+    server = config.binary_path or _installed(llama_directory) or base.server
     settings = ModelSettings(
         context=max(64, config.ctx_size // config.parallel),
         slots=config.parallel,
         port=config.port,
         device="auto" if config.n_gpu_layers else "cpu",
-        extra_args=_further_arguments(config),
+        gpu_layers=config.n_gpu_layers if config.n_gpu_layers > 0 else None,
+        chat_template=_template(config),
+        extra_args=["--jinja"] if server not in (base.server, "auto", "xllamacpp") else [],
     )
-    server = config.binary_path or _installed(llama_directory) or base.server
     models = {**base.models, entry.full_identifier: settings}
     return Plan(
         msgspec.structs.replace(entry, settings=EntrySettings()),
@@ -58,16 +64,21 @@ def planned(config: ServerConfig, entries: Sequence[Entry], base: ModelsConfig, 
     )
 
 
-def _further_arguments(config: ServerConfig) -> list[str]:
-    """What only a llama-server understands."""
-    arguments = []
-    if config.chat_template:
-        arguments += ["--chat-template", config.chat_template]
-    if config.chat_template_file:
-        arguments += ["--chat-template-file", config.chat_template_file]
-    if arguments or config.binary_path:
-        arguments.append("--jinja")
-    return arguments
+def _template(config: ServerConfig) -> str:
+    """The text of a chat template in the place of the model's own. Raises `ConfigError`."""
+    if not config.chat_template_file:
+        return config.chat_template
+    path = Path(config.chat_template_file).expanduser()
+    try:
+        data = read_file(path, MAX_TEMPLATE)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        if len(data) <= MAX_TEMPLATE:
+            return data.decode()
+    except UnicodeDecodeError:
+        pass
+    raise ConfigError(f"{path} is no chat template: it must be text of at most {MAX_TEMPLATE // 2**20} MiB")
 
 
 def _installed(directory: str) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
 
-from anywire.errors import AnywireError, InvalidRequest
+from anywire.errors import AnywireError, DeadlineExceeded, InvalidRequest
 from anywire_desktop.active_server import ActiveServer
 from anywire_desktop.call import Call, Command, commands_of
 from anywire_desktop.chats import Chats
@@ -64,8 +64,8 @@ class ChatCommands:
 
         ``model`` is the running one where it is not said. ``options`` are further members of the request to the server
         (``top_k``, ``reasoning_format``, ``chat_template_kwargs`` …). With ``use_tools`` the model may call those of
-        the MCP servers that are connected. What was said is kept when the answer is complete, and what the user has
-        seen of it when it was cancelled.
+        the MCP servers that are connected. ``timeout`` is in seconds, for all of it. What was said is kept when the
+        answer is complete, and what the user has seen of it when it was cancelled.
         """
         name = model or self._active.running_model()
         members = {"session_id": session_id, **_members(options or {}, "options")}
@@ -84,7 +84,7 @@ class ChatCommands:
         kept: list[dict[str, Any]] = []
         telling = asyncio.create_task(_tell_notes(call, notes), name="notes of an answer")
         try:
-            await answer.run([*self._chats.messages(session_id), asked])
+            await _within(timeout, answer.run([*self._chats.messages(session_id), asked]))
             kept = [asked, *answer.said]
         except asyncio.CancelledError:
             kept = [asked, *_closed(answer.said)] if answer.said else []
@@ -136,6 +136,15 @@ def _members(given: Mapping[str, Any], param: str) -> dict[str, Any]:
         if name in given:
             raise InvalidRequest(f"{param}.{name} is no member of a chat request", param=param)
     return {name: value for name, value in given.items() if name not in OWN_MEMBERS}
+
+
+async def _within(seconds: float, answering: Awaitable[None]) -> None:
+    """All of an answer, its tools included."""
+    try:
+        async with asyncio.timeout(seconds):
+            await answering
+    except TimeoutError as error:
+        raise DeadlineExceeded(f"there was no whole answer within {seconds:g} s") from error
 
 
 def _put(notes: asyncio.Queue[str], note: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from anywire_desktop.call import Command, commands_of
+from anywire_desktop.call import Command, commands_of, complete
 from anywire_desktop.mcp_servers import McpServers
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
@@ -38,26 +38,26 @@ class McpCommands:
         )
 
     async def mcp_list(self) -> Any:
-        return (await self._servers.host()).list()
+        return [complete(each) for each in (await self._servers.host()).list()]
 
     async def mcp_add(self, name: Name, server: dict[str, Any]) -> Any:
-        return await self._servers.add(name, server)
+        return complete(await self._servers.add(name, server))
 
     async def mcp_update(self, name: Name, server: dict[str, Any]) -> Any:
-        return await self._servers.update(name, server)
+        return complete(await self._servers.update(name, server))
 
     async def mcp_remove(self, name: Name) -> None:
         await self._servers.remove(name)
 
     async def mcp_connect(self, name: Name) -> Any:
         """Start a server and return once its tools are known."""
-        return await (await self._servers.host()).connect(name)
+        return complete(await (await self._servers.host()).connect(name))
 
     async def mcp_disconnect(self, name: Name) -> Any:
-        return await (await self._servers.host()).disconnect(name)
+        return complete(await (await self._servers.host()).disconnect(name))
 
     async def mcp_status(self, name: Name) -> Any:
-        return (await self._servers.host()).status(name)
+        return complete((await self._servers.host()).status(name))
 
     async def mcp_tools_list(self, name: Name) -> Any:
         return await (await self._servers.host()).tools(name)

@@ -8,17 +8,18 @@ from typing import Annotated, Any, cast
 
 import msgspec
 
-from anywire_desktop.call import Call, Command, commands_of
-from anywire_engine_models.host.status import MemoryUse, ModelStatus
+from anywire_desktop.call import Call, Command, commands_of, complete
+from anywire_engine_models.host.status import MemoryUse
 from anywire_engine_models.local_models import LocalModels, ServerUsage
 
 Lines = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
 
 
 class ModelList(msgspec.Struct, frozen=True):
-    """``fault`` says why the newest content of the library does not count."""
+    """``models`` are `anywire_engine_models.host.status.ModelStatus`. ``fault`` says why the newest
+    content of the library does not count."""
 
-    models: tuple[ModelStatus, ...]
+    models: list[dict[str, Any]]
     memory: MemoryUse
     fault: str = ""
 
@@ -39,21 +40,21 @@ class ModelCommands:
         )
 
     async def list_models(self) -> ModelList:
-        return ModelList(self._models.list(), self._models.memory(), self._models.fault)
+        return ModelList([complete(each) for each in self._models.list()], self._models.memory(), self._models.fault)
 
-    async def start_model(self, model: str) -> ModelStatus:
+    async def start_model(self, model: str) -> dict[str, Any]:
         """Start a model of the library and return once it answers."""
-        return await self._models.start(model)
+        return complete(await self._models.start(model))
 
-    async def stop_model(self, model: str) -> ModelStatus:
-        return await self._models.stop(model)
+    async def stop_model(self, model: str) -> dict[str, Any]:
+        return complete(await self._models.stop(model))
 
-    async def pin_model(self, model: str, pinned: bool = True) -> ModelStatus:
+    async def pin_model(self, model: str, pinned: bool = True) -> dict[str, Any]:
         """A pinned model makes room for no other one."""
-        return await self._models.pin(model, pinned)
+        return complete(await self._models.pin(model, pinned))
 
-    async def model_status(self, model: str) -> ModelStatus:
-        return self._models.status(model)
+    async def model_status(self, model: str) -> dict[str, Any]:
+        return complete(self._models.status(model))
 
     async def model_metrics(self, model: str) -> ServerUsage | None:
         return self._models.usage(model)
