@@ -96,6 +96,7 @@ class BridgeProcess:
                     pass
                 elif "error" in message:
                     answer.set_exception(CallFailed(message["error"]))
+                    answer.exception()  # nobody need ask for it
                 else:
                     answer.set_result(message["result"])
             self._more.set()
@@ -124,6 +125,7 @@ async def bridge(folder: Path, *options: str) -> AsyncIterator[BridgeProcess]:
         if process.returncode is None:
             process.kill()
             await process.wait()
+        await expect(opened._reading, "the end of its output")
 
 
 def children_of(pid: int) -> list[psutil.Process]:

@@ -16,6 +16,8 @@ from anywire_engine_models.registry.replaced_file import read_file
 
 LLAMA_SERVER = "llama-server"
 MAX_TEMPLATE = 1024 * 1024
+ALL_LAYERS = 999
+"""So many, or more, are all of them."""
 
 
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +55,7 @@ def planned(config: ServerConfig, entries: Sequence[Entry], base: ModelsConfig, 
         slots=config.parallel,
         port=config.port,
         device="auto" if config.n_gpu_layers else "cpu",
-        gpu_layers=config.n_gpu_layers if config.n_gpu_layers > 0 else None,
+        gpu_layers=config.n_gpu_layers if 0 < config.n_gpu_layers < ALL_LAYERS else None,
         chat_template=_template(config),
         extra_args=["--jinja"] if server not in (base.server, "auto", "xllamacpp") else [],
     )
