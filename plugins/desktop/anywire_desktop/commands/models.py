@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from contextlib import aclosing
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import msgspec
 
@@ -62,7 +62,6 @@ class ModelCommands:
     async def model_logs(self, model: str, call: Call, lines: Lines = 100, follow: bool = False) -> None:
         """The newest lines of a model's log on the call's channel, as ``line`` each; with ``follow`` those to come
         too, until the call is cancelled."""
-        found: AsyncIterator[str] = self._models.logs(model, lines=lines, follow=follow)
-        async with aclosing(cast("Any", found)) as log:
+        async with aclosing(self._models.logs(model, lines=lines, follow=follow)) as log:
             async for line in log:
                 await call.tell({"line": line})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from typing import Any, Self
 
@@ -227,7 +227,7 @@ class LocalModels:
         status = self._host.status(model)
         return self._usage.read(status.pid, self._devices.gauges()) if status.pid else None
 
-    def logs(self, model: str, *, lines: int = 100, follow: bool = False) -> AsyncIterator[str]:
+    def logs(self, model: str, *, lines: int = 100, follow: bool = False) -> AsyncGenerator[str, None]:
         """The newest lines that a model's servers wrote, oldest first; with ``follow`` those to come too."""
         return self._host.logs(model, lines=lines, follow=follow)
 
