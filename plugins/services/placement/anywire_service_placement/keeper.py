@@ -69,6 +69,8 @@ class Keeper:
         self._set_wanted(wanted)
         self._expect(self._asked)
         self._pauses.forget()
+        self._moves.forget_refusals()
+        self._listings.expire_all()
         self._over_since.clear()
         self.changed()
 

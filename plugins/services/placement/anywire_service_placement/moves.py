@@ -121,16 +121,15 @@ class Moves:
 
     def is_refused(self, pair: Pair, now: float) -> bool:
         """Whether the agent has said a moment ago that the model cannot be unloaded now."""
-        until = self._refused.get(pair)
-        if until is not None and now >= until:
-            del self._refused[pair]
-            return False
-        return until is not None
+        return now < self._refused.get(pair, now)
+
+    def forget_refusals(self) -> None:
+        """All models may be tried to be unloaded again."""
+        self._refused.clear()
 
     @property
     def times(self) -> list[float]:
-        """When something that is remembered here counts no more, or an agent is late."""| None:
-        """When the first of what is remembered counts no more."""
+        """When something that is remembered here counts no more, or an agent is late."""
         times = [each.until for each in self._done.values()] + list(self._refused.values())
         times += [each.began + LATE for each in self.moving.values()]
         return times
@@ -175,6 +174,8 @@ class Moves:
     def _note(self, moving: Moving, now: float, error: str, refused: bool) -> None:
         step, seconds = moving.step, now - moving.began
         pair = (step.agent_id, step.model)
+        self._done = {each: done for each, done in self._done.items() if now < done.until}
+        self._refused = {each: until for each, until in self._refused.items() if now < until}
         self.recent.append(Moved(step, seconds, time.time(), error))
         if step.action == "load":
             self._pauses.ended(pair, now)
