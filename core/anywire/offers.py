@@ -24,12 +24,12 @@ class Offer(msgspec.Struct, frozen=True, omit_defaults=True):
     ``kinds`` are the kinds of tasks it answers (``chat``, ``completion``, ``embedding``); none stands for all kinds
     among the agent's capabilities. ``features`` says of a need (``tools``, ``vision``, ``audio``, ``json``,
     ``logprobs`` …) whether the model has it; what is not named is unknown. ``resume`` among them says whether it goes
-    on from a text, in place of the agent's capability of that name. ``state``: a ``ready`` offer takes tasks,
-    and so does one that is ``stopped`` and ``on_demand``, which is started by its first task. ``detail`` says why it
-    is ``crashed``, or what a ``starting`` one does. ``slots`` is how many of its tasks run at once, 0 when only the
-    agent's slots bound it. ``context`` is the longest prompt and answer in tokens, 0 when unknown. ``digest`` names
-    the weights exactly, empty when unknown: a stream is resumed only where it is the same. ``owner`` is who made it or
-    serves it, empty when nobody says.
+    on from a text, in place of the agent's capability of that name. ``state``: a ``ready`` offer takes tasks. One that
+    is ``on_demand`` takes them too while it is ``stopped``, where the first one starts it, and while it is
+    ``starting``, where they wait at the agent. ``detail`` says why it is ``crashed``, or what a ``starting`` one does.
+    ``slots`` is how many of its tasks run at once, 0 when only the agent's slots bound it. ``context`` is the longest
+    prompt and answer in tokens, 0 when unknown. ``digest`` names the weights exactly, empty when unknown: a stream is
+    resumed only where it is the same. ``owner`` is who made it or serves it, empty when nobody says.
     """
 
     model: str
@@ -45,7 +45,7 @@ class Offer(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def takes_tasks(self) -> bool:
-        return self.state == "ready" or (self.on_demand and self.state == "stopped")
+        return self.state == "ready" or (self.on_demand and self.state in ("stopped", "starting"))
 
     def resumes(self, capabilities: Collection[str]) -> bool:
         """Whether the model goes on from a text, at an agent of these capabilities."""

@@ -91,6 +91,9 @@ class OneService(NamedTuple):
     def get(self, name: str) -> BackgroundTasks | None:
         return self.offered if name == SERVICE else None
 
+    def metrics(self) -> tuple[()]:
+        return ()
+
 
 class House(NamedTuple):
     """A gateway with one running task of ``alice``."""
