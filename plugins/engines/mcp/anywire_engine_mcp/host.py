@@ -182,12 +182,12 @@ class McpHost:
             known.failed -= 1
             return result
 
-    async def resources(self, label: str) -> list[dict[str, Any]]:  # type: ignore[valid-type]
+    async def resources(self, label: str) -> tuple[dict[str, Any], ...]:
         """What a server lists for reading, in MCP's own form."""
         async with self._use(label) as server:
             return await server.resources()
 
-    async def read(self, label: str, uri: str) -> list[dict[str, Any]]:  # type: ignore[valid-type]
+    async def read(self, label: str, uri: str) -> tuple[dict[str, Any], ...]:
         """The contents of a resource: objects with ``uri``, ``mimeType``, and ``text`` or ``blob`` (base64)."""
         async with self._use(label) as server:
             return await server.read(uri)

@@ -110,7 +110,7 @@ class ConnectedServer:
             result = await client.call_tool(tool, dict(arguments))
         return read_result(result)
 
-    async def resources(self) -> list[dict[str, Any]]:
+    async def resources(self) -> tuple[dict[str, Any], ...]:
         """What the server lists for reading, at most `MAX_RESOURCES`. Raises `ServerGone` and `ToolFault`."""
         found: list[dict[str, Any]] = []
         cursor: str | None = None
@@ -121,18 +121,18 @@ class ConnectedServer:
                 cursor = page.next_cursor
                 if cursor is None or len(found) >= MAX_RESOURCES:
                     break
-        return found[:MAX_RESOURCES]
+        return tuple(found[:MAX_RESOURCES])
 
-    async def read(self, uri: str) -> list[dict[str, Any]]:
+    async def read(self, uri: str) -> tuple[dict[str, Any], ...]:
         """The contents of a resource: ``uri``, ``mimeType``, and ``text`` or ``blob`` (base64). Raises `ServerGone` and
         `ToolFault`."""
         async with self._session(f"the resource {uri}", self.config.timeout) as client:
             result = await client.read_resource(uri)
-        return [
+        return tuple(
             {"uri": str(each.uri), "mimeType": each.mime_type or ""}
             | ({"text": each.text} if isinstance(each, TextResourceContents) else {"blob": each.blob})
             for each in result.contents
-        ]
+        )
 
     # Inside
 
@@ -181,8 +181,8 @@ class ConnectedServer:
                 message_handler=self._heard,
                 cache=None,
             ) as client:
-                await self._list(client)
                 self._client = client
+                await self._list(client)
                 self._ready.set_result(None)
                 exit = await self._watch(client)
                 self._end(exit)
