@@ -14,7 +14,6 @@ from anywire.extra import split
 MAX_CALL_BYTES = 1024 * 1024
 """Characters of all calls of one round."""
 MAX_CALLS = 256
-_SHOWN_ALWAYS = ("role", "content", "tool_calls")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -42,6 +41,7 @@ class Answered:
         self.finish_reason = self.usage = ""
         self.calls: list[ToolCall] = []
         self._gap = "\n\n" if before and not before.endswith("\n") else ""
+        self._by_index: dict[int, ToolCall] = {}
         self._size = 0
         self._others: dict[str, Any] = {}
         self._whole: dict[str, Any] = {}
@@ -113,7 +113,8 @@ class Answered:
                 reasoning = delta.get("reasoning_content")
                 self.reasoning += reasoning if isinstance(reasoning, str) else ""
             choice["finish_reason"] = None
-            if (isinstance(delta, dict) and any(delta.values())) or choice.get("logprobs"):
+            says = isinstance(delta, dict) and any(value for name, value in delta.items() if name != "role")
+            if says or choice.get("logprobs"):
                 left.append(choice)
         if not left and not others:
             return ""
@@ -134,7 +135,8 @@ class Answered:
             function = function if isinstance(function, dict) else {}
             call = self._begun(piece, _text(function.get("name")))
             call.id = call.id or _text(piece.get("id"))
-            call.name += _text(function.get("name"))
+            name = _text(function.get("name"))
+            call.name += name if name != call.name else ""
             arguments = function.get("arguments")
             call.arguments += arguments if isinstance(arguments, str) else _encode(arguments or {}).decode()
             self._size += len(call.name) + len(str(arguments))
@@ -146,17 +148,19 @@ class Answered:
                 )
 
     def _begun(self, piece: dict[str, Any], name: str) -> ToolCall:
-        """The call that a piece goes on with, or a new one: one with another id and a name begins one, else the index
-        says which it is, and without an index it is the newest."""
-        index, newest = piece.get("index"), self.calls[-1] if self.calls else None
-        begins = bool(name) and (newest is None or bool(piece.get("id")) or not isinstance(index, int))
-        if isinstance(index, int) and 0 <= index < len(self.calls):
-            same = self.calls[index]
-            if not (begins and same.name and piece.get("id") not in ("", None, same.id)):
+        """The call that a piece goes on with, or a new one. Its index says which it is, but where it names another one
+        under another id; without an index, a name begins one, and everything else goes on with the newest."""
+        index = piece.get("index")
+        if isinstance(index, int):
+            same = self._by_index.get(index)
+            id = piece.get("id")
+            if same is not None and not (name and same.name and id and id != same.id):
                 return same
-        elif newest is not None and not begins and not isinstance(index, int):
-            return newest
+        elif self.calls and not name:
+            return self.calls[-1]
         self.calls.append(ToolCall())
+        if isinstance(index, int):
+            self._by_index[index] = self.calls[-1]
         return self.calls[-1]
 
 

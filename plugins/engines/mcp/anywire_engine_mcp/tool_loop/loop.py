@@ -27,6 +27,7 @@ SHOWN_NAME = 80
 log = logging.getLogger(__name__)
 
 Ask = Callable[[TaskRequest], AsyncGenerator[Delta | EngineProgress, None]]
+Tell = Callable[[str, dict[str, Any]], None]
 
 
 class LoopLimits(msgspec.Struct, frozen=True):
@@ -41,9 +42,10 @@ class LoopLimits(msgspec.Struct, frozen=True):
 
 
 async def run_loop(
-    task: TaskRequest, chat: ChatWithTools, host: McpHost, ask: Ask, limits: LoopLimits
+    task: TaskRequest, chat: ChatWithTools, host: McpHost, ask: Ask, limits: LoopLimits, tell: Tell
 ) -> AsyncGenerator[Delta | EngineProgress, None]:
-    """The answer to a chat that names MCP servers; ``ask`` asks the model.
+    """The answer to a chat that names MCP servers; ``ask`` asks the model, ``tell`` is
+    told of each call: an event and its members.
 
     Each call is told as progress. Calls for the client end the loop. Raises what ``ask`` raises, `InvalidRequest` for a
     server or tool that is not there, and what `McpHost` says of a server that does not run or ends: a tool's own failure
@@ -93,7 +95,7 @@ async def run_loop(
         for number, call in enumerate(answered.calls):
             call.id = call.id or f"call_{step}_{number}"
         further.append(answered.message())
-        round_of_calls = _Calls(task.task_id, chat, host, limits, began + limits.seconds)
+        round_of_calls = _Calls(task.task_id, chat, host, limits, began + limits.seconds, tell)
         async with aclosing(round_of_calls.made(answered.calls)) as progress:
             async for told in progress:
                 yield told
@@ -109,10 +111,12 @@ def _round(task: TaskRequest, body: str, elapsed: float) -> TaskRequest:
 class _Calls:
     """The calls of one round, made side by side. ``results`` are the messages for the model, in their order."""
 
-    def __init__(self, task_id: str, chat: ChatWithTools, host: McpHost, limits: LoopLimits, deadline: float) -> None:
+    def __init__(
+        self, task_id: str, chat: ChatWithTools, host: McpHost, limits: LoopLimits, deadline: float, tell: Tell
+    ) -> None:
         self.results: list[dict[str, Any]] = []
         self._task_id, self._chat, self._host = task_id, chat, host
-        self._limits, self._deadline = limits, deadline
+        self._limits, self._deadline, self._tell = limits, deadline, tell
 
     async def made(self, calls: Sequence[ToolCall]) -> AsyncGenerator[EngineProgress, None]:
         loop = asyncio.get_running_loop()
@@ -160,13 +164,21 @@ class _Calls:
         except (ToolFault, InvalidRequest) as error:
             result = ToolResult(f"Error: {error}", is_error=True)
         text = cut(result.text, self._limits.result_chars)
+        seconds = loop.time() - began
+        how = "failed" if result.is_error else "gave a result"
         log.info(
-            "task %s: tool %s %s after %d ms with %d characters",
-            self._task_id,
-            place,
-            "failed" if result.is_error else "gave a result",
-            (loop.time() - began) * 1000,
-            len(result.text),
+            "task %s: tool %s %s after %.3f s with %d characters", self._task_id, place, how, seconds, len(result.text)
+        )
+        self._tell(
+            "call",
+            {
+                "task_id": self._task_id,
+                "server": place.label,
+                "tool": place.tool.name,
+                "seconds": round(seconds, 6),
+                "chars": len(result.text),
+                "is_error": result.is_error,
+            },
         )
         if result.is_error and not text.startswith("Error"):
             text = f"Error: {text}"
