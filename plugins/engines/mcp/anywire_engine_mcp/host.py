@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -163,11 +164,11 @@ class McpHost:
         tool: str,
         arguments: Mapping[str, Any],
         *,
-        timeout: float = 0.0,
+        timeout: float = math.inf,
         told: Callable[[str], None] = lambda detail: None,
     ) -> ToolResult:
-        """Call a tool; a server that is ``on_demand`` is started for it. ``timeout`` is in seconds, 0 is the server's
-        own. A tool that says that it failed has given a result. Raises as the class says."""
+        """Call a tool; a server that is ``on_demand`` is started for it. ``timeout`` is in seconds, where that is
+        less than the server's own. A tool that says that it failed has given a result. Raises as the class says."""
         known = self._of(label)
         if not known.config.allows(tool):
             raise InvalidRequest(f"the tool {tool!r} of the MCP server {label!r} may not be used here", param="tool")
@@ -178,7 +179,7 @@ class McpHost:
                 raise InvalidRequest(f"the MCP server {label!r} has no tool {tool!r}{hint}", param="tool")
             known.calls += 1
             known.failed += 1
-            result = await server.call(tool, arguments, timeout or known.config.timeout)
+            result = await server.call(tool, arguments, min(timeout, known.config.timeout))
             known.failed -= 1
             return result
 

@@ -1,172 +1,172 @@
-"""A server on stdin and stdout as a process of its own, with nothing left of it at its end."""
+"""A server on stdin and stdout as a process behind a guardian, with nothing left of it at its end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import socket
-import sys
-from asyncio.subprocess import PIPE, Process, SubprocessStreamProtocol
+from asyncio.subprocess import PIPE, Process
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from anywire_engine_models.host.server import Exit, StartFailed
+from anywire_engine_models.processes.failures import no_program
+from anywire_engine_models.processes.guarded import guardian_command
+from anywire_engine_models.processes.output import TAIL, Output
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """Bytes of one message of a server, which is one line."""
-LINES_KEPT = 20
-LINE_CHARS = 1000
-PIPES = 1.0
-"""Seconds after the end of a program in which the rest of what it wrote is read: a process that has left its group may
-hold the pipe open."""
-_GUARDIAN = Path(__file__).with_name("guardian.py")
+OUTPUT_TIMEOUT = 1.0
+"""Seconds after the end of a program in which the rest of what it wrote is read."""
+KILL_TIMEOUT = 3.0
+"""Seconds that a guardian has for killing, until it is killed itself."""
 
 
 class Child:
-    """One life of a program. ``exited`` is done when it has ended and what it wrote on stderr was read; it is never
-    cancelled. ``line`` is called with each line for a person."""
+    """One life of a program. ``pid`` is the program's; `exited` is done when it, all that it has started and its guardian
+    are gone, and what it wrote on stderr was read: never cancelled, never an exception."""
 
-    def __init__(self, guarded: _Guarded, pid: int, line: Callable[[str], None]) -> None:
-        process = guarded.process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self.pid, self.stdin, self.stdout = pid, process.stdin, process.stdout
-        self.lines: deque[str] = deque(maxlen=LINES_KEPT)
-        self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
-        self._guarded, self._line = guarded, line
-        self._reader = asyncio.create_task(self._read(process.stderr), name=f"mcp {pid} log")
-        self._waiter = asyncio.create_task(self._wait(), name=f"mcp {pid} exit")
+    def __init__(self, guardian: Process, control: socket.socket, output: Output, lines: deque[str]) -> None:
+        assert guardian.stdin is not None
+        assert guardian.stdout is not None
+        loop = asyncio.get_running_loop()
+        self.pid = 0
+        self.stdin, self.stdout = guardian.stdin, guardian.stdout
+        self.exited: asyncio.Future[Exit] = loop.create_future()
+        self._started: asyncio.Future[None] = loop.create_future()
+        self._guardian, self._control, self._output, self._lines = guardian, control, output, lines
+        self._said: Exit | None = None
+        self._reader = loop.create_task(self._read_control(), name=f"guardian {guardian.pid} says")
+        self._waiter = loop.create_task(self._wait(), name=f"guardian {guardian.pid} ends")
 
     @classmethod
     async def spawn(
-        cls, command: Sequence[str], environment: Mapping[str, str], cwd: Path | None, line: Callable[[str], None]
+        cls, command: Sequence[str], environment: Mapping[str, str], cwd: Path | None, told: Callable[[str], None]
     ) -> Child:
-        """Start it in a session of its own. Raises `StartFailed` when there is no such program or folder. Cancelled,
-        it leaves nothing."""
-        guarded = await _Guarded.begin(command, environment, cwd)
+        """Start it; ``told`` gets the lines that it writes on stderr. Raises `StartFailed` when there is no such program
+        or folder. Cancelled, it leaves nothing."""
+        if cwd is not None and not cwd.is_dir():
+            raise StartFailed(Exit(f"the folder {cwd} (cwd) is not there"))
+        program = str((cwd or Path()) / command[0]) if os.sep in command[0] else command[0]
+        found = shutil.which(program, path=environment.get("PATH"))
+        if found is None:
+            raise StartFailed(Exit(no_program(command[0])))
+        child = await cls._begun([str(Path(found).absolute()), *command[1:]], environment, cwd, told)
         try:
-            told = await guarded.told()
+            await asyncio.wait({child._started, child.exited}, return_when=asyncio.FIRST_COMPLETED)
         except BaseException:
-            guarded.abandon()
+            child._kill()
             raise
-        if not told.isdigit():
-            guarded.abandon()
-            reason = told.removeprefix("!") or "it ended at once"
-            raise StartFailed(Exit(f"{command[0]} cannot be started: {reason}; is the program installed here?"))
-        return cls(guarded, int(told), line)
+        return child
 
     async def stop(self, grace: float) -> None:
-        """End it: its input is closed, after ``grace`` seconds it gets SIGTERM, after as many again SIGKILL, with all
-        of its group. Returns when it is gone; idempotent, and may be cancelled and called again."""
+        """End it: its input is closed, after ``grace`` seconds it gets SIGTERM, after as many again it is killed with all
+        that it has started. Returns when it is gone; idempotent, and may be cancelled and called again."""
         self.stdin.close()
-        for number in (signal.SIGTERM, signal.SIGKILL):
+        for word in (b"T", b"K"):
             await asyncio.wait({self.exited}, timeout=grace)
             if self.exited.done():
                 return
-            self._signal(number)
-        self._guarded.lifeline.close()
-        await asyncio.wait({self.exited})
+            self._say(word)
+        await asyncio.wait({self.exited}, timeout=KILL_TIMEOUT)
+        if not self.exited.done():
+            self._kill()
+            await asyncio.wait({self.exited})
 
     def wrote(self, line: bytes) -> None:
-        """It wrote a line that is for a person."""
-        text = line[: LINE_CHARS * 4].decode(errors="replace").rstrip()[:LINE_CHARS]
-        if text:
-            self.lines.append(text)
-            self._line(text)
+        """It wrote on stdout what is no message: a line for a person."""
+        self._output.data_received(line.rstrip(b"\n") + b"\n")
 
-    def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, number)
+    def _say(self, word: bytes) -> None:
+        with contextlib.suppress(OSError):
+            self._control.send(word)
 
-    async def _wait(self) -> None:
-        code = await self._guarded.code
-        self._signal(signal.SIGKILL)  # where the guardian itself was killed
-        await asyncio.wait({self._reader}, timeout=PIPES)
-        self._reader.cancel()
-        self._guarded.abandon()
-        lines = tuple(self.lines)
-        if code < 0:
-            name = signal.Signals(-code).name
-            self.exited.set_result(Exit(f"killed by {name}", signal=name, lines=lines))
-        else:
-            self.exited.set_result(Exit(f"exited with status {code}", code=code, lines=lines))
-
-    async def _read(self, stream: asyncio.StreamReader | None) -> None:
-        rest = b""
-        while stream is not None and (data := await stream.read(65536)):
-            *whole, rest = (rest + data).split(b"\n")
-            for line in whole:
-                self.wrote(line)
-            rest = rest[: LINE_CHARS * 4]
-        self.wrote(rest)
-
-
-class _Guarded(SubprocessStreamProtocol):
-    """The guardian of a program, as asyncio's process. ``code`` is done when it has ended, whoever holds its pipes."""
-
-    process: Process
-    lifeline: socket.socket
-
-    def __init__(self) -> None:
-        loop = asyncio.get_running_loop()
-        super().__init__(limit=MAX_MESSAGE_BYTES, loop=loop)
-        self.code: asyncio.Future[int] = loop.create_future()
+    def _kill(self) -> None:
+        """Without the guardian's help: it is stopped, or does not get at what it is to kill. Closing its control makes
+        one that is well do the same."""
+        if self.pid:
+            with contextlib.suppress(OSError):
+                os.killpg(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            self._guardian.kill()
 
     @classmethod
-    async def begin(cls, command: Sequence[str], environment: Mapping[str, str], cwd: Path | None) -> _Guarded:
+    async def _begun(
+        cls, command: Sequence[str], environment: Mapping[str, str], cwd: Path | None, told: Callable[[str], None]
+    ) -> Child:
         loop = asyncio.get_running_loop()
-        mine, its = socket.socketpair()
-        mine.setblocking(False)
+        lines: deque[str] = deque(maxlen=TAIL)
+        output = Output(told, lines)
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        read, write = os.pipe()
         try:
-            transport, guarded = await loop.subprocess_exec(
-                cls,
-                *(sys.executable, "-I", "-S", str(_GUARDIAN), str(its.fileno())),
-                *command,
+            await loop.connect_read_pipe(lambda: output, os.fdopen(read, "rb", 0))
+            guardian = await asyncio.create_subprocess_exec(
+                *guardian_command(command, control=theirs.fileno()),
                 stdin=PIPE,
                 stdout=PIPE,
-                stderr=PIPE,
-                env=environment,
+                stderr=write,
+                env=dict(environment),
                 cwd=cwd,
-                pass_fds=(its.fileno(),),
-                start_new_session=True,
+                limit=MAX_MESSAGE_BYTES,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,  # a terminal's Ctrl-C is for this process
             )
-        except (OSError, ValueError) as error:
-            mine.close()
-            reason = getattr(error, "strerror", None) or str(error)
-            raise StartFailed(Exit(f"{command[0]} cannot be started: {reason}")) from error
+        except OSError as error:
+            ours.close()
+            output.close()
+            raise StartFailed(Exit(f"it cannot be started: {error.strerror or error}")) from error
         except BaseException:
-            mine.close()
+            ours.close()
+            output.close()
             raise
         finally:
-            its.close()
-        guarded.lifeline = mine
-        guarded.transport = transport
-        guarded.process = Process(transport, guarded, loop)
-        return guarded
+            theirs.close()
+            os.close(write)
+        return cls(guardian, ours, output, lines)
 
-    def process_exited(self) -> None:
-        code = self.transport.get_returncode()
-        if not self.code.done():
-            self.code.set_result(code if code is not None else -signal.SIGKILL)
-        super().process_exited()
+    async def _read_control(self) -> None:
+        """What the guardian says, a line each: see `anywire_engine_models.processes.guardian`."""
+        loop, rest = asyncio.get_running_loop(), b""
+        with contextlib.suppress(OSError):
+            while data := await loop.sock_recv(self._control, 4096):
+                *whole, rest = (rest + data).split(b"\n")
+                for line in whole:
+                    self._reported(line.decode(errors="replace"))
 
-    async def told(self) -> str:
-        """The line that the guardian tells; empty when it has ended first."""
-        loop, told = asyncio.get_running_loop(), b""
-        while not told.endswith(b"\n"):
-            try:
-                data = await loop.sock_recv(self.lifeline, 1024)
-            except OSError:
-                break
-            if not data:
-                break
-            told += data
-        return told.decode(errors="replace").strip()
+    def _reported(self, line: str) -> None:
+        word, _, rest = line.partition(" ")
+        if word == "pid":
+            self.pid = int(rest)
+            if not self._started.done():
+                self._started.set_result(None)
+        elif word == "failed":
+            number, _, text = rest.partition(" ")
+            self._said = Exit(f"it cannot be started: {text or f'error {number}'}")
+        elif self._said is None and word == "exit":
+            self._said = Exit(f"exited with status {rest}", code=int(rest))
+        elif self._said is None and word == "signal":
+            name = signal.Signals(int(rest)).name
+            self._said = Exit(f"killed by {name}", signal=name)
 
-    def abandon(self) -> None:
-        """Nobody needs it any more: it ends, with what it guards."""
-        self.lifeline.close()
-        self.transport.close()
+    async def _wait(self) -> None:
+        status = await self._guardian.wait()
+        await asyncio.wait({self._reader}, timeout=OUTPUT_TIMEOUT)
+        self._reader.cancel()
+        self._output.read_rest()
+        await asyncio.wait({self._output.ended}, timeout=OUTPUT_TIMEOUT)
+        self._output.close()
+        self._control.close()
+        self.stdin.close()
+        if self._said is None and self.pid:
+            # The guardian was killed, and the kernel has killed the program; the rest of its group is left to us.
+            with contextlib.suppress(OSError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self._said = Exit(f"killed with its guardian (status {status})", signal="SIGKILL")
+        said = self._said or Exit(f"its guardian ended with status {status}", code=status)
+        self.exited.set_result(Exit(said.reason, said.code, said.signal, tuple(self._lines)))

@@ -17,7 +17,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from anywire.errors import ConfigError
 from anywire.printable import printable
-from anywire_engine_mcp.connection.child import PIPES, Child
+from anywire_engine_mcp.connection.child import OUTPUT_TIMEOUT, Child
 from anywire_engine_mcp.connection.http import http_streams
 from anywire_engine_mcp.connection.stdio import stdio_streams
 from anywire_engine_mcp.server_config import ServerConfig, launched_command, secrets_of
@@ -205,7 +205,7 @@ class ConnectedServer:
     async def _settled(self) -> None:
         """Where a program's connection has ended, the program is about to: how it does is the better reason."""
         if self._child is not None:
-            await asyncio.wait({self._child.exited}, timeout=PIPES)
+            await asyncio.wait({self._child.exited}, timeout=OUTPUT_TIMEOUT)
 
     async def _finish(self, exit: Exit) -> None:
         """Once the session is over: the process is ended, and how it did counts where nobody asked for it."""

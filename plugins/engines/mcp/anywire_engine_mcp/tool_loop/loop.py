@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -15,7 +15,7 @@ from anywire.errors import EngineFailed, InvalidRequest
 from anywire.messages import TaskRequest
 from anywire.near import nearest
 from anywire.printable import printable
-from anywire_engine_mcp.host import McpHost, ToolFault
+from anywire_engine_mcp.host import McpStatus, ToolFault
 from anywire_engine_mcp.tool_loop.answered import Answered, ToolCall, added_usage
 from anywire_engine_mcp.tool_loop.requested import ChatWithTools, Place
 from anywire_engine_mcp.tools import McpTool, ToolResult, cut
@@ -30,6 +30,16 @@ Ask = Callable[[TaskRequest], AsyncGenerator[Delta | EngineProgress, None]]
 Tell = Callable[[str, dict[str, Any]], None]
 
 
+class ToolServers(Protocol):
+    """What is used of `McpHost`."""
+
+    def status(self, label: str) -> McpStatus: ...
+    async def tools(self, label: str) -> tuple[McpTool, ...]: ...
+    async def call(
+        self, label: str, tool: str, arguments: Mapping[str, Any], *, timeout: float
+    ) -> ToolResult: ...
+
+
 class LoopLimits(msgspec.Struct, frozen=True):
     """``steps`` are rounds in which tools are called, ``seconds`` the time from the first question on after which none
     is called any more; the model then gets a last round for its answer. ``calls`` are those of one round,
@@ -42,13 +52,13 @@ class LoopLimits(msgspec.Struct, frozen=True):
 
 
 async def run_loop(
-    task: TaskRequest, chat: ChatWithTools, host: McpHost, ask: Ask, limits: LoopLimits, tell: Tell
+    task: TaskRequest, chat: ChatWithTools, host: ToolServers, ask: Ask, limits: LoopLimits, tell: Tell
 ) -> AsyncGenerator[Delta | EngineProgress, None]:
     """The answer to a chat that names MCP servers; ``ask`` asks the model, ``tell`` is
     told of each call: an event and its members.
 
     Each call is told as progress. Calls for the client end the loop. Raises what ``ask`` raises, `InvalidRequest` for a
-    server or tool that is not there, and what `McpHost` says of a server that does not run or ends: a tool's own failure
+    server or tool that is not there, and what `anywire_engine_mcp.host.McpHost` says of a server that does not run or ends: a tool's own failure
     is a result for the model.
     """
     if task.resume:
@@ -112,7 +122,7 @@ class _Calls:
     """The calls of one round, made side by side. ``results`` are the messages for the model, in their order."""
 
     def __init__(
-        self, task_id: str, chat: ChatWithTools, host: McpHost, limits: LoopLimits, deadline: float, tell: Tell
+        self, task_id: str, chat: ChatWithTools, host: ToolServers, limits: LoopLimits, deadline: float, tell: Tell
     ) -> None:
         self.results: list[dict[str, Any]] = []
         self._task_id, self._chat, self._host = task_id, chat, host
@@ -158,7 +168,7 @@ class _Calls:
             return f"Error: the arguments of {call.name} are no JSON object: {error}"
         loop = asyncio.get_running_loop()
         began = loop.time()
-        timeout = min(self._host.config(place.label).timeout, max(1.0, self._deadline - began))
+        timeout = max(1.0, self._deadline - began)
         try:
             result = await self._host.call(place.label, place.tool.name, arguments, timeout=timeout)
         except (ToolFault, InvalidRequest) as error:
