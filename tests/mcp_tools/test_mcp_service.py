@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import pytest
@@ -13,10 +16,18 @@ from tests.mcp_tools.scripted_model import ScriptedModel, calls, says
 from tests.mcp_tools.servers import plain
 
 from anywire import events
+from anywire.builtin.memory import MemoryConfig, MemoryTransport
 from anywire.caller import Caller
 from anywire.engine import Engine
 from anywire.errors import AnywireError, EngineFailed, InvalidRequest
+from anywire.identity import agent_info, hub_info
+from anywire.pipeline.orchestrator import Orchestrator
+from anywire.pipeline_settings import PipelineConfig
+from anywire.plugins import Plugins
+from anywire.roles.agent import Agent
 from anywire.route import Request, Response
+from anywire.submission import Submission
+from anywire.testing.doubles import fifo, least_loaded
 from anywire.testing.patience import expect, polled
 from anywire.testing.service_bench import ServiceBench, service_bench
 from anywire.testing.service_kit import ServiceConformance
@@ -116,14 +127,37 @@ async def test_a_task_reaches_only_an_agent_that_has_the_server(tmp_path: Path) 
 
 
 async def test_a_task_whose_tools_were_called_is_not_sent_again(tmp_path: Path) -> None:
-    log = tmp_path / "calls"
-    model = ScriptedModel([calls(("add", {"a": 1, "b": 2})), [EngineFailed("the model broke down")], says("again")])
-    made = engine(model, maths=plain("--log", str(log), autostart=False))
-    async with service_bench(state=tmp_path / "state", engine=made) as bench:
+    log, failure = tmp_path / "calls", EngineFailed("the model broke down")
+    model = ScriptedModel([[failure], calls(("add", {"a": 1, "b": 2})), [failure], says("again")])
+    servers = {"maths": plain("--log", str(log), autostart=False)}
+    async with two_agents(engine(model, **servers), engine(model, **servers)) as orchestrator:
+        stream = orchestrator.submit(Submission("chat", "m", body("maths"), True))
         with pytest.raises(AnywireError, match="broke down"):
-            await bench.ask(body("maths"), model="m")
+            await expect(stream.result(), "the task ends")
         assert len(log.read_text().splitlines()) == 1
-        assert model.rounds == [says("again")]
+        assert model.rounds == [says("again")], "the first attempt had called nothing, and was made again elsewhere"
+
+
+
+async def two_agents(*engines: Engine) -> AsyncIterator[Orchestrator]:
+    network = MemoryConfig(network=f"mcp-{uuid4()}")
+    orchestrator = Orchestrator(
+        hub_info(), [MemoryTransport(network)], fifo(), least_loaded(), config=PipelineConfig(), plugins=Plugins()
+    )
+    agents = [
+        Agent(agent_info(f"agent-{number}", engine=each), each, [MemoryTransport(network)])
+        for number, each in enumerate(engines)
+    ]
+    try:
+        await orchestrator.start()
+        for agent in agents:
+            await agent.start()
+        await expect(orchestrator.agents_until(lambda seen: len(seen) == len(agents)), "the agents have joined")
+        yield orchestrator
+    finally:
+        await orchestrator.close()
+        for agent in agents:
+            await agent.close()
 
 
 async def test_an_agent_that_answers_nonsense_is_told_as_a_fault(tmp_path: Path) -> None:
