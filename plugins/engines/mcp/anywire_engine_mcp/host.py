@@ -22,7 +22,8 @@ from anywire_engine_models.host.server import Exit
 from anywire_engine_models.host.settings import HostSettings
 from anywire_engine_models.host.status import ModelChanged, ModelState, ModelStatus
 
-MAX_SERVERS = 256
+MAX_SERVERS = 64
+"""Each of them stands in every offer."""
 FAILED_DEPENDENCY = 424
 """The status of what fails because a server of tools does: it says nothing against the agent's model."""
 

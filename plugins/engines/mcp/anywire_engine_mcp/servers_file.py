@@ -13,7 +13,7 @@ from anywire.errors import ConfigError
 from anywire_engine_mcp.server_config import LABEL, ServerConfig
 
 MAX_FILE_BYTES = 1024 * 1024
-MAX_SERVERS = 256
+MAX_SERVERS = 64
 _SECTIONS = ("mcpServers", "servers")
 """Claude, Cursor and others have the first, VS Code the second."""
 

@@ -10,8 +10,9 @@ import signal
 import socket
 from asyncio.subprocess import PIPE, Process
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from anywire_engine_models.host.server import Exit, StartFailed
 from anywire_engine_models.processes.failures import no_program
@@ -59,7 +60,8 @@ class Child:
         try:
             await asyncio.wait({child._started, child.exited}, return_when=asyncio.FIRST_COMPLETED)
         except BaseException:
-            child._kill()
+            child._say(b"K")
+            await certainly(child.stop(0.0))
             raise
         return child
 
@@ -170,3 +172,17 @@ class Child:
             self._said = Exit(f"killed with its guardian (status {status})", signal="SIGKILL")
         said = self._said or Exit(f"its guardian ended with status {status}", code=status)
         self.exited.set_result(Exit(said.reason, said.code, said.signal, tuple(self._lines)))
+
+
+async def certainly(awaited: Coroutine[Any, Any, None]) -> None:
+    """Await to its end, whoever cancels this task meanwhile; its own cancellation goes on afterwards."""
+    task = asyncio.ensure_future(awaited)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    task.result()
+    if cancelled is not None:
+        raise cancelled

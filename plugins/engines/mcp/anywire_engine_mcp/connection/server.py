@@ -17,7 +17,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from anywire.errors import ConfigError
 from anywire.printable import printable
-from anywire_engine_mcp.connection.child import OUTPUT_TIMEOUT, Child
+from anywire_engine_mcp.connection.child import OUTPUT_TIMEOUT, Child, certainly
 from anywire_engine_mcp.connection.http import http_streams
 from anywire_engine_mcp.connection.stdio import stdio_streams
 from anywire_engine_mcp.server_config import ServerConfig, launched_command, secrets_of
@@ -166,7 +166,7 @@ class ConnectedServer:
             self._over.set_result(exit)
 
     async def _abort(self) -> None:
-        """End what has begun, at once; returns when it is gone."""
+        """End what has begun; returns when it is gone."""
         if self._owner is not None:
             self._owner.cancel()
         await asyncio.wait({self.exited})
@@ -212,7 +212,8 @@ class ConnectedServer:
         child = self._child
         if child is not None:
             ended_itself = child.exited.done()
-            await _done(child.stop(self.config.stop_grace))
+            with contextlib.suppress(asyncio.CancelledError):
+                await certainly(child.stop(self.config.stop_grace))
             ending = child.exited.result()
             if ended_itself:
                 exit = ending
@@ -340,11 +341,3 @@ def _said(error: BaseException) -> str:
         error = error.exceptions[0]
     return printable(f"{error}" or type(error).__name__, MAX_REASON)
 
-
-async def _done(awaited: Any) -> None:
-    """Await to its end, whoever cancels this task meanwhile."""
-    task = asyncio.ensure_future(awaited)
-    while not task.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait({task})
-    task.result()
