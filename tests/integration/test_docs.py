@@ -347,6 +347,11 @@ async def test_the_page_of_failure_handling_works_as_written(reader: Reader) -> 
     assert not reader.programs
 
 
+async def test_the_page_of_mcp_tools_works_as_written(reader: Reader) -> None:
+    await reader.follow(DOCS / "how-to" / "mcp-tools.md")
+    assert not reader.programs
+
+
 async def test_faults_are_tried_as_their_page_says(reader: Reader) -> None:
     await reader.follow(DOCS / "how-to" / "try-faults.md")
     assert not reader.programs

@@ -11,7 +11,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from anywire.offers import Offer, read_offers
+from anywire.offers import NAMED_NEED, Offer, read_offers
 from anywire.pipeline.fleet.groups import NOBODY, Group, GroupsView, Member, Orders, Without
 from anywire.pipeline.health.health import Health
 from anywire.scheduler import QueueKey
@@ -127,6 +127,18 @@ class Serving:
 
     def served_ever(self, key: QueueKey) -> bool:
         return key[:2] in self._serving or key[:2] in self._formerly
+
+    def servers(self, model: str) -> list[str]:
+        """The needs for servers of tools that some agent with the model has, sorted."""
+        found = {
+            need
+            for served, groups in self._serving.items()
+            if served[0] == model
+            for group in groups
+            for need, has in group.offers[served].features.items()
+            if has and need.startswith(NAMED_NEED)
+        }
+        return sorted(found)
 
     def is_stopped(self, model: str) -> bool:
         """Whether an agent has the model and would have to be told to start it."""
