@@ -79,6 +79,14 @@ async def none_left(mark: str) -> None:
     await polled(lambda: not marked(mark), "no process is left", seen=lambda: f": {marked(mark)}")
 
 
+def is_gone(pid: int) -> bool:
+    """Whether that process has ended; somebody else may still have to take it in."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 @contextmanager
 def nothing_left() -> Iterator[None]:
     """Neither children (zombies too) nor open files of this process are left at its end."""

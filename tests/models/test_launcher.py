@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import random
 import signal
@@ -18,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.long_form import SOAK, examples
-from tests.models.started_servers import Watching, nothing_left, small
+from tests.models.started_servers import Watching, is_gone, nothing_left, small
 
 from anywire.testing.patience import FACTOR, expect, polled
 from anywire_engine_models.host.hosted import HostedModel
@@ -183,7 +184,7 @@ async def test_a_killed_guardian_takes_its_server_along() -> None:
             os.kill(psutil.Process(server.pid).ppid(), signal.SIGKILL)
             assert (await ended(server)).reason == "killed with its guardian, which was killed by SIGKILL"
             for pid in (server.pid, child):
-                await polled(lambda pid=pid: not psutil.pid_exists(pid), f"{pid} is gone")  # type: ignore[misc]
+                await polled(functools.partial(is_gone, pid), f"{pid} is gone")
 
 
 async def test_a_guardian_that_does_not_answer_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +192,7 @@ async def test_a_guardian_that_does_not_answer_keeps_nobody_waiting(monkeypatch:
     with nothing_left():
         async with started(small(stop_grace=0.1)) as (server, _):
             os.kill(psutil.Process(server.pid).ppid(), signal.SIGSTOP)
-        await polled(lambda: not psutil.pid_exists(server.pid), "the server is gone")
+        await polled(lambda: is_gone(server.pid), "the server is gone")
 
 
 async def test_the_end_of_the_event_loop_ends_its_servers() -> None:
@@ -305,15 +306,15 @@ async def test_a_port_that_is_taken_before_the_server_has_it(monkeypatch: pytest
 
 
 async def test_a_server_that_is_never_healthy() -> None:
-    caught = await failure(small("loading=-1", start_timeout=0.5))
-    assert caught.exit.reason.startswith("not ready after 0.5 s: http://127.0.0.1:")
+    caught = await failure(small("loading=-1", start_timeout=2.0))
+    assert caught.exit.reason.startswith("not ready after 2 s: http://127.0.0.1:")
     assert caught.exit.reason.endswith("/health answered with status 503: ok")
     assert caught.exit.lines == ("listening",)
 
 
 async def test_a_server_that_never_listens() -> None:
-    caught = await failure(small("deaf=1", "says=thinking", start_timeout=0.5))
-    assert "not ready after 0.5 s: nobody listens at" in caught.exit.reason
+    caught = await failure(small("deaf=1", "says=thinking", start_timeout=2.0))
+    assert "not ready after 2 s: nobody listens at" in caught.exit.reason
     assert caught.exit.lines == ("thinking",)
 
 
