@@ -1,4 +1,4 @@
-"""What tests of processes share: models that are small servers, a watcher that remembers, and what is left afterwards."""
+"""What tests of processes share: models that are small servers, a watcher that remembers, what is left afterwards."""
 
 from __future__ import annotations
 
@@ -99,5 +99,5 @@ def _held() -> dict[str, object]:
     me = psutil.Process()
     return {
         "children": {child.pid for child in me.children(recursive=True)},
-        "files": len(os.listdir("/proc/self/fd")),
+        "files": len(list(Path("/proc/self/fd").iterdir())),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import random
@@ -69,9 +70,9 @@ async def test_a_server_is_ready_when_its_health_says_so_and_gone_after_its_stop
             assert server.address.startswith("http://127.0.0.1:")
             assert len(server.key) == 32
             assert not server.exited.done()
-        exit = server.exited.result()
-        assert (exit.reason, exit.code, exit.signal) == ("killed by SIGTERM", None, "SIGTERM")
-        assert exit.lines == ("hello", "listening")
+        end = server.exited.result()
+        assert (end.reason, end.code, end.signal) == ("killed by SIGTERM", None, "SIGTERM")
+        assert end.lines == ("hello", "listening")
         assert not psutil.pid_exists(server.pid)
         await server.stop()
 
@@ -120,7 +121,8 @@ async def test_a_watcher_that_fails_harms_nobody(caplog: pytest.LogCaptureFixtur
         def line(self, text: str) -> None:
             raise RuntimeError("of the watcher")
 
-        progress = line  # type: ignore[assignment]
+        def progress(self, part: float) -> None:
+            raise RuntimeError("of the watcher")
 
     server = await ProcessLauncher().launch(small("dots=3", "says=hello"), "cpu", Failing())
     await server.stop()
@@ -345,10 +347,8 @@ async def test_starts_and_stops_at_random_moments_leave_nothing() -> None:
         start = asyncio.create_task(launcher.launch(small(*options, stop_grace=0.2), "cpu", watching))
         await asyncio.wait({start}, timeout=delay)
         if kill and watching.pids:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(watching.pids[-1], signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         start.cancel()
         await asyncio.wait({start})
         if not start.cancelled() and start.exception() is None:
@@ -434,4 +434,3 @@ def test_a_doubled_brace_is_a_brace(text: str) -> None:
     command = ServerCommand((text.replace("{", "{{").replace("}", "}}"), "{gpu_layers}"))
     assert template.arguments(command, port=1, device="gpu:0") == [text, "999"]
     assert template.arguments(command, port=1, device="cpu") == [text, "0"]
-
