@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
+
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable
