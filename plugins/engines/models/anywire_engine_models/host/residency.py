@@ -2,8 +2,8 @@
 nothing and knows no event loop.
 
 Each event is a call with the time it happened at (seconds of a clock that does not go back). Callers are tickets: a
-call that raises has refused its ticket at once, every other one is answered by an effect, now or later. After each event
-`settle` decides what follows and gives the effects; at `next_time` it wants to be asked again.
+call that raises has refused its ticket at once, every other one is answered by an effect, now or later. After each
+event `settle` decides what follows and gives the effects; at `next_time` it wants to be asked again.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Residency:
         why = ""
         if used:
             why = f"requests are served or wait there ({used})"
-        elif resident.pinned:
+        elif resident.pinned and resident.state == "running":
             why = "it is pinned"
         elif resident.state == "starting":
             why = "it is starting"
@@ -250,4 +250,3 @@ def _what_for(resident: Resident, plan: Plan, yields: bool, now: float) -> str:
             return f"waits for a restart: {resident.exit.reason}" if resident.exit else "waits for a restart"
         case _:
             return plan.waits.get(resident.name, "waits for the end of its process")
-

@@ -13,7 +13,6 @@ from anywire_engine_models.host.resident import Resident
 from anywire_engine_models.host.settings import HostSettings
 from anywire_engine_models.host.status import TRANSITIONS, MemoryUse, ModelChanged, ModelState, ModelStatus
 
-
 NO_LONGER = "no longer in the registry"
 
 
@@ -30,7 +29,7 @@ class Roster:
         self._where: dict[Ticket, Resident] = {}
 
     def find(self, name: str, *, removed_too: bool = False) -> Resident:
-        """Raises `ModelNotFound`. With ``removed_too`` those are found that are still there but no longer configured."""
+        """Raises `ModelNotFound`. With ``removed_too`` also those are found that are no longer configured."""
         resident = self.residents.get(name)
         if resident is not None and (removed_too or not resident.removed):
             return resident
@@ -119,10 +118,11 @@ class Roster:
         return resident
 
     def answer(self, resident: Resident, tickets: Iterable[Ticket]) -> None:
-        status = resident.status()
-        for ticket in list(tickets):
+        answered = list(tickets)
+        for ticket in answered:
             self.take_out(ticket)
-            self.effects.append(Answer(ticket, status))
+        status = resident.status()
+        self.effects.extend(Answer(ticket, status) for ticket in answered)
 
     def fail(self, tickets: Iterable[Ticket], error: Callable[[], AnywireError]) -> None:
         """Each gets an error of its own, since each raises it."""
