@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable
