@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from anywire.clock import Clock
 from anywire.decision import Decision
 from anywire.event_bus import EventBus
 from anywire.messages import Chunk, HubInfo
+from anywire.metric import Metric
 from anywire.offers import Offer
 from anywire.route import Routes
 from anywire.selector import AgentView
@@ -60,6 +61,10 @@ class Services(Protocol):
     def get(self, name: str) -> Any:
         """What the service of that name offers (`anywire.service.Service.offered`), None when it does not run. Its
         package has a Protocol for it."""
+        ...
+
+    def metrics(self) -> Sequence[tuple[str, Metric]]:
+        """What services tell to whoever measures (`anywire.service.Service.metrics`), each with its service's name."""
         ...
 
 
@@ -177,6 +182,12 @@ class Context(Protocol):
 
     def listen(self, changed: Callable[[], None]) -> Callable[[], None]:
         """Call ``changed`` whenever an agent came, went, or changed state, offers or slots; returns what ends that."""
+        ...
+
+    def expect_models(self, models: Collection[str]) -> None:
+        """Say which models this service has agents serve, in place of those that it said before. While nobody serves
+        one of them its tasks wait until their deadline, also where it is stopped everywhere or was never served.
+        Leave a model out when it cannot be served: what waits for it fails then."""
         ...
 
     def stats(self) -> dict[str, Any]:

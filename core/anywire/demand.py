@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from anywire.offers import NAMED_NEED
 from anywire.submission import MAX_HINT_CHARS, MAX_HINTS, MAX_NAME_CHARS, NO_HINTS, Hints
 
 MAX_MODELS = 8
@@ -19,6 +20,11 @@ MAX_MODELS = 8
 CHARS_PER_TOKEN = 4
 """Of a prompt whose tokens no engine has counted."""
 MAX_TOKENS = 2**31
+MCP_NEED = NAMED_NEED
+"""Begins the need of a server of tools (MCP) by its label: ``mcp:files``."""
+MAX_LABELS = 16
+"""Servers of tools that one request may name."""
+MAX_LABEL_CHARS = 64
 BLOCK_BYTES = 512
 """Bytes of the prompt that one hash of its prefix covers, about 128 tokens of English."""
 MAX_BLOCKS = 256
@@ -29,8 +35,8 @@ _NOTHING = (b"null", b"[]", b"false", b"0")
 
 class Demand(msgspec.Struct, frozen=True):
     """``models`` are further ones that would do, after the one the request names. ``needs`` are features, sorted:
-    ``tools``, ``vision``, ``audio``, ``json`` and ``logprobs``. ``max_tokens`` is the longest answer asked for, 0 when
-    it is not said. ``session`` is the ``prompt_cache_key``, ``hints`` what is short enough in ``metadata``."""
+    ``tools``, ``vision``, ``audio``, ``json`` and ``logprobs``, and ``mcp:LABEL`` for each server that a tool of type
+    ``mcp`` names. ``max_tokens`` is the longest answer asked for, 0 when it is not said. ``session`` is the ``prompt_cache_key``, ``hints`` what is short enough in ``metadata``."""
 
     models: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
@@ -162,11 +168,25 @@ def _needs(fields: _Body) -> tuple[str, ...]:
             needs.append("json")
     if _is_something(fields.logprobs):
         needs.append("logprobs")
+    needs += _servers(fields.tools)
     if _is_something(fields.tools) or _is_something(fields.functions):
         needs.append("tools")
     if "image_url" in kinds:
         needs.append("vision")
     return tuple(needs)
+
+
+def _servers(tools: msgspec.Raw) -> list[str]:
+    """The needs for the servers that tools of type ``mcp`` name, sorted."""
+    if tools is _NONE or b"mcp" not in bytes(tools):
+        return []
+    found = _decode(tools)
+    labels = {
+        each["server_label"]
+        for each in (found if isinstance(found, list) else ())
+        if isinstance(each, dict) and each.get("type") == "mcp" and _is_label(each.get("server_label"))
+    }
+    return [f"{MCP_NEED}{label}" for label in sorted(labels)[:MAX_LABELS]]
 
 
 def _part_types(messages: list[_Message]) -> Collection[object]:
@@ -187,6 +207,10 @@ def _is_something(raw: msgspec.Raw) -> bool:
 
 def _loads(raw: msgspec.Raw) -> Any:
     return _decode(raw) if raw is not _NONE else None
+
+
+def _is_label(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_LABEL_CHARS and value.isprintable()
 
 
 def _is_name(value: object) -> bool:

@@ -79,6 +79,11 @@ class EngineStatus(msgspec.Struct, frozen=True):
         return tuple([offer.model for offer in self.offers])
 
 
+Create = Callable[[str, Mapping[str, Any], str], "Engine"]
+"""Makes another engine: of its name, its settings, and where these stand in the configuration (``engine.inner``), for
+errors."""
+
+
 class Engine(ABC):
     """One engine, configured. ``__init__`` does no I/O."""
 
@@ -91,6 +96,10 @@ class Engine(ABC):
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    def assemble(self, create: Create) -> None:  # noqa: B027 - optional for a plugin
+        """Called once, after it was made, so that it can make the engine that it puts something before with ``create``,
+        which raises `ConfigError` and `PluginError`. `capabilities` count as they are after it."""
 
     @abstractmethod
     async def start(self, changed: Callable[[], None]) -> None:

@@ -105,6 +105,7 @@ GAUGES = {
     "rss_bytes": "resident memory of the agent's process",
     "max_rss_bytes": "most resident memory that the agent's process has had",
     "ram_free_bytes": "memory that is available on the machine",
+    "disk_free_bytes": "free room on the disk of the agent's working folder, or of its models where its engine says so",
     "vram_free_bytes": "free memory of the graphics card with most of it",
     "vram_total_bytes": "memory of that card",
     "vram_used_percent": "part of it in use, 0 to 100",

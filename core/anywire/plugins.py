@@ -22,6 +22,7 @@ import pydantic
 
 from anywire import hookspecs
 from anywire.boundary import Boundary
+from anywire.engine import Engine
 from anywire.errors import ConfigError, PluginError
 from anywire.hook_guard import guard_implementations
 from anywire.near import nearest
@@ -63,12 +64,14 @@ PACKAGES: dict[tuple[PluginKind, str], str] = {
     ("engines", "llama"): "anywire-engine-llama",
     ("engines", "llama_dds"): "anywire-engine-llama-dds",
     ("engines", "openai"): "anywire-engine-openai",
+    ("engines", "mcp"): "anywire-engine-mcp",
     ("gateways", "openai"): "anywire-gateway-openai",
     ("gateways", "llama_dds"): "anywire-gateway-llama-dds",
     ("gateways", "predecessor"): "anywire-gateway-predecessor",
     ("transports", "predecessor"): "anywire-gateway-predecessor",
     ("services", "audit"): "anywire-service-audit",
     ("services", "background"): "anywire-service-background",
+    ("services", "mcp"): "anywire-engine-mcp",
 }
 """The distributions of this project that have a plugin which the core has not."""
 
@@ -200,10 +203,18 @@ class Plugins:
                 f"{kind[:-1]} {name!r} ({self.distribution(kind, name)}) does not load: {error}"
             ) from error
 
-    def create(self, kind: PluginKind, name: str, options: Mapping[str, Any], section: str = "") -> Any:
+    def create(
+        self,
+        kind: PluginKind,
+        name: str,
+        options: Mapping[str, Any],
+        section: str = "",
+        parts: Callable[[str, Mapping[str, Any], str], Any] | None = None,
+    ) -> Any:
         """An instance of the named plugin, its options validated by its ``Config``. Its ``name`` is the one by which it
         was asked for, whatever its class says. ``section`` is where in a config file the options stand, when it is not
-        the kind's own. Raises `ConfigError` for options that do not fit, and `PluginError` for everything else."""
+        the kind's own. ``parts`` makes the plugins of that kind of which a selector or an engine consists; default: this.
+        Raises `ConfigError` for options that do not fit, and `PluginError` for everything else."""
         cls = self.load(kind, name)
         if not isinstance(cls, type) or not isinstance(getattr(cls, "Config", None), type):
             raise PluginError(f"{kind[:-1]} {name!r} is no class with a Config, which its contract asks for: {cls!r}")
@@ -227,8 +238,8 @@ class Plugins:
             made: Any = cls(config)
             if declared != name:
                 made.name = name
-            if isinstance(made, Selector):
-                made.assemble(partial(self.create, kind))
+            if isinstance(made, Selector | Engine):
+                made.assemble(parts or partial(self.create, kind))
             return made
         except (ConfigError, PluginError):
             raise

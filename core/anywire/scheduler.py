@@ -18,16 +18,22 @@ import msgspec
 import pydantic
 
 from anywire.caller import ANYBODY, Caller
+from anywire.offers import NAMED_NEED
 from anywire.submission import NO_HINTS, Hints
 
 
 class QueueKey(NamedTuple):
     """What a task needs of an agent: a model, a kind of task, and features, sorted (``tools``, ``vision`` …). An offer
-    that says no to one of them is no candidate; one that says nothing is."""
+    that says no to one of them is no candidate; one that says nothing is, but for ``mcp:LABEL``, a server of tools."""
 
     model: str
     kind: str
     needs: tuple[str, ...] = ()
+
+    @property
+    def uses_servers(self) -> bool:
+        """Whether the task names servers of tools, which its agent calls for it."""
+        return bool(self.needs) and any(need.startswith(NAMED_NEED) for need in self.needs)
 
 
 class QueuedTask(msgspec.Struct, frozen=True, eq=False):

@@ -19,7 +19,7 @@ Failures
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, ClassVar
 
 import pydantic
@@ -27,6 +27,7 @@ import pydantic
 from anywire.caller import Caller
 from anywire.context import Context
 from anywire.engine import Delta
+from anywire.metric import Metric
 from anywire.offers import Offer
 from anywire.submission import Submission
 
@@ -64,6 +65,11 @@ class Service(ABC):
     def offered(self) -> Any:
         """What gateways and other services get by this one's name (`Context.services`); None for nothing."""
         return None
+
+    def metrics(self) -> Iterable[Metric]:
+        """Numbers for whoever measures, as they are now; asked for at each scrape of a gateway's ``/metrics``. It must
+        return quickly. What is against the contract of `anywire.metric.Metric` is left out, and is its failure."""
+        return ()
 
     def offers(self) -> tuple[Offer, ...]:
         """The models it answers itself, asked for once after ``start``. They go before agents' models of that name."""

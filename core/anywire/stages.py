@@ -21,8 +21,9 @@ class Stages(msgspec.Struct):
     """CLOCK_MONOTONIC nanoseconds of each stage, 0 when not reached.
 
     ``received`` … ``sent`` and ``delivered`` are the orchestrator's clock; ``agent_received`` … ``last_chunk`` are the
-    agent's, comparable with the others only when both have the same boot id (``comparable``). A retried task
-    has the times of its last attempt from ``selected`` on.
+    agent's, comparable with the others only when both have the same boot id (``comparable``). ``engine_started`` is
+    after what the engine waits for: a slot of its own, a model that loads. A retried task has the times of its last
+    attempt from ``selected`` on.
     """
 
     received: int = 0

@@ -9,7 +9,7 @@ import pytest
 from tests.patience import PATIENCE
 
 from anywire import errors
-from anywire.engine import Delta, Engine, EngineStatus
+from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
 from anywire.identity import agent_info
 from anywire.messages import Cancel, Chunk, Credit, TaskRequest
 from anywire.offers import offers
@@ -457,4 +457,29 @@ async def test_a_status_that_no_wire_could_carry_is_reported_as_failed(odd: Any)
     assert (status.state, status.queued) == ("failed", 0)
     assert "out of bounds" in status.detail
     assert all(isinstance(value, int | float) for value in status.resources.values())
+    await agent.close()
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+async def test_what_an_engine_waits_for_is_no_time_of_its_work(stream: bool) -> None:
+    clock = SimulatedClock()
+
+    async def run(task: TaskRequest) -> AsyncGenerator[Any, None]:
+        yield EngineProgress("loading", MODEL)
+        clock.advance(7)
+        yield EngineProgress("running")
+        clock.advance(2)
+        yield Delta("one")
+        clock.advance(1)
+        yield EngineProgress("tool", "search")
+        yield EngineProgress("running")
+        yield Delta("two")
+
+    agent, wire = await agent_of(_Engine(run), clock=clock)
+    reply = _Reply()
+    ask(wire, reply, stream=stream)
+    final = await asyncio.wait_for(reply.final, PATIENCE)
+    assert not final.error
+    assert round((final.started_ns - final.received_ns) / 1e9) == 7, "the load"
+    assert round((final.first_ns - final.started_ns) / 1e9) == 2, "the work until the first token"
     await agent.close()

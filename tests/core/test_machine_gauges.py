@@ -32,6 +32,8 @@ def test_the_machine_is_read_once_a_second_and_its_use_told_from_the_second_read
         clock.advance(EVERY)
     assert [each.get("cpu_percent") for each in told] == [None, None, 20.0, 20.0, 30.0, 30.0]
     assert [each.get("ram_free_bytes") for each in told] == [None, None, 7.0, 7.0, 7.0, 7.0]
+    assert "disk_free_bytes" not in told[0]
+    assert told[-1]["disk_free_bytes"] > 0
     assert told[-1].keys() <= GAUGES.keys()
 
 
@@ -41,3 +43,19 @@ def test_a_device_is_that_of_the_entry_or_of_all(tmp_path: Path) -> None:
     config = load(tmp_path / "a.yaml", environment={}, settings=here)
     agents = [make_agent(each, Plugins()) for each in agent_configs(config, None).values()]
     assert [(agent.info.agent_id, agent.info.device) for agent in agents] == [("a", "cuda:0"), ("b", "cpu")]
+
+
+def test_a_working_folder_that_is_gone_has_no_gauge_and_the_others_are_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    clock = SimulatedClock()
+    gauges = MachineGauges(clock.now)
+    gauges.read()
+    clock.advance(EVERY)
+    told = gauges.read()
+    assert "ram_free_bytes" in told
+    assert "disk_free_bytes" not in told

@@ -177,6 +177,19 @@ def test_one_that_has_the_model_loaded_goes_first_until_it_is_loaded_too_much() 
     assert chosen(WarmFirst(WarmFirstConfig()), agents[:1]) == 0
 
 
+def test_one_that_loads_the_model_goes_before_those_that_would_have_to_and_after_those_that_have_it() -> None:
+    cold, loading = (Offer("m", state=state, on_demand=True) for state in ("stopped", "starting"))
+    agents = [agent(0, offers={"m": cold}), agent(1, busy=2, offers={"m": loading})]
+    warm = agent(2, busy=3, offers={"m": Offer("m")})
+    assert chosen(WarmFirst(WarmFirstConfig()), agents) == 1
+    assert chosen(WarmFirst(WarmFirstConfig(max_load=0.5)), agents) == 0
+    assert chosen(WarmFirst(WarmFirstConfig()), [*agents, warm]) == 2
+    many = [agent(number, offers={"m": cold}) for number in range(3, 80)]
+    selector = WarmFirst(WarmFirstConfig())
+    assert chosen(selector, agents[1:]) == 1
+    assert chosen(selector, [agents[1], *many]) == 1, "it is found among more than are looked at"
+
+
 # resource_aware
 
 GB = 1e9

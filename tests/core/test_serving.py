@@ -99,6 +99,14 @@ async def test_a_stopped_offer_is_a_candidate_only_on_demand(pipeline_of: Make, 
     assert sent_to(wire) == ["a"]
 
 
+async def test_tasks_wait_at_the_agent_that_loads_their_model_on_demand(pipeline_of: Make, wire: Puppet) -> None:
+    """Else those that come while it loads would be refused there, or make another agent load the model too."""
+    pipeline = await pipeline_of(wire)
+    offer(wire, "a", Offer(MODEL, state="starting", on_demand=True))
+    chat(pipeline)
+    assert sent_to(wire) == ["a"]
+
+
 @pytest.mark.parametrize("state", ["crashed", "stopping"])
 async def test_a_model_that_is_crashed_or_stops_is_no_candidate(pipeline_of: Make, wire: Puppet, state: Any) -> None:
     pipeline = await pipeline_of(wire)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -33,11 +33,14 @@ from anywire_gateway_openai import OpenAIGateway, OpenAIGatewayConfig
 
 TIMEOUT = 20.0 * FACTOR
 MESSAGES: list[Any] = [{"role": "user", "content": "hello"}]
+Carry = Callable[[Mapping[str, Any]], AsyncIterator[Any]]
+"""What carries out a command with these arguments."""
 Script = Callable[[TaskRequest], AsyncGenerator[Delta | EngineProgress, None]]
 
 
 class ScriptedEngine(Engine):
-    """Answers with whatever the test's generator gives; tells when a task began and when it was cancelled."""
+    """Answers with whatever the test's generator gives; tells when a task began and when it was cancelled. Beside
+    ``commands`` of the test it has ``test.echo``."""
 
     name = "scripted"
     Config = pydantic.BaseModel
@@ -52,6 +55,7 @@ class ScriptedEngine(Engine):
         self.tasks: list[TaskRequest] = []
         self.began = asyncio.Event()
         self.cancelled = asyncio.Event()
+        self.commands: dict[str, Carry] = {"test.echo": _echo}
 
     async def start(self, changed: Callable[[], None]) -> None: ...
 
@@ -69,6 +73,14 @@ class ScriptedEngine(Engine):
         except (asyncio.CancelledError, GeneratorExit):  # while it waits, or between two deltas
             self.cancelled.set()
             raise
+
+    def command(self, name: str, arguments: Mapping[str, Any]) -> AsyncIterator[Any]:
+        carry = self.commands.get(name)
+        return super().command(name, arguments) if carry is None else carry(arguments)
+
+
+async def _echo(arguments: Mapping[str, Any]) -> AsyncIterator[Any]:
+    yield {"arguments": arguments}
 
 
 class Observer:

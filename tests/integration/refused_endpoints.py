@@ -32,6 +32,8 @@ class Example(NamedTuple):
 
 Examples = Mapping[tuple[str, str], Example]
 """By method and path, without the base."""
+COMMAND = "test.echo"
+"""Stands for ``{name}``: a command that changes nothing."""
 
 
 class Asked(NamedTuple):
@@ -54,6 +56,7 @@ def requests(endpoints: Sequence[Endpoint], examples: Examples, bases: Sequence[
         example = examples[key]
         assert endpoint.role == example.role, f"{endpoint.method} {endpoint.path} is for {endpoint.role}"
         path = endpoint.path.replace("{id}", task if example.name == "task" else example.name)
+        path = path.replace("{name}", COMMAND)
         for each in dict.fromkeys((path, f"{path}/", path[0] + path[1:].replace("/", "//"))):
             for method in (endpoint.method, "HEAD") if endpoint.method == "GET" else (endpoint.method,):
                 found.append(Asked(endpoint, example, method, each))

@@ -337,8 +337,18 @@ async def test_the_page_of_background_tasks_works_as_written(reader: Reader) -> 
     assert not reader.programs
 
 
+async def test_the_page_of_local_models_works_as_written(reader: Reader) -> None:
+    await reader.follow(DOCS / "how-to" / "local-models.md")
+    assert not reader.programs
+
+
 async def test_the_page_of_failure_handling_works_as_written(reader: Reader) -> None:
     await reader.follow(DOCS / "how-to" / "failure-handling.md")
+    assert not reader.programs
+
+
+async def test_the_page_of_mcp_tools_works_as_written(reader: Reader) -> None:
+    await reader.follow(DOCS / "how-to" / "mcp-tools.md")
     assert not reader.programs
 
 

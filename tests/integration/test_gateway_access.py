@@ -48,6 +48,7 @@ EXAMPLES: Examples = {
     ("GET", "/events"): Example(),
     ("GET", "/agents"): Example(role="observe"),
     ("POST", "/agents/register"): Example(body={"agent_id": "a"}, role=None),
+    ("POST", "/agents/{id}/commands/{name}"): Example("agent-1", body={"x": 1}, role="operate"),
     ("POST", "/agents/{id}/drain"): Example("agent-1", body={"reason": "new disk"}, role="operate"),
     ("POST", "/agents/{id}/isolate"): Example("agent-1", body={}, role="operate"),
     ("POST", "/agents/{id}/restore"): Example("agent-1", role="operate"),
@@ -89,6 +90,9 @@ class OneService(NamedTuple):
 
     def get(self, name: str) -> BackgroundTasks | None:
         return self.offered if name == SERVICE else None
+
+    def metrics(self) -> tuple[()]:
+        return ()
 
 
 class House(NamedTuple):

@@ -54,6 +54,9 @@ class OneService(NamedTuple):
     def get(self, name: str) -> Any:
         return self.service.offered if name == SERVICE else None
 
+    def metrics(self) -> tuple[()]:
+        return ()
+
 
 class House(NamedTuple):
     served: Served

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
-from typing import Any
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, NamedTuple
 
 import aiohttp
 import openai
@@ -21,6 +21,7 @@ from anywire.engine import Delta
 from anywire.errors import EngineFailed
 from anywire.events import TaskAdmitted
 from anywire.messages import TaskRequest
+from anywire.metric import Metric as Told
 from anywire_gateway_openai.metrics import _Histogram
 
 DURATION = "gen_ai_server_request_duration_seconds"
@@ -216,3 +217,27 @@ async def test_tenants_are_named_in_no_label_unless_that_is_set() -> None:
         waits = families["anywire_longest_wait_seconds"].samples
         assert [each.labels for each in waits] == [{"priority": "0"}]
         assert waits[0].value > 0
+
+
+class Telling(NamedTuple):
+    told: Sequence[tuple[str, Told]]
+
+    def get(self, name: str) -> None:
+        return None
+
+    def metrics(self) -> Sequence[tuple[str, Told]]:
+        return self.told
+
+
+@pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
+async def test_services_tell_numbers_of_their_own(accept: str) -> None:
+    told = [
+        ("my-service", Told("free_bytes", "Bytes that are free.", 3.0, {"disk": 'a"b\n'})),
+        ("my-service", Told("free_bytes", "Bytes that are free.", 4.0, {"disk": "c"})),
+        ("my-service", Told("runs", "Runs.", 2, counter=True)),
+    ]
+    async with serving(says("x"), services=Telling(told)) as served:
+        families = await scrape(served, accept=accept)
+        assert value(families, "anywire_my_service_free_bytes") == 7.0
+        assert value(families, "anywire_my_service_free_bytes", disk="c") == 4.0
+        assert value(families, "anywire_my_service_runs", "_total") == 2

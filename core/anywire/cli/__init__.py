@@ -11,6 +11,7 @@ import typer
 
 from anywire.cli import agents, chat, demo, doctor, explain, inspect, invite, keys, orders, serve, up, watch
 from anywire.cli.options import INTERRUPTED
+from anywire.cli.plugin_commands import with_fleet
 from anywire.cli.shown_arguments import hide_secrets
 from anywire.errors import AnywireError
 from anywire.printable import escaped
@@ -45,7 +46,7 @@ app.command()(inspect.config)
 app.add_typer(keys.app)
 for _point in entry_points(group="anywire.commands"):
     # An installed distribution's own commands, a typer app each. They cost their import, so that must be light.
-    app.add_typer(_point.load(), name=_point.name)
+    app.add_typer(with_fleet(_point.load()), name=_point.name)
 
 
 def _version(wanted: bool) -> None:

@@ -180,12 +180,19 @@ def _agent_row(each: dict[str, Any]) -> Row:
         str(each["pid"]),
         each["host"],
         each["transport"],
-        ", ".join(each["models"]),
+        _models(each),
         each["engine"],
         str(each["slots"]),
         _state(each),
         f"{load['active']} active, {load['in_flight']} ours",
     )
+
+
+def _models(each: dict[str, Any]) -> str:
+    """Its models, and the state of each that is not ready."""
+    states = {offer["model"]: offer.get("state", "ready") for offer in each.get("offers", ())}
+    shown = ((model, states.get(model, "ready")) for model in each["models"])
+    return ", ".join(model if state == "ready" else f"{model} ({state})" for model, state in shown)
 
 
 def _state(each: dict[str, Any]) -> Text:

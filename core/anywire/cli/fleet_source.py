@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -51,6 +51,12 @@ class Source(Protocol):
 
     def follow(self, task_id: str) -> AsyncGenerator[Item, None]:
         """The chunks of a task from now on."""
+        ...
+
+    def command(
+        self, agent_id: str, name: str, arguments: Mapping[str, Any], *, deadline: float = 0.0
+    ) -> AsyncGenerator[Any, None]:
+        """See `anywire.asked_fleet.AskedFleet.command`."""
         ...
 
 
@@ -107,6 +113,35 @@ class HttpSource:
                     raise stream.server_error(0, json.dumps(data))
                 if kind:
                     yield data
+
+    async def command(
+        self, agent_id: str, name: str, arguments: Mapping[str, Any], *, deadline: float = 0.0
+    ) -> AsyncGenerator[Any, None]:
+        from urllib.parse import quote
+
+        import httpx
+
+        from anywire.cli import stream
+
+        asked = self._client.stream(
+            "POST",
+            f"/v1/agents/{quote(agent_id, safe='')}/commands/{quote(name, safe='')}",
+            params={"deadline": f"{deadline:g}"},
+            json=dict(arguments),
+            headers={"accept": "text/event-stream"},
+            timeout=httpx.Timeout(stream.TIMEOUT, read=None),
+        )
+        try:
+            async with asked as answer:
+                if answer.is_error:
+                    raise stream.server_error(answer.status_code, (await answer.aread()).decode(errors="replace"))
+                async with aclosing(stream.command_results(answer)) as results:
+                    async for result in results:
+                        yield result
+        except httpx.ConnectError:
+            raise  # `stream.client` says what to do
+        except httpx.TransportError as error:
+            raise Interrupted(f"the server does not answer any more: {error or type(error).__name__}") from error
 
     async def _read(self, path: str, parameters: Mapping[str, str]) -> AsyncGenerator[tuple[str, Item], None]:
         """Type and data of server-sent events; an empty type where the answer begins. Comments are left out."""
@@ -178,8 +213,18 @@ class PlaneSource:
             async for item in chunks:
                 yield item
 
-    async def _command(self, name: str, deadline: float, **arguments: str) -> AsyncGenerator[Item, None]:
-        results = self._client.hub.command([self._orchestrator], name, arguments, deadline=deadline)
+    def command(
+        self, agent_id: str, name: str, arguments: Mapping[str, Any], *, deadline: float = 0.0
+    ) -> AsyncGenerator[Any, None]:
+        return self._results([self._orchestrator, agent_id], name, arguments, deadline)
+
+    def _command(self, name: str, deadline: float, **arguments: str) -> AsyncGenerator[Item, None]:
+        return self._results([self._orchestrator], name, arguments, deadline)
+
+    async def _results(
+        self, target: Sequence[str], name: str, arguments: Mapping[str, Any], deadline: float
+    ) -> AsyncGenerator[Any, None]:
+        results = self._client.hub.command(target, name, arguments, deadline=deadline)
         try:
             async with aclosing(results):
                 async for item in results:
@@ -192,6 +237,8 @@ class PlaneSource:
                 "network, a client sees its own tasks alone"
             ) from error
         except (AgentLost, AgentUnavailable) as error:
+            if len(target) > 1:  # it may be the agent behind it, which the error names
+                raise
             raise Interrupted(f"the orchestrator {self._orchestrator} is gone: {error}") from error
 
 

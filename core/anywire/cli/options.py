@@ -263,6 +263,8 @@ _ALWAYS = ("file", "settings", "plugin_files", "log_level")
 _OF_SERVER = ("url", "ca", "cert", "host", "port", "fleet", "lan", "invite", "key", "over", "dds_domain")
 _OF_CLIENT = ("url", "ca", "cert", "key")
 """Options that say nothing of a configuration."""
+_NAMING = ("url", "host", "port", "transports", "dds_domain")
+"""Options that say which server is meant, beside those of `Meeting`."""
 _PARAMETER = {"over": "transports"}
 """Where an option's parameter has another name than `_SHARED` has for it."""
 
@@ -276,6 +278,11 @@ class Given:
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = dict(values)
         self._meeting = Meeting(**{name: self._values.pop(name) for name in Meeting._fields if name in values})
+
+    @property
+    def names_fleet(self) -> bool:
+        """Whether the user has said which orchestrator is meant, or how it is reached."""
+        return self._meeting != Meeting() or any(self._values.get(name) is not None for name in _NAMING)
 
     def settle(self, *, quiet: bool = False, **fixed: Any) -> tuple[Config, Plugins]:
         """See `settle`; ``fixed`` are options that the command sets itself."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -101,6 +101,28 @@ def _json_of(answer: httpx.Response) -> Any:
         return answer.json()
     except ValueError as error:
         raise ServerError(f"{answer.url} gave no JSON: is this an Anywire server?") from error
+
+
+async def command_results(answer: httpx.Response) -> AsyncGenerator[Any, None]:
+    """The results of a command that come as events of ``answer``. Raises `ServerError` for the error that ends it."""
+    kind = ""
+    async for line in answer.aiter_lines():
+        name, _, value = line.partition(": ")
+        if name == "event":
+            kind = value
+        elif name == "data" and kind == "error":
+            raise server_error(0, value)
+        elif name == "data" and kind == "end":
+            return
+        elif name == "data":
+            try:
+                result = json.loads(value)
+            except (ValueError, RecursionError) as error:
+                raise no_answer(answer.url) from error
+            yield result
+        elif not line:
+            kind = ""
+    raise ServerError("the command broke off: the server closed the connection")
 
 
 async def first_model(one: httpx.AsyncClient) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -366,6 +366,10 @@ class Orchestrator:
         """Call ``changed`` whenever an agent came, went, or changed state, offers or slots; returns what ends that."""
         self._listeners.append(changed)
         return lambda: self._listeners.remove(changed)
+
+    def expect_models(self, source: str, models: Collection[str]) -> None:
+        """See `anywire.context.Context.expect_models`."""
+        self.registry.serving.expect(source, models)
 
     def models(self, caller: Caller = OPERATOR) -> list[str]:
         """Those that ``caller`` may use."""

@@ -158,8 +158,11 @@ class Run:
         return self._final(error=to_wire(self.ending or TaskCancelled(self.cancelled)))
 
     def tell_progress(self, progress: EngineProgress) -> None:
-        """Send what is done for this task, where the request asks for it: best effort."""
+        """Send what is done for this task, where the request asks for it: best effort. What is waited for before the
+        engine runs it (a slot, a model that loads) is no time of the engine's work."""
         task = self.task
+        if progress.state == "running" and not self._first_ns:
+            self._started_ns = self._clock.now_ns()
         if not task.progress or (progress.state, progress.detail) == self._progress:
             return
         self._progress = (progress.state, progress.detail)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pydantic
@@ -64,7 +65,8 @@ def make(
     config: Config, plugins: Plugins, kind: PluginKind, name: str, options: Mapping[str, Any], section: str = ""
 ) -> Any:
     """The plugin of that name, with what its options take from the core. Raises `PluginError` or `ConfigError`."""
-    return plugins.create(kind, name, plugin_options(config, plugins, kind, name, options), section)
+    parts = partial(make, config, plugins, kind)
+    return plugins.create(kind, name, plugin_options(config, plugins, kind, name, options), section, parts)
 
 
 def plugin_options(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from anywire.context import Context, Services, TaskRecord, TaskView
 from anywire.event_bus import EventBus
 from anywire.files.state_folders import made_state_folder, state_root
 from anywire.messages import Chunk, HubInfo
+from anywire.metric import Metric
 from anywire.offers import Offer
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.roles.guarded_routes import GuardedRoutes
@@ -30,6 +31,9 @@ class NoServices:
 
     def get(self, name: str) -> Any:
         return None
+
+    def metrics(self) -> Sequence[tuple[str, Metric]]:
+        return ()
 
 
 class OrchestratorContext:
@@ -127,6 +131,9 @@ class OrchestratorContext:
 
     def listen(self, changed: Callable[[], None]) -> Callable[[], None]:
         return self._orchestrator.listen(changed)
+
+    def expect_models(self, models: Collection[str]) -> None:
+        self._orchestrator.expect_models(self._name, models)
 
     def stats(self) -> dict[str, Any]:
         return self._orchestrator.stats()

@@ -228,7 +228,7 @@ class FleetEngine(Engine):
             return EngineStatus("ready", models, any_model=True)
         # Failed ones count: else two that join each other would recover and fail in turns.
         self._weights = weights = self._orchestrator.resumable_models()
-        models = tuple([_offer(model, weights.get(model)) for model in ready])
+        models = tuple([_offer(model, weights.get(model), fleet.servers(model)) for model in ready])
         limit = self._orchestrator.config.max_hops
         depth = min(limit, fleet.depth) + 1
         resources = {DEPTH: float(depth)}
@@ -245,11 +245,13 @@ class FleetEngine(Engine):
         return EngineStatus("ready", models, slots=min(fleet.ready_slots, MAX_SLOTS), resources=resources)
 
 
-def _offer(model: str, digest: str | None) -> Offer:
-    """``digest`` is that of its weights where answers go on here from a text, else None."""
+def _offer(model: str, digest: str | None, servers: Sequence[str]) -> Offer:
+    """``digest`` is that of its weights where answers go on here from a text, else None. ``servers`` are the servers of
+    tools below, as needs."""
+    features = dict.fromkeys(servers, True)
     if digest is None:
-        return Offer(model)
-    return Offer(model, features={RESUME: True}, digest=digest)
+        return Offer(model, features=features)
+    return Offer(model, features={RESUME: True} | features, digest=digest)
 
 
 def _deltas(chunk: Chunk, stream: TaskStream) -> Iterator[Delta]:

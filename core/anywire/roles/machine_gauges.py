@@ -38,6 +38,16 @@ class MachineGauges:
 
         used = psutil.cpu_percent()  # since the call before; the first one says nothing
         if self._due is not None:
-            self._machine = {"cpu_percent": used, "ram_free_bytes": float(psutil.virtual_memory().available)}
+            memory = float(psutil.virtual_memory().available)
+            self._machine = {"cpu_percent": used, "ram_free_bytes": memory} | _disk()
         self._due = now + EVERY
         return self._machine
+
+
+def _disk() -> dict[str, float]:
+    """What this user may still write in the working folder; nothing where that cannot be told (it was removed)."""
+    try:
+        found = os.statvfs(".")
+    except OSError:
+        return {}
+    return {"disk_free_bytes": float(found.f_bavail * found.f_frsize)}

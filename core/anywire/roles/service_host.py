@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 from anywire.context import Context
 from anywire.errors import AnywireError, ConfigError
+from anywire.metric import MAX_METRICS, Metric, metric_fault
 from anywire.offers import Offer, offers_text
 from anywire.pipeline.fleet.claims import check_offers
 from anywire.pipeline.orchestrator import Orchestrator
@@ -60,6 +62,33 @@ class ServiceHost:
         except Exception as error:
             self._orchestrator.boundary.failed(f"service {name}", "offered", error)
             return None
+
+    def metrics(self) -> list[tuple[str, Metric]]:
+        """What the running services tell to whoever measures; see `anywire.context.Services`."""
+        found: list[tuple[str, Metric]] = []
+        for name, service in self._running.items():
+            found += [(name, each) for each in self._metrics_of(service)]
+        return found
+
+    def _metrics_of(self, service: Service) -> list[Metric]:
+        boundary, label = self._orchestrator.boundary, f"service {service.name}"
+        told = boundary.call(
+            label, "metrics", lambda: list(islice(service.metrics(), MAX_METRICS + 1)), otherwise=list[Metric]()
+        )
+        if len(told) > MAX_METRICS:
+            boundary.failed(label, "metrics", f"tells more than {MAX_METRICS} numbers; the others are left out")
+        kinds: dict[str, tuple[frozenset[str], bool]] = {}
+        good: list[Metric] = []
+        for metric in told[:MAX_METRICS]:
+            fault = metric_fault(metric)
+            kind = (frozenset(metric.labels), metric.counter) if not fault else None
+            if kind is not None and kinds.setdefault(metric.name, kind) != kind:
+                fault = f"{metric.name} has other labels than before, or is a counter once and once none"
+            if fault:
+                boundary.failed(label, "metrics", fault)
+            else:
+                good.append(metric)
+        return good
 
     def gate_closed(self) -> None:
         """Tell each that no task is taken in any more, once."""

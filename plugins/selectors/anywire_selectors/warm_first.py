@@ -15,20 +15,26 @@ LOOKED_AT = 64
 """The least loaded candidates that are looked at; of more, the one that got the model's newest task too."""
 MAX_MODELS = 1000
 
+LOADED, LOADING, COLD = 1.0, 0.5, 0.0
+"""Scores of an agent: of one that has the model, that loads it, and that would have to."""
+
 
 class WarmFirstConfig(SelectorConfig):
     max_load: float = pydantic.Field(
         default=1.0,
         gt=0,
         le=1,
-        description="Share of slots in use from which on an agent that has the model loaded goes before no other one.",
+        description="Share of slots in use from which on an agent that has the model loaded, or loads it, goes before "
+        "no other one.",
     )
 
 
 class WarmFirst(Selector):
-    """The least loaded agent whose offer of the model is ``ready``; where there is none, the least loaded one loads it.
+    """The least loaded agent whose offer of the model is ``ready``; where there is none, the least loaded of those that
+    load it already, and else the least loaded one, which then loads it.
 
-    A model that is loaded on demand costs its first task the time of loading (seconds to minutes). With a ``max_load``
+    A model that is loaded on demand costs its first task the time of loading (seconds to minutes). Those that come
+    meanwhile wait where it is loaded: a second agent would be ready later, and need its memory too. With a ``max_load``
     below 1.0 another agent loads the model before those that have it are full. Method: the warm starts of serverless
     inference (Y. Fu et al., "ServerlessLLM: Low-Latency Serverless Inference for Large Language Models", OSDI 2024).
     """
@@ -44,14 +50,27 @@ class WarmFirst(Selector):
 
     def select(self, task: QueuedTask, candidates: Candidates) -> Choice:
         first = next(candidates.by_load())
-        agent = next((agent for agent in islice(candidates.by_load(), LOOKED_AT) if self._is_warm(task, agent)), None)
-        if agent is None and len(candidates) > LOOKED_AT:
+        loading: AgentView | None = None
+        for agent in islice(candidates.by_load(), LOOKED_AT):
+            warmth = self._warmth(task, agent)
+            if warmth == LOADED:
+                return self._choice(task, agent, "it has the model loaded")
+            if warmth == LOADING:
+                loading = loading or agent
+        if len(candidates) > LOOKED_AT:
             home = candidates.get(self._homes.get(task.key.model, ""))
-            agent = home if home is not None and self._is_warm(task, home) else None
-        self.chosen(task, agent or first)
-        if agent is None:
-            return Choice(first, reason="no agent with room has the model loaded")
-        return Choice(agent, reason="it has the model loaded")
+            warmth = self._warmth(task, home) if home is not None else COLD
+            if home is not None and warmth == LOADED:
+                return self._choice(task, home, "it has the model loaded")
+            if warmth == LOADING:
+                loading = loading or home
+        if loading is not None:
+            return self._choice(task, loading, "it loads the model already")
+        return self._choice(task, first, "no agent with room has the model loaded")
+
+    def _choice(self, task: QueuedTask, agent: AgentView, reason: str) -> Choice:
+        self.chosen(task, agent)
+        return Choice(agent, reason=reason)
 
     def chosen(self, task: QueuedTask, agent: AgentView) -> None:
         """Remember that ``agent`` gets the task, so that it is found among many."""
@@ -60,13 +79,14 @@ class WarmFirst(Selector):
         if len(self._homes) > MAX_MODELS:
             self._homes.popitem(last=False)
 
-    def _is_warm(self, task: QueuedTask, agent: AgentView) -> bool:
-        return agent.load < self.config.max_load and self.score(task, agent) > 0
+    def _warmth(self, task: QueuedTask, agent: AgentView) -> float:
+        return self.score(task, agent) if agent.load < self.config.max_load else COLD
 
     def score(self, task: QueuedTask, agent: AgentView) -> float:
-        """1.0 where the first of the task's models that the agent offers is loaded, else 0.0."""
+        """1.0 where the first of the task's models that the agent offers is loaded, 0.5 where it is being loaded, else
+        0.0."""
         for key in task.keys:
             offer = agent.offers.get(key.model)
             if offer is not None:
-                return float(offer.state == "ready")
-        return 0.0
+                return LOADED if offer.state == "ready" else LOADING if offer.state == "starting" else COLD
+        return COLD

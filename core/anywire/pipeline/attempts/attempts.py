@@ -132,7 +132,7 @@ class Attempts:
             self._window,
             submission.hops,
             submission.trace,
-            submission.progress or self._wants_progress,
+            submission.progress or self._wants_progress or queued.key.uses_servers,
             told,
             submission.caller.tenant,
             queued.session,

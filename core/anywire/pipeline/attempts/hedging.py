@@ -44,6 +44,8 @@ class Hedging:
             return
         if not task.submission.stream or task.submission.kind not in self._kinds or task.is_probe:
             return
+        if task.queued.key.uses_servers:
+            return  # two attempts would call tools twice
         if task.hedged is None:
             task.hedged = False
             self._saved = min(MOST_SAVED, self._saved + self._config.share)

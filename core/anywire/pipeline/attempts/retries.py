@@ -73,7 +73,7 @@ class Retries:
             task.attempts_left - attempt.used,
             elsewhere,
             _of(task).left(now_ns) if task.retry_budget is not None else 0,
-            task.submission.kind in config.repeat,
+            task.submission.kind in config.repeat and not task.has_acted,
             self._rng.uniform(0, min(config.longest, config.base * 2 ** min(task.losses, 32))),
             patience,
             models,

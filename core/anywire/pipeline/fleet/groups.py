@@ -120,14 +120,14 @@ class Group:
         self._views.append(view)
 
     def lacks(self, served: tuple[str, str], needs: tuple[str, ...]) -> bool:
-        """Whether its offer says no to one of the needs."""
-        features = self.offers[served].features
-        return any(features.get(need) is False for need in needs)
+        """Whether its offer has not all that is needed."""
+        return any(map(self.offers[served].lacks, needs))
 
     def does_all_of(self, other: Group, served: tuple[str, str]) -> bool:
         """Whether it does every such task that ``other`` does, whatever it needs."""
-        theirs = other.offers[served].features
-        return all(does or theirs.get(need) is False for need, does in self.offers[served].features.items())
+        mine, theirs = self.offers[served], other.offers[served]
+        named = (*mine.features, *theirs.features)
+        return not any(mine.lacks(need) and not theirs.lacks(need) for need in named)
 
     def add_free(self, member: Member) -> None:
         insort(self.free, member.view, key=by_ordinal)

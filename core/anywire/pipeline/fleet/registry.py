@@ -146,7 +146,7 @@ class Registry:
             offer = agent.offers.get(key.model) if agent is not None else None
             if agent is None or offer is None or key.kind not in (offer.kinds or agent.info.capabilities):
                 continue
-            if not any(offer.features.get(need) is False for need in key.needs):
+            if not any(map(offer.lacks, key.needs)):
                 found.append(agent)
         return found
 
@@ -175,7 +175,7 @@ class Registry:
             return f"its {key.model!r} is {offer.state}"
         if key.kind not in (offer.kinds or agent.info.capabilities):
             return f"its {key.model!r} does no {key.kind}"
-        lacking = [need for need in key.needs if offer.features.get(need) is False]
+        lacking = [need for need in key.needs if offer.lacks(need)]
         if lacking:
             return f"its {key.model!r} has no {' and no '.join(lacking)}"
         if agent.unavailable:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from anywire.offers import Offer, read_offers
+from anywire.offers import NAMED_NEED, Offer, read_offers
 from anywire.pipeline.fleet.groups import NOBODY, Group, GroupsView, Member, Orders, Without
 from anywire.pipeline.health.health import Health
 from anywire.scheduler import QueueKey
@@ -50,6 +50,7 @@ class Serving:
         self.ready = self.ready_slots = 0
         """Agents that are ready, and their slots together."""
         self._depths: dict[str, float] = {}
+        self._expected: dict[str, frozenset[str]] = {}
 
     def candidates(self, key: QueueKey) -> Candidates:
         """Those that can take such a task now, `NOBODY` when there is none. An agent that rests after failures is left
@@ -127,9 +128,31 @@ class Serving:
     def served_ever(self, key: QueueKey) -> bool:
         return key[:2] in self._serving or key[:2] in self._formerly
 
+    def servers(self, model: str) -> list[str]:
+        """The needs for servers of tools that some agent with the model has, sorted."""
+        found = {
+            need
+            for served, groups in self._serving.items()
+            if served[0] == model
+            for group in groups
+            for need, has in group.offers[served].features.items()
+            if has and need.startswith(NAMED_NEED)
+        }
+        return sorted(found)
+
     def is_stopped(self, model: str) -> bool:
         """Whether an agent has the model and would have to be told to start it."""
         return self._stopped[model] > 0
+
+    def expect(self, source: str, models: Collection[str]) -> None:
+        """``source`` sees to it that these models are served, and no others (any more)."""
+        self._expected.pop(source, None)
+        if models:
+            self._expected[source] = frozenset(models)
+
+    def is_expected(self, model: str) -> bool:
+        """Whether somebody sees to it that the model is served."""
+        return any(model in models for models in self._expected.values())
 
     def models(self) -> list[str]:
         return sorted({model for model, _ in self._serving})

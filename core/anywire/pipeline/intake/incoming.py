@@ -135,6 +135,7 @@ class Incoming:
             attempt.state = "accepted"
         attempt.waits = progress.state in _WAITING
         task = attempt.task
+        task.has_acted = task.has_acted or progress.state == "tool"
         self._observation.hold()
         try:
             if accepted:

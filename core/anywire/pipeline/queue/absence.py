@@ -15,6 +15,9 @@ from anywire.pipeline.queue.broken_streams import nobody_resumes
 from anywire.pipeline.tasks.task import Task
 from anywire.scheduler import QueueKey
 
+EXPECTED_LOOK = 1.0
+"""Seconds between two looks at least at whether somebody still sees to the model that a task waits for."""
+
 
 class Absence:
     """Calls ``fail(task, error)`` when nobody could serve a task for ``wait`` seconds on end.
@@ -77,8 +80,8 @@ class Absence:
                 else:
                     self.end(task)
 
-    def _count(self, task: Task, is_served: bool) -> None:
-        task.agent_timer = self._clock.call_later(self._wait, self._expire, task)
+    def _count(self, task: Task, is_served: bool, wait: float | None = None) -> None:
+        task.agent_timer = self._clock.call_later(self._wait if wait is None else wait, self._expire, task)
         if not is_served:
             self._absent.add(task.task_id)
         for served in _all_served(task):
@@ -98,11 +101,15 @@ class Absence:
         if broken is not None:
             self._fail(task, broken)
             return
+        refused = self._admission.unknown(key, task.submission.caller)
+        if refused is None and any(self._registry.serving.is_expected(each.model) for each in task.queued.keys):
+            self._count(task, is_served, max(self._wait, EXPECTED_LOOK))
+            return
         others = ", ".join([repr(each.model) for each in task.chain])
         models = f"{key.model!r}, nor for {others} in its place," if others else repr(key.model)
         message = f"no agent for model {models} within {self._wait:g} s" + (f": {why}" if why else "")
         nobody = errors.NoAgent(message, retry_after=float(ceil(pause)))
-        self._fail(task, self._admission.unknown(key, task.submission.caller) or nobody)
+        self._fail(task, refused or nobody)
 
     def _is_served(self, task: Task) -> bool:
         keys = task.queued.keys

@@ -99,15 +99,18 @@ class Admission:
         serving = self._registry.serving
         if serving.serves(key) or self._registry.barred(key):
             return None
-        if serving.is_stopped(key.model):
+        is_expected = serving.is_expected(key.model)
+        if serving.is_stopped(key.model) and not is_expected:
             return errors.ModelStopped(
-                f"the model {key.model!r} is stopped and is not started by a request: start it first", param="model"
+                f"the model {key.model!r} is stopped and is not started by a request: start it at its agent, "
+                f"with `anywire models start {key.model}`",
+                param="model",
             )
         if key.needs and serving.serves(QueueKey(key.model, key.kind)):
             return errors.InvalidRequest(
                 f"no agent whose model {key.model!r} has {' and '.join(key.needs)} is here", param="model"
             )
-        if serving.served_ever(key):
+        if is_expected or serving.served_ever(key):
             return None
         agents = self._registry.agents()
         if not agents or any(agent.status.state == "starting" for agent in agents):

@@ -34,7 +34,8 @@ WINDOW = 64
 MAX_OPEN = 1024
 """Commands that may be under way at once."""
 
-COMMAND_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+COMMAND_NAME = re.compile(r"(?=.{1,64}\Z)[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
+"""Words of letters, digits and underscores, joined by dots (``models.list``)."""
 
 _encode = msgspec.json.Encoder().encode
 

@@ -195,6 +195,7 @@ class Task:
     ``fell_from`` are the models it was for before, each with the code of its failure
     (`anywire.pipeline.attempts.fallbacks`). ``retry_budget`` pays for sending it again, None before it is sent.
     ``hedged``: whether a second attempt was made because its first token was late, None before hedging has seen it.
+    ``has_acted``: an agent has said that it called tools for it, which is not to be done twice.
     """
 
     __slots__ = (
@@ -212,6 +213,7 @@ class Task:
         "failure",
         "fell_from",
         "first_ns",
+        "has_acted",
         "hedge_timer",
         "hedged",
         "is_probe",
@@ -258,7 +260,7 @@ class Task:
         self.wait: Wait | None = None
         self.retry_budget: RetryBudget | None = None
         self.plain = True
-        self.resumes = self.is_probe = False
+        self.resumes = self.is_probe = self.has_acted = False
         self.hedged: bool | None = None
         self.kept: StringIO | None = None
         self.failure: AnywireError | None = None

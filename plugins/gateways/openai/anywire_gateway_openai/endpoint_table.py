@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from aiohttp import web
 
 from anywire.caller import Role
+from anywire_gateway_openai.agent_commands import AgentCommandHandler
 from anywire_gateway_openai.agent_orders import AgentOrderHandlers
 from anywire_gateway_openai.background import BackgroundHandlers
 from anywire_gateway_openai.catalogue import CatalogueHandlers
@@ -96,6 +97,7 @@ def own_endpoints(
     views: TaskViewHandlers,
     events: EventHandler,
     catalogue: CatalogueHandlers,
+    commands: AgentCommandHandler,
     orders: AgentOrderHandlers,
     registration: RegistrationHandler,
     sockets: ChatSockets,
@@ -125,6 +127,8 @@ def own_endpoints(
     )
     # Without keys too these are for operators alone.
     ordering: Sequence[tuple[str, str, Role, Any]] = (
+        # First, as commands have any names.
+        ("POST", "/agents/{id}/commands/{name}", "operate", commands.command),
         ("POST", "/agents/{id}/drain", "operate", orders.drain),
         ("POST", "/agents/{id}/isolate", "operate", orders.isolate),
         ("POST", "/agents/{id}/restore", "operate", orders.restore),

@@ -20,6 +20,7 @@ from anywire.listening.connection_limit import ConnectionLimit
 from anywire.listening.listener import Listener
 from anywire.request_log import RequestLog
 from anywire.transport_tools import is_loopback
+from anywire_gateway_openai.agent_commands import AgentCommandHandler
 from anywire_gateway_openai.agent_orders import AgentOrderHandlers
 from anywire_gateway_openai.background import BackgroundHandlers
 from anywire_gateway_openai.body import BodyRoom
@@ -203,6 +204,7 @@ class OpenAIGateway(Gateway):
             TaskViewHandlers(context, callers, **patience),
             events,
             CatalogueHandlers(context, callers),
+            AgentCommandHandler(context, callers, body_timeout=config.body_timeout, **patience),
             AgentOrderHandlers(context, callers, body_timeout=config.body_timeout),
             RegistrationHandler(context, callers),
             self._sockets,

@@ -6,6 +6,7 @@ count one event of each task; everything else happens when somebody scrapes.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from anywire.agent_health import HealthState, Order
 from anywire.context import Context
 from anywire.events import TaskEnded
 from anywire.fairness import Served, jain_index
+from anywire.metric import Metric as Told
 from anywire.selector import AgentView
 
 if TYPE_CHECKING:
@@ -108,6 +110,22 @@ def _admission(told: dict[str, Any]) -> Iterator[Metric]:
         "Mean of the actual wait less the predicted one.",
         told["wait_bias_s"] / max(1, predictions),
     )
+
+
+def _of_services(told: Sequence[tuple[str, Told]]) -> Iterator[Metric]:
+    """What services tell of themselves."""
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    families: dict[tuple[str, str], CounterMetricFamily | GaugeMetricFamily] = {}
+    for service, metric in told:
+        labels = sorted(metric.labels)
+        family = families.get((service, metric.name))
+        if family is None:
+            kind = CounterMetricFamily if metric.counter else GaugeMetricFamily
+            name = f"anywire_{re.sub('[^a-z0-9_]', '_', service.lower())}_{metric.name}"
+            family = families[service, metric.name] = kind(name, metric.text, labels=labels)
+        family.add_metric([metric.labels[label] for label in labels], metric.value)
+    yield from families.values()
 
 
 class Metrics:
@@ -289,3 +307,4 @@ class Metrics:
         for event, number in (dict.fromkeys(EVENTS, 0) | stats["events"]).items():
             text = EVENTS.get(event, f"The orchestrator's counter {event!r}.")
             yield CounterMetricFamily(f"anywire_{event}", text, number)
+        yield from _of_services(self._context.services.metrics())

@@ -18,6 +18,7 @@ from anywire_gateway_openai.notes import HEADERS
 
 HIGH_WATER = 64 * 1024
 """Bytes that may wait for a slow client before its task is no longer read; asyncio's own bound."""
+EVENT_STREAM = "text/event-stream; charset=utf-8"
 
 _date = (0, "")
 
@@ -88,17 +89,22 @@ async def room(request: web.BaseRequest, transport: asyncio.Transport, timeout: 
 
 
 class EventStreamWriter:
-    """An event stream being written: the head goes out with the first events, each `write` is one segment."""
+    """An event stream, or lines of another ``content_type``, being written: the head goes out with the first of them,
+    each `write` is one segment."""
 
-    def __init__(self, request: web.BaseRequest, headers: Iterable[tuple[str, str]], timeout: float) -> None:
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        headers: Iterable[tuple[str, str]],
+        timeout: float,
+        content_type: str = EVENT_STREAM,
+    ) -> None:
         self._request = request
         self._timeout = timeout
         # An HTTP/1.0 client reads until the connection closes.
         self._chunked = request.version == HttpVersion11
         self.keep_alive = request.keep_alive and self._chunked
-        framing = (
-            "Content-Type: text/event-stream; charset=utf-8\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"
-        )
+        framing = f"Content-Type: {content_type}\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"
         if self._chunked:
             framing += "Transfer-Encoding: chunked\r\n"
         self._unsent = _head(request, self.keep_alive, headers, framing)

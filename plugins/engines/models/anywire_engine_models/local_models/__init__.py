@@ -1,1 +1,18 @@
-"""Models in a program of one's own: `LocalModels`, without an orchestrator."""
+"""Local models for a program of one's own, without orchestrator and agents: `LocalModels`.
+
+| module | |
+|---|---|
+| `models` | `LocalModels`: start, stop, chat, look |
+| `chat` | a chat request, and its answer piece by piece |
+| `changes` | changes of models, one after the other |
+| `usage` | what a server uses of processor and memory |
+"""
+
+from __future__ import annotations
+
+from anywire_engine_models.local_models.changes import Changes, Missed
+from anywire_engine_models.local_models.chat import ChatPiece
+from anywire_engine_models.local_models.models import LocalModels
+from anywire_engine_models.local_models.usage import ServerUsage
+
+__all__ = ["Changes", "ChatPiece", "LocalModels", "Missed", "ServerUsage"]

@@ -1,0 +1,71 @@
+"""What the commands of a plugin are given of the command line: the running fleet that their user means.
+
+A distribution adds commands to ``anywire`` by the entry point ``anywire.commands``, a typer app each. A command that
+`asks_fleet` has, beside its own options, those by which the core's commands find an orchestrator (``--url``,
+``--fleet``, ``--key``, ``--transport`` …); what they mean is its argument ``given``:
+
+    @app.command()
+    @asks_fleet
+    def greet(given: GivenFleet, agent_id: Annotated[str, typer.Argument()]) -> None:
+        async def ask(fleet: AskedFleet) -> list[Any]:
+            async with aclosing(fleet.command(agent_id, "greet", {})) as results:
+                return [result async for result in results]
+
+        for result in given.ask(ask):
+            typer.echo(result)
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+Answer = TypeVar("Answer")
+
+_MARK = "__asks_fleet__"
+
+
+class AskedFleet(Protocol):
+    """One running orchestrator, over HTTP or a transport."""
+
+    async def list(self, what: str) -> list[dict[str, Any]]:
+        """All ``agents`` (`anywire.views.agent_json`) or ``tasks`` (`task_json`) now."""
+        ...
+
+    def command(
+        self, agent_id: str, name: str, arguments: Mapping[str, Any], *, deadline: float = 0.0
+    ) -> AsyncGenerator[Any, None]:
+        """Have an agent carry out a command; its results as they come, plain JSON types. ``deadline`` is in seconds,
+        0 for none. Closing the generator cancels the command. Raises what the agent raised, as far as its code is
+        known (`anywire.errors`), and `AgentUnavailable` where no such agent is there."""
+        ...
+
+
+class GivenFleet(Protocol):
+    """What the options of a command say of the fleet."""
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the user has said which one is meant, or how it is reached."""
+        ...
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is named, or one of this user's runs on this machine."""
+        ...
+
+    def ask(self, work: Callable[[AskedFleet], Awaitable[Answer]]) -> Answer:
+        """The result of ``work``, for which an event loop is run. Raises `anywire.errors.AnywireError`, also where no
+        orchestrator is found, and `typer.Exit` (130) when the user interrupts it."""
+        ...
+
+
+def asks_fleet(function: Callable[..., None]) -> Callable[..., None]:
+    """Mark the function of a plugin's command; see the module's text."""
+    setattr(function, _MARK, True)
+    return function
+
+
+def is_asking_fleet(function: object) -> bool:
+    """Whether `asks_fleet` has marked it."""
+    return getattr(function, _MARK, False) is True

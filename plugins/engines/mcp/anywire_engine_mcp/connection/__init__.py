@@ -1,0 +1,1 @@
+"""Connections to MCP servers: programs on stdin and stdout, and addresses of streamable HTTP."""

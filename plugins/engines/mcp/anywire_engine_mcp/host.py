@@ -1,0 +1,326 @@
+"""The owner of MCP servers: `ModelHost` with servers in place of models."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import msgspec
+
+from anywire.clock import Clock
+from anywire.errors import ConfigError, EngineFailed, InvalidRequest, ModelNotFound, ModelStopped, QueueFull
+from anywire.near import nearest
+from anywire_engine_mcp.connection.launcher import McpLauncher, NoDevices, hosted
+from anywire_engine_mcp.connection.server import ConnectedServer, ServerGone, ToolFault
+from anywire_engine_mcp.server_config import LABEL, ServerConfig
+from anywire_engine_mcp.tools import McpTool, ToolResult
+from anywire_engine_models.host.actor import ModelHost
+from anywire_engine_models.host.server import Exit
+from anywire_engine_models.host.settings import HostSettings
+from anywire_engine_models.host.status import ModelChanged, ModelState, ModelStatus
+
+MAX_SERVERS = 64
+"""Each of them stands in every offer."""
+FAILED_DEPENDENCY = 424
+"""The status of what fails because a server of tools does: it says nothing against the agent's model."""
+
+log = logging.getLogger(__name__)
+
+
+class McpStatus(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One server now. ``state``, ``reason``, ``exit``, ``pid``, ``starts`` and ``since`` are as in `ModelStatus`;
+    ``transport`` is ``stdio`` or ``http``. ``tools`` are those that may be used, as they were listed last. ``protocol``
+    is the version that is spoken. ``calls`` counts those that were made, ``failed`` those of them without a result,
+    ``serving`` and ``waiting`` those under way."""
+
+    server: str
+    state: ModelState = "stopped"
+    reason: str = ""
+    exit: Exit | None = None
+    transport: str = ""
+    pid: int = 0
+    protocol: str = ""
+    on_demand: bool = False
+    starts: int = 0
+    serving: int = 0
+    waiting: int = 0
+    calls: int = 0
+    failed: int = 0
+    since: float = 0.0
+    tools: tuple[McpTool, ...] = ()
+
+
+class McpChanged(msgspec.Struct, frozen=True):
+    """A server's state, or its tools, are others than before."""
+
+    status: McpStatus
+
+
+Listener = Callable[[McpChanged], None]
+"""Called on the event loop after the change, in order. What it raises is logged and harms nobody."""
+
+
+class _Known:
+    """What is known of a server whether it runs or not."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self.config = config
+        self.tools: tuple[McpTool, ...] = ()
+        self.protocol = ""
+        self.calls = self.failed = 0
+
+
+class McpHost:
+    """Owns the processes of, and the connections to, a set of MCP servers by their labels.
+
+    All methods are called on the event loop. Errors are `InvalidRequest` (no such server or tool, the nearest name
+    said), `ModelStopped` (the server is stopped and no request starts it), `EngineFailed` with the status 424 (it did
+    not start, or ended), `QueueFull`, `ShuttingDown`, and `ToolFault` (`call` alone: what the server said against the
+    call, or that it did not answer in time).
+    """
+
+    def __init__(self, *, clock: Clock | None = None, settings: HostSettings | None = None) -> None:
+        self._known: dict[str, _Known] = {}
+        self._host = ModelHost(McpLauncher(self._connected), NoDevices(), settings, clock=clock)
+        self._host.listen(self._host_changed)
+        self._listeners: list[Listener] = []
+
+    async def begin(self, servers: Mapping[str, ServerConfig]) -> None:
+        """Begin with these servers, and start those with ``autostart`` in the background."""
+        self._know(servers)
+        await self._host.begin([hosted(label, config) for label, config in servers.items()])
+
+    async def close(self) -> None:
+        """End all servers, and answer all who wait; idempotent. Nothing is left."""
+        await self._host.close()
+
+    # The servers
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self._known)
+
+    def config(self, label: str) -> ServerConfig:
+        return self._of(label).config
+
+    def list(self) -> tuple[McpStatus, ...]:
+        return tuple(self.status(label) for label in self._known)
+
+    def status(self, label: str) -> McpStatus:
+        known = self._of(label)
+        return _status(known, self._host.status(label))
+
+    async def add(self, label: str, config: ServerConfig) -> McpStatus:
+        """Have one more server; with ``autostart`` it is started, and how that goes is told by its state. Raises
+        `InvalidRequest` when there is one of that label."""
+        if label in self._known:
+            raise InvalidRequest(f"there is an MCP server {label!r} already: update or remove it", param="server")
+        if not LABEL.fullmatch(label):
+            raise InvalidRequest(f"{label[:80]!r} is no label for an MCP server", param="server")
+        await self._replace(self._configs() | {label: config})
+        return await self._started_if_wanted(label)
+
+    async def update(self, label: str, config: ServerConfig) -> McpStatus:
+        """Change how a server is run. One that runs is stopped first, and started again."""
+        runs = self.status(label).state in ("starting", "running")
+        await self.disconnect(label)
+        await self._replace(self._configs() | {label: config})
+        return await self.connect(label) if runs else await self._started_if_wanted(label)
+
+    async def remove(self, label: str) -> None:
+        """Stop a server and forget it."""
+        await self.disconnect(label)
+        await self._replace({name: config for name, config in self._configs().items() if name != label})
+
+    async def connect(self, label: str) -> McpStatus:
+        """Start a server and return when its tools are known; at once if it runs."""
+        with self._errors(label):
+            await self._host.start(self._checked(label))
+        return self.status(label)
+
+    async def disconnect(self, label: str) -> McpStatus:
+        """Stop a server and return when it is gone. Calls under way end with an error."""
+        with self._errors(label):
+            await self._host.stop(self._checked(label))
+        return self.status(label)
+
+    async def restart(self, label: str) -> McpStatus:
+        await self.disconnect(label)
+        return await self.connect(label)
+
+    # What they are for
+
+    async def tools(self, label: str, told: Callable[[str], None] = lambda detail: None) -> tuple[McpTool, ...]:
+        """The tools of a server that may be used; one that is ``on_demand`` is started for it. ``told`` as in
+        `ModelHost.use`."""
+        async with self._use(label, told):
+            return self.status(label).tools
+
+    async def call(
+        self,
+        label: str,
+        tool: str,
+        arguments: Mapping[str, Any],
+        *,
+        timeout: float = math.inf,
+        told: Callable[[str], None] = lambda detail: None,
+    ) -> ToolResult:
+        """Call a tool; a server that is ``on_demand`` is started for it. ``timeout`` is in seconds, where that is
+        less than the server's own. A tool that says that it failed has given a result. Raises as the class says."""
+        known = self._of(label)
+        if not known.config.allows(tool):
+            raise InvalidRequest(f"the tool {tool!r} of the MCP server {label!r} may not be used here", param="tool")
+        async with self._use(label, told) as server:
+            if not any(each.name == tool for each in server.tools):
+                near = nearest(tool, [each.name for each in server.tools])
+                hint = f"; did you mean {near!r}?" if near else ""
+                raise InvalidRequest(f"the MCP server {label!r} has no tool {tool!r}{hint}", param="tool")
+            known.calls += 1
+            known.failed += 1
+            result = await server.call(tool, arguments, min(timeout, known.config.timeout))
+            known.failed -= 1
+            return result
+
+    async def resources(self, label: str) -> tuple[dict[str, Any], ...]:
+        """What a server lists for reading, in MCP's own form."""
+        async with self._use(label) as server:
+            return await server.resources()
+
+    async def read(self, label: str, uri: str) -> tuple[dict[str, Any], ...]:
+        """The contents of a resource: objects with ``uri``, ``mimeType``, and ``text`` or ``blob`` (base64)."""
+        async with self._use(label) as server:
+            return await server.read(uri)
+
+    def logs(self, label: str, *, lines: int = 100, follow: bool = False) -> AsyncIterator[str]:
+        """What a server wrote on stderr; see `ModelHost.logs`."""
+        return self._host.logs(self._checked(label), lines=lines, follow=follow)
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Call ``listener`` at every change; returns what ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+
+    # Inside
+
+    @asynccontextmanager
+    async def _use(
+        self, label: str, told: Callable[[str], None] = lambda detail: None
+    ) -> AsyncGenerator[ConnectedServer]:
+        with self._errors(label):
+            async with self._host.use(self._checked(label), told) as server:
+                assert isinstance(server, ConnectedServer)
+                yield server
+
+    @contextmanager
+    def _errors(self, label: str) -> Iterator[None]:
+        """What a host says of models, said of MCP servers."""
+        try:
+            yield
+        except ModelNotFound as error:
+            raise self._unknown(label) from error
+        except ModelStopped as error:
+            raise ModelStopped(
+                f"the MCP server {label!r} is stopped and is not started by a request: start it with "
+                f"`anywire mcp start {label}`",
+                param="server_label",
+            ) from error
+        except ServerGone as error:
+            raise EngineFailed(
+                f"{error}; `anywire mcp logs {label}` has what it wrote", status=FAILED_DEPENDENCY
+            ) from error
+        except QueueFull as error:
+            raise QueueFull(f"too many calls wait for the MCP server {label!r}", retry_after=1.0) from error
+        except EngineFailed as error:
+            raise EngineFailed(f"the MCP server {label!r} does not run: {error}", status=FAILED_DEPENDENCY) from error
+
+    def _of(self, label: str) -> _Known:
+        known = self._known.get(label)
+        if known is None:
+            raise self._unknown(label)
+        return known
+
+    def _checked(self, label: str) -> str:
+        self._of(label)
+        return label
+
+    def _unknown(self, label: str) -> InvalidRequest:
+        near = nearest(label, self._known)
+        hint = f"did you mean {near!r}? " if near else ""
+        known = ", ".join(list(self._known)[:20]) or "none"
+        return InvalidRequest(f"there is no MCP server {label[:80]!r} here: {hint}known: {known}", param="server_label")
+
+    def _configs(self) -> dict[str, ServerConfig]:
+        return {label: known.config for label, known in self._known.items()}
+
+    def _know(self, servers: Mapping[str, ServerConfig]) -> None:
+        if len(servers) > MAX_SERVERS:
+            raise ConfigError(f"{len(servers)} MCP servers are too many, the limit is {MAX_SERVERS}")
+        before, self._known = self._known, {label: _Known(config) for label, config in servers.items()}
+        for label, known in self._known.items():
+            if label in before and before[label].config == known.config:
+                self._known[label] = before[label]
+
+    async def _replace(self, servers: Mapping[str, ServerConfig]) -> None:
+        self._know(servers)
+        await self._host.replace([hosted(label, config) for label, config in servers.items()])
+
+    async def _started_if_wanted(self, label: str) -> McpStatus:
+        if self._of(label).config.autostart:
+            try:
+                return await self.connect(label)
+            except EngineFailed as error:
+                log.warning("%s", error)
+        return self.status(label)
+
+    def _connected(self, server: ConnectedServer) -> None:
+        known = self._known.get(server.label)
+        if known is None:
+            return
+        tools = tuple(each for each in server.tools if known.config.allows(each.name))
+        known.protocol = server.protocol or known.protocol
+        if tools != known.tools:
+            known.tools = tools
+            self._tell(server.label)
+
+    def _host_changed(self, change: ModelChanged) -> None:
+        self._tell(change.status.model, change.status)
+
+    def _tell(self, label: str, status: ModelStatus | None = None) -> None:
+        known = self._known.get(label)
+        if known is None:
+            return
+        try:
+            told = McpChanged(_status(known, status if status is not None else self._host.status(label)))
+        except ModelNotFound:
+            return
+        for listener in tuple(self._listeners):
+            try:
+                listener(told)
+            except Exception:
+                log.exception("a listener failed at a change of the MCP server %s", label)
+
+
+def _status(known: _Known, status: ModelStatus) -> McpStatus:
+    return McpStatus(
+        status.model,
+        status.state,
+        status.reason,
+        status.exit,
+        known.config.transport,
+        status.pid,
+        known.protocol if status.state == "running" else "",
+        status.on_demand,
+        status.starts,
+        status.serving,
+        status.waiting,
+        known.calls,
+        known.failed,
+        status.since,
+        known.tools,
+    )
+
+
+__all__ = ["McpChanged", "McpHost", "McpStatus", "McpTool", "ToolFault", "ToolResult"]

@@ -1,0 +1,131 @@
+"""What the commands of ``anywire models`` do: ask, and print what comes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from typing import Any
+
+import typer
+
+from anywire.errors import AnywireError
+from anywire.printable import escaped
+from anywire_engine_models.cli import shown
+from anywire_engine_models.cli.loading_bar import loading_bar
+from anywire_engine_models.cli.places import Models, Place
+from anywire_engine_models.status_json import IMPORTED, merged, whole_status
+
+Status = dict[str, Any]
+
+
+class NotUnderstood(AnywireError):
+    """The agent answered with what this command does not understand."""
+
+    code = "not_understood"
+    remedy = "Use the same version of Anywire for the command and the agent."
+
+
+def show_models(place: Place, as_json: bool) -> None:
+    told = merged(_asked(place, "models.list", {}), "models")
+    told["models"] = [_whole(each) for each in told["models"]]
+    if as_json:
+        _print_json(told)
+        return
+    shown.print_models(told)
+
+
+def start_model(place: Place, model: str, as_json: bool) -> None:
+    async def ask(models: Models) -> Status | None:
+        last: Status | None = None
+        with loading_bar(model) as bar:
+            async for each in _results(models, "models.start", {"model": model}):
+                last = _whole(each)
+                bar.show(last)
+        return last
+
+    status = place.ask(ask)
+    if status is None:
+        raise NotUnderstood(f"the agent told nothing of {model}")
+    _print_status(status, as_json)
+
+
+def change_model(place: Place, command: str, arguments: Mapping[str, Any], as_json: bool) -> None:
+    """A command that tells one status."""
+    told = _asked(place, command, arguments)
+    if not told:
+        raise NotUnderstood(f"the agent told nothing of {arguments['model']}")
+    _print_status(_whole(told[-1]), as_json)
+
+
+def show_status(place: Place, model: str, as_json: bool) -> None:
+    (told,) = _asked(place, "models.status", {"model": model})[-1:] or [None]
+    if told is None:
+        raise NotUnderstood(f"the agent told nothing of {model}")
+    if as_json:
+        _print_json(_whole(told))
+    else:
+        shown.print_whole_status(_whole(told))
+
+
+def print_log(place: Place, model: str, lines: int, *, follow: bool, as_json: bool) -> None:
+    async def ask(models: Models) -> None:
+        arguments = {"model": model, "lines": lines, "follow": follow}
+        async for each in _results(models, "models.logs", arguments):
+            line = each.get("line") if isinstance(each, dict) else None
+            if not isinstance(line, str):
+                raise NotUnderstood("the agent told a line that is none")
+            typer.echo(json.dumps(each) if as_json else escaped(line, keep="\t"))
+
+    place.ask(ask)
+
+
+def add_model(place: Place, entry: Mapping[str, Any], as_json: bool) -> None:
+    told = _asked(place, "models.add", entry)
+    status = _whole(told[-1]) if told else None
+    if status is None:
+        raise NotUnderstood("the agent did not say what it has added")
+    if as_json:
+        _print_json(status)
+    else:
+        typer.echo(f"added {escaped(str(status['model']))}")
+
+
+def import_models(place: Place, kind: str, path: str, as_json: bool) -> None:
+    told = merged(_asked(place, "models.import", {"kind": kind, "path": path}), *IMPORTED)
+    if as_json:
+        _print_json(told)
+    else:
+        shown.print_import(told)
+
+
+def _asked(place: Place, command: str, arguments: Mapping[str, Any]) -> list[Any]:
+    async def ask(models: Models) -> list[Any]:
+        return [each async for each in _results(models, command, arguments)]
+
+    return place.ask(ask)
+
+
+async def _results(models: Models, command: str, arguments: Mapping[str, Any]) -> AsyncIterator[Any]:
+    async with aclosing(models.command(command, arguments)) as results:
+        async for each in results:
+            if not isinstance(each, dict):
+                raise NotUnderstood(f"the answer to {command} is no object")
+            yield each
+
+
+def _whole(told: Any) -> Status:
+    if not isinstance(told, dict) or not isinstance(told.get("model"), str):
+        raise NotUnderstood("the agent told a status without its model")
+    return whole_status(told)
+
+
+def _print_status(status: Status, as_json: bool) -> None:
+    if as_json:
+        _print_json(status)
+    else:
+        typer.echo(shown.status_line(status))
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2))

@@ -1,0 +1,265 @@
+"""The engine ``models``: many local models as processes of one owner."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+import psutil
+
+from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
+from anywire.errors import EngineFailed, InvalidRequest
+from anywire.messages import TaskRequest
+from anywire.offers import Offer
+from anywire_engine_models.catalogue import Catalogue, registry_of
+from anywire_engine_models.commands import ModelCommands
+from anywire_engine_models.config import ModelsConfig, budget_bytes
+from anywire_engine_models.devices import devices_of
+from anywire_engine_models.host.actor import ModelHost
+from anywire_engine_models.host.server import Devices, Launcher, Server
+from anywire_engine_models.host.settings import HostSettings
+from anywire_engine_models.host.status import ModelChanged
+from anywire_engine_models.hosted_models import KnownModel, PlannedLauncher
+from anywire_engine_models.llama_cpp.offer import read_offer
+from anywire_engine_models.local_api.server import LocalApi
+from anywire_engine_models.offers import Learned, offers_of
+from anywire_engine_models.processes.launcher import ProcessLauncher
+from anywire_engine_models.upstreams import Upstreams
+from anywire_engine_models.waiting_turn import WaitingTurn
+from anywire_engine_openai.resume import can_be_resumed, resumed
+from anywire_engine_openai.upstream import Upstream
+
+MAX_SLOTS = 1024
+"""Tasks of all models that are taken in together; those of one model are bounded by its own slots."""
+NOT_THE_AGENTS = 424
+"""The status of a model that does not start, 424 Failed Dependency: one of 4xx says nothing against the agent, whose other
+models are well."""
+LOADING = "loading"
+"""What a host tells of a request whose model is being started; everything else is waiting for a turn."""
+
+log = logging.getLogger(__name__)
+
+
+class LocalDevices(Devices, Protocol):
+    """What the engine needs of its machine's devices: see `anywire_engine_models.devices.machine.MachineDevices`."""
+
+    async def begin(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def follow(self, host: ModelHost) -> None: ...
+
+    def list(self) -> Sequence[Any]: ...
+
+    def gauges(self) -> dict[str, float]: ...
+
+
+class ModelsEngine(Engine):
+    """Offers the models of a registry, each in a server process of its own, within a budget of memory.
+
+    ``launcher`` and ``devices`` are those of this machine unless a test gives others.
+    """
+
+    name: ClassVar[str] = "models"
+    Config: ClassVar[type[ModelsConfig]] = ModelsConfig
+    capabilities: tuple[str, ...] = ("chat", "completion", "embedding")
+
+    def __init__(
+        self, config: ModelsConfig, *, launcher: Launcher | None = None, devices: LocalDevices | None = None
+    ) -> None:
+        super().__init__(config)
+        self.config: ModelsConfig = config
+        self._devices: LocalDevices = devices if devices is not None else devices_of(config)
+        settings = HostSettings(
+            memory_budget=budget_bytes(config.memory_budget, psutil.virtual_memory().total),
+            turn=config.turn,
+            max_waiting=config.max_waiting,
+            log_lines=config.log_lines,
+        )
+        self.host = ModelHost(PlannedLauncher(launcher or ProcessLauncher()), self._devices, settings)
+        self.catalogue = Catalogue(config, registry_of(config.registry), self._apply, self._look)
+        self.commands = ModelCommands(self.host, self.catalogue, self._devices, add_commands=config.add_commands)
+        self._upstreams = Upstreams()
+        self._learned: dict[str, Learned] = {}
+        self._learning: set[asyncio.Task[None]] = set()
+        self._changed: Callable[[], None] = lambda: None
+        self._unlisten: Callable[[], None] = lambda: None
+        self._offers: tuple[Offer, ...] = ()
+        self._fault = ""
+        self._status = EngineStatus("starting")
+        self._running = False
+        self._local_api: LocalApi | None = None
+
+    async def start(self, changed: Callable[[], None]) -> None:
+        """Read the registry and begin; models with ``autostart`` start in the background. Raises `ConfigError` when the
+        one model that is to be offered is not there."""
+        self._changed = changed
+        await self._devices.begin()
+        self._devices.follow(self.host)
+        await self.catalogue.read()
+        self._unlisten = self.host.listen(self._model_changed)
+        await self.host.begin([known.hosted for known in self.catalogue.models.values()])
+        self._running = True
+        self.catalogue.follow()
+        self._look()
+        await self._serve_locally()
+
+    async def close(self) -> None:
+        self._running = False
+        self._unlisten()
+        async with contextlib.AsyncExitStack() as ends:  # each is closed, whatever the others raise
+            ends.push_async_callback(self._devices.close)
+            ends.push_async_callback(self._upstreams.close)
+            ends.push_async_callback(self.host.close)
+            ends.push_async_callback(self.catalogue.close)
+            if self._local_api is not None:
+                ends.push_async_callback(self._local_api.close)
+            for learning in list(self._learning):
+                learning.cancel()
+            await asyncio.gather(*self._learning, return_exceptions=True)
+
+    def status(self) -> EngineStatus:
+        status = self._made_status()
+        if status != self._status:  # the agent looks closely at each that is another object
+            self._status = status
+        return self._status
+
+    def resumable(self, task: TaskRequest) -> bool:
+        known = self.catalogue.models.get(task.model)
+        return known is not None and known.resume is not None and can_be_resumed(task, known.resume)
+
+    def command(self, name: str, arguments: Mapping[str, Any]) -> AsyncIterator[Any]:
+        return self.commands.carry_out(name, arguments)
+
+    async def run(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
+        known = self.catalogue.get(task.model)
+        if task.kind not in known.kinds:
+            raise InvalidRequest(
+                f"the model {task.model} answers {', '.join(known.kinds)} tasks, no {task.kind}",
+                param="model",
+                status=400,
+            )
+        async with WaitingTurn(self.host, task.model) as turn:
+            try:
+                async with contextlib.aclosing(turn.waits_for()) as waits:
+                    async for detail in waits:
+                        yield _progress(task.model, detail)
+            except EngineFailed as error:
+                error.status = NOT_THE_AGENTS
+                raise
+            yield EngineProgress("running")
+            async with contextlib.aclosing(self._answer(known, turn.server, task)) as deltas:
+                async for delta in deltas:
+                    yield delta
+
+    # Inside
+
+    async def _serve_locally(self) -> None:
+        """Serve this user's own programs where that is wanted: what they add may bring a command."""
+        api = self.config.local_api
+        if api.enabled:
+            commands = ModelCommands(self.host, self.catalogue, self._devices, add_commands=True)
+            self._local_api = LocalApi(_Beside(self, commands), self.host.listen, host=api.host, port=api.port)
+            await self._local_api.begin()
+
+    def _answer(
+        self, known: KnownModel, server: Server, task: TaskRequest
+    ) -> AsyncGenerator[Delta | EngineProgress, None]:
+        upstream, is_new = self._upstreams.of(known, server)
+        if is_new and known.settings.command is None:
+            learning = asyncio.create_task(self._learn(known, server, upstream), name=f"ask {task.model}")
+            self._learning.add(learning)
+            learning.add_done_callback(self._learning.discard)
+        if not task.resume:
+            return upstream.answer(task, known.served_name)
+        if known.resume is None:
+            raise EngineFailed(f"the server of {task.model} is not known to go on from a text (its setting resume)")
+        return resumed(upstream, task, known.served_name, known.resume, known.settings.default_max_tokens)
+
+    async def _learn(self, known: KnownModel, server: Server, upstream: Upstream) -> None:
+        """Ask llama.cpp what its model can."""
+        name = known.hosted.name
+        try:
+            props = await upstream.get(f"{server.address}/props")
+        except EngineFailed as error:
+            log.debug("%s does not tell what it can: %s", name, error)
+            return
+        found = read_offer(name, props, slots=known.hosted.slots, context=known.context, digest=known.digest)
+        self._learned[name] = Learned(found.features, found.context)
+        self._look()
+
+    async def _apply(self, models: Mapping[str, KnownModel]) -> None:
+        """Let the host have these models from now on."""
+        await self.host.replace([known.hosted for known in models.values()])
+        for name in self._learned.keys() - models.keys():
+            del self._learned[name]
+
+    def _model_changed(self, change: ModelChanged) -> None:
+        if change.status.state in ("stopped", "crashed") and not change.status.serving:
+            self._upstreams.forget(change.status.model)
+        self._look()
+
+    def _look(self) -> None:
+        """Tell the agent if what is offered is not what it was."""
+        if not self._running:
+            return
+        offers = offers_of(self.catalogue.models, self.host.statuses(), self._learned)
+        fault = self.catalogue.fault
+        if (offers, fault) != (self._offers, self._fault):
+            self._offers, self._fault = offers, fault
+            self._changed()
+
+    def _made_status(self) -> EngineStatus:
+        if not self._running:
+            return EngineStatus("starting")
+        statuses, models = self.host.statuses(), self.catalogue.models
+        return EngineStatus(
+            "failed" if self._fault and not models else "ready",
+            self._offers,
+            self._fault,
+            slots=self._slots(),
+            queued=sum(status.waiting for status in statuses),
+            resources=self._gauges(),
+        )
+
+    def _slots(self) -> int:
+        """Those of all models. Where not all fit into memory together, further requests are taken in, so that those of
+        one model are answered together: the host can only wait with a swap for requests that it knows of."""
+        hosted = [known.hosted for known in self.catalogue.models.values()]
+        budget = self.host.memory().budget_bytes
+        swaps = 0 < budget < sum(each.memory_bytes for each in hosted) or len({each.group for each in hosted} - {""}) > 1
+        further = self.config.taken_in * sum(each.on_demand for each in hosted) if swaps else 0
+        return min(max(1, sum(each.slots for each in hosted) + further), MAX_SLOTS)
+
+    def _gauges(self) -> dict[str, float]:
+        memory = self.host.memory()
+        return {
+            **self._devices.gauges(),
+            "model_memory_budget_bytes": float(memory.budget_bytes),
+            "model_memory_used_bytes": float(memory.used_bytes),
+            "model_loads": float(memory.loads),
+            "model_swaps": float(memory.swaps),
+            "model_swap_seconds": round(memory.swap_seconds, 3),
+        }
+
+
+class _Beside:
+    """The engine as the routes beside it use it."""
+
+    def __init__(self, engine: ModelsEngine, commands: ModelCommands) -> None:
+        self._engine, self._commands = engine, commands
+
+    def run(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
+        return self._engine.run(task)
+
+    def command(self, name: str, arguments: Mapping[str, Any]) -> AsyncIterator[Any]:
+        return self._commands.carry_out(name, arguments)
+
+
+def _progress(model: str, detail: str) -> EngineProgress:
+    if detail.startswith(LOADING):
+        return EngineProgress("loading", model)
+    return EngineProgress("queued", detail)

@@ -1,0 +1,117 @@
+"""The service ``alerts``: looks at the gauges that agents report, and says which are critical."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from anywire.clock import Timer
+from anywire.context import Context
+from anywire.messages import GAUGES
+from anywire.metric import Metric
+from anywire.printable import printable
+from anywire.route import Request, Response, Route
+from anywire.service import Service
+from anywire_service_alerts.config import AlertsConfig
+from anywire_service_alerts.levels import Alert, Change, Levels, Reading
+
+log = logging.getLogger(__name__)
+
+
+class Alerts(Service):
+    """Raises an alert while a gauge of an agent's machine is critical.
+
+    A gauge is a level that comes with each report of an agent, which is no event: so they are looked at every
+    ``interval`` seconds. Events of the source ``alerts`` tell what changes: ``alert.raised`` and ``alert.cleared``.
+    """
+
+    name = "alerts"
+    Config = AlertsConfig
+
+    config: AlertsConfig
+
+    def __init__(self, config: AlertsConfig) -> None:
+        super().__init__(config)
+        self._thresholds = config.all_thresholds()
+        self._levels = Levels(self._thresholds)
+        self._context: Context | None = None
+        self._timer: Timer | None = None
+        self._raised = 0
+
+    async def start(self, context: Context) -> None:
+        self._context = context
+        for gauge in self._thresholds.keys() - GAUGES.keys():
+            log.warning("alerts: %r is none of the gauges that agents report by themselves: an engine must", gauge)
+        context.routes.add(
+            Route(
+                "GET",
+                "/alerts",
+                self._show,
+                role="observe",
+                summary="Tell which gauges of agents' machines are critical, and from when on they are.",
+            )
+        )
+        self._timer = context.clock.call_later(self.config.interval, self._look, context)
+
+    async def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def metrics(self) -> Iterable[Metric]:
+        yield Metric("raised", "Alerts that were raised.", self._raised, counter=True)
+        for alert in self._levels.alerts:
+            labels = {"agent": alert.agent_id, "gauge": alert.gauge}
+            yield Metric("critical", "Gauges of agents' machines that are critical now, 1 each.", 1, labels)
+
+    def _look(self, context: Context) -> None:
+        self._timer = context.clock.call_later(self.config.interval, self._look, context)
+        readings = [Reading(agent.agent_id, agent.info.host, agent.status.resources) for agent in context.agents()]
+        for change in self._levels.look(readings, context.clock.now()):
+            self._tell(context, change)
+
+    def _tell(self, context: Context, change: Change) -> None:
+        alert = change.alert
+        named = (printable(alert.gauge), printable(alert.agent_id), alert.value)
+        if change.what == "raised":
+            self._raised += 1
+            side = "above" if alert.above else "below"
+            log.warning("alert: %s of agent %s is %g, %s %g", *named, side, alert.limit)
+        else:
+            log.info("alert over: %s of agent %s (%g): %s", *named, change.reason)
+        told = self._told(context, alert) | ({"reason": change.reason} if change.reason else {})
+        context.events.publish_plugin(self.name, f"alert.{change.what}", told)
+
+    async def _show(self, request: Request) -> Response:
+        context = self._context
+        assert context is not None
+        thresholds = {
+            gauge: {"above" if each.above is not None else "below": each.limit, "seconds": each.seconds}
+            | ({} if each.clear is None else {"clear": each.clear})
+            for gauge, each in self._thresholds.items()
+        }
+        told = {
+            "object": "list",
+            "data": [self._told(context, alert) for alert in self._levels.alerts],
+            "thresholds": thresholds,
+            "raised": self._raised,
+        }
+        return Response(msgspec.json.encode(told))
+
+    def _told(self, context: Context, alert: Alert) -> dict[str, Any]:
+        seconds = context.clock.now() - alert.since
+        return {
+            "agent_id": alert.agent_id,
+            "host": alert.host,
+            "gauge": alert.gauge,
+            "value": alert.value,
+            "worst": alert.worst,
+            "above" if alert.above else "below": alert.limit,
+            "clear": alert.clear,
+            "seconds": round(seconds, 3),
+            "since": round(time.time() - seconds, 3),
+        }

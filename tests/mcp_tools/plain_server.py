@@ -1,0 +1,123 @@
+"""An MCP server on stdin and stdout in plain Python, up in milliseconds, that behaves as badly as it is told to.
+
+It speaks the handshake of 2025-11-25. Arguments: ``--never`` never answers; ``--deaf`` goes on when its input is closed
+and when it gets SIGTERM; ``--exit N`` says two lines on stderr and ends with that status; ``--grandchild FILE`` starts a
+process that holds its streams, and writes its id to the file; ``--log FILE`` appends a line for each call.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+TOOLS = {
+    "add": {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}, "required": ["a", "b"]},
+    "echo": {"type": "object", "properties": {"text": {"type": "string"}}},
+    "fail": {"type": "object", "properties": {}},
+    "crash": {"type": "object", "properties": {}},
+    "hang": {"type": "object", "properties": {}},
+    "variable": {"type": "object", "properties": {"name": {"type": "string"}}},
+    "noise": {"type": "object", "properties": {}},
+    "change": {"type": "object", "properties": {}},
+}
+options = sys.argv[1:]
+lock = threading.Lock()
+
+
+def option(name, default=""):
+    return options[options.index(name) + 1] if name in options else default
+
+
+def send(message):
+    with lock:
+        sys.stdout.write(json.dumps({"jsonrpc": "2.0"} | message) + "\n")
+        sys.stdout.flush()
+
+
+def text(value, is_error=False):
+    return {"content": [{"type": "text", "text": str(value)}], "isError": is_error}
+
+
+def call(name, arguments):
+    if option("--log"):
+        with open(option("--log"), "a") as file:
+            file.write(json.dumps([name, arguments]) + "\n")
+    match name:
+        case "add":
+            return text(arguments["a"] + arguments["b"])
+        case "echo":
+            return text(arguments.get("text", ""))
+        case "fail":
+            return text("it went wrong", is_error=True)
+        case "crash":
+            print("about to crash", file=sys.stderr, flush=True)
+            os._exit(3)
+        case "hang":
+            return None
+        case "variable":
+            return text(os.environ.get(arguments["name"], "(not set)"))
+        case "noise":
+            with lock:
+                sys.stdout.write("this is no message\n" + "{" * 50 + "\n")
+                sys.stdout.flush()
+            return text("noisy")
+        case "change":
+            TOOLS["new_tool"] = {"type": "object", "properties": {}}
+            send({"method": "notifications/tools/list_changed"})
+            return text("changed")
+    return text("new")
+
+
+def answer(request):
+    method, params = request["method"], request.get("params") or {}
+    if method == "initialize":
+        capabilities = {"tools": {"listChanged": True}}
+        info = {"name": "plain", "version": "1"}
+        return {"protocolVersion": "2025-11-25", "capabilities": capabilities, "serverInfo": info}
+    if method == "ping":
+        return {}
+    if method == "tools/list":
+        return {
+            "tools": [
+                {"name": name, "description": f"The tool {name}.", "inputSchema": schema} for name, schema in TOOLS.items()
+            ]
+        }
+    if method == "tools/call":
+        if params["name"] not in TOOLS:
+            raise LookupError(f"unknown tool {params['name']}")
+        return call(params["name"], params.get("arguments") or {})
+    raise NotImplementedError
+
+
+def main():
+    if "--exit" in options:
+        print("first line\nlast line", file=sys.stderr, flush=True)
+        sys.exit(int(option("--exit")))
+    if "--deaf" in options:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if "--grandchild" in options:
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        with open(option("--grandchild"), "w") as file:
+            file.write(str(child.pid))
+    print("ready to listen", file=sys.stderr, flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "--never" in options or "id" not in request:
+            continue
+        try:
+            result = answer(request)
+        except NotImplementedError:
+            send({"id": request["id"], "error": {"code": -32601, "message": f"no method {request['method']}"}})
+        except Exception as error:
+            send({"id": request["id"], "error": {"code": -32602, "message": str(error)}})
+        else:
+            if result is not None:
+                send({"id": request["id"], "result": result})
+    while "--deaf" in options:
+        time.sleep(600)
+
+
+main()
