@@ -79,7 +79,7 @@ class Operator:
         return status
 
     async def until(self, model: str, state: str) -> Any:
-        while (status := await self.status(model))["state"] != state:
+        while (status := await self.status(model))["state"] != state:  # noqa: ASYNC110 - nothing tells of it here
             await asyncio.sleep(0.02)
         return status
 
