@@ -124,9 +124,9 @@ async def _refused_until_it_is_started(operator: Operator) -> None:
     path = f"/v1/agents/{operator.agent}/commands/models.start"
     async with operator.http.stream("POST", path, json={"model": TINY}, headers=EVENTS) as answer:
         lines = [line async for line in answer.aiter_lines()]
-    told = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
-    assert [each["state"] for each in told if each][:: len(told) - 2] == ["starting", "running"], told
-    assert lines[-3:-1] == ["event: end", "data: {}"]
+    assert lines[-3:-1] == ["event: end", "data: {}"], lines
+    told = [json.loads(line.removeprefix("data: ")) for line in lines[:-3] if line.startswith("data: ")]
+    assert (told[0]["state"], told[-1]["state"]) == ("starting", "running"), told
     answer = await operator.chat(TINY, tokens=7)
     assert answer.json()["usage"]["completion_tokens"] == 7
 
