@@ -231,7 +231,7 @@ class ModelsConfig(_Section):
     add_commands: bool = pydantic.Field(
         False,
         description="Let operators add models whose entry has a `command` or an `environment` of its own "
-        "(`models.add`, `models.import`): this machine then runs what they say. Those in the registry file always count.",
+        "(`models.add`, `models.import`): this machine then runs what they say. Those in the registry file always do.",
     )
     devices: DevicesConfig = pydantic.Field(
         default_factory=DevicesConfig, description="Where models are put: graphics cards and processor."
@@ -243,7 +243,9 @@ class ModelsConfig(_Section):
     @pydantic.field_validator("models", mode="before")
     @classmethod
     def _may_be_empty(cls, value: Any) -> Any:
-        return {name: {} if each is None else each for name, each in value.items()} if isinstance(value, dict) else value
+        return (
+            {name: {} if each is None else each for name, each in value.items()} if isinstance(value, dict) else value
+        )
 
 
 def budget_bytes(budget: int | str, total: int) -> int:
