@@ -45,7 +45,7 @@ class Output(asyncio.Protocol):
         self._is_last = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.ReadTransport", transport)  # that of uvloop does not say so
+        self._transport = cast("asyncio.ReadTransport", transport)  # uvloop's is none by its class
 
     def data_received(self, data: bytes) -> None:
         self._watch(data)
