@@ -1,14 +1,129 @@
-"""``anywire mcp``."""
+"""``anywire mcp``: the MCP servers of agents. What a command needs beyond its options is imported when it runs."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
+
+from anywire.asked_fleet import GivenFleet, asks_fleet
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="mcp",
-    help="List, start and stop the MCP servers of an agent.",
+    help="List, start and stop the MCP servers of agents, and call their tools.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+Server = Annotated[
+    str, typer.Argument(metavar="SERVER", help="Label of the server, as `anywire mcp list` tells it.", show_default=False)
+]
+AgentId = Annotated[
+    str | None,
+    typer.Option("--agent", metavar="ID", help="Ask this agent. Default: all that have the server."),
+]
+OneAgent = Annotated[
+    str | None,
+    typer.Option("--agent", metavar="ID", help="Ask this agent. Default: one that has the server, and runs it if any."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("list")
+@asks_fleet
+def list_servers(given: GivenFleet, agent_id: AgentId = None, as_json: Json = False) -> None:
+    """List the MCP servers of all agents, their states, and how many tools they have."""
+    from anywire_engine_mcp import asked_agents, shown
+
+    agents = given.ask(lambda fleet: asked_agents.listed(fleet, agent_id))
+    shown.print_servers(agents, as_json)
+
+
+@app.command()
+@asks_fleet
+def start(given: GivenFleet, server: Server, agent_id: AgentId = None, as_json: Json = False) -> None:
+    """Start a server. Ends when its tools are known, or with an error that says why it does not start."""
+    _order(given, "start", server, agent_id, as_json)
+
+
+@app.command()
+@asks_fleet
+def stop(given: GivenFleet, server: Server, agent_id: AgentId = None, as_json: Json = False) -> None:
+    """Stop a server. Calls under way end with an error."""
+    _order(given, "stop", server, agent_id, as_json)
+
+
+@app.command()
+@asks_fleet
+def restart(given: GivenFleet, server: Server, agent_id: AgentId = None, as_json: Json = False) -> None:
+    """Stop a server and start it again."""
+    _order(given, "restart", server, agent_id, as_json)
+
+
+@app.command()
+@asks_fleet
+def tools(given: GivenFleet, server: Server, agent_id: OneAgent = None, as_json: Json = False) -> None:
+    """List the tools of a server, with their arguments."""
+    from anywire_engine_mcp import asked_agents, shown
+
+    shown.print_tools(given.ask(lambda fleet: asked_agents.status(fleet, server, agent_id)), as_json)
+
+
+@app.command()
+@asks_fleet
+def call(
+    given: GivenFleet,
+    server: Server,
+    tool: Annotated[str, typer.Argument(metavar="TOOL", help="Name of the tool.", show_default=False)],
+    arguments: Annotated[
+        str, typer.Argument(metavar="JSON", help="Arguments of the tool as a JSON object.", show_default=False)
+    ] = "{}",
+    agent_id: OneAgent = None,
+    as_json: Json = False,
+) -> None:
+    """Call a tool and print its result. Exit status 1 when the tool says that it failed."""
+    from anywire_engine_mcp import asked_agents, shown
+
+    read = asked_agents.read_arguments(arguments)
+    result = given.ask(lambda fleet: asked_agents.call(fleet, server, tool, read, agent_id))
+    if not shown.print_result(result, as_json):
+        raise typer.Exit(1)
+
+
+@app.command()
+@asks_fleet
+def logs(
+    given: GivenFleet,
+    server: Server,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, max=10_000, help="Lines to begin with.")] = 100,
+    agent_id: OneAgent = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each line.")] = False,
+) -> None:
+    """Print what a server wrote on its standard error."""
+    from anywire_engine_mcp import asked_agents, shown
+
+    try:
+        given.ask(
+            lambda fleet: asked_agents.each_line(
+                fleet, server, lines, follow, agent_id, lambda line: shown.print_line(line, as_json)
+            )
+        )
+    except KeyboardInterrupt:
+        if not follow:
+            raise
+    except typer.Exit as ended:
+        if not follow or ended.exit_code != INTERRUPTED:
+            raise
+
+
+def _order(given: GivenFleet, order: str, server: str, agent_id: str | None, as_json: bool) -> None:
+    from anywire_engine_mcp import asked_agents, shown
+
+    done = given.ask(lambda fleet: asked_agents.ordered(fleet, order, server, agent_id))
+    if not shown.print_ordered(server, done, as_json):
+        raise typer.Exit(1)
