@@ -70,9 +70,7 @@ def list_models(
 
 @app.command()
 @asks_fleet
-def start(
-    given: GivenFleet, model: Model, agent_id: AgentId = None, api: Api = None, as_json: Json = False
-) -> None:
+def start(given: GivenFleet, model: Model, agent_id: AgentId = None, api: Api = None, as_json: Json = False) -> None:
     """Start a model. Shows how it loads, and ends when it runs, or with an error that says why it does not."""
     from anywire_engine_models.cli import asking
     from anywire_engine_models.cli.where import place
@@ -102,9 +100,7 @@ def stop(
 
 @app.command()
 @asks_fleet
-def status(
-    given: GivenFleet, model: Model, agent_id: AgentId = None, api: Api = None, as_json: Json = False
-) -> None:
+def status(given: GivenFleet, model: Model, agent_id: AgentId = None, api: Api = None, as_json: Json = False) -> None:
     """Show all that is known of a model. Tells how its server ended last and what that wrote."""
     from anywire_engine_models.cli import asking
     from anywire_engine_models.cli.where import place
