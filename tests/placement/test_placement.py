@@ -73,7 +73,7 @@ async def test_requests_wait_for_the_only_replica_to_be_restored(tmp_path: Path)
         found.engines["a2"].hold.set()
         await found.leave("a1")
         late = asyncio.create_task(answer(found, "a"))
-        assert await asyncio.gather(held, behind, late) == ["0 1 2 "] * 3
+        assert [*await asyncio.gather(held, behind, late)] == ["0 1 2 "] * 3
         assert found.where("a") == ["a2"]
 
 
