@@ -138,7 +138,7 @@ def logs(
 @asks_fleet
 def add(
     given: GivenFleet,
-    file: Annotated[
+    model_file: Annotated[
         str | None,
         typer.Argument(
             metavar="FILE",
@@ -150,7 +150,7 @@ def add(
         str | None,
         typer.Option("--id", metavar="PROVIDER:NAME:VERSION", help="Full identifier. Default: local:FILE:latest."),
     ] = None,
-    settings: Annotated[
+    model_settings: Annotated[
         list[str] | None,
         typer.Option(
             "--with",
@@ -170,7 +170,9 @@ def add(
     from anywire_engine_models.cli.where import place
 
     where = place(given, agent_id, api, registry, in_file=True)
-    entry = entry_of(where.path_of(file) if file is not None else None, full_identifier, settings or ())
+    entry = entry_of(
+        where.path_of(model_file) if model_file is not None else None, full_identifier, model_settings or ()
+    )
     asking.add_model(where, entry, as_json)
 
 
