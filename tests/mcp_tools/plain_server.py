@@ -1,8 +1,8 @@
 """An MCP server on stdin and stdout in plain Python, up in milliseconds, that behaves as badly as it is told to.
 
-It speaks the handshake of 2025-11-25. Arguments: ``--never`` never answers; ``--deaf`` goes on when its input is closed
-and when it gets SIGTERM; ``--exit N`` says two lines on stderr and ends with that status; ``--grandchild FILE`` starts a
-process that holds its streams, and writes its id to the file; ``--log FILE`` appends a line for each call.
+It speaks the handshake of 2025-11-25. Arguments: ``--never`` never answers; ``--deaf`` goes on when its input is
+closed and when it gets SIGTERM; ``--exit N`` says two lines on stderr and ends with that status; ``--grandchild FILE``
+starts a process that holds its streams, and writes its id to the file; ``--log FILE`` appends a line for each call.
 """
 
 import json
@@ -12,9 +12,14 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 TOOLS = {
-    "add": {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}, "required": ["a", "b"]},
+    "add": {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+        "required": ["a", "b"],
+    },
     "echo": {"type": "object", "properties": {"text": {"type": "string"}}},
     "fail": {"type": "object", "properties": {}},
     "crash": {"type": "object", "properties": {}},
@@ -43,7 +48,7 @@ def text(value, is_error=False):
 
 def call(name, arguments):
     if option("--log"):
-        with open(option("--log"), "a") as file:
+        with Path(option("--log")).open("a") as file:
             file.write(json.dumps([name, arguments]) + "\n")
     match name:
         case "add":
@@ -82,7 +87,8 @@ def answer(request):
     if method == "tools/list":
         return {
             "tools": [
-                {"name": name, "description": f"The tool {name}.", "inputSchema": schema} for name, schema in TOOLS.items()
+                {"name": name, "description": f"The tool {name}.", "inputSchema": schema}
+                for name, schema in TOOLS.items()
             ]
         }
     if method == "tools/call":
@@ -100,8 +106,7 @@ def main():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if "--grandchild" in options:
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-        with open(option("--grandchild"), "w") as file:
-            file.write(str(child.pid))
+        Path(option("--grandchild")).write_text(str(child.pid))
     print("ready to listen", file=sys.stderr, flush=True)
     for line in sys.stdin:
         request = json.loads(line)

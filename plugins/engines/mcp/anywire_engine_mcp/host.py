@@ -234,7 +234,12 @@ class McpHost:
         except QueueFull as error:
             raise QueueFull(f"too many calls wait for the MCP server {label!r}", retry_after=1.0) from error
         except EngineFailed as error:
-            raise EngineFailed(f"the MCP server {label!r} does not run: {error}", status=FAILED_DEPENDENCY) from error
+            ended = self._host.status(label).exit
+            why = ended.reason if ended is not None else str(error)
+            raise EngineFailed(
+                f"the MCP server {label!r} does not run: {why}; `anywire mcp logs {label}` has what it wrote",
+                status=FAILED_DEPENDENCY,
+            ) from error
 
     def _of(self, label: str) -> _Known:
         known = self._known.get(label)

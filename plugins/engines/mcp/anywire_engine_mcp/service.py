@@ -21,7 +21,11 @@ ORDERS = ("start", "stop", "restart")
 
 class McpServiceConfig(ServiceConfig):
     order_timeout: float = pydantic.Field(
-        default=60.0, gt=0, le=3600, allow_inf_nan=False, description="Seconds that starting or stopping a server may take."
+        default=60.0,
+        gt=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="Seconds that starting or stopping a server may take.",
     )
     events: bool = pydantic.Field(
         default=True, description="Publish what happens at the servers of agents, each call of a tool too, as events."

@@ -20,7 +20,14 @@ def print_servers(agents: Mapping[str, Mapping[str, Any]], as_json: bool) -> Non
         _print_json(agents)
         return
     rows = [
-        (str(each["server"]), agent_id, _state(each), str(each.get("transport", "")), str(len(each["tools"])), _why(each))
+        (
+            str(each["server"]),
+            agent_id,
+            _state(each),
+            str(each.get("transport", "")),
+            str(len(each["tools"])),
+            _why(each),
+        )
         for agent_id, told in agents.items()
         for each in told.get("servers", ())
     ]
@@ -40,7 +47,9 @@ def print_tools(server: Mapping[str, Any], as_json: bool) -> None:
         return
     if not tools:
         state = _state(server)
-        typer.echo(escaped(f"{server['server']} is {state}: no tools are known; `anywire mcp start {server['server']}`"))
+        typer.echo(
+            escaped(f"{server['server']} is {state}: no tools are known; `anywire mcp start {server['server']}`")
+        )
         return
     rows = [(str(each.get("name", "")), _arguments(each), _first_line(each.get("description"))) for each in tools]
     _print_table(("tool", "arguments", "what it does"), rows)

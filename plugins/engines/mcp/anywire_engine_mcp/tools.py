@@ -5,8 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from mcp_types import AudioContent, CallToolResult, EmbeddedResource, ImageContent, ResourceLink, TextContent, Tool
-from mcp_types import TextResourceContents
+from mcp_types import (
+    AudioContent,
+    CallToolResult,
+    EmbeddedResource,
+    ImageContent,
+    ResourceLink,
+    TextContent,
+    TextResourceContents,
+    Tool,
+)
 
 MAX_TOOLS = 512
 """Tools of one server that are listed."""
@@ -27,8 +35,8 @@ class McpTool(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ToolResult(msgspec.Struct, frozen=True):
-    """``text`` is for a model. ``structured`` is the same as JSON where the server gives it. ``is_error``: the tool says
-    that it failed, and ``text`` why."""
+    """``text`` is for a model. ``structured`` is the same as JSON where the server gives it. ``is_error``: the tool
+    says that it failed, and ``text`` why."""
 
     text: str
     is_error: bool = False
