@@ -89,7 +89,8 @@ async def test_a_chat_calls_a_real_tool_and_tells_of_it() -> None:
         seen = [await expect(waiting, "an event")]
         while seen[-1]["event"] != "call":
             seen.append(await expect(anext(events), "an event"))
-        assert [each["state"] for each in seen if each["event"] == "server"][:2] == ["starting", "running"]
+        states = dict.fromkeys(each["state"] for each in seen if each["event"] == "server")
+        assert list(states) == ["starting", "running"]
         assert (seen[-1]["server"], seen[-1]["tool"], seen[-1]["task_id"]) == ("maths", "add", "task")
         await events.aclose()  # type: ignore[attr-defined]
 

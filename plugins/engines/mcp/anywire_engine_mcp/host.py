@@ -30,7 +30,7 @@ FAILED_DEPENDENCY = 424
 log = logging.getLogger(__name__)
 
 
-class McpStatus(msgspec.Struct, frozen=True, omit_defaults=True):
+class McpStatus(msgspec.Struct, frozen=True):
     """One server now. ``state``, ``reason``, ``exit``, ``pid``, ``starts`` and ``since`` are as in `ModelStatus`;
     ``transport`` is ``stdio`` or ``http``. ``tools`` are those that may be used, as they were listed last. ``protocol``
     is the version that is spoken. ``calls`` counts those that were made, ``failed`` those of them without a result,

@@ -98,14 +98,14 @@ class McpService(Service):
 
     async def _show(self, request: Request) -> Response:
         agents = await self._asked()
-        label = request.names["server"]
+        label = request.names.get("server", "")
         if not any(each["server"] == label for agent in agents for each in agent.servers):
             raise ServerNotFound(label)
         return _json(_told(label, agents, request))
 
     async def _order(self, request: Request) -> Response:
         assert self._context is not None
-        label, order = request.names["server"], request.path.rpartition("/")[2]
+        label, order = request.names.get("server", ""), request.path.rpartition("/")[2]
         wanted = request.query.get("agent", "")
         agents = await self._asked()
         having = [each.agent_id for each in agents if any(server["server"] == label for server in each.servers)]

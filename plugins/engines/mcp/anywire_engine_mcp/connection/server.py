@@ -205,8 +205,9 @@ class ConnectedServer:
         except ConfigError as error:
             ending = Exit(str(error))
         except (Exception, BaseExceptionGroup) as error:
-            if not self._over.done():
-                ending = Exit(f"{self.address} cannot be used: {_said(error)}")
+            self._end(Exit(f"{self.address} cannot be used: {_said(error)}"))
+            ending = self._over.result()
+            if not self._asked:
                 await self._settled()
         finally:
             self._end(ending)
