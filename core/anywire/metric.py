@@ -17,10 +17,10 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 class Metric(msgspec.Struct, frozen=True):
-    """A gateway with ``/metrics`` shows it as ``anywire_SERVICE_NAME``. ``name`` and those of ``labels`` have lower-case
-    letters, digits and underscores, and end with the unit (``free_bytes``, ``load_seconds``); a ``counter`` only grows,
-    and its name is shown with ``_total``. Numbers of one name have labels of the same names. ``text`` says what it is,
-    in a sentence."""
+    """A gateway with ``/metrics`` shows it as ``anywire_SERVICE_NAME``. ``name`` and those of ``labels`` have small
+    letters, digits and underscores; ``name`` ends with the unit (``free_bytes``, ``load_seconds``). A ``counter`` only
+    grows, and is shown with ``_total``. Numbers of one name have labels of the same names. ``text`` says in a sentence
+    what it is."""
 
     name: str
     text: str

@@ -162,7 +162,8 @@ def test_cards_of_amd_are_read_from_sysfs(tmp_path: Path) -> None:
 
 
 def card(number: int, free: float, *, simulated: bool = False) -> Card:
-    return Card(f"gpu:{number}", "Fast", 24 * GB, int(free * GB), simulated=simulated)
+    device = f"gpu:{number}-simulated" if simulated else f"gpu:{number}"
+    return Card(device, "Fast", 24 * GB, int(free * GB), simulated=simulated)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +184,8 @@ def card(number: int, free: float, *, simulated: bool = False) -> Card:
         ([card(0, 9)], {"wish": "gpu:1"}, "cpu", "gpu:1 was asked for and is not there; there is gpu:0"),
         ([], {"wish": "gpu:0", "fault": "x"}, "cpu", "gpu:0 was asked for and is not there; x"),
         ([card(0, 9), card(1, 9)], {"wish": "gpu:1", "without": ["gpu:1"]}, "cpu", "gpu:1 was asked for"),
-        ([card(0, 1, simulated=True)], {"need": 0}, "gpu:0", "its need is not known, the simulated gpu:0 has 1.0 GB"),
+        ([card(0, 1, simulated=True)], {"need": 0}, "gpu:0-simulated", "its need is not known, gpu:0-simulated has 1.0 GB"),
+        ([card(0, 1, simulated=True)], {"wish": "gpu:0"}, "gpu:0-simulated", "asked for; needs 4.0 GB, gpu:0-simulated has"),
         ([card(0, 0.4)], {"need": 0}, "cpu", "its need is not known, gpu:0 (Fast) has 400 MB"),
     ],
 )
@@ -290,9 +292,9 @@ async def test_a_simulated_card_says_so_and_is_filled_by_its_models() -> None:
     devices.follow(host)
     await devices.begin()
     chosen = await devices.choose(model("a", 4))
-    assert (chosen.name, "the simulated gpu:0" in chosen.reason) == ("gpu:0", True)
+    assert (chosen.name, "gpu:0-simulated has" in chosen.reason) == ("gpu:0-simulated", True)
     host.tell("a", "running")
-    assert devices.list() == (Card("gpu:0", "simulated card", 8 * GB, 4 * GB, simulated=True),)
+    assert devices.list() == (Card("gpu:0-simulated", "simulated card", 8 * GB, 4 * GB, simulated=True),)
     assert devices.gauges() == {
         "vram_free_bytes": 4 * GB,
         "vram_total_bytes": 8 * GB,
@@ -388,5 +390,5 @@ def test_a_process_ends_while_a_driver_hangs() -> None:
 
 def test_simulated_cards_are_numbered() -> None:
     cards, _ = SimulatedCards([SimulatedCard(2, 1), SimulatedCard(4, 4)]).read(0)
-    assert [(each.device, each.vram_free_bytes) for each in cards] == [("gpu:0", 1), ("gpu:1", 4)]
+    assert [(each.device, each.vram_free_bytes) for each in cards] == [("gpu:0-simulated", 1), ("gpu:1-simulated", 4)]
 

@@ -71,7 +71,6 @@ class World:
         self.unserved: set[str] = set()
         """Models that were loaded for requests, and have served none yet."""
         self.made_room: Counter[str] = Counter()
-        self.pinned: dict[str, bool] = {}
         self.fleet = {name: _named(model, name) for name, model in zip(NAMES, fleet, strict=True)}
         self.pinned = {name: model.pinned for name, model in self.fleet.items()}
         self.rules.begin(list(self.fleet.values()), self.now)
@@ -106,6 +105,7 @@ class World:
     def step_unload(self, name: str) -> None:
         served = [each for each in self.serving.values() if each == name]
         running = self.processes.get(name) == "running"
+        self.made_room.pop(name, None)
         self.ask("unload", name, self.rules.unload)
         assert not (served and running) or self.processes.get(name) == "running", "unload took it from a request"
 

@@ -71,7 +71,7 @@ class Fleet:
         """Wait until just so many replicas of each model run."""
 
         def seen() -> str:
-            return f"; they run at {({model: self.where(model) for model in replicas})}, events: {self.events.events}"
+            return f"; they run at { ({model: self.where(model) for model in replicas}) }, events: {self.events.events}"
 
         await polled(
             lambda: all(len(self.where(model)) == number for model, number in replicas.items()),

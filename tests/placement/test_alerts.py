@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -102,7 +103,7 @@ def test_alerts_alternate_and_hold_for_as_long_as_said(
             assert all(value is not None and threshold.is_critical(value) for value in held)
         else:
             assert all(value is None or threshold.is_well(value) for value in held)
-    for (one, _, _), (other, _, _) in zip(changes, changes[1:], strict=False):
+    for (one, _, _), (other, _, _) in pairwise(changes):
         assert other - one >= seconds
 
 

@@ -12,7 +12,6 @@ from tests.placement.model_agent import ModelAgent
 from tests.placement.placement_bench import QUICK, Fleet, fleet
 
 from anywire import errors
-from anywire.route import Response
 from anywire.submission import Submission
 from anywire.testing.patience import expect, polled
 from anywire.testing.service_bench import service_bench
@@ -144,7 +143,7 @@ async def test_fewer_are_unloaded_after_a_while_and_the_file_outlives_a_restart(
         told = {each["model"]: each for each in (await found.report())["models"]}
         assert told["b"]["agents"] == ["a1"]
         assert "why" in told["b"]
-    (kept,) = tmp_path.glob(f"**/{FILE}")
+    kept = tmp_path / "placement" / FILE
     async with fleet(tmp_path, configured) as found:
         assert [(each["model"], each["replicas"]) for each in (await found.report())["models"]] == [("a", 1), ("b", 3)]
     async with fleet(tmp_path, {"a": {"replicas": 3}}) as found:
@@ -275,7 +274,9 @@ async def test_moves_under_way_end_with_the_orchestrator(tmp_path: Path) -> None
 
 async def test_it_begins_when_agents_of_before_may_be_back(tmp_path: Path) -> None:
     """Else the first agent that comes would be told to load everything."""
-    service = Placement(PlacementConfig(**QUICK | {"absence": 2.0}| {"absence": 1.0}, models={model: {} for model in "abcd"}))
+    service = Placement(
+        PlacementConfig(**QUICK | {"absence": 2.0} | {"absence": 1.0}, models={model: {} for model in "abcd"})
+    )
     async with service_bench(service, state=tmp_path) as bench:
         found = Fleet(bench, service)
         await found.join("a1", models=SIZES)

@@ -1,4 +1,4 @@
-"""Placement of real models: llama.cpp in the agents' engine ``models``, and an agent that is killed with its servers."""
+"""Placement of real models: llama.cpp in the engine ``models``, and an agent that is killed with its servers."""
 
 from __future__ import annotations
 

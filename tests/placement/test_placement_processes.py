@@ -15,6 +15,8 @@ from tests.integration.anywire_processes import NO_LIMITS, start, until_agents
 from tests.long_form import SOAK
 from tests.patience import PATIENCE
 
+from anywire.testing.patience import polled
+
 __all__ = ["start"]  # a fixture
 
 SIZES = dict.fromkeys(("a", "b", "c", "d", "e"), 1)
@@ -80,11 +82,13 @@ async def test_what_a_killed_agent_had_is_restored_and_no_request_is_lost(
 
         clients = [asyncio.create_task(ask(model)) for model in SIZES for _ in range(2)]
         victim = told["models"][1]["loaded"][0]  # of b there is one replica
-        await until(lambda: len(answers) >= 50)
+        await polled(lambda: len(answers) >= 50, "clients are answered", PATIENCE)
         await agents.pop(victim).end(signal.SIGKILL)
         told = await restored(client, set(agents))
         before = len(answers)
-        await until(lambda: {model for model, _, _ in answers[before:]} == SIZES.keys())
+        await polled(
+            lambda: {model for model, _, _ in answers[before:]} == SIZES.keys(), "all models are answered", PATIENCE
+        )
         asking = False
         await asyncio.gather(*clients)
         wrong = [each for each in answers if each[1] != 200]
@@ -93,11 +97,3 @@ async def test_what_a_killed_agent_had_is_restored_and_no_request_is_lost(
         assert told["swap_cost"]["failed"] == 0
         lost = await client.get("/metrics")
         assert "anywire_placement_loads_total" in lost.text
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async def wait() -> None:
-        while not condition():
-            await asyncio.sleep(0.02)
-
-    await asyncio.wait_for(wait(), PATIENCE)

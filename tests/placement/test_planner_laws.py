@@ -136,7 +136,8 @@ def test_steps_are_allowed_and_the_fleet_comes_to_rest(
         able = sum(place.counts and each.allows(place.agent_id) and model in place.models for place in after.values())
         # Where agents move or stop something already, it goes on when they have told.
         waits = any(
-            place.moving or any(other.state == "stopping" for other in place.models.values()) for place in after.values()
+            place.moving or any(other.state == "stopping" for other in place.models.values())
+            for place in after.values()
         )
         assert loaded >= min(each.replicas, able) or model in planned.unmet or waits
         for agent_id in (agent_id for agent_id, place in after.items() if has_room(place, model, wanted, resting)):
@@ -259,7 +260,9 @@ def test_what_nobody_wants_gives_way_and_what_is_wanted_moves_first() -> None:
 def test_first_replicas_go_before_second_ones_and_models_in_their_order() -> None:
     places = [place("a1", 2, a=("stopped", 1), b=("stopped", 1), c=("stopped", 1)), place("a2", 1, a=("stopped", 1))]
     planned = plan({"a": Wanted(2), "b": Wanted(), "c": Wanted()}, places)
-    loaded, rest, _ = settled({each.agent_id: each for each in places}, {"a": Wanted(2), "b": Wanted(), "c": Wanted()}, ())
+    loaded, rest, _ = settled(
+        {each.agent_id: each for each in places}, {"a": Wanted(2), "b": Wanted(), "c": Wanted()}, ()
+    )
     assert {name for name, each in loaded["a1"].models.items() if each.state == "running"} == {"b", "c"}
     assert planned.unmet.keys() == rest.unmet.keys() == {"a"}
 

@@ -51,8 +51,6 @@ class WarmFirst(Selector):
     def select(self, task: QueuedTask, candidates: Candidates) -> Choice:
         first = next(candidates.by_load())
         loading: AgentView | None = None
-| None = None
-        loading: AgentView | None = None
         for agent in islice(candidates.by_load(), LOOKED_AT):
             warmth = self._warmth(task, agent)
             if warmth == LOADED:

@@ -15,7 +15,6 @@ from anywire.pipeline.queue.broken_streams import nobody_resumes
 from anywire.pipeline.tasks.task import Task
 from anywire.scheduler import QueueKey
 
-
 EXPECTED_LOOK = 1.0
 """Seconds between two looks at least at whether somebody still sees to the model that a task waits for."""
 

@@ -61,7 +61,7 @@ def offers_of(
 
 def told(status: ModelStatus, known: KnownModel | None) -> dict[str, Any]:
     """A model's status as commands tell it: with what names its weights, and its context."""
-    plain: dict[str, Any] = msgspec.to_builtins(status)
+    plain: dict[str, Any] = {"model": status.model, "state": status.state} | msgspec.to_builtins(status)
     if known is not None:
         plain |= {"digest": known.digest, "context": known.context}
     return plain

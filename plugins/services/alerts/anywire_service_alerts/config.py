@@ -23,8 +23,8 @@ class Threshold(pydantic.BaseModel):
     )
     clear: Number | None = pydantic.Field(
         default=None,
-        description="Value that the gauge must reach again to be well: at most `above`, at least `below`. Default: that "
-        "value itself.",
+        description="Value that the gauge must reach again to be well: at most `above`, at least `below`. Default: "
+        "that value itself.",
     )
     seconds: float = pydantic.Field(
         default=10.0,
@@ -38,13 +38,9 @@ class Threshold(pydantic.BaseModel):
     def _one_limit(self) -> Threshold:
         if (self.above is None) == (self.below is None):
             raise ValueError("give either above or below")
-        wrong = (
-            self.clear is not None
-            and ((self.above is not None and self.clear > self.above)
-                 or (self.below is not None and self.clear < self.below))  # fmt: skip
-        )
-        if wrong:
-            raise ValueError("clear must be at most above, or at least below: else the alert would be raised again at once")
+        clear = self.limit if self.clear is None else self.clear
+        if not (self.above is None or clear <= self.above) or not (self.below is None or clear >= self.below):
+            raise ValueError("clear must be at most above, or at least below: else no alert would last")
         return self
 
     @property

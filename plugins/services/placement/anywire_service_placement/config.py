@@ -21,7 +21,9 @@ class WantedModel(pydantic.BaseModel):
         default=1, ge=0, le=1000, description="Agents that are to have the model loaded. 0: none."
     )
     agents: list[Name] = pydantic.Field(
-        default_factory=list, max_length=1000, description="Ids of the agents that may load it. Empty: all that have it."
+        default_factory=list,
+        max_length=1000,
+        description="Ids of the agents that may load it. Empty: all that have it.",
     )
 
 

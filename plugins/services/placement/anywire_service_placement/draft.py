@@ -114,11 +114,7 @@ class Draft:
 
     def could_ever(self, place: Place, model: str) -> bool:
         """Whether the model fits where everything that may go were gone."""
-        stays = [
-            each
-            for name, each in self._loaded[place.agent_id].items()
-            if not self.is_idle(place, name)
-        ]
+        stays = [each for name, each in self._loaded[place.agent_id].items() if not self.is_idle(place, name)]
         own = place.models[model]
         if any(_excludes(own, each) for each in stays):
             return False

@@ -1,4 +1,4 @@
-"""The fleet as the planner is told of it: what agents offer, what they have listed, and what was done there just now."""
+"""The fleet as the planner is told of it: what agents offer, what they have listed, what was done there just now."""
 
 from __future__ import annotations
 

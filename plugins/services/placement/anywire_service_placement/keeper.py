@@ -220,9 +220,7 @@ class Keeper:
             self._publish("model.met", {"model": model})
 
 
-def _over(
-    wanted: Mapping[str, Wanted], places: Sequence[Place], planned: Plan
-) -> dict[str, tuple[int, list[str]]]:
+def _over(wanted: Mapping[str, Wanted], places: Sequence[Place], planned: Plan) -> dict[str, tuple[int, list[str]]]:
     """Models of which more replicas are loaded than wanted: how many more, and at which agents they may be unloaded."""
     idle: dict[str, list[str]] = {}
     for agent_id, model in planned.surplus:

@@ -42,7 +42,11 @@ def plan(
     draft = Draft(wanted, places, absent or {}, resting)
     tries = _Tries(MAX_TRIES)
     unmet: dict[str, str] = {}
-    for model in _missing(wanted, draft):
+    level = 0
+    for number, model in _missing(wanted, draft):
+        if number > level and unmet and draft.moves:
+            break  # what is missing may find room by a chain once these are done: it goes before further replicas
+        level = number
         if model in unmet:
             continue
         found = _found(draft, model, tries)
@@ -79,14 +83,14 @@ class _Tries:
         return self.left >= 0
 
 
-def _missing(wanted: Mapping[str, Wanted], draft: Draft) -> Iterator[str]:
-    """The models of missing replicas, first ones first."""
+def _missing(wanted: Mapping[str, Wanted], draft: Draft) -> Iterator[tuple[int, str]]:
+    """The models of missing replicas, first ones first, with how many come before each."""
     most = min(max((each.replicas for each in wanted.values()), default=0), len(draft.places) + 1)
     have = {model: draft.count(model) for model in wanted}
     for number in range(most):
         for model, each in wanted.items():
             if have[model] <= number < each.replicas:
-                yield model
+                yield number, model
 
 
 def _placed(draft: Draft, model: str, chain: int, why: str, avoid: frozenset[str], tries: _Tries) -> Draft | None:

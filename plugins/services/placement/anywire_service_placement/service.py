@@ -103,7 +103,9 @@ class Placement(Service):
         await asyncio.shield(setting)
         return await self._show(request)
 
-    async def _set(self, before: asyncio.Task[None] | None, wanted: Mapping[str, WantedModel], request: Request) -> None:
+    async def _set(
+        self, before: asyncio.Task[None] | None, wanted: Mapping[str, WantedModel], request: Request
+    ) -> None:
         if before is not None:
             await asyncio.wait((before,))
         keeper = self._running()

@@ -49,6 +49,6 @@ class WantedFile:
         return kept.models
 
     async def write(self, models: Mapping[str, WantedModel]) -> None:
-        """Keep ``models``. Raises `ConfigError` when that cannot be written; what was kept before is still there then."""
+        """Keep ``models``. Raises `ConfigError` when that cannot be written; what was kept before is there then."""
         data = _Kept(models=dict(models), configured=self._configured).model_dump_json().encode()
         await asyncio.to_thread(change_private, self._path, lambda _: data)

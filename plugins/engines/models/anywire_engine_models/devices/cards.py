@@ -7,10 +7,14 @@ from typing import Protocol
 import msgspec
 
 
+SIMULATED = "-simulated"
+
+
 class Card(msgspec.Struct, frozen=True, omit_defaults=True):
     """``device`` is its name here, ``gpu:0``, with the number that nvidia-smi shows; AMD's come after NVIDIA's.
     ``name`` is what its maker calls it. ``gpu_percent`` is how busy its processor is, 0 to 100; None where the driver
-    does not say, as for ``temperature_celsius``. ``simulated``: it is not there."""
+    does not say, as for ``temperature_celsius``. ``simulated``: it is not there, and its
+    device says so too, ``gpu:0-simulated``."""
 
     device: str
     name: str
@@ -33,5 +37,5 @@ class CardSource(Protocol):
 
 
 def number_of(device: str) -> int:
-    """The number of a ``gpu:N``."""
-    return int(device.removeprefix("gpu:"))
+    """The number of a ``gpu:N``, simulated or not."""
+    return int(device.removeprefix("gpu:").removesuffix(SIMULATED))

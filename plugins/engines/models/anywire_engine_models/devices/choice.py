@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from anywire_engine_models.devices.cards import Card
+from anywire_engine_models.devices.cards import SIMULATED, Card
 from anywire_engine_models.host.server import Device
 
 CPU = "cpu"
@@ -35,9 +35,9 @@ def choose(
     needs = f"needs {size(need)}" if need else "its need is not known"
     if wish != AUTO:
         for card in left:
-            if card.device == wish:
-                return Device(wish, f"asked for; {needs}, {_shown(card, room)}")
-        if wish in without:
+            if card.device.removesuffix(SIMULATED) == wish:
+                return Device(card.device, f"asked for; {needs}, {_shown(card, room)}")
+        if {wish, wish + SIMULATED} & set(without):
             return Device(CPU, f"{wish} was asked for")
         found = f"; there is {', '.join(room)}" if room else ""
         return Device(CPU, _joined(f"{wish} was asked for and is not there{found}", fault))
@@ -57,7 +57,7 @@ def size(count: int) -> str:
 
 def _shown(card: Card, room: Mapping[str, int]) -> str:
     promised = card.vram_free_bytes - room[card.device]
-    name = f"the simulated {card.device}" if card.simulated else f"{card.device} ({card.name})"
+    name = card.device if card.simulated else f"{card.device} ({card.name})"
     but = f" but {size(promised)} for models on their way" if promised else ""
     return f"{name} has {size(card.vram_free_bytes)} of {size(card.vram_total_bytes)} free{but}"
 

@@ -154,7 +154,8 @@ class MachineDevices:
 
     async def _read(self) -> Cards:
         self._last = await self._reader.read()
-        self._due = self._clock.now() + (EVERY if self._last.cards else EVERY_WITHOUT)
+        soon = self._last.cards or self._last.late
+        self._due = self._clock.now() + (EVERY if soon else EVERY_WITHOUT)
         return self._last
 
     def _refresh(self) -> None:

@@ -16,10 +16,11 @@ log = logging.getLogger(__name__)
 
 
 class Cards(msgspec.Struct, frozen=True):
-    """``fault`` says why cards are missing."""
+    """``fault`` says why cards are missing. ``late``: their driver has not answered in time."""
 
     cards: tuple[Card, ...] = ()
     fault: str = ""
+    late: bool = False
 
 
 class CardReader:
@@ -50,7 +51,8 @@ class CardReader:
         try:
             return await asyncio.wait_for(asyncio.shield(self._call), self._timeout)
         except TimeoutError:
-            return Cards(fault=f"the driver of the graphics cards has not answered within {self._timeout:g} s")
+            fault = f"the driver of the graphics cards has not answered within {self._timeout:g} s"
+            return Cards(fault=fault, late=True)
 
     def _done(self, _: asyncio.Future[Cards]) -> None:
         self._call = None

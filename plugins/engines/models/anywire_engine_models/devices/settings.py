@@ -23,7 +23,7 @@ class DeviceSettings(msgspec.Struct, frozen=True):
     seconds; models start on the CPU then. ``simulated`` cards take the place of the real ones."""
 
     reserve: int = FLOOR
-    timeout: float = 2.0
+    timeout: float = 5.0
     simulated: tuple[SimulatedCard, ...] = ()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from anywire_engine_models.devices.cards import Card
+from anywire_engine_models.devices.cards import SIMULATED, Card
 from anywire_engine_models.devices.settings import SimulatedCard
 
 
@@ -14,7 +14,7 @@ class SimulatedCards:
     def __init__(self, settings: Sequence[SimulatedCard]) -> None:
         self._cards = [
             Card(
-                device=f"gpu:{number}",
+                device=f"gpu:{number}{SIMULATED}",
                 name="simulated card",
                 simulated=True,
                 vram_total_bytes=card.vram_total,

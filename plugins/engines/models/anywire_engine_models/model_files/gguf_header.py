@@ -65,7 +65,7 @@ def read_header(file: BinaryIO, size: int) -> Header:
     """The header at the beginning of a file of ``size`` bytes, which begins with the magic number. Raises `Broken`, and
     `OSError`."""
     reader = _Reader(file, size)
-    reader.bytes(4)
+    reader.take(4)
     version = reader.number(_U32)
     if version not in (2, 3):
         if version & 0xFFFF == 0:
@@ -121,7 +121,7 @@ class _Reader:
         self._file, self._size = file, size
         self.position = 0
 
-    def bytes(self, count: int) -> bytes:
+    def take(self, count: int) -> bytes:
         self._need(count)
         data = self._file.read(count)
         if len(data) < count:
@@ -135,7 +135,7 @@ class _Reader:
         self.position += count
 
     def number(self, form: struct.Struct) -> int:
-        value: int = form.unpack(self.bytes(form.size))[0]
+        value: int = form.unpack(self.take(form.size))[0]
         return value
 
     def count(self, form: struct.Struct, most: int, what: str) -> int:
@@ -148,14 +148,14 @@ class _Reader:
         length = self.number(_U64)
         if length > MAX_KEY:
             raise Broken(f"{what} has {length} bytes")
-        return self.bytes(length).decode(errors="replace")
+        return self.take(length).decode(errors="replace")
 
     def value(self, kind: int, *, keep: bool) -> Value | None:
         """The next value, passed over unless ``keep``."""
         if kind == _STRING:
             length = self.number(_U64)
             if keep and length <= MAX_TEXT:
-                return self.bytes(length).decode(errors="replace")
+                return self.take(length).decode(errors="replace")
             self.skip(length)
             return None
         if kind == _ARRAY:
@@ -163,7 +163,7 @@ class _Reader:
         form = _NUMBERS.get(kind)
         if form is None:
             raise Broken(f"a value has the unknown type {kind}")
-        found: Value = form.unpack(self.bytes(form.size))[0]
+        found: Value = form.unpack(self.take(form.size))[0]
         return found if keep else None
 
     def array_length(self, *, keep: bool) -> tuple[tuple[int, ...] | None, int]:
@@ -178,7 +178,7 @@ class _Reader:
         if not keep or count > MAX_ARRAY or kind not in _INTEGERS:
             self.skip(count * form.size)
             return None, count
-        data = self.bytes(count * form.size)
+        data = self.take(count * form.size)
         return tuple(int(value) for (value,) in form.iter_unpack(data)), count
 
     def _skip_strings(self, count: int) -> None:

@@ -29,4 +29,7 @@ def import_models(kind: str, path: Path) -> Imported:
     importer = IMPORTERS.get(kind)
     if importer is None:
         raise InvalidRequest(f"nothing imports {kind[:50]!r}: give one of {', '.join(IMPORTERS)}", param="kind")
-    return importer(expanded(path).absolute())
+    try:
+        return importer(expanded(path).absolute())
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be read: {error.strerror}", param="path") from error
