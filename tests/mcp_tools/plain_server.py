@@ -13,8 +13,9 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
-TOOLS = {
+TOOLS: dict[str, dict[str, Any]] = {
     "add": {
         "type": "object",
         "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
@@ -32,21 +33,21 @@ options = sys.argv[1:]
 lock = threading.Lock()
 
 
-def option(name, default=""):
-    return options[options.index(name) + 1] if name in options else default
+def option(name: str) -> str:
+    return options[options.index(name) + 1] if name in options else ""
 
 
-def send(message):
+def send(message: dict[str, Any]) -> None:
     with lock:
         sys.stdout.write(json.dumps({"jsonrpc": "2.0"} | message) + "\n")
         sys.stdout.flush()
 
 
-def text(value, is_error=False):
+def text(value: object, is_error: bool = False) -> dict[str, Any]:
     return {"content": [{"type": "text", "text": str(value)}], "isError": is_error}
 
 
-def call(name, arguments):
+def call(name: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
     if option("--log"):
         with Path(option("--log")).open("a") as file:
             file.write(json.dumps([name, arguments]) + "\n")
@@ -76,7 +77,7 @@ def call(name, arguments):
     return text("new")
 
 
-def answer(request):
+def answer(request: dict[str, Any]) -> dict[str, Any] | None:
     method, params = request["method"], request.get("params") or {}
     if method == "initialize":
         capabilities = {"tools": {"listChanged": True}}
@@ -98,7 +99,7 @@ def answer(request):
     raise NotImplementedError
 
 
-def main():
+def main() -> None:
     if "--exit" in options:
         print("first line\nlast line", file=sys.stderr, flush=True)
         sys.exit(int(option("--exit")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
@@ -107,7 +107,7 @@ def _first_line(text: Any) -> str:
     return str(text or "").strip().partition("\n")[0]
 
 
-def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     table = Table(*head, box=None, header_style="bold", padding=(0, 2, 0, 0))
     for row in rows:
         table.add_row(*[Text(escaped(each)) for each in row])

@@ -78,8 +78,10 @@ def read_result(result: CallToolResult) -> ToolResult:
             parts.append(f"[{each.mime_type}, {len(each.data) * 3 // 4} bytes, not shown]")
         elif isinstance(each, EmbeddedResource):
             inside = each.resource
-            is_text = isinstance(inside, TextResourceContents)
-            parts.append(inside.text if is_text else f"[the resource {inside.uri}, not shown]")
+            if isinstance(inside, TextResourceContents):
+                parts.append(inside.text)
+            else:
+                parts.append(f"[the resource {inside.uri}, not shown]")
         elif isinstance(each, ResourceLink):
             parts.append(f"[the resource {each.uri}]")
     text = "\n".join(parts)

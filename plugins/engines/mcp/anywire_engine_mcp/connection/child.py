@@ -53,7 +53,8 @@ class Child:
         program = _found(command[0], environment.get("PATH"), cwd)
         child = await cls._begun([program, *command[1:]], environment, cwd, told)
         try:
-            await asyncio.wait({child._started, child.exited}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {child._started, child.exited}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         except BaseException:
             child._say(b"K")
             await certainly(child.stop(0.0))
