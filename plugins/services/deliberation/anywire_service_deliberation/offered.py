@@ -1,0 +1,77 @@
+"""What the service offers to gateways and other services: `Context.services.get("deliberation")`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from anywire.caller import Caller
+from anywire_service_deliberation.question import Question
+from anywire_service_deliberation.record import Deliberation
+
+
+class Update(msgspec.Struct, frozen=True):
+    """One event of a deliberation. ``number`` grows by one from 1 on; ``name`` is ``stage`` (data: status, round),
+    ``asked``, ``answered``, ``failed``, ``late`` (data: work, agent …), ``ended`` (data: status, winner, reason)."""
+
+    number: int
+    name: str
+    at: float
+    data: dict[str, Any]
+
+
+class Council(msgspec.Struct, frozen=True):
+    """Members kept under a name. ``in_use`` counts deliberations of it under way."""
+
+    name: str
+    role: str
+    members: tuple[dict[str, Any], ...]
+    rounds: int = 1
+    rubric: str = ""
+    created: float = 0.0
+    in_use: int = 0
+    metadata: dict[str, Any] = {}
+
+
+class Deliberations(Protocol):
+    """All errors are those of `anywire.errors`: `InvalidRequest` says the member at fault."""
+
+    def question(self, request: Mapping[str, Any], caller: Caller) -> Question:
+        """A request as REST has it (id?, task, role?, members, rounds, rubric, requirements, quorum, timeout, aggregation,
+        synthesis, council?, max_tokens, metadata), checked and completed."""
+        ...
+
+    async def submit(self, question: Question) -> Deliberation:
+        """Take it in: stored when this returns. The same id and request again is the same deliberation; the same id with another
+        request raises `InvalidRequest`. Raises `QueueFull` when too many are under way."""
+        ...
+
+    async def get(self, id: str, caller: Caller, wait: float = 0.0) -> Deliberation | None:
+        """As it is now, or once it has ended within ``wait`` seconds; None for one that is not known to the caller's tenant."""
+        ...
+
+    async def list(
+        self, caller: Caller, *, status: str = "", role: str = "", limit: int = 100
+    ) -> Sequence[Deliberation]:
+        """The newest first."""
+        ...
+
+    async def cancel(self, id: str, caller: Caller, reason: str = "cancelled") -> Deliberation | None: ...
+
+    def updates(self, id: str, caller: Caller, after: int = 0) -> AsyncGenerator[Update, None]:
+        """Its events after that number, to its end. Those of one that has ended are made of what is kept."""
+        ...
+
+    async def councils(self, caller: Caller) -> Sequence[Council]: ...
+
+    async def put_council(self, council: Council, caller: Caller) -> Council: ...
+
+    async def delete_council(self, name: str, caller: Caller) -> Council | None:
+        """Raises `InvalidRequest` (409) while it is in use."""
+        ...
+
+    async def statistics(self, caller: Caller) -> dict[str, Any]:
+        """Counts, times and scores by role, model and agent."""
+        ...

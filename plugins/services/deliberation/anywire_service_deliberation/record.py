@@ -1,0 +1,105 @@
+"""A deliberation as it is kept: what was asked, what came of each piece of work, how it ended. All times are seconds
+since 1970, so that they mean the same after a restart."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from anywire_service_deliberation.question import Question
+
+Stage = Literal["submitted", "generating", "critiquing", "revising", "scoring", "synthesis"]
+Status = Literal[
+    "submitted",
+    "generating",
+    "critiquing",
+    "revising",
+    "scoring",
+    "completed",
+    "degraded",
+    "failed",
+    "timed_out",
+    "cancelled",
+]
+FINAL: frozenset[Status] = frozenset({"completed", "degraded", "failed", "timed_out", "cancelled"})
+Kind = Literal["proposal", "critique", "revision", "score", "synthesis"]
+
+
+class WorkId(msgspec.Struct, frozen=True, order=True):
+    """One piece of work: ``member`` makes something of that ``kind`` in that ``round`` (0 for proposals and scores), about
+    ``about``'s proposal for a critique or a score, else empty. As text: ``critique/1/member-2/member-3``."""
+
+    kind: Kind
+    round: int
+    member: str
+    about: str = ""
+
+    def __str__(self) -> str:
+        return "/".join(filter(None, (self.kind, str(self.round), self.member, self.about)))
+
+
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a piece of work has brought. ``text`` is the model's; ``points`` by criterion and ``score`` (the mean by
+    weight) of a score. ``agent``, ``transport``, ``attempts`` say who answered over what; ``tokens`` are prompt and
+    completion together."""
+
+    text: str
+    points: dict[str, float] = {}
+    score: float | None = None
+    agent: str = ""
+    transport: str = ""
+    model: str = ""
+    attempts: int = 1
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    began: float = 0.0
+    ended: float = 0.0
+
+
+class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why a piece of work has brought nothing, for good. ``code`` is an error's (``agent_lost`` …), or ``nonsense`` for a
+    score that says nothing, ``late`` for what was not there in time."""
+
+    code: str
+    message: str
+    agent: str = ""
+    tries: int = 1
+    at: float = 0.0
+
+
+class Ranked(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``value`` is the aggregation's; ``scores`` are those of each judge; ``rank`` 1 is the winner."""
+
+    member: str
+    rank: int
+    value: float
+    scores: dict[str, float] = {}
+    dissent: tuple[str, ...] = ()
+    """Judges whose own order has another proposal before the winner, or this one."""
+
+
+class Deliberation(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``answers`` and ``failures`` are keyed by `WorkId` as text: a piece of work has one of them at most, and what is there is never
+    changed. ``late`` are answers that came after their stage: listed, not counted. ``dropped`` counts scores that were nonsense."""
+
+    question: Question
+    status: Status
+    submitted: float
+    deadline: float
+    ended: float = 0.0
+    round: int = 0
+    answers: dict[str, Answer] = {}
+    failures: dict[str, Failure] = {}
+    late: dict[str, Answer] = {}
+    dropped: int = 0
+    ranking: tuple[Ranked, ...] = ()
+    winner: str = ""
+    synthesis: str = ""
+    reason: str = ""
+    """Why it is degraded, failed, timed out or cancelled."""
+    expires: float = 0.0
+
+    @property
+    def is_final(self) -> bool:
+        return self.status in FINAL
