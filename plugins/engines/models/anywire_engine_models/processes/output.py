@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from typing import cast
 
 from anywire.printable import printable
 from anywire.secrecy import without_secrets
@@ -43,8 +44,7 @@ class Output(asyncio.Protocol):
         self._is_last = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.ReadTransport)
-        self._transport = transport
+        self._transport = cast("asyncio.ReadTransport", transport)  # that of uvloop is of no class of asyncio
 
     def data_received(self, data: bytes) -> None:
         self._watch(data)
