@@ -18,8 +18,7 @@ class HostedModel(msgspec.Struct, frozen=True):
     ``group`` may be loaded together with each other and not with those of another group; an empty one is with all.
     ``restart`` after an end that nobody asked for, with back-off, at most ``max_restarts`` in a row.
     ``start_timeout`` and ``stop_grace`` are in seconds. ``device`` is where it is wanted: ``auto``, ``cpu`` or
-    ``gpu:N``.
-    ``launch`` is for the launcher alone (`ServerCommand` for processes).
+    ``gpu:N``. ``launch`` is for the launcher alone (`ServerCommand` for processes).
     """
 
     name: str

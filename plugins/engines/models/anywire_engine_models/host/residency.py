@@ -35,9 +35,8 @@ class Residency:
     @property
     def is_finished(self) -> bool:
         """It is closed, and no process is left but those that do not end."""
-        return self._roster.is_closing and all(
-            each.live is None or each.hangs for each in self._roster.residents.values()
-        )
+        awake = self._roster.awake.values()
+        return self._roster.is_closing and all(each.live is None or each.hangs for each in awake)
 
     # What callers ask
 
@@ -45,6 +44,7 @@ class Residency:
         for model in models:
             resident = self._roster.add(model)
             if model.autostart:
+                self._roster.awake[model.name] = resident
                 resident.keep = "autostart"
                 resident.want(now)
 
@@ -80,7 +80,7 @@ class Residency:
         used = len(resident.serving) + len(resident.queue) + len(resident.starters)
         why = ""
         if used:
-            why = f"requests are served or wait there ({used})"
+            why = f"{used} {'request is' if used == 1 else 'requests are'} served or waiting there"
         elif resident.pinned and resident.state == "running":
             why = "it is pinned"
         elif resident.state == "starting":
@@ -138,7 +138,7 @@ class Residency:
     def close(self, now: float) -> None:
         """Stop everything; nobody is let in any more."""
         self._roster.is_closing = True
-        for resident in self._roster.residents.values():
+        for resident in self._roster.awake.values():
             self._roster.fail([*resident.starters, *resident.queue], is_closing)
             resident.want_nothing()
             if resident.state in ("starting", "running"):
@@ -148,7 +148,7 @@ class Residency:
 
     def settle(self, now: float) -> list[Effect]:
         """Decide what follows from what has happened, and take all effects since the last time."""
-        residents = list(self._roster.residents.values())
+        residents = list(self._roster.awake.values())
         plan = Plan()
         if not self._roster.is_closing:
             for resident in residents:
@@ -164,12 +164,13 @@ class Residency:
         for resident in residents:
             if resident.queue:
                 self._serve(resident, plan, now)
+        self._roster.let_rest()
         effects, self._roster.effects = self._roster.effects, []
         return effects
 
     def next_time(self, now: float) -> float | None:
         """When time alone changes something; None for never."""
-        residents = self._roster.residents.values()
+        residents = self._roster.awake.values()
         times: list[float | None] = [each.idle_until() for each in residents]
         times += [each.not_before for each in residents if each.wanted_since is not None and each.not_before > now]
         if any(each.claims(now) for each in residents):

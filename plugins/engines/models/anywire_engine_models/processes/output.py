@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from typing import cast
 
 from anywire.printable import printable
 from anywire.secrecy import without_secrets
@@ -44,8 +45,7 @@ class Output(asyncio.Protocol):
         self._is_last = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.ReadTransport)
-        self._transport = transport
+        self._transport = cast("asyncio.ReadTransport", transport)  # uvloop's is none by its class
 
     def data_received(self, data: bytes) -> None:
         self._watch(data)
