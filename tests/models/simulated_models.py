@@ -49,8 +49,8 @@ class NoOptions(pydantic.BaseModel):
 
 
 class SimulatedModels(Engine):
-    """``script`` answers tasks for models that run. ``carried_out`` are the commands that came, ``under_way`` those that
-    have not ended."""
+    """``script`` answers tasks for models that run. ``carried_out`` are the commands that came, ``under_way`` those and
+    the answers that have not ended."""
 
     name: ClassVar[str] = "simulated_models"
     Config: ClassVar[type[pydantic.BaseModel]] = NoOptions
@@ -184,7 +184,7 @@ class SimulatedModels(Engine):
 
     async def _add(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
         name = arguments.get("full_identifier", "local:file:latest")
-        self.statuses[name] = ModelStatus(name, **{"on_demand": arguments.get("settings", {}).get("on_demand", False)})
+        self.statuses[name] = ModelStatus(name, on_demand=arguments.get("settings", {}).get("on_demand", False))
         yield msgspec.to_builtins(self.statuses[name])
 
     async def _import(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:

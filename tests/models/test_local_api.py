@@ -27,7 +27,7 @@ from anywire.testing.patience import expect
 from anywire_engine_models.host.status import ModelStatus
 from anywire_engine_models.local_api.records import records_folder, running_apis
 from anywire_engine_models.local_api.server import LocalApi
-from anywire_engine_models.local_api.telling import READ_AHEAD, Tellings
+from anywire_engine_models.local_api.telling import READ_AHEAD, Telling, Tellings
 
 ONE, TWO, _ = MODELS
 ASKED: dict[str, Any] = {"model": TWO, "messages": [{"role": "user", "content": "hello"}]}
@@ -63,6 +63,8 @@ async def api(engine: SimulatedModels) -> AsyncIterator[LocalApi]:
     before = asyncio.all_tasks()
     async with serving(engine) as api:
         yield api
+    for _ in range(10):
+        await asyncio.sleep(0)  # clients that were left in the middle are closed
     left = asyncio.all_tasks() - before - {asyncio.current_task()}
     assert not left, left
 
@@ -77,7 +79,7 @@ def events_in(text: str) -> list[tuple[str, Any]]:
     """Name and data of each event; comments are left out."""
     found = []
     for block in text.split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if line[:1] not in ("", ":"))
         if fields:
             found.append((fields.get("event", ""), json.loads(fields["data"]) if fields["data"] != "[DONE]" else None))
     return found
@@ -148,7 +150,9 @@ async def test_models_are_added_and_imported(client: httpx.AsyncClient) -> None:
     assert imported["present"] == []
 
 
-async def test_a_client_that_goes_away_ends_what_it_asked_for(client: httpx.AsyncClient, engine: SimulatedModels) -> None:
+async def test_a_client_that_goes_away_ends_what_it_asked_for(
+    client: httpx.AsyncClient, engine: SimulatedModels
+) -> None:
     engine.go_on = asyncio.Event()
     events = {"accept": "text/event-stream"}
     async with client.stream("POST", f"/v1/models/{ONE}/start", headers=events) as answer:
@@ -173,7 +177,8 @@ async def test_a_log_is_told_whole_and_followed(client: httpx.AsyncClient, engin
 
 
 @pytest.mark.parametrize(
-    ("query", "status"), [("?follow=maybe", 400), ("?lines=-1", 400), ("?lines=99999999999999", 400), ("?follow=1", 404)]
+    ("query", "status"),
+    [("?follow=maybe", 400), ("?lines=-1", 400), ("?lines=99999999999999", 400), ("?follow=1", 404)],
 )
 async def test_a_log_that_cannot_be_told_is_an_error(client: httpx.AsyncClient, query: str, status: int) -> None:
     answer = await client.get(f"/v1/models/{'nope' if status == 404 else ONE}/logs{query}")
@@ -281,7 +286,9 @@ async def test_a_chat_to_a_stopped_model_is_refused_at_once(client: httpx.AsyncC
         assert f"anywire models start {ONE}" in answer.json()["error"]["message"]
 
 
-async def test_an_answer_that_breaks_off_ends_with_its_error(client: httpx.AsyncClient, engine: SimulatedModels) -> None:
+async def test_an_answer_that_breaks_off_ends_with_its_error(
+    client: httpx.AsyncClient, engine: SimulatedModels
+) -> None:
     async def broken(task: TaskRequest) -> AsyncGenerator[Delta, None]:
         yield Delta("one")
         raise EngineFailed("its server ended")
@@ -300,7 +307,8 @@ async def test_nonsense_of_the_engine_harms_its_request_alone(
     client: httpx.AsyncClient, engine: SimulatedModels, stream: bool
 ) -> None:
     async def raising(task: TaskRequest) -> AsyncGenerator[Any, None]:
-        raise TimeoutError("of its own")
+        if task.model:
+            raise TimeoutError("of its own")
         yield
 
     async def unreadable(task: TaskRequest) -> AsyncGenerator[Any, None]:
@@ -313,7 +321,7 @@ async def test_nonsense_of_the_engine_harms_its_request_alone(
         engine.script = script
         answer = await client.post("/v1/chat/completions", json=ASKED | {"stream": stream})
         assert (answer.status_code, "of its own" in answer.text) == (status, False)
-    for nonsense in ("text", {"state": "running"}, {"model": {1, 2}}, object()):
+    for nonsense in ("text", {"state": "running"}, {"model": ONE, "more": object()}, object()):
         engine.nonsense = nonsense
         answer = await client.get(f"/v1/models/{ONE}")
         assert answer.status_code == 500, answer.text
@@ -354,6 +362,11 @@ async def test_a_slow_client_holds_its_answer_back_and_no_other(
     await expect(engine.idle.wait(), "the flood is cancelled")
 
 
+async def read_out(telling: Telling[int]) -> None:
+    while True:
+        await telling.next()
+
+
 async def test_what_is_read_ahead_and_open_is_bounded() -> None:
     made = 0
 
@@ -373,8 +386,7 @@ async def test_what_is_read_ahead_and_open_is_bounded() -> None:
             tellings.open(numbers())
         tellings.stop()
         with pytest.raises(ShuttingDown):
-            while True:
-                await telling.next()
+            await read_out(telling)
     with pytest.raises(ShuttingDown):
         tellings.open(numbers())
 
@@ -398,13 +410,10 @@ async def test_what_is_read_ahead_and_open_is_bounded() -> None:
     ],
 )
 async def test_strangers_are_refused(api: LocalApi, headers: dict[str, str], status: int, code: str) -> None:
-    async with client_of(api) as client:
-        request = client.build_request("GET", "/v1/models")
-        for name, value in headers.items():
-            request.headers.pop(name, None)
-            if value:
-                request.headers[name] = value
-        answer = await client.send(request)
+    shown = {"authorization": f"Bearer {api.token}"} | headers
+    sent = [(name.encode(), value.encode("latin-1")) for name, value in shown.items() if value]
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+        answer = await client.send(httpx.Request("GET", f"{api.address}/v1/models", headers=sent))
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
     assert api.token not in answer.text
     assert "access-control-allow-origin" not in answer.headers
@@ -476,16 +485,14 @@ async def test_what_is_no_http_is_answered_and_closed(api: LocalApi) -> None:
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
     said = await expect(reader.read(), "the connection is closed")
-    assert said.startswith(b"HTTP/1.1 400")
+    assert b" 400 " in said.split(b"\r\n")[0]
     assert b'"error"' in said
     writer.close()
     await writer.wait_closed()
 
 
-PARTS = st.sampled_from(
-    ["v1", "models", "events", "commands", "chat", "completions", ONE, TWO, BROKEN, "start", "stop", "unload", "pin"]
-    + ["logs", "import", "models.list", "models.pin", "%2F", "%00", "..", "é", ""]
-)
+NAMES = "v1 models commands chat completions start stop unload pin logs import models.list models.pin %2F %00 .. é"
+PARTS = st.sampled_from([*NAMES.split(), *MODELS, ""])
 REQUESTS = st.tuples(
     st.sampled_from(["GET", "POST", "DELETE", "OPTIONS", "PUT"]),
     st.lists(PARTS, max_size=4),
@@ -494,9 +501,7 @@ REQUESTS = st.tuples(
 )
 
 
-@settings(
-    max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(requests=st.lists(REQUESTS, min_size=1, max_size=8))
 def test_every_request_is_answered(requests: list[tuple[str, list[str], str, bytes]]) -> None:
     async def ask() -> None:
@@ -504,8 +509,6 @@ def test_every_request_is_answered(requests: list[tuple[str, list[str], str, byt
         async with serving(engine) as api, client_of(api) as client:
             for method, parts, query, body in requests:
                 path = "/v1/" + "/".join(parts) + query
-                if "events" in parts:
-                    continue  # it never ends
                 answer = await client.request(method, path, content=body)
                 # A model that crashes in its start is no fault of the routes; everything else is an answer.
                 assert answer.status_code < 500 or "killed by SIGKILL" in answer.text, (method, path, answer.text)
@@ -526,24 +529,23 @@ async def test_closing_ends_what_is_under_way(engine: SimulatedModels) -> None:
 
     engine.script = endless
     before = asyncio.all_tasks()
-    async with serving(engine) as api:
-        async with client_of(api) as client:
+    async with serving(engine) as api, client_of(api) as client:
 
-            async def read(method: str, path: str, **more: Any) -> str:
-                async with client.stream(method, path, **more) as answer:
-                    begun.release()
-                    return (await answer.aread()).decode()
+        async def read(method: str, path: str, **more: Any) -> str:
+            async with client.stream(method, path, **more) as answer:
+                begun.release()
+                return (await answer.aread()).decode()
 
-            begun = asyncio.Semaphore(0)
-            asked = [
-                asyncio.create_task(read("GET", "/v1/events")),
-                asyncio.create_task(read("GET", f"/v1/models/{ONE}/logs?follow=1")),
-                asyncio.create_task(read("POST", "/v1/chat/completions", json=ASKED | {"stream": True})),
-            ]
-            for _ in asked:
-                await expect(begun.acquire(), "its answer begins")
-            await expect(api.close(), "the server is closed")
-            events, log, chat = await expect(asyncio.gather(*asked), "every answer has ended")
+        begun = asyncio.Semaphore(0)
+        asked = [
+            asyncio.create_task(read("GET", "/v1/events")),
+            asyncio.create_task(read("GET", f"/v1/models/{ONE}/logs?follow=1")),
+            asyncio.create_task(read("POST", "/v1/chat/completions", json=ASKED | {"stream": True})),
+        ]
+        for _ in asked:
+            await expect(begun.acquire(), "its answer begins")
+        await expect(api.close(), "the server is closed")
+        events, log, chat = await expect(asyncio.gather(*asked), "every answer has ended")
     assert events == ":\n\n"
     assert events_in(log)[-1][1]["error"]["code"] == "shutting_down"
     assert events_in(chat)[-1][1]["error"]["code"] == "shutting_down"

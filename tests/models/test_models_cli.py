@@ -64,9 +64,13 @@ async def test_the_list_shows_states_memory_devices_and_faults(api: LocalApi, en
     engine.change(ONE, "running", device="gpu:0", serving=1, pinned=True, reason="asked to")
     done = await run("list")
     assert done.returncode == 0, done.stderr
-    assert re.search(rf"^{ONE} +running +gpu:0 +1\.0 GB +1 +pinned +asked to *$", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(rf"^{ONE} +running +gpu:0 +1\.0 GB +1 +pinned +asked to *$", done.stdout, re.MULTILINE), (
+        done.stdout
+    )
     assert re.search(rf"^{TWO} +stopped +1\.0 GB +on demand *$", done.stdout, re.MULTILINE), done.stdout
-    assert "memory: 1.0 GB of 12.0 GB used; 3 starts, for 1 of which another model was stopped (0.5 s each)" in done.stdout
+    assert (
+        "memory: 1.0 GB of 12.0 GB used; 3 starts, for 1 of which another model was stopped (0.5 s each)" in done.stdout
+    )
     assert "gpu:0 a card: 1.0 GB of 8.0 GB free (simulated)" in done.stdout
     assert FAULT in done.stderr
     told = json.loads((await run("list", "--json")).stdout)

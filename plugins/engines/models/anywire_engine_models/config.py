@@ -137,6 +137,11 @@ class ModelSettings(_Section):
     )
     threads: int = pydantic.Field(1, ge=1, le=1024, description="Threads of llama.cpp that generate.")
     batch_threads: int = pydantic.Field(2, ge=1, le=1024, description="Threads of llama.cpp that read prompts.")
+    chat_template: str = pydantic.Field(
+        "",
+        max_length=1_000_000,
+        description="Chat template for llama.cpp, as Jinja text. Default: the model's own.",
+    )
     gpu_layers: int | None = pydantic.Field(
         None, ge=0, le=10_000, description="Layers that llama.cpp puts on a graphics card. Default: all."
     )

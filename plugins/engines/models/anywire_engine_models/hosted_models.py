@@ -78,6 +78,7 @@ class LaunchPlan(msgspec.Struct, frozen=True):
             batch_threads=settings.batch_threads,
             prompt_cache=settings.prompt_cache,
             embedding="embedding" in settings.kinds,
+            chat_template=settings.chat_template,
             gpu_layers=settings.gpu_layers,
             port=settings.port,
             extra_args=tuple(settings.extra_args),

@@ -70,9 +70,7 @@ def list_models(
 
 @app.command()
 @asks_fleet
-def start(
-    given: GivenFleet, model: Model, agent_id: AgentId = None, api: Api = None, as_json: Json = False
-) -> None:
+def start(given: GivenFleet, model: Model, agent_id: AgentId = None, api: Api = None, as_json: Json = False) -> None:
     """Start a model. Shows how it loads, and ends when it runs, or with an error that says why it does not."""
     from anywire_engine_models.cli import asking
     from anywire_engine_models.cli.where import place
@@ -102,9 +100,7 @@ def stop(
 
 @app.command()
 @asks_fleet
-def status(
-    given: GivenFleet, model: Model, agent_id: AgentId = None, api: Api = None, as_json: Json = False
-) -> None:
+def status(given: GivenFleet, model: Model, agent_id: AgentId = None, api: Api = None, as_json: Json = False) -> None:
     """Show all that is known of a model. Tells how its server ended last and what that wrote."""
     from anywire_engine_models.cli import asking
     from anywire_engine_models.cli.where import place
@@ -142,7 +138,7 @@ def logs(
 @asks_fleet
 def add(
     given: GivenFleet,
-    file: Annotated[
+    model_file: Annotated[
         str | None,
         typer.Argument(
             metavar="FILE",
@@ -154,7 +150,7 @@ def add(
         str | None,
         typer.Option("--id", metavar="PROVIDER:NAME:VERSION", help="Full identifier. Default: local:FILE:latest."),
     ] = None,
-    settings: Annotated[
+    model_settings: Annotated[
         list[str] | None,
         typer.Option(
             "--with",
@@ -174,7 +170,9 @@ def add(
     from anywire_engine_models.cli.where import place
 
     where = place(given, agent_id, api, registry, in_file=True)
-    entry = entry_of(where.path_of(file) if file is not None else None, full_identifier, settings or ())
+    entry = entry_of(
+        where.path_of(model_file) if model_file is not None else None, full_identifier, model_settings or ()
+    )
     asking.add_model(where, entry, as_json)
 
 

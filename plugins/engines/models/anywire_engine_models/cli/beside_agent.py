@@ -45,9 +45,7 @@ async def opened(record: LocalApiRecord) -> AsyncIterator[RoutesOfAgent]:
     headers = {"authorization": f"Bearer {record.token}"}
     patience = httpx.Timeout(TIMEOUT, read=None)
     try:
-        async with httpx.AsyncClient(
-            base_url=record.url, headers=headers, timeout=patience, trust_env=False
-        ) as client:
+        async with httpx.AsyncClient(base_url=record.url, headers=headers, timeout=patience, trust_env=False) as client:
             yield RoutesOfAgent(client)
     except httpx.TransportError as error:
         raise AgentUnavailable(

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 from anywire.printable import escaped
 
+ENDED = ("running", "crashed")
+"""The command says itself what has become of the model then."""
 STEP = 0.25
 """Part of the model after which a line tells how much is loaded, where there is no terminal."""
 
@@ -48,14 +50,14 @@ class _Lines:
         self._state, self._told = "", 0.0
 
     def show(self, status: Mapping[str, Any]) -> None:
-        if status["state"] == "running" or (status["state"] == self._state and status["progress"] < self._told + STEP):
+        if status["state"] in ENDED or (status["state"] == self._state and status["progress"] < self._told + STEP):
             return
         self._state, self._told = status["state"], status["progress"]
         print(escaped(_said(status)), file=sys.stderr, flush=True)
 
 
 def _said(status: Mapping[str, Any]) -> str:
-    part, waits = status["progress"], status["state"] in ("stopped", "crashed")
-    said = f"{status['model']} {'waits for memory' if waits else 'is ' + str(status['state'])}"
+    part = status["progress"]
+    said = f"{status['model']} {'waits for memory' if status['state'] == 'stopped' else 'is ' + str(status['state'])}"
     said += f" on {status['device']}" if status["device"] else ""
     return f"{said}: {part:.0%} loaded" if part else said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +28,9 @@ class RegistryAlone:
         self._registry = Registry(path, seed=DEFAULT if seeded else None)
 
     def ask(self, work: Callable[[Models], Awaitable[Answer]]) -> Answer:
+        # What is wrong with the file is an error of the command, or told with the list.
+        logging.getLogger("anywire_engine_models.registry").setLevel(logging.ERROR)
+
         async def ask() -> Answer:
             await self._registry.read()
             return await work(self)

@@ -56,7 +56,7 @@ def print_whole_status(status: Status) -> None:
     rows += [
         ("since", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since)) if since else ""),
         ("reason", str(status["reason"])),
-        ("process", f"pid {status['pid']}, started {status['starts']} times" if status["pid"] else ""),
+        ("process", f"pid {status['pid']}, start {status['starts']}" if status["pid"] else ""),
         ("address", str(status["address"])),
         ("device", ", ".join(filter(None, (status["device"], status["device_reason"])))),
         ("loaded", f"{status['progress']:.0%}" if status["state"] == "starting" and status["progress"] else ""),

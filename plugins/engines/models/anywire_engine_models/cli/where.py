@@ -92,8 +92,8 @@ def place(
     if in_file:
         return _file(None)
     raise ConfigError(
-        "no agent of yours with models runs here: start one with `anywire up --engine models`, or name the server of an "
-        "orchestrator with --url"
+        "no agent of yours with models runs here: start one with `anywire up --engine models`, or name the server of "
+        "an orchestrator with --url"
     )
 
 

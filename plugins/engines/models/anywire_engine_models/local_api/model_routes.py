@@ -56,7 +56,7 @@ class ModelRoutes:
         arguments = {"model": model, "lines": number(request, "lines", DEFAULT_LINES, MAX_LINES)}
         if flag(request, "follow"):
             await self._results("models.status", {"model": model})  # an unknown one has a status of its own
-            return await self._stream(request, "models.logs", arguments | {"follow": True}, at_once=True)
+            return await self._stream(request, "models.logs", arguments | {"follow": True}, followed=True)
         told = await self._results("models.logs", arguments | {"follow": False})
         return json_response({"model": model, "lines": [each["line"] for each in told]})
 
@@ -93,15 +93,15 @@ class ModelRoutes:
         arguments: Mapping[str, Any],
         shape: Callable[[Any], Any] = lambda result: result,
         *,
-        at_once: bool = False,
+        followed: bool = False,
     ) -> web.StreamResponse:
-        """The results as they come. With ``at_once`` the head goes out before the first."""
-        answer = Results(request)
+        """The results as they come. What is ``followed`` comes as events, whose head goes out before the first."""
+        answer = Results(request, as_events=followed)
         patience = HEARTBEAT if answer.as_events else None
         async with self._tellings.open(self._engine.command(command, arguments)) as telling:
             try:
-                if at_once:
-                    await answer.write(COMMENT if answer.as_events else b"")
+                if followed:
+                    await answer.write(COMMENT)
                 while True:
                     try:
                         result = await telling.next(patience)

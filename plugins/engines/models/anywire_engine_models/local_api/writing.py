@@ -17,8 +17,8 @@ HEARTBEAT = 15.0
 WRITE_PATIENCE = 30.0
 """Seconds that a client may take nothing of what is sent; then its connection is cut."""
 COMMENT = b":\n\n"
-PAGE_HEADERS = "page_headers"
-"""Under this name a request keeps the headers that its answer needs for a browser's page."""
+PAGE_HEADERS: web.RequestKey[dict[str, str]] = web.RequestKey("page_headers", dict)
+"""Here a request keeps the headers that its answer needs for a browser's page."""
 
 # Some clients split lines at every line break Unicode knows, not only where the standard says.
 _LINE_BREAKS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
@@ -85,10 +85,11 @@ class StreamedAnswer:
 
 
 class Results(StreamedAnswer):
-    """Results of a command: events where the client accepts them, else lines of JSON. An error is the last."""
+    """Results of a command: events where the client accepts them or ``as_events`` is set, else lines of JSON. An
+    error is the last."""
 
-    def __init__(self, request: web.BaseRequest) -> None:
-        self.as_events = wants_events(request)
+    def __init__(self, request: web.BaseRequest, *, as_events: bool = False) -> None:
+        self.as_events = as_events or wants_events(request)
         super().__init__(request, EVENT_STREAM if self.as_events else JSON_LINES)
 
     async def result(self, value: Any) -> None:
