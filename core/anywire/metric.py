@@ -31,10 +31,9 @@ class Metric(msgspec.Struct, frozen=True):
 
 def metric_fault(metric: Any) -> str:
     """What is wrong with a metric of a service; empty when nothing is."""
-    if not isinstance(metric, Metric):
-        return f"is no Metric: {str(metric)[:80]!r}"
-    if not isinstance(metric.labels, Mapping):
-        return f"has labels that are no mapping: {str(metric.labels)[:80]!r}"
+    labels: Any = getattr(metric, "labels", None)
+    if not isinstance(metric, Metric) or not isinstance(labels, Mapping):
+        return f"is no Metric, or has labels that are no mapping: {str(metric)[:80]!r}"
     names = (metric.name, *metric.labels)
     if not all(isinstance(name, str) and _NAME.fullmatch(name) for name in names):
         return f"has a name that is none: {str(names)[:200]}"

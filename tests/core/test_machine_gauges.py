@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,13 +46,11 @@ def test_a_device_is_that_of_the_entry_or_of_all(tmp_path: Path) -> None:
     assert [(agent.info.agent_id, agent.info.device) for agent in agents] == [("a", "cuda:0"), ("b", "cpu")]
 
 
-def test_a_working_folder_that_is_gone_has_no_gauge_and_the_others_are_told(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    gone = tmp_path / "gone"
-    gone.mkdir()
-    monkeypatch.chdir(gone)
-    gone.rmdir()
+def test_a_disk_that_cannot_be_read_has_no_gauge_and_the_others_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(path: str) -> None:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(os, "statvfs", gone)
     clock = SimulatedClock()
     gauges = MachineGauges(clock.now)
     gauges.read()

@@ -47,7 +47,9 @@ class BridgeProcess:
     async def call(self, method: str, /, **arguments: Any) -> Any:
         """The result of a call. Raises `CallFailed`."""
         _, answer = self.begin(method, **arguments)
-        return await expect(answer, f"the answer to {method}", PATIENCE * 2, lambda: f"; {self.stderr.decode()[-2000:]}")
+        return await expect(
+            answer, f"the answer to {method}", PATIENCE * 2, lambda: f"; {self.stderr.decode()[-2000:]}"
+        )
 
     def write(self, message: Any) -> None:
         assert self.process.stdin is not None

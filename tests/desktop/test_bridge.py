@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,12 @@ async def test_an_app_starts_a_model_and_chats(tmp_path: Path, tiny: Path) -> No
         assert 0 < len(title) <= 62
         whole = await app.call(
             "complete_chat",
-            request={"messages": [{"role": "user", "content": "x"}], "max_tokens": 4, "top_k": 1, "reasoning_budget": 0},
+            request={
+                "messages": [{"role": "user", "content": "x"}],
+                "max_tokens": 4,
+                "top_k": 1,
+                "reasoning_budget": 0,
+            },
         )
         assert whole["usage"]["completion_tokens"] == 4
 
@@ -127,7 +133,7 @@ async def test_an_answer_is_stopped_by_the_user(tmp_path: Path, tiny: Path) -> N
 
 async def test_one_server_at_a_time_and_a_start_that_is_stopped(tmp_path: Path, tiny: Path) -> None:
     other = tmp_path / "other.gguf"
-    other.write_bytes(tiny.read_bytes())
+    shutil.copy(tiny, other)
     async with bridge(tmp_path) as app:
         starts = [app.begin("start_llama_server", model_path=str(tiny), ctx_size=512)[1] for _ in range(8)]
         results = await expect(asyncio.gather(*starts, return_exceptions=True), "all starts")
@@ -150,7 +156,7 @@ async def test_what_cannot_start_says_why_and_the_next_one_starts(tmp_path: Path
     wrong, more = tmp_path / "wrong.gguf", {}
     server: asyncio.Server | None = None
     if fault == "truncated":
-        wrong.write_bytes(tiny.read_bytes()[:200_000])
+        os.truncate(shutil.copy(tiny, wrong), 200_000)
     elif fault == "no model":
         wrong.write_bytes(b"GG")
     elif fault == "no program":
@@ -256,7 +262,7 @@ async def test_a_library_is_scanned_saved_and_used(tmp_path: Path, tiny: Path) -
 
 async def test_a_model_is_downloaded_and_chats(tmp_path: Path, tiny: Path) -> None:
     async with OllamaRegistry().up() as registry, bridge(tmp_path) as app:
-        registry.add("tiny", tiny.read_bytes(), "1")
+        registry.add("tiny", await asyncio.to_thread(tiny.read_bytes), "1")
         entry = await app.call("download_model_from_registry", name="tiny:1", registry=registry.url)
         payloads = [payload for name, payload in app.events if name == "download:progress"]
         assert payloads[-1]["downloaded"] == payloads[-1]["total"] > 0
@@ -309,14 +315,14 @@ async def test_calls_at_random_are_all_answered(tmp_path: Path, tiny: Path) -> N
                 ["start_llama_server", "stop_llama_server", "send_message", "send_message", "is_server_running",
                  "get_server_metrics", "check_server_health", "clear_chat", "cancel", "complete_chat"]
             )  # fmt: skip
-            given: dict[str, Any] = {
+            every: dict[str, dict[str, Any]] = {
                 "start_llama_server": {"model_path": str(tiny), "ctx_size": chance.choice([256, 512])},
                 "send_message": {"session_id": str(number % 3), "message": "Hi", "max_tokens": 5},
                 "clear_chat": {"session_id": str(number % 3)},
                 "cancel": {"call_id": max(1, number - 2)},
                 "complete_chat": {"request": {"messages": [{"role": "user", "content": "x"}], "max_tokens": 3}},
-            }.get(name, {})
-            answers.append(app.begin(name, **given)[1])
+            }
+            answers.append(app.begin(name, **every.get(name, {}))[1])
             if chance.random() < 0.3:
                 with contextlib.suppress(CallFailed):
                     await app.call("is_server_running")

@@ -113,7 +113,10 @@ async def test_a_task_that_names_a_server_is_answered_and_each_call_is_an_event(
         )
         call = next(each for each in told if isinstance(each, events.PluginEvent) and each.name == "mcp.call")
         assert (call.data["server"], call.data["tool"], call.data["agent_id"]) == ("maths", "add", "agent")
-        assert {each.data["state"] for each in told if getattr(each, "name", "") == "mcp.server"} >= {"starting", "running"}
+        assert {each.data["state"] for each in told if getattr(each, "name", "") == "mcp.server"} >= {
+            "starting",
+            "running",
+        }
         progress = [(each.state, each.detail) for each in told if isinstance(each, events.AttemptProgress)]
         assert progress.count(("tool", "maths/add")) == 2
 
@@ -138,7 +141,7 @@ async def test_a_task_whose_tools_were_called_is_not_sent_again(tmp_path: Path) 
         assert model.rounds == [says("again")], "the first attempt had called nothing, and was made again elsewhere"
 
 
-
+@asynccontextmanager
 async def two_agents(*engines: Engine) -> AsyncIterator[Orchestrator]:
     network = MemoryConfig(network=f"mcp-{uuid4()}")
     orchestrator = Orchestrator(

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,9 @@ def arguments(request: pytest.FixtureRequest, tmp_path: Path, options_of: Any) -
 
 
 @pytest.fixture
-async def fleet(start: Callable[..., Any], arguments: list[str]) -> AsyncIterator[Process]:
-    yield await start(*arguments)
+async def fleet(start: Callable[..., Any], arguments: list[str]) -> Process:
+    started: Process = await start(*arguments)
+    return started
 
 
 async def command(*words: str, status: int = 0) -> str:
@@ -63,10 +64,10 @@ async def command(*words: str, status: int = 0) -> str:
 async def test_chats_call_tools_and_servers_are_seen_and_steered(fleet: Process) -> None:
     url = ("--url", fleet.url)
     assert (await command("start", "measures", *url)).count(" is running with 4 tools") == 2
-    async with openai.AsyncOpenAI(base_url=f"{fleet.url}/v1", api_key="none", timeout=PATIENCE, max_retries=0) as client:
-        whole = await client.chat.completions.create(
-            model="synthetic", messages=MESSAGES, tools=TOOLS, max_tokens=20
-        )
+    async with openai.AsyncOpenAI(
+        base_url=f"{fleet.url}/v1", api_key="none", timeout=PATIENCE, max_retries=0
+    ) as client:
+        whole = await client.chat.completions.create(model="synthetic", messages=MESSAGES, tools=TOOLS, max_tokens=20)
         assert whole.choices[0].message.content
         assert not whole.choices[0].message.tool_calls
         assert whole.usage is not None
@@ -77,7 +78,9 @@ async def test_chats_call_tools_and_servers_are_seen_and_steered(fleet: Process)
         assert text == whole.choices[0].message.content
         with pytest.raises(openai.BadRequestError, match="mcp:other"):
             await client.chat.completions.create(
-                model="synthetic", messages=MESSAGES, tools=[{"type": "mcp", "server_label": "other"}]  # type: ignore[list-item]
+                model="synthetic",
+                messages=MESSAGES,
+                tools=[{"type": "mcp", "server_label": "other"}],  # type: ignore[list-item]
             )
     async with httpx.AsyncClient(base_url=fleet.url, timeout=PATIENCE) as http:
         measures = (await http.get("/v1/mcp/measures")).json()
@@ -101,11 +104,13 @@ async def test_chats_call_tools_and_servers_are_seen_and_steered(fleet: Process)
 async def test_nothing_of_a_server_is_left_when_its_agent_is_killed(fleet: Process) -> None:
     await command("start", "measures", "--url", fleet.url)
     family = psutil.Process(fleet.process.pid).children(recursive=True)
-    servers = [each for each in family if "sdk_server.py" in " ".join(each.cmdline()) and "guardian" not in str(each.cmdline())]
+    servers = [
+        each for each in family if "sdk_server.py" in " ".join(each.cmdline()) and "guardian" not in str(each.cmdline())
+    ]
     assert len(servers) == 2
     async with httpx.AsyncClient(base_url=fleet.url, timeout=PATIENCE) as http:
         agents = [each["pid"] for each in (await http.get("/v1/agents")).json()["data"]]
     killed = psutil.Process(agents[0])
-    orphans = [each for each in killed.children(recursive=True)]
+    orphans = killed.children(recursive=True)
     killed.kill()
     await polled(lambda: not any(each.is_running() for each in orphans), "its servers are gone", PATIENCE)

@@ -168,14 +168,12 @@ class Rig:
     def __init__(self, engine: Engine, launcher: ServedLauncher, api: ModelApi) -> None:
         self.engine, self.launcher, self.api = engine, launcher, api
 
-    async def command(self, name: str, **arguments: Any) -> list[Any]:
+    async def command(self, name: str, /, **arguments: Any) -> list[Any]:
         return [result async for result in self.engine.command(f"models.{name}", arguments)]
 
 
 @asynccontextmanager
-async def running(
-    registry: Path, *, behave: Any = None, budget: int = 0, **options: Any
-) -> AsyncIterator[Rig]:
+async def running(registry: Path, *, behave: Any = None, budget: int = 0, **options: Any) -> AsyncIterator[Rig]:
     api = ModelApi()
     launcher = ServedLauncher(api, behave or Behaviour(), budget)
     config = ModelsConfig.model_validate({"registry": registry, "memory_budget": budget, **options})

@@ -240,7 +240,7 @@ async def test_models_that_do_not_fit_together_are_swapped_and_each_request_is_a
 async def test_a_model_that_can_never_fit_is_said_at_once(file: Path) -> None:
     write_registry(file, entry("a", on_demand=True, memory_bytes=2000))
     async with running(file, budget=1000) as rig:
-        with pytest.raises(InvalidRequest, match="2000|2,000|2 kB|2.0 kB"):
+        with pytest.raises(InvalidRequest, match="memory_budget"):
             await text(rig, A)
 
 
@@ -308,7 +308,7 @@ async def test_an_unload_takes_nothing_from_anybody(file: Path) -> None:
         rig.api.gate.clear()
         first = Answer(rig.engine, chat(A))
         await rig.api.begun.wait()
-        with pytest.raises(InvalidRequest, match="1 request"):
+        with pytest.raises(InvalidRequest, match=r"requests are served or wait there \(1\)"):
             await rig.command("unload", model=A)
         rig.api.gate.set()
         await first.reading
@@ -443,7 +443,8 @@ async def test_a_registry_that_changes_changes_what_is_offered_and_nothing_that_
         assert await first.reading
         assert rig.launcher.starts == {A: 1}
         write_registry(file, entry("c"))
-        await rig.engine.until(lambda: rig.engine.states() == {"local:c:1": "stopped"} and not rig.launcher.processes)
+        await rig.engine.until(lambda: rig.engine.states() == {"local:c:1": "stopped"})
+        await polled(lambda: not rig.launcher.processes, "what is no longer in the registry ends")
         assert rig.engine.status().detail == ""
 
 

@@ -19,12 +19,12 @@ from typing import Any
 import aiohttp
 import psutil
 import pytest
-from tests import tiny_gguf
 from tests.long_form import SOAK
 from tests.models.started_servers import MARK, SMALL_SERVER, marked, none_left
 
 from anywire.testing.patience import FACTOR, expect, polled
 from anywire_engine_models.processes.guarded import guardian_command
+from tests import tiny_gguf
 
 pytestmark = [
     pytest.mark.timeout(90 * FACTOR),
@@ -72,7 +72,9 @@ class Owner:
 
 
 @asynccontextmanager
-async def owner(mark: str, how: str, model: Path | str, *options: str, before: tuple[str, ...] = ()) -> AsyncIterator[Owner]:
+async def owner(
+    mark: str, how: str, model: Path | str, *options: str, before: tuple[str, ...] = ()
+) -> AsyncIterator[Owner]:
     process = await asyncio.create_subprocess_exec(
         *(*before, sys.executable, str(OWNER), how, str(model), *options),
         stdin=asyncio.subprocess.DEVNULL,
@@ -197,9 +199,7 @@ async def test_a_guardian_whose_owner_is_gone_starts_nothing(mark: str) -> None:
 async def test_a_guardian_passes_on_sigterm_and_the_status_of_its_program(mark: str) -> None:
     for options, status in ((("exits=3",), 3), (("deaf=1", "says=up"), 128 + signal.SIGTERM)):
         command = guardian_command([sys.executable, "-I", "-S", str(SMALL_SERVER), *options])
-        process = await asyncio.create_subprocess_exec(
-            *command, stdout=asyncio.subprocess.PIPE, env=environment(mark)
-        )
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, env=environment(mark))
         assert process.stdout is not None
         if "deaf=1" in options:
             await process.stdout.readline()

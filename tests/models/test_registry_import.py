@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests import tiny_gguf
 from tests.models.gguf_bytes import LLAMA, gguf_bytes
 
 from anywire.errors import ConfigError, InvalidRequest
@@ -19,6 +18,7 @@ from anywire_engine_models.registry.importers.gguf_folder import entry_of_file
 from anywire_engine_models.registry.importers.imported import Imported
 from anywire_engine_models.registry.importers.llama_swap_macros import filled_in
 from anywire_engine_models.registry.importers.ollama_store import entry_of_manifest, store_at
+from tests import tiny_gguf
 
 
 def identifiers(found: Imported) -> list[str]:
@@ -340,5 +340,5 @@ def test_macros_are_filled_in_and_never_grow_without_end(text: str, macros: dict
     if isinstance(result, str):
         assert filled_in(text, macros, {}) == result
     else:
-        with pytest.raises(ValueError, match="it is longer than|have each other"):
+        with pytest.raises(ValueError, match=r"it is longer than|have each other"):
             filled_in(text, macros, {})

@@ -96,10 +96,10 @@ class Fleet:
 
 
 @asynccontextmanager
-async def fleet(state: Path, models: dict[str, Any], **settings: Any) -> AsyncIterator[Fleet]:
+async def fleet(state: Path, models: dict[str, Any], agent_wait: float = 5.0, **settings: Any) -> AsyncIterator[Fleet]:
     """A fleet without agents that have models, where these are wanted."""
     service = Placement(PlacementConfig(models=models, **QUICK | settings))
-    async with service_bench(service, state=state) as bench:
+    async with service_bench(service, state=state, agent_wait=agent_wait) as bench:
         found = Fleet(bench, service)
         try:
             yield found

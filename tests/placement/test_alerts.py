@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pydantic
@@ -42,7 +43,7 @@ def reading(value: float | None, agent_id: str = "a1") -> Reading:
 
 def told(levels: Levels, *values: float | None, step: float = 1.0) -> list[tuple[int, str, str]]:
     """What changes at which of the values, which come ``step`` seconds apart."""
-    found = []
+    found: list[tuple[int, str, str]] = []
     for number, value in enumerate(values):
         found += [(number, each.what, each.reason) for each in levels.look([reading(value)], number * step)]
     return found
@@ -197,10 +198,10 @@ async def test_an_agent_that_is_lost_has_no_alert_any_more(tmp_path: Path) -> No
         unsubscribe()
 
 
-async def alerts(bench: ServiceBench) -> list[dict[str, object]]:
+async def alerts(bench: ServiceBench) -> list[dict[str, Any]]:
     answer = await bench.call("GET", "/alerts")
     assert isinstance(answer, Response)
     told = json.loads(answer.body)
     assert told["thresholds"]["cpu_percent"] == {"above": 95.0, "seconds": 60.0, "clear": 85.0}
-    found: list[dict[str, object]] = told["data"]
+    found: list[dict[str, Any]] = told["data"]
     return found

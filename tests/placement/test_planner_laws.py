@@ -90,7 +90,16 @@ def check(step: Step, fleet: Fleet, wanted: Mapping[str, Wanted], resting: Seque
     else:
         assert (replica.state, replica.busy, replica.pinned) == ("running", False, False)
         if step.model in wanted and wanted[step.model].allows(step.agent_id):
-            assert count(fleet, wanted, step.model, "running") > wanted[step.model].replicas
+            ready = count(fleet, wanted, step.model, "running")
+            fewest = min(
+                (
+                    count(fleet, wanted, model, "running", "starting")
+                    for model, each in wanted.items()
+                    if count(fleet, wanted, model, "running", "starting") < each.replicas
+                ),
+                default=ready,
+            )
+            assert ready > wanted[step.model].replicas or ready >= fewest + 2
 
 
 def done(fleet: Fleet, steps: Sequence[Step]) -> Fleet:
@@ -259,12 +268,11 @@ def test_what_nobody_wants_gives_way_and_what_is_wanted_moves_first() -> None:
 
 def test_first_replicas_go_before_second_ones_and_models_in_their_order() -> None:
     places = [place("a1", 2, a=("stopped", 1), b=("stopped", 1), c=("stopped", 1)), place("a2", 1, a=("stopped", 1))]
-    planned = plan({"a": Wanted(2), "b": Wanted(), "c": Wanted()}, places)
     loaded, rest, _ = settled(
         {each.agent_id: each for each in places}, {"a": Wanted(2), "b": Wanted(), "c": Wanted()}, ()
     )
     assert {name for name, each in loaded["a1"].models.items() if each.state == "running"} == {"b", "c"}
-    assert planned.unmet.keys() == rest.unmet.keys() == {"a"}
+    assert rest.unmet.keys() == {"a"}
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ HEALTH_TIMEOUT = 1.0
 
 
 class Health(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Whether the server answers at ``url``; ``status`` is its HTTP status, ``error`` a sentence when it is not well."""
+    """Whether the server answers at ``url``; ``status`` is its HTTP status, ``error`` is there when it is not well."""
 
     healthy: bool
     url: str

@@ -23,8 +23,8 @@ from anywire_desktop.commands.models import ModelCommands
 from anywire_desktop.commands.server import HUB, ServerCommands
 from anywire_desktop.commands.settings import SettingsCommands
 from anywire_desktop.downloads import Downloads
+from anywire_desktop.line_streams import LineReader, LineWriter
 from anywire_desktop.mcp_servers import McpServers
-from anywire_desktop.pipes import LineReader, LineWriter
 from anywire_desktop.rpc import Calls, encode
 from anywire_engine_models.config import ModelsConfig
 from anywire_engine_models.local_models import LocalModels, Missed

@@ -31,7 +31,7 @@ def read_arguments(text: str) -> dict[str, Any]:
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise ConfigError(f"the arguments must be a JSON object, such as '{{\"path\": \"a\"}}': {error}") from error
+        raise ConfigError(f'the arguments must be a JSON object, such as \'{{"path": "a"}}\': {error}') from error
 
 
 async def listed(fleet: AskedFleet, agent_id: str | None) -> Listed:

@@ -40,6 +40,7 @@ class Draft:
         self._count, self._ready = Counter[str](absent), Counter[str]()
         self._hosts = Counter[tuple[str, str]]()
         self.moves: list[Move] = []
+        self._shared: int | None = None
         for place in places:
             loaded = {}
             for model, replica in place.models.items():
@@ -56,7 +57,13 @@ class Draft:
         other._absent, other._resting = self._absent, self._resting
         other._loaded = dict(self._loaded)  # each place's own is replaced when it changes
         other._count, other._ready, other._hosts = self._count.copy(), self._ready.copy(), self._hosts.copy()
-        other.moves = list(self.moves)
+        other.moves, other._shared = list(self.moves), None
+        return other
+
+    def sharing(self, number: int) -> Draft:
+        """The same for a model that has ``number`` replicas: those that have two more give one up for it."""
+        other = self.copy()
+        other._shared = number
         return other
 
     # What is asked
@@ -222,13 +229,14 @@ class Draft:
             self._ready[model] += by
 
     def _is_spare(self, place: Place, model: str) -> bool:
-        """Whether it may be unloaded there and nothing wanted is missing then."""
+        """Whether it may be unloaded there, since nobody wants it or there are enough."""
         if not self.is_idle(place, model):
             return False
         wanted = self.wanted.get(model)
         if wanted is None or not wanted.allows(place.agent_id):
             return True
-        return self._ready[model] > wanted.replicas
+        enough = wanted.replicas if self._shared is None else min(wanted.replicas, self._shared + 1)
+        return self._ready[model] > enough
 
 
 def _excludes(one: Replica, other: Replica) -> bool:

@@ -165,8 +165,8 @@ class Keeper:
             self._awaits_since = now if self._awaits_since is None else self._awaits_since
             if now < self._awaits_since + TIMEOUT:
                 return self._awaits_since + TIMEOUT
-        self._tell_unmet(planned.unmet)
-        self._expect(self._asked.keys() - planned.unmet.keys() | {model for _, model in present} | absent.keys())
+        self._tell_unmet(_lasting(planned, places, self._unmet))
+        self._expect(self._asked.keys() - self._unmet.keys() | {model for _, model in present} | absent.keys())
         over = _over(self._asked, places, planned)
         self._over_since = {model: self._over_since.get(model, now) for model in over}
         by_id = {agent.agent_id: agent for agent in agents}
@@ -218,6 +218,12 @@ class Keeper:
             self._publish("model.unmet", {"model": model, "reason": unmet[model]})
         for model in before.keys() - unmet.keys():
             self._publish("model.met", {"model": model})
+
+
+def _lasting(planned: Plan, places: Sequence[Place], before: Mapping[str, str]) -> Mapping[str, str]:
+    """What is unmet, without what may yet find room by what is under way."""
+    under_way = bool(planned.steps) or any(place.moving and not place.late for place in places)
+    return {model: why for model, why in planned.unmet.items() if model in before or not under_way}
 
 
 def _over(wanted: Mapping[str, Wanted], places: Sequence[Place], planned: Plan) -> dict[str, tuple[int, list[str]]]:

