@@ -54,7 +54,7 @@ class Bridge:
             await writer.write(encode(message))
 
         events = Events(send)
-        active = ActiveServer(self._models)
+        active = ActiveServer(self._models, self._files)
         calls = Calls(
             [
                 *ServerCommands(active, self._files, self._hub).all(),
