@@ -122,9 +122,7 @@ async def bridge(folder: Path, *options: str) -> AsyncIterator[BridgeProcess]:
     )
     opened = BridgeProcess(process)
     try:
-        await opened.until(
-            lambda: opened.events or process.returncode is not None or opened.over, "the bridge is ready"
-        )
+        await opened.until(lambda: opened.events or opened.over, "the bridge is ready")
         assert opened.events, opened.stderr.decode()
         yield opened
         if process.returncode is None:

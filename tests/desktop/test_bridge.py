@@ -158,7 +158,8 @@ async def test_one_server_at_a_time_and_a_start_that_is_stopped(tmp_path: Path, 
 
 @pytest.mark.parametrize("fault", ["missing", "truncated", "no model", "no program", "port taken"])
 async def test_what_cannot_start_says_why_and_the_next_one_starts(tmp_path: Path, tiny: Path, fault: str) -> None:
-    wrong, more = tmp_path / "wrong.gguf", {}
+    wrong = tmp_path / "wrong.gguf"
+    more: dict[str, Any] = {}
     server: asyncio.Server | None = None
     if fault == "truncated":
         os.truncate(shutil.copy(tiny, wrong), 200_000)
