@@ -73,12 +73,12 @@ class Chance:
             return error.code
 
     async def end(self) -> None:
-        """All is well again, and little is wanted."""
+        """All is well again. An order holds for an agent's id over all its lives."""
+        while len(self.found.agents) < 2:
+            await self.join()
         for agent_id, engine in self.found.engines.items():
             engine.fails.clear()
             self.found.bench.orchestrator.order_agent(agent_id, "")
-        while len(self.found.agents) < 2:
-            await self.join()
 
 
 @pytest.mark.parametrize("seed", range(examples(4)))
