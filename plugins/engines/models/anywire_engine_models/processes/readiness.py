@@ -24,8 +24,8 @@ class Readiness:
         self.seen = "it was not asked yet"
 
     async def wait(self, ended: asyncio.Future[Any], look: Callable[[], Awaitable[None]]) -> bool:
-        """Ask until the answer has status 200: then True. False as soon as ``ended`` is done. ``look`` is called between
-        two questions."""
+        """Ask until the answer has status 200: then True. False as soon as ``ended`` is done. ``look`` is called
+        between two questions."""
         pause = FIRST_PAUSE
         timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT)
         async with aiohttp.ClientSession(
