@@ -1,8 +1,8 @@
 """A process that starts servers, for tests that kill it: `python owner.py HOW MODEL OPTIONS …`.
 
 HOW: ``runs`` tells of its server once it is ready, ``loads`` once it is spawned too; ``thread`` starts it in a thread
-that ends, and leaves its event loop as it is; ``uvloop`` is as ``runs``, on that event loop. MODEL is a GGUF file for llama.cpp, or empty for a small server with
-OPTIONS. What is told is a line of JSON.
+that ends, and leaves its event loop as it is; ``uvloop`` is as ``runs``, on that event loop. MODEL is a GGUF file for
+llama.cpp, or empty for a small server with OPTIONS. What is told is a line of JSON.
 """
 
 import asyncio

@@ -102,7 +102,7 @@ async def test_it_gets_its_port_key_and_device_and_none_of_our_settings(monkeypa
 
 async def test_a_fixed_port_and_no_key() -> None:
     port = ports.free_port()
-    model = small("tells=LLAMA_API_KEY", command={"port": port, "secret": False})
+    model = small("tells=LLAMA_API_KEY", command={"port": port, "secret": False, "health_path": "health"})
     for _ in range(2):  # at once again, too
         async with started(model) as (server, watching):
             assert server.address == f"http://127.0.0.1:{port}"
@@ -279,6 +279,11 @@ async def test_a_program_that_is_not_there(tmp_path: Path) -> None:
 async def test_a_command_that_cannot_work(command: dict[str, Any], reason: str) -> None:
     with pytest.raises(StartFailed, match=reason):
         await ProcessLauncher().launch(small(command=command), "cpu", Watching())
+
+
+async def test_a_command_that_no_system_takes() -> None:
+    assert (await failure(small("says=\0"))).exit.reason == "cannot be started: embedded null byte"
+    assert "cannot be started: Argument list too long" in (await failure(small("x" * 3_000_000))).exit.reason
 
 
 async def test_a_model_that_is_for_another_launcher() -> None:

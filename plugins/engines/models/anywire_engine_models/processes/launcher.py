@@ -139,7 +139,7 @@ class _Start:
             [self._program(program, environment), *rest], environment, self._watcher.line, self._progress.stream
         )
         address = f"http://{ports.HOST}:{port}"
-        readiness = Readiness(address + self._command.health_path, key)
+        readiness = Readiness(f"{address}/{self._command.health_path.lstrip('/')}", key)
         try:
             async with asyncio.timeout_at(self._until):
                 await asyncio.wait({process.started})
