@@ -328,7 +328,7 @@ async def test_an_unload_takes_nothing_from_anybody(file: Path) -> None:
         rig.api.gate.clear()
         first = Answer(rig.engine, chat(A))
         await rig.api.begun.wait()
-        with pytest.raises(InvalidRequest, match="is not unloaded: .*served"):
+        with pytest.raises(InvalidRequest, match=r"is not unloaded: .*served"):
             await rig.command("unload", model=A)
         rig.api.gate.set()
         await first.reading
