@@ -31,6 +31,8 @@ class BridgeProcess:
         self.events: list[tuple[str, Any]] = []
         self.messages: dict[Any, list[dict[str, Any]]] = {}
         self.stderr = b""
+        self.over = False
+        """Whether its output has ended."""
         self._number = 0
         self._waiting: dict[Any, asyncio.Future[Any]] = {}
         self._more = asyncio.Event()
@@ -102,6 +104,8 @@ class BridgeProcess:
                 else:
                     answer.set_result(message["result"])
             self._more.set()
+        self.over = True
+        self._more.set()
 
     async def _read_stderr(self) -> None:
         assert self.process.stderr is not None
@@ -118,7 +122,7 @@ async def bridge(folder: Path, *options: str) -> AsyncIterator[BridgeProcess]:
     )
     opened = BridgeProcess(process)
     try:
-        await opened.until(lambda: opened.events or process.returncode is not None, "the bridge is ready")
+        await opened.until(lambda: opened.events or opened.over, "the bridge is ready")
         assert opened.events, opened.stderr.decode()
         yield opened
         if process.returncode is None:
