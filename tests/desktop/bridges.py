@@ -32,8 +32,8 @@ class CallFailed(Exception):
 
 
 class App:
-    """``events`` are those that it was sent: name and payload. ``messages`` are those of channels, by channel. ``over``:
-    there is nothing more to read."""
+    """``events`` are those that it was sent: name and payload. ``messages`` are those of channels, by channel. It is
+    ``over`` when there is nothing more to read."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.events: list[tuple[str, Any]] = []

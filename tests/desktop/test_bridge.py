@@ -156,30 +156,32 @@ async def test_one_server_at_a_time_and_a_start_that_is_stopped(tmp_path: Path, 
         assert await app.call("is_server_running") is False
 
 
-@pytest.mark.parametrize("fault", ["missing", "truncated", "no model", "no program", "port taken"])
-async def test_what_cannot_start_says_why_and_the_next_one_starts(tmp_path: Path, tiny: Path, fault: str) -> None:
-    wrong = tmp_path / "wrong.gguf"
-    more: dict[str, Any] = {}
-    server: asyncio.Server | None = None
-    if fault == "truncated":
-        os.truncate(shutil.copy(tiny, wrong), 200_000)
-    elif fault == "no model":
-        wrong.write_bytes(b"GG")
-    elif fault == "no program":
-        wrong, more = tiny, {"binary_path": str(tmp_path / "no-llama-server")}
-    elif fault == "port taken":
-        server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
-        wrong, more = tiny, {"port": server.sockets[0].getsockname()[1]}
+async def test_what_cannot_start_says_why_and_the_next_one_starts(tmp_path: Path, tiny: Path) -> None:
+    cut_off, no_model = Path(shutil.copy(tiny, tmp_path / "cut.gguf")), tmp_path / "text.gguf"
+    os.truncate(cut_off, 200_000)
+    no_model.write_bytes(b"GG")
+    nobody = str(tmp_path / "no-llama-server")
+    taken = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    port = taken.sockets[0].getsockname()[1]
+    faults: list[tuple[str, Path, dict[str, Any]]] = [
+        ("missing.gguf", tmp_path / "missing.gguf", {}),
+        ("cut off", cut_off, {}),
+        ("text.gguf", no_model, {}),
+        ("no-llama-server", tiny, {"binary_path": nobody}),
+        (f"port {port} is in use", tiny, {"port": port}),
+        ("no-template", tiny, {"chat_template_file": str(tmp_path / "no-template")}),
+    ]
     async with bridge(tmp_path) as app:
-        with pytest.raises(CallFailed) as failed:
-            await start(app, wrong, **more)
-        words = {"missing": "wrong.gguf", "truncated": "wrong.gguf", "no model": "wrong.gguf"}
-        assert words.get(fault, "no-llama-server" if fault == "no program" else "in use") in str(failed.value)
-        assert await app.call("is_server_running") is False
-        await start(app, tiny)
-    if server is not None:
-        server.close()
-        await server.wait_closed()
+        for words, model, more in faults:
+            with pytest.raises(CallFailed) as failed:
+                await start(app, model, **more)
+            assert words in str(failed.value)
+            assert await app.call("is_server_running") is False
+            assert servers() == []
+        await start(app, tiny, chat_template="{{ messages[0]['content'] }}")
+        await app.call("send_message", session_id="s", message="Hi", max_tokens=2)
+    taken.close()
+    await taken.wait_closed()
 
 
 async def test_a_server_that_is_killed_is_told_at_once(tmp_path: Path, tiny: Path) -> None:

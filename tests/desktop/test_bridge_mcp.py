@@ -18,7 +18,7 @@ __all__ = ["tiny", "written_tiny"]
 pytestmark = pytest.mark.timeout(240)
 
 HERE = Path(__file__).parent
-ADDING = {"command": sys.executable, "args": [str(HERE / "adding_server.py")]}
+ADDING = {"command": sys.executable, "args": [str(HERE / "adding_server.py")], "autostart": False}
 
 
 def program(folder: Path) -> str:
