@@ -85,7 +85,8 @@ async def test_servers_and_tools_of_agents_are_listed_and_steered(tmp_path: Path
         assert (status, done["order"]) == (200, "restart")
         status, done = await asked(bench, "POST", "/mcp/{server}/stop", server="files")
         assert done["agents"]["agent"]["state"] == "stopped"
-        for names in ({"server": "other"}, {"server": "files", "agent": "other"}):
+        wrong: tuple[dict[str, Any], ...] = ({"server": "other"}, {"server": "files", "agent": "other"})
+        for names in wrong:
             with pytest.raises(InvalidRequest) as caught:
                 await asked(bench, "POST", "/mcp/{server}/start", **names)
             assert caught.value.status == 404

@@ -28,7 +28,7 @@ from anywire_engine_models.host.server import Exit, Server, StartFailed
 from anywire_engine_models.processes import guarded, ports, template
 from anywire_engine_models.processes.launcher import ProcessLauncher
 from anywire_engine_models.processes.load_progress import LoadProgress
-from anywire_engine_models.processes.output import LINE_CHARS, LINES_A_SECOND, TAIL, Output
+from anywire_engine_models.processes.output import LINE_CHARS, LINES_A_SECOND, NOISE_BYTES, TAIL, Output
 from anywire_engine_models.processes.server_command import ServerCommand
 
 pytestmark = pytest.mark.timeout(90 * FACTOR)
@@ -406,6 +406,42 @@ def test_long_lines_are_cut_and_many_are_counted() -> None:
     lines = fed([b"a\n" * 3000])
     assert len(lines) == LINES_A_SECOND + 1
     assert lines[-1] == f"({3000 - LINES_A_SECOND} lines left out: more than {LINES_A_SECOND} in a second)"
+
+
+class Pausing(asyncio.ReadTransport):
+    """A transport that remembers whether it is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.resumed = asyncio.Event()
+        self.resumed.set()
+
+    def pause_reading(self) -> None:
+        self.resumed.clear()
+
+    def resume_reading(self) -> None:
+        self.resumed.set()
+
+    def is_closing(self) -> bool:
+        return False
+
+
+async def test_a_server_that_writes_too_much_waits_until_the_second_is_over_or_it_has_ended() -> None:
+    transport, output = Pausing(), Output(lambda line: None, deque(maxlen=TAIL))
+    output.connection_made(transport)
+    output.data_received(bytes(NOISE_BYTES))
+    assert transport.resumed.is_set()
+    output.data_received(b"x")
+    assert not transport.resumed.is_set()
+    await expect(transport.resumed.wait(), "it is read again")
+    output.data_received(bytes(NOISE_BYTES + 1))
+    assert not transport.resumed.is_set()
+    output.read_rest()
+    assert transport.resumed.is_set()
+    output.data_received(bytes(NOISE_BYTES + 1))
+    assert transport.resumed.is_set()
+    output.connection_lost(None)
+    assert output.ended.done()
 
 
 @pytest.mark.parametrize(

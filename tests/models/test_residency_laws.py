@@ -265,6 +265,8 @@ class World:
     def changed(self, name: str, state: ModelState, previous: ModelState, reason: str) -> None:
         assert previous == self.states[name]
         if state == previous:
+            if "cannot be started" in reason:  # what others did for it is lost
+                self.made_room.pop(name, None)
             return
         assert (previous, state) in TRANSITIONS
         self.states[name] = state

@@ -277,9 +277,7 @@ async def test_moves_under_way_end_with_the_orchestrator(tmp_path: Path) -> None
 
 async def test_it_begins_when_agents_of_before_may_be_back(tmp_path: Path) -> None:
     """Else the first agent that comes would be told to load everything."""
-    service = Placement(
-        PlacementConfig(**QUICK | {"absence": 2.0} | {"absence": 1.0}, models={model: {} for model in "abcd"})
-    )
+    service = Placement(PlacementConfig(**QUICK | {"absence": 2.0}, models={model: {} for model in "abcd"}))
     async with service_bench(service, state=tmp_path) as bench:
         found = Fleet(bench, service)
         await found.join("a1", models=SIZES)

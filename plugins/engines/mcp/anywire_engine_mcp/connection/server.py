@@ -95,7 +95,8 @@ class ConnectedServer:
         self._owner = asyncio.create_task(self._live(), name=f"mcp server {self.label}")
         try:
             async with asyncio.timeout(self.config.start_timeout):
-                await asyncio.wait({self._ready, self.exited}, return_when=asyncio.FIRST_COMPLETED)
+                either: set[asyncio.Future[Any]] = {self._ready, self.exited}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
             await self._abort()
             ending = self.exited.result()

@@ -80,7 +80,7 @@ class Residency:
         used = len(resident.serving) + len(resident.queue) + len(resident.starters)
         why = ""
         if used:
-            why = f"{used} {'request is' if used == 1 else 'requests are'} served or waiting there"
+            why = f"requests are served or wait there ({used})"
         elif resident.pinned and resident.state == "running":
             why = "it is pinned"
         elif resident.state == "starting":
