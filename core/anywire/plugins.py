@@ -213,8 +213,8 @@ class Plugins:
     ) -> Any:
         """An instance of the named plugin, its options validated by its ``Config``. Its ``name`` is the one by which it
         was asked for, whatever its class says. ``section`` is where in a config file the options stand, when it is not
-        the kind's own. ``parts`` makes the plugins of that kind of which a selector or an engine consists; default: this.
-        Raises `ConfigError` for options that do not fit, and `PluginError` for everything else."""
+        the kind's own. ``parts`` makes the plugins of that kind of which a selector or an engine consists; default:
+        this. Raises `ConfigError` for options that do not fit, and `PluginError` for everything else."""
         cls = self.load(kind, name)
         if not isinstance(cls, type) or not isinstance(getattr(cls, "Config", None), type):
             raise PluginError(f"{kind[:-1]} {name!r} is no class with a Config, which its contract asks for: {cls!r}")

@@ -1,9 +1,9 @@
 """A page that drives `anywire desktop-bridge`: `python examples/desktop/serve.py`, then open the address it prints.
 
-In a desktop app the bridge is a sidecar: the app starts it, and speaks with it over its standard input and output. A page
-in a browser cannot start a program, so this server stands between them. It starts a bridge for each page that is open,
-and passes lines on over a WebSocket. Nobody but the page that it serves may connect: it listens on loopback, its address
-has a token, and the page's origin is checked.
+In a desktop app the bridge is a sidecar: the app starts it, and speaks with it over its standard input and output. A
+page in a browser cannot start a program, so this server stands between them. It starts a bridge for each page that is
+open, and passes lines on over a WebSocket. Nobody but the page that it serves may connect: it listens on loopback, its
+address has a token, and the page's origin is checked.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ FILES = {"/": "index.html", "/app.js": "app.js", "/tauri.js": "tauri.js", "/styl
 MAX_LINE = 8 * 1024 * 1024
 END_PATIENCE = 30.0
 """Seconds that a bridge has to end once its page has gone."""
-POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; form-action 'none'"
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; form-action 'none'"
+)
 
 
 class Server:

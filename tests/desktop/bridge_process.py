@@ -31,6 +31,8 @@ class BridgeProcess:
         self.events: list[tuple[str, Any]] = []
         self.messages: dict[Any, list[dict[str, Any]]] = {}
         self.stderr = b""
+        self.over = False
+        """Whether its output has ended."""
         self._number = 0
         self._waiting: dict[Any, asyncio.Future[Any]] = {}
         self._more = asyncio.Event()
@@ -47,7 +49,9 @@ class BridgeProcess:
     async def call(self, method: str, /, **arguments: Any) -> Any:
         """The result of a call. Raises `CallFailed`."""
         _, answer = self.begin(method, **arguments)
-        return await expect(answer, f"the answer to {method}", PATIENCE * 2, lambda: f"; {self.stderr.decode()[-2000:]}")
+        return await expect(
+            answer, f"the answer to {method}", PATIENCE * 2, lambda: f"; {self.stderr.decode()[-2000:]}"
+        )
 
     def write(self, message: Any) -> None:
         assert self.process.stdin is not None
@@ -100,6 +104,8 @@ class BridgeProcess:
                 else:
                     answer.set_result(message["result"])
             self._more.set()
+        self.over = True
+        self._more.set()
 
     async def _read_stderr(self) -> None:
         assert self.process.stderr is not None
@@ -116,7 +122,7 @@ async def bridge(folder: Path, *options: str) -> AsyncIterator[BridgeProcess]:
     )
     opened = BridgeProcess(process)
     try:
-        await opened.until(lambda: opened.events or process.returncode is not None, "the bridge is ready")
+        await opened.until(lambda: opened.events or opened.over, "the bridge is ready")
         assert opened.events, opened.stderr.decode()
         yield opened
         if process.returncode is None:

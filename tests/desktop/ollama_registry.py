@@ -19,8 +19,8 @@ def digest_of(data: bytes) -> str:
 
 
 class OllamaRegistry:
-    """``asked`` are the requests it got: path and ``Range``. ``answers`` are those to be given to the next requests for a
-    file in the place of the right one, in order: ``(request, data) → response``."""
+    """``asked`` are the requests it got: path and ``Range``. ``answers`` are given to the next requests for a file in
+    the place of the right one, in order: ``(request, data) → response``."""
 
     def __init__(self) -> None:
         self.url = ""

@@ -7,7 +7,9 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,13 @@ __all__ = ["tiny", "written_tiny"]
 pytestmark = pytest.mark.timeout(240)
 
 
-async def start(app: BridgeProcess, model: Path, **more: Any) -> str:
-    text: str = await app.call("start_llama_server", model_path=str(model), ctx_size=512, **more)
+async def start(app: BridgeProcess, model: Path, ctx_size: int = 512, **more: Any) -> str:
+    text: str = await app.call("start_llama_server", model_path=str(model), ctx_size=ctx_size, **more)
     return text
+
+
+LONG = 60_000
+"""Tokens of context for an answer that goes on until something ends it."""
 
 
 def text_of(messages: list[dict[str, Any]]) -> str:
@@ -72,7 +78,12 @@ async def test_an_app_starts_a_model_and_chats(tmp_path: Path, tiny: Path) -> No
         assert 0 < len(title) <= 62
         whole = await app.call(
             "complete_chat",
-            request={"messages": [{"role": "user", "content": "x"}], "max_tokens": 4, "top_k": 1, "reasoning_budget": 0},
+            request={
+                "messages": [{"role": "user", "content": "x"}],
+                "max_tokens": 4,
+                "top_k": 1,
+                "reasoning_budget": 0,
+            },
         )
         assert whole["usage"]["completion_tokens"] == 4
 
@@ -111,7 +122,7 @@ async def test_a_conversation_remembers_and_forgets(tmp_path: Path, tiny: Path) 
 
 async def test_an_answer_is_stopped_by_the_user(tmp_path: Path, tiny: Path) -> None:
     async with bridge(tmp_path) as app:
-        await start(app, tiny, parallel=2)
+        await start(app, tiny, 2 * LONG, parallel=2)
         call_id, answer = app.begin("send_message", session_id="s", message="Hi", max_tokens=100_000)
         await app.until(lambda: app.messages.get(call_id), "the answer begins")
         with pytest.raises(CallFailed, match="under way"):
@@ -127,7 +138,7 @@ async def test_an_answer_is_stopped_by_the_user(tmp_path: Path, tiny: Path) -> N
 
 async def test_one_server_at_a_time_and_a_start_that_is_stopped(tmp_path: Path, tiny: Path) -> None:
     other = tmp_path / "other.gguf"
-    other.write_bytes(tiny.read_bytes())
+    shutil.copy(tiny, other)
     async with bridge(tmp_path) as app:
         starts = [app.begin("start_llama_server", model_path=str(tiny), ctx_size=512)[1] for _ in range(8)]
         results = await expect(asyncio.gather(*starts, return_exceptions=True), "all starts")
@@ -147,10 +158,11 @@ async def test_one_server_at_a_time_and_a_start_that_is_stopped(tmp_path: Path, 
 
 @pytest.mark.parametrize("fault", ["missing", "truncated", "no model", "no program", "port taken"])
 async def test_what_cannot_start_says_why_and_the_next_one_starts(tmp_path: Path, tiny: Path, fault: str) -> None:
-    wrong, more = tmp_path / "wrong.gguf", {}
+    wrong = tmp_path / "wrong.gguf"
+    more: dict[str, Any] = {}
     server: asyncio.Server | None = None
     if fault == "truncated":
-        wrong.write_bytes(tiny.read_bytes()[:200_000])
+        os.truncate(shutil.copy(tiny, wrong), 200_000)
     elif fault == "no model":
         wrong.write_bytes(b"GG")
     elif fault == "no program":
@@ -172,7 +184,7 @@ async def test_what_cannot_start_says_why_and_the_next_one_starts(tmp_path: Path
 
 async def test_a_server_that_is_killed_is_told_at_once(tmp_path: Path, tiny: Path) -> None:
     async with bridge(tmp_path) as app:
-        await start(app, tiny)
+        await start(app, tiny, LONG)
         (status,) = (await app.call("list_models"))["models"]
         call_id, answer = app.begin("send_message", session_id="s", message="Hi", max_tokens=100_000)
         await app.until(lambda: app.messages.get(call_id), "the answer begins")
@@ -191,7 +203,7 @@ ENDS = ["input", "SIGTERM", "SIGINT", "SIGKILL", "output"]
 @pytest.mark.parametrize("how", ENDS)
 async def test_nothing_is_left_however_it_ends(tmp_path: Path, tiny: Path, how: str) -> None:
     async with bridge(tmp_path) as app:
-        await start(app, tiny)
+        await start(app, tiny, LONG)
         call_id, _ = app.begin("send_message", session_id="s", message="Hi", max_tokens=100_000)
         await app.until(lambda: app.messages.get(call_id), "the answer begins")
         children = children_of(app.process.pid)
@@ -213,7 +225,7 @@ async def test_nothing_is_left_however_it_ends(tmp_path: Path, tiny: Path, how: 
 
 async def test_its_end_answers_calls_under_way(tmp_path: Path, tiny: Path) -> None:
     async with bridge(tmp_path) as app:
-        await start(app, tiny)
+        await start(app, tiny, LONG)
         call_id, answer = app.begin("send_message", session_id="s", message="Hi", max_tokens=100_000)
         await app.until(lambda: app.messages.get(call_id), "the answer begins")
         assert await app.end() == 0
@@ -256,7 +268,7 @@ async def test_a_library_is_scanned_saved_and_used(tmp_path: Path, tiny: Path) -
 
 async def test_a_model_is_downloaded_and_chats(tmp_path: Path, tiny: Path) -> None:
     async with OllamaRegistry().up() as registry, bridge(tmp_path) as app:
-        registry.add("tiny", tiny.read_bytes(), "1")
+        registry.add("tiny", await asyncio.to_thread(tiny.read_bytes), "1")
         entry = await app.call("download_model_from_registry", name="tiny:1", registry=registry.url)
         payloads = [payload for name, payload in app.events if name == "download:progress"]
         assert payloads[-1]["downloaded"] == payloads[-1]["total"] > 0
@@ -291,7 +303,9 @@ async def test_a_bridge_reads_a_file_and_writes_one(tmp_path: Path) -> None:
     (tmp_path / "in").write_text('{"jsonrpc":"2.0","id":1,"method":"is_server_running"}\nnonsense\n')
     with (tmp_path / "in").open() as read, (tmp_path / "out").open("w") as written:
         process = await asyncio.create_subprocess_exec(
-            *("anywire", "desktop-bridge", "--folder", str(tmp_path)), stdin=read, stdout=written
+            *(sys.executable, "-m", "anywire.cli", "desktop-bridge", "--folder", str(tmp_path)),
+            stdin=read,
+            stdout=written,
         )
         assert await expect(process.wait(), "its end", PATIENCE * 2) == 0
     lines = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
@@ -309,14 +323,14 @@ async def test_calls_at_random_are_all_answered(tmp_path: Path, tiny: Path) -> N
                 ["start_llama_server", "stop_llama_server", "send_message", "send_message", "is_server_running",
                  "get_server_metrics", "check_server_health", "clear_chat", "cancel", "complete_chat"]
             )  # fmt: skip
-            given: dict[str, Any] = {
+            every: dict[str, dict[str, Any]] = {
                 "start_llama_server": {"model_path": str(tiny), "ctx_size": chance.choice([256, 512])},
                 "send_message": {"session_id": str(number % 3), "message": "Hi", "max_tokens": 5},
                 "clear_chat": {"session_id": str(number % 3)},
                 "cancel": {"call_id": max(1, number - 2)},
                 "complete_chat": {"request": {"messages": [{"role": "user", "content": "x"}], "max_tokens": 3}},
-            }.get(name, {})
-            answers.append(app.begin(name, **given)[1])
+            }
+            answers.append(app.begin(name, **every.get(name, {}))[1])
             if chance.random() < 0.3:
                 with contextlib.suppress(CallFailed):
                     await app.call("is_server_running")

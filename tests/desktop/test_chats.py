@@ -6,12 +6,12 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import pytest
-
-from anywire.errors import EngineFailed, InvalidRequest, QueueFull, TaskError
 from anywire_desktop import chats, tool_loop
 from anywire_desktop.chats import Chats
 from anywire_desktop.commands.chat import _closed, _title
 from anywire_desktop.tool_loop import Answer, ToolResult
+
+from anywire.errors import EngineFailed, InvalidRequest, QueueFull, TaskError
 from anywire_engine_models.local_models import ChatPiece
 
 
@@ -180,8 +180,8 @@ async def test_what_was_said_before_a_failure_is_known() -> None:
 
 
 def test_calls_without_an_answer_are_not_kept() -> None:
-    called = {"role": "assistant", "content": None, "tool_calls": [{"id": "c0"}, {"id": "c1"}]}
-    result = {"role": "tool", "tool_call_id": "c0", "content": "3"}
+    called: dict[str, Any] = {"role": "assistant", "content": None, "tool_calls": [{"id": "c0"}, {"id": "c1"}]}
+    result: dict[str, Any] = {"role": "tool", "tool_call_id": "c0", "content": "3"}
     assert _closed([said("a", "assistant"), called, result]) == [said("a", "assistant")]
     both = [called, result, {**result, "tool_call_id": "c1"}]
     assert _closed(both) == both

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from anywire_desktop import downloads
+from anywire_desktop.downloads import MIB, Downloads, Progress, Reference
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.desktop.ollama_registry import OllamaRegistry, breaks_off, digest_of, says, without_ranges
 
 from anywire.errors import AnywireError, ConfigError, EngineFailed, InvalidRequest, ModelNotFound
 from anywire.testing.patience import expect
-from anywire_desktop import downloads
-from anywire_desktop.downloads import MIB, Downloads, Progress, Reference
 
 WEIGHTS = random.Random(1).randbytes(3 * MIB + 12_345)
 
@@ -200,7 +200,9 @@ async def test_a_folder_that_cannot_be_written_is_told(loading: Loading) -> None
 
 
 @given(
-    st.sampled_from(["https://registry.ollama.ai", "http://h:1/", "ftp://h", "https://u@h", "https://", "https://..", "x"]),
+    st.sampled_from(
+        ["https://registry.ollama.ai", "http://h:1/", "ftp://h", "https://u@h", "https://", "https://..", "x"]
+    ),
     *[st.text(st.sampled_from("a.:/\\-_ \0é") | st.characters(), max_size=6) for _ in range(3)],
 )
 def test_no_name_leads_out_of_the_folder(url: str, library: str, name: str, version: str) -> None:

@@ -6,19 +6,20 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import pytest
+from anywire_desktop import rpc
+from anywire_desktop.call import Call, Command
+from anywire_desktop.line_streams import LineReader, LineWriter, TooLong
+from anywire_desktop.rpc import Calls
 from hypothesis import given
 from hypothesis import strategies as st
 
 from anywire.errors import ModelStopped, QueueFull
 from anywire.testing.patience import expect
-from anywire_desktop import rpc
-from anywire_desktop.call import Call, Command
-from anywire_desktop.pipes import LineReader, LineWriter, TooLong
-from anywire_desktop.rpc import Calls
 
 
 class Words:
@@ -69,7 +70,9 @@ class App:
 
     async def ask(self, *lines: bytes | TooLong | Mapping[str, Any]) -> list[dict[str, Any]]:
         """All that is said about these lines."""
-        await self.calls.read(_lines([json.dumps(each).encode() if isinstance(each, Mapping) else each for each in lines]))
+        await self.calls.read(
+            _lines([json.dumps(each).encode() if isinstance(each, Mapping) else each for each in lines])
+        )
         while self.calls._answering:
             await expect(asyncio.wait(set(self.calls._answering)), "an answer")
         said, self.said = self.said, []
@@ -81,8 +84,8 @@ async def _lines(lines: Iterable[bytes | TooLong]) -> AsyncIterator[bytes | TooL
         yield line
 
 
-def call(method: str, call_id: Any = 1, **arguments: Any) -> dict[str, Any]:
-    return {"jsonrpc": "2.0", "id": call_id, "method": method, "params": arguments}
+def call(method: str, number: Any = 1, /, **arguments: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": number, "method": method, "params": arguments}
 
 
 async def test_arguments_are_named_in_either_way_and_null_is_the_default() -> None:
@@ -242,7 +245,9 @@ def test_every_call_is_answered_once(asked: list[dict[str, Any]]) -> None:
 
     said = asyncio.run(ask())
     answers = [each for each in said if "method" not in each]
-    proper = [each["id"] for each in asked if isinstance(each.get("id"), str | int) and not isinstance(each["id"], bool)]
+    proper = [
+        each["id"] for each in asked if isinstance(each.get("id"), str | int) and not isinstance(each["id"], bool)
+    ]
     for call_id in proper:
         answered = [each for each in answers if each["id"] == call_id and type(each["id"]) is type(call_id)]
         assert len(answered) == proper.count(call_id)
@@ -293,10 +298,12 @@ async def test_a_writer_waits_for_its_reader_and_ends_with_it() -> None:
         os.close(writing)
 
 
-async def test_lines_of_a_file_are_read(tmp_path: Any) -> None:
+async def test_lines_of_a_file_are_read(tmp_path: Path) -> None:
     path = tmp_path / "calls"
     path.write_bytes(b"one\ntwo")
-    with path.open("rb") as file:
-        assert [line async for line in LineReader(file.fileno()).lines()] == [b"one", b"two"]
-    with open(os.devnull, "rb") as file:  # noqa: PTH123
-        assert [line async for line in LineReader(file.fileno()).lines()] == []
+    for name, expected in ((str(path), [b"one", b"two"]), (os.devnull, [])):
+        descriptor = os.open(name, os.O_RDONLY)
+        try:
+            assert [line async for line in LineReader(descriptor).lines()] == expected
+        finally:
+            os.close(descriptor)

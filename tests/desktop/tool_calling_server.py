@@ -1,4 +1,4 @@
-"""A llama-server that is none, for tests: it thinks, asks for the first tool that it is offered, and repeats its result.
+"""A llama-server that is none, for tests: it thinks, asks for the first tool it is offered, and repeats its result.
 
 It takes the options of a llama-server and heeds ``--port`` alone. Without tools it repeats the number of messages.
 """
@@ -17,9 +17,14 @@ def deltas(asked: dict[str, Any]) -> list[dict[str, Any]]:
         return [{"content": "The tool says "}, {"content": messages[-1]["content"]}]
     if not asked.get("tools"):
         return [{"reasoning_content": "I count"}, {"content": f"{len(messages)} messages"}]
-    function = asked["tools"][0]["function"]
+    function: dict[str, Any] = asked["tools"][0]["function"]
     given = json.dumps(dict.fromkeys(function["parameters"].get("properties", {}), 20))
-    call = {"index": 0, "id": "c1", "type": "function", "function": {"name": function["name"], "arguments": ""}}
+    call: dict[str, Any] = {
+        "index": 0,
+        "id": "c1",
+        "type": "function",
+        "function": {"name": function["name"], "arguments": ""},
+    }
     return [
         {"reasoning_content": "a tool is needed"},
         {"tool_calls": [call]},
@@ -29,14 +34,14 @@ def deltas(asked: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 class Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self._answer(b"{}", "application/json")
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         said = deltas(asked)
         reason = "tool_calls" if any("tool_calls" in each for each in said) else "stop"
-        choices = [{"index": 0, "delta": each, "finish_reason": None} for each in said]
+        choices: list[dict[str, Any]] = [{"index": 0, "delta": each, "finish_reason": None} for each in said]
         choices.append({"index": 0, "delta": {}, "finish_reason": reason})
         events = [f"data: {json.dumps({'choices': [each]})}\n\n" for each in choices]
         self._answer("".join([*events, "data: [DONE]\n\n"]).encode(), "text/event-stream")
@@ -48,7 +53,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *arguments: Any) -> None:
+    def log_message(self, *arguments: Any) -> None:
         """Nothing is logged."""
 
 

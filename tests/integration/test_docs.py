@@ -352,6 +352,10 @@ async def test_the_page_of_mcp_tools_works_as_written(reader: Reader) -> None:
     assert not reader.programs
 
 
+async def test_a_server_is_started_as_a_process_as_its_page_says(reader: Reader) -> None:
+    await reader.follow(DOCS / "how-to" / "model-processes.md")
+
+
 async def test_faults_are_tried_as_their_page_says(reader: Reader) -> None:
     await reader.follow(DOCS / "how-to" / "try-faults.md")
     assert not reader.programs

@@ -21,8 +21,12 @@ import pytest
 from anywire.engine import Delta, EngineProgress
 from anywire.errors import ConfigError, EngineFailed, InvalidRequest
 from anywire.messages import Kind, TaskRequest
-from anywire_engine_llama import LlamaEngine, command, model_file, server
-from anywire_engine_llama.offer import read_offer
+from anywire_engine_llama import LlamaEngine
+from anywire_engine_models.llama_cpp import server
+from anywire_engine_models.llama_cpp.command import LlamaSettings, llama_command
+from anywire_engine_models.llama_cpp.offer import read_offer
+from anywire_engine_models.model_files import weights as model_file
+from anywire_engine_models.processes.guarded import GUARDIAN
 
 pytestmark = pytest.mark.timeout(60)
 # ruff: noqa: ASYNC240 - small files of tests
@@ -403,7 +407,8 @@ async def test_the_child_ends_with_a_killed_parent(model: Path, program: Path, w
 
 async def spawn_server(model: Path, parent: int) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", str(SERVER), "--parent", str(parent), "--model", str(model), "--alias", "m"),
+        *(sys.executable, str(GUARDIAN), "--parent", str(parent), "--control", "0", "--"),
+        *(sys.executable, "-P", str(SERVER), "--model", str(model), "--alias", "m"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
@@ -427,8 +432,8 @@ async def test_a_child_whose_parent_is_gone_already_does_not_start(model: Path) 
 
 async def test_the_memory_for_prompts_is_the_servers_own_unless_it_is_set(model: Path, program: Path) -> None:
     def options(**settings: Any) -> list[str]:
-        made = command.command(LlamaEngine.Config(server=str(program), **settings), model, "m")
-        return made[made.index("--cache-ram") :][:2] if "--cache-ram" in made else []
+        made = llama_command(model, settings=LlamaSettings(alias="m", server=str(program), **settings)).arguments
+        return list(made[made.index("--cache-ram") :][:2]) if "--cache-ram" in made else []
 
     assert options() == []
     assert options(prompt_cache=0) == ["--cache-ram", "0"]

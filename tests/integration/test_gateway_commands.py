@@ -24,6 +24,7 @@ from anywire.roles.agent import Agent
 __all__ = ["reader"]  # a fixture
 
 EVENTS = {"Accept": "text/event-stream"}
+ECHO = "/v1/agents/agent-1/commands/test.echo"
 
 
 def engine(**commands: Carry) -> ScriptedEngine:
@@ -91,9 +92,13 @@ async def test_results_are_events_where_the_client_takes_events() -> None:
 
 
 async def test_a_command_without_results_is_answered() -> None:
-    async with serving(engine(count=count)) as served, client(served) as http:
-        async with http.post("/v1/agents/agent-1/commands/test.count", json={"to": 0}) as answer:
-            assert (answer.status, await answer.text()) == (200, "")
+    path = "/v1/agents/agent-1/commands/test.count"
+    async with (
+        serving(engine(count=count)) as served,
+        client(served) as http,
+        http.post(path, json={"to": 0}) as answer,
+    ):
+        assert (answer.status, await answer.text()) == (200, "")
 
 
 async def test_a_result_comes_when_it_is_there_and_not_with_the_next() -> None:
@@ -158,9 +163,7 @@ async def test_an_error_after_it_ends_the_stream() -> None:
 async def test_a_stream_of_events_without_results_is_kept_alive() -> None:
     held = Held()
     async with serving(engine(hold=held), heartbeat=0.02) as served, client(served) as http:
-        async with http.post(
-            "/v1/agents/agent-1/commands/test.hold", json={"says": False}, headers=EVENTS
-        ) as answer:
+        async with http.post("/v1/agents/agent-1/commands/test.hold", json={"says": False}, headers=EVENTS) as answer:
             assert await answer.content.readline() == b":\n"
             assert await answer.content.readline() == b"\n"
             assert await answer.content.readline() == b":\n"
@@ -184,19 +187,20 @@ async def test_a_stream_of_events_without_results_is_kept_alive() -> None:
     ids=lambda value: str(value)[:24],
 )
 async def test_a_body_is_none_or_an_object(body: bytes, status: int) -> None:
-    async with serving(engine()) as served, client(served) as http:
-        async with http.post("/v1/agents/agent-1/commands/test.echo", data=body) as answer:
-            told = await answer.json(content_type=None)
-            assert answer.status == status, told
-            if status == 200:
-                assert told == {"arguments": json.loads(body) if body.strip() else {}}
+    async with serving(engine()) as served, client(served) as http, http.post(ECHO, data=body) as answer:
+        told = await answer.json(content_type=None)
+        assert answer.status == status, told
+        if status == 200:
+            assert told == {"arguments": json.loads(body) if body.strip() else {}}
 
 
 @pytest.mark.parametrize("agent_id", ["rack/7", "a%2Fb", "commands", "x/drain", "a b?c#d", "größe"])
 async def test_any_id_of_an_agent_can_be_sent_a_command(agent_id: str) -> None:
     made = engine()
     async with serving(made) as served:
-        agent = Agent(agent_info(agent_id, engine=made), made, [MemoryTransport(MemoryConfig(network=f"test-{id(made)}"))])
+        agent = Agent(
+            agent_info(agent_id, engine=made), made, [MemoryTransport(MemoryConfig(network=f"test-{id(made)}"))]
+        )
         await agent.start()
         try:
             await served.orchestrator.agents_until(
@@ -220,9 +224,8 @@ async def test_any_id_of_an_agent_can_be_sent_a_command(agent_id: str) -> None:
     ids=["this machine", "through a proxy", "a page elsewhere", "a name that was led here"],
 )
 async def test_without_keys_commands_are_for_this_machine(headers: dict[str, str], status: int) -> None:
-    async with serving(engine()) as served, client(served) as http:
-        async with http.post("/v1/agents/agent-1/commands/test.echo", headers=headers) as answer:
-            assert answer.status == status
+    async with serving(engine()) as served, client(served) as http, http.post(ECHO, headers=headers) as answer:
+        assert answer.status == status
 
 
 async def test_with_keys_commands_are_for_who_operates_and_it_is_told_who_that_was() -> None:
@@ -232,9 +235,8 @@ async def test_with_keys_commands_are_for_who_operates_and_it_is_told_who_that_w
     async with serving(engine(hold=held), access=keys) as served, client(served) as http:
         seen: asyncio.Queue[CommandEnded] = asyncio.Queue()
         served.context.events.subscribe("test", seen.put_nowait, CommandEnded)
-        path = "/v1/agents/agent-1/commands/test.echo"
         for headers, status in (({}, 401), (bearer("alice"), 403), (bearer("olga"), 403), (bearer("root"), 200)):
-            async with http.post(path, headers=headers) as answer:
+            async with http.post(ECHO, headers=headers) as answer:
                 assert answer.status == status
         event = await seen.get()
         assert (event.caller, event.tenant, event.name, event.error) == ("root", "lab", "test.echo", "")

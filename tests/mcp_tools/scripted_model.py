@@ -23,7 +23,7 @@ def calls(*wanted: tuple[str, Any], text: str = "", stream: bool = True, ids: bo
     """A round in which the model calls these functions, as OpenAI's servers say it; arguments that are no text are
     JSON."""
     usage = json.dumps(USAGE)
-    whole = [
+    whole: list[dict[str, Any]] = [
         {
             "index": number,
             "id": f"id-{number}" if ids else None,
@@ -73,6 +73,7 @@ class ScriptedModel(Engine):
         self.tasks: list[TaskRequest] = []
         self.closed = 0
         self.told: list[str] = []
+        self._status = EngineStatus("ready", (Offer("m", features={"tools": True}), Offer("e", kinds=("embedding",))))
 
     async def start(self, changed: Callable[[], None]) -> None:
         self.told.append("start")
@@ -81,7 +82,7 @@ class ScriptedModel(Engine):
         self.closed += 1
 
     def status(self) -> EngineStatus:
-        return EngineStatus("ready", (Offer("m", features={"tools": True}), Offer("e", kinds=("embedding",))))
+        return self._status
 
     async def run(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
         self.tasks.append(task)

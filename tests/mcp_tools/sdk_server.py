@@ -4,6 +4,7 @@ import os
 import sys
 
 from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import ToolAnnotations
 
 server = MCPServer("measures", instructions="Measures of a room.")
@@ -24,7 +25,7 @@ def add(a: int, b: int) -> int:
 @server.tool()
 def broken() -> str:
     """Always fails."""
-    raise ValueError("the sensor is broken")
+    raise ToolError("the sensor is broken")
 
 
 @server.tool()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ def take(*deltas: Delta, before: str = "") -> tuple[Answered, list[Delta]]:
 
 def cut(text: str, places: list[int]) -> list[str]:
     ends = sorted({0, len(text), *(place % (len(text) + 1) for place in places)})
-    return [text[begin:end] for begin, end in zip(ends, ends[1:], strict=False)] or [""]
+    return [text[begin:end] for begin, end in pairwise(ends)] or [""]
 
 
 @given(wanted, st.lists(st.integers(0, 100), max_size=4), st.sampled_from(["index", "ids", "neither"]))

@@ -14,12 +14,12 @@ from tests.integration.fake_openai_server import FakeServer, server, step, strea
 from tests.mcp_tools.scripted_model import ScriptedModel, calls, chat, says
 from tests.mcp_tools.servers import plain, real, until
 
+from anywire.config_layers import load
 from anywire.engine import Delta, EngineProgress
 from anywire.errors import ConfigError, EngineFailed, InvalidRequest, ModelStopped, UnknownCommand
 from anywire.messages import MAX_COMMAND_BYTES, TaskRequest
 from anywire.plugins import Plugins
 from anywire.roles.assembly import make_engine
-from anywire.config_layers import load
 from anywire.testing.patience import expect, polled
 from anywire_engine_mcp.commands import told
 from anywire_engine_mcp.config import McpConfig
@@ -89,7 +89,8 @@ async def test_a_chat_calls_a_real_tool_and_tells_of_it() -> None:
         seen = [await expect(waiting, "an event")]
         while seen[-1]["event"] != "call":
             seen.append(await expect(anext(events), "an event"))
-        assert [each["state"] for each in seen if each["event"] == "server"][:2] == ["starting", "running"]
+        states = dict.fromkeys(each["state"] for each in seen if each["event"] == "server")
+        assert list(states) == ["starting", "running"]
         assert (seen[-1]["server"], seen[-1]["tool"], seen[-1]["task_id"]) == ("maths", "add", "task")
         await events.aclose()  # type: ignore[attr-defined]
 
@@ -114,7 +115,7 @@ async def test_a_stopped_server_and_an_unknown_one_are_clear_errors() -> None:
             await collected(engine, chat("other"))
     dead = plain("--exit", "1", autostart=False, restart="never")
     async with engine_with(ScriptedModel(), {"dead": dead}) as engine:
-        with pytest.raises(EngineFailed, match="'dead' does not run: .*exited with status 1") as caught:
+        with pytest.raises(EngineFailed, match=r"'dead' does not run: .*exited with status 1") as caught:
             await collected(engine, chat("dead"))
         assert caught.value.status == 424
 
@@ -122,7 +123,9 @@ async def test_a_stopped_server_and_an_unknown_one_are_clear_errors() -> None:
 async def test_commands_list_start_stop_call_and_tell_the_log() -> None:
     async with engine_with(ScriptedModel(), {"maths": plain(autostart=False)}) as engine:
         (listed,) = await results_of(engine, "mcp.list")
-        assert [(each["server"], each["state"], each["tools"]) for each in listed["servers"]] == [("maths", "stopped", [])]
+        assert [(each["server"], each["state"], each["tools"]) for each in listed["servers"]] == [
+            ("maths", "stopped", [])
+        ]
         (started,) = await results_of(engine, "mcp.start", server="maths")
         assert (started["state"], started["tools"]) == ("running", 8)
         (status,) = await results_of(engine, "mcp.status", server="maths")
@@ -139,7 +142,7 @@ async def test_commands_list_start_stop_call_and_tell_the_log() -> None:
         big = "\N{GREEK SMALL LETTER PI}" * 60_000
         (cut,) = await results_of(engine, "mcp.call", server="maths", tool="echo", arguments={"text": big})
         assert len(json.dumps(cut, ensure_ascii=False).encode()) <= MAX_COMMAND_BYTES
-        with pytest.raises(UnknownCommand, match="mcp.list"):
+        with pytest.raises(UnknownCommand, match=r"mcp\.list"):
             engine.command("mcp.other", {})
         for name, arguments, words in (
             ("mcp.start", {}, "server must be"),
@@ -232,7 +235,7 @@ async def test_a_real_server_is_called_for_a_model_behind_an_openai_server(serve
         await until(engine.host, "measures", "running")
         deltas = await expect(collected(engine, chat("measures", stream=streamed)), "the chat ends")
         assert text(deltas) == "I read: lab: 21.5 degrees"
-        assert [each["function"]["name"] for each in server.requests[0]["tools"]][0] == "temperature"
+        assert server.requests[0]["tools"][0]["function"]["name"] == "temperature"
         assert engine.status().offers[0].features["mcp:measures"]
     finally:
         await expect(engine.close(), "it closes")

@@ -182,8 +182,8 @@ async def test_a_server_that_is_killed_is_told_at_once_and_started_again() -> No
         failure = await error_of(hanging)
         assert isinstance(failure, EngineFailed)
         assert "anywire mcp logs files" in str(failure)
-        status = await until(host, "files", "running")
-        assert status.pid != pid
+        await polled(lambda: host.status("files").pid not in (0, pid), "it is started again")
+        await until(host, "files", "running")
         assert (await host.call("files", "add", {"a": 1, "b": 1})).text == "2"
 
 

@@ -85,7 +85,8 @@ async def test_servers_and_tools_of_agents_are_listed_and_steered(tmp_path: Path
         assert (status, done["order"]) == (200, "restart")
         status, done = await asked(bench, "POST", "/mcp/{server}/stop", server="files")
         assert done["agents"]["agent"]["state"] == "stopped"
-        for names in ({"server": "other"}, {"server": "files", "agent": "other"}):
+        wrong: tuple[dict[str, Any], ...] = ({"server": "other"}, {"server": "files", "agent": "other"})
+        for names in wrong:
             with pytest.raises(InvalidRequest) as caught:
                 await asked(bench, "POST", "/mcp/{server}/start", **names)
             assert caught.value.status == 404
@@ -113,7 +114,10 @@ async def test_a_task_that_names_a_server_is_answered_and_each_call_is_an_event(
         )
         call = next(each for each in told if isinstance(each, events.PluginEvent) and each.name == "mcp.call")
         assert (call.data["server"], call.data["tool"], call.data["agent_id"]) == ("maths", "add", "agent")
-        assert {each.data["state"] for each in told if getattr(each, "name", "") == "mcp.server"} >= {"starting", "running"}
+        assert {each.data["state"] for each in told if getattr(each, "name", "") == "mcp.server"} >= {
+            "starting",
+            "running",
+        }
         progress = [(each.state, each.detail) for each in told if isinstance(each, events.AttemptProgress)]
         assert progress.count(("tool", "maths/add")) == 2
 
@@ -138,7 +142,7 @@ async def test_a_task_whose_tools_were_called_is_not_sent_again(tmp_path: Path) 
         assert model.rounds == [says("again")], "the first attempt had called nothing, and was made again elsewhere"
 
 
-
+@asynccontextmanager
 async def two_agents(*engines: Engine) -> AsyncIterator[Orchestrator]:
     network = MemoryConfig(network=f"mcp-{uuid4()}")
     orchestrator = Orchestrator(

@@ -324,9 +324,7 @@ async def test_allowed_tools_are_those_that_the_model_is_told_of() -> None:
         assert [each["function"]["name"] for each in model.asked[0]["tools"]] == ["two"]
         assert results(model) == ["Error: there is no tool 'one'"]
     with pytest.raises(InvalidRequest, match="has no tool 'three'; it has: one, two"):
-        await answer(
-            model, tools, chat(tools=[{"type": "mcp", "server_label": "a", "allowed_tools": ["three"]}])
-        )
+        await answer(model, tools, chat(tools=[{"type": "mcp", "server_label": "a", "allowed_tools": ["three"]}]))
 
 
 @pytest.mark.parametrize(

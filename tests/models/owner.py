@@ -1,8 +1,8 @@
 """A process that starts servers, for tests that kill it: `python owner.py HOW MODEL OPTIONS …`.
 
-HOW: ``runs`` waits once its server is ready; ``loads`` waits once it is spawned; ``thread`` starts it in a thread that ends,
-and leaves its event loop as it is. MODEL is a GGUF file for llama.cpp, or empty for a small server with OPTIONS. It writes
-``ready`` and the process id and address and key of the server, as JSON.
+HOW: ``runs`` tells of its server once it is ready, ``loads`` once it is spawned too; ``thread`` starts it in a thread
+that ends, and leaves its event loop as it is. MODEL is a GGUF file for llama.cpp, or empty for a small server with
+OPTIONS. What is told is a line of JSON.
 """
 
 import asyncio

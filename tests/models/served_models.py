@@ -71,6 +71,9 @@ class ModelApi:
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         asked = await self._note(request)
+        if not asked.get("stream"):
+            message = {"role": "assistant", "content": f"{asked['model']} says hello"}
+            return web.json_response({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         assert request.transport is not None
@@ -168,14 +171,12 @@ class Rig:
     def __init__(self, engine: Engine, launcher: ServedLauncher, api: ModelApi) -> None:
         self.engine, self.launcher, self.api = engine, launcher, api
 
-    async def command(self, name: str, **arguments: Any) -> list[Any]:
+    async def command(self, name: str, /, **arguments: Any) -> list[Any]:
         return [result async for result in self.engine.command(f"models.{name}", arguments)]
 
 
 @asynccontextmanager
-async def running(
-    registry: Path, *, behave: Any = None, budget: int = 0, **options: Any
-) -> AsyncIterator[Rig]:
+async def running(registry: Path, *, behave: Any = None, budget: int = 0, **options: Any) -> AsyncIterator[Rig]:
     api = ModelApi()
     launcher = ServedLauncher(api, behave or Behaviour(), budget)
     config = ModelsConfig.model_validate({"registry": registry, "memory_budget": budget, **options})

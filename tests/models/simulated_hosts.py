@@ -1,9 +1,10 @@
-"""A `ModelHost` over simulated servers, in time that passes only when a test says so; what it does wrong fails the test."""
+"""A `ModelHost` over simulated servers, in time that passes only when a test says so; broken laws fail the test."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 
@@ -55,23 +56,29 @@ class HostRig:
         for _ in range(TURNS):
             await asyncio.sleep(0)
 
-    async def spend(self, seconds: float, step: float = 0.05) -> None:
-        """Let so much time pass, in steps."""
+    async def spend(self, seconds: float) -> None:
+        """Let so much time pass; all that falls due meanwhile happens when it is due."""
         end = self.clock.now() + seconds
         await self.settle()
-        while (left := end - self.clock.now()) > 1e-9:
-            self.clock.advance(min(step, left))
+        while (due := self._due()) <= end:
+            self.clock.advance(max(0.0, due - self.clock.now()))
             await self.settle()
+        self.clock.advance(max(0.0, end - self.clock.now()))
+        await self.settle()
 
     async def outcome(self, task: asyncio.Task[ModelStatus], most: float = 60.0) -> ModelStatus:
         """The result of a call to the host, for which up to ``most`` seconds pass."""
-        await self.settle()
         end = self.clock.now() + most
-        while not task.done() and self.clock.now() < end:
-            self.clock.advance(0.1)
+        await self.settle()
+        while not task.done() and (due := self._due()) <= end:
+            self.clock.advance(max(0.0, due - self.clock.now()))
             await self.settle()
         assert task.done(), f"no answer after {most:g} s"
         return task.result()
+
+    def _due(self) -> float:
+        """When something happens next."""
+        return min((due for due, _, timer, *_ in self.clock._due if not timer.cancelled), default=math.inf)
 
     def state(self, name: str) -> ModelState:
         return self.host.status(name).state
@@ -94,11 +101,9 @@ async def hosted(
         yield rig
     finally:
         closing = asyncio.ensure_future(rig.host.close())
-        for _ in range(400):
-            await rig.settle()
-            if closing.done():
-                break
-            rig.clock.advance(0.1)
+        await rig.settle()
+        if not closing.done():
+            await rig.spend(60.0)
         assert closing.done(), "it does not close"
         closing.result()
     assert not rig.faults, rig.faults

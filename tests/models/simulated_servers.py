@@ -1,8 +1,8 @@
 """Servers of models that are only simulated, for tests of whatever starts, uses and stops them.
 
-`SimulatedLauncher` is a `Launcher` whose servers start slowly, fail, crash, never become ready or hang in their stop, as a
-`Behaviour` says. It writes down what there is, and each fault of whoever uses it (``faults``): a second process of a model,
-more memory than the budget. Give it a `SimulatedClock` and no time passes.
+`SimulatedLauncher` is a `Launcher` whose servers start slowly, fail, crash, never become ready or hang in their stop,
+as a `Behaviour` says. It writes down what there is, and each fault of whoever uses it (``faults``): a second process of
+a model, more memory than the budget. Give it a `SimulatedClock` and no time passes.
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ class SimulatedServer:
         self.stops = 0
         """How often `stop` was called."""
 
-    def crash(self, exit: Exit | None = None) -> None:
-        self.end(exit or Exit("killed by SIGKILL", signal="SIGKILL", lines=self._behaviour.lines))
+    def crash(self, how: Exit | None = None) -> None:
+        self.end(how or Exit("killed by SIGKILL", signal="SIGKILL", lines=self._behaviour.lines))
 
-    def end(self, exit: Exit) -> None:
+    def end(self, how: Exit) -> None:
         if not self.exited.done():
             self._launcher.gone(self.model)
-            self.exited.set_result(exit)
+            self.exited.set_result(how)
 
     async def stop(self) -> None:
         self.stops += 1
@@ -87,7 +87,7 @@ class SimulatedServer:
 
 
 class SimulatedLauncher:
-    """A `Launcher` whose starts go as ``behave`` says, or all as one `Behaviour`. ``budget`` is in bytes, 0 for none."""
+    """A `Launcher` whose starts go as ``behave`` says, or all as one `Behaviour`. ``budget`` is in bytes (0: none)."""
 
     def __init__(
         self, behave: Behave | Behaviour | None = None, *, budget: int = 0, clock: Clock | None = None

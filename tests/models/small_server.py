@@ -1,8 +1,8 @@
 """A server that a launcher starts in tests: `python -I -S small_server.py port=8080 NAME=VALUE …`; up in milliseconds.
 
-``loading=3`` answers the first three questions with 503, ``loading=-1`` all. ``deaf=1`` never listens. ``says=text`` is
-written, ``exits=3`` ends it then. ``stubborn=1`` passes over SIGTERM. ``child=1`` starts a process that holds the streams
-and has left the group, ``grandchild=1`` one in the group. ``flood=1`` writes without end once it is ready.
+``loading=3`` answers the first three questions with 503, ``loading=-1`` all. ``deaf=1`` never listens. ``says=text``
+is written, ``exits=3`` ends it then. ``stubborn=1`` passes over SIGTERM. ``child=1`` starts a process that holds the
+streams and has left the group, ``grandchild=1`` one in the group. ``flood=1`` writes without end once it is ready.
 ``writes=PATH`` writes a file that is larger than the process may write. ``tells=A,B`` writes these environment
 variables. ``shared=1`` keeps shared memory. ``dots=50`` writes dots as llama.cpp does while it loads.
 """
@@ -71,7 +71,7 @@ def main() -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
-        with open(options["writes"], "wb") as file:
+        with open(options["writes"], "wb") as file:  # noqa: PTH123 - quick to import
             file.write(bytes(4096))
     for _ in range(int(options.get("dots", "0"))):
         os.write(2, b".")

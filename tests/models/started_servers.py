@@ -1,4 +1,4 @@
-"""What tests of processes share: models that are small servers, a watcher that remembers, and what is left afterwards."""
+"""What tests of processes share: models that are small servers, a watcher that remembers, what is left afterwards."""
 
 from __future__ import annotations
 
@@ -79,6 +79,14 @@ async def none_left(mark: str) -> None:
     await polled(lambda: not marked(mark), "no process is left", seen=lambda: f": {marked(mark)}")
 
 
+def is_gone(pid: int) -> bool:
+    """Whether that process has ended; somebody else may still have to take it in."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 @contextmanager
 def nothing_left() -> Iterator[None]:
     """Neither children (zombies too) nor open files of this process are left at its end."""
@@ -91,5 +99,5 @@ def _held() -> dict[str, object]:
     me = psutil.Process()
     return {
         "children": {child.pid for child in me.children(recursive=True)},
-        "files": len(os.listdir("/proc/self/fd")),
+        "files": len(list(Path("/proc/self/fd").iterdir())),
     }

@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from tests import tiny_gguf
 from tests.long_form import examples
 from tests.models.gguf_bytes import ARRAY, LLAMA, STRING, Tensor, gguf_bytes, text, typed
 
@@ -28,6 +27,7 @@ from anywire_engine_models.model_files.shards import shards_of
 from anywire_engine_models.model_files.whole import check_whole
 from anywire_engine_models.registry.file import DEFAULT, Registry
 from anywire_engine_models.registry.model_paths import model_file
+from tests import tiny_gguf
 
 
 @pytest.fixture(scope="module")
@@ -163,18 +163,19 @@ def test_a_file_cut_off_anywhere_is_refused(folder: Path, data: st.DataObject) -
 
 @given(st.lists(st.tuples(st.integers(0, 900), st.integers(0, 255)), max_size=8), st.binary(max_size=40))
 @hypothesis_settings(max_examples=examples(150), deadline=None)
-def test_no_file_makes_reading_fail_in_another_way(
-    folder: Path, changes: list[tuple[int, int]], behind: bytes
-) -> None:
+def test_no_file_makes_reading_fail_in_another_way(folder: Path, changes: list[tuple[int, int]], behind: bytes) -> None:
     content = bytearray(gguf_bytes({key: value for key, value in LLAMA.items() if "template" not in key}))
     for at, byte in changes:
         content[at % len(content)] = byte
-    with written(folder, content[: len(content) - len(behind)] + behind) as path:
+    with written(folder, bytes(content[: len(content) - len(behind)]) + behind) as path:
         try:
             check_whole(path)
-            assert 0 <= memory.needed(path, 4096, 4) <= memory.MOST
         except ConfigError as error:
-            assert path.name in str(error)
+            said = str(error)
+        else:
+            said = path.name
+            assert 0 <= memory.needed(path, 4096, 4) <= memory.MOST
+        assert path.name in said
 
 
 def test_a_header_that_never_ends_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +226,7 @@ def test_a_model_in_several_files_is_one_and_a_missing_one_is_named(tmp_path: Pa
     assert memory.needed(first, 64, 1) > sum((tmp_path / name).stat().st_size for name in names) > one
     with pytest.raises(ConfigError, match=r"part 2 of 3: give the first, big-Q8_0-00001-of-00003\.gguf"):
         check_whole(tmp_path / names[1])
-    os.truncate(tmp_path / names[2], 700)
+    os.truncate(tmp_path / names[2], 100)
     with pytest.raises(ConfigError, match=r"00003-of-00003\.gguf .*cut off"):
         check_whole(first)
     (tmp_path / names[2]).unlink()
@@ -247,9 +248,7 @@ def kv(layers: list[int] | int, **others: int) -> dict[str, object]:
         ({**LLAMA, "general.architecture": "other"}, 0),
     ],
 )
-def test_the_cache_grows_with_context_and_slots(
-    tmp_path: Path, values: dict[str, object], of_a_token: int
-) -> None:
+def test_the_cache_grows_with_context_and_slots(tmp_path: Path, values: dict[str, object], of_a_token: int) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(gguf_bytes(values))
     buffers = memory.BATCH * 4  # the mask
@@ -278,5 +277,3 @@ def test_absurd_numbers_give_an_absurd_need_and_no_failure(tmp_path: Path) -> No
     assert memory.needed(path, 0, 256) == memory.MOST
     path.write_bytes(gguf_bytes({**LLAMA, "llama.block_count": 2**40, "llama.context_length": 1.5}))
     assert read(path).layers == read(path).context_length == 0
-
-

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import os
 import random
 import signal
@@ -18,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.long_form import SOAK, examples
-from tests.models.started_servers import Watching, nothing_left, small
+from tests.models.started_servers import Watching, is_gone, nothing_left, small
 
 from anywire.testing.patience import FACTOR, expect, polled
 from anywire_engine_models.host.hosted import HostedModel
@@ -26,7 +28,7 @@ from anywire_engine_models.host.server import Exit, Server, StartFailed
 from anywire_engine_models.processes import guarded, ports, template
 from anywire_engine_models.processes.launcher import ProcessLauncher
 from anywire_engine_models.processes.load_progress import LoadProgress
-from anywire_engine_models.processes.output import LINE_CHARS, LINES_A_SECOND, TAIL, Output
+from anywire_engine_models.processes.output import LINE_CHARS, LINES_A_SECOND, NOISE_BYTES, TAIL, Output
 from anywire_engine_models.processes.server_command import ServerCommand
 
 pytestmark = pytest.mark.timeout(90 * FACTOR)
@@ -68,9 +70,9 @@ async def test_a_server_is_ready_when_its_health_says_so_and_gone_after_its_stop
             assert server.address.startswith("http://127.0.0.1:")
             assert len(server.key) == 32
             assert not server.exited.done()
-        exit = server.exited.result()
-        assert (exit.reason, exit.code, exit.signal) == ("killed by SIGTERM", None, "SIGTERM")
-        assert exit.lines == ("hello", "listening")
+        end = server.exited.result()
+        assert (end.reason, end.code, end.signal) == ("killed by SIGTERM", None, "SIGTERM")
+        assert end.lines == ("hello", "listening")
         assert not psutil.pid_exists(server.pid)
         await server.stop()
 
@@ -119,7 +121,8 @@ async def test_a_watcher_that_fails_harms_nobody(caplog: pytest.LogCaptureFixtur
         def line(self, text: str) -> None:
             raise RuntimeError("of the watcher")
 
-        progress = line  # type: ignore[assignment]
+        def progress(self, part: float) -> None:
+            raise RuntimeError("of the watcher")
 
     server = await ProcessLauncher().launch(small("dots=3", "says=hello"), "cpu", Failing())
     await server.stop()
@@ -183,7 +186,7 @@ async def test_a_killed_guardian_takes_its_server_along() -> None:
             os.kill(psutil.Process(server.pid).ppid(), signal.SIGKILL)
             assert (await ended(server)).reason == "killed with its guardian, which was killed by SIGKILL"
             for pid in (server.pid, child):
-                await polled(lambda pid=pid: not psutil.pid_exists(pid), f"{pid} is gone")  # type: ignore[misc]
+                await polled(functools.partial(is_gone, pid), f"{pid} is gone")
 
 
 async def test_a_guardian_that_does_not_answer_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +194,7 @@ async def test_a_guardian_that_does_not_answer_keeps_nobody_waiting(monkeypatch:
     with nothing_left():
         async with started(small(stop_grace=0.1)) as (server, _):
             os.kill(psutil.Process(server.pid).ppid(), signal.SIGSTOP)
-        await polled(lambda: not psutil.pid_exists(server.pid), "the server is gone")
+        await polled(lambda: is_gone(server.pid), "the server is gone")
 
 
 async def test_the_end_of_the_event_loop_ends_its_servers() -> None:
@@ -305,15 +308,15 @@ async def test_a_port_that_is_taken_before_the_server_has_it(monkeypatch: pytest
 
 
 async def test_a_server_that_is_never_healthy() -> None:
-    caught = await failure(small("loading=-1", start_timeout=0.5))
-    assert caught.exit.reason.startswith("not ready after 0.5 s: http://127.0.0.1:")
+    caught = await failure(small("loading=-1", start_timeout=2.0))
+    assert caught.exit.reason.startswith("not ready after 2 s: http://127.0.0.1:")
     assert caught.exit.reason.endswith("/health answered with status 503: ok")
     assert caught.exit.lines == ("listening",)
 
 
 async def test_a_server_that_never_listens() -> None:
-    caught = await failure(small("deaf=1", "says=thinking", start_timeout=0.5))
-    assert "not ready after 0.5 s: nobody listens at" in caught.exit.reason
+    caught = await failure(small("deaf=1", "says=thinking", start_timeout=2.0))
+    assert "not ready after 2 s: nobody listens at" in caught.exit.reason
     assert caught.exit.lines == ("thinking",)
 
 
@@ -344,10 +347,8 @@ async def test_starts_and_stops_at_random_moments_leave_nothing() -> None:
         start = asyncio.create_task(launcher.launch(small(*options, stop_grace=0.2), "cpu", watching))
         await asyncio.wait({start}, timeout=delay)
         if kill and watching.pids:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(watching.pids[-1], signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         start.cancel()
         await asyncio.wait({start})
         if not start.cancelled() and start.exception() is None:
@@ -407,6 +408,42 @@ def test_long_lines_are_cut_and_many_are_counted() -> None:
     assert lines[-1] == f"({3000 - LINES_A_SECOND} lines left out: more than {LINES_A_SECOND} in a second)"
 
 
+class Pausing(asyncio.ReadTransport):
+    """A transport that remembers whether it is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.resumed = asyncio.Event()
+        self.resumed.set()
+
+    def pause_reading(self) -> None:
+        self.resumed.clear()
+
+    def resume_reading(self) -> None:
+        self.resumed.set()
+
+    def is_closing(self) -> bool:
+        return False
+
+
+async def test_a_server_that_writes_too_much_waits_until_the_second_is_over_or_it_has_ended() -> None:
+    transport, output = Pausing(), Output(lambda line: None, deque(maxlen=TAIL))
+    output.connection_made(transport)
+    output.data_received(bytes(NOISE_BYTES))
+    assert transport.resumed.is_set()
+    output.data_received(b"x")
+    assert not transport.resumed.is_set()
+    await expect(transport.resumed.wait(), "it is read again")
+    output.data_received(bytes(NOISE_BYTES + 1))
+    assert not transport.resumed.is_set()
+    output.read_rest()
+    assert transport.resumed.is_set()
+    output.data_received(bytes(NOISE_BYTES + 1))
+    assert transport.resumed.is_set()
+    output.connection_lost(None)
+    assert output.ended.done()
+
+
 @pytest.mark.parametrize(
     ("written", "part"),
     [
@@ -433,4 +470,3 @@ def test_a_doubled_brace_is_a_brace(text: str) -> None:
     command = ServerCommand((text.replace("{", "{{").replace("}", "}}"), "{gpu_layers}"))
     assert template.arguments(command, port=1, device="gpu:0") == [text, "999"]
     assert template.arguments(command, port=1, device="cpu") == [text, "0"]
-

@@ -12,6 +12,7 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 from tests.long_form import TIMES
@@ -64,7 +65,7 @@ async def opened(folder: Path, *entries: dict[str, Any], behave: Any = None, bud
     assert not launcher.faults
 
 
-async def told(models: LocalModels, model: str, **members: Any) -> list[ChatPiece]:
+async def told(models: LocalModels, model: str, /, **members: Any) -> list[ChatPiece]:
     return [piece async for piece in models.chat(model, HELLO, **members)]
 
 
@@ -108,9 +109,10 @@ async def test_what_a_chat_cannot_send_is_said(tmp_path: Path, members: dict[str
         await rig.models.start(A)
         with pytest.raises(InvalidRequest):
             await told(rig.models, A, **members)
-        for messages in ([], [{}], ["Hello"]):
+        wrong: list[list[Any]] = [[], [{}], ["Hello"]]
+        for messages in wrong:
             with pytest.raises(InvalidRequest):
-                await rig.models.complete(A, messages)  # type: ignore[arg-type]
+                await rig.models.complete(A, messages)
 
 
 async def test_leaving_a_chat_ends_it_at_the_server(tmp_path: Path) -> None:
@@ -220,7 +222,8 @@ async def test_the_registry_is_changed_and_followed(tmp_path: Path) -> None:
 async def test_a_model_of_ones_own_stands_beside_the_registry(tmp_path: Path) -> None:
     async with opened(tmp_path) as rig:
         models, before = rig.models, rig.registry.read_bytes()
-        await models.put(read_entry(entry("own"), tmp_path))
+        own = read_entry(entry("own"), tmp_path)
+        await models.put(own)
         await models.put(read_entry(entry("a", served_name="another"), tmp_path))
         assert [each.model for each in models.list()] == [A, B, "local:own:1"]
         await models.start(A)
@@ -233,7 +236,7 @@ async def test_a_model_of_ones_own_stands_beside_the_registry(tmp_path: Path) ->
         await models.remove("local:never:1")
         assert [each.model for each in models.list()] == [A, B]
         with pytest.raises(InvalidRequest, match="device"):
-            await models.put(read_entry(entry("b", device="the moon"), tmp_path))
+            await models.put(msgspec.structs.replace(own, settings=EntrySettings(device="the moon")))
 
 
 async def test_the_end_answers_who_waits(tmp_path: Path) -> None:
@@ -250,7 +253,7 @@ async def test_the_end_answers_who_waits(tmp_path: Path) -> None:
 
 
 async def test_many_callers_at_random_are_all_answered(tmp_path: Path) -> None:
-    """Whatever callers do at once, each gets a result or an error of ours, and one process of a model is there at most."""
+    """Whatever callers do at once, each gets a result or an error of ours; a model has one process at most."""
     chance = random.Random(17)
     behave = Behaviour(ready_after=0.002, stops_after=0.002)
     entries = [entry(name, on_demand=True, memory_bytes=100) for name in "abc"]
@@ -309,6 +312,7 @@ async def test_a_real_server_is_measured_and_its_end_is_told(tmp_path: Path, tin
             async for change in changes:
                 if isinstance(change, ModelChanged) and change.status.state == "crashed":
                     break
+        assert isinstance(change, ModelChanged)
         assert change.status.exit is not None
         assert change.status.exit.signal == "SIGKILL"
         again = await expect(models.start(name), "the next start")

@@ -130,10 +130,12 @@ def test_without_library_or_driver_there_are_no_cards() -> None:
     try:
         real.nvmlInit()
     except real.NVMLError as error:
-        assert NvidiaCards({}).read(0) == ([], f"no NVIDIA driver ({error})")
+        said = f"no NVIDIA driver ({error})"
     else:
-        cards, _ = NvidiaCards({}).read(0)
-        assert all(0 <= card.vram_free_bytes <= card.vram_total_bytes for card in cards)
+        said = ""
+    cards, fault = NvidiaCards({}).read(0)
+    assert all(0 <= card.vram_free_bytes <= card.vram_total_bytes for card in cards)
+    assert (fault, bool(cards)) == (said, not said)
 
 
 def sysfs(root: Path, name: str, **files: str) -> None:
@@ -174,9 +176,19 @@ def card(number: int, free: float, *, simulated: bool = False) -> Card:
         ([card(0, 4.5)], {}, "gpu:0", "needs 4.0 GB, gpu:0 (Fast) has 4.5 GB of 24.0 GB free, 500 MB stay free"),
         ([card(0, 4.4)], {}, "cpu", "needs 4.0 GB, gpu:0 (Fast) has 4.4 GB of 24.0 GB free, 500 MB stay free"),
         ([card(0, 5), card(1, 9), card(2, 9)], {}, "gpu:1", "has 9.0 GB of"),
-        ([card(0, 1), card(1, 2)], {}, "cpu", "gpu:1 (Fast) has 2.0 GB of 24.0 GB free, 500 MB stay free, the most of 2 cards"),
+        (
+            [card(0, 1), card(1, 2)],
+            {},
+            "cpu",
+            "has 2.0 GB of 24.0 GB free, 500 MB stay free, the most of 2 cards",
+        ),
         ([card(0, 9), card(1, 8)], {"promised": {"gpu:0": 5 * GB}}, "gpu:1", "has 8.0 GB"),
-        ([card(0, 9)], {"promised": {"gpu:0": 5 * GB}}, "cpu", "has 9.0 GB of 24.0 GB free but 5.0 GB for models on their way"),
+        (
+            [card(0, 9)],
+            {"promised": {"gpu:0": 5 * GB}},
+            "cpu",
+            "of 24.0 GB free but 5.0 GB for models on their way",
+        ),
         ([card(0, 9), card(1, 8)], {"without": ["gpu:0"]}, "gpu:1", "has 8.0 GB"),
         ([card(0, 9)], {"without": ["gpu:0"]}, "cpu", "no other graphics card"),
         ([card(0, 9)], {"wish": "cpu"}, "cpu", "asked for"),
@@ -184,8 +196,18 @@ def card(number: int, free: float, *, simulated: bool = False) -> Card:
         ([card(0, 9)], {"wish": "gpu:1"}, "cpu", "gpu:1 was asked for and is not there; there is gpu:0"),
         ([], {"wish": "gpu:0", "fault": "x"}, "cpu", "gpu:0 was asked for and is not there; x"),
         ([card(0, 9), card(1, 9)], {"wish": "gpu:1", "without": ["gpu:1"]}, "cpu", "gpu:1 was asked for"),
-        ([card(0, 1, simulated=True)], {"need": 0}, "gpu:0-simulated", "its need is not known, gpu:0-simulated has 1.0 GB"),
-        ([card(0, 1, simulated=True)], {"wish": "gpu:0"}, "gpu:0-simulated", "asked for; needs 4.0 GB, gpu:0-simulated has"),
+        (
+            [card(0, 1, simulated=True)],
+            {"need": 0},
+            "gpu:0-simulated",
+            "its need is not known, gpu:0-simulated has",
+        ),
+        (
+            [card(0, 1, simulated=True)],
+            {"wish": "gpu:0"},
+            "gpu:0-simulated",
+            "asked for; needs 4.0 GB, gpu:0-sim",
+        ),
         ([card(0, 0.4)], {"need": 0}, "cpu", "its need is not known, gpu:0 (Fast) has 400 MB"),
     ],
 )
@@ -254,8 +276,7 @@ class Cards:
         self.reads = -1
 
 
-async def test_memory_is_promised_to_one_model_until_it_is_there(
-) -> None:
+async def test_memory_is_promised_to_one_model_until_it_is_there() -> None:
     source, host, clock = Cards(card(0, 9)), Host(), SimulatedClock()
     devices = MachineDevices([source], clock=clock)
     devices.follow(host)
@@ -288,7 +309,7 @@ async def test_who_is_not_told_of_models_promises_nothing() -> None:
 async def test_a_simulated_card_says_so_and_is_filled_by_its_models() -> None:
     section = SimpleNamespace(reserve=GB, simulated=[SimpleNamespace(vram_total=8 * GB, vram_free=9 * GB)])
     host = Host()
-    devices = devices_of(SimpleNamespace(devices=section))  # type: ignore[arg-type]
+    devices = devices_of(SimpleNamespace(devices=section))
     devices.follow(host)
     await devices.begin()
     chosen = await devices.choose(model("a", 4))
@@ -391,4 +412,3 @@ def test_a_process_ends_while_a_driver_hangs() -> None:
 def test_simulated_cards_are_numbered() -> None:
     cards, _ = SimulatedCards([SimulatedCard(2, 1), SimulatedCard(4, 4)]).read(0)
     assert [(each.device, each.vram_free_bytes) for each in cards] == [("gpu:0-simulated", 1), ("gpu:1-simulated", 4)]
-

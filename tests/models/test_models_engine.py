@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import msgspec
 import pytest
 from tests.models.served_models import Answer, Rig, chat, entry, models_of, running, write_registry
@@ -18,6 +19,7 @@ from anywire.errors import ConfigError, EngineFailed, InvalidRequest, ModelNotFo
 from anywire.messages import MAX_COMMAND_BYTES
 from anywire.testing.patience import expect, polled
 from anywire_engine_models.host.hosted import HostedModel
+from anywire_engine_models.local_api.records import running_apis
 
 __all__ = ["tiny", "written_tiny"]  # fixtures
 
@@ -196,6 +198,7 @@ async def test_a_server_that_ends_breaks_its_answer_and_starts_again(file: Path)
         rig.api.gate.set()
         await rig.engine.until(lambda: rig.engine.states() == {A: "ready"} and rig.launcher.starts[A] == 2)
         assert await text(rig, A)
+        assert rig.api.asked[-1][1] == f"Bearer {rig.launcher.servers[A].key}", "it is the new server that is asked"
 
 
 async def test_a_model_that_does_not_start_harms_no_other_and_not_its_agent(file: Path) -> None:
@@ -240,7 +243,7 @@ async def test_models_that_do_not_fit_together_are_swapped_and_each_request_is_a
 async def test_a_model_that_can_never_fit_is_said_at_once(file: Path) -> None:
     write_registry(file, entry("a", on_demand=True, memory_bytes=2000))
     async with running(file, budget=1000) as rig:
-        with pytest.raises(InvalidRequest, match="2000|2,000|2 kB|2.0 kB"):
+        with pytest.raises(InvalidRequest, match="memory_budget"):
             await text(rig, A)
 
 
@@ -308,7 +311,7 @@ async def test_an_unload_takes_nothing_from_anybody(file: Path) -> None:
         rig.api.gate.clear()
         first = Answer(rig.engine, chat(A))
         await rig.api.begun.wait()
-        with pytest.raises(InvalidRequest, match="1 request"):
+        with pytest.raises(InvalidRequest, match="1 request is served"):
             await rig.command("unload", model=A)
         rig.api.gate.set()
         await first.reading
@@ -443,7 +446,8 @@ async def test_a_registry_that_changes_changes_what_is_offered_and_nothing_that_
         assert await first.reading
         assert rig.launcher.starts == {A: 1}
         write_registry(file, entry("c"))
-        await rig.engine.until(lambda: rig.engine.states() == {"local:c:1": "stopped"} and not rig.launcher.processes)
+        await rig.engine.until(lambda: rig.engine.states() == {"local:c:1": "stopped"})
+        await polled(lambda: not rig.launcher.processes, "what is no longer in the registry ends")
         assert rig.engine.status().detail == ""
 
 
@@ -506,3 +510,31 @@ async def test_weights_are_named_and_a_running_server_tells_what_its_model_can(f
         assert (offer.context, offer.features["vision"], offer.features["resume"]) == (2048, False, True)
         (status,) = await rig.command("status", model="local:t:1")
         assert status["digest"] == offer.digest
+
+
+async def test_programs_beside_the_agent_ask_it_by_its_own_routes(file: Path) -> None:
+    write_registry(file, entry("a"), entry("b", on_demand=True))
+    async with running(file, local_api={"enabled": True}) as rig:
+        (record,) = running_apis()
+        headers = {"Authorization": f"Bearer {record.token}"}
+        async with aiohttp.ClientSession(record.url, headers=headers) as http:
+            async with http.post("/v1/chat/completions", json=json.loads(chat(A).body)) as answer:
+                assert (answer.status, (await answer.json())["error"]["code"]) == (409, "model_stopped")
+            async with http.post(f"/v1/models/{A}/start") as answer:
+                assert (answer.status, (await answer.json())["state"]) == (200, "running")
+            for model in (A, B):
+                async with http.post("/v1/chat/completions", json=json.loads(chat(model).body)) as answer:
+                    told = await answer.json()
+                    assert told["choices"][0]["message"]["content"] == f"{model} says hello"
+            brought = {"name": "x", "settings": {"command": ["serve", "x"]}}
+            async with http.post("/v1/models", json=brought) as answer:
+                assert (answer.status, (await answer.json())["model"]) == (200, "local:x:latest")
+            async with http.get("/v1/models") as answer:
+                listed = (await answer.json())["data"]
+        assert {each["id"]: each["state"] for each in listed} == {
+            A: "running",
+            B: "running",
+            "local:x:latest": "stopped",
+        }
+        assert rig.engine.states()["local:x:latest"] == "stopped"
+    assert running_apis() == []

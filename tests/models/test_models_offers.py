@@ -69,8 +69,8 @@ def test_every_state_is_offered() -> None:
 
 
 def test_an_offer_says_why_and_no_more_than_a_line() -> None:
-    exit = Exit("killed by SIGKILL\nand much more", signal="SIGKILL")
-    assert offer(known(), ModelStatus(NAME, "crashed", exit=exit)).detail == "crashed: killed by SIGKILL"
+    killed = Exit("killed by SIGKILL\nand much more", signal="SIGKILL")
+    assert offer(known(), ModelStatus(NAME, "crashed", exit=killed)).detail == "crashed: killed by SIGKILL"
     assert offer(known(), ModelStatus(NAME, "starting", reason="asked to")).detail == "asked to"
     assert offer(known(), ModelStatus(NAME, "running", reason="asked to")).detail == ""
     assert len(offer(known(), ModelStatus(NAME, "stopped", reason="x" * 9999)).detail) == MAX_DETAIL
@@ -160,7 +160,9 @@ def test_a_size_is_bytes_or_a_text(text: Any, size: int) -> None:
     assert config(memory_budget=text).memory_budget == size
 
 
-@pytest.mark.parametrize("text", ["", "GB", "-1", "12 PB", "1,5 GB", "12 GBit", "eighty%", "0%", "101%", "NaN", -1, 2**61])
+@pytest.mark.parametrize(
+    "text", ["", "GB", "-1", "12 PB", "1,5 GB", "12 GBit", "eighty%", "0%", "101%", "NaN", -1, 2**61]
+)
 def test_what_is_no_size_is_refused(text: Any) -> None:
     with pytest.raises(pydantic.ValidationError):
         config(memory_budget=text)

@@ -19,12 +19,12 @@ from typing import Any
 import aiohttp
 import psutil
 import pytest
-from tests import tiny_gguf
 from tests.long_form import SOAK
-from tests.models.started_servers import MARK, SMALL_SERVER, marked, none_left
+from tests.models.started_servers import MARK, SMALL_SERVER, is_gone, marked, none_left
 
 from anywire.testing.patience import FACTOR, expect, polled
 from anywire_engine_models.processes.guarded import guardian_command
+from tests import tiny_gguf
 
 pytestmark = [
     pytest.mark.timeout(90 * FACTOR),
@@ -72,7 +72,9 @@ class Owner:
 
 
 @asynccontextmanager
-async def owner(mark: str, how: str, model: Path | str, *options: str, before: tuple[str, ...] = ()) -> AsyncIterator[Owner]:
+async def owner(
+    mark: str, how: str, model: Path | str, *options: str, before: tuple[str, ...] = ()
+) -> AsyncIterator[Owner]:
     process = await asyncio.create_subprocess_exec(
         *(*before, sys.executable, str(OWNER), how, str(model), *options),
         stdin=asyncio.subprocess.DEVNULL,
@@ -194,12 +196,25 @@ async def test_a_guardian_whose_owner_is_gone_starts_nothing(mark: str) -> None:
     assert not marked(mark)
 
 
+async def test_a_server_whose_guardian_is_killed_ends_without_its_owner(mark: str) -> None:
+    async with owner(mark, "runs", "") as owning:
+        pid = (await owning.told())["pid"]
+        os.kill(owning.process.pid, signal.SIGSTOP)
+        os.kill(psutil.Process(pid).ppid(), signal.SIGKILL)
+        await polled(lambda: is_gone(pid), "the server has ended")
+
+
+async def test_a_program_finds_the_signals_as_if_there_were_no_guardian() -> None:
+    command = guardian_command(["grep", "-E", "SigIgn|SigBlk", "/proc/self/status"])
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    said, _ = await expect(process.communicate(), "the program has ended")
+    assert said.split() == [b"SigBlk:", b"0" * 16, b"SigIgn:", b"0" * 16]
+
+
 async def test_a_guardian_passes_on_sigterm_and_the_status_of_its_program(mark: str) -> None:
     for options, status in ((("exits=3",), 3), (("deaf=1", "says=up"), 128 + signal.SIGTERM)):
         command = guardian_command([sys.executable, "-I", "-S", str(SMALL_SERVER), *options])
-        process = await asyncio.create_subprocess_exec(
-            *command, stdout=asyncio.subprocess.PIPE, env=environment(mark)
-        )
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, env=environment(mark))
         assert process.stdout is not None
         if "deaf=1" in options:
             await process.stdout.readline()

@@ -30,6 +30,8 @@ from anywire_engine_models.registry.file import DEFAULT, Registry
 from anywire_engine_models.registry.model_paths import model_file
 from anywire_engine_models.registry.replaced_file import change_file
 
+# ruff: noqa: ASYNC240 - small files of tests
+
 APP = {
     "models": [
         {
@@ -63,7 +65,7 @@ APP = {
 """As an existing desktop app writes it."""
 
 
-def entry(name: str, **members: Any) -> dict[str, Any]:
+def entry(name: str, /, **members: Any) -> dict[str, Any]:
     return {
         "provider": "local",
         "library": "library",
@@ -278,6 +280,11 @@ async def test_a_new_entry_is_written_as_other_programs_expect_it(tmp_path: Path
     assert [each.name for each in added] == ["b", "c"]
     assert names(registry) == ["a", "b", "c"]
     assert registry.find("local:b:1").manifest_path == "/1"
+    path.write_text(path.read_text().replace("\n", "\n\n"))
+    before = path.stat()
+    assert await registry.add_new([of("a")]) == ()
+    await registry.update("local:a:1", EntrySettings(slots=2))
+    assert path.stat() == before, "what is the same is not written"
     await registry.remove("local:b:1")
     assert names(registry) == ["a", "c"]
     for change in (registry.remove("local:b:1"), registry.update("local:b:1", EntrySettings())):
@@ -294,12 +301,16 @@ async def test_settings_that_are_named_change_and_the_others_stay(tmp_path: Path
     first, second = json.loads(path.read_text())["models"]
     assert first["settings"] == {"pinned": False, "slots": 3, "idle_ttl": 5}
     assert second == entry("b", mine=[1])
-    with pytest.raises(ConfigError, match="is not changed: .*`command` must begin"):
+    with pytest.raises(ConfigError, match=r"is not changed: .*`command` must begin"):
         await registry.update("local:a:1", EntrySettings(command=("",)))
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**80), 2**80) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**80), 2**80)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
@@ -316,7 +327,11 @@ def test_what_is_not_known_here_is_written_as_it_was_read(
     of_file: dict[str, Any], of_entries: list[dict[str, Any]], manifest: str
 ) -> None:
     folder = Path("/models")
-    own = {manifest: {"schemaVersion": 2, "x": 1, "layers": []}, "model_file_path": "a/../b.gguf", "settings": {"slots": 2}}
+    own = {
+        manifest: {"schemaVersion": 2, "x": 1, "layers": []},
+        "model_file_path": "a/../b.gguf",
+        "settings": {"slots": 2},
+    }
     models = [{**members, **entry(str(number)), **own} for number, members in enumerate(of_entries)]
     found = read_document(json.dumps({**of_file, "models": models}).encode(), folder)
     assert not found.faults
@@ -403,15 +418,19 @@ def small_files(limit: int) -> Iterator[None]:
 async def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "r.json", entry("a"))
     registry, before = await read(path), path.read_bytes()
-    with small_files(200_000), pytest.raises(ConfigError, match=r"the registry .*r\.json cannot be written: File too large"):
+    with (
+        small_files(200_000),
+        pytest.raises(ConfigError, match=r"r\.json cannot be written: File too large"),
+    ):
         await registry.add(of("b", members=entry("b", note="x" * 300_000)))
 
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(ConfigError, match="cannot be written: No space left on device"):
+    with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        await registry.add(of("b"))
+        with pytest.raises(ConfigError, match="cannot be written: No space left on device"):
+            await registry.add(of("b"))
     assert path.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["r.json"]
     await registry.add(of("b"))
@@ -470,7 +489,9 @@ async def test_changes_by_others_are_read_and_told(tmp_path: Path, caplog: pytes
 
 
 def test_an_entry_is_read_as_it_is_written() -> None:
-    members = entry("a", settings={"context": 512, "command": ["x", "{port}"], "kinds": ["embedding"], "device": "gpu:1"})
+    members = entry(
+        "a", settings={"context": 512, "command": ["x", "{port}"], "kinds": ["embedding"], "device": "gpu:1"}
+    )
     settings = read_entry(members, Path("/")).settings
     assert (settings.context, settings.command, settings.kinds) == (512, ("x", "{port}"), ("embedding",))
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests import tiny_gguf
 from tests.models.gguf_bytes import LLAMA, gguf_bytes
 
 from anywire.errors import ConfigError, InvalidRequest
@@ -19,6 +18,7 @@ from anywire_engine_models.registry.importers.gguf_folder import entry_of_file
 from anywire_engine_models.registry.importers.imported import Imported
 from anywire_engine_models.registry.importers.llama_swap_macros import filled_in
 from anywire_engine_models.registry.importers.ollama_store import entry_of_manifest, store_at
+from tests import tiny_gguf
 
 
 def identifiers(found: Imported) -> list[str]:
@@ -113,7 +113,9 @@ def test_where_there_is_nothing_that_is_told(tmp_path: Path, kind: str, says: st
         import_models(kind, tmp_path / "missing")
 
 
-MODEL, PROJECTOR, ADAPTER = (f"application/vnd.ollama.image.{kind}" for kind in ("model", "projector", "adapter"))
+MODEL, PROJECTOR, ADAPTER, SYSTEM = (
+    f"application/vnd.ollama.image.{kind}" for kind in ("model", "projector", "adapter", "system")
+)
 
 
 def put(store: Path, name: str, digest: str = "sha256:00ff", *kinds: str, size: int | None = None) -> Path:
@@ -133,7 +135,7 @@ async def test_a_store_of_ollama_is_imported(tmp_path: Path) -> None:
     (store / "blobs" / "sha256-00ff").write_bytes(gguf_bytes())
     (store / "blobs" / "sha256-0bad").write_bytes(b"{}")
     manifest = put(store, "registry.ollama.ai/library/smollm2/135m")
-    put(store, "registry.ollama.ai/bob/smollm2/135m", "sha256:00ff", MODEL, PROJECTOR, ADAPTER)
+    put(store, "registry.ollama.ai/bob/smollm2/135m", "sha256:00ff", MODEL, PROJECTOR, ADAPTER, SYSTEM)
     put(store, "hf.co/someone/Some-GGUF/latest")
     put(store, "registry.ollama.ai/library/gone/1", "sha256:dead")
     put(store, "registry.ollama.ai/library/short/1", size=3)
@@ -167,6 +169,7 @@ async def test_a_store_of_ollama_is_imported(tmp_path: Path) -> None:
     assert [(each.about, each.text.split(":")[0]) for each in found.notes] == [
         ("registry.ollama.ai:bob/smollm2:135m", "its projector is not used"),
         ("registry.ollama.ai:bob/smollm2:135m", "its adapter is not used"),
+        ("registry.ollama.ai:bob/smollm2:135m", "its system prompt is not used"),
     ]
     models = {each.full_identifier: each for each in await kept(found, tmp_path / "r.json")}
     model = models["registry.ollama.ai:smollm2:135m"]
@@ -340,5 +343,5 @@ def test_macros_are_filled_in_and_never_grow_without_end(text: str, macros: dict
     if isinstance(result, str):
         assert filled_in(text, macros, {}) == result
     else:
-        with pytest.raises(ValueError, match="it is longer than|have each other"):
+        with pytest.raises(ValueError, match=r"it is longer than|have each other"):
             filled_in(text, macros, {})

@@ -59,7 +59,7 @@ async def alternate(rig: HostRig, names: Sequence[str], seed: int, takes: float)
     while rig.clock.now() < end:
         requests.ask(names[number % len(names)])
         number += 1
-        await rig.spend(rng.uniform(0.03, 0.1), step=0.1)
+        await rig.spend(rng.uniform(0.03, 0.1))
     await requests.all_answered(60.0)
     assert len(requests.answered) == number
     return requests

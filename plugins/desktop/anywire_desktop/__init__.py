@@ -3,7 +3,7 @@
 | module | |
 |---|---|
 | `command` | `anywire desktop-bridge` |
-| `pipes` | lines from standard input, lines to standard output |
+| `line_streams` | lines from standard input, lines to standard output |
 | `rpc` | JSON-RPC: calls under way, answers, errors, cancelling |
 | `call` | what a command is told of the call that it answers, and how a method becomes a command |
 | `bridge` | all commands together, from the first line to the last |

@@ -15,7 +15,8 @@ import msgspec
 from anywire.errors import ConfigError, InvalidRequest
 from anywire_engine_models.registry.replaced_file import change_file
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MAX_BYTES = 16 * 1024 * 1024
 """Bytes of a file of the app; a longer one is refused."""
@@ -79,17 +80,20 @@ class AppFiles:
         write_whole(self.settings, msgspec.json.format(msgspec.json.encode(whole), indent=2))
         return whole
 
-    def models_folder(self) -> Path:
-        """Where models are kept."""
-        told = self.read_settings()["modelsDirectory"]
-        return Path(told).expanduser() if told else self._models
+    def models_folder(self, told: str = "") -> Path:
+        """Where models are kept: the folder ``told``, or the one of the settings."""
+        told = told or self.read_settings()["modelsDirectory"]
+        return Path(told).expanduser().absolute() if told else self._models
 
-    def _whole(self, found: dict[str, Any], where: str, error: type[ConfigError] | type[InvalidRequest]) -> dict[str, Any]:
+    def _whole(
+        self, found: dict[str, Any], where: str, error: type[ConfigError] | type[InvalidRequest]
+    ) -> dict[str, Any]:
         try:
             known = msgspec.convert(found, Settings)
         except msgspec.ValidationError as fault:
             raise error(f"{where}{fault}; `reset_config` writes the defaults") from fault
-        return found | msgspec.to_builtins(known)
+        whole: dict[str, Any] = found | msgspec.to_builtins(known)
+        return whole
 
     def _object(self, path: Path) -> dict[str, Any]:
         try:
@@ -119,8 +123,8 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Replace a file by one with this content; a reader sees the content before or after. Its mode is kept, a new one is
-    for this user alone. Raises `ConfigError` when it cannot be written; it is as before then."""
+    """Replace a file by one with this content; a reader sees the content before or after. Its mode is kept, a new
+    one is for this user alone. Raises `ConfigError` when it cannot be written; it is as before then."""
     try:
         change_file(path, lambda before: data, MAX_BYTES)
     except OSError as error:

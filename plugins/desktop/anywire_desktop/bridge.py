@@ -23,8 +23,8 @@ from anywire_desktop.commands.models import ModelCommands
 from anywire_desktop.commands.server import HUB, ServerCommands
 from anywire_desktop.commands.settings import SettingsCommands
 from anywire_desktop.downloads import Downloads
+from anywire_desktop.line_streams import LineReader, LineWriter
 from anywire_desktop.mcp_servers import McpServers
-from anywire_desktop.pipes import LineReader, LineWriter
 from anywire_desktop.rpc import Calls, encode
 from anywire_engine_models.config import ModelsConfig
 from anywire_engine_models.local_models import LocalModels, Missed
@@ -54,7 +54,7 @@ class Bridge:
             await writer.write(encode(message))
 
         events = Events(send)
-        active = ActiveServer(self._models)
+        active = ActiveServer(self._models, self._files)
         calls = Calls(
             [
                 *ServerCommands(active, self._files, self._hub).all(),
@@ -81,7 +81,8 @@ class Bridge:
                 stack.push_async_callback(_ended, reading)
                 asked = asyncio.create_task(stop.wait(), name="bridge: stop")
                 stack.push_async_callback(_ended, asked)
-                await asyncio.wait({reading, asked, writer.closed}, return_when=asyncio.FIRST_COMPLETED)
+                ends: set[asyncio.Future[Any]] = {reading, asked, writer.closed}
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
                 log.info("the bridge ends: %s", _reason(reading, asked))
         finally:
             reader.close()

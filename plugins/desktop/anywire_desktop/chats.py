@@ -10,7 +10,7 @@ import msgspec
 from anywire.errors import InvalidRequest, QueueFull
 
 MAX_SESSIONS = 500
-"""Conversations kept; of those that no answer is under way for, the one that was used longest ago is forgotten first."""
+"""Conversations kept. The one that was used longest ago is forgotten first, unless it is being answered."""
 MAX_MESSAGES = 10_000
 MAX_BYTES = 32 * 1024 * 1024
 """Messages of a conversation, and bytes of them as JSON."""

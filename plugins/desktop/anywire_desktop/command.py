@@ -33,7 +33,10 @@ def serve(
         ),
     ] = None,
     memory: Annotated[
-        str, typer.Option("--memory", metavar="SIZE", help="Memory for all models together: 12 GB, or 50% of the machine's.")
+        str,
+        typer.Option(
+            "--memory", metavar="SIZE", help="Memory for all models together: 12 GB, or 50% of the machine's."
+        ),
     ] = "80%",
     log_level: Annotated[
         str, typer.Option("--log-level", metavar="LEVEL", help="Log to standard error from this level on.")

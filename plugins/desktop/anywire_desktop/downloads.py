@@ -146,7 +146,9 @@ class Downloads:
     async def _blob(self, reference: Reference, layer: Layer, root: Path, told: Told) -> None:
         target = blob(root, layer.digest)
         if target in self._busy:
-            raise InvalidRequest(f"{layer.digest} is being downloaded already: try again when it is there", param="name")
+            raise InvalidRequest(
+                f"{layer.digest} is being downloaded already: try again when it is there", param="name"
+            )
         self._busy.add(target)
         try:
             size = await asyncio.to_thread(size_of, target)
@@ -191,8 +193,8 @@ class Downloads:
         await part.take_place()
 
     async def _piece(self, url: str, layer: Layer, part: PartFile, begin: int, told: Told) -> None:
-        """Add to ``part`` what comes after its ``begin`` bytes. Raises `_BrokeOff`, `EngineFailed` for what is not worth
-        another try, and `OSError` of the disk."""
+        """Add to ``part`` what comes after its ``begin`` bytes. Raises `_BrokeOff`, `EngineFailed` for what is not
+        worth another try, and `OSError` of the disk."""
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={begin}-"} if begin else {})
         try:
             response = await self._opened().get(url, headers=headers)
@@ -211,7 +213,7 @@ class Downloads:
             elif not response.headers.get("Content-Range", "").startswith(f"bytes {begin}-"):
                 raise EngineFailed("the registry sent another part than it was asked for")
             total = layer.size or begin + (response.content_length or 0)
-            done = reported = begin
+            done, reported = begin, begin // MIB
             await part.open(begin)
             try:
                 async with aclosing(_pieces(response)) as pieces:
@@ -220,8 +222,8 @@ class Downloads:
                         if layer.size and done > layer.size:
                             raise EngineFailed(f"the registry sent more for {layer.digest} than the manifest says")
                         await part.write(data)
-                        if done - reported >= MIB:
-                            reported = done
+                        if done // MIB > reported:
+                            reported = done // MIB
                             await told(Progress(layer.digest, part.target.name, done, total))
             finally:
                 await part.close()
@@ -254,21 +256,20 @@ def _layers(data: bytes, reference: Reference) -> list[Layer]:
 def _check_room(root: Path, layers: list[Layer]) -> None:
     """Raise `ConfigError` when what is missing does not fit on the disk."""
     missing = 0
-    for layer in layers:
-        target = blob(root, layer.digest)
-        if size_of(target) < 0:
-            missing += max(0, layer.size - max(0, size_of(target.with_name(f"{target.name}-partial"))))
     try:
+        for layer in layers:
+            target = blob(root, layer.digest)
+            if size_of(target) < 0:
+                missing += max(0, layer.size - max(0, size_of(target.with_name(f"{target.name}-partial"))))
         root.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(root).free
     except OSError as error:
-        raise ConfigError(f"{root} cannot be made: {error.strerror}") from error
+        raise ConfigError(f"{root} cannot be used: {error.strerror}") from error
     if missing and missing + KEPT_FREE > free:
         raise ConfigError(
             f"the disk of {root} has {free // MIB} MiB free, and {missing // MIB} MiB are to be downloaded with "
             f"{KEPT_FREE // MIB} MiB left free: make room, or choose another modelsDirectory"
         )
-
 
 
 async def _pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:

@@ -151,7 +151,11 @@ class McpServers:
             for tool in status.tools if status.state == "running" else ():
                 name = _function_name(status.server, tool.name, functions)
                 functions[name] = (status.server, tool.name)
-                function = {"name": name, "description": tool.description, "parameters": tool.schema or {"type": "object"}}
+                function = {
+                    "name": name,
+                    "description": tool.description,
+                    "parameters": tool.schema or {"type": "object"},
+                }
                 told.append({"type": "function", "function": function})
         self._functions |= functions
         return told

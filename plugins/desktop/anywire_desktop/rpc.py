@@ -1,6 +1,6 @@
 """JSON-RPC 2.0 over lines: reads calls, runs them side by side, answers each of them once.
 
-Bounds: `MAX_CALLS` under way, `anywire_desktop.pipes.MAX_LINE` bytes a line. The answers of calls come in any order.
+Bounds: `MAX_CALLS` under way, `anywire_desktop.line_streams.MAX_LINE` bytes a line. Answers come in any order.
 Batches and arguments by position are refused. A notification is carried out and not answered.
 """
 
@@ -16,7 +16,7 @@ import msgspec
 
 from anywire.errors import AnywireError, InvalidRequest, QueueFull, ShuttingDown, TaskCancelled
 from anywire_desktop.call import Call, Command, Send
-from anywire_desktop.pipes import MAX_LINE, TooLong
+from anywire_desktop.line_streams import MAX_LINE, TooLong
 
 MAX_CALLS = 256
 """Calls that may be under way; further ones are refused at once."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from anywire.errors import ConfigError
-from anywire_engine_models.config import ModelSettings, ModelsConfig
+from anywire_engine_models.config import ModelsConfig, ModelSettings
 from anywire_engine_models.registry.entry import Entry, EntrySettings
 from anywire_engine_models.registry.importers.gguf_folder import entry_of_file
 from anywire_engine_models.registry.replaced_file import read_file
@@ -46,7 +46,7 @@ class Plan(msgspec.Struct, frozen=True):
 def planned(config: ServerConfig, entries: Sequence[Entry], base: ModelsConfig, llama_directory: str) -> Plan:
     """Call it on a thread: it reads the model's file. A file that one of ``entries`` names has that one's identifier.
     Raises `ConfigError` when the file cannot be read or is no model."""
-    path = Path(os.path.abspath(Path(config.model_path).expanduser()))
+    path = Path(config.model_path).expanduser().absolute()
     found = next((each for each in entries if each.model_file_path == str(path)), None)
     entry = found if found is not None else entry_of_file(path)
     server = config.binary_path or _installed(llama_directory) or base.server

@@ -105,13 +105,9 @@ class ChatCommands:
         """Let a conversation go on from ``messages``, which were said before."""
         self._chats.load(session_id, messages)
 
-    async def generate_chat_title(
-        self, first_user_message: str, first_assistant_message: str, model: str = ""
-    ) -> str:
+    async def generate_chat_title(self, first_user_message: str, first_assistant_message: str, model: str = "") -> str:
         """A short title for a conversation, by the model; its first words where the model gives none."""
-        prompt = _TITLE.format(
-            user=first_user_message[:TITLE_QUOTED], assistant=first_assistant_message[:TITLE_QUOTED]
-        )
+        prompt = _TITLE.format(user=first_user_message[:TITLE_QUOTED], assistant=first_assistant_message[:TITLE_QUOTED])
         told = await self._models.complete(
             model or self._active.running_model(),
             [{"role": "user", "content": prompt}],

@@ -42,14 +42,14 @@ class LibraryCommands:
     async def load_model_library(self) -> dict[str, Any]:
         """The library: ``models``, and ``fault`` with what of the file cannot be used; without a file it is empty."""
         entries, fault = self._models.entries, self._models.fault
-        if not self._files.library.exists():
+        if not await self._files.work(self._files.library.exists):
             return {"models": []}
         folder = self._files.library.parent
         told: dict[str, Any] = {"models": [written_entry(each, folder) for each in entries]}
         return {**told, "fault": fault} if fault else told
 
     async def save_model_library(self, library: dict[str, Any]) -> None:
-        """Write the library, ``{"models": […]}``. Members that Anywire does not know are kept. Models that run go on."""
+        """Write the library, ``{"models": […]}``. Members that we do not know are kept, models that run go on."""
         await self._files.work(self._save, library)
         await self._models.reread()
 
@@ -108,7 +108,7 @@ class LibraryCommands:
         return written_entry(entry, self._files.library.parent)
 
     async def _root(self, told: str) -> Path:
-        return Path(told).expanduser().absolute() if told else (await self._files.work(self._files.models_folder))
+        return await self._files.work(self._files.models_folder, told)
 
     def _save(self, library: dict[str, Any]) -> None:
         folder = self._files.library.parent
@@ -139,7 +139,9 @@ def _scan(root: Path) -> dict[str, Any]:
     for each in found:
         for entry in each.entries:
             if entries.setdefault(entry.full_identifier, entry) is not entry:
-                skipped.append(Remark(entry.model_file_path, f"its identifier {entry.full_identifier} is there already"))
+                skipped.append(
+                    Remark(entry.model_file_path, f"its identifier {entry.full_identifier} is there already")
+                )
         skipped += each.skipped
     return {
         "models": [written_entry(each, root) for each in entries.values()],

@@ -1,4 +1,4 @@
-"""The engine ``llama``: llama.cpp as a supervised child process."""
+"""The engine ``llama``: one model in a llama.cpp server of its own."""
 
 from anywire_engine_llama.config import LlamaConfig
 from anywire_engine_llama.engine import LlamaEngine

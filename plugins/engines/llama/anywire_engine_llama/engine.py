@@ -1,14 +1,14 @@
-"""The engine ``llama``: llama.cpp's server as a supervised child process."""
+"""The engine ``llama``: one model in a llama.cpp server of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import os
 import secrets
-from collections.abc import AsyncGenerator, Callable
-from typing import Any, ClassVar
+from collections.abc import AsyncGenerator, Callable, Sequence
+from pathlib import Path
+from typing import ClassVar
 
 import msgspec
 
@@ -16,18 +16,28 @@ from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
 from anywire.errors import ConfigError, EngineFailed
 from anywire.messages import State, TaskRequest
 from anywire.offers import Offer, OfferState
-from anywire_engine_llama import model_file
-from anywire_engine_llama.child import Child
-from anywire_engine_llama.command import command
+from anywire.secrecy import keep_secret
 from anywire_engine_llama.config import LlamaConfig
-from anywire_engine_llama.offer import read_offer
+from anywire_engine_models.host.actor import ModelHost
+from anywire_engine_models.host.hosted import HostedModel
+from anywire_engine_models.host.resident import LONG_LIFE
+from anywire_engine_models.host.server import Device, Exit, Server
+from anywire_engine_models.host.status import ModelChanged, ModelStatus
+from anywire_engine_models.llama_cpp.command import LlamaSettings, llama_command
+from anywire_engine_models.llama_cpp.offer import read_offer
+from anywire_engine_models.model_files import weights
+from anywire_engine_models.processes import failures
+from anywire_engine_models.processes.launcher import ProcessLauncher
+from anywire_engine_models.processes.server_command import ServerCommand
+from anywire_engine_models.waiting_turn import WaitingTurn
 from anywire_engine_openai.connection_errors import ConnectionFailed
 from anywire_engine_openai.resume import Way, can_be_resumed, resumed
 from anywire_engine_openai.upstream import Upstream
 
-FIRST_DELAY, LAST_DELAY = 0.1, 10.0  # seconds before a restart, doubling
-LONG_LIFE = 30.0  # seconds; a death after that long begins the count anew
-
+END_KNOWN = 1.0
+"""Seconds after which the end of a server is known that has broken a connection."""
+LINES_SHOWN = 8
+"""Last lines of the server that an error shows."""
 OFFER_DETAIL = 500
 """Characters of the reason in an offer; the status has all of it."""
 _OFFER_STATES: dict[State, OfferState] = {"starting": "starting", "ready": "ready", "failed": "crashed"}
@@ -36,8 +46,15 @@ _RESUMED_BY: Way = "last_message"
 log = logging.getLogger(__name__)
 
 
+class _ServersChoice:
+    """`Devices` that leave the choice to the server."""
+
+    async def choose(self, model: HostedModel, without: Sequence[str] = ()) -> Device:
+        return Device("auto", "llama.cpp chooses itself")
+
+
 class LlamaEngine(Engine):
-    """One model in one llama.cpp server of its own, which is restarted when it dies and ends with this process."""
+    """One model, whose server is restarted when it dies and ends with this process. ``host`` owns it."""
 
     name: ClassVar[str] = "llama"
     Config: ClassVar[type[LlamaConfig]] = LlamaConfig
@@ -51,183 +68,194 @@ class LlamaEngine(Engine):
         self.slots = config.slots
         """How many tasks it answers at once: an agent's ``slots`` should be the same."""
         self.key = secrets.token_hex(16)
-        """What the child wants as bearer token, so that nothing else on this machine (a web page, say) uses it."""
+        """What the server wants as bearer token, so that nothing else on this machine (a web page, say) uses it."""
+        keep_secret(self.key)
+        self.host = ModelHost(ProcessLauncher(), _ServersChoice())
         self._offer = Offer(config.alias, state="starting")
         self._status = EngineStatus("starting", (self._offer,) if config.alias else ())
         self._changed: Callable[[], None] = lambda: None
         self._upstream = Upstream(api_key=self.key, default_max_tokens=config.default_max_tokens, always_stream=True)
-        self._command: list[str] = []
         self._model = config.alias
-        self._digest = ""
-        self._free = asyncio.Semaphore(config.slots)
-        """The slots that no task of this engine uses."""
-        self._queued = 0
-        self._moved = asyncio.Event()
-        """Set when the state changes, for tasks that wait for it."""
-        self._child: Child | None = None
-        self._supervisor: asyncio.Task[None] | None = None
+        self._file = ""
+        self._is_started = False
+        self._pid = 0
+        """The newest server's process id, also after its end."""
+        self._ready_at = 0.0
+        self._deaths = 0
+        """In quick succession."""
+        self._unlisten: Callable[[], None] = lambda: None
 
     @property
     def address(self) -> str:
-        """Where the child listens (``http://127.0.0.1:41234``), with another port after each restart."""
+        """Where the server listens (``http://127.0.0.1:41234``), with another port after each restart."""
         return self._upstream.base_url.removesuffix("/v1")
 
     @property
     def pid(self) -> int:
-        """The child's process id, 0 while there is none."""
-        return self._child.pid if self._child is not None else 0
+        """The server's process id, 0 while there is none."""
+        hosted = self._hosted()
+        return hosted.pid if hosted is not None else 0
 
     async def start(self, changed: Callable[[], None]) -> None:
         """Load the model; returns when it answers. Raises `ConfigError` when a setting cannot work, and
         `EngineFailed` with the last lines of llama.cpp's log when it does not come up."""
         self._changed = changed
-        path = model_file.find(self.config.model)
-        self._model = self.config.alias or model_file.public_name(path)
-        self._command = command(self.config, path, self._model)
+        try:
+            path = weights.find(self.config.model)
+        except ConfigError as error:
+            raise ConfigError(f"llama.model: {error}") from error
+        self._file = str(path)
+        self._model = self.config.alias or weights.public_name(path)
+        command = self._command(path)
         self._offer = Offer(self._model, state="starting")
         self._set("starting")
         try:
-            self._digest = await asyncio.to_thread(model_file.digest, path)
+            digest = await asyncio.to_thread(weights.digest, path)
         except OSError as error:
             raise ConfigError(f"llama.model: {path} cannot be read: {error}") from error
+        self._unlisten = self.host.listen(self._model_changed)
+        await self.host.begin([self._hosted_model(command)])
         try:
-            child = await self._launch()
+            await self.host.start(self._model)
+            self._offer = await self._ask_for_offer(digest)
         except EngineFailed as error:
-            self._set("failed", str(error))
-            raise
+            ended = self.host.status(self._model).exit
+            failed = EngineFailed(self._ending(ended)) if ended is not None else error
+            self._set("failed", str(failed))
+            raise failed from error
+        self._is_started = True
         self._set("ready")
-        self._supervisor = asyncio.create_task(self._supervise(child), name="llama supervisor")
 
     async def close(self) -> None:
-        supervisor, self._supervisor = self._supervisor, None
-        if supervisor is not None:
-            supervisor.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await supervisor
-        child, self._child = self._child, None
-        if child is not None:
-            await child.stop()
+        self._unlisten()
+        await self.host.close()
         await self._upstream.close()
-        self._moved.set()
 
     def status(self) -> EngineStatus:
-        return msgspec.structs.replace(self._status, queued=self._queued) if self._queued else self._status
+        hosted = self._hosted()
+        queued = hosted.waiting if hosted is not None else 0
+        return msgspec.structs.replace(self._status, queued=queued) if queued else self._status
 
     def resumable(self, task: TaskRequest) -> bool:
         return can_be_resumed(task, _RESUMED_BY)
 
     async def run(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
-        if self._free.locked():
-            yield EngineProgress("queued", f"all {self.config.slots} slots are in use")
-            self._queued += 1
-            try:
-                await self._free.acquire()
-            finally:
-                self._queued -= 1
-        else:
-            await self._free.acquire()
-        try:
-            if self._is_restarting:
-                yield EngineProgress("loading", self._model)
-                while self._is_restarting:
-                    self._moved.clear()
-                    await self._moved.wait()
-            if self._status.state != "ready":
-                # The status has the reason, and with it lines of the log, which are not for clients.
-                raise EngineFailed(f"llama.cpp is not running (it is {self._status.state}); the agent's log says why")
-            yield EngineProgress("running")
-            async with contextlib.aclosing(self._answer(task)) as deltas:
-                async for delta in deltas:
-                    yield delta
-        finally:
-            self._free.release()
+        if self._status.state == "failed":
+            # The status has the reason, and with it lines of the log, which are not for clients.
+            raise EngineFailed("llama.cpp is not running (it is failed); the agent's log says why")
+        is_answered = False
+        while not is_answered:
+            async with WaitingTurn(self.host, self._model) as turn:
+                async with contextlib.aclosing(turn.waits_for()) as waits:
+                    async for detail in waits:
+                        yield self._progress(detail)
+                self._upstream.open(f"{turn.server.address}/v1")
+                yield EngineProgress("running")
+                try:
+                    async with contextlib.aclosing(self._answer(task)) as deltas:
+                        async for delta in deltas:
+                            yield delta
+                    is_answered = True
+                except ConnectionFailed as error:
+                    # The turn is kept until the end of the server is known: nobody else gets one there. A task that
+                    # it has not taken is answered by the next server.
+                    if not await _has_ended(turn.server) or not error.did_nothing:
+                        raise
 
-    @property
-    def _is_restarting(self) -> bool:
-        return self._status.state == "starting" and self._supervisor is not None
+    # Inside
+
+    def _command(self, path: Path) -> ServerCommand:
+        config = self.config
+        settings = LlamaSettings(
+            alias=self._model,
+            server=config.server,
+            slots=config.slots,
+            context=config.context,
+            threads=config.threads,
+            batch_threads=config.batch_threads,
+            prompt_cache=config.prompt_cache,
+            embedding=config.embedding,
+            port=config.port,
+            extra_args=tuple(config.extra_args),
+            environment={"LLAMA_API_KEY": self.key},
+        )
+        try:
+            command = llama_command(path, settings=settings)
+        except ConfigError as error:
+            raise ConfigError(f"llama.{error}") from error
+        return msgspec.structs.replace(command, secret=False)  # it has one that stays
+
+    def _hosted_model(self, command: ServerCommand) -> HostedModel:
+        return HostedModel(
+            self._model,
+            slots=self.config.slots,
+            on_demand=True,  # tasks that wait outlive a restart
+            max_restarts=self.config.max_restarts,
+            start_timeout=self.config.startup_timeout,
+            launch=command,
+        )
+
+    def _hosted(self) -> ModelStatus | None:
+        return next(iter(self.host.statuses()), None)
+
+    def _progress(self, detail: str) -> EngineProgress:
+        if detail.startswith("loading"):
+            return EngineProgress("loading", self._model)
+        return EngineProgress("queued", detail)
 
     def _answer(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
         if task.resume:
             return resumed(self._upstream, task, self._model, _RESUMED_BY, self.config.default_max_tokens)
         return self._upstream.answer(task, self._model)
 
-    async def _launch(self) -> Child:
-        """Start a child and wait until it answers. Raises `EngineFailed`; no child is left then."""
-        try:
-            child = self._child = await Child.spawn(self._command, os.environ | {"LLAMA_API_KEY": self.key})
-        except OSError as error:
-            raise EngineFailed(f"llama.cpp cannot be started: {error}") from error
-        try:
-            async with asyncio.timeout(self.config.startup_timeout):
-                either: set[asyncio.Future[Any]] = {child.address, child.exited}
-                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-                if not child.exited.done():
-                    self._upstream.open(child.address.result() + "/v1")
-                    await self._healthy(child)
-            if child.exited.done():
-                raise EngineFailed(f"{child.ending()}{self._advice(child)}")
-            await self._ask_for_offer()
-        except TimeoutError:
-            await child.stop()
-            raise EngineFailed(
-                f"llama.cpp was not ready after {self.config.startup_timeout:g} s (llama.startup_timeout)"
-                f"{child.last_lines()}"
-            ) from None
-        except BaseException:
-            await child.stop()
-            raise
-        return child
-
-    async def _healthy(self, child: Child) -> None:
-        """Wait until ``/health`` says that the model is loaded (a llama-server may listen before), or it died."""
-        delay = 0.01
-        while not child.exited.done():
-            with contextlib.suppress(ConnectionFailed):
-                if await self._upstream.healthy():
-                    return
-            await asyncio.wait({child.exited}, timeout=delay)
-            delay = min(delay * 2, 0.5)
-
-    async def _ask_for_offer(self) -> None:
+    async def _ask_for_offer(self, digest: str) -> Offer:
         props = b""
-        with contextlib.suppress(EngineFailed):  # not every server answers this
-            props = await self._upstream.get(f"{self.address}/props")
+        async with self.host.use(self._model) as server:
+            self._upstream.open(f"{server.address}/v1")
+            with contextlib.suppress(EngineFailed):  # not every server answers this
+                props = await self._upstream.get(f"{server.address}/props")
         config = self.config
-        self._offer = read_offer(self._model, props, slots=config.slots, context=config.context, digest=self._digest)
+        return read_offer(self._model, props, slots=config.slots, context=config.context, digest=digest)
 
-    async def _supervise(self, child: Child) -> None:
-        loop = asyncio.get_running_loop()
-        deaths = 0
-        while True:
-            ready_at = loop.time()
-            await asyncio.wait({child.exited})
-            deaths = 1 if loop.time() - ready_at > LONG_LIFE else deaths + 1
-            reason = child.ending()
-            while True:
-                self._child = None
-                if deaths > self.config.max_restarts:
-                    self._set("failed", f"{reason}\ngiven up after {deaths} deaths in a row; restart the agent")
-                    return
-                self._set(
-                    "failed", f"{reason}\nrestarting (death {deaths} of at most {self.config.max_restarts} in a row)"
-                )
-                await asyncio.sleep(min(FIRST_DELAY * 2 ** (deaths - 1), LAST_DELAY))
-                self._set("starting", reason)
-                try:
-                    child = await self._launch()
-                    break
-                except EngineFailed as error:
-                    deaths += 1
-                    reason = str(error)
+    def _model_changed(self, change: ModelChanged) -> None:
+        status = change.status
+        self._pid = status.pid or self._pid
+        if status.state == "running" != change.previous:
+            self._ready_at = status.since
+        if status.state == change.previous or not self._is_started:
+            return
+        if status.state == "starting":
+            self._set("starting", self._status.detail.partition("\nrestarting")[0])
+        elif status.state == "running":
+            self._upstream.open(f"{status.address}/v1")
             self._set("ready")
+        elif status.state == "crashed":
+            self._has_died(status)
 
-    def _advice(self, child: Child) -> str:
-        text = "\n".join(child.lines)
-        if "couldn't bind" in text:
-            return f"\nport {self.config.port} is in use: set llama.port to another, or to 0 for a free one"
-        if "not within the file bounds" in text or "failed to load model" in text:
-            return f"\n{self.config.model} cannot be loaded: is the file whole, and the llama.cpp in use new enough?"
-        return ""
+    def _has_died(self, status: ModelStatus) -> None:
+        lived = status.since - self._ready_at
+        self._deaths = 1 if lived > LONG_LIFE else self._deaths + 1
+        reason = self._ending(status.exit or Exit(status.reason))
+        most = self.config.max_restarts
+        if self._deaths > most:
+            self._set("failed", f"{reason}\ngiven up after {self._deaths} deaths in a row; restart the agent")
+        else:
+            self._set("failed", f"{reason}\nrestarting (death {self._deaths} of at most {most} in a row)")
+
+    def _ending(self, ended: Exit) -> str:
+        """How the server ended, for a person, with the last lines it wrote."""
+        if ended.signal:
+            how = f"llama.cpp (pid {self._pid}) was ended by {ended.signal}"
+        elif ended.code is not None:
+            how = f"llama.cpp (pid {self._pid}) exited with status {ended.code}"
+        else:
+            how = f"llama.cpp: {ended.reason}"
+        port = self.config.port
+        if port and ended.reason.startswith(f"port {port} is in use"):
+            how += f"\nport {port} is in use: set llama.port to another, or to 0 for a free one"
+        advice = failures.advice(ended, self._file)
+        lines = [f"  {line}" for line in ended.lines[-LINES_SHOWN:]]
+        return "\n".join([f"{how}; it wrote last:" if lines else how, *lines, *([advice] if advice else [])])
 
     def _set(self, state: State, detail: str = "") -> None:
         offer_detail = detail.partition("\n")[0][:OFFER_DETAIL]
@@ -237,5 +265,9 @@ class LlamaEngine(Engine):
             return
         self._status = status
         log.log(logging.WARNING if state == "failed" else logging.INFO, "%s is %s %s", self._model, state, detail)
-        self._moved.set()
         self._changed()
+
+
+async def _has_ended(server: Server) -> bool:
+    await asyncio.wait({server.exited}, timeout=END_KNOWN)
+    return server.exited.done()

@@ -20,7 +20,8 @@ app = typer.Typer(
 )
 
 Server = Annotated[
-    str, typer.Argument(metavar="SERVER", help="Label of the server, as `anywire mcp list` tells it.", show_default=False)
+    str,
+    typer.Argument(metavar="SERVER", help="Label of the server, as `anywire mcp list` tells it.", show_default=False),
 ]
 AgentId = Annotated[
     str | None,

@@ -76,7 +76,7 @@ class McpEngine(Engine):
 
     def status(self) -> EngineStatus:
         inner = self.inner.status()
-        if self._seen is None or self._seen[0] is not inner:
+        if self._seen is None or self._seen[0] != inner:
             with_tools = tuple([self._offer(offer, self.inner.capabilities) for offer in inner.offers])
             self._seen = inner, msgspec.structs.replace(inner, offers=with_tools)
         return self._seen[1]

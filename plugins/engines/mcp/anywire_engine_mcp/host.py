@@ -30,7 +30,7 @@ FAILED_DEPENDENCY = 424
 log = logging.getLogger(__name__)
 
 
-class McpStatus(msgspec.Struct, frozen=True, omit_defaults=True):
+class McpStatus(msgspec.Struct, frozen=True):
     """One server now. ``state``, ``reason``, ``exit``, ``pid``, ``starts`` and ``since`` are as in `ModelStatus`;
     ``transport`` is ``stdio`` or ``http``. ``tools`` are those that may be used, as they were listed last. ``protocol``
     is the version that is spoken. ``calls`` counts those that were made, ``failed`` those of them without a result,
@@ -234,7 +234,12 @@ class McpHost:
         except QueueFull as error:
             raise QueueFull(f"too many calls wait for the MCP server {label!r}", retry_after=1.0) from error
         except EngineFailed as error:
-            raise EngineFailed(f"the MCP server {label!r} does not run: {error}", status=FAILED_DEPENDENCY) from error
+            ended = self._host.status(label).exit
+            why = ended.reason if ended is not None else str(error)
+            raise EngineFailed(
+                f"the MCP server {label!r} does not run: {why}; `anywire mcp logs {label}` has what it wrote",
+                status=FAILED_DEPENDENCY,
+            ) from error
 
     def _of(self, label: str) -> _Known:
         known = self._known.get(label)

@@ -15,6 +15,7 @@ from anywire.secrecy import keep_secret
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 """What a server's label looks like: requests, features of offers and paths of the API have it."""
+_INHERITED = (*("HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER"), *("LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ"))
 _VARIABLE = re.compile(r"\$\{(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 """``${NAME}``, ``${env:NAME}``, ``${NAME:-default}``."""
 
@@ -30,8 +31,8 @@ class ServerConfig(pydantic.BaseModel):
     url: str = pydantic.Field(default="", description="Address of a server over streamable HTTP.")
     env: dict[str, pydantic.SecretStr] = pydantic.Field(
         default_factory=dict,
-        description="Environment variables of the program, beside PATH, HOME, LANG and the like. `${NAME}` stands for a "
-        "variable of the agent.",
+        description="Environment variables of the program, beside PATH, HOME and the like. `${NAME}` stands "
+        "for a variable of the agent.",
     )
     cwd: Path | None = pydantic.Field(default=None, description="Folder that the program runs in.")
     headers: dict[str, pydantic.SecretStr] = pydantic.Field(
@@ -48,7 +49,10 @@ class ServerConfig(pydantic.BaseModel):
     autostart: bool = pydantic.Field(default=True, description="Start the server together with the agent.")
     on_demand: bool = pydantic.Field(default=True, description="Start the server for a request that needs it.")
     idle_ttl: float = pydantic.Field(
-        default=0.0, ge=0, allow_inf_nan=False, description="Seconds without a call after which it is stopped. 0: never."
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds without a call after which it is stopped. 0: never.",
     )
     restart: Literal["never", "on-failure"] = pydantic.Field(
         default="on-failure", description="Whether a server that has ended by itself is started again."
@@ -121,6 +125,11 @@ def is_label(text: str) -> str:
 Servers = dict[Annotated[str, pydantic.AfterValidator(is_label)], ServerConfig]
 
 
+def inherited() -> dict[str, str]:
+    """What a program sees of the environment of the agent."""
+    return {name: os.environ[name] for name in _INHERITED if name in os.environ}
+
+
 def filled_in(text: str, where: str, environment: Mapping[str, str] | None = None) -> str:
     """``text`` with the values of the variables that stand in it. Raises `ConfigError` for one that is not set;
     ``where`` begins its sentence."""
@@ -146,11 +155,15 @@ def secrets_of(config: ServerConfig, where: str) -> dict[str, str]:
     """The environment of a program beyond what it inherits, or the headers of a URL, variables filled in; none of it is
     repeated in an error or a log. Raises `ConfigError` for a variable that is not set."""
     if config.command:
-        return _kept({name: filled_in(each.get_secret_value(), f"{where}.env.{name}") for name, each in config.env.items()})
+        return _kept(
+            {name: filled_in(each.get_secret_value(), f"{where}.env.{name}") for name, each in config.env.items()}
+        )
     filled = {
         name: filled_in(each.get_secret_value(), f"{where}.headers.{name}") for name, each in config.headers.items()
     }
-    named = {name: filled_in(f"${{{each}}}", f"{where}.headers_env.{name}") for name, each in config.headers_env.items()}
+    named = {
+        name: filled_in(f"${{{each}}}", f"{where}.headers_env.{name}") for name, each in config.headers_env.items()
+    }
     return _kept(filled | named)
 
 
@@ -158,5 +171,3 @@ def _kept(values: dict[str, str]) -> dict[str, str]:
     for value in values.values():
         keep_secret(value)
     return values
-
-

@@ -21,7 +21,11 @@ ORDERS = ("start", "stop", "restart")
 
 class McpServiceConfig(ServiceConfig):
     order_timeout: float = pydantic.Field(
-        default=60.0, gt=0, le=3600, allow_inf_nan=False, description="Seconds that starting or stopping a server may take."
+        default=60.0,
+        gt=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="Seconds that starting or stopping a server may take.",
     )
     events: bool = pydantic.Field(
         default=True, description="Publish what happens at the servers of agents, each call of a tool too, as events."
@@ -94,14 +98,14 @@ class McpService(Service):
 
     async def _show(self, request: Request) -> Response:
         agents = await self._asked()
-        label = request.names["server"]
+        label = request.names.get("server", "")
         if not any(each["server"] == label for agent in agents for each in agent.servers):
             raise ServerNotFound(label)
         return _json(_told(label, agents, request))
 
     async def _order(self, request: Request) -> Response:
         assert self._context is not None
-        label, order = request.names["server"], request.path.rpartition("/")[2]
+        label, order = request.names.get("server", ""), request.path.rpartition("/")[2]
         wanted = request.query.get("agent", "")
         agents = await self._asked()
         having = [each.agent_id for each in agents if any(server["server"] == label for server in each.servers)]

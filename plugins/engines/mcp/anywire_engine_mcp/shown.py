@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
@@ -20,7 +20,14 @@ def print_servers(agents: Mapping[str, Mapping[str, Any]], as_json: bool) -> Non
         _print_json(agents)
         return
     rows = [
-        (str(each["server"]), agent_id, _state(each), str(each.get("transport", "")), str(len(each["tools"])), _why(each))
+        (
+            str(each["server"]),
+            agent_id,
+            _state(each),
+            str(each.get("transport", "")),
+            str(len(each["tools"])),
+            _why(each),
+        )
         for agent_id, told in agents.items()
         for each in told.get("servers", ())
     ]
@@ -40,7 +47,9 @@ def print_tools(server: Mapping[str, Any], as_json: bool) -> None:
         return
     if not tools:
         state = _state(server)
-        typer.echo(escaped(f"{server['server']} is {state}: no tools are known; `anywire mcp start {server['server']}`"))
+        typer.echo(
+            escaped(f"{server['server']} is {state}: no tools are known; `anywire mcp start {server['server']}`")
+        )
         return
     rows = [(str(each.get("name", "")), _arguments(each), _first_line(each.get("description"))) for each in tools]
     _print_table(("tool", "arguments", "what it does"), rows)
@@ -98,7 +107,7 @@ def _first_line(text: Any) -> str:
     return str(text or "").strip().partition("\n")[0]
 
 
-def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     table = Table(*head, box=None, header_style="bold", padding=(0, 2, 0, 0))
     for row in rows:
         table.add_row(*[Text(escaped(each)) for each in row])

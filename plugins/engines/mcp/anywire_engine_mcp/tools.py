@@ -5,8 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from mcp_types import AudioContent, CallToolResult, EmbeddedResource, ImageContent, ResourceLink, TextContent, Tool
-from mcp_types import TextResourceContents
+from mcp_types import (
+    AudioContent,
+    CallToolResult,
+    EmbeddedResource,
+    ImageContent,
+    ResourceLink,
+    TextContent,
+    TextResourceContents,
+    Tool,
+)
 
 MAX_TOOLS = 512
 """Tools of one server that are listed."""
@@ -27,8 +35,8 @@ class McpTool(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ToolResult(msgspec.Struct, frozen=True):
-    """``text`` is for a model. ``structured`` is the same as JSON where the server gives it. ``is_error``: the tool says
-    that it failed, and ``text`` why."""
+    """``text`` is for a model. ``structured`` is the same as JSON where the server gives it. ``is_error``: the tool
+    says that it failed, and ``text`` why."""
 
     text: str
     is_error: bool = False
@@ -70,8 +78,10 @@ def read_result(result: CallToolResult) -> ToolResult:
             parts.append(f"[{each.mime_type}, {len(each.data) * 3 // 4} bytes, not shown]")
         elif isinstance(each, EmbeddedResource):
             inside = each.resource
-            is_text = isinstance(inside, TextResourceContents)
-            parts.append(inside.text if is_text else f"[the resource {inside.uri}, not shown]")
+            if isinstance(inside, TextResourceContents):
+                parts.append(inside.text)
+            else:
+                parts.append(f"[the resource {inside.uri}, not shown]")
         elif isinstance(each, ResourceLink):
             parts.append(f"[the resource {each.uri}]")
     text = "\n".join(parts)

@@ -1,4 +1,4 @@
-"""The models of one engine: what the registry lists, as the host runs it, kept up to date while the registry changes."""
+"""The models of one engine: what the registry lists, as the host runs it, kept up to date while that changes."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _Mark = tuple[str, int, int, int]
 
 
 def registry_of(path: Path | None) -> Registry:
-    """The registry file ``path``; where none is set this user's own, which begins as the one that comes along."""
+    """The registry file ``path``. Where none is set it is this user's own, which begins as the one that comes along."""
     return Registry(path) if path is not None else Registry(config_folder() / "models.json", seed=DEFAULT)
 
 
 class Catalogue:
-    """``apply`` is awaited with all models whenever they are others, one call at a time; ``told`` is called when what is
-    known of them has changed. Close it."""
+    """``apply`` is awaited with all models whenever they are others, one call at a time. ``told`` is called when what
+    is known of them has changed. Close it."""
 
     def __init__(
         self,
@@ -61,8 +61,9 @@ class Catalogue:
         known = self.models.get(model)
         if known is None:
             near = nearest(model, self.models)
+            hint = f"; did you mean {near}?" if near else ""
             raise ModelNotFound(
-                f"the model {printable(model, 256)!r} is not in the registry{f'; did you mean {near}?' if near else ''}",
+                f"the model {printable(model, 256)!r} is not in the registry{hint}",
                 status=404,
                 param="model",
             )

@@ -9,7 +9,9 @@
 | ``models.logs`` | ``model``, ``lines`` (100), ``follow`` | ``{"line": …}`` each |
 | ``models.pin`` | ``model``, ``pinned`` (true) | one status; ``kept``: whether the registry has it too |
 | ``models.add`` | members of a registry's entry | one status |
-| ``models.import`` | ``kind``: ``gguf``, ``ollama`` or ``llama-swap``, ``path`` | pieces of ``added``, ``present``, ``skipped``, ``notes`` |
+| ``models.import`` | ``kind`` (``gguf``, ``ollama``, ``llama-swap``), ``path`` | pieces of lists, see below |
+
+An import tells what is ``added``, what was ``present`` before, what is ``skipped`` and why, and ``notes``.
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ from anywire.errors import AnywireError, InvalidRequest, UnknownCommand
 from anywire_engine_models.catalogue import Catalogue
 from anywire_engine_models.host.actor import ModelHost
 from anywire_engine_models.host.status import ModelChanged, ModelStatus
-from anywire_engine_models.offers import told
 from anywire_engine_models.hosted_models import known_model
 from anywire_engine_models.model_files.weights import public_name
+from anywire_engine_models.offers import told
 from anywire_engine_models.registry.entry import Entry, EntrySettings
 from anywire_engine_models.registry.entry_json import read_entry
 from anywire_engine_models.registry.importers import import_models
@@ -94,7 +96,9 @@ class ModelCommands:
         """The results of a command. Raises `UnknownCommand` at once."""
         carry = self._carriers.get(name)
         if carry is None:
-            raise UnknownCommand(f"an agent of the engine models has no command {name!r}; it has {', '.join(self._carriers)}")
+            raise UnknownCommand(
+                f"an agent of the engine models has no command {name!r}; it has {', '.join(self._carriers)}"
+            )
         return carry(arguments)
 
     def told(self, status: ModelStatus) -> dict[str, Any]:

@@ -137,6 +137,11 @@ class ModelSettings(_Section):
     )
     threads: int = pydantic.Field(1, ge=1, le=1024, description="Threads of llama.cpp that generate.")
     batch_threads: int = pydantic.Field(2, ge=1, le=1024, description="Threads of llama.cpp that read prompts.")
+    chat_template: str = pydantic.Field(
+        "",
+        max_length=1_000_000,
+        description="Chat template for llama.cpp, as Jinja text. Default: the model's own.",
+    )
     gpu_layers: int | None = pydantic.Field(
         None, ge=0, le=10_000, description="Layers that llama.cpp puts on a graphics card. Default: all."
     )
@@ -231,7 +236,7 @@ class ModelsConfig(_Section):
     add_commands: bool = pydantic.Field(
         False,
         description="Let operators add models whose entry has a `command` or an `environment` of its own "
-        "(`models.add`, `models.import`): this machine then runs what they say. Those in the registry file always count.",
+        "(`models.add`, `models.import`): this machine then runs what they say. Those in the registry file always do.",
     )
     devices: DevicesConfig = pydantic.Field(
         default_factory=DevicesConfig, description="Where models are put: graphics cards and processor."
@@ -243,7 +248,9 @@ class ModelsConfig(_Section):
     @pydantic.field_validator("models", mode="before")
     @classmethod
     def _may_be_empty(cls, value: Any) -> Any:
-        return {name: {} if each is None else each for name, each in value.items()} if isinstance(value, dict) else value
+        return (
+            {name: {} if each is None else each for name, each in value.items()} if isinstance(value, dict) else value
+        )
 
 
 def budget_bytes(budget: int | str, total: int) -> int:

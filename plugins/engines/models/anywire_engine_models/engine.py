@@ -35,8 +35,8 @@ from anywire_engine_openai.upstream import Upstream
 MAX_SLOTS = 1024
 """Tasks of all models that are taken in together; those of one model are bounded by its own slots."""
 NOT_THE_AGENTS = 424
-"""The status of a model that does not start, 424 Failed Dependency: one of 4xx says nothing against the agent, whose other
-models are well."""
+"""The status of a model that does not start, 424 Failed Dependency: one of 4xx says nothing against the agent, whose
+other models are well."""
 LOADING = "loading"
 """What a host tells of a request whose model is being started; everything else is waiting for a turn."""
 
@@ -230,7 +230,9 @@ class ModelsEngine(Engine):
         one model are answered together: the host can only wait with a swap for requests that it knows of."""
         hosted = [known.hosted for known in self.catalogue.models.values()]
         budget = self.host.memory().budget_bytes
-        swaps = 0 < budget < sum(each.memory_bytes for each in hosted) or len({each.group for each in hosted} - {""}) > 1
+        swaps = (
+            0 < budget < sum(each.memory_bytes for each in hosted) or len({each.group for each in hosted} - {""}) > 1
+        )
         further = self.config.taken_in * sum(each.on_demand for each in hosted) if swaps else 0
         return min(max(1, sum(each.slots for each in hosted) + further), MAX_SLOTS)
 

@@ -12,7 +12,7 @@ import pydantic
 from anywire.errors import AnywireError
 from anywire.messages import Kind
 from anywire.plugins import describe_validation
-from anywire_engine_models.config import ModelSettings, ModelsConfig
+from anywire_engine_models.config import ModelsConfig, ModelSettings
 from anywire_engine_models.host.hosted import HostedModel
 from anywire_engine_models.host.server import Exit, Launcher, Server, StartFailed, Watcher
 from anywire_engine_models.llama_cpp.command import LlamaSettings, llama_command
@@ -78,6 +78,7 @@ class LaunchPlan(msgspec.Struct, frozen=True):
             batch_threads=settings.batch_threads,
             prompt_cache=settings.prompt_cache,
             embedding="embedding" in settings.kinds,
+            chat_template=settings.chat_template,
             gpu_layers=settings.gpu_layers,
             port=settings.port,
             extra_args=tuple(settings.extra_args),
@@ -171,7 +172,9 @@ def settings_of(entry: Entry, config: ModelsConfig) -> ModelSettings:
     """The settings of a model: those of ``engine.models`` over those of the registry over ``engine.defaults``. Raises
     `ValueError`."""
     name = entry.full_identifier
-    own = {each: value for each in EntrySettings.__struct_fields__ if (value := getattr(entry.settings, each)) is not None}
+    own = {
+        each: value for each in EntrySettings.__struct_fields__ if (value := getattr(entry.settings, each)) is not None
+    }
     override = config.models.get(name)
     merged = config.defaults.model_dump(exclude_unset=True) | own
     merged |= override.model_dump(exclude_unset=True) if override is not None else {}

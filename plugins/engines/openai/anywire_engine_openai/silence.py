@@ -38,6 +38,11 @@ class SilenceWatch:
         self.close()
         self._arm(seconds)
 
+    def cut(self) -> None:
+        """End the body here: whoever reads it gets an error. aiohttp would let them wait for ever when its session is
+        closed."""
+        self._content.set_exception(aiohttp.ClientConnectionError("it was closed here"))
+
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()

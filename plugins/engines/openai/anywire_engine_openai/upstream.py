@@ -68,6 +68,7 @@ class Upstream:
         self._new: aiohttp.ClientSession | None = None
         """Keeps no connection: what is asked here goes over a new one."""
         self._tails: set[asyncio.Task[None]] = set()  # answers taken whose last bytes are still to come
+        self._watches: set[SilenceWatch] = set()  # of bodies that are being read
 
     def open(self, base_url: str) -> None:
         """Use the server at ``base_url`` (with ``/v1``) from now on."""
@@ -85,8 +86,11 @@ class Upstream:
         )
 
     async def close(self) -> None:
+        """Close all connections; an answer that is being read ends with `ConnectionFailed`."""
         sessions = (self._session, self._new)
         self._session = self._new = None
+        for watch in self._watches:
+            watch.cut()
         for tail in self._tails:
             tail.cancel()
         await asyncio.gather(*self._tails, return_exceptions=True)
@@ -190,7 +194,7 @@ class Upstream:
                 raise failure
             yield EngineProgress("loading", model)
             await asyncio.sleep(pause)
-        watch = SilenceWatch(response.content, self._first_timeout, self._next_timeout)
+        watch = self._watch(response)
         done = False
         try:
             if pauses is not None:
@@ -231,20 +235,27 @@ class Upstream:
             raise broken(error) from error
         finally:
             watch.close()
+            self._watches.discard(watch)
             if done:
                 self._leave(response)
             else:
                 response.close()
 
+    def _watch(self, response: aiohttp.ClientResponse) -> SilenceWatch:
+        watch = SilenceWatch(response.content, self._first_timeout, self._next_timeout)
+        self._watches.add(watch)
+        return watch
+
     async def _refusal(self, response: aiohttp.ClientResponse) -> TaskError:
         """The error that an answer with a status that is no success stands for. Its connection is closed."""
-        watch = SilenceWatch(response.content, self._first_timeout, self._next_timeout)
+        watch = self._watch(response)
         try:
             body = await self._read(response, MAX_ERROR_BYTES, watch)
         except (aiohttp.ClientError, OSError) as error:
             raise broken(error) from error
         finally:
             watch.close()
+            self._watches.discard(watch)
             response.close()
         return refusal(response.status, body, response.headers)
 

@@ -28,8 +28,8 @@ KILL_TIMEOUT = 3.0
 
 
 class Child:
-    """One life of a program. ``pid`` is the program's; `exited` is done when it, all that it has started and its guardian
-    are gone, and what it wrote on stderr was read: never cancelled, never an exception."""
+    """One life of a program. ``pid`` is the program's. `exited` is done when it, all that it has started and its
+    guardian are gone, and what it wrote on stderr was read: never cancelled, never an exception."""
 
     def __init__(self, guardian: Process, control: socket.socket, output: Output, lines: deque[str]) -> None:
         assert guardian.stdin is not None
@@ -48,17 +48,13 @@ class Child:
     async def spawn(
         cls, command: Sequence[str], environment: Mapping[str, str], cwd: Path | None, told: Callable[[str], None]
     ) -> Child:
-        """Start it; ``told`` gets the lines that it writes on stderr. Raises `StartFailed` when there is no such program
-        or folder. Cancelled, it leaves nothing."""
-        if cwd is not None and not cwd.is_dir():
-            raise StartFailed(Exit(f"the folder {cwd} (cwd) is not there"))
-        program = str((cwd or Path()) / command[0]) if os.sep in command[0] else command[0]
-        found = shutil.which(program, path=environment.get("PATH"))
-        if found is None:
-            raise StartFailed(Exit(no_program(command[0])))
-        child = await cls._begun([str(Path(found).absolute()), *command[1:]], environment, cwd, told)
+        """Start it; ``told`` gets the lines that it writes on stderr. Raises `StartFailed` when there is no such
+        program or folder. Cancelled, it leaves nothing."""
+        program = _found(command[0], environment.get("PATH"), cwd)
+        child = await cls._begun([program, *command[1:]], environment, cwd, told)
         try:
-            await asyncio.wait({child._started, child.exited}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {child._started, child.exited}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         except BaseException:
             child._say(b"K")
             await certainly(child.stop(0.0))
@@ -66,8 +62,8 @@ class Child:
         return child
 
     async def stop(self, grace: float) -> None:
-        """End it: its input is closed, after ``grace`` seconds it gets SIGTERM, after as many again it is killed with all
-        that it has started. Returns when it is gone; idempotent, and may be cancelled and called again."""
+        """End it: its input is closed, after ``grace`` seconds it gets SIGTERM, after as many again it is killed with
+        all that it has started. Returns when it is gone; idempotent, and may be cancelled and called again."""
         self.stdin.close()
         for word in (b"T", b"K"):
             await asyncio.wait({self.exited}, timeout=grace)
@@ -172,6 +168,16 @@ class Child:
             self._said = Exit(f"killed with its guardian (status {status})", signal="SIGKILL")
         said = self._said or Exit(f"its guardian ended with status {status}", code=status)
         self.exited.set_result(Exit(said.reason, said.code, said.signal, tuple(self._lines)))
+
+
+def _found(program: str, path: str | None, cwd: Path | None) -> str:
+    """The whole path of a program. Raises `StartFailed` when it, or the folder that it is to run in, is not there."""
+    if cwd is not None and not cwd.is_dir():
+        raise StartFailed(Exit(f"the folder {cwd} (cwd) is not there"))
+    found = shutil.which(str((cwd or Path()) / program) if os.sep in program else program, path=path)
+    if found is None:
+        raise StartFailed(Exit(no_program(program)))
+    return str(Path(found).absolute())
 
 
 async def certainly(awaited: Coroutine[Any, Any, None]) -> None:

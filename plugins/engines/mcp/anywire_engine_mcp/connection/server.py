@@ -11,8 +11,14 @@ from importlib.metadata import version
 from typing import Any
 
 from mcp import Client, MCPError
-from mcp.client.stdio import get_default_environment
-from mcp_types import CONNECTION_CLOSED, Implementation, ServerNotification, TextResourceContents, Tool, ToolListChangedNotification
+from mcp_types import (
+    CONNECTION_CLOSED,
+    Implementation,
+    ServerNotification,
+    TextResourceContents,
+    Tool,
+    ToolListChangedNotification,
+)
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from anywire.errors import ConfigError
@@ -20,7 +26,7 @@ from anywire.printable import printable
 from anywire_engine_mcp.connection.child import OUTPUT_TIMEOUT, Child, certainly
 from anywire_engine_mcp.connection.http import http_streams
 from anywire_engine_mcp.connection.stdio import stdio_streams
-from anywire_engine_mcp.server_config import ServerConfig, launched_command, secrets_of
+from anywire_engine_mcp.server_config import ServerConfig, inherited, launched_command, secrets_of
 from anywire_engine_mcp.tools import MAX_TOOLS, McpTool, ToolResult, known_tools, read_result
 from anywire_engine_models.host.server import Exit, StartFailed, Watcher
 
@@ -54,7 +60,9 @@ class ConnectedServer:
     ``changed`` is called when the server has other tools than before.
     """
 
-    def __init__(self, label: str, config: ServerConfig, watcher: Watcher, changed: Callable[[ConnectedServer], None]) -> None:
+    def __init__(
+        self, label: str, config: ServerConfig, watcher: Watcher, changed: Callable[[ConnectedServer], None]
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.label, self.config = label, config
         self.tools: tuple[McpTool, ...] = ()
@@ -87,12 +95,13 @@ class ConnectedServer:
         self._owner = asyncio.create_task(self._live(), name=f"mcp server {self.label}")
         try:
             async with asyncio.timeout(self.config.start_timeout):
-                await asyncio.wait({self._ready, self.exited}, return_when=asyncio.FIRST_COMPLETED)
+                either: set[asyncio.Future[Any]] = {self._ready, self.exited}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
             await self._abort()
-            exit = self.exited.result()
+            ending = self.exited.result()
             reason = f"it was not ready after {self.config.start_timeout:g} s (start_timeout)"
-            raise StartFailed(Exit(reason, exit.code, exit.signal, exit.lines)) from None
+            raise StartFailed(Exit(reason, ending.code, ending.signal, ending.lines)) from None
         except BaseException:
             await self._abort()
             raise
@@ -161,9 +170,9 @@ class ConnectedServer:
         finally:
             self._calls -= 1
 
-    def _end(self, exit: Exit) -> None:
+    def _end(self, ending: Exit) -> None:
         if not self._over.done():
-            self._over.set_result(exit)
+            self._over.set_result(ending)
 
     async def _abort(self) -> None:
         """End what has begun; returns when it is gone."""
@@ -172,55 +181,57 @@ class ConnectedServer:
         await asyncio.wait({self.exited})
 
     async def _live(self) -> None:
-        exit = Exit("it was given up")
+        ending = Exit("it was given up")
         try:
-            async with asyncio.timeout(None) as limit, Client(
-                self._streams(),
-                mode=self.config.protocol,
-                client_info=Implementation(name="anywire", version=version("anywire")),
-                message_handler=self._heard,
-                cache=None,
-            ) as client:
+            async with (
+                asyncio.timeout(None) as limit,
+                Client(
+                    self._streams(),
+                    mode=self.config.protocol,
+                    client_info=Implementation(name="anywire", version=version("anywire")),
+                    message_handler=self._heard,
+                    cache=None,
+                ) as client,
+            ):
                 self._client = client
                 await self._list(client)
                 self._ready.set_result(None)
-                exit = await self._watch(client)
-                self._end(exit)
+                ending = await self._watch(client)
+                self._end(ending)
                 limit.reschedule(asyncio.get_running_loop().time() + CLOSE_TIMEOUT)
         except asyncio.CancelledError:
             pass
         except StartFailed as error:
-            exit = error.exit
+            ending = error.exit
         except ConfigError as error:
-            exit = Exit(str(error))
+            ending = Exit(str(error))
         except (Exception, BaseExceptionGroup) as error:
-            if not self._over.done():
-                exit = Exit(f"{self.address} cannot be used: {_said(error)}")
+            self._end(Exit(f"{self.address} cannot be used: {_said(error)}"))
+            ending = self._over.result()
+            if not self._asked:
                 await self._settled()
         finally:
-            self._end(exit)
+            self._end(ending)
             self._client = None
-            await self._finish(exit)
+            await self._finish(ending)
 
     async def _settled(self) -> None:
         """Where a program's connection has ended, the program is about to: how it does is the better reason."""
         if self._child is not None:
             await asyncio.wait({self._child.exited}, timeout=OUTPUT_TIMEOUT)
 
-    async def _finish(self, exit: Exit) -> None:
+    async def _finish(self, ending: Exit) -> None:
         """Once the session is over: the process is ended, and how it did counts where nobody asked for it."""
         child = self._child
         if child is not None:
             ended_itself = child.exited.done()
             with contextlib.suppress(asyncio.CancelledError):
                 await certainly(child.stop(self.config.stop_grace))
-            ending = child.exited.result()
-            if ended_itself:
-                exit = ending
-            else:
-                exit = Exit(exit.reason, ending.code, ending.signal, ending.lines)
+            itself = child.exited.result()
+            reason = itself.reason if ended_itself else ending.reason
+            ending = Exit(reason, itself.code, itself.signal, itself.lines)
         if not self.exited.done():
-            self.exited.set_result(exit)
+            self.exited.set_result(ending)
 
     @asynccontextmanager
     async def _streams(self) -> AsyncGenerator[Any]:
@@ -232,7 +243,7 @@ class ConnectedServer:
             return
         self._child = await Child.spawn(
             launched_command(self.config, where),
-            get_default_environment() | secrets,
+            inherited() | secrets,
             self.config.cwd.expanduser() if self.config.cwd is not None else None,
             self._watcher.line,
         )
@@ -340,4 +351,3 @@ def _said(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return printable(f"{error}" or type(error).__name__, MAX_REASON)
-

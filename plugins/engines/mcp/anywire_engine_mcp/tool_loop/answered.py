@@ -30,8 +30,8 @@ class ToolCall(msgspec.Struct):
 
 
 class Answered:
-    """Takes the deltas of one round. What is text, or members beside it (reasoning, log probabilities), is given back at
-    once; calls, the reason of the end and the usage are kept for the end of the round.
+    """Takes the deltas of one round. What is text, or members beside it ((reasoning, log probabilities), is given back
+    at once; calls, the reason of the end and the usage are kept for the end of the round.
 
     ``before`` is what the rounds before have shown: the texts of two rounds are kept apart by an empty line.
     """
@@ -138,7 +138,8 @@ class Answered:
             name = _text(function.get("name"))
             call.name += name if name != call.name else ""
             arguments = function.get("arguments")
-            call.arguments += arguments if isinstance(arguments, str) else _encode(arguments or {}).decode()
+            if arguments is not None:
+                call.arguments += arguments if isinstance(arguments, str) else _encode(arguments).decode()
             self._size += len(call.name) + len(str(arguments))
             if self._size > MAX_CALL_BYTES or len(self.calls) > MAX_CALLS:
                 raise EngineFailed(
@@ -153,8 +154,8 @@ class Answered:
         index = piece.get("index")
         if isinstance(index, int):
             same = self._by_index.get(index)
-            id = piece.get("id")
-            if same is not None and not (name and same.name and id and id != same.id):
+            other = piece.get("id") not in (None, "", same.id if same is not None else "")
+            if same is not None and not (name and same.name and other):
                 return same
         elif self.calls and not name:
             return self.calls[-1]

@@ -35,9 +35,7 @@ class ToolServers(Protocol):
 
     def status(self, label: str) -> McpStatus: ...
     async def tools(self, label: str) -> tuple[McpTool, ...]: ...
-    async def call(
-        self, label: str, tool: str, arguments: Mapping[str, Any], *, timeout: float
-    ) -> ToolResult: ...
+    async def call(self, label: str, tool: str, arguments: Mapping[str, Any], *, timeout: float) -> ToolResult: ...
 
 
 class LoopLimits(msgspec.Struct, frozen=True):
@@ -54,12 +52,12 @@ class LoopLimits(msgspec.Struct, frozen=True):
 async def run_loop(
     task: TaskRequest, chat: ChatWithTools, host: ToolServers, ask: Ask, limits: LoopLimits, tell: Tell
 ) -> AsyncGenerator[Delta | EngineProgress, None]:
-    """The answer to a chat that names MCP servers; ``ask`` asks the model, ``tell`` is
-    told of each call: an event and its members.
+    """The answer to a chat that names MCP servers; ``ask`` asks the model, ``tell`` is told of each call: an
+    event and its members.
 
     Each call is told as progress. Calls for the client end the loop. Raises what ``ask`` raises, `InvalidRequest` for a
-    server or tool that is not there, and what `anywire_engine_mcp.host.McpHost` says of a server that does not run or ends: a tool's own failure
-    is a result for the model.
+    server or tool that is not there, and what `anywire_engine_mcp.host.McpHost` says of a server that does not run or
+    ends; a tool's own failure is a result for the model.
     """
     if task.resume:
         raise EngineFailed("a chat with MCP servers cannot be resumed: its tools would be called again")
@@ -96,7 +94,8 @@ async def run_loop(
         if calls or last or not answered.calls:
             if not calls and not shown and answered.calls:
                 raise EngineFailed(
-                    f"the model wants further tools after {step - 1} rounds, and gives no answer (max_steps, max_seconds)",
+                    f"the model wants further tools after {step - 1} rounds, and gives no answer "
+                    "(max_steps, max_seconds)",
                     phase="streaming",
                 )
             for each in answered.last(shown, calls, usage, stream=task.stream):

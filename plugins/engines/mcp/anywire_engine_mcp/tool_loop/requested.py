@@ -65,16 +65,17 @@ class ChatWithTools:
             tools = {each.name: each for each in listed[label]}
             for name in allowed if allowed is not None else ():
                 if name not in tools:
+                    known = ", ".join(list(tools)[:20]) or "none"
                     raise InvalidRequest(
-                        f"the MCP server {label!r} has no tool {name!r}; it has: {', '.join(list(tools)[:20]) or 'none'}",
+                        f"the MCP server {label!r} has no tool {name!r}; it has: {known}",
                         param="tools",
                         status=400,
                     )
             found += [Place(label, each) for name, each in tools.items() if allowed is None or name in allowed]
         if len(found) + len(self._own) > MAX_FUNCTIONS:
             raise InvalidRequest(
-                f"the request offers {len(found) + len(self._own)} tools, the limit is {MAX_FUNCTIONS}: name those that "
-                "it needs in allowed_tools",
+                f"the request offers {len(found) + len(self._own)} tools, the limit is {MAX_FUNCTIONS}: name those "
+                "that it needs in allowed_tools",
                 param="tools",
                 status=400,
             )

@@ -21,7 +21,8 @@ class AmdCards:
 
     def read(self, first: int) -> tuple[list[Card], str]:
         """See `CardSource`. In the order of the kernel's numbers."""
-        cards, faults = [], []
+        cards: list[Card] = []
+        faults = []
         for folder in self._folders():
             if _line(folder / "vendor") != _AMD:
                 continue
@@ -29,7 +30,9 @@ class AmdCards:
             if not total or used is None:
                 faults.append(f"{folder.parent.name} is left out: its driver does not tell of its memory")
                 continue
-            heat = next((value for each in sorted(folder.glob("hwmon/hwmon*/temp1_input")) if (value := _integer(each))), None)
+            heat = next(
+                (value for each in sorted(folder.glob("hwmon/hwmon*/temp1_input")) if (value := _integer(each))), None
+            )
             busy = _integer(folder / "gpu_busy_percent")
             cards.append(
                 Card(

@@ -6,7 +6,6 @@ from typing import Protocol
 
 import msgspec
 
-
 SIMULATED = "-simulated"
 
 

@@ -25,8 +25,8 @@ def choose(
 
     ``wish`` is ``cpu``, ``gpu:N`` or ``auto``. Of the cards that keep ``reserve`` bytes free with the model, ``auto``
     takes the one with most room, else the CPU. A card that was wished for is taken whether it fits or not: an estimate
-    is no reason to overrule a person. ``promised`` are bytes of each card for models on their way there. ``without`` are
-    devices where a start has failed. ``fault`` says why cards are missing.
+    is no reason to overrule a person. ``promised`` are bytes of each card for models on their way there. ``without``
+    are devices where a start has failed. ``fault`` says why cards are missing.
     """
     if wish == CPU:
         return Device(CPU, "asked for")

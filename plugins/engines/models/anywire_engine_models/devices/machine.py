@@ -81,7 +81,7 @@ class MachineDevices:
         self._following.append(host.listen(self._model_changed))
 
     async def choose(self, model: HostedModel, without: Sequence[str] = ()) -> Device:
-        """See `anywire_engine_models.host.server.Devices`. It reads the cards anew unless the model may not go there."""
+        """See `anywire_engine_models.host.server.Devices`. It reads the cards, unless the model may not go there."""
         self._promises.pop(model.name, None)
         cards = Cards() if model.device == CPU else await self._read()
         device = choose(

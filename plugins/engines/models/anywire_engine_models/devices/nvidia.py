@@ -42,7 +42,8 @@ class NvidiaCards:
         except Exception as error:
             self.close()  # the driver may have been loaded anew: the next reading begins again
             return [], f"the NVIDIA driver fails ({printable(str(error), 200)})"
-        cards, faults = [], []
+        cards: list[Card] = []
+        faults = []
         for index in range(count):
             try:
                 handle = nvml.nvmlDeviceGetHandleByIndex(index)

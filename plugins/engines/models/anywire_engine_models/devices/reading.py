@@ -24,8 +24,8 @@ class Cards(msgspec.Struct, frozen=True):
 
 
 class CardReader:
-    """Reads all ``sources``, one call at a time, each on a thread that nothing waits for at the end: a driver that hangs
-    holds one thread, and neither the loop nor the end of the process. Use it on one event loop."""
+    """Reads all ``sources``, one call at a time, each on a thread that nothing waits for at the end: a driver that
+    hangs holds one thread, and neither the loop nor the end of the process. Use it on one event loop."""
 
     def __init__(self, sources: Sequence[CardSource], timeout: float) -> None:
         self._sources, self._timeout = sources, timeout

@@ -38,8 +38,9 @@ class ModelHost:
 
     Every call is answered: with a result, with an error of `anywire.errors`, or by cancellation of the caller. Errors
     are `ModelNotFound` (no such model, the nearest name said), `ModelStopped` (409: it is not running and may not be
-    started by a request; says how to start it), `EngineFailed` (it did not start, or ended; its reason, and that the log
-    has its last lines), `QueueFull` (too many wait), `InvalidRequest` (it can never fit the budget), `ShuttingDown`.
+    started by a request; says how to start it), `EngineFailed` (it did not start, or ended; its reason, and that the
+    log has its last lines), `QueueFull` (too many wait), `InvalidRequest` (it can never fit the budget),
+    `ShuttingDown`.
 
     A caller that is cancelled while it waits leaves no trace; a start that has begun for it goes on.
     """
@@ -68,8 +69,8 @@ class ModelHost:
         self._is_closing = False
 
     async def begin(self, models: Sequence[HostedModel]) -> None:
-        """Start the owner with these models, and those with ``autostart`` in the background. Raises `InvalidRequest` when
-        two have the same name."""
+        """Start the owner with these models, and those with ``autostart`` in the background. Raises `InvalidRequest`
+        when two have the same name."""
         if self._owner is not None or self._is_closing:
             raise RuntimeError("a host of models begins once")
         _check_names(models)

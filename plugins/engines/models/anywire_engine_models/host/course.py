@@ -84,16 +84,16 @@ class Course:
         self._roster.move(resident, "running", resident.reason)
         self._roster.answer(resident, resident.starters)
 
-    def failed(self, name: str, exit: Exit, now: float) -> None:
+    def failed(self, name: str, ended: Exit, now: float) -> None:
         """It did not start."""
         if (resident := self._starting(name)) is not None:
-            self._crash(resident, exit, now, has_run=False)
+            self._crash(resident, ended, now, has_run=False)
 
-    def ended(self, name: str, exit: Exit, now: float) -> None:
+    def ended(self, name: str, ended: Exit, now: float) -> None:
         """It ran, and has ended by itself."""
         resident = self._roster.residents.get(name)
         if resident is not None and resident.state == "running":
-            self._crash(resident, exit, now, has_run=True)
+            self._crash(resident, ended, now, has_run=True)
 
     def hangs(self, name: str, reason: str, now: float) -> None:
         """It does not end. Whoever waits for that is told, and waits no more."""
@@ -125,10 +125,10 @@ class Course:
         resident = self._roster.residents.get(name)
         return resident if resident is not None and resident.state == "starting" else None
 
-    def _crash(self, resident: Resident, exit: Exit, now: float, *, has_run: bool) -> None:
+    def _crash(self, resident: Resident, ended: Exit, now: float, *, has_run: bool) -> None:
         lived = now - resident.running_since
         resident.failures = 1 if has_run and lived > LONG_LIFE else resident.failures + 1
-        resident.exit = exit
+        resident.exit = ended
         resident.not_before = now + resident.delay()
         starts_again = (
             resident.model.restart == "on-failure"
@@ -143,7 +143,7 @@ class Course:
             resident.keep = "restart"
             resident.want(now)
         resident.forget_process()
-        self._roster.move(resident, "crashed", exit.reason)
+        self._roster.move(resident, "crashed", ended.reason)
 
         def error() -> AnywireError:
             return has_failed(resident, now)

@@ -12,13 +12,13 @@ RestartPolicy = Literal["never", "on-failure"]
 class HostedModel(msgspec.Struct, frozen=True):
     """One model that a host may start.
 
-    ``name`` is its full identifier. ``memory_bytes`` is what it needs, against the budget. ``slots`` are its requests at
-    once; further ones wait. ``autostart`` starts it when the host begins. ``on_demand`` starts it for a request, and it
-    is stopped after ``idle_ttl`` seconds without one (0: never). ``pinned``: it makes room for nobody. Models of one
+    ``name`` is its full identifier. ``memory_bytes`` is what it needs, against the budget. ``slots`` are its requests
+    at once; further ones wait. ``autostart`` starts it when the host begins. ``on_demand`` starts it for a request, and
+    it is stopped after ``idle_ttl`` seconds without one (0: never). ``pinned``: it makes room for nobody. Models of one
     ``group`` may be loaded together with each other and not with those of another group; an empty one is with all.
     ``restart`` after an end that nobody asked for, with back-off, at most ``max_restarts`` in a row.
-    ``start_timeout`` and ``stop_grace`` are in seconds. ``device`` is where it is wanted: ``auto``, ``cpu`` or ``gpu:N``.
-    ``launch`` is for the launcher alone (`ServerCommand` for processes).
+    ``start_timeout`` and ``stop_grace`` are in seconds. ``device`` is where it is wanted: ``auto``, ``cpu`` or
+    ``gpu:N``. ``launch`` is for the launcher alone (`ServerCommand` for processes).
     """
 
     name: str

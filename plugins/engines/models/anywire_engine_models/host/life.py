@@ -22,8 +22,8 @@ from anywire_engine_models.host.waiting import wait_for_any
 CHOICE_LIMIT = 10.0
 """Seconds for the choice of a device."""
 START_MARGIN = 5.0
-"""Seconds beyond ``start_timeout`` and ``stop_grace`` until a start is given up here: its launcher keeps to the former, and
-knows better what is wrong."""
+"""Seconds beyond ``start_timeout`` and ``stop_grace`` until a start is given up here: its launcher keeps to the former,
+and knows better what is wrong."""
 END_MARGIN = 10.0
 """Seconds beyond ``stop_grace`` until an end counts as one that does not come."""
 MAX_DEVICES = 16
@@ -65,7 +65,8 @@ class Life:
             if server is not None:
                 self.server = server
                 self._tell(self._course.ready, server.pid, server.address)
-                await asyncio.wait({server.exited, self._end_asked}, return_when=asyncio.FIRST_COMPLETED)
+                either: set[asyncio.Future[Any]] = {server.exited, self._end_asked}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
                 if not self._end_asked.done():
                     self._tell(self._course.ended, exit_of(server, self._watcher.lines))
                 await self._stop(server)

@@ -2,8 +2,8 @@
 nothing and knows no event loop.
 
 Each event is a call with the time it happened at (seconds of a clock that does not go back). Callers are tickets: a
-call that raises has refused its ticket at once, every other one is answered by an effect, now or later. After each event
-`settle` decides what follows and gives the effects; at `next_time` it wants to be asked again.
+call that raises has refused its ticket at once, every other one is answered by an effect, now or later. After each
+event `settle` decides what follows and gives the effects; at `next_time` it wants to be asked again.
 """
 
 from __future__ import annotations
@@ -35,9 +35,8 @@ class Residency:
     @property
     def is_finished(self) -> bool:
         """It is closed, and no process is left but those that do not end."""
-        return self._roster.is_closing and all(
-            each.live is None or each.hangs for each in self._roster.residents.values()
-        )
+        awake = self._roster.awake.values()
+        return self._roster.is_closing and all(each.live is None or each.hangs for each in awake)
 
     # What callers ask
 
@@ -45,6 +44,7 @@ class Residency:
         for model in models:
             resident = self._roster.add(model)
             if model.autostart:
+                self._roster.awake[model.name] = resident
                 resident.keep = "autostart"
                 resident.want(now)
 
@@ -81,7 +81,7 @@ class Residency:
         why = ""
         if used:
             why = f"requests are served or wait there ({used})"
-        elif resident.pinned:
+        elif resident.pinned and resident.state == "running":
             why = "it is pinned"
         elif resident.state == "starting":
             why = "it is starting"
@@ -138,7 +138,7 @@ class Residency:
     def close(self, now: float) -> None:
         """Stop everything; nobody is let in any more."""
         self._roster.is_closing = True
-        for resident in self._roster.residents.values():
+        for resident in self._roster.awake.values():
             self._roster.fail([*resident.starters, *resident.queue], is_closing)
             resident.want_nothing()
             if resident.state in ("starting", "running"):
@@ -148,7 +148,7 @@ class Residency:
 
     def settle(self, now: float) -> list[Effect]:
         """Decide what follows from what has happened, and take all effects since the last time."""
-        residents = list(self._roster.residents.values())
+        residents = list(self._roster.awake.values())
         plan = Plan()
         if not self._roster.is_closing:
             for resident in residents:
@@ -164,12 +164,13 @@ class Residency:
         for resident in residents:
             if resident.queue:
                 self._serve(resident, plan, now)
+        self._roster.let_rest()
         effects, self._roster.effects = self._roster.effects, []
         return effects
 
     def next_time(self, now: float) -> float | None:
         """When time alone changes something; None for never."""
-        residents = self._roster.residents.values()
+        residents = self._roster.awake.values()
         times: list[float | None] = [each.idle_until() for each in residents]
         times += [each.not_before for each in residents if each.wanted_since is not None and each.not_before > now]
         if any(each.claims(now) for each in residents):
@@ -250,4 +251,3 @@ def _what_for(resident: Resident, plan: Plan, yields: bool, now: float) -> str:
             return f"waits for a restart: {resident.exit.reason}" if resident.exit else "waits for a restart"
         case _:
             return plan.waits.get(resident.name, "waits for the end of its process")
-

@@ -79,6 +79,11 @@ class Resident:
         return self.live is not None and self.state not in ("starting", "running")
 
     @property
+    def is_at_rest(self) -> bool:
+        """It has no process, and nobody wants one of it."""
+        return self.live is None and self.wanted_since is None and not (self.is_awaited or self.stoppers)
+
+    @property
     def is_awaited(self) -> bool:
         return bool(self.queue or self.starters)
 

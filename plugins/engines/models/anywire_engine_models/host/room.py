@@ -100,8 +100,8 @@ class _Room:
             return lambda: EngineFailed(f"{name} cannot be started: {claim.reason}")
         if budget and need > budget:
             return lambda: InvalidRequest(
-                f"{name} needs {_size(need)}, the memory budget is {_size(budget)}: raise memory_budget, or give the model "
-                "less context or fewer slots"
+                f"{name} needs {_size(need)}, the memory budget is {_size(budget)}: raise memory_budget, or give the "
+                "model less context or fewer slots"
             )
         fixed = [each for each in self._holding if each is not claim and (each.hangs or _is_pinned(each))]
         rivals = [each for each in fixed if _excludes(claim, each)]

@@ -13,7 +13,6 @@ from anywire_engine_models.host.resident import Resident
 from anywire_engine_models.host.settings import HostSettings
 from anywire_engine_models.host.status import TRANSITIONS, MemoryUse, ModelChanged, ModelState, ModelStatus
 
-
 NO_LONGER = "no longer in the registry"
 
 
@@ -23,6 +22,8 @@ class Roster:
     def __init__(self, settings: HostSettings, wall: Callable[[], float]) -> None:
         self.settings, self._wall = settings, wall
         self.residents: dict[str, Resident] = {}
+        self.awake: dict[str, Resident] = {}
+        """Those that something was asked of, until they are at rest: few of many, and all that rules look at."""
         self.effects: list[Effect] = []
         self.is_closing = False
         self.loads = self.swaps = 0
@@ -30,11 +31,11 @@ class Roster:
         self._where: dict[Ticket, Resident] = {}
 
     def find(self, name: str, *, removed_too: bool = False) -> Resident:
-        """Raises `ModelNotFound`. With ``removed_too`` those are found that are still there but no longer configured."""
+        """Raises `ModelNotFound`. With ``removed_too`` also those are found that are no longer configured."""
         resident = self.residents.get(name)
         if resident is not None and (removed_too or not resident.removed):
             return resident
-        near = nearest(name, (each.name for each in self.residents.values() if not each.removed))
+        near = nearest(name[:100], (each.name for each in self.residents.values() if not each.removed))
         hint = f", did you mean {near}?" if near else ", `anywire models list` shows those that are there"
         raise ModelNotFound(f"there is no model {name[:200]!r} here{hint}")
 
@@ -42,7 +43,8 @@ class Roster:
         """Raises `ModelNotFound`, and `ShuttingDown` while the host closes."""
         if self.is_closing:
             raise is_closing()
-        return self.find(name, removed_too=removed_too)
+        resident = self.awake[name] = self.find(name, removed_too=removed_too)
+        return resident
 
     def add(self, model: HostedModel) -> Resident:
         resident = self.residents[model.name] = Resident(model, self._wall())
@@ -53,7 +55,13 @@ class Roster:
         if resident.state == "crashed":
             self.move(resident, "stopped", NO_LONGER)
         del self.residents[resident.name]
+        self.awake.pop(resident.name, None)
         self.effects.append(Forget(resident.name))
+
+    def let_rest(self) -> None:
+        """Forget those that are at rest until something is asked of them."""
+        for name in [name for name, each in self.awake.items() if each.is_at_rest]:
+            del self.awake[name]
 
     # States
 
@@ -72,14 +80,14 @@ class Roster:
         return tuple(each.status() for each in self.residents.values())
 
     def memory(self) -> MemoryUse:
-        used = sum(each.live.memory_bytes for each in self.residents.values() if each.live is not None)
+        used = sum(each.live.memory_bytes for each in self.awake.values() if each.live is not None)
         return MemoryUse(self.settings.memory_budget, used, self.loads, self.swaps, self.swap_seconds)
 
     # Callers
 
     def check_room(self) -> None:
         """Raises `QueueFull` when nobody more may wait."""
-        waiting = sum(len(each.queue) + len(each.starters) for each in self.residents.values())
+        waiting = sum(len(each.queue) + len(each.starters) for each in self.awake.values())
         if waiting >= self.settings.max_waiting:
             raise queue_is_full(waiting)
 
@@ -119,10 +127,11 @@ class Roster:
         return resident
 
     def answer(self, resident: Resident, tickets: Iterable[Ticket]) -> None:
-        status = resident.status()
-        for ticket in list(tickets):
+        answered = list(tickets)
+        for ticket in answered:
             self.take_out(ticket)
-            self.effects.append(Answer(ticket, status))
+        status = resident.status()
+        self.effects.extend(Answer(ticket, status) for ticket in answered)
 
     def fail(self, tickets: Iterable[Ticket], error: Callable[[], AnywireError]) -> None:
         """Each gets an error of its own, since each raises it."""

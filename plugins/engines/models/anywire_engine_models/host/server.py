@@ -16,8 +16,8 @@ from anywire_engine_models.host.hosted import HostedModel
 
 class Exit(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a server ended. ``code`` is its exit status, ``signal`` the name of the signal that ended it (``SIGKILL``);
-    one of them is set where there was a process. ``reason`` is a sentence for a person. ``lines`` are the last it wrote,
-    at most 20."""
+    one of them is set where there was a process. ``reason`` is a sentence for a person. ``lines`` are the last it
+    wrote, at most 20."""
 
     reason: str
     code: int | None = None
@@ -29,7 +29,7 @@ class StartFailed(Exception):
     """A server did not become ready; nothing of it is left. ``elsewhere``: it may start on another device (a card that
     is out of memory)."""
 
-    def __init__(self, exit: Exit, *, elsewhere: bool = False) -> None:
+    def __init__(self, exit: Exit, *, elsewhere: bool = False) -> None:  # noqa: A002
         super().__init__(exit.reason)
         self.exit, self.elsewhere = exit, elsewhere
 

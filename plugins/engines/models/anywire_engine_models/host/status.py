@@ -30,13 +30,13 @@ TRANSITIONS: frozenset[tuple[ModelState, ModelState]] = frozenset(
 class ModelStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     """One model now.
 
-    ``reason`` says why it is in its state (``asked to``, ``its first task``, ``idle for 300 s``, ``makes room for a:b:c``,
-    ``killed by SIGKILL``). ``exit`` is the newest end that was not asked for, kept until the next start. ``pid`` is 0
-    while there is no process, ``address`` empty until it is ready. ``device`` is ``cpu`` or ``gpu:0`` (empty without a
-    process), ``device_reason`` the numbers of that decision. ``progress`` is 0.0 to 1.0 while it loads, where that is
-    known. ``serving`` are its requests under way, ``waiting`` those that wait for it. ``memory_bytes`` is what it is
-    counted with against the budget. ``starts`` counts processes, ``evictions`` how often it made room for another one,
-    ``load_seconds`` is how long its newest start took. ``since`` is seconds since 1970.
+    ``reason`` says why it is in its state (``asked to``, ``its first task``, ``idle for 300 s``, ``makes room for
+    a:b:c``, ``killed by SIGKILL``). ``exit`` is the newest end that was not asked for, kept until the next start.
+    ``pid`` is 0 while there is no process, ``address`` empty until it is ready. ``device`` is ``cpu`` or ``gpu:0``
+    (empty without a process), ``device_reason`` the numbers of that decision. ``progress`` is 0.0 to 1.0 while it
+    loads, where that is known. ``serving`` are its requests under way, ``waiting`` those that wait for it.
+    ``memory_bytes`` is what it is counted with against the budget. ``starts`` counts processes, ``evictions`` how often
+    it made room for another one, ``load_seconds`` is how long its newest start took. ``since`` is seconds since 1970.
     """
 
     model: str

@@ -15,33 +15,36 @@ from anywire_engine_models.host.server import Device, Exit, Server, StartFailed
 LAST_LINES = 20
 """Of a server's log, in an `Exit`."""
 REASON_CHARS = 1000
+MAX_SPAWNED = 100
+"""Processes of one start that are told of."""
 
 log = logging.getLogger(__name__)
 
 
 class LaunchWatcher:
-    """The `Watcher` of one start. ``spawned`` and ``progressed`` are called when there is news; a process is told of
-    once, progress in steps of a hundredth."""
+    """The `Watcher` of one start. ``spawned`` and ``progressed`` are called when there is news, of at most
+    `MAX_SPAWNED` processes (a launcher may try several ports), and of progress, in steps of a hundredth, never back."""
 
     def __init__(
         self, model_log: ModelLog, spawned: Callable[[int], None], progressed: Callable[[float], None]
     ) -> None:
         self._log, self._spawned, self._progressed = model_log, spawned, progressed
-        self._pid, self._part = 0, 0.0
+        self._pid, self._spawns, self._part = 0, 0, 0.0
         self.lines: deque[str] = deque(maxlen=LAST_LINES)
         self.is_over = False
         """Nothing is listened to any more."""
 
     def spawned(self, pid: int) -> None:
-        if not self.is_over and not self._pid and isinstance(pid, int) and pid > 0:
-            self._pid = pid
+        is_new = isinstance(pid, int) and pid > 0 and pid != self._pid
+        if is_new and not self.is_over and self._spawns < MAX_SPAWNED:
+            self._pid, self._spawns = pid, self._spawns + 1
             self._spawned(pid)
 
     def progress(self, part: float) -> None:
         if self.is_over or not isinstance(part, int | float) or not math.isfinite(part):
             return
         part = round(min(max(part, 0.0), 1.0), 2)
-        if part != self._part:
+        if part > self._part:
             self._part = part
             self._progressed(part)
 

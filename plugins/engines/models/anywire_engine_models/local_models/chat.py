@@ -41,7 +41,9 @@ def request_body(messages: Sequence[Mapping[str, Any]], members: Mapping[str, An
         raise InvalidRequest("a chat needs a message: give at least one", param="messages")
     for number, message in enumerate(messages):
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-            raise InvalidRequest(f"message {number} has no role: each is an object with role and content", param="messages")
+            raise InvalidRequest(
+                f"message {number} has no role: each is an object with role and content", param="messages"
+            )
     wrong = sorted(OWN_MEMBERS & members.keys())
     if wrong:
         raise InvalidRequest(f"leave out {wrong[0]}: a chat sets it itself", param=wrong[0])
@@ -55,9 +57,9 @@ def request_body(messages: Sequence[Mapping[str, Any]], members: Mapping[str, An
 async def answer(
     upstream: Upstream, server: Server, model: str, body: str, deadline: float
 ) -> AsyncGenerator[Delta, None]:
-    """The deltas of the answer of ``server``, which ``upstream`` speaks with. ``model`` is its name there, ``deadline`` a
-    time of the event loop. Leaving it closes the connection, which ends the work of the server. Raises `InvalidRequest`, `EngineFailed`, which
-    says how the server ended where it did, and `TimeoutError`."""
+    """The deltas of the answer of ``server``, which ``upstream`` speaks with. ``model`` is its name there, ``deadline``
+    a time of the event loop. Leaving it closes the connection, which ends the work of the server. Raises
+    `InvalidRequest`, `EngineFailed`, which says how the server ended where it did, and `TimeoutError`."""
     try:
         task = TaskRequest("", "local", 1, "chat", model, body, stream=True)
         async with aclosing(upstream.answer(task, model)) as deltas:

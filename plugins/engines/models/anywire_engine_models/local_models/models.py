@@ -251,7 +251,7 @@ class LocalModels:
         await self._host.replace(self._all(registered))
 
     def _changed(self, change: ModelChanged) -> None:
-        if change.status.state != "running":
+        if change.status.state in ("stopped", "crashed") and not change.status.serving:
             self._upstreams.forget(change.status.model)
 
     async def _deltas(

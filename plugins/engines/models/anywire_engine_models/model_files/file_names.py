@@ -6,7 +6,9 @@ import re
 from typing import NamedTuple
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
-_QUANTIZATION = re.compile(r"[.\-_]((?:UD-)?(?:I?Q\d\w*|TQ\d\w*|MXFP4\w*|NVFP4\w*|B?F16|FP16|F32|FP32))$", re.IGNORECASE)
+_QUANTIZATION = re.compile(
+    r"[.\-_]((?:UD-)?(?:I?Q\d\w*|TQ\d\w*|MXFP4\w*|NVFP4\w*|B?F16|FP16|F32|FP32))$", re.IGNORECASE
+)
 _SUFFIX = re.compile(r"\.gguf$", re.IGNORECASE)
 
 

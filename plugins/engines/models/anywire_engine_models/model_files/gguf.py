@@ -24,10 +24,10 @@ class GgufFile(msgspec.Struct, frozen=True):
     """One GGUF file.
 
     ``size`` is its bytes, ``needed`` those that its header tells of: a smaller file is cut off. ``kind`` is ``model``,
-    ``adapter`` …; ``name`` the model's own. Numbers are 0 where the file says nothing usable: ``context_length`` in tokens of
-    its training, ``embedding_length``, ``vocabulary`` in tokens, ``layers``, ``key_length`` and ``value_length`` of a head,
-    ``state_size`` values of recurrent state of a layer. ``kv_heads`` are the heads with keys and values of each layer.
-    ``shard`` of ``shards`` counts from 1.
+    ``adapter`` …; ``name`` the model's own. Numbers are 0 where the file says nothing usable: ``context_length`` in
+    tokens of its training, ``embedding_length``, ``vocabulary`` in tokens, ``layers``, ``key_length`` and
+    ``value_length`` of a head, ``state_size`` values of recurrent state of a layer. ``kv_heads`` are the heads with
+    keys and values of each layer. ``shard`` of ``shards`` counts from 1.
     """
 
     path: str
@@ -97,7 +97,8 @@ def _described(path: str, size: int, header: Header) -> GgufFile:
     layers, embedding = number("block_count"), number("embedding_length")
     heads = _each_layer(values.get(f"{architecture}.attention.head_count"), layers)
     kv_heads = _each_layer(values.get(f"{architecture}.attention.head_count_kv"), layers) or heads
-    head = embedding // max(heads, default=0) if heads and max(heads) else 0
+    most_heads = max(heads) if heads else 0
+    head = embedding // most_heads if most_heads else 0
     inner, state = number("ssm.inner_size"), number("ssm.state_size")
     return GgufFile(
         path=path,

@@ -108,7 +108,8 @@ class GuardedProcess:
     async def _guarded(self, stack: contextlib.AsyncExitStack) -> int:
         """Run the guardian to its end; its exit status."""
         with contextlib.ExitStack() as given:
-            theirs = await self._open_control(stack, given)
+            reports = _Reports(self._reported)
+            theirs = await self._open_control(reports, stack, given)
             outputs = [Output(self._tell, self.lines, self._watched()) for _ in range(2)]
             # Two pipes: what is written to one of them is not cut in two by the other.
             streams = [await _open_output(output, stack, given) for output in outputs]
@@ -131,16 +132,17 @@ class GuardedProcess:
             raise
         for output in outputs:
             output.read_rest()
-        await asyncio.wait({output.ended for output in outputs}, timeout=OUTPUT_TIMEOUT)
+        await asyncio.wait({reports.ended, *(output.ended for output in outputs)}, timeout=OUTPUT_TIMEOUT)
         return status
 
-    async def _open_control(self, stack: contextlib.AsyncExitStack, given: contextlib.ExitStack) -> int:
+    async def _open_control(
+        self, reports: _Reports, stack: contextlib.AsyncExitStack, given: contextlib.ExitStack
+    ) -> int:
+        """Connect ``reports``; the end that is the guardian's."""
         ours, theirs = socket.socketpair()
         given.callback(theirs.close)
         try:
-            self._control, _ = await asyncio.get_running_loop().create_unix_connection(
-                lambda: _Reports(self._reported), sock=ours
-            )
+            self._control, _ = await asyncio.get_running_loop().create_unix_connection(lambda: reports, sock=ours)
         except BaseException:
             ours.close()
             raise
@@ -196,6 +198,7 @@ class _Reports(asyncio.Protocol):
     """What the guardian writes, by line."""
 
     def __init__(self, reported: Callable[[str], None]) -> None:
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._reported = reported
         self._rest = b""
 
@@ -203,6 +206,9 @@ class _Reports(asyncio.Protocol):
         *whole, self._rest = (self._rest + data).split(b"\n")
         for line in whole:
             self._reported(line.decode(errors="replace"))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.ended.set_result(None)
 
 
 async def _open_output(output: Output, stack: contextlib.AsyncExitStack, given: contextlib.ExitStack) -> int:

@@ -23,6 +23,7 @@ A resource tracker of Python's multiprocessing has a second to remove the shared
 
 from __future__ import annotations
 
+# ruff: noqa: PTH115, PTH123 - pathlib takes longer to import than all the rest
 import ctypes
 import os
 import select

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable
@@ -27,8 +26,8 @@ from anywire_engine_models.processes.server_command import ServerCommand
 PORT_TRIES = 5
 """Ports that are tried when others take them between their choice and the server's bind."""
 SETTLING = 1.0
-"""Seconds that a server has to end because of its port, where it is not seen to listen there itself. That of a container
-is not seen either, and is ready then."""
+"""Seconds that a server has to end because of its port, where it is not seen to listen there itself. That of a
+container is not seen either, and is ready then."""
 
 log = logging.getLogger(__name__)
 
@@ -106,9 +105,9 @@ class ProcessLauncher:
 
 
 class _PortTaken(Exception):
-    def __init__(self, exit: Exit) -> None:
-        super().__init__(exit.reason)
-        self.exit = exit
+    def __init__(self, ended: Exit) -> None:
+        super().__init__(ended.reason)
+        self.exit = ended
 
 
 class _Start:
@@ -180,10 +179,12 @@ class _Start:
 
     def _program(self, program: str, environment: dict[str, str]) -> str:
         """The absolute path of the program. Raises `StartFailed`."""
-        found = shutil.which(os.path.expanduser(program), path=environment.get("PATH"))
+        found = shutil.which(
+            Path(program).expanduser() if program.startswith("~") else program, path=environment.get("PATH")
+        )
         if found is None:
             raise StartFailed(Exit(failures.no_program(program)))
-        return os.path.abspath(found)
+        return str(Path(found).absolute())
 
     def _progress(self) -> Callable[[bytes], None]:
         progress = LoadProgress(self._watcher.progress)

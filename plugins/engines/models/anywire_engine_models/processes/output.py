@@ -16,7 +16,8 @@ log = logging.getLogger(__name__)
 LINE_CHARS = 1000
 LINE_BYTES = 4 * LINE_CHARS
 LINES_A_SECOND = 500
-"""Lines of one stream that are told in a second; of the others, their number. llama.cpp writes about ten for a request."""
+"""Lines of one stream that are told in a second; of the others, their number. llama.cpp writes some ten for a
+request."""
 TAIL = 20
 """Newest lines that are kept, of those too that are not told."""
 NOISE_BYTES = 1024 * 1024

@@ -64,6 +64,8 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
                 "put {key} into the environment, and let the server read it there"
             )
         known = ", ".join(f"{{{each}}}" for each in values)
-        raise ValueError(f"{text!r}: {found[0]} is no place to fill in; there are {known}; a brace is written {{{{ or }}}}")
+        raise ValueError(
+            f"{text!r}: {found[0]} is no place to fill in; there are {known}; a brace is written {{{{ or }}}}"
+        )
 
     return _PLACES.sub(put, text)

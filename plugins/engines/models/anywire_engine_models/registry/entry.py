@@ -71,8 +71,9 @@ class EntrySettings(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkn
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """``full_identifier`` is the model's id everywhere. ``model_file_path`` and ``manifest_path`` are absolute, and empty
-    where nothing is known. ``members`` is the whole object as it was read: what we do not know is written back."""
+    """``full_identifier`` is the model's id everywhere. ``model_file_path`` and ``manifest_path`` are absolute, and
+    empty where nothing is known. ``members`` is the whole object as it was read: what we do not know is written
+    back."""
 
     full_identifier: str
     provider: str

@@ -20,7 +20,7 @@ IMPORTERS: Mapping[str, Callable[[Path], Imported]] = {
     "ollama": import_ollama_store,
     "llama-swap": import_llama_swap,
 }
-"""By the name of what is imported: a folder with GGUF files (or one file), the store of Ollama, a file of llama-swap."""
+"""By the name of what is imported: a folder with GGUF files (or one file), Ollama's store, a file of llama-swap."""
 
 
 def import_models(kind: str, path: Path) -> Imported:

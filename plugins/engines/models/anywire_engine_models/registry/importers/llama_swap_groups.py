@@ -39,7 +39,9 @@ def groups_of(config: Mapping[str, Any], models: Sequence[str], report: Report) 
             if isinstance(member, str) and member in found:
                 found[member] = GroupOf(_alone(member) if swap else shared, settings.get("persistent") is True)
     if not groups and len(models) > 1:
-        report.note("groups", "one model is loaded at a time, as before: clear `settings.group` of those that fit together")
+        report.note(
+            "groups", "one model is loaded at a time, as before: clear `settings.group` of those that fit together"
+        )
     return found
 
 

@@ -40,10 +40,9 @@ def filled_in(text: str, macros: Mapping[str, object], environment: Mapping[str,
                 raise ValueError(f"with its macros it is longer than {MAX_TEXT} characters")
             return filled
 
-        after = _MACRO.sub(value, text)
-        if after == text:
+        if all(name in _KEPT for name in _MACRO.findall(text)):
             return text
-        text = after
+        text = _MACRO.sub(value, text)
     raise ValueError("its macros have each other in them")
 
 
