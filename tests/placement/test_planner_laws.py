@@ -294,6 +294,17 @@ def test_what_cannot_be_says_why(places: list[Place], why: str) -> None:
     assert plan({"a": Wanted(replicas)}, places).unmet == {"a": why}
 
 
+def test_a_model_without_a_replica_takes_the_place_of_a_second_one() -> None:
+    places = [place("a1", 1, a=("running", 1)), place("a2", 1, a=("running", 1), c=("stopped", 1))]
+    wanted = {"a": Wanted(2), "c": Wanted(1)}
+    assert steps(plan(wanted, places)) == [("unload", "a2", "a")]
+    places[1] = place("a2", 1, a=("stopped", 1), c=("stopped", 1))
+    assert steps(plan(wanted, places)) == [("load", "a2", "c")]
+    places[1] = place("a2", 1, a=("stopped", 1), c=("running", 1))
+    after = plan(wanted, places)
+    assert (after.steps, after.unmet.keys()) == ((), {"a"})
+
+
 def test_agents_that_may_not_have_a_model_do_not_count_and_give_it_up() -> None:
     places = [place("a1", a=("running", 1)), place("a2", a=("stopped", 1))]
     wanted = {"a": Wanted(1, frozenset({"a2"}))}
