@@ -134,6 +134,14 @@ async def test_a_download_that_is_cancelled_goes_on_later(loading: Loading) -> N
     assert any(loading.registry.ranges)
 
 
+async def test_an_answer_that_ends_early_is_no_whole_file(loading: Loading) -> None:
+    loading.registry.add("tiny", WEIGHTS, "1")
+    loading.registry.answers = [says(200, WEIGHTS[:MIB])]
+    await loading.load()
+    assert loading.blob().read_bytes() == WEIGHTS
+    assert f"bytes={MIB}-" in loading.registry.ranges
+
+
 async def test_a_registry_without_ranges_begins_anew(loading: Loading) -> None:
     loading.registry.add("tiny", WEIGHTS, "1")
     loading.registry.answers = [breaks_off(MIB), without_ranges]

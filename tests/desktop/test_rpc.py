@@ -254,10 +254,10 @@ def test_every_call_is_answered_once(asked: list[dict[str, Any]]) -> None:
     assert all(("result" in each) != ("error" in each) for each in answers)
 
 
-@given(st.lists(st.binary(max_size=30).map(lambda line: line.replace(b"\n", b"")), max_size=8), st.data())
+@given(st.lists(st.binary(max_size=70).map(lambda line: line.replace(b"\n", b"")), max_size=8), st.data())
 def test_lines_are_the_same_however_they_are_cut(lines: list[bytes], data: st.DataObject) -> None:
     whole = b"\n".join(lines)
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=20)))
 
     async def read() -> list[bytes | None]:
         reader = LineReader(0, limit=20)
