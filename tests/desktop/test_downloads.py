@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from anywire_desktop import downloads
-from anywire_desktop.downloads import MIB, Downloads, Progress, Reference
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.desktop.ollama_registry import OllamaRegistry, breaks_off, digest_of, says, without_ranges
 
 from anywire.errors import AnywireError, ConfigError, EngineFailed, InvalidRequest, ModelNotFound
 from anywire.testing.patience import expect
+from anywire_desktop import downloads
+from anywire_desktop.downloads import MIB, Downloads, Progress, Reference
 
 WEIGHTS = random.Random(1).randbytes(3 * MIB + 12_345)
 

@@ -11,15 +11,15 @@ from typing import Annotated, Any
 
 import msgspec
 import pytest
-from anywire_desktop import rpc
-from anywire_desktop.call import Call, Command
-from anywire_desktop.line_streams import LineReader, LineWriter, TooLong
-from anywire_desktop.rpc import Calls
 from hypothesis import given
 from hypothesis import strategies as st
 
 from anywire.errors import ModelStopped, QueueFull
 from anywire.testing.patience import expect
+from anywire_desktop import rpc
+from anywire_desktop.call import Call, Command
+from anywire_desktop.line_streams import LineReader, LineWriter, TooLong
+from anywire_desktop.rpc import Calls
 
 
 class Words:
