@@ -84,7 +84,7 @@ async def test_the_sdks_own_server_over_stdin_and_stdout() -> None:
         failure = await error_of(host.call("measures", "end", {}))
         assert isinstance(failure, EngineFailed)
         assert failure.status == 424
-        assert "exited with status 7" in str(host.status("measures").exit)
+        assert "ended during the call: exited with status 7" in str(failure)
 
 
 @pytest.mark.parametrize("protocol", ["auto", "legacy"])

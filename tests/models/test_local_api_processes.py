@@ -34,7 +34,7 @@ pytestmark = pytest.mark.timeout(120)
 async def client(tiny: Path, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     entry = {"provider": "local", "library": "library", "name": "tiny", "version": "1", "full_identifier": NAME}
     registry = tmp_path / "models.json"
-    settings = {"restart": "never", "context": 512}
+    settings = {"restart": "never", "context": 32768}
     registry.write_text(json.dumps({"models": [entry | {"model_file_path": str(tiny), "settings": settings}]}))
     engine = ModelsEngine(ModelsConfig.model_validate({"registry": registry, "local_api": {"enabled": True}}))
     before = {each.pid for each in psutil.Process().children(recursive=True)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import os
 import random
@@ -136,6 +137,18 @@ async def test_a_server_outlives_the_thread_that_started_it_and_not_the_process(
         assert (await owning.told()) == {"thread": "ended"}
         async with aiohttp.ClientSession() as session, session.get(f"{server['address']}/health") as response:
             assert response.status == 200
+        await owning.kill()
+        await none_left(mark)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("uvloop") is None, reason="missing: uvloop")
+async def test_it_is_the_same_with_uvloop(mark: str) -> None:
+    async with owner(mark, "uvloop", "", "child=1") as owning:
+        os.kill((await owning.told())["pid"], signal.SIGKILL)
+        assert await owning.told() == {"signal": "SIGKILL"}
+        await polled(lambda: len(marked(mark)) == 1, "only the owner is left")
+    async with owner(mark, "uvloop", "", "child=1") as owning:
+        await owning.told()
         await owning.kill()
         await none_left(mark)
 

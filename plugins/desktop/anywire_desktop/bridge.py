@@ -67,6 +67,7 @@ class Bridge:
             send,
         )
         try:
+            await self._files.work(self._files.begin_library)
             async with contextlib.AsyncExitStack() as stack:
                 stack.callback(self._files.close)
                 stack.push_async_callback(writer.close, WRITE_PATIENCE)

@@ -158,17 +158,22 @@ class ConnectedServer:
         except TimeoutError:
             raise ToolFault(f"{what} did not answer within {timeout:g} s") from None
         except MCPError as error:
-            if self._over.done() or (self._child is not None and self._child.exited.done()):
-                raise ServerGone(f"the MCP server {self.label} ended during the call") from error
-            if error.message == _SESSION_GONE or _is_closed(error):
+            if self._over.done() or error.message == _SESSION_GONE or _is_closed(error):
                 self._end(Exit(f"its connection broke: {_said(error)}"))
-                raise ServerGone(f"the connection to the MCP server {self.label} broke during the call") from error
+                raise ServerGone(f"the MCP server {self.label} ended during the call: {await self._how()}") from error
             raise ToolFault(f"{what} failed: {_said(error)}") from error
         except Exception as error:
             # The SDK raises errors of many kinds for an answer that is against the protocol or the tool's own schema.
             raise ToolFault(f"{what} failed: {_said(error)}") from error
         finally:
             self._calls -= 1
+
+    async def _how(self) -> str:
+        """How it has ended, as a sentence; a program that is about to end is given the time to."""
+        await self._settled()
+        if self._child is not None and self._child.exited.done():
+            return self._child.exited.result().reason
+        return self._over.result().reason
 
     def _end(self, ending: Exit) -> None:
         if not self._over.done():
