@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from anywire.testing.patience import PATIENCE, expect
 from anywire_desktop.app_files import AppFiles
 from anywire_desktop.bridge import Bridge
 from anywire_desktop.line_streams import LineReader, LineWriter
 from anywire_desktop.mcp_servers import McpServers
-
-from anywire.testing.patience import PATIENCE, expect
 from anywire_engine_models.config import ModelsConfig
 from anywire_engine_models.local_models import LocalModels
 

@@ -217,6 +217,14 @@ async def test_a_server_whose_guardian_is_killed_ends_without_its_owner(mark: st
         await polled(lambda: is_gone(pid), "the server has ended")
 
 
+async def test_a_guardian_that_somebody_has_stopped_goes_on_at_the_end_of_its_owner(mark: str) -> None:
+    async with owner(mark, "runs", "", "child=1") as owning:
+        pid = (await owning.told())["pid"]
+        os.kill(psutil.Process(pid).ppid(), signal.SIGSTOP)
+        await owning.kill()
+        await none_left(mark)
+
+
 async def test_a_program_finds_the_signals_as_if_there_were_no_guardian() -> None:
     command = guardian_command(["grep", "-E", "SigIgn|SigBlk", "/proc/self/status"])
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)

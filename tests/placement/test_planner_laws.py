@@ -50,7 +50,6 @@ def fleets(draw: st.DrawFn, plain: bool = False) -> Fleet:
             counts=plain or draw(st.integers(0, 5)) > 0,
             open=plain or draw(st.integers(0, 5)) > 0,
             moving=not plain and draw(st.integers(0, 5)) == 0,
-            ordinal=number,
         )
     return found
 
@@ -224,7 +223,7 @@ def test_nothing_is_done_where_all_that_is_wanted_is_loaded(fleet: Fleet, wanted
 @given(st.integers(1, 6), st.integers(1, 6), st.data())
 def test_replicas_are_spread_over_hosts(agents: int, replicas: int, data: st.DataObject) -> None:
     hosts = [data.draw(st.sampled_from(("h1", "h2", "h3"))) for _ in range(agents)]
-    fleet = {f"a{at}": Place(f"a{at}", host, {"a": Replica()}, ordinal=at) for at, host in enumerate(hosts)}
+    fleet = {f"a{at}": Place(f"a{at}", host, {"a": Replica()}) for at, host in enumerate(hosts)}
     after, _, _ = settled(fleet, {"a": Wanted(replicas)}, ())
     used = Counter(place.host for place in after.values() if place.models["a"].state == "running")
     wanted = min(replicas, agents)
