@@ -232,7 +232,7 @@ class ModelsConfig(_Section):
     server: str = pydantic.Field(
         "auto",
         min_length=1,
-        description="Server of llama.cpp to run: `xllamacpp`, the path of a llama-server, or `auto` for what is installed.",
+        description="Server of llama.cpp: `xllamacpp`, the path of a llama-server, or `auto` for what is installed.",
     )
     add_commands: bool = pydantic.Field(
         False,
