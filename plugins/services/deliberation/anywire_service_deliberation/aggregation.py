@@ -12,6 +12,6 @@ Scores = Mapping[str, Mapping[str, float]]
 
 
 def ranked(scores: Scores, members: tuple[str, ...], by: Aggregation, *, middle: float) -> tuple[Ranked, ...]:
-    """All of ``members`` that were scored, the best first. Ties: by the mean, then the median, then the most wins head to head, then
-    the place in ``members``, which is the order in which the question names them."""
+    """All of ``members`` that were scored, the best first. Ties: by the mean, then the median, then the most wins head
+    to head, then the place in ``members``, which is the order in which the question names them."""
     raise NotImplementedError
