@@ -43,7 +43,7 @@ class WorkId(msgspec.Struct, frozen=True, order=True):
     def of(cls, text: str) -> WorkId:
         """The one that has this text."""
         kind, number, member, *about = text.split("/")
-        return cls(cast(Kind, kind), int(number), member, about[0] if about else "")
+        return cls(cast("Kind", kind), int(number), member, about[0] if about else "")
 
 
 class Check(msgspec.Struct, frozen=True, omit_defaults=True):
