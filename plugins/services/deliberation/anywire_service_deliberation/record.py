@@ -9,7 +9,7 @@ import msgspec
 
 from anywire_service_deliberation.question import Question
 
-Stage = Literal["submitted", "generating", "critiquing", "revising", "scoring", "synthesis"]
+Stage = Literal["generating", "critiquing", "revising", "scoring", "synthesis"]
 Status = Literal[
     "submitted",
     "generating",

@@ -1,0 +1,61 @@
+"""The time of a deliberation: one budget that its stages share, and which tries hang."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from anywire_service_deliberation.record import Deliberation, Stage
+from anywire_service_deliberation.stages import ahead
+
+WEIGHTS: dict[Stage, float] = {"generating": 4, "critiquing": 3, "revising": 4, "scoring": 3, "synthesis": 2}
+"""Parts of the time that is left which a stage may take, of the sum of its own and those of the stages after it. Texts
+are written in the stages of 4; a critique and a score are shorter, but a member has one for each other member."""
+
+RESERVE = 0.02
+"""Part of the whole that no stage gets, at most `RESERVE_S` seconds: the result is put on the disk in it."""
+RESERVE_S = 1.0
+
+LEAST_SHARE = 0.05
+"""A stage that would end below the quorum takes further shares of the time that is left, while one is this part of the
+whole at least."""
+
+HANGING_AFTER = 0.5
+"""A try does not hang before this part of its stage's time."""
+HANGING_FACTOR = 3.0
+"""Nor before this many times the time in which the others should be through, had they one slot for all of them."""
+
+
+def ends_by(state: Deliberation) -> float:
+    """When the last stage must be over."""
+    return state.deadline - min(RESERVE_S, RESERVE * (state.deadline - state.submitted))
+
+
+def stage_ends(state: Deliberation, now: float) -> float:
+    """When a stage that begins ``now``, the one that ``state`` is in, must be over."""
+    to_come = [WEIGHTS[stage] for stage in ahead(state)]
+    end = ends_by(state)
+    if now >= end or len(to_come) == 1:
+        return end
+    return now + (end - now) * to_come[0] / sum(to_come)
+
+
+def extended(state: Deliberation, now: float) -> float | None:
+    """When the stage under way must be over if it takes a further share ``now``; None when too little is left."""
+    end = stage_ends(state, now)
+    least = LEAST_SHARE * (state.deadline - state.submitted)
+    return end if end - now >= least else None
+
+
+def hanging_at(began: float, ends: float, took: Collection[float], works: int) -> float | None:
+    """When the tries that began with their stage, at ``began``, are held for hanging. ``took`` are the times of those
+    of its ``works`` that were answered: with none there is nothing to compare with. None too where the slowest of them
+    would not have had time for a second try.
+
+    With one slot for all works the last is done after ``max(took) * works / len(took)``, if all take the same time: a
+    machine that is merely busy is not asked twice.
+    """
+    if not took:
+        return None
+    slowest = max(took)
+    at = began + max(HANGING_AFTER * (ends - began), HANGING_FACTOR * slowest * works / len(took))
+    return at if at + slowest <= ends else None
