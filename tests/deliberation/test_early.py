@@ -13,7 +13,7 @@ from tests.deliberation.acted import Acted, question
 from tests.long_form import examples
 
 from anywire_service_deliberation.aggregation import ranked
-from anywire_service_deliberation.early import Missing, is_settled
+from anywire_service_deliberation.early import Bounds, Missing, borda_bounds, is_settled, pairwise_bounds
 from anywire_service_deliberation.ending import middle
 from anywire_service_deliberation.question import Aggregation, Rubric
 
@@ -95,6 +95,23 @@ def test_nor_do_many_missing_ones_and_the_worst_of_them_least_of_all(
                 assert winner(complete, names, by) == leader, (scores, sorted(open_pairs), complete)
 
 
+@settings(max_examples=examples(40), deadline=None)
+@given(st.integers(2, 5), st.integers(1, 2), st.sampled_from((0.0, 0.3)), st.integers(0, 2**32))
+def test_whatever_becomes_of_them_a_value_is_within_its_bounds(
+    members: int, missing: int, lost: float, seed: int
+) -> None:
+    scores, open_pairs, names = drawn(random.Random(seed), members, missing, lost)
+    bounds: dict[Aggregation, dict[str, Bounds]] = {
+        "borda": {name: borda_bounds(scores, open_pairs, name) for name in names},
+        "pairwise": {name: pairwise_bounds(scores, open_pairs, names, name) for name in names},
+    }
+    for complete in completions(scores, open_pairs):
+        for by, of_each in bounds.items():
+            for each in ranked(complete, names, by, middle=middle(RUBRIC)):
+                least, most = of_each[each.member]
+                assert least - 1e-9 <= each.value <= most + 1e-9, (by, each, scores, complete)
+
+
 @pytest.mark.parametrize("by", AGGREGATIONS)
 def test_a_clear_lead_is_seen_and_a_lead_that_can_be_lost_is_none(by: Aggregation) -> None:
     """Of five, all prefer ``a`` to the rest, and one score of another is missing."""
@@ -105,6 +122,12 @@ def test_a_clear_lead_is_seen_and_a_lead_that_can_be_lost_is_none(by: Aggregatio
     close = {"b": {"a": 4.0, "c": 3.0}, "c": {"a": 3.0, "b": 4.0}}
     assert not is_settled(close, frozenset({("a", "b"), ("a", "c")}), names[:3], by, RUBRIC)
     assert not is_settled({}, frozenset({("a", "b"), ("b", "a")}), names[:2], by, RUBRIC)
+
+
+def test_a_tie_is_left_to_the_scores_that_break_it() -> None:
+    """``a`` leads ``b`` by a comparison won; the missing score can give ``b`` one too, which is named first."""
+    scores = {"a": {"b": 4.0}, "b": {"a": 4.0, "c": 1.0}, "c": {"a": 4.0, "b": 4.0}}
+    assert not is_settled(scores, frozenset({("a", "c")}), ("b", "a", "c"), "mean", RUBRIC)
 
 
 def test_the_course_does_not_wait_for_scores_that_change_nothing() -> None:
