@@ -79,7 +79,8 @@ def borda_bounds(given: Scores, missing: Missing, name: str) -> Bounds:
 
 
 def pairwise_bounds(given: Scores, missing: Missing, names: tuple[str, ...], name: str) -> Bounds:
-    """Won less lost majorities against each other member, of the judges that scored both."""
+    """The duels that it wins less those that it loses: of the same members they order as the part that is won does. A
+    duel goes to the one that more of the judges who scored both put first."""
     least, most = 0, 0
     for other in names:
         margin, to_come = 0, 0
