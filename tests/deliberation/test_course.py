@@ -388,8 +388,10 @@ def test_wakes_too_early_and_clocks_that_go_back_do_no_harm() -> None:
     acted.wakes_at = 0.0
     acted.wake()
     assert acted.wakes_at == at
-    acted.answer("proposal/0/member-1")
-    assert acted.status() == "generating"
+    acted.now -= 500
+    acted.answer_all()
+    assert acted.status() == "critiquing"
+    assert acted.wakes_at == pytest.approx(SUBMITTED + (299 - 0) * 3 / 10)
 
 
 def test_the_text_of_a_work_names_it() -> None:

@@ -18,6 +18,9 @@ from anywire_service_deliberation.stages import authors, current, following, is_
 MAX_TRIES = 2
 """Times a piece of work is asked for before it has failed for good."""
 
+LOOKS = 16
+"""Times that the missing scores are looked at. With many members each look takes milliseconds."""
+
 
 class Course:
     """One deliberation from its submission, or from what was kept of it.
@@ -170,12 +173,14 @@ class Course:
         return False
 
     def _is_decided(self) -> bool:
-        """Whether the open scores are not needed. Looked at after each turn of the judges, and after each of the last
-        scores."""
-        count, turn = len(self._open), len(authors(self.state))
-        if current(self.state) != "scoring" or (count >= turn and count % turn) or not is_enough(self.state):
+        """Whether the open scores are not needed. Looked at `LOOKS` times at most in the last two turns of the judges:
+        before, hardly a lead is safe. Also where all that is open is one judge's."""
+        if current(self.state) != "scoring":
             return False
-        return is_decided(self.state, self._open)
+        count, turn = len(self._open), len(authors(self.state))
+        if count > 2 * turn or (count % math.ceil(2 * turn / LOOKS) and count != turn - 1):
+            return False
+        return is_enough(self.state) and is_decided(self.state, self._open)
 
     def _open_stage(self) -> None:
         """Ask for what is missing of the stage that the state is in."""
