@@ -8,9 +8,10 @@ nobody, or not this member, says nothing about it.
 ``approval``
     The part of the member's judges who approve: whose score is ``middle`` or more (Brams & Fishburn 1978).
 ``borda``
-    The part of its comparisons that the member wins. Each judge compares each two that it has scored, an equal score is
-    half a win. With all scores there, this orders as Borda's count does (Borda 1781; equal scores as in Emerson 2013).
-    0.5 without any comparison.
+    The mean over the member's judges of the part of the others that the judge has scored and puts after it, an equal
+    score being half. Each judge has one voice, however many it has scored; one who has scored one member alone has none
+    here. With all scores there, this orders as Borda's count does (Borda 1781; equal scores as in Emerson 2013). 0.5
+    without any comparison.
 ``pairwise``
     Copeland's method (Copeland 1951): the part of its duels that the member wins. A duel of two goes to the one that
     more of the judges who scored both put first; a duel that nobody wins, or nobody has seen, is half a win. Who wins
@@ -99,14 +100,13 @@ def _each(given: dict[str, dict[str, float]], value: Callable[[list[float]], flo
 
 
 def _borda(ballots: dict[str, dict[str, float]], given: dict[str, dict[str, float]]) -> dict[str, float]:
-    wins, comparisons = dict.fromkeys(given, 0.0), dict.fromkeys(given, 0)
+    parts: dict[str, list[float]] = {name: [] for name in given}
     for ballot in ballots.values():
         order = sorted(ballot.values())
-        for name, score in ballot.items():
-            below, not_above = bisect_left(order, score), bisect_right(order, score)
-            wins[name] += below + (not_above - below - 1) / 2
-            comparisons[name] += len(order) - 1
-    return {name: wins[name] / comparisons[name] if comparisons[name] else 0.5 for name in given}
+        for name, score in ballot.items() if len(order) > 1 else ():
+            lower, not_higher = bisect_left(order, score), bisect_right(order, score)
+            parts[name].append((lower + (not_higher - lower - 1) / 2) / (len(order) - 1))
+    return {name: math.fsum(found) / len(found) if found else 0.5 for name, found in parts.items()}
 
 
 def _pairwise(given: dict[str, dict[str, float]]) -> dict[str, float]:
