@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.deliberation.acted import SUBMITTED, Acted, question, work
 
-from anywire_service_deliberation.budget import WEIGHTS, ends_by
+from anywire_service_deliberation.budget import ends_by
 from anywire_service_deliberation.course import Course
 from anywire_service_deliberation.effects import Finished, Keep
 from anywire_service_deliberation.question import MAX_MEMBERS
@@ -202,10 +202,10 @@ def test_a_stage_has_its_share_of_what_is_left() -> None:
     acted = begun(3, timeout=160.0, synthesis=True)
     end = ends_by(acted.kept)
     assert end == SUBMITTED + 159
-    assert acted.wakes_at - SUBMITTED == pytest.approx(159 * WEIGHTS["generating"] / sum(WEIGHTS.values()))
+    assert acted.wakes_at - SUBMITTED == pytest.approx(159 * 4 / (4 + 2 * 2 + 4 + 2 * 1.5 + 3))
     acted.now += 15
     acted.answer_all()
-    assert acted.wakes_at - acted.now == pytest.approx(144 * 3 / 12)
+    assert acted.wakes_at - acted.now == pytest.approx(144 * 4 / (4 + 4 + 3 + 3))
     assert {ask.deadline for ask in acted.under_way.values()} == {acted.wakes_at}
 
 
@@ -408,7 +408,7 @@ def test_wakes_too_early_and_clocks_that_go_back_do_no_harm() -> None:
     acted.now -= 500
     acted.answer_all()
     assert acted.status() == "critiquing"
-    assert acted.wakes_at - SUBMITTED == pytest.approx(299 * 3 / 10)
+    assert acted.wakes_at - SUBMITTED == pytest.approx(299 * 4 / (4 + 4 + 3))
 
 
 def test_the_text_of_a_work_names_it() -> None:

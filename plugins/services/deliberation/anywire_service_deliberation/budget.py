@@ -5,9 +5,11 @@ from __future__ import annotations
 from anywire_service_deliberation.record import Deliberation, Stage
 from anywire_service_deliberation.stages import ahead
 
-WEIGHTS: dict[Stage, float] = {"generating": 4, "critiquing": 3, "revising": 4, "scoring": 3, "synthesis": 2}
-"""Parts of the time that is left which a stage may take, of the sum of its own and those of the stages after it. Texts
-are written in the stages of 4; a critique and a score are shorter, but a member has one for each other member."""
+WEIGHTS: dict[Stage, float] = {"generating": 4, "critiquing": 2, "revising": 4, "scoring": 1.5, "synthesis": 3}
+"""Parts of the time that is left which a stage may take, of the sum of its own and those of the stages after it. A
+critique and a score are shorter than a proposal, but a member has one for each of the others: their weights are for
+each of these, `MOST_OTHERS` at most."""
+MOST_OTHERS = 4
 
 RESERVE = 0.02
 """Part of the whole that no stage gets, at most `RESERVE_S` seconds: the result is put on the disk in it."""
@@ -31,7 +33,8 @@ def ends_by(state: Deliberation) -> float:
 
 def stage_ends(state: Deliberation, now: float) -> float:
     """When a stage that begins ``now``, the one that ``state`` is in, must be over."""
-    to_come = [WEIGHTS[stage] for stage in ahead(state)]
+    others = min(max(len(state.question.members) - 1, 1), MOST_OTHERS)
+    to_come = [WEIGHTS[stage] * (others if stage in ("critiquing", "scoring") else 1) for stage in ahead(state)]
     end = ends_by(state)
     if now >= end or len(to_come) == 1:
         return end
