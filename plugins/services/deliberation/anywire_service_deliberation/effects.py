@@ -8,9 +8,12 @@ from anywire_service_deliberation.record import Deliberation, WorkId
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """Submit this piece of work, the ``tries``-th time (from 1), avoiding agents that have failed at it; of members that
-    share a model also those that have the others' work, where there are more. It must be done at ``deadline`` (seconds
-    since 1970)."""
+    """Submit this piece of work, the ``tries``-th time (from 1). It must be done at ``deadline`` (seconds since 1970).
+
+    ``avoid`` has the agents that have failed at it. Whoever carries this out adds those that it knows alone: the agent
+    of the try that this one replaces, and for a proposal the agents that have those of members with the same model.
+    One `Failure` at most is told of each try, with its ``tries``; one of an earlier try changes nothing.
+    """
 
     work: WorkId
     tries: int
@@ -19,7 +22,8 @@ class Ask(msgspec.Struct, frozen=True):
 
 
 class Stop(msgspec.Struct, frozen=True):
-    """Cancel this piece of work if it is under way; what it still brings is told as late."""
+    """Cancel this piece of work if it is under way. An answer that it still brings may be told; that it was cancelled
+    is not told as a failure. An `Ask` for the same work may follow: another agent gets it then."""
 
     work: WorkId
 

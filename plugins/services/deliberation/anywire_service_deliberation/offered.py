@@ -39,17 +39,18 @@ class Deliberations(Protocol):
     """All errors are those of `anywire.errors`: `InvalidRequest` says the member at fault."""
 
     def question(self, request: Mapping[str, Any], caller: Caller) -> Question:
-        """A request as REST has it (id?, task, role?, members, rounds, rubric, requirements, quorum, timeout, aggregation,
-        synthesis, council?, max_tokens, metadata), checked and completed."""
+        """A request as REST has it (id?, task, role?, members, rounds, rubric, requirements, quorum, timeout,
+        aggregation, synthesis, council?, max_tokens, metadata), checked and completed."""
         ...
 
     async def submit(self, question: Question) -> Deliberation:
-        """Take it in: stored when this returns. The same id and request again is the same deliberation; the same id with another
-        request raises `InvalidRequest`. Raises `QueueFull` when too many are under way."""
+        """Take it in: stored when this returns. The same id and request again is the same deliberation; the same id
+        with another request raises `InvalidRequest`. Raises `QueueFull` when too many are under way."""
         ...
 
-    async def get(self, id: str, caller: Caller, wait: float = 0.0) -> Deliberation | None:
-        """As it is now, or once it has ended within ``wait`` seconds; None for one that is not known to the caller's tenant."""
+    async def get(self, question_id: str, caller: Caller, wait: float = 0.0) -> Deliberation | None:
+        """As it is now, or once it has ended within ``wait`` seconds; None for one that is not known to the caller's
+        tenant."""
         ...
 
     async def list(
@@ -58,9 +59,9 @@ class Deliberations(Protocol):
         """The newest first."""
         ...
 
-    async def cancel(self, id: str, caller: Caller, reason: str = "cancelled") -> Deliberation | None: ...
+    async def cancel(self, question_id: str, caller: Caller, reason: str = "cancelled") -> Deliberation | None: ...
 
-    def updates(self, id: str, caller: Caller, after: int = 0) -> AsyncGenerator[Update, None]:
+    def updates(self, question_id: str, caller: Caller, after: int = 0) -> AsyncGenerator[Update, None]:
         """Its events after that number, to its end. Those of one that has ended are made of what is kept."""
         ...
 

@@ -46,8 +46,8 @@ class Role(msgspec.Struct, frozen=True):
 
 
 class Member(msgspec.Struct, frozen=True):
-    """``name`` is unique in its question (``member-1``). ``model`` "" is the orchestrator's default. ``style`` is a
-    sentence that makes members who share a model differ."""
+    """``name`` is unique in its question (``member-1``) and has no ``/``. ``model`` "" is the orchestrator's default.
+    ``style`` is a sentence that makes members who share a model differ."""
 
     name: str
     role: str

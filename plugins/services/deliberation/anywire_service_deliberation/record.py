@@ -3,13 +3,13 @@ since 1970, so that they mean the same after a restart."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import msgspec
 
 from anywire_service_deliberation.question import Question
 
-Stage = Literal["submitted", "generating", "critiquing", "revising", "scoring", "synthesis"]
+Stage = Literal["generating", "critiquing", "revising", "scoring", "synthesis"]
 Status = Literal[
     "submitted",
     "generating",
@@ -27,8 +27,9 @@ Kind = Literal["proposal", "critique", "revision", "score", "synthesis"]
 
 
 class WorkId(msgspec.Struct, frozen=True, order=True):
-    """One piece of work: ``member`` makes something of that ``kind`` in that ``round`` (0 for proposals and scores), about
-    ``about``'s proposal for a critique or a score, else empty. As text: ``critique/1/member-2/member-3``."""
+    """One piece of work: ``member`` makes something of that ``kind`` in that ``round`` (from 1; 0 for proposals, scores
+    and the synthesis), about ``about``'s proposal for a critique or a score, else empty. As text:
+    ``critique/1/member-2/member-3``."""
 
     kind: Kind
     round: int
@@ -38,11 +39,31 @@ class WorkId(msgspec.Struct, frozen=True, order=True):
     def __str__(self) -> str:
         return "/".join(filter(None, (self.kind, str(self.round), self.member, self.about)))
 
+    @classmethod
+    def of(cls, text: str) -> WorkId:
+        """The one that has this text."""
+        kind, number, member, *about = text.split("/")
+        return cls(cast("Kind", kind), int(number), member, about[0] if about else "")
+
+
+class Check(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a check says about a proposal. ``kind`` is ``policy`` (``findings`` are violations), ``lint`` (errors, and
+    how many ``warnings``), ``dry_run`` (``exit_code``, its output in ``message``), or a name of your own."""
+
+    kind: str
+    passed: bool
+    message: str = ""
+    findings: tuple[str, ...] = ()
+    warnings: int = 0
+    exit_code: int = 0
+    score: float | None = None
+    details: dict[str, str] = {}
+
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a piece of work has brought. ``text`` is the model's; ``points`` by criterion and ``score`` (the mean by
-    weight) of a score. ``agent``, ``transport``, ``attempts`` say who answered over what; ``tokens`` are prompt and
-    completion together."""
+    weight) of a score; ``checks`` of a proposal or a revision. ``agent``, ``transport``, ``attempts`` say who answered
+    over what. ``began`` is when this try was submitted."""
 
     text: str
     points: dict[str, float] = {}
@@ -55,11 +76,13 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     completion_tokens: int = 0
     began: float = 0.0
     ended: float = 0.0
+    checks: tuple[Check, ...] = ()
 
 
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Why a piece of work has brought nothing, for good. ``code`` is an error's (``agent_lost`` …), or ``nonsense`` for a
-    score that says nothing, ``late`` for what was not there in time."""
+    """Why the ``tries``-th try of a piece of work has brought nothing. ``code`` is an error's (``agent_lost`` …), or
+    ``nonsense`` for a score that says nothing, ``late`` for what was not there in time, ``hanging`` for a try that was
+    replaced because it took far longer than others."""
 
     code: str
     message: str
@@ -80,8 +103,14 @@ class Ranked(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Deliberation(msgspec.Struct, frozen=True, omit_defaults=True):
-    """``answers`` and ``failures`` are keyed by `WorkId` as text: a piece of work has one of them at most, and what is there is never
-    changed. ``late`` are answers that came after their stage: listed, not counted. ``dropped`` counts scores that were nonsense."""
+    """``answers`` and ``failures`` are keyed by `WorkId` as text: a piece of work has one of them at most, and what is
+    there is never changed. ``retried`` has the failed tries of works that were tried again. ``late`` are answers that
+    came after their work had failed or its stage was over: listed, not counted. ``dropped`` counts scores that were
+    nonsense, ``spared`` those that were not waited for because they could not change the winner.
+
+    ``ranking`` and ``winner`` are there from the end of the scoring on; a synthesis may still be made then, while the
+    status is ``scoring``. ``synthesis`` is its text.
+    """
 
     question: Question
     status: Status
@@ -91,14 +120,17 @@ class Deliberation(msgspec.Struct, frozen=True, omit_defaults=True):
     round: int = 0
     answers: dict[str, Answer] = {}
     failures: dict[str, Failure] = {}
+    retried: dict[str, tuple[Failure, ...]] = {}
     late: dict[str, Answer] = {}
     dropped: int = 0
+    spared: int = 0
     ranking: tuple[Ranked, ...] = ()
     winner: str = ""
     synthesis: str = ""
     reason: str = ""
     """Why it is degraded, failed, timed out or cancelled."""
     expires: float = 0.0
+    """When it may be removed. Whoever keeps it sets it once it has ended."""
 
     @property
     def is_final(self) -> bool:
