@@ -67,7 +67,7 @@ def labels(question: Question) -> dict[str, str]:
     """What each member's text is called where others read it: A, B, … Z, AA, AB, …, in the order of the labels."""
     drawn = sorted(
         range(len(question.members)),
-        key=lambda place: hashlib.sha256(f"{question.id}/{place}".encode()).digest(),
+        key=lambda place: hashlib.sha256(f"{question.id}/{place}".encode(errors="surrogatepass")).digest(),
     )
     return {question.members[place].name: _label(number) for number, place in enumerate(drawn)}
 
