@@ -40,9 +40,7 @@ _POINTS = re.compile(rf"(?<![\w.,/+-])(?P<points>{_NUMBER}){_OUT_OF}(?!\w|[.,/]\
 _END_OF_LINE = re.compile(r"[\t *_`\"')\].|]*(?:\n|\Z)")
 _OPENING = re.compile(r"[{\[]")
 _THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.I | re.S)
-_END_OF_END_OF_LINE = re.compile(r"[\t *_`\"')\].|]*(?:\n|\Z)")
-_OPENING = re.compile(r"[{\[]")
-_THOUGHT = re.compile(r"</think(?:ing)?>", re.I)
+_END_OF_THOUGHT = re.compile(r"</think(?:ing)?>", re.I)
 _BETWEEN = r"[\s*_`\"')\]:=|.–—→-]*(?:\b(?:is|score|points|rating|grade|gets)\b[\s*_`\"':=|–—→-]*)?[\s*_`\"'(\[]*"
 """What may stand between a name and its points: ``**Clarity**: 4``, ``"clarity": 4``, ``| clarity | 4 |``."""
 
@@ -63,7 +61,7 @@ def read_score(text: str, rubric: Rubric) -> Reading:
     counts where no criterion is named: it has no ``points`` then. Points out of another number than the rubric's
     highest are taken in proportion: 8/10 is 4 of 5.
     """
-    said = _without_thoughts(text)[-MAX_CHARS:]
+    said = without_thoughts(text)[-MAX_CHARS:]
     if not said.strip():
         return Reading(reason="the answer is empty")
     found = _best([*_in_objects(said, rubric), _in_lines(said, rubric), _in_order(said, rubric)])
@@ -77,10 +75,11 @@ def read_score(text: str, rubric: Rubric) -> Reading:
     if weight < ENOUGH * math.fsum(weights.values()):
         return Reading(reason=f"points for {', '.join(found)} alone: {_shown(said)}")
     score = math.fsum(points * weights[name] for name, points in found.items()) / weight
-    return Reading(found, min(max(round(score, DIGITS), rubric.lowest), rubric.highest))
+    return Reading(found, min(max(round(score, DIGITS), float(rubric.lowest)), float(rubric.highest)))
 
 
-def _without_thoughts(text: str) -> str:
+def without_thoughts(text: str) -> str:
+    """What a model says once it has thought: the text without its ``<think>`` parts."""
     return _END_OF_THOUGHT.split(_THOUGHT.sub(" ", text))[-1]
 
 
