@@ -33,12 +33,12 @@ _TAGS = re.compile(r"<(?=\s*/\s*(?:task|proposal|critique|checks)\b)", re.I)
 def body(work: WorkId, state: Deliberation, *, structured: bool = False, room: int = ROOM) -> dict[str, Any]:
     """The body of the chat that ``work`` asks for, in the form of the OpenAI API.
 
-    It has ``messages`` and ``max_tokens``, and the member's ``model``, ``temperature`` and ``seed`` where it has them. A
-    score is asked for at temperature 0. What is asked again because a score was nonsense has another seed, and the
-    member's temperature.
+    It has ``messages`` and ``max_tokens``, and the member's ``model``, ``temperature`` and ``seed`` where it has them.
+    A score is asked for at temperature 0, with half of the question's tokens. A work that is asked again because it
+    brought nonsense has another seed, and a score then has the member's temperature.
 
-    ``structured``: ask for scores by ``response_format`` (JSON Schema), for models that offer ``json``. ``room`` bounds
-    the characters of others' texts, for models with a small context.
+    ``structured``: ask for a score by ``response_format`` (JSON Schema), for a model whose offer does not say that it
+    lacks ``json``. ``room`` bounds the characters of the members' texts, for a model with a small context.
 
     Raises `LookupError` when the work is about a proposal that is not there.
     """
@@ -233,8 +233,7 @@ def _said(answer: Answer) -> str:
 
 
 def _tagged(tag: str, text: str, room: int, title: str) -> str:
-    closed = _TAGS.sub("< ", shortened(text, room))
-    return f"{title}:\n<{tag}>\n{closed}\n</{tag}>"
+    return f"{title}:\n<{tag}>\n{shortened(_TAGS.sub('< ', text), room)}\n</{tag}>"
 
 
 def _checks(answer: Answer) -> str:
