@@ -85,8 +85,8 @@ class Database:
     async def purge(self, now: float) -> int:
         return await self._write(partial(self._tables.purge, now, self._max_kept))
 
-    async def councils(self, tenant: str) -> Sequence[Council]:
-        return await self._read(lambda tables: tables.councils(tenant))
+    async def councils(self) -> Sequence[tuple[str, Council]]:
+        return await self._read(lambda tables: tables.councils())
 
     async def put_council(self, tenant: str, council: Council) -> None:
         await self._write(partial(self._tables.put_council, tenant, council))

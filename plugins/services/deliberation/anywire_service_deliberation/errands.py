@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -17,6 +17,7 @@ from anywire.messages import Chunk
 from anywire.submission import MAX_NAME_CHARS, MAX_NAMES, Submission
 from anywire.task_stream import TaskStream
 from anywire_service_deliberation.effects import Ask
+from anywire_service_deliberation.prompts import ROOM, body
 from anywire_service_deliberation.question import Member
 from anywire_service_deliberation.reading import read_score
 from anywire_service_deliberation.record import Answer, Check, Deliberation, Failure
@@ -30,6 +31,13 @@ LEAST_TIME = 0.05
 MAX_ANSWER_CHARS = 200_000
 """Characters of an answer that are kept; engines bound answers by tokens."""
 
+CHARS_PER_TOKEN = 3
+"""Of texts that are cut to fit into a model's context: fewer than usual, so that they do fit."""
+INSTRUCTION_TOKENS = 400
+"""Of what stands beside the task and others' texts: role, rubric, form."""
+LEAST_ROOM = 500
+"""Characters of others' texts, however small the context is."""
+
 _NOT_YET = (errors.QueueFull, errors.NoAgent, errors.LimitReached)
 _GONE = (errors.ModelNotFound, errors.ModelStopped)
 _FOR_GOOD = (
@@ -42,14 +50,6 @@ _FOR_GOOD = (
     *_GONE,
 )
 """Errors after which no other agent does better."""
-
-
-class Words(Protocol):
-    """What is said to a model."""
-
-    def body(self, state: Deliberation, ask: Ask) -> dict[str, Any]:
-        """The request (OpenAI chat) for this work: at least ``messages``."""
-        ...
 
 
 class Checks(Protocol):
@@ -71,7 +71,6 @@ class Errand:
     def __init__(
         self,
         context: Context,
-        words: Words,
         checks: Checks | None,
         now: Callable[[], float],
         state: Deliberation,
@@ -83,7 +82,7 @@ class Errand:
     ) -> None:
         """``patient``: a model that nobody serves is waited for, since agents may still be to come back."""
         self.ask, self.stopped = ask, False
-        self._context, self._words, self._checks, self._now, self._state = context, words, checks, now, state
+        self._context, self._checks, self._now, self._state = context, checks, now, state
         self._parent, self._patient = parent, patient
         self._avoid = tuple(dict.fromkeys(name for name in avoid if name and len(name) <= MAX_NAME_CHARS))[-MAX_NAMES:]
         self._member = next(member for member in state.question.members if member.name == ask.work.member)
@@ -162,15 +161,16 @@ class Errand:
                 self.submit(caller)
 
     def _body(self) -> str:
-        member, question = self._member, self._state.question
-        body = {"model": member.model, **self._words.body(self._state, self.ask), "stream": False}
-        body.setdefault("max_tokens", question.max_tokens)
-        if member.temperature is not None:
-            body.setdefault("temperature", member.temperature)
-        if member.seed is not None:
-            # The same seed would bring the same nonsense again.
-            body.setdefault("seed", member.seed + 1000 * (self.ask.tries - 1))
-        return msgspec.json.encode(body).decode()
+        offers = [offer for _, offer in self._context.offers().get(self._member.model, ())]
+        question = self._state.question
+        context = min((offer.context for offer in offers if offer.context), default=0)
+        room = ROOM
+        if context:
+            tokens = context - question.max_tokens - INSTRUCTION_TOKENS
+            room = min(ROOM, max(LEAST_ROOM, CHARS_PER_TOKEN * tokens - len(question.task)))
+        structured = any(offer.features.get("json") for offer in offers)
+        made = body(self.ask.work, self._state, structured=structured, room=room)
+        return msgspec.json.encode({**made, "stream": False}).decode()
 
     async def _read(self, chunk: Chunk) -> Answer | Failed:
         assert self._stream is not None

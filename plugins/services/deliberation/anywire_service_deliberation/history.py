@@ -118,7 +118,12 @@ def _place(stage: Stage, number: int) -> _Place:
 
 def _asked(state: Deliberation, work: WorkId, tries: int) -> dict[str, Any]:
     member = next((each for each in state.question.members if each.name == work.member), None)
-    return {"work": str(work), "tries": tries, "role": member.role if member else "", "model": member.model if member else ""}
+    return {
+        "work": str(work),
+        "tries": tries,
+        "role": member.role if member else "",
+        "model": member.model if member else "",
+    }
 
 
 def _answered(answer: Answer) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class _Strict(pydantic.BaseModel):
 
 
 class MemberRequest(_Strict):
-    name: Annotated[str, pydantic.Field(pattern=rf"\A[^/\s]{{1,{MAX_NAME_CHARS}}}\Z")] | None = None
+    name: Annotated[str, pydantic.Field(pattern=rf"^[^/\s]{{1,{MAX_NAME_CHARS}}}$")] | None = None
     role: _Role | None = None
     model: _Model | None = None
     temperature: Annotated[float, pydantic.Field(ge=0, le=2, allow_inf_nan=False)] | None = None
@@ -153,7 +153,7 @@ class Requests:
             digest,
         )
 
-    def check_council(self, council: Council, caller: Caller) -> Council:
+    def check_council(self, council: Council) -> Council:
         """The council as it is kept. Raises `InvalidRequest` for one that no question could be asked of."""
         if not council.name or len(council.name) > MAX_NAME_CHARS or not council.name.isprintable():
             raise InvalidRequest(f"the name of a council has 1 to {MAX_NAME_CHARS} printable characters", param="name")
@@ -289,9 +289,7 @@ def _read(request: Mapping[str, Any]) -> tuple[DeliberationRequest, str]:
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise InvalidRequest(f"the request is no JSON in UTF-8: {error}") from None
     if len(metadata) > MAX_METADATA_BYTES:
-        raise InvalidRequest(
-            f"metadata has {len(metadata)} bytes, the limit is {MAX_METADATA_BYTES}", param="metadata"
-        )
+        raise InvalidRequest(f"metadata has {len(metadata)} bytes, the limit is {MAX_METADATA_BYTES}", param="metadata")
     return asked, hashlib.sha256(encoded).hexdigest()
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -15,7 +16,7 @@ from anywire.context import Context
 from anywire.errors import PluginFailed
 from anywire_service_deliberation.course import Course
 from anywire_service_deliberation.effects import Ask, Effect, Finished, Keep, Stop, WakeAt
-from anywire_service_deliberation.errands import Checks, Errand, Failed, Words
+from anywire_service_deliberation.errands import Checks, Errand, Failed
 from anywire_service_deliberation.history import History
 from anywire_service_deliberation.offered import Update
 from anywire_service_deliberation.record import Answer, Deliberation, Failure, WorkId
@@ -45,7 +46,6 @@ class Run:
         self,
         context: Context,
         store: Store,
-        words: Words,
         checks: Checks | None,
         now: Callable[[], float],
         state: Deliberation,
@@ -53,7 +53,7 @@ class Run:
         *,
         resumed: bool = False,
     ) -> None:
-        self._context, self._store, self._words, self._checks = context, store, words, checks
+        self._context, self._store, self._checks = context, store, checks
         self._clock_now, self._retention, self._resumed = now, retention, resumed
         self._course = Course(state)
         self._caller: Caller = state.question.caller
@@ -73,13 +73,20 @@ class Run:
         self._timer: Timer | None = None
         self._last = 0.0
         self._leaving = False
+        self._drives: asyncio.Task[None] | None = None
 
     # From outside
 
-    def start(self, parent: str, caller: Caller) -> None:
-        """Begin, as tasks of ``caller`` and children of the task ``parent``."""
+    @property
+    def started(self) -> bool:
+        return self._drives is not None
+
+    def start(self, parent: str, caller: Caller) -> asyncio.Task[None]:
+        """Begin, as tasks of ``caller`` and children of the task ``parent``. What is returned is done when nothing is
+        left to be kept."""
         self.parent, self._caller = parent, caller
-        self._begin(self._drive())
+        self._drives = self._begin(self._drive())
+        return self._drives
 
     def cancel(self, reason: str) -> None:
         """End it as cancelled. Nothing happens once it has ended."""
@@ -125,16 +132,17 @@ class Run:
 
     async def _drive(self) -> None:
         try:
+            # It may have been cancelled before it begins.
+            await self._carry_out(self._take_events())
             await self._carry_out(self._course.begin(self._now()))
             while not self.ended.done():
                 await self._woken.wait()
                 self._woken.clear()
                 await self._carry_out(self._take_events())
-        except Exception:
-            # It would wait forever: what there is is told, and the next process may go on with it.
+        except Exception as error:
             log.exception("the deliberation %s goes on no more", self.shown.question.id)
-            self._stop_all()
-            self._tell(ended=True)
+            if not self.ended.done():
+                await self._carry_out(self._course.cancel(f"a fault here: {type(error).__name__}", self._now()))
 
     def _take_events(self) -> list[Effect]:
         events, self._events = self._events, []
@@ -200,7 +208,6 @@ class Run:
             avoid.append(before.agent)
         errand = Errand(
             self._context,
-            self._words,
             self._checks,
             self._clock_now,
             self._course.state,
@@ -291,10 +298,11 @@ class Run:
         if not changed.done():
             changed.set_result(None)
 
-    def _begin(self, work: object) -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[arg-type]
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._task_ended)
+        return task
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import fcntl
 import logging
 import os
@@ -169,7 +170,9 @@ class Tables:
 
     def get(self, tenant: str | None, question_id: str) -> Deliberation | None:
         """Of any tenant, the newest, when ``tenant`` is None."""
-        where, values = ("id = ?", [question_id]) if tenant is None else ("id = ? AND tenant = ?", [question_id, tenant])
+        where, values = (
+            ("id = ?", [question_id]) if tenant is None else ("id = ? AND tenant = ?", [question_id, tenant])
+        )
         rows = self._rows(f"SELECT {_COLUMNS} FROM deliberations WHERE {where} ORDER BY number DESC LIMIT 1", *values)
         return next(self._read(rows), None)
 
@@ -190,7 +193,7 @@ class Tables:
         )
         return list(self._read(rows))
 
-    def unfinished(self) -> list[Deliberation]:
+    def unfinished(self) -> builtins.list[Deliberation]:
         """The oldest first."""
         return list(self._read(self._rows(f"SELECT {_COLUMNS} FROM deliberations WHERE ended = 0 ORDER BY number")))
 
@@ -198,7 +201,8 @@ class Tables:
         """Remove those that have expired, and of those that have ended the oldest that are more than ``most``."""
         gone = self._rows(
             "SELECT number FROM deliberations WHERE ended > 0 AND expires <= ? UNION "
-            "SELECT number FROM (SELECT number FROM deliberations WHERE ended > 0 ORDER BY ended DESC LIMIT -1 OFFSET ?)",
+            "SELECT number FROM "
+            "(SELECT number FROM deliberations WHERE ended > 0 ORDER BY ended DESC LIMIT -1 OFFSET ?)",
             now,
             most,
         )
@@ -209,9 +213,15 @@ class Tables:
 
     # Councils
 
-    def councils(self, tenant: str) -> list[Council]:
-        rows = self._rows("SELECT data FROM councils WHERE tenant = ? ORDER BY name", tenant)
-        return [msgspec.json.decode(data, type=Council) for (data,) in rows]
+    def councils(self) -> builtins.list[tuple[str, Council]]:
+        """Each with its tenant. One that cannot be read is left out."""
+        found = []
+        for tenant, name, data in self._rows("SELECT tenant, name, data FROM councils ORDER BY tenant, name"):
+            try:
+                found.append((tenant, msgspec.json.decode(data, type=Council)))
+            except _UNREADABLE as error:
+                log.error("the council %s cannot be read: what is kept of it is damaged: %s", name, error)
+        return found
 
     def put_council(self, tenant: str, council: Council) -> None:
         self._run("INSERT OR REPLACE INTO councils VALUES (?, ?, ?)", tenant, council.name, _encode(council))
@@ -234,7 +244,9 @@ class Tables:
         """Those that can be read. One that cannot is left out, and is there until it is removed by hand."""
         for number, question_id, question, state in rows:
             parts: dict[str, dict[str, Answer | Failure]] = {part: {} for part in _PARTS}
-            works = self._rows("SELECT part, work, data FROM works WHERE deliberation = ? ORDER BY part, number", number)
+            works = self._rows(
+                "SELECT part, work, data FROM works WHERE deliberation = ? ORDER BY part, number", number
+            )
             try:
                 for part, work, data in works:
                     parts[part][work] = msgspec.json.decode(data, type=_PARTS[part])
