@@ -7,17 +7,19 @@ import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import msgspec
 
 from anywire.caller import Caller
+from anywire.context import Context
 from anywire.engine import Delta, Engine, EngineStatus
 from anywire.errors import EngineFailed
 from anywire.messages import TaskRequest
 from anywire.offers import offers
+from anywire.testing.clock import SimulatedClock
 from anywire.testing.doubles import MODEL, ScriptedConfig
 from anywire.testing.patience import expect
 from anywire.testing.recorder import Recorder
@@ -40,8 +42,7 @@ def well(member: str, kind: str, asked: int) -> str:
 class Council(Engine):
     """Answers each piece of work with a text that its request alone decides, so that any two runs are the same.
 
-    Records ``asked`` (member, kind, text of the request), and ``cancelled`` (member, kind). Nobody is answered before
-    ``gate`` is open.
+    Records ``asked`` (member, kind, the request), ``answered`` (member, kind) and ``cancelled`` (member, kind).
     """
 
     name: ClassVar[str] = "council"
@@ -51,8 +52,7 @@ class Council(Engine):
         super().__init__(ScriptedConfig())
         self.behaviour, self._models = behaviour, models
         self.recorder = Recorder()
-        self.gate = asyncio.Event()
-        self.gate.set()
+        self._gates: dict[str, asyncio.Event] = {}
         self.counts: Counter[tuple[str, str, str]] = Counter()
 
     async def start(self, changed: Callable[[], None]) -> None:
@@ -70,7 +70,8 @@ class Council(Engine):
         self.recorder.add("asked", member, kind, task)
         does = self.behaviour(member, kind, self.counts[member, kind, task.body])
         try:
-            await self.gate.wait()
+            if (gate := self._gates.get(kind)) is not None:
+                await gate.wait()
             if does == "hang":
                 await asyncio.get_running_loop().create_future()
         except (asyncio.CancelledError, GeneratorExit):
@@ -78,7 +79,15 @@ class Council(Engine):
             raise
         if does == "fail":
             raise EngineFailed("the member says so")
+        self.recorder.add("answered", member, kind)
         yield Delta(self._text(member, kind, does, task.body), "", "stop", USAGE)
+
+    def hold(self, kind: str) -> None:
+        """Answer no work of that kind until `release`."""
+        self._gates[kind] = asyncio.Event()
+
+    def release(self, kind: str) -> None:
+        self._gates[kind].set()
 
     def asked(self, kind: str = "") -> list[str]:
         """The members asked for that kind of work, in order."""
@@ -86,6 +95,10 @@ class Council(Engine):
 
     async def all_asked(self, kind: str, count: int) -> None:
         await self.recorder.until(lambda: len(self.asked(kind)) >= count, f"{count} are asked for {kind}")
+
+    def named(self, event: str, kind: str) -> list[str]:
+        """The members of these events, in order."""
+        return [each[1] for each in self.recorder.named(event) if each[2] == kind]
 
     def _text(self, member: str, kind: str, does: str, body: str) -> str:
         drawn = hashlib.sha256(body.encode()).digest()
@@ -112,13 +125,36 @@ def kind_of(body: str) -> str:
     return next((kind for mark, kind in marks.items() if mark in said), "proposal")
 
 
+class _Timed:
+    """A context whose time is that of another clock."""
+
+    def __init__(self, context: Context, clock: SimulatedClock) -> None:
+        self._context, self.clock = context, clock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+
+class TimedService(DeliberationService):
+    """The service with a clock of its own: the pipeline and the agent go on in real time."""
+
+    def __init__(self, config: DeliberationConfig, clock: SimulatedClock | None) -> None:
+        super().__init__(config)
+        self._clock = clock
+
+    async def start(self, context: Context) -> None:
+        await super().start(cast("Context", _Timed(context, self._clock)) if self._clock else context)
+
+
 @asynccontextmanager
-async def bench(folder: Path, **settings: Any) -> AsyncIterator[tuple[ServiceBench, KeptDeliberations]]:
+async def bench(
+    folder: Path, clock: SimulatedClock | None = None, **settings: Any
+) -> AsyncIterator[tuple[ServiceBench, KeptDeliberations]]:
     """A new process, as far as the service can tell, with the folder that the ones before it had."""
     names = DeliberationConfig.model_fields
     own = {name: value for name, value in settings.items() if name in names}
     others = {name: value for name, value in settings.items() if name not in names}
-    service = DeliberationService(DeliberationConfig(**{"folder": folder / "kept", **own}))
+    service = TimedService(DeliberationConfig(**{"folder": folder / "kept", **own}), clock)
     async with service_bench(service, state=folder, **{"engine": Council(), "slots": 64, **others}) as served:
         yield served, service.offered
 
@@ -130,6 +166,32 @@ def request(**members: Any) -> dict[str, Any]:
 async def asked(kept: KeptDeliberations, caller: Caller = ANN, **members: Any) -> Deliberation:
     """One that is taken in."""
     return await expect(kept.submit(kept.question(request(**members), caller)), "the deliberation is taken in")
+
+
+async def status(kept: KeptDeliberations, wanted: str, question_id: str = "q-1") -> None:
+    """Wait until it is in that stage."""
+
+    async def wait() -> None:
+        async with aclosing(kept.updates(question_id, ANN)) as updates:
+            async for update in updates:
+                if update.name == "stage" and update.data["status"] == wanted:
+                    return
+
+    await expect(wait(), f"the deliberation is {wanted}")
+
+
+async def answers(kept: KeptDeliberations, count: int, question_id: str = "q-1") -> None:
+    """Wait until so many answers are kept."""
+
+    async def wait() -> None:
+        seen = 0
+        async with aclosing(kept.updates(question_id, ANN)) as updates:
+            async for update in updates:
+                seen += update.name == "answered"
+                if seen >= count:
+                    return
+
+    await expect(wait(), f"{count} answers are kept")
 
 
 async def ended(kept: KeptDeliberations, question_id: str = "q-1", caller: Caller = ANN) -> Deliberation:

@@ -49,13 +49,13 @@ class History:
         if not self.updates:
             self._add("stage", state.submitted, status="submitted", round=0)
         for at, name, work, data in self._news(state):
-            self._go_to(state, _place_of(work), at)
+            self._go_to(state, _place_of(work))
             self._add(name, at, work=str(work), **data)
             if name == "failed" and data["again"]:
                 self._add("asked", at, **_asked(state, work, data["tries"] + 1))
         stage = current(state)
         if stage is not None:
-            self._go_to(state, _place(stage, state.round), self.updates[-1].at)
+            self._go_to(state, _place(stage, state.round))
         if state.is_final:
             self._ended = True
             self._add("ended", state.ended, status=state.status, winner=state.winner, reason=state.reason)
@@ -75,11 +75,11 @@ class History:
         self._failures, self._answers, self._late = len(state.failures), len(state.answers), len(state.late)
         yield from sorted(found, key=lambda news: news[0])
 
-    def _go_to(self, state: Deliberation, place: _Place, at: float) -> None:
-        """Tell that a later stage has begun, and which works were asked for with that."""
+    def _go_to(self, state: Deliberation, place: _Place) -> None:
+        """Tell that a later stage has begun, with the event before it, and which works were asked for with that."""
         if place[:3] <= self._place[:3]:
             return
-        self._place = place
+        self._place, at = place, self.updates[-1].at
         status = "scoring" if place.stage == "synthesis" else place.stage
         self._add("stage", at, status=place.stage, round=place.round)
         winner = state.winner if place.stage == "synthesis" else ""
