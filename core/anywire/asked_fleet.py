@@ -13,12 +13,17 @@ A distribution adds commands to ``anywire`` by the entry point ``anywire.command
 
         for result in given.ask(ask):
             typer.echo(result)
+
+An app that has a callback in place of commands, which `asks_fleet` too, is one command of the app's name.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import httpx
 
 Answer = TypeVar("Answer")
 
@@ -57,6 +62,12 @@ class GivenFleet(Protocol):
     def ask(self, work: Callable[[AskedFleet], Awaitable[Answer]]) -> Answer:
         """The result of ``work``, for which an event loop is run. Raises `anywire.errors.AnywireError`, also where no
         orchestrator is found, and `typer.Exit` (130) when the user interrupts it."""
+        ...
+
+    def ask_server(self, work: Callable[[httpx.AsyncClient], Awaitable[Answer]]) -> Answer:
+        """The same over HTTP alone, for what a service adds to the API: ``work`` is given a client of the server, which
+        has its address, its certificates and the key. What `httpx` raises in it becomes an `AnywireError`. Raises
+        `anywire.errors.ConfigError` where the options name no server but a transport."""
         ...
 
 

@@ -11,9 +11,13 @@ import typer
 from anywire.asked_fleet import is_asking_fleet
 from anywire.cli import options
 from anywire.cli.inspect import asked
+from anywire.errors import ConfigError
 
 if TYPE_CHECKING:
+    import httpx
+
     from anywire.asked_fleet import AskedFleet
+    from anywire.roles.stop import Stop
 
 Answer = TypeVar("Answer")
 
@@ -38,10 +42,31 @@ class FleetOfOptions:
         found, _ = asked(self._given, work)
         return found
 
+    def ask_server(self, work: Callable[[httpx.AsyncClient], Awaitable[Answer]]) -> Answer:
+        from anywire.cli import stream
+        from anywire.cli.asked_server import Server
+        from anywire.roles.stop import run
+
+        server = self._given.target()
+        if not isinstance(server, Server):
+            raise ConfigError(
+                "this command asks over HTTP: leave --transport, --dds-domain and --lan out, or name the server with "
+                "--url"
+            )
+
+        async def role(stop: Stop) -> tuple[Answer]:
+            async with stream.client(server) as client:
+                return (await stop.unless(work(client)),)
+
+        found = run(role)
+        if found is None:
+            raise typer.Exit(options.INTERRUPTED)
+        return found[0]
+
 
 def with_fleet(app: typer.Typer) -> typer.Typer:
     """``app``, each command of which that asks a fleet has the options for it and gets what they mean."""
-    for command in app.registered_commands:
+    for command in (*app.registered_commands, *([app.registered_callback] if app.registered_callback else ())):
         if command.callback is not None and is_asking_fleet(command.callback):
             command.callback = _given_fleet(command.callback)
     for group in app.registered_groups:
