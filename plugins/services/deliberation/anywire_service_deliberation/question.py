@@ -35,6 +35,7 @@ class Rubric(msgspec.Struct, frozen=True):
     criteria: tuple[Criterion, ...]
     lowest: int = 1
     highest: int = 5
+    description: str = ""
 
 
 class Role(msgspec.Struct, frozen=True):
