@@ -17,6 +17,8 @@ IMPORT_NAMES = {
     "pyyaml": "yaml",
     "pydantic-settings": "pydantic_settings",
     "grpcio": "grpc",
+    "grpcio-health-checking": "grpc_health",
+    "grpcio-reflection": "grpc_reflection",
     "protobuf": "google",
     "pyjwt": "jwt",
 }

@@ -116,13 +116,16 @@ class Run:
             found = self._history.updates
             for update in found[after:]:
                 yield update
+                after = update.number  # others may have made more of them meanwhile
             if self.shown.is_final and after > len(found):
                 yield found[-1]
-            after = max(after, len(found))
+                after = len(found)
+            # It may have gone on, to its end too, while the last ones were taken.
+            if changed is not self._changed:
+                continue
             if self.ended.done():
                 return
-            if changed is self._changed:
-                await asyncio.shield(changed)
+            await asyncio.shield(changed)
 
     # One event after the other
 

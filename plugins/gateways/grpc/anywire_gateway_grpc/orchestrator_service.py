@@ -1,0 +1,101 @@
+"""The methods of the OrchestratorService that ask questions and tell results."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from anywire_gateway_grpc import orchestrator_pb2 as wire
+from anywire_gateway_grpc.asking import Asking, needs_id, won
+from anywire_gateway_grpc.calls import Call, Method
+from anywire_gateway_grpc.faults import Ended, why
+from anywire_gateway_grpc.numbers import Numbers
+from anywire_gateway_grpc.progress import Progress
+from anywire_gateway_grpc.questions import deliberate, orchestrate
+from anywire_gateway_grpc.results import duration_ms, metadata, results, status_of, winner
+from anywire_service_deliberation.record import Deliberation
+
+NOT_HERE = "this method is for planning, which is not part of this service: ask the planning service itself"
+UNSERVED = dict.fromkeys(("ProcessPlanningEvent", "DeriveSubtasks", "GetTaskContext"), NOT_HERE)
+"""Methods that other servers of this contract have."""
+
+
+class OrchestratorCalls:
+    def __init__(self, asking: Asking, numbers: Numbers) -> None:
+        self._asking, self._numbers = asking, numbers
+
+    @property
+    def methods(self) -> dict[str, Method]:
+        return {
+            "Deliberate": Method(wire.DeliberateRequest, self.deliberate),
+            "DeliberateForBacklogReview": Method(wire.DeliberateRequest, self.submit),
+            "StreamDeliberation": Method(wire.DeliberateRequest, streaming=self.stream),
+            "GetDeliberationResult": Method(wire.GetDeliberationResultRequest, self.get_result),
+            "Orchestrate": Method(wire.OrchestrateRequest, self.orchestrate),
+        }
+
+    async def deliberate(self, asked: wire.DeliberateRequest, call: Call) -> wire.DeliberateResponse:
+        return _told(won(await self._asking.ended(await self._asked(asked, call), call)))
+
+    async def submit(self, asked: wire.DeliberateRequest, call: Call) -> wire.DeliberateResponse:
+        return _told(await self._asked(asked, call))
+
+    async def stream(self, asked: wire.DeliberateRequest, call: Call) -> AsyncGenerator[wire.DeliberationUpdate, None]:
+        state = await self._asked(asked, call)
+        deliberations, name = self._asking.deliberations, state.question.id
+        progress = Progress(state)
+        async with aclosing(deliberations.updates(name, call.caller)) as updates:
+            async for update in updates:
+                if update.name in ("answered", "ended"):
+                    state = await deliberations.get(name, call.caller) or state
+                if update.name == "ended" and not state.winner:
+                    raise Ended(state)
+                yield progress.told(update, state)
+
+    async def get_result(
+        self, asked: wire.GetDeliberationResultRequest, call: Call
+    ) -> wire.GetDeliberationResultResponse:
+        name = needs_id(asked.task_id, "task_id")
+        state = await self._asking.deliberations.get(name, call.caller)
+        if state is None:
+            return wire.GetDeliberationResultResponse(
+                task_id=name,
+                status=wire.DELIBERATION_STATUS_UNKNOWN,
+                error_message=f"there is no deliberation {name[:256]!r} (any more)",
+            )
+        return wire.GetDeliberationResultResponse(
+            task_id=name,
+            status=status_of(state),
+            results=results(state) if state.is_final else [],
+            winner_id=state.winner if state.is_final else "",
+            duration_ms=duration_ms(state),
+            error_message=why(state) if state.status in ("failed", "timed_out", "cancelled") else "",
+            metadata=metadata(state),
+        )
+
+    async def orchestrate(self, asked: wire.OrchestrateRequest, call: Call) -> wire.OrchestrateResponse:
+        request = orchestrate(asked, await self._asking.council(asked.role, call))
+        state = won(await self._asking.ended(await self._asking.submit(request, call), call))
+        self._numbers.orchestrated(call.caller, duration_ms(state))
+        return wire.OrchestrateResponse(
+            winner=winner(state) if state.is_final else None,
+            candidates=results(state) if state.is_final else [],
+            execution_id=state.question.id,
+            duration_ms=duration_ms(state),
+            metadata=metadata(state),
+        )
+
+    async def _asked(self, asked: wire.DeliberateRequest, call: Call) -> Deliberation:
+        request = deliberate(asked, await self._asking.council(asked.role, call))
+        return await self._asking.submit(request, call)
+
+
+def _told(state: Deliberation) -> wire.DeliberateResponse:
+    """With its results once it has ended; before that its id alone."""
+    return wire.DeliberateResponse(
+        task_id=state.question.id,
+        results=results(state) if state.is_final else [],
+        winner_id=state.winner if state.is_final else "",
+        duration_ms=duration_ms(state),
+        metadata=metadata(state),
+    )

@@ -1,0 +1,147 @@
+"""From the messages of the services to requests as `Deliberations.question` takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from anywire.caller import Caller
+from anywire.errors import InvalidRequest
+from anywire_gateway_grpc import orchestrator_pb2 as wire
+from anywire_gateway_grpc import ray_executor_pb2 as executor
+from anywire_service_deliberation.offered import Council, Deliberations
+from anywire_service_deliberation.question import MAX_MEMBERS, Question
+
+ANY = "*"
+"""In the setting ``models``: every name that is neither listed nor served."""
+MAX_NAME_CHARS = 64
+"""Characters of a criterion's name."""
+
+
+class Models:
+    """What names of models mean. ``served`` tells those that a caller may use."""
+
+    def __init__(self, names: Mapping[str, str], served: Callable[[Caller], Sequence[str]]) -> None:
+        self._names, self._served = names, served
+
+    def meant(self, name: str, caller: Caller) -> str:
+        """The served model; empty for any."""
+        if name in self._names:
+            return self._names[name]
+        if name and ANY in self._names and name not in self._served(caller):
+            return self._names[ANY]
+        return name
+
+
+class _Backlog(Protocol):
+    """The constraints that both kinds of requests to the executor have."""
+
+    story_id: str
+    timeout_seconds: int
+    metadata: Any
+
+
+def deliberate(asked: wire.DeliberateRequest, council: Council | None) -> dict[str, Any]:
+    return _request(asked.task_id, asked.task_description, asked.role) | _constrained(
+        asked.constraints, asked.rounds, _members(asked.num_agents, council), {}
+    )
+
+
+def orchestrate(asked: wire.OrchestrateRequest, council: Council | None) -> dict[str, Any]:
+    names = {name: getattr(asked, name) for name in ("case_id", "story_id", "plan_id")}
+    metadata = dict(asked.options.custom_params) | {name: value for name, value in names.items() if value}
+    return _request(asked.task_id, asked.task_description, asked.role) | _constrained(
+        asked.constraints, asked.options.deliberation_rounds, _members(0, council), metadata
+    )
+
+
+def execute(
+    asked: executor.ExecuteDeliberationRequest | executor.ExecuteBacklogReviewDeliberationRequest,
+    council: Council | None,
+    meant: Callable[[str], str],
+) -> dict[str, Any]:
+    limits: _Backlog = asked.constraints
+    metadata = dict(limits.metadata)
+    for name in ("story_id", "plan_id"):
+        if value := getattr(limits, name, ""):
+            metadata[name] = value
+    request = _request(asked.task_id, asked.task_description, asked.role)
+    if asked.agents:
+        request["members"] = [
+            _given(
+                name=each.id,
+                role=each.role,
+                model=meant(each.model or asked.vllm_model),
+                style=each.prompt_template,
+            )
+            for each in asked.agents
+        ]
+    else:
+        request |= _members(0, council)
+    return request | _limited(limits.timeout_seconds, metadata)
+
+
+def question_of(deliberations: Deliberations, request: dict[str, Any], caller: Caller) -> Question:
+    """The question. A rubric that has no known name is taken as its text."""
+    rubric = request.get("rubric")
+    try:
+        return deliberations.question(request, caller)
+    except InvalidRequest as error:
+        if error.param != "rubric" or not isinstance(rubric, str):
+            raise
+    return deliberations.question(request | {"rubric": {"criteria": criteria(rubric)}}, caller)
+
+
+def criteria(text: str) -> list[dict[str, Any]]:
+    """The criteria that a text names, one for each line, with its name before a colon."""
+    found: dict[str, str] = {}
+    for line in filter(None, (each.strip(" \t-*•") for each in text.splitlines())):
+        head, colon, rest = line.partition(":")
+        name = head.strip() if colon and rest.strip() else line
+        fits = len(name) <= MAX_NAME_CHARS and name.isprintable() and any(letter.isalpha() for letter in name)
+        name = name if fits and name not in found else f"criterion {len(found) + 1}"
+        found[name] = rest.strip() if fits and colon and rest.strip() else line
+    return [{"name": name, "description": "" if name == said else said} for name, said in found.items()]
+
+
+def council_for(role: str, councils: Sequence[Council]) -> Council | None:
+    """The council of that name, whatever its case."""
+    return next((each for each in councils if role and each.name.casefold() == role.casefold()), None)
+
+
+def _request(task_id: str, task: str, role: str) -> dict[str, Any]:
+    return {"task": task} | _given(id=task_id, role=role)
+
+
+def _members(count: int, council: Council | None) -> dict[str, Any]:
+    """Those of the council, as many as are wanted: its first ones, and further ones that it does not have."""
+    if council is None:
+        return _given(members=count)
+    if not 0 <= count <= MAX_MEMBERS:
+        return {"members": count}  # the service says what is wrong with it
+    count = count or len(council.members)
+    more = max(0, count - len(council.members))
+    return {"council": council.name, "members": [*council.members[:count], *({} for _ in range(more))]}
+
+
+def _constrained(
+    limits: wire.TaskConstraints, rounds: int, members: dict[str, Any], metadata: dict[str, str]
+) -> dict[str, Any]:
+    request = members | _given(rounds=rounds, rubric=limits.rubric.strip())
+    if limits.max_iterations < 0:
+        raise InvalidRequest(f"constraints.max_iterations is {limits.max_iterations}: 0 is no bound")
+    if limits.max_iterations and rounds > limits.max_iterations:
+        request["rounds"] = limits.max_iterations
+    if wanted := [each for each in limits.requirements if each.strip()]:
+        request["requirements"] = wanted
+    return request | _limited(limits.timeout_seconds, dict(limits.metadata) | metadata)
+
+
+def _limited(timeout: int, metadata: dict[str, str]) -> dict[str, Any]:
+    request = _given(metadata=metadata)
+    return request | {"timeout": float(timeout)} if timeout else request
+
+
+def _given(**members: Any) -> dict[str, Any]:
+    """Those that are set."""
+    return {name: value for name, value in members.items() if value}
