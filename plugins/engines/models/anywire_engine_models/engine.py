@@ -29,14 +29,15 @@ from anywire_engine_models.offers import Learned, offers_of
 from anywire_engine_models.processes.launcher import ProcessLauncher
 from anywire_engine_models.upstreams import Upstreams
 from anywire_engine_models.waiting_turn import WaitingTurn
+from anywire_engine_openai.connection_errors import ConnectionFailed
 from anywire_engine_openai.resume import can_be_resumed, resumed
 from anywire_engine_openai.upstream import Upstream
 
 MAX_SLOTS = 1024
 """Tasks of all models that are taken in together; those of one model are bounded by its own slots."""
 NOT_THE_AGENTS = 424
-"""The status of a model that does not start, 424 Failed Dependency: one of 4xx says nothing against the agent, whose
-other models are well."""
+"""The status of a model that does not start or has ended, 424 Failed Dependency: one of 4xx says nothing against the
+agent, whose other models are well."""
 LOADING = "loading"
 """What a host tells of a request whose model is being started; everything else is waiting for a turn."""
 
@@ -135,25 +136,36 @@ class ModelsEngine(Engine):
         return self.commands.carry_out(name, arguments)
 
     async def run(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
-        known = self.catalogue.get(task.model)
-        if task.kind not in known.kinds:
-            raise InvalidRequest(
-                f"the model {task.model} answers {', '.join(known.kinds)} tasks, no {task.kind}",
-                param="model",
-                status=400,
-            )
-        async with WaitingTurn(self.host, task.model) as turn:
-            try:
-                async with contextlib.aclosing(turn.waits_for()) as waits:
-                    async for detail in waits:
-                        yield _progress(task.model, detail)
-            except EngineFailed as error:
-                error.status = NOT_THE_AGENTS
-                raise
-            yield EngineProgress("running")
-            async with contextlib.aclosing(self._answer(known, turn.server, task)) as deltas:
-                async for delta in deltas:
-                    yield delta
+        is_answered = False
+        while not is_answered:
+            known = self.catalogue.get(task.model)
+            if task.kind not in known.kinds:
+                raise InvalidRequest(
+                    f"the model {task.model} answers {', '.join(known.kinds)} tasks, no {task.kind}",
+                    param="model",
+                    status=400,
+                )
+            async with WaitingTurn(self.host, task.model) as turn:
+                try:
+                    async with contextlib.aclosing(turn.waits_for()) as waits:
+                        async for detail in waits:
+                            yield _progress(task.model, detail)
+                except EngineFailed as error:
+                    error.status = NOT_THE_AGENTS
+                    raise
+                yield EngineProgress("running")
+                try:
+                    async with contextlib.aclosing(self._answer(known, turn.server, task)) as deltas:
+                        async for delta in deltas:
+                            yield delta
+                    is_answered = True
+                except ConnectionFailed as error:
+                    if not await turn.has_lost():
+                        raise
+                    # A task that an ended server has not taken is answered by the next one.
+                    if not error.did_nothing:
+                        error.status = NOT_THE_AGENTS
+                        raise
 
     # Inside
 

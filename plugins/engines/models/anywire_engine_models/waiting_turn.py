@@ -10,6 +10,9 @@ from typing import Self
 from anywire_engine_models.host.actor import ModelHost
 from anywire_engine_models.host.server import Server
 
+END_KNOWN = 1.0
+"""Seconds after which the end of a server is known that has broken a connection."""
+
 
 class WaitingTurn:
     """``async with`` it: the turn is given back at the end, also by a request that waits no longer.
@@ -55,6 +58,13 @@ class WaitingTurn:
         """Whose turn it is, once `waits_for` has ended."""
         assert self._server is not None
         return self._server
+
+    async def has_lost(self) -> bool:
+        """Whether its server, which has broken a connection, has ended. The turn is held until that is known: nobody
+        else gets one there."""
+        exited = self.server.exited
+        await asyncio.wait({exited}, timeout=END_KNOWN)
+        return exited.done()
 
     async def _hold(self) -> None:
         try:
