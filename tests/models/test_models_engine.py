@@ -526,6 +526,23 @@ async def test_a_model_with_settings_that_cannot_work_harms_no_other(file: Path)
         assert set(rig.engine.states()) == {A, B}
 
 
+async def test_the_memory_for_prompts_is_bounded_and_counted(file: Path, tiny: Path) -> None:
+    write_registry(file, entry("a") | {"model_file_path": str(tiny), "settings": {}})
+
+    async def counted(**options: Any) -> tuple[int, list[str]]:
+        async with running(file, **options) as rig:
+            (*_, last) = await rig.command("start", model=A)
+            arguments = rig.launcher.commands[-1].arguments
+            given = arguments[arguments.index("--cache-ram") + 1 :][:1] if "--cache-ram" in arguments else []
+            return last["memory_bytes"], list(given)
+
+    none, said = await counted(defaults={"prompt_cache": 0})
+    assert said == ["0"]
+    assert await counted() == (none + 256 * 2**20, ["256"])
+    assert await counted(models={A: {"prompt_cache": 1000}}) == (none + 1000 * 2**20, ["1000"])
+    assert await counted(defaults={"prompt_cache": None}) == (none, []), "the server's own is not known"
+
+
 @pytest.mark.parametrize("harm", ["missing", "cut", "no gguf"])
 async def test_a_file_that_is_not_as_it_must_be_is_said_by_its_start(file: Path, tiny: Path, harm: str) -> None:
     path = tiny.with_name("harmed.gguf")

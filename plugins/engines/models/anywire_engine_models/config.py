@@ -85,7 +85,7 @@ class ModelSettings(_Section):
     memory_bytes: Size | None = pydantic.Field(
         None,
         description="Memory that the model is counted with: bytes, or a text such as `3 GB`. Default: estimated from "
-        "its file, its context and its slots.",
+        "its file, its context, its slots and its `prompt_cache`.",
     )
     restart: RestartPolicy = pydantic.Field(
         "on-failure", description="Whether the model is started again after an end that nobody asked for."
@@ -146,10 +146,12 @@ class ModelSettings(_Section):
         None, ge=0, le=10_000, description="Layers that llama.cpp puts on a graphics card. Default: all."
     )
     prompt_cache: int | None = pydantic.Field(
-        None,
+        256,
         ge=0,
         le=1 << 20,
-        description="MiB of memory of llama.cpp for prompts that no slot holds any more. 0: none. Default: its own.",
+        description="MiB of memory of llama.cpp for prompts that no slot holds any more; the model is counted with "
+        "them. 0: none. `null`: the server's own, which is not counted (8192 in recent versions; old ones have no such "
+        "option).",
     )
     extra_args: list[str] = pydantic.Field(
         default_factory=list, description="Further arguments of a llama-server (not of xllamacpp)."

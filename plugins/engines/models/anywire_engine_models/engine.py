@@ -22,7 +22,8 @@ from anywire_engine_models.host.actor import ModelHost
 from anywire_engine_models.host.server import Devices, Launcher, Server
 from anywire_engine_models.host.settings import HostSettings
 from anywire_engine_models.host.status import ModelChanged
-from anywire_engine_models.hosted_models import KnownModel, PlannedLauncher
+from anywire_engine_models.hosted_models import KnownModel, PlannedDevices, PlannedLauncher
+from anywire_engine_models.llama_cpp.cards import LlamaCards
 from anywire_engine_models.llama_cpp.offer import read_offer
 from anywire_engine_models.local_api.server import LocalApi
 from anywire_engine_models.offers import Learned, offers_of
@@ -80,7 +81,9 @@ class ModelsEngine(Engine):
             max_waiting=config.max_waiting,
             log_lines=config.log_lines,
         )
-        self.host = ModelHost(PlannedLauncher(launcher or ProcessLauncher()), self._devices, settings)
+        self._llama_cards = LlamaCards()
+        choice = PlannedDevices(self._devices, self._llama_cards)
+        self.host = ModelHost(PlannedLauncher(launcher or ProcessLauncher()), choice, settings)
         self.catalogue = Catalogue(config, registry_of(config.registry), self._apply, self._look)
         self.commands = ModelCommands(self.host, self.catalogue, self._devices, add_commands=config.add_commands)
         self._upstreams = Upstreams()
@@ -113,6 +116,7 @@ class ModelsEngine(Engine):
         self._unlisten()
         async with contextlib.AsyncExitStack() as ends:  # each is closed, whatever the others raise
             ends.push_async_callback(self._devices.close)
+            ends.push_async_callback(self._llama_cards.close)
             ends.push_async_callback(self._upstreams.close)
             ends.push_async_callback(self.host.close)
             ends.push_async_callback(self.catalogue.close)

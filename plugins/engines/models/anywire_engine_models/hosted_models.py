@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,8 +14,11 @@ from anywire.errors import AnywireError
 from anywire.messages import Kind
 from anywire.plugins import describe_validation
 from anywire_engine_models.config import ModelsConfig, ModelSettings
+from anywire_engine_models.devices.cards import SIMULATED
+from anywire_engine_models.devices.choice import CPU
 from anywire_engine_models.host.hosted import HostedModel
-from anywire_engine_models.host.server import Exit, Launcher, Server, StartFailed, Watcher
+from anywire_engine_models.host.server import Device, Devices, Exit, Launcher, Server, StartFailed, Watcher
+from anywire_engine_models.llama_cpp.cards import LlamaCards
 from anywire_engine_models.llama_cpp.command import LlamaSettings, llama_command
 from anywire_engine_models.model_files import gguf, memory
 from anywire_engine_models.model_files.whole import check_whole
@@ -25,6 +29,8 @@ from anywire_engine_openai.resume import Way
 
 DEFAULT_CONTEXT = 4096
 """Tokens of a slot where nothing is set, and the model can have as many."""
+MIB = 2**20
+NO_CARDS = "the llama.cpp that is installed can use no graphics card"
 LLAMA_FEATURES = {"json": True, "logprobs": True, "vision": False, "audio": False}
 """What is known of each model that llama.cpp runs, before its server tells more: no projector is loaded."""
 
@@ -102,6 +108,24 @@ class KnownModel(msgspec.Struct, frozen=True):
     fault: str = ""
 
 
+class PlannedDevices:
+    """`Devices` that send no model to a card that its llama.cpp cannot use. ``inner`` knows the cards; simulated ones
+    are taken for usable."""
+
+    def __init__(self, inner: Devices, cards: LlamaCards) -> None:
+        self._inner, self._cards = inner, cards
+
+    async def choose(self, model: HostedModel, without: Sequence[str] = ()) -> Device:
+        device = await self._inner.choose(model, without)
+        plan: LaunchPlan = model.launch
+        if device.name == CPU or device.name.endswith(SIMULATED) or plan.settings.command is not None:
+            return device
+        if await self._cards.are_usable(plan.server) is not False:
+            return device
+        await self._inner.choose(msgspec.structs.replace(model, device=CPU), without)  # the card is not taken
+        return Device(CPU, f"{NO_CARDS} ({device.name} {device.reason})")
+
+
 class PlannedLauncher:
     """A `Launcher` for models whose ``launch`` is a `LaunchPlan`; ``inner`` gets their commands."""
 
@@ -128,7 +152,8 @@ def known_model(entry: Entry, config: ModelsConfig) -> KnownModel:
         if file is not None and (settings.command is None or file.suffix == ".gguf"):
             found = gguf.read(file)
             context = context or min(found.context_length or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
-            needed = memory.needed(file, context, settings.slots)
+            prompt_cache = (settings.prompt_cache or 0) * MIB if settings.command is None else 0
+            needed = memory.needed(file, context, settings.slots, prompt_cache)
     except AnywireError as error:
         fault = str(error)
     layer = entry.manifest.model_layer if entry.manifest is not None else None
