@@ -156,7 +156,7 @@ class LlamaEngine(Engine):
                     is_answered = True
                 except ConnectionFailed as error:
                     # A task that an ended server has not taken is answered by the next one.
-                    if not await turn.has_lost() or not error.did_nothing:
+                    if await turn.end_of_server() is None or not error.did_nothing:
                         raise
 
     # Inside

@@ -8,26 +8,23 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
-import psutil
-
 from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
 from anywire.errors import EngineFailed, InvalidRequest
 from anywire.messages import TaskRequest
 from anywire.offers import Offer
 from anywire_engine_models.catalogue import Catalogue, registry_of
 from anywire_engine_models.commands import ModelCommands
-from anywire_engine_models.config import ModelsConfig, budget_bytes
+from anywire_engine_models.config import ModelsConfig
 from anywire_engine_models.devices import devices_of
 from anywire_engine_models.host.actor import ModelHost
 from anywire_engine_models.host.server import Devices, Launcher, Server
-from anywire_engine_models.host.settings import HostSettings
 from anywire_engine_models.host.status import ModelChanged
-from anywire_engine_models.hosted_models import KnownModel, PlannedDevices, PlannedLauncher
+from anywire_engine_models.hosted_models import KnownModel
 from anywire_engine_models.llama_cpp.cards import LlamaCards
 from anywire_engine_models.llama_cpp.offer import read_offer
 from anywire_engine_models.local_api.server import LocalApi
 from anywire_engine_models.offers import Learned, offers_of
-from anywire_engine_models.processes.launcher import ProcessLauncher
+from anywire_engine_models.planned_host import planned_host
 from anywire_engine_models.upstreams import Upstreams
 from anywire_engine_models.waiting_turn import WaitingTurn
 from anywire_engine_openai.connection_errors import ConnectionFailed
@@ -75,15 +72,8 @@ class ModelsEngine(Engine):
         super().__init__(config)
         self.config: ModelsConfig = config
         self._devices: LocalDevices = devices if devices is not None else devices_of(config)
-        settings = HostSettings(
-            memory_budget=budget_bytes(config.memory_budget, psutil.virtual_memory().total),
-            turn=config.turn,
-            max_waiting=config.max_waiting,
-            log_lines=config.log_lines,
-        )
         self._llama_cards = LlamaCards()
-        choice = PlannedDevices(self._devices, self._llama_cards)
-        self.host = ModelHost(PlannedLauncher(launcher or ProcessLauncher()), choice, settings)
+        self.host = planned_host(config, self._devices, self._llama_cards, launcher)
         self.catalogue = Catalogue(config, registry_of(config.registry), self._apply, self._look)
         self.commands = ModelCommands(self.host, self.catalogue, self._devices, add_commands=config.add_commands)
         self._upstreams = Upstreams()
@@ -164,11 +154,13 @@ class ModelsEngine(Engine):
                             yield delta
                     is_answered = True
                 except ConnectionFailed as error:
-                    if not await turn.has_lost():
+                    ended = await turn.end_of_server()
+                    if ended is None:
                         raise
                     # A task that an ended server has not taken is answered by the next one.
                     if not error.did_nothing:
                         error.status = NOT_THE_AGENTS
+                        error.add(f"; the server of {task.model} has ended: {ended.reason}")
                         raise
 
     # Inside

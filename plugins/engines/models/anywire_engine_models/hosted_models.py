@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,11 +12,7 @@ from anywire.errors import AnywireError
 from anywire.messages import Kind
 from anywire.plugins import describe_validation
 from anywire_engine_models.config import ModelsConfig, ModelSettings
-from anywire_engine_models.devices.cards import SIMULATED
-from anywire_engine_models.devices.choice import CPU
 from anywire_engine_models.host.hosted import HostedModel
-from anywire_engine_models.host.server import Device, Devices, Exit, Launcher, Server, StartFailed, Watcher
-from anywire_engine_models.llama_cpp.cards import LlamaCards
 from anywire_engine_models.llama_cpp.command import LlamaSettings, llama_command
 from anywire_engine_models.model_files import gguf, memory
 from anywire_engine_models.model_files.whole import check_whole
@@ -30,7 +24,6 @@ from anywire_engine_openai.resume import Way
 DEFAULT_CONTEXT = 4096
 """Tokens of a slot where nothing is set, and the model can have as many."""
 MIB = 2**20
-NO_CARDS = "the llama.cpp that is installed can use no graphics card"
 LLAMA_FEATURES = {"json": True, "logprobs": True, "vision": False, "audio": False}
 """What is known of each model that llama.cpp runs, before its server tells more: no projector is loaded."""
 
@@ -106,39 +99,6 @@ class KnownModel(msgspec.Struct, frozen=True):
     context: int = 0
     digest: str = ""
     fault: str = ""
-
-
-class PlannedDevices:
-    """`Devices` that send no model to a card that its llama.cpp cannot use. ``inner`` knows the cards; simulated ones
-    are taken for usable."""
-
-    def __init__(self, inner: Devices, cards: LlamaCards) -> None:
-        self._inner, self._cards = inner, cards
-
-    async def choose(self, model: HostedModel, without: Sequence[str] = ()) -> Device:
-        device = await self._inner.choose(model, without)
-        plan: LaunchPlan = model.launch
-        if device.name == CPU or device.name.endswith(SIMULATED) or plan.settings.command is not None:
-            return device
-        if await self._cards.are_usable(plan.server) is not False:
-            return device
-        await self._inner.choose(msgspec.structs.replace(model, device=CPU), without)  # the card is not taken
-        return Device(CPU, f"{NO_CARDS} ({device.name} {device.reason})")
-
-
-class PlannedLauncher:
-    """A `Launcher` for models whose ``launch`` is a `LaunchPlan`; ``inner`` gets their commands."""
-
-    def __init__(self, inner: Launcher) -> None:
-        self._inner = inner
-
-    async def launch(self, model: HostedModel, device: str, watcher: Watcher) -> Server:
-        plan: LaunchPlan = model.launch
-        try:
-            command = await asyncio.to_thread(plan.command)
-        except AnywireError as error:
-            raise StartFailed(Exit(str(error))) from error
-        return await self._inner.launch(msgspec.structs.replace(model, launch=command), device, watcher)
 
 
 def known_model(entry: Entry, config: ModelsConfig) -> KnownModel:
