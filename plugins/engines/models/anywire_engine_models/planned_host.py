@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Sequence
 
 import msgspec
-import psutil
 
 from anywire.clock import Clock
 from anywire.errors import AnywireError
 from anywire_engine_models.config import ModelsConfig, budget_bytes
 from anywire_engine_models.devices.cards import SIMULATED
 from anywire_engine_models.devices.choice import CPU
+from anywire_engine_models.devices.memory_limit import usable_memory
 from anywire_engine_models.host.actor import ModelHost
 from anywire_engine_models.host.hosted import HostedModel
 from anywire_engine_models.host.server import Device, Devices, Exit, Launcher, Server, StartFailed, Watcher
@@ -29,7 +29,7 @@ def planned_host(
 ) -> ModelHost:
     """The host that ``config`` describes. ``launcher`` is that of processes unless a test gives another."""
     settings = HostSettings(
-        memory_budget=budget_bytes(config.memory_budget, psutil.virtual_memory().total),
+        memory_budget=budget_bytes(config.memory_budget, usable_memory()),
         turn=config.turn,
         max_waiting=config.max_waiting,
         log_lines=config.log_lines,
