@@ -7,6 +7,7 @@ import contextlib
 import functools
 import os
 import random
+import re
 import signal
 import socket
 import sys
@@ -84,7 +85,10 @@ async def test_it_gets_its_port_key_and_device_and_none_of_our_settings(monkeypa
     names = "LLAMA_API_KEY,OWN_KEY,CUDA_VISIBLE_DEVICES,HIP_VISIBLE_DEVICES,ANYWIRE_SERVER__KEY,OTHERS,BRACES"
     model = small(
         f"tells={names}",
-        command={"environment": {"OWN_KEY": "{key}", "BRACES": "{{{device}}}"}, "on_device": {"gpu": ("child=1",)}},
+        command={
+            "environment": {"OWN_KEY": "{key}", "LLAMA_API_KEY": "another one", "BRACES": "{{{device}}}"},
+            "on_device": {"gpu": ("child=1",)},
+        },
     )
     for device, visible, children in (("cpu", "-1", 0), ("gpu:1", "1", 1)):
         async with started(model, device) as (server, watching):
@@ -235,6 +239,7 @@ async def test_a_server_that_ends_early() -> None:
     [
         ("llama_model_load: error loading model: tensor 'x' data is not within the file bounds", "is the file whole"),
         ("ggml: cudaMalloc failed: out of memory", "not enough memory"),
+        ("error: invalid argument: --cache-ram", "set prompt_cache to null, or install a newer one"),
     ],
 )
 async def test_well_known_last_lines_are_explained(says: str, reason: str) -> None:
@@ -327,6 +332,12 @@ async def test_a_server_that_is_never_healthy() -> None:
     assert caught.exit.reason.startswith("not ready after 2 s: http://127.0.0.1:")
     assert caught.exit.reason.endswith("/health answered with status 503: ok")
     assert caught.exit.lines == ("listening",)
+
+
+@pytest.mark.parametrize(("way", "seen"), [("mute", "did not answer"), ("babbles", "answered with what is no HTTP")])
+async def test_a_server_that_does_not_speak(way: str, seen: str) -> None:
+    caught = await failure(small(f"{way}=1", start_timeout=2.0))
+    assert re.fullmatch(rf"not ready after 2 s: http://127\.0\.0\.1:\d+/health {seen}", caught.exit.reason)
 
 
 async def test_a_server_that_never_listens() -> None:

@@ -173,7 +173,25 @@ def test_a_size_is_bytes_or_a_text(text: Any, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "GB", "-1", "12 PB", "1,5 GB", "12 GBit", "eighty%", "0%", "101%", "NaN", -1, 2**61]
+    "text",
+    [
+        "",
+        "GB",
+        "-1",
+        "12 PB",
+        "1,5 GB",
+        "12 GBit",
+        "eighty%",
+        "0%",
+        "101%",
+        "NaN",
+        -1,
+        2**61,
+        "9" * 400,
+        "9" * 400 + " TB",
+        "9" * 400 + "%",
+        True,
+    ],
 )
 def test_what_is_no_size_is_refused(text: Any) -> None:
     with pytest.raises(pydantic.ValidationError):
@@ -196,6 +214,7 @@ def test_a_budget_may_be_a_share_of_the_machines_memory() -> None:
         {"defaults": {"device": "tpu:0"}},
         {"defaults": {"command": []}},
         {"defaults": {"slots": 0}},
+        {"defaults": {"context": 63}},
         {"defaults": {"restart": "always"}},
         {"models": {NAME: {"on_demnad": True}}},
         {"models": ["local:a:1"]},

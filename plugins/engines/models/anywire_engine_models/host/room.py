@@ -101,7 +101,7 @@ class _Room:
         if budget and need > budget:
             return lambda: InvalidRequest(
                 f"{name} needs {_size(need)}, the memory budget is {_size(budget)}: raise memory_budget, or give the "
-                "model less context or fewer slots"
+                "model less context, fewer slots or a smaller prompt_cache"
             )
         fixed = [each for each in self._holding if each is not claim and (each.hangs or _is_pinned(each))]
         rivals = [each for each in fixed if _excludes(claim, each)]
