@@ -28,7 +28,12 @@ TOOLS: dict[str, dict[str, Any]] = {
     "variable": {"type": "object", "properties": {"name": {"type": "string"}}},
     "noise": {"type": "object", "properties": {}},
     "change": {"type": "object", "properties": {}},
+    "unreadable": {"type": "object", "properties": {}},
+    "endless": {"type": "object", "properties": {}},
+    "against_schema": {"type": "object", "properties": {}},
 }
+RESULTS = {"against_schema": {"type": "object", "properties": {"a": {"type": "string", "pattern": "^(a+)+$"}}}}
+"""What the tools say of their results."""
 options = sys.argv[1:]
 lock = threading.Lock()
 
@@ -47,7 +52,7 @@ def text(value: object, is_error: bool = False) -> dict[str, Any]:
     return {"content": [{"type": "text", "text": str(value)}], "isError": is_error}
 
 
-def call(name: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
+def call(name: str, arguments: dict[str, Any], request_id: object) -> dict[str, Any] | None:
     if option("--log"):
         with Path(option("--log")).open("a") as file:
             file.write(json.dumps([name, arguments]) + "\n")
@@ -74,6 +79,20 @@ def call(name: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
             TOOLS["new_tool"] = {"type": "object", "properties": {}}
             send({"method": "notifications/tools/list_changed"})
             return text("changed")
+        case "unreadable":
+            with lock:
+                half_a_letter = '{"content":[{"type":"text","text":"\\ud83d"}]}'
+                sys.stdout.write(f'{{"jsonrpc":"2.0","id":{json.dumps(request_id)},"result":{half_a_letter}}}\n')
+                sys.stdout.flush()
+            return None
+        case "endless":
+            with lock:
+                for _ in range(17):
+                    sys.stdout.write("x" * 2**20)
+                sys.stdout.flush()
+            return None
+        case "against_schema":
+            return {"content": [], "structuredContent": {"a": "a" * 16 + "!"}}
     return text("new")
 
 
@@ -89,13 +108,14 @@ def answer(request: dict[str, Any]) -> dict[str, Any] | None:
         return {
             "tools": [
                 {"name": name, "description": f"The tool {name}.", "inputSchema": schema}
+                | ({"outputSchema": RESULTS[name]} if name in RESULTS else {})
                 for name, schema in TOOLS.items()
             ]
         }
     if method == "tools/call":
         if params["name"] not in TOOLS:
             raise LookupError(f"unknown tool {params['name']}")
-        return call(params["name"], params.get("arguments") or {})
+        return call(params["name"], params.get("arguments") or {}, request["id"])
     raise NotImplementedError
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from mcp import Client, MCPError
 from mcp_types import (
     CONNECTION_CLOSED,
+    CallToolResult,
     Implementation,
     ServerNotification,
     TextResourceContents,
@@ -163,7 +164,7 @@ class ConnectedServer:
                 raise ServerGone(f"the MCP server {self.label} ended during the call: {await self._how()}") from error
             raise ToolFault(f"{what} failed: {_said(error)}") from error
         except Exception as error:
-            # The SDK raises errors of many kinds for an answer that is against the protocol or the tool's own schema.
+            # The SDK raises errors of many kinds for an answer that is against the protocol.
             raise ToolFault(f"{what} failed: {_said(error)}") from error
         finally:
             self._calls -= 1
@@ -199,6 +200,7 @@ class ConnectedServer:
                 ) as client,
             ):
                 self._client = client
+                client.session.validate_tool_result = _unchecked  # type: ignore[method-assign]
                 await self._list(client)
                 self._ready.set_result(None)
                 ending = await self._watch(client)
@@ -257,8 +259,8 @@ class ConnectedServer:
         async with stdio_streams(self._child, self._output_closed) as streams:
             yield streams
 
-    def _output_closed(self) -> None:
-        self._end(Exit("it closed its output"))
+    def _output_closed(self, why: str) -> None:
+        self._end(Exit(why))
 
     async def _watch(self, client: Client) -> Exit:
         """Until the connection is to end: why."""
@@ -345,6 +347,11 @@ class ConnectedServer:
                 await self._list(client)
         except Exception as error:
             log.warning("MCP server %s: its changed tools cannot be listed: %s", self.label, _said(error))
+
+
+async def _unchecked(name: str, result: CallToolResult) -> None:
+    """A result is for a model, whatever schema its server told for it. The SDK would check it on the event loop, and
+    a pattern in that schema can take hours."""
 
 
 def _is_closed(error: MCPError) -> bool:
