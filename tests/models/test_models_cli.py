@@ -268,11 +268,21 @@ async def test_without_an_agent_the_error_says_what_to_do() -> None:
 # A registry file alone
 
 
+def cut_off(whole: Path, path: Path) -> Path:
+    path.write_bytes(whole.read_bytes()[:-4096])
+    return path
+
+
 async def test_a_registry_file_is_changed_without_an_agent(tiny: Path, tmp_path: Path) -> None:
     file = tmp_path / "models.json"
     alone = ["--registry", str(file)]
     done = await run("add", str(tiny), "--id", "local:a:1", "--with", "on_demand=true", *alone)
     assert (done.stdout, done.stderr, done.returncode) == ("added local:a:1\n", "", 0)
+    cut = cut_off(tiny, tmp_path / "cut.gguf")
+    refused = await run("add", str(cut), *alone)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "is cut off" in refused.stderr
+    cut.unlink()
     again = await run("add", str(tiny), "--id", "local:a:1", *alone)
     assert (again.returncode, again.stderr) == (1, "error: local:a:1 is in the registry already\n")
     assert (await run("pin", "local:a:1", *alone)).stdout == "local:a:1 is stopped, pinned\n"
@@ -285,6 +295,8 @@ async def test_a_registry_file_is_changed_without_an_agent(tiny: Path, tmp_path:
     for arguments, part in (
         (["pin", "nope"], "nope"),
         (["add", str(tiny), "--id", "local:b:1", "--with", "contxt=3"], "contxt"),
+        (["add", str(tiny), "--id", "local:b:1", "--with", "slots=0"], "slots"),
+        (["add", str(tmp_path / "missing.gguf")], "missing.gguf"),
         (["import", "nope", "/"], "nope"),
         (["import", "gguf", str(tmp_path / "missing")], "missing"),
     ):

@@ -119,7 +119,8 @@ class PlannedLauncher:
 
 def known_model(entry: Entry, config: ModelsConfig) -> KnownModel:
     """The model of ``entry``. It reads the beginning of its file: call it on a thread. Raises `ValueError` for settings
-    that cannot work; a file that cannot be read is a `KnownModel.fault`."""
+    that cannot work; a file that cannot be read, or is not
+    whole, is a `KnownModel.fault`."""
     settings = settings_of(entry, config)
     file: Path | None = None
     context, needed, fault = settings.context, 0, ""
@@ -129,6 +130,8 @@ def known_model(entry: Entry, config: ModelsConfig) -> KnownModel:
             found = gguf.read(file)
             context = context or min(found.context_length or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
             needed = memory.needed(file, context, settings.slots)
+            if settings.command is None:
+                check_whole(file)
     except AnywireError as error:
         fault = str(error)
     layer = entry.manifest.model_layer if entry.manifest is not None else None
