@@ -66,7 +66,15 @@ def test_a_conversation_that_is_too_long_says_so(monkeypatch: pytest.MonkeyPatch
         kept.load("a", [said("x" * 1000)])
 
 
-@pytest.mark.parametrize("message", [{}, {"role": "wizard", "content": ""}, {"role": "user", "content": 7}])
+@pytest.mark.parametrize(
+    "message",
+    [
+        {},
+        {"role": "wizard", "content": ""},
+        {"role": ["user"], "content": ""},
+        {"role": "user", "content": 7},
+    ],
+)
 def test_wrong_messages_are_refused(message: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest, match="message 0"):
         Chats().load("a", [message])
