@@ -172,6 +172,15 @@ async def test_steps_and_calls_are_bounded() -> None:
     assert len(results) == 20
 
 
+async def test_calls_without_an_id_get_one_of_their_own() -> None:
+    nameless = ChatPiece(tool_calls=({"function": {"name": "add", "arguments": '{"a": 1, "b": 2}'}},) * 2)
+    answer = Answer(Model([nameless], [nameless], FINE), Adding(), Told())
+    await answer.run([said("?")])
+    called = [call["id"] for each in answer.said for call in each.get("tool_calls", ())]
+    assert called == [each["tool_call_id"] for each in answer.said if each["role"] == "tool"]
+    assert len(set(called)) == 4
+
+
 async def test_without_tools_nothing_is_called() -> None:
     model = Model(calling(("add", "{}")))
     answer = Answer(model, None, Told())

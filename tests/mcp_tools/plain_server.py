@@ -1,8 +1,9 @@
 """An MCP server on stdin and stdout in plain Python, up in milliseconds, that behaves as badly as it is told to.
 
 It speaks the handshake of 2025-11-25. Arguments: ``--never`` never answers; ``--deaf`` goes on when its input is
-closed and when it gets SIGTERM; ``--exit N`` says two lines on stderr and ends with that status; ``--grandchild FILE``
-starts a process that holds its streams, and writes its id to the file; ``--log FILE`` appends a line for each call.
+closed and when it gets SIGTERM; ``--pages`` lists tools and resources without end; ``--exit N`` says two lines on
+stderr and ends with that status; ``--grandchild FILE`` starts a process that holds its streams, and writes its id to
+the file; ``--log FILE`` appends a line for each call.
 """
 
 import json
@@ -36,6 +37,8 @@ RESULTS = {"against_schema": {"type": "object", "properties": {"a": {"type": "st
 """What the tools say of their results."""
 options = sys.argv[1:]
 lock = threading.Lock()
+pages = 0
+"""How often tools were listed."""
 
 
 def option(name: str) -> str:
@@ -50,6 +53,10 @@ def send(message: dict[str, Any]) -> None:
 
 def text(value: object, is_error: bool = False) -> dict[str, Any]:
     return {"content": [{"type": "text", "text": str(value)}], "isError": is_error}
+
+
+def described(name: str) -> dict[str, Any]:
+    return {"name": name, "description": "x" * 30_000, "inputSchema": {"type": "object"}}
 
 
 def call(name: str, arguments: dict[str, Any], request_id: object) -> dict[str, Any] | None:
@@ -104,6 +111,13 @@ def answer(request: dict[str, Any]) -> dict[str, Any] | None:
         return {"protocolVersion": "2025-11-25", "capabilities": capabilities, "serverInfo": info}
     if method == "ping":
         return {}
+    if method == "tools/list" and "--pages" in options:
+        global pages
+        pages += 1
+        return {"tools": [described(f"page{pages}"), described("pages")], "nextCursor": str(pages)}
+    if method == "resources/list":
+        uri = "note:" + "x" * 100_000
+        return {"resources": [{"uri": uri, "name": "note"}] * 5, "nextCursor": "further"}
     if method == "tools/list":
         return {
             "tools": [
@@ -113,6 +127,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any] | None:
             ]
         }
     if method == "tools/call":
+        if params["name"] == "pages":
+            return text(pages)
         if params["name"] not in TOOLS:
             raise LookupError(f"unknown tool {params['name']}")
         return call(params["name"], params.get("arguments") or {}, request["id"])

@@ -246,6 +246,23 @@ async def test_a_schema_for_results_costs_no_time() -> None:
         assert result.structured == {"a": "a" * 16 + "!"}
 
 
+async def test_lists_without_end_are_read_up_to_a_bound() -> None:
+    async with owner(files=plain("--pages", timeout=PATIENCE)) as host:
+        assert len(await host.tools("files")) > 10
+        asked_for = int((await host.call("files", "pages", {})).text)
+        assert asked_for < 30, "MAX_LIST_BYTES are some twenty pages"
+        found = await host.resources("files")
+        assert 5 <= len(found) <= 20
+
+
+async def test_a_key_in_an_address_is_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    url = "http://127.0.0.1:9/mcp?key=planted-7Gh2kQ9"
+    async with owner(keyed=ServerConfig(url=url, restart="never", **LAZY)) as host:
+        failure = await error_of(host.connect("keyed"))
+        assert "http://127.0.0.1:9/mcp cannot be used" in str(failure)
+        assert "planted" not in f"{failure} {host.status('keyed')} {caplog.text}"
+
+
 async def test_a_compressed_answer_is_not_read(caplog: pytest.LogCaptureFixture) -> None:
     async def answer(request: web.Request) -> web.Response:
         asked = await request.json() if request.method == "POST" else {}
