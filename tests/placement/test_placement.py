@@ -158,6 +158,17 @@ async def test_fewer_are_unloaded_after_a_while_and_the_file_outlives_a_restart(
         assert [(each["model"], each["replicas"]) for each in (await found.report())["models"]] == [("a", 2)]
 
 
+async def test_a_model_that_moves_to_other_agents_answers_until_it_is_loaded_there(tmp_path: Path) -> None:
+    async with fleet(tmp_path, {}, settle=0.05) as found:
+        await found.join("a1", models={"a": 1}, loaded=["a"])
+        await found.join("a2", models={"a": 1}, loading=0.6)
+        await found.put(a={"replicas": 1, "agents": ["a2"]})
+        await found.events.until(lambda: found.events.named("unload.done"), "the first one is unloaded")
+        told = [name for name, _ in found.events.events if name in ("load.done", "unload.begun")]
+        assert told == ["load.done", "unload.begun"]
+        assert found.where("a") == ["a2"]
+
+
 async def test_an_agent_out_of_service_does_not_count(tmp_path: Path) -> None:
     async with fleet(tmp_path, {"a": {}}) as found:
         await found.join("a1", models={"a": 1}, loaded=["a"])
