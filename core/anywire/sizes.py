@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -17,7 +18,10 @@ def read_size(value: object) -> object:
     if found is None:
         raise ValueError(f"expected a size such as 12 GB, 500 MiB or 1000000, found {value[:40]!r}")
     number, unit, binary = found.groups()
-    return round(float(number) * (1024 if binary else 1000) ** _POWERS[unit.upper()])
+    size = float(number) * (1024 if binary else 1000) ** _POWERS[unit.upper()]
+    if math.isinf(size):
+        raise ValueError(f"{value[:40]!r} is more bytes than there are")
+    return round(size)
 
 
 def shown_size(count: float) -> str:
