@@ -220,7 +220,7 @@ class ModelsConfig(_Section):
     server: str = pydantic.Field(
         "auto",
         min_length=1,
-        description="llama.cpp to run: `xllamacpp`, the path of a llama-server, or `auto` for what is installed.",
+        description="Program for llama.cpp: `xllamacpp`, the path of a llama-server, or `auto` for what is installed.",
     )
     add_commands: bool = pydantic.Field(
         False,
