@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from anywire.errors import AnywireError
+from anywire.asked_fleet import NotUnderstood
 from anywire.printable import escaped
 from anywire_engine_models.cli import shown
 from anywire_engine_models.cli.loading_bar import loading_bar
@@ -17,13 +17,6 @@ from anywire_engine_models.cli.places import Models, Place
 from anywire_engine_models.status_json import IMPORTED, merged, whole_status
 
 Status = dict[str, Any]
-
-
-class NotUnderstood(AnywireError):
-    """The agent answered with what this command does not understand."""
-
-    code = "not_understood"
-    remedy = "Use the same version of Anywire for the command and the agent."
 
 
 def show_models(place: Place, as_json: bool) -> None:
