@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,10 @@ async def test_pinned_models_and_groups_are_kept(tmp_path: Path) -> None:
         assert why == "a2 has models of another group loaded that are wanted or in use"
 
 
-async def test_fewer_are_unloaded_after_a_while_and_the_file_outlives_a_restart(tmp_path: Path) -> None:
+async def test_fewer_are_unloaded_after_a_while_and_the_file_outlives_a_restart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     configured = {"a": {"replicas": 2}}
     async with fleet(tmp_path, configured) as found:
         for number in range(3):
@@ -149,7 +153,9 @@ async def test_fewer_are_unloaded_after_a_while_and_the_file_outlives_a_restart(
         assert told["b"]["agents"] == ["a1"]
         assert "why" in told["b"]
     kept = tmp_path / "placement" / FILE
+    assert "asked for last counts" not in caplog.text
     async with fleet(tmp_path, configured) as found:
+        assert f"what PUT /v1/placement asked for last counts, not the configuration: {kept}" in caplog.text
         assert [(each["model"], each["replicas"]) for each in (await found.report())["models"]] == [("a", 1), ("b", 3)]
     async with fleet(tmp_path, {"a": {"replicas": 3}}) as found:
         assert [(each["model"], each["replicas"]) for each in (await found.report())["models"]] == [("a", 3)]
