@@ -15,8 +15,9 @@ from tests.models.tiny_model import tiny, written_tiny
 
 from anywire.errors import InvalidRequest
 from anywire.offers import MAX_OFFERS, MAX_OFFERS_BYTES, Offer, offers_text
+from anywire.sizes import read_size
 from anywire_engine_models.commands import LAST_LINES, bounded, pieces, read, with_defaults
-from anywire_engine_models.config import ModelsConfig, budget_bytes, read_size
+from anywire_engine_models.config import ModelsConfig, budget_bytes
 from anywire_engine_models.host.hosted import HostedModel
 from anywire_engine_models.host.server import Exit
 from anywire_engine_models.host.status import ModelState, ModelStatus
