@@ -22,6 +22,7 @@ from tests.models.simulated_models import BROKEN, FAULT, LINES, MODELS, Simulate
 from tests.models.tiny_model import tiny, written_tiny
 from tests.patience import PATIENCE
 
+from anywire.asked_fleet import NotUnderstood
 from anywire.files.live_records import RecordFile
 from anywire.testing.patience import expect
 from anywire_engine_models.cli import asking
@@ -107,6 +108,11 @@ async def test_a_start_that_fails_says_why_and_status_has_the_last_lines(api: Lo
     assert "killed by SIGKILL" in (await run("list")).stdout
 
 
+def heed_ctrl_c() -> None:
+    """Whoever has started the tests may ignore it (``nohup``), and what they start then ignores it too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 async def test_logs_are_printed_and_followed_until_ctrl_c(api: LocalApi, engine: SimulatedModels) -> None:
     done = await run("logs", ONE, "-n", "2")
     assert done.stdout == "listening\né\\u2028 half\n"
@@ -115,7 +121,7 @@ async def test_logs_are_printed_and_followed_until_ctrl_c(api: LocalApi, engine:
     ]
     follower = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "anywire.cli", "models", "logs", "-f", "-n", "1", ONE,
-        env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, preexec_fn=heed_ctrl_c,
     )  # fmt: skip
     assert follower.stdout is not None
     assert follower.stderr is not None
@@ -137,7 +143,7 @@ async def test_a_start_that_is_interrupted_says_so(api: LocalApi, engine: Simula
     engine.go_on = asyncio.Event()
     starting = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "anywire.cli", "models", "start", ONE,
-        env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, preexec_fn=heed_ctrl_c,
     )  # fmt: skip
     assert starting.stderr is not None
     try:
@@ -268,7 +274,7 @@ def test_nonsense_of_an_agent_is_shown_or_said_to_be_none(name: str, value: Any)
     status = {"model": ONE, "state": "running", name: value}
     for told in (status, {"models": [status]}, {"models": value}, {"models": [], "memory": {"used_bytes": value}}):
         for show in SHOWING:
-            with suppress(asking.NotUnderstood):
+            with suppress(NotUnderstood):
                 show(Says(told))
 
 
