@@ -443,6 +443,13 @@ async def test_a_model_is_added_and_can_be_started(file: Path, tiny: Path) -> No
             await rig.command("add", model_file_path=str(tiny))
         with pytest.raises(InvalidRequest, match="nothing-there"):
             await rig.command("add", model_file_path=str(tiny.with_name("nothing-there.gguf")))
+        cut = tiny.with_name("cut.gguf")
+        cut.write_bytes(tiny.read_bytes()[:-4096])
+        with pytest.raises(InvalidRequest, match="is cut off"):
+            await rig.command("add", model_file_path=str(cut))
+        with pytest.raises(InvalidRequest, match="slots"):
+            await rig.command("add", model_file_path=str(tiny), name="none", settings={"slots": 0})
+        assert rig.engine.states().keys() == {A, "local:tiny:latest"}
         (offer,) = (each for each in rig.engine.status().offers if each.model != A)
         assert (offer.context, offer.features["json"]) == (256, True)
 

@@ -15,8 +15,9 @@ from tests.models.tiny_model import tiny, written_tiny
 
 from anywire.errors import InvalidRequest
 from anywire.offers import MAX_OFFERS, MAX_OFFERS_BYTES, Offer, offers_text
+from anywire.sizes import read_size
 from anywire_engine_models.commands import LAST_LINES, bounded, pieces, read, with_defaults
-from anywire_engine_models.config import ModelsConfig, budget_bytes, read_size
+from anywire_engine_models.config import ModelsConfig, budget_bytes
 from anywire_engine_models.host.hosted import HostedModel
 from anywire_engine_models.host.server import Exit
 from anywire_engine_models.host.status import ModelState, ModelStatus
@@ -232,7 +233,9 @@ def test_settings_that_cannot_work_are_refused(options: dict[str, Any]) -> None:
 
 def test_an_entry_needs_no_more_than_a_file() -> None:
     found = with_defaults({"model_file_path": "/models/smollm2-135m.Q4_K_M.gguf"})
-    assert (found["full_identifier"], found["provider"]) == ("local:smollm2-135m:latest", "local")
+    assert (found["full_identifier"], found["provider"]) == ("local:smollm2-135m:Q4_K_M", "local")
+    assert with_defaults({"model_file_path": "/models/plain.gguf"})["full_identifier"] == "local:plain:latest"
+    assert with_defaults({"model_file_path": "/m/a.Q8_0.gguf", "version": "v"})["full_identifier"] == "local:a:v"
     assert with_defaults({"provider": "p", "name": "n", "version": "v"})["full_identifier"] == "p:n:v"
     assert with_defaults({"name": "n", "full_identifier": "x"})["full_identifier"] == "x"
 

@@ -85,7 +85,7 @@ class Catalogue:
             raise ConfigError(f"engine.model: {'; '.join(filter(None, faults))}")
         for name in self.config.models:
             if not only and all(entry.full_identifier != name for entry in self.registry.entries):
-                log.warning("engine.models: %s", self._missing(name))
+                log.warning("engine.models: %s: `anywire models add` puts it there", self._missing(name))
 
     def follow(self) -> None:
         """Take over what changes, in the background; find the digests of the weights."""

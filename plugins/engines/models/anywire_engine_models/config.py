@@ -8,34 +8,16 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
+from anywire.sizes import MAX_SIZE, read_size
 from anywire_engine_models.host.hosted import RestartPolicy
 
-MAX_SIZE = 2**60
 MIN_CONTEXT = 64
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
-_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 _DEVICE = re.compile(r"auto|cpu|gpu:\d{1,3}")
 
 
-def read_size(value: object) -> object:
-    """Bytes of a text such as ``12 GB`` (10⁹) or ``12 GiB`` (2³⁰); everything else as it is. Raises ValueError."""
-    if isinstance(value, bool):
-        raise ValueError(f"expected a size such as 12 GB, found {str(value).lower()}")
-    if not isinstance(value, str):
-        return value
-    found = _SIZE.fullmatch(value.strip())
-    if found is None:
-        raise ValueError(f"expected a size such as 12 GB, 500 MiB or 1000000, found {value[:40]!r}")
-    number, unit, binary = found.groups()
-    size = float(number) * (1024 if binary else 1000) ** _POWERS[unit.upper()]
-    if size > MAX_SIZE:
-        raise ValueError(f"expected at most {MAX_SIZE} bytes, found {value[:40]!r}")
-    return round(size)
-
-
 def _budget(value: object) -> object:
-    """A share as it is, everything else as `read_size` says."""
+    """A share as it is, everything else as `anywire.sizes.read_size` says."""
     if isinstance(value, str) and (found := _SHARE.fullmatch(value.strip())):
         if not 0 < float(found[1]) <= 100:
             raise ValueError(f"expected a share between 0 % and 100 %, found {value[:40]!r}")
@@ -250,7 +232,7 @@ class ModelsConfig(_Section):
     server: str = pydantic.Field(
         "auto",
         min_length=1,
-        description="llama.cpp to run: `xllamacpp`, the path of a llama-server, or `auto` for what is installed.",
+        description="Program for llama.cpp: `xllamacpp`, the path of a llama-server, or `auto` for what is installed.",
     )
     add_commands: bool = pydantic.Field(
         False,

@@ -103,7 +103,8 @@ class KnownModel(msgspec.Struct, frozen=True):
 
 def known_model(entry: Entry, config: ModelsConfig) -> KnownModel:
     """The model of ``entry``. It reads the beginning of its file: call it on a thread. Raises `ValueError` for settings
-    that cannot work; a file that cannot be read is a `KnownModel.fault`."""
+    that cannot work; a file that cannot be read, or
+    is not whole, is a `KnownModel.fault`."""
     settings = settings_of(entry, config)
     file: Path | None = None
     context, needed, fault = settings.context, 0, ""
@@ -114,6 +115,8 @@ def known_model(entry: Entry, config: ModelsConfig) -> KnownModel:
             context = context or min(found.context_length or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
             prompt_cache = (settings.prompt_cache or 0) * MIB if settings.command is None else 0
             needed = memory.needed(file, context, settings.slots, prompt_cache)
+            if settings.command is None:
+                check_whole(file)
     except AnywireError as error:
         fault = str(error)
     layer = entry.manifest.model_layer if entry.manifest is not None else None

@@ -62,6 +62,8 @@ def read(path: Path) -> GgufFile:
         return _read(str(path), (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size))
     except OSError as error:
         raise ConfigError(f"the model file {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"{str(path)!r} is no path of a model file: {error}") from error
 
 
 @functools.lru_cache(maxsize=_REMEMBERED)
