@@ -24,6 +24,8 @@ from hypothesis import strategies as st
 from tests.long_form import SOAK, examples
 from tests.models.started_servers import Watching, is_gone, nothing_left, small
 
+from anywire import secrecy
+from anywire.secrecy import keep_secret, without_secrets
 from anywire.testing.patience import FACTOR, expect, polled
 from anywire_engine_models.host.hosted import HostedModel
 from anywire_engine_models.host.server import Exit, Server, StartFailed
@@ -102,6 +104,17 @@ async def test_it_gets_its_port_key_and_device_and_none_of_our_settings(monkeypa
             assert (told["ANYWIRE_SERVER__KEY"], told["OTHERS"]) == ("", "stays")
             assert told["BRACES"] == f"{{{device}}}"
             assert len(psutil.Process(server.pid).children()) == children
+
+
+async def test_keys_of_servers_that_have_ended_push_out_no_other_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrecy, "MAX_KEPT", len(secrecy._kept) + 2)
+    keep_secret("q7Zx9LkP0vB2nM4tR8wY1")
+    for _ in range(3):
+        async with started(small()) as (server, _):
+            assert without_secrets(f"its key is {server.key}") == "its key is ***"
+    assert (await failure(small("exits=3"))).exit.code == 3
+    assert without_secrets("q7Zx9LkP0vB2nM4tR8wY1") == "***"
+    assert server.key not in secrecy._kept
 
 
 async def test_a_fixed_port_and_no_key() -> None:
