@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from anywire_service_deliberation.checks import ERROR
 from anywire_service_deliberation.question import Member, Question, Rubric
 from anywire_service_deliberation.reading import without_thoughts
 from anywire_service_deliberation.record import Answer, Deliberation, WorkId
@@ -67,7 +68,7 @@ def labels(question: Question) -> dict[str, str]:
     """What each member's text is called where others read it: A, B, … Z, AA, AB, …, in the order of the labels."""
     drawn = sorted(
         range(len(question.members)),
-        key=lambda place: hashlib.sha256(f"{question.id}/{place}".encode()).digest(),
+        key=lambda place: hashlib.sha256(f"{question.id}/{place}".encode(errors="surrogatepass")).digest(),
     )
     return {question.members[place].name: _label(number) for number, place in enumerate(drawn)}
 
@@ -240,7 +241,7 @@ def _checks(answer: Answer) -> str:
     """The checks that a proposal has not passed: facts, for who judges it or writes it anew."""
     lines: list[str] = []
     for check in answer.checks:
-        if check.passed or "error" in check.details:
+        if check.passed or ERROR in check.details:
             continue
         lines.append(f"- {check.kind}: {shortened(check.message, MAX_FINDING_CHARS) or 'not passed'}")
         lines += [f"  - {shortened(finding, MAX_FINDING_CHARS)}" for finding in check.findings[:MAX_FINDINGS]]
