@@ -21,6 +21,7 @@ from anywire_service_deliberation.history import History
 from anywire_service_deliberation.offered import Update
 from anywire_service_deliberation.record import Answer, Deliberation, Failure, WorkId
 from anywire_service_deliberation.store import Store
+from anywire_service_deliberation.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +29,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 """Seconds between attempts to keep a state on a disk that fails."""
 MOMENT = 1e-6
 """Seconds by which two events of a deliberation differ at least, so that their order can be told from their times."""
-AT_ONCE = 64
-"""Tasks that are submitted before the event loop runs again."""
+AT_ONCE = 8
+"""Events that are taken in, and tasks that are submitted, in one turn."""
 
 _Event = Callable[[float], list[Effect]]
 
@@ -47,13 +48,14 @@ class Run:
         context: Context,
         store: Store,
         checks: Checks | None,
+        turns: Turns,
         now: Callable[[], float],
         state: Deliberation,
         retention: float,
         *,
         resumed: bool = False,
     ) -> None:
-        self._context, self._store, self._checks = context, store, checks
+        self._context, self._store, self._checks, self._turns = context, store, checks, turns
         self._clock_now, self._retention, self._resumed = now, retention, resumed
         self._course = Course(state)
         self._caller: Caller = state.question.caller
@@ -136,8 +138,10 @@ class Run:
             await self._carry_out(self._take_events())
             await self._carry_out(self._course.begin(self._now()))
             while not self.ended.done():
-                await self._woken.wait()
-                self._woken.clear()
+                if not self._events:
+                    self._woken.clear()
+                    await self._woken.wait()
+                await self._turns.turn()
                 await self._carry_out(self._take_events())
         except Exception as error:
             log.exception("the deliberation %s goes on no more", self.shown.question.id)
@@ -145,7 +149,7 @@ class Run:
                 await self._carry_out(self._course.cancel(f"a fault here: {type(error).__name__}", self._now()))
 
     def _take_events(self) -> list[Effect]:
-        events, self._events = self._events, []
+        events, self._events = self._events[:AT_ONCE], self._events[AT_ONCE:]
         return [effect for event in events for effect in event(self._now())]
 
     async def _carry_out(self, effects: list[Effect]) -> None:
@@ -160,7 +164,7 @@ class Run:
                     self._ask(effect)
                     asked += 1
                     if asked % AT_ONCE == 0:
-                        await asyncio.sleep(0)
+                        await self._turns.turn()
                 case Stop(work):
                     self._stop(work)
                 case WakeAt(at):

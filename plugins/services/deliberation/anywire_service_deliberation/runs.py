@@ -23,6 +23,7 @@ from anywire_service_deliberation.record import Deliberation
 from anywire_service_deliberation.request import MODEL
 from anywire_service_deliberation.running import Run
 from anywire_service_deliberation.store import Store
+from anywire_service_deliberation.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class Runs:
         now: Callable[[], float],
     ) -> None:
         self._context, self._store, self._config, self._roles, self._checks = context, store, config, roles, checks
-        self._now = now
+        self._now, self._turns = now, Turns()
         self._runs: dict[Key, Run] = {}
         self._by_task: dict[str, Run] = {}
         self._taking: dict[Key, asyncio.Task[Run | Deliberation]] = {}
@@ -193,7 +194,16 @@ class Runs:
             self._start(run, stream.task_id, caller)
 
     def _new(self, state: Deliberation, *, resumed: bool) -> Run:
-        return Run(self._context, self._store, self._checks, self._now, state, self._config.retention, resumed=resumed)
+        return Run(
+            self._context,
+            self._store,
+            self._checks,
+            self._turns,
+            self._now,
+            state,
+            self._config.retention,
+            resumed=resumed,
+        )
 
     def _start(self, run: Run, task_id: str, caller: Caller) -> None:
         drives = run.start(task_id, caller)
