@@ -296,23 +296,21 @@ async def test_councils_are_kept_shown_and_forgotten(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "body", "param"),
+    ("body", "param"),
     [
         ("c", "{}", None),
         ("c", "[]", None),
-        ("c", '{"members": "3"}', "members"),
-        ("c", '{"members": 0}', "members"),
-        ("c", '{"members": 65}', "members"),
-        ("c", '{"members": 3, "round": 1}', None),
-        ("c", '{"members": 3, "rubric": {"criteria": []}}', "rubric"),
-        ("c", '{"members": 3, "rubric": "none"}', "rubric"),
-        ("a%20b", '{"members": 3}', "name"),
-        ("-", '{"members": 3}', "name"),
+        ('{"members": "3"}', "members"),
+        ('{"members": 0}', "members"),
+        ('{"members": 1000000000}', "members"),
+        ('{"members": 3, "round": 1}', None),
+        ('{"members": 3, "rubric": {"criteria": []}}', "rubric"),
+        ('{"members": 3, "rubric": "none"}', "rubric"),
     ],
 )
-async def test_a_council_at_fault_is_told_where(tmp_path: Path, name: str, body: str, param: str | None) -> None:
+async def test_a_council_at_fault_is_told_where(tmp_path: Path, body: str, param: str | None) -> None:
     async with front(tmp_path) as served, http(served) as client:
-        assert error(await client.put(f"/councils/{name}", content=body)) == (400, "invalid_request", param)
+        assert error(await client.put("/councils/c", content=body)) == (400, "invalid_request", param)
         assert not served.double.put
 
 
