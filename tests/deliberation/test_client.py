@@ -241,6 +241,13 @@ async def test_events_are_read_as_the_gateway_writes_them(said: list[ServerSentE
     assert [each async for each in read_events(chunks())] == said
 
 
+async def test_events_of_other_servers_are_read() -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"\r\ndata:1\r\ndata: 2\r\nid: 7\r\nretry: 5\r\nnonsense\r\n\r\nevent: none\r\n\r\ndata: cut"
+
+    assert [each async for each in read_events(chunks())] == [ServerSentEvent("1\n2", "", "7")]
+
+
 async def test_an_event_without_an_end_is_bounded() -> None:
     async def chunks() -> AsyncIterator[bytes]:
         while True:
