@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -255,7 +256,7 @@ async def test_the_reader_of_updates_goes_with_its_client(tmp_path: Path) -> Non
 async def test_a_silent_stream_gets_a_ping() -> None:
     closed = asyncio.Event()
 
-    async def updates() -> Any:
+    async def updates() -> AsyncGenerator[Update, None]:
         try:
             await asyncio.Event().wait()
             yield Update(1, "stage", 0.0, {})
@@ -264,6 +265,22 @@ async def test_a_silent_stream_gets_a_ping() -> None:
 
     events = update_events(updates(), ping=0.0)
     assert [(await expect(anext(events), "a ping")).event for _ in range(3)] == ["ping"] * 3
+    await events.aclose()
+    assert closed.is_set()
+
+
+async def test_updates_are_closed_between_two_of_them() -> None:
+    closed = asyncio.Event()
+
+    async def updates() -> AsyncGenerator[Update, None]:
+        try:
+            yield Update(1, "stage", 0.0, {})
+            yield Update(2, "stage", 0.0, {})
+        finally:
+            closed.set()
+
+    events = update_events(updates())
+    assert (await expect(anext(events), "an event")).id == "1"
     await events.aclose()
     assert closed.is_set()
 
