@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from tests.deliberation.acted import SUBMITTED, Acted, question, work
 
-from anywire_service_deliberation.budget import WEIGHTS, ends_by
+from anywire_service_deliberation.budget import ends_by
+from anywire_service_deliberation.course import Course
 from anywire_service_deliberation.effects import Finished, Keep
 from anywire_service_deliberation.question import MAX_MEMBERS
 from anywire_service_deliberation.record import Answer, WorkId
@@ -201,10 +202,10 @@ def test_a_stage_has_its_share_of_what_is_left() -> None:
     acted = begun(3, timeout=160.0, synthesis=True)
     end = ends_by(acted.kept)
     assert end == SUBMITTED + 159
-    assert acted.wakes_at == pytest.approx(SUBMITTED + 159 * WEIGHTS["generating"] / sum(WEIGHTS.values()))
+    assert acted.wakes_at - SUBMITTED == pytest.approx(159 * 4 / (4 + 2 * 2 + 4 + 2 * 1.5 + 3))
     acted.now += 15
     acted.answer_all()
-    assert acted.wakes_at == pytest.approx(acted.now + 144 * 3 / 12)
+    assert acted.wakes_at - acted.now == pytest.approx(144 * 4 / (4 + 4 + 3 + 3))
     assert {ask.deadline for ask in acted.under_way.values()} == {acted.wakes_at}
 
 
@@ -299,6 +300,22 @@ def test_it_can_be_cancelled_before_it_begins() -> None:
     assert (acted.status(), acted.asks) == ("cancelled", [])
 
 
+def test_one_that_is_cancelled_after_a_restart_before_it_goes_on_is_cancelled_in_any_stage() -> None:
+    acted = begun(2, rounds=0)
+    acted.answer_all()
+    acted.answer("score/0/member-1/member-2")
+    acted.under_way.clear()
+    acted.course = Course(acted.kept)
+    acted.cancel()
+    assert (acted.status(), acted.state.winner, acted.stops) == ("cancelled", "", [])
+
+
+def test_a_deadline_that_the_pipeline_noticed_is_want_of_time() -> None:
+    acted = begun(1)
+    acted.fail("proposal/0/member-1", "deadline_exceeded")
+    assert acted.status() == "timed_out"
+
+
 def test_after_a_restart_the_missing_works_alone_are_asked_for() -> None:
     acted = begun(3)
     acted.answer("proposal/0/member-1")
@@ -391,7 +408,7 @@ def test_wakes_too_early_and_clocks_that_go_back_do_no_harm() -> None:
     acted.now -= 500
     acted.answer_all()
     assert acted.status() == "critiquing"
-    assert acted.wakes_at == pytest.approx(SUBMITTED + (299 - 0) * 3 / 10)
+    assert acted.wakes_at - SUBMITTED == pytest.approx(299 * 4 / (4 + 4 + 3))
 
 
 def test_the_text_of_a_work_names_it() -> None:

@@ -13,7 +13,7 @@ from tests.deliberation.acted import Acted, question
 from tests.long_form import examples
 
 from anywire_service_deliberation.aggregation import ranked
-from anywire_service_deliberation.early import Missing, is_settled
+from anywire_service_deliberation.early import Bounds, Missing, borda_bounds, is_settled, pairwise_bounds
 from anywire_service_deliberation.ending import middle
 from anywire_service_deliberation.question import Aggregation, Rubric
 
@@ -95,6 +95,26 @@ def test_nor_do_many_missing_ones_and_the_worst_of_them_least_of_all(
                 assert winner(complete, names, by) == leader, (scores, sorted(open_pairs), complete)
 
 
+@settings(max_examples=examples(40), deadline=None)
+@given(st.integers(2, 5), st.integers(1, 2), st.sampled_from((0.0, 0.3)), st.integers(0, 2**32))
+def test_whatever_becomes_of_them_a_value_is_within_its_bounds(
+    members: int, missing: int, lost: float, seed: int
+) -> None:
+    scores, open_pairs, names = drawn(random.Random(seed), members, missing, lost)
+    bounds: dict[Aggregation, dict[str, Bounds]] = {
+        "borda": {name: borda_bounds(scores, open_pairs, name) for name in names},
+        "pairwise": {name: pairwise_bounds(scores, open_pairs, names, name) for name in names},
+    }
+    for complete in completions(scores, open_pairs):
+        for by, of_each in bounds.items():
+            ranking = ranked(complete, names, by, middle=middle(RUBRIC))
+            for each in ranking:
+                least, most = of_each[each.member]
+                won_less_lost = (2 * each.value - 1) * (len(ranking) - 1)
+                value = won_less_lost if by == "pairwise" else each.value
+                assert least - 1e-6 <= value <= most + 1e-6, (by, each, scores, complete)
+
+
 @pytest.mark.parametrize("by", AGGREGATIONS)
 def test_a_clear_lead_is_seen_and_a_lead_that_can_be_lost_is_none(by: Aggregation) -> None:
     """Of five, all prefer ``a`` to the rest, and one score of another is missing."""
@@ -105,6 +125,12 @@ def test_a_clear_lead_is_seen_and_a_lead_that_can_be_lost_is_none(by: Aggregatio
     close = {"b": {"a": 4.0, "c": 3.0}, "c": {"a": 3.0, "b": 4.0}}
     assert not is_settled(close, frozenset({("a", "b"), ("a", "c")}), names[:3], by, RUBRIC)
     assert not is_settled({}, frozenset({("a", "b"), ("b", "a")}), names[:2], by, RUBRIC)
+
+
+def test_a_tie_is_left_to_the_scores_that_break_it() -> None:
+    """``a`` leads ``b`` by a comparison won; the missing score can give ``b`` one too, which is named first."""
+    scores = {"a": {"b": 4.0}, "b": {"a": 4.0, "c": 1.0}, "c": {"a": 4.0, "b": 4.0}}
+    assert not is_settled(scores, frozenset({("a", "c")}), ("b", "a", "c"), "mean", RUBRIC)
 
 
 def test_the_course_does_not_wait_for_scores_that_change_nothing() -> None:
@@ -121,12 +147,15 @@ def test_the_course_does_not_wait_for_scores_that_change_nothing() -> None:
 
 
 def test_nothing_is_spared_below_the_quorum() -> None:
+    """Also where the quorum is lost already: what the others are worth is kept."""
     acted = Acted(question(3, rounds=0, aggregation="mean", quorum=3))
     acted.begin()
     acted.answer_all()
     for each in sorted(acted.under_way):
-        if each.about != "member-3":
-            acted.answer(each, 5.0 if each.about == "member-1" else 1.0)
-    assert not acted.finished
-    acted.answer_all()
-    assert acted.state.status == "completed"
+        if each.about == "member-3":
+            acted.fail(each, "nonsense")
+    for each in sorted(acted.under_way):
+        assert not acted.finished
+        acted.answer(each, 5.0 if each.about == "member-1" else 1.0)
+    assert (acted.state.status, acted.state.spared) == ("failed", 0)
+    assert acted.state.reason.startswith("3 of 3 members have a proposal, 2 of them scored, 3 must: ")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from anywire_service_deliberation.record import Deliberation, Stage
 from anywire_service_deliberation.stages import ahead
 
-WEIGHTS: dict[Stage, float] = {"generating": 4, "critiquing": 3, "revising": 4, "scoring": 3, "synthesis": 2}
-"""Parts of the time that is left which a stage may take, of the sum of its own and those of the stages after it. Texts
-are written in the stages of 4; a critique and a score are shorter, but a member has one for each other member."""
+WEIGHTS: dict[Stage, float] = {"generating": 4, "critiquing": 2, "revising": 4, "scoring": 1.5, "synthesis": 3}
+"""Parts of the time that is left which a stage may take, of the sum of its own and those of the stages after it. A
+critique and a score are shorter than a proposal, but a member has one for each of the others: their weights are for
+each of these, `MOST_OTHERS` at most."""
+MOST_OTHERS = 4
 
 RESERVE = 0.02
 """Part of the whole that no stage gets, at most `RESERVE_S` seconds: the result is put on the disk in it."""
@@ -20,7 +20,8 @@ LEAST_SHARE = 0.05
 whole at least."""
 
 HANGING_AFTER = 0.5
-"""A try does not hang before this part of its stage's time."""
+HANGING_AFTER_S = 10.0
+"""A try does not hang before this part of its stage's time or this many seconds, whatever is sooner."""
 HANGING_FACTOR = 3.0
 """Nor before this many times the time in which the others should be through, had they one slot for all of them."""
 
@@ -32,7 +33,8 @@ def ends_by(state: Deliberation) -> float:
 
 def stage_ends(state: Deliberation, now: float) -> float:
     """When a stage that begins ``now``, the one that ``state`` is in, must be over."""
-    to_come = [WEIGHTS[stage] for stage in ahead(state)]
+    others = min(max(len(state.question.members) - 1, 1), MOST_OTHERS)
+    to_come = [WEIGHTS[stage] * (others if stage in ("critiquing", "scoring") else 1) for stage in ahead(state)]
     end = ends_by(state)
     if now >= end or len(to_come) == 1:
         return end
@@ -46,16 +48,16 @@ def extended(state: Deliberation, now: float) -> float | None:
     return end if end - now >= least else None
 
 
-def hanging_at(began: float, ends: float, took: Collection[float], works: int) -> float | None:
-    """When the tries that began with their stage, at ``began``, are held for hanging. ``took`` are the times of those
-    of its ``works`` that were answered: with none there is nothing to compare with. None too where the slowest of them
-    would not have had time for a second try.
+def hanging_at(began: float, ends: float, *, works: int, answered: int, slowest: float) -> float | None:
+    """When the tries that began with their stage, at ``began``, are held for hanging: of its ``works`` so many were
+    ``answered``, the ``slowest`` in so many seconds. None without any to compare with, and where one as slow as that
+    would have no time for a second try.
 
-    With one slot for all works the last is done after ``max(took) * works / len(took)``, if all take the same time: a
+    With one slot for all works the last is done after ``slowest * works / answered``, if all take the same time: a
     machine that is merely busy is not asked twice.
     """
-    if not took:
+    if not answered:
         return None
-    slowest = max(took)
-    at = began + max(HANGING_AFTER * (ends - began), HANGING_FACTOR * slowest * works / len(took))
+    least = min(HANGING_AFTER * (ends - began), HANGING_AFTER_S)
+    at = began + max(least, HANGING_FACTOR * slowest * works / answered)
     return at if at + slowest <= ends else None

@@ -58,8 +58,10 @@ class Course:
         self._works = 0
         self._began = 0.0
         self._ends = 0.0
-        self._took: list[float] = []
-        """Of the stage under way: how many works it has, its times, and how long each of its answers took."""
+        self._answered = 0
+        self._slowest = 0.0
+        """Of the stage under way: how many works it has, its times, how many answers it has got in this process, and in
+        how many seconds the slowest."""
         self._wakes_at = math.inf
 
     def begin(self, now: float) -> list[Effect]:
@@ -70,7 +72,7 @@ class Course:
         self._begun = True
         if self.state.is_final:
             return [Finished(self.state)]
-        return self._event(now, lambda: None, first=self._open_stage)
+        return self._event(now, lambda: None, self._open_stage)
 
     def answered(self, work: WorkId, answer: Answer, now: float) -> list[Effect]:
         """``work`` has brought this. An empty text, and a score that is not within the rubric, are failures with the
@@ -84,8 +86,8 @@ class Course:
 
     def cancel(self, reason: str, now: float) -> list[Effect]:
         """End it as ``cancelled``, with what there is."""
-        self._begun = True
-        return self._event(now, lambda: self._cancel(reason))
+        first, self._begun = None if self._begun else self._open_stage, True
+        return self._event(now, lambda: self._cancel(reason), first)
 
     def wake(self, now: float) -> list[Effect]:
         """The time of `WakeAt` has come. Too early does no harm."""
@@ -116,7 +118,8 @@ class Course:
                 self._fail(work, Failure("nonsense", wrong, answer.agent, self._tries(work), answer.ended), again=True)
         else:
             self._close(work)
-            self._took.append(self._now - self._began)
+            self._answered += 1
+            self._slowest = self._now - self._began
             self._change(answers={**self.state.answers, str(work): answer})
 
     def _fail(self, work: WorkId, failure: Failure, *, again: bool) -> None:
@@ -156,7 +159,7 @@ class Course:
             self._end_stage()
         hanging = self._hanging_at()
         if hanging is not None and self._now >= hanging:
-            message = f"no answer within {self._now - self._began:.1f} s, others took {max(self._took):.1f} s at most"
+            message = f"no answer within {self._now - self._began:.1f} s, others took {self._slowest:.1f} s at most"
             for work in [work for work in self._open if self._tries(work) == 1]:
                 self._to_stop.append(work)
                 self._try_again(work, Failure("hanging", message, at=self._now))
@@ -190,7 +193,7 @@ class Course:
         self._to_ask = set(self._open)
         self._works = len(of_stage)
         self._began, self._ends = self._now, stage_ends(self.state, self._now)
-        self._took = []
+        self._answered, self._slowest = 0, 0.0
 
     def _end_stage(self) -> None:
         """Count what is open as late, or as spared where the stage has time left, and go on to the next stage."""
@@ -240,7 +243,7 @@ class Course:
     def _hanging_at(self) -> float | None:
         if all(self._tries(work) > 1 for work in self._open):
             return None
-        return hanging_at(self._began, self._ends, self._took, self._works)
+        return hanging_at(self._began, self._ends, works=self._works, answered=self._answered, slowest=self._slowest)
 
     # What comes of it
 
@@ -250,7 +253,8 @@ class Course:
     def _effects(self, before: Deliberation) -> list[Effect]:
         effects: list[Effect] = [] if self.state is before else [Keep(self.state)]
         effects += [Stop(work) for work in self._to_stop]
-        effects += [self._ask(work) for work in self._open if work in self._to_ask]
+        if self._to_ask:
+            effects += [self._ask(work) for work in self._open if work in self._to_ask]
         self._under_way |= self._to_ask
         self._to_ask, self._to_stop = set(), []
         if self.state.is_final:

@@ -41,11 +41,11 @@ def is_settled(given: Scores, missing: Missing, names: tuple[str, ...], by: Aggr
     leader = order[0]
     rivals = [*order[1:], *(name for name in names if name not in order)]
     if by == "borda":
-        least = _borda(given, missing, leader)[0]
-        return all(_borda(given, missing, rival)[1] + NEAR < least for rival in rivals)
+        least = borda_bounds(given, missing, leader)[0]
+        return all(borda_bounds(given, missing, rival)[1] + NEAR < least for rival in rivals)
     if by == "pairwise":
-        least = _pairwise(given, missing, names, leader)[0]
-        return all(_pairwise(given, missing, names, rival)[1] + NEAR < least for rival in rivals)
+        least = pairwise_bounds(given, missing, names, leader)[0]
+        return all(pairwise_bounds(given, missing, names, rival)[1] + NEAR < least for rival in rivals)
     worst = ranked(_worst(given, missing, leader, rubric), names, by, middle=middle(rubric))
     return worst[0].member == leader and (len(worst) == 1 or worst[1].value + NEAR < worst[0].value)
 
@@ -59,7 +59,7 @@ def _worst(given: Scores, missing: Missing, leader: str, rubric: Rubric) -> Scor
     return worst
 
 
-def _borda(given: Scores, missing: Missing, name: str) -> Bounds:
+def borda_bounds(given: Scores, missing: Missing, name: str) -> Bounds:
     """The mean over the ballots that have the member, of the part of the others on it that it beats, where a tie is
     half. What is missing of a ballot may be beaten by all of it, or beat all of it."""
     least, most, ballots = 0.0, 0.0, 0
@@ -78,8 +78,9 @@ def _borda(given: Scores, missing: Missing, name: str) -> Bounds:
     return (least / ballots, most / ballots) if ballots else (0.5, 0.5)
 
 
-def _pairwise(given: Scores, missing: Missing, names: tuple[str, ...], name: str) -> Bounds:
-    """Won less lost majorities against each other member, of the judges that scored both."""
+def pairwise_bounds(given: Scores, missing: Missing, names: tuple[str, ...], name: str) -> Bounds:
+    """The duels that it wins less those that it loses: of the same members they order as the part that is won does. A
+    duel goes to the one that more of the judges who scored both put first."""
     least, most = 0, 0
     for other in names:
         margin, to_come = 0, 0

@@ -12,6 +12,9 @@ from anywire_service_deliberation.question import Rubric
 from anywire_service_deliberation.record import Deliberation, Failure, Ranked, Status, WorkId
 from anywire_service_deliberation.stages import authors, is_enough, scores, standing
 
+OUT_OF_TIME = frozenset({"late", "deadline_exceeded", "deadline_too_short", "no_progress"})
+"""Codes of failures for want of time."""
+
 MAX_REASON_CHARS = 4000
 MAX_MESSAGE_CHARS = 200
 
@@ -36,7 +39,7 @@ def with_ranking(state: Deliberation) -> Deliberation:
 
 def ended(state: Deliberation, now: float, *, time_is_over: bool) -> Deliberation:
     """The same, at its end: no work is under way, and the ranking is there if the quorum is."""
-    late = time_is_over or any(failure.code == "late" for failure in state.failures.values())
+    late = time_is_over or any(failure.code in OUT_OF_TIME for failure in state.failures.values())
     missing = missing_works(state)
     status: Status
     if not state.winner:

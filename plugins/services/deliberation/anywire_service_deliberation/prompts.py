@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from anywire_service_deliberation.checks import ERROR
 from anywire_service_deliberation.question import Member, Question, Rubric
 from anywire_service_deliberation.reading import without_thoughts
 from anywire_service_deliberation.record import Answer, Deliberation, WorkId
@@ -33,12 +34,12 @@ _TAGS = re.compile(r"<(?=\s*/\s*(?:task|proposal|critique|checks)\b)", re.I)
 def body(work: WorkId, state: Deliberation, *, structured: bool = False, room: int = ROOM) -> dict[str, Any]:
     """The body of the chat that ``work`` asks for, in the form of the OpenAI API.
 
-    It has ``messages`` and ``max_tokens``, and the member's ``model``, ``temperature`` and ``seed`` where it has them. A
-    score is asked for at temperature 0. What is asked again because a score was nonsense has another seed, and the
-    member's temperature.
+    It has ``messages`` and ``max_tokens``, and the member's ``model``, ``temperature`` and ``seed`` where it has them.
+    A score is asked for at temperature 0, with half of the question's tokens. A work that is asked again because it
+    brought nonsense has another seed, and a score then has the member's temperature.
 
-    ``structured``: ask for scores by ``response_format`` (JSON Schema), for models that offer ``json``. ``room`` bounds
-    the characters of others' texts, for models with a small context.
+    ``structured``: ask for a score by ``response_format`` (JSON Schema), for a model whose offer does not say that it
+    lacks ``json``. ``room`` bounds the characters of the members' texts, for a model with a small context.
 
     Raises `LookupError` when the work is about a proposal that is not there.
     """
@@ -67,7 +68,7 @@ def labels(question: Question) -> dict[str, str]:
     """What each member's text is called where others read it: A, B, … Z, AA, AB, …, in the order of the labels."""
     drawn = sorted(
         range(len(question.members)),
-        key=lambda place: hashlib.sha256(f"{question.id}/{place}".encode()).digest(),
+        key=lambda place: hashlib.sha256(f"{question.id}/{place}".encode(errors="surrogatepass")).digest(),
     )
     return {question.members[place].name: _label(number) for number, place in enumerate(drawn)}
 
@@ -233,15 +234,14 @@ def _said(answer: Answer) -> str:
 
 
 def _tagged(tag: str, text: str, room: int, title: str) -> str:
-    closed = _TAGS.sub("< ", shortened(text, room))
-    return f"{title}:\n<{tag}>\n{closed}\n</{tag}>"
+    return f"{title}:\n<{tag}>\n{shortened(_TAGS.sub('< ', text), room)}\n</{tag}>"
 
 
 def _checks(answer: Answer) -> str:
     """The checks that a proposal has not passed: facts, for who judges it or writes it anew."""
     lines: list[str] = []
     for check in answer.checks:
-        if check.passed or "error" in check.details:
+        if check.passed or ERROR in check.details:
             continue
         lines.append(f"- {check.kind}: {shortened(check.message, MAX_FINDING_CHARS) or 'not passed'}")
         lines += [f"  - {shortened(finding, MAX_FINDING_CHARS)}" for finding in check.findings[:MAX_FINDINGS]]

@@ -99,7 +99,8 @@ class Ranked(msgspec.Struct, frozen=True, omit_defaults=True):
     value: float
     scores: dict[str, float] = {}
     dissent: tuple[str, ...] = ()
-    """Judges whose own order has another proposal before the winner, or this one."""
+    """Of the winner: judges who score any other proposal higher. Of another: judges who score it higher than the
+    winner's."""
 
 
 class Deliberation(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -64,10 +64,14 @@ class Library:
         """The one of this name, whatever its case. Raises `InvalidRequest`."""
         return _named(self.roles, name, "role")
 
-    def rubric(self, wanted: str | Mapping[str, Any]) -> Rubric:
+    def rubric(self, wanted: object) -> Rubric:
         """The one of this name, or the one that a request describes: ``{criteria: [{name, description, weight,
         anchors}], lowest, highest}``. Raises `InvalidRequest`."""
-        return _named(self.rubrics, wanted, "rubric") if isinstance(wanted, str) else described_rubric(wanted)
+        if isinstance(wanted, str):
+            return _named(self.rubrics, wanted, "rubric")
+        if not isinstance(wanted, Mapping):
+            raise InvalidRequest("rubric: expected the name of one, or an object with criteria", param="rubric")
+        return described_rubric(wanted)
 
 
 def read_role(path: Path) -> Role:
