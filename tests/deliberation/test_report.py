@@ -203,7 +203,7 @@ def test_a_picture_shows_members_stages_and_scores() -> None:
     text = drawn(picture)
     assert "critiquing" in text
     row = next(line for line in text.splitlines() if line.startswith("member-1"))
-    assert row.split() == ["member-1", "DEV", "agent-1,", "agent-4", "done", "1/2", "3.5"]
+    assert row.split() == ["member-1", "DEV", "agent-4", "+1", "done", "1/2", "3.5"]
     assert next(line for line in text.splitlines() if line.startswith("member-2")).split()[-3:] == [
         "agent-2",
         "…",
