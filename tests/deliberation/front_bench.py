@@ -155,6 +155,8 @@ class Double:
         return [*self.put.values()]
 
     async def put_council(self, council: Council, caller: Caller) -> Council:
+        if council.rubric == "none":
+            raise InvalidRequest("rubric: there is no rubric 'none'", param="rubric")
         self.put[council.name] = msgspec.structs.replace(council, created=SUBMITTED)
         return self.put[council.name]
 
