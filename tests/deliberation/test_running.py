@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from tests.deliberation.deliberation_bench import (
     ended,
     status,
 )
+from tests.long_form import SOAK
 
 from anywire.builtin.memory import MemoryTransport
 from anywire.caller import Caller, Limits
@@ -26,7 +29,7 @@ from anywire.roles.agent import Agent
 from anywire.submission import Submission
 from anywire.testing.clock import SimulatedClock
 from anywire.testing.doubles import MODEL
-from anywire.testing.patience import expect
+from anywire.testing.patience import expect, polled
 from anywire.testing.service_bench import ServiceBench
 from anywire_service_deliberation.budget import stage_ends
 from anywire_service_deliberation.history import history
@@ -186,6 +189,19 @@ async def test_nobody_answers_and_the_promise_is_kept(tmp_path: Path) -> None:
         assert not served.orchestrator.tasks()
 
 
+async def test_what_checks_say_is_kept_with_a_proposal(tmp_path: Path) -> None:
+    checks = [{"kind": "policy", "forbid": ["by member-2"]}]
+    async with bench(tmp_path, checks=checks) as (_, kept):
+        await asked(kept)
+        state = await ended(kept)
+    for work, answer in state.answers.items():
+        if work.startswith(("proposal", "revision")):
+            assert [check.kind for check in answer.checks] == ["policy"]
+            assert answer.checks[0].passed == ("member-2" not in work)
+        else:
+            assert not answer.checks
+
+
 async def test_a_model_that_nobody_serves_fails_at_once_and_says_so(tmp_path: Path) -> None:
     async with bench(tmp_path) as (_, kept):
         await asked(kept, members=[{"model": "unknown"}, {}])
@@ -309,6 +325,34 @@ async def test_a_restart_changes_nothing(tmp_path: Path) -> None:
                 assert state.answers[work].text == expected.answers[work].text
 
 
+async def test_a_crash_at_any_moment_changes_nothing(tmp_path: Path) -> None:
+    """The folder as it was when each state had just been kept is what a killed process leaves."""
+    expected = await undisturbed(tmp_path / "undisturbed")
+    moments: list[tuple[Path, Deliberation]] = []
+    async with bench(tmp_path / "first") as (_, kept):
+        keep = kept._store.keep
+
+        async def keep_and_copy(state: Deliberation) -> None:
+            await keep(state)
+            shutil.copytree(tmp_path / "first" / "kept", folder := tmp_path / f"{len(moments)}" / "kept")
+            moments.append((folder.parent, state))
+
+        kept._store.keep = keep_and_copy  # type: ignore[method-assign]
+        await asked(kept, members=4)
+        await ended(kept)
+        await polled(lambda: not kept.runs.running, "all of it is kept")
+    drawn = random.Random(7).sample(moments, len(moments) if SOAK else min(5, len(moments)))
+    for folder, before in drawn:
+        async with bench(folder, engine=(engine := Council())) as (_, kept):
+            state = await ended(kept)
+            assert (state.winner, state.status) == (expected.winner, "completed")
+            for work, answer in before.answers.items():
+                assert state.answers[work] == answer
+            for kind, everything in (("proposal", 4), ("critique", 12), ("revision", 4), ("score", 12)):
+                had = sum(text.startswith(kind) for text in before.answers)
+                assert len(engine.asked(kind)) <= everything - had
+
+
 def engine_answers(engine: Council) -> int:
     return len(engine.recorder.named("answered"))
 
@@ -393,12 +437,6 @@ async def test_a_disk_that_fails_holds_it_up_and_no_longer(tmp_path: Path, monke
         for _ in range(30):
             clock.advance(1.0)
             await asyncio.sleep(0)
-        await expect(asyncio.shield(asyncio.ensure_future(gone(kept.runs, clock))), "it is kept at last")
+        await polled(lambda: kept.runs.get("lab", "q-1") is None, "it is kept at last")
     async with bench(tmp_path) as (_, kept):
         assert (await ended(kept)).status == "timed_out"
-
-
-async def gone(runs: Any, clock: SimulatedClock) -> None:
-    while runs.get("lab", "q-1") is not None:
-        clock.advance(1.0)
-        await asyncio.sleep(0)

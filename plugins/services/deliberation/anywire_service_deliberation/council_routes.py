@@ -54,14 +54,14 @@ class CouncilHandlers:
         return Response(_encode({"object": "list", "data": [council_view(each) for each in found]}))
 
     async def get(self, request: Request) -> Response:
-        name = request.names["name"]
+        name = request.names.get("name", "")
         for each in await self._deliberations.councils(request.caller):
             if each.name == name:
                 return Response(_encode(council_view(each)))
         raise _not_found(name)
 
     async def put(self, request: Request) -> Response:
-        name = request.names["name"]
+        name = request.names.get("name", "")
         asked = read(request.body, AskedCouncil)
         if isinstance(asked.members, int) and not 1 <= asked.members <= MAX_MEMBERS:
             raise InvalidRequest(f"members: there are 1 to {MAX_MEMBERS}, not {asked.members}", param="members")
@@ -77,7 +77,7 @@ class CouncilHandlers:
         return Response(_encode(council_view(await self._deliberations.put_council(council, request.caller))))
 
     async def delete(self, request: Request) -> Response:
-        name = request.names["name"]
+        name = request.names.get("name", "")
         if await self._deliberations.delete_council(name, request.caller) is None:
             raise _not_found(name)
         return Response(_encode({"name": name, "object": "council", "deleted": True}))

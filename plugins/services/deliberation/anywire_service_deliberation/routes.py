@@ -107,7 +107,7 @@ class DeliberationHandlers:
 
     async def get(self, request: Request) -> Response:
         """As it is now, or once it has ended within the wait that ``Prefer`` allows."""
-        name, wait = request.names["id"], wait_of(request)
+        name, wait = request.names.get("id", ""), wait_of(request)
         state = await self._deliberations.get(name, request.caller, wait)
         if state is None:
             raise not_found(name)
@@ -115,14 +115,14 @@ class DeliberationHandlers:
 
     async def cancel(self, request: Request) -> Response:
         """One that has ended stays as it is."""
-        name = request.names["id"]
+        name = request.names.get("id", "")
         state = await self._deliberations.cancel(name, request.caller, "cancelled by DELETE")
         if state is None:
             raise not_found(name)
         return Response(_encode(summary(state, _base(request))))
 
     async def events(self, request: Request) -> EventStream:
-        name, after = request.names["id"], after_of(request)
+        name, after = request.names.get("id", ""), after_of(request)
         if await self._deliberations.get(name, request.caller) is None:
             raise not_found(name)
         return EventStream(update_events(self._deliberations.updates(name, request.caller, after)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,10 @@ from anywire.caller import Caller
 from anywire.clock import Timer
 from anywire.context import Context
 from anywire.errors import PluginFailed
+from anywire_service_deliberation.checks import ProposalCheck
 from anywire_service_deliberation.course import Course
 from anywire_service_deliberation.effects import Ask, Effect, Finished, Keep, Stop, WakeAt
-from anywire_service_deliberation.errands import Checks, Errand, Failed
+from anywire_service_deliberation.errands import Errand, Failed
 from anywire_service_deliberation.history import History
 from anywire_service_deliberation.offered import Update
 from anywire_service_deliberation.record import Answer, Deliberation, Failure, WorkId
@@ -47,7 +48,7 @@ class Run:
         self,
         context: Context,
         store: Store,
-        checks: Checks | None,
+        checks: Sequence[ProposalCheck],
         turns: Turns,
         now: Callable[[], float],
         state: Deliberation,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
@@ -15,9 +15,9 @@ from anywire.caller import Caller
 from anywire.context import Context
 from anywire.errors import AnywireError, InvalidRequest
 from anywire.submission import MAX_NAME_CHARS, Submission
+from anywire_service_deliberation.checks import ProposalCheck
 from anywire_service_deliberation.config import DeliberationConfig
 from anywire_service_deliberation.database import tenant_of
-from anywire_service_deliberation.errands import Checks
 from anywire_service_deliberation.question import Question
 from anywire_service_deliberation.record import Deliberation
 from anywire_service_deliberation.request import MODEL
@@ -47,7 +47,7 @@ class Runs:
         store: Store,
         config: DeliberationConfig,
         roles: frozenset[str],
-        checks: Checks | None,
+        checks: Sequence[ProposalCheck],
         now: Callable[[], float],
     ) -> None:
         self._context, self._store, self._config, self._roles, self._checks = context, store, config, roles, checks
