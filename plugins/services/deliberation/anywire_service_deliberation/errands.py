@@ -39,7 +39,7 @@ INSTRUCTION_TOKENS = 400
 LEAST_ROOM = 500
 """Characters of others' texts, however small the context is."""
 
-_NOT_YET = (errors.QueueFull, errors.NoAgent, errors.LimitReached)
+_NOT_YET = (errors.QueueFull, errors.NoAgent, errors.LimitReached, errors.DeadlineTooShort)
 _GONE = (errors.ModelNotFound, errors.ModelStopped)
 _FOR_GOOD = (
     errors.InvalidRequest,
@@ -71,12 +71,13 @@ class Errand:
         parent: str,
         avoid: Sequence[str],
         *,
+        priority: int,
         patient: bool,
     ) -> None:
         """``patient``: a model that nobody serves is waited for, since agents may still be to come back."""
         self.ask, self.stopped = ask, False
         self._context, self._checks, self._now, self._state = context, checks, now, state
-        self._parent, self._patient = parent, patient
+        self._parent, self._priority, self._patient = parent, priority, patient
         self._avoid = tuple(dict.fromkeys(name for name in avoid if name and len(name) <= MAX_NAME_CHARS))[-MAX_NAMES:]
         self._member = next(member for member in state.question.members if member.name == ask.work.member)
         self._began = now()
@@ -107,6 +108,7 @@ class Errand:
                 "chat",
                 self._member.model,
                 self._body(),
+                priority=self._priority,
                 deadline_s=max(LEAST_TIME, self.ask.deadline - self._now()),
                 caller=caller,
                 session=f"{question.id}/{work.member}"[:MAX_NAME_CHARS],
