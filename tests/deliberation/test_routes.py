@@ -14,6 +14,8 @@ import pytest
 from tests.deliberation.acted import SUBMITTED
 from tests.deliberation.front_bench import Front, degraded, front, submitted, update
 
+from anywire.access import OpenAccess
+from anywire.caller import Caller
 from anywire.testing.patience import PATIENCE, expect, polled
 from anywire_service_deliberation.offered import Update
 from anywire_service_deliberation.update_stream import update_events
@@ -343,9 +345,36 @@ async def test_roles_rubrics_and_statistics_are_told(tmp_path: Path) -> None:
         assert (await client.get("/deliberations/statistics")).json()["roles"] == {"DEV": {"deliberations": 0}}
 
 
+async def test_every_route_says_who_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ann = Caller("ann", "lab", "use")
+    monkeypatch.setattr(OpenAccess, "caller", lambda self, presented: ann)
+    async with front(tmp_path) as served, http(served) as client:
+        double = served.double
+        await double.say(update(1, "ended", status="degraded"), ends=degraded())
+        asked: list[tuple[str, str, Any]] = [
+            ("POST", "/deliberations", {"task": "?"}),
+            ("GET", "/deliberations", None),
+            ("GET", "/deliberations/statistics", None),
+            ("GET", "/deliberations/q-1", None),
+            ("GET", "/deliberations/q-1/events", None),
+            ("DELETE", "/deliberations/q-1", None),
+            ("PUT", "/councils/c", {"members": 3}),
+            ("GET", "/councils", None),
+            ("GET", "/councils/c", None),
+            ("DELETE", "/councils/c", None),
+        ]
+        for method, path, body in asked:
+            double.callers.clear()
+            answer = await client.request(method, path, json=body)
+            assert answer.is_success, (method, path, answer.text)
+            assert set(double.callers) == {ann}, (method, path)
+        assert double.kept["made-up"].question.caller == ann
+
+
 async def test_a_large_one_is_told_as_a_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with front(tmp_path) as served, http(served) as client:
         await served.double.say(ends=degraded())
         small = (await client.get("/deliberations/q-1")).json()
         monkeypatch.setattr("anywire_service_deliberation.routes.LARGE", 1)
         assert (await client.get("/deliberations/q-1")).json() == small
+        assert [each["id"] for each in (await client.get("/deliberations")).json()["data"]] == ["q-1"]

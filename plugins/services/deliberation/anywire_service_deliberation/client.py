@@ -81,8 +81,14 @@ class DeliberationClient:
     ) -> None:
         self._owned = http is None
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        root = url.rstrip("/").removesuffix(BASE)
-        self._http = http if http is not None else httpx.AsyncClient(base_url=root, headers=headers, timeout=TIMEOUT_S)
+        root = httpx.URL(url.rstrip("/").removesuffix(BASE))
+        local = root.host in ("localhost", "::1") or root.host.startswith("127.")
+        self._http = (
+            http
+            if http is not None
+            # A proxy reaches its own machine under these names.
+            else httpx.AsyncClient(base_url=root, headers=headers, timeout=TIMEOUT_S, trust_env=not local)
+        )
         self._patience = patience
         self._clock = clock if clock is not None else SystemClock()
         self._met = False
