@@ -13,16 +13,22 @@ A distribution adds commands to ``anywire`` by the entry point ``anywire.command
 
         for result in given.ask(ask):
             typer.echo(result)
+
+A command that `asks_server` is one for what a service adds to the HTTP API; its ``given`` is a `GivenServer`. An app
+that has a callback in place of commands is one command of the app's name.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import httpx
 
 Answer = TypeVar("Answer")
 
-_MARK = "__asks_fleet__"
+_FLEET, _SERVER = "__asks_fleet__", "__asks_server__"
 
 
 class AskedFleet(Protocol):
@@ -60,12 +66,32 @@ class GivenFleet(Protocol):
         ...
 
 
+class GivenServer(Protocol):
+    """What the options of a command say of the server."""
+
+    def ask(self, work: Callable[[httpx.AsyncClient], Awaitable[Answer]]) -> Answer:
+        """The result of ``work``, which is given a client of the server: it has the address, the certificates and the
+        key. What `httpx` raises in it becomes an `anywire.errors.AnywireError`; else as `GivenFleet.ask`."""
+        ...
+
+
 def asks_fleet(function: Callable[..., None]) -> Callable[..., None]:
     """Mark the function of a plugin's command; see the module's text."""
-    setattr(function, _MARK, True)
+    setattr(function, _FLEET, True)
     return function
 
 
 def is_asking_fleet(function: object) -> bool:
     """Whether `asks_fleet` has marked it."""
-    return getattr(function, _MARK, False) is True
+    return getattr(function, _FLEET, False) is True
+
+
+def asks_server(function: Callable[..., None]) -> Callable[..., None]:
+    """Mark the function of a plugin's command that asks over HTTP alone; see the module's text."""
+    setattr(function, _SERVER, True)
+    return function
+
+
+def is_asking_server(function: object) -> bool:
+    """Whether `asks_server` has marked it."""
+    return getattr(function, _SERVER, False) is True

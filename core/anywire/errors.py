@@ -195,7 +195,7 @@ class ModelStopped(TaskError):
     """The model is stopped, and no request starts it."""
 
     code = "model_stopped"
-    remedy = "Start the model at its agent."
+    remedy = "Start the model at its agent (`anywire models start MODEL`), or let requests start it (`on_demand`)."
 
 
 class UnknownCommand(TaskError):

@@ -65,13 +65,16 @@ PACKAGES: dict[tuple[PluginKind, str], str] = {
     ("engines", "llama_dds"): "anywire-engine-llama-dds",
     ("engines", "openai"): "anywire-engine-openai",
     ("engines", "mcp"): "anywire-engine-mcp",
+    ("engines", "models"): "anywire-engine-models",
     ("gateways", "openai"): "anywire-gateway-openai",
     ("gateways", "llama_dds"): "anywire-gateway-llama-dds",
     ("gateways", "predecessor"): "anywire-gateway-predecessor",
     ("transports", "predecessor"): "anywire-gateway-predecessor",
+    ("services", "alerts"): "anywire-service-alerts",
     ("services", "audit"): "anywire-service-audit",
     ("services", "background"): "anywire-service-background",
     ("services", "mcp"): "anywire-engine-mcp",
+    ("services", "placement"): "anywire-service-placement",
 }
 """The distributions of this project that have a plugin which the core has not."""
 

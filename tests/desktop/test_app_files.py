@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from anywire_desktop.app_files import AppFiles
 
 from anywire.errors import ConfigError, InvalidRequest
+from anywire_desktop.app_files import AppFiles
 
 
 def test_defaults_are_those_of_the_app(tmp_path: Path) -> None:

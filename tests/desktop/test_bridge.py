@@ -9,12 +9,13 @@ import os
 import random
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from tests.desktop.bridge_process import BridgeProcess, CallFailed, bridge, children_of
+from tests.desktop.bridges import App, CallFailed, bridge, child, servers
 from tests.desktop.ollama_registry import OllamaRegistry
 from tests.models.tiny_model import tiny, written_tiny
 
@@ -25,9 +26,13 @@ __all__ = ["tiny", "written_tiny"]
 pytestmark = pytest.mark.timeout(240)
 
 
-async def start(app: BridgeProcess, model: Path, **more: Any) -> str:
-    text: str = await app.call("start_llama_server", model_path=str(model), ctx_size=512, **more)
+async def start(app: App, model: Path, ctx_size: int = 512, **more: Any) -> str:
+    text: str = await app.call("start_llama_server", model_path=str(model), ctx_size=ctx_size, **more)
     return text
+
+
+LONG = 60_000
+"""Tokens of context for an answer that goes on until something ends it."""
 
 
 def text_of(messages: list[dict[str, Any]]) -> str:
@@ -95,7 +100,7 @@ async def test_a_conversation_remembers_and_forgets(tmp_path: Path, tiny: Path) 
         async def prompt_tokens(session: str) -> int:
             """How long the conversation is for the model: what the server counts for one more message."""
             await app.call("send_message", session_id=session, message="word " * 20, max_tokens=2)
-            return len(text_of(app.messages[app._number]))
+            return len(text_of(app.messages[app.number]))
 
         assert await prompt_tokens("a")
         assert await prompt_tokens("a")
@@ -117,7 +122,7 @@ async def test_a_conversation_remembers_and_forgets(tmp_path: Path, tiny: Path) 
 
 async def test_an_answer_is_stopped_by_the_user(tmp_path: Path, tiny: Path) -> None:
     async with bridge(tmp_path) as app:
-        await start(app, tiny, parallel=2)
+        await start(app, tiny, 2 * LONG, parallel=2)
         call_id, answer = app.begin("send_message", session_id="s", message="Hi", max_tokens=100_000)
         await app.until(lambda: app.messages.get(call_id), "the answer begins")
         with pytest.raises(CallFailed, match="under way"):
@@ -142,8 +147,8 @@ async def test_one_server_at_a_time_and_a_start_that_is_stopped(tmp_path: Path, 
         first = await app.call("get_llama_config")
         await start(app, other)
         assert (await app.call("get_llama_config"))["model_path"] == str(other) != first["model_path"]
-        servers = [each for each in children_of(app.process.pid) if "--model" in each.cmdline()]
-        assert len({each.cmdline()[each.cmdline().index("--model") + 1] for each in servers}) == 1
+        models = {each.cmdline()[each.cmdline().index("--model") + 1] for each in servers()}
+        assert models == {str(other)}
         _, starting = app.begin("start_llama_server", model_path=str(tiny), ctx_size=512)
         await app.call("stop_llama_server")
         with contextlib.suppress(CallFailed):
@@ -151,34 +156,37 @@ async def test_one_server_at_a_time_and_a_start_that_is_stopped(tmp_path: Path, 
         assert await app.call("is_server_running") is False
 
 
-@pytest.mark.parametrize("fault", ["missing", "truncated", "no model", "no program", "port taken"])
-async def test_what_cannot_start_says_why_and_the_next_one_starts(tmp_path: Path, tiny: Path, fault: str) -> None:
-    wrong, more = tmp_path / "wrong.gguf", {}
-    server: asyncio.Server | None = None
-    if fault == "truncated":
-        os.truncate(shutil.copy(tiny, wrong), 200_000)
-    elif fault == "no model":
-        wrong.write_bytes(b"GG")
-    elif fault == "no program":
-        wrong, more = tiny, {"binary_path": str(tmp_path / "no-llama-server")}
-    elif fault == "port taken":
-        server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
-        wrong, more = tiny, {"port": server.sockets[0].getsockname()[1]}
+async def test_what_cannot_start_says_why_and_the_next_one_starts(tmp_path: Path, tiny: Path) -> None:
+    cut_off, no_model = Path(shutil.copy(tiny, tmp_path / "cut.gguf")), tmp_path / "text.gguf"
+    os.truncate(cut_off, 200_000)
+    no_model.write_bytes(b"GG")
+    nobody = str(tmp_path / "no-llama-server")
+    taken = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    port = taken.sockets[0].getsockname()[1]
+    faults: list[tuple[str, Path, dict[str, Any]]] = [
+        ("missing.gguf", tmp_path / "missing.gguf", {}),
+        ("cut off", cut_off, {}),
+        ("text.gguf", no_model, {}),
+        ("no-llama-server", tiny, {"binary_path": nobody}),
+        (f"port {port} is in use", tiny, {"port": port}),
+        ("no-template", tiny, {"chat_template_file": str(tmp_path / "no-template")}),
+    ]
     async with bridge(tmp_path) as app:
-        with pytest.raises(CallFailed) as failed:
-            await start(app, wrong, **more)
-        words = {"missing": "wrong.gguf", "truncated": "wrong.gguf", "no model": "wrong.gguf"}
-        assert words.get(fault, "no-llama-server" if fault == "no program" else "in use") in str(failed.value)
-        assert await app.call("is_server_running") is False
-        await start(app, tiny)
-    if server is not None:
-        server.close()
-        await server.wait_closed()
+        for words, model, more in faults:
+            with pytest.raises(CallFailed) as failed:
+                await start(app, model, **more)
+            assert words in str(failed.value)
+            assert await app.call("is_server_running") is False
+            assert servers() == []
+        await start(app, tiny, chat_template="{{ messages[0]['content'] }}")
+        await app.call("send_message", session_id="s", message="Hi", max_tokens=2)
+    taken.close()
+    await taken.wait_closed()
 
 
 async def test_a_server_that_is_killed_is_told_at_once(tmp_path: Path, tiny: Path) -> None:
     async with bridge(tmp_path) as app:
-        await start(app, tiny)
+        await start(app, tiny, LONG)
         (status,) = (await app.call("list_models"))["models"]
         call_id, answer = app.begin("send_message", session_id="s", message="Hi", max_tokens=100_000)
         await app.until(lambda: app.messages.get(call_id), "the answer begins")
@@ -191,38 +199,26 @@ async def test_a_server_that_is_killed_is_told_at_once(tmp_path: Path, tiny: Pat
         await app.call("send_message", session_id="s", message="Hi", max_tokens=2)
 
 
-ENDS = ["input", "SIGTERM", "SIGINT", "SIGKILL", "output"]
-
-
-@pytest.mark.parametrize("how", ENDS)
+@pytest.mark.parametrize("how", ["input", "output", "SIGTERM", "SIGKILL"])
 async def test_nothing_is_left_however_it_ends(tmp_path: Path, tiny: Path, how: str) -> None:
-    async with bridge(tmp_path) as app:
-        await start(app, tiny)
-        call_id, _ = app.begin("send_message", session_id="s", message="Hi", max_tokens=100_000)
-        await app.until(lambda: app.messages.get(call_id), "the answer begins")
-        children = children_of(app.process.pid)
-        assert children
-        if how == "input":
-            assert await app.end() == 0
-        elif how == "output":
-            transport: Any = app.process._transport  # type: ignore[attr-defined]
-            transport.get_pipe_transport(1).close()
-            await expect(app.process.wait(), "its end", PATIENCE * 2)
-        else:
-            app.process.send_signal(signal.Signals[how])
-            status = await expect(app.process.wait(), "its end", PATIENCE * 2)
-            assert status == (-signal.SIGKILL if how == "SIGKILL" else 0), app.stderr.decode()
-        gone, left = await asyncio.to_thread(psutil.wait_procs, children, PATIENCE)
-        assert not left
-        assert gone
-
-
-async def test_its_end_answers_calls_under_way(tmp_path: Path, tiny: Path) -> None:
-    async with bridge(tmp_path) as app:
-        await start(app, tiny)
+    async with child(tmp_path) as (app, process):
+        await start(app, tiny, LONG)
         call_id, answer = app.begin("send_message", session_id="s", message="Hi", max_tokens=100_000)
         await app.until(lambda: app.messages.get(call_id), "the answer begins")
-        assert await app.end() == 0
+        below = psutil.Process(process.pid).children(recursive=True)
+        assert below
+        if how == "input":
+            app.writer.close()
+        elif how == "output":
+            transport: Any = process._transport  # type: ignore[attr-defined]
+            transport.get_pipe_transport(1).close()
+        else:
+            process.send_signal(signal.Signals[how])
+        status = await expect(process.wait(), "its end", PATIENCE * 2, app.seen)
+        assert status == (-signal.SIGKILL if how == "SIGKILL" else 0), app.log.decode()
+        _, left = await asyncio.to_thread(psutil.wait_procs, below, PATIENCE)
+        assert not left
+    if how in ("input", "SIGTERM"):
         with pytest.raises(CallFailed) as failed:
             await answer
         assert failed.value.data["code"] == "shutting_down"
@@ -297,7 +293,9 @@ async def test_a_bridge_reads_a_file_and_writes_one(tmp_path: Path) -> None:
     (tmp_path / "in").write_text('{"jsonrpc":"2.0","id":1,"method":"is_server_running"}\nnonsense\n')
     with (tmp_path / "in").open() as read, (tmp_path / "out").open("w") as written:
         process = await asyncio.create_subprocess_exec(
-            *("anywire", "desktop-bridge", "--folder", str(tmp_path)), stdin=read, stdout=written
+            *(sys.executable, "-m", "anywire.cli", "desktop-bridge", "--folder", str(tmp_path)),
+            stdin=read,
+            stdout=written,
         )
         assert await expect(process.wait(), "its end", PATIENCE * 2) == 0
     lines = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]

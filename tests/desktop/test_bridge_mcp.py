@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from tests.desktop.bridge_process import BridgeProcess, CallFailed, bridge, children_of
+from tests.desktop.bridges import App, CallFailed, bridge
 from tests.models.tiny_model import tiny, written_tiny
 
 __all__ = ["tiny", "written_tiny"]
@@ -17,7 +18,7 @@ __all__ = ["tiny", "written_tiny"]
 pytestmark = pytest.mark.timeout(240)
 
 HERE = Path(__file__).parent
-ADDING = {"command": sys.executable, "args": [str(HERE / "adding_server.py")]}
+ADDING = {"command": sys.executable, "args": [str(HERE / "adding_server.py")], "autostart": False}
 
 
 def program(folder: Path) -> str:
@@ -28,10 +29,10 @@ def program(folder: Path) -> str:
     return str(path)
 
 
-async def ask(app: BridgeProcess, message: str, **more: Any) -> list[dict[str, Any]]:
+async def ask(app: App, message: str, **more: Any) -> list[dict[str, Any]]:
     """All that is said of an answer."""
     await app.call("send_message", session_id="s", message=message, **more)
-    return app.messages[app._number]
+    return app.messages[app.number]
 
 
 async def test_a_model_calls_a_tool_of_a_server(tmp_path: Path, tiny: Path) -> None:
@@ -71,8 +72,7 @@ async def test_servers_are_kept_changed_and_removed(tmp_path: Path) -> None:
         assert resource["uri"] == "note://one"
         (content,) = await app.call("mcp_resources_read", name="adding", uri="note://one")
         assert content["text"] == "the note"
-        pid = (await app.call("mcp_status", name="adding"))["pid"]
-        assert pid in [each.pid for each in children_of(app.process.pid)]
+        assert psutil.pid_exists((await app.call("mcp_status", name="adding"))["pid"])
         await app.call("mcp_update", name="adding", server={**ADDING, "env": {"A": "1"}})
         with pytest.raises(CallFailed):
             await app.call("mcp_status", name="none")

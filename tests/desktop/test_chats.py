@@ -6,12 +6,12 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import pytest
+
+from anywire.errors import EngineFailed, InvalidRequest, QueueFull, TaskError
 from anywire_desktop import chats, tool_loop
 from anywire_desktop.chats import Chats
 from anywire_desktop.commands.chat import _closed, _title
 from anywire_desktop.tool_loop import Answer, ToolResult
-
-from anywire.errors import EngineFailed, InvalidRequest, QueueFull, TaskError
 from anywire_engine_models.local_models import ChatPiece
 
 

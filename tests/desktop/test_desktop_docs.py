@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.desktop.bridge_process import bridge
+from tests.desktop.bridges import bridge
 from tests.integration.test_docs import DOCS, Reader, blocks, pattern
 
 PAGE = DOCS / "how-to" / "desktop-app.md"

@@ -95,7 +95,7 @@ class Page:
 def test_the_page_starts_a_model_and_chats(browser: Any, address: str, tiny: Path) -> None:
     page = Page(browser, address)
     page.put("model", str(tiny))
-    page.put("context", "512")
+    page.put("context", "60000")
     page.press("#start button")
     page.until(lambda: page.state() == "running", "the model runs")
     page.put("tokens", "8")

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from anywire_desktop import downloads
-from anywire_desktop.downloads import MIB, Downloads, Progress, Reference
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.desktop.ollama_registry import OllamaRegistry, breaks_off, digest_of, says, without_ranges
 
 from anywire.errors import AnywireError, ConfigError, EngineFailed, InvalidRequest, ModelNotFound
 from anywire.testing.patience import expect
+from anywire_desktop import downloads
+from anywire_desktop.downloads import MIB, Downloads, Progress, Reference
 
 WEIGHTS = random.Random(1).randbytes(3 * MIB + 12_345)
 
@@ -132,6 +132,14 @@ async def test_a_download_that_is_cancelled_goes_on_later(loading: Loading) -> N
     await loading.load()
     assert loading.blob().read_bytes() == WEIGHTS
     assert any(loading.registry.ranges)
+
+
+async def test_an_answer_that_ends_early_is_no_whole_file(loading: Loading) -> None:
+    loading.registry.add("tiny", WEIGHTS, "1")
+    loading.registry.answers = [says(200, WEIGHTS[:MIB])]
+    await loading.load()
+    assert loading.blob().read_bytes() == WEIGHTS
+    assert f"bytes={MIB}-" in loading.registry.ranges
 
 
 async def test_a_registry_without_ranges_begins_anew(loading: Loading) -> None:

@@ -11,15 +11,15 @@ from typing import Annotated, Any
 
 import msgspec
 import pytest
-from anywire_desktop import rpc
-from anywire_desktop.call import Call, Command
-from anywire_desktop.line_streams import LineReader, LineWriter, TooLong
-from anywire_desktop.rpc import Calls
 from hypothesis import given
 from hypothesis import strategies as st
 
 from anywire.errors import ModelStopped, QueueFull
 from anywire.testing.patience import expect
+from anywire_desktop import rpc
+from anywire_desktop.call import Call, Command
+from anywire_desktop.line_streams import LineReader, LineWriter, TooLong
+from anywire_desktop.rpc import Calls
 
 
 class Words:
@@ -220,8 +220,9 @@ async def test_a_line_that_is_too_long_is_told() -> None:
     assert refused["error"]["code"] == rpc.INVALID_REQUEST
 
 
+numbers = st.integers(-(2**53), 2**53)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    st.none() | st.booleans() | numbers | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
@@ -229,7 +230,7 @@ calls_of_any_kind = st.fixed_dictionaries(
     {},
     optional={
         "jsonrpc": st.just("2.0") | json_values,
-        "id": st.integers() | st.text(max_size=8) | json_values,
+        "id": numbers | st.text(max_size=8) | json_values,
         "method": st.sampled_from(["add", "say", "stop", "fail", "cancel", "list_commands", "no such"]) | json_values,
         "params": st.fixed_dictionaries({"first_number": json_values, "text": json_values}) | json_values,
     },
@@ -254,26 +255,30 @@ def test_every_call_is_answered_once(asked: list[dict[str, Any]]) -> None:
     assert all(("result" in each) != ("error" in each) for each in answers)
 
 
-@given(st.lists(st.binary(max_size=30).map(lambda line: line.replace(b"\n", b"")), max_size=8), st.data())
+async def read_lines(*pieces: bytes) -> list[bytes | None]:
+    """The lines of what comes in these pieces; None for one of more than 20 bytes."""
+    reader, kept = LineReader(0, limit=20), iter([piece for piece in pieces if piece])
+
+    async def piece() -> bytes:
+        return next(kept, b"")
+
+    reader._read = piece  # type: ignore[method-assign]
+    return [None if isinstance(line, TooLong) else line async for line in reader.lines()]
+
+
+@given(st.lists(st.binary(max_size=70).map(lambda line: line.replace(b"\n", b"")), max_size=8), st.data())
 def test_lines_are_the_same_however_they_are_cut(lines: list[bytes], data: st.DataObject) -> None:
     whole = b"\n".join(lines)
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
-
-    async def read() -> list[bytes | None]:
-        reader = LineReader(0, limit=20)
-        pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
-        kept = iter([piece for piece in pieces if piece])
-
-        async def piece() -> bytes:
-            return next(kept, b"")
-
-        reader._read = piece  # type: ignore[method-assign]
-        return [None if isinstance(line, TooLong) else line async for line in reader.lines()]
-
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=20)))
+    pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
     expected = [None if len(line) > 20 else line for line in whole.split(b"\n")]
     if whole.endswith(b"\n") or not whole:
         expected.pop()
-    assert asyncio.run(read()) == expected
+    assert asyncio.run(read_lines(*pieces)) == expected
+
+
+async def test_the_end_of_a_line_that_is_too_long_is_no_line() -> None:
+    assert await read_lines(b"x" * 25, b"yy\nok\n", b"x" * 25) == [None, b"ok", None]
 
 
 async def test_a_writer_waits_for_its_reader_and_ends_with_it() -> None:

@@ -41,7 +41,7 @@ class Handler(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         said = deltas(asked)
         reason = "tool_calls" if any("tool_calls" in each for each in said) else "stop"
-        choices = [{"index": 0, "delta": each, "finish_reason": None} for each in said]
+        choices: list[dict[str, Any]] = [{"index": 0, "delta": each, "finish_reason": None} for each in said]
         choices.append({"index": 0, "delta": {}, "finish_reason": reason})
         events = [f"data: {json.dumps({'choices': [each]})}\n\n" for each in choices]
         self._answer("".join([*events, "data: [DONE]\n\n"]).encode(), "text/event-stream")

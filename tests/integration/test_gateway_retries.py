@@ -10,6 +10,8 @@ from typing import Any
 import openai
 import pytest
 
+from anywire.builtin.fifo import Fifo
+from anywire.scheduler import QueuedTask
 from anywire_engine_openai import OpenAIEngine
 
 from .fake_openai_server import FakeServer, saying
@@ -69,6 +71,30 @@ async def test_the_budget_pays_for_what_a_client_tries_again(server: FakeServer)
     ):
         error = await ask(client)
     assert error.response.headers["x-should-retry"] == "false"
+    assert len(server.requests) == 2
+
+
+async def test_a_task_that_ends_without_a_decision_after_several_attempts_is_not_to_be_tried_again(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scheduler fails when the task is put back for its third attempt."""
+    put_back = 0
+
+    def fails_at_the_second(scheduler: Fifo, task: QueuedTask) -> None:
+        nonlocal put_back
+        put_back += 1
+        if put_back == 2:
+            raise RuntimeError("lost its place")
+        scheduler.put(task)
+
+    monkeypatch.setattr(Fifo, "put_back", fails_at_the_second)
+    async with (
+        fronting(server, 3, max_attempts=3) as served,
+        served.client().with_options(max_retries=2) as client,
+    ):
+        error = await ask(client)
+    headers = error.response.headers
+    assert (error.code, headers["x-anywire-attempts"], headers["x-should-retry"]) == ("plugin_failed", "2", "false")
     assert len(server.requests) == 2
 
 

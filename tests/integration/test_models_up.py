@@ -19,7 +19,7 @@ from tests.patience import PATIENCE
 
 __all__ = ["start", "tiny", "written_tiny"]  # fixtures
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(300)
 
 ONE, OTHER, TINY = "local:one:135m", "local:other:135m", "local:tiny:1"
 MB = 1_000_000
@@ -58,7 +58,7 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path, tiny: Path, options
         "transports": {transport: options_of(transport)},
         "server": {"port": 0},
         "agent": {"id": "box"},
-        "engine": {"name": "models", "registry": str(tmp_path / "models.json"), "memory_budget": "500 MB"},
+        "engine": {"name": "models", "registry": str(tmp_path / "models.json"), "memory_budget": "500 MB", "turn": 10},
         "lease": {"timeout": 3, "heartbeat_interval": 0.1},
     }
     (tmp_path / "anywire.yaml").write_text(json.dumps(config))
@@ -104,7 +104,7 @@ class Operator:
 
 async def test_models_are_started_asked_swapped_stopped_and_followed(start: Any, settings: list[str]) -> None:
     up = await start("up", *settings)
-    async with httpx.AsyncClient(base_url=up.url, timeout=PATIENCE) as http:
+    async with httpx.AsyncClient(base_url=up.url, timeout=2 * PATIENCE) as http:
         (agent,) = (await http.get("/v1/agents")).json()["data"]
         states = {offer["model"]: offer["state"] for offer in agent["offers"]}
         assert states == {ONE: "stopped", OTHER: "stopped", TINY: "stopped"}
@@ -153,13 +153,13 @@ async def _started_by_a_request(operator: Operator) -> None:
 
 async def _swapped(operator: Operator) -> None:
     """Requests of two models that do not fit together: each is answered, and the one that is in the way is stopped."""
-    texts = await asyncio.gather(*(operator.text((ONE, OTHER)[number % 2]) for number in range(6)))
+    texts = await asyncio.gather(*(operator.text((ONE, OTHER)[number % 2]) for number in range(4)))
     assert len(set(texts)) == 1, "it is the same model under two names"
     (listed,) = await operator.command("list")
     states = {each["model"]: each.get("state", "stopped") for each in listed["models"]}
     assert sorted((states[ONE], states[OTHER])) == ["running", "stopped"]
     assert states[TINY] == "running", "it was in nobody's way"
-    assert 1 <= listed["memory"]["swaps"] <= 6
+    assert 1 <= listed["memory"]["swaps"] <= 4
     assert listed["memory"]["used_bytes"] == 450 * MB
     assert listed["memory"]["budget_bytes"] == 500 * MB
     assert listed["memory"]["swap_seconds"] > 0

@@ -23,7 +23,7 @@ def calls(*wanted: tuple[str, Any], text: str = "", stream: bool = True, ids: bo
     """A round in which the model calls these functions, as OpenAI's servers say it; arguments that are no text are
     JSON."""
     usage = json.dumps(USAGE)
-    whole = [
+    whole: list[dict[str, Any]] = [
         {
             "index": number,
             "id": f"id-{number}" if ids else None,

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import sys
 import textwrap
 from collections.abc import Awaitable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from tests.long_form import examples
 from tests.mcp_tools.servers import HERE, http_server, owner, plain, real, until
 
 from anywire.errors import AnywireError, EngineFailed, InvalidRequest, ModelStopped, ShuttingDown
@@ -84,7 +87,7 @@ async def test_the_sdks_own_server_over_stdin_and_stdout() -> None:
         failure = await error_of(host.call("measures", "end", {}))
         assert isinstance(failure, EngineFailed)
         assert failure.status == 424
-        assert "exited with status 7" in str(host.status("measures").exit)
+        assert "ended during the call: exited with status 7" in str(failure)
 
 
 @pytest.mark.parametrize("protocol", ["auto", "legacy"])
@@ -290,6 +293,35 @@ async def test_servers_come_and_go() -> None:
         assert isinstance(await error_of(host.call("a", "add", {})), InvalidRequest)
         with pytest.raises(InvalidRequest):
             host.status("a")
+
+
+async def test_orders_at_random_moments_are_all_answered_and_leave_nothing() -> None:
+    rng, before, files = random.Random(17), children(), psutil.Process().num_fds()
+    answered: list[object] = []
+
+    async def order(host: McpHost) -> None:
+        label, moment = rng.choice("ab"), rng.uniform(0, 1.5)
+        what = rng.choice(["connect", "disconnect", "restart", "call", "call", "hang", "kill"])
+        await asyncio.sleep(moment)
+        try:
+            if what == "kill":
+                with suppress(ProcessLookupError):
+                    os.kill(host.status(label).pid or 2**22, signal.SIGKILL)
+            elif what in ("call", "hang"):
+                tool = ("add", {"a": 1, "b": 1}) if what == "call" else ("hang", {})
+                answered.append(await host.call(label, *tool, timeout=0.2 if what == "hang" else 20))
+            else:
+                answered.append(await getattr(host, what)(label))
+        except (AnywireError, ToolFault) as error:
+            answered.append(error)
+
+    async with owner(a=plain(stop_grace=0.5), b=plain("--deaf", stop_grace=0.05)) as host:
+        orders = [order(host) for _ in range(examples(30))]
+        await expect(asyncio.gather(*orders), "all are answered", 3 * PATIENCE)
+    assert children() <= before
+    assert {each.state for each in host.list()} == {"stopped"}
+    assert any(not isinstance(each, Exception) for each in answered)
+    await polled(lambda: psutil.Process().num_fds() <= files, "no file is left open")
 
 
 AGENT = """

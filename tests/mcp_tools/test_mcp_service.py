@@ -85,7 +85,8 @@ async def test_servers_and_tools_of_agents_are_listed_and_steered(tmp_path: Path
         assert (status, done["order"]) == (200, "restart")
         status, done = await asked(bench, "POST", "/mcp/{server}/stop", server="files")
         assert done["agents"]["agent"]["state"] == "stopped"
-        for names in ({"server": "other"}, {"server": "files", "agent": "other"}):
+        wrong: tuple[dict[str, Any], ...] = ({"server": "other"}, {"server": "files", "agent": "other"})
+        for names in wrong:
             with pytest.raises(InvalidRequest) as caught:
                 await asked(bench, "POST", "/mcp/{server}/start", **names)
             assert caught.value.status == 404
@@ -133,7 +134,7 @@ async def test_a_task_whose_tools_were_called_is_not_sent_again(tmp_path: Path) 
     log, failure = tmp_path / "calls", EngineFailed("the model broke down")
     model = ScriptedModel([[failure], calls(("add", {"a": 1, "b": 2})), [failure], says("again")])
     servers = {"maths": plain("--log", str(log), autostart=False)}
-    async with two_agents(engine(model, **servers), engine(model, **servers)) as orchestrator:
+    async with agents_with(*[engine(model, **servers) for _ in range(3)]) as orchestrator:
         stream = orchestrator.submit(Submission("chat", "m", body("maths"), True))
         with pytest.raises(AnywireError, match="broke down"):
             await expect(stream.result(), "the task ends")
@@ -142,7 +143,7 @@ async def test_a_task_whose_tools_were_called_is_not_sent_again(tmp_path: Path) 
 
 
 @asynccontextmanager
-async def two_agents(*engines: Engine) -> AsyncIterator[Orchestrator]:
+async def agents_with(*engines: Engine) -> AsyncIterator[Orchestrator]:
     network = MemoryConfig(network=f"mcp-{uuid4()}")
     orchestrator = Orchestrator(
         hub_info(), [MemoryTransport(network)], fifo(), least_loaded(), config=PipelineConfig(), plugins=Plugins()

@@ -1,8 +1,8 @@
 """A process that starts servers, for tests that kill it: `python owner.py HOW MODEL OPTIONS …`.
 
 HOW: ``runs`` tells of its server once it is ready, ``loads`` once it is spawned too; ``thread`` starts it in a thread
-that ends, and leaves its event loop as it is. MODEL is a GGUF file for llama.cpp, or empty for a small server with
-OPTIONS. What is told is a line of JSON.
+that ends, and leaves its event loop as it is; ``uvloop`` is as ``runs``, on that event loop. MODEL is a GGUF file for
+llama.cpp, or empty for a small server with OPTIONS. What is told is a line of JSON.
 """
 
 import asyncio
@@ -30,6 +30,7 @@ async def start(how: str, model: HostedModel) -> None:
     server = await launching
     tell(pid=server.pid, address=server.address, key=server.key)
     if how != "thread":
+        tell(signal=(await asyncio.shield(server.exited)).signal)
         await asyncio.get_running_loop().create_future()
 
 
@@ -51,6 +52,10 @@ def main() -> None:
         model = small(*options)
     if how == "thread":
         start_in_thread(model)
+    elif how == "uvloop":
+        import uvloop
+
+        uvloop.run(start(how, model))
     else:
         asyncio.run(start(how, model))
 

@@ -71,6 +71,9 @@ class ModelApi:
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         asked = await self._note(request)
+        if not asked.get("stream"):
+            message = {"role": "assistant", "content": f"{asked['model']} says hello"}
+            return web.json_response({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         assert request.transport is not None

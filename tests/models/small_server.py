@@ -4,7 +4,8 @@
 is written, ``exits=3`` ends it then. ``stubborn=1`` passes over SIGTERM. ``child=1`` starts a process that holds the
 streams and has left the group, ``grandchild=1`` one in the group. ``flood=1`` writes without end once it is ready.
 ``writes=PATH`` writes a file that is larger than the process may write. ``tells=A,B`` writes these environment
-variables. ``shared=1`` keeps shared memory. ``dots=50`` writes dots as llama.cpp does while it loads.
+variables. ``maps=PATH`` has half of a file in memory. ``shared=1`` keeps shared memory. ``dots=50`` writes dots as
+llama.cpp does while it loads.
 """
 
 import os
@@ -13,6 +14,7 @@ import socket
 import sys
 import time
 
+kept_open: list[object] = []
 options = dict(each.split("=", 1) for each in sys.argv[1:])
 
 
@@ -67,6 +69,14 @@ def main() -> None:
 
         kept = shared_memory.SharedMemory(create=True, size=4096)
         say(f"shared {kept.name}")
+    if "maps" in options:
+        import mmap
+
+        with open(options["maps"], "rb") as file:  # noqa: PTH123 - quick to import
+            mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+        for position in range(0, len(mapped) // 2, mmap.PAGESIZE):
+            mapped[position]
+        kept_open.append(mapped)
     if "writes" in options:
         import resource
 

@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import socket
+import sys
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,7 +29,7 @@ from anywire_engine_models.host.server import Exit, Server, StartFailed
 from anywire_engine_models.processes import guarded, ports, template
 from anywire_engine_models.processes.launcher import ProcessLauncher
 from anywire_engine_models.processes.load_progress import LoadProgress
-from anywire_engine_models.processes.output import LINE_CHARS, LINES_A_SECOND, TAIL, Output
+from anywire_engine_models.processes.output import LINE_CHARS, LINES_A_SECOND, NOISE_BYTES, TAIL, Output
 from anywire_engine_models.processes.server_command import ServerCommand
 
 pytestmark = pytest.mark.timeout(90 * FACTOR)
@@ -101,7 +102,7 @@ async def test_it_gets_its_port_key_and_device_and_none_of_our_settings(monkeypa
 
 async def test_a_fixed_port_and_no_key() -> None:
     port = ports.free_port()
-    model = small("tells=LLAMA_API_KEY", command={"port": port, "secret": False})
+    model = small("tells=LLAMA_API_KEY", command={"port": port, "secret": False, "health_path": "health"})
     for _ in range(2):  # at once again, too
         async with started(model) as (server, watching):
             assert server.address == f"http://127.0.0.1:{port}"
@@ -114,6 +115,15 @@ async def test_what_is_loaded_is_told() -> None:
     async with started(small("dots=40")) as (_, watching):
         assert watching.parts == sorted(set(watching.parts))
         assert watching.parts[-1] == 0.4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what is mapped")
+async def test_of_a_server_that_does_not_say_it_what_is_in_memory_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(bytes(8 << 20))
+    async with started(small(f"maps={file}", "loading=3", command={"model_file": str(file)})) as (_, watching):
+        assert watching.parts == sorted(set(watching.parts))
+        assert 0.4 < watching.parts[-1] < 0.75
 
 
 async def test_a_watcher_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
@@ -271,6 +281,11 @@ async def test_a_command_that_cannot_work(command: dict[str, Any], reason: str) 
         await ProcessLauncher().launch(small(command=command), "cpu", Watching())
 
 
+async def test_a_command_that_no_system_takes() -> None:
+    assert (await failure(small("says=\0"))).exit.reason == "cannot be started: embedded null byte"
+    assert "cannot be started: Argument list too long" in (await failure(small("x" * 3_000_000))).exit.reason
+
+
 async def test_a_model_that_is_for_another_launcher() -> None:
     assert "has no command" in (await failure(HostedModel("local:x:1"))).exit.reason
 
@@ -408,6 +423,42 @@ def test_long_lines_are_cut_and_many_are_counted() -> None:
     assert lines[-1] == f"({3000 - LINES_A_SECOND} lines left out: more than {LINES_A_SECOND} in a second)"
 
 
+class Pausing(asyncio.ReadTransport):
+    """A transport that remembers whether it is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.resumed = asyncio.Event()
+        self.resumed.set()
+
+    def pause_reading(self) -> None:
+        self.resumed.clear()
+
+    def resume_reading(self) -> None:
+        self.resumed.set()
+
+    def is_closing(self) -> bool:
+        return False
+
+
+async def test_a_server_that_writes_too_much_waits_until_the_second_is_over_or_it_has_ended() -> None:
+    transport, output = Pausing(), Output(lambda line: None, deque(maxlen=TAIL))
+    output.connection_made(transport)
+    output.data_received(bytes(NOISE_BYTES))
+    assert transport.resumed.is_set()
+    output.data_received(b"x")
+    assert not transport.resumed.is_set()
+    await expect(transport.resumed.wait(), "it is read again")
+    output.data_received(bytes(NOISE_BYTES + 1))
+    assert not transport.resumed.is_set()
+    output.read_rest()
+    assert transport.resumed.is_set()
+    output.data_received(bytes(NOISE_BYTES + 1))
+    assert transport.resumed.is_set()
+    output.connection_lost(None)
+    assert output.ended.done()
+
+
 @pytest.mark.parametrize(
     ("written", "part"),
     [
@@ -421,9 +472,9 @@ def test_long_lines_are_cut_and_many_are_counted() -> None:
 def test_progress_is_read_from_what_servers_write(written: bytes, part: float) -> None:
     for size in (1, 7, len(written)):
         parts = [0.0]
-        progress = LoadProgress(parts.append)
+        feed = LoadProgress(parts.append).stream()
         for start in range(0, len(written), size):
-            progress.feed(written[start : start + size])
+            feed(written[start : start + size])
         assert parts[-1] == part
         assert parts == sorted(set(parts))
 

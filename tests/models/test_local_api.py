@@ -23,7 +23,7 @@ from tests.patience import PATIENCE
 from anywire.engine import Delta, EngineProgress
 from anywire.errors import ConfigError, EngineFailed, ShuttingDown
 from anywire.messages import TaskRequest
-from anywire.testing.patience import expect
+from anywire.testing.patience import expect, polled
 from anywire_engine_models.host.status import ModelStatus
 from anywire_engine_models.local_api.records import records_folder, running_apis
 from anywire_engine_models.local_api.server import LocalApi
@@ -339,6 +339,12 @@ async def test_a_client_that_hangs_up_ends_its_answer(client: httpx.AsyncClient,
         assert await anext(lines_of(answer))
         assert engine.under_way == 1
     await expect(engine.idle.wait(), "the answer is cancelled")
+    whole = asyncio.create_task(client.post("/v1/chat/completions", json=ASKED))
+    await polled(lambda: engine.under_way, "the whole answer begins")
+    whole.cancel()
+    await expect(engine.idle.wait(), "the whole answer is cancelled")
+    with pytest.raises(asyncio.CancelledError):
+        await whole
 
 
 async def test_a_slow_client_holds_its_answer_back_and_no_other(

@@ -18,6 +18,7 @@ import pytest
 from tests.integration.anywire_processes import Process, start
 from tests.integration.finished_commands import commands, commands_end
 from tests.models.simulated_models import BROKEN, FAULT, LINES, MODELS, SimulatedModels
+from tests.models.tiny_model import tiny, written_tiny
 from tests.patience import PATIENCE
 
 from anywire.files.live_records import RecordFile
@@ -26,7 +27,7 @@ from anywire_engine_models.local_api.records import LocalApiRecord, records_fold
 from anywire_engine_models.local_api.server import LocalApi
 from reserved import free_port
 
-__all__ = ["commands_end", "start"]  # fixtures
+__all__ = ["commands_end", "start", "tiny", "written_tiny"]  # fixtures
 
 ONE, TWO, _ = MODELS
 Run = Callable[..., Awaitable["subprocess.CompletedProcess[str]"]]
@@ -264,6 +265,53 @@ async def test_without_an_agent_the_error_says_what_to_do() -> None:
     assert "anywire up --engine models" in done.stderr
 
 
+# A registry file alone
+
+
+async def test_a_registry_file_is_changed_without_an_agent(tiny: Path, tmp_path: Path) -> None:
+    file = tmp_path / "models.json"
+    alone = ["--registry", str(file)]
+    done = await run("add", str(tiny), "--id", "local:a:1", "--with", "on_demand=true", *alone)
+    assert (done.stdout, done.stderr, done.returncode) == ("added local:a:1\n", "", 0)
+    again = await run("add", str(tiny), "--id", "local:a:1", *alone)
+    assert (again.returncode, again.stderr) == (1, "error: local:a:1 is in the registry already\n")
+    assert (await run("pin", "local:a:1", *alone)).stdout == "local:a:1 is stopped, pinned\n"
+    done = await run("import", "gguf", str(tiny.parent), *alone)
+    assert "added local:tiny:" in done.stdout, done
+    (first, second) = json.loads((await run("list", "--json", *alone)).stdout)["models"]
+    assert (first["model"], first["pinned"], first["on_demand"]) == ("local:a:1", True, True)
+    assert second["file"] == str(tiny)
+    assert json.loads(file.read_text())["models"][0]["settings"] == {"on_demand": True, "pinned": True}
+    for arguments, part in (
+        (["pin", "nope"], "nope"),
+        (["add", str(tiny), "--id", "local:b:1", "--with", "contxt=3"], "contxt"),
+        (["import", "nope", "/"], "nope"),
+        (["import", "gguf", str(tmp_path / "missing")], "missing"),
+    ):
+        done = await run(*arguments, *alone)
+        assert (done.returncode, done.stdout) == (1, ""), done
+        assert part in done.stderr
+    file.write_text("{")
+    done = await run("list", *alone)
+    assert "it is no JSON" in done.stderr
+    done = await run("pin", "local:a:1", *alone)
+    assert done.returncode == 1
+    assert file.read_text() == "{"
+
+
+async def test_where_nothing_runs_the_file_of_the_user_counts(tiny: Path, tmp_path: Path) -> None:
+    home = {"XDG_CONFIG_HOME": str(tmp_path)}
+    file = tmp_path / "anywire" / "models.json"
+    done = await run("list", **home)
+    assert "local:smollm2:135m" in done.stdout, "the one that comes along"
+    assert str(file) in done.stderr
+    assert not file.exists()
+    assert (await run("add", str(tiny), **home)).returncode == 0
+    names = [each["full_identifier"] for each in json.loads(file.read_text())["models"]]
+    assert names[0] == "local:smollm2:135m"
+    assert len(names) == 2
+
+
 # Behind an orchestrator
 
 PLUGIN = str(Path(__file__).with_name("simulated_models.py"))
@@ -286,10 +334,9 @@ async def up(start: Callable[..., Awaitable[Process]], tmp_path: Path, options_o
 
 async def test_an_agent_is_asked_through_its_orchestrator(up: Process, tmp_path: Path) -> None:
     config = ["--config", str(tmp_path / "up.yaml")]
-    for over in ([], ["--url", up.url], ["--agent", "a1"], [*config, "--transport", "zeromq", "--agent", "a1"]):
-        done = await run("list", *over)
-        assert done.returncode == 0, (over, done.stderr)
-        assert f"\n{TWO} " in done.stdout
+    for over in ([], ["--url", up.url]):
+        assert f"\n{TWO} " in (await run("list", *over)).stdout
+    for over in (["--agent", "a1"], [*config, "--transport", "zeromq", "--agent", "a1"]):
         done = await run("start", ONE, *over)
         assert done.stdout == f"{ONE} is running on cpu (pid 4711), loaded in 1.5 s\n", (over, done.stderr)
         assert "50% loaded" in done.stderr

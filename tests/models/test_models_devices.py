@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from tests.long_form import examples
+from tests.models.simulated_servers import Behaviour, SimulatedLauncher
 
 from anywire.messages import GAUGES
 from anywire.testing.clock import SimulatedClock
@@ -28,6 +29,7 @@ from anywire_engine_models.devices.machine import EVERY
 from anywire_engine_models.devices.nvidia import NvidiaCards
 from anywire_engine_models.devices.settings import DeviceSettings, SimulatedCard
 from anywire_engine_models.devices.simulated import SimulatedCards
+from anywire_engine_models.host.actor import ModelHost
 from anywire_engine_models.host.hosted import HostedModel
 from anywire_engine_models.host.status import Listener, ModelChanged, ModelState, ModelStatus
 
@@ -412,3 +414,32 @@ def test_a_process_ends_while_a_driver_hangs() -> None:
 def test_simulated_cards_are_numbered() -> None:
     cards, _ = SimulatedCards([SimulatedCard(2, 1), SimulatedCard(4, 4)]).read(0)
     assert [(each.device, each.vram_free_bytes) for each in cards] == [("gpu:0-simulated", 1), ("gpu:1-simulated", 4)]
+
+
+async def test_models_of_a_host_share_a_card_and_one_that_it_refuses_starts_on_the_processor() -> None:
+    def behave(model: HostedModel, device: str, number: int) -> Behaviour:
+        refused = model.name == "refused" and device != "cpu"
+        return Behaviour(fails="out of memory", elsewhere=True) if refused else Behaviour()
+
+    cards = [SimpleNamespace(vram_total=9 * GB, vram_free=9 * GB)]
+    devices = devices_of(SimpleNamespace(devices=SimpleNamespace(reserve=GB, simulated=cards)))
+    launcher = SimulatedLauncher(behave)
+    host = ModelHost(launcher, devices)
+    devices.follow(host)
+    await host.begin([model("a", 5), model("b", 5), model("refused", 3), model("c", 5, "cpu")])
+    try:
+        first, second = await expect(asyncio.gather(host.start("a"), host.start("b")), "both start")
+        assert sorted([first.device, second.device]) == ["cpu", "gpu:0-simulated"]
+        refused = await expect(host.start("refused"), "it starts")
+        assert refused.device == "cpu"
+        assert refused.device_reason == "gpu:0-simulated failed (out of memory); no other graphics card"
+        assert (await expect(host.start("c"), "it starts")).device_reason == "asked for"
+        on_card, other = ("a", "b") if first.device != "cpu" else ("b", "a")
+        for name in (on_card, other):
+            await expect(host.stop(name), "it stops")
+        assert (await expect(host.start(other), "it starts where there is room now")).device == "gpu:0-simulated"
+    finally:
+        await host.close()
+        await devices.close()
+    assert not launcher.processes
+    assert not launcher.faults

@@ -4,20 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import msgspec
 import pytest
-from tests.models.served_models import Answer, Rig, chat, entry, models_of, running, write_registry
+from tests.integration.gateway_serving import serving
+from tests.long_form import SOAK, examples
+from tests.models.served_models import (
+    Answer,
+    Engine,
+    FewDevices,
+    ModelApi,
+    Rig,
+    ServedLauncher,
+    chat,
+    entry,
+    models_of,
+    running,
+    write_registry,
+)
 from tests.models.simulated_servers import Behaviour
 from tests.models.tiny_model import tiny, written_tiny
 
 from anywire.errors import ConfigError, EngineFailed, InvalidRequest, ModelNotFound, ModelStopped, UnknownCommand
 from anywire.messages import MAX_COMMAND_BYTES
-from anywire.testing.patience import expect, polled
+from anywire.testing.patience import FACTOR, expect, polled
+from anywire_engine_models.config import ModelsConfig
 from anywire_engine_models.host.hosted import HostedModel
+from anywire_engine_models.local_api.records import running_apis
 
 __all__ = ["tiny", "written_tiny"]  # fixtures
 
@@ -196,6 +215,7 @@ async def test_a_server_that_ends_breaks_its_answer_and_starts_again(file: Path)
         rig.api.gate.set()
         await rig.engine.until(lambda: rig.engine.states() == {A: "ready"} and rig.launcher.starts[A] == 2)
         assert await text(rig, A)
+        assert rig.api.asked[-1][1] == f"Bearer {rig.launcher.servers[A].key}", "it is the new server that is asked"
 
 
 async def test_a_model_that_does_not_start_harms_no_other_and_not_its_agent(file: Path) -> None:
@@ -308,7 +328,7 @@ async def test_an_unload_takes_nothing_from_anybody(file: Path) -> None:
         rig.api.gate.clear()
         first = Answer(rig.engine, chat(A))
         await rig.api.begun.wait()
-        with pytest.raises(InvalidRequest, match=r"requests are served or wait there \(1\)"):
+        with pytest.raises(InvalidRequest, match=r"is not unloaded: .*served"):
             await rig.command("unload", model=A)
         rig.api.gate.set()
         await first.reading
@@ -507,3 +527,66 @@ async def test_weights_are_named_and_a_running_server_tells_what_its_model_can(f
         assert (offer.context, offer.features["vision"], offer.features["resume"]) == (2048, False, True)
         (status,) = await rig.command("status", model="local:t:1")
         assert status["digest"] == offer.digest
+
+
+async def test_programs_beside_the_agent_ask_it_by_its_own_routes(file: Path) -> None:
+    write_registry(file, entry("a"), entry("b", on_demand=True))
+    async with running(file, local_api={"enabled": True}) as rig:
+        (record,) = running_apis()
+        headers = {"Authorization": f"Bearer {record.token}"}
+        async with aiohttp.ClientSession(record.url, headers=headers) as http:
+            async with http.post("/v1/chat/completions", json=json.loads(chat(A).body)) as answer:
+                assert (answer.status, (await answer.json())["error"]["code"]) == (409, "model_stopped")
+            async with http.post(f"/v1/models/{A}/start") as answer:
+                assert (answer.status, (await answer.json())["state"]) == (200, "running")
+            for model in (A, B):
+                async with http.post("/v1/chat/completions", json=json.loads(chat(model).body)) as answer:
+                    told = await answer.json()
+                    assert told["choices"][0]["message"]["content"] == f"{model} says hello"
+            brought = {"name": "x", "settings": {"command": ["serve", "x"]}}
+            async with http.post("/v1/models", json=brought) as answer:
+                assert (answer.status, (await answer.json())["model"]) == (200, "local:x:latest")
+            async with http.get("/v1/models") as answer:
+                listed = (await answer.json())["data"]
+        assert {each["id"]: each["state"] for each in listed} == {
+            A: "running",
+            B: "running",
+            "local:x:latest": "stopped",
+        }
+        assert rig.engine.states()["local:x:latest"] == "stopped"
+    assert running_apis() == []
+
+
+async def test_requests_of_models_that_take_turns_are_each_answered_through_the_pipeline(file: Path) -> None:
+    """Two models of which one fits, asked in turn: swaps are bounded by their turns, whoever sends the requests."""
+    write_registry(file, entry("a", on_demand=True), entry("b", on_demand=True))
+    turn, load, count = 0.2, 0.02, examples(60)
+    rng = random.Random(None if SOAK else 17)
+    api = ModelApi()
+    await api.up()
+    config = {"registry": file, "memory_budget": 1000, "turn": turn, "defaults": {"memory_bytes": 600}}
+    launcher = ServedLauncher(api, Behaviour(ready_after=load, stops_after=0.005), 1000)
+    engine = Engine(ModelsConfig.model_validate(config), launcher=launcher, devices=FewDevices())
+    patience = FACTOR * (30 + count * 0.1)
+    try:
+        async with serving(engine, timeout=patience) as served, served.client() as client:
+            began = time.monotonic()
+
+            async def ask(number: int) -> str:
+                model = (A, B)[number % 2]
+                messages: list[Any] = [{"role": "user", "content": f"number {number}"}]
+                answer = await client.chat.completions.create(model=model, messages=messages)
+                return str(answer.choices[0].message.content)
+
+            asked = []
+            for number in range(count):
+                asked.append(asyncio.create_task(ask(number)))
+                await asyncio.sleep(rng.uniform(0.03, 0.1) / (1 if SOAK else 3))
+            found = await asyncio.gather(*asked)
+            elapsed = time.monotonic() - began
+            assert found == [f"{(A, B)[number % 2]} says hello" for number in range(count)]
+            swaps = engine.status().resources["model_swaps"]
+            assert 1 <= swaps <= elapsed / (turn + load) + 2
+            assert not launcher.faults
+    finally:
+        await api.down()

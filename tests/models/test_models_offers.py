@@ -14,14 +14,14 @@ from tests.models.served_models import entry
 from tests.models.tiny_model import tiny, written_tiny
 
 from anywire.errors import InvalidRequest
-from anywire.offers import Offer
+from anywire.offers import MAX_OFFERS, MAX_OFFERS_BYTES, Offer, offers_text
 from anywire_engine_models.commands import LAST_LINES, bounded, pieces, read, with_defaults
 from anywire_engine_models.config import ModelsConfig, budget_bytes, read_size
 from anywire_engine_models.host.hosted import HostedModel
 from anywire_engine_models.host.server import Exit
 from anywire_engine_models.host.status import ModelState, ModelStatus
 from anywire_engine_models.hosted_models import KnownModel, known_model, settings_of
-from anywire_engine_models.offers import MAX_DETAIL, Learned, offer, offers_of
+from anywire_engine_models.offers import MAX_DETAIL, Learned, fitting, offer, offers_of
 from anywire_engine_models.registry.entry import Entry
 from anywire_engine_models.registry.entry_json import read_entry
 
@@ -86,6 +86,18 @@ def test_what_is_no_longer_known_is_not_offered() -> None:
     assert offers_of({NAME: known()}, statuses, {}) == (
         Offer(NAME, kinds=("chat",), features={"json": True}, state="stopped", slots=1, context=512),
     )
+
+
+def test_offers_fit_into_what_an_agent_may_say() -> None:
+    few = (Offer("a", detail="why"),)
+    assert fitting(few) is few
+    long = tuple(Offer(f"{number}{'ö' * 240}", detail="x" * MAX_DETAIL) for number in range(MAX_OFFERS))
+    found = fitting(long)
+    assert found == tuple(msgspec.structs.replace(each, detail="") for each in long)
+    longer = tuple(msgspec.structs.replace(each, digest="d" * 200) for each in long)
+    found = fitting(longer)
+    assert MAX_OFFERS_BYTES * 0.8 < len(offers_text(found).encode()) <= MAX_OFFERS_BYTES
+    assert [each.model for each in found] == [each.model for each in longer][: len(found)]
 
 
 # Settings

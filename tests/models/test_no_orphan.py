@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import os
 import random
@@ -20,7 +21,7 @@ import aiohttp
 import psutil
 import pytest
 from tests.long_form import SOAK
-from tests.models.started_servers import MARK, SMALL_SERVER, marked, none_left
+from tests.models.started_servers import MARK, SMALL_SERVER, is_gone, marked, none_left
 
 from anywire.testing.patience import FACTOR, expect, polled
 from anywire_engine_models.processes.guarded import guardian_command
@@ -140,6 +141,18 @@ async def test_a_server_outlives_the_thread_that_started_it_and_not_the_process(
         await none_left(mark)
 
 
+@pytest.mark.skipif(importlib.util.find_spec("uvloop") is None, reason="missing: uvloop")
+async def test_it_is_the_same_with_uvloop(mark: str) -> None:
+    async with owner(mark, "uvloop", "", "child=1") as owning:
+        os.kill((await owning.told())["pid"], signal.SIGKILL)
+        assert await owning.told() == {"signal": "SIGKILL"}
+        await polled(lambda: len(marked(mark)) == 1, "only the owner is left")
+    async with owner(mark, "uvloop", "", "child=1") as owning:
+        await owning.told()
+        await owning.kill()
+        await none_left(mark)
+
+
 NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 
 
@@ -194,6 +207,29 @@ async def test_a_guardian_whose_owner_is_gone_starts_nothing(mark: str) -> None:
     process = await asyncio.create_subprocess_exec(*command, env=environment(mark))
     assert await expect(process.wait(), "the guardian has ended") == 1
     assert not marked(mark)
+
+
+async def test_a_server_whose_guardian_is_killed_ends_without_its_owner(mark: str) -> None:
+    async with owner(mark, "runs", "") as owning:
+        pid = (await owning.told())["pid"]
+        os.kill(owning.process.pid, signal.SIGSTOP)
+        os.kill(psutil.Process(pid).ppid(), signal.SIGKILL)
+        await polled(lambda: is_gone(pid), "the server has ended")
+
+
+async def test_a_guardian_that_somebody_has_stopped_goes_on_at_the_end_of_its_owner(mark: str) -> None:
+    async with owner(mark, "runs", "", "child=1") as owning:
+        pid = (await owning.told())["pid"]
+        os.kill(psutil.Process(pid).ppid(), signal.SIGSTOP)
+        await owning.kill()
+        await none_left(mark)
+
+
+async def test_a_program_finds_the_signals_as_if_there_were_no_guardian() -> None:
+    command = guardian_command(["grep", "-E", "SigIgn|SigBlk", "/proc/self/status"])
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    said, _ = await expect(process.communicate(), "the program has ended")
+    assert said.split() == [b"SigBlk:", b"0" * 16, b"SigIgn:", b"0" * 16]
 
 
 async def test_a_guardian_passes_on_sigterm_and_the_status_of_its_program(mark: str) -> None:

@@ -280,6 +280,11 @@ async def test_a_new_entry_is_written_as_other_programs_expect_it(tmp_path: Path
     assert [each.name for each in added] == ["b", "c"]
     assert names(registry) == ["a", "b", "c"]
     assert registry.find("local:b:1").manifest_path == "/1"
+    path.write_text(path.read_text().replace("\n", "\n\n"))
+    before = path.stat()
+    assert await registry.add_new([of("a")]) == ()
+    await registry.update("local:a:1", EntrySettings(slots=2))
+    assert path.stat() == before, "what is the same is not written"
     await registry.remove("local:b:1")
     assert names(registry) == ["a", "c"]
     for change in (registry.remove("local:b:1"), registry.update("local:b:1", EntrySettings())):

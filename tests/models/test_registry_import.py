@@ -113,7 +113,9 @@ def test_where_there_is_nothing_that_is_told(tmp_path: Path, kind: str, says: st
         import_models(kind, tmp_path / "missing")
 
 
-MODEL, PROJECTOR, ADAPTER = (f"application/vnd.ollama.image.{kind}" for kind in ("model", "projector", "adapter"))
+MODEL, PROJECTOR, ADAPTER, SYSTEM = (
+    f"application/vnd.ollama.image.{kind}" for kind in ("model", "projector", "adapter", "system")
+)
 
 
 def put(store: Path, name: str, digest: str = "sha256:00ff", *kinds: str, size: int | None = None) -> Path:
@@ -133,7 +135,7 @@ async def test_a_store_of_ollama_is_imported(tmp_path: Path) -> None:
     (store / "blobs" / "sha256-00ff").write_bytes(gguf_bytes())
     (store / "blobs" / "sha256-0bad").write_bytes(b"{}")
     manifest = put(store, "registry.ollama.ai/library/smollm2/135m")
-    put(store, "registry.ollama.ai/bob/smollm2/135m", "sha256:00ff", MODEL, PROJECTOR, ADAPTER)
+    put(store, "registry.ollama.ai/bob/smollm2/135m", "sha256:00ff", MODEL, PROJECTOR, ADAPTER, SYSTEM)
     put(store, "hf.co/someone/Some-GGUF/latest")
     put(store, "registry.ollama.ai/library/gone/1", "sha256:dead")
     put(store, "registry.ollama.ai/library/short/1", size=3)
@@ -167,6 +169,7 @@ async def test_a_store_of_ollama_is_imported(tmp_path: Path) -> None:
     assert [(each.about, each.text.split(":")[0]) for each in found.notes] == [
         ("registry.ollama.ai:bob/smollm2:135m", "its projector is not used"),
         ("registry.ollama.ai:bob/smollm2:135m", "its adapter is not used"),
+        ("registry.ollama.ai:bob/smollm2:135m", "its system prompt is not used"),
     ]
     models = {each.full_identifier: each for each in await kept(found, tmp_path / "r.json")}
     model = models["registry.ollama.ai:smollm2:135m"]

@@ -121,6 +121,18 @@ async def test_requests_of_one_model_are_collated_and_served_in_order() -> None:
         assert rig.host.memory().swaps == 1
 
 
+async def test_a_model_that_loads_slowly_has_as_long_for_its_requests() -> None:
+    settings = HostSettings(memory_budget=10, turn=0.5)
+    async with hosted([model("a"), model("b")], Behaviour(5.0), settings=settings) as rig:
+        requests = Requests(rig, takes=1.0)
+        for name in "abababab":
+            requests.ask(name)
+            await rig.spend(0.1)
+        await requests.all_answered(60.0)
+        assert "".join(requests.answered) == "aaaabbbb"
+        assert rig.host.memory().swaps == 1
+
+
 async def test_who_began_to_wait_first_comes_first() -> None:
     settings = HostSettings(memory_budget=10, turn=1.0)
     async with hosted([model(name) for name in "abcd"], Behaviour(0.2), settings=settings) as rig:

@@ -17,6 +17,7 @@ from anywire.testing.patience import expect, polled
 from anywire.testing.service_bench import service_bench
 from anywire.testing.service_kit import ServiceConformance
 from anywire_service_placement.config import PlacementConfig
+from anywire_service_placement.keeper import TOGETHER
 from anywire_service_placement.service import Placement
 from anywire_service_placement.wanted_file import FILE
 
@@ -99,6 +100,7 @@ async def test_a_short_break_moves_nothing_and_a_longer_one_does(tmp_path: Path)
         await found.join("a2", models={"a": 1})
         await polled(lambda: found.engines["a2"].listed, "the agents are known")
         await found.leave("a1")
+        await asyncio.sleep(6 * TOGETHER)  # the fleet is looked at meanwhile, and nothing is to come of it
         again = await found.join("a1", models={"a": 1}, loaded=["a"])
         await polled(lambda: again.listed, "it is known again")
         assert found.where("a") == ["a1"]
@@ -277,9 +279,7 @@ async def test_moves_under_way_end_with_the_orchestrator(tmp_path: Path) -> None
 
 async def test_it_begins_when_agents_of_before_may_be_back(tmp_path: Path) -> None:
     """Else the first agent that comes would be told to load everything."""
-    service = Placement(
-        PlacementConfig(**QUICK | {"absence": 2.0} | {"absence": 1.0}, models={model: {} for model in "abcd"})
-    )
+    service = Placement(PlacementConfig(**QUICK | {"absence": 2.0}, models={model: {} for model in "abcd"}))
     async with service_bench(service, state=tmp_path) as bench:
         found = Fleet(bench, service)
         await found.join("a1", models=SIZES)

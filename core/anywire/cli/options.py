@@ -261,6 +261,8 @@ _SHARED: Mapping[str, Any] = {
 }
 _ALWAYS = ("file", "settings", "plugin_files", "log_level")
 _OF_SERVER = ("url", "ca", "cert", "host", "port", "fleet", "lan", "invite", "key", "over", "dds_domain")
+_OVER_TRANSPORT = ("lan", "over", "dds_domain")
+"""Of these, those that ask without HTTP."""
 _OF_CLIENT = ("url", "ca", "cert", "key")
 """Options that say nothing of a configuration."""
 _NAMING = ("url", "host", "port", "transports", "dds_domain")
@@ -341,3 +343,8 @@ def takes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 def asks(function: Callable[..., None]) -> Callable[..., None]:
     """`takes` with the options by which a command finds a running server."""
     return takes(*_OF_SERVER)(function)
+
+
+def asks_server(function: Callable[..., None]) -> Callable[..., None]:
+    """The same for a command that asks over HTTP alone."""
+    return takes(*(name for name in _OF_SERVER if name not in _OVER_TRANSPORT))(function)

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from anywire.asked_fleet import is_asking_fleet
+from anywire.asked_fleet import is_asking_fleet, is_asking_server
 from anywire.cli import options
 from anywire.cli.inspect import asked
+from anywire.errors import ConfigError
 
 if TYPE_CHECKING:
+    import httpx
+
     from anywire.asked_fleet import AskedFleet
+    from anywire.roles.stop import Stop
 
 Answer = TypeVar("Answer")
 
@@ -39,20 +43,56 @@ class FleetOfOptions:
         return found
 
 
+class ServerOfOptions:
+    """The server that the shared options of a command mean."""
+
+    def __init__(self, given: options.Given) -> None:
+        self._given = given
+
+    def ask(self, work: Callable[[httpx.AsyncClient], Awaitable[Answer]]) -> Answer:
+        from anywire.cli import stream
+        from anywire.cli.asked_server import Server
+        from anywire.roles.stop import run
+
+        server = self._given.target()
+        if not isinstance(server, Server):
+            raise ConfigError("no server of that fleet is known here, and this is asked over HTTP: name it with --url")
+
+        async def role(stop: Stop) -> tuple[Answer]:
+            async with stream.client(server) as client:
+                return (await stop.unless(work(client)),)
+
+        found = run(role)
+        if found is None:
+            raise typer.Exit(options.INTERRUPTED)
+        return found[0]
+
+
 def with_fleet(app: typer.Typer) -> typer.Typer:
-    """``app``, each command of which that asks a fleet has the options for it and gets what they mean."""
+    """``app``, each command of which that asks a fleet or a server has the options for it and gets what they mean."""
     for command in app.registered_commands:
-        if command.callback is not None and is_asking_fleet(command.callback):
-            command.callback = _given_fleet(command.callback)
+        command.callback = _given(command.callback)
+    if app.registered_callback is not None:
+        app.registered_callback.callback = _given(app.registered_callback.callback)
     for group in app.registered_groups:
         if group.typer_instance is not None:
             with_fleet(group.typer_instance)
     return app
 
 
-def _given_fleet(function: Callable[..., None]) -> Callable[..., None]:
+def _given(function: Callable[..., None] | None) -> Callable[..., None] | None:
+    if function is None:
+        return None
+    if is_asking_fleet(function):
+        return options.asks(_giving(FleetOfOptions, function))
+    if is_asking_server(function):
+        return options.asks_server(_giving(ServerOfOptions, function))
+    return function
+
+
+def _giving(kind: Callable[[options.Given], object], function: Callable[..., None]) -> Callable[..., None]:
     @wraps(function)
     def command(given: options.Given, **values: Any) -> None:
-        function(given=FleetOfOptions(given), **values)
+        function(given=kind(given), **values)
 
-    return options.asks(command)
+    return command

@@ -8,6 +8,7 @@ import aiohttp
 import msgspec
 
 from anywire.errors import EngineFailed, InvalidRequest, ModelStopped
+from anywire_desktop.app_files import AppFiles
 from anywire_desktop.server_plan import ServerConfig, planned
 from anywire_engine_models.host.status import ModelStatus
 from anywire_engine_models.local_models import LocalModels, ServerUsage
@@ -26,8 +27,8 @@ class Health(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ActiveServer:
-    def __init__(self, models: LocalModels) -> None:
-        self._models = models
+    def __init__(self, models: LocalModels, files: AppFiles) -> None:
+        self._models, self._files = models, files
         self._name = ""
         self._config: ServerConfig | None = None
         self._is_starting = False
@@ -39,7 +40,7 @@ class ActiveServer:
         """The model's name; empty before the first start."""
         return self._name
 
-    async def start(self, config: ServerConfig, llama_directory: str = "") -> ModelStatus:
+    async def start(self, config: ServerConfig) -> ModelStatus:
         """Start a server, once the one before it has ended; at once when it runs with this ``config`` already. Raises
         `InvalidRequest` while another start is under way."""
         if self._is_starting:
@@ -49,7 +50,9 @@ class ActiveServer:
             if self._config == config and (status := self.status()) is not None and status.state == "running":
                 return status
             models = self._models
-            plan = await asyncio.to_thread(planned, config, models.entries, models.config, llama_directory)
+            settings = await self._files.work(self._files.read_settings)
+            folder = settings["llamaDirectory"]
+            plan = await asyncio.to_thread(planned, config, models.entries, models.config, folder)
             await self._end()
             name = plan.entry.full_identifier
             await models.put(plan.entry, plan.config)

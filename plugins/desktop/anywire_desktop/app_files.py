@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -15,6 +16,7 @@ import msgspec
 from anywire.errors import ConfigError, InvalidRequest
 from anywire_engine_models.registry.replaced_file import change_file
 
+log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -60,6 +62,14 @@ class AppFiles:
 
     def close(self) -> None:
         self._thread.shutdown(wait=False)
+
+    def begin_library(self) -> None:
+        """Have a library without models where there is none. What keeps it from being written is logged."""
+        try:
+            if not self.library.exists():
+                write_whole(self.library, b'{"models": []}\n')
+        except (ConfigError, OSError) as error:
+            log.warning("there is no model library, and none can be made: %s", error)
 
     def read_settings(self) -> dict[str, Any]:
         """All settings, defaults included; members that we do not know are kept. Raises `ConfigError`."""

@@ -54,7 +54,7 @@ class Bridge:
             await writer.write(encode(message))
 
         events = Events(send)
-        active = ActiveServer(self._models)
+        active = ActiveServer(self._models, self._files)
         calls = Calls(
             [
                 *ServerCommands(active, self._files, self._hub).all(),
@@ -67,6 +67,7 @@ class Bridge:
             send,
         )
         try:
+            await self._files.work(self._files.begin_library)
             async with contextlib.AsyncExitStack() as stack:
                 stack.callback(self._files.close)
                 stack.push_async_callback(writer.close, WRITE_PATIENCE)
@@ -81,7 +82,8 @@ class Bridge:
                 stack.push_async_callback(_ended, reading)
                 asked = asyncio.create_task(stop.wait(), name="bridge: stop")
                 stack.push_async_callback(_ended, asked)
-                await asyncio.wait({reading, asked, writer.closed}, return_when=asyncio.FIRST_COMPLETED)
+                ends: set[asyncio.Future[Any]] = {reading, asked, writer.closed}
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
                 log.info("the bridge ends: %s", _reason(reading, asked))
         finally:
             reader.close()

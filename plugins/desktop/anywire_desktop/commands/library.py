@@ -40,10 +40,8 @@ class LibraryCommands:
         )
 
     async def load_model_library(self) -> dict[str, Any]:
-        """The library: ``models``, and ``fault`` with what of the file cannot be used; without a file it is empty."""
+        """The library: ``models``, and ``fault`` with what of the file cannot be used."""
         entries, fault = self._models.entries, self._models.fault
-        if not await self._files.work(self._files.library.exists):
-            return {"models": []}
         folder = self._files.library.parent
         told: dict[str, Any] = {"models": [written_entry(each, folder) for each in entries]}
         return {**told, "fault": fault} if fault else told

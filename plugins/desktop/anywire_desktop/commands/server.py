@@ -68,8 +68,7 @@ class ServerCommands:
             chat_template=chat_template or "",
             chat_template_file=chat_template_file or "",
         )
-        settings = await self._files.work(self._files.read_settings)
-        status = await self._active.start(config, settings["llamaDirectory"])
+        status = await self._active.start(config)
         return f"llama-server runs with pid {status.pid} at {status.address}"
 
     async def stop_llama_server(self) -> str:

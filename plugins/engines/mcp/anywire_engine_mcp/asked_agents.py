@@ -84,13 +84,16 @@ async def call(
 
 async def each_line(
     fleet: AskedFleet, server: str, lines: int, follow: bool, agent_id: str | None, show: Callable[[str], None]
-) -> None:
-    """Show the lines of a server's log."""
+) -> int:
+    """Show the lines of a server's log; how many they were."""
     chosen = agent_id if agent_id is not None else await _one(fleet, server)
     asked = {"server": server, "lines": lines, "follow": follow}
+    shown = 0
     async with aclosing(fleet.command(chosen, "mcp.logs", asked)) as results:
         async for result in results:
             show(str(_member(result, "line")))
+            shown += 1
+    return shown
 
 
 async def _servers(fleet: AskedFleet, agent_id: str) -> list[dict[str, Any]]:

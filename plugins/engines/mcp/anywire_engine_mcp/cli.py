@@ -12,7 +12,7 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="mcp",
-    help="List, start and stop the MCP servers of agents, and call their tools.",
+    help="List, start and stop MCP servers. Calls their tools, and tells their logs.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -37,7 +37,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command("list")
 @asks_fleet
 def list_servers(given: GivenFleet, agent_id: AgentId = None, as_json: Json = False) -> None:
-    """List the MCP servers of all agents, their states, and how many tools they have."""
+    """List the MCP servers of all agents. Tells their states, and how many tools they have."""
     from anywire_engine_mcp import asked_agents, shown
 
     agents = given.ask(lambda fleet: asked_agents.listed(fleet, agent_id))
@@ -68,7 +68,7 @@ def restart(given: GivenFleet, server: Server, agent_id: AgentId = None, as_json
 @app.command()
 @asks_fleet
 def tools(given: GivenFleet, server: Server, agent_id: OneAgent = None, as_json: Json = False) -> None:
-    """List the tools of a server, with their arguments."""
+    """List the tools of a server. Tells their arguments, an optional one in brackets."""
     from anywire_engine_mcp import asked_agents, shown
 
     shown.print_tools(given.ask(lambda fleet: asked_agents.status(fleet, server, agent_id)), as_json)
@@ -81,15 +81,18 @@ def call(
     server: Server,
     tool: Annotated[str, typer.Argument(metavar="TOOL", help="Name of the tool.", show_default=False)],
     arguments: Annotated[
-        str, typer.Argument(metavar="JSON", help="Arguments of the tool as a JSON object.", show_default=False)
-    ] = "{}",
+        str | None,
+        typer.Argument(
+            metavar="JSON", help="Arguments of the tool as a JSON object. Default: none.", show_default=False
+        ),
+    ] = None,
     agent_id: OneAgent = None,
     as_json: Json = False,
 ) -> None:
     """Call a tool and print its result. Exit status 1 when the tool says that it failed."""
     from anywire_engine_mcp import asked_agents, shown
 
-    read = asked_agents.read_arguments(arguments)
+    read = asked_agents.read_arguments(arguments) if arguments is not None else {}
     result = given.ask(lambda fleet: asked_agents.call(fleet, server, tool, read, agent_id))
     if not shown.print_result(result, as_json):
         raise typer.Exit(1)

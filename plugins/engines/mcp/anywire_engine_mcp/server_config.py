@@ -57,7 +57,11 @@ class ServerConfig(pydantic.BaseModel):
     restart: Literal["never", "on-failure"] = pydantic.Field(
         default="on-failure", description="Whether a server that has ended by itself is started again."
     )
-    max_restarts: int = pydantic.Field(default=5, ge=0, description="Restarts in a row before it stays crashed.")
+    max_restarts: int | None = pydantic.Field(
+        default=None,
+        ge=0,
+        description="Restarts in a row before it stays crashed. Default: 5 for a program, no bound for a URL.",
+    )
     allowed_tools: tuple[str, ...] | None = pydantic.Field(
         default=None, description="Tools that may be used. Default: all that the server has."
     )

@@ -20,6 +20,9 @@ from anywire_engine_models.registry.file import DEFAULT, Registry
 
 log = logging.getLogger(__name__)
 
+MAX_FAULT = 2000
+"""Characters of what is said of a registry."""
+
 _Mark = tuple[str, int, int, int]
 """A file by its path, and what tells that it is another one: inode, size and time of its last change."""
 
@@ -54,7 +57,7 @@ class Catalogue:
     @property
     def fault(self) -> str:
         """What is wrong with the registry or its models, and what counts in its place; empty when nothing is."""
-        return "; ".join(filter(None, (self.registry.fault, *self._faults.values())))
+        return printable("; ".join(filter(None, (self.registry.fault, *self._faults.values()))), MAX_FAULT)
 
     def get(self, model: str) -> KnownModel:
         """Raises `ModelNotFound`, which names the nearest one."""

@@ -110,7 +110,7 @@ class ModelCommands:
         about = {
             "memory": msgspec.to_builtins(self._host.memory()),
             "devices": [msgspec.to_builtins(each) for each in self._devices.list()],
-            "registry": {"path": str(registry.path), "fault": self._catalogue.fault[:2000]},
+            "registry": {"path": str(registry.path), "fault": self._catalogue.fault},
         }
         room = PIECE_BYTES - len(_encode(about))
         for models in pieces([self.told(status) for status in self._host.statuses()], room):

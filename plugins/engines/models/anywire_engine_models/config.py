@@ -213,8 +213,9 @@ class ModelsConfig(_Section):
         2.0,
         ge=0,
         allow_inf_nan=False,
-        description="Seconds that a model which was loaded for waiting requests stays while others wait for its memory "
-        "and it still has requests. It bounds how often models are swapped.",
+        description="Seconds for which a model that took another one's memory keeps it, also while it is idle. While "
+        "it has requests it keeps it for as long as its load took, where that is longer. It bounds how often models "
+        "are swapped.",
     )
     taken_in: int = pydantic.Field(
         8,
@@ -231,7 +232,7 @@ class ModelsConfig(_Section):
     server: str = pydantic.Field(
         "auto",
         min_length=1,
-        description="llama.cpp to run: `xllamacpp`, the path of a llama-server, or `auto` for what is installed.",
+        description="Server of llama.cpp: `xllamacpp`, the path of a llama-server, or `auto` for what is installed.",
     )
     add_commands: bool = pydantic.Field(
         False,

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from anywire.offers import MAX_OFFERS, Offer, OfferState
+from anywire.offers import MAX_OFFERS, MAX_OFFERS_BYTES, Offer, OfferState, offers_text
 from anywire_engine_models.host.status import ModelState, ModelStatus
 from anywire_engine_models.hosted_models import KnownModel
 
@@ -49,14 +49,28 @@ def offer(known: KnownModel, status: ModelStatus, learned: Learned | None = None
 def offers_of(
     models: Mapping[str, KnownModel], statuses: Iterable[ModelStatus], learned: Mapping[str, Learned]
 ) -> tuple[Offer, ...]:
-    """Those of all models, in the order of their statuses, at most `MAX_OFFERS`. A model that is no longer in the
-    registry and still runs is no longer offered."""
+    """Those of all models, in the order of their statuses, as many as an agent may offer. A model that is no longer in
+    the registry and still runs is no longer offered."""
     found = [
         offer(known, status, learned.get(status.model))
         for status in statuses
         if (known := models.get(status.model)) is not None
     ]
-    return tuple(found[:MAX_OFFERS])
+    return fitting(tuple(found[:MAX_OFFERS]))
+
+
+def fitting(offered: tuple[Offer, ...]) -> tuple[Offer, ...]:
+    """``offered`` in the bytes that an agent's offers may have: without details, and without the last ones, if need
+    be."""
+    if _size(offered) > MAX_OFFERS_BYTES:
+        offered = tuple([msgspec.structs.replace(each, detail="") for each in offered])
+    while _size(offered) > MAX_OFFERS_BYTES:
+        offered = offered[: len(offered) * 9 // 10]
+    return offered
+
+
+def _size(offered: tuple[Offer, ...]) -> int:
+    return len(offers_text(offered).encode())
 
 
 def told(status: ModelStatus, known: KnownModel | None) -> dict[str, Any]:

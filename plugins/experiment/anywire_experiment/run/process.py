@@ -71,8 +71,15 @@ class _Plugins(Plugins):
         for each in sources:
             self.add(each)
 
-    def create(self, kind: PluginKind, name: str, options: Mapping[str, Any], section: str = "") -> Any:
-        made = super().create(kind, name, options, section)
+    def create(
+        self,
+        kind: PluginKind,
+        name: str,
+        options: Mapping[str, Any],
+        section: str = "",
+        parts: Callable[[str, Mapping[str, Any], str], Any] | None = None,
+    ) -> Any:
+        made = super().create(kind, name, options, section, parts)
         if kind == "transports":
             self._made.append(made)
         return made

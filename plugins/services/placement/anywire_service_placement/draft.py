@@ -195,7 +195,6 @@ class Draft:
             place.moving,
             full,
             place.load,
-            place.ordinal,
             place.agent_id,
         )
 

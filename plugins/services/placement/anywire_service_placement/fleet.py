@@ -62,7 +62,6 @@ class Fleet:
             open=listing is not None,
             moving=self._moves.is_moving(agent.agent_id),
             load=agent.load,
-            ordinal=agent.ordinal,
         )
 
     def faults(self, agents: Iterable[AgentView]) -> dict[str, str]:

@@ -150,7 +150,7 @@ class Keeper:
         """Begin what is to be done now. When to look again, be there no change until then."""
         agents = self._fleet.agents(self._asked)
         in_service = [agent for agent in agents if self._fleet.in_service(agent)]
-        self._listings.look(in_service, now)
+        self._listings.look(agents, in_service, now)
         places = self._fleet.places(agents, now)
         present = counting(places, self._asked)
         absent = self._absences.look(present, now)

@@ -62,12 +62,12 @@ class Listings:
         told = self._told.get(agent.agent_id)
         return told if told is not None and told.incarnation == agent.info.incarnation else None
 
-    def look(self, agents: Sequence[AgentView], now: float) -> None:
-        """Ask those of ``agents`` of which not enough is known; forget all others."""
+    def look(self, agents: Sequence[AgentView], in_service: Sequence[AgentView], now: float) -> None:
+        """Ask those ``in_service`` of which not enough is known; forget those that are none of ``agents``."""
         known = {agent.agent_id for agent in agents}
         for agent_id in [each for each in self._told if each not in known]:
             del self._told[agent_id]
-        for agent in agents:
+        for agent in in_service:
             if len(self._asking) >= AT_ONCE:
                 return
             if agent.agent_id not in self._asking and self._wants(agent, now):

@@ -52,7 +52,7 @@ class Place(msgspec.Struct, frozen=True):
     by what is not among ``models``. ``counts``: what it has loaded serves (it is not drained, isolated or
     quarantined). ``open``: it can be told to load and unload. ``moving``: it was told so and has not answered yet,
     ``late``: for long.
-    ``load`` is the share of its slots in use, ``ordinal`` its place among all agents.
+    ``load`` is the share of its slots in use.
     """
 
     agent_id: str
@@ -65,7 +65,6 @@ class Place(msgspec.Struct, frozen=True):
     moving: bool = False
     late: bool = False
     load: float = 0.0
-    ordinal: int = 0
 
 
 class Step(msgspec.Struct, frozen=True):

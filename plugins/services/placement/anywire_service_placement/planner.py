@@ -162,7 +162,7 @@ def _surplus(wanted: Mapping[str, Wanted], draft: Draft) -> Iterator[Pair]:
         yield from ((place.agent_id, model) for place in idle if not each.allows(place.agent_id))
         inside = [place for place in idle if each.allows(place.agent_id)]
         while draft.ready(model) > each.replicas and inside:
-            place = max(inside, key=lambda one: (draft.on_host(model, one.host), draft.fullness(one), one.ordinal))
+            place = max(inside, key=lambda one: (draft.on_host(model, one.host), draft.fullness(one), one.agent_id))
             inside.remove(place)
             draft.leave(place, model)
             yield place.agent_id, model

@@ -29,6 +29,17 @@ class NoDevices:
         return Device("cpu")
 
 
+MAX_RESTARTS = 5
+WITHOUT_BOUND = 100_000
+
+
+def _max_restarts(config: ServerConfig) -> int:
+    """A program that ends again and again is broken; a server elsewhere may be away for an hour."""
+    if config.max_restarts is not None:
+        return config.max_restarts
+    return MAX_RESTARTS if config.command else WITHOUT_BOUND
+
+
 def hosted(label: str, config: ServerConfig) -> HostedModel:
     """A server as a host starts it."""
     return HostedModel(
@@ -38,7 +49,7 @@ def hosted(label: str, config: ServerConfig) -> HostedModel:
         on_demand=config.on_demand,
         idle_ttl=config.idle_ttl,
         restart=config.restart,
-        max_restarts=config.max_restarts,
+        max_restarts=_max_restarts(config),
         # The server itself tells of its own times; those of the host are for one that does not come back.
         start_timeout=config.start_timeout + 2 * config.stop_grace + 10.0,
         stop_grace=2 * config.stop_grace + 10.0,

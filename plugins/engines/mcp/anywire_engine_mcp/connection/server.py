@@ -12,7 +12,6 @@ from typing import Any
 
 from mcp import Client, MCPError
 from mcp_types import (
-    CONNECTION_CLOSED,
     Implementation,
     ServerNotification,
     TextResourceContents,
@@ -22,8 +21,8 @@ from mcp_types import (
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from anywire.errors import ConfigError
-from anywire.printable import printable
 from anywire_engine_mcp.connection.child import OUTPUT_TIMEOUT, Child, certainly
+from anywire_engine_mcp.connection.faults import ServerGone, ToolFault, is_closed, said
 from anywire_engine_mcp.connection.http import http_streams
 from anywire_engine_mcp.connection.stdio import stdio_streams
 from anywire_engine_mcp.server_config import ServerConfig, inherited, launched_command, secrets_of
@@ -35,22 +34,10 @@ HEALTH_TIMEOUT = 10.0
 MAX_UNANSWERED = 3
 MAX_PAGES = 100
 MAX_RESOURCES = 1000
-MAX_REASON = 500
 CLOSE_TIMEOUT = 5.0
 """Seconds that the end of a session may take, in which a server over HTTP is told of it."""
-_SESSION_GONE = "Session terminated"
-"""What the SDK says where a server over HTTP does not know the session any more: it was started again."""
 
 log = logging.getLogger(__name__)
-
-
-class ServerGone(Exception):
-    """The connection ended while a request was under way, or before it."""
-
-
-class ToolFault(Exception):
-    """The server answered a call with an error of the protocol (an unknown tool, wrong arguments), or not in time; its
-    sentence is for a model, too."""
 
 
 class ConnectedServer:
@@ -95,7 +82,8 @@ class ConnectedServer:
         self._owner = asyncio.create_task(self._live(), name=f"mcp server {self.label}")
         try:
             async with asyncio.timeout(self.config.start_timeout):
-                await asyncio.wait({self._ready, self.exited}, return_when=asyncio.FIRST_COMPLETED)
+                either: set[asyncio.Future[Any]] = {self._ready, self.exited}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
             await self._abort()
             ending = self.exited.result()
@@ -157,17 +145,22 @@ class ConnectedServer:
         except TimeoutError:
             raise ToolFault(f"{what} did not answer within {timeout:g} s") from None
         except MCPError as error:
-            if self._over.done() or (self._child is not None and self._child.exited.done()):
-                raise ServerGone(f"the MCP server {self.label} ended during the call") from error
-            if error.message == _SESSION_GONE or _is_closed(error):
-                self._end(Exit(f"its connection broke: {_said(error)}"))
-                raise ServerGone(f"the connection to the MCP server {self.label} broke during the call") from error
-            raise ToolFault(f"{what} failed: {_said(error)}") from error
+            if self._over.done() or is_closed(error):
+                self._end(Exit(f"its connection broke: {said(error)}"))
+                raise ServerGone(f"the MCP server {self.label} ended during the call: {await self._how()}") from error
+            raise ToolFault(f"{what} failed: {said(error)}") from error
         except Exception as error:
             # The SDK raises errors of many kinds for an answer that is against the protocol or the tool's own schema.
-            raise ToolFault(f"{what} failed: {_said(error)}") from error
+            raise ToolFault(f"{what} failed: {said(error)}") from error
         finally:
             self._calls -= 1
+
+    async def _how(self) -> str:
+        """How it has ended, as a sentence; a program that is about to end is given the time to."""
+        await self._settled()
+        if self._child is not None and self._child.exited.done():
+            return self._child.exited.result().reason
+        return self._over.result().reason
 
     def _end(self, ending: Exit) -> None:
         if not self._over.done():
@@ -205,7 +198,7 @@ class ConnectedServer:
         except ConfigError as error:
             ending = Exit(str(error))
         except (Exception, BaseExceptionGroup) as error:
-            self._end(Exit(f"{self.address} cannot be used: {_said(error)}"))
+            self._end(Exit(f"{self.address} cannot be used: {said(error)}"))
             ending = self._over.result()
             if not self._asked:
                 await self._settled()
@@ -295,7 +288,7 @@ class ConnectedServer:
                 else:
                     await session.send_ping()
         except MCPError as error:
-            return not (_is_closed(error) or error.message == _SESSION_GONE)
+            return not (is_closed(error))
         except Exception:
             return False
         return True
@@ -312,7 +305,7 @@ class ConnectedServer:
                 async for _ in changes:
                     self._stale.set()
         except Exception as error:
-            log.debug("MCP server %s tells of no changes: %s", self.label, _said(error))
+            log.debug("MCP server %s tells of no changes: %s", self.label, said(error))
 
     async def _heard(self, message: ServerNotification | Exception) -> None:
         if isinstance(message, ToolListChangedNotification):
@@ -338,15 +331,4 @@ class ConnectedServer:
             async with asyncio.timeout(self.config.start_timeout):
                 await self._list(client)
         except Exception as error:
-            log.warning("MCP server %s: its changed tools cannot be listed: %s", self.label, _said(error))
-
-
-def _is_closed(error: MCPError) -> bool:
-    return error.code == CONNECTION_CLOSED and "closed" in error.message.lower()
-
-
-def _said(error: BaseException) -> str:
-    """What a library says, on one line; of a group the first of its errors."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return printable(f"{error}" or type(error).__name__, MAX_REASON)
+            log.warning("MCP server %s: its changed tools cannot be listed: %s", self.label, said(error))

@@ -20,6 +20,7 @@ from anywire_engine_models.host.calls import Call, Calls
 from anywire_engine_models.host.effects import Answer, Effect, End, Fail, Forget, Grant, Launch, Tell
 from anywire_engine_models.host.hosted import HostedModel
 from anywire_engine_models.host.life import Life
+from anywire_engine_models.host.listeners import Listeners
 from anywire_engine_models.host.model_log import ModelLog
 from anywire_engine_models.host.refusals import is_closing
 from anywire_engine_models.host.residency import Residency
@@ -61,9 +62,7 @@ class ModelHost:
         self._calls = Calls()
         self._lives: dict[str, Life] = {}
         self._logs: dict[str, ModelLog] = {}
-        self._listeners: dict[object, Listener] = {}
-        self._logged: dict[str, tuple[str, str]] = {}
-        """State and reason of each model as the log has them."""
+        self._listeners = Listeners()
         self._timer: Timer | None = None
         self._owner: asyncio.Task[None] | None = None
         self._is_closing = False
@@ -135,13 +134,7 @@ class ModelHost:
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Call ``listener`` at every change; returns what ends that."""
-        key = object()
-        self._listeners[key] = listener
-
-        def end() -> None:
-            self._listeners.pop(key, None)
-
-        return end
+        return self._listeners.add(listener)
 
     async def close(self) -> None:
         """Stop all models, answer all who wait with `ShuttingDown`, end the owner; idempotent. Nothing is left but
@@ -252,11 +245,11 @@ class ModelHost:
                 self._calls.tell(ticket, detail)
             case Forget(name):
                 self._lives.pop(name, None)
-                self._logged.pop(name, None)
+                self._listeners.forget(name)
                 if name in self._logs:
                     self._logs.pop(name).close()
             case ModelChanged():
-                self._tell_listeners(effect)
+                self._listeners.tell(effect)
 
     def _live(self, model: HostedModel) -> None:
         life = self._lives[model.name] = Life(
@@ -281,22 +274,6 @@ class ModelHost:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=LEFT_PATIENCE)
-
-    # Others' code
-
-    def _tell_listeners(self, change: ModelChanged) -> None:
-        status = change.status
-        if self._logged.get(status.model) != (status.state, status.reason):
-            self._logged[status.model] = status.state, status.reason
-            level = logging.WARNING if status.state == "crashed" else logging.INFO
-            log.log(level, "%s is %s: %s", status.model, status.state, status.reason)
-        for key, listener in list(self._listeners.items()):
-            if key not in self._listeners:
-                continue
-            try:
-                listener(change)
-            except Exception:
-                log.exception("a listener of models has failed")
 
     def _log_of(self, name: str) -> ModelLog:
         if name not in self._logs:

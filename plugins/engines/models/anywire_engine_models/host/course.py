@@ -77,7 +77,11 @@ class Course:
         resident.load_seconds = now - resident.began_at
         resident.running_since = resident.used_at = now
         resident.owes = bool(resident.queue)
-        resident.turn_until = now + self._roster.settings.turn if resident.queue or resident.swapped else 0.0
+        if resident.queue or resident.swapped:
+            turn = self._roster.settings.turn
+            resident.turn_until, resident.work_until = now + turn, now + max(turn, resident.load_seconds)
+        else:
+            resident.turn_until = resident.work_until = 0.0
         if resident.evicts_since is not None:
             self._roster.swap_seconds += now - resident.evicts_since
         resident.want_nothing()

@@ -80,7 +80,7 @@ class Residency:
         used = len(resident.serving) + len(resident.queue) + len(resident.starters)
         why = ""
         if used:
-            why = f"{used} {'request is' if used == 1 else 'requests are'} served or waiting there"
+            why = f"requests are served or wait there ({used})"
         elif resident.pinned and resident.state == "running":
             why = "it is pinned"
         elif resident.state == "starting":
@@ -174,7 +174,8 @@ class Residency:
         times: list[float | None] = [each.idle_until() for each in residents]
         times += [each.not_before for each in residents if each.wanted_since is not None and each.not_before > now]
         if any(each.claims(now) for each in residents):
-            times += [each.turn_until for each in residents if each.state == "running" and each.turn_until > now]
+            turns = [(each.turn_until, each.work_until) for each in residents if each.state == "running"]
+            times += [each for turn in turns for each in turn if each > now]
         return None if self._roster.is_closing else min((each for each in times if each is not None), default=None)
 
     def _rest(self, resident: Resident, now: float) -> None:

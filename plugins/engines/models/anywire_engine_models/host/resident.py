@@ -65,7 +65,8 @@ class Resident:
         """When others began to make room for it. It is started then, whoever leaves."""
         self.swapped = False
         """Others have made room for its process."""
-        self.turn_until = 0.0
+        self.turn_until = self.work_until = 0.0
+        """Until when it stays: ``work_until`` counts while it has requests."""
         self.owes = False
         """It was loaded for requests and has served none of them yet."""
 
@@ -109,7 +110,9 @@ class Resident:
         """Whether it may be stopped for another model once it serves nobody."""
         if self.state != "running" or self.pinned or self.owes:
             return False
-        return now >= self.turn_until or not (self.swapped or self.serving or self.queue)
+        if self.serving or self.queue:
+            return now >= self.work_until
+        return now >= self.turn_until or not self.swapped
 
     def idle_until(self) -> float | None:
         """When it is stopped because nobody uses it; None for never."""

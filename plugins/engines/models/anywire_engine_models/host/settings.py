@@ -7,10 +7,11 @@ import msgspec
 
 class HostSettings(msgspec.Struct, frozen=True):
     """``memory_budget`` is in bytes, for all models with a process together; 0: no bound. ``turn`` are the seconds for
-    which a model that took another one's memory keeps it, also while it is idle for a moment; and a model that was
-    loaded for waiting requests, while it still has some. It is the bound on swaps: a place in memory changes hands at
-    most once in ``turn`` and the time of a load. ``max_waiting`` are callers (requests and starts) that may wait for
-    all models together. ``log_lines`` are kept of each model."""
+    which a model that took another one's memory keeps it, also while it is idle for a moment. While it still has
+    requests it keeps it for as long as its load took, where that is longer; so does any model that was loaded for
+    waiting requests. ``turn`` is the bound on swaps: a place in memory changes hands at most once in ``turn`` and the
+    time of a load. ``max_waiting`` are callers (requests and starts) that may wait for all models together.
+    ``log_lines`` are kept of each model."""
 
     memory_budget: int = 0
     turn: float = 2.0

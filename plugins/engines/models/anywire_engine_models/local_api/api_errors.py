@@ -82,7 +82,7 @@ def error_response(error: AnywireError) -> web.Response:
     headers = {"Content-Type": "application/json"}
     if status in AGAIN_LATER:
         headers["Retry-After"] = str(math.ceil(min(max(error.retry_after, 1.0), 86_400)))
-    elif status < 500:
+    else:  # a model that did not start would be started again by a client that tries again by itself
         headers["x-should-retry"] = "false"
     if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="anywire"'

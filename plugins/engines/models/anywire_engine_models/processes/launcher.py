@@ -7,7 +7,7 @@ import contextlib
 import logging
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from anywire_engine_models.host.hosted import HostedModel
 from anywire_engine_models.host.server import Exit, Server, StartFailed, Watcher
 from anywire_engine_models.processes import failures, ports, template
 from anywire_engine_models.processes.guarded import GuardedProcess
-from anywire_engine_models.processes.load_progress import LoadProgress
+from anywire_engine_models.processes.load_progress import LoadProgress, mapped_part
 from anywire_engine_models.processes.readiness import Readiness
 from anywire_engine_models.processes.server_command import ServerCommand
 
@@ -116,7 +116,7 @@ class _Start:
     def __init__(self, model: HostedModel, command: ServerCommand, device: str, watcher: Watcher) -> None:
         self._model, self._command, self._device, self._watcher = model, command, device, watcher
         self._until = asyncio.get_running_loop().time() + model.start_timeout
-        self._is_ready = False
+        self._progress = LoadProgress(watcher.progress)
 
     async def check(self) -> None:
         """Raise `StartFailed` for what can be seen before anything is started."""
@@ -136,16 +136,17 @@ class _Start:
         environment = self._environment(port, key)
         program, *rest = self._line(port)
         process = GuardedProcess(
-            [self._program(program, environment), *rest], environment, self._watcher.line, self._progress
+            [self._program(program, environment), *rest], environment, self._watcher.line, self._progress.stream
         )
         address = f"http://{ports.HOST}:{port}"
-        readiness = Readiness(address + self._command.health_path, key)
+        readiness = Readiness(f"{address}/{self._command.health_path.lstrip('/')}", key)
         try:
             async with asyncio.timeout_at(self._until):
                 await asyncio.wait({process.started})
                 if process.pid:
                     self._watcher.spawned(process.pid)
-                self._is_ready = await readiness.wait(process.ended) and await _is_its_own(process, port)
+                ready = await readiness.wait(process.ended, lambda: self._look(process.pid))
+                ready = ready and await _is_its_own(process, port)
         except TimeoutError:
             await _end(process, self._model.stop_grace)
             reason = f"not ready after {self._model.start_timeout:g} s: {printable(readiness.seen)}"
@@ -153,8 +154,9 @@ class _Start:
         except BaseException:
             await _end(process, self._model.stop_grace)
             raise
-        if not self._is_ready:
+        if not ready:
             raise await self._failure(process.ended.result(), port)
+        self._progress.close()
         return ProcessServer(process, address, key, self._model.stop_grace)
 
     async def _failure(self, ended: Exit, port: int) -> StartFailed | _PortTaken:
@@ -186,14 +188,11 @@ class _Start:
             raise StartFailed(Exit(failures.no_program(program)))
         return str(Path(found).absolute())
 
-    def _progress(self) -> Callable[[bytes], None]:
-        progress = LoadProgress(self._watcher.progress)
-
-        def feed(data: bytes) -> None:
-            if not self._is_ready:
-                progress.feed(data)
-
-        return feed
+    async def _look(self, pid: int) -> None:
+        """See how much is loaded, where the server does not say it."""
+        file = self._command.model_file
+        if file:
+            self._progress.reached(await asyncio.to_thread(mapped_part, pid, Path(file)))
 
 
 async def _end(process: GuardedProcess, grace: float) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable
 from typing import cast
 
 from anywire.printable import printable
 from anywire.secrecy import without_secrets
-
-log = logging.getLogger(__name__)
 
 LINE_CHARS = 1000
 LINE_BYTES = 4 * LINE_CHARS
@@ -48,7 +45,7 @@ class Output(asyncio.Protocol):
         self._transport = cast("asyncio.ReadTransport", transport)  # uvloop's is none by its class
 
     def data_received(self, data: bytes) -> None:
-        self._watch(data)
+        self._seen(data)
         *whole, rest = (self._rest + data).replace(b"\r", b"\n").split(b"\n")
         self._rest = rest[:LINE_BYTES]
         self._take([each for each in whole if each])
@@ -78,13 +75,6 @@ class Output(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
             self._transport = None
-
-    def _watch(self, data: bytes) -> None:
-        try:
-            self._seen(data)
-        except Exception:
-            log.exception("who watches the output of a server failed, and is told no more")
-            self._seen = lambda data: None
 
     def _take(self, lines: list[bytes]) -> None:
         now = self._loop.time()

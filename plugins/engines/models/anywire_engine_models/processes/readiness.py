@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
@@ -22,8 +23,9 @@ class Readiness:
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.seen = "it was not asked yet"
 
-    async def wait(self, ended: asyncio.Future[Any]) -> bool:
-        """Ask until the answer has status 200: then True. False as soon as ``ended`` is done."""
+    async def wait(self, ended: asyncio.Future[Any], look: Callable[[], Awaitable[None]]) -> bool:
+        """Ask until the answer has status 200: then True. False as soon as ``ended`` is done. ``look`` is called
+        between two questions."""
         pause = FIRST_PAUSE
         timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT)
         async with aiohttp.ClientSession(
@@ -41,6 +43,7 @@ class Readiness:
                     break
                 if asking.result():
                     return True
+                await look()
                 await asyncio.wait({ended}, timeout=pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
         return False

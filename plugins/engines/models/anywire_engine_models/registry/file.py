@@ -220,9 +220,13 @@ def _write(path: Path, seed: Path | None, edit: _Edit) -> None:
                 before = read_document(data, path.parent)
             else:
                 before = Document() if seed is None else _seeded(seed)
-            after = written_document(edit(before.entries), before.members, path.parent)
-            faults = before.faults or read_document(after, path.parent).faults
-            if faults:
+            if before.faults:
+                raise ValueError("; ".join(before.faults))
+            entries = edit(before.entries)
+            if data is not None and entries == before.entries:
+                return data
+            after = written_document(entries, before.members, path.parent)
+            if faults := read_document(after, path.parent).faults:
                 raise ValueError("; ".join(faults))
         except ValueError as error:
             raise ConfigError(f"the registry {path} is not changed: {printable(str(error), _MAX_FAULT)}") from error

@@ -28,9 +28,10 @@ def change_file(path: Path, change: Callable[[bytes | None], bytes], limit: int)
     """Replace the content of a file by what ``change`` makes of it, which gets None when there is no file.
 
     A reader sees the content before or after, never a part of it. Mode and owner stay, a new file has mode 0600; behind
-    a symbolic link the file that it leads to is changed. Programs that take the file's lock (flock) change it one after
-    the other; what one without has written meanwhile is not overwritten: ``change`` is called again. Blocks; call it on
-    a thread. Raises `OSError`, and what ``change`` raises; the file is as before then.
+    a symbolic link the file that it leads to is changed. What is the same already is not written. Programs that take
+    the file's lock (flock) change it one after the other; what one without has written meanwhile is not overwritten:
+    ``change`` is called again. Blocks; call it on a thread. Raises `OSError`, and what ``change`` raises; the file is
+    as before then.
     """
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +52,11 @@ def _replaced(path: Path, change: Callable[[bytes | None], bytes], limit: int, d
         status = os.fstat(file.fileno())
         if not _is_there(path, status):  # replaced while this waited for the lock
             return False
-        new = _written(path, change(file.read(limit + 1)), status)
+        data = file.read(limit + 1)
+        changed = change(data)
+        if changed == data:
+            return True
+        new = _written(path, changed, status)
         with _removed_on_failure(new):
             if not _is_there(path, status):
                 new.unlink()
@@ -135,8 +140,10 @@ def _removed_on_failure(path: Path) -> Iterator[None]:
 
 
 def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Keep a change through a crash of the machine, where the file system can: it is made already."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

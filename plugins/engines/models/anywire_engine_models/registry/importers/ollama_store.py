@@ -18,6 +18,7 @@ MAX_MANIFEST_BYTES = 1024 * 1024
 MAX_MANIFESTS = 10_000
 _PROJECTOR = "application/vnd.ollama.image.projector"
 _ADAPTER = "application/vnd.ollama.image.adapter"
+_SYSTEM = "application/vnd.ollama.image.system"
 
 
 def import_ollama_store(path: Path) -> Imported:
@@ -108,5 +109,7 @@ def _note(report: Report, entry: Entry) -> None:
         report.note(entry.full_identifier, "its projector is not used: it reads text alone")
     if _ADAPTER in types:
         report.note(entry.full_identifier, "its adapter is not used: the model answers without it")
+    if _SYSTEM in types:
+        report.note(entry.full_identifier, "its system prompt is not used: clients send their own")
     if types.count(MODEL_LAYER) > 1:
         report.note(entry.full_identifier, "of its layers with weights the first is used")

@@ -1,0 +1,69 @@
+"""The settings of the service ``deliberation``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pydantic
+
+from anywire.service import ServiceConfig
+from anywire_service_deliberation.question import MAX_MEMBERS, MAX_ROUNDS, Aggregation
+from anywire_service_deliberation.roles_and_rubrics import DEFAULT_ROLE, DEFAULT_RUBRIC
+
+
+class DeliberationConfig(ServiceConfig):
+    folder: Path | None = pydantic.Field(
+        None,
+        description="Folder in which deliberations are kept, for this user alone. Default: `deliberation` in the "
+        "fleet's state folder.",
+    )
+    roles: Path | None = pydantic.Field(
+        None, description="Folder of your own roles (YAML). One with the name of a shipped role replaces that one."
+    )
+    rubrics: Path | None = pydantic.Field(
+        None,
+        description="Folder of your own rubrics (YAML). One with the name of a shipped rubric replaces that one.",
+    )
+    models: list[str] = pydantic.Field(
+        default_factory=list,
+        max_length=MAX_MEMBERS,
+        description="Models of members that name none, in turn. Empty: all chat models that agents serve.",
+    )
+    role: str = pydantic.Field(DEFAULT_ROLE, min_length=1, description="Role of members that name none.")
+    rubric: str = pydantic.Field(DEFAULT_RUBRIC, min_length=1, description="Rubric of questions that name none.")
+    members: int = pydantic.Field(3, ge=1, le=MAX_MEMBERS, description="Members of questions that name none.")
+    rounds: int = pydantic.Field(
+        1, ge=0, le=MAX_ROUNDS, description="Rounds of critique and revision of questions that name none."
+    )
+    aggregation: Aggregation = pydantic.Field(
+        "borda", description="How scores become a ranking, for questions that do not say it."
+    )
+    timeout: float = pydantic.Field(
+        300.0, gt=0, le=86_400, allow_inf_nan=False, description="Seconds of a deliberation that names none."
+    )
+    max_timeout: float = pydantic.Field(
+        3600.0, gt=0, le=86_400, allow_inf_nan=False, description="Most seconds that a deliberation may ask for."
+    )
+    max_tokens: int = pydantic.Field(
+        512, ge=1, le=100_000, description="Longest answer of a member in tokens, for questions that name none."
+    )
+    max_works: int = pydantic.Field(
+        1000,
+        ge=1,
+        le=20_000,
+        description="Most tasks that one deliberation may need (proposals, critiques, revisions, scores).",
+    )
+    max_running: int = pydantic.Field(
+        200, ge=1, le=1000, description="Deliberations that may be under way at once; further ones are refused (429)."
+    )
+    retention: float = pydantic.Field(
+        3600.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds for which a deliberation is kept after its end.",
+    )
+    max_kept: int = pydantic.Field(
+        10_000,
+        ge=1,
+        description="Deliberations that are kept after their end. Of more, the oldest go before `retention` is over.",
+    )

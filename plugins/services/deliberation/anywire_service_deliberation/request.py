@@ -1,0 +1,297 @@
+"""From a request, as REST has it, to a question that is complete and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+import pydantic
+
+from anywire.caller import Caller
+from anywire.context import Context
+from anywire.errors import InvalidRequest
+from anywire.plugins import describe_validation
+from anywire_service_deliberation.config import DeliberationConfig
+from anywire_service_deliberation.offered import Council
+from anywire_service_deliberation.question import (
+    MAX_MEMBERS,
+    MAX_REQUIREMENTS,
+    MAX_ROUNDS,
+    MAX_TASK_CHARS,
+    Member,
+    Question,
+)
+from anywire_service_deliberation.roles_and_rubrics import Library
+
+MODEL = "deliberate"
+"""The model whose tasks are deliberations; with ``:ROLE`` after it those of members in that role."""
+
+MAX_ID_CHARS = 256
+MAX_NAME_CHARS = 64
+MAX_MODEL_CHARS = 256
+MAX_STYLE_CHARS = 1000
+MAX_REQUIREMENT_CHARS = 4000
+MAX_METADATA_BYTES = 16 * 1024
+
+STYLES = (
+    "",
+    "Look first for what could go wrong, and make sure that it cannot.",
+    "Prefer the simplest answer that is complete.",
+    "Question the obvious approach: look for a better one before you decide.",
+    "Think of the people who have to live with the answer later.",
+    "Go through the task step by step, and check each step.",
+    "Begin with an example, and check your answer against it.",
+)
+"""What tells members of one model apart, in turn; the first is as the model is."""
+LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.3, 1.0
+"""Between these the temperatures of members of one model are spread, where the request names none."""
+
+_Role = Annotated[str, pydantic.Field(min_length=1, max_length=MAX_NAME_CHARS)]
+_Model = Annotated[str, pydantic.Field(max_length=MAX_MODEL_CHARS)]
+_Requirement = Annotated[str, pydantic.Field(min_length=1, max_length=MAX_REQUIREMENT_CHARS)]
+
+
+class _Strict(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+
+
+class MemberRequest(_Strict):
+    name: Annotated[str, pydantic.Field(pattern=rf"^[^/\s]{{1,{MAX_NAME_CHARS}}}$")] | None = None
+    role: _Role | None = None
+    model: _Model | None = None
+    temperature: Annotated[float, pydantic.Field(ge=0, le=2, allow_inf_nan=False)] | None = None
+    seed: Annotated[int, pydantic.Field(ge=-(2**53), le=2**53)] | None = None
+    style: Annotated[str, pydantic.Field(max_length=MAX_STYLE_CHARS)] | None = None
+
+
+class DeliberationRequest(_Strict):
+    """A request. What is left out is the council's, if one is named, or as it is configured."""
+
+    task: Annotated[str, pydantic.Field(min_length=1, max_length=MAX_TASK_CHARS)]
+    id: Annotated[str, pydantic.Field(min_length=1, max_length=MAX_ID_CHARS)] | None = None
+    council: Annotated[str, pydantic.Field(max_length=MAX_NAME_CHARS)] | None = None
+    role: _Role | None = None
+    members: Any = None
+    """See `read_members`."""
+    rounds: Annotated[int, pydantic.Field(ge=0, le=MAX_ROUNDS)] | None = None
+    rubric: str | dict[str, Any] | None = None
+    requirements: Annotated[list[_Requirement], pydantic.Field(max_length=MAX_REQUIREMENTS)] = []
+    quorum: Annotated[int, pydantic.Field(ge=1, le=MAX_MEMBERS)] | None = None
+    timeout: Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)] | None = None
+    aggregation: Literal["borda", "mean", "median", "approval", "pairwise"] | None = None
+    synthesis: bool = False
+    max_tokens: Annotated[int, pydantic.Field(ge=1, le=1_000_000)] | None = None
+    metadata: dict[str, Any] = {}
+
+    @pydantic.field_validator("task")
+    @classmethod
+    def _asks_something(cls, task: str) -> str:
+        if not task.strip():
+            raise ValueError("it is blank")
+        return task
+
+    @pydantic.field_validator("id")
+    @classmethod
+    def _can_be_named(cls, given: str | None) -> str | None:
+        if given is not None and not given.isprintable():
+            raise ValueError("an id has printable characters alone")
+        return given
+
+
+class Requests:
+    """Completes requests with what is configured, the council they name, and the models that are served."""
+
+    def __init__(
+        self,
+        context: Context,
+        config: DeliberationConfig,
+        library: Library,
+        council: Callable[[str, Caller], Council | None],
+    ) -> None:
+        self._context, self._config, self._library, self._council = context, config, library, council
+
+    def question(self, request: Mapping[str, Any], caller: Caller) -> Question:
+        """Raises `InvalidRequest` whose ``param`` is the member at fault."""
+        asked, digest = _read(request)
+        config = self._config
+        council = self._council_of(asked, caller)
+        role = asked.role or (council.role if council else "") or config.role
+        named = asked.members if asked.members is not None or council is None else list(council.members)
+        members = self._members(read_members(config.members if named is None else named), role, caller)
+        rounds = _first(asked.rounds, council.rounds if council else None, config.rounds)
+        timeout = _first(asked.timeout, None, config.timeout)
+        quorum = _first(asked.quorum, None, 1)
+        max_tokens = _first(asked.max_tokens, None, config.max_tokens)
+        if timeout > config.max_timeout:
+            raise InvalidRequest(
+                f"timeout is {timeout:g} s, the most is {config.max_timeout:g} s (services.deliberation.max_timeout)",
+                param="timeout",
+            )
+        if quorum > len(members):
+            raise InvalidRequest(f"quorum is {quorum}, there are {len(members)} members", param="quorum")
+        self._check_works(len(members), rounds, asked.synthesis)
+        return Question(
+            asked.id or new_id(),
+            asked.task,
+            members,
+            {name: self._library.role(name) for name in dict.fromkeys(member.role for member in members)},
+            self._library.rubric(asked.rubric or (council.rubric if council else "") or config.rubric),
+            rounds,
+            tuple(asked.requirements),
+            quorum,
+            timeout,
+            asked.aggregation or config.aggregation,
+            asked.synthesis,
+            max_tokens,
+            council.name if council else "",
+            caller,
+            asked.metadata,
+            digest,
+        )
+
+    def check_council(self, council: Council) -> Council:
+        """The council as it is kept. Raises `InvalidRequest` for one that no question could be asked of."""
+        if not council.name or len(council.name) > MAX_NAME_CHARS or not council.name.isprintable():
+            raise InvalidRequest(f"the name of a council has 1 to {MAX_NAME_CHARS} printable characters", param="name")
+        members = [{name: value for name, value in each.items() if value is not None} for each in council.members]
+        request: dict[str, Any] = {"task": "-", "members": members, "rounds": council.rounds}
+        request |= {"role": council.role} if council.role else {}
+        request |= {"rubric": council.rubric} if council.rubric else {}
+        _read({**request, "metadata": council.metadata})
+        for each in read_members(members):
+            self._library.role(each.role or council.role or self._config.role)
+            self._check_model(each.model)
+        if council.rubric:
+            self._library.rubric(council.rubric)
+        self._check_works(len(members), council.rounds, False)
+        role = council.role and self._library.role(council.role).name
+        return msgspec.structs.replace(council, role=role, members=tuple(members), in_use=0)
+
+    # Inside
+
+    def _council_of(self, asked: DeliberationRequest, caller: Caller) -> Council | None:
+        if not asked.council:
+            return None
+        council = self._council(asked.council, caller)
+        if council is None:
+            raise InvalidRequest(
+                f"there is no council {asked.council!r}: GET /v1/councils lists those there are", param="council"
+            )
+        return council
+
+    def _members(self, wanted: list[MemberRequest], role: str, caller: Caller) -> tuple[Member, ...]:
+        """Members that differ: by their models where several are served, else by temperature, seed and style."""
+        models = self._models(caller) if any(not each.model for each in wanted) else []
+        unnamed = iter(range(len(wanted)))
+        chosen = [each.model or models[next(unnamed) % len(models)] for each in wanted]
+        names = [each.name or f"member-{number}" for number, each in enumerate(wanted, 1)]
+        double = next((name for name, count in Counter(names).items() if count > 1), "")
+        if double:
+            raise InvalidRequest(f"two members have the name {double!r}", param="members")
+        together, before = Counter(chosen), Counter[str]()
+        members: list[Member] = []
+        for number, (each, model) in enumerate(zip(wanted, chosen, strict=True), 1):
+            self._check_model(model)
+            at, of = before[model], together[model]
+            before[model] += 1
+            temperature, style = each.temperature, each.style
+            if of > 1:
+                spread = LOWEST_TEMPERATURE + (HIGHEST_TEMPERATURE - LOWEST_TEMPERATURE) * at / (of - 1)
+                temperature = round(spread, 2) if temperature is None else temperature
+                style = STYLES[at % len(STYLES)] if style is None else style
+            seed = number if each.seed is None else each.seed
+            kept_role = self._library.role(each.role or role).name
+            members.append(Member(names[number - 1], kept_role, model, temperature, seed, style or ""))
+        return tuple(members)
+
+    def _models(self, caller: Caller) -> list[str]:
+        """Models of members that name none, in turn."""
+        if self._config.models:
+            return self._config.models
+        found = [
+            model
+            for model, offers in self._context.offers(caller).items()
+            if any(
+                not agent.startswith("service ") and offer.takes_tasks and (not offer.kinds or "chat" in offer.kinds)
+                for agent, offer in offers
+            )
+        ]
+        if not found:
+            raise InvalidRequest(
+                "no model is served now that members could use: name one for each of them, or set "
+                "services.deliberation.models",
+                param="members",
+            )
+        return sorted(found)
+
+    @staticmethod
+    def _check_model(model: str | None) -> None:
+        if model and (model == MODEL or model.startswith(f"{MODEL}:")):
+            raise InvalidRequest(f"a member cannot be a deliberation itself ({model!r})", param="members")
+
+    def _check_works(self, members: int, rounds: int, synthesis: bool) -> None:
+        count = works_of(members, rounds, synthesis=synthesis)
+        if count > self._config.max_works:
+            raise InvalidRequest(
+                f"{members} members and {rounds} rounds make {count} tasks, the most are {self._config.max_works} "
+                "(services.deliberation.max_works): ask fewer members or rounds",
+                param="members",
+            )
+
+
+def works_of(members: int, rounds: int, *, synthesis: bool = False) -> int:
+    """How many tasks a deliberation needs, when nothing fails."""
+    pairs = members * (members - 1)
+    return members + (rounds * (pairs + members) if members > 1 else 0) + pairs + synthesis
+
+
+def new_id() -> str:
+    """An id that nobody can guess."""
+    return f"deliberation-{secrets.token_hex(12)}"
+
+
+def read_members(given: Any) -> list[MemberRequest]:
+    """Members by their number, or as a list of objects. Raises `InvalidRequest`."""
+    if isinstance(given, int) and not isinstance(given, bool):
+        if not 1 <= given <= MAX_MEMBERS:
+            raise InvalidRequest(f"members: there are 1 to {MAX_MEMBERS}, not {given}", param="members")
+        return [MemberRequest() for _ in range(given)]
+    if not isinstance(given, list | tuple) or not 1 <= len(given) <= MAX_MEMBERS:
+        raise InvalidRequest(
+            f"members: give their number, or a list of 1 to {MAX_MEMBERS} objects with role, model, temperature, seed",
+            param="members",
+        )
+    found: list[MemberRequest] = []
+    for index, each in enumerate(given):
+        where = f"members.{index}"
+        try:
+            found.append(MemberRequest.model_validate(each))
+        except pydantic.ValidationError as error:
+            raise InvalidRequest(describe_validation(error, MemberRequest, where), param=where) from None
+    return found
+
+
+def _read(request: Mapping[str, Any]) -> tuple[DeliberationRequest, str]:
+    """The request, and its digest: that of everything but its id."""
+    try:
+        asked = DeliberationRequest.model_validate(dict(request))
+    except pydantic.ValidationError as error:
+        at = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise InvalidRequest(describe_validation(error, DeliberationRequest, ""), param=at) from None
+    plain = {name: value for name, value in request.items() if name != "id" and value is not None}
+    try:
+        encoded = msgspec.json.encode(plain, order="deterministic")
+        metadata = msgspec.json.encode(asked.metadata)
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise InvalidRequest(f"the request is no JSON in UTF-8: {error}") from None
+    if len(metadata) > MAX_METADATA_BYTES:
+        raise InvalidRequest(f"metadata has {len(metadata)} bytes, the limit is {MAX_METADATA_BYTES}", param="metadata")
+    return asked, hashlib.sha256(encoded).hexdigest()
+
+
+def _first(asked: Any, councils: Any, configured: Any) -> Any:
+    return next(each for each in (asked, councils, configured) if each is not None)

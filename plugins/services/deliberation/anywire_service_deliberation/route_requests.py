@@ -1,0 +1,84 @@
+"""What a request for a deliberation's routes says: its body, how long it waits, which part of a list it wants."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeVar, get_args
+
+import msgspec
+
+from anywire.errors import InvalidRequest
+from anywire.route import Request
+from anywire_service_deliberation.record import Status
+
+MAX_WAIT_S = 60.0
+"""Seconds that an answer waits at most; who asks for more gets this."""
+MAX_LISTED = 1000
+LISTED = 100
+
+T = TypeVar("T")
+
+
+def not_found(name: str) -> InvalidRequest:
+    """The error for a deliberation that is none of the caller's."""
+    return InvalidRequest(
+        f"there is no deliberation {name[:128]!r} (any more)", status=404, detail_code="deliberation_not_found"
+    )
+
+
+def body_of(request: Request) -> dict[str, Any]:
+    """The JSON object of a request."""
+    return read(request.body, dict[str, Any])
+
+
+def read(body: bytes, kind: type[T]) -> T:
+    """The body as this type. Raises `InvalidRequest` that names the member at fault."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        message, _, where = str(error).partition(" - at `$")
+        param = where.removesuffix("`").lstrip(".")
+        raise InvalidRequest(f"{param or 'the body'}: {message}", param=param) from error
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise InvalidRequest(f"the body must be a JSON object: {error}") from error
+
+
+def wait_of(request: Request) -> float:
+    """The seconds of the header ``Prefer: wait=10`` (RFC 7240), at most `MAX_WAIT_S`; 0 without it. A preference that
+    says nothing is passed over, as that standard wants."""
+    for preference in request.headers.get("prefer", "").split(","):
+        name, _, value = preference.partition(";")[0].partition("=")
+        if name.strip().lower() == "wait":
+            try:
+                seconds = float(value.strip().strip('"'))
+            except ValueError:
+                return 0.0
+            return min(seconds, MAX_WAIT_S) if seconds > 0 and math.isfinite(seconds) else 0.0
+    return 0.0
+
+
+def status_of(request: Request) -> str:
+    """The ``status`` that a list is narrowed to; empty for all."""
+    status = request.query.get("status", "")
+    if status and status not in get_args(Status):
+        raise InvalidRequest(
+            f"there is no status {status[:64]!r}; there are {', '.join(get_args(Status))}", param="status"
+        )
+    return status
+
+
+def limit_of(request: Request) -> int:
+    """How many a list has at most."""
+    text = request.query.get("limit", str(LISTED))
+    limit = int(text) if text.isascii() and text.isdigit() and len(text) < 9 else 0
+    if not 1 <= limit <= MAX_LISTED:
+        raise InvalidRequest(f"limit must be a number from 1 to {MAX_LISTED}, got {text[:64]!r}", param="limit")
+    return limit
+
+
+def after_of(request: Request) -> int:
+    """The number of the update after which a stream begins: the header ``Last-Event-ID``, else ``?after=``."""
+    text = request.headers.get("last-event-id") or request.query.get("after") or "0"
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise InvalidRequest(f"after must be the id of an event, a number, got {text[:64]!r}", param="after")
+    return int(text)
