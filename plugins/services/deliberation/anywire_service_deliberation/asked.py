@@ -72,23 +72,27 @@ def deliberate(given: GivenServer, name: str | None, wanted: Wanted) -> None:
 
 
 def _print(state: Whole, wanted: Wanted) -> None:
-    if wanted.out is not None:
-        from anywire_service_deliberation.report import html_page, markdown
-
-        text = html_page(state) if wanted.out.suffix.lower() == ".html" else markdown(state)
-        try:
-            wanted.out.write_text(text, encoding="utf-8", errors="replace")
-        except OSError as error:
-            again = f"`anywire deliberate --id {state.id} --out FILE` writes it elsewhere"
-            raise ConfigError(f"the report cannot be written: {error}; {again}") from error
     if wanted.as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(state), indent=2).decode())
-        return
-    from anywire_service_deliberation.report_terminal import print_report
+    else:
+        from anywire_service_deliberation.report_terminal import print_report
 
-    print_report(state)
+        print_report(state)
     if wanted.out is not None:
-        typer.echo(f"report: {escaped(str(wanted.out))}", err=True)
+        _write(state, wanted.out)
+        if not wanted.as_json:
+            typer.echo(f"report: {escaped(str(wanted.out))}", err=True)
+
+
+def _write(state: Whole, out: Path) -> None:
+    from anywire_service_deliberation.report import html_page, markdown
+
+    text = html_page(state) if out.suffix.lower() == ".html" else markdown(state)
+    try:
+        out.write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        again = f"`anywire deliberate --id {state.id} --out FILE` writes it elsewhere"
+        raise ConfigError(f"the report cannot be written: {error}; {again}") from error
 
 
 # What goes on
