@@ -89,6 +89,12 @@ def test_every_report_tells_all_of_it() -> None:
         assert text in text_of(html_page(state)), text
 
 
+def test_dissent_is_told() -> None:
+    state = msgspec.structs.replace(shown(degraded()), dissent=("member-1", "member-3"))
+    for text in (markdown(state), text_of(html_page(state)), terminal(state)):
+        assert "member-1, member-3 scored another proposal higher than the winner's." in text.replace("\\", "")
+
+
 def test_one_without_a_winner_says_why() -> None:
     failed = msgspec.structs.replace(
         submitted(), status="timed_out", ended=submitted().deadline, reason="0 of 3 members"
