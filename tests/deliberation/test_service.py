@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
 from tests.deliberation.deliberation_bench import (
     ANN,
     BOB,
@@ -18,9 +20,12 @@ from tests.deliberation.deliberation_bench import (
     ended,
     request,
 )
+from tests.long_form import examples
 
 from anywire import errors
 from anywire.caller import OPERATOR, Caller, Limits
+from anywire.context import Context
+from anywire.offers import Offer
 from anywire.testing.clock import SimulatedClock
 from anywire.testing.doubles import MODEL
 from anywire.testing.patience import expect, polled
@@ -30,6 +35,9 @@ from anywire_service_deliberation import deliberations, offered
 from anywire_service_deliberation.config import DeliberationConfig
 from anywire_service_deliberation.deliberations import KeptDeliberations
 from anywire_service_deliberation.prompts import newest
+from anywire_service_deliberation.question import Question
+from anywire_service_deliberation.request import DeliberationRequest, Requests
+from anywire_service_deliberation.roles_and_rubrics import Library
 from anywire_service_deliberation.service import DeliberationService
 
 
@@ -122,8 +130,13 @@ async def test_members_of_one_model_differ_by_temperature_seed_and_style(tmp_pat
 
 
 async def test_without_a_model_it_says_what_to_do(tmp_path: Path) -> None:
+    async with bench(tmp_path) as (_, kept):
+        await asked(kept)
+        state = await ended(kept)
     async with bench(tmp_path, engine=Council(models=())) as (_, kept):
-        assert "services.deliberation.models" in str(wrong(kept))
+        with pytest.raises(errors.InvalidRequest, match=r"services\.deliberation\.models"):
+            await asked(kept, id="q-2")
+        assert await asked(kept) == state, "one that is there needs no model"
 
 
 async def test_roles_and_rubrics_of_ones_own(tmp_path: Path) -> None:
@@ -435,3 +448,38 @@ async def test_a_second_process_takes_over_when_the_first_ends(tmp_path: Path, m
         assert (await ended(second.offered)).status == "completed"
     finally:
         await other.__aexit__(None, None, None)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 70) | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+requests = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys([*DeliberationRequest.model_fields, "other"], json_values)
+) | st.dictionaries(st.sampled_from(sorted(DeliberationRequest.model_fields)), json_values)
+
+
+@given(requests, st.booleans())
+@settings(max_examples=examples(150), deadline=None)
+def test_any_request_is_a_question_or_refused_with_a_sentence(
+    completing: Requests, given_request: dict[str, Any], asks: bool
+) -> None:
+    try:
+        made = completing.question(given_request | ({"task": "Why?"} if asks else {}), ANN)
+    except errors.InvalidRequest as error:
+        event(error.param)
+        return
+    event("asked")
+    assert msgspec.json.decode(msgspec.json.encode(made), type=Question) == made
+    assert 1 <= made.quorum <= len(made.members) == len({member.name for member in made.members})
+    assert {member.role for member in made.members} == set(made.roles)
+
+
+@pytest.fixture(scope="module")
+def completing() -> Requests:
+    class Served:
+        def offers(self, caller: Caller) -> dict[str, list[tuple[str, Offer]]]:
+            return {MODEL: [("agent", Offer(MODEL))]}
+
+    return Requests(cast("Context", Served()), DeliberationConfig(), Library.load(), lambda name, caller: None)

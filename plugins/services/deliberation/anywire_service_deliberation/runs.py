@@ -20,7 +20,7 @@ from anywire_service_deliberation.config import DeliberationConfig
 from anywire_service_deliberation.database import tenant_of
 from anywire_service_deliberation.question import Question
 from anywire_service_deliberation.record import Deliberation
-from anywire_service_deliberation.request import MODEL
+from anywire_service_deliberation.request import MODEL, check_models
 from anywire_service_deliberation.running import Run
 from anywire_service_deliberation.store import Store
 from anywire_service_deliberation.turns import Turns
@@ -138,6 +138,7 @@ class Runs:
             return found
         if self._closing:
             raise errors.ShuttingDown("the orchestrator is shutting down")
+        check_models(question)
         if len(self._runs) >= self._config.max_running:
             raise errors.QueueFull(
                 f"{len(self._runs)} deliberations are under way already (services.deliberation.max_running)",
