@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 from tests.deliberation.acted import SUBMITTED, question
 
-from anywire.access import Access
 from anywire.caller import Caller
 from anywire.errors import InvalidRequest
 from anywire.testing.service_bench import service_bench
@@ -94,6 +93,7 @@ class Double:
             self.change.notify_all()
 
     def question(self, request: Mapping[str, Any], caller: Caller) -> Question:
+        self.callers.append(caller)
         self.asked.append(dict(request))
         if not isinstance(request.get("task"), str):
             raise InvalidRequest("task: it must be a text", param="task")
@@ -124,10 +124,12 @@ class Double:
     async def list(
         self, caller: Caller, *, status: str = "", role: str = "", limit: int = 100
     ) -> Sequence[Deliberation]:
+        self.callers.append(caller)
         found = [each for each in self.kept.values() if status in ("", each.status)]
         return [each for each in found if role in ("", each.question.members[0].role)][:limit]
 
     async def cancel(self, question_id: str, caller: Caller, reason: str = "cancelled") -> Deliberation | None:
+        self.callers.append(caller)
         kept = self.kept.get(question_id)
         if kept is not None and not kept.is_final:
             self.cancelled.append(question_id)
@@ -136,6 +138,7 @@ class Double:
         return kept
 
     async def updates(self, question_id: str, caller: Caller, after: int = 0) -> AsyncGenerator[Update, None]:
+        self.callers.append(caller)
         self.readers += 1
         try:
             at = 0
@@ -152,18 +155,24 @@ class Double:
             self.readers -= 1
 
     async def councils(self, caller: Caller) -> Sequence[Council]:
+        self.callers.append(caller)
         return [*self.put.values()]
 
     async def put_council(self, council: Council, caller: Caller) -> Council:
+        self.callers.append(caller)
+        if council.rubric == "none":
+            raise InvalidRequest("rubric: there is no rubric 'none'", param="rubric")
         self.put[council.name] = msgspec.structs.replace(council, created=SUBMITTED)
         return self.put[council.name]
 
     async def delete_council(self, name: str, caller: Caller) -> Council | None:
+        self.callers.append(caller)
         if name in self.put and self.put[name].in_use:
             raise InvalidRequest("the council is in use", status=409, detail_code="council_in_use")
         return self.put.pop(name, None)
 
     async def statistics(self, caller: Caller) -> dict[str, Any]:
+        self.callers.append(caller)
         return {"deliberations": len(self.kept), "roles": {"DEV": {"deliberations": len(self.kept)}}}
 
 
@@ -178,12 +187,12 @@ class Front:
 
 
 @asynccontextmanager
-async def front(folder: Path, *, access: Access | None = None) -> AsyncIterator[Front]:
-    double, library = Double(), Library.load()
+async def front(folder: Path, double: Double | None = None, port: int = 0) -> AsyncIterator[Front]:
+    double, library = double if double is not None else Double(), Library.load()
     roles = {**library.roles, "poet": Role("poet", "You rhyme.")}
-    async with service_bench(state=folder, access=access) as bench:
+    async with service_bench(state=folder) as bench:
         bench.routes.add(*deliberation_routes(double, roles, library.rubrics))
-        gateway = OpenAIGateway(OpenAIGatewayConfig(port=0))
+        gateway = OpenAIGateway(OpenAIGatewayConfig(port=port))
         await gateway.start(bench.context("openai"))
         try:
             yield Front(double, gateway.address)

@@ -142,18 +142,23 @@ async def test_a_command_reads_the_proposal_and_its_status_counts() -> None:
     )
 
 
-async def test_a_command_that_writes_without_end_is_killed_with_its_check(tmp_path: Path) -> None:
+@pytest.mark.parametrize("early", [False, True])
+async def test_a_command_that_writes_without_end_is_killed_with_its_check(tmp_path: Path, early: bool) -> None:
+    """Also when the check is cancelled before it knows that its command has begun."""
     held = tmp_path / "held"
     os.mkfifo(held)
-    endless = settled(command=["sh", "-c", f"exec 3> {held}; echo begun >&3; yes & exec yes"])
+    reader = asyncio.StreamReader()
+    pipe = os.fdopen(os.open(held, os.O_RDONLY | os.O_NONBLOCK), "rb", 0)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+    endless = settled(command=["sh", "-c", f"exec 3> {held}; echo begun >&3; yes & echo on >&3; exec yes"])
     check = asyncio.create_task(endless.check(ASKED, AUTHOR, "The plan."))
-    with await asyncio.to_thread(held.open) as reader:
-        assert await asyncio.to_thread(reader.readline) == "begun\n"
-        check.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await check
-        ended = asyncio.to_thread(reader.read)
-        assert await asyncio.wait_for(ended, PATIENCE) == "", "it ends once all that hold it have"
+    for line in (b"begun\n",) if early else (b"begun\n", b"on\n"):
+        assert await asyncio.wait_for(reader.readline(), PATIENCE) == line
+    check.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await check
+    # It ends once all that hold it have ended.
+    assert await asyncio.wait_for(reader.read(), PATIENCE) in (b"", b"on\n")
 
 
 async def test_a_command_is_not_told_secrets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -337,6 +337,12 @@ async def test_the_page_of_background_tasks_works_as_written(reader: Reader) -> 
     assert not reader.programs
 
 
+async def test_the_page_of_deliberations_works_as_written(reader: Reader) -> None:
+    await reader.follow(DOCS / "how-to" / "deliberate.md")
+    assert not reader.programs
+    assert "## Critiques" in (reader.folder / "report.md").read_text()
+
+
 async def test_the_page_of_local_models_works_as_written(reader: Reader) -> None:
     await reader.follow(DOCS / "how-to" / "local-models.md")
     assert not reader.programs

@@ -32,7 +32,8 @@ async def answer(kept: KeptDeliberations, task_id: str, submission: Submission) 
     becomes that of its deliberation. The deliberation is cancelled with the task, but not at the orchestrator's end."""
     run = kept.runs.of_task(task_id)
     if run is None:
-        found = await kept.runs.take(kept.question(request_of(task_id, submission), submission.caller), task_id)
+        question = kept.question(request_of(task_id, submission), submission.caller)
+        found = await kept.runs.take(question, task_id, submission.priority)
         if not isinstance(found, Run):
             yield _final(found)
             return

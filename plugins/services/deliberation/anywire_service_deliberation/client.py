@@ -81,8 +81,14 @@ class DeliberationClient:
     ) -> None:
         self._owned = http is None
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        root = url.rstrip("/").removesuffix(BASE)
-        self._http = http if http is not None else httpx.AsyncClient(base_url=root, headers=headers, timeout=TIMEOUT_S)
+        root = httpx.URL(url.rstrip("/").removesuffix(BASE))
+        local = root.host in ("localhost", "::1") or root.host.startswith("127.")
+        self._http = (
+            http
+            if http is not None
+            # A proxy reaches its own machine under these names.
+            else httpx.AsyncClient(base_url=root, headers=headers, timeout=TIMEOUT_S, trust_env=not local)
+        )
         self._patience = patience
         self._clock = clock if clock is not None else SystemClock()
         self._met = False
@@ -249,13 +255,14 @@ class DeliberationClient:
             except (httpx.TransportError, ShuttingDown) as error:
                 now = self._clock.now()
                 gone_at = now if gone_at < 0 else gone_at
-                if not self._met or now + pause - gone_at > self._patience:
+                left = gone_at + self._patience - now
+                if not self._met or left <= 0:
                     raise
-                log.info("the server is gone, it is tried again in %.1f s: %s", pause, error or type(error).__name__)
+                log.info("the server is gone, it is tried again: %s", error or type(error).__name__)
             else:
                 self._met = True
                 return found
-            await self._clock.sleep(pause)
+            await self._clock.sleep(min(pause, left))
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
     async def _stream(self, name: str, after: int) -> AsyncGenerator[Update, None]:

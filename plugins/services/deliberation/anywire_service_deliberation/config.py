@@ -9,6 +9,7 @@ import pydantic
 from anywire.service import ServiceConfig
 from anywire_service_deliberation.question import MAX_MEMBERS, MAX_ROUNDS, Aggregation
 from anywire_service_deliberation.roles_and_rubrics import DEFAULT_ROLE, DEFAULT_RUBRIC
+from anywire_service_deliberation.shipped_checks import CheckSettings
 
 
 class DeliberationConfig(ServiceConfig):
@@ -23,6 +24,11 @@ class DeliberationConfig(ServiceConfig):
     rubrics: Path | None = pydantic.Field(
         None,
         description="Folder of your own rubrics (YAML). One with the name of a shipped rubric replaces that one.",
+    )
+    checks: list[CheckSettings] = pydantic.Field(
+        default_factory=list,
+        max_length=16,
+        description="Checks of each proposal and revision: `policy`, `lint`, `dry_run`, or your own.",
     )
     models: list[str] = pydantic.Field(
         default_factory=list,

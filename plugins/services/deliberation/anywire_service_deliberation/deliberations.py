@@ -14,10 +14,10 @@ from anywire.caller import Caller
 from anywire.clock import Timer
 from anywire.context import Context
 from anywire.errors import InvalidRequest
+from anywire_service_deliberation.checks import ProposalCheck
 from anywire_service_deliberation.config import DeliberationConfig
 from anywire_service_deliberation.councils import Councils
 from anywire_service_deliberation.database import tenant_of
-from anywire_service_deliberation.errands import Checks
 from anywire_service_deliberation.history import history
 from anywire_service_deliberation.offered import Council, Update
 from anywire_service_deliberation.question import Question
@@ -47,7 +47,12 @@ class KeptDeliberations:
     """Implements `anywire_service_deliberation.offered.Deliberations` over ``store``, which it opens and closes."""
 
     def __init__(
-        self, context: Context, store: Store, config: DeliberationConfig, library: Library, checks: Checks | None = None
+        self,
+        context: Context,
+        store: Store,
+        config: DeliberationConfig,
+        library: Library,
+        checks: Sequence[ProposalCheck] = (),
     ) -> None:
         self._context, self._store, self._config, self.library = context, store, config, library
         # The clock goes on from the time of day at which this began: a simulated one moves all of it.
@@ -120,7 +125,9 @@ class KeptDeliberations:
         tenant = tenant_of(caller) if caller.role == "use" else None
         found = await self._store.list(tenant, status, role, max(1, min(limit, MAX_LISTED)))
         now = self.now()
-        return [state for state in found if not 0 < state.expires <= now]
+        return [
+            state for state in found if caller.sees(state.question.caller) and not 0 < state.expires <= now
+        ]
 
     async def cancel(self, question_id: str, caller: Caller, reason: str = "cancelled") -> Deliberation | None:
         run, found = await self._find(question_id, caller)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import msgspec
 
@@ -16,6 +16,7 @@ from anywire.errors import AnywireError
 from anywire.messages import Chunk
 from anywire.submission import MAX_NAME_CHARS, MAX_NAMES, Submission
 from anywire.task_stream import TaskStream
+from anywire_service_deliberation.checks import TIMEOUT, ProposalCheck, checked
 from anywire_service_deliberation.effects import Ask
 from anywire_service_deliberation.prompts import ROOM, body
 from anywire_service_deliberation.question import Member
@@ -38,7 +39,7 @@ INSTRUCTION_TOKENS = 400
 LEAST_ROOM = 500
 """Characters of others' texts, however small the context is."""
 
-_NOT_YET = (errors.QueueFull, errors.NoAgent, errors.LimitReached)
+_NOT_YET = (errors.QueueFull, errors.NoAgent, errors.LimitReached, errors.DeadlineTooShort)
 _GONE = (errors.ModelNotFound, errors.ModelStopped)
 _FOR_GOOD = (
     errors.InvalidRequest,
@@ -52,14 +53,6 @@ _FOR_GOOD = (
 """Errors after which no other agent does better."""
 
 
-class Checks(Protocol):
-    """What looks at each proposal and revision before it is kept."""
-
-    async def of(self, text: str, state: Deliberation) -> Sequence[Check]:
-        """Never raises."""
-        ...
-
-
 class Failed(NamedTuple):
     failure: Failure
     again: bool
@@ -71,19 +64,20 @@ class Errand:
     def __init__(
         self,
         context: Context,
-        checks: Checks | None,
+        checks: Sequence[ProposalCheck],
         now: Callable[[], float],
         state: Deliberation,
         ask: Ask,
         parent: str,
         avoid: Sequence[str],
         *,
+        priority: int,
         patient: bool,
     ) -> None:
         """``patient``: a model that nobody serves is waited for, since agents may still be to come back."""
         self.ask, self.stopped = ask, False
         self._context, self._checks, self._now, self._state = context, checks, now, state
-        self._parent, self._patient = parent, patient
+        self._parent, self._priority, self._patient = parent, priority, patient
         self._avoid = tuple(dict.fromkeys(name for name in avoid if name and len(name) <= MAX_NAME_CHARS))[-MAX_NAMES:]
         self._member = next(member for member in state.question.members if member.name == ask.work.member)
         self._began = now()
@@ -114,6 +108,7 @@ class Errand:
                 "chat",
                 self._member.model,
                 self._body(),
+                priority=self._priority,
                 deadline_s=max(LEAST_TIME, self.ask.deadline - self._now()),
                 caller=caller,
                 session=f"{question.id}/{work.member}"[:MAX_NAME_CHARS],
@@ -178,14 +173,15 @@ class Errand:
         text = "".join(chunk.deltas)[:MAX_ANSWER_CHARS].encode(errors="replace").decode()
         points: dict[str, float] = {}
         score: float | None = None
-        checks: Sequence[Check] = ()
+        checks: tuple[Check, ...] = ()
         if work.kind == "score":
             read = read_score(text, self._state.question.rubric)
             if read.score is None:
                 return Failed(Failure("nonsense", read.reason, stream.agent_id, self.ask.tries), again=True)
             points, score = read.points, read.score
-        elif work.kind in ("proposal", "revision") and self._checks is not None:
-            checks = await self._checks.of(text, self._state)
+        elif work.kind in ("proposal", "revision") and self._checks:
+            left = min(TIMEOUT, max(LEAST_TIME, self.ask.deadline - self._now()))
+            checks = await checked(self._checks, self._state.question, self._member, text, timeout=left)
         prompt, completion = _tokens(chunk.usage)
         return Answer(
             text,
@@ -198,7 +194,7 @@ class Errand:
             prompt,
             completion,
             self._began,
-            checks=tuple(checks),
+            checks=checks,
         )
 
     def _failed(self, error: AnywireError) -> Failed:

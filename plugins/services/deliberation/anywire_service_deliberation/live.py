@@ -59,9 +59,9 @@ class Picture:
             return
         work = work_of(data)
         self._put(work, {"answered": "done"}.get(update.name, update.name))
-        agent = str(data.get("agent", ""))
-        if agent and update.name != "asked" and agent not in self.agents.setdefault(work[2], []):
-            self.agents[work[2]].append(agent)
+        agent, known = str(data.get("agent", "")), self.agents.setdefault(work[2], [])
+        if agent and update.name != "asked":
+            known[:] = [*(each for each in known if each != agent), agent]
         if work[0] == "score" and update.name == "answered" and "score" in data:
             self.scores.setdefault(work[3], []).append(float(data["score"]))
         if update.name == "failed":
@@ -97,19 +97,25 @@ class Picture:
         return told
 
     def _members(self) -> Table:
-        columns = ("member", "role", "model", "agents", "proposal", "critiques", "revision", "scores given", "score")
-        made = Table(*columns, box=None, header_style="dim", padding=(0, 2, 0, 0))
+        made = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+        for column in ("member", "role", "model", "agent", "proposal", "critiques", "revision", "scores", "score"):
+            made.add_column(column, no_wrap=True)
         for each in self.state.members:
             scores = self.scores.get(each.name, [])
             made.add_row(
                 Text(escaped(each.name)),
                 Text(escaped(each.role)),
                 Text(escaped(each.model)),
-                Text(escaped(", ".join(self.agents.get(each.name, ())))),
+                Text(escaped(self._agent(each.name))),
                 *(self._cell(kind, each.name) for kind in ("proposal", "critique", "revision", "score")),
                 Text(points(sum(scores) / len(scores)) if scores else ""),
             )
         return made
+
+    def _agent(self, member: str) -> str:
+        """The newest of a member's agents, and how many others there were."""
+        *others, newest = self.agents.get(member) or [""]
+        return f"{newest} +{len(others)}" if others else newest
 
     def _cell(self, kind: str, member: str) -> Text:
         done, failed, asked = self.counted(kind, member)

@@ -209,7 +209,7 @@ class Requests:
         return tuple(members)
 
     def _models(self, caller: Caller) -> list[str]:
-        """Models of members that name none, in turn."""
+        """Models of members that name none, in turn; an empty one when none is served now."""
         if self._config.models:
             return self._config.models
         found = [
@@ -220,13 +220,7 @@ class Requests:
                 for agent, offer in offers
             )
         ]
-        if not found:
-            raise InvalidRequest(
-                "no model is served now that members could use: name one for each of them, or set "
-                "services.deliberation.models",
-                param="members",
-            )
-        return sorted(found)
+        return sorted(found) or [""]
 
     @staticmethod
     def _check_model(model: str | None) -> None:
@@ -241,6 +235,17 @@ class Requests:
                 "(services.deliberation.max_works): ask fewer members or rounds",
                 param="members",
             )
+
+
+def check_models(question: Question) -> None:
+    """Raise `InvalidRequest` for members whose model nobody knows. A question that was taken in before needs no model
+    to be found again, so this is asked for new ones alone."""
+    if any(not member.model for member in question.members):
+        raise InvalidRequest(
+            "no model is served now that members could use: name one for each of them, or set "
+            "services.deliberation.models",
+            param="members",
+        )
 
 
 def works_of(members: int, rounds: int, *, synthesis: bool = False) -> int:

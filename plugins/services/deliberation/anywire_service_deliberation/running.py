@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,13 +14,15 @@ from anywire.caller import Caller
 from anywire.clock import Timer
 from anywire.context import Context
 from anywire.errors import PluginFailed
+from anywire_service_deliberation.checks import ProposalCheck
 from anywire_service_deliberation.course import Course
 from anywire_service_deliberation.effects import Ask, Effect, Finished, Keep, Stop, WakeAt
-from anywire_service_deliberation.errands import Checks, Errand, Failed
+from anywire_service_deliberation.errands import Errand, Failed
 from anywire_service_deliberation.history import History
 from anywire_service_deliberation.offered import Update
 from anywire_service_deliberation.record import Answer, Deliberation, Failure, WorkId
 from anywire_service_deliberation.store import Store
+from anywire_service_deliberation.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +30,10 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 """Seconds between attempts to keep a state on a disk that fails."""
 MOMENT = 1e-6
 """Seconds by which two events of a deliberation differ at least, so that their order can be told from their times."""
-AT_ONCE = 64
-"""Tasks that are submitted before the event loop runs again."""
+LAST_WRITES_S = 2.0
+"""Seconds that answers which are there at the end have for being written."""
+AT_ONCE = 8
+"""Events that are taken in, and tasks that are submitted, in one turn."""
 
 _Event = Callable[[float], list[Effect]]
 
@@ -46,17 +50,19 @@ class Run:
         self,
         context: Context,
         store: Store,
-        checks: Checks | None,
+        checks: Sequence[ProposalCheck],
+        turns: Turns,
         now: Callable[[], float],
         state: Deliberation,
         retention: float,
         *,
         resumed: bool = False,
     ) -> None:
-        self._context, self._store, self._checks = context, store, checks
+        self._context, self._store, self._checks, self._turns = context, store, checks, turns
         self._clock_now, self._retention, self._resumed = now, retention, resumed
         self._course = Course(state)
         self._caller: Caller = state.question.caller
+        self._priority = 0
         self.shown = state
         self.parent = ""
         """The task that stands for it, whose children all of its works are."""
@@ -65,7 +71,7 @@ class Run:
         self._changed = self.ended.get_loop().create_future()
         self._history: History | None = None
         self._events: list[_Event] = []
-        self._woken = asyncio.Event()
+        self._woken, self._idle = asyncio.Event(), asyncio.Event()
         self._errands: dict[WorkId, Errand] = {}
         self._had: dict[WorkId, list[str]] = {}
         """Agents that had tries of a work that is under way."""
@@ -81,10 +87,10 @@ class Run:
     def started(self) -> bool:
         return self._drives is not None
 
-    def start(self, parent: str, caller: Caller) -> asyncio.Task[None]:
+    def start(self, parent: str, caller: Caller, priority: int = 0) -> asyncio.Task[None]:
         """Begin, as tasks of ``caller`` and children of the task ``parent``. What is returned is done when nothing is
         left to be kept."""
-        self.parent, self._caller = parent, caller
+        self.parent, self._caller, self._priority = parent, caller, priority
         self._drives = self._begin(self._drive())
         return self._drives
 
@@ -97,10 +103,14 @@ class Run:
         self._leaving = True
 
     async def close(self) -> None:
-        """Stop at once, with what is kept."""
+        """Keep the answers that have come, and stop."""
         self._leaving = True
         if self._timer is not None:
             self._timer.cancel()
+        if self._drives is not None and not self._drives.done():
+            idle = asyncio.ensure_future(self._idle.wait())
+            await asyncio.wait((idle, self._drives), timeout=LAST_WRITES_S, return_when=asyncio.FIRST_COMPLETED)
+            idle.cancel()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -139,8 +149,12 @@ class Run:
             await self._carry_out(self._take_events())
             await self._carry_out(self._course.begin(self._now()))
             while not self.ended.done():
-                await self._woken.wait()
-                self._woken.clear()
+                if not self._events:
+                    self._woken.clear()
+                    self._idle.set()
+                    await self._woken.wait()
+                    self._idle.clear()
+                await self._turns.turn()
                 await self._carry_out(self._take_events())
         except Exception as error:
             log.exception("the deliberation %s goes on no more", self.shown.question.id)
@@ -148,7 +162,7 @@ class Run:
                 await self._carry_out(self._course.cancel(f"a fault here: {type(error).__name__}", self._now()))
 
     def _take_events(self) -> list[Effect]:
-        events, self._events = self._events, []
+        events, self._events = self._events[:AT_ONCE], self._events[AT_ONCE:]
         return [effect for event in events for effect in event(self._now())]
 
     async def _carry_out(self, effects: list[Effect]) -> None:
@@ -163,7 +177,7 @@ class Run:
                     self._ask(effect)
                     asked += 1
                     if asked % AT_ONCE == 0:
-                        await asyncio.sleep(0)
+                        await self._turns.turn()
                 case Stop(work):
                     self._stop(work)
                 case WakeAt(at):
@@ -217,6 +231,7 @@ class Run:
             ask,
             self.parent,
             [*(self._others_agents(ask.work) if ask.work.kind == "proposal" else ()), *avoid],
+            priority=self._priority,
             patient=self._resumed,
         )
         self._errands[ask.work] = errand
@@ -277,7 +292,11 @@ class Run:
         if self._timer is not None:
             self._timer.cancel()
         delay = max(0.0, at - self._clock_now())
-        self._timer = self._context.clock.call_later(delay, self._happens, self._course.wake)
+        self._timer = self._context.clock.call_later(delay, self._wake)
+
+    def _wake(self) -> None:
+        if not self._leaving:  # what was not asked any more is not late
+            self._happens(self._course.wake)
 
     def _finish(self) -> None:
         if self._timer is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
@@ -15,14 +15,15 @@ from anywire.caller import Caller
 from anywire.context import Context
 from anywire.errors import AnywireError, InvalidRequest
 from anywire.submission import MAX_NAME_CHARS, Submission
+from anywire_service_deliberation.checks import ProposalCheck
 from anywire_service_deliberation.config import DeliberationConfig
 from anywire_service_deliberation.database import tenant_of
-from anywire_service_deliberation.errands import Checks
 from anywire_service_deliberation.question import Question
 from anywire_service_deliberation.record import Deliberation
-from anywire_service_deliberation.request import MODEL
+from anywire_service_deliberation.request import MODEL, check_models
 from anywire_service_deliberation.running import Run
 from anywire_service_deliberation.store import Store
+from anywire_service_deliberation.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +47,11 @@ class Runs:
         store: Store,
         config: DeliberationConfig,
         roles: frozenset[str],
-        checks: Checks | None,
+        checks: Sequence[ProposalCheck],
         now: Callable[[], float],
     ) -> None:
         self._context, self._store, self._config, self._roles, self._checks = context, store, config, roles, checks
-        self._now = now
+        self._now, self._turns = now, Turns()
         self._runs: dict[Key, Run] = {}
         self._by_task: dict[str, Run] = {}
         self._taking: dict[Key, asyncio.Task[Run | Deliberation]] = {}
@@ -82,7 +83,7 @@ class Runs:
     def of_council(self, tenant: str, name: str) -> int:
         return sum(run.shown.question.council == name for (owner, _), run in self._runs.items() if owner == tenant)
 
-    async def take(self, question: Question, task_id: str = "") -> Run | Deliberation:
+    async def take(self, question: Question, task_id: str = "", priority: int = 0) -> Run | Deliberation:
         """Keep a new one and begin it, as children of ``task_id`` or of a task of its own. The same id and request is
         the one that there is: its run, or how it has ended. Once it is begun it is taken in, also where the caller is
         cancelled. Raises what `Context.submit` raises, `InvalidRequest` for another request, `QueueFull`, and
@@ -92,7 +93,7 @@ class Runs:
         if found is None or key in self._taking:
             taking = self._taking.get(key)
             if taking is None:
-                taking = self._taking[key] = self._begin(self._take(key, question, task_id))
+                taking = self._taking[key] = self._begin(self._take(key, question, task_id, priority))
                 taking.add_done_callback(lambda _: self._taking.pop(key, None))
             found = await asyncio.shield(taking)
         theirs = found.shown.question if isinstance(found, Run) else found.question
@@ -127,17 +128,17 @@ class Runs:
         for task in list(self._work):
             task.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
-        for run in list(self._runs.values()):
-            await run.close()
+        await asyncio.gather(*[run.close() for run in self._runs.values()])
 
     # Inside
 
-    async def _take(self, key: Key, question: Question, task_id: str) -> Run | Deliberation:
+    async def _take(self, key: Key, question: Question, task_id: str, priority: int) -> Run | Deliberation:
         found = await self._store.get(*key)
         if found is not None and not 0 < found.expires <= self._now():
             return found
         if self._closing:
             raise errors.ShuttingDown("the orchestrator is shutting down")
+        check_models(question)
         if len(self._runs) >= self._config.max_running:
             raise errors.QueueFull(
                 f"{len(self._runs)} deliberations are under way already (services.deliberation.max_running)",
@@ -166,7 +167,7 @@ class Runs:
             if stream is not None:
                 stream.cancel("there is such a deliberation")
             return kept
-        self._start(run, task_id, question.caller)
+        self._start(run, task_id, question.caller, priority)
         return run
 
     async def _resume(self, run: Run) -> None:
@@ -193,10 +194,19 @@ class Runs:
             self._start(run, stream.task_id, caller)
 
     def _new(self, state: Deliberation, *, resumed: bool) -> Run:
-        return Run(self._context, self._store, self._checks, self._now, state, self._config.retention, resumed=resumed)
+        return Run(
+            self._context,
+            self._store,
+            self._checks,
+            self._turns,
+            self._now,
+            state,
+            self._config.retention,
+            resumed=resumed,
+        )
 
-    def _start(self, run: Run, task_id: str, caller: Caller) -> None:
-        drives = run.start(task_id, caller)
+    def _start(self, run: Run, task_id: str, caller: Caller, priority: int = 0) -> None:
+        drives = run.start(task_id, caller, priority)
         drives.add_done_callback(lambda _: self._left(run, task_id))
 
     def _left(self, run: Run, task_id: str) -> None:

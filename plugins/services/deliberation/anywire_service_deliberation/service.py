@@ -17,6 +17,8 @@ from anywire_service_deliberation.database import Database
 from anywire_service_deliberation.deliberations import KeptDeliberations
 from anywire_service_deliberation.request import MODEL
 from anywire_service_deliberation.roles_and_rubrics import Library
+from anywire_service_deliberation.routes import deliberation_routes
+from anywire_service_deliberation.shipped_checks import checks_of
 
 OWNER = "anywire"
 
@@ -50,7 +52,9 @@ class DeliberationService(Service):
         database = Database(folder.absolute(), config.max_kept)
         models = [MODEL, *(f"{MODEL}:{role.name}" for role in library.roles.values())]
         self._offers = tuple(Offer(model, kinds=("chat",), owner=OWNER) for model in models)
-        self._kept = KeptDeliberations(context, database, config, library)
+        checks = checks_of(config.checks, f"services.{self.name}.checks")
+        self._kept = KeptDeliberations(context, database, config, library, checks)
+        context.routes.add(*deliberation_routes(self._kept, library.roles, library.rubrics))
         # Last: what is resumed asks for the models that are offered once this has returned.
         await self._kept.start()
 

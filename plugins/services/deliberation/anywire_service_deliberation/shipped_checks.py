@@ -116,15 +116,11 @@ class CommandCheck:
         if not given.strip():
             return Check(self.kind, passed=False, message=f"There is no code in {self._language}.")
         async with self._turn:
-            process = await asyncio.create_subprocess_exec(
-                *self._command, stdin=PIPE, stdout=PIPE, stderr=STDOUT, env=_environment(), start_new_session=True
-            )
+            process = await _begun(self._command)
             try:
                 output, status = await _talk(process, given.encode(errors="replace"))
             except BaseException:
-                _kill(process)
-                with contextlib.suppress(asyncio.CancelledError, TimeoutError):
-                    await asyncio.wait_for(_gone(process), GRACE)
+                await _end(process)
                 raise
         said = output.decode(errors="replace").strip()
         lines = tuple(line for line in said.splitlines() if line.strip())
@@ -139,6 +135,21 @@ def code_in(text: str, language: str) -> str:
     return "\n".join(found["code"] for found in _FENCE.finditer(text) if found["language"].casefold() == wanted)
 
 
+async def _begun(command: Sequence[str]) -> Process:
+    """Start a process with a group of its own. One that begins while this is cancelled is ended too."""
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *command, stdin=PIPE, stdout=PIPE, stderr=STDOUT, env=_environment(), start_new_session=True
+        )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        with contextlib.suppress(OSError):
+            await _end(await starting)
+        raise
+
+
 async def _talk(process: Process, given: bytes) -> tuple[bytes, int]:
     """Give a process its input, read its output to the end, and wait for it."""
 
@@ -147,8 +158,7 @@ async def _talk(process: Process, given: bytes) -> tuple[bytes, int]:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             process.stdin.write(given)
             await process.stdin.drain()
-            process.stdin.close()
-            await process.stdin.wait_closed()
+        process.stdin.close()
 
     async def take() -> bytes:
         assert process.stdout is not None
@@ -161,18 +171,20 @@ async def _talk(process: Process, given: bytes) -> tuple[bytes, int]:
     return output, status
 
 
-async def _gone(process: Process) -> None:
-    """Read what a killed process has left, so that its pipe is closed, and wait for it."""
-    assert process.stdout is not None
-    while await process.stdout.read(MAX_OUTPUT_BYTES):
-        pass
-    await process.wait()
+async def _end(process: Process) -> None:
+    """Kill a process with all that it has started, and read what is left, so that its pipe is closed."""
 
+    async def gone() -> None:
+        assert process.stdout is not None
+        while await process.stdout.read(MAX_OUTPUT_BYTES):
+            pass
+        await process.wait()
 
-def _kill(process: Process) -> None:
-    """With all that it has started. Its group is there while any of it lives."""
+    # Its group is there while any of it lives.
     with contextlib.suppress(OSError):
         os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(asyncio.CancelledError, TimeoutError):
+        await asyncio.wait_for(gone(), GRACE)
 
 
 def _environment() -> dict[str, str]:
