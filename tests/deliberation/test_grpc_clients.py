@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.deliberation.deliberation_bench import Council, ended
 from tests.deliberation.grpc_bench import EXECUTOR, ORCHESTRATOR, channel_to, question, serving
+from tests.integration.test_docs import DOCS, Reader
 from tests.long_form import examples
 
 import anywire_gateway_grpc
@@ -31,6 +32,7 @@ from anywire_gateway_grpc.questions import criteria
 from anywire_gateway_grpc.results import checks
 from anywire_service_deliberation.record import Check
 from anywire_service_deliberation.roles_and_rubrics import described_rubric
+from reserved import free_port
 
 SOURCES = Path(anywire_gateway_grpc.__file__).parent
 NAMES = ("orchestrator", "ray_executor")
@@ -282,3 +284,27 @@ def test_criteria_have_names_that_differ(lines: list[str]) -> None:
 )
 def test_a_peer_is_of_this_machine(peer: str, local: bool) -> None:
     assert is_local(peer) is local
+
+
+# The page
+
+
+class GrpcReader(Reader):
+    """One whose gateway listens on a port of its own."""
+
+    def __init__(self, folder: Path, dds_domain: int) -> None:
+        super().__init__(folder, dds_domain)
+        self.grpc_port = free_port()
+
+    def here(self, text: str) -> str:
+        return super().here(text).replace("50055", str(self.grpc_port))
+
+
+async def test_the_page_works_as_written(tmp_path: Path, dds_domain: int) -> None:
+    reader = GrpcReader(tmp_path, dds_domain)
+    try:
+        await reader.follow(DOCS / "how-to" / "deliberate-over-grpc.md")
+        assert not reader.programs, "the page ends with everything stopped"
+    finally:
+        for program in reader.programs:
+            await program.kill()
