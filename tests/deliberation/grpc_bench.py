@@ -54,7 +54,7 @@ class Client:
 
     def raw(self, path: str, body: bytes = b"") -> Any:
         """A call with bytes."""
-        method: Callable[..., Any] = self.channel.unary_unary(path)
+        method: Callable[..., Any] = self.channel.unary_unary(path, None, None)
         return method(body, metadata=self.metadata, timeout=PATIENCE)
 
     async def result(self, task_id: str = "q-1") -> wire.GetDeliberationResultResponse:

@@ -89,7 +89,7 @@ async def test_a_client_that_knows_nothing_asks_by_reflection(tmp_path: Path) ->
             found = pool.FindServiceByName(service).FindMethodByName("Deliberate")
             request = message_factory.GetMessageClass(found.input_type)
             answer = message_factory.GetMessageClass(found.output_type)
-            asked = request(task_id="q-1", task_description="Reverse a list.", num_agents=2, rounds=1)
+            asked: Any = request(task_id="q-1", task_description="Reverse a list.", num_agents=2, rounds=1)
             asked.constraints.rubric = "clarity\ntruth"
             method = channel.unary_unary(f"/{service}/Deliberate", request.SerializeToString, answer.FromString)
             told = method(asked, timeout=PATIENCE, metadata=(("x-anywire-tenant", "lab"),))

@@ -48,6 +48,11 @@ async def refused(call: Any, code: grpc.StatusCode, *parts: str) -> grpc.aio.Aio
     return caught.value
 
 
+def trailing(error: grpc.aio.AioRpcError) -> dict[str, str]:
+    found: Any = error.trailing_metadata()
+    return dict(found)
+
+
 # Asking
 
 
@@ -131,7 +136,7 @@ async def test_a_setting_bounds_the_wait_and_a_client_that_goes_ends_nothing(tmp
         other = channel_to(gateway)
         stream = Client(other).stream(question())
         await anext(aiter(stream))
-        await other.close()
+        await other.close(None)
         engine.release("proposal")
         assert (await ended(kept)).status == "completed"
 
@@ -265,7 +270,7 @@ async def test_an_unknown_id_is_unknown(tmp_path: Path) -> None:
 async def test_nonsense_is_refused_by_name(tmp_path: Path, members: dict[str, Any], part: str) -> None:
     async with serving(tmp_path) as (client, kept, _):
         error = await refused(client.call("Deliberate", question(**members)), Status.INVALID_ARGUMENT, part)
-        assert dict(error.trailing_metadata() or ())["anywire-code"] == "invalid_request"
+        assert trailing(error)["anywire-code"] == "invalid_request"
         assert not await kept.list(ANN)
 
 
@@ -304,7 +309,7 @@ async def test_too_many_deliberations_and_too_many_calls_are_told_to_come_back(t
         for stream in streams:
             await anext(aiter(stream))
         error = await refused(client.result(), Status.RESOURCE_EXHAUSTED, "max_calls")
-        assert dict(error.trailing_metadata() or ())["retry-after"] == "1"
+        assert trailing(error)["retry-after"] == "1"
         for stream in streams:
             stream.cancel()
 
@@ -386,7 +391,11 @@ async def test_an_existing_orchestrator_finds_its_executor_here(tmp_path: Path) 
     engine = Council()
     engine.hold("proposal")
     (tmp_path / "plain.yaml").write_text("criteria:\n- name: clarity\n- name: truth\n")
-    settings = {"gateway": {"models": {"Qwen/Qwen3-0.6B": MODEL}}, "rubrics": tmp_path, "rubric": "plain"}
+    settings: dict[str, Any] = {
+        "gateway": {"models": {"Qwen/Qwen3-0.6B": MODEL}},
+        "rubrics": tmp_path,
+        "rubric": "plain",
+    }
     async with serving(tmp_path, engine=engine, **settings) as (client, kept, _):
         answer = await client.call("ExecuteDeliberation", asking, service=EXECUTOR)
         assert (answer.task_id, answer.deliberation_id, answer.status) == ("t-7", "t-7", "submitted")
@@ -544,3 +553,21 @@ async def test_what_rest_has_asked_is_told_here(tmp_path: Path) -> None:
         await asked(kept, **{name: value for name, value in request().items() if name != "id"}, id="r-1")
         await ended(kept, "r-1")
         assert (await client.result("r-1")).status == COMPLETED
+
+
+async def test_a_slow_reader_of_updates_gets_all_of_them_beside_a_quick_one(tmp_path: Path) -> None:
+    engine = Council()
+    engine.hold("critique")
+    async with bench(tmp_path, engine=engine) as (_, kept):
+        await asked(kept)
+        slow = kept.updates("q-1", ANN)
+        numbers = [(await anext(slow)).number]
+        engine.release("critique")
+        quick = [update async for update in kept.updates("q-1", ANN)]
+        await ended(kept)
+        names = []
+        async for update in slow:
+            numbers.append(update.number)
+            names.append(update.name)
+        assert numbers == [update.number for update in quick]
+        assert names[-1] == "ended"

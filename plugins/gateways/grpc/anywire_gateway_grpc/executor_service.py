@@ -65,7 +65,7 @@ class ExecutorCalls:
 
     async def status(self, asked: wire.GetStatusRequest, call: Call) -> wire.GetStatusResponse:
         told = wire.GetStatusResponse(status=self._numbers.health, uptime_seconds=self._numbers.uptime)
-        if asked.include_stats:
+        if asked.include_stats and not self._numbers.closing:
             found = await self._deliberations.statistics(call.caller)
             by = found["by_status"]
             completed = by.get("completed", 0) + by.get("degraded", 0)

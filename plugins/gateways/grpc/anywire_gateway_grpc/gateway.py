@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from functools import partial
 from typing import Any, ClassVar
@@ -89,7 +90,7 @@ class GrpcGateway(Gateway):
         """Listen no more, give running calls ``shutdown_grace`` seconds, then end them. What was asked goes on."""
         server, self._server = self._server, None
         if server is not None:
-            stopping = server.stop(self.config.shutdown_grace)
+            stopping = asyncio.ensure_future(server.stop(self.config.shutdown_grace))
             if self._health is not None:
                 await self._health.enter_graceful_shutdown()
             await stopping

@@ -35,8 +35,13 @@ class Numbers:
         }
 
     @property
+    def closing(self) -> bool:
+        """Nothing is counted any more then."""
+        return self._context.closing
+
+    @property
     def health(self) -> str:
-        return "draining" if self._context.closing else "healthy"
+        return "draining" if self.closing else "healthy"
 
     @property
     def uptime(self) -> int:
@@ -50,7 +55,7 @@ class Numbers:
 
     async def status(self, asked: wire.GetStatusRequest, call: Call) -> wire.GetStatusResponse:
         told = wire.GetStatusResponse(status=self.health, uptime_seconds=self.uptime)
-        if asked.include_stats and not self._context.closing:
+        if asked.include_stats and not self.closing:
             found = await self._deliberations.statistics(call.caller)
             councils = await self._deliberations.councils(call.caller)
             told.stats.CopyFrom(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from anywire.errors import ShuttingDown
 from anywire_gateway_grpc import orchestrator_pb2 as wire
 from anywire_gateway_grpc.asking import Asking, needs_id, won
 from anywire_gateway_grpc.calls import Call, Method
@@ -51,6 +52,9 @@ class OrchestratorCalls:
                 if update.name == "ended" and not state.winner:
                     raise Ended(state)
                 yield progress.told(update, state)
+                if update.name == "ended":
+                    return
+        raise ShuttingDown("the orchestrator is shutting down: the same call again goes on with it", retry_after=1)
 
     async def get_result(
         self, asked: wire.GetDeliberationResultRequest, call: Call
@@ -75,8 +79,10 @@ class OrchestratorCalls:
 
     async def orchestrate(self, asked: wire.OrchestrateRequest, call: Call) -> wire.OrchestrateResponse:
         request = orchestrate(asked, await self._asking.council(asked.role, call))
-        state = won(await self._asking.ended(await self._asking.submit(request, call), call))
-        self._numbers.orchestrated(call.caller, duration_ms(state))
+        state = await self._asking.submit(request, call, asked.constraints.max_iterations)
+        state = won(await self._asking.ended(state, call))
+        if state.is_final:
+            self._numbers.orchestrated(call.caller, duration_ms(state))
         return wire.OrchestrateResponse(
             winner=winner(state) if state.is_final else None,
             candidates=results(state) if state.is_final else [],
@@ -87,7 +93,7 @@ class OrchestratorCalls:
 
     async def _asked(self, asked: wire.DeliberateRequest, call: Call) -> Deliberation:
         request = deliberate(asked, await self._asking.council(asked.role, call))
-        return await self._asking.submit(request, call)
+        return await self._asking.submit(request, call, asked.constraints.max_iterations)
 
 
 def _told(state: Deliberation) -> wire.DeliberateResponse:

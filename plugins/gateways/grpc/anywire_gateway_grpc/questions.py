@@ -81,8 +81,19 @@ def execute(
     return request | _limited(limits.timeout_seconds, metadata)
 
 
-def question_of(deliberations: Deliberations, request: dict[str, Any], caller: Caller) -> Question:
-    """The question. A rubric that has no known name is taken as its text."""
+def question_of(
+    deliberations: Deliberations, request: dict[str, Any], caller: Caller, most_rounds: int = 0
+) -> Question:
+    """The question, of ``most_rounds`` at most unless that is 0. A rubric without a known name is taken as its text."""
+    if most_rounds < 0:
+        raise InvalidRequest(f"constraints.max_iterations is {most_rounds}: 0 is no bound")
+    question = _read(deliberations, request, caller)
+    if most_rounds and question.rounds > most_rounds:
+        question = _read(deliberations, request | {"rounds": most_rounds}, caller)
+    return question
+
+
+def _read(deliberations: Deliberations, request: dict[str, Any], caller: Caller) -> Question:
     rubric = request.get("rubric")
     try:
         return deliberations.question(request, caller)
@@ -128,10 +139,6 @@ def _constrained(
     limits: wire.TaskConstraints, rounds: int, members: dict[str, Any], metadata: dict[str, str]
 ) -> dict[str, Any]:
     request = members | _given(rounds=rounds, rubric=limits.rubric.strip())
-    if limits.max_iterations < 0:
-        raise InvalidRequest(f"constraints.max_iterations is {limits.max_iterations}: 0 is no bound")
-    if limits.max_iterations and rounds > limits.max_iterations:
-        request["rounds"] = limits.max_iterations
     if wanted := [each for each in limits.requirements if each.strip()]:
         request["requirements"] = wanted
     return request | _limited(limits.timeout_seconds, dict(limits.metadata) | metadata)

@@ -29,6 +29,8 @@ IDLE_MS = 300_000
 """Milliseconds after which a connection without a call is closed."""
 PING_MS, PING_TIMEOUT_MS = 60_000, 20_000
 """A connection on which nothing was heard for so long is pinged, and closed when that is not answered in time."""
+PINGED_MS = 5000
+"""Clients may ping as often while a call waits for its winner; gRPC would end such a connection after some minutes."""
 MOST_CALLS = 100
 """Calls at a time on one connection."""
 METADATA_BYTES = 16 * 1024
@@ -47,10 +49,11 @@ class Certificate:
         self._tls, self._reloaded = tls, reloaded
         files = [each for each in (tls.certificate, tls.key, tls.client_ca) if each is not None]
         self._watched = WatchedFiles(files, self._renew)
-        self._shown = self._read()
-        # Called from a thread of gRPC's at each handshake; reading one attribute needs nothing.
+        self._changed: grpc.ServerCertificateConfiguration | None = None
         self.credentials = grpc.dynamic_ssl_server_credentials(
-            self._shown, lambda: self._shown, tls.client_ca is not None
+            self._read(),
+            self._newest,  # type: ignore[arg-type]  # it may return None
+            tls.client_ca is not None,
         )
 
     def start(self) -> None:
@@ -59,6 +62,11 @@ class Certificate:
     async def close(self) -> None:
         """Safe to call twice."""
         await self._watched.close()
+
+    def _newest(self) -> grpc.ServerCertificateConfiguration | None:
+        """What has changed since the last handshake. Called from threads of gRPC's, at each handshake."""
+        changed, self._changed = self._changed, None
+        return changed
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
         server_context(self._tls)  # gRPC itself would not say what is wrong with the files
@@ -72,7 +80,7 @@ class Certificate:
 
     def _renew(self) -> None:
         try:
-            self._shown = self._read()
+            self._changed = self._read()
         except ConfigError as error:
             log.error("the certificate in use stays, since the new one does not serve: %s", error)
             self._reloaded(str(error))
@@ -92,6 +100,8 @@ def new_server(config: GrpcGatewayConfig, certificate: Certificate | None) -> tu
         ("grpc.max_connection_idle_ms", IDLE_MS),
         ("grpc.keepalive_time_ms", PING_MS),
         ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", PINGED_MS),
         ("grpc.max_concurrent_streams", MOST_CALLS),
         ("grpc.max_allowed_incoming_connections", ConnectionLimit("the gateway grpc").most),
     ]
