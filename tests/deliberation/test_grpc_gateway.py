@@ -120,7 +120,8 @@ async def test_who_has_no_time_left_gets_the_id_and_the_deliberation_goes_on(tmp
     async with serving(tmp_path, engine=engine) as (client, kept, _):
         answer = await client.call("Deliberate", question(task_id=""), timeout=1.0 * FACTOR)
         assert answer.task_id
-        assert (answer.winner_id, answer.metadata.tags["status"]) == ("", "generating")
+        assert not answer.winner_id
+        assert answer.metadata.tags["status"] in ("submitted", "generating")
         engine.release("proposal")
         caller = kept.runs.anybodys(answer.task_id)
         assert caller is not None
@@ -401,6 +402,7 @@ async def test_an_existing_orchestrator_finds_its_executor_here(tmp_path: Path) 
         assert (answer.task_id, answer.deliberation_id, answer.status) == ("t-7", "t-7", "submitted")
         look = executor.GetDeliberationStatusRequest(deliberation_id="t-7")
         assert (await client.call("GetDeliberationStatus", look, service=EXECUTOR)).status == "running"
+        await engine.all_asked("proposal", 2)
         (job,) = (await client.call("GetActiveJobs", executor.GetActiveJobsRequest(), service=EXECUTOR)).jobs
         assert (job.job_id, job.status, job.role) == ("t-7", "RUNNING", "DEV")
         assert job.start_time.seconds > 0
