@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from anywire.asked_fleet import NotUnderstood
 from anywire.errors import InvalidRequest
 from anywire_engine_mcp import asked_agents, shown
 
@@ -32,9 +33,9 @@ async def test_nonsense_of_an_agent_is_said_to_be_none(value: Any) -> None:
     tool = {"name": value, "description": value, "schema": {"properties": {"a": 1}, "required": value}}
     for told in (value, {"servers": value}, {"servers": [{"server": "s", "tools": [tool], "state": value}]}):
         shown.print_servers(await asked_agents.listed(Fleet(told), None), False)
-        with suppress(asked_agents.NotUnderstood, InvalidRequest):
+        with suppress(NotUnderstood, InvalidRequest):
             shown.print_tools(await asked_agents.status(Fleet(told), "s", "a"), False)
-        with suppress(asked_agents.NotUnderstood):
+        with suppress(NotUnderstood):
             shown.print_ordered("s", await asked_agents.ordered(Fleet(told), "stop", "s", "a"), False)
-        with suppress(asked_agents.NotUnderstood):
+        with suppress(NotUnderstood):
             shown.print_result(await asked_agents.call(Fleet(told), "s", "t", {}, "a"), False)

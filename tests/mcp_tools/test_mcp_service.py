@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -123,10 +124,22 @@ async def test_a_task_that_names_a_server_is_answered_and_each_call_is_an_event(
         assert progress.count(("tool", "maths/add")) == 2
 
 
+async def test_the_log_names_no_device_for_a_server_of_tools(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    made = engine(ScriptedModel([says("hi")]), files=plain(autostart=False))
+    async with service_bench(McpService(McpServiceConfig()), state=tmp_path, engine=made) as bench:
+        status, _ = await asked(bench, "POST", "/mcp/{server}/start", server="files")
+        assert status == 200
+    assert "files is running" in caplog.text
+    assert "starts on" not in caplog.text
+
+
 async def test_a_task_reaches_only_an_agent_that_has_the_server(tmp_path: Path) -> None:
     made = engine(ScriptedModel([says("hi")]), files=plain(autostart=False))
     async with service_bench(state=tmp_path, engine=made) as bench:
-        with pytest.raises(InvalidRequest, match="no agent whose model 'm' has mcp:other and tools is here"):
+        with pytest.raises(
+            InvalidRequest, match="no agent with the model 'm' has an MCP server 'other'; there are: files"
+        ):
             bench.submit(body("other"), model="m")
         assert await bench.ask(body("files"), model="m") == "hi"
 

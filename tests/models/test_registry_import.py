@@ -286,6 +286,14 @@ async def test_a_file_of_llama_swap_is_imported(tmp_path: Path, monkeypatch: pyt
     ]
 
 
+def test_what_is_small_as_yaml_and_huge_as_text_costs_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    levels = "\n".join(f"  - &l{level} [{', '.join([f'*l{level - 1}'] * 9)}]" for level in range(1, 12))
+    path.write_text(f'levels:\n  - &l0 "x"\n{levels}\nmodels:\n  m: {{cmd: "a ${{PORT}}", env: [*l11]}}\n')
+    found = import_models("llama-swap", path)
+    assert [(each.about, each.text) for each in found.skipped] == [("m", "its env has what is no text")]
+
+
 GROUPS: dict[str, Any] = {
     "one": {"members": ["a", "b"]},
     "together": {"swap": False, "members": ["c", "d", "unknown", [1]]},

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from anywire.asked_fleet import AskedFleet
+from anywire.asked_fleet import AskedFleet, NotUnderstood
 from anywire.errors import AgentUnavailable, AnywireError, ConfigError, InvalidRequest
 
 LIST_DEADLINE = 10.0  # seconds
@@ -17,13 +17,6 @@ ENGINE = "mcp"
 
 Listed = dict[str, dict[str, Any]]
 """By agent: ``servers``, a list, or ``error``, a sentence."""
-
-
-class NotUnderstood(AnywireError):
-    """The agent answered with what this command does not understand."""
-
-    code = "not_understood"
-    remedy = "Use the same version of Anywire for the command and the agent."
 
 
 def read_arguments(text: str) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from typing import Any
 
 from mcp import Client, MCPError
 from mcp_types import (
-    CONNECTION_CLOSED,
     CallToolResult,
     Implementation,
     ServerNotification,
@@ -24,8 +23,8 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel
 
 from anywire.errors import ConfigError
-from anywire.printable import printable
 from anywire_engine_mcp.connection.child import OUTPUT_TIMEOUT, Child, certainly
+from anywire_engine_mcp.connection.faults import ServerGone, ToolFault, is_closed, said
 from anywire_engine_mcp.connection.http import http_streams
 from anywire_engine_mcp.connection.stdio import stdio_streams
 from anywire_engine_mcp.server_config import ServerConfig, inherited, launched_command, secrets_of
@@ -37,22 +36,10 @@ HEALTH_TIMEOUT = 10.0
 MAX_UNANSWERED = 3
 MAX_PAGES = 100
 MAX_RESOURCES = 1000
-MAX_REASON = 500
 CLOSE_TIMEOUT = 5.0
 """Seconds that the end of a session may take, in which a server over HTTP is told of it."""
-_SESSION_GONE = "Session terminated"
-"""What the SDK says where a server over HTTP does not know the session any more: it was started again."""
 
 log = logging.getLogger(__name__)
-
-
-class ServerGone(Exception):
-    """The connection ended while a request was under way, or before it."""
-
-
-class ToolFault(Exception):
-    """The server answered a call with an error of the protocol (an unknown tool, wrong arguments), or not in time; its
-    sentence is for a model, too."""
 
 
 class ConnectedServer:
@@ -163,13 +150,13 @@ class ConnectedServer:
         except TimeoutError:
             raise ToolFault(f"{what} did not answer within {timeout:g} s") from None
         except MCPError as error:
-            if self._over.done() or error.message == _SESSION_GONE or _is_closed(error):
-                self._end(Exit(f"its connection broke: {_said(error)}"))
+            if self._over.done() or is_closed(error):
+                self._end(Exit(f"its connection broke: {said(error)}"))
                 raise ServerGone(f"the MCP server {self.label} ended during the call: {await self._how()}") from error
-            raise ToolFault(f"{what} failed: {_said(error)}") from error
+            raise ToolFault(f"{what} failed: {said(error)}") from error
         except Exception as error:
-            # The SDK raises errors of many kinds for an answer that is against the protocol.
-            raise ToolFault(f"{what} failed: {_said(error)}") from error
+            # The SDK raises errors of many kinds for an answer that is against the protocol or the tool's own schema.
+            raise ToolFault(f"{what} failed: {said(error)}") from error
         finally:
             self._calls -= 1
 
@@ -217,7 +204,7 @@ class ConnectedServer:
         except ConfigError as error:
             ending = Exit(str(error))
         except (Exception, BaseExceptionGroup) as error:
-            self._end(Exit(f"{self.address} cannot be used: {_said(error)}"))
+            self._end(Exit(f"{self.address} cannot be used: {said(error)}"))
             ending = self._over.result()
             if not self._asked:
                 await self._settled()
@@ -307,7 +294,7 @@ class ConnectedServer:
                 else:
                     await session.send_ping()
         except MCPError as error:
-            return not (_is_closed(error) or error.message == _SESSION_GONE)
+            return not (is_closed(error))
         except Exception:
             return False
         return True
@@ -324,7 +311,7 @@ class ConnectedServer:
                 async for _ in changes:
                     self._stale.set()
         except Exception as error:
-            log.debug("MCP server %s tells of no changes: %s", self.label, _said(error))
+            log.debug("MCP server %s tells of no changes: %s", self.label, said(error))
 
     async def _heard(self, message: ServerNotification | Exception) -> None:
         if isinstance(message, ToolListChangedNotification):
@@ -351,7 +338,7 @@ class ConnectedServer:
             async with asyncio.timeout(self.config.start_timeout):
                 await self._list(client)
         except Exception as error:
-            log.warning("MCP server %s: its changed tools cannot be listed: %s", self.label, _said(error))
+            log.warning("MCP server %s: its changed tools cannot be listed: %s", self.label, said(error))
 
 
 def _size(page: BaseModel) -> int:
@@ -365,14 +352,3 @@ def _size(page: BaseModel) -> int:
 async def _unchecked(name: str, result: CallToolResult) -> None:
     """A result is for a model, whatever schema its server told for it. The SDK would check it on the event loop, and
     a pattern in that schema can take hours."""
-
-
-def _is_closed(error: MCPError) -> bool:
-    return error.code == CONNECTION_CLOSED and "closed" in error.message.lower()
-
-
-def _said(error: BaseException) -> str:
-    """What a library says, on one line; of a group the first of its errors."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return printable(f"{error}" or type(error).__name__, MAX_REASON)

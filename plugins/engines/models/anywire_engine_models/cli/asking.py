@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import typer
 
-from anywire.errors import AnywireError
+from anywire.asked_fleet import NotUnderstood
 from anywire.printable import escaped
 from anywire_engine_models.cli import shown
 from anywire_engine_models.cli.loading_bar import loading_bar
@@ -20,13 +20,6 @@ from anywire_engine_models.status_json import IMPORTED, merged, whole_status
 Status = dict[str, Any]
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class NotUnderstood(AnywireError):
-    """The agent answered with what this command does not understand."""
-
-    code = "not_understood"
-    remedy = "Use the same version of Anywire for the command and the agent."
 
 
 def understood(command: Callable[P, T]) -> Callable[P, T]:

@@ -17,6 +17,8 @@ from anywire.errors import ConfigError
 from anywire_engine_models.model_files.gguf_header import Broken, Header, Value, read_header
 
 MAX_COUNT = 2**31
+_REMEMBERED = 2048
+"""Files: more than a registry has models."""
 _LFS = b"version https://git-lfs"
 
 
@@ -64,7 +66,7 @@ def read(path: Path) -> GgufFile:
         raise ConfigError(f"{str(path)!r} is no path of a model file: {error}") from error
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=_REMEMBERED)
 def _read(path: str, mark: tuple[int, ...]) -> GgufFile:
     with Path(path).open("rb") as file:
         begin = file.read(len(_LFS))
