@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
+
+MAX_SIZE = 2**60
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
@@ -12,6 +13,8 @@ _WRITTEN = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 
 def read_size(value: object) -> object:
     """Bytes of a text such as ``12 GB`` (10⁹) or ``12 GiB`` (2³⁰); everything else as it is. Raises ValueError."""
+    if isinstance(value, bool):
+        raise ValueError(f"expected a size such as 12 GB, found {str(value).lower()}")
     if not isinstance(value, str):
         return value
     found = _WRITTEN.fullmatch(value.strip())
@@ -19,8 +22,8 @@ def read_size(value: object) -> object:
         raise ValueError(f"expected a size such as 12 GB, 500 MiB or 1000000, found {value[:40]!r}")
     number, unit, binary = found.groups()
     size = float(number) * (1024 if binary else 1000) ** _POWERS[unit.upper()]
-    if math.isinf(size):
-        raise ValueError(f"{value[:40]!r} is more bytes than there are")
+    if size > MAX_SIZE:
+        raise ValueError(f"expected at most {MAX_SIZE} bytes, found {value[:40]!r}")
     return round(size)
 
 

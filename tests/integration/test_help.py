@@ -71,7 +71,7 @@ def test_an_option_tells_the_default_of_its_setting(command: str) -> None:
 
 
 def test_the_reference_has_every_command_and_option() -> None:
-    sections = dict(re.findall(r"^## `anywire ([\w ]+)`\n(.*?)(?=^## |\Z)", PAGE, flags=re.MULTILINE | re.DOTALL))
+    sections = dict(re.findall(r"^## `anywire ([\w -]+)`\n(.*?)(?=^## |\Z)", PAGE, flags=re.MULTILINE | re.DOTALL))
     assert sorted(sections) == sorted(" ".join(name) for name in COMMANDS if name)
     for name, command in COMMANDS.items():
         for parameter in command.params if name else ():

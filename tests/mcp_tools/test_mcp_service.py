@@ -32,6 +32,7 @@ from anywire.testing.doubles import fifo, least_loaded
 from anywire.testing.patience import expect, polled
 from anywire.testing.service_bench import ServiceBench, service_bench
 from anywire.testing.service_kit import ServiceConformance
+from anywire_engine_mcp import agent_servers
 from anywire_engine_mcp.config import McpConfig
 from anywire_engine_mcp.engine import McpEngine
 from anywire_engine_mcp.service import McpService, McpServiceConfig
@@ -177,18 +178,26 @@ async def agents_with(*engines: Engine) -> AsyncIterator[Orchestrator]:
             await agent.close()
 
 
-async def test_an_agent_that_answers_nonsense_is_told_as_a_fault(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("told", "says"), [([5], "not understood"), ([{"server": "a", "tools": [{}]}], "it goes on after 100 results")]
+)
+async def test_an_agent_that_answers_nonsense_is_told_as_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Any, says: str
+) -> None:
+    monkeypatch.setattr(agent_servers, "MAX_PIECES", 100)
+
     class Nonsense(McpEngine):
         def command(self, name: str, arguments: Any) -> Any:
             return self._nonsense()
 
         async def _nonsense(self) -> Any:
-            yield {"servers": [5]}
+            for _ in range(1000):
+                yield {"servers": told}
 
     made = Nonsense(McpConfig(inner={"name": "scripted_model"}))
     made.assemble(lambda name, options, where: ScriptedModel())
     async with service_bench(McpService(McpServiceConfig(events=False)), state=tmp_path, engine=made) as bench:
         _, listed = await asked(bench, "GET", "/mcp")
         assert listed["data"] == []
-        assert "not understood" in listed["faults"]["agent"]
+        assert says in listed["faults"]["agent"]
         await asyncio.sleep(0)

@@ -125,6 +125,19 @@ async def test_a_start_is_stopped() -> None:
         assert rig.states["a"] == ["stopped", "starting", "stopping", "stopped"]
 
 
+async def test_of_a_start_that_tries_another_process_the_newest_is_told() -> None:
+    class Trying(SimulatedLauncher):
+        async def launch(self, model: HostedModel, device: str, watcher: Watcher) -> SimulatedServer:
+            watcher.spawned(17)  # its port was taken
+            watcher.spawned(18)
+            return await super().launch(model, device, watcher)
+
+    async with hosted([A], launcher=Trying()) as rig:
+        status = await rig.outcome(starting(rig, "a"))
+        told = [change.status.pid for change in rig.changes if change.status.state == "starting"]
+        assert told == [0, 0, 17, 18, status.pid]
+
+
 async def test_a_start_during_a_stop_waits_for_its_end() -> None:
     async with hosted([A], Behaviour(stops_after=1.0)) as rig:
         await rig.outcome(starting(rig, "a"))

@@ -8,19 +8,18 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, M
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-import msgspec
-
 from anywire.clock import Clock
 from anywire.errors import ConfigError, EngineFailed, InvalidRequest, ModelNotFound, ModelStopped, QueueFull
 from anywire.near import nearest
+from anywire_engine_mcp.connection.faults import ServerGone, ToolFault
 from anywire_engine_mcp.connection.launcher import McpLauncher, NoDevices, hosted
-from anywire_engine_mcp.connection.server import ConnectedServer, ServerGone, ToolFault
+from anywire_engine_mcp.connection.server import ConnectedServer
 from anywire_engine_mcp.server_config import LABEL, ServerConfig
+from anywire_engine_mcp.status import Listener, McpChanged, McpStatus
 from anywire_engine_mcp.tools import McpTool, ToolResult
 from anywire_engine_models.host.actor import ModelHost
-from anywire_engine_models.host.server import Exit
 from anywire_engine_models.host.settings import HostSettings
-from anywire_engine_models.host.status import ModelChanged, ModelState, ModelStatus
+from anywire_engine_models.host.status import ModelChanged, ModelStatus
 
 MAX_SERVERS = 64
 """Each of them stands in every offer."""
@@ -28,39 +27,6 @@ FAILED_DEPENDENCY = 424
 """The status of what fails because a server of tools does: it says nothing against the agent's model."""
 
 log = logging.getLogger(__name__)
-
-
-class McpStatus(msgspec.Struct, frozen=True):
-    """One server now. ``state``, ``reason``, ``exit``, ``pid``, ``starts`` and ``since`` are as in `ModelStatus`;
-    ``transport`` is ``stdio`` or ``http``. ``tools`` are those that may be used, as they were listed last. ``protocol``
-    is the version that is spoken. ``calls`` counts those that were made, ``failed`` those of them without a result,
-    ``serving`` and ``waiting`` those under way."""
-
-    server: str
-    state: ModelState = "stopped"
-    reason: str = ""
-    exit: Exit | None = None
-    transport: str = ""
-    pid: int = 0
-    protocol: str = ""
-    on_demand: bool = False
-    starts: int = 0
-    serving: int = 0
-    waiting: int = 0
-    calls: int = 0
-    failed: int = 0
-    since: float = 0.0
-    tools: tuple[McpTool, ...] = ()
-
-
-class McpChanged(msgspec.Struct, frozen=True):
-    """A server's state, or its tools, are others than before."""
-
-    status: McpStatus
-
-
-Listener = Callable[[McpChanged], None]
-"""Called on the event loop after the change, in order. What it raises is logged and harms nobody."""
 
 
 class _Known:

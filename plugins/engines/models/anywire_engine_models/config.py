@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from anywire.sizes import read_size
+from anywire.sizes import MAX_SIZE, read_size
 from anywire_engine_models.host.hosted import RestartPolicy
 
-MAX_SIZE = 2**60
+MIN_CONTEXT = 64
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 _DEVICE = re.compile(r"auto|cpu|gpu:\d{1,3}")
 
@@ -67,13 +67,16 @@ class ModelSettings(_Section):
         "Empty: with all.",
     )
     context: int = pydantic.Field(
-        0, ge=0, le=2**31 - 1, description="Tokens of context of each slot. 0: the model's own, at most 4096."
+        0,
+        ge=0,
+        le=2**31 - 1,
+        description="Tokens of context of each slot, at least 64. 0: the model's own, at most 4096.",
     )
     slots: int = pydantic.Field(1, ge=1, le=256, description="Requests that the model answers at once.")
     memory_bytes: Size | None = pydantic.Field(
         None,
         description="Memory that the model is counted with: bytes, or a text such as `3 GB`. Default: estimated from "
-        "its file, its context and its slots.",
+        "its file, its context, its slots and its `prompt_cache`.",
     )
     restart: RestartPolicy = pydantic.Field(
         "on-failure", description="Whether the model is started again after an end that nobody asked for."
@@ -127,21 +130,30 @@ class ModelSettings(_Section):
     batch_threads: int = pydantic.Field(2, ge=1, le=1024, description="Threads of llama.cpp that read prompts.")
     chat_template: str = pydantic.Field(
         "",
-        max_length=1_000_000,
+        max_length=100_000,
         description="Chat template for llama.cpp, as Jinja text. Default: the model's own.",
     )
     gpu_layers: int | None = pydantic.Field(
         None, ge=0, le=10_000, description="Layers that llama.cpp puts on a graphics card. Default: all."
     )
     prompt_cache: int | None = pydantic.Field(
-        None,
+        256,
         ge=0,
         le=1 << 20,
-        description="MiB of memory of llama.cpp for prompts that no slot holds any more. 0: none. Default: its own.",
+        description="MiB of memory of llama.cpp for prompts that no slot holds any more; the model is counted with "
+        "them. 0: none. `null`: the server's own, which is not counted (8192 in recent versions; old ones have no such "
+        "option).",
     )
     extra_args: list[str] = pydantic.Field(
         default_factory=list, description="Further arguments of a llama-server (not of xllamacpp)."
     )
+
+    @pydantic.field_validator("context")
+    @classmethod
+    def _is_context(cls, value: int) -> int:
+        if 0 < value < MIN_CONTEXT:
+            raise ValueError(f"expected at least {MIN_CONTEXT} tokens, or 0 for the model's own")
+        return value
 
     @pydantic.field_validator("device")
     @classmethod
@@ -195,7 +207,7 @@ class ModelsConfig(_Section):
     memory_budget: Budget = pydantic.Field(
         "80%",
         description="Memory for all models with a process together: bytes, a text such as `12 GB`, or a share of this "
-        "machine's memory such as `80%`. 0: no bound.",
+        "machine's memory such as `80%` (of its container's, where that is limited). 0: no bound.",
     )
     turn: float = pydantic.Field(
         2.0,

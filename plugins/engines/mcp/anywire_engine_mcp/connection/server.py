@@ -12,7 +12,7 @@ from typing import Any
 
 from mcp import Client, MCPError
 from mcp_types import (
-    CONNECTION_CLOSED,
+    CallToolResult,
     Implementation,
     ServerNotification,
     TextResourceContents,
@@ -20,14 +20,15 @@ from mcp_types import (
     ToolListChangedNotification,
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import BaseModel
 
 from anywire.errors import ConfigError
-from anywire.printable import printable
 from anywire_engine_mcp.connection.child import OUTPUT_TIMEOUT, Child, certainly
+from anywire_engine_mcp.connection.faults import ServerGone, ToolFault, is_closed, said
 from anywire_engine_mcp.connection.http import http_streams
 from anywire_engine_mcp.connection.stdio import stdio_streams
 from anywire_engine_mcp.server_config import ServerConfig, inherited, launched_command, secrets_of
-from anywire_engine_mcp.tools import MAX_TOOLS, McpTool, ToolResult, known_tools, read_result
+from anywire_engine_mcp.tools import MAX_LIST_BYTES, MAX_TOOLS, McpTool, ToolResult, known_tools, read_result
 from anywire_engine_models.host.server import Exit, StartFailed, Watcher
 
 HEALTH_TIMEOUT = 10.0
@@ -35,22 +36,10 @@ HEALTH_TIMEOUT = 10.0
 MAX_UNANSWERED = 3
 MAX_PAGES = 100
 MAX_RESOURCES = 1000
-MAX_REASON = 500
 CLOSE_TIMEOUT = 5.0
 """Seconds that the end of a session may take, in which a server over HTTP is told of it."""
-_SESSION_GONE = "Session terminated"
-"""What the SDK says where a server over HTTP does not know the session any more: it was started again."""
 
 log = logging.getLogger(__name__)
-
-
-class ServerGone(Exception):
-    """The connection ended while a request was under way, or before it."""
-
-
-class ToolFault(Exception):
-    """The server answered a call with an error of the protocol (an unknown tool, wrong arguments), or not in time; its
-    sentence is for a model, too."""
 
 
 class ConnectedServer:
@@ -83,7 +72,8 @@ class ConnectedServer:
 
     @property
     def address(self) -> str:
-        return self.config.url or f"stdio:{self.config.command[0]}"
+        """As it is shown: what stands behind a ``?`` is often a key."""
+        return self.config.url.partition("?")[0] or f"stdio:{self.config.command[0]}"
 
     @property
     def protocol(self) -> str:
@@ -120,15 +110,17 @@ class ConnectedServer:
         return read_result(result)
 
     async def resources(self) -> tuple[dict[str, Any], ...]:
-        """What the server lists for reading, at most `MAX_RESOURCES`. Raises `ServerGone` and `ToolFault`."""
+        """What the server lists for reading, at most `MAX_RESOURCES`, and no page after `MAX_LIST_BYTES`. Raises
+        `ServerGone` and `ToolFault`."""
         found: list[dict[str, Any]] = []
-        cursor: str | None = None
+        cursor, size = None, 0
         async with self._session("the list of resources", self.config.timeout) as client:
             for _ in range(MAX_PAGES):
                 page = await client.list_resources(cursor=cursor)
                 found += [each.model_dump(mode="json", by_alias=True, exclude_none=True) for each in page.resources]
+                size += _size(page)
                 cursor = page.next_cursor
-                if cursor is None or len(found) >= MAX_RESOURCES:
+                if cursor is None or len(found) >= MAX_RESOURCES or size > MAX_LIST_BYTES:
                     break
         return tuple(found[:MAX_RESOURCES])
 
@@ -158,13 +150,13 @@ class ConnectedServer:
         except TimeoutError:
             raise ToolFault(f"{what} did not answer within {timeout:g} s") from None
         except MCPError as error:
-            if self._over.done() or error.message == _SESSION_GONE or _is_closed(error):
-                self._end(Exit(f"its connection broke: {_said(error)}"))
+            if self._over.done() or is_closed(error):
+                self._end(Exit(f"its connection broke: {said(error)}"))
                 raise ServerGone(f"the MCP server {self.label} ended during the call: {await self._how()}") from error
-            raise ToolFault(f"{what} failed: {_said(error)}") from error
+            raise ToolFault(f"{what} failed: {said(error)}") from error
         except Exception as error:
             # The SDK raises errors of many kinds for an answer that is against the protocol or the tool's own schema.
-            raise ToolFault(f"{what} failed: {_said(error)}") from error
+            raise ToolFault(f"{what} failed: {said(error)}") from error
         finally:
             self._calls -= 1
 
@@ -199,6 +191,7 @@ class ConnectedServer:
                 ) as client,
             ):
                 self._client = client
+                client.session.validate_tool_result = _unchecked  # type: ignore[method-assign]
                 await self._list(client)
                 self._ready.set_result(None)
                 ending = await self._watch(client)
@@ -211,7 +204,7 @@ class ConnectedServer:
         except ConfigError as error:
             ending = Exit(str(error))
         except (Exception, BaseExceptionGroup) as error:
-            self._end(Exit(f"{self.address} cannot be used: {_said(error)}"))
+            self._end(Exit(f"{self.address} cannot be used: {said(error)}"))
             ending = self._over.result()
             if not self._asked:
                 await self._settled()
@@ -257,8 +250,8 @@ class ConnectedServer:
         async with stdio_streams(self._child, self._output_closed) as streams:
             yield streams
 
-    def _output_closed(self) -> None:
-        self._end(Exit("it closed its output"))
+    def _output_closed(self, why: str) -> None:
+        self._end(Exit(why))
 
     async def _watch(self, client: Client) -> Exit:
         """Until the connection is to end: why."""
@@ -301,7 +294,7 @@ class ConnectedServer:
                 else:
                     await session.send_ping()
         except MCPError as error:
-            return not (_is_closed(error) or error.message == _SESSION_GONE)
+            return not (is_closed(error))
         except Exception:
             return False
         return True
@@ -318,7 +311,7 @@ class ConnectedServer:
                 async for _ in changes:
                     self._stale.set()
         except Exception as error:
-            log.debug("MCP server %s tells of no changes: %s", self.label, _said(error))
+            log.debug("MCP server %s tells of no changes: %s", self.label, said(error))
 
     async def _heard(self, message: ServerNotification | Exception) -> None:
         if isinstance(message, ToolListChangedNotification):
@@ -327,12 +320,13 @@ class ConnectedServer:
     async def _list(self, client: Client) -> None:
         listed: list[Tool] = []
         if client.server_capabilities.tools is not None:
-            cursor: str | None = None
+            cursor, size = None, 0
             for _ in range(MAX_PAGES):
                 page = await client.list_tools(cursor=cursor)
                 listed += page.tools
+                size += _size(page)
                 cursor = page.next_cursor
-                if cursor is None or len(listed) > MAX_TOOLS:
+                if cursor is None or len(listed) > MAX_TOOLS or size > MAX_LIST_BYTES:
                     break
         self.tools, left_out = known_tools(listed)
         if left_out:
@@ -344,15 +338,17 @@ class ConnectedServer:
             async with asyncio.timeout(self.config.start_timeout):
                 await self._list(client)
         except Exception as error:
-            log.warning("MCP server %s: its changed tools cannot be listed: %s", self.label, _said(error))
+            log.warning("MCP server %s: its changed tools cannot be listed: %s", self.label, said(error))
 
 
-def _is_closed(error: MCPError) -> bool:
-    return error.code == CONNECTION_CLOSED and "closed" in error.message.lower()
+def _size(page: BaseModel) -> int:
+    """Bytes of a page of a list, about."""
+    try:
+        return len(page.model_dump_json())
+    except ValueError:  # half a letter: nothing that can be written
+        return MAX_LIST_BYTES
 
 
-def _said(error: BaseException) -> str:
-    """What a library says, on one line; of a group the first of its errors."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return printable(f"{error}" or type(error).__name__, MAX_REASON)
+async def _unchecked(name: str, result: CallToolResult) -> None:
+    """A result is for a model, whatever schema its server told for it. The SDK would check it on the event loop, and
+    a pattern in that schema can take hours."""

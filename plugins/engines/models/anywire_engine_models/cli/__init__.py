@@ -140,7 +140,11 @@ def add(
     ] = None,
     full_identifier: Annotated[
         str | None,
-        typer.Option("--id", metavar="PROVIDER:NAME:VERSION", help="Full identifier. Default: local:FILE:latest."),
+        typer.Option(
+            "--id",
+            metavar="PROVIDER:NAME:VERSION",
+            help="Full identifier. Default: local:NAME:QUANTIZATION, by the file's name.",
+        ),
     ] = None,
     model_settings: Annotated[
         list[str] | None,

@@ -102,7 +102,7 @@ class _Room:
         if budget and need > budget:
             return lambda: InvalidRequest(
                 f"{name} needs {shown_size(need)}, the memory budget is {shown_size(budget)}: raise memory_budget, "
-                "or give the model less context or fewer slots"
+                "or give the model less context, fewer slots or a smaller prompt_cache"
             )
         fixed = [each for each in self._holding if each is not claim and (each.hangs or _is_pinned(each))]
         rivals = [each for each in fixed if _excludes(claim, each)]
