@@ -20,15 +20,29 @@ that has a callback in place of commands is one command of the app's name.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import httpx
 
+import typer
+
+from anywire.errors import AnywireError
+
 Answer = TypeVar("Answer")
+INTERRUPTED = 130
+"""Exit status of a command that was asked to stop before it was done, as a shell tells it of Ctrl-C."""
 
 _FLEET, _SERVER = "__asks_fleet__", "__asks_server__"
+
+
+class NotUnderstood(AnywireError):
+    """The agent answered with what the command does not understand."""
+
+    code = "not_understood"
+    remedy = "Use the same version of Anywire for the command and the agent."
 
 
 class AskedFleet(Protocol):
@@ -79,6 +93,19 @@ def asks_fleet(function: Callable[..., None]) -> Callable[..., None]:
     """Mark the function of a plugin's command; see the module's text."""
     setattr(function, _FLEET, True)
     return function
+
+
+@contextmanager
+def until_interrupted(follow: bool) -> Iterator[None]:
+    """Around what may go on without end: with ``follow`` its user ends it by Ctrl-C, and that is no error."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not follow:
+            raise
+    except typer.Exit as ended:
+        if not follow or ended.exit_code != INTERRUPTED:
+            raise
 
 
 def is_asking_fleet(function: object) -> bool:

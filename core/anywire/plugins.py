@@ -73,6 +73,7 @@ PACKAGES: dict[tuple[PluginKind, str], str] = {
     ("services", "alerts"): "anywire-service-alerts",
     ("services", "audit"): "anywire-service-audit",
     ("services", "background"): "anywire-service-background",
+    ("services", "deliberation"): "anywire-service-deliberation",
     ("services", "mcp"): "anywire-engine-mcp",
     ("services", "placement"): "anywire-service-placement",
 }
@@ -99,6 +100,9 @@ def describe_validation(error: pydantic.ValidationError, model: type[pydantic.Ba
             near = nearest(str(fault["loc"][-1]), known)
             hint = f"did you mean {near!r}? " if near else ""
             sentences.append(f"unknown key {path!r}: {hint}known keys: {', '.join(sorted(known)) or 'none'}")
+        elif fault["type"] == "model_type":
+            told = f"expected a mapping with the keys {', '.join(_fields_at(model, fault['loc']))}"
+            sentences.append(f"{path}: {told_fault({**fault, 'msg': told})}")
         else:
             sentences.append(f"{path}: {told_fault(fault)}")
     return "; ".join(sentences)

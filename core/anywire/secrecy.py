@@ -76,6 +76,11 @@ def keep_secret(value: str) -> None:
             del _kept[next(iter(_kept))]
 
 
+def forget_secret(value: str) -> None:
+    """Undo `keep_secret`, for one that opens nothing any more: those that still do are not pushed out by it."""
+    _kept.pop(value, None)
+
+
 def keep_secrets(config: object) -> None:
     """`keep_secret` for every `pydantic.SecretStr` in a configuration."""
     for _, found in _leaves("", config):

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import pytest
 
 from anywire.builtin.local import LocalLauncher
@@ -17,7 +18,7 @@ from anywire.builtin.synthetic import SyntheticEngine
 from anywire.errors import ConfigError, PluginError
 from anywire.gateway import Gateway
 from anywire.hookspecs import hookimpl
-from anywire.plugins import KINDS, PACKAGES, PluginKind, Plugins
+from anywire.plugins import KINDS, PACKAGES, PluginKind, Plugins, describe_validation
 from anywire.selector import Selector
 from anywire.service import Service, ServiceConfig
 
@@ -46,6 +47,23 @@ def test_one_name_from_two_distributions_is_an_error_that_names_both(
     assert "first 1.0" in str(caught.value)
     assert "second 1.0" in str(caught.value)
     assert plugins.load("engines", "synthetic"), "the others are as they were"
+
+
+class Inner(pydantic.BaseModel):
+    replicas: int = 1
+    agents: list[str] = []
+
+
+class Outer(pydantic.BaseModel):
+    models: dict[str, Inner] = {}
+
+
+def test_a_value_in_the_place_of_a_section_is_told_with_the_keys_of_that() -> None:
+    with pytest.raises(pydantic.ValidationError) as caught:
+        Outer.model_validate({"models": {"local:a:1": 2}})
+    assert describe_validation(caught.value, Outer, "services.x") == (
+        "services.x.models.local:a:1: expected a mapping with the keys replicas, agents (got 2)"
+    )
 
 
 def test_a_plugin_of_a_package_that_is_not_installed_is_named_with_it() -> None:

@@ -224,7 +224,12 @@ def test_a_pause_is_within_its_bounds(losses: int, base: float, longest: float, 
     retries = Retries(config, SimulatedClock(), Counter(), True, random.Random(seed))
     submission = SimpleNamespace(kind="chat", model="m", caller=SimpleNamespace(tenant=""))
     task = SimpleNamespace(
-        losses=losses, attempts_left=3, submission=submission, retry_budget=None, queued=SimpleNamespace(deadline_ns=0)
+        losses=losses,
+        attempts_left=3,
+        has_acted=False,
+        submission=submission,
+        retry_budget=None,
+        queued=SimpleNamespace(deadline_ns=0),
     )
     pause = retries.budget(cast("Any", task), cast("Any", SimpleNamespace(used=1)), False, models=0).pause
     assert 0 <= pause <= min(longest, base * 2.0**losses)
@@ -235,7 +240,12 @@ async def test_pauses_of_many_are_spread_over_the_whole_of_it() -> None:
     retries = Retries(RetryConfig(base=1.0), SimulatedClock(), Counter(), True, random.Random(1))
     submission = SimpleNamespace(kind="chat", model="m", caller=SimpleNamespace(tenant=""))
     task = SimpleNamespace(
-        losses=0, attempts_left=3, submission=submission, retry_budget=None, queued=SimpleNamespace(deadline_ns=0)
+        losses=0,
+        attempts_left=3,
+        has_acted=False,
+        submission=submission,
+        retry_budget=None,
+        queued=SimpleNamespace(deadline_ns=0),
     )
     drawn = [
         retries.budget(cast("Any", task), cast("Any", SimpleNamespace(used=1)), False, models=0).pause

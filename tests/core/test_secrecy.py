@@ -238,6 +238,8 @@ PUBLIC = {
     "record.digest == found.digest",  # of two files of this user
     "offer.digest == self.digest",  # of a model
     "digest != self.link_key",  # of a certificate
+    "await part.digest() != layer.digest",  # of a file that was downloaded
+    "digest == known.digest",  # of a model
     "space + word != token",  # of a text
 }
 """Comparisons of what is called like a secret and is none that a stranger has sent."""

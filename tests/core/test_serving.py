@@ -120,6 +120,33 @@ async def test_a_model_that_is_crashed_or_stops_is_no_candidate(pipeline_of: Mak
     assert await read(stream) == "answer"
 
 
+async def test_a_task_that_waits_in_vain_for_a_crashed_model_is_told_why(
+    pipeline_of: Make, wire: Puppet, clock: SimulatedClock
+) -> None:
+    pipeline = await pipeline_of(wire, agent_wait=5.0)
+    offer(wire, "a", Offer(MODEL), Offer("other"))
+    for number in range(5):
+        offer(wire, f"a{number}", Offer(MODEL, state="crashed", detail="crashed: killed by SIGKILL"))
+    wire.lose("a")
+    stream = chat(pipeline)
+    clock.advance(6.0)
+    with pytest.raises(errors.NoAgent) as caught:
+        await read(stream)
+    assert "at agent a0 it has crashed: killed by SIGKILL; at agent a1" in str(caught.value)
+    assert f"; and at 2 more; start it with `anywire models start {MODEL}`" in str(caught.value)
+
+
+async def test_a_server_of_tools_that_nobody_has_is_named_beside_those_that_are_there(
+    pipeline_of: Make, wire: Puppet
+) -> None:
+    pipeline = await pipeline_of(wire)
+    offer(wire, "a", Offer(MODEL, features={"mcp:files": True, "tools": True}))
+    with pytest.raises(
+        errors.InvalidRequest, match=f"with the model '{MODEL}' has an MCP server 'file'; there are: files"
+    ):
+        chat(pipeline, {"tools": [{"type": "mcp", "server_label": "file"}]})
+
+
 async def test_a_task_waits_for_a_model_that_starts(pipeline_of: Make, wire: Puppet) -> None:
     pipeline = await pipeline_of(wire)
     offer(wire, "a", Offer(MODEL, state="starting"))

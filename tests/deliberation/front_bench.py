@@ -187,12 +187,12 @@ class Front:
 
 
 @asynccontextmanager
-async def front(folder: Path) -> AsyncIterator[Front]:
-    double, library = Double(), Library.load()
+async def front(folder: Path, double: Double | None = None, port: int = 0) -> AsyncIterator[Front]:
+    double, library = double if double is not None else Double(), Library.load()
     roles = {**library.roles, "poet": Role("poet", "You rhyme.")}
     async with service_bench(state=folder) as bench:
         bench.routes.add(*deliberation_routes(double, roles, library.rubrics))
-        gateway = OpenAIGateway(OpenAIGatewayConfig(port=0))
+        gateway = OpenAIGateway(OpenAIGatewayConfig(port=port))
         await gateway.start(bench.context("openai"))
         try:
             yield Front(double, gateway.address)

@@ -13,17 +13,18 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.deliberation.front_bench import degraded, front, submitted, update
+from tests.deliberation.front_bench import Double, degraded, front, submitted, update
 from tests.long_form import examples
 
 from anywire.errors import AnywireError, ConfigError, InvalidRequest, Unauthenticated
 from anywire.route import ServerSentEvent
-from anywire.testing.patience import expect, polled
+from anywire.testing.patience import PATIENCE, expect, polled
 from anywire_gateway_openai.service_routes import encoded
 from anywire_service_deliberation.client import DeliberationClient, NotUnderstood
 from anywire_service_deliberation.event_source import MAX_EVENT_BYTES, read_events
 from anywire_service_deliberation.offered import Update
 from anywire_service_deliberation.viewed import whole
+from reserved import free_port
 
 
 async def test_a_question_is_asked_and_its_end_waited_for(tmp_path: Path) -> None:
@@ -142,6 +143,31 @@ async def test_a_server_that_is_restarted_is_waited_for() -> None:
     assert len(steps.requests) == 5
     assert all(request.headers["prefer"] == "wait=30" for request in steps.requests)
     assert sleeper.slept == [0.1, 0.1, 0.2, 0.2], "a server that does not wait is not asked at once again"
+
+
+async def test_a_real_server_is_restarted_under_a_client(tmp_path: Path) -> None:
+    port, double = free_port(), Double()
+    seen: list[Update] = []
+
+    async def follow(client: DeliberationClient) -> None:
+        async for each in client.events("q-1"):
+            seen.append(each)
+
+    async with DeliberationClient(f"http://127.0.0.1:{port}", patience=PATIENCE) as client:
+        async with front(tmp_path, double, port):
+            asking = asyncio.create_task(client.deliberate("?", id="q-1"))
+            await polled(lambda: double.waits, "the client waits")
+            following = asyncio.create_task(follow(client))
+            await double.say(update(1, "stage", status="generating"))
+            await polled(lambda: seen, "the first update is there")
+        async with front(tmp_path, double, port):
+            await polled(lambda: len(double.waits) > 1 and double.readers, "the client is back")
+            assert not asking.done()
+            await double.say(update(2, "ended", status="degraded"), ends=degraded())
+            assert (await expect(asking, "the end")).winner == "member-2"
+            await expect(following, "the updates end")
+    assert [each.number for each in seen] == [1, 2]
+    assert len(double.asked) == 1
 
 
 async def test_a_server_that_stays_away_is_given_up() -> None:

@@ -111,8 +111,9 @@ async def test_an_interrupted_command_says_how_to_come_back(tmp_path: Path) -> N
 
 async def test_what_is_refused_is_said_in_a_line(tmp_path: Path) -> None:
     async with front(tmp_path) as served:
-        code, printed, err = await run(served.url, "?", "--rubric", "none")
-    assert (code, printed, err) == (1, "", "error: rubric: there is no rubric 'none'\n")
+        assert await run(served.url, "?", "--rubric", "none") == (1, "", "error: rubric: there is no rubric 'none'\n")
+        unknown = "error: there is no deliberation 'no pe' (any more)\n"
+        assert await run(served.url, "--id", "no pe") == (1, "", unknown)
 
 
 async def test_a_server_without_the_service_is_told(tmp_path: Path) -> None:

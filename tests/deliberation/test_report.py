@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import re
 from html.parser import HTMLParser
@@ -17,6 +18,8 @@ from tests.deliberation.acted import question
 from tests.deliberation.front_bench import answer, degraded, submitted, update
 from tests.long_form import examples
 
+from anywire.testing.patience import polled
+from anywire_service_deliberation import live
 from anywire_service_deliberation.live import Picture, line_of
 from anywire_service_deliberation.offered import Update
 from anywire_service_deliberation.question import Criterion, Rubric
@@ -87,6 +90,12 @@ def test_every_report_tells_all_of_it() -> None:
     for text in BESIDE:
         assert text in plain, text
         assert text in text_of(html_page(state)), text
+
+
+def test_dissent_is_told() -> None:
+    state = msgspec.structs.replace(shown(degraded()), dissent=("member-1", "member-3"))
+    for text in (markdown(state), text_of(html_page(state)), terminal(state)):
+        assert "member-1, member-3 scored another proposal higher than the winner's." in text.replace("\\", "")
 
 
 def test_one_without_a_winner_says_why() -> None:
@@ -210,6 +219,20 @@ def test_a_picture_shows_members_stages_and_scores() -> None:
         "done",
     ]
     assert "member-2: proposal failed by agent-2 (agent_lost: it went), asked again" in text
+
+
+async def test_a_picture_is_drawn_until_it_is_cancelled() -> None:
+    console = Console(file=io.StringIO(), width=160, force_terminal=True, color_system=None)
+    picture = Picture(shown(submitted()))
+    drawing = asyncio.create_task(live.drawn(picture, console))
+    assert isinstance(console.file, io.StringIO)
+    written = console.file
+    await polled(lambda: "submitted" in written.getvalue(), "the picture is drawn")
+    picture.add(update(1, "stage", status="generating", round=0))
+    await polled(lambda: "generating" in written.getvalue(), "the change is drawn")
+    drawing.cancel()
+    await asyncio.gather(drawing, return_exceptions=True)
+    assert written.getvalue().endswith("\x1b[2K"), "nothing of it is left"
 
 
 def test_what_goes_on_is_told_in_lines() -> None:

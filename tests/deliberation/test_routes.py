@@ -341,6 +341,7 @@ async def test_roles_rubrics_and_statistics_are_told(tmp_path: Path) -> None:
         rubrics = {each["name"]: each for each in (await client.get("/rubrics")).json()["data"]}
         criterion = rubrics["clean-code"]["criteria"][0]
         assert criterion["name"]
+        assert rubrics["clean-code"]["description"]
         assert all(isinstance(text, str) for text in criterion["anchors"].values())
         assert (await client.get("/deliberations/statistics")).json()["roles"] == {"DEV": {"deliberations": 0}}
 

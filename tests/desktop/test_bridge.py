@@ -249,6 +249,8 @@ async def test_a_library_is_scanned_saved_and_used(tmp_path: Path, tiny: Path) -
         assert (await app.call("model_status", model=name))["pinned"] is True
         with pytest.raises(CallFailed, match="not written"):
             await app.call("save_model_library", library={"models": [entry, entry]})
+        with pytest.raises(CallFailed, match="at most 1000"):
+            await app.call("save_model_library", library={"models": [entry] * 1001})
         assert (await app.call("model_status", model=name))["state"] == "running"
         (folder / "modelLibrary.json").write_text("{")
         await app.call("stop_model", model=name)

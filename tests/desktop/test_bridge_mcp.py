@@ -91,6 +91,37 @@ async def test_servers_are_kept_changed_and_removed(tmp_path: Path) -> None:
         assert list(json.loads((tmp_path / "mcp.json").read_text())["mcpServers"]) == ["adding"]
 
 
+async def test_what_is_too_much_is_told_and_leaves_the_file_readable(tmp_path: Path) -> None:
+    many = {f"s{number}": {"command": "true", "autostart": False} for number in range(70)}
+    async with bridge(tmp_path) as app:
+        with pytest.raises(CallFailed, match="limit is 64"):
+            await app.call("mcp_import_config", config={"mcpServers": many})
+        for names in (list(many)[:60], list(many)[60:]):
+            imported = await app.call("mcp_import_config", config={"mcpServers": {name: many[name] for name in names}})
+        assert len(imported["added"]) == 4
+        assert all("limit is 64" in why for why in imported["skipped"].values())
+        with pytest.raises(CallFailed, match="limit is 64"):
+            await app.call("mcp_add", name="further", server=many["s0"])
+    async with bridge(tmp_path) as app:
+        assert len(await app.call("mcp_list")) == 64
+
+
+async def test_a_file_that_a_person_has_written_is_changed_where_the_server_stands(tmp_path: Path) -> None:
+    lazy = {"command": "true", "autostart": False}
+    file = tmp_path / "mcp.json"
+    file.write_text(json.dumps({"servers": {"my notes": lazy, "old one": lazy}, "inputs": []}))
+    async with bridge(tmp_path) as app:
+        await app.call("mcp_update", name="my-notes", server={**lazy, "args": ["new"]})
+        await app.call("mcp_remove", name="old-one")
+        with pytest.raises(CallFailed, match="already"):
+            await app.call("mcp_add", name="my-notes", server=lazy)
+    assert json.loads(file.read_text()) == {"mcpServers": {"my-notes": {**lazy, "args": ["new"]}}, "inputs": []}
+    async with bridge(tmp_path) as app:
+        assert [each["server"] for each in await app.call("mcp_list")] == ["my-notes"]
+        code = {"mcp": {"servers": {"further": lazy}}}
+        assert (await app.call("mcp_import_config", config=code))["added"] == ["further"]
+
+
 async def test_a_file_that_is_broken_keeps_nobody_from_chatting(tmp_path: Path, tiny: Path) -> None:
     folder = tmp_path / "settings"
     folder.mkdir()

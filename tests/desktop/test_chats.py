@@ -66,7 +66,15 @@ def test_a_conversation_that_is_too_long_says_so(monkeypatch: pytest.MonkeyPatch
         kept.load("a", [said("x" * 1000)])
 
 
-@pytest.mark.parametrize("message", [{}, {"role": "wizard", "content": ""}, {"role": "user", "content": 7}])
+@pytest.mark.parametrize(
+    "message",
+    [
+        {},
+        {"role": "wizard", "content": ""},
+        {"role": ["user"], "content": ""},
+        {"role": "user", "content": 7},
+    ],
+)
 def test_wrong_messages_are_refused(message: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest, match="message 0"):
         Chats().load("a", [message])
@@ -162,6 +170,15 @@ async def test_steps_and_calls_are_bounded() -> None:
     results = [each["content"] for each in many.said if each["role"] == "tool"]
     assert results.count("3") == tool_loop.MAX_CALLS
     assert len(results) == 20
+
+
+async def test_calls_without_an_id_get_one_of_their_own() -> None:
+    nameless = ChatPiece(tool_calls=({"function": {"name": "add", "arguments": '{"a": 1, "b": 2}'}},) * 2)
+    answer = Answer(Model([nameless], [nameless], FINE), Adding(), Told())
+    await answer.run([said("?")])
+    called = [call["id"] for each in answer.said for call in each.get("tool_calls", ())]
+    assert called == [each["tool_call_id"] for each in answer.said if each["role"] == "tool"]
+    assert len(set(called)) == 4
 
 
 async def test_without_tools_nothing_is_called() -> None:

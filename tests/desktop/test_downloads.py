@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.desktop.ollama_registry import OllamaRegistry, breaks_off, digest_of, says, without_ranges
+from tests.desktop.ollama_registry import MODEL_LAYER, OllamaRegistry, breaks_off, digest_of, says, without_ranges
 
 from anywire.errors import AnywireError, ConfigError, EngineFailed, InvalidRequest, ModelNotFound
 from anywire.testing.patience import expect
@@ -189,6 +189,21 @@ async def test_a_model_that_is_not_there_is_named(loading: Loading) -> None:
         await loading.load()
     with pytest.raises(EngineFailed, match="cannot be reached"):
         await loading.load(url="http://127.0.0.1:9")
+
+
+async def test_a_file_whose_size_nobody_tells_does_not_fill_the_disk(
+    loading: Loading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = {"mediaType": MODEL_LAYER, "digest": digest_of(WEIGHTS), "size": 0}
+    loading.registry.add("tiny", WEIGHTS, "1", layers=[layer], config=None)
+    kept = downloads.KEPT_FREE
+    monkeypatch.setattr(downloads, "KEPT_FREE", 1 << 60)
+    with pytest.raises(ConfigError, match=r"MiB free.*make room; what came is kept"):
+        await loading.load()
+    assert loading.partial().stat().st_size <= 2 * MIB
+    monkeypatch.setattr(downloads, "KEPT_FREE", kept)
+    await loading.load()
+    assert loading.blob().read_bytes() == WEIGHTS
 
 
 async def test_a_disk_without_room_is_told_before(loading: Loading, monkeypatch: pytest.MonkeyPatch) -> None:

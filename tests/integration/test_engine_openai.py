@@ -572,6 +572,21 @@ async def test_a_kept_connection_closed_by_the_server_costs_one_counted_try() ->
     assert connections > 2
 
 
+async def test_an_answer_that_is_no_http_tells_no_address() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nX-Secret: " + b"q" * 70_000 + b"\r\n\r\n")
+            await writer.drain()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    async with listener, engine_for(f"http://127.0.0.1:{port}/v1", models=["m1"], refresh_interval=0) as engine:
+        with pytest.raises(EngineFailed) as failed:
+            await collect(engine, request())
+    assert str(failed.value) == "the server closed the connection without an answer: its answer is no HTTP"
+
+
 # Settings
 
 

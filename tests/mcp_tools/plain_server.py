@@ -1,8 +1,9 @@
 """An MCP server on stdin and stdout in plain Python, up in milliseconds, that behaves as badly as it is told to.
 
 It speaks the handshake of 2025-11-25. Arguments: ``--never`` never answers; ``--deaf`` goes on when its input is
-closed and when it gets SIGTERM; ``--exit N`` says two lines on stderr and ends with that status; ``--grandchild FILE``
-starts a process that holds its streams, and writes its id to the file; ``--log FILE`` appends a line for each call.
+closed and when it gets SIGTERM; ``--pages`` lists tools and resources without end; ``--exit N`` says two lines on
+stderr and ends with that status; ``--grandchild FILE`` starts a process that holds its streams, and writes its id to
+the file; ``--log FILE`` appends a line for each call.
 """
 
 import json
@@ -28,9 +29,16 @@ TOOLS: dict[str, dict[str, Any]] = {
     "variable": {"type": "object", "properties": {"name": {"type": "string"}}},
     "noise": {"type": "object", "properties": {}},
     "change": {"type": "object", "properties": {}},
+    "unreadable": {"type": "object", "properties": {}},
+    "endless": {"type": "object", "properties": {}},
+    "against_schema": {"type": "object", "properties": {}},
 }
+RESULTS = {"against_schema": {"type": "object", "properties": {"a": {"type": "string", "pattern": "^(a+)+$"}}}}
+"""What the tools say of their results."""
 options = sys.argv[1:]
 lock = threading.Lock()
+pages = 0
+"""How often tools were listed."""
 
 
 def option(name: str) -> str:
@@ -47,7 +55,11 @@ def text(value: object, is_error: bool = False) -> dict[str, Any]:
     return {"content": [{"type": "text", "text": str(value)}], "isError": is_error}
 
 
-def call(name: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
+def described(name: str) -> dict[str, Any]:
+    return {"name": name, "description": "x" * 30_000, "inputSchema": {"type": "object"}}
+
+
+def call(name: str, arguments: dict[str, Any], request_id: object) -> dict[str, Any] | None:
     if option("--log"):
         with Path(option("--log")).open("a") as file:
             file.write(json.dumps([name, arguments]) + "\n")
@@ -74,6 +86,20 @@ def call(name: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
             TOOLS["new_tool"] = {"type": "object", "properties": {}}
             send({"method": "notifications/tools/list_changed"})
             return text("changed")
+        case "unreadable":
+            with lock:
+                half_a_letter = '{"content":[{"type":"text","text":"\\ud83d"}]}'
+                sys.stdout.write(f'{{"jsonrpc":"2.0","id":{json.dumps(request_id)},"result":{half_a_letter}}}\n')
+                sys.stdout.flush()
+            return None
+        case "endless":
+            with lock:
+                for _ in range(17):
+                    sys.stdout.write("x" * 2**20)
+                sys.stdout.flush()
+            return None
+        case "against_schema":
+            return {"content": [], "structuredContent": {"a": "a" * 16 + "!"}}
     return text("new")
 
 
@@ -85,17 +111,27 @@ def answer(request: dict[str, Any]) -> dict[str, Any] | None:
         return {"protocolVersion": "2025-11-25", "capabilities": capabilities, "serverInfo": info}
     if method == "ping":
         return {}
+    if method == "tools/list" and "--pages" in options:
+        global pages
+        pages += 1
+        return {"tools": [described(f"page{pages}"), described("pages")], "nextCursor": str(pages)}
+    if method == "resources/list":
+        uri = "note:" + "x" * 100_000
+        return {"resources": [{"uri": uri, "name": "note"}] * 5, "nextCursor": "further"}
     if method == "tools/list":
         return {
             "tools": [
                 {"name": name, "description": f"The tool {name}.", "inputSchema": schema}
+                | ({"outputSchema": RESULTS[name]} if name in RESULTS else {})
                 for name, schema in TOOLS.items()
             ]
         }
     if method == "tools/call":
+        if params["name"] == "pages":
+            return text(pages)
         if params["name"] not in TOOLS:
             raise LookupError(f"unknown tool {params['name']}")
-        return call(params["name"], params.get("arguments") or {})
+        return call(params["name"], params.get("arguments") or {}, request["id"])
     raise NotImplementedError
 
 

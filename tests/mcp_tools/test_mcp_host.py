@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import json
 import os
 import random
 import signal
@@ -15,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+from aiohttp import web
 from tests.long_form import examples
 from tests.mcp_tools.servers import HERE, http_server, owner, plain, real, until
 
@@ -69,7 +72,7 @@ async def test_a_server_starts_with_its_host_is_called_and_ends_with_it() -> Non
 
 
 async def test_the_sdks_own_server_over_stdin_and_stdout() -> None:
-    async with owner(measures=real()) as host:
+    async with owner(measures=real(restart="never", on_demand=False)) as host:
         status = await until(host, "measures", "running")
         assert status.protocol >= "2026"
         tools = {each.name: each for each in status.tools}
@@ -87,7 +90,10 @@ async def test_the_sdks_own_server_over_stdin_and_stdout() -> None:
         failure = await error_of(host.call("measures", "end", {}))
         assert isinstance(failure, EngineFailed)
         assert failure.status == 424
-        assert "ended during the call: exited with status 7" in str(failure)
+        assert "ended during the call" in str(failure)
+        ending = (await until(host, "measures", "crashed")).exit
+        assert ending is not None
+        assert ending.code == 7
 
 
 @pytest.mark.parametrize("protocol", ["auto", "legacy"])
@@ -215,6 +221,72 @@ async def test_noise_on_its_output_goes_to_the_log() -> None:
     async with owner(files=plain()) as host:
         assert (await host.call("files", "noise", {})).text == "noisy"
         assert "this is no message" in [line async for line in host.logs("files")]
+
+
+async def test_an_answer_that_cannot_be_read_fails_its_call_at_once() -> None:
+    async with owner(files=plain()) as host:
+        with pytest.raises(ToolFault, match="its answer is no message of JSON-RPC; its log has it"):
+            await expect(host.call("files", "unreadable", {}, timeout=PATIENCE * 2), "the call is answered")
+        assert any("ud83d" in line for line in [each async for each in host.logs("files")])
+        assert (await host.call("files", "add", {"a": 1, "b": 1})).text == "2"
+
+
+async def test_a_message_without_end_ends_its_server_and_says_so() -> None:
+    async with owner(files=plain(restart="never", on_demand=False)) as host:
+        await until(host, "files", "running")
+        failure = await error_of(host.call("files", "endless", {}))
+        assert isinstance(failure, EngineFailed)
+        status = await until(host, "files", "crashed")
+        assert "it sent a message of more than 16 MiB" in status.reason
+
+
+async def test_a_schema_for_results_costs_no_time() -> None:
+    async with owner(files=plain()) as host:
+        result = await host.call("files", "against_schema", {})
+        assert result.structured == {"a": "a" * 16 + "!"}
+
+
+async def test_lists_without_end_are_read_up_to_a_bound() -> None:
+    async with owner(files=plain("--pages", timeout=PATIENCE)) as host:
+        assert len(await host.tools("files")) > 10
+        asked_for = int((await host.call("files", "pages", {})).text)
+        assert asked_for < 30, "MAX_LIST_BYTES are some twenty pages"
+        found = await host.resources("files")
+        assert 5 <= len(found) <= 20
+
+
+async def test_a_key_in_an_address_is_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    url = "http://127.0.0.1:9/mcp?key=planted-7Gh2kQ9"
+    async with owner(keyed=ServerConfig(url=url, restart="never", **LAZY)) as host:
+        failure = await error_of(host.connect("keyed"))
+        assert "http://127.0.0.1:9/mcp cannot be used" in str(failure)
+        assert "planted" not in f"{failure} {host.status('keyed')} {caplog.text}"
+
+
+async def test_a_compressed_answer_is_not_read(caplog: pytest.LogCaptureFixture) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        asked = await request.json() if request.method == "POST" else {}
+        if asked.get("method") != "initialize":
+            return web.Response(status=404)
+        asked_for.append(request.headers.get("Accept-Encoding", ""))
+        told = {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "it", "version": "1"}}
+        body = gzip.compress(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": told}).encode())
+        return web.Response(body=body, headers={"Content-Type": "application/json", "Content-Encoding": "gzip"})
+
+    asked_for: list[str] = []
+    app = web.Application()
+    app.router.add_route("*", "/mcp", answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        config = ServerConfig(url=f"http://127.0.0.1:{runner.addresses[0][1]}/mcp", protocol="legacy", **LAZY)
+        async with owner(squeezed=config.model_copy(update={"restart": "never"})) as host:
+            assert isinstance(await error_of(host.connect("squeezed")), EngineFailed)
+        assert set(asked_for) == {"identity"}
+        assert "compresses its answers" in caplog.text
+    finally:
+        await runner.cleanup()
 
 
 async def test_changed_tools_are_known_at_once() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ from anywire.testing.doubles import fifo, least_loaded
 from anywire.testing.patience import expect, polled
 from anywire.testing.service_bench import ServiceBench, service_bench
 from anywire.testing.service_kit import ServiceConformance
+from anywire_engine_mcp import agent_servers
 from anywire_engine_mcp.config import McpConfig
 from anywire_engine_mcp.engine import McpEngine
 from anywire_engine_mcp.service import McpService, McpServiceConfig
@@ -122,10 +124,22 @@ async def test_a_task_that_names_a_server_is_answered_and_each_call_is_an_event(
         assert progress.count(("tool", "maths/add")) == 2
 
 
+async def test_the_log_names_no_device_for_a_server_of_tools(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    made = engine(ScriptedModel([says("hi")]), files=plain(autostart=False))
+    async with service_bench(McpService(McpServiceConfig()), state=tmp_path, engine=made) as bench:
+        status, _ = await asked(bench, "POST", "/mcp/{server}/start", server="files")
+        assert status == 200
+    assert "files is running" in caplog.text
+    assert "starts on" not in caplog.text
+
+
 async def test_a_task_reaches_only_an_agent_that_has_the_server(tmp_path: Path) -> None:
     made = engine(ScriptedModel([says("hi")]), files=plain(autostart=False))
     async with service_bench(state=tmp_path, engine=made) as bench:
-        with pytest.raises(InvalidRequest, match="no agent whose model 'm' has mcp:other and tools is here"):
+        with pytest.raises(
+            InvalidRequest, match="no agent with the model 'm' has an MCP server 'other'; there are: files"
+        ):
             bench.submit(body("other"), model="m")
         assert await bench.ask(body("files"), model="m") == "hi"
 
@@ -164,18 +178,26 @@ async def agents_with(*engines: Engine) -> AsyncIterator[Orchestrator]:
             await agent.close()
 
 
-async def test_an_agent_that_answers_nonsense_is_told_as_a_fault(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("told", "says"), [([5], "not understood"), ([{"server": "a", "tools": [{}]}], "it goes on after 100 results")]
+)
+async def test_an_agent_that_answers_nonsense_is_told_as_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Any, says: str
+) -> None:
+    monkeypatch.setattr(agent_servers, "MAX_PIECES", 100)
+
     class Nonsense(McpEngine):
         def command(self, name: str, arguments: Any) -> Any:
             return self._nonsense()
 
         async def _nonsense(self) -> Any:
-            yield {"servers": [5]}
+            for _ in range(1000):
+                yield {"servers": told}
 
     made = Nonsense(McpConfig(inner={"name": "scripted_model"}))
     made.assemble(lambda name, options, where: ScriptedModel())
     async with service_bench(McpService(McpServiceConfig(events=False)), state=tmp_path, engine=made) as bench:
         _, listed = await asked(bench, "GET", "/mcp")
         assert listed["data"] == []
-        assert "not understood" in listed["faults"]["agent"]
+        assert says in listed["faults"]["agent"]
         await asyncio.sleep(0)

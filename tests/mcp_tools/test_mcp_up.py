@@ -72,7 +72,7 @@ async def test_chats_call_tools_of_the_agents(start: Any, transport: str, tmp_pa
         stream = await client.chat.completions.create(**asked, tools=TOOLS, stream=True)
         text = "".join([each.choices[0].delta.content or "" async for each in stream if each.choices])
         assert text == whole.choices[0].message.content
-        with pytest.raises(openai.BadRequestError, match="mcp:other"):
+        with pytest.raises(openai.BadRequestError, match="has an MCP server 'other'; there are: "):
             await client.chat.completions.create(**asked, tools=OTHER)
     async with httpx.AsyncClient(base_url=fleet.url, timeout=PATIENCE) as http:
         measures = (await http.get("/v1/mcp/measures")).json()

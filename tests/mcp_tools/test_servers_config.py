@@ -91,6 +91,8 @@ def test_the_common_json_is_read_and_what_is_left_out_is_said(tmp_path: Path) ->
     with pytest.raises(ConfigError, match="'old': its transport sse"):
         McpConfig(servers_file=path).all_servers()
     path.write_text(json.dumps({"servers": {"files": {"command": "a"}, "more": {"command": "b"}}}))
+    with pytest.raises(ConfigError, match=r"^engine.servers_file: .*missing.json cannot be read: No such file"):
+        McpConfig(servers_file=tmp_path / "missing.json").all_servers()
     both = McpConfig(servers_file=path, servers={"files": {"command": "mine"}}).all_servers()
     assert {label: config.command for label, config in both.items()} == {"files": ("mine",), "more": ("b",)}
 

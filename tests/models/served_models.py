@@ -176,11 +176,13 @@ class Rig:
 
 
 @asynccontextmanager
-async def running(registry: Path, *, behave: Any = None, budget: int = 0, **options: Any) -> AsyncIterator[Rig]:
+async def running(
+    registry: Path, *, behave: Any = None, budget: int = 0, devices: FewDevices | None = None, **options: Any
+) -> AsyncIterator[Rig]:
     api = ModelApi()
     launcher = ServedLauncher(api, behave or Behaviour(), budget)
     config = ModelsConfig.model_validate({"registry": registry, "memory_budget": budget, **options})
-    engine = Engine(config, launcher=launcher, devices=FewDevices())
+    engine = Engine(config, launcher=launcher, devices=devices or FewDevices())
     async with AsyncExitStack() as stack:
         await api.up()
         stack.push_async_callback(api.down)

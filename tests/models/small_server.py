@@ -1,6 +1,7 @@
 """A server that a launcher starts in tests: `python -I -S small_server.py port=8080 NAME=VALUE …`; up in milliseconds.
 
-``loading=3`` answers the first three questions with 503, ``loading=-1`` all. ``deaf=1`` never listens. ``says=text``
+``loading=3`` answers the first three questions with 503, ``loading=-1`` all. ``deaf=1`` never listens, ``mute=1``
+listens and never answers, ``babbles=1`` answers with what is no HTTP. ``says=text``
 is written, ``exits=3`` ends it then. ``stubborn=1`` passes over SIGTERM. ``child=1`` starts a process that holds the
 streams and has left the group, ``grandchild=1`` one in the group. ``flood=1`` writes without end once it is ready.
 ``writes=PATH`` writes a file that is larger than the process may write. ``tells=A,B`` writes these environment
@@ -45,6 +46,12 @@ def serve() -> None:
             connection, _ = listener.accept()
             with connection:
                 connection.recv(4096)
+                if "mute" in options:
+                    kept_open.append(connection.dup())
+                    continue
+                if "babbles" in options:
+                    connection.sendall(b"\x00\xff" * 1000)
+                    continue
                 status = "200 OK" if loading == 0 else "503 Loading"
                 loading -= loading > 0
                 connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok".encode())

@@ -117,7 +117,7 @@ def test_what_is_no_gguf_file_is_told_as_such(tmp_path: Path, content: bytes, sa
 
 def test_what_is_no_file_is_told_as_such(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    for name, says in (("fifo", "is no file"), ("", "is no file"), ("missing", "No such file")):
+    for name, says in (("fifo", "is no file"), ("", "is no file"), ("missing", "No such file"), ("\0", "null")):
         with pytest.raises(ConfigError, match=says):
             read(tmp_path / name)
 

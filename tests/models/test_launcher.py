@@ -7,6 +7,7 @@ import contextlib
 import functools
 import os
 import random
+import re
 import signal
 import socket
 import sys
@@ -23,6 +24,8 @@ from hypothesis import strategies as st
 from tests.long_form import SOAK, examples
 from tests.models.started_servers import Watching, is_gone, nothing_left, small
 
+from anywire import secrecy
+from anywire.secrecy import keep_secret, without_secrets
 from anywire.testing.patience import FACTOR, expect, polled
 from anywire_engine_models.host.hosted import HostedModel
 from anywire_engine_models.host.server import Exit, Server, StartFailed
@@ -84,7 +87,10 @@ async def test_it_gets_its_port_key_and_device_and_none_of_our_settings(monkeypa
     names = "LLAMA_API_KEY,OWN_KEY,CUDA_VISIBLE_DEVICES,HIP_VISIBLE_DEVICES,ANYWIRE_SERVER__KEY,OTHERS,BRACES"
     model = small(
         f"tells={names}",
-        command={"environment": {"OWN_KEY": "{key}", "BRACES": "{{{device}}}"}, "on_device": {"gpu": ("child=1",)}},
+        command={
+            "environment": {"OWN_KEY": "{key}", "LLAMA_API_KEY": "another one", "BRACES": "{{{device}}}"},
+            "on_device": {"gpu": ("child=1",)},
+        },
     )
     for device, visible, children in (("cpu", "-1", 0), ("gpu:1", "1", 1)):
         async with started(model, device) as (server, watching):
@@ -98,6 +104,17 @@ async def test_it_gets_its_port_key_and_device_and_none_of_our_settings(monkeypa
             assert (told["ANYWIRE_SERVER__KEY"], told["OTHERS"]) == ("", "stays")
             assert told["BRACES"] == f"{{{device}}}"
             assert len(psutil.Process(server.pid).children()) == children
+
+
+async def test_keys_of_servers_that_have_ended_push_out_no_other_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrecy, "MAX_KEPT", len(secrecy._kept) + 2)
+    keep_secret("q7Zx9LkP0vB2nM4tR8wY1")
+    for _ in range(3):
+        async with started(small()) as (server, _):
+            assert without_secrets(f"its key is {server.key}") == "its key is ***"
+    assert (await failure(small("exits=3"))).exit.code == 3
+    assert without_secrets("q7Zx9LkP0vB2nM4tR8wY1") == "***"
+    assert server.key not in secrecy._kept
 
 
 async def test_a_fixed_port_and_no_key() -> None:
@@ -235,6 +252,7 @@ async def test_a_server_that_ends_early() -> None:
     [
         ("llama_model_load: error loading model: tensor 'x' data is not within the file bounds", "is the file whole"),
         ("ggml: cudaMalloc failed: out of memory", "not enough memory"),
+        ("error: invalid argument: --cache-ram", "set prompt_cache to null, or install a newer one"),
     ],
 )
 async def test_well_known_last_lines_are_explained(says: str, reason: str) -> None:
@@ -327,6 +345,12 @@ async def test_a_server_that_is_never_healthy() -> None:
     assert caught.exit.reason.startswith("not ready after 2 s: http://127.0.0.1:")
     assert caught.exit.reason.endswith("/health answered with status 503: ok")
     assert caught.exit.lines == ("listening",)
+
+
+@pytest.mark.parametrize(("way", "seen"), [("mute", "did not answer"), ("babbles", "answered with what is no HTTP")])
+async def test_a_server_that_does_not_speak(way: str, seen: str) -> None:
+    caught = await failure(small(f"{way}=1", start_timeout=2.0))
+    assert re.fullmatch(rf"not ready after 2 s: http://127\.0\.0\.1:\d+/health {seen}", caught.exit.reason)
 
 
 async def test_a_server_that_never_listens() -> None:

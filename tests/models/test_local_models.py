@@ -103,6 +103,22 @@ async def test_a_model_is_started_for_a_request_where_it_may(tmp_path: Path) -> 
         assert any(note.startswith("loading") for note in notes)
 
 
+async def test_a_chat_whose_turn_is_at_a_server_that_has_just_ended_is_answered_by_the_next_one(tmp_path: Path) -> None:
+    async with opened(tmp_path, entry("a", on_demand=True)) as rig:
+        await rig.models.complete(A, HELLO)
+        ended = rig.launcher.servers[A]
+        await rig.api.down()
+        answer = asyncio.create_task(rig.models.complete(A, HELLO))
+        await asyncio.wait({answer}, timeout=0.05)
+        assert not answer.done(), "the server cannot be reached, and its end is not known yet"
+        assert rig.models.status(A).serving == 1
+        await rig.api.up()  # somewhere else, as the next server will be
+        ended.crash()
+        found = await expect(answer, "an answer of the next server")
+        assert found["choices"][0]["message"]["content"] == f"{A} says hello"
+        assert rig.launcher.starts[A] == 2
+
+
 @pytest.mark.parametrize("members", [{"model": "b"}, {"stream": False}, {"tools": object()}])
 async def test_what_a_chat_cannot_send_is_said(tmp_path: Path, members: dict[str, Any]) -> None:
     async with opened(tmp_path) as rig:

@@ -125,6 +125,19 @@ async def test_a_start_is_stopped() -> None:
         assert rig.states["a"] == ["stopped", "starting", "stopping", "stopped"]
 
 
+async def test_of_a_start_that_tries_another_process_the_newest_is_told() -> None:
+    class Trying(SimulatedLauncher):
+        async def launch(self, model: HostedModel, device: str, watcher: Watcher) -> SimulatedServer:
+            watcher.spawned(17)  # its port was taken
+            watcher.spawned(18)
+            return await super().launch(model, device, watcher)
+
+    async with hosted([A], launcher=Trying()) as rig:
+        status = await rig.outcome(starting(rig, "a"))
+        told = [change.status.pid for change in rig.changes if change.status.state == "starting"]
+        assert told == [0, 0, 17, 18, status.pid]
+
+
 async def test_a_start_during_a_stop_waits_for_its_end() -> None:
     async with hosted([A], Behaviour(stops_after=1.0)) as rig:
         await rig.outcome(starting(rig, "a"))
@@ -380,6 +393,19 @@ async def test_a_start_that_fails_is_an_error_for_all_and_is_not_repeated_by_its
         assert rig.launcher.starts == {"a": 1, "b": 1}
 
 
+async def test_who_asked_for_a_start_that_fails_is_told_why_and_not_to_ask_again() -> None:
+    failing = Behaviour(fails="there is no program vllm")
+    async with hosted([A, HostedModel("b", on_demand=True)], failing) as rig:
+        calls = [starting(rig, name) for name in "ab"]
+        await rig.spend(1.0)
+        assert [str(call.exception()) for call in calls] == [
+            f"model {name} did not start: there is no program vllm" for name in "ab"
+        ]
+        use = Use(rig.host, "a")
+        await rig.settle()
+        assert str(use.error) == "model a is not running: there is no program vllm; run `anywire models start a`"
+
+
 async def test_requests_start_a_failing_model_again_but_not_without_end() -> None:
     async with hosted([HostedModel("a", on_demand=True, max_restarts=3)], Behaviour(fails="bad file")) as rig:
         for _ in range(600):
@@ -420,7 +446,7 @@ async def test_what_never_fits_is_answered_at_once() -> None:
         await rig.settle()
         for error in (use.error, start.exception()):
             assert isinstance(error, InvalidRequest)
-            assert "large needs 11.00 GB, the memory budget is 10.00 GB" in str(error)
+            assert "large needs 11 GB, the memory budget is 10 GB" in str(error)
         await rig.outcome(starting(rig, "pinned"))
         use = Use(rig.host, "b")
         await rig.settle()

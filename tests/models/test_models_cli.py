@@ -10,7 +10,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,11 @@ from tests.models.simulated_models import BROKEN, FAULT, LINES, MODELS, Simulate
 from tests.models.tiny_model import tiny, written_tiny
 from tests.patience import PATIENCE
 
+from anywire.asked_fleet import NotUnderstood
 from anywire.files.live_records import RecordFile
 from anywire.testing.patience import expect
+from anywire_engine_models.cli import asking
+from anywire_engine_models.cli.places import Models
 from anywire_engine_models.local_api.records import LocalApiRecord, records_folder
 from anywire_engine_models.local_api.server import LocalApi
 from reserved import free_port
@@ -65,14 +69,10 @@ async def test_the_list_shows_states_memory_devices_and_faults(api: LocalApi, en
     engine.change(ONE, "running", device="gpu:0", serving=1, pinned=True, reason="asked to")
     done = await run("list")
     assert done.returncode == 0, done.stderr
-    assert re.search(rf"^{ONE} +running +gpu:0 +1\.0 GB +1 +pinned +asked to *$", done.stdout, re.MULTILINE), (
-        done.stdout
-    )
-    assert re.search(rf"^{TWO} +stopped +1\.0 GB +on demand *$", done.stdout, re.MULTILINE), done.stdout
-    assert (
-        "memory: 1.0 GB of 12.0 GB used; 3 starts, for 1 of which another model was stopped (0.5 s each)" in done.stdout
-    )
-    assert "gpu:0 a card: 1.0 GB of 8.0 GB free (simulated)" in done.stdout
+    assert re.search(rf"^{ONE} +running +gpu:0 +1 GB +1 +pinned +asked to *$", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(rf"^{TWO} +stopped +1 GB +on demand *$", done.stdout, re.MULTILINE), done.stdout
+    assert "memory: 1 GB of 12 GB used; 3 starts, for 1 of which another model was stopped (0.5 s each)" in done.stdout
+    assert "gpu:0 a card: 1 GB of 8 GB free (simulated)" in done.stdout
     assert FAULT in done.stderr
     told = json.loads((await run("list", "--json")).stdout)
     assert [each["model"] for each in told["models"]] == list(MODELS)
@@ -85,7 +85,7 @@ async def test_a_model_is_started_shown_and_stopped(api: LocalApi) -> None:
     assert done.stdout == f"{ONE} is running on cpu (pid 4711), loaded in 1.5 s\n"
     assert done.stderr.splitlines() == [f"{ONE} is starting on cpu", f"{ONE} is starting on cpu: 50% loaded"]
     shown = (await run("status", ONE)).stdout
-    for line in (r"state +running", r"process +pid 4711", r"memory +1\.0 GB", r"context +4096", r"digest +sha256:00"):
+    for line in (r"state +running", r"process +pid 4711", r"memory +1 GB", r"context +4096", r"digest +sha256:00"):
         assert re.search(rf"^ *{line}", shown, re.MULTILINE), shown
     assert (await run("pin", ONE)).stdout == f"{ONE} is running on cpu (pid 4711), loaded in 1.5 s, pinned\n"
     refused = await run("stop", ONE, "--if-idle")
@@ -108,6 +108,11 @@ async def test_a_start_that_fails_says_why_and_status_has_the_last_lines(api: Lo
     assert "killed by SIGKILL" in (await run("list")).stdout
 
 
+def heed_ctrl_c() -> None:
+    """Whoever has started the tests may ignore it (``nohup``), and what they start then ignores it too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 async def test_logs_are_printed_and_followed_until_ctrl_c(api: LocalApi, engine: SimulatedModels) -> None:
     done = await run("logs", ONE, "-n", "2")
     assert done.stdout == "listening\né\\u2028 half\n"
@@ -116,7 +121,7 @@ async def test_logs_are_printed_and_followed_until_ctrl_c(api: LocalApi, engine:
     ]
     follower = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "anywire.cli", "models", "logs", "-f", "-n", "1", ONE,
-        env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, preexec_fn=heed_ctrl_c,
     )  # fmt: skip
     assert follower.stdout is not None
     assert follower.stderr is not None
@@ -138,7 +143,7 @@ async def test_a_start_that_is_interrupted_says_so(api: LocalApi, engine: Simula
     engine.go_on = asyncio.Event()
     starting = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "anywire.cli", "models", "start", ONE,
-        env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, preexec_fn=heed_ctrl_c,
     )  # fmt: skip
     assert starting.stderr is not None
     try:
@@ -234,6 +239,45 @@ async def test_what_is_wrong_is_said(api: LocalApi, arguments: list[str], code: 
     assert "Traceback" not in done.stderr
 
 
+class Says:
+    """An agent that answers every command with these results."""
+
+    def __init__(self, *results: Any) -> None:
+        self._results = results
+
+    def ask(self, work: Callable[[Models], Awaitable[Any]]) -> Any:
+        async def ask() -> Any:
+            return await work(self)
+
+        return asyncio.run(ask())
+
+    def path_of(self, text: str) -> str:
+        return text
+
+    async def command(self, name: str, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
+        for each in self._results:
+            yield each
+
+
+SHOWING: tuple[Callable[[Says], None], ...] = (
+    lambda agent: asking.show_models(agent, False),
+    lambda agent: asking.start_model(agent, ONE, False),
+    lambda agent: asking.change_model(agent, "models.stop", {"model": ONE}, False),
+    lambda agent: asking.show_status(agent, ONE, False),
+    lambda agent: asking.import_models(agent, "gguf", "/", False),
+)
+
+
+@pytest.mark.parametrize("value", [5, "x", [1], {"a": 1}, True, 1e308, float("nan")])
+@pytest.mark.parametrize("name", ["since", "exit", "device", "load_seconds", "progress", "memory_bytes"])
+def test_nonsense_of_an_agent_is_shown_or_said_to_be_none(name: str, value: Any) -> None:
+    status = {"model": ONE, "state": "running", name: value}
+    for told in (status, {"models": [status]}, {"models": value}, {"models": [], "memory": {"used_bytes": value}}):
+        for show in SHOWING:
+            with suppress(NotUnderstood):
+                show(Says(told))
+
+
 async def test_of_several_agents_one_must_be_chosen(api: LocalApi, engine: SimulatedModels) -> None:
     other_engine = SimulatedModels()
     other = LocalApi(other_engine, other_engine.listen)
@@ -268,11 +312,21 @@ async def test_without_an_agent_the_error_says_what_to_do() -> None:
 # A registry file alone
 
 
+def cut_off(whole: Path, path: Path) -> Path:
+    path.write_bytes(whole.read_bytes()[:-4096])
+    return path
+
+
 async def test_a_registry_file_is_changed_without_an_agent(tiny: Path, tmp_path: Path) -> None:
     file = tmp_path / "models.json"
     alone = ["--registry", str(file)]
     done = await run("add", str(tiny), "--id", "local:a:1", "--with", "on_demand=true", *alone)
     assert (done.stdout, done.stderr, done.returncode) == ("added local:a:1\n", "", 0)
+    cut = cut_off(tiny, tmp_path / "cut.gguf")
+    refused = await run("add", str(cut), *alone)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "is cut off" in refused.stderr
+    cut.unlink()
     again = await run("add", str(tiny), "--id", "local:a:1", *alone)
     assert (again.returncode, again.stderr) == (1, "error: local:a:1 is in the registry already\n")
     assert (await run("pin", "local:a:1", *alone)).stdout == "local:a:1 is stopped, pinned\n"
@@ -285,6 +339,8 @@ async def test_a_registry_file_is_changed_without_an_agent(tiny: Path, tmp_path:
     for arguments, part in (
         (["pin", "nope"], "nope"),
         (["add", str(tiny), "--id", "local:b:1", "--with", "contxt=3"], "contxt"),
+        (["add", str(tiny), "--id", "local:b:1", "--with", "slots=0"], "slots"),
+        (["add", str(tmp_path / "missing.gguf")], "missing.gguf"),
         (["import", "nope", "/"], "nope"),
         (["import", "gguf", str(tmp_path / "missing")], "missing"),
     ):

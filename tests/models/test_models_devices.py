@@ -175,26 +175,26 @@ def card(number: int, free: float, *, simulated: bool = False) -> Card:
     [
         ([], {}, "cpu", "no graphics card"),
         ([], {"fault": "no NVIDIA driver (x)"}, "cpu", "no graphics card; no NVIDIA driver (x)"),
-        ([card(0, 4.5)], {}, "gpu:0", "needs 4.0 GB, gpu:0 (Fast) has 4.5 GB of 24.0 GB free, 500 MB stay free"),
-        ([card(0, 4.4)], {}, "cpu", "needs 4.0 GB, gpu:0 (Fast) has 4.4 GB of 24.0 GB free, 500 MB stay free"),
-        ([card(0, 5), card(1, 9), card(2, 9)], {}, "gpu:1", "has 9.0 GB of"),
+        ([card(0, 4.5)], {}, "gpu:0", "needs 4 GB, gpu:0 (Fast) has 4.5 GB of 24 GB free, 500 MB stay free"),
+        ([card(0, 4.4)], {}, "cpu", "needs 4 GB, gpu:0 (Fast) has 4.4 GB of 24 GB free, 500 MB stay free"),
+        ([card(0, 5), card(1, 9), card(2, 9)], {}, "gpu:1", "has 9 GB of"),
         (
             [card(0, 1), card(1, 2)],
             {},
             "cpu",
-            "has 2.0 GB of 24.0 GB free, 500 MB stay free, the most of 2 cards",
+            "has 2 GB of 24 GB free, 500 MB stay free, the most of 2 cards",
         ),
-        ([card(0, 9), card(1, 8)], {"promised": {"gpu:0": 5 * GB}}, "gpu:1", "has 8.0 GB"),
+        ([card(0, 9), card(1, 8)], {"promised": {"gpu:0": 5 * GB}}, "gpu:1", "has 8 GB"),
         (
             [card(0, 9)],
             {"promised": {"gpu:0": 5 * GB}},
             "cpu",
-            "of 24.0 GB free but 5.0 GB for models on their way",
+            "of 24 GB free but 5 GB for models on their way",
         ),
-        ([card(0, 9), card(1, 8)], {"without": ["gpu:0"]}, "gpu:1", "has 8.0 GB"),
+        ([card(0, 9), card(1, 8)], {"without": ["gpu:0"]}, "gpu:1", "has 8 GB"),
         ([card(0, 9)], {"without": ["gpu:0"]}, "cpu", "no other graphics card"),
         ([card(0, 9)], {"wish": "cpu"}, "cpu", "asked for"),
-        ([card(0, 9), card(1, 1)], {"wish": "gpu:1"}, "gpu:1", "asked for; needs 4.0 GB, gpu:1 (Fast) has 1.0 GB"),
+        ([card(0, 9), card(1, 1)], {"wish": "gpu:1"}, "gpu:1", "asked for; needs 4 GB, gpu:1 (Fast) has 1 GB"),
         ([card(0, 9)], {"wish": "gpu:1"}, "cpu", "gpu:1 was asked for and is not there; there is gpu:0"),
         ([], {"wish": "gpu:0", "fault": "x"}, "cpu", "gpu:0 was asked for and is not there; x"),
         ([card(0, 9), card(1, 9)], {"wish": "gpu:1", "without": ["gpu:1"]}, "cpu", "gpu:1 was asked for"),
@@ -208,7 +208,7 @@ def card(number: int, free: float, *, simulated: bool = False) -> Card:
             [card(0, 1, simulated=True)],
             {"wish": "gpu:0"},
             "gpu:0-simulated",
-            "asked for; needs 4.0 GB, gpu:0-sim",
+            "asked for; needs 4 GB, gpu:0-sim",
         ),
         ([card(0, 0.4)], {"need": 0}, "cpu", "its need is not known, gpu:0 (Fast) has 400 MB"),
     ],
@@ -284,7 +284,7 @@ async def test_memory_is_promised_to_one_model_until_it_is_there() -> None:
     devices.follow(host)
     first, second = await asyncio.gather(devices.choose(model("a", 5)), devices.choose(model("b", 5)))
     assert (first.name, second.name) == ("gpu:0", "cpu")
-    assert "5.0 GB for models on their way" in second.reason
+    assert "5 GB for models on their way" in second.reason
     assert (await devices.choose(model("a", 5))).name == "gpu:0", "its own promise is no hindrance"
     host.tell("a", "starting")
     assert (await devices.choose(model("b", 5))).name == "cpu"

@@ -218,6 +218,44 @@ async def test_a_server_that_ends_breaks_its_answer_and_starts_again(file: Path)
         assert rig.api.asked[-1][1] == f"Bearer {rig.launcher.servers[A].key}", "it is the new server that is asked"
 
 
+async def test_a_turn_at_a_server_that_has_just_ended_goes_to_the_next_one(file: Path) -> None:
+    write_registry(file, entry("a", on_demand=True))
+    async with running(file) as rig:
+        assert await text(rig, A)
+        ended = rig.launcher.servers[A]
+        await rig.api.down()
+        answer = Answer(rig.engine, chat(A))
+        await answer.until("running")
+        await rig.api.up()  # somewhere else, as the next server will be
+        await asyncio.wait({answer.reading}, timeout=0.05)
+        assert not answer.reading.done(), "the server cannot be reached, and its end is not known yet"
+        ended.crash()
+        assert await expect(answer.reading, "an answer of the next server") == f"{A} says hello"
+        assert rig.launcher.starts[A] == 2
+
+
+async def test_nobody_gets_the_turn_of_a_request_that_broke_before_the_end_of_its_server_is_known(file: Path) -> None:
+    write_registry(file, entry("a", on_demand=True))
+    async with running(file) as rig:
+        rig.api.gate.clear()
+        first = Answer(rig.engine, chat(A))
+        await rig.api.begun.wait()
+        second = Answer(rig.engine, chat(A))
+        await second.until("queued")
+        rig.api.cut()
+        await asyncio.wait({first.reading}, timeout=0.05)
+        assert "running" not in second.steps
+        rig.launcher.servers[A].crash()
+        with pytest.raises(
+            EngineFailed, match=r"connection .*; the server of local:a:1 has ended: killed by SIGKILL"
+        ) as failed:
+            await first.reading
+        assert failed.value.blames == "", "the end of one model counts against no agent"
+        rig.api.gate.set()
+        assert await expect(second.reading, "an answer of the next server") == f"{A} says hello"
+        assert rig.launcher.starts[A] == 2
+
+
 async def test_a_model_that_does_not_start_harms_no_other_and_not_its_agent(file: Path) -> None:
     write_registry(file, entry("a", on_demand=True, restart="never"), entry("b", on_demand=True))
     async with running(file, behave=failing(A, fails="no room for its weights")) as rig:
@@ -405,6 +443,13 @@ async def test_a_model_is_added_and_can_be_started(file: Path, tiny: Path) -> No
             await rig.command("add", model_file_path=str(tiny))
         with pytest.raises(InvalidRequest, match="nothing-there"):
             await rig.command("add", model_file_path=str(tiny.with_name("nothing-there.gguf")))
+        cut = tiny.with_name("cut.gguf")
+        cut.write_bytes(tiny.read_bytes()[:-4096])
+        with pytest.raises(InvalidRequest, match="is cut off"):
+            await rig.command("add", model_file_path=str(cut))
+        with pytest.raises(InvalidRequest, match="slots"):
+            await rig.command("add", model_file_path=str(tiny), name="none", settings={"slots": 0})
+        assert rig.engine.states().keys() == {A, "local:tiny:latest"}
         (offer,) = (each for each in rig.engine.status().offers if each.model != A)
         assert (offer.context, offer.features["json"]) == (256, True)
 
@@ -488,6 +533,23 @@ async def test_a_model_with_settings_that_cannot_work_harms_no_other(file: Path)
         write_registry(file, entry("a"), entry("b", slots=0))
         await rig.engine.until(lambda: "models[1]" in rig.engine.status().detail)
         assert set(rig.engine.states()) == {A, B}
+
+
+async def test_the_memory_for_prompts_is_bounded_and_counted(file: Path, tiny: Path) -> None:
+    write_registry(file, entry("a") | {"model_file_path": str(tiny), "settings": {}})
+
+    async def counted(**options: Any) -> tuple[int, list[str]]:
+        async with running(file, **options) as rig:
+            (*_, last) = await rig.command("start", model=A)
+            arguments = rig.launcher.commands[-1].arguments
+            given = arguments[arguments.index("--cache-ram") + 1 :][:1] if "--cache-ram" in arguments else []
+            return last["memory_bytes"], list(given)
+
+    none, said = await counted(defaults={"prompt_cache": 0})
+    assert said == ["0"]
+    assert await counted() == (none + 256 * 2**20, ["256"])
+    assert await counted(models={A: {"prompt_cache": 1000}}) == (none + 1000 * 2**20, ["1000"])
+    assert await counted(defaults={"prompt_cache": None}) == (none, []), "the server's own is not known"
 
 
 @pytest.mark.parametrize("harm", ["missing", "cut", "no gguf"])

@@ -15,8 +15,9 @@ from tests.models.tiny_model import tiny, written_tiny
 
 from anywire.errors import InvalidRequest
 from anywire.offers import MAX_OFFERS, MAX_OFFERS_BYTES, Offer, offers_text
+from anywire.sizes import read_size
 from anywire_engine_models.commands import LAST_LINES, bounded, pieces, read, with_defaults
-from anywire_engine_models.config import ModelsConfig, budget_bytes, read_size
+from anywire_engine_models.config import ModelsConfig, budget_bytes
 from anywire_engine_models.host.hosted import HostedModel
 from anywire_engine_models.host.server import Exit
 from anywire_engine_models.host.status import ModelState, ModelStatus
@@ -173,7 +174,25 @@ def test_a_size_is_bytes_or_a_text(text: Any, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "GB", "-1", "12 PB", "1,5 GB", "12 GBit", "eighty%", "0%", "101%", "NaN", -1, 2**61]
+    "text",
+    [
+        "",
+        "GB",
+        "-1",
+        "12 PB",
+        "1,5 GB",
+        "12 GBit",
+        "eighty%",
+        "0%",
+        "101%",
+        "NaN",
+        -1,
+        2**61,
+        "9" * 400,
+        "9" * 400 + " TB",
+        "9" * 400 + "%",
+        True,
+    ],
 )
 def test_what_is_no_size_is_refused(text: Any) -> None:
     with pytest.raises(pydantic.ValidationError):
@@ -196,6 +215,7 @@ def test_a_budget_may_be_a_share_of_the_machines_memory() -> None:
         {"defaults": {"device": "tpu:0"}},
         {"defaults": {"command": []}},
         {"defaults": {"slots": 0}},
+        {"defaults": {"context": 63}},
         {"defaults": {"restart": "always"}},
         {"models": {NAME: {"on_demnad": True}}},
         {"models": ["local:a:1"]},
@@ -213,7 +233,9 @@ def test_settings_that_cannot_work_are_refused(options: dict[str, Any]) -> None:
 
 def test_an_entry_needs_no_more_than_a_file() -> None:
     found = with_defaults({"model_file_path": "/models/smollm2-135m.Q4_K_M.gguf"})
-    assert (found["full_identifier"], found["provider"]) == ("local:smollm2-135m:latest", "local")
+    assert (found["full_identifier"], found["provider"]) == ("local:smollm2-135m:Q4_K_M", "local")
+    assert with_defaults({"model_file_path": "/models/plain.gguf"})["full_identifier"] == "local:plain:latest"
+    assert with_defaults({"model_file_path": "/m/a.Q8_0.gguf", "version": "v"})["full_identifier"] == "local:a:v"
     assert with_defaults({"provider": "p", "name": "n", "version": "v"})["full_identifier"] == "p:n:v"
     assert with_defaults({"name": "n", "full_identifier": "x"})["full_identifier"] == "x"
 

@@ -25,7 +25,7 @@ from anywire.testing.patience import expect
 from anywire_engine_models.registry import document, replaced_file
 from anywire_engine_models.registry.document import MAX_MODELS, read_document, written_document
 from anywire_engine_models.registry.entry import Entry, EntrySettings
-from anywire_engine_models.registry.entry_json import read_entry
+from anywire_engine_models.registry.entry_json import read_entry, written_entry
 from anywire_engine_models.registry.file import DEFAULT, Registry
 from anywire_engine_models.registry.model_paths import model_file
 from anywire_engine_models.registry.replaced_file import change_file
@@ -175,7 +175,10 @@ WRONG_MEMBERS: dict[str, tuple[dict[str, Any], str]] = {
     "path": ({"model_file_path": 3}, "`model_file_path` must be a path"),
     "null": ({"model_file_path": "a\0b"}, "`model_file_path` must be a path"),
     "manifest": ({"manifest_data": {"layers": [{"mediaType": "x"}]}}, "`manifest_data`: Object missing required"),
-    "settings": ({"settings": {"slot": 1}}, "`settings`: Object contains unknown field `slot`"),
+    "settings": ({"settings": {"slot": 1}}, "`settings` has 'slot', which is none: did you mean 'slots'?"),
+    "unknown": ({"settings": {"qqq": 1}}, "`settings` has 'qqq', which is none: there are autostart, on_demand, "),
+    "size": ({"settings": {"memory_bytes": "much"}}, "`settings`: `memory_bytes`: expected a size such as 12 GB"),
+    "huge": ({"settings": {"memory_bytes": "9" * 400}}, "is more bytes than there are"),
     "slots": ({"settings": {"slots": 0}}, "`settings`: Expected `int` >= 1"),
     "restart": ({"settings": {"restart": "always"}}, "`settings`: Invalid enum value 'always'"),
     "device": ({"settings": {"device": "cuda"}}, "`settings`: Expected `str` matching"),
@@ -225,12 +228,12 @@ async def test_what_is_no_readable_file_is_told(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "folder").mkdir()
     for name, says in (
-        ("fifo", "it cannot be read: it is no file"),
-        ("folder", "it cannot be read: it is no file"),
-        ("missing", "it is not there"),
+        ("fifo", "it cannot be read: it is no file; no models count"),
+        ("folder", "it cannot be read: it is no file; no models count"),
+        ("missing", "it is not there; no models count; `anywire models add` begins it"),
     ):
         registry = await expect(read(tmp_path / name), "the registry is read")
-        assert registry.fault == f"the registry {tmp_path / name}: {says}; no models count"
+        assert registry.fault == f"the registry {tmp_path / name}: {says}"
     for name in ("fifo", "folder"):
         with pytest.raises(ConfigError, match="cannot be written"):
             await expect(Registry(tmp_path / name).add(of("a")), "the change fails")
@@ -504,3 +507,10 @@ async def test_the_registry_of_its_page_is_one(tmp_path: Path) -> None:
     registry = await read(path)
     assert (registry.fault, len(registry.entries)) == ("", 3)
     assert [name for name in EntrySettings.__struct_fields__ if f"`{name}`" not in page] == []
+
+
+def test_memory_is_given_in_bytes_or_as_a_size_and_stays_as_it_is_written() -> None:
+    members = entry("a", settings={"memory_bytes": "18 GB"})
+    read = read_entry(members, Path("/"))
+    assert read.settings.memory_bytes == 18 * 10**9
+    assert written_entry(read, Path("/"))["settings"] == {"memory_bytes": "18 GB"}

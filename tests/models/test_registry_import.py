@@ -11,6 +11,7 @@ import pytest
 from tests.models.gguf_bytes import LLAMA, gguf_bytes
 
 from anywire.errors import ConfigError, InvalidRequest
+from anywire_engine_models.commands import with_defaults
 from anywire_engine_models.registry.entry import Entry
 from anywire_engine_models.registry.file import Registry
 from anywire_engine_models.registry.importers import import_models
@@ -92,6 +93,7 @@ def test_one_file_is_imported(tmp_path: Path) -> None:
     path = tmp_path / "m-Q4_0.gguf"
     path.write_bytes(gguf_bytes())
     assert identifiers(import_models("gguf", path)) == ["local:m:Q4_0"]
+    assert with_defaults({"model_file_path": str(path)})["full_identifier"] == "local:m:Q4_0", "as `models add` has it"
     assert entry_of_file(path, "mine:a:b").full_identifier == "mine:a:b"
     with pytest.raises(ConfigError, match="No such file"):
         entry_of_file(tmp_path / "other.gguf")
@@ -282,6 +284,14 @@ async def test_a_file_of_llama_swap_is_imported(tmp_path: Path, monkeypatch: pyt
         ("small", "it is listed"),
         ("container", "it is ready once it answers GET /v1/models"),
     ]
+
+
+def test_what_is_small_as_yaml_and_huge_as_text_costs_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    levels = "\n".join(f"  - &l{level} [{', '.join([f'*l{level - 1}'] * 9)}]" for level in range(1, 12))
+    path.write_text(f'levels:\n  - &l0 "x"\n{levels}\nmodels:\n  m: {{cmd: "a ${{PORT}}", env: [*l11]}}\n')
+    found = import_models("llama-swap", path)
+    assert [(each.about, each.text) for each in found.skipped] == [("m", "its env has what is no text")]
 
 
 GROUPS: dict[str, Any] = {

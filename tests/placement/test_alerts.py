@@ -132,6 +132,14 @@ def test_a_gauge_that_is_named_takes_the_place_of_its_default_and_null_ends_it()
     assert found["disk_free_bytes"] == DEFAULTS["disk_free_bytes"]
 
 
+def test_sizes_are_given_as_everywhere_else() -> None:
+    config = AlertsConfig.model_validate({"thresholds": {"ram_free_bytes": {"below": "1 GB", "clear": "2 GiB"}}})
+    threshold = config.all_thresholds()["ram_free_bytes"]
+    assert (threshold.below, threshold.clear) == (10**9, 2 * 2**30)
+    with pytest.raises(pydantic.ValidationError, match="such as 12 GB"):
+        AlertsConfig.model_validate({"thresholds": {"ram_free_bytes": {"below": "much"}}})
+
+
 class Gauged(ScriptedEngine):
     """An engine that tells what its test says."""
 
@@ -151,6 +159,24 @@ class Gauged(ScriptedEngine):
     def tell(self, **gauges: float) -> None:
         self.gauges = gauges
         self.changed()
+
+
+async def test_the_log_tells_sizes_as_people_read_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    thresholds = {"vram_free_bytes": {"below": "2 GB", "seconds": 0}, "g": {"above": 98.5, "seconds": 0}}
+    config = AlertsConfig.model_validate({"thresholds": thresholds, "interval": 0.1})
+    engine, events = Gauged(), Recorder()
+    async with service_bench(Alerts(config), state=tmp_path, engine=engine) as bench:
+
+        def add(event: PluginEvent) -> None:
+            events.add(f"{event.data['gauge']}", event.data)
+
+        unsubscribe = bench.orchestrator.events.subscribe("test", add, PluginEvent)
+        engine.tell(vram_free_bytes=1.25e9, g=99.0)
+        await events.event("vram_free_bytes")
+        await events.event("g")
+        unsubscribe()
+    assert "alert: vram_free_bytes of agent agent is 1.25 GB, below 2 GB" in caplog.text
+    assert "alert: g of agent agent is 99, above 98.5" in caplog.text
 
 
 async def test_alerts_are_events_a_route_and_metrics(tmp_path: Path) -> None:

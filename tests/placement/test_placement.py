@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,10 @@ async def test_pinned_models_and_groups_are_kept(tmp_path: Path) -> None:
         assert why == "a2 has models of another group loaded that are wanted or in use"
 
 
-async def test_fewer_are_unloaded_after_a_while_and_the_file_outlives_a_restart(tmp_path: Path) -> None:
+async def test_fewer_are_unloaded_after_a_while_and_the_file_outlives_a_restart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     configured = {"a": {"replicas": 2}}
     async with fleet(tmp_path, configured) as found:
         for number in range(3):
@@ -149,13 +153,26 @@ async def test_fewer_are_unloaded_after_a_while_and_the_file_outlives_a_restart(
         assert told["b"]["agents"] == ["a1"]
         assert "why" in told["b"]
     kept = tmp_path / "placement" / FILE
+    assert "asked for last counts" not in caplog.text
     async with fleet(tmp_path, configured) as found:
+        assert f"what PUT /v1/placement asked for last counts, not the configuration: {kept}" in caplog.text
         assert [(each["model"], each["replicas"]) for each in (await found.report())["models"]] == [("a", 1), ("b", 3)]
     async with fleet(tmp_path, {"a": {"replicas": 3}}) as found:
         assert [(each["model"], each["replicas"]) for each in (await found.report())["models"]] == [("a", 3)]
     kept.write_text("{")
     async with fleet(tmp_path, configured) as found:
         assert [(each["model"], each["replicas"]) for each in (await found.report())["models"]] == [("a", 2)]
+
+
+async def test_a_model_that_moves_to_other_agents_answers_until_it_is_loaded_there(tmp_path: Path) -> None:
+    async with fleet(tmp_path, {}, settle=0.05) as found:
+        await found.join("a1", models={"a": 1}, loaded=["a"])
+        await found.join("a2", models={"a": 1}, loading=0.6)
+        await found.put(a={"replicas": 1, "agents": ["a2"]})
+        await found.events.until(lambda: found.events.named("unload.done"), "the first one is unloaded")
+        told = [name for name, _ in found.events.events if name in ("load.done", "unload.begun")]
+        assert told == ["load.done", "unload.begun"]
+        assert found.where("a") == ["a2"]
 
 
 async def test_an_agent_out_of_service_does_not_count(tmp_path: Path) -> None:

@@ -280,10 +280,10 @@ def test_first_replicas_go_before_second_ones_and_models_in_their_order() -> Non
         ([place("a1")], "no agent has this model"),
         ([msgspec.structs.replace(place("a1", a=("stopped", 1)), counts=False)], "a1 is out of service"),
         ([msgspec.structs.replace(place("a1", a=("stopped", 1)), open=False)], "a1 takes no commands for models"),
-        ([place("a1", 10**9, a=("stopped", 2 * 10**9))], "a1 has 1.00 GB for models, and it needs 2.00 GB"),
+        ([place("a1", 10**9, a=("stopped", 2 * 10**9))], "a1 has 1 GB for models, and it needs 2 GB"),
         (
             [place("a1", 3 * 10**9, a=("stopped", 2 * 10**9), b=("starting", 2 * 10**9))],
-            "a1 has 1.00 GB free, it needs 2.00 GB, and what is loaded is wanted or in use",
+            "a1 has 1 GB free, it needs 2 GB, and what is loaded is wanted or in use",
         ),
         ([place("a1", a=("running", 1))], "all 1 agents that have it have loaded it, or load it"),
     ],

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from anywire.asked_fleet import INTERRUPTED
 from anywire.cli import agents, chat, demo, doctor, explain, inspect, invite, keys, orders, serve, up, watch
-from anywire.cli.options import INTERRUPTED
 from anywire.cli.plugin_commands import with_fleet
 from anywire.cli.shown_arguments import hide_secrets
 from anywire.errors import AnywireError

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from anywire.asked_fleet import INTERRUPTED
 from anywire.cli import options
 from anywire.cli.asked_server import Server
 from anywire.cli.question import Question
@@ -54,7 +55,7 @@ def chat(
     role = _over_http(found, model, question) if isinstance(found, Server) else _over_transports(found, model, question)
     answer = run(role)
     if answer is None:
-        raise typer.Exit(options.INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
     if sys.stderr.isatty():
         print(
             f"[{escaped(answer.agent)} over {escaped(answer.transport)}: first token after {1000 * answer.first:.0f} "

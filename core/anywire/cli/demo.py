@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from anywire.asked_fleet import INTERRUPTED
 from anywire.cli import options
 from anywire.cli.question import Question
 from anywire.cli.shown_text import ShownText
@@ -63,7 +64,7 @@ def demo(
         return True
 
     if not stop.run(role):
-        raise typer.Exit(options.INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
 
 
 def _table(answer: Answer) -> object:

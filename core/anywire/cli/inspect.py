@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from anywire.asked_fleet import INTERRUPTED
 from anywire.cli import options
 from anywire.cli.tables import print_json, print_table
 from anywire.printable import escaped
@@ -79,7 +80,7 @@ def asked(given: options.Given, ask: Callable[[Source], Awaitable[Answer]]) -> t
 
     found = run(role)
     if found is None:
-        raise typer.Exit(options.INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
     return found, place.name
 
 

@@ -270,9 +270,6 @@ _NAMING = ("url", "host", "port", "transports", "dds_domain")
 _PARAMETER = {"over": "transports"}
 """Where an option's parameter has another name than `_SHARED` has for it."""
 
-INTERRUPTED = 130
-"""Exit status of a command that was asked to stop before it was done, as a shell tells it of Ctrl-C."""
-
 
 class Given:
     """What the command line gave for the shared options of a command."""

@@ -78,7 +78,8 @@ def checked(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Messages of an app, each with a role and content. Further members are kept. Raises `InvalidRequest`."""
     kept = []
     for number, message in enumerate(messages):
-        if message.get("role") not in ROLES:
+        role = message.get("role")
+        if not isinstance(role, str) or role not in ROLES:
             raise InvalidRequest(f"message {number}: role must be one of {', '.join(sorted(ROLES))}", param="messages")
         if not isinstance(message.get("content"), str | list | None):
             raise InvalidRequest(f"message {number}: content must be a text or a list of parts", param="messages")

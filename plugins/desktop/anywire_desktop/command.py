@@ -55,7 +55,8 @@ def serve(
     try:
         config = ModelsConfig(memory_budget=memory)
     except pydantic.ValidationError as error:
-        raise typer.BadParameter(error.errors()[0]["msg"], param_hint="--memory") from None
+        said = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        raise typer.BadParameter(said, param_hint="--memory") from None
     level = logging.getLevelNamesMapping().get(log_level.upper())
     if level is None:
         raise typer.BadParameter("expected debug, info, warning or error", param_hint="--log-level")

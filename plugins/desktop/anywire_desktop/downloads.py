@@ -224,6 +224,8 @@ class Downloads:
                         await part.write(data)
                         if done // MIB > reported:
                             reported = done // MIB
+                            if (free := await part.free()) < KEPT_FREE:
+                                raise _full(part.path, free)
                             await told(Progress(layer.digest, part.target.name, done, total))
             finally:
                 await part.close()
@@ -270,6 +272,14 @@ def _check_room(root: Path, layers: list[Layer]) -> None:
             f"the disk of {root} has {free // MIB} MiB free, and {missing // MIB} MiB are to be downloaded with "
             f"{KEPT_FREE // MIB} MiB left free: make room, or choose another modelsDirectory"
         )
+
+
+def _full(path: Path, free: int) -> ConfigError:
+    """The disk is filling up, by others or with a file whose manifest does not tell its size."""
+    return ConfigError(
+        f"the disk of {path} has {free // MIB} MiB free, and {KEPT_FREE // MIB} MiB are left free: make room; what "
+        "came is kept"
+    )
 
 
 async def _pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:

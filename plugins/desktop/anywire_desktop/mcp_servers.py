@@ -60,6 +60,9 @@ class Found(Protocol):
     @property
     def skipped(self) -> Mapping[str, str]: ...
 
+    @property
+    def written(self) -> Mapping[str, tuple[str, Mapping[str, Any]]]: ...
+
 
 class McpServers:
     """Begins with the servers of the app's file at the first command that needs them: without one, nothing of MCP is
@@ -118,7 +121,6 @@ class McpServers:
         """Add all servers of a configuration that are not here yet; what was added, and what was left out and why."""
         host = await self.host()
         found = self.parse(config)
-        written = _servers_in(msgspec.json.decode(config) if isinstance(config, str) else config)
         here = {each.server for each in host.list()}
         skipped = dict(found.skipped)
         added = []
@@ -126,13 +128,13 @@ class McpServers:
             if label in here:
                 skipped[label] = "there is a server of this name already"
                 continue
-            given = next((each for name, each in written.items() if name == label or _label(name) == label), None)
-            if given is None:
-                skipped[label] = "its name cannot be kept"
-                continue
-            await self._files.work(self._write, {label: given}, new=True)
-            await host.add(label, server)
-            added.append(label)
+            try:
+                await self._files.work(self._write, {label: found.written[label][1]}, new=True)
+                await host.add(label, server)
+            except (ConfigError, InvalidRequest) as error:
+                skipped[label] = str(error)
+            else:
+                added.append(label)
         return {"added": added, "skipped": skipped}
 
     # Tools of chats: see `anywire_desktop.tool_loop.Tools`
@@ -207,26 +209,20 @@ class McpServers:
 
     def _write(self, changes: Mapping[str, Any], new: bool = False) -> None:
         content = self._read()
-        servers = content.setdefault("mcpServers", {})
+        if "servers" in content and "mcpServers" not in content:
+            content["mcpServers"] = content.pop("servers")
+        servers = content.get("mcpServers") if content else content.setdefault("mcpServers", {})
         if not isinstance(servers, dict):
-            raise ConfigError(f"{self._files.mcp}: mcpServers must be an object; correct it")
+            raise ConfigError(f'{self._files.mcp}: bring it into the form {{"mcpServers": {{"NAME": {{…}}}}}} first')
+        written = self._read_servers(msgspec.json.encode(content)).written
         for label, server in changes.items():
-            if new and label in servers:
+            if new and (label in servers or label in written):
                 raise InvalidRequest(f"there is a server {label!r} already: update or remove it", param="name")
-            if server is None:
-                servers.pop(label, None)
-            else:
+            servers.pop(written[label][0] if label in written else label, None)
+            if server is not None:
                 servers[label] = dict(server)
+        self._read_servers(msgspec.json.encode(content))  # what could not be read again is not written
         write_whole(self._files.mcp, msgspec.json.format(msgspec.json.encode(content), indent=2))
-
-
-def _servers_in(content: Any) -> dict[str, Any]:
-    found = content.get("mcpServers", content.get("servers", content)) if isinstance(content, dict) else {}
-    return found if isinstance(found, dict) else {}
-
-
-def _label(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]", "-", name).strip("-_.")[:64]
 
 
 def _function_name(server: str, tool: str, taken: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -44,6 +45,10 @@ class PartFile:
 
     async def write(self, data: bytes) -> None:
         await self._work(self._write, data)
+
+    async def free(self) -> int:
+        """Bytes that are free on its disk."""
+        return (await self._work(shutil.disk_usage, self.path.parent)).free
 
     async def close(self) -> None:
         """Nothing more is written; what was survives a crash from now on. Safe to call twice."""

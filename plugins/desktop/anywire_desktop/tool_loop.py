@@ -85,6 +85,10 @@ class Answer:
                         texts.append(piece.text)
                         await self._telling.tell({"chunk": piece.text})
                     calls = piece.tool_calls or calls
+            calls = tuple(
+                {**call, "id": str(call.get("id") or f"call_{len(self.said)}_{number}")}
+                for number, call in enumerate(calls)
+            )
         finally:
             text = "".join(texts)
             if calls and definitions:
@@ -98,7 +102,7 @@ class Answer:
         function = call.get("function")
         name = str(function.get("name", "")) if isinstance(function, dict) else ""
         given = function.get("arguments") if isinstance(function, dict) else None
-        call_id = str(call.get("id") or f"call-{number}")
+        call_id = call["id"]
         await self._telling.tell({"tool_call": {"id": call_id, "name": name, "arguments": given}})
         try:
             result = await self._result(name, given, number)

@@ -144,6 +144,15 @@ class Serving:
         """Whether an agent has the model and would have to be told to start it."""
         return self._stopped[model] > 0
 
+    def crashed(self, served: Served) -> list[str]:
+        """Where it is not served because the model has crashed, and how: a sentence for each agent."""
+        return [
+            f"at agent {agent_id} it has {offer.detail or 'crashed'}"
+            for group in self._groups.values()
+            if (offer := group.offers.get(served)) is not None and offer.state == "crashed"
+            for agent_id in group.members
+        ]
+
     def expect(self, source: str, models: Collection[str]) -> None:
         """``source`` sees to it that these models are served, and no others (any more)."""
         self._expected.pop(source, None)

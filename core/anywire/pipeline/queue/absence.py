@@ -15,6 +15,8 @@ from anywire.pipeline.queue.broken_streams import nobody_resumes
 from anywire.pipeline.tasks.task import Task
 from anywire.scheduler import QueueKey
 
+MAX_NAMED = 3
+"""Agents that an error names."""
 EXPECTED_LOOK = 1.0
 """Seconds between two looks at least at whether somebody still sees to the model that a task waits for."""
 
@@ -96,7 +98,7 @@ class Absence:
             return
         key = task.queued.key
         reasons = map(self.why, task.queued.keys)
-        why, pause = next((reason for reason in reasons if reason[0]), ("", 0.0))
+        why, pause = next((reason for reason in reasons if reason[0]), (self._crashed(key), 0.0))
         broken = nobody_resumes(task, self._wait, why)
         if broken is not None:
             self._fail(task, broken)
@@ -110,6 +112,12 @@ class Absence:
         message = f"no agent for model {models} within {self._wait:g} s" + (f": {why}" if why else "")
         nobody = errors.NoAgent(message, retry_after=float(ceil(pause)))
         self._fail(task, refused or nobody)
+
+    def _crashed(self, key: QueueKey) -> str:
+        ends = self._registry.serving.crashed(key[:2])
+        more = f"; and at {len(ends) - MAX_NAMED} more" if len(ends) > MAX_NAMED else ""
+        advice = f"; start it with `anywire models start {key.model}`" if ends else ""
+        return "; ".join(ends[:MAX_NAMED]) + more + advice
 
     def _is_served(self, task: Task) -> bool:
         keys = task.queued.keys

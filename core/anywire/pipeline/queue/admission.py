@@ -8,6 +8,7 @@ from anywire import errors
 from anywire.caller import Caller
 from anywire.demand import CHARS_PER_TOKEN, Demand
 from anywire.errors import AnywireError
+from anywire.offers import NAMED_NEED
 from anywire.pipeline.fleet.claims import MAX_NAME
 from anywire.pipeline.fleet.registry import Registry
 from anywire.pipeline.tasks.limits import CallerLimits, Share
@@ -107,9 +108,7 @@ class Admission:
                 param="model",
             )
         if key.needs and serving.serves(QueueKey(key.model, key.kind)):
-            return errors.InvalidRequest(
-                f"no agent whose model {key.model!r} has {' and '.join(key.needs)} is here", param="model"
-            )
+            return self._lacks(key)
         if is_expected or serving.served_ever(key):
             return None
         agents = self._registry.agents()
@@ -121,3 +120,16 @@ class Admission:
         models = [model for model in models if caller.limits.allows_model(model)]
         shown = ", ".join(models[:20]) + (f" and {len(models) - 20} more" if len(models) > 20 else "") or "none"
         return errors.ModelNotFound(f"no agent serves the model {key.model!r}; models served: {shown}", param="model")
+
+    def _lacks(self, key: QueueKey) -> AnywireError:
+        """The error for needs that no agent with the model meets."""
+        named = [need for need in key.needs if need.startswith(NAMED_NEED)]
+        there = self._registry.serving.servers(key.model)
+        if missing := [need for need in named if need not in there]:
+            labels = ", ".join(repr(need.removeprefix(NAMED_NEED)) for need in missing)
+            known = ", ".join(need.removeprefix(NAMED_NEED) for need in there[:20]) or "none"
+            text = f"no agent with the model {key.model!r} has an MCP server {labels}; there are: {known}"
+            return errors.InvalidRequest(text, param="tools")
+        needs = [f"the MCP server {need.removeprefix(NAMED_NEED)!r}" if need in named else need for need in key.needs]
+        text = f"no agent whose model {key.model!r} has {' and '.join(needs)} is here"
+        return errors.InvalidRequest(text, param="model")

@@ -110,7 +110,10 @@ class LibraryCommands:
 
     def _save(self, library: dict[str, Any]) -> None:
         folder = self._files.library.parent
-        document = read_document(msgspec.json.encode(library), folder) if "models" in library else None
+        try:
+            document = read_document(msgspec.json.encode(library), folder) if "models" in library else None
+        except ValueError as error:
+            raise InvalidRequest(f"the library is not written: {error}", param="library") from error
         if document is None or document.faults:
             said = "; ".join(document.faults) if document is not None else 'it must be {"models": […]}'
             raise InvalidRequest(f"the library is not written: {said}", param="library")

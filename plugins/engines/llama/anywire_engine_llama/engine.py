@@ -21,7 +21,7 @@ from anywire_engine_llama.config import LlamaConfig
 from anywire_engine_models.host.actor import ModelHost
 from anywire_engine_models.host.hosted import HostedModel
 from anywire_engine_models.host.resident import LONG_LIFE
-from anywire_engine_models.host.server import Device, Exit, Server
+from anywire_engine_models.host.server import Device, Exit
 from anywire_engine_models.host.status import ModelChanged, ModelStatus
 from anywire_engine_models.llama_cpp.command import LlamaSettings, llama_command
 from anywire_engine_models.llama_cpp.offer import read_offer
@@ -34,8 +34,6 @@ from anywire_engine_openai.connection_errors import ConnectionFailed
 from anywire_engine_openai.resume import Way, can_be_resumed, resumed
 from anywire_engine_openai.upstream import Upstream
 
-END_KNOWN = 1.0
-"""Seconds after which the end of a server is known that has broken a connection."""
 LINES_SHOWN = 8
 """Last lines of the server that an error shows."""
 OFFER_DETAIL = 500
@@ -157,9 +155,8 @@ class LlamaEngine(Engine):
                             yield delta
                     is_answered = True
                 except ConnectionFailed as error:
-                    # The turn is kept until the end of the server is known: nobody else gets one there. A task that
-                    # it has not taken is answered by the next server.
-                    if not await _has_ended(turn.server) or not error.did_nothing:
+                    # A task that an ended server has not taken is answered by the next one.
+                    if await turn.end_of_server() is None or not error.did_nothing:
                         raise
 
     # Inside
@@ -266,8 +263,3 @@ class LlamaEngine(Engine):
         self._status = status
         log.log(logging.WARNING if state == "failed" else logging.INFO, "%s is %s %s", self._model, state, detail)
         self._changed()
-
-
-async def _has_ended(server: Server) -> bool:
-    await asyncio.wait({server.exited}, timeout=END_KNOWN)
-    return server.exited.done()

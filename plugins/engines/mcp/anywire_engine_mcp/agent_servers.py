@@ -21,6 +21,8 @@ LIST_DEADLINE = 10.0
 MAX_AT_ONCE = 32
 """Agents that are asked at the same time."""
 MAX_SERVERS_OF_AGENT = 1000
+MAX_PIECES = 2000
+"""Results of one list; an agent with as many servers and tools as there may be needs fewer."""
 
 
 class AgentServers(msgspec.Struct, frozen=True):
@@ -54,12 +56,16 @@ async def listed(context: Context, caller: Caller) -> list[AgentServers]:
 
 async def _listed(context: Context, agent_id: str, caller: Caller) -> AgentServers:
     found: dict[str, dict[str, Any]] = {}
+    pieces = 0
     try:
         results = context.command([agent_id], "mcp.list", deadline=LIST_DEADLINE, caller=caller)
         async with aclosing(results):
             async for result in results:
                 for piece in result["servers"]:
                     _add(found, piece)
+                pieces += 1
+                if pieces > MAX_PIECES:
+                    raise ValueError(f"it goes on after {MAX_PIECES} results")
     except AnywireError as error:
         return AgentServers(agent_id, error=f"{error.code}: {error}")
     except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from anywire.asked_fleet import AskedFleet
+from anywire.asked_fleet import AskedFleet, NotUnderstood
 from anywire.errors import AgentUnavailable, AnywireError, ConfigError, InvalidRequest
 
 LIST_DEADLINE = 10.0  # seconds
@@ -17,13 +17,6 @@ ENGINE = "mcp"
 
 Listed = dict[str, dict[str, Any]]
 """By agent: ``servers``, a list, or ``error``, a sentence."""
-
-
-class NotUnderstood(AnywireError):
-    """The agent answered with what this command does not understand."""
-
-    code = "not_understood"
-    remedy = "Use the same version of Anywire for the command and the agent."
 
 
 def read_arguments(text: str) -> dict[str, Any]:
@@ -100,8 +93,8 @@ async def _servers(fleet: AskedFleet, agent_id: str) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     async with aclosing(fleet.command(agent_id, "mcp.list", {}, deadline=LIST_DEADLINE)) as results:
         async for result in results:
-            for piece in _member(result, "servers"):
-                label, tools = _member(piece, "server"), _member(piece, "tools")
+            for piece in _list(result, "servers"):
+                label, tools = _member(piece, "server"), _list(piece, "tools")
                 found.setdefault(str(label), {**piece, "tools": []})["tools"].extend(tools)
     return list(found.values())
 
@@ -143,6 +136,13 @@ async def _only(
             found = result
     if not isinstance(found, dict):
         raise NotUnderstood(f"the agent {agent_id} answered {name} with {found!r:.100}")
+    return found
+
+
+def _list(result: Any, name: str) -> list[Any]:
+    found = _member(result, name)
+    if not isinstance(found, list):
+        raise NotUnderstood(f"the agent answered with {result!r:.100}, whose {name} are no list")
     return found
 
 

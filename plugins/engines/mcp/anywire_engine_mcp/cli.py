@@ -6,9 +6,7 @@ from typing import Annotated
 
 import typer
 
-from anywire.asked_fleet import GivenFleet, asks_fleet
-
-INTERRUPTED = 130
+from anywire.asked_fleet import GivenFleet, asks_fleet, until_interrupted
 
 app = typer.Typer(
     name="mcp",
@@ -111,18 +109,12 @@ def logs(
     """Print what a server wrote on its standard error."""
     from anywire_engine_mcp import asked_agents, shown
 
-    try:
+    with until_interrupted(follow):
         given.ask(
             lambda fleet: asked_agents.each_line(
                 fleet, server, lines, follow, agent_id, lambda line: shown.print_line(line, as_json)
             )
         )
-    except KeyboardInterrupt:
-        if not follow:
-            raise
-    except typer.Exit as ended:
-        if not follow or ended.exit_code != INTERRUPTED:
-            raise
 
 
 def _order(given: GivenFleet, order: str, server: str, agent_id: str | None, as_json: bool) -> None:

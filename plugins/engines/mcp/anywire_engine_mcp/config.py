@@ -50,7 +50,10 @@ class McpConfig(pydantic.BaseModel):
         """Those of ``servers``, and of the file. Raises `ConfigError`."""
         if self.servers_file is None:
             return dict(self.servers)
-        found = read_servers_file(self.servers_file)
+        try:
+            found = read_servers_file(self.servers_file)
+        except ConfigError as error:
+            raise ConfigError(f"engine.servers_file: {error}") from error
         wrong = {name: why for name, why in found.skipped.items() if why != "it is disabled"}
         if wrong:
             told = "; ".join(f"{name[:80]!r}: {why}" for name, why in list(wrong.items())[:8])

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import parse_qsl, urlsplit
 
 import pydantic
 
@@ -162,6 +163,8 @@ def secrets_of(config: ServerConfig, where: str) -> dict[str, str]:
         return _kept(
             {name: filled_in(each.get_secret_value(), f"{where}.env.{name}") for name, each in config.env.items()}
         )
+    for _, value in parse_qsl(urlsplit(config.url).query):
+        keep_secret(value)
     filled = {
         name: filled_in(each.get_secret_value(), f"{where}.headers.{name}") for name, each in config.headers.items()
     }

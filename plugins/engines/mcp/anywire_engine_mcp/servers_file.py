@@ -19,10 +19,12 @@ _SECTIONS = ("mcpServers", "servers")
 
 
 class FoundServers(msgspec.Struct, frozen=True):
-    """``skipped`` has a sentence for each server that was left out, by its name in the file."""
+    """``skipped`` has a sentence for each server that was left out, by its name in the file. ``written`` has the name
+    of each other one in the file, and what stands there."""
 
     servers: dict[str, ServerConfig]
     skipped: dict[str, str]
+    written: dict[str, tuple[str, dict[str, Any]]]
 
 
 def read_servers_file(path: Path) -> FoundServers:
@@ -56,6 +58,7 @@ def read_servers(data: bytes | str, source: str = "the JSON") -> FoundServers:
         raise ConfigError(f"{source} has {len(found)} servers, the limit is {MAX_SERVERS}")
     servers: dict[str, ServerConfig] = {}
     skipped: dict[str, str] = {}
+    written: dict[str, tuple[str, dict[str, Any]]] = {}
     for name, given in found.items():
         label = _label(name)
         if not label or label in servers:
@@ -65,7 +68,9 @@ def read_servers(data: bytes | str, source: str = "the JSON") -> FoundServers:
             servers[label] = _server(given)
         except ValueError as error:
             skipped[name] = str(error)
-    return FoundServers(servers, skipped)
+        else:
+            written[label] = name, given
+    return FoundServers(servers, skipped, written)
 
 
 def _label(name: str) -> str:

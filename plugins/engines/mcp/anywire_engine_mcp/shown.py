@@ -98,7 +98,8 @@ def _why(server: Mapping[str, Any]) -> str:
 def _arguments(tool: Mapping[str, Any]) -> str:
     schema = tool.get("schema")
     properties = schema.get("properties") if isinstance(schema, dict) else None
-    required = schema.get("required", ()) if isinstance(schema, dict) else ()
+    required = schema.get("required") if isinstance(schema, dict) else None
+    required = required if isinstance(required, list) else []
     names = [str(name) for name in properties] if isinstance(properties, dict) else []
     return ", ".join(name if name in required else f"[{name}]" for name in names)
 

@@ -20,6 +20,8 @@ from anywire_engine_models.registry.file import DEFAULT, Registry
 
 log = logging.getLogger(__name__)
 
+DIGESTS_TOLD_EVERY = 1.0
+"""Seconds."""
 MAX_FAULT = 2000
 """Characters of what is said of a registry."""
 
@@ -83,7 +85,7 @@ class Catalogue:
             raise ConfigError(f"engine.model: {'; '.join(filter(None, faults))}")
         for name in self.config.models:
             if not only and all(entry.full_identifier != name for entry in self.registry.entries):
-                log.warning("engine.models: %s", self._missing(name))
+                log.warning("engine.models: %s: `anywire models add` puts it there", self._missing(name))
 
     def follow(self) -> None:
         """Take over what changes, in the background; find the digests of the weights."""
@@ -153,11 +155,14 @@ class Catalogue:
         self.models = {name: self._with_digest(known) for name, known in models.items()}
 
     async def _find_digests(self) -> None:
-        """Those of files that were not seen yet, until the registry changes again."""
+        """Those of files that were not seen yet, until the registry changes again. Told together where they come
+        quickly."""
+        time = asyncio.get_running_loop().time
+        told_at, untold = 0.0, False
         for known in list(self.models.values()):
             mark = _mark(known.file)
             if self._news.is_set():
-                return
+                return  # they are told with what has changed
             if mark is None or mark in self._digests:
                 continue
             try:
@@ -165,10 +170,18 @@ class Catalogue:
             except OSError as error:
                 log.warning("the weights of %s cannot be read: %s", known.hosted.name, error)
                 continue
-            self.models = {name: self._with_digest(each) for name, each in self.models.items()}
-            self._told()
+            untold = True
+            if time() - told_at >= DIGESTS_TOLD_EVERY:
+                told_at, untold = time(), False
+                self._tell_digests()
+        if untold:
+            self._tell_digests()
         marks = {_mark(known.file) for known in self.models.values()}
         self._digests = {mark: digest for mark, digest in self._digests.items() if mark in marks}
+
+    def _tell_digests(self) -> None:
+        self.models = {name: self._with_digest(each) for name, each in self.models.items()}
+        self._told()
 
     def _with_digest(self, known: KnownModel) -> KnownModel:
         mark = _mark(known.file)

@@ -27,10 +27,11 @@ import msgspec
 
 from anywire.errors import AnywireError, InvalidRequest, UnknownCommand
 from anywire_engine_models.catalogue import Catalogue
+from anywire_engine_models.config import ModelsConfig
 from anywire_engine_models.host.actor import ModelHost
 from anywire_engine_models.host.status import ModelChanged, ModelStatus
 from anywire_engine_models.hosted_models import known_model
-from anywire_engine_models.model_files.weights import public_name
+from anywire_engine_models.model_files.file_names import name_parts
 from anywire_engine_models.offers import told
 from anywire_engine_models.registry.entry import Entry, EntrySettings
 from anywire_engine_models.registry.entry_json import read_entry
@@ -157,16 +158,11 @@ class ModelCommands:
 
     async def _add(self, arguments: Mapping[str, Any]) -> AsyncIterator[Any]:
         registry = self._catalogue.registry
-        try:
-            entry = read_entry(with_defaults(arguments), registry.path.parent)
-        except ValueError as error:
-            raise InvalidRequest(f"this is no model: {error}") from error
+        entry = read_new(arguments, registry.path.parent)
         self._check_commands((entry,))
         if self._catalogue.config.model:
             raise InvalidRequest(f"this agent offers {self._catalogue.config.model} alone (engine.model)")
-        known = await asyncio.to_thread(known_model, entry, self._catalogue.config)
-        if known.fault:
-            raise InvalidRequest(known.fault, param="model_file_path")
+        await asyncio.to_thread(check_new, entry, self._catalogue.config)
         await registry.add(entry)
         await self._catalogue.settled()
         yield self.told(self._host.status(entry.full_identifier))
@@ -235,13 +231,34 @@ def read(arguments: Mapping[str, Any], form: type[A]) -> A:
         raise InvalidRequest(f"the arguments are not as they must be: {error}", param="arguments") from error
 
 
+def read_new(members: Mapping[str, Any], folder: Path) -> Entry:
+    """The entry that ``models.add`` adds to a registry in ``folder``. Raises `InvalidRequest`."""
+    try:
+        return read_entry(with_defaults(members), folder)
+    except ValueError as error:
+        raise InvalidRequest(f"this is no model: {error}") from error
+
+
+def check_new(entry: Entry, config: ModelsConfig) -> None:
+    """Raise `InvalidRequest` for an entry whose file is not whole, or whose settings cannot work. Blocks."""
+    try:
+        known = known_model(entry, config)
+    except ValueError as error:
+        raise InvalidRequest(f"this is no model: {error}", param="settings") from error
+    if known.fault:
+        raise InvalidRequest(known.fault, param="model_file_path")
+
+
 def with_defaults(members: Mapping[str, Any]) -> dict[str, Any]:
-    """An entry's members with those that it may lack: a file is enough."""
+    """An entry's members with those that it may lack: a file is enough, whose name says the rest as for an import."""
     path = members.get("model_file_path")
     given = {name: value for name, value in members.items() if value is not None}
     named = {"provider": "local", "library": "library", "version": "latest"} | given
-    if "name" not in named and isinstance(path, str) and path:
-        named["name"] = public_name(Path(path))
+    if isinstance(path, str) and path:
+        parts = name_parts(Path(path).name)
+        named = {"name": parts.name} | named
+        if parts.quantization and "version" not in given:
+            named["version"] = parts.quantization
     if {"name", "provider", "version"} <= named.keys():
         named.setdefault("full_identifier", f"{named['provider']}:{named['name']}:{named['version']}")
     return named

@@ -8,28 +8,16 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
+from anywire.sizes import MAX_SIZE, read_size
 from anywire_engine_models.host.hosted import RestartPolicy
 
-MAX_SIZE = 2**60
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
-_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+MIN_CONTEXT = 64
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 _DEVICE = re.compile(r"auto|cpu|gpu:\d{1,3}")
 
 
-def read_size(value: object) -> object:
-    """Bytes of a text such as ``12 GB`` (10⁹) or ``12 GiB`` (2³⁰); everything else as it is. Raises ValueError."""
-    if not isinstance(value, str):
-        return value
-    found = _SIZE.fullmatch(value.strip())
-    if found is None:
-        raise ValueError(f"expected a size such as 12 GB, 500 MiB or 1000000, found {value[:40]!r}")
-    number, unit, binary = found.groups()
-    return round(float(number) * (1024 if binary else 1000) ** _POWERS[unit.upper()])
-
-
 def _budget(value: object) -> object:
-    """A share as it is, everything else as `read_size` says."""
+    """A share as it is, everything else as `anywire.sizes.read_size` says."""
     if isinstance(value, str) and (found := _SHARE.fullmatch(value.strip())):
         if not 0 < float(found[1]) <= 100:
             raise ValueError(f"expected a share between 0 % and 100 %, found {value[:40]!r}")
@@ -79,13 +67,16 @@ class ModelSettings(_Section):
         "Empty: with all.",
     )
     context: int = pydantic.Field(
-        0, ge=0, le=2**31 - 1, description="Tokens of context of each slot. 0: the model's own, at most 4096."
+        0,
+        ge=0,
+        le=2**31 - 1,
+        description="Tokens of context of each slot, at least 64. 0: the model's own, at most 4096.",
     )
     slots: int = pydantic.Field(1, ge=1, le=256, description="Requests that the model answers at once.")
     memory_bytes: Size | None = pydantic.Field(
         None,
         description="Memory that the model is counted with: bytes, or a text such as `3 GB`. Default: estimated from "
-        "its file, its context and its slots.",
+        "its file, its context, its slots and its `prompt_cache`.",
     )
     restart: RestartPolicy = pydantic.Field(
         "on-failure", description="Whether the model is started again after an end that nobody asked for."
@@ -139,21 +130,30 @@ class ModelSettings(_Section):
     batch_threads: int = pydantic.Field(2, ge=1, le=1024, description="Threads of llama.cpp that read prompts.")
     chat_template: str = pydantic.Field(
         "",
-        max_length=1_000_000,
+        max_length=100_000,
         description="Chat template for llama.cpp, as Jinja text. Default: the model's own.",
     )
     gpu_layers: int | None = pydantic.Field(
         None, ge=0, le=10_000, description="Layers that llama.cpp puts on a graphics card. Default: all."
     )
     prompt_cache: int | None = pydantic.Field(
-        None,
+        256,
         ge=0,
         le=1 << 20,
-        description="MiB of memory of llama.cpp for prompts that no slot holds any more. 0: none. Default: its own.",
+        description="MiB of memory of llama.cpp for prompts that no slot holds any more; the model is counted with "
+        "them. 0: none. `null`: the server's own, which is not counted (8192 in recent versions; old ones have no such "
+        "option).",
     )
     extra_args: list[str] = pydantic.Field(
         default_factory=list, description="Further arguments of a llama-server (not of xllamacpp)."
     )
+
+    @pydantic.field_validator("context")
+    @classmethod
+    def _is_context(cls, value: int) -> int:
+        if 0 < value < MIN_CONTEXT:
+            raise ValueError(f"expected at least {MIN_CONTEXT} tokens, or 0 for the model's own")
+        return value
 
     @pydantic.field_validator("device")
     @classmethod
@@ -207,7 +207,7 @@ class ModelsConfig(_Section):
     memory_budget: Budget = pydantic.Field(
         "80%",
         description="Memory for all models with a process together: bytes, a text such as `12 GB`, or a share of this "
-        "machine's memory such as `80%`. 0: no bound.",
+        "machine's memory such as `80%` (of its container's, where that is limited). 0: no bound.",
     )
     turn: float = pydantic.Field(
         2.0,
@@ -232,7 +232,7 @@ class ModelsConfig(_Section):
     server: str = pydantic.Field(
         "auto",
         min_length=1,
-        description="Server of llama.cpp: `xllamacpp`, the path of a llama-server, or `auto` for what is installed.",
+        description="Program for llama.cpp: `xllamacpp`, the path of a llama-server, or `auto` for what is installed.",
     )
     add_commands: bool = pydantic.Field(
         False,

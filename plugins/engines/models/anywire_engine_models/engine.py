@@ -8,35 +8,34 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
-import psutil
-
 from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
 from anywire.errors import EngineFailed, InvalidRequest
 from anywire.messages import TaskRequest
 from anywire.offers import Offer
 from anywire_engine_models.catalogue import Catalogue, registry_of
 from anywire_engine_models.commands import ModelCommands
-from anywire_engine_models.config import ModelsConfig, budget_bytes
+from anywire_engine_models.config import ModelsConfig
 from anywire_engine_models.devices import devices_of
 from anywire_engine_models.host.actor import ModelHost
 from anywire_engine_models.host.server import Devices, Launcher, Server
-from anywire_engine_models.host.settings import HostSettings
 from anywire_engine_models.host.status import ModelChanged
-from anywire_engine_models.hosted_models import KnownModel, PlannedLauncher
+from anywire_engine_models.hosted_models import KnownModel
+from anywire_engine_models.llama_cpp.cards import LlamaCards
 from anywire_engine_models.llama_cpp.offer import read_offer
 from anywire_engine_models.local_api.server import LocalApi
 from anywire_engine_models.offers import Learned, offers_of
-from anywire_engine_models.processes.launcher import ProcessLauncher
+from anywire_engine_models.planned_host import planned_host
 from anywire_engine_models.upstreams import Upstreams
 from anywire_engine_models.waiting_turn import WaitingTurn
+from anywire_engine_openai.connection_errors import ConnectionFailed
 from anywire_engine_openai.resume import can_be_resumed, resumed
 from anywire_engine_openai.upstream import Upstream
 
 MAX_SLOTS = 1024
 """Tasks of all models that are taken in together; those of one model are bounded by its own slots."""
 NOT_THE_AGENTS = 424
-"""The status of a model that does not start, 424 Failed Dependency: one of 4xx says nothing against the agent, whose
-other models are well."""
+"""The status of a model that does not start or has ended, 424 Failed Dependency: one of 4xx says nothing against the
+agent, whose other models are well."""
 LOADING = "loading"
 """What a host tells of a request whose model is being started; everything else is waiting for a turn."""
 
@@ -73,13 +72,8 @@ class ModelsEngine(Engine):
         super().__init__(config)
         self.config: ModelsConfig = config
         self._devices: LocalDevices = devices if devices is not None else devices_of(config)
-        settings = HostSettings(
-            memory_budget=budget_bytes(config.memory_budget, psutil.virtual_memory().total),
-            turn=config.turn,
-            max_waiting=config.max_waiting,
-            log_lines=config.log_lines,
-        )
-        self.host = ModelHost(PlannedLauncher(launcher or ProcessLauncher()), self._devices, settings)
+        self._llama_cards = LlamaCards()
+        self.host = planned_host(config, self._devices, self._llama_cards, launcher)
         self.catalogue = Catalogue(config, registry_of(config.registry), self._apply, self._look)
         self.commands = ModelCommands(self.host, self.catalogue, self._devices, add_commands=config.add_commands)
         self._upstreams = Upstreams()
@@ -112,6 +106,7 @@ class ModelsEngine(Engine):
         self._unlisten()
         async with contextlib.AsyncExitStack() as ends:  # each is closed, whatever the others raise
             ends.push_async_callback(self._devices.close)
+            ends.push_async_callback(self._llama_cards.close)
             ends.push_async_callback(self._upstreams.close)
             ends.push_async_callback(self.host.close)
             ends.push_async_callback(self.catalogue.close)
@@ -135,25 +130,38 @@ class ModelsEngine(Engine):
         return self.commands.carry_out(name, arguments)
 
     async def run(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
-        known = self.catalogue.get(task.model)
-        if task.kind not in known.kinds:
-            raise InvalidRequest(
-                f"the model {task.model} answers {', '.join(known.kinds)} tasks, no {task.kind}",
-                param="model",
-                status=400,
-            )
-        async with WaitingTurn(self.host, task.model) as turn:
-            try:
-                async with contextlib.aclosing(turn.waits_for()) as waits:
-                    async for detail in waits:
-                        yield _progress(task.model, detail)
-            except EngineFailed as error:
-                error.status = NOT_THE_AGENTS
-                raise
-            yield EngineProgress("running")
-            async with contextlib.aclosing(self._answer(known, turn.server, task)) as deltas:
-                async for delta in deltas:
-                    yield delta
+        is_answered = False
+        while not is_answered:
+            known = self.catalogue.get(task.model)
+            if task.kind not in known.kinds:
+                raise InvalidRequest(
+                    f"the model {task.model} answers {', '.join(known.kinds)} tasks, no {task.kind}",
+                    param="model",
+                    status=400,
+                )
+            async with WaitingTurn(self.host, task.model) as turn:
+                try:
+                    async with contextlib.aclosing(turn.waits_for()) as waits:
+                        async for detail in waits:
+                            yield _progress(task.model, detail)
+                except EngineFailed as error:
+                    error.status = NOT_THE_AGENTS
+                    raise
+                yield EngineProgress("running")
+                try:
+                    async with contextlib.aclosing(self._answer(known, turn.server, task)) as deltas:
+                        async for delta in deltas:
+                            yield delta
+                    is_answered = True
+                except ConnectionFailed as error:
+                    ended = await turn.end_of_server()
+                    if ended is None:
+                        raise
+                    # A task that an ended server has not taken is answered by the next one.
+                    if not error.did_nothing:
+                        error.status = NOT_THE_AGENTS
+                        error.add(f"; the server of {task.model} has ended: {ended.reason}")
+                        raise
 
     # Inside
 

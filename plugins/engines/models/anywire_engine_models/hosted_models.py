@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from anywire.messages import Kind
 from anywire.plugins import describe_validation
 from anywire_engine_models.config import ModelsConfig, ModelSettings
 from anywire_engine_models.host.hosted import HostedModel
-from anywire_engine_models.host.server import Exit, Launcher, Server, StartFailed, Watcher
 from anywire_engine_models.llama_cpp.command import LlamaSettings, llama_command
 from anywire_engine_models.model_files import gguf, memory
 from anywire_engine_models.model_files.whole import check_whole
@@ -25,6 +23,7 @@ from anywire_engine_openai.resume import Way
 
 DEFAULT_CONTEXT = 4096
 """Tokens of a slot where nothing is set, and the model can have as many."""
+MIB = 2**20
 LLAMA_FEATURES = {"json": True, "logprobs": True, "vision": False, "audio": False}
 """What is known of each model that llama.cpp runs, before its server tells more: no projector is loaded."""
 
@@ -102,24 +101,10 @@ class KnownModel(msgspec.Struct, frozen=True):
     fault: str = ""
 
 
-class PlannedLauncher:
-    """A `Launcher` for models whose ``launch`` is a `LaunchPlan`; ``inner`` gets their commands."""
-
-    def __init__(self, inner: Launcher) -> None:
-        self._inner = inner
-
-    async def launch(self, model: HostedModel, device: str, watcher: Watcher) -> Server:
-        plan: LaunchPlan = model.launch
-        try:
-            command = await asyncio.to_thread(plan.command)
-        except AnywireError as error:
-            raise StartFailed(Exit(str(error))) from error
-        return await self._inner.launch(msgspec.structs.replace(model, launch=command), device, watcher)
-
-
 def known_model(entry: Entry, config: ModelsConfig) -> KnownModel:
     """The model of ``entry``. It reads the beginning of its file: call it on a thread. Raises `ValueError` for settings
-    that cannot work; a file that cannot be read is a `KnownModel.fault`."""
+    that cannot work; a file that cannot be read, or
+    is not whole, is a `KnownModel.fault`."""
     settings = settings_of(entry, config)
     file: Path | None = None
     context, needed, fault = settings.context, 0, ""
@@ -128,7 +113,10 @@ def known_model(entry: Entry, config: ModelsConfig) -> KnownModel:
         if file is not None and (settings.command is None or file.suffix == ".gguf"):
             found = gguf.read(file)
             context = context or min(found.context_length or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
-            needed = memory.needed(file, context, settings.slots)
+            prompt_cache = (settings.prompt_cache or 0) * MIB if settings.command is None else 0
+            needed = memory.needed(file, context, settings.slots, prompt_cache)
+            if settings.command is None:
+                check_whole(file)
     except AnywireError as error:
         fault = str(error)
     layer = entry.manifest.model_layer if entry.manifest is not None else None

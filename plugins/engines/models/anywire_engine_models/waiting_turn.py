@@ -8,7 +8,11 @@ from types import TracebackType
 from typing import Self
 
 from anywire_engine_models.host.actor import ModelHost
-from anywire_engine_models.host.server import Server
+from anywire_engine_models.host.server import Exit, Server
+from anywire_engine_models.host.strangers import exit_of
+
+END_KNOWN = 1.0
+"""Seconds after which the end of a server is known that has broken a connection."""
 
 
 class WaitingTurn:
@@ -55,6 +59,13 @@ class WaitingTurn:
         """Whose turn it is, once `waits_for` has ended."""
         assert self._server is not None
         return self._server
+
+    async def end_of_server(self) -> Exit | None:
+        """How its server has ended, which has broken a connection; None while it lives. The turn is held until that is
+        known: nobody else gets one there."""
+        exited = self.server.exited
+        await asyncio.wait({exited}, timeout=END_KNOWN)
+        return exit_of(self.server, ()) if exited.done() else None
 
     async def _hold(self) -> None:
         try:

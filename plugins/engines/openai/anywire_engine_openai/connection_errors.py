@@ -48,7 +48,9 @@ def say(error: BaseException) -> str:
 
 
 def _say_to_clients(error: BaseException) -> str:
-    """Without the address, which the errors of connecting tell."""
+    """Without the address, which the errors of connecting and of headers tell."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return "its answer is no HTTP"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "its name is not known"
     if isinstance(error, aiohttp.ClientSSLError):

@@ -8,20 +8,30 @@ from typing import Annotated
 import pydantic
 
 from anywire.service import ServiceConfig
+from anywire.sizes import read_size
 
 MAX_GAUGES = 100
 
-Number = Annotated[float, pydantic.Field(allow_inf_nan=False)]
+Value = Annotated[
+    float,
+    pydantic.BeforeValidator(read_size),
+    pydantic.Field(allow_inf_nan=False),
+    pydantic.WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}]}),
+]
+"""A number, or a text such as ``1 GB``."""
 
 
 class Threshold(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid")
 
-    above: Number | None = pydantic.Field(default=None, description="Value above which the gauge is critical.")
-    below: Number | None = pydantic.Field(
+    above: Value | None = pydantic.Field(
+        default=None,
+        description="Value above which the gauge is critical: a number, or a size such as `1 GB`.",
+    )
+    below: Value | None = pydantic.Field(
         default=None, description="Value below which the gauge is critical. Give this one or `above`."
     )
-    clear: Number | None = pydantic.Field(
+    clear: Value | None = pydantic.Field(
         default=None,
         description="Value that the gauge must reach again to be well: at most `above`, at least `below`. Default: "
         "that value itself.",

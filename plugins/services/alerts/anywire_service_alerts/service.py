@@ -16,6 +16,7 @@ from anywire.metric import Metric
 from anywire.printable import printable
 from anywire.route import Request, Response, Route
 from anywire.service import Service
+from anywire.sizes import shown_size
 from anywire_service_alerts.config import AlertsConfig
 from anywire_service_alerts.levels import Alert, Change, Levels, Reading
 
@@ -76,13 +77,13 @@ class Alerts(Service):
 
     def _tell(self, context: Context, change: Change) -> None:
         alert = change.alert
-        named = (printable(alert.gauge), printable(alert.agent_id), alert.value)
+        named = (printable(alert.gauge), printable(alert.agent_id), _shown(alert.gauge, alert.value))
         if change.what == "raised":
             self._raised += 1
             side = "above" if alert.above else "below"
-            log.warning("alert: %s of agent %s is %g, %s %g", *named, side, alert.limit)
+            log.warning("alert: %s of agent %s is %s, %s %s", *named, side, _shown(alert.gauge, alert.limit))
         else:
-            log.info("alert over: %s of agent %s (%g): %s", *named, change.reason)
+            log.info("alert over: %s of agent %s (%s): %s", *named, change.reason)
         told = self._told(context, alert) | ({"reason": change.reason} if change.reason else {})
         context.events.publish_plugin(self.name, f"alert.{change.what}", told)
 
@@ -115,3 +116,7 @@ class Alerts(Service):
             "seconds": round(seconds, 3),
             "since": round(time.time() - seconds, 3),
         }
+
+
+def _shown(gauge: str, value: float) -> str:
+    return shown_size(value) if gauge.endswith("_bytes") else f"{value:g}"

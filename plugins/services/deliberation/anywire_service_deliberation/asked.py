@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -46,24 +48,26 @@ class Wanted:
 def deliberate(given: GivenServer, name: str | None, wanted: Wanted) -> None:
     """Ask, show how it goes, and print what comes of it. Raises `typer.Exit` with 1 when there is no winner, and when
     it is interrupted, with a sentence that says how to come back to it."""
-    chosen, taken = name or new_id(), wanted.task == ""
+    chosen, goes_on = name or new_id(), False
 
     async def work(http: httpx.AsyncClient) -> Whole:
-        nonlocal taken
+        nonlocal goes_on
         client = DeliberationClient(http=http)
-        if wanted.task:
-            await client.submit(wanted.task, id=chosen, **wanted.request)
-            taken = True
         if wanted.cancels:
             await client.cancel(chosen)
             return await client.get(chosen)
-        return await _followed(client, chosen, quiet=wanted.as_json)
+        if wanted.task:
+            await client.submit(wanted.task, id=chosen, **wanted.request)
+            goes_on = True
+        state = await client.get(chosen)
+        goes_on = not state.is_final
+        return await _ended(client, state, quiet=wanted.as_json) if goes_on else state
 
     try:
         state = given.ask(work)
     except (typer.Exit, AnywireError):
-        if taken and not wanted.cancels:
-            command = f"`anywire deliberate --id {escaped(chosen)}`"
+        if goes_on:
+            command = f"`anywire deliberate --id {shlex.quote(escaped(chosen))}`"
             typer.echo(f"the deliberation goes on: {command} follows it, with --cancel it ends", err=True)
         raise
     _print(state, wanted)
@@ -73,7 +77,7 @@ def deliberate(given: GivenServer, name: str | None, wanted: Wanted) -> None:
 
 def _print(state: Whole, wanted: Wanted) -> None:
     if wanted.as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(state), indent=2).decode())
+        typer.echo(json.dumps(msgspec.to_builtins(state), indent=2))
     else:
         from anywire_service_deliberation.report_terminal import print_report
 
@@ -91,24 +95,22 @@ def _write(state: Whole, out: Path) -> None:
     try:
         out.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
-        again = f"`anywire deliberate --id {state.id} --out FILE` writes it elsewhere"
+        again = f"`anywire deliberate --id {shlex.quote(state.id)} --out FILE` writes it elsewhere"
         raise ConfigError(f"the report cannot be written: {error}; {again}") from error
 
 
 # What goes on
 
 
-async def _followed(client: DeliberationClient, name: str, *, quiet: bool) -> Whole:
+async def _ended(client: DeliberationClient, state: Whole, *, quiet: bool) -> Whole:
     """Its end. Until then what goes on is shown on standard error: as a picture on a terminal, else in lines."""
+    name = state.id
     if quiet:
         return await client.wait(name)
     from rich.console import Console
 
     from anywire_service_deliberation.live import Picture, drawn
 
-    state = await client.get(name)
-    if state.is_final:
-        return state
     picture, in_lines = Picture(state), not sys.stderr.isatty()
     reading = asyncio.create_task(_take_in(client, name, picture, in_lines))
     showing = [reading]

@@ -52,7 +52,7 @@ def dissent(state: Whole) -> str:
     """Who would have had another winner; empty when nobody."""
     if not state.dissent:
         return ""
-    return f"{', '.join(state.dissent)} had another proposal before the winner, {state.winner}."
+    return f"{', '.join(state.dissent)} scored another proposal higher than the winner's."
 
 
 def tables(state: Whole) -> Iterator[Table]:

@@ -73,8 +73,8 @@ class Score(Made, frozen=True, kw_only=True):
 
 
 class Rank(msgspec.Struct, frozen=True, kw_only=True):
-    """``scores`` are those of each judge. ``dissent`` has the judges whose own order has another proposal before the
-    winner; for the others, those who have this one before the winner."""
+    """``scores`` are those of each judge. ``dissent``, of the winner: judges who score any other proposal higher. Of
+    another: judges who score it higher than the winner's."""
 
     rank: int
     member: str
@@ -246,6 +246,7 @@ class RubricView(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     object: str = "rubric"
+    description: str = ""
     criteria: tuple[Criterion, ...] = ()
     lowest: int = 1
     highest: int = 5
@@ -275,7 +276,13 @@ class CouncilView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def rubric_view(rubric: Rubric) -> RubricView:
-    return RubricView(name=rubric.name, criteria=rubric.criteria, lowest=rubric.lowest, highest=rubric.highest)
+    return RubricView(
+        name=rubric.name,
+        description=rubric.description,
+        criteria=rubric.criteria,
+        lowest=rubric.lowest,
+        highest=rubric.highest,
+    )
 
 
 def role_view(role: Role) -> RoleView:

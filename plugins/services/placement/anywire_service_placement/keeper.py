@@ -227,7 +227,8 @@ def _lasting(planned: Plan, places: Sequence[Place], before: Mapping[str, str]) 
 
 
 def _over(wanted: Mapping[str, Wanted], places: Sequence[Place], planned: Plan) -> dict[str, tuple[int, list[str]]]:
-    """Models of which more replicas are loaded than wanted: how many more, and at which agents they may be unloaded."""
+    """Models of which more replicas are loaded than wanted: how many more, and at which agents they may be unloaded.
+    Those at agents that are not to have the model go once it is loaded where it is to be."""
     idle: dict[str, list[str]] = {}
     for agent_id, model in planned.surplus:
         idle.setdefault(model, []).append(agent_id)
@@ -235,9 +236,8 @@ def _over(wanted: Mapping[str, Wanted], places: Sequence[Place], planned: Plan) 
     for model, each in wanted.items():
         loaded = [place.agent_id for place in places if place.counts and _is_running(place, model)]
         inside = sum(each.allows(agent_id) for agent_id in loaded)
-        number = len(loaded) - inside + max(0, inside - each.replicas)
-        if number:
-            found[model] = (number, idle.get(model, []))
+        if each.replicas <= inside and each.replicas < len(loaded):
+            found[model] = (len(loaded) - each.replicas, idle.get(model, []))
     return found
 
 

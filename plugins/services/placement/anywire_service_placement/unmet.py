@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from anywire.sizes import shown_size
 from anywire_service_placement.draft import Draft
 from anywire_service_placement.places import Place
 
@@ -35,13 +36,11 @@ def _why_not(place: Place, model: str, draft: Draft) -> str:
         return "takes no commands for models"
     if draft.rests(place, model):
         return "is tried again later"
-    need, budget = place.models[model].memory_bytes, place.budget_bytes
-    if budget and need > budget - place.other_bytes:
-        return f"has {_size(budget - place.other_bytes)} for models, and it needs {_size(need)}"
-    if budget and need > draft.free(place):
-        return f"has {_size(draft.free(place))} free, it needs {_size(need)}, and what is loaded is wanted or in use"
+    need, budget, free = place.models[model].memory_bytes, place.budget_bytes, draft.free(place)
+    most = budget - place.other_bytes
+    if budget and need > most:
+        return f"has {shown_size(max(0, most))} for models, and it needs {shown_size(need)}"
+    if budget and need > free:
+        has = shown_size(max(0, free))
+        return f"has {has} free, it needs {shown_size(need)}, and what is loaded is wanted or in use"
     return "has models of another group loaded that are wanted or in use"
-
-
-def _size(number: float) -> str:
-    return f"{max(0.0, number) / 1e9:.2f} GB"

@@ -46,6 +46,8 @@ class WantedFile:
         if kept.configured != self._configured:
             log.info("placement: the configuration was changed: it counts, and %s no more", self._path)
             return dict(self._configured)
+        if kept.models != self._configured:
+            log.info("placement: what PUT /v1/placement asked for last counts, not the configuration: %s", self._path)
         return kept.models
 
     async def write(self, models: Mapping[str, WantedModel]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -13,6 +14,8 @@ MAX_ANSWER_BYTES = 16 * 1024 * 1024
 """Bytes of one answer that is no stream of events; of an event, the SDK takes 1 MiB."""
 CONNECT_TIMEOUT = 10.0  # seconds
 
+log = logging.getLogger(__name__)
+
 
 @asynccontextmanager
 async def http_streams(url: str, headers: Mapping[str, str], timeout: float) -> AsyncGenerator[TransportStreams]:
@@ -20,7 +23,7 @@ async def http_streams(url: str, headers: Mapping[str, str], timeout: float) -> 
     local = httpx2.URL(url).host in ("localhost", "::1") or httpx2.URL(url).host.startswith("127.")
     async with (
         httpx2.AsyncClient(
-            headers=dict(headers),
+            headers={**headers, "Accept-Encoding": "identity"},
             timeout=httpx2.Timeout(CONNECT_TIMEOUT, read=timeout),
             trust_env=not local,
             event_hooks={"response": [_bound]},
@@ -31,6 +34,10 @@ async def http_streams(url: str, headers: Mapping[str, str], timeout: float) -> 
 
 
 async def _bound(response: httpx2.Response) -> None:
+    if (encoding := response.headers.get("content-encoding", "identity")).lower() != "identity":
+        # A few bytes would become a gigabyte.
+        log.warning("%s compresses its answers, unasked: they are not read", response.url.host)
+        raise httpx2.DecodingError(f"the server compresses ({encoding[:32]}), unasked", request=response.request)
     if not response.headers.get("content-type", "").startswith("text/event-stream"):
         response.stream = _Bounded(response)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from mcp import Client, MCPError
 from mcp_types import (
+    CallToolResult,
     Implementation,
     ServerNotification,
     TextResourceContents,
@@ -19,6 +20,7 @@ from mcp_types import (
     ToolListChangedNotification,
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import BaseModel
 
 from anywire.errors import ConfigError
 from anywire_engine_mcp.connection.child import OUTPUT_TIMEOUT, Child, certainly
@@ -26,7 +28,7 @@ from anywire_engine_mcp.connection.faults import ServerGone, ToolFault, is_close
 from anywire_engine_mcp.connection.http import http_streams
 from anywire_engine_mcp.connection.stdio import stdio_streams
 from anywire_engine_mcp.server_config import ServerConfig, inherited, launched_command, secrets_of
-from anywire_engine_mcp.tools import MAX_TOOLS, McpTool, ToolResult, known_tools, read_result
+from anywire_engine_mcp.tools import MAX_LIST_BYTES, MAX_TOOLS, McpTool, ToolResult, known_tools, read_result
 from anywire_engine_models.host.server import Exit, StartFailed, Watcher
 
 HEALTH_TIMEOUT = 10.0
@@ -70,7 +72,8 @@ class ConnectedServer:
 
     @property
     def address(self) -> str:
-        return self.config.url or f"stdio:{self.config.command[0]}"
+        """As it is shown: what stands behind a ``?`` is often a key."""
+        return self.config.url.partition("?")[0] or f"stdio:{self.config.command[0]}"
 
     @property
     def protocol(self) -> str:
@@ -107,15 +110,17 @@ class ConnectedServer:
         return read_result(result)
 
     async def resources(self) -> tuple[dict[str, Any], ...]:
-        """What the server lists for reading, at most `MAX_RESOURCES`. Raises `ServerGone` and `ToolFault`."""
+        """What the server lists for reading, at most `MAX_RESOURCES`, and no page after `MAX_LIST_BYTES`. Raises
+        `ServerGone` and `ToolFault`."""
         found: list[dict[str, Any]] = []
-        cursor: str | None = None
+        cursor, size = None, 0
         async with self._session("the list of resources", self.config.timeout) as client:
             for _ in range(MAX_PAGES):
                 page = await client.list_resources(cursor=cursor)
                 found += [each.model_dump(mode="json", by_alias=True, exclude_none=True) for each in page.resources]
+                size += _size(page)
                 cursor = page.next_cursor
-                if cursor is None or len(found) >= MAX_RESOURCES:
+                if cursor is None or len(found) >= MAX_RESOURCES or size > MAX_LIST_BYTES:
                     break
         return tuple(found[:MAX_RESOURCES])
 
@@ -186,6 +191,7 @@ class ConnectedServer:
                 ) as client,
             ):
                 self._client = client
+                client.session.validate_tool_result = _unchecked  # type: ignore[method-assign]
                 await self._list(client)
                 self._ready.set_result(None)
                 ending = await self._watch(client)
@@ -244,8 +250,8 @@ class ConnectedServer:
         async with stdio_streams(self._child, self._output_closed) as streams:
             yield streams
 
-    def _output_closed(self) -> None:
-        self._end(Exit("it closed its output"))
+    def _output_closed(self, why: str) -> None:
+        self._end(Exit(why))
 
     async def _watch(self, client: Client) -> Exit:
         """Until the connection is to end: why."""
@@ -314,12 +320,13 @@ class ConnectedServer:
     async def _list(self, client: Client) -> None:
         listed: list[Tool] = []
         if client.server_capabilities.tools is not None:
-            cursor: str | None = None
+            cursor, size = None, 0
             for _ in range(MAX_PAGES):
                 page = await client.list_tools(cursor=cursor)
                 listed += page.tools
+                size += _size(page)
                 cursor = page.next_cursor
-                if cursor is None or len(listed) > MAX_TOOLS:
+                if cursor is None or len(listed) > MAX_TOOLS or size > MAX_LIST_BYTES:
                     break
         self.tools, left_out = known_tools(listed)
         if left_out:
@@ -332,3 +339,16 @@ class ConnectedServer:
                 await self._list(client)
         except Exception as error:
             log.warning("MCP server %s: its changed tools cannot be listed: %s", self.label, said(error))
+
+
+def _size(page: BaseModel) -> int:
+    """Bytes of a page of a list, about."""
+    try:
+        return len(page.model_dump_json())
+    except ValueError:  # half a letter: nothing that can be written
+        return MAX_LIST_BYTES
+
+
+async def _unchecked(name: str, result: CallToolResult) -> None:
+    """A result is for a model, whatever schema its server told for it. The SDK would check it on the event loop, and
+    a pattern in that schema can take hours."""

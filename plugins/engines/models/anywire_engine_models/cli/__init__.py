@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from anywire.asked_fleet import GivenFleet, asks_fleet
-
-INTERRUPTED = 130
+from anywire.asked_fleet import GivenFleet, asks_fleet, until_interrupted
 
 app = typer.Typer(
     name="models",
@@ -124,14 +122,8 @@ def logs(
     from anywire_engine_models.cli.where import place
 
     where = place(given, agent_id, api)
-    try:
+    with until_interrupted(follow):
         asking.print_log(where, model, lines, follow=follow, as_json=as_json)
-    except KeyboardInterrupt:
-        if not follow:
-            raise
-    except typer.Exit as ended:
-        if not follow or ended.exit_code != INTERRUPTED:
-            raise
 
 
 @app.command()
@@ -148,7 +140,11 @@ def add(
     ] = None,
     full_identifier: Annotated[
         str | None,
-        typer.Option("--id", metavar="PROVIDER:NAME:VERSION", help="Full identifier. Default: local:FILE:latest."),
+        typer.Option(
+            "--id",
+            metavar="PROVIDER:NAME:VERSION",
+            help="Full identifier. Default: local:NAME:QUANTIZATION, by the file's name.",
+        ),
     ] = None,
     model_settings: Annotated[
         list[str] | None,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import typer
 
-from anywire.errors import AnywireError
+from anywire.asked_fleet import NotUnderstood
 from anywire.printable import escaped
 from anywire_engine_models.cli import shown
 from anywire_engine_models.cli.loading_bar import loading_bar
@@ -17,15 +18,24 @@ from anywire_engine_models.cli.places import Models, Place
 from anywire_engine_models.status_json import IMPORTED, merged, whole_status
 
 Status = dict[str, Any]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-class NotUnderstood(AnywireError):
-    """The agent answered with what this command does not understand."""
+def understood(command: Callable[P, T]) -> Callable[P, T]:
+    """An agent is a stranger: what it tells may be a number where there should be a text."""
 
-    code = "not_understood"
-    remedy = "Use the same version of Anywire for the command and the agent."
+    @functools.wraps(command)
+    def carried_out(*args: P.args, **named: P.kwargs) -> T:
+        try:
+            return command(*args, **named)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise NotUnderstood(f"what the agent told cannot be shown: {error}") from error
+
+    return carried_out
 
 
+@understood
 def show_models(place: Place, as_json: bool) -> None:
     told = merged(_asked(place, "models.list", {}), "models")
     told["models"] = [_whole(each) for each in told["models"]]
@@ -35,6 +45,7 @@ def show_models(place: Place, as_json: bool) -> None:
     shown.print_models(told)
 
 
+@understood
 def start_model(place: Place, model: str, as_json: bool) -> None:
     async def ask(models: Models) -> Status | None:
         last: Status | None = None
@@ -50,6 +61,7 @@ def start_model(place: Place, model: str, as_json: bool) -> None:
     _print_status(status, as_json)
 
 
+@understood
 def change_model(place: Place, command: str, arguments: Mapping[str, Any], as_json: bool) -> None:
     """A command that tells one status."""
     told = _asked(place, command, arguments)
@@ -58,6 +70,7 @@ def change_model(place: Place, command: str, arguments: Mapping[str, Any], as_js
     _print_status(_whole(told[-1]), as_json)
 
 
+@understood
 def show_status(place: Place, model: str, as_json: bool) -> None:
     (told,) = _asked(place, "models.status", {"model": model})[-1:] or [None]
     if told is None:
@@ -80,6 +93,7 @@ def print_log(place: Place, model: str, lines: int, *, follow: bool, as_json: bo
     place.ask(ask)
 
 
+@understood
 def add_model(place: Place, entry: Mapping[str, Any], as_json: bool) -> None:
     told = _asked(place, "models.add", entry)
     status = _whole(told[-1]) if told else None
@@ -91,6 +105,7 @@ def add_model(place: Place, entry: Mapping[str, Any], as_json: bool) -> None:
         typer.echo(f"added {escaped(str(status['model']))}")
 
 
+@understood
 def import_models(place: Place, kind: str, path: str, as_json: bool) -> None:
     told = merged(_asked(place, "models.import", {"kind": kind, "path": path}), *IMPORTED)
     if as_json:

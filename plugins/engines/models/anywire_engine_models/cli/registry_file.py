@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from anywire.errors import InvalidRequest, UnknownCommand
+from anywire.errors import UnknownCommand
 from anywire_engine_models.cli.places import Models, path_here
-from anywire_engine_models.commands import with_defaults
+from anywire_engine_models.commands import check_new, read_new
+from anywire_engine_models.config import ModelsConfig
 from anywire_engine_models.registry.entry import Entry, EntrySettings
-from anywire_engine_models.registry.entry_json import read_entry
 from anywire_engine_models.registry.file import DEFAULT, Registry
 from anywire_engine_models.registry.importers import import_models
 
@@ -59,10 +59,8 @@ class RegistryAlone:
         yield {"models": models, "registry": {"path": str(registry.path), "fault": registry.fault}}
 
     async def _add(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
-        try:
-            entry = read_entry(with_defaults(arguments), self._registry.path.parent)
-        except ValueError as error:
-            raise InvalidRequest(f"this is no model: {error}") from error
+        entry = read_new(arguments, self._registry.path.parent)
+        await asyncio.to_thread(check_new, entry, ModelsConfig())
         await self._registry.add(entry)
         yield _status(entry)
 

@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from anywire.printable import escaped
+from anywire.sizes import shown_size
 
 COLOURS = {"running": "green", "starting": "yellow", "stopping": "yellow", "crashed": "red"}
-_UNITS = ("B", "kB", "MB", "GB", "TB")
 
 Status = Mapping[str, Any]
 
@@ -61,7 +61,7 @@ def print_whole_status(status: Status) -> None:
         ("device", ", ".join(filter(None, (status["device"], status["device_reason"])))),
         ("loaded", f"{status['progress']:.0%}" if status["state"] == "starting" and status["progress"] else ""),
         ("load time", f"{status['load_seconds']:.2f} s" if status["load_seconds"] else ""),
-        ("memory", shown_bytes(status["memory_bytes"])),
+        ("memory", _memory(status)),
         ("requests", f"{status['serving']} served, {status['waiting']} wait"),
         ("context", str(status.get("context") or "")),
         ("settings", settings_of(status)),
@@ -98,8 +98,8 @@ def print_import(told: Mapping[str, Any]) -> None:
 def memory_line(memory: object) -> str:
     if not isinstance(memory, dict):
         return ""
-    used, budget = shown_bytes(memory.get("used_bytes", 0)) or "0 B", shown_bytes(memory.get("budget_bytes", 0))
-    said = f"memory: {used} of {budget} used" if budget else f"memory: {used} used"
+    used, budget = shown_size(memory.get("used_bytes", 0)), memory.get("budget_bytes", 0)
+    said = f"memory: {used} of {shown_size(budget)} used" if budget else f"memory: {used} used"
     loads, swaps = memory.get("loads", 0), memory.get("swaps", 0)
     if loads:
         said += f"; {loads} starts, for {swaps} of which another model was stopped"
@@ -114,18 +114,8 @@ def device_line(device: object) -> str:
         return ""
     name = " ".join(str(device[key]) for key in ("device", "name") if device.get(key))
     total, free = device.get("vram_total_bytes", 0), device.get("vram_free_bytes", 0)
-    said = f"{name or 'device'}: {shown_bytes(free) or '0 B'} of {shown_bytes(total)} free" if total else name
+    said = f"{name or 'device'}: {shown_size(free)} of {shown_size(total)} free" if total else name
     return f"{said} (simulated)" if device.get("simulated") else said
-
-
-def shown_bytes(count: float) -> str:
-    """``1.2 GB``, in powers of 1,000; empty for 0."""
-    if not count:
-        return ""
-    unit = 0
-    while count >= 999.5 and unit < len(_UNITS) - 1:
-        count, unit = count / 1000, unit + 1
-    return f"{count:.0f} {_UNITS[unit]}" if count >= 99.5 or not unit else f"{count:.1f} {_UNITS[unit]}"
 
 
 def settings_of(status: Status) -> str:
@@ -139,7 +129,7 @@ def _row(status: Status) -> tuple[str | Text, ...]:
         str(status["model"]),
         _state(status),
         str(status["device"]),
-        shown_bytes(status["memory_bytes"]),
+        _memory(status),
         str(status["serving"] or ""),
         str(status["waiting"] or ""),
         settings_of(status),
@@ -151,6 +141,11 @@ def _state(status: Status) -> Text:
     state = str(status["state"])
     loaded = f" {status['progress']:.0%}" if state == "starting" and status["progress"] else ""
     return Text(escaped(state) + loaded, COLOURS.get(state, ""))
+
+
+def _memory(status: Status) -> str:
+    """Empty where nobody knows it."""
+    return shown_size(status["memory_bytes"]) if status["memory_bytes"] else ""
 
 
 def _ending(exit_: Mapping[str, Any]) -> str:

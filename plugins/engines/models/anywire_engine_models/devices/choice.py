@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from anywire.sizes import shown_size
 from anywire_engine_models.devices.cards import SIMULATED, Card
 from anywire_engine_models.host.server import Device
 
@@ -32,7 +33,7 @@ def choose(
         return Device(CPU, "asked for")
     room = {card.device: max(0, card.vram_free_bytes - (promised or {}).get(card.device, 0)) for card in cards}
     left = [card for card in cards if card.device not in without]
-    needs = f"needs {size(need)}" if need else "its need is not known"
+    needs = f"needs {shown_size(need)}" if need else "its need is not known"
     if wish != AUTO:
         for card in left:
             if card.device.removesuffix(SIMULATED) == wish:
@@ -46,20 +47,15 @@ def choose(
     best = max(left, key=lambda card: room[card.device])  # the first of equals
     fits = room[best.device] >= need + reserve
     others = f", the most of {len(left)} cards" if len(left) > 1 and not fits else ""
-    keeps = f", {size(reserve)} stay free" if reserve else ""
+    keeps = f", {shown_size(reserve)} stay free" if reserve else ""
     return Device(best.device if fits else CPU, f"{needs}, {_shown(best, room)}{keeps}{others}")
-
-
-def size(count: int) -> str:
-    """``1.5 GB``, ``500 MB``."""
-    return f"{count / 1e9:.1f} GB" if count >= 1_000_000_000 else f"{round(count / 1e6)} MB"
 
 
 def _shown(card: Card, room: Mapping[str, int]) -> str:
     promised = card.vram_free_bytes - room[card.device]
     name = card.device if card.simulated else f"{card.device} ({card.name})"
-    but = f" but {size(promised)} for models on their way" if promised else ""
-    return f"{name} has {size(card.vram_free_bytes)} of {size(card.vram_total_bytes)} free{but}"
+    but = f" but {shown_size(promised)} for models on their way" if promised else ""
+    return f"{name} has {shown_size(card.vram_free_bytes)} of {shown_size(card.vram_total_bytes)} free{but}"
 
 
 def _joined(*sentences: str) -> str:

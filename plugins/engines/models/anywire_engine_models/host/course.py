@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from anywire.errors import AnywireError
 from anywire_engine_models.host.effects import End, Launch
-from anywire_engine_models.host.refusals import hangs, has_failed, was_stopped
+from anywire_engine_models.host.refusals import did_not_start, hangs, has_failed, was_stopped
 from anywire_engine_models.host.resident import LONG_LIFE, Resident
 from anywire_engine_models.host.roster import Roster
 from anywire_engine_models.host.server import Device, Exit
@@ -152,7 +152,7 @@ class Course:
         def error() -> AnywireError:
             return has_failed(resident, now)
 
-        self._roster.fail(resident.starters, error)
+        self._roster.fail(resident.starters, lambda: did_not_start(resident, now))
         if not (starts_again and resident.model.on_demand):
             self._roster.fail(resident.queue, error)
 

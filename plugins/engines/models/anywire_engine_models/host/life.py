@@ -81,9 +81,10 @@ class Life:
             device = await self._choose(tried)
             if self._end_asked.done():
                 return None
-            before = "".join(f"{name} failed ({why}); " for name, why in tried.items())
-            self._tell(self._course.placed, Device(device.name, before + device.reason))
-            log.info("%s starts on %s: %s%s", self._model.name, device.name, before, device.reason)
+            why = "".join(f"{name} failed ({why}); " for name, why in tried.items()) + device.reason
+            self._tell(self._course.placed, Device(device.name, why))
+            if why:  # an MCP server has no device, and none is chosen
+                log.info("%s starts on %s: %s", self._model.name, device.name, why)
             started = await self._launch(device.name)
             if not isinstance(started, StartFailed):
                 return started

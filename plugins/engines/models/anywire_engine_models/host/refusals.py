@@ -20,9 +20,16 @@ def was_stopped(resident: Resident, reason: str) -> ModelStopped:
     return ModelStopped(f"model {resident.name} was stopped: {reason}")
 
 
+def did_not_start(resident: Resident, now: float) -> EngineFailed:
+    """For who has asked for the start: to start it once more is no advice."""
+    wait = max(0.0, resident.not_before - now)
+    again = f"; it is started again in {wait:.1f} s" if resident.keep == "restart" else ""
+    return EngineFailed(f"model {resident.name} did not start: {_reason(resident)}{again}{_where_lines_are(resident)}")
+
+
 def has_failed(resident: Resident, now: float) -> EngineFailed:
-    """It did not start, or has ended. Lines of its log are not for clients."""
-    name, reason = resident.name, resident.exit.reason if resident.exit else resident.reason
+    """It did not start, or has ended, and a request meets that."""
+    name = resident.name
     wait = max(0.0, resident.not_before - now)
     if resident.keep == "restart":
         what = f"it is started again in {wait:.1f} s"
@@ -32,10 +39,20 @@ def has_failed(resident: Resident, now: float) -> EngineFailed:
         what = f"a request may start it again in {wait:.1f} s"
     else:
         what = f"run `anywire models start {name}`"
-    text = f"model {name} is not running: {reason}; {what} (`anywire models logs {name}` has its last lines)"
+    text = f"model {name} is not running: {_reason(resident)}; {what}{_where_lines_are(resident)}"
     # One without restarts waits for a person, not for the time to pass.
     waits_for_time = resident.keep == "restart" or resident.model.on_demand
     return EngineFailed(text, retry_after=wait if waits_for_time else 0.0)
+
+
+def _reason(resident: Resident) -> str:
+    return resident.exit.reason if resident.exit else resident.reason
+
+
+def _where_lines_are(resident: Resident) -> str:
+    """Lines of its log are not for clients."""
+    has_lines = resident.exit is not None and resident.exit.lines
+    return f" (`anywire models logs {resident.name}` has its last lines)" if has_lines else ""
 
 
 def hangs(resident: Resident) -> EngineFailed:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterable
 
 from anywire.errors import AnywireError, EngineFailed, InvalidRequest
+from anywire.sizes import shown_size
 from anywire_engine_models.host.resident import Resident
 
 Refusal = Callable[[], AnywireError]
@@ -100,8 +101,8 @@ class _Room:
             return lambda: EngineFailed(f"{name} cannot be started: {claim.reason}")
         if budget and need > budget:
             return lambda: InvalidRequest(
-                f"{name} needs {_size(need)}, the memory budget is {_size(budget)}: raise memory_budget, or give the "
-                "model less context or fewer slots"
+                f"{name} needs {shown_size(need)}, the memory budget is {shown_size(budget)}: raise memory_budget, "
+                "or give the model less context, fewer slots or a smaller prompt_cache"
             )
         fixed = [each for each in self._holding if each is not claim and (each.hangs or _is_pinned(each))]
         rivals = [each for each in fixed if _excludes(claim, each)]
@@ -110,7 +111,7 @@ class _Room:
         if rivals:
             fixed, why = rivals, f"it is of group {claim.model.group}"
         else:
-            why = f"it needs {_size(need)} of the {_size(budget)} that all may use"
+            why = f"it needs {shown_size(need)} of the {shown_size(budget)} that all may use"
         hanging = [each for each in fixed if each.hangs]
         if hanging:
             text = f"{name} cannot be started ({why}): the process of {_names(hanging)} does not end"
@@ -172,7 +173,3 @@ def _excludes(claim: Resident, other: Resident) -> bool:
 def _names(residents: list[Resident]) -> str:
     names = [each.name for each in residents[:MOST_NAMES]]
     return ", ".join(names) + (f" and {len(residents) - MOST_NAMES} more" if len(residents) > MOST_NAMES else "")
-
-
-def _size(size: float) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e7 else f"{size:.0f} bytes"

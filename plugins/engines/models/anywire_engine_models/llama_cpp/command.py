@@ -74,6 +74,13 @@ def llama_command(model_file: Path | str, *, settings: LlamaSettings) -> ServerC
     )
 
 
+def cards_command(server: str) -> list[str]:
+    """The command by which the llama.cpp that ``server`` names says which cards it can use. Raises `ConfigError` when
+    it is not there."""
+    program = _program(server)
+    return [*([program] if program else [sys.executable, "-P", str(SCRIPT)]), "--list-devices"]
+
+
 def _literal(text: str) -> str:
     """A text that a template gives back as it is."""
     return text.replace("{", "{{").replace("}", "}}")

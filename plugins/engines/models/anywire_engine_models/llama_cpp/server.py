@@ -58,10 +58,21 @@ def serve(params: Any) -> None:
     threading.Event().wait()
 
 
+def list_devices() -> None:
+    """Print the cards that it can use, as a llama-server does."""
+    import xllamacpp
+
+    print("Available devices:")
+    for device in xllamacpp.get_device_info():
+        if str(device["type"]).endswith("GPU"):
+            print(f"  {device['name']}: {device['description']}")
+
+
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description="llama.cpp's server inside xllamacpp")
-    result.add_argument("--model", required=True)
-    result.add_argument("--alias", required=True)
+    result.add_argument("--list-devices", action="store_true")
+    result.add_argument("--model")
+    result.add_argument("--alias")
     result.add_argument("--host", default="127.0.0.1")
     result.add_argument("--port", type=int, default=0)
     result.add_argument("--parallel", type=int, default=1)
@@ -80,4 +91,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    serve(parameters(parser().parse_args()))
+    options = parser().parse_args()
+    if options.list_devices:
+        list_devices()
+    else:
+        serve(parameters(options))

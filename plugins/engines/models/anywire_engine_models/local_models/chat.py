@@ -23,6 +23,10 @@ OWN_MEMBERS = frozenset(("messages", "model", "models", "stream", "stream_option
 """Members of a request that are not its caller's to set."""
 
 
+class ServerEnded(EngineFailed):
+    """The server of a model has ended before its answer was complete."""
+
+
 class ChatPiece(msgspec.Struct, frozen=True, omit_defaults=True):
     """A step of an answer. ``text`` is shown to the user, ``thinking`` is what a model writes before its answer.
     ``tool_calls`` are OpenAI's, whole, on the last piece, which has the ``finish_reason`` and the ``usage`` too."""
@@ -59,7 +63,7 @@ async def answer(
 ) -> AsyncGenerator[Delta, None]:
     """The deltas of the answer of ``server``, which ``upstream`` speaks with. ``model`` is its name there, ``deadline``
     a time of the event loop. Leaving it closes the connection, which ends the work of the server. Raises
-    `InvalidRequest`, `EngineFailed`, which says how the server ended where it did, and `TimeoutError`."""
+    `InvalidRequest`, `EngineFailed`, `ServerEnded`, which says how, and `TimeoutError`."""
     try:
         task = TaskRequest("", "local", 1, "chat", model, body, stream=True)
         async with aclosing(upstream.answer(task, model)) as deltas:
@@ -75,7 +79,7 @@ async def answer(
         await asyncio.wait({server.exited}, timeout=EXIT_WAIT)
         if not server.exited.done():
             raise
-        raise EngineFailed(f"the server of {model} ended: {_told(server)}", phase=error.phase) from error
+        raise ServerEnded(f"the server of {model} ended: {_told(server)}", phase=error.phase) from error
 
 
 def piece(delta: Delta) -> ChatPiece:

@@ -9,25 +9,22 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from typing import Any, Self
 
-import psutil
-
 from anywire.clock import Clock
 from anywire.engine import Delta
 from anywire.errors import DeadlineExceeded, InvalidRequest
 from anywire_engine_models.catalogue import Catalogue, registry_of
-from anywire_engine_models.config import ModelsConfig, budget_bytes
+from anywire_engine_models.config import ModelsConfig
 from anywire_engine_models.devices import MachineDevices, devices_of
-from anywire_engine_models.host.actor import ModelHost
 from anywire_engine_models.host.hosted import HostedModel
 from anywire_engine_models.host.server import Launcher, Server
-from anywire_engine_models.host.settings import HostSettings
 from anywire_engine_models.host.status import Listener, MemoryUse, ModelChanged, ModelStatus
-from anywire_engine_models.hosted_models import KnownModel, PlannedLauncher, known_model
+from anywire_engine_models.hosted_models import KnownModel, known_model
+from anywire_engine_models.llama_cpp.cards import LlamaCards
 from anywire_engine_models.local_models import chat
 from anywire_engine_models.local_models.changes import Changes
 from anywire_engine_models.local_models.chat import ChatPiece
 from anywire_engine_models.local_models.usage import ServerUsage, UsageReader
-from anywire_engine_models.processes.launcher import ProcessLauncher
+from anywire_engine_models.planned_host import planned_host
 from anywire_engine_models.registry.entry import Entry, EntrySettings
 from anywire_engine_models.upstreams import Upstreams
 from anywire_engine_openai.assembly import Assembly
@@ -65,13 +62,8 @@ class LocalModels:
         them. ``launcher``, ``devices`` and ``clock`` are those of this machine unless a test gives others."""
         self.config = config if config is not None else ModelsConfig()
         self._devices = devices if devices is not None else devices_of(self.config)
-        settings = HostSettings(
-            memory_budget=budget_bytes(self.config.memory_budget, psutil.virtual_memory().total),
-            turn=self.config.turn,
-            max_waiting=self.config.max_waiting,
-            log_lines=self.config.log_lines,
-        )
-        self._host = ModelHost(PlannedLauncher(launcher or ProcessLauncher()), self._devices, settings, clock=clock)
+        self._llama_cards = LlamaCards()
+        self._host = planned_host(self.config, self._devices, self._llama_cards, launcher, clock)
         self._catalogue = Catalogue(self.config, registry_of(self.config.registry), self._apply, lambda: None)
         self._own: dict[str, KnownModel] = {}
         self._upstreams = Upstreams()
@@ -100,6 +92,7 @@ class LocalModels:
         await self._host.close()
         self._unlisten()
         await self._upstreams.close()
+        await self._llama_cards.close()
         await self._devices.close()
 
     # Which models there are
@@ -265,13 +258,21 @@ class LocalModels:
         known = self._known(model)
         body = chat.request_body(messages, members)
         deadline = asyncio.get_running_loop().time() + timeout
+        is_answered = False
         try:
-            async with AsyncExitStack() as turn:
-                async with asyncio.timeout_at(deadline):
-                    server = await turn.enter_async_context(self._host.use(model, told))
-                upstream, _ = self._upstreams.of(known, server)
-                async with aclosing(chat.answer(upstream, server, known.served_name, body, deadline)) as deltas:
-                    async for delta in deltas:
-                        yield delta
+            while not is_answered:
+                async with AsyncExitStack() as turn:
+                    async with asyncio.timeout_at(deadline):
+                        server = await turn.enter_async_context(self._host.use(model, told))
+                    upstream, _ = self._upstreams.of(known, server)
+                    try:
+                        async with aclosing(chat.answer(upstream, server, known.served_name, body, deadline)) as deltas:
+                            async for delta in deltas:
+                                yield delta
+                        is_answered = True
+                    except chat.ServerEnded as error:
+                        # A request that an ended server has not taken is answered by the next one.
+                        if not error.did_nothing:
+                            raise
         except TimeoutError as error:
             raise DeadlineExceeded(f"{model} has not answered within {timeout:g} s") from error

@@ -17,6 +17,8 @@ from anywire.errors import ConfigError
 from anywire_engine_models.model_files.gguf_header import Broken, Header, Value, read_header
 
 MAX_COUNT = 2**31
+_REMEMBERED = 2048
+"""Files: more than a registry has models."""
 _LFS = b"version https://git-lfs"
 
 
@@ -60,9 +62,11 @@ def read(path: Path) -> GgufFile:
         return _read(str(path), (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size))
     except OSError as error:
         raise ConfigError(f"the model file {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"{str(path)!r} is no path of a model file: {error}") from error
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=_REMEMBERED)
 def _read(path: str, mark: tuple[int, ...]) -> GgufFile:
     with Path(path).open("rb") as file:
         begin = file.read(len(_LFS))

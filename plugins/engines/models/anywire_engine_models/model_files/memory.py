@@ -18,18 +18,19 @@ MOST = 2**62
 """What an estimate is never more than, so that every JSON has room for it."""
 
 
-def needed(path: Path, context: int, slots: int) -> int:
+def needed(path: Path, context: int, slots: int, prompt_cache: int = 0) -> int:
     """Bytes that a llama.cpp server needs for the model at ``path`` with ``slots`` slots of ``context`` tokens each; 0
     is the context of its training.
 
-    They are the weights, the key-value cache, the buffers of one batch and `FLOOR`. Models with windows or compressed
-    caches need less than this; caches of prompts that no slot holds come on top. Raises `ConfigError` when the file
-    cannot be read. Blocks.
+    They are the weights, the key-value cache, the buffers of one batch, ``prompt_cache`` bytes for prompts that no
+    slot holds any more, and `FLOOR`. Models with windows or compressed caches need less than this. Raises `ConfigError`
+    when the file cannot be read. Blocks.
     """
     weights = sum(read(each).size for each in shards_of(path))
     file = read(path)
     tokens = (context or file.context_length) * slots
-    return min(weights + cache_bytes(file, tokens, slots) + _buffer_bytes(file, tokens) + FLOOR, MOST)
+    caches = cache_bytes(file, tokens, slots) + prompt_cache
+    return min(weights + caches + _buffer_bytes(file, tokens) + FLOOR, MOST)
 
 
 def cache_bytes(file: GgufFile, tokens: int, slots: int) -> int:

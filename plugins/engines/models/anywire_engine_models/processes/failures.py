@@ -10,6 +10,10 @@ from anywire_engine_models.host.server import Exit
 
 _PORT_TAKEN = re.compile(r"couldn't bind|address already in use|\berrno 98\b", re.IGNORECASE)
 _WELL_KNOWN = (
+    (
+        re.compile(r"(invalid|unknown) argument: --cache-ram"),
+        "this llama-server cannot bound its memory for prompts: set prompt_cache to null, or install a newer one",
+    ),
     (re.compile(r"no space left on device|disk quota exceeded|file too large", re.IGNORECASE), "a disk is full"),
     (
         re.compile(r"out of memory|cudaMalloc failed|OutOfDeviceMemory|(failed|unable) to allocate|bad_alloc"),

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from anywire.printable import printable
-from anywire.secrecy import keep_secret
+from anywire.secrecy import forget_secret, keep_secret
 from anywire_engine_models.host.hosted import HostedModel
 from anywire_engine_models.host.server import Exit, Server, StartFailed, Watcher
 from anywire_engine_models.processes import failures, ports, template
@@ -138,6 +138,7 @@ class _Start:
         process = GuardedProcess(
             [self._program(program, environment), *rest], environment, self._watcher.line, self._progress.stream
         )
+        process.ended.add_done_callback(lambda _: forget_secret(key))
         address = f"http://{ports.HOST}:{port}"
         readiness = Readiness(f"{address}/{self._command.health_path.lstrip('/')}", key)
         try:

@@ -37,6 +37,7 @@ class Readiness:
                     await asyncio.wait({asking, ended}, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     if not asking.done():
+                        self.seen = f"{self._url} did not answer"
                         asking.cancel()
                         await asyncio.wait({asking})
                 if ended.done():
@@ -59,6 +60,8 @@ class Readiness:
             self.seen = f"nobody listens at {self._url}"
         except TimeoutError:
             self.seen = f"{self._url} did not answer within {ANSWER_TIMEOUT:g} s"
+        except aiohttp.ClientResponseError:
+            self.seen = f"{self._url} answered with what is no HTTP"
         except (aiohttp.ClientError, OSError, ValueError) as error:
             self.seen = f"{self._url} did not answer: {str(error) or type(error).__name__}"
         return False

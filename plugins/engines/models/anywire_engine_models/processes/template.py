@@ -23,13 +23,13 @@ def arguments(command: ServerCommand, *, port: int, device: str) -> list[str]:
 
 
 def environment(command: ServerCommand, *, port: int, device: str, key: str) -> dict[str, str]:
-    """The server's environment: this process's, without settings of Anywire, and what the template adds. Raises as
-    `arguments`."""
+    """The server's environment: this process's, without settings of Anywire, and what the template adds, which does not
+    change the token that the server is asked with. Raises as `arguments`."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(_OWN_SETTINGS)}
     values = _values(port, device) | {"key": key}
     added = {name: _filled(value, values) for name, value in command.environment.items()}
     secret = {"LLAMA_API_KEY": key} if command.secret else {}
-    return own | _visible(device) | secret | added
+    return own | _visible(device) | added | secret
 
 
 def _values(port: int, device: str) -> dict[str, str]:

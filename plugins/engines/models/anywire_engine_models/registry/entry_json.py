@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from anywire.near import nearest
 from anywire.printable import printable
+from anywire.sizes import read_size
 from anywire_engine_models.registry.entry import MAX_NAME, Entry, EntrySettings, Manifest
 from anywire_engine_models.registry.model_paths import absolute, in_store
 
@@ -32,8 +34,7 @@ def read_entry(members: object, folder: Path) -> Entry:
     member = "manifest_data" if members.get("manifest_data") is not None else "manifest"
     manifest = _converted(members, member, Manifest)
     model_path, manifest_path = (absolute(_path(members, name), folder) for name in _PATHS)
-    settings = _converted(members, "settings", EntrySettings) or EntrySettings()
-    _check(settings)
+    settings = _settings(members.get("settings"))
     return Entry(
         **texts,
         manifest=manifest,
@@ -98,6 +99,28 @@ def _converted(members: Mapping[str, Any], name: str, form: type[T]) -> T | None
         return msgspec.convert(value, form)
     except msgspec.ValidationError as error:
         raise ValueError(f"`{name}`: {printable(str(error), 300)}") from error
+
+
+def _settings(value: object) -> EntrySettings:
+    if isinstance(value, dict):
+        known = EntrySettings.__struct_fields__
+        for name in value:
+            if name not in known:
+                near = nearest(str(name), known)
+                hint = f"did you mean {near!r}?" if near else f"there are {', '.join(known)}"
+                raise ValueError(f"`settings` has {printable(str(name), 100)!r}, which is none: {hint}")
+        if isinstance(size := value.get("memory_bytes"), str):
+            value = value | {"memory_bytes": _size(size)}
+    settings = _converted({"settings": value}, "settings", EntrySettings) or EntrySettings()
+    _check(settings)
+    return settings
+
+
+def _size(text: str) -> object:
+    try:
+        return read_size(text)
+    except ValueError as error:
+        raise ValueError(f"`settings`: `memory_bytes`: {error}") from None
 
 
 def _check(settings: EntrySettings) -> None:

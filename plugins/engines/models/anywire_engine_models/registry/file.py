@@ -24,6 +24,7 @@ DEFAULT = Path(__file__).with_name("default.json")
 """The registry that comes with Anywire."""
 
 _MAX_FAULT = 2000
+_MISSING = "it is not there"
 _Edit = Callable[[tuple[Entry, ...]], tuple[Entry, ...]]
 
 
@@ -169,6 +170,8 @@ class Registry:
         fault = ""
         if found.fault:
             counts = "the models that were read last count" if kept else f"{len(document.entries) or 'no'} models count"
+            if found.fault == _MISSING and not kept:
+                counts += "; `anywire models add` begins it"
             fault = printable(f"the registry {self.path}: {found.fault}; {counts}", _MAX_FAULT)
         if (document, fault) == (self._document, self._fault):
             return
@@ -200,7 +203,7 @@ def _read(path: Path, seed: Path | None) -> _Found:
         return _Found(document, "; ".join(document.faults))
     except FileNotFoundError:
         if seed is None:
-            return _Found(fault="it is not there", of_file=False)
+            return _Found(fault=_MISSING, of_file=False)
     except OSError as error:
         return _Found(fault=f"it cannot be read: {error.strerror}", of_file=False)
     except ValueError as error:

