@@ -98,6 +98,11 @@ class Run:
         """End it as cancelled. Nothing happens once it has ended."""
         self._happens(lambda now: self._course.cancel(reason, now))
 
+    def abandon(self) -> None:
+        """It is not kept and never begins: nobody waits for it any more."""
+        self._leaving = True
+        self._tell(ended=True)
+
     def leave(self) -> None:
         """Ask for nothing more: the next process goes on with it. What is under way may still be answered."""
         self._leaving = True

@@ -9,12 +9,13 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from anywire.errors import ConfigError
+from anywire.errors import ConfigError, PluginFailed
 from anywire.files.private_files import check_private
 from anywire_service_deliberation.offered import Council
 from anywire_service_deliberation.question import Question, Rubric
@@ -69,6 +70,13 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 _COLUMNS = "number, id, question, state"
 
 
+class _Known(NamedTuple):
+    """The number of a deliberation, and how many entries of each part are kept."""
+
+    number: int
+    counts: dict[str, int]
+
+
 class Tables:
     """The tables in ``folder``. One ``reader`` may be opened while the other one writes.
 
@@ -78,6 +86,9 @@ class Tables:
         self.folder, self._reader = folder, reader
         self._lock: int | None = None
         self._connection: sqlite3.Connection | None = None
+        self._known: dict[tuple[str, str], _Known] = {}
+        """Of deliberations under way, by tenant and id; what is missing is looked up. Each statement gives the
+        interpreter away, and a busy event loop gives it back late."""
 
     def open(self) -> bool:
         """False while another process has the folder. A damaged file is moved aside. Raises `ConfigError` when the
@@ -116,57 +127,70 @@ class Tables:
     def together(self, writes: Sequence[Callable[[], Any]]) -> list[Any]:
         """Do all of ``writes`` in one transaction, which is on the disk when this returns: what each has returned, or
         the exception that it has raised, in which case it has changed nothing."""
-        done: list[Any] = []
-        with self._transaction():
-            for write in writes:
-                self._run("SAVEPOINT one")
-                try:
-                    done.append(write())
-                except sqlite3.OperationalError:
-                    raise
-                except Exception as error:
-                    self._run("ROLLBACK TO one")
-                    done.append(error)
-                self._run("RELEASE one")
-        return done
+        try:
+            with self._transaction():
+                return [write() for write in writes]
+        except sqlite3.OperationalError:
+            raise
+        except Exception as error:
+            if len(writes) == 1:
+                return [error]
+        # One of them is at fault: that one harms no other.
+        return [done for write in writes for done in self.together([write])]
 
     # Deliberations
 
     def add(self, tenant: str, state: Deliberation) -> Deliberation:
         """Keep a new one; the one that is there when the tenant has that id."""
-        found = self.get(tenant, state.question.id)
-        if found is not None:
-            return found
-        self._run(
+        added = self._rows(
             "INSERT INTO deliberations (tenant, id, status, roles, submitted, ended, expires, question, state) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, x'')",
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING number",
             tenant,
             state.question.id,
             state.status,
             "".join(f"\n{name}\n" for name in dict.fromkeys(member.role for member in state.question.members)),
             state.submitted,
-            0.0,
-            0.0,
+            state.ended,
+            state.expires,
             _encode(state.question),
+            _rest(state),
         )
-        self.keep(tenant, state)
+        if not added:
+            found = self.get(tenant, state.question.id)
+            if found is None:
+                raise PluginFailed(f"what is kept of the deliberation {state.question.id} is damaged: use another id")
+            return found
+        self._known[tenant, state.question.id] = _Known(added[0][0], dict.fromkeys(_PARTS, 0))
         return state
 
     def keep(self, tenant: str, state: Deliberation) -> None:
         """Keep this newer state: what has come is added, the rest replaced."""
-        rows = self._rows("SELECT number FROM deliberations WHERE tenant = ? AND id = ?", tenant, state.question.id)
-        for (number,) in rows:
-            for part in _PARTS:
-                self._add_works(number, part, getattr(state, part))
-            rest = msgspec.structs.replace(state, question=_NO_QUESTION, answers={}, failures={}, late={})
-            self._run(
-                "UPDATE deliberations SET status = ?, ended = ?, expires = ?, state = ? WHERE number = ?",
-                state.status,
-                state.ended,
-                state.expires,
-                _encode(rest),
-                number,
-            )
+        key = (tenant, state.question.id)
+        known = self._known.get(key) or self._look_up(*key)
+        if known is None:
+            return
+        rows = []
+        for part in _PARTS:
+            entries: dict[str, Answer | Failure] = getattr(state, part)
+            new = islice(entries.items(), known.counts[part], None)
+            rows += [
+                (known.number, part, at, work, _encode(entry))
+                for at, (work, entry) in enumerate(new, known.counts[part])
+            ]
+        if rows:
+            self._run_many("INSERT INTO works VALUES (?, ?, ?, ?, ?)", rows)
+        self._run(
+            "UPDATE deliberations SET status = ?, ended = ?, expires = ?, state = ? WHERE number = ?",
+            state.status,
+            state.ended,
+            state.expires,
+            _rest(state),
+            known.number,
+        )
+        if state.is_final:
+            self._known.pop(key, None)
+        else:
+            self._known[key] = _Known(known.number, {part: len(getattr(state, part)) for part in _PARTS})
 
     def get(self, tenant: str | None, question_id: str) -> Deliberation | None:
         """Of any tenant, the newest, when ``tenant`` is None."""
@@ -233,12 +257,14 @@ class Tables:
 
     # Inside
 
-    def _add_works(self, number: int, part: str, entries: dict[str, Answer | Failure]) -> None:
-        ((kept,),) = self._rows(
-            "SELECT COALESCE(MAX(number), 0) FROM works WHERE deliberation = ? AND part = ?", number, part
-        )
-        for at, (work, entry) in enumerate(list(entries.items())[kept:], kept + 1):
-            self._run("INSERT INTO works VALUES (?, ?, ?, ?, ?)", number, part, at, work, _encode(entry))
+    def _look_up(self, tenant: str, question_id: str) -> _Known | None:
+        """What is kept of one."""
+        for (number,) in self._rows(
+            "SELECT number FROM deliberations WHERE tenant = ? AND id = ?", tenant, question_id
+        ):
+            counts = self._rows("SELECT part, COUNT(*) FROM works WHERE deliberation = ? GROUP BY part", number)
+            return _Known(number, dict.fromkeys(_PARTS, 0) | dict(counts))
+        return None
 
     def _read(self, rows: Iterable[Any]) -> Iterator[Deliberation]:
         """Those that can be read. One that cannot is left out, and is there until it is removed by hand."""
@@ -293,6 +319,7 @@ class Tables:
             yield
             self._run("COMMIT")
         except BaseException:
+            self._known.clear()
             if self._connection is not None and self._connection.in_transaction:
                 self._run("ROLLBACK")
             raise
@@ -310,6 +337,10 @@ class Tables:
         assert self._connection is not None
         self._connection.execute(statement, values).close()
 
+    def _run_many(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        assert self._connection is not None
+        self._connection.executemany(statement, rows).close()
+
     def _rows(self, statement: str, *values: Any) -> Sequence[Any]:
         assert self._connection is not None
         return self._connection.execute(statement, values).fetchall()
@@ -325,6 +356,11 @@ class Tables:
         except BlockingIOError:
             return False
         return True
+
+
+def _rest(state: Deliberation) -> bytes:
+    """What is written anew with each state."""
+    return _encode(msgspec.structs.replace(state, question=_NO_QUESTION, answers={}, failures={}, late={}))
 
 
 def _set_aside(path: Path) -> Path:
