@@ -450,7 +450,7 @@ async def test_it_listens_on_loopback_alone(engine: SimulatedModels, host: str) 
 async def test_a_port_in_use_is_named_and_leaves_nothing(api: LocalApi, engine: SimulatedModels) -> None:
     port = int(api.address.rpartition(":")[2])
     other = LocalApi(engine, engine.listen, port=port)
-    with pytest.raises(ConfigError, match=rf"port {port}.*models.local_api.port"):
+    with pytest.raises(ConfigError, match=rf"port {port}.*engine.local_api.port"):
         await other.begin()
     assert len(engine.listeners) == 1
     assert [each.url for each in running_apis()] == [api.address]

@@ -80,7 +80,7 @@ class LocalApi:
         """Listen, and tell this user's commands where. Raises `ConfigError`, and then nothing is left open."""
         if not is_loopback(self._host):
             raise ConfigError(
-                f"models.local_api.host must be a loopback address such as 127.0.0.1, not {self._host!r}: from other "
+                f"engine.local_api.host must be a loopback address such as 127.0.0.1, not {self._host!r}: from other "
                 "machines, models are reached through the orchestrator"
             )
         keep_secret(self.token)
@@ -94,7 +94,7 @@ class LocalApi:
             host=self._host,
             port=self._port,
             default_port=0,
-            port_key="models.local_api.port",
+            port_key="engine.local_api.port",
         )
         try:
             await listener.open()
@@ -127,7 +127,7 @@ class LocalApi:
             self._record = RecordFile(records_folder(), f"{os.getpid()}-{listener.port}")
             self._record.write(LocalApiRecord(listener.address, self.token, os.getpid(), time.time()))
         except OSError as error:
-            raise ConfigError(f"the token of models.local_api cannot be kept: {error}") from error
+            raise ConfigError(f"the token of engine.local_api cannot be kept: {error}") from error
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         self._limit.begun(request.transport, request.content)
