@@ -2,11 +2,11 @@
 
     python benchmarks/deliberations.py [--transport zeromq] [--running 10 100 1000] [--submits 200] [--members 3]
 
-``anywire serve`` runs with the service ``deliberation``, and ``anywire agent`` with a synthetic engine that takes 0.5 to
-3.5 s for each piece of work. So many deliberations are begun, and while they are under way further ones are submitted over
-HTTP, one each 20 ms: the times from the request to the id, in milliseconds. Each is on the disk before its id is told, so
-the disk's own time (a write and ``fsync`` of 4 KiB) is measured beside. Then, for all of them: tasks, tokens and bytes on
-the disk of one deliberation, and the orchestrator's processor time for it.
+``anywire serve`` runs with the service ``deliberation``, and ``anywire agent`` with a synthetic engine that takes 0.5
+to 3.5 s for each piece of work. So many deliberations are begun, and while they are under way further ones are
+submitted over HTTP, one each 20 ms: the times from the request to the id, in milliseconds. Each is on the disk before
+its id is told, so the disk's own time (a write and ``fsync`` of 4 KiB) is measured beside. Then, for all of them:
+tasks, tokens and bytes on the disk of one deliberation, and the orchestrator's processor time for it.
 """
 
 from __future__ import annotations
@@ -83,12 +83,12 @@ async def submit(client: httpx.AsyncClient, members: int, number: int) -> float:
 
 async def all_ended(client: httpx.AsyncClient) -> None:
     for status in ("submitted", "generating", "critiquing", "revising", "scoring"):
-        while (await client.get("/v1/deliberations", params={"status": status, "limit": 1})).json()["data"]:
+        while (await client.get("/v1/deliberations", params={"status": status, "limit": 1})).json()["data"]:  # noqa: ASYNC110
             await asyncio.sleep(0.5)
 
 
 async def agent_joined(client: httpx.AsyncClient) -> None:
-    while not (await client.get("/v1/agents")).json()["data"]:
+    while not (await client.get("/v1/agents")).json()["data"]:  # noqa: ASYNC110
         await asyncio.sleep(0.1)
 
 

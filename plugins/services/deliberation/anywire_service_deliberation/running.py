@@ -99,8 +99,10 @@ class Run(Watched):
         self._tell(ended=True)
 
     def leave(self) -> None:
-        """Ask for nothing more: the next process goes on with it. What is under way may still be answered."""
+        """Ask for nothing more: the next process goes on with it. What is under way may still be answered; then it is
+        over here, and the task that stands for it holds up no shutdown."""
         self._leaving = True
+        self._woken.set()
 
     async def close(self) -> None:
         """Keep the answers that have come, and stop."""
@@ -135,6 +137,8 @@ class Run(Watched):
                     self._idle.clear()
                 await self._turns.turn()
                 await self._carry_out(self._take_events())
+                if self._leaving and not self._errands and not self._events:
+                    self._tell(ended=True)
         except Exception as error:
             log.exception("the deliberation %s goes on no more", self.shown.question.id)
             if not self.ended.done():
