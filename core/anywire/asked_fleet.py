@@ -24,12 +24,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mappi
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-if TYPE_CHECKING:
-    import httpx
-
 import typer
 
 from anywire.errors import AnywireError
+
+if TYPE_CHECKING:
+    import httpx
 
 Answer = TypeVar("Answer")
 INTERRUPTED = 130

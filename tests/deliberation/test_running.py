@@ -357,6 +357,24 @@ def engine_answers(engine: Council) -> int:
     return len(engine.recorder.named("answered"))
 
 
+async def test_at_the_end_what_is_under_way_is_kept_and_nothing_new_is_asked(tmp_path: Path) -> None:
+    engine = Council()
+    engine.hold("proposal")
+    async with bench(tmp_path, engine=engine) as (served, kept):
+        await asked(kept)
+        await engine.all_asked("proposal", 3)
+        served.orchestrator.close_gate()
+        served.host.gate_closed()
+        assert len(served.orchestrator.tasks()) == 4
+        engine.release("proposal")
+        await polled(lambda: not served.orchestrator.tasks(), "the task that stands for it has ended too")
+        assert not kept.runs.running
+    async with bench(tmp_path, engine=(other := Council())) as (_, kept):
+        assert (await ended(kept)).status == "completed"
+        assert not engine.asked("critique")
+        assert not other.asked("proposal")
+
+
 async def test_events_have_the_same_numbers_while_it_runs_and_afterwards(tmp_path: Path) -> None:
     engine = Council(lambda member, kind, asked: "nonsense" if (member, kind) == ("member-3", "score") else "answer")
     async with bench(tmp_path, engine=engine) as (_, kept):
@@ -378,7 +396,7 @@ async def test_events_have_the_same_numbers_while_it_runs_and_afterwards(tmp_pat
     stages = [update.data["status"] for update in seen if update.name == "stage"]
     assert stages == ["submitted", "generating", "critiquing", "revising", "scoring", "synthesis"]
     assert names.count("answered") == len(state.answers)
-    assert names.count("asked") == names.count("answered") + names.count("failed")
+    assert names.count("asked") == names.count("answered") + names.count("failed") + state.spared
     async with bench(tmp_path) as (_, kept):
         assert [update async for update in kept.updates("q-1", ANN)] == seen
 

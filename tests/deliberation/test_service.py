@@ -31,11 +31,12 @@ from anywire.testing.doubles import MODEL
 from anywire.testing.patience import expect, polled
 from anywire.testing.service_bench import ServiceBench, service_bench
 from anywire.testing.service_kit import ServiceConformance
-from anywire_service_deliberation import deliberations, offered
+from anywire_service_deliberation import deliberations, offered, runs
 from anywire_service_deliberation.config import DeliberationConfig
 from anywire_service_deliberation.deliberations import KeptDeliberations
 from anywire_service_deliberation.prompts import newest
 from anywire_service_deliberation.question import Question
+from anywire_service_deliberation.record import Deliberation
 from anywire_service_deliberation.request import DeliberationRequest, Requests
 from anywire_service_deliberation.roles_and_rubrics import Library
 from anywire_service_deliberation.service import DeliberationService
@@ -202,6 +203,61 @@ async def test_what_is_refused_is_not_kept(tmp_path: Path) -> None:
             await asked(kept, id="q-4")
     async with bench(tmp_path) as (_, kept):
         assert {state.question.id for state in await kept.list(OPERATOR)} == {"q-0", "q-1", "q-3"}
+
+
+async def test_an_id_that_is_found_only_while_it_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "is_made_here", lambda question_id: True)
+    clock = SimulatedClock()
+    async with bench(tmp_path, clock, retention=100) as (served, kept):
+        await asked(kept)
+        state = await ended(kept)
+        assert await asked(kept) == state
+        with pytest.raises(errors.InvalidRequest, match="asked for something else"):
+            await asked(kept, rounds=0)
+        await polled(lambda: not served.orchestrator.tasks(), "the task that stood for it has ended")
+        assert await kept.get("q-1", ANN) == state
+        clock.advance(101)
+        again = await asked(kept)
+        assert again.submitted > state.ended
+        assert (await ended(kept)).status == "completed"
+
+
+async def test_it_is_cancelled_while_it_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Council()
+    async with bench(tmp_path, engine=engine) as (served, kept):
+        add, goes_on = kept._store.add, asyncio.Event()
+
+        async def slow(state: Deliberation) -> Deliberation:
+            await goes_on.wait()
+            return await add(state)
+
+        monkeypatch.setattr(kept._store, "add", slow)
+        submitting = asyncio.ensure_future(asked(kept))
+        await polled(served.orchestrator.tasks, "its task is there")
+        (task,) = served.orchestrator.tasks()
+        assert served.orchestrator.cancel(task.task_id, "enough", ANN)
+        await asyncio.sleep(0)
+        goes_on.set()
+        await submitting
+        assert (await ended(kept)).status == "cancelled"
+        assert not engine.asked()
+
+
+async def test_a_disk_that_fails_refuses_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bench(tmp_path, engine=(engine := Council())) as (served, kept):
+
+        async def failing(state: Deliberation) -> Deliberation:
+            raise errors.PluginFailed("the disk is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(kept._store, "add", failing)
+            with pytest.raises(errors.PluginFailed):
+                await asked(kept)
+        await polled(lambda: not served.orchestrator.tasks(), "the task that stood for it has ended")
+        assert await kept.get("q-1", ANN) is None
+        assert not engine.asked()
+        await asked(kept)
+        assert (await ended(kept)).status == "completed"
 
 
 async def test_a_client_that_goes_away_while_it_is_taken_in(tmp_path: Path) -> None:

@@ -343,6 +343,11 @@ async def test_the_page_of_deliberations_works_as_written(reader: Reader) -> Non
     assert "## Critiques" in (reader.folder / "report.md").read_text()
 
 
+async def test_the_page_of_roles_and_rubrics_works_as_written(reader: Reader) -> None:
+    await reader.follow(DOCS / "how-to" / "roles-and-rubrics.md")
+    assert not reader.programs
+
+
 async def test_the_page_of_local_models_works_as_written(reader: Reader) -> None:
     await reader.follow(DOCS / "how-to" / "local-models.md")
     assert not reader.programs

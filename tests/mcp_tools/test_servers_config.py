@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from anywire import secrecy
 from anywire.errors import ConfigError
-from anywire_engine_mcp.config import McpConfig
+from anywire_engine_mcp.config import InnerEngine, McpConfig
 from anywire_engine_mcp.server_config import ServerConfig, filled_in, launched_command, secrets_of
 from anywire_engine_mcp.servers_file import MAX_FILE_BYTES, read_servers, read_servers_file
 
@@ -128,3 +128,9 @@ def test_any_json_gives_servers_or_sentences(servers: dict[str, Any]) -> None:
     found = read_servers(json.dumps({"mcpServers": servers}))
     assert len(found.servers) + len(found.skipped) == len(servers)
     assert all(found.skipped.values())
+
+
+def test_the_inner_engine_is_a_name_or_has_settings() -> None:
+    assert McpConfig.model_validate({"inner": "synthetic"}).inner == InnerEngine(name="synthetic")
+    with_settings = McpConfig.model_validate({"inner": {"name": "models", "registry": "models.json"}}).inner
+    assert with_settings.model_extra == {"registry": "models.json"}

@@ -178,7 +178,7 @@ WRONG_MEMBERS: dict[str, tuple[dict[str, Any], str]] = {
     "settings": ({"settings": {"slot": 1}}, "`settings` has 'slot', which is none: did you mean 'slots'?"),
     "unknown": ({"settings": {"qqq": 1}}, "`settings` has 'qqq', which is none: there are autostart, on_demand, "),
     "size": ({"settings": {"memory_bytes": "much"}}, "`settings`: `memory_bytes`: expected a size such as 12 GB"),
-    "huge": ({"settings": {"memory_bytes": "9" * 400}}, "is more bytes than there are"),
+    "huge": ({"settings": {"memory_bytes": "9" * 400}}, "expected at most 1152921504606846976 bytes"),
     "slots": ({"settings": {"slots": 0}}, "`settings`: Expected `int` >= 1"),
     "restart": ({"settings": {"restart": "always"}}, "`settings`: Invalid enum value 'always'"),
     "device": ({"settings": {"device": "cuda"}}, "`settings`: Expected `str` matching"),

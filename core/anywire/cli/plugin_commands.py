@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from anywire.asked_fleet import is_asking_fleet, is_asking_server
+from anywire.asked_fleet import INTERRUPTED, is_asking_fleet, is_asking_server
 from anywire.cli import options
 from anywire.cli.inspect import asked
 from anywire.errors import ConfigError
@@ -64,7 +64,7 @@ class ServerOfOptions:
 
         found = run(role)
         if found is None:
-            raise typer.Exit(options.INTERRUPTED)
+            raise typer.Exit(INTERRUPTED)
         return found[0]
 
 

@@ -25,7 +25,7 @@ class McpConfig(pydantic.BaseModel):
 
     inner: InnerEngine = pydantic.Field(
         default=InnerEngine(name="llama"),
-        description="Engine that has the models: `name`, and the settings of that engine beside it.",
+        description="Engine that has the models: its name, or `name` and the settings of that engine beside it.",
     )
     servers: Servers = pydantic.Field(default_factory=dict, description="MCP servers, by label.")
     servers_file: Path | None = pydantic.Field(
@@ -45,6 +45,11 @@ class McpConfig(pydantic.BaseModel):
     max_result_chars: int = pydantic.Field(
         default=32768, ge=256, description="Characters of a tool's result that the model is given; the rest is cut off."
     )
+
+    @pydantic.field_validator("inner", mode="before")
+    @classmethod
+    def _may_be_a_name(cls, value: object) -> object:
+        return {"name": value} if isinstance(value, str) else value
 
     def all_servers(self) -> dict[str, ServerConfig]:
         """Those of ``servers``, and of the file. Raises `ConfigError`."""

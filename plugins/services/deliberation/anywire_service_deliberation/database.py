@@ -123,8 +123,8 @@ class Database:
 
     async def _read(self, read: Callable[[Tables], Result]) -> Result:
         def at_one_time() -> Result:
-            with self._read_tables.at_one_time() as tables:
-                return read(tables)
+            with self._read_tables.at_one_time():
+                return read(self._read_tables)
 
         return await self._in(self._reader, at_one_time)
 

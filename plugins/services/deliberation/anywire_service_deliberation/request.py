@@ -30,6 +30,7 @@ from anywire_service_deliberation.roles_and_rubrics import Library
 MODEL = "deliberate"
 """The model whose tasks are deliberations; with ``:ROLE`` after it those of members in that role."""
 
+_MADE_HERE = "deliberation-"
 MAX_ID_CHARS = 256
 MAX_NAME_CHARS = 64
 MAX_MODEL_CHARS = 256
@@ -256,7 +257,12 @@ def works_of(members: int, rounds: int, *, synthesis: bool = False) -> int:
 
 def new_id() -> str:
     """An id that nobody can guess."""
-    return f"deliberation-{secrets.token_hex(12)}"
+    return f"{_MADE_HERE}{secrets.token_hex(12)}"
+
+
+def is_made_here(question_id: str) -> bool:
+    """Whether an id looks like one of `new_id`."""
+    return question_id.startswith(_MADE_HERE)
 
 
 def read_members(given: Any) -> list[MemberRequest]:

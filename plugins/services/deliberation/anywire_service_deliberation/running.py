@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,11 +18,10 @@ from anywire_service_deliberation.checks import ProposalCheck
 from anywire_service_deliberation.course import Course
 from anywire_service_deliberation.effects import Ask, Effect, Finished, Keep, Stop, WakeAt
 from anywire_service_deliberation.errands import Errand, Failed
-from anywire_service_deliberation.history import History
-from anywire_service_deliberation.offered import Update
 from anywire_service_deliberation.record import Answer, Deliberation, Failure, WorkId
 from anywire_service_deliberation.store import Store
 from anywire_service_deliberation.turns import Turns
+from anywire_service_deliberation.watched import Watched
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +37,9 @@ AT_ONCE = 8
 _Event = Callable[[float], list[Effect]]
 
 
-class Run:
+class Run(Watched):
     """`start` it once. What happens to it is taken in one after the other; a state is on the disk before anything that
-    follows from it is done. ``shown`` is the state that is kept, which is what anybody is told.
+    follows from it is done. The state that is kept is the one that is shown.
 
     A disk that fails holds everything up until it works again, but not beyond the promise: from the deadline on what
     there is is shown, and kept later.
@@ -58,18 +57,14 @@ class Run:
         *,
         resumed: bool = False,
     ) -> None:
+        super().__init__(state)
         self._context, self._store, self._checks, self._turns = context, store, checks, turns
         self._clock_now, self._retention, self._resumed = now, retention, resumed
         self._course = Course(state)
         self._caller: Caller = state.question.caller
         self._priority = 0
-        self.shown = state
         self.parent = ""
         """The task that stands for it, whose children all of its works are."""
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done once it has ended, or is left to the next process."""
-        self._changed = self.ended.get_loop().create_future()
-        self._history: History | None = None
         self._events: list[_Event] = []
         self._woken, self._idle = asyncio.Event(), asyncio.Event()
         self._errands: dict[WorkId, Errand] = {}
@@ -98,9 +93,16 @@ class Run:
         """End it as cancelled. Nothing happens once it has ended."""
         self._happens(lambda now: self._course.cancel(reason, now))
 
-    def leave(self) -> None:
-        """Ask for nothing more: the next process goes on with it. What is under way may still be answered."""
+    def abandon(self) -> None:
+        """It is not kept and never begins: nobody waits for it any more."""
         self._leaving = True
+        self._tell(ended=True)
+
+    def leave(self) -> None:
+        """Ask for nothing more: the next process goes on with it. What is under way may still be answered; then it is
+        over here, and the task that stands for it holds up no shutdown."""
+        self._leaving = True
+        self._woken.set()
 
     async def close(self) -> None:
         """Keep the answers that have come, and stop."""
@@ -115,27 +117,6 @@ class Run:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tell(ended=True)
-
-    async def updates(self, after: int = 0) -> AsyncGenerator[Update, None]:
-        """Its events after that number, as they come, to its end or the end of this process."""
-        while True:
-            changed = self._changed
-            if self._history is None:
-                self._history = History()
-            self._history.extend(self.shown)
-            found = self._history.updates
-            for update in found[after:]:
-                yield update
-                after = update.number  # others may have made more of them meanwhile
-            if self.shown.is_final and after > len(found):
-                yield found[-1]
-                after = len(found)
-            # It may have gone on, to its end too, while the last ones were taken.
-            if changed is not self._changed:
-                continue
-            if self.ended.done():
-                return
-            await asyncio.shield(changed)
 
     # One event after the other
 
@@ -156,6 +137,8 @@ class Run:
                     self._idle.clear()
                 await self._turns.turn()
                 await self._carry_out(self._take_events())
+                if self._leaving and not self._errands and not self._events:
+                    self._tell(ended=True)
         except Exception as error:
             log.exception("the deliberation %s goes on no more", self.shown.question.id)
             if not self.ended.done():
@@ -204,7 +187,7 @@ class Run:
                     state = self._out_of_time()
             await self._context.clock.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
-        self._show(state)
+        self._show(self._with_expiry(state))
 
     def _out_of_time(self) -> Deliberation:
         """The promise is over and the disk still fails: end, and say so."""
@@ -213,7 +196,7 @@ class Run:
                 self._stop(effect.work)
         if self._course.state.is_final and not self.ended.done():
             log.error("the deliberation %s has ended and is not on the disk yet", self.shown.question.id)
-            self._show(self._course.state)
+            self._show(self._with_expiry(self._course.state))
             self._finish()
         return self._course.state
 
@@ -304,21 +287,8 @@ class Run:
         self._stop_all()
         self._tell(ended=True)
 
-    # What is shown
-
     def _with_expiry(self, state: Deliberation) -> Deliberation:
         return msgspec.structs.replace(state, expires=state.ended + self._retention) if state.is_final else state
-
-    def _show(self, state: Deliberation) -> None:
-        self.shown = self._with_expiry(state)
-        self._tell()
-
-    def _tell(self, *, ended: bool = False) -> None:
-        if ended and not self.ended.done():
-            self.ended.set_result(None)
-        changed, self._changed = self._changed, self.ended.get_loop().create_future()
-        if not changed.done():
-            changed.set_result(None)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)

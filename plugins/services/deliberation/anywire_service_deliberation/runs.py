@@ -20,7 +20,7 @@ from anywire_service_deliberation.config import DeliberationConfig
 from anywire_service_deliberation.database import tenant_of
 from anywire_service_deliberation.question import Question
 from anywire_service_deliberation.record import Deliberation
-from anywire_service_deliberation.request import MODEL, check_models
+from anywire_service_deliberation.request import MODEL, check_models, is_made_here
 from anywire_service_deliberation.running import Run
 from anywire_service_deliberation.store import Store
 from anywire_service_deliberation.turns import Turns
@@ -88,7 +88,7 @@ class Runs:
         the one that there is: its run, or how it has ended. Once it is begun it is taken in, also where the caller is
         cancelled. Raises what `Context.submit` raises, `InvalidRequest` for another request, `QueueFull`, and
         `PluginFailed` when it cannot be kept."""
-        key = (tenant_of(question.caller), question.id)
+        key = _key(question)
         found: Run | Deliberation | None = self._runs.get(key)
         if found is None or key in self._taking:
             taking = self._taking.get(key)
@@ -109,12 +109,13 @@ class Runs:
     def resume(self, state: Deliberation) -> None:
         """Go on with one that an earlier process has left."""
         run = self._new(state, resumed=True)
-        self._runs[tenant_of(state.question.caller), state.question.id] = run
+        self._runs[_key(state.question)] = run
         self._begin(self._resume(run))
 
     def cancel(self, run: Run, reason: str) -> None:
         run.cancel(reason)
-        if not run.started:  # it waits for being resumed
+        key = _key(run.shown.question)
+        if not run.started and self._runs.get(key) is run and key not in self._taking:  # it waits for being resumed
             self._start(run, "", run.shown.question.caller)
 
     def leave(self) -> None:
@@ -133,19 +134,19 @@ class Runs:
     # Inside
 
     async def _take(self, key: Key, question: Question, task_id: str, priority: int) -> Run | Deliberation:
-        found = await self._store.get(*key)
+        full = len(self._runs) >= self._config.max_running
+        # An id that was made here is known to nobody yet.
+        found = await self._store.get(*key) if full or not is_made_here(question.id) else None
         if found is not None and not 0 < found.expires <= self._now():
             return found
         if self._closing:
             raise errors.ShuttingDown("the orchestrator is shutting down")
         check_models(question)
-        if len(self._runs) >= self._config.max_running:
+        if full:
             raise errors.QueueFull(
                 f"{len(self._runs)} deliberations are under way already (services.deliberation.max_running)",
                 retry_after=5,
             )
-        if found is not None:
-            await self._store.purge(self._now())
         now = self._now()
         state = Deliberation(question, "submitted", now, now + question.timeout)
         run = self._new(state, resumed=False)
@@ -155,17 +156,19 @@ class Runs:
             stream = self._context.submit(self._envelope(state, question.caller))
             task_id = stream.task_id
         self._runs[key], self._by_task[task_id] = run, run
+        kept: Deliberation | None = None
         try:
             kept = await self._store.add(state)
-        except BaseException:
-            self._forget(run, task_id)
-            if stream is not None:
-                stream.cancel("the deliberation is not kept")
-            raise
+            if 0 < kept.expires <= now:
+                await self._store.purge(now)
+                kept = await self._store.add(state)
+        finally:
+            if kept is not state:
+                self._forget(run, task_id)
+                run.abandon()
+                if stream is not None:
+                    stream.cancel("there is such a deliberation" if kept else "the deliberation is not kept")
         if kept is not state:
-            self._forget(run, task_id)
-            if stream is not None:
-                stream.cancel("there is such a deliberation")
             return kept
         self._start(run, task_id, question.caller, priority)
         return run
@@ -216,7 +219,7 @@ class Runs:
             self.ended[run.shown.status] = self.ended.get(run.shown.status, 0) + 1
 
     def _forget(self, run: Run, task_id: str) -> None:
-        key = (tenant_of(run.shown.question.caller), run.shown.question.id)
+        key = _key(run.shown.question)
         if self._runs.get(key) is run:
             del self._runs[key]
         self._by_task.pop(task_id, None)
@@ -247,3 +250,7 @@ class Runs:
         self._work.discard(task)
         if not task.cancelled() and (error := task.exception()) and not isinstance(error, AnywireError):
             log.error("a deliberation could not be begun: %s", error, exc_info=error)
+
+
+def _key(question: Question) -> Key:
+    return tenant_of(question.caller), question.id

@@ -1,0 +1,173 @@
+"""How soon a deliberation has its id while many are under way, and what one costs.
+
+    python benchmarks/deliberations.py [--transport zeromq] [--running 10 100 1000] [--submits 200] [--members 3]
+
+``anywire serve`` runs with the service ``deliberation``, and ``anywire agent`` with a synthetic engine that takes 0.5
+to 3.5 s for each piece of work. So many deliberations are begun, and while they are under way further ones are
+submitted over HTTP, one each 20 ms: the times from the request to the id, in milliseconds. Each is on the disk before
+its id is told, so the disk's own time (a write and ``fsync`` of 4 KiB) is measured beside. Then, for all of them:
+tasks, tokens and bytes on the disk of one deliberation, and the orchestrator's processor time for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import sqlite3
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import httpx
+import psutil
+import yaml
+
+from transport_stack import anywire_process, options_of
+
+PATIENCE = 300.0
+APART = 0.02
+LIMIT_MS = 10.0
+
+
+class Served(NamedTuple):
+    url: str
+    process: psutil.Process
+    folder: Path
+
+    @property
+    def processor_seconds(self) -> float:
+        times = self.process.cpu_times()
+        return float(times.user + times.system)
+
+
+@asynccontextmanager
+async def served(transport: str, options: dict[str, Any], running: int) -> AsyncIterator[Served]:
+    with tempfile.TemporaryDirectory(prefix="anywire-") as name:
+        folder = Path(name)
+        shared: dict[str, Any] = {
+            "transports": {transport: options},
+            "lease": {"timeout": 10, "heartbeat_interval": 2},
+            "log_level": "error",
+        }
+        deliberation = {"folder": str(folder / "kept"), "max_running": min(1000, 2 * running + 200)}
+        serve = shared | {"server": {"port": 0}, "services": {"deliberation": deliberation}}
+        slow = {"kind": "uniform", "mean": 2000, "spread": 1500}
+        engine = {"name": "synthetic", "length": 40, "ttft": slow, "features": {"json": True}}
+        (folder / "serve.yaml").write_text(yaml.safe_dump(serve))
+        (folder / "agent.yaml").write_text(yaml.safe_dump(shared | {"engine": engine, "agent": {"slots": 4096}}))
+        async with anywire_process("serve", "--config", str(folder / "serve.yaml")) as process:
+            assert process.stdout is not None
+            line = (await asyncio.wait_for(process.stdout.readline(), PATIENCE)).decode()
+            found = re.search(r"http://\S+", line)
+            assert found, f"anywire serve said: {line!r}"
+            async with anywire_process("agent", "--config", str(folder / "agent.yaml")):
+                yield Served(found[0], psutil.Process(process.pid), folder)
+
+
+async def submit(client: httpx.AsyncClient, members: int, number: int) -> float:
+    """Milliseconds to the id."""
+    request = {"task": f"Question {number}: why?", "members": members, "rubric": "answer", "timeout": PATIENCE}
+    began = perf_counter()
+    answer = await client.post("/v1/deliberations", json=request)
+    took = (perf_counter() - began) * 1e3
+    if answer.status_code != 202:
+        raise AssertionError(answer.text)
+    return took
+
+
+async def all_ended(client: httpx.AsyncClient) -> None:
+    for status in ("submitted", "generating", "critiquing", "revising", "scoring"):
+        while (await client.get("/v1/deliberations", params={"status": status, "limit": 1})).json()["data"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.5)
+
+
+async def agent_joined(client: httpx.AsyncClient) -> None:
+    while not (await client.get("/v1/agents")).json()["data"]:  # noqa: ASYNC110
+        await asyncio.sleep(0.1)
+
+
+async def measure(transport: str, running: int, submits: int, members: int) -> bool:
+    """Print what was found; whether an id is told soon enough."""
+    with options_of(transport) as options:
+        async with (
+            served(transport, options, running) as at,
+            httpx.AsyncClient(base_url=at.url, timeout=PATIENCE) as client,
+        ):
+            await agent_joined(client)
+            before = at.processor_seconds
+            # One after the other: where so many come at once, the first have ended before the last has begun.
+            for number in range(running):
+                await submit(client, members, number)
+            disk = disk_ms(at.folder)
+            took = []
+            for number in range(submits):
+                took.append(await submit(client, members, running + number))
+                await asyncio.sleep(APART)
+            await all_ended(client)
+            used, found = at.processor_seconds - before, kept(at.folder)
+    count = running + submits
+    told = {"running": running, "submit_p50_ms": part(took, 0.5), "submit_p99_ms": part(took, 0.99)}
+    told |= {"disk_p50_ms": part(disk, 0.5), "disk_p99_ms": part(disk, 0.99)}
+    print(json.dumps(told | {"processor_ms_each": round(used * 1e3 / count, 1)} | found), flush=True)
+    return part(took, 0.99) < LIMIT_MS
+
+
+def kept(folder: Path) -> dict[str, Any]:
+    """What is on the disk."""
+    connection = sqlite3.connect(folder / "kept" / "deliberations.sqlite3")
+    ((count, size),) = connection.execute(
+        "SELECT COUNT(*), SUM(LENGTH(question) + LENGTH(state)) FROM deliberations"
+    ).fetchall()
+    ((works, bytes_),) = connection.execute("SELECT COUNT(*), SUM(LENGTH(data)) FROM works").fetchall()
+    tokens = 0
+    for (data,) in connection.execute("SELECT data FROM works WHERE part = 'answers'"):
+        answer = json.loads(data)
+        tokens += answer.get("prompt_tokens", 0) + answer.get("completion_tokens", 0)
+    statuses = dict(connection.execute("SELECT status, COUNT(*) FROM deliberations GROUP BY status").fetchall())
+    connection.close()
+    return {
+        "tasks_each": round(works / count, 1),
+        "tokens_each": round(tokens / count),
+        "kept_bytes_each": round((size + bytes_) / count),
+        "ended": statuses,
+    }
+
+
+def disk_ms(folder: Path) -> list[float]:
+    found = []
+    descriptor = os.open(folder / "probe", os.O_WRONLY | os.O_CREAT)
+    for _ in range(100):
+        began = perf_counter()
+        os.write(descriptor, b"x" * 4096)
+        os.fsync(descriptor)
+        found.append((perf_counter() - began) * 1e3)
+    os.close(descriptor)
+    return found
+
+
+def part(values: Sequence[float], share: float) -> float:
+    return round(sorted(values)[min(len(values) - 1, int(share * len(values)))], 2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--transport", default="zeromq")
+    parser.add_argument("--running", type=int, nargs="+", default=[10, 100, 1000])
+    parser.add_argument("--submits", type=int, default=200)
+    parser.add_argument("--members", type=int, default=3)
+    given = parser.parse_args()
+    print(f"{os.cpu_count()} cores, {given.transport}, load average {os.getloadavg()[0]:.1f} before", flush=True)
+    for running in given.running:
+        held = asyncio.run(measure(given.transport, running, given.submits, given.members))
+        if not held:
+            print(f"with {running} under way the id came later than {LIMIT_MS:g} ms (99th percentile)", flush=True)
+
+
+if __name__ == "__main__":
+    main()
