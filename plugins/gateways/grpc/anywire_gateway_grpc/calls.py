@@ -13,7 +13,6 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
-from anywire import errors
 from anywire.caller import Caller
 from anywire.errors import AnywireError, InvalidRequest
 from anywire_gateway_grpc.admission import Admission, Context
@@ -59,7 +58,7 @@ class Method(NamedTuple):
 
 class Calls(grpc.GenericRpcHandler):  # type: ignore[type-arg]
     """Answers calls by their full name (``/package.Service/Method``). ``unserved`` has sentences for methods that the
-    services of others have and these have not, ``services`` the names before the last slash."""
+    services of others have and these have not."""
 
     def __init__(self, admission: Admission, methods: Mapping[str, Method], unserved: Mapping[str, str]) -> None:
         self._admission = admission
@@ -136,4 +135,4 @@ def _refusing(why: str) -> Any:
 
 
 def not_known(question_id: str) -> InvalidRequest:
-    return errors.InvalidRequest(f"there is no deliberation {question_id[:256]!r} (any more)", param="id", status=404)
+    return InvalidRequest(f"there is no deliberation {question_id[:256]!r} (any more)", param="id", status=404)

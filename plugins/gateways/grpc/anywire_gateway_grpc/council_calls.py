@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 
-from anywire import errors
 from anywire.errors import InvalidRequest
 from anywire_gateway_grpc import orchestrator_pb2 as wire
 from anywire_gateway_grpc.asking import Asking
@@ -179,7 +178,7 @@ def _role(given: str) -> str:
 
 def _agent(given: str) -> str:
     if not given.strip():
-        raise errors.InvalidRequest("agent_id is empty: it names the member")
+        raise InvalidRequest("agent_id is empty: it names the member")
     return given.strip()
 
 
