@@ -42,7 +42,7 @@ def serve(
         str, typer.Option("--log-level", metavar="LEVEL", help="Log to standard error from this level on.")
     ] = "warning",
 ) -> None:
-    """Serve a desktop app: JSON-RPC on standard input and output."""
+    """Serve a desktop app: JSON-RPC on stdin and stdout."""
     import logging
 
     import pydantic
