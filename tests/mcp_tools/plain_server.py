@@ -3,7 +3,7 @@
 It speaks the handshake of 2025-11-25. Arguments: ``--never`` never answers; ``--deaf`` goes on when its input is
 closed and when it gets SIGTERM; ``--pages`` lists tools and resources without end; ``--exit N`` says two lines on
 stderr and ends with that status; ``--grandchild FILE`` starts a process that holds its streams, and writes its id to
-the file; ``--log FILE`` appends a line for each call.
+the file; ``--escaped FILE`` the same, in a session of its own; ``--log FILE`` appends a line for each call.
 """
 
 import json
@@ -144,6 +144,9 @@ def main() -> None:
     if "--grandchild" in options:
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         Path(option("--grandchild")).write_text(str(child.pid))
+    if "--escaped" in options:
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+        Path(option("--escaped")).write_text(str(child.pid))
     print("ready to listen", file=sys.stderr, flush=True)
     for line in sys.stdin:
         request = json.loads(line)

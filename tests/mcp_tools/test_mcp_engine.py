@@ -127,9 +127,9 @@ async def test_commands_list_start_stop_call_and_tell_the_log() -> None:
             ("maths", "stopped", [])
         ]
         (started,) = await results_of(engine, "mcp.start", server="maths")
-        assert (started["state"], started["tools"]) == ("running", 8)
+        assert (started["state"], started["tools"]) == ("running", 11)
         (status,) = await results_of(engine, "mcp.status", server="maths")
-        assert len(status["tools"]) == 8
+        assert len(status["tools"]) == 11
         (called,) = await results_of(engine, "mcp.call", server="maths", tool="add", arguments={"a": 1, "b": 2})
         assert called == {"text": "3", "is_error": False}
         (failed,) = await results_of(engine, "mcp.call", server="maths", tool="fail")

@@ -321,6 +321,39 @@ async def test_an_idle_server_that_does_not_answer_counts_as_crashed(monkeypatch
         assert is_gone(pid)
 
 
+@pytest.mark.parametrize("text", ["x" * 65536, "{}\n" * 20_000])
+async def test_a_server_that_writes_without_end_is_stopped(text: str) -> None:
+    flood = f"import sys\nwhile True: sys.stdout.write({text!r})"
+    config = ServerConfig(
+        command=(sys.executable, "-I", "-S", "-c", flood), start_timeout=2.0, stop_grace=0.1, restart="never", **LAZY
+    )
+    async with owner(flood=config) as host:
+        connecting = asyncio.create_task(error_of(host.connect("flood")))
+        longest = 0.0
+        while not connecting.done():
+            began = asyncio.get_running_loop().time()
+            await asyncio.sleep(0.01)
+            longest = max(longest, asyncio.get_running_loop().time() - began)
+        assert isinstance(await expect(connecting, "it is given up"), EngineFailed)
+        assert host.status("flood").state == "crashed"
+        assert is_gone(host.status("flood").pid)
+        assert longest < 1.0 * FACTOR, "everybody else waited for it"
+
+
+async def test_what_has_escaped_a_killed_guardian_holds_up_nobody(tmp_path: Path) -> None:
+    file = tmp_path / "grandchild"
+    async with owner(files=plain("--escaped", str(file), restart="never", on_demand=False)) as host:
+        pid = (await until(host, "files", "running")).pid
+        guardian = psutil.Process(pid).parent()
+        assert guardian is not None
+        guardian.kill()
+        try:
+            assert "killed with its guardian" in (await until(host, "files", "crashed")).reason
+        finally:
+            os.kill(int(file.read_text()), signal.SIGKILL)
+        assert is_gone(pid)
+
+
 async def test_a_deaf_server_with_a_grandchild_is_killed_with_it(tmp_path: Path) -> None:
     file = tmp_path / "grandchild"
     async with owner(files=plain("--deaf", "--grandchild", str(file), stop_grace=0.1)) as host:

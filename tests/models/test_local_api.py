@@ -7,7 +7,7 @@ import json
 import stat
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from anywire.errors import ConfigError, EngineFailed, ShuttingDown
 from anywire.messages import TaskRequest
 from anywire.testing.patience import expect, polled
 from anywire_engine_models.host.status import ModelStatus
+from anywire_engine_models.local_api import server
 from anywire_engine_models.local_api.records import records_folder, running_apis
 from anywire_engine_models.local_api.server import LocalApi
 from anywire_engine_models.local_api.telling import READ_AHEAD, Telling, Tellings
@@ -174,6 +175,20 @@ async def test_a_log_is_told_whole_and_followed(client: httpx.AsyncClient, engin
         engine.more_lines.put_nowait("more")
         assert json.loads((await anext(lines))[6:]) == {"line": "more"}
     await expect(engine.idle.wait(), "the log is followed no more")
+
+
+async def test_logs_that_are_followed_take_no_place_of_other_commands(
+    engine: SimulatedModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MAX_FOLLOWED", 2)
+    monkeypatch.setattr(server, "MAX_ANSWERS", 2)
+    path, command = f"/v1/models/{ONE}/logs?follow=1", {"model": ONE, "lines": 5, "follow": True}
+    async with serving(engine) as api, client_of(api) as client, AsyncExitStack() as followed:
+        for request in (client.stream("GET", path), client.stream("POST", "/v1/commands/models.logs", json=command)):
+            assert (await followed.enter_async_context(request)).status_code == 200
+        for refused in (await client.get(path), await client.post("/v1/commands/models.logs", json=command)):
+            assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_requests")
+        assert (await client.post(f"/v1/models/{ONE}/stop")).json()["state"] == "stopped"
 
 
 @pytest.mark.parametrize(

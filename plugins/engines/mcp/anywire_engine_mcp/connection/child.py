@@ -16,11 +16,12 @@ from typing import Any
 
 from anywire_engine_models.host.server import Exit, StartFailed
 from anywire_engine_models.processes.failures import no_program
-from anywire_engine_models.processes.guarded import guardian_command
+from anywire_engine_models.processes.guarded import guardian_command, signal_name
 from anywire_engine_models.processes.output import TAIL, Output
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """Bytes of one message of a server, which is one line."""
+PIECE = 64 * 1024
 OUTPUT_TIMEOUT = 1.0
 """Seconds after the end of a program in which the rest of what it wrote is read."""
 KILL_TIMEOUT = 3.0
@@ -31,16 +32,19 @@ class Child:
     """One life of a program. ``pid`` is the program's. `exited` is done when it, all that it has started and its
     guardian are gone, and what it wrote on stderr was read: never cancelled, never an exception."""
 
-    def __init__(self, guardian: Process, control: socket.socket, output: Output, lines: deque[str]) -> None:
+    def __init__(
+        self, guardian: Process, control: socket.socket, messages: _Messages, output: Output, lines: deque[str]
+    ) -> None:
         assert guardian.stdin is not None
-        assert guardian.stdout is not None
         loop = asyncio.get_running_loop()
         self.pid = 0
-        self.stdin, self.stdout = guardian.stdin, guardian.stdout
+        self.stdin, self.stdout = guardian.stdin, messages.reader
         self.exited: asyncio.Future[Exit] = loop.create_future()
         self._started: asyncio.Future[None] = loop.create_future()
-        self._guardian, self._control, self._output, self._lines = guardian, control, output, lines
+        self._guardian, self._control, self._messages = guardian, control, messages
+        self._output, self._lines = output, lines
         self._said: Exit | None = None
+        self._rest: asyncio.Task[None] | None = None
         self._reader = loop.create_task(self._read_control(), name=f"guardian {guardian.pid} says")
         self._waiter = loop.create_task(self._wait(), name=f"guardian {guardian.pid} ends")
 
@@ -65,6 +69,8 @@ class Child:
         """End it: its input is closed, after ``grace`` seconds it gets SIGTERM, after as many again it is killed with
         all that it has started. Returns when it is gone; idempotent, and may be cancelled and called again."""
         self.stdin.close()
+        if self._rest is None:
+            self._rest = asyncio.create_task(self._read_rest(), name=f"rest of {self.pid}")
         for word in (b"T", b"K"):
             await asyncio.wait({self.exited}, timeout=grace)
             if self.exited.done():
@@ -74,6 +80,12 @@ class Child:
         if not self.exited.done():
             self._kill()
             await asyncio.wait({self.exited})
+
+    async def _read_rest(self) -> None:
+        """Of what it writes on stdout when nobody wants it any more: while a pipe is full, its end is not seen, and
+        with it not that of the program."""
+        while await self.stdout.read(PIECE):
+            pass
 
     def wrote(self, line: bytes) -> None:
         """It wrote on stdout what is no message: a line for a person."""
@@ -96,37 +108,31 @@ class Child:
     async def _begun(
         cls, command: Sequence[str], environment: Mapping[str, str], cwd: Path | None, told: Callable[[str], None]
     ) -> Child:
-        loop = asyncio.get_running_loop()
         lines: deque[str] = deque(maxlen=TAIL)
-        output = Output(told, lines)
+        output, messages = Output(told, lines), _Messages()
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        read, write = os.pipe()
-        try:
-            await loop.connect_read_pipe(lambda: output, os.fdopen(read, "rb", 0))
-            guardian = await asyncio.create_subprocess_exec(
-                *guardian_command(command, control=theirs.fileno()),
-                stdin=PIPE,
-                stdout=PIPE,
-                stderr=write,
-                env=dict(environment),
-                cwd=cwd,
-                limit=MAX_MESSAGE_BYTES,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,  # a terminal's Ctrl-C is for this process
-            )
-        except OSError as error:
-            ours.close()
-            output.close()
-            raise StartFailed(Exit(f"it cannot be started: {error.strerror or error}")) from error
-        except BaseException:
-            ours.close()
-            output.close()
-            raise
-        finally:
-            theirs.close()
-            os.close(write)
-        return cls(guardian, ours, output, lines)
+        async with contextlib.AsyncExitStack() as failed:
+            failed.callback(ours.close)
+            failed.callback(output.close)
+            failed.callback(messages.close)
+            with contextlib.ExitStack() as given:
+                given.callback(theirs.close)
+                try:
+                    guardian = await asyncio.create_subprocess_exec(
+                        *guardian_command(command, control=theirs.fileno()),
+                        stdin=PIPE,
+                        stdout=await _opened(messages, given),
+                        stderr=await _opened(output, given),
+                        env=dict(environment),
+                        cwd=cwd,
+                        pass_fds=(theirs.fileno(),),
+                        start_new_session=True,  # a terminal's Ctrl-C is for this process
+                    )
+                except OSError as error:
+                    raise StartFailed(Exit(f"it cannot be started: {error.strerror or error}")) from error
+            failed.pop_all()
+        return cls(guardian, ours, messages, output, lines)
 
     async def _read_control(self) -> None:
         """What the guardian says, a line each: see `anywire_engine_models.processes.guardian`."""
@@ -149,15 +155,24 @@ class Child:
         elif self._said is None and word == "exit":
             self._said = Exit(f"exited with status {rest}", code=int(rest))
         elif self._said is None and word == "signal":
-            name = signal.Signals(int(rest)).name
+            name = signal_name(int(rest))
             self._said = Exit(f"killed by {name}", signal=name)
 
     async def _wait(self) -> None:
-        status = await self._guardian.wait()
+        ending = asyncio.ensure_future(self._guardian.wait())
+        await asyncio.wait({ending, self._reader}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({ending}, timeout=OUTPUT_TIMEOUT)
+        if not ending.done():
+            # Its control is closed, so the guardian is gone: but asyncio tells of its end once its input is closed, and
+            # a process that has escaped a killed guardian may hold that.
+            with contextlib.suppress(AttributeError):  # it is closed already
+                self.stdin.transport.abort()
+        status = await ending
         await asyncio.wait({self._reader}, timeout=OUTPUT_TIMEOUT)
         self._reader.cancel()
         self._output.read_rest()
-        await asyncio.wait({self._output.ended}, timeout=OUTPUT_TIMEOUT)
+        await asyncio.wait({self._output.ended, self._messages.ended}, timeout=OUTPUT_TIMEOUT)
+        self._messages.close()
         self._output.close()
         self._control.close()
         self.stdin.close()
@@ -168,6 +183,42 @@ class Child:
             self._said = Exit(f"killed with its guardian (status {status})", signal="SIGKILL")
         said = self._said or Exit(f"its guardian ended with status {status}", code=status)
         self.exited.set_result(Exit(said.reason, said.code, said.signal, tuple(self._lines)))
+
+
+class _Messages(asyncio.StreamReaderProtocol):
+    """Its stdout; `ended` is done at its end. What was read can still be taken from ``reader`` then."""
+
+    def __init__(self) -> None:
+        self.reader = asyncio.StreamReader(MAX_MESSAGE_BYTES)
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._pipe: asyncio.BaseTransport | None = None
+        super().__init__(self.reader)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._pipe = transport
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def close(self) -> None:
+        if self._pipe is not None:
+            self._pipe.close()
+
+
+async def _opened(protocol: asyncio.BaseProtocol, given: contextlib.ExitStack) -> int:
+    """Have ``protocol`` read a new pipe; the end to write to, which ``given`` closes."""
+    read, write = os.pipe()
+    given.callback(os.close, write)
+    file = os.fdopen(read, "rb", 0)
+    try:
+        await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, file)
+    except BaseException:
+        file.close()
+        raise
+    return write
 
 
 def _found(program: str, path: str | None, cwd: Path | None) -> str:

@@ -31,6 +31,7 @@ async def stdio_streams(child: Child, closed: Callable[[str], None]) -> AsyncGen
                     child.wrote(line)
                     refusal = _refusal(line)
                     if refusal is None:
+                        await asyncio.sleep(0)  # it may write thousands of them at once
                         continue
                     message = refusal
                 try:

@@ -26,8 +26,10 @@ class HasCommands(Protocol):
 
 
 class ModelRoutes:
-    def __init__(self, engine: HasCommands, tellings: Tellings) -> None:
-        self._engine, self._tellings = engine, tellings
+    """``followed`` are those commands that go on until their client leaves: they take no place of others."""
+
+    def __init__(self, engine: HasCommands, tellings: Tellings, followed: Tellings) -> None:
+        self._engine, self._tellings, self._followed = engine, tellings, followed
 
     async def models(self, request: web.BaseRequest) -> web.StreamResponse:
         told = merged(await self._results("models.list", {}), "models")
@@ -98,7 +100,8 @@ class ModelRoutes:
         """The results as they come. What is ``followed`` comes as events, whose head goes out before the first."""
         answer = Results(request, as_events=followed)
         patience = HEARTBEAT if answer.as_events else None
-        async with self._tellings.open(self._engine.command(command, arguments)) as telling:
+        tellings = self._followed if arguments.get("follow") is True else self._tellings
+        async with tellings.open(self._engine.command(command, arguments)) as telling:
             try:
                 if followed:
                     await answer.write(COMMENT)

@@ -32,6 +32,8 @@ from anywire_engine_models.local_api.writing import PAGE_HEADERS
 MAX_CONNECTIONS = 512
 MAX_ANSWERS = 256
 """Chats, and beside them commands, that may be answered at once."""
+MAX_FOLLOWED = 64
+"""Logs that may be followed at once."""
 IDLE_TIMEOUT = 75.0
 """Seconds that a connection is kept without a request."""
 END_PATIENCE = 5.0
@@ -63,7 +65,7 @@ class LocalApi:
         self._engine, self._listen, self._host, self._port = engine, listen, host, port
         self.token = secrets.token_urlsafe(32)
         """What a client must show as bearer token."""
-        self._chats, self._commands = Tellings(MAX_ANSWERS), Tellings(MAX_ANSWERS)
+        self._chats, self._commands, self._followed = map(Tellings, (MAX_ANSWERS, MAX_ANSWERS, MAX_FOLLOWED))
         self._limit = ConnectionLimit("the server of the routes for models", MAX_CONNECTIONS)
         self._events: ChangeEvents | None = None
         self._listener: Listener | None = None
@@ -85,7 +87,7 @@ class LocalApi:
             )
         keep_secret(self.token)
         self._events = ChangeEvents(self._listen)
-        models, chat = ModelRoutes(self._engine, self._commands), Chat(self._engine, self._chats)
+        models, chat = ModelRoutes(self._engine, self._commands, self._followed), Chat(self._engine, self._chats)
         self._table = _table(models, chat, self._events)
         self._server = _Server(self._answer, self._limit)
         listener = Listener(
@@ -115,8 +117,8 @@ class LocalApi:
         events, self._events = self._events, None
         if events is not None:
             events.close()
-        self._chats.stop()
-        self._commands.stop()
+        for each in (self._chats, self._commands, self._followed):
+            each.stop()
         server, self._server = self._server, None
         if server is not None:
             server.pre_shutdown()

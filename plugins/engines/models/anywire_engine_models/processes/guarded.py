@@ -95,7 +95,7 @@ class GuardedProcess:
             if self._said is None:
                 # The kernel has killed the program; the rest of its group is left to us.
                 self._kill_group()
-                how = f"was killed by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
+                how = f"was killed by {signal_name(-status)}" if status < 0 else f"ended with status {status}"
                 self._said = Exit(f"killed with its guardian, which {how}", signal="SIGKILL")
             ended = self._said
         except (OSError, ValueError) as error:
@@ -161,7 +161,7 @@ class GuardedProcess:
         elif self._said is None and word == "exit":
             self._said = Exit(f"exited with status {rest}", code=int(rest))
         elif self._said is None and word == "signal":
-            name = _signal_name(int(rest))
+            name = signal_name(int(rest))
             self._said = Exit(f"killed by {name}", signal=name)
 
     def _tell(self, line: str) -> None:
@@ -225,7 +225,7 @@ async def _open_output(output: Output, stack: contextlib.AsyncExitStack, given: 
     return write
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:
