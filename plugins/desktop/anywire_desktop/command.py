@@ -9,7 +9,7 @@ import typer
 
 app = typer.Typer(
     name="desktop-bridge",
-    help="Serve a desktop app: JSON-RPC on standard input and output.",
+    help="Serve a desktop app: JSON-RPC on stdin and stdout.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
