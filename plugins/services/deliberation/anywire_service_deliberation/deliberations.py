@@ -125,9 +125,7 @@ class KeptDeliberations:
         tenant = tenant_of(caller) if caller.role == "use" else None
         found = await self._store.list(tenant, status, role, max(1, min(limit, MAX_LISTED)))
         now = self.now()
-        return [
-            state for state in found if caller.sees(state.question.caller) and not 0 < state.expires <= now
-        ]
+        return [state for state in found if caller.sees(state.question.caller) and not 0 < state.expires <= now]
 
     async def cancel(self, question_id: str, caller: Caller, reason: str = "cancelled") -> Deliberation | None:
         run, found = await self._find(question_id, caller)
