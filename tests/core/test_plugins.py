@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from anywire.builtin.local import LocalLauncher
 from anywire.builtin.memory import MemoryTransport
 from anywire.builtin.round_robin import RoundRobin
 from anywire.builtin.synthetic import SyntheticEngine
+from anywire.cli import app
 from anywire.errors import ConfigError, PluginError
 from anywire.gateway import Gateway
 from anywire.hookspecs import hookimpl
@@ -64,6 +66,12 @@ def test_a_value_in_the_place_of_a_section_is_told_with_the_keys_of_that() -> No
     assert describe_validation(caught.value, Outer, "services.x") == (
         "services.x.models.local:a:1: expected a mapping with the keys replicas, agents (got 2)"
     )
+
+
+def test_commands_of_plugins_stand_in_the_order_of_their_names() -> None:
+    of_plugins = {point.name for point in entry_points(group="anywire.commands")}
+    found = [each.name for each in app.registered_groups if each.name in of_plugins]
+    assert found == sorted(of_plugins), "wherever their distributions lie"
 
 
 def test_a_plugin_of_a_package_that_is_not_installed_is_named_with_it() -> None:

@@ -80,20 +80,26 @@ async def answered(client: httpx.AsyncClient, question_id: str, tenant: str, cou
     return works
 
 
-async def test_a_killed_orchestrator_goes_on_where_it_was(start: Any, tmp_path: Path) -> None:
+async def test_who_is_killed_changes_nothing(start: Any, tmp_path: Path) -> None:
+    """The orchestrator at a moment of each deliberation, and at last one of its agents before it."""
     drawn = random.Random(3)
     await start("agent", "--agent-id", "a1", "--slots", "8")
+    other = await start("agent", "--agent-id", "a2", "--slots", "8")
     server = await start("serve")
     kept: list[tuple[str, set[str]]] = []
     async with client_of(server) as client:
-        await until_agents(client, "a1")
+        await until_agents(client, "a1", "a2")
         for number in range(KILLS):
             await ended(client, f"q-{number}", "calm")
     for number in range(KILLS):
         async with client_of(server) as client:
-            await until_agents(client, "a1")
+            await until_agents(client, "a1", "a2")
             await submitted(client, f"q-{number}", "storm")
-            kept.append((f"q-{number}", await answered(client, f"q-{number}", "storm", drawn.randrange(18))))
+            before = await answered(client, f"q-{number}", "storm", drawn.randrange(16))
+            if number == KILLS - 1:
+                await other.end(signal.SIGKILL)
+                before |= await answered(client, f"q-{number}", "storm", len(before) + 2)
+            kept.append((f"q-{number}", before))
         await server.end(signal.SIGKILL)
         server = await start("serve")
         async with client_of(server) as client:

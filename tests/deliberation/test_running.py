@@ -17,6 +17,7 @@ from tests.deliberation.deliberation_bench import (
     asked,
     bench,
     ended,
+    kind_of,
     status,
 )
 from tests.long_form import SOAK
@@ -288,8 +289,11 @@ async def test_members_of_one_model_go_to_different_agents(tmp_path: Path) -> No
             state = await ended(kept)
         finally:
             await other.close()
-    agents = {state.answers[f"proposal/0/member-{number}"].agent for number in (1, 2)}
-    assert agents == {"agent", MODEL}
+    agents = [state.answers[f"proposal/0/member-{number}"].agent for number in (1, 2)]
+    assert set(agents) == {"agent", MODEL}
+    told = [event[3] for engine in (first, second) for event in engine.recorder.named("asked")]
+    avoided = {task.session: task.avoid for task in told if kind_of(task.body) == "proposal"}
+    assert avoided == {"q-1/member-1": (), "q-1/member-2": (agents[0],)}
 
 
 # Over the end of the process

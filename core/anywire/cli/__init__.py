@@ -44,7 +44,7 @@ app.command()(inspect.plugins)
 app.command()(doctor.doctor)
 app.command()(inspect.config)
 app.add_typer(keys.app)
-for _point in entry_points(group="anywire.commands"):
+for _point in sorted(entry_points(group="anywire.commands"), key=lambda point: point.name):
     # An installed distribution's own commands, a typer app each. They cost their import, so that must be light.
     app.add_typer(with_fleet(_point.load()), name=_point.name)
 

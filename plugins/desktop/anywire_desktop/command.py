@@ -9,7 +9,7 @@ import typer
 
 app = typer.Typer(
     name="desktop-bridge",
-    help="Serve a desktop app: JSON-RPC on standard input and output.",
+    help="Serve a desktop app: JSON-RPC on stdin and stdout.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -42,7 +42,7 @@ def serve(
         str, typer.Option("--log-level", metavar="LEVEL", help="Log to standard error from this level on.")
     ] = "warning",
 ) -> None:
-    """Serve a desktop app: JSON-RPC on standard input and output."""
+    """Serve a desktop app: JSON-RPC on stdin and stdout."""
     import logging
 
     import pydantic
