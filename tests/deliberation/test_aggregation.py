@@ -108,6 +108,8 @@ def test_ties_go_by_mean_then_median_then_duels_then_the_order_of_the_question()
     by_mean: Scores = {"cyd": {"ada": 3, "bob": 4}, "dan": {"ada": 3, "bob": 4}}
     assert values(by_mean, "approval") == {"ada": 1.0, "bob": 1.0}
     assert order(by_mean, "approval") == ["bob", "ada"]
+    mean_first: Scores = {"cyd": {"ada": 3, "bob": 4}, "dan": {"ada": 3, "bob": 3.5}, "eve": {"ada": 5, "bob": 3}}
+    assert order(mean_first, "approval", ("bob", "ada")) == ["ada", "bob"], "bob has the better median"
     by_median: Scores = {"cyd": {"ada": 1, "bob": 2}, "dan": {"ada": 4, "bob": 2}, "eve": {"ada": 4, "bob": 5}}
     assert values(by_median, "mean") == {"ada": 3.0, "bob": 3.0}
     assert order(by_median, "mean", ("bob", "ada")) == ["ada", "bob"]
@@ -149,6 +151,8 @@ def test_dissent_is_who_puts_another_before_the_winner() -> None:
     assert ranking["cyd"].rank == 1
     assert ranking["cyd"].dissent == ("ada", "eve")
     assert ranking["cyd"].scores == {"ada": 4, "bob": 4, "dan": 4, "eve": 3}
+    equal = by_member(ranked({"cyd": {"ada": 4, "bob": 4}, "dan": {"ada": 5, "bob": 3}}, NAMES, "mean", middle=MIDDLE))
+    assert equal["ada"].dissent == equal["bob"].dissent == (), "an equal score is no dissent"
 
 
 # For any scores

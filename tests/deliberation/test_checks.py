@@ -46,6 +46,7 @@ class Hangs(Says):
         super().__init__(None, "hangs")
         self.stubborn = stubborn
         self.release = asyncio.Event()
+        self.cancelled = False
 
     async def check(self, question: Question, member: Member, text: str) -> Check:
         while True:
@@ -53,6 +54,7 @@ class Hangs(Says):
                 await self.release.wait()
                 return Check("hangs", passed=True)
             except asyncio.CancelledError:
+                self.cancelled = True
                 if not self.stubborn:
                     raise
 
@@ -93,6 +95,7 @@ async def test_a_check_that_hangs_is_left_behind(stubborn: bool) -> None:
     hung, good = await of(hanging, Says(GOOD), timeout=0.01)
     assert good == GOOD
     assert hung.details == {ERROR: "it took more than 0.01 s"}
+    assert hanging.cancelled
     hanging.release.set()
 
 

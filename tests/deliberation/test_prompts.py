@@ -283,3 +283,11 @@ def test_short_texts_stay_whole_beside_a_long_one() -> None:
     assert "The plan of 1." in text
     assert ROOM - 100 < len(text) < ROOM + 2000
     assert "characters left out" in text
+
+
+def test_long_texts_share_the_room_equally() -> None:
+    long = {"critique/1/member-2/member-1": "§" * ROOM, "critique/1/member-3/member-1": "¶" * ROOM}
+    text = shown("revision/1/member-1", state(CRITICISED | long))
+    shares = [text.count(letter) for letter in "§¶"]
+    assert min(shares) > 0.45 * ROOM
+    assert max(shares) - min(shares) <= 1

@@ -107,6 +107,8 @@ def test_points_for_half_of_the_weight_are_enough() -> None:
 def test_the_longer_name_is_meant_where_one_is_in_another() -> None:
     rubric = Rubric("names", (Criterion("quality"), Criterion("code quality")))
     assert read_score("code quality: 2\nquality: 5", rubric).points == {"quality": 5.0, "code quality": 2.0}
+    rubric = Rubric("names", (Criterion("test"), Criterion("test coverage")))
+    assert read_score("test coverage: 4\ntest: 2", rubric).points == {"test": 2.0, "test coverage": 4.0}
 
 
 def test_the_range_is_the_rubrics() -> None:
