@@ -240,6 +240,7 @@ PUBLIC = {
     "digest != self.link_key",  # of a certificate
     "await part.digest() != layer.digest",  # of a file that was downloaded
     "digest == known.digest",  # of a model
+    "theirs.digest != question.digest",  # of a question, under an id of the same tenant
     "space + word != token",  # of a text
 }
 """Comparisons of what is called like a secret and is none that a stranger has sent."""
