@@ -100,6 +100,7 @@ FILES: dict[str, Callable[[Path], Use]] = {
     "identity.key": of_identity,
     "identity.admitted": of_admitted,
     "server.tls.key": of_server,
+    "gateways.grpc.tls.key": of_server,
     "gateways.openai.tls.key": of_server,
     "gateways.predecessor.tls.key": of_server,
     "transports.grpc.tls_key": of_grpc,
