@@ -26,8 +26,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import typer
 
-from anywire.errors import AnywireError
-
 if TYPE_CHECKING:
     import httpx
 
@@ -36,13 +34,6 @@ INTERRUPTED = 130
 """Exit status of a command that was asked to stop before it was done, as a shell tells it of Ctrl-C."""
 
 _FLEET, _SERVER = "__asks_fleet__", "__asks_server__"
-
-
-class NotUnderstood(AnywireError):
-    """The agent answered with what the command does not understand."""
-
-    code = "not_understood"
-    remedy = "Use the same version of Anywire for the command and the agent."
 
 
 class AskedFleet(Protocol):

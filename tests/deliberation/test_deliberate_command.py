@@ -154,7 +154,7 @@ async def test_wrong_usage_is_told_before_anything_is_asked(arguments: list[str]
 def test_the_command_imports_nothing_heavy() -> None:
     import subprocess
 
-    heavy = "{'httpx', 'rich', 'yaml', 'pydantic', 'asyncio'}"
+    heavy = "{'httpx', 'rich', 'msgspec', 'yaml', 'pydantic', 'asyncio'}"
     code = f"import anywire_service_deliberation.cli, sys; print(sorted({heavy} & sys.modules.keys()))"
     typer_alone = f"import typer, sys; print(sorted({heavy} & sys.modules.keys()))"
     printed = [

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from anywire.asked_fleet import NotUnderstood
 from anywire.errors import InvalidRequest
+from anywire.not_understood import NotUnderstood
 from anywire_engine_mcp import asked_agents, shown
 
 

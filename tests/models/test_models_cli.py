@@ -22,8 +22,8 @@ from tests.models.simulated_models import BROKEN, FAULT, LINES, MODELS, Simulate
 from tests.models.tiny_model import tiny, written_tiny
 from tests.patience import PATIENCE
 
-from anywire.asked_fleet import NotUnderstood
 from anywire.files.live_records import RecordFile
+from anywire.not_understood import NotUnderstood
 from anywire.testing.patience import expect
 from anywire_engine_models.cli import asking
 from anywire_engine_models.cli.places import Models

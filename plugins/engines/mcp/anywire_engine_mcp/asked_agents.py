@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
-from anywire.asked_fleet import AskedFleet, NotUnderstood
+from anywire.asked_fleet import AskedFleet
 from anywire.errors import AgentUnavailable, AnywireError, ConfigError, InvalidRequest
+from anywire.not_understood import NotUnderstood
 
 LIST_DEADLINE = 10.0  # seconds
 ORDER_DEADLINE = 300.0  # seconds; the server's own start_timeout is less

@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import typer
 
-from anywire.asked_fleet import NotUnderstood
+from anywire.not_understood import NotUnderstood
 from anywire.printable import escaped
 from anywire_engine_models.cli import shown
 from anywire_engine_models.cli.loading_bar import loading_bar
