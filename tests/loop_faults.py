@@ -25,9 +25,9 @@ GRPC_POLLER = "PollerCompletionQueue._handle_events"
 """grpcio has one poller for all event loops of a process. What completes after the loop of an earlier test was closed,
 it reports to the loop of the test that runs now: no fault of either. A process that has one loop never meets it."""
 
-GRPC_STATUS = "_AioCall._handle_status_once_received"
-"""A task of grpcio that ends once grpcio's own thread has seen the end of a call that was closed: that may take a while
-on a busy machine, and nobody can wait for it otherwise."""
+GRPC_TASKS = ("_AioCall._handle_status_once_received", "_schedule_rpc_coro()", "_handle_exceptions()")
+"""Tasks of grpcio, of a call that was closed and of one at a server that was stopped: each ends once grpcio's own
+thread has seen that end. That may take a while on a busy machine, and nobody can wait for it otherwise."""
 
 
 class LoopFaults(logging.Handler):
@@ -75,7 +75,7 @@ async def _no_task_left(loop_faults: LoopFaults) -> AsyncIterator[None]:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(loop_faults.loop_met)
     yield
-    if closing := {task for task in asyncio.all_tasks() if GRPC_STATUS in repr(task)}:
+    if closing := {task for task in asyncio.all_tasks() if any(name in repr(task) for name in GRPC_TASKS)}:
         await asyncio.wait(closing)  # or the time of the test is over
     for _ in range(TURNS):
         if not (pending := asyncio.all_tasks() - {asyncio.current_task()}):
