@@ -133,9 +133,7 @@ def test_the_report_says_it_in_every_form(better: Path) -> None:
     assert "Exercises: made by seed (arithmetic, parity, words, logic)" in text
     assert "Quality against cost" in (better / "report.html").read_text()
     with (better / "results.csv").open() as file:
-        (row,) = [
-            each for each in csv.DictReader(file) if (each["kind"], each["metric"]) == ("comparison", "quality")
-        ]
+        (row,) = [each for each in csv.DictReader(file) if (each["kind"], each["metric"]) == ("comparison", "quality")]
     assert float(row["difference_low"]) < 0.25 < float(row["difference_high"])
     assert row["outcome"] == "better"
     assert "points" in side_by_side(better, better)

@@ -29,9 +29,7 @@ DELIBERATES: dict[str, Any] = {"services": {"deliberation": {}}}
 
 
 def test_a_level_has_members_of_the_requests() -> None:
-    alone, five = arms(
-        system=DELIBERATES, request=[{"alone": {"temperature": 0.7}}, {"five": {"model": "deliberate"}}]
-    )
+    alone, five = arms(system=DELIBERATES, request=[{"alone": {"temperature": 0.7}}, {"five": {"model": "deliberate"}}])
     assert (alone.name, alone.request) == ("alone", {"temperature": 0.7})
     assert (five.name, five.request) == ("five", {"model": "deliberate"})
     assert alone.tree == five.tree
@@ -61,7 +59,10 @@ def test_members_rounds_and_aggregation_are_crossed() -> None:
         ({"request.stream": [True]}, "the workload says 'stream'; leave it out"),
         ({"request.model": [5]}, "request.model: expected the name of a model, found 5"),
         ({"requests": [5]}, "a factor begins with one of: .*request"),
-        ({"request.model": ["deliberate:DEV"]}, "'one' asks for the model 'deliberate:DEV', which the service"),
+        (
+            {"request.model": [{"dev": "deliberate:DEV"}]},
+            "'one' asks for the model 'deliberate:DEV', which the service",
+        ),
     ],
 )
 def test_what_is_no_request_is_told(factors: dict[str, Any], said: str) -> None:
@@ -96,7 +97,9 @@ def ended(task_id: str, parent: str = "", attempts: int = 1, transport: str = "d
 def joined(folder: Path, task: TaskEnded, *children: TaskEnded, transport: str = "") -> dict[str, Any]:
     """The row of an answer, right and whole, after its tasks are known."""
     given: dict[str, Any] = {"task_id": task.task_id, "outcome": "ok", "right": True, "transport": transport}
-    empty = {field.name: "" if field.type == pa.string() else [] if field.name == "piece_ns" else 0 for field in LOADED}
+    empty: dict[str, Any] = {
+        field.name: "" if field.type == pa.string() else [] if field.name == "piece_ns" else 0 for field in LOADED
+    }
     pq.write_table(pa.Table.from_pylist([empty | given], schema=LOADED), folder / "loaded.parquet")
     join_samples([folder / "loaded.parquet"], [task, *children], folder / "samples.parquet", ["dds"])
     (row,) = pq.read_table(folder / "samples.parquet").to_pylist()

@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.long_form import examples
 
-from anywire_experiment.statistics import Outcome, as_family, compare, compare_shares, share_verdict
+from anywire_experiment.statistics import (
+    Comparison,
+    Outcome,
+    ShareComparison,
+    as_family,
+    compare,
+    compare_shares,
+    share_verdict,
+)
 
 
 def blocks(share: float, questions: int, count: int, seed: int) -> list[float]:
@@ -53,7 +61,8 @@ def test_blocks_with_nothing_right_have_a_difference_all_the_same() -> None:
 def test_they_are_one_family_with_ratios() -> None:
     shares = compare_shares(blocks(0.4, 60, 12, 1), blocks(0.5, 60, 12, 2), margin=0.05)
     ratios = compare([[1.0 + 0.01 * at] for at in range(12)], [[2.0 + 0.013 * at] for at in range(12)], margin=0.1)
-    family = as_family({"a": shares, "b": ratios})
+    together: dict[str, Comparison | ShareComparison] = {"a": shares, "b": ratios}
+    family = as_family(together)
     assert [each.family for each in family.values()] == [2, 2]
     larger = max(shares.p_different, ratios.p_different)
     assert max(each.adjusted_different for each in family.values()) == pytest.approx(larger)

@@ -1,5 +1,5 @@
-"""An engine whose answers to exercises of the kind ``parity`` are right with a known chance, to be deliberated with: what
-comes of it can then be computed.
+"""An engine that answers exercises of the kind ``parity`` right with a known chance, to be deliberated with: what comes
+of it can then be computed.
 
 Whether a member is right about a number depends on the number and the member's seed alone. As a judge it gives the most
 points to a proposal that says what it would say itself, else the fewest. So a wrong answer, which is the same for all

@@ -51,7 +51,7 @@ def _file(file: Path, keys: list[int | str], source: File, folder: Path) -> Path
     found = (folder / file).resolve()
     if not found.is_file():
         raise ConfigError(
-            f"{source.origin(keys)}: {'.'.join(map(str, keys))}: there is no file {file} (a relative path starts at the "
-            "plan's folder)"
+            f"{source.origin(keys)}: {'.'.join(map(str, keys))}: there is no file {file} (a relative path starts at "
+            "the plan's folder)"
         )
     return found

@@ -93,8 +93,8 @@ class Exercises(_Section):
     )
     file: Path | None = pydantic.Field(
         None,
-        description="exercises of your own (JSONL) instead, in an order drawn for each block; a relative path starts at "
-        "the plan's folder",
+        description="exercises of your own (JSONL) instead, in an order drawn for each block; a relative path starts "
+        "at the plan's folder",
     )
 
     @pydantic.model_validator(mode="after")
@@ -132,7 +132,8 @@ class Workload(_Section):
     arrivals: Arrivals = Closed()
     prompts: Prompts = Prompts()
     exercises: Exercises | None = pydantic.Field(
-        None, description="prompts with answers that are checked, in the place of `prompts`; `quality` is the share right"
+        None,
+        description="prompts with answers that are checked, in the place of `prompts`; `quality` is the share right",
     )
     through: Literal["gateway", "client_plane"] = pydantic.Field(
         "gateway", description="gateway: OpenAI HTTP; client_plane: the transport under test also to the orchestrator"
@@ -167,7 +168,9 @@ class Workload(_Section):
             raise ValueError("say when it ends: requests, seconds or both")
         if self.exercises is not None:
             if self.requests is None or self.seconds is not None:
-                raise ValueError("exercises: say how many `requests`, and no `seconds`: every arm must get the same ones")
+                raise ValueError(
+                    "exercises: say how many `requests`, and no `seconds`: every arm must get the same ones"
+                )
             if isinstance(self.arrivals, Trace) or self.prompts != Prompts():
                 raise ValueError("exercises: they are the prompts: leave out `prompts` and a trace")
         if self.through != "gateway":

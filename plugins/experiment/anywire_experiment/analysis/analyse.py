@@ -58,7 +58,6 @@ def analysed(record: RawData) -> Results:
         baseline=plan.base_level,
         blocks=plan.blocks,
         margin=plan.margin,
-        share_margin=plan.share_margin,
         confidence=plan.confidence,
         statistic=plan.statistic,
         arms=record.arms,

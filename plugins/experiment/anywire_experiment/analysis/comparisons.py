@@ -38,13 +38,16 @@ def comparisons(record: RawData) -> list[ComparisonFigures]:
     family = as_family({at: found for at, each in enumerate(made) if (found := each.comparison or each.shares)})
     for at, found in family.items():
         each = made[at]
-        names = (record.levels[each.baseline][record.plan.compared], record.levels[each.candidate][record.plan.compared])
+        names = (
+            record.levels[each.baseline][record.plan.compared],
+            record.levels[each.candidate][record.plan.compared],
+        )
         made[at] = _told(each, found, names)
     return made
 
 
 def _told(each: ComparisonFigures, found: Comparison | ShareComparison, names: tuple[str, str]) -> ComparisonFigures:
-    """With its comparison as one of the family, and what it comes to. ``names`` are of the baseline and the candidate."""
+    """With its comparison as one of the family, and what it comes to. ``names``: of the baseline and the candidate."""
     meaning = MEANINGS[metric_of(each.metric)]
     if isinstance(found, ShareComparison):
         said = share_verdict(found, larger_is_better=meaning.larger_is_better, words=meaning.words)

@@ -126,7 +126,7 @@ class QualityFigures(msgspec.Struct, frozen=True):
 
     ``share`` is that of exercises that were answered right, of all that were asked; its interval counts blocks. The
     costs are per request, failed ones too: ``tokens`` of prompts and answers (0 where engines told none), ``tasks``
-    that agents were asked for, ``seconds`` from the intended send to the end. ``tokens_per_right`` is None where nothing
+    that agents were asked for, ``seconds`` from the intended send to the end. ``tokens_per_right``: None where nothing
     was right.
     """
 
@@ -244,6 +244,5 @@ class Results(msgspec.Struct, frozen=True, omit_defaults=True):
     figures: list[ArmFigures]
     comparisons: list[ComparisonFigures]
     same_answers: list[SameAnswers]
-    share_margin: float = 0.05
     paired_answers: list[PairedAnswers] = []
     """Where answers were checked."""

@@ -75,7 +75,7 @@ def _words(rng: random.Random) -> Exercise:
     listed = ", ".join(words)
     match form:
         case "longest":
-            prompt, answer = f"Which of these words is the longest: {listed}?", max(words, key=len)
+            prompt, answer = f"Which of these words is the longest: {listed}?", max(words, key=lambda word: len(word))
         case "first":
             prompt, answer = f"Which of these words comes first in the alphabet: {listed}?", min(words)
         case _:
@@ -99,8 +99,8 @@ def _logic(rng: random.Random) -> Exercise:
     if form == "sorts":
         some, those, others = rng.choice(_SORTS)
         true = rng.random() < 0.5
-        said = f"All {some} are {those}. No {those} are {others}."
-        prompt = f"{said} Are all {some} {those if true else others}? Answer yes or no."
+        premises = f"All {some} are {those}. No {those} are {others}."
+        prompt = f"{premises} Are all {some} {those if true else others}? Answer yes or no."
         name = f"logic-sorts-{some}-{'yes' if true else 'no'}"
         return Exercise(name, prompt, "yes" if true else "no", choices=_YES_OR_NO, kind="logic")
     one, other = rng.sample(_COLOURS, 2)

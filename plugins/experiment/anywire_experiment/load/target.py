@@ -59,4 +59,4 @@ def chat(
     }
     if workload.stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
-    return msgspec.json.encode(body | request)
+    return msgspec.json.encode(body | dict(request))

@@ -198,8 +198,7 @@ def runnable_plan_of(record: Path) -> Plan:
 
 
 def _dumped(plan: Plan) -> dict[str, Any]:
-    """The plan as the record keeps it: secrets masked, traces, exercises and files of plugins where the record has them.
-    """
+    """The plan as the record keeps it: secrets masked, files that it names where the record has them."""
     tree: dict[str, Any] = masked(plan.model_dump(mode="json"))
     if files := plugin_files(plan.system):
         named = tree["system"]["plugins"]

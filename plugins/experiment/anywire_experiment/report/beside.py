@@ -58,7 +58,7 @@ def _results(folder: Path) -> Results:
 
 def _apart(one: Results, other: Results) -> Iterator[str]:
     """What is not comparable, before what is."""
-    for what in ("statistic", "margin", "share_margin", "confidence", "baseline", "blocks"):
+    for what in ("statistic", "margin", "confidence", "baseline", "blocks"):
         before, after = getattr(one, what), getattr(other, what)
         if before != after:
             yield f"Not the same {what}: A {before}, B {after}."

@@ -36,8 +36,8 @@ def against_cost(results: Results, workload: str, name: str) -> Picture | None:
         axes.set_ylabel("answered right, %")
         image = svg(figure, name, f"{workload}: quality against cost", _told(given, costs, unit))
     caption = (
-        f"Quality against cost: share of exercises answered right, with its {100 * results.confidence:g} % interval over "
-        f"blocks, by {unit} per request."
+        f"Quality against cost: share of exercises answered right, with its {100 * results.confidence:g} % interval "
+        f"over blocks, by {unit} per request."
     )
     return Picture(image, caption)
 

@@ -32,15 +32,16 @@ def compared(results: Results, comparisons: list[ComparisonFigures]) -> Table:
         f"Change: ratio of the geometric means over blocks, less 1, with its {100 * results.confidence:g} % interval. "
         "Difference: in the metric's unit. Robust: the same by Hodges and Lehmann. p: two-sided; adjusted for all "
         f"comparisons of this experiment (Holm). p equivalence: that the arms differ by {100 * results.margin:g} % or "
-        f"more (two one-sided tests, adjusted).{_of_shares(results, comparisons)}",
+        f"more (two one-sided tests, adjusted).{_of_shares(comparisons)}",
         frozenset({1, 2}),
     )
 
 
-def _of_shares(results: Results, comparisons: list[ComparisonFigures]) -> str:
-    if all(each.shares is None for each in comparisons):
+def _of_shares(comparisons: list[ComparisonFigures]) -> str:
+    margins = sorted({each.shares.margin for each in comparisons if each.shares is not None})
+    if not margins:
         return ""
-    points = f"{100 * results.share_margin:g} percentage points"
+    points = f"{100 * margins[0]:g} percentage points"
     return f" Shares have no ratio: they are compared by their difference, and p equivalence is that of {points}."
 
 

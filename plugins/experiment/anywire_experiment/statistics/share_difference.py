@@ -1,4 +1,4 @@
-"""Two arms whose blocks each give a share, such as that of right answers, compared by the difference of their shares."""
+"""Two arms whose blocks each give a share, such as that of right answers, compared by the difference of the shares."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ from anywire_experiment.statistics.samples import Estimate, Floats, finite_serie
 from anywire_experiment.statistics.share_difference import ShareComparison
 
 Key = TypeVar("Key", bound=Hashable)
-Each = TypeVar("Each", bound=Comparison | ShareComparison)
+AnyComparison = Comparison | ShareComparison
+Each = TypeVar("Each", bound=AnyComparison)
 
 POWER = 0.8
 """The chance of a decision that the advised number of blocks is for."""
