@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_TOGETHER = 16
-"""Writes of one transaction at most: a new deliberation waits for no longer one."""
-REMOVED_TOGETHER = 16
+MAX_TOGETHER = 4
+"""Writes of one transaction at most: a new deliberation waits for no longer one. Each statement of it gives the
+interpreter away, and a busy event loop gives it back up to 5 ms later."""
+REMOVED_TOGETHER = 8
 """Deliberations that one write removes."""
 
 Result = TypeVar("Result")
