@@ -7,8 +7,10 @@ import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from anywire.caller import Caller
@@ -31,7 +33,10 @@ REMOVED_TOGETHER = 8
 """Deliberations that one write removes."""
 
 Result = TypeVar("Result")
-_Writes = list[tuple[Callable[[], Any], asyncio.Future[Any]]]
+_Write = tuple[Callable[[], Any], asyncio.Future[Any]]
+_Batch = list[_Write]
+_Results = list[Any]
+_Waiting = SimpleQueue[_Write]
 
 
 def tenant_of(caller: Caller) -> str:
@@ -57,10 +62,10 @@ class Database:
         self._max_kept = max_kept
         self._writer = ThreadPoolExecutor(1, "deliberations-write")
         self._reader = ThreadPoolExecutor(1, "deliberations-read")
-        self._new: _Writes = []
-        self._other: _Writes = []
-        """What waits to be written."""
-        self._writing: asyncio.Task[None] | None = None
+        self._new: _Waiting = SimpleQueue()
+        self._other: _Waiting = SimpleQueue()
+        """What waits to be written: the event loop puts it in, the thread that writes takes it out."""
+        self._writing: asyncio.Future[None] | None = None
         self._fails = self._closed = False
 
     async def open(self) -> bool:
@@ -72,7 +77,7 @@ class Database:
         if self._closed:
             return
         self._closed = True
-        if self._writing is not None:
+        while self._writing is not None:
             await asyncio.wait((self._writing,))
         await self._checkpoints.close()
         await self._in(self._reader, self._read_tables.close)
@@ -112,35 +117,57 @@ class Database:
 
     # Inside
 
-    async def _write(self, write: Callable[[], Result], waiting: _Writes) -> Result:
+    async def _write(self, write: Callable[[], Result], waiting: _Waiting) -> Result:
         if self._closed:
             raise PluginFailed("deliberations are not kept any more: the orchestrator ends")
         done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        waiting.append((write, done))
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.ensure_future(self._write_all())
+        waiting.put((write, done))
+        if self._writing is None:
+            self._begin_writing()
         return await done
 
-    async def _write_all(self) -> None:
-        while self._new or self._other:
-            for waiting in (self._new, self._other):
-                batch = waiting[:MAX_TOGETHER]
-                del waiting[:MAX_TOGETHER]
-                if batch:
-                    await self._write_together(batch)
+    def _begin_writing(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._writing = loop.run_in_executor(self._writer, self._write_all, loop)
+        self._writing.add_done_callback(self._all_written)
 
-    async def _write_together(self, batch: _Writes) -> None:
-        results: list[Any]
+    def _all_written(self, writing: asyncio.Future[None]) -> None:
+        self._writing = None
+        writing.result()
+        if not (self._new.empty() and self._other.empty()):  # it came while the thread was ending
+            self._begin_writing()
+
+    def _write_all(self, loop: asyncio.AbstractEventLoop) -> None:
+        """In the thread that writes, which waits for no turn of the event loop between two transactions."""
+        while True:
+            batches = 0
+            for waiting in (self._new, self._other):
+                batch = _taken(waiting)
+                if batch:
+                    batches += 1
+                    loop.call_soon_threadsafe(self._tell, batch, self._written_together(batch))
+            if not batches:
+                return
+
+    def _written_together(self, batch: _Batch) -> _Results:
         try:
-            results = await self._in(self._writer, partial(self._tables.together, [write for write, _ in batch]))
-            self._checkpoints.written()
+            return self._tables.together([write for write, _ in batch])
         except Exception as error:
-            results = [error] * len(batch)
+            return [error] * len(batch)
+
+    def _tell(self, batch: _Batch, results: _Results) -> None:
+        """On the event loop: what came of each write."""
+        failed = next((result for result in results if isinstance(result, sqlite3.Error)), None)
+        if failed is None:
+            self._has_worked()
+            self._checkpoints.written()
+        else:
+            self._has_failed(failed)
         for (_, done), result in zip(batch, results, strict=True):
             if done.cancelled():
                 continue
             if isinstance(result, Exception):
-                done.set_exception(result)
+                done.set_exception(_as_told(result))
             else:
                 done.set_result(result)
 
@@ -155,14 +182,38 @@ class Database:
         try:
             result = await asyncio.get_running_loop().run_in_executor(thread, work)
         except sqlite3.Error as error:
-            if not self._fails:
-                log.error("deliberations cannot be kept or read now: %s", error)
-            self._fails = True
-            raise PluginFailed("deliberations cannot be kept or read now; the orchestrator's log has more") from error
+            self._has_failed(error)
+            raise _as_told(error) from error
+        self._has_worked()
+        return result
+
+    def _has_failed(self, error: Exception) -> None:
+        if not self._fails:
+            log.error("deliberations cannot be kept or read now: %s", error)
+        self._fails = True
+
+    def _has_worked(self) -> None:
         if self._fails:
             self._fails = False
             log.info("deliberations can be kept again")
-        return result
+
+
+def _taken(waiting: _Waiting) -> _Batch:
+    """The next ones, `MAX_TOGETHER` at most."""
+    batch: _Batch = []
+    with suppress(Empty):
+        while len(batch) < MAX_TOGETHER:
+            batch.append(waiting.get_nowait())
+    return batch
+
+
+def _as_told(error: Exception) -> Exception:
+    """What the caller gets."""
+    if not isinstance(error, sqlite3.Error):
+        return error
+    told = PluginFailed("deliberations cannot be kept or read now; the orchestrator's log has more")
+    told.__cause__ = error
+    return told
 
 
 if TYPE_CHECKING:
