@@ -26,6 +26,7 @@ from anywire.files.database_thread import DatabaseThread, DiskFaults
 from anywire.testing.patience import FACTOR, expect
 
 FIRST = ("CREATE TABLE notes (text TEXT NOT NULL UNIQUE)",)
+ROOT = Path(__file__).parents[2]
 FORM = DatabaseForm("notes.sqlite3", (FIRST,), "notes", "services.notes.folder")
 
 
@@ -133,7 +134,7 @@ def test_a_killed_process_has_kept_what_it_told_and_leaves_the_folder(tmp_path: 
     second = Notes(tmp_path)
     for _ in range(3):
         writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path / "kept")], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", WRITER, str(tmp_path / "kept")], stdout=subprocess.PIPE, text=True, cwd=ROOT
         )
         assert writer.stdout is not None
         with writer, closing(writer.stdout):
