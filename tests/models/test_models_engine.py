@@ -250,7 +250,7 @@ async def test_nobody_gets_the_turn_of_a_request_that_broke_before_the_end_of_it
             EngineFailed, match=r"connection .*; the server of local:a:1 has ended: killed by SIGKILL"
         ) as failed:
             await first.reading
-        assert failed.value.blames == "", "the end of one model counts against no agent"
+        assert failed.value.blames == "model", "the end of one model says nothing against its agent"
         rig.api.gate.set()
         assert await expect(second.reading, "an answer of the next server") == f"{A} says hello"
         assert rig.launcher.starts[A] == 2
@@ -261,7 +261,7 @@ async def test_a_model_that_does_not_start_harms_no_other_and_not_its_agent(file
     async with running(file, behave=failing(A, fails="no room for its weights")) as rig:
         with pytest.raises(EngineFailed, match="no room for its weights") as failed:
             await text(rig, A)
-        assert failed.value.blames == "", "it counts against no agent"
+        assert failed.value.blames == "model", "it says nothing against its agent"
         (offer, other) = rig.engine.status().offers
         assert (offer.state, offer.takes_tasks) == ("stopped", True), "the next request tries again"
         assert offer.detail == "crashed: no room for its weights"

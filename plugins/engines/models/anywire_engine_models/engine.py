@@ -33,9 +33,8 @@ from anywire_engine_openai.upstream import Upstream
 
 MAX_SLOTS = 1024
 """Tasks of all models that are taken in together; those of one model are bounded by its own slots."""
-NOT_THE_AGENTS = 424
-"""The status of a model that does not start or has ended, 424 Failed Dependency: one of 4xx says nothing against the
-agent, whose other models are well."""
+FAILED_DEPENDENCY = 424
+"""The status of a model that does not start or has ended."""
 LOADING = "loading"
 """What a host tells of a request whose model is being started; everything else is waiting for a turn."""
 
@@ -145,7 +144,7 @@ class ModelsEngine(Engine):
                         async for detail in waits:
                             yield _progress(task.model, detail)
                 except EngineFailed as error:
-                    error.status = NOT_THE_AGENTS
+                    error.status, error.concerns = FAILED_DEPENDENCY, "model"
                     raise
                 yield EngineProgress("running")
                 try:
@@ -154,14 +153,19 @@ class ModelsEngine(Engine):
                             yield delta
                     is_answered = True
                 except ConnectionFailed as error:
+                    error.concerns = "model"
                     ended = await turn.end_of_server()
                     if ended is None:
                         raise
                     # A task that an ended server has not taken is answered by the next one.
                     if not error.did_nothing:
-                        error.status = NOT_THE_AGENTS
+                        error.status = FAILED_DEPENDENCY
                         error.add(f"; the server of {task.model} has ended: {ended.reason}")
                         raise
+                except EngineFailed as error:
+                    if not 400 <= error.status < 500:
+                        error.concerns = "model"
+                    raise
 
     # Inside
 
