@@ -23,6 +23,7 @@ from anywire_engine_models.hosted_models import KnownModel
 from anywire_engine_models.llama_cpp.cards import LlamaCards
 from anywire_engine_models.llama_cpp.offer import read_offer
 from anywire_engine_models.local_api.server import LocalApi
+from anywire_engine_models.machine_budget.share import MemoryShare
 from anywire_engine_models.offers import Learned, offers_of
 from anywire_engine_models.planned_host import planned_host
 from anywire_engine_models.upstreams import Upstreams
@@ -73,6 +74,7 @@ class ModelsEngine(Engine):
         self._devices: LocalDevices = devices if devices is not None else devices_of(config)
         self._llama_cards = LlamaCards()
         self.host = planned_host(config, self._devices, self._llama_cards, launcher)
+        self._share = MemoryShare(config, self.host)
         self.catalogue = Catalogue(config, registry_of(config.registry), self._apply, self._look)
         self.commands = ModelCommands(self.host, self.catalogue, self._devices, add_commands=config.add_commands)
         self._upstreams = Upstreams()
@@ -94,6 +96,7 @@ class ModelsEngine(Engine):
         self._devices.follow(self.host)
         await self.catalogue.read()
         self._unlisten = self.host.listen(self._model_changed)
+        self._share.begin()
         await self.host.begin([known.hosted for known in self.catalogue.models.values()])
         self._running = True
         self.catalogue.follow()
@@ -105,6 +108,7 @@ class ModelsEngine(Engine):
         self._unlisten()
         async with contextlib.AsyncExitStack() as ends:  # each is closed, whatever the others raise
             ends.push_async_callback(self._devices.close)
+            ends.push_async_callback(self._share.close)
             ends.push_async_callback(self._llama_cards.close)
             ends.push_async_callback(self._upstreams.close)
             ends.push_async_callback(self.host.close)
