@@ -16,6 +16,7 @@ import os
 import secrets
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -27,9 +28,8 @@ from anywire.files.watched_files import WatchedFiles
 from anywire.sizes import shown_size
 from anywire_engine_models.config import ModelsConfig
 from anywire_engine_models.devices.memory_limit import usable_memory
-from anywire_engine_models.host.actor import ModelHost
 from anywire_engine_models.host.settings import MemoryBudget
-from anywire_engine_models.host.status import ModelChanged
+from anywire_engine_models.host.status import Listener, MemoryUse, ModelChanged
 from anywire_engine_models.machine_budget.claims import Claim, fair, grant
 
 FOLDER = "models-memory"
@@ -43,6 +43,16 @@ of this container."""
 log = logging.getLogger(__name__)
 
 
+class _Host(Protocol):
+    """What it needs of an `anywire_engine_models.host.actor.ModelHost`."""
+
+    def listen(self, listener: Listener) -> Callable[[], None]: ...
+
+    def memory(self) -> MemoryUse: ...
+
+    def set_budget(self, budget: MemoryBudget) -> None: ...
+
+
 class MemoryShare:
     """Keeps the budget of ``host`` at this program's part. All of it is used on the event loop; nothing waits there for
     another program. Where the folder cannot be used that is logged, and the host keeps the budget of its settings.
@@ -53,7 +63,7 @@ class MemoryShare:
     def __init__(
         self,
         config: ModelsConfig,
-        host: ModelHost,
+        host: _Host,
         *,
         clock: Clock | None = None,
         folder: Path | None = None,
