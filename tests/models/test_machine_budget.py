@@ -58,7 +58,11 @@ def test_one_gets_what_others_have_not_and_the_rest_when_they_give_it_back() -> 
 
 
 programs = st.lists(
-    st.tuples(st.sampled_from("abcd"), st.sampled_from(["look", "look", "load", "free", "join", "leave"]), st.integers(1, 800)),
+    st.tuples(
+        st.sampled_from("abcd"),
+        st.sampled_from(["look", "look", "load", "free", "join", "leave"]),
+        st.integers(1, 800),
+    ),
     max_size=80,
 )
 
@@ -106,7 +110,8 @@ M = HostedModel
 
 
 async def test_a_budget_that_is_less_ends_nothing_that_is_used_and_what_is_idle_leaves() -> None:
-    models = [M(name, 4, on_demand=True) for name in "abc"] + [M("kept", 4), M("pinned", 4, on_demand=True, pinned=True)]
+    models = [M(name, 4, on_demand=True) for name in "abc"]
+    models += [M("kept", 4), M("pinned", 4, on_demand=True, pinned=True)]
     async with hosted(models, settings=HostSettings(memory_budget=20)) as rig:
         for model in models:
             await rig.outcome(asyncio.ensure_future(rig.host.start(model.name)))
@@ -206,7 +211,9 @@ async def _use(rig: HostRig, name: str, seconds: float) -> None:
 
 
 @asynccontextmanager
-async def taking_part(folder: Path, *budgets: int | str, used: int = 0) -> AsyncIterator[list[tuple[Host, MemoryShare]]]:
+async def taking_part(
+    folder: Path, *budgets: int | str, used: int = 0
+) -> AsyncIterator[list[tuple[Host, MemoryShare]]]:
     """Hosts of this process on a machine with 1,000 bytes."""
     async with AsyncExitStack() as stack:
         found = []

@@ -27,8 +27,8 @@ NEUTRAL = ("", "cancelled", "refused", "congested", "invalid_request")
 class Agent(msgspec.Struct):
     """``lost`` is why it is gone. ``order`` and ``health`` are as `anywire.agent_health.AgentHealth` has them,
     ``order_reason`` and ``failures`` the reasons, ``slow_start``, ``links`` and ``unwell_models`` too; ``tried_at`` is
-    when it is tried again, on the clock of this process. ``tokens`` are when attempts ended on it, and their tokens; ``errors`` those
-    that failed while it was watched."""
+    when it is tried again, on the clock of this process. ``tokens`` are when attempts ended on it, and their tokens;
+    ``errors`` those that failed while it was watched."""
 
     agent_id: str
     state: str = ""

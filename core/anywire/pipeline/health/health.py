@@ -4,8 +4,9 @@ fail again and again.
 A subject is an agent (by id), one of its links (agent id and transport number), or one of its models (`ModelAt`). One
 whose breaker does not allow it (`anywire.pipeline.health.breaker`) gets no task while another agent serves the model
 (over another link, if it is the link's). An error that concerns the model alone, as its agent says, counts against the
-model there, and says nothing of the agent and its other models. Errors that are the request's, refusals and cancels never count. The loss of an agent is one failure, however
-many attempts it takes along; the loss of one of several links is one of the link.
+model there, and says nothing of the agent and its other models. Errors that are the request's, refusals and cancels
+never count. The loss of an agent is one failure, however many attempts it takes along; the loss of one of several links
+is one of the link.
 
 An agent whose breaker has opened ``quarantine_trips`` times is quarantined: no client's task goes there, whoever else
 is there. Probes that the pipeline makes up are sent to it (`anywire.pipeline.health.quarantine`), and only one that it
@@ -220,6 +221,7 @@ class Health:
             record = self._records[subject] = _Record(Breaker(self._config, self._next_epoch))
             if isinstance(subject, ModelAt) and (oldest := self._models.add(subject)) is not None:
                 self.forget(oldest)
+                self._changed(oldest)
         if is_loss:
             if epoch < record.lost_epoch:
                 self.neutral(subject, epoch)
@@ -259,8 +261,8 @@ class Health:
     # Coming and going
 
     def gone(self, agent_id: str) -> None:
-        """An agent is gone. What it has done wrong is kept for the time when it is back; what its models have is not: it
-        starts them anew."""
+        """An agent is gone. What it has done wrong is kept for the time when it is back, what its models have is not:
+        it starts them anew."""
         for model in self._models.of(agent_id):
             self.forget(model)
         if agent_id in self._lost_links:

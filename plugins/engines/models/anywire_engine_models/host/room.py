@@ -102,8 +102,8 @@ class _Room:
         why_less = f" ({self._budget.why})" if self._budget.why else ""
         if budget and need > budget:
             return lambda: InvalidRequest(
-                f"{name} needs {shown_size(need)}, the memory budget is {shown_size(budget)}{why_less}: raise memory_budget, "
-                "or give the model less context, fewer slots or a smaller prompt_cache"
+                f"{name} needs {shown_size(need)}, the memory budget is {shown_size(budget)}{why_less}: raise "
+                "memory_budget, or give the model less context, fewer slots or a smaller prompt_cache"
             )
         fixed = [each for each in self._holding if each is not claim and (each.hangs or _is_pinned(each))]
         rivals = [each for each in fixed if _excludes(claim, each)]

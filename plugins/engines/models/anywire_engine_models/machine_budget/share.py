@@ -1,9 +1,9 @@
 """This program's part of the machine's memory for models, agreed upon with the others of this user.
 
-Each program tells its claim in a file of the user's runtime folder, on which it holds a lock (`anywire.files.live_records`):
-with its end, by whatever means, the claim is gone. A program changes its claim while it holds the folder's own lock, so
-that no two change theirs at once, and then changes the file that all of them watch. The end of another one is seen by
-the end of its process.
+Each program tells its claim in a file of the user's runtime folder, on which it holds a lock
+(`anywire.files.live_records`): with its end, by whatever means, the claim is gone. A program changes its claim while it
+holds the folder's own lock, so that no two change theirs at once, and then changes the file that all of them watch. The
+end of another one is seen by the end of its process.
 """
 
 from __future__ import annotations
