@@ -186,7 +186,7 @@ def test_an_earlier_form_is_changed_once_and_a_later_one_left_alone(tmp_path: Pa
 def test_a_change_of_form_that_fails_has_changed_nothing(tmp_path: Path) -> None:
     with opened(Notes(tmp_path)) as notes:
         notes.add("a")
-    with pytest.raises(ConfigError, match="notes cannot be kept in .*already exists"):
+    with pytest.raises(ConfigError, match=r"notes cannot be kept in .*already exists"):
         Unlucky(tmp_path).open()
     with opened(Notes(tmp_path)) as notes:
         assert notes.all() == ["a"]
@@ -269,7 +269,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("a file")
-    with pytest.raises(ConfigError, match="notes cannot be kept in .*kept"):
+    with pytest.raises(ConfigError, match=r"notes cannot be kept in .*kept"):
         Notes(tmp_path / "kept").open()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
 import subprocess
@@ -24,6 +23,7 @@ from tests.models.simulated_hosts import HostRig, hosted
 from anywire.errors import EngineFailed, InvalidRequest
 from anywire.testing.patience import PATIENCE, expect
 from anywire_engine_models.devices.memory_limit import usable_memory
+from anywire_engine_models.host.actor import ModelHost
 from anywire_engine_models.host.hosted import HostedModel
 from anywire_engine_models.host.settings import HostSettings, MemoryBudget
 from anywire_engine_models.machine_budget.claims import Claim, fair, grant
@@ -75,6 +75,7 @@ def test_all_together_never_take_more_than_the_largest_share(
     """Programs look in any order, load and free in between, come and go. In the end all have the same."""
     claims: dict[str, Claim] = {}
     used: dict[str, int] = {}
+    largest = 0
 
     def look(name: str) -> None:
         others = [each for each in claims.values() if each.id != name]
@@ -94,7 +95,8 @@ def test_all_together_never_take_more_than_the_largest_share(
             used[name] = max(0, used[name] - number)
         elif what == "leave":
             del claims[name], used[name]
-        assert sum(each.granted for each in claims.values()) <= max((each.wish for each in claims.values()), default=0)
+        largest = max([largest, *[each.wish for each in claims.values()]])
+        assert sum(each.granted for each in claims.values()) <= largest
         assert all(used[each] <= claims[each].granted for each in claims)
     used = dict.fromkeys(claims, 0)
     for _ in range(len(claims) + 1):
@@ -350,15 +352,30 @@ async def test_engines_of_one_machine_divide_its_memory(tmp_path: Path, monkeypa
     write_registry(tmp_path / "models.json", entry("a", on_demand=True))
     whole = usable_memory() * 80 // 100
 
-    async def has(rig_engine: object, part: int) -> None:
-        while abs(rig_engine.host.memory().budget_bytes - part) > 2:  # type: ignore[attr-defined]
-            await asyncio.sleep(0.02)
-
     async with running(tmp_path / "models.json", memory_budget="80%") as one:
-        await expect(has(one.engine, whole), "it is alone", PATIENCE)
+        first = Given(one.engine.host)
+        assert one.engine.host.memory().budget_bytes == whole
         async with running(tmp_path / "models.json", memory_budget="80%") as two:
-            await expect(has(one.engine, whole // 2), "they divide it", PATIENCE)
-            await expect(has(two.engine, whole // 2), "they divide it", PATIENCE)
-            assert abs(two.engine.status().resources["model_memory_budget_bytes"] - whole // 2) <= 2
-        await expect(has(one.engine, whole), "it is alone again", PATIENCE)
-    assert os.listdir(runtime)
+            second = Given(two.engine.host)
+            for given in (first, second):
+                await expect(given.until(whole // 2), "they divide it", PATIENCE)
+            assert two.engine.status().resources["model_memory_budget_bytes"] == whole // 2
+        await expect(first.until(whole), "it is alone again", PATIENCE)
+    assert (runtime / "anywire" / "models-memory").is_dir()
+
+
+class Given:
+    """Lets a test wait for the budget that a host is given from now on."""
+
+    def __init__(self, host: ModelHost) -> None:
+        self._host, self._set_budget, self._changed = host, host.set_budget, asyncio.Event()
+        host.set_budget = self._given  # type: ignore[method-assign]
+
+    def _given(self, budget: MemoryBudget) -> None:
+        self._set_budget(budget)
+        self._changed.set()
+
+    async def until(self, most: int) -> None:
+        while self._host.memory().budget_bytes != most:
+            self._changed.clear()
+            await self._changed.wait()

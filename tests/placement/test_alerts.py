@@ -87,7 +87,7 @@ def test_what_concerns_a_machine_is_one_alert_however_many_agents_report_it() ->
 
     def seen(now: float, *values: float | None, host: str = "one") -> list[tuple[str, tuple[str, ...], float, str]]:
         readings = [
-            of(host, f"a{number}", **({} if value is None else {"ram_free_bytes": value}))
+            Reading(f"a{number}", host, {} if value is None else {"ram_free_bytes": value})
             for number, value in enumerate(values)
         ]
         changes = levels.look(readings, now)

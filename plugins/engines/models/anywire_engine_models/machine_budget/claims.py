@@ -6,7 +6,8 @@ bytes is what somebody has decided for one program: it has that, and the others 
 A program may take what it has been *granted*, and no more. It changes its own grant only, and sees those of the others
 while it does, which change theirs meanwhile not. So it may take at once what others have not been granted, and
 gets the rest of its fair part when these have given it back: they lower their grant when they learn of it, though never
-below what their models take. At every moment all grants of shares together are at most the largest share.
+below what their models take. At every moment all grants of shares together are at most the largest share that there has
+been.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def grant(own: Claim, others: Collection[Claim], used: int) -> int:
     """The bytes that ``own`` may take now, with models there that take ``used``."""
     if not own.is_share:
         return own.wish
-    left = own.wish - sum(each.granted for each in others)
+    whole = max(own.wish, *[each.wish for each in others if each.is_share], 0)
+    left = whole - sum(each.granted for each in others)
     return max(used, min(fair(own, others), left))
 
 
