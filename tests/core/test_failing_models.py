@@ -351,3 +351,41 @@ async def test_laws_of_agents_hold_whatever_their_models_do(
     assert len(ended) == 300
     assert not laws.states, "no agent has ever been anything but well"
     assert sent_to_broken < 60, "a model that fails gets but probes"
+
+
+def test_a_model_that_fails_below_an_orchestrator_rests_at_that_child() -> None:
+    health = Health(SimulatedClock(), lambda _: None, lambda *_: False, BreakerConfig(errors=1, quarantine_trips=1))
+    health.note(("child", 0), BROKEN, 0, ("m", "chat"), is_from_below=True)
+    assert health.models("child") == {"m": "open"}
+    assert health.state("child") == "closed"
+    health.note(("child", 0), BROKEN, health.epoch, ("n", "chat"), is_blameless=True)
+    assert health.models("child") == {"m": "open"}, "an operator has caused it"
+    health.close()
+
+
+@pytest.mark.parametrize("ended", ["answered", "failed"])
+async def test_who_watches_learns_that_a_forgotten_model_is_no_longer_unwell(
+    pipeline_of: Make, wire: PuppetTransport, monkeypatch: pytest.MonkeyPatch, ended: str
+) -> None:
+    monkeypatch.setattr("anywire.pipeline.health.failing_models.MOST", 2)
+    pipeline = await pipeline_of(wire, max_attempts=1, breaker=ONE)
+    told: list[events.HealthChanged] = []
+    pipeline.events.subscribe("test", told.append, events.HealthChanged)
+    wire.join("a", slots=100, models=("m1", "m2", "m3"))
+    for model in ("m1", "m2", "m3"):
+        chat(pipeline, model)
+        fail(wire)
+    assert [(each.model, each.state) for each in told] == [
+        ("m1", "open"),
+        ("m2", "open"),
+        ("m1", "closed"),
+        ("m3", "open"),
+    ]
+    chat(pipeline, "m1")
+    if ended == "answered":
+        wire.answer(wire.requests[-1][1])
+        assert pipeline.agent_health("a").models == {"m2": "open", "m3": "open"}
+    else:
+        fail(wire)
+        assert pipeline.agent_health("a").models == {"m3": "open", "m1": "open"}
+    assert len(pipeline._agent_observation._health) == 2

@@ -312,7 +312,7 @@ class SimulatedAgent:
         turning = run.next >= run.turning
         match run.fate:
             case "fails":
-                self._end(run, errors.EngineFailed("broken"))
+                self._end(run, errors.EngineFailed("broken", concerns="model"))
                 return
             case "fails_later" if turning:
                 self._end(run, errors.EngineFailed("broken"))
