@@ -312,10 +312,10 @@ class SimulatedAgent:
         turning = run.next >= run.turning
         match run.fate:
             case "fails":
-                self._end(run, errors.EngineFailed("broken", concerns="model"))
+                self._end(run, errors.EngineFailed("broken"))
                 return
             case "fails_later" if turning:
-                self._end(run, errors.EngineFailed("broken"))
+                self._end(run, errors.EngineFailed("broken", concerns="model"))
                 return
             case "hangs_later" if turning:
                 return
