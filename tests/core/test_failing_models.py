@@ -389,3 +389,50 @@ async def test_who_watches_learns_that_a_forgotten_model_is_no_longer_unwell(
         fail(wire)
         assert pipeline.agent_health("a").models == {"m3": "open", "m1": "open"}
     assert len(pipeline._agent_observation._health) == 2
+
+
+async def test_a_failed_task_is_no_probe_of_a_model_that_has_just_failed_elsewhere(
+    pipeline_of: Make, wire: PuppetTransport
+) -> None:
+    pipeline = await pipeline_of(wire, breaker={"errors": 3})
+    for agent_id in ("a", "b", "c"):
+        wire.join(agent_id, models=("bad", "good"))
+    chat(pipeline, prefer=("a",))
+    fail(wire)
+    wire.answer(wire.requests[-1][1])
+    assert not pipeline.health.resting_agents("bad")
+    chat(pipeline, "good", prefer=("c",))
+    chat(pipeline, prefer=("b",))
+    fail(wire)
+    assert last(wire) == ("c", "bad"), "though it has more to do than a"
+    chat(pipeline, "good", prefer=("b",))
+    fail(wire, errors.EngineFailed("broken"))
+    assert last(wire) == ("a", "good"), "a has failed with another model"
+
+
+async def test_a_task_is_not_sent_again_where_its_model_rests(pipeline_of: Make, wire: PuppetTransport) -> None:
+    pipeline = await pipeline_of(wire, breaker=ONE)
+    for agent_id in ("a", "b"):
+        wire.join(agent_id, models=("bad", "good"))
+    ended: list[events.TaskEnded] = []
+    pipeline.events.subscribe("test", ended.append, events.TaskEnded)
+    chat(pipeline, prefer=("a",))
+    fail(wire)
+    wire.answer(wire.requests[-1][1])
+    chat(pipeline)
+    assert last(wire) == ("b", "bad")
+    before = len(wire.requests)
+    fail(wire)
+    assert len(wire.requests) == before
+    assert [each.error for each in ended] == ["", "engine_failed"]
+
+
+async def test_no_slot_is_taken_from_others_for_a_model_that_rests(pipeline_of: Make, wire: PuppetTransport) -> None:
+    pipeline = await pipeline_of(wire, max_attempts=1, breaker=ONE)
+    wire.join("a", models=("bad", "good"))
+    chat(pipeline)
+    fail(wire)
+    agent = pipeline.registry.agent("a")
+    assert agent is not None
+    assert not pipeline.registry.would_take(agent, QueueKey("bad", "chat"))
+    assert pipeline.registry.would_take(agent, QueueKey("good", "chat"))
