@@ -23,7 +23,7 @@ from tests.mcp_tools.servers import HERE, http_server, owner, plain, real, until
 
 from anywire.errors import AnywireError, EngineFailed, InvalidRequest, ModelStopped, ShuttingDown
 from anywire.testing.patience import FACTOR, PATIENCE, expect, polled
-from anywire_engine_mcp.connection import server as connected
+from anywire_engine_mcp.connection import questions
 from anywire_engine_mcp.host import McpChanged, McpHost, ToolFault
 from anywire_engine_mcp.server_config import ServerConfig
 
@@ -312,7 +312,7 @@ async def test_a_server_sees_its_own_variables_and_none_of_the_agents(monkeypatc
 
 
 async def test_an_idle_server_that_does_not_answer_counts_as_crashed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connected, "HEALTH_TIMEOUT", 0.05)
+    monkeypatch.setattr(questions, "HEALTH_TIMEOUT", 0.05)
     async with owner(files=plain(health_interval=0.05, restart="never", on_demand=False)) as host:
         pid = (await until(host, "files", "running")).pid
         os.kill(pid, signal.SIGSTOP)

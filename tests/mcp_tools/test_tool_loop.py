@@ -15,9 +15,10 @@ from anywire.errors import EngineFailed, InvalidRequest
 from anywire.messages import TaskRequest
 from anywire.testing.patience import expect
 from anywire_engine_mcp.host import ToolFault
-from anywire_engine_mcp.tool_loop import loop
-from anywire_engine_mcp.tool_loop.loop import LoopLimits, run_loop
+from anywire_engine_mcp.tool_loop import calls as loop_calls
+from anywire_engine_mcp.tool_loop.loop import LoopLimits
 from anywire_engine_mcp.tool_loop.requested import read_chat
+from anywire_engine_mcp.tool_loop.with_servers import run_loop
 from anywire_engine_mcp.tools import ToolResult
 
 CLIENT_TOOL = {"type": "function", "function": {"name": "ask_user", "parameters": {"type": "object"}}}
@@ -233,7 +234,7 @@ async def test_results_and_calls_of_one_round_are_bounded() -> None:
 
 
 async def test_a_long_call_is_told_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "TICK", 0.01)
+    monkeypatch.setattr(loop_calls, "TICK", 0.01)
     model = ScriptedModel([calls(("wait", {})), says("ok")])
     found = await answer(model, Tools(a={"wait": lambda: asyncio.sleep(0.1)}), chat("a"))
     assert len([each for each in found.progress if each[0] == "tool" and " for " in each[1]]) >= 2
