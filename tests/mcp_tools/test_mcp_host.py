@@ -20,6 +20,7 @@ import pytest
 from aiohttp import web
 from tests.long_form import examples
 from tests.mcp_tools.servers import HERE, http_server, owner, plain, real, until
+from tests.models.logged import texts
 
 from anywire.errors import AnywireError, EngineFailed, InvalidRequest, ModelStopped, ShuttingDown
 from anywire.testing.patience import FACTOR, PATIENCE, expect, polled
@@ -63,8 +64,7 @@ async def test_a_server_starts_with_its_host_is_called_and_ends_with_it() -> Non
         assert host.status("maths").calls == 2
         pid = host.status("maths").pid
         assert psutil.pid_exists(pid)
-        lines = [line async for line in host.logs("maths")]
-        assert lines == ["ready to listen"]
+        assert await texts(host.logs("maths")) == ["ready to listen"]
     assert is_gone(pid)
     assert children() <= before
     assert states[-1] == "stopped"
@@ -220,14 +220,14 @@ async def test_a_call_that_takes_too_long_is_given_up_and_the_server_goes_on() -
 async def test_noise_on_its_output_goes_to_the_log() -> None:
     async with owner(files=plain()) as host:
         assert (await host.call("files", "noise", {})).text == "noisy"
-        assert "this is no message" in [line async for line in host.logs("files")]
+        assert "this is no message" in await texts(host.logs("files"))
 
 
 async def test_an_answer_that_cannot_be_read_fails_its_call_at_once() -> None:
     async with owner(files=plain()) as host:
         with pytest.raises(ToolFault, match="its answer is no message of JSON-RPC; its log has it"):
             await expect(host.call("files", "unreadable", {}, timeout=PATIENCE * 2), "the call is answered")
-        assert any("ud83d" in line for line in [each async for each in host.logs("files")])
+        assert any("ud83d" in line for line in await texts(host.logs("files")))
         assert (await host.call("files", "add", {"a": 1, "b": 1})).text == "2"
 
 

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,30 +113,61 @@ def heed_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-async def test_logs_are_printed_and_followed_until_ctrl_c(api: LocalApi, engine: SimulatedModels) -> None:
-    done = await run("logs", ONE, "-n", "2")
-    assert done.stdout == "listening\né\\u2028 half\n"
-    assert [json.loads(line) for line in (await run("logs", ONE, "--json")).stdout.splitlines()] == [
-        {"line": line} for line in LINES
-    ]
+@asynccontextmanager
+async def following() -> AsyncIterator[asyncio.subprocess.Process]:
+    """``anywire models logs -f`` from the newest line on."""
     follower = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "anywire.cli", "models", "logs", "-f", "-n", "1", ONE,
         env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, preexec_fn=heed_ctrl_c,
     )  # fmt: skip
-    assert follower.stdout is not None
-    assert follower.stderr is not None
     try:
-        assert await expect(follower.stdout.readline(), "the newest line", PATIENCE) == "é\\u2028 half\n".encode()
-        engine.more_lines.put_nowait("\x1b[31mred\x1b[0m")
-        assert await expect(follower.stdout.readline(), "a further line", PATIENCE) == b"\\x1b[31mred\\x1b[0m\n"
-        follower.send_signal(signal.SIGINT)
-        assert await expect(follower.wait(), "it ends", PATIENCE) == 0
-        assert await follower.stderr.read() == b""
+        yield follower
     finally:
         if follower.returncode is None:
             follower.kill()
             await follower.wait()
+
+
+async def test_logs_are_printed_and_followed_until_ctrl_c(api: LocalApi, engine: SimulatedModels) -> None:
+    done = await run("logs", ONE, "-n", "2")
+    assert done.stdout == "listening\né\\u2028 half\n"
+    told = [json.loads(line) for line in (await run("logs", ONE, "--json")).stdout.splitlines()]
+    assert [each["line"] for each in told] == list(LINES)
+    assert (await run("logs", ONE, "--after", told[0]["id"])).stdout == done.stdout
+    begun_anew = await run("logs", ONE, "--after", "0-1")
+    assert len(begun_anew.stdout.splitlines()) == len(LINES)
+    assert "the log has begun anew" in begun_anew.stderr
+    async with following() as follower:
+        assert follower.stdout is not None
+        assert follower.stderr is not None
+        assert await expect(follower.stdout.readline(), "the newest line", PATIENCE) == "é\\u2028 half\n".encode()
+        engine.log.add("\x1b[31mred\x1b[0m")
+        assert await expect(follower.stdout.readline(), "a further line", PATIENCE) == b"\\x1b[31mred\\x1b[0m\n"
+        follower.send_signal(signal.SIGINT)
+        assert await expect(follower.wait(), "it ends", PATIENCE) == 0
+        assert await follower.stderr.read() == b""
     await expect(engine.idle.wait(), "the log is followed no more")
+
+
+async def test_a_log_that_is_followed_goes_on_after_a_restart_of_its_agent(engine: SimulatedModels) -> None:
+    before, after = LocalApi(engine, engine.listen), LocalApi(engine, engine.listen)
+    await before.begin()
+    async with following() as follower:
+        assert follower.stdout is not None
+        assert follower.stderr is not None
+        assert await expect(follower.stdout.readline(), "the newest line", PATIENCE) == "é\\u2028 half\n".encode()
+        await before.close()
+        engine.log.add("meanwhile")
+        said = (await expect(follower.stderr.readline(), "it says that it asks again", PATIENCE)).decode()
+        assert "the log broke off" in said
+        await after.begin()
+        assert await expect(follower.stdout.readline(), "what came meanwhile", PATIENCE) == b"meanwhile\n"
+        engine.log.add("later")
+        assert await expect(follower.stdout.readline(), "what comes later", PATIENCE) == b"later\n"
+        follower.send_signal(signal.SIGINT)
+        assert await expect(follower.wait(), "it ends", PATIENCE) == 0
+        assert await follower.stderr.read() == b"", "it is said once"
+    await after.close()
 
 
 async def test_a_start_that_is_interrupted_says_so(api: LocalApi, engine: SimulatedModels) -> None:

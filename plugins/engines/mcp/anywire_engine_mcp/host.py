@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from anywire_engine_mcp.server_config import LABEL, ServerConfig
 from anywire_engine_mcp.status import Listener, McpChanged, McpStatus
 from anywire_engine_mcp.tools import McpTool, ToolResult
 from anywire_engine_models.host.actor import ModelHost
+from anywire_engine_models.host.model_log import Logged
 from anywire_engine_models.host.settings import HostSettings
 from anywire_engine_models.host.status import ModelChanged, ModelStatus
 
@@ -148,9 +149,11 @@ class McpHost:
         async with self._use(label) as server:
             return await server.requests.read(uri)
 
-    def logs(self, label: str, *, lines: int = 100, follow: bool = False) -> AsyncIterator[str]:
+    def logs(
+        self, label: str, *, lines: int = 100, follow: bool = False, after: str = ""
+    ) -> AsyncGenerator[Logged, None]:
         """What a server wrote on stderr; see `ModelHost.logs`."""
-        return self._host.logs(self._checked(label), lines=lines, follow=follow)
+        return self._host.logs(self._checked(label), lines=lines, follow=follow, after=after)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Call ``listener`` at every change; returns what ends that."""

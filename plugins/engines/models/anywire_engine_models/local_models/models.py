@@ -16,6 +16,7 @@ from anywire_engine_models.catalogue import Catalogue, registry_of
 from anywire_engine_models.config import ModelsConfig
 from anywire_engine_models.devices import MachineDevices, devices_of
 from anywire_engine_models.host.hosted import HostedModel
+from anywire_engine_models.host.model_log import Logged
 from anywire_engine_models.host.server import Launcher, Server
 from anywire_engine_models.host.status import Listener, MemoryUse, ModelChanged, ModelStatus
 from anywire_engine_models.hosted_models import KnownModel, known_model
@@ -253,9 +254,12 @@ class LocalModels:
         status = self._host.status(model)
         return self._usage.read(status.pid, self._devices.gauges()) if status.pid else None
 
-    def logs(self, model: str, *, lines: int = 100, follow: bool = False) -> AsyncGenerator[str, None]:
-        """The newest lines that a model's servers wrote, oldest first; with ``follow`` those to come too."""
-        return self._host.logs(model, lines=lines, follow=follow)
+    def logs(
+        self, model: str, *, lines: int = 100, follow: bool = False, after: str = ""
+    ) -> AsyncGenerator[Logged, None]:
+        """The newest lines that a model's servers wrote, oldest first, or those ``after`` the line of that id; with
+        ``follow`` those to come too. Each is a `LogLine`; `Missed` and `Reset` say what is left out."""
+        return self._host.logs(model, lines=lines, follow=follow, after=after)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Call ``listener`` on the event loop at every change; returns what ends that."""
