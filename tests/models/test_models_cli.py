@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,11 @@ from tests.models.simulated_models import BROKEN, FAULT, LINES, MODELS, Simulate
 from tests.models.tiny_model import tiny, written_tiny
 from tests.patience import PATIENCE
 
+from anywire.errors import AgentLost, AgentUnavailable, AnywireError, ConfigError, ModelNotFound, ShuttingDown
 from anywire.files.live_records import RecordFile
 from anywire.not_understood import NotUnderstood
 from anywire.testing.patience import expect
-from anywire_engine_models.cli import asking
+from anywire_engine_models.cli import asking, followed_log
 from anywire_engine_models.cli.places import Models
 from anywire_engine_models.local_api.records import LocalApiRecord, records_folder
 from anywire_engine_models.local_api.server import LocalApi
@@ -442,3 +443,67 @@ async def test_agents_show_their_models_with_their_states(up: Process) -> None:
     assert (await run("start", ONE)).returncode == 0
     done = await asyncio.to_thread(commands.finished, ["agents"], environment())
     assert f"{ONE}, {TWO} (stopped), {BROKEN} (stopped)" in done.stdout, done.stdout + done.stderr
+
+
+# Logs that break off
+
+
+def told_in_turns(*turns: Sequence[Any]) -> tuple[list[str], followed_log.AskForLog]:
+    """A log that tells these results, a turn each time that it is asked for; an error ends a turn. And the ids after
+    which it was asked."""
+    asked: list[str] = []
+
+    def ask(after: str, show: Callable[[Any], None]) -> None:
+        asked.append(after)
+        for each in turns[len(asked) - 1]:
+            if isinstance(each, Exception):
+                raise each
+            show(each)
+
+    return asked, ask
+
+
+def test_a_log_that_breaks_off_is_asked_for_again_after_its_newest_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(followed_log.time, "sleep", pauses.append)
+    asked, ask = told_in_turns(
+        [{"line": "a", "id": "x-1"}, AgentLost("the agent is gone")],
+        [AgentUnavailable("there is no link")],
+        [ConfigError("no agent of yours runs here")],
+        [{"missed": 2}, {"line": "d", "id": "x-4"}, ShuttingDown("this agent is stopping")],
+        [{"reset": True}, {"line": "e", "id": "y-1"}],
+    )
+    followed_log.print_log(ask, after="", follow=True, as_json=False)
+    assert asked == ["", "x-1", "x-1", "x-1", "x-4"]
+    assert pauses == [0.2, 0.4, 0.8, 0.2]
+    printed = capsys.readouterr()
+    assert printed.out == "a\nd\ne\n"
+    assert printed.err.splitlines() == [
+        "(the log broke off, and is asked for again: the agent is gone)",
+        "(2 lines are left out here: they are not kept any more)",
+        "(the log broke off, and is asked for again: this agent is stopping)",
+        "(lines may be left out here: the log has begun anew)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("follow", "after", "turn"),
+    [
+        (False, "", [{"line": "a", "id": "x-1"}, AgentLost("gone")]),
+        (True, "", [AgentLost("gone")]),
+        (True, "x-1", [AgentLost("gone")]),
+        (True, "", [{"line": "of an older agent"}, AgentLost("gone")]),
+        (True, "", [{"line": "a", "id": "x-1"}, ModelNotFound("there is no such model")]),
+        (True, "", [{"line": "a", "id": "x-1"}, NotUnderstood("nonsense")]),
+        (True, "", [{"line": "a", "id": "x-1"}, {"what": "is this"}]),
+        (True, "", [{"line": 5}]),
+        (True, "", ["a"]),
+    ],
+)
+def test_a_log_that_cannot_go_on_ends_with_its_error(follow: bool, after: str, turn: list[Any]) -> None:
+    asked, ask = told_in_turns(turn)
+    with pytest.raises(AnywireError):
+        followed_log.print_log(ask, after=after, follow=follow, as_json=False)
+    assert asked == [after]
