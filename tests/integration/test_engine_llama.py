@@ -23,7 +23,6 @@ from anywire.errors import ConfigError, EngineFailed, InvalidRequest
 from anywire.messages import Kind, TaskRequest
 from anywire_engine_llama import LlamaEngine
 from anywire_engine_models.llama_cpp import server
-from anywire_engine_models.llama_cpp.command import LlamaSettings, llama_command
 from anywire_engine_models.llama_cpp.offer import read_offer
 from anywire_engine_models.model_files import weights as model_file
 from anywire_engine_models.processes.guarded import GUARDIAN

@@ -467,7 +467,7 @@ def test_a_log_that_breaks_off_is_asked_for_again_after_its_newest_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr(followed_log.time, "sleep", pauses.append)
+    monkeypatch.setattr("anywire_engine_models.cli.followed_log.time.sleep", pauses.append)
     asked, ask = told_in_turns(
         [{"line": "a", "id": "x-1"}, AgentLost("the agent is gone")],
         [AgentUnavailable("there is no link")],

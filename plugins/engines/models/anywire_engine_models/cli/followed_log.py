@@ -28,7 +28,8 @@ def print_log(ask: AskForLog, *, after: str, follow: bool, as_json: bool) -> Non
     while True:
         printer.has_news = False
         try:
-            return ask(printer.after, printer.show)
+            ask(printer.after, printer.show)
+            return
         except AnywireError as error:
             if not follow or not printer.can_go_on or _is_final(error):
                 raise
