@@ -1,4 +1,4 @@
-"""Streams of agents with the engine `models`: when their agent is killed they go on where another has the same weights."""
+"""Streams of agents with the engine `models`: when their agent is killed they go on where the weights are the same."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def test_a_stream_goes_on_at_an_agent_with_the_same_weights(
     start: Any, config: Any, tiny: Path, tmp_path: Path
 ) -> None:
     settings = config(name="models")
-    weights = tiny.read_bytes()
+    weights = await asyncio.to_thread(tiny.read_bytes)
     server = await start("serve", *settings)
 
     async def agent(name: str, its: bytes) -> Any:

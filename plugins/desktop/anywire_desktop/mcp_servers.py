@@ -154,9 +154,7 @@ class McpServers:
             return ToolResult(str(error), is_error=True)
         return ToolResult(str(result.text), bool(result.is_error))
 
-    async def call_tool(
-        self, label: str, tool: str, arguments: Mapping[str, Any], timeout: float = math.inf
-    ) -> Any:
+    async def call_tool(self, label: str, tool: str, arguments: Mapping[str, Any], timeout: float = math.inf) -> Any:
         """What a tool of a server gives. ``timeout`` is in seconds, where that is less than the server's own."""
         host = await self.host()
         try:

@@ -69,14 +69,12 @@ class ChatCommands:
         answer is complete, and what the user has seen of it when it was cancelled.
         """
         name = model or self._active.running_model()
-        members = {"session_id": session_id, **_members(options or {}, "options")}
-        members |= {"temperature": temperature, "max_tokens": max_tokens}
+        own = {"session_id": session_id, **_members(options or {}, "options")}
+        own |= {"temperature": temperature, "max_tokens": max_tokens}
         notes: asyncio.Queue[str] = asyncio.Queue(16)
 
-        def answering(
-            messages: Sequence[Mapping[str, Any]], tools: Mapping[str, Any]
-        ) -> AsyncGenerator[Delta, None]:
-            given = {**members, **tools}
+        def answering(messages: Sequence[Mapping[str, Any]], members: Mapping[str, Any]) -> AsyncGenerator[Delta, None]:
+            given = {**own, **members}
             return self._models.deltas(name, messages, timeout=timeout, told=lambda note: _put(notes, note), **given)
 
         asked = {"role": "user", "content": message}

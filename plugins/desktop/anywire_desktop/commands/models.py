@@ -65,8 +65,8 @@ class ModelCommands:
         self, model: str, call: Call, lines: Lines = 100, follow: bool = False, after: LineId = ""
     ) -> None:
         """The newest lines of a model's log on the call's channel, as ``line`` and ``id`` each, or those ``after`` the
-        line of that id; with ``follow`` those to come too, until the call is cancelled. ``missed`` is how many are left out
-        at a place, ``reset`` says that the line asked for is of an earlier life."""
+        line of that id; with ``follow`` those to come too, until the call is cancelled. ``missed`` is how many are
+        left out at a place, ``reset`` says that the line asked for is of an earlier life."""
         async with aclosing(self._models.logs(model, lines=lines, follow=follow, after=after)) as log:
             async for each in log:
                 await call.tell(log_result(each))

@@ -31,8 +31,8 @@ class LlamaConfig(pydantic.BaseModel):
         default=256,
         ge=0,
         le=1 << 20,
-        description="MiB of memory for prompts that no slot holds any more. 0: none. `null`: the server's own bound (8192 in "
-        "recent versions; old ones have no such option).",
+        description="MiB of memory for prompts that no slot holds any more. 0: none. `null`: the server's own "
+        "bound (8192 in recent versions; old ones have no such option).",
     )
     threads: int = pydantic.Field(default=1, ge=1, description="Threads that generate.")
     batch_threads: int = pydantic.Field(default=2, ge=1, description="Threads that read prompts.")

@@ -27,9 +27,7 @@ def event_head(result: Any) -> tuple[str, str]:
     """Name and id of the server-sent event for such a result: lines have an id, the others a name."""
     if not isinstance(result, dict):
         return "", ""
+    name = next((name for name in ("missed", "reset") if name in result), "")
     line_id = result.get("id")
-    return next((name for name in ("missed", "reset") if name in result), ""), line_id if _is_id(line_id) else ""
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= MAX_ID_CHARS and value.isascii() and value.isprintable()
+    is_id = isinstance(line_id, str) and len(line_id) <= MAX_ID_CHARS and line_id.isascii() and line_id.isprintable()
+    return name, str(line_id) if is_id else ""

@@ -16,6 +16,7 @@ from mcp_types import (
 
 from anywire_engine_mcp.tools import MAX_LIST_BYTES, MAX_SCHEMA_BYTES, MAX_TOOLS, McpTool, ToolResult
 
+
 def known_tools(listed: list[Tool]) -> tuple[tuple[McpTool, ...], str]:
     """The tools of a server's list within bounds, and a sentence for those that are left out; empty for none."""
     found: dict[str, McpTool] = {}

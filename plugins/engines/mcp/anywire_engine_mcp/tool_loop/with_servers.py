@@ -98,7 +98,9 @@ def _told(task_id: str, ended: CallEnded, tell: Tell) -> None:
     if place is None:
         return
     how = "failed" if result.is_error else "gave a result"
-    log.info("task %s: tool %s %s after %.3f s with %d characters", task_id, place, how, ended.seconds, len(result.text))
+    log.info(
+        "task %s: tool %s %s after %.3f s with %d characters", task_id, place, how, ended.seconds, len(result.text)
+    )
     tell(
         "call",
         {
