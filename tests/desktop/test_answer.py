@@ -44,9 +44,12 @@ class Model:
 class Told:
     def __init__(self) -> None:
         self.messages: list[Mapping[str, Any]] = []
+        self.result = asyncio.Event()
 
     async def tell(self, message: Mapping[str, Any]) -> None:
         self.messages.append(message)
+        if "tool_result" in message:
+            self.result.set()
 
 
 class Adding:
@@ -148,6 +151,17 @@ async def test_what_was_said_before_a_failure_is_known() -> None:
     with pytest.raises(EngineFailed):
         await answer.run([said("?")])
     assert answer.said == [said("half", "assistant")]
+
+
+async def test_a_result_is_told_while_other_calls_go_on() -> None:
+    told = Told()
+    answer = answer_of(Model(calling(("wait", {}), ("add", SUM))), Adding(), told)
+    answering = asyncio.create_task(answer.run([said("?")]))
+    await expect(told.result.wait(), "the result of the quick one is told")
+    assert told.messages[-1]["tool_result"]["name"] == "add"
+    assert not answering.done()
+    answering.cancel()
+    await asyncio.wait({answering})
 
 
 async def test_calls_without_a_result_are_not_kept() -> None:
