@@ -14,6 +14,7 @@ from anywire.engine import Delta
 from anywire.errors import EngineFailed
 from anywire.testing.patience import expect
 from anywire_desktop.answer import MAX_CALLS, MAX_STEPS, Answer
+from anywire_engine_mcp.tool_loop import calls as loop_calls
 from anywire_engine_mcp.tool_loop.functions import Place, named
 from anywire_engine_mcp.tools import McpTool, ToolResult
 
@@ -153,7 +154,8 @@ async def test_what_was_said_before_a_failure_is_known() -> None:
     assert answer.said == [said("half", "assistant")]
 
 
-async def test_a_result_is_told_while_other_calls_go_on() -> None:
+async def test_a_result_is_told_while_other_calls_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_calls, "TICK", 10_000.0)
     told = Told()
     answer = answer_of(Model(calling(("wait", {}), ("add", SUM))), Adding(), told)
     answering = asyncio.create_task(answer.run([said("?")]))
