@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from tests.integration.anywire_processes import Process, start
 from tests.integration.finished_commands import commands, commands_end
@@ -115,10 +116,10 @@ def heed_ctrl_c() -> None:
 
 
 @asynccontextmanager
-async def following() -> AsyncIterator[asyncio.subprocess.Process]:
+async def following(*over: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """``anywire models logs -f`` from the newest line on."""
     follower = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "anywire.cli", "models", "logs", "-f", "-n", "1", ONE,
+        sys.executable, "-m", "anywire.cli", "models", "logs", "-f", "-n", "1", ONE, *over,
         env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, preexec_fn=heed_ctrl_c,
     )  # fmt: skip
     try:
@@ -438,6 +439,21 @@ async def test_an_agent_is_asked_through_its_orchestrator(up: Process, tmp_path:
         done = await run("list", *arguments)
         assert done.returncode == 1
         assert part in done.stderr
+
+
+async def test_a_log_goes_on_through_an_orchestrator_whose_agent_is_killed(up: Process) -> None:
+    async with following("--url", up.url) as follower:
+        assert follower.stdout is not None
+        assert follower.stderr is not None
+        assert await expect(follower.stdout.readline(), "the newest line", PATIENCE) == "é\\u2028 half\n".encode()
+        agents = psutil.Process(up.process.pid).children(recursive=True)
+        for agent in agents:
+            agent.kill()
+        said = [await expect(follower.stderr.readline(), "what has become of it", PATIENCE) for _ in range(2)]
+        assert b"the log broke off" in said[0]
+        assert b"the log has begun anew" in said[1]
+        found = [await expect(follower.stdout.readline(), "a line of the new life", PATIENCE) for _ in LINES]
+        assert b"".join(found).decode() == "loading\nlistening\né\\u2028 half\n"
 
 
 async def test_agents_show_their_models_with_their_states(up: Process) -> None:
