@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -19,7 +20,6 @@ from anywire.task_stream import TaskStream
 from anywire_service_deliberation.checks import TIMEOUT, ProposalCheck, checked
 from anywire_service_deliberation.effects import Ask
 from anywire_service_deliberation.prompts import ROOM, body
-from anywire_service_deliberation.question import Member
 from anywire_service_deliberation.reading import read_score
 from anywire_service_deliberation.record import Answer, Check, Deliberation, Failure
 
@@ -33,9 +33,9 @@ MAX_ANSWER_CHARS = 200_000
 """Characters of an answer that are kept; engines bound answers by tokens."""
 
 CHARS_PER_TOKEN = 3
-"""Of texts that are cut to fit into a model's context: fewer than usual, so that they do fit."""
-INSTRUCTION_TOKENS = 400
-"""Of what stands beside the task and others' texts: role, rubric, form."""
+"""Of a prompt that must fit into a model's context: fewer than usual, so that it does fit."""
+MESSAGE_TOKENS = 10
+"""What a model puts around each message, by its template."""
 LEAST_ROOM = 500
 """Characters of others' texts, however small the context is."""
 
@@ -85,6 +85,7 @@ class Errand:
         self._refusal: AnywireError | None = None
         self._attempts = 0
         self._waits = asyncio.Event()
+        self._is_left = False
 
     @property
     def agent(self) -> str:
@@ -97,8 +98,8 @@ class Errand:
         return record.view.agent_id if record is not None else ""
 
     @property
-    def member(self) -> Member:
-        return self._member
+    def question_id(self) -> str:
+        return self._state.question.id
 
     def submit(self, caller: Caller) -> None:
         """Hand it to the pipeline; what that refuses it with is told by `outcome`."""
@@ -130,6 +131,11 @@ class Errand:
             self._stream.cancel(reason)
         self._waits.set()
 
+    def leave(self) -> None:
+        """Submit it no more: what it has not brought by the end of this process is for the next one to find out."""
+        self._is_left = True
+        self._waits.set()
+
     async def outcome(self, caller: Caller) -> Answer | Failed | None:
         """What came of it; None where that is for the next process to find out."""
         pause = FIRST_PAUSE
@@ -145,27 +151,29 @@ class Errand:
                     raise
                 self._attempts += self._stream.attempts
             assert error is not None
-            if isinstance(error, errors.ShuttingDown) or self._context.closing:
+            if self._goes_on_elsewhere():
                 return None
             left = self.ask.deadline - self._now()
             if self.stopped or not self._is_not_yet(error) or left <= 0:
                 return self._failed(error)
             await self._pause(min(max(error.retry_after, pause), LONGEST_PAUSE, left))
             pause = min(2 * pause, LONGEST_PAUSE)
-            if not self.stopped and self.ask.deadline > self._now():
-                self.submit(caller)
+            if self._goes_on_elsewhere():
+                return None
+            if self.stopped or self.ask.deadline <= self._now():
+                return self._failed(error)
+            self.submit(caller)
+
+    def _goes_on_elsewhere(self) -> bool:
+        return self._is_left or self._context.closing
 
     def _body(self) -> str:
         offers = [offer for _, offer in self._context.offers().get(self._member.model, ())]
-        question = self._state.question
         context = min((offer.context for offer in offers if offer.context), default=0)
-        room = ROOM
-        if context:
-            tokens = context - question.max_tokens - INSTRUCTION_TOKENS
-            room = min(ROOM, max(LEAST_ROOM, CHARS_PER_TOKEN * tokens - len(question.task)))
         structured = any(offer.features.get("json") for offer in offers)
-        made = body(self.ask.work, self._state, structured=structured, room=room)
-        return msgspec.json.encode({**made, "stream": False}).decode()
+        made = partial(body, self.ask.work, self._state, structured=structured)
+        room = ROOM if not context else min(ROOM, max(LEAST_ROOM, _room(made(room=0), context)))
+        return msgspec.json.encode({**made(room=room), "stream": False}).decode()
 
     async def _read(self, chunk: Chunk) -> Answer | Failed:
         assert self._stream is not None
@@ -213,6 +221,14 @@ class Errand:
             timer.cancel()
             if not self.stopped:
                 self._waits.clear()
+
+
+def _room(without_texts: dict[str, Any], context: int) -> int:
+    """The characters that others' texts may have in a prompt, which is given without them, so that it and its answer
+    fit into ``context`` tokens. Less than 0 where not even that fits."""
+    messages = without_texts["messages"]
+    tokens = context - without_texts["max_tokens"] - MESSAGE_TOKENS * len(messages)
+    return CHARS_PER_TOKEN * int(tokens) - sum(len(message["content"]) for message in messages)
 
 
 class _Usage(msgspec.Struct):
