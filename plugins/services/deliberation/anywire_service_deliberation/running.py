@@ -60,7 +60,7 @@ class Run(Watched):
         super().__init__(state)
         self._context, self._store, self._checks, self._turns = context, store, checks, turns
         self._clock_now, self._retention, self._resumed = now, retention, resumed
-        self._course = Course(state)
+        self._course = Course(state, self._agent_of)
         self._caller: Caller = state.question.caller
         self._priority = 0
         self.parent = ""
@@ -246,6 +246,10 @@ class Run(Watched):
             self._had.setdefault(work, []).append(failed.failure.agent)
         failure = msgspec.structs.replace(failed.failure, at=now)
         return self._course.failed(work, failure, now, again=failed.again)
+
+    def _agent_of(self, work: WorkId) -> str:
+        errand = self._errands.get(work)
+        return errand.agent if errand is not None else ""
 
     def _others_agents(self, work: WorkId) -> list[str]:
         """Agents that have, or have had, the proposal of another member with the same model."""
