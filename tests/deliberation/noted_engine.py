@@ -41,7 +41,7 @@ class NotedConfig(SyntheticConfig):
 
 class NotedEngine(SyntheticEngine):
     name: ClassVar[str] = "noted"
-    Config = NotedConfig
+    Config = NotedConfig  # type: ignore[assignment]
     config: NotedConfig
 
     async def run(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:

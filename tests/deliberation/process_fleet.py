@@ -84,9 +84,7 @@ class Fleet:
     def notes(self, question: str = "", tenant: str = "") -> list[Note]:
         """What the agents have noted, of one question."""
         return [
-            note
-            for note in read_notes(self._notes)
-            if question in ("", note.question) and tenant in ("", note.tenant)
+            note for note in read_notes(self._notes) if question in ("", note.question) and tenant in ("", note.tenant)
         ]
 
     async def stored(self, *wanted: tuple[str, str]) -> list[Deliberation]:

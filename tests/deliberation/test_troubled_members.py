@@ -1,5 +1,6 @@
-"""Five members between real processes, asked by a tenant that may have one task at once: one is stuck, one talks nonsense,
-one's agent is killed in the second round, a client goes away, the orchestrator is killed. Each ends as documented."""
+"""Five members between real processes, asked by a tenant that may have one task at once: one is stuck, one talks
+nonsense, one's agent is killed in the second round, a client goes away, the orchestrator is killed. Each ends as
+documented."""
 
 from __future__ import annotations
 
@@ -67,7 +68,7 @@ async def test_five_members_and_what_befalls_them(fleet: Fleet, keys: Keys) -> N
     one_at_once, other, operator = keys.add("lab", concurrency=1), keys.add("other"), keys.add("ops", "operate")
     await fleet.serve()
     await fleet.begin("ann", "bob", slots=2)
-    await fleet.begin("own", slots=2, models=[MODEL, OWN])
+    await fleet.begin("own", slots=3, models=[MODEL, OWN])
     await fleet.begin("eve", slots=2, models=[BABBLE], features={"json": False})
     async with (
         fleet.http(authorization=operator) as ops,
@@ -100,11 +101,10 @@ async def one_is_stuck(fleet: Fleet, client: DeliberationClient) -> Whole:
     assert found.cost.seconds <= TIMEOUT
     assert found.status == "degraded"
     assert found.reason == "member-5: no proposal (late: no answer in time)"
-    missing = [(each.member, each.kind, each.code, each.agent) for each in found.missing]
-    assert missing == [("member-5", "proposal", "late", "own")]
-    assert [each.state for each in found.members] == ["proposed"] * 4 + ["missing"]
-    hung = [(each.code, each.agent) for each in found.retried]
-    assert ("hanging", "own") in hung, "what others can do was given to them"
+    assert [(each.member, each.kind, each.code) for each in found.missing] == [("member-5", "proposal", "late")]
+    hung = [(each.member, each.agent) for each in found.retried if each.code == "hanging"]
+    assert ("member-5", "own") in hung
+    assert len(hung) > 1, "what the others had there was asked of others"
     assert len(found.ranking) == 4
     assert found.answer
     return found
@@ -132,7 +132,7 @@ async def clients_go_away(http: httpx.AsyncClient, client: DeliberationClient) -
         "model": "deliberate:DEV",
         "messages": [{"role": "user", "content": "Is anybody there?"}],
         "stream": True,
-        "deliberation": {"members": 5, "rounds": 2},
+        "deliberation": {"members": members(), "rounds": 2},
     }
     async with http.stream("POST", "/v1/chat/completions", json=asked) as answer:
         assert answer.status_code == 200
@@ -145,7 +145,7 @@ async def clients_go_away(http: httpx.AsyncClient, client: DeliberationClient) -
     found = await expect(client.wait(name), "it is cancelled")
     assert (found.status, found.winner) == ("cancelled", "")
     assert found.reason == "its task was cancelled, or its client has gone"
-    body = {"id": "waited", "task": "Does anybody wait?", "members": 5}
+    body = {"id": "waited", "task": "Does anybody wait?", "members": members()}
     waiting = asyncio.create_task(http.post("/v1/deliberations", json=body, headers={"Prefer": "wait=60"}))
     await until_stored(client, "waited")
     waiting.cancel()

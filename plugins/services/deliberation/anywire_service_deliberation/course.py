@@ -45,8 +45,8 @@ class Course:
     """
 
     def __init__(self, state: Deliberation, agent_of: Callable[[WorkId], str] = lambda work: "") -> None:
-        """``agent_of`` says which agent has a work that is under way, empty where that is not known: one that hangs or is
-        late is named in the failure."""
+        """``agent_of`` says which agent has a work that is under way, empty where that is not known. A failure of one
+        that hangs or is late names it."""
         self.state, self._agent_of = state, agent_of
         self._begun = False
         self._now = -math.inf
