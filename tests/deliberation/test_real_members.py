@@ -42,7 +42,7 @@ async def test_members_with_a_real_model_answer_criticise_and_score(
         "transports": {"dds": options_of("dds")},
         "server": {"port": 0},
         "services": {"deliberation": {"folder": str(tmp_path / "kept")}},
-        "engine": {"name": "llama", "context": 1024},
+        "engine": {"name": "llama", "context": 1024, "batch_threads": 1},
         "agent": {"slots": 2},
         "lease": {"timeout": 10, "heartbeat_interval": 0.5},
     }
