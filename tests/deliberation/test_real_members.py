@@ -25,7 +25,9 @@ TASK = "What is the capital of France?"
 TIMEOUT = 240.0 * FACTOR
 """Seconds that a deliberation may last, beside other things that the machine does."""
 MEMBERS = 5
-RUBRIC = {"criteria": [{"name": "truth", "anchors": {1: "It is wrong.", 5: "It is right."}}]}
+RUBRIC = {"criteria": [{"name": "truth"}]}
+ROLE, PROMPT, TOKENS = "BRIEF", "Answer in one sentence.", 12
+"""Few words: reading them is what takes the time of a test."""
 CHAT_MEMBERS = MEMBERS if SOAK else 2
 
 pytestmark = [
@@ -41,13 +43,15 @@ async def test_members_with_a_real_model_answer_criticise_and_score(
     settings = {
         "transports": {"dds": options_of("dds")},
         "server": {"port": 0},
-        "services": {"deliberation": {"folder": str(tmp_path / "kept")}},
+        "services": {"deliberation": {"folder": str(tmp_path / "kept"), "roles": str(tmp_path / "roles")}},
         "engine": {"name": "llama", "context": 1024, "batch_threads": 1},
         "agent": {"slots": 2},
         "lease": {"timeout": 10, "heartbeat_interval": 0.5},
     }
     (tmp_path / "anywire.yaml").write_text(json.dumps(settings))
     (tmp_path / "truth.yaml").write_text(json.dumps(RUBRIC))
+    (tmp_path / "roles").mkdir()
+    (tmp_path / "roles" / f"{ROLE}.yaml").write_text(json.dumps({"prompt": PROMPT}))
     up = await Process.start("up", "--agents", "2", "--config", str(tmp_path / "anywire.yaml"))
     try:
         found = await by_one_command(up.url, tmp_path)
@@ -64,7 +68,18 @@ async def test_members_with_a_real_model_answer_criticise_and_score(
 
 async def by_one_command(url: str, folder: Path) -> Whole:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ANYWIRE_")}
-    options = ["--agents", f"{MEMBERS}", "--rounds", "1", "--rubric", "truth.yaml", "--max-tokens", "24"]
+    options = [
+        "--role",
+        ROLE,
+        "--agents",
+        f"{MEMBERS}",
+        "--rounds",
+        "1",
+        "--rubric",
+        "truth.yaml",
+        "--max-tokens",
+        f"{TOKENS}",
+    ]
     options += ["--id", "capital", "--timeout", f"{TIMEOUT:g}", "--out", "report.md", "--json", "--url", url]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "anywire.cli", "deliberate", TASK, *options),
@@ -101,15 +116,15 @@ def five_have_judged_each_other(found: Whole) -> None:
     assert found.winner == found.ranking[0].member
     assert found.answer == next(each.text for each in found.proposals if each.member == found.winner)
     assert found.cost.prompt_tokens > 0
-    assert 0 < found.cost.completion_tokens <= 24 * found.cost.tasks
+    assert 0 < found.cost.completion_tokens <= TOKENS * found.cost.tasks
 
 
 async def as_a_model(url: str) -> None:
     """The winner's text is the answer of a chat."""
-    options = {"members": CHAT_MEMBERS, "rounds": 1, "rubric": RUBRIC, "timeout": TIMEOUT, "max_tokens": 24}
+    options = {"members": CHAT_MEMBERS, "rounds": 1, "rubric": RUBRIC, "timeout": TIMEOUT, "max_tokens": TOKENS}
     async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=TIMEOUT) as client:
         answer = await client.chat.completions.create(
-            model="deliberate:DEV",
+            model=f"deliberate:{ROLE}",
             messages=[{"role": "user", "content": TASK}],
             extra_body={"deliberation": options},
         )
