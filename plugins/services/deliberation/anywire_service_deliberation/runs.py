@@ -69,6 +69,10 @@ class Runs:
         """Whether what ends now ends for this process alone."""
         return self._closing or self._context.closing
 
+    @property
+    def _is_full(self) -> bool:
+        return len(self._runs) >= self._config.max_running
+
     def get(self, tenant: str, question_id: str) -> Run | None:
         return self._runs.get((tenant, question_id))
 
@@ -134,15 +138,15 @@ class Runs:
     # Inside
 
     async def _take(self, key: Key, question: Question, task_id: str, priority: int) -> Run | Deliberation:
-        full = len(self._runs) >= self._config.max_running
         # An id that was made here is known to nobody yet.
-        found = await self._store.get(*key) if full or not is_made_here(question.id) else None
+        is_new = is_made_here(question.id) and not self._is_full
+        found = None if is_new else await self._store.get(*key)
         if found is not None and not 0 < found.expires <= self._now():
             return found
         if self._closing:
             raise errors.ShuttingDown("the orchestrator is shutting down")
         check_models(question)
-        if full:
+        if self._is_full:
             raise errors.QueueFull(
                 f"{len(self._runs)} deliberations are under way already (services.deliberation.max_running)",
                 retry_after=5,
@@ -159,9 +163,6 @@ class Runs:
         kept: Deliberation | None = None
         try:
             kept = await self._store.add(state)
-            if 0 < kept.expires <= now:
-                await self._store.purge(now)
-                kept = await self._store.add(state)
         finally:
             if kept is not state:
                 self._forget(run, task_id)
@@ -175,6 +176,7 @@ class Runs:
 
     async def _resume(self, run: Run) -> None:
         state, pause = run.shown, FIRST_PAUSE
+        await self._turns.turn()  # there may be hundreds of them
         while not run.started and not self._closing:
             caller = self._context.access.still(state.question.caller)
             if caller is None:
