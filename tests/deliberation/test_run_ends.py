@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.deliberation.deliberation_bench import ANN, Council, answers, asked, bench, ended
 
-from anywire.errors import QueueFull
+from anywire.errors import QueueFull, TaskCancelled
 from anywire.testing.clock import SimulatedClock
 from anywire.testing.patience import expect, polled
 from anywire_service_deliberation.course import Course
@@ -35,19 +35,23 @@ async def passed(clock: SimulatedClock, seconds: int) -> None:
 # At the end of the process
 
 
-async def test_an_answer_that_has_just_come_is_kept_at_the_end(tmp_path: Path) -> None:
+async def test_answers_that_have_just_come_are_kept_at_the_end(tmp_path: Path) -> None:
     engine = Council()
     engine.hold("proposal")
+    names = [f"q-{number}" for number in range(5)]
     async with bench(tmp_path, engine=engine) as (_, kept):
-        await asked(kept)
-        await engine.all_asked("proposal", 3)
-        run = run_of(kept)
-        await expect(run._idle.wait(), "nothing is left to be done")
-        run._came_of(WorkId("proposal", 0, "member-2"), Answer("in the last moment"))
-        await run.close()
-        found = await kept._store.get("lab", "q-1")
-        assert found is not None
-        assert found.answers["proposal/0/member-2"].text == "in the last moment"
+        await asyncio.gather(*[asked(kept, id=name) for name in names])
+        await engine.all_asked("proposal", 3 * len(names))
+        runs = [run_of(kept, name) for name in names]
+        for run in runs:
+            await expect(run._idle.wait(), "nothing is left to be done")
+        for run in runs:
+            run._came_of(WorkId("proposal", 0, "member-2"), Answer("in the last moment"))
+        await asyncio.gather(*[run.close() for run in runs])
+        for name in names:
+            found = await kept._store.get("lab", name)
+            assert found is not None
+            assert found.answers["proposal/0/member-2"].text == "in the last moment"
 
 
 async def test_one_that_is_left_while_it_begins_is_over_at_once(
@@ -82,6 +86,10 @@ async def test_work_that_fails_while_it_is_left_holds_up_no_shutdown(tmp_path: P
         engine.release("proposal")
         await polled(lambda: not served.orchestrator.tasks(), "the task that stands for it has ended")
         assert not kept.runs.running
+        found = await kept._store.get("lab", "q-1")
+        assert found is not None
+        assert not found.failures
+        assert not found.retried, "the next process asks again"
 
 
 async def test_work_that_waits_for_an_agent_holds_up_no_shutdown(tmp_path: Path) -> None:
@@ -229,3 +237,29 @@ async def test_many_at_once_are_no_more_than_may_be_under_way(tmp_path: Path) ->
         for state in taken:
             if isinstance(state, Deliberation):
                 await answers(kept, 3, state.question.id)
+
+
+async def test_a_chat_that_is_cancelled_while_it_is_taken_in_asks_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Council()
+    async with bench(tmp_path, engine=engine) as (served, kept):
+        add, goes_on, adds = kept._store.add, asyncio.Event(), asyncio.Event()
+
+        async def slow(state: Deliberation) -> Deliberation:
+            adds.set()
+            await goes_on.wait()
+            return await add(state)
+
+        monkeypatch.setattr(kept._store, "add", slow)
+        body = '{"messages": [{"role": "user", "content": "Why?"}]}'
+        stream = served.submit(body, model="deliberate:DEV", caller=ANN)
+        await expect(adds.wait(), "it is being kept")
+        stream.cancel("the client has gone")
+        with pytest.raises(TaskCancelled):
+            await expect(stream.result(), "the task has ended")
+        await asyncio.sleep(0)
+        goes_on.set()
+        state = await ended(kept, stream.task_id)
+        assert (state.status, state.reason) == ("cancelled", "its task was cancelled, or its client has gone")
+        assert not engine.asked()

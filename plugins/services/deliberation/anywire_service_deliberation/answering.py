@@ -19,6 +19,7 @@ from anywire_service_deliberation.prompts import newest
 from anywire_service_deliberation.record import Deliberation
 from anywire_service_deliberation.request import MODEL
 from anywire_service_deliberation.running import Run
+from anywire_service_deliberation.runs import CLIENT_GONE
 
 MEMBER = "deliberation"
 """Member of a chat's request with a deliberation's own options (``members``, ``rounds``, ``rubric`` …), and of the
@@ -47,7 +48,7 @@ async def answer(kept: KeptDeliberations, task_id: str, submission: Submission) 
         await asyncio.shield(run.ended)
     except BaseException:
         if not run.ended.done() and not kept.runs.closing:
-            kept.runs.cancel(run, "its task was cancelled, or its client has gone")
+            kept.runs.cancel(run, CLIENT_GONE)
         raise
     if not run.shown.is_final:
         raise errors.ShuttingDown("the orchestrator shuts down: the deliberation goes on after its next start")

@@ -74,7 +74,7 @@ class Run(Watched):
         self._writing: Deliberation | None = None
         """The state that must be on the disk before anything goes on."""
         self._last = 0.0
-        self._leaving = False
+        self._leaving = self._is_cancelled = False
         self._drives: asyncio.Task[None] | None = None
 
     # From outside
@@ -91,7 +91,8 @@ class Run(Watched):
         return self._drives
 
     def cancel(self, reason: str) -> None:
-        """End it as cancelled. Nothing happens once it has ended."""
+        """End it as cancelled, and ask for nothing more. Nothing happens once it has ended."""
+        self._is_cancelled = True
         self._happens(lambda now: self._course.cancel(reason, now))
 
     def abandon(self) -> None:
@@ -245,7 +246,7 @@ class Run(Watched):
     # Works
 
     def _ask(self, ask: Ask) -> None:
-        if not self._leaving and not self.ended.done():
+        if not (self._leaving or self._is_cancelled or self.ended.done()):
             self._works.ask(ask, self._course.state, self.parent, self._caller, self._priority)
 
     def _came_of(self, work: WorkId, outcome: Outcome) -> None:

@@ -39,7 +39,6 @@ class UnderWay:
         self._had: dict[WorkId, list[str]] = {}
         """Agents that had tries of a work that is under way."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._leaving = False
 
     def __len__(self) -> int:
         return len(self._errands)
@@ -90,7 +89,6 @@ class UnderWay:
 
     def leave(self) -> None:
         """Submit nothing again. What has been submitted may still be answered."""
-        self._leaving = True
         for errand in self._errands.values():
             errand.leave()
 
@@ -111,7 +109,7 @@ class UnderWay:
             outcome = Failed(Failure(PluginFailed.code, message, errand.agent, errand.ask.tries), again=False)
         if self._errands.get(work) is errand:
             del self._errands[work]
-        if isinstance(outcome, Failed) and (errand.stopped or self._leaving):
+        if isinstance(outcome, Failed) and errand.stopped:
             outcome = None
         self._told(work, outcome)
 
