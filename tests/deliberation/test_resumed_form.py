@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-from tests.deliberation.deliberation_bench import Council, asked, bench, ended, status
+from tests.deliberation.deliberation_bench import Council, TimedService, asked, bench, ended
 from tests.deliberation.test_running import joined
 
 from anywire.engine import EngineStatus
 from anywire.messages import TaskRequest
 from anywire.offers import Offer
+from anywire.roles.service_host import ServiceHost
 from anywire.testing.doubles import MODEL
+from anywire.testing.patience import expect, polled
+from anywire.testing.service_bench import service_bench
+from anywire_service_deliberation.config import DeliberationConfig
 
 
 class Structured(Council):
@@ -21,26 +24,29 @@ class Structured(Council):
         return EngineStatus("ready", (Offer(MODEL, features={"json": True}),))
 
 
-def asked_for_scores(engine: Council) -> list[TaskRequest]:
-    return [event[3] for event in engine.recorder.named("asked") if event[2] == "score"]
+def scores_asked(engine: Council) -> set[tuple[str, str]]:
+    tasks: list[TaskRequest] = [event[3] for event in engine.recorder.named("asked") if event[2] == "score"]
+    return {(task.session, task.body) for task in tasks}
 
 
-@pytest.mark.parametrize("there", [True, False], ids=["its agent is there", "its agent comes later"])
-async def test_a_score_is_asked_in_the_same_form_before_and_after(tmp_path: Path, there: bool) -> None:
-    first = Structured()
+async def test_a_score_is_asked_in_the_same_form_though_agents_come_back_later(tmp_path: Path) -> None:
+    first, later = Structured(), Structured()
     first.hold("score")
     async with bench(tmp_path, engine=first) as (_, kept):
         await asked(kept)
         await first.all_asked("score", 6)
-    before = {(task.session, task.body) for task in asked_for_scores(first)}
-    assert all("response_format" in body for _, body in before)
-    later = Structured()
-    async with bench(tmp_path, engine=later if there else Council(models=("another",))) as (served, kept):
-        await status(kept, "scoring")
-        other = None if there else await joined(served, later)
+    assert all("response_format" in body for _, body in scores_asked(first))
+    async with service_bench(state=tmp_path, engine=Council(models=("another",))) as served:
+        await served.agent.close()
+        await expect(served.orchestrator.agents_until(lambda agents: not agents), "no agent is there")
+        service = TimedService(DeliberationConfig(folder=tmp_path / "kept"), None)
+        served.host = ServiceHost([service], served.orchestrator, served.context)
+        await served.host.start()
+        run = service.offered.runs.get("lab", "q-1")
+        await polled(lambda: len(run._works) == 6, "all scores are under way")
+        other = await joined(served, later)
         try:
-            assert (await ended(kept)).status == "completed"
+            assert (await ended(service.offered)).status == "completed"
         finally:
-            if other is not None:
-                await other.close()
-    assert {(task.session, task.body) for task in asked_for_scores(later)} == before
+            await other.close()
+    assert scores_asked(later) == scores_asked(first)
