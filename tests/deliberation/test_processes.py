@@ -47,7 +47,7 @@ async def fleet(
 @pytest.mark.parametrize("fleet", [("zeromq", PATIENT)], indirect=True, ids=["zeromq"])
 async def test_an_orchestrator_that_is_killed_at_any_moment_changes_nothing(fleet: Fleet) -> None:
     drawn = random.Random(None if SOAK else 3)
-    await fleet.begin("a1", "a2")
+    await fleet.begin("a1", "a2", slots=1)  # so that most moments have a stage that is half done
     await fleet.serve()
     before: dict[str, Deliberation] = {}
     hubs: dict[str, set[str]] = {}
@@ -92,7 +92,7 @@ async def test_agents_that_are_killed_or_stand_still_are_told_and_hold_nothing_u
     drawn = random.Random(None if SOAK else 5)
     names = ["a1", "a2", "a3"]
     await fleet.serve()
-    await fleet.begin(*names)
+    await fleet.begin(*names, slots=2)
     lost = 0
     async with fleet.client() as client, fleet.http() as http:
         for number in range(TROUBLES):
@@ -115,7 +115,7 @@ async def test_agents_that_are_killed_or_stand_still_are_told_and_hold_nothing_u
             if stops:
                 fleet.signal(victim, signal.SIGCONT)
             else:
-                await fleet.begin(victim)
+                await fleet.begin(victim, slots=2)
         assert lost, "something was under way at one that was lost"
         await until_agents(http, *names)
         await all_are_killed(fleet)
