@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from anywire.asked_fleet import GivenServer, asks_server
+from anywire.deliberation_terms import Asked
 
 ENDINGS = (".md", ".html")
 """Of the file of a report: what it is written as."""
@@ -127,13 +128,13 @@ def deliberate(
     wanted = asked.Wanted(out=out, as_json=as_json, cancels=cancel)
     if question is not None:
         wanted.task = asked.read_question(question)
-        wanted.request = asked.request_of(
+        wanted.request = Asked(
             role=role,
             members=asked.members_of(agents, models or ()),
             council=council,
             rubric=asked.read_rubric(rubric),
             rounds=rounds,
-            requirements=tuple(requirements or ()),
+            requirements=requirements or None,
             quorum=quorum,
             aggregation=aggregation,
             synthesis=synthesis or None,

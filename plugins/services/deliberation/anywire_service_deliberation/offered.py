@@ -8,18 +8,9 @@ from typing import Any, Protocol
 import msgspec
 
 from anywire.caller import Caller
+from anywire.deliberation_terms import Update as Update
 from anywire_service_deliberation.question import Question
 from anywire_service_deliberation.record import Deliberation
-
-
-class Update(msgspec.Struct, frozen=True):
-    """One event of a deliberation. ``number`` grows by one from 1 on; ``name`` is ``stage`` (data: status, round),
-    ``asked``, ``answered``, ``failed``, ``late`` (data: work, agent …), ``ended`` (data: status, winner, reason)."""
-
-    number: int
-    name: str
-    at: float
-    data: dict[str, Any]
 
 
 class Council(msgspec.Struct, frozen=True):

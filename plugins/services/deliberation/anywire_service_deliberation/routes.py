@@ -15,12 +15,10 @@ from anywire_service_deliberation.question import Role, Rubric
 from anywire_service_deliberation.record import Deliberation
 from anywire_service_deliberation.route_requests import after_of, body_of, limit_of, not_found, status_of, wait_of
 from anywire_service_deliberation.update_stream import update_events
-from anywire_service_deliberation.viewed import summary, whole
+from anywire_service_deliberation.viewed import LARGE, summary, whole
 from anywire_service_deliberation.views import role_view, rubric_view
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
-LARGE = 256
-"""Answers from which on a view is made in a thread, so that nobody waits for it."""
 RESERVED = "statistics"
 """An id whose path is another one."""
 
