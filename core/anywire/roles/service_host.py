@@ -38,7 +38,7 @@ class ServiceHost:
         gateways: Sequence[Gateway] = (),
     ) -> None:
         self._services, self._orchestrator, self._context = list(services), orchestrator, context
-        self._gateways = gateways
+        self.gateways = gateways
         self._begun: list[Service] = []
         self._running: dict[str, Service] = {}
         self._gate_closed = False
@@ -75,7 +75,7 @@ class ServiceHost:
         found: list[tuple[str, Metric]] = []
         for name, service in self._running.items():
             found += [(name, each) for each in self._metrics_of(f"service {name}", service)]
-        for gateway in self._gateways:
+        for gateway in self.gateways:
             found += [(gateway.name, each) for each in self._metrics_of(f"gateway {gateway.name}", gateway)]
         return found
 
