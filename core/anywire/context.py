@@ -64,8 +64,8 @@ class Services(Protocol):
         ...
 
     def metrics(self) -> Sequence[tuple[str, Metric]]:
-        """What services and gateways tell to whoever measures (`anywire.service.Service.metrics`), each with the name of
-        its plugin."""
+        """What services and gateways tell to whoever measures (`anywire.service.Service.metrics`), each with its
+        plugin's name."""
         ...
 
 

@@ -78,8 +78,8 @@ class Asked(TypedDict, total=False):
     """What may be said of a deliberation beside its task; None is as if it were left out, and what is left out is as
     the service is configured.
 
-    ``id`` names it: asked again with the same question it is the same deliberation. ``members`` are their number, or one
-    mapping for each (``role``, ``model``, ``temperature``, ``seed``, ``style``, ``name``). ``rounds`` are those of
+    ``id`` names it: asked again with the same question it is the same deliberation. ``members`` are their number, or
+    one mapping for each (``role``, ``model``, ``temperature``, ``seed``, ``style``, ``name``). ``rounds`` are those of
     critique and revision. ``rubric`` is the name of one, or ``{"criteria": [{"name", "description", "weight",
     "anchors"}]}``. ``requirements`` are sentences that an answer must meet. ``quorum`` is how many members must have a
     proposal that was scored. ``timeout`` is in seconds, for the whole. ``aggregation`` is ``borda``, ``mean``,

@@ -1,8 +1,8 @@
-"""How a deliberation looks to whoever asks for one: over REST, over the client plane, and in a report. The types are the
-schema of both ends; what a newer server tells beside them is passed over.
+"""How a deliberation looks to whoever asks for one: over REST, over the client plane, and in a report. The types are
+the schema of both ends; what a newer server tells beside them is passed over.
 
-The service ``deliberation`` makes them, and it is a plugin; clients of the core read them. Times are seconds since 1970,
-rounded to milliseconds; 0 and empty texts say that there is none (yet).
+The service ``deliberation`` makes them, and it is a plugin; clients of the core read them. Times are seconds since
+1970, rounded to milliseconds; 0 and empty texts say that there is none (yet).
 """
 
 from __future__ import annotations

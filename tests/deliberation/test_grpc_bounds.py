@@ -22,14 +22,16 @@ from anywire_gateway_grpc import orchestrator_pb2 as wire
 from anywire_gateway_grpc.call_records import method_of
 from anywire_gateway_grpc.serving import MOST_CALLS
 
-Status = grpc.StatusCode
+EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs have not got it
 
 
 def numbers(gateway: GrpcGateway, name: str) -> dict[tuple[str, ...], float]:
     """What is told under this name, by its labels' values, those of ``code`` first."""
     told = list(gateway.metrics())
     assert [metric_fault(each) for each in told if metric_fault(each)] == []
-    return {tuple(each.labels[label] for label in sorted(each.labels)): each.value for each in told if each.name == name}
+    return {
+        tuple(each.labels[label] for label in sorted(each.labels)): each.value for each in told if each.name == name
+    }
 
 
 def lines(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[dict[str, Any]]:
@@ -164,7 +166,7 @@ async def test_who_reads_slowly_gets_everything(tmp_path: Path) -> None:
     async with serving(tmp_path, engine=Verbose(), gateway={"reader_timeout": PATIENCE}) as (client, kept, gateway):
         call, updates = client.stream(question()), 0
         async with another(gateway) as other:
-            while (await expect(call.read(), "an update")) is not grpc.aio.EOF:
+            while (await expect(call.read(), "an update")) is not EOF:
                 updates += 1
                 if updates % 10 == 0:
                     await other.result()
@@ -191,15 +193,14 @@ async def test_one_connection_that_asks_for_everything_leaves_room_for_another(t
 
 
 async def test_a_client_that_stalls_does_not_hold_up_the_end(tmp_path: Path) -> None:
-    async with bench(tmp_path, engine=Verbose()) as (served, kept), listening(served, reader_timeout=PATIENCE) as gateway:
-        async with channel_to(gateway) as channel:
-            await Client(channel).call("DeliberateForBacklogReview", question())
-            await ended(kept)
-            call = unread(channel, "StreamDeliberation", question())
-            name = ("OrchestratorService/StreamDeliberation",)
-            await polled(lambda: numbers(gateway, "open_calls").get(name) == 1, "it is under way")
-            await expect(gateway.close(), "it closes")
-            call.cancel()
+    async with serving(tmp_path, engine=Verbose(), gateway={"reader_timeout": PATIENCE}) as (client, kept, gateway):
+        await client.call("DeliberateForBacklogReview", question())
+        await ended(kept)
+        call = unread(client.channel, "StreamDeliberation", question())
+        name = ("OrchestratorService/StreamDeliberation",)
+        await polled(lambda: numbers(gateway, "open_calls").get(name) == 1, "it is under way")
+        await expect(gateway.close(), "it closes")
+        call.cancel()
 
 
 # Where they are told

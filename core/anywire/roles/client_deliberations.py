@@ -1,7 +1,7 @@
 """One question to several agents, over the client plane: the service ``deliberation`` of an orchestrator asks them.
 
-A deliberation is a task for the model ``deliberate:ROLE``, so it goes where any task goes: over every transport, and down
-a tree of orchestrators to one that has the service. Its stream tells what happens, and then the whole result.
+A deliberation is a task for the model ``deliberate:ROLE``, so it goes where any task goes: over every transport, and
+down a tree of orchestrators to one that has the service. Its stream tells what happens, and then the whole result.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Deliberating:
     Whoever leaves before its end cancels it, with every task of it: by leaving the block, or by the cancel of the task
     that awaits it. It is read by one reader.
 
-    An orchestrator that is gone after it has taken the question is tried again for ``patience`` seconds, by its id: what
-    was answered before is not asked again, and each update is told once.
+    An orchestrator that is gone after it has taken the question is asked again for ``patience`` seconds, by the id:
+    what was answered before is not asked again, and each update is told once.
     """
 
     def __init__(

@@ -245,11 +245,11 @@ class FleetEngine(Engine):
             return EngineStatus("starting", detail="no agent is ready yet", slots=0, resources=resources)
         return EngineStatus("ready", models, slots=min(fleet.ready_slots, MAX_SLOTS), resources=resources)
 
-
     def _of_services(self) -> tuple[Offer, ...]:
         """The models that services here answer. They go before agents' models of that name."""
         found = [each for _, each in self._orchestrator.services.offers() if each.takes_tasks]
         return tuple([Offer(each.model, each.kinds, owner=each.owner) for each in found[:MAX_OFFERS]])
+
 
 def _offer(model: str, digest: str | None, servers: Sequence[str]) -> Offer:
     """``digest`` is that of its weights where answers go on here from a text, else None. ``servers`` are the servers of

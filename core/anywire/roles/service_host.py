@@ -26,8 +26,8 @@ CLOSE_TIMEOUT = 5.0
 class ServiceHost:
     """Runs ``services`` beside ``orchestrator``, in this order; ``context`` makes what the service of a name is given.
 
-    Beside an agent no services run yet. ``gateways`` are those of the orchestrator, whose numbers are told with those of
-    services.
+    Beside an agent no services run yet. ``gateways`` are those of the orchestrator; their numbers are told with those
+    of services.
     """
 
     def __init__(

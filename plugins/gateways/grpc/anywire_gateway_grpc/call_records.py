@@ -21,14 +21,14 @@ ASKING = ("Deliberate", "DeliberateForBacklogReview", "StreamDeliberation", "Orc
 
 
 class CallRecords:
-    """``wanted`` says whether there are lines. Methods are named without their package (``OrchestratorService/GetStatus``),
-    so that older clients count as others do."""
+    """``wanted`` says whether there are lines. Methods are named without their package
+    (``OrchestratorService/GetStatus``), so that older clients count as others do."""
 
     def __init__(self, wanted: bool) -> None:
         self._log = RequestLog(wanted)
         self._ended: Counter[tuple[str, str]] = Counter()
         """By method and status."""
-        self._seconds: Counter[str] = Counter()
+        self._seconds: dict[str, float] = {}
         self.open: Counter[str] = Counter()
         """Calls under way, by method."""
 
@@ -50,7 +50,7 @@ class CallRecords:
         """``error`` is the error's code, ``question_id`` the deliberation that was asked for."""
         self.open[method] -= 1
         self._ended[method, code.name] += 1
-        self._seconds[method] += perf_counter() - began
+        self._seconds[method] = self._seconds.get(method, 0.0) + perf_counter() - began
         failed = code not in (Status.OK, Status.CANCELLED)
         self._log.add(
             f"gRPC {method}",

@@ -58,7 +58,8 @@ def deliberate(given: GivenServer, name: str | None, wanted: Wanted) -> None:
             await client.cancel(chosen)
             return await client.get(chosen)
         if wanted.task:
-            await client.submit(wanted.task, **{**wanted.request, "id": chosen})
+            request: Asked = {**wanted.request, "id": chosen}
+            await client.submit(wanted.task, **request)
             goes_on = True
         state = await client.get(chosen)
         goes_on = not state.is_final

@@ -1,4 +1,5 @@
-"""From what is kept of a deliberation to what is shown of it (`anywire.deliberation_views`). Pure: a thread may do it."""
+"""From what is kept of a deliberation to what is shown of it (`anywire.deliberation_views`). Pure: a thread may do
+it."""
 
 from __future__ import annotations
 
