@@ -91,8 +91,12 @@ class Calls(grpc.GenericRpcHandler):  # type: ignore[type-arg]
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             fault = await self._run(name, method, body, context)
-            if fault is not None:
+            if fault is None:
+                return
+            try:
                 await context.abort(fault.code, fault.details, fault.trailing)
+            except grpc.aio.InternalError as error:  # the client that did not read has gone
+                raise asyncio.CancelledError from error
 
         # An answer of one message is the same on the wire, and written here it is known when it has been taken.
         return grpc.unary_stream_rpc_method_handler(run)
