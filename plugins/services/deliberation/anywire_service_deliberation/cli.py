@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from anywire.asked_fleet import GivenServer, asks_server
-from anywire.deliberation_terms import Asked
 
 ENDINGS = (".md", ".html")
 """Of the file of a report: what it is written as."""
@@ -123,6 +122,7 @@ def deliberate(
     if out is not None and (out.suffix.lower() not in ENDINGS or not out.parent.is_dir()):
         raise typer.BadParameter("expected FILE.md or FILE.html in a folder that exists", param_hint="--out")
 
+    from anywire.deliberation_terms import Asked
     from anywire_service_deliberation import asked
 
     wanted = asked.Wanted(out=out, as_json=as_json, cancels=cancel)
