@@ -59,6 +59,12 @@ async def joined(orchestrator: Orchestrator, wire: Wire, plane: Plane = "client"
         await agent.close()
 
 
+async def ready(hub: Orchestrator) -> None:
+    """Until an orchestrator that can answer is seen."""
+    waiting = hub.agents_until(lambda agents: any(each.status.state == "ready" for each in agents))
+    await expect(waiting, "an orchestrator is seen")
+
+
 def client_of(wire: Wire, wait: float = PATIENCE) -> Client:
     return Client(wire(), config=ClientConfig(agent_wait=wait), key="")
 
@@ -117,6 +123,8 @@ async def test_who_enters_it_is_told_what_happens_and_then_all_of_it(tmp_path: P
         assert seen[-1].data["winner"] == result.winner
         again = await expect(client.deliberate("Reverse a list.", id="q-1", members=2, rubric=RUBRIC), "the same")
         assert again == result
+        async with client.deliberate("Reverse a list.", id="q-1", members=2, rubric=RUBRIC) as ended:
+            assert [update async for update in ended] == seen
         with pytest.raises(errors.InvalidRequest, match="something else"):
             await client.deliberate("Sort a list.", id="q-1")
 
@@ -239,7 +247,7 @@ async def above(served: ServiceBench, top: Wire) -> AsyncIterator[Orchestrator]:
     try:
         await parent.start()
         async with joined(served.orchestrator, between, "agent"), joined(parent, top):
-            await expect(parent.agents_until(lambda agents: any(a.status.state == "ready" for a in agents)), "a tree")
+            await ready(parent)
             yield parent
     finally:
         await parent.close()
@@ -276,7 +284,7 @@ async def test_an_orchestrator_that_is_restarted_is_waited_for(tmp_path: Path) -
             served, _ = await life.enter_async_context(bench(tmp_path, engine=first))
             await life.enter_async_context(joined(served.orchestrator, wire))
             life.callback(served.host.gate_closed)  # as at the end of a process: first
-            await expect(client.hub.agents_until(bool), "the orchestrator is seen")
+            await ready(client.hub)
             waiting = asyncio.ensure_future(_followed(client))
             await first.all_asked("critique", 6)
         async with bench(tmp_path, engine=second) as (served, kept), joined(served.orchestrator, wire):
@@ -298,7 +306,7 @@ async def test_an_orchestrator_that_stays_away_is_given_up(tmp_path: Path) -> No
     engine.hold("proposal")
     async with client_of(wire, 0.01) as client:
         async with bench(tmp_path, engine=engine) as (served, _), joined(served.orchestrator, wire):
-            await expect(client.hub.agents_until(bool), "the orchestrator is seen")
+            await ready(client.hub)
             deliberation = client.deliberate("Why?", rubric=RUBRIC, patience=0.2)
             waiting = asyncio.ensure_future(_awaited(deliberation))
             await engine.all_asked("proposal", 3)

@@ -153,7 +153,7 @@ async def another(gateway: GrpcGateway) -> AsyncIterator[Client]:
 
 
 async def test_who_does_not_read_is_waited_for_no_longer_and_others_get_in(tmp_path: Path) -> None:
-    settings = {"max_calls": 2, "reader_timeout": 0.2}
+    settings = {"max_calls": 2, "reader_timeout": 1.0}
     async with (
         serving(tmp_path, engine=Verbose(), gateway=settings) as (client, kept, gateway),
         slow(gateway) as channel,
@@ -235,7 +235,7 @@ async def test_metrics_of_a_gateway_stand_beside_those_of_services(tmp_path: Pat
 async def test_nothing_is_left_behind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     before = asyncio.all_tasks()
     async with (
-        serving(tmp_path, engine=Verbose(), gateway={"reader_timeout": 0.1}) as (client, kept, gateway),
+        serving(tmp_path, engine=Verbose(), gateway={"reader_timeout": 0.5}) as (client, kept, gateway),
         slow(gateway) as channel,
     ):
         await client.call("DeliberateForBacklogReview", question())
