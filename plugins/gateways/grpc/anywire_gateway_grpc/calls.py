@@ -160,7 +160,3 @@ def _read(kind: type[Message], body: bytes) -> Message:
         return kind.FromString(body)
     except (DecodeError, UnicodeError, RecursionError) as error:
         raise InvalidRequest(f"the request is no {kind.DESCRIPTOR.full_name}: {error}") from None
-
-
-def not_known(question_id: str) -> InvalidRequest:
-    return InvalidRequest(f"there is no deliberation {question_id[:256]!r} (any more)", param="id", status=404)

@@ -86,6 +86,7 @@ class GrpcGateway(Gateway):
             self._certificate.start()
         scheme = "grpc" if config.tls is None else "grpcs"
         self._address = f"{scheme}://{_reachable(host)}:{port}"
+        log.info("deliberations over gRPC at %s", self._address)
         certified = config.tls is not None and config.tls.client_ca is not None
         if not self._admission.needs_key and not is_loopback(host) and not certified:
             log.warning("the gateway grpc listens on %s port %d without authentication: whoever reaches it can use "
