@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from anywire.deliberation_views import Summary as Summary
+from anywire.deliberation_views import Whole as Whole
 from anywire_service_deliberation.offered import Council
 from anywire_service_deliberation.question import Criterion, Role, Rubric
 
