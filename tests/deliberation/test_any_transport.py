@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -14,16 +15,20 @@ import pytest
 from tests.deliberation.deliberation_bench import RUBRIC, Council, bench
 
 from anywire import Client, errors
+from anywire.access import Access
 from anywire.builtin.memory import MemoryConfig, MemoryTransport
-from anywire.caller import OPERATOR
+from anywire.caller import OPERATOR, Limits
 from anywire.deliberation_views import Whole
 from anywire.identity import hub_info
+from anywire.keys.key_access import KeyAccess
+from anywire.keys.key_records import add_key, record_of
+from anywire.keys.key_text import new_key
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.plugins import Plugins
 from anywire.roles.client import ClientConfig
 from anywire.roles.fleet import fleet_agent
 from anywire.testing.doubles import MODEL, fifo, least_loaded
-from anywire.testing.patience import PATIENCE, expect
+from anywire.testing.patience import PATIENCE, expect, polled
 from anywire.testing.service_bench import ServiceBench, service_bench
 from anywire.transport import Plane, Transport
 from anywire_service_deliberation.deliberations import KeptDeliberations
@@ -49,9 +54,11 @@ class Wire:
 
 
 @asynccontextmanager
-async def joined(orchestrator: Orchestrator, wire: Wire, plane: Plane = "client") -> AsyncIterator[None]:
+async def joined(
+    orchestrator: Orchestrator, wire: Wire, plane: Plane = "client", access: Access | None = None
+) -> AsyncIterator[None]:
     """Let clients in over this wire, or join the orchestrator there."""
-    agent = fleet_agent(orchestrator, [wire()], plane)
+    agent = fleet_agent(orchestrator, [wire()], plane, access=access)
     try:
         await agent.start()
         yield
@@ -65,8 +72,8 @@ async def ready(hub: Orchestrator) -> None:
     await expect(waiting, "an orchestrator is seen")
 
 
-def client_of(wire: Wire, wait: float = PATIENCE) -> Client:
-    return Client(wire(), config=ClientConfig(agent_wait=wait), key="")
+def client_of(wire: Wire, wait: float = PATIENCE, key: str = "") -> Client:
+    return Client(wire(), config=ClientConfig(agent_wait=wait), key=key)
 
 
 @asynccontextmanager
@@ -236,6 +243,28 @@ async def test_a_service_that_is_not_there_is_told(tmp_path: Path) -> None:
             await expect(client.deliberate("Why?"), "it is refused")
 
 
+async def test_a_key_has_its_own_deliberations_and_what_it_may_use_of_them(tmp_path: Path) -> None:
+    keys, first, second = tmp_path / "keys.json", new_key(), new_key()
+    add_key(keys, record_of(first, tenant="lab", limits=Limits(concurrency=1)))
+    add_key(keys, record_of(second, tenant="other", limits=Limits(models=("deliberate:DEV", MODEL))))
+    access, wire = KeyAccess(keys), Wire("zeromq")
+    async with (
+        bench(tmp_path, access=access) as (served, kept),
+        joined(served.orchestrator, wire, access=access),
+        client_of(wire, key=str(first)) as ann,
+        client_of(wire, key=str(second)) as bob,
+    ):
+        await expect(ann.deliberate("Why?", id="q-1", members=2, rubric=RUBRIC), "one with a limit of one task")
+        await expect(bob.deliberate("How?", role="DEV", id="q-1", members=2, rubric=RUBRIC), "another's of that name")
+        told = {state.question.task: state.question.caller.tenant for state in await kept.list(OPERATOR)}
+        assert told == {"Why?": "lab", "How?": "other"}
+        assert "deliberate:DEV" in await bob.models()
+        assert "deliberate:QA" not in await bob.models()
+        for role in ("", "QA"):
+            with pytest.raises(errors.Forbidden):
+                await expect(bob.deliberate("Who?", role=role, members=2, rubric=RUBRIC), "it is refused")
+
+
 # A tree
 
 
@@ -293,6 +322,35 @@ async def test_an_orchestrator_that_is_restarted_is_waited_for(tmp_path: Path) -
             assert result == shown(await state_of(kept))
             assert result.status == "completed"
             assert not second.asked("proposal")
+
+
+async def test_a_key_with_a_limit_of_one_task_is_waited_for_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="anywire.roles.client_deliberations")
+    keys, key, first, second = tmp_path / "keys.json", new_key(), Council(), Council()
+    add_key(keys, record_of(key, tenant="lab", limits=Limits(concurrency=1)))
+    access, wire = KeyAccess(keys), Wire("zeromq")
+    first.hold("critique")
+    second.hold("critique")
+    async with client_of(wire, 0.05, str(key)) as client:
+        async with AsyncExitStack() as life:
+            served, _ = await life.enter_async_context(bench(tmp_path, engine=first, access=access))
+            await life.enter_async_context(joined(served.orchestrator, wire, access=access))
+            life.callback(served.host.gate_closed)
+            await ready(client.hub)
+            waiting = asyncio.ensure_future(_followed(client))
+            await first.all_asked("critique", 6)
+        async with (
+            bench(tmp_path, engine=second, access=access) as (served, _),
+            joined(served.orchestrator, wire, access=access),
+        ):
+            await second.all_asked("critique", 6)
+            await polled(lambda: "concurrency" in caplog.text, "it is refused while the deliberation goes on")
+            second.release("critique")
+            numbers, result = await expect(waiting, "the end")
+            assert numbers == list(range(1, len(numbers) + 1))
+            assert result.status == "completed"
 
 
 async def _followed(client: Client) -> tuple[list[int], Whole]:

@@ -17,7 +17,7 @@ import msgspec
 
 from anywire.deliberation_terms import MEMBER, MODEL, Asked, Update, given, new_id
 from anywire.deliberation_views import Whole
-from anywire.errors import AgentLost, InvalidRequest, ModelNotFound, NoAgent, Refused, ShuttingDown
+from anywire.errors import AgentLost, InvalidRequest, LimitReached, ModelNotFound, NoAgent, Refused, ShuttingDown
 from anywire.not_understood import NotUnderstood
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.roles.client_answers import Piece
@@ -33,8 +33,9 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 MAX_RESULT_CHARS = 64 * 1024 * 1024
 """Characters of a result; a longer one is none of a deliberation."""
 
-_GONE = (AgentLost, NoAgent, Refused, ShuttingDown)
-"""An orchestrator that does not answer any more, and may be back."""
+_GONE = (AgentLost, LimitReached, NoAgent, Refused, ShuttingDown)
+"""An orchestrator that does not answer any more, and may be back. One that has gone on with the deliberation counts it
+as a task of its key, whose limit may leave room for no second one until its end."""
 _decode = msgspec.json.Decoder(Whole).decode
 
 
