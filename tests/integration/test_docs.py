@@ -354,6 +354,8 @@ async def test_the_page_of_background_tasks_works_as_written(reader: Reader) -> 
 
 
 async def test_the_page_of_deliberations_works_as_written(reader: Reader) -> None:
+    port, here = free_port(), reader.here
+    reader.here = lambda text: here(text).replace(":5561", f":{port}")  # type: ignore[method-assign]
     await reader.follow(DOCS / "how-to" / "deliberate.md")
     assert not reader.programs
     assert "## Critiques" in (reader.folder / "report.md").read_text()
