@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import sqlite3
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from anywire.caller import Caller
 from anywire.errors import PluginFailed
+from anywire.files.database_thread import DatabaseThread, DiskFaults
 from anywire_service_deliberation.checkpoints import Checkpoints
-from anywire_service_deliberation.database_file import FILE
+from anywire_service_deliberation.database_form import FORM
 from anywire_service_deliberation.offered import Council
 from anywire_service_deliberation.record import Deliberation
 from anywire_service_deliberation.tables import Tables
 
 if TYPE_CHECKING:
     from anywire_service_deliberation.store import Store
-
-log = logging.getLogger(__name__)
 
 MAX_TOGETHER = 4
 """Writes of one transaction at most: a new deliberation waits for no longer one. Each statement of it gives the
@@ -53,19 +49,20 @@ class Database:
 
     def __init__(self, folder: Path, max_kept: int = 10_000) -> None:
         self._tables, self._read_tables = Tables(folder), Tables(folder, reader=True)
-        self._checkpoints = Checkpoints(folder / FILE)
+        self._checkpoints = Checkpoints(folder / FORM.file)
         self._max_kept = max_kept
-        self._writer = ThreadPoolExecutor(1, "deliberations-write")
-        self._reader = ThreadPoolExecutor(1, "deliberations-read")
+        faults = DiskFaults(FORM.kept)
+        self._writer = DatabaseThread("deliberations-write", faults)
+        self._reader = DatabaseThread("deliberations-read", faults)
         self._new: _Writes = []
         self._other: _Writes = []
         """What waits to be written."""
         self._writing: asyncio.Task[None] | None = None
-        self._fails = self._closed = False
+        self._closed = False
 
     async def open(self) -> bool:
         """False while another process has the folder. Raises `ConfigError` when it cannot be used."""
-        return await self._in(self._writer, self._tables.open) and await self._in(self._reader, self._read_tables.open)
+        return await self._writer.do(self._tables.open) and await self._reader.do(self._read_tables.open)
 
     async def close(self) -> None:
         """Write what was called for, and release the folder. Safe to call twice, and without `open`."""
@@ -75,10 +72,10 @@ class Database:
         if self._writing is not None:
             await asyncio.wait((self._writing,))
         await self._checkpoints.close()
-        await self._in(self._reader, self._read_tables.close)
-        await self._in(self._writer, self._tables.close)
-        self._reader.shutdown(wait=False)
-        self._writer.shutdown(wait=False)
+        await self._reader.do(self._read_tables.close)
+        await self._writer.do(self._tables.close)
+        self._reader.end()
+        self._writer.end()
 
     async def add(self, state: Deliberation) -> Deliberation:
         return await self._write(partial(self._tables.add, tenant_of(state.question.caller), state), self._new)
@@ -132,7 +129,7 @@ class Database:
     async def _write_together(self, batch: _Writes) -> None:
         results: list[Any]
         try:
-            results = await self._in(self._writer, partial(self._tables.together, [write for write, _ in batch]))
+            results = await self._writer.do(partial(self._tables.together, [write for write, _ in batch]))
             self._checkpoints.written()
         except Exception as error:
             results = [error] * len(batch)
@@ -149,20 +146,7 @@ class Database:
             with self._read_tables.at_one_time():
                 return read(self._read_tables)
 
-        return await self._in(self._reader, at_one_time)
-
-    async def _in(self, thread: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:
-        try:
-            result = await asyncio.get_running_loop().run_in_executor(thread, work)
-        except sqlite3.Error as error:
-            if not self._fails:
-                log.error("deliberations cannot be kept or read now: %s", error)
-            self._fails = True
-            raise PluginFailed("deliberations cannot be kept or read now; the orchestrator's log has more") from error
-        if self._fails:
-            self._fails = False
-            log.info("deliberations can be kept again")
-        return result
+        return await self._reader.do(at_one_time)
 
 
 if TYPE_CHECKING:

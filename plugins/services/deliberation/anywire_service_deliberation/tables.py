@@ -58,7 +58,6 @@ class Tables(DatabaseFile):
         if not super().open():
             return False
         if not self._only_reads:
-            self._run("PRAGMA synchronous = NORMAL")
             self._run(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
         return True
 
