@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from anywire.caller import Caller
 from anywire.errors import PluginFailed
+from anywire_service_deliberation.checkpoints import Checkpoints
+from anywire_service_deliberation.database_file import FILE
 from anywire_service_deliberation.offered import Council
 from anywire_service_deliberation.record import Deliberation
 from anywire_service_deliberation.tables import Tables
@@ -22,11 +24,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_TOGETHER = 256
-"""Writes of one transaction at most. What comes while the disk is busy is written together: a hundred deliberations
-wait for the disk no longer than one."""
+MAX_TOGETHER = 4
+"""Writes of one transaction at most: a new deliberation waits for no longer one. Each statement of it gives the
+interpreter away, and a busy event loop gives it back up to 5 ms later."""
+REMOVED_TOGETHER = 8
+"""Deliberations that one write removes."""
 
 Result = TypeVar("Result")
+_Writes = list[tuple[Callable[[], Any], asyncio.Future[Any]]]
 
 
 def tenant_of(caller: Caller) -> str:
@@ -38,16 +43,23 @@ class Database:
     """A `anywire_service_deliberation.store.Store` in ``folder``, which one process has at a time. ``max_kept`` bounds
     the deliberations that are kept after their end.
 
-    Writes are done in the order in which they are called for; one whose caller is cancelled is done all the same. A
-    disk that fails is logged when that begins and when it is over.
+    Writes are done in the order in which they are called for, but that new deliberations overtake all others: somebody
+    waits for their ids. Of those others one transaction is between two of new ones. A write whose caller is cancelled
+    is done all the same. A disk that fails is logged when that begins and when it is over.
+
+    What is written outlives this process, however it ends. A loss of power takes what was written in the last second or
+    two: see `anywire_service_deliberation.checkpoints`.
     """
 
     def __init__(self, folder: Path, max_kept: int = 10_000) -> None:
         self._tables, self._read_tables = Tables(folder), Tables(folder, reader=True)
+        self._checkpoints = Checkpoints(folder / FILE)
         self._max_kept = max_kept
         self._writer = ThreadPoolExecutor(1, "deliberations-write")
         self._reader = ThreadPoolExecutor(1, "deliberations-read")
-        self._pending: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
+        self._new: _Writes = []
+        self._other: _Writes = []
+        """What waits to be written."""
         self._writing: asyncio.Task[None] | None = None
         self._fails = self._closed = False
 
@@ -62,16 +74,17 @@ class Database:
         self._closed = True
         if self._writing is not None:
             await asyncio.wait((self._writing,))
+        await self._checkpoints.close()
         await self._in(self._reader, self._read_tables.close)
         await self._in(self._writer, self._tables.close)
         self._reader.shutdown(wait=False)
         self._writer.shutdown(wait=False)
 
     async def add(self, state: Deliberation) -> Deliberation:
-        return await self._write(partial(self._tables.add, tenant_of(state.question.caller), state))
+        return await self._write(partial(self._tables.add, tenant_of(state.question.caller), state), self._new)
 
     async def keep(self, state: Deliberation) -> None:
-        await self._write(partial(self._tables.keep, tenant_of(state.question.caller), state))
+        await self._write(partial(self._tables.keep, tenant_of(state.question.caller), state), self._other)
 
     async def get(self, tenant: str | None, question_id: str) -> Deliberation | None:
         return await self._read(lambda tables: tables.get(tenant, question_id))
@@ -83,43 +96,53 @@ class Database:
         return await self._read(lambda tables: tables.unfinished())
 
     async def purge(self, now: float) -> int:
-        return await self._write(partial(self._tables.purge, now, self._max_kept))
+        gone = await self._read(lambda tables: tables.expired(now, self._max_kept))
+        for at in range(0, len(gone), REMOVED_TOGETHER):
+            await self._write(partial(self._tables.remove, gone[at : at + REMOVED_TOGETHER]), self._other)
+        return len(gone)
 
     async def councils(self) -> Sequence[tuple[str, Council]]:
         return await self._read(lambda tables: tables.councils())
 
     async def put_council(self, tenant: str, council: Council) -> None:
-        await self._write(partial(self._tables.put_council, tenant, council))
+        await self._write(partial(self._tables.put_council, tenant, council), self._other)
 
     async def delete_council(self, tenant: str, name: str) -> bool:
-        return await self._write(partial(self._tables.delete_council, tenant, name))
+        return await self._write(partial(self._tables.delete_council, tenant, name), self._other)
 
     # Inside
 
-    async def _write(self, write: Callable[[], Result]) -> Result:
+    async def _write(self, write: Callable[[], Result], waiting: _Writes) -> Result:
         if self._closed:
             raise PluginFailed("deliberations are not kept any more: the orchestrator ends")
         done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._pending.append((write, done))
+        waiting.append((write, done))
         if self._writing is None or self._writing.done():
             self._writing = asyncio.ensure_future(self._write_all())
         return await done
 
     async def _write_all(self) -> None:
-        while self._pending:
-            batch, self._pending = self._pending[:MAX_TOGETHER], self._pending[MAX_TOGETHER:]
-            results: list[Any]
-            try:
-                results = await self._in(self._writer, partial(self._tables.together, [write for write, _ in batch]))
-            except Exception as error:
-                results = [error] * len(batch)
-            for (_, done), result in zip(batch, results, strict=True):
-                if done.cancelled():
-                    continue
-                if isinstance(result, Exception):
-                    done.set_exception(result)
-                else:
-                    done.set_result(result)
+        while self._new or self._other:
+            for waiting in (self._new, self._other):
+                batch = waiting[:MAX_TOGETHER]
+                del waiting[:MAX_TOGETHER]
+                if batch:
+                    await self._write_together(batch)
+
+    async def _write_together(self, batch: _Writes) -> None:
+        results: list[Any]
+        try:
+            results = await self._in(self._writer, partial(self._tables.together, [write for write, _ in batch]))
+            self._checkpoints.written()
+        except Exception as error:
+            results = [error] * len(batch)
+        for (_, done), result in zip(batch, results, strict=True):
+            if done.cancelled():
+                continue
+            if isinstance(result, Exception):
+                done.set_exception(result)
+            else:
+                done.set_result(result)
 
     async def _read(self, read: Callable[[Tables], Result]) -> Result:
         def at_one_time() -> Result:

@@ -25,7 +25,7 @@ from anywire_engine_models.host.model_log import Logged, ModelLog
 from anywire_engine_models.host.refusals import is_closing
 from anywire_engine_models.host.residency import Residency
 from anywire_engine_models.host.server import Devices, Launcher, Server
-from anywire_engine_models.host.settings import HostSettings
+from anywire_engine_models.host.settings import HostSettings, MemoryBudget
 from anywire_engine_models.host.status import Listener, MemoryUse, ModelChanged, ModelStatus
 
 LEFT_PATIENCE = 1.0
@@ -126,6 +126,12 @@ class ModelHost:
 
     def memory(self) -> MemoryUse:
         return self._residency.memory()
+
+    def set_budget(self, budget: MemoryBudget) -> None:
+        """What all models may take from now on, before any further start. Ends nothing that is used: where models take
+        more, those that are idle and ``on_demand`` leave, and nothing starts until there is room."""
+        self._residency.set_budget(budget)
+        self._post(lambda now: None)
 
     def logs(
         self, name: str, *, lines: int = 100, follow: bool = False, after: str = ""

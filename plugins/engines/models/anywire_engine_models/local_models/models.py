@@ -25,6 +25,7 @@ from anywire_engine_models.local_models import chat
 from anywire_engine_models.local_models.changes import Changes
 from anywire_engine_models.local_models.chat import ChatPiece
 from anywire_engine_models.local_models.usage import ServerUsage, UsageReader
+from anywire_engine_models.machine_budget.share import MemoryShare
 from anywire_engine_models.planned_host import planned_host
 from anywire_engine_models.registry.entry import Entry, EntrySettings
 from anywire_engine_models.upstreams import Upstreams
@@ -65,6 +66,7 @@ class LocalModels:
         self._devices = devices if devices is not None else devices_of(self.config)
         self._llama_cards = LlamaCards()
         self._host = planned_host(self.config, self._devices, self._llama_cards, launcher, clock)
+        self._share = MemoryShare(self.config, self._host, clock=clock)
         self._catalogue = Catalogue(self.config, registry_of(self.config.registry), self._apply, lambda: None)
         self._own: dict[str, KnownModel] = {}
         self._upstreams = Upstreams()
@@ -77,6 +79,7 @@ class LocalModels:
             self._devices.follow(self._host)
             await self._catalogue.read()
             self._unlisten = self._host.listen(self._changed)
+            self._share.begin()
             await self._host.begin(self._all(self._catalogue.models))
         except BaseException:
             await self.close()
@@ -91,6 +94,7 @@ class LocalModels:
         """Stop all models; who waits is answered with `ShuttingDown`. Safe to call twice."""
         await self._catalogue.close()
         await self._host.close()
+        await self._share.close()
         self._unlisten()
         await self._upstreams.close()
         await self._llama_cards.close()
