@@ -15,7 +15,7 @@ from tests.deliberation.test_database import NOW, ended, new, opened, with_answe
 
 from anywire.testing.patience import expect, polled
 from anywire_service_deliberation import checkpoints, database
-from anywire_service_deliberation.database_file import FILE
+from anywire_service_deliberation.database_form import FILE
 from anywire_service_deliberation.tables import Tables
 
 

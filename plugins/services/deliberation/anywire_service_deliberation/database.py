@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sqlite3
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -15,16 +13,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from anywire.caller import Caller
 from anywire.errors import PluginFailed
+from anywire.files.database_thread import DatabaseThread, DiskFaults
 from anywire_service_deliberation.checkpoints import Checkpoints
-from anywire_service_deliberation.database_file import FILE
+from anywire_service_deliberation.database_form import FORM
 from anywire_service_deliberation.offered import Council
 from anywire_service_deliberation.record import Deliberation
 from anywire_service_deliberation.tables import Tables
 
 if TYPE_CHECKING:
     from anywire_service_deliberation.store import Store
-
-log = logging.getLogger(__name__)
 
 MAX_TOGETHER = 4
 """Writes of one transaction at most: a new deliberation waits for no longer one. Each statement of it gives the
@@ -58,19 +55,20 @@ class Database:
 
     def __init__(self, folder: Path, max_kept: int = 10_000) -> None:
         self._tables, self._read_tables = Tables(folder), Tables(folder, reader=True)
-        self._checkpoints = Checkpoints(folder / FILE)
+        self._checkpoints = Checkpoints(folder / FORM.file)
         self._max_kept = max_kept
-        self._writer = ThreadPoolExecutor(1, "deliberations-write")
-        self._reader = ThreadPoolExecutor(1, "deliberations-read")
+        self._faults = DiskFaults(FORM.kept)
+        self._writer = DatabaseThread("deliberations-write", self._faults)
+        self._reader = DatabaseThread("deliberations-read", self._faults)
         self._new: _Waiting = SimpleQueue()
         self._other: _Waiting = SimpleQueue()
         """What waits to be written: the event loop puts it in, the thread that writes takes it out."""
         self._writing: asyncio.Future[None] | None = None
-        self._fails = self._closed = False
+        self._closed = False
 
     async def open(self) -> bool:
         """False while another process has the folder. Raises `ConfigError` when it cannot be used."""
-        return await self._in(self._writer, self._tables.open) and await self._in(self._reader, self._read_tables.open)
+        return await self._writer.do(self._tables.open) and await self._reader.do(self._read_tables.open)
 
     async def close(self) -> None:
         """Write what was called for, and release the folder. Safe to call twice, and without `open`."""
@@ -80,10 +78,10 @@ class Database:
         while self._writing is not None:
             await asyncio.wait((self._writing,))
         await self._checkpoints.close()
-        await self._in(self._reader, self._read_tables.close)
-        await self._in(self._writer, self._tables.close)
-        self._reader.shutdown(wait=False)
-        self._writer.shutdown(wait=False)
+        await self._reader.do(self._read_tables.close)
+        await self._writer.do(self._tables.close)
+        self._reader.end()
+        self._writer.end()
 
     async def add(self, state: Deliberation) -> Deliberation:
         return await self._write(partial(self._tables.add, tenant_of(state.question.caller), state), self._new)
@@ -127,8 +125,7 @@ class Database:
         return await done
 
     def _begin_writing(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._writing = loop.run_in_executor(self._writer, self._write_all, loop)
+        self._writing = self._writer.call(partial(self._write_all, asyncio.get_running_loop()))
         self._writing.add_done_callback(self._all_written)
 
     def _all_written(self, writing: asyncio.Future[None]) -> None:
@@ -157,17 +154,16 @@ class Database:
 
     def _tell(self, batch: _Batch, results: _Results) -> None:
         """On the event loop: what came of each write."""
-        failed = next((result for result in results if isinstance(result, sqlite3.Error)), None)
-        if failed is None:
-            self._has_worked()
+        if not any(isinstance(result, sqlite3.Error) for result in results):
+            self._faults.worked()
             self._checkpoints.written()
-        else:
-            self._has_failed(failed)
         for (_, done), result in zip(batch, results, strict=True):
             if done.cancelled():
                 continue
-            if isinstance(result, Exception):
-                done.set_exception(_as_told(result))
+            if isinstance(result, sqlite3.Error):
+                done.set_exception(self._faults.failed(result))
+            elif isinstance(result, Exception):
+                done.set_exception(result)
             else:
                 done.set_result(result)
 
@@ -176,26 +172,7 @@ class Database:
             with self._read_tables.at_one_time():
                 return read(self._read_tables)
 
-        return await self._in(self._reader, at_one_time)
-
-    async def _in(self, thread: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:
-        try:
-            result = await asyncio.get_running_loop().run_in_executor(thread, work)
-        except sqlite3.Error as error:
-            self._has_failed(error)
-            raise _as_told(error) from error
-        self._has_worked()
-        return result
-
-    def _has_failed(self, error: Exception) -> None:
-        if not self._fails:
-            log.error("deliberations cannot be kept or read now: %s", error)
-        self._fails = True
-
-    def _has_worked(self) -> None:
-        if self._fails:
-            self._fails = False
-            log.info("deliberations can be kept again")
+        return await self._reader.do(at_one_time)
 
 
 def _taken(waiting: _Waiting) -> _Batch:
@@ -205,15 +182,6 @@ def _taken(waiting: _Waiting) -> _Batch:
         while len(batch) < MAX_TOGETHER:
             batch.append(waiting.get_nowait())
     return batch
-
-
-def _as_told(error: Exception) -> Exception:
-    """What the caller gets."""
-    if not isinstance(error, sqlite3.Error):
-        return error
-    told = PluginFailed("deliberations cannot be kept or read now; the orchestrator's log has more")
-    told.__cause__ = error
-    return told
 
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from anywire_service_deliberation.effects import Ask
 from anywire_service_deliberation.prompts import ROOM, body
 from anywire_service_deliberation.reading import read_score
 from anywire_service_deliberation.record import Answer, Check, Deliberation, Failure
+from anywire_service_deliberation.served_models import ServedModels
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +66,7 @@ class Errand:
     def __init__(
         self,
         context: Context,
+        served: ServedModels,
         checks: Sequence[ProposalCheck],
         now: Callable[[], float],
         state: Deliberation,
@@ -76,7 +79,7 @@ class Errand:
     ) -> None:
         """``patient``: a model that nobody serves is waited for, since agents may still be to come back."""
         self.ask, self.stopped = ask, False
-        self._context, self._checks, self._now, self._state = context, checks, now, state
+        self._context, self._served, self._checks, self._now, self._state = context, served, checks, now, state
         self._parent, self._priority, self._patient = parent, priority, patient
         self._avoid = tuple(dict.fromkeys(name for name in avoid if name and len(name) <= MAX_NAME_CHARS))[-MAX_NAMES:]
         self._member = next(member for member in state.question.members if member.name == ask.work.member)
@@ -104,6 +107,10 @@ class Errand:
     def submit(self, caller: Caller) -> None:
         """Hand it to the pipeline; what that refuses it with is told by `outcome`."""
         work, question = self.ask.work, self._state.question
+        if self._is_unknown():
+            told = f"no agent that serves the model {self._member.model!r} has come back since the restart"
+            self._stream, self._refusal = None, errors.ModelNotFound(told)
+            return
         try:
             submission = Submission(
                 "chat",
@@ -156,7 +163,9 @@ class Errand:
             left = self.ask.deadline - self._now()
             if self.stopped or not self._is_not_yet(error) or left <= 0:
                 return self._failed(error)
-            await self._pause(min(max(error.retry_after, pause), LONGEST_PAUSE, left))
+            seconds = min(max(error.retry_after, pause), LONGEST_PAUSE, left)
+            with self._served.waking(self._waits.set) if isinstance(error, _GONE) else nullcontext():
+                await self._pause(seconds)
             pause = min(2 * pause, LONGEST_PAUSE)
             if self._goes_on_elsewhere():
                 return None
@@ -167,8 +176,13 @@ class Errand:
     def _goes_on_elsewhere(self) -> bool:
         return self._is_left or self._context.closing
 
+    def _is_unknown(self) -> bool:
+        """After a restart: nobody has told yet what the model offers, so that the form in which it is asked would be
+        another one than before."""
+        return self._patient and bool(self._member.model) and not self._served.offers(self._member.model)
+
     def _body(self) -> str:
-        offers = [offer for _, offer in self._context.offers().get(self._member.model, ())]
+        offers = self._served.offers(self._member.model)
         context = min((offer.context for offer in offers if offer.context), default=0)
         structured = any(offer.features.get("json") for offer in offers)
         made = partial(body, self.ask.work, self._state, structured=structured)

@@ -60,7 +60,8 @@ class Run(Watched):
         super().__init__(state)
         self._context, self._store, self._turns = context, store, turns
         self._clock_now, self._retention = now, retention
-        self._course = Course(state)
+        self._works = UnderWay(context, checks, now, self._came_of, patient=resumed)
+        self._course = Course(state, self._works.agent_of)
         self._caller: Caller = state.question.caller
         self._priority = 0
         self.parent = ""
@@ -68,7 +69,6 @@ class Run(Watched):
         self._events: list[_Event] = []
         self._woken, self._idle = asyncio.Event(), asyncio.Event()
         """``idle``: no event waits to be taken in, and none is being taken in."""
-        self._works = UnderWay(context, checks, now, self._came_of, patient=resumed)
         self._wakes: Timer | None = None
         self._promise: Timer | None = None
         self._writing: Deliberation | None = None

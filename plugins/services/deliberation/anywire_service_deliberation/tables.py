@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from anywire.errors import PluginFailed
-from anywire_service_deliberation.database_file import DatabaseFile
+from anywire.files.database_file import DatabaseFile
+from anywire_service_deliberation.database_form import FORM
 from anywire_service_deliberation.offered import Council
 from anywire_service_deliberation.question import Question, Rubric
 from anywire_service_deliberation.record import Answer, Deliberation, Failure
@@ -41,6 +42,8 @@ class Tables(DatabaseFile):
     """What is in the file. All raise `sqlite3.Error` when the disk does not do what it should; nothing has changed
     then."""
 
+    form = FORM
+
     def __init__(self, folder: Path, *, reader: bool = False) -> None:
         super().__init__(folder, reader=reader)
         self._only_reads = reader
@@ -55,7 +58,6 @@ class Tables(DatabaseFile):
         if not super().open():
             return False
         if not self._only_reads:
-            self._run("PRAGMA synchronous = NORMAL")
             self._run(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
         return True
 

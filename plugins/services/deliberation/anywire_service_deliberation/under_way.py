@@ -13,6 +13,7 @@ from anywire_service_deliberation.checks import ProposalCheck
 from anywire_service_deliberation.effects import Ask
 from anywire_service_deliberation.errands import Errand, Failed
 from anywire_service_deliberation.record import Answer, Deliberation, Failure, WorkId
+from anywire_service_deliberation.served_models import ServedModels
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ class UnderWay:
         patient: bool,
     ) -> None:
         self._context, self._checks, self._now, self._told, self._patient = context, checks, now, told, patient
+        self._served = ServedModels(context)
         self._errands: dict[WorkId, Errand] = {}
         self._had: dict[WorkId, list[str]] = {}
         """Agents that had tries of a work that is under way."""
@@ -50,6 +52,7 @@ class UnderWay:
             avoid = [*self._others_agents(ask.work, state), *avoid]
         errand = Errand(
             self._context,
+            self._served,
             self._checks,
             self._now,
             state,
@@ -78,6 +81,11 @@ class UnderWay:
     def had(self, work: WorkId, agent: str) -> None:
         """This agent has failed at a work, which another one may get."""
         self._had.setdefault(work, []).append(agent)
+
+    def agent_of(self, work: WorkId) -> str:
+        """Who has it now; empty when nobody does."""
+        errand = self._errands.get(work)
+        return errand.agent if errand is not None else ""
 
     def leave(self) -> None:
         """Submit nothing again. What has been submitted may still be answered."""
