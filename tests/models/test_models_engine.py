@@ -424,12 +424,15 @@ async def test_logs_are_told_and_followed(file: Path) -> None:
     write_registry(file, entry("a"))
     async with running(file, behave=Behaviour(lines=("loads", "listens"))) as rig:
         await rig.command("start", model=A)
-        assert [each["line"] for each in await rig.command("logs", model=A)][-2:] == ["loads", "listens"]
+        first, newest = (await rig.command("logs", model=A))[-2:]
+        assert (first["line"], newest["line"]) == ("loads", "listens")
+        assert await rig.command("logs", model=A, after=first["id"]) == [newest]
+        assert (await rig.command("logs", model=A, after="0-0"))[0] == {"reset": True}
         assert [each["line"] for each in await rig.command("logs", model=A, lines=1)] == ["listens"]
         assert await rig.command("logs", model=A, lines=0) == []
         followed = rig.engine.command("models.logs", {"model": A, "lines": 1, "follow": True})
         assert isinstance(followed, AsyncGenerator)
-        assert await anext(followed) == {"line": "listens"}
+        assert await anext(followed) == newest
         more = asyncio.ensure_future(anext(followed))
         await rig.command("stop", model=A)
         await rig.command("start", model=A)

@@ -40,4 +40,4 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
 )
 
-FORM = DatabaseForm(FILE, MIGRATIONS, "deliberations", "services.deliberation.folder")
+FORM = DatabaseForm(FILE, MIGRATIONS, "deliberations", "services.deliberation.folder", synchronous="NORMAL")
