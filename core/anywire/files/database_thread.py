@@ -47,11 +47,15 @@ class DatabaseThread:
         """What ``work`` returns, done on the thread, in the order of the calls. A call whose caller is cancelled may be
         done or not. Raises what ``work`` raises, and `PluginFailed` for `sqlite3.Error`."""
         try:
-            result = await asyncio.get_running_loop().run_in_executor(self._executor, work)
+            result = await self.call(work)
         except sqlite3.Error as error:
             raise self._faults.failed(error) from error
         self._faults.worked()
         return result
+
+    def call(self, work: Callable[[], Result]) -> asyncio.Future[Result]:
+        """As `do`, for work that tells of a disk that fails by itself."""
+        return asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     def end(self) -> None:
         """Let the thread end once it has done what it was called for. Nothing may be called for afterwards; safe to

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from anywire.asked_fleet import AskedFleet, GivenFleet, asks_fleet, until_interrupted
+from anywire_engine_models.cli.after import After
 
 app = typer.Typer(
     name="mcp",
@@ -29,15 +30,6 @@ AgentId = Annotated[
 OneAgent = Annotated[
     str | None,
     typer.Option("--agent", metavar="ID", help="Ask this agent. Default: one that has the server, and runs it if any."),
-]
-After = Annotated[
-    str,
-    typer.Option(
-        "--after",
-        metavar="ID",
-        help="Begin after the line of this id, as `--json` tells it, in place of the newest lines.",
-        show_default=False,
-    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

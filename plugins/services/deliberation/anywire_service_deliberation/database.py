@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from anywire.caller import Caller
@@ -27,7 +30,10 @@ REMOVED_TOGETHER = 8
 """Deliberations that one write removes."""
 
 Result = TypeVar("Result")
-_Writes = list[tuple[Callable[[], Any], asyncio.Future[Any]]]
+_Write = tuple[Callable[[], Any], asyncio.Future[Any]]
+_Batch = list[_Write]
+_Results = list[Any]
+_Waiting = SimpleQueue[_Write]
 
 
 def tenant_of(caller: Caller) -> str:
@@ -51,13 +57,13 @@ class Database:
         self._tables, self._read_tables = Tables(folder), Tables(folder, reader=True)
         self._checkpoints = Checkpoints(folder / FORM.file)
         self._max_kept = max_kept
-        faults = DiskFaults(FORM.kept)
-        self._writer = DatabaseThread("deliberations-write", faults)
-        self._reader = DatabaseThread("deliberations-read", faults)
-        self._new: _Writes = []
-        self._other: _Writes = []
-        """What waits to be written."""
-        self._writing: asyncio.Task[None] | None = None
+        self._faults = DiskFaults(FORM.kept)
+        self._writer = DatabaseThread("deliberations-write", self._faults)
+        self._reader = DatabaseThread("deliberations-read", self._faults)
+        self._new: _Waiting = SimpleQueue()
+        self._other: _Waiting = SimpleQueue()
+        """What waits to be written: the event loop puts it in, the thread that writes takes it out."""
+        self._writing: asyncio.Future[None] | None = None
         self._closed = False
 
     async def open(self) -> bool:
@@ -69,7 +75,7 @@ class Database:
         if self._closed:
             return
         self._closed = True
-        if self._writing is not None:
+        while self._writing is not None:
             await asyncio.wait((self._writing,))
         await self._checkpoints.close()
         await self._reader.do(self._read_tables.close)
@@ -109,34 +115,54 @@ class Database:
 
     # Inside
 
-    async def _write(self, write: Callable[[], Result], waiting: _Writes) -> Result:
+    async def _write(self, write: Callable[[], Result], waiting: _Waiting) -> Result:
         if self._closed:
             raise PluginFailed("deliberations are not kept any more: the orchestrator ends")
         done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        waiting.append((write, done))
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.ensure_future(self._write_all())
+        waiting.put((write, done))
+        if self._writing is None:
+            self._begin_writing()
         return await done
 
-    async def _write_all(self) -> None:
-        while self._new or self._other:
-            for waiting in (self._new, self._other):
-                batch = waiting[:MAX_TOGETHER]
-                del waiting[:MAX_TOGETHER]
-                if batch:
-                    await self._write_together(batch)
+    def _begin_writing(self) -> None:
+        self._writing = self._writer.call(partial(self._write_all, asyncio.get_running_loop()))
+        self._writing.add_done_callback(self._all_written)
 
-    async def _write_together(self, batch: _Writes) -> None:
-        results: list[Any]
+    def _all_written(self, writing: asyncio.Future[None]) -> None:
+        self._writing = None
+        writing.result()
+        if not (self._new.empty() and self._other.empty()):  # it came while the thread was ending
+            self._begin_writing()
+
+    def _write_all(self, loop: asyncio.AbstractEventLoop) -> None:
+        """In the thread that writes, which waits for no turn of the event loop between two transactions."""
+        while True:
+            batches = 0
+            for waiting in (self._new, self._other):
+                batch = _taken(waiting)
+                if batch:
+                    batches += 1
+                    loop.call_soon_threadsafe(self._tell, batch, self._written_together(batch))
+            if not batches:
+                return
+
+    def _written_together(self, batch: _Batch) -> _Results:
         try:
-            results = await self._writer.do(partial(self._tables.together, [write for write, _ in batch]))
-            self._checkpoints.written()
+            return self._tables.together([write for write, _ in batch])
         except Exception as error:
-            results = [error] * len(batch)
+            return [error] * len(batch)
+
+    def _tell(self, batch: _Batch, results: _Results) -> None:
+        """On the event loop: what came of each write."""
+        if not any(isinstance(result, sqlite3.Error) for result in results):
+            self._faults.worked()
+            self._checkpoints.written()
         for (_, done), result in zip(batch, results, strict=True):
             if done.cancelled():
                 continue
-            if isinstance(result, Exception):
+            if isinstance(result, sqlite3.Error):
+                done.set_exception(self._faults.failed(result))
+            elif isinstance(result, Exception):
                 done.set_exception(result)
             else:
                 done.set_result(result)
@@ -147,6 +173,15 @@ class Database:
                 return read(self._read_tables)
 
         return await self._reader.do(at_one_time)
+
+
+def _taken(waiting: _Waiting) -> _Batch:
+    """The next ones, `MAX_TOGETHER` at most."""
+    batch: _Batch = []
+    with suppress(Empty):
+        while len(batch) < MAX_TOGETHER:
+            batch.append(waiting.get_nowait())
+    return batch
 
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from anywire.asked_fleet import GivenFleet, asks_fleet, until_interrupted
+from anywire_engine_models.cli.after import After
 
 app = typer.Typer(
     name="models",
@@ -45,15 +46,6 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL", help="Full identifier of the model, as `anywire models list` tells it.", show_default=False
-    ),
-]
-After = Annotated[
-    str,
-    typer.Option(
-        "--after",
-        metavar="ID",
-        help="Begin after the line of this id, as `--json` tells it, in place of the newest lines.",
-        show_default=False,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
