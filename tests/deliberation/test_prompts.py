@@ -194,11 +194,6 @@ def test_a_score_is_asked_for_by_a_schema_where_the_model_can() -> None:
     assert schema["additionalProperties"] is False
     assert read_score('{"clarity": 4, "C++ use": 1}', RUBRIC).score == 2.5
     assert asked_for["messages"][-1]["content"].endswith('whole number for each of "clarity", "C++ use".')
-    worst, best = (each["content"] for each in asked_for["messages"] if each["role"] == "assistant")
-    assert (read_score(worst, RUBRIC).score, read_score(best, RUBRIC).score) == (1.0, 5.0)
-    assert (json.loads(worst), json.loads(best)) == ({"clarity": 1, "C++ use": 1}, {"clarity": 5, "C++ use": 5})
-    other = body(WorkId.of("score/0/member-2/member-3"), state(ALL), structured=True)
-    assert other["messages"][:-1] == asked_for["messages"][:-1], "an engine that keeps prompts begins behind them"
     assert "response_format" not in body(WorkId.of("critique/1/member-2/member-1"), state(ALL), structured=True)
 
 

@@ -9,7 +9,6 @@ Instructions are short, and the form of an answer comes last: small models follo
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -110,11 +109,15 @@ def _messages(work: WorkId, state: Deliberation, member: Member, structured: boo
             return [_system(question, member, member.style), *_revision(work, state, room)]
         case "score":
             about = _proposal(state, work.about, None, room)
-            form = _json_form(question.rubric) if structured else _lines_form(question.rubric)
+            if structured:
+                return [
+                    _system(question, member, JUDGE),
+                    _user(GIVEN, task, about, _rubric(question.rubric), _json_form(question.rubric)),
+                ]
             return [
                 _system(question, member, JUDGE),
-                *_shown_scores(question.rubric, form, structured),
-                _user(GIVEN, task, about, form),
+                *_shown_scores(question.rubric),
+                _user(GIVEN, task, about, _lines_form(question.rubric)),
             ]
         case "synthesis":
             return [_system(question, member), _user(task, *_all_proposals(work, state, room), SYNTHESIS)]
@@ -199,17 +202,14 @@ def _rubric(rubric: Rubric) -> str:
     return "\n".join(lines)
 
 
-def _shown_scores(rubric: Rubric, form: str, structured: bool) -> Iterator[Message]:
+def _shown_scores(rubric: Rubric) -> Iterator[Message]:
     """The rubric, and a worst and a best proposal with their points: the smallest models go on with the proposal where
-    they are only told what to write, and write points where they have seen it done. A schema makes them write points,
-    but the same for each proposal."""
+    they are only told what to write, and write points where they have seen it done."""
     first = _rubric(rubric)
     for proposal, points in (("I do not know.", rubric.lowest), ("The capital of France is Paris.", rubric.highest)):
         shown = _tagged("proposal", proposal, len(proposal), "Proposal")
-        yield _user(first, GIVEN, "What is the capital of France?", shown, form)
-        given = {each.name: points for each in rubric.criteria}
-        lines = "\n".join(f"{name}: {points}" for name in given)
-        yield {"role": "assistant", "content": json.dumps(given, ensure_ascii=False) if structured else lines}
+        yield _user(first, GIVEN, "What is the capital of France?", shown, _lines_form(rubric))
+        yield {"role": "assistant", "content": "\n".join(f"{each.name}: {points}" for each in rubric.criteria)}
         first = ""
 
 
@@ -223,7 +223,7 @@ def _lines_form(rubric: Rubric) -> str:
 
 def _json_form(rubric: Rubric) -> str:
     names = ", ".join(f'"{criterion.name}"' for criterion in rubric.criteria)
-    return f"Score the proposal. Answer with a JSON object that has a whole number for each of {names}."
+    return f"Answer with a JSON object that has a whole number for each of {names}."
 
 
 def _points_format(rubric: Rubric) -> dict[str, Any]:
