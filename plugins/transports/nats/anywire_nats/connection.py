@@ -1,14 +1,18 @@
 """One connection to a NATS server through nats-py, from its opening to its end.
 
-nats-py connects again by itself and sends then what it has buffered, which a link must not. With that turned off, it
-tells nobody that a connection has ended (https://github.com/nats-io/nats.py/issues/806). So it is left on, and told to
-wait in the callback that comes before: `Connection.close` ends that wait.
+nats-py connects again by itself and sends then what it has buffered, which a link must not. With that turned off it may
+tell nobody that a connection has ended: always before its version 2.16, and still where something was to be sent. So it
+is left on, and told to wait in the callback that comes before: `Connection.close` ends that wait.
+
+Before Python 3.12 `asyncio.wait_for`, which nats-py uses, may swallow that its task is cancelled. So every loop here
+looks at `Connection.over`, too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -58,25 +62,26 @@ class _Client(nats.aio.client.Client):  # type: ignore[misc]  # nats-py has no t
     must_be_encrypted = False
 
     @property
-    def has_begun(self) -> bool:
-        """Whether it can be closed."""
-        return self._flush_queue is not None
-
-    @property
     def is_encrypted(self) -> bool:
-        writer = getattr(self._transport, "_io_writer", None)
+        writer = self._writer()
         return writer is not None and writer.get_extra_info("ssl_object") is not None
 
     def abort(self) -> None:
         """End the connection now, whatever is to be sent still."""
-        writer = getattr(self._transport, "_io_writer", None)
+        writer = self._writer()
         if writer is not None:
             writer.transport.abort()
+
+    def _writer(self) -> Any:
+        return getattr(self._transport, "_io_writer", None)
 
     def _connect_command(self) -> bytes:
         """What this end says of itself, its password too: nats-py says it to servers without TLS as well."""
         if self.must_be_encrypted and not self.is_encrypted:
             raise nats.errors.SecureConnWantedError
+        if self.is_encrypted and (protocol := self._writer().transport.get_protocol()) is not None:
+            # nats-py has not told it so, and asyncio would warn when the connection ends.
+            protocol._over_ssl = True
         found: bytes = super()._connect_command()
         return found
 
@@ -104,7 +109,8 @@ class Connection:
         self._bytes = 0  # that wait
         self._tasks: list[asyncio.Task[None]] = []
         self._silence: Silence | None = None
-        self._cause: Exception | None = None  # what nats-py has told: the first error while it connects, then the newest
+        self._connected = False
+        self._cause: Exception | None = None  # the newest error that nats-py has told
         self._once = OnceLog(log)
 
     @property
@@ -141,8 +147,11 @@ class Connection:
         except TransportUnavailable:
             raise
         except Exception as error:
-            raise mapped(self._cause or error, doing) from error
-        self._cause = None
+            ended = isinstance(error, (ConnectionError, nats.errors.UnexpectedEOF))
+            if ended and self._client.is_encrypted and not config.tls_cert:
+                raise mapped(ssl.SSLError(str(error)), doing) from error  # its word of that may have come too late
+            raise mapped(error, doing) from error
+        self._connected = True
         if config.encrypted and not self._client.is_encrypted:
             raise mapped(nats.errors.SecureConnWantedError(), doing)
         if self.max_payload < LEAST_PAYLOAD:
@@ -213,17 +222,17 @@ class Connection:
             with suppress(*ENDED):
                 await subscription.unsubscribe()
         self._subscriptions.clear()
-        if self._client.has_begun:
+        if self._connected:  # else nothing of it runs, and after TLS has failed it would wait for ever
             try:
                 async with asyncio.timeout(CLOSE_TIMEOUT):
                     await self._client.close()
             except (TimeoutError, *ENDED) as error:
                 log.debug("closing the connection to the NATS server at %s: %r", self.address, error)
-            self._client.abort()
+        self._client.abort()
 
     async def _send(self) -> None:
         """Give nats-py what waits: it takes more when the server has taken what went before."""
-        while not self.over.done():  # nats-py may swallow that this task is cancelled
+        while not self.over.done():
             subject, data, back = await self._waiting.get()
             self._bytes -= len(data)
             try:
@@ -240,7 +249,7 @@ class Connection:
                 await self._client.flush(FOR_EVER)
                 if self._silence is not None:
                     self._silence.heard()
-                await asyncio.sleep(self._lease)
+                await asyncio.wait([self.over], timeout=self._lease)
                 self._on_beat()
         except ENDED as error:
             self._lost(error)
@@ -278,8 +287,9 @@ class Connection:
             )
             self._once.warn(text, "%s", self.denied)
         elif isinstance(error, (TimeoutError, *ENDED)):
-            if self._cause is None or self._tasks:
-                self._cause = error
+            if not self._connected:
+                raise error  # ends `connect`, which would try the same again
+            self._cause = error
             log.debug("the NATS server at %s: %r", self.address, error)
         else:
             log.error("nats-py failed at the NATS server at %s", self.address, exc_info=error)

@@ -42,7 +42,7 @@ def meaning(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate does not come from an authority in tls_ca, or is for another name ({text})"
     if isinstance(error, ssl.SSLError):
-        return f"TLS failed: it may ask for a certificate (tls_cert and tls_key) of an authority that it trusts ({text})"
+        return f"TLS failed, perhaps it asks for a certificate (tls_cert and tls_key) of an authority that it trusts ({text})"
     if isinstance(error, ConnectionRefusedError):
         return "nobody listens there: start it (`nats-server`), or name another in transports.nats.servers"
     if isinstance(error, socket.gaierror):

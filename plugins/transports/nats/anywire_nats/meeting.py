@@ -14,7 +14,7 @@ from anywire.identity import new_incarnation
 from anywire.lease import AwakeTime
 from anywire.once_log import OnceLog
 from anywire.transport import Plane
-from anywire.transport_tools import Backoff, ChannelOwner, Codec, PacketPeer, keep_dialling
+from anywire.transport_tools import Backoff, ChannelOwner, Codec, PacketPeer, StopDialling, keep_dialling
 from anywire_nats.config import NatsConfig
 from anywire_nats.connection import Connection, open_connection
 from anywire_nats.subjects import Subjects, sender
@@ -25,6 +25,9 @@ CODEC = Codec()
 
 PACKET_BYTES = 32 * 1024
 """The largest packet, where the server takes such: as much as nats-py reads at a time."""
+
+LONGEST_PAUSE = 2.0
+"""Seconds between two attempts to connect, at most."""
 
 MOST_PEERS = 10_000
 """Peers of one end, linked or not. Each name that is heard of counts until it was silent for a lease."""
@@ -56,7 +59,7 @@ class Meeting:
         """Raises `TransportUnavailable`."""
         await self._connect()
         address = ", ".join(self._config.servers)
-        backoff = Backoff(self._lease / 20, self._lease / 2)
+        backoff = Backoff(self._lease / 20, min(self._lease / 2, LONGEST_PAUSE))
         self._dialling = asyncio.create_task(keep_dialling(self._stay_connected, address, backoff=backoff))
 
     async def leave(self) -> None:
@@ -66,9 +69,9 @@ class Meeting:
     async def close(self) -> None:
         """Close the channels first. Returns when the goodbyes were sent, or after a bounded time."""
         self._leaving = True
-        if self._dialling is not None:
-            self._dialling.cancel()
-            await asyncio.gather(self._dialling, return_exceptions=True)
+        while self._dialling is not None and not self._dialling.done():
+            self._dialling.cancel()  # more than once, since it may be swallowed: see `anywire_nats.connection`
+            await asyncio.wait([self._dialling], timeout=0.1)
         self._forget_all("it closed")
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -90,6 +93,8 @@ class Meeting:
 
     async def _stay_connected(self) -> bool:
         """Connect where there is no connection, and return when it has ended."""
+        if self._leaving:
+            raise StopDialling
         if self._connection is None:
             try:
                 await self._connect()
@@ -102,8 +107,9 @@ class Meeting:
         self._away = ""
         self._away = await asyncio.shield(connection.over)
         log.warning("%s; links come back when it does", self._away)
-        self._connection, self._last = None, connection.url
+        self._last = connection.url
         await connection.close()
+        self._connection = None
         return True
 
     async def _connect(self) -> None:
@@ -125,9 +131,9 @@ class Meeting:
             await connection.settle()
             connection.publish(subjects.here)
         except BaseException:
-            self._connection = None
             self._forget_all("it is not connected")
             await connection.close()
+            self._connection = None
             raise
         self._settings = connection.settings()
 
