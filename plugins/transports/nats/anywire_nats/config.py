@@ -77,9 +77,7 @@ class NatsConfig(BoundedOptions):
     credentials: Path | None = pydantic.Field(
         default=None, description="File of credentials (`.creds`), as `nsc` makes it, in place of a user."
     )
-    nkey: Path | None = pydantic.Field(
-        default=None, description="File with the seed of an nkey, in place of a user."
-    )
+    nkey: Path | None = pydantic.Field(default=None, description="File with the seed of an nkey, in place of a user.")
     tls_ca: str = pydantic.Field(
         default="",
         description="TLS: file of the authorities (PEM) that the servers' certificates must come from. Default: those "

@@ -191,7 +191,7 @@ class Connection:
         self._tasks = [asyncio.create_task(self._send()), asyncio.create_task(self._attend())]
 
     def publish(self, subject: str, data: bytes = b"", back: str = "") -> None:
-        """Send ``data``, some time. Dropped when the connection has ended or too much waits. The server says to ``back``
+        """Send ``data`` soon, or drop it when the connection has ended or too much waits. The server says to ``back``
         when nobody has subscribed to ``subject``."""
         if self.over.done():
             return

@@ -42,7 +42,7 @@ def meaning(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate does not come from an authority in tls_ca, or is for another name ({text})"
     if isinstance(error, ssl.SSLError):
-        return f"TLS failed, perhaps it asks for a certificate (tls_cert and tls_key) of an authority that it trusts ({text})"
+        return f"TLS failed, perhaps it asks for a certificate (tls_cert and tls_key) that it trusts ({text})"
     if isinstance(error, ConnectionRefusedError):
         return "nobody listens there: start it (`nats-server`), or name another in transports.nats.servers"
     if isinstance(error, socket.gaierror):
@@ -52,5 +52,5 @@ def meaning(error: BaseException) -> str:
     if isinstance(error, (nats.errors.UnexpectedEOF, ConnectionError)):
         return f"it has ended the connection ({text})"
     if isinstance(error, OSError):
-        return f"nobody can be reached there: start it (`nats-server`), or name another in transports.nats.servers ({text})"
+        return f"it cannot be reached: start it (`nats-server`), or name another in transports.nats.servers ({text})"
     return text

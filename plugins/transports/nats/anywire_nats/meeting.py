@@ -36,7 +36,8 @@ MOST_PEERS = 10_000
 class Meeting:
     """Connects ``end`` to the servers, and to every end of the other kind on its plane.
 
-    ``dials`` is True for a hub. ``name`` is who this end is, for people who look at the server. ``lease`` is in seconds.
+    ``dials`` is True for a hub. ``name`` is who this end is, for people who look at the server. ``lease`` is how many
+    seconds this end may be silent.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Meeting:
         self._awake = AwakeTime(SystemClock())
         self._peers: dict[str, PacketPeer] = {}
         self._connection: Connection | None = None
-        self._subjects: Subjects | None = None
+        self._subjects = self._new_subjects()
         self._dialling: asyncio.Task[None] | None = None
         self._leaving = False
         self._away = ""  # why there is no connection
@@ -95,15 +96,14 @@ class Meeting:
         """Connect where there is no connection, and return when it has ended."""
         if self._leaving:
             raise StopDialling
-        if self._connection is None:
+        connection = self._connection
+        if connection is None:
             try:
-                await self._connect()
+                connection = await self._connect()
             except TransportUnavailable as error:
                 self._away = str(error)
                 raise
-            assert self._connection is not None
-            log.info("connected to the NATS server at %s again", self._connection.address)
-        connection = self._connection
+            log.info("connected to the NATS server at %s again", connection.address)
         self._away = ""
         self._away = await asyncio.shield(connection.over)
         log.warning("%s; links come back when it does", self._away)
@@ -112,9 +112,12 @@ class Meeting:
         self._connection = None
         return True
 
-    async def _connect(self) -> None:
-        """Connect under a new name, and say that this end is there."""
-        subjects = Subjects(self._config.fleet_name, self._plane, secrets.token_hex(8), dials=self._dials)
+    def _new_subjects(self) -> Subjects:
+        """Those of a new name: whoever still has the old one finds nobody there."""
+        return Subjects(self._config.fleet_name, self._plane, secrets.token_hex(8), dials=self._dials)
+
+    async def _connect(self) -> Connection:
+        """Connect, and say that this end is there."""
         connection = await open_connection(
             self._config,
             self._label,
@@ -122,25 +125,26 @@ class Meeting:
             lease=self._lease,
             awake=self._awake,
             on_lost=self._forget_all,
-            on_beat=partial(self._say_again, subjects),
+            on_beat=self._say_again,
         )
-        self._connection, self._subjects = connection, subjects
+        self._connection, self._subjects = connection, self._new_subjects()
         try:
-            await connection.subscribe(subjects.inbox, self._received)
-            await connection.subscribe(subjects.others, self._heard_of)
+            await connection.subscribe(self._subjects.inbox, self._received)
+            await connection.subscribe(self._subjects.others, self._heard_of)
             await connection.settle()
-            connection.publish(subjects.here)
+            connection.publish(self._subjects.here)
         except BaseException:
             self._forget_all("it is not connected")
             await connection.close()
             self._connection = None
             raise
         self._settings = connection.settings()
+        return connection
 
-    def _say_again(self, subjects: Subjects) -> None:
+    def _say_again(self) -> None:
         """Of the two kinds of ends hubs say again that they are there: there are fewer of them."""
         if self._connection is not None and self._dials and not self._leaving:
-            self._connection.publish(subjects.here)
+            self._connection.publish(self._subjects.here)
 
     def _heard_of(self, subject: str, data: bytes, unheard: bool) -> None:
         """An end of the other kind says that it is there."""
@@ -149,7 +153,7 @@ class Meeting:
             self._peer(name)
             return
         peer = self._peers.get(name)
-        if (peer is None or peer.link.state != "joined") and self._connection is not None and self._subjects is not None:
+        if self._connection is not None and (peer is None or peer.link.state != "joined"):
             self._connection.publish(self._subjects.to(name))
 
     def _received(self, subject: str, data: bytes, unheard: bool) -> None:
@@ -165,7 +169,7 @@ class Meeting:
         """The peer of that name. None when this end takes nobody new."""
         found = self._peers.get(name)
         connection, subjects = self._connection, self._subjects
-        if found is not None or connection is None or subjects is None or self._leaving:
+        if found is not None or connection is None or self._leaving:
             return found
         if len(self._peers) >= MOST_PEERS:
             self._once.warn("peers", "over %d ends are heard of at the NATS server: others are ignored", MOST_PEERS)

@@ -41,7 +41,8 @@ class NatsTransport(Transport):
 
     def meeting_options(self, host: str) -> Mapping[str, Any]:
         config = self.config
-        found: dict[str, Any] = {"servers": [_reached(each, host) for each in config.servers], "fleet": config.fleet_name}
+        servers = [_reached(each, host) for each in config.servers]
+        found: dict[str, Any] = {"servers": servers, "fleet": config.fleet_name}
         if config.local and is_loopback(host):
             found["local"] = True
         if config.token is not None:  # which is the same for all; users may not be
