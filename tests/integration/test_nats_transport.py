@@ -72,10 +72,12 @@ def log() -> Iterator[Log]:
 async def exchange(bench: Bench, body: str = "fine", **options: Any) -> None:
     """A hub and an agent with these options meet, and a task is answered."""
     hub, sink = await bench.hub(**options)
-    await bench.port(on_task=echo, **options)
+    port, _, _ = await bench.port(on_task=echo, **options)
     await sink.event("joined", "a")
     hub.send("a", request("t", body=body))
     assert "".join((await sink.final("t")).deltas) == body
+    await port.close()
+    await hub.close()
 
 
 async def refusal(bench: Bench, **options: Any) -> str:
