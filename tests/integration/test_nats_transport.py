@@ -33,7 +33,8 @@ from anywire.testing.patience import expect
 from anywire.testing.recorder import Recorder, RecordingHubSink
 from anywire.testing.rig import Rig
 from anywire.transport_tools import Link
-from anywire_nats import NatsConfig
+from anywire_nats import NatsConfig, connection, meeting
+from anywire_nats.connection import CONNECT_TIMEOUT
 from anywire_nats.faults import mapped
 from reserved import free_ports
 
@@ -157,10 +158,12 @@ async def test_a_server_that_hangs_is_given_up_for_the_next_one(bench: Bench, se
     hub, sink = await bench.hub(servers=[first.url, second.url], lease_ms=300)
     _, _, agent = await bench.port(on_task=echo, servers=[second.url], lease_ms=300)
     await sink.event("joined", "a")
+    begin = time.monotonic()
     first.pause()
     try:
         await sink.event("lost", "a", agent.incarnation)
         await sink.until(lambda: len(sink.named("joined")) == 2, "the agent joins again through the other server")
+        assert time.monotonic() - begin < CONNECT_TIMEOUT * FACTOR, "the server that hangs was tried first"
     finally:
         first.resume()
     hub.send("a", request("t", body="here"))
@@ -219,6 +222,30 @@ async def test_a_message_of_the_largest_size_passes_the_usual_limits(bench: Benc
 async def test_a_max_payload_with_which_no_link_works_is_told(bench: Bench, serve: Any) -> None:
     server = await serve("max_payload: 100")
     assert "its max_payload is 100, set 256 or more" in await refusal(bench, servers=server.url)
+
+
+async def test_packets_that_the_server_does_not_take_soon_enough_are_sent_again(
+    bench: Bench, server: NatsServer, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "MOST_WAITING", 100_000)
+    await exchange(bench, "x" * 3_000_000, servers=server.url)
+    assert log.count("is slow: packets are dropped and sent again") >= 1
+
+
+async def test_names_without_end_are_ignored_until_nobody_has_them(
+    bench: Bench, server: NatsServer, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meeting, "MOST_PEERS", 5)
+    _, sink = await bench.hub(servers=server.url)
+    stranger = await nats.connect(server.url)
+    try:
+        for number in range(10):
+            await stranger.publish(f"anywire.default.agent.agents.stranger{number}", b"")
+        await log.says("over 5 ends are heard of at the NATS server: others are ignored")
+        await bench.port(servers=server.url)
+        await sink.event("joined", "a")
+    finally:
+        await stranger.close()
 
 
 # Who is let in
