@@ -14,6 +14,7 @@ from anywire.testing.kit.commands import CommandTests
 from anywire.testing.kit.fields import FieldTests
 from anywire.testing.kit.forgeries import ForgeryTests
 from anywire.testing.kit.identities import IdentityTests
+from anywire.testing.kit.pressure import PressureTests
 from anywire.testing.kit.progress import ProgressTests
 from anywire.testing.kit.rogues import RogueTests
 from anywire.testing.kit.versions import VersionTests
@@ -45,6 +46,7 @@ in_the_long_form_alone(
     FieldTests,
     ForgeryTests,
     IdentityTests,
+    PressureTests,
     ProgressTests,
     RogueTests,
     VersionTests,
