@@ -1,4 +1,4 @@
-"""The real nats-server, as a process that tests start, kill and pause."""
+"""The real nats-server, as a process that tests start, kill and pause, and what they open at it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+import pytest_asyncio
+from tests.integration.wire_bench import Bench, echo, log_of, request
+from tests.integration.wire_faults import Log
 from tests.patience import PATIENCE
 
+from anywire import errors
 from reserved import free_ports
 
 PROGRAM = shutil.which("nats-server", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
@@ -84,3 +91,54 @@ async def _read(stream: asyncio.StreamReader) -> None:
     """Read to the end, so that the process is never held up."""
     while await stream.read(65536):
         pass
+
+
+@pytest_asyncio.fixture
+async def server(tmp_path: Path) -> AsyncIterator[NatsServer]:
+    async with NatsServer(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+async def serve(tmp_path: Path) -> AsyncIterator[Callable[[str], Any]]:
+    """Starts a server with these settings."""
+    async with AsyncExitStack() as stack:
+
+        async def start(settings: str) -> NatsServer:
+            return await stack.enter_async_context(NatsServer(tmp_path, settings))
+
+        yield start
+
+
+@pytest_asyncio.fixture
+async def bench() -> AsyncIterator[Bench]:
+    async with AsyncExitStack() as stack:
+        yield Bench(stack, "nats")
+
+
+@pytest.fixture
+def log() -> Iterator[Log]:
+    with log_of("anywire_nats") as log:
+        yield log
+
+
+async def exchange(bench: Bench, body: str = "fine", **options: Any) -> None:
+    """A hub and an agent with these options meet, and a task is answered."""
+    hub, sink = await bench.hub(**options)
+    port, _, _ = await bench.port(on_task=echo, **options)
+    await sink.event("joined", "a")
+    hub.send("a", request("t", body=body))
+    assert "".join((await sink.final("t")).deltas) == body
+    await port.close()
+    await hub.close()
+
+
+async def refusal(bench: Bench, **options: Any) -> str:
+    """Why an end with these options cannot be opened: a hub and an agent alike."""
+    told = []
+    for opening in (bench.hub, bench.port):
+        with pytest.raises(errors.TransportUnavailable) as refused:
+            await opening(**options)
+        told.append(str(refused.value))
+    assert told[0] == told[1]
+    return told[0]

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import nats.aio.client
 import nats.errors
 
 from anywire.errors import TransportUnavailable
@@ -25,6 +24,7 @@ from anywire.lease import AwakeTime, Silence
 from anywire.once_log import OnceLog
 from anywire.printable import printable
 from anywire.transport_tools import CLOSE_TIMEOUT
+from anywire_nats.client import ENDED, FOR_EVER, Client
 from anywire_nats.config import NatsConfig
 from anywire_nats.faults import mapped, meaning
 from anywire_nats.login import login
@@ -46,44 +46,8 @@ MOST_UNREAD = 64 * 1024 * 1024
 LEAST_PAYLOAD = 256
 """The least ``max_payload`` of a server with which links work."""
 
-FOR_EVER = 10_000_000
-"""Seconds; nats-py takes no None."""
-
-ENDED = (nats.errors.Error, OSError, RuntimeError)
-"""What nats-py and streams raise when a connection has ended."""
-
 Received = Callable[[str, bytes, bool], None]
 """Called with the subject and the payload of a message, and whether the server says that nobody has subscribed."""
-
-
-class _Client(nats.aio.client.Client):  # type: ignore[misc]  # nats-py has no types
-    """nats-py's client. All that is used of its inside stands here."""
-
-    must_be_encrypted = False
-
-    @property
-    def is_encrypted(self) -> bool:
-        writer = self._writer()
-        return writer is not None and writer.get_extra_info("ssl_object") is not None
-
-    def abort(self) -> None:
-        """End the connection now, whatever is to be sent still."""
-        writer = self._writer()
-        if writer is not None:
-            writer.transport.abort()
-
-    def _writer(self) -> Any:
-        return getattr(self._transport, "_io_writer", None)
-
-    def _connect_command(self) -> bytes:
-        """What this end says of itself, its password too: nats-py says it to servers without TLS as well."""
-        if self.must_be_encrypted and not self.is_encrypted:
-            raise nats.errors.SecureConnWantedError
-        if self.is_encrypted and (protocol := self._writer().transport.get_protocol()) is not None:
-            # nats-py has not told it so, and asyncio would warn when the connection ends.
-            protocol._over_ssl = True
-        found: bytes = super()._connect_command()
-        return found
 
 
 class Connection:
@@ -101,7 +65,7 @@ class Connection:
         """Done with the reason when it has ended."""
         self.denied = ""
         """What the server does not let this end do, in a sentence; empty when it has said nothing."""
-        self._client = _Client()
+        self._client = Client()
         self._lease, self._awake = lease, awake
         self._on_lost, self._on_beat = on_lost, on_beat
         self._subscriptions: list[Any] = []
@@ -124,7 +88,7 @@ class Connection:
             "server_version": str(self._client.connected_server_version).removeprefix("<nats server v").rstrip(">"),
             "max_payload": str(self.max_payload),
             "security": "tls" if self._client.is_encrypted else "none",
-            "nats_py": str(nats.aio.client.__version__),
+            "nats_py": Client.library_version,
         }
 
     async def connect(self, config: NatsConfig, name: str) -> None:
