@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import httpx
 import nats
-import nats.errors
 import pytest
+from tests.integration.anywire_processes import body, start
 from tests.integration.nats_servers import (
     NatsServer,
     bench,
@@ -25,7 +27,7 @@ from tests.integration.nats_servers import (
 from tests.integration.wire_bench import Bench, echo, request
 from tests.integration.wire_faults import Log
 from tests.long_form import SOAK
-from tests.patience import FACTOR
+from tests.patience import FACTOR, PATIENCE
 
 from anywire.identity import hub_info
 from anywire.testing.kit.pauses import Control
@@ -37,7 +39,7 @@ from anywire_nats import connection, meeting
 from anywire_nats.connection import CONNECT_TIMEOUT
 from reserved import free_ports
 
-__all__ = ["bench", "log", "serve", "server"]  # fixtures
+__all__ = ["bench", "log", "serve", "server", "start"]  # fixtures
 
 pytestmark = needs_nats_server
 
@@ -102,6 +104,31 @@ async def test_links_come_back_within_two_leases_of_a_killed_server(bench: Bench
     assert len(answered) == len(set(answered))
 
 
+async def test_a_fleet_goes_on_after_its_server_was_killed(start: Any, server: NatsServer) -> None:
+    named = ("--set", f"transports.nats.servers={server.url}", "--set", "transports.nats.local=true")
+    up = await start("up", "--transport", "nats", "--engine", "synthetic", "--agents", "2", "--port", "0", *named)
+    async with httpx.AsyncClient(base_url=up.url, timeout=PATIENCE) as client:
+        for _ in range(2):
+            answers = [client.post("/v1/chat/completions", json=body(number, stream=False)) for number in range(4)]
+            assert [each.status_code for each in await asyncio.gather(*answers)] == [200] * 4
+            await server.cut()
+    await up.end(signal.SIGINT)
+    assert up.process.returncode == 0
+
+
+async def test_ends_close_at_any_moment_whether_the_server_is_there_or_not(bench: Bench, server: NatsServer) -> None:
+    chance = random.Random(11)
+    for number in range(100 if SOAK else 10):
+        hub, _ = await bench.hub(f"h{number}", servers=server.url, lease_ms=60_000)
+        port, _, _ = await bench.port(f"a{number}", servers=server.url, lease_ms=60_000)
+        if number % 3:
+            await server.stop()
+        await asyncio.sleep(chance.uniform(0.0, 0.1))
+        await expect(asyncio.gather(hub.close(), port.close()), "both ends closed")
+        if number % 3:
+            await server.restart()
+
+
 async def test_a_server_that_hangs_is_given_up_for_the_next_one(bench: Bench, serve: Any) -> None:
     (cluster,) = free_ports(1)
     first = await serve(f'cluster: {{name: c, listen: "127.0.0.1:{cluster}"}}')
@@ -164,6 +191,17 @@ async def test_an_end_that_nobody_has_heard_of_is_met_all_the_same(bench: Bench,
 async def test_messages_over_max_payload_go_in_fragments(bench: Bench, serve: Any) -> None:
     server = await serve("max_payload: 1024")
     await exchange(bench, "x" * 300_000, servers=server.url)
+
+
+async def test_a_max_payload_that_is_less_after_a_restart_is_kept(bench: Bench, server: NatsServer) -> None:
+    hub, sink = await bench.hub(servers=server.url)
+    await bench.port(on_task=echo, servers=server.url)
+    await sink.event("joined", "a")
+    server.settings = "max_payload: 1024"
+    await server.cut()
+    await sink.until(partial(times, sink, "joined", 2), "the link is back")
+    hub.send("a", request("t", body="x" * 50_000))
+    assert (await sink.final("t")).deltas == ("x" * 50_000,)
 
 
 async def test_a_message_of_the_largest_size_passes_the_usual_limits(bench: Bench, server: NatsServer) -> None:

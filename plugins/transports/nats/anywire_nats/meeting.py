@@ -20,6 +20,8 @@ from anywire_nats.connection import Connection, open_connection
 from anywire_nats.subjects import Subjects, sender
 
 log = logging.getLogger(__name__)
+once = OnceLog(log)
+"""For what all ends of this process lose together."""
 
 CODEC = Codec()
 
@@ -104,9 +106,10 @@ class Meeting:
                 self._away = str(error)
                 raise
             log.info("connected to the NATS server at %s again", connection.address)
+            once.reset()
         self._away = ""
         self._away = await asyncio.shield(connection.over)
-        log.warning("%s; links come back when it does", self._away)
+        once.warn(self._away, "%s; links come back when it does", self._away)
         self._last = connection.url
         await connection.close()
         self._connection = None
