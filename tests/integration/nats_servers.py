@@ -19,6 +19,7 @@ from tests.integration.wire_faults import Log
 from tests.patience import PATIENCE
 
 from anywire import errors
+from anywire.testing.recorder import Recorder
 from reserved import free_ports
 
 PROGRAM = shutil.which("nats-server", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
@@ -142,3 +143,8 @@ async def refusal(bench: Bench, **options: Any) -> str:
         told.append(str(refused.value))
     assert told[0] == told[1]
     return told[0]
+
+
+def times(recorder: Recorder, name: str, count: int) -> bool:
+    """Whether this has happened so often."""
+    return len(recorder.named(name)) == count
