@@ -26,6 +26,12 @@ class Client(nats.aio.client.Client):  # type: ignore[misc]  # nats-py has no ty
         writer = self._writer()
         return writer is not None and writer.get_extra_info("ssl_object") is not None
 
+    async def settle(self, seconds: float) -> None:
+        """Wait until the server has taken all that was said so far, and has said what it refuses. The ping of a flush
+        overtakes what waits to be sent; when it is answered, that has left, and a second one comes after it."""
+        await self.flush(seconds)
+        await self.flush(seconds)
+
     def abort(self) -> None:
         """End the connection now, whatever is to be sent still."""
         writer = self._writer()

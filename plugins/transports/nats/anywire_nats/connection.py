@@ -144,7 +144,7 @@ class Connection:
     async def settle(self) -> None:
         """Wait until the server has the subscriptions; then begin to send. Raises `TransportUnavailable`."""
         try:
-            await self._client.flush(CONNECT_TIMEOUT)
+            await self._client.settle(CONNECT_TIMEOUT)
         except ENDED as error:
             raise self._lost(error) from error
         if self.denied:
