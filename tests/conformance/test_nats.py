@@ -11,6 +11,7 @@ from tests.long_form import in_the_long_form_alone
 
 from anywire.testing.kit.clients import ClientTests
 from anywire.testing.kit.commands import CommandTests
+from anywire.testing.kit.deaths import DeathTests
 from anywire.testing.kit.fields import FieldTests
 from anywire.testing.kit.forgeries import ForgeryTests
 from anywire.testing.kit.identities import IdentityTests
@@ -43,6 +44,7 @@ in_the_long_form_alone(
     TestNats,
     ClientTests,
     CommandTests,
+    DeathTests,
     FieldTests,
     ForgeryTests,
     IdentityTests,
