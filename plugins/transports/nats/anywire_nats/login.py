@@ -19,7 +19,9 @@ CREDENTIALS_PARTS = ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED")
 
 def login(config: NatsConfig) -> dict[str, Any]:
     """Arguments of nats-py's ``connect``. Raises `TransportUnavailable` for files that do not serve."""
-    found: dict[str, Any] = {"tls": _tls(config)}
+    found: dict[str, Any] = {}
+    if config.tls_ca or config.tls_cert:
+        found["tls"] = _tls(config)
     if config.password is not None:
         found |= {"user": config.user, "password": config.password.get_secret_value()}
     if config.token is not None:
@@ -37,7 +39,8 @@ def login(config: NatsConfig) -> dict[str, Any]:
 
 
 def _tls(config: NatsConfig) -> ssl.SSLContext:
-    """Used where the server speaks TLS. Without ``tls_ca`` its certificate must be one that this system trusts."""
+    """Used where the server speaks TLS. Without ``tls_ca`` its certificate must be one that this system trusts, as
+    nats-py has it where no files are named."""
     try:
         if config.tls_key:
             read_private(Path(config.tls_key))
