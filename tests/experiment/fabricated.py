@@ -30,7 +30,7 @@ class Truth:
     """What an arm is like. ``shift_us`` is added to each latency, ``factor`` multiplies it, ``failing`` is the share of
     requests that fail with ``code``, by the fault of ``origin``; a fault is noticed after ``notice_ms`` (never, when
     None) and everything sent before takes until then. ``broken`` blocks have a failed cell, ``thin`` ones only 4
-    answers."""
+    answers. ``right`` is the share of exercises answered right, half of them alike by all arms, at ``tasks`` each."""
 
     shift_us: float = 0.0
     factor: float = 1.0
@@ -40,6 +40,8 @@ class Truth:
     notice_ms: float | None = 300.0
     broken: frozenset[int] = frozenset()
     thin: frozenset[int] = frozenset()
+    right: float = 0.5
+    tasks: int = 1
     reason: str = "never ready: no answer within 60 s"
 
 
@@ -166,6 +168,7 @@ def _workload(
     ]
     cell.workloads[name] = WorkloadRun(began, int(done.max()), warm_up, True, measured, int((~ok[warm_up:]).sum()))
     cell.workloads[name].cpu_seconds = {"orchestrator": 0.1, "load": 0.05}
+    right = _answered_right(cell.block, truth.right, ok, rng) if workload.exercises else [None] * count
     columns: dict[str, Any] = {
         "workload": [name] * count,
         "phase": ["warm_up"] * warm_up + ["measured"] * measured,
@@ -190,5 +193,19 @@ def _workload(
         "deadline_s": [0.0] * count,
         "stages_comparable": [True] * count,
         "tenant": [""] * count,
+        "exercise": [f"{name}-{at}" if workload.exercises else "" for at in range(count)],
+        "exercise_kind": ["even" if at % 2 else "odd" for at in range(count)],
+        "expected": ["42"] * count,
+        "said": ["42"] * count,
+        "right": right,
+        "tasks": [truth.tasks] * count,
+        "spent_tokens": [truth.tasks * 10] * count,
     } | {f"stage_{stage}_ns": at for stage, at in stages.items()}
     return pa.table({field.name: pa.array(columns[field.name]).cast(field.type) for field in SAMPLES}, schema=SAMPLES)
+
+
+def _answered_right(block: int, share: float, ok: np.ndarray[Any, Any], rng: np.random.Generator) -> list[bool]:
+    """Of each request. Half of the exercises are as hard for every arm of the block."""
+    alike = np.random.default_rng(block).random((2, ok.size))
+    drawn = np.where(alike[0] < 0.5, alike[1], rng.random(ok.size))
+    return list((drawn < share) & ok)

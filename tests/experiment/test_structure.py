@@ -8,14 +8,15 @@ from pathlib import Path
 import anywire_experiment
 
 PACKAGE = Path(anywire_experiment.__file__).parent
-PLAN = {"arms", "companions", "plan", "validation", "workload"}
+PLAN = {"arms", "companions", "plan", "plan_files", "validation", "workload"}
 MAY = {
-    **dict.fromkeys(PLAN, PLAN),
+    **dict.fromkeys(PLAN, PLAN | {"exercises"}),
+    "exercises": set(),
     "statistics": set(),
     "timerfd": set(),
     "network": PLAN | {"timerfd"},
     "record": PLAN,
-    "load": PLAN | {"record", "statistics", "timerfd"},
+    "load": PLAN | {"exercises", "record", "statistics", "timerfd"},
     "run": PLAN | {"load", "network", "record", "statistics"},
     "analysis": PLAN | {"record", "statistics"},
     "report": PLAN | {"analysis", "record", "statistics"},

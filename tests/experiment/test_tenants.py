@@ -36,7 +36,7 @@ def rows(*tasks: tuple[str, int, float, float, int], **more: list[Any]) -> pa.Ta
     for index, (tenant, priority, received, sent, tokens) in enumerate(tasks):
         made.append(
             {
-                field.name: [] if field.name == "piece_ns" else "" if field.type == pa.string() else 0
+                field.name: {"piece_ns": [], "right": None}.get(field.name, "" if field.type == pa.string() else 0)
                 for field in SAMPLES
             }
             | {"workload": "w", "phase": "measured", "index": index, "outcome": "ok", "stages_comparable": True}

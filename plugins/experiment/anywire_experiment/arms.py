@@ -9,6 +9,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pydantic
 
 from anywire.config import Config, named
@@ -19,9 +20,16 @@ from anywire_experiment.companions import Companion, addressed, check_named, sam
 from anywire_experiment.plan import Network, Plan
 
 SHORT = {"transport": "transports", "selector": "selector", "scheduler": "scheduler", "engine": "engine"}
+REQUEST = "request"
+"""The factor whose levels are members of the requests; with a dot, one of them."""
+_OF_WORKLOADS = ("messages", "stream", "stream_options", "n")
+"""Members of a request that the workload or the framework settles."""
 _SECTIONS = ("scheduler", "selector", "engine")
 ALONE = "system"
 """The arm of a plan without factors."""
+
+DELIBERATION = ("deliberate", "deliberation")
+"""A model whose answers are deliberations, and the service that offers it."""
 
 SETTLED = ("server", "gateways", "join", "standby", "launcher")
 """Keys that each cell settles for itself."""
@@ -38,6 +46,8 @@ class Arm:
     agents: int
     network: Network | None
     companions: Mapping[str, Companion] = field(default_factory=dict)
+    request: Mapping[str, Any] = field(default_factory=dict)
+    """Members of every chat request that clients send, over those of the workload."""
 
     @property
     def transports(self) -> list[str]:
@@ -54,18 +64,22 @@ def arms_of(plan: Plan) -> list[Arm]:
         name = "+".join(labels.values()) or ALONE
         where = ", ".join(f"{factor} {label}" for factor, label in labels.items()) or "system"
         tree, agents, network = _normalised(plan.system, "system"), plan.agents, plan.network
+        request: dict[str, Any] = {}
         for factor, level in chosen.items():
             if factor == "agents":
                 agents = _agents(level.value)
             elif factor == "network":
                 network = _network(level.value)
+            elif is_of_requests(factor):
+                _ask(request, factor, level.value)
             elif factor in SHORT:
                 _choose(tree, SHORT[factor], level.value, f"factors.{factor}")
             else:
                 _set(tree, factor, level.value)
         companions = {key: each for key, each in plan.companions.items() if each.is_of(labels)}
-        made.append(Arm(name, labels, tree, agents, network, companions))
+        made.append(Arm(name, labels, tree, agents, network, companions, request))
         check(made[-1], where)
+        _check_model(plan, made[-1], where)
     needing = [name for name, each in plan.workloads.items() if each.fault and each.fault.kind == "partition"]
     if needing and (bare := next((each.name for each in made if each.network is None), None)):
         raise ConfigError(f"workload {needing[0]!r} cuts the network, and the arm {bare!r} has none: set `network`")
@@ -76,6 +90,11 @@ def arms_of(plan: Plan) -> list[Arm]:
             "in the orchestrator's own process: leave that level out"
         )
     return made
+
+
+def is_of_requests(factor: str) -> bool:
+    """Whether its levels are members of the requests that clients send, and not settings of the system."""
+    return factor.partition(".")[0] == REQUEST
 
 
 def config_of(arm: Arm, where: str = "", value_of: Callable[[str, str], str] = sample_value) -> Config:
@@ -99,6 +118,20 @@ def check(arm: Arm, where: str) -> None:
         raise ConfigError(f"{where}: {'; '.join(faults)}")
     if arm.network is not None and in_one_process(arm):
         raise ConfigError(f"{where}: a network lies between processes, and this transport stays inside of one")
+
+
+def _check_model(plan: Plan, arm: Arm, where: str) -> None:
+    """Raises `ConfigError` for requests to a deliberation where nothing deliberates."""
+    services = [each.name for each in config_of(arm, where).services or []]
+    for name, workload in plan.workloads.items():
+        model = arm.request.get("model", workload.model)
+        if not isinstance(model, str):
+            raise ConfigError(f"{where}: request.model: expected the name of a model, found {model!r}")
+        if model.partition(":")[0] == DELIBERATION[0] and DELIBERATION[1] not in services:
+            raise ConfigError(
+                f"{where}: workload {name!r} asks for the model {model!r}, which the service {DELIBERATION[1]!r} "
+                f"offers: add `services: {{{DELIBERATION[1]}: {{}}}}` to `system`"
+            )
 
 
 def in_one_process(arm: Arm) -> bool:
@@ -164,7 +197,7 @@ def _named(value: Any, where: str) -> dict[str, dict[str, Any]]:
 def _set(tree: dict[str, Any], factor: str, value: Any) -> None:
     first, *rest = factor.split(".")
     if first not in Config.model_fields or first in SETTLED:
-        usable = sorted({*SHORT, "network", *Config.model_fields} - {*SETTLED})
+        usable = sorted({*SHORT, "network", REQUEST, *Config.model_fields} - {*SETTLED})
         raise ConfigError(
             f"factors.{factor}: no such key of the config; a factor begins with one of: {', '.join(usable)}"
         )
@@ -179,6 +212,30 @@ def _set(tree: dict[str, Any], factor: str, value: Any) -> None:
         if not isinstance(inside, dict):
             raise ConfigError(f"factors.{factor}: {part!r} is a value in `system`, with no keys inside")
     inside[(first, *rest)[-1]] = value
+
+
+def _ask(request: dict[str, Any], factor: str, value: Any) -> None:
+    """A level of a factor ``request``: members of the requests, or with dots one of them."""
+    _, *keys = factor.split(".")
+    for key in reversed(keys):
+        value = {key: value}
+    if not isinstance(value, dict):
+        raise ConfigError(f"factors.{factor}: a level is a mapping with members of the requests, found {value!r}")
+    if settled := [key for key in _OF_WORKLOADS if key in value]:
+        raise ConfigError(f"factors.{factor}: the workload says {settled[0]!r}; leave it out")
+    try:
+        msgspec.json.encode(value)
+    except (TypeError, ValueError, msgspec.MsgspecError) as error:
+        raise ConfigError(f"factors.{factor}: a request is JSON: {error}") from error
+    _merge(request, deepcopy(value))
+
+
+def _merge(tree: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for key, value in more.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = value
 
 
 def _agents(value: Any) -> int:

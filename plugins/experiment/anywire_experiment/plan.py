@@ -18,7 +18,8 @@
       streams: {stream: true, arrivals: {kind: closed, clients: 32}, seconds: 2}
 
 A factor is named for what it changes: ``transport``, ``selector``, ``scheduler``, ``engine``, ``agents``, ``network``
-are short for the usual keys, anything else is a key of the config with dots (``pipeline.max_attempts``). A level is a
+are short for the usual keys, anything else is a key of the config with dots (``pipeline.max_attempts``). The levels of
+``request`` are members of the chat requests that clients send, those of ``request.model`` one of them. A level is a
 value, or ``{label: value}``. Every combination of levels is an *arm*. In every *block* each arm's system is started
 afresh, in an order drawn from the seed, and runs every workload once, these in an order of their own; that pair of
 block and arm is a *cell*. Arms are compared block by block.
@@ -27,7 +28,6 @@ block and arm is a *cell*. Arms are compared block by block.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -38,8 +38,9 @@ import yaml
 from anywire.config_layers import File
 from anywire.errors import ConfigError
 from anywire_experiment.companions import Companion, label
+from anywire_experiment.plan_files import with_files, with_plugins
 from anywire_experiment.validation import describe
-from anywire_experiment.workload import Positive, Trace, Workload
+from anywire_experiment.workload import Positive, Workload
 
 
 def _named(value: object) -> object:
@@ -62,6 +63,8 @@ Metric = Literal[
     "notice",
     "recovery",
     "failures",
+    "quality",
+    "spent_tokens",
 ]
 """``latency``: intended send to end of answer. ``ttft``: intended send to first token. ``itl``: time between tokens, of
 one stream. ``wait``: receipt by the orchestrator to sending to an agent, or to the deadline of a task that was not sent
@@ -70,7 +73,9 @@ priority. ``throughput``: answers per second. ``goodput``: whole answers within 
 in which requests came. ``fairness``: Jain's index of the tokens of tenants that waited (`Measured.jain`).
 ``tokens_per_s``: of the whole workload. ``notice``: ms from a fault to the registry losing the agent. ``recovery``: ms
 from a fault until the last request was over that failed or took more than twice as long as the slowest before it.
-``failures``: share of requests without a whole answer."""
+``failures``: share of requests without a whole answer. ``quality``: share of exercises that were answered right, of all
+that were asked. ``spent_tokens``: tokens of prompts and answers per request, those of the tasks that a service asked
+agents for included."""
 
 
 _RESERVED = ("orchestrator", "load")
@@ -178,6 +183,9 @@ class Plan(_Section):
     )
     statistic: Literal["median", "mean", "p90", "p95", "p99"] = "median"
     margin: float = pydantic.Field(0.10, gt=0, lt=1, description="ratio below which a difference does not matter")
+    share_margin: float = pydantic.Field(
+        0.05, gt=0, lt=1, description="difference of shares (`quality`) that does not matter, 0.05 for 5 points"
+    )
     confidence: float = pydantic.Field(0.95, gt=0.5, lt=1)
     cpus: Cpus = Cpus()
     ready_timeout: Positive = pydantic.Field(60.0, description="seconds an arm gets until it answers")
@@ -252,8 +260,8 @@ def load_plan(path: str | Path, changes: Sequence[str] = ()) -> Plan:
         plan = Plan.model_validate(source.tree)
     except pydantic.ValidationError as error:
         raise ConfigError(describe(error, Plan, source)) from error
-    workloads = {name: _with_trace(name, each, source, path.parent) for name, each in plan.workloads.items()}
-    return plan.model_copy(update={"workloads": workloads, "system": _with_plugins(plan.system, source, path.parent)})
+    workloads = {name: with_files(name, each, source, path.parent) for name, each in plan.workloads.items()}
+    return plan.model_copy(update={"workloads": workloads, "system": with_plugins(plan.system, source, path.parent)})
 
 
 def set_key(tree: dict[str, Any], change: str) -> None:
@@ -272,38 +280,3 @@ def set_key(tree: dict[str, Any], change: str) -> None:
         if not isinstance(inside, dict):
             raise ConfigError(f"--set {change}: the plan has no keys inside of {part!r}")
     inside[last] = value
-
-
-def plugin_files(system: Mapping[str, Any]) -> list[str]:
-    """The files among the plugins that ``system`` loads."""
-    named = system.get("plugins") or []
-    return [each for each in named if isinstance(each, str) and each.endswith(".py")] if isinstance(named, list) else []
-
-
-def _with_plugins(system: dict[str, Any], source: File, folder: Path) -> dict[str, Any]:
-    """With files of plugins as the working directory sees them; the plan's folder is where relative ones start."""
-    files = plugin_files(system)
-    if not files:
-        return system
-    for each in files:
-        if not (folder / each).is_file():
-            raise ConfigError(
-                f"{source.origin(['system', 'plugins'])}: system.plugins: there is no file {each} (a relative path "
-                "starts at the plan's folder)"
-            )
-    seen = [os.path.relpath(folder / each) if each in files else each for each in system["plugins"]]
-    return system | {"plugins": seen}
-
-
-def _with_trace(name: str, workload: Workload, source: File, folder: Path) -> Workload:
-    arrivals = workload.arrivals
-    if not isinstance(arrivals, Trace):
-        return workload
-    found = (folder / arrivals.file).resolve()
-    if not found.is_file():
-        place = source.origin(["workloads", name, "arrivals", "file"])
-        raise ConfigError(
-            f"{place}: workloads.{name}.arrivals.file: there is no file {arrivals.file} (a relative path starts at the "
-            "plan's folder)"
-        )
-    return workload.model_copy(update={"arrivals": arrivals.model_copy(update={"file": found})})

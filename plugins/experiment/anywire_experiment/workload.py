@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 
 import pydantic
 
+from anywire_experiment.exercises.generated import KINDS, Kind
+
 Positive = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
 TENANT = "^[!-~]{1,64}$"
 LONGEST_DEADLINE = 86_400
@@ -78,6 +80,30 @@ class Prompts(_Section):
     skew: float = pydantic.Field(0.0, ge=0, allow_inf_nan=False, description="0: all equally often; 1: Zipf")
 
 
+class Exercises(_Section):
+    """Prompts whose answers are checked, in the place of `Prompts`: made by seed, or those of a file.
+
+    The file has a JSON object per line: ``{"id": "…", "prompt": "…", "answer": "…"}``, or with ``pattern``, a regular
+    expression, in the place of ``answer``; also ``choices``, the answers among which it asks for one, and ``kind``, by
+    which a report groups them. What is right: `anywire_experiment.exercises.exercise.is_right`.
+    """
+
+    kinds: tuple[Kind, ...] = pydantic.Field(
+        KINDS, min_length=1, description="kinds of exercises to make, in turn; other ones in each block"
+    )
+    file: Path | None = pydantic.Field(
+        None,
+        description="exercises of your own (JSONL) instead, in an order drawn for each block; a relative path starts "
+        "at the plan's folder",
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _one_or_the_other(self) -> Exercises:
+        if self.file is not None and self.kinds != KINDS:
+            raise ValueError("give either kinds or a file")
+        return self
+
+
 class WarmUp(_Section):
     """Requests that are recorded but not counted: at least ``requests``, and then until the latency is steady by
     MSER-5, which needs 100, or ``limit`` requests were made. A workload that never gets steady is told in the record.
@@ -105,6 +131,10 @@ class Workload(_Section):
 
     arrivals: Arrivals = Closed()
     prompts: Prompts = Prompts()
+    exercises: Exercises | None = pydantic.Field(
+        None,
+        description="prompts with answers that are checked, in the place of `prompts`; `quality` is the share right",
+    )
     through: Literal["gateway", "client_plane"] = pydantic.Field(
         "gateway", description="gateway: OpenAI HTTP; client_plane: the transport under test also to the orchestrator"
     )
@@ -136,6 +166,13 @@ class Workload(_Section):
     def _ends(self) -> Workload:
         if self.requests is None and self.seconds is None and not isinstance(self.arrivals, Trace):
             raise ValueError("say when it ends: requests, seconds or both")
+        if self.exercises is not None:
+            if self.requests is None or self.seconds is not None:
+                raise ValueError(
+                    "exercises: say how many `requests`, and no `seconds`: every arm must get the same ones"
+                )
+            if isinstance(self.arrivals, Trace) or self.prompts != Prompts():
+                raise ValueError("exercises: they are the prompts: leave out `prompts` and a trace")
         if self.through != "gateway":
             for name in ("tenants", "deadlines"):
                 if getattr(self, name):

@@ -13,8 +13,9 @@ import numpy as np
 
 from anywire_experiment.analysis.blocks import Usable, geometric, typical, usable
 from anywire_experiment.analysis.cautions import cautions_of
-from anywire_experiment.analysis.comparisons import comparisons
+from anywire_experiment.analysis.comparisons import comparisons, pairs
 from anywire_experiment.analysis.metrics import MEANINGS, Measured, TenantRows
+from anywire_experiment.analysis.quality import paired, quality_of
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.resources import medians, resources
 from anywire_experiment.analysis.results import (
@@ -24,6 +25,7 @@ from anywire_experiment.analysis.results import (
     CellState,
     FaultFigures,
     MetricFigures,
+    PairedAnswers,
     Percentiles,
     Results,
     SameAnswers,
@@ -31,6 +33,7 @@ from anywire_experiment.analysis.results import (
     Valued,
 )
 from anywire_experiment.analysis.wording import headline
+from anywire_experiment.arms import is_of_requests
 from anywire_experiment.plan import OF_REQUESTS, Metric, Plan, fewest_samples
 from anywire_experiment.record.cells import Cell
 from anywire_experiment.statistics import FEWEST_FOR_INTERVAL, effective_sample_size, share_over_blocks
@@ -64,7 +67,8 @@ def analysed(record: RawData) -> Results:
         cells=[_cell(each) for each in record.cells],
         figures=[_arm(record, arm, workload) for workload in plan.workloads for arm in record.arms],
         comparisons=judged,
-        same_answers=[_same_answers(record, workload) for workload in plan.workloads] if len(record.arms) > 1 else [],
+        same_answers=_same_answers_of(record),
+        paired_answers=_paired_answers(record),
     )
 
 
@@ -117,6 +121,7 @@ def _arm(record: RawData, arm: str, workload: str) -> ArmFigures:
         served=_served(blocks.values()),
         counters=_counters(cells, workload),
         origins=dict(sorted(origins.items())),
+        quality=quality_of(blocks, record.plan.confidence),
     )
 
 
@@ -208,6 +213,22 @@ def _percentile(record: RawData, given: Usable, name: str) -> Valued | None:
     if min(series.size for series in given.values()) < fewest_samples(name):
         return None
     return geometric(record.plan, [statistic_of(name)(series) for series in given.values()])
+
+
+def _same_answers_of(record: RawData) -> list[SameAnswers]:
+    """None where arms send other requests: their answers are meant to differ."""
+    if len(record.arms) < 2 or any(is_of_requests(each) for each in record.plan.factors):
+        return []
+    return [_same_answers(record, workload) for workload in record.plan.workloads]
+
+
+def _paired_answers(record: RawData) -> list[PairedAnswers]:
+    made = [
+        paired(workload, arms, *(record.measured(arm, workload) for arm in arms))
+        for workload in record.plan.workloads
+        for arms in pairs(record)
+    ]
+    return [each for each in made if each is not None]
 
 
 def _same_answers(record: RawData, workload: str) -> SameAnswers:

@@ -17,7 +17,7 @@ from anywire_experiment.statistics.studentised import resampling_counts, student
 RESAMPLES = 10_000
 WIDEST = 10_000.0
 """Ratio of an interval's limits from which on it says nothing, and is not told."""
-MAY_BE_ZERO: frozenset[Metric] = frozenset({"failures", "recovery"})
+MAY_BE_ZERO: frozenset[Metric] = frozenset({"failures", "recovery", "quality"})
 """Metrics whose values are added, and not multiplied, over blocks."""
 PACED: frozenset[Metric] = frozenset({"itl", "tokens_per_s"})
 """Metrics that a stream has by its pace, and a burst has not."""

@@ -11,9 +11,18 @@ from anywire_experiment.analysis.blocks import PACED, RESAMPLES, is_told, mean_o
 from anywire_experiment.analysis.metrics import MEANINGS, Measured
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import ComparisonFigures
-from anywire_experiment.analysis.wording import judged, metric_of, moments, not_told, unjudged
+from anywire_experiment.analysis.wording import judged, judged_shares, metric_of, moments, not_told, unjudged
 from anywire_experiment.plan import Metric
-from anywire_experiment.statistics import FEWEST_FOR_INTERVAL, as_family, compare, verdict
+from anywire_experiment.statistics import (
+    FEWEST_FOR_INTERVAL,
+    Comparison,
+    ShareComparison,
+    as_family,
+    compare,
+    compare_shares,
+    share_verdict,
+    verdict,
+)
 from anywire_experiment.statistics.samples import statistic_of
 from anywire_experiment.statistics.signed_rank import hodges_lehmann
 
@@ -23,26 +32,37 @@ def comparisons(record: RawData) -> list[ComparisonFigures]:
     made = [
         _compared(record, workload, metric, baseline, candidate)
         for workload in record.plan.workloads
-        for baseline, candidate in _pairs(record)
+        for baseline, candidate in pairs(record)
         for metric in record.metrics(workload)
     ]
-    family = as_family({at: each.comparison for at, each in enumerate(made) if each.comparison is not None})
-    for at, comparison in family.items():
+    family = as_family({at: found for at, each in enumerate(made) if (found := each.comparison or each.shares)})
+    for at, found in family.items():
         each = made[at]
-        meaning = MEANINGS[metric_of(each.metric)]
-        names = [record.levels[arm][record.plan.compared] for arm in (each.baseline, each.candidate)]
-        if not is_told(comparison.ratio, comparison.blocks):
-            # It has taken its place in the family, which must not depend on what was found.
-            reason, sentence = not_told(names[0], names[1], comparison, meaning.unit)
-            made[at] = msgspec.structs.replace(each, comparison=None, reason=reason, sentence=sentence)
-            continue
-        said = verdict(comparison, larger_is_better=meaning.larger_is_better, words=meaning.words, unit=meaning.unit)
-        sentence = judged(names[0], names[1], comparison, said, meaning.words)
-        made[at] = msgspec.structs.replace(each, comparison=comparison, verdict=said, sentence=sentence)
+        names = (
+            record.levels[each.baseline][record.plan.compared],
+            record.levels[each.candidate][record.plan.compared],
+        )
+        made[at] = _told(each, found, names)
     return made
 
 
-def _pairs(record: RawData) -> Iterator[tuple[str, str]]:
+def _told(each: ComparisonFigures, found: Comparison | ShareComparison, names: tuple[str, str]) -> ComparisonFigures:
+    """With its comparison as one of the family, and what it comes to. ``names``: of the baseline and the candidate."""
+    meaning = MEANINGS[metric_of(each.metric)]
+    if isinstance(found, ShareComparison):
+        said = share_verdict(found, larger_is_better=meaning.larger_is_better, words=meaning.words)
+        sentence = judged_shares(*names, found, said, meaning.words)
+        return msgspec.structs.replace(each, shares=found, verdict=said, sentence=sentence)
+    if not is_told(found.ratio, found.blocks):
+        # It has taken its place in the family, which must not depend on what was found.
+        reason, sentence = not_told(*names, found, meaning.unit)
+        return msgspec.structs.replace(each, comparison=None, reason=reason, sentence=sentence)
+    said = verdict(found, larger_is_better=meaning.larger_is_better, words=meaning.words, unit=meaning.unit)
+    sentence = judged(*names, found, said, meaning.words)
+    return msgspec.structs.replace(each, comparison=found, verdict=said, sentence=sentence)
+
+
+def pairs(record: RawData) -> Iterator[tuple[str, str]]:
     """Arms that differ in the compared factor alone, the baseline's first."""
     compared, base = record.plan.compared, record.plan.base_level
     for candidate, levels in record.levels.items():
@@ -80,7 +100,8 @@ def _compared(record: RawData, workload: str, metric: Metric, baseline: str, can
         reason="",
         excluded=excluded,
         sentence="",
-        caution=[*_failed(arms, sides), *_left_out(excluded, plan.blocks)],
+        # A failed request is in the share that was answered right: it was not.
+        caution=[*(_failed(arms, sides) if metric != "quality" else ()), *_left_out(excluded, plan.blocks)],
     )
     if metric in PACED and (reason := _bursts(record, workload, metric, arms)):
         sentence = f"{names[1]} and {names[0]}: {reason}"
@@ -90,9 +111,19 @@ def _compared(record: RawData, workload: str, metric: Metric, baseline: str, can
         return msgspec.structs.replace(made, reason=reason, sentence=f"{names[1]} and {names[0]}: {reason}")
     of = statistic_of(plan.statistic)
     values = [np.array([of(given[block]) for block in common]) for given in (before, after)]
-    if metric == "failures" or min(each.min() for each in values) <= 0.0:
-        shares = metric == "failures"
-        reason = "shares are compared by their difference" if shares else "a block's value is 0, so there is no ratio"
+    if metric == "quality" and len(common) >= FEWEST_FOR_INTERVAL:
+        shares = compare_shares(
+            list(values[0]),
+            list(values[1]),
+            margin=plan.share_margin,
+            level=plan.confidence,
+            resamples=RESAMPLES,
+            seed=plan.seed,
+        )
+        return msgspec.structs.replace(made, shares=shares)
+    if metric in ("failures", "quality") or min(each.min() for each in values) <= 0.0:
+        is_share = metric in ("failures", "quality")
+        reason = "shares are compared by their difference" if is_share else "a block's value is 0, so there is no ratio"
         difference = mean_over_blocks(plan, list(values[1] - values[0]))
         if difference is None:
             count = f"{len(common)} of {plan.blocks} count for both arms"

@@ -47,6 +47,8 @@ MEANINGS: dict[Metric, Meaning] = {
     "notice": Meaning("time to notice a fault", "ms", False, ("sooner", "later")),
     "recovery": Meaning("time to recover", "ms", False, ("sooner", "later")),
     "failures": Meaning("share of failed requests", "", False, ("fewer", "more")),
+    "quality": Meaning("share answered right", "", True, ("right more often", "right less often")),
+    "spent_tokens": Meaning("tokens per request", "", False, ("cheaper", "dearer")),
 }
 
 SPANS = {
@@ -99,6 +101,8 @@ def default_metrics(workload: Workload) -> tuple[Metric, ...]:
     """What is judged when the plan does not say."""
     if workload.fault is not None:
         return ("notice", "recovery", "failures")
+    if workload.exercises is not None:
+        return ("quality", "latency", "spent_tokens", "failures")
     streams: tuple[Metric, ...] = ("ttft", "itl", "tokens_per_s") if workload.stream else ()
     closed = isinstance(workload.arrivals, Closed) and workload.arrivals.clients > 1
     return ("latency", *streams, *(("throughput",) if closed and not workload.stream else ()), "failures")
@@ -108,6 +112,8 @@ def measurable(metric: Metric, workload: Workload) -> bool:
     """Whether ``workload`` can have it at all: a plan's metrics are for all of its workloads."""
     if metric in ("notice", "recovery"):
         return workload.fault is not None
+    if metric == "quality":
+        return workload.exercises is not None
     if metric == "fairness":
         return len(workload.tenants) > 1 or isinstance(workload.arrivals, Trace)
     return workload.stream or metric not in ("ttft", "itl")
@@ -188,6 +194,16 @@ class Measured:
                 return self._recovery()
             case "failures":
                 return np.array([self.failed / self.requests]) if self.requests else np.array([])
+            case "quality":
+                asked = self.exercises()
+                return np.array([column(asked, "right").astype(bool).mean()]) if asked.num_rows else np.array([])
+            case "spent_tokens":
+                spent = self.rows["spent_tokens"].drop_null().to_numpy()
+                return np.array([spent.mean()]) if spent.any() else np.array([])
+
+    def exercises(self) -> pa.Table:
+        """The requests whose answers were checked, failed ones too: these are not right."""
+        return self.rows.filter(pc.is_valid(self.rows["right"]))
 
     def streams(self) -> Streams:
         """Of each stream of three tokens or more, how it arrived."""

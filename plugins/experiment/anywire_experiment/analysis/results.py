@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from anywire_experiment.statistics import Comparison, Verdict
+from anywire_experiment.statistics import Comparison, ShareComparison, Verdict
 from anywire_experiment.statistics.samples import Estimate
 
 FORMAT = 4
@@ -113,6 +113,33 @@ class ServedFigures(msgspec.Struct, frozen=True):
     fairness: float | None
 
 
+class KindFigures(msgspec.Struct, frozen=True):
+    """How many exercises of a kind were asked, and how many were answered right, over all blocks."""
+
+    kind: str
+    asked: int
+    right: int
+
+
+class QualityFigures(msgspec.Struct, frozen=True):
+    """What the answers of one arm are worth, over all blocks, and what they cost.
+
+    ``share`` is that of exercises that were answered right, of all that were asked; its interval counts blocks. The
+    costs are per request, failed ones too: ``tokens`` of prompts and answers (0 where engines told none), ``tasks``
+    that agents were asked for, ``seconds`` from the intended send to the end. ``tokens_per_right``: None where nothing
+    was right.
+    """
+
+    asked: int
+    right: int
+    share: Valued
+    tokens: float
+    tasks: float
+    seconds: float
+    tokens_per_right: float | None
+    kinds: list[KindFigures]
+
+
 class ArmFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     """One arm under one workload. ``failures`` counts failed requests by code, ``origins`` by who failed, as far as
     that was told, and ``failed_share`` is their share of all with its interval over blocks, None without requests.
@@ -143,9 +170,11 @@ class ArmFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     counters: dict[str, float] = {}
     """By how much the orchestrator's counters grew in all blocks together: retries, hedges and the like."""
     origins: dict[str, int] = {}
+    quality: QualityFigures | None = None
+    """None where no answer was checked."""
 
 
-class ComparisonFigures(msgspec.Struct, frozen=True):
+class ComparisonFigures(msgspec.Struct, frozen=True, omit_defaults=True):
     """A level of the compared factor against the baseline, all else equal.
 
     ``comparison`` and ``verdict`` are None when there is no ratio or no interval of it, and ``reason`` says why. Where
@@ -169,6 +198,8 @@ class ComparisonFigures(msgspec.Struct, frozen=True):
     excluded: dict[int, str]
     sentence: str
     caution: list[str]
+    shares: ShareComparison | None = None
+    """Of a share that is judged by its difference, in the place of ``comparison``."""
 
 
 class SameAnswers(msgspec.Struct, frozen=True):
@@ -180,7 +211,20 @@ class SameAnswers(msgspec.Struct, frozen=True):
     equal: int
 
 
-class Results(msgspec.Struct, frozen=True):
+class PairedAnswers(msgspec.Struct, frozen=True):
+    """Of the exercises that two arms were both asked in the same block: how many were answered right by both, by one
+    alone, by none."""
+
+    workload: str
+    baseline: str
+    candidate: str
+    both: int
+    baseline_alone: int
+    candidate_alone: int
+    neither: int
+
+
+class Results(msgspec.Struct, frozen=True, omit_defaults=True):
     """The whole experiment. ``headline`` is one sentence on all findings; ``cautions`` are of the run as a whole."""
 
     format: int
@@ -200,3 +244,5 @@ class Results(msgspec.Struct, frozen=True):
     figures: list[ArmFigures]
     comparisons: list[ComparisonFigures]
     same_answers: list[SameAnswers]
+    paired_answers: list[PairedAnswers] = []
+    """Where answers were checked."""

@@ -8,7 +8,15 @@ from collections.abc import Mapping, Sequence
 from anywire_experiment.analysis.metrics import MEANINGS, Meaning
 from anywire_experiment.analysis.results import ComparisonFigures
 from anywire_experiment.plan import Metric
-from anywire_experiment.statistics import FEWEST_BLOCKS, FEWEST_FOR_INTERVAL, Comparison, Estimate, Outcome, Verdict
+from anywire_experiment.statistics import (
+    FEWEST_BLOCKS,
+    FEWEST_FOR_INTERVAL,
+    Comparison,
+    Estimate,
+    Outcome,
+    ShareComparison,
+    Verdict,
+)
 
 MINUS = "\N{MINUS SIGN}"
 MANY = 3.0
@@ -43,6 +51,31 @@ def judged(baseline: str, candidate: str, compared: Comparison, verdict: Verdict
         seen = _seen(baseline, candidate, compared.equivalence)
         return f"{candidate} and {baseline} are equivalent within {100 * compared.margin:g} %: {seen}"
     seen = _seen(baseline, candidate, compared.ratio)
+    few = f", and a verdict takes {FEWEST_BLOCKS}" if compared.blocks < FEWEST_BLOCKS else ""
+    return (
+        f"not enough data to tell {candidate} from {baseline}: {seen} in {compared.blocks} blocks{few}; a new run of "
+        f"{verdict.blocks_needed} blocks would decide with a chance of 80 %"
+    )
+
+
+def judged_shares(
+    baseline: str, candidate: str, compared: ShareComparison, verdict: Verdict, words: tuple[str, str]
+) -> str:
+    """The same of two arms whose shares are compared by their difference."""
+    difference = compared.difference
+    if verdict.outcome in (Outcome.BETTER, Outcome.WORSE):
+        word = words[0 if verdict.outcome is Outcome.BETTER else 1]
+        low, high = sorted(abs(each) for each in (difference.low, difference.high))
+        apart = f"{100 * abs(difference.value):.1f} percentage points"
+        limits = f"{100 * difference.level:g} % interval {100 * low:.1f} to {100 * high:.1f}"
+        return f"{candidate} is {word} than {baseline} by {apart} ({limits})"
+    shown = compared.equivalence if verdict.outcome is Outcome.EQUIVALENT else difference
+    side = "above" if shown.value >= 0 else "below"
+    ends = [f"{100 * each:+.1f}".replace("-", MINUS) for each in (shown.low, shown.high)]
+    limits = f"{100 * shown.level:g} % interval {ends[0]} to {ends[1]}"
+    seen = f"{candidate} is {100 * abs(shown.value):.1f} percentage points {side} {baseline} ({limits})"
+    if verdict.outcome is Outcome.EQUIVALENT:
+        return f"{candidate} and {baseline} are equivalent within {100 * compared.margin:g} percentage points: {seen}"
     few = f", and a verdict takes {FEWEST_BLOCKS}" if compared.blocks < FEWEST_BLOCKS else ""
     return (
         f"not enough data to tell {candidate} from {baseline}: {seen} in {compared.blocks} blocks{few}; a new run of "

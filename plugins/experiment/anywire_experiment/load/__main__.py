@@ -79,6 +79,7 @@ class _Session:
                 seed=self._spec.seed,
                 transports=frozenset(self._spec.transports),
                 folder=self._spec.folder,
+                request=self._spec.request,
             )
         return self._generators[name]
 

@@ -7,13 +7,16 @@ import itertools
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from anywire_experiment.exercises.exercise import Exercise
+from anywire_experiment.exercises.files import in_turn, read_exercises
+from anywire_experiment.exercises.generated import generated
 from anywire_experiment.load.arrivals import Arrival, arrivals
 from anywire_experiment.load.prompts import PromptMaker
 from anywire_experiment.load.rows import Answer, Asked, Phase, Rows
@@ -52,9 +55,12 @@ class Generator:
         seed: int,
         transports: frozenset[str],
         folder: Path = Path(),
+        request: Mapping[str, Any] | None = None,
     ) -> None:
         self.workload, self.target, self.transports, self.folder = workload, target, transports, folder
-        self.model = workload.model
+        self.request = dict(request or {})
+        """Members of every request, over those of the workload."""
+        self.model = str(self.request.get("model", workload.model))
         self._name, self._rows = name, rows
         self.seed, self._seeds = seed, [seed, zlib.crc32(name.encode())]
 
@@ -88,6 +94,17 @@ class Generator:
         going = _Round(self, self._name, "measured", self._rng(1), self._rows.add, lambda: False)
         return await going.run(self.workload.requests or math.inf, self.workload.seconds or math.inf, began)
 
+    def exercises(self, rng: np.random.Generator) -> Iterator[Exercise] | None:
+        """Those of the workload, in an order drawn with ``rng``; None when its prompts are no exercises. Raises
+        `ConfigError` for a file that cannot be read."""
+        chosen = self.workload.exercises
+        if chosen is None:
+            return None
+        seed = int(rng.integers(2**63))
+        if chosen.file is None:
+            return generated(chosen.kinds, seed)
+        return in_turn(read_exercises(self.folder / chosen.file), seed)
+
     def _rng(self, phase: int) -> np.random.Generator:
         return np.random.default_rng([*self._seeds, phase])
 
@@ -117,6 +134,7 @@ class _Round:
         self._prompts = PromptMaker(
             self._workload.prompts, int(rng.integers(2**63)), generator.seed, in_turn=phase == "warm_up"
         )
+        self._exercises = generator.exercises(rng)
         self._requests = self._failed = 0
         self._limit = 0.0
 
@@ -187,22 +205,28 @@ class _Round:
             question.priority,
             question.prompt_chars,
             question.deadline_s,
+            question.exercise,
         )
         self._keep(asked, answer)
 
     def _question(self, arrival: Arrival) -> Question:
         workload, model = self._workload, self._generator.model
-        messages = self._prompts.messages(arrival.input_tokens, arrival.prefix)
+        exercise = next(self._exercises) if self._exercises is not None else None
+        if exercise is not None:
+            messages = [{"role": "user", "content": exercise.prompt}]
+        else:
+            messages = self._prompts.messages(arrival.input_tokens, arrival.prefix)
         length = arrival.output_tokens or workload.max_tokens
         return Question(
             model,
-            chat(model, messages, workload, length),
+            chat(model, messages, workload, length, self._generator.request),
             workload.stream,
             _drawn(workload.priorities, self._rng, 0) if arrival.priority is None else arrival.priority,
             workload.timeout,
             sum(len(each["content"]) for each in messages),
             arrival.tenant or _drawn(workload.tenants, self._rng, ""),
             arrival.deadline_s or _drawn(workload.deadlines, self._rng, 0.0),
+            exercise,
         )
 
 

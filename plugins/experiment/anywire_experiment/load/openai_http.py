@@ -57,7 +57,8 @@ class HttpTarget(Target):
         models = msgspec.json.decode(body)["data"]
         if not models:
             raise AgentUnavailable("the gateway offers no model: is there an agent?")
-        return str(models[0]["id"])
+        # One of a service, such as a deliberation, is asked for by its name.
+        return str(next((each for each in models if each.get("agents", 1)), models[0])["id"])
 
     async def connect(self, clients: int) -> None:
         self._idle.extend([await self._new() for _ in range(clients - len(self._idle))])

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
+from anywire_experiment.exercises.exercise import Exercise, is_right
+
 Phase = Literal["warm_up", "measured"]
+
+MAX_SAID_CHARS = 1000
+"""Characters of the answer to an exercise that a record keeps."""
 
 
 class Answer(msgspec.Struct):
@@ -30,12 +36,15 @@ class Answer(msgspec.Struct):
     piece_ns: list[int] = []
 
     def judged(self, transports: frozenset[str]) -> Answer:
-        """With the outcome of an answer that came whole, but empty or over a transport not among ``transports``. A
-        stream that waited for longer than the gateway leaves its client without a sign has sent its headers before
-        an agent was chosen: it names no transport, and is not judged by it."""
+        """With the outcome of an answer that came whole, but empty or over a transport not among ``transports``.
+
+        Two name none, and are not judged by it: a stream that waited for longer than the gateway leaves its client
+        without a sign, whose headers are sent before an agent is chosen; and the answer of a service, which has no
+        agent. Over what a service has asked agents is known later (`anywire_experiment.record.cells.join_samples`).
+        """
         if self.tokens < 0:
             self.tokens = len(self.piece_ns)
-        is_unnamed = bool(self.piece_ns) and not self.transport
+        is_unnamed = not self.transport and (bool(self.piece_ns) or not self.agent)
         if self.outcome == "ok" and not self.text:
             self.outcome = "no_tokens"
         if self.outcome == "ok" and transports and self.transport not in transports and not is_unnamed:
@@ -54,6 +63,7 @@ class Asked(msgspec.Struct, frozen=True):
     priority: int
     prompt_chars: int
     deadline_s: float = 0.0
+    exercise: Exercise | None = None
 
 
 class Rows:
@@ -81,8 +91,28 @@ class Rows:
         for name in Answer.__struct_fields__:
             if name in LOADED.names:
                 columns[name] = [getattr(answer, name) for _, answer in self._rows]
+        columns |= _checked(columns["exercise"], [answer for _, answer in self._rows])
         table = pa.table({name: columns[name] for name in LOADED.names}, schema=LOADED)
         pq.write_table(table.sort_by([(key, "ascending") for key in ("workload", "phase", "index")]), path)
+
+
+def _checked(exercises: Sequence[Exercise | None], answers: Sequence[Answer]) -> dict[str, list[Any]]:
+    """What was asked, what is right, what was said, and whether that is right: only a whole answer can be."""
+    found: dict[str, list[Any]] = {"exercise": [], "exercise_kind": [], "expected": [], "said": [], "right": []}
+    for exercise, answer in zip(exercises, answers, strict=True):
+        found["exercise"].append(exercise.id if exercise else "")
+        found["exercise_kind"].append(exercise.kind if exercise else "")
+        found["expected"].append(exercise.expected if exercise else "")
+        found["said"].append(_short(answer.text) if exercise else "")
+        found["right"].append(answer.outcome == "ok" and is_right(exercise, answer.text) if exercise else None)
+    return found
+
+
+def _short(text: str) -> str:
+    """Its beginning and its end, where answers mostly are."""
+    half = MAX_SAID_CHARS // 2
+    shown = text if len(text) <= MAX_SAID_CHARS else f"{text[:half]} … {text[-half:]}"
+    return shown.encode(errors="replace").decode()
 
 
 def _hash(text: str) -> str:

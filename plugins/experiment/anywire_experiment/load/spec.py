@@ -56,4 +56,7 @@ class LoadSpec(pydantic.BaseModel):
     transports: list[str] = pydantic.Field(
         default_factory=list, description="those that may answer; an answer over another one counts as failed"
     )
-    folder: Path = pydantic.Field(Path(), description="where relative paths of traces start")
+    request: dict[str, Any] = pydantic.Field(
+        default_factory=dict, description="members of every chat request, over those of the workload"
+    )
+    folder: Path = pydantic.Field(Path(), description="where relative paths of traces and exercises start")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from anywire_experiment.exercises.exercise import Exercise
 from anywire_experiment.load.rows import Answer
 from anywire_experiment.workload import Workload
 
@@ -22,6 +24,7 @@ class Question(msgspec.Struct):
     prompt_chars: int
     tenant: str = ""
     deadline_s: float = 0.0
+    exercise: Exercise | None = None
 
 
 class Target(ABC):
@@ -43,8 +46,11 @@ class Target(ABC):
     async def close(self) -> None: ...
 
 
-def chat(model: str, messages: list[dict[str, Any]], workload: Workload, max_tokens: int) -> bytes:
-    """A chat request of ``workload``; a stream is asked to tell its usage."""
+def chat(
+    model: str, messages: list[dict[str, Any]], workload: Workload, max_tokens: int, request: Mapping[str, Any]
+) -> bytes:
+    """A chat request of ``workload``, with the members of ``request`` over what that says; a stream is asked to tell
+    its usage."""
     body: dict[str, Any] = {
         "model": model,
         "messages": messages,
@@ -53,4 +59,4 @@ def chat(model: str, messages: list[dict[str, Any]], workload: Workload, max_tok
     }
     if workload.stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
-    return msgspec.json.encode(body)
+    return msgspec.json.encode(body | dict(request))

@@ -124,24 +124,51 @@ def write_cell(folder: Path, cell: Cell) -> None:
     (folder / CELL).write_bytes(msgspec.json.format(msgspec.json.encode(cell), indent=2) + b"\n")
 
 
-def join_samples(loaded: Sequence[Path], tasks: Iterable[TaskEnded], target: Path) -> int:
-    """Write the cell's samples: what the load generator saw, with the stages of each task. Returns the rows."""
+def join_samples(loaded: Sequence[Path], tasks: Iterable[TaskEnded], target: Path, transports: Sequence[str]) -> int:
+    """Write the cell's samples: what the load generator saw, with the stages of each task and what it took. Returns
+    the rows.
+
+    An answer for which a service has asked agents has the transport over which they were asked; another one than
+    ``transports`` makes it ``wrong_transport``, as in `anywire_experiment.load.rows.Answer.judged`.
+    """
     parts = [pq.read_table(path, schema=LOADED) for path in loaded]
     table = pa.concat_tables(parts) if parts else LOADED.empty_table()
-    by_id = {each.task_id: each for each in tasks}
+    by_id: dict[str, TaskEnded] = {}
+    children: dict[str, list[TaskEnded]] = {}
+    for each in tasks:
+        by_id[each.task_id] = each
+        if each.parent:
+            children.setdefault(each.parent, []).append(each)
     ids = table.column("task_id").to_pylist()
     stages = np.zeros((len(STAGES), len(ids)), dtype=np.int64)
     comparable = np.zeros(len(ids), dtype=bool)
     tenants = [""] * len(ids)
+    asked = np.zeros(len(ids), dtype=np.int32)
+    spent = np.zeros(len(ids), dtype=np.int64)
+    over, outcomes, right = (table.column(name).to_pylist() for name in ("transport", "outcome", "right"))
     for row, task_id in enumerate(ids):
         found = by_id.get(task_id)
-        if found is not None:
-            stages[:, row] = [getattr(found.stages, stage) for stage in STAGES]
-            comparable[row] = found.stages.comparable
-            tenants[row] = found.tenant
+        if found is None:
+            continue
+        stages[:, row] = [getattr(found.stages, stage) for stage in STAGES]
+        comparable[row] = found.stages.comparable
+        tenants[row] = found.tenant
+        of_agents = [each for each in children.get(task_id, [found]) if each.attempts]
+        asked[row] = len(of_agents)
+        spent[row] = sum(each.prompt_tokens + each.tokens for each in of_agents)
+        if not over[row] and not found.attempts:
+            used = sorted({each.transport for each in of_agents if each.transport})
+            over[row] = "+".join(used)
+            if outcomes[row] == "ok" and transports and not {*used} <= {*transports}:
+                outcomes[row] = "wrong_transport"
+                right[row] = False if right[row] else right[row]
+    for name, values in (("transport", over), ("outcome", outcomes), ("right", right)):
+        at = table.schema.get_field_index(name)
+        table = table.set_column(at, LOADED.field(name), pa.array(values, LOADED.field(name).type))
     for number, field in enumerate(STAGE_FIELDS):
         table = table.append_column(field, pa.array(stages[number]))
-    table = table.append_column(SAMPLES.field("stages_comparable"), pa.array(comparable))
-    table = table.append_column(SAMPLES.field("tenant"), pa.array(tenants, pa.string()))
+    added = {"stages_comparable": comparable, "tenant": tenants, "tasks": asked, "spent_tokens": spent}
+    for name, column in added.items():
+        table = table.append_column(SAMPLES.field(name), pa.array(column, SAMPLES.field(name).type))
     pq.write_table(table.cast(SAMPLES), target, compression="zstd")
     return len(ids)

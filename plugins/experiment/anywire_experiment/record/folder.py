@@ -13,7 +13,8 @@ from typing import Any, Self
 
 import msgspec
 
-from anywire_experiment.plan import Plan, load_plan, plugin_files
+from anywire_experiment.plan import Plan, load_plan
+from anywire_experiment.plan_files import plugin_files
 from anywire_experiment.record import manifest
 from anywire_experiment.record.cells import Cell, read_cell
 from anywire_experiment.record.environment import Environment
@@ -103,6 +104,8 @@ class Record:
             for name, workload in plan.workloads.items():
                 if isinstance(workload.arrivals, Trace):
                     self._copy(workload.arrivals.file, _trace_name(name, workload.arrivals))
+                if workload.exercises is not None and workload.exercises.file is not None:
+                    self._copy(workload.exercises.file, _exercises_name(name))
             for each in plugin_files(plan.system):
                 self._copy(Path(each), _plugin_name(each))
             write_whole(self.folder / GIVEN, without_secrets(given.read_text(encoding="utf-8")).encode())
@@ -195,7 +198,7 @@ def runnable_plan_of(record: Path) -> Plan:
 
 
 def _dumped(plan: Plan) -> dict[str, Any]:
-    """The plan as the record keeps it: secrets masked, traces and files of plugins where the record has them."""
+    """The plan as the record keeps it: secrets masked, files that it names where the record has them."""
     tree: dict[str, Any] = masked(plan.model_dump(mode="json"))
     if files := plugin_files(plan.system):
         named = tree["system"]["plugins"]
@@ -203,6 +206,8 @@ def _dumped(plan: Plan) -> dict[str, Any]:
     for name, workload in plan.workloads.items():
         if isinstance(workload.arrivals, Trace):
             tree["workloads"][name]["arrivals"]["file"] = _trace_name(name, workload.arrivals)
+        if workload.exercises is not None and workload.exercises.file is not None:
+            tree["workloads"][name]["exercises"]["file"] = _exercises_name(name)
     return tree
 
 
@@ -219,3 +224,7 @@ def _plugin_name(file: str) -> str:
 
 def _trace_name(workload: str, trace: Trace) -> str:
     return f"traces/{workload}{trace.file.suffix}"
+
+
+def _exercises_name(workload: str) -> str:
+    return f"exercises/{workload}.jsonl"

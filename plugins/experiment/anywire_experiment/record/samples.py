@@ -1,7 +1,7 @@
 """The raw data: one row per request, as Parquet. All times are CLOCK_MONOTONIC nanoseconds of one machine (one boot),
 so they compare across processes; 0 means: not reached.
 
-The load generator writes the first part of a row. The stages come from the orchestrator, which hears of every task
+The load generator writes the first part of a row. The rest comes from the orchestrator, which hears of every task
 (`anywire_experiment.run.recorder`), joined by ``task_id``.
 """
 
@@ -39,13 +39,28 @@ LOAD_FIELDS = [
     ),  # of the answer's text: the same prompt, seed and engine give the same over any transport
     pa.field("piece_ns", pa.list_(pa.int64())),  # of streams: when each piece arrived
     pa.field("deadline_s", pa.float64()),  # that the request told, 0 for none
+    pa.field("exercise", pa.string()),  # its id, empty for a prompt that nothing checks
+    pa.field("exercise_kind", pa.string()),
+    pa.field("expected", pa.string()),  # the right answer, or the pattern of it
+    pa.field("said", pa.string()),  # the answer to an exercise, a long one cut
+    pa.field("right", pa.bool_()),  # null where there is no exercise
 ]
 STAGE_FIELDS = [pa.field(f"stage_{stage}_ns", pa.int64()) for stage in STAGES]
 LOADED = pa.schema(LOAD_FIELDS)
 """What the load generator writes."""
 SAMPLES = pa.schema(
-    [*LOAD_FIELDS, *STAGE_FIELDS, pa.field("stages_comparable", pa.bool_()), pa.field("tenant", pa.string())]
+    [
+        *LOAD_FIELDS,
+        *STAGE_FIELDS,
+        pa.field("stages_comparable", pa.bool_()),
+        pa.field("tenant", pa.string()),
+        pa.field("tasks", pa.int32()),  # that agents were asked for: those of a service's answer, else the task itself
+        pa.field("spent_tokens", pa.int64()),  # of prompts and answers of these tasks, as far as engines told them
+    ]
 )
 """What the record holds."""
-ADDED = ("deadline_s", "tenant", "origin")
+ADDED = (
+    *("deadline_s", "tenant", "origin", "exercise", "exercise_kind", "expected", "said", "right"),
+    *("tasks", "spent_tokens"),
+)
 """Columns that older records lack: they are read as null there."""

@@ -13,7 +13,7 @@ from anywire_experiment.analysis.results import FORMAT, ComparisonFigures, Resul
 from anywire_experiment.analysis.wording import meaning_of
 from anywire_experiment.record.folder import RESULTS
 from anywire_experiment.record.storage import RecordError
-from anywire_experiment.report.numbers import NONE, number, percent_change, valued
+from anywire_experiment.report.numbers import NONE, interval, number, percent_change, valued
 from anywire_experiment.report.tables import Table
 
 
@@ -94,15 +94,15 @@ def _agreement(one: Results, other: Results) -> str:
 def _verdicts(one: Results, other: Results) -> Table:
     rows = []
     for a, b in _pairs(one, other):
-        if a.verdict is None or b.verdict is None or a.comparison is None or b.comparison is None:
+        if a.verdict is None or b.verdict is None:
             continue
         outcome = "yes" if a.verdict.outcome == b.verdict.outcome else "NO"
         rows.append(
             [
                 f"{a.workload}, {meaning_of(a.metric).title}",
                 f"{a.candidate} / {a.baseline}",
-                percent_change(a.comparison.ratio),
-                percent_change(b.comparison.ratio),
+                _change(a),
+                _change(b),
                 a.verdict.words,
                 b.verdict.words,
                 outcome,
@@ -110,6 +110,12 @@ def _verdicts(one: Results, other: Results) -> Table:
         )
     head = ["Comparison", "Arms", "Change in A", "Change in B", "Verdict in A", "Verdict in B", "Agree"]
     return Table("Verdicts", head, rows, words=frozenset({1, 4, 5, 6}))
+
+
+def _change(each: ComparisonFigures) -> str:
+    if each.comparison is not None:
+        return percent_change(each.comparison.ratio)
+    return f"{interval(each.shares.difference, 100)} points" if each.shares is not None else NONE
 
 
 def _figures(one: Results, other: Results) -> Table:

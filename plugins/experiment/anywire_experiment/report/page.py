@@ -9,7 +9,7 @@ import jinja2
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import ComparisonFigures, Results
 from anywire_experiment.analysis.wording import place
-from anywire_experiment.report import plots, surroundings, tables
+from anywire_experiment.report import plots, sections, surroundings, tables
 from anywire_experiment.report.drawing import Picture
 from anywire_experiment.statistics import Outcome
 
@@ -58,7 +58,7 @@ def html(record: RawData, results: Results) -> str:
                 name,
                 surroundings.about(record.plan.workloads[name]),
                 plots.of_workload(record, results, name, f"w{at}"),
-                tables.of_workload(results, name),
+                sections.of_workload(results, name),
             )
             for at, name in enumerate(results.workloads, start=1)
         ],

@@ -19,6 +19,7 @@ from anywire_experiment.plan import OF_REQUESTS, Metric
 from anywire_experiment.report import timing
 from anywire_experiment.report.drawing import FAINT, INK, PAPER, Look, Picture, drawn, looks, svg, value_axis
 from anywire_experiment.report.numbers import number, percent_change
+from anywire_experiment.report.quality_plot import against_cost
 
 CURVE_POINTS = 200
 """Points of a curve; more cannot be seen."""
@@ -30,7 +31,7 @@ _CHANGES = (-95, -90, -80, -67, -50, -33, -20, -10, -5, -2, 0, 2, 5, 10, 25, 50,
 
 def of_workload(record: RawData, results: Results, workload: str, name: str) -> list[Picture]:
     """``name`` begins the ids of the figures. Figures for which there are no data are left out."""
-    made = [_intervals(results, workload, f"{name}-intervals")]
+    made = [_intervals(results, workload, f"{name}-intervals"), against_cost(results, workload, f"{name}-quality")]
     sampled: list[Metric] = [each for each in record.metrics(workload) if each in OF_REQUESTS]
     for metric in sampled or (LATENCY,):
         made.append(_distribution(record, workload, metric, f"{name}-ecdf-{metric}"))

@@ -18,7 +18,7 @@ from anywire_experiment.record.manifest import MANIFEST
 from anywire_experiment.record.storage import RecordError
 from anywire_experiment.report.numbers import size
 from anywire_experiment.report.tables import Table
-from anywire_experiment.workload import Bursts, Closed, Poisson, Workload
+from anywire_experiment.workload import Bursts, Closed, Exercises, Poisson, Workload
 
 TWO = frozenset({1})
 
@@ -130,10 +130,16 @@ def _mixed(workload: Workload) -> str:
         *_shares("Tenants", workload.tenants),
         *_shares("Deadlines", {f"{each:g} s": share for each, share in workload.deadlines.items()}),
     ]
+    if workload.exercises is not None:
+        told.append(f"Exercises: {_exercises(workload.exercises)}")
     prompts = workload.prompts
     if prompts.shared_prefix_chars:
         told.append(f"Beginnings that prompts share: {prompts.prefixes} of {prompts.shared_prefix_chars} characters")
     return "".join(f" {each}." for each in told)
+
+
+def _exercises(of: Exercises) -> str:
+    return f"those of {of.file.name}" if of.file is not None else f"made by seed ({', '.join(of.kinds)})"
 
 
 def _shares(title: str, shares: Mapping[str, float]) -> Iterator[str]:

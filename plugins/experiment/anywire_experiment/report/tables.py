@@ -22,14 +22,6 @@ class Table(msgspec.Struct, frozen=True):
     words: frozenset[int] = frozenset()
 
 
-def of_workload(results: Results, workload: str) -> list[Table]:
-    arms = [each for each in results.figures if each.workload == workload]
-    comparisons = [each for each in results.comparisons if each.workload == workload]
-    made = [compared(results, comparisons), figures(results, arms), percentiles(arms), failures(arms)]
-    made += [served(arms), faults(arms), counters(arms), stages(arms), resources(arms), wires(arms)]
-    return [each for each in made if each.rows]
-
-
 def compared(results: Results, comparisons: list[ComparisonFigures]) -> Table:
     head = ["Arm", "Metric", "Verdict", "Blocks", "Change", "Difference", "p", "p adjusted", "p equivalence"]
     head += ["Change, robust", "Difference, robust"]
@@ -40,9 +32,17 @@ def compared(results: Results, comparisons: list[ComparisonFigures]) -> Table:
         f"Change: ratio of the geometric means over blocks, less 1, with its {100 * results.confidence:g} % interval. "
         "Difference: in the metric's unit. Robust: the same by Hodges and Lehmann. p: two-sided; adjusted for all "
         f"comparisons of this experiment (Holm). p equivalence: that the arms differ by {100 * results.margin:g} % or "
-        "more (two one-sided tests, adjusted).",
+        f"more (two one-sided tests, adjusted).{_of_shares(comparisons)}",
         frozenset({1, 2}),
     )
+
+
+def _of_shares(comparisons: list[ComparisonFigures]) -> str:
+    margins = sorted({each.shares.margin for each in comparisons if each.shares is not None})
+    if not margins:
+        return ""
+    points = f"{100 * margins[0]:g} percentage points"
+    return f" Shares have no ratio: they are compared by their difference, and p equivalence is that of {points}."
 
 
 def _compared(each: ComparisonFigures, results: Results) -> list[str]:
@@ -55,6 +55,11 @@ def _compared(each: ComparisonFigures, results: Results) -> list[str]:
         tests = [p_value(found.p_different), p_value(found.adjusted_different), p_value(found.adjusted_equivalent)]
         robust = [percent_change(found.ratio_shift), _valued(found.shift, metric)]
         return [*row, each.verdict.words, used, *changes, *tests, *robust]
+    if each.shares is not None and each.verdict is not None:
+        shared = each.shares
+        tests = [p_value(shared.p_different), p_value(shared.adjusted_different), p_value(shared.adjusted_equivalent)]
+        apart = [_valued(shared.difference, metric), *tests, NONE, _valued(shared.shift, metric)]
+        return [*row, each.verdict.words, used, NONE, *apart]
     if each.difference is not None and each.shift is not None:
         differences = [_valued(each.difference, metric), NONE, NONE, NONE, NONE, _valued(each.shift, metric)]
         return [*row, "not judged", used, NONE, *differences]
@@ -78,7 +83,7 @@ def figures(results: Results, arms: list[ArmFigures]) -> Table:
             for name, found in each.metrics.items()
         ],
         f"Typical: geometric mean over the blocks of each block's {results.statistic}, or of its one number; the "
-        "arithmetic mean for shares of failures and times to recover, which may be 0. It is what Change compares, and "
+        "arithmetic mean for shares and times to recover, which may be 0. It is what Change compares, and "
         f"of a median it is the p50 of the percentiles. {NO_INTERVAL}: it cannot be estimated with fewer than "
         f"{FEWEST_FOR_INTERVAL} blocks, or with blocks that differ so much. Worth: how many independent samples they "
         "are worth, given that neighbours depend on each other.",
@@ -97,7 +102,7 @@ def _valued(estimate: Estimate, metric: Metric) -> str:
 
 
 def _scale(metric: Metric) -> tuple[float, str]:
-    return (100.0, "%") if metric == "failures" else (1.0, meaning_of(metric).unit)
+    return (100.0, "%") if metric in ("failures", "quality") else (1.0, meaning_of(metric).unit)
 
 
 def percentiles(arms: list[ArmFigures]) -> Table:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import Results, Valued
 from anywire_experiment.analysis.wording import meaning_of
-from anywire_experiment.report import page, surroundings, tables
+from anywire_experiment.report import page, sections, surroundings, tables
 from anywire_experiment.report.tables import Table
 from anywire_experiment.statistics import Estimate
 
@@ -47,7 +47,7 @@ def markdown(record: RawData, results: Results) -> str:
         parts += [f"## {_plain(workload)}", _plain(surroundings.about(record.plan.workloads[workload]))]
         found = page.findings(results, workload)
         parts.append("\n".join(_item(each) for each in found))
-        parts += [_markdown(each) for each in tables.of_workload(results, workload)]
+        parts += [_markdown(each) for each in sections.of_workload(results, workload)]
     parts += ["## Cells", _markdown(tables.cells(results)), _markdown(tables.same_answers(results)), "## Environment"]
     parts += [_markdown(each) for each in surroundings.environment(record)]
     given = (record.folder / "plan.yaml").read_text(encoding="utf-8").rstrip()
@@ -150,6 +150,10 @@ def _comparison_rows(results: Results) -> Iterator[dict[str, object]]:
                 row |= _limits(name, getattr(found, name))
             row |= {"p_different": found.p_different, "p_different_adjusted": found.adjusted_different}
             row |= {"p_equivalent": found.p_equivalent, "p_equivalent_adjusted": found.adjusted_equivalent}
+        if (shared := each.shares) is not None:
+            row |= _limits("difference", shared.difference) | _limits("shift", shared.shift)
+            row |= {"p_different": shared.p_different, "p_different_adjusted": shared.adjusted_different}
+            row |= {"p_equivalent": shared.p_equivalent, "p_equivalent_adjusted": shared.adjusted_equivalent}
         if each.verdict is not None:
             row["outcome"] = each.verdict.outcome.value
         yield row

@@ -157,7 +157,7 @@ class CellRun:
             raise CellFailed(
                 f"the orchestrator could not write down all of its tasks: {system.orchestrator.last_lines()}"
             )
-        join_samples([loaded], tasks, self._folder / SAMPLES_FILE)
+        join_samples([loaded], tasks, self._folder / SAMPLES_FILE, self._arm.transports[:1])
 
     async def _ready(self, system: System) -> None:
         self._progress("starting")
@@ -265,6 +265,7 @@ class CellRun:
             url=system.url,
             client_plane=plane,
             transports=self._arm.transports[:1],
+            request=dict(self._arm.request),
         )
 
 

@@ -74,7 +74,9 @@ class System:
         role = "all" if self._single else ORCHESTRATOR
         self.orchestrator = self._managed(ORCHESTRATOR, [role, str(arm.agents)], cpus, died)
         self.orchestrator.prefix = hosts.orchestrator.command() if hosts else []
-        self.orchestrator.environment = {recorder.VARIABLE: str(self.tasks)}
+        # What it keeps beyond its life is of this cell alone: a service must not go on with what another one left.
+        state = (private / "state").absolute()
+        self.orchestrator.environment = {recorder.VARIABLE: str(self.tasks), "XDG_STATE_HOME": str(state)}
         own = base.agent.model_dump() | {"id": AGENT if self._single else ""}
         self.configs = {ORCHESTRATOR: replaced(central, plugins=[*base.plugins, recorder.__name__], agent=own)}
         self.agents: dict[str, Managed] = {}

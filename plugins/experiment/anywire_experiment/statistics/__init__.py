@@ -9,9 +9,10 @@ say) of one arm, and only the spread between blocks tells how sure a difference 
   `effective_sample_size` how many independent samples a series is worth; `steady_from` where its warm-up ends.
 - `compare` sets a candidate against a baseline: ratio and difference with studentised-bootstrap intervals, the same
   by Hodges and Lehmann, tests of difference and of equivalence within a margin given beforehand.
+- `compare_shares` does the same for shares, such as that of right answers, by their difference.
 - `share_over_blocks` tells the share of failures, with an interval that counts blocks and not requests.
 - `as_family` corrects the tests of all comparisons of an experiment for their number (`holm`).
-- `verdict` says it in words, or how many blocks a new run should have (`blocks_needed`).
+- `verdict` and `share_verdict` say it in words, or how many blocks a new run should have (`blocks_needed`).
 
     family = as_family({arm: compare(blocks["memory"], blocks[arm], margin=0.10) for arm in ("dds", "zeromq")})
     for arm, comparison in family.items():
@@ -26,10 +27,11 @@ from anywire_experiment.statistics.autocorrelation import effective_sample_size
 from anywire_experiment.statistics.paired import FEWEST_BLOCKS, FEWEST_FOR_INTERVAL, Comparison, compare
 from anywire_experiment.statistics.planning import blocks_needed
 from anywire_experiment.statistics.samples import Estimate
+from anywire_experiment.statistics.share_difference import ShareComparison, compare_shares
 from anywire_experiment.statistics.shares import share_over_blocks
 from anywire_experiment.statistics.steady import steady_from
 from anywire_experiment.statistics.summary import Percentile, Summary, summarise
-from anywire_experiment.statistics.verdict import Outcome, Verdict, as_family, holm, verdict
+from anywire_experiment.statistics.verdict import Outcome, Verdict, as_family, holm, share_verdict, verdict
 
 __all__ = [
     "FEWEST_BLOCKS",
@@ -38,14 +40,17 @@ __all__ = [
     "Estimate",
     "Outcome",
     "Percentile",
+    "ShareComparison",
     "Summary",
     "Verdict",
     "as_family",
     "blocks_needed",
     "compare",
+    "compare_shares",
     "effective_sample_size",
     "holm",
     "share_over_blocks",
+    "share_verdict",
     "steady_from",
     "summarise",
     "verdict",

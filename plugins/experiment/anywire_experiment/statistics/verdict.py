@@ -14,8 +14,11 @@ from numpy.typing import ArrayLike
 from anywire_experiment.statistics.paired import FEWEST_BLOCKS, Comparison
 from anywire_experiment.statistics.planning import blocks_needed
 from anywire_experiment.statistics.samples import Estimate, Floats, finite_series
+from anywire_experiment.statistics.share_difference import ShareComparison
 
 Key = TypeVar("Key", bound=Hashable)
+AnyComparison = Comparison | ShareComparison
+Each = TypeVar("Each", bound=AnyComparison)
 
 POWER = 0.8
 """The chance of a decision that the advised number of blocks is for."""
@@ -61,7 +64,7 @@ def holm(p_values: ArrayLike) -> Floats:
     return adjusted
 
 
-def as_family(comparisons: Mapping[Key, Comparison]) -> dict[Key, Comparison]:
+def as_family(comparisons: Mapping[Key, Each]) -> dict[Key, Each]:
     """The same comparisons with p-values adjusted for being judged together.
 
     Tests of difference and tests of equivalence are two families, each corrected by `holm`: in an experiment the
@@ -106,38 +109,69 @@ def verdict(
     ``larger_is_better`` for rates. ``words`` are used for a better and a worse candidate, and ``unit`` for the
     difference ("ms").
     """
-    alpha = 1.0 - comparison.level
-    enough = comparison.blocks >= FEWEST_BLOCKS
-    different = enough and comparison.adjusted_different <= alpha
+    outcome, different = _decided(comparison, (comparison.ratio.value > 1.0) == larger_is_better)
     larger = comparison.ratio.value > 1.0
-    better = larger == larger_is_better
-    direction = words[0] if better else words[1]
+    direction = words[0] if larger == larger_is_better else words[1]
     needed: int | None = None
-    if enough and comparison.adjusted_equivalent <= alpha:
-        outcome, said = Outcome.EQUIVALENT, f"equivalent within {100 * comparison.margin:g} %"
+    if outcome is Outcome.EQUIVALENT:
+        said = f"equivalent within {100 * comparison.margin:g} %"
         known = f"; p = {comparison.adjusted_different:.2g} for any difference" if different else ""
         text = f"{said} ({_amount(comparison, direction)}, {_interval(comparison.equivalence)}{known})"
-    elif different:
-        outcome, said = (Outcome.BETTER if better else Outcome.WORSE), direction
-        text = f"{_amount(comparison, direction)} ({_interval(comparison.ratio)}; {_difference(comparison, unit)})"
-    else:
-        outcome, said = Outcome.NOT_ENOUGH_DATA, Outcome.NOT_ENOUGH_DATA.value
-        needed = _advised(comparison, alpha)
+    elif outcome is Outcome.NOT_ENOUGH_DATA:
+        said = outcome.value
+        needed = _advised(comparison, comparison.margin)
         text = (
             f"{said}: {_amount(comparison, direction)} ({_interval(comparison.ratio)}) in {comparison.blocks} blocks; "
             f"a new run of {needed} blocks would decide with a chance of {100 * POWER:g} %"
         )
+    else:
+        said = direction
+        text = f"{_amount(comparison, direction)} ({_interval(comparison.ratio)}; {_difference(comparison, unit)})"
     return Verdict(outcome, said, text, different, comparison.blocks, needed)
 
 
-def _advised(comparison: Comparison, alpha: float) -> int:
+def share_verdict(
+    comparison: ShareComparison, *, larger_is_better: bool = True, words: tuple[str, str] = ("more", "less")
+) -> Verdict:
+    """The same of shares: the margin is one of their difference, and the interval excludes 0."""
+    better = (comparison.difference.value > 0.0) == larger_is_better
+    outcome, different = _decided(comparison, better)
+    needed: int | None = None
+    shown, tail = comparison.difference, ""
+    if outcome is Outcome.EQUIVALENT:
+        said, shown = f"equivalent within {100 * comparison.margin:g} points", comparison.equivalence
+    elif outcome is Outcome.NOT_ENOUGH_DATA:
+        said = outcome.value
+        # `blocks_needed` counts in logarithms of ratios.
+        needed = _advised(comparison, math.expm1(comparison.margin))
+        tail = f" in {comparison.blocks} blocks; a new run of {needed} would decide with a chance of {100 * POWER:g} %"
+    else:
+        said = words[0] if better else words[1]
+    limits = f"{100 * shown.level:g} % interval {100 * shown.low:+.1f} to {100 * shown.high:+.1f} points"
+    text = f"{said}: {100 * shown.value:+.1f} points ({limits}){tail}"
+    return Verdict(outcome, said, text, different, comparison.blocks, needed)
+
+
+def _decided(comparison: Comparison | ShareComparison, better: bool) -> tuple[Outcome, bool]:
+    """The outcome of a candidate that is ``better`` or worse, if a difference is shown, and whether one is."""
+    alpha = 1.0 - comparison.level
+    enough = comparison.blocks >= FEWEST_BLOCKS
+    different = enough and comparison.adjusted_different <= alpha
+    if enough and comparison.adjusted_equivalent <= alpha:
+        return Outcome.EQUIVALENT, different
+    if different:
+        return (Outcome.BETTER if better else Outcome.WORSE), True
+    return Outcome.NOT_ENOUGH_DATA, False
+
+
+def _advised(comparison: Comparison | ShareComparison, margin: float) -> int:
     # Bonferroni's share of α: the least that Holm's correction leaves to any comparison of the family.
-    share = alpha / comparison.family
-    needed = blocks_needed(comparison.spread, comparison.margin, power=POWER, alpha=share)
+    share = (1.0 - comparison.level) / comparison.family
+    needed = blocks_needed(comparison.spread, margin, power=POWER, alpha=share)
     if needed > comparison.blocks:
         return needed
-    halfway = math.sqrt(1.0 + comparison.margin)
-    return blocks_needed(comparison.spread, comparison.margin, true_ratio=halfway, power=POWER, alpha=share)
+    halfway = math.sqrt(1.0 + margin)
+    return blocks_needed(comparison.spread, margin, true_ratio=halfway, power=POWER, alpha=share)
 
 
 def _amount(comparison: Comparison, direction: str) -> str:

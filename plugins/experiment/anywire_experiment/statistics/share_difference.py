@@ -1,0 +1,94 @@
+"""Two arms whose blocks each give a share, such as that of right answers, compared by the difference of the shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from anywire_experiment.statistics.samples import ROUNDING, Estimate, finite_series, fraction
+from anywire_experiment.statistics.signed_rank import hodges_lehmann
+from anywire_experiment.statistics.studentised import StudentisedMean, resampling_counts, studentised_mean
+
+
+class ShareComparison(msgspec.Struct, frozen=True):
+    """A candidate arm against a baseline arm, paired by block, of shares between 0 and 1.
+
+    ``baseline`` and ``candidate`` are the means of the blocks' shares, ``difference`` is the mean of candidate -
+    baseline with its studentised interval, ``shift`` the same by Hodges and Lehmann, ``spread`` the standard deviation
+    of the difference from block to block. Where both arms of a block are asked the same, the difference of a block is
+    that of the pairs in which one alone was right, so how hard a block's questions are cancels.
+
+    ``p_different`` is the two-sided p-value of "there is no difference", ``p_equivalent`` that of "the difference is
+    ``margin`` or more" (two one-sided tests), ``equivalence`` the interval that goes with it. The ``adjusted`` ones are
+    corrected for the ``family`` of comparisons judged together (`as_family`), and are what a verdict goes by.
+    """
+
+    blocks: int
+    level: float
+    margin: float
+    baseline: float
+    candidate: float
+    difference: Estimate
+    shift: Estimate
+    equivalence: Estimate
+    spread: float
+    p_different: float
+    p_equivalent: float
+    adjusted_different: float
+    adjusted_equivalent: float
+    family: int = 1
+
+
+def compare_shares(
+    baseline: Sequence[float],
+    candidate: Sequence[float],
+    *,
+    margin: float,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> ShareComparison:
+    """The candidate against the baseline; both give one share per block, in the same order. ``margin`` is the
+    difference that does not matter, 0.05 for 5 percentage points, chosen before the data are seen.
+
+    Why not the ratio, as in `compare`: a block of few questions may have none right, and has no ratio then. Else the
+    same is assumed, and the same is promised.
+
+    ValueError for fewer than 2 blocks, different numbers of blocks, and what is no share.
+    """
+    fraction(margin, "margin")
+    if not 0.5 < level < 1.0:
+        raise ValueError(f"level is a confidence between 0.5 and 1 (0.95 for 95 %), not {level}")
+    before = finite_series(baseline, at_least=2, name="baseline")
+    after = finite_series(candidate, at_least=2, name="candidate")
+    if before.size != after.size:
+        raise ValueError(f"{before.size} blocks of the baseline and {after.size} of the candidate: one share of each")
+    if any(each.min() < 0.0 or each.max() > 1.0 for each in (before, after)):
+        raise ValueError("a share lies between 0 and 1")
+    differences = after - before
+    counts = resampling_counts(before.size, resamples, seed)
+    found = studentised_mean(differences, counts, negligible=ROUNDING)
+    p_different = float(found.p_zero())
+    p_equivalent = float(np.maximum(found.p_at_most(-margin), found.p_at_least(margin)))
+    return ShareComparison(
+        blocks=int(before.size),
+        level=level,
+        margin=margin,
+        baseline=float(before.mean()),
+        candidate=float(after.mean()),
+        difference=_estimate(found, level),
+        shift=hodges_lehmann(differences, level),
+        equivalence=_estimate(found, 2.0 * level - 1.0),
+        spread=float(np.std(differences, ddof=1)),
+        p_different=p_different,
+        p_equivalent=p_equivalent,
+        adjusted_different=p_different,
+        adjusted_equivalent=p_equivalent,
+    )
+
+
+def _estimate(of: StudentisedMean, level: float) -> Estimate:
+    low, high = of.interval(level)
+    return Estimate(float(of.mean), float(low), float(high), level)
