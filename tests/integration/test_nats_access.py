@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,37 @@ async def test_an_nkey_is_let_in_and_another_is_not(bench: Bench, serve: Any, tm
     server = await serve(f"authorization: {{users: [{{nkey: {public}}}]}}")
     assert "does not let this end in" in await refusal(bench, servers=server.url, nkey=str(other))
     await exchange(bench, servers=server.url, nkey=str(path))
+
+
+def signed(key: nkeys.KeyPair, of: nkeys.KeyPair, kind: str, **claims: Any) -> str:
+    """A token as `nsc` makes them: what ``key`` says of the one whose key is ``of``."""
+    content = {"iss": key.public_key.decode(), "sub": of.public_key.decode(), "name": kind, "iat": 1, "jti": kind}
+    content["nats"] = {"type": kind, "version": 2, **claims}
+    parts = [json.dumps(each).encode() for each in ({"typ": "JWT", "alg": "ed25519-nkey"}, content)]
+    text = ".".join(_base64(each) for each in parts)
+    return f"{text}.{_base64(key.sign(text.encode()))}"
+
+
+def _base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+async def test_a_file_of_credentials_is_enough(bench: Bench, serve: Any, tmp_path: Path) -> None:
+    kinds = (nkeys.PREFIX_BYTE_OPERATOR, nkeys.PREFIX_BYTE_ACCOUNT, nkeys.PREFIX_BYTE_USER)
+    operator, account, user = (nkeys.from_seed(nkeys.encode_seed(bytes([kind]) * 32, kind)) for kind in kinds)
+    no_limits = dict.fromkeys(("subs", "data", "payload"), -1)
+    limits = {**no_limits, **dict.fromkeys(("conn", "leaf", "imports", "exports"), -1), "wildcards": True}
+    of_account = signed(operator, account, "account", limits=limits)
+    server = await serve(
+        f'operator: "{signed(operator, operator, "operator")}"\nresolver: MEMORY\n'
+        f'resolver_preload: {{{account.public_key.decode()}: "{of_account}"}}'
+    )
+    path = tmp_path / "robot.creds"
+    parts = ("NATS USER JWT", signed(account, user, "user", **no_limits)), ("USER NKEY SEED", bytes(user.seed).decode())
+    path.write_text("".join(f"-----BEGIN {name}-----\n{text}\n------END {name}------\n\n" for name, text in parts))
+    path.chmod(0o600)
+    assert "does not let this end in" in await refusal(bench, servers=server.url)
+    await exchange(bench, servers=server.url, credentials=str(path))
 
 
 @pytest.mark.parametrize("setting", ["credentials", "nkey"])
