@@ -120,9 +120,10 @@ bench-events: $(READY)
 bench-limits: $(READY)
 	$(BIN)/python benchmarks/limits.py
 
-# How soon a deliberation has its id while many are under way, and what one costs.
+# How soon a deliberation has its id while many are under way, what one costs, and what it takes on paper.
 bench-deliberations: $(READY)
 	$(BIN)/python benchmarks/deliberations.py
+	$(BIN)/python benchmarks/deliberation_numbers.py
 
 # How soon what a revoked key or agent has under way has ended.
 bench-revocation: $(READY)

@@ -97,7 +97,7 @@ class HealthLaws:
         self._probe_ended(agent_id, passed)
 
     def _changed(self, event: events.HealthChanged) -> None:
-        if event.transport:
+        if event.transport or event.model:
             return
         before = self.state(event.agent_id)
         self.states.setdefault(event.agent_id, []).append(event.state)

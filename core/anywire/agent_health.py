@@ -22,7 +22,7 @@ class AgentHealth(msgspec.Struct, frozen=True):
     well. ``trips`` is how often its breaker has opened lately, ``probes`` how many probes it was sent in quarantine,
     ``retry_in_s`` the time until it is tried next, 0 where that is not waited for. ``slow_start`` is how many slots it
     has been given so far while it begins slowly, 0 while it has all of them. ``links`` has the state of the breaker of
-    each of its links, by transport, that is not closed."""
+    each of its links, by transport, that is not closed, and ``models`` that of each of its models."""
 
     state: HealthState = "closed"
     order: Order = ""
@@ -33,6 +33,7 @@ class AgentHealth(msgspec.Struct, frozen=True):
     retry_in_s: float = 0.0
     slow_start: int = 0
     links: Mapping[str, HealthState] = {}
+    models: Mapping[str, HealthState] = {}
 
 
 WELL = AgentHealth()

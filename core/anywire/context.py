@@ -64,7 +64,8 @@ class Services(Protocol):
         ...
 
     def metrics(self) -> Sequence[tuple[str, Metric]]:
-        """What services tell to whoever measures (`anywire.service.Service.metrics`), each with its service's name."""
+        """What services and gateways tell to whoever measures (`anywire.service.Service.metrics`), each with its
+        plugin's name."""
         ...
 
 

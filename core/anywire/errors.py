@@ -23,8 +23,10 @@ Origin = Literal["", "client", "pipeline", "transport", "agent", "engine"]
 Again = Literal["", "elsewhere", "anywhere"]
 """Whether the pipeline sends a task again after such an error, while `pipeline.max_attempts` and `pipeline.retries`
 allow it: never; to another agent that is free; to any agent, another one first."""
-Blamed = Literal["", "agent", "link"]
-"""What an error counts against: nothing, the agent, or the link to it."""
+Blamed = Literal["", "agent", "link", "model"]
+"""What an error counts against: nothing, the agent, the link to it, or the one model of the agent that was asked."""
+Concerned = Literal["", "model"]
+"""What an agent says its error is of: itself, or the model that was asked alone, while its others may be well."""
 
 MAX_MEMBERS_BYTES = 16 * 1024
 """Bytes of what an engine said beside its error; longer ones are left out."""
@@ -57,6 +59,7 @@ class AnywireError(Exception):
         retry_after: float = 0.0,
         origin: Origin = "",
         members: Mapping[str, Any] | None = None,
+        concerns: Concerned = "",
     ) -> None:
         super().__init__(without_secrets(message))
         self.phase: Phase = phase
@@ -73,6 +76,8 @@ class AnywireError(Exception):
         self.origin: Origin = origin or self.arises
         self.members: Mapping[str, Any] = tree_without_secrets(members) if members else {}
         """What the engine said besides, as plain JSON types."""
+        self.concerns: Concerned = concerns
+        """Whether what failed is the model alone, as its engine knows."""
         self.exhausted = False
         """Whether the pipeline has tried as often as it may: one that tries again adds to what is too much already."""
 
@@ -82,7 +87,10 @@ class AnywireError(Exception):
 
     @property
     def blames(self) -> Blamed:
-        """What this error counts against. An engine's 4xx says nothing against anybody here."""
+        """What this error counts against. An engine's 4xx says nothing against anybody here, unless it says so of the
+        model."""
+        if self.concerns == "model" and self.counts_against == "agent":
+            return "model"
         return "" if 400 <= self.status < 500 else self.counts_against
 
     @property
@@ -348,6 +356,7 @@ class WireError(msgspec.Struct, frozen=True, omit_defaults=True):
     retry_after_ms: int = 0
     origin: str = ""
     members: dict[str, Any] = {}
+    concerns: str = ""
 
 
 _encoder = msgspec.json.Encoder()
@@ -375,6 +384,7 @@ def to_wire(error: AnywireError) -> str:
         retry_after_ms,
         "" if error.origin == error.arises else error.origin,
         members,
+        error.concerns,
     )
     return _encoder.encode(wire).decode()
 
@@ -399,4 +409,5 @@ def from_wire(text: str, *, phase: Phase, agent_id: str = "", task_id: str = "")
         retry_after=max(0, min(wire.retry_after_ms, 10**9)) / 1000,
         origin=origin,
         members=wire.members if len(text) <= 2 * MAX_MEMBERS_BYTES else None,
+        concerns="model" if wire.concerns == "model" else "",
     )

@@ -226,10 +226,10 @@ class LinkLost(Event, frozen=True, kw_only=True, tag="link.lost"):
 
 
 class HealthChanged(Event, frozen=True, kw_only=True, tag="health.changed"):
-    """``transport`` is empty for the agent itself, else it names one of its links. ``state`` is
-    `anywire.agent_health.HealthState`, of a link never ``quarantined``; ``reason`` the code that its failures had most
-    often, ``evidence`` how many it had of each since it was well, ``trips`` how often its breaker has opened lately,
-    ``retry_in_ms`` the time until it is tried next, 0 where that is not waited for."""
+    """``transport`` names one of its links, ``model`` one of its models; both are empty for the agent itself.
+    ``state`` is `anywire.agent_health.HealthState`, of links and models never ``quarantined``; ``reason`` the code that
+    its failures had most often, ``evidence`` how many it had of each since it was well, ``trips`` how often its breaker
+    has opened lately, ``retry_in_ms`` the time until it is tried next, 0 where that is not waited for."""
 
     agent_id: str
     state: str
@@ -238,6 +238,7 @@ class HealthChanged(Event, frozen=True, kw_only=True, tag="health.changed"):
     evidence: Mapping[str, int] = {}
     trips: int = 0
     retry_in_ms: int = 0
+    model: str = ""
 
 
 class SlowStart(Event, frozen=True, kw_only=True, tag="agent.slow_start"):

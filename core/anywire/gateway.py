@@ -8,12 +8,14 @@ the `AnywireError` raised, into its protocol.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import pydantic
 
 from anywire.access_settings import TlsConfig
 from anywire.context import Context
+from anywire.metric import Metric
 
 
 class Gateway(ABC):
@@ -50,3 +52,8 @@ class Gateway(ABC):
     def tls(self) -> TlsConfig | None:
         """The certificate that it shows to clients at its address, by which they know it; None without TLS."""
         return None
+
+    def metrics(self) -> Iterable[Metric]:
+        """Numbers for whoever measures, as they are now; as `anywire.service.Service.metrics`. A gateway that tells
+        them itself has none."""
+        return ()

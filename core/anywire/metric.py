@@ -1,4 +1,4 @@
-"""Numbers that a service tells to whoever measures: our own type, none of a metrics library's."""
+"""Numbers that a service or gateway tells to whoever measures: our own type, none of a metrics library's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 class Metric(msgspec.Struct, frozen=True):
-    """A gateway with ``/metrics`` shows it as ``anywire_SERVICE_NAME``. ``name`` and those of ``labels`` have small
+    """A gateway with ``/metrics`` shows it as ``anywire_PLUGIN_NAME``. ``name`` and those of ``labels`` have small
     letters, digits and underscores; ``name`` ends with the unit (``free_bytes``, ``load_seconds``). A ``counter`` only
     grows, and is shown with ``_total``. Numbers of one name have labels of the same names. ``text`` says in a sentence
     what it is."""

@@ -1,4 +1,4 @@
-"""The error of a command whose agent answers nonsense; apart, since a command line needs it when it runs alone."""
+"""The error of nonsensical answers; apart, since a command line needs it when it runs alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from anywire.errors import AnywireError
 
 
 class NotUnderstood(AnywireError):
-    """The agent answered with what the command does not understand."""
+    """The other end answered with what this one does not understand."""
 
     code = "not_understood"
-    remedy = "Use the same version of Anywire for the command and the agent."
+    remedy = "Use the same version of Anywire at both ends."

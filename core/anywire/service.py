@@ -72,7 +72,8 @@ class Service(ABC):
         return ()
 
     def offers(self) -> tuple[Offer, ...]:
-        """The models it answers itself, asked for once after ``start``. They go before agents' models of that name."""
+        """The models it answers itself, asked for once after ``start``. They go before agents' models of that name, and
+        are offered to clients of all gateways and transports, and to the orchestrators that this one joins."""
         return ()
 
     def answer(self, task_id: str, submission: Submission) -> AsyncIterator[Delta]:

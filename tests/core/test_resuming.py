@@ -78,6 +78,23 @@ async def test_only_the_same_weights_go_on(pipeline_of: Make, wire: PuppetTransp
     assert await read(stream) == "one two"
 
 
+async def test_weights_that_were_read_before_the_first_token_go_on(pipeline_of: Make, wire: PuppetTransport) -> None:
+    """An agent that has just begun offers its models before it knows what names their weights."""
+    pipeline: Orchestrator = await pipeline_of(wire, resume=True)
+    join(wire, "a", "")
+    stream = submit(pipeline, Script())
+    known = offers_text((Offer(MODEL, digest="sha:1"),))
+    wire.sink.agent_reported("a", 1, AgentStatus("a", 1, "ready", known, 4))
+    say(wire, wire.requests[0][1], 0, "one ", resumable=True)
+    join(wire, "other", "sha:2")
+    join(wire, "same", "sha:1")
+    wire.lose("a")
+    agent, request = wire.requests[1]
+    assert (agent, request.resume) == ("same", "one ")
+    say(wire, request, 0, "two", resumable=True, final=True)
+    assert await read(stream) == "one two"
+
+
 async def test_weights_that_nobody_has_are_waited_for_and_then_the_client_reads_that_there_are_none(
     pipeline_of: Make, wire: PuppetTransport, clock: SimulatedClock
 ) -> None:

@@ -67,9 +67,12 @@ def _executors(name: str) -> str:
     return "ExecuteDeliberationResponse" if name.startswith("Execute") else f"{name}Response"
 
 
-def channel_to(gateway: GrpcGateway, credentials: grpc.ChannelCredentials | None = None) -> grpc.aio.Channel:
+def channel_to(
+    gateway: GrpcGateway, credentials: grpc.ChannelCredentials | None = None, *more: tuple[str, int]
+) -> grpc.aio.Channel:
+    """``more`` are further options of the channel."""
     target = gateway.address.partition("://")[2]
-    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0), *more]
     if credentials is None:
         return grpc.aio.insecure_channel(target, options)
     return grpc.aio.secure_channel(target, credentials, options)

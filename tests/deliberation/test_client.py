@@ -17,10 +17,11 @@ from tests.deliberation.front_bench import Double, degraded, front, submitted, u
 from tests.long_form import examples
 
 from anywire.errors import AnywireError, ConfigError, InvalidRequest, Unauthenticated
+from anywire.not_understood import NotUnderstood
 from anywire.route import ServerSentEvent
 from anywire.testing.patience import PATIENCE, expect, polled
 from anywire_gateway_openai.service_routes import encoded
-from anywire_service_deliberation.client import DeliberationClient, NotUnderstood
+from anywire_service_deliberation.client import DeliberationClient
 from anywire_service_deliberation.event_source import MAX_EVENT_BYTES, read_events
 from anywire_service_deliberation.offered import Update
 from anywire_service_deliberation.viewed import whole

@@ -1,126 +1,156 @@
-"""Deliberations over the end of real processes: a killed orchestrator goes on where it was, with the same winner."""
+"""Deliberations over the end of real processes: a killed orchestrator goes on where it was, with the same winner, and
+agents that are killed or stand still are replaced and told."""
 
 from __future__ import annotations
 
-import json
 import random
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from tests.integration.anywire_processes import Process, until_agents
+from tests.deliberation.noted_engine import Note
+from tests.deliberation.process_fleet import Fleet, any_moment, lasts, seen
+from tests.integration.anywire_processes import until_agents
 from tests.long_form import SOAK
-from tests.patience import PATIENCE
 
-from anywire_service_deliberation.database import Database
-from anywire_service_deliberation.record import Deliberation
+from anywire_service_deliberation.record import Deliberation, WorkId
+from anywire_service_deliberation.request import works_of
+from anywire_service_deliberation.views import Whole
 
-KILLS = 50 if SOAK else 2
+KILLS = 50 if SOAK else 5
+TROUBLES = 20 if SOAK else 2
+TTFT = 0.06
+"""Seconds that an answer takes."""
+MEMBERS, ROUNDS = 3, 1
+ASKED: dict[str, Any] = {"members": MEMBERS, "rounds": ROUNDS, "rubric": "answer"}
+WORKS = works_of(MEMBERS, ROUNDS)
+PATIENT = {"timeout": 3, "heartbeat_interval": 0.1}
+"""The lease of a test that loses no agent: none is taken for lost because the machine is busy."""
+QUICK = {"timeout": 1, "heartbeat_interval": 0.1}
 
 pytestmark = pytest.mark.timeout(2000 if SOAK else 300)
 
 
 @pytest.fixture
-async def start(tmp_path: Path, options_of: Callable[[str], dict[str, Any]]) -> AsyncIterator[Callable[..., Any]]:
-    settings = {
-        "transports": {"zeromq": options_of("zeromq")},
-        "server": {"port": 0},
-        "services": {"deliberation": {"folder": str(tmp_path / "kept")}},
-        "engine": {"name": "synthetic", "ttft": 60, "length": 5, "features": {"json": True}},
-        "lease": {"timeout": 0.5, "heartbeat_interval": 0.1},
-        "shutdown_grace": 0.1,
-    }
-    file = tmp_path / "anywire.yaml"
-    file.write_text(json.dumps(settings))
-    running: list[Process] = []
-
-    async def begin(*arguments: str) -> Process:
-        running.append(await Process.start(*arguments, "--config", str(file)))
-        return running[-1]
-
-    yield begin
-    for process in running:
-        await process.end(signal.SIGKILL)
+async def fleet(
+    request: pytest.FixtureRequest, tmp_path: Path, options_of: Callable[[str], dict[str, Any]]
+) -> AsyncIterator[Fleet]:
+    transport, lease = request.param
+    made = Fleet(tmp_path, transport, options_of(transport), engine={"ttft": TTFT * 1000}, lease=lease)
+    yield made
+    await made.end()
 
 
-def client_of(server: Process) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=server.url, timeout=PATIENCE)
-
-
-async def submitted(client: httpx.AsyncClient, question_id: str, tenant: str, wait: int = 0) -> dict[str, Any]:
-    """The deliberation of this id, begun if it is a new one, and ended if ``wait`` is long enough."""
-    body = {"id": question_id, "task": f"Task {question_id}", "members": 3, "rubric": "answer", "timeout": 120}
-    headers = {"x-anywire-tenant": tenant, "Prefer": f"wait={wait}"}
-    answer = await client.post("/v1/deliberations", json=body, headers=headers)
-    assert answer.status_code in (200, 202), answer.text
-    told: dict[str, Any] = answer.json()
-    return told
-
-
-async def ended(client: httpx.AsyncClient, question_id: str, tenant: str) -> dict[str, Any]:
-    while (told := await submitted(client, question_id, tenant, wait=30))["status"] not in ("completed", "degraded"):
-        assert told["status"] in ("submitted", "generating", "critiquing", "revising", "scoring"), told
-    return told
-
-
-async def answered(client: httpx.AsyncClient, question_id: str, tenant: str, count: int) -> set[str]:
-    """The first works that were answered, as the events tell it."""
-    works: set[str] = set()
-    path, headers = f"/v1/deliberations/{question_id}/events", {"x-anywire-tenant": tenant}
-    async with client.stream("GET", path, headers=headers) as events:
-        async for line in events.aiter_lines():
-            told = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {}
-            if isinstance(told, dict) and "seconds" in told:
-                works.add(told["work"])
-            if len(works) >= count:
-                break
-    return works
-
-
-async def test_who_is_killed_changes_nothing(start: Any, tmp_path: Path) -> None:
-    """The orchestrator at a moment of each deliberation, and at last one of its agents before it."""
-    drawn = random.Random(3)
-    await start("agent", "--agent-id", "a1", "--slots", "8")
-    other = await start("agent", "--agent-id", "a2", "--slots", "8")
-    server = await start("serve")
-    kept: list[tuple[str, set[str]]] = []
-    async with client_of(server) as client:
-        await until_agents(client, "a1", "a2")
+@pytest.mark.parametrize("fleet", [("zeromq", PATIENT)], indirect=True, ids=["zeromq"])
+async def test_an_orchestrator_that_is_killed_at_any_moment_changes_nothing(fleet: Fleet) -> None:
+    drawn = random.Random(None if SOAK else 3)
+    await fleet.begin("a1", "a2", slots=1)  # so that most moments have a stage that is half done
+    await fleet.serve()
+    before: dict[str, Deliberation] = {}
+    hubs: dict[str, set[str]] = {}
+    shown: dict[str, tuple[Whole, Whole]] = {}
+    async with fleet.client(tenant="calm") as calm, fleet.client(tenant="storm") as storm, fleet.http() as http:
         for number in range(KILLS):
-            await ended(client, f"q-{number}", "calm")
-    for number in range(KILLS):
-        async with client_of(server) as client:
-            await until_agents(client, "a1", "a2")
-            await submitted(client, f"q-{number}", "storm")
-            before = await answered(client, f"q-{number}", "storm", drawn.randrange(16))
-            if number == KILLS - 1:
-                await other.end(signal.SIGKILL)
-                before |= await answered(client, f"q-{number}", "storm", len(before) + 2)
-            kept.append((f"q-{number}", before))
-        await server.end(signal.SIGKILL)
-        server = await start("serve")
-        async with client_of(server) as client:
-            await ended(client, f"q-{number}", "storm")
-    await server.end(signal.SIGKILL)
-    database = Database(tmp_path / "kept")
-    assert await database.open()
-    try:
-        for question_id, before in kept:
-            calm, storm = await database.get("calm", question_id), await database.get("storm", question_id)
-            assert calm is not None
-            assert storm is not None
-            compare(calm, storm, before)
-    finally:
-        await database.close()
+            name = f"q-{number}"
+            await until_agents(http, "a1", "a2")
+            undisturbed = await calm.deliberate(f"Task {number}", id=name, **ASKED)
+            await storm.submit(f"Task {number}", id=name, **ASKED)
+            await any_moment(storm, name, drawn, WORKS, TTFT)
+            await fleet.kill_server()
+            (before[name],) = await fleet.stored(("storm", name))
+            hubs[name] = {note.hub for note in fleet.notes()}
+            await fleet.serve()
+            shown[name] = undisturbed, await storm.wait(name)
+    await fleet.kill_server()
+    after = {state.question.id: state for state in await fleet.stored(*(("storm", name) for name in before))}
+    for name, (undisturbed, disturbed) in shown.items():
+        assert undisturbed.winner
+        assert (disturbed.status, disturbed.winner) == ("completed", undisturbed.winner)
+        assert disturbed.answer == undisturbed.answer
+        later = [note for note in fleet.notes(name, "storm") if note.hub not in hubs[name]]
+        asked_once(before[name], after[name], later)
+    assert len({note.hub for note in fleet.notes()}) >= KILLS, "each life of the orchestrator has asked"
 
 
-def compare(calm: Deliberation, storm: Deliberation, before: set[str]) -> None:
-    assert (storm.status, storm.winner) == (calm.status, calm.winner) == ("completed", calm.winner)
-    assert not storm.retried
-    assert not storm.failures
-    assert before <= storm.answers.keys()
-    for work in calm.answers.keys() & storm.answers.keys():
-        assert storm.answers[work].text == calm.answers[work].text
+def asked_once(before: Deliberation, after: Deliberation, later: list[Note]) -> None:
+    """What was stored at the end of one orchestrator is as it was, and the next one did not ask for it."""
+    assert not after.retried
+    assert not after.failures
+    for work, answer in before.answers.items():
+        assert after.answers[work] == answer
+    asked = Counter(member for member, _ in {(note.member, note.task) for note in later})
+    had = Counter(WorkId.of(work).member for work in before.answers)
+    for member in before.question.members:
+        assert asked[member.name] <= WORKS // MEMBERS - had[member.name], member.name
+
+
+@pytest.mark.parametrize("fleet", [("dds", QUICK)], indirect=True, ids=["dds"])
+async def test_agents_that_are_killed_or_stand_still_are_told_and_hold_nothing_up(fleet: Fleet) -> None:
+    drawn = random.Random(None if SOAK else 5)
+    names = ["a1", "a2", "a3"]
+    await fleet.serve()
+    await fleet.begin(*names, slots=2)
+    lost = 0
+    async with fleet.client() as client, fleet.http() as http:
+        for number in range(TROUBLES):
+            await until_agents(http, *names)
+            name, timeout = f"q-{number}", lasts(60)
+            await client.submit(f"Task {number}", id=name, timeout=timeout, **ASKED)
+            await any_moment(client, name, drawn, WORKS - MEMBERS, TTFT)
+            victim = drawn.choice(sorted(busy(fleet, name)) or names)
+            pid, stops = fleet.agents[victim].process.pid, number % 2 == 1
+            if stops:
+                fleet.signal(victim, signal.SIGSTOP)
+            else:
+                await fleet.kill(victim)
+            found = await client.wait(name)
+            assert (found.status, found.reason) == ("completed", ""), found
+            assert found.cost.seconds <= timeout
+            left = len(under_way(fleet.notes(name), pid))
+            lost += left
+            assert told(found) >= left
+            if stops:
+                fleet.signal(victim, signal.SIGCONT)
+            else:
+                await fleet.begin(victim, slots=2)
+        assert lost, "something was under way at one that was lost"
+        await until_agents(http, *names)
+        await all_are_killed(fleet)
+
+
+def busy(fleet: Fleet, question: str) -> set[str]:
+    """Agents that have something of it under way."""
+    notes = fleet.notes(question)
+    return {name for name, process in fleet.agents.items() if under_way(notes, process.process.pid)}
+
+
+def under_way(notes: list[Note], pid: int) -> set[str]:
+    """Tasks that an agent has begun and not ended."""
+    states = {note.task: note.what for note in notes if note.pid == pid}
+    return {task for task, what in states.items() if what == "begun"}
+
+
+def told(found: Whole) -> int:
+    """How many tries the result tells of that came to nothing, by themselves or because nobody waited for them."""
+    again = sum(each.attempts - each.answers for each in found.members)
+    return again + len(found.retried) + len(found.missing) + found.spared
+
+
+async def all_are_killed(fleet: Fleet) -> None:
+    """Nobody is left to ask: it ends all the same, within its time, and says why."""
+    timeout = lasts(8)
+    async with fleet.client() as client:
+        await client.submit("Who is left?", id="last", timeout=timeout, **ASKED | {"rounds": 10})
+        assert await seen(client, "last", lambda update: update.data.get("status") == "critiquing")
+        for name in list(fleet.agents):
+            await fleet.kill(name)
+        found = await client.wait("last")
+    assert found.status in ("timed_out", "failed")
+    assert found.cost.seconds <= timeout
+    for member in found.members:
+        assert member.name in found.reason
+    assert found.missing
+    assert len(found.proposals) == MEMBERS, "what there was is kept"

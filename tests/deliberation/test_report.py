@@ -18,6 +18,7 @@ from tests.deliberation.acted import question
 from tests.deliberation.front_bench import answer, degraded, submitted, update
 from tests.long_form import examples
 
+from anywire.deliberation_views import Whole
 from anywire.testing.patience import polled
 from anywire_service_deliberation import live
 from anywire_service_deliberation.live import Picture, line_of
@@ -27,7 +28,6 @@ from anywire_service_deliberation.record import Deliberation
 from anywire_service_deliberation.report import html_page, markdown
 from anywire_service_deliberation.report_terminal import report
 from anywire_service_deliberation.viewed import whole
-from anywire_service_deliberation.views import Whole
 
 BASE = "/v1/deliberations"
 HOSTILE = (

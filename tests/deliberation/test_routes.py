@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -253,6 +254,32 @@ async def test_the_reader_of_updates_goes_with_its_client(tmp_path: Path) -> Non
         async with client.stream("GET", "/deliberations/q-1/events"):
             await polled(lambda: served.double.readers, "somebody reads")
         await polled(lambda: not served.double.readers, "nobody reads any more")
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_reader_that_goes_as_the_updates_end_leaves_no_error_behind(turns: int) -> None:
+    faults: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(context))
+    over = asyncio.Event()
+
+    async def updates() -> AsyncGenerator[Update, None]:
+        yield update(1, "ended", status="completed")
+        await over.wait()
+
+    events = update_events(updates())
+    assert (await anext(events)).id == "1"
+    waiting = asyncio.ensure_future(anext(events, None))
+    await asyncio.sleep(0.01)
+    over.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait((waiting,))
+    await events.aclose()
+    del waiting, events
+    gc.collect()
+    await asyncio.sleep(0)
+    assert faults == []
 
 
 async def test_a_silent_stream_gets_a_ping() -> None:

@@ -131,6 +131,7 @@ async def test_one_that_hangs_is_replaced_by_another_agent(tmp_path: Path) -> No
     assert state.status == "completed"
     assert len(tries) == 2
     hung = "agent" if first.named("cancelled", "proposal") else MODEL
+    assert [(each.code, each.agent) for each in state.retried["proposal/0/member-1"]] == [("hanging", hung)]
     assert state.answers["proposal/0/member-1"].agent == ({"agent", MODEL} - {hung}).pop()
 
 

@@ -37,7 +37,8 @@ from anywire_service_deliberation.deliberations import KeptDeliberations
 from anywire_service_deliberation.prompts import newest
 from anywire_service_deliberation.question import Question
 from anywire_service_deliberation.record import Deliberation
-from anywire_service_deliberation.request import DeliberationRequest, Requests
+from anywire_service_deliberation.request import Requests
+from anywire_service_deliberation.request_form import DeliberationRequest
 from anywire_service_deliberation.roles_and_rubrics import Library
 from anywire_service_deliberation.service import DeliberationService
 

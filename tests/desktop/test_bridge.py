@@ -244,7 +244,11 @@ async def test_a_library_is_scanned_saved_and_used(tmp_path: Path, tiny: Path) -
         assert (await app.call("model_metrics", model=name))["mem_usage"] > 0
         log_id, log = app.begin("model_logs", model=name, lines=5)
         await expect(log, "the log")
-        assert 0 < len(app.messages[log_id]) <= 5
+        lines = app.messages[log_id]
+        assert 0 < len(lines) <= 5
+        log_id, log = app.begin("model_logs", model=name, after=lines[0]["id"])
+        await expect(log, "the rest of the log")
+        assert app.messages[log_id][: len(lines) - 1] == lines[1:]
         await app.call("pin_model", model=name)
         assert (await app.call("model_status", model=name))["pinned"] is True
         with pytest.raises(CallFailed, match="not written"):

@@ -41,7 +41,7 @@ WELL: dict[str, Any] = {
     "probes": 0,
     "retry_in_ms": 0,
 }
-WELL |= {"slow_start": 0, "links": {}}
+WELL |= {"slow_start": 0, "links": {}, "models": {}}
 AT_ONCE = {"breaker": {"errors": 1, "quarantine_trips": 1, "quarantine_probe": 3600}, "agent_wait": 0}
 """The first failure quarantines, and nobody probes by itself."""
 

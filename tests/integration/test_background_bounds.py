@@ -147,7 +147,7 @@ async def test_a_file_of_a_later_version_is_left_as_it_is(tmp_path: Path) -> Non
     with closing(sqlite3.connect(tmp_path / "tasks" / FILE)) as connection:
         connection.execute("PRAGMA user_version = 2")
     before = (tmp_path / "tasks" / FILE).read_bytes()
-    with pytest.raises(errors.ConfigError, match=r"another version .* set services.background.folder"):
+    with pytest.raises(errors.ConfigError, match=r"later version .* set services.background.folder"):
         async with bench(tmp_path):
             pass
     assert (tmp_path / "tasks" / FILE).read_bytes() == before

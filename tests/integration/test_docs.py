@@ -37,6 +37,8 @@ DOCS = ROOT / "docs"
 BIN = Path(sys.executable).parent
 LONG_RUNNING = re.compile(r"anywire (up|serve|agent)\b")
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(#[^)]*)?\)")
+BESIDE = "third terminal"
+"""What a page says before a command that is given while the one before it goes on."""
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -125,6 +127,7 @@ class Reader:
             "ANYWIRE_TRANSPORTS__DDS__DOMAIN": str(dds_domain),
         }
         self.programs: list[Program] = []
+        self._beside: Program | None = None
 
     def here(self, text: str) -> str:
         return text.replace(":8080", f":{self.port}")
@@ -160,15 +163,19 @@ class Reader:
             await self.programs.pop().interrupt()
 
     async def follow(self, page: Path, section: str = "") -> None:
-        """Do what the page says, or one section of it."""
-        output = ""
-        for block in blocks(page, section):
+        """Do what the page says, or one section of it. A command that is followed by one for another terminal goes on
+        beside that."""
+        output, found = "", blocks(page, section)
+        for at, block in enumerate(found):
             if "Ctrl-C" in block.prose:
                 await self.interrupt_all()
             if block.file:
                 self.save(block)
             elif block.language == "sh":
-                output = await self._do(block.text.strip())
+                next_one = next((each.prose for each in found[at + 1 :] if each.language == "sh"), "")
+                if BESIDE not in block.prose:
+                    await self.finish_beside()
+                output = await self._do(block.text.strip(), beside=BESIDE in next_one)
             elif block.language == "log":
                 await self.programs[0].says(self.here(block.text))
             elif block.language == "text" and output:
@@ -176,7 +183,15 @@ class Reader:
             elif block.language == "text":
                 await self.programs[-1].says(self.here(block.text))
 
-    async def _do(self, command: str) -> str:
+    async def finish_beside(self) -> None:
+        """Wait for the end of the command that went on beside others."""
+        if self._beside is not None:
+            self.programs.remove(self._beside)
+            await self._beside.ended()
+            assert await self._beside.process.wait() == 0, self._beside.lines.events
+            self._beside = None
+
+    async def _do(self, command: str, *, beside: bool = False) -> str:
         """The output of a command that ends; empty for one that goes on."""
         if command == ". .venv/bin/activate":
             return ""
@@ -184,8 +199,9 @@ class Reader:
             # The environment is there already: only what the target then does with it.
             recipe = await self.run(f"cd {shlex.quote(str(ROOT))} && make --no-print-directory -n {command[5:]}")
             command = recipe.splitlines()[-1].replace(".venv/bin/", "")
-        if LONG_RUNNING.match(command):
-            await self.begin(command)
+        if LONG_RUNNING.match(command) or beside:
+            program = await self.begin(command)
+            self._beside = program if beside else self._beside
             return ""
         return await self.run(self.here(command))
 
@@ -338,9 +354,17 @@ async def test_the_page_of_background_tasks_works_as_written(reader: Reader) -> 
 
 
 async def test_the_page_of_deliberations_works_as_written(reader: Reader) -> None:
+    port, here = free_port(), reader.here
+    reader.here = lambda text: here(text).replace(":5561", f":{port}")  # type: ignore[method-assign]
     await reader.follow(DOCS / "how-to" / "deliberate.md")
     assert not reader.programs
     assert "## Critiques" in (reader.folder / "report.md").read_text()
+
+
+async def test_five_agents_are_asked_and_one_is_killed_as_the_tutorial_says(reader: Reader) -> None:
+    await reader.follow(DOCS / "tutorial-five-agents.md")
+    assert not reader.programs
+    assert "<h2>Answer: the proposal of" in (reader.folder / "report.html").read_text()
 
 
 async def test_the_page_of_roles_and_rubrics_works_as_written(reader: Reader) -> None:

@@ -23,7 +23,6 @@ from anywire.errors import ConfigError, EngineFailed, InvalidRequest
 from anywire.messages import Kind, TaskRequest
 from anywire_engine_llama import LlamaEngine
 from anywire_engine_models.llama_cpp import server
-from anywire_engine_models.llama_cpp.command import LlamaSettings, llama_command
 from anywire_engine_models.llama_cpp.offer import read_offer
 from anywire_engine_models.model_files import weights as model_file
 from anywire_engine_models.processes.guarded import GUARDIAN
@@ -430,15 +429,12 @@ async def test_a_child_whose_parent_is_gone_already_does_not_start(model: Path) 
     assert await child.wait() == 1
 
 
-async def test_the_memory_for_prompts_is_the_servers_own_unless_it_is_set(model: Path, program: Path) -> None:
-    def options(**settings: Any) -> list[str]:
-        made = llama_command(model, settings=LlamaSettings(alias="m", server=str(program), **settings)).arguments
-        return list(made[made.index("--cache-ram") :][:2]) if "--cache-ram" in made else []
-
-    assert options() == []
-    assert options(prompt_cache=0) == ["--cache-ram", "0"]
-    async with engine_for(model, prompt_cache=0) as engine:
-        assert text(await collect(engine, request()))
+async def test_the_memory_for_prompts_is_bounded_unless_that_is_left_to_the_server(model: Path, program: Path) -> None:
+    for settings, options in (({}, ["256"]), ({"prompt_cache": 0}, ["0"]), ({"prompt_cache": None}, [])):
+        async with engine_for(model, server=str(program), **settings) as engine:
+            made = psutil.Process(engine.pid).cmdline()
+            assert made[made.index("--cache-ram") + 1 :][:1] == options if options else "--cache-ram" not in made
+            assert text(await collect(engine, request()))
 
 
 async def test_a_real_program_in_its_place(model: Path, program: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -378,6 +378,10 @@ def test_an_agent_that_is_not_well_is_shown_with_the_reason() -> None:
     assert happens("agent.slow_start", given=4, slots=4) == "ready"
     assert happens("health.changed", state="open", transport="dds") == "ready breaker open over dds"
     assert happens("health.changed", state="closed", transport="dds") == "ready"
+    of_model = {"transport": "", "model": "m"}
+    assert happens("health.changed", state="open", **of_model) == "ready breaker open for m"
+    assert happens("health.changed", state="half_open", **of_model) == "ready breaker half open for m"
+    assert happens("health.changed", state="closed", **of_model) == "ready"
     slow = agent | {"transport": "dds", "health": {"slow_start": 2, "links": {"dds": "half_open"}}}
     picture.set([slow], [], nothing)
     assert told() == "ready, slow start 2 slots so far breaker half open over dds"

@@ -134,7 +134,10 @@ async def test_commands_list_start_stop_call_and_tell_the_log() -> None:
         assert called == {"text": "3", "is_error": False}
         (failed,) = await results_of(engine, "mcp.call", server="maths", tool="fail")
         assert failed == {"text": "it went wrong", "is_error": True}
-        assert await results_of(engine, "mcp.logs", server="maths", lines=5) == [{"line": "ready to listen"}]
+        (line,) = await results_of(engine, "mcp.logs", server="maths", lines=5)
+        assert line["line"] == "ready to listen"
+        assert await results_of(engine, "mcp.logs", server="maths", after=line["id"]) == []
+        assert await results_of(engine, "mcp.logs", server="maths", after="of another life") == [{"reset": True}, line]
         (again,) = await results_of(engine, "mcp.restart", server="maths")
         assert again["pid"] != started["pid"]
         (stopped,) = await results_of(engine, "mcp.stop", server="maths")
@@ -150,6 +153,7 @@ async def test_commands_list_start_stop_call_and_tell_the_log() -> None:
             ("mcp.call", {"server": "maths"}, "tool must be"),
             ("mcp.call", {"server": "maths", "tool": "add", "arguments": []}, "tool must be"),
             ("mcp.logs", {"server": "maths", "lines": -1}, "lines must be"),
+            ("mcp.logs", {"server": "maths", "after": 5}, "after must be"),
         ):
             with pytest.raises(InvalidRequest, match=words):
                 await results_of(engine, name, **arguments)

@@ -20,10 +20,11 @@ import pytest
 from aiohttp import web
 from tests.long_form import examples
 from tests.mcp_tools.servers import HERE, http_server, owner, plain, real, until
+from tests.models.logged import texts
 
 from anywire.errors import AnywireError, EngineFailed, InvalidRequest, ModelStopped, ShuttingDown
 from anywire.testing.patience import FACTOR, PATIENCE, expect, polled
-from anywire_engine_mcp.connection import server as connected
+from anywire_engine_mcp.connection import questions
 from anywire_engine_mcp.host import McpChanged, McpHost, ToolFault
 from anywire_engine_mcp.server_config import ServerConfig
 
@@ -63,8 +64,7 @@ async def test_a_server_starts_with_its_host_is_called_and_ends_with_it() -> Non
         assert host.status("maths").calls == 2
         pid = host.status("maths").pid
         assert psutil.pid_exists(pid)
-        lines = [line async for line in host.logs("maths")]
-        assert lines == ["ready to listen"]
+        assert await texts(host.logs("maths")) == ["ready to listen"]
     assert is_gone(pid)
     assert children() <= before
     assert states[-1] == "stopped"
@@ -220,14 +220,14 @@ async def test_a_call_that_takes_too_long_is_given_up_and_the_server_goes_on() -
 async def test_noise_on_its_output_goes_to_the_log() -> None:
     async with owner(files=plain()) as host:
         assert (await host.call("files", "noise", {})).text == "noisy"
-        assert "this is no message" in [line async for line in host.logs("files")]
+        assert "this is no message" in await texts(host.logs("files"))
 
 
 async def test_an_answer_that_cannot_be_read_fails_its_call_at_once() -> None:
     async with owner(files=plain()) as host:
         with pytest.raises(ToolFault, match="its answer is no message of JSON-RPC; its log has it"):
             await expect(host.call("files", "unreadable", {}, timeout=PATIENCE * 2), "the call is answered")
-        assert any("ud83d" in line for line in [each async for each in host.logs("files")])
+        assert any("ud83d" in line for line in await texts(host.logs("files")))
         assert (await host.call("files", "add", {"a": 1, "b": 1})).text == "2"
 
 
@@ -312,7 +312,7 @@ async def test_a_server_sees_its_own_variables_and_none_of_the_agents(monkeypatc
 
 
 async def test_an_idle_server_that_does_not_answer_counts_as_crashed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connected, "HEALTH_TIMEOUT", 0.05)
+    monkeypatch.setattr(questions, "HEALTH_TIMEOUT", 0.05)
     async with owner(files=plain(health_interval=0.05, restart="never", on_demand=False)) as host:
         pid = (await until(host, "files", "running")).pid
         os.kill(pid, signal.SIGSTOP)

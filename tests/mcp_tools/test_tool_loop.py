@@ -15,10 +15,12 @@ from anywire.errors import EngineFailed, InvalidRequest
 from anywire.messages import TaskRequest
 from anywire.testing.patience import expect
 from anywire_engine_mcp.host import ToolFault
-from anywire_engine_mcp.tool_loop import loop
-from anywire_engine_mcp.tool_loop.loop import LoopLimits, run_loop
+from anywire_engine_mcp.tool_loop import calls as loop_calls
+from anywire_engine_mcp.tool_loop.functions import Place, named
+from anywire_engine_mcp.tool_loop.loop import LoopLimits
 from anywire_engine_mcp.tool_loop.requested import read_chat
-from anywire_engine_mcp.tools import ToolResult
+from anywire_engine_mcp.tool_loop.with_servers import run_loop
+from anywire_engine_mcp.tools import McpTool, ToolResult
 
 CLIENT_TOOL = {"type": "function", "function": {"name": "ask_user", "parameters": {"type": "object"}}}
 LIMITS = LoopLimits()
@@ -233,7 +235,7 @@ async def test_results_and_calls_of_one_round_are_bounded() -> None:
 
 
 async def test_a_long_call_is_told_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "TICK", 0.01)
+    monkeypatch.setattr(loop_calls, "TICK", 0.01)
     model = ScriptedModel([calls(("wait", {})), says("ok")])
     found = await answer(model, Tools(a={"wait": lambda: asyncio.sleep(0.1)}), chat("a"))
     assert len([each for each in found.progress if each[0] == "tool" and " for " in each[1]]) >= 2
@@ -314,6 +316,15 @@ async def test_tools_of_the_same_name_and_strange_names_are_kept_apart() -> None
     model = ScriptedModel([calls(("second_get", {}), (long_name, {}), ("first_with_dot", {})), says("hi")])
     await answer(model, tools, chat(tools=[*both, CLIENT_TOOL]))
     assert results(model) == ["second", "long", "dot"]
+
+
+def test_names_with_labels_stay_the_same_whichever_servers_there_are() -> None:
+    one, other, long = Place("a", McpTool("get")), Place("b", McpTool("get")), Place("a", McpTool("x" * 100))
+    assert list(named([one], labelled=True)) == ["a_get"]
+    found = named([one, other, long], labelled=True)
+    assert list(found)[:2] == ["a_get", "b_get"]
+    assert [len(name) for name in found] == [5, 5, 64]
+    assert list(named([long], labelled=True)) == list(found)[2:]
 
 
 async def test_allowed_tools_are_those_that_the_model_is_told_of() -> None:

@@ -28,11 +28,13 @@ PROPS = {
 
 
 class ModelApi:
-    """What all servers of a launcher answer: a chat is answered with the model's name, after ``gate`` is open.
-    ``asked`` are the bodies, with the key that came with each."""
+    """What all servers of a launcher answer: a chat is answered with the model's name, after ``gate`` is open,
+    with the status of the model in ``statuses`` where there is one. ``asked`` are the bodies, with the key that came
+    with each."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[dict[str, Any], str]] = []
+        self.statuses: dict[str, int] = {}
         self.gate, self.begun, self.gone = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.gate.set()
         self.address = ""
@@ -71,6 +73,8 @@ class ModelApi:
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         asked = await self._note(request)
+        if (status := self.statuses.get(asked["model"])) is not None:
+            return web.json_response({"error": {"message": "no"}}, status=status)
         if not asked.get("stream"):
             message = {"role": "assistant", "content": f"{asked['model']} says hello"}
             return web.json_response({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})

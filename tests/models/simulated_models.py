@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from typing import Any, ClassVar
 
 import msgspec
@@ -18,8 +19,10 @@ from anywire.errors import EngineFailed, InvalidRequest, ModelNotFound, ModelSto
 from anywire.hookspecs import hookimpl
 from anywire.messages import TaskRequest
 from anywire.offers import Offer
+from anywire_engine_models.host.model_log import ModelLog
 from anywire_engine_models.host.server import Exit
 from anywire_engine_models.host.status import Listener, ModelChanged, ModelState, ModelStatus
+from anywire_engine_models.log_results import log_result
 
 MODELS = ("local:one:1", "local:two:1", "local:broken:1")
 BROKEN = MODELS[2]
@@ -67,7 +70,10 @@ class SimulatedModels(Engine):
         """Where set: a start waits for it in the middle."""
         self.nonsense: Any = None
         """Where set: what ``models.status`` tells."""
-        self.more_lines: asyncio.Queue[str] = asyncio.Queue()
+        self.log = ModelLog(100)
+        """Of all models. It begins with `LINES`."""
+        for line in LINES:
+            self.log.add(line)
         self.listeners: list[Listener] = []
         self._told: Callable[[], None] = lambda: None
 
@@ -177,10 +183,10 @@ class SimulatedModels(Engine):
 
     async def _logs(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
         self._found(arguments.get("model"))
-        for line in LINES[-arguments["lines"] :]:
-            yield {"line": line}
-        while arguments["follow"]:
-            yield {"line": await self.more_lines.get()}
+        logged = self.log.read(arguments["lines"], arguments["follow"], arguments.get("after", ""))
+        async with aclosing(logged):
+            async for each in logged:
+                yield log_result(each)
 
     async def _add(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
         name = arguments.get("full_identifier", "local:file:latest")

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import psutil
 import pytest
+from tests.models.logged import texts
 from tests.models.started_servers import nothing_left
 
 from anywire.engine import Delta, EngineProgress
@@ -113,7 +114,7 @@ async def test_a_death_is_told_with_its_signal_and_last_lines_and_the_key_nowher
         assert again.pid not in (0, first)
         assert again.starts == 2
         assert await answer(engine)
-        lines = [line async for line in engine.host.logs(again.model, lines=1000)]
+        lines = await texts(engine.host.logs(again.model, lines=1000))
         assert len(lines) > len(crashed.exit.lines)
         shown = msgspec.json.encode([each.status for each in told.changes]).decode() + "\n".join(lines) + caplog.text
         assert engine.key not in shown

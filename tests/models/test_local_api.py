@@ -167,14 +167,44 @@ async def test_a_client_that_goes_away_ends_what_it_asked_for(
 
 async def test_a_log_is_told_whole_and_followed(client: httpx.AsyncClient, engine: SimulatedModels) -> None:
     told = (await client.get(f"/v1/models/{ONE}/logs?lines=2")).json()
-    assert told == {"model": ONE, "lines": list(LINES[-2:])}
+    assert (told["model"], told["lines"]) == (ONE, list(LINES[-2:]))
+    assert (await client.get(f"/v1/models/{ONE}/logs?after={told['after']}")).json() == {"model": ONE, "lines": []}
     async with client.stream("GET", f"/v1/models/{ONE}/logs?follow=1&lines=1") as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         lines = (line async for line in answer.aiter_lines() if line.startswith("data: "))
-        assert json.loads((await anext(lines))[6:]) == {"line": LINES[-1]}
-        engine.more_lines.put_nowait("more")
-        assert json.loads((await anext(lines))[6:]) == {"line": "more"}
+        assert json.loads((await anext(lines))[6:]) == {"line": LINES[-1], "id": told["after"]}
+        engine.log.add("more")
+        assert json.loads((await anext(lines))[6:])["line"] == "more"
     await expect(engine.idle.wait(), "the log is followed no more")
+
+
+async def events_of(client: httpx.AsyncClient, path: str, count: int, **headers: str) -> list[str]:
+    """The first lines of a stream of events that say something."""
+    async with client.stream("GET", path, headers=headers) as answer:
+        lines = (line async for line in answer.aiter_lines() if line.strip(": "))
+        return [await anext(lines) for _ in range(count)]
+
+
+async def test_a_log_that_is_followed_goes_on_after_the_last_event(
+    client: httpx.AsyncClient, engine: SimulatedModels
+) -> None:
+    path = f"/v1/models/{ONE}/logs?follow=1&lines=1"
+    position, data = await events_of(client, path, 2)
+    assert position.startswith("id: ")
+    assert json.loads(data.removeprefix("data: "))["line"] == LINES[-1]
+    for number in range(3):
+        engine.log.add(str(number))
+    again = {"last-event-id": position.removeprefix("id: ")}
+    found = await events_of(client, path, 6, **again)
+    assert [json.loads(line.removeprefix("data: "))["line"] for line in found[1::2]] == ["0", "1", "2"]
+    assert len(set(found[::2])) == 3
+    for number in range(3, 2003):
+        engine.log.add(str(number))
+    name, data, newest, line = await events_of(client, path, 4, **again)
+    assert (name, json.loads(data.removeprefix("data: "))) == ("event: missed", {"missed": 1003})
+    assert json.loads(line.removeprefix("data: ")) == {"line": "1003", "id": newest.removeprefix("id: ")}
+    assert await events_of(client, f"{path}&after=0-1", 2) == ["event: reset", 'data: {"reset":true}']
+    assert (await client.get(f"{path}&after={'x' * 100}")).status_code == 400
 
 
 async def test_logs_that_are_followed_take_no_place_of_other_commands(

@@ -16,6 +16,7 @@ import msgspec
 import psutil
 import pytest
 from tests.long_form import TIMES
+from tests.models.logged import texts
 from tests.models.served_models import FewDevices, ModelApi, ServedLauncher, entry, write_registry
 from tests.models.simulated_servers import Behaviour
 from tests.models.tiny_model import tiny, written_tiny
@@ -322,7 +323,7 @@ async def test_a_real_server_is_measured_and_its_end_is_told(tmp_path: Path, tin
         assert 0 < usage.mem_usage < 100
         assert 0 <= usage.cpu_usage <= 100
         assert usage.rss_bytes > 1_000_000
-        assert [line async for line in models.logs(name)]
+        assert await texts(models.logs(name))
         with models.changes() as changes:
             os.kill(status.pid, signal.SIGKILL)
             async for change in changes:

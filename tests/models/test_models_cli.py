@@ -10,11 +10,12 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from tests.integration.anywire_processes import Process, start
 from tests.integration.finished_commands import commands, commands_end
@@ -22,10 +23,11 @@ from tests.models.simulated_models import BROKEN, FAULT, LINES, MODELS, Simulate
 from tests.models.tiny_model import tiny, written_tiny
 from tests.patience import PATIENCE
 
+from anywire.errors import AgentLost, AgentUnavailable, AnywireError, ConfigError, ModelNotFound, ShuttingDown
 from anywire.files.live_records import RecordFile
 from anywire.not_understood import NotUnderstood
 from anywire.testing.patience import expect
-from anywire_engine_models.cli import asking
+from anywire_engine_models.cli import asking, followed_log
 from anywire_engine_models.cli.places import Models
 from anywire_engine_models.local_api.records import LocalApiRecord, records_folder
 from anywire_engine_models.local_api.server import LocalApi
@@ -113,30 +115,61 @@ def heed_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-async def test_logs_are_printed_and_followed_until_ctrl_c(api: LocalApi, engine: SimulatedModels) -> None:
-    done = await run("logs", ONE, "-n", "2")
-    assert done.stdout == "listening\né\\u2028 half\n"
-    assert [json.loads(line) for line in (await run("logs", ONE, "--json")).stdout.splitlines()] == [
-        {"line": line} for line in LINES
-    ]
+@asynccontextmanager
+async def following(*over: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """``anywire models logs -f`` from the newest line on."""
     follower = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "anywire.cli", "models", "logs", "-f", "-n", "1", ONE,
+        sys.executable, "-m", "anywire.cli", "models", "logs", "-f", "-n", "1", ONE, *over,
         env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, preexec_fn=heed_ctrl_c,
     )  # fmt: skip
-    assert follower.stdout is not None
-    assert follower.stderr is not None
     try:
-        assert await expect(follower.stdout.readline(), "the newest line", PATIENCE) == "é\\u2028 half\n".encode()
-        engine.more_lines.put_nowait("\x1b[31mred\x1b[0m")
-        assert await expect(follower.stdout.readline(), "a further line", PATIENCE) == b"\\x1b[31mred\\x1b[0m\n"
-        follower.send_signal(signal.SIGINT)
-        assert await expect(follower.wait(), "it ends", PATIENCE) == 0
-        assert await follower.stderr.read() == b""
+        yield follower
     finally:
         if follower.returncode is None:
             follower.kill()
             await follower.wait()
+
+
+async def test_logs_are_printed_and_followed_until_ctrl_c(api: LocalApi, engine: SimulatedModels) -> None:
+    done = await run("logs", ONE, "-n", "2")
+    assert done.stdout == "listening\né\\u2028 half\n"
+    told = [json.loads(line) for line in (await run("logs", ONE, "--json")).stdout.splitlines()]
+    assert [each["line"] for each in told] == list(LINES)
+    assert (await run("logs", ONE, "--after", told[0]["id"])).stdout == done.stdout
+    begun_anew = await run("logs", ONE, "--after", "0-1")
+    assert len(begun_anew.stdout.splitlines()) == len(LINES)
+    assert "the log has begun anew" in begun_anew.stderr
+    async with following() as follower:
+        assert follower.stdout is not None
+        assert follower.stderr is not None
+        assert await expect(follower.stdout.readline(), "the newest line", PATIENCE) == "é\\u2028 half\n".encode()
+        engine.log.add("\x1b[31mred\x1b[0m")
+        assert await expect(follower.stdout.readline(), "a further line", PATIENCE) == b"\\x1b[31mred\\x1b[0m\n"
+        follower.send_signal(signal.SIGINT)
+        assert await expect(follower.wait(), "it ends", PATIENCE) == 0
+        assert await follower.stderr.read() == b""
     await expect(engine.idle.wait(), "the log is followed no more")
+
+
+async def test_a_log_that_is_followed_goes_on_after_a_restart_of_its_agent(engine: SimulatedModels) -> None:
+    before, after = LocalApi(engine, engine.listen), LocalApi(engine, engine.listen)
+    await before.begin()
+    async with following() as follower:
+        assert follower.stdout is not None
+        assert follower.stderr is not None
+        assert await expect(follower.stdout.readline(), "the newest line", PATIENCE) == "é\\u2028 half\n".encode()
+        await before.close()
+        engine.log.add("meanwhile")
+        said = (await expect(follower.stderr.readline(), "it says that it asks again", PATIENCE)).decode()
+        assert "the log broke off" in said
+        await after.begin()
+        assert await expect(follower.stdout.readline(), "what came meanwhile", PATIENCE) == b"meanwhile\n"
+        engine.log.add("later")
+        assert await expect(follower.stdout.readline(), "what comes later", PATIENCE) == b"later\n"
+        follower.send_signal(signal.SIGINT)
+        assert await expect(follower.wait(), "it ends", PATIENCE) == 0
+        assert await follower.stderr.read() == b"", "it is said once"
+    await after.close()
 
 
 async def test_a_start_that_is_interrupted_says_so(api: LocalApi, engine: SimulatedModels) -> None:
@@ -396,7 +429,8 @@ async def test_an_agent_is_asked_through_its_orchestrator(up: Process, tmp_path:
         done = await run("start", ONE, *over)
         assert done.stdout == f"{ONE} is running on cpu (pid 4711), loaded in 1.5 s\n", (over, done.stderr)
         assert "50% loaded" in done.stderr
-        assert (await run("logs", ONE, "-n", "1", *over)).stdout == "é\\u2028 half\n"
+        done = await run("logs", ONE, "-n", "1", *over)
+        assert (done.returncode, done.stdout) == (0, "é\\u2028 half\n")
         done = await run("start", BROKEN, *over)
         assert done.returncode == 1
         assert "killed by SIGKILL" in done.stderr
@@ -407,7 +441,86 @@ async def test_an_agent_is_asked_through_its_orchestrator(up: Process, tmp_path:
         assert part in done.stderr
 
 
+async def test_a_log_goes_on_through_an_orchestrator_whose_agent_is_killed(up: Process) -> None:
+    async with following("--url", up.url) as follower:
+        assert follower.stdout is not None
+        assert follower.stderr is not None
+        assert await expect(follower.stdout.readline(), "the newest line", PATIENCE) == "é\\u2028 half\n".encode()
+        agents = psutil.Process(up.process.pid).children(recursive=True)
+        for agent in agents:
+            agent.kill()
+        said = [await expect(follower.stderr.readline(), "what has become of it", PATIENCE) for _ in range(2)]
+        assert b"the log broke off" in said[0]
+        assert b"the log has begun anew" in said[1]
+        found = [await expect(follower.stdout.readline(), "a line of the new life", PATIENCE) for _ in LINES]
+        assert b"".join(found).decode() == "loading\nlistening\né\\u2028 half\n"
+
+
 async def test_agents_show_their_models_with_their_states(up: Process) -> None:
     assert (await run("start", ONE)).returncode == 0
     done = await asyncio.to_thread(commands.finished, ["agents"], environment())
     assert f"{ONE}, {TWO} (stopped), {BROKEN} (stopped)" in done.stdout, done.stdout + done.stderr
+
+
+# Logs that break off
+
+
+def told_in_turns(*turns: Sequence[Any]) -> tuple[list[str], followed_log.AskForLog]:
+    """A log that tells these results, a turn each time that it is asked for; an error ends a turn. And the ids after
+    which it was asked."""
+    asked: list[str] = []
+
+    def ask(after: str, show: Callable[[Any], None]) -> None:
+        asked.append(after)
+        for each in turns[len(asked) - 1]:
+            if isinstance(each, Exception):
+                raise each
+            show(each)
+
+    return asked, ask
+
+
+def test_a_log_that_breaks_off_is_asked_for_again_after_its_newest_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("anywire_engine_models.cli.followed_log.time.sleep", pauses.append)
+    asked, ask = told_in_turns(
+        [{"line": "a", "id": "x-1"}, AgentLost("the agent is gone")],
+        [AgentUnavailable("there is no link")],
+        [ConfigError("no agent of yours runs here")],
+        [{"missed": 2}, {"line": "d", "id": "x-4"}, ShuttingDown("this agent is stopping")],
+        [{"reset": True}, {"line": "e", "id": "y-1"}],
+    )
+    followed_log.print_log(ask, after="", follow=True, as_json=False)
+    assert asked == ["", "x-1", "x-1", "x-1", "x-4"]
+    assert pauses == [0.2, 0.4, 0.8, 0.2]
+    printed = capsys.readouterr()
+    assert printed.out == "a\nd\ne\n"
+    assert printed.err.splitlines() == [
+        "(the log broke off, and is asked for again: the agent is gone)",
+        "(2 lines are left out here: they are not kept any more)",
+        "(the log broke off, and is asked for again: this agent is stopping)",
+        "(lines may be left out here: the log has begun anew)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("follow", "after", "turn"),
+    [
+        (False, "", [{"line": "a", "id": "x-1"}, AgentLost("gone")]),
+        (True, "", [AgentLost("gone")]),
+        (True, "x-1", [AgentLost("gone")]),
+        (True, "", [{"line": "of an older agent"}, AgentLost("gone")]),
+        (True, "", [{"line": "a", "id": "x-1"}, ModelNotFound("there is no such model")]),
+        (True, "", [{"line": "a", "id": "x-1"}, NotUnderstood("nonsense")]),
+        (True, "", [{"line": "a", "id": "x-1"}, {"what": "is this"}]),
+        (True, "", [{"line": 5}]),
+        (True, "", ["a"]),
+    ],
+)
+def test_a_log_that_cannot_go_on_ends_with_its_error(follow: bool, after: str, turn: list[Any]) -> None:
+    asked, ask = told_in_turns(turn)
+    with pytest.raises(AnywireError):
+        followed_log.print_log(ask, after=after, follow=follow, as_json=False)
+    assert asked == [after]

@@ -31,7 +31,15 @@ from tests.models.served_models import (
 from tests.models.simulated_servers import Behaviour
 from tests.models.tiny_model import tiny, written_tiny
 
-from anywire.errors import ConfigError, EngineFailed, InvalidRequest, ModelNotFound, ModelStopped, UnknownCommand
+from anywire.errors import (
+    AnywireError,
+    ConfigError,
+    EngineFailed,
+    InvalidRequest,
+    ModelNotFound,
+    ModelStopped,
+    UnknownCommand,
+)
 from anywire.messages import MAX_COMMAND_BYTES
 from anywire.testing.patience import FACTOR, expect, polled
 from anywire_engine_models.config import ModelsConfig
@@ -250,10 +258,24 @@ async def test_nobody_gets_the_turn_of_a_request_that_broke_before_the_end_of_it
             EngineFailed, match=r"connection .*; the server of local:a:1 has ended: killed by SIGKILL"
         ) as failed:
             await first.reading
-        assert failed.value.blames == "", "the end of one model counts against no agent"
+        assert failed.value.blames == "model", "the end of one model says nothing against its agent"
         rig.api.gate.set()
         assert await expect(second.reading, "an answer of the next server") == f"{A} says hello"
         assert rig.launcher.starts[A] == 2
+
+
+@pytest.mark.parametrize(("status", "blames"), [(500, "model"), (503, "model"), (400, ""), (404, ""), (429, "")])
+async def test_an_answer_of_500_says_something_of_its_model_and_one_of_4xx_nothing(
+    file: Path, status: int, blames: str
+) -> None:
+    write_registry(file, entry("a", autostart=True), entry("b", autostart=True))
+    async with running(file) as rig:
+        await rig.engine.until(lambda: set(rig.engine.states().values()) == {"ready"})
+        rig.api.statuses[A] = status
+        with pytest.raises(AnywireError) as failed:
+            await text(rig, A)
+        assert failed.value.blames == blames
+        assert await text(rig, B)
 
 
 async def test_a_model_that_does_not_start_harms_no_other_and_not_its_agent(file: Path) -> None:
@@ -261,7 +283,7 @@ async def test_a_model_that_does_not_start_harms_no_other_and_not_its_agent(file
     async with running(file, behave=failing(A, fails="no room for its weights")) as rig:
         with pytest.raises(EngineFailed, match="no room for its weights") as failed:
             await text(rig, A)
-        assert failed.value.blames == "", "it counts against no agent"
+        assert failed.value.blames == "model", "it says nothing against its agent"
         (offer, other) = rig.engine.status().offers
         assert (offer.state, offer.takes_tasks) == ("stopped", True), "the next request tries again"
         assert offer.detail == "crashed: no room for its weights"
@@ -402,12 +424,15 @@ async def test_logs_are_told_and_followed(file: Path) -> None:
     write_registry(file, entry("a"))
     async with running(file, behave=Behaviour(lines=("loads", "listens"))) as rig:
         await rig.command("start", model=A)
-        assert [each["line"] for each in await rig.command("logs", model=A)][-2:] == ["loads", "listens"]
+        first, newest = (await rig.command("logs", model=A))[-2:]
+        assert (first["line"], newest["line"]) == ("loads", "listens")
+        assert await rig.command("logs", model=A, after=first["id"]) == [newest]
+        assert (await rig.command("logs", model=A, after="0-0"))[0] == {"reset": True}
         assert [each["line"] for each in await rig.command("logs", model=A, lines=1)] == ["listens"]
         assert await rig.command("logs", model=A, lines=0) == []
         followed = rig.engine.command("models.logs", {"model": A, "lines": 1, "follow": True})
         assert isinstance(followed, AsyncGenerator)
-        assert await anext(followed) == {"line": "listens"}
+        assert await anext(followed) == newest
         more = asyncio.ensure_future(anext(followed))
         await rig.command("stop", model=A)
         await rig.command("start", model=A)

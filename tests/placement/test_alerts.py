@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -69,12 +70,109 @@ def test_below_works_the_other_way_round_and_the_worst_is_kept() -> None:
 
 def test_agents_that_go_and_gauges_that_are_not_reported_have_no_alert() -> None:
     levels = Levels({"g": Threshold(above=1, seconds=0)})
-    assert [each.alert.agent_id for each in levels.look([reading(2), reading(2, "a2")], 0)] == ["a1", "a2"]
+    assert [each.alert.place.agent_id for each in levels.look([reading(2), reading(2, "a2")], 0)] == ["a1", "a2"]
     (gone,) = levels.look([reading(2, "a2")], 1)
-    assert (gone.alert.agent_id, gone.reason) == ("a1", "gone")
+    assert (gone.alert.place.agent_id, gone.reason) == ("a1", "gone")
     (unknown,) = levels.look([reading(None, "a2")], 2)
     assert unknown.reason == "unknown"
     assert levels.look([], 3) == []
+
+
+def of(host: str, agent_id: str, boot_id: str = "", **gauges: float) -> Reading:
+    return Reading(agent_id, host, gauges, boot_id)
+
+
+def test_what_concerns_a_machine_is_one_alert_however_many_agents_report_it() -> None:
+    levels = Levels({"ram_free_bytes": Threshold(below=10, clear=20, seconds=1)})
+
+    def seen(now: float, *values: float | None, host: str = "one") -> list[tuple[str, tuple[str, ...], float, str]]:
+        readings = [
+            Reading(f"a{number}", host, {} if value is None else {"ram_free_bytes": value})
+            for number, value in enumerate(values)
+        ]
+        changes = levels.look(readings, now)
+        return [(each.what, each.alert.agents, each.alert.value, each.reason) for each in changes]
+
+    assert seen(0, 15, 9, 15) == []
+    assert seen(1, 8, 30, None) == [("raised", ("a0", "a1"), 8, "")]
+    assert [(each.place.host, each.place.agent_id) for each in levels.alerts] == [("one", "")]
+    assert seen(2, 30, 19, 30) == [], "as long as one of them sees it, it lasts"
+    assert seen(3, 30, 30, 30) == []
+    assert seen(4, 30) == [("cleared", ("a0",), 30, "well")], "agents that go take no alert along"
+    assert seen(5, 1) == []
+    assert seen(6, 1) == [("raised", ("a0",), 1, "")]
+    assert seen(7, 50, host="two") == [("cleared", ("a0",), 1, "gone")], "the last of its agents has gone"
+
+
+def test_machines_of_one_name_and_gauges_of_agents_are_apart() -> None:
+    thresholds = {"cpu_percent": Threshold(above=90, seconds=0), "max_rss_bytes": Threshold(above=5, seconds=0)}
+    levels = Levels({**thresholds, "kv_cache": Threshold(above=5, seconds=0)})
+    readings = [
+        of("localhost", "a", "boot-1", cpu_percent=99, max_rss_bytes=9, kv_cache=9),
+        of("localhost", "b", "boot-1", cpu_percent=98, max_rss_bytes=9, kv_cache=9),
+        of("localhost", "c", "boot-2", cpu_percent=97, kv_cache=1),
+        of("", "d", cpu_percent=96),
+        of("", "e", cpu_percent=95),
+    ]
+    raised = [each.alert for each in levels.look(readings, 0)]
+    assert {(each.gauge, each.place.boot_id, each.place.agent_id) for each in raised} == {
+        ("cpu_percent", "boot-1", ""),
+        ("cpu_percent", "boot-2", ""),
+        ("cpu_percent", "", "d"),
+        ("cpu_percent", "", "e"),
+        ("max_rss_bytes", "boot-1", "a"),
+        ("max_rss_bytes", "boot-1", "b"),
+        ("kv_cache", "boot-1", "a"),
+        ("kv_cache", "boot-1", "b"),
+    }
+    assert len(raised) == 8
+
+
+@settings(max_examples=examples(60))
+@given(st.lists(st.lists(st.floats(0, 100), min_size=1, max_size=4), min_size=1, max_size=20), st.floats(0, 3))
+def test_a_machine_is_as_one_agent_that_reports_the_worst(values: list[list[float]], seconds: float) -> None:
+    threshold = {"cpu_percent": Threshold(above=60, clear=40, seconds=seconds)}
+    many, one = Levels(threshold), Levels(threshold)
+    for now, each in enumerate(values):
+        changes = many.look([of("h", f"a{n}", cpu_percent=value) for n, value in enumerate(each)], now)
+        expected = one.look([of("h", "a0", cpu_percent=max(each))], now)
+        assert [(c.what, c.reason, c.alert.value, c.alert.worst) for c in changes] == [
+            (c.what, c.reason, c.alert.value, c.alert.worst) for c in expected
+        ]
+
+
+async def test_many_agents_of_this_machine_are_one_event_and_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    thresholds = {"vram_free_bytes": {"below": 100, "seconds": 0}, "cpu_percent": None, "ram_free_bytes": None}
+    config = AlertsConfig.model_validate({"thresholds": thresholds, "interval": 0.1})
+    events, engines = Recorder(), [Gauged() for _ in range(5)]
+    async with service_bench(Alerts(config), state=tmp_path, engine=engines[0]) as bench:
+
+        def add(event: PluginEvent) -> None:
+            if event.data["gauge"] == "vram_free_bytes":
+                events.add(event.name, event.data)
+
+        unsubscribe = bench.orchestrator.events.subscribe("test", add, PluginEvent)
+        transport = bench.orchestrator.transports[0].config
+        agents = [
+            Agent(agent_info(f"a{number}", engine=engine), engine, [MemoryTransport(transport)])
+            for number, engine in enumerate(engines[1:])
+        ]
+        for agent in agents:
+            await agent.start()
+        for engine in engines:
+            engine.tell(vram_free_bytes=50.0)
+        await events.event("alert.raised")
+        for engine in engines:
+            engine.tell(vram_free_bytes=150.0)
+        cleared = (await events.event("alert.cleared"))[1]
+        assert set(cleared["agents"]) <= {"agent", "a0", "a1", "a2", "a3"}
+        unsubscribe()
+        for agent in agents:
+            await expect(agent.close(), "the agent has ended")
+        assert [name for name, *_ in events.events] == ["alert.raised", "alert.cleared"]
+    assert caplog.text.count("alert: vram_free_bytes") == 1
 
 
 @settings(max_examples=examples(100))
@@ -175,7 +273,7 @@ async def test_the_log_tells_sizes_as_people_read_them(tmp_path: Path, caplog: p
         await events.event("vram_free_bytes")
         await events.event("g")
         unsubscribe()
-    assert "alert: vram_free_bytes of agent agent is 1.25 GB, below 2 GB" in caplog.text
+    assert re.search(r"alert: vram_free_bytes of host .* \(agents: agent\) is 1.25 GB, below 2 GB", caplog.text)
     assert "alert: g of agent agent is 99, above 98.5" in caplog.text
 
 
@@ -192,11 +290,12 @@ async def test_alerts_are_events_a_route_and_metrics(tmp_path: Path) -> None:
         unsubscribe = bench.orchestrator.events.subscribe("test", add, PluginEvent)
         engine.tell(vram_free_bytes=50.0)
         raised = (await events.event("alert.raised"))[1]
-        assert (raised["agent_id"], raised["value"], raised["below"]) == ("agent", 50.0, 100.0)
+        assert (raised["agent_id"], raised["value"], raised["below"]) == ("", 50.0, 100.0)
+        assert list(raised["agents"]) == ["agent"]
         (listed,) = [each for each in await alerts(bench) if each["gauge"] == "vram_free_bytes"]
         assert listed["host"]
         assert listed["seconds"] >= 0
-        labels = {"agent": "agent", "gauge": "vram_free_bytes"}
+        labels = {"host": raised["host"], "agent": "", "gauge": "vram_free_bytes"}
         assert labels in [metric.labels for _, metric in bench.host.metrics() if metric.name == "critical"]
         engine.tell(vram_free_bytes=150.0)
         engine.tell(vram_free_bytes=201.0)

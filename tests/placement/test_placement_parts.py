@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.long_form import examples
 
+from anywire.agent_health import WELL
+from anywire.messages import AgentInfo, AgentStatus
+from anywire.selector import AgentView
 from anywire_service_placement.absences import Absences
+from anywire_service_placement.fleet import BUDGET, Fleet
 from anywire_service_placement.listing import ListingReader
 from anywire_service_placement.pauses import Pauses
 
@@ -71,3 +79,21 @@ def test_a_listing_is_put_together_from_its_results() -> None:
     assert listing.models["b"].state == "stopped"
     assert listing.other_bytes == 2, "a model that is listed no more still has its memory"
     assert listing.memory.swaps == 2
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [({BUDGET: 400.0}, 400), ({}, 800), ({BUDGET: 0.0}, 0), ({BUDGET: -5.0}, 800), ({BUDGET: float("inf")}, 800)],
+)
+def test_a_budget_that_an_agent_has_reported_since_counts_before_that_of_its_listing(
+    told: dict[str, float], expected: int
+) -> None:
+    """Programs on its machine have come or gone, which changes none of its models."""
+    reader = ListingReader()
+    reader.take({"memory": {"budget_bytes": 800, "used_bytes": 0}, "models": []})
+    listings: Any = SimpleNamespace(of=lambda agent: SimpleNamespace(listing=reader.listing()))
+    moves: Any = SimpleNamespace(state=lambda *_: None, is_refused=lambda *_: False, is_moving=lambda _: False)
+    context: Any = SimpleNamespace(agent_health=lambda _: WELL)
+    agent = AgentView(AgentInfo("a", 1), AgentStatus("a", 1, resources=told), 0, "memory")
+    (place,) = Fleet(context, listings, moves).places([agent], 0.0)
+    assert place.budget_bytes == expected

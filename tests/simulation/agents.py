@@ -315,7 +315,7 @@ class SimulatedAgent:
                 self._end(run, errors.EngineFailed("broken"))
                 return
             case "fails_later" if turning:
-                self._end(run, errors.EngineFailed("broken"))
+                self._end(run, errors.EngineFailed("broken", concerns="model"))
                 return
             case "hangs_later" if turning:
                 return

@@ -23,7 +23,8 @@ def why(health: Mapping[str, Any]) -> str:
     reason, tried = str(health.get("reason", "")), tried_again(health.get("retry_in_ms", 0) / 1000)
     if health.get("state") == "half_open" and not health.get("order"):
         tried = "the next task tries it"
-    return "; ".join(filter(None, (reason, tried, given(health.get("slow_start", 0)), links(health.get("links", {})))))
+    unwell = links(health.get("links", {})), models(health.get("models", {}))
+    return "; ".join(filter(None, (reason, tried, given(health.get("slow_start", 0)), *unwell)))
 
 
 def tried_again(seconds: float) -> str:
@@ -38,3 +39,8 @@ def given(slow_start: int) -> str:
 def links(states: Mapping[str, str]) -> str:
     """Links whose breaker is not closed, by transport."""
     return ", ".join(f"{BREAKER.get(state, state)} over {name}" for name, state in states.items())
+
+
+def models(states: Mapping[str, str]) -> str:
+    """Models whose breaker is not closed, by name."""
+    return ", ".join(f"{BREAKER.get(state, state)} for {name}" for name, state in states.items())

@@ -75,13 +75,13 @@ def asked(given: options.Given, ask: Callable[[Source], Awaitable[Answer]]) -> t
         async with place.open() as source:
             return await ask(source)
 
-    async def role(stop: Stop) -> Answer:
-        return await stop.unless(ask_there())
+    async def role(stop: Stop) -> tuple[Answer]:
+        return (await stop.unless(ask_there()),)
 
     found = run(role)
     if found is None:
         raise typer.Exit(INTERRUPTED)
-    return found, place.name
+    return found[0], place.name
 
 
 def show_list(

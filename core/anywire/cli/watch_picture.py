@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from anywire.agent_health import counted
-from anywire.cli.agent_state import agent_state, given, links, tried_again
+from anywire.cli.agent_state import agent_state, given, links, models, tried_again
 
 Item = dict[str, Any]
 
@@ -26,9 +26,9 @@ NEUTRAL = ("", "cancelled", "refused", "congested", "invalid_request")
 
 class Agent(msgspec.Struct):
     """``lost`` is why it is gone. ``order`` and ``health`` are as `anywire.agent_health.AgentHealth` has them,
-    ``order_reason`` and ``failures`` the reasons, ``slow_start`` and ``links`` too; ``tried_at`` is when it is tried
-    again, on the clock of this process. ``tokens`` are when attempts ended on it, and their tokens; ``errors`` those
-    that failed while it was watched."""
+    ``order_reason`` and ``failures`` the reasons, ``slow_start``, ``links`` and ``unwell_models`` too; ``tried_at`` is
+    when it is tried again, on the clock of this process. ``tokens`` are when attempts ended on it, and their tokens;
+    ``errors`` those that failed while it was watched."""
 
     agent_id: str
     state: str = ""
@@ -46,6 +46,7 @@ class Agent(msgspec.Struct):
     tried_at: float = 0.0
     slow_start: int = 0
     links: dict[str, str] = msgspec.field(default_factory=dict)
+    unwell_models: dict[str, str] = msgspec.field(default_factory=dict)
     errors: int = 0
     tokens: deque[tuple[float, int]] = msgspec.field(default_factory=deque)
 
@@ -54,17 +55,20 @@ class Agent(msgspec.Struct):
         self.order, self.health = told.get("order", ""), told.get("state", "closed")
         self.order_reason = told.get("reason", "") if self.order else ""
         self.slow_start, self.links = told.get("slow_start", 0), dict(told.get("links", {}))
+        self.unwell_models = dict(told.get("models", {}))
         self._set_failures(told)
 
     def health_changed(self, event: Item) -> None:
-        transport, state = event.get("transport", ""), event["state"]
-        if not transport:
+        transport, model, state = event.get("transport", ""), event.get("model", ""), event["state"]
+        if not transport and not model:
             self.health = state
             self._set_failures(event)
-        elif state == "closed":
-            self.links.pop(transport, None)
+            return
+        unwell, name = (self.unwell_models, model) if model else (self.links, transport)
+        if state == "closed":
+            unwell.pop(name, None)
         else:
-            self.links[transport] = state
+            unwell[name] = state
 
     def ordered(self, event: Item) -> None:
         self.order, self.order_reason = event["order"], event["reason"]
@@ -76,7 +80,8 @@ class Agent(msgspec.Struct):
         state = agent_state(self.state, self.order, self.health, self.slow_start)
         tried = tried_again(self.tried_at - time.monotonic()) if self.failures else ""
         why = self.order_reason if self.order else "; ".join(filter(None, (self.failures, tried)))
-        return " ".join(filter(None, (state, self.detail, why, given(self.slow_start), links(self.links))))
+        unwell = links(self.links), models(self.unwell_models)
+        return " ".join(filter(None, (state, self.detail, why, given(self.slow_start), *unwell)))
 
     def _set_failures(self, told: Item) -> None:
         self.failures = counted(told.get("evidence", {})) if self.health != "closed" else ""

@@ -40,6 +40,7 @@ from anywire.pipeline.fleet.ends import Ends
 from anywire.pipeline.fleet.registry import Registry
 from anywire.pipeline.fleet.serving import Served
 from anywire.pipeline.fleet.strangers import Strangers
+from anywire.pipeline.health.failing_models import ModelAt
 from anywire.pipeline.health.health import QUARANTINED, Health, Subject
 from anywire.pipeline.intake.incoming import Incoming
 from anywire.pipeline.intake.intake import Intake
@@ -341,9 +342,10 @@ class Orchestrator:
         """See `anywire.context.Context.agent_health`."""
         health = self._orders.report(agent_id)
         slow_start, links = self.registry.slow_start(agent_id), self._unwell_links(agent_id)
-        if not slow_start and not links:
+        models = {} if self.health.all_ok else self.health.models(agent_id)
+        if not slow_start and not links and not models:
             return health
-        return msgspec.structs.replace(health, slow_start=slow_start, links=links)
+        return msgspec.structs.replace(health, slow_start=slow_start, links=links, models=models)
 
     def order_agent(self, agent_id: str, order: Order, reason: str = "", caller: Caller = OPERATOR) -> AgentHealth:
         """See `anywire.context.Context.order_agent`."""
@@ -527,7 +529,7 @@ class Orchestrator:
             self.registry.unbar(agent_id, QUARANTINED)
             if state == "closed":
                 self.registry.begin_slowly(agent_id)
-        transport = "" if isinstance(subject, str) else self._names[subject[1]]
+        transport = "" if isinstance(subject, str | ModelAt) else self._names[subject[1]]
         self._agent_observation.health_changed(
             subject, transport, self.health.report(subject), self.health.cause(subject), self.health.said(subject)
         )

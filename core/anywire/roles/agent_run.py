@@ -129,7 +129,7 @@ class Run:
         try:
             final = await (self._stream() if self.task.stream else self._unary())
         except AnywireError as error:
-            if error.blames == "agent":
+            if error.blames in ("agent", "model"):
                 log.warning("task %s failed: %s: %s", self.task.task_id, error.code, error)
             final = self._final(error=to_wire(error))
         except asyncio.CancelledError:

@@ -28,6 +28,7 @@ from anywire.pipeline.orchestrator import Orchestrator
 from anywire.plugins import Plugins
 from anywire.roles.client_answers import Piece, pieces_of, whole_answer
 from anywire.roles.client_commands import ClientConfig, PlaneCommands
+from anywire.roles.client_deliberations import Deliberates
 from anywire.roles.client_key import client_identity, with_proof
 from anywire.roles.client_requests import NO_OPTIONS, TaskOptions, submission_of
 from anywire.scheduler import SchedulerConfig
@@ -47,7 +48,7 @@ class _FirstComeFirstSent(Fifo):
     uses_priority: ClassVar[bool] = True
 
 
-class Client(PlaneCommands):
+class Client(PlaneCommands, Deliberates):
     """Sends tasks to every orchestrator that is seen over the transports given, in order of preference.
 
     A transport is named, its ``options`` with it when it is the only one, or is an instance of its own. Answers are in
@@ -224,6 +225,9 @@ class Client(PlaneCommands):
         return sorted({found["model"] for models in asked async for found in models})
 
     # Inside
+
+    def _pieces_of(self, submission: Submission) -> AsyncGenerator[Piece, None]:
+        return self.pieces(self.submit(submission))
 
     async def _first_orchestrator(self) -> None:
         """Until one was seen and has agents that are ready: only then it is known which models there are. Raises

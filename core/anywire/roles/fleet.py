@@ -219,16 +219,17 @@ class FleetEngine(Engine):
 
     def _read(self) -> EngineStatus:
         fleet = self._orchestrator.registry.serving
+        own = self._of_services()
+        names = {offer.model for offer in own}
         # A parent takes so many from one agent.
-        ready = fleet.ready_models()[:MAX_OFFERS]
-        models = offers(*ready)
+        ready = [model for model in fleet.ready_models() if model not in names][: MAX_OFFERS - len(own)]
         if not self._joins:
             if not fleet.ready:
                 return EngineStatus("starting", detail="no agent is ready yet", any_model=True)
-            return EngineStatus("ready", models, any_model=True)
+            return EngineStatus("ready", own + offers(*ready), any_model=True)
         # Failed ones count: else two that join each other would recover and fail in turns.
         self._weights = weights = self._orchestrator.resumable_models()
-        models = tuple([_offer(model, weights.get(model), fleet.servers(model)) for model in ready])
+        models = own + tuple([_offer(model, weights.get(model), fleet.servers(model)) for model in ready])
         limit = self._orchestrator.config.max_hops
         depth = min(limit, fleet.depth) + 1
         resources = {DEPTH: float(depth)}
@@ -243,6 +244,11 @@ class FleetEngine(Engine):
         if not fleet.ready:
             return EngineStatus("starting", detail="no agent is ready yet", slots=0, resources=resources)
         return EngineStatus("ready", models, slots=min(fleet.ready_slots, MAX_SLOTS), resources=resources)
+
+    def _of_services(self) -> tuple[Offer, ...]:
+        """The models that services here answer. They go before agents' models of that name."""
+        found = [each for _, each in self._orchestrator.services.offers() if each.takes_tasks]
+        return tuple([Offer(each.model, each.kinds, owner=each.owner) for each in found[:MAX_OFFERS]])
 
 
 def _offer(model: str, digest: str | None, servers: Sequence[str]) -> Offer:

@@ -3,7 +3,7 @@
 | command | arguments | results | role |
 |---|---|---|---|
 | ``agents`` | | one for each agent | observe |
-| ``models`` | | one for each model: ``model`` and ``agents``, how many offer it | use |
+| ``models`` | | one for each model: ``model`` and ``agents``, how many offer it (0: a service) | use |
 | ``stats`` | | one | observe |
 | ``tasks`` | | one for each task | use |
 | ``explain`` | ``task_id`` | one: a task that runs or has ended, and how its agents were chosen | use |
@@ -93,6 +93,9 @@ class FleetCommands:
     async def _models(self, arguments: Mapping[str, Any], caller: Caller) -> AsyncIterator[Any]:
         for model, offered in self._orchestrator.offers(caller).items():
             yield {"model": model, "agents": sum(offer.takes_tasks for _, offer in offered)}
+        for _, offer in self._orchestrator.services.offers():
+            if offer.takes_tasks and caller.limits.allows_model(offer.model):
+                yield {"model": offer.model, "agents": 0}
 
     async def _stats(self, arguments: Mapping[str, Any], caller: Caller) -> AsyncIterator[Any]:
         yield _bounded(self._orchestrator.stats(), "ends_waiting", "plugin_failures")

@@ -95,7 +95,8 @@ class OrchestratorRole:
         self._stop_inviting: Callable[[], None] = lambda: None
         self.gateways = assembly.make_gateways(config, plugins)
         self.routes = Routes()
-        self.services = ServiceHost(assembly.make_services(config, plugins), self.orchestrator, self._service_context)
+        services = assembly.make_services(config, plugins)
+        self.services = ServiceHost(services, self.orchestrator, self._service_context, self.gateways)
         self._state = state_root(self.orchestrator.transports)
         self._budgets = KeptBudgets(self.orchestrator.limits, self._state, self.orchestrator.clock)
         self._fleet_agents = assembly.make_fleet_agents(config, plugins, self.orchestrator, self._told_access)

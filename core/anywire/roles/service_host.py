@@ -10,6 +10,7 @@ from typing import Any
 
 from anywire.context import Context
 from anywire.errors import AnywireError, ConfigError
+from anywire.gateway import Gateway
 from anywire.metric import MAX_METRICS, Metric, metric_fault
 from anywire.offers import Offer, offers_text
 from anywire.pipeline.fleet.claims import check_offers
@@ -25,13 +26,19 @@ CLOSE_TIMEOUT = 5.0
 class ServiceHost:
     """Runs ``services`` beside ``orchestrator``, in this order; ``context`` makes what the service of a name is given.
 
-    Beside an agent no services run yet.
+    Beside an agent no services run yet. ``gateways`` are those of the orchestrator; their numbers are told with those
+    of services.
     """
 
     def __init__(
-        self, services: Sequence[Service], orchestrator: Orchestrator, context: Callable[[str], Context]
+        self,
+        services: Sequence[Service],
+        orchestrator: Orchestrator,
+        context: Callable[[str], Context],
+        gateways: Sequence[Gateway] = (),
     ) -> None:
         self._services, self._orchestrator, self._context = list(services), orchestrator, context
+        self.gateways = gateways
         self._begun: list[Service] = []
         self._running: dict[str, Service] = {}
         self._gate_closed = False
@@ -64,16 +71,18 @@ class ServiceHost:
             return None
 
     def metrics(self) -> list[tuple[str, Metric]]:
-        """What the running services tell to whoever measures; see `anywire.context.Services`."""
+        """What the running services and the gateways tell to whoever measures; see `anywire.context.Services`."""
         found: list[tuple[str, Metric]] = []
         for name, service in self._running.items():
-            found += [(name, each) for each in self._metrics_of(service)]
+            found += [(name, each) for each in self._metrics_of(f"service {name}", service)]
+        for gateway in self.gateways:
+            found += [(gateway.name, each) for each in self._metrics_of(f"gateway {gateway.name}", gateway)]
         return found
 
-    def _metrics_of(self, service: Service) -> list[Metric]:
-        boundary, label = self._orchestrator.boundary, f"service {service.name}"
+    def _metrics_of(self, label: str, plugin: Service | Gateway) -> list[Metric]:
+        boundary = self._orchestrator.boundary
         told = boundary.call(
-            label, "metrics", lambda: list(islice(service.metrics(), MAX_METRICS + 1)), otherwise=list[Metric]()
+            label, "metrics", lambda: list(islice(plugin.metrics(), MAX_METRICS + 1)), otherwise=list[Metric]()
         )
         if len(told) > MAX_METRICS:
             boundary.failed(label, "metrics", f"tells more than {MAX_METRICS} numbers; the others are left out")

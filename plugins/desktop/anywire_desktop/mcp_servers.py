@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import re
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -11,11 +11,8 @@ import msgspec
 
 from anywire.errors import AnywireError, ConfigError, EngineFailed, InvalidRequest
 from anywire_desktop.app_files import AppFiles, read_object, write_whole
-from anywire_desktop.tool_loop import ToolResult
-
-_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
-MAX_FUNCTION_NAME = 64
-"""Characters of a function's name: OpenAI's bound."""
+from anywire_engine_mcp.tool_loop.functions import Place, named
+from anywire_engine_mcp.tools import ToolResult
 
 
 class Host(Protocol):
@@ -42,7 +39,7 @@ class Host(Protocol):
 
     async def tools(self, label: str) -> tuple[Any, ...]: ...
 
-    async def call(self, label: str, tool: str, arguments: Mapping[str, Any]) -> Any: ...
+    async def call(self, label: str, tool: str, arguments: Mapping[str, Any], *, timeout: float) -> Any: ...
 
     async def resources(self, label: str) -> Any: ...
 
@@ -79,7 +76,6 @@ class McpServers:
         self._make_host = make_host or _make_host
         self._read_servers = read_servers or _read_servers
         self._beginning: asyncio.Task[Host] | None = None
-        self._functions: dict[str, tuple[str, str]] = {}
 
     async def host(self) -> Host:
         """The host, begun with the servers of the file. Raises `ConfigError` when the file cannot be read."""
@@ -137,44 +133,32 @@ class McpServers:
                 added.append(label)
         return {"added": added, "skipped": skipped}
 
-    # Tools of chats: see `anywire_desktop.tool_loop.Tools`
+    # Tools of chats: see `anywire_desktop.answer.Tools`
 
-    async def definitions(self) -> list[dict[str, Any]]:
+    async def functions(self) -> dict[str, Place]:
         """The tools of the servers that run now."""
         if self._beginning is None and not await self._files.work(self._files.mcp.exists):
-            return []
+            return {}
         try:
             host = await self.host()
         except AnywireError:  # a file that cannot be read keeps nobody from chatting; its own commands tell
-            return []
-        functions: dict[str, tuple[str, str]] = {}
-        told = []
-        for status in host.list():
-            for tool in status.tools if status.state == "running" else ():
-                name = _function_name(status.server, tool.name, functions)
-                functions[name] = (status.server, tool.name)
-                function = {
-                    "name": name,
-                    "description": tool.description,
-                    "parameters": tool.schema or {"type": "object"},
-                }
-                told.append({"type": "function", "function": function})
-        self._functions |= functions
-        return told
+            return {}
+        running = [status for status in host.list() if status.state == "running"]
+        return named([Place(status.server, tool) for status in running for tool in status.tools], labelled=True)
 
-    async def call(self, name: str, arguments: Mapping[str, Any]) -> ToolResult:
-        """Call a tool by the name of its function."""
-        found = self._functions.get(name)
-        if found is None:
-            raise InvalidRequest(f"there is no tool {name[:100]!r}")
-        result = await self.call_tool(*found, arguments)
+    async def carry(self, place: Place, arguments: Mapping[str, Any], timeout: float) -> ToolResult:
+        """Call a tool for a model, which is told what goes wrong."""
+        try:
+            result = await self.call_tool(place.label, place.tool.name, arguments, timeout)
+        except AnywireError as error:
+            return ToolResult(str(error), is_error=True)
         return ToolResult(str(result.text), bool(result.is_error))
 
-    async def call_tool(self, label: str, tool: str, arguments: Mapping[str, Any]) -> Any:
-        """What a tool of a server gives."""
+    async def call_tool(self, label: str, tool: str, arguments: Mapping[str, Any], timeout: float = math.inf) -> Any:
+        """What a tool of a server gives. ``timeout`` is in seconds, where that is less than the server's own."""
         host = await self.host()
         try:
-            return await host.call(label, tool, arguments)
+            return await host.call(label, tool, arguments, timeout=timeout)
         except AnywireError:
             raise
         except Exception as error:  # what a server says against a call is an exception of its own
@@ -223,16 +207,6 @@ class McpServers:
                 servers[label] = dict(server)
         self._read_servers(msgspec.json.encode(content))  # what could not be read again is not written
         write_whole(self._files.mcp, msgspec.json.format(msgspec.json.encode(content), indent=2))
-
-
-def _function_name(server: str, tool: str, taken: Mapping[str, Any]) -> str:
-    """A name that models and servers accept, and that no other tool has."""
-    whole = _NOT_IN_NAMES.sub("_", f"{server}__{tool}")[:MAX_FUNCTION_NAME]
-    name, number = whole, 2
-    while name in taken:
-        name = f"{whole[: MAX_FUNCTION_NAME - 4]}_{number}"
-        number += 1
-    return name
 
 
 def _make_host() -> Host:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Set
+from collections.abc import Callable
 
 import msgspec
 
@@ -158,11 +158,11 @@ class AttemptEnds:
                 # It got on: whom it has tried before is as good as any, and no failure was in a row with this one. One
                 # that rests goes on with it where all others rest as well.
                 task.losses, task.tried = 0, {attempt.agent_id}
-                passed_over: Set[str] = task.tried
-            else:
-                passed_over = task.tried | self._health.resting_agents()
             elsewhere = attempt.was_curbed or any(
-                self._registry.serving.has_others(key, passed_over) for key in task.queued.keys
+                self._registry.serving.has_others(
+                    key, task.tried if attempt.chunks else task.tried | self._health.resting_agents(key.model)
+                )
+                for key in task.queued.keys
             )
             models = self._fallbacks.left(task, attempt.model)
             budget = self._retries.budget(task, attempt, elsewhere, models)

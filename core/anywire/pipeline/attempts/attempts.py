@@ -21,7 +21,8 @@ from anywire.pipeline.attempts.retries import Retries
 from anywire.pipeline.fleet.ends import Ends
 from anywire.pipeline.fleet.registry import Registry
 from anywire.pipeline.fleet.rooms import Rooms
-from anywire.pipeline.health.health import Health
+from anywire.pipeline.health.failing_models import ModelAt
+from anywire.pipeline.health.health import Health, Subject
 from anywire.pipeline.observation.observation import Observation
 from anywire.pipeline.tasks.task import Attempt, Task
 from anywire.pipeline_settings import PipelineConfig
@@ -34,6 +35,11 @@ from anywire.transport import Hub, Plane
 REMEMBERED_LINKS = 256
 
 _encode = msgspec.json.Encoder().encode
+
+
+def _subjects(attempt: Attempt) -> tuple[Subject, ...]:
+    """Whose health an attempt may say something of."""
+    return attempt.agent_id, attempt.place, ModelAt(attempt.agent_id, attempt.model)
 
 
 def _hints_text(hints: Hints) -> str:
@@ -109,7 +115,7 @@ class Attempts:
         told = 0
         if self._shares_budget or submission.attempts_left:
             told = self._retries.attempts_told(attempt, now)
-        agent_id, place = attempt.agent_id, attempt.place
+        agent_id = attempt.agent_id
         task.place = "running"
         task.attempts[number] = attempt
         task.tried.add(agent_id)
@@ -146,7 +152,7 @@ class Attempts:
         attempt.lease = registry.lease(agent_id, link)
         registry.acquire(agent)
         if not self._health.all_ok and not task.is_probe:
-            self._tell_health(agent_id, place)
+            self._tell_health(attempt)
         self._progress.watch(attempt)
         hub = self._hubs.ends[link]
         # Before the call and not after it: the agent may have the task before `send` returns.
@@ -244,18 +250,18 @@ class Attempts:
 
     # Inside
 
-    def _tell_health(self, agent_id: str, place: tuple[str, int]) -> None:
+    def _tell_health(self, attempt: Attempt) -> None:
         """A task is being sent: whoever is half-open may have got all that it is tried with."""
         health = self._health
-        health.sent(agent_id)
-        health.sent(place)
-        if health.resting(place):
-            self._registry.health_changed(agent_id)
+        for subject in _subjects(attempt):
+            health.sent(subject)
+        if health.resting(attempt.place):
+            self._registry.health_changed(attempt.agent_id)
 
     def _say_nothing_of_health(self, attempt: Attempt) -> None:
-        """It ends in a way that says nothing of its agent and link: where it was one of the few that these are tried
-        with, another one may be sent."""
+        """It ends in a way that says nothing of its agent, link and model: where it was one of the few that these are
+        tried with, another one may be sent."""
         health = self._health
         if not health.all_ok and not attempt.task.is_probe:
-            health.neutral(attempt.agent_id, attempt.epoch)
-            health.neutral(attempt.place, attempt.epoch)
+            for subject in _subjects(attempt):
+                health.neutral(subject, attempt.epoch)

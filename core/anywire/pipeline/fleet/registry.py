@@ -22,7 +22,8 @@ from anywire.pipeline.fleet import claims
 from anywire.pipeline.fleet.groups import Member
 from anywire.pipeline.fleet.serving import Served, Serving
 from anywire.pipeline.fleet.slow_start import SlowStart
-from anywire.pipeline.health.health import Health
+from anywire.pipeline.health.failing_models import ModelAt
+from anywire.pipeline.health.health import Health, Subject
 from anywire.printable import printable
 from anywire.scheduler import QueueKey
 from anywire.selector import AgentView, Candidates
@@ -185,10 +186,17 @@ class Registry:
         room = self._members[agent.agent_id].room
         if room is not None and agent.in_flight >= room:
             return f"it begins slowly: {room} of its {status.slots} slots so far"
-        if not self._health.all_ok and agent.agent_id in self._health.resting_agents():
-            half_open = self._health.state(agent.agent_id) == "half_open"
-            return "it is tried with few tasks after failures" if half_open else "it rests after failures"
-        return ""
+        return "" if self._health.all_ok else self._why_resting(agent.agent_id, key.model)
+
+    def _why_resting(self, agent_id: str, model: str) -> str:
+        health, who = self._health, "it"
+        subject: Subject = agent_id
+        if agent_id not in health.resting_agents(model):
+            return ""
+        if agent_id not in health.resting_agents():
+            subject, who = ModelAt(agent_id, model), f"its {model!r}"
+        half_open = health.state(subject) == "half_open"
+        return f"{who} is tried with few tasks after failures" if half_open else f"{who} rests after failures"
 
     def models(self) -> list[str]:
         return self.serving.models()

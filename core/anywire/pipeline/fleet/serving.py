@@ -53,8 +53,8 @@ class Serving:
         self._expected: dict[str, frozenset[str]] = {}
 
     def candidates(self, key: QueueKey) -> Candidates:
-        """Those that can take such a task now, `NOBODY` when there is none. An agent that rests after failures is left
-        out while another one that serves ``key`` does not."""
+        """Those that can take such a task now, `NOBODY` when there is none. An agent that rests after failures, or
+        whose model does, is left out while another one that serves ``key`` does not."""
         view = self._views.get(key)
         if view is None:
             if key[:2] not in self._serving:
@@ -65,7 +65,7 @@ class Serving:
             return NOBODY
         if self._health.all_ok:
             return view
-        resting = self._health.resting_agents()
+        resting = self._health.resting_agents(key.model)
         if not resting:
             return view
         rested = Without(view, resting)
@@ -104,7 +104,7 @@ class Serving:
             and agent.status.state == "ready"
             and not agent.unavailable
             and agent.in_flight <= _slots(member)
-            and not self._health.resting(agent.agent_id)
+            and agent.agent_id not in self._health.resting_agents(key.model)
         )
 
     def offered(self, served: Served) -> Iterator[tuple[Offer, tuple[str, ...]]]:

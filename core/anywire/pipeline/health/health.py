@@ -1,9 +1,12 @@
-"""Health of agents and links: a breaker for each that has failed, and quarantine for agents that fail again and again.
+"""Health of agents, their links and their models: a breaker for each that has failed, and quarantine for agents that
+fail again and again.
 
-A subject is an agent (by id) or one of its links (agent id and transport number). One whose breaker does not allow it
-(`anywire.pipeline.health.breaker`) gets no task while another agent serves the model (over another link, if it is the
-link's). Errors that are the request's, refusals and cancels never count. The loss of an agent is one failure, however
-many attempts it takes along; the loss of one of several links is one of the link.
+A subject is an agent (by id), one of its links (agent id and transport number), or one of its models (`ModelAt`). One
+whose breaker does not allow it (`anywire.pipeline.health.breaker`) gets no task while another agent serves the model
+(over another link, if it is the link's). An error that concerns the model alone, as its agent says, counts against the
+model there, and says nothing of the agent and its other models. Errors that are the request's, refusals and cancels
+never count. The loss of an agent is one failure, however many attempts it takes along; the loss of one of several links
+is one of the link.
 
 An agent whose breaker has opened ``quarantine_trips`` times is quarantined: no client's task goes there, whoever else
 is there. Probes that the pipeline makes up are sent to it (`anywire.pipeline.health.quarantine`), and only one that it
@@ -23,6 +26,7 @@ from anywire.clock import Clock, Timer
 from anywire.errors import AnywireError
 from anywire.failure_settings import BreakerConfig
 from anywire.pipeline.health.breaker import Breaker
+from anywire.pipeline.health.failing_models import FailingModels, ModelAt
 from anywire.pipeline.health.quarantine import Quarantine, SendProbe
 
 QUARANTINED = "quarantined"
@@ -31,7 +35,7 @@ MAX_SAID = 300
 REMEMBERED_AWAY = 1024
 """Agents that are gone and whose failures are kept."""
 
-Subject = str | tuple[str, int]
+Subject = str | tuple[str, int] | ModelAt
 
 
 class _Record:
@@ -65,6 +69,7 @@ class Health:
         self._away: OrderedDict[str, None] = OrderedDict()
         self._resting: set[str] = set()
         self._doubtful: set[str] = set()
+        self._models = FailingModels()
         self._lost_links: set[str] = set()
         """Agents that have answered nothing since one of several links was lost with attempts on it."""
         self._closed = False
@@ -93,7 +98,7 @@ class Health:
         return record.said if record is not None else ""
 
     def report(self, subject: Subject) -> AgentHealth:
-        """How an agent does, its links not counted, or a link."""
+        """How an agent does, its links and models not counted, or a link, or a model."""
         record = self._records.get(subject)
         if record is None:
             return WELL
@@ -112,13 +117,21 @@ class Health:
         record = self._records.get(subject)
         return record is not None and not record.breaker.allows
 
-    def resting_agents(self) -> Set[str]:
-        """The agents, not links, that are `resting`."""
-        return self._resting
+    def resting_agents(self, model: str = "") -> Set[str]:
+        """The agents that are `resting`, and those at which ``model`` is."""
+        of_model = self._models.resting(model)
+        return self._resting | of_model if of_model else self._resting
 
-    def doubtful_agents(self) -> Set[str]:
-        """Those whose breaker is not closed, and those whose last attempt failed."""
-        return self._doubtful
+    def doubtful_agents(self, model: str = "") -> Set[str]:
+        """Those whose breaker is not closed, and those whose last attempt failed; and those where that is so of
+        ``model``."""
+        of_model = self._models.doubtful(model)
+        return self._doubtful | of_model if of_model else self._doubtful
+
+    def models(self, agent_id: str) -> dict[str, HealthState]:
+        """The models of an agent whose breaker is not closed."""
+        states = ((subject.model, self.state(subject)) for subject in self._models.of(agent_id))
+        return {model: state for model, state in states if state != "closed"}
 
     def is_quarantined(self, agent_id: str) -> bool:
         return agent_id in self._quarantine
@@ -145,7 +158,16 @@ class Health:
         """An attempt of ``epoch``, sent over the link ``place`` for ``served``, a model and a kind, ended with
         ``error``, or None for an answer. ``is_blameless``: an operator caused it. ``is_linked``: its agent is
         there over another link. ``is_from_below``: the error arose below the agent, which is an orchestrator."""
-        agent_id = place[0]
+        agent_id, model = place[0], ModelAt(place[0], served[0])
+        if error is None:
+            self.succeeded(model, epoch)
+        elif not is_blameless and error.blames == "model" and served[0]:
+            self.failed(model, error.code, epoch, served, said=error.message)
+            self.neutral(agent_id, epoch)
+            self.neutral(place, epoch)
+            return
+        else:
+            self.neutral(model, epoch)
         if error is None:
             self._lost_links.discard(agent_id)
             self.succeeded(agent_id, epoch)
@@ -197,6 +219,9 @@ class Health:
         record = self._records.get(subject)
         if record is None:
             record = self._records[subject] = _Record(Breaker(self._config, self._next_epoch))
+            if isinstance(subject, ModelAt) and (oldest := self._models.add(subject)) is not None:
+                self.forget(oldest)
+                self._changed(oldest)
         if is_loss:
             if epoch < record.lost_epoch:
                 self.neutral(subject, epoch)
@@ -236,7 +261,10 @@ class Health:
     # Coming and going
 
     def gone(self, agent_id: str) -> None:
-        """An agent is gone. What it has done wrong is kept for the time when it is back."""
+        """An agent is gone. What it has done wrong is kept for the time when it is back, what its models have is not:
+        it starts them anew."""
+        for model in self._models.of(agent_id):
+            self.forget(model)
         if agent_id in self._lost_links:
             # The first of its links to break had all the attempts: what was lost is the agent.
             self._lost_links.discard(agent_id)
@@ -269,6 +297,8 @@ class Health:
         if isinstance(subject, str):
             for kept in (self._resting, self._doubtful):
                 kept.discard(subject)
+        elif isinstance(subject, ModelAt):
+            self._models.discard(subject)
 
     def close(self) -> None:
         """Set no timer any more."""
@@ -291,6 +321,8 @@ class Health:
         elif isinstance(subject, str):
             _keep(self._resting, subject, not breaker.allows)
             _keep(self._doubtful, subject, breaker.is_doubtful)
+        elif isinstance(subject, ModelAt):
+            self._models.settle(subject, not breaker.allows, breaker.is_doubtful)
         if not before or breaker.state == before:
             return
         _cancel(record)

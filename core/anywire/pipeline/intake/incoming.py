@@ -209,7 +209,7 @@ class Incoming:
         if self._hedging is not None and task.submission.stream:
             self._hedging.streaming(attempt)
         if not task.chunks:
-            task.model, task.digest = attempt.model, attempt.digest
+            task.model, task.digest = attempt.model, attempt.weights
         task.resumes = chunk.resumable is True and self._resume_bytes > 0 and task.kept_bytes <= self._resume_bytes
         task.failure = None
         task.agent_id = attempt.agent_id

@@ -12,7 +12,9 @@ from anywire.caller import Caller
 from anywire.event_bus import EventBus
 from anywire.messages import AgentStatus
 from anywire.offers import read_offers
+from anywire.pipeline.health.failing_models import ModelAt
 from anywire.pipeline.health.health import Subject
+from anywire.printable import printable
 from anywire.selector import AgentView
 
 log = logging.getLogger(__name__)
@@ -92,7 +94,9 @@ class AgentObservation:
         else:
             self._health[subject] = state
         agent_id = subject if isinstance(subject, str) else subject[0]
-        _log_health(f"agent {agent_id}" + (f" over {transport}" if transport else ""), health, said)
+        model = subject.model if isinstance(subject, ModelAt) else ""
+        who = f"{printable(model)} at agent {agent_id}" if model else f"agent {agent_id}"
+        _log_health(f"{who} over {transport}" if transport else who, health, said)
         if events.HealthChanged in self._wanted:
             self._bus.publish(
                 events.HealthChanged,
@@ -103,6 +107,7 @@ class AgentObservation:
                 evidence=health.evidence,
                 trips=health.trips,
                 retry_in_ms=round(1e3 * health.retry_in_s),
+                model=model,
             )
 
     def slow_start(self, agent: AgentView, given: int) -> None:

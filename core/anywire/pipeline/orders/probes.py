@@ -91,9 +91,11 @@ class Probes:
 
 
 def _passed(error: AnywireError | None) -> bool | None:
-    """Whether a probe that ends so was passed: it was answered, or its engine has found that it is no good request.
-    None where nothing was learnt of the agent."""
-    if error is None or (isinstance(error, errors.InvalidRequest) and error.status in (0, 400, 422)):
+    """Whether a probe that ends so was passed: it was answered, or its engine has found that it is no good request, or
+    that the model alone is at fault, which has a breaker of its own. None where nothing was learnt of the agent."""
+    if error is None or error.blames == "model":
+        return True
+    if isinstance(error, errors.InvalidRequest) and error.status in (0, 400, 422):
         return True
     if error.blames == "agent" or isinstance(error, errors.DeadlineExceeded):
         return False

@@ -116,7 +116,7 @@ class Chooser:
             can_resume = CandidateList(agent for agent in candidates if task.resumes_on(agent))
             candidates = self._without(candidates, can_resume, CANNOT_RESUME)
         spared = task.losses > 0 and not task.chunks and self._filters is None
-        doubtful = self._health.doubtful_agents() if spared else frozenset[str]()
+        doubtful = self._health.doubtful_agents(key.model) if spared else frozenset[str]()
         for avoided, why in ((task.tried, TRIED), (doubtful, DOUBTFUL), (queued.avoid, AVOIDED)):
             if avoided:
                 others = Without(candidates, avoided)

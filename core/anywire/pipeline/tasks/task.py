@@ -125,6 +125,13 @@ class Attempt:
         """Of its link, where the registry watches it: what comes by the link is a sign of life."""
 
     @property
+    def weights(self) -> str:
+        """The digest of the weights that answer. An agent that had none to tell when this was sent may since have read
+        them."""
+        offer = self.agent.offers.get(self.model) if not self.digest else None
+        return offer.digest if offer is not None else self.digest
+
+    @property
     def was_curbed(self) -> bool:
         """Whether an orchestrator has made all the attempts that it was allowed, and the budget allowed it fewer than
         the task has left."""

@@ -9,12 +9,13 @@ from typing import Annotated, Any
 
 import msgspec
 
+from anywire.engine import Delta
 from anywire.errors import AnywireError, DeadlineExceeded, InvalidRequest
 from anywire_desktop.active_server import ActiveServer
+from anywire_desktop.answer import Answer, Tools
 from anywire_desktop.call import Call, Command, commands_of
 from anywire_desktop.chats import Chats
-from anywire_desktop.tool_loop import Answer, Tools
-from anywire_engine_models.local_models import ChatPiece, LocalModels
+from anywire_engine_models.local_models import LocalModels
 from anywire_engine_models.local_models.chat import OWN_MEMBERS
 from anywire_engine_models.local_models.models import CHAT_TIMEOUT
 
@@ -68,18 +69,16 @@ class ChatCommands:
         answer is complete, and what the user has seen of it when it was cancelled.
         """
         name = model or self._active.running_model()
-        members = {"session_id": session_id, **_members(options or {}, "options")}
-        members |= {"temperature": temperature, "max_tokens": max_tokens}
+        own = {"session_id": session_id, **_members(options or {}, "options")}
+        own |= {"temperature": temperature, "max_tokens": max_tokens}
         notes: asyncio.Queue[str] = asyncio.Queue(16)
 
-        def answering(
-            messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
-        ) -> AsyncGenerator[ChatPiece, None]:
-            given = {**members, "tools": list(tools)} if tools else members
-            return self._models.chat(name, messages, timeout=timeout, told=lambda note: _put(notes, note), **given)
+        def answering(messages: Sequence[Mapping[str, Any]], members: Mapping[str, Any]) -> AsyncGenerator[Delta, None]:
+            given = {**own, **members}
+            return self._models.deltas(name, messages, timeout=timeout, told=lambda note: _put(notes, note), **given)
 
         asked = {"role": "user", "content": message}
-        answer = Answer(answering, self._tools if use_tools else None, call)
+        answer = Answer(answering, self._tools if use_tools else None, call, timeout)
         self._chats.begin(session_id)
         kept: list[dict[str, Any]] = []
         telling = asyncio.create_task(_tell_notes(call, notes), name="notes of an answer")
@@ -87,7 +86,7 @@ class ChatCommands:
             await _within(timeout, answer.run([*self._chats.messages(session_id), asked]))
             kept = [asked, *answer.said]
         except asyncio.CancelledError:
-            kept = [asked, *_closed(answer.said)] if answer.said else []
+            kept = [asked, *answer.said] if answer.said else []
             raise
         except AnywireError as error:
             await call.tell({"error": str(error)})
@@ -151,16 +150,6 @@ def _put(notes: asyncio.Queue[str], note: str) -> None:
 async def _tell_notes(call: Call, notes: asyncio.Queue[str]) -> None:
     while True:
         await call.tell({"thinking": await notes.get()})
-
-
-def _closed(said: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What was said in an answer that was cancelled, without calls of tools that were not answered: servers refuse
-    a conversation that has one."""
-    answered = {each.get("tool_call_id") for each in said if each["role"] == "tool"}
-    for number, each in enumerate(said):
-        if any(call.get("id") not in answered for call in each.get("tool_calls", ())):
-            return said[:number]
-    return said
 
 
 def _title(text: str) -> str:

@@ -11,8 +11,10 @@ import msgspec
 from anywire_desktop.call import Call, Command, commands_of, complete
 from anywire_engine_models.host.status import MemoryUse
 from anywire_engine_models.local_models import LocalModels, ServerUsage
+from anywire_engine_models.log_results import MAX_ID_CHARS, log_result
 
 Lines = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
+LineId = Annotated[str, msgspec.Meta(max_length=MAX_ID_CHARS)]
 
 
 class ModelList(msgspec.Struct, frozen=True):
@@ -59,9 +61,12 @@ class ModelCommands:
     async def model_metrics(self, model: str) -> ServerUsage | None:
         return self._models.usage(model)
 
-    async def model_logs(self, model: str, call: Call, lines: Lines = 100, follow: bool = False) -> None:
-        """The newest lines of a model's log on the call's channel, as ``line`` each; with ``follow`` those to come
-        too, until the call is cancelled."""
-        async with aclosing(self._models.logs(model, lines=lines, follow=follow)) as log:
-            async for line in log:
-                await call.tell({"line": line})
+    async def model_logs(
+        self, model: str, call: Call, lines: Lines = 100, follow: bool = False, after: LineId = ""
+    ) -> None:
+        """The newest lines of a model's log on the call's channel, as ``line`` and ``id`` each, or those ``after`` the
+        line of that id; with ``follow`` those to come too, until the call is cancelled. ``missed`` is how many are
+        left out at a place, ``reset`` says that the line asked for is of an earlier life."""
+        async with aclosing(self._models.logs(model, lines=lines, follow=follow, after=after)) as log:
+            async for each in log:
+                await call.tell(log_result(each))

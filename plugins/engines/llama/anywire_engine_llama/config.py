@@ -28,11 +28,11 @@ class LlamaConfig(pydantic.BaseModel):
     )
     context: int = pydantic.Field(default=4096, ge=64, description="Tokens of context of each slot.")
     prompt_cache: int | None = pydantic.Field(
-        default=None,
+        default=256,
         ge=0,
         le=1 << 20,
-        description="MiB of memory for prompts that no slot holds any more. 0: none. Default: the server's own "
-        "(8192 in recent versions).",
+        description="MiB of memory for prompts that no slot holds any more. 0: none. `null`: the server's own "
+        "bound (8192 in recent versions; old ones have no such option).",
     )
     threads: int = pydantic.Field(default=1, ge=1, description="Threads that generate.")
     batch_threads: int = pydantic.Field(default=2, ge=1, description="Threads that read prompts.")

@@ -47,7 +47,7 @@ async def listed(fleet: AskedFleet, agent_id: str | None) -> Listed:
 
 async def status(fleet: AskedFleet, server: str, agent_id: str | None) -> dict[str, Any]:
     """A server with its tools; where no agent runs it, as it was known last."""
-    chosen = agent_id if agent_id is not None else await _one(fleet, server)
+    chosen = agent_id if agent_id is not None else await one(fleet, server)
     found = [each for each in await _servers(fleet, chosen) if each["server"] == server]
     if not found:
         raise InvalidRequest(f"the agent {chosen} has no MCP server {server!r}", param="server")
@@ -71,23 +71,18 @@ async def ordered(fleet: AskedFleet, order: str, server: str, agent_id: str | No
 async def call(
     fleet: AskedFleet, server: str, tool: str, arguments: Mapping[str, Any], agent_id: str | None
 ) -> dict[str, Any]:
-    chosen = agent_id if agent_id is not None else await _one(fleet, server)
+    chosen = agent_id if agent_id is not None else await one(fleet, server)
     asked = {"server": server, "tool": tool, "arguments": dict(arguments)}
     return await _only(fleet, chosen, "mcp.call", asked, ORDER_DEADLINE)
 
 
 async def each_line(
-    fleet: AskedFleet, server: str, lines: int, follow: bool, agent_id: str | None, show: Callable[[str], None]
-) -> int:
-    """Show the lines of a server's log; how many they were."""
-    chosen = agent_id if agent_id is not None else await _one(fleet, server)
-    asked = {"server": server, "lines": lines, "follow": follow}
-    shown = 0
-    async with aclosing(fleet.command(chosen, "mcp.logs", asked)) as results:
+    fleet: AskedFleet, server: str, arguments: Mapping[str, Any], agent_id: str, show: Callable[[Any], None]
+) -> None:
+    """Hand on each result of a server's log."""
+    async with aclosing(fleet.command(agent_id, "mcp.logs", {"server": server, **arguments})) as results:
         async for result in results:
-            show(str(_member(result, "line")))
-            shown += 1
-    return shown
+            show(result)
 
 
 async def _servers(fleet: AskedFleet, agent_id: str) -> list[dict[str, Any]]:
@@ -116,7 +111,7 @@ async def _having(fleet: AskedFleet, server: str) -> list[str]:
     return having
 
 
-async def _one(fleet: AskedFleet, server: str) -> str:
+async def one(fleet: AskedFleet, server: str) -> str:
     """An agent that runs a server, or else one that has it."""
     having = await _having(fleet, server)
     if len(having) == 1:

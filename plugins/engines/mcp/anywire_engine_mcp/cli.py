@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
-from anywire.asked_fleet import GivenFleet, asks_fleet, until_interrupted
+from anywire.asked_fleet import AskedFleet, GivenFleet, asks_fleet, until_interrupted
+from anywire_engine_models.cli.after import After
 
 app = typer.Typer(
     name="mcp",
@@ -103,18 +105,28 @@ def logs(
     server: Server,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, max=10_000, help="Lines to begin with.")] = 100,
+    after: After = "",
     agent_id: OneAgent = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each line.")] = False,
 ) -> None:
-    """Print what a server wrote on its standard error."""
-    from anywire_engine_mcp import asked_agents, shown
+    """Print what a server wrote on its standard error. One that is followed goes on where it was when the connection
+    breaks."""
+    from anywire_engine_mcp import asked_agents
+    from anywire_engine_models.cli import followed_log
+
+    found: list[str] = [] if agent_id is None else [agent_id]
+
+    def ask(after: str, show: Callable[[Any], None]) -> None:
+        async def ask_fleet(fleet: AskedFleet) -> None:
+            if not found:  # the same agent each time
+                found.append(await asked_agents.one(fleet, server))
+            arguments = {"lines": lines, "follow": follow} | ({"after": after} if after else {})
+            await asked_agents.each_line(fleet, server, arguments, found[0], show)
+
+        given.ask(ask_fleet)
 
     with until_interrupted(follow):
-        given.ask(
-            lambda fleet: asked_agents.each_line(
-                fleet, server, lines, follow, agent_id, lambda line: shown.print_line(line, as_json)
-            )
-        )
+        followed_log.print_log(ask, after=after, follow=follow, as_json=as_json)
 
 
 def _order(given: GivenFleet, order: str, server: str, agent_id: str | None, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from anywire.errors import EngineFailed, InvalidRequest, UnknownCommand
 from anywire_engine_mcp.events import Events
 from anywire_engine_mcp.host import FAILED_DEPENDENCY, McpHost, McpStatus, ToolFault
 from anywire_engine_mcp.tools import cut
+from anywire_engine_models.log_results import MAX_ID_CHARS, log_result
 
 PREFIX = "mcp."
 MAX_RESULT_CHARS = 48 * 1024
@@ -75,14 +76,13 @@ class McpCommands:
         lines = arguments.get("lines", 100)
         if type(lines) is not int or not 0 <= lines <= 100_000:
             raise InvalidRequest("lines must be a number from 0 to 100000", param="lines")
-        log = self._host.logs(_label(arguments), lines=lines, follow=arguments.get("follow") is True)
-        try:
-            async for line in log:
-                yield {"line": line}
-        finally:
-            close = getattr(log, "aclose", None)
-            if close is not None:
-                await close()
+        after = arguments.get("after", "")
+        if not isinstance(after, str) or len(after) > MAX_ID_CHARS:
+            raise InvalidRequest(f"after must be the id of a line, of at most {MAX_ID_CHARS} characters", param="after")
+        follow = arguments.get("follow") is True
+        async with aclosing(self._host.logs(_label(arguments), lines=lines, follow=follow, after=after)) as logged:
+            async for each in logged:
+                yield log_result(each)
 
     async def _events(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
         """What happens from now on: ``{"event": "server", …}`` with the summary of one that has changed,

@@ -18,8 +18,8 @@ from anywire_engine_mcp.commands import PREFIX, McpCommands, summary
 from anywire_engine_mcp.config import McpConfig
 from anywire_engine_mcp.events import Events
 from anywire_engine_mcp.host import McpChanged, McpHost, McpStatus
-from anywire_engine_mcp.tool_loop.loop import run_loop
 from anywire_engine_mcp.tool_loop.requested import ChatWithTools, read_chat
+from anywire_engine_mcp.tool_loop.with_servers import run_loop
 
 log = logging.getLogger(__name__)
 

@@ -4,39 +4,29 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from anywire.clock import Clock
-from anywire.errors import ConfigError, EngineFailed, InvalidRequest, ModelNotFound, ModelStopped, QueueFull
+from anywire.errors import EngineFailed, InvalidRequest, ModelNotFound, ModelStopped, QueueFull
 from anywire.near import nearest
 from anywire_engine_mcp.connection.faults import ServerGone, ToolFault
 from anywire_engine_mcp.connection.launcher import McpLauncher, NoDevices, hosted
 from anywire_engine_mcp.connection.server import ConnectedServer
+from anywire_engine_mcp.known_servers import KnownServers
 from anywire_engine_mcp.server_config import LABEL, ServerConfig
 from anywire_engine_mcp.status import Listener, McpChanged, McpStatus
 from anywire_engine_mcp.tools import McpTool, ToolResult
 from anywire_engine_models.host.actor import ModelHost
+from anywire_engine_models.host.model_log import Logged
 from anywire_engine_models.host.settings import HostSettings
 from anywire_engine_models.host.status import ModelChanged, ModelStatus
 
-MAX_SERVERS = 64
-"""Each of them stands in every offer."""
 FAILED_DEPENDENCY = 424
 """The status of what fails because a server of tools does: it says nothing against the agent's model."""
 
 log = logging.getLogger(__name__)
-
-
-class _Known:
-    """What is known of a server whether it runs or not."""
-
-    def __init__(self, config: ServerConfig) -> None:
-        self.config = config
-        self.tools: tuple[McpTool, ...] = ()
-        self.protocol = ""
-        self.calls = self.failed = 0
 
 
 class McpHost:
@@ -49,14 +39,14 @@ class McpHost:
     """
 
     def __init__(self, *, clock: Clock | None = None, settings: HostSettings | None = None) -> None:
-        self._known: dict[str, _Known] = {}
+        self._known = KnownServers()
         self._host = ModelHost(McpLauncher(self._connected), NoDevices(), settings, clock=clock)
         self._host.listen(self._host_changed)
         self._listeners: list[Listener] = []
 
     async def begin(self, servers: Mapping[str, ServerConfig]) -> None:
         """Begin with these servers, and start those with ``autostart`` in the background."""
-        self._know(servers)
+        self._known.replace(servers)
         await self._host.begin([hosted(label, config) for label, config in servers.items()])
 
     async def close(self) -> None:
@@ -70,36 +60,35 @@ class McpHost:
         return tuple(self._known)
 
     def config(self, label: str) -> ServerConfig:
-        return self._of(label).config
+        return self._known.get(label).config
 
     def list(self) -> tuple[McpStatus, ...]:
         return tuple(self.status(label) for label in self._known)
 
     def status(self, label: str) -> McpStatus:
-        known = self._of(label)
-        return _status(known, self._host.status(label))
+        return self._known.get(label).told(self._host.status(label))
 
     async def add(self, label: str, config: ServerConfig) -> McpStatus:
         """Have one more server; with ``autostart`` it is started, and how that goes is told by its state. Raises
         `InvalidRequest` when there is one of that label."""
-        if label in self._known:
+        if self._known.find(label) is not None:
             raise InvalidRequest(f"there is an MCP server {label!r} already: update or remove it", param="server")
         if not LABEL.fullmatch(label):
             raise InvalidRequest(f"{label[:80]!r} is no label for an MCP server", param="server")
-        await self._replace(self._configs() | {label: config})
+        await self._replace(self._known.configs() | {label: config})
         return await self._started_if_wanted(label)
 
     async def update(self, label: str, config: ServerConfig) -> McpStatus:
         """Change how a server is run. One that runs is stopped first, and started again."""
         runs = self.status(label).state in ("starting", "running")
         await self.disconnect(label)
-        await self._replace(self._configs() | {label: config})
+        await self._replace(self._known.configs() | {label: config})
         return await self.connect(label) if runs else await self._started_if_wanted(label)
 
     async def remove(self, label: str) -> None:
         """Stop a server and forget it."""
         await self.disconnect(label)
-        await self._replace({name: config for name, config in self._configs().items() if name != label})
+        await self._replace({name: config for name, config in self._known.configs().items() if name != label})
 
     async def connect(self, label: str) -> McpStatus:
         """Start a server and return when its tools are known; at once if it runs."""
@@ -136,7 +125,7 @@ class McpHost:
     ) -> ToolResult:
         """Call a tool; a server that is ``on_demand`` is started for it. ``timeout`` is in seconds, where that is
         less than the server's own. A tool that says that it failed has given a result. Raises as the class says."""
-        known = self._of(label)
+        known = self._known.get(label)
         if not known.config.allows(tool):
             raise InvalidRequest(f"the tool {tool!r} of the MCP server {label!r} may not be used here", param="tool")
         async with self._use(label, told) as server:
@@ -146,23 +135,25 @@ class McpHost:
                 raise InvalidRequest(f"the MCP server {label!r} has no tool {tool!r}{hint}", param="tool")
             known.calls += 1
             known.failed += 1
-            result = await server.call(tool, arguments, min(timeout, known.config.timeout))
+            result = await server.requests.call(tool, arguments, min(timeout, known.config.timeout))
             known.failed -= 1
             return result
 
     async def resources(self, label: str) -> tuple[dict[str, Any], ...]:
         """What a server lists for reading, in MCP's own form."""
         async with self._use(label) as server:
-            return await server.resources()
+            return await server.requests.resources()
 
     async def read(self, label: str, uri: str) -> tuple[dict[str, Any], ...]:
         """The contents of a resource: objects with ``uri``, ``mimeType``, and ``text`` or ``blob`` (base64)."""
         async with self._use(label) as server:
-            return await server.read(uri)
+            return await server.requests.read(uri)
 
-    def logs(self, label: str, *, lines: int = 100, follow: bool = False) -> AsyncIterator[str]:
+    def logs(
+        self, label: str, *, lines: int = 100, follow: bool = False, after: str = ""
+    ) -> AsyncGenerator[Logged, None]:
         """What a server wrote on stderr; see `ModelHost.logs`."""
-        return self._host.logs(self._checked(label), lines=lines, follow=follow)
+        return self._host.logs(self._checked(label), lines=lines, follow=follow, after=after)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Call ``listener`` at every change; returns what ends that."""
@@ -186,7 +177,7 @@ class McpHost:
         try:
             yield
         except ModelNotFound as error:
-            raise self._unknown(label) from error
+            raise self._known.unknown(label) from error
         except ModelStopped as error:
             raise ModelStopped(
                 f"the MCP server {label!r} is stopped and is not started by a request: start it with "
@@ -207,39 +198,16 @@ class McpHost:
                 status=FAILED_DEPENDENCY,
             ) from error
 
-    def _of(self, label: str) -> _Known:
-        known = self._known.get(label)
-        if known is None:
-            raise self._unknown(label)
-        return known
-
     def _checked(self, label: str) -> str:
-        self._of(label)
+        self._known.get(label)
         return label
 
-    def _unknown(self, label: str) -> InvalidRequest:
-        near = nearest(label, self._known)
-        hint = f"did you mean {near!r}? " if near else ""
-        known = ", ".join(list(self._known)[:20]) or "none"
-        return InvalidRequest(f"there is no MCP server {label[:80]!r} here: {hint}known: {known}", param="server_label")
-
-    def _configs(self) -> dict[str, ServerConfig]:
-        return {label: known.config for label, known in self._known.items()}
-
-    def _know(self, servers: Mapping[str, ServerConfig]) -> None:
-        if len(servers) > MAX_SERVERS:
-            raise ConfigError(f"{len(servers)} MCP servers are too many, the limit is {MAX_SERVERS}")
-        before, self._known = self._known, {label: _Known(config) for label, config in servers.items()}
-        for label, known in self._known.items():
-            if label in before and before[label].config == known.config:
-                self._known[label] = before[label]
-
     async def _replace(self, servers: Mapping[str, ServerConfig]) -> None:
-        self._know(servers)
+        self._known.replace(servers)
         await self._host.replace([hosted(label, config) for label, config in servers.items()])
 
     async def _started_if_wanted(self, label: str) -> McpStatus:
-        if self._of(label).config.autostart:
+        if self._known.get(label).config.autostart:
             try:
                 return await self.connect(label)
             except EngineFailed as error:
@@ -247,7 +215,7 @@ class McpHost:
         return self.status(label)
 
     def _connected(self, server: ConnectedServer) -> None:
-        known = self._known.get(server.label)
+        known = self._known.find(server.label)
         if known is None:
             return
         tools = tuple(each for each in server.tools if known.config.allows(each.name))
@@ -260,11 +228,11 @@ class McpHost:
         self._tell(change.status.model, change.status)
 
     def _tell(self, label: str, status: ModelStatus | None = None) -> None:
-        known = self._known.get(label)
+        known = self._known.find(label)
         if known is None:
             return
         try:
-            told = McpChanged(_status(known, status if status is not None else self._host.status(label)))
+            told = McpChanged(known.told(status if status is not None else self._host.status(label)))
         except ModelNotFound:
             return
         for listener in tuple(self._listeners):
@@ -272,26 +240,6 @@ class McpHost:
                 listener(told)
             except Exception:
                 log.exception("a listener failed at a change of the MCP server %s", label)
-
-
-def _status(known: _Known, status: ModelStatus) -> McpStatus:
-    return McpStatus(
-        status.model,
-        status.state,
-        status.reason,
-        status.exit,
-        known.config.transport,
-        status.pid,
-        known.protocol if status.state == "running" else "",
-        status.on_demand,
-        status.starts,
-        status.serving,
-        status.waiting,
-        known.calls,
-        known.failed,
-        status.since,
-        known.tools,
-    )
 
 
 __all__ = ["McpChanged", "McpHost", "McpStatus", "McpTool", "ToolFault", "ToolResult"]

@@ -16,6 +16,8 @@ from anywire.secrecy import keep_secret
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 """What a server's label looks like: requests, features of offers and paths of the API have it."""
+MAX_SERVERS = 64
+"""Servers of one agent: each of them stands in every offer."""
 _INHERITED = (*("HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER"), *("LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ"))
 _VARIABLE = re.compile(r"\$\{(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 """``${NAME}``, ``${env:NAME}``, ``${NAME:-default}``."""

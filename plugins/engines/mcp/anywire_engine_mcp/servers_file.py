@@ -10,10 +10,9 @@ import msgspec
 import pydantic
 
 from anywire.errors import ConfigError
-from anywire_engine_mcp.server_config import LABEL, ServerConfig
+from anywire_engine_mcp.server_config import LABEL, MAX_SERVERS, ServerConfig
 
 MAX_FILE_BYTES = 1024 * 1024
-MAX_SERVERS = 64
 _SECTIONS = ("mcpServers", "servers")
 """Claude, Cursor and others have the first, VS Code the second."""
 

@@ -80,10 +80,6 @@ def print_result(result: Mapping[str, Any], as_json: bool) -> bool:
     return not failed
 
 
-def print_line(line: str, as_json: bool) -> None:
-    typer.echo(json.dumps({"line": line}) if as_json else escaped(line))
-
-
 def _state(server: Mapping[str, Any]) -> str:
     return str(server.get("state", "stopped"))
 

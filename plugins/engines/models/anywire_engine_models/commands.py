@@ -6,7 +6,7 @@
 | ``models.status`` | ``model`` | one status |
 | ``models.start`` | ``model`` | the status at each change, last that of the running model |
 | ``models.stop``, ``models.unload`` | ``model`` | one status; ``unload`` takes nothing from anybody |
-| ``models.logs`` | ``model``, ``lines`` (100), ``follow`` | ``{"line": …}`` each |
+| ``models.logs`` | ``model``, ``lines`` (100), ``follow``, ``after`` | see `log_results.log_result` |
 | ``models.pin`` | ``model``, ``pinned`` (true) | one status; ``kept``: whether the registry has it too |
 | ``models.add`` | members of a registry's entry | one status |
 | ``models.import`` | ``kind`` (``gguf``, ``ollama``, ``llama-swap``), ``path`` | pieces of lists, see below |
@@ -31,6 +31,7 @@ from anywire_engine_models.config import ModelsConfig
 from anywire_engine_models.host.actor import ModelHost
 from anywire_engine_models.host.status import ModelChanged, ModelStatus
 from anywire_engine_models.hosted_models import known_model
+from anywire_engine_models.log_results import MAX_ID_CHARS, log_result
 from anywire_engine_models.model_files.file_names import name_parts
 from anywire_engine_models.offers import told
 from anywire_engine_models.registry.entry import Entry, EntrySettings
@@ -55,6 +56,7 @@ class _Model(msgspec.Struct, forbid_unknown_fields=True):
 class _Logs(_Model, forbid_unknown_fields=True):
     lines: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 100
     follow: bool = False
+    after: Annotated[str, msgspec.Meta(max_length=MAX_ID_CHARS)] = ""
 
 
 class _Pin(_Model, forbid_unknown_fields=True):
@@ -138,13 +140,10 @@ class ModelCommands:
 
     async def _logs(self, arguments: Mapping[str, Any]) -> AsyncIterator[Any]:
         asked = read(arguments, _Logs)
-        lines = self._host.logs(asked.model, lines=asked.lines, follow=asked.follow)
-        try:
-            async for line in lines:
-                yield {"line": line}
-        finally:
-            if isinstance(lines, AsyncGenerator):
-                await lines.aclose()
+        logged = self._host.logs(asked.model, lines=asked.lines, follow=asked.follow, after=asked.after)
+        async with aclosing(logged):
+            async for each in logged:
+                yield log_result(each)
 
     async def _pin(self, arguments: Mapping[str, Any]) -> AsyncIterator[Any]:
         asked = read(arguments, _Pin)

@@ -207,7 +207,8 @@ class ModelsConfig(_Section):
     memory_budget: Budget = pydantic.Field(
         "80%",
         description="Memory for all models with a process together: bytes, a text such as `12 GB`, or a share of this "
-        "machine's memory such as `80%` (of its container's, where that is limited). 0: no bound.",
+        "machine's memory such as `80%` (of its container's, where that is limited), which the programs of one user "
+        "divide. 0: no bound.",
     )
     turn: float = pydantic.Field(
         2.0,

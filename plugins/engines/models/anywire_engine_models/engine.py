@@ -23,6 +23,7 @@ from anywire_engine_models.hosted_models import KnownModel
 from anywire_engine_models.llama_cpp.cards import LlamaCards
 from anywire_engine_models.llama_cpp.offer import read_offer
 from anywire_engine_models.local_api.server import LocalApi
+from anywire_engine_models.machine_budget.share import MemoryShare
 from anywire_engine_models.offers import Learned, offers_of
 from anywire_engine_models.planned_host import planned_host
 from anywire_engine_models.upstreams import Upstreams
@@ -33,9 +34,8 @@ from anywire_engine_openai.upstream import Upstream
 
 MAX_SLOTS = 1024
 """Tasks of all models that are taken in together; those of one model are bounded by its own slots."""
-NOT_THE_AGENTS = 424
-"""The status of a model that does not start or has ended, 424 Failed Dependency: one of 4xx says nothing against the
-agent, whose other models are well."""
+FAILED_DEPENDENCY = 424
+"""The status of a model that does not start or has ended."""
 LOADING = "loading"
 """What a host tells of a request whose model is being started; everything else is waiting for a turn."""
 
@@ -74,6 +74,7 @@ class ModelsEngine(Engine):
         self._devices: LocalDevices = devices if devices is not None else devices_of(config)
         self._llama_cards = LlamaCards()
         self.host = planned_host(config, self._devices, self._llama_cards, launcher)
+        self._share = MemoryShare(config, self.host)
         self.catalogue = Catalogue(config, registry_of(config.registry), self._apply, self._look)
         self.commands = ModelCommands(self.host, self.catalogue, self._devices, add_commands=config.add_commands)
         self._upstreams = Upstreams()
@@ -95,6 +96,7 @@ class ModelsEngine(Engine):
         self._devices.follow(self.host)
         await self.catalogue.read()
         self._unlisten = self.host.listen(self._model_changed)
+        self._share.begin()
         await self.host.begin([known.hosted for known in self.catalogue.models.values()])
         self._running = True
         self.catalogue.follow()
@@ -106,6 +108,7 @@ class ModelsEngine(Engine):
         self._unlisten()
         async with contextlib.AsyncExitStack() as ends:  # each is closed, whatever the others raise
             ends.push_async_callback(self._devices.close)
+            ends.push_async_callback(self._share.close)
             ends.push_async_callback(self._llama_cards.close)
             ends.push_async_callback(self._upstreams.close)
             ends.push_async_callback(self.host.close)
@@ -145,7 +148,7 @@ class ModelsEngine(Engine):
                         async for detail in waits:
                             yield _progress(task.model, detail)
                 except EngineFailed as error:
-                    error.status = NOT_THE_AGENTS
+                    error.status, error.concerns = FAILED_DEPENDENCY, "model"
                     raise
                 yield EngineProgress("running")
                 try:
@@ -154,14 +157,19 @@ class ModelsEngine(Engine):
                             yield delta
                     is_answered = True
                 except ConnectionFailed as error:
+                    error.concerns = "model"
                     ended = await turn.end_of_server()
                     if ended is None:
                         raise
                     # A task that an ended server has not taken is answered by the next one.
                     if not error.did_nothing:
-                        error.status = NOT_THE_AGENTS
+                        error.status = FAILED_DEPENDENCY
                         error.add(f"; the server of {task.model} has ended: {ended.reason}")
                         raise
+                except EngineFailed as error:
+                    if not 400 <= error.status < 500:
+                        error.concerns = "model"
+                    raise
 
     # Inside
 

@@ -115,7 +115,7 @@ def _change(event: OfAgent | TaskPreempted) -> Change:
         case AgentOrdered():
             return Change("agent_ordered", event.at_ns, event.agent_id, _told(event.order or "restored", event.reason))
         case HealthChanged():
-            state = f"{event.transport} {event.state}" if event.transport else event.state
+            state = " ".join(filter(None, (event.transport or event.model, event.state)))
             return Change("health_changed", event.at_ns, event.agent_id, _told(state, counted(event.evidence)))
         case TaskPreempted():
             return Change("task_preempted", event.at_ns, detail=event.task_id)

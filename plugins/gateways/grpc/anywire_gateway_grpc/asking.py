@@ -6,10 +6,10 @@ import asyncio
 from typing import Any
 
 from anywire.errors import InvalidRequest
-from anywire_gateway_grpc.calls import Call, not_known
+from anywire_gateway_grpc.calls import Call
 from anywire_gateway_grpc.faults import Ended
 from anywire_gateway_grpc.questions import Models, council_for, question_of
-from anywire_service_deliberation.offered import Council, Deliberations
+from anywire_service_deliberation.offered import Council, Deliberations, not_known
 from anywire_service_deliberation.record import Deliberation
 
 LONGEST_WAIT = 60.0

@@ -52,3 +52,12 @@ class GrpcGatewayConfig(pydantic.BaseModel):
     shutdown_grace: Annotated[float, FromCore("shutdown_grace")] = pydantic.Field(
         default=10.0, ge=0, description="Seconds that running calls get at close."
     )
+    reader_timeout: float = pydantic.Field(
+        default=60.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds for which a client may take nothing of an answer. Its call ends then (ABORTED).",
+    )
+    log_requests: Annotated[bool, FromCore("log_requests")] = pydantic.Field(
+        default=True, description="Log a line for each call that asks a question, or fails."
+    )

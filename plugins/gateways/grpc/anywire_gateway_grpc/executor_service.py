@@ -12,6 +12,7 @@ from anywire_gateway_grpc.faults import why
 from anywire_gateway_grpc.numbers import Numbers
 from anywire_gateway_grpc.questions import execute
 from anywire_gateway_grpc.results import mean_score, ms
+from anywire_service_deliberation.offered import not_known
 from anywire_service_deliberation.prompts import newest
 from anywire_service_deliberation.record import Deliberation
 from anywire_service_deliberation.views import one_line
@@ -54,9 +55,7 @@ class ExecutorCalls:
         name = needs_id(asked.deliberation_id, "deliberation_id")
         state = await self._deliberations.get(name, call.caller)
         if state is None:
-            return wire.GetDeliberationStatusResponse(
-                status="not_found", error_message=f"there is no deliberation {name[:256]!r} (any more)"
-            )
+            return wire.GetDeliberationStatusResponse(status="not_found", error_message=not_known(name).message)
         if not state.is_final:
             return wire.GetDeliberationStatusResponse(status="running")
         if not state.winner:

@@ -27,6 +27,7 @@ _BY_CODE: dict[type[AnywireError], grpc.StatusCode] = {
     errors.DeadlineTooShort: Status.DEADLINE_EXCEEDED,
     errors.DeadlineExceeded: Status.DEADLINE_EXCEEDED,
     errors.TaskCancelled: Status.ABORTED,
+    errors.ReaderStalled: Status.ABORTED,
     errors.ModelNotFound: Status.FAILED_PRECONDITION,
     errors.ModelStopped: Status.FAILED_PRECONDITION,
 }

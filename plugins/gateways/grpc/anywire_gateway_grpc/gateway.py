@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, ClassVar
 
@@ -17,9 +18,11 @@ from anywire.context import Context
 from anywire.errors import ConfigError
 from anywire.events import ConfigReloaded
 from anywire.gateway import Gateway
+from anywire.metric import Metric
 from anywire.transport_tools import is_loopback
 from anywire_gateway_grpc.admission import Admission
 from anywire_gateway_grpc.asking import Asking
+from anywire_gateway_grpc.call_records import CallRecords
 from anywire_gateway_grpc.calls import Calls, Method
 from anywire_gateway_grpc.config import GrpcGatewayConfig
 from anywire_gateway_grpc.council_calls import CouncilCalls
@@ -53,6 +56,7 @@ class GrpcGateway(Gateway):
         self._calls: Calls | None = None
         self._admission: Admission | None = None
         self._certificate: Certificate | None = None
+        self._records = CallRecords(config.log_requests)
         self._address = ""
 
     async def start(self, context: Context) -> None:
@@ -68,7 +72,8 @@ class GrpcGateway(Gateway):
         self._server, host, port = new_server(config, self._certificate)
         self._admission = Admission(context.access, config.max_calls)
         asking = Asking(deliberations, Models(config.models, context.models), config.wait)
-        self._calls = _calls(self._admission, asking, Numbers(context, deliberations))
+        methods, unserved = _methods(asking, Numbers(context, deliberations))
+        self._calls = Calls(self._admission, self._records, config.reader_timeout, methods, unserved)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs have not got it
         names = [name for each in NAMES.values() for name in each]
         for name in ("", *names):
@@ -81,6 +86,7 @@ class GrpcGateway(Gateway):
             self._certificate.start()
         scheme = "grpc" if config.tls is None else "grpcs"
         self._address = f"{scheme}://{_reachable(host)}:{port}"
+        log.info("deliberations over gRPC at %s", self._address)
         certified = config.tls is not None and config.tls.client_ca is not None
         if not self._admission.needs_key and not is_loopback(host) and not certified:
             log.warning("the gateway grpc listens on %s port %d without authentication: whoever reaches it can use "
@@ -101,6 +107,9 @@ class GrpcGateway(Gateway):
         if self._certificate is not None:
             await self._certificate.close()
 
+    def metrics(self) -> Iterable[Metric]:
+        return self._records.metrics()
+
     @property
     def address(self) -> str:
         return self._address
@@ -110,7 +119,8 @@ class GrpcGateway(Gateway):
         return self.config.tls
 
 
-def _calls(admission: Admission, asking: Asking, numbers: Numbers) -> Calls:
+def _methods(asking: Asking, numbers: Numbers) -> tuple[dict[str, Method], dict[str, str]]:
+    """Those that are served, and a sentence for each of those that are not, by full name."""
     of_orchestrator = {
         **OrchestratorCalls(asking, numbers).methods,
         **CouncilCalls(asking).methods,
@@ -127,7 +137,7 @@ def _calls(admission: Admission, asking: Asking, numbers: Numbers) -> Calls:
         for method, found in served[service].items()
     }
     unserved = {f"/{name}/{method}": why for name in NAMES[ORCHESTRATOR] for method, why in UNSERVED.items()}
-    return Calls(admission, methods, unserved)
+    return methods, unserved
 
 
 def _reloaded(context: Context, error: str) -> None:

@@ -14,6 +14,7 @@ from anywire_gateway_grpc.numbers import Numbers
 from anywire_gateway_grpc.progress import Progress
 from anywire_gateway_grpc.questions import deliberate, orchestrate
 from anywire_gateway_grpc.results import duration_ms, metadata, results, status_of, winner
+from anywire_service_deliberation.offered import not_known
 from anywire_service_deliberation.record import Deliberation
 
 NOT_HERE = "this method is for planning, which is not part of this service: ask the planning service itself"
@@ -65,7 +66,7 @@ class OrchestratorCalls:
             return wire.GetDeliberationResultResponse(
                 task_id=name,
                 status=wire.DELIBERATION_STATUS_UNKNOWN,
-                error_message=f"there is no deliberation {name[:256]!r} (any more)",
+                error_message=not_known(name).message,
             )
         return wire.GetDeliberationResultResponse(
             task_id=name,

@@ -219,17 +219,19 @@ class Metrics:
         )
 
     def _health(self, views: Sequence[AgentView]) -> Iterator[Metric]:
-        """How many agents and links are in each state of their breaker, what operators have ordered of them, and how
-        many have not been given all their slots yet."""
+        """How many agents, links and models are in each state of their breaker, what operators have ordered of agents,
+        and how many have not been given all their slots yet."""
         from prometheus_client.core import GaugeMetricFamily
 
-        states, orders, links = Counter[str](), Counter[str](), Counter[tuple[str, str]]()
+        states, orders = Counter[str](), Counter[str]()
+        links, models = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
         starting = 0
         for view in views:
             health = self._context.agent_health(view.agent_id)
             states[health.state] += 1
             orders[health.order] += 1
             links.update(health.links.items())
+            models.update(health.models.items())
             starting += bool(health.slow_start)
         told = GaugeMetricFamily(
             "anywire_agents_by_health", "Agents known now, by the state of their breaker.", labels=("state",)
@@ -248,10 +250,17 @@ class Metrics:
         )
         for link, number in links.items():
             unwell.add_metric(link, number)
+        failing = GaugeMetricFamily(
+            "anywire_models_by_health",
+            "Models at agents whose breaker is not closed, by its state.",
+            labels=("model", "state"),
+        )
+        for model, number in models.items():
+            failing.add_metric(model, number)
         slow = GaugeMetricFamily(
             "anywire_agents_slow_start", "Agents known now that have not been given all their slots yet.", starting
         )
-        yield from (told, ordered, unwell, slow)
+        yield from (told, ordered, unwell, failing, slow)
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Metrics in Prometheus's text form, or as OpenMetrics for a scraper that asks for it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,9 +23,12 @@ from anywire_service_alerts.levels import Alert, Change, Levels, Reading
 
 log = logging.getLogger(__name__)
 
+MOST_SHOWN = 3
+"""Agents that a line of the log names."""
+
 
 class Alerts(Service):
-    """Raises an alert while a gauge of an agent's machine is critical.
+    """Raises an alert while a gauge of a machine with agents, or of an agent, is critical.
 
     A gauge is a level that comes with each report of an agent, which is no event: so they are looked at every
     ``interval`` seconds. Events of the source ``alerts`` tell what changes: ``alert.raised`` and ``alert.cleared``.
@@ -53,7 +57,7 @@ class Alerts(Service):
                 "/alerts",
                 self._show,
                 role="observe",
-                summary="Tell which gauges of agents' machines are critical, and from when on they are.",
+                summary="Tell which gauges of machines and agents are critical, and since when.",
             )
         )
         self._timer = context.clock.call_later(self.config.interval, self._look, context)
@@ -65,25 +69,29 @@ class Alerts(Service):
 
     def metrics(self) -> Iterable[Metric]:
         yield Metric("raised", "Alerts that were raised.", self._raised, counter=True)
-        for alert in self._levels.alerts:
-            labels = {"agent": alert.agent_id, "gauge": alert.gauge}
-            yield Metric("critical", "Gauges of agents' machines that are critical now, 1 each.", 1, labels)
+        # Machines may share a host name: each set of labels is told once.
+        for (host, agent_id, gauge), number in Counter(map(_labels, self._levels.alerts)).items():
+            labels = {"host": host, "agent": agent_id, "gauge": gauge}
+            yield Metric("critical", "Gauges of machines and agents that are critical now, 1 each.", number, labels)
 
     def _look(self, context: Context) -> None:
         self._timer = context.clock.call_later(self.config.interval, self._look, context)
-        readings = [Reading(agent.agent_id, agent.info.host, agent.status.resources) for agent in context.agents()]
+        readings = [
+            Reading(agent.agent_id, agent.info.host, agent.status.resources, agent.info.boot_id)
+            for agent in context.agents()
+        ]
         for change in self._levels.look(readings, context.clock.now()):
             self._tell(context, change)
 
     def _tell(self, context: Context, change: Change) -> None:
         alert = change.alert
-        named = (printable(alert.gauge), printable(alert.agent_id), _shown(alert.gauge, alert.value))
+        named = (printable(alert.gauge), _where(alert), _shown(alert.gauge, alert.value))
         if change.what == "raised":
             self._raised += 1
             side = "above" if alert.above else "below"
-            log.warning("alert: %s of agent %s is %s, %s %s", *named, side, _shown(alert.gauge, alert.limit))
+            log.warning("alert: %s of %s is %s, %s %s", *named, side, _shown(alert.gauge, alert.limit))
         else:
-            log.info("alert over: %s of agent %s (%s): %s", *named, change.reason)
+            log.info("alert over: %s of %s (%s): %s", *named, change.reason)
         told = self._told(context, alert) | ({"reason": change.reason} if change.reason else {})
         context.events.publish_plugin(self.name, f"alert.{change.what}", told)
 
@@ -106,8 +114,9 @@ class Alerts(Service):
     def _told(self, context: Context, alert: Alert) -> dict[str, Any]:
         seconds = context.clock.now() - alert.since
         return {
-            "agent_id": alert.agent_id,
-            "host": alert.host,
+            "agent_id": alert.place.agent_id,
+            "host": alert.place.host,
+            "agents": alert.agents,
             "gauge": alert.gauge,
             "value": alert.value,
             "worst": alert.worst,
@@ -120,3 +129,16 @@ class Alerts(Service):
 
 def _shown(gauge: str, value: float) -> str:
     return shown_size(value) if gauge.endswith("_bytes") else f"{value:g}"
+
+
+def _labels(alert: Alert) -> tuple[str, str, str]:
+    return alert.place.host, alert.place.agent_id, alert.gauge
+
+
+def _where(alert: Alert) -> str:
+    """What the gauge is of, for a person."""
+    place, agents = alert.place, [printable(each) for each in alert.agents]
+    if place.agent_id:
+        return f"agent {printable(place.agent_id)}"
+    more = f" and {len(agents) - MOST_SHOWN} more" if len(agents) > MOST_SHOWN else ""
+    return f"host {printable(place.host)} (agents: {', '.join(agents[:MOST_SHOWN])}{more})"

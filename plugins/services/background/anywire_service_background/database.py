@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
-import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from anywire.errors import ConfigError, PayloadTooLarge, QueueFull, to_wire
-from anywire.files.private_files import check_private
+from anywire.errors import PayloadTooLarge, QueueFull, to_wire
+from anywire.files.database_file import DatabaseFile, DatabaseForm
 from anywire_service_background.records import (
     UNREADABLE,
     Answer,
@@ -25,10 +19,7 @@ from anywire_service_background.records import (
 
 log = logging.getLogger(__name__)
 
-FILE, LOCK = "tasks.sqlite3", "lock"
-VERSION = 1
-JOURNAL_BYTES = 64 * 1024 * 1024
-"""Bytes that the write-ahead log keeps on the disk between two uses."""
+FILE = "tasks.sqlite3"
 # What is counted and sorted by stands before the texts, and in indexes: texts are read by id alone.
 _TABLES = (
     """CREATE TABLE IF NOT EXISTS tasks (
@@ -49,51 +40,21 @@ _TABLES = (
     "CREATE INDEX IF NOT EXISTS by_end ON tasks (ended)",
     "CREATE INDEX IF NOT EXISTS by_tenant ON tasks (tenant, ended, size)",
 )
+FORM = DatabaseForm(FILE, (_TABLES,), "background tasks and answers", "services.background.folder")
 
 
-class Database:
+class Database(DatabaseFile):
     """The database in ``folder``. At most ``max_tasks`` with ``max_bytes`` are kept, of which those of one tenant that
     have not ended take ``tenant_share`` at most.
 
     Each method is one transaction, and on the disk when it returns. All raise `sqlite3.Error` when the disk does not do
     what it should; nothing has changed then."""
 
+    form = FORM
+
     def __init__(self, folder: Path, max_tasks: int, max_bytes: int, tenant_share: float) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self._max_tasks, self._max_bytes, self._tenant_share = max_tasks, max_bytes, tenant_share
-        self._lock: int | None = None
-        self._connection: sqlite3.Connection | None = None
-
-    def open(self) -> bool:
-        """False while another process has the folder. A damaged file is moved aside. Raises `ConfigError` when the
-        folder cannot be used: others can read it, or a later version wrote the file."""
-        path = self.folder / FILE
-        try:
-            if not self._take_lock():
-                return False
-            try:
-                self._connect(path)
-            except sqlite3.OperationalError:
-                raise
-            except sqlite3.DatabaseError as error:
-                self._disconnect()
-                aside = _moved_aside(path)
-                log.error("background tasks are lost: %s was damaged (%s) and is %s now", path, error, aside)
-                self._connect(path)
-        except (OSError, sqlite3.Error) as error:
-            self.close()
-            raise ConfigError(f"background tasks cannot be kept in {self.folder}: {error}") from error
-        except BaseException:
-            self.close()
-            raise
-        return True
-
-    def close(self) -> None:
-        """Safe to call twice."""
-        self._disconnect()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
 
     def add(self, task: Left, tenant: str, key: str, digest: bytes, submission: bytes, expired: float) -> None:
         """Keep a new task. Where there is no room, answers go that ended before ``expired``, then the oldest ones of
@@ -225,85 +186,7 @@ class Database:
             self.remove(row[0])
         return bool(rows)
 
-    # SQLite
-
-    def _connect(self, path: Path) -> None:
-        _make_private(path)
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        ((version,),) = self._rows("PRAGMA user_version")
-        if version not in (0, VERSION):
-            raise ConfigError(
-                f"{path} was written by another version of this service (form {version}): set "
-                "services.background.folder, or move it away"
-            )
-        ((found,),) = self._rows("PRAGMA quick_check(1)")
-        if found != "ok":
-            raise sqlite3.DatabaseError(found)
-        for statement in (
-            "PRAGMA journal_mode = WAL",
-            "PRAGMA synchronous = FULL",
-            f"PRAGMA journal_size_limit = {JOURNAL_BYTES}",
-            *_TABLES,
-            f"PRAGMA user_version = {VERSION}",
-        ):
-            self._run(statement)
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
-            connection.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._run("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._run("COMMIT")
-        except BaseException:
-            if self._connection is not None and self._connection.in_transaction:
-                self._run("ROLLBACK")
-            raise
-
-    def _run(self, statement: str, *values: Any) -> None:
-        assert self._connection is not None
-        self._connection.execute(statement, values).close()
-
-    def _rows(self, statement: str, *values: Any) -> Sequence[Any]:
-        assert self._connection is not None
-        return self._connection.execute(statement, values).fetchall()
-
-    def _take_lock(self) -> bool:
-        """Whether this process has the folder now, which is made if need be."""
-        if self._lock is None:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            check_private(self.folder, self.folder.stat())
-            self._lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
 
 _TOO_LARGE = encoded_answer(
     Answer(error=to_wire(PayloadTooLarge("there is no room for the answer (services.background.max_bytes)")))
 )
-
-
-def _make_private(path: Path) -> None:
-    """Raises `ConfigError` for a file that others can read."""
-    if path.exists():
-        check_private(path, path.stat())
-    else:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-
-
-def _moved_aside(path: Path) -> Path:
-    """The damaged file under another name, as its journal: another program may save something of them."""
-    aside = path.with_name(f"{FILE}.damaged")
-    for suffix in ("-wal", "-shm"):
-        aside.with_name(aside.name + suffix).unlink(missing_ok=True)
-        if (journal := path.with_name(FILE + suffix)).exists():
-            journal.rename(aside.with_name(aside.name + suffix))
-    path.replace(aside)
-    return aside

@@ -1,49 +1,64 @@
-"""A deliberation as the answer of a model: the winner's text, so that every stock client can ask for one."""
+"""A deliberation as the answer of a model: the winner's text, so that every stock client can ask for one, or the whole
+of it as JSON (`anywire.deliberation_views.Whole`) for who wants more."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from anywire import errors
+from anywire.deliberation_terms import MEMBER, MODEL, Update
 from anywire.engine import Delta
 from anywire.errors import AnywireError, InvalidRequest
 from anywire.submission import Submission
 from anywire_service_deliberation.deliberations import KeptDeliberations
-from anywire_service_deliberation.offered import Update
+from anywire_service_deliberation.history import history
 from anywire_service_deliberation.prompts import newest
 from anywire_service_deliberation.record import Deliberation
-from anywire_service_deliberation.request import MODEL
 from anywire_service_deliberation.running import Run
+from anywire_service_deliberation.viewed import LARGE, whole
 
-MEMBER = "deliberation"
-"""Member of a chat's request with a deliberation's own options (``members``, ``rounds``, ``rubric`` …), and of the
-chunks of its stream that tell how it goes on."""
+BASE = "/v1/deliberations"
+"""Where the links of a whole one lead at an HTTP gateway."""
+PIECE_CHARS = 16 * 1024
+"""Characters of a whole one in one chunk of a stream."""
 
 _encode = msgspec.json.Encoder().encode
 
 
+class Asking(NamedTuple):
+    """What a chat asks for: the request for a deliberation, and whether its answer is the whole of it."""
+
+    request: dict[str, Any]
+    whole: bool
+
+
 async def answer(kept: KeptDeliberations, task_id: str, submission: Submission) -> AsyncGenerator[Delta, None]:
     """Answer a task for a model of the service: one that stands for a deliberation, or a client's chat, whose id
-    becomes that of its deliberation. The deliberation is cancelled with the task, but not at the orchestrator's end."""
-    run = kept.runs.of_task(task_id)
+    becomes that of its deliberation unless it names one. The deliberation is cancelled with the task, but not at the
+    orchestrator's end."""
+    run, tells_whole = kept.runs.of_task(task_id), False
     if run is None:
-        question = kept.question(request_of(task_id, submission), submission.caller)
-        found = await kept.runs.take(question, task_id, submission.priority)
+        request, tells_whole = asked_by(task_id, submission)
+        found = await kept.runs.take(kept.question(request, submission.caller), task_id, submission.priority)
         if not isinstance(found, Run):
-            yield _final(found)
+            if tells_whole and submission.stream:
+                for update in history(found):
+                    yield _progress(found.question.id, update)
+            async for delta in _final(found, tells_whole):
+                yield delta
             return
         run = found
     try:
         if submission.stream:
             async with aclosing(run.updates()) as updates:
                 async for update in updates:
-                    if update.name not in ("asked", "ended"):
-                        yield Delta("", _progress(run.shown.question.id, update))
+                    if tells_whole or update.name not in ("asked", "ended"):
+                        yield _progress(run.shown.question.id, update)
         await asyncio.shield(run.ended)
     except BaseException:
         if not run.ended.done() and not kept.runs.closing:
@@ -51,31 +66,39 @@ async def answer(kept: KeptDeliberations, task_id: str, submission: Submission) 
         raise
     if not run.shown.is_final:
         raise errors.ShuttingDown("the orchestrator shuts down: the deliberation goes on after its next start")
-    yield _final(run.shown)
+    async for delta in _final(run.shown, tells_whole):
+        yield delta
 
 
-def request_of(task_id: str, submission: Submission) -> dict[str, Any]:
-    """The request for a deliberation that a chat stands for. Raises `InvalidRequest`."""
+def asked_by(task_id: str, submission: Submission) -> Asking:
+    """What a chat asks for. Raises `InvalidRequest`."""
     try:
         body = msgspec.json.decode(submission.body)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise InvalidRequest(f"the request is no JSON: {error}") from None
-    options = body.get(MEMBER, {}) if isinstance(body, dict) else None
-    if not isinstance(body, dict) or not isinstance(options, dict):
+    given = body.get(MEMBER, {}) if isinstance(body, dict) else None
+    if not isinstance(body, dict) or not isinstance(given, dict):
         raise InvalidRequest(f"{MEMBER} must be an object with the options of a deliberation", param=MEMBER)
-    for taken in ("task", "id", "role"):
+    options = dict(given)
+    for taken in ("task", "role"):
         if taken in options and (taken != "role" or ":" in submission.model):
             raise InvalidRequest(f"{MEMBER}.{taken} is not possible in a chat: leave it out", param=MEMBER)
-    request: dict[str, Any] = {**options, "id": task_id, "task": _task(body.get("messages"))}
+    form = options.pop("answer", "winner")
+    if form not in ("winner", "whole"):
+        raise InvalidRequest(f"{MEMBER}.answer is 'winner' or 'whole', not {str(form)[:40]!r}", param=MEMBER)
+    request: dict[str, Any] = {**options, "task": _task(body.get("messages"))}
     role = submission.model.removeprefix(MODEL).removeprefix(":")
     if role:
         request["role"] = role
-    if submission.deadline_s:
-        request.setdefault("timeout", submission.deadline_s)
+    if options.get("id") is None:
+        request["id"] = task_id
+        # Asked again by its id it must be the same request, and the time that is left is another one by then.
+        if submission.deadline_s:
+            request.setdefault("timeout", submission.deadline_s)
     tokens = body.get("max_completion_tokens") or body.get("max_tokens")
     if tokens is not None:
         request.setdefault("max_tokens", tokens)
-    return request
+    return Asking(request, form == "whole")
 
 
 def failure_of(state: Deliberation) -> AnywireError:
@@ -90,19 +113,39 @@ def failure_of(state: Deliberation) -> AnywireError:
             return errors.EngineFailed(told)
 
 
-def _final(state: Deliberation) -> Delta:
-    if not state.winner or state.status not in ("completed", "degraded"):
-        raise failure_of(state)
+async def _final(state: Deliberation, tells_whole: bool) -> AsyncGenerator[Delta, None]:
+    """The answer, once it has ended. Raises what `failure_of` makes of one without a winner, unless the whole is told,
+    which says so itself."""
+    if not tells_whole:
+        if not state.winner or state.status not in ("completed", "degraded"):
+            raise failure_of(state)
+        yield Delta(newest(state, state.winner).text, "", "stop", _usage(state))
+        return
+    text = await asyncio.to_thread(_whole, state) if len(state.answers) >= LARGE else _whole(state)
+    for piece in _pieces(text):
+        yield Delta(piece)
+    yield Delta("", "", "stop", _usage(state))
+
+
+def _whole(state: Deliberation) -> str:
+    return _encode(whole(state, BASE)).decode()
+
+
+def _pieces(text: str) -> Iterator[str]:
+    return (text[at : at + PIECE_CHARS] for at in range(0, len(text), PIECE_CHARS))
+
+
+def _usage(state: Deliberation) -> str:
     prompt = sum(each.prompt_tokens for each in state.answers.values())
     completion = sum(each.completion_tokens for each in state.answers.values())
     usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-    return Delta(newest(state, state.winner).text, "", "stop", _encode(usage).decode())
+    return _encode(usage).decode()
 
 
-def _progress(question_id: str, update: Update) -> str:
+def _progress(question_id: str, update: Update) -> Delta:
     """A chunk without text, which clients that do not know the member pass over."""
-    told = {"id": question_id, "number": update.number, "event": update.name, **update.data}
-    return _encode({"choices": [{"index": 0, "delta": {}, "finish_reason": None}], MEMBER: told}).decode()
+    told = {"id": question_id, "number": update.number, "event": update.name, "at": update.at, **update.data}
+    return Delta("", _encode({"choices": [{"index": 0, "delta": {}, "finish_reason": None}], MEMBER: told}).decode())
 
 
 def _task(messages: Any) -> str:

@@ -17,11 +17,12 @@ import msgspec
 import typer
 
 from anywire.asked_fleet import GivenServer
+from anywire.deliberation_terms import Asked, new_id
+from anywire.deliberation_views import Whole
 from anywire.errors import AnywireError, ConfigError
 from anywire.printable import escaped
-from anywire_service_deliberation.client import DeliberationClient, new_id
+from anywire_service_deliberation.client import DeliberationClient
 from anywire_service_deliberation.question import MAX_TASK_CHARS
-from anywire_service_deliberation.views import Whole
 
 if TYPE_CHECKING:
     from anywire_service_deliberation.live import Picture
@@ -39,7 +40,7 @@ class Wanted:
     """What the options ask for. Without a ``task`` the deliberation is there already."""
 
     task: str = ""
-    request: dict[str, Any] = field(default_factory=dict)
+    request: Asked = field(default_factory=Asked)
     cancels: bool = False
     out: Path | None = None
     as_json: bool = False
@@ -57,7 +58,8 @@ def deliberate(given: GivenServer, name: str | None, wanted: Wanted) -> None:
             await client.cancel(chosen)
             return await client.get(chosen)
         if wanted.task:
-            await client.submit(wanted.task, id=chosen, **wanted.request)
+            request: Asked = {**wanted.request, "id": chosen}
+            await client.submit(wanted.task, **request)
             goes_on = True
         state = await client.get(chosen)
         goes_on = not state.is_final
@@ -139,11 +141,6 @@ async def _take_in(client: DeliberationClient, name: str, picture: Picture, in_l
 
 
 # What is asked
-
-
-def request_of(**asked: Any) -> dict[str, Any]:
-    """The members of a request that were given."""
-    return {name: value for name, value in asked.items() if value is not None}
 
 
 def members_of(number: int | None, models: Sequence[str]) -> int | list[dict[str, Any]] | None:

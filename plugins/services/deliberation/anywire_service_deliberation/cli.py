@@ -122,18 +122,19 @@ def deliberate(
     if out is not None and (out.suffix.lower() not in ENDINGS or not out.parent.is_dir()):
         raise typer.BadParameter("expected FILE.md or FILE.html in a folder that exists", param_hint="--out")
 
+    from anywire.deliberation_terms import Asked
     from anywire_service_deliberation import asked
 
     wanted = asked.Wanted(out=out, as_json=as_json, cancels=cancel)
     if question is not None:
         wanted.task = asked.read_question(question)
-        wanted.request = asked.request_of(
+        wanted.request = Asked(
             role=role,
             members=asked.members_of(agents, models or ()),
             council=council,
             rubric=asked.read_rubric(rubric),
             rounds=rounds,
-            requirements=tuple(requirements or ()),
+            requirements=requirements or None,
             quorum=quorum,
             aggregation=aggregation,
             synthesis=synthesis or None,

@@ -1,4 +1,4 @@
-"""A client of the service, over HTTP:
+"""A client of the service, over HTTP. Over any transport: `anywire.Client.deliberate`.
 
 async with DeliberationClient("http://127.0.0.1:8080") as client:
     result = await client.deliberate("How do I reverse a list?", role="DEV", members=3, rubric="clean-code")
@@ -11,26 +11,20 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, Unpack
 from urllib.parse import quote
-from uuid import uuid4
 
 import httpx
 import msgspec
 
 from anywire.clock import Clock, SystemClock
-from anywire.errors import (
-    BY_CODE,
-    AnywireError,
-    ConfigError,
-    InvalidRequest,
-    ShuttingDown,
-    TaskError,
-    Unauthenticated,
-)
+from anywire.deliberation_terms import Asked, Update, given, new_id
+from anywire.deliberation_views import Summary, Whole
+from anywire.errors import ShuttingDown
+from anywire.not_understood import NotUnderstood
 from anywire_service_deliberation.event_source import read_events
-from anywire_service_deliberation.offered import Update
-from anywire_service_deliberation.views import CouncilView, RoleView, RubricView, Summary, Whole
+from anywire_service_deliberation.http_answers import error_of, read_answer, told_error
+from anywire_service_deliberation.views import CouncilView, RoleView, RubricView
 
 BASE = "/v1"
 WAIT_S = 30.0
@@ -42,13 +36,6 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-
-class NotUnderstood(AnywireError):
-    """The server answered with what this client does not understand."""
-
-    code = "not_understood"
-    remedy = "Use the same version of Anywire for the client and the server."
 
 
 class _Listed(msgspec.Struct, Generic[T]):
@@ -104,49 +91,17 @@ class DeliberationClient:
 
     # Deliberations
 
-    async def deliberate(self, task: str, **asked: Any) -> Whole:
+    async def deliberate(self, task: str, **asked: Unpack[Asked]) -> Whole:
         """Ask, and wait for the end; ``asked`` as `submit` has it. Cancelling this does not cancel the deliberation."""
         return await self.wait(await self.submit(task, **asked))
 
-    async def submit(
-        self,
-        task: str,
-        *,
-        id: str = "",  # noqa: A002
-        role: str | None = None,
-        members: int | Sequence[Mapping[str, Any]] | None = None,
-        rounds: int | None = None,
-        rubric: str | Mapping[str, Any] | None = None,
-        requirements: Sequence[str] = (),
-        quorum: int | None = None,
-        timeout: float | None = None,
-        aggregation: str | None = None,
-        synthesis: bool | None = None,
-        council: str | None = None,
-        max_tokens: int | None = None,
-        metadata: Mapping[str, Any] | None = None,
-    ) -> str:
-        """Ask a question; its id, once the server has stored it. What is left out is as the service is configured.
+    async def submit(self, task: str, **asked: Unpack[Asked]) -> str:
+        """Ask a question; its id, once the server has stored it.
 
         Without ``id`` it gets a new one. Either way it is sent again where it is not sure to have arrived, and is one
         deliberation.
         """
-        named = id or new_id()
-        asked: dict[str, Any] = {
-            "role": role,
-            "members": members,
-            "rounds": rounds,
-            "rubric": rubric,
-            "requirements": list(requirements) or None,
-            "quorum": quorum,
-            "timeout": timeout,
-            "aggregation": aggregation,
-            "synthesis": synthesis,
-            "council": council,
-            "max_tokens": max_tokens,
-            "metadata": metadata,
-        }
-        body = {"id": named, "task": task} | {name: value for name, value in asked.items() if value is not None}
+        body = {**given(asked), "id": asked.get("id") or new_id(), "task": task}
         return (await self._asked("POST", "/deliberations", _Named, json=body)).id
 
     async def get(self, id: str, wait: float = 0.0) -> Whole:  # noqa: A002
@@ -242,7 +197,7 @@ class DeliberationClient:
             answer = await self._http.request(method, f"{BASE}{path}", **options)
             if answer.is_error:
                 raise error_of(answer)
-            return _read(answer.content, kind, answer.url)
+            return read_answer(answer.content, kind, answer.url)
 
         return await self._again(send)
 
@@ -277,55 +232,12 @@ class DeliberationClient:
                 async with aclosing(read_events(answer.aiter_bytes())) as events:
                     async for event in events:
                         if event.event == "error":
-                            raise _told(event.data.encode(), 0, str(answer.url))
+                            raise told_error(event.data.encode(), 0, str(answer.url))
                         if event.id:
-                            yield _read(event.data.encode(), Update, answer.url)
+                            yield read_answer(event.data.encode(), Update, answer.url)
             except ValueError as error:
                 raise NotUnderstood(f"{answer.url}: {error}") from error
 
 
-def new_id() -> str:
-    """An id for a deliberation that nobody can guess."""
-    return f"d-{uuid4().hex}"
-
-
-def error_of(answer: httpx.Response) -> AnywireError:
-    """The error that an answer tells."""
-    error = _told(answer.content, answer.status_code, str(answer.url))
-    error.retry_after = _number(answer.headers.get("retry-after", ""))
-    return error
-
-
-def _told(body: bytes, status: int, url: str) -> AnywireError:
-    try:
-        told = msgspec.json.decode(body)["error"]
-        message, code, param = str(told["message"]), str(told.get("code") or ""), str(told.get("param") or "")
-    except (msgspec.MsgspecError, UnicodeError, RecursionError, LookupError, TypeError, AttributeError):
-        return NotUnderstood(f"{url} answered {status or 'events'} with no answer of Anywire's API", status=status)
-    if code == "not_found" and status == 404:
-        return ConfigError(
-            f"no deliberations are kept there: configure the service deliberation of that orchestrator "
-            f"(services: [deliberation]); {message}"
-        )
-    if status == 401:
-        return Unauthenticated(f"{message}; set ANYWIRE_API_KEY to a key of this server", status=status)
-    kind = BY_CODE.get(code) or (InvalidRequest if 400 <= status < 500 else TaskError)
-    return kind(message, param=param, status=status, detail_code="" if code == kind.code else code)
-
-
-def _read(body: bytes, kind: type[T], url: httpx.URL) -> T:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise NotUnderstood(f"{url} gave no answer of this version: {error}") from error
-
-
 def _path(name: str) -> str:
     return f"/deliberations/{quote(name, safe='')}"
-
-
-def _number(text: str) -> float:
-    try:
-        return max(0.0, min(float(text), 86_400.0))
-    except ValueError:
-        return 0.0

@@ -44,8 +44,10 @@ class Course:
     changes any more.
     """
 
-    def __init__(self, state: Deliberation) -> None:
-        self.state = state
+    def __init__(self, state: Deliberation, agent_of: Callable[[WorkId], str] = lambda work: "") -> None:
+        """``agent_of`` says which agent has a work that is under way, empty where that is not known. A failure of one
+        that hangs or is late names it."""
+        self.state, self._agent_of = state, agent_of
         self._begun = False
         self._now = -math.inf
         self._open: dict[WorkId, None] = {}
@@ -162,7 +164,7 @@ class Course:
             message = f"no answer within {self._now - self._began:.1f} s, others took {self._slowest:.1f} s at most"
             for work in [work for work in self._open if self._tries(work) == 1]:
                 self._to_stop.append(work)
-                self._try_again(work, Failure("hanging", message, at=self._now))
+                self._try_again(work, Failure("hanging", message, self._agent_of(work), at=self._now))
 
     def _is_over(self) -> bool:
         if not self._open:
@@ -202,7 +204,7 @@ class Course:
             self._change(spared=len(self._open))
         elif self._open:
             late = {
-                str(work): Failure("late", "no answer in time", tries=self._tries(work), at=self._now)
+                str(work): Failure("late", "no answer in time", self._agent_of(work), self._tries(work), self._now)
                 for work in self._open
             }
             self._change(failures={**self.state.failures, **late})

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sqlite3
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from anywire.caller import Caller
 from anywire.errors import PluginFailed
+from anywire.files.database_thread import DatabaseThread, DiskFaults
+from anywire_service_deliberation.checkpoints import Checkpoints
+from anywire_service_deliberation.database_form import FORM
 from anywire_service_deliberation.offered import Council
 from anywire_service_deliberation.record import Deliberation
 from anywire_service_deliberation.tables import Tables
@@ -20,13 +23,17 @@ from anywire_service_deliberation.tables import Tables
 if TYPE_CHECKING:
     from anywire_service_deliberation.store import Store
 
-log = logging.getLogger(__name__)
-
-MAX_TOGETHER = 256
-"""Writes of one transaction at most. What comes while the disk is busy is written together: a hundred deliberations
-wait for the disk no longer than one."""
+MAX_TOGETHER = 4
+"""Writes of one transaction at most: a new deliberation waits for no longer one. Each statement of it gives the
+interpreter away, and a busy event loop gives it back up to 5 ms later."""
+REMOVED_TOGETHER = 8
+"""Deliberations that one write removes."""
 
 Result = TypeVar("Result")
+_Write = tuple[Callable[[], Any], asyncio.Future[Any]]
+_Batch = list[_Write]
+_Results = list[Any]
+_Waiting = SimpleQueue[_Write]
 
 
 def tenant_of(caller: Caller) -> str:
@@ -38,40 +45,49 @@ class Database:
     """A `anywire_service_deliberation.store.Store` in ``folder``, which one process has at a time. ``max_kept`` bounds
     the deliberations that are kept after their end.
 
-    Writes are done in the order in which they are called for; one whose caller is cancelled is done all the same. A
-    disk that fails is logged when that begins and when it is over.
+    Writes are done in the order in which they are called for, but that new deliberations overtake all others: somebody
+    waits for their ids. Of those others one transaction is between two of new ones. A write whose caller is cancelled
+    is done all the same. A disk that fails is logged when that begins and when it is over.
+
+    What is written outlives this process, however it ends. A loss of power takes what was written in the last second or
+    two: see `anywire_service_deliberation.checkpoints`.
     """
 
     def __init__(self, folder: Path, max_kept: int = 10_000) -> None:
         self._tables, self._read_tables = Tables(folder), Tables(folder, reader=True)
+        self._checkpoints = Checkpoints(folder / FORM.file)
         self._max_kept = max_kept
-        self._writer = ThreadPoolExecutor(1, "deliberations-write")
-        self._reader = ThreadPoolExecutor(1, "deliberations-read")
-        self._pending: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
-        self._writing: asyncio.Task[None] | None = None
-        self._fails = self._closed = False
+        self._faults = DiskFaults(FORM.kept)
+        self._writer = DatabaseThread("deliberations-write", self._faults)
+        self._reader = DatabaseThread("deliberations-read", self._faults)
+        self._new: _Waiting = SimpleQueue()
+        self._other: _Waiting = SimpleQueue()
+        """What waits to be written: the event loop puts it in, the thread that writes takes it out."""
+        self._writing: asyncio.Future[None] | None = None
+        self._closed = False
 
     async def open(self) -> bool:
         """False while another process has the folder. Raises `ConfigError` when it cannot be used."""
-        return await self._in(self._writer, self._tables.open) and await self._in(self._reader, self._read_tables.open)
+        return await self._writer.do(self._tables.open) and await self._reader.do(self._read_tables.open)
 
     async def close(self) -> None:
         """Write what was called for, and release the folder. Safe to call twice, and without `open`."""
         if self._closed:
             return
         self._closed = True
-        if self._writing is not None:
+        while self._writing is not None:
             await asyncio.wait((self._writing,))
-        await self._in(self._reader, self._read_tables.close)
-        await self._in(self._writer, self._tables.close)
-        self._reader.shutdown(wait=False)
-        self._writer.shutdown(wait=False)
+        await self._checkpoints.close()
+        await self._reader.do(self._read_tables.close)
+        await self._writer.do(self._tables.close)
+        self._reader.end()
+        self._writer.end()
 
     async def add(self, state: Deliberation) -> Deliberation:
-        return await self._write(partial(self._tables.add, tenant_of(state.question.caller), state))
+        return await self._write(partial(self._tables.add, tenant_of(state.question.caller), state), self._new)
 
     async def keep(self, state: Deliberation) -> None:
-        await self._write(partial(self._tables.keep, tenant_of(state.question.caller), state))
+        await self._write(partial(self._tables.keep, tenant_of(state.question.caller), state), self._other)
 
     async def get(self, tenant: str | None, question_id: str) -> Deliberation | None:
         return await self._read(lambda tables: tables.get(tenant, question_id))
@@ -83,63 +99,89 @@ class Database:
         return await self._read(lambda tables: tables.unfinished())
 
     async def purge(self, now: float) -> int:
-        return await self._write(partial(self._tables.purge, now, self._max_kept))
+        gone = await self._read(lambda tables: tables.expired(now, self._max_kept))
+        for at in range(0, len(gone), REMOVED_TOGETHER):
+            await self._write(partial(self._tables.remove, gone[at : at + REMOVED_TOGETHER]), self._other)
+        return len(gone)
 
     async def councils(self) -> Sequence[tuple[str, Council]]:
         return await self._read(lambda tables: tables.councils())
 
     async def put_council(self, tenant: str, council: Council) -> None:
-        await self._write(partial(self._tables.put_council, tenant, council))
+        await self._write(partial(self._tables.put_council, tenant, council), self._other)
 
     async def delete_council(self, tenant: str, name: str) -> bool:
-        return await self._write(partial(self._tables.delete_council, tenant, name))
+        return await self._write(partial(self._tables.delete_council, tenant, name), self._other)
 
     # Inside
 
-    async def _write(self, write: Callable[[], Result]) -> Result:
+    async def _write(self, write: Callable[[], Result], waiting: _Waiting) -> Result:
         if self._closed:
             raise PluginFailed("deliberations are not kept any more: the orchestrator ends")
         done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._pending.append((write, done))
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.ensure_future(self._write_all())
+        waiting.put((write, done))
+        if self._writing is None:
+            self._begin_writing()
         return await done
 
-    async def _write_all(self) -> None:
-        while self._pending:
-            batch, self._pending = self._pending[:MAX_TOGETHER], self._pending[MAX_TOGETHER:]
-            results: list[Any]
-            try:
-                results = await self._in(self._writer, partial(self._tables.together, [write for write, _ in batch]))
-            except Exception as error:
-                results = [error] * len(batch)
-            for (_, done), result in zip(batch, results, strict=True):
-                if done.cancelled():
-                    continue
-                if isinstance(result, Exception):
-                    done.set_exception(result)
-                else:
-                    done.set_result(result)
+    def _begin_writing(self) -> None:
+        self._writing = self._writer.call(partial(self._write_all, asyncio.get_running_loop()))
+        self._writing.add_done_callback(self._all_written)
+
+    def _all_written(self, writing: asyncio.Future[None]) -> None:
+        self._writing = None
+        writing.result()
+        if not (self._new.empty() and self._other.empty()):  # it came while the thread was ending
+            self._begin_writing()
+
+    def _write_all(self, loop: asyncio.AbstractEventLoop) -> None:
+        """In the thread that writes, which waits for no turn of the event loop between two transactions."""
+        while True:
+            batches = 0
+            for waiting in (self._new, self._other):
+                batch = _taken(waiting)
+                if batch:
+                    batches += 1
+                    loop.call_soon_threadsafe(self._tell, batch, self._written_together(batch))
+            if not batches:
+                return
+
+    def _written_together(self, batch: _Batch) -> _Results:
+        try:
+            return self._tables.together([write for write, _ in batch])
+        except Exception as error:
+            return [error] * len(batch)
+
+    def _tell(self, batch: _Batch, results: _Results) -> None:
+        """On the event loop: what came of each write."""
+        if not any(isinstance(result, sqlite3.Error) for result in results):
+            self._faults.worked()
+            self._checkpoints.written()
+        for (_, done), result in zip(batch, results, strict=True):
+            if done.cancelled():
+                continue
+            if isinstance(result, sqlite3.Error):
+                done.set_exception(self._faults.failed(result))
+            elif isinstance(result, Exception):
+                done.set_exception(result)
+            else:
+                done.set_result(result)
 
     async def _read(self, read: Callable[[Tables], Result]) -> Result:
         def at_one_time() -> Result:
             with self._read_tables.at_one_time():
                 return read(self._read_tables)
 
-        return await self._in(self._reader, at_one_time)
+        return await self._reader.do(at_one_time)
 
-    async def _in(self, thread: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:
-        try:
-            result = await asyncio.get_running_loop().run_in_executor(thread, work)
-        except sqlite3.Error as error:
-            if not self._fails:
-                log.error("deliberations cannot be kept or read now: %s", error)
-            self._fails = True
-            raise PluginFailed("deliberations cannot be kept or read now; the orchestrator's log has more") from error
-        if self._fails:
-            self._fails = False
-            log.info("deliberations can be kept again")
-        return result
+
+def _taken(waiting: _Waiting) -> _Batch:
+    """The next ones, `MAX_TOGETHER` at most."""
+    batch: _Batch = []
+    with suppress(Empty):
+        while len(batch) < MAX_TOGETHER:
+            batch.append(waiting.get_nowait())
+    return batch
 
 
 if TYPE_CHECKING:

@@ -38,8 +38,8 @@ LONGEST_WAIT = 60.0
 """Seconds that `KeptDeliberations.get` waits at most."""
 LOCK_PAUSE = 0.5
 """Seconds between attempts to take over the folder of a process that still ends."""
-PURGE_S = 60.0
-"""Seconds after which what has expired is looked for, if `retention` is not shorter."""
+LEAST_PURGE_S, PURGE_S = 1.0, 60.0
+"""Seconds after which what has expired is looked for: `retention` within these."""
 MAX_LISTED = 1000
 
 
@@ -218,7 +218,8 @@ class KeptDeliberations:
         self._purge_later()
 
     def _purge_later(self) -> None:
-        self._purging = self._context.clock.call_later(min(PURGE_S, self._config.retention), self._purge)
+        pause = min(PURGE_S, max(LEAST_PURGE_S, self._config.retention))
+        self._purging = self._context.clock.call_later(pause, self._purge)
 
     def _purge(self) -> None:
         async def purge() -> None:

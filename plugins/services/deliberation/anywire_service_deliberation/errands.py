@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from contextlib import nullcontext
+from functools import partial
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -19,9 +21,9 @@ from anywire.task_stream import TaskStream
 from anywire_service_deliberation.checks import TIMEOUT, ProposalCheck, checked
 from anywire_service_deliberation.effects import Ask
 from anywire_service_deliberation.prompts import ROOM, body
-from anywire_service_deliberation.question import Member
 from anywire_service_deliberation.reading import read_score
 from anywire_service_deliberation.record import Answer, Check, Deliberation, Failure
+from anywire_service_deliberation.served_models import ServedModels
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +35,9 @@ MAX_ANSWER_CHARS = 200_000
 """Characters of an answer that are kept; engines bound answers by tokens."""
 
 CHARS_PER_TOKEN = 3
-"""Of texts that are cut to fit into a model's context: fewer than usual, so that they do fit."""
-INSTRUCTION_TOKENS = 400
-"""Of what stands beside the task and others' texts: role, rubric, form."""
+"""Of a prompt that must fit into a model's context: fewer than usual, so that it does fit."""
+MESSAGE_TOKENS = 10
+"""What a model puts around each message, by its template."""
 LEAST_ROOM = 500
 """Characters of others' texts, however small the context is."""
 
@@ -64,6 +66,7 @@ class Errand:
     def __init__(
         self,
         context: Context,
+        served: ServedModels,
         checks: Sequence[ProposalCheck],
         now: Callable[[], float],
         state: Deliberation,
@@ -76,7 +79,7 @@ class Errand:
     ) -> None:
         """``patient``: a model that nobody serves is waited for, since agents may still be to come back."""
         self.ask, self.stopped = ask, False
-        self._context, self._checks, self._now, self._state = context, checks, now, state
+        self._context, self._served, self._checks, self._now, self._state = context, served, checks, now, state
         self._parent, self._priority, self._patient = parent, priority, patient
         self._avoid = tuple(dict.fromkeys(name for name in avoid if name and len(name) <= MAX_NAME_CHARS))[-MAX_NAMES:]
         self._member = next(member for member in state.question.members if member.name == ask.work.member)
@@ -85,6 +88,7 @@ class Errand:
         self._refusal: AnywireError | None = None
         self._attempts = 0
         self._waits = asyncio.Event()
+        self._is_left = False
 
     @property
     def agent(self) -> str:
@@ -97,12 +101,16 @@ class Errand:
         return record.view.agent_id if record is not None else ""
 
     @property
-    def member(self) -> Member:
-        return self._member
+    def question_id(self) -> str:
+        return self._state.question.id
 
     def submit(self, caller: Caller) -> None:
         """Hand it to the pipeline; what that refuses it with is told by `outcome`."""
         work, question = self.ask.work, self._state.question
+        if self._is_unknown():
+            told = f"no agent that serves the model {self._member.model!r} has come back since the restart"
+            self._stream, self._refusal = None, errors.ModelNotFound(told)
+            return
         try:
             submission = Submission(
                 "chat",
@@ -130,6 +138,11 @@ class Errand:
             self._stream.cancel(reason)
         self._waits.set()
 
+    def leave(self) -> None:
+        """Submit it no more: what it has not brought by the end of this process is for the next one to find out."""
+        self._is_left = True
+        self._waits.set()
+
     async def outcome(self, caller: Caller) -> Answer | Failed | None:
         """What came of it; None where that is for the next process to find out."""
         pause = FIRST_PAUSE
@@ -145,27 +158,36 @@ class Errand:
                     raise
                 self._attempts += self._stream.attempts
             assert error is not None
-            if isinstance(error, errors.ShuttingDown) or self._context.closing:
+            if self._goes_on_elsewhere():
                 return None
             left = self.ask.deadline - self._now()
             if self.stopped or not self._is_not_yet(error) or left <= 0:
                 return self._failed(error)
-            await self._pause(min(max(error.retry_after, pause), LONGEST_PAUSE, left))
+            seconds = min(max(error.retry_after, pause), LONGEST_PAUSE, left)
+            with self._served.waking(self._waits.set) if isinstance(error, _GONE) else nullcontext():
+                await self._pause(seconds)
             pause = min(2 * pause, LONGEST_PAUSE)
-            if not self.stopped and self.ask.deadline > self._now():
-                self.submit(caller)
+            if self._goes_on_elsewhere():
+                return None
+            if self.stopped or self.ask.deadline <= self._now():
+                return self._failed(error)
+            self.submit(caller)
+
+    def _goes_on_elsewhere(self) -> bool:
+        return self._is_left or self._context.closing
+
+    def _is_unknown(self) -> bool:
+        """After a restart: nobody has told yet what the model offers, so that the form in which it is asked would be
+        another one than before."""
+        return self._patient and bool(self._member.model) and not self._served.offers(self._member.model)
 
     def _body(self) -> str:
-        offers = [offer for _, offer in self._context.offers().get(self._member.model, ())]
-        question = self._state.question
+        offers = self._served.offers(self._member.model)
         context = min((offer.context for offer in offers if offer.context), default=0)
-        room = ROOM
-        if context:
-            tokens = context - question.max_tokens - INSTRUCTION_TOKENS
-            room = min(ROOM, max(LEAST_ROOM, CHARS_PER_TOKEN * tokens - len(question.task)))
         structured = any(offer.features.get("json") for offer in offers)
-        made = body(self.ask.work, self._state, structured=structured, room=room)
-        return msgspec.json.encode({**made, "stream": False}).decode()
+        made = partial(body, self.ask.work, self._state, structured=structured)
+        room = ROOM if not context else min(ROOM, max(LEAST_ROOM, _room(made(room=0), context)))
+        return msgspec.json.encode({**made(room=room), "stream": False}).decode()
 
     async def _read(self, chunk: Chunk) -> Answer | Failed:
         assert self._stream is not None
@@ -213,6 +235,14 @@ class Errand:
             timer.cancel()
             if not self.stopped:
                 self._waits.clear()
+
+
+def _room(without_texts: dict[str, Any], context: int) -> int:
+    """The characters that others' texts may have in a prompt, which is given without them, so that it and its answer
+    fit into ``context`` tokens. Less than 0 where not even that fits."""
+    messages = without_texts["messages"]
+    tokens = context - without_texts["max_tokens"] - MESSAGE_TOKENS * len(messages)
+    return CHARS_PER_TOKEN * int(tokens) - sum(len(message["content"]) for message in messages)
 
 
 class _Usage(msgspec.Struct):

@@ -14,11 +14,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from anywire.deliberation_views import Whole
 from anywire.printable import escaped, printable
 from anywire_service_deliberation.offered import Update
 from anywire_service_deliberation.record import WorkId
 from anywire_service_deliberation.report_tables import points, what
-from anywire_service_deliberation.views import Whole, one_line
+from anywire_service_deliberation.views import one_line
 
 RATE = 4.0
 """Most times per second that the picture is drawn."""

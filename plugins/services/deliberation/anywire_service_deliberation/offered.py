@@ -8,18 +8,10 @@ from typing import Any, Protocol
 import msgspec
 
 from anywire.caller import Caller
+from anywire.deliberation_terms import Update as Update
+from anywire.errors import InvalidRequest
 from anywire_service_deliberation.question import Question
 from anywire_service_deliberation.record import Deliberation
-
-
-class Update(msgspec.Struct, frozen=True):
-    """One event of a deliberation. ``number`` grows by one from 1 on; ``name`` is ``stage`` (data: status, round),
-    ``asked``, ``answered``, ``failed``, ``late`` (data: work, agent …), ``ended`` (data: status, winner, reason)."""
-
-    number: int
-    name: str
-    at: float
-    data: dict[str, Any]
 
 
 class Council(msgspec.Struct, frozen=True):
@@ -33,6 +25,15 @@ class Council(msgspec.Struct, frozen=True):
     created: float = 0.0
     in_use: int = 0
     metadata: dict[str, Any] = {}
+
+
+def not_known(question_id: str) -> InvalidRequest:
+    """The error for a deliberation that is none of the caller's."""
+    return InvalidRequest(
+        f"there is no deliberation {question_id[:128]!r} (any more)",
+        status=404,
+        detail_code="deliberation_not_found",
+    )
 
 
 class Deliberations(Protocol):

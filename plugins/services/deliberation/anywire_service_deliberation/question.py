@@ -7,6 +7,8 @@ from typing import Any, Literal
 import msgspec
 
 from anywire.caller import ANYBODY, Caller
+from anywire.deliberation_terms import Criterion as Criterion
+from anywire.deliberation_terms import Rubric as Rubric
 
 Aggregation = Literal["borda", "mean", "median", "approval", "pairwise"]
 
@@ -15,27 +17,6 @@ MAX_ROUNDS = 10
 MAX_TASK_CHARS = 200_000
 MAX_REQUIREMENTS = 64
 MAX_CRITERIA = 32
-
-
-class Criterion(msgspec.Struct, frozen=True):
-    """One line of a rubric. ``weight`` is greater than 0; ``anchors`` says in words what some of the points from
-    `Rubric.lowest` to `Rubric.highest` mean."""
-
-    name: str
-    description: str = ""
-    weight: float = 1.0
-    anchors: dict[int, str] = {}
-
-
-class Rubric(msgspec.Struct, frozen=True):
-    """Points from ``lowest`` to ``highest`` for each criterion; a proposal's score is their mean by weight. A proposal
-    is approved (aggregation ``approval``) from the middle of that range on."""
-
-    name: str
-    criteria: tuple[Criterion, ...]
-    lowest: int = 1
-    highest: int = 5
-    description: str = ""
 
 
 class Role(msgspec.Struct, frozen=True):

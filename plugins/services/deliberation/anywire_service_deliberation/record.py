@@ -7,22 +7,12 @@ from typing import Literal, cast
 
 import msgspec
 
+from anywire.deliberation_terms import FINAL as FINAL
+from anywire.deliberation_terms import Check as Check
+from anywire.deliberation_terms import Status as Status
 from anywire_service_deliberation.question import Question
 
 Stage = Literal["generating", "critiquing", "revising", "scoring", "synthesis"]
-Status = Literal[
-    "submitted",
-    "generating",
-    "critiquing",
-    "revising",
-    "scoring",
-    "completed",
-    "degraded",
-    "failed",
-    "timed_out",
-    "cancelled",
-]
-FINAL: frozenset[Status] = frozenset({"completed", "degraded", "failed", "timed_out", "cancelled"})
 Kind = Literal["proposal", "critique", "revision", "score", "synthesis"]
 
 
@@ -44,20 +34,6 @@ class WorkId(msgspec.Struct, frozen=True, order=True):
         """The one that has this text."""
         kind, number, member, *about = text.split("/")
         return cls(cast("Kind", kind), int(number), member, about[0] if about else "")
-
-
-class Check(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a check says about a proposal. ``kind`` is ``policy`` (``findings`` are violations), ``lint`` (errors, and
-    how many ``warnings``), ``dry_run`` (``exit_code``, its output in ``message``), or a name of your own."""
-
-    kind: str
-    passed: bool
-    message: str = ""
-    findings: tuple[str, ...] = ()
-    warnings: int = 0
-    exit_code: int = 0
-    score: float | None = None
-    details: dict[str, str] = {}
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from html import escape
 
+from anywire.deliberation_views import Whole
 from anywire_service_deliberation.report_tables import SYNTHESIS, Table, dissent, facts, tables
-from anywire_service_deliberation.views import Whole, one_line
+from anywire_service_deliberation.views import one_line
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _MARKS = re.compile(r"([\\`*_{}\[\]<>|#~&!])")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from anywire_service_deliberation.views import Missing, Score, Whole
+from anywire.deliberation_views import Missing, Score, Whole
 
 
 class Table(NamedTuple):

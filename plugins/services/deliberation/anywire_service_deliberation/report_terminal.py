@@ -9,10 +9,10 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from anywire.deliberation_views import Whole
 from anywire.printable import escaped
 from anywire_service_deliberation import report_tables
 from anywire_service_deliberation.report_tables import SYNTHESIS, dissent, facts
-from anywire_service_deliberation.views import Whole
 
 COLOURS = {"completed": "green", "degraded": "yellow", "failed": "red", "timed_out": "red", "cancelled": "yellow"}
 SHOWN = ("Ranking", "Members", "Checks of the proposals", "Missing, and tried again", "Too late to count")

@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
-import pydantic
 
 from anywire.caller import Caller
 from anywire.context import Context
+from anywire.deliberation_terms import MODEL as MODEL
 from anywire.errors import InvalidRequest
-from anywire.plugins import describe_validation
 from anywire_service_deliberation.config import DeliberationConfig
 from anywire_service_deliberation.offered import Council
-from anywire_service_deliberation.question import (
-    MAX_MEMBERS,
-    MAX_REQUIREMENTS,
-    MAX_ROUNDS,
-    MAX_TASK_CHARS,
-    Member,
-    Question,
+from anywire_service_deliberation.question import Member, Question
+from anywire_service_deliberation.request_form import (
+    MAX_NAME_CHARS,
+    DeliberationRequest,
+    MemberRequest,
+    read_members,
+    read_request,
 )
 from anywire_service_deliberation.roles_and_rubrics import Library
 
-MODEL = "deliberate"
-"""The model whose tasks are deliberations; with ``:ROLE`` after it those of members in that role."""
-
 _MADE_HERE = "deliberation-"
-MAX_ID_CHARS = 256
-MAX_NAME_CHARS = 64
-MAX_MODEL_CHARS = 256
-MAX_STYLE_CHARS = 1000
-MAX_REQUIREMENT_CHARS = 4000
-MAX_METADATA_BYTES = 16 * 1024
 
 STYLES = (
     "",
@@ -50,57 +39,6 @@ STYLES = (
 """What tells members of one model apart, in turn; the first is as the model is."""
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.3, 1.0
 """Between these the temperatures of members of one model are spread, where the request names none."""
-
-_Role = Annotated[str, pydantic.Field(min_length=1, max_length=MAX_NAME_CHARS)]
-_Model = Annotated[str, pydantic.Field(max_length=MAX_MODEL_CHARS)]
-_Requirement = Annotated[str, pydantic.Field(min_length=1, max_length=MAX_REQUIREMENT_CHARS)]
-
-
-class _Strict(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
-
-
-class MemberRequest(_Strict):
-    name: Annotated[str, pydantic.Field(pattern=rf"^[^/\s]{{1,{MAX_NAME_CHARS}}}$")] | None = None
-    role: _Role | None = None
-    model: _Model | None = None
-    temperature: Annotated[float, pydantic.Field(ge=0, le=2, allow_inf_nan=False)] | None = None
-    seed: Annotated[int, pydantic.Field(ge=-(2**53), le=2**53)] | None = None
-    style: Annotated[str, pydantic.Field(max_length=MAX_STYLE_CHARS)] | None = None
-
-
-class DeliberationRequest(_Strict):
-    """A request. What is left out is the council's, if one is named, or as it is configured."""
-
-    task: Annotated[str, pydantic.Field(min_length=1, max_length=MAX_TASK_CHARS)]
-    id: Annotated[str, pydantic.Field(min_length=1, max_length=MAX_ID_CHARS)] | None = None
-    council: Annotated[str, pydantic.Field(max_length=MAX_NAME_CHARS)] | None = None
-    role: _Role | None = None
-    members: Any = None
-    """See `read_members`."""
-    rounds: Annotated[int, pydantic.Field(ge=0, le=MAX_ROUNDS)] | None = None
-    rubric: str | dict[str, Any] | None = None
-    requirements: Annotated[list[_Requirement], pydantic.Field(max_length=MAX_REQUIREMENTS)] = []
-    quorum: Annotated[int, pydantic.Field(ge=1, le=MAX_MEMBERS)] | None = None
-    timeout: Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)] | None = None
-    aggregation: Literal["borda", "mean", "median", "approval", "pairwise"] | None = None
-    synthesis: bool = False
-    max_tokens: Annotated[int, pydantic.Field(ge=1, le=1_000_000)] | None = None
-    metadata: dict[str, Any] = {}
-
-    @pydantic.field_validator("task")
-    @classmethod
-    def _asks_something(cls, task: str) -> str:
-        if not task.strip():
-            raise ValueError("it is blank")
-        return task
-
-    @pydantic.field_validator("id")
-    @classmethod
-    def _can_be_named(cls, given: str | None) -> str | None:
-        if given is not None and not given.isprintable():
-            raise ValueError("an id has printable characters alone")
-        return given
 
 
 class Requests:
@@ -117,7 +55,7 @@ class Requests:
 
     def question(self, request: Mapping[str, Any], caller: Caller) -> Question:
         """Raises `InvalidRequest` whose ``param`` is the member at fault."""
-        asked, digest = _read(request)
+        asked, digest = read_request(request)
         config = self._config
         council = self._council_of(asked, caller)
         role = asked.role or (council.role if council else "") or config.role
@@ -162,7 +100,7 @@ class Requests:
         request: dict[str, Any] = {"task": "-", "members": members, "rounds": council.rounds}
         request |= {"role": council.role} if council.role else {}
         request |= {"rubric": council.rubric} if council.rubric else {}
-        _read({**request, "metadata": council.metadata})
+        read_request({**request, "metadata": council.metadata})
         for each in read_members(members):
             self._library.role(each.role or council.role or self._config.role)
             self._check_model(each.model)
@@ -216,7 +154,8 @@ class Requests:
         found = [
             model
             for model, offers in self._context.offers(caller).items()
-            if any(
+            if not is_deliberation(model)
+            and any(
                 not agent.startswith("service ") and offer.takes_tasks and (not offer.kinds or "chat" in offer.kinds)
                 for agent, offer in offers
             )
@@ -225,7 +164,7 @@ class Requests:
 
     @staticmethod
     def _check_model(model: str | None) -> None:
-        if model and (model == MODEL or model.startswith(f"{MODEL}:")):
+        if model and is_deliberation(model):
             raise InvalidRequest(f"a member cannot be a deliberation itself ({model!r})", param="members")
 
     def _check_works(self, members: int, rounds: int, synthesis: bool) -> None:
@@ -249,6 +188,11 @@ def check_models(question: Question) -> None:
         )
 
 
+def is_deliberation(model: str) -> bool:
+    """Whether tasks for this model are deliberations, here or at an orchestrator below."""
+    return model == MODEL or model.startswith(f"{MODEL}:")
+
+
 def works_of(members: int, rounds: int, *, synthesis: bool = False) -> int:
     """How many tasks a deliberation needs, when nothing fails."""
     pairs = members * (members - 1)
@@ -263,45 +207,6 @@ def new_id() -> str:
 def is_made_here(question_id: str) -> bool:
     """Whether an id looks like one of `new_id`."""
     return question_id.startswith(_MADE_HERE)
-
-
-def read_members(given: Any) -> list[MemberRequest]:
-    """Members by their number, or as a list of objects. Raises `InvalidRequest`."""
-    if isinstance(given, int) and not isinstance(given, bool):
-        if not 1 <= given <= MAX_MEMBERS:
-            raise InvalidRequest(f"members: there are 1 to {MAX_MEMBERS}, not {given}", param="members")
-        return [MemberRequest() for _ in range(given)]
-    if not isinstance(given, list | tuple) or not 1 <= len(given) <= MAX_MEMBERS:
-        raise InvalidRequest(
-            f"members: give their number, or a list of 1 to {MAX_MEMBERS} objects with role, model, temperature, seed",
-            param="members",
-        )
-    found: list[MemberRequest] = []
-    for index, each in enumerate(given):
-        where = f"members.{index}"
-        try:
-            found.append(MemberRequest.model_validate(each))
-        except pydantic.ValidationError as error:
-            raise InvalidRequest(describe_validation(error, MemberRequest, where), param=where) from None
-    return found
-
-
-def _read(request: Mapping[str, Any]) -> tuple[DeliberationRequest, str]:
-    """The request, and its digest: that of everything but its id."""
-    try:
-        asked = DeliberationRequest.model_validate(dict(request))
-    except pydantic.ValidationError as error:
-        at = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise InvalidRequest(describe_validation(error, DeliberationRequest, ""), param=at) from None
-    plain = {name: value for name, value in request.items() if name != "id" and value is not None}
-    try:
-        encoded = msgspec.json.encode(plain, order="deterministic")
-        metadata = msgspec.json.encode(asked.metadata)
-    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
-        raise InvalidRequest(f"the request is no JSON in UTF-8: {error}") from None
-    if len(metadata) > MAX_METADATA_BYTES:
-        raise InvalidRequest(f"metadata has {len(metadata)} bytes, the limit is {MAX_METADATA_BYTES}", param="metadata")
-    return asked, hashlib.sha256(encoded).hexdigest()
 
 
 def _first(asked: Any, councils: Any, configured: Any) -> Any:

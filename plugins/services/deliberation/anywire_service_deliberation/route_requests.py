@@ -19,13 +19,6 @@ LISTED = 100
 T = TypeVar("T")
 
 
-def not_found(name: str) -> InvalidRequest:
-    """The error for a deliberation that is none of the caller's."""
-    return InvalidRequest(
-        f"there is no deliberation {name[:128]!r} (any more)", status=404, detail_code="deliberation_not_found"
-    )
-
-
 def body_of(request: Request) -> dict[str, Any]:
     """The JSON object of a request."""
     return read(request.body, dict[str, Any])

@@ -10,17 +10,15 @@ import msgspec
 from anywire.errors import InvalidRequest
 from anywire.route import EventStream, Request, Response, Route
 from anywire_service_deliberation.council_routes import council_routes
-from anywire_service_deliberation.offered import Deliberations
+from anywire_service_deliberation.offered import Deliberations, not_known
 from anywire_service_deliberation.question import Role, Rubric
 from anywire_service_deliberation.record import Deliberation
-from anywire_service_deliberation.route_requests import after_of, body_of, limit_of, not_found, status_of, wait_of
+from anywire_service_deliberation.route_requests import after_of, body_of, limit_of, status_of, wait_of
 from anywire_service_deliberation.update_stream import update_events
-from anywire_service_deliberation.viewed import summary, whole
+from anywire_service_deliberation.viewed import LARGE, summary, whole
 from anywire_service_deliberation.views import role_view, rubric_view
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
-LARGE = 256
-"""Answers from which on a view is made in a thread, so that nobody waits for it."""
 RESERVED = "statistics"
 """An id whose path is another one."""
 
@@ -113,7 +111,7 @@ class DeliberationHandlers:
         name, wait = request.names.get("id", ""), wait_of(request)
         state = await self._deliberations.get(name, request.caller, wait)
         if state is None:
-            raise not_found(name)
+            raise not_known(name)
         return await _told(state, _base(request), _applied(wait))
 
     async def cancel(self, request: Request) -> Response:
@@ -121,13 +119,13 @@ class DeliberationHandlers:
         name = request.names.get("id", "")
         state = await self._deliberations.cancel(name, request.caller, "cancelled by DELETE")
         if state is None:
-            raise not_found(name)
+            raise not_known(name)
         return Response(_encode(summary(state, _base(request))))
 
     async def events(self, request: Request) -> EventStream:
         name, after = request.names.get("id", ""), after_of(request)
         if await self._deliberations.get(name, request.caller) is None:
-            raise not_found(name)
+            raise not_known(name)
         return EventStream(update_events(self._deliberations.updates(name, request.caller, after)))
 
     async def statistics(self, request: Request) -> Response:

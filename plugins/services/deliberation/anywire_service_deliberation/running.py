@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import msgspec
 
@@ -17,10 +16,11 @@ from anywire.errors import PluginFailed
 from anywire_service_deliberation.checks import ProposalCheck
 from anywire_service_deliberation.course import Course
 from anywire_service_deliberation.effects import Ask, Effect, Finished, Keep, Stop, WakeAt
-from anywire_service_deliberation.errands import Errand, Failed
-from anywire_service_deliberation.record import Answer, Deliberation, Failure, WorkId
+from anywire_service_deliberation.errands import Failed
+from anywire_service_deliberation.record import Answer, Deliberation, WorkId
 from anywire_service_deliberation.store import Store
 from anywire_service_deliberation.turns import Turns
+from anywire_service_deliberation.under_way import Outcome, UnderWay
 from anywire_service_deliberation.watched import Watched
 
 log = logging.getLogger(__name__)
@@ -38,11 +38,11 @@ _Event = Callable[[float], list[Effect]]
 
 
 class Run(Watched):
-    """`start` it once. What happens to it is taken in one after the other; a state is on the disk before anything that
-    follows from it is done. The state that is kept is the one that is shown.
+    """`start` it once. What happens to it is taken in one after the other; a state is kept before anything that follows
+    from it is done. The state that is kept is the one that is shown.
 
-    A disk that fails holds everything up until it works again, but not beyond the promise: from the deadline on what
-    there is is shown, and kept later.
+    A disk that fails, or hangs, holds everything up until it works again, but not beyond the promise: at the deadline
+    what there is is shown, and kept later.
     """
 
     def __init__(
@@ -58,22 +58,23 @@ class Run(Watched):
         resumed: bool = False,
     ) -> None:
         super().__init__(state)
-        self._context, self._store, self._checks, self._turns = context, store, checks, turns
-        self._clock_now, self._retention, self._resumed = now, retention, resumed
-        self._course = Course(state)
+        self._context, self._store, self._turns = context, store, turns
+        self._clock_now, self._retention = now, retention
+        self._works = UnderWay(context, checks, now, self._came_of, patient=resumed)
+        self._course = Course(state, self._works.agent_of)
         self._caller: Caller = state.question.caller
         self._priority = 0
         self.parent = ""
         """The task that stands for it, whose children all of its works are."""
         self._events: list[_Event] = []
         self._woken, self._idle = asyncio.Event(), asyncio.Event()
-        self._errands: dict[WorkId, Errand] = {}
-        self._had: dict[WorkId, list[str]] = {}
-        """Agents that had tries of a work that is under way."""
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._timer: Timer | None = None
+        """``idle``: no event waits to be taken in, and none is being taken in."""
+        self._wakes: Timer | None = None
+        self._promise: Timer | None = None
+        self._writing: Deliberation | None = None
+        """The state that must be on the disk before anything goes on."""
         self._last = 0.0
-        self._leaving = False
+        self._leaving = self._is_cancelled = False
         self._drives: asyncio.Task[None] | None = None
 
     # From outside
@@ -86,11 +87,12 @@ class Run(Watched):
         """Begin, as tasks of ``caller`` and children of the task ``parent``. What is returned is done when nothing is
         left to be kept."""
         self.parent, self._caller, self._priority = parent, caller, priority
-        self._drives = self._begin(self._drive())
+        self._drives = asyncio.ensure_future(self._drive())
         return self._drives
 
     def cancel(self, reason: str) -> None:
-        """End it as cancelled. Nothing happens once it has ended."""
+        """End it as cancelled, and ask for nothing more. Nothing happens once it has ended."""
+        self._is_cancelled = True
         self._happens(lambda now: self._course.cancel(reason, now))
 
     def abandon(self) -> None:
@@ -102,47 +104,70 @@ class Run(Watched):
         """Ask for nothing more: the next process goes on with it. What is under way may still be answered; then it is
         over here, and the task that stands for it holds up no shutdown."""
         self._leaving = True
+        self._works.leave()
         self._woken.set()
+        if not self.started:
+            self._tell(ended=True)
 
     async def close(self) -> None:
         """Keep the answers that have come, and stop."""
         self._leaving = True
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._drives is not None and not self._drives.done():
+        self._cancel_timers()
+        if self._drives is not None:
             idle = asyncio.ensure_future(self._idle.wait())
             await asyncio.wait((idle, self._drives), timeout=LAST_WRITES_S, return_when=asyncio.FIRST_COMPLETED)
             idle.cancel()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._drives.cancel()
+            await asyncio.gather(idle, self._drives, return_exceptions=True)
+        await self._works.close()
         self._tell(ended=True)
 
     # One event after the other
 
     def _happens(self, event: _Event) -> None:
         self._events.append(event)
+        self._idle.clear()
         self._woken.set()
 
     async def _drive(self) -> None:
         try:
+            self._hold_promise()
             # It may have been cancelled before it begins.
             await self._carry_out(self._take_events())
             await self._carry_out(self._course.begin(self._now()))
-            while not self.ended.done():
-                if not self._events:
-                    self._woken.clear()
-                    self._idle.set()
-                    await self._woken.wait()
-                    self._idle.clear()
-                await self._turns.turn()
-                await self._carry_out(self._take_events())
-                if self._leaving and not self._errands and not self._events:
-                    self._tell(ended=True)
+            await self._go_on()
         except Exception as error:
             log.exception("the deliberation %s goes on no more", self.shown.question.id)
-            if not self.ended.done():
-                await self._carry_out(self._course.cancel(f"a fault here: {type(error).__name__}", self._now()))
+            await self._end_after(error)
+        finally:
+            self._cancel_timers()
+            self._tell(ended=True)
+
+    async def _go_on(self) -> None:
+        """Take in what happens until it has ended or, once it is left, nothing is under way any more."""
+        while not self.ended.done():
+            if self._events:
+                await self._turns.turn()
+                await self._carry_out(self._take_events())
+            elif self._leaving and not self._works:
+                return
+            else:
+                self._woken.clear()
+                self._idle.set()
+                await self._woken.wait()
+
+    async def _end_after(self, error: Exception) -> None:
+        """End it for a fault of this program, with what there is. Its course may be at fault: it is not asked again."""
+        self._works.stop_all()
+        state = self._course.state
+        if not state.is_final:
+            reason = f"a fault here: {type(error).__name__}"
+            state = msgspec.structs.replace(state, status="failed", ended=self._now(), reason=reason)
+        try:
+            await self._keep(state)
+        except Exception:
+            log.exception("the deliberation %s has failed, which cannot be kept", state.question.id)
+            self._show(self._with_expiry(state))
 
     def _take_events(self) -> list[Effect]:
         events, self._events = self._events[:AT_ONCE], self._events[AT_ONCE:]
@@ -157,12 +182,13 @@ class Run(Watched):
         for effect in effects:
             match effect:
                 case Ask():
-                    self._ask(effect)
-                    asked += 1
+                    # Of many that were kept together, one goes on in each round of the event loop.
                     if asked % AT_ONCE == 0:
                         await self._turns.turn()
+                    self._ask(effect)
+                    asked += 1
                 case Stop(work):
-                    self._stop(work)
+                    self._works.stop(work)
                 case WakeAt(at):
                     self._wake_at(at)
                 case Finished():
@@ -174,129 +200,92 @@ class Run(Watched):
         self._last = max(self._clock_now(), self._last + MOMENT)
         return self._last
 
-    # Effects
+    # What is kept
 
     async def _keep(self, state: Deliberation) -> None:
         pause = FIRST_PAUSE
-        while True:
-            try:
-                await self._store.keep(self._with_expiry(state))
-                break
-            except PluginFailed:
-                if self._clock_now() >= state.deadline:
-                    state = self._out_of_time()
-            await self._context.clock.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+        self._writing = state
+        try:
+            while True:
+                state = self._writing
+                try:
+                    await self._store.keep(self._with_expiry(state))
+                except PluginFailed:
+                    if self._clock_now() >= state.deadline:
+                        self._show_unwritten()
+                    await self._context.clock.sleep(pause)
+                    pause = min(2 * pause, LONGEST_PAUSE)
+                else:
+                    if state is self._writing:
+                        break
+        finally:
+            self._writing = None
         self._show(self._with_expiry(state))
 
-    def _out_of_time(self) -> Deliberation:
-        """The promise is over and the disk still fails: end, and say so."""
-        for effect in [*self._take_events(), *self._course.wake(self._now())]:
-            if isinstance(effect, Stop):
-                self._stop(effect.work)
-        if self._course.state.is_final and not self.ended.done():
-            log.error("the deliberation %s has ended and is not on the disk yet", self.shown.question.id)
-            self._show(self._with_expiry(self._course.state))
+    def _hold_promise(self) -> None:
+        left = self.shown.deadline - self._clock_now()
+        if left > 0:
+            self._promise = self._context.clock.call_later(left, self._show_unwritten)
+
+    def _show_unwritten(self) -> None:
+        """The time is over. Where a state is still not on the disk, end, and show that; else the course ends it."""
+        state = self._writing
+        if state is None or self._leaving or self.ended.done():
+            return
+        if not state.is_final:
+            self._course.wake(self._now())
+            state = self._writing = self._course.state
+        if state.is_final:
+            log.error("the deliberation %s has ended and is not on the disk yet", state.question.id)
+            self._show(self._with_expiry(state))
             self._finish()
-        return self._course.state
+
+    def _with_expiry(self, state: Deliberation) -> Deliberation:
+        return msgspec.structs.replace(state, expires=state.ended + self._retention) if state.is_final else state
+
+    # Works
 
     def _ask(self, ask: Ask) -> None:
-        if self._leaving or self.ended.done():
-            return
-        avoid = [*ask.avoid, *self._had.get(ask.work, ())]
-        if (before := self._errands.get(ask.work)) is not None:
-            avoid.append(before.agent)
-        errand = Errand(
-            self._context,
-            self._checks,
-            self._clock_now,
-            self._course.state,
-            ask,
-            self.parent,
-            [*(self._others_agents(ask.work) if ask.work.kind == "proposal" else ()), *avoid],
-            priority=self._priority,
-            patient=self._resumed,
-        )
-        self._errands[ask.work] = errand
-        errand.submit(self._caller)
-        self._begin(self._do(errand))
+        if not (self._leaving or self._is_cancelled or self.ended.done()):
+            self._works.ask(ask, self._course.state, self.parent, self._caller, self._priority)
 
-    async def _do(self, errand: Errand) -> None:
-        work = errand.ask.work
-        outcome: Answer | Failed | None
-        try:
-            outcome = await errand.outcome(self._caller)
-        except Exception as error:
-            log.exception("the work %s of the deliberation %s failed", work, self.shown.question.id)
-            message = f"its answer could not be dealt with: {type(error).__name__}"
-            outcome = Failed(Failure(PluginFailed.code, message, errand.agent, errand.ask.tries), again=False)
-        if self._errands.get(work) is errand:
-            del self._errands[work]
+    def _came_of(self, work: WorkId, outcome: Outcome) -> None:
         match outcome:
             case Answer():
                 self._happens(partial(self._answered, work, outcome))
-            case Failed() if not (errand.stopped or self._leaving):
+            case Failed():
                 self._happens(partial(self._failed, work, outcome))
+            case None:
+                self._woken.set()  # it may be the last one that was under way
 
     def _answered(self, work: WorkId, answer: Answer, now: float) -> list[Effect]:
         return self._course.answered(work, msgspec.structs.replace(answer, ended=now), now)
 
     def _failed(self, work: WorkId, failed: Failed, now: float) -> list[Effect]:
         if failed.failure.agent:
-            self._had.setdefault(work, []).append(failed.failure.agent)
+            self._works.had(work, failed.failure.agent)
         failure = msgspec.structs.replace(failed.failure, at=now)
         return self._course.failed(work, failure, now, again=failed.again)
 
-    def _others_agents(self, work: WorkId) -> list[str]:
-        """Agents that have, or have had, the proposal of another member with the same model."""
-        model = next(member.model for member in self.shown.question.members if member.name == work.member)
-        same = [each.name for each in self.shown.question.members if each.model == model and each.name != work.member]
-        found: list[str] = []
-        for name in same:
-            other = WorkId("proposal", 0, name)
-            answer = self._course.state.answers.get(str(other))
-            if answer is not None:
-                found.append(answer.agent)
-            elif (errand := self._errands.get(other)) is not None:
-                found.append(errand.agent)
-        return [agent for agent in found if agent]
-
-    def _stop(self, work: WorkId) -> None:
-        errand = self._errands.get(work)
-        if errand is not None:
-            self._had.setdefault(work, []).append(errand.agent)
-            errand.stop("its deliberation does not wait for it any more")
-
-    def _stop_all(self) -> None:
-        for work in list(self._errands):
-            self._stop(work)
+    # Time, and the end
 
     def _wake_at(self, at: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        delay = max(0.0, at - self._clock_now())
-        self._timer = self._context.clock.call_later(delay, self._wake)
+        if self.ended.done():
+            return
+        if self._wakes is not None:
+            self._wakes.cancel()
+        self._wakes = self._context.clock.call_later(max(0.0, at - self._clock_now()), self._wake)
 
     def _wake(self) -> None:
         if not self._leaving:  # what was not asked any more is not late
             self._happens(self._course.wake)
 
     def _finish(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._stop_all()
+        self._cancel_timers()
+        self._works.stop_all()
         self._tell(ended=True)
 
-    def _with_expiry(self, state: Deliberation) -> Deliberation:
-        return msgspec.structs.replace(state, expires=state.ended + self._retention) if state.is_final else state
-
-    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._task_ended)
-        return task
-
-    def _task_ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a piece of work of the deliberation %s failed", self.shown.question.id, exc_info=error)
+    def _cancel_timers(self) -> None:
+        for timer in (self._wakes, self._promise):
+            if timer is not None:
+                timer.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -31,6 +32,7 @@ GRACE = 5.0
 """Seconds that the task of a deliberation has beyond the promise, which the deliberation itself holds."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 """Seconds until a deliberation that is left is offered again, where no refusal says when."""
+CLIENT_GONE = "its task was cancelled, or its client has gone"
 SHOWN_CHARS = 200
 """Characters of the question in the task that stands for it: whoever looks at the tasks sees what it is about."""
 
@@ -69,6 +71,10 @@ class Runs:
         """Whether what ends now ends for this process alone."""
         return self._closing or self._context.closing
 
+    @property
+    def _is_full(self) -> bool:
+        return len(self._runs) >= self._config.max_running
+
     def get(self, tenant: str, question_id: str) -> Run | None:
         return self._runs.get((tenant, question_id))
 
@@ -86,8 +92,8 @@ class Runs:
     async def take(self, question: Question, task_id: str = "", priority: int = 0) -> Run | Deliberation:
         """Keep a new one and begin it, as children of ``task_id`` or of a task of its own. The same id and request is
         the one that there is: its run, or how it has ended. Once it is begun it is taken in, also where the caller is
-        cancelled. Raises what `Context.submit` raises, `InvalidRequest` for another request, `QueueFull`, and
-        `PluginFailed` when it cannot be kept."""
+        cancelled; the one of a ``task_id`` is cancelled then, before anybody is asked. Raises what `Context.submit`
+        raises, `InvalidRequest` for another request, `QueueFull`, and `PluginFailed` when it cannot be kept."""
         key = _key(question)
         found: Run | Deliberation | None = self._runs.get(key)
         if found is None or key in self._taking:
@@ -95,7 +101,12 @@ class Runs:
             if taking is None:
                 taking = self._taking[key] = self._begin(self._take(key, question, task_id, priority))
                 taking.add_done_callback(lambda _: self._taking.pop(key, None))
-            found = await asyncio.shield(taking)
+            try:
+                found = await asyncio.shield(taking)
+            except asyncio.CancelledError:
+                if task_id and not self.closing:
+                    taking.add_done_callback(partial(self._end_without_client, task_id))
+                raise
         theirs = found.shown.question if isinstance(found, Run) else found.question
         if theirs.digest != question.digest:
             raise InvalidRequest(
@@ -134,15 +145,15 @@ class Runs:
     # Inside
 
     async def _take(self, key: Key, question: Question, task_id: str, priority: int) -> Run | Deliberation:
-        full = len(self._runs) >= self._config.max_running
         # An id that was made here is known to nobody yet.
-        found = await self._store.get(*key) if full or not is_made_here(question.id) else None
+        is_new = is_made_here(question.id) and not self._is_full
+        found = None if is_new else await self._store.get(*key)
         if found is not None and not 0 < found.expires <= self._now():
             return found
         if self._closing:
             raise errors.ShuttingDown("the orchestrator is shutting down")
         check_models(question)
-        if full:
+        if self._is_full:
             raise errors.QueueFull(
                 f"{len(self._runs)} deliberations are under way already (services.deliberation.max_running)",
                 retry_after=5,
@@ -159,9 +170,6 @@ class Runs:
         kept: Deliberation | None = None
         try:
             kept = await self._store.add(state)
-            if 0 < kept.expires <= now:
-                await self._store.purge(now)
-                kept = await self._store.add(state)
         finally:
             if kept is not state:
                 self._forget(run, task_id)
@@ -173,8 +181,16 @@ class Runs:
         self._start(run, task_id, question.caller, priority)
         return run
 
+    def _end_without_client(self, task_id: str, taking: asyncio.Task[Run | Deliberation]) -> None:
+        if taking.cancelled() or taking.exception() is not None:
+            return
+        found = taking.result()
+        if isinstance(found, Run) and found.parent == task_id:
+            self.cancel(found, CLIENT_GONE)
+
     async def _resume(self, run: Run) -> None:
         state, pause = run.shown, FIRST_PAUSE
+        await self._turns.turn()  # there may be hundreds of them
         while not run.started and not self._closing:
             caller = self._context.access.still(state.question.caller)
             if caller is None:

@@ -10,8 +10,8 @@ from anywire_service_deliberation.record import Deliberation
 
 
 class Store(Protocol):
-    """Each call is whole or not at all, and on the disk when it returns. Raises `anywire.errors.PluginFailed` when the
-    disk fails."""
+    """Each call is whole or not at all. When it returns, what it has written outlives this process, however that ends;
+    what a loss of power takes is for each store to say. Raises `anywire.errors.PluginFailed` when the disk fails."""
 
     async def open(self) -> bool:
         """False while another process has it: nothing else may be called then. Raises `anywire.errors.ConfigError` when
@@ -20,7 +20,8 @@ class Store(Protocol):
 
     async def close(self) -> None: ...
     async def add(self, state: Deliberation) -> Deliberation:
-        """Keep a new one; the one that is there when its tenant has that id already."""
+        """Keep a new one; the one that is there when its tenant has that id already, and it has not expired by then
+        (``state.submitted``). It overtakes what waits to be written."""
         ...
 
     async def keep(self, state: Deliberation) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from anywire.errors import PluginFailed
-from anywire_service_deliberation.database_file import DatabaseFile
+from anywire.files.database_file import DatabaseFile
+from anywire_service_deliberation.database_form import FORM
 from anywire_service_deliberation.offered import Council
 from anywire_service_deliberation.question import Question, Rubric
 from anywire_service_deliberation.record import Answer, Deliberation, Failure
@@ -25,6 +26,9 @@ _NO_QUESTION = Question("", "", (), {}, Rubric("", ()))
 _encode = msgspec.json.Encoder().encode
 _UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 _COLUMNS = "number, id, question, state"
+LOG_PAGES = 16_384
+"""Pages of 4 KiB in the write-ahead log from which on the one who writes makes a checkpoint itself, and holds up what
+comes after it: where writes never pause, the log would grow for ever."""
 
 
 class _Known(NamedTuple):
@@ -38,35 +42,39 @@ class Tables(DatabaseFile):
     """What is in the file. All raise `sqlite3.Error` when the disk does not do what it should; nothing has changed
     then."""
 
+    form = FORM
+
     def __init__(self, folder: Path, *, reader: bool = False) -> None:
         super().__init__(folder, reader=reader)
+        self._only_reads = reader
         self._known: dict[tuple[str, str], _Known] = {}
         """Of deliberations under way, by tenant and id; what is missing is looked up. Each statement gives the
         interpreter away, and a busy event loop gives it back late."""
 
     # Deliberations
 
+    def open(self) -> bool:
+        """As `DatabaseFile.open`. A write is not synced: `anywire_service_deliberation.checkpoints` does that later."""
+        if not super().open():
+            return False
+        if not self._only_reads:
+            self._run(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
+        return True
+
     def add(self, tenant: str, state: Deliberation) -> Deliberation:
-        """Keep a new one; the one that is there when the tenant has that id."""
-        added = self._rows(
-            "INSERT INTO deliberations (tenant, id, status, roles, submitted, ended, expires, question, state) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING number",
-            tenant,
-            state.question.id,
-            state.status,
-            "".join(f"\n{name}\n" for name in dict.fromkeys(member.role for member in state.question.members)),
-            state.submitted,
-            state.ended,
-            state.expires,
-            _encode(state.question),
-            _rest(state),
-        )
-        if not added:
+        """Keep a new one; the one that is there when the tenant has that id, and it has not expired by then."""
+        number = self._insert(tenant, state)
+        if number is None:
             found = self.get(tenant, state.question.id)
-            if found is None:
+            known = self._look_up(tenant, state.question.id)
+            if found is None or known is None:
                 raise PluginFailed(f"what is kept of the deliberation {state.question.id} is damaged: use another id")
-            return found
-        self._known[tenant, state.question.id] = _Known(added[0][0], dict.fromkeys(_PARTS, 0))
+            if not 0 < found.expires <= state.submitted:
+                return found
+            self.remove([known.number])
+            number = self._insert(tenant, state)
+            assert number is not None
+        self._known[tenant, state.question.id] = _Known(number, dict.fromkeys(_PARTS, 0))
         return state
 
     def keep(self, tenant: str, state: Deliberation) -> None:
@@ -127,19 +135,22 @@ class Tables(DatabaseFile):
         """The oldest first."""
         return list(self._read(self._rows(f"SELECT {_COLUMNS} FROM deliberations WHERE ended = 0 ORDER BY number")))
 
-    def purge(self, now: float, most: int) -> int:
-        """Remove those that have expired, and of those that have ended the oldest that are more than ``most``."""
-        gone = self._rows(
+    def expired(self, now: float, most: int) -> builtins.list[int]:
+        """The numbers of those that have expired, and of those that have ended the oldest that are more than
+        ``most``."""
+        rows = self._rows(
             "SELECT number FROM deliberations WHERE ended > 0 AND expires <= ? UNION "
             "SELECT number FROM "
             "(SELECT number FROM deliberations WHERE ended > 0 ORDER BY ended DESC LIMIT -1 OFFSET ?)",
             now,
             most,
         )
-        for row in gone:
-            self._run("DELETE FROM works WHERE deliberation = ?", *row)
-            self._run("DELETE FROM deliberations WHERE number = ?", *row)
-        return len(gone)
+        return [number for (number,) in rows]
+
+    def remove(self, numbers: Sequence[int]) -> None:
+        rows = [(number,) for number in numbers]
+        self._run_many("DELETE FROM works WHERE deliberation = ?", rows)
+        self._run_many("DELETE FROM deliberations WHERE number = ?", rows)
 
     # Councils
 
@@ -162,6 +173,23 @@ class Tables(DatabaseFile):
         return found
 
     # Inside
+
+    def _insert(self, tenant: str, state: Deliberation) -> int | None:
+        """The number of a new one; None where the tenant has that id."""
+        added = self._rows(
+            "INSERT INTO deliberations (tenant, id, status, roles, submitted, ended, expires, question, state) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING number",
+            tenant,
+            state.question.id,
+            state.status,
+            "".join(f"\n{name}\n" for name in dict.fromkeys(member.role for member in state.question.members)),
+            state.submitted,
+            state.ended,
+            state.expires,
+            _encode(state.question),
+            _rest(state),
+        )
+        return added[0][0] if added else None
 
     def _forget(self) -> None:
         self._known.clear()

@@ -33,8 +33,9 @@ async def update_events(
     except StopAsyncIteration:
         pass
     finally:
-        if newest is not None and not newest.done():
+        if newest is not None:
             newest.cancel()
+            # It may have ended at the same moment: what it says then is for nobody.
             with suppress(asyncio.CancelledError, StopAsyncIteration):
                 await newest
         await updates.aclose()

@@ -1,4 +1,5 @@
-"""From what is kept of a deliberation to what is shown of it (`views`). Pure: a thread may do it."""
+"""From what is kept of a deliberation to what is shown of it (`anywire.deliberation_views`). Pure: a thread may do
+it."""
 
 from __future__ import annotations
 
@@ -7,9 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
-from anywire_service_deliberation.record import Answer, Deliberation, Failure, WorkId
-from anywire_service_deliberation.stages import current, works
-from anywire_service_deliberation.views import (
+from anywire.deliberation_views import (
     Cost,
     Critique,
     Late,
@@ -23,8 +22,13 @@ from anywire_service_deliberation.views import (
     Summary,
     Version,
     Whole,
-    one_line,
 )
+from anywire_service_deliberation.record import Answer, Deliberation, Failure, WorkId
+from anywire_service_deliberation.stages import current, works
+from anywire_service_deliberation.views import one_line
+
+LARGE = 256
+"""Answers from which on the view of one is made in a thread, so that nobody waits for it."""
 
 Works = list[tuple[WorkId, Answer]]
 

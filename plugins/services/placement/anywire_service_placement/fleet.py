@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
@@ -21,6 +22,10 @@ _STATES: Mapping[OfferState, State] = {
     "stopping": "stopping",
     "crashed": "crashed",
 }
+
+BUDGET = "model_memory_budget_bytes"
+"""The gauge by which an agent tells its budget with each report. It changes as programs on its machine come and go,
+which changes no model and so brings no new listing."""
 
 
 class Fleet:
@@ -56,7 +61,7 @@ class Fleet:
             agent_id,
             agent.info.host,
             {model: replica for model, replica in known.models.items() if model not in models} | models,
-            known.memory.budget_bytes,
+            _budget(agent, known.memory.budget_bytes),
             known.other_bytes,
             counts=self.in_service(agent),
             open=listing is not None,
@@ -72,6 +77,11 @@ class Fleet:
     def listings(self, agents: Iterable[AgentView]) -> dict[str, Listing]:
         found = {agent.agent_id: told.listing for agent in agents if (told := self._listings.of(agent)) is not None}
         return {agent_id: listing for agent_id, listing in found.items() if listing is not None}
+
+
+def _budget(agent: AgentView, listed: int) -> int:
+    told = agent.status.resources.get(BUDGET, -1.0)
+    return int(told) if 0 <= told < math.inf else listed
 
 
 def counting(places: Sequence[Place], wanted: Mapping[str, Wanted]) -> set[Pair]:

@@ -1,41 +1,30 @@
-"""A connected MCP server: what a launcher gives the host, and through which its tools are called."""
+"""A connected MCP server: what a launcher gives the host. Its life, from the first message to the last."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
-from mcp import Client, MCPError
-from mcp_types import (
-    CallToolResult,
-    Implementation,
-    ServerNotification,
-    TextResourceContents,
-    Tool,
-    ToolListChangedNotification,
-)
-from mcp_types.version import MODERN_PROTOCOL_VERSIONS
-from pydantic import BaseModel
+from mcp import Client
+from mcp_types import CallToolResult, Implementation, ServerNotification, ToolListChangedNotification
 
 from anywire.errors import ConfigError
 from anywire_engine_mcp.connection.child import OUTPUT_TIMEOUT, Child, certainly
-from anywire_engine_mcp.connection.faults import ServerGone, ToolFault, is_closed, said
+from anywire_engine_mcp.connection.faults import said
 from anywire_engine_mcp.connection.http import http_streams
+from anywire_engine_mcp.connection.questions import hear_of_changes, is_well, listed_tools
+from anywire_engine_mcp.connection.requests import Requests
 from anywire_engine_mcp.connection.stdio import stdio_streams
 from anywire_engine_mcp.server_config import ServerConfig, inherited, launched_command, secrets_of
-from anywire_engine_mcp.tools import MAX_LIST_BYTES, MAX_TOOLS, McpTool, ToolResult, known_tools, read_result
+from anywire_engine_mcp.tools import McpTool
 from anywire_engine_models.host.server import Exit, StartFailed, Watcher
 
-HEALTH_TIMEOUT = 10.0
-"""Seconds for an answer to the question whether a server is well."""
 MAX_UNANSWERED = 3
-MAX_PAGES = 100
-MAX_RESOURCES = 1000
 CLOSE_TIMEOUT = 5.0
 """Seconds that the end of a session may take, in which a server over HTTP is told of it."""
 
@@ -44,7 +33,7 @@ log = logging.getLogger(__name__)
 
 class ConnectedServer:
     """`anywire_engine_models.host.server.Server` for one MCP server. One task owns the SDK's client from its first
-    message to the last; calls come from any task. `open` it first.
+    message to the last; ``requests`` are for any task. `open` it first.
 
     ``changed`` is called when the server has other tools than before.
     """
@@ -58,6 +47,7 @@ class ConnectedServer:
         self.exited: asyncio.Future[Exit] = loop.create_future()
         self.pid = 0
         self.key = ""
+        self.requests = Requests(label, config.timeout, self._usable, self._broke, self._how)
         self._watcher, self._changed = watcher, changed
         self._child: Child | None = None
         self._client: Client | None = None
@@ -67,7 +57,6 @@ class ConnectedServer:
         self._stale = asyncio.Event()
         """Set when the server has said that its tools have changed."""
         self._asked = False
-        self._calls = 0
         self._owner: asyncio.Task[None] | None = None
 
     @property
@@ -103,62 +92,10 @@ class ConnectedServer:
         self._end(Exit("asked to stop"))
         await asyncio.wait({self.exited})
 
-    async def call(self, tool: str, arguments: Mapping[str, Any], timeout: float) -> ToolResult:
-        """Call a tool. ``timeout`` is in seconds. Raises `ServerGone` and `ToolFault`."""
-        async with self._session(f"the tool {tool}", timeout) as client:
-            result = await client.call_tool(tool, dict(arguments))
-        return read_result(result)
-
-    async def resources(self) -> tuple[dict[str, Any], ...]:
-        """What the server lists for reading, at most `MAX_RESOURCES`, and no page after `MAX_LIST_BYTES`. Raises
-        `ServerGone` and `ToolFault`."""
-        found: list[dict[str, Any]] = []
-        cursor, size = None, 0
-        async with self._session("the list of resources", self.config.timeout) as client:
-            for _ in range(MAX_PAGES):
-                page = await client.list_resources(cursor=cursor)
-                found += [each.model_dump(mode="json", by_alias=True, exclude_none=True) for each in page.resources]
-                size += _size(page)
-                cursor = page.next_cursor
-                if cursor is None or len(found) >= MAX_RESOURCES or size > MAX_LIST_BYTES:
-                    break
-        return tuple(found[:MAX_RESOURCES])
-
-    async def read(self, uri: str) -> tuple[dict[str, Any], ...]:
-        """The contents of a resource: ``uri``, ``mimeType``, and ``text`` or ``blob`` (base64). Raises `ServerGone` and
-        `ToolFault`."""
-        async with self._session(f"the resource {uri}", self.config.timeout) as client:
-            result = await client.read_resource(uri)
-        return tuple(
-            {"uri": str(each.uri), "mimeType": each.mime_type or ""}
-            | ({"text": each.text} if isinstance(each, TextResourceContents) else {"blob": each.blob})
-            for each in result.contents
-        )
-
     # Inside
 
-    @asynccontextmanager
-    async def _session(self, what: str, timeout: float) -> AsyncGenerator[Client]:
-        """The client for one request; turns what it raises into our errors."""
-        client = self._client
-        if client is None or self._over.done():
-            raise ServerGone(f"the MCP server {self.label} has ended")
-        self._calls += 1
-        try:
-            async with asyncio.timeout(timeout):
-                yield client
-        except TimeoutError:
-            raise ToolFault(f"{what} did not answer within {timeout:g} s") from None
-        except MCPError as error:
-            if self._over.done() or is_closed(error):
-                self._end(Exit(f"its connection broke: {said(error)}"))
-                raise ServerGone(f"the MCP server {self.label} ended during the call: {await self._how()}") from error
-            raise ToolFault(f"{what} failed: {said(error)}") from error
-        except Exception as error:
-            # The SDK raises errors of many kinds for an answer that is against the protocol or the tool's own schema.
-            raise ToolFault(f"{what} failed: {said(error)}") from error
-        finally:
-            self._calls -= 1
+    def _usable(self) -> Client | None:
+        return None if self._over.done() else self._client
 
     async def _how(self) -> str:
         """How it has ended, as a sentence; a program that is about to end is given the time to."""
@@ -247,15 +184,17 @@ class ConnectedServer:
         )
         self.pid = self._child.pid
         self._watcher.spawned(self.pid)
-        async with stdio_streams(self._child, self._output_closed) as streams:
+        async with stdio_streams(self._child, self._broke) as streams:
             yield streams
 
-    def _output_closed(self, why: str) -> None:
+    def _broke(self, why: str) -> None:
         self._end(Exit(why))
 
     async def _watch(self, client: Client) -> Exit:
         """Until the connection is to end: why."""
-        listening = asyncio.create_task(self._listen(client), name=f"mcp {self.label} changes")
+        listening = asyncio.create_task(
+            hear_of_changes(client, self.label, self._stale.set), name=f"mcp {self.label} changes"
+        )
         ends: set[asyncio.Future[Any]] = {self._over}
         if self._child is not None:
             ends.add(self._child.exited)
@@ -277,58 +216,20 @@ class ConnectedServer:
                 if self._stale.is_set():
                     self._stale.clear()
                     await self._list_again(client)
-                elif not done and not self._calls:
-                    unanswered = 0 if await self._is_well(client) else unanswered + 1
+                elif not done and not self.requests.under_way:
+                    unanswered = 0 if await is_well(client) else unanswered + 1
                     if unanswered >= MAX_UNANSWERED:
                         return Exit(f"it has not answered {unanswered} questions whether it is well")
         finally:
             listening.cancel()
             await asyncio.wait({listening})
 
-    async def _is_well(self, client: Client) -> bool:
-        session = client.session
-        try:
-            async with asyncio.timeout(HEALTH_TIMEOUT):
-                if client.protocol_version in MODERN_PROTOCOL_VERSIONS:
-                    await session.send_discover(client.protocol_version)
-                else:
-                    await session.send_ping()
-        except MCPError as error:
-            return not (is_closed(error))
-        except Exception:
-            return False
-        return True
-
-    async def _listen(self, client: Client) -> None:
-        """Hear of changed tools where a server has to be asked to tell them."""
-        capabilities = client.server_capabilities
-        if client.protocol_version not in MODERN_PROTOCOL_VERSIONS:
-            return
-        if capabilities.tools is None or not capabilities.tools.list_changed:
-            return
-        try:
-            async with client.listen(tools_list_changed=True) as changes:
-                async for _ in changes:
-                    self._stale.set()
-        except Exception as error:
-            log.debug("MCP server %s tells of no changes: %s", self.label, said(error))
-
     async def _heard(self, message: ServerNotification | Exception) -> None:
         if isinstance(message, ToolListChangedNotification):
             self._stale.set()
 
     async def _list(self, client: Client) -> None:
-        listed: list[Tool] = []
-        if client.server_capabilities.tools is not None:
-            cursor, size = None, 0
-            for _ in range(MAX_PAGES):
-                page = await client.list_tools(cursor=cursor)
-                listed += page.tools
-                size += _size(page)
-                cursor = page.next_cursor
-                if cursor is None or len(listed) > MAX_TOOLS or size > MAX_LIST_BYTES:
-                    break
-        self.tools, left_out = known_tools(listed)
+        self.tools, left_out = await listed_tools(client)
         if left_out:
             log.warning("MCP server %s: %s", self.label, left_out)
         self._changed(self)
@@ -339,14 +240,6 @@ class ConnectedServer:
                 await self._list(client)
         except Exception as error:
             log.warning("MCP server %s: its changed tools cannot be listed: %s", self.label, said(error))
-
-
-def _size(page: BaseModel) -> int:
-    """Bytes of a page of a list, about."""
-    try:
-        return len(page.model_dump_json())
-    except ValueError:  # half a letter: nothing that can be written
-        return MAX_LIST_BYTES
 
 
 async def _unchecked(name: str, result: CallToolResult) -> None:

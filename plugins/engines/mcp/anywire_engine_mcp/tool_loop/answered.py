@@ -30,7 +30,7 @@ class ToolCall(msgspec.Struct):
 
 
 class Answered:
-    """Takes the deltas of one round. What is text, or members beside it ((reasoning, log probabilities), is given back
+    """Takes the deltas of one round. What is text, or members beside it (reasoning, log probabilities), is given back
     at once; calls, the reason of the end and the usage are kept for the end of the round.
 
     ``before`` is what the rounds before have shown: the texts of two rounds are kept apart by an empty line.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -12,14 +10,13 @@ import msgspec
 from anywire.errors import InvalidRequest
 from anywire.messages import TaskRequest
 from anywire_engine_mcp.server_config import LABEL
+from anywire_engine_mcp.tool_loop.functions import Place, definitions, named
 from anywire_engine_mcp.tools import McpTool
 
 MAX_LABELS = 16
 """Servers that one request may name."""
 MAX_FUNCTIONS = 128
 """Functions that a model is told of; OpenAI's own limit."""
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_NOT_OF_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
 _OTHERS = {
     "server_url": "servers are those that the agent has: leave server_url out",
     "headers": "headers are set where the server is configured",
@@ -31,16 +28,6 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 _MALFORMED = (msgspec.MsgspecError, UnicodeError, RecursionError)
-
-
-class Place(msgspec.Struct, frozen=True):
-    """The tool that stands behind a function of the model."""
-
-    label: str
-    tool: McpTool
-
-    def __str__(self) -> str:
-        return f"{self.label}/{self.tool.name}"
 
 
 class ChatWithTools:
@@ -79,7 +66,7 @@ class ChatWithTools:
                 param="tools",
                 status=400,
             )
-        self.functions = _named(found, self.client_functions)
+        self.functions = named(found, self.client_functions)
 
     def body(self, further: Sequence[Any], *, first: bool, last: bool) -> str:
         """What the model is asked: the client's request with its messages and ``further`` ones, and functions in place
@@ -87,7 +74,7 @@ class ChatWithTools:
         may call none."""
         members = dict(self._members)
         members["messages"] = msgspec.Raw(_encode([*self._messages, *further]))
-        members["tools"] = msgspec.Raw(_encode([*self._own, *map(_function, self.functions.items())]))
+        members["tools"] = msgspec.Raw(_encode([*self._own, *definitions(self.functions)]))
         if not self._own and not self.functions:
             del members["tools"]
             members.pop("tool_choice", None)
@@ -167,32 +154,6 @@ def _server(given: Mapping[str, Any], where: str) -> tuple[str, Collection[str] 
     if allowed is not None and not (isinstance(allowed, list) and all(isinstance(each, str) for each in allowed)):
         raise InvalidRequest(f"{where}: allowed_tools must be a list of names", param="tools", status=400)
     return label, allowed
-
-
-def _named(places: Sequence[Place], taken: Collection[str]) -> dict[str, Place]:
-    """Each tool under a name of a function: its own, where only one has it; else with the server's label before it."""
-    counts: dict[str, int] = {}
-    for place in places:
-        counts[place.tool.name] = counts.get(place.tool.name, 0) + 1
-    found: dict[str, Place] = {}
-    for place in places:
-        name = place.tool.name
-        if counts[name] > 1 or name in taken or name in found or not _NAME.fullmatch(name):
-            whole = _NOT_OF_A_NAME.sub("_", f"{place.label}_{name}")
-            name = whole[:64]
-            if len(whole) > 64 or name in taken or name in found or name in counts:
-                name = f"{whole[:55]}_{hashlib.sha256(str(place).encode()).hexdigest()[:8]}"
-        found[name] = place
-    return found
-
-
-def _function(named: tuple[str, Place]) -> dict[str, Any]:
-    name, place = named
-    function: dict[str, Any] = {"name": name}
-    if place.tool.description:
-        function["description"] = place.tool.description
-    function["parameters"] = place.tool.schema or {"type": "object", "properties": {}}
-    return {"type": "function", "function": function}
 
 
 def _function_name(tool: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from anywire.asked_fleet import GivenFleet, asks_fleet, until_interrupted
+from anywire_engine_models.cli.after import After
 
 app = typer.Typer(
     name="models",
@@ -113,17 +114,19 @@ def logs(
     model: Model,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, max=10_000, help="Lines to begin with.")] = 100,
+    after: After = "",
     agent_id: AgentId = None,
     api: Api = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each line.")] = False,
 ) -> None:
-    """Print what a model's server wrote. Lines of earlier processes of the model come first."""
+    """Print what a model's server wrote. Lines of earlier processes of the model come first. One that is followed goes
+    on where it was when the connection breaks."""
     from anywire_engine_models.cli import asking
     from anywire_engine_models.cli.where import place
 
     where = place(given, agent_id, api)
     with until_interrupted(follow):
-        asking.print_log(where, model, lines, follow=follow, as_json=as_json)
+        asking.print_log(where, model, lines, after=after, follow=follow, as_json=as_json)
 
 
 @app.command()

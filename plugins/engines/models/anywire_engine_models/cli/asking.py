@@ -12,7 +12,7 @@ import typer
 
 from anywire.not_understood import NotUnderstood
 from anywire.printable import escaped
-from anywire_engine_models.cli import shown
+from anywire_engine_models.cli import followed_log, shown
 from anywire_engine_models.cli.loading_bar import loading_bar
 from anywire_engine_models.cli.places import Models, Place
 from anywire_engine_models.status_json import IMPORTED, merged, whole_status
@@ -81,16 +81,16 @@ def show_status(place: Place, model: str, as_json: bool) -> None:
         shown.print_whole_status(_whole(told))
 
 
-def print_log(place: Place, model: str, lines: int, *, follow: bool, as_json: bool) -> None:
-    async def ask(models: Models) -> None:
-        arguments = {"model": model, "lines": lines, "follow": follow}
-        async for each in _results(models, "models.logs", arguments):
-            line = each.get("line") if isinstance(each, dict) else None
-            if not isinstance(line, str):
-                raise NotUnderstood("the agent told a line that is none")
-            typer.echo(json.dumps(each) if as_json else escaped(line, keep="\t"))
+def print_log(place: Place, model: str, lines: int, *, after: str, follow: bool, as_json: bool) -> None:
+    def ask(after: str, show: Callable[[Any], None]) -> None:
+        async def ask_at(models: Models) -> None:
+            arguments = {"model": model, "lines": lines, "follow": follow} | ({"after": after} if after else {})
+            async for each in _results(models, "models.logs", arguments):
+                show(each)
 
-    place.ask(ask)
+        place.ask(ask_at)
+
+    followed_log.print_log(ask, after=after, follow=follow, as_json=as_json)
 
 
 @understood

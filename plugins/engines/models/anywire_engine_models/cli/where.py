@@ -24,12 +24,15 @@ ENGINES = ("models", "mcp")
 
 
 class BesideAgent:
-    """An agent of this user that runs here, by its own routes."""
+    """An agent of this user that runs here, by its own routes; after a restart of it, those that it has then. Where it
+    is the ``only`` one, that is the only one again."""
 
-    def __init__(self, record: LocalApiRecord) -> None:
-        self._record = record
+    def __init__(self, record: LocalApiRecord, *, only: bool) -> None:
+        self._record, self._only = record, only
 
     def ask(self, work: Callable[[Models], Awaitable[Answer]]) -> Answer:
+        self._record = self._now()
+
         async def ask() -> Answer:
             async with opened(self._record) as models:
                 return await work(models)
@@ -38,6 +41,13 @@ class BesideAgent:
 
     def path_of(self, text: str) -> str:
         return path_here(text)
+
+    def _now(self) -> LocalApiRecord:
+        running = running_apis()
+        found = [each for each in running if each.url == self._record.url]
+        if not found and self._only and len(running) == 1:
+            found = running
+        return found[0] if found else self._record
 
 
 class ThroughFleet:
@@ -48,8 +58,9 @@ class ThroughFleet:
 
     def ask(self, work: Callable[[Models], Awaitable[Answer]]) -> Answer:
         async def ask(fleet: AskedFleet) -> Answer:
-            agent_id = self._agent_id if self._agent_id is not None else await _only_agent(fleet)
-            return await work(_Agent(fleet, agent_id))
+            if self._agent_id is None:
+                self._agent_id = await _only_agent(fleet)
+            return await work(_Agent(fleet, self._agent_id))
 
         return self._given.ask(ask)
 
@@ -80,13 +91,13 @@ def place(
         return ThroughFleet(given, agent_id)
     running = running_apis()
     if api is not None:
-        return BesideAgent(_at(api, running))
+        return BesideAgent(_at(api, running), only=False)
     if given.is_named:
         return ThroughFleet(given, None)
     if len(running) > 1:
         raise ConfigError(f"several agents of yours run here: choose one with --api {_addresses(running)}")
     if running:
-        return BesideAgent(running[0])
+        return BesideAgent(running[0], only=True)
     if given.is_known:
         return ThroughFleet(given, None)
     if in_file:

@@ -21,11 +21,11 @@ from anywire_engine_models.host.effects import Answer, Effect, End, Fail, Forget
 from anywire_engine_models.host.hosted import HostedModel
 from anywire_engine_models.host.life import Life
 from anywire_engine_models.host.listeners import Listeners
-from anywire_engine_models.host.model_log import ModelLog
+from anywire_engine_models.host.model_log import Logged, ModelLog
 from anywire_engine_models.host.refusals import is_closing
 from anywire_engine_models.host.residency import Residency
 from anywire_engine_models.host.server import Devices, Launcher, Server
-from anywire_engine_models.host.settings import HostSettings
+from anywire_engine_models.host.settings import HostSettings, MemoryBudget
 from anywire_engine_models.host.status import Listener, MemoryUse, ModelChanged, ModelStatus
 
 LEFT_PATIENCE = 1.0
@@ -127,10 +127,19 @@ class ModelHost:
     def memory(self) -> MemoryUse:
         return self._residency.memory()
 
-    def logs(self, name: str, *, lines: int = 100, follow: bool = False) -> AsyncGenerator[str, None]:
-        """The newest lines of a model's servers, oldest first, over all its lives; with ``follow`` those to come too,
-        until it is closed. A reader that is slow misses lines and is told how many. Raises `ModelNotFound`."""
-        return self._log_of(self._residency.find(name, removed_too=True).name).read(lines, follow)
+    def set_budget(self, budget: MemoryBudget) -> None:
+        """What all models may take from now on, before any further start. Ends nothing that is used: where models take
+        more, those that are idle and ``on_demand`` leave, and nothing starts until there is room."""
+        self._residency.set_budget(budget)
+        self._post(lambda now: None)
+
+    def logs(
+        self, name: str, *, lines: int = 100, follow: bool = False, after: str = ""
+    ) -> AsyncGenerator[Logged, None]:
+        """The newest lines of a model's servers, oldest first, over all its lives, or those ``after`` the line of that
+        id; with ``follow`` those to come too, until it is closed. A reader that is too slow misses lines and is told
+        how many. Raises `ModelNotFound`."""
+        return self._log_of(self._residency.find(name, removed_too=True).name).read(lines, follow, after)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Call ``listener`` at every change; returns what ends that."""

@@ -19,7 +19,9 @@ from anywire_engine_models.host.refusals import hangs, has_failed, is_closing, i
 from anywire_engine_models.host.resident import Resident
 from anywire_engine_models.host.room import Plan, make_plan
 from anywire_engine_models.host.roster import NO_LONGER, Roster
-from anywire_engine_models.host.settings import HostSettings
+from anywire_engine_models.host.settings import HostSettings, MemoryBudget
+
+GIVEN_BACK = "its memory is for others on this machine"
 
 
 class Residency:
@@ -135,6 +137,10 @@ class Residency:
         for resident in before.values():
             self._remove(resident)
 
+    def set_budget(self, budget: MemoryBudget) -> None:
+        """It counts from the next start on. What is loaded beyond it leaves when it is idle."""
+        self._roster.budget = budget
+
     def close(self, now: float) -> None:
         """Stop everything; nobody is let in any more."""
         self._roster.is_closing = True
@@ -153,7 +159,8 @@ class Residency:
         if not self._roster.is_closing:
             for resident in residents:
                 self._rest(resident, now)
-            plan = make_plan(residents, self._roster.settings.memory_budget, now)
+            self._give_back(now)
+            plan = make_plan(residents, self._roster.budget, now)
         for resident, refusal in plan.refused:
             self.course.refuse(resident, refusal())
             self._roster.fail([*resident.starters, *resident.queue], refusal)
@@ -173,7 +180,7 @@ class Residency:
         residents = self._roster.awake.values()
         times: list[float | None] = [each.idle_until() for each in residents]
         times += [each.not_before for each in residents if each.wanted_since is not None and each.not_before > now]
-        if any(each.claims(now) for each in residents):
+        if self._roster.beyond > 0 or any(each.claims(now) for each in residents):
             turns = [(each.turn_until, each.work_until) for each in residents if each.state == "running"]
             times += [each for turn in turns for each in turn if each > now]
         return None if self._roster.is_closing else min((each for each in times if each is not None), default=None)
@@ -185,6 +192,16 @@ class Residency:
             self.course.stop(resident, NO_LONGER)
         elif until is not None and until <= now:
             self.course.stop(resident, f"idle for {until - resident.used_at:g} s")
+
+    def _give_back(self, now: float) -> None:
+        """Stop idle models that a request would start again, the least recently used first, while all take more than
+        they may."""
+        idle = [each for each in self._roster.awake.values() if each.model.on_demand and each.may_leave(now)]
+        for resident in sorted(idle, key=lambda each: each.used_at):
+            if self._roster.beyond <= 0:
+                break
+            if not (resident.serving or resident.queue or resident.starters):
+                self.course.stop(resident, GIVEN_BACK)
 
     def _serve(self, resident: Resident, plan: Plan, now: float) -> None:
         """Give free slots to whoever waits, and tell the others what they wait for."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from anywire.errors import AnywireError, EngineFailed, InvalidRequest
 from anywire.sizes import shown_size
 from anywire_engine_models.host.resident import Resident
+from anywire_engine_models.host.settings import MemoryBudget
 
 Refusal = Callable[[], AnywireError]
 """Makes the error for one caller."""
@@ -34,8 +35,7 @@ class Plan:
         """What the others wait for."""
 
 
-def make_plan(residents: Iterable[Resident], budget: int, now: float) -> Plan:
-    """``budget`` is in bytes, 0 for none."""
+def make_plan(residents: Iterable[Resident], budget: MemoryBudget, now: float) -> Plan:
     plan = Plan()
     everyone = list(residents)
     claims = [each for each in everyone if each.claims(now)]
@@ -50,9 +50,9 @@ def make_plan(residents: Iterable[Resident], budget: int, now: float) -> Plan:
 class _Room:
     """What is left of the memory while one model after the other is asked."""
 
-    def __init__(self, holding: list[Resident], budget: int, now: float, plan: Plan) -> None:
+    def __init__(self, holding: list[Resident], budget: MemoryBudget, now: float, plan: Plan) -> None:
         self._holding, self._budget, self._now, self._plan = holding, budget, now, plan
-        self._free = budget - sum(map(_memory, holding)) if budget else math.inf
+        self._free = budget.now - sum(map(_memory, holding)) if budget.now else math.inf
         self._coming: float = sum(_memory(each) for each in holding if each.is_leaving and not each.hangs)
         """About to be free, and nobody's yet."""
         self._promised: set[Resident] = set()
@@ -96,13 +96,14 @@ class _Room:
 
     def _never(self, claim: Resident) -> Refusal | None:
         """Why it cannot be started, however long it waits."""
-        name, need, budget = claim.name, claim.model.memory_bytes, self._budget
+        name, need, budget = claim.name, claim.model.memory_bytes, self._budget.most
         if claim.hangs:
             return lambda: EngineFailed(f"{name} cannot be started: {claim.reason}")
+        why_less = f" ({self._budget.why})" if self._budget.why else ""
         if budget and need > budget:
             return lambda: InvalidRequest(
-                f"{name} needs {shown_size(need)}, the memory budget is {shown_size(budget)}: raise memory_budget, "
-                "or give the model less context, fewer slots or a smaller prompt_cache"
+                f"{name} needs {shown_size(need)}, the memory budget is {shown_size(budget)}{why_less}: raise "
+                "memory_budget, or give the model less context, fewer slots or a smaller prompt_cache"
             )
         fixed = [each for each in self._holding if each is not claim and (each.hangs or _is_pinned(each))]
         rivals = [each for each in fixed if _excludes(claim, each)]
@@ -153,6 +154,8 @@ class _Room:
         if rivals:
             return f"waits until {_names(rivals)} of another group may be stopped"
         holding = [each for each in self._holding if _memory(each)]
+        if self._budget.now < self._budget.most:
+            return "waits for memory that others on this machine have"
         return f"waits for memory that {_names(holding)} may free" if holding else "waits for memory"
 
 

@@ -10,7 +10,7 @@ from anywire_engine_models.host.effects import Answer, Effect, Fail, Forget, Gra
 from anywire_engine_models.host.hosted import HostedModel
 from anywire_engine_models.host.refusals import is_closing, queue_is_full
 from anywire_engine_models.host.resident import Resident
-from anywire_engine_models.host.settings import HostSettings
+from anywire_engine_models.host.settings import HostSettings, MemoryBudget
 from anywire_engine_models.host.status import TRANSITIONS, MemoryUse, ModelChanged, ModelState, ModelStatus
 
 NO_LONGER = "no longer in the registry"
@@ -21,6 +21,7 @@ class Roster:
 
     def __init__(self, settings: HostSettings, wall: Callable[[], float]) -> None:
         self.settings, self._wall = settings, wall
+        self.budget = MemoryBudget(settings.memory_budget, settings.memory_budget)
         self.residents: dict[str, Resident] = {}
         self.awake: dict[str, Resident] = {}
         """Those that something was asked of, until they are at rest: few of many, and all that rules look at."""
@@ -81,7 +82,15 @@ class Roster:
 
     def memory(self) -> MemoryUse:
         used = sum(each.live.memory_bytes for each in self.awake.values() if each.live is not None)
-        return MemoryUse(self.settings.memory_budget, used, self.loads, self.swaps, self.swap_seconds)
+        return MemoryUse(self.budget.most, used, self.loads, self.swaps, self.swap_seconds)
+
+    @property
+    def beyond(self) -> int:
+        """Bytes that models have beyond what they may at most, those not counted that are on their way out."""
+        if not self.budget.most:
+            return 0
+        staying = [each for each in self.awake.values() if each.live is not None and not each.is_leaving]
+        return sum(each.live.memory_bytes for each in staying if each.live is not None) - self.budget.most
 
     # Callers
 

@@ -17,3 +17,13 @@ class HostSettings(msgspec.Struct, frozen=True):
     turn: float = 2.0
     max_waiting: int = 1024
     log_lines: int = 1000
+
+
+class MemoryBudget(msgspec.Struct, frozen=True):
+    """Bytes that models with a process may take together: ``now``, and at ``most`` once others have given back what is
+    not theirs. A model that needs more than ``most`` is refused, one that needs more than ``now`` waits. Both are 0
+    without a bound. ``why`` says in a few words who else takes part, empty when nobody does."""
+
+    now: int = 0
+    most: int = 0
+    why: str = ""

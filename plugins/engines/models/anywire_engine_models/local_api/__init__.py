@@ -10,7 +10,7 @@
 | ``POST /v1/models/{id}/stop`` | its status once it is stopped |
 | ``POST /v1/models/{id}/unload`` | the same, but only where nothing uses it |
 | ``POST /v1/models/{id}/pin`` | its status; the body may say ``{"pinned": false}`` |
-| ``GET /v1/models/{id}/logs`` | its newest lines; with ``?follow=1`` as events, without end |
+| ``GET /v1/models/{id}/logs`` | its newest lines, or those ``after`` an id; with ``?follow=1`` as events that resume |
 | ``GET /v1/events`` | changes of all models as events, resumable |
 | ``POST /v1/chat/completions`` | OpenAI's |
 | ``POST /v1/commands/{name}`` | a command of the engine, as the orchestrator's gateway answers one for an agent |

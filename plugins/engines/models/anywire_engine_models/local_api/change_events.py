@@ -9,17 +9,16 @@ import msgspec
 from aiohttp import web
 
 from anywire.boundary import Boundary
-from anywire.errors import InvalidRequest
 from anywire.event_bus import EventBus, EventReader, Missed, Reset
 from anywire.events import Event, PluginEvent
 from anywire_engine_models.host.status import Listener, ModelChanged
 from anywire_engine_models.local_api.api_errors import HttpError
+from anywire_engine_models.local_api.request_body import position
 from anywire_engine_models.local_api.writing import COMMENT, HEARTBEAT, StreamedAnswer, event, json_of
 from anywire_engine_models.status_json import whole_status
 
 MAX_STREAMS = 64
 """Event streams that may be open at once."""
-MAX_ID_CHARS = 64
 WAITING = 1024
 """Events that may wait for a slow client; further ones are left out and counted."""
 CHANGED = "model.changed"
@@ -34,9 +33,7 @@ class ChangeEvents:
         self._stop_listening = listen(self._changed)
 
     async def events(self, request: web.BaseRequest) -> web.StreamResponse:
-        after = request.headers.get("Last-Event-ID") or request.query.get("after", "")
-        if len(after) > MAX_ID_CHARS:
-            raise InvalidRequest(f"after is the id of an event, of at most {MAX_ID_CHARS} characters", param="after")
+        after = position(request)
         if len(self._readers) >= MAX_STREAMS:
             raise HttpError(429, "too_many_streams", f"{MAX_STREAMS} event streams are open already")
         answer = StreamedAnswer(request)

@@ -10,9 +10,10 @@ from aiohttp import web
 
 from anywire.errors import EngineFailed
 from anywire.messages import MAX_COMMAND_BYTES
-from anywire_engine_models.local_api.request_body import flag, number, read_object
+from anywire_engine_models.local_api.request_body import flag, number, position, read_object
 from anywire_engine_models.local_api.telling import Tellings
 from anywire_engine_models.local_api.writing import COMMENT, HEARTBEAT, Results, json_response, wants_events
+from anywire_engine_models.log_results import event_head
 from anywire_engine_models.status_json import IMPORTED, merged, whole_status
 
 MAX_LINES = 10_000
@@ -55,12 +56,18 @@ class ModelRoutes:
         return await self._status("models.pin", model, pinned=asked.get("pinned", True))
 
     async def logs(self, request: web.BaseRequest, model: str) -> web.StreamResponse:
-        arguments = {"model": model, "lines": number(request, "lines", DEFAULT_LINES, MAX_LINES)}
+        lines = number(request, "lines", DEFAULT_LINES, MAX_LINES)
+        arguments = {"model": model, "lines": lines, "after": position(request)}
         if flag(request, "follow"):
             await self._results("models.status", {"model": model})  # an unknown one has a status of its own
-            return await self._stream(request, "models.logs", arguments | {"follow": True}, followed=True)
+            arguments |= {"follow": True}
+            return await self._stream(request, "models.logs", arguments, followed=True, head=event_head)
         told = await self._results("models.logs", arguments | {"follow": False})
-        return json_response({"model": model, "lines": [each["line"] for each in told]})
+        found: dict[str, Any] = {"model": model, "lines": [each["line"] for each in told if "line" in each]}
+        if newest := next((each["id"] for each in reversed(told) if "id" in each), ""):
+            found["after"] = newest
+        gaps = {name: each[name] for each in told for name in ("missed", "reset") if name in each}
+        return json_response(found | gaps)
 
     async def add(self, request: web.BaseRequest) -> web.StreamResponse:
         told = await self._results("models.add", await read_object(request, MAX_COMMAND_BYTES))
@@ -96,8 +103,10 @@ class ModelRoutes:
         shape: Callable[[Any], Any] = lambda result: result,
         *,
         followed: bool = False,
+        head: Callable[[Any], tuple[str, str]] = lambda result: ("", ""),
     ) -> web.StreamResponse:
-        """The results as they come. What is ``followed`` comes as events, whose head goes out before the first."""
+        """The results as they come. What is ``followed`` comes as events, whose head goes out before the first.
+        ``head`` gives the name and the id of a result's event."""
         answer = Results(request, as_events=followed)
         patience = HEARTBEAT if answer.as_events else None
         tellings = self._followed if arguments.get("follow") is True else self._tellings
@@ -111,7 +120,7 @@ class ModelRoutes:
                     except TimeoutError:
                         await answer.write(COMMENT)
                     else:
-                        await answer.result(shape(result))
+                        await answer.result(shape(result), *head(result))
             except StopAsyncIteration:
                 return await answer.finish()
             except ConnectionError:

@@ -13,6 +13,7 @@ from anywire_engine_models.local_api.api_errors import HttpError
 
 BODY_PATIENCE = 30.0
 """Seconds that a body may take to arrive."""
+MAX_ID_CHARS = 64
 
 _object = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -60,3 +61,11 @@ def flag(request: web.BaseRequest, name: str) -> bool:
     if text not in ("0", "1", "true", "false"):
         raise InvalidRequest(f"{name} must be 0 or 1, not {text[:32]!r}", param=name)
     return text in ("1", "true")
+
+
+def position(request: web.BaseRequest) -> str:
+    """The id after which a stream of events, or a log, is to go on; empty for none. Raises `InvalidRequest`."""
+    after = request.headers.get("Last-Event-ID") or request.query.get("after", "")
+    if len(after) > MAX_ID_CHARS:
+        raise InvalidRequest(f"after is an id of at most {MAX_ID_CHARS} characters", param="after")
+    return after

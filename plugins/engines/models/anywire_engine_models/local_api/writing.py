@@ -92,8 +92,9 @@ class Results(StreamedAnswer):
         self.as_events = as_events or wants_events(request)
         super().__init__(request, EVENT_STREAM if self.as_events else JSON_LINES)
 
-    async def result(self, value: Any) -> None:
-        await self.write(event(json_of(value)) if self.as_events else json_of(value) + b"\n")
+    async def result(self, value: Any, name: str = "", event_id: str = "") -> None:
+        """``name`` and ``event_id`` are those of its event."""
+        await self.write(event(json_of(value), name, event_id) if self.as_events else json_of(value) + b"\n")
 
     async def finish(self, error: Exception | None = None) -> web.StreamResponse:
         """End it. Raises ``error`` where it can still have a status of its own."""

@@ -10,9 +10,11 @@
 
 from __future__ import annotations
 
-from anywire_engine_models.local_models.changes import Changes, Missed
+from anywire.event_bus import Missed, Reset
+from anywire_engine_models.host.model_log import LogLine
+from anywire_engine_models.local_models.changes import Changes
 from anywire_engine_models.local_models.chat import ChatPiece
 from anywire_engine_models.local_models.models import LocalModels
 from anywire_engine_models.local_models.usage import ServerUsage
 
-__all__ = ["Changes", "ChatPiece", "LocalModels", "Missed", "ServerUsage"]
+__all__ = ["Changes", "ChatPiece", "LocalModels", "LogLine", "Missed", "Reset", "ServerUsage"]

@@ -7,25 +7,18 @@ from collections import deque
 from collections.abc import Callable
 from typing import Self
 
-import msgspec
-
+from anywire.event_bus import Missed
 from anywire_engine_models.host.status import Listener, ModelChanged
 
 MAX_KEPT = 256
 """Changes kept for a reader that is behind."""
 
 
-class Missed(msgspec.Struct, frozen=True):
-    """So many changes were left out here, because the reader was behind: ask for the state of the models again."""
-
-    count: int
-
-
 class Changes:
     """What happens to models from now on: ``async for change in changes``. Close it, or use it as a context manager.
 
     It holds back nobody: of a reader that is more than `MAX_KEPT` changes behind the oldest ones are left out, and
-    `Missed` stands in their place.
+    `Missed` stands in their place: ask for the state of the models again.
     """
 
     def __init__(self, listen: Callable[[Listener], Callable[[], None]]) -> None:

@@ -16,6 +16,7 @@ from anywire_engine_models.catalogue import Catalogue, registry_of
 from anywire_engine_models.config import ModelsConfig
 from anywire_engine_models.devices import MachineDevices, devices_of
 from anywire_engine_models.host.hosted import HostedModel
+from anywire_engine_models.host.model_log import Logged
 from anywire_engine_models.host.server import Launcher, Server
 from anywire_engine_models.host.status import Listener, MemoryUse, ModelChanged, ModelStatus
 from anywire_engine_models.hosted_models import KnownModel, known_model
@@ -24,6 +25,7 @@ from anywire_engine_models.local_models import chat
 from anywire_engine_models.local_models.changes import Changes
 from anywire_engine_models.local_models.chat import ChatPiece
 from anywire_engine_models.local_models.usage import ServerUsage, UsageReader
+from anywire_engine_models.machine_budget.share import MemoryShare
 from anywire_engine_models.planned_host import planned_host
 from anywire_engine_models.registry.entry import Entry, EntrySettings
 from anywire_engine_models.upstreams import Upstreams
@@ -64,6 +66,7 @@ class LocalModels:
         self._devices = devices if devices is not None else devices_of(self.config)
         self._llama_cards = LlamaCards()
         self._host = planned_host(self.config, self._devices, self._llama_cards, launcher, clock)
+        self._share = MemoryShare(self.config, self._host, clock=clock)
         self._catalogue = Catalogue(self.config, registry_of(self.config.registry), self._apply, lambda: None)
         self._own: dict[str, KnownModel] = {}
         self._upstreams = Upstreams()
@@ -76,6 +79,7 @@ class LocalModels:
             self._devices.follow(self._host)
             await self._catalogue.read()
             self._unlisten = self._host.listen(self._changed)
+            self._share.begin()
             await self._host.begin(self._all(self._catalogue.models))
         except BaseException:
             await self.close()
@@ -90,6 +94,7 @@ class LocalModels:
         """Stop all models; who waits is answered with `ShuttingDown`. Safe to call twice."""
         await self._catalogue.close()
         await self._host.close()
+        await self._share.close()
         self._unlisten()
         await self._upstreams.close()
         await self._llama_cards.close()
@@ -171,7 +176,7 @@ class LocalModels:
         the server's own (``top_k``, ``chat_template_kwargs`` …); None leaves one out. ``timeout`` is in seconds, for
         everything. ``told`` is called with what the request waits for (``loading`` …)."""
         assembly = Assembly(chat=True)
-        async with aclosing(self._deltas(model, messages, timeout, told, members)) as deltas:
+        async with aclosing(self.deltas(model, messages, timeout=timeout, told=told, **members)) as deltas:
             async for delta in deltas:
                 assembly.add(delta)
                 step = chat.piece(delta)
@@ -191,10 +196,43 @@ class LocalModels:
     ) -> dict[str, Any]:
         """The whole answer to a chat, as OpenAI's JSON object. Otherwise as `chat`."""
         assembly = Assembly(chat=True)
-        async with aclosing(self._deltas(model, messages, timeout, told, members)) as deltas:
+        async with aclosing(self.deltas(model, messages, timeout=timeout, told=told, **members)) as deltas:
             async for delta in deltas:
                 assembly.add(delta)
         return chat.completion(assembly.whole(), model, f"chatcmpl-{secrets.token_hex(12)}", int(time.time()))
+
+    async def deltas(
+        self,
+        model: str,
+        messages: Sequence[Mapping[str, Any]],
+        /,
+        *,
+        timeout: float = CHAT_TIMEOUT,
+        told: Callable[[str], None] = lambda detail: None,
+        **members: Any,
+    ) -> AsyncGenerator[Delta, None]:
+        """The answer as its server gives it, calls of tools in parts: for who calls them. Otherwise as `chat`."""
+        known = self._known(model)
+        body = chat.request_body(messages, members)
+        deadline = asyncio.get_running_loop().time() + timeout
+        is_answered = False
+        try:
+            while not is_answered:
+                async with AsyncExitStack() as turn:
+                    async with asyncio.timeout_at(deadline):
+                        server = await turn.enter_async_context(self._host.use(model, told))
+                    upstream, _ = self._upstreams.of(known, server)
+                    try:
+                        async with aclosing(chat.answer(upstream, server, known.served_name, body, deadline)) as deltas:
+                            async for delta in deltas:
+                                yield delta
+                        is_answered = True
+                    except chat.ServerEnded as error:
+                        # A request that an ended server has not taken is answered by the next one.
+                        if not error.did_nothing:
+                            raise
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"{model} has not answered within {timeout:g} s") from error
 
     def server(self, model: str) -> AbstractAsyncContextManager[Server]:
         """A turn at the server of a model, for requests of one's own: ``async with models.server(name) as server``. It
@@ -220,9 +258,12 @@ class LocalModels:
         status = self._host.status(model)
         return self._usage.read(status.pid, self._devices.gauges()) if status.pid else None
 
-    def logs(self, model: str, *, lines: int = 100, follow: bool = False) -> AsyncGenerator[str, None]:
-        """The newest lines that a model's servers wrote, oldest first; with ``follow`` those to come too."""
-        return self._host.logs(model, lines=lines, follow=follow)
+    def logs(
+        self, model: str, *, lines: int = 100, follow: bool = False, after: str = ""
+    ) -> AsyncGenerator[Logged, None]:
+        """The newest lines that a model's servers wrote, oldest first, or those ``after`` the line of that id; with
+        ``follow`` those to come too. Each is a `LogLine`; `Missed` and `Reset` say what is left out."""
+        return self._host.logs(model, lines=lines, follow=follow, after=after)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Call ``listener`` on the event loop at every change; returns what ends that."""
@@ -246,33 +287,3 @@ class LocalModels:
     def _changed(self, change: ModelChanged) -> None:
         if change.status.state in ("stopped", "crashed") and not change.status.serving:
             self._upstreams.forget(change.status.model)
-
-    async def _deltas(
-        self,
-        model: str,
-        messages: Sequence[Mapping[str, Any]],
-        timeout: float,
-        told: Callable[[str], None],
-        members: Mapping[str, Any],
-    ) -> AsyncGenerator[Delta, None]:
-        known = self._known(model)
-        body = chat.request_body(messages, members)
-        deadline = asyncio.get_running_loop().time() + timeout
-        is_answered = False
-        try:
-            while not is_answered:
-                async with AsyncExitStack() as turn:
-                    async with asyncio.timeout_at(deadline):
-                        server = await turn.enter_async_context(self._host.use(model, told))
-                    upstream, _ = self._upstreams.of(known, server)
-                    try:
-                        async with aclosing(chat.answer(upstream, server, known.served_name, body, deadline)) as deltas:
-                            async for delta in deltas:
-                                yield delta
-                        is_answered = True
-                    except chat.ServerEnded as error:
-                        # A request that an ended server has not taken is answered by the next one.
-                        if not error.did_nothing:
-                            raise
-        except TimeoutError as error:
-            raise DeadlineExceeded(f"{model} has not answered within {timeout:g} s") from error
