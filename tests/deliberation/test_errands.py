@@ -19,6 +19,7 @@ from anywire.testing.doubles import MODEL
 from anywire_service_deliberation.effects import Ask
 from anywire_service_deliberation.errands import CHARS_PER_TOKEN, MESSAGE_TOKENS, Errand, Failed
 from anywire_service_deliberation.record import Deliberation
+from anywire_service_deliberation.served_models import ServedModels
 
 CRITERIA = [
     {
@@ -67,7 +68,7 @@ async def test_a_prompt_fits_into_the_context_and_fills_it(tmp_path: Path, featu
 class Refusing:
     """A pipeline that refuses everything."""
 
-    closing = False
+    closing, events = False, None
 
     def __init__(self, error: errors.AnywireError) -> None:
         self._error = error
@@ -84,7 +85,8 @@ async def test_who_shuts_down_elsewhere_is_replaced() -> None:
     state = Deliberation(question(), "generating", SUBMITTED, SUBMITTED + 300)
     asks = Ask(work("proposal/0/member-1"), 1, (), SUBMITTED + 100)
     context = Refusing(errors.ShuttingDown("it shuts down"))
-    made = [cast("Context", context), (), lambda: SUBMITTED, state, asks, "", ()]
+    served = ServedModels(cast("Context", context))
+    made = [cast("Context", context), served, (), lambda: SUBMITTED, state, asks, "", ()]
     errand = Errand(*made, priority=0, patient=False)  # type: ignore[arg-type]
     errand.submit(ANYBODY)
     outcome = await errand.outcome(ANYBODY)
