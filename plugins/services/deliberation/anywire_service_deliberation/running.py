@@ -136,6 +136,8 @@ class Run(Watched):
             await self._carry_out(self._take_events())
             await self._carry_out(self._course.begin(self._now()))
             await self._go_on()
+            if self.ended.done():
+                await self._works.close()
         except Exception as error:
             log.exception("the deliberation %s goes on no more", self.shown.question.id)
             await self._end_after(error)
