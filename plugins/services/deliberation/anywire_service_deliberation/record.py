@@ -108,6 +108,8 @@ class Deliberation(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why it is degraded, failed, timed out or cancelled."""
     expires: float = 0.0
     """When it may be removed. Whoever keeps it sets it once it has ended."""
+    of_chat: bool = False
+    """Whether it was asked as a chat: then it is cancelled when its client goes."""
 
     @property
     def is_final(self) -> bool:

@@ -62,10 +62,13 @@ class Run(Watched):
         self._clock_now, self._retention = now, retention
         self._works = UnderWay(context, checks, now, self._came_of, patient=resumed)
         self._course = Course(state, self._works.agent_of)
+        self._resumed = resumed
         self._caller: Caller = state.question.caller
         self._priority = 0
         self.parent = ""
         """The task that stands for it, whose children all of its works are."""
+        self.followers: set[str] = set()
+        """Chats that have asked for it again, by their tasks."""
         self._events: list[_Event] = []
         self._woken, self._idle = asyncio.Event(), asyncio.Event()
         """``idle``: no event waits to be taken in, and none is being taken in."""
@@ -89,6 +92,10 @@ class Run(Watched):
         self.parent, self._caller, self._priority = parent, caller, priority
         self._drives = asyncio.ensure_future(self._drive())
         return self._drives
+
+    def ends_with(self, task_id: str) -> bool:
+        """Whether it ends when this task is cancelled: the one that stands for it, or its last chat after a restart."""
+        return task_id == self.parent or (self._resumed and self.shown.of_chat and not self.followers - {task_id})
 
     def cancel(self, reason: str) -> None:
         """End it as cancelled, and ask for nothing more. Nothing happens once it has ended."""

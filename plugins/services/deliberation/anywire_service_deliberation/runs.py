@@ -159,7 +159,7 @@ class Runs:
                 retry_after=5,
             )
         now = self._now()
-        state = Deliberation(question, "submitted", now, now + question.timeout)
+        state = Deliberation(question, "submitted", now, now + question.timeout, of_chat=bool(task_id))
         run = self._new(state, resumed=False)
         stream = None
         if not task_id:
