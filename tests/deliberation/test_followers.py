@@ -42,7 +42,11 @@ async def test_who_joined_leaves_and_it_goes_on(tmp_path: Path, first: str) -> N
     engine = Council()
     engine.hold("critique")
     async with bench(tmp_path, engine=engine) as (served, kept):
-        begun = chat(served) if first == "chat" else await submitted(kept)
+        begun: list[TaskStream] = []
+        if first == "chat":
+            begun.append(chat(served))
+        else:
+            await submitted(kept)
         await engine.all_asked("critique", 6)
         leaves, stays = chat(served), chat(served)
         await followed(kept, 2)
@@ -51,7 +55,7 @@ async def test_who_joined_leaves_and_it_goes_on(tmp_path: Path, first: str) -> N
         engine.release("critique")
         state = await ended(kept)
         assert state.status == "completed"
-        for stream in filter(None, (begun, stays)):
+        for stream in (*begun, stays):
             assert (await expect(stream.result(), "the answer")).deltas == (newest(state, state.winner).text,)
 
 
