@@ -144,16 +144,18 @@ class Tables(DatabaseFile):
         return list(self._read(self._rows(f"SELECT {_COLUMNS} FROM deliberations WHERE ended = 0 ORDER BY number")))
 
     def expired(self, now: float, most: int) -> list[int]:
-        """The numbers of those that have expired, and of those that have ended the oldest that are more than
-        ``most``."""
-        rows = self._rows(
-            "SELECT number FROM deliberations WHERE ended > 0 AND expires <= ? UNION "
-            "SELECT number FROM "
-            "(SELECT number FROM deliberations WHERE ended > 0 ORDER BY ended DESC LIMIT -1 OFFSET ?)",
-            now,
-            most,
-        )
-        return [number for (number,) in rows]
+        """The numbers of those that have expired, and of more than ``most`` that have ended the oldest of the tenants
+        that have the most."""
+        rows = [*self._rows("SELECT number FROM deliberations WHERE ended > 0 AND expires <= ?", now)]
+        ((count,),) = self._rows("SELECT COUNT(*) FROM deliberations WHERE ended > 0")
+        if count > most:
+            rows += self._rows(
+                "SELECT number FROM (SELECT number, ended, ROW_NUMBER() OVER "
+                "(PARTITION BY tenant ORDER BY ended DESC, number DESC) AS place FROM deliberations WHERE ended > 0) "
+                "ORDER BY place, ended DESC LIMIT -1 OFFSET ?",
+                most,
+            )
+        return list(dict.fromkeys(number for (number,) in rows))
 
     def remove(self, numbers: Sequence[int]) -> None:
         rows = [(number,) for number in numbers]
