@@ -177,6 +177,14 @@ async def test_the_same_id_is_the_same_deliberation(tmp_path: Path) -> None:
         assert not engine.asked()
 
 
+async def test_an_id_that_was_made_here_is_found_again_though_no_model_is_served(tmp_path: Path) -> None:
+    async with bench(tmp_path) as (_, kept):
+        name = (await asked(kept, id=None)).question.id
+        state = await ended(kept, name)
+    async with bench(tmp_path, engine=Council(models=())) as (_, kept):
+        assert await asked(kept, id=name) == state
+
+
 async def test_it_is_kept_before_it_is_acknowledged(tmp_path: Path) -> None:
     engine = Council()
     engine.hold("proposal")

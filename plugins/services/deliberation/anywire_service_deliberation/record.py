@@ -114,3 +114,11 @@ class Deliberation(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def is_final(self) -> bool:
         return self.status in FINAL
+
+    @property
+    def newest(self) -> float:
+        """When the newest of what has come of it came."""
+        came = [answer.ended for answer in (*self.answers.values(), *self.late.values())]
+        came += [failure.at for failure in self.failures.values()]
+        came += [failure.at for tries in self.retried.values() for failure in tries]
+        return max(came, default=self.submitted)

@@ -76,7 +76,7 @@ class Run(Watched):
         self._promise: Timer | None = None
         self._writing: Deliberation | None = None
         """The state that must be on the disk before anything goes on."""
-        self._last = 0.0
+        self._last = state.newest  # the clock of the machine may have been set back since
         self._leaving = self._is_cancelled = False
         self._drives: asyncio.Task[None] | None = None
 
