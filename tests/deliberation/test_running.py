@@ -33,7 +33,6 @@ from anywire.testing.clock import SimulatedClock
 from anywire.testing.doubles import MODEL
 from anywire.testing.patience import expect, polled
 from anywire.testing.service_bench import ServiceBench
-from anywire_service_deliberation import deliberations
 from anywire_service_deliberation.budget import stage_ends
 from anywire_service_deliberation.deliberations import KeptDeliberations
 from anywire_service_deliberation.history import history
@@ -426,7 +425,7 @@ async def test_events_keep_their_order_where_the_clock_was_set_back(
         await engine.all_asked("revision", 3)
         begun = history(await shown(kept))
     set_back = time.time() - 100
-    monkeypatch.setattr(deliberations.time, "time", lambda: set_back)
+    monkeypatch.setattr(time, "time", lambda: set_back)
     async with bench(tmp_path) as (_, kept):
         seen = history(await ended(kept))
     assert seen[: len(begun)] == begun
