@@ -75,6 +75,7 @@ async def test_a_request_that_is_wrong_says_what_and_where(tmp_path: Path) -> No
             ({"role": "nobody"}, "role", "there is no role"),
             ({"rubric": "nothing"}, "rubric", "there is no rubric"),
             ({"rubric": {"criteria": []}}, "rubric.criteria", "at least 1"),
+            ({"rubric": {}}, "rubric.criteria", "criteria"),
             ({"rounds": 11}, "rounds", "less than or equal to 10"),
             ({"members": 60, "rounds": 3}, "members", "max_works"),
             ({"quorum": 4}, "quorum", "there are 3 members"),
@@ -456,13 +457,16 @@ async def test_councils(tmp_path: Path) -> None:
         with pytest.raises(errors.InvalidRequest, match="in use") as raised:
             await kept.delete_council("builders", ANN)
         assert raised.value.status == 409
-        for changes in (
+        faults: tuple[dict[str, Any], ...] = (
             {"role": "nobody"},
             {"rubric": "none"},
             {"members": ()},
             {"members": ({"x": 1},)},
+            {"members": ({"name": "ann"}, {"name": "ann"})},
+            {"members": ({"name": "member-2"}, {})},
             {"name": ""},
-        ):
+        )
+        for changes in faults:
             with pytest.raises(errors.InvalidRequest):
                 await kept.put_council(msgspec.structs.replace(council, **changes), ANN)
     async with bench(tmp_path) as (_, kept):

@@ -94,8 +94,8 @@ class Run(Watched):
         return self._drives
 
     def ends_with(self, task_id: str) -> bool:
-        """Whether it ends when this task is cancelled: the one that stands for it, or its last chat after a restart."""
-        return task_id == self.parent or (self._resumed and self.shown.of_chat and not self.followers - {task_id})
+        """Whether it ends with this task: the one that stands for it, or its last chat after a restart."""
+        return task_id not in self.followers or (self._resumed and self.shown.of_chat and self.followers == {task_id})
 
     def cancel(self, reason: str) -> None:
         """End it as cancelled, and ask for nothing more. Nothing happens once it has ended."""
