@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,6 +43,7 @@ from anywire_service_deliberation.request import Requests
 from anywire_service_deliberation.request_form import DeliberationRequest
 from anywire_service_deliberation.roles_and_rubrics import Library
 from anywire_service_deliberation.service import DeliberationService
+from anywire_service_deliberation.statistics import statistics
 
 
 class TestDeliberation(ServiceConformance):
@@ -496,6 +499,20 @@ async def test_statistics(tmp_path: Path) -> None:
         shown = {metric.name: metric for _, metric in served.host.metrics()}
         assert shown["ended_deliberations"].value == 2
         msgspec.json.encode(told)
+
+
+async def test_statistics_are_made_beside_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def noted(found: Sequence[Deliberation], now: float) -> dict[str, Any]:
+        made.append(threading.get_ident())
+        return statistics(found, now)
+
+    monkeypatch.setattr(deliberations, "statistics", noted)
+    async with bench(tmp_path) as (_, kept):
+        assert (await kept.statistics(ANN))["count"] == 0
+    assert made
+    assert threading.get_ident() not in made
 
 
 # Two processes
