@@ -85,10 +85,10 @@ class UnderWay:
         """This agent has failed at a work, which another one may get."""
         self._had.setdefault(work, []).append(agent)
 
-    def agent_of(self, work: WorkId) -> str:
-        """Who has it now; empty when nobody does."""
+    def agent_of(self, work: WorkId) -> str | None:
+        """Who has it now; None when nobody has had it yet."""
         errand = self._errands.get(work)
-        return errand.agent if errand is not None else ""
+        return (errand.agent or None) if errand is not None else ""
 
     def leave(self) -> None:
         """Submit nothing again. What has been submitted may still be answered."""
