@@ -48,8 +48,8 @@ class Deliberating:
                 print(update.name, update.data)
             result = await deliberation.result()
 
-    Whoever leaves before its end cancels it, with every task of it: by leaving the block, or by the cancel of the task
-    that awaits it. It is read by one reader.
+    Whoever began it and leaves before its end cancels it, with every task of it: by leaving the block, or by the cancel
+    of the task that awaits it. It is read by one reader.
 
     An orchestrator that is gone after it has taken the question is asked again for ``patience`` seconds, by the id:
     what was answered before is not asked again, and each update is told once.

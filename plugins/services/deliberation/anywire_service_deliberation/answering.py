@@ -20,6 +20,7 @@ from anywire_service_deliberation.history import history
 from anywire_service_deliberation.prompts import newest
 from anywire_service_deliberation.record import Deliberation
 from anywire_service_deliberation.running import Run
+from anywire_service_deliberation.runs import CLIENT_GONE
 from anywire_service_deliberation.viewed import LARGE, whole
 
 BASE = "/v1/deliberations"
@@ -39,8 +40,8 @@ class Asking(NamedTuple):
 
 async def answer(kept: KeptDeliberations, task_id: str, submission: Submission) -> AsyncGenerator[Delta, None]:
     """Answer a task for a model of the service: one that stands for a deliberation, or a client's chat, whose id
-    becomes that of its deliberation unless it names one. The deliberation is cancelled with the task, but not at the
-    orchestrator's end."""
+    becomes that of its deliberation unless it names one. The deliberation is cancelled with the task that began it, but
+    not at the orchestrator's end."""
     run, tells_whole = kept.runs.of_task(task_id), False
     if run is None:
         request, tells_whole = asked_by(task_id, submission)
@@ -53,6 +54,8 @@ async def answer(kept: KeptDeliberations, task_id: str, submission: Submission) 
                 yield delta
             return
         run = found
+        if run.parent != task_id:
+            run.followers.add(task_id)
     try:
         if submission.stream:
             async with aclosing(run.updates()) as updates:
@@ -61,9 +64,11 @@ async def answer(kept: KeptDeliberations, task_id: str, submission: Submission) 
                         yield _progress(run.shown.question.id, update)
         await asyncio.shield(run.ended)
     except BaseException:
-        if not run.ended.done() and not kept.runs.closing:
-            kept.runs.cancel(run, "its task was cancelled, or its client has gone")
+        if not run.ended.done() and not kept.runs.closing and run.ends_with(task_id):
+            kept.runs.cancel(run, CLIENT_GONE)
         raise
+    finally:
+        run.followers.discard(task_id)
     if not run.shown.is_final:
         raise errors.ShuttingDown("the orchestrator shuts down: the deliberation goes on after its next start")
     async for delta in _final(run.shown, tells_whole):
