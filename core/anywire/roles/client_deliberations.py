@@ -126,7 +126,7 @@ class Deliberating:
                         texts.append(piece.text)
                 self._result = _whole("".join(texts))
                 return
-            except _GONE as error:
+            except (*_GONE, ModelNotFound) as error:  # others may be seen while the one with the service is away
                 gone_at = gone_at if gone_at >= 0 else loop.time()
                 left = gone_at + self._patience - loop.time()
                 if not self._last or left <= 0 or self._is_closed():

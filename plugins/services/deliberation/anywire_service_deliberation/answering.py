@@ -20,14 +20,20 @@ from anywire_service_deliberation.history import history
 from anywire_service_deliberation.prompts import newest
 from anywire_service_deliberation.record import Deliberation
 from anywire_service_deliberation.running import Run
+from anywire_service_deliberation.update_stream import with_silences
 from anywire_service_deliberation.viewed import LARGE, whole
 
 BASE = "/v1/deliberations"
 """Where the links of a whole one lead at an HTTP gateway."""
 PIECE_CHARS = 16 * 1024
 """Characters of a whole one in one chunk of a stream."""
+SILENCE_S = 15.0
+"""Seconds without an update after which a stream has a chunk without one. Whoever sent the task from afar (a client of
+the client plane, an orchestrator above) gives up a stream that is silent for its ``pipeline.next_token_timeout``."""
 
 _encode = msgspec.json.Encoder().encode
+_EMPTY = {"choices": [{"index": 0, "delta": {}, "finish_reason": None}]}
+_NOTHING_NEW = Delta("", _encode(_EMPTY).decode())
 
 
 class Asking(NamedTuple):
@@ -55,10 +61,12 @@ async def answer(kept: KeptDeliberations, task_id: str, submission: Submission) 
         run = found
     try:
         if submission.stream:
-            async with aclosing(run.updates()) as updates:
-                async for update in updates:
-                    if tells_whole or update.name not in ("asked", "ended"):
-                        yield _progress(run.shown.question.id, update)
+            async with aclosing(with_silences(run.updates(), SILENCE_S)) as news:
+                async for new in news:
+                    if new is None:
+                        yield _NOTHING_NEW
+                    elif tells_whole or new.name not in ("asked", "ended"):
+                        yield _progress(run.shown.question.id, new)
         await asyncio.shield(run.ended)
     except BaseException:
         if not run.ended.done() and not kept.runs.closing:
@@ -145,7 +153,7 @@ def _usage(state: Deliberation) -> str:
 def _progress(question_id: str, update: Update) -> Delta:
     """A chunk without text, which clients that do not know the member pass over."""
     told = {"id": question_id, "number": update.number, "event": update.name, "at": update.at, **update.data}
-    return Delta("", _encode({"choices": [{"index": 0, "delta": {}, "finish_reason": None}], MEMBER: told}).decode())
+    return Delta("", _encode({**_EMPTY, MEMBER: told}).decode())
 
 
 def _task(messages: Any) -> str:

@@ -1,10 +1,10 @@
-"""The updates of a deliberation as server-sent events."""
+"""The updates of a deliberation for who waits at the end of a connection: also while nothing happens."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 
 import msgspec
 
@@ -20,16 +20,26 @@ async def update_events(
     updates: AsyncGenerator[Update, None], ping: float = PING_S
 ) -> AsyncGenerator[ServerSentEvent, None]:
     """Each update as an event with its number as its id. It owns ``updates``, and closes them."""
+    async with aclosing(with_silences(updates, ping)) as found:
+        async for update in found:
+            if update is None:
+                yield PING
+            else:
+                yield ServerSentEvent(msgspec.json.encode(update).decode(), update.name, str(update.number))
+
+
+async def with_silences(updates: AsyncGenerator[Update, None], silence: float) -> AsyncGenerator[Update | None, None]:
+    """Each update, and None whenever there was none for ``silence`` seconds. It owns ``updates``, and closes them."""
     newest: asyncio.Future[Update] | None = None
     try:
         while True:
             newest = newest or asyncio.ensure_future(anext(updates))
-            await asyncio.wait((newest,), timeout=ping)
+            await asyncio.wait((newest,), timeout=silence)
             if not newest.done():
-                yield PING
+                yield None
                 continue
             update, newest = newest.result(), None
-            yield ServerSentEvent(msgspec.json.encode(update).decode(), update.name, str(update.number))
+            yield update
     except StopAsyncIteration:
         pass
     finally:
