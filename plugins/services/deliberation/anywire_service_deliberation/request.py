@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -127,7 +128,7 @@ class Requests:
         models = self._models(caller) if any(not each.model for each in wanted) else []
         unnamed = iter(range(len(wanted)))
         chosen = [each.model or models[next(unnamed) % len(models)] for each in wanted]
-        names = [each.name or f"member-{number}" for number, each in enumerate(wanted, 1)]
+        names = _names(wanted)
         double = next((name for name, count in Counter(names).items() if count > 1), "")
         if double:
             raise InvalidRequest(f"two members have the name {double!r}", param="members")
@@ -207,6 +208,14 @@ def new_id() -> str:
 def is_made_here(question_id: str) -> bool:
     """Whether an id looks like one of `new_id`."""
     return question_id.startswith(_MADE_HERE)
+
+
+def _names(wanted: list[MemberRequest]) -> list[str]:
+    """Their own, and for those that have none their number's, or another one where somebody is named so."""
+    own = {each.name for each in wanted}
+    free = (name for number in itertools.count(len(wanted) + 1) if (name := f"member-{number}") not in own)
+    made = [each.name or f"member-{number}" for number, each in enumerate(wanted, 1)]
+    return [name if each.name or name not in own else next(free) for name, each in zip(made, wanted, strict=True)]
 
 
 def _first(asked: Any, councils: Any, configured: Any) -> Any:
