@@ -400,7 +400,19 @@ async def test_one_without_the_service_that_is_seen_meanwhile_does_not_end_the_w
             assert result.status == "completed"
 
 
-# Silence
+# Time
+
+
+async def test_one_that_names_no_time_has_the_services_and_not_that_of_tasks(tmp_path: Path) -> None:
+    engine = Council()
+    engine.hold("proposal")
+    async with asking(tmp_path, engine=engine, deadline=0.3 * FACTOR) as (client, _):
+        waiting = asyncio.ensure_future(_followed(client))
+        await engine.all_asked("proposal", 3)
+        await asyncio.wait((waiting,), timeout=0.6 * FACTOR)
+        assert not waiting.done()
+        engine.release("proposal")
+        assert (await expect(waiting, "the result"))[1].status == "completed"
 
 
 @pytest.mark.parametrize("through", ["a client", "a tree"])
