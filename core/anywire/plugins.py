@@ -45,6 +45,7 @@ PACKAGES: dict[tuple[PluginKind, str], str] = {
     ("transports", "http"): "anywire-http",
     ("transports", "zeromq"): "anywire-zeromq",
     ("transports", "grpc"): "anywire-grpc",
+    ("transports", "nats"): "anywire-nats",
     ("schedulers", "attained_service"): "anywire-schedulers",
     ("schedulers", "edf"): "anywire-schedulers",
     ("schedulers", "fair"): "anywire-schedulers",

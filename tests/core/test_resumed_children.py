@@ -220,6 +220,8 @@ async def test_a_child_in_which_a_service_stands_before_tasks_does_not_go_on(for
     """It might answer, from the beginning."""
 
     class Watcher(Service):
+        name = "watcher"
+
         async def before(self, task_id: str, submission: Submission) -> Delta | None:
             return None
 

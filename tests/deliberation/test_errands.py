@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from anywire.testing.doubles import MODEL
 from anywire_service_deliberation.effects import Ask
 from anywire_service_deliberation.errands import CHARS_PER_TOKEN, MESSAGE_TOKENS, Errand, Failed
 from anywire_service_deliberation.record import Deliberation
+from anywire_service_deliberation.served_models import ServedModels
 
 CRITERIA = [
     {
@@ -65,15 +67,15 @@ async def test_a_prompt_fits_into_the_context_and_fills_it(tmp_path: Path, featu
 
 
 class Refusing:
-    """A pipeline that refuses everything."""
+    """A pipeline that refuses everything, and knows no offers."""
 
     closing = False
 
     def __init__(self, error: errors.AnywireError) -> None:
         self._error = error
 
-    def offers(self, *_: Any) -> dict[str, Any]:
-        return {}
+    def offers(self, *_: Any) -> Sequence[Offer]:
+        return ()
 
     def submit(self, *_: Any) -> Any:
         raise self._error
@@ -84,7 +86,8 @@ async def test_who_shuts_down_elsewhere_is_replaced() -> None:
     state = Deliberation(question(), "generating", SUBMITTED, SUBMITTED + 300)
     asks = Ask(work("proposal/0/member-1"), 1, (), SUBMITTED + 100)
     context = Refusing(errors.ShuttingDown("it shuts down"))
-    made = [cast("Context", context), (), lambda: SUBMITTED, state, asks, "", ()]
+    served = cast("ServedModels", context)
+    made = [cast("Context", context), served, (), lambda: SUBMITTED, state, asks, "", ()]
     errand = Errand(*made, priority=0, patient=False)  # type: ignore[arg-type]
     errand.submit(ANYBODY)
     outcome = await errand.outcome(ANYBODY)

@@ -61,6 +61,16 @@ async def test_new_ones_overtake_everything_else_and_hold_it_up_for_one_transact
     assert held.written[1:3] == ["add new-0", "add new-1"]
 
 
+async def test_no_write_waits_for_a_sync(tmp_path: Path) -> None:
+    tables = Tables(tmp_path / "kept")
+    assert tables.open()
+    try:
+        assert tables._rows("PRAGMA synchronous") == [(1,)]  # NORMAL
+        assert tables._rows("PRAGMA journal_mode") == [("wal",)]
+    finally:
+        tables.close()
+
+
 async def test_what_was_written_is_in_the_database_itself_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy without its write-ahead log is what a loss of power may leave."""
     monkeypatch.setattr(checkpoints, "EACH_S", 0.01)

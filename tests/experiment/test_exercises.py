@@ -217,7 +217,7 @@ class Pupil(Target):
     async def ask(self, question: Question) -> Answer:
         self.questions.append(question)
         text = next(self._says)
-        outcome = "timeout" if text == "late" else "ok"
+        outcome = "timeout" if text.startswith("late") else "ok"
         return Answer(outcome, transport="dds", agent="a", text=text, sent_ns=1, first_ns=2, done_ns=2)
 
     async def close(self) -> None:
@@ -240,7 +240,7 @@ async def asked(folder: Path, *says: str, seed: int = 1, **members: Any) -> tupl
 
 async def test_answers_are_checked_and_kept(tmp_path: Path) -> None:
     written(tmp_path, GOOD)
-    said = ["Paris!", "London", "late", "x" * 3000 + " Paris"]
+    said = ["Paris!", "London", "late: Paris", "x" * 3000 + " Paris"]
     rows, questions = await asked(tmp_path, *said, exercises={"file": "own.jsonl"})
     assert [each["right"] for each in rows] == [True, False, False, True]
     assert {(each["exercise"], each["expected"], each["exercise_kind"]) for each in rows} == {("capital", "Paris", "")}

@@ -150,3 +150,10 @@ def test_records_without_exercises_say_nothing_of_them(tmp_path: Path) -> None:
     told = (tmp_path / "results.json").read_text()
     assert not [name for name in ("quality", "paired_answers", "share_margin", '"shares"') if name in told]
     assert "Shares have no ratio" not in (tmp_path / "report.md").read_text()
+
+
+def test_what_is_typical_of_a_share_is_its_mean(better: Path) -> None:
+    found = arm(analyse(better), "alone").metrics["quality"]
+    assert len(found.values) == 12
+    assert found.typical is not None
+    assert found.typical.value == pytest.approx(sum(found.values.values()) / 12, abs=1e-12)

@@ -24,6 +24,8 @@ from anywire.secrecy import is_secret
 from anywire_dds.security import SecurityConfig, settings_xml
 from anywire_grpc.config import GrpcConfig
 from anywire_grpc.library import check_tls
+from anywire_nats.config import NatsConfig
+from anywire_nats.login import CREDENTIALS_PARTS, login
 from anywire_service_audit.folder import read_key
 from anywire_zeromq.config import ZeromqConfig
 
@@ -70,6 +72,20 @@ def of_zeromq(path: Path) -> Use:
     return lambda key: ZeromqConfig(secret_key=str(key), server_key=server.decode())
 
 
+def of_nats(setting: str) -> Callable[[Path], Use]:
+    def of(path: Path) -> Use:
+        certificate = ""
+        if setting == "tls_key":
+            files = TlsFiles(path.parent)
+            files.key.rename(path)
+            certificate = str(files.certificate)
+        else:
+            path.write_text("\n".join(CREDENTIALS_PARTS))
+        return lambda key: login(NatsConfig.model_validate({setting: str(key), "tls_cert": certificate}))
+
+    return of
+
+
 def of_dds(path: Path) -> Use:
     path.write_text("a key")
     other = path.with_name("other")
@@ -104,6 +120,9 @@ FILES: dict[str, Callable[[Path], Use]] = {
     "gateways.openai.tls.key": of_server,
     "gateways.predecessor.tls.key": of_server,
     "transports.grpc.tls_key": of_grpc,
+    "transports.nats.credentials": of_nats("credentials"),
+    "transports.nats.nkey": of_nats("nkey"),
+    "transports.nats.tls_key": of_nats("tls_key"),
     "transports.zeromq.secret_key": of_zeromq,
     "transports.dds.security.private_key": of_dds,
     "services.audit.key_file": of_audit,
@@ -116,6 +135,8 @@ TEXTS = {
     "engine.api_key_env",
     "transports.grpc.token",
     "transports.http.token",
+    "transports.nats.password",
+    "transports.nats.token",
     "transports.zeromq.allowed_keys",
     "transports.zeromq.server_key",
 }
@@ -123,7 +144,7 @@ TEXTS = {
 
 
 def test_every_setting_with_a_secret_is_known() -> None:
-    of_secrets = re.compile("key|token|secret|password|admitted|jwks")
+    of_secrets = re.compile("key|token|secret|password|credentials|admitted|jwks")
     called = {".".join(place) for place in every_setting() if of_secrets.search(place[-1])}
     settings = {name for name in called if not re.search("keyless|(max|complex|expected)_tokens|_token_timeout", name)}
     assert settings - TEXTS == {name for name in FILES if "." in name} - {"lan.key"}

@@ -282,6 +282,46 @@ async def test_budgets_that_are_more_than_the_machine_has_are_told(
         assert "may take 1.2 kB together, and it has 1 kB: set memory_budget of each lower" in caplog.text
 
 
+class Untold:
+    """In place of files that are watched: nothing is told of them."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@pytest.fixture
+def untold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anywire_engine_models.machine_budget.share.WatchedFiles", Untold)
+
+
+@pytest.mark.usefixtures("untold")
+async def test_the_end_of_a_process_is_seen_without_a_word_of_it(tmp_path: Path) -> None:
+    with program(tmp_path) as other:
+        async with taking_part(tmp_path, "80%") as [(host, _)]:
+            assert (host.budget.now, host.budget.most) == (1, 400)
+            other.kill()
+            await agreed(host, 800, 800)
+
+
+@pytest.mark.usefixtures("untold")
+async def test_memory_that_is_another_ones_is_given_back_as_soon_as_a_model_has_stopped(tmp_path: Path) -> None:
+    with program(tmp_path):
+        async with taking_part(tmp_path, "80%", used=700) as [(host, _)]:
+            assert (host.budget.now, host.budget.most) == (700, 400)
+            host.stop_all()
+            assert (host.budget.now, host.budget.most) == (1, 400)
+
+
+@pytest.mark.usefixtures("untold")
+async def test_who_leaves_says_so(tmp_path: Path) -> None:
+    async with taking_part(tmp_path, "80%"):
+        before = (tmp_path / "news").read_text()
+    assert (tmp_path / "news").read_text() != before
+
+
 async def test_a_program_that_is_killed_has_no_part_any_more(tmp_path: Path) -> None:
     async with taking_part(tmp_path, "80%") as [(host, _)]:
         for _ in range(3):
@@ -319,16 +359,13 @@ async def _until_all(one: Host, two: Host, left: int) -> None:
             wait.cancel()
 
 
+@pytest.mark.usefixtures("untold")
 async def test_a_lock_that_somebody_holds_delays_and_does_not_stop(tmp_path: Path) -> None:
-    (tmp_path / "memory").mkdir(mode=0o700)
-    with program(tmp_path / "memory", "lock") as holder:
-        async with taking_part(tmp_path / "memory", "80%") as [(host, _)]:
+    with program(tmp_path), program(tmp_path, "lock") as holder:
+        async with taking_part(tmp_path, "80%") as [(host, _)]:
             assert host.budget.now == 800, "as its settings say, until it is agreed upon"
             holder.kill()
-            holder.wait()
-            async with taking_part(tmp_path / "memory", "80%") as [(second, _)]:
-                await agreed(host, 400, 400)
-                await agreed(second, 400, 400)
+            await agreed(host, 1, 400)
 
 
 async def test_a_folder_that_cannot_be_used_is_told_and_the_settings_hold(

@@ -21,6 +21,7 @@ IMPORT_NAMES = {
     "grpcio-reflection": "grpc_reflection",
     "protobuf": "google",
     "pyjwt": "jwt",
+    "nats-py": "nats",
 }
 
 
