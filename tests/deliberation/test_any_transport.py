@@ -176,6 +176,19 @@ async def test_a_chat_may_name_an_id_and_ask_for_all_of_it(tmp_path: Path) -> No
 # Leaving
 
 
+async def test_who_leaves_when_nothing_has_happened_for_a_while_cancels_it_too(tmp_path: Path) -> None:
+    engine = Council()
+    engine.hold("proposal")
+    async with asking(tmp_path, engine=engine) as (client, kept):
+        async with client.deliberate("Reverse a list.", id="q-1", members=3, rubric=RUBRIC) as deliberation:
+            await engine.all_asked("proposal", 3)
+            following = asyncio.ensure_future(deliberation.result())
+            await asyncio.wait((following,), timeout=0.2 * FACTOR)
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        assert (await state_of(kept)).status == "cancelled"
+
+
 @pytest.mark.parametrize("way", ["the block", "the task"])
 async def test_who_leaves_cancels_it(tmp_path: Path, way: str) -> None:
     engine = Council()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,7 +19,7 @@ from anywire_service_deliberation.history import history
 from anywire_service_deliberation.prompts import newest
 from anywire_service_deliberation.record import Deliberation
 from anywire_service_deliberation.running import Run
-from anywire_service_deliberation.update_stream import with_silences
+from anywire_service_deliberation.update_stream import end_reading
 from anywire_service_deliberation.viewed import LARGE, whole
 
 BASE = "/v1/deliberations"
@@ -59,19 +58,28 @@ async def answer(kept: KeptDeliberations, task_id: str, submission: Submission) 
                 yield delta
             return
         run = found
+    updates = run.updates()
+    newest: asyncio.Future[Update | None] | None = None
     try:
-        if submission.stream:
-            async with aclosing(with_silences(run.updates(), SILENCE_S)) as news:
-                async for new in news:
-                    if new is None:
-                        yield _NOTHING_NEW
-                    elif tells_whole or new.name not in ("asked", "ended"):
-                        yield _progress(run.shown.question.id, new)
+        while submission.stream:
+            newest = newest or asyncio.ensure_future(anext(updates, None))
+            await asyncio.wait((newest,), timeout=SILENCE_S)
+            if not newest.done():
+                yield _NOTHING_NEW
+                continue
+            new, newest = newest.result(), None
+            if new is None:
+                break
+            if tells_whole or new.name not in ("asked", "ended"):
+                yield _progress(run.shown.question.id, new)
         await asyncio.shield(run.ended)
     except BaseException:
         if not run.ended.done() and not kept.runs.closing:
+            # At once: its works are cancelled with the task, and are no failures of members.
             kept.runs.cancel(run, "its task was cancelled, or its client has gone")
         raise
+    finally:
+        await end_reading(updates, newest)
     if not run.shown.is_final:
         raise errors.ShuttingDown("the orchestrator shuts down: the deliberation goes on after its next start")
     async for delta in _final(run.shown, tells_whole):
