@@ -142,7 +142,7 @@ async def test_a_setting_bounds_the_wait_and_a_client_that_goes_ends_nothing(tmp
         assert (await ended(kept)).status == "completed"
 
 
-async def test_a_stream_tells_each_step_to_the_winner(tmp_path: Path) -> None:
+async def test_a_stream_tells_each_step_to_the_winner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(tmp_path) as (client, kept, _):
         updates = [each async for each in client.stream(question())]
         state = await ended(kept)
@@ -160,8 +160,17 @@ async def test_a_stream_tells_each_step_to_the_winner(tmp_path: Path) -> None:
         ]
         assert {each.current_agent for each in partial} == {"member-1", "member-2", "member-3"}
         assert next(each.current_step for each in updates if each.status == "reviewing") == "critiquing, round 1"
+        read = list[str]()
+        found = kept._store.get
+
+        async def get(tenant: str | None, name: str) -> Any:
+            read.append(name)
+            return await found(tenant, name)
+
+        monkeypatch.setattr(kept._store, "get", get)
         again = [each async for each in client.stream(question())]
         assert again[-1] == last
+        assert len(read) <= 2, "what has ended is not read anew for each step"
 
 
 async def test_orchestrate_tells_the_winner_and_all_candidates(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ class OrchestratorCalls:
         progress = Progress(state)
         async with aclosing(deliberations.updates(name, call.caller)) as updates:
             async for update in updates:
-                if update.name in ("answered", "ended"):
+                if update.name in ("answered", "ended") and not state.is_final:
                     state = await deliberations.get(name, call.caller) or state
                 if update.name == "ended" and not state.winner:
                     raise Ended(state)
