@@ -164,7 +164,8 @@ class KeptDeliberations:
         return await self._councils.delete(name, caller)
 
     async def statistics(self, caller: Caller) -> dict[str, Any]:
-        return statistics(await self.list(caller, limit=NEWEST), self.now())
+        # Of hundreds with many members it takes longer than a client should wait for its id.
+        return await asyncio.to_thread(statistics, await self.list(caller, limit=NEWEST), self.now())
 
     # Inside
 
