@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+<<<<<<< HEAD
 from collections.abc import Sequence
+=======
+>>>>>>> rev-doors
 from pathlib import Path
 from typing import Any, cast
 
@@ -478,6 +481,22 @@ async def test_councils(tmp_path: Path) -> None:
         assert await kept.delete_council("builders", ANN) == made
         assert await kept.delete_council("builders", ANN) is None
         assert await kept.councils(ANN) == []
+
+
+async def test_statistics_are_not_computed_where_everybody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = list[threading.Thread]()
+
+    def noted(found: object, now: float) -> dict[str, Any]:
+        threads.append(threading.current_thread())
+        return {}
+
+    monkeypatch.setattr(deliberations, "statistics", noted)
+    async with bench(tmp_path) as (_, kept):
+        await kept.statistics(ANN)
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 async def test_statistics(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -133,6 +134,12 @@ class Requests:
         unnamed = iter(range(len(wanted)))
         chosen = [each.model or models[next(unnamed) % len(models)] for each in wanted]
         names = _names(wanted)
+<<<<<<< HEAD
+=======
+        double = next((name for name, count in Counter(names).items() if count > 1), "")
+        if double:
+            raise InvalidRequest(f"two members have the name {double!r}", param="members")
+>>>>>>> rev-doors
         together, before = Counter(chosen), Counter[str]()
         members: list[Member] = []
         for number, (each, model) in enumerate(zip(wanted, chosen, strict=True), 1):
@@ -217,6 +224,14 @@ def new_id() -> str:
 def is_made_here(question_id: str) -> bool:
     """Whether an id looks like one of `new_id`."""
     return question_id.startswith(_MADE_HERE)
+
+
+def _names(wanted: list[MemberRequest]) -> list[str]:
+    """Their own, and for those that have none their number's, or another one where somebody is named so."""
+    own = {each.name for each in wanted}
+    free = (name for number in itertools.count(len(wanted) + 1) if (name := f"member-{number}") not in own)
+    made = [each.name or f"member-{number}" for number, each in enumerate(wanted, 1)]
+    return [name if each.name or name not in own else next(free) for name, each in zip(made, wanted, strict=True)]
 
 
 def _first(asked: Any, councils: Any, configured: Any) -> Any:
