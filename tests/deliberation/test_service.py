@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-<<<<<<< HEAD
 from collections.abc import Sequence
-=======
->>>>>>> rev-doors
 from pathlib import Path
 from typing import Any, cast
 

@@ -19,11 +19,8 @@ from anywire_service_deliberation.history import history
 from anywire_service_deliberation.prompts import newest
 from anywire_service_deliberation.record import Deliberation
 from anywire_service_deliberation.running import Run
-<<<<<<< HEAD
 from anywire_service_deliberation.runs import CLIENT_GONE
-=======
 from anywire_service_deliberation.update_stream import end_reading
->>>>>>> rev-doors
 from anywire_service_deliberation.viewed import LARGE, whole
 
 BASE = "/v1/deliberations"
@@ -62,13 +59,10 @@ async def answer(kept: KeptDeliberations, task_id: str, submission: Submission) 
                 yield delta
             return
         run = found
-<<<<<<< HEAD
         if run.parent != task_id:
             run.followers.add(task_id)
-=======
     updates = run.updates()
     newest: asyncio.Future[Update | None] | None = None
->>>>>>> rev-doors
     try:
         while submission.stream:
             newest = newest or asyncio.ensure_future(anext(updates, None))
@@ -83,20 +77,13 @@ async def answer(kept: KeptDeliberations, task_id: str, submission: Submission) 
                 yield _progress(run.shown.question.id, new)
         await asyncio.shield(run.ended)
     except BaseException:
-<<<<<<< HEAD
         if not run.ended.done() and not kept.runs.closing and run.ends_with(task_id):
+            # At once: its works are cancelled with the task, and are no failures of members.
             kept.runs.cancel(run, CLIENT_GONE)
         raise
     finally:
         run.followers.discard(task_id)
-=======
-        if not run.ended.done() and not kept.runs.closing:
-            # At once: its works are cancelled with the task, and are no failures of members.
-            kept.runs.cancel(run, "its task was cancelled, or its client has gone")
-        raise
-    finally:
         await end_reading(updates, newest)
->>>>>>> rev-doors
     if not run.shown.is_final:
         raise errors.ShuttingDown("the orchestrator shuts down: the deliberation goes on after its next start")
     async for delta in _final(run.shown, tells_whole):

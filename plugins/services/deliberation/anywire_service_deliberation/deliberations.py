@@ -164,11 +164,7 @@ class KeptDeliberations:
         return await self._councils.delete(name, caller)
 
     async def statistics(self, caller: Caller) -> dict[str, Any]:
-<<<<<<< HEAD
         # With hundreds of them it takes longer than anybody else could wait.
-=======
-        # Of hundreds with many members it takes longer than a client should wait for its id.
->>>>>>> rev-doors
         return await asyncio.to_thread(statistics, await self.list(caller, limit=NEWEST), self.now())
 
     # Inside

@@ -134,12 +134,6 @@ class Requests:
         unnamed = iter(range(len(wanted)))
         chosen = [each.model or models[next(unnamed) % len(models)] for each in wanted]
         names = _names(wanted)
-<<<<<<< HEAD
-=======
-        double = next((name for name, count in Counter(names).items() if count > 1), "")
-        if double:
-            raise InvalidRequest(f"two members have the name {double!r}", param="members")
->>>>>>> rev-doors
         together, before = Counter(chosen), Counter[str]()
         members: list[Member] = []
         for number, (each, model) in enumerate(zip(wanted, chosen, strict=True), 1):
@@ -186,12 +180,16 @@ class Requests:
             )
 
 
-def _names(members: list[MemberRequest]) -> list[str]:
-    names = [each.name or f"member-{number}" for number, each in enumerate(members, 1)]
-    double = next((name for name, count in Counter(names).items() if count > 1), "")
+def _names(wanted: list[MemberRequest]) -> list[str]:
+    """Their own, and for those that have none their number's, or another one where somebody is named so. Raises
+    `InvalidRequest` for two of one name."""
+    own = Counter(each.name for each in wanted if each.name)
+    double = next((name for name, count in own.items() if count > 1), "")
     if double:
         raise InvalidRequest(f"two members have the name {double!r}", param="members")
-    return names
+    free = (name for number in itertools.count(len(wanted) + 1) if (name := f"member-{number}") not in own)
+    made = [each.name or f"member-{number}" for number, each in enumerate(wanted, 1)]
+    return [name if each.name or name not in own else next(free) for name, each in zip(made, wanted, strict=True)]
 
 
 def check_models(question: Question) -> None:
@@ -224,14 +222,6 @@ def new_id() -> str:
 def is_made_here(question_id: str) -> bool:
     """Whether an id looks like one of `new_id`."""
     return question_id.startswith(_MADE_HERE)
-
-
-def _names(wanted: list[MemberRequest]) -> list[str]:
-    """Their own, and for those that have none their number's, or another one where somebody is named so."""
-    own = {each.name for each in wanted}
-    free = (name for number in itertools.count(len(wanted) + 1) if (name := f"member-{number}") not in own)
-    made = [each.name or f"member-{number}" for number, each in enumerate(wanted, 1)]
-    return [name if each.name or name not in own else next(free) for name, each in zip(made, wanted, strict=True)]
 
 
 def _first(asked: Any, councils: Any, configured: Any) -> Any:
