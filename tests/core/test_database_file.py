@@ -107,6 +107,21 @@ def test_each_write_is_whole_or_nothing_whatever_the_others_do(
         assert bool(notes.forgotten) == any(isinstance(each, Exception) for each in done)
 
 
+def test_a_disk_that_fails_between_writes_done_one_by_one_is_told_to_those_after(tmp_path: Path) -> None:
+    with opened(Notes(tmp_path / "kept")) as notes:
+        turns = iter((False, True))
+
+        def no_room() -> int:
+            if next(turns):
+                raise sqlite3.OperationalError("database or disk is full")
+            return notes.add("c")
+
+        first, twice, third = notes.together([partial(notes.add, "a"), no_room, partial(notes.add, "a")])
+        assert first == 1
+        assert isinstance(twice, sqlite3.OperationalError) and isinstance(third, sqlite3.IntegrityError)
+        assert notes.all() == ["a"]
+
+
 def test_a_transaction_that_raises_has_changed_nothing(tmp_path: Path) -> None:
     with opened(Notes(tmp_path)) as notes:
         with pytest.raises(sqlite3.IntegrityError):

@@ -108,7 +108,8 @@ class DatabaseFile:
 
     def together(self, writes: Sequence[Callable[[], Any]]) -> list[Any]:
         """Do all of ``writes`` in one transaction, which is on the disk when this returns: what each has returned, or
-        the exception that it has raised, in which case it has changed nothing."""
+        the exception that it has raised, in which case it has changed nothing. Raises `sqlite3.OperationalError` when
+        the disk has taken none of them."""
         try:
             with self._transaction():
                 return [write() for write in writes]
@@ -118,7 +119,7 @@ class DatabaseFile:
             if len(writes) == 1:
                 return [error]
         # One of them is at fault: that one harms no other.
-        return [done for write in writes for done in self.together([write])]
+        return [self._alone(write) for write in writes]
 
     @contextmanager
     def at_one_time(self) -> Iterator[None]:
@@ -156,6 +157,12 @@ class DatabaseFile:
         return self._opened.execute(statement, values).fetchall()
 
     # Inside
+
+    def _alone(self, write: Callable[[], Any]) -> Any:
+        try:
+            return self.together([write])[0]
+        except sqlite3.OperationalError as error:
+            return error  # those before it are on the disk
 
     @property
     def _opened(self) -> sqlite3.Connection:
