@@ -118,7 +118,8 @@ def test_a_disk_that_fails_between_writes_done_one_by_one_is_told_to_those_after
 
         first, twice, third = notes.together([partial(notes.add, "a"), no_room, partial(notes.add, "a")])
         assert first == 1
-        assert isinstance(twice, sqlite3.OperationalError) and isinstance(third, sqlite3.IntegrityError)
+        assert isinstance(twice, sqlite3.OperationalError)
+        assert isinstance(third, sqlite3.IntegrityError)
         assert notes.all() == ["a"]
 
 
