@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
 import msgspec
@@ -19,22 +20,32 @@ from anywire_engine_models.host.server import Device, Devices, Exit, Launcher, S
 from anywire_engine_models.host.settings import HostSettings
 from anywire_engine_models.hosted_models import LaunchPlan
 from anywire_engine_models.llama_cpp.cards import LlamaCards
+from anywire_engine_models.model_files.named_weights import Weights
 from anywire_engine_models.processes.launcher import ProcessLauncher
+from anywire_engine_models.running_models import RunningModels
+
+log = logging.getLogger(__name__)
 
 NO_CARDS = "the llama.cpp that is installed can use no graphics card"
 
 
 def planned_host(
-    config: ModelsConfig, devices: Devices, cards: LlamaCards, launcher: Launcher | None, clock: Clock | None = None
+    config: ModelsConfig,
+    devices: Devices,
+    cards: LlamaCards,
+    running: RunningModels,
+    launcher: Launcher | None,
+    clock: Clock | None = None,
 ) -> ModelHost:
-    """The host that ``config`` describes. ``launcher`` is that of processes unless a test gives another."""
+    """The host that ``config`` describes. ``running`` is told what each server was started with. ``launcher`` is that
+    of processes unless a test gives another."""
     settings = HostSettings(
         memory_budget=budget_bytes(config.memory_budget, usable_memory()),
         turn=config.turn,
         max_waiting=config.max_waiting,
         log_lines=config.log_lines,
     )
-    planned = PlannedLauncher(launcher or ProcessLauncher())
+    planned = PlannedLauncher(launcher or ProcessLauncher(), running)
     return ModelHost(planned, PlannedDevices(devices, cards), settings, clock=clock)
 
 
@@ -57,10 +68,11 @@ class PlannedDevices:
 
 
 class PlannedLauncher:
-    """A `Launcher` for models whose ``launch`` is a `LaunchPlan`; ``inner`` gets their commands."""
+    """A `Launcher` for models whose ``launch`` is a `LaunchPlan`; ``inner`` gets their commands, and ``running``
+    is told of each that is ready."""
 
-    def __init__(self, inner: Launcher) -> None:
-        self._inner = inner
+    def __init__(self, inner: Launcher, running: RunningModels) -> None:
+        self._inner, self._running = inner, running
 
     async def launch(self, model: HostedModel, device: str, watcher: Watcher) -> Server:
         plan: LaunchPlan = model.launch
@@ -68,4 +80,25 @@ class PlannedLauncher:
             command = await asyncio.to_thread(plan.command)
         except AnywireError as error:
             raise StartFailed(Exit(str(error))) from error
-        return await self._inner.launch(msgspec.structs.replace(model, launch=command), device, watcher)
+        file = command.model_file
+        weights = await self._weights(model, file) if file else None
+        server = await self._inner.launch(msgspec.structs.replace(model, launch=command), device, watcher)
+        if weights is not None:
+            try:
+                are_there = await asyncio.to_thread(weights.are_there)
+            except asyncio.CancelledError:
+                await server.stop()
+                raise
+            if not are_there:
+                log.warning("%s: %s has changed while it was loaded; its weights have no name", model.name, file)
+                weights = None
+        self._running.started(model, file, weights)
+        return server
+
+    async def _weights(self, model: HostedModel, file: str) -> Weights | None:
+        """What its server is about to read."""
+        try:
+            return await self._running.names.read(file)
+        except OSError as error:
+            log.warning("the weights of %s cannot be named: %s", model.name, error)
+            return None
