@@ -165,7 +165,7 @@ class ModelsEngine(Engine):
                     error.status, error.concerns = FAILED_DEPENDENCY, "model"
                     raise
                 known = self._running_models.get(task.model) or known
-                self._offered.compare(task, known, offered)
+                self._offered.compare(task, known.digest, offered)
                 yield EngineProgress("running")
                 try:
                     async with contextlib.aclosing(self._answer(known, turn.server, task)) as deltas:

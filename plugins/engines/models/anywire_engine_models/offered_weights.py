@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from anywire.errors import EngineFailed
 from anywire.messages import TaskRequest
-from anywire_engine_models.hosted_models import KnownModel
 
 _Key = tuple[str, str, int]
 
@@ -15,11 +14,11 @@ class OfferedWeights:
     def __init__(self) -> None:
         self._others: set[_Key] = set()
 
-    def compare(self, task: TaskRequest, known: KnownModel, offered: str) -> None:
-        """``known`` answers ``task``; ``offered`` is the digest that was offered as it came. Raises `EngineFailed` for
+    def compare(self, task: TaskRequest, digest: str, offered: str) -> None:
+        """The weights ``digest`` answer ``task``; ``offered`` is what was offered as it came. Raises `EngineFailed` for
         a text that others have begun."""
         self.forget(task)
-        if known.digest == offered:
+        if digest == offered:
             return
         if task.resume:
             raise EngineFailed(f"the weights of {task.model} have changed: it cannot go on from the text of others")

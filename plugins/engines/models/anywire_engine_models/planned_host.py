@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 
 import msgspec
@@ -20,11 +19,9 @@ from anywire_engine_models.host.server import Device, Devices, Exit, Launcher, S
 from anywire_engine_models.host.settings import HostSettings
 from anywire_engine_models.hosted_models import LaunchPlan
 from anywire_engine_models.llama_cpp.cards import LlamaCards
-from anywire_engine_models.model_files.named_weights import Weights
+from anywire_engine_models.named_start import start_named
 from anywire_engine_models.processes.launcher import ProcessLauncher
 from anywire_engine_models.running_models import RunningModels
-
-log = logging.getLogger(__name__)
 
 NO_CARDS = "the llama.cpp that is installed can use no graphics card"
 
@@ -80,25 +77,7 @@ class PlannedLauncher:
             command = await asyncio.to_thread(plan.command)
         except AnywireError as error:
             raise StartFailed(Exit(str(error))) from error
-        file = command.model_file
-        weights = await self._weights(model, file) if file else None
-        server = await self._inner.launch(msgspec.structs.replace(model, launch=command), device, watcher)
-        if weights is not None:
-            try:
-                are_there = await asyncio.to_thread(weights.are_there)
-            except asyncio.CancelledError:
-                await server.stop()
-                raise
-            if not are_there:
-                log.warning("%s: %s has changed while it was loaded; its weights have no name", model.name, file)
-                weights = None
-        self._running.started(model, file, weights)
+        named = msgspec.structs.replace(model, launch=command)
+        server, weights = await start_named(self._inner, self._running.names, named, device, watcher)
+        self._running.started(model, command.model_file, weights)
         return server
-
-    async def _weights(self, model: HostedModel, file: str) -> Weights | None:
-        """What its server is about to read."""
-        try:
-            return await self._running.names.read(file)
-        except OSError as error:
-            log.warning("the weights of %s cannot be named: %s", model.name, error)
-            return None
