@@ -24,13 +24,15 @@ from anywire.keys.key_access import KeyAccess
 from anywire.keys.key_records import add_key, record_of
 from anywire.keys.key_text import new_key
 from anywire.pipeline.orchestrator import Orchestrator
+from anywire.pipeline_settings import PipelineConfig
 from anywire.plugins import Plugins
 from anywire.roles.client import ClientConfig
 from anywire.roles.fleet import fleet_agent
 from anywire.testing.doubles import MODEL, fifo, least_loaded
-from anywire.testing.patience import PATIENCE, expect, polled
+from anywire.testing.patience import FACTOR, PATIENCE, expect, polled
 from anywire.testing.service_bench import ServiceBench, service_bench
 from anywire.transport import Plane, Transport
+from anywire_service_deliberation import answering
 from anywire_service_deliberation.deliberations import KeptDeliberations
 from anywire_service_deliberation.record import Deliberation
 from anywire_service_deliberation.viewed import whole
@@ -174,6 +176,19 @@ async def test_a_chat_may_name_an_id_and_ask_for_all_of_it(tmp_path: Path) -> No
 # Leaving
 
 
+async def test_who_leaves_when_nothing_has_happened_for_a_while_cancels_it_too(tmp_path: Path) -> None:
+    engine = Council()
+    engine.hold("proposal")
+    async with asking(tmp_path, engine=engine) as (client, kept):
+        async with client.deliberate("Reverse a list.", id="q-1", members=3, rubric=RUBRIC) as deliberation:
+            await engine.all_asked("proposal", 3)
+            following = asyncio.ensure_future(deliberation.result())
+            await asyncio.wait((following,), timeout=0.2 * FACTOR)
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        assert (await state_of(kept)).status == "cancelled"
+
+
 @pytest.mark.parametrize("way", ["the block", "the task"])
 async def test_who_leaves_cancels_it(tmp_path: Path, way: str) -> None:
     engine = Council()
@@ -269,10 +284,10 @@ async def test_a_key_has_its_own_deliberations_and_what_it_may_use_of_them(tmp_p
 
 
 @asynccontextmanager
-async def above(served: ServiceBench, top: Wire) -> AsyncIterator[Orchestrator]:
-    """An orchestrator that the served one joins, with clients over ``top``."""
-    between = Wire()
-    parent = Orchestrator(hub_info(), [between()], fifo(), least_loaded(), plugins=Plugins())
+async def above(served: ServiceBench, top: Wire, **settings: Any) -> AsyncIterator[Orchestrator]:
+    """An orchestrator that the served one joins, with clients over ``top``. ``settings`` are its pipeline's."""
+    between, config = Wire(), PipelineConfig(**settings)
+    parent = Orchestrator(hub_info(), [between()], fifo(), least_loaded(), config=config, plugins=Plugins())
     try:
         await parent.start()
         async with joined(served.orchestrator, between, "agent"), joined(parent, top):
@@ -353,8 +368,9 @@ async def test_a_key_with_a_limit_of_one_task_is_waited_for_too(
             assert result.status == "completed"
 
 
-async def _followed(client: Client) -> tuple[list[int], Whole]:
-    async with client.deliberate("Reverse a list.", id="q-1", members=3, rubric=RUBRIC) as deliberation:
+async def _followed(client: Client, role: str = "") -> tuple[list[int], Whole]:
+    asked: Any = {"id": "q-1", "members": 3, "rubric": RUBRIC}
+    async with client.deliberate("Reverse a list.", role=role, **asked) as deliberation:
         numbers = [update.number async for update in deliberation]
         return numbers, await deliberation.result()
 
@@ -370,3 +386,68 @@ async def test_an_orchestrator_that_stays_away_is_given_up(tmp_path: Path) -> No
             await engine.all_asked("proposal", 3)
         with pytest.raises((errors.NoAgent, errors.AgentLost)):
             await expect(waiting, "it is given up")
+
+
+async def test_one_without_the_service_that_is_seen_meanwhile_does_not_end_the_wait(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="anywire.roles.client_deliberations")
+    wire, first = Wire(), Council()
+    first.hold("critique")
+    async with (
+        service_bench(state=tmp_path / "other") as other,
+        joined(other.orchestrator, wire),
+        client_of(wire, 0.05) as client,
+    ):
+        async with AsyncExitStack() as life:
+            served, _ = await life.enter_async_context(bench(tmp_path, engine=first))
+            await life.enter_async_context(joined(served.orchestrator, wire))
+            life.callback(served.host.gate_closed)
+            await polled(lambda: "deliberate" in client.hub.models(), "the service is seen")
+            waiting = asyncio.ensure_future(_followed(client, "dev"))
+            await first.all_asked("critique", 6)
+        await polled(lambda: waiting.done() or "has deliberations" in caplog.text, "only the other one is seen")
+        async with bench(tmp_path) as (served, kept), joined(served.orchestrator, wire):
+            _, result = await expect(waiting, "the end")
+            assert result == shown(await state_of(kept))
+            assert result.status == "completed"
+
+
+# Time
+
+
+async def test_one_that_names_no_time_has_the_services_and_not_that_of_tasks(tmp_path: Path) -> None:
+    engine = Council()
+    engine.hold("proposal")
+    async with asking(tmp_path, engine=engine, deadline=0.3 * FACTOR) as (client, _):
+        waiting = asyncio.ensure_future(_followed(client))
+        await engine.all_asked("proposal", 3)
+        await asyncio.wait((waiting,), timeout=0.6 * FACTOR)
+        assert not waiting.done()
+        engine.release("proposal")
+        assert (await expect(waiting, "the result"))[1].status == "completed"
+
+
+@pytest.mark.parametrize("through", ["a client", "a tree"])
+async def test_members_that_take_long_are_no_silent_orchestrator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, through: str
+) -> None:
+    monkeypatch.setattr(answering, "SILENCE_S", 0.05)
+    top, engine = Wire(), Council()
+    engine.hold("proposal")
+    patient = ClientConfig(agent_wait=PATIENCE, next_token_timeout=10 if through == "a tree" else 0.5 * FACTOR)
+    async with AsyncExitStack() as stack:
+        served, kept = await stack.enter_async_context(bench(tmp_path, engine=engine))
+        if through == "a tree":
+            await stack.enter_async_context(above(served, top, next_token_timeout=0.5 * FACTOR))
+        else:
+            await stack.enter_async_context(joined(served.orchestrator, top))
+        client = await stack.enter_async_context(Client(top(), config=patient, key=""))
+        waiting = asyncio.ensure_future(_followed(client))
+        await engine.all_asked("proposal", 3)
+        # Three times as long as a silent one is waited for.
+        await asyncio.wait((waiting,), timeout=1.5 * FACTOR)
+        engine.release("proposal")
+        _, result = await expect(waiting, "the result")
+        assert result == shown(await state_of(kept))
+        assert result.status == "completed"

@@ -139,11 +139,12 @@ async def test_a_server_that_was_never_there_is_told_at_once() -> None:
 
 
 async def test_a_server_that_is_restarted_is_waited_for() -> None:
-    sleeper, steps = Sleeper(), Steps(told(GOING_ON), GONE, refused(503, "shutting_down"), told(GOING_ON), told(ENDED))
+    away = (GONE, refused(503, "shutting_down"), lambda request: httpx.Response(502, text="<html>of a proxy"))
+    sleeper, steps = Sleeper(), Steps(told(GOING_ON), *away, told(GOING_ON), told(ENDED))
     assert (await against(steps, sleeper).wait("q-1")).is_final
-    assert len(steps.requests) == 5
+    assert len(steps.requests) == 6
     assert all(request.headers["prefer"] == "wait=30" for request in steps.requests)
-    assert sleeper.slept == [0.1, 0.1, 0.2, 0.2], "a server that does not wait is not asked at once again"
+    assert sleeper.slept == [0.1, 0.1, 0.2, 0.4, 0.2], "a server that does not wait is not asked at once again"
 
 
 async def test_a_real_server_is_restarted_under_a_client(tmp_path: Path) -> None:
@@ -209,6 +210,14 @@ async def test_updates_go_on_after_the_last_one_when_their_stream_breaks_off() -
     assert seen == [first, second, last], "each once"
     streams = [request for request in steps.requests if request.url.path.endswith("/events")]
     assert [request.headers.get("last-event-id") for request in streams] == [None, "1", "2"]
+
+
+async def test_a_server_without_a_stream_is_not_asked_in_a_hurry() -> None:
+    sleeper, empty = Sleeper(), events()
+    ending = (events(update(1, "asked")), told(GOING_ON), events(update(2, "ended", status="failed")))
+    steps = Steps(*[step for _ in range(6) for step in (empty, told(GOING_ON))], *ending)
+    assert [each.number async for each in against(steps, sleeper).events("q-1")] == [1, 2]
+    assert sleeper.slept == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 0.1]
 
 
 async def test_updates_of_one_that_has_ended_end_though_no_update_says_so() -> None:

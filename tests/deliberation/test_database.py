@@ -125,6 +125,17 @@ async def test_lists_are_filtered_and_bounded(tmp_path: Path) -> None:
         assert [state.question.id for state in await database.unfinished()] == ["q-3", "q-4", "q-5"]
 
 
+async def test_of_too_many_those_of_the_tenant_that_has_the_most_go(tmp_path: Path) -> None:
+    async with opened(tmp_path, most=4) as database:
+        for number in range(6):
+            caller = BOB if number == 0 else ANN
+            await database.add(state := new(f"q-{number}", caller=caller))
+            await database.keep(ended(state, NOW + number))
+        assert await database.purge(NOW + 10) == 2
+        left = [state.question.id for state in await database.list(None, "", "", 10)]
+        assert sorted(left) == ["q-0", "q-3", "q-4", "q-5"]
+
+
 async def test_what_has_expired_goes_and_so_do_the_oldest_of_too_many(tmp_path: Path) -> None:
     async with opened(tmp_path, most=2) as database:
         for number, expires in enumerate((NOW + 50, NOW + 500, NOW + 500, NOW + 500)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,11 +14,12 @@ from tests.deliberation.deliberation_bench import Council, asked, bench, ended, 
 from anywire import errors
 from anywire.caller import ANYBODY
 from anywire.context import Context
-from anywire.engine import EngineStatus
+from anywire.engine import Delta, EngineStatus
+from anywire.messages import TaskRequest
 from anywire.offers import Offer
 from anywire.testing.doubles import MODEL
 from anywire_service_deliberation.effects import Ask
-from anywire_service_deliberation.errands import CHARS_PER_TOKEN, MESSAGE_TOKENS, Errand, Failed
+from anywire_service_deliberation.errands import CHARS_PER_TOKEN, MAX_MESSAGE_CHARS, MESSAGE_TOKENS, Errand, Failed
 from anywire_service_deliberation.record import Deliberation
 from anywire_service_deliberation.served_models import ServedModels
 
@@ -97,3 +98,18 @@ async def test_who_shuts_down_elsewhere_is_replaced() -> None:
     errand = Errand(*made, priority=0, patient=False)  # type: ignore[arg-type]
     errand.submit(ANYBODY)
     assert await errand.outcome(ANYBODY) is None
+
+
+async def test_an_error_is_kept_within_bounds(tmp_path: Path) -> None:
+    class Loud(Council):
+        async def run(self, task: TaskRequest) -> AsyncGenerator[Delta, None]:
+            if task.body:
+                raise errors.EngineFailed("x" * 1_000_000)
+            yield Delta("")
+
+    async with bench(tmp_path, engine=Loud()) as (_, kept):
+        await asked(kept)
+        state = await ended(kept)
+    assert state.status == "failed"
+    failed = [*state.failures.values(), *(each for tries in state.retried.values() for each in tries)]
+    assert {len(each.message) for each in failed} == {MAX_MESSAGE_CHARS}

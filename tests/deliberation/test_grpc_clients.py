@@ -31,7 +31,7 @@ from anywire_gateway_grpc.admission import is_local
 from anywire_gateway_grpc.questions import criteria
 from anywire_gateway_grpc.results import checks
 from anywire_service_deliberation.record import Check
-from anywire_service_deliberation.roles_and_rubrics import described_rubric
+from anywire_service_deliberation.roles_and_rubrics import described_rubric, spoken
 from reserved import free_port
 
 SOURCES = Path(anywire_gateway_grpc.__file__).parent
@@ -254,6 +254,10 @@ def test_checks_are_told_as_a_suite() -> None:
         ("a\na", ["a", "criterion 2"]),
         ("x" * 80, ["criterion 1"]),
         ("see: ", ["see:"]),
+        ("Clarity: short\nclarity: easy\nCLARITY", ["Clarity", "criterion 2", "criterion 3"]),
+        ("code_quality\ncode quality", ["code_quality", "criterion 2"]),
+        ("criterion 2: first\n" + "x" * 80, ["criterion 2", "criterion 3"]),
+        ("a: " + "x" * 4000, ["a"]),
     ],
 )
 def test_a_rubrics_text_becomes_criteria(text: str, names: list[str]) -> None:
@@ -265,8 +269,10 @@ def test_a_rubrics_text_becomes_criteria(text: str, names: list[str]) -> None:
 def test_criteria_have_names_that_differ(lines: list[str]) -> None:
     found = criteria("\n".join(lines))
     names = [each["name"] for each in found]
-    assert len(set(names)) == len(names)
+    assert len(set(map(spoken, names))) == len(names)
     assert all(0 < len(name) <= 64 for name in names)
+    said = "\n".join(f"{each['name']}\n{each['description']}" for each in found)
+    assert all(line.strip(" \t-*•").rpartition(":")[2].strip() in said for each in lines for line in each.splitlines())
 
 
 @pytest.mark.parametrize(

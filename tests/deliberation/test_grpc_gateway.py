@@ -142,7 +142,7 @@ async def test_a_setting_bounds_the_wait_and_a_client_that_goes_ends_nothing(tmp
         assert (await ended(kept)).status == "completed"
 
 
-async def test_a_stream_tells_each_step_to_the_winner(tmp_path: Path) -> None:
+async def test_a_stream_tells_each_step_to_the_winner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(tmp_path) as (client, kept, _):
         updates = [each async for each in client.stream(question())]
         state = await ended(kept)
@@ -160,8 +160,17 @@ async def test_a_stream_tells_each_step_to_the_winner(tmp_path: Path) -> None:
         ]
         assert {each.current_agent for each in partial} == {"member-1", "member-2", "member-3"}
         assert next(each.current_step for each in updates if each.status == "reviewing") == "critiquing, round 1"
+        read = list[str]()
+        found = kept._store.get
+
+        async def get(tenant: str | None, name: str) -> Any:
+            read.append(name)
+            return await found(tenant, name)
+
+        monkeypatch.setattr(kept._store, "get", get)
         again = [each async for each in client.stream(question())]
         assert again[-1] == last
+        assert len(read) <= 2, "what has ended is not read anew for each step"
 
 
 async def test_orchestrate_tells_the_winner_and_all_candidates(tmp_path: Path) -> None:
@@ -264,7 +273,7 @@ async def test_an_unknown_id_is_unknown(tmp_path: Path) -> None:
         ({"num_agents": 2_000_000_000}, "num_agents"),
         ({"constraints": wire.TaskConstraints(timeout_seconds=-5)}, "constraints.timeout_seconds"),
         ({"constraints": wire.TaskConstraints(max_iterations=-5)}, "max_iterations"),
-        ({"constraints": wire.TaskConstraints(rubric="x" * 501)}, "constraints.rubric"),
+        ({"constraints": wire.TaskConstraints(rubric="x" * 4001)}, "constraints.rubric"),
         ({"task_id": "a\nb"}, "task_id"),
     ],
 )
@@ -350,6 +359,53 @@ async def test_a_council_is_created_asked_told_and_deleted(tmp_path: Path) -> No
         gone = await client.call("DeleteCouncil", wire.DeleteCouncilRequest(role="dev"))
         assert (gone.success, gone.agents_removed) == (True, 2)
         assert not (await client.call("DeleteCouncil", wire.DeleteCouncilRequest(role="DEV"))).success
+
+
+async def test_the_same_request_is_the_same_deliberation_whatever_has_become_of_the_council(tmp_path: Path) -> None:
+    models = {"there": MODEL}
+    asking = wire.DeliberateRequest(task_id="q-1", task_description="Reverse a list.", role="DEV")
+    asking.constraints.timeout_seconds = 60
+    asking.constraints.max_iterations = 1
+    asking.constraints.rubric = "clarity\ntruth"
+    config = wire.CouncilConfig(deliberation_rounds=2, model_profile="there")
+    async with serving(tmp_path, gateway={"models": models}) as (client, kept, _):
+        await client.call("CreateCouncil", wire.CreateCouncilRequest(role="DEV", num_agents=2, config=config))
+        answer = await client.call("Deliberate", asking)
+        assert (await ended(kept)).question.rounds == 1
+        await client.call("RegisterAgent", wire.RegisterAgentRequest(agent_id="third", role="DEV"))
+        assert await client.call("Deliberate", asking) == answer
+        assert (await client.call("DeleteCouncil", wire.DeleteCouncilRequest(role="DEV"))).success
+        assert await client.call("Deliberate", asking) == answer
+        asking.constraints.max_iterations = 2
+        await refused(client.call("Deliberate", asking), Status.ALREADY_EXISTS)
+
+
+async def test_the_same_request_over_http_is_the_same_deliberation(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (client, kept, _):
+        asking = question(rounds=1, constraints=wire.TaskConstraints(rubric="clarity\ntruth", timeout_seconds=60))
+        answer = await client.call("Deliberate", asking)
+        rubric = {"criteria": [{"name": name, "description": ""} for name in ("clarity", "truth")]}
+        request = {"id": "q-1", "task": "Reverse a list.", "role": "DEV", "members": 3, "rounds": 1, "rubric": rubric}
+        again = await kept.submit(kept.question({**request, "timeout": 60}, ANN))
+        assert again.winner == answer.winner_id
+
+
+async def test_members_without_a_name_get_one_that_is_free(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (client, kept, _):
+        for name in ("member-2", "member-4"):
+            await client.call("RegisterAgent", wire.RegisterAgentRequest(agent_id=name, role="DEV"))
+        await client.call("Deliberate", question(num_agents=4))
+        names = [each.name for each in (await ended(kept)).question.members]
+        assert names == ["member-2", "member-4", "member-3", "member-5"]
+
+
+async def test_a_long_template_is_said_to_its_member(tmp_path: Path) -> None:
+    template = "You are careful. " * 500
+    asking = executor.ExecuteDeliberationRequest(task_id="q-1", task_description="Reverse a list.", role="DEV")
+    asking.agents.add(id="agent-1", prompt_template=template)
+    async with serving(tmp_path) as (client, kept, _):
+        await client.call("ExecuteDeliberation", asking, service=EXECUTOR)
+        assert (await ended(kept)).question.members[0].style == template
 
 
 async def test_agents_are_registered_as_members_one_after_the_other(tmp_path: Path) -> None:

@@ -37,6 +37,11 @@ SCORE = 4.0
         "**Correctness**: 4\n**Code-Quality:** 3\n**Tests** - 5",
         "1. Correctness (weight 3): 4\n2. Code quality (weight 1): 3\n3. Tests (weight 1): 5",
         "correctness (1-5): 4\ncode quality (1-5): 3\ntests (1-5): 5",
+        "**Correctness** (weight 3): 4\n**Code quality** (weight 1): 3\n**Tests** (1-5): 5",
+        "correctness (4/5)\ncode quality (3/5)\ntests (5/5)",
+        "1. Correctness (4/5): one case is wrong.\n2. Code quality (3/5): 1 of 2.\n3. Tests (5/5): 2 of 2.",
+        "1. **Correctness** (4)\n2. **Code quality** (3)\n3. **Tests** (5)",
+        "correctness: none\ncode quality (3/5)\ntests (5/5)\nNo: correctness (4/5)",
         "| criterion | points |\n|---|---|\n| correctness | 4 |\n| code quality | 3 |\n| tests | 5 |",
         "### Correctness\nScore: 4/5\nIt works.\n### Code quality\n**3**\n### Tests\nRating: 5",
         "Correctness: it handles 2 of 3 cases, 4/5.\nCode quality: in 1 place hard to read, 3/5.\nTests: all, 5/5.",
@@ -200,6 +205,20 @@ def test_a_long_text_is_read_in_time(piece: str) -> None:
     began = time.process_time()
     read_score(piece * (1_000_000 // len(piece)), RUBRIC)
     assert time.process_time() - began < 2.0
+
+
+@pytest.mark.parametrize("piece", ["[", '{"correctness":', '"a":{'])
+def test_nested_openings_are_not_read_again_and_again(piece: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+    decode = json.JSONDecoder.raw_decode
+
+    def noted(decoder: json.JSONDecoder, text: str, at: int = 0) -> tuple[object, int]:
+        decoded.append(at)
+        return decode(decoder, text, at)
+
+    monkeypatch.setattr(json.JSONDecoder, "raw_decode", noted)
+    assert read_score(piece * (MAX_CHARS // len(piece)), RUBRIC).score is None
+    assert len(decoded) <= 2 * 10  # it is looked for twice: the points, and a score of the whole
 
 
 def test_the_end_of_a_long_text_is_read() -> None:

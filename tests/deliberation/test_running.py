@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from anywire.testing.doubles import MODEL
 from anywire.testing.patience import expect, polled
 from anywire.testing.service_bench import ServiceBench
 from anywire_service_deliberation.budget import stage_ends
+from anywire_service_deliberation.deliberations import KeptDeliberations
 from anywire_service_deliberation.history import history
 from anywire_service_deliberation.record import Deliberation, WorkId
 from anywire_service_deliberation.running import Run
@@ -82,6 +84,12 @@ async def test_what_a_member_is_asked_with(tmp_path: Path) -> None:
     assert 0 < task.time_left_ms <= 300_000
     for part in ('"temperature":0.25', '"seed":7', '"max_tokens":33', '"stream":false', "Reverse a list."):
         assert part in task.body
+
+
+async def shown(kept: KeptDeliberations) -> Deliberation:
+    state = await kept.get("q-1", ANN)
+    assert state is not None
+    return state
 
 
 # What goes wrong
@@ -404,6 +412,25 @@ async def test_events_have_the_same_numbers_while_it_runs_and_afterwards(tmp_pat
     assert names.count("asked") == names.count("answered") + names.count("failed") + state.spared
     async with bench(tmp_path) as (_, kept):
         assert [update async for update in kept.updates("q-1", ANN)] == seen
+
+
+async def test_events_keep_their_order_where_the_clock_was_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Council()
+    engine.hold("revision")
+    async with bench(tmp_path, engine=engine) as (_, kept):
+        await asked(kept)
+        await answers(kept, 9)
+        await engine.all_asked("revision", 3)
+        begun = history(await shown(kept))
+    set_back = time.time() - 100
+    monkeypatch.setattr(time, "time", lambda: set_back)
+    async with bench(tmp_path) as (_, kept):
+        seen = history(await ended(kept))
+    assert seen[: len(begun)] == begun
+    stages = [update.data["status"] for update in seen if update.name == "stage"]
+    assert stages == ["submitted", "generating", "critiquing", "revising", "scoring"]
 
 
 async def test_what_resumes_waits_for_its_agents(tmp_path: Path) -> None:

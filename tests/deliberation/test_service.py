@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,6 +43,7 @@ from anywire_service_deliberation.request import Requests
 from anywire_service_deliberation.request_form import DeliberationRequest
 from anywire_service_deliberation.roles_and_rubrics import Library
 from anywire_service_deliberation.service import DeliberationService
+from anywire_service_deliberation.statistics import statistics
 
 
 class TestDeliberation(ServiceConformance):
@@ -75,6 +78,7 @@ async def test_a_request_that_is_wrong_says_what_and_where(tmp_path: Path) -> No
             ({"role": "nobody"}, "role", "there is no role"),
             ({"rubric": "nothing"}, "rubric", "there is no rubric"),
             ({"rubric": {"criteria": []}}, "rubric.criteria", "at least 1"),
+            ({"rubric": {}}, "rubric.criteria", "criteria"),
             ({"rounds": 11}, "rounds", "less than or equal to 10"),
             ({"members": 60, "rounds": 3}, "members", "max_works"),
             ({"quorum": 4}, "quorum", "there are 3 members"),
@@ -175,6 +179,14 @@ async def test_the_same_id_is_the_same_deliberation(tmp_path: Path) -> None:
         with pytest.raises(errors.InvalidRequest, match="asked for something else"):
             await asked(kept, rounds=3)
         assert not engine.asked()
+
+
+async def test_an_id_that_was_made_here_is_found_again_though_no_model_is_served(tmp_path: Path) -> None:
+    async with bench(tmp_path) as (_, kept):
+        name = (await asked(kept, id=None)).question.id
+        state = await ended(kept, name)
+    async with bench(tmp_path, engine=Council(models=())) as (_, kept):
+        assert await asked(kept, id=name) == state
 
 
 async def test_it_is_kept_before_it_is_acknowledged(tmp_path: Path) -> None:
@@ -448,13 +460,16 @@ async def test_councils(tmp_path: Path) -> None:
         with pytest.raises(errors.InvalidRequest, match="in use") as raised:
             await kept.delete_council("builders", ANN)
         assert raised.value.status == 409
-        for changes in (
+        faults: tuple[dict[str, Any], ...] = (
             {"role": "nobody"},
             {"rubric": "none"},
             {"members": ()},
             {"members": ({"x": 1},)},
+            {"members": ({"name": "ann"}, {"name": "ann"})},
+            {"members": ({"name": "member-2"}, {})},
             {"name": ""},
-        ):
+        )
+        for changes in faults:
             with pytest.raises(errors.InvalidRequest):
                 await kept.put_council(msgspec.structs.replace(council, **changes), ANN)
     async with bench(tmp_path) as (_, kept):
@@ -463,6 +478,22 @@ async def test_councils(tmp_path: Path) -> None:
         assert await kept.delete_council("builders", ANN) == made
         assert await kept.delete_council("builders", ANN) is None
         assert await kept.councils(ANN) == []
+
+
+async def test_statistics_are_not_computed_where_everybody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = list[threading.Thread]()
+
+    def noted(found: object, now: float) -> dict[str, Any]:
+        threads.append(threading.current_thread())
+        return {}
+
+    monkeypatch.setattr(deliberations, "statistics", noted)
+    async with bench(tmp_path) as (_, kept):
+        await kept.statistics(ANN)
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 async def test_statistics(tmp_path: Path) -> None:
@@ -484,6 +515,20 @@ async def test_statistics(tmp_path: Path) -> None:
         shown = {metric.name: metric for _, metric in served.host.metrics()}
         assert shown["ended_deliberations"].value == 2
         msgspec.json.encode(told)
+
+
+async def test_statistics_are_made_beside_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def noted(found: Sequence[Deliberation], now: float) -> dict[str, Any]:
+        made.append(threading.get_ident())
+        return statistics(found, now)
+
+    monkeypatch.setattr(deliberations, "statistics", noted)
+    async with bench(tmp_path) as (_, kept):
+        assert (await kept.statistics(ANN))["count"] == 0
+    assert made
+    assert threading.get_ident() not in made
 
 
 # Two processes

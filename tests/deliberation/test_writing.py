@@ -159,3 +159,32 @@ async def test_a_great_purge_holds_up_no_new_one(tmp_path: Path, monkeypatch: py
         assert await expect(purging, "it is through") == count
         assert removed == [database.REMOVED_TOGETHER] * 4
         assert [state.question.id for state in await kept.list("lab", "", "", 100)] == ["new"]
+
+
+async def test_a_great_list_holds_up_no_other_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read in parts, without the texts."""
+    count = 4 * database.READ_TOGETHER
+    async with opened(tmp_path) as kept:
+        for number in range(count):
+            await kept.add(state := new(f"q-{number}"))
+            await kept.keep(with_answers(state, 2))
+        read: list[str] = []
+        parts, get = Tables.without_texts, Tables.get
+
+        def noted_part(tables: Tables, numbers: Any) -> Any:
+            read.append("part")
+            return parts(tables, numbers)
+
+        def noted_get(tables: Tables, *named: Any) -> Any:
+            read.append("one")
+            return get(tables, *named)
+
+        monkeypatch.setattr(Tables, "without_texts", noted_part)
+        monkeypatch.setattr(Tables, "get", noted_get)
+        listing = asyncio.ensure_future(kept.list("lab", "", "", count))
+        assert await expect(kept.get("lab", "q-1"), "one is read") is not None
+        found = await expect(listing, "all are read")
+        assert read == ["one", *["part"] * 4]
+        assert [state.question.id for state in found] == [f"q-{number}" for number in reversed(range(count))]
+        assert {answer.text for state in found for answer in state.answers.values()} == {""}
+        assert {len(state.answers) for state in found} == {2}

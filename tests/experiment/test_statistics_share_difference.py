@@ -53,9 +53,29 @@ def test_blocks_with_nothing_right_have_a_difference_all_the_same() -> None:
     found = compare_shares([0.0] * 12, [0.0, 0.1] * 6, margin=0.2)
     assert found.difference.value == pytest.approx(0.05)
     assert share_verdict(found).outcome is Outcome.EQUIVALENT
+
+
+def test_blocks_that_do_not_differ_count_as_one_question_each() -> None:
     nothing = compare_shares([0.0] * 12, [0.0] * 12, margin=0.2)
-    assert (nothing.difference.low, nothing.difference.high) == (0.0, 0.0)
-    assert share_verdict(nothing).outcome is Outcome.EQUIVALENT
+    assert (nothing.difference.low, nothing.difference.high) == pytest.approx((-0.2646, 0.2646), abs=1e-4)
+    said = share_verdict(nothing)
+    assert (said.outcome, said.different, said.blocks_needed) == (Outcome.NOT_ENOUGH_DATA, False, 14)
+    assert share_verdict(compare_shares([0.5] * 14, [0.5] * 14, margin=0.2)).outcome is Outcome.EQUIVALENT
+    apart = compare_shares([0.0] * 12, [0.1] * 12, margin=0.2)
+    assert apart.p_different < 0.05 < apart.p_equivalent
+    assert apart.equivalence.low < 0.1 < 0.2 < apart.equivalence.high
+
+
+@pytest.mark.parametrize("questions", [1, 4])
+def test_arms_apart_by_the_margin_are_seldom_called_equivalent(questions: int) -> None:
+    """200 experiments of 12 blocks in which the baseline has none right, and the candidate as many as the margin."""
+    rng = np.random.default_rng(7)
+    false = 0
+    for _ in range(200):
+        right = rng.binomial(questions, 0.05, 12) / questions
+        found = compare_shares([0.0] * 12, [float(each) for each in right], margin=0.05, resamples=400)
+        false += share_verdict(found).outcome is Outcome.EQUIVALENT
+    assert false <= 0.08 * 200
 
 
 def test_they_are_one_family_with_ratios() -> None:

@@ -13,8 +13,9 @@ from tests.experiment.fabricated import Truth, fabricate, plan_of
 
 from anywire.fairness import jain_index
 from anywire_experiment.analysis.analyse import _served, analyse
-from anywire_experiment.analysis.metrics import Measured, read_samples
+from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.analysis.results import BandFigures
+from anywire_experiment.analysis.sample_rows import read_samples
 from anywire_experiment.load.generator import _drawn
 from anywire_experiment.record.cells import SAMPLES_FILE
 from anywire_experiment.record.samples import SAMPLES

@@ -22,7 +22,7 @@ from anywire.errors import EngineFailed
 from anywire.events import TaskAdmitted
 from anywire.messages import TaskRequest
 from anywire.metric import Metric as Told
-from anywire_gateway_openai.metrics import _Histogram
+from anywire_gateway_openai.task_times import Histogram
 
 DURATION = "gen_ai_server_request_duration_seconds"
 FIRST = "gen_ai_server_time_to_first_token_seconds"
@@ -154,7 +154,7 @@ async def test_a_client_that_goes_away_and_one_that_waits() -> None:
     times=st.lists(st.floats(0, 2e3), max_size=30),
 )
 def test_a_histogram_counts_what_is_at_most_its_bounds(bounds: list[float], times: list[float]) -> None:
-    histogram = _Histogram("h", "text", bounds)
+    histogram = Histogram("h", "text", bounds)
     times += bounds[:2]  # a time on a bound belongs under it
     for seconds in times:
         histogram.observe(("chat", "m", "memory", ""), seconds)

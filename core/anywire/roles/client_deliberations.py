@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 
 GRACE_S = 5.0
 """Seconds that the task has beyond the deliberation's own time, which the service holds."""
+LONGEST_S = 86_400.0
+"""Seconds of the longest deliberation. One that names no time has the service's, whatever the orchestrator's default
+for tasks is."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 """Seconds before it is tried again to reach an orchestrator that has gone."""
 MAX_RESULT_CHARS = 64 * 1024 * 1024
@@ -48,8 +51,8 @@ class Deliberating:
                 print(update.name, update.data)
             result = await deliberation.result()
 
-    Whoever leaves before its end cancels it, with every task of it: by leaving the block, or by the cancel of the task
-    that awaits it. It is read by one reader.
+    Whoever began it and leaves before its end cancels it, with every task of it: by leaving the block, or by the cancel
+    of the task that awaits it. It is read by one reader.
 
     An orchestrator that is gone after it has taken the question is asked again for ``patience`` seconds, by the id:
     what was answered before is not asked again, and each update is told once.
@@ -126,7 +129,7 @@ class Deliberating:
                         texts.append(piece.text)
                 self._result = _whole("".join(texts))
                 return
-            except _GONE as error:
+            except (*_GONE, ModelNotFound) as error:  # others may be seen while the one with the service is away
                 gone_at = gone_at if gone_at >= 0 else loop.time()
                 left = gone_at + self._patience - loop.time()
                 if not self._last or left <= 0 or self._is_closed():
@@ -167,7 +170,7 @@ class Deliberates:
         own = {**given(asked), "id": name, "answer": "whole"}
         own.pop("role", None)
         timeout = asked.get("timeout")
-        deadline = timeout + GRACE_S if isinstance(timeout, int | float) and timeout > 0 else 0.0
+        deadline = (timeout if isinstance(timeout, int | float) and timeout > 0 else LONGEST_S) + GRACE_S
 
         async def ask() -> AsyncGenerator[Piece, None]:
             await self._first_orchestrator()

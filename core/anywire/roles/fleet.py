@@ -33,14 +33,12 @@ from anywire.errors import (
 from anywire.identity import agent_info
 from anywire.large_body import LARGE_BYTES, read_large_body
 from anywire.messages import Chunk, Progress, TaskRequest
-from anywire.offers import MAX_OFFERS, RESUME, Offer, offers
-from anywire.pipeline.fleet.claims import MAX_SLOTS
-from anywire.pipeline.fleet.serving import DEPTH
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.pipeline.tasks.task import ORCHESTRATOR
 from anywire.request_log import RequestLog
 from anywire.roles.agent import Agent
 from anywire.roles.fleet_commands import FleetCommands
+from anywire.roles.fleet_status import status_for_clients, status_for_parent
 from anywire.roles.identities import OwnIdentity
 from anywire.roles.link_callers import protect_clients
 from anywire.roles.remembered import Remembered
@@ -218,46 +216,13 @@ class FleetEngine(Engine):
             self._changed()
 
     def _read(self) -> EngineStatus:
-        fleet = self._orchestrator.registry.serving
-        own = self._of_services()
-        names = {offer.model for offer in own}
-        # A parent takes so many from one agent.
-        ready = [model for model in fleet.ready_models() if model not in names][: MAX_OFFERS - len(own)]
         if not self._joins:
-            if not fleet.ready:
-                return EngineStatus("starting", detail="no agent is ready yet", any_model=True)
-            return EngineStatus("ready", own + offers(*ready), any_model=True)
-        # Failed ones count: else two that join each other would recover and fail in turns.
-        self._weights = weights = self._orchestrator.resumable_models()
-        models = own + tuple([_offer(model, weights.get(model), fleet.servers(model)) for model in ready])
-        limit = self._orchestrator.config.max_hops
-        depth = min(limit, fleet.depth) + 1
-        resources = {DEPTH: float(depth)}
-        if depth > limit:
-            detail = (
-                f"more than {limit} orchestrators (pipeline.max_hops) are below each other: "
-                "do they join each other in a circle?"
-            )
-            if self._status.state != "failed":
-                log.error("%s", detail)
-            return EngineStatus("failed", (), detail, slots=0, resources=resources)
-        if not fleet.ready:
-            return EngineStatus("starting", detail="no agent is ready yet", slots=0, resources=resources)
-        return EngineStatus("ready", models, slots=min(fleet.ready_slots, MAX_SLOTS), resources=resources)
-
-    def _of_services(self) -> tuple[Offer, ...]:
-        """The models that services here answer. They go before agents' models of that name."""
-        found = [each for _, each in self._orchestrator.services.offers() if each.takes_tasks]
-        return tuple([Offer(each.model, each.kinds, owner=each.owner) for each in found[:MAX_OFFERS]])
-
-
-def _offer(model: str, digest: str | None, servers: Sequence[str]) -> Offer:
-    """``digest`` is that of its weights where answers go on here from a text, else None. ``servers`` are the servers of
-    tools below, as needs."""
-    features = dict.fromkeys(servers, True)
-    if digest is None:
-        return Offer(model, features=features)
-    return Offer(model, features={RESUME: True} | features, digest=digest)
+            return status_for_clients(self._orchestrator)
+        self._weights = self._orchestrator.resumable_models()
+        status = status_for_parent(self._orchestrator, self._weights)
+        if status.state == "failed" and self._status.state != "failed":
+            log.error("%s", status.detail)
+        return status
 
 
 def _deltas(chunk: Chunk, stream: TaskStream) -> Iterator[Delta]:

@@ -44,10 +44,7 @@ class FailingModels:
     def settle(self, subject: ModelAt, rests: bool, is_doubtful: bool) -> None:
         for kept, belongs in ((self._resting, rests), (self._doubtful, is_doubtful)):
             agents = kept.setdefault(subject.model, set())
-            if belongs:
-                agents.add(subject.agent_id)
-            else:
-                agents.discard(subject.agent_id)
+            keep(agents, subject.agent_id, belongs)
             if not agents:
                 del kept[subject.model]
 
@@ -59,3 +56,11 @@ class FailingModels:
             models.pop(subject.model, None)
             if not models:
                 del self._models[subject.agent_id]
+
+
+def keep(kept: set[str], agent_id: str, belongs: bool) -> None:
+    """Have an agent among ``kept`` exactly where it ``belongs`` there."""
+    if belongs:
+        kept.add(agent_id)
+    else:
+        kept.discard(agent_id)

@@ -3,10 +3,7 @@ fail again and again.
 
 A subject is an agent (by id), one of its links (agent id and transport number), or one of its models (`ModelAt`). One
 whose breaker does not allow it (`anywire.pipeline.health.breaker`) gets no task while another agent serves the model
-(over another link, if it is the link's). An error that concerns the model alone, as its agent says, counts against the
-model there, and says nothing of the agent and its other models. Errors that are the request's, refusals and cancels
-never count. The loss of an agent is one failure, however many attempts it takes along; the loss of one of several links
-is one of the link.
+(over another link, if it is the link's). `anywire.pipeline.health.blame` decides what a failure counts against.
 
 An agent whose breaker has opened ``quarantine_trips`` times is quarantined: no client's task goes there, whoever else
 is there. Probes that the pipeline makes up are sent to it (`anywire.pipeline.health.quarantine`), and only one that it
@@ -17,39 +14,26 @@ meanwhile, but never quarantines it.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Set
 
-from anywire import errors
-from anywire.agent_health import WELL, AgentHealth, HealthState, counted
-from anywire.clock import Clock, Timer
-from anywire.errors import AnywireError
+import msgspec
+
+from anywire.agent_health import WELL, AgentHealth, HealthState
+from anywire.clock import Clock
+from anywire.errors import AgentLost, AnywireError
 from anywire.failure_settings import BreakerConfig
+from anywire.pipeline.health.blame import blame_for
 from anywire.pipeline.health.breaker import Breaker
-from anywire.pipeline.health.failing_models import FailingModels, ModelAt
+from anywire.pipeline.health.failing_models import FailingModels, ModelAt, keep
+from anywire.pipeline.health.health_record import HealthRecord
 from anywire.pipeline.health.quarantine import Quarantine, SendProbe
 
 QUARANTINED = "quarantined"
-MAX_SAID = 300
-"""Characters kept of the message of a subject's last failure."""
 REMEMBERED_AWAY = 1024
 """Agents that are gone and whose failures are kept."""
 
 Subject = str | tuple[str, int] | ModelAt
-
-
-class _Record:
-    """``lost_epoch`` is the epoch after the loss that was counted last, ``served`` the model and kind of the task that
-    failed last, ``said`` its error's message, ``trips_below`` how many openings are due to failures below it."""
-
-    __slots__ = ("breaker", "evidence", "lost_epoch", "said", "served", "timer", "trips_below")
-
-    def __init__(self, breaker: Breaker) -> None:
-        self.breaker = breaker
-        self.evidence: Counter[str] = Counter()
-        self.lost_epoch = self.trips_below = 0
-        self.served, self.said = ("", ""), ""
-        self.timer: Timer | None = None
 
 
 class Health:
@@ -57,14 +41,10 @@ class Health:
     agent; what that came to is told to `probe_ended`. Subjects that have not failed cost nothing."""
 
     def __init__(
-        self,
-        clock: Clock,
-        changed: Callable[[Subject], None],
-        probe: SendProbe,
-        config: BreakerConfig,
+        self, clock: Clock, changed: Callable[[Subject], None], probe: SendProbe, config: BreakerConfig
     ) -> None:
         self._clock, self._changed, self._config = clock, changed, config
-        self._records: dict[Subject, _Record] = {}
+        self._records: dict[Subject, HealthRecord] = {}
         self._quarantine = Quarantine(clock, config, probe)
         self._away: OrderedDict[str, None] = OrderedDict()
         self._resting: set[str] = set()
@@ -90,7 +70,7 @@ class Health:
     def cause(self, subject: Subject) -> str:
         """The code that its failures had most often since it was well, empty when there were none."""
         record = self._records.get(subject)
-        return record.evidence.most_common(1)[0][0] if record is not None and record.evidence else ""
+        return record.cause if record is not None else ""
 
     def said(self, subject: Subject) -> str:
         """The message of its last failure, empty when there was none."""
@@ -102,15 +82,11 @@ class Health:
         record = self._records.get(subject)
         if record is None:
             return WELL
-        breaker = record.breaker
-        reason, probes, retry_in = "", 0, 0.0
-        if isinstance(subject, str) and subject in self._quarantine:
-            reason, probes, retry_in = self._quarantine.report(subject)
-        elif breaker.state != "closed":
-            reason = counted(record.evidence)
-            if breaker.state == "open":
-                retry_in = max(0.0, breaker.until - self._clock.now())
-        return AgentHealth(self.state(subject), "", reason, dict(record.evidence), breaker.trips, probes, retry_in)
+        report = record.report(self._clock.now())
+        if not isinstance(subject, str) or subject not in self._quarantine:
+            return report
+        reason, probes, retry_in = self._quarantine.report(subject)
+        return msgspec.structs.replace(report, state="quarantined", reason=reason, probes=probes, retry_in_s=retry_in)
 
     def resting(self, subject: Subject) -> bool:
         """Whether it should get no task now: it has failed and rests, or as many probes as may are under way."""
@@ -156,43 +132,23 @@ class Health:
         is_from_below: bool = False,
     ) -> None:
         """An attempt of ``epoch``, sent over the link ``place`` for ``served``, a model and a kind, ended with
-        ``error``, or None for an answer. ``is_blameless``: an operator caused it. ``is_linked``: its agent is
-        there over another link. ``is_from_below``: the error arose below the agent, which is an orchestrator."""
+        ``error``, or None for an answer. See `anywire.pipeline.health.blame.blame_for` for the rest."""
         agent_id, model = place[0], ModelAt(place[0], served[0])
         if error is None:
-            self.succeeded(model, epoch)
-        elif not is_blameless and error.blames == "model" and served[0]:
-            self.failed(model, error.code, epoch, served, said=error.message)
-            self.neutral(agent_id, epoch)
-            self.neutral(place, epoch)
-            return
-        else:
-            self.neutral(model, epoch)
-        if error is None:
             self._lost_links.discard(agent_id)
-            self.succeeded(agent_id, epoch)
-            self.succeeded(place, epoch)
-        elif is_from_below and not is_blameless and error.blames:
-            self.failed(agent_id, error.code, epoch, served, said=error.message, is_from_below=True)
-            self.neutral(place, epoch)
-        elif not is_blameless and isinstance(error, errors.AgentLost):
-            if is_linked:
-                self._lost_links.add(agent_id)
-                self.failed(place, error.code, epoch, is_loss=True, said=error.message)
-                self.neutral(agent_id, epoch)
+            for subject in (model, agent_id, place):
+                self.succeeded(subject, epoch)
+            return
+        blame = blame_for(error, served[0], is_blameless, is_linked, is_from_below)
+        if blame.is_loss:
+            keep(self._lost_links, agent_id, blame.whom == "link")
+        blamed = {"agent": agent_id, "link": place, "model": model}.get(blame.whom)
+        # Of agent and link the blamed one is first: it rests before the other may get a task again.
+        for subject in (model, place, agent_id) if blamed == place else (model, agent_id, place):
+            if subject == blamed:
+                self.failed(subject, error.code, epoch, served, blame.is_loss, error.message, blame.is_from_below)
             else:
-                self._lost_links.discard(agent_id)
-                self.failed(agent_id, error.code, epoch, served, is_loss=True, said=error.message)
-                self.neutral(place, epoch)
-        elif not is_blameless and error.blames == "agent":
-            self.failed(agent_id, error.code, epoch, served, said=error.message)
-            self.neutral(place, epoch)
-        elif not is_blameless and error.blames == "link":
-            self.failed(place, error.code, epoch, said=error.message)
-            self.neutral(agent_id, epoch)
-        else:
-            self.neutral(agent_id, epoch)
-            self.neutral(place, epoch)
+                self.neutral(subject, epoch)
 
     def succeeded(self, subject: Subject, epoch: int) -> None:
         record = self._records.get(subject)
@@ -218,7 +174,7 @@ class Health:
             return
         record = self._records.get(subject)
         if record is None:
-            record = self._records[subject] = _Record(Breaker(self._config, self._next_epoch))
+            record = self._records[subject] = HealthRecord(Breaker(self._config, self._next_epoch))
             if isinstance(subject, ModelAt) and (oldest := self._models.add(subject)) is not None:
                 self.forget(oldest)
                 self._changed(oldest)
@@ -229,8 +185,7 @@ class Health:
             record.lost_epoch = self._next_epoch()
         before = record.breaker.state
         if record.breaker.failed(self._clock.now(), epoch):
-            record.evidence[code] += 1
-            record.served, record.said = served, said[:MAX_SAID]
+            record.add_failure(code, served, said)
         self._settle(subject, record, before, is_from_below)
 
     def neutral(self, subject: Subject, epoch: int) -> None:
@@ -268,7 +223,7 @@ class Health:
         if agent_id in self._lost_links:
             # The first of its links to break had all the attempts: what was lost is the agent.
             self._lost_links.discard(agent_id)
-            self.failed(agent_id, errors.AgentLost.code, self.epoch, is_loss=True)
+            self.failed(agent_id, AgentLost.code, self.epoch, is_loss=True)
         self._quarantine.gone(agent_id)
         if agent_id not in self._records:
             return
@@ -293,7 +248,7 @@ class Health:
         """It is as one that has never failed. Tells nobody."""
         record = self._records.pop(subject, None)
         if record is not None:
-            _cancel(record)
+            record.cancel_timer()
         if isinstance(subject, str):
             for kept in (self._resting, self._doubtful):
                 kept.discard(subject)
@@ -305,7 +260,7 @@ class Health:
         self._closed = True
         self._quarantine.close()
         for record in self._records.values():
-            _cancel(record)
+            record.cancel_timer()
 
     # Inside
 
@@ -313,52 +268,33 @@ class Health:
         self.epoch += 1
         return self.epoch
 
-    def _settle(self, subject: Subject, record: _Record, before: str = "", is_from_below: bool = False) -> None:
+    def _settle(self, subject: Subject, record: HealthRecord, before: str = "", is_from_below: bool = False) -> None:
         """Bring what is kept in line with its breaker, and tell of a state that is not the one ``before``."""
         breaker = record.breaker
         if breaker.is_blank:
             self.forget(subject)
         elif isinstance(subject, str):
-            _keep(self._resting, subject, not breaker.allows)
-            _keep(self._doubtful, subject, breaker.is_doubtful)
+            keep(self._resting, subject, not breaker.allows)
+            keep(self._doubtful, subject, breaker.is_doubtful)
         elif isinstance(subject, ModelAt):
             self._models.settle(subject, not breaker.allows, breaker.is_doubtful)
         if not before or breaker.state == before:
             return
-        _cancel(record)
+        record.cancel_timer()
         if breaker.state == "closed":
-            record.evidence.clear()
-            record.said = ""
+            record.clear_failures()
         elif breaker.state == "open":
             trips = self._config.quarantine_trips
-            if breaker.trips == 1:
-                record.trips_below = 0  # the earlier ones are forgotten
-            record.trips_below += is_from_below
-            is_own = not is_from_below and breaker.trips - record.trips_below >= trips
-            if isinstance(subject, str) and trips and is_own:
-                times = "once" if breaker.trips == 1 else f"{breaker.trips} times"
-                reason = f"its breaker has opened {times} ({counted(record.evidence)})"
-                self._quarantine.begin(subject, reason, breaker.trips, record.served)
+            own_trips = record.count_trip(is_from_below)
+            if isinstance(subject, str) and trips and own_trips >= trips:
+                self._quarantine.begin(subject, record.trips_told, breaker.trips, record.served)
             elif not self._closed:
                 pause = breaker.until - self._clock.now()
                 record.timer = self._clock.call_later(pause, self._recover, subject, record)
         self._changed(subject)
 
-    def _recover(self, subject: Subject, record: _Record) -> None:
+    def _recover(self, subject: Subject, record: HealthRecord) -> None:
         record.timer = None
         # The clock of a timer may be a little early.
         record.breaker.recover(max(self._clock.now(), record.breaker.until))
         self._settle(subject, record, "open")
-
-
-def _keep(kept: set[str], agent_id: str, belongs: bool) -> None:
-    if belongs:
-        kept.add(agent_id)
-    else:
-        kept.discard(agent_id)
-
-
-def _cancel(record: _Record) -> None:
-    if record.timer is not None:
-        record.timer.cancel()
-        record.timer = None

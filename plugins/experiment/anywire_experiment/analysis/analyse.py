@@ -14,7 +14,8 @@ import numpy as np
 from anywire_experiment.analysis.blocks import Usable, geometric, typical, usable
 from anywire_experiment.analysis.cautions import cautions_of
 from anywire_experiment.analysis.comparisons import comparisons, pairs
-from anywire_experiment.analysis.metrics import MEANINGS, Measured, TenantRows
+from anywire_experiment.analysis.measured import Measured, TenantRows
+from anywire_experiment.analysis.metrics import MEANINGS
 from anywire_experiment.analysis.quality import paired, quality_of
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.resources import medians, resources

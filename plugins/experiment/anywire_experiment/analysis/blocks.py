@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from anywire_experiment.analysis.metrics import Floats
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import Valued
+from anywire_experiment.analysis.sample_rows import Floats
 from anywire_experiment.plan import OF_REQUESTS, Metric, Plan, fewest_samples
 from anywire_experiment.statistics import FEWEST_FOR_INTERVAL, Estimate
 from anywire_experiment.statistics.studentised import resampling_counts, studentised_mean

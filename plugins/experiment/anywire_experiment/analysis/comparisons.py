@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 
 from anywire_experiment.analysis.blocks import PACED, RESAMPLES, is_told, mean_over_blocks, usable
-from anywire_experiment.analysis.metrics import MEANINGS, Measured
+from anywire_experiment.analysis.measured import Measured
+from anywire_experiment.analysis.metrics import MEANINGS
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import ComparisonFigures
 from anywire_experiment.analysis.wording import judged, judged_shares, metric_of, moments, not_told, unjudged

@@ -10,14 +10,10 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from anywire_experiment.analysis.metrics import (
-    MEANINGS,
-    Measured,
-    default_metrics,
-    measurable,
-    read_samples,
-)
+from anywire_experiment.analysis.measured import Measured
+from anywire_experiment.analysis.metrics import MEANINGS, default_metrics, measurable
 from anywire_experiment.analysis.results import StreamShape
+from anywire_experiment.analysis.sample_rows import read_samples
 from anywire_experiment.arms import ALONE
 from anywire_experiment.plan import Metric
 from anywire_experiment.record.cells import CELL, Cell, read_cell

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anywire_experiment.analysis.metrics import Measured
+from anywire_experiment.analysis.measured import Measured
 from anywire_experiment.record.cells import LOAD, Cell
 
 SYSTEM = "the system"

@@ -16,7 +16,8 @@ from scipy import stats
 from anywire.builtin.distribution import Distribution
 from anywire.errors import ConfigError
 from anywire_experiment.analysis.analyse import RawData
-from anywire_experiment.analysis.metrics import Floats, Measured
+from anywire_experiment.analysis.measured import Measured
+from anywire_experiment.analysis.sample_rows import Floats
 
 FEWEST = 20
 """Streams without which nothing is fitted."""

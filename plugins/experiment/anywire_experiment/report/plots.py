@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from anywire_experiment.analysis.blocks import PACED
-from anywire_experiment.analysis.metrics import MEANINGS, Floats
+from anywire_experiment.analysis.metrics import MEANINGS
 from anywire_experiment.analysis.raw import RawData
 from anywire_experiment.analysis.results import ComparisonFigures, Results
+from anywire_experiment.analysis.sample_rows import Floats
 from anywire_experiment.analysis.wording import MINUS, place
 from anywire_experiment.plan import OF_REQUESTS, Metric
 from anywire_experiment.report import timing

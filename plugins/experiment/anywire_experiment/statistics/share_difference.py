@@ -56,6 +56,10 @@ def compare_shares(
     Why not the ratio, as in `compare`: a block of few questions may have none right, and has no ratio then. Else the
     same is assumed, and the same is promised.
 
+    Where no block differs from another nothing tells how much one may, and each block counts as one question, as in
+    `share_over_blocks`: that all n differ by d has at most the chance ((1 - m) / (1 - d)) ** n when the mean difference
+    is m. So 12 blocks without a difference leave room for one of 26 points.
+
     ValueError for fewer than 2 blocks, different numbers of blocks, and what is no share.
     """
     fraction(margin, "margin")
@@ -72,21 +76,35 @@ def compare_shares(
     found = studentised_mean(differences, counts, negligible=ROUNDING)
     p_different = float(found.p_zero())
     p_equivalent = float(np.maximum(found.p_at_most(-margin), found.p_at_least(margin)))
+    difference, equivalence = _estimate(found, level), _estimate(found, 2.0 * level - 1.0)
+    if found.error == 0.0:
+        apart = abs(float(found.mean))
+        if apart < margin:
+            p_equivalent = max(p_equivalent, ((1.0 - margin) / (1.0 - apart)) ** before.size)
+        equivalence = _of_alike(equivalence, before.size)
+        difference = _of_alike(difference, before.size) if apart <= ROUNDING else difference
     return ShareComparison(
         blocks=int(before.size),
         level=level,
         margin=margin,
         baseline=float(before.mean()),
         candidate=float(after.mean()),
-        difference=_estimate(found, level),
+        difference=difference,
         shift=hodges_lehmann(differences, level),
-        equivalence=_estimate(found, 2.0 * level - 1.0),
+        equivalence=equivalence,
         spread=float(np.std(differences, ddof=1)),
         p_different=p_different,
         p_equivalent=p_equivalent,
         adjusted_different=p_different,
         adjusted_equivalent=p_equivalent,
     )
+
+
+def _of_alike(found: Estimate, blocks: int) -> Estimate:
+    """With the limits that so many blocks leave when no one differs from another."""
+    room = ((1.0 - found.level) / 2.0) ** (1.0 / blocks)
+    value = found.value
+    return Estimate(value, (1.0 + value) * room - 1.0, 1.0 - (1.0 - value) * room, found.level)
 
 
 def _estimate(of: StudentisedMean, level: float) -> Estimate:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from anywire_experiment.statistics.paired import FEWEST_BLOCKS, Comparison
 from anywire_experiment.statistics.planning import blocks_needed
-from anywire_experiment.statistics.samples import Estimate, Floats, finite_series
+from anywire_experiment.statistics.samples import ROUNDING, Estimate, Floats, finite_series
 from anywire_experiment.statistics.share_difference import ShareComparison
 
 Key = TypeVar("Key", bound=Hashable)
@@ -142,8 +142,7 @@ def share_verdict(
         said, shown = f"equivalent within {100 * comparison.margin:g} points", comparison.equivalence
     elif outcome is Outcome.NOT_ENOUGH_DATA:
         said = outcome.value
-        # `blocks_needed` counts in logarithms of ratios.
-        needed = _advised(comparison, math.expm1(comparison.margin))
+        needed = _advised_of_shares(comparison)
         tail = f" in {comparison.blocks} blocks; a new run of {needed} would decide with a chance of {100 * POWER:g} %"
     else:
         said = words[0] if better else words[1]
@@ -172,6 +171,14 @@ def _advised(comparison: Comparison | ShareComparison, margin: float) -> int:
         return needed
     halfway = math.sqrt(1.0 + margin)
     return blocks_needed(comparison.spread, margin, true_ratio=halfway, power=POWER, alpha=share)
+
+
+def _advised_of_shares(comparison: ShareComparison) -> int:
+    if comparison.spread > ROUNDING:
+        return _advised(comparison, math.expm1(comparison.margin))  # `blocks_needed` counts in logarithms of ratios
+    # As many as show that arms which never differ are equivalent, see `compare_shares`.
+    share = (1.0 - comparison.level) / comparison.family
+    return max(FEWEST_BLOCKS, math.ceil(math.log(share) / math.log1p(-comparison.margin)))
 
 
 def _amount(comparison: Comparison, direction: str) -> str:

@@ -28,9 +28,12 @@ class Asking:
     async def council(self, role: str, call: Call) -> Council | None:
         return council_for(role, await self.deliberations.councils(call.caller))
 
-    async def submit(self, request: dict[str, Any], call: Call, most_rounds: int = 0) -> Deliberation:
-        """Take it in, and tell the client its id at once. ``most_rounds`` 0 is no bound."""
-        question = question_of(self.deliberations, self._translated(request, call), call.caller, most_rounds)
+    async def submit(
+        self, request: dict[str, Any], as_asked: dict[str, Any], call: Call, most_rounds: int = 0
+    ) -> Deliberation:
+        """Take it in, and tell the client its id at once; see `question_of`."""
+        translated = self._translated(request, call)
+        question = question_of(self.deliberations, translated, as_asked, call.caller, most_rounds)
         state = await self.deliberations.submit(question)
         await call.tell_id(question.id)
         return state

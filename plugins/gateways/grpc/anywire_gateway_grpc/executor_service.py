@@ -40,7 +40,7 @@ class ExecutorCalls:
     ) -> wire.ExecuteDeliberationResponse:
         council = None if asked.agents else await self._asking.council(asked.role, call)
         request = execute(asked, council, partial(self._asking.meant, call=call))
-        state = await self._asking.submit(request, call)
+        state = await self._asking.submit(request, execute(asked, None, str), call)
         count = len(state.question.members)
         return wire.ExecuteDeliberationResponse(
             task_id=asked.task_id or state.question.id,

@@ -48,7 +48,7 @@ class OrchestratorCalls:
         progress = Progress(state)
         async with aclosing(deliberations.updates(name, call.caller)) as updates:
             async for update in updates:
-                if update.name in ("answered", "ended"):
+                if update.name in ("answered", "ended") and not state.is_final:
                     state = await deliberations.get(name, call.caller) or state
                 if update.name == "ended" and not state.winner:
                     raise Ended(state)
@@ -80,7 +80,8 @@ class OrchestratorCalls:
 
     async def orchestrate(self, asked: wire.OrchestrateRequest, call: Call) -> wire.OrchestrateResponse:
         request = orchestrate(asked, await self._asking.council(asked.role, call))
-        state = await self._asking.submit(request, call, asked.constraints.max_iterations)
+        most = asked.constraints.max_iterations
+        state = await self._asking.submit(request, orchestrate(asked, None), call, most)
         state = won(await self._asking.ended(state, call))
         if state.is_final:
             self._numbers.orchestrated(call.caller, duration_ms(state))
@@ -94,7 +95,7 @@ class OrchestratorCalls:
 
     async def _asked(self, asked: wire.DeliberateRequest, call: Call) -> Deliberation:
         request = deliberate(asked, await self._asking.council(asked.role, call))
-        return await self._asking.submit(request, call, asked.constraints.max_iterations)
+        return await self._asking.submit(request, deliberate(asked, None), call, asked.constraints.max_iterations)
 
 
 def _told(state: Deliberation) -> wire.DeliberateResponse:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
+
+import msgspec
 
 from anywire.caller import Caller
 from anywire.errors import InvalidRequest
@@ -11,6 +14,8 @@ from anywire_gateway_grpc import orchestrator_pb2 as wire
 from anywire_gateway_grpc import ray_executor_pb2 as executor
 from anywire_service_deliberation.offered import Council, Deliberations
 from anywire_service_deliberation.question import MAX_MEMBERS, Question
+from anywire_service_deliberation.request_form import digest_of
+from anywire_service_deliberation.roles_and_rubrics import spoken
 
 ANY = "*"
 """In the setting ``models``: every name that is neither listed nor served."""
@@ -82,37 +87,49 @@ def execute(
 
 
 def question_of(
-    deliberations: Deliberations, request: dict[str, Any], caller: Caller, most_rounds: int = 0
+    deliberations: Deliberations,
+    request: dict[str, Any],
+    as_asked: dict[str, Any],
+    caller: Caller,
+    most_rounds: int = 0,
 ) -> Question:
-    """The question, of ``most_rounds`` at most unless that is 0. A rubric without a known name is taken as its text."""
+    """The question, of ``most_rounds`` at most unless that is 0. A rubric without a known name is taken as its text.
+
+    ``as_asked`` is the request without what councils and settings have made of it: the same again is the same
+    deliberation, also where these have changed meanwhile.
+    """
     if most_rounds < 0:
         raise InvalidRequest(f"constraints.max_iterations is {most_rounds}: 0 is no bound")
-    question = _read(deliberations, request, caller)
-    if most_rounds and question.rounds > most_rounds:
-        question = _read(deliberations, request | {"rounds": most_rounds}, caller)
-    return question
-
-
-def _read(deliberations: Deliberations, request: dict[str, Any], caller: Caller) -> Question:
-    rubric = request.get("rubric")
     try:
-        return deliberations.question(request, caller)
+        question = deliberations.question(request, caller)
     except InvalidRequest as error:
+        rubric = request.get("rubric")
         if error.param != "rubric" or not isinstance(rubric, str):
             raise
-    return deliberations.question(request | {"rubric": {"criteria": criteria(rubric)}}, caller)
+        described = {"rubric": {"criteria": criteria(rubric)}}
+        request, as_asked = request | described, as_asked | described
+        question = deliberations.question(request, caller)
+    if most_rounds and question.rounds > most_rounds:
+        question = deliberations.question(request | {"rounds": most_rounds}, caller)
+    if most_rounds and as_asked.get("rounds", most_rounds + 1) > most_rounds:
+        as_asked = as_asked | {"max_iterations": most_rounds}
+    return msgspec.structs.replace(question, digest=digest_of(as_asked))
 
 
 def criteria(text: str) -> list[dict[str, Any]]:
     """The criteria that a text names, one for each line, with its name before a colon."""
-    found: dict[str, str] = {}
+    found: list[tuple[str, str]] = []
+    taken: set[str] = set()
     for line in filter(None, (each.strip(" \t-*•") for each in text.splitlines())):
         head, colon, rest = line.partition(":")
         name = head.strip() if colon and rest.strip() else line
         fits = len(name) <= MAX_NAME_CHARS and name.isprintable() and any(letter.isalpha() for letter in name)
-        name = name if fits and name not in found else f"criterion {len(found) + 1}"
-        found[name] = rest.strip() if fits and colon and rest.strip() else line
-    return [{"name": name, "description": "" if name == said else said} for name, said in found.items()]
+        if not fits or spoken(name) in taken:
+            numbers = (f"criterion {number}" for number in itertools.count(len(found) + 1))
+            name = next(each for each in numbers if each not in taken)
+        taken.add(spoken(name))
+        found.append((name, rest.strip() if fits and colon and rest.strip() else line))
+    return [{"name": name, "description": "" if name == said else said} for name, said in found]
 
 
 def council_for(role: str, councils: Sequence[Council]) -> Council | None:

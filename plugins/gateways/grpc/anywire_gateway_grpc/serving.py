@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import socket
+from collections import deque
 from collections.abc import Callable
 
 import grpc
@@ -49,7 +50,7 @@ class Certificate:
         self._tls, self._reloaded = tls, reloaded
         files = [each for each in (tls.certificate, tls.key, tls.client_ca) if each is not None]
         self._watched = WatchedFiles(files, self._renew)
-        self._changed: grpc.ServerCertificateConfiguration | None = None
+        self._changed = deque[grpc.ServerCertificateConfiguration](maxlen=1)
         self.credentials = grpc.dynamic_ssl_server_credentials(
             self._read(),
             self._newest,  # type: ignore[arg-type]  # it may return None
@@ -65,8 +66,10 @@ class Certificate:
 
     def _newest(self) -> grpc.ServerCertificateConfiguration | None:
         """What has changed since the last handshake. Called from threads of gRPC's, at each handshake."""
-        changed, self._changed = self._changed, None
-        return changed
+        try:
+            return self._changed.pop()
+        except IndexError:
+            return None
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
         server_context(self._tls)  # gRPC itself would not say what is wrong with the files
@@ -80,7 +83,7 @@ class Certificate:
 
     def _renew(self) -> None:
         try:
-            self._changed = self._read()
+            self._changed.append(self._read())
         except ConfigError as error:
             log.error("the certificate in use stays, since the new one does not serve: %s", error)
             self._reloaded(str(error))

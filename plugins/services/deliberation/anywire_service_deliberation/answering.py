@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,14 +19,21 @@ from anywire_service_deliberation.history import history
 from anywire_service_deliberation.prompts import newest
 from anywire_service_deliberation.record import Deliberation
 from anywire_service_deliberation.running import Run
+from anywire_service_deliberation.runs import CLIENT_GONE
+from anywire_service_deliberation.update_stream import end_reading
 from anywire_service_deliberation.viewed import LARGE, whole
 
 BASE = "/v1/deliberations"
 """Where the links of a whole one lead at an HTTP gateway."""
 PIECE_CHARS = 16 * 1024
 """Characters of a whole one in one chunk of a stream."""
+SILENCE_S = 15.0
+"""Seconds without an update after which a stream has a chunk without one. Whoever sent the task from afar (a client of
+the client plane, an orchestrator above) gives up a stream that is silent for its ``pipeline.next_token_timeout``."""
 
 _encode = msgspec.json.Encoder().encode
+_EMPTY = {"choices": [{"index": 0, "delta": {}, "finish_reason": None}]}
+_NOTHING_NEW = Delta("", _encode(_EMPTY).decode())
 
 
 class Asking(NamedTuple):
@@ -39,8 +45,8 @@ class Asking(NamedTuple):
 
 async def answer(kept: KeptDeliberations, task_id: str, submission: Submission) -> AsyncGenerator[Delta, None]:
     """Answer a task for a model of the service: one that stands for a deliberation, or a client's chat, whose id
-    becomes that of its deliberation unless it names one. The deliberation is cancelled with the task, but not at the
-    orchestrator's end."""
+    becomes that of its deliberation unless it names one. The deliberation is cancelled with the task that began it, but
+    not at the orchestrator's end."""
     run, tells_whole = kept.runs.of_task(task_id), False
     if run is None:
         request, tells_whole = asked_by(task_id, submission)
@@ -53,17 +59,31 @@ async def answer(kept: KeptDeliberations, task_id: str, submission: Submission) 
                 yield delta
             return
         run = found
+        if run.parent != task_id:
+            run.followers.add(task_id)
+    updates = run.updates()
+    newest: asyncio.Future[Update | None] | None = None
     try:
-        if submission.stream:
-            async with aclosing(run.updates()) as updates:
-                async for update in updates:
-                    if tells_whole or update.name not in ("asked", "ended"):
-                        yield _progress(run.shown.question.id, update)
+        while submission.stream:
+            newest = newest or asyncio.ensure_future(anext(updates, None))
+            await asyncio.wait((newest,), timeout=SILENCE_S)
+            if not newest.done():
+                yield _NOTHING_NEW
+                continue
+            new, newest = newest.result(), None
+            if new is None:
+                break
+            if tells_whole or new.name not in ("asked", "ended"):
+                yield _progress(run.shown.question.id, new)
         await asyncio.shield(run.ended)
     except BaseException:
-        if not run.ended.done() and not kept.runs.closing:
-            kept.runs.cancel(run, "its task was cancelled, or its client has gone")
+        if not run.ended.done() and not kept.runs.closing and run.ends_with(task_id):
+            # At once: its works are cancelled with the task, and are no failures of members.
+            kept.runs.cancel(run, CLIENT_GONE)
         raise
+    finally:
+        run.followers.discard(task_id)
+        await end_reading(updates, newest)
     if not run.shown.is_final:
         raise errors.ShuttingDown("the orchestrator shuts down: the deliberation goes on after its next start")
     async for delta in _final(run.shown, tells_whole):
@@ -145,7 +165,7 @@ def _usage(state: Deliberation) -> str:
 def _progress(question_id: str, update: Update) -> Delta:
     """A chunk without text, which clients that do not know the member pass over."""
     told = {"id": question_id, "number": update.number, "event": update.name, "at": update.at, **update.data}
-    return Delta("", _encode({"choices": [{"index": 0, "delta": {}, "finish_reason": None}], MEMBER: told}).decode())
+    return Delta("", _encode({**_EMPTY, MEMBER: told}).decode())
 
 
 def _task(messages: Any) -> str:

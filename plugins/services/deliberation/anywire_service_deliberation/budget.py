@@ -48,10 +48,11 @@ def extended(state: Deliberation, now: float) -> float | None:
     return end if end - now >= least else None
 
 
-def hanging_at(began: float, ends: float, *, works: int, answered: int, slowest: float) -> float | None:
+def hanging_at(began: float, ends: float, *, looked: float, works: int, answered: int, slowest: float) -> float | None:
     """When the tries that began with their stage, at ``began``, are held for hanging: of its ``works`` so many were
     ``answered``, the ``slowest`` in so many seconds. None without any to compare with, and where one as slow as that
-    would have no time for a second try.
+    would have no time for a second try. ``looked`` is when that was done last, for works that nobody had yet; it is
+    ``began`` before.
 
     With one slot for all works the last is done after ``slowest * works / answered``, if all take the same time: a
     machine that is merely busy is not asked twice.
@@ -59,5 +60,5 @@ def hanging_at(began: float, ends: float, *, works: int, answered: int, slowest:
     if not answered:
         return None
     least = min(HANGING_AFTER * (ends - began), HANGING_AFTER_S)
-    at = began + max(least, HANGING_FACTOR * slowest * works / answered)
+    at = looked + max(least, HANGING_FACTOR * slowest * works / answered)
     return at if at + slowest <= ends else None

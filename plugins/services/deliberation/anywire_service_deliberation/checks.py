@@ -61,8 +61,8 @@ async def checked(
         unfinished = [task for task in tasks if not task.done()]
         for task in unfinished:
             task.cancel()
-    if unfinished:
-        await asyncio.wait(unfinished, timeout=GRACE)
+        if unfinished:
+            await asyncio.wait(unfinished, timeout=GRACE)
     late = f"it took more than {timeout:g} s"
     return tuple(
         _failed(check.kind, late if task in unfinished else "it was cancelled")

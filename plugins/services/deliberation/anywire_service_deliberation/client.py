@@ -23,7 +23,7 @@ from anywire.deliberation_views import Summary, Whole
 from anywire.errors import ShuttingDown
 from anywire.not_understood import NotUnderstood
 from anywire_service_deliberation.event_source import read_events
-from anywire_service_deliberation.http_answers import error_of, read_answer, told_error
+from anywire_service_deliberation.http_answers import NothingBehind, error_of, read_answer, told_error
 from anywire_service_deliberation.views import CouncilView, RoleView, RubricView
 
 BASE = "/v1"
@@ -33,6 +33,9 @@ TIMEOUT_S = 10.0
 """Seconds for what the server answers at once."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 """Seconds before it is tried again to reach a server that has gone."""
+
+_GONE = (httpx.TransportError, ShuttingDown, NothingBehind)
+"""The server is not there, and may be back."""
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -127,17 +130,18 @@ class DeliberationClient:
     async def events(self, id: str, after: int = 0) -> AsyncGenerator[Update, None]:  # noqa: A002
         """What happens in it, from the update after the one with that number to its end; close it. Where the stream
         breaks off it goes on after the last one."""
+        pause = FIRST_PAUSE_S
         while True:
             try:
                 async with aclosing(self._stream(id, after)) as updates:
                     async for update in updates:
                         if update.number <= after:
                             continue
-                        after, self._met = update.number, True
+                        after, self._met, pause = update.number, True, FIRST_PAUSE_S
                         yield update
                         if update.name == "ended":
                             return
-            except (httpx.TransportError, ShuttingDown) as error:
+            except _GONE as error:
                 log.info("the events of %s broke off: %s", id, error)
             if (await self.get(id)).is_final:
                 # What is left of them is there at once, and ends.
@@ -146,7 +150,8 @@ class DeliberationClient:
                         if update.number > after:
                             yield update
                 return
-            await self._clock.sleep(FIRST_PAUSE_S)
+            await self._clock.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
 
     async def cancel(self, id: str) -> Summary:  # noqa: A002
         """End it, with every task of it. One that has ended stays as it is."""
@@ -207,7 +212,7 @@ class DeliberationClient:
         while True:
             try:
                 found = await send()
-            except (httpx.TransportError, ShuttingDown) as error:
+            except _GONE as error:
                 now = self._clock.now()
                 gone_at = now if gone_at < 0 else gone_at
                 left = gone_at + self._patience - now

@@ -71,5 +71,6 @@ class DeliberationConfig(ServiceConfig):
     max_kept: int = pydantic.Field(
         10_000,
         ge=1,
-        description="Deliberations that are kept after their end. Of more, the oldest go before `retention` is over.",
+        description="Deliberations that are kept after their end. Of more, the oldest of the tenant that has the most "
+        "go.",
     )

@@ -44,9 +44,9 @@ class Course:
     changes any more.
     """
 
-    def __init__(self, state: Deliberation, agent_of: Callable[[WorkId], str] = lambda work: "") -> None:
+    def __init__(self, state: Deliberation, agent_of: Callable[[WorkId], str | None] = lambda work: "") -> None:
         """``agent_of`` says which agent has a work that is under way, empty where that is not known. A failure of one
-        that hangs or is late names it."""
+        that hangs or is late names it. None where nobody has it yet: it waits for a free slot, and does not hang."""
         self.state, self._agent_of = state, agent_of
         self._begun = False
         self._now = -math.inf
@@ -58,12 +58,11 @@ class Course:
         self._to_stop: list[WorkId] = []
         """What the event that is dealt with asks for at its end."""
         self._works = 0
-        self._began = 0.0
-        self._ends = 0.0
+        self._began = self._looked = self._ends = 0.0
         self._answered = 0
         self._slowest = 0.0
-        """Of the stage under way: how many works it has, its times, how many answers it has got in this process, and in
-        how many seconds the slowest."""
+        """Of the stage under way: how many works it has; when it began, was looked at for what hangs, and ends; how
+        many answers it has got in this process, and in how many seconds the slowest."""
         self._wakes_at = math.inf
 
     def begin(self, now: float) -> list[Effect]:
@@ -163,8 +162,10 @@ class Course:
         if hanging is not None and self._now >= hanging:
             message = f"no answer within {self._now - self._began:.1f} s, others took {self._slowest:.1f} s at most"
             for work in [work for work in self._open if self._tries(work) == 1]:
-                self._to_stop.append(work)
-                self._try_again(work, Failure("hanging", message, self._agent_of(work), at=self._now))
+                if (agent := self._agent_of(work)) is not None:
+                    self._to_stop.append(work)
+                    self._try_again(work, Failure("hanging", message, agent, at=self._now))
+            self._looked = self._now
 
     def _is_over(self) -> bool:
         if not self._open:
@@ -195,6 +196,7 @@ class Course:
         self._to_ask = set(self._open)
         self._works = len(of_stage)
         self._began, self._ends = self._now, stage_ends(self.state, self._now)
+        self._looked = self._began
         self._answered, self._slowest = 0, 0.0
 
     def _end_stage(self) -> None:
@@ -204,7 +206,9 @@ class Course:
             self._change(spared=len(self._open))
         elif self._open:
             late = {
-                str(work): Failure("late", "no answer in time", self._agent_of(work), self._tries(work), self._now)
+                str(work): Failure(
+                    "late", "no answer in time", self._agent_of(work) or "", self._tries(work), self._now
+                )
                 for work in self._open
             }
             self._change(failures={**self.state.failures, **late})
@@ -245,7 +249,14 @@ class Course:
     def _hanging_at(self) -> float | None:
         if all(self._tries(work) > 1 for work in self._open):
             return None
-        return hanging_at(self._began, self._ends, works=self._works, answered=self._answered, slowest=self._slowest)
+        return hanging_at(
+            self._began,
+            self._ends,
+            looked=self._looked,
+            works=self._works,
+            answered=self._answered,
+            slowest=self._slowest,
+        )
 
     # What comes of it
 

@@ -28,6 +28,8 @@ MAX_TOGETHER = 4
 interpreter away, and a busy event loop gives it back up to 5 ms later."""
 REMOVED_TOGETHER = 8
 """Deliberations that one write removes."""
+READ_TOGETHER = 8
+"""Deliberations of a list that are read at once: whoever asks for one of them waits for no more."""
 
 Result = TypeVar("Result")
 _Write = tuple[Callable[[], Any], asyncio.Future[Any]]
@@ -93,7 +95,12 @@ class Database:
         return await self._read(lambda tables: tables.get(tenant, question_id))
 
     async def list(self, tenant: str | None, status: str, role: str, limit: int) -> Sequence[Deliberation]:
-        return await self._read(lambda tables: tables.list(tenant, status, role, limit))
+        numbers = await self._read(lambda tables: tables.listed(tenant, status, role, limit))
+        found: list[Deliberation] = []
+        for at in range(0, len(numbers), READ_TOGETHER):
+            some = numbers[at : at + READ_TOGETHER]
+            found += await self._read(partial(Tables.without_texts, numbers=some))
+        return [state for state in found if status in ("", state.status)]
 
     async def unfinished(self) -> Sequence[Deliberation]:
         return await self._read(lambda tables: tables.unfinished())

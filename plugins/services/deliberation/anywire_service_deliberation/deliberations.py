@@ -164,7 +164,8 @@ class KeptDeliberations:
         return await self._councils.delete(name, caller)
 
     async def statistics(self, caller: Caller) -> dict[str, Any]:
-        return statistics(await self.list(caller, limit=NEWEST), self.now())
+        # With hundreds of them it takes longer than anybody else could wait.
+        return await asyncio.to_thread(statistics, await self.list(caller, limit=NEWEST), self.now())
 
     # Inside
 

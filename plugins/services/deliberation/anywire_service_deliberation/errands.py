@@ -33,6 +33,8 @@ LEAST_TIME = 0.05
 """Seconds that a task has at least."""
 MAX_ANSWER_CHARS = 200_000
 """Characters of an answer that are kept; engines bound answers by tokens."""
+MAX_MESSAGE_CHARS = 1000
+"""Characters of an error's message that are kept."""
 
 CHARS_PER_TOKEN = 3
 """Of a prompt that must fit into a model's context: fewer than usual, so that it does fit."""
@@ -222,7 +224,9 @@ class Errand:
     def _failed(self, error: AnywireError) -> Failed:
         agent = error.agent_id or self.agent
         again = not isinstance(error, _FOR_GOOD)
-        return Failed(Failure(error.code, error.message, agent, self.ask.tries), again)
+        # Agents write it, and it is kept with each state of the deliberation.
+        message = error.message[:MAX_MESSAGE_CHARS].encode(errors="replace").decode()
+        return Failed(Failure(error.code, message, agent, self.ask.tries), again)
 
     def _is_not_yet(self, error: AnywireError) -> bool:
         return isinstance(error, _NOT_YET) or (self._patient and isinstance(error, _GONE))

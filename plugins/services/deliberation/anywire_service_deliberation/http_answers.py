@@ -15,6 +15,10 @@ MAX_RETRY_AFTER_S = 86_400.0
 T = TypeVar("T")
 
 
+class NothingBehind(NotUnderstood):
+    """A proxy answered, which has not reached the server."""
+
+
 def read_answer(body: bytes, kind: type[T], url: httpx.URL) -> T:
     """Raises `NotUnderstood`."""
     try:
@@ -36,7 +40,8 @@ def told_error(body: bytes, status: int, url: str) -> AnywireError:
         told = msgspec.json.decode(body)["error"]
         message, code, param = str(told["message"]), str(told.get("code") or ""), str(told.get("param") or "")
     except (msgspec.MsgspecError, UnicodeError, RecursionError, LookupError, TypeError, AttributeError):
-        return NotUnderstood(f"{url} answered {status or 'events'} with no answer of Anywire's API", status=status)
+        kind_of_answer = NothingBehind if status in (502, 503, 504) else NotUnderstood
+        return kind_of_answer(f"{url} answered {status or 'events'} with no answer of Anywire's API", status=status)
     if code == "not_found" and status == 404:
         return ConfigError(
             f"no deliberations are kept there: configure the service deliberation of that orchestrator "

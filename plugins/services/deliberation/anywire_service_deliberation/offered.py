@@ -57,7 +57,7 @@ class Deliberations(Protocol):
     async def list(
         self, caller: Caller, *, status: str = "", role: str = "", limit: int = 100
     ) -> Sequence[Deliberation]:
-        """The newest first."""
+        """The newest first, without the texts of their answers."""
         ...
 
     async def cancel(self, question_id: str, caller: Caller, reason: str = "cancelled") -> Deliberation | None: ...

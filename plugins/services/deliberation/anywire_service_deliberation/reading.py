@@ -20,6 +20,8 @@ MAX_CHARS = 20_000
 """Characters of a text that are read, the last ones."""
 MAX_OBJECTS = 200
 """Places at which an object is looked for."""
+MAX_WASTED_CHARS = 60_000
+"""Characters that are read for objects which then are none; where they are nested they are read again and again."""
 MAX_DEPTH = 6
 """Levels of an object that are looked into."""
 MAX_VALUES = 2_000
@@ -98,15 +100,16 @@ def _in_objects(text: str, rubric: Rubric) -> Iterator[dict[str, float]]:
 
 def _objects(text: str) -> Iterator[object]:
     decoder = json.JSONDecoder()
-    at = 0
+    at = wasted = 0
     for _ in range(MAX_OBJECTS):
         found = _OPENING.search(text, at)
-        if found is None:
+        if found is None or wasted > MAX_WASTED_CHARS:
             return
         try:
             value, at = decoder.raw_decode(text, found.start())
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError) as error:
             at = found.end()
+            wasted += getattr(error, "pos", len(text)) - found.start()
             continue
         yield value
 
@@ -178,18 +181,28 @@ def _after(text: str, names: list[str], rubric: Rubric) -> dict[str, float]:
     longest_first = sorted(names, key=len, reverse=True)
     any_name = "|".join(r"[\s_-]+".join(map(re.escape, re.split(r"[\s_-]+", name))) for name in longest_first)
     # The weight or the range that a judge repeats may stand behind the name in brackets.
-    pattern = re.compile(rf"(?<!\w)(?P<name>{any_name})(?!\w)(?:\s*\([^()\n]{{1,40}}\))?{_BETWEEN}", re.I)
+    brackets = r"(?:[\s*_`]*\((?P<inside>[^()\n]{1,40})\))?"
+    pattern = re.compile(rf"(?<!\w)(?P<name>{any_name})(?!\w){brackets}{_BETWEEN}", re.I)
     given: dict[str, float] = {}
     for found in pattern.finditer(text):
-        told = _POINTS.match(text, found.end())
-        if told is not None and "\n" in found[0] and not _END_OF_LINE.match(text, told.end()):
-            continue  # the first item of a list, or its number
-        name = known.get(spoken(found["name"]))
-        if told is None:
-            told = _on_the_line(text, found.end())
+        name, told = known.get(spoken(found["name"])), _told_of(found, text, pattern)
         if told is not None and name is not None and (points := _points(told, rubric)) is not None:
             given[name] = points
     return {name: given[name] for name in names if name in given}
+
+
+def _told_of(found: re.Match[str], text: str, names: re.Pattern[str]) -> re.Match[str] | None:
+    """The points of the name that was ``found``: those that follow it, or those in brackets behind it."""
+    inside = _POINTS.fullmatch(found["inside"] or "")
+    if inside is not None and inside["of"]:
+        return inside
+    told, is_below = _POINTS.match(text, found.end()), "\n" in found[0]
+    if told is not None:
+        # Below the name a number that does not end its line is that of a list, or the first item of one.
+        return told if not is_below or _END_OF_LINE.match(text, told.end()) else inside
+    if is_below and names.match(text, found.end()):
+        return inside
+    return _on_the_line(text, found.end()) or inside
 
 
 def _on_the_line(text: str, at: int) -> re.Match[str] | None:

@@ -108,7 +108,17 @@ class Deliberation(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why it is degraded, failed, timed out or cancelled."""
     expires: float = 0.0
     """When it may be removed. Whoever keeps it sets it once it has ended."""
+    of_chat: bool = False
+    """Whether it was asked as a chat: then it is cancelled when its client goes."""
 
     @property
     def is_final(self) -> bool:
         return self.status in FINAL
+
+    @property
+    def newest(self) -> float:
+        """When the newest of what has come of it came."""
+        came = [answer.ended for answer in (*self.answers.values(), *self.late.values())]
+        came += [failure.at for failure in self.failures.values()]
+        came += [failure.at for tries in self.retried.values() for failure in tries]
+        return max(came, default=self.submitted)

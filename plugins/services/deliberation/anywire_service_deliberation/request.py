@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -61,6 +62,9 @@ class Requests:
         role = asked.role or (council.role if council else "") or config.role
         named = asked.members if asked.members is not None or council is None else list(council.members)
         members = self._members(read_members(config.members if named is None else named), role, caller)
+        rubric = asked.rubric
+        if rubric is None or rubric == "":
+            rubric = (council.rubric if council else "") or config.rubric
         rounds = _first(asked.rounds, council.rounds if council else None, config.rounds)
         timeout = _first(asked.timeout, None, config.timeout)
         quorum = _first(asked.quorum, None, 1)
@@ -78,7 +82,7 @@ class Requests:
             asked.task,
             members,
             {name: self._library.role(name) for name in dict.fromkeys(member.role for member in members)},
-            self._library.rubric(asked.rubric or (council.rubric if council else "") or config.rubric),
+            self._library.rubric(rubric),
             rounds,
             tuple(asked.requirements),
             quorum,
@@ -101,7 +105,9 @@ class Requests:
         request |= {"role": council.role} if council.role else {}
         request |= {"rubric": council.rubric} if council.rubric else {}
         read_request({**request, "metadata": council.metadata})
-        for each in read_members(members):
+        wanted = read_members(members)
+        _names(wanted)
+        for each in wanted:
             self._library.role(each.role or council.role or self._config.role)
             self._check_model(each.model)
         if council.rubric:
@@ -127,10 +133,7 @@ class Requests:
         models = self._models(caller) if any(not each.model for each in wanted) else []
         unnamed = iter(range(len(wanted)))
         chosen = [each.model or models[next(unnamed) % len(models)] for each in wanted]
-        names = [each.name or f"member-{number}" for number, each in enumerate(wanted, 1)]
-        double = next((name for name, count in Counter(names).items() if count > 1), "")
-        if double:
-            raise InvalidRequest(f"two members have the name {double!r}", param="members")
+        names = _names(wanted)
         together, before = Counter(chosen), Counter[str]()
         members: list[Member] = []
         for number, (each, model) in enumerate(zip(wanted, chosen, strict=True), 1):
@@ -175,6 +178,18 @@ class Requests:
                 "(services.deliberation.max_works): ask fewer members or rounds",
                 param="members",
             )
+
+
+def _names(wanted: list[MemberRequest]) -> list[str]:
+    """Their own, and for those that have none their number's, or another one where somebody is named so. Raises
+    `InvalidRequest` for two of one name."""
+    own = Counter(each.name for each in wanted if each.name)
+    double = next((name for name, count in own.items() if count > 1), "")
+    if double:
+        raise InvalidRequest(f"two members have the name {double!r}", param="members")
+    free = (name for number in itertools.count(len(wanted) + 1) if (name := f"member-{number}") not in own)
+    made = [each.name or f"member-{number}" for number, each in enumerate(wanted, 1)]
+    return [name if each.name or name not in own else next(free) for name, each in zip(made, wanted, strict=True)]
 
 
 def check_models(question: Question) -> None:

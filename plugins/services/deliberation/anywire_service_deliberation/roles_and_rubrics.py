@@ -29,7 +29,7 @@ MAX_FILES = 256
 """Files of a folder."""
 MAX_FILE_BYTES = 64 * 1024
 MAX_PROMPT_CHARS = 20_000
-MAX_DESCRIPTION_CHARS = 500
+MAX_DESCRIPTION_CHARS = 4000
 MAX_NAME_CHARS = 64
 MAX_POINTS = 100
 """Points between the lowest and the highest of a rubric."""

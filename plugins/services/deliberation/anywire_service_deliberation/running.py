@@ -62,10 +62,13 @@ class Run(Watched):
         self._clock_now, self._retention = now, retention
         self._works = UnderWay(context, checks, now, self._came_of, patient=resumed)
         self._course = Course(state, self._works.agent_of)
+        self._resumed = resumed
         self._caller: Caller = state.question.caller
         self._priority = 0
         self.parent = ""
         """The task that stands for it, whose children all of its works are."""
+        self.followers: set[str] = set()
+        """Chats that have asked for it again, by their tasks."""
         self._events: list[_Event] = []
         self._woken, self._idle = asyncio.Event(), asyncio.Event()
         """``idle``: no event waits to be taken in, and none is being taken in."""
@@ -73,7 +76,7 @@ class Run(Watched):
         self._promise: Timer | None = None
         self._writing: Deliberation | None = None
         """The state that must be on the disk before anything goes on."""
-        self._last = 0.0
+        self._last = state.newest  # the clock of the machine may have been set back since
         self._leaving = self._is_cancelled = False
         self._drives: asyncio.Task[None] | None = None
 
@@ -89,6 +92,10 @@ class Run(Watched):
         self.parent, self._caller, self._priority = parent, caller, priority
         self._drives = asyncio.ensure_future(self._drive())
         return self._drives
+
+    def ends_with(self, task_id: str) -> bool:
+        """Whether it ends with this task: the one that stands for it, or its last chat after a restart."""
+        return task_id not in self.followers or (self._resumed and self.shown.of_chat and self.followers == {task_id})
 
     def cancel(self, reason: str) -> None:
         """End it as cancelled, and ask for nothing more. Nothing happens once it has ended."""
@@ -136,6 +143,8 @@ class Run(Watched):
             await self._carry_out(self._take_events())
             await self._carry_out(self._course.begin(self._now()))
             await self._go_on()
+            if self.ended.done():
+                await self._works.close()
         except Exception as error:
             log.exception("the deliberation %s goes on no more", self.shown.question.id)
             await self._end_after(error)

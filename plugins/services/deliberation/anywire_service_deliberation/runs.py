@@ -145,8 +145,8 @@ class Runs:
     # Inside
 
     async def _take(self, key: Key, question: Question, task_id: str, priority: int) -> Run | Deliberation:
-        # An id that was made here is known to nobody yet.
-        is_new = is_made_here(question.id) and not self._is_full
+        # An id that was made here is known to nobody yet, but by whom it was told: it is looked up where it is refused.
+        is_new = is_made_here(question.id) and not self._is_full and all(each.model for each in question.members)
         found = None if is_new else await self._store.get(*key)
         if found is not None and not 0 < found.expires <= self._now():
             return found
@@ -159,7 +159,7 @@ class Runs:
                 retry_after=5,
             )
         now = self._now()
-        state = Deliberation(question, "submitted", now, now + question.timeout)
+        state = Deliberation(question, "submitted", now, now + question.timeout, of_chat=bool(task_id))
         run = self._new(state, resumed=False)
         stream = None
         if not task_id:

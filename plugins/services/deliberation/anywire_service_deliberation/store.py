@@ -33,7 +33,8 @@ class Store(Protocol):
         ...
 
     async def list(self, tenant: str | None, status: str, role: str, limit: int) -> Sequence[Deliberation]:
-        """The newest first, of all tenants when ``tenant`` is None. Empty texts filter nothing."""
+        """The newest first, of all tenants when ``tenant`` is None; without the texts of their answers. An empty
+        ``status`` or ``role`` filters nothing."""
         ...
 
     async def unfinished(self) -> Sequence[Deliberation]:

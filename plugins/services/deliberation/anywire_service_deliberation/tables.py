@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -114,8 +113,8 @@ class Tables(DatabaseFile):
         rows = self._rows(f"SELECT {_COLUMNS} FROM deliberations WHERE {where} ORDER BY number DESC LIMIT 1", *values)
         return next(self._read(rows), None)
 
-    def list(self, tenant: str | None, status: str, role: str, limit: int) -> list[Deliberation]:
-        """The newest first."""
+    def listed(self, tenant: str | None, status: str, role: str, limit: int) -> list[int]:
+        """The numbers of these, the newest first."""
         conditions: dict[str, Any] = {}
         if tenant is not None:
             conditions["tenant = ?"] = tenant
@@ -125,27 +124,38 @@ class Tables(DatabaseFile):
             conditions["instr(roles, ?) > 0"] = f"\n{role}\n"
         where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
         rows = self._rows(
-            f"SELECT {_COLUMNS} FROM deliberations {where} ORDER BY submitted DESC, number DESC LIMIT ?",
+            f"SELECT number FROM deliberations {where} ORDER BY submitted DESC, number DESC LIMIT ?",
             *conditions.values(),
             limit,
         )
-        return list(self._read(rows))
+        return [number for (number,) in rows]
 
-    def unfinished(self) -> builtins.list[Deliberation]:
+    def without_texts(self, numbers: Sequence[int]) -> list[Deliberation]:
+        """Those that are still there of these numbers, in their order. The texts of their answers are empty."""
+        found = []
+        for number in numbers:
+            for state in self._read(self._rows(f"SELECT {_COLUMNS} FROM deliberations WHERE number = ?", number)):
+                parts = {part: _untold(getattr(state, part)) for part in ("answers", "late")}
+                found.append(msgspec.structs.replace(state, **parts))
+        return found
+
+    def unfinished(self) -> list[Deliberation]:
         """The oldest first."""
         return list(self._read(self._rows(f"SELECT {_COLUMNS} FROM deliberations WHERE ended = 0 ORDER BY number")))
 
-    def expired(self, now: float, most: int) -> builtins.list[int]:
-        """The numbers of those that have expired, and of those that have ended the oldest that are more than
-        ``most``."""
-        rows = self._rows(
-            "SELECT number FROM deliberations WHERE ended > 0 AND expires <= ? UNION "
-            "SELECT number FROM "
-            "(SELECT number FROM deliberations WHERE ended > 0 ORDER BY ended DESC LIMIT -1 OFFSET ?)",
-            now,
-            most,
-        )
-        return [number for (number,) in rows]
+    def expired(self, now: float, most: int) -> list[int]:
+        """The numbers of those that have expired, and of more than ``most`` that have ended the oldest of the tenants
+        that have the most."""
+        rows = [*self._rows("SELECT number FROM deliberations WHERE ended > 0 AND expires <= ?", now)]
+        ((count,),) = self._rows("SELECT COUNT(*) FROM deliberations WHERE ended > 0")
+        if count > most:
+            rows += self._rows(
+                "SELECT number FROM (SELECT number, ended, ROW_NUMBER() OVER "
+                "(PARTITION BY tenant ORDER BY ended DESC, number DESC) AS place FROM deliberations WHERE ended > 0) "
+                "ORDER BY place, ended DESC LIMIT -1 OFFSET ?",
+                most,
+            )
+        return list(dict.fromkeys(number for (number,) in rows))
 
     def remove(self, numbers: Sequence[int]) -> None:
         rows = [(number,) for number in numbers]
@@ -154,7 +164,7 @@ class Tables(DatabaseFile):
 
     # Councils
 
-    def councils(self) -> builtins.list[tuple[str, Council]]:
+    def councils(self) -> list[tuple[str, Council]]:
         """Each with its tenant. One that cannot be read is left out."""
         found = []
         for tenant, name, data in self._rows("SELECT tenant, name, data FROM councils ORDER BY tenant, name"):
@@ -219,6 +229,10 @@ class Tables(DatabaseFile):
                 log.error("the deliberation %s cannot be read: what is kept of it is damaged: %s", question_id, error)
                 continue
             yield msgspec.structs.replace(rest, question=asked, **parts)
+
+
+def _untold(answers: dict[str, Answer]) -> dict[str, Answer]:
+    return {work: msgspec.structs.replace(answer, text="") for work, answer in answers.items()}
 
 
 def _rest(state: Deliberation) -> bytes:

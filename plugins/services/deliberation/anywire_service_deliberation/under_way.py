@@ -75,17 +75,20 @@ class UnderWay:
             errand.stop("its deliberation does not wait for it any more")
 
     def stop_all(self) -> None:
+        """Cancel everything, checks of what was answered too; nothing more is told."""
         for work in list(self._errands):
             self.stop(work)
+        for task in self._tasks:
+            task.cancel()
 
     def had(self, work: WorkId, agent: str) -> None:
         """This agent has failed at a work, which another one may get."""
         self._had.setdefault(work, []).append(agent)
 
-    def agent_of(self, work: WorkId) -> str:
-        """Who has it now; empty when nobody does."""
+    def agent_of(self, work: WorkId) -> str | None:
+        """Who has it now; None when nobody has had it yet."""
         errand = self._errands.get(work)
-        return errand.agent if errand is not None else ""
+        return (errand.agent or None) if errand is not None else ""
 
     def leave(self) -> None:
         """Submit nothing again. What has been submitted may still be answered."""
@@ -93,9 +96,8 @@ class UnderWay:
             errand.leave()
 
     async def close(self) -> None:
-        """Cancel everything; nothing more is told."""
-        for task in list(self._tasks):
-            task.cancel()
+        """Cancel everything, and wait until it is over."""
+        self.stop_all()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _do(self, errand: Errand, caller: Caller) -> None:
@@ -107,10 +109,13 @@ class UnderWay:
             log.exception("the work %s of the deliberation %s failed", work, errand.question_id)
             message = f"its answer could not be dealt with: {type(error).__name__}"
             outcome = Failed(Failure(PluginFailed.code, message, errand.agent, errand.ask.tries), again=False)
+        says_nothing = isinstance(outcome, Failed) or (outcome is not None and not outcome.text.strip())
+        if errand.stopped and says_nothing:
+            outcome = None
         if self._errands.get(work) is errand:
             del self._errands[work]
-        if isinstance(outcome, Failed) and errand.stopped:
-            outcome = None
+        elif outcome is not None:
+            self.stop(work)  # it was replaced, and has answered after all: the newer try is not needed
         self._told(work, outcome)
 
     def _others_agents(self, work: WorkId, state: Deliberation) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 
@@ -33,9 +34,14 @@ async def update_events(
     except StopAsyncIteration:
         pass
     finally:
-        if newest is not None:
-            newest.cancel()
-            # It may have ended at the same moment: what it says then is for nobody.
-            with suppress(asyncio.CancelledError, StopAsyncIteration):
-                await newest
-        await updates.aclose()
+        await end_reading(updates, newest)
+
+
+async def end_reading(updates: AsyncGenerator[Update, None], newest: asyncio.Future[Any] | None) -> None:
+    """Close updates of which the ``newest`` may still be waited for."""
+    if newest is not None:
+        newest.cancel()
+        # It may have ended at the same moment: what it says then is for nobody.
+        with suppress(asyncio.CancelledError, StopAsyncIteration):
+            await newest
+    await updates.aclose()

@@ -1,0 +1,268 @@
+"""What the samples of a cell say: the metrics of each workload, from rows to numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from anywire.fairness import Served, jain_index
+from anywire.stages import STAGES
+from anywire_experiment.analysis.sample_rows import Floats, column, in_time, waits_ms
+from anywire_experiment.plan import Metric
+from anywire_experiment.record.cells import Cell, Event
+
+SPANS = {
+    "gateway to orchestrator": ("received", "admitted"),
+    "queue and choice": ("admitted", "selected"),
+    "serialization and send": ("selected", "sent"),
+    "wire and wake-up of the agent": ("sent", "agent_received"),
+    "start of the engine": ("agent_received", "engine_started"),
+    "engine, first piece": ("engine_started", "first_chunk"),
+    "engine, further pieces": ("first_chunk", "last_chunk"),
+    "way back": ("last_chunk", "delivered"),
+}
+"""A task's way, from one stage to another; what the client waited beside it is ``gateway and client``."""
+
+FEWEST_BEFORE = 5
+"""Answers before a fault with which those after it can be compared."""
+
+FEWEST_TOKENS = 3
+"""Tokens of a stream from which on it can be told whether they came one after the other."""
+MOMENT_NS = 50_000
+"""Pieces that are less apart came at one moment: no engine takes less for a token."""
+
+CROSSING = ("wire and wake-up of the agent", "way back")
+"""Spans between two processes' clocks, which compare under one boot only."""
+
+
+class Streams(NamedTuple):
+    """How streams arrived, an entry each: tokens, pieces, the moments at which these came, and whether it was a burst:
+    at fewer moments than half of its pieces, or faster than a token in 0.05 ms."""
+
+    tokens: NDArray[np.int64]
+    pieces: NDArray[np.int64]
+    moments: NDArray[np.int64]
+    burst: NDArray[np.bool_]
+
+
+class TenantRows(NamedTuple):
+    """What came of the requests of one tenant with one priority: how many there were, how many were answered in time,
+    the tokens of answers, and the waits, in seconds."""
+
+    tenant: str
+    priority: int
+    requests: int
+    in_time: int
+    tokens: int
+    waits_s: Floats
+
+
+class Measured:
+    """The measured rows of one workload in one cell. Series are in order of the intended times, of whole answers."""
+
+    def __init__(self, cell: Cell, samples: pa.Table, workload: str) -> None:
+        chosen = pc.and_(pc.equal(samples["workload"], workload), pc.equal(samples["phase"], "measured"))
+        self.rows = samples.filter(chosen).sort_by([("intended_ns", "ascending"), ("index", "ascending")])
+        outcomes = self.rows["outcome"]
+        self.whole = self.rows.filter(pc.equal(outcomes, "ok"))
+        counted = pc.value_counts(outcomes.combine_chunks()).to_pylist()
+        self.failures = {each["values"]: int(each["counts"]) for each in counted if each["values"] != "ok"}
+        failed = self.rows.filter(pc.not_equal(outcomes, "ok"))
+        self.origins = Counter(origin for origin in failed["origin"].to_pylist() if origin)
+        """How many failed by whose fault, of those for which somebody has said."""
+        self.began_ns = cell.workloads[workload].began_ns if workload in cell.workloads else 0
+        self.events = [each for each in cell.events if each.workload == workload]
+        # An agent may be lost when the workload is already over, which is noticed all the same.
+        self._lost = [each for each in cell.events if each.what == "agent_lost" and each.workload in (workload, "")]
+        self._series: dict[Metric, Floats] = {}
+
+    @property
+    def requests(self) -> int:
+        return int(self.rows.num_rows)
+
+    @property
+    def failed(self) -> int:
+        return sum(self.failures.values())
+
+    def series(self, metric: Metric) -> Floats:
+        """The samples of a metric, in its unit; empty when these rows do not give it. A rate, and what is said of a
+        fault, is one number."""
+        if metric not in self._series:
+            self._series[metric] = self._measure(metric)
+        return self._series[metric]
+
+    def _measure(self, metric: Metric) -> Floats:
+        match metric:
+            case "latency":
+                return self._since_intended("done_ns")
+            case "ttft":
+                return self._since_intended("first_ns")
+            case "itl":
+                return self._per_token()
+            case "wait":
+                return waits_ms(self.rows)
+            case "urgent_wait":
+                return self._urgent_wait()
+            case "goodput":
+                return self._goodput()
+            case "fairness":
+                index = self.jain()
+                return np.array([]) if index is None else np.array([index])
+            case "throughput":
+                return self._rate(float(self.whole.num_rows))
+            case "tokens_per_s":
+                return self._rate(float(column(self.whole, "tokens").sum()))
+            case "notice":
+                return self._notice()
+            case "recovery":
+                return self._recovery()
+            case "failures":
+                return np.array([self.failed / self.requests]) if self.requests else np.array([])
+            case "quality":
+                asked = self.exercises()
+                return np.array([column(asked, "right").astype(bool).mean()]) if asked.num_rows else np.array([])
+            case "spent_tokens":
+                spent = self.rows["spent_tokens"].drop_null().to_numpy()
+                return np.array([spent.mean()]) if spent.any() else np.array([])
+
+    def exercises(self) -> pa.Table:
+        """The requests whose answers were checked, failed ones too: these are not right."""
+        return self.rows.filter(pc.is_valid(self.rows["right"]))
+
+    def streams(self) -> Streams:
+        """Of each stream of three tokens or more, how it arrived."""
+        pieces = self.whole["piece_ns"].combine_chunks()
+        at, offsets = pieces.values.to_numpy(), pieces.offsets.to_numpy()
+        counts = np.diff(offsets)
+        tokens = np.maximum(counts, column(self.whole, "tokens"))
+        chosen = (counts > 0) & (tokens >= FEWEST_TOKENS)
+        begins = np.diff(at, prepend=0) >= MOMENT_NS
+        begins[offsets[:-1][counts > 0]] = True
+        moments = np.diff(np.concatenate([[0], np.cumsum(begins)])[offsets])[chosen]
+        span = at[offsets[1:][chosen] - 1] - at[offsets[:-1][chosen]]
+        tokens, counts = tokens[chosen], counts[chosen]
+        together = (counts >= FEWEST_TOKENS) & (2 * moments < counts)
+        return Streams(tokens, counts, moments, together | (span < MOMENT_NS * (tokens - 1)))
+
+    def spans_us(self) -> dict[str, float]:
+        """Median µs of each part of the way of whole answers, where both its ends are known and comparable."""
+        whole = self.whole
+        comparable = column(whole, "stages_comparable").astype(bool)
+        at = {stage: column(whole, f"stage_{stage}_ns") for stage in STAGES}
+        found: dict[str, float] = {}
+        for name, (start, end) in SPANS.items():
+            usable = (at[start] > 0) & (at[end] > 0) & (comparable | (name not in CROSSING))
+            if usable.any():
+                found[name] = float(np.median((at[end] - at[start])[usable])) / 1e3
+        known = (at["received"] > 0) & (at["delivered"] > 0)
+        if known.any():
+            total = column(whole, "done_ns") - column(whole, "intended_ns")
+            rest = total - (at["delivered"] - at["received"])
+            found["gateway and client"] = float(np.median(rest[known])) / 1e3
+        return found
+
+    def tenants(self) -> list[TenantRows]:
+        """The requests of each tenant and priority, in the order of their names; none of an older record, which tells
+        no tenants. A request that was refused before it was a task counts as the empty tenant's."""
+        rows = self.rows.filter(pc.is_valid(self.rows["tenant"]))
+        pairs = sorted(set(zip(rows["tenant"].to_pylist(), rows["priority"].to_pylist(), strict=True)))
+        found = []
+        for tenant, priority in pairs:
+            own = rows.filter(pc.and_(pc.equal(rows["tenant"], tenant), pc.equal(rows["priority"], priority)))
+            whole = own.filter(pc.equal(own["outcome"], "ok"))
+            tokens = int(np.maximum(column(whole, "tokens"), 0).sum())
+            found.append(
+                TenantRows(tenant, priority, own.num_rows, int(in_time(own).sum()), tokens, waits_ms(own) / 1e3)
+            )
+        return found
+
+    def jain(self) -> float | None:
+        """Jain's index of the tokens of the tenants of which tasks waited half of the time or more, while requests
+        came: what is sent later empties the queue, and in the end everybody has got what was asked for. None with fewer
+        than two such tenants, and for an older record."""
+        rows = self.rows.filter(pc.greater(self.rows["stage_selected_ns"], 0))
+        last = int(column(self.rows, "intended_ns").max()) if self.requests else 0
+        known = pc.and_(pc.is_valid(rows["tenant"]), pc.less_equal(rows["stage_received_ns"], last))
+        rows = rows.filter(known).sort_by("stage_selected_ns")
+        served = Served(int(column(rows, "stage_received_ns").min()) if rows.num_rows else 0)
+        times = (column(rows, "stage_received_ns"), column(rows, "stage_selected_ns"), column(rows, "tokens"))
+        for tenant, came, went, tokens in zip(rows["tenant"].to_pylist(), *times, strict=True):
+            served.add(tenant, 0, int(came), min(int(went), last), max(0, int(tokens)) if went <= last else 0)
+        found = served.backlogged(last)
+        return jain_index(found.values()) if len(found) > 1 else None
+
+    def _urgent_wait(self) -> Floats:
+        if not self.requests:
+            return np.array([])
+        urgent = pc.equal(self.rows["priority"], int(column(self.rows, "priority").max()))
+        waits = waits_ms(self.rows.filter(urgent))
+        return np.array([waits.mean()]) if waits.size else np.array([])
+
+    def _goodput(self) -> Floats:
+        """Not over the time until the last answer: an arm that refuses what it cannot serve has a shorter one."""
+        span = column(self.rows, "intended_ns").max() - self.began_ns if self.requests else 0
+        return np.array([in_time(self.rows).sum() / (span / 1e9)]) if span > 0 and self.began_ns else np.array([])
+
+    def _since_intended(self, end: str) -> Floats:
+        took: Floats = (column(self.whole, end) - column(self.whole, "intended_ns")) / 1e6
+        return took
+
+    def _per_token(self) -> Floats:
+        """Of each stream, the mean time between its tokens. Not the single gaps, which are zero where several came in
+        one piece; and per token, for how many come in one is up to the transport."""
+        pieces = self.whole["piece_ns"].combine_chunks()
+        at, offsets = pieces.values.to_numpy(), pieces.offsets.to_numpy()
+        counts = np.diff(offsets)
+        several = counts > 1
+        span = at[offsets[1:][several] - 1] - at[offsets[:-1][several]]
+        tokens = np.maximum(counts, column(self.whole, "tokens"))[several]
+        return np.asarray(span / (tokens - 1) / 1e6, dtype=np.float64)
+
+    def _rate(self, count: float) -> Floats:
+        """Per second, from the first request to the last whole answer: what failed is told beside it, and one request
+        that times out must not stretch the time of all others."""
+        if not count:
+            return np.array([])
+        span = column(self.whole, "done_ns").max() - column(self.rows, "intended_ns").min()
+        return np.array([count / (span / 1e9)])
+
+    def fault(self) -> Event | None:
+        """The fault that was inflicted."""
+        return next((each for each in self.events if each.what in ("kill", "pause", "partition")), None)
+
+    def after_the_fault(self, at_ns: int) -> tuple[int, int, int]:
+        """Of the requests under way at ``at_ns`` or later: those without a whole answer, those of them whose stream had
+        begun, and those that a further attempt answered."""
+        later = self.rows.filter(pc.greater_equal(self.rows["done_ns"], at_ns))
+        failed = later.filter(pc.not_equal(later["outcome"], "ok"))
+        begun = int(np.count_nonzero(pc.list_value_length(failed["piece_ns"]).to_numpy())) if failed.num_rows else 0
+        again = pc.and_(pc.equal(later["outcome"], "ok"), pc.greater(later["attempts"], 1))
+        return int(failed.num_rows), begun, int(later.filter(again).num_rows)
+
+    def _notice(self) -> Floats:
+        fault = self.fault()
+        if fault is None:
+            return np.array([])
+        lost = [each.at_ns for each in self._lost if each.at_ns >= fault.at_ns and fault.agent in ("", each.agent)]
+        return np.array([(min(lost) - fault.at_ns) / 1e6]) if lost else np.array([])
+
+    def _recovery(self) -> Floats:
+        """From the fault until the last disturbed request was over, 0 when none was. Disturbed: failed, or taking more
+        than twice as long as the slowest before the fault. Twice, for without a fault too one of many later requests
+        is slower than the slowest of a few earlier ones."""
+        fault = self.fault()
+        if fault is None or not self.rows.num_rows:
+            return np.array([])
+        done = column(self.rows, "done_ns")
+        took = done - column(self.rows, "intended_ns")
+        ok = pc.equal(self.rows["outcome"], "ok").to_numpy()
+        before = ok & (done < fault.at_ns)
+        if np.count_nonzero(before) < FEWEST_BEFORE:
+            return np.array([])
+        disturbed = (done >= fault.at_ns) & (~ok | (took > 2 * took[before].max()))
+        return np.array([(done[disturbed].max() - fault.at_ns) / 1e6 if disturbed.any() else 0.0])
