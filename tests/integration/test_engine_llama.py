@@ -367,6 +367,34 @@ async def test_a_killed_child_is_noticed_and_replaced(engine: Watched) -> None:
     assert text(await collect(engine, request()))
 
 
+async def test_a_child_that_is_replaced_is_offered_with_the_weights_that_it_has_read(
+    model: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "tiny-chat.gguf"
+    path.write_bytes(model.read_bytes())
+    async with engine_for(path) as engine:
+        before = engine.status().offers[0].digest
+        new = bytearray(model.read_bytes())
+        new[-4] ^= 1
+        (tmp_path / "new").write_bytes(new)
+        (tmp_path / "new").replace(path)
+        task = request(1900)
+        running = Running(engine, task)
+        while not await busy_slots(engine):
+            pass
+        assert engine.status().offers[0].digest == before
+        assert engine.resumable(task)
+        os.kill(engine.pid, signal.SIGKILL)
+        with pytest.raises(EngineFailed):
+            await running.reading
+        await engine.until("starting")
+        with pytest.raises(EngineFailed, match="weights"):
+            await collect(engine, request(resume="Once"))
+        await engine.until("ready")
+        assert engine.status().offers[0].digest == model_file.digest(path) != before
+        assert text(await collect(engine, request(resume="Once")))
+
+
 PARENT = """
 import asyncio, sys
 from anywire_engine_llama import LlamaEngine

@@ -528,7 +528,7 @@ async def test_replacing_models_leaves_those_that_run() -> None:
         held = Use(rig.host, "b")
         await rig.settle()
         pids = [rig.host.status(name).pid for name in "ab"]
-        await rig.host.replace([HostedModel("d", on_demand=True), HostedModel("a", 7, slots=3)])
+        await rig.host.replace([HostedModel("d", on_demand=True), HostedModel("a", 7, slots=3, group="g")])
         await rig.settle()
         assert [(each.model, each.state) for each in rig.host.statuses()] == [
             ("d", "stopped"),
@@ -536,7 +536,7 @@ async def test_replacing_models_leaves_those_that_run() -> None:
             ("b", "running"),
         ]
         assert [each.pid for each in rig.host.statuses()][1:] == pids
-        assert rig.host.status("a").memory_bytes == 0
+        assert (rig.host.status("a").memory_bytes, rig.host.status("a").group) == (0, "")
         use = Use(rig.host, "b")
         await rig.settle()
         assert isinstance(use.error, ModelNotFound)
@@ -546,7 +546,8 @@ async def test_replacing_models_leaves_those_that_run() -> None:
         assert [each.model for each in rig.host.statuses()] == ["d", "a"]
         assert rig.changes[-1].status.reason == "no longer in the registry"
         await rig.outcome(stopping(rig, "a"))
-        assert (await rig.outcome(starting(rig, "a"))).memory_bytes == 7
+        again = await rig.outcome(starting(rig, "a"))
+        assert (again.memory_bytes, again.group) == (7, "g")
 
 
 async def test_a_name_twice_is_refused() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import secrets
@@ -21,11 +20,14 @@ from anywire_engine_llama.config import LlamaConfig
 from anywire_engine_models.host.actor import ModelHost
 from anywire_engine_models.host.hosted import HostedModel
 from anywire_engine_models.host.resident import LONG_LIFE
-from anywire_engine_models.host.server import Device, Exit
+from anywire_engine_models.host.server import Device, Exit, Server, Watcher
 from anywire_engine_models.host.status import ModelChanged, ModelStatus
 from anywire_engine_models.llama_cpp.command import LlamaSettings, llama_command
 from anywire_engine_models.llama_cpp.offer import read_offer
 from anywire_engine_models.model_files import weights
+from anywire_engine_models.model_files.named_weights import NamedWeights
+from anywire_engine_models.named_start import start_named
+from anywire_engine_models.offered_weights import OfferedWeights
 from anywire_engine_models.processes import failures
 from anywire_engine_models.processes.launcher import ProcessLauncher
 from anywire_engine_models.processes.server_command import ServerCommand
@@ -51,6 +53,20 @@ class _ServersChoice:
         return Device("auto", "llama.cpp chooses itself")
 
 
+class _NamingLauncher:
+    """A launcher of processes that keeps ``digest``, the name of the weights that the newest one has read; when they
+    have none it ``is_unnamed``."""
+
+    def __init__(self) -> None:
+        self._inner, self._names = ProcessLauncher(), NamedWeights()
+        self.digest, self.is_unnamed = "", False
+
+    async def launch(self, model: HostedModel, device: str, watcher: Watcher) -> Server:
+        server, found = await start_named(self._inner, self._names, model, device, watcher)
+        self.digest, self.is_unnamed = (found.digest, False) if found is not None else ("", True)
+        return server
+
+
 class LlamaEngine(Engine):
     """One model, whose server is restarted when it dies and ends with this process. ``host`` owns it."""
 
@@ -68,7 +84,8 @@ class LlamaEngine(Engine):
         self.key = secrets.token_hex(16)
         """What the server wants as bearer token, so that nothing else on this machine (a web page, say) uses it."""
         keep_secret(self.key)
-        self.host = ModelHost(ProcessLauncher(), _ServersChoice())
+        self._launcher, self._offered = _NamingLauncher(), OfferedWeights()
+        self.host = ModelHost(self._launcher, _ServersChoice())
         self._offer = Offer(config.alias, state="starting")
         self._status = EngineStatus("starting", (self._offer,) if config.alias else ())
         self._changed: Callable[[], None] = lambda: None
@@ -107,15 +124,11 @@ class LlamaEngine(Engine):
         command = self._command(path)
         self._offer = Offer(self._model, state="starting")
         self._set("starting")
-        try:
-            digest = await asyncio.to_thread(weights.digest, path)
-        except OSError as error:
-            raise ConfigError(f"llama.model: {path} cannot be read: {error}") from error
         self._unlisten = self.host.listen(self._model_changed)
         await self.host.begin([self._hosted_model(command)])
         try:
             await self.host.start(self._model)
-            self._offer = await self._ask_for_offer(digest)
+            self._offer = await self._ask_for_offer()
         except EngineFailed as error:
             ended = self.host.status(self._model).exit
             failed = EngineFailed(self._ending(ended)) if ended is not None else error
@@ -135,18 +148,31 @@ class LlamaEngine(Engine):
         return msgspec.structs.replace(self._status, queued=queued) if queued else self._status
 
     def resumable(self, task: TaskRequest) -> bool:
-        return can_be_resumed(task, _RESUMED_BY)
+        same = not self._launcher.is_unnamed and self._offered.can_be_resumed(task)
+        return same and can_be_resumed(task, _RESUMED_BY)
 
     async def run(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
         if self._status.state == "failed":
             # The status has the reason, and with it lines of the log, which are not for clients.
             raise EngineFailed("llama.cpp is not running (it is failed); the agent's log says why")
+        try:
+            async with contextlib.aclosing(self._run(task)) as run:
+                async for each in run:
+                    yield each
+        finally:
+            self._offered.forget(task)
+
+    # Inside
+
+    async def _run(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
+        offered = self._offer.digest
         is_answered = False
         while not is_answered:
             async with WaitingTurn(self.host, self._model) as turn:
                 async with contextlib.aclosing(turn.waits_for()) as waits:
                     async for detail in waits:
                         yield self._progress(detail)
+                self._offered.compare(task, self._launcher.digest, offered)
                 self._upstream.open(f"{turn.server.address}/v1")
                 yield EngineProgress("running")
                 try:
@@ -158,8 +184,6 @@ class LlamaEngine(Engine):
                     # A task that an ended server has not taken is answered by the next one.
                     if await turn.end_of_server() is None or not error.did_nothing:
                         raise
-
-    # Inside
 
     def _command(self, path: Path) -> ServerCommand:
         config = self.config
@@ -205,14 +229,14 @@ class LlamaEngine(Engine):
             return resumed(self._upstream, task, self._model, _RESUMED_BY, self.config.default_max_tokens)
         return self._upstream.answer(task, self._model)
 
-    async def _ask_for_offer(self, digest: str) -> Offer:
+    async def _ask_for_offer(self) -> Offer:
         props = b""
         async with self.host.use(self._model) as server:
             self._upstream.open(f"{server.address}/v1")
             with contextlib.suppress(EngineFailed):  # not every server answers this
                 props = await self._upstream.get(f"{server.address}/props")
         config = self.config
-        return read_offer(self._model, props, slots=config.slots, context=config.context, digest=digest)
+        return read_offer(self._model, props, slots=config.slots, context=config.context, digest=self._launcher.digest)
 
     def _model_changed(self, change: ModelChanged) -> None:
         status = change.status
@@ -257,6 +281,10 @@ class LlamaEngine(Engine):
     def _set(self, state: State, detail: str = "") -> None:
         offer_detail = detail.partition("\n")[0][:OFFER_DETAIL]
         self._offer = msgspec.structs.replace(self._offer, state=_OFFER_STATES[state], detail=offer_detail)
+        if state == "ready":
+            features = {name: has for name, has in self._offer.features.items() if name != "resume"}
+            features |= {"resume": False} if self._launcher.is_unnamed else {}
+            self._offer = msgspec.structs.replace(self._offer, digest=self._launcher.digest, features=features)
         status = EngineStatus(state, (self._offer,), detail)
         if status == self._status:
             return

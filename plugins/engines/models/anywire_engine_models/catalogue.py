@@ -7,16 +7,15 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
-import msgspec
-
 from anywire.errors import AnywireError, ConfigError, EngineFailed, ModelNotFound, ShuttingDown
 from anywire.files.private_files import config_folder
 from anywire.near import nearest
 from anywire.printable import printable
 from anywire_engine_models.config import ModelsConfig
+from anywire_engine_models.host.status import ModelStatus
 from anywire_engine_models.hosted_models import KnownModel, known_model
-from anywire_engine_models.model_files import weights
 from anywire_engine_models.registry.file import DEFAULT, Registry
+from anywire_engine_models.running_models import RunningModels
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +23,6 @@ DIGESTS_TOLD_EVERY = 1.0
 """Seconds."""
 MAX_FAULT = 2000
 """Characters of what is said of a registry."""
-
-_Mark = tuple[str, int, int, int]
-"""A file by its path, and what tells that it is another one: inode, size and time of its last change."""
 
 
 def registry_of(path: Path | None) -> Registry:
@@ -42,15 +38,16 @@ class Catalogue:
         self,
         config: ModelsConfig,
         registry: Registry,
+        running: RunningModels,
         apply: Callable[[Mapping[str, KnownModel]], Awaitable[None]],
         told: Callable[[], None],
     ) -> None:
         self.registry = registry
         self.models: Mapping[str, KnownModel] = {}
-        """By full identifier, in the registry's order."""
+        """By full identifier, in the registry's order, as they are started next."""
+        self._running = running
         self.config, self._apply, self._told = config, apply, told
         self._faults: dict[str, str] = {}
-        self._digests: dict[_Mark, str] = {}
         self._news = asyncio.Event()
         self._waiters: list[asyncio.Future[None]] = []
         self._following: asyncio.Task[None] | None = None
@@ -73,6 +70,11 @@ class Catalogue:
                 param="model",
             )
         return known
+
+    def as_it_is(self, status: ModelStatus) -> KnownModel | None:
+        """The model of ``status`` as it is now; None when the registry no longer has it."""
+        known = self.models.get(status.model)
+        return self._running.as_it_is(known, status) if known is not None else None
 
     async def read(self) -> None:
         """Read the registry for the first time, and follow it from now on: call `follow` once the host has begun.
@@ -151,42 +153,31 @@ class Catalogue:
                     faults[name] = f"{name} cannot be run: {error}"
             return models, faults
 
-        models, self._faults = await asyncio.to_thread(read)
-        self.models = {name: self._with_digest(known) for name, known in models.items()}
+        self.models, self._faults = await asyncio.to_thread(read)
 
     async def _find_digests(self) -> None:
-        """Those of files that were not seen yet, until the registry changes again. Told together where they come
-        quickly."""
+        """Those of files that are not as they were read, until the registry changes again. Told together where they
+        come quickly."""
         time = asyncio.get_running_loop().time
         told_at, untold = 0.0, False
+        names = self._running.names
+        await self._running.look()
+        names.keep(known.file for known in self.models.values())
         for known in list(self.models.values()):
-            mark = _mark(known.file)
             if self._news.is_set():
                 return  # they are told with what has changed
-            if mark is None or mark in self._digests:
+            if not known.file:
                 continue
+            before = names.digest(known.file)
             try:
-                self._digests[mark] = await asyncio.to_thread(weights.digest, Path(known.file))
+                await names.read(known.file)
             except OSError as error:
                 log.warning("the weights of %s cannot be read: %s", known.hosted.name, error)
-                continue
-            untold = True
-            if time() - told_at >= DIGESTS_TOLD_EVERY:
+            untold = untold or names.digest(known.file) != before
+            if untold and time() - told_at >= DIGESTS_TOLD_EVERY:
                 told_at, untold = time(), False
-                self._tell_digests()
-        if untold:
-            self._tell_digests()
-        marks = {_mark(known.file) for known in self.models.values()}
-        self._digests = {mark: digest for mark, digest in self._digests.items() if mark in marks}
-
-    def _tell_digests(self) -> None:
-        self.models = {name: self._with_digest(each) for name, each in self.models.items()}
+                self._told()
         self._told()
-
-    def _with_digest(self, known: KnownModel) -> KnownModel:
-        mark = _mark(known.file)
-        digest = self._digests.get(mark, "") if mark is not None else ""
-        return known if digest == known.digest else msgspec.structs.replace(known, digest=digest)
 
     def _missing(self, name: str) -> str:
         near = nearest(name, [each.full_identifier for each in self.registry.entries])
@@ -205,11 +196,3 @@ def _end(waiters: list[asyncio.Future[None]], error: AnywireError | None) -> Non
 
 def _unexpected(error: Exception) -> Exception | None:
     return None if isinstance(error, AnywireError | ValueError | OSError) else error
-
-
-def _mark(file: str) -> _Mark | None:
-    try:
-        status = Path(file).stat() if file else None
-    except (OSError, ValueError):
-        status = None
-    return None if status is None else (file, status.st_ino, status.st_size, status.st_mtime_ns)

@@ -106,7 +106,7 @@ class ModelCommands:
 
     def told(self, status: ModelStatus) -> dict[str, Any]:
         """A status as results have it."""
-        return bounded(told(status, self._catalogue.models.get(status.model)))
+        return bounded(told(status, self._catalogue.as_it_is(status)))
 
     async def _list(self, arguments: Mapping[str, Any]) -> AsyncIterator[Any]:
         registry = self._catalogue.registry

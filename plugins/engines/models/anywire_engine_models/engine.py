@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
@@ -20,17 +19,18 @@ from anywire_engine_models.host.actor import ModelHost
 from anywire_engine_models.host.server import Devices, Launcher, Server
 from anywire_engine_models.host.status import ModelChanged
 from anywire_engine_models.hosted_models import KnownModel
+from anywire_engine_models.learning import Learning
 from anywire_engine_models.llama_cpp.cards import LlamaCards
-from anywire_engine_models.llama_cpp.offer import read_offer
 from anywire_engine_models.local_api.server import LocalApi
 from anywire_engine_models.machine_budget.share import MemoryShare
-from anywire_engine_models.offers import Learned, offers_of
+from anywire_engine_models.offered_weights import OfferedWeights
+from anywire_engine_models.offers import offers_of
 from anywire_engine_models.planned_host import planned_host
+from anywire_engine_models.running_models import RunningModels
 from anywire_engine_models.upstreams import Upstreams
 from anywire_engine_models.waiting_turn import WaitingTurn
 from anywire_engine_openai.connection_errors import ConnectionFailed
 from anywire_engine_openai.resume import can_be_resumed, resumed
-from anywire_engine_openai.upstream import Upstream
 
 MAX_SLOTS = 1024
 """Tasks of all models that are taken in together; those of one model are bounded by its own slots."""
@@ -73,13 +73,14 @@ class ModelsEngine(Engine):
         self.config: ModelsConfig = config
         self._devices: LocalDevices = devices if devices is not None else devices_of(config)
         self._llama_cards = LlamaCards()
-        self.host = planned_host(config, self._devices, self._llama_cards, launcher)
+        self._running_models = RunningModels()
+        self.host = planned_host(config, self._devices, self._llama_cards, self._running_models, launcher)
         self._share = MemoryShare(config, self.host)
-        self.catalogue = Catalogue(config, registry_of(config.registry), self._apply, self._look)
+        self.catalogue = Catalogue(config, registry_of(config.registry), self._running_models, self._apply, self._look)
         self.commands = ModelCommands(self.host, self.catalogue, self._devices, add_commands=config.add_commands)
         self._upstreams = Upstreams()
-        self._learned: dict[str, Learned] = {}
-        self._learning: set[asyncio.Task[None]] = set()
+        self._learning = Learning(self._look)
+        self._offered = OfferedWeights()
         self._changed: Callable[[], None] = lambda: None
         self._unlisten: Callable[[], None] = lambda: None
         self._offers: tuple[Offer, ...] = ()
@@ -115,9 +116,7 @@ class ModelsEngine(Engine):
             ends.push_async_callback(self.catalogue.close)
             if self._local_api is not None:
                 ends.push_async_callback(self._local_api.close)
-            for learning in list(self._learning):
-                learning.cancel()
-            await asyncio.gather(*self._learning, return_exceptions=True)
+            ends.push_async_callback(self._learning.close)
 
     def status(self) -> EngineStatus:
         status = self._made_status()
@@ -126,16 +125,31 @@ class ModelsEngine(Engine):
         return self._status
 
     def resumable(self, task: TaskRequest) -> bool:
-        known = self.catalogue.models.get(task.model)
-        return known is not None and known.resume is not None and can_be_resumed(task, known.resume)
+        known = self._running_models.get(task.model) or self.catalogue.models.get(task.model)
+        if known is None or known.resume is None or not known.can_go_on:
+            return False
+        return self._offered.can_be_resumed(task) and can_be_resumed(task, known.resume)
 
     def command(self, name: str, arguments: Mapping[str, Any]) -> AsyncIterator[Any]:
         return self.commands.carry_out(name, arguments)
 
     async def run(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
+        try:
+            async with contextlib.aclosing(self._run(task)) as run:
+                async for each in run:
+                    yield each
+        finally:
+            self._offered.forget(task)
+
+    # Inside
+
+    async def _run(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
         is_answered = False
+        offered: str | None = None
         while not is_answered:
-            known = self.catalogue.get(task.model)
+            known = self._running_models.as_it_is(self.catalogue.get(task.model), self.host.status(task.model))
+            if offered is None:
+                offered = next((each.digest for each in self._offers if each.model == task.model), "")
             if task.kind not in known.kinds:
                 raise InvalidRequest(
                     f"the model {task.model} answers {', '.join(known.kinds)} tasks, no {task.kind}",
@@ -150,6 +164,8 @@ class ModelsEngine(Engine):
                 except EngineFailed as error:
                     error.status, error.concerns = FAILED_DEPENDENCY, "model"
                     raise
+                known = self._running_models.get(task.model) or known
+                self._offered.compare(task, known.digest, offered)
                 yield EngineProgress("running")
                 try:
                     async with contextlib.aclosing(self._answer(known, turn.server, task)) as deltas:
@@ -171,8 +187,6 @@ class ModelsEngine(Engine):
                         error.concerns = "model"
                     raise
 
-    # Inside
-
     async def _serve_locally(self) -> None:
         """Serve this user's own programs where that is wanted: what they add may bring a command."""
         api = self.config.local_api
@@ -186,43 +200,31 @@ class ModelsEngine(Engine):
     ) -> AsyncGenerator[Delta | EngineProgress, None]:
         upstream, is_new = self._upstreams.of(known, server)
         if is_new and known.settings.command is None:
-            learning = asyncio.create_task(self._learn(known, server, upstream), name=f"ask {task.model}")
-            self._learning.add(learning)
-            learning.add_done_callback(self._learning.discard)
+            self._learning.ask(known, server, upstream)
         if not task.resume:
             return upstream.answer(task, known.served_name)
         if known.resume is None:
             raise EngineFailed(f"the server of {task.model} is not known to go on from a text (its setting resume)")
         return resumed(upstream, task, known.served_name, known.resume, known.settings.default_max_tokens)
 
-    async def _learn(self, known: KnownModel, server: Server, upstream: Upstream) -> None:
-        """Ask llama.cpp what its model can."""
-        name = known.hosted.name
-        try:
-            props = await upstream.get(f"{server.address}/props")
-        except EngineFailed as error:
-            log.debug("%s does not tell what it can: %s", name, error)
-            return
-        found = read_offer(name, props, slots=known.hosted.slots, context=known.context, digest=known.digest)
-        self._learned[name] = Learned(found.features, found.context)
-        self._look()
-
     async def _apply(self, models: Mapping[str, KnownModel]) -> None:
         """Let the host have these models from now on."""
         await self.host.replace([known.hosted for known in models.values()])
-        for name in self._learned.keys() - models.keys():
-            del self._learned[name]
+        self._learning.keep(models)
 
     def _model_changed(self, change: ModelChanged) -> None:
         if change.status.state in ("stopped", "crashed") and not change.status.serving:
             self._upstreams.forget(change.status.model)
+            self._running_models.ended(change.status.model)
         self._look()
 
     def _look(self) -> None:
         """Tell the agent if what is offered is not what it was."""
         if not self._running:
             return
-        offers = offers_of(self.catalogue.models, self.host.statuses(), self._learned)
+        statuses = self.host.statuses()
+        models = self._running_models.all_as_they_are(self.catalogue.models, statuses)
+        offers = offers_of(models, statuses, self._learning.of(models))
         fault = self.catalogue.fault
         if (offers, fault) != (self._offers, self._fault):
             self._offers, self._fault = offers, fault
@@ -244,7 +246,8 @@ class ModelsEngine(Engine):
     def _slots(self) -> int:
         """Those of all models. Where not all fit into memory together, further requests are taken in, so that those of
         one model are answered together: the host can only wait with a swap for requests that it knows of."""
-        hosted = [known.hosted for known in self.catalogue.models.values()]
+        models = self._running_models.all_as_they_are(self.catalogue.models, self.host.statuses())
+        hosted = [known.hosted for known in models.values()]
         budget = self.host.memory().budget_bytes
         swaps = (
             0 < budget < sum(each.memory_bytes for each in hosted) or len({each.group for each in hosted} - {""}) > 1

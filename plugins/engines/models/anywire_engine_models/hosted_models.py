@@ -32,7 +32,7 @@ _BRACES = re.compile(r"\{\{|\}\}|\{model\}")
 
 class LaunchPlan(msgspec.Struct, frozen=True):
     """How a model's server is started, to be worked out anew at each start; what `HostedModel.launch` holds.
-    ``context`` are tokens of each slot, ``server`` is `ModelsConfig.server`."""
+    ``context`` are tokens of each slot, 0 where the server alone knows them. ``server`` is `ModelsConfig.server`."""
 
     entry: Entry
     settings: ModelSettings
@@ -85,9 +85,10 @@ class LaunchPlan(msgspec.Struct, frozen=True):
 
 
 class KnownModel(msgspec.Struct, frozen=True):
-    """A model as the engine knows it. ``file`` is that of its weights and ``digest`` names these, empty where nothing
-    is known. ``context`` are tokens of each slot, 0 when unknown. ``resume`` is how its server goes on from a text,
-    None when it does not. ``fault`` says what is wrong with its file as it was looked at; a start looks again."""
+    """A model as the engine knows it. ``file`` is that of its weights, empty where there is none that can be read;
+    ``digest`` names these, empty while nothing is known. ``context`` are tokens of each slot, 0 when unknown.
+    ``resume`` is how its server goes on from a text, None when it does not. ``fault`` says what is wrong with its file
+    as it was looked at; a start looks again."""
 
     hosted: HostedModel
     settings: ModelSettings
@@ -99,6 +100,12 @@ class KnownModel(msgspec.Struct, frozen=True):
     context: int = 0
     digest: str = ""
     fault: str = ""
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether it goes on from the text of another server: where weights can be named they have to be."""
+        can_be_named = bool(self.file) or self.settings.command is None
+        return self.resume is not None and (bool(self.digest) or not can_be_named)
 
 
 def known_model(entry: Entry, config: ModelsConfig) -> KnownModel:
@@ -124,13 +131,11 @@ def known_model(entry: Entry, config: ModelsConfig) -> KnownModel:
         needed = settings.memory_bytes
     elif not needed and layer is not None:
         needed = layer.size
-    is_llama = settings.command is None
-    way = _way(settings)
-    name = entry.full_identifier
-    plan = LaunchPlan(entry, settings, context or DEFAULT_CONTEXT, config.server)
-    return KnownModel(
+    if settings.command is None:
+        context = context or DEFAULT_CONTEXT
+    known = described(
         HostedModel(
-            name,
+            entry.full_identifier,
             memory_bytes=needed,
             slots=settings.slots,
             autostart=settings.autostart,
@@ -143,16 +148,25 @@ def known_model(entry: Entry, config: ModelsConfig) -> KnownModel:
             start_timeout=settings.start_timeout,
             stop_grace=settings.stop_grace,
             device=settings.device,
-            launch=plan,
-        ),
-        settings,
+            launch=LaunchPlan(entry, settings, context, config.server),
+        )
+    )
+    is_file = file is not None and not file.is_dir()
+    return msgspec.structs.replace(known, file=str(file) if is_file else "", fault=fault)
+
+
+def described(hosted: HostedModel) -> KnownModel:
+    """What is known of a model by how it is started; nothing is read."""
+    plan: LaunchPlan = hosted.launch
+    way = _way(plan.settings)
+    return KnownModel(
+        hosted,
+        plan.settings,
         plan.served_name,
-        kinds=tuple(dict.fromkeys(settings.kinds)),
-        features={**(LLAMA_FEATURES if is_llama else {}), "resume": way is not None},
+        kinds=tuple(dict.fromkeys(plan.settings.kinds)),
+        features={**(LLAMA_FEATURES if plan.settings.command is None else {}), "resume": way is not None},
         resume=way,
-        file=str(file or ""),
-        context=plan.context if is_llama else context,
-        fault=fault,
+        context=plan.context,
     )
 
 

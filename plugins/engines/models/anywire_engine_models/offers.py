@@ -33,6 +33,8 @@ class Learned(msgspec.Struct, frozen=True):
 def offer(known: KnownModel, status: ModelStatus, learned: Learned | None = None) -> Offer:
     """The offer of one model."""
     features = known.features if learned is None else known.features | learned.features
+    if known.resume is not None:
+        features = features | {"resume": known.can_go_on}
     return Offer(
         known.hosted.name,
         kinds=known.kinds,

@@ -19,22 +19,30 @@ from anywire_engine_models.host.server import Device, Devices, Exit, Launcher, S
 from anywire_engine_models.host.settings import HostSettings
 from anywire_engine_models.hosted_models import LaunchPlan
 from anywire_engine_models.llama_cpp.cards import LlamaCards
+from anywire_engine_models.named_start import start_named
 from anywire_engine_models.processes.launcher import ProcessLauncher
+from anywire_engine_models.running_models import RunningModels
 
 NO_CARDS = "the llama.cpp that is installed can use no graphics card"
 
 
 def planned_host(
-    config: ModelsConfig, devices: Devices, cards: LlamaCards, launcher: Launcher | None, clock: Clock | None = None
+    config: ModelsConfig,
+    devices: Devices,
+    cards: LlamaCards,
+    running: RunningModels,
+    launcher: Launcher | None,
+    clock: Clock | None = None,
 ) -> ModelHost:
-    """The host that ``config`` describes. ``launcher`` is that of processes unless a test gives another."""
+    """The host that ``config`` describes. ``running`` is told what each server was started with. ``launcher`` is that
+    of processes unless a test gives another."""
     settings = HostSettings(
         memory_budget=budget_bytes(config.memory_budget, usable_memory()),
         turn=config.turn,
         max_waiting=config.max_waiting,
         log_lines=config.log_lines,
     )
-    planned = PlannedLauncher(launcher or ProcessLauncher())
+    planned = PlannedLauncher(launcher or ProcessLauncher(), running)
     return ModelHost(planned, PlannedDevices(devices, cards), settings, clock=clock)
 
 
@@ -57,10 +65,11 @@ class PlannedDevices:
 
 
 class PlannedLauncher:
-    """A `Launcher` for models whose ``launch`` is a `LaunchPlan`; ``inner`` gets their commands."""
+    """A `Launcher` for models whose ``launch`` is a `LaunchPlan`; ``inner`` gets their commands, and ``running``
+    is told of each that is ready."""
 
-    def __init__(self, inner: Launcher) -> None:
-        self._inner = inner
+    def __init__(self, inner: Launcher, running: RunningModels) -> None:
+        self._inner, self._running = inner, running
 
     async def launch(self, model: HostedModel, device: str, watcher: Watcher) -> Server:
         plan: LaunchPlan = model.launch
@@ -68,4 +77,7 @@ class PlannedLauncher:
             command = await asyncio.to_thread(plan.command)
         except AnywireError as error:
             raise StartFailed(Exit(str(error))) from error
-        return await self._inner.launch(msgspec.structs.replace(model, launch=command), device, watcher)
+        named = msgspec.structs.replace(model, launch=command)
+        server, weights = await start_named(self._inner, self._running.names, named, device, watcher)
+        self._running.started(model, command.model_file, weights)
+        return server

@@ -147,7 +147,7 @@ class Resident:
             waiting=len(self.queue) + len(self.starters),
             pinned=self.pinned,
             on_demand=self.model.on_demand,
-            group=self.model.group,
+            group=(self.live or self.model).group,
             memory_bytes=(self.live or self.model).memory_bytes,
             starts=self.starts,
             evictions=self.evictions,

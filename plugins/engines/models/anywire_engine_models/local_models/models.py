@@ -28,6 +28,7 @@ from anywire_engine_models.local_models.usage import ServerUsage, UsageReader
 from anywire_engine_models.machine_budget.share import MemoryShare
 from anywire_engine_models.planned_host import planned_host
 from anywire_engine_models.registry.entry import Entry, EntrySettings
+from anywire_engine_models.running_models import RunningModels
 from anywire_engine_models.upstreams import Upstreams
 from anywire_engine_openai.assembly import Assembly
 
@@ -65,9 +66,12 @@ class LocalModels:
         self.config = config if config is not None else ModelsConfig()
         self._devices = devices if devices is not None else devices_of(self.config)
         self._llama_cards = LlamaCards()
-        self._host = planned_host(self.config, self._devices, self._llama_cards, launcher, clock)
+        self._running = RunningModels()
+        self._host = planned_host(self.config, self._devices, self._llama_cards, self._running, launcher, clock)
         self._share = MemoryShare(self.config, self._host, clock=clock)
-        self._catalogue = Catalogue(self.config, registry_of(self.config.registry), self._apply, lambda: None)
+        self._catalogue = Catalogue(
+            self.config, registry_of(self.config.registry), self._running, self._apply, lambda: None
+        )
         self._own: dict[str, KnownModel] = {}
         self._upstreams = Upstreams()
         self._usage = UsageReader()
@@ -221,6 +225,7 @@ class LocalModels:
                 async with AsyncExitStack() as turn:
                     async with asyncio.timeout_at(deadline):
                         server = await turn.enter_async_context(self._host.use(model, told))
+                    known = self._running.get(model) or known
                     upstream, _ = self._upstreams.of(known, server)
                     try:
                         async with aclosing(chat.answer(upstream, server, known.served_name, body, deadline)) as deltas:
@@ -287,3 +292,4 @@ class LocalModels:
     def _changed(self, change: ModelChanged) -> None:
         if change.status.state in ("stopped", "crashed") and not change.status.serving:
             self._upstreams.forget(change.status.model)
+            self._running.ended(change.status.model)

@@ -47,8 +47,7 @@ def digest(path: Path) -> str:
     """What names the weights: a hash of the size and of blocks of the file, and of every further shard. Raises
     `OSError`. It reads up to 8 MiB of each file; call it on a thread."""
     hashed = hashlib.blake2b(digest_size=16)
-    shards = sorted(path.parent.glob(f"{glob.escape(_SHARD.sub('', path.stem))}-*-of-*.gguf")) or [path]
-    for shard in shards if path in shards else [path]:
+    for shard in files(path):
         size = shard.stat().st_size
         hashed.update(size.to_bytes(8, "big"))
         # A file of no more than all blocks is read whole.
@@ -58,6 +57,12 @@ def digest(path: Path) -> str:
                 file.seek(start)
                 hashed.update(file.read(_BLOCK))
     return f"blake2b-blocks:{hashed.hexdigest()}"
+
+
+def files(path: Path) -> list[Path]:
+    """The files that the digest of ``path`` is of. Blocks."""
+    shards = sorted(path.parent.glob(f"{glob.escape(_SHARD.sub('', path.stem))}-*-of-*.gguf"))
+    return shards if path in shards else [path]
 
 
 def _registered(model: str) -> Path | None:
