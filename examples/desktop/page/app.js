@@ -9,8 +9,13 @@ function note(text, kind = "note") {
   line.className = kind;
   line.textContent = text;
   $("chat").append(line);
-  line.scrollIntoView();
+  showNewest();
   return line;
+}
+
+// The chat has a height of its own: what is below it stays where it is while an answer grows.
+function showNewest() {
+  $("chat").scrollTop = $("chat").scrollHeight;
 }
 
 // What a command fails with is shown, and nothing else stops.
@@ -61,7 +66,10 @@ on("ask", "submit", async () => {
   note(message, "user");
   const answer = note("", "assistant");
   const onEvent = new Channel((event) => {
-    if ("chunk" in event) answer.textContent += event.chunk;
+    if ("chunk" in event) {
+      answer.textContent += event.chunk;
+      showNewest();
+    }
     if ("thinking" in event) $("state").textContent = event.thinking;
     if ("tool_call" in event) note(`calls ${event.tool_call.name}`);
     if ("status" in event) answer.classList.add(event.status);
