@@ -14,8 +14,12 @@ function note(text, kind = "note") {
 }
 
 // The chat has a height of its own: what is below it stays where it is while an answer grows.
+let showing = 0;
 function showNewest() {
-  $("chat").scrollTop = $("chat").scrollHeight;
+  showing ||= requestAnimationFrame(() => {
+    showing = 0;
+    $("chat").scrollTop = $("chat").scrollHeight;
+  });
 }
 
 // What a command fails with is shown, and nothing else stops.
