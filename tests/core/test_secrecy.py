@@ -240,6 +240,8 @@ PUBLIC = {
     "digest != self.link_key",  # of a certificate
     "await part.digest() != layer.digest",  # of a file that was downloaded
     "digest == known.digest",  # of a model
+    "digest == offered",  # of a model
+    "weights.digest(Path(self.file)) != self.digest",  # of a model's file
     "theirs.digest != question.digest",  # of a question, under an id of the same tenant
     "space + word != token",  # of a text
 }
