@@ -9,11 +9,9 @@ from anywire.errors import InvalidRequest
 from anywire_gateway_grpc.calls import Call
 from anywire_gateway_grpc.faults import Ended
 from anywire_gateway_grpc.questions import Models, council_for, question_of
-from anywire_service_deliberation.offered import Council, Deliberations, not_known
+from anywire_service_deliberation.offered import LONGEST_WAIT, Council, Deliberations, not_known
 from anywire_service_deliberation.record import Deliberation
 
-LONGEST_WAIT = 60.0
-"""Seconds for which the service is asked to wait at a time."""
 MARGIN, MARGIN_S = 0.1, 1.0
 """Part of a call's time, and most seconds of it, that are kept for the answer: a client whose deadline is over gets
 nothing."""

@@ -19,7 +19,7 @@ from anywire_service_deliberation.config import DeliberationConfig
 from anywire_service_deliberation.councils import Councils
 from anywire_service_deliberation.database import tenant_of
 from anywire_service_deliberation.history import history
-from anywire_service_deliberation.offered import Council, Update
+from anywire_service_deliberation.offered import LONGEST_WAIT, MAX_LISTED, Council, Update
 from anywire_service_deliberation.question import Question
 from anywire_service_deliberation.record import Deliberation
 from anywire_service_deliberation.request import Requests
@@ -34,13 +34,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LONGEST_WAIT = 60.0
-"""Seconds that `KeptDeliberations.get` waits at most."""
 LOCK_PAUSE = 0.5
 """Seconds between attempts to take over the folder of a process that still ends."""
 LEAST_PURGE_S, PURGE_S = 1.0, 60.0
 """Seconds after which what has expired is looked for: `retention` within these."""
-MAX_LISTED = 1000
 
 
 class KeptDeliberations:

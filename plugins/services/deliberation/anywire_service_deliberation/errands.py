@@ -194,7 +194,7 @@ class Errand:
     async def _read(self, chunk: Chunk) -> Answer | Failed:
         assert self._stream is not None
         stream, work = self._stream, self.ask.work
-        text = "".join(chunk.deltas)[:MAX_ANSWER_CHARS].encode(errors="replace").decode()
+        text = _kept("".join(chunk.deltas), MAX_ANSWER_CHARS)
         points: dict[str, float] = {}
         score: float | None = None
         checks: tuple[Check, ...] = ()
@@ -224,8 +224,7 @@ class Errand:
     def _failed(self, error: AnywireError) -> Failed:
         agent = error.agent_id or self.agent
         again = not isinstance(error, _FOR_GOOD)
-        # Agents write it, and it is kept with each state of the deliberation.
-        message = error.message[:MAX_MESSAGE_CHARS].encode(errors="replace").decode()
+        message = _kept(error.message, MAX_MESSAGE_CHARS)
         return Failed(Failure(error.code, message, agent, self.ask.tries), again)
 
     def _is_not_yet(self, error: AnywireError) -> bool:
@@ -239,6 +238,11 @@ class Errand:
             timer.cancel()
             if not self.stopped:
                 self._waits.clear()
+
+
+def _kept(text: str, chars: int) -> str:
+    """What is kept of an agent's words: they stand in each state of the deliberation, and can always be encoded."""
+    return text[:chars].encode(errors="replace").decode()
 
 
 def _room(without_texts: dict[str, Any], context: int) -> int:

@@ -13,6 +13,11 @@ from anywire.errors import InvalidRequest
 from anywire_service_deliberation.question import Question
 from anywire_service_deliberation.record import Deliberation
 
+LONGEST_WAIT = 60.0
+"""Seconds that `Deliberations.get` waits at most; who asks for more gets this."""
+MAX_LISTED = 1000
+"""Deliberations of one list at most."""
+
 
 class Council(msgspec.Struct, frozen=True):
     """Members kept under a name. ``in_use`` counts deliberations of it under way."""
@@ -50,8 +55,8 @@ class Deliberations(Protocol):
         ...
 
     async def get(self, question_id: str, caller: Caller, wait: float = 0.0) -> Deliberation | None:
-        """As it is now, or once it has ended within ``wait`` seconds; None for one that is not known to the caller's
-        tenant."""
+        """As it is now, or once it has ended within ``wait`` seconds (`LONGEST_WAIT` at most); None for one that is
+        not known to the caller's tenant."""
         ...
 
     async def list(

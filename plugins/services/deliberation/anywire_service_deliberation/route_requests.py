@@ -9,11 +9,9 @@ import msgspec
 
 from anywire.errors import InvalidRequest
 from anywire.route import Request
+from anywire_service_deliberation.offered import LONGEST_WAIT, MAX_LISTED
 from anywire_service_deliberation.record import Status
 
-MAX_WAIT_S = 60.0
-"""Seconds that an answer waits at most; who asks for more gets this."""
-MAX_LISTED = 1000
 LISTED = 100
 
 T = TypeVar("T")
@@ -37,7 +35,7 @@ def read(body: bytes, kind: type[T]) -> T:
 
 
 def wait_of(request: Request) -> float:
-    """The seconds of the header ``Prefer: wait=10`` (RFC 7240), at most `MAX_WAIT_S`; 0 without it. A preference that
+    """The seconds of the header ``Prefer: wait=10`` (RFC 7240), at most `LONGEST_WAIT`; 0 without it. A preference that
     says nothing is passed over, as that standard wants."""
     for preference in request.headers.get("prefer", "").split(","):
         name, _, value = preference.partition(";")[0].partition("=")
@@ -46,7 +44,7 @@ def wait_of(request: Request) -> float:
                 seconds = float(value.strip().strip('"'))
             except ValueError:
                 return 0.0
-            return min(seconds, MAX_WAIT_S) if seconds > 0 and math.isfinite(seconds) else 0.0
+            return min(seconds, LONGEST_WAIT) if seconds > 0 and math.isfinite(seconds) else 0.0
     return 0.0
 
 

@@ -45,7 +45,6 @@ class Tables(DatabaseFile):
 
     def __init__(self, folder: Path, *, reader: bool = False) -> None:
         super().__init__(folder, reader=reader)
-        self._only_reads = reader
         self._known: dict[tuple[str, str], _Known] = {}
         """Of deliberations under way, by tenant and id; what is missing is looked up. Each statement gives the
         interpreter away, and a busy event loop gives it back late."""
@@ -56,7 +55,7 @@ class Tables(DatabaseFile):
         """As `DatabaseFile.open`. A write is not synced: `anywire_service_deliberation.checkpoints` does that later."""
         if not super().open():
             return False
-        if not self._only_reads:
+        if not self._reader:
             self._run(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
         return True
 
