@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,12 +18,11 @@ from anywire.errors import AnywireError, InvalidRequest
 from anywire.submission import MAX_NAME_CHARS, Submission
 from anywire_service_deliberation.checks import ProposalCheck
 from anywire_service_deliberation.config import DeliberationConfig
-from anywire_service_deliberation.database import tenant_of
 from anywire_service_deliberation.question import Question
 from anywire_service_deliberation.record import Deliberation
 from anywire_service_deliberation.request import MODEL, check_models, is_made_here
 from anywire_service_deliberation.running import Run
-from anywire_service_deliberation.store import Store
+from anywire_service_deliberation.store import Store, tenant_of
 from anywire_service_deliberation.turns import Turns
 
 log = logging.getLogger(__name__)
@@ -51,6 +50,7 @@ class Runs:
         roles: frozenset[str],
         checks: Sequence[ProposalCheck],
         now: Callable[[], float],
+        ended: Mapping[str, int] | None = None,
     ) -> None:
         self._context, self._store, self._config, self._roles, self._checks = context, store, config, roles, checks
         self._now, self._turns = now, Turns()
@@ -59,7 +59,7 @@ class Runs:
         self._taking: dict[Key, asyncio.Task[Run | Deliberation]] = {}
         self._work: set[asyncio.Task[Any]] = set()
         self._closing = False
-        self.ended: dict[str, int] = {}
+        self.ended = dict(ended or {})
         """How many have ended here, by status."""
 
     @property
