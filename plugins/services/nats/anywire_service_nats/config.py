@@ -1,0 +1,29 @@
+"""The settings of the service ``nats``."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import pydantic
+
+from anywire_nats.config import ServerConfig
+
+
+class NatsServiceConfig(ServerConfig):
+    """The connection has the settings of the transport ``nats``; both may use the same servers."""
+
+    option: ClassVar[str] = "services.nats"
+
+    envelope: Literal["payload", "flat"] = pydantic.Field(
+        default="payload",
+        description="Form of published messages. `payload`: event_type, idempotency_key, correlation_id, timestamp, "
+        "producer, and the fields in `payload`; `flat`: event_id, case_id, ts, producer, trace_id, with the fields "
+        "beside them.",
+    )
+    producer: str = pydantic.Field(
+        default="anywire",
+        min_length=1,
+        max_length=100,
+        pattern=r"^[ -~]+$",
+        description="Name that published messages give as their producer.",
+    )
