@@ -28,7 +28,8 @@ LEAST_SERVER = (2, 11)
 """Version of nats-server."""
 WRONG_REVISION = (10071, 10164)
 NO_BUCKET = 10059
-"""Codes of JetStream's errors."""
+NO_ROOM = (10023, 10047)
+"""Codes of JetStream's errors. That a bucket is full has none of its own: it is said in words."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 """Seconds until what has failed is asked again."""
 HEADROOM = 4096
@@ -230,7 +231,8 @@ class Bucket:
             raise Refused from error
         if code == NO_BUCKET:
             raise Gone from error
-        if isinstance(error, (nats.js.errors.ServiceUnavailableError, nats.js.errors.ServerError)):
+        temporary = isinstance(error, (nats.js.errors.ServiceUnavailableError, nats.js.errors.ServerError))
+        if temporary and code not in NO_ROOM and "maximum" not in str(getattr(error, "description", "")):
             return
         if isinstance(error, nats.js.errors.APIError):
             raise self._failed(error) from error
@@ -239,7 +241,7 @@ class Bucket:
 
     def _failed(self, error: BaseException | None) -> PluginFailed:
         if not self._fails:
-            reason = str(getattr(error, "description", "") or error or "") or self._broker.away or "they do not answer"
+            reason = self._broker.away or str(getattr(error, "description", "") or error or "they do not answer")
             log.error(
                 "deliberations cannot be kept or read now in the bucket %s of the NATS servers: %s",
                 self._config.bucket,

@@ -21,6 +21,7 @@ from collections.abc import Callable
 import msgspec
 
 from anywire.errors import PluginFailed
+from anywire_service_nats.broker import LONGEST_PAUSE
 from anywire_service_nats.kv_bucket import Bucket, Gone, Refused
 from anywire_service_nats.kv_form import BEAT, OWNER
 
@@ -30,6 +31,8 @@ BEATS = 4
 """Signs of life within a lease."""
 LEAST_GAP = 1.0
 """Seconds."""
+RECONNECTING_S = LONGEST_PAUSE + 1.0
+"""Seconds that an owner may need longer than a watcher to find servers that are back."""
 LOST = "another orchestrator has taken them over, because this one gave no sign of life for its lease"
 REMOVED = "the bucket was removed"
 
@@ -48,19 +51,21 @@ class Watch:
 
     def __init__(self) -> None:
         self._seen: tuple[int, int] | None = None
-        self._since = self._looked = 0.0
+        self._since = self._looked = self._grace = 0.0
 
     def forget(self) -> None:
-        """Nothing could be seen."""
-        self._seen = None
+        """The servers are away: the owner may take longer to find them again."""
+        self._seen, self._grace = None, RECONNECTING_S
 
     def is_dead(self, record: int, beat: int, lease: float, now: float) -> bool:
         """``record`` and ``beat`` are the revisions that are seen now. A look that comes later than half a lease after
         the one before begins anew; one within `LEAST_GAP` never does."""
+        if self._seen not in (None, (record, beat)):
+            self._grace = 0.0
         if self._seen != (record, beat) or now - self._looked > max(lease / 2, LEAST_GAP):
             self._seen, self._since = (record, beat), now
         self._looked = now
-        return now - self._since >= lease
+        return now - self._since >= lease + self._grace
 
 
 class Ownership:

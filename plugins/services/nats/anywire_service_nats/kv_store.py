@@ -120,7 +120,11 @@ class NatsStore(Store):
             if self._ownership is not None:
                 await self._ownership.end()
             bucket = Bucket(broker, self._config)
-            await bucket.make()
+            try:
+                await bucket.make()
+            except BaseException:
+                bucket.stop("it was not made")
+                raise
             self._bucket, self._ownership = bucket, Ownership(bucket, self._config.lease, self._lost)
         ownership = self._ownership
         if not ownership.fence and not await ownership.take():
