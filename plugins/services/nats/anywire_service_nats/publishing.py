@@ -21,6 +21,7 @@ from anywire_service_nats.broker import Broker, JetStream
 from anywire_service_nats.envelopes import ID_HEADER
 from anywire_service_nats.outbox import Outbox
 from anywire_service_nats.outbox_tables import Unsettled, Waiting
+from anywire_service_nats.part import Part
 from anywire_service_nats.streams import NoStream, Streams
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class Hold(msgspec.Struct):
     pause: float
 
 
-class Publishing:
+class Publishing(Part):
     """Publishes what is in ``outbox`` over each connection of ``broker``. ``make_streams`` makes what is known of the
     streams of a connection; ``refused`` is told the id and subject of each message that can never be published, and
     why.
@@ -82,9 +83,6 @@ class Publishing:
 
     async def start(self) -> None:
         self._broker.each_connection(self._publish)
-
-    def gate_closed(self) -> None:
-        pass
 
     async def close(self) -> None:
         """Give what waits a moment to be published."""
