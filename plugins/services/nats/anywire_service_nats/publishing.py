@@ -162,8 +162,8 @@ class Publishing(Part):
                     found.newest = max(found.newest, getattr(result, "seq", 0))
                     self._published(message)
                 else:
-                    await self._not_taken(message, fate, str(result), streams)
-                    if fate == "later" and message.ordered:
+                    waits = await self._not_taken(message, fate, str(result), streams)
+                    if waits and message.ordered:
                         blocked.add(message.ordered)
             if unknown is not None:
                 raise unknown
@@ -195,16 +195,18 @@ class Publishing(Part):
         held = self._held()
         return [each for each in ready if each.subject not in held]
 
-    async def _not_taken(self, message: Waiting, fate: Fate, why: str, streams: Streams) -> None:
-        """JetStream has said that it does not keep it."""
+    async def _not_taken(self, message: Waiting, fate: Fate, why: str, streams: Streams) -> bool:
+        """JetStream has said that it does not keep it. Whether it waits, and what is to come after it too."""
         smaller = self._smaller(message) if fate == "large" else None
         if smaller is not None:
             await self._outbox.replace(smaller)
         elif fate in ("large", "never"):
             self._give_up(message, why)
+            return False
         else:
             self._hold(message.subject, f"the stream of {message.subject} takes nothing now ({why})", streams)
             streams.forget(message.subject)
+        return True
 
     @staticmethod
     def _smaller(message: Waiting) -> Waiting | None:
