@@ -128,6 +128,8 @@ async def test_one_that_is_lost_is_left_and_taken_over_again(tmp_path: Path, kep
     engine = Council()
     engine.hold("critique")
     async with bench(tmp_path, engine=engine, store="memory") as (served, offered):
+        told: list[str] = []
+        offered.listen(lambda state: told.append(state.status))
         await asked(offered)
         await engine.all_asked("critique", 1)
         owner = kept.owner
@@ -144,6 +146,7 @@ async def test_one_that_is_lost_is_left_and_taken_over_again(tmp_path: Path, kep
         assert (await ended(offered)).status == "completed"
         assert len(engine.asked("proposal")) == proposals, "what was answered is not asked again"
         assert offered.runs.ended == {"completed": 1}
+        assert told[-1] == "completed", "whoever listens goes on listening"
 
 
 async def test_one_that_fails_while_it_is_taken_over_is_tried_again(

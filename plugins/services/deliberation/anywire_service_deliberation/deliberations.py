@@ -143,6 +143,9 @@ class KeptDeliberations:
         else:
             raise InvalidRequest(f"there is no deliberation {question_id!r}", param="id", status=404)
 
+    def listen(self, changed: Callable[[Deliberation], object]) -> Callable[[], None]:
+        return self.runs.listen(changed)
+
     async def councils(self, caller: Caller) -> Sequence[Council]:
         self._check_open()
         return self._councils.all(caller)
@@ -218,7 +221,7 @@ class KeptDeliberations:
         self._is_open = False
         if self._purging is not None:
             self._purging.cancel()
-        left, self.runs = self.runs, self._new_runs(self.runs.ended)
+        left, self.runs = self.runs, self._new_runs(self.runs)
         left.leave()
         self._opening = asyncio.ensure_future(self._stand_by(left))
 
@@ -229,9 +232,9 @@ class KeptDeliberations:
             log.exception("deliberations that are left here have not ended")
         await self._take_over()
 
-    def _new_runs(self, ended: Mapping[str, int] | None = None) -> Runs:
+    def _new_runs(self, before: Runs | None = None) -> Runs:
         roles = frozenset(role.name for role in self.library.roles.values())
-        return Runs(self._context, self._store, self._config, roles, self._checks, self.now, ended)
+        return Runs(self._context, self._store, self._config, roles, self._checks, self.now, before)
 
     async def _open(self) -> None:
         await self._store.purge(self.now())
