@@ -17,7 +17,8 @@ from anywire_service_deliberation.checkpoints import Checkpoints
 from anywire_service_deliberation.database_form import FORM
 from anywire_service_deliberation.offered import Council
 from anywire_service_deliberation.record import Deliberation
-from anywire_service_deliberation.store import Place, Store, StoreConfig, tenant_of
+from anywire_service_deliberation.store import Place, Store, StoreConfig
+from anywire_service_deliberation.store import tenant_of as tenant_of
 from anywire_service_deliberation.tables import Tables
 
 MAX_TOGETHER = 4
