@@ -18,7 +18,7 @@ class StoreSection(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="allow", hide_input_in_errors=True)
 
-    name: str = pydantic.Field("sqlite", min_length=1, description="Store that keeps deliberations: `sqlite`, `nats`.")
+    name: str = pydantic.Field(min_length=1, description="Store that keeps deliberations: `sqlite`, `nats`.")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -36,7 +36,7 @@ class DeliberationConfig(ServiceConfig):
         "fleet's state folder.",
     )
     store: Annotated[StoreSection, pydantic.BeforeValidator(_by_name)] = pydantic.Field(
-        default_factory=lambda: StoreSection(),
+        default_factory=lambda: StoreSection(name="sqlite"),
         description="Where deliberations are kept: the name of a store, or a mapping of `name` and the store's own "
         "settings. `sqlite`: in `folder`. `nats` (`anywire-service-nats`): in a key-value bucket of NATS JetStream, "
         "which orchestrators on several machines share.",

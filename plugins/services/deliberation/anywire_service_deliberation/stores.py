@@ -24,7 +24,7 @@ PACKAGES = {"nats": "anywire-service-nats"}
 def make_store(name: str, options: Mapping[str, Any], place: Place, section: str) -> Store:
     """The store of that name with these options, which stand in ``section`` of the configuration. Raises
     `ConfigError` for options that do not fit, and `PluginError` for everything else."""
-    cls = _load(name)
+    cls = store_class(name)
     try:
         config = cls.Config(**options)
     except pydantic.ValidationError as error:
@@ -39,7 +39,8 @@ def make_store(name: str, options: Mapping[str, Any], place: Place, section: str
         raise PluginError(f"the store {name!r} cannot be made: {type(error).__name__}: {error}") from error
 
 
-def _load(name: str) -> type[Store]:
+def store_class(name: str) -> type[Store]:
+    """Raises `PluginError`, which names the package that brings it."""
     if name in BUILT_IN:
         return BUILT_IN[name]
     found = list(entry_points(group=GROUP, name=name))
