@@ -50,7 +50,7 @@ class Fleets:
             folder,
             "nats",
             {"servers": self._server.url, "local": True},
-            services={"deliberation": {"store": {"name": "nats", "servers": self._server.url, "lease": 2}}},
+            services={"deliberation": {"store": {"name": "nats", "servers": self._server.url, "lease": lasts(2)}}},
             engine={"ttft": TTFT * 1000},
             lease=LEASE,
         )

@@ -32,6 +32,7 @@ from anywire_service_deliberation.testing.store_kit import (
     with_answers,
 )
 from anywire_service_nats.kv_bucket import Bucket
+from anywire_service_nats.kv_owned import OwnedBucket
 from anywire_service_nats.kv_settings import NatsStoreConfig
 from anywire_service_nats.kv_store import NatsStore
 
@@ -275,6 +276,66 @@ async def test_one_that_stood_still_removes_nothing_that_its_follower_has(server
     async with opened(server) as third:
         assert await third.unfinished() == [new(at=NOW + 60)]
         assert [each.rounds for _, each in await third.councils()] == [2]
+
+
+async def test_one_that_stood_still_while_it_removed_takes_nothing_from_its_follower(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on where it stood: with what the server does not fence."""
+    first, second = store_at(server, lease=1), store_at(server, lease=1)
+    await _opens(first)
+    await first.put_council("lab", COUNCIL)
+    stands, goes_on = asyncio.Event(), asyncio.Event()
+    remove = OwnedBucket.remove
+
+    async def slow(bucket: OwnedBucket, keys: str, before: int = 0) -> None:
+        stands.set()
+        await goes_on.wait()
+        await remove(bucket, keys, before)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OwnedBucket, "remove", slow)
+        removing = asyncio.ensure_future(first.delete_council("lab", COUNCIL.name))
+        await expect(stands.wait(), "it begins to remove")
+    stands_still(first)
+    await _opens(second)
+    assert await second.councils() == []
+    await second.put_council("lab", COUNCIL)
+    goes_on.set()
+    await asyncio.gather(removing, return_exceptions=True)
+    await first.close()
+    await second.close()
+    async with opened(server) as third:
+        assert await third.councils() == [("lab", COUNCIL)]
+
+
+async def test_one_whose_first_parts_were_written_alone_was_not_added(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the process is killed in between."""
+    put = OwnedBucket.put
+
+    async def killed(bucket: OwnedBucket, key: str, data: bytes) -> int:
+        if key.startswith("part.") and key.endswith(".1"):
+            raise asyncio.CancelledError
+        return await put(bucket, key, data)
+
+    large = new(task="t" * 200_000, metadata={"much": "m" * 2_000_000})
+    async with opened(server) as store:
+        await store.add(new("other"))
+        with monkeypatch.context() as patch:
+            patch.setattr(OwnedBucket, "put", killed)
+            with pytest.raises(asyncio.CancelledError):
+                await store.add(large)
+    async with opened(server) as store:
+        assert ids(await store.unfinished()) == ids(await store.list(None, "", "", 9)) == ["other"]
+        assert await store.add(large) is large
+        await store.purge(NOW)
+        assert await store.get("lab", "q-1") == large
+    async with looked_at(server) as jetstream:
+        subjects = (await jetstream.stream_info("KV_anywire-deliberations", subjects_filter=">")).state.subjects
+    numbers = {each.split(".")[3] for each in subjects if ".part." in each}
+    assert len(numbers) == 1, "what was left of the first attempt is gone"
 
 
 async def test_an_owner_stays_one_while_the_server_is_away_for_longer_than_its_lease(server: NatsServer) -> None:
