@@ -18,7 +18,7 @@ from tests.integration.nats_servers import NatsServer, needs_nats_server
 from tests.long_form import SOAK
 
 from anywire.errors import ConfigError, PluginFailed
-from anywire.testing.patience import PATIENCE, expect, polled
+from anywire.testing.patience import FACTOR, PATIENCE, expect, polled
 from anywire_service_deliberation.offered import Council
 from anywire_service_deliberation.record import Deliberation
 from anywire_service_deliberation.store import Place, Store
@@ -202,10 +202,11 @@ async def test_a_server_that_is_away_at_first_is_waited_for(tmp_path: Path) -> N
 
 
 async def test_of_what_the_server_has_no_room_for_nothing_is_kept(server: NatsServer) -> None:
-    async with opened(server, max_bytes=1024**2) as store:
+    async with opened(server, max_bytes=1024**2, patience=60) as store:
         await store.add(new("small"))
-        with pytest.raises(PluginFailed):
-            await store.add(new("large", metadata={"much": "m" * 2_000_000}))
+        async with asyncio.timeout(20 * FACTOR):  # waiting does not mend it
+            with pytest.raises(PluginFailed):
+                await store.add(new("large", metadata={"much": "m" * 2_000_000}))
         assert ids(await store.list(None, "", "", 9)) == ["small"]
         await store.purge(NOW)
         await store.add(new("other", metadata={"much": "m" * 500_000}))
@@ -345,10 +346,14 @@ async def test_an_owner_stays_one_while_the_server_is_away_for_longer_than_its_l
     looks = asyncio.ensure_future(_opens(second))
     await asyncio.sleep(0.1)
     for _ in range(2):
+        stands_still(first)
         await server.stop()
         await asyncio.sleep(1.3)
         await server.restart()
-        await polled(lambda: first._broker is not None and first._broker.connected, "it is connected again")
+        await polled(lambda: second._broker is not None and second._broker.connected, "the other one is back")
+        await asyncio.sleep(1.3)  # the owner finds it later
+        assert first._ownership is not None
+        first._ownership._beating = asyncio.ensure_future(first._ownership._beat())
         await asyncio.sleep(0.3)
     assert not looks.done()
     assert not lost
