@@ -146,7 +146,8 @@ MESSAGES = st.lists(
 def test_each_is_stored_once_and_in_the_order_of_its_task(wanted: list[tuple[str, str]], fates: list[str]) -> None:
     server = Server(*fates)
     messages = [message(f"m{number}", order, subject) for number, (order, subject) in enumerate(wanted)]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(publishing, "MOST_TOGETHER", 5)  # several lots over one connection
         made, refused = asyncio.run(run(Path(folder) / "outbox", server, messages))
     assert not refused
     for stream in server.stored:
