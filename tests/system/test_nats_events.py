@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
+import random
+import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +17,7 @@ import msgspec
 import pytest
 from tests.deliberation.deliberation_bench import ANN, BOB, Council, request
 from tests.integration.nats_servers import NatsServer, needs_nats_server
+from tests.long_form import SOAK
 from tests.system.event_stream import Event, client, count, events, jetstream, twice
 
 from anywire.context import Services
@@ -27,7 +33,7 @@ from anywire_service_nats.config import NatsServiceConfig
 from anywire_service_nats.service import NatsService
 from anywire_service_nats.subjects import COMPLETED_DURABLE, FAILED_DURABLE
 
-pytestmark = [pytest.mark.timeout(120), needs_nats_server]
+pytestmark = [pytest.mark.timeout(600 if SOAK else 120), needs_nats_server]
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 COMPLETED, FAILED = "agent.response.completed", "agent.response.failed"
@@ -133,6 +139,23 @@ async def test_members_that_fail_are_counted_too(tmp_path: Path) -> None:
         assert result.payload["status"] == "failed"
 
 
+async def test_deliberations_complete_while_the_server_is_killed_again_and_again(tmp_path: Path) -> None:
+    drawn = random.Random(None if SOAK else 5)
+    names = [f"q-{number}" for number in range(20 if SOAK else 3)]
+    async with jetstream(tmp_path) as server, bench(tmp_path, server) as own:
+        for name in names:
+            going = asyncio.create_task(own.deliberate(name, members=2))
+            await asyncio.sleep(drawn.uniform(0, 0.05))
+            await server.stop()
+            assert (await going).status == "completed"
+            await server.restart()
+            await asyncio.sleep(drawn.uniform(0, 0.2))
+        await own.all_published()
+        found = await all_events(server, least=5 * len(names))
+    assert not twice(found)
+    assert Counter(each.payload["task_id"] for each in found) == dict.fromkeys(names, 5)
+
+
 async def test_the_older_form_is_published_where_it_is_set(tmp_path: Path) -> None:
     async with jetstream(tmp_path) as server, bench(tmp_path, server, envelope="flat", producer="ours") as own:
         await own.deliberate("q-1", members=2, trace=TRACE)
@@ -202,6 +225,30 @@ async def test_a_server_that_cannot_be_used_is_told_with_what_would_do(
         await polled(lambda: own.metric("waiting_messages") == 5, "five messages wait")
     assert len([each for each in caplog.messages if told in each]) == 1
     assert not [each for each in caplog.records if each.exc_info]
+
+
+def allowed(page: Path) -> str:
+    """The permissions that the page lists, as the server's configuration has them."""
+    (row,) = re.findall(r"^\| the subjects above, (.*) \| (.*) \|$", page.read_text(), re.MULTILINE)
+    published, subscribed = ([*re.findall(r"`([^`]+)`", each)] for each in row)
+    published += ["agent.response.>", "orchestration.>", "deliberation.>"]
+    rights = f"publish: {json.dumps(published)}, subscribe: {json.dumps(subscribed)}"
+    return f'authorization {{ users: [{{user: "us", password: "pw", permissions: {{ {rights} }} }}] }}'
+
+
+async def test_the_permissions_that_the_page_lists_are_enough(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "nats.md"
+    async with (
+        jetstream(tmp_path, allowed(page)) as server,
+        bench(tmp_path, server, user="us", password="pw") as own,
+    ):
+        await own.deliberate("q-1", members=2)
+        await own.all_published()
+        assert own.metric("published_messages") == 5
+        await server.cut()  # what was sent is searched for
+        await own.deliberate("q-2", members=2)
+        await own.all_published()
+    assert not [each for each in caplog.messages if "does not let this end's user" in each]
 
 
 async def test_streams_that_are_there_are_used_and_never_changed(tmp_path: Path) -> None:
