@@ -276,7 +276,7 @@ async def test_without_a_stream_messages_wait_and_that_is_told(
     async with jetstream(tmp_path) as server, bench(tmp_path, server, make_streams=False) as own:
         await own.deliberate("q-1", members=2)
         await polled(lambda: own.metric("held_subjects") > 0, "nobody keeps it")
-        assert own.metric("waiting_messages") == 5
+        await polled(lambda: own.metric("waiting_messages") == 5, "five messages wait")
         async with client(server) as stream:
             await stream.add_stream(name="everything", subjects=["agent.>", "orchestration.>", "deliberation.>"])
         await own.all_published()
