@@ -63,6 +63,7 @@ class KeptDeliberations:
         self._purges: set[asyncio.Task[None]] = set()
         self._purging: Timer | None = None
         self._owns = self._is_open = self._closing = False
+        self.opened = 0.0
 
     async def start(self) -> None:
         """Go on with what an earlier process has left; where that still runs, once it has ended. Raises
@@ -244,7 +245,7 @@ class KeptDeliberations:
             return
         if not self._owns:
             raise errors.PluginFailed("the deliberations were taken by another orchestrator again")
-        self._is_open = True
+        self._is_open, self.opened = True, self.now()
         if left:
             log.info("%d deliberations had not ended, and go on", len(left))
         for state in left:

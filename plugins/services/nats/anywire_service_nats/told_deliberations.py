@@ -40,9 +40,16 @@ class ToldDeliberations(Part):
     Each state is looked at once it is kept. The ids of deliberations under way stand in the outbox's file, and are
     removed with the last message of each. So what has ended in a process that died before it had put that is found by
     the next one: among those ids, and among the newest deliberations that are kept.
+
+    Another orchestrator may have had the deliberations until now, with an outbox of its own. What ended more than
+    ``recent`` seconds before they came here is taken as published by it. What it may have published since is known to
+    the streams as the same messages: ``recent`` is less than their duplicate window.
     """
 
-    def __init__(self, context: Context, outbox: Outbox, producer: str, kinds: Collection[str]) -> None:
+    def __init__(
+        self, context: Context, outbox: Outbox, producer: str, kinds: Collection[str], recent: float = 90.0
+    ) -> None:
+        self._recent = recent
         self._context, self._outbox, self._producer, self._kinds = context, outbox, producer, kinds
         self._pending: dict[Key, Deliberation] = {}
         self._filled = asyncio.Event()
@@ -134,6 +141,9 @@ class ToldDeliberations(Part):
         begun = {(tenant, name): caller for tenant, name, caller in await self._outbox.begun()}
         callers: dict[Key, Caller] = {}
         for state in await deliberations.list(OPERATOR, limit=MAX_LISTED):
+            is_old = 0 < state.ended < deliberations.opened - self._recent
+            if is_old and _key(state) not in begun:
+                continue
             if state.is_final and not await self._outbox.lacks(ids_at_the_end(state, self._kinds)):
                 continue
             callers[_key(state)] = state.question.caller
