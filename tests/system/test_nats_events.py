@@ -29,7 +29,7 @@ from anywire_service_deliberation.config import DeliberationConfig
 from anywire_service_deliberation.deliberations import KeptDeliberations
 from anywire_service_deliberation.record import Deliberation
 from anywire_service_deliberation.service import DeliberationService
-from anywire_service_nats import told_deliberations
+from anywire_service_nats import deliberation_messages
 from anywire_service_nats.config import NatsServiceConfig
 from anywire_service_nats.service import NatsService
 from anywire_service_nats.subjects import COMPLETED_DURABLE, FAILED_DURABLE
@@ -160,14 +160,12 @@ async def test_deliberations_complete_while_the_server_is_killed_again_and_again
 async def test_one_that_cannot_be_published_holds_up_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    original = told_deliberations.due
-
     def due(state: Deliberation, *others: Any) -> Any:
         if state.question.id == "bad":
             raise ValueError("its metadata are none")
-        return original(state, *others)
+        return deliberation_messages.due(state, *others)
 
-    monkeypatch.setattr(told_deliberations, "due", due)
+    monkeypatch.setattr("anywire_service_nats.told_deliberations.due", due)
     async with jetstream(tmp_path) as server, bench(tmp_path, server) as own:
         await own.deliberate("bad", members=2)
         await own.deliberate("good", members=2)
