@@ -1,0 +1,215 @@
+"""Takes the messages of one durable consumer, as many at once as may be, and acknowledges what was handled."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import msgspec
+import nats.errors
+import nats.js.errors
+from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
+
+from anywire.errors import TransportUnavailable
+from anywire.once_log import OnceLog
+from anywire_nats.client import ENDED
+from anywire_service_nats.broker import Broker, JetStream
+from anywire_service_nats.config import NatsServiceConfig
+from anywire_service_nats.listening.held import Held, status_of
+from anywire_service_nats.streams import NoStream, Streams
+
+log = logging.getLogger(__name__)
+
+ACK_WAIT = 30.0
+"""Seconds after which a message that nobody speaks of is delivered again."""
+EXPIRES = 30.0
+"""Seconds for which the server keeps one request for messages."""
+ANSWER_TIME = 5.0
+"""Seconds by which an answer to it may be late."""
+FAULT_PAUSE = 5.0
+"""Seconds until a message is delivered again whose handling has failed with no word of when."""
+MOST_UNREAD = 256 * 1024 * 1024
+"""Bytes of messages that may wait to be read; no more are asked for than can be handled."""
+
+Handle = Callable[[Held], Awaitable[float | None]]
+"""Handles one message: None acknowledges it, a number has it delivered again after as many seconds."""
+
+
+class Durable(NamedTuple):
+    """A consumer called ``name`` of those messages of a stream that have a subject like ``subject``. It is made where
+    there is none, and not changed where there is one."""
+
+    name: str
+    subject: str
+
+
+class Source(NamedTuple):
+    """Where messages come from: a connection, and how a stream is made that is missing."""
+
+    broker: Broker
+    config: NatsServiceConfig
+
+
+class Listener:
+    """Hands each message to ``handle``, ``at_once`` of them at most. One that is delivered again while it is handled is
+    still that one. A message that takes long is kept: nobody else gets it meanwhile."""
+
+    def __init__(self, source: Source, durable: Durable, handle: Handle, at_once: int) -> None:
+        self._broker, self._config = source
+        self._durable, self._handle, self._at_once = durable, handle, at_once
+        self._running: dict[tuple[str, int], tuple[Held, asyncio.Task[None]]] = {}
+        self._freed = asyncio.Event()
+        self._stopped = False
+        self._keeping: asyncio.Task[None] | None = None
+        self._once = OnceLog(log)
+        self._waiting: int | None = None
+        self.redelivered = 0
+        """Messages that came again while they were being handled."""
+
+    @property
+    def running(self) -> int:
+        """Messages that are being handled."""
+        return len(self._running)
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether all messages that there are were handled, as far as the server has said."""
+        return self._broker.connected and not self._waiting and self._waiting is not None and not self._running
+
+    def start(self) -> None:
+        self._keeping = asyncio.create_task(self._keep())
+        self._broker.each_connection(self._listen)
+
+    def stop(self) -> None:
+        """Begin nothing new: what is delivered from now on is given back."""
+        self._stopped = True
+        self._freed.set()
+
+    async def close(self) -> None:
+        """End what is handled, and give it back. Safe to call twice, and without `start`."""
+        self.stop()
+        tasks = [task for _, task in self._running.values()]
+        if self._keeping is not None:
+            tasks.append(self._keeping)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # Inside
+
+    async def _listen(self, jetstream: JetStream) -> None:
+        """Take messages over this connection until it ends, or nothing more is to be begun."""
+        self._waiting = None
+        info = await self._consumer(jetstream)
+        client = self._broker.client
+        inbox = client.new_inbox()
+        subscription = await client.subscribe(inbox, pending_bytes_limit=MOST_UNREAD)
+        try:
+            if not info.num_pending and not info.num_ack_pending:
+                self._waiting = 0
+            asking = f"$JS.API.CONSUMER.MSG.NEXT.{info.stream_name}.{info.name}"
+            while not self._stopped:
+                room = self._at_once - len(self._running)
+                if room <= 0:
+                    self._freed.clear()
+                    await self._freed.wait()
+                    continue
+                asked = {"batch": room, "expires": int(EXPIRES * 1e9)}
+                await client.publish(asking, msgspec.json.encode(asked), reply=inbox)
+                await self._take(subscription, room)
+        finally:
+            self._waiting = None
+            with suppress(*ENDED):
+                await subscription.unsubscribe()
+
+    async def _take(self, subscription: Any, count: int) -> None:
+        """Begin what comes of one request for ``count`` messages, until it is over."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + EXPIRES + ANSWER_TIME
+        while count and (left := until - loop.time()) > 0:
+            try:
+                message = await subscription.next_msg(timeout=left)
+            except (TimeoutError, nats.errors.TimeoutError):
+                return
+            match status_of(message):
+                case "":
+                    self._begin(message)
+                    count -= 1
+                case "404" | "408":
+                    self._waiting = 0
+                    return
+                case "100":
+                    pass
+                case status:  # the consumer is gone, its server is another one now
+                    raise TransportUnavailable(f"JetStream ended a request for messages: {status}")
+
+    async def _consumer(self, jetstream: JetStream) -> ConsumerInfo:
+        durable = self._durable
+        try:
+            stream = (await Streams(self._config, jetstream).of(durable.subject)).name
+        except NoStream as error:
+            self._once.warn("stream", "nothing of %s is heard: %s", durable.subject, error)
+            raise
+        try:
+            info: ConsumerInfo = await jetstream.consumer_info(stream, durable.name)
+        except nats.js.errors.NotFoundError:
+            config = ConsumerConfig(
+                name=durable.name,
+                durable_name=durable.name,
+                deliver_policy=DeliverPolicy.ALL,
+                ack_policy=AckPolicy.EXPLICIT,
+                ack_wait=ACK_WAIT,
+                max_ack_pending=max(1000, 2 * self._at_once),
+                filter_subject=durable.subject,
+            )
+            info = await jetstream.add_consumer(stream, config=config)
+        if info.config.deliver_subject:
+            text = (
+                f"the consumer {durable.name} of the stream {stream} pushes its messages: remove it, or name another "
+                "one in the settings of services.nats"
+            )
+            self._once.warn("pushes", "%s", text)
+            raise TransportUnavailable(text)
+        self._once.reset()
+        return info
+
+    def _begin(self, message: Any) -> None:
+        held = Held(message)
+        self._waiting = held.pending
+        found = self._running.get(held.key)
+        if found is not None:
+            self.redelivered += 1
+            found[0].delivered_again(message)
+            return
+        task = asyncio.create_task(self._run(held))
+        self._running[held.key] = held, task
+
+    async def _run(self, held: Held) -> None:
+        try:
+            again: float | None = 0.0
+            if not self._stopped:
+                try:
+                    again = await self._handle(held)
+                except Exception:
+                    log.exception("a message of the subject %s could not be handled", self._durable.subject)
+                    again = FAULT_PAUSE
+            if again is None:
+                await held.acknowledge()
+            else:
+                await held.give_back(again)
+        except asyncio.CancelledError:
+            await held.give_back()
+            raise
+        finally:
+            del self._running[held.key]
+            self._freed.set()
+
+    async def _keep(self) -> None:
+        """Say of all that is handled that it is, often enough."""
+        while True:
+            await asyncio.sleep(ACK_WAIT / 3)
+            for held, _ in list(self._running.values()):
+                await held.keep()
