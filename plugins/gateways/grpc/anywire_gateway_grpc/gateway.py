@@ -120,9 +120,7 @@ class GrpcGateway(Gateway):
         return self.config.tls
 
 
-def _methods(
-    asking: Asking, numbers: Numbers, collected: FindCollected
-) -> tuple[dict[str, Method], dict[str, str]]:
+def _methods(asking: Asking, numbers: Numbers, collected: FindCollected) -> tuple[dict[str, Method], dict[str, str]]:
     """Those that are served, and a sentence for each of those that are not, by full name."""
     of_orchestrator = {
         **OrchestratorCalls(asking, numbers, collected).methods,

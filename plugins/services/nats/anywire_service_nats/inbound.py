@@ -86,9 +86,7 @@ class Inbound:
         if config.submissions is not None:
             submissions = config.submissions
             rest = Serving(submissions, ledger, self._publisher, broker, clock, submissions.max_open)
-            takers.append(
-                Submissions(submissions, context, self._source, rest, ledger, self._letters, config.producer)
-            )
+            takers.append(Submissions(submissions, context, self._source, rest, ledger, self._letters, config.producer))
             keep = max(keep, submissions.keep_trying)
         assert rest is not None
         return Requests(ledger, rest, takers, clock, keep)

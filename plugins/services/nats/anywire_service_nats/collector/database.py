@@ -150,9 +150,7 @@ class Database(DatabaseFile):
 
     def _make_room(self, tasks: int, size: int) -> bool:
         """Whether there is room for as many more tasks, and bytes, once what may go has gone."""
-        while (
-            self._counted[0] + tasks > self._max_tasks or self._counted[1] + size > self._max_bytes
-        ):
+        while self._counted[0] + tasks > self._max_tasks or self._counted[1] + size > self._max_bytes:
             oldest = self._rows("SELECT id, size FROM tasks WHERE told = 1 AND ended > 0 ORDER BY ended LIMIT 1")
             if not oldest:
                 return False
@@ -163,7 +161,5 @@ class Database(DatabaseFile):
 
 
 def _without_texts(task: CollectedTask) -> CollectedTask:
-    answers: tuple[CollectedAnswer, ...] = tuple(
-        msgspec.structs.replace(each, proposal=None) for each in task.answers
-    )
+    answers: tuple[CollectedAnswer, ...] = tuple(msgspec.structs.replace(each, proposal=None) for each in task.answers)
     return msgspec.structs.replace(task, answers=answers)

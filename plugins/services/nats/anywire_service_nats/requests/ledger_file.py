@@ -90,9 +90,7 @@ class LedgerFile(DatabaseFile):
         with self._transaction():
             self._run("INSERT OR IGNORE INTO requests VALUES (?, ?, 0, ?, 0, x'', x'')", key, now, BEGUN)
             self._run("UPDATE requests SET starts = starts + 1 WHERE key = ? AND state = ?", key, BEGUN)
-            ((received, starts, state),) = self._rows(
-                "SELECT received, starts, state FROM requests WHERE key = ?", key
-            )
+            ((received, starts, state),) = self._rows("SELECT received, starts, state FROM requests WHERE key = ?", key)
             if most_open and state == BEGUN and starts == 1:
                 ((count,),) = self._rows("SELECT count(*) FROM requests WHERE state = ?", ELSEWHERE)
                 if count >= most_open:
@@ -106,7 +104,11 @@ class LedgerFile(DatabaseFile):
     def elsewhere(self, key: str, place: Place) -> None:
         """Another service keeps it from now on."""
         self._run(
-            "UPDATE requests SET state = ?, place = ? WHERE key = ? AND state = ?", ELSEWHERE, _encode(place), key, BEGUN
+            "UPDATE requests SET state = ?, place = ? WHERE key = ? AND state = ?",
+            ELSEWHERE,
+            _encode(place),
+            key,
+            BEGUN,
         )
 
     def answered(self, key: str, answer: Outgoing, reply: str) -> None:
@@ -133,7 +135,9 @@ class LedgerFile(DatabaseFile):
 
     def answer(self, key: str) -> Answered | None:
         """The answer that is kept here."""
-        return next(iter(self._answers("SELECT key, answer FROM requests WHERE key = ? AND state = ?", key, ANSWERED)), None)
+        return next(
+            iter(self._answers("SELECT key, answer FROM requests WHERE key = ? AND state = ?", key, ANSWERED)), None
+        )
 
     def untold(self) -> Sequence[Answered]:
         return self._answers("SELECT key, answer FROM requests WHERE state = ? ORDER BY received", ANSWERED)

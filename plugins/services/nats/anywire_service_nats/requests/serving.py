@@ -69,9 +69,7 @@ class Serving:
         self.counts: Counter[str] = Counter()
         """Requests by what became of them."""
 
-    async def serve(
-        self, key: str, work: Work, refused: Refused, reply: str = ""
-    ) -> tuple[Place | None, float | None]:
+    async def serve(self, key: str, work: Work, refused: Refused, reply: str = "") -> tuple[Place | None, float | None]:
         """Who else has the request, if anybody, and what is to become of its message, as a handler says it."""
         now = time.time()
         try:

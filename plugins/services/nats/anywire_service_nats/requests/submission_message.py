@@ -78,9 +78,7 @@ def read_submission(held: Held, reply_prefix: str) -> SubmissionMessage:
     if len(name) > MAX_ID_CHARS or not name.isprintable():
         raise NotASubmission(f"its name has more than {MAX_ID_CHARS} characters, or some that cannot be printed")
     reply = heads.get(REPLY_HEADER, "")
-    if reply and not (
-        reply.startswith(reply_prefix) and len(reply) <= MAX_SUBJECT_CHARS and _SUBJECT.fullmatch(reply)
-    ):
+    if reply and not (reply.startswith(reply_prefix) and len(reply) <= MAX_SUBJECT_CHARS and _SUBJECT.fullmatch(reply)):
         raise NotASubmission(f"{REPLY_HEADER} must be a subject that begins with {reply_prefix}")
     return SubmissionMessage(
         kind=cast("SubmittedKind", kind),
@@ -176,9 +174,7 @@ def refused(origin: Origin, error: AnywireError, *, key: str, producer: str, now
     return _outgoing(origin, SUBMITTED_FAILED, payload, key, producer, now)
 
 
-def _outgoing(
-    origin: Origin, subject: str, payload: dict[str, Any], key: str, producer: str, now: float
-) -> Outgoing:
+def _outgoing(origin: Origin, subject: str, payload: dict[str, Any], key: str, producer: str, now: float) -> Outgoing:
     status = subject.rpartition(".")[2]
     head = {"id": origin.name, "kind": origin.kind, "status": status, "timestamp": told_time(now)}
     envelope = Envelope(
