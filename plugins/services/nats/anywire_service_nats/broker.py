@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import nats.errors
 import nats.js.errors
 
-from anywire.errors import TransportUnavailable
+from anywire.errors import AnywireError, TransportUnavailable
 from anywire.once_log import OnceLog
 from anywire.printable import printable
 from anywire.transport_tools import Backoff, keep_dialling
@@ -31,7 +31,7 @@ REPLY_TIMEOUT = 5.0
 """Seconds in which JetStream must answer a request."""
 ALLOWED = "`$JS.API.>`, `_INBOX.>` and the subjects that the README of anywire-service-nats lists"
 
-FAILED = (*ENDED, TimeoutError, TransportUnavailable)
+FAILED = (*ENDED, TimeoutError, AnywireError)
 """What a call over a connection raises when it has ended, or JetStream does not do what it was asked."""
 
 JetStream: TypeAlias = Any
@@ -104,8 +104,8 @@ class Broker:
 
     def each_connection(self, work: Work) -> None:
         """Await ``work`` with the `jetstream` of each connection, and cancel it when that has ended, before the next
-        one begins. When it raises it is begun again after `WORK_PAUSE`: what a connection raises is its end, anything
-        else is logged. When it returns it is done with that connection. Call it before `open`, or at any time."""
+        one begins. When it raises it is begun again after `WORK_PAUSE`; what is neither in `FAILED` nor told by whoever
+        raises it is logged. When it returns it is done with that connection. Call it before `open`, or at any time."""
         self._works.append(work)
         if self._session is not None and self._jetstream is not None:
             self._running.append(asyncio.create_task(_repeat(work, self._jetstream, self._session)))

@@ -28,6 +28,7 @@ Generation = Literal["payload", "flat"]
 
 ID_HEADER = "Nats-Msg-Id"
 TRACE_HEADER = "traceparent"
+STATE_HEADER = "tracestate"
 PRIORITY_HEADER = "Anywire-Priority"
 
 NAMESPACE = uuid.UUID("c2a5b2f4-6a0e-4f52-9a53-6f1f3d2f6f0b")
@@ -44,7 +45,8 @@ _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """One message, whatever its form. ``type`` is its subject's name (``agent.response.completed``), ``id`` the same
     for each time that the same thing is told, ``correlation`` what it belongs to (a task's id). ``time`` is in seconds
-    since 1970, ``trace`` a W3C traceparent, or the id of a trace alone where a message has no more."""
+    since 1970, ``trace`` a W3C traceparent (with a tracestate after a space, if there is one), or the id of a trace
+    alone where a message has no more."""
 
     type: str
     id: str
@@ -100,8 +102,11 @@ def encode(envelope: Envelope, generation: Generation) -> bytes:
 def headers(envelope: Envelope) -> dict[str, str]:
     """What goes with the body, in each form. Values are of printable ASCII."""
     found = {ID_HEADER: header_text(envelope.id)}
-    if envelope.trace:
-        found[TRACE_HEADER] = header_text(envelope.trace)
+    trace, _, state = envelope.trace.partition(" ")
+    if trace:
+        found[TRACE_HEADER] = header_text(trace)
+    if state:
+        found[STATE_HEADER] = header_text(state)
     if envelope.priority:
         found[PRIORITY_HEADER] = str(envelope.priority)
     return found
@@ -123,6 +128,8 @@ def decode(data: bytes, subject: str = "", heads: Mapping[str, str] | None = Non
     trace, priority = found.trace, 0
     if heads:
         trace = str(heads.get(TRACE_HEADER, ""))[:MOST_TEXT] or trace
+        if trace and (state := str(heads.get(STATE_HEADER, ""))[:MOST_TEXT]):
+            trace = f"{trace} {state}"
         text = str(heads.get(PRIORITY_HEADER, ""))
         if re.fullmatch(r"-?[0-9]{1,4}", text):
             priority = int(text)
@@ -153,7 +160,7 @@ def as_uuid(text: str) -> str:
 
 def trace_id(trace: str) -> str:
     """The id of the trace in a W3C traceparent; ``trace`` itself where it is no such."""
-    found = _TRACE.fullmatch(trace)
+    found = _TRACE.match(trace)
     return found[1] if found else trace
 
 

@@ -10,6 +10,11 @@ from anywire.metric import Metric
 from anywire.service import Service
 from anywire_service_nats.broker import Broker
 from anywire_service_nats.config import NatsServiceConfig
+from anywire_service_nats.outbox import Outbox
+from anywire_service_nats.publishing import Publishing
+from anywire_service_nats.streams import Streams
+from anywire_service_nats.told_deliberations import ToldDeliberations
+from anywire_service_nats.told_tasks import ToldTasks
 
 
 class Part(Protocol):
@@ -21,6 +26,25 @@ class Part(Protocol):
     def gate_closed(self) -> None: ...
     async def close(self) -> None: ...
     def metrics(self) -> Iterable[Metric]: ...
+
+
+class OpenOutbox:
+    """Opens the outbox before, and closes it after, all that use it."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+
+    async def start(self) -> None:
+        await self._outbox.open()
+
+    def gate_closed(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        await self._outbox.close()
+
+    def metrics(self) -> Iterable[Metric]:
+        return ()
 
 
 class NatsService(Service):
@@ -64,4 +88,17 @@ class NatsService(Service):
 
     def _make(self, context: Context) -> list[Part]:
         """The parts that are set, in the order in which they start."""
-        return []
+        config, clock = self.config, context.clock
+        folder = config.folder.expanduser() if config.folder is not None else context.state_folder
+        outbox = Outbox(folder.absolute(), config.envelope, config.outbox_messages, config.outbox_bytes, clock)
+
+        def refused(name: str, subject: str, why: str) -> None:
+            context.events.publish_plugin(self.name, "message_refused", {"id": name, "subject": subject, "why": why})
+
+        publishing = Publishing(outbox, self._broker, clock, lambda each: Streams(config, each), refused)
+        parts: list[Part] = [OpenOutbox(outbox), publishing]
+        if kinds := [kind for kind in config.publish if kind != "tasks"]:
+            parts.append(ToldDeliberations(context, outbox, config.producer, kinds))
+        if "tasks" in config.publish:
+            parts.append(ToldTasks(context, outbox, config.producer))
+        return parts
