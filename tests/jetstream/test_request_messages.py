@@ -40,7 +40,9 @@ CONSTRAINTS = {"story_id": "s-1", "timeout_seconds": 20, "metadata": {"num_agent
 
 
 def envelope(**payload: Any) -> Envelope:
-    return Envelope(type="agent.requests", id="e-1", correlation="t-7", time=1.0, payload=payload, trace="00-ab", priority=4)
+    return Envelope(
+        type="agent.requests", id="e-1", correlation="t-7", time=1.0, payload=payload, trace="00-ab", priority=4
+    )
 
 
 def wanted(**more: Any) -> dict[str, Any]:
@@ -119,7 +121,8 @@ def held(kind: str, body: Any, **headers: str) -> Held:
         stream="S", sequence=SimpleNamespace(stream=7), timestamp=SimpleNamespace(timestamp=lambda: 3.0), num_pending=0
     )
     heads = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Held(SimpleNamespace(subject=f"anywire.submit.{kind}", data=data, headers=heads, metadata=metadata))
+    subject = f"anywire.submit.{kind}"
+    return Held(SimpleNamespace(subject=subject, data=data, headers=heads, metadata=metadata, reply=""))
 
 
 def test_a_submission_is_named_by_its_message_and_carries_what_its_headers_say() -> None:

@@ -97,7 +97,7 @@ class Outside:
 
         async def wait() -> list[Message]:
             nonlocal seen
-            while len(seen := await self.all(subject)) < count:
+            while len(seen := await self.all(subject)) < count:  # noqa: ASYNC110 - a stream tells nobody
                 await asyncio.sleep(0.05)
             return seen
 
@@ -142,6 +142,9 @@ async def orchestrator(
     **settings: Any,
 ) -> AsyncIterator[ServiceBench]:
     """A life of an orchestrator whose files are in ``state``, with an agent that answers anything."""
+    for name in ("collector", "worker", "submissions"):
+        if name in settings:
+            settings[name] = {"redelivery": 1.0} | settings[name]
     config = NatsServiceConfig.model_validate({"servers": server.url, "folder": state / "nats"} | settings)
     services = [NatsService(config), *(each(state) for each in others)]
     used = engine or SyntheticEngine(SyntheticConfig.model_validate({"length": 4}))

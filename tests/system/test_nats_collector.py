@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pytest
 from tests.integration.nats_servers import needs_nats_server
 from tests.system.nats_rig import jetstream_server, orchestrator, outside, read
 
@@ -105,7 +104,8 @@ async def test_answers_of_existing_workers_are_counted_in_both_forms(tmp_path: P
             await others.tell(answer("t-8", "x", agents=2))
             await others.until_acknowledged(STREAM, DURABLE)
             assert await others.all(FAILED) == []
-        assert len(await others.all(COMPLETED)) == 1
+        ends = [each.payload for each in await others.all(COMPLETED)]
+        assert [(each["task_id"], each["failed_agents"]) for each in ends] == [("t-7", ["c"]), ("t-8", ["a", "b"])]
 
 
 async def test_all_failed_is_failed_and_what_is_missing_is_late(tmp_path: Path) -> None:
@@ -216,5 +216,3 @@ async def test_where_there_is_no_room_answers_wait_in_their_stream(tmp_path: Pat
         await others.tell(answer("first", "b", agents=2))
         messages = await others.until(COMPLETED, 2, "both are told")
         assert [each.payload["task_id"] for each in messages] == ["first", "second"]
-
-

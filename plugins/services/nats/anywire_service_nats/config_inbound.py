@@ -12,7 +12,20 @@ NAME = r"^[A-Za-z0-9_-]+$"
 """What a durable consumer can be called."""
 
 
-class CollectorConfig(ServiceConfig):
+class HeardConfig(ServiceConfig):
+    """What consumers have in common."""
+
+    redelivery: float = pydantic.Field(
+        default=10.0,
+        ge=0.5,
+        le=600,
+        allow_inf_nan=False,
+        description="Seconds after which a message is delivered again whose orchestrator says nothing of it: it was "
+        "killed, or the connection was. Counts where the consumer is made.",
+    )
+
+
+class CollectorConfig(HeardConfig):
     """Answers that agents of others publish."""
 
     durable: str = pydantic.Field(
@@ -50,7 +63,7 @@ class CollectorConfig(ServiceConfig):
     )
 
 
-class InboundConfig(ServiceConfig):
+class InboundConfig(HeardConfig):
     """What requests of each kind have in common."""
 
     tenant: str = pydantic.Field(

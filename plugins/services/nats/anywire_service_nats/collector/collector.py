@@ -71,7 +71,9 @@ class Collector:
         self._config, self._store, self._publisher, self._letters = config, store, publisher, letters
         self._clock, self._producer, self._now = clock, producer, now
         self._owner = Caller("", config.tenant)
-        self._listener = Listener(source, Durable(config.durable, config.subject), self._handle, AT_ONCE)
+        self._listener = Listener(
+            source, Durable(config.durable, config.subject, config.redelivery), self._handle, AT_ONCE
+        )
         self._waiting: list[_Waiting] = []
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []

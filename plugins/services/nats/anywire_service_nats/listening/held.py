@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
-import nats.errors
-from nats.aio.msg import Msg
+ACKNOWLEDGED, IN_PROGRESS = b"+ACK", b"+WPI"
+"""What is said of a message to the subject that its delivery names."""
 
-from anywire_nats.client import ENDED
 
-_GONE = (*ENDED, TimeoutError)
+def again(seconds: float) -> bytes:
+    """That it is to be delivered again after ``seconds``."""
+    return b"-NAK " + json.dumps({"delay": int(seconds * 1e9)}).encode() if seconds > 0 else b"-NAK"
 
 
 class Held:
-    """What was delivered. Acknowledging it may fail with its connection: it is delivered again then, and whoever
-    handles it must know it by its `key` or by what it says."""
+    """What was delivered. Acknowledging it may fail with its connection: it may be delivered again then, and whoever
+    handles it must know it by what it says."""
 
     def __init__(self, message: Any) -> None:
         metadata = message.metadata
@@ -29,31 +30,14 @@ class Held:
         """Unix time in seconds at which the stream took it."""
         self.pending: int = metadata.num_pending
         """How many further messages waited for this consumer."""
-        self._message: Any = message
+        self.reply: str = message.reply
+        """The subject for what is said of it; another one once it was delivered again."""
 
     @property
     def key(self) -> tuple[str, int]:
         return self.stream, self.sequence
 
-    def delivered_again(self, message: Any) -> None:
-        """Acknowledge it by this delivery: the one before has run out."""
-        self._message = message
 
-    async def acknowledge(self) -> None:
-        with suppress(*_GONE):
-            await self._message.ack()
-
-    async def give_back(self, seconds: float = 0.0) -> None:
-        """Have it delivered again, after ``seconds``."""
-        with suppress(*_GONE):
-            await self._message.nak(seconds or None)
-
-    async def keep(self) -> None:
-        """Say that it is being worked on, so that nobody else gets it."""
-        with suppress(*_GONE, nats.errors.MsgAlreadyAckdError):
-            await self._message.in_progress()
-
-
-def status_of(message: Msg) -> str:
+def status_of(message: Any) -> str:
     """What the server says about a request for messages; empty for a message of a stream."""
     return str((message.headers or {}).get("Status", "")) if not message.data else ""

@@ -16,15 +16,13 @@ from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
 from anywire.errors import TransportUnavailable
 from anywire.once_log import OnceLog
 from anywire_nats.client import ENDED
-from anywire_service_nats.broker import Broker, JetStream
+from anywire_service_nats.broker import FAILED, Broker, JetStream
 from anywire_service_nats.config import NatsServiceConfig
-from anywire_service_nats.listening.held import Held, status_of
+from anywire_service_nats.listening.held import ACKNOWLEDGED, IN_PROGRESS, Held, again, status_of
 from anywire_service_nats.streams import NoStream, Streams
 
 log = logging.getLogger(__name__)
 
-ACK_WAIT = 30.0
-"""Seconds after which a message that nobody speaks of is delivered again."""
 EXPIRES = 30.0
 """Seconds for which the server keeps one request for messages."""
 ANSWER_TIME = 5.0
@@ -34,16 +32,21 @@ FAULT_PAUSE = 5.0
 MOST_UNREAD = 256 * 1024 * 1024
 """Bytes of messages that may wait to be read; no more are asked for than can be handled."""
 
+MOST_UNSAID = 10_000
+"""Acknowledgements that wait for a connection."""
+
 Handle = Callable[[Held], Awaitable[float | None]]
 """Handles one message: None acknowledges it, a number has it delivered again after as many seconds."""
 
 
 class Durable(NamedTuple):
     """A consumer called ``name`` of those messages of a stream that have a subject like ``subject``. It is made where
-    there is none, and not changed where there is one."""
+    there is none, and not changed where there is one. A message of which nothing is said for ``redelivery`` seconds is
+    delivered again."""
 
     name: str
     subject: str
+    redelivery: float
 
 
 class Source(NamedTuple):
@@ -55,17 +58,21 @@ class Source(NamedTuple):
 
 class Listener:
     """Hands each message to ``handle``, ``at_once`` of them at most. One that is delivered again while it is handled is
-    still that one. A message that takes long is kept: nobody else gets it meanwhile."""
+    still that one. A message that takes long is kept: nobody else gets it meanwhile. An acknowledgement that a lost
+    connection has taken with it is said again over the next one."""
 
     def __init__(self, source: Source, durable: Durable, handle: Handle, at_once: int) -> None:
         self._broker, self._config = source
         self._durable, self._handle, self._at_once = durable, handle, at_once
         self._running: dict[tuple[str, int], tuple[Held, asyncio.Task[None]]] = {}
+        self._unsaid: dict[tuple[str, int], str] = {}
+        """Where to say that messages were handled, which nobody could be told."""
         self._freed = asyncio.Event()
         self._stopped = False
         self._keeping: asyncio.Task[None] | None = None
         self._once = OnceLog(log)
         self._waiting: int | None = None
+        self._beat = durable.redelivery / 3
         self.redelivered = 0
         """Messages that came again while they were being handled."""
 
@@ -105,6 +112,9 @@ class Listener:
         self._waiting = None
         info = await self._consumer(jetstream)
         client = self._broker.client
+        for key, reply in list(self._unsaid.items()):
+            await client.request(reply, ACKNOWLEDGED, timeout=ANSWER_TIME)
+            self._unsaid.pop(key, None)
         inbox = client.new_inbox()
         subscription = await client.subscribe(inbox, pending_bytes_limit=MOST_UNREAD)
         try:
@@ -161,7 +171,7 @@ class Listener:
                 durable_name=durable.name,
                 deliver_policy=DeliverPolicy.ALL,
                 ack_policy=AckPolicy.EXPLICIT,
-                ack_wait=ACK_WAIT,
+                ack_wait=durable.redelivery,
                 max_ack_pending=max(1000, 2 * self._at_once),
                 filter_subject=durable.subject,
             )
@@ -173,6 +183,7 @@ class Listener:
             )
             self._once.warn("pushes", "%s", text)
             raise TransportUnavailable(text)
+        self._beat = min(self._beat, (info.config.ack_wait or durable.redelivery) / 3)
         self._once.reset()
         return info
 
@@ -182,34 +193,49 @@ class Listener:
         found = self._running.get(held.key)
         if found is not None:
             self.redelivered += 1
-            found[0].delivered_again(message)
+            found[0].reply = held.reply
             return
+        self._unsaid.pop(held.key, None)
         task = asyncio.create_task(self._run(held))
         self._running[held.key] = held, task
 
     async def _run(self, held: Held) -> None:
         try:
-            again: float | None = 0.0
+            delay: float | None = 0.0
             if not self._stopped:
                 try:
-                    again = await self._handle(held)
+                    delay = await self._handle(held)
                 except Exception:
                     log.exception("a message of the subject %s could not be handled", self._durable.subject)
-                    again = FAULT_PAUSE
-            if again is None:
-                await held.acknowledge()
+                    delay = FAULT_PAUSE
+            if delay is None:
+                await self._acknowledge(held)
             else:
-                await held.give_back(again)
+                await self._say(held, again(delay))
         except asyncio.CancelledError:
-            await held.give_back()
+            await self._say(held, again(0.0))
             raise
         finally:
             del self._running[held.key]
             self._freed.set()
 
+    async def _acknowledge(self, held: Held) -> None:
+        try:
+            await self._broker.client.request(held.reply, ACKNOWLEDGED, timeout=ANSWER_TIME)
+        except FAILED as error:
+            log.debug("a message is acknowledged over the next connection: %r", error)
+            self._unsaid[held.key] = held.reply
+            if len(self._unsaid) > MOST_UNSAID:
+                del self._unsaid[next(iter(self._unsaid))]  # it is delivered again
+
+    async def _say(self, held: Held, word: bytes) -> None:
+        """What is lost of this, ends with the message's time."""
+        with suppress(*FAILED):
+            await self._broker.client.publish(held.reply, word)
+
     async def _keep(self) -> None:
         """Say of all that is handled that it is, often enough."""
         while True:
-            await asyncio.sleep(ACK_WAIT / 3)
+            await asyncio.sleep(self._beat)
             for held, _ in list(self._running.values()):
-                await held.keep()
+                await self._say(held, IN_PROGRESS)

@@ -24,6 +24,8 @@ MAX_TOKENS = 1_000_000
 MAX_CONSTRAINTS_BYTES = 16 * 1024
 MAX_TEXT_BYTES = 512 * 1024
 """Bytes of an answer that are published; a longer one is cut, and says so."""
+SHORTER_BYTES = 4 * 1024
+"""Bytes of it where the server does not take that."""
 SUMMARY_CHARS = 200
 LEAST_TIME, MOST_TIME = 0.1, 86_400.0
 
@@ -128,31 +130,26 @@ def submission_of(
 def completed(
     request: AgentRequest, chunk: Chunk, *, producer: str, now: float, seconds: float, model: str, agent: str
 ) -> Outgoing:
-    """The answer. ``agent`` is who has made it here, with ``model``, in ``seconds``."""
+    """The answer. ``agent`` is who has made it here, with ``model``, in ``seconds``. Where the server does not take it
+    as long as it is, the beginning of it is told."""
     text = "".join(chunk.deltas)
-    content = cut(text, MAX_TEXT_BYTES)
     usage = usage_of(chunk)
     metrics = {
         "tokens_in": usage.get("prompt_tokens", 0),
         "tokens_out": usage.get("completion_tokens", 0),
         "latency_ms": round(1000 * seconds),
     }
+    proposal = {"author": request.agent_id, "model": model, "agent": agent, "finish_reason": chunk.finish_reason}
     payload = _head(request, "completed", now, seconds) | {
-        "proposal": {
-            "content": content,
-            "author": request.agent_id,
-            "model": model,
-            "agent": agent,
-            "finish_reason": chunk.finish_reason,
-            "cut": len(content) != len(text),
-        },
+        "proposal": proposal | content_of(text, MAX_TEXT_BYTES),
         "constraints": request.constraints,
         "artifacts": [],
         "summary": printable(text.strip(), SUMMARY_CHARS),
         "metrics": metrics,
         "ignored": list(request.ignored),
     }
-    return _outgoing(request, ANSWER_COMPLETED, payload, producer, now)
+    out = _outgoing(request, ANSWER_COMPLETED, payload, producer, now)
+    return with_shorter(out, payload | {"proposal": proposal | content_of(text, SHORTER_BYTES)})
 
 
 def failed(request: AgentRequest, error: AnywireError, *, producer: str, now: float, seconds: float) -> Outgoing:
@@ -172,10 +169,16 @@ def usage_of(chunk: Chunk) -> dict[str, int]:
     return {name: value for name, value in usage.items() if isinstance(value, int) and not isinstance(value, bool)}
 
 
-def cut(text: str, most: int) -> str:
-    """``text``, or its beginning where it has more than ``most`` bytes."""
+def content_of(text: str, most: int) -> dict[str, Any]:
+    """``text``, or its beginning where it has more than ``most`` bytes, and whether it was cut."""
     encoded = text.encode(errors="replace")
-    return encoded.decode() if len(encoded) <= most else encoded[:most].decode(errors="ignore")
+    return {"content": encoded[:most].decode(errors="ignore"), "cut": len(encoded) > most}
+
+
+def with_shorter(out: Outgoing, payload: dict[str, Any]) -> Outgoing:
+    """The same, with this payload where the server does not take its own."""
+    shorter = msgspec.structs.replace(out.envelope, payload=payload)
+    return msgspec.structs.replace(out, instead=(out.subject, shorter))
 
 
 def _head(request: AgentRequest, status: str, now: float, seconds: float) -> dict[str, Any]:

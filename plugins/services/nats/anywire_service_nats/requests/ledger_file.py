@@ -79,8 +79,8 @@ _answer = msgspec.msgpack.Decoder(tuple[Outgoing, str]).decode
 
 
 class LedgerFile(DatabaseFile):
-    """Each method is one transaction, and on the disk when it returns. All raise `sqlite3.Error` when the disk does not do
-    what it should; nothing has changed then."""
+    """Each method is one transaction, and on the disk when it returns. All raise `sqlite3.Error` when the disk does not
+    do what it should; nothing has changed then."""
 
     form = FORM
 

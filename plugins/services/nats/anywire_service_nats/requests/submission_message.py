@@ -16,7 +16,12 @@ from anywire.submission import Submission
 from anywire_service_nats.envelopes import ID_HEADER, PRIORITY_HEADER, TRACE_HEADER, Envelope, told_time
 from anywire_service_nats.listening.held import Held
 from anywire_service_nats.outgoing import Outgoing
-from anywire_service_nats.requests.agent_request import MAX_TEXT_BYTES, cut
+from anywire_service_nats.requests.agent_request import (
+    MAX_TEXT_BYTES,
+    SHORTER_BYTES,
+    content_of,
+    with_shorter,
+)
 from anywire_service_nats.subjects import SUBMITTED_COMPLETED, SUBMITTED_FAILED
 
 SubmittedKind = Literal["chat", "completion", "embedding", "deliberation"]
@@ -136,21 +141,23 @@ class Origin(msgspec.Struct, frozen=True):
 def task_completed(
     origin: Origin, chunk: Chunk, *, key: str, producer: str, now: float, task_id: str, model: str, agent: str
 ) -> Outgoing:
+    """``extra`` is what text cannot carry, as an OpenAI answer has it: the tool calls, the embedding."""
     text = "".join(chunk.deltas)
-    content = cut(text, MAX_TEXT_BYTES)
-    extra = chunk.extra if len(chunk.extra) <= MAX_TEXT_BYTES else ""
     payload: dict[str, Any] = {
         "task_id": task_id,
         "model": model,
         "agent_id": agent,
-        "content": content,
-        "cut": len(content) != len(text) or extra != chunk.extra,
         "finish_reason": chunk.finish_reason,
     }
-    for name, encoded in (("usage", chunk.usage), ("extra", extra)):
-        if (found := _parsed(encoded)) is not None:
-            payload[name] = found
-    return _outgoing(origin, SUBMITTED_COMPLETED, payload, key, producer, now)
+    if (usage := _parsed(chunk.usage)) is not None:
+        payload["usage"] = usage
+    shorter = payload | content_of(text, SHORTER_BYTES) | ({"cut": True} if chunk.extra else {})
+    payload |= content_of(text, MAX_TEXT_BYTES)
+    if len(chunk.extra) > MAX_TEXT_BYTES:
+        payload["cut"] = True
+    elif (extra := _parsed(chunk.extra)) is not None:
+        payload["extra"] = extra
+    return _outgoing(origin, SUBMITTED_COMPLETED, payload, key, producer, now, shorter)
 
 
 def deliberation_completed(
@@ -159,12 +166,14 @@ def deliberation_completed(
     """``whole`` is the deliberation as REST tells it."""
     told = {name: whole[name] for name in ("winner", "reason", "cost", "links") if name in whole}
     payload = {"deliberation_id": whole["id"], "deliberation_status": whole["status"]} | told
-    content = cut(str(whole.get("answer", "")), MAX_TEXT_BYTES)
-    payload |= {"content": content, "cut": content != whole.get("answer", "")}
     if not whole.get("winner"):
         payload |= {"error": str(whole.get("reason") or whole["status"]), "error_type": str(whole["status"])}
-    subject = SUBMITTED_COMPLETED if whole.get("winner") else SUBMITTED_FAILED
-    return _outgoing(origin, subject, payload, key, producer, now)
+        return _outgoing(origin, SUBMITTED_FAILED, payload, key, producer, now)
+    answer = str(whole["answer"])
+    shorter = payload | content_of(answer, SHORTER_BYTES)
+    return _outgoing(
+        origin, SUBMITTED_COMPLETED, payload | content_of(answer, MAX_TEXT_BYTES), key, producer, now, shorter
+    )
 
 
 def refused(origin: Origin, error: AnywireError, *, key: str, producer: str, now: float) -> Outgoing:
@@ -174,7 +183,15 @@ def refused(origin: Origin, error: AnywireError, *, key: str, producer: str, now
     return _outgoing(origin, SUBMITTED_FAILED, payload, key, producer, now)
 
 
-def _outgoing(origin: Origin, subject: str, payload: dict[str, Any], key: str, producer: str, now: float) -> Outgoing:
+def _outgoing(
+    origin: Origin,
+    subject: str,
+    payload: dict[str, Any],
+    key: str,
+    producer: str,
+    now: float,
+    shorter: dict[str, Any] | None = None,
+) -> Outgoing:
     status = subject.rpartition(".")[2]
     head = {"id": origin.name, "kind": origin.kind, "status": status, "timestamp": told_time(now)}
     envelope = Envelope(
@@ -188,7 +205,8 @@ def _outgoing(origin: Origin, subject: str, payload: dict[str, Any], key: str, p
         trace=origin.trace,
         priority=origin.priority,
     )
-    return Outgoing(subject, envelope, order=origin.name)
+    out = Outgoing(subject, envelope, order=origin.name)
+    return out if shorter is None else with_shorter(out, head | shorter)
 
 
 def _seconds(heads: Mapping[str, str]) -> float:

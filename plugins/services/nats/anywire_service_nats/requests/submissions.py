@@ -65,7 +65,9 @@ class Submissions:
         self._config, self._context, self._serving, self._ledger = config, context, serving, ledger
         self._letters, self._producer = letters, producer
         self._callers = Callers(context.access, config, "services.nats.submissions")
-        self._listener = Listener(source, Durable(config.durable, f"{SUBMIT}.*"), self._handle, config.at_once)
+        self._listener = Listener(
+            source, Durable(config.durable, f"{SUBMIT}.*", config.redelivery), self._handle, config.at_once
+        )
         self._awaited: dict[str, asyncio.Task[None]] = {}
         self._closing = False
 

@@ -54,8 +54,10 @@ class Worker:
         self._config, self._context, self._serving, self._letters = config, context, serving, letters
         self._producer = f"{producer}{SUFFIX}"
         self._callers = Callers(context.access, config, "services.nats.worker")
-        self._library = Library()
-        self._listener = Listener(source, Durable(config.durable, AGENT_REQUESTS), self._handle, config.at_once)
+        self._library = Library({}, {})
+        self._listener = Listener(
+            source, Durable(config.durable, AGENT_REQUESTS, config.redelivery), self._handle, config.at_once
+        )
 
     async def start(self) -> None:
         """Raises `ConfigError` for roles that cannot be read."""
