@@ -29,6 +29,8 @@ ANSWER_TIME = 5.0
 """Seconds by which an answer to it may be late."""
 FAULT_PAUSE = 5.0
 """Seconds until a message is delivered again whose handling has failed with no word of when."""
+CONFIRM_TIME = 2.0
+"""Seconds in which the server says that it has an acknowledgement."""
 MOST_UNREAD = 256 * 1024 * 1024
 """Bytes of messages that may wait to be read; no more are asked for than can be handled."""
 
@@ -112,9 +114,9 @@ class Listener:
         self._waiting = None
         info = await self._consumer(jetstream)
         client = self._broker.client
-        for key, reply in list(self._unsaid.items()):
-            await client.request(reply, ACKNOWLEDGED, timeout=ANSWER_TIME)
-            self._unsaid.pop(key, None)
+        unsaid, self._unsaid = self._unsaid, {}
+        for reply in unsaid.values():
+            await client.publish(reply, ACKNOWLEDGED)
         inbox = client.new_inbox()
         subscription = await client.subscribe(inbox, pending_bytes_limit=MOST_UNREAD)
         try:
@@ -221,7 +223,9 @@ class Listener:
 
     async def _acknowledge(self, held: Held) -> None:
         try:
-            await self._broker.client.request(held.reply, ACKNOWLEDGED, timeout=ANSWER_TIME)
+            await self._broker.client.request(held.reply, ACKNOWLEDGED, timeout=CONFIRM_TIME)
+        except TimeoutError:  # the server answers nothing where it does not wait for that
+            log.debug("the server does not say that a message is acknowledged")
         except FAILED as error:
             log.debug("a message is acknowledged over the next connection: %r", error)
             self._unsaid[held.key] = held.reply
