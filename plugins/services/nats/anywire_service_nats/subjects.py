@@ -41,6 +41,6 @@ STREAMS = (
     Stream("AGENT_REQUESTS", (AGENT_REQUESTS,), work_queue=True),
     Stream("DEADLETTER", (DEAD_LETTER,)),
     Stream("ANYWIRE_SUBMISSIONS", (f"{SUBMIT}.*",), work_queue=True),
-    Stream("ANYWIRE_SUBMITTED", ("anywire.submitted.*",)),
+    Stream("ANYWIRE_SUBMITTED", ("anywire.submitted.>",)),
 )
 """Those that are made where nobody has made one for their subjects."""
