@@ -21,6 +21,7 @@ from anywire_service_nats.broker import Broker, JetStream
 from anywire_service_nats.envelopes import ID_HEADER
 from anywire_service_nats.outbox import Outbox
 from anywire_service_nats.outbox_tables import Unsettled, Waiting
+from anywire_service_nats.part import Part
 from anywire_service_nats.streams import NoStream, Streams
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class Hold(msgspec.Struct):
     pause: float
 
 
-class Publishing:
+class Publishing(Part):
     """Publishes what is in ``outbox`` over each connection of ``broker``. ``make_streams`` makes what is known of the
     streams of a connection; ``refused`` is told the id and subject of each message that can never be published, and
     why.
@@ -82,9 +83,6 @@ class Publishing:
 
     async def start(self) -> None:
         self._broker.each_connection(self._publish)
-
-    def gate_closed(self) -> None:
-        pass
 
     async def close(self) -> None:
         """Give what waits a moment to be published."""
@@ -164,8 +162,8 @@ class Publishing:
                     found.newest = max(found.newest, getattr(result, "seq", 0))
                     self._published(message)
                 else:
-                    await self._not_taken(message, fate, str(result), streams)
-                    if fate == "later" and message.ordered:
+                    waits = await self._not_taken(message, fate, str(result), streams)
+                    if waits and message.ordered:
                         blocked.add(message.ordered)
             if unknown is not None:
                 raise unknown
@@ -197,16 +195,18 @@ class Publishing:
         held = self._held()
         return [each for each in ready if each.subject not in held]
 
-    async def _not_taken(self, message: Waiting, fate: Fate, why: str, streams: Streams) -> None:
-        """JetStream has said that it does not keep it."""
+    async def _not_taken(self, message: Waiting, fate: Fate, why: str, streams: Streams) -> bool:
+        """JetStream has said that it does not keep it. Whether it waits, and what is to come after it too."""
         smaller = self._smaller(message) if fate == "large" else None
         if smaller is not None:
             await self._outbox.replace(smaller)
         elif fate in ("large", "never"):
             self._give_up(message, why)
+            return False
         else:
             self._hold(message.subject, f"the stream of {message.subject} takes nothing now ({why})", streams)
             streams.forget(message.subject)
+        return True
 
     @staticmethod
     def _smaller(message: Waiting) -> Waiting | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 from anywire.context import Context
 from anywire.metric import Metric
@@ -12,24 +12,14 @@ from anywire_service_nats.broker import Broker
 from anywire_service_nats.config import NatsServiceConfig
 from anywire_service_nats.inbound import Inbound
 from anywire_service_nats.outbox import Outbox
+from anywire_service_nats.part import Part
 from anywire_service_nats.publishing import Publishing
 from anywire_service_nats.streams import Streams
 from anywire_service_nats.told_deliberations import ToldDeliberations
 from anywire_service_nats.told_tasks import ToldTasks
 
 
-class Part(Protocol):
-    """Something that this service does. ``start`` is awaited before the first connection is tried, ``close`` after
-    ``gate_closed``, in the order opposite to that of the starts, while there may be a connection still. Both must
-    return soon whether or not there is one."""
-
-    async def start(self) -> None: ...
-    def gate_closed(self) -> None: ...
-    async def close(self) -> None: ...
-    def metrics(self) -> Iterable[Metric]: ...
-
-
-class OpenOutbox:
+class OpenOutbox(Part):
     """Opens the outbox before, and closes it after, all that use it."""
 
     def __init__(self, outbox: Outbox) -> None:
@@ -38,14 +28,8 @@ class OpenOutbox:
     async def start(self) -> None:
         await self._outbox.open()
 
-    def gate_closed(self) -> None:
-        pass
-
     async def close(self) -> None:
         await self._outbox.close()
-
-    def metrics(self) -> Iterable[Metric]:
-        return ()
 
 
 class NatsService(Service):
@@ -73,6 +57,10 @@ class NatsService(Service):
             self._parts.append(part)
             await part.start()
         await self._broker.open()
+
+    def all_started(self) -> None:
+        for part in self._parts:
+            part.all_started()
 
     def gate_closed(self) -> None:
         for part in self._parts:

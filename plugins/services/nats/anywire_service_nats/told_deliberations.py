@@ -13,7 +13,6 @@ import msgspec
 from anywire.caller import OPERATOR, Caller
 from anywire.context import Context
 from anywire.errors import AnywireError, InvalidRequest
-from anywire.events import OrchestratorChanged
 from anywire.metric import Metric
 from anywire.once_log import OnceLog
 from anywire_service_deliberation.database import tenant_of
@@ -21,6 +20,7 @@ from anywire_service_deliberation.offered import MAX_LISTED, Deliberations
 from anywire_service_deliberation.record import Deliberation
 from anywire_service_nats.deliberation_messages import due, ids_at_the_end
 from anywire_service_nats.outbox import Outbox
+from anywire_service_nats.part import Part
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ Key = tuple[str, str]
 """A tenant, and the id of its deliberation."""
 
 
-class ToldDeliberations:
+class ToldDeliberations(Part):
     """Follows the service ``deliberation``, if there is one.
 
     Each state is looked at once it is kept. The ids of deliberations under way stand in the outbox's file, and are
@@ -52,19 +52,18 @@ class ToldDeliberations:
         """Whether what is kept must be looked at: something may have ended that was not told here."""
         self._task: asyncio.Task[None] | None = None
         self._unlisten: Callable[[], None] = lambda: None
-        self._unsubscribe: Callable[[], None] = lambda: None
         self._once = OnceLog(log)
 
-    async def start(self) -> None:
-        # The service may start after this one; all have once the orchestrator takes tasks in.
-        self._unsubscribe = self._context.events.subscribe("nats", self._opened, OrchestratorChanged)
-
-    def gate_closed(self) -> None:
-        pass
+    def all_started(self) -> None:
+        found: Any = self._context.services.get(SERVICE)
+        if found is None or self._task is not None:
+            return
+        deliberations: Deliberations = found
+        self._unlisten = deliberations.listen(self._changed)
+        self._task = asyncio.create_task(self._follow(deliberations))
 
     async def close(self) -> None:
         """Put what has come until now."""
-        self._unsubscribe()
         self._unlisten()
         task, self._task = self._task, None
         if task is not None:
@@ -77,16 +76,6 @@ class ToldDeliberations:
 
     def metrics(self) -> Iterable[Metric]:
         yield Metric("pending_deliberations", "Deliberations whose news were not put yet.", len(self._pending))
-
-    def _opened(self, event: OrchestratorChanged) -> None:
-        if event.state != "open" or self._task is not None:
-            return
-        found: Any = self._context.services.get(SERVICE)
-        if found is None:
-            return
-        deliberations: Deliberations = found
-        self._unlisten = deliberations.listen(self._changed)
-        self._task = asyncio.create_task(self._follow(deliberations))
 
     def _changed(self, state: Deliberation) -> None:
         key = _key(state)

@@ -16,6 +16,7 @@ from anywire.once_log import OnceLog
 from anywire_service_nats import payloads, subjects
 from anywire_service_nats.envelopes import Envelope
 from anywire_service_nats.outgoing import Outgoing, Publisher
+from anywire_service_nats.part import Part
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ PAUSE = 1.0
 LAST_SECONDS = 1.0
 
 
-class ToldTasks:
+class ToldTasks(Part):
     """What a process that is killed has not put yet, the events of some milliseconds, is not published."""
 
     def __init__(self, context: Context, publisher: Publisher, producer: str) -> None:
@@ -43,9 +44,6 @@ class ToldTasks:
     async def start(self) -> None:
         self._unsubscribe = self._context.events.subscribe("nats", self._heard, TaskDispatched, TaskEnded)
         self._task = asyncio.create_task(self._put_all())
-
-    def gate_closed(self) -> None:
-        pass
 
     async def close(self) -> None:
         self._unsubscribe()
