@@ -26,6 +26,8 @@ from anywire_service_nats.subjects import SUBMITTED_COMPLETED, SUBMITTED_FAILED
 
 SubmittedKind = Literal["chat", "completion", "embedding", "deliberation"]
 
+NAME_HEADER = "Anywire-Id"
+"""What the sender calls the submission. A stream knows ``Nats-Msg-Id`` again whoever sends it; this is its tenant's."""
 REPLY_HEADER = "Anywire-Reply"
 TIMEOUT_HEADER = "Anywire-Timeout"
 SESSION_HEADER = "Anywire-Session"
@@ -65,8 +67,8 @@ class SubmissionMessage(msgspec.Struct, frozen=True):
 
 
 def read_submission(held: Held, reply_prefix: str) -> SubmissionMessage:
-    """The message is named by ``Nats-Msg-Id``, else by the ``id`` in a deliberation's body, else by its place in its
-    stream. Raises `NotASubmission`."""
+    """The message is named by ``Anywire-Id``, else by ``Nats-Msg-Id``, else by the ``id`` in a deliberation's body, else
+    by its place in its stream. Raises `NotASubmission`."""
     kind = held.subject.rpartition(".")[2]
     if kind not in get_args(SubmittedKind):
         raise NotASubmission(f"its subject ends with none of {', '.join(get_args(SubmittedKind))}")
@@ -78,7 +80,7 @@ def read_submission(held: Held, reply_prefix: str) -> SubmissionMessage:
         raise NotASubmission("it is no JSON object")
     heads = held.headers
     own = request.get("id") if kind == "deliberation" else None
-    name = heads.get(ID_HEADER) or (own if isinstance(own, str) else "")
+    name = heads.get(NAME_HEADER) or heads.get(ID_HEADER) or (own if isinstance(own, str) else "")
     name = name or f"{held.stream}-{held.sequence}-{round(held.at * 1000)}"
     if len(name) > MAX_ID_CHARS or not name.isprintable():
         raise NotASubmission(f"its name has more than {MAX_ID_CHARS} characters, or some that cannot be printed")
