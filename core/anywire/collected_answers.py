@@ -20,8 +20,8 @@ CollectedStatus = Literal["collecting", "completed", "failed", "timed_out"]
 
 
 class CollectedAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What one agent has answered, or why it has not (``error``, of the kind ``error_type``). ``proposal`` is JSON as it
-    was published, ``at`` the Unix time in seconds of that."""
+    """What one agent has answered, or why it has not (``error``, of the kind ``error_type``). ``proposal`` is JSON as
+    it was published, ``at`` the Unix time in seconds of that."""
 
     agent_id: str
     role: str = ""

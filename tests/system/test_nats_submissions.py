@@ -31,18 +31,17 @@ class Replies:
 
     def __init__(self, others: Outside) -> None:
         self.subject = others.client.new_inbox()
-        self._client, self._subscription = others.client, None
+        self._client = others.client
+        self._subscription: Any = None
 
     async def __aenter__(self) -> Replies:
         self._subscription = await self._client.subscribe(self.subject)
         return self
 
     async def __aexit__(self, *failure: object) -> None:
-        assert self._subscription is not None
         await self._subscription.unsubscribe()
 
     async def next(self) -> dict[str, Any]:
-        assert self._subscription is not None
         message = await expect(self._subscription.next_msg(timeout=60), "a reply comes")
         found: dict[str, Any] = msgspec.json.decode(message.data)
         return found

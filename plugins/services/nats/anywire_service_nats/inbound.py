@@ -18,9 +18,10 @@ from anywire_service_nats.config_inbound import CollectorConfig
 from anywire_service_nats.listening.dead_letters import DeadLetters
 from anywire_service_nats.listening.listener import Source
 from anywire_service_nats.outgoing import Publisher
+from anywire_service_nats.part import Part
 from anywire_service_nats.requests.ledger import Ledger
 from anywire_service_nats.requests.ledger_file import LedgerFile
-from anywire_service_nats.requests.requests_part import Requests, Taker
+from anywire_service_nats.requests.requests_part import Requests
 from anywire_service_nats.requests.serving import Serving
 from anywire_service_nats.requests.submissions import Submissions
 from anywire_service_nats.requests.worker import Worker
@@ -29,7 +30,7 @@ SOURCE = "nats"
 """The source of this service's events."""
 
 
-class Inbound:
+class Inbound(Part):
     """A part of the service. ``folder`` is the one below which its files are."""
 
     def __init__(
@@ -38,7 +39,7 @@ class Inbound:
         self._context, self._publisher = context, publisher
         self._source = Source(broker, config)
         self._letters = DeadLetters(publisher, context.events, config.producer, SOURCE)
-        self._parts: list[Collector | Requests] = []
+        self._parts: list[Part] = []
         self._collector: Collector | None = None
         if config.collector is not None:
             self._collector = self._make_collector(config.collector, config.producer, folder / "collected")
@@ -55,6 +56,10 @@ class Inbound:
             self._context.routes.add(*collected_routes(self._collector))
         for part in self._parts:
             await part.start()
+
+    def all_started(self) -> None:
+        for part in self._parts:
+            part.all_started()
 
     def gate_closed(self) -> None:
         for part in self._parts:
@@ -76,7 +81,7 @@ class Inbound:
     def _make_requests(self, config: NatsServiceConfig, broker: Broker, folder: Path) -> Requests:
         context, clock = self._context, self._context.clock
         ledger = Ledger(LedgerFile(folder))
-        takers: list[Taker] = []
+        takers: list[Part] = []
         rest: Serving | None = None
         keep = 0.0
         if config.worker is not None:

@@ -25,6 +25,7 @@ from anywire_service_nats.listening.dead_letters import DeadLetters
 from anywire_service_nats.listening.held import Held
 from anywire_service_nats.listening.listener import Durable, Listener, Source
 from anywire_service_nats.outgoing import Outgoing, Publisher
+from anywire_service_nats.part import Part
 from anywire_service_nats.subjects import COLLECTED_COMPLETED, COLLECTED_FAILED
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class _Waiting(NamedTuple):
     done: asyncio.Future[Outcome]
 
 
-class Collector:
+class Collector(Part):
     """Implements `anywire.collected_answers.CollectedTasks`.
 
     An answer is acknowledged once it is counted on the disk. Its time is the one at which its stream took it: an
@@ -89,9 +90,6 @@ class Collector:
         if not is_open:
             log.warning("another orchestrator counts the answers in this folder: this one does once that has ended")
         self._tasks.append(asyncio.create_task(self._run(is_open)))
-
-    def gate_closed(self) -> None:
-        """Answers are no tasks: they are counted until the end."""
 
     async def close(self) -> None:
         """Safe to call twice, and without `start`."""

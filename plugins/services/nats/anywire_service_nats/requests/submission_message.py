@@ -67,8 +67,8 @@ class SubmissionMessage(msgspec.Struct, frozen=True):
 
 
 def read_submission(held: Held, reply_prefix: str) -> SubmissionMessage:
-    """The message is named by ``Anywire-Id``, else by ``Nats-Msg-Id``, else by the ``id`` in a deliberation's body, else
-    by its place in its stream. Raises `NotASubmission`."""
+    """The message is named by ``Anywire-Id``, else by ``Nats-Msg-Id``, else by the ``id`` in a deliberation's body,
+    else by its place in its stream. Raises `NotASubmission`."""
     kind = held.subject.rpartition(".")[2]
     if kind not in get_args(SubmittedKind):
         raise NotASubmission(f"its subject ends with none of {', '.join(get_args(SubmittedKind))}")

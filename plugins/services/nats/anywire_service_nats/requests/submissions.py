@@ -26,6 +26,7 @@ from anywire_service_nats.listening.dead_letters import DeadLetters
 from anywire_service_nats.listening.held import Held
 from anywire_service_nats.listening.listener import Durable, Listener, Source
 from anywire_service_nats.outgoing import Outgoing
+from anywire_service_nats.part import Part
 from anywire_service_nats.requests.ledger import Ledger
 from anywire_service_nats.requests.ledger_file import Place
 from anywire_service_nats.requests.serving import FIRST_PAUSE, LONGEST_PAUSE, Serving
@@ -48,7 +49,7 @@ DELIBERATION = "deliberation"
 PATH = "/v1/deliberations"
 
 
-class Submissions:
+class Submissions(Part):
     """A deliberation is acknowledged once the service deliberation has it on its disk, a task once the service
     background has. Without the latter a task is acknowledged after its end."""
 

@@ -22,6 +22,7 @@ from anywire_service_nats.listening.dead_letters import DeadLetters
 from anywire_service_nats.listening.held import Held
 from anywire_service_nats.listening.listener import Durable, Listener, Source
 from anywire_service_nats.outgoing import Outgoing
+from anywire_service_nats.part import Part
 from anywire_service_nats.requests.agent_request import (
     AgentRequest,
     NotARequest,
@@ -39,8 +40,9 @@ SUFFIX = "-worker"
 """What the producer of its answers has after the service's: collectors count them, this service's own too."""
 
 
-class Worker:
-    """Takes requests while this orchestrator runs. What is under way at its end is given back."""
+class Worker(Part):
+    """Takes requests while this orchestrator runs. What is under way at its end is given back. Raises `ConfigError` for
+    roles that cannot be read."""
 
     def __init__(
         self,
@@ -54,14 +56,12 @@ class Worker:
         self._config, self._context, self._serving, self._letters = config, context, serving, letters
         self._producer = f"{producer}{SUFFIX}"
         self._callers = Callers(context.access, config, "services.nats.worker")
-        self._library = Library({}, {})
+        self._library = Library.load(config.roles)
         self._listener = Listener(
             source, Durable(config.durable, AGENT_REQUESTS, config.redelivery), self._handle, config.at_once
         )
 
     async def start(self) -> None:
-        """Raises `ConfigError` for roles that cannot be read."""
-        self._library = Library.load(self._config.roles)
         self._listener.start()
 
     def gate_closed(self) -> None:
