@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -202,6 +204,30 @@ async def test_a_server_that_cannot_be_used_is_told_with_what_would_do(
         await polled(lambda: own.metric("waiting_messages") == 5, "five messages wait")
     assert len([each for each in caplog.messages if told in each]) == 1
     assert not [each for each in caplog.records if each.exc_info]
+
+
+def allowed(page: Path) -> str:
+    """The permissions that the page lists, as the server's configuration has them."""
+    (row,) = re.findall(r"^\| the subjects above, (.*) \| (.*) \|$", page.read_text(), re.MULTILINE)
+    published, subscribed = ([*re.findall(r"`([^`]+)`", each)] for each in row)
+    published += ["agent.response.>", "orchestration.>", "deliberation.>"]
+    rights = f"publish: {json.dumps(published)}, subscribe: {json.dumps(subscribed)}"
+    return f'authorization {{ users: [{{user: "us", password: "pw", permissions: {{ {rights} }} }}] }}'
+
+
+async def test_the_permissions_that_the_page_lists_are_enough(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "nats.md"
+    async with (
+        jetstream(tmp_path, allowed(page)) as server,
+        bench(tmp_path, server, user="us", password="pw") as own,
+    ):
+        await own.deliberate("q-1", members=2)
+        await own.all_published()
+        assert own.metric("published_messages") == 5
+        await server.cut()  # what was sent is searched for
+        await own.deliberate("q-2", members=2)
+        await own.all_published()
+    assert not [each for each in caplog.messages if "does not let this end's user" in each]
 
 
 async def test_streams_that_are_there_are_used_and_never_changed(tmp_path: Path) -> None:
