@@ -152,7 +152,7 @@ async def test_an_orchestrator_that_ends_is_no_start_that_counts(tmp_path: Path)
 
     async with life(tmp_path, outbox) as here:
         here.serving._config = WorkerConfig(max_starts=1)
-        assert (await here.serving.serve(KEY, ending, refused))[1] == 0.0
+        assert (await here.serving.serve(KEY, ending, refused))[1]
         serving = asyncio.ensure_future(here.serving.serve(KEY, hold, refused))
         await begun.wait()
         serving.cancel()

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 from tests.integration.nats_servers import needs_nats_server
+from tests.long_form import SOAK
 from tests.system.nats_rig import jetstream_server, orchestrator, outside, read
 
 from anywire.caller import OPERATOR, Caller
@@ -17,6 +18,8 @@ from anywire.testing.service_bench import ServiceBench
 from anywire_service_nats.envelopes import Envelope
 
 pytestmark = needs_nats_server
+TASKS = 40 if SOAK else 6
+"""Between the answers of every second one the server is killed."""
 COLLECTOR: dict[str, Any] = {"collector": {}}
 STREAM, DURABLE = "AGENT_RESPONSES", "anywire-collector"
 COMPLETED, FAILED = "orchestration.deliberation.completed", "orchestration.deliberation.failed"
@@ -147,16 +150,18 @@ async def test_a_killed_server_costs_no_answer_and_tells_no_end_twice(tmp_path: 
         orchestrator(server, tmp_path, **COLLECTOR) as bench,
     ):
         await others.stream(STREAM, "agent.response.>")
-        for number in range(6):
+        for number in range(TASKS):
             task = f"t-{number}"
             await others.tell(answer(task, "a"))
             await others.tell(answer(task, "b"))
             if number % 2:
                 await server.cut()
             await others.tell(answer(task, "c"))
-        messages = await others.until(COMPLETED, 6, "all ends are told")
-        assert sorted(each.payload["task_id"] for each in messages) == [f"t-{number}" for number in range(6)]
-        assert sum(told(bench, "collected_tasks").values()) == 6
+        messages = await others.until(COMPLETED, TASKS, "all ends are told")
+        assert sorted(each.payload["task_id"] for each in messages) == sorted(f"t-{number}" for number in range(TASKS))
+        await others.until_acknowledged(STREAM, DURABLE)
+        assert len(await others.all(COMPLETED)) == TASKS
+        assert sum(told(bench, "collected_tasks").values()) == TASKS
 
 
 async def test_own_answers_are_not_counted_and_what_is_not_understood_is_told(tmp_path: Path) -> None:

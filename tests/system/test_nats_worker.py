@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tests.deliberation.process_fleet import Fleet
 from tests.integration.nats_servers import NatsServer, needs_nats_server
+from tests.long_form import SOAK
 from tests.system.nats_rig import Message, Outside, jetstream_server, orchestrator, outside, read
 
 from anywire.access import OpenAccess, Presented
@@ -22,6 +23,8 @@ from anywire_service_nats.envelopes import Envelope
 pytestmark = needs_nats_server
 COMPLETED, FAILED = "agent.response.completed", "agent.response.failed"
 STREAM, DURABLE = "AGENT_REQUESTS", "anywire-agent-requests"
+LIVES, PROCESSES = (20, 20) if SOAK else (3, 2)
+"""How often the server is killed, and the orchestrator."""
 WORKER: dict[str, Any] = {"worker": {}}
 
 
@@ -165,12 +168,39 @@ async def test_a_killed_server_costs_no_answer_and_gives_none_twice(tmp_path: Pa
         orchestrator(server, tmp_path, worker={"at_once": 4}, engine=engine),
     ):
         await others.stream(STREAM, "agent.requests")
-        for life in range(4):
+        for life in range(LIVES):
             await requests(others, 10, 10 * life)
             await server.cut()
-        check(await others.until(COMPLETED, 40, "all are answered"), 40)
+        check(await others.until(COMPLETED, 10 * LIVES, "all are answered"), 10 * LIVES)
         await others.until_acknowledged(STREAM, DURABLE)
-        assert len(await others.all(COMPLETED)) == 40
+        assert len(await others.all(COMPLETED)) == 10 * LIVES
+
+
+async def test_an_answer_that_the_server_does_not_take_is_told_in_part(tmp_path: Path) -> None:
+    engine = SyntheticEngine(SyntheticConfig.model_validate({"length": 5000}))
+    async with (
+        jetstream_server(tmp_path, "max_payload: 16384") as server,
+        outside(server) as others,
+        orchestrator(server, tmp_path, worker={"max_tokens": 10_000}, engine=engine),
+    ):
+        await others.stream(STREAM, "agent.requests")
+        await others.tell(request(0, token_budget=5000))
+        (message,) = await others.until(COMPLETED, 1, "it is answered")
+        proposal = message.payload["proposal"]
+        assert proposal["cut"]
+        assert 1000 < len(proposal["content"]) <= 4096
+
+
+async def test_what_is_under_way_is_given_back_at_the_end(tmp_path: Path) -> None:
+    slow = SyntheticEngine(SyntheticConfig.model_validate({"length": 4, "ttft": 600_000}))
+    async with jetstream_server(tmp_path) as server, outside(server) as others:
+        await others.stream(STREAM, "agent.requests")
+        async with orchestrator(server, tmp_path, worker={"redelivery": 600, "max_starts": 1}, engine=slow) as bench:
+            await requests(others, 3)
+            await polled(lambda: len(bench.orchestrator.tasks()) == 3, "they are worked on")
+        async with orchestrator(server, tmp_path, worker={"redelivery": 600, "max_starts": 1}):
+            check(await others.until(COMPLETED, 3, "all are answered"), 3)
+        assert await others.all(FAILED) == []
 
 
 async def test_a_killed_orchestrator_is_followed_by_one_that_answers_once(tmp_path: Path, options_of: Any) -> None:
@@ -180,14 +210,14 @@ async def test_a_killed_orchestrator_is_followed_by_one_that_answers_once(tmp_pa
         try:
             await fleet.serve()
             await fleet.begin("a", ttft=50)
-            for life in range(3):
+            for life in range(PROCESSES):
                 await requests(others, 10, 10 * life)
                 await others.until(COMPLETED, 10 * life + 4, "some are answered")
                 await fleet.kill_server()
                 await fleet.serve()
-            check(await others.until(COMPLETED, 30, "all are answered"), 30)
+            check(await others.until(COMPLETED, 10 * PROCESSES, "all are answered"), 10 * PROCESSES)
             await others.until_acknowledged(STREAM, DURABLE)
-            assert len(await others.all(COMPLETED)) == 30
+            assert len(await others.all(COMPLETED)) == 10 * PROCESSES
             assert await others.all(FAILED) == []
             assert fleet.server is not None
             await fleet.server.end(signal.SIGTERM)

@@ -19,7 +19,7 @@ def collected_routes(tasks: CollectedTasks) -> list[Route]:
     """For `anywire.route.Routes.add`."""
 
     async def show(request: Request) -> Response:
-        task_id = request.names["id"]
+        task_id = request.names.get("id", "")
         found = await tasks.get(task_id, request.caller)
         if found is None:
             raise InvalidRequest(

@@ -25,10 +25,14 @@ log = logging.getLogger(__name__)
 
 EXPIRES = 30.0
 """Seconds for which the server keeps one request for messages."""
+STOPPED_PAUSE = 1.0
+"""Seconds until a message is delivered again that came when nothing more was begun here."""
 ANSWER_TIME = 5.0
 """Seconds by which an answer to it may be late."""
 FAULT_PAUSE = 5.0
 """Seconds until a message is delivered again whose handling has failed with no word of when."""
+LAST_SECONDS = 1.0
+"""Seconds that the server has at the end to take what is said of messages."""
 CONFIRM_TIME = 2.0
 """Seconds in which the server says that it has an acknowledgement."""
 MOST_UNREAD = 256 * 1024 * 1024
@@ -74,6 +78,7 @@ class Listener:
         self._keeping: asyncio.Task[None] | None = None
         self._once = OnceLog(log)
         self._waiting: int | None = None
+        self._subscription: Any = None
         self._beat = durable.redelivery / 3
         self.redelivered = 0
         """Messages that came again while they were being handled."""
@@ -100,12 +105,19 @@ class Listener:
     async def close(self) -> None:
         """End what is handled, and give it back. Safe to call twice, and without `start`."""
         self.stop()
+        with suppress(*FAILED):
+            async with asyncio.timeout(LAST_SECONDS):
+                if self._subscription is not None:
+                    await self._subscription.drain()  # what is given back is not to come here again
         tasks = [task for _, task in self._running.values()]
         if self._keeping is not None:
             tasks.append(self._keeping)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks and self._broker.connected:
+            with suppress(*FAILED):  # what is given back is on its way before the connection ends
+                await self._broker.client.flush(LAST_SECONDS)
 
     # Inside
 
@@ -119,6 +131,7 @@ class Listener:
             await client.publish(reply, ACKNOWLEDGED)
         inbox = client.new_inbox()
         subscription = await client.subscribe(inbox, pending_bytes_limit=MOST_UNREAD)
+        self._subscription = subscription
         try:
             if not info.num_pending and not info.num_ack_pending:
                 self._waiting = 0
@@ -133,7 +146,7 @@ class Listener:
                 await client.publish(asking, msgspec.json.encode(asked), reply=inbox)
                 await self._take(subscription, room)
         finally:
-            self._waiting = None
+            self._waiting = self._subscription = None
             with suppress(*ENDED):
                 await subscription.unsubscribe()
 
@@ -203,7 +216,7 @@ class Listener:
 
     async def _run(self, held: Held) -> None:
         try:
-            delay: float | None = 0.0
+            delay: float | None = STOPPED_PAUSE
             if not self._stopped:
                 try:
                     delay = await self._handle(held)

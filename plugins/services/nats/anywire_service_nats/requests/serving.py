@@ -76,6 +76,9 @@ class Serving:
             known = await self._ledger.begin(key, now, self._most_open)
         except (errors.QueueFull, errors.PluginFailed) as error:
             return None, error.retry_after or FIRST_PAUSE
+        except asyncio.CancelledError:
+            await self._forgive(key)
+            raise
         if known.state != BEGUN:
             self.counts["repeated"] += 1
             if known.state == ANSWERED:
@@ -90,16 +93,16 @@ class Serving:
             try:
                 done = await work()
             except errors.ShuttingDown:
-                await self._ledger.forgive(key)
-                return None, 0.0
+                await self._forgive(key)
+                return None, FIRST_PAUSE
             except AnywireError as error:
                 if is_not_yet(error) and now - known.received < self._config.keep_trying:
-                    await self._ledger.forgive(key)
+                    await self._forgive(key)
                     waited = now - known.received
                     return None, min(error.retry_after or max(waited, FIRST_PAUSE), LONGEST_PAUSE)
                 done = refused(error)
             except asyncio.CancelledError:
-                await self._ledger.forgive(key)
+                await self._forgive(key)
                 raise
         if isinstance(done, Place):
             await self._ledger.elsewhere(key, done)
@@ -132,6 +135,10 @@ class Serving:
             await self._broker.client.publish(subject, data)
         except FAILED as error:
             log.debug("a reply was not sent: %r", error)
+
+    async def _forgive(self, key: str) -> None:
+        """Take back a start, also when who awaits this is cancelled: this orchestrator ends in good order."""
+        await asyncio.shield(asyncio.ensure_future(self._ledger.forgive(key)))
 
     async def _until_done(self, do: Callable[[], Awaitable[None]]) -> None:
         pause = FIRST_PAUSE

@@ -132,7 +132,7 @@ class Submissions(Part):
     async def _deliberate(self, message: SubmissionMessage, caller: Caller) -> Place:
         deliberations: Deliberations | None = self._context.services.get(DELIBERATION)
         if deliberations is None:
-            raise errors.NoAgent("the service deliberation does not run here: add it under services")
+            raise errors.TaskError("the service deliberation does not run here: add it under services")
         state = await deliberations.submit(deliberations.question(deliberation_of(message), caller))
         return self._place(DELIBERATION, state.question.id, message, caller)
 
