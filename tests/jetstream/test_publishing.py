@@ -13,7 +13,7 @@ from typing import Any, cast
 import nats.errors
 import nats.js.errors
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.jetstream.test_outbox import message
 
@@ -143,10 +143,12 @@ MESSAGES = st.lists(
 
 
 @given(MESSAGES, st.lists(st.sampled_from(["kept", "kept", "kept", "lost", "cut"]), max_size=30))
+@example([("", COMPLETED)] * 10, [*["kept"] * 5, "cut"])
 def test_each_is_stored_once_and_in_the_order_of_its_task(wanted: list[tuple[str, str]], fates: list[str]) -> None:
     server = Server(*fates)
     messages = [message(f"m{number}", order, subject) for number, (order, subject) in enumerate(wanted)]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(publishing, "MOST_TOGETHER", 5)  # several lots over one connection
         made, refused = asyncio.run(run(Path(folder) / "outbox", server, messages))
     assert not refused
     for stream in server.stored:

@@ -18,9 +18,6 @@ from tests.integration.nats_servers import NatsServer
 
 from anywire.testing.patience import PATIENCE
 
-QUIET = 0.3
-"""Seconds without a further message after which a reader has all that there is."""
-
 
 class Event(NamedTuple):
     subject: str
@@ -57,8 +54,8 @@ async def client(server: NatsServer, **options: Any) -> AsyncIterator[Any]:
 
 
 async def events(server: NatsServer, subject: str, durable: str = "", least: int = 0) -> list[Event]:
-    """Every event of the subject (which may have wildcards), in the order of the stream: once ``least`` are there and
-    nothing comes any more. All are acknowledged. A ``durable`` goes on where it was."""
+    """Every event of the subject (which may have wildcards) that its stream has, in its order, once ``least`` are
+    there. All are acknowledged. A ``durable`` goes on where it was."""
     found: list[Event] = []
     async with client(server) as stream:
         while True:
@@ -70,11 +67,13 @@ async def events(server: NatsServer, subject: str, durable: str = "", least: int
                     return []
                 await asyncio.sleep(0.02)
         while True:
-            try:
-                messages = await reading.fetch(500, timeout=PATIENCE if len(found) < least else QUIET)
-            except TimeoutError:
+            pending = (await reading.consumer_info()).num_pending
+            if not pending and len(found) >= least:
                 return found
-            for each in messages:
+            if not pending:
+                await asyncio.sleep(0.02)
+                continue
+            for each in await reading.fetch(min(pending, 500), timeout=PATIENCE):
                 heads = dict(each.headers or {})
                 found.append(Event(each.subject, heads.get("Nats-Msg-Id", ""), heads, json.loads(each.data)))
                 await each.ack()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import random
 import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +17,7 @@ import msgspec
 import pytest
 from tests.deliberation.deliberation_bench import ANN, BOB, Council, request
 from tests.integration.nats_servers import NatsServer, needs_nats_server
+from tests.long_form import SOAK
 from tests.system.event_stream import Event, client, count, events, jetstream, twice
 
 from anywire.context import Services
@@ -29,7 +33,7 @@ from anywire_service_nats.config import NatsServiceConfig
 from anywire_service_nats.service import NatsService
 from anywire_service_nats.subjects import COMPLETED_DURABLE, FAILED_DURABLE
 
-pytestmark = [pytest.mark.timeout(120), needs_nats_server]
+pytestmark = [pytest.mark.timeout(600 if SOAK else 120), needs_nats_server]
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 COMPLETED, FAILED = "agent.response.completed", "agent.response.failed"
@@ -133,6 +137,23 @@ async def test_members_that_fail_are_counted_too(tmp_path: Path) -> None:
         assert (ended.payload["task_id"], bool(ended.payload["error"])) == ("q-2", True)
         (result,) = await events(server, "deliberation.failed")
         assert result.payload["status"] == "failed"
+
+
+async def test_deliberations_complete_while_the_server_is_killed_again_and_again(tmp_path: Path) -> None:
+    drawn = random.Random(None if SOAK else 5)
+    names = [f"q-{number}" for number in range(20 if SOAK else 3)]
+    async with jetstream(tmp_path) as server, bench(tmp_path, server) as own:
+        for name in names:
+            going = asyncio.create_task(own.deliberate(name, members=2))
+            await asyncio.sleep(drawn.uniform(0, 0.05))
+            await server.stop()
+            assert (await going).status == "completed"
+            await server.restart()
+            await asyncio.sleep(drawn.uniform(0, 0.2))
+        await own.all_published()
+        found = await all_events(server, least=5 * len(names))
+    assert not twice(found)
+    assert Counter(each.payload["task_id"] for each in found) == dict.fromkeys(names, 5)
 
 
 async def test_the_older_form_is_published_where_it_is_set(tmp_path: Path) -> None:
@@ -255,7 +276,7 @@ async def test_without_a_stream_messages_wait_and_that_is_told(
     async with jetstream(tmp_path) as server, bench(tmp_path, server, make_streams=False) as own:
         await own.deliberate("q-1", members=2)
         await polled(lambda: own.metric("held_subjects") > 0, "nobody keeps it")
-        assert own.metric("waiting_messages") == 5
+        await polled(lambda: own.metric("waiting_messages") == 5, "five messages wait")
         async with client(server) as stream:
             await stream.add_stream(name="everything", subjects=["agent.>", "orchestration.>", "deliberation.>"])
         await own.all_published()

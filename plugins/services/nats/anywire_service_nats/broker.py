@@ -23,8 +23,11 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 """Seconds between two attempts to connect: at most at first, and at most at all."""
-WORK_PAUSE = 0.5
-"""Seconds after which work that has failed on a connection that lasts is begun again."""
+WORK_PAUSE, LONGEST_WORK_PAUSE = 0.5, 30.0
+"""Seconds after which work that has failed on a connection that lasts is begun again: at first, and at most where it
+fails for what nobody foresaw."""
+FIRST_TRY = 2.0
+"""Seconds that `Broker.open` waits for the servers."""
 PING_SECONDS, MOST_PINGS = 5, 2
 """A server that does not answer a ping is lost after so many more of them."""
 REPLY_TIMEOUT = 5.0
@@ -111,12 +114,15 @@ class Broker:
             self._running.append(asyncio.create_task(_repeat(work, self._jetstream, self._session)))
 
     async def open(self) -> None:
-        """Connect, and stay connected. Returns once this was tried once with each server, whatever came of it."""
+        """Connect, and stay connected. Returns once this was tried once with each server, or after `FIRST_TRY`,
+        whatever came of it."""
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         self._dialling = asyncio.create_task(
             keep_dialling(self._stay_connected, ", ".join(self.config.servers), backoff=backoff)
         )
-        await self._tried.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_TRY):
+                await self._tried.wait()
 
     async def close(self) -> None:
         """End the connection and all work on it. Safe to call twice, and without `open`."""
@@ -215,13 +221,16 @@ async def _check(session: Session, jetstream: JetStream) -> None:
 
 
 async def _repeat(work: Work, jetstream: JetStream, session: Session) -> None:
+    longest = WORK_PAUSE
     while not session.over.done():
+        pause = WORK_PAUSE
         try:
             await work(jetstream)
         except FAILED as error:
             log.debug("work over the connection to the NATS server at %s: %r", session.address, error)
         except Exception:
             log.exception("work over the connection to the NATS server at %s failed", session.address)
+            pause = longest = min(2 * longest, LONGEST_WORK_PAUSE)
         else:
             return
-        await asyncio.wait([session.over], timeout=WORK_PAUSE)
+        await asyncio.wait([session.over], timeout=pause)

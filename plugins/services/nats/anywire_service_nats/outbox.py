@@ -50,6 +50,12 @@ class Outbox:
         """Set when something was put. Whoever publishes clears it before it looks."""
         self.messages = self.bytes = 0
         """How much waits."""
+        self._behind_since: float | None = None
+
+    @property
+    def behind(self) -> float:
+        """Seconds since the outbox was empty."""
+        return self._clock.now() - self._behind_since if self._behind_since is not None else 0.0
 
     async def open(self) -> None:
         """Raises `ConfigError` when the folder cannot be used."""
@@ -153,6 +159,10 @@ class Outbox:
             return work(), self._tables.waiting()
 
         result, (self.messages, self.bytes) = await self._thread.do(do)
+        if not self.messages:
+            self._behind_since = None
+        elif self._behind_since is None:
+            self._behind_since = self._clock.now()
         return result
 
     async def _write(self, write: Callable[[], Any]) -> Any:

@@ -71,7 +71,6 @@ class Publishing(Part):
         self._make_streams, self._refused = make_streams, refused
         self._done: list[Waiting | Unsettled] = []  # acknowledged, and not yet written down
         self._holds: dict[str, Hold] = {}  # by subject
-        self._behind_since = 0.0
         self._empty = asyncio.Event()
         self._once = OnceLog(log)
         self.published: dict[str, int] = defaultdict(int)
@@ -97,15 +96,10 @@ class Publishing(Part):
 
     def metrics(self) -> Iterator[Metric]:
         outbox = self._outbox
-        waiting = outbox.messages
-        if not waiting:
-            self._behind_since = 0.0
-        elif not self._behind_since:
-            self._behind_since = self._clock.now()
-        behind = self._clock.now() - self._behind_since if waiting else 0.0
-        yield Metric("waiting_messages", "Messages in the outbox that JetStream has not acknowledged.", waiting)
+        text = "Messages in the outbox that JetStream has not acknowledged."
+        yield Metric("waiting_messages", text, outbox.messages)
         yield Metric("waiting_bytes", "Bytes of those messages.", outbox.bytes)
-        yield Metric("behind_seconds", "Seconds since the outbox was seen empty.", behind)
+        yield Metric("behind_seconds", "Seconds since the outbox was empty.", outbox.behind)
         yield Metric("held_subjects", "Subjects whose stream takes nothing now.", len(self._held()))
         for subject, count in self.published.items():
             text = "Messages that JetStream has acknowledged."
