@@ -9,8 +9,9 @@ import pytest
 
 pytest.importorskip("ray", reason="Ray is not installed: tests/system/install.sh")
 
-from anywire.testing.launcher_kit import LauncherConformance
 from tests.system.own_network import own_network
+
+from anywire.testing.launcher_kit import LauncherConformance
 
 
 @pytest.fixture(autouse=True)

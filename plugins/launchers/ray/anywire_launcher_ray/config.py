@@ -18,13 +18,13 @@ Amount = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
 class RayConfig(LauncherConfig):
     address: str = pydantic.Field(
         OWN,
-        description="Ray cluster, HOST:PORT of its head, or `auto` for the one that a node of runs on this machine. A node "
+        description="Ray cluster: HOST:PORT of its head, or `auto` for the one of this machine's node. A node of it "
         "must run on this machine. Default: a cluster of this machine alone, which starts and ends with the launcher.",
     )
     num_cpus: Amount | None = pydantic.Field(
         None,
-        description="Processors that Ray keeps for each agent. Default: a node with one free is looked for, and none is "
-        "kept.",
+        description="Processors that Ray keeps for each agent. Default: none, but a node with "
+        "a free one is looked for.",
     )
     num_gpus: Amount = pydantic.Field(
         0, description="GPUs that Ray keeps for each agent, and which it sees; 0.5 lets two agents share one."
@@ -38,13 +38,13 @@ class RayConfig(LauncherConfig):
     )
     nodes: list[str] = pydantic.Field(
         [],
-        description="IP addresses of the nodes that may have agents, which are placed on them in turn. An agent whose node "
-        "is away waits for it. Default: all nodes.",
+        description="IP addresses of the nodes that may have agents, which are placed on them in turn. An agent whose "
+        "node is away waits for it. Default: all nodes.",
     )
     reach: str = pydantic.Field(
         "",
-        description="Address at which the nodes reach the orchestrator. Default: that of this machine's node, or loopback "
-        "for a cluster of this machine alone.",
+        description="Address at which the nodes reach the orchestrator. Default: that of this machine's node, or "
+        "loopback for a cluster of this machine alone.",
     )
 
     @pydantic.field_validator("address")

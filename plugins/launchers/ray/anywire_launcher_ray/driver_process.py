@@ -17,7 +17,17 @@ from pathlib import Path
 import msgspec
 
 from anywire.log_lines import readable
-from anywire_launcher_ray.messages import MAX_LINE, MAX_TEXT, Connect, Connected, Failed, Reports, ToDriver, encode, report
+from anywire_launcher_ray.messages import (
+    MAX_LINE,
+    MAX_TEXT,
+    Connect,
+    Connected,
+    Failed,
+    Reports,
+    ToDriver,
+    encode,
+    report,
+)
 
 log = logging.getLogger(__name__)
 

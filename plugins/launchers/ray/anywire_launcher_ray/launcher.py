@@ -58,7 +58,7 @@ class RayLauncher(Launcher):
 
     async def reached(self) -> str:
         """The address by which the nodes reach this machine. Waits until the cluster is known. Raises `ConfigError` when
-        it is not to be had."""
+        the cluster cannot be used."""
         if self.config.reach:
             return self.config.reach
         if self.config.address == OWN:
@@ -95,7 +95,9 @@ class RayLauncher(Launcher):
     def _connected(self, cluster: Connected) -> None:
         assert self._driver is not None
         assert self._cluster is not None
-        log.info("connected to the Ray cluster at %s: Ray %s, %d nodes", cluster.address, cluster.version, cluster.nodes)
+        log.info(
+            "connected to the Ray cluster at %s: Ray %s, %d nodes", cluster.address, cluster.version, cluster.nodes
+        )
         if not self._warned:
             self._warned = True
             log.warning("%s", _open(cluster))

@@ -143,12 +143,14 @@ def encode(message: ToDriver | FromDriver) -> bytes:
 
 def order(line: bytes) -> Orders:
     """What a line tells the driver. Raises `msgspec.ValidationError` or `msgspec.DecodeError`."""
-    return _orders.decode(line)
+    found: Orders = _orders.decode(line)
+    return found
 
 
 def report(line: bytes) -> Reports:
     """What a line of the driver tells. Raises `msgspec.ValidationError` or `msgspec.DecodeError`."""
-    return _reports.decode(line)
+    found: Reports = _reports.decode(line)
+    return found
 
 
 def shortened(text: str) -> str:

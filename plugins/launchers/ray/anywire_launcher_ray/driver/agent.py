@@ -135,9 +135,7 @@ class DriverAgent:
             self._was_ready |= state.ready
             if (state.change, state.line) != (seen.change, seen.line):
                 lines = [shortened(line) for line in state.lines]
-                self._tell(
-                    Reported(self._start.name, hello.life, state.pid, state.restarts, state.ready, lines)
-                )
+                self._tell(Reported(self._start.name, hello.life, state.pid, state.restarts, state.ready, lines))
             seen = state
             if state.ended is not None:
                 return state.ended

@@ -26,7 +26,11 @@ class Cluster:
     def __init__(self, connect: Connect) -> None:
         self._folder = Path(connect.folder) if not connect.address else None
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        arguments: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "namespace": secrets.token_hex(8)}
+        arguments: dict[str, Any] = {
+            "log_to_driver": False,
+            "logging_level": "error",
+            "namespace": secrets.token_hex(8),
+        }
         if self._folder is not None:
             _ask_for_token(self._folder)
             arguments |= {

@@ -12,7 +12,7 @@ from anywire_launcher_ray.messages import Start
 
 class RayAgent(AgentActor):
     # Asked while the actor has no worker, it waits for the next one.
-    @ray.method(max_task_retries=-1)
+    @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
     async def hello(self) -> bytes:
         return await super().hello()
 
