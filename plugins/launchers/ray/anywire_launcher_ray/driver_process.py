@@ -94,17 +94,21 @@ class DriverProcess:
     async def close(self) -> None:
         """Have the driver stop everything and end; idempotent. One that takes too long is killed."""
         self._closing.set()
-        process = self._process
-        if process is not None and process.stdin is not None:
-            process.stdin.close()
-            if self._address and not self._is_connected:
-                # It has started nothing, and Ray may wait long for a head that does not answer.
-                _kill(process)
+        if self._process is not None:
+            self._dismiss(self._process)
         await asyncio.wait((self._running,), timeout=END_TIMEOUT)
-        if not self._running.done() and process is not None:
-            log.error("the driver of Ray (pid %d) did not end within %.0f s and is killed", process.pid, END_TIMEOUT)
-            _kill(process)
+        if not self._running.done() and self._process is not None:
+            log.error("the driver of Ray (pid %d) did not end within %.0f s and is killed", self.pid, END_TIMEOUT)
+            _kill(self._process)
             await asyncio.wait((self._running,))
+
+    def _dismiss(self, process: asyncio.subprocess.Process) -> None:
+        """Have it end."""
+        assert process.stdin is not None
+        process.stdin.close()
+        if self._address and not self._is_connected:
+            # It has started nothing, and Ray may wait long for a head that does not answer.
+            _kill(process)
 
     async def _keep_running(self) -> None:
         pause = FIRST_PAUSE
@@ -147,7 +151,7 @@ class DriverProcess:
         try:
             process.stdin.write(encode(Connect(self._address, str(folder or ""))))
             if self._closing.is_set():
-                process.stdin.close()
+                self._dismiss(process)
             fault = await self._read_reports(process.stdout)
             if fault:
                 _kill(process)

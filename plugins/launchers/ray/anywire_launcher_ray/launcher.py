@@ -32,7 +32,7 @@ class RayLauncher(Launcher):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self._driver: DriverProcess | None = None
+        self.driver: DriverProcess | None = None
         self._processes: dict[int, RayProcess] = {}
         self._started = 0
         self._cluster: asyncio.Future[Connected] | None = None
@@ -67,30 +67,30 @@ class RayLauncher(Launcher):
     async def close(self) -> None:
         processes = [each for each in self._processes.values() if not each.is_over]
         await asyncio.gather(*(each.stop() for each in processes))
-        if self._driver is not None:
-            await self._driver.close()
+        if self.driver is not None:
+            await self.driver.close()
         if self._cluster is not None and not self._cluster.cancel() and not self._cluster.cancelled():
             self._cluster.exception()
 
     def _running_driver(self) -> DriverProcess:
-        if self._driver is None:
+        if self.driver is None:
             if importlib.util.find_spec("ray") is None:
                 raise ConfigError(
                     "the launcher ray needs the package ray, in the version of the cluster: "
                     "pip install 'anywire-launcher-ray[ray]'"
                 )
             self._cluster = asyncio.get_running_loop().create_future()
-            self._driver = DriverProcess(
+            self.driver = DriverProcess(
                 self.config.address,
                 connected=self._connected,
                 told=self._told,
                 lost=self._lost,
                 ended=self._ended,
             )
-        return self._driver
+        return self.driver
 
     def _connected(self, cluster: Connected) -> None:
-        assert self._driver is not None
+        assert self.driver is not None
         assert self._cluster is not None
         log.info(
             "connected to the Ray cluster at %s: Ray %s, %d nodes", cluster.address, cluster.version, cluster.nodes
@@ -102,7 +102,7 @@ class RayLauncher(Launcher):
             self._cluster.set_result(cluster)
         for process in self._processes.values():
             if not process.is_over:
-                self._driver.tell(process.order)
+                self.driver.tell(process.order)
 
     def _told(self, told: Reports) -> None:
         process = self._processes.get(getattr(told, "agent", -1))
@@ -137,8 +137,8 @@ class RayLauncher(Launcher):
             process.over(self._failed)
 
     def _stop(self, process: RayProcess, grace: float) -> None:
-        if self._driver is not None and self._driver.is_connected:
-            self._driver.tell(Stop(process.number, grace))
+        if self.driver is not None and self.driver.is_connected:
+            self.driver.tell(Stop(process.number, grace))
         else:
             process.over("stopped (it was not running)")
 

@@ -51,6 +51,7 @@ class DriverAgent:
         self._was_ready = start.was_ready
         self._stopping = asyncio.Event()
         self._actor: Any = None
+        self._has_begun = False
         self._running: asyncio.Task[None] | None = None
         self._reason = ""
 
@@ -62,11 +63,11 @@ class DriverAgent:
         self._stopping.set()
         if self._running is None:
             return
-        if self._actor is not None:
+        if self._has_begun:
             with contextlib.suppress(RayError, TimeoutError):
                 async with asyncio.timeout(grace + SETTLE):
                     self._reason = await self._actor.stop.remote(grace)
-            self._end_actor()
+        self._end_actor()
         await asyncio.wait((self._running,), timeout=SETTLE)
         if not self._running.done():
             self._running.cancel()
@@ -125,6 +126,7 @@ class DriverAgent:
     async def _live(self, hello: Hello) -> str:
         """One life of the actor; why the agent ended in it. Raises `ActorUnavailableError` when the life ended."""
         self._tell(Placed(self._start.agent, hello.life, hello.host, hello.node, hello.address))
+        self._has_begun = True
         await self._actor.begin.remote(seal(self._start.config.encode(), hello.key))
         seen = State(hello.life, 0, 0)
         while True:
@@ -141,7 +143,7 @@ class DriverAgent:
                 return state.ended
 
     def _end_actor(self) -> None:
-        actor, self._actor = self._actor, None
+        actor, self._actor, self._has_begun = self._actor, None, False
         if actor is not None:
             with contextlib.suppress(RayError, ValueError):
                 ray.kill(actor, no_restart=True)
