@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
+import os
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -151,7 +152,8 @@ def _open(cluster: Connected) -> str:
             f"Ray listens on all interfaces of this machine, on the ports {ports} and further ones for each agent: it "
             "refuses whoever has not the token that only this user can read; let a firewall keep them from others"
         )
+    who = "has its token and" if os.environ.get("RAY_AUTH_MODE") == "token" else "(it asks for no token)"
     return (
-        f"the Ray cluster at {cluster.address} listens on all interfaces of its nodes: without a token (RAY_AUTH_MODE) "
-        "whoever reaches its ports runs programs there; let a firewall keep them from others"
+        f"the Ray cluster at {cluster.address} listens on all interfaces of its nodes: whoever {who} reaches its ports "
+        "runs programs there; let a firewall keep them from others"
     )
