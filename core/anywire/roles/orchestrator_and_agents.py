@@ -27,16 +27,9 @@ PATIENCE = 10.0
 """Seconds until it is said that agents which run do not join."""
 
 
-HERE = "127.0.0.1"
-"""Where processes of this machine reach it."""
-
-Meeting = Mapping[str, Mapping[str, Any]]
-"""Options of transports, by their names."""
-
-
 class _Agents(Protocol):
-    async def start(self, meeting: Meeting) -> None:
-        """Start them with these further options of the transports, by which they meet the orchestrator."""
+    async def start(self, served: Served) -> None:
+        """Start them, so that they meet the orchestrator."""
         ...
 
     async def failure(self) -> None:
@@ -58,7 +51,7 @@ class _AgentsInside:
         self._agents = [assembly.make_agent(config, plugins, logging.DEBUG) for config in configs.values()]
         self._started: list[asyncio.Task[None]] = []
 
-    async def start(self, meeting: Meeting) -> None:
+    async def start(self, served: Served) -> None:
         self._started = [asyncio.create_task(agent.start()) for agent in self._agents]
 
     async def failure(self) -> None:
@@ -82,10 +75,10 @@ class _AgentsLaunched:
         self._configs, self.grace = configs, config.shutdown_grace + SETTLE
         self._launcher = assembly.make_launcher(config, plugins)
         self._processes: list[RunningProcess] = []
-        self._meeting: Meeting = {}
+        self._meeting: Mapping[str, Mapping[str, Any]] = {}
 
-    async def start(self, meeting: Meeting) -> None:
-        self._meeting = meeting
+    async def start(self, served: Served) -> None:
+        self._meeting = served.meeting_options(await self._reached())
         for name, config in self._configs.items():
             self._processes.append(await self.start_one(name, config))
 
@@ -100,6 +93,17 @@ class _AgentsLaunched:
         except Exception as error:
             raise PluginError(
                 f"the launcher {self._launcher.name} cannot start {name}: {type(error).__name__}: {error}"
+            ) from error
+
+    async def _reached(self) -> str:
+        try:
+            return await self._launcher.reached()
+        except AnywireError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"the launcher {self._launcher.name} does not know how this machine is reached: "
+                f"{type(error).__name__}: {error}"
             ) from error
 
     async def failure(self) -> None:
@@ -188,7 +192,7 @@ async def running(config: Config, plugins: Plugins, stop: Stop, count: int | Non
     failing: asyncio.Task[None] | None = None
     try:
         async with serving(config, plugins, stop) as served:
-            await agents.start(served.meeting_options(HERE))
+            await stop.unless(agents.start(served))
             failing = asyncio.create_task(agents.failure())
             waiting = asyncio.create_task(served.orchestrator.agents_until(all_ready))
             warning = asyncio.create_task(warn(served))
