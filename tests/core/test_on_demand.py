@@ -62,6 +62,7 @@ class Bench:
         self.processes: dict[str, FakeProcess] = {}
         self.fault: Exception | None = None
         self.stopped: list[str] = []
+        self.closing = False
         self.told: list[tuple[str, str]] = []
         pipeline.events.subscribe("test", self._tell, AgentOnDemand)
         config = Config.model_validate({**SETTINGS, **settings})
@@ -78,6 +79,8 @@ class Bench:
 
     def _stop(self, name: str) -> None:
         self.stopped.append(name)
+        if not self.closing and self.pipeline.registry.knows(name):
+            assert self.pipeline.agent_health(name).order == "drained", "no task is on its way to it"
         # As an agent does that is asked to stop while nothing runs on it.
         self.wire.lose(name)
 
@@ -130,6 +133,7 @@ async def bench(pipeline_of: Make, wire: PuppetTransport, clock: SimulatedClock)
 
     yield make
     for each in made:
+        each.closing = True
         await each.keeper.close()
 
 
@@ -231,6 +235,7 @@ async def test_one_that_is_still_starting_is_ended_with_the_others(bench: Any) -
     await fleet.advance(3.0)
     fleet.join("a-2")
     await settled()
+    fleet.closing = True
     await fleet.keeper.close()
     assert sorted(fleet.stopped) == ["a-2", "a-3"]
     assert fleet.numbers["agents"] == 0
