@@ -223,6 +223,14 @@ async def test_one_that_cannot_start_harms_nobody_and_is_tried_again_later(
         assert fleet.numbers["started"] == 2, "the pause is twice as long"
         await fleet.advance(2.0)
         assert fleet.numbers["started"] == 3
+        # It serves, and ends for good while it does: the next failure is a first one again.
+        fleet.join("a-2")
+        await fleet.advance(1.0)
+        fleet.processes["a-2"].end.set_result("exit status 1")
+        fleet.wire.lose("a-2")
+        assert "agent a-2 on demand: it ended for good: exit status 1; none like it for 5 s" not in caplog.text
+        await fleet.advance(1.0)
+        assert "agent a-2 on demand: it ended for good: exit status 1; none like it for 5 s" in caplog.text
     fleet.answer("a-1")
     await settled()
     assert fleet.pipeline.waiting == 0
@@ -244,6 +252,29 @@ async def test_one_that_is_still_starting_is_ended_with_the_others(bench: Any) -
     assert fleet.numbers["started"] == 2, "after its end it starts nothing"
 
 
+async def test_one_that_loads_its_model_is_on_its_way(bench: Any) -> None:
+    fleet = await bench()
+    fleet.join("a-1")
+    fleet.chats(2)
+    await fleet.advance(3.0)
+    fleet.join("a-2", state="starting", slots=0, models=())
+    await fleet.advance(30.0)
+    assert list(fleet.processes) == ["a-2"]
+
+
+async def test_after_the_gate_has_closed_nothing_comes_or_goes(bench: Any) -> None:
+    fleet = await bench()
+    fleet.join("a-1")
+    fleet.chats(2)
+    await fleet.advance(3.0)
+    fleet.join("a-2")
+    await fleet.advance(1.0)
+    fleet.pipeline.close_gate()
+    fleet.answer("a-1", "a-2")
+    await fleet.advance(100.0)
+    assert not fleet.stopped, "what runs ends with the orchestrator"
+
+
 async def test_an_agent_that_an_operator_has_drained_is_no_capacity(bench: Any) -> None:
     fleet = await bench(on_demand={"most": 1, "after": 2, "idle": 60})
     fleet.join("a-1")
@@ -253,6 +284,7 @@ async def test_an_agent_that_an_operator_has_drained_is_no_capacity(bench: Any) 
     assert not fleet.processes, "what it serves was not seen yet"
     fleet.pipeline.order_agent("a-1", "")
     await fleet.advance(1.0)
+    fleet.answer("a-1")
     fleet.pipeline.order_agent("a-1", "drained")
     fleet.chats(1)
     await fleet.advance(3.0)
