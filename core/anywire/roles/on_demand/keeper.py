@@ -235,7 +235,7 @@ class AgentsOnDemand:
             # One that is starting may not know yet how many it will have.
             slots, running = view.status.slots or usual, view.in_flight
             health = self._orchestrator.agent_health(agent_id)
-            if view.status.state == "ready" and not view.unavailable and not health.order and health.state == "closed":
+            if view.status.state == "ready" and not view.unavailable and health.state == "closed":
                 state = "serving"
                 slots = health.slow_start or slots
                 if extra is not None and not extra.has_served:
