@@ -21,10 +21,10 @@ class RayConfig(LauncherConfig):
         description="Ray cluster: HOST:PORT of its head, or `auto` for the one of this machine's node. A node of it "
         "must run on this machine. Default: a cluster of this machine alone, which starts and ends with the launcher.",
     )
-    num_cpus: Amount | None = pydantic.Field(
-        None,
-        description="Processors that Ray keeps for each agent. Default: none, but a node with "
-        "a free one is looked for.",
+    num_cpus: Amount = pydantic.Field(
+        0.01,
+        description="Processors that Ray keeps for each agent. The default keeps agents off nodes that were given "
+        "none, as heads often are; with 0 they may run there, and `spread` has no effect.",
     )
     num_gpus: Amount = pydantic.Field(
         0, description="GPUs that Ray keeps for each agent, and which it sees; 0.5 lets two agents share one."
@@ -34,7 +34,7 @@ class RayConfig(LauncherConfig):
         {}, description="Further resources that an agent needs, by the names that the cluster's nodes give them."
     )
     spread: bool = pydantic.Field(
-        False, description="Place the agents on as many nodes as possible. Default: Ray fills one node after the other."
+        True, description="Place the agents on as many nodes as possible; false lets Ray fill one node after the other."
     )
     nodes: list[str] = pydantic.Field(
         [],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import shutil
 import signal
 import sys
@@ -36,8 +37,12 @@ LONGEST_PAUSE = 30.0
 """Seconds before a driver that ended is started again: doubled from the first to the longest."""
 END_TIMEOUT = 20.0
 """Seconds that a driver has to stop what it has started, and to end, before it is killed."""
-SHOWN_LINES = 5
+SHOWN_LINES = 2
 """Newest lines of a driver that tell why it ended."""
+SHOWN_CHARS = 200
+"""Characters of each."""
+_OF_RAY = re.compile(r"^\[[^\]]* ([A-Z]) \d+ \d+\] (?:\(\w+\) )?[\w.]+:\d+: ")
+"""How lines of Ray begin, with the level."""
 
 COMMAND = (sys.executable, "-m", "anywire_launcher_ray.driver")
 
@@ -67,6 +72,7 @@ class DriverProcess:
         self._was_connected = False
         self._closing = asyncio.Event()
         self._lines: deque[str] = deque(maxlen=SHOWN_LINES)
+        self._error = ""
         self._running = asyncio.get_running_loop().create_task(self._keep_running())
 
     @property
@@ -88,14 +94,21 @@ class DriverProcess:
     async def close(self) -> None:
         """Have the driver stop everything and end; idempotent. One that takes too long is killed."""
         self._closing.set()
-        process = self._process
-        if process is not None and process.stdin is not None:
-            process.stdin.close()
+        if self._process is not None:
+            self._dismiss(self._process)
         await asyncio.wait((self._running,), timeout=END_TIMEOUT)
-        if not self._running.done() and process is not None:
-            log.error("the driver of Ray (pid %d) did not end within %.0f s and is killed", process.pid, END_TIMEOUT)
-            _kill(process)
+        if not self._running.done() and self._process is not None:
+            log.error("the driver of Ray (pid %d) did not end within %.0f s and is killed", self.pid, END_TIMEOUT)
+            _kill(self._process)
             await asyncio.wait((self._running,))
+
+    def _dismiss(self, process: asyncio.subprocess.Process) -> None:
+        """Have it end."""
+        assert process.stdin is not None
+        process.stdin.close()
+        if self._address and not self._is_connected:
+            # It has started nothing, and Ray may wait long for a head that does not answer.
+            _kill(process)
 
     async def _keep_running(self) -> None:
         pause = FIRST_PAUSE
@@ -133,11 +146,12 @@ class DriverProcess:
         assert process.stdout is not None
         assert process.stderr is not None
         self._lines.clear()
+        self._error = ""
         logged = asyncio.create_task(self._read_log(process.stderr))
         try:
             process.stdin.write(encode(Connect(self._address, str(folder or ""))))
             if self._closing.is_set():
-                process.stdin.close()
+                self._dismiss(process)
             fault = await self._read_reports(process.stdout)
             if fault:
                 _kill(process)
@@ -155,7 +169,8 @@ class DriverProcess:
         if fault:
             return fault
         ending = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        return f"the driver ended, {ending}" + "".join(f"; {readable(line)}" for line in self._lines)
+        told = [self._error] if self._error else self._lines
+        return f"the driver ended, {ending}" + "".join(f"; {line}" for line in told)
 
     async def _read_reports(self, stdout: asyncio.StreamReader) -> str:
         """Until there are no more; what was wrong with them, or the failure that they tell."""
@@ -178,8 +193,19 @@ class DriverProcess:
 
     async def _read_log(self, stderr: asyncio.StreamReader) -> None:
         async for line in _lines(stderr):
-            self._lines.append(line)
+            if (error := error_of_ray(line)) is not None:
+                self._error = error or self._error
+            else:
+                self._lines.append(readable(line)[:SHOWN_CHARS])
             log.debug("driver of Ray: %s", line)
+
+
+def error_of_ray(line: str) -> str | None:
+    """The error that a line of Ray tells; empty for its news, those of its other processes and dumps of its state; None
+    for a line that is not Ray's."""
+    if begins := _OF_RAY.match(line):
+        return line[begins.end() :][:SHOWN_CHARS] if begins[1] in "ECF" else ""
+    return "" if line.startswith(("[state-dump]", "(raylet", "\x1b[33m(raylet", "\x1b[36m(")) else None
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:

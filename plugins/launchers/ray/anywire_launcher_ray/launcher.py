@@ -32,8 +32,8 @@ class RayLauncher(Launcher):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self._driver: DriverProcess | None = None
-        self._processes: dict[str, RayProcess] = {}
+        self.driver: DriverProcess | None = None
+        self._processes: dict[int, RayProcess] = {}
         self._started = 0
         self._cluster: asyncio.Future[Connected] | None = None
         self._warned = False
@@ -42,14 +42,11 @@ class RayLauncher(Launcher):
     async def start(
         self, role: RoleName, config: configuration.Config, name: str, changed: Callable[[], None] = lambda: None
     ) -> RayProcess:
-        if name in self._processes and not self._processes[name].is_over:
-            raise ConfigError(f"the launcher ray runs {name} already")
         driver = self._running_driver()
-        place = self.config.place(self._started)
-        self._started += 1
-        start = Start(name, role, config.model_dump_json(), config.lease.timeout, place)
+        number, self._started = self._started, self._started + 1
+        start = Start(number, name, role, config.model_dump_json(), config.lease.timeout, self.config.place(number))
         process = RayProcess(start, changed, lambda grace: self._stop(process, grace))
-        self._processes[name] = process
+        self._processes = {each.number: each for each in (*self._processes.values(), process) if not each.is_over}
         if self._failed:
             process.over(self._failed)
         else:
@@ -57,8 +54,8 @@ class RayLauncher(Launcher):
         return process
 
     async def reached(self) -> str:
-        """The address by which the nodes reach this machine. Waits until the cluster is known. Raises `ConfigError` when
-        the cluster cannot be used."""
+        """The address by which the nodes reach this machine. Waits until the cluster is known. Raises `ConfigError`
+        when the cluster cannot be used."""
         if self.config.reach:
             return self.config.reach
         if self.config.address == OWN:
@@ -70,30 +67,30 @@ class RayLauncher(Launcher):
     async def close(self) -> None:
         processes = [each for each in self._processes.values() if not each.is_over]
         await asyncio.gather(*(each.stop() for each in processes))
-        if self._driver is not None:
-            await self._driver.close()
+        if self.driver is not None:
+            await self.driver.close()
         if self._cluster is not None and not self._cluster.cancel() and not self._cluster.cancelled():
             self._cluster.exception()
 
     def _running_driver(self) -> DriverProcess:
-        if self._driver is None:
+        if self.driver is None:
             if importlib.util.find_spec("ray") is None:
                 raise ConfigError(
                     "the launcher ray needs the package ray, in the version of the cluster: "
                     "pip install 'anywire-launcher-ray[ray]'"
                 )
             self._cluster = asyncio.get_running_loop().create_future()
-            self._driver = DriverProcess(
+            self.driver = DriverProcess(
                 self.config.address,
                 connected=self._connected,
                 told=self._told,
                 lost=self._lost,
                 ended=self._ended,
             )
-        return self._driver
+        return self.driver
 
     def _connected(self, cluster: Connected) -> None:
-        assert self._driver is not None
+        assert self.driver is not None
         assert self._cluster is not None
         log.info(
             "connected to the Ray cluster at %s: Ray %s, %d nodes", cluster.address, cluster.version, cluster.nodes
@@ -105,10 +102,10 @@ class RayLauncher(Launcher):
             self._cluster.set_result(cluster)
         for process in self._processes.values():
             if not process.is_over:
-                self._driver.tell(process.order)
+                self.driver.tell(process.order)
 
     def _told(self, told: Reports) -> None:
-        process = self._processes.get(getattr(told, "name", ""))
+        process = self._processes.get(getattr(told, "agent", -1))
         if process is None or process.is_over:
             return
         match told:
@@ -140,8 +137,8 @@ class RayLauncher(Launcher):
             process.over(self._failed)
 
     def _stop(self, process: RayProcess, grace: float) -> None:
-        if self._driver is not None and self._driver.is_connected:
-            self._driver.tell(Stop(process.name, grace))
+        if self.driver is not None and self.driver.is_connected:
+            self.driver.tell(Stop(process.number, grace))
         else:
             process.over("stopped (it was not running)")
 

@@ -1,8 +1,8 @@
 """What the launcher and its driver's process say to each other: a line of JSON each, over the driver's standard input
 and output.
 
-The first line to the driver is a `Connect`. It answers with `Connected`, or `Failed` and ends. Agents are known by the
-names under which the launcher starts them.
+Each agent has a number, which the launcher gives once. The first line to the driver is a `Connect`. It answers with
+`Connected`, or `Failed` and ends.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Seconds = Annotated[float, Meta(ge=0)]
 class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a node must have free for an agent, and how Ray chooses between nodes."""
 
-    num_cpus: float | None = None
+    num_cpus: float = 0
     num_gpus: float = 0
     memory: int = 0
     resources: dict[str, float] = {}
@@ -50,6 +50,7 @@ class Connect(ToDriver, frozen=True):
 class Start(ToDriver, frozen=True):
     """Start an agent. ``was_ready`` tells that it was ready before, so that it is started again however it ends."""
 
+    agent: Count
     name: Name
     role: str
     config: str
@@ -61,7 +62,7 @@ class Start(ToDriver, frozen=True):
 class Stop(ToDriver, frozen=True):
     """Stop an agent, and kill it after ``grace`` seconds. `Ended` answers."""
 
-    name: Name
+    agent: Count
     grace: Seconds
 
 
@@ -89,7 +90,7 @@ class Failed(FromDriver, frozen=True):
 class Placed(FromDriver, frozen=True):
     """A life of an actor has begun on a node. ``host`` is the name of its machine."""
 
-    name: Name
+    agent: Count
     life: Name
     host: Name
     node: str
@@ -100,7 +101,7 @@ class Reported(FromDriver, frozen=True):
     """How an agent's process is: ``pid`` is 0 while there is none, ``restarts`` counts within this life of the
     actor. ``lines`` are new in its log."""
 
-    name: Name
+    agent: Count
     life: Name
     pid: Count
     restarts: Count
@@ -111,21 +112,21 @@ class Reported(FromDriver, frozen=True):
 class Down(FromDriver, frozen=True):
     """An agent is lost, and will be started again."""
 
-    name: Name
+    agent: Count
     reason: Text
 
 
 class Waiting(FromDriver, frozen=True):
     """An agent has no place yet, since no node has free what it needs."""
 
-    name: Name
+    agent: Count
     reason: Text
 
 
 class Ended(FromDriver, frozen=True):
     """An agent has ended for good."""
 
-    name: Name
+    agent: Count
     reason: Text
 
 

@@ -7,6 +7,8 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
+import msgspec
+
 from anywire.errors import LaunchFailed
 from anywire.log_lines import readable, relay
 from anywire_launcher_ray.lives import Lives
@@ -38,6 +40,7 @@ class RayProcess:
         """Ray's id of its node; empty while it has none."""
         self.address = ""
         """The address of that node."""
+        self.number = start.agent
         self._start, self._changed, self._stop_it = start, changed, stop_it
         self._lives = Lives()
         self._host = ""
@@ -71,8 +74,7 @@ class RayProcess:
     @property
     def order(self) -> Start:
         """What the driver is told to start it, now or again."""
-        start = self._start
-        return Start(start.name, start.role, start.config, start.lease, start.place, self._was_ready.is_set())
+        return msgspec.structs.replace(self._start, was_ready=self._was_ready.is_set())
 
     async def ready(self) -> None:
         waiting = asyncio.ensure_future(self._was_ready.wait())
@@ -104,7 +106,10 @@ class RayProcess:
         log.debug("%s lives on %s, node %s (%s)", self.name, told.host, told.node, told.address)
 
     def reported(self, told: Reported) -> None:
+        before = self.restarts
         self._lives.see(told.life, told.restarts)
+        if self.restarts > before:
+            log.error("%s ended unexpectedly and is started again, for the %d. time", self.name, self.restarts)
         for line in told.lines:
             self._lines.append(line)
             relay(self.name, line)

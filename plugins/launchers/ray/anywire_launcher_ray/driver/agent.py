@@ -51,6 +51,7 @@ class DriverAgent:
         self._was_ready = start.was_ready
         self._stopping = asyncio.Event()
         self._actor: Any = None
+        self._has_begun = False
         self._running: asyncio.Task[None] | None = None
         self._reason = ""
 
@@ -62,11 +63,11 @@ class DriverAgent:
         self._stopping.set()
         if self._running is None:
             return
-        if self._actor is not None:
+        if self._has_begun:
             with contextlib.suppress(RayError, TimeoutError):
                 async with asyncio.timeout(grace + SETTLE):
                     self._reason = await self._actor.stop.remote(grace)
-            self._end_actor()
+        self._end_actor()
         await asyncio.wait((self._running,), timeout=SETTLE)
         if not self._running.done():
             self._running.cancel()
@@ -81,7 +82,7 @@ class DriverAgent:
                 reason = await self._have_actor()
                 if self._stopping.is_set() or not self._was_ready:
                     break
-                self._tell(Down(self._start.name, shortened(reason)))
+                self._tell(Down(self._start.agent, shortened(reason)))
                 if time.monotonic() - began > LONGEST_PAUSE:
                     pause = FIRST_PAUSE
                 with contextlib.suppress(TimeoutError):
@@ -90,7 +91,7 @@ class DriverAgent:
                 pause = min(2 * pause, LONGEST_PAUSE)
         except asyncio.CancelledError:
             reason = "its actor did not answer and is left to Ray"
-        self._tell(Ended(self._start.name, shortened(self._reason or reason)))
+        self._tell(Ended(self._start.agent, shortened(self._reason or reason)))
 
     async def _have_actor(self) -> str:
         """One actor, from its making to its end for good; why it ended."""
@@ -104,7 +105,7 @@ class DriverAgent:
                     # Ray starts it again, or the way to it is lost for a while.
                     if self._stopping.is_set():
                         return of_error(error)
-                    self._tell(Down(self._start.name, shortened(of_error(error))))
+                    self._tell(Down(self._start.agent, shortened(of_error(error))))
         except RayError as error:
             return of_error(error)
         finally:
@@ -117,14 +118,15 @@ class DriverAgent:
             await asyncio.wait((asked,), timeout=PLACE_PATIENCE)
             if not asked.done():
                 reason = await asyncio.to_thread(_lacking, self._start.place)
-                self._tell(Waiting(self._start.name, shortened(reason)))
+                self._tell(Waiting(self._start.agent, shortened(reason)))
             return msgspec.msgpack.decode(await asked, type=Hello)
         finally:
             asked.cancel()
 
     async def _live(self, hello: Hello) -> str:
         """One life of the actor; why the agent ended in it. Raises `ActorUnavailableError` when the life ended."""
-        self._tell(Placed(self._start.name, hello.life, hello.host, hello.node, hello.address))
+        self._tell(Placed(self._start.agent, hello.life, hello.host, hello.node, hello.address))
+        self._has_begun = True
         await self._actor.begin.remote(seal(self._start.config.encode(), hello.key))
         seen = State(hello.life, 0, 0)
         while True:
@@ -135,13 +137,13 @@ class DriverAgent:
             self._was_ready |= state.ready
             if (state.change, state.line) != (seen.change, seen.line):
                 lines = [shortened(line) for line in state.lines]
-                self._tell(Reported(self._start.name, hello.life, state.pid, state.restarts, state.ready, lines))
+                self._tell(Reported(self._start.agent, hello.life, state.pid, state.restarts, state.ready, lines))
             seen = state
             if state.ended is not None:
                 return state.ended
 
     def _end_actor(self) -> None:
-        actor, self._actor = self._actor, None
+        actor, self._actor, self._has_begun = self._actor, None, False
         if actor is not None:
             with contextlib.suppress(RayError, ValueError):
                 ray.kill(actor, no_restart=True)

@@ -29,12 +29,11 @@ def make(start: Start) -> Any:
     options: dict[str, Any] = {
         "max_restarts": -1,
         "max_task_retries": 0,
+        "num_cpus": place.num_cpus,
         "num_gpus": place.num_gpus,
         "resources": place.resources,
         "scheduling_strategy": "SPREAD" if place.spread else "DEFAULT",
     }
-    if place.num_cpus is not None:
-        options["num_cpus"] = place.num_cpus
     if place.memory:
         options["memory"] = place.memory
     return ray.remote(RayAgent).options(**options).remote(start.name, start.role, start.lease)

@@ -15,20 +15,20 @@ LAST_GRACE = 2.0
 async def serve(pipe: Pipe) -> None:
     """Until the end of the orders. Raises `msgspec.ValidationError` for one that is none."""
     reader = await pipe.reader()
-    agents: dict[str, DriverAgent] = {}
+    agents: dict[int, DriverAgent] = {}
     stops: set[asyncio.Task[None]] = set()
     while line := await reader.readline():
         match order(line):
             case Start() as start:
-                agent = agents[start.name] = DriverAgent(start, pipe.tell)
+                agent = agents[start.agent] = DriverAgent(start, pipe.tell)
                 agent.begin()
-            case Stop(name, grace):
-                if name in agents:
-                    task = asyncio.create_task(agents.pop(name).stop(grace))
+            case Stop(number, grace):
+                if number in agents:
+                    task = asyncio.create_task(agents.pop(number).stop(grace))
                     stops.add(task)
                     task.add_done_callback(stops.discard)
                 else:
-                    pipe.tell(Ended(name, "stopped (it was not running)"))
+                    pipe.tell(Ended(number, "stopped (it was not running)"))
             case Connect():
                 pass  # it is connected
     left = (agent.stop(LAST_GRACE * agent.lease) for agent in agents.values())

@@ -7,6 +7,9 @@ import re
 from anywire_launcher_ray.messages import Place
 
 MISSING = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
+UNAVAILABLE = re.compile(
+    r"The actor \w+ is unavailable: (?:The actor is temporarily unavailable: )?(.*?)\.? The task may"
+)
 
 
 def of_error(error: BaseException) -> str:
@@ -14,6 +17,8 @@ def of_error(error: BaseException) -> str:
     text = str(error)
     if missing := MISSING.search(text):
         return f"the Python of its node has no module {missing[1]}: install what the agent needs on each node"
+    if lost := UNAVAILABLE.match(text):
+        return f"its worker or its node is lost ({lost[1]})"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if getattr(error, "actor_init_failed", False) and lines:
         return lines[-1]
@@ -23,8 +28,8 @@ def of_error(error: BaseException) -> str:
 
 def needed(place: Place) -> str:
     """What an agent needs of a node."""
-    found = {"CPU": place.num_cpus or 0, "GPU": place.num_gpus, "bytes of memory": place.memory, **place.resources}
-    return ", ".join(f"{amount:g} {name}" for name, amount in found.items() if amount) or "nothing but a free CPU"
+    found = {"CPU": place.num_cpus, "GPU": place.num_gpus, "bytes of memory": place.memory, **place.resources}
+    return ", ".join(f"{amount:g} {name}" for name, amount in found.items() if amount) or "a node that answers"
 
 
 def lacking(place: Place, total: dict[str, float], free: dict[str, float]) -> str:
