@@ -24,7 +24,7 @@ def nothing_is_left() -> Iterator[None]:
 
 
 async def test_agents_of_an_arm_are_actors(tmp_path: Path) -> None:
-    levels = [{"ray": {"name": "ray", "num_cpus": 0}}]
+    levels = ["ray"]
     tree = plan_tree(0, agents=2, factors={"transport": ["zeromq"], "launcher": levels})
     cell = await run_cell(tree, tmp_path / "cell", 0)
     assert cell.state == "completed", cell.reason

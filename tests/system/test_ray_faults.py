@@ -201,7 +201,7 @@ async def test_agents_on_demand_are_actors_that_end_when_idle(
 ) -> None:
     engine = {"name": "openai", "base_url": upstream.url}
     on_demand = {"most": 2, "after": 0.3, "idle": 2 * FACTOR}
-    async with fleet({"num_cpus": 0}, engine=engine, agent={"id": "a", "slots": 1}, on_demand=on_demand) as served:
+    async with fleet({}, engine=engine, agent={"id": "a", "slots": 1}, on_demand=on_demand) as served:
         await ready(served, "a-1")
         streams = [begin(served, number) for number in range(3)]
         pids = await ready(served, "a-1", "a-2", "a-3")
