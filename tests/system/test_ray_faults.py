@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -175,7 +176,7 @@ async def test_the_head_is_killed_and_the_orchestrator_serves_its_other_agents(
             await ready(served, "a-1", "a-2", but={name: pids[name] for name in ("a-1", "a-2")})
     finally:
         if other is not None:
-            await other.end(9)
+            await other.end(signal.SIGKILL)
         nodes.close()
 
 
