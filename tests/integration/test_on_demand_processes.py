@@ -32,7 +32,7 @@ async def server(tmp_path: Path, options_of: Callable[[str], dict[str, Any]]) ->
         "engine": {"name": "synthetic", "ttft": ANSWER_MS, "length": 3, "features": {"json": True}},
         "agent": {"id": "a"},
         "lease": {"timeout": 3 * FACTOR, "heartbeat_interval": 0.1},
-        "on_demand": {"after": 0.3, "idle": 3 * FACTOR},
+        "on_demand": {"after": 0.3, "idle": 8 * FACTOR},
         "shutdown_grace": 0.5,
     }
     file = tmp_path / "anywire.yaml"
@@ -44,34 +44,38 @@ async def server(tmp_path: Path, options_of: Callable[[str], dict[str, Any]]) ->
     assert not psutil.wait_procs(family, PATIENCE)[1], "nothing is left behind"
 
 
-async def test_a_deliberation_of_four_is_answered_by_four_agents_of_which_one_stays(server: Process) -> None:
+async def test_a_deliberation_of_four_has_four_agents_of_which_one_stays(server: Process) -> None:
+    wanted = {"types": "agent.on_demand,agent.joined"}
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE) as http:
-        async with http.stream("GET", "/v1/events", params={"types": "agent.on_demand"}) as events:
-            told = asyncio.create_task(states(events))
+        await until_agents(http, "a-1")
+        async with http.stream("GET", "/v1/events", params=wanted) as events:
+            told = asyncio.create_task(what_is_told(events))
             client = DeliberationClient(http=http, patience=PATIENCE)
             await client.submit("How many agents?", id="q", members=4, rounds=0, rubric="answer")
-            names = [f"a-{number}" for number in range(1, 5)]
-            await until_agents(http, *names)
-            pids = {each["pid"]: each["id"] for each in (await http.get("/api/v1/agents")).json()["data"]}
             found = await client.wait("q")
             assert found.status == "completed", found
-            await until_agents(http, "a-1")
-            await asyncio.wait_for(told, PATIENCE)
-        for pid, name in pids.items():
-            assert psutil.pid_exists(pid) == (name == "a-1"), name
+            states, pids = await asyncio.wait_for(told, PATIENCE)
+        assert states == {f"a-{number}": ["starting", "ready", "leaving", "ended"] for number in range(2, 5)}
+        assert pids.keys() == states.keys()
+        assert not [name for name, pid in pids.items() if psutil.pid_exists(pid)]
+        await until_agents(http, "a-1")
         metrics = (await http.get("/metrics")).text
         for line in ("agents 0.0", "most_agents 3.0", "started_total 3.0", "ended_total 3.0", "failed_total 0.0"):
             assert f"anywire_on_demand_{line}" in metrics.splitlines(), metrics
-    assert told.result() == {f"a-{number}": ["starting", "ready", "leaving", "ended"] for number in range(2, 5)}
 
 
-async def states(events: httpx.Response) -> dict[str, list[str]]:
-    """What is told of each agent, until three have ended."""
-    told: dict[str, list[str]] = {}
+async def what_is_told(events: httpx.Response) -> tuple[dict[str, list[str]], dict[str, int]]:
+    """The states of each agent on demand, and the process of each that joins, until three have ended."""
+    states: dict[str, list[str]] = {}
+    pids: dict[str, int] = {}
     async for line in events.aiter_lines():
-        if line.startswith("data: {"):
-            event = json.loads(line.removeprefix("data: "))
-            told.setdefault(event["agent_id"], []).append(event["state"])
-            if sum("ended" in each for each in told.values()) == 3:
-                break
-    return told
+        if not line.startswith("data: {"):
+            continue
+        event = json.loads(line.removeprefix("data: "))
+        if event["type"] == "agent.joined":
+            pids[event["agent_id"]] = event["info"]["pid"]
+            continue
+        states.setdefault(event["agent_id"], []).append(event["state"])
+        if sum("ended" in each for each in states.values()) == 3:
+            break
+    return states, pids

@@ -6,6 +6,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
+from anywire.agent_health import Order
+from anywire.caller import Caller
 from anywire.clock import Timer
 from anywire.config import Config
 from anywire.errors import InvalidRequest
@@ -38,6 +40,9 @@ SHORTEST_LOOK = 0.05
 FIRST_PAUSE = 5.0
 LONGEST_PAUSE = 300.0
 """Seconds in which no agent of a sort is started after one could not be: doubled from the first to the longest."""
+
+OURSELVES = Caller(NAME, role="operate")
+"""Who is told to have drained an agent."""
 
 StartAgent = Callable[[str, Config], Awaitable[RunningProcess]]
 
@@ -281,12 +286,10 @@ class AgentsOnDemand:
             # One of this name may be started again.
             self._order(extra, "")
 
-    def _order(self, extra: ExtraAgent, order: str) -> None:
+    def _order(self, extra: ExtraAgent, order: Order) -> None:
+        reason = "it was started on demand, and is not needed" if order else ""
         try:
-            if order:
-                self._orchestrator.order_agent(extra.agent_id, "drained", "it was started on demand, and is not needed")
-            else:
-                self._orchestrator.order_agent(extra.agent_id, "")
+            self._orchestrator.order_agent(extra.agent_id, order, reason, OURSELVES)
         except InvalidRequest as error:
             log.debug("agent %s: %s", extra.agent_id, error)
 
