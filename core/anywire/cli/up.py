@@ -40,6 +40,7 @@ def up(
     from anywire.cli.serve import say_served
     from anywire.roles import stop
     from anywire.roles.agent_configs import agent_configs
+    from anywire.roles.alive import telling_alive
     from anywire.roles.orchestrator_and_agents import running
 
     settled, plugins = given.serving(apart=True)
@@ -48,7 +49,10 @@ def up(
     with recording() as tell:
 
         async def role(asked: Stop) -> None:
-            async with running(settled.config, plugins, asked, agents) as served:
+            async with (
+                telling_alive(settled.config.alive_file),
+                running(settled.config, plugins, asked, agents) as served,
+            ):
                 say_served(settled, served, tell, f"{count} agents, ")
                 await asked.wait()
 
