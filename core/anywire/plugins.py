@@ -72,6 +72,7 @@ PACKAGES: dict[tuple[PluginKind, str], str] = {
     ("gateways", "llama_dds"): "anywire-gateway-llama-dds",
     ("gateways", "predecessor"): "anywire-gateway-predecessor",
     ("transports", "predecessor"): "anywire-gateway-predecessor",
+    ("launchers", "ray"): "anywire-launcher-ray",
     ("services", "alerts"): "anywire-service-alerts",
     ("services", "audit"): "anywire-service-audit",
     ("services", "background"): "anywire-service-background",

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     "fleet",
     "lan",
     "keys",
+    "launcher",
+    "ray_address",
     "engine",
     "model",
     "slots",

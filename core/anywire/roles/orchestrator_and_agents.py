@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 from anywire.config import Config, LauncherSection, with_transport_options
 from anywire.errors import AnywireError, LaunchFailed, PluginError
@@ -25,16 +25,9 @@ PATIENCE = 10.0
 """Seconds until it is said that agents which run do not join."""
 
 
-HERE = "127.0.0.1"
-"""Where processes of this machine reach it."""
-
-Meeting = Mapping[str, Mapping[str, Any]]
-"""Options of transports, by their names."""
-
-
 class _Agents(Protocol):
-    async def start(self, meeting: Meeting) -> None:
-        """Start them with these further options of the transports, by which they meet the orchestrator."""
+    async def start(self, served: Served) -> None:
+        """Start them, so that they meet the orchestrator."""
         ...
 
     async def failure(self) -> None:
@@ -56,7 +49,7 @@ class _AgentsInside:
         self._agents = [assembly.make_agent(config, plugins, logging.DEBUG) for config in configs.values()]
         self._started: list[asyncio.Task[None]] = []
 
-    async def start(self, meeting: Meeting) -> None:
+    async def start(self, served: Served) -> None:
         self._started = [asyncio.create_task(agent.start()) for agent in self._agents]
 
     async def failure(self) -> None:
@@ -81,7 +74,8 @@ class _AgentsLaunched:
         self._launcher = assembly.make_launcher(config, plugins)
         self._processes: list[RunningProcess] = []
 
-    async def start(self, meeting: Meeting) -> None:
+    async def start(self, served: Served) -> None:
+        meeting = served.meeting_options(await self._reached())
         for name, config in self._configs.items():
             try:
                 # Its lines are read, and become lines of this log.
@@ -93,6 +87,17 @@ class _AgentsLaunched:
                 raise PluginError(
                     f"the launcher {self._launcher.name} cannot start {name}: {type(error).__name__}: {error}"
                 ) from error
+
+    async def _reached(self) -> str:
+        try:
+            return await self._launcher.reached()
+        except AnywireError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"the launcher {self._launcher.name} does not know how this machine is reached: "
+                f"{type(error).__name__}: {error}"
+            ) from error
 
     async def failure(self) -> None:
         watching = [asyncio.create_task(_fail_with(process)) for process in self._processes]
@@ -171,7 +176,7 @@ async def running(config: Config, plugins: Plugins, stop: Stop, count: int | Non
     failing: asyncio.Task[None] | None = None
     try:
         async with serving(config, plugins, stop) as served:
-            await agents.start(served.meeting_options(HERE))
+            await stop.unless(agents.start(served))
             failing = asyncio.create_task(agents.failure())
             waiting = asyncio.create_task(served.orchestrator.agents_until(all_ready))
             warning = asyncio.create_task(warn(served))
