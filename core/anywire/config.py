@@ -319,8 +319,8 @@ class Config(pydantic.BaseModel):
     )
     alive_file: Path | None = pydantic.Field(
         None,
-        description="File whose time `anywire serve`, `agent` and `up` set every 5 seconds while their event loop runs, "
-        "for probes of processes that serve no HTTP. Default: none.",
+        description="File whose time `anywire serve`, `agent` and `up` set every 5 seconds while their event loop "
+        "runs: for probes of processes that serve no HTTP. Default: none.",
     )
     log_level: Annotated[LogLevel, pydantic.BeforeValidator(_lower)] = pydantic.Field(
         "info", description="Least level of what is logged."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,18 +20,21 @@ async def test_the_file_is_set_again_and_again_and_removed_at_the_end(
 ) -> None:
     monkeypatch.setattr(alive, "INTERVAL", 0.01)
     file = tmp_path / "alive"
+
+    async def until(reached: Callable[[], bool]) -> None:
+        while not reached():  # noqa: ASYNC110 - nothing tells of the time of a file
+            await asyncio.sleep(0.01)
+
     async with alive.telling_alive(file, {}), asyncio.timeout(PATIENCE):
         os.utime(file, (0, 0))
-        while file.stat().st_mtime == 0:
-            await asyncio.sleep(0.01)
+        await until(lambda: file.stat().st_mtime > 0)
         file.unlink()
-        while not file.exists():
-            await asyncio.sleep(0.01)
+        await until(file.exists)
     assert not file.exists()
 
 
 async def test_a_file_that_cannot_be_made_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="alive_file: .*missing/alive cannot be written"):
+    with pytest.raises(ConfigError, match=r"alive_file: .*missing/alive cannot be written"):
         async with alive.telling_alive(tmp_path / "missing" / "alive", {}):
             pytest.fail("it has begun")
 

@@ -1,4 +1,4 @@
-"""The files of deploy/ are held against the code: configurations, options, probes, users, modes of files, names of metrics."""
+"""The files of deploy/ are held against the code: configurations, options, probes, users, modes, times to end."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ ASKED = [*of_dashboard(), *of_rules()]
 
 
 @pytest.fixture
-async def exported(start: Callable[..., Any], tmp_path: Path) -> AsyncIterator[dict[str, set[str]]]:
+async def exported(start: Callable[..., Any], tmp_path: Path) -> dict[str, set[str]]:
     """By the name of each sample that a gateway with all services shows after an answer and errors, its labels."""
     config = tmp_path / "anywire.yaml"
     config.write_text(
@@ -74,7 +74,7 @@ async def exported(start: Callable[..., Any], tmp_path: Path) -> AsyncIterator[d
             found.setdefault(name, set())
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)
-    yield found
+    return found
 
 
 async def test_what_is_asked_for_is_exported(exported: dict[str, set[str]]) -> None:

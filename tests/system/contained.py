@@ -1,4 +1,4 @@
-"""A command as a container runs it, without what runs containers: namespaces of its own for files and processes, a root file
+"""A command as a container runs it, without what runs containers: namespaces for files and processes, a root file
 system that cannot be written to, the image's user, environment and folder, no rights, the first process of its own.
 
 The image's `/opt/anywire` is the environment that the tests run in. The network is the one that the test is in.
@@ -118,8 +118,9 @@ class Container:
         """Kill it; safe when it has ended."""
         if self._process is not None and self._process.returncode is None:
             # With the first process inside all others there end, and `unshare` then.
-            for first in psutil.Process(self._process.pid).children() or [self._process]:
-                os.kill(first.pid, signal.SIGKILL)
+            inside = [first.pid for first in psutil.Process(self._process.pid).children()]
+            for pid in inside or [self._process.pid]:
+                os.kill(pid, signal.SIGKILL)
             await self._process.wait()
         if self._reading is not None:
             await self._reading
@@ -158,7 +159,7 @@ class Container:
         for name in SYSTEM:
             at = Path("/") / name
             if at.is_symlink():
-                done.append(_run("ln", "-s", os.readlink(at), root / name))
+                done.append(_run("ln", "-s", at.readlink(), root / name))
             elif at.is_dir():
                 done += _bind(root, at, f"/{name}")
         tree = {

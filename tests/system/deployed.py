@@ -55,7 +55,8 @@ class Compose:
     def spec(self, name: str) -> Spec:
         """The service of that name."""
         service = self.services[name]
-        mounts, kept = {}, {}
+        mounts: dict[str, Path] = {}
+        kept: dict[str, Path] = {}
         for each in service["volumes"]:
             (mounts if each.get("read_only") else kept)[each["target"]] = (self.folder / each["source"]).resolve()
         for each in service.get("secrets", ()):

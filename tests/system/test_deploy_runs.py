@@ -1,5 +1,5 @@
-"""What deploy/ runs is run as it would be in its containers: user, read-only root, environment and files of the image, of
-compose, of the manifests and of the units. Probes answer, and SIGTERM cuts no stream."""
+"""What deploy/ runs is run as it would be in its containers: user, read-only root, environment and files of the image,
+of compose, of the manifests and of the units. Probes answer, and SIGTERM cuts no stream."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import asyncio
 import itertools
 import json
 import os
+import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -129,7 +130,7 @@ async def ids_of(agents: list[Container]) -> dict[str, Container]:
 async def check_drain(
     client: httpx.AsyncClient, model: GatedModel, orchestrator: Container, agents: list[Container]
 ) -> None:
-    """An agent, then the orchestrator, are told to end while they stream: each ends by itself, after the whole stream."""
+    """An agent, then the orchestrator, are told to end while they stream: each ends after the whole stream."""
     by_id = await ids_of(agents)
     await until_agents(client, *by_id)
     stream = await Streaming(client).begun()
@@ -246,9 +247,8 @@ async def test_an_agent_that_hangs_fails_its_probe(tmp_path: Path, start: Start)
     )
     agent = await start(spec)
     assert await agent.execute(image("agent").health) == (0, "")
-    hung = ["sh", "-c", "touch -d '-21 seconds' /tmp/alive && kill -STOP 1"]
-    os.kill(agent.pid, 19)
-    assert (await agent.execute(hung[:2] + ["touch -d '-21 seconds' /tmp/alive"]))[0] == 0
+    os.kill(agent.pid, signal.SIGSTOP)
+    assert await agent.execute(["touch", "-d", "-21 seconds", "/tmp/alive"]) == (0, "")
     assert (await agent.execute(image("agent").health))[0] == 1
 
 

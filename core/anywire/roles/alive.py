@@ -28,10 +28,8 @@ async def telling_alive(file: Path | None, environment: Mapping[str, str] | None
     environment = os.environ if environment is None else environment
     telling: list[asyncio.Task[None]] = []
     if file is not None:
-        try:
-            file.touch()
-        except OSError as error:
-            raise ConfigError(f"alive_file: {file} cannot be written: {error.strerror}") from error
+        if fault := _set_time(file):
+            raise ConfigError(fault)
         telling.append(asyncio.create_task(_touch(file)))
     if (watchdog := _watchdog(environment)) is not None:
         telling.append(asyncio.create_task(_notify(*watchdog)))
@@ -42,21 +40,31 @@ async def telling_alive(file: Path | None, environment: Mapping[str, str] | None
             each.cancel()
         await asyncio.gather(*telling, return_exceptions=True)
         if file is not None:
-            with contextlib.suppress(OSError):
-                file.unlink()
+            _remove(file)
 
 
 async def _touch(file: Path) -> None:
-    failed = False
+    told = ""
     while True:
         await asyncio.sleep(INTERVAL)
-        try:
-            file.touch()
-            failed = False
-        except OSError as error:
-            if not failed:
-                log.error("alive_file: %s cannot be written: %s", file, error.strerror)
-            failed = True
+        fault = _set_time(file)
+        if fault and fault != told:
+            log.error("%s", fault)
+        told = fault
+
+
+def _set_time(file: Path) -> str:
+    """What keeps it from being set to now; empty when it was."""
+    try:
+        file.touch()
+    except OSError as error:
+        return f"alive_file: {file} cannot be written: {error.strerror}"
+    return ""
+
+
+def _remove(file: Path) -> None:
+    with contextlib.suppress(OSError):
+        file.unlink()
 
 
 def _watchdog(environment: Mapping[str, str]) -> tuple[str, float] | None:
