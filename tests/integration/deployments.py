@@ -52,11 +52,12 @@ class Image:
             word.split("=", 1) for name, rest in said if name == "ENV" for word in shlex.split(rest)
         )
         one = dict(said)
-        self.user, self.folder = one["USER"], one["WORKDIR"]
-        self.entry_point: list[str] = json.loads(one["ENTRYPOINT"])
-        self.command: list[str] = json.loads(one["CMD"])
-        (health,) = re.findall(r"CMD (\[.*\])", one["HEALTHCHECK"])
-        self.health: list[str] = json.loads(health)
+        self.user, self.folder = one["USER"], one.get("WORKDIR", "/")
+        # Ray's operator says what runs in the containers of an image without these.
+        self.entry_point: list[str] = json.loads(one.get("ENTRYPOINT", "[]"))
+        self.command: list[str] = json.loads(one.get("CMD", "[]"))
+        found = re.findall(r"CMD (\[.*\])", one.get("HEALTHCHECK", "CMD []"))
+        self.health: list[str] = json.loads(found[0])
 
 
 def image(name: str) -> Image:

@@ -132,7 +132,7 @@ def test_manifests_fit_together(folder: Path) -> None:
 def test_the_examples_of_secrets_have_the_form_of_kubernetes_and_no_secret() -> None:
     for each in documents(DEPLOY / "kubernetes" / "secrets.example.yaml"):
         check_schema(each, "1.37")
-        assert all(text.startswith(("made by: anywire keys ", "the key of ")) for text in each["stringData"].values())
+        assert all(text.startswith(("made by: ", "the key of ")) for text in each["stringData"].values())
     for folder in KUSTOMIZATIONS:
         assert not [each for each in put_together(folder) if each["kind"] == "Secret"]
 
