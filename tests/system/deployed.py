@@ -12,13 +12,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 from tests.integration.deployments import BASE, DEPLOY, Image, base, image, pod_of
+from tests.patience import PATIENCE
 from tests.system.contained import Spec, why_not
 
 BIN = Path(sys.executable).parent
 HOSTS = ("nats", "orchestrator-agents", "model-server")
 MODEL_SERVER = 8000
+URL = "http://127.0.0.1:8080"
+
+
+def client_of(key: str) -> httpx.AsyncClient:
+    """Who asks the orchestrator with that key."""
+    return httpx.AsyncClient(base_url=URL, headers={"Authorization": f"Bearer {key}"}, timeout=PATIENCE)
 
 
 def opened(folder: Path) -> None:

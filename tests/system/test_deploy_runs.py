@@ -25,7 +25,7 @@ from tests.integration.fake_openai_server import DONE, FakeServer, step
 from tests.integration.test_docs import blocks
 from tests.patience import PATIENCE
 from tests.system.contained import Container, Spec
-from tests.system.deployed import MODEL_SERVER, UNAVAILABLE, Compose, opened, pod, unit
+from tests.system.deployed import MODEL_SERVER, UNAVAILABLE, URL, Compose, client_of, opened, pod, unit
 from tests.system.own_network import own_network
 
 from anywire.keys.key_records import add_key, record_of
@@ -33,7 +33,6 @@ from anywire.keys.key_text import new_key
 
 pytestmark = [pytest.mark.skipif(bool(UNAVAILABLE), reason=UNAVAILABLE), pytest.mark.timeout(180)]
 
-URL = "http://127.0.0.1:8080"
 ASKED = {"model": "m1", "messages": [{"role": "user", "content": "Hello"}]}
 Start = Callable[..., Awaitable[Container]]
 
@@ -117,10 +116,6 @@ class Streaming:
                         self.text += choice["delta"].get("content") or ""
                     if self.text:
                         self._begun.set()
-
-
-def client_of(key: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=URL, headers={"Authorization": f"Bearer {key}"}, timeout=PATIENCE)
 
 
 async def ids_of(agents: list[Container]) -> dict[str, Container]:
