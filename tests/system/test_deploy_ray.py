@@ -1,5 +1,5 @@
-"""The orchestrator of deploy/kubernetes/ray runs its command with its configuration beside a real head of Ray: its agents
-are actors there, and ask the model server with the key that the pods of the cluster have."""
+"""The orchestrator of deploy/kubernetes/ray runs its command with its configuration beside a real head of Ray: its
+agents are actors there, and ask the model server with the key that the pods of the cluster have."""
 
 from __future__ import annotations
 
