@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import nats
 import pytest
 import pytest_asyncio
 from aiohttp import web
@@ -161,6 +162,18 @@ def check_confined(container: Container, user: str) -> None:
     assert {int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
 
 
+async def check_published(nkey: Path) -> None:
+    """What became of a deliberation is in the stream, read by somebody who comes later."""
+    connection = await nats.connect("nats://127.0.0.1:4222", nkeys_seed_str=nkey.read_text().strip())
+    try:
+        reader = await connection.jetstream().pull_subscribe("deliberation.*", durable="later")
+        (message,) = await reader.fetch(1, timeout=PATIENCE)
+        assert message.subject in ("deliberation.completed", "deliberation.failed")
+        assert b"d-1" in message.data
+    finally:
+        await connection.close()
+
+
 async def test_compose_runs_as_it_stands(tmp_path: Path, model: GatedModel, start: Start) -> None:
     compose = Compose(tmp_path)
     user = compose.variables["ANYWIRE_UID"]
@@ -182,6 +195,11 @@ async def test_compose_runs_as_it_stands(tmp_path: Path, model: GatedModel, star
         assert "anywire_queue_length" in (await prometheus.get("/metrics")).text
         assert (await prometheus.post("/v1/agents/x/drain", json={})).status_code == 403
     async with client_of(compose.secret("operator.key")) as client:
+        asked = {"id": "d-1", "task": "How?", "members": 2, "rounds": 0}
+        await until_agents(client, *await ids_of(agents))
+        answer = await client.post("/v1/deliberations", json=asked, headers={"Prefer": "wait=30"})
+        assert answer.status_code in (200, 201, 202), answer.text
+        await check_published(compose.folder / "secrets" / "nats" / "hub.nk")
         await check_drain(client, model, orchestrator, agents)
         # What it has kept lets it start again.
         await start(compose.spec("orchestrator"))

@@ -58,6 +58,10 @@ class ServiceHost:
                 raise ConfigError(f"the service {service.name} cannot start: {what}") from error
             self._running[service.name] = service
             log.info("service %s runs", service.name)
+        for service in list(self._running.values()):
+            self._orchestrator.boundary.call(
+                f"service {service.name}", "all_started", service.all_started, otherwise=None
+            )
 
     def get(self, name: str) -> Any:
         """What the service of that name offers; None when it does not run. See `anywire.context.Services`."""

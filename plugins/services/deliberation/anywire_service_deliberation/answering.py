@@ -50,7 +50,10 @@ async def answer(kept: KeptDeliberations, task_id: str, submission: Submission) 
     run, tells_whole = kept.runs.of_task(task_id), False
     if run is None:
         request, tells_whole = asked_by(task_id, submission)
-        found = await kept.runs.take(kept.question(request, submission.caller), task_id, submission.priority)
+        question = msgspec.structs.replace(
+            kept.question(request, submission.caller), trace=submission.trace, priority=submission.priority
+        )
+        found = await kept.runs.take(question, task_id)
         if not isinstance(found, Run):
             if tells_whole and submission.stream:
                 for update in history(found):

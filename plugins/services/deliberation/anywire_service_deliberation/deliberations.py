@@ -148,6 +148,9 @@ class KeptDeliberations:
         else:
             raise InvalidRequest(f"there is no deliberation {question_id!r}", param="id", status=404)
 
+    def listen(self, changed: Callable[[Deliberation], object]) -> Callable[[], None]:
+        return self.runs.listen(changed)
+
     async def councils(self, caller: Caller) -> Sequence[Council]:
         self._check_open()
         return self._councils.all(caller)
