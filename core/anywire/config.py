@@ -325,6 +325,11 @@ class Config(pydantic.BaseModel):
     shutdown_grace: float = pydantic.Field(
         10.0, ge=0, allow_inf_nan=False, description="Seconds that running tasks get to finish at shutdown."
     )
+    alive_file: Path | None = pydantic.Field(
+        None,
+        description="File whose time `anywire serve`, `agent` and `up` set every 5 seconds while their event loop "
+        "runs: for probes of processes that serve no HTTP. Default: none.",
+    )
     log_level: Annotated[LogLevel, pydantic.BeforeValidator(_lower)] = pydantic.Field(
         "info", description="Least level of what is logged."
     )

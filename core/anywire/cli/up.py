@@ -52,6 +52,7 @@ def up(
     from anywire.config import replaced
     from anywire.roles import stop
     from anywire.roles.agent_configs import agent_configs
+    from anywire.roles.alive import telling_alive
     from anywire.roles.orchestrator_and_agents import running
 
     settled, plugins = given.serving(apart=True)
@@ -65,7 +66,7 @@ def up(
     with recording() as tell:
 
         async def role(asked: Stop) -> None:
-            async with running(config, plugins, asked, agents) as served:
+            async with telling_alive(config.alive_file), running(config, plugins, asked, agents) as served:
                 say_served(settled, served, tell, f"{count}, ")
                 await asked.wait()
 
