@@ -35,13 +35,12 @@ FileName = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 
 def found_program(name: str) -> str | None:
-    """The path of a companion's program: by the search path, or beside this interpreter, where packages put theirs; None
-    when it is not there."""
+    """The path of a companion's program; None when it is not there."""
     return shutil.which(name, path=search_path())
 
 
 def search_path() -> str:
-    """Where programs of companions are looked for."""
+    """Where programs of companions are looked for: as always, then beside this interpreter, where packages put theirs."""
     return os.pathsep.join((os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)))
 
 
