@@ -50,7 +50,7 @@ async def test_its_server_is_the_cells_own_pinned_and_counted(tmp_path: Path, dd
     def during(what: str) -> None:
         if what.endswith(": measuring"):
             servers = [each for each in psutil.Process().children() if each.name() == nats_server.NAME]
-            seen.extend((each.pid, each.cpu_affinity()) for each in servers)  # type: ignore[misc]
+            seen.extend((each.pid, each.cpu_affinity()) for each in servers)
 
     cells = [await run_cell(tree(), tmp_path / str(number), dds_domain, during) for number in range(2)]
     assert [(each.state, each.reason) for each in cells] == [("completed", "")] * 2
