@@ -16,7 +16,7 @@ from anywire.config import replaced
 from anywire.errors import AnywireError
 from anywire_experiment.arms import Arm, in_one_process
 from anywire_experiment.fault_table import notes, observed
-from anywire_experiment.fault_table.brokers import companions_of, options_of
+from anywire_experiment.fault_table.brokers import companions_of, missing_server, options_of
 from anywire_experiment.fault_table.catalogue import CLOCK_STEP, CUT_AFTER, GONE_ON, SILENCE, Fault
 from anywire_experiment.fault_table.clients import Clients, Round
 from anywire_experiment.fault_table.injection import ASKS_A_SERVER, SERVICES, Injection, state_folder, why_not
@@ -116,7 +116,9 @@ class FaultCell:
         private = Path(tempfile.mkdtemp(prefix="anywire-faults-"))
         try:
             arm = arm_of(self._fault, seen.transport, private, self._setting)
-            seen.reason = why_not(self._fault, arm.tree["engine"]["name"], one_process=in_one_process(arm))
+            seen.reason = missing_server(seen.transport) or why_not(
+                self._fault, arm.tree["engine"]["name"], one_process=in_one_process(arm)
+            )
             if seen.reason:
                 seen.state = "n/a"
             else:
