@@ -1,34 +1,39 @@
-"""The transport ``memory`` with a count of the messages that go over it: the arithmetic of pages is held against it."""
+"""Transports with a count of the messages that go over them: the arithmetic of pages is held against it."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import Any, cast
 
-from anywire.builtin.memory import MemoryConfig, MemoryTransport
+from anywire.builtin.memory import MemoryTransport
 from anywire.messages import AgentStatus, Chunk, HubInfo, ToAgent
-from anywire.transport import Hub, HubSink, Plane
+from anywire.transport import Hub, HubSink, Plane, Transport
 from anywire.transport_tools import payload_bytes
 
 
-class Counted(MemoryTransport):
-    """Counts the messages of its hub by kind, and their payload."""
+class Counting(Transport):
+    """Comes before the transport whose hub's messages it counts by kind, with their payload."""
 
-    def __init__(self, config: MemoryConfig) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.messages = Counter[str]()
         self.bytes = 0
 
     async def open_hub(self, hub: HubInfo, plane: Plane, sink: HubSink) -> Hub:
-        return CountedHub(await super().open_hub(hub, plane, cast("HubSink", CountedSink(sink, self))), self)
+        opened = super().open_hub(hub, plane, cast("HubSink", CountedSink(sink, self)))  # type: ignore[safe-super]
+        return CountedHub(await opened, self)
 
     def count(self, message: Any) -> None:
         self.messages[type(message).__name__] += 1
         self.bytes += payload_bytes(message)
 
 
+class Counted(Counting, MemoryTransport):
+    """The transport ``memory``."""
+
+
 class CountedHub(Hub):
-    def __init__(self, inner: Hub, transport: Counted) -> None:
+    def __init__(self, inner: Hub, transport: Counting) -> None:
         self._inner, self._transport = inner, transport
 
     def send(self, agent_id: str, message: ToAgent) -> None:
@@ -45,7 +50,7 @@ class CountedHub(Hub):
 class CountedSink:
     """A `HubSink` that counts, then calls ``inner``."""
 
-    def __init__(self, inner: HubSink, transport: Counted) -> None:
+    def __init__(self, inner: HubSink, transport: Counting) -> None:
         self._inner, self._transport = inner, transport
 
     def chunk_received(self, agent_id: str, incarnation: int, chunk: Chunk) -> None:

@@ -21,7 +21,10 @@ from anywire.roles.fleet import fleet_agent
 from anywire.submission import Submission
 from anywire.testing.doubles import MODEL, ScriptedEngine, fifo, least_loaded
 from anywire.testing.patience import expect, polled
-from counted_transport import Counted
+from anywire.transport import Transport
+from anywire_zeromq import ZeromqConfig, ZeromqTransport
+from counted_transport import Counted, Counting
+from reserved import free_port
 from scale_arithmetic import messages_of, tree_of
 
 FAN_OUT, LEVELS = 2, 3
@@ -45,13 +48,32 @@ class Stepping(ScriptedEngine):
             yield Delta("t", "", "stop" if number == int(tokens) else "")
 
 
+class CountedZeromq(Counting, ZeromqTransport):
+    """The transport ``zeromq``."""
+
+
+class Network:
+    """What one orchestrator and those below it meet over."""
+
+    def __init__(self, wire: str) -> None:
+        self._memory = MemoryConfig(network=f"tree-{uuid4()}") if wire == "memory" else None
+        address = f"tcp://127.0.0.1:{free_port()}"
+        self._zeromq = ZeromqConfig(agent_addresses=[address])
+
+    def above(self) -> Counting:
+        return CountedZeromq(self._zeromq) if self._memory is None else Counted(self._memory)
+
+    def below(self) -> Transport:
+        return ZeromqTransport(self._zeromq) if self._memory is None else MemoryTransport(self._memory)
+
+
 class Tree:
     """Two below each orchestrator, and two agents below each of the lowest."""
 
-    def __init__(self, stack: AsyncExitStack) -> None:
-        self._stack = stack
+    def __init__(self, stack: AsyncExitStack, wire: str) -> None:
+        self._stack, self._wire = stack, wire
         self.steps: dict[str, asyncio.Semaphore] = {}
-        self.wires: list[list[Counted]] = [[] for _ in range(LEVELS)]
+        self.wires: list[list[Counting]] = [[] for _ in range(LEVELS)]
         """Those of the orchestrators of each level, the top first."""
         self.top: Orchestrator
 
@@ -59,8 +81,8 @@ class Tree:
         self.top = await self._orchestrator(0)
 
     async def _orchestrator(self, level: int) -> Orchestrator:
-        network = MemoryConfig(network=f"tree-{uuid4()}")
-        wire = Counted(network)
+        network = Network(self._wire)
+        wire = network.above()
         made = Orchestrator(hub_info(), [wire], fifo(), least_loaded(), plugins=Plugins())
         await made.start()
         self._stack.push_async_callback(made.close)
@@ -72,12 +94,12 @@ class Tree:
         await expect(ready, f"all slots below level {level} are known")
         return made
 
-    async def _below(self, level: int, network: MemoryConfig) -> None:
+    async def _below(self, level: int, network: Network) -> None:
         if level + 1 < LEVELS:
-            agent = fleet_agent(await self._orchestrator(level + 1), [MemoryTransport(network)], "agent")
+            agent = fleet_agent(await self._orchestrator(level + 1), [network.below()], "agent")
         else:
             engine = Stepping(self.steps)
-            agent = Agent(agent_info(engine=engine), engine, [MemoryTransport(network)], slots=SLOTS)
+            agent = Agent(agent_info(engine=engine), engine, [network.below()], slots=SLOTS)
         await agent.start()
         self._stack.push_async_callback(agent.close)
 
@@ -95,9 +117,9 @@ class Tree:
 
 
 @pytest.fixture
-async def tree() -> AsyncIterator[Tree]:
+async def tree(request: pytest.FixtureRequest) -> AsyncIterator[Tree]:
     async with AsyncExitStack() as stack:
-        made = Tree(stack)
+        made = Tree(stack, getattr(request, "param", "memory"))
         await made.grow()
         yield made
 
@@ -106,7 +128,19 @@ def without_reports(counts: Counter[str]) -> dict[str, int]:
     return {kind: count for kind, count in counts.items() if kind != "AgentStatus"}
 
 
-@pytest.mark.parametrize(("tokens", "stream"), [(1, False), (40, False), (1, True), (33, True), (100, True)])
+@pytest.mark.parametrize(
+    ("tree", "tokens", "stream"),
+    [
+        ("memory", 1, False),
+        ("memory", 40, False),
+        ("memory", 1, True),
+        ("memory", 33, True),
+        ("memory", 100, True),
+        ("zeromq", 1, False),
+        ("zeromq", 100, True),
+    ],
+    indirect=["tree"],
+)
 async def test_each_level_carries_each_task_once(tree: Tree, tokens: int, stream: bool) -> None:
     tasks = 2 * AGENTS
     before = tree.counted()
