@@ -12,10 +12,13 @@ from tests.experiment.real_runs import ONE, STREAMS, run_cell
 
 import nats_server
 from anywire.errors import ConfigError
+from anywire.fleet_names import is_private
 from anywire_experiment.arms import arms_of
 from anywire_experiment.companions import found_program
 from anywire_experiment.plan import Plan, load_plan
 from anywire_experiment.record.sources import sources_of
+from anywire_experiment.run.expectations import expectations
+from anywire_experiment.run.system import System
 
 pytestmark = [
     pytest.mark.timeout(240),
@@ -83,6 +86,20 @@ def test_the_shipped_plan_has_the_server_beside_nats_alone_and_names_its_program
     source = sources_of(arms)["companion server"]
     assert source.module == nats_server.NAME
     assert source.files == 1
+
+
+def test_a_server_that_is_no_companion_is_told_beforehand(tmp_path: Path, dds_domain: int) -> None:
+    factors, workloads = {"transport": ["zeromq", "nats"]}, {"one": {"requests": 20}}
+    plan = Plan.model_validate(tree(companions={}, factors=factors, workloads=workloads, blocks=12))
+    (told,) = expectations(plan, arms_of(plan))
+    assert told.startswith("the transport nats of nats needs a server that is no process of its cells")
+    shipped = load_plan(SHIPPED)
+    assert expectations(shipped, arms_of(shipped)) == []
+    (_, arm) = arms_of(plan)
+    system = System(arm, tmp_path, tmp_path, (), dds_domain, None, lambda process: None)
+    fleets = {each.transports[0].options["fleet"] for each in system.configs.values()}
+    assert len(fleets) == 1
+    assert is_private(fleets.pop()), "other fleets at that server are left alone"
 
 
 def test_a_program_is_found_beside_the_interpreter_and_missed_by_name(
