@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.long_form import SOAK
 
 import scale
 from scale_arithmetic import (
@@ -110,3 +114,24 @@ def test_a_task_has_the_bytes_that_were_measured(costs: Costs) -> None:
 def test_each_level_of_the_measured_trees_costs_something() -> None:
     assert [each.levels for each in LEVELS] == [1, 2, 3]
     assert all(value > 0 for value in added_by_level(LEVELS))
+
+
+@pytest.mark.skipif(not SOAK, reason="in the long form alone: the measurements themselves, half a minute")
+@pytest.mark.timeout(300)
+async def test_figures_of_another_machine_make_its_tables(tmp_path: Path) -> None:
+    wire, tree = tmp_path / "wire.json", tmp_path / "tree.json"
+    small = ("--rounds", "1", "--tasks", "128")
+    await _run("wire_cost.py", "zeromq", *small, "--idle", "0.5", "--links", "2", "--out", str(wire))
+    await _run("tree_cost.py", *small, "--levels", "1", "2", "--out", str(tree))
+    said = await _run("scale.py", "--wire", str(wire), "--tree", str(tree), "--agents", "50", "--rate", "20")
+    assert [name for name in scale.TABLES if f"\n{name}: " not in said] == []
+    assert [each.name for each in costs_of(wire)] == ["zeromq"]
+    assert [each.levels for each in levels_of(tree)] == [1, 2]
+
+
+async def _run(script: str, *arguments: str) -> str:
+    command = (sys.executable, str(scale.ROOT / "benchmarks" / script), *arguments)
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    said, _ = await process.communicate()
+    assert process.returncode == 0
+    return said.decode()
