@@ -183,6 +183,9 @@ def _with_addresses(config: Config, domain: int, host: str) -> Config:
                 options[key] = [f"{_scheme(usual)}{host}:{_free_port()}"]
         if "domain" in fields:
             options.setdefault("domain", domain)
+        elif plugins.load("transports", each.name).capabilities.discovery == "brokered":
+            # Its server may have other fleets.
+            options |= plugins.load("transports", each.name).free_options(options)
         if host != _LOOPBACK and "token" in fields:
             # Between hosts transports may insist on one; those that do not have it as their users would.
             options.setdefault("token", secrets.token_urlsafe(16))
