@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -44,7 +45,11 @@ class House(NamedTuple):
 
 @asynccontextmanager
 async def conversing(
-    folder: Path | None, engine: Engine, access: Access | None = None, settings: dict[str, Any] = {}, **gateway: Any
+    folder: Path | None,
+    engine: Engine,
+    access: Access | None = None,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    **gateway: Any,
 ) -> AsyncIterator[House]:
     """Without ``folder`` neither service runs. ``settings`` are those of ``conversations``."""
     services: dict[str, Service] = {}

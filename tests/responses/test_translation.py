@@ -122,9 +122,9 @@ def plain(items: Sequence[Item]) -> list[Item]:
     for item in items:
         kept = {name: value for name, value in item.items() if name not in ("id", "status")}
         for member in ("content", "output"):
-            if isinstance(found := kept.get(member), list) and len(found) == 1:
-                if found[0]["type"] in ("input_text", "output_text"):
-                    kept[member] = found[0]["text"]
+            found = kept.get(member)
+            if isinstance(found, list) and len(found) == 1 and found[0]["type"] in ("input_text", "output_text"):
+                kept[member] = found[0]["text"]
         bare.append(kept)
     return bare
 
@@ -311,9 +311,7 @@ def test_log_probabilities_and_annotations_come_with_their_text() -> None:
     whole = answered(dict(HEAD), TASK, "m", chunk(choice, final=True))
     (part,) = whole["output"][0]["content"]
     assert part["logprobs"][0]["bytes"] == []
-    assert part["annotations"] == [
-        {"type": "url_citation", "start_index": 0, "end_index": 1, "title": "t", "url": "u"}
-    ]
+    assert part["annotations"] == [{"type": "url_citation", "start_index": 0, "end_index": 1, "title": "t", "url": "u"}]
     Response.model_validate(whole)
     streamed = {"delta": choice["message"], "logprobs": choice["logprobs"]}
     encoder = ResponseEvents(dict(HEAD), TASK)
@@ -346,8 +344,16 @@ def test_an_answer_that_cannot_be_read_is_an_error(extra: str) -> None:
         answered(dict(HEAD), TASK, "m", Chunk("h", TASK, 1, 0, ("",), extra, True))
 
 
-@pytest.mark.parametrize("extra", ['[{"delta": 3}]', '[{"index": 1, "message": {"content": "x"}}]', "[]", "[{}]",
-                                   '[{"message": {"content": 3, "tool_calls": ["x", {}], "annotations": ["x"]}}]'])  # fmt: skip
+@pytest.mark.parametrize(
+    "extra",
+    [
+        '[{"delta": 3}]',
+        '[{"index": 1, "message": {"content": "x"}}]',
+        "[]",
+        "[{}]",
+        '[{"message": {"content": 3, "tool_calls": ["x", {}], "annotations": ["x"]}}]',
+    ],
+)
 def test_an_answer_with_nothing_in_it_is_an_empty_text_or_what_there_is(extra: str) -> None:
     Response.model_validate(answered(dict(HEAD), TASK, "m", Chunk("h", TASK, 1, 0, ("",), extra, True)))
 

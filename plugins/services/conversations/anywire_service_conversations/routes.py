@@ -48,14 +48,14 @@ class ConversationHandlers:
         return _answer((await self._kept.create(request.caller, items, metadata)).view())
 
     async def get(self, request: Request) -> Response:
-        return _answer((await self._kept.conversation(request.names["id"], request.caller)).view())
+        return _answer((await self._kept.conversation(_id(request), request.caller)).view())
 
     async def update(self, request: Request) -> Response:
         metadata = checked_metadata(_body(request).get("metadata"))
-        return _answer((await self._kept.set_metadata(request.names["id"], request.caller, metadata)).view())
+        return _answer((await self._kept.set_metadata(_id(request), request.caller, metadata)).view())
 
     async def delete(self, request: Request) -> Response:
-        name = request.names["id"]
+        name = _id(request)
         await self._kept.delete(name, request.caller)
         return _answer({"id": name, "object": "conversation.deleted", "deleted": True})
 
@@ -64,19 +64,23 @@ class ConversationHandlers:
         if "items" not in body:
             raise InvalidRequest("items is required", param="items")
         items = _given(body["items"])
-        await self._kept.append(request.names["id"], request.caller, items)
+        await self._kept.append(_id(request), request.caller, items)
         return _answer(listed(Items(items, False)))
 
     async def list(self, request: Request) -> Response:
         page = read_page(request.query)
-        return _answer(listed(await self._kept.page(request.names["id"], request.caller, page)))
+        return _answer(listed(await self._kept.page(_id(request), request.caller, page)))
 
     async def item(self, request: Request) -> Response:
-        return _answer(await self._kept.item(request.names["id"], request.caller, request.names["item"]))
+        return _answer(await self._kept.item(_id(request), request.caller, request.names.get("item", "")))
 
     async def remove(self, request: Request) -> Response:
-        found = await self._kept.remove_item(request.names["id"], request.caller, request.names["item"])
+        found = await self._kept.remove_item(_id(request), request.caller, request.names.get("item", ""))
         return _answer(found.view())
+
+
+def _id(request: Request) -> str:
+    return request.names.get("id", "")
 
 
 def _answer(value: object) -> Response:
