@@ -258,7 +258,7 @@ def check_items(events: list[dict[str, Any]], whole: Any) -> None:
     pieces: dict[int, str] = {}
     done: dict[int, Item] = {}
     for event in events:
-        place = event.get("output_index")
+        place: int = event.get("output_index", -1)
         if event["type"] == "response.output_item.added":
             assert place == len(pieces)
             assert event["item"]["status"] == "in_progress"
