@@ -65,7 +65,7 @@ class Conversations(Protocol):
     async def history(self, caller: Caller, *, previous: str = "", conversation: str = "") -> History:
         """All items before a new response, the oldest first; what they belong to counts as used. Raises
         `InvalidRequest` (404) when there is no such response or conversation, also when an earlier part of the history
-        is not kept any more, and for a response that has not ended or that belongs to a conversation."""
+        is not kept any more, and for a response that has not ended, has no answer, or belongs to a conversation."""
         ...
 
     async def items(self, ids: Sequence[str], caller: Caller) -> Mapping[str, Item]:

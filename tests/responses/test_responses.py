@@ -260,6 +260,9 @@ async def test_a_background_response_is_cancelled_through_to_its_engine(tmp_path
         failed = checked(await at.client.responses.retrieve(name))
         assert failed.error is not None
         assert failed.error.code == "server_error"
+        for each in (first.id, name):
+            with pytest.raises(openai.BadRequestError, match="has no answer"):
+                await at.client.responses.create(model="m", input="and?", previous_response_id=each)
 
 
 async def test_only_what_runs_in_the_background_is_cancelled(tmp_path: Path) -> None:
@@ -306,10 +309,11 @@ async def test_progress_is_told_in_comments(tmp_path: Path) -> None:
 
     async with conversing(tmp_path, ScriptedEngine(script)) as at:
         body = {"model": "m", "input": "x", "stream": True}
-        headers = {"x-anywire-progress": "true", "x-anywire-explain": "true"}
+        headers = {"x-anywire-progress": "true", "x-anywire-explain": "true", "x-anywire-stages": "true"}
         async with at.http.post("/v1/responses", json=body, headers=headers) as answer:
             text = await answer.text()
         assert text.startswith(": progress loading m\n\n")
+        assert ': anywire {"stages":{"received-admitted":' in text.split("event: response.output_item.done")[1]
         assert "event: response.completed\n" in text
         async with at.http.post("/v1/responses", json=body | {"stream": False}, headers=headers) as answer:
             assert json.loads(answer.headers["x-anywire-decision"])["agent_id"] == "agent-1"

@@ -11,17 +11,14 @@ import hmac
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
-from typing import NamedTuple
 
 import msgspec
 from aiohttp import web
 
 from anywire.background import key_reused
-from anywire.caller import Caller
 from anywire.context import Context
-from anywire.conversations import SERVICE, Conversations, History, KeptResponse
-from anywire.errors import AnywireError, InvalidRequest, PayloadTooLarge
-from anywire.large_body import LARGE_BYTES, read_large_body
+from anywire.conversations import SERVICE, Conversations, KeptResponse
+from anywire.errors import AnywireError, InvalidRequest
 from anywire.messages import Progress
 from anywire.submission import Submission
 from anywire.task_stream import TaskStream
@@ -33,61 +30,26 @@ from anywire_gateway_openai.errors import as_anywire, error_code
 from anywire_gateway_openai.headers import answer_headers, stages_text
 from anywire_gateway_openai.notes import ERROR, FIRST, HEADERS, MODEL, TASK
 from anywire_gateway_openai.reading import ProgressReader, Read, next_chunks
-from anywire_gateway_openai.request_headers import TaskHeaders, task_headers
-from anywire_gateway_openai.responses_answer import answered, response_head
+from anywire_gateway_openai.request_headers import task_headers
+from anywire_gateway_openai.responses_answer import answered
 from anywire_gateway_openai.responses_background import BackgroundResponses
 from anywire_gateway_openai.responses_events import ResponseEvents
 from anywire_gateway_openai.responses_replay import replayed
 from anywire_gateway_openai.responses_request import (
-    Asked,
     Object,
     ResponseRequest,
     asked,
-    chat_body,
     decoder,
-    hints_of,
     referred,
 )
-from anywire_gateway_openai.sse import progress_comment
+from anywire_gateway_openai.responses_turn import Turn
+from anywire_gateway_openai.sse import progress_comment, stages_comment
 from anywire_gateway_openai.streamed_answer import StreamedAnswer
 from anywire_gateway_openai.tasks import tell_decision
 from anywire_gateway_openai.validation import check_members
 from anywire_gateway_openai.wire import EventStreamWriter, WrittenResponse, write_json
 
 _encode = msgspec.json.Encoder().encode
-_NOTHING = History([], "")
-
-
-class Turn(NamedTuple):
-    """One request for a response on its way: what it asks, for whom, after what, and how its answer is kept."""
-
-    asked: Asked
-    caller: Caller
-    headers: TaskHeaders
-    model: str
-    history: History
-    conversations: Conversations | None
-    stores: bool
-    key: str
-    digest: bytes
-
-    def head(self, task_id: str) -> Object:
-        return response_head(self.asked, task_id, self.model, self.stores)
-
-    def kept(self, response: Object, *, ended: bool = True) -> KeptResponse:
-        fields = self.asked.fields
-        previous = fields.previous_response_id or ""
-        items = tuple(self.asked.items)
-        return KeptResponse(
-            response["id"], self.caller, response, items, previous, fields.conversation_id, ended=ended
-        )  # fmt: skip
-
-    async def keep(self, response: Object) -> None:
-        """Keep how it has ended, as far as that is wanted."""
-        if self.conversations is not None and (self.stores or self.asked.fields.conversation_id):
-            await self.conversations.end(
-                self.kept(response), store=self.stores, key=self.key if self.stores else "", digest=self.digest
-            )
 
 
 class ResponseHandler:
@@ -136,14 +98,11 @@ class ResponseHandler:
                     "a response that is not kept cannot be repeated: leave Idempotency-Key out, or store it",
                     param="idempotency-key",
                 )
-            key = digest = b""
+            turn = Turn(checked, caller, headers, conversations, stores)
             if headers.idempotency_key:
                 who = caller.id or self._callers.client(request).address
-                key = "\n".join((who, caller.tenant, headers.idempotency_key)).encode()
-                digest = hashlib.sha256(body).digest()
-            turn = Turn(
-                checked, caller, headers, "", _NOTHING, conversations, stores, key.decode(), digest
-            )  # fmt: skip
+                key = "\n".join((who, caller.tenant, headers.idempotency_key))
+                turn = turn._replace(key=key, digest=hashlib.sha256(body).digest())
             if turn.key and conversations is not None:
                 return await self._once(request, turn, conversations, share)
             return await self._occupied(request, turn, share)
@@ -208,7 +167,7 @@ class ResponseHandler:
                 turn = turn._replace(history=history)
             request[MODEL] = model = fields.model or self._default_model.of("chat", turn.caller)
             turn = turn._replace(model=model)
-            submission = await self._submission(turn, share)
+            submission = await turn.submission(self._max_body_bytes, share)
             if fields.background:
                 taken, release = release, _nothing
                 return json_response(await self._taken(turn, submission, taken))
@@ -223,26 +182,6 @@ class ResponseHandler:
             return turn.kept(turn.head(task_id), ended=False)
 
         return await self._background.take(submission, begun, turn.key, turn.digest, release)
-
-    async def _submission(self, turn: Turn, share: BodyShare) -> Submission:
-        body = _encode(chat_body(turn.asked, turn.history.items, turn.model))
-        if len(body) > self._max_body_bytes:
-            raise PayloadTooLarge(
-                f"the request has {len(body)} bytes with its history, at most {self._max_body_bytes} are possible "
-                "(max_body_bytes): begin a new conversation"
-            )
-        share.take(len(body))
-        outline = ""
-        if len(body) > LARGE_BYTES:
-            text, outline = await read_large_body(body, self._max_body_bytes)
-        else:
-            text = body.decode()
-        fields, headers = turn.asked.fields, turn.headers
-        if not headers.session and not fields.prompt_cache_key and turn.history.root:
-            headers = headers._replace(session=turn.history.root)
-        if not headers.hints and fields.metadata:
-            headers = headers._replace(hints=hints_of(fields.metadata))
-        return headers.submission("chat", turn.model, text, bool(fields.stream), turn.caller, outline)
 
     async def _answer(self, request: web.BaseRequest, turn: Turn, submission: Submission) -> web.StreamResponse:
         stream = self._context.submit(submission)
@@ -301,6 +240,8 @@ class ResponseHandler:
                 await answer.write(data)
             await turn.keep(events.response)
             data = events.completed()
+            if turn.headers.stages:
+                data = stages_comment(stream.stages.spans_ms()) + data
         except ConnectionError:
             raise
         except Exception as error:

@@ -74,6 +74,8 @@ class KeptConversations:
                 raise not_kept("response", previous, "previous_response_id")
             if not found.ended:
                 raise _wrong(f"the response {previous} has not ended: wait for it, or cancel it", 409)
+            if found.response.get("status") in ("failed", "cancelled"):
+                raise _wrong(f"the response {previous} has no answer: go on from the one before it", 400)
             if found.conversation:
                 raise _wrong(f"the response {previous} belongs to a conversation: name that as `conversation`", 400)
         items, root = await self._store.do(lambda database: database.history(previous, conversation))
