@@ -376,6 +376,8 @@ def test_what_has_failed_says_why(error: AnywireError, status: str, code: str | 
     read(encoder.events([Chunk("h", TASK, 1, 0, ("te",))], "m"))
     (event,) = read(encoder.failed(error))
     assert (event["type"], event["response"]["status"]) == ("response.failed", "failed")
+    early = read(ResponseEvents(dict(HEAD), TASK).failed(error))
+    assert [each["type"] for each in early] == ["response.created", "response.in_progress", "response.failed"]
 
 
 # What a request asks for

@@ -154,6 +154,8 @@ class BackgroundResponses:
                 except AnywireError as error:
                     whole = failed_response(head, error)
             else:
+                if self._context.closing:  # it is not waited for any more: perhaps it ends within the grace
+                    await self._context.clock.sleep(PAUSE_S)
                 return False
             await self._keep(response, whole, kept)
             return True

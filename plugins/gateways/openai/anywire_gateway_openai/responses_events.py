@@ -29,10 +29,7 @@ class ResponseEvents:
 
     def events(self, chunks: Sequence[Chunk], model: str) -> bytes:
         """The events of ``chunks``, in order. ``model`` is the one that answers. Raises `StreamCorrupted`."""
-        made: list[Event] = []
-        if not self._number:
-            self._head["model"] = model
-            made += [{"type": f"response.{each}", "response": self._head} for each in ("created", "in_progress")]
+        made = self._begin(model)
         for chunk in chunks:
             if self.response is not None:
                 raise StreamCorrupted("there is something after the final chunk", phase="streaming")
@@ -56,7 +53,14 @@ class ResponseEvents:
         # There is no event for a cancelled one: for the client that reads it, it has failed.
         response["status"] = "failed"
         response["error"] = response["error"] or {"code": "server_error", "message": error.message}
-        return self._encoded([{"type": "response.failed", "response": response}])
+        return self._encoded([*self._begin(self._head["model"]), {"type": "response.failed", "response": response}])
+
+    def _begin(self, model: str) -> list[Event]:
+        """What stands before everything else."""
+        if self._number:
+            return []
+        self._head["model"] = model
+        return [{"type": f"response.{each}", "response": self._head} for each in ("created", "in_progress")]
 
     def _encoded(self, events: Sequence[Event]) -> bytes:
         out = []

@@ -8,7 +8,7 @@ import msgspec
 
 from anywire.caller import Caller
 from anywire.conversations import Conversations, History, KeptResponse
-from anywire.errors import PayloadTooLarge
+from anywire.errors import InvalidRequest, PayloadTooLarge
 from anywire.large_body import LARGE_BYTES, read_large_body
 from anywire.submission import Submission
 from anywire_gateway_openai.body import BodyShare
@@ -56,7 +56,10 @@ class Turn(NamedTuple):
     async def submission(self, max_body_bytes: int, share: BodyShare) -> Submission:
         """The task: a chat with all that was said. Its bytes are counted in ``share``. Raises `InvalidRequest`, and
         `PayloadTooLarge` for more than ``max_body_bytes``."""
-        body = _encode(chat_body(self.asked, self.history.items, self.model))
+        try:
+            body = _encode(chat_body(self.asked, self.history.items, self.model))
+        except RecursionError as error:
+            raise InvalidRequest("the request is nested too deeply") from error
         if len(body) > max_body_bytes:
             raise PayloadTooLarge(
                 f"the request has {len(body)} bytes with its history, at most {max_body_bytes} are possible "
