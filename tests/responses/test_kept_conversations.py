@@ -153,7 +153,9 @@ def test_a_response_that_was_removed_while_it_ran_is_not_kept_and_a_failed_one_f
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["add", "end", "append", "drop", "expire"]), st.integers(0, 3), st.booleans()),
+        st.tuples(
+            st.sampled_from(["add", "end", "append", "take", "drop", "expire"]), st.integers(0, 3), st.booleans()
+        ),
         max_size=25,
     )
 )
@@ -172,6 +174,9 @@ def test_bounds_hold_whatever_is_done_and_sizes_are_counted(
             elif step == "append":
                 for (name,) in database._rows("SELECT id FROM kept WHERE kind = 'conversation' LIMIT 1"):
                     database.append(name, encoded_items([user_message("y" * 50 * which)]), LONG_AGO)
+            elif step == "take":
+                for owner, item in database._rows("SELECT owner, id FROM items LIMIT 1"):
+                    database.remove_item(owner, item)
             elif step == "drop":
                 for (name,) in database._rows("SELECT id FROM kept LIMIT 1"):
                     database.remove(name)
@@ -188,13 +193,14 @@ def test_bounds_hold_whatever_is_done_and_sizes_are_counted(
 
 
 def test_the_tenant_that_has_the_most_gives_way_and_what_runs_does_not(tmp_path: Path) -> None:
-    database = opened(tmp_path / "kept", max_kept=3)
+    database = opened(tmp_path / "kept", max_kept=4)
     end(database, response("a1", "x"))
     end(database, response("a2", "x"))
+    end(database, response("a3", "x"))
     end(database, response("b1", "x", BOB))
     database.history("a1", "")  # the newest use counts
     end(database, response("b2", "x", BOB))
-    assert {name for (name,) in database._rows("SELECT id FROM kept")} == {"a1", "b1", "b2"}
+    assert {name for (name,) in database._rows("SELECT id FROM kept")} == {"a1", "a3", "b1", "b2"}
     database.close()
     database = opened(tmp_path / "running", max_kept=1)
     begin(database, response("r", "x", background=True, output=[]))

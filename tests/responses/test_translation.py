@@ -329,13 +329,24 @@ def test_thought_between_texts_makes_further_items_and_late_arguments_stay_with_
         {"tool_calls": [{"index": 0, "id": "1", "function": {"name": "f", "arguments": "{"}}]},
         {"tool_calls": [{"index": 1, "id": "2", "function": {"name": "g", "arguments": "{}"}}]},
         {"tool_calls": [{"index": 0, "function": {"arguments": "}"}}]},
+        {"content": "c"},
     ]
     read(encoder.events([*(chunk({"delta": each}) for each in deltas), chunk({"delta": {}}, final=True)], "m"))
     assert encoder.response is not None
     output = encoder.response["output"]
-    assert [each["type"] for each in output] == ["message", "reasoning", "message", "function_call", "function_call"]
+    assert [each["type"] for each in output] == [
+        "message", "reasoning", "message", "function_call", "function_call", "message",
+    ]  # fmt: skip
     assert output[3]["arguments"] == "{}"
-    assert len({each["id"] for each in output}) == 5
+    assert output[5]["content"][0]["text"] == "c"
+    assert len({each["id"] for each in output}) == 6
+
+
+def test_of_an_answer_that_was_cut_off_the_last_item_alone_is_incomplete() -> None:
+    calls = [{"id": str(at), "function": {"name": "f", "arguments": "{"}} for at in range(2)]
+    message = {"content": "a", "tool_calls": calls}
+    whole = answered(dict(HEAD), TASK, "m", chunk({"message": message}, final=True, finish_reason="length"))
+    assert [each["status"] for each in whole["output"]] == ["completed", "completed", "incomplete"]
 
 
 @pytest.mark.parametrize("extra", ["{", "[{}", '[{"index":0,"delta":', "3", '"text"'])
