@@ -66,6 +66,9 @@ async def conversing(
             await service.start(context)
             ends.push_async_callback(service.close)
             ends.callback(service.gate_closed)
+        # As if the services had started first, as they do in an orchestrator's process.
+        assert served.gateway._responses is not None
+        served.gateway._responses.start()
         async with aiohttp.ClientSession(served.url) as http, served.client() as client:
             yield House(served, client, http)
 

@@ -265,6 +265,45 @@ async def test_a_background_response_is_cancelled_through_to_its_engine(tmp_path
                 await at.client.responses.create(model="m", input="and?", previous_response_id=each)
 
 
+async def test_a_background_response_goes_on_in_the_next_process_and_its_conversation_waits_for_it(
+    tmp_path: Path,
+) -> None:
+    async with conversing(tmp_path, hangs(), shutdown_grace=0) as at:
+        conversation = (await at.client.conversations.create()).id
+        left = await at.client.responses.create(model="m", input="slow", conversation=conversation, background=True)
+    may = asyncio.Event()
+
+    async def script(task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
+        await may.wait()
+        yield Delta("done", "", "stop")
+
+    engine = ScriptedEngine(script)
+    async with conversing(tmp_path, engine) as at:
+        await engine.began.wait()
+        with pytest.raises(openai.ConflictError, match="is being answered"):
+            await at.client.responses.create(model="m", input="next", conversation=conversation)
+        may.set()
+        await until(at, left.id, "completed")
+        await at.client.with_options(max_retries=10).responses.create(
+            model="m", input="next", conversation=conversation
+        )
+        assert messages(engine) == [("user", "slow"), ("assistant", "done"), ("user", "next")]
+
+
+async def test_a_second_orchestrator_takes_over_what_is_kept_when_the_first_has_ended(tmp_path: Path) -> None:
+    first = conversing(tmp_path, echo())
+    at = await first.__aenter__()
+    kept = await at.client.responses.create(model="m", input="one")
+    async with conversing(tmp_path, echo()) as second_at:
+        ask: dict[str, Any] = {"model": "m", "input": "two", "previous_response_id": kept.id}
+        with pytest.raises(openai.InternalServerError, match="shutting down") as refused:
+            await second_at.client.responses.create(**ask)
+        assert refused.value.status_code == 503
+        await first.__aexit__(None, None, None)
+        response = await second_at.client.with_options(max_retries=20).responses.create(**ask)
+        assert response.previous_response_id == kept.id
+
+
 async def test_only_what_runs_in_the_background_is_cancelled(tmp_path: Path) -> None:
     async with conversing(tmp_path, echo()) as at:
         response = await at.client.responses.create(model="m", input="x")
