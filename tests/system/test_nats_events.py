@@ -29,6 +29,7 @@ from anywire_service_deliberation.config import DeliberationConfig
 from anywire_service_deliberation.deliberations import KeptDeliberations
 from anywire_service_deliberation.record import Deliberation
 from anywire_service_deliberation.service import DeliberationService
+from anywire_service_nats import deliberation_messages
 from anywire_service_nats.config import NatsServiceConfig
 from anywire_service_nats.service import NatsService
 from anywire_service_nats.subjects import COMPLETED_DURABLE, FAILED_DURABLE
@@ -154,6 +155,23 @@ async def test_deliberations_complete_while_the_server_is_killed_again_and_again
         found = await all_events(server, least=5 * len(names))
     assert not twice(found)
     assert Counter(each.payload["task_id"] for each in found) == dict.fromkeys(names, 5)
+
+
+async def test_one_that_cannot_be_published_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def due(state: Deliberation, *others: Any) -> Any:
+        if state.question.id == "bad":
+            raise ValueError("its metadata are none")
+        return deliberation_messages.due(state, *others)
+
+    monkeypatch.setattr("anywire_service_nats.told_deliberations.due", due)
+    async with jetstream(tmp_path) as server, bench(tmp_path, server) as own:
+        await own.deliberate("bad", members=2)
+        await own.deliberate("good", members=2)
+        await own.all_published()
+        assert {each.payload["task_id"] for each in await all_events(server)} == {"good"}
+    assert "not all is published of the deliberation bad" in caplog.messages
 
 
 async def test_the_older_form_is_published_where_it_is_set(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import msgspec
 
 from anywire.caller import OPERATOR, Caller
 from anywire.context import Context
-from anywire.errors import AnywireError, InvalidRequest
+from anywire.errors import AnywireError
 from anywire.metric import Metric
 from anywire.once_log import OnceLog
 from anywire_service_deliberation.database import tenant_of
@@ -115,15 +115,21 @@ class ToldDeliberations(Part):
 
     async def _put_one(self) -> None:
         key, state = next(iter(self._pending.items()))
-        try:
-            await self._look_at(key, state)
-        except InvalidRequest as error:
-            log.error("nothing is published of the deliberation %s: %s", state.question.id, error)
+        await self._look_at(key, state)
         # A newer state may have come meanwhile.
         if self._pending.get(key) is state:
             del self._pending[key]
 
     async def _look_at(self, key: Key, state: Deliberation) -> None:
+        """Put what is due. Raises `AnywireError` where that may work later."""
+        try:
+            await self._put_due(key, state)
+        except AnywireError:
+            raise
+        except Exception:
+            log.exception("not all is published of the deliberation %s", state.question.id)
+
+    async def _put_due(self, key: Key, state: Deliberation) -> None:
         known = self._put.get(key)
         if known is None:
             known = self._put[key] = set()
