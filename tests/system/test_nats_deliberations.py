@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -73,9 +74,12 @@ async def fleets(tmp_path: Path, server: NatsServer) -> AsyncIterator[Fleets]:
     await made.end()
 
 
-async def test_deliberations_complete_however_often_the_server_is_killed(fleets: Fleets, server: NatsServer) -> None:
+async def test_deliberations_complete_however_often_the_server_is_killed(
+    fleets: Fleets, server: NatsServer, tmp_path: Path
+) -> None:
+    """And each is told once."""
     drawn = random.Random(None if SOAK else 3)
-    fleet = fleets.another()
+    fleet = fleets.another(nats={"servers": server.url, "folder": str(tmp_path / "outbox")})
     await fleet.begin("a1", "a2")
     await fleet.serve()
     async with fleet.client() as client, fleet.client(tenant="calm") as calm, fleet.http() as http:
@@ -92,6 +96,9 @@ async def test_deliberations_complete_however_often_the_server_is_killed(fleets:
             assert (found.status, found.winner) == ("completed", undisturbed.winner), found
             assert found.answer == undisturbed.answer
             await until_agents(http, "a1", "a2")
+    told = await events(server, "deliberation.completed", least=2 * KILLS)
+    names = Counter(each.payload["task_id"] for each in told)
+    assert names == Counter({f"q-{number}": 2 for number in range(KILLS)})
 
 
 async def test_another_orchestrator_goes_on_with_what_a_killed_one_has_left(fleets: Fleets) -> None:
