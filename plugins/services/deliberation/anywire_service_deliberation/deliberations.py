@@ -65,6 +65,11 @@ class KeptDeliberations:
         self._owns = self._is_open = self._closing = False
         self.opened = 0.0
 
+    @property
+    def is_open(self) -> bool:
+        """Whether deliberations are taken in here, and not by another orchestrator."""
+        return self._is_open and not self._closing
+
     async def start(self) -> None:
         """Go on with what an earlier process has left; where that still runs, once it has ended. Raises
         `ConfigError`."""
@@ -187,7 +192,7 @@ class KeptDeliberations:
         return None, found if found is not None and not 0 < found.expires <= self.now() else None
 
     def _check_open(self) -> None:
-        if not self._is_open or self._closing:
+        if not self.is_open:
             raise errors.ShuttingDown(
                 "deliberations are with another orchestrator, or with one that is shutting down: try again",
                 retry_after=1,
