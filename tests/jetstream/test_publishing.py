@@ -14,9 +14,10 @@ from typing import Any, cast
 import nats.errors
 import nats.js.errors
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.jetstream.test_outbox import message
+from tests.long_form import examples
 
 from anywire.clock import SystemClock
 from anywire.testing.patience import expect, polled
@@ -164,11 +165,12 @@ def test_each_is_stored_once_and_in_the_order_of_its_task(wanted: list[tuple[str
     assert sum(made.published.values()) == len(messages)
 
 
+@settings(max_examples=examples(20))
 @given(
-    st.integers(0, 300),
-    st.sets(st.integers(0, 9)),
-    st.integers(0, 20),
-    st.lists(st.sampled_from(["kept", "cut"]), max_size=4),
+    earlier=st.integers(0, 300),
+    told=st.sets(st.integers(0, 9)),
+    between=st.integers(0, 20),
+    fates=st.lists(st.sampled_from(["kept", "cut"]), max_size=4),
 )
 def test_what_another_process_may_have_published_is_searched_for(
     earlier: int, told: set[int], between: int, fates: list[str]
