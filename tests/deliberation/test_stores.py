@@ -130,7 +130,7 @@ async def test_one_that_is_lost_is_left_and_taken_over_again(tmp_path: Path, kep
     engine.hold("critique")
     async with bench(tmp_path, engine=engine, store="memory") as (served, offered):
         told: list[str] = []
-        offered.listen(lambda state: told.append(state.status))
+        offered.listen(lambda state, resumed: told.append(state.status))
         await asked(offered)
         await engine.all_asked("critique", 1)
         owner = kept.owner

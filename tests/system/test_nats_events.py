@@ -339,6 +339,29 @@ async def test_what_was_not_put_by_a_process_that_died_is_found_by_the_next(tmp_
                 await own.all_published()
 
 
+async def test_an_orchestrator_that_takes_over_tells_nothing_again(tmp_path: Path) -> None:
+    """It has an outbox of its own, and begins long after the stream has forgotten the ids of what the first one told;
+    one deliberation was under way."""
+    engine = Council()
+    async with jetstream(tmp_path) as server:
+        async with bench(tmp_path, server, engine, duplicate_window=0.1) as own:
+            await own.deliberate("q-1", members=2)
+            engine.hold("score")
+            await own.kept.submit(own.kept.question(request(id="q-2", members=2), ANN))
+            await engine.all_asked("score", 4)
+            await own.all_published()
+            assert len(await all_events(server, least=8)) == 8
+        (tmp_path / "outbox").rename(tmp_path / "that of the first one")
+        async with bench(tmp_path, server, duplicate_window=0.1) as own:
+            await polled(lambda: own.metric("found_messages") == 8, "all that was told is found")
+            await expect(own.kept.get("q-2", ANN, 60), "it goes on")
+            await own.deliberate("q-3", members=2)
+            await own.all_published()
+            found = await all_events(server, least=15)
+            assert not twice(found)
+            assert Counter(each.payload["task_id"] for each in found) == {"q-1": 5, "q-2": 5, "q-3": 5}
+
+
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)

@@ -149,7 +149,7 @@ class KeptDeliberations:
         else:
             raise InvalidRequest(f"there is no deliberation {question_id!r}", param="id", status=404)
 
-    def listen(self, changed: Callable[[Deliberation], object]) -> Callable[[], None]:
+    def listen(self, changed: Callable[[Deliberation, bool], object]) -> Callable[[], None]:
         return self.runs.listen(changed)
 
     async def councils(self, caller: Caller) -> Sequence[Council]:

@@ -55,6 +55,8 @@ class ToldDeliberations(Part):
         self._filled = asyncio.Event()
         self._put: dict[Key, set[str]] = {}
         """By deliberation under way, the ids that were put."""
+        self._resumed: set[Key] = set()
+        """Of those under way, the ones that an earlier process has taken in, and may have told of."""
         self._behind = True
         """Whether what is kept must be looked at: something may have ended that was not told here."""
         self._task: asyncio.Task[None] | None = None
@@ -84,8 +86,10 @@ class ToldDeliberations(Part):
     def metrics(self) -> Iterable[Metric]:
         yield Metric("pending_deliberations", "Deliberations whose news were not put yet.", len(self._pending))
 
-    def _changed(self, state: Deliberation) -> None:
+    def _changed(self, state: Deliberation, resumed: bool) -> None:
         key = _key(state)
+        if resumed:
+            self._resumed.add(key)
         if key not in self._pending and len(self._pending) >= MOST_PENDING:
             self._behind = True
             return
@@ -137,10 +141,13 @@ class ToldDeliberations(Part):
                 await self._outbox.begin(*key, msgspec.msgpack.encode(state.question.caller))
         messages = due(state, self._producer, self._kinds, known)
         if messages or state.is_final:
-            await self._outbox.put(messages, [key] if state.is_final else ())
+            # Another orchestrator's outbox may have told of it, where deliberations are kept for several.
+            since = state.submitted if key in self._resumed else 0.0
+            await self._outbox.put(messages, [key] if state.is_final else (), since)
         known.update(each.envelope.id for each in messages)
         if state.is_final:
             self._put.pop(key, None)
+            self._resumed.discard(key)
 
     async def _catch_up(self, deliberations: Deliberations) -> None:
         """Look at what is kept: what was under way when an earlier process ended, and the newest ones."""
@@ -159,7 +166,8 @@ class ToldDeliberations(Part):
             found = await deliberations.get(key[1], caller)
             if found is None:
                 await self._outbox.forget(*key)  # it has expired
-            elif key not in self._pending:
+            elif key not in self._pending and key not in self._put:
+                self._resumed.add(key)
                 await self._look_at(key, found)
 
 
