@@ -90,6 +90,11 @@ class Broker:
         return self._session.max_payload if self._session is not None else 0
 
     @property
+    def server_version(self) -> str:
+        """Version of the server that this is connected to; empty while there is no connection."""
+        return self._session.settings()["server_version"] if self._session is not None else ""
+
+    @property
     def denied(self) -> str:
         """What the server does not let this service do, in a sentence; empty when it has said nothing."""
         return self._session.denied if self._session is not None else ""
