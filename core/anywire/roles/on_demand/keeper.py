@@ -44,6 +44,9 @@ LONGEST_PAUSE = 300.0
 OURSELVES = Caller(NAME, role="operate")
 """Who is told to have drained an agent."""
 
+JOIN_TIMEOUT = 30.0
+"""Seconds after which an agent whose process is ready is not waited for any more, where it has not joined."""
+
 StartAgent = Callable[[str, Config], Awaitable[RunningProcess]]
 
 
@@ -86,7 +89,7 @@ class AgentsOnDemand:
         self._timer: Timer | None = None
         self._due = 0.0
         self._stops: list[Callable[[], None]] = []
-        self._started = self._ended = self._failed = self._overdue = 0
+        self._started = self._ended = self._failed = 0
 
     def begin(self) -> None:
         """Watch tasks and agents from now on."""
@@ -104,7 +107,8 @@ class AgentsOnDemand:
         """See `anywire.service.Service.metrics`."""
         yield Metric("agents", "Agents on demand that there are.", len(self._extras))
         yield Metric("most_agents", "Agents on demand that there may be.", self._terms.most)
-        yield Metric("overdue_tasks", "Tasks that have waited for an agent longer than they should.", self._overdue)
+        overdue = sum(self._overdue(self._tasks.waiting(each.models), self._clock.now()) for each in self._sorts)
+        yield Metric("overdue_tasks", "Tasks that have waited for an agent longer than they should.", overdue)
         yield Metric("started", "Agents started on demand.", self._started, counter=True)
         yield Metric("ended", "Agents on demand that were ended, not being needed.", self._ended, counter=True)
         yield Metric("failed", "Agents on demand that failed, or could not be started.", self._failed, counter=True)
@@ -158,8 +162,9 @@ class AgentsOnDemand:
                 self._tell(extra, "failed", extra.failure)
             else:
                 self._tell(extra, "ended")
-        elif extra.is_ready:
+        else:
             sort.pause = FIRST_PAUSE
+            extra.ready_since = self._clock.now()
             self._tell(extra, "ready")
         self._look_in(0.0)
 
@@ -184,7 +189,6 @@ class AgentsOnDemand:
         now = self._clock.now()
         views = {each.agent_id: each for each in self._orchestrator.agents()}
         found = [self._sort_now(number, each, views, now) for number, each in enumerate(self._sorts)]
-        self._overdue = sum(each.overdue for each in found)
         decision = decide(found, self._terms.most, self._terms.idle)
         for agent_id in decision.end:
             self._end(self._extras[agent_id])
@@ -205,6 +209,7 @@ class AgentsOnDemand:
             extras = [extra for extra in self._extras.values() if extra.sort == number and not extra.leaving]
             if extras:
                 aged = [extra.since + self._terms.idle - now for extra in extras]
+                aged += [extra.ready_since + JOIN_TIMEOUT - now for extra in extras if extra.ready_since is not None]
                 falls = each.peak.falls_in(now)
                 times = [each for each in (*aged, falls) if each is not None and each > 0]
                 if times:
@@ -227,10 +232,13 @@ class AgentsOnDemand:
             sort.sort.most,
             sort.slots,
             len(waiting),
-            sum(since + self._terms.after <= now for since in waiting),
+            self._overdue(waiting, now),
             sort.peak.highest(now),
             sort.paused_until <= now,
         )
+
+    def _overdue(self, waiting: Iterable[float], now: float) -> int:
+        return sum(since + self._terms.after <= now for since in waiting)
 
     def _member(self, agent_id: str, extra: ExtraAgent | None, view: AgentView | None, now: float) -> Member:
         state: MemberState = "starting" if view is None or view.status.state == "starting" else "away"
@@ -252,9 +260,18 @@ class AgentsOnDemand:
             return Member(agent_id, state, False, slots, running)
         if extra.leaving:
             state = "leaving"
-        elif view is None and extra.has_served:
+        elif view is None and (extra.has_served or self._does_not_join(extra, now)):
             state = "away"
         return Member(agent_id, state, True, slots, running, now - extra.since)
+
+    def _does_not_join(self, extra: ExtraAgent, now: float) -> bool:
+        """Whether its process runs, and it is not coming."""
+        if extra.ready_since is None or now - extra.ready_since < JOIN_TIMEOUT:
+            return False
+        if not extra.is_missed:
+            extra.is_missed = True
+            log.warning("agent %s on demand runs but has not joined; `anywire doctor` tells why", extra.agent_id)
+        return True
 
     def _start(self, number: int, overdue: int, views: dict[str, AgentView]) -> None:
         sort = self._sorts[number].sort
