@@ -14,7 +14,8 @@ from anywire.errors import ConfigError, LaunchFailed
 from anywire.events import AgentOnDemand
 from anywire.plugins import Plugins
 from anywire.roles.agent_configs import agent_sorts
-from anywire.roles.on_demand.keeper import FIRST_PAUSE, JOIN_TIMEOUT, AgentsOnDemand
+from anywire.roles.on_demand.keeper import AgentsOnDemand
+from anywire.roles.on_demand.sort_state import FIRST_PAUSE, JOIN_TIMEOUT
 from anywire.roles.orchestrator_and_agents import running
 from anywire.roles.stop import Stop
 from anywire.submission import Submission
