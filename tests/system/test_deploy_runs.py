@@ -7,6 +7,7 @@ import asyncio
 import itertools
 import json
 import os
+import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -206,6 +207,24 @@ async def test_compose_runs_as_it_stands(tmp_path: Path, model: GatedModel, star
         # What it has kept lets it start again.
         await start(compose.spec("orchestrator"))
         assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_an_ordinary_user_prepares_compose(tmp_path: Path, start: Start) -> None:
+    shutil.copytree(DEPLOY, tmp_path / "deploy")
+    for each in (tmp_path / "deploy", *(tmp_path / "deploy").rglob("*")):
+        os.chown(each, 10001, 10001)
+    users = image("orchestrator")
+    users.entry_point = ["sh"]
+    spec = Spec(
+        users, ["/deploy/compose/prepare"], kept={"/deploy": tmp_path / "deploy"}, environment={"ANYWIRE": "anywire"}
+    )
+    assert await (await start(spec, "made .env")).ended() == 0
+    folder = tmp_path / "deploy" / "compose"
+    assert (folder / ".env").read_text() == "ANYWIRE_UID=10001\nANYWIRE_GID=10001\n"
+    made = [folder / "secrets", folder / "state", *(folder / "secrets").rglob("*"), *(folder / "state").rglob("*")]
+    assert {(each.stat().st_uid, each.stat().st_mode & 0o077) for each in made} == {(10001, 0)}
+    keys = json.loads((folder / "secrets" / "clients" / "keys.json").read_text())
+    assert sorted(each["role"] for each in keys["keys"]) == ["observe", "operate"]
 
 
 async def probed(container: Container, probe: dict[str, Any]) -> bool:
