@@ -21,6 +21,7 @@ import pydantic
 from anywire.access_settings import AccessConfig, IdentityConfig, TlsConfig
 from anywire.errors import ConfigError
 from anywire.log_lines import LogFormat
+from anywire.on_demand_settings import MAX_ON_DEMAND, OnDemandConfig
 from anywire.pipeline_settings import PipelineConfig
 from anywire.secrecy import shown
 from anywire.submission import MAX_NAME_CHARS
@@ -260,6 +261,12 @@ class AgentsEntry(_Section):
     specialization: PrintableText | None = pydantic.Field(
         None, description="Free text about these agents, for selectors."
     )
+    on_demand: int | None = pydantic.Field(
+        None,
+        ge=0,
+        le=MAX_ON_DEMAND,
+        description="Agents of this sort to start on demand at most. Default: `on_demand.most`.",
+    )
 
 
 _MOVED = ("timeout", "heartbeat_interval")
@@ -303,6 +310,7 @@ class Config(pydantic.BaseModel):
         default_factory=list,
         description="Agents that `anywire up` starts, an entry for each sort. Default: those of `engine` and `agent`.",
     )
+    on_demand: OnDemandConfig = OnDemandConfig()
     launcher: Annotated[LauncherSection, pydantic.BeforeValidator(_as_section)] = LauncherSection()
     gateways: GatewayChoices = pydantic.Field(
         None, description="Gateways by which clients reach the orchestrator. Default: `openai` where it is installed."

@@ -76,6 +76,7 @@ PACKAGES: dict[tuple[PluginKind, str], str] = {
     ("services", "alerts"): "anywire-service-alerts",
     ("services", "audit"): "anywire-service-audit",
     ("services", "background"): "anywire-service-background",
+    ("services", "conversations"): "anywire-service-conversations",
     ("services", "deliberation"): "anywire-service-deliberation",
     ("services", "mcp"): "anywire-engine-mcp",
     ("services", "nats"): "anywire-service-nats",

@@ -13,6 +13,7 @@ from tests.long_form import examples
 from anywire.errors import ConfigError
 from anywire.plugins import Plugins
 from anywire_launcher_ray import RayConfig
+from anywire_launcher_ray.config import Needs
 from anywire_launcher_ray.driver.words import lacking, of_error
 from anywire_launcher_ray.driver_process import error_of_ray
 from anywire_launcher_ray.lives import Lives
@@ -136,6 +137,9 @@ def test_restarts_are_those_within_each_life_and_one_for_each_further_life(lives
         ({"address": "10.0.0.1:99999"}, "expected HOST:PORT"),
         ({"resources": {"GPU": 1}}, "GPU has a setting of its own, num_gpus"),
         ({"num_gpus": -1}, "launcher.num_gpus"),
+        ({"num_gpus": 1.5}, "a part of a GPU, or whole ones"),
+        ({"resources": {"fast": 2.5}}, "a part of one fast, or whole ones"),
+        ({"agents": {"big-*": {"gpus": 1}}}, "unknown key 'launcher.agents.big-"),
         ({"gpus": 1}, "did you mean 'num_gpus'"),
     ],
 )
@@ -146,13 +150,24 @@ def test_a_setting_that_cannot_be_is_refused_with_what_to_do(options: dict[str, 
 
 def test_agents_are_placed_on_the_named_nodes_in_turn() -> None:
     config = RayConfig(nodes=["10.0.0.1", "10.0.0.2"], resources={"fast": 1}, num_gpus=0.5)
-    places = [config.place(number) for number in range(3)]
+    places = [config.place(f"a-{number}", number) for number in range(3)]
     assert [place.resources for place in places] == [
         {"fast": 1, "node:10.0.0.1": 0.001},
         {"fast": 1, "node:10.0.0.2": 0.001},
         {"fast": 1, "node:10.0.0.1": 0.001},
     ]
     assert {place.num_gpus for place in places} == {0.5}
+
+
+def test_some_agents_need_something_else() -> None:
+    config = RayConfig(
+        num_cpus=1,
+        resources={"fast": 1},
+        agents={"big-*": Needs(num_gpus=1, resources={}), "b*": Needs(spread=False)},
+    )
+    assert config.place("big-1", 0) == Place(num_cpus=1, num_gpus=1, spread=True)
+    assert config.place("base-1", 1) == Place(num_cpus=1, resources={"fast": 1}, spread=False)
+    assert config.place("Big-1", 2) == Place(num_cpus=1, resources={"fast": 1}, spread=True)
 
 
 def test_why_an_agent_has_no_place_is_said_in_resources() -> None:

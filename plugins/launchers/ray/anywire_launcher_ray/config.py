@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Annotated
 
 import pydantic
@@ -15,12 +16,9 @@ OWN = ""
 Amount = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
 
 
-class RayConfig(LauncherConfig):
-    address: str = pydantic.Field(
-        OWN,
-        description="Ray cluster: HOST:PORT of its head, or `auto` for the one of this machine's node. A node of it "
-        "must run on this machine. Default: a cluster of this machine alone, which starts and ends with the launcher.",
-    )
+class Needs(LauncherConfig):
+    """What agents need of a node."""
+
     num_cpus: Amount = pydantic.Field(
         0.01,
         description="Processors that Ray keeps for each agent. The default keeps agents off nodes that were given "
@@ -41,10 +39,41 @@ class RayConfig(LauncherConfig):
         description="IP addresses of the nodes that may have agents, which are placed on them in turn. An agent whose "
         "node is away waits for it. Default: all nodes.",
     )
+
+    @pydantic.field_validator("num_gpus")
+    @classmethod
+    def _is_possible(cls, amount: float) -> float:
+        if amount > 1 and amount != int(amount):
+            raise ValueError("a part of a GPU, or whole ones, can be kept")
+        return amount
+
+    @pydantic.field_validator("resources")
+    @classmethod
+    def _are_custom(cls, resources: dict[str, float]) -> dict[str, float]:
+        own = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
+        for name, amount in resources.items():
+            if name in own:
+                raise ValueError(f"{name} has a setting of its own, {own[name]}")
+            if amount > 1 and amount != int(amount):
+                raise ValueError(f"a part of one {name}, or whole ones, can be kept")
+        return resources
+
+
+class RayConfig(Needs):
+    address: str = pydantic.Field(
+        OWN,
+        description="Ray cluster: HOST:PORT of its head, or `auto` for the one of this machine's node. A node of it "
+        "must run on this machine. Default: a cluster of this machine alone, which starts and ends with the launcher.",
+    )
     reach: str = pydantic.Field(
         "",
         description="Address at which the nodes reach the orchestrator. Default: that of this machine's node, or "
         "loopback for a cluster of this machine alone.",
+    )
+    agents: dict[str, Needs] = pydantic.Field(
+        {},
+        description="What some agents need instead, by patterns of their ids such as `big-*`; the first one that fits "
+        "counts. What it leaves out is as for all agents.",
     )
 
     @pydantic.field_validator("address")
@@ -62,19 +91,13 @@ class RayConfig(LauncherConfig):
             raise ValueError("expected HOST:PORT of the cluster's head, such as 10.0.0.1:6379, or auto")
         return address
 
-    @pydantic.field_validator("resources")
-    @classmethod
-    def _are_custom(cls, resources: dict[str, float]) -> dict[str, float]:
-        own = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
-        for name in resources:
-            if name in own:
-                raise ValueError(f"{name} has a setting of its own, {own[name]}")
-        return resources
-
-    def place(self, number: int) -> Place:
-        """Where the agent that is the ``number``th one to be started may run, from 0."""
-        resources = dict(self.resources)
-        if self.nodes:
+    def place(self, name: str, number: int) -> Place:
+        """Where the agent ``name``, the ``number``th one to be started from 0, may run."""
+        own = next((each for pattern, each in self.agents.items() if fnmatchcase(name, pattern)), None)
+        changed = {field: getattr(own, field) for field in own.model_fields_set} if own is not None else {}
+        needs = self.model_copy(update=changed)
+        resources = dict(needs.resources)
+        if needs.nodes:
             # Ray's own resource that each node has 1 of. Unlike its node affinity, it outlives a node that comes back.
-            resources[f"node:{self.nodes[number % len(self.nodes)]}"] = 0.001
-        return Place(self.num_cpus, self.num_gpus, self.memory, resources, self.spread)
+            resources[f"node:{needs.nodes[number % len(needs.nodes)]}"] = 0.001
+        return Place(needs.num_cpus, needs.num_gpus, needs.memory, resources, needs.spread)

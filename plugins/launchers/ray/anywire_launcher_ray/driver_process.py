@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import re
 import shutil
 import signal
@@ -43,6 +44,10 @@ SHOWN_CHARS = 200
 """Characters of each."""
 _OF_RAY = re.compile(r"^\[[^\]]* ([A-Z]) \d+ \d+\] (?:\(\w+\) )?[\w.]+:\d+: ")
 """How lines of Ray begin, with the level."""
+
+FOLDER_PREFIX = "anywire-ray-"
+MAX_BASE = 15
+"""Characters of the temporary folder, at most: Ray makes sockets 88 characters further down, and 104 are possible."""
 
 COMMAND = (sys.executable, "-m", "anywire_launcher_ray.driver")
 
@@ -132,8 +137,7 @@ class DriverProcess:
 
     async def _live(self) -> str:
         """One driver; why it ended."""
-        # Short, since Ray makes sockets below it.
-        folder = Path(tempfile.mkdtemp(prefix="anywire-ray-")) if not self._address else None
+        folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=_base())) if not self._address else None
         process = self._process = await asyncio.create_subprocess_exec(
             *self._command,
             stdin=asyncio.subprocess.PIPE,
@@ -165,7 +169,7 @@ class DriverProcess:
             process.stdin.close()
             logged.cancel()
             if folder is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+                _end_cluster(process.pid, folder)
         if fault:
             return fault
         ending = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
@@ -198,6 +202,18 @@ class DriverProcess:
             else:
                 self._lines.append(readable(line)[:SHOWN_CHARS])
             log.debug("driver of Ray: %s", line)
+
+
+def _base() -> str | None:
+    """Where the folder of a cluster is made; None for where temporary folders are."""
+    return "/tmp" if len(tempfile.gettempdir()) > MAX_BASE else None
+
+
+def _end_cluster(driver: int, folder: Path) -> None:
+    """End what a driver that has ended left of its cluster: Ray's helpers, which are of its process group."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(driver, signal.SIGKILL)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def error_of_ray(line: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
+import os
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -44,7 +45,9 @@ class RayLauncher(Launcher):
     ) -> RayProcess:
         driver = self._running_driver()
         number, self._started = self._started, self._started + 1
-        start = Start(number, name, role, config.model_dump_json(), config.lease.timeout, self.config.place(number))
+        start = Start(
+            number, name, role, config.model_dump_json(), config.lease.timeout, self.config.place(name, number)
+        )
         process = RayProcess(start, changed, lambda grace: self._stop(process, grace))
         self._processes = {each.number: each for each in (*self._processes.values(), process) if not each.is_over}
         if self._failed:
@@ -151,7 +154,7 @@ def _open(cluster: Connected) -> str:
             f"Ray listens on all interfaces of this machine, on the ports {ports} and further ones for each agent: it "
             "refuses whoever has not the token that only this user can read; let a firewall keep them from others"
         )
-    return (
-        f"the Ray cluster at {cluster.address} listens on all interfaces of its nodes: without a token (RAY_AUTH_MODE) "
-        "whoever reaches its ports runs programs there; let a firewall keep them from others"
-    )
+    told = f"the Ray cluster at {cluster.address} listens on all interfaces of its nodes"
+    if os.environ.get("RAY_AUTH_MODE") == "token":
+        return f"{told} and asks for a token; let a firewall keep its ports from others all the same"
+    return f"{told} and asks for no token: whoever reaches its ports runs programs there, unless a firewall is in front"

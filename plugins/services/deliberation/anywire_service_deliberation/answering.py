@@ -88,7 +88,7 @@ async def answer(kept: KeptDeliberations, task_id: str, submission: Submission) 
         run.followers.discard(task_id)
         await end_reading(updates, newest)
     if not run.shown.is_final:
-        raise errors.ShuttingDown("the orchestrator shuts down: the deliberation goes on after its next start")
+        raise errors.ShuttingDown("the deliberation goes on in another orchestrator, or after the next start")
     async for delta in _final(run.shown, tells_whole):
         yield delta
 

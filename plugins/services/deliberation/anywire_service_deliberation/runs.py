@@ -19,12 +19,11 @@ from anywire.errors import AnywireError, InvalidRequest
 from anywire.submission import MAX_NAME_CHARS, Submission
 from anywire_service_deliberation.checks import ProposalCheck
 from anywire_service_deliberation.config import DeliberationConfig
-from anywire_service_deliberation.database import tenant_of
 from anywire_service_deliberation.question import Question
 from anywire_service_deliberation.record import Deliberation
 from anywire_service_deliberation.request import MODEL, check_models, is_made_here
 from anywire_service_deliberation.running import Run
-from anywire_service_deliberation.store import Store
+from anywire_service_deliberation.store import Store, tenant_of
 from anywire_service_deliberation.turns import Turns
 
 log = logging.getLogger(__name__)
@@ -42,7 +41,8 @@ Key = tuple[str, str]
 
 
 class Runs:
-    """`take` what is new and `resume` what is left. ``roles`` are those that have a model of their own."""
+    """`take` what is new and `resume` what is left. ``roles`` are those that have a model of their own. ``before`` are
+    the runs of the time before the store was lost: whoever listens, and what is counted, stays."""
 
     def __init__(
         self,
@@ -52,6 +52,7 @@ class Runs:
         roles: frozenset[str],
         checks: Sequence[ProposalCheck],
         now: Callable[[], float],
+        before: Runs | None = None,
     ) -> None:
         self._context, self._store, self._config, self._roles, self._checks = context, store, config, roles, checks
         self._now, self._turns = now, Turns()
@@ -59,9 +60,9 @@ class Runs:
         self._by_task: dict[str, Run] = {}
         self._taking: dict[Key, asyncio.Task[Run | Deliberation]] = {}
         self._work: set[asyncio.Task[Any]] = set()
-        self._listeners: list[Callable[[Deliberation], object]] = []
+        self._listeners: list[Callable[[Deliberation], object]] = before._listeners if before is not None else []
         self._closing = False
-        self.ended: dict[str, int] = {}
+        self.ended: dict[str, int] = before.ended if before is not None else {}
         """How many have ended here, by status."""
 
     @property

@@ -78,9 +78,21 @@ class Broker:
         return self._jetstream
 
     @property
+    def client(self) -> Any:
+        """nats-py's client of the connection that there is now. Raises `TransportUnavailable` where there is none."""
+        if self._session is None or self._jetstream is None:
+            raise TransportUnavailable(self.away)
+        return self._session.client
+
+    @property
     def max_payload(self) -> int:
         """Bytes of the largest message that the server takes, headers included. 0 while there is no connection."""
         return self._session.max_payload if self._session is not None else 0
+
+    @property
+    def server_version(self) -> str:
+        """Version of the server that this is connected to; empty while there is no connection."""
+        return self._session.settings()["server_version"] if self._session is not None else ""
 
     @property
     def denied(self) -> str:

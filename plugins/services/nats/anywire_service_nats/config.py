@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import pydantic
 
 from anywire_nats.config import ServerConfig
+from anywire_service_nats.config_inbound import CollectorConfig, SubmissionsConfig, WorkerConfig
 
 
 class NatsServiceConfig(ServerConfig):
@@ -15,6 +16,20 @@ class NatsServiceConfig(ServerConfig):
 
     option: ClassVar[str] = "services.nats"
 
+    collector: CollectorConfig | None = pydantic.Field(
+        default=None,
+        description="Count the answers that agents of other orchestrators publish (agent.response.completed and "
+        "failed), and publish when a task is complete. Default: off; `{}` turns it on.",
+    )
+    worker: WorkerConfig | None = pydantic.Field(
+        default=None,
+        description="Answer requests to agents (agent.requests). Default: off; `{}` turns it on.",
+    )
+    submissions: SubmissionsConfig | None = pydantic.Field(
+        default=None,
+        description="Take tasks and deliberations that are published to anywire.submit.chat, completion, embedding and "
+        "deliberation. Default: off; `{}` turns it on.",
+    )
     envelope: Literal["payload", "flat"] = pydantic.Field(
         default="payload",
         description="Form of published messages. `payload`: event_type, idempotency_key, correlation_id, timestamp, "

@@ -10,6 +10,7 @@ from anywire.metric import Metric
 from anywire.service import Service
 from anywire_service_nats.broker import Broker
 from anywire_service_nats.config import NatsServiceConfig
+from anywire_service_nats.inbound import Inbound
 from anywire_service_nats.outbox import Outbox
 from anywire_service_nats.part import Part
 from anywire_service_nats.publishing import Publishing
@@ -43,11 +44,12 @@ class NatsService(Service):
         super().__init__(config)
         self._broker = Broker(config)
         self._parts: list[Part] = []
+        self._inbound: Inbound | None = None
 
     @property
     def offered(self) -> Any:
-        """The `Broker`."""
-        return self._broker
+        """Implements `anywire.collected_answers.Collects`."""
+        return self._inbound
 
     async def start(self, context: Context) -> None:
         self._broker = Broker(self.config, f"anywire {context.info.hub_id}")
@@ -89,4 +91,5 @@ class NatsService(Service):
             parts.append(ToldDeliberations(context, outbox, config.producer, kinds))
         if "tasks" in config.publish:
             parts.append(ToldTasks(context, outbox, config.producer))
-        return parts
+        self._inbound = Inbound(config, context, self._broker, outbox, folder.absolute())
+        return [*parts, self._inbound]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import msgspec
 import nats.js.api
@@ -18,6 +19,8 @@ from anywire_service_nats.subjects import STREAMS, Stream
 log = logging.getLogger(__name__)
 once = OnceLog(log)
 
+_NO_NAME = re.compile(r"[^A-Za-z0-9_-]+")
+"""What the name of a stream has not."""
 _TAKEN = (10058, 10065)
 """JetStream's codes for a stream whose name, or whose subjects, another one has."""
 
@@ -79,9 +82,10 @@ class Streams:
             raise NoStream(
                 f"no stream of the NATS server keeps {subject}: make one, or set services.nats.make_streams to true"
             )
-        wanted = next((each for each in STREAMS if _covers(each, subject)), Stream(subject, (subject,)))
-        own = Stream(f"ANYWIRE_{subject.replace('.', '_').upper()}", (subject,), wanted.work_queue)
-        for stream in (wanted, own):
+        wanted = [each for each in STREAMS if _covers(each, subject)][:1]
+        is_queue = any(each.work_queue for each in wanted)
+        own = Stream(f"ANYWIRE_{_NO_NAME.sub('_', subject).upper()}", (subject,), is_queue)
+        for stream in (*wanted, own):
             try:
                 await self._jetstream.add_stream(self._as_config(stream))
             except nats.js.errors.APIError as error:

@@ -15,11 +15,14 @@ DELIBERATION_FAILED = "deliberation.failed"
 TASK_COMPLETED = "task.completed"
 TASK_FAILED = "task.failed"
 DEAD_LETTER = "deadletter"
+SUBMIT = "anywire.submit"
+"""With the kind after it: ``anywire.submit.chat``."""
+SUBMITTED_COMPLETED = "anywire.submitted.completed"
+SUBMITTED_FAILED = "anywire.submitted.failed"
 
 COMPLETED_DURABLE = "deliberation-collector-completed-v2"
 FAILED_DURABLE = "deliberation-collector-failed-v2"
 COLLECTOR_GROUP = "deliberation-collector"
-WORKER_DURABLE = "anywire-agent-requests"
 
 
 class Stream(NamedTuple):
@@ -37,5 +40,7 @@ STREAMS = (
     Stream("TASKS", ("task.completed", "task.failed")),
     Stream("AGENT_REQUESTS", (AGENT_REQUESTS,), work_queue=True),
     Stream("DEADLETTER", (DEAD_LETTER,)),
+    Stream("ANYWIRE_SUBMISSIONS", (f"{SUBMIT}.*",), work_queue=True),
+    Stream("ANYWIRE_SUBMITTED", ("anywire.submitted.>",)),
 )
 """Those that are made where nobody has made one for their subjects."""

@@ -37,7 +37,8 @@ class Cluster:
                 "address": "local",
                 "include_dashboard": False,
                 "object_store_memory": OBJECT_STORE,
-                "_temp_dir": str(self._folder),
+                # Ray opens this folder to everybody; the one around it is this user's alone.
+                "_temp_dir": str(self._folder / "r"),
             }
             if sys.platform == "linux":
                 # Ray takes 127.0.0.1 for another address of this machine, which others may reach.

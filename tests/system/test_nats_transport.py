@@ -31,7 +31,7 @@ from anywire.testing.kit.pauses import Control
 from anywire.testing.patience import expect
 from anywire.testing.rig import Rig
 from anywire_nats import connection, meeting
-from anywire_nats.connection import CONNECT_TIMEOUT
+from anywire_nats.session import CONNECT_TIMEOUT
 from reserved import free_ports
 
 __all__ = ["bench", "serve", "server", "start"]  # fixtures
@@ -84,6 +84,7 @@ async def test_links_come_back_within_two_leases_of_a_killed_server(bench: Bench
         await server.stop()
         await sink.until(partial(times, sink, "lost", 4 * (life - 1)), "all links are lost")
         assert all(f"127.0.0.1:{server.port}" in event[3] for event in sink.named("lost"))
+        await asyncio.sleep(chance.choice((0.0, chance.uniform(0.0, 3 * lease))))
         await server.restart()
         control, begin = Control(), time.monotonic()
         await sink.until(partial(times, sink, "joined", 4 * life), "all links are back")
