@@ -22,7 +22,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from tests.integration.anywire_processes import until_agents
-from tests.integration.deployments import DEPLOY, ROOT, image
+from tests.integration.deployments import DEPLOY, ROOT, documents, image, pod_of
 from tests.integration.fake_openai_server import DONE, FakeServer, step
 from tests.integration.test_docs import blocks
 from tests.patience import PATIENCE
@@ -269,6 +269,41 @@ async def test_pods_run_as_the_manifests_stand(tmp_path: Path, model: GatedModel
         # The volume is mounted once more, and its files are still private enough.
         spec, manifest = made("orchestrator", "state")
         await start(spec)
+        assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_an_orchestrator_that_stands_by_lives_and_takes_over(tmp_path: Path, start: Start) -> None:
+    """With the configuration and the probe of `standby`. All are on one machine here, so DDS uses its loopback."""
+    key = new_key()
+    add_key(tmp_path / "clients" / "keys.json", record_of(key))
+    for path in (tmp_path / "clients", tmp_path / "clients" / "keys.json"):
+        os.chown(path, 10001, 10001)
+    folder = DEPLOY / "kubernetes" / "standby"
+    text = (folder / "config" / "orchestrator.yaml").read_text()
+    assert "interface: auto" in text
+    config = tmp_path / "anywire.yaml"
+    config.write_text(text.replace("interface: auto", "interface: 127.0.0.1"))
+    (workload,) = documents(folder / "orchestrator.yaml")
+    (container,) = pod_of(workload)["containers"]
+    spec = Spec(
+        image("orchestrator"),
+        ["serve", "--config", "/config/anywire.yaml"],
+        {"/config/anywire.yaml": config, "/secrets/clients": tmp_path / "clients"},
+        empty=("/tmp", "/state"),
+        environment={each["name"]: each["value"] for each in container["env"]},
+        hosts=[f"orchestrator-{number}.fleet" for number in range(workload["spec"]["replicas"])],
+    )
+    active = await start(spec)
+    other = await start(spec, "standing by: orchestrator")
+    for each in (active, other):
+        assert await probed(each, container["startupProbe"])
+        assert await probed(each, container["livenessProbe"])
+    assert not [line for line in other.lines if line.startswith("ready:")]
+    async with client_of(str(key)) as client:
+        assert (await client.get("/readyz")).status_code == 200
+        active.end()
+        assert await active.ended() == 0
+        await other.says("ready:")
         assert (await client.get("/readyz")).status_code == 200
 
 
