@@ -42,6 +42,41 @@ SEEDS: dict[str, list[dict[str, Any]]] = {
         {"model": "m", "input": ["a", "b"], "dimensions": 3, "encoding_format": "base64"},
         {"model": "m", "input": [[1, 2], [3]]},
     ],
+    "/responses": [
+        {"model": "m", "input": "hello", "max_output_tokens": 4, "metadata": {"a": "b"}, "stream": True},
+        {
+            "model": "m",
+            "instructions": "be brief",
+            "input": [
+                {"role": "developer", "content": "x"},
+                {
+                    "role": "user",
+                    "content": [{"type": "input_text", "text": "what?"}, {"type": "input_image", "image_url": "u"}],
+                },
+                {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]},
+                {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"},
+                {"type": "function_call_output", "call_id": "1", "output": [{"type": "input_text", "text": "x"}]},
+                {"role": "assistant", "content": [{"type": "output_text", "text": "x", "annotations": []}]},
+                {"role": "user", "content": "and?"},
+            ],
+        },
+        {
+            "model": "m",
+            "input": "get_weather",
+            "tools": [{"type": "function", "name": "get_weather", "parameters": {"type": "object"}, "strict": True}],
+            "tool_choice": {"type": "function", "name": "get_weather"},
+            "reasoning": {"effort": "low"},
+            "include": ["message.output_text.logprobs"],
+            "top_logprobs": 2,
+        },
+        {
+            "model": "m",
+            "input": "x",
+            "text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}}, "verbosity": "low"},
+            "truncation": "auto",
+            "store": False,
+        },
+    ],
 }
 _NASTY_TEXTS = (
     "", " ", "\x00", "\x1b]0;x\x07", "\r\nx: y", "\u2028", "\ud800", "😀", "m" * 300, "none", "auto", "json_schema",

@@ -14,8 +14,10 @@ from tests.integration.gateway_serving import MESSAGES, ScriptedEngine, Served, 
 from tests.integration.known_keys import KnownKeys, bearer
 from tests.integration.refused_endpoints import HANDSHAKE, Example, Examples, answered, requests
 
+from anywire import conversations
 from anywire.background import SERVICE, BackgroundTask, BackgroundTasks
 from anywire.caller import ROLES, Caller, Role
+from anywire.conversations import Items, KeptResponse, Page
 from anywire.engine import Delta, EngineProgress
 from anywire.events import Event
 from anywire.messages import Chunk, TaskRequest
@@ -29,6 +31,8 @@ EXAMPLES: Examples = {
     ("GET", "/v1"): Example(),
     ("GET", "/api/v1"): Example(),
     ("GET", "/health"): Example(role=None),
+    ("GET", "/healthz"): Example(role=None),
+    ("GET", "/readyz"): Example(role=None),
     ("GET", "/version"): Example(),
     ("GET", "/metrics"): Example(role="observe"),
     ("POST", "/chat/completions"): Example(body=CHAT),
@@ -37,6 +41,11 @@ EXAMPLES: Examples = {
     ("GET", "/ws/chat"): Example(headers=HANDSHAKE),
     ("POST", "/completions"): Example(body={"model": "m", "prompt": "hello"}),
     ("POST", "/embeddings"): Example(body={"model": "m", "input": "hello"}),
+    ("POST", "/responses"): Example(body={"model": "m", "input": "hello"}),
+    ("GET", "/responses/{id}"): Example("task", foreign=404),
+    ("GET", "/responses/{id}/input_items"): Example("task", foreign=404),
+    ("POST", "/responses/{id}/cancel"): Example("task", foreign=404),
+    ("DELETE", "/responses/{id}"): Example("task", foreign=404),
     ("GET", "/models"): Example(),
     ("GET", "/models/{id}"): Example("m"),
     ("GET", "/tasks"): Example(),
@@ -85,11 +94,41 @@ class OneAnswer:
         return found
 
 
-class OneService(NamedTuple):
-    offered: BackgroundTasks
+class OneResponse:
+    """What a service ``conversations`` offers that has a response of ``alice``, named by the task of ``tasks``."""
 
-    def get(self, name: str) -> BackgroundTasks | None:
-        return self.offered if name == SERVICE else None
+    def __init__(self, tasks: OneAnswer, seen: list[object]) -> None:
+        self._tasks, self._seen = tasks, seen
+
+    async def get(self, response_id: str, caller: Caller) -> KeptResponse | None:
+        owner = Caller("alice", "alice")
+        if response_id != self._tasks.task_id or not caller.may_end(owner):
+            return None
+        return KeptResponse(response_id, owner, {"id": response_id, "background": True, "output": []})
+
+    async def input_items(self, response_id: str, caller: Caller, page: Page) -> Items | None:
+        return Items([], False) if await self.get(response_id, caller) is not None else None
+
+    async def remove(self, response_id: str, caller: Caller) -> bool:
+        found = await self.get(response_id, caller) is not None
+        if found:
+            self._seen.append(f"{response_id} is removed")
+        return found
+
+    async def end(self, response: KeptResponse, **more: Any) -> bool:
+        self._seen.append(response)
+        return True
+
+    async def running(self) -> list[KeptResponse]:
+        return []
+
+
+class TwoServices(NamedTuple):
+    background: BackgroundTasks
+    conversations: OneResponse
+
+    def get(self, name: str) -> Any:
+        return {SERVICE: self.background, conversations.SERVICE: self.conversations}.get(name)
 
     def metrics(self) -> tuple[()]:
         return ()
@@ -138,7 +177,8 @@ async def house(**gateway: Any) -> AsyncIterator[House]:
     for name in keys.gone:
         keys.add(name, "operate")
     background = OneAnswer(seen)
-    async with serving(engine, access=keys, services=OneService(background), **gateway) as served:
+    services = TwoServices(background, OneResponse(background, seen))
+    async with serving(engine, access=keys, services=services, **gateway) as served:
         served.context.routes.add(
             Route("GET", "/notes", note),
             Route("GET", "/notes/{id}", note, role="observe"),

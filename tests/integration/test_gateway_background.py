@@ -225,6 +225,7 @@ async def test_without_the_header_no_service_is_asked(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(OneService, "get", told)
     async with house(tmp_path) as at:
+        looked_up.clear()  # by the gateway's start
         at.answering.may.set()
         await at.client.chat.completions.create(**CHAT)
         await at.client.chat.completions.create(**CHAT, extra_headers={"x-anywire-background": "false"})

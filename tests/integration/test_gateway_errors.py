@@ -69,9 +69,15 @@ class FakeStream:
         return step
 
 
+class NoServices:
+    def get(self, name: str) -> None:
+        return None
+
+
 class FakeOrchestrator:
     closing = False
     transports = ()
+    services = NoServices()
 
     access = OpenAccess()
     clock = SystemClock()

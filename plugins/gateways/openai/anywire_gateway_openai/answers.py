@@ -12,11 +12,13 @@ from anywire.messages import Chunk, Kind
 
 ID_PREFIX: dict[Kind, str] = {"chat": "chatcmpl-", "completion": "cmpl-", "embedding": "embd-"}
 """An answer's id is this and the task's."""
+RESPONSE_PREFIX = "resp_"
+"""The same of a response."""
 
 
 def task_id_of(name: str) -> str:
     """The id of a task that ``name`` gives: alone, or as an answer's id carries it (``chatcmpl-…``)."""
-    for prefix in ID_PREFIX.values():
+    for prefix in (*ID_PREFIX.values(), RESPONSE_PREFIX):
         name = name.removeprefix(prefix)
     return name
 

@@ -19,8 +19,10 @@ from anywire_gateway_openai.agent_orders import AgentOrderHandlers
 from anywire_gateway_openai.background import BackgroundHandlers
 from anywire_gateway_openai.catalogue import CatalogueHandlers
 from anywire_gateway_openai.event_streams import EventHandler
+from anywire_gateway_openai.kept_responses import KeptResponseHandlers
 from anywire_gateway_openai.metrics import Metrics
 from anywire_gateway_openai.registration import RegistrationHandler
+from anywire_gateway_openai.responses import ResponseHandler
 from anywire_gateway_openai.task_views import TaskViewHandlers
 from anywire_gateway_openai.tasks import TaskHandlers
 from anywire_gateway_openai.websocket import ChatSockets
@@ -93,6 +95,8 @@ def _pattern(path: str, name: str) -> re.Pattern[str]:
 
 def own_endpoints(
     tasks: TaskHandlers,
+    responses: ResponseHandler,
+    kept: KeptResponseHandlers,
     background: BackgroundHandlers,
     views: TaskViewHandlers,
     events: EventHandler,
@@ -112,6 +116,11 @@ def own_endpoints(
         ("GET", "/ws/chat", "use", sockets.chat),
         ("POST", "/completions", "use", tasks.completion),
         ("POST", "/embeddings", "use", tasks.embedding),
+        ("POST", "/responses", "use", responses.create),
+        ("GET", "/responses/{id}/input_items", "use", kept.input_items),
+        ("POST", "/responses/{id}/cancel", "use", kept.cancel),
+        ("GET", "/responses/{id}", "use", kept.get),
+        ("DELETE", "/responses/{id}", "use", kept.delete),
         ("GET", "/models", "use", catalogue.models),
         ("GET", "/models/{id}", "use", catalogue.model),
         ("GET", "/tasks", "use", views.list),
@@ -140,6 +149,8 @@ def own_endpoints(
     )
     return [
         *(Endpoint("GET", path, "use", catalogue.index) for path in ("/", *BASES)),
+        Endpoint("GET", "/healthz", None, catalogue.alive),
+        Endpoint("GET", "/readyz", None, catalogue.health),
         *(Endpoint(method, base + path, *rest) for base in ("", *BASES) for method, path, *rest in beside),
         *(Endpoint(method, base + path, *rest) for base in BASES for method, path, *rest in below),
         *(

@@ -30,11 +30,14 @@ from anywire_gateway_openai.default_model import DefaultModel
 from anywire_gateway_openai.endpoint_table import Endpoint, own_endpoints
 from anywire_gateway_openai.event_streams import EventHandler
 from anywire_gateway_openai.idempotency import KeptAnswers
+from anywire_gateway_openai.kept_responses import KeptResponseHandlers
 from anywire_gateway_openai.metrics import Metrics
 from anywire_gateway_openai.origins import Origins, checked_origin
 from anywire_gateway_openai.protocol import OpenAIServer
 from anywire_gateway_openai.proxies import checked_proxy
 from anywire_gateway_openai.registration import RegistrationHandler
+from anywire_gateway_openai.responses import ResponseHandler
+from anywire_gateway_openai.responses_background import BackgroundResponses
 from anywire_gateway_openai.routes import Routes
 from anywire_gateway_openai.service_routes import ServiceRoutes
 from anywire_gateway_openai.task_views import TaskViewHandlers
@@ -160,6 +163,7 @@ class OpenAIGateway(Gateway):
         self._callers: Callers | None = None
         self._listener: Listener | None = None
         self._kept: KeptAnswers | None = None
+        self._responses: BackgroundResponses | None = None
         self._address = ""
 
     async def start(self, context: Context) -> None:
@@ -182,6 +186,18 @@ class OpenAIGateway(Gateway):
             kept=kept,
             background=background,
         )
+        self._responses = responses = BackgroundResponses(context)
+        creating = ResponseHandler(
+            context,
+            callers,
+            default_model,
+            responses,
+            max_body_bytes=config.max_body_bytes,
+            body_timeout=config.body_timeout,
+            write_timeout=config.write_timeout,
+            keep_alive=config.keep_alive,
+            room=room,
+        )
         requests = RequestLog(config.log_requests)
         self._sockets = ChatSockets(
             context,
@@ -200,6 +216,8 @@ class OpenAIGateway(Gateway):
         events = EventHandler(context, callers, **patience)
         own = own_endpoints(
             tasks,
+            creating,
+            KeptResponseHandlers(context, callers, responses, write_timeout=config.write_timeout),
             background,
             TaskViewHandlers(context, callers, **patience),
             events,
@@ -236,6 +254,7 @@ class OpenAIGateway(Gateway):
         listener.certificate_reloaded = partial(context.events.publish, ConfigReloaded, what="certificate")
         await listener.open()
         self._address = listener.address
+        responses.start()
         certified = config.tls is not None and config.tls.client_ca is not None
         if not callers.needs_key and listener.host and not is_loopback(listener.host) and not certified:
             log.warning("the OpenAI gateway listens on %s port %d without authentication: whoever reaches it can "
@@ -269,6 +288,8 @@ class OpenAIGateway(Gateway):
             async with asyncio.timeout(_CANCEL_S):
                 await self._routes.idle()
         await listener.close()
+        if self._responses is not None:
+            await self._responses.close()
         if self._metrics is not None:
             self._metrics.close()
         if self._callers is not None:

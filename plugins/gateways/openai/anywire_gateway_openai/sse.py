@@ -179,8 +179,7 @@ class EventEncoder:
             usage = b"".join((self._start, b'],"usage":', _compact(encoded + beside), b"}\n\n"))
         if spans_ms is None:
             return usage + DONE
-        stages = {name: round(span, 3) for name, span in spans_ms.items()}
-        return b"".join((usage, b": anywire ", _encode({"stages": stages}), b"\n", DONE))
+        return usage + stages_comment(spans_ms) + DONE
 
 
 def _with_roles(encoded: bytes, wanted: Sequence[str | None]) -> bytes:
@@ -197,6 +196,12 @@ def _with_roles(encoded: bytes, wanted: Sequence[str | None]) -> bytes:
 def error_event(error: AnywireError) -> bytes:
     """The event that ends a stream that cannot go on; no ``[DONE]`` follows it."""
     return b"data: " + _one_line(error_json(error, origin=True)) + b"\n\n"
+
+
+def stages_comment(spans_ms: Mapping[str, float]) -> bytes:
+    """Stage times as a comment in the event before which it stands."""
+    stages = {name: round(span, 3) for name, span in spans_ms.items()}
+    return b": anywire " + _encode({"stages": stages}) + b"\n"
 
 
 def progress_comment(progress: Progress) -> bytes:

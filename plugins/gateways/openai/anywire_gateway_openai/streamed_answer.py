@@ -16,12 +16,20 @@ KEEP_ALIVE = b": keep-alive\n\n"
 
 class StreamedAnswer:
     """The events of ``stream`` as they are written. The head goes out with the first of them, or after ``interval``
-    seconds of silence with a comment, as whenever nothing was written for so long. 0: no comments. Close it.
+    seconds of silence with a comment, as whenever nothing was written for so long. 0: no comments. ``ignored`` are
+    members of the request without effect. Close it.
 
     A head that was sent before the first event does not tell the agent."""
 
-    def __init__(self, request: web.BaseRequest, stream: TaskStream, write_timeout: float, interval: float) -> None:
-        self._request, self._stream = request, stream
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        stream: TaskStream,
+        write_timeout: float,
+        interval: float,
+        ignored: tuple[str, ...] = (),
+    ) -> None:
+        self._request, self._stream, self._ignored = request, stream, ignored
         self._write_timeout, self._interval = write_timeout, interval
         self._writer: EventStreamWriter | None = None
         self._loop = asyncio.get_running_loop()
@@ -48,7 +56,8 @@ class StreamedAnswer:
             self._timer = None
 
     def _begin(self) -> EventStreamWriter:
-        self._writer = EventStreamWriter(self._request, answer_headers(self._stream), self._write_timeout)
+        headers = answer_headers(self._stream, self._ignored)
+        self._writer = EventStreamWriter(self._request, headers, self._write_timeout)
         return self._writer
 
     def _look(self) -> None:

@@ -106,7 +106,7 @@ class TaskHandlers:
         request[TASK] = stream
         explain: Callable[[], None] = _nothing
         if headers.explain:
-            explain = partial(self._explain, request, stream, caller)
+            explain = partial(tell_decision, self._context, request, stream, caller)
         try:
             if streamed:
                 encoder = _Encoder(kind, fields, model, stream, headers.stages)
@@ -187,14 +187,15 @@ class TaskHandlers:
         await answer.write(data, last=True)
         return answer.response()
 
-    def _explain(self, request: web.BaseRequest, stream: TaskStream, caller: Caller) -> None:
-        """Let the answer tell how its agent was chosen."""
-        told = decision_header(self._context.explain(stream.task_id, caller))
-        others = [each for each in request.get(HEADERS, ()) if each[0] != DECISION]
-        request[HEADERS] = (*others, *told)
-
 
 def _nothing() -> None: ...
+
+
+def tell_decision(context: Context, request: web.BaseRequest, stream: TaskStream, caller: Caller) -> None:
+    """Let the answer tell how its agent was chosen."""
+    told = decision_header(context.explain(stream.task_id, caller))
+    others = [each for each in request.get(HEADERS, ()) if each[0] != DECISION]
+    request[HEADERS] = (*others, *told)
 
 
 def include_usage(fields: Checked) -> bool:

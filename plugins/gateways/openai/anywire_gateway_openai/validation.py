@@ -6,7 +6,7 @@ import asyncio
 import codecs
 import json
 import re
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -23,6 +23,10 @@ _DECODERS: dict[Kind, msgspec.json.Decoder[Any]] = {
     "embedding": text_schema.embedding_decoder,
 }
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_any_members = msgspec.json.Decoder(dict[str, Any])
+
+Fields = TypeVar("Fields")
+Members = dict[str, Any]
 
 
 class CheckedBody(NamedTuple):
@@ -51,6 +55,17 @@ async def check(kind: Kind, body: bytes, max_bytes: int) -> CheckedBody:
 async def check_streamed_chat(body: bytes, max_bytes: int) -> CheckedChat:
     """The same for a chat request that is streamed when it does not say otherwise. Raises as `check` does."""
     return CheckedChat(*await _check(chat_schema.streamed_decoder, body, max_bytes))
+
+
+async def check_members(decoder: msgspec.json.Decoder[Fields], body: bytes, max_bytes: int) -> tuple[Fields, Members]:
+    """The same for a request of another form: its fields as ``decoder`` has them, and all of its members."""
+    fields, text, outline = await _check(decoder, body, max_bytes)
+    whole = text.encode()
+    if outline:  # its long strings are cut
+        await asyncio.sleep(0)
+        fields = _decoded(decoder, whole)
+        await asyncio.sleep(0)
+    return fields, _any_members.decode(whole)
 
 
 async def _check(decoder: msgspec.json.Decoder[Any], body: bytes, max_bytes: int) -> tuple[Any, str, str]:

@@ -1,0 +1,153 @@
+"""The object of a response, as clients get it and as it is kept: pure functions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from anywire import errors
+from anywire.conversation_items import Item
+from anywire.errors import AnywireError, StreamCorrupted
+from anywire.messages import Chunk
+from anywire_gateway_openai.answers import LARGE_CHARS, RESPONSE_PREFIX, checked_json, encodable, split
+from anywire_gateway_openai.errors import error_code, status_of
+from anywire_gateway_openai.responses_output import CUT_OFF, Event, ResponseOutput
+from anywire_gateway_openai.responses_request import Asked, Object
+
+MAX_PIECE_PARTS = 200_000
+"""Lists, objects or commas of one piece that an engine made."""
+
+_choices = msgspec.json.Decoder(list[dict[str, Any]]).decode
+_object = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def response_head(asked: Asked, task_id: str, model: str, store: bool) -> Object:
+    """A response that has not been answered: what the client asked for, with OpenAI's values where it said nothing."""
+    fields = asked.fields
+    text: Object = {"format": {"type": "text"}}
+    if fields.text is not None:
+        text = {"format": fields.text.format or text["format"]}
+        if fields.text.verbosity is not None:
+            text["verbosity"] = fields.text.verbosity
+    reasoning = fields.reasoning
+    conversation = fields.conversation_id
+    return {
+        "id": RESPONSE_PREFIX + task_id,
+        "object": "response",
+        "created_at": int(time.time()),
+        "status": "queued" if fields.background else "in_progress",
+        "background": bool(fields.background),
+        "completed_at": None,
+        "error": None,
+        "incomplete_details": None,
+        "instructions": fields.instructions,
+        "max_output_tokens": fields.max_output_tokens,
+        "model": model,
+        "output": [],
+        "parallel_tool_calls": fields.parallel_tool_calls is not False,
+        "previous_response_id": fields.previous_response_id,
+        "conversation": {"id": conversation} if conversation else None,
+        "prompt_cache_key": fields.prompt_cache_key,
+        "reasoning": {
+            "effort": reasoning.effort if reasoning else None,
+            "summary": reasoning.summary if reasoning else None,
+        },
+        "safety_identifier": fields.safety_identifier,
+        "service_tier": fields.service_tier,
+        "store": store,
+        "temperature": fields.temperature,
+        "text": text,
+        "tool_choice": fields.tool_choice or "auto",
+        "tools": fields.tools or [],
+        "top_logprobs": fields.top_logprobs,
+        "top_p": fields.top_p,
+        "truncation": fields.truncation or "disabled",
+        "usage": None,
+        "user": fields.user,
+        "metadata": fields.metadata or {},
+    }
+
+
+def answered(head: Object, task_id: str, model: str, chunk: Chunk, ended: float = 0.0) -> Object:
+    """The response of ``head`` with a whole answer, now or at the Unix time ``ended``. Raises `StreamCorrupted` when
+    what the agent sent as JSON is none."""
+    output = ResponseOutput(task_id)
+    _, finish = add_chunk(output, chunk)
+    output.end(finish)
+    return whole_response({**head, "model": model}, output.items, finish, chunk.usage, ended)
+
+
+def add_chunk(output: ResponseOutput, chunk: Chunk) -> tuple[list[Event], str]:
+    """Add what a chunk brings: the events of it, and why the answer ends, empty as long as it does not. Raises
+    `StreamCorrupted`."""
+    if not chunk.extra:
+        return [event for text in chunk.deltas if text for event in output.add_text(text)], chunk.finish_reason
+    events: list[Event] = []
+    finish = chunk.finish_reason
+    if len(chunk.extra) > LARGE_CHARS and max(chunk.extra.count(mark) for mark in "[{,") > MAX_PIECE_PARTS:
+        raise StreamCorrupted(
+            f"the agent sent an answer with more than {MAX_PIECE_PARTS} lists, objects or commas", phase="streaming"
+        )
+    try:
+        choices = _choices(bytes(split(chunk.extra)[0]))
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise StreamCorrupted(f"the agent sent choices that cannot be read: {error}", phase="streaming") from error
+    for choice in choices:
+        if choice.get("index", 0) != 0:
+            continue  # a response has one answer
+        piece = choice.get("delta") or choice.get("message")
+        if isinstance(piece, dict):
+            events += output.add(piece, choice.get("logprobs"))
+        finish = finish or str(choice.get("finish_reason") or "")
+    return events, finish
+
+
+def whole_response(head: Object, items: Sequence[Item], finish: str, usage: str, ended: float = 0.0) -> Object:
+    """The response once its answer is whole, or was cut off."""
+    reason = CUT_OFF.get(finish)
+    return {
+        **head,
+        "status": "incomplete" if reason else "completed",
+        "completed_at": None if reason else int(ended or time.time()),
+        "incomplete_details": {"reason": reason} if reason else None,
+        "output": list(items),
+        "usage": _usage(usage),
+    }
+
+
+def failed_response(head: Object, error: AnywireError, items: Sequence[Item] = ()) -> Object:
+    """The response once it has failed, or was cancelled."""
+    if isinstance(error, errors.TaskCancelled):
+        return {**head, "status": "cancelled", "output": list(items)}
+    status = status_of(error)
+    kind = "rate_limit_exceeded" if status == 429 else "invalid_prompt" if status < 500 else "server_error"
+    told = {"code": kind, "message": encodable(error.message), "type": error_code(error), "param": error.param or None}
+    return {**head, "status": "failed", "error": told, "output": list(items)}
+
+
+def _usage(text: str) -> Object | None:
+    if not text:
+        return None
+    usage = _object(bytes(checked_json(text, "{", "usage")))
+    given, made = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    before, after = _details(usage, "prompt_tokens_details"), _details(usage, "completion_tokens_details")
+    return {
+        "input_tokens": given,
+        "input_tokens_details": {"cached_tokens": _count(before, "cached_tokens"), "cache_write_tokens": 0},
+        "output_tokens": made,
+        "output_tokens_details": {"reasoning_tokens": _count(after, "reasoning_tokens")},
+        "total_tokens": _count(usage, "total_tokens") or given + made,
+    }
+
+
+def _count(usage: Mapping[str, Any], name: str) -> int:
+    value = usage.get(name)
+    return value if isinstance(value, int) else 0
+
+
+def _details(usage: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = usage.get(name)
+    return value if isinstance(value, dict) else {}
