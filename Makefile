@@ -30,10 +30,10 @@ check: lint
 test: $(READY)
 	$(PYTEST)
 
-# The gateway behind nginx and Caddy, and DDS Security with Debian's Cyclone DDS: what they need is installed where that is
-# possible (Debian, as root).
+# The gateway behind nginx and Caddy, DDS Security with Debian's Cyclone DDS, and agents in a Ray cluster: what they need is
+# installed where that is possible (Ray is 300 MB; nginx, Caddy and Cyclone DDS need Debian and root).
 test-system: $(READY)
-	tests/system/install.sh
+	tests/system/install.sh $(INSTALL) --constraint constraints.txt
 	ANYWIRE_SYSTEM=1 $(BIN)/python -m pytest tests/system
 
 # Stock clients that are heavy to install ask the gateway.

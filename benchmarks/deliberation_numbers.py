@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import ClassVar, NamedTuple
 from uuid import uuid4
 
 import msgspec
@@ -29,7 +29,7 @@ from anywire.builtin.memory import MemoryConfig, MemoryTransport
 from anywire.caller import OPERATOR
 from anywire.engine import Delta, Engine, EngineStatus
 from anywire.identity import agent_info, hub_info
-from anywire.messages import AgentStatus, Chunk, HubInfo, TaskRequest, ToAgent
+from anywire.messages import TaskRequest
 from anywire.offers import offers
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.plugins import Plugins
@@ -37,13 +37,12 @@ from anywire.roles.agent import Agent
 from anywire.roles.context import OrchestratorContext
 from anywire.roles.service_host import ServiceHost
 from anywire.testing.doubles import MODEL, ScriptedConfig, fifo, least_loaded
-from anywire.transport import Hub, HubSink, Plane
-from anywire.transport_tools import payload_bytes
 from anywire_service_deliberation.config import DeliberationConfig
 from anywire_service_deliberation.deliberations import KeptDeliberations
 from anywire_service_deliberation.prompts import CRITIQUE, REVISION
 from anywire_service_deliberation.record import Deliberation
 from anywire_service_deliberation.service import DeliberationService
+from counted_transport import Counted
 
 TASK = "How do I reverse a list ?"
 WORD = "word "
@@ -152,55 +151,6 @@ class Writer(Engine):
         read = {"proposal": 0, "critique": answer, "revision": answer + critic + critique, "score": answer}
         frames = {kind: prompts[kind] - read[kind] for kind in read}
         return Lengths(answer, critique, texts["score"], critic, frames)
-
-
-class Counted(MemoryTransport):
-    """Counts the messages of its hub by kind, and their payload."""
-
-    def __init__(self, config: MemoryConfig) -> None:
-        super().__init__(config)
-        self.messages = Counter[str]()
-        self.bytes = 0
-
-    async def open_hub(self, hub: HubInfo, plane: Plane, sink: HubSink) -> Hub:
-        return CountedHub(await super().open_hub(hub, plane, cast("HubSink", CountedSink(sink, self))), self)
-
-    def count(self, message: Any) -> None:
-        self.messages[type(message).__name__] += 1
-        self.bytes += payload_bytes(message)
-
-
-class CountedHub(Hub):
-    def __init__(self, inner: Hub, transport: Counted) -> None:
-        self._inner, self._transport = inner, transport
-
-    def send(self, agent_id: str, message: ToAgent) -> None:
-        self._inner.send(agent_id, message)
-        self._transport.count(message)
-
-    async def drain(self, agent_id: str) -> None:
-        await self._inner.drain(agent_id)
-
-    async def close(self) -> None:
-        await self._inner.close()
-
-
-class CountedSink:
-    """A `HubSink` that counts, then calls ``inner``."""
-
-    def __init__(self, inner: HubSink, transport: Counted) -> None:
-        self._inner, self._transport = inner, transport
-
-    def chunk_received(self, agent_id: str, incarnation: int, chunk: Chunk) -> None:
-        self._transport.count(chunk)
-        self._inner.chunk_received(agent_id, incarnation, chunk)
-
-    def agent_reported(self, agent_id: str, incarnation: int, status: AgentStatus) -> None:
-        self._transport.messages["AgentStatus"] += 1
-        self._inner.agent_reported(agent_id, incarnation, status)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
 
 
 class Stand:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import psutil
 
+import nats_server
 from anywire.plugins import Plugins
 from transport_stack import ANSWER, IN_FLIGHT, new_event_loop, options_of, pipeline, submission
 
@@ -37,6 +38,14 @@ def spent(process: psutil.Process) -> Spent:
     return Spent(loop.user_time, loop.system_time, library, process.num_ctx_switches().voluntary)
 
 
+def processes_by_name() -> dict[str, psutil.Process]:
+    """Those of a pipeline: the hub is this one; over memory the agent is in it, and over nats there is a server."""
+    here, found = psutil.Process(), {}
+    for each in here.children():
+        found["server" if each.name() == nats_server.NAME else "agent"] = each
+    return {"hub": here, **found}
+
+
 async def hold(transport: str, seconds: float) -> None:
     tasks, asked = 0, submission(ANSWER)
 
@@ -49,8 +58,7 @@ async def hold(transport: str, seconds: float) -> None:
     async with AsyncExitStack() as stack:
         options = stack.enter_context(options_of(transport))
         orchestrator = await stack.enter_async_context(pipeline(transport, options))
-        here = psutil.Process()
-        processes = dict(zip(("hub", "agent"), (here, *here.children()), strict=False))  # one process over memory
+        processes = processes_by_name()
         before = {name: spent(process) for name, process in processes.items()}
         began = time.perf_counter()
         await asyncio.gather(*(client(began + seconds) for _ in range(IN_FLIGHT)))

@@ -20,6 +20,7 @@ from anywire.pipeline.orchestrator import Orchestrator
 from anywire.plugins import Plugins
 from anywire.roles.agent import Agent
 from anywire.submission import Submission
+from nats_server import nats_server, program
 from patience import FACTOR
 from reserved import dds_domain, free_port
 
@@ -50,7 +51,7 @@ def submission(tokens: int, *, stream: bool = False) -> Submission:
 @contextmanager
 def options_of(transport: str) -> Iterator[dict[str, Any]]:
     """Options with which any installed transport disturbs nobody: a DDS domain, ports and a folder of its own, each
-    where its ``Config`` has such a field. Everything else is left at its default."""
+    where its ``Config`` has such a field, and a server for ``nats``. Everything else is left at its default."""
     fields: dict[str, FieldInfo] = Plugins().load("transports", transport).Config.model_fields
     options: dict[str, Any] = {}
     for name in {"agent_addresses", "client_addresses"} & set(fields):
@@ -62,6 +63,8 @@ def options_of(transport: str) -> Iterator[dict[str, Any]]:
             options["domain"] = stack.enter_context(dds_domain())
         if "directory" in fields:
             options["directory"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="anywire-"))
+        if transport == "nats" and program() is not None:
+            options |= {"servers": stack.enter_context(nats_server()), "local": True}
         yield options
 
 
@@ -79,8 +82,11 @@ async def server(transport: str, options: dict[str, Any], *more: str) -> AsyncIt
 
 
 @asynccontextmanager
-async def pipeline(transport: str, options: dict[str, Any]) -> AsyncIterator[Orchestrator]:
-    """An orchestrator here with one agent of `IN_FLIGHT` slots, in its own process where the transport allows."""
+async def pipeline(
+    transport: str, options: dict[str, Any], *, itl: float = 0.0, lease: float = LEASE
+) -> AsyncIterator[Orchestrator]:
+    """An orchestrator here with one agent of `IN_FLIGHT` slots, in its own process where the transport allows. ``itl``
+    are the milliseconds between two tokens of its engine, ``lease`` the agent's, in seconds."""
     plugins = Plugins()
     orchestrator = Orchestrator(
         hub_info(),
@@ -91,7 +97,7 @@ async def pipeline(transport: str, options: dict[str, Any]) -> AsyncIterator[Orc
     )
     await orchestrator.start()
     try:
-        async with _agent(transport, options, plugins):
+        async with _agent(transport, options, plugins, itl, lease):
             free = orchestrator.agents_until(lambda agents: any(each.free_slots > 0 for each in agents))
             await asyncio.wait_for(free, PATIENCE)
             yield orchestrator
@@ -100,15 +106,17 @@ async def pipeline(transport: str, options: dict[str, Any]) -> AsyncIterator[Orc
 
 
 @asynccontextmanager
-async def _agent(transport: str, options: dict[str, Any], plugins: Plugins) -> AsyncIterator[None]:
+async def _agent(
+    transport: str, options: dict[str, Any], plugins: Plugins, itl: float, lease: float
+) -> AsyncIterator[None]:
     if plugins.load("transports", transport).capabilities.inter_process:
-        with _configured(transport, options) as config:
+        with _configured(transport, options, itl, lease) as config:
             async with anywire_process("agent", "--config", config):
                 yield
         return
-    engine = plugins.create("engines", "synthetic", {"length": STREAM})
+    engine = plugins.create("engines", "synthetic", {"length": STREAM, "itl": itl})
     made = plugins.create("transports", transport, options)
-    agent = Agent(agent_info(engine=engine), engine, [made], slots=IN_FLIGHT)
+    agent = Agent(agent_info(engine=engine, lease=lease), engine, [made], slots=IN_FLIGHT)
     await agent.start()
     try:
         yield
@@ -117,13 +125,13 @@ async def _agent(transport: str, options: dict[str, Any], plugins: Plugins) -> A
 
 
 @contextmanager
-def _configured(transport: str, options: dict[str, Any]) -> Iterator[str]:
+def _configured(transport: str, options: dict[str, Any], itl: float = 0.0, lease: float = LEASE) -> Iterator[str]:
     settings = {
         "server": {"port": 0},
         "transports": {transport: options},
-        "engine": {"name": "synthetic", "length": STREAM},
+        "engine": {"name": "synthetic", "length": STREAM, "itl": itl},
         "agent": {"slots": IN_FLIGHT},
-        "lease": {"timeout": LEASE},
+        "lease": {"timeout": lease},
         "log_level": "warning",
     }
     with tempfile.TemporaryDirectory(prefix="anywire-") as folder:

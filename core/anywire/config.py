@@ -21,6 +21,7 @@ import pydantic
 from anywire.access_settings import AccessConfig, IdentityConfig, TlsConfig
 from anywire.errors import ConfigError
 from anywire.log_lines import LogFormat
+from anywire.on_demand_settings import MAX_ON_DEMAND, OnDemandConfig
 from anywire.pipeline_settings import PipelineConfig
 from anywire.secrecy import shown
 from anywire.submission import MAX_NAME_CHARS
@@ -260,6 +261,12 @@ class AgentsEntry(_Section):
     specialization: PrintableText | None = pydantic.Field(
         None, description="Free text about these agents, for selectors."
     )
+    on_demand: int | None = pydantic.Field(
+        None,
+        ge=0,
+        le=MAX_ON_DEMAND,
+        description="Agents of this sort to start on demand at most. Default: `on_demand.most`.",
+    )
 
 
 _MOVED = ("timeout", "heartbeat_interval")
@@ -303,6 +310,7 @@ class Config(pydantic.BaseModel):
         default_factory=list,
         description="Agents that `anywire up` starts, an entry for each sort. Default: those of `engine` and `agent`.",
     )
+    on_demand: OnDemandConfig = OnDemandConfig()
     launcher: Annotated[LauncherSection, pydantic.BeforeValidator(_as_section)] = LauncherSection()
     gateways: GatewayChoices = pydantic.Field(
         None, description="Gateways by which clients reach the orchestrator. Default: `openai` where it is installed."
@@ -316,6 +324,11 @@ class Config(pydantic.BaseModel):
     )
     shutdown_grace: float = pydantic.Field(
         10.0, ge=0, allow_inf_nan=False, description="Seconds that running tasks get to finish at shutdown."
+    )
+    alive_file: Path | None = pydantic.Field(
+        None,
+        description="File whose time `anywire serve`, `agent` and `up` set every 5 seconds while their event loop "
+        "runs: for probes of processes that serve no HTTP. Default: none.",
     )
     log_level: Annotated[LogLevel, pydantic.BeforeValidator(_lower)] = pydantic.Field(
         "info", description="Least level of what is logged."

@@ -259,6 +259,18 @@ class AgentOrdered(Event, frozen=True, kw_only=True, tag="agent.ordered"):
     reason: str = ""
 
 
+class AgentOnDemand(Event, frozen=True, kw_only=True, tag="agent.on_demand"):
+    """An agent is started while tasks wait, or is not needed any more. ``state`` is ``starting``, ``ready``, ``failed``
+    (it could not be started, ``reason`` says why), ``leaving`` or ``ended``. ``waiting`` are the tasks that wait for an
+    agent of its sort, ``agents`` those that are there on demand now."""
+
+    agent_id: str
+    state: str
+    reason: str = ""
+    waiting: int = 0
+    agents: int = 0
+
+
 class OfferChanged(Event, frozen=True, kw_only=True, tag="offer.changed"):
     """The state of a model at an agent; ``gone`` when it is not offered any more."""
 
@@ -382,6 +394,7 @@ EVENTS: dict[str, type[Event]] = {
         HealthChanged,
         SlowStart,
         AgentOrdered,
+        AgentOnDemand,
         OfferChanged,
         PluginFailure,
         OrchestratorChanged,
@@ -418,6 +431,7 @@ AnyEvent = (
     | HealthChanged
     | SlowStart
     | AgentOrdered
+    | AgentOnDemand
     | OfferChanged
     | PluginFailure
     | OrchestratorChanged
@@ -462,6 +476,7 @@ _ABOUT_FLEET = (
     HealthChanged,
     SlowStart,
     AgentOrdered,
+    AgentOnDemand,
     OfferChanged,
 )
 

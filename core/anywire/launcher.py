@@ -82,6 +82,11 @@ class Launcher(ABC):
         from half a second to 30. ``changed`` is called whenever it became ready or ended. Raises `ConfigError` when
         nothing can be started here, saying what is missing."""
 
+    async def reached(self) -> str:
+        """The address by which the processes that it starts reach this machine; it is asked before the first `start`.
+        Default: loopback, for processes of this machine. Raises `ConfigError` when that cannot be found out."""
+        return "127.0.0.1"
+
     @abstractmethod
     async def close(self) -> None:
         """Stop everything it has started; idempotent. An agent whose launcher is gone without this, however it ended,

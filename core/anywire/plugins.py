@@ -72,12 +72,14 @@ PACKAGES: dict[tuple[PluginKind, str], str] = {
     ("gateways", "llama_dds"): "anywire-gateway-llama-dds",
     ("gateways", "predecessor"): "anywire-gateway-predecessor",
     ("transports", "predecessor"): "anywire-gateway-predecessor",
+    ("launchers", "ray"): "anywire-launcher-ray",
     ("services", "alerts"): "anywire-service-alerts",
     ("services", "audit"): "anywire-service-audit",
     ("services", "background"): "anywire-service-background",
     ("services", "conversations"): "anywire-service-conversations",
     ("services", "deliberation"): "anywire-service-deliberation",
     ("services", "mcp"): "anywire-engine-mcp",
+    ("services", "nats"): "anywire-service-nats",
     ("services", "placement"): "anywire-service-placement",
 }
 """The distributions of this project that have a plugin which the core has not."""

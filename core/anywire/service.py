@@ -5,9 +5,9 @@ commands, follows events, keeps files, serves routes. It may also offer models o
 
 Life
     ``start`` is awaited once the orchestrator is the active one, before clients are let in; what it raises ends the
-    process, with the service's name. ``gate_closed`` is called when no task is taken in any more, and ``close`` awaited
-    after the running tasks have had their grace, also after a ``start`` that failed. A service that hangs in ``close``
-    is left alone after 5 seconds.
+    process, with the service's name. ``all_started`` is called when the other services have started too,
+    ``gate_closed`` when no task is taken in any more, and ``close`` awaited after the running tasks have had their
+    grace, also after a ``start`` that failed. A service that hangs in ``close`` is left alone after 5 seconds.
 
 Failures
     What a service raises is its own failure: counted, logged with its name. A task that it answers ends with
@@ -57,6 +57,10 @@ class Service(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Release everything; idempotent."""
+
+    def all_started(self) -> None:  # noqa: B027 - optional for a plugin
+        """All services have started: what those offer can be had from now on (`Context.services`), in whatever order
+        they are configured."""
 
     def gate_closed(self) -> None:  # noqa: B027 - optional for a plugin
         """No task is taken in any more: what this service has begun may finish, and begins nothing new."""

@@ -1,4 +1,5 @@
-"""The transport over the real nats-server. What has nothing to do with the wire, `test_packets` and others have too."""
+"""The transport over the real nats-server: what is quick of it. `tests/system/test_nats_conformance` has the whole kit,
+and what has nothing to do with the wire `test_packets` and others have too."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -15,9 +16,11 @@ from anywire.testing.kit.deaths import DeathTests
 from anywire.testing.kit.fields import FieldTests
 from anywire.testing.kit.forgeries import ForgeryTests
 from anywire.testing.kit.identities import IdentityTests
+from anywire.testing.kit.pauses import PauseTests
 from anywire.testing.kit.pressure import PressureTests
 from anywire.testing.kit.progress import ProgressTests
 from anywire.testing.kit.rogues import RogueTests
+from anywire.testing.kit.streams import StreamTests
 from anywire.testing.kit.versions import VersionTests
 from anywire.testing.transport_kit import TransportConformance
 
@@ -48,8 +51,10 @@ in_the_long_form_alone(
     FieldTests,
     ForgeryTests,
     IdentityTests,
+    PauseTests,
     PressureTests,
     ProgressTests,
     RogueTests,
+    StreamTests,
     VersionTests,
 )

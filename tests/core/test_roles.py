@@ -195,6 +195,10 @@ class Launching(LocalLauncher):
 
     name = "launching"
     gives: ClassVar[Callable[[], Any]] = list
+    at: ClassVar[Callable[[], str]] = lambda: "10.0.0.9"
+
+    async def reached(self) -> str:
+        return type(self).at()
 
     def command(self, role: RoleName, name: str) -> Any:
         return type(self).gives()
@@ -220,6 +224,25 @@ async def test_a_launcher_that_fails_is_named(
     monkeypatch.setattr(assembly, "in_one_process", lambda config, plugins: False)
     with pytest.raises(AnywireError, match=said):
         async with running(config(launcher="launching", agent={"id": "a"}, agents=[{"count": 2}]), plugins, Stop()):
+            pass
+
+
+async def test_the_agents_meet_the_orchestrator_where_their_launcher_says(
+    plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def met(served: Served, host: str) -> dict[str, Any]:
+        NOTES.lines.append(host)
+        return {}
+
+    monkeypatch.setattr(assembly, "in_one_process", lambda config, plugins: False)
+    monkeypatch.setattr(Served, "meeting_options", met)
+    with pytest.raises(AnywireError):
+        async with running(config(launcher="launching"), plugins, Stop()):
+            pass
+    assert "10.0.0.9" in NOTES.lines
+    monkeypatch.setattr(Launching, "at", staticmethod(lambda: vars(NOTES)["x"]))
+    with pytest.raises(AnywireError, match="launching does not know how this machine is reached: KeyError: 'x'"):
+        async with running(config(launcher="launching"), plugins, Stop()):
             pass
 
 

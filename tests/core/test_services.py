@@ -403,6 +403,23 @@ async def test_it_is_told_the_gate_before_its_close(tmp_path: Path) -> None:
     assert bench.host.get("scripted") is None
 
 
+async def test_it_is_told_when_the_others_have_started_too(tmp_path: Path) -> None:
+    seen: list[object] = []
+
+    class Early(Scripted):
+        name = "early"
+        offered_models = ()
+
+        def all_started(self) -> None:
+            seen.append(self.context.services.get("scripted"))
+            raise RuntimeError("its own failure")
+
+    later = Scripted()
+    async with service_bench(Early(), later, state=tmp_path) as bench:
+        assert seen == [later]
+        assert bench.orchestrator.boundary.failures == {"service early.all_started": 1}
+
+
 async def test_one_that_cannot_start_is_named_and_all_that_began_are_closed(tmp_path: Path) -> None:
     first, second = Scripted(), Scripted()
     second.name = "second"  # type: ignore[misc]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -153,6 +153,9 @@ class Double:
                         return
         finally:
             self.readers -= 1
+
+    def listen(self, changed: Callable[[Deliberation], object]) -> Callable[[], None]:
+        return lambda: None
 
     async def councils(self, caller: Caller) -> Sequence[Council]:
         self.callers.append(caller)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from anywire.testing.doubles import MODEL, fifo, least_loaded
 from anywire.testing.patience import FACTOR, PATIENCE, expect, polled
 from anywire.testing.service_bench import ServiceBench, service_bench
 from anywire.transport import Plane, Transport
+from anywire_nats.config import NatsConfig
+from anywire_nats.transport import NatsTransport
 from anywire_service_deliberation import answering
 from anywire_service_deliberation.deliberations import KeptDeliberations
 from anywire_service_deliberation.record import Deliberation
@@ -39,18 +41,21 @@ from anywire_service_deliberation.viewed import whole
 from anywire_zeromq import ZeromqConfig, ZeromqTransport
 from reserved import free_ports
 
-WIRES = ("memory", "zeromq")
+WIRES = ("memory", "nats", "zeromq")
 
 
 class Wire:
     """Makes transports that meet each other and nobody else."""
 
-    def __init__(self, name: str = "memory") -> None:
+    def __init__(self, name: str = "memory", options_of: Callable[[str], dict[str, Any]] = lambda name: {}) -> None:
         self._name, self._network, self._ports = name, f"plane-{uuid4()}", free_ports(2)
+        self._options = options_of(name)
 
     def __call__(self) -> Transport:
         if self._name == "memory":
             return MemoryTransport(MemoryConfig(network=self._network))
+        if self._name == "nats":
+            return NatsTransport(NatsConfig.model_validate(self._options))
         agents, clients = (f"tcp://127.0.0.1:{port}" for port in self._ports)
         return ZeromqTransport(ZeromqConfig(agent_addresses=[agents], client_addresses=[clients]))
 
@@ -106,8 +111,8 @@ def shown(state: Deliberation) -> Whole:
 
 
 @pytest.mark.parametrize("name", WIRES)
-async def test_who_awaits_it_gets_all_of_it(tmp_path: Path, name: str) -> None:
-    async with asking(tmp_path, Wire(name)) as (client, kept):
+async def test_who_awaits_it_gets_all_of_it(tmp_path: Path, name: str, options_of: Any) -> None:
+    async with asking(tmp_path, Wire(name, options_of)) as (client, kept):
         result = await expect(client.deliberate("Reverse a list.", role="qa", rubric=RUBRIC), "the result")
         state = await state_of(kept, result.id)
         assert result == shown(state)
@@ -116,8 +121,10 @@ async def test_who_awaits_it_gets_all_of_it(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WIRES)
-async def test_who_enters_it_is_told_what_happens_and_then_all_of_it(tmp_path: Path, name: str) -> None:
-    async with asking(tmp_path, Wire(name)) as (client, kept):
+async def test_who_enters_it_is_told_what_happens_and_then_all_of_it(
+    tmp_path: Path, name: str, options_of: Any
+) -> None:
+    async with asking(tmp_path, Wire(name, options_of)) as (client, kept):
         seen = []
         async with client.deliberate("Reverse a list.", id="q-1", members=2, rubric=RUBRIC) as deliberation:
             assert deliberation.id == "q-1"

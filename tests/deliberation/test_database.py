@@ -15,33 +15,21 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.deliberation.acted import question
 from tests.long_form import examples
 
 from anywire.caller import Caller
 from anywire.errors import ConfigError, PluginFailed
-from anywire_service_deliberation.database import Database, tenant_of
+from anywire_service_deliberation.database import Database
 from anywire_service_deliberation.database_form import FILE, FORM
-from anywire_service_deliberation.offered import Council
-from anywire_service_deliberation.question import Member
-from anywire_service_deliberation.record import Answer, Deliberation, Failure, Ranked
+from anywire_service_deliberation.record import Answer, Deliberation, Failure
+from anywire_service_deliberation.store import Store, tenant_of
 from anywire_service_deliberation.tables import Tables
-
-ANN, BOB = Caller("ann", "lab"), Caller("bob", "other")
-NOW = 1_700_000_000.0
+from anywire_service_deliberation.testing.store_kit import NOW, StoreConformance, ended, new, with_answers
 
 
-def new(question_id: str = "q-1", caller: Caller = ANN, at: float = NOW, **changes: Any) -> Deliberation:
-    return Deliberation(question(id=question_id, caller=caller, **changes), "submitted", at, at + 300)
-
-
-def with_answers(state: Deliberation, count: int) -> Deliberation:
-    answers = {f"proposal/0/member-{number}": Answer(f"text {number}") for number in range(1, count + 1)}
-    return msgspec.structs.replace(state, status="generating", answers=answers)
-
-
-def ended(state: Deliberation, at: float = NOW + 10, expires: float = NOW + 3610) -> Deliberation:
-    return msgspec.structs.replace(state, status="completed", ended=at, expires=expires)
+class TestSqlite(StoreConformance):
+    def make(self, where: Path, max_kept: int) -> Store:
+        return Database(where / "kept", max_kept)
 
 
 @asynccontextmanager
@@ -54,86 +42,10 @@ async def opened(folder: Path, most: int = 100) -> AsyncIterator[Database]:
         await database.close()
 
 
-async def test_what_is_kept_is_there_in_the_next_process(tmp_path: Path) -> None:
-    state = with_answers(new(), 3)
-    failed = {"critique/1/member-1/member-2": Failure("late", "no answer in time", tries=2, at=NOW)}
-    retried = {"proposal/0/member-1": (Failure("agent_lost", "gone", "a", 1, NOW),)}
-    state = msgspec.structs.replace(
-        state,
-        failures=failed,
-        retried=retried,
-        late={"proposal/0/member-9": Answer("late")},
-        ranking=(Ranked("member-2", 1, 4.5, {"member-1": 4.5}, ("member-1",)),),
-        winner="member-2",
-        round=1,
-        dropped=2,
-        spared=1,
-    )
-    async with opened(tmp_path) as database:
-        assert await database.add(new()) == new()
-        await database.keep(with_answers(new(), 1))
-        await database.keep(state)
-        assert await database.get("lab", "q-1") == state
-    async with opened(tmp_path) as database:
-        found = await database.get("lab", "q-1")
-        assert found == state
-        assert list(found.answers) == list(state.answers)
-        assert await database.unfinished() == [state]
-
-
-async def test_an_id_is_its_tenants(tmp_path: Path) -> None:
-    async with opened(tmp_path) as database:
-        first, other = new(), new(caller=BOB, at=NOW + 1)
-        assert await database.add(first) is first
-        assert await database.add(other) is other
-        again = await database.add(new(at=NOW + 2))
-        assert again == first
-        assert await database.get("lab", "q-1") == first
-        assert await database.get("other", "q-1") == other
-        assert await database.get(None, "q-1") == other
-        assert await database.get("lab", "q-2") is None
-        assert [state.question.caller for state in await database.list(None, "", "", 10)] == [BOB, ANN]
-        assert await database.list("lab", "", "", 10) == [first]
-
-
 def test_callers_without_a_tenant_are_apart() -> None:
     callers = [Caller(), Caller("ann"), Caller("bob"), Caller("", "ann"), Caller("ann", "lab")]
     assert len({tenant_of(caller) for caller in callers}) == len(callers)
     assert tenant_of(Caller("ann", "lab")) == tenant_of(Caller("bob", "lab"))
-
-
-async def test_lists_are_filtered_and_bounded(tmp_path: Path) -> None:
-    async with opened(tmp_path) as database:
-        for number in range(6):
-            role = "QA" if number % 2 else "DEV"
-            state = new(f"q-{number}", at=NOW + number)
-            members = (Member("member-1", role), Member("member-2", "DEV"))
-            asked = msgspec.structs.replace(state.question, members=members)
-            state = msgspec.structs.replace(state, question=asked)
-            await database.add(state)
-            if number < 3:
-                await database.keep(ended(state))
-
-        async def ids(*wanted: Any) -> list[str]:
-            return [state.question.id for state in await database.list("lab", *wanted)]
-
-        assert await ids("", "", 10) == [f"q-{number}" for number in (5, 4, 3, 2, 1, 0)]
-        assert await ids("completed", "", 10) == ["q-2", "q-1", "q-0"]
-        assert await ids("", "QA", 2) == ["q-5", "q-3"]
-        assert await ids("completed", "QA", 10) == ["q-1"]
-        assert await ids("", "Q", 10) == []
-        assert [state.question.id for state in await database.unfinished()] == ["q-3", "q-4", "q-5"]
-
-
-async def test_of_too_many_those_of_the_tenant_that_has_the_most_go(tmp_path: Path) -> None:
-    async with opened(tmp_path, most=4) as database:
-        for number in range(6):
-            caller = BOB if number == 0 else ANN
-            await database.add(state := new(f"q-{number}", caller=caller))
-            await database.keep(ended(state, NOW + number))
-        assert await database.purge(NOW + 10) == 2
-        left = [state.question.id for state in await database.list(None, "", "", 10)]
-        assert sorted(left) == ["q-0", "q-3", "q-4", "q-5"]
 
 
 async def test_what_has_expired_goes_and_so_do_the_oldest_of_too_many(tmp_path: Path) -> None:
@@ -152,39 +64,6 @@ async def test_what_has_expired_goes_and_so_do_the_oldest_of_too_many(tmp_path: 
     assert rows == [(0,)]
 
 
-async def test_councils_are_kept(tmp_path: Path) -> None:
-    council = Council("builders", "DEV", ({"model": "a"}, {"temperature": 0.5}), 2, "clean-code", NOW)
-    async with opened(tmp_path) as database:
-        await database.put_council("lab", council)
-        await database.put_council("other", msgspec.structs.replace(council, rounds=3))
-    async with opened(tmp_path) as database:
-        newer = msgspec.structs.replace(council, rounds=1)
-        await database.put_council("lab", newer)
-        assert dict(await database.councils())["lab"] == newer
-        assert await database.delete_council("lab", "builders")
-        assert not await database.delete_council("lab", "builders")
-        assert [tenant for tenant, _ in await database.councils()] == ["other"]
-
-
-async def test_many_writes_at_once_are_all_done_in_their_order(tmp_path: Path) -> None:
-    async with opened(tmp_path) as database:
-        states = [new(f"q-{number}") for number in range(300)]
-        await asyncio.gather(*[database.add(state) for state in states])
-        newer = [[with_answers(state, count) for count in (1, 2, 3)] for state in states]
-        await asyncio.gather(*[database.keep(state) for each in newer for state in each])
-        assert list(await database.unfinished()) == [each[-1] for each in newer]
-
-
-async def test_one_write_that_fails_harms_no_other(tmp_path: Path) -> None:
-    broken = new("broken", metadata={"what": object()})
-    async with opened(tmp_path) as database:
-        done = await asyncio.gather(
-            database.add(new("a")), database.add(broken), database.add(new("b")), return_exceptions=True
-        )
-        assert [isinstance(each, Exception) for each in done] == [False, True, False]
-        assert {state.question.id for state in await database.unfinished()} == {"a", "b"}
-
-
 async def test_a_write_whose_caller_has_gone_is_done(tmp_path: Path) -> None:
     async with opened(tmp_path) as database:
         await database.add(new())
@@ -194,17 +73,6 @@ async def test_a_write_whose_caller_has_gone_is_done(tmp_path: Path) -> None:
         await asyncio.wait((writing,))
         await database.delete_council("lab", "none")  # a later write of the same order
         assert await database.get("lab", "q-1") == with_answers(new(), 2)
-
-
-async def test_a_folder_has_one_process_at_a_time(tmp_path: Path) -> None:
-    second = Database(tmp_path / "kept")
-    async with opened(tmp_path):
-        assert not await second.open()
-    assert await second.open()
-    await second.close()
-    await second.close()
-    with pytest.raises(PluginFailed):
-        await second.add(new())
 
 
 async def test_a_disk_that_fails_is_told_and_may_work_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,13 +89,13 @@ async def test_who_shuts_down_elsewhere_is_replaced() -> None:
     context = Refusing(errors.ShuttingDown("it shuts down"))
     served = cast("ServedModels", context)
     made = [cast("Context", context), served, (), lambda: SUBMITTED, state, asks, "", ()]
-    errand = Errand(*made, priority=0, patient=False)  # type: ignore[arg-type]
+    errand = Errand(*made, patient=False)  # type: ignore[arg-type]
     errand.submit(ANYBODY)
     outcome = await errand.outcome(ANYBODY)
     assert isinstance(outcome, Failed)
     assert outcome.again
     context.closing = True
-    errand = Errand(*made, priority=0, patient=False)  # type: ignore[arg-type]
+    errand = Errand(*made, patient=False)  # type: ignore[arg-type]
     errand.submit(ANYBODY)
     assert await errand.outcome(ANYBODY) is None
 

@@ -76,6 +76,34 @@ async def test_a_preference_that_says_nothing_is_passed_over(tmp_path: Path, pre
         assert "preference-applied" not in answer.headers
 
 
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize(
+    ("headers", "trace", "priority"),
+    [
+        ({"traceparent": TRACE, "x-anywire-priority": "-3"}, TRACE, -3),
+        ({"traceparent": "no such"}, "", 0),
+        ({}, "", 0),
+    ],
+)
+async def test_a_question_has_the_trace_and_the_priority_of_its_request(
+    tmp_path: Path, headers: dict[str, str], trace: str, priority: int
+) -> None:
+    async with front(tmp_path) as served, http(served) as client:
+        await client.post("/deliberations", json={"id": "q-1", "task": "?"}, headers=headers)
+        question = served.double.kept["q-1"].question
+        assert (question.trace, question.priority) == (trace, priority)
+
+
+@pytest.mark.parametrize("priority", ["high", "1001", "", "1.5"])
+async def test_a_priority_that_is_none_is_refused(tmp_path: Path, priority: str) -> None:
+    async with front(tmp_path) as served, http(served) as client:
+        answer = await client.post("/deliberations", json={"task": "?"}, headers={"x-anywire-priority": priority})
+        assert error(answer) == (400, "invalid_request", "x-anywire-priority")
+        assert not served.double.kept
+
+
 async def test_the_same_question_again_is_the_same_one(tmp_path: Path) -> None:
     async with front(tmp_path) as served, http(served) as client:
         body = {"id": "q-1", "task": "?"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -54,6 +55,46 @@ def wrong(kept: KeptDeliberations, **members: Any) -> errors.InvalidRequest:
     with pytest.raises(errors.InvalidRequest) as raised:
         kept.question(request(**members), ANN)
     return raised.value
+
+
+async def test_its_tasks_have_its_trace_and_priority_also_after_a_restart(tmp_path: Path) -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    engine = Council()
+    engine.hold("score")
+    async with bench(tmp_path, engine=engine) as (_, kept):
+        question = kept.question(request(rounds=0), ANN)
+        await kept.submit(msgspec.structs.replace(question, trace=trace, priority=4))
+        await engine.all_asked("score", 6)
+    again = Council()
+    async with bench(tmp_path, engine=again) as (_, kept):
+        assert (await ended(kept)).status == "completed"
+    tasks = [event[3] for each in (engine, again) for event in each.recorder.named("asked")]
+    assert {(task.trace, task.priority) for task in tasks} == {(trace, 4)}
+
+
+async def test_a_listener_is_told_of_each_state_that_is_kept_to_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[Deliberation] = []
+
+    def fails(state: Deliberation) -> None:
+        raise RuntimeError("its own failure")
+
+    async with bench(tmp_path) as (_, kept):
+        unlisten = kept.listen(told.append)
+        kept.listen(fails)
+        await asked(kept)
+        last = await ended(kept)
+        unlisten()
+        unlisten()
+        await asked(kept, id="q-2")
+        await ended(kept, "q-2")
+    assert told[0].status == "submitted"
+    assert told[-1] == last
+    assert [state.is_final for state in told] == [False] * (len(told) - 1) + [True]
+    assert all(earlier.answers.items() <= later.answers.items() for earlier, later in pairwise(told))
+    assert {state.question.id for state in told} == {"q-1"}
+    assert "a listener could not deal with the deliberation q-1" in caplog.messages
 
 
 # Requests

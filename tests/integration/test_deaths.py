@@ -37,7 +37,7 @@ async def ask(client: httpx.AsyncClient, number: int, prefer: str = "") -> tuple
     return answer.json()["choices"][0]["message"]["content"], answer.headers["x-anywire-agent"]
 
 
-@pytest.mark.parametrize("config", ["dds", *["grpc", "http", "zeromq"] * SOAK], indirect=True)
+@pytest.mark.parametrize("config", ["dds", *["grpc", "http", "nats", "zeromq"] * SOAK], indirect=True)
 async def test_killed_agents_lose_no_task_without_a_token(start: Any, config: Any) -> None:
     """Two of three agents are killed with all that they hold: one has shown a token of each stream, the other none."""
     settings = [*config(NO_MIGRATION | {"next_token_timeout": 0}, length=15), *PATIENT]

@@ -173,6 +173,24 @@ async def test_an_orchestrator_on_the_only_address_is_seen_and_no_failure(
     assert "listen on one of these addresses" in alone["remedy"]
 
 
+async def test_an_orchestrator_at_the_same_nats_server_is_seen_and_a_server_that_is_away_is_named(
+    start: Start, write: Write, options_of: Callable[[str], Options]
+) -> None:
+    here, elsewhere = options_of("nats"), {"servers": f"nats://127.0.0.1:{free_port()}"}
+    serve = await start("serve", *write("serve", {"nats": here}))
+    await serve.ready()
+    seen, other = await asyncio.gather(
+        doctor(*write("same", {"nats": here})), doctor(*write("other", {"nats": options_of("nats")}))
+    )
+    assert "an agent in another process was found" in seen["transport nats"]["detail"]
+    assert seen["orchestrator over nats"]["state"] == "ok"
+    assert "48 kB went there and back in" in seen["orchestrator over nats"]["detail"]
+    assert other["transport nats"]["state"] == "ok"
+    assert other["orchestrator over nats"]["state"] == "warn", "it is of another fleet"
+    away = await doctor(*write("away", {"nats": elsewhere}), fails="transport nats")
+    assert "nobody listens there: start it (`nats-server`)" in away["transport nats"]["detail"]
+
+
 async def test_that_any_agent_may_join_from_elsewhere_is_told_where_clients_need_keys(tmp_path: Path) -> None:
     keys = tmp_path / "keys.json"
     add_key(keys, record_of(new_key()))

@@ -31,6 +31,8 @@ EXAMPLES: Examples = {
     ("GET", "/v1"): Example(),
     ("GET", "/api/v1"): Example(),
     ("GET", "/health"): Example(role=None),
+    ("GET", "/healthz"): Example(role=None),
+    ("GET", "/readyz"): Example(role=None),
     ("GET", "/version"): Example(),
     ("GET", "/metrics"): Example(role="observe"),
     ("POST", "/chat/completions"): Example(body=CHAT),

@@ -130,7 +130,7 @@ async def _busy(client: httpx.AsyncClient, names: Collection[str] = ()) -> list[
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("config", ["dds", "grpc", "http", "zeromq"] if SOAK else ["zeromq"], indirect=True)
+@pytest.mark.parametrize("config", ["dds", "grpc", "http", "nats", "zeromq"] if SOAK else ["zeromq"], indirect=True)
 async def test_streams_of_a_killed_orchestrator_go_on_at_another(start: Any, config: Any, tmp_path: Path) -> None:
     """Each is an agent of the one that is asked, with an agent of its own."""
     length = 60

@@ -51,7 +51,7 @@ async def offers(client: httpx.AsyncClient) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("config", ["dds", "grpc", "http", "zeromq"] if SOAK else ["http"], indirect=True)
+@pytest.mark.parametrize("config", ["dds", "grpc", "http", "nats", "zeromq"] if SOAK else ["http"], indirect=True)
 async def test_a_stream_goes_on_at_an_agent_with_the_same_weights(
     start: Any, config: Any, tiny: Path, tmp_path: Path
 ) -> None:

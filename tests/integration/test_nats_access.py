@@ -49,6 +49,33 @@ async def test_who_is_not_let_in_is_told_what_to_check(
     await exchange(bench, servers=server.url, **right)
 
 
+async def test_keys_that_are_made_let_agents_answer_and_not_ask(bench: Bench, serve: Any, tmp_path: Path) -> None:
+    from anywire_nats.transport import NatsTransport
+
+    folder = tmp_path / "keys"
+    told = NatsTransport.make_keys(folder)
+    hub, agent = folder / "hub.nk", folder / "agent.nk"
+    assert str(hub) in told
+    assert str(agent) in told
+    assert [path.stat().st_mode & 0o077 for path in (hub, agent)] == [0, 0]
+    users = (folder / "users.conf").read_text()
+    assert all(path.read_text().strip() not in users for path in (hub, agent))
+    server = await serve(users)
+    sending, sink = await bench.hub(servers=server.url, nkey=hub)
+    port, _, _ = await bench.port(on_task=echo, servers=server.url, nkey=agent)
+    await sink.event("joined", "a")
+    sending.send("a", request("t", body="fine"))
+    assert "".join((await sink.final("t")).deltas) == "fine"
+    await port.close()
+    await sending.close()
+    with pytest.raises(errors.TransportUnavailable):
+        await bench.hub(servers=server.url, nkey=agent)
+    before = hub.read_text()
+    with pytest.raises(errors.ConfigError, match="is there already"):
+        NatsTransport.make_keys(folder)
+    assert hub.read_text() == before
+
+
 def seed_file(folder: Path, name: str) -> tuple[Path, str]:
     """A file with the seed of a new nkey, and its public part."""
     pair = nkeys.from_seed(nkeys.encode_seed(random.Random(name).randbytes(32), nkeys.PREFIX_BYTE_USER))

@@ -18,7 +18,7 @@ PROMPTS = 200
 AT_ONCE = 32
 
 
-@pytest.fixture(params=["memory", "dds", "grpc", "http", "zeromq"])
+@pytest.fixture(params=["memory", "dds", "grpc", "http", "nats", "zeromq"])
 def wire(request: pytest.FixtureRequest, options_of: Callable[[str], dict[str, Any]]) -> Rig:
     return Rig(request.param, options_of(request.param))
 

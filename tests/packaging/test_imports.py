@@ -101,6 +101,8 @@ ALLOWED = {
     ("anywire_gateway_predecessor", "anywire_dds"),
     ("anywire_gateway_predecessor", "anywire_gateway_openai"),
     ("anywire_gateway_grpc", "anywire_service_deliberation"),
+    ("anywire_service_nats", "anywire_nats"),
+    ("anywire_service_nats", "anywire_service_deliberation"),
     ("anywire_engine_llama", "anywire_engine_openai"),
     ("anywire_engine_models", "anywire_engine_openai"),
     ("anywire_engine_llama", "anywire_engine_models"),

@@ -1,6 +1,11 @@
 #!/bin/sh
-# Installs the Debian packages of programs that tests/system needs, where that is possible. Tests whose program is missing
-# are skipped and say so.
+# Installs what tests/system needs, where that is possible: the Python packages of requirements.txt, with the command that
+# is given as arguments, and Debian packages. Tests whose package or program is missing are skipped and say so.
+while read -r requirement; do
+  case $requirement in "" | "#"*) continue ;; esac
+  # Each by itself: where one is not to be had, the others are.
+  [ $# = 0 ] || "$@" "$requirement" </dev/null || echo "not installed here: $requirement" >&2
+done <"$(dirname "$0")/requirements.txt"
 packages=
 for program in nginx caddy; do
   PATH="$PATH:/usr/sbin:/sbin" command -v "$program" >/dev/null || packages="$packages $program"

@@ -143,6 +143,24 @@ Selector = Annotated[
         rich_help_panel=_PIPELINE,
     ),
 ]
+Launcher = Annotated[
+    str | None,
+    typer.Option(
+        "--launcher",
+        metavar="NAME",
+        help="Launcher that starts the agents: local, or an installed one such as ray. Default: local.",
+        rich_help_panel=_AGENT,
+    ),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="Ray cluster that the agents run in, or auto: short for --launcher ray --set launcher.address=HOST:PORT.",
+        rich_help_panel=_AGENT,
+    ),
+]
 Engine = Annotated[
     str | None,
     typer.Option(
@@ -245,6 +263,8 @@ _SHARED: Mapping[str, Any] = {
     "strength": Strength,
     "scheduler": Scheduler,
     "selector": Selector,
+    "launcher": Launcher,
+    "ray_address": RayAddress,
     "engine": Engine,
     "model": EngineModel,
     "slots": Slots,

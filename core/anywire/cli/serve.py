@@ -36,6 +36,7 @@ def serve(given: options.Given) -> None:
     """Run an orchestrator with its gateways and services."""
     from anywire.cli.fleet_records import recording
     from anywire.roles import orchestrator_role, stop
+    from anywire.roles.alive import telling_alive
 
     settled, plugins = given.serving()
     _refuse_alone(settled.config, plugins)
@@ -45,7 +46,8 @@ def serve(given: options.Given) -> None:
             say_served(settled, served, tell)
 
         async def role(asked: Stop) -> None:
-            await orchestrator_role.serve(settled.config, plugins, asked, ready)
+            async with telling_alive(settled.config.alive_file):
+                await orchestrator_role.serve(settled.config, plugins, asked, ready)
 
         stop.run(role)
 
@@ -54,6 +56,7 @@ def serve(given: options.Given) -> None:
 def agent(given: options.Given) -> None:
     """Run one agent with its engine."""
     from anywire.roles import agent_role, assembly, stop
+    from anywire.roles.alive import telling_alive
     from anywire.roles.ready import say_ready
 
     config, plugins = given.joining()
@@ -61,7 +64,8 @@ def agent(given: options.Given) -> None:
     one = assembly.make_agent(config, plugins)
 
     async def role(asked: Stop) -> None:
-        await agent_role.work(one, config, asked, lambda: say_ready(agent_role.description(one, config)))
+        async with telling_alive(config.alive_file):
+            await agent_role.work(one, config, asked, lambda: say_ready(agent_role.description(one, config)))
 
     stop.run(role)
 

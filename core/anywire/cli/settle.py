@@ -45,6 +45,8 @@ def settle(
     strength: int | None = None,
     scheduler: str | None = None,
     selector: str | None = None,
+    launcher: str | None = None,
+    ray_address: str | None = None,
     engine: str | None = None,
     model: str | None = None,
     slots: int | None = None,
@@ -66,6 +68,7 @@ def settle(
         "server": _given(host=host, port=port),
         "scheduler": _given(name=scheduler),
         "selector": _given(name=selector),
+        "launcher": _given(name="ray" if ray_address is not None and launcher is None else launcher),
         "engine": _given(name=engine),
         "agent": _given(id=agent_id),
         "access": _given(keys=keys),
@@ -77,6 +80,10 @@ def settle(
     single = _settings(settings or ())
     if dds_domain is not None:
         single["transports.dds.domain"] = dds_domain
+    if ray_address is not None:
+        if launcher not in (None, "ray"):
+            raise typer.BadParameter(f"it is for --launcher ray, not {launcher}", param_hint="--ray-address")
+        single["launcher.address"] = ray_address
     config = load(file, flags={key: value for key, value in given.items() if value}, settings=single)
     hushed = quiet and config.log_level == "info" and log_level is None
     logs.configure("warning" if hushed else config.log_level, config.log_format)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     "fleet",
     "lan",
     "keys",
+    "launcher",
+    "ray_address",
     "engine",
     "model",
     "slots",
@@ -34,22 +36,38 @@ def up(
         int | None,
         typer.Option("--agents", "-n", min=1, help="Agents to start. Default: 1, or those that `agents` lists."),
     ] = None,
+    on_demand: Annotated[
+        int | None,
+        typer.Option(
+            "--on-demand",
+            min=0,
+            metavar="N",
+            help="Agents to start beyond those while tasks wait, at most. Short for --set on_demand.most=N.",
+        ),
+    ] = None,
 ) -> None:
     """Run an orchestrator and agents on this machine. They are started and ended together."""
     from anywire.cli.fleet_records import recording
     from anywire.cli.serve import say_served
+    from anywire.config import replaced
     from anywire.roles import stop
     from anywire.roles.agent_configs import agent_configs
+    from anywire.roles.alive import telling_alive
     from anywire.roles.orchestrator_and_agents import running
 
     settled, plugins = given.serving(apart=True)
-    count = len(agent_configs(settled.config, agents))
+    config = settled.config
+    if on_demand is not None:
+        config = replaced(config, on_demand=config.on_demand.model_dump() | {"most": on_demand})
+    count = f"{len(agent_configs(config, agents))} agents"
+    if config.on_demand.most:
+        count += f", up to {config.on_demand.most} more on demand"
 
     with recording() as tell:
 
         async def role(asked: Stop) -> None:
-            async with running(settled.config, plugins, asked, agents) as served:
-                say_served(settled, served, tell, f"{count} agents, ")
+            async with telling_alive(config.alive_file), running(config, plugins, asked, agents) as served:
+                say_served(settled, served, tell, f"{count}, ")
                 await asked.wait()
 
         stop.run(role)

@@ -9,12 +9,14 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from anywire.config import Config, LauncherSection, with_transport_options
-from anywire.errors import AnywireError, LaunchFailed, PluginError
+from anywire.errors import AnywireError, ConfigError, LaunchFailed, PluginError
 from anywire.launcher import RunningProcess
 from anywire.plugins import Plugins
 from anywire.printable import printable
 from anywire.roles import assembly
-from anywire.roles.agent_configs import agent_configs
+from anywire.roles.agent_configs import agent_sorts
+from anywire.roles.on_demand.keeper import NAME as ON_DEMAND
+from anywire.roles.on_demand.keeper import AgentsOnDemand
 from anywire.roles.orchestrator_role import SETTLE, Served, serving
 from anywire.roles.stop import Stop
 from anywire.selector import AgentView
@@ -25,16 +27,9 @@ PATIENCE = 10.0
 """Seconds until it is said that agents which run do not join."""
 
 
-HERE = "127.0.0.1"
-"""Where processes of this machine reach it."""
-
-Meeting = Mapping[str, Mapping[str, Any]]
-"""Options of transports, by their names."""
-
-
 class _Agents(Protocol):
-    async def start(self, meeting: Meeting) -> None:
-        """Start them with these further options of the transports, by which they meet the orchestrator."""
+    async def start(self, served: Served) -> None:
+        """Start them, so that they meet the orchestrator."""
         ...
 
     async def failure(self) -> None:
@@ -56,7 +51,7 @@ class _AgentsInside:
         self._agents = [assembly.make_agent(config, plugins, logging.DEBUG) for config in configs.values()]
         self._started: list[asyncio.Task[None]] = []
 
-    async def start(self, meeting: Meeting) -> None:
+    async def start(self, served: Served) -> None:
         self._started = [asyncio.create_task(agent.start()) for agent in self._agents]
 
     async def failure(self) -> None:
@@ -77,22 +72,39 @@ class _AgentsLaunched:
     """Agents in processes of their own, by the launcher that the configuration names."""
 
     def __init__(self, configs: Mapping[str, Config], config: Config, plugins: Plugins) -> None:
-        self._configs, self._grace = configs, config.shutdown_grace + SETTLE
+        self._configs, self.grace = configs, config.shutdown_grace + SETTLE
         self._launcher = assembly.make_launcher(config, plugins)
         self._processes: list[RunningProcess] = []
+        self._meeting: Mapping[str, Mapping[str, Any]] = {}
 
-    async def start(self, meeting: Meeting) -> None:
+    async def start(self, served: Served) -> None:
+        self._meeting = served.meeting_options(await self._reached())
         for name, config in self._configs.items():
-            try:
-                # Its lines are read, and become lines of this log.
-                own = with_transport_options(config, meeting).model_copy(update={"log_format": "json"})
-                self._processes.append(await self._launcher.start("agent", own, name))
-            except AnywireError:
-                raise
-            except Exception as error:
-                raise PluginError(
-                    f"the launcher {self._launcher.name} cannot start {name}: {type(error).__name__}: {error}"
-                ) from error
+            self._processes.append(await self.start_one(name, config))
+
+    async def start_one(self, name: str, config: Config) -> RunningProcess:
+        """Start one more, which the caller stops. Raises `AnywireError`."""
+        try:
+            # Its lines are read, and become lines of this log.
+            own = with_transport_options(config, self._meeting).model_copy(update={"log_format": "json"})
+            return await self._launcher.start("agent", own, name)
+        except AnywireError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"the launcher {self._launcher.name} cannot start {name}: {type(error).__name__}: {error}"
+            ) from error
+
+    async def _reached(self) -> str:
+        try:
+            return await self._launcher.reached()
+        except AnywireError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"the launcher {self._launcher.name} does not know how this machine is reached: "
+                f"{type(error).__name__}: {error}"
+            ) from error
 
     async def failure(self) -> None:
         watching = [asyncio.create_task(_fail_with(process)) for process in self._processes]
@@ -107,7 +119,7 @@ class _AgentsLaunched:
 
     async def stop(self) -> None:
         try:
-            await asyncio.gather(*(process.stop(self._grace) for process in self._processes))
+            await asyncio.gather(*(process.stop(self.grace) for process in self._processes))
         finally:
             await self._launcher.close()
 
@@ -140,15 +152,24 @@ def what_is_missing(wanted: Iterable[str], agents: Iterable[AgentView], transpor
 @asynccontextmanager
 async def running(config: Config, plugins: Plugins, stop: Stop, count: int | None = None) -> AsyncIterator[Served]:
     """Run an orchestrator and agents: those that ``agents`` lists, else ``count`` of them, one by default. Yields once
-    every agent has joined and is ready. At the end running tasks get ``shutdown_grace`` seconds, then the agents end.
+    every agent has joined and is ready. From then on agents on demand are started and ended, as ``on_demand`` says. At
+    the end running tasks get ``shutdown_grace`` seconds, then the agents end.
 
     The launcher starts the agents. Over a transport that reaches no other process they run inside of this one, and a
-    warning says so where another launcher than ``local`` is configured. Raises what keeps the orchestrator from
-    starting, `LaunchFailed` when an agent cannot start, and `PluginError` when the launcher fails.
+    warning says so where another launcher than ``local`` is configured, and ``on_demand`` is refused. Raises what keeps
+    the orchestrator from starting, `LaunchFailed` when an agent cannot start, `PluginError` when the launcher fails.
     """
-    configs = agent_configs(config, count)
+    sorts = agent_sorts(config, count)
+    configs = {agent_id: own for sort in sorts for agent_id, own in sort.agents.items()}
     agents: _Agents
+    launched: _AgentsLaunched | None = None
+    on_demand: AgentsOnDemand | None = None
     if assembly.in_one_process(config, plugins):
+        if config.on_demand.most:
+            raise ConfigError(
+                f"on_demand: over {config.transport_names} the agents run in this process, where further ones add "
+                "nothing: use a transport between processes, or set on_demand.most to 0"
+            )
         agents = _AgentsInside(configs, plugins)
         if config.launcher != LauncherSection():
             log.warning(
@@ -157,7 +178,7 @@ async def running(config: Config, plugins: Plugins, stop: Stop, count: int | Non
                 config.transport_names,
             )
     else:
-        agents = _AgentsLaunched(configs, config, plugins)
+        agents = launched = _AgentsLaunched(configs, config, plugins)
 
     def all_ready(agents: list[AgentView]) -> bool:
         return {each.agent_id for each in agents if each.status.state == "ready"}.issuperset(configs)
@@ -171,7 +192,7 @@ async def running(config: Config, plugins: Plugins, stop: Stop, count: int | Non
     failing: asyncio.Task[None] | None = None
     try:
         async with serving(config, plugins, stop) as served:
-            await agents.start(served.meeting_options(HERE))
+            await stop.unless(agents.start(served))
             failing = asyncio.create_task(agents.failure())
             waiting = asyncio.create_task(served.orchestrator.agents_until(all_ready))
             warning = asyncio.create_task(warn(served))
@@ -183,10 +204,17 @@ async def running(config: Config, plugins: Plugins, stop: Stop, count: int | Non
                 await asyncio.gather(warning, waiting, return_exceptions=True)
             if not failing.done():
                 failing.add_done_callback(lambda _: stop.request("an agent cannot go on"))
+                if launched is not None and config.on_demand.most:
+                    on_demand = AgentsOnDemand(
+                        sorts, config.on_demand, served.orchestrator, launched.start_one, launched.grace
+                    )
+                    on_demand.begin()
+                    served.numbers(ON_DEMAND, on_demand.metrics)
                 yield served
             if failing.done():
                 failing.result()
     finally:
         if failing is not None:
             failing.cancel()
-        await agents.stop()
+        stopping = [agents.stop(), *([on_demand.close()] if on_demand is not None else [])]
+        await asyncio.gather(*stopping)

@@ -23,7 +23,7 @@ from anywire.roles.beyond_machine import ADMIT_AGENTS, check_reach, open_to_agen
 from anywire.roles.context import OrchestratorContext
 from anywire.roles.fleet import leave
 from anywire.roles.kept_budgets import KeptBudgets
-from anywire.roles.service_host import ServiceHost
+from anywire.roles.service_host import Numbers, ServiceHost
 from anywire.roles.standby import Standby
 from anywire.roles.stop import Stop
 from anywire.roles.told_access import told_access
@@ -44,6 +44,8 @@ class Served(NamedTuple):
     gateways: Sequence[Gateway]
     client_transports: Sequence[Transport] = ()
     access: RunAccess = OpenAccess()
+    numbers: Callable[[str, Numbers], None] = lambda name, numbers: None
+    """Tells the numbers of a further part, under a name, with those of services; see `ServiceHost.tell_also`."""
 
     @property
     def address(self) -> str:
@@ -113,7 +115,7 @@ class OrchestratorRole:
 
     @property
     def served(self) -> Served:
-        return Served(self.orchestrator, self.gateways, self._client_transports, self.access)
+        return Served(self.orchestrator, self.gateways, self._client_transports, self.access, self.services.tell_also)
 
     def context(self, name: str) -> OrchestratorContext:
         """What the gateway of that name is given."""

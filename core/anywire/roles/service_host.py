@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -18,6 +18,9 @@ from anywire.pipeline.orchestrator import Orchestrator
 from anywire.service import Service
 
 log = logging.getLogger(__name__)
+
+Numbers = Callable[[], Iterable[Metric]]
+"""Tells the numbers of a part, as `anywire.service.Service.metrics` does."""
 
 CLOSE_TIMEOUT = 5.0
 """Seconds after which a service that does not close is left alone."""
@@ -42,6 +45,11 @@ class ServiceHost:
         self._begun: list[Service] = []
         self._running: dict[str, Service] = {}
         self._gate_closed = False
+        self._also: dict[str, Numbers] = {}
+
+    def tell_also(self, name: str, numbers: Numbers) -> None:
+        """Tell what ``numbers()`` gives with the numbers of services, as if it were one of that name."""
+        self._also[name] = numbers
 
     async def start(self) -> None:
         """Start one after the other. Raises `ConfigError` that names the service when one cannot start; `close` ends
@@ -58,6 +66,10 @@ class ServiceHost:
                 raise ConfigError(f"the service {service.name} cannot start: {what}") from error
             self._running[service.name] = service
             log.info("service %s runs", service.name)
+        for service in list(self._running.values()):
+            self._orchestrator.boundary.call(
+                f"service {service.name}", "all_started", service.all_started, otherwise=None
+            )
 
     def get(self, name: str) -> Any:
         """What the service of that name offers; None when it does not run. See `anywire.context.Services`."""
@@ -74,15 +86,17 @@ class ServiceHost:
         """What the running services and the gateways tell to whoever measures; see `anywire.context.Services`."""
         found: list[tuple[str, Metric]] = []
         for name, service in self._running.items():
-            found += [(name, each) for each in self._metrics_of(f"service {name}", service)]
+            found += [(name, each) for each in self._metrics_of(f"service {name}", service.metrics)]
         for gateway in self.gateways:
-            found += [(gateway.name, each) for each in self._metrics_of(f"gateway {gateway.name}", gateway)]
+            found += [(gateway.name, each) for each in self._metrics_of(f"gateway {gateway.name}", gateway.metrics)]
+        for name, numbers in self._also.items():
+            found += [(name, each) for each in self._metrics_of(name, numbers)]
         return found
 
-    def _metrics_of(self, label: str, plugin: Service | Gateway) -> list[Metric]:
+    def _metrics_of(self, label: str, numbers: Numbers) -> list[Metric]:
         boundary = self._orchestrator.boundary
         told = boundary.call(
-            label, "metrics", lambda: list(islice(plugin.metrics(), MAX_METRICS + 1)), otherwise=list[Metric]()
+            label, "metrics", lambda: list(islice(numbers(), MAX_METRICS + 1)), otherwise=list[Metric]()
         )
         if len(told) > MAX_METRICS:
             boundary.failed(label, "metrics", f"tells more than {MAX_METRICS} numbers; the others are left out")

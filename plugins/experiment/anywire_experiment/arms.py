@@ -19,19 +19,28 @@ from anywire.roles import assembly
 from anywire_experiment.companions import Companion, addressed, check_named, sample_value
 from anywire_experiment.plan import Network, Plan
 
-SHORT = {"transport": "transports", "selector": "selector", "scheduler": "scheduler", "engine": "engine"}
+SHORT = {
+    "transport": "transports",
+    "selector": "selector",
+    "scheduler": "scheduler",
+    "engine": "engine",
+    "launcher": "launcher",
+}
 REQUEST = "request"
 """The factor whose levels are members of the requests; with a dot, one of them."""
 _OF_WORKLOADS = ("messages", "stream", "stream_options", "n")
 """Members of a request that the workload or the framework settles."""
-_SECTIONS = ("scheduler", "selector", "engine")
+_SECTIONS = ("scheduler", "selector", "engine", "launcher")
 ALONE = "system"
 """The arm of a plan without factors."""
 
 DELIBERATION = ("deliberate", "deliberation")
 """A model whose answers are deliberations, and the service that offers it."""
 
-SETTLED = ("server", "gateways", "join", "standby", "launcher")
+LAUNCHER = "launcher"
+"""The key by which a plan has a launcher start the agents, in place of the cell."""
+
+SETTLED = ("server", "gateways", "join", "standby")
 """Keys that each cell settles for itself."""
 
 
@@ -84,10 +93,11 @@ def arms_of(plan: Plan) -> list[Arm]:
     if needing and (bare := next((each.name for each in made if each.network is None), None)):
         raise ConfigError(f"workload {needing[0]!r} cuts the network, and the arm {bare!r} has none: set `network`")
     single = [name for name, each in plan.workloads.items() if each.fault]
-    if single and (inside := next((each for each in made if in_one_process(each)), None)):
+    if single and (inside := next((each for each in made if starts_its_agents(each)), None)):
+        where = "started by a launcher" if LAUNCHER in inside.tree else "in the orchestrator's own process"
         raise ConfigError(
             f"workload {single[0]!r} has a fault of an agent's process, and in the arm {inside.name!r} the agents are "
-            "in the orchestrator's own process: leave that level out"
+            f"{where}: leave that level out"
         )
     return made
 
@@ -116,8 +126,17 @@ def check(arm: Arm, where: str) -> None:
         raise ConfigError(f"{where}: {error}") from error
     if faults:
         raise ConfigError(f"{where}: {'; '.join(faults)}")
-    if arm.network is not None and in_one_process(arm):
-        raise ConfigError(f"{where}: a network lies between processes, and this transport stays inside of one")
+    inside = in_one_process(arm)
+    if arm.network is not None and inside:
+        raise ConfigError(f"{where}: a network lies between processes, and this transport stays inside of one process")
+    if LAUNCHER in arm.tree and arm.network is not None:
+        raise ConfigError(
+            f"{where}: a launcher starts the agents on the orchestrator's host, and with `network` they are on another"
+        )
+    if LAUNCHER in arm.tree and inside:
+        raise ConfigError(
+            f"{where}: this transport stays inside of one process, where no launcher is used: leave `launcher` out"
+        )
 
 
 def _check_model(plan: Plan, arm: Arm, where: str) -> None:
@@ -132,6 +151,12 @@ def _check_model(plan: Plan, arm: Arm, where: str) -> None:
                 f"{where}: workload {name!r} asks for the model {model!r}, which the service {DELIBERATION[1]!r} "
                 f"offers: add `services: {{{DELIBERATION[1]}: {{}}}}` to `system`"
             )
+
+
+def starts_its_agents(arm: Arm) -> bool:
+    """Whether the orchestrator's process has the agents: inside of it, or started by the launcher that the plan names.
+    Otherwise each of them is a process of the cell."""
+    return LAUNCHER in arm.tree or in_one_process(arm)
 
 
 def in_one_process(arm: Arm) -> bool:

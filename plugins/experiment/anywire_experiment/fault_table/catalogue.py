@@ -277,7 +277,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
 )
 
-TRANSPORTS = ("memory", "dds", "http", "zeromq", "grpc")
+TRANSPORTS = ("memory", "dds", "http", "zeromq", "grpc", "nats")
 """Those of the project, in the order of the table; others stand after them."""
 
 BY_NAME = {each.name: each for each in FAULTS}

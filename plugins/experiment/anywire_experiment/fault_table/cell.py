@@ -16,6 +16,7 @@ from anywire.config import replaced
 from anywire.errors import AnywireError
 from anywire_experiment.arms import Arm, in_one_process
 from anywire_experiment.fault_table import notes, observed
+from anywire_experiment.fault_table.brokers import companions_of, missing_server, options_of
 from anywire_experiment.fault_table.catalogue import CLOCK_STEP, CUT_AFTER, GONE_ON, SILENCE, Fault
 from anywire_experiment.fault_table.clients import Clients, Round
 from anywire_experiment.fault_table.injection import ASKS_A_SERVER, SERVICES, Injection, state_folder, why_not
@@ -44,8 +45,9 @@ READY = 120.0
 
 def arm_of(fault: Fault, transport: str, private: Path, setting: Setting = USUAL) -> Arm:
     """The system of a cell. Raises `ConfigError`."""
+    between_hosts = fault.needs == "network"
     tree: dict[str, Any] = {
-        "transports": {transport: {}},
+        "transports": {transport: dict(options_of(transport, between_hosts=between_hosts))},
         "client_plane": False,
         "server": {"unix": str(_socket(private))},
         # In turn: each agent has as many streams as the other one.
@@ -59,7 +61,7 @@ def arm_of(fault: Fault, transport: str, private: Path, setting: Setting = USUAL
         tree["services"] = {name: {"folder": str(state / name)} for name in SERVICES}
     for each in setting.changes:
         set_key(tree, each)
-    return Arm(transport, {}, tree, 2, Network() if fault.needs == "network" else None)
+    return Arm(transport, {}, tree, 2, Network() if between_hosts else None, companions_of(transport))
 
 
 def _engine(name: str, fault: Fault) -> dict[str, Any]:
@@ -114,7 +116,9 @@ class FaultCell:
         private = Path(tempfile.mkdtemp(prefix="anywire-faults-"))
         try:
             arm = arm_of(self._fault, seen.transport, private, self._setting)
-            seen.reason = why_not(self._fault, arm.tree["engine"]["name"], one_process=in_one_process(arm))
+            seen.reason = missing_server(seen.transport) or why_not(
+                self._fault, arm.tree["engine"]["name"], one_process=in_one_process(arm)
+            )
             if seen.reason:
                 seen.state = "n/a"
             else:

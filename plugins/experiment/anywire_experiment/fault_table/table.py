@@ -12,6 +12,7 @@ from anywire.near import nearest
 from anywire.plugins import Plugins
 from anywire_experiment.arms import check
 from anywire_experiment.fault_table import pages, record
+from anywire_experiment.fault_table.brokers import missing_server
 from anywire_experiment.fault_table.catalogue import BY_NAME, FAULTS, TRANSPORTS, Fault
 from anywire_experiment.fault_table.cell import FaultCell, arm_of
 from anywire_experiment.fault_table.record import Table
@@ -91,5 +92,6 @@ def _transport(name: str) -> str:
 
 
 def _installed() -> list[str]:
+    """Those of the project that are here, with their servers."""
     known = Plugins().names("transports")
-    return [each for each in TRANSPORTS if each in known]
+    return [each for each in TRANSPORTS if each in known and not missing_server(each)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
@@ -16,6 +15,7 @@ from anywire.errors import ConfigError
 from anywire.plugins import PluginKind, Plugins
 from anywire.roles import assembly
 from anywire_experiment.arms import Arm, config_of
+from anywire_experiment.companions import found_program
 from anywire_experiment.record.checkout import checkout_of
 
 _LARGEST = 64 * 1024 * 1024
@@ -106,7 +106,7 @@ def _module(file: str, module: str) -> Source:
 def _program(name: str, program: str) -> Source:
     if program == "{python}":
         return Source(module=Path(sys.executable).name)
-    found = shutil.which(program)
+    found = found_program(program)
     if found is None:
         raise ConfigError(f"companions.{name}.command: there is no program {program!r} here; install it first")
     path = Path(found).resolve()

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from anywire_experiment.companions import Companion
+from anywire_experiment.companions import Companion, search_path
 from anywire_experiment.record.environment import redacted
 from anywire_experiment.run.launch import PROGRAM
 from anywire_experiment.run.managed import Died, Managed
@@ -44,7 +44,7 @@ class CompanionProcess(Managed):
         """Start it in ``folder``, and return when it is ready. Raises `CellFailed`."""
         made = self._prepared(folder)
         self._arguments = [PROGRAM, *made.command]
-        self.environment = made.environment
+        self.environment = {"PATH": search_path(), **made.environment}
         await self.start()
         if self._expression is not None:
             await self.hear(_READY)

@@ -73,7 +73,9 @@ class Recorder:
         self.flush()
 
 
-_recorder = Recorder(os.environ[VARIABLE]) if VARIABLE in os.environ else None
+# Taken away: agents that a launcher starts from here load the same plugins, and record nothing.
+_path = os.environ.pop(VARIABLE, "")
+_recorder = Recorder(_path) if _path else None
 if _recorder is not None:
     atexit.register(_recorder.close)
 

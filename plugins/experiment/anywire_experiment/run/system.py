@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from anywire.config import Config, replaced
 from anywire.plugins import Plugins
 from anywire.roles import assembly
-from anywire_experiment.arms import Arm, config_of, in_one_process
+from anywire_experiment.arms import LAUNCHER, Arm, config_of, starts_its_agents
 from anywire_experiment.companions import ports_named
 from anywire_experiment.network import Host, Hosts
 from anywire_experiment.run import recorder
@@ -38,7 +38,8 @@ _PORTS = range(20_000, 32_000)
 
 
 class System:
-    """An arm's orchestrator, agents and companions; after `stop` no process of theirs is left."""
+    """An arm's orchestrator, agents and companions; after `stop` no process of theirs is left. Agents that a launcher
+    starts are measured with the orchestrator, whose process has the launcher."""
 
     def __init__(
         self,
@@ -53,7 +54,7 @@ class System:
     ) -> None:
         """``beside``: agents that run on the orchestrator's host, and not behind the link."""
         self.arm, self._folder, self._private = arm, folder, private
-        self._single = in_one_process(arm)
+        self._single = starts_its_agents(arm)
         self.tasks = private / "tasks.jsonl"
         """What the recorder writes."""
         self.url = ""
@@ -71,6 +72,9 @@ class System:
         """Of the first transport, as a client needs them."""
         self.lease = base.lease.timeout
         self._grace = base.shutdown_grace + _GRACE
+        if LAUNCHER in arm.tree:
+            # Its agents get theirs, one after the other.
+            self._grace *= 2
         role = "all" if self._single else ORCHESTRATOR
         self.orchestrator = self._managed(ORCHESTRATOR, [role, str(arm.agents)], cpus, died)
         self.orchestrator.prefix = hosts.orchestrator.command() if hosts else []
@@ -179,6 +183,9 @@ def _with_addresses(config: Config, domain: int, host: str) -> Config:
                 options[key] = [f"{_scheme(usual)}{host}:{_free_port()}"]
         if "domain" in fields:
             options.setdefault("domain", domain)
+        elif plugins.load("transports", each.name).capabilities.discovery == "brokered":
+            # Its server may have other fleets.
+            options |= plugins.load("transports", each.name).free_options(options)
         if host != _LOOPBACK and "token" in fields:
             # Between hosts transports may insist on one; those that do not have it as their users would.
             options.setdefault("token", secrets.token_urlsafe(16))

@@ -24,6 +24,7 @@ from anywire_gateway_grpc.admission import Admission
 from anywire_gateway_grpc.asking import Asking
 from anywire_gateway_grpc.call_records import CallRecords
 from anywire_gateway_grpc.calls import Calls, Method
+from anywire_gateway_grpc.collected import FindCollected, collected_of
 from anywire_gateway_grpc.config import GrpcGatewayConfig
 from anywire_gateway_grpc.council_calls import CouncilCalls
 from anywire_gateway_grpc.executor_service import ExecutorCalls
@@ -72,7 +73,7 @@ class GrpcGateway(Gateway):
         self._server, host, port = new_server(config, self._certificate)
         self._admission = Admission(context.access, config.max_calls)
         asking = Asking(deliberations, Models(config.models, context.models), config.wait)
-        methods, unserved = _methods(asking, Numbers(context, deliberations))
+        methods, unserved = _methods(asking, Numbers(context, deliberations), partial(collected_of, context))
         self._calls = Calls(self._admission, self._records, config.reader_timeout, methods, unserved)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs have not got it
         names = [name for each in NAMES.values() for name in each]
@@ -119,10 +120,10 @@ class GrpcGateway(Gateway):
         return self.config.tls
 
 
-def _methods(asking: Asking, numbers: Numbers) -> tuple[dict[str, Method], dict[str, str]]:
+def _methods(asking: Asking, numbers: Numbers, collected: FindCollected) -> tuple[dict[str, Method], dict[str, str]]:
     """Those that are served, and a sentence for each of those that are not, by full name."""
     of_orchestrator = {
-        **OrchestratorCalls(asking, numbers).methods,
+        **OrchestratorCalls(asking, numbers, collected).methods,
         **CouncilCalls(asking).methods,
         **numbers.methods,
     }

@@ -9,6 +9,7 @@ from anywire.errors import ShuttingDown
 from anywire_gateway_grpc import orchestrator_pb2 as wire
 from anywire_gateway_grpc.asking import Asking, needs_id, won
 from anywire_gateway_grpc.calls import Call, Method
+from anywire_gateway_grpc.collected import FindCollected, collected_result
 from anywire_gateway_grpc.faults import Ended, why
 from anywire_gateway_grpc.numbers import Numbers
 from anywire_gateway_grpc.progress import Progress
@@ -23,8 +24,10 @@ UNSERVED = dict.fromkeys(("ProcessPlanningEvent", "DeriveSubtasks", "GetTaskCont
 
 
 class OrchestratorCalls:
-    def __init__(self, asking: Asking, numbers: Numbers) -> None:
-        self._asking, self._numbers = asking, numbers
+    """``collected`` has tasks of agents elsewhere, which a client may ask for too."""
+
+    def __init__(self, asking: Asking, numbers: Numbers, collected: FindCollected = lambda: None) -> None:
+        self._asking, self._numbers, self._collected = asking, numbers, collected
 
     @property
     def methods(self) -> dict[str, Method]:
@@ -63,6 +66,10 @@ class OrchestratorCalls:
         name = needs_id(asked.task_id, "task_id")
         state = await self._asking.deliberations.get(name, call.caller)
         if state is None:
+            collected = self._collected()
+            task = await collected.get(name, call.caller) if collected is not None else None
+            if task is not None:
+                return collected_result(task)
             return wire.GetDeliberationResultResponse(
                 task_id=name,
                 status=wire.DELIBERATION_STATUS_UNKNOWN,

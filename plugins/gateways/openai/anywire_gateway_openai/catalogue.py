@@ -85,6 +85,10 @@ class CatalogueHandlers:
             counts = {"agents": len(self._context.agents()), "models": len(self._context.models())}
         return json_response({"status": "closing" if closing else "ok", **counts}, 503 if closing else 200)
 
+    async def alive(self, request: web.BaseRequest) -> web.Response:
+        """200 as long as the process answers, also while it shuts down."""
+        return json_response({"status": "ok"})
+
     async def version(self, request: web.BaseRequest) -> web.Response:
         """Name and version of the server."""
         return json_response({"name": "anywire", "version": self._version})

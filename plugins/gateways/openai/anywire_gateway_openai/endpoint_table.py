@@ -149,6 +149,8 @@ def own_endpoints(
     )
     return [
         *(Endpoint("GET", path, "use", catalogue.index) for path in ("/", *BASES)),
+        Endpoint("GET", "/healthz", None, catalogue.alive),
+        Endpoint("GET", "/readyz", None, catalogue.health),
         *(Endpoint(method, base + path, *rest) for base in ("", *BASES) for method, path, *rest in beside),
         *(Endpoint(method, base + path, *rest) for base in BASES for method, path, *rest in below),
         *(

@@ -50,7 +50,10 @@ async def answer(kept: KeptDeliberations, task_id: str, submission: Submission) 
     run, tells_whole = kept.runs.of_task(task_id), False
     if run is None:
         request, tells_whole = asked_by(task_id, submission)
-        found = await kept.runs.take(kept.question(request, submission.caller), task_id, submission.priority)
+        question = msgspec.structs.replace(
+            kept.question(request, submission.caller), trace=submission.trace, priority=submission.priority
+        )
+        found = await kept.runs.take(question, task_id)
         if not isinstance(found, Run):
             if tells_whole and submission.stream:
                 for update in history(found):
@@ -85,7 +88,7 @@ async def answer(kept: KeptDeliberations, task_id: str, submission: Submission) 
         run.followers.discard(task_id)
         await end_reading(updates, newest)
     if not run.shown.is_final:
-        raise errors.ShuttingDown("the orchestrator shuts down: the deliberation goes on after its next start")
+        raise errors.ShuttingDown("the deliberation goes on in another orchestrator, or after the next start")
     async for delta in _final(run.shown, tells_whole):
         yield delta
 

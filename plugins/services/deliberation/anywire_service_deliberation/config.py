@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Any
 
 import pydantic
 
@@ -12,11 +13,33 @@ from anywire_service_deliberation.roles_and_rubrics import DEFAULT_ROLE, DEFAULT
 from anywire_service_deliberation.shipped_checks import CheckSettings
 
 
+class StoreSection(pydantic.BaseModel):
+    """Names one store; further keys are that store's settings."""
+
+    model_config = pydantic.ConfigDict(extra="allow", hide_input_in_errors=True)
+
+    name: str = pydantic.Field(min_length=1, description="Store that keeps deliberations: `sqlite`, `nats`.")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {key: value for key, value in self if key != "name"}
+
+
+def _by_name(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
 class DeliberationConfig(ServiceConfig):
     folder: Path | None = pydantic.Field(
         None,
         description="Folder in which deliberations are kept, for this user alone. Default: `deliberation` in the "
         "fleet's state folder.",
+    )
+    store: Annotated[StoreSection, pydantic.BeforeValidator(_by_name)] = pydantic.Field(
+        default_factory=lambda: StoreSection(name="sqlite"),
+        description="Where deliberations are kept: the name of a store, or a mapping of `name` and the store's own "
+        "settings. `sqlite`: in `folder`. `nats` (`anywire-service-nats`): in a key-value bucket of NATS JetStream, "
+        "which orchestrators on several machines share.",
     )
     roles: Path | None = pydantic.Field(
         None, description="Folder of your own roles (YAML). One with the name of a shipped role replaces that one."

@@ -8,9 +8,8 @@ import msgspec
 
 from anywire.caller import Caller
 from anywire.errors import InvalidRequest
-from anywire_service_deliberation.database import tenant_of
 from anywire_service_deliberation.offered import Council
-from anywire_service_deliberation.store import Store
+from anywire_service_deliberation.store import Store, tenant_of
 
 MAX_COUNCILS = 256
 """Councils of one tenant."""

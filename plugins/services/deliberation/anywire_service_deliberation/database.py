@@ -9,19 +9,17 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from anywire.caller import Caller
 from anywire.errors import PluginFailed
 from anywire.files.database_thread import DatabaseThread, DiskFaults
 from anywire_service_deliberation.checkpoints import Checkpoints
 from anywire_service_deliberation.database_form import FORM
 from anywire_service_deliberation.offered import Council
 from anywire_service_deliberation.record import Deliberation
+from anywire_service_deliberation.store import Place, Store, StoreConfig
+from anywire_service_deliberation.store import tenant_of as tenant_of
 from anywire_service_deliberation.tables import Tables
-
-if TYPE_CHECKING:
-    from anywire_service_deliberation.store import Store
 
 MAX_TOGETHER = 4
 """Writes of one transaction at most: a new deliberation waits for no longer one. Each statement of it gives the
@@ -38,14 +36,9 @@ _Results = list[Any]
 _Waiting = SimpleQueue[_Write]
 
 
-def tenant_of(caller: Caller) -> str:
-    """Who has what a caller asks for: its tenant; without one, the caller itself, which no tenant can be named like."""
-    return caller.tenant or (f"\n{caller.id}" if caller.id else "")
-
-
-class Database:
-    """A `anywire_service_deliberation.store.Store` in ``folder``, which one process has at a time. ``max_kept`` bounds
-    the deliberations that are kept after their end.
+class Database(Store):
+    """The store in a file of ``folder``, which one process has at a time. ``max_kept`` bounds the deliberations that
+    are kept after their end.
 
     Writes are done in the order in which they are called for, but that new deliberations overtake all others: somebody
     waits for their ids. Of those others one transaction is between two of new ones. A write whose caller is cancelled
@@ -59,6 +52,10 @@ class Database:
         self._tables, self._read_tables = Tables(folder), Tables(folder, reader=True)
         self._checkpoints = Checkpoints(folder / FORM.file)
         self._max_kept = max_kept
+        self.waits_for = (
+            f"another orchestrator has those in {folder}. Where both are to run, set services.deliberation.folder for "
+            "one of them"
+        )
         self._faults = DiskFaults(FORM.kept)
         self._writer = DatabaseThread("deliberations-write", self._faults)
         self._reader = DatabaseThread("deliberations-read", self._faults)
@@ -68,8 +65,13 @@ class Database:
         self._writing: asyncio.Future[None] | None = None
         self._closed = False
 
-    async def open(self) -> bool:
-        """False while another process has the folder. Raises `ConfigError` when it cannot be used."""
+    @classmethod
+    def make(cls, config: StoreConfig, place: Place) -> Database:
+        return cls(place.folder, place.max_kept)
+
+    async def open(self, on_lost: Callable[[str], None] | None = None) -> bool:
+        """False while another process has the folder. Raises `ConfigError` when it cannot be used. It is never lost:
+        the operating system keeps its lock for this process."""
         return await self._writer.do(self._tables.open) and await self._reader.do(self._read_tables.open)
 
     async def close(self) -> None:
@@ -189,9 +191,3 @@ def _taken(waiting: _Waiting) -> _Batch:
         while len(batch) < MAX_TOGETHER:
             batch.append(waiting.get_nowait())
     return batch
-
-
-if TYPE_CHECKING:
-
-    def _is_a_store(database: Database) -> Store:
-        return database

@@ -17,7 +17,6 @@ from anywire.errors import InvalidRequest
 from anywire_service_deliberation.checks import ProposalCheck
 from anywire_service_deliberation.config import DeliberationConfig
 from anywire_service_deliberation.councils import Councils
-from anywire_service_deliberation.database import tenant_of
 from anywire_service_deliberation.history import history
 from anywire_service_deliberation.offered import LONGEST_WAIT, MAX_LISTED, Council, Update
 from anywire_service_deliberation.question import Question
@@ -27,7 +26,7 @@ from anywire_service_deliberation.roles_and_rubrics import Library
 from anywire_service_deliberation.running import Run
 from anywire_service_deliberation.runs import Runs
 from anywire_service_deliberation.statistics import NEWEST, statistics
-from anywire_service_deliberation.store import Store
+from anywire_service_deliberation.store import Store, tenant_of
 
 if TYPE_CHECKING:
     from anywire_service_deliberation.offered import Deliberations
@@ -56,27 +55,23 @@ class KeptDeliberations:
         began = time.time() - context.clock.now()
         self.now: Callable[[], float] = lambda: began + context.clock.now()
         """Seconds since 1970."""
-        self.runs = Runs(
-            context, store, config, frozenset(role.name for role in library.roles.values()), checks, self.now
-        )
-        self._councils = Councils(store, self.runs.of_council)
+        self._checks = checks
+        self.runs = self._new_runs()
+        self._councils = Councils(store, lambda tenant, name: self.runs.of_council(tenant, name))
         self._requests = Requests(context, config, library, self._councils.get)
         self._opening: asyncio.Task[None] | None = None
         self._purges: set[asyncio.Task[None]] = set()
         self._purging: Timer | None = None
-        self._is_open = self._closing = False
+        self._owns = self._is_open = self._closing = False
 
     async def start(self) -> None:
         """Go on with what an earlier process has left; where that still runs, once it has ended. Raises
         `ConfigError`."""
-        if await self._store.open():
-            await self._open()
-        else:
-            log.warning(
-                "another orchestrator has the deliberations in %s: they are taken over once it has ended. Where both "
-                "are to run, set services.deliberation.folder for one of them",
-                self._config.folder or "the fleet's state folder",
-            )
+        self._owns = await self._store.open(self._lost)
+        if self._owns:
+            with suppress(errors.PluginFailed):  # it is tried again, and told
+                await self._open()
+        if not self._is_open:
             self._opening = asyncio.ensure_future(self._take_over())
 
     def stop(self) -> None:
@@ -148,6 +143,9 @@ class KeptDeliberations:
         else:
             raise InvalidRequest(f"there is no deliberation {question_id!r}", param="id", status=404)
 
+    def listen(self, changed: Callable[[Deliberation], object]) -> Callable[[], None]:
+        return self.runs.listen(changed)
+
     async def councils(self, caller: Caller) -> Sequence[Council]:
         self._check_open()
         return self._councils.all(caller)
@@ -190,17 +188,53 @@ class KeptDeliberations:
     def _check_open(self) -> None:
         if not self._is_open or self._closing:
             raise errors.ShuttingDown(
-                "deliberations are with an orchestrator that is shutting down: try again", retry_after=1
+                "deliberations are with another orchestrator, or with one that is shutting down: try again",
+                retry_after=1,
             )
 
     async def _take_over(self) -> None:
+        told = ""
+        while not self._is_open:
+            try:
+                self._owns = self._owns or await self._store.open(self._lost)
+                if self._owns:
+                    await self._open()
+                    log.info("the deliberations are taken over")
+                    return
+                reason = self._store.waits_for
+            except errors.PluginFailed as error:
+                reason = str(error)
+            except errors.ConfigError as error:
+                log.error("no deliberations are taken in: %s", error)
+                return
+            if reason != told:
+                log.warning("no deliberations are taken in yet, and will be once that is over: %s", reason)
+                told = reason
+            await self._context.clock.sleep(LOCK_PAUSE)  # nobody tells that a process of others has ended
+
+    def _lost(self, reason: str) -> None:
+        """The store is another process's now, which goes on with everything."""
+        self._owns = False
+        if self._closing or not self._is_open:
+            return
+        log.error("the deliberations here are left: %s", reason)
+        self._is_open = False
+        if self._purging is not None:
+            self._purging.cancel()
+        left, self.runs = self.runs, self._new_runs(self.runs)
+        left.leave()
+        self._opening = asyncio.ensure_future(self._stand_by(left))
+
+    async def _stand_by(self, left: Runs) -> None:
         try:
-            while not await self._store.open():
-                await self._context.clock.sleep(LOCK_PAUSE)  # nobody tells that a process of others has ended
-            await self._open()
-            log.info("the deliberations are taken over")
-        except (errors.ConfigError, errors.PluginFailed) as error:
-            log.error("no deliberations are taken in: %s", error)
+            await left.close()
+        except Exception:
+            log.exception("deliberations that are left here have not ended")
+        await self._take_over()
+
+    def _new_runs(self, before: Runs | None = None) -> Runs:
+        roles = frozenset(role.name for role in self.library.roles.values())
+        return Runs(self._context, self._store, self._config, roles, self._checks, self.now, before)
 
     async def _open(self) -> None:
         await self._store.purge(self.now())
@@ -208,6 +242,8 @@ class KeptDeliberations:
         left = await self._store.unfinished()
         if self._closing:
             return
+        if not self._owns:
+            raise errors.PluginFailed("the deliberations were taken by another orchestrator again")
         self._is_open = True
         if left:
             log.info("%d deliberations had not ended, and go on", len(left))

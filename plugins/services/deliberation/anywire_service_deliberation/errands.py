@@ -76,13 +76,12 @@ class Errand:
         parent: str,
         avoid: Sequence[str],
         *,
-        priority: int,
         patient: bool,
     ) -> None:
         """``patient``: a model that nobody serves is waited for, since agents may still be to come back."""
         self.ask, self.stopped = ask, False
         self._context, self._served, self._checks, self._now, self._state = context, served, checks, now, state
-        self._parent, self._priority, self._patient = parent, priority, patient
+        self._parent, self._patient = parent, patient
         self._avoid = tuple(dict.fromkeys(name for name in avoid if name and len(name) <= MAX_NAME_CHARS))[-MAX_NAMES:]
         self._member = next(member for member in state.question.members if member.name == ask.work.member)
         self._began = now()
@@ -118,7 +117,8 @@ class Errand:
                 "chat",
                 self._member.model,
                 self._body(),
-                priority=self._priority,
+                priority=question.priority,
+                trace=question.trace,
                 deadline_s=max(LEAST_TIME, self.ask.deadline - self._now()),
                 caller=caller,
                 session=f"{question.id}/{work.member}"[:MAX_NAME_CHARS],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -69,6 +69,12 @@ class Deliberations(Protocol):
 
     def updates(self, question_id: str, caller: Caller, after: int = 0) -> AsyncGenerator[Update, None]:
         """Its events after that number, to its end. Those of one that has ended are made of what is kept."""
+        ...
+
+    def listen(self, changed: Callable[[Deliberation], object]) -> Callable[[], None]:
+        """Call ``changed`` with each deliberation of any tenant that is under way here, whenever it has a newer state
+        that is kept, from its submission to its end; returns what ends that. It must return quickly; what it raises is
+        logged. What was told while nobody listened is not told again: `list` and `get` have what is kept."""
         ...
 
     async def councils(self, caller: Caller) -> Sequence[Council]: ...

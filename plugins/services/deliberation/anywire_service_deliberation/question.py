@@ -45,7 +45,8 @@ class Question(msgspec.Struct, frozen=True):
     ``id`` names it for its tenant. ``rounds`` are those of critique and revision, 0 for none. ``quorum`` is how many
     members must have a proposal that was scored. ``timeout`` is the promise for the whole, in seconds: it ends within
     it. ``max_tokens`` bounds each answer. ``roles`` has the roles of all members by name. ``council`` is the one it was
-    asked of, empty for none. ``digest`` of the request: the same id with another one is refused.
+    asked of, empty for none. ``digest`` of the request: the same id with another one is refused. ``trace`` (a W3C
+    traceparent) and ``priority`` are those of all of its tasks.
     """
 
     id: str
@@ -64,3 +65,5 @@ class Question(msgspec.Struct, frozen=True):
     caller: Caller = ANYBODY
     metadata: dict[str, Any] = {}
     digest: str = ""
+    trace: str = ""
+    priority: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, TypeVar, get_args
 
 import msgspec
@@ -13,6 +14,9 @@ from anywire_service_deliberation.offered import LONGEST_WAIT, MAX_LISTED
 from anywire_service_deliberation.record import Status
 
 LISTED = 100
+MAX_PRIORITY = 1000
+_INTEGER = re.compile(r"[+-]?[0-9]{1,4}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{0,200})?")
 
 T = TypeVar("T")
 
@@ -46,6 +50,25 @@ def wait_of(request: Request) -> float:
                 return 0.0
             return min(seconds, LONGEST_WAIT) if seconds > 0 and math.isfinite(seconds) else 0.0
     return 0.0
+
+
+def trace_of(request: Request) -> str:
+    """The W3C trace context of the header ``traceparent``; empty without one, and for an invalid one, which is ignored
+    as that standard demands."""
+    text = request.headers.get("traceparent", "")
+    return text if _TRACEPARENT.fullmatch(text) else ""
+
+
+def priority_of(request: Request) -> int:
+    """The header ``x-anywire-priority``, as requests for tasks have it; 0 without it."""
+    text = request.headers.get("x-anywire-priority", "0")
+    priority = int(text) if _INTEGER.fullmatch(text) else MAX_PRIORITY + 1
+    if not -MAX_PRIORITY <= priority <= MAX_PRIORITY:
+        raise InvalidRequest(
+            f"header x-anywire-priority must be an integer from -{MAX_PRIORITY} to {MAX_PRIORITY}, got {text[:64]!r}",
+            param="x-anywire-priority",
+        )
+    return priority
 
 
 def status_of(request: Request) -> str:

@@ -13,7 +13,15 @@ from anywire_service_deliberation.council_routes import council_routes
 from anywire_service_deliberation.offered import Deliberations, not_known
 from anywire_service_deliberation.question import Role, Rubric
 from anywire_service_deliberation.record import Deliberation
-from anywire_service_deliberation.route_requests import after_of, body_of, limit_of, status_of, wait_of
+from anywire_service_deliberation.route_requests import (
+    after_of,
+    body_of,
+    limit_of,
+    priority_of,
+    status_of,
+    trace_of,
+    wait_of,
+)
 from anywire_service_deliberation.update_stream import update_events
 from anywire_service_deliberation.viewed import LARGE, summary, whole
 from anywire_service_deliberation.views import role_view, rubric_view
@@ -86,7 +94,9 @@ class DeliberationHandlers:
         ``Prefer`` allows, or when it was submitted before."""
         asked, wait = body_of(request), wait_of(request)
         _check_id(asked.get("id"))
-        state = await self._deliberations.submit(self._deliberations.question(asked, request.caller))
+        question = self._deliberations.question(asked, request.caller)
+        carried = msgspec.structs.replace(question, trace=trace_of(request), priority=priority_of(request))
+        state = await self._deliberations.submit(carried)
         if wait and not state.is_final:
             state = await self._deliberations.get(state.question.id, request.caller, wait) or state
         base = request.path

@@ -56,15 +56,15 @@ class Run(Watched):
         retention: float,
         *,
         resumed: bool = False,
+        told: Callable[[Deliberation], None] = lambda state: None,
     ) -> None:
-        super().__init__(state)
+        super().__init__(state, told)
         self._context, self._store, self._turns = context, store, turns
         self._clock_now, self._retention = now, retention
         self._works = UnderWay(context, checks, now, self._came_of, patient=resumed)
         self._course = Course(state, self._works.agent_of)
         self._resumed = resumed
         self._caller: Caller = state.question.caller
-        self._priority = 0
         self.parent = ""
         """The task that stands for it, whose children all of its works are."""
         self.followers: set[str] = set()
@@ -86,10 +86,10 @@ class Run(Watched):
     def started(self) -> bool:
         return self._drives is not None
 
-    def start(self, parent: str, caller: Caller, priority: int = 0) -> asyncio.Task[None]:
+    def start(self, parent: str, caller: Caller) -> asyncio.Task[None]:
         """Begin, as tasks of ``caller`` and children of the task ``parent``. What is returned is done when nothing is
         left to be kept."""
-        self.parent, self._caller, self._priority = parent, caller, priority
+        self.parent, self._caller = parent, caller
         self._drives = asyncio.ensure_future(self._drive())
         return self._drives
 
@@ -256,7 +256,7 @@ class Run(Watched):
 
     def _ask(self, ask: Ask) -> None:
         if not (self._leaving or self._is_cancelled or self.ended.done()):
-            self._works.ask(ask, self._course.state, self.parent, self._caller, self._priority)
+            self._works.ask(ask, self._course.state, self.parent, self._caller)
 
     def _came_of(self, work: WorkId, outcome: Outcome) -> None:
         match outcome:

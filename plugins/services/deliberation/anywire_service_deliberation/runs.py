@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -18,12 +19,11 @@ from anywire.errors import AnywireError, InvalidRequest
 from anywire.submission import MAX_NAME_CHARS, Submission
 from anywire_service_deliberation.checks import ProposalCheck
 from anywire_service_deliberation.config import DeliberationConfig
-from anywire_service_deliberation.database import tenant_of
 from anywire_service_deliberation.question import Question
 from anywire_service_deliberation.record import Deliberation
 from anywire_service_deliberation.request import MODEL, check_models, is_made_here
 from anywire_service_deliberation.running import Run
-from anywire_service_deliberation.store import Store
+from anywire_service_deliberation.store import Store, tenant_of
 from anywire_service_deliberation.turns import Turns
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,8 @@ Key = tuple[str, str]
 
 
 class Runs:
-    """`take` what is new and `resume` what is left. ``roles`` are those that have a model of their own."""
+    """`take` what is new and `resume` what is left. ``roles`` are those that have a model of their own. ``before`` are
+    the runs of the time before the store was lost: whoever listens, and what is counted, stays."""
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class Runs:
         roles: frozenset[str],
         checks: Sequence[ProposalCheck],
         now: Callable[[], float],
+        before: Runs | None = None,
     ) -> None:
         self._context, self._store, self._config, self._roles, self._checks = context, store, config, roles, checks
         self._now, self._turns = now, Turns()
@@ -58,8 +60,9 @@ class Runs:
         self._by_task: dict[str, Run] = {}
         self._taking: dict[Key, asyncio.Task[Run | Deliberation]] = {}
         self._work: set[asyncio.Task[Any]] = set()
+        self._listeners: list[Callable[[Deliberation], object]] = before._listeners if before is not None else []
         self._closing = False
-        self.ended: dict[str, int] = {}
+        self.ended: dict[str, int] = before.ended if before is not None else {}
         """How many have ended here, by status."""
 
     @property
@@ -89,7 +92,7 @@ class Runs:
     def of_council(self, tenant: str, name: str) -> int:
         return sum(run.shown.question.council == name for (owner, _), run in self._runs.items() if owner == tenant)
 
-    async def take(self, question: Question, task_id: str = "", priority: int = 0) -> Run | Deliberation:
+    async def take(self, question: Question, task_id: str = "") -> Run | Deliberation:
         """Keep a new one and begin it, as children of ``task_id`` or of a task of its own. The same id and request is
         the one that there is: its run, or how it has ended. Once it is begun it is taken in, also where the caller is
         cancelled; the one of a ``task_id`` is cancelled then, before anybody is asked. Raises what `Context.submit`
@@ -99,7 +102,7 @@ class Runs:
         if found is None or key in self._taking:
             taking = self._taking.get(key)
             if taking is None:
-                taking = self._taking[key] = self._begin(self._take(key, question, task_id, priority))
+                taking = self._taking[key] = self._begin(self._take(key, question, task_id))
                 taking.add_done_callback(lambda _: self._taking.pop(key, None))
             try:
                 found = await asyncio.shield(taking)
@@ -116,6 +119,16 @@ class Runs:
                 detail_code="id_reused",
             )
         return found
+
+    def listen(self, changed: Callable[[Deliberation], object]) -> Callable[[], None]:
+        """See `anywire_service_deliberation.offered.Deliberations.listen`."""
+        self._listeners.append(changed)
+
+        def end() -> None:
+            with suppress(ValueError):
+                self._listeners.remove(changed)
+
+        return end
 
     def resume(self, state: Deliberation) -> None:
         """Go on with one that an earlier process has left."""
@@ -144,7 +157,7 @@ class Runs:
 
     # Inside
 
-    async def _take(self, key: Key, question: Question, task_id: str, priority: int) -> Run | Deliberation:
+    async def _take(self, key: Key, question: Question, task_id: str) -> Run | Deliberation:
         # An id that was made here is known to nobody yet, but by whom it was told: it is looked up where it is refused.
         is_new = is_made_here(question.id) and not self._is_full and all(each.model for each in question.members)
         found = None if is_new else await self._store.get(*key)
@@ -178,7 +191,7 @@ class Runs:
                     stream.cancel("there is such a deliberation" if kept else "the deliberation is not kept")
         if kept is not state:
             return kept
-        self._start(run, task_id, question.caller, priority)
+        self._start(run, task_id, question.caller)
         return run
 
     def _end_without_client(self, task_id: str, taking: asyncio.Task[Run | Deliberation]) -> None:
@@ -222,10 +235,12 @@ class Runs:
             state,
             self._config.retention,
             resumed=resumed,
+            told=self._tell,
         )
 
-    def _start(self, run: Run, task_id: str, caller: Caller, priority: int = 0) -> None:
-        drives = run.start(task_id, caller, priority)
+    def _start(self, run: Run, task_id: str, caller: Caller) -> None:
+        self._tell(run.shown)
+        drives = run.start(task_id, caller)
         drives.add_done_callback(lambda _: self._left(run, task_id))
 
     def _left(self, run: Run, task_id: str) -> None:
@@ -233,6 +248,13 @@ class Runs:
         self._forget(run, task_id)
         if run.shown.is_final:
             self.ended[run.shown.status] = self.ended.get(run.shown.status, 0) + 1
+
+    def _tell(self, state: Deliberation) -> None:
+        for changed in list(self._listeners):
+            try:
+                changed(state)
+            except Exception:
+                log.exception("a listener could not deal with the deliberation %s", state.question.id)
 
     def _forget(self, run: Run, task_id: str) -> None:
         key = _key(run.shown.question)
@@ -254,6 +276,8 @@ class Runs:
             deadline_s=max(0.0, state.deadline - self._now()) + GRACE,
             caller=caller,
             session=question.id[:MAX_NAME_CHARS],
+            trace=question.trace,
+            priority=question.priority,
         )
 
     def _begin(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:

@@ -13,12 +13,13 @@ from anywire.service import Service
 from anywire.submission import Submission
 from anywire_service_deliberation.answering import answer
 from anywire_service_deliberation.config import DeliberationConfig
-from anywire_service_deliberation.database import Database
 from anywire_service_deliberation.deliberations import KeptDeliberations
 from anywire_service_deliberation.request import MODEL
 from anywire_service_deliberation.roles_and_rubrics import Library
 from anywire_service_deliberation.routes import deliberation_routes
 from anywire_service_deliberation.shipped_checks import checks_of
+from anywire_service_deliberation.store import Place
+from anywire_service_deliberation.stores import make_store
 
 OWNER = "anywire"
 
@@ -28,7 +29,7 @@ class DeliberationService(Service):
 
     A deliberation is kept before its id is told. One that has not ended when the process does goes on in the next one:
     what was answered is not asked again. It offers the model ``deliberate``, and ``deliberate:ROLE`` for each role,
-    whose answer is the winner's text. A folder has one process at a time; another one begins once that has ended.
+    whose answer is the winner's text. A store has one process at a time; another one begins once that has ended.
     """
 
     name = "deliberation"
@@ -49,11 +50,12 @@ class DeliberationService(Service):
         config = self.config
         library = Library.load(config.roles, config.rubrics)
         folder = config.folder.expanduser() if config.folder is not None else context.state_folder
-        database = Database(folder.absolute(), config.max_kept)
+        place = Place(folder.absolute(), config.max_kept)
+        store = make_store(config.store.name, config.store.options, place, f"services.{self.name}.store")
         models = [MODEL, *(f"{MODEL}:{role.name}" for role in library.roles.values())]
         self._offers = tuple(Offer(model, kinds=("chat",), owner=OWNER) for model in models)
         checks = checks_of(config.checks, f"services.{self.name}.checks")
-        self._kept = KeptDeliberations(context, database, config, library, checks)
+        self._kept = KeptDeliberations(context, store, config, library, checks)
         context.routes.add(*deliberation_routes(self._kept, library.roles, library.rubrics))
         # Last: what is resumed asks for the models that are offered once this has returned.
         await self._kept.start()

@@ -43,7 +43,7 @@ class UnderWay:
     def __len__(self) -> int:
         return len(self._errands)
 
-    def ask(self, ask: Ask, state: Deliberation, parent: str, caller: Caller, priority: int) -> None:
+    def ask(self, ask: Ask, state: Deliberation, parent: str, caller: Caller) -> None:
         """Submit a work as a task of ``caller`` and child of the task ``parent``."""
         avoid = [*ask.avoid, *self._had.get(ask.work, ())]
         if (before := self._errands.get(ask.work)) is not None:
@@ -59,7 +59,6 @@ class UnderWay:
             ask,
             parent,
             avoid,
-            priority=priority,
             patient=self._patient,
         )
         self._errands[ask.work] = errand

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from anywire_service_deliberation.history import History
 from anywire_service_deliberation.offered import Update
@@ -11,10 +11,10 @@ from anywire_service_deliberation.record import Deliberation
 
 
 class Watched:
-    """``shown`` is its state; `updates` tell how that changes."""
+    """``shown`` is its state; `updates` tell how that changes, and ``told`` is called with each newer one."""
 
-    def __init__(self, state: Deliberation) -> None:
-        self.shown = state
+    def __init__(self, state: Deliberation, told: Callable[[Deliberation], None] = lambda state: None) -> None:
+        self.shown, self._told = state, told
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done once it has ended, or is left to the next process."""
         self._changed = self.ended.get_loop().create_future()
@@ -43,6 +43,7 @@ class Watched:
 
     def _show(self, state: Deliberation) -> None:
         self.shown = state
+        self._told(state)
         self._tell()
 
     def _tell(self, *, ended: bool = False) -> None:

@@ -33,7 +33,11 @@ class Client(nats.aio.client.Client):  # type: ignore[misc]  # nats-py has no ty
         await self.flush(seconds)
 
     def abort(self) -> None:
-        """End the connection now, whatever is to be sent still."""
+        """End the connection now, whatever is to be sent still. `close` leaves subscriptions waiting where something
+        was to be sent on a connection that had ended: they are stopped here."""
+        for subscription in list(self._subs.values()):
+            subscription._stop_processing()
+        self._subs.clear()
         writer = self._writer()
         if writer is not None:
             writer.transport.abort()

@@ -1,9 +1,10 @@
-"""The settings of the NATS transport, and what makes an address of a server a good one."""
+"""The settings of the NATS transport, those of any connection to NATS servers, and what makes a server's address a good
+one."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 from urllib.parse import urlsplit
 
 import pydantic
@@ -49,25 +50,17 @@ Servers = Annotated[
 ]
 
 
-class NatsConfig(BoundedOptions):
-    """One file serves every process of a deployment: all ends connect to the same servers."""
+class ServerConfig(pydantic.BaseModel):
+    """Where the servers are, and who this end says that it is. Whatever connects to NATS servers has these settings."""
 
-    model_config = pydantic.ConfigDict(hide_input_in_errors=True)
+    model_config = pydantic.ConfigDict(extra="forbid", validate_default=True, hide_input_in_errors=True)
+
+    option: ClassVar[str] = "transports.nats"
+    """Where these settings stand in a configuration, for sentences."""
 
     servers: Servers = pydantic.Field(
         default=[f"nats://127.0.0.1:{PORT}"],
         description="Addresses of the servers of one cluster; the first that takes this end is used.",
-    )
-    fleet: str = pydantic.Field(
-        default="",
-        pattern=r"^[A-Za-z0-9_.-]*$",
-        max_length=100,
-        description="Name of the fleet, with which all subjects begin; others on the same servers are not seen. "
-        "Default: `default`.",
-    )
-    local: bool = pydantic.Field(
-        default=False,
-        description="Say that the servers listen on loopback alone, so that their clients are this machine's own.",
     )
     user: str = pydantic.Field(default="", description="Name of this end's user at the servers.")
     password: pydantic.SecretStr | None = pydantic.Field(default=None, description="Password of that user.")
@@ -87,7 +80,7 @@ class NatsConfig(BoundedOptions):
     tls_key: str = pydantic.Field(default="", description="TLS: file of the private key that belongs to it (PEM).")
 
     @pydantic.model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _says_one_thing(self) -> Self:
         if bool(self.user) != (self.password is not None):
             raise ValueError("user and password belong together: name both or neither")
         ways = {"user": self.user, "token": self.token, "credentials": self.credentials, "nkey": self.nkey}
@@ -96,13 +89,7 @@ class NatsConfig(BoundedOptions):
             raise ValueError(f"{' and '.join(named)} are different ways to say who this end is: name one of them")
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ValueError("tls_cert and tls_key belong together: name both or neither")
-        if self.local and not all(map(is_local, self.servers)):
-            raise ValueError("local says that the servers listen on loopback alone, and servers names others")
         return self
-
-    @property
-    def fleet_name(self) -> str:
-        return self.fleet or "default"
 
     @property
     def asks_who(self) -> bool:
@@ -113,3 +100,29 @@ class NatsConfig(BoundedOptions):
     def encrypted(self) -> bool:
         """Whether this end says nothing to a server that does not use TLS."""
         return bool(self.tls_ca or self.tls_cert) or any(each.startswith("tls:") for each in self.servers)
+
+
+class NatsConfig(ServerConfig, BoundedOptions):
+    """One file serves every process of a deployment: all ends connect to the same servers."""
+
+    fleet: str = pydantic.Field(
+        default="",
+        pattern=r"^[A-Za-z0-9_.-]*$",
+        max_length=100,
+        description="Name of the fleet, with which all subjects begin; others on the same servers are not seen. "
+        "Default: `default`.",
+    )
+    local: bool = pydantic.Field(
+        default=False,
+        description="Say that the servers listen on loopback alone, so that their clients are this machine's own.",
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _is_local(self) -> Self:
+        if self.local and not all(map(is_local, self.servers)):
+            raise ValueError("local says that the servers listen on loopback alone, and servers names others")
+        return self
+
+    @property
+    def fleet_name(self) -> str:
+        return self.fleet or "default"

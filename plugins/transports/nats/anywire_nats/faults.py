@@ -22,14 +22,15 @@ _BY_WORDS = {
 """What the sentences of nats-py and of servers contain, and what that means."""
 
 
-def mapped(error: BaseException, doing: str) -> errors.TransportError:
-    """The error of Anywire that ``error`` means, with ``doing`` as the beginning of its sentence."""
-    fault = errors.TransportUnavailable(f"{doing}: {meaning(error)}")
+def mapped(error: BaseException, doing: str, option: str = "transports.nats") -> errors.TransportError:
+    """The error of Anywire that ``error`` means, with ``doing`` as the beginning of its sentence. ``option`` is where
+    the settings of the connection stand."""
+    fault = errors.TransportUnavailable(f"{doing}: {meaning(error, option)}")
     fault.__cause__ = error
     return fault
 
 
-def meaning(error: BaseException) -> str:
+def meaning(error: BaseException, option: str = "transports.nats") -> str:
     """Why it failed and what to do, as part of a sentence."""
     text = printable(str(error), 300).removeprefix("nats: ") or type(error).__name__
     for words, known in _BY_WORDS.items():
@@ -44,13 +45,13 @@ def meaning(error: BaseException) -> str:
     if isinstance(error, ssl.SSLError):
         return f"TLS failed, perhaps it asks for a certificate (tls_cert and tls_key) that it trusts ({text})"
     if isinstance(error, ConnectionRefusedError):
-        return "nobody listens there: start it (`nats-server`), or name another in transports.nats.servers"
+        return f"nobody listens there: start it (`nats-server`), or name another in {option}.servers"
     if isinstance(error, socket.gaierror):
-        return f"its name is not known here: name another in transports.nats.servers ({text})"
+        return f"its name is not known here: name another in {option}.servers ({text})"
     if isinstance(error, TimeoutError):
-        return "it does not answer: start it anew, or name another in transports.nats.servers"
+        return f"it does not answer: start it anew, or name another in {option}.servers"
     if isinstance(error, (nats.errors.UnexpectedEOF, ConnectionError)):
         return f"it has ended the connection ({text})"
     if isinstance(error, OSError):
-        return f"it cannot be reached: start it (`nats-server`), or name another in transports.nats.servers ({text})"
+        return f"it cannot be reached: start it (`nats-server`), or name another in {option}.servers ({text})"
     return text

@@ -10,14 +10,14 @@ from nats.aio.client import RawCredentials
 
 from anywire.errors import ConfigError, TransportUnavailable
 from anywire.files.private_files import read_private
-from anywire_nats.config import NatsConfig
+from anywire_nats.config import ServerConfig
 from anywire_nats.faults import mapped
 
 CREDENTIALS_PARTS = ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED")
 """What a file of credentials has in it. nats-py looks for them without end in a file that lacks them."""
 
 
-def login(config: NatsConfig) -> dict[str, Any]:
+def login(config: ServerConfig) -> dict[str, Any]:
     """Arguments of nats-py's ``connect``. Raises `TransportUnavailable` for files that do not serve."""
     found: dict[str, Any] = {}
     if config.tls_ca or config.tls_cert:
@@ -27,18 +27,18 @@ def login(config: NatsConfig) -> dict[str, Any]:
     if config.token is not None:
         found["token"] = config.token.get_secret_value()
     if config.credentials is not None:
-        text = _text(config.credentials, "credentials")
+        text = _text(config.credentials, f"{config.option}.credentials")
         if any(part not in text for part in CREDENTIALS_PARTS):
             raise TransportUnavailable(
-                f"transports.nats.credentials: {config.credentials} is no file of credentials: `nsc` makes one"
+                f"{config.option}.credentials: {config.credentials} is no file of credentials: `nsc` makes one"
             )
         found["user_credentials"] = RawCredentials(text)
     if config.nkey is not None:
-        found["nkeys_seed_str"] = _text(config.nkey, "nkey").strip()
+        found["nkeys_seed_str"] = _text(config.nkey, f"{config.option}.nkey").strip()
     return found
 
 
-def _tls(config: NatsConfig) -> ssl.SSLContext:
+def _tls(config: ServerConfig) -> ssl.SSLContext:
     """Used where the server speaks TLS. Without ``tls_ca`` its certificate must be one that this system trusts, as
     nats-py has it where no files are named."""
     try:
@@ -49,10 +49,10 @@ def _tls(config: NatsConfig) -> ssl.SSLContext:
             context.load_cert_chain(config.tls_cert, config.tls_key, lambda: "")  # without it, one is asked for here
     except (ConfigError, FileNotFoundError) as error:
         named = "tls_key" if isinstance(error, ConfigError) else "tls_ca, tls_cert and tls_key"
-        raise TransportUnavailable(f"transports.nats.{named}: {error}") from error
+        raise TransportUnavailable(f"{config.option}.{named}: {error}") from error
     except OSError as error:
         files = ", ".join(name for name in (config.tls_cert, config.tls_key, config.tls_ca) if name)
-        raise mapped(error, f"the TLS files ({files}) cannot be used") from error
+        raise mapped(error, f"the TLS files ({files}) cannot be used", config.option) from error
     return context
 
 
@@ -61,4 +61,4 @@ def _text(path: Path, setting: str) -> str:
         return read_private(path).decode("ascii", "replace")
     except (ConfigError, FileNotFoundError) as error:
         told = error if isinstance(error, ConfigError) else f"there is no file {path}"
-        raise TransportUnavailable(f"transports.nats.{setting}: {told}") from error
+        raise TransportUnavailable(f"{setting}: {told}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from anywire.transport import AgentPort, AgentSink, Capabilities, Hub, HubSink, 
 from anywire.transport_tools import is_loopback
 from anywire_nats.config import NatsConfig, is_local
 from anywire_nats.ends import NatsHub, NatsPort
+from anywire_nats.keys import make_keys
 
 
 class NatsTransport(Transport):
@@ -76,6 +78,10 @@ class NatsTransport(Transport):
     @property
     def takes_any_agent(self) -> bool:
         return not (self.config.local or self.config.asks_who)
+
+    @staticmethod
+    def make_keys(folder: Path) -> str:
+        return make_keys(folder)
 
     async def _begin(self, end: NatsHub | NatsPort) -> None:
         await end.meeting.open()

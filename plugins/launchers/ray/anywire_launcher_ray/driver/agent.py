@@ -1,0 +1,158 @@
+"""One agent as the driver sees it: an actor after the other, through all their lives."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import ray
+from ray.exceptions import ActorUnavailableError, RayError
+
+from anywire_launcher_ray.actor import Hello, State
+from anywire_launcher_ray.driver.ray_actor import make
+from anywire_launcher_ray.driver.words import lacking, of_error
+from anywire_launcher_ray.messages import (
+    Down,
+    Ended,
+    FromDriver,
+    Place,
+    Placed,
+    Reported,
+    Start,
+    Waiting,
+    shortened,
+)
+from anywire_launcher_ray.sealed import seal
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
+"""Seconds before an agent gets another actor: doubled from the first to the longest."""
+PLACE_PATIENCE = 10.0
+"""Seconds without a place after which that is told."""
+ASK_LEASES = 0.5
+"""Leases that a question for an agent's state waits for a change."""
+SETTLE = 5.0
+"""Seconds beyond its grace that an actor has to answer, and then to end."""
+
+
+class DriverAgent:
+    """Keeps one agent running. `begin` starts it, `stop` ends it; ``tell`` gets the reports, `Ended` last."""
+
+    def __init__(self, start: Start, tell: Callable[[FromDriver], None]) -> None:
+        self.lease = start.lease
+        self._start, self._tell = start, tell
+        self._was_ready = start.was_ready
+        self._stopping = asyncio.Event()
+        self._actor: Any = None
+        self._has_begun = False
+        self._running: asyncio.Task[None] | None = None
+        self._reason = ""
+
+    def begin(self) -> None:
+        self._running = asyncio.get_running_loop().create_task(self._keep_running())
+
+    async def stop(self, grace: float) -> None:
+        """Stop the agent, kill it after ``grace`` seconds, and end its actor. Returns once `Ended` is told."""
+        self._stopping.set()
+        if self._running is None:
+            return
+        if self._has_begun:
+            with contextlib.suppress(RayError, TimeoutError):
+                async with asyncio.timeout(grace + SETTLE):
+                    self._reason = await self._actor.stop.remote(grace)
+        self._end_actor()
+        await asyncio.wait((self._running,), timeout=SETTLE)
+        if not self._running.done():
+            self._running.cancel()
+            await asyncio.wait((self._running,))
+
+    async def _keep_running(self) -> None:
+        pause = FIRST_PAUSE
+        reason = "stopped"
+        try:
+            while not self._stopping.is_set():
+                began = time.monotonic()
+                reason = await self._have_actor()
+                if self._stopping.is_set() or not self._was_ready:
+                    break
+                self._tell(Down(self._start.agent, shortened(reason)))
+                if time.monotonic() - began > LONGEST_PAUSE:
+                    pause = FIRST_PAUSE
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._stopping.wait()
+                pause = min(2 * pause, LONGEST_PAUSE)
+        except asyncio.CancelledError:
+            reason = "its actor did not answer and is left to Ray"
+        self._tell(Ended(self._start.agent, shortened(self._reason or reason)))
+
+    async def _have_actor(self) -> str:
+        """One actor, from its making to its end for good; why it ended."""
+        self._actor = make(self._start)
+        try:
+            while True:
+                hello = await self._placed()
+                try:
+                    return await self._live(hello)
+                except ActorUnavailableError as error:
+                    # Ray starts it again, or the way to it is lost for a while.
+                    if self._stopping.is_set():
+                        return of_error(error)
+                    self._tell(Down(self._start.agent, shortened(of_error(error))))
+        except RayError as error:
+            return of_error(error)
+        finally:
+            self._end_actor()
+
+    async def _placed(self) -> Hello:
+        """Wait until it lives somewhere."""
+        asked = asyncio.ensure_future(_result(self._actor.hello.remote()))
+        try:
+            await asyncio.wait((asked,), timeout=PLACE_PATIENCE)
+            if not asked.done():
+                reason = await asyncio.to_thread(_lacking, self._start.place)
+                self._tell(Waiting(self._start.agent, shortened(reason)))
+            return msgspec.msgpack.decode(await asked, type=Hello)
+        finally:
+            asked.cancel()
+
+    async def _live(self, hello: Hello) -> str:
+        """One life of the actor; why the agent ended in it. Raises `ActorUnavailableError` when the life ended."""
+        self._tell(Placed(self._start.agent, hello.life, hello.host, hello.node, hello.address))
+        self._has_begun = True
+        await self._actor.begin.remote(seal(self._start.config.encode(), hello.key))
+        seen = State(hello.life, 0, 0)
+        while True:
+            answer = await self._actor.report.remote(seen.change, seen.line, ASK_LEASES * self.lease)
+            state = msgspec.msgpack.decode(answer, type=State)
+            if state.life != hello.life:
+                raise ActorUnavailableError("its worker was lost", None)
+            self._was_ready |= state.ready
+            if (state.change, state.line) != (seen.change, seen.line):
+                lines = [shortened(line) for line in state.lines]
+                self._tell(Reported(self._start.agent, hello.life, state.pid, state.restarts, state.ready, lines))
+            seen = state
+            if state.ended is not None:
+                return state.ended
+
+    def _end_actor(self) -> None:
+        actor, self._actor, self._has_begun = self._actor, None, False
+        if actor is not None:
+            with contextlib.suppress(RayError, ValueError):
+                ray.kill(actor, no_restart=True)
+
+
+async def _result(reference: Any) -> bytes:
+    found: bytes = await reference
+    return found
+
+
+def _lacking(place: Place) -> str:
+    return lacking(place, ray.cluster_resources(), ray.available_resources())

@@ -1,0 +1,1 @@
+"""Events, tasks and deliberations over NATS JetStream."""

@@ -1,0 +1,258 @@
+"""Takes the messages of one durable consumer, as many at once as may be, and acknowledges what was handled."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import msgspec
+import nats.errors
+import nats.js.errors
+from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
+
+from anywire.errors import TransportUnavailable
+from anywire.once_log import OnceLog
+from anywire_nats.client import ENDED
+from anywire_service_nats.broker import FAILED, Broker, JetStream
+from anywire_service_nats.config import NatsServiceConfig
+from anywire_service_nats.listening.held import ACKNOWLEDGED, IN_PROGRESS, Held, again, status_of
+from anywire_service_nats.streams import NoStream, Streams
+
+log = logging.getLogger(__name__)
+
+EXPIRES = 30.0
+"""Seconds for which the server keeps one request for messages."""
+STOPPED_PAUSE = 1.0
+"""Seconds until a message is delivered again that came when nothing more was begun here."""
+ANSWER_TIME = 5.0
+"""Seconds by which an answer to it may be late."""
+FAULT_PAUSE = 5.0
+"""Seconds until a message is delivered again whose handling has failed with no word of when."""
+LAST_SECONDS = 1.0
+"""Seconds that the server has at the end to take what is said of messages."""
+CONFIRM_TIME = 2.0
+"""Seconds in which the server says that it has an acknowledgement."""
+MOST_UNREAD = 256 * 1024 * 1024
+"""Bytes of messages that may wait to be read; no more are asked for than can be handled."""
+
+MOST_UNSAID = 10_000
+"""Acknowledgements that wait for a connection."""
+
+Handle = Callable[[Held], Awaitable[float | None]]
+"""Handles one message: None acknowledges it, a number has it delivered again after as many seconds."""
+
+
+class Durable(NamedTuple):
+    """A consumer called ``name`` of those messages of a stream that have a subject like ``subject``. It is made where
+    there is none, and not changed where there is one. A message of which nothing is said for ``redelivery`` seconds is
+    delivered again."""
+
+    name: str
+    subject: str
+    redelivery: float
+
+
+class Source(NamedTuple):
+    """Where messages come from: a connection, and how a stream is made that is missing."""
+
+    broker: Broker
+    config: NatsServiceConfig
+
+
+class Listener:
+    """Hands each message to ``handle``, ``at_once`` of them at most. One that is delivered again while it is handled is
+    still that one. A message that takes long is kept: nobody else gets it meanwhile. An acknowledgement that a lost
+    connection has taken with it is said again over the next one."""
+
+    def __init__(self, source: Source, durable: Durable, handle: Handle, at_once: int) -> None:
+        self._broker, self._config = source
+        self._durable, self._handle, self._at_once = durable, handle, at_once
+        self._running: dict[tuple[str, int], tuple[Held, asyncio.Task[None]]] = {}
+        self._unsaid: dict[tuple[str, int], str] = {}
+        """Where to say that messages were handled, which nobody could be told."""
+        self._freed = asyncio.Event()
+        self._stopped = False
+        self._keeping: asyncio.Task[None] | None = None
+        self._once = OnceLog(log)
+        self._waiting: int | None = None
+        self._subscription: Any = None
+        self._beat = durable.redelivery / 3
+        self.redelivered = 0
+        """Messages that came again while they were being handled."""
+
+    @property
+    def running(self) -> int:
+        """Messages that are being handled."""
+        return len(self._running)
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether all messages that there are were handled, as far as the server has said."""
+        return self._broker.connected and not self._waiting and self._waiting is not None and not self._running
+
+    def start(self) -> None:
+        self._keeping = asyncio.create_task(self._keep())
+        self._broker.each_connection(self._listen)
+
+    def stop(self) -> None:
+        """Begin nothing new: what is delivered from now on is given back."""
+        self._stopped = True
+        self._freed.set()
+
+    async def close(self) -> None:
+        """End what is handled, and give it back. Safe to call twice, and without `start`."""
+        self.stop()
+        with suppress(*FAILED):
+            async with asyncio.timeout(LAST_SECONDS):
+                if self._subscription is not None:
+                    await self._subscription.drain()  # what is given back is not to come here again
+        tasks = [task for _, task in self._running.values()]
+        if self._keeping is not None:
+            tasks.append(self._keeping)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks and self._broker.connected:
+            with suppress(*FAILED):  # what is given back is on its way before the connection ends
+                await self._broker.client.flush(LAST_SECONDS)
+
+    # Inside
+
+    async def _listen(self, jetstream: JetStream) -> None:
+        """Take messages over this connection until it ends, or nothing more is to be begun."""
+        self._waiting = None
+        info = await self._consumer(jetstream)
+        client = self._broker.client
+        unsaid, self._unsaid = self._unsaid, {}
+        for reply in unsaid.values():
+            await client.publish(reply, ACKNOWLEDGED)
+        inbox = client.new_inbox()
+        subscription = await client.subscribe(inbox, pending_bytes_limit=MOST_UNREAD)
+        self._subscription = subscription
+        try:
+            if not info.num_pending and not info.num_ack_pending:
+                self._waiting = 0
+            asking = f"$JS.API.CONSUMER.MSG.NEXT.{info.stream_name}.{info.name}"
+            while not self._stopped:
+                room = self._at_once - len(self._running)
+                if room <= 0:
+                    self._freed.clear()
+                    await self._freed.wait()
+                    continue
+                asked = {"batch": room, "expires": int(EXPIRES * 1e9)}
+                await client.publish(asking, msgspec.json.encode(asked), reply=inbox)
+                await self._take(subscription, room)
+        finally:
+            self._waiting = self._subscription = None
+            with suppress(*ENDED):
+                await subscription.unsubscribe()
+
+    async def _take(self, subscription: Any, count: int) -> None:
+        """Begin what comes of one request for ``count`` messages, until it is over."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + EXPIRES + ANSWER_TIME
+        while count and (left := until - loop.time()) > 0:
+            try:
+                message = await subscription.next_msg(timeout=left)
+            except (TimeoutError, nats.errors.TimeoutError):
+                return
+            match status_of(message):
+                case "":
+                    self._begin(message)
+                    count -= 1
+                case "404" | "408":
+                    self._waiting = 0
+                    return
+                case "100":
+                    pass
+                case status:  # the consumer is gone, its server is another one now
+                    raise TransportUnavailable(f"JetStream ended a request for messages: {status}")
+
+    async def _consumer(self, jetstream: JetStream) -> ConsumerInfo:
+        durable = self._durable
+        try:
+            stream = (await Streams(self._config, jetstream).of(durable.subject)).name
+        except NoStream as error:
+            self._once.warn("stream", "nothing of %s is heard: %s", durable.subject, error)
+            raise
+        try:
+            info: ConsumerInfo = await jetstream.consumer_info(stream, durable.name)
+        except nats.js.errors.NotFoundError:
+            config = ConsumerConfig(
+                name=durable.name,
+                durable_name=durable.name,
+                deliver_policy=DeliverPolicy.ALL,
+                ack_policy=AckPolicy.EXPLICIT,
+                ack_wait=durable.redelivery,
+                max_ack_pending=max(1000, 2 * self._at_once),
+                filter_subject=durable.subject,
+            )
+            info = await jetstream.add_consumer(stream, config=config)
+        if info.config.deliver_subject:
+            text = (
+                f"the consumer {durable.name} of the stream {stream} pushes its messages: remove it, or name another "
+                "one in the settings of services.nats"
+            )
+            self._once.warn("pushes", "%s", text)
+            raise TransportUnavailable(text)
+        self._beat = min(self._beat, (info.config.ack_wait or durable.redelivery) / 3)
+        self._once.reset()
+        return info
+
+    def _begin(self, message: Any) -> None:
+        held = Held(message)
+        self._waiting = held.pending
+        found = self._running.get(held.key)
+        if found is not None:
+            self.redelivered += 1
+            found[0].reply = held.reply
+            return
+        self._unsaid.pop(held.key, None)
+        task = asyncio.create_task(self._run(held))
+        self._running[held.key] = held, task
+
+    async def _run(self, held: Held) -> None:
+        try:
+            delay: float | None = STOPPED_PAUSE
+            if not self._stopped:
+                try:
+                    delay = await self._handle(held)
+                except Exception:
+                    log.exception("a message of the subject %s could not be handled", self._durable.subject)
+                    delay = FAULT_PAUSE
+            if delay is None:
+                await self._acknowledge(held)
+            else:
+                await self._say(held, again(delay))
+        except asyncio.CancelledError:
+            await self._say(held, again(0.0))
+            raise
+        finally:
+            del self._running[held.key]
+            self._freed.set()
+
+    async def _acknowledge(self, held: Held) -> None:
+        try:
+            await self._broker.client.request(held.reply, ACKNOWLEDGED, timeout=CONFIRM_TIME)
+        except TimeoutError:  # the server answers nothing where it does not wait for that
+            log.debug("the server does not say that a message is acknowledged")
+        except FAILED as error:
+            log.debug("a message is acknowledged over the next connection: %r", error)
+            self._unsaid[held.key] = held.reply
+            if len(self._unsaid) > MOST_UNSAID:
+                del self._unsaid[next(iter(self._unsaid))]  # it is delivered again
+
+    async def _say(self, held: Held, word: bytes) -> None:
+        """What is lost of this, ends with the message's time."""
+        with suppress(*FAILED):
+            await self._broker.client.publish(held.reply, word)
+
+    async def _keep(self) -> None:
+        """Say of all that is handled that it is, often enough."""
+        while True:
+            await asyncio.sleep(self._beat)
+            for held, _ in list(self._running.values()):
+                await self._say(held, IN_PROGRESS)

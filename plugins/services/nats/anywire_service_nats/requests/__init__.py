@@ -1,0 +1,1 @@
+"""Requests that come by message: remembered until they are answered, and answered once."""

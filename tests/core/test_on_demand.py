@@ -1,0 +1,307 @@
+"""Agents on demand beside an orchestrator: started for tasks that wait, ended when they are not needed, and told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from anywire.config import Config
+from anywire.errors import ConfigError, LaunchFailed
+from anywire.events import AgentOnDemand
+from anywire.plugins import Plugins
+from anywire.roles.agent_configs import agent_sorts
+from anywire.roles.on_demand.keeper import FIRST_PAUSE, AgentsOnDemand
+from anywire.roles.orchestrator_and_agents import running
+from anywire.roles.stop import Stop
+from anywire.submission import Submission
+from anywire.testing.clock import SimulatedClock
+from anywire.testing.doubles import MODEL
+from anywire.testing.puppet import PuppetTransport
+
+Make = Callable[..., Any]
+SETTINGS = {"transports": "zeromq", "engine": "synthetic", "agent": {"id": "a"}}
+
+
+class FakeProcess:
+    """A `anywire.launcher.RunningProcess` whose life the test decides."""
+
+    pid, host, restarts = 0, "here", 0
+
+    def __init__(self, name: str, stopped: Callable[[str], None]) -> None:
+        self.name, self._stopped = name, stopped
+        self.is_ready, self.end = asyncio.Event(), asyncio.get_running_loop().create_future()
+
+    async def ready(self) -> None:
+        waiting = asyncio.ensure_future(self.is_ready.wait())
+        await asyncio.wait((waiting, self.end), return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if not self.is_ready.is_set():
+            raise LaunchFailed(f"{self.name} did not start: {self.end.result()}")
+
+    async def ended(self) -> str:
+        return str(await asyncio.shield(self.end))
+
+    def logs(self) -> Sequence[str]:
+        return ()
+
+    async def stop(self, grace: float = 10.0) -> None:
+        self._stopped(self.name)
+        if not self.end.done():
+            self.end.set_result("stopped")
+
+
+class Bench:
+    """An orchestrator over a puppet's wire, with agents on demand."""
+
+    def __init__(self, pipeline: Any, wire: PuppetTransport, clock: SimulatedClock, **settings: Any) -> None:
+        self.pipeline, self.wire, self.clock = pipeline, wire, clock
+        self.processes: dict[str, FakeProcess] = {}
+        self.fault: Exception | None = None
+        self.stopped: list[str] = []
+        self.closing = False
+        self.told: list[tuple[str, str]] = []
+        pipeline.events.subscribe("test", self._tell, AgentOnDemand)
+        config = Config.model_validate({**SETTINGS, **settings})
+        sorts = agent_sorts(config)
+        self.keeper = AgentsOnDemand(sorts, config.on_demand, pipeline, self._start, 1.0)
+        self.keeper.begin()
+
+    async def _start(self, name: str, config: Config) -> FakeProcess:
+        assert config.agent.id == name
+        if self.fault is not None:
+            raise self.fault
+        self.processes[name] = FakeProcess(name, self._stop)
+        return self.processes[name]
+
+    def _stop(self, name: str) -> None:
+        self.stopped.append(name)
+        if not self.closing and self.pipeline.registry.knows(name):
+            assert self.pipeline.agent_health(name).order == "drained", "no task is on its way to it"
+        # As an agent does that is asked to stop while nothing runs on it.
+        self.wire.lose(name)
+
+    def _tell(self, event: AgentOnDemand) -> None:
+        self.told.append((event.agent_id, event.state))
+
+    async def advance(self, seconds: float) -> None:
+        await settled()
+        while seconds > 0:
+            self.clock.advance(min(0.5, seconds))
+            seconds -= 0.5
+            await settled()
+
+    def join(self, *names: str, **status: Any) -> None:
+        for name in names:
+            if name in self.processes:
+                self.processes[name].is_ready.set()
+            self.wire.join(name, **{"slots": 1, **status})
+
+    def chats(self, count: int, model: str = MODEL) -> list[Any]:
+        return [self.pipeline.submit(Submission("chat", model, "{}", deadline_s=10_000.0)) for _ in range(count)]
+
+    def answer(self, *agents: str) -> None:
+        """End what runs on these agents."""
+        open_ = {task.task_id for task in self.pipeline.tasks() if task.place == "running"}
+        for agent_id, task in self.wire.requests:
+            if agent_id in agents and task.task_id in open_:
+                open_.discard(task.task_id)
+                self.wire.answer(task)
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        return {each.name: each.value for each in self.keeper.metrics()}
+
+
+async def settled() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def bench(pipeline_of: Make, wire: PuppetTransport, clock: SimulatedClock) -> Any:
+    made: list[Bench] = []
+
+    async def make(**settings: Any) -> Bench:
+        pipeline = await pipeline_of(wire, accept_timeout=100_000, agent_wait=10_000)
+        settings.setdefault("on_demand", {"most": 6, "after": 2, "idle": 60})
+        made.append(Bench(pipeline, wire, clock, **settings))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.closing = True
+        await each.keeper.close()
+
+
+async def test_eight_tasks_on_two_agents_have_six_more_started_which_end_when_idle(bench: Any) -> None:
+    fleet = await bench(agents=[{"count": 2}])
+    fleet.join("a-1")
+    fleet.join("a-2")
+    fleet.chats(8)
+    await fleet.advance(1.5)
+    assert not fleet.processes, "nobody has waited for two seconds"
+    await fleet.advance(1.0)
+    names = [f"a-{number}" for number in range(3, 9)]
+    assert list(fleet.processes) == names
+    await fleet.advance(30.0)
+    assert list(fleet.processes) == names, "those that are starting are enough"
+    fleet.join(*names)
+    await fleet.advance(1.0)
+    assert fleet.pipeline.waiting == 0
+    assert fleet.numbers == {
+        "agents": 6, "most_agents": 6, "overdue_tasks": 0, "started": 6, "ended": 0, "failed": 0,
+    }  # fmt: skip
+    fleet.answer("a-1", "a-2", *names[1:])
+    await fleet.advance(59.0)
+    assert not fleet.stopped, "they were needed within the last minute"
+    await fleet.advance(2.0)
+    assert sorted(fleet.stopped) == names[1:], "the one with a task stays"
+    fleet.answer(names[0])
+    await fleet.advance(61.0)
+    assert sorted(fleet.stopped) == names
+    assert fleet.numbers["agents"] == 0
+    assert fleet.numbers["ended"] == 6
+    assert [state for name, state in fleet.told if name == "a-3"] == ["starting", "ready", "leaving", "ended"]
+    assert not [each for each in names if fleet.pipeline.agent_health(each).order], "one of that name may come again"
+    # The next time they have the same names.
+    fleet.chats(4)
+    await fleet.advance(3.0)
+    assert fleet.numbers["agents"] == 2
+    assert {name for name, state in fleet.told[-2:]} == {"a-3", "a-4"}
+
+
+async def test_tasks_that_wait_for_something_else_have_nothing_started(bench: Any) -> None:
+    fleet = await bench()
+    fleet.join("a-1")
+    fleet.chats(1)
+    fleet.pipeline.expect_models("test", ["later"])
+    fleet.chats(3, "later")
+    await fleet.advance(20.0)
+    assert not fleet.processes
+
+
+async def test_each_sort_gets_agents_for_its_own_models(bench: Any) -> None:
+    entries = [{"id": "small", "on_demand": 1}, {"id": "large", "count": 2, "slots": 2}, {"id": "card", "on_demand": 0}]
+    fleet = await bench(agents=entries)
+    fleet.join("small", models=("s",))
+    fleet.join("large-1", models=("l",), slots=2)
+    fleet.join("large-2", models=("l",), slots=2)
+    fleet.join("card", models=("c",))
+    fleet.chats(5, "s")
+    fleet.chats(7, "l")
+    fleet.chats(5, "c")
+    await fleet.advance(4.0)
+    assert list(fleet.processes) == ["small-2", "large-3", "large-4"], "three wait for `l`, two slots each"
+
+
+async def test_one_that_cannot_start_harms_nobody_and_is_tried_again_later(
+    bench: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet = await bench()
+    fleet.join("a-1")
+    fleet.fault = ConfigError("no room here")
+    with caplog.at_level(logging.WARNING):
+        fleet.chats(2)
+        await fleet.advance(2.5)
+        assert "agent a-2 on demand: no room here" in caplog.text
+        await fleet.advance(FIRST_PAUSE - 1)
+        assert fleet.numbers["failed"] == 1
+        fleet.fault = None
+        await fleet.advance(1.0)
+        # It starts now, and ends by itself before it is ready.
+        fleet.processes["a-2"].end.set_result("exit status 1")
+        await fleet.advance(1.0)
+        assert fleet.numbers == {
+            "agents": 0, "most_agents": 6, "overdue_tasks": 1, "started": 2, "ended": 0, "failed": 2,
+        }  # fmt: skip
+        assert [state for _, state in fleet.told] == ["starting", "failed"] * 2
+        await fleet.advance(2 * FIRST_PAUSE - 2)
+        assert fleet.numbers["started"] == 2, "the pause is twice as long"
+        await fleet.advance(2.0)
+        assert fleet.numbers["started"] == 3
+        # It serves, and ends for good while it does: the next failure is a first one again.
+        fleet.join("a-2")
+        await fleet.advance(1.0)
+        fleet.processes["a-2"].end.set_result("exit status 1")
+        fleet.wire.lose("a-2")
+        assert "agent a-2 on demand: it ended for good: exit status 1; none like it for 5 s" not in caplog.text
+        await fleet.advance(1.0)
+        assert "agent a-2 on demand: it ended for good: exit status 1; none like it for 5 s" in caplog.text
+    fleet.answer("a-1")
+    await settled()
+    assert fleet.pipeline.waiting == 0
+
+
+async def test_one_that_is_still_starting_is_ended_with_the_others(bench: Any) -> None:
+    fleet = await bench()
+    fleet.join("a-1")
+    fleet.chats(3)
+    await fleet.advance(3.0)
+    fleet.join("a-2")
+    await settled()
+    fleet.closing = True
+    await fleet.keeper.close()
+    assert sorted(fleet.stopped) == ["a-2", "a-3"]
+    assert fleet.numbers["agents"] == 0
+    fleet.chats(3)
+    await fleet.advance(10.0)
+    assert fleet.numbers["started"] == 2, "after its end it starts nothing"
+
+
+async def test_one_that_loads_its_model_is_on_its_way(bench: Any) -> None:
+    fleet = await bench()
+    fleet.join("a-1")
+    fleet.chats(2)
+    await fleet.advance(3.0)
+    fleet.join("a-2", state="starting", slots=0, models=())
+    await fleet.advance(30.0)
+    assert list(fleet.processes) == ["a-2"]
+
+
+async def test_after_the_gate_has_closed_nothing_comes_or_goes(bench: Any) -> None:
+    fleet = await bench()
+    fleet.join("a-1")
+    fleet.chats(2)
+    await fleet.advance(3.0)
+    fleet.join("a-2")
+    await fleet.advance(1.0)
+    fleet.pipeline.close_gate()
+    fleet.answer("a-1", "a-2")
+    await fleet.advance(100.0)
+    assert not fleet.stopped, "what runs ends with the orchestrator"
+
+
+async def test_an_agent_that_an_operator_has_drained_is_no_capacity(bench: Any) -> None:
+    fleet = await bench(on_demand={"most": 1, "after": 2, "idle": 60})
+    fleet.join("a-1")
+    fleet.pipeline.order_agent("a-1", "drained")
+    fleet.chats(1)
+    await fleet.advance(3.0)
+    assert not fleet.processes, "what it serves was not seen yet"
+    fleet.pipeline.order_agent("a-1", "")
+    await fleet.advance(1.0)
+    fleet.answer("a-1")
+    fleet.pipeline.order_agent("a-1", "drained")
+    fleet.chats(1)
+    await fleet.advance(3.0)
+    assert list(fleet.processes) == ["a-2"]
+
+
+async def test_over_memory_it_is_refused() -> None:
+    settings = {"transports": {"memory": {"network": "on-demand"}}, "engine": "synthetic", "gateways": []}
+    config = Config.model_validate({**settings, "on_demand": {"most": 1}})
+    with pytest.raises(ConfigError, match="over memory the agents run in this process"):
+        async with running(config, Plugins(), Stop()):
+            pass
+
+
+def test_further_names_are_taken_by_nobody_else() -> None:
+    entries = [{"id": "b"}, {"id": "b-2"}, {"count": 2}]
+    one, _, many = agent_sorts(Config.model_validate({**SETTINGS, "agents": entries}))
+    assert one.further({"b", "b-2", "a-1", "a-2"})[0] == "b-3"
+    name, config = many.further({"b", "b-2", "a-1", "a-2"})
+    assert (name, config.agent.id, config.agents) == ("a-3", "a-3", [])
