@@ -353,13 +353,13 @@ async def test_the_page_of_background_tasks_works_as_written(reader: Reader) -> 
     assert not reader.programs
 
 
-async def test_the_page_of_responses_works_as_written(reader: Reader) -> None:
-    await reader.follow(DOCS / "how-to" / "responses.md")
+async def test_the_page_of_agents_on_demand_works_as_written(reader: Reader) -> None:
+    await reader.follow(DOCS / "how-to" / "agents-on-demand.md")
     assert not reader.programs
 
 
-async def test_the_page_of_agents_on_demand_works_as_written(reader: Reader) -> None:
-    await reader.follow(DOCS / "how-to" / "agents-on-demand.md")
+async def test_the_page_of_responses_works_as_written(reader: Reader) -> None:
+    await reader.follow(DOCS / "how-to" / "responses.md")
     assert not reader.programs
 
 
