@@ -37,6 +37,9 @@ except ray.exceptions.AuthenticationError:
 """
 
 
+pytestmark = pytest.mark.timeout(300)
+
+
 @pytest.fixture(autouse=True)
 def network() -> Iterator[None]:
     with own_network():
