@@ -75,6 +75,7 @@ class Double:
     updates of all of them: those that are there, and, until there is one that has ``ended``, those to come."""
 
     def __init__(self) -> None:
+        self.opened = 0.0
         self.kept: dict[str, Deliberation] = {}
         self.said: list[Update] = []
         self.put: dict[str, Council] = {}
@@ -154,7 +155,7 @@ class Double:
         finally:
             self.readers -= 1
 
-    def listen(self, changed: Callable[[Deliberation], object]) -> Callable[[], None]:
+    def listen(self, changed: Callable[[Deliberation, bool], object]) -> Callable[[], None]:
         return lambda: None
 
     async def councils(self, caller: Caller) -> Sequence[Council]:

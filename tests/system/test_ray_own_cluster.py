@@ -58,7 +58,7 @@ async def test_it_refuses_strangers_shows_no_secret_and_leaves_nothing(folders: 
     try:
         with LogRecorder() as log:
             process = await launcher.start("agent", config(agent={"specialization": SECRET}), "discreet")
-            await expect(process.ready(), "it is ready", START_PATIENCE)
+            await expect(process.ready(), "it is ready", 2 * START_PATIENCE)
             (warning,) = log.messages("Ray listens on all interfaces")
         assert launcher.driver is not None
         below = psutil.Process(launcher.driver.pid).children(recursive=True)
@@ -94,7 +94,7 @@ async def test_nothing_is_left_when_the_launchers_process_is_killed(folders: Pat
     )
     try:
         assert owner.stdout is not None
-        pid = int(await expect(owner.stdout.readline(), "the launcher's process tells the pid", START_PATIENCE))
+        pid = int(await expect(owner.stdout.readline(), "the launcher's process tells the pid", 2 * START_PATIENCE))
         below = psutil.Process(owner.pid).children(recursive=True)
         assert pid in {each.pid for each in below}
     finally:
@@ -108,12 +108,12 @@ async def test_the_driver_killed_leaves_nothing_and_a_new_one_runs_the_agents(fo
     launcher = RayLauncher(RayConfig())
     try:
         process = await launcher.start("agent", config(), "one")
-        await expect(process.ready(), "it is ready", START_PATIENCE)
+        await expect(process.ready(), "it is ready", 2 * START_PATIENCE)
         assert launcher.driver is not None
         below = psutil.Process(launcher.driver.pid).children(recursive=True)
         psutil.Process(launcher.driver.pid).kill()
         await polled(lambda: all(is_gone(each.pid) for each in below), "all processes end", START_PATIENCE)
-        await polled(lambda: process.restarts == 1 and process.pid, "it runs again", START_PATIENCE)
+        await polled(lambda: process.restarts == 1 and process.pid, "it runs again", 2 * START_PATIENCE)
         assert len(entries(folders)) == 1
     finally:
         await expect(launcher.close(), "close returns", START_PATIENCE)

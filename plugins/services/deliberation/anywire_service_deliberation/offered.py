@@ -44,6 +44,12 @@ def not_known(question_id: str) -> InvalidRequest:
 class Deliberations(Protocol):
     """All errors are those of `anywire.errors`: `InvalidRequest` says the member at fault."""
 
+    @property
+    def opened(self) -> float:
+        """Seconds since 1970 at which this orchestrator has got the deliberations, perhaps from another one; 0 while it
+        has never had them."""
+        ...
+
     def question(self, request: Mapping[str, Any], caller: Caller) -> Question:
         """A request as REST has it (id?, task, role?, members, rounds, rubric, requirements, quorum, timeout,
         aggregation, synthesis, council?, max_tokens, metadata), checked and completed."""
@@ -71,10 +77,11 @@ class Deliberations(Protocol):
         """Its events after that number, to its end. Those of one that has ended are made of what is kept."""
         ...
 
-    def listen(self, changed: Callable[[Deliberation], object]) -> Callable[[], None]:
+    def listen(self, changed: Callable[[Deliberation, bool], object]) -> Callable[[], None]:
         """Call ``changed`` with each deliberation of any tenant that is under way here, whenever it has a newer state
-        that is kept, from its submission to its end; returns what ends that. It must return quickly; what it raises is
-        logged. What was told while nobody listened is not told again: `list` and `get` have what is kept."""
+        that is kept, from its submission to its end, and with whether an earlier process has taken it in; returns what
+        ends that. It must return quickly; what it raises is logged. What was told while nobody listened is not told
+        again: `list` and `get` have what is kept."""
         ...
 
     async def councils(self, caller: Caller) -> Sequence[Council]: ...

@@ -48,6 +48,8 @@ class Outbox:
         self._closed = False
         self.filled = asyncio.Event()
         """Set when something was put. Whoever publishes clears it before it looks."""
+        self.uncertain = False
+        """Set when something is put that another process may have published."""
         self.messages = self.bytes = 0
         """How much waits."""
         self._behind_since: float | None = None
@@ -84,10 +86,14 @@ class Outbox:
         self._thread.end()
         self._opened.set()
 
-    async def put(self, messages: Sequence[Outgoing], ended: Sequence[tuple[str, str]] = ()) -> None:
-        """See `Publisher.put`. ``ended`` are deliberations (tenant, id) whose last message is among them."""
+    async def put(
+        self, messages: Sequence[Outgoing], ended: Sequence[tuple[str, str]] = (), since: float = 0.0
+    ) -> None:
+        """See `Publisher.put`. ``ended`` are deliberations (tenant, id) whose last message is among them. With
+        ``since`` (seconds since 1970) another process may have published them after that time: their streams are
+        searched first."""
         puts = [_as_put(each, self._generation) for each in messages]
-        found = await self._write(partial(self._tables.put, puts, ended))
+        found = await self._write(partial(self._tables.put, puts, ended, since), uncertain=since > 0)
         if isinstance(found, QueueFull):
             raise found
         self.filled.set()
@@ -165,11 +171,13 @@ class Outbox:
             self._behind_since = self._clock.now()
         return result
 
-    async def _write(self, write: Callable[[], Any]) -> Any:
+    async def _write(self, write: Callable[[], Any], *, uncertain: bool = False) -> Any:
         """What ``write`` returns, done in one transaction with others that wait."""
         await self._wait_open()
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._writes.append((write, done))
+        # Before it is written: whoever publishes settles it before it takes anything that is put after it.
+        self.uncertain = self.uncertain or uncertain
         if self._writing is None:
             self._writing = asyncio.create_task(self._write_all())
         return await done

@@ -2,6 +2,7 @@
 
 ``messages`` wait, each with a ``number`` that grows. One that was given to JetStream has the time of that in ``sent``,
 its ``stream``, and in ``floor`` a number of that stream which was there before: if the stream has it, then after that.
+One that another process may have published has no ``stream``, and in ``sent`` a time before that.
 ``published`` remembers ids, the newest ones, so that nothing is published again. ``begun`` has the deliberations whose
 end was not put here yet.
 """
@@ -79,7 +80,8 @@ class Waiting(msgspec.Struct, frozen=True):
 
 
 class Unsettled(msgspec.Struct, frozen=True):
-    """A message that was sent, and of which nothing was heard."""
+    """A message that was sent, and of which nothing was heard. Without a ``stream``: one that another process may have
+    sent after ``sent``."""
 
     number: int
     id: str
@@ -110,9 +112,12 @@ class OutboxTables(DatabaseFile):
             self._counted = (count, size)
         return self._counted
 
-    def put(self, messages: Sequence[Put], ended: Sequence[tuple[str, str]] = ()) -> int | QueueFull:
-        """Keep those that are new, and forget the deliberations (tenant, id) that have ``ended`` with them. How many
-        were new; `QueueFull`, and nothing is changed, where there is no room for all of them. Within a transaction."""
+    def put(
+        self, messages: Sequence[Put], ended: Sequence[tuple[str, str]] = (), since: float = 0.0
+    ) -> int | QueueFull:
+        """Keep those that are new, and forget the deliberations (tenant, id) that have ``ended`` with them. With
+        ``since`` another process may have published them, after that time. How many were new; `QueueFull`, and nothing
+        is changed, where there is no room for all of them. Within a transaction."""
         count, size = self.waiting()
         new = [(put, _encode((put.content, put.instead))) for put in messages if not self._is_known(put.id)]
         count += len(new)
@@ -120,8 +125,8 @@ class OutboxTables(DatabaseFile):
         if new and (count > self._most_messages or size > self._most_bytes):
             return QueueFull("the outbox of the service nats is full: its NATS server was away too long", retry_after=5)
         self._run_many(
-            "INSERT OR IGNORE INTO messages (id, subject, ordered, size, content) VALUES (?, ?, ?, ?, ?)",
-            [(put.id, put.content.subject, put.ordered, len(content), content) for put, content in new],
+            "INSERT OR IGNORE INTO messages (id, subject, ordered, size, sent, content) VALUES (?, ?, ?, ?, ?, ?)",
+            [(put.id, put.content.subject, put.ordered, len(content), since, content) for put, content in new],
         )
         self._run_many("DELETE FROM begun WHERE tenant = ? AND id = ?", list(ended))
         self._counted = (count, size) if len({put.id for put, _ in new}) == len(new) else None
@@ -131,11 +136,11 @@ class OutboxTables(DatabaseFile):
         self, done: Sequence[Waiting | Unsettled], held: Iterable[str], most: int, most_bytes: int
     ) -> list[Waiting]:
         """Remove what is ``done``; the next ``most`` with ``most_bytes`` that wait, the oldest first, but those of the
-        subjects that are ``held``."""
+        subjects that are ``held``, and those that are `unsettled`."""
         with self._transaction():
             self._remove(done)
         subjects = list(held)
-        where = f"subject NOT IN ({', '.join('?' * len(subjects))})"
+        where = f"sent = 0 AND subject NOT IN ({', '.join('?' * len(subjects))})"
         rows = self._rows(f"SELECT number, size FROM messages WHERE {where} ORDER BY number LIMIT ?", *subjects, most)
         total, last = 0, None
         for number, size in rows:
@@ -182,7 +187,7 @@ class OutboxTables(DatabaseFile):
             self._run_many("UPDATE messages SET sent = 0 WHERE number = ?", [(number,) for number in numbers])
 
     def unsettled(self, most: int) -> list[Unsettled]:
-        """What was sent and is neither done nor known to be in no stream."""
+        """What was, or may have been, sent, and is neither done nor known to be in no stream."""
         rows = self._rows(
             "SELECT number, id, subject, stream, floor, sent FROM messages WHERE sent > 0 ORDER BY number LIMIT ?", most
         )

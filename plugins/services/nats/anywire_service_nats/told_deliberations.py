@@ -12,7 +12,7 @@ import msgspec
 
 from anywire.caller import OPERATOR, Caller
 from anywire.context import Context
-from anywire.errors import AnywireError, InvalidRequest
+from anywire.errors import AnywireError
 from anywire.metric import Metric
 from anywire.once_log import OnceLog
 from anywire_service_deliberation.database import tenant_of
@@ -40,14 +40,23 @@ class ToldDeliberations(Part):
     Each state is looked at once it is kept. The ids of deliberations under way stand in the outbox's file, and are
     removed with the last message of each. So what has ended in a process that died before it had put that is found by
     the next one: among those ids, and among the newest deliberations that are kept.
+
+    Another orchestrator may have had the deliberations until now, with an outbox of its own. What ended more than
+    ``recent`` seconds before they came here is taken as published by it. What it may have published since is known to
+    the streams as the same messages: ``recent`` is less than their duplicate window.
     """
 
-    def __init__(self, context: Context, outbox: Outbox, producer: str, kinds: Collection[str]) -> None:
+    def __init__(
+        self, context: Context, outbox: Outbox, producer: str, kinds: Collection[str], recent: float = 90.0
+    ) -> None:
+        self._recent = recent
         self._context, self._outbox, self._producer, self._kinds = context, outbox, producer, kinds
         self._pending: dict[Key, Deliberation] = {}
         self._filled = asyncio.Event()
         self._put: dict[Key, set[str]] = {}
         """By deliberation under way, the ids that were put."""
+        self._resumed: set[Key] = set()
+        """Of those under way, the ones that an earlier process has taken in, and may have told of."""
         self._behind = True
         """Whether what is kept must be looked at: something may have ended that was not told here."""
         self._task: asyncio.Task[None] | None = None
@@ -77,8 +86,10 @@ class ToldDeliberations(Part):
     def metrics(self) -> Iterable[Metric]:
         yield Metric("pending_deliberations", "Deliberations whose news were not put yet.", len(self._pending))
 
-    def _changed(self, state: Deliberation) -> None:
+    def _changed(self, state: Deliberation, resumed: bool) -> None:
         key = _key(state)
+        if resumed:
+            self._resumed.add(key)
         if key not in self._pending and len(self._pending) >= MOST_PENDING:
             self._behind = True
             return
@@ -108,15 +119,21 @@ class ToldDeliberations(Part):
 
     async def _put_one(self) -> None:
         key, state = next(iter(self._pending.items()))
-        try:
-            await self._look_at(key, state)
-        except InvalidRequest as error:
-            log.error("nothing is published of the deliberation %s: %s", state.question.id, error)
+        await self._look_at(key, state)
         # A newer state may have come meanwhile.
         if self._pending.get(key) is state:
             del self._pending[key]
 
     async def _look_at(self, key: Key, state: Deliberation) -> None:
+        """Put what is due. Raises `AnywireError` where that may work later."""
+        try:
+            await self._put_due(key, state)
+        except AnywireError:
+            raise
+        except Exception:
+            log.exception("not all is published of the deliberation %s", state.question.id)
+
+    async def _put_due(self, key: Key, state: Deliberation) -> None:
         known = self._put.get(key)
         if known is None:
             known = self._put[key] = set()
@@ -124,16 +141,22 @@ class ToldDeliberations(Part):
                 await self._outbox.begin(*key, msgspec.msgpack.encode(state.question.caller))
         messages = due(state, self._producer, self._kinds, known)
         if messages or state.is_final:
-            await self._outbox.put(messages, [key] if state.is_final else ())
+            # Another orchestrator's outbox may have told of it, where deliberations are kept for several.
+            since = state.submitted if key in self._resumed else 0.0
+            await self._outbox.put(messages, [key] if state.is_final else (), since)
         known.update(each.envelope.id for each in messages)
         if state.is_final:
             self._put.pop(key, None)
+            self._resumed.discard(key)
 
     async def _catch_up(self, deliberations: Deliberations) -> None:
         """Look at what is kept: what was under way when an earlier process ended, and the newest ones."""
         begun = {(tenant, name): caller for tenant, name, caller in await self._outbox.begun()}
         callers: dict[Key, Caller] = {}
         for state in await deliberations.list(OPERATOR, limit=MAX_LISTED):
+            is_old = 0 < state.ended < deliberations.opened - self._recent
+            if is_old and _key(state) not in begun:
+                continue
             if state.is_final and not await self._outbox.lacks(ids_at_the_end(state, self._kinds)):
                 continue
             callers[_key(state)] = state.question.caller
@@ -143,7 +166,8 @@ class ToldDeliberations(Part):
             found = await deliberations.get(key[1], caller)
             if found is None:
                 await self._outbox.forget(*key)  # it has expired
-            elif key not in self._pending:
+            elif key not in self._pending and key not in self._put:
+                self._resumed.add(key)
                 await self._look_at(key, found)
 
 
