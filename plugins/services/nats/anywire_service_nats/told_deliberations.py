@@ -42,8 +42,8 @@ class ToldDeliberations(Part):
     the next one: among those ids, and among the newest deliberations that are kept.
 
     Another orchestrator may have had the deliberations until now, with an outbox of its own. What ended more than
-    ``recent`` seconds before they came here is taken as published by it. What it may have published since is known to
-    the streams as the same messages: ``recent`` is less than their duplicate window.
+    ``recent`` seconds before they came here is taken as published by it. What it may have published since is searched
+    for in the streams.
     """
 
     def __init__(
