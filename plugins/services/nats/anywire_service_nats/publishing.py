@@ -14,6 +14,7 @@ import nats.errors
 import nats.js.errors
 
 from anywire.clock import Clock
+from anywire.errors import TransportUnavailable
 from anywire.metric import Metric
 from anywire.once_log import OnceLog
 from anywire.printable import printable
@@ -178,6 +179,8 @@ class Publishing(Part):
         """Those that have a stream, each as the server takes it."""
         ready = []
         limit = self._broker.max_payload
+        if not limit:
+            raise TransportUnavailable(self._broker.away)  # the connection has just ended
         for each in batch:
             message = each
             if message.content.size > limit:
