@@ -15,9 +15,12 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from tests.integration.anywire_processes import body, start
 from tests.integration.deployments import DEPLOY
+from tests.integration.nats_servers import needs_nats_server, serve
+from tests.patience import PATIENCE
 
-__all__ = ["start"]  # a fixture
+__all__ = ["serve", "start"]  # fixtures
 
+PUBLISHED = "anywire_nats_published_messages_total{"
 OF_PROMETHEUS = {"instance", "job", "le"}
 """Labels that the scrape adds, and that of buckets."""
 Asked = tuple[str, str]
@@ -44,9 +47,12 @@ ASKED = [*of_dashboard(), *of_rules()]
 
 
 @pytest.fixture
-async def exported(start: Callable[..., Any], tmp_path: Path) -> dict[str, set[str] | None]:
+async def exported(
+    start: Callable[..., Any], serve: Callable[[str], Any], tmp_path: Path
+) -> dict[str, set[str] | None]:
     """By the name of each sample that a gateway with all services shows after an answer and errors, its labels; None of
     a metric that has no sample yet."""
+    server = await serve(f'jetstream {{store_dir: "{tmp_path}/jetstream"}}')
     config = tmp_path / "anywire.yaml"
     config.write_text(
         json.dumps(
@@ -54,7 +60,10 @@ async def exported(start: Callable[..., Any], tmp_path: Path) -> dict[str, set[s
                 "transports": "memory",
                 "engine": "synthetic",
                 "server": {"port": 0},
-                "services": ["alerts", "background", "deliberation", "placement"],
+                "services": {
+                    **{name: {} for name in ("alerts", "background", "deliberation", "placement")},
+                    "nats": {"servers": server.url, "folder": str(tmp_path / "nats")},
+                },
                 "pipeline": {"agent_wait": 0.05},
             }
         )
@@ -67,7 +76,10 @@ async def exported(start: Callable[..., Any], tmp_path: Path) -> dict[str, set[s
             client.post("/v1/chat/completions", json=body(3, stream=False, temperature="warm")),
         )
         assert [each.status_code for each in answers] == [200, 404, 400]
-        text = (await client.get("/metrics")).text
+        await client.post("/v1/deliberations", json={"task": "How?", "members": 2, "rounds": 0})
+        async with asyncio.timeout(PATIENCE):
+            while PUBLISHED not in (text := (await client.get("/metrics")).text):  # noqa: ASYNC110 - as a scraper does
+                await asyncio.sleep(0.1)
     found: dict[str, set[str] | None] = {}
     for family in text_string_to_metric_families(text):
         found[f"{family.name}_total" if family.type == "counter" else family.name] = None
@@ -76,6 +88,7 @@ async def exported(start: Callable[..., Any], tmp_path: Path) -> dict[str, set[s
     return found
 
 
+@needs_nats_server
 async def test_what_is_asked_for_is_exported(exported: dict[str, set[str] | None]) -> None:
     assert len(ASKED) > 30
     for where, expression in ASKED:

@@ -200,6 +200,11 @@ async def test_compose_runs_as_it_stands(tmp_path: Path, model: GatedModel, star
     async with client_of(compose.secret("scrape.key")) as prometheus:
         assert "anywire_queue_length" in (await prometheus.get("/metrics")).text
         assert (await prometheus.post("/v1/agents/x/drain", json={})).status_code == 403
+    further = new_key()
+    add_key(compose.folder / "secrets" / "clients" / "keys.json", record_of(further))
+    async with client_of(str(further)) as ann, asyncio.timeout(PATIENCE):
+        while (await ann.get("/v1/models")).status_code != 200:  # noqa: ASYNC110 - the file is looked at again and again
+            await asyncio.sleep(0.1)
     async with client_of(compose.secret("operator.key")) as client:
         await until_agents(client, *await ids_of(agents))
         await check_published(compose.secret("nats/hub.nk"), client)
