@@ -117,6 +117,7 @@ class Publishing(Part):
     async def _publish(self, jetstream: JetStream) -> None:
         streams = self._make_streams(jetstream)
         self._holds.clear()
+        await self._outbox.doubt(streams.window / 2)
         self._outbox.uncertain = True
         while True:
             self._outbox.filled.clear()
