@@ -30,7 +30,7 @@ check: lint
 test: $(READY)
 	$(PYTEST)
 
-# The gateway behind nginx and Caddy, DDS Security with Debian's Cyclone DDS, and agents in a Ray cluster: what they need is
+# The gateway behind nginx and Caddy, DDS Security with Debian's Cyclone DDS, agents in a Ray cluster, and deploy/: what they need is
 # installed where that is possible (Ray is 300 MB; nginx, Caddy and Cyclone DDS need Debian and root).
 test-system: $(READY)
 	tests/system/install.sh $(INSTALL) --constraint constraints.txt

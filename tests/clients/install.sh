@@ -5,5 +5,10 @@ cd "$(dirname "$0")" || exit 1
 if ! command -v npm >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nodejs npm
 fi
-command -v npm >/dev/null || { echo "not installed here: npm" >&2; exit 0; }
-npm install --no-package-lock --no-audit --no-fund --loglevel=error
+if command -v npm >/dev/null; then
+  npm install --no-package-lock --no-audit --no-fund --loglevel=error
+else
+  echo "not installed here: npm" >&2
+fi
+# Clients in Python have an environment of their own: they want other versions of what the workspace has.
+python3 -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check openai-agents==0.24.0

@@ -14,7 +14,8 @@ from anywire.errors import ConfigError, LaunchFailed
 from anywire.events import AgentOnDemand
 from anywire.plugins import Plugins
 from anywire.roles.agent_configs import agent_sorts
-from anywire.roles.on_demand.keeper import FIRST_PAUSE, AgentsOnDemand
+from anywire.roles.on_demand.keeper import AgentsOnDemand
+from anywire.roles.on_demand.sort_state import FIRST_PAUSE, JOIN_TIMEOUT
 from anywire.roles.orchestrator_and_agents import running
 from anywire.roles.stop import Stop
 from anywire.submission import Submission
@@ -260,6 +261,27 @@ async def test_one_that_loads_its_model_is_on_its_way(bench: Any) -> None:
     fleet.join("a-2", state="starting", slots=0, models=())
     await fleet.advance(30.0)
     assert list(fleet.processes) == ["a-2"]
+
+
+async def test_one_that_runs_and_does_not_join_is_told_and_not_waited_for(
+    bench: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet = await bench()
+    fleet.join("a-1")
+    fleet.chats(2)
+    await fleet.advance(3.0)
+    fleet.processes["a-2"].is_ready.set()
+    await fleet.advance(JOIN_TIMEOUT - 2)
+    assert list(fleet.processes) == ["a-2"]
+    await fleet.advance(4.0)
+    assert list(fleet.processes) == ["a-2", "a-3"]
+    assert caplog.text.count("agent a-2 on demand runs but has not joined") == 1
+    assert fleet.numbers["overdue_tasks"] == 1
+    fleet.answer("a-1")
+    assert fleet.numbers["overdue_tasks"] == 0
+    fleet.answer("a-1")
+    await fleet.advance(61.0)
+    assert sorted(fleet.stopped) == ["a-2", "a-3"], "both end when nothing waits"
 
 
 async def test_after_the_gate_has_closed_nothing_comes_or_goes(bench: Any) -> None:

@@ -244,6 +244,7 @@ PUBLIC = {
     "weights.digest(Path(self.file)) != self.digest",  # of a model's file
     "theirs.digest != question.digest",  # of a question, under an id of the same tenant
     "space + word != token",  # of a text
+    "record.token == self._record.token",  # who has a store: in a bucket that its owners read
 }
 """Comparisons of what is called like a secret and is none that a stranger has sent."""
 

@@ -154,7 +154,7 @@ class Double:
         finally:
             self.readers -= 1
 
-    def listen(self, changed: Callable[[Deliberation], object]) -> Callable[[], None]:
+    def listen(self, changed: Callable[[Deliberation, bool], object]) -> Callable[[], None]:
         return lambda: None
 
     async def councils(self, caller: Caller) -> Sequence[Council]:

@@ -76,12 +76,14 @@ async def test_a_listener_is_told_of_each_state_that_is_kept_to_the_end(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     told: list[Deliberation] = []
+    left: list[tuple[str, bool]] = []
 
-    def fails(state: Deliberation) -> None:
+    def fails(state: Deliberation, resumed: bool) -> None:
         raise RuntimeError("its own failure")
 
-    async with bench(tmp_path) as (_, kept):
-        unlisten = kept.listen(told.append)
+    engine = Council()
+    async with bench(tmp_path, engine=engine) as (_, kept):
+        unlisten = kept.listen(lambda state, resumed: told.append(state))
         kept.listen(fails)
         await asked(kept)
         last = await ended(kept)
@@ -89,6 +91,15 @@ async def test_a_listener_is_told_of_each_state_that_is_kept_to_the_end(
         unlisten()
         await asked(kept, id="q-2")
         await ended(kept, "q-2")
+        engine.hold("score")
+        await asked(kept, id="q-3")
+        await engine.all_asked("score", 18)
+    async with bench(tmp_path) as (_, kept):
+        kept.listen(lambda state, resumed: left.append((state.question.id, resumed)))
+        await asked(kept, id="q-4")
+        await ended(kept, "q-4")
+        await ended(kept, "q-3")
+    assert set(left) == {("q-3", True), ("q-4", False)}
     assert told[0].status == "submitted"
     assert told[-1] == last
     assert [state.is_final for state in told] == [False] * (len(told) - 1) + [True]

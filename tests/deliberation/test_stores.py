@@ -13,6 +13,7 @@ from tests.deliberation.memory_store import Kept, MemoryStore
 
 from anywire.errors import ConfigError, PluginError, PluginFailed, ShuttingDown
 from anywire.testing.patience import polled
+from anywire.testing.service_bench import ServiceBench
 from anywire_service_deliberation import deliberations, stores
 from anywire_service_deliberation.config import DeliberationConfig
 from anywire_service_deliberation.database import Database
@@ -129,7 +130,7 @@ async def test_one_that_is_lost_is_left_and_taken_over_again(tmp_path: Path, kep
     engine.hold("critique")
     async with bench(tmp_path, engine=engine, store="memory") as (served, offered):
         told: list[str] = []
-        offered.listen(lambda state: told.append(state.status))
+        offered.listen(lambda state, resumed: told.append(state.status))
         await asked(offered)
         await engine.all_asked("critique", 1)
         owner = kept.owner
@@ -137,6 +138,7 @@ async def test_one_that_is_lost_is_left_and_taken_over_again(tmp_path: Path, kep
         owner.lose()
         with pytest.raises(ShuttingDown, match="another orchestrator"):
             await offered.get("q-1", ANN)
+        assert active(served) == 0
         await polled(lambda: not served.orchestrator.tasks(), "nothing of it is under way here")
         assert len(engine.named("cancelled", "critique")) == len(engine.asked("critique"))
         proposals = len(engine.asked("proposal"))
@@ -147,6 +149,13 @@ async def test_one_that_is_lost_is_left_and_taken_over_again(tmp_path: Path, kep
         assert len(engine.asked("proposal")) == proposals, "what was answered is not asked again"
         assert offered.runs.ended == {"completed": 1}
         assert told[-1] == "completed", "whoever listens goes on listening"
+        assert active(served) == 1
+
+
+def active(served: ServiceBench) -> float:
+    """The metric that says who has the deliberations."""
+    (found,) = (each for _, each in served.host.metrics() if each.name == "active")
+    return found.value
 
 
 async def test_one_that_fails_while_it_is_taken_over_is_tried_again(

@@ -11,12 +11,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.deliberation.test_database import NOW, ended, new, opened, with_answers
+from tests.deliberation.test_database import opened
 
 from anywire.testing.patience import expect, polled
 from anywire_service_deliberation import checkpoints, database
 from anywire_service_deliberation.database_form import FILE
 from anywire_service_deliberation.tables import Tables
+from anywire_service_deliberation.testing.store_kit import NOW, ended, new, with_answers
 
 
 class Held:

@@ -20,6 +20,7 @@ from tests.integration.deployments import (
     UNITS,
     Image,
     base,
+    documents,
     image,
     named,
     pod_of,
@@ -140,6 +141,20 @@ def test_an_image_is_pinned_not_roots_and_starts_a_command_that_is_there(path: P
     assert copied
     for each in copied:
         assert (ROOT / each).is_dir(), each
+
+
+def test_all_pods_of_a_ray_cluster_have_the_version_that_is_tested() -> None:
+    (version,) = re.findall(r"^ray==(.*)$", (ROOT / "constraints.txt").read_text(), re.M)
+    cluster = documents(DEPLOY / "kubernetes" / "ray" / "raycluster.yaml")[0]
+    assert cluster["spec"]["rayVersion"] == version
+    assert Image(DEPLOY / "docker" / "ray.Dockerfile").bases[-1].startswith(f"rayproject/ray:{version}-")
+
+
+@pytest.mark.parametrize("name", ["orchestrator", "ray"])
+def test_the_image_of_an_orchestrator_has_all_services(name: str) -> None:
+    there = {path.parent.name for path in (ROOT / "plugins" / "services").glob("*/pyproject.toml")}
+    text = (DEPLOY / "docker" / f"{name}.Dockerfile").read_text()
+    assert set(re.findall(r"\./plugins/services/(\w+)", text)) == there
 
 
 def test_images_are_built_from_the_tree_alone() -> None:

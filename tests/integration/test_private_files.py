@@ -24,9 +24,10 @@ from anywire.secrecy import is_secret
 from anywire_dds.security import SecurityConfig, settings_xml
 from anywire_grpc.config import GrpcConfig
 from anywire_grpc.library import check_tls
-from anywire_nats.config import NatsConfig
+from anywire_nats.config import NatsConfig, ServerConfig
 from anywire_nats.login import CREDENTIALS_PARTS, login
 from anywire_service_audit.folder import read_key
+from anywire_service_nats.config import NatsServiceConfig
 from anywire_zeromq.config import ZeromqConfig
 
 Use = Callable[[Path], object]
@@ -72,7 +73,7 @@ def of_zeromq(path: Path) -> Use:
     return lambda key: ZeromqConfig(secret_key=str(key), server_key=server.decode())
 
 
-def of_nats(setting: str) -> Callable[[Path], Use]:
+def of_nats(setting: str, model: type[ServerConfig] = NatsConfig) -> Callable[[Path], Use]:
     def of(path: Path) -> Use:
         certificate = ""
         if setting == "tls_key":
@@ -81,7 +82,7 @@ def of_nats(setting: str) -> Callable[[Path], Use]:
             certificate = str(files.certificate)
         else:
             path.write_text("\n".join(CREDENTIALS_PARTS))
-        return lambda key: login(NatsConfig.model_validate({setting: str(key), "tls_cert": certificate}))
+        return lambda key: login(model.model_validate({setting: str(key), "tls_cert": certificate}))
 
     return of
 
@@ -126,6 +127,9 @@ FILES: dict[str, Callable[[Path], Use]] = {
     "transports.zeromq.secret_key": of_zeromq,
     "transports.dds.security.private_key": of_dds,
     "services.audit.key_file": of_audit,
+    "services.nats.credentials": of_nats("credentials", NatsServiceConfig),
+    "services.nats.nkey": of_nats("nkey", NatsServiceConfig),
+    "services.nats.tls_key": of_nats("tls_key", NatsServiceConfig),
     "--cert": of_client,
     "lan.key": of_fleet,
 }
@@ -133,6 +137,8 @@ TEXTS = {
     "access.jwt.jwks",  # keys that are public
     "engine.api_key",
     "engine.api_key_env",
+    "services.nats.password",
+    "services.nats.token",
     "transports.grpc.token",
     "transports.http.token",
     "transports.nats.password",

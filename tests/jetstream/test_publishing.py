@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,11 +14,13 @@ from typing import Any, cast
 import nats.errors
 import nats.js.errors
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.jetstream.test_outbox import message
+from tests.long_form import examples
 
 from anywire.clock import SystemClock
+from anywire.errors import TransportUnavailable
 from anywire.testing.patience import expect, polled
 from anywire_service_nats import publishing
 from anywire_service_nats.broker import Broker, Work
@@ -39,6 +42,8 @@ class Server:
     def __init__(self, *fates: str) -> None:
         self.fates = iter(fates)
         self.stored: dict[str, list[tuple[str, str]]] = {name: [] for name in NAMES.values()}
+        self.began = 10_000.0
+        """Seconds since 1970; a further message comes in each second."""
         self.largest = 0
         self.is_cut = False
         self.under_way = self.most_under_way = 0
@@ -69,15 +74,16 @@ class Server:
         return NAMES[subject.rpartition(".")[0]]
 
     async def stream_info(self, name: str) -> Any:
-        state = SimpleNamespace(last_seq=len(self.stored[name]))
+        state = SimpleNamespace(first_seq=1, last_seq=len(self.stored[name]))
         return SimpleNamespace(state=state, config=SimpleNamespace(duplicate_window=120.0))
 
     async def get_msg(self, stream: str, seq: int, subject: str, next: bool) -> Any:  # noqa: A002 - nats-py's
         if self.is_cut:
             raise nats.errors.TimeoutError
         for number, (kept, name) in enumerate(self.stored[stream], 1):
-            if number >= seq and kept == subject:
-                return SimpleNamespace(seq=number, headers={"Nats-Msg-Id": name})
+            if number >= seq and subject in (kept, ">"):
+                time = datetime.fromtimestamp(self.began + number, UTC)
+                return SimpleNamespace(seq=number, headers={"Nats-Msg-Id": name}, time=time)
         raise nats.js.errors.NotFoundError(code=404)
 
     def ids(self, stream: str) -> list[str]:
@@ -88,7 +94,7 @@ class Wire:
     """A broker's connections, made and ended by a test."""
 
     def __init__(self, max_payload: int = 10**6) -> None:
-        self.max_payload, self.connected = max_payload, True
+        self.max_payload, self.connected, self.away = max_payload, True, "it has ended"
         self.work: Work | None = None
 
     def each_connection(self, work: Work) -> None:
@@ -160,6 +166,48 @@ def test_each_is_stored_once_and_in_the_order_of_its_task(wanted: list[tuple[str
     assert sum(made.published.values()) == len(messages)
 
 
+@settings(max_examples=examples(20))
+@given(
+    earlier=st.integers(0, 300),
+    told=st.sets(st.integers(0, 9)),
+    between=st.integers(0, 20),
+    fates=st.lists(st.sampled_from(["kept", "cut"]), max_size=4),
+)
+def test_what_another_process_may_have_published_is_searched_for(
+    earlier: int, told: set[int], between: int, fates: list[str]
+) -> None:
+    """It has told some of ten messages, among those of others, and long after all that the stream had before."""
+    server = Server(*fates)
+    stored = server.stored["AGENT_RESPONSES"]
+    stored += [(COMPLETED, f"earlier {number}") for number in range(earlier)]
+    began = server.began + earlier
+    for number in sorted(told):
+        stored += [(FAILED, f"others {number} {at}") for at in range(between)]
+        stored.append((COMPLETED, f"m{number}"))
+    before = len(stored)
+    messages = [message(f"m{number}", "t") for number in range(10)]
+
+    async def take_over(folder: Path) -> None:
+        wire, box = Wire(), Outbox(folder, "payload", 1000, 10**6)
+        await box.open()
+        made, _ = publisher(box, wire)
+        await made.start()
+        try:
+            await box.put([message("live before", "t")])
+            await box.put(messages, since=began, uncertain=True)
+            await box.put([message("live after", "t")])
+            await expect(wire.until(server, box, lambda: not box.messages), "all is published")
+            assert made.found >= len(told)
+        finally:
+            await box.close()
+
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(publishing, "MOST_SKEW", 0.5)
+        asyncio.run(take_over(Path(folder) / "outbox"))
+    new = [f"m{number}" for number in range(10) if number not in told]
+    assert [name for _, name in stored[before:]] == ["live before", *new, "live after"]
+
+
 def test_many_are_under_way_at_once_and_their_number_is_bounded(tmp_path: Path) -> None:
     server = Server()
     asyncio.run(run(tmp_path / "outbox", server, [message(f"m{number}", f"t-{number}") for number in range(1000)]))
@@ -194,6 +242,22 @@ def test_what_is_too_large_is_published_in_its_short_form_or_refused(tmp_path: P
     made, refused = asyncio.run(run(tmp_path / "outbox", server, messages, wire))
     assert server.stored["AGENT_RESPONSES"] == [(COMPLETED, "before"), (FAILED, "a"), (COMPLETED, "after")]
     assert (refused, made.failed) == (["b"], 1)
+
+
+async def test_nothing_is_too_large_for_a_connection_that_has_just_ended(tmp_path: Path) -> None:
+    server, wire = Server(), Wire(max_payload=0)
+    box = Outbox(tmp_path, "payload", 100, 10**6)
+    await box.open()
+    await box.put([message("a")])
+    made, refused = publisher(box, wire)
+    await made.start()
+    assert wire.work is not None
+    with pytest.raises(TransportUnavailable):
+        await expect(wire.work(server), "the connection has ended")
+    wire.max_payload = 10**6
+    await expect(wire.until(server, box, lambda: not box.messages), "it is published")
+    assert (server.ids("AGENT_RESPONSES"), refused) == (["a"], [])
+    await box.close()
 
 
 async def test_what_was_sent_by_a_process_that_died_is_looked_for(tmp_path: Path) -> None:

@@ -207,3 +207,28 @@ async def test_what_was_answered_long_ago_is_forgotten(tmp_path: Path) -> None:
         await here.ledger.forget(4e9)
         await here.serving.serve(KEY, work, refused)
         assert calls == 2
+
+
+async def test_an_answer_that_waits_for_the_outbox_is_told_when_the_request_comes_again(tmp_path: Path) -> None:
+    outbox: dict[str, Outgoing] = {}
+
+    async def work() -> Outgoing:
+        return answer("first")
+
+    async with life(tmp_path, outbox, deadly=6) as here:
+        with pytest.raises(Killed):
+            await here.serving.serve(KEY, work, refused)
+    assert not outbox
+    async with life(tmp_path, outbox) as here:
+        assert (await here.serving.serve(KEY, work, refused))[1] is None
+        assert len(outbox) == 1
+        assert await here.ledger.untold() == []
+
+
+async def test_the_first_answer_of_a_request_is_the_one_that_counts(tmp_path: Path) -> None:
+    async with life(tmp_path, {}) as here:
+        await here.ledger.begin(KEY, 1.0)
+        await here.ledger.answered(KEY, answer("first"), "_INBOX.a")
+        await here.ledger.answered(KEY, answer("second"), "_INBOX.b")
+        (found,) = await here.ledger.untold()
+    assert (found.answer.envelope.payload, found.reply) == ({"text": "first"}, "_INBOX.a")

@@ -36,6 +36,7 @@ from anywire_launcher_ray.messages import (
     report,
     shortened,
 )
+from anywire_launcher_ray.pauses import Pauses
 from anywire_launcher_ray.sealed import SealError, SealKey, seal
 
 COUNTS = st.integers(0, 2**31)
@@ -129,6 +130,16 @@ def test_restarts_are_those_within_each_life_and_one_for_each_further_life(lives
         expected += highest
 
 
+@settings(max_examples=examples(40), deadline=None)
+@given(st.lists(st.floats(0, 60), min_size=1, max_size=12))
+def test_pauses_double_up_to_30_seconds_and_begin_anew_after_a_long_life(lives: list[float]) -> None:
+    pauses, expected = Pauses(), 0.5
+    for life in lives:
+        expected = 0.5 if life > 30 else expected
+        assert pauses.after(life) == min(expected, 30)
+        expected *= 2
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -201,7 +212,10 @@ def test_errors_of_ray_are_said_in_a_sentence(text: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("line", "error"),
     [
-        ("[2026-11-30 00:11:16,944 E 17 18] rpc_client.h:204: Failed to connect to GCS.", "Failed to connect to GCS."),
+        (
+            "[2026-11-30 00:11:16,944 E 17 18] rpc_client.h:204: Failed to connect to GCS. See",
+            "Failed to connect to GCS",
+        ),
         ("[2026-11-30 00:09:31,261 I 31 31] (raylet) worker_pool.cc:564: Started worker process", ""),
         ("[state-dump] NodeManager:", ""),
         ("(raylet) The node was marked dead", ""),

@@ -205,7 +205,12 @@ async def test_a_background_response_is_there_when_it_has_ended(tmp_path: Path) 
         yield Delta("done", "", "stop", USAGE)
 
     async with conversing(tmp_path, ScriptedEngine(script)) as at:
-        queued = checked(await at.client.responses.create(model="m", input="slow", background=True))
+        raw = await at.client.responses.with_raw_response.create(
+            model="m", input="slow", background=True, truncation="auto"
+        )
+        queued = checked(raw.parse())
+        assert raw.headers["x-anywire-ignored"] == "truncation"
+        assert queued.id == f"resp_{raw.headers['x-anywire-task']}"
         assert (queued.status, queued.background, queued.output) == ("queued", True, [])
         await until(at, queued.id, "in_progress")
         with pytest.raises(openai.ConflictError, match="has not ended"):

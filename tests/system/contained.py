@@ -7,6 +7,7 @@ The image's `/opt/anywire` is the environment that the tests run in. The network
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shlex
 import shutil
@@ -118,9 +119,10 @@ class Container:
         """Kill it; safe when it has ended."""
         if self._process is not None and self._process.returncode is None:
             # With the first process inside all others there end, and `unshare` then.
-            inside = [first.pid for first in psutil.Process(self._process.pid).children()]
-            for pid in inside or [self._process.pid]:
-                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):  # it ends by itself
+                inside = [first.pid for first in psutil.Process(self._process.pid).children()]
+                for pid in inside or [self._process.pid]:
+                    os.kill(pid, signal.SIGKILL)
             await self._process.wait()
         if self._reading is not None:
             await self._reading

@@ -8,12 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from tests.integration.deployments import DEPLOY, DOCKERFILES, UNITS, documents, named
+from tests.integration.deployments import DEPLOY, DOCKERFILES, ROOT, UNITS, documents, named
 from tests.integration.test_deploy_metrics import ASKED
 
 BIN = Path(sys.executable).parent
@@ -135,6 +136,23 @@ def test_the_examples_of_secrets_have_the_form_of_kubernetes_and_no_secret() -> 
         assert all(text.startswith(("made by: ", "the key of ")) for text in each["stringData"].values())
     for folder in KUSTOMIZATIONS:
         assert not [each for each in put_together(folder) if each["kind"] == "Secret"]
+
+
+def test_the_folder_that_the_page_shows_changes_what_it_says(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "how-to" / "deploy.md").read_text()
+    (shown,) = (text for text in re.findall(r"```yaml\n(.*?)```", page, re.S) if "kind: Kustomization" in text)
+    (resource,) = re.findall(r"resources: \[(.*)\]", shown)
+    assert resource.endswith("deploy/kubernetes/base")
+    shutil.copytree(DEPLOY / "kubernetes" / "base", tmp_path / "base")
+    (tmp_path / "own").mkdir()
+    text = textwrap.dedent(shown).replace(resource, "../base").replace("YOUR-REGISTRY", "registry.lab")
+    (tmp_path / "own" / "kustomization.yaml").write_text(text)
+    workloads = {
+        each["kind"]: each["spec"] for each in put_together(tmp_path / "own") if "template" in each.get("spec", {})
+    }
+    used = [each["template"]["spec"]["containers"][0]["image"] for each in workloads.values()]
+    assert sorted(used) == ["registry.lab/anywire-agent:0.1.0", "registry.lab/anywire-orchestrator:0.1.0"]
+    assert workloads["Deployment"]["replicas"] == 8
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import asyncio
 import itertools
 import json
 import os
+import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -21,7 +22,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from tests.integration.anywire_processes import until_agents
-from tests.integration.deployments import DEPLOY, ROOT, image
+from tests.integration.deployments import DEPLOY, ROOT, documents, image, pod_of
 from tests.integration.fake_openai_server import DONE, FakeServer, step
 from tests.integration.test_docs import blocks
 from tests.patience import PATIENCE
@@ -162,13 +163,18 @@ def check_confined(container: Container, user: str) -> None:
     assert {int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
 
 
-async def check_published(nkey: Path) -> None:
-    """What became of a deliberation is in the stream, read by somebody who comes later."""
-    connection = await nats.connect("nats://127.0.0.1:4222", nkeys_seed_str=nkey.read_text().strip())
+async def check_published(seed: str, client: httpx.AsyncClient) -> None:
+    """What becomes of a deliberation is told to who listens, and kept for who comes later."""
+    connection = await nats.connect("nats://127.0.0.1:4222", nkeys_seed_str=seed)
     try:
+        heard = await connection.subscribe("deliberation.*")
+        await connection.flush()
+        asked = {"id": "d-1", "task": "How?", "members": 2, "rounds": 0}
+        answer = await client.post("/v1/deliberations", json=asked)
+        assert answer.status_code in (200, 201, 202), answer.text
+        assert b"d-1" in (await heard.next_msg(PATIENCE)).data
         reader = await connection.jetstream().pull_subscribe("deliberation.*", durable="later")
         (message,) = await reader.fetch(1, timeout=PATIENCE)
-        assert message.subject in ("deliberation.completed", "deliberation.failed")
         assert b"d-1" in message.data
     finally:
         await connection.close()
@@ -194,16 +200,36 @@ async def test_compose_runs_as_it_stands(tmp_path: Path, model: GatedModel, star
     async with client_of(compose.secret("scrape.key")) as prometheus:
         assert "anywire_queue_length" in (await prometheus.get("/metrics")).text
         assert (await prometheus.post("/v1/agents/x/drain", json={})).status_code == 403
+    further = new_key()
+    add_key(compose.folder / "secrets" / "clients" / "keys.json", record_of(further))
+    async with client_of(str(further)) as ann, asyncio.timeout(PATIENCE):
+        while (await ann.get("/v1/models")).status_code != 200:  # noqa: ASYNC110 - the file is looked at again and again
+            await asyncio.sleep(0.1)
     async with client_of(compose.secret("operator.key")) as client:
-        asked = {"id": "d-1", "task": "How?", "members": 2, "rounds": 0}
         await until_agents(client, *await ids_of(agents))
-        answer = await client.post("/v1/deliberations", json=asked, headers={"Prefer": "wait=30"})
-        assert answer.status_code in (200, 201, 202), answer.text
-        await check_published(compose.folder / "secrets" / "nats" / "hub.nk")
+        await check_published(compose.secret("nats/hub.nk"), client)
         await check_drain(client, model, orchestrator, agents)
         # What it has kept lets it start again.
         await start(compose.spec("orchestrator"))
         assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_an_ordinary_user_prepares_compose(tmp_path: Path, start: Start) -> None:
+    shutil.copytree(DEPLOY, tmp_path / "deploy")
+    for each in (tmp_path / "deploy", *(tmp_path / "deploy").rglob("*")):
+        os.chown(each, 10001, 10001)
+    users = image("orchestrator")
+    users.entry_point = ["sh"]
+    spec = Spec(
+        users, ["/deploy/compose/prepare"], kept={"/deploy": tmp_path / "deploy"}, environment={"ANYWIRE": "anywire"}
+    )
+    assert await (await start(spec, "made .env")).ended() == 0
+    folder = tmp_path / "deploy" / "compose"
+    assert (folder / ".env").read_text() == "ANYWIRE_UID=10001\nANYWIRE_GID=10001\n"
+    made = [folder / "secrets", folder / "state", *(folder / "secrets").rglob("*"), *(folder / "state").rglob("*")]
+    assert {(each.stat().st_uid, each.stat().st_mode & 0o077) for each in made} == {(10001, 0)}
+    keys = json.loads((folder / "secrets" / "clients" / "keys.json").read_text())
+    assert sorted(each["role"] for each in keys["keys"]) == ["observe", "operate"]
 
 
 async def probed(container: Container, probe: dict[str, Any]) -> bool:
@@ -248,6 +274,41 @@ async def test_pods_run_as_the_manifests_stand(tmp_path: Path, model: GatedModel
         # The volume is mounted once more, and its files are still private enough.
         spec, manifest = made("orchestrator", "state")
         await start(spec)
+        assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_an_orchestrator_that_stands_by_lives_and_takes_over(tmp_path: Path, start: Start) -> None:
+    """With the configuration and the probe of `standby`. All are on one machine here, so DDS uses its loopback."""
+    key = new_key()
+    add_key(tmp_path / "clients" / "keys.json", record_of(key))
+    for path in (tmp_path / "clients", tmp_path / "clients" / "keys.json"):
+        os.chown(path, 10001, 10001)
+    folder = DEPLOY / "kubernetes" / "standby"
+    text = (folder / "config" / "orchestrator.yaml").read_text()
+    assert "interface: auto" in text
+    config = tmp_path / "anywire.yaml"
+    config.write_text(text.replace("interface: auto", "interface: 127.0.0.1"))
+    (workload,) = documents(folder / "orchestrator.yaml")
+    (container,) = pod_of(workload)["containers"]
+    spec = Spec(
+        image("orchestrator"),
+        ["serve", "--config", "/config/anywire.yaml"],
+        {"/config/anywire.yaml": config, "/secrets/clients": tmp_path / "clients"},
+        empty=("/tmp", "/state"),
+        environment={each["name"]: each["value"] for each in container["env"]},
+        hosts=[f"orchestrator-{number}.fleet" for number in range(workload["spec"]["replicas"])],
+    )
+    active = await start(spec)
+    other = await start(spec, "standing by: orchestrator")
+    for each in (active, other):
+        assert await probed(each, container["startupProbe"])
+        assert await probed(each, container["livenessProbe"])
+    assert not [line for line in other.lines if line.startswith("ready:")]
+    async with client_of(str(key)) as client:
+        assert (await client.get("/readyz")).status_code == 200
+        active.end()
+        assert await active.ended() == 0
+        await other.says("ready:")
         assert (await client.get("/readyz")).status_code == 200
 
 

@@ -15,6 +15,7 @@ from anywire.events import PluginEvent
 from anywire.route import Response
 from anywire.testing.patience import expect, polled
 from anywire.testing.service_bench import ServiceBench
+from anywire_service_nats.collector.database import Database
 from anywire_service_nats.envelopes import Envelope
 
 pytestmark = needs_nats_server
@@ -141,6 +142,12 @@ async def test_what_is_counted_survives_the_orchestrator(tmp_path: Path) -> None
         async with orchestrator(server, tmp_path, **COLLECTOR) as bench:
             assert (await shown(bench, "t-7"))["answered"] == 3
         assert len(await others.all(COMPLETED)) == 1
+    kept = Database(tmp_path / "nats" / "collected", 10, 10**6)
+    assert kept.open()
+    try:
+        assert kept.untold(10) == []
+    finally:
+        kept.close()
 
 
 async def test_a_killed_server_costs_no_answer_and_tells_no_end_twice(tmp_path: Path) -> None:

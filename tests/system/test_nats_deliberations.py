@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tests.integration.anywire_processes import until_agents
 from tests.integration.nats_servers import NatsServer, needs_nats_server
 from tests.long_form import SOAK
 from tests.patience import PATIENCE
+from tests.system.event_stream import events
 
 from anywire_service_deliberation.request import works_of
 
@@ -43,14 +45,17 @@ class Fleets:
     def __init__(self, folder: Path, server: NatsServer) -> None:
         self._folder, self._server, self._fleets = folder, server, list[Fleet]()
 
-    def another(self) -> Fleet:
+    def another(self, **services: Any) -> Fleet:
         folder = self._folder / f"fleet-{len(self._fleets)}"
         folder.mkdir()
         made = Fleet(
             folder,
             "nats",
             {"servers": self._server.url, "local": True},
-            services={"deliberation": {"store": {"name": "nats", "servers": self._server.url, "lease": lasts(2)}}},
+            services={
+                "deliberation": {"store": {"name": "nats", "servers": self._server.url, "lease": lasts(2)}},
+                **services,
+            },
             engine={"ttft": TTFT * 1000},
             lease=LEASE,
         )
@@ -69,9 +74,12 @@ async def fleets(tmp_path: Path, server: NatsServer) -> AsyncIterator[Fleets]:
     await made.end()
 
 
-async def test_deliberations_complete_however_often_the_server_is_killed(fleets: Fleets, server: NatsServer) -> None:
+async def test_deliberations_complete_however_often_the_server_is_killed(
+    fleets: Fleets, server: NatsServer, tmp_path: Path
+) -> None:
+    """And each is told once."""
     drawn = random.Random(None if SOAK else 3)
-    fleet = fleets.another()
+    fleet = fleets.another(nats={"servers": server.url, "folder": str(tmp_path / "outbox")})
     await fleet.begin("a1", "a2")
     await fleet.serve()
     async with fleet.client() as client, fleet.client(tenant="calm") as calm, fleet.http() as http:
@@ -88,6 +96,9 @@ async def test_deliberations_complete_however_often_the_server_is_killed(fleets:
             assert (found.status, found.winner) == ("completed", undisturbed.winner), found
             assert found.answer == undisturbed.answer
             await until_agents(http, "a1", "a2")
+    told = await events(server, "deliberation.completed", least=2 * KILLS)
+    names = Counter(each.payload["task_id"] for each in told)
+    assert names == Counter({f"q-{number}": 2 for number in range(KILLS)})
 
 
 async def test_another_orchestrator_goes_on_with_what_a_killed_one_has_left(fleets: Fleets) -> None:
@@ -112,6 +123,31 @@ async def test_another_orchestrator_goes_on_with_what_a_killed_one_has_left(flee
         assert (found.status, found.winner, found.answer) == ("completed", undisturbed.winner, undisturbed.answer)
         assert (await calm.get("q-1")).answer == undisturbed.answer
     assert len(first.notes("q-1", "storm")) > before
+
+
+async def test_what_one_has_published_the_next_one_does_not_publish_again(
+    fleets: Fleets, server: NatsServer, tmp_path: Path
+) -> None:
+    def publishes(name: str) -> dict[str, Any]:
+        return {"servers": server.url, "folder": str(tmp_path / name), "duplicate_window": 1}
+
+    first, second = fleets.another(nats=publishes("first")), fleets.another(nats=publishes("second"))
+    await first.begin("a1", "a2")
+    await first.serve()
+    await second.serve()
+    async with first.client() as client, first.http() as http:
+        await until_agents(http, "a1", "a2")
+        await client.deliberate("The task", id="q-old", **ASKED)
+        await events(server, "deliberation.completed", least=1)
+        await client.submit("The task", id="q-new", timeout=lasts(60), **ASKED)
+    await first.kill_server()
+    async with second.client() as client, second.http() as http:
+        await until_serves(http, "q-new")
+        assert (await client.wait("q-new")).status == "completed"
+    told = await events(server, "deliberation.completed", least=2)
+    assert [each.payload["task_id"] for each in told] == ["q-old", "q-new"]
+    answers = await events(server, "agent.response.completed", least=2 * MEMBERS)
+    assert [each.payload["task_id"] for each in answers] == ["q-old"] * MEMBERS + ["q-new"] * MEMBERS
 
 
 async def test_one_that_stood_still_leaves_them_and_stands_by(fleets: Fleets) -> None:

@@ -29,6 +29,7 @@ from anywire_service_deliberation.config import DeliberationConfig
 from anywire_service_deliberation.deliberations import KeptDeliberations
 from anywire_service_deliberation.record import Deliberation
 from anywire_service_deliberation.service import DeliberationService
+from anywire_service_nats import deliberation_messages
 from anywire_service_nats.config import NatsServiceConfig
 from anywire_service_nats.service import NatsService
 from anywire_service_nats.subjects import COMPLETED_DURABLE, FAILED_DURABLE
@@ -154,6 +155,23 @@ async def test_deliberations_complete_while_the_server_is_killed_again_and_again
         found = await all_events(server, least=5 * len(names))
     assert not twice(found)
     assert Counter(each.payload["task_id"] for each in found) == dict.fromkeys(names, 5)
+
+
+async def test_one_that_cannot_be_published_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def due(state: Deliberation, *others: Any) -> Any:
+        if state.question.id == "bad":
+            raise ValueError("its metadata are none")
+        return deliberation_messages.due(state, *others)
+
+    monkeypatch.setattr("anywire_service_nats.told_deliberations.due", due)
+    async with jetstream(tmp_path) as server, bench(tmp_path, server) as own:
+        await own.deliberate("bad", members=2)
+        await own.deliberate("good", members=2)
+        await own.all_published()
+        assert {each.payload["task_id"] for each in await all_events(server)} == {"good"}
+    assert "not all is published of the deliberation bad" in caplog.messages
 
 
 async def test_the_older_form_is_published_where_it_is_set(tmp_path: Path) -> None:
@@ -319,6 +337,47 @@ async def test_what_was_not_put_by_a_process_that_died_is_found_by_the_next(tmp_
                 assert len(found) == 10
                 assert not twice(found)
                 await own.all_published()
+
+
+async def test_an_orchestrator_that_takes_over_tells_nothing_again(tmp_path: Path) -> None:
+    """It has an outbox of its own, and begins long after the stream has forgotten the ids of what the first one told;
+    one deliberation was under way."""
+    engine = Council()
+    async with jetstream(tmp_path) as server:
+        async with bench(tmp_path, server, engine, duplicate_window=0.1) as own:
+            await own.deliberate("q-1", members=2)
+            engine.hold("score")
+            await own.kept.submit(own.kept.question(request(id="q-2", members=2), ANN))
+            await engine.all_asked("score", 4)
+            await own.all_published()
+            assert len(await all_events(server, least=8)) == 8
+        (tmp_path / "outbox").rename(tmp_path / "that of the first one")
+        async with bench(tmp_path, server, duplicate_window=0.1) as own:
+            await polled(lambda: own.metric("found_messages") == 8, "all that was told is found")
+            await expect(own.kept.get("q-2", ANN, 60), "it goes on")
+            await own.deliberate("q-3", members=2)
+            await own.all_published()
+            found = await all_events(server, least=15)
+            assert not twice(found)
+            assert Counter(each.payload["task_id"] for each in found) == {"q-1": 5, "q-2": 5, "q-3": 5}
+
+
+async def test_what_another_one_has_published_meanwhile_is_not_published_from_an_old_outbox(tmp_path: Path) -> None:
+    """The first one ends while the server is away, and begins again after another one had its deliberations."""
+    async with jetstream(tmp_path, runs=False) as server:
+        async with bench(tmp_path, server, duplicate_window=0.1) as own:
+            await own.deliberate("q-1", members=2)
+            await polled(lambda: own.metric("waiting_messages") == 5, "five messages wait")
+        (tmp_path / "outbox").rename(tmp_path / "that of the first one")
+        await server.restart()
+        async with bench(tmp_path, server, duplicate_window=0.1) as own:
+            assert len(await all_events(server, least=5)) == 5
+        (tmp_path / "outbox").rename(tmp_path / "that of the second one")
+        (tmp_path / "that of the first one").rename(tmp_path / "outbox")
+        async with bench(tmp_path, server, duplicate_window=0.1) as own:
+            await polled(lambda: own.metric("found_messages") == 5, "all that was told is found")
+            await own.all_published()
+            assert len(await all_events(server)) == 5
 
 
 @pytest.fixture(autouse=True)

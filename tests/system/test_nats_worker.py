@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,9 @@ from tests.system.nats_rig import Message, Outside, jetstream_server, orchestrat
 from anywire.access import OpenAccess, Presented
 from anywire.builtin.synthetic import SyntheticConfig, SyntheticEngine
 from anywire.caller import Caller
+from anywire.engine import Delta, EngineProgress
 from anywire.errors import Unauthenticated
+from anywire.messages import TaskRequest
 from anywire.testing.patience import polled
 from anywire_service_nats.envelopes import Envelope
 
@@ -133,6 +138,41 @@ async def test_no_more_are_worked_on_than_may_be_and_a_long_one_stays_here(tmp_p
         await polled(lambda: running() == 8, "all are answered")
         assert most == 2
         check(await others.until(COMPLETED, 8, "all are answered"), 8)
+
+
+class CountedEngine(SyntheticEngine):
+    """Counts the tasks that it begins."""
+
+    begun = 0
+
+    async def run(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
+        self.begun += 1
+        async with aclosing(super().run(task)) as deltas:
+            async for delta in deltas:
+                yield delta
+
+
+@pytest.mark.parametrize("cut", [False, True])
+async def test_a_request_that_takes_long_is_begun_once(tmp_path: Path, cut: bool) -> None:
+    """Also when its server is killed meanwhile, and delivers it again."""
+    engine = CountedEngine(SyntheticConfig.model_validate({"length": 4, "ttft": 5000}))
+    async with (
+        jetstream_server(tmp_path) as server,
+        outside(server) as others,
+        orchestrator(server, tmp_path, worker={"redelivery": 2.0}, engine=engine),
+    ):
+        await others.stream(STREAM, "agent.requests")
+        await requests(others, 1)
+        await polled(lambda: engine.begun, "it is begun")
+        if cut:
+            await server.stop()
+            await asyncio.sleep(2.2)  # until it is due again
+            await server.restart()
+        check(await others.until(COMPLETED, 1, "it is answered"), 1)
+        await others.until_acknowledged(STREAM, DURABLE)
+        info = await others.jetstream.consumer_info(STREAM, DURABLE)
+        assert (info.delivered.consumer_seq == 1) == (not cut), "it is delivered again to nobody who works on it"
+        assert engine.begun == 1
 
 
 class Locked(OpenAccess):

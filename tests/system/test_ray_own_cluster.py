@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -25,16 +26,20 @@ from anywire.testing.patience import START_PATIENCE, expect, polled
 from anywire_launcher_ray import RayConfig, RayLauncher
 from anywire_launcher_ray.driver_process import FOLDER_PREFIX
 
-WITHOUT_TOKEN = """
+STRANGER = """
 import sys
 import ray
 from ray._raylet import GcsClient
 
 try:
     GcsClient(address=sys.argv[1])
+    print("let in")
 except ray.exceptions.AuthenticationError:
     print("refused")
 """
+
+
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +63,7 @@ async def test_it_refuses_strangers_shows_no_secret_and_leaves_nothing(folders: 
     try:
         with LogRecorder() as log:
             process = await launcher.start("agent", config(agent={"specialization": SECRET}), "discreet")
-            await expect(process.ready(), "it is ready", START_PATIENCE)
+            await expect(process.ready(), "it is ready", 2 * START_PATIENCE)
             (warning,) = log.messages("Ray listens on all interfaces")
         assert launcher.driver is not None
         below = psutil.Process(launcher.driver.pid).children(recursive=True)
@@ -74,13 +79,9 @@ async def test_it_refuses_strangers_shows_no_secret_and_leaves_nothing(folders: 
         (head,) = (each for each in below if each.name() == "gcs_server")
         port = listening(head)
         assert str(port) in warning
-        stranger = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", WITHOUT_TOKEN, f"127.0.0.2:{port}"),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        said, errors = await expect(stranger.communicate(), "whoever has no token is refused", START_PATIENCE)
-        assert said == b"refused\n", errors
+        assert await answered(port) == "refused"
+        assert await answered(port, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * len(token)) == "refused"
+        assert await answered(port, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(folder / "token")) == "let in"
     finally:
         await expect(launcher.close(), "close returns", START_PATIENCE)
     assert all(is_gone(each.pid) for each in below)
@@ -94,7 +95,7 @@ async def test_nothing_is_left_when_the_launchers_process_is_killed(folders: Pat
     )
     try:
         assert owner.stdout is not None
-        pid = int(await expect(owner.stdout.readline(), "the launcher's process tells the pid", START_PATIENCE))
+        pid = int(await expect(owner.stdout.readline(), "the launcher's process tells the pid", 2 * START_PATIENCE))
         below = psutil.Process(owner.pid).children(recursive=True)
         assert pid in {each.pid for each in below}
     finally:
@@ -108,12 +109,12 @@ async def test_the_driver_killed_leaves_nothing_and_a_new_one_runs_the_agents(fo
     launcher = RayLauncher(RayConfig())
     try:
         process = await launcher.start("agent", config(), "one")
-        await expect(process.ready(), "it is ready", START_PATIENCE)
+        await expect(process.ready(), "it is ready", 2 * START_PATIENCE)
         assert launcher.driver is not None
         below = psutil.Process(launcher.driver.pid).children(recursive=True)
         psutil.Process(launcher.driver.pid).kill()
         await polled(lambda: all(is_gone(each.pid) for each in below), "all processes end", START_PATIENCE)
-        await polled(lambda: process.restarts == 1 and process.pid, "it runs again", START_PATIENCE)
+        await polled(lambda: process.restarts == 1 and process.pid, "it runs again", 2 * START_PATIENCE)
         assert len(entries(folders)) == 1
     finally:
         await expect(launcher.close(), "close returns", START_PATIENCE)
@@ -137,6 +138,17 @@ def _contents(folder: Path) -> Iterator[tuple[str, bytes]]:
     for path in (*folder.rglob("*"), *Path("/dev/shm").iterdir()):
         if path.is_file() and not path.is_symlink():
             yield str(path), path.read_bytes()
+
+
+async def answered(port: int, **environment: str) -> str:
+    """What a stranger hears at the head's port, with these variables in its environment."""
+    stranger = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", STRANGER, f"127.0.0.2:{port}"),
+        stdout=asyncio.subprocess.PIPE,
+        env=os.environ | environment,
+    )
+    said, _ = await expect(stranger.communicate(), "the head answers", 2 * START_PATIENCE)
+    return said.decode().strip()
 
 
 def listening(process: psutil.Process) -> int:

@@ -24,6 +24,9 @@ from anywire.testing.patience import START_PATIENCE, expect
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "ray.md"
 
 
+pytestmark = pytest.mark.timeout(300)
+
+
 @pytest.fixture(autouse=True)
 def network() -> Iterator[None]:
     with own_network():

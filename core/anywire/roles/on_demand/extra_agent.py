@@ -25,8 +25,10 @@ class ExtraAgent:
         self.agent_id, self.sort, self.since = agent_id, sort, now
         """``since``: when it first served, or was started."""
         self.has_served = self.leaving = self.over = False
-        self.is_ready = False
-        """Whether its process was ready once; it may not have joined yet."""
+        self.ready_since: float | None = None
+        """When its process was ready; it may not have joined. Set by who is told of it."""
+        self.is_missed = False
+        """Whether it was said that it does not join."""
         self.failure = ""
         """Why it ended although nobody has ended it."""
         self._start, self._changed = start, changed
@@ -49,7 +51,6 @@ class ExtraAgent:
                 await self._process.stop(0)
                 return
             await self._process.ready()
-            self.is_ready = True
             self._changed(self)
             ending = await self._process.ended()
             if not self.leaving:

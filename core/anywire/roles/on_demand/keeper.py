@@ -26,9 +26,10 @@ from anywire.metric import Metric
 from anywire.on_demand_settings import OnDemandConfig
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.roles.agent_configs import AgentSort
-from anywire.roles.on_demand.decision import Member, MemberState, SortNow, decide
+from anywire.roles.on_demand.decision import SortNow, decide
 from anywire.roles.on_demand.extra_agent import ExtraAgent
-from anywire.roles.on_demand.waiting_tasks import Peak, WaitingTasks
+from anywire.roles.on_demand.sort_state import FIRST_PAUSE, JOIN_TIMEOUT, SortState
+from anywire.roles.on_demand.waiting_tasks import WaitingTasks
 from anywire.selector import AgentView
 
 log = logging.getLogger(__name__)
@@ -37,32 +38,11 @@ NAME = "on_demand"
 """What its numbers are told under."""
 SHORTEST_LOOK = 0.05
 """Seconds between two looks at what is to be done, at least."""
-FIRST_PAUSE = 5.0
-LONGEST_PAUSE = 300.0
-"""Seconds in which no agent of a sort is started after one could not be: doubled from the first to the longest."""
 
 OURSELVES = Caller(NAME, role="operate")
 """Who is told to have drained an agent."""
 
 StartAgent = Callable[[str, Config], Awaitable[RunningProcess]]
-
-
-class _Sort:
-    """What is known of the agents of one sort."""
-
-    def __init__(self, sort: AgentSort, idle: float) -> None:
-        self.sort, self.peak = sort, Peak(idle)
-        self.models: frozenset[str] = frozenset()
-        """Those that its agents offered when they last offered any."""
-        self.slots = sort.config.agent.slots
-        """Of the agent that was seen last."""
-        self.pause, self.paused_until = FIRST_PAUSE, 0.0
-
-    def failed(self, now: float) -> float:
-        """Start none for a while; how long."""
-        pause, self.paused_until = self.pause, now + self.pause
-        self.pause = min(2 * self.pause, LONGEST_PAUSE)
-        return pause
 
 
 class AgentsOnDemand:
@@ -79,14 +59,14 @@ class AgentsOnDemand:
     ) -> None:
         self._terms, self._orchestrator, self._start_agent, self._grace = terms, orchestrator, start_agent, grace
         self._clock = orchestrator.clock
-        self._sorts = [_Sort(each, terms.idle) for each in sorts]
+        self._sorts = [SortState(each, terms) for each in sorts]
         self._tasks = WaitingTasks()
         self._extras: dict[str, ExtraAgent] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._timer: Timer | None = None
         self._due = 0.0
         self._stops: list[Callable[[], None]] = []
-        self._started = self._ended = self._failed = self._overdue = 0
+        self._started = self._ended = self._failed = 0
 
     def begin(self) -> None:
         """Watch tasks and agents from now on."""
@@ -104,7 +84,9 @@ class AgentsOnDemand:
         """See `anywire.service.Service.metrics`."""
         yield Metric("agents", "Agents on demand that there are.", len(self._extras))
         yield Metric("most_agents", "Agents on demand that there may be.", self._terms.most)
-        yield Metric("overdue_tasks", "Tasks that have waited for an agent longer than they should.", self._overdue)
+        now = self._clock.now()
+        overdue = sum(each.overdue(self._tasks.waiting(each.models), now) for each in self._sorts)
+        yield Metric("overdue_tasks", "Tasks that have waited for an agent longer than they should.", overdue)
         yield Metric("started", "Agents started on demand.", self._started, counter=True)
         yield Metric("ended", "Agents on demand that were ended, not being needed.", self._ended, counter=True)
         yield Metric("failed", "Agents on demand that failed, or could not be started.", self._failed, counter=True)
@@ -158,8 +140,9 @@ class AgentsOnDemand:
                 self._tell(extra, "failed", extra.failure)
             else:
                 self._tell(extra, "ended")
-        elif extra.is_ready:
+        else:
             sort.pause = FIRST_PAUSE
+            extra.ready_since = self._clock.now()
             self._tell(extra, "ready")
         self._look_in(0.0)
 
@@ -183,8 +166,7 @@ class AgentsOnDemand:
             return
         now = self._clock.now()
         views = {each.agent_id: each for each in self._orchestrator.agents()}
-        found = [self._sort_now(number, each, views, now) for number, each in enumerate(self._sorts)]
-        self._overdue = sum(each.overdue for each in found)
+        found = [self._sort_now(number, views, now) for number in range(len(self._sorts))]
         decision = decide(found, self._terms.most, self._terms.idle)
         for agent_id in decision.end:
             self._end(self._extras[agent_id])
@@ -205,56 +187,15 @@ class AgentsOnDemand:
             extras = [extra for extra in self._extras.values() if extra.sort == number and not extra.leaving]
             if extras:
                 aged = [extra.since + self._terms.idle - now for extra in extras]
+                aged += [extra.ready_since + JOIN_TIMEOUT - now for extra in extras if extra.ready_since is not None]
                 falls = each.peak.falls_in(now)
                 times = [each for each in (*aged, falls) if each is not None and each > 0]
                 if times:
                     self._look_in(min(times))
 
-    def _sort_now(self, number: int, sort: _Sort, views: dict[str, AgentView], now: float) -> SortNow:
-        members = [self._member(agent_id, None, views.get(agent_id), now) for agent_id in sort.sort.agents]
+    def _sort_now(self, number: int, views: dict[str, AgentView], now: float) -> SortNow:
         extras = [extra for extra in self._extras.values() if extra.sort == number]
-        members += [self._member(extra.agent_id, extra, views.get(extra.agent_id), now) for extra in extras]
-        seen = [views[each.agent_id] for each in members if each.state == "serving"]
-        if seen:
-            models = frozenset(name for view in seen for name, offer in view.offers.items() if offer.takes_tasks)
-            if models and models != sort.models:
-                sort.models = models
-                sort.peak.set(self._tasks.at_once(models), now)
-            sort.slots = seen[-1].status.slots
-        waiting = self._tasks.waiting(sort.models)
-        return SortNow(
-            members,
-            sort.sort.most,
-            sort.slots,
-            len(waiting),
-            sum(since + self._terms.after <= now for since in waiting),
-            sort.peak.highest(now),
-            sort.paused_until <= now,
-        )
-
-    def _member(self, agent_id: str, extra: ExtraAgent | None, view: AgentView | None, now: float) -> Member:
-        state: MemberState = "starting" if view is None or view.status.state == "starting" else "away"
-        usual = self._sorts[extra.sort].slots if extra is not None else 0
-        slots, running = usual, 0
-        if view is not None:
-            # One that is starting may not know yet how many it will have.
-            slots, running = view.status.slots or usual, view.in_flight
-            health = self._orchestrator.agent_health(agent_id)
-            if view.status.state == "ready" and not view.unavailable and health.state == "closed":
-                state = "serving"
-                slots = health.slow_start or slots
-                if extra is not None and not extra.has_served:
-                    extra.has_served, extra.since = True, now
-        if extra is None:
-            if view is None:
-                # Where it is not there, nobody knows whether it comes.
-                state = "away"
-            return Member(agent_id, state, False, slots, running)
-        if extra.leaving:
-            state = "leaving"
-        elif view is None and extra.has_served:
-            state = "away"
-        return Member(agent_id, state, True, slots, running, now - extra.since)
+        return self._sorts[number].now(extras, views, self._orchestrator.agent_health, self._tasks, now)
 
     def _start(self, number: int, overdue: int, views: dict[str, AgentView]) -> None:
         sort = self._sorts[number].sort

@@ -22,6 +22,7 @@ from anywire.errors import AnywireError, InvalidRequest
 from anywire.messages import Progress
 from anywire.submission import Submission
 from anywire.task_stream import TaskStream
+from anywire_gateway_openai.answers import task_id_of
 from anywire_gateway_openai.body import BodyRoom, BodyShare, read_body
 from anywire_gateway_openai.caller import Callers
 from anywire_gateway_openai.catalogue import json_response
@@ -170,7 +171,12 @@ class ResponseHandler:
             submission = await turn.submission(self._max_body_bytes, share)
             if fields.background:
                 taken, release = release, _nothing
-                return json_response(await self._taken(turn, submission, taken))
+                response = await self._taken(turn, submission, taken)
+                told = [("x-anywire-task", task_id_of(response["id"]))]
+                if turn.asked.ignored:
+                    told.append(("x-anywire-ignored", ", ".join(turn.asked.ignored)))
+                request[HEADERS] = (*request.get(HEADERS, ()), *told)
+                return json_response(response)
             return await self._answer(request, turn, submission)
         finally:
             release()

@@ -30,12 +30,10 @@ from anywire_launcher_ray.messages import (
     encode,
     report,
 )
+from anywire_launcher_ray.pauses import Pauses
 
 log = logging.getLogger(__name__)
 
-FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 30.0
-"""Seconds before a driver that ended is started again: doubled from the first to the longest."""
 END_TIMEOUT = 20.0
 """Seconds that a driver has to stop what it has started, and to end, before it is killed."""
 SHOWN_LINES = 2
@@ -116,7 +114,7 @@ class DriverProcess:
             _kill(process)
 
     async def _keep_running(self) -> None:
-        pause = FIRST_PAUSE
+        pauses = Pauses()
         while True:
             began = time.monotonic()
             try:
@@ -126,14 +124,12 @@ class DriverProcess:
             self._is_connected = False
             if self._closing.is_set() or not self._was_connected:
                 return self._ended(reason)
-            if time.monotonic() - began > LONGEST_PAUSE:
-                pause = FIRST_PAUSE
+            pause = pauses.after(time.monotonic() - began)
             self._lost(reason, pause)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._closing.wait()
                     return self._ended(reason)
-            pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _live(self) -> str:
         """One driver; why it ended."""
@@ -220,7 +216,8 @@ def error_of_ray(line: str) -> str | None:
     """The error that a line of Ray tells; empty for its news, those of its other processes and dumps of its state; None
     for a line that is not Ray's."""
     if begins := _OF_RAY.match(line):
-        return line[begins.end() :][:SHOWN_CHARS] if begins[1] in "ECF" else ""
+        # Its first sentence: the others say where to look for more.
+        return line[begins.end() :].split(". ")[0][:SHOWN_CHARS] if begins[1] in "ECF" else ""
     return "" if line.startswith(("[state-dump]", "(raylet", "\x1b[33m(raylet", "\x1b[36m(")) else None
 
 

@@ -64,6 +64,11 @@ class KeptDeliberations:
         self._purging: Timer | None = None
         self._owns = self._is_open = self._closing = False
 
+    @property
+    def is_open(self) -> bool:
+        """Whether deliberations are taken in here, and not by another orchestrator."""
+        return self._is_open and not self._closing
+
     async def start(self) -> None:
         """Go on with what an earlier process has left; where that still runs, once it has ended. Raises
         `ConfigError`."""
@@ -143,7 +148,7 @@ class KeptDeliberations:
         else:
             raise InvalidRequest(f"there is no deliberation {question_id!r}", param="id", status=404)
 
-    def listen(self, changed: Callable[[Deliberation], object]) -> Callable[[], None]:
+    def listen(self, changed: Callable[[Deliberation, bool], object]) -> Callable[[], None]:
         return self.runs.listen(changed)
 
     async def councils(self, caller: Caller) -> Sequence[Council]:
@@ -186,7 +191,7 @@ class KeptDeliberations:
         return None, found if found is not None and not 0 < found.expires <= self.now() else None
 
     def _check_open(self) -> None:
-        if not self._is_open or self._closing:
+        if not self.is_open:
             raise errors.ShuttingDown(
                 "deliberations are with another orchestrator, or with one that is shutting down: try again",
                 retry_after=1,

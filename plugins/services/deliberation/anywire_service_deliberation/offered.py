@@ -71,10 +71,11 @@ class Deliberations(Protocol):
         """Its events after that number, to its end. Those of one that has ended are made of what is kept."""
         ...
 
-    def listen(self, changed: Callable[[Deliberation], object]) -> Callable[[], None]:
+    def listen(self, changed: Callable[[Deliberation, bool], object]) -> Callable[[], None]:
         """Call ``changed`` with each deliberation of any tenant that is under way here, whenever it has a newer state
-        that is kept, from its submission to its end; returns what ends that. It must return quickly; what it raises is
-        logged. What was told while nobody listened is not told again: `list` and `get` have what is kept."""
+        that is kept, from its submission to its end, and with whether an earlier process has taken it in; returns what
+        ends that. It must return quickly; what it raises is logged. What was told while nobody listened is not told
+        again: `list` and `get` have what is kept."""
         ...
 
     async def councils(self, caller: Caller) -> Sequence[Council]: ...

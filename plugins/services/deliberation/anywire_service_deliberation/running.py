@@ -90,6 +90,7 @@ class Run(Watched):
         """Begin, as tasks of ``caller`` and children of the task ``parent``. What is returned is done when nothing is
         left to be kept."""
         self.parent, self._caller = parent, caller
+        self._told(self.shown)
         self._drives = asyncio.ensure_future(self._drive())
         return self._drives
 

@@ -60,7 +60,7 @@ class Runs:
         self._by_task: dict[str, Run] = {}
         self._taking: dict[Key, asyncio.Task[Run | Deliberation]] = {}
         self._work: set[asyncio.Task[Any]] = set()
-        self._listeners: list[Callable[[Deliberation], object]] = before._listeners if before is not None else []
+        self._listeners: list[Callable[[Deliberation, bool], object]] = before._listeners if before is not None else []
         self._closing = False
         self.ended: dict[str, int] = before.ended if before is not None else {}
         """How many have ended here, by status."""
@@ -120,7 +120,7 @@ class Runs:
             )
         return found
 
-    def listen(self, changed: Callable[[Deliberation], object]) -> Callable[[], None]:
+    def listen(self, changed: Callable[[Deliberation, bool], object]) -> Callable[[], None]:
         """See `anywire_service_deliberation.offered.Deliberations.listen`."""
         self._listeners.append(changed)
 
@@ -235,11 +235,10 @@ class Runs:
             state,
             self._config.retention,
             resumed=resumed,
-            told=self._tell,
+            told=partial(self._tell, resumed),
         )
 
     def _start(self, run: Run, task_id: str, caller: Caller) -> None:
-        self._tell(run.shown)
         drives = run.start(task_id, caller)
         drives.add_done_callback(lambda _: self._left(run, task_id))
 
@@ -249,10 +248,10 @@ class Runs:
         if run.shown.is_final:
             self.ended[run.shown.status] = self.ended.get(run.shown.status, 0) + 1
 
-    def _tell(self, state: Deliberation) -> None:
+    def _tell(self, resumed: bool, state: Deliberation) -> None:
         for changed in list(self._listeners):
             try:
-                changed(state)
+                changed(state, resumed)
             except Exception:
                 log.exception("a listener could not deal with the deliberation %s", state.question.id)
 

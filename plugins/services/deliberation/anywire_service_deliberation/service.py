@@ -78,6 +78,8 @@ class DeliberationService(Service):
     def metrics(self) -> Iterable[Metric]:
         if self._kept is None:
             return
+        text = "1 while this orchestrator has the deliberations, 0 while another one has them."
+        yield Metric("active", text, float(self._kept.is_open))
         runs = self._kept.runs
         yield Metric("running_deliberations", "Deliberations that are under way.", runs.running)
         for status, count in runs.ended.items():

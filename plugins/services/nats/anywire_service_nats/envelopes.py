@@ -95,7 +95,7 @@ def encode(envelope: Envelope, generation: Generation) -> bytes:
         body |= envelope.payload
     try:
         return msgspec.json.encode(body)
-    except (TypeError, RecursionError, msgspec.MsgspecError) as error:
+    except (TypeError, OverflowError, RecursionError, UnicodeError, msgspec.MsgspecError) as error:
         raise ValueError(f"a message holds what is no JSON: {error}") from error
 
 

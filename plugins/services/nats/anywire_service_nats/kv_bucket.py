@@ -17,9 +17,10 @@ import nats.errors
 import nats.js.api
 import nats.js.errors
 
-from anywire.errors import ConfigError, PluginFailed
+from anywire.errors import ConfigError, PluginFailed, TransportUnavailable
 from anywire.printable import printable
-from anywire_service_nats.broker import FAILED, Broker, JetStream
+from anywire_nats.client import ENDED
+from anywire_service_nats.broker import Broker, JetStream
 from anywire_service_nats.kv_settings import NatsStoreConfig
 
 log = logging.getLogger(__name__)
@@ -236,7 +237,7 @@ class Bucket:
             return
         if isinstance(error, nats.js.errors.APIError):
             raise self._failed(error) from error
-        if not isinstance(error, FAILED):
+        if not isinstance(error, (*ENDED, TimeoutError, TransportUnavailable)):
             raise error
 
     def _failed(self, error: BaseException | None) -> PluginFailed:

@@ -16,8 +16,8 @@ from anywire_service_nats.kv_owned import OwnedBucket
 from anywire_service_nats.kv_ownership import REMOVED, Ownership
 from anywire_service_nats.kv_settings import NatsStoreConfig
 
-CLOSE_S = 3.0
-"""Seconds that writes, and then giving the bucket back, have at the end."""
+CLOSE_S = 1.5
+"""Seconds that writes, and then giving the bucket back, have at the end. A service is left alone after 5."""
 ENDS = "deliberations are not kept any more: the orchestrator ends"
 
 

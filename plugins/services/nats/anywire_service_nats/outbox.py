@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -48,6 +49,8 @@ class Outbox:
         self._closed = False
         self.filled = asyncio.Event()
         """Set when something was put. Whoever publishes clears it before it looks."""
+        self.uncertain = False
+        """Set when something is put that another process may have published."""
         self.messages = self.bytes = 0
         """How much waits."""
         self._behind_since: float | None = None
@@ -84,10 +87,20 @@ class Outbox:
         self._thread.end()
         self._opened.set()
 
-    async def put(self, messages: Sequence[Outgoing], ended: Sequence[tuple[str, str]] = ()) -> None:
-        """See `Publisher.put`. ``ended`` are deliberations (tenant, id) whose last message is among them."""
+    async def put(
+        self,
+        messages: Sequence[Outgoing],
+        ended: Sequence[tuple[str, str]] = (),
+        since: float = 0.0,
+        *,
+        uncertain: bool = False,
+    ) -> None:
+        """See `Publisher.put`. ``ended`` are deliberations (tenant, id) whose last message is among them. With
+        ``since`` (seconds since 1970) another process may publish them too, after that time: their streams are searched
+        first where it may have done so, which ``uncertain`` says, and later `doubt`."""
         puts = [_as_put(each, self._generation) for each in messages]
-        found = await self._write(partial(self._tables.put, puts, ended))
+        write = partial(self._tables.put, puts, ended, since, uncertain=uncertain, now=time.time())
+        found = await self._write(write, uncertain=uncertain)
         if isinstance(found, QueueFull):
             raise found
         self.filled.set()
@@ -128,6 +141,11 @@ class Outbox:
     async def unmark(self, numbers: Sequence[int]) -> None:
         await self._thread.do(partial(self._tables.unmark, numbers))
 
+    async def doubt(self, seconds: float) -> None:
+        """Search the streams first for what another process may publish too, and has waited for so many seconds."""
+        await self._wait_open()
+        await self._thread.do(partial(self._tables.doubt, time.time() - seconds))
+
     async def unsettled(self, most: int) -> list[Unsettled]:
         await self._wait_open()
         return await self._thread.do(partial(self._tables.unsettled, most))
@@ -165,11 +183,13 @@ class Outbox:
             self._behind_since = self._clock.now()
         return result
 
-    async def _write(self, write: Callable[[], Any]) -> Any:
+    async def _write(self, write: Callable[[], Any], *, uncertain: bool = False) -> Any:
         """What ``write`` returns, done in one transaction with others that wait."""
         await self._wait_open()
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._writes.append((write, done))
+        # Before it is written: whoever publishes settles it before it takes anything that is put after it.
+        self.uncertain = self.uncertain or uncertain
         if self._writing is None:
             self._writing = asyncio.create_task(self._write_all())
         return await done

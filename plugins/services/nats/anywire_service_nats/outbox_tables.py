@@ -2,6 +2,8 @@
 
 ``messages`` wait, each with a ``number`` that grows. One that was given to JetStream has the time of that in ``sent``,
 its ``stream``, and in ``floor`` a number of that stream which was there before: if the stream has it, then after that.
+One that another process may have published, after the time ``since``, has that time in ``sent`` and no ``stream`` while
+that is not known. ``put`` is when it came here.
 ``published`` remembers ids, the newest ones, so that nothing is published again. ``begun`` has the deliberations whose
 end was not put here yet.
 """
@@ -26,6 +28,8 @@ FORM = DatabaseForm(
                 subject TEXT NOT NULL,
                 ordered TEXT NOT NULL,
                 size INTEGER NOT NULL,
+                put REAL NOT NULL,
+                since REAL NOT NULL,
                 sent REAL NOT NULL DEFAULT 0,
                 stream TEXT NOT NULL DEFAULT '',
                 floor INTEGER NOT NULL DEFAULT 0,
@@ -79,7 +83,8 @@ class Waiting(msgspec.Struct, frozen=True):
 
 
 class Unsettled(msgspec.Struct, frozen=True):
-    """A message that was sent, and of which nothing was heard."""
+    """A message that was sent, and of which nothing was heard. Without a ``stream``: one that another process may have
+    sent after ``sent``."""
 
     number: int
     id: str
@@ -110,9 +115,18 @@ class OutboxTables(DatabaseFile):
             self._counted = (count, size)
         return self._counted
 
-    def put(self, messages: Sequence[Put], ended: Sequence[tuple[str, str]] = ()) -> int | QueueFull:
-        """Keep those that are new, and forget the deliberations (tenant, id) that have ``ended`` with them. How many
-        were new; `QueueFull`, and nothing is changed, where there is no room for all of them. Within a transaction."""
+    def put(
+        self,
+        messages: Sequence[Put],
+        ended: Sequence[tuple[str, str]] = (),
+        since: float = 0.0,
+        *,
+        uncertain: bool = False,
+        now: float = 0.0,
+    ) -> int | QueueFull:
+        """Keep those that are new, and forget the deliberations (tenant, id) that have ``ended`` with them. With
+        ``since`` another process may publish them too, after that time; with ``uncertain`` it may have. How many were
+        new; `QueueFull`, and nothing is changed, where there is no room for all of them. Within a transaction."""
         count, size = self.waiting()
         new = [(put, _encode((put.content, put.instead))) for put in messages if not self._is_known(put.id)]
         count += len(new)
@@ -120,8 +134,12 @@ class OutboxTables(DatabaseFile):
         if new and (count > self._most_messages or size > self._most_bytes):
             return QueueFull("the outbox of the service nats is full: its NATS server was away too long", retry_after=5)
         self._run_many(
-            "INSERT OR IGNORE INTO messages (id, subject, ordered, size, content) VALUES (?, ?, ?, ?, ?)",
-            [(put.id, put.content.subject, put.ordered, len(content), content) for put, content in new],
+            "INSERT OR IGNORE INTO messages (id, subject, ordered, size, put, since, sent, content) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (put.id, put.content.subject, put.ordered, len(content), now, since, since * uncertain, content)
+                for put, content in new
+            ],
         )
         self._run_many("DELETE FROM begun WHERE tenant = ? AND id = ?", list(ended))
         self._counted = (count, size) if len({put.id for put, _ in new}) == len(new) else None
@@ -131,11 +149,11 @@ class OutboxTables(DatabaseFile):
         self, done: Sequence[Waiting | Unsettled], held: Iterable[str], most: int, most_bytes: int
     ) -> list[Waiting]:
         """Remove what is ``done``; the next ``most`` with ``most_bytes`` that wait, the oldest first, but those of the
-        subjects that are ``held``."""
+        subjects that are ``held``, and those that are `unsettled`."""
         with self._transaction():
             self._remove(done)
         subjects = list(held)
-        where = f"subject NOT IN ({', '.join('?' * len(subjects))})"
+        where = f"sent = 0 AND subject NOT IN ({', '.join('?' * len(subjects))})"
         rows = self._rows(f"SELECT number, size FROM messages WHERE {where} ORDER BY number LIMIT ?", *subjects, most)
         total, last = 0, None
         for number, size in rows:
@@ -181,8 +199,13 @@ class OutboxTables(DatabaseFile):
         with self._transaction():
             self._run_many("UPDATE messages SET sent = 0 WHERE number = ?", [(number,) for number in numbers])
 
+    def doubt(self, before: float) -> None:
+        """Of what was put before this time, and which another process may publish too, it is not known any more whether
+        it has."""
+        self._run("UPDATE messages SET sent = since WHERE sent = 0 AND since > 0 AND put < ?", before)
+
     def unsettled(self, most: int) -> list[Unsettled]:
-        """What was sent and is neither done nor known to be in no stream."""
+        """What was, or may have been, sent, and is neither done nor known to be in no stream."""
         rows = self._rows(
             "SELECT number, id, subject, stream, floor, sent FROM messages WHERE sent > 0 ORDER BY number LIMIT ?", most
         )

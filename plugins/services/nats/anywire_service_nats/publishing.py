@@ -14,6 +14,7 @@ import nats.errors
 import nats.js.errors
 
 from anywire.clock import Clock
+from anywire.errors import TransportUnavailable
 from anywire.metric import Metric
 from anywire.once_log import OnceLog
 from anywire.printable import printable
@@ -28,6 +29,10 @@ log = logging.getLogger(__name__)
 
 MOST_TOGETHER, MOST_BYTES = 512, 4 * 1024 * 1024
 """Messages, and their bytes, that are given to JetStream before their acknowledgements are written down."""
+MOST_UNSETTLED = 10_000
+"""Messages that are searched for at once."""
+MOST_SKEW = 300.0
+"""Seconds by which the clocks of orchestrators and servers may differ."""
 AT_ONCE = 128
 """Messages that are under way at once."""
 FIRST_HOLD, LONGEST_HOLD = 0.5, 30.0
@@ -78,7 +83,7 @@ class Publishing(Part):
         self.failed = 0
         """Messages that can never be published."""
         self.found = 0
-        """Messages whose acknowledgement was lost, and that the stream had."""
+        """Messages of which it was not known whether they were published, and that their stream had."""
 
     async def start(self) -> None:
         self._broker.each_connection(self._publish)
@@ -104,6 +109,8 @@ class Publishing(Part):
         for subject, count in self.published.items():
             text = "Messages that JetStream has acknowledged."
             yield Metric("published_messages", text, count, {"subject": subject}, counter=True)
+        text = "Messages of which it was not known whether they were published, and that their stream had."
+        yield Metric("found_messages", text, self.found, counter=True)
         yield Metric("failed_messages", "Messages that can never be published.", self.failed, counter=True)
 
     # Over one connection
@@ -111,9 +118,12 @@ class Publishing(Part):
     async def _publish(self, jetstream: JetStream) -> None:
         streams = self._make_streams(jetstream)
         self._holds.clear()
-        await self._settle(jetstream, streams)
+        await self._outbox.doubt(streams.window / 2)
+        self._outbox.uncertain = True
         while True:
             self._outbox.filled.clear()
+            if self._outbox.uncertain:
+                await self._settle(jetstream, streams)
             done, self._done = self._done, []
             held = self._held()
             batch = await self._outbox.step(done, held, MOST_TOGETHER, MOST_BYTES)
@@ -169,6 +179,8 @@ class Publishing(Part):
         """Those that have a stream, each as the server takes it."""
         ready = []
         limit = self._broker.max_payload
+        if not limit:
+            raise TransportUnavailable(self._broker.away)  # the connection has just ended
         for each in batch:
             message = each
             if message.content.size > limit:
@@ -235,20 +247,20 @@ class Publishing(Part):
         now = self._clock.now()
         return [subject for subject, hold in self._holds.items() if hold.until > now]
 
-    # After a connection has ended
+    # Of what is not known whether it was published
 
     async def _settle(self, jetstream: JetStream, streams: Streams) -> None:
-        """Find out of what was sent without an acknowledgement whether the stream has it."""
+        """Find out of what was sent without an acknowledgement, or by another process, whether the stream has it."""
         known = {each.number for each in self._done}
-        while unsettled := await self._outbox.unsettled(MOST_TOGETHER):
+        self._outbox.uncertain = False
+        while unsettled := await self._outbox.unsettled(MOST_UNSETTLED):
             groups: dict[tuple[str, str], list[Unsettled]] = defaultdict(list)
             for each in unsettled:
                 groups[each.stream, each.subject].append(each)
             absent: list[int] = []
             for (stream, subject), messages in groups.items():
                 wanted = {each.id for each in messages if each.number not in known}
-                floor = min(each.floor for each in messages)
-                found = await _look(jetstream, stream, subject, floor, wanted) if wanted else set()
+                found = await _found(jetstream, streams, stream, subject, messages, wanted) if wanted else set()
                 for each in messages:
                     if each.id in found:
                         self.found += 1
@@ -297,6 +309,48 @@ def _waves(messages: Iterable[Waiting]) -> Iterator[Wave]:
             taken.add(each.ordered)
         yield wave
         left = later
+
+
+async def _found(
+    jetstream: JetStream,
+    streams: Streams,
+    stream: str,
+    subject: str,
+    messages: Sequence[Unsettled],
+    wanted: set[str],
+) -> set[str]:
+    """Which of the ids ``wanted`` the stream has. ``messages`` are all of one stream, or of none that is known."""
+    if stream:
+        return await _look(jetstream, stream, subject, min(each.floor for each in messages), wanted)
+    try:
+        stream = (await streams.of(subject)).name
+    except NoStream:
+        return set()
+    floor = await _before(jetstream, stream, min(each.sent for each in messages) - MOST_SKEW)
+    return await _look(jetstream, stream, subject, floor, wanted)
+
+
+async def _before(jetstream: JetStream, stream: str, time: float) -> int:
+    """A number of the stream whose message, and all before it, came before ``time``; found by halving."""
+    try:
+        state = (await jetstream.stream_info(stream)).state
+        low, high = state.first_seq, state.last_seq + 1
+        while low < high:
+            middle = (low + high) // 2
+            try:
+                message = await jetstream.get_msg(stream, seq=middle, subject=">", next=True)
+            except nats.js.errors.NotFoundError:
+                high = middle
+                continue
+            if message.time.timestamp() >= time:
+                high = middle
+            else:
+                low = message.seq + 1
+    except (nats.js.errors.ServiceUnavailableError, nats.js.errors.ServerError):
+        raise  # it may answer later
+    except nats.js.errors.APIError:
+        return 0
+    return max(0, int(low) - 1)
 
 
 async def _look(jetstream: JetStream, stream: str, subject: str, floor: int, wanted: set[str]) -> set[str]:

@@ -12,7 +12,7 @@ import msgspec
 
 from anywire.caller import OPERATOR, Caller
 from anywire.context import Context
-from anywire.errors import AnywireError, InvalidRequest
+from anywire.errors import AnywireError
 from anywire.metric import Metric
 from anywire.once_log import OnceLog
 from anywire_service_deliberation.database import tenant_of
@@ -40,6 +40,9 @@ class ToldDeliberations(Part):
     Each state is looked at once it is kept. The ids of deliberations under way stand in the outbox's file, and are
     removed with the last message of each. So what has ended in a process that died before it had put that is found by
     the next one: among those ids, and among the newest deliberations that are kept.
+
+    Another orchestrator may have had the deliberations until now, or have them later, with an outbox of its own. So
+    each message is put with the time from which on another may have published it.
     """
 
     def __init__(self, context: Context, outbox: Outbox, producer: str, kinds: Collection[str]) -> None:
@@ -48,6 +51,8 @@ class ToldDeliberations(Part):
         self._filled = asyncio.Event()
         self._put: dict[Key, set[str]] = {}
         """By deliberation under way, the ids that were put."""
+        self._resumed: set[Key] = set()
+        """Of those under way, the ones that an earlier process has taken in, and may have told of."""
         self._behind = True
         """Whether what is kept must be looked at: something may have ended that was not told here."""
         self._task: asyncio.Task[None] | None = None
@@ -77,8 +82,10 @@ class ToldDeliberations(Part):
     def metrics(self) -> Iterable[Metric]:
         yield Metric("pending_deliberations", "Deliberations whose news were not put yet.", len(self._pending))
 
-    def _changed(self, state: Deliberation) -> None:
+    def _changed(self, state: Deliberation, resumed: bool) -> None:
         key = _key(state)
+        if resumed:
+            self._resumed.add(key)
         if key not in self._pending and len(self._pending) >= MOST_PENDING:
             self._behind = True
             return
@@ -108,15 +115,21 @@ class ToldDeliberations(Part):
 
     async def _put_one(self) -> None:
         key, state = next(iter(self._pending.items()))
-        try:
-            await self._look_at(key, state)
-        except InvalidRequest as error:
-            log.error("nothing is published of the deliberation %s: %s", state.question.id, error)
+        await self._look_at(key, state)
         # A newer state may have come meanwhile.
         if self._pending.get(key) is state:
             del self._pending[key]
 
     async def _look_at(self, key: Key, state: Deliberation) -> None:
+        """Put what is due. Raises `AnywireError` where that may work later."""
+        try:
+            await self._put_due(key, state)
+        except AnywireError:
+            raise
+        except Exception:
+            log.exception("not all is published of the deliberation %s", state.question.id)
+
+    async def _put_due(self, key: Key, state: Deliberation) -> None:
         known = self._put.get(key)
         if known is None:
             known = self._put[key] = set()
@@ -124,10 +137,12 @@ class ToldDeliberations(Part):
                 await self._outbox.begin(*key, msgspec.msgpack.encode(state.question.caller))
         messages = due(state, self._producer, self._kinds, known)
         if messages or state.is_final:
-            await self._outbox.put(messages, [key] if state.is_final else ())
+            ended = [key] if state.is_final else []
+            await self._outbox.put(messages, ended, state.submitted, uncertain=key in self._resumed)
         known.update(each.envelope.id for each in messages)
         if state.is_final:
             self._put.pop(key, None)
+            self._resumed.discard(key)
 
     async def _catch_up(self, deliberations: Deliberations) -> None:
         """Look at what is kept: what was under way when an earlier process ended, and the newest ones."""
@@ -143,7 +158,8 @@ class ToldDeliberations(Part):
             found = await deliberations.get(key[1], caller)
             if found is None:
                 await self._outbox.forget(*key)  # it has expired
-            elif key not in self._pending:
+            elif key not in self._pending and key not in self._put:
+                self._resumed.add(key)
                 await self._look_at(key, found)
 
 

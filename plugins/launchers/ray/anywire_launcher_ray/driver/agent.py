@@ -27,13 +27,13 @@ from anywire_launcher_ray.messages import (
     Waiting,
     shortened,
 )
+from anywire_launcher_ray.pauses import Pauses
 from anywire_launcher_ray.sealed import seal
 
 log = logging.getLogger(__name__)
 
-FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 30.0
-"""Seconds before an agent gets another actor: doubled from the first to the longest."""
+FIRST_RETRY = 0.05
+"""Seconds before an actor that was lost is asked again where it is, the first time."""
 PLACE_PATIENCE = 10.0
 """Seconds without a place after which that is told."""
 ASK_LEASES = 0.5
@@ -74,7 +74,7 @@ class DriverAgent:
             await asyncio.wait((self._running,))
 
     async def _keep_running(self) -> None:
-        pause = FIRST_PAUSE
+        pauses = Pauses()
         reason = "stopped"
         try:
             while not self._stopping.is_set():
@@ -83,37 +83,41 @@ class DriverAgent:
                 if self._stopping.is_set() or not self._was_ready:
                     break
                 self._tell(Down(self._start.agent, shortened(reason)))
-                if time.monotonic() - began > LONGEST_PAUSE:
-                    pause = FIRST_PAUSE
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await self._stopping.wait()
-                pause = min(2 * pause, LONGEST_PAUSE)
+                await self._pause(pauses.after(time.monotonic() - began))
         except asyncio.CancelledError:
             reason = "its actor did not answer and is left to Ray"
         self._tell(Ended(self._start.agent, shortened(self._reason or reason)))
 
     async def _have_actor(self) -> str:
         """One actor, from its making to its end for good; why it ended."""
-        self._actor = make(self._start)
+        pauses = Pauses(FIRST_RETRY)
         try:
+            actor = self._actor = make(self._start)
             while True:
-                hello = await self._placed()
+                began = time.monotonic()
+                hello = await self._placed(actor)
                 try:
-                    return await self._live(hello)
+                    return await self._live(actor, hello)
                 except ActorUnavailableError as error:
                     # Ray starts it again, or the way to it is lost for a while.
+                    self._has_begun = False
                     if self._stopping.is_set():
                         return of_error(error)
                     self._tell(Down(self._start.agent, shortened(of_error(error))))
-        except RayError as error:
+                    await self._pause(pauses.after(time.monotonic() - began))
+        except Exception as error:
             return of_error(error)
         finally:
             self._end_actor()
 
-    async def _placed(self) -> Hello:
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+
+    async def _placed(self, actor: Any) -> Hello:
         """Wait until it lives somewhere."""
-        asked = asyncio.ensure_future(_result(self._actor.hello.remote()))
+        asked = asyncio.ensure_future(_result(actor.hello.remote()))
         try:
             await asyncio.wait((asked,), timeout=PLACE_PATIENCE)
             if not asked.done():
@@ -123,14 +127,14 @@ class DriverAgent:
         finally:
             asked.cancel()
 
-    async def _live(self, hello: Hello) -> str:
+    async def _live(self, actor: Any, hello: Hello) -> str:
         """One life of the actor; why the agent ended in it. Raises `ActorUnavailableError` when the life ended."""
         self._tell(Placed(self._start.agent, hello.life, hello.host, hello.node, hello.address))
         self._has_begun = True
-        await self._actor.begin.remote(seal(self._start.config.encode(), hello.key))
+        await actor.begin.remote(seal(self._start.config.encode(), hello.key))
         seen = State(hello.life, 0, 0)
         while True:
-            answer = await self._actor.report.remote(seen.change, seen.line, ASK_LEASES * self.lease)
+            answer = await actor.report.remote(seen.change, seen.line, ASK_LEASES * self.lease)
             state = msgspec.msgpack.decode(answer, type=State)
             if state.life != hello.life:
                 raise ActorUnavailableError("its worker was lost", None)
