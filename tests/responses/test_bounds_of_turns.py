@@ -142,3 +142,15 @@ async def test_a_conversation_that_is_deleted_while_items_are_added_is_not_there
             assert {each.status for each in answers[1:]} <= {200, 404}
             for each in answers:
                 each.release()
+
+
+async def test_a_body_that_takes_long_to_decode_is_refused_while_others_are_answered(tmp_path: Path) -> None:
+    async with conversing(tmp_path, says("done")) as at:
+        lists = b'{"items":[' + b"[]," * 300_000 + b"[]]}"
+        async with at.http.post("/v1/conversations", data=lists) as answer:
+            assert (answer.status, "lists and objects" in await answer.text()) == (413, True)
+        text = "é" * 400_000
+        made = await at.client.conversations.create(items=[{"role": "user", "content": text}])
+        (item,) = [each async for each in at.client.conversations.items.list(made.id)]
+        content: Any = item.model_dump()["content"]
+        assert content[0]["text"] == text

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from anywire.conversation_items import MAX_ITEMS, Item, checked_items, checked_metadata, user_message
+from anywire.conversation_items import MAX_ITEMS, Item, check_nesting, checked_items, checked_metadata, user_message
 from anywire.errors import InvalidRequest, PayloadTooLarge
 from anywire.submission import MAX_HINT_CHARS, Hints, checked_hints
 from anywire_gateway_openai.chat_schema import Models, Number
@@ -116,6 +116,7 @@ class Asked(NamedTuple):
 def asked(fields: ResponseRequest, body: Mapping[str, Any], references: Mapping[str, Item]) -> Asked:
     """Check what a request says beyond its types. ``body`` is all of it, ``references`` are the kept items that its
     input names by their ids. Raises `InvalidRequest` that names the member at fault."""
+    check_nesting(body)
     for name, why in REFUSED.items():
         if body.get(name) is not None:
             raise InvalidRequest(f"{name} is not supported: {why}", param=name)
