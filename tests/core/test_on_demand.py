@@ -21,6 +21,7 @@ from anywire.roles.stop import Stop
 from anywire.submission import Submission
 from anywire.testing.clock import SimulatedClock
 from anywire.testing.doubles import MODEL
+from anywire.testing.patience import expect
 from anywire.testing.puppet import PuppetTransport
 
 Make = Callable[..., Any]
@@ -31,6 +32,7 @@ class FakeProcess:
     """A `anywire.launcher.RunningProcess` whose life the test decides."""
 
     pid, host, restarts = 0, "here", 0
+    fault: Exception | None = None
 
     def __init__(self, name: str, stopped: Callable[[str], None]) -> None:
         self.name, self._stopped = name, stopped
@@ -38,8 +40,10 @@ class FakeProcess:
 
     async def ready(self) -> None:
         waiting = asyncio.ensure_future(self.is_ready.wait())
-        await asyncio.wait((waiting, self.end), return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
+        try:
+            await asyncio.wait((waiting, self.end), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
         if not self.is_ready.is_set():
             raise LaunchFailed(f"{self.name} did not start: {self.end.result()}")
 
@@ -51,6 +55,8 @@ class FakeProcess:
 
     async def stop(self, grace: float = 10.0) -> None:
         self._stopped(self.name)
+        if self.fault is not None:
+            raise self.fault
         if not self.end.done():
             self.end.set_result("stopped")
 
@@ -63,7 +69,8 @@ class Bench:
         self.processes: dict[str, FakeProcess] = {}
         self.fault: Exception | None = None
         self.stopped: list[str] = []
-        self.closing = False
+        self.closing = self.stays = False
+        """``stays``: an agent is there for a while after its process has ended."""
         self.told: list[tuple[str, str]] = []
         pipeline.events.subscribe("test", self._tell, AgentOnDemand)
         config = Config.model_validate({**SETTINGS, **settings})
@@ -82,8 +89,9 @@ class Bench:
         self.stopped.append(name)
         if not self.closing and self.pipeline.registry.knows(name):
             assert self.pipeline.agent_health(name).order == "drained", "no task is on its way to it"
-        # As an agent does that is asked to stop while nothing runs on it.
-        self.wire.lose(name)
+        if self.processes[name].fault is None and not self.stays:
+            # As an agent does that is asked to stop while nothing runs on it.
+            self.wire.lose(name)
 
     def _tell(self, event: AgentOnDemand) -> None:
         self.told.append((event.agent_id, event.state))
@@ -199,6 +207,22 @@ async def test_each_sort_gets_agents_for_its_own_models(bench: Any) -> None:
     assert list(fleet.processes) == ["small-2", "large-3", "large-4"], "three wait for `l`, two slots each"
 
 
+async def test_tasks_of_a_model_that_two_sorts_serve_get_one_agent_each(bench: Any) -> None:
+    fleet = await bench(agents=[{"id": "one"}, {"id": "two"}])
+    fleet.join("one")
+    fleet.join("two")
+    fleet.chats(3)
+    await fleet.advance(10.0)
+    assert list(fleet.processes) == ["one-2"]
+    fleet.join("one-2")
+    fleet.answer("two")
+    await fleet.advance(61.0)
+    assert not fleet.stopped, "there were three within the last minute"
+    fleet.answer("one-2")
+    await fleet.advance(62.0)
+    assert fleet.stopped == ["one-2"], "the agents that always run have been enough for two"
+
+
 async def test_one_that_cannot_start_harms_nobody_and_is_tried_again_later(
     bench: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -251,6 +275,48 @@ async def test_one_that_is_still_starting_is_ended_with_the_others(bench: Any) -
     fleet.chats(3)
     await fleet.advance(10.0)
     assert fleet.numbers["started"] == 2, "after its end it starts nothing"
+
+
+async def test_one_that_has_ended_gets_no_task_before_its_leave_is_seen(bench: Any) -> None:
+    fleet = await bench()
+    fleet.join("a-1")
+    fleet.chats(2)
+    await fleet.advance(3.0)
+    fleet.join("a-2")
+    await fleet.advance(1.0)
+    fleet.answer("a-1", "a-2")
+    fleet.stays = True
+    await fleet.advance(62.0)
+    assert fleet.stopped == ["a-2"]
+    assert fleet.numbers["agents"] == 0
+    fleet.chats(2)
+    await fleet.advance(1.0)
+    assert fleet.pipeline.waiting == 1, "its process has ended"
+    fleet.wire.lose("a-2")
+    await fleet.advance(1.0)
+    assert not fleet.pipeline.agent_health("a-2").order, "one of that name may come again"
+
+
+async def test_a_launcher_that_fails_to_stop_one_harms_nobody(bench: Any, caplog: pytest.LogCaptureFixture) -> None:
+    fleet = await bench()
+    fleet.join("a-1")
+    fleet.chats(3)
+    await fleet.advance(3.0)
+    fleet.join("a-2", "a-3")
+    await fleet.advance(1.0)
+    fleet.answer("a-1", "a-2", "a-3")
+    fleet.processes["a-2"].fault = RuntimeError("it cannot")
+    await fleet.advance(62.0)
+    assert sorted(fleet.stopped) == ["a-2", "a-3"]
+    assert "agent a-2: the launcher failed to stop it" in caplog.text
+    assert fleet.numbers["agents"] == 0
+    assert fleet.pipeline.agent_health("a-2").order == "drained", "it may run yet"
+    fleet.chats(2)
+    await fleet.advance(3.0)
+    assert list(fleet.processes)[-1] == "a-3", "the name of one that is there is not given twice"
+    fleet.processes["a-3"].fault = RuntimeError("it cannot")
+    fleet.closing = True
+    await expect(fleet.keeper.close(), "close returns")
 
 
 async def test_one_that_loads_its_model_is_on_its_way(bench: Any) -> None:
