@@ -14,6 +14,7 @@ import nats.errors
 import nats.js.errors
 
 from anywire.clock import Clock
+from anywire.errors import TransportUnavailable
 from anywire.metric import Metric
 from anywire.once_log import OnceLog
 from anywire.printable import printable
@@ -117,6 +118,7 @@ class Publishing(Part):
     async def _publish(self, jetstream: JetStream) -> None:
         streams = self._make_streams(jetstream)
         self._holds.clear()
+        await self._outbox.doubt(streams.window / 2)
         self._outbox.uncertain = True
         while True:
             self._outbox.filled.clear()
@@ -177,6 +179,8 @@ class Publishing(Part):
         """Those that have a stream, each as the server takes it."""
         ready = []
         limit = self._broker.max_payload
+        if not limit:
+            raise TransportUnavailable(self._broker.away)  # the connection has just ended
         for each in batch:
             message = each
             if message.content.size > limit:
