@@ -204,6 +204,7 @@ def test_tasks_are_counted_once_by_model(steps: list[tuple[str, str, str]]) -> N
             assert tasks.at_once([name]) == counts[name]
             assert len(tasks.waiting([name])) == sum(models[each] == name for each in waits)
         assert tasks.at_once("xy") == len(models)
+        assert len(tasks.waiting("xy")) == len(waits)
 
 
 # A fleet over time
