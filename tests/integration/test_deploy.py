@@ -126,6 +126,24 @@ def test_selectors_services_and_budgets_lead_to_pods() -> None:
     assert {each["metadata"].get("namespace", "anywire") for each in base()} == {"anywire"}
 
 
+@pytest.mark.parametrize("name", ["orchestrator", "agent"])
+def test_names_of_orchestrators_that_stand_by_lead_to_their_pods_whichever_these_are(name: str) -> None:
+    """DDS resolves a name once, and only one that has an address: services have theirs always, pods and headless
+    services have those of pods that are there."""
+    folder = DEPLOY / "kubernetes" / "standby"
+    dds = yaml.safe_load((folder / "config" / f"{name}.yaml").read_text())["transports"]["dds"]
+    (pods,) = documents(folder / "orchestrator.yaml")
+    assert len(dds["peers"]) == pods["spec"]["replicas"]
+    services = {each["metadata"]["name"]: each["spec"] for each in documents(folder / "fleet.yaml")}
+    for peer in dds["peers"]:
+        assert services[peer].get("clusterIP") is None
+        assert services[peer]["publishNotReadyAddresses"]
+        assert services[peer]["selector"]["statefulset.kubernetes.io/pod-name"] == peer
+        assert re.fullmatch(rf"{pods['metadata']['name']}-\d", peer)
+        (port,) = services[peer]["ports"]
+        assert (port["port"], port["protocol"]) == (7400 + 250 * dds.get("domain", 0) + 10, "UDP")
+
+
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
 def test_an_image_is_pinned_not_roots_and_starts_a_command_that_is_there(path: Path) -> None:
     made = Image(path)
