@@ -20,6 +20,7 @@ from tests.jetstream.test_outbox import message
 from tests.long_form import examples
 
 from anywire.clock import SystemClock
+from anywire.errors import TransportUnavailable
 from anywire.testing.patience import expect, polled
 from anywire_service_nats import publishing
 from anywire_service_nats.broker import Broker, Work
@@ -93,7 +94,7 @@ class Wire:
     """A broker's connections, made and ended by a test."""
 
     def __init__(self, max_payload: int = 10**6) -> None:
-        self.max_payload, self.connected = max_payload, True
+        self.max_payload, self.connected, self.away = max_payload, True, "it has ended"
         self.work: Work | None = None
 
     def each_connection(self, work: Work) -> None:
@@ -193,7 +194,7 @@ def test_what_another_process_may_have_published_is_searched_for(
         await made.start()
         try:
             await box.put([message("live before", "t")])
-            await box.put(messages, since=began)
+            await box.put(messages, since=began, uncertain=True)
             await box.put([message("live after", "t")])
             await expect(wire.until(server, box, lambda: not box.messages), "all is published")
             assert made.found >= len(told)
@@ -241,6 +242,22 @@ def test_what_is_too_large_is_published_in_its_short_form_or_refused(tmp_path: P
     made, refused = asyncio.run(run(tmp_path / "outbox", server, messages, wire))
     assert server.stored["AGENT_RESPONSES"] == [(COMPLETED, "before"), (FAILED, "a"), (COMPLETED, "after")]
     assert (refused, made.failed) == (["b"], 1)
+
+
+async def test_nothing_is_too_large_for_a_connection_that_has_just_ended(tmp_path: Path) -> None:
+    server, wire = Server(), Wire(max_payload=0)
+    box = Outbox(tmp_path, "payload", 100, 10**6)
+    await box.open()
+    await box.put([message("a")])
+    made, refused = publisher(box, wire)
+    await made.start()
+    assert wire.work is not None
+    with pytest.raises(TransportUnavailable):
+        await expect(wire.work(server), "the connection has ended")
+    wire.max_payload = 10**6
+    await expect(wire.until(server, box, lambda: not box.messages), "it is published")
+    assert (server.ids("AGENT_RESPONSES"), refused) == (["a"], [])
+    await box.close()
 
 
 async def test_what_was_sent_by_a_process_that_died_is_looked_for(tmp_path: Path) -> None:

@@ -63,7 +63,6 @@ class KeptDeliberations:
         self._purges: set[asyncio.Task[None]] = set()
         self._purging: Timer | None = None
         self._owns = self._is_open = self._closing = False
-        self.opened = 0.0
 
     @property
     def is_open(self) -> bool:
@@ -250,7 +249,7 @@ class KeptDeliberations:
             return
         if not self._owns:
             raise errors.PluginFailed("the deliberations were taken by another orchestrator again")
-        self._is_open, self.opened = True, self.now()
+        self._is_open = True
         if left:
             log.info("%d deliberations had not ended, and go on", len(left))
         for state in left:

@@ -44,12 +44,6 @@ def not_known(question_id: str) -> InvalidRequest:
 class Deliberations(Protocol):
     """All errors are those of `anywire.errors`: `InvalidRequest` says the member at fault."""
 
-    @property
-    def opened(self) -> float:
-        """Seconds since 1970 at which this orchestrator has got the deliberations, perhaps from another one; 0 while it
-        has never had them."""
-        ...
-
     def question(self, request: Mapping[str, Any], caller: Caller) -> Question:
         """A request as REST has it (id?, task, role?, members, rounds, rubric, requirements, quorum, timeout,
         aggregation, synthesis, council?, max_tokens, metadata), checked and completed."""

@@ -14,6 +14,7 @@ import nats.errors
 import nats.js.errors
 
 from anywire.clock import Clock
+from anywire.errors import TransportUnavailable
 from anywire.metric import Metric
 from anywire.once_log import OnceLog
 from anywire.printable import printable
@@ -117,20 +118,28 @@ class Publishing(Part):
     async def _publish(self, jetstream: JetStream) -> None:
         streams = self._make_streams(jetstream)
         self._holds.clear()
+        await self._outbox.doubt(streams.window / 2)
         self._outbox.uncertain = True
         while True:
             self._outbox.filled.clear()
             if self._outbox.uncertain:
                 await self._settle(jetstream, streams)
-            done, self._done = self._done, []
             held = self._held()
-            batch = await self._outbox.step(done, held, MOST_TOGETHER, MOST_BYTES)
+            batch = await self._step(held, MOST_TOGETHER, MOST_BYTES)
             if batch:
                 await self._send(batch, jetstream, streams)
                 continue
             if not self._outbox.messages:
                 self._empty.set()
             await self._wait(held)
+
+    async def _step(self, held: Sequence[str], most: int, most_bytes: int) -> list[Waiting]:
+        """Write down what is done, and get what is next. It stays known as done until it is written: this may be
+        cancelled with the connection."""
+        done = list(self._done)
+        batch = await self._outbox.step(done, held, most, most_bytes)
+        del self._done[: len(done)]
+        return batch
 
     async def _wait(self, held: Sequence[str]) -> None:
         """Until something was put, or one of the subjects that were held is to be tried again."""
@@ -177,6 +186,8 @@ class Publishing(Part):
         """Those that have a stream, each as the server takes it."""
         ready = []
         limit = self._broker.max_payload
+        if not limit:
+            raise TransportUnavailable(self._broker.away)  # the connection has just ended
         for each in batch:
             message = each
             if message.content.size > limit:
@@ -264,8 +275,7 @@ class Publishing(Part):
                         self._done.append(each)
                     elif each.number not in known:
                         absent.append(each.number)
-            done, self._done = self._done, []
-            await self._outbox.step(done, (), 0, 0)
+            await self._step((), 0, 0)
             await self._outbox.unmark(absent)
 
 

@@ -43,6 +43,8 @@ class Streams:
 
     def __init__(self, config: NatsServiceConfig, jetstream: JetStream) -> None:
         self._config, self._jetstream = config, jetstream
+        self.window = config.duplicate_window
+        """Seconds in which streams know a message again, as far as is known of all of them."""
         self._found: dict[str, Found] = {}
         self._by_name: dict[str, Found] = {}
 
