@@ -161,6 +161,13 @@ def test_an_image_is_pinned_not_roots_and_starts_a_command_that_is_there(path: P
         assert (ROOT / each).is_dir(), each
 
 
+@pytest.mark.parametrize("name", ["agent", "ray"])
+def test_an_image_with_llama_has_the_library_that_its_engine_loads(name: str) -> None:
+    """xllamacpp's wheel is built against libgomp.so.1 and does not bring it."""
+    _, last = (DEPLOY / "docker" / f"{name}.Dockerfile").read_text().rsplit("\nFROM ", 1)
+    assert re.search(r'^ARG ENGINES\n(#.*\n)*RUN case .*" llama ".*" models ".*\\\n.* libgomp1 ', last, re.M)
+
+
 def test_all_pods_of_a_ray_cluster_have_the_version_that_is_tested() -> None:
     (version,) = re.findall(r"^ray==(.*)$", (ROOT / "constraints.txt").read_text(), re.M)
     cluster = documents(DEPLOY / "kubernetes" / "ray" / "raycluster.yaml")[0]
