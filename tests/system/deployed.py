@@ -83,7 +83,7 @@ class Compose:
         )
 
     def _in_memory(self, said: str) -> str:
-        """A folder in memory as Docker mounts it. Without options it is root's, with the mode that it has in the image."""
+        """A folder in memory as Docker mounts it: without options it is root's, with its mode in the image."""
         if ":" not in said:
             return f"{said}:mode={FOLDERS[said]}"
         return re.sub(r"\$\{(\w+)\}", lambda found: self.variables[found[1]], said)

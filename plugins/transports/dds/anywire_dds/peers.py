@@ -20,5 +20,5 @@ def check_peers(peers: Sequence[str]) -> None:
             socket.getaddrinfo(found["name"].encode(), None, type=socket.SOCK_DGRAM)
         except OSError as error:
             raise TransportUnavailable(
-                f"DDS: {peer!r} of `peers` has no address ({error.strerror}): correct it, or start again when it has one"
+                f"DDS: {peer!r} of `peers` has no address ({error.strerror}): correct it, or start when it has one"
             ) from error
