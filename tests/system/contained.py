@@ -191,8 +191,8 @@ class Container:
         for file in ("ld.so.cache", "ld.so.conf", "ssl", "nsswitch.conf"):
             if (Path("/etc") / file).exists():
                 done += _bind(root, Path("/etc") / file, f"/etc/{file}")
-        for each in spec.empty:
-            at_path, _, options = each.partition(":")
+        for said in spec.empty:
+            at_path, _, options = said.partition(":")
             options = f"{options or 'mode=1777'},size=256m"
             done.append(_run("mkdir", "-p", f"{root}{at_path}"))
             done.append(_run("mount", "-t", "tmpfs", "-o", options, "none", f"{root}{at_path}"))
