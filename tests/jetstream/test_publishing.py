@@ -97,6 +97,9 @@ class Wire:
         self.max_payload, self.connected, self.away = max_payload, True, "it has ended"
         self.work: Work | None = None
 
+    def denies(self, subject: str) -> bool:
+        return False
+
     def each_connection(self, work: Work) -> None:
         self.work = work
 
