@@ -124,15 +124,21 @@ class Publishing(Part):
             self._outbox.filled.clear()
             if self._outbox.uncertain:
                 await self._settle(jetstream, streams)
-            done, self._done = self._done, []
             held = self._held()
-            batch = await self._outbox.step(done, held, MOST_TOGETHER, MOST_BYTES)
+            batch = await self._step(held, MOST_TOGETHER, MOST_BYTES)
             if batch:
                 await self._send(batch, jetstream, streams)
                 continue
             if not self._outbox.messages:
                 self._empty.set()
             await self._wait(held)
+
+    async def _step(self, held: Sequence[str], most: int, most_bytes: int) -> list[Waiting]:
+        """Write down what is done, and get what is next. What is done stays known where the disk fails."""
+        done = list(self._done)
+        found = await self._outbox.step(done, held, most, most_bytes)
+        del self._done[: len(done)]
+        return found
 
     async def _wait(self, held: Sequence[str]) -> None:
         """Until something was put, or one of the subjects that were held is to be tried again."""
@@ -277,8 +283,7 @@ class Publishing(Part):
                         self._done.append(each)
                     elif each.number not in known:
                         absent.append(each.number)
-            done, self._done = self._done, []
-            await self._outbox.step(done, (), 0, 0)
+            await self._step((), 0, 0)
             await self._outbox.unmark(absent)
 
 

@@ -72,23 +72,28 @@ class ToldTasks(Part):
         self._filled.set()
 
     async def _put_all(self) -> None:
+        alone = 0  # so many are put one by one
         while True:
             self._filled.clear()
             if not self._waiting:
                 self._empty.set()
                 await self._filled.wait()
-            batch = [self._waiting[index] for index in range(min(len(self._waiting), MOST_TOGETHER))]
+            batch = [self._waiting[index] for index in range(min(len(self._waiting), 1 if alone else MOST_TOGETHER))]
             try:
                 await self._publisher.put([task_message(each, self._producer) for each in batch])
             except AnywireError as error:
                 self._once.warn(error.code, "events of tasks wait: %s", error)
                 await self._context.clock.sleep(PAUSE)
                 continue
-            except Exception:
-                log.exception("%d events of tasks are not published", len(batch))
-                self.lost += len(batch)
+            except Exception as error:
+                if len(batch) > 1:  # one of them is at fault: it harms no other
+                    alone = len(batch)
+                    continue
+                self._once.warn("form", "an event of the task %s is not published: %s", batch[0].task_id, error)
+                self.lost += 1
             else:
                 self._once.reset()
+            alone = max(0, alone - len(batch))
             for _ in batch:
                 self._waiting.popleft()
 
