@@ -134,11 +134,12 @@ class Publishing(Part):
             await self._wait(held)
 
     async def _step(self, held: Sequence[str], most: int, most_bytes: int) -> list[Waiting]:
-        """Write down what is done, and get what is next. What is done stays known where the disk fails."""
+        """Write down what is done, and get what is next. It stays known as done until it is written: this may be
+        cancelled with the connection."""
         done = list(self._done)
-        found = await self._outbox.step(done, held, most, most_bytes)
+        batch = await self._outbox.step(done, held, most, most_bytes)
         del self._done[: len(done)]
-        return found
+        return batch
 
     async def _wait(self, held: Sequence[str]) -> None:
         """Until something was put, or one of the subjects that were held is to be tried again."""
