@@ -75,7 +75,9 @@ class Server:
 
     async def stream_info(self, name: str) -> Any:
         state = SimpleNamespace(first_seq=1, last_seq=len(self.stored[name]))
-        return SimpleNamespace(state=state, config=SimpleNamespace(duplicate_window=120.0))
+        return SimpleNamespace(
+            state=state, config=SimpleNamespace(duplicate_window=120.0, no_ack=False, subject_transform=None)
+        )
 
     async def get_msg(self, stream: str, seq: int, subject: str, next: bool) -> Any:  # noqa: A002 - nats-py's
         if self.is_cut:

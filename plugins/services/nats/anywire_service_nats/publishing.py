@@ -374,6 +374,8 @@ async def _look(jetstream: JetStream, stream: str, subject: str, floor: int, wan
     try:
         info = await jetstream.stream_info(stream)
         last = info.state.last_seq
+        if info.config.subject_transform:
+            subject = ">"  # it keeps them under another one
         number = floor + 1 if last >= floor else 1  # it was made anew
         while number <= last and found != wanted:
             message = await jetstream.get_msg(stream, seq=number, subject=subject, next=True)
