@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,10 +11,11 @@ import pytest
 
 from anywire.clock import SystemClock
 from anywire.context import Context
-from anywire.events import TaskDispatched
+from anywire.events import TaskDispatched, TaskEnded
 from anywire.testing.patience import polled
+from anywire_service_nats.outbox import Outbox
 from anywire_service_nats.outgoing import Outgoing
-from anywire_service_nats.told_tasks import ToldTasks
+from anywire_service_nats.told_tasks import ToldTasks, task_message
 
 
 class Box:
@@ -56,3 +58,31 @@ async def test_an_event_that_no_message_can_hold_takes_no_other_with_it(caplog: 
     assert told.lost == 1
     await told.close()
     assert len([each for each in caplog.messages if "t-7" in each]) == 1
+
+
+def ended(number: int, error: str) -> TaskEnded:
+    return TaskEnded(
+        id=f"life-{number}",
+        at_ns=0,
+        time=0.0,
+        task_id="t-1",
+        kind="chat",
+        model="m",
+        agent_id="a",
+        transport="memory",
+        attempts=1,
+        error=error,
+        chunks=0,
+        prompt_chars=0,
+        stages={},
+    )
+
+
+async def test_a_background_task_that_is_run_again_under_its_id_is_told_again(tmp_path: Path) -> None:
+    """It has ended because its process did; the next one completes it."""
+    box = Outbox(tmp_path, "payload", 100, 10**6)
+    await box.open()
+    for event in (ended(1, "shutting_down"), ended(1, "shutting_down"), ended(2, "")):
+        await box.put([task_message(event, "anywire")])
+    assert [each.subject for each in await box.step([], (), 10, 10**6)] == ["task.failed", "task.completed"]
+    await box.close()

@@ -99,17 +99,18 @@ class ToldTasks(Part):
 
 
 def task_message(event: TaskDispatched | TaskEnded, producer: str) -> Outgoing:
-    """What is published of an event. Texts of tasks are in none."""
+    """What is published of an event. Texts of tasks are in none. Its id is made of the event's: a background task that
+    is run again under its id, here or by the next process, is sent and ends again."""
     payload: dict[str, Any]
     if isinstance(event, TaskDispatched):
-        subject, name = subjects.TASK_DISPATCHED, f"{event.task_id}:dispatched:{event.attempt}"
+        subject, name = subjects.TASK_DISPATCHED, f"{event.task_id}:dispatched:{event.id}"
         payload = payloads.task_dispatched(
             task_id=event.task_id, story_id="", agent=event.agent_id, role="", time=event.time
         )
         payload |= {"model": event.model, "attempt": event.attempt, "transport": event.transport}
     else:
         subject = subjects.TASK_FAILED if event.error else subjects.TASK_COMPLETED
-        name = f"{event.task_id}:ended"
+        name = f"{event.task_id}:ended:{event.id}"
         payload = {
             "task_id": event.task_id,
             "status": "failed" if event.error else "completed",
