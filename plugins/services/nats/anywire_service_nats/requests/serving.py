@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds after which a request is tried again that nobody could take, unless its refusal says when."""
+TWICE_PAUSE = 5.0
+"""Seconds after which a request is delivered again that is worked on already, because it was published twice."""
 _NOT_YET = (
     errors.QueueFull,
     errors.NoAgent,
@@ -44,6 +46,13 @@ Work = Callable[[], Awaitable[Outgoing | Place]]
 """Does what is asked: its answer, or who has it from now on. Raises what it was refused with."""
 Refused = Callable[[AnywireError], Outgoing]
 """The answer for a request that has failed for good."""
+
+
+class OtherRequest(Exception):
+    """An earlier request with the same key asked for something else."""
+
+    def __init__(self) -> None:
+        super().__init__("an earlier request with this id asked for something else: use a new id for each request")
 
 
 def is_not_yet(error: AnywireError) -> bool:
@@ -68,17 +77,35 @@ class Serving:
         self._clock, self._most_open = clock, most_open
         self.counts: Counter[str] = Counter()
         """Requests by what became of them."""
+        self._begun: set[str] = set()
 
-    async def serve(self, key: str, work: Work, refused: Refused, reply: str = "") -> tuple[Place | None, float | None]:
-        """Who else has the request, if anybody, and what is to become of its message, as a handler says it."""
+    async def serve(
+        self, key: str, digest: bytes, work: Work, refused: Refused, reply: str = ""
+    ) -> tuple[Place | None, float | None]:
+        """Who else has the request, if anybody, and what is to become of its message, as a handler says it. ``digest``
+        is of what is asked for: raises `OtherRequest` for another one than at first."""
+        if key in self._begun:  # it was published twice: this one waits for what becomes of the other
+            return None, TWICE_PAUSE
+        self._begun.add(key)
+        try:
+            return await self._serve(key, digest, work, refused, reply)
+        finally:
+            self._begun.discard(key)
+
+    async def _serve(
+        self, key: str, digest: bytes, work: Work, refused: Refused, reply: str
+    ) -> tuple[Place | None, float | None]:
         now = time.time()
         try:
-            known = await self._ledger.begin(key, now, self._most_open)
+            known = await self._ledger.begin(key, digest, now, self._most_open)
         except (errors.QueueFull, errors.PluginFailed) as error:
             return None, error.retry_after or FIRST_PAUSE
         except asyncio.CancelledError:
             await self._forgive(key)
             raise
+        if known.digest != digest:
+            self.counts["other_request"] += 1
+            raise OtherRequest
         if known.state != BEGUN:
             self.counts["repeated"] += 1
             if known.state == ANSWERED:
