@@ -94,3 +94,16 @@ async def test_a_task_ends_with_its_time_also_while_others_are_answered(tmp_path
         async with steady(others):
             (message,) = await others.until(FAILED, 1, "its end is told")
         assert (message.payload["task_id"], message.payload["error_type"]) == ("late", "timeout")
+
+
+async def test_submissions_that_nobody_can_take_hold_up_no_others(tmp_path: Path) -> None:
+    chat = {"model": "synthetic", "messages": [{"role": "user", "content": "hello"}]}
+    async with jetstream_server(tmp_path) as server, outside(server) as others:
+        await others.stream("ANYWIRE_SUBMISSIONS", "anywire.submit.*")
+        unserved = chat | {"model": "nobody's"}
+        publish = others.publish
+        await asyncio.gather(*(publish("anywire.submit.chat", unserved, Anywire_Id=f"n-{i}") for i in range(1010)))
+        async with orchestrator(server, tmp_path, submissions={}):
+            await publish("anywire.submit.chat", chat, Anywire_Id="good")
+            (ended,) = await others.until("anywire.submitted.completed", 1, "the one that can be answered is")
+            assert ended.payload["id"] == "good"

@@ -49,11 +49,12 @@ Handle = Callable[[Held], Awaitable[float | None]]
 class Durable(NamedTuple):
     """A consumer called ``name`` of those messages of a stream that have a subject like ``subject``. It is made where
     there is none, and not changed where there is one. A message of which nothing is said for ``redelivery`` seconds is
-    delivered again."""
+    delivered again. While ``most_put_off`` are handled or given back for later, no others are delivered."""
 
     name: str
     subject: str
     redelivery: float
+    most_put_off: int = 1000
 
 
 class Source(NamedTuple):
@@ -194,7 +195,7 @@ class Listener:
                 deliver_policy=DeliverPolicy.ALL,
                 ack_policy=AckPolicy.EXPLICIT,
                 ack_wait=durable.redelivery,
-                max_ack_pending=max(1000, 2 * self._at_once),
+                max_ack_pending=max(durable.most_put_off, 2 * self._at_once),
                 filter_subject=durable.subject,
             )
             info = await jetstream.add_consumer(stream, config=config)

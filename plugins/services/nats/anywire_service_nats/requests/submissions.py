@@ -29,7 +29,7 @@ from anywire_service_nats.outgoing import Outgoing
 from anywire_service_nats.part import Part
 from anywire_service_nats.requests.ledger import Ledger
 from anywire_service_nats.requests.ledger_file import Place
-from anywire_service_nats.requests.serving import FIRST_PAUSE, LONGEST_PAUSE, OtherRequest, Serving
+from anywire_service_nats.requests.serving import FIRST_PAUSE, LONGEST_PAUSE, MOST_PUT_OFF, OtherRequest, Serving
 from anywire_service_nats.requests.submission_message import (
     NotASubmission,
     Origin,
@@ -67,7 +67,10 @@ class Submissions(Part):
         self._letters, self._producer = letters, producer
         self._callers = Callers(context.access, config, "services.nats.submissions")
         self._listener = Listener(
-            source, Durable(config.durable, f"{SUBMIT}.*", config.redelivery), self._handle, config.at_once
+            source,
+            Durable(config.durable, f"{SUBMIT}.*", config.redelivery, MOST_PUT_OFF),
+            self._handle,
+            config.at_once,
         )
         self._awaited: dict[str, asyncio.Task[None]] = {}
         self._closing = False

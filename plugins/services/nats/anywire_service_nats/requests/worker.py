@@ -33,7 +33,7 @@ from anywire_service_nats.requests.agent_request import (
     read_agent_request,
     submission_of,
 )
-from anywire_service_nats.requests.serving import OtherRequest, Serving, Work
+from anywire_service_nats.requests.serving import MOST_PUT_OFF, OtherRequest, Serving, Work
 from anywire_service_nats.subjects import AGENT_REQUESTS
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,10 @@ class Worker(Part):
         self._callers = Callers(context.access, config, "services.nats.worker")
         self._library = Library.load(config.roles)
         self._listener = Listener(
-            source, Durable(config.durable, AGENT_REQUESTS, config.redelivery), self._handle, config.at_once
+            source,
+            Durable(config.durable, AGENT_REQUESTS, config.redelivery, MOST_PUT_OFF),
+            self._handle,
+            config.at_once,
         )
 
     async def start(self) -> None:
