@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
 from tests.integration.gateway_serving import ScriptedEngine, hangs, says
 from tests.integration.known_keys import KnownKeys, bearer
@@ -104,12 +103,11 @@ async def test_a_short_input_that_names_a_long_item_often_is_refused(tmp_path: P
         (item,) = [each async for each in at.client.responses.input_items.list(first.id)]
         named: Any = {"type": "item_reference", "id": item.id}
         await at.client.responses.create(model="m", input=[named, named], store=False)
-        with pytest.raises(openai.APIStatusError, match="input names") as refused:
-            await at.client.responses.create(model="m", input=[named] * 1000)
-        assert refused.value.status_code == 413
-        nobodys: Any = {"type": "item_reference", "id": "m"}
-        with pytest.raises(openai.BadRequestError, match=f"at most {MAX_ITEMS}"):
-            await at.client.responses.create(model="m", input=[nobodys] * (MAX_ITEMS + 1))
+        # OpenAI's client takes long for so many.
+        for name, times, status, why in ((item.id, 1000, 413, "input names"), ("m", MAX_ITEMS + 1, 400, "at most")):
+            body = {"model": "m", "input": [{"type": "item_reference", "id": name}] * times}
+            async with at.http.post("/v1/responses", json=body) as answer:
+                assert (answer.status, why in await answer.text()) == (status, True)
 
 
 async def test_a_stranger_neither_learns_of_a_turn_nor_keeps_a_conversation_from_one(tmp_path: Path) -> None:
