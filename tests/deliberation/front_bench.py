@@ -75,7 +75,6 @@ class Double:
     updates of all of them: those that are there, and, until there is one that has ``ended``, those to come."""
 
     def __init__(self) -> None:
-        self.opened = 0.0
         self.kept: dict[str, Deliberation] = {}
         self.said: list[Update] = []
         self.put: dict[str, Council] = {}

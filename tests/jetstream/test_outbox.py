@@ -128,6 +128,22 @@ async def test_what_was_sent_is_known_until_it_is_settled(tmp_path: Path) -> Non
         assert ids(await waiting(box)) == ["b", "c"]
 
 
+async def test_what_has_waited_and_another_may_publish_too_is_doubted(tmp_path: Path) -> None:
+    async with outbox(tmp_path) as box:
+        await box.put([message("mine")])
+        await box.put([message("shared")], since=1.0)
+        await box.doubt(1000.0)
+        assert ids(await waiting(box)) == ["mine", "shared"], "they have not waited"
+        await box.doubt(-1000.0)
+        assert ids(await waiting(box)) == ["mine"]
+        assert [(each.id, each.stream, each.sent) for each in await box.unsettled(10)] == [("shared", "", 1.0)]
+        await box.put([message("taken over")], since=2.0, uncertain=True)
+        assert box.uncertain
+        assert [each.id for each in await box.unsettled(10)] == ["shared", "taken over"]
+        await box.unmark([each.number for each in await box.unsettled(10)])
+        assert ids(await waiting(box)) == ["mine", "shared", "taken over"]
+
+
 async def test_what_replaces_a_message_keeps_its_place(tmp_path: Path) -> None:
     async with outbox(tmp_path) as box:
         short = message("a", subject="agent.response.failed", error="too large")
@@ -194,7 +210,8 @@ def test_ids_that_are_remembered_are_bounded(tmp_path: Path, monkeypatch: pytest
     assert tables.open()
     for number in range(12):
         tables._run(
-            "INSERT INTO messages (id, subject, ordered, size, content) VALUES (?, 's', '', 0, x'')", f"m{number}"
+            "INSERT INTO messages (id, subject, ordered, size, put, since, content) VALUES (?, 's', '', 0, 0, 0, x'')",
+            f"m{number}",
         )
         ((row,),) = tables._rows("SELECT number FROM messages")
         tables.step([Waiting(row, f"m{number}", "s", "", None)], (), 0, 0)  # type: ignore[arg-type]
@@ -250,10 +267,10 @@ async def test_a_disk_that_fails_is_told_and_nothing_is_counted(
     async with outbox(tmp_path) as box:
         fails = True
 
-        def failing(self: OutboxTables, *arguments: Any) -> Any:
+        def failing(self: OutboxTables, *arguments: Any, **options: Any) -> Any:
             if fails:
                 raise sqlite3.OperationalError("database or disk is full")
-            return original(self, *arguments)
+            return original(self, *arguments, **options)
 
         original = OutboxTables.put
         monkeypatch.setattr(OutboxTables, "put", failing)

@@ -37,7 +37,9 @@ class Nodes:
         from ray.cluster_utils import Cluster
 
         self._cpus, self._files = cpus, folder / "ray"
-        head = {"num_cpus": cpus, "node_ip_address": HEAD, "include_dashboard": False, "_system_config": QUICK}
+        # Ray adds to the settings that it is given.
+        settings = {"_system_config": dict(QUICK)}
+        head = {"num_cpus": cpus, "node_ip_address": HEAD, "include_dashboard": False, **settings}
         if port:
             head["gcs_server_port"] = port
         self._cluster: Any = Cluster(initialize_head=True, head_node_args=head)

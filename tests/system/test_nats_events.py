@@ -362,6 +362,24 @@ async def test_an_orchestrator_that_takes_over_tells_nothing_again(tmp_path: Pat
             assert Counter(each.payload["task_id"] for each in found) == {"q-1": 5, "q-2": 5, "q-3": 5}
 
 
+async def test_what_another_one_has_published_meanwhile_is_not_published_from_an_old_outbox(tmp_path: Path) -> None:
+    """The first one ends while the server is away, and begins again after another one had its deliberations."""
+    async with jetstream(tmp_path, runs=False) as server:
+        async with bench(tmp_path, server, duplicate_window=0.1) as own:
+            await own.deliberate("q-1", members=2)
+            await polled(lambda: own.metric("waiting_messages") == 5, "five messages wait")
+        (tmp_path / "outbox").rename(tmp_path / "that of the first one")
+        await server.restart()
+        async with bench(tmp_path, server, duplicate_window=0.1) as own:
+            assert len(await all_events(server, least=5)) == 5
+        (tmp_path / "outbox").rename(tmp_path / "that of the second one")
+        (tmp_path / "that of the first one").rename(tmp_path / "outbox")
+        async with bench(tmp_path, server, duplicate_window=0.1) as own:
+            await polled(lambda: own.metric("found_messages") == 5, "all that was told is found")
+            await own.all_published()
+            assert len(await all_events(server)) == 5
+
+
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)

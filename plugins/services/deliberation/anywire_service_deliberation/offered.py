@@ -44,12 +44,6 @@ def not_known(question_id: str) -> InvalidRequest:
 class Deliberations(Protocol):
     """All errors are those of `anywire.errors`: `InvalidRequest` says the member at fault."""
 
-    @property
-    def opened(self) -> float:
-        """Seconds since 1970 at which this orchestrator has got the deliberations, perhaps from another one; 0 while it
-        has never had them."""
-        ...
-
     def question(self, request: Mapping[str, Any], caller: Caller) -> Question:
         """A request as REST has it (id?, task, role?, members, rounds, rubric, requirements, quorum, timeout,
         aggregation, synthesis, council?, max_tokens, metadata), checked and completed."""
@@ -82,6 +76,12 @@ class Deliberations(Protocol):
         that is kept, from its submission to its end, and with whether an earlier process has taken it in; returns what
         ends that. It must return quickly; what it raises is logged. What was told while nobody listened is not told
         again: `list` and `get` have what is kept."""
+        ...
+
+    def listen_opened(self, opened: Callable[[], object]) -> Callable[[], None]:
+        """Call ``opened`` each time that deliberations are taken in here from then on, also when another orchestrator
+        had them in between: some may have ended there. Returns what ends that. It must return quickly; what it raises
+        is logged."""
         ...
 
     async def councils(self, caller: Caller) -> Sequence[Council]: ...

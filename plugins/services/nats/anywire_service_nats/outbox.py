@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -87,13 +88,19 @@ class Outbox:
         self._opened.set()
 
     async def put(
-        self, messages: Sequence[Outgoing], ended: Sequence[tuple[str, str]] = (), since: float = 0.0
+        self,
+        messages: Sequence[Outgoing],
+        ended: Sequence[tuple[str, str]] = (),
+        since: float = 0.0,
+        *,
+        uncertain: bool = False,
     ) -> None:
         """See `Publisher.put`. ``ended`` are deliberations (tenant, id) whose last message is among them. With
-        ``since`` (seconds since 1970) another process may have published them after that time: their streams are
-        searched first."""
+        ``since`` (seconds since 1970) another process may publish them too, after that time: their streams are searched
+        first where it may have done so, which ``uncertain`` says, and later `doubt`."""
         puts = [_as_put(each, self._generation) for each in messages]
-        found = await self._write(partial(self._tables.put, puts, ended, since), uncertain=since > 0)
+        write = partial(self._tables.put, puts, ended, since, uncertain=uncertain, now=time.time())
+        found = await self._write(write, uncertain=uncertain)
         if isinstance(found, QueueFull):
             raise found
         self.filled.set()
@@ -133,6 +140,11 @@ class Outbox:
 
     async def unmark(self, numbers: Sequence[int]) -> None:
         await self._thread.do(partial(self._tables.unmark, numbers))
+
+    async def doubt(self, seconds: float) -> None:
+        """Search the streams first for what another process may publish too, and has waited for so many seconds."""
+        await self._wait_open()
+        await self._thread.do(partial(self._tables.doubt, time.time() - seconds))
 
     async def unsettled(self, most: int) -> list[Unsettled]:
         await self._wait_open()

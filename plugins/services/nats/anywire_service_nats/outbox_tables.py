@@ -2,7 +2,8 @@
 
 ``messages`` wait, each with a ``number`` that grows. One that was given to JetStream has the time of that in ``sent``,
 its ``stream``, and in ``floor`` a number of that stream which was there before: if the stream has it, then after that.
-One that another process may have published has no ``stream``, and in ``sent`` a time before that.
+One that another process may have published, after the time ``since``, has that time in ``sent`` and no ``stream`` while
+that is not known. ``put`` is when it came here.
 ``published`` remembers ids, the newest ones, so that nothing is published again. ``begun`` has the deliberations whose
 end was not put here yet.
 """
@@ -27,6 +28,8 @@ FORM = DatabaseForm(
                 subject TEXT NOT NULL,
                 ordered TEXT NOT NULL,
                 size INTEGER NOT NULL,
+                put REAL NOT NULL,
+                since REAL NOT NULL,
                 sent REAL NOT NULL DEFAULT 0,
                 stream TEXT NOT NULL DEFAULT '',
                 floor INTEGER NOT NULL DEFAULT 0,
@@ -113,11 +116,17 @@ class OutboxTables(DatabaseFile):
         return self._counted
 
     def put(
-        self, messages: Sequence[Put], ended: Sequence[tuple[str, str]] = (), since: float = 0.0
+        self,
+        messages: Sequence[Put],
+        ended: Sequence[tuple[str, str]] = (),
+        since: float = 0.0,
+        *,
+        uncertain: bool = False,
+        now: float = 0.0,
     ) -> int | QueueFull:
         """Keep those that are new, and forget the deliberations (tenant, id) that have ``ended`` with them. With
-        ``since`` another process may have published them, after that time. How many were new; `QueueFull`, and nothing
-        is changed, where there is no room for all of them. Within a transaction."""
+        ``since`` another process may publish them too, after that time; with ``uncertain`` it may have. How many were
+        new; `QueueFull`, and nothing is changed, where there is no room for all of them. Within a transaction."""
         count, size = self.waiting()
         new = [(put, _encode((put.content, put.instead))) for put in messages if not self._is_known(put.id)]
         count += len(new)
@@ -125,8 +134,12 @@ class OutboxTables(DatabaseFile):
         if new and (count > self._most_messages or size > self._most_bytes):
             return QueueFull("the outbox of the service nats is full: its NATS server was away too long", retry_after=5)
         self._run_many(
-            "INSERT OR IGNORE INTO messages (id, subject, ordered, size, sent, content) VALUES (?, ?, ?, ?, ?, ?)",
-            [(put.id, put.content.subject, put.ordered, len(content), since, content) for put, content in new],
+            "INSERT OR IGNORE INTO messages (id, subject, ordered, size, put, since, sent, content) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (put.id, put.content.subject, put.ordered, len(content), now, since, since * uncertain, content)
+                for put, content in new
+            ],
         )
         self._run_many("DELETE FROM begun WHERE tenant = ? AND id = ?", list(ended))
         self._counted = (count, size) if len({put.id for put, _ in new}) == len(new) else None
@@ -184,7 +197,15 @@ class OutboxTables(DatabaseFile):
     def unmark(self, numbers: Sequence[int]) -> None:
         """Note that no stream has them."""
         with self._transaction():
-            self._run_many("UPDATE messages SET sent = 0 WHERE number = ?", [(number,) for number in numbers])
+            self._run_many(
+                "UPDATE messages SET sent = 0, stream = '', floor = 0 WHERE number = ?",
+                [(number,) for number in numbers],
+            )
+
+    def doubt(self, before: float) -> None:
+        """Of what was put before this time, and which another process may publish too, it is not known any more whether
+        it has."""
+        self._run("UPDATE messages SET sent = since WHERE sent = 0 AND since > 0 AND put < ?", before)
 
     def unsettled(self, most: int) -> list[Unsettled]:
         """What was, or may have been, sent, and is neither done nor known to be in no stream."""

@@ -18,9 +18,6 @@ from anywire_service_nats.streams import Streams
 from anywire_service_nats.told_deliberations import ToldDeliberations
 from anywire_service_nats.told_tasks import ToldTasks
 
-RECENT = 0.75
-"""Part of the duplicate window in which another orchestrator may have published what this one publishes again."""
-
 
 class OpenOutbox(Part):
     """Opens the outbox before, and closes it after, all that use it."""
@@ -91,8 +88,7 @@ class NatsService(Service):
         publishing = Publishing(outbox, self._broker, clock, lambda each: Streams(config, each), refused)
         parts: list[Part] = [OpenOutbox(outbox), publishing]
         if kinds := [kind for kind in config.publish if kind != "tasks"]:
-            recent = RECENT * config.duplicate_window
-            parts.append(ToldDeliberations(context, outbox, config.producer, kinds, recent))
+            parts.append(ToldDeliberations(context, outbox, config.producer, kinds))
         if "tasks" in config.publish:
             parts.append(ToldTasks(context, outbox, config.producer))
         self._inbound = Inbound(config, context, self._broker, outbox, folder.absolute())

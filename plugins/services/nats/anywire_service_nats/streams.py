@@ -43,6 +43,8 @@ class Streams:
 
     def __init__(self, config: NatsServiceConfig, jetstream: JetStream) -> None:
         self._config, self._jetstream = config, jetstream
+        self.window = config.duplicate_window
+        """Seconds in which streams know a message again, as far as is known of all of them."""
         self._found: dict[str, Found] = {}
         self._by_name: dict[str, Found] = {}
 
@@ -56,6 +58,13 @@ class Streams:
             if found is None:
                 info = await self._jetstream.stream_info(name)
                 window = info.config.duplicate_window or 0.0
+                if info.config.no_ack:
+                    once.warn(
+                        name,
+                        "the stream %s acknowledges nothing (no_ack): a hundred messages are published in 5 seconds, "
+                        "and each is searched for in it. Turn no_ack off",
+                        name,
+                    )
                 found = self._by_name[name] = Found(name, info.state.last_seq, window)
             self._found[subject] = found
         return found

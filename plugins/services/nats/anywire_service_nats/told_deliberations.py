@@ -41,15 +41,11 @@ class ToldDeliberations(Part):
     removed with the last message of each. So what has ended in a process that died before it had put that is found by
     the next one: among those ids, and among the newest deliberations that are kept.
 
-    Another orchestrator may have had the deliberations until now, with an outbox of its own. What ended more than
-    ``recent`` seconds before they came here is taken as published by it. What it may have published since is searched
-    for in the streams.
+    Another orchestrator may have had the deliberations until now, or have them later, with an outbox of its own. So
+    each message is put with the time from which on another may have published it.
     """
 
-    def __init__(
-        self, context: Context, outbox: Outbox, producer: str, kinds: Collection[str], recent: float = 90.0
-    ) -> None:
-        self._recent = recent
+    def __init__(self, context: Context, outbox: Outbox, producer: str, kinds: Collection[str]) -> None:
         self._context, self._outbox, self._producer, self._kinds = context, outbox, producer, kinds
         self._pending: dict[Key, Deliberation] = {}
         self._filled = asyncio.Event()
@@ -60,7 +56,7 @@ class ToldDeliberations(Part):
         self._behind = True
         """Whether what is kept must be looked at: something may have ended that was not told here."""
         self._task: asyncio.Task[None] | None = None
-        self._unlisten: Callable[[], None] = lambda: None
+        self._unlisten: list[Callable[[], None]] = []
         self._once = OnceLog(log)
 
     def all_started(self) -> None:
@@ -68,12 +64,13 @@ class ToldDeliberations(Part):
         if found is None or self._task is not None:
             return
         deliberations: Deliberations = found
-        self._unlisten = deliberations.listen(self._changed)
+        self._unlisten = [deliberations.listen(self._changed), deliberations.listen_opened(self._taken_over)]
         self._task = asyncio.create_task(self._follow(deliberations))
 
     async def close(self) -> None:
         """Put what has come until now."""
-        self._unlisten()
+        for unlisten in self._unlisten:
+            unlisten()
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -94,6 +91,13 @@ class ToldDeliberations(Part):
             self._behind = True
             return
         self._pending[key] = state
+        self._filled.set()
+
+    def _taken_over(self) -> None:
+        """Another orchestrator may have had them: what has ended there may not be told, and what was put may be."""
+        self._put.clear()
+        self._pending.clear()
+        self._behind = True
         self._filled.set()
 
     async def _follow(self, deliberations: Deliberations) -> None:
@@ -136,14 +140,13 @@ class ToldDeliberations(Part):
     async def _put_due(self, key: Key, state: Deliberation) -> None:
         known = self._put.get(key)
         if known is None:
-            known = self._put[key] = set()
             if not state.is_final:
                 await self._outbox.begin(*key, msgspec.msgpack.encode(state.question.caller))
+            known = self._put[key] = set()
         messages = due(state, self._producer, self._kinds, known)
         if messages or state.is_final:
-            # Another orchestrator's outbox may have told of it, where deliberations are kept for several.
-            since = state.submitted if key in self._resumed else 0.0
-            await self._outbox.put(messages, [key] if state.is_final else (), since)
+            ended = [key] if state.is_final else []
+            await self._outbox.put(messages, ended, state.submitted, uncertain=key in self._resumed)
         known.update(each.envelope.id for each in messages)
         if state.is_final:
             self._put.pop(key, None)
@@ -154,9 +157,6 @@ class ToldDeliberations(Part):
         begun = {(tenant, name): caller for tenant, name, caller in await self._outbox.begun()}
         callers: dict[Key, Caller] = {}
         for state in await deliberations.list(OPERATOR, limit=MAX_LISTED):
-            is_old = 0 < state.ended < deliberations.opened - self._recent
-            if is_old and _key(state) not in begun:
-                continue
             if state.is_final and not await self._outbox.lacks(ids_at_the_end(state, self._kinds)):
                 continue
             callers[_key(state)] = state.question.caller
