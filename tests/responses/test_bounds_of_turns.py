@@ -17,8 +17,10 @@ from tests.responses.test_kept_conversations import ALICE, BOB, LONG_AGO, begin,
 from anywire.caller import Caller
 from anywire.conversation_items import MAX_ITEMS
 from anywire.engine import Delta, EngineProgress
-from anywire.errors import InvalidRequest, PayloadTooLarge, QueueFull
+from anywire.errors import InvalidRequest, PayloadTooLarge, QueueFull, ShuttingDown
 from anywire.messages import TaskRequest
+from anywire_service_conversations.database import Database
+from anywire_service_conversations.store import Store
 
 
 def test_a_turn_does_not_push_out_its_own_conversation(tmp_path: Path) -> None:
@@ -152,3 +154,11 @@ async def test_a_body_that_takes_long_to_decode_is_refused_while_others_are_answ
         (item,) = [each async for each in at.client.conversations.items.list(made.id)]
         content: Any = item.model_dump()["content"]
         assert content[0]["text"] == text
+
+
+async def test_a_turn_that_ends_after_the_service_is_told_that_it_shuts_down(tmp_path: Path) -> None:
+    store = Store(Database(tmp_path / "kept", 1, 2**20, 2**16))
+    assert await store.open()
+    await store.close()
+    with pytest.raises(ShuttingDown):
+        await store.do(lambda database: database.running())
