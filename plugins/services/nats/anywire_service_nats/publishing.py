@@ -43,7 +43,7 @@ LAST_SECONDS = 1.0
 TOO_LARGE = 10054
 """JetStream's code for a message over ``max_msg_size``."""
 
-Fate = Literal["acknowledged", "large", "never", "later", "unknown"]
+Fate = Literal["acknowledged", "large", "never", "later", "denied", "unknown"]
 Wave = list[Waiting]
 
 
@@ -161,10 +161,14 @@ class Publishing(Part):
         blocked: set[str] = set()
         unknown: BaseException | None = None
         for wave in _waves(ready):
-            going = [each for each in wave if each.ordered not in blocked]
+            held = self._held()  # by what was sent before it, too
+            blocked |= {each.ordered for each in wave if each.ordered and each.subject in held}
+            going = [each for each in wave if each.subject not in held and each.ordered not in blocked]
             results = await asyncio.gather(*(_publish(jetstream, each) for each in going), return_exceptions=True)
             for message, result in zip(going, results, strict=True):
                 fate = _fate(result)
+                if fate == "unknown" and isinstance(result, TimeoutError) and self._broker.denies(message.subject):
+                    fate = "denied"
                 if fate == "unknown":
                     unknown = result if isinstance(result, BaseException) else None
                 elif fate == "acknowledged":
@@ -216,6 +220,11 @@ class Publishing(Part):
         elif fate in ("large", "never"):
             self._give_up(message, why)
             return False
+        elif fate == "denied":
+            # Each further try would cost all others the time in which no answer comes.
+            why = f"the NATS server does not let this service publish to {message.subject} (permissions violation)"
+            self._holds[message.subject] = Hold(self._clock.now() + LONGEST_HOLD, LONGEST_HOLD)
+            self._once.warn(why, "%s; what is for it waits", why)
         else:
             self._hold(message.subject, f"the stream of {message.subject} takes nothing now ({why})", streams)
             streams.forget(message.subject)
@@ -365,6 +374,8 @@ async def _look(jetstream: JetStream, stream: str, subject: str, floor: int, wan
     try:
         info = await jetstream.stream_info(stream)
         last = info.state.last_seq
+        if info.config.subject_transform:
+            subject = ">"  # it keeps them under another one
         number = floor + 1 if last >= floor else 1  # it was made anew
         while number <= last and found != wanted:
             message = await jetstream.get_msg(stream, seq=number, subject=subject, next=True)
