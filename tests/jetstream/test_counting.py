@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,8 +14,9 @@ from tests.long_form import examples
 
 from anywire.collected_answers import CollectedAnswer, CollectedTask
 from anywire_service_nats.collector.counting import counted, timed
-from anywire_service_nats.collector.heard import MAX_PROPOSAL_BYTES, Heard, NotAnAnswer, read_heard
-from anywire_service_nats.collector.told import MAX_TEXT_BYTES, is_completed, told
+from anywire_service_nats.collector.database import MAX_TASK_BYTES, Database
+from anywire_service_nats.collector.heard import MAX_AGENTS, MAX_PROPOSAL_BYTES, Heard, NotAnAnswer, read_heard
+from anywire_service_nats.collector.told import MAX_TEXT_BYTES, is_completed, told, told_shorter
 
 LIMIT = 300.0
 
@@ -195,3 +198,63 @@ def test_texts_that_are_too_long_are_cut_and_an_event_has_a_bound() -> None:
     payload = told(_all(heard)[-1])
     assert len(payload["decisions"]) == 8
     assert len(msgspec.json.encode(payload)) < MAX_TEXT_BYTES + 8192
+
+
+def _payload(**more: Any) -> dict[str, Any]:
+    return {"task_id": "t", "agent_id": "a", "proposal": {"content": "yes"}} | more
+
+
+@pytest.mark.parametrize("most", [2**64, -(2**63) - 1, 10**300])
+def test_numbers_that_no_disk_takes_are_no_reason_to_stop(most: int) -> None:
+    heard = read_heard(_payload(proposal={"content": "yes", "seed": most}), 1.0, failed=False)
+    assert heard.answer.text == "yes"
+    assert msgspec.msgpack.encode(counted(None, heard, LIMIT))
+
+
+@pytest.mark.parametrize("depth", [90, 150, 990])
+def test_a_proposal_of_any_depth_is_counted_or_refused(depth: int) -> None:
+    proposal: list[Any] = []
+    for _ in range(depth):
+        proposal = [proposal]
+    try:
+        heard = read_heard(_payload(proposal=proposal), 1.0, failed=False)
+    except NotAnAnswer:
+        assert depth > 900
+    else:
+        msgspec.msgpack.encode([[[counted(None, heard, LIMIT)]]])
+
+
+def test_one_task_has_a_bounded_number_of_agents() -> None:
+    task = None
+    for n in range(MAX_AGENTS + 5):
+        task = counted(task, read_heard(_payload(agent_id=f"a-{n}"), 1.0, failed=False), LIMIT)
+    assert task is not None
+    assert len(task.answers) == MAX_AGENTS
+
+
+def test_one_task_has_a_bounded_number_of_bytes(tmp_path: Path) -> None:
+    database = Database(tmp_path / "counted", 10, 1 << 30)
+    assert database.open()
+    text, agents = "x" * 200_000, 20
+    heard = [read_heard(_payload(agent_id=f"a-{n}", proposal=text), 1.0, failed=False) for n in range(agents)]
+    assert all(each.new for each in database.count(heard, LIMIT))
+    task = database.get("t")
+    assert task is not None
+    assert len(task.answers) == agents
+    assert task.answers[0].text == text
+    assert task.answers[-1].proposal == {"content": "x" * 200, "cut": True}
+    assert len(msgspec.msgpack.encode(task)) < 1.1 * MAX_TASK_BYTES
+    database.close()
+
+
+def test_what_no_server_takes_is_told_shorter() -> None:
+    answers = tuple(
+        CollectedAnswer(f"{n:0256}", "DEV", {"content": "\x01" * 10_000}, "" if n % 2 else "broken")
+        for n in range(1000)
+    )
+    task = CollectedTask("t", 1.0, 301.0, "completed", 1000, answers=answers, ended=2.0)
+    assert len(msgspec.json.encode(told(task))) > 1024 * 1024
+    shorter = told_shorter(task)
+    assert len(msgspec.json.encode(shorter)) < 512 * 1024
+    assert (shorter["num_agents"], shorter["cut"]) == (1000, True)
+    assert set(told(task)) < set(shorter)

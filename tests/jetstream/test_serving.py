@@ -21,7 +21,7 @@ from anywire_service_nats.envelopes import Envelope
 from anywire_service_nats.outgoing import Outgoing
 from anywire_service_nats.requests.ledger import Ledger
 from anywire_service_nats.requests.ledger_file import LedgerFile, Place
-from anywire_service_nats.requests.serving import Serving
+from anywire_service_nats.requests.serving import OtherRequest, Serving
 
 KEY = "agent:t:1"
 
@@ -92,7 +92,7 @@ async def test_an_answer_is_told_once_wherever_the_process_is_killed(tmp_path: P
     killed = acknowledged = False
     async with life(tmp_path, outbox, deadly) as first:
         try:
-            acknowledged = (await first.serving.serve(KEY, work, refused))[1] is None
+            acknowledged = (await first.serving.serve(KEY, b"", work, refused))[1] is None
         except Killed:
             killed = True
     assert killed == (deadly < 10)
@@ -100,10 +100,10 @@ async def test_an_answer_is_told_once_wherever_the_process_is_killed(tmp_path: P
         for each in await second.ledger.untold():
             await second.serving.tell(each.key)
         if not acknowledged:  # it is delivered again
-            assert (await second.serving.serve(KEY, work, refused))[1] is None
+            assert (await second.serving.serve(KEY, b"", work, refused))[1] is None
         assert await second.ledger.untold() == []
         # And once more: whoever has sent it has sent it again.
-        assert (await second.serving.serve(KEY, work, refused))[1] is None
+        assert (await second.serving.serve(KEY, b"", work, refused))[1] is None
     (told,) = outbox.values()
     assert told.envelope.payload["text"] == f"the {answers}. answer", "the answer that was kept is the one that is told"
     assert answers == (2 if deadly == 2 else 1)
@@ -116,10 +116,10 @@ async def test_what_cannot_be_taken_now_is_given_back_and_fails_when_its_time_is
         raise errors.NoAgent("nobody", retry_after=7)
 
     async with life(tmp_path, outbox) as here:
-        assert (await here.serving.serve(KEY, work, refused))[1] == 7
+        assert (await here.serving.serve(KEY, b"", work, refused))[1] == 7
         assert not outbox
         here.serving._config = WorkerConfig(keep_trying=0)
-        assert (await here.serving.serve(KEY, work, refused))[1] is None
+        assert (await here.serving.serve(KEY, b"", work, refused))[1] is None
     assert outbox["t:1"].envelope.payload == {"text": "no_agent"}
 
 
@@ -133,8 +133,8 @@ async def test_a_request_that_kills_is_not_begun_for_ever(tmp_path: Path) -> Non
         here.serving._config = WorkerConfig(max_starts=2)
         for _ in range(2):
             with pytest.raises(Killed):
-                await here.serving.serve(KEY, work, refused)
-        assert (await here.serving.serve(KEY, work, refused))[1] is None
+                await here.serving.serve(KEY, b"", work, refused)
+        assert (await here.serving.serve(KEY, b"", work, refused))[1] is None
     assert outbox["t:1"].subject == "agent.response.failed"
 
 
@@ -152,8 +152,8 @@ async def test_an_orchestrator_that_ends_is_no_start_that_counts(tmp_path: Path)
 
     async with life(tmp_path, outbox) as here:
         here.serving._config = WorkerConfig(max_starts=1)
-        assert (await here.serving.serve(KEY, ending, refused))[1]
-        serving = asyncio.ensure_future(here.serving.serve(KEY, hold, refused))
+        assert (await here.serving.serve(KEY, b"", ending, refused))[1]
+        serving = asyncio.ensure_future(here.serving.serve(KEY, b"", hold, refused))
         await begun.wait()
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
@@ -161,7 +161,7 @@ async def test_an_orchestrator_that_ends_is_no_start_that_counts(tmp_path: Path)
         async def work() -> Outgoing:
             return answer("fine")
 
-        assert (await here.serving.serve(KEY, work, refused))[1] is None
+        assert (await here.serving.serve(KEY, b"", work, refused))[1] is None
     assert outbox["t:1"].envelope.payload == {"text": "fine"}
 
 
@@ -177,9 +177,9 @@ async def test_what_another_service_has_is_not_begun_again_and_is_bounded(tmp_pa
 
     async with life(tmp_path, outbox) as here:
         here.serving._most_open = 1
-        assert await here.serving.serve(KEY, hand_over, refused) == (place, None)
-        assert await here.serving.serve(KEY, work, refused) == (None, None)
-        found, again = await here.serving.serve("another", work, refused)
+        assert await here.serving.serve(KEY, b"", hand_over, refused) == (place, None)
+        assert await here.serving.serve(KEY, b"", work, refused) == (None, None)
+        found, again = await here.serving.serve("another", b"", work, refused)
         assert found is None
         assert again
     async with life(tmp_path, outbox) as here:
@@ -200,12 +200,12 @@ async def test_what_was_answered_long_ago_is_forgotten(tmp_path: Path) -> None:
         return answer("fine")
 
     async with life(tmp_path, outbox) as here:
-        await here.serving.serve(KEY, work, refused)
+        await here.serving.serve(KEY, b"", work, refused)
         await here.ledger.forget(0.0)
-        await here.serving.serve(KEY, work, refused)
+        await here.serving.serve(KEY, b"", work, refused)
         assert calls == 1
         await here.ledger.forget(4e9)
-        await here.serving.serve(KEY, work, refused)
+        await here.serving.serve(KEY, b"", work, refused)
         assert calls == 2
 
 
@@ -217,18 +217,54 @@ async def test_an_answer_that_waits_for_the_outbox_is_told_when_the_request_come
 
     async with life(tmp_path, outbox, deadly=6) as here:
         with pytest.raises(Killed):
-            await here.serving.serve(KEY, work, refused)
+            await here.serving.serve(KEY, b"", work, refused)
     assert not outbox
     async with life(tmp_path, outbox) as here:
-        assert (await here.serving.serve(KEY, work, refused))[1] is None
+        assert (await here.serving.serve(KEY, b"", work, refused))[1] is None
         assert len(outbox) == 1
         assert await here.ledger.untold() == []
 
 
 async def test_the_first_answer_of_a_request_is_the_one_that_counts(tmp_path: Path) -> None:
     async with life(tmp_path, {}) as here:
-        await here.ledger.begin(KEY, 1.0)
+        await here.ledger.begin(KEY, b"", 1.0)
         await here.ledger.answered(KEY, answer("first"), "_INBOX.a")
         await here.ledger.answered(KEY, answer("second"), "_INBOX.b")
         (found,) = await here.ledger.untold()
     assert (found.answer.envelope.payload, found.reply) == ({"text": "first"}, "_INBOX.a")
+
+
+async def test_a_request_that_is_published_twice_is_worked_on_once(tmp_path: Path) -> None:
+    outbox: dict[str, Outgoing] = {}
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> Outgoing:
+        assert not begun.is_set(), "it is begun twice"
+        begun.set()
+        await go.wait()
+        return answer("done")
+
+    async with life(tmp_path, outbox) as here:
+        first = asyncio.ensure_future(here.serving.serve(KEY, b"", hold, refused))
+        await begun.wait()
+        place, again = await here.serving.serve(KEY, b"", hold, refused)
+        assert place is None
+        assert again, "it is delivered again, and waits for what becomes of the other"
+        go.set()
+        assert await first == (None, None)
+        assert await here.serving.serve(KEY, b"", hold, refused) == (None, None)
+    assert len(outbox) == 1
+
+
+async def test_another_request_with_the_same_name_is_neither_done_nor_taken_for_the_first(tmp_path: Path) -> None:
+    outbox: dict[str, Outgoing] = {}
+
+    async def work() -> Outgoing:
+        return answer("done")
+
+    async with life(tmp_path, outbox) as here:
+        assert await here.serving.serve(KEY, b"one", work, refused) == (None, None)
+        with pytest.raises(OtherRequest, match="use a new id"):
+            await here.serving.serve(KEY, b"two", work, refused)
+        assert await here.serving.serve(KEY, b"one", work, refused) == (None, None)
+    assert len(outbox) == 1

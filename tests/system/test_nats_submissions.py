@@ -140,6 +140,24 @@ async def test_where_keys_are_needed_a_name_is_its_tenants_own(tmp_path: Path) -
             assert "good" not in str(ended)
 
 
+async def test_another_submission_with_the_same_name_is_refused(tmp_path: Path) -> None:
+    async with (
+        jetstream_server(tmp_path) as server,
+        outside(server) as others,
+        orchestrator(server, tmp_path, **SUBMISSIONS),
+        Replies(others) as replies,
+    ):
+        await prepared(others)
+        await others.publish("anywire.submit.chat", CHAT, Anywire_Id="n", Anywire_Reply=replies.subject)
+        assert (await replies.next())["status"] == "completed"
+        other = CHAT | {"messages": [{"role": "user", "content": "something else"}]}
+        await others.publish("anywire.submit.chat", other, Anywire_Id="n", Anywire_Reply=replies.subject)
+        refused = await replies.next()
+        assert (refused["id"], refused["status"]) == ("n", "refused")
+        assert "use a new id" in refused["error"]
+        await others.until("deadletter", 1, "it is kept")
+
+
 async def test_killed_processes_leave_each_submission_one_end(tmp_path: Path, options_of: Any) -> None:
     async with jetstream_server(tmp_path) as server, outside(server) as others:
         await prepared(others)

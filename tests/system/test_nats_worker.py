@@ -200,6 +200,39 @@ async def test_where_keys_are_needed_a_request_needs_one(tmp_path: Path) -> None
         assert {each.payload["error_type"] for each in refused} == {"unauthenticated"}
 
 
+async def test_who_shows_no_key_takes_no_name_away_from_who_does(tmp_path: Path) -> None:
+    async with (
+        jetstream_server(tmp_path) as server,
+        outside(server) as others,
+        orchestrator(server, tmp_path, access=Locked(), **WORKER),
+    ):
+        await others.stream(STREAM, "agent.requests")
+        await others.tell(request(1), Nats_Msg_Id="forged")
+        (refused,) = await others.until(FAILED, 1, "it is refused")
+        await others.tell(request(1), Anywire_Key="good")
+        (good,) = await others.until(COMPLETED, 1, "the one with a key is answered all the same")
+        assert good.payload["task_id"] == refused.payload["task_id"]
+        assert good.payload["agent_id"] != refused.payload["agent_id"]
+
+
+async def test_requests_with_one_id_are_one_where_they_ask_for_the_same(tmp_path: Path) -> None:
+    async with (
+        jetstream_server(tmp_path) as server,
+        outside(server) as others,
+        orchestrator(server, tmp_path, **WORKER),
+    ):
+        await others.stream(STREAM, "agent.requests")
+        for number, role in enumerate(("DEV", "QA")):
+            await others.tell(request(1, role, agents=2), Nats_Msg_Id=f"first-{number}")
+        await others.until(COMPLETED, 2, "each role is asked")
+        await others.tell(request(1, agents=2), Nats_Msg_Id="again")
+        await others.tell(request(1, agents=2, prompt="something else"), Nats_Msg_Id="other")
+        (letter,) = await others.until("deadletter", 1, "the other one is kept")
+        assert "use a new id" in letter.payload["reason"]
+        await others.until_acknowledged(STREAM, DURABLE)
+        assert len(await others.all(COMPLETED)) == 2
+
+
 async def test_a_killed_server_costs_no_answer_and_gives_none_twice(tmp_path: Path) -> None:
     engine = SyntheticEngine(SyntheticConfig.model_validate({"length": 4, "ttft": 20}))
     async with (

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 import nats.aio.client
 import nats.errors
+import nats.protocol.parser
 
 FOR_EVER = 10_000_000
 """Seconds; nats-py takes no None."""
 
 ENDED = (nats.errors.Error, OSError, RuntimeError)
 """What nats-py and streams raise when a connection has ended."""
+
+
+# nats-py takes a form feed and a vertical tab for an end of a subject, which servers do not, and gives the connection
+# up at a message with such a subject: whoever publishes one would end connections here for ever.
+_NAME, _GAP = rb"([^ \t\r\n]+)", rb"[ \t]+"
+_HEAD = _GAP + _NAME + _GAP + _NAME + _GAP + rb"(" + _NAME + _GAP + rb")?"
+nats.protocol.parser.MSG_RE = re.compile(rb"\AMSG" + _HEAD + rb"(\d+)\r\n")
+nats.protocol.parser.HMSG_RE = re.compile(rb"\AHMSG" + _HEAD + rb"(\d+)" + _GAP + rb"(\d+)\r\n")
 
 
 class Client(nats.aio.client.Client):  # type: ignore[misc]  # nats-py has no types
@@ -41,6 +51,19 @@ class Client(nats.aio.client.Client):  # type: ignore[misc]  # nats-py has no ty
         writer = self._writer()
         if writer is not None:
             writer.transport.abort()
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        """A subject of any bytes is read: nats-py reads nothing more from a connection once it could not read one."""
+        if not subject.isascii():
+            subject = subject.decode(errors="replace").encode()
+        await super()._process_msg(sid, subject, reply, data, headers)
+
+    async def _process_headers(self, headers: bytes) -> Any:
+        """None also for headers that cannot be read: whoever publishes may send any bytes."""
+        try:
+            return await super()._process_headers(headers)
+        except Exception:  # whatever nats-py raises for them
+            return None
 
     def _writer(self) -> Any:
         return getattr(self._transport, "_io_writer", None)

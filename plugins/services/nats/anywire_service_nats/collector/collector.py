@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
+import msgspec
+
 from anywire import errors
 from anywire.caller import Caller
 from anywire.clock import Clock
@@ -18,7 +20,7 @@ from anywire.metric import Metric
 from anywire_service_nats.collector.database import Outcome
 from anywire_service_nats.collector.heard import Heard, NotAnAnswer, read_heard
 from anywire_service_nats.collector.store import Store
-from anywire_service_nats.collector.told import is_completed, message_id, told
+from anywire_service_nats.collector.told import is_completed, message_id, told, told_shorter
 from anywire_service_nats.config_inbound import CollectorConfig
 from anywire_service_nats.envelopes import Envelope, NotUnderstood, decode
 from anywire_service_nats.listening.dead_letters import DeadLetters
@@ -191,8 +193,9 @@ class Collector(Part):
         pause = PURGE_S
         if deadline := await self._store.next_deadline():
             late = self._now() - MARGIN
-            if deadline <= late and self._listener.caught_up:
-                await self._store.end_late(late)
+            until = min(late, self._listener.handled_until)
+            if deadline <= until:
+                await self._store.end_late(until)
                 deadline = await self._store.next_deadline()
             pause = min(pause, max(deadline - late, AGAIN)) if deadline else pause
         while ended := await self._store.untold(TOLD_AT_ONCE):
@@ -225,7 +228,8 @@ class Collector(Part):
             payload=told(task),
             producer=self._producer,
         )
-        return Outgoing(subject, envelope, order=task.task_id)
+        shorter = msgspec.structs.replace(envelope, payload=told_shorter(task))
+        return Outgoing(subject, envelope, order=task.task_id, instead=(subject, shorter))
 
     def _has_expired(self, task: CollectedTask) -> bool:
         return 0 < task.ended < self._now() - self._config.keep

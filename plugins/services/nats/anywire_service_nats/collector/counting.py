@@ -2,8 +2,8 @@
 
 A task begins with the first answer to it. It ends when as many agents have answered or failed as it was for, or when
 its time is over. Where all have failed, it has failed; where some have, it is completed with what there is. An agent
-counts once: its answer takes the place of its failure, and everything else that it says is passed over. What comes
-after the end changes nothing.
+counts once: its answer takes the place of its failure, and everything else that it says is passed over. So are agents
+after the first 1000. What comes after the end changes nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from anywire.collected_answers import CollectedAnswer, CollectedStatus, CollectedTask
-from anywire_service_nats.collector.heard import Heard
+from anywire_service_nats.collector.heard import MAX_AGENTS, Heard
 
 MAX_REASON_CHARS = 2000
 
@@ -51,7 +51,7 @@ def _with(answers: tuple[CollectedAnswer, ...], new: CollectedAnswer) -> tuple[C
             if old.failed and not new.failed:
                 return (*answers[:place], new, *answers[place + 1 :])
             return answers
-    return (*answers, new)
+    return (*answers, new) if len(answers) < MAX_AGENTS else answers
 
 
 def _ended(task: CollectedTask, status: CollectedStatus, at: float) -> CollectedTask:

@@ -12,10 +12,12 @@ import msgspec
 from anywire.collected_answers import CollectedAnswer, CollectedTask
 from anywire.files.database_file import DatabaseFile, DatabaseForm
 from anywire_service_nats.collector.counting import counted, timed
-from anywire_service_nats.collector.heard import Heard
+from anywire_service_nats.collector.heard import Heard, shortened
 
 log = logging.getLogger(__name__)
 
+MAX_TASK_BYTES = 2 * 1024 * 1024
+"""Bytes of one task, all of which are read and written with each answer: of what comes then the beginning is kept."""
 FILE = "collected.sqlite3"
 _TABLES = (
     """CREATE TABLE tasks (
@@ -70,7 +72,8 @@ class Database(DatabaseFile):
         """End the tasks whose time is over."""
         with self._transaction():
             for (state,) in self._rows("SELECT state FROM tasks WHERE ended = 0 AND deadline <= ?", now):
-                self._write(timed(_decode(state), now))
+                task = timed(_decode(state), now)
+                self._write(task, _encode(task))
 
     def next_deadline(self) -> float:
         """Of the tasks that have not ended; 0 when there is none."""
@@ -120,16 +123,19 @@ class Database(DatabaseFile):
         after = counted(before, heard, seconds)
         if after is before:
             return Outcome(kept=True, late=before.is_final)
-        tasks, size = (1, 0) if before is None else (0, len(_encode(before)))
-        size = len(_encode(after)) - size
+        state = _encode(after)
+        if len(state) > MAX_TASK_BYTES:
+            after = counted(before, shortened(heard), seconds)
+            state = _encode(after)
+        ((tasks, size),) = self._rows("SELECT 1 - count(*), total(size) FROM tasks WHERE id = ?", heard.task_id)
+        size = len(state) - int(size)
         if not self._make_room(tasks, size):
             return Outcome(kept=False)
-        self._write(after)
+        self._write(after, state)
         self._total = (self._counted[0] + tasks, self._counted[1] + size)
         return Outcome(kept=True, new=True)
 
-    def _write(self, task: CollectedTask) -> None:
-        state = _encode(task)
+    def _write(self, task: CollectedTask, state: bytes) -> None:
         self._run(
             "INSERT INTO tasks VALUES (?, ?, ?, ?, 0, ?, ?) ON CONFLICT (id) DO UPDATE SET "
             "ended = excluded.ended, size = excluded.size, state = excluded.state",

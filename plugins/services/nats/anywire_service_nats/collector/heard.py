@@ -10,6 +10,7 @@ import msgspec
 
 from anywire.collected_answers import CollectedAnswer
 from anywire.printable import printable
+from anywire_service_nats.listening.plain_json import NOT_PLAIN, is_plain
 
 MAX_ID_CHARS = 256
 """Characters of the id of a task, of an agent and of a story."""
@@ -19,6 +20,8 @@ MAX_PROPOSAL_BYTES = 256 * 1024
 """Bytes of a proposal as JSON, of which all is kept; of a longer one the beginning of its text is."""
 MAX_AGENTS = 1000
 """Agents of one task at most."""
+SHORT_BYTES = 200
+"""Bytes of what an answer says that are kept where its task has no room for more."""
 NO_ERROR_NAMED = "it names no error"
 
 
@@ -61,12 +64,29 @@ def read_heard(payload: Mapping[str, Any], at: float, *, failed: bool) -> Heard:
     )
 
 
+def shortened(heard: Heard) -> Heard:
+    """The same with the beginning of what it says alone: its task has no room for more."""
+    answer = heard.answer
+    if answer.failed:
+        answer = msgspec.structs.replace(answer, error=answer.error[:SHORT_BYTES])
+    else:
+        answer = msgspec.structs.replace(answer, proposal=_beginning(answer.proposal, SHORT_BYTES))
+    return msgspec.structs.replace(heard, answer=answer)
+
+
 def _kept(proposal: Any) -> Any:
-    """The proposal, or the beginning of what it says where it is too long."""
-    if len(msgspec.json.encode(proposal)) <= MAX_PROPOSAL_BYTES:
+    """The proposal, or the beginning of what it says where it is too long, or has what cannot be kept."""
+    if is_plain(proposal) and len(msgspec.json.encode(proposal)) <= MAX_PROPOSAL_BYTES:
         return proposal
+    try:
+        return _beginning(proposal, MAX_PROPOSAL_BYTES // 2)
+    except RecursionError:
+        raise NotAnAnswer(f"its proposal {NOT_PLAIN}") from None
+
+
+def _beginning(proposal: Any, most: int) -> Any:
     text = CollectedAnswer("", proposal=proposal).text
-    return {"content": text.encode()[: MAX_PROPOSAL_BYTES // 2].decode(errors="ignore"), "cut": True}
+    return {"content": text.encode()[:most].decode(errors="ignore"), "cut": True}
 
 
 def _id(payload: Mapping[str, Any], name: str) -> str:

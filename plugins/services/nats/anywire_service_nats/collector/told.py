@@ -9,6 +9,8 @@ from anywire.collected_answers import CollectedAnswer, CollectedTask
 
 MAX_TEXT_BYTES = 256 * 1024
 """Bytes of the texts of one event, which all its decisions share. The whole texts can be asked for."""
+SHORT_BYTES, SHORT_AGENTS = 16 * 1024, 100
+"""Bytes of the texts, and agents, of an event where the server does not take a longer one."""
 CUT = " […]"
 
 
@@ -22,8 +24,17 @@ def message_id(task: CollectedTask) -> str:
     return f"collected:{task.task_id}:{round(task.began * 1000)}"
 
 
-def told(task: CollectedTask) -> dict[str, Any]:
-    """The payload for an ended task."""
+def told_shorter(task: CollectedTask) -> dict[str, Any]:
+    """`told` for a server that does not take it: the first agents alone, and the beginnings of their texts."""
+    payload = told(task, SHORT_BYTES) | {"cut": True}
+    for name in ("failed_agents", "decisions"):
+        if name in payload:
+            payload[name] = payload[name][:SHORT_AGENTS]
+    return payload
+
+
+def told(task: CollectedTask, most: int = MAX_TEXT_BYTES) -> dict[str, Any]:
+    """The payload for an ended task, with ``most`` bytes of texts."""
     payload: dict[str, Any] = {
         "task_id": task.task_id,
         "story_id": task.story_id,
@@ -36,7 +47,7 @@ def told(task: CollectedTask) -> dict[str, Any]:
     if not is_completed(task):
         kind = "timeout" if task.status == "timed_out" else "all_failed"
         return payload | {"error": task.reason or "no agent has answered", "error_type": kind}
-    room = MAX_TEXT_BYTES // max(1, len(task.completed))
+    room = most // max(1, len(task.completed))
     return payload | {"decisions": [_decision(each, room) for each in task.completed]}
 
 

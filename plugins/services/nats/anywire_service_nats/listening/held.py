@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 ACKNOWLEDGED, IN_PROGRESS = b"+ACK", b"+WPI"
 """What is said of a message to the subject that its delivery names."""
+
+
+Key: TypeAlias = tuple[str, int, float]
+"""What tells a message from all others: a stream that was made anew counts from the beginning."""
 
 
 def again(seconds: float) -> bytes:
@@ -34,10 +38,11 @@ class Held:
         """The subject for what is said of it; another one once it was delivered again."""
 
     @property
-    def key(self) -> tuple[str, int]:
-        return self.stream, self.sequence
+    def key(self) -> Key:
+        return self.stream, self.sequence, self.at
 
 
 def status_of(message: Any) -> str:
-    """What the server says about a request for messages; empty for a message of a stream."""
-    return str((message.headers or {}).get("Status", "")) if not message.data else ""
+    """What the server says about a request for messages; empty for a message of a stream, whatever headers its sender
+    gave it: such a message alone has a subject to which it is acknowledged."""
+    return "" if message.reply else str((message.headers or {}).get("Status", "")) or "unknown"

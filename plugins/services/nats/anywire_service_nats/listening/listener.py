@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from anywire.once_log import OnceLog
 from anywire_nats.client import ENDED
 from anywire_service_nats.broker import FAILED, Broker, JetStream
 from anywire_service_nats.config import NatsServiceConfig
-from anywire_service_nats.listening.held import ACKNOWLEDGED, IN_PROGRESS, Held, again, status_of
+from anywire_service_nats.listening.held import ACKNOWLEDGED, IN_PROGRESS, Held, Key, again, status_of
 from anywire_service_nats.streams import NoStream, Streams
 
 log = logging.getLogger(__name__)
@@ -48,11 +49,12 @@ Handle = Callable[[Held], Awaitable[float | None]]
 class Durable(NamedTuple):
     """A consumer called ``name`` of those messages of a stream that have a subject like ``subject``. It is made where
     there is none, and not changed where there is one. A message of which nothing is said for ``redelivery`` seconds is
-    delivered again."""
+    delivered again. While ``most_put_off`` are handled or given back for later, no others are delivered."""
 
     name: str
     subject: str
     redelivery: float
+    most_put_off: int = 1000
 
 
 class Source(NamedTuple):
@@ -70,14 +72,16 @@ class Listener:
     def __init__(self, source: Source, durable: Durable, handle: Handle, at_once: int) -> None:
         self._broker, self._config = source
         self._durable, self._handle, self._at_once = durable, handle, at_once
-        self._running: dict[tuple[str, int], tuple[Held, asyncio.Task[None]]] = {}
-        self._unsaid: dict[tuple[str, int], str] = {}
+        self._running: dict[Key, tuple[Held, asyncio.Task[None]]] = {}
+        self._unsaid: dict[Key, str] = {}
         """Where to say that messages were handled, which nobody could be told."""
         self._freed = asyncio.Event()
         self._stopped = False
         self._keeping: asyncio.Task[None] | None = None
         self._once = OnceLog(log)
         self._waiting: int | None = None
+        self._newest = 0.0
+        """The time at which the stream took the newest message that was delivered."""
         self._subscription: Any = None
         self._beat = durable.redelivery / 3
         self.redelivered = 0
@@ -89,9 +93,13 @@ class Listener:
         return len(self._running)
 
     @property
-    def caught_up(self) -> bool:
-        """Whether all messages that there are were handled, as far as the server has said."""
-        return self._broker.connected and not self._waiting and self._waiting is not None and not self._running
+    def handled_until(self) -> float:
+        """The Unix time by the stream's clock up to which all its messages were handled, as far as the server has
+        said: 0 while it has said nothing, infinite where nothing waits."""
+        if not self._broker.connected or self._waiting is None:
+            return 0.0
+        newest = self._newest if self._waiting else math.inf
+        return min([newest, *(held.at for held, _ in self._running.values())])
 
     def start(self) -> None:
         self._keeping = asyncio.create_task(self._keep())
@@ -123,7 +131,7 @@ class Listener:
 
     async def _listen(self, jetstream: JetStream) -> None:
         """Take messages over this connection until it ends, or nothing more is to be begun."""
-        self._waiting = None
+        self._waiting, self._newest = None, 0.0
         info = await self._consumer(jetstream)
         client = self._broker.client
         unsaid, self._unsaid = self._unsaid, {}
@@ -187,7 +195,7 @@ class Listener:
                 deliver_policy=DeliverPolicy.ALL,
                 ack_policy=AckPolicy.EXPLICIT,
                 ack_wait=durable.redelivery,
-                max_ack_pending=max(1000, 2 * self._at_once),
+                max_ack_pending=max(durable.most_put_off, 2 * self._at_once),
                 filter_subject=durable.subject,
             )
             info = await jetstream.add_consumer(stream, config=config)
@@ -204,7 +212,7 @@ class Listener:
 
     def _begin(self, message: Any) -> None:
         held = Held(message)
-        self._waiting = held.pending
+        self._waiting, self._newest = held.pending, max(self._newest, held.at)
         found = self._running.get(held.key)
         if found is not None:
             self.redelivered += 1

@@ -14,6 +14,7 @@ from anywire.messages import Chunk
 from anywire.printable import printable
 from anywire.submission import Submission
 from anywire_service_nats.envelopes import Envelope, told_time
+from anywire_service_nats.listening.plain_json import NOT_PLAIN, is_plain
 from anywire_service_nats.outgoing import Outgoing
 from anywire_service_nats.subjects import ANSWER_COMPLETED, ANSWER_FAILED
 
@@ -44,7 +45,8 @@ class NotARequest(Exception):
 
 class AgentRequest(msgspec.Struct, frozen=True):
     """One request. ``name`` is its envelope's id. ``tokens`` is its budget, 0 for none, ``seconds`` likewise.
-    ``ignored`` are the members of its input that have no effect here."""
+    ``ignored`` are the members of its input that have no effect here. ``owner`` is whose it is: names of one
+    sender are not another's."""
 
     name: str
     task_id: str
@@ -58,11 +60,19 @@ class AgentRequest(msgspec.Struct, frozen=True):
     ignored: tuple[str, ...] = ()
     trace: str = ""
     priority: int = 0
+    owner: str = ""
 
     @property
     def key(self) -> str:
         """What tells it from all others; a request that is published again has the same."""
-        return f"agent:{self.task_id}:{self.name}"
+        owner = f"{len(self.owner)}:{self.owner}:" if self.owner else ""
+        return f"agent:{owner}{self.task_id}:{self.role}:{self.name}"
+
+    @property
+    def digest(self) -> bytes:
+        """What tells two requests with one key apart."""
+        asked = (self.phase, self.prompt, self.tokens, self.seconds)
+        return hashlib.sha256(msgspec.json.encode(asked)).digest()
 
     @property
     def agent_id(self) -> str:
@@ -85,6 +95,8 @@ def read_agent_request(envelope: Envelope) -> AgentRequest:
         raise NotARequest(f"its phase is none of {', '.join(PHASES)}")
     constraints = payload.get("constraints")
     constraints = constraints if isinstance(constraints, dict) else {}
+    if not is_plain(constraints):
+        raise NotARequest(f"its constraints {NOT_PLAIN}")
     if len(msgspec.json.encode(constraints)) > MAX_CONSTRAINTS_BYTES:
         raise NotARequest(f"its constraints have more than {MAX_CONSTRAINTS_BYTES} bytes")
     metadata = constraints.get("metadata")

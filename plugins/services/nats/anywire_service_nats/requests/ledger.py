@@ -23,8 +23,8 @@ class Ledger:
     async def open(self) -> bool:
         return await self._thread.do(self._file.open)
 
-    async def begin(self, key: str, now: float, most_open: int = 0) -> Known:
-        return await self._thread.do(partial(self._file.begin, key, now, most_open))
+    async def begin(self, key: str, digest: bytes, now: float, most_open: int = 0) -> Known:
+        return await self._thread.do(partial(self._file.begin, key, digest, now, most_open))
 
     async def forgive(self, key: str) -> None:
         await self._thread.do(partial(self._file.forgive, key))

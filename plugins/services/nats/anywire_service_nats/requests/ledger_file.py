@@ -25,7 +25,8 @@ _TABLES = (
         state INTEGER NOT NULL,
         ended REAL NOT NULL,
         place BLOB NOT NULL,
-        answer BLOB NOT NULL
+        answer BLOB NOT NULL,
+        digest BLOB NOT NULL
     )""",
     "CREATE INDEX by_state ON requests (state, ended)",
 )
@@ -55,11 +56,13 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Known(NamedTuple):
-    """What is remembered of a request: when it came first (Unix time in seconds), how often it was begun, ``state``."""
+    """What is remembered of a request: when it came first (Unix time in seconds), how often it was begun, ``state``,
+    and the digest of what it asked for."""
 
     received: float
     starts: int
     state: int
+    digest: bytes
 
 
 class Answered(NamedTuple):
@@ -84,18 +87,23 @@ class LedgerFile(DatabaseFile):
 
     form = FORM
 
-    def begin(self, key: str, now: float, most_open: int) -> Known:
-        """Note that a request is begun, unless it was taken further before; as it is then. Raises `QueueFull` for a new
+    def begin(self, key: str, digest: bytes, now: float, most_open: int) -> Known:
+        """Note that a request is begun, unless it was taken further before, or another one has its key; as it is then.
+        Raises `QueueFull` for a new
         one where ``most_open`` are `ELSEWHERE`; 0 bounds nothing."""
         with self._transaction():
-            self._run("INSERT OR IGNORE INTO requests VALUES (?, ?, 0, ?, 0, x'', x'')", key, now, BEGUN)
-            self._run("UPDATE requests SET starts = starts + 1 WHERE key = ? AND state = ?", key, BEGUN)
-            ((received, starts, state),) = self._rows("SELECT received, starts, state FROM requests WHERE key = ?", key)
+            self._run("INSERT OR IGNORE INTO requests VALUES (?, ?, 0, ?, 0, x'', x'', ?)", key, now, BEGUN, digest)
+            self._run(
+                "UPDATE requests SET starts = starts + 1 WHERE key = ? AND state = ? AND digest = ?", key, BEGUN, digest
+            )
+            ((received, starts, state, known),) = self._rows(
+                "SELECT received, starts, state, digest FROM requests WHERE key = ?", key
+            )
             if most_open and state == BEGUN and starts == 1:
                 ((count,),) = self._rows("SELECT count(*) FROM requests WHERE state = ?", ELSEWHERE)
                 if count >= most_open:
                     raise QueueFull("too many submissions have not ended", retry_after=5)
-        return Known(received, starts, state)
+        return Known(received, starts, state, known)
 
     def forgive(self, key: str) -> None:
         """Take back one start: nobody was killed."""

@@ -31,6 +31,11 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds after which a request is tried again that nobody could take, unless its refusal says when."""
+MOST_PUT_OFF, RETRIES_PER_S = 100_000, 50
+"""Requests that nobody could take and that are tried again, and how many of them within a second: others are served
+between them."""
+TWICE_PAUSE = 5.0
+"""Seconds after which a request is delivered again that is worked on already, because it was published twice."""
 _NOT_YET = (
     errors.QueueFull,
     errors.NoAgent,
@@ -44,6 +49,13 @@ Work = Callable[[], Awaitable[Outgoing | Place]]
 """Does what is asked: its answer, or who has it from now on. Raises what it was refused with."""
 Refused = Callable[[AnywireError], Outgoing]
 """The answer for a request that has failed for good."""
+
+
+class OtherRequest(Exception):
+    """An earlier request with the same key asked for something else."""
+
+    def __init__(self) -> None:
+        super().__init__("an earlier request with this id asked for something else: use a new id for each request")
 
 
 def is_not_yet(error: AnywireError) -> bool:
@@ -68,17 +80,38 @@ class Serving:
         self._clock, self._most_open = clock, most_open
         self.counts: Counter[str] = Counter()
         """Requests by what became of them."""
+        self._begun: set[str] = set()
+        self._put_off: dict[str, None] = {}
+        """Requests that nobody could take when they were tried last."""
 
-    async def serve(self, key: str, work: Work, refused: Refused, reply: str = "") -> tuple[Place | None, float | None]:
-        """Who else has the request, if anybody, and what is to become of its message, as a handler says it."""
-        now = time.time()
+    async def serve(
+        self, key: str, digest: bytes, work: Work, refused: Refused, reply: str = ""
+    ) -> tuple[Place | None, float | None]:
+        """Who else has the request, if anybody, and what is to become of its message, as a handler says it. ``digest``
+        is of what is asked for: raises `OtherRequest` for another one than at first."""
+        if key in self._begun:  # it was published twice: this one waits for what becomes of the other
+            return None, TWICE_PAUSE
+        self._begun.add(key)
         try:
-            known = await self._ledger.begin(key, now, self._most_open)
+            return await self._serve(key, digest, work, refused, reply)
+        finally:
+            self._begun.discard(key)
+
+    async def _serve(
+        self, key: str, digest: bytes, work: Work, refused: Refused, reply: str
+    ) -> tuple[Place | None, float | None]:
+        now = time.time()
+        self._put_off.pop(key, None)
+        try:
+            known = await self._ledger.begin(key, digest, now, self._most_open)
         except (errors.QueueFull, errors.PluginFailed) as error:
             return None, error.retry_after or FIRST_PAUSE
         except asyncio.CancelledError:
             await self._forgive(key)
             raise
+        if known.digest != digest:
+            self.counts["other_request"] += 1
+            raise OtherRequest
         if known.state != BEGUN:
             self.counts["repeated"] += 1
             if known.state == ANSWERED:
@@ -98,8 +131,7 @@ class Serving:
             except AnywireError as error:
                 if is_not_yet(error) and now - known.received < self._config.keep_trying:
                     await self._forgive(key)
-                    waited = now - known.received
-                    return None, min(error.retry_after or max(waited, FIRST_PAUSE), LONGEST_PAUSE)
+                    return None, self._pause(key, error.retry_after or now - known.received)
                 done = refused(error)
             except asyncio.CancelledError:
                 await self._forgive(key)
@@ -135,6 +167,13 @@ class Serving:
             await self._broker.client.publish(subject, data)
         except FAILED as error:
             log.debug("a reply was not sent: %r", error)
+
+    def _pause(self, key: str, wished: float) -> float:
+        """Seconds until a request is tried again that nobody could take, the more the more of them there are."""
+        self._put_off[key] = None
+        if len(self._put_off) > MOST_PUT_OFF:
+            del self._put_off[next(iter(self._put_off))]
+        return max(FIRST_PAUSE, min(wished, LONGEST_PAUSE), len(self._put_off) / RETRIES_PER_S)
 
     async def _forgive(self, key: str) -> None:
         """Take back a start, also when who awaits this is cancelled: this orchestrator ends in good order."""

@@ -15,6 +15,7 @@ from anywire.messages import Chunk, Kind
 from anywire.submission import Submission
 from anywire_service_nats.envelopes import ID_HEADER, PRIORITY_HEADER, TRACE_HEADER, Envelope, told_time
 from anywire_service_nats.listening.held import Held
+from anywire_service_nats.listening.plain_json import NOT_PLAIN, is_plain
 from anywire_service_nats.outgoing import Outgoing
 from anywire_service_nats.requests.agent_request import (
     MAX_TEXT_BYTES,
@@ -78,6 +79,8 @@ def read_submission(held: Held, reply_prefix: str) -> SubmissionMessage:
         raise NotASubmission("it is no JSON") from None
     if not isinstance(request, dict):
         raise NotASubmission("it is no JSON object")
+    if not is_plain(request):
+        raise NotASubmission(f"it {NOT_PLAIN}")
     heads = held.headers
     own = request.get("id") if kind == "deliberation" else None
     name = heads.get(NAME_HEADER) or heads.get(ID_HEADER) or (own if isinstance(own, str) else "")

@@ -29,7 +29,7 @@ from anywire_service_nats.outgoing import Outgoing
 from anywire_service_nats.part import Part
 from anywire_service_nats.requests.ledger import Ledger
 from anywire_service_nats.requests.ledger_file import Place
-from anywire_service_nats.requests.serving import FIRST_PAUSE, LONGEST_PAUSE, Serving
+from anywire_service_nats.requests.serving import FIRST_PAUSE, LONGEST_PAUSE, MOST_PUT_OFF, OtherRequest, Serving
 from anywire_service_nats.requests.submission_message import (
     NotASubmission,
     Origin,
@@ -67,7 +67,10 @@ class Submissions(Part):
         self._letters, self._producer = letters, producer
         self._callers = Callers(context.access, config, "services.nats.submissions")
         self._listener = Listener(
-            source, Durable(config.durable, f"{SUBMIT}.*", config.redelivery), self._handle, config.at_once
+            source,
+            Durable(config.durable, f"{SUBMIT}.*", config.redelivery, MOST_PUT_OFF),
+            self._handle,
+            config.at_once,
         )
         self._awaited: dict[str, asyncio.Task[None]] = {}
         self._closing = False
@@ -121,7 +124,13 @@ class Submissions(Part):
         def failed(error: AnywireError) -> Outgoing:
             return refused(origin, error, key=key, producer=self._producer, now=time.time())
 
-        place, again = await self._serving.serve(key, work, failed, message.reply)
+        try:
+            place, again = await self._serving.serve(key, message.digest, work, failed, message.reply)
+        except OtherRequest as error:
+            if message.reply:
+                told = {"id": message.name, "kind": message.kind, "status": "refused", "error": str(error)}
+                await self._serving.reply(message.reply, msgspec.json.encode(told))
+            return await self._letters.keep(held, str(error), "submissions")
         if place is not None:
             if place.reply:
                 accepted = {"id": place.name, "kind": place.kind, "status": "accepted", f"{place.kind}_id": place.id}

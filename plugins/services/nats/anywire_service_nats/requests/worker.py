@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable
 from functools import partial
 
+import msgspec
+
 from anywire import errors
 from anywire.caller import Caller
 from anywire.context import Context
@@ -31,7 +33,7 @@ from anywire_service_nats.requests.agent_request import (
     read_agent_request,
     submission_of,
 )
-from anywire_service_nats.requests.serving import Serving
+from anywire_service_nats.requests.serving import MOST_PUT_OFF, OtherRequest, Serving, Work
 from anywire_service_nats.subjects import AGENT_REQUESTS
 
 log = logging.getLogger(__name__)
@@ -58,7 +60,10 @@ class Worker(Part):
         self._callers = Callers(context.access, config, "services.nats.worker")
         self._library = Library.load(config.roles)
         self._listener = Listener(
-            source, Durable(config.durable, AGENT_REQUESTS, config.redelivery), self._handle, config.at_once
+            source,
+            Durable(config.durable, AGENT_REQUESTS, config.redelivery, MOST_PUT_OFF),
+            self._handle,
+            config.at_once,
         )
 
     async def start(self) -> None:
@@ -84,17 +89,30 @@ class Worker(Part):
             request = read_agent_request(envelope)
         except NotARequest as error:
             return await self._letters.keep(held, str(error), "worker")
+        work: Work
+        try:
+            caller = self._callers.of(held.headers)
+        except errors.Unauthenticated as error:
+            # Who shows no key can neither take a name away from who does, nor answer as the same agent.
+            request = msgspec.structs.replace(request, owner=f"refused {held.stream}:{held.sequence}:{held.at}")
+            work = partial(_refuse, error)
+        else:
+            request = msgspec.structs.replace(request, owner=caller.tenant or caller.id)
+            work = partial(self._answer, request, caller)
         began = time.time()
 
         def refused(error: AnywireError) -> Outgoing:
             now = time.time()
             return failed(request, error, producer=self._producer, now=now, seconds=now - began)
 
-        _, again = await self._serving.serve(request.key, partial(self._answer, request, held), refused)
+        try:
+            _, again = await self._serving.serve(request.key, request.digest, work, refused)
+        except OtherRequest as error:
+            return await self._letters.keep(held, str(error), "worker")
         return again
 
-    async def _answer(self, request: AgentRequest, held: Held) -> Outgoing:
-        submission = self._submission(request, self._callers.of(held.headers))
+    async def _answer(self, request: AgentRequest, caller: Caller) -> Outgoing:
+        submission = self._submission(request, caller)
         began = time.time()
         stream = self._context.submit(submission)
         try:
@@ -127,6 +145,10 @@ class Worker(Part):
             most_tokens=self._config.max_tokens,
             most_seconds=self._config.timeout,
         )
+
+
+async def _refuse(error: AnywireError) -> Outgoing:
+    raise error
 
 
 def first_model(context: Context, caller: Caller) -> str:
