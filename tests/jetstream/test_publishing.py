@@ -22,7 +22,7 @@ from tests.long_form import examples
 from anywire.clock import SystemClock
 from anywire.errors import PluginFailed, TransportUnavailable
 from anywire.testing.patience import expect, polled
-from anywire_service_nats import publishing
+from anywire_service_nats import publishing, searching
 from anywire_service_nats.broker import Broker, Work
 from anywire_service_nats.config import NatsServiceConfig
 from anywire_service_nats.outbox import Outbox
@@ -207,7 +207,7 @@ def test_what_another_process_may_have_published_is_searched_for(
             await box.close()
 
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(publishing, "MOST_SKEW", 0.5)
+        patch.setattr(searching, "MOST_SKEW", 0.5)
         asyncio.run(take_over(Path(folder) / "outbox"))
     new = [f"m{number}" for number in range(10) if number not in told]
     assert [name for _, name in stored[before:]] == ["live before", *new, "live after"]

@@ -12,6 +12,7 @@ import pytest
 from anywire.clock import SystemClock
 from anywire.context import Context
 from anywire.events import TaskDispatched, TaskEnded
+from anywire.stages import Stages
 from anywire.testing.patience import polled
 from anywire_service_nats.outbox import Outbox
 from anywire_service_nats.outgoing import Outgoing
@@ -33,7 +34,12 @@ class Box:
 
 async def test_an_event_that_no_message_can_hold_takes_no_other_with_it(caplog: pytest.LogCaptureFixture) -> None:
     heard: list[Any] = []
-    events = SimpleNamespace(subscribe=lambda name, callback, *kinds: heard.append(callback) or (lambda: None))
+
+    def subscribe(name: str, callback: Any, *kinds: type) -> Any:
+        heard.append(callback)
+        return lambda: None
+
+    events = SimpleNamespace(subscribe=subscribe)
     box = Box("t-7")
     told = ToldTasks(cast("Context", SimpleNamespace(events=events, clock=SystemClock())), box, "anywire")
     await told.start()
@@ -74,7 +80,7 @@ def ended(number: int, error: str) -> TaskEnded:
         error=error,
         chunks=0,
         prompt_chars=0,
-        stages={},
+        stages=Stages(),
     )
 
 

@@ -107,14 +107,17 @@ class ToldDeliberations(Part):
                     await self._put_one()
                 elif self._behind:
                     self._behind = False
-                    await self._catch_up(deliberations)
+                    try:
+                        await self._catch_up(deliberations)
+                    except AnywireError:
+                        self._behind = True
+                        raise
                 else:
                     self._filled.clear()
                     await self._filled.wait()
                     continue
                 self._once.reset()
             except AnywireError as error:
-                self._behind = self._behind or not self._pending
                 self._once.warn(error.code, "news of deliberations wait: %s", error)
                 await self._context.clock.sleep(PAUSE)
             except Exception:
@@ -166,8 +169,9 @@ class ToldDeliberations(Part):
             found = await deliberations.get(key[1], caller)
             if found is None:
                 await self._outbox.forget(*key)  # it has expired
-            elif key not in self._pending and key not in self._put:
-                self._resumed.add(key)
+            elif key not in self._pending:
+                if key not in self._put:
+                    self._resumed.add(key)
                 await self._look_at(key, found)
 
 
