@@ -1,6 +1,8 @@
 """A closed-loop HTTP load client that costs little itself: bare sockets, keep-alive, nothing parsed but lengths.
 
 python benchmarks/http_load.py URL [--clients 64] [--requests 5000] [--stream] [--tokens 64] [--model synthetic]
+
+A key, where the server asks for one, is in the variable ANYWIRE_API_KEY.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -68,7 +71,8 @@ def _whole(buffer: bytearray) -> bool:
 
 
 def _stream_ended(buffer: bytearray) -> bool:
-    return buffer.endswith(b"0\r\n\r\n")
+    refused = b"\r\n\r\n" in buffer and not buffer.startswith(b"HTTP/1.1 200")
+    return refused or buffer.endswith(b"0\r\n\r\n")
 
 
 def _request(url: str, model: str, stream: bool, tokens: int, prompt_chars: int, key: str) -> bytes:
@@ -140,7 +144,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=20)
     parser.add_argument("--model", default="synthetic")
     options = vars(parser.parse_args())
-    result = asyncio.run(load(options.pop("url"), **options))
+    result = asyncio.run(load(options.pop("url"), **options, key=os.environ.get("ANYWIRE_API_KEY", "")))
     cuts, rate = statistics.quantiles(result.times, n=100), len(result.times) / result.seconds
     print(f"p50 {cuts[49] * 1e6:.0f} us  p99 {cuts[98] * 1e6:.0f} us  {rate:,.0f} requests/s")
     if result.tokens:

@@ -44,7 +44,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/explanation/scale.md"
 MEASURED = ROOT / "docs/results/scale"
 LEASES = (1.0, 10.0)
-_TABLE = re.compile(r"\A\n(\|.*\n)*")
+_TABLE = re.compile(r"\A\n(\|.*\n)*\n*")
 FLEETS = (100, 1_000, 10_000)
 PARTICIPANTS = (10, 103, 1_000, 10_000)
 FAN_OUTS = (10, 22, 100, 1_000)
@@ -286,7 +286,7 @@ def with_tables(page: str, made: dict[str, str]) -> str:
         before, *after = page.split(mark)
         if len(after) != 1:
             raise ValueError(f"the page has {len(after)} marks {mark.strip()}, not one")
-        page = f"{before}{mark}\n{text}\n{_TABLE.sub('', after[0], count=1)}"
+        page = f"{before}{mark}\n{text}\n\n{_TABLE.sub('', after[0], count=1)}"
     return page
 
 

@@ -254,7 +254,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=2000, help="64 in flight; a quarter of them one at a time")
     parser.add_argument("--idle", type=float, default=4.0, help="seconds in which nothing is done")
     parser.add_argument("--links", type=int, default=32, help="further agents with nothing to do")
-    parser.add_argument("--out", type=Path, help="file for the figures, as `scale.py --inputs` reads it")
+    parser.add_argument("--out", type=Path, help="file for the figures, as `scale.py --wire` reads it")
     given = parser.parse_args()
     before = os.getloadavg()[0]
     found: dict[str, list[Figures]] = {name: [] for name in given.transports}

@@ -10,7 +10,11 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from anywire.errors import InvalidRequest
+
+_encode = msgspec.json.Encoder().encode
 
 Item = dict[str, Any]
 
@@ -22,6 +26,9 @@ MAX_METADATA_NAME, MAX_METADATA_VALUE = 64, 512
 PREFIXES = {"message": "msg_", "reasoning": "rs_", "function_call": "fc_", "function_call_output": "fco_"}
 """How the id of an item begins, by its type."""
 ROLES = ("user", "system", "developer", "assistant")
+
+SPARE_LEVELS = 48
+"""How much deeper than where it is checked what is kept may be written: in other objects, and from other functions."""
 
 NewId = Callable[[str], str]
 """Makes an id that begins with its argument."""
@@ -65,6 +72,17 @@ def checked_metadata(given: object) -> dict[str, str]:
                 f"{MAX_METADATA_NAME}",
             )
     return dict(given)
+
+
+def check_nesting(value: object) -> None:
+    """Refuse what is nested so deeply that it could be read, and not be written once it is to be kept. Raises
+    `InvalidRequest`, and `UnicodeEncodeError` for half a character."""
+    for _ in range(SPARE_LEVELS):
+        value = [value]
+    try:
+        _encode(value)
+    except RecursionError as error:
+        raise InvalidRequest("the body is nested too deeply") from error
 
 
 def text_of(parts: Sequence[Mapping[str, Any]], *types: str) -> str:

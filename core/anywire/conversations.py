@@ -69,7 +69,12 @@ class Conversations(Protocol):
         ...
 
     async def items(self, ids: Sequence[str], caller: Caller) -> Mapping[str, Item]:
-        """Those of these items that are kept, by id."""
+        """Those of these items that are kept, by id. Raises `PayloadTooLarge` when they have more bytes than a history
+        may have."""
+        ...
+
+    async def check_conversation(self, conversation: str, caller: Caller) -> None:
+        """Raises `InvalidRequest` (404) when there is no such conversation. Call it before `occupy`."""
         ...
 
     def occupy(self, conversation: str) -> Callable[[], None]:
@@ -88,7 +93,8 @@ class Conversations(Protocol):
         free again when it has failed. False when it has ended already, or was removed while it ran in the
         background: nothing is changed then. Without ``store`` only the conversation gets its items. ``key`` is that of
         a request that may be sent again, ``digest`` tells what it asked for. Raises `QueueFull` when there is no room,
-        and `PayloadTooLarge` for a conversation that would be too long."""
+        `PayloadTooLarge` for a conversation that would be too long, and `InvalidRequest` (404) for one that is not
+        kept any more."""
         ...
 
     async def by_key(self, key: str) -> tuple[KeptResponse, bytes] | None:

@@ -1,8 +1,9 @@
 # An agent. From the root of the repository:
 #   docker build -f deploy/docker/agent.Dockerfile -t anywire-agent:0.1.0 .
-FROM python:3.12-slim-bookworm AS build
 # Engines besides the built-in `synthetic`: openai (vLLM and other servers), llama, models, mcp. llama and models add 100 MB.
 ARG ENGINES="openai"
+FROM python:3.12-slim-bookworm AS build
+ARG ENGINES
 WORKDIR /source
 COPY . .
 # hadolint ignore=SC2086
@@ -13,6 +14,12 @@ RUN python -m venv /opt/anywire \
       "./plugins/transports/nats[nkeys]" ./plugins/transports/zeromq
 
 FROM python:3.12-slim-bookworm
+ARG ENGINES
+# llama.cpp needs a library that the base image lacks.
+# hadolint ignore=DL3008
+RUN case " ${ENGINES} " in *" llama "*|*" models "*) \
+      apt-get update && apt-get install --yes --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/* ;; \
+    esac
 COPY --from=build /opt/anywire /opt/anywire
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /state --shell /usr/sbin/nologin anywire \
     && install -d -o anywire -g anywire -m 0700 /state

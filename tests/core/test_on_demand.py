@@ -2,124 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.core.on_demand_bench import SETTINGS, Bench, settled
 
 from anywire.config import Config
-from anywire.errors import ConfigError, LaunchFailed
-from anywire.events import AgentOnDemand
+from anywire.errors import ConfigError
 from anywire.plugins import Plugins
 from anywire.roles.agent_configs import agent_sorts
-from anywire.roles.on_demand.keeper import AgentsOnDemand
 from anywire.roles.on_demand.sort_state import FIRST_PAUSE, JOIN_TIMEOUT
 from anywire.roles.orchestrator_and_agents import running
 from anywire.roles.stop import Stop
-from anywire.submission import Submission
 from anywire.testing.clock import SimulatedClock
-from anywire.testing.doubles import MODEL
+from anywire.testing.patience import expect
 from anywire.testing.puppet import PuppetTransport
 
 Make = Callable[..., Any]
-SETTINGS = {"transports": "zeromq", "engine": "synthetic", "agent": {"id": "a"}}
-
-
-class FakeProcess:
-    """A `anywire.launcher.RunningProcess` whose life the test decides."""
-
-    pid, host, restarts = 0, "here", 0
-
-    def __init__(self, name: str, stopped: Callable[[str], None]) -> None:
-        self.name, self._stopped = name, stopped
-        self.is_ready, self.end = asyncio.Event(), asyncio.get_running_loop().create_future()
-
-    async def ready(self) -> None:
-        waiting = asyncio.ensure_future(self.is_ready.wait())
-        await asyncio.wait((waiting, self.end), return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        if not self.is_ready.is_set():
-            raise LaunchFailed(f"{self.name} did not start: {self.end.result()}")
-
-    async def ended(self) -> str:
-        return str(await asyncio.shield(self.end))
-
-    def logs(self) -> Sequence[str]:
-        return ()
-
-    async def stop(self, grace: float = 10.0) -> None:
-        self._stopped(self.name)
-        if not self.end.done():
-            self.end.set_result("stopped")
-
-
-class Bench:
-    """An orchestrator over a puppet's wire, with agents on demand."""
-
-    def __init__(self, pipeline: Any, wire: PuppetTransport, clock: SimulatedClock, **settings: Any) -> None:
-        self.pipeline, self.wire, self.clock = pipeline, wire, clock
-        self.processes: dict[str, FakeProcess] = {}
-        self.fault: Exception | None = None
-        self.stopped: list[str] = []
-        self.closing = False
-        self.told: list[tuple[str, str]] = []
-        pipeline.events.subscribe("test", self._tell, AgentOnDemand)
-        config = Config.model_validate({**SETTINGS, **settings})
-        sorts = agent_sorts(config)
-        self.keeper = AgentsOnDemand(sorts, config.on_demand, pipeline, self._start, 1.0)
-        self.keeper.begin()
-
-    async def _start(self, name: str, config: Config) -> FakeProcess:
-        assert config.agent.id == name
-        if self.fault is not None:
-            raise self.fault
-        self.processes[name] = FakeProcess(name, self._stop)
-        return self.processes[name]
-
-    def _stop(self, name: str) -> None:
-        self.stopped.append(name)
-        if not self.closing and self.pipeline.registry.knows(name):
-            assert self.pipeline.agent_health(name).order == "drained", "no task is on its way to it"
-        # As an agent does that is asked to stop while nothing runs on it.
-        self.wire.lose(name)
-
-    def _tell(self, event: AgentOnDemand) -> None:
-        self.told.append((event.agent_id, event.state))
-
-    async def advance(self, seconds: float) -> None:
-        await settled()
-        while seconds > 0:
-            self.clock.advance(min(0.5, seconds))
-            seconds -= 0.5
-            await settled()
-
-    def join(self, *names: str, **status: Any) -> None:
-        for name in names:
-            if name in self.processes:
-                self.processes[name].is_ready.set()
-            self.wire.join(name, **{"slots": 1, **status})
-
-    def chats(self, count: int, model: str = MODEL) -> list[Any]:
-        return [self.pipeline.submit(Submission("chat", model, "{}", deadline_s=10_000.0)) for _ in range(count)]
-
-    def answer(self, *agents: str) -> None:
-        """End what runs on these agents."""
-        open_ = {task.task_id for task in self.pipeline.tasks() if task.place == "running"}
-        for agent_id, task in self.wire.requests:
-            if agent_id in agents and task.task_id in open_:
-                open_.discard(task.task_id)
-                self.wire.answer(task)
-
-    @property
-    def numbers(self) -> dict[str, float]:
-        return {each.name: each.value for each in self.keeper.metrics()}
-
-
-async def settled() -> None:
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 @pytest.fixture
@@ -199,6 +100,22 @@ async def test_each_sort_gets_agents_for_its_own_models(bench: Any) -> None:
     assert list(fleet.processes) == ["small-2", "large-3", "large-4"], "three wait for `l`, two slots each"
 
 
+async def test_tasks_of_a_model_that_two_sorts_serve_get_one_agent_each(bench: Any) -> None:
+    fleet = await bench(agents=[{"id": "one"}, {"id": "two"}])
+    fleet.join("one")
+    fleet.join("two")
+    fleet.chats(3)
+    await fleet.advance(10.0)
+    assert list(fleet.processes) == ["one-2"]
+    fleet.join("one-2")
+    fleet.answer("two")
+    await fleet.advance(61.0)
+    assert not fleet.stopped, "there were three within the last minute"
+    fleet.answer("one-2")
+    await fleet.advance(62.0)
+    assert fleet.stopped == ["one-2"], "the agents that always run have been enough for two"
+
+
 async def test_one_that_cannot_start_harms_nobody_and_is_tried_again_later(
     bench: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -251,6 +168,48 @@ async def test_one_that_is_still_starting_is_ended_with_the_others(bench: Any) -
     fleet.chats(3)
     await fleet.advance(10.0)
     assert fleet.numbers["started"] == 2, "after its end it starts nothing"
+
+
+async def test_one_that_has_ended_gets_no_task_before_its_leave_is_seen(bench: Any) -> None:
+    fleet = await bench()
+    fleet.join("a-1")
+    fleet.chats(2)
+    await fleet.advance(3.0)
+    fleet.join("a-2")
+    await fleet.advance(1.0)
+    fleet.answer("a-1", "a-2")
+    fleet.stays = True
+    await fleet.advance(62.0)
+    assert fleet.stopped == ["a-2"]
+    assert fleet.numbers["agents"] == 0
+    fleet.chats(2)
+    await fleet.advance(1.0)
+    assert fleet.pipeline.waiting == 1, "its process has ended"
+    fleet.wire.lose("a-2")
+    await fleet.advance(1.0)
+    assert not fleet.pipeline.agent_health("a-2").order, "one of that name may come again"
+
+
+async def test_a_launcher_that_fails_to_stop_one_harms_nobody(bench: Any, caplog: pytest.LogCaptureFixture) -> None:
+    fleet = await bench()
+    fleet.join("a-1")
+    fleet.chats(3)
+    await fleet.advance(3.0)
+    fleet.join("a-2", "a-3")
+    await fleet.advance(1.0)
+    fleet.answer("a-1", "a-2", "a-3")
+    fleet.processes["a-2"].fault = RuntimeError("it cannot")
+    await fleet.advance(62.0)
+    assert sorted(fleet.stopped) == ["a-2", "a-3"]
+    assert "agent a-2: the launcher failed to stop it" in caplog.text
+    assert fleet.numbers["agents"] == 0
+    assert fleet.pipeline.agent_health("a-2").order == "drained", "it may run yet"
+    fleet.chats(2)
+    await fleet.advance(3.0)
+    assert list(fleet.processes)[-1] == "a-3", "the name of one that is there is not given twice"
+    fleet.processes["a-3"].fault = RuntimeError("it cannot")
+    fleet.closing = True
+    await expect(fleet.keeper.close(), "close returns")
 
 
 async def test_one_that_loads_its_model_is_on_its_way(bench: Any) -> None:

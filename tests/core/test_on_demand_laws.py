@@ -46,6 +46,7 @@ def sorts(draw: st.DrawFn) -> list[SortNow]:
                 draw(st.integers(0, waiting)),
                 draw(st.integers(0, 16)),
                 draw(st.booleans()),
+                draw(st.frozensets(st.sampled_from("xyz"), max_size=2)),
             )
         )
     return made
@@ -87,8 +88,10 @@ def test_laws_of_one_decision(found: list[SortNow], most: int) -> None:
         assert members[name].age >= IDLE
         assert members[name].state != "leaving"
     after = carried_out(found, decision)
-    for sort, left in zip(found, after, strict=True):
-        assert serving_slots(left) >= min(serving_slots(sort), sort.peak), "what was needed lately is not ended"
+    for sort in found:
+        alike = [n for n, each in enumerate(found) if each is sort or (each.models and each.models == sort.models)]
+        before, left = (sum(serving_slots(them[n]) for n in alike) for them in (found, after))
+        assert left >= min(before, sort.peak), "what was needed lately is not ended"
     again = decide(after, most, IDLE)
     assert not any(again.start), "nothing is started twice"
     assert not again.end
@@ -103,6 +106,30 @@ def test_one_for_each_that_waits_and_none_where_a_slot_is_free() -> None:
     assert decide([SortNow([busy, *coming], 6, 1, 3, 3, 4)], 6, IDLE).start == (1,), "two are on their way"
     assert decide([SortNow([Member("a")], 6, 1, 1, 1, 1)], 6, IDLE).start == (0,), "it waits for something else"
     assert decide([SortNow([busy], 6, 1, 1, 1, 2), SortNow([busy], 6, 1, 2, 2, 3)], 2, IDLE).start == (1, 1)
+
+
+def test_a_task_that_two_sorts_serve_has_one_agent_started() -> None:
+    def sort(most: int, *coming: Member, models: str = "x", overdue: int = 3) -> SortNow:
+        busy = Member("a", running=1)
+        return SortNow([busy, *coming], most, 1, overdue, overdue, overdue + 2, models=frozenset(models))
+
+    assert decide([sort(6), sort(6)], 6, IDLE).start == (3, 0), "the first one starts them"
+    assert decide([sort(1), sort(6)], 6, IDLE).start == (1, 2), "what it may not start the second one does"
+    assert decide([sort(6), sort(6, models="xy", overdue=5)], 9, IDLE).start == (3, 2)
+    assert decide([sort(6), sort(6, models="y")], 9, IDLE).start == (3, 3)
+    coming = Member("b", "starting", True, age=IDLE - 1)
+    assert decide([sort(1, coming), sort(6)], 9, IDLE).start == (0, 2)
+    assert decide([sort(6), sort(1, coming)], 9, IDLE).start == (2, 0)
+    stuck = Member("b", "starting", True, age=IDLE)
+    assert decide([sort(1, stuck), sort(6)], 9, IDLE).start == (0, 3), "the second one waits no longer for it"
+
+
+def test_what_another_sort_of_the_same_models_has_is_enough() -> None:
+    models = frozenset("x")
+    one = SortNow([Member("a"), Member("b", "serving", True, 1, 0, IDLE)], 6, peak=2, models=models)
+    assert decide([one, SortNow([Member("c")], 6, peak=2, models=models)], 6, IDLE).end == ("b",)
+    assert decide([one, SortNow([Member("c")], 6, peak=2, models=frozenset("xy"))], 6, IDLE).end == ()
+    assert decide([one, SortNow([Member("c", running=1)], 6, 1, 1, models=models)], 6, IDLE).end == ()
 
 
 def test_the_others_must_be_enough_for_what_was_there_lately() -> None:
@@ -177,6 +204,7 @@ def test_tasks_are_counted_once_by_model(steps: list[tuple[str, str, str]]) -> N
             assert tasks.at_once([name]) == counts[name]
             assert len(tasks.waiting([name])) == sum(models[each] == name for each in waits)
         assert tasks.at_once("xy") == len(models)
+        assert len(tasks.waiting("xy")) == len(waits)
 
 
 # A fleet over time

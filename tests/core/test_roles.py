@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -257,6 +259,31 @@ async def test_a_launcher_is_told_each_line_that_its_processes_log(
     assert NOTES.lines == ["a: one", "a: two"]
     assert process.logs() == ["one", "two"]
     await launcher.close()
+
+
+async def test_a_launcher_keeps_nothing_of_processes_that_have_ended(
+    plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Launching, "gives", staticmethod(lambda: [sys.executable, "-c", ""]))
+    launcher = plugins.create("launchers", "launching", {})
+    first = weakref.ref(await launcher.start("agent", config(), "a"))
+    await expect(first().ended(), "it ends")  # type: ignore[union-attr]
+    await launcher.start("agent", config(), "b")
+    gc.collect()
+    assert first() is None
+    await launcher.close()
+
+
+async def test_on_demand_of_a_sort_alone_is_told_to_start_none(
+    plugins: Plugins, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Launching, "gives", staticmethod(list))
+    monkeypatch.setattr(assembly, "in_one_process", lambda config, plugins: False)
+    for entry, times in ({"on_demand": 3}, 1), ({}, 1), ({"on_demand": 0}, 1):
+        with pytest.raises(AnywireError):
+            async with running(config(launcher="launching", agents=[entry]), plugins, Stop()):
+                pass
+        assert caplog.text.count("on_demand is set, and starts none while on_demand.most is 0") == times
 
 
 async def test_a_launcher_that_is_not_used_is_told_once(plugins: Plugins, caplog: pytest.LogCaptureFixture) -> None:

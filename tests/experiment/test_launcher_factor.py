@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ def test_a_level_is_a_launcher_with_its_options() -> None:
     assert [each.name for each in arms] == ["zeromq+local", "zeromq+nice", "zeromq+nicest"]
     assert [config_of(each).launcher.options for each in arms] == [{}, {}, {"niceness": 19}]
     assert all(starts_its_agents(each) for each in arms), "one is started like the other"
+    (grown,) = arms_of(plan(factors={"transport": ["zeromq"], "launcher": ["local"], "on_demand.most": [2]}))
+    assert config_of(grown).on_demand.most == 2
     (bare,) = arms_of(plan(factors={"transport": ["zeromq"]}))
     assert not starts_its_agents(bare), "without a launcher the cell starts them"
 
@@ -46,6 +49,7 @@ def test_a_launcher_of_the_system_and_an_option_as_a_factor() -> None:
         ({"factors": {"launcher": [{"x": {"name": "nice", "niceness": 99}}]}}, "launcher.niceness"),
         ({"factors": {"launcher": ["local"], "transport": ["memory"]}}, "where no launcher is used"),
         ({"factors": {"launcher": ["local"]}, "network": {"delay_ms": 1}}, "with `network` they are on another"),
+        ({"factors": {"on_demand.most": [2], "transport": ["zeromq"]}}, "add `launcher: local` to `system`"),
         (
             {"factors": {"launcher": ["local"]}, "workloads": {"x": {"seconds": 5, "fault": {"kind": "kill"}}}},
             "the agents are started by a launcher: leave that level out",
@@ -61,7 +65,12 @@ def test_what_cannot_be_is_told_before_anything_starts(members: dict[str, Any], 
 def of_agents() -> list[int]:
     """How nice the agents are that this process has started somewhere below."""
     family = psutil.Process().children(recursive=True)
-    return [each.nice() for each in family if each.cmdline()[1:] == ["-m", "anywire.roles.process", "agent"]]
+    found = []
+    for each in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if each.cmdline()[1:] == ["-m", "anywire.roles.process", "agent"]:
+                found.append(each.nice())
+    return found
 
 
 @pytest.mark.parametrize(("launcher", "more"), [("local", 0), ("nice", 10)])

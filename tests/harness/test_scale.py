@@ -49,6 +49,7 @@ def test_the_page_has_the_tables_that_are_computed() -> None:
     assert scale.with_tables(page, made) == page, "run `python benchmarks/scale.py --write`"
     marks = re.findall(r"<!-- benchmarks/scale.py: (\w+) -->", page)
     assert sorted(marks) == sorted(made)
+    assert not re.search(r"^\|.*\n[^|\n]", page, re.MULTILINE), "a line right below a table is shown as a row of it"
 
 
 def test_a_figure_that_changes_changes_the_page() -> None:

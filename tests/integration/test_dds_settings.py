@@ -88,6 +88,14 @@ async def test_an_interface_that_is_not_there(domain: int, interface: str) -> No
     assert isinstance(caught.value.__cause__, DDSException)
 
 
+@pytest.mark.parametrize("peer", ["x" * 64, f"{'x' * 64}:7410"])  # too long for a name: no server is asked
+async def test_a_peer_without_an_address_is_named(domain: int, peer: str) -> None:
+    with pytest.raises(TransportUnavailable, match=f"'{peer}' of `peers` has no address"):
+        await opened(DdsConfig(domain=domain, multicast="off", peers=["127.0.0.1", peer]))
+    hub = await opened(DdsConfig(domain=domain, multicast="off", peers=["127.0.0.1", "localhost:7410"]))
+    await hub.close()
+
+
 async def test_a_failed_opening_leaves_nothing_and_blocks_nothing(domain: int) -> None:
     def held() -> list[str]:
         gc.collect()

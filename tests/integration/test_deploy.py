@@ -126,6 +126,24 @@ def test_selectors_services_and_budgets_lead_to_pods() -> None:
     assert {each["metadata"].get("namespace", "anywire") for each in base()} == {"anywire"}
 
 
+@pytest.mark.parametrize("name", ["orchestrator", "agent"])
+def test_names_of_orchestrators_that_stand_by_lead_to_their_pods_whichever_these_are(name: str) -> None:
+    """DDS resolves a name once, and only one that has an address: services have theirs always, pods and headless
+    services have those of pods that are there."""
+    folder = DEPLOY / "kubernetes" / "standby"
+    dds = yaml.safe_load((folder / "config" / f"{name}.yaml").read_text())["transports"]["dds"]
+    (pods,) = documents(folder / "orchestrator.yaml")
+    assert len(dds["peers"]) == pods["spec"]["replicas"]
+    services = {each["metadata"]["name"]: each["spec"] for each in documents(folder / "fleet.yaml")}
+    for peer in dds["peers"]:
+        assert services[peer].get("clusterIP") is None
+        assert services[peer]["publishNotReadyAddresses"]
+        assert services[peer]["selector"]["statefulset.kubernetes.io/pod-name"] == peer
+        assert re.fullmatch(rf"{pods['metadata']['name']}-\d", peer)
+        (port,) = services[peer]["ports"]
+        assert (port["port"], port["protocol"]) == (7400 + 250 * dds.get("domain", 0) + 10, "UDP")
+
+
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
 def test_an_image_is_pinned_not_roots_and_starts_a_command_that_is_there(path: Path) -> None:
     made = Image(path)
@@ -141,6 +159,13 @@ def test_an_image_is_pinned_not_roots_and_starts_a_command_that_is_there(path: P
     assert copied
     for each in copied:
         assert (ROOT / each).is_dir(), each
+
+
+@pytest.mark.parametrize("name", ["agent", "ray"])
+def test_an_image_with_llama_has_the_library_that_its_engine_loads(name: str) -> None:
+    """xllamacpp's wheel is built against libgomp.so.1 and does not bring it."""
+    _, last = (DEPLOY / "docker" / f"{name}.Dockerfile").read_text().rsplit("\nFROM ", 1)
+    assert re.search(r'^ARG ENGINES\n(#.*\n)*RUN case .*" llama ".*" models ".*\\\n.* libgomp1 ', last, re.M)
 
 
 def test_all_pods_of_a_ray_cluster_have_the_version_that_is_tested() -> None:

@@ -189,3 +189,18 @@ def test_a_file_with_a_secret_is_of_this_user_alone(setting: str, tmp_path: Path
         assert "belongs to another user" in refusal(link)
         os.chown(folder, 12345, -1)
         use(path)  # root looks after the files of others
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can hand files on to another group")
+def test_root_looks_after_a_file_that_a_group_may_read(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    add_key(file, record_of(new_key()))
+    os.chown(file, 0, 12345)
+    file.chmod(0o640)
+    add_key(file, record_of(new_key()))
+    assert len(read_keys(file)) == 2
+    status = file.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (0, 12345, 0o640)
+    file.chmod(0o660)
+    with pytest.raises(AnywireError, match="others can read"):
+        read_keys(file)

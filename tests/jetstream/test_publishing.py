@@ -20,7 +20,7 @@ from tests.jetstream.test_outbox import message
 from tests.long_form import examples
 
 from anywire.clock import SystemClock
-from anywire.errors import TransportUnavailable
+from anywire.errors import PluginFailed, TransportUnavailable
 from anywire.testing.patience import expect, polled
 from anywire_service_nats import publishing
 from anywire_service_nats.broker import Broker, Work
@@ -75,7 +75,9 @@ class Server:
 
     async def stream_info(self, name: str) -> Any:
         state = SimpleNamespace(first_seq=1, last_seq=len(self.stored[name]))
-        return SimpleNamespace(state=state, config=SimpleNamespace(duplicate_window=120.0))
+        return SimpleNamespace(
+            state=state, config=SimpleNamespace(duplicate_window=120.0, no_ack=False, subject_transform=None)
+        )
 
     async def get_msg(self, stream: str, seq: int, subject: str, next: bool) -> Any:  # noqa: A002 - nats-py's
         if self.is_cut:
@@ -96,6 +98,9 @@ class Wire:
     def __init__(self, max_payload: int = 10**6) -> None:
         self.max_payload, self.connected, self.away = max_payload, True, "it has ended"
         self.work: Work | None = None
+
+    def denies(self, subject: str) -> bool:
+        return False
 
     def each_connection(self, work: Work) -> None:
         self.work = work
@@ -293,4 +298,33 @@ async def test_how_far_it_is_behind_can_be_measured(tmp_path: Path) -> None:
     await expect(wire.until(Server(), box, lambda: not box.messages), "it is published")
     assert told()["behind_seconds"] == told()["waiting_messages"] == 0
     assert [each.labels for each in made.metrics() if each.name == "published_messages"] == [{"subject": COMPLETED}]
+    await box.close()
+
+
+async def test_what_was_acknowledged_is_known_while_the_disk_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when its stream has dropped it by the time at which it is looked for: a work queue, say."""
+    server, box, wire = Server(), Outbox(tmp_path, "payload", 100, 10**6), Wire()
+    await box.open()
+    made, _ = publisher(box, wire)
+    await made.start()
+    await box.put([message("a"), message("b")])
+    step, stored = box.step, server.stored["AGENT_RESPONSES"]
+
+    async def failing(done: Any, *others: Any) -> Any:
+        if done:
+            monkeypatch.setattr(box, "step", step)
+            raise PluginFailed("the disk is full")
+        return await step(done, *others)
+
+    monkeypatch.setattr(box, "step", failing)
+    assert wire.work is not None
+    with pytest.raises(PluginFailed):
+        await expect(wire.work(server), "the disk is full")
+    assert [name for _, name in stored] == ["a", "b"]
+    stored.clear()
+    await expect(wire.until(server, box, lambda: not box.messages), "it is written down")
+    assert stored == []
+    assert sum(made.published.values()) == 2
     await box.close()

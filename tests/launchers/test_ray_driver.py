@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.patience import FACTOR
 
 from anywire.errors import ConfigError, LaunchFailed
 from anywire.testing.launcher_kit import SECRET, Changes, config, is_gone
 from anywire.testing.log_recorder import LogRecorder
 from anywire.testing.patience import START_PATIENCE, expect
 from anywire_launcher_ray import RayConfig, RayLauncher, driver_process
+from anywire_launcher_ray.messages import ALIVE_INTERVAL, Connected, encode
 
 
 @asynccontextmanager
@@ -109,6 +111,68 @@ async def test_a_driver_that_writes_what_is_no_report_is_ended(stand_in: pytest.
     )
     assert "wrote what is no report" in await expect(ended, "its end is told")
     await expect(driver.close(), "close returns")
+
+
+async def test_a_driver_that_says_that_it_is_connected_twice_is_ended(tmp_path: Path) -> None:
+    connected = encode(Connected("10.0.0.1:6379", "2.52", "10.0.0.2", 1, [])).decode()
+    script = tmp_path / "driver.sh"
+    script.write_text(f"#!/bin/sh\nread line\necho '{connected.strip()}'\necho '{connected.strip()}'\nread line\n")
+    script.chmod(0o700)
+    reasons: asyncio.Queue[str] = asyncio.Queue()
+    times: list[Connected] = []
+    driver = driver_process.DriverProcess(
+        "10.0.0.1:6379",
+        connected=times.append,
+        told=lambda _: None,
+        lost=lambda reason, pause: reasons.put_nowait(reason),
+        ended=lambda _: None,
+        command=[str(script)],
+    )
+    assert "it is connected twice" in await expect(reasons.get(), "its end is told")
+    assert len(times) == 1
+    await expect(driver.close(), "close returns")
+
+
+async def test_a_driver_that_hangs_is_killed_and_its_agents_run_again(stand_in: pytest.MonkeyPatch) -> None:
+    stand_in.setattr(driver_process, "SILENCE", 2 * ALIVE_INTERVAL * FACTOR)
+    async with launching() as launcher:
+        changes = Changes()
+        process = await launcher.start("agent", config(), "one", changes)
+        await expect(process.ready(), "it is ready", START_PATIENCE)
+        first, driver = process.pid, driver_pid(launcher)
+        with LogRecorder() as log:
+            os.kill(driver, signal.SIGSTOP)
+            await changes.until(lambda: process.pid == 0, "its loss is told")
+            await changes.until(lambda: process.pid not in (0, first), "it runs again")
+            assert "the driver hangs: it said nothing for" in log.messages("is lost with its agents")[0]
+        assert is_gone(driver)
+
+
+async def test_a_driver_that_cannot_be_run_leaves_no_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    monkeypatch.setattr(driver_process, "_base", lambda: str(base))
+    ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    driver = driver_process.DriverProcess(
+        "",
+        connected=lambda _: None,
+        told=lambda _: None,
+        lost=lambda reason, pause: None,
+        ended=ended.set_result,
+        command=[str(tmp_path / "no-such-program")],
+    )
+    assert "the driver cannot be run" in await expect(ended, "its end is told")
+    await expect(driver.close(), "close returns")
+    base.rmdir()  # it is empty
+
+
+async def test_a_ray_that_knows_no_tokens_has_no_cluster_started(stand_in: pytest.MonkeyPatch) -> None:
+    stand_in.setenv("RAY_STAND_IN", "old")
+    async with launching() as own, launching(address="127.0.0.1:6379") as joined:
+        process = await own.start("agent", config(), "one")
+        with pytest.raises(LaunchFailed, match=r"Ray 2\.51\.9 lets in .* needs Ray 2\.52 or later"):
+            await expect(process.ready(), "it ends", START_PATIENCE)
+        assert await expect(joined.reached(), "a cluster that runs is used", START_PATIENCE)
 
 
 async def test_an_agent_without_a_place_is_told_and_can_be_stopped(stand_in: pytest.MonkeyPatch) -> None:

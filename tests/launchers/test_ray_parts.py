@@ -13,13 +13,16 @@ from tests.long_form import examples
 from anywire.errors import ConfigError
 from anywire.plugins import Plugins
 from anywire_launcher_ray import RayConfig
+from anywire_launcher_ray.actor import State
 from anywire_launcher_ray.config import Needs
+from anywire_launcher_ray.driver.cluster import knows_tokens
 from anywire_launcher_ray.driver.words import lacking, of_error
 from anywire_launcher_ray.driver_process import error_of_ray
 from anywire_launcher_ray.lives import Lives
 from anywire_launcher_ray.messages import (
     MAX_LINES,
     MAX_TEXT,
+    Alive,
     Connect,
     Connected,
     Down,
@@ -51,6 +54,7 @@ ORDERS = st.one_of(
 )
 REPORTS = st.one_of(
     st.builds(Connected, TEXTS, TEXTS, TEXTS, COUNTS, st.lists(COUNTS, max_size=3)),
+    st.just(Alive()),
     st.builds(Failed, TEXTS),
     st.builds(Placed, COUNTS, NAMES, NAMES, TEXTS, TEXTS),
     st.builds(Reported, COUNTS, NAMES, COUNTS, COUNTS, st.booleans(), st.lists(TEXTS, max_size=3)),
@@ -83,6 +87,15 @@ def test_a_message_is_a_line_and_comes_back_as_it_was(ordered: Any, told: Any) -
 def test_what_is_beyond_the_bounds_is_no_report(told: Any) -> None:
     with pytest.raises(msgspec.ValidationError):
         report(encode(told))
+
+
+@pytest.mark.parametrize(
+    "state", [{"lines": ["x"] * (MAX_LINES + 1)}, {"pid": -1}, {"restarts": -1}, {"life": ""}, {"life": None}]
+)
+def test_what_an_actor_says_beyond_the_bounds_is_no_state(state: dict[str, Any]) -> None:
+    told = {"life": "life", "change": 0, "line": 0} | state
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.msgpack.decode(msgspec.msgpack.encode(told), type=State)
 
 
 def test_a_long_text_is_shortened_to_what_a_report_takes() -> None:
@@ -186,6 +199,13 @@ def test_why_an_agent_has_no_place_is_said_in_resources() -> None:
     assert lacking(Place(num_gpus=1, resources={"fast": 2}), total, total | {"CPU": 0.5}) == (
         "no node has free what it needs (1 GPU, 2 fast); the cluster has 4 CPU, free 0.5 CPU"
     )
+
+
+@pytest.mark.parametrize("version", ["2.52.0", "2.60.0", "3.0.0rc1", "10.1", "unknown"])
+def test_a_newer_ray_asks_for_a_token(version: str) -> None:
+    assert knows_tokens(version)
+    assert not knows_tokens("2.51.2")
+    assert not knows_tokens("1.60")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from anywire.access import Access
 from anywire.engine import Engine
 from anywire.roles.context import OrchestratorContext
 from anywire.service import Service
+from anywire.testing.patience import expect
 from anywire_service_background.config import BackgroundConfig
 from anywire_service_background.service import Background
 from anywire_service_conversations.config import ConversationsConfig
@@ -81,3 +83,17 @@ def checked(response: Response) -> Response:
 def checked_event(event: Any) -> Any:
     """The same for an event."""
     return _events.validate_python(event.model_dump(mode="json", exclude_unset=True, by_alias=True))
+
+
+async def status(at: House, name: str) -> str:
+    return str((await at.client.responses.retrieve(name)).status)
+
+
+async def until(at: House, name: str, wanted: str) -> None:
+    """Return once the response ``name`` has the status ``wanted``."""
+
+    async def asking() -> None:
+        while await status(at, name) != wanted:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.02)
+
+    await expect(asking(), f"{name} is {wanted}")

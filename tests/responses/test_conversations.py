@@ -205,6 +205,7 @@ async def test_whose_a_conversation_is_decides_who_may_use_it(tmp_path: Path) ->
         ("POST", "", b'{"metadata": {"a": "\\ud800"}}', None),
         ("POST", "", b"[]", None),
         ("POST", "/{id}/items", b"{}", "items"),
+        ("POST", "/{id}", b"{}", "metadata"),
         ("GET", "/{id}/items?limit=0", b"", "limit"),
         ("GET", "/{id}/items?after=nothing", b"", "after"),
     ],

@@ -239,12 +239,12 @@ def test_pages_are_the_whole_list_in_order(
     database.close()
 
 
-def test_items_are_found_by_their_ids_with_whose_they_are(database: Database) -> None:
+def test_items_are_found_by_their_ids_for_whose_they_are(database: Database) -> None:
     given_response = response("r", "x")
     end(database, given_response)
     output = given_response.response["output"][0]
-    ((owner, item),) = database.items([output["id"], "msg_nothing"])
-    assert (owner, item) == (Caller("a", "alice"), output)
+    assert database.items([output["id"], "msg_nothing", output["id"]], ALICE) == {output["id"]: output}
+    assert database.items([output["id"]], BOB) == {}
     assert database.remove_item("r", output["id"])
     assert not database.remove_item("r", output["id"])
     assert database.item("r", output["id"]) is None

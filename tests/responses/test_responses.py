@@ -15,13 +15,12 @@ import pytest
 from openai.types.responses import Response
 from tests.integration.gateway_serving import ScriptedEngine, hangs, says
 from tests.integration.known_keys import KnownKeys, bearer
-from tests.responses.conversing import House, checked, checked_event, conversing
+from tests.responses.conversing import House, checked, checked_event, conversing, status, until
 
 from anywire.builtin.synthetic import SyntheticConfig, SyntheticEngine
 from anywire.engine import Delta, EngineProgress
 from anywire.errors import EngineFailed
 from anywire.messages import TaskRequest
-from anywire.testing.patience import expect
 
 TOOL: Any = {
     "type": "function",
@@ -226,18 +225,6 @@ async def test_a_background_response_is_there_when_it_has_ended(tmp_path: Path) 
         assert ended == response, "it has ended already"
         after = await at.client.responses.create(model="m", input="and?", previous_response_id=queued.id)
         assert after.status == "completed"
-
-
-async def status(at: House, name: str) -> str:
-    return str((await at.client.responses.retrieve(name)).status)
-
-
-async def until(at: House, name: str, wanted: str) -> None:
-    async def asking() -> None:
-        while await status(at, name) != wanted:  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.02)
-
-    await expect(asking(), f"{name} is {wanted}")
 
 
 async def test_a_background_response_is_cancelled_through_to_its_engine(tmp_path: Path) -> None:

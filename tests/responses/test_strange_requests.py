@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.integration.fuzzed_requests import SEEDS, Requests
+from tests.integration.gateway_serving import says
 from tests.integration.mutations import seed
 from tests.long_form import TIMES
 from tests.responses.conversing import conversing
@@ -67,3 +68,27 @@ async def test_no_request_is_the_servers_fault(tmp_path: Path, caplog: pytest.Lo
     assert not caplog.records, [each.getMessage() for each in caplog.records]
     assert statuses.get(200, 0) > REQUESTS / 20, statuses
     assert set(SEEDS) >= {"/responses"}
+
+
+async def test_what_is_nested_deeply_is_refused_or_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.ERROR)
+    engine = says("done")
+    async with conversing(tmp_path, engine) as at:
+        conversation = (await at.client.conversations.create()).id
+        answered = 0
+        for depth in range(860, 960):
+            nest = "[" * depth + "]" * depth
+            items = f'[{{"role": "user", "content": "x", "more": {nest}}}]'
+            ways = {
+                "/v1/responses": f'{{"model": "m", "conversation": "{conversation}", "input": {items}}}',
+                f"/v1/conversations/{conversation}/items": f'{{"items": {items}}}',
+            }
+            for path, body in ways.items():
+                headers = {"Content-Type": "application/json"}
+                async with at.http.post(path, data=body, headers=headers) as answer:
+                    assert answer.status in (200, 400), await answer.text()
+                    answered += answer.status == 200 and path == "/v1/responses"
+            async with at.http.get(f"/v1/conversations/{conversation}/items?limit=2") as answer:
+                assert answer.status == 200
+        assert 0 < answered == len(engine.tasks), "nothing is refused once it was answered"
+    assert not caplog.records, [each.getMessage() for each in caplog.records]

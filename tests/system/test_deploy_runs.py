@@ -296,7 +296,7 @@ async def test_an_orchestrator_that_stands_by_lives_and_takes_over(tmp_path: Pat
         {"/config/anywire.yaml": config, "/secrets/clients": tmp_path / "clients"},
         empty=("/tmp", "/state"),
         environment={each["name"]: each["value"] for each in container["env"]},
-        hosts=[f"orchestrator-{number}.fleet" for number in range(workload["spec"]["replicas"])],
+        hosts=[f"orchestrator-{number}" for number in range(workload["spec"]["replicas"])],
     )
     active = await start(spec)
     other = await start(spec, "standing by: orchestrator")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("ray", reason="Ray is not installed: tests/system/install.sh")
+pytest.importorskip("ray", reason="missing: Ray (tests/system/install.sh)")
 
 import pyarrow.parquet as pq
 from tests.experiment.real_runs import plan_tree, run_cell

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-pytest.importorskip("ray", reason="Ray is not installed: tests/system/install.sh")
+pytest.importorskip("ray", reason="missing: Ray (tests/system/install.sh)")
 
 from tests.integration.anywire_processes import Process
 from tests.integration.fake_openai_server import FakeServer

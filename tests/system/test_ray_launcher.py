@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-pytest.importorskip("ray", reason="Ray is not installed: tests/system/install.sh")
+pytest.importorskip("ray", reason="missing: Ray (tests/system/install.sh)")
 
 from tests.system.own_network import own_network
 from tests.system.ray_nodes import Nodes, nothing_left

@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-pytest.importorskip("ray", reason="Ray is not installed: tests/system/install.sh")
+pytest.importorskip("ray", reason="missing: Ray (tests/system/install.sh)")
 
 from tests.system.own_network import own_network
 

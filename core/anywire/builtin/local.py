@@ -66,6 +66,11 @@ class LocalProcess:
         alive = self._process is not None and self._process.returncode is None
         return self._process.pid if alive and self._process is not None else 0
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended for good."""
+        return self._running is not None and self._running.done()
+
     def begin(self) -> None:
         """Start it, and again whenever it ends. Needs a running event loop."""
         self._running = asyncio.get_running_loop().create_task(self._keep_running())
@@ -206,7 +211,8 @@ class LocalLauncher(Launcher):
         if not isinstance(command, list) or not command or not all(isinstance(each, str) for each in command):
             raise ConfigError(f"command() of the launcher {self.name} gave {command!r:.80}, which is no list of texts")
         process = LocalProcess(name, command, config.model_dump_json(), changed, self.logged)
-        self._processes.append(process)
+        # Those on demand come and go as long as this process runs.
+        self._processes = [each for each in self._processes if not each.is_over] + [process]
         process.begin()
         return process
 

@@ -163,8 +163,10 @@ def _check_source(path: Path, status: os.stat_result) -> None:
     trusted = {0, me} if me else {0, above.st_uid}
     if status.st_uid not in trusted:
         raise ConfigError(f"{path} belongs to another user: run `chown {me} {quoted}`")
-    # What root owns a group may read: so do Debian and Kubernetes hand keys to programs of other users.
-    if status.st_mode & (0o027 if status.st_uid == 0 != me else 0o077):
+    # What root owns a group may read: so do Debian and Kubernetes hand keys to programs of other users. Root itself
+    # looks after such files, of groups other than its own.
+    handed_on = status.st_uid == 0 and (me != 0 or status.st_gid != 0)
+    if status.st_mode & (0o027 if handed_on else 0o077):
         raise ConfigError(f"others can read {path}: run `chmod 600 {quoted}`")
 
 
@@ -183,13 +185,16 @@ def _checked(descriptor: int, path: Path) -> bytes:
 
 
 def _written(path: Path, data: bytes, like: os.stat_result | None) -> Path:
-    """A new file beside ``path`` with this content, that survives a crash from then on; with the owner of ``like``."""
+    """A new file beside ``path`` with this content, that survives a crash from then on; with the owner of ``like``. One
+    that root owns may be read by the group that could read ``like``."""
     new = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             if like is not None and (like.st_uid, like.st_gid) != (os.geteuid(), os.getegid()):
                 os.fchown(descriptor, like.st_uid, like.st_gid)
+            if like is not None and like.st_uid == 0 and like.st_mode & 0o040:
+                os.fchmod(descriptor, 0o640)
             file.write(data)
             file.flush()
             os.fsync(descriptor)

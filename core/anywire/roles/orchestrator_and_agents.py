@@ -161,6 +161,8 @@ async def running(config: Config, plugins: Plugins, stop: Stop, count: int | Non
     """
     sorts = agent_sorts(config, count)
     configs = {agent_id: own for sort in sorts for agent_id, own in sort.agents.items()}
+    if not config.on_demand.most and any(sort.most for sort in sorts):
+        log.warning("agents: on_demand is set, and starts none while on_demand.most is 0, which bounds them all")
     agents: _Agents
     launched: _AgentsLaunched | None = None
     on_demand: AgentsOnDemand | None = None

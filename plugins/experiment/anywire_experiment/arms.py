@@ -133,6 +133,11 @@ def check(arm: Arm, where: str) -> None:
         raise ConfigError(
             f"{where}: a launcher starts the agents on the orchestrator's host, and with `network` they are on another"
         )
+    if config.on_demand.most and LAUNCHER not in arm.tree:
+        raise ConfigError(
+            f"{where}: agents on demand are started by a launcher, and the cell starts those of this arm: add "
+            "`launcher: local` to `system`, or set on_demand.most to 0"
+        )
     if LAUNCHER in arm.tree and inside:
         raise ConfigError(
             f"{where}: this transport stays inside of one process, where no launcher is used: leave `launcher` out"

@@ -34,12 +34,17 @@ class ExtraAgent:
         self._start, self._changed = start, changed
         self._process: RunningProcess | None = None
         self._living: asyncio.Task[None] = asyncio.get_running_loop().create_task(self._live())
+        self._living.add_done_callback(self._is_over)
 
     async def stop(self, grace: float) -> None:
-        """End it; returns when nothing of it is left."""
+        """End it; returns when nothing of it is left. A launcher that fails at it is logged."""
         self.leaving = True
         if self._process is not None:
-            await self._process.stop(grace)
+            try:
+                await self._process.stop(grace)
+            except Exception:
+                log.exception("agent %s: the launcher failed to stop it", self.agent_id)
+                self._living.cancel()
         elif not self.over:
             self._living.cancel()
         await asyncio.wait((self._living,))
@@ -59,7 +64,9 @@ class ExtraAgent:
             self.failure = "" if self.leaving else str(error)
         except Exception as error:
             log.exception("agent %s: the launcher failed", self.agent_id)
-            self.failure = f"the launcher failed: {type(error).__name__}: {error}"
-        finally:
-            self.over = True
-            self._changed(self)
+            self.failure = f"the launcher failed: {type(error).__name__}: {printable(str(error))}"
+
+    def _is_over(self, living: asyncio.Task[None]) -> None:
+        # Also of one that is cancelled before its first step.
+        self.over = True
+        self._changed(self)

@@ -99,7 +99,11 @@ class AgentsOnDemand:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        await asyncio.gather(*(each.stop(self._grace) for each in self._extras.values()), *self._ending)
+        await asyncio.gather(*(each.stop(self._grace) for each in self._extras.values()))
+        ending = list(self._ending)
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
 
     # What happens
 
@@ -221,11 +225,10 @@ class AgentsOnDemand:
         ending.add_done_callback(self._ending.discard)
 
     async def _stop(self, extra: ExtraAgent) -> None:
-        try:
-            await extra.stop(self._grace)
-        finally:
-            # One of this name may be started again.
-            self._order(extra, "")
+        await extra.stop(self._grace)
+        # One of this name may be started again. Until the orchestrator has seen that this one is gone, it gets no task.
+        await self._orchestrator.agents_until(lambda agents: all(each.agent_id != extra.agent_id for each in agents))
+        self._order(extra, "")
 
     def _order(self, extra: ExtraAgent, order: Order) -> None:
         reason = "it was started on demand, and is not needed" if order else ""

@@ -72,6 +72,7 @@ class SortState:
             self.overdue(waiting, now),
             self.peak.highest(now),
             self.paused_until <= now,
+            self.models,
         )
 
     def _always(self, agent_id: str, view: AgentView | None, health: Health) -> Member:

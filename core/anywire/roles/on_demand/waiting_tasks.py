@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Collection, Iterable
+from itertools import chain
 
 
 class Peak:
@@ -45,32 +46,42 @@ class WaitingTasks:
         self._models: dict[str, str] = {}
         self._counts = Counter[str]()
         """How many there are for each model."""
-        self._since: dict[str, float] = {}
+        self._since: dict[str, dict[str, float]] = {}
+        """By model, those that wait."""
 
     def admitted(self, task_id: str, model: str, now: float) -> None:
         if task_id not in self._models:
             self._models[task_id] = model
             self._counts[model] += 1
-            self._since[task_id] = now
+            self.waits_again(task_id, now)
 
     def waits_again(self, task_id: str, now: float) -> None:
         if task_id in self._models:
-            self._since.setdefault(task_id, now)
+            self._since.setdefault(self._models[task_id], {}).setdefault(task_id, now)
 
     def is_for(self, task_id: str, model: str) -> None:
         """It is for another model from now on."""
         if task_id in self._models:
+            since = self.sent(task_id)
             self._leave(self._models[task_id])
             self._models[task_id] = model
             self._counts[model] += 1
+            if since is not None:
+                self.waits_again(task_id, since)
 
-    def sent(self, task_id: str) -> None:
-        self._since.pop(task_id, None)
+    def sent(self, task_id: str) -> float | None:
+        """It waits no longer; since when it did."""
+        model = self._models.get(task_id, "")
+        waiting = self._since.get(model, {})
+        since = waiting.pop(task_id, None)
+        if since is not None and not waiting:
+            del self._since[model]
+        return since
 
     def ended(self, task_id: str) -> None:
         if task_id in self._models:
+            self.sent(task_id)
             self._leave(self._models.pop(task_id))
-            self._since.pop(task_id, None)
 
     def at_once(self, models: Iterable[str]) -> int:
         """Tasks of these models that have not ended."""
@@ -78,7 +89,7 @@ class WaitingTasks:
 
     def waiting(self, models: Collection[str]) -> list[float]:
         """Since when tasks of these models wait, the longest first."""
-        return sorted(since for task_id, since in self._since.items() if self._models[task_id] in models)
+        return sorted(chain.from_iterable(self._since[model].values() for model in models if model in self._since))
 
     def _leave(self, model: str) -> None:
         self._counts[model] -= 1

@@ -40,10 +40,11 @@ from anywire_gateway_openai.responses_request import (
     Object,
     ResponseRequest,
     asked,
+    check_references,
     decoder,
     referred,
 )
-from anywire_gateway_openai.responses_turn import Turn
+from anywire_gateway_openai.responses_turn import NOTHING_BEFORE, Turn
 from anywire_gateway_openai.sse import progress_comment, stages_comment
 from anywire_gateway_openai.streamed_answer import StreamedAnswer
 from anywire_gateway_openai.tasks import tell_decision
@@ -92,6 +93,7 @@ class ResponseHandler:
             conversations = self._conversations(fields)
             names = referred(fields)
             references = await conversations.items(names, caller) if conversations is not None and names else {}
+            check_references(names, references, self._max_body_bytes)
             checked = asked(fields, members, references)
             stores = conversations is not None and fields.store is not False
             if headers.idempotency_key and (conversations is None or not stores):
@@ -161,6 +163,7 @@ class ResponseHandler:
         previous, conversation = fields.previous_response_id or "", fields.conversation_id
         release: Callable[[], None] = _nothing
         if conversation and conversations is not None:
+            await conversations.check_conversation(conversation, turn.caller)
             release = conversations.occupy(conversation)
         try:
             if conversations is not None and (previous or conversation):
@@ -169,6 +172,7 @@ class ResponseHandler:
             request[MODEL] = model = fields.model or self._default_model.of("chat", turn.caller)
             turn = turn._replace(model=model)
             submission = await turn.submission(self._max_body_bytes, share)
+            turn = turn._replace(history=NOTHING_BEFORE)  # it may be large, and an answer may take long
             if fields.background:
                 taken, release = release, _nothing
                 response = await self._taken(turn, submission, taken)

@@ -131,7 +131,10 @@ def failed_response(head: Object, error: AnywireError, items: Sequence[Item] = (
 def _usage(text: str) -> Object | None:
     if not text:
         return None
-    usage = _object(bytes(checked_json(text, "{", "usage")))
+    try:
+        usage = _object(bytes(checked_json(text, "{", "usage")))
+    except msgspec.MsgspecError as error:  # a number that is none, say
+        raise StreamCorrupted(f"the agent sent usage that cannot be read: {error}", phase="streaming") from error
     given, made = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
     before, after = _details(usage, "prompt_tokens_details"), _details(usage, "completion_tokens_details")
     return {
@@ -145,7 +148,7 @@ def _usage(text: str) -> Object | None:
 
 def _count(usage: Mapping[str, Any], name: str) -> int:
     value = usage.get(name)
-    return value if isinstance(value, int) else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def _details(usage: Mapping[str, Any], name: str) -> Mapping[str, Any]:

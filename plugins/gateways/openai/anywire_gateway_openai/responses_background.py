@@ -18,6 +18,7 @@ from anywire.conversations import Conversations, KeptResponse
 from anywire.errors import AnywireError, InvalidRequest, PluginFailed, ShuttingDown, TaskCancelled, TaskError
 from anywire.submission import Submission
 from anywire_gateway_openai.answers import task_id_of
+from anywire_gateway_openai.errors import as_anywire
 from anywire_gateway_openai.responses_answer import answered, failed_response
 from anywire_gateway_openai.responses_request import Object
 
@@ -34,7 +35,7 @@ class BackgroundResponses:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._work: set[asyncio.Task[None]] = set()
+        self._work: set[asyncio.Task[Any]] = set()
 
     def start(self) -> None:
         """Go on with what an earlier process has left."""
@@ -56,8 +57,9 @@ class BackgroundResponses:
         release: Callable[[], None],
     ) -> Object:
         """Take a response in: its object, once it is kept. ``begun`` makes it from the id of its task; ``release`` is
-        called when it has ended, or when this raises. Raises what `BackgroundTasks.submit` and `Conversations.begin`
-        raise."""
+        called when it has ended, or when it is not taken in. A client that goes away before it has the id takes its
+        response back, unless it gave a ``key`` with which it may come again. Raises what `BackgroundTasks.submit` and
+        `Conversations.begin` raise."""
         try:
             tasks, kept = self._tasks, self._kept
             if tasks is None or kept is None:
@@ -68,17 +70,19 @@ class BackgroundResponses:
                 )
             task_id, _ = await tasks.submit(submission)
             response = begun(task_id)
-            try:
-                await kept.begin(response, key=key, digest=digest)
-            except BaseException:
-                with suppress(AnywireError):
-                    await tasks.forget(task_id, submission.caller)
-                raise
         except BaseException:
             release()
             raise
-        self._begin(self._watch(response, tasks, kept, release))
-        return response.response
+        beginning = asyncio.ensure_future(self._keep_begun(response, tasks, kept, key, digest, release))
+        self._work.add(beginning)
+        beginning.add_done_callback(self._work.discard)
+        try:
+            return await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            # Its client has gone and knows no id. What is being written is written first.
+            if not key:
+                self._begin(self._withdraw(beginning, response, tasks, kept))
+            raise
 
     async def cancel(self, response: KeptResponse, caller: Caller) -> None:
         """End one that has not ended."""
@@ -130,6 +134,34 @@ class BackgroundResponses:
                     release = kept.occupy(each.conversation)
             self._begin(self._watch(each, tasks, kept, release))
 
+    async def _keep_begun(
+        self,
+        response: KeptResponse,
+        tasks: BackgroundTasks,
+        kept: Conversations,
+        key: str,
+        digest: bytes,
+        release: Callable[[], None],
+    ) -> Object:
+        try:
+            await kept.begin(response, key=key, digest=digest)
+        except BaseException:
+            release()
+            with suppress(AnywireError):
+                await tasks.forget(task_id_of(response.response_id), response.caller)
+            raise
+        self._begin(self._watch(response, tasks, kept, release))
+        return response.response
+
+    async def _withdraw(
+        self, beginning: asyncio.Future[Object], response: KeptResponse, tasks: BackgroundTasks, kept: Conversations
+    ) -> None:
+        """Keep nothing of a response whose id nobody was told."""
+        with suppress(AnywireError):
+            await beginning
+            await kept.remove(response.response_id, response.caller)
+            await tasks.forget(task_id_of(response.response_id), response.caller)
+
     async def _watch(
         self, response: KeptResponse, tasks: BackgroundTasks, kept: Conversations, release: Callable[[], None]
     ) -> None:
@@ -151,8 +183,8 @@ class BackgroundResponses:
             elif task.chunk is not None:
                 try:
                     whole = answered(head, task_id, task.model or head["model"], task.chunk, task.ended)
-                except AnywireError as error:
-                    whole = failed_response(head, error)
+                except Exception as error:  # also what nobody has thought of: it must not wait for ever
+                    whole = failed_response(head, as_anywire(error, task_id))
             else:
                 if self._context.closing:  # it is not waited for any more: perhaps it ends within the grace
                     await self._context.clock.sleep(PAUSE_S)
@@ -168,8 +200,9 @@ class BackgroundResponses:
             await kept.end(_ended(response, whole))
         except (PluginFailed, ShuttingDown):
             raise
-        except AnywireError as error:  # there is no room for it
-            await kept.end(_ended(response, failed_response(response.response, error)))
+        except Exception as error:  # there is no room for it, say
+            fault = as_anywire(error, task_id_of(response.response_id))
+            await kept.end(_ended(response, failed_response(response.response, fault)))
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)

@@ -9,8 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from anywire.conversation_items import Item
+import msgspec
+
+from anywire.conversation_items import MAX_ITEMS, Item
+from anywire.errors import StreamCorrupted
 from anywire_gateway_openai.answers import encodable
+
+_encode = msgspec.json.Encoder().encode
 
 Event = dict[str, Any]
 CUT_OFF = {"length": "max_output_tokens", "content_filter": "content_filter"}
@@ -61,6 +66,10 @@ class ResponseOutput:
     def __init__(self, task_id: str) -> None:
         self._task_id = task_id
         self._items: list[_Item] = []
+        self._made = {"message": 0, "reasoning": 0, "function_call": 0}
+        """Items by their type."""
+        self._said: _Item | None = None
+        """The newest item that is no function call; of these it alone may be open."""
         self._calls: dict[int, _Item] = {}
         self._done: dict[int, Item] = {}
 
@@ -75,7 +84,8 @@ class ResponseOutput:
 
     def add(self, piece: Mapping[str, Any], logprobs: object = None) -> list[Event]:
         """A piece of a chat's message: its ``delta``, or a whole ``message``, with what its choice says of log
-        probabilities. Members that are not known are passed over."""
+        probabilities. Members that are not known are passed over, and those that have another type than a chat's.
+        Raises `StreamCorrupted` for more items than a conversation may have."""
         events: list[Event] = []
         thought = next((text for name in _REASONING if isinstance(text := piece.get(name), str) and text), "")
         if thought:
@@ -83,12 +93,12 @@ class ResponseOutput:
         content, said = piece.get("content"), _content(logprobs)
         if isinstance(content, str) and (content or said):
             events += self._add("message", "output_text", content, said)
-        for annotation in piece.get("annotations") or ():
+        for annotation in _list(piece.get("annotations")):
             events += self._annotate(annotation)
         refusal = piece.get("refusal")
         if isinstance(refusal, str) and refusal:
             events += self._add("message", "refusal", refusal)
-        for at, call in enumerate(piece.get("tool_calls") or ()):
+        for at, call in enumerate(_list(piece.get("tool_calls"))):
             if isinstance(call, dict):
                 events += self._call(call, at)
         return events
@@ -108,11 +118,11 @@ class ResponseOutput:
 
     def _add(self, kind: str, part_kind: str, text: str, said: list[Mapping[str, Any]] | None = None) -> list[Event]:
         events: list[Event] = []
-        last = next((each for each in reversed(self._items) if each.kind != "function_call"), None)
+        last = self._said
         if last is None or not last.is_open or last.kind != kind:
-            if last is not None:
-                events += self._close(last, "completed")
+            events += self._close_said()
             last, begun = self._begin(kind)
+            self._said = last
             events += begun
         part, begun = self._part(last, part_kind)
         events += begun
@@ -128,7 +138,10 @@ class ResponseOutput:
         return events
 
     def _begin(self, kind: str, **members: Any) -> tuple[_Item, list[Event]]:
-        number = sum(each.kind == kind for each in self._items)
+        if len(self._items) >= MAX_ITEMS:
+            raise StreamCorrupted(f"the agent sent an answer of more than {MAX_ITEMS} items", phase="streaming")
+        number = self._made[kind]
+        self._made[kind] += 1
         prefix = {"message": "msg", "reasoning": "rs", "function_call": "fc"}[kind]
         head: Item = {"id": f"{prefix}_{self._task_id}" + (f"_{number}" if number else ""), "type": kind, **members}
         begun: Item = {**head, "status": "in_progress"}
@@ -155,13 +168,15 @@ class ResponseOutput:
         return part, events
 
     def _annotate(self, annotation: object) -> list[Event]:
-        if not isinstance(annotation, dict):
+        kind = annotation.get("type") if isinstance(annotation, dict) else None
+        if not isinstance(annotation, dict) or not isinstance(kind, str):
             return []
-        nested = annotation.get(str(annotation.get("type")))
+        nested = annotation.get(kind)
         if isinstance(nested, dict):  # as a chat has it
-            annotation = {"type": annotation["type"], **nested}
+            annotation = {"type": kind, **nested}
         events = self._add("message", "output_text", "")
-        item = next(each for each in reversed(self._items) if each.kind == "message")
+        item = self._said
+        assert item is not None
         found = item.parts[-1].annotations
         found.append(annotation)
         event = {"type": "response.output_text.annotation.added", **_where(item)}
@@ -172,12 +187,12 @@ class ResponseOutput:
         function = call.get("function")
         function = function if isinstance(function, dict) else {}
         name, arguments = str(function.get("name") or ""), function.get("arguments") or ""
+        if isinstance(arguments, dict):  # some servers send the object, and not its text
+            arguments = _encode(arguments).decode()
         events: list[Event] = []
         item = self._calls.get(index)
         if item is None:
-            for each in self._items:
-                if each.kind != "function_call":
-                    events += self._close(each, "completed")
+            events += self._close_said()
             call_id = str(call.get("id") or f"call_{self._task_id}_{index}")
             item, begun = self._begin("function_call", call_id=call_id, name=name)
             self._calls[index] = item
@@ -189,6 +204,9 @@ class ResponseOutput:
             where = {"item_id": item.head["id"], "output_index": item.place}
             events.append({"type": "response.function_call_arguments.delta", **where, "delta": item.texts[-1]})
         return events
+
+    def _close_said(self) -> list[Event]:
+        return self._close(self._said, "completed") if self._said is not None else []
 
     def _close_part(self, item: _Item) -> list[Event]:
         if not item.parts:
@@ -227,15 +245,17 @@ def _where(item: _Item) -> Event:
     return {"item_id": item.head["id"], "output_index": item.place, "content_index": len(item.parts) - 1}
 
 
+def _list(given: object) -> list[Any]:
+    return given if isinstance(given, list) else []
+
+
 def _content(logprobs: object) -> list[Mapping[str, Any]]:
     """The log probabilities of a piece, in the form of a response."""
     found = logprobs.get("content") if isinstance(logprobs, dict) else None
-    if not isinstance(found, list):
-        return []
-    return [_logprob(each) for each in found if isinstance(each, dict)]
+    return [_logprob(each) for each in _list(found) if isinstance(each, dict)]
 
 
 def _logprob(given: Mapping[str, Any]) -> Mapping[str, Any]:
     top = given.get("top_logprobs")
-    others = [{**each, "bytes": each.get("bytes") or []} for each in top or () if isinstance(each, dict)]
+    others = [{**each, "bytes": each.get("bytes") or []} for each in _list(top) if isinstance(each, dict)]
     return {**given, "bytes": given.get("bytes") or [], "top_logprobs": others}

@@ -7,17 +7,19 @@ Members that OpenAI's Responses API has are read here. Others pass to the engine
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
 
-from anywire.conversation_items import Item, checked_items, checked_metadata, user_message
-from anywire.errors import InvalidRequest
+from anywire.conversation_items import MAX_ITEMS, Item, check_nesting, checked_items, checked_metadata, user_message
+from anywire.errors import InvalidRequest, PayloadTooLarge
 from anywire.submission import MAX_HINT_CHARS, Hints, checked_hints
 from anywire_gateway_openai.chat_schema import Models, Number
 from anywire_gateway_openai.responses_messages import ENCRYPTED, chat_messages, unread
+
+_encode = msgspec.json.Encoder().encode
 
 Object = dict[str, Any]
 LOGPROBS = "message.output_text.logprobs"
@@ -114,6 +116,7 @@ class Asked(NamedTuple):
 def asked(fields: ResponseRequest, body: Mapping[str, Any], references: Mapping[str, Item]) -> Asked:
     """Check what a request says beyond its types. ``body`` is all of it, ``references`` are the kept items that its
     input names by their ids. Raises `InvalidRequest` that names the member at fault."""
+    check_nesting(body)
     for name, why in REFUSED.items():
         if body.get(name) is not None:
             raise InvalidRequest(f"{name} is not supported: {why}", param=name)
@@ -141,9 +144,22 @@ def asked(fields: ResponseRequest, body: Mapping[str, Any], references: Mapping[
 
 
 def referred(fields: ResponseRequest) -> list[str]:
-    """The ids of kept items that the input names in place of items."""
+    """The ids of kept items that the input names in place of items, each as often as it is named. Raises
+    `InvalidRequest` for an input of too many items."""
     given = fields.input if isinstance(fields.input, list) else []
+    if len(given) > MAX_ITEMS:
+        raise InvalidRequest(f"input has {len(given)} items, at most {MAX_ITEMS} are possible", param="input")
     return [name for each in given if each.get("type") == "item_reference" and isinstance(name := each.get("id"), str)]
+
+
+def check_references(names: Sequence[str], references: Mapping[str, Item], most: int) -> None:
+    """Refuse an input that would have more than ``most`` bytes with the items that it names: a short one can name a
+    long item many times. Raises `PayloadTooLarge`."""
+    sizes = {name: len(_encode(item)) for name, item in references.items()}
+    if (total := sum(sizes.get(name, 0) for name in names)) > most:
+        raise PayloadTooLarge(
+            f"the items that input names have {total} bytes together, at most {most} are possible (max_body_bytes)"
+        )
 
 
 def hints_of(metadata: Object) -> Hints:

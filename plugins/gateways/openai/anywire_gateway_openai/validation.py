@@ -69,6 +69,13 @@ async def check_members(decoder: msgspec.json.Decoder[Fields], body: bytes, max_
 
 
 async def _check(decoder: msgspec.json.Decoder[Any], body: bytes, max_bytes: int) -> tuple[Any, str, str]:
+    try:
+        return await _read(decoder, body, max_bytes)
+    except RecursionError as error:  # of any of the looks at it
+        raise InvalidRequest("the body is nested too deeply") from error
+
+
+async def _read(decoder: msgspec.json.Decoder[Any], body: bytes, max_bytes: int) -> tuple[Any, str, str]:
     if body[:3] == codecs.BOM_UTF8:  # some clients write one, and JSON's standard lets it be passed over
         body = body[3:]
     if len(body) > LARGE_BYTES:
@@ -95,8 +102,6 @@ def _decoded(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from error
-    except RecursionError as error:
-        raise InvalidRequest("the body is nested too deeply") from error
     except msgspec.DecodeError as error:
         raise unreadable(body, error, "the body is not valid JSON: ") from error
 

@@ -12,14 +12,16 @@ import secrets
 import socket
 import sys
 from collections import deque
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from anywire.builtin.local import LocalProcess
 from anywire.clock import SystemClock
 from anywire.errors import LaunchFailed
 from anywire.lease import AwakeTime, Silence
-from anywire_launcher_ray.messages import MAX_LINES, shortened
+from anywire_launcher_ray.messages import MAX_LINES, Count, Name, shortened
 from anywire_launcher_ray.sealed import SealError, SealKey
 
 SILENT_LEASES = 2.0
@@ -32,9 +34,9 @@ class Hello(msgspec.Struct, frozen=True):
     """A life of an actor: its random name, the key to seal with, the name of its machine, and the id and the address of
     its node."""
 
-    life: str
+    life: Name
     key: bytes
-    host: str
+    host: Name
     node: str
     address: str
 
@@ -43,14 +45,14 @@ class State(msgspec.Struct, frozen=True):
     """How the agent's process is. ``change`` and ``line`` are what to ask with next time. ``ended`` tells why it is
     not started again here."""
 
-    life: str
+    life: Name
     change: int
     line: int
-    pid: int = 0
-    restarts: int = 0
+    pid: Count = 0
+    restarts: Count = 0
     ready: bool = False
     ended: str | None = None
-    lines: list[str] = []
+    lines: Annotated[list[str], Meta(max_length=MAX_LINES)] = []
 
 
 class AgentActor:

@@ -22,6 +22,7 @@ from anywire.log_lines import readable
 from anywire_launcher_ray.messages import (
     MAX_LINE,
     MAX_TEXT,
+    Alive,
     Connect,
     Connected,
     Failed,
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 
 END_TIMEOUT = 20.0
 """Seconds that a driver has to stop what it has started, and to end, before it is killed."""
+SILENCE = 120.0
+"""Seconds without any word from a driver that is connected, after which it is killed: it hangs. Longer than Ray waits
+for a lost head."""
 SHOWN_LINES = 2
 """Newest lines of a driver that tell why it ended."""
 SHOWN_CHARS = 200
@@ -134,14 +138,19 @@ class DriverProcess:
     async def _live(self) -> str:
         """One driver; why it ended."""
         folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=_base())) if not self._address else None
-        process = self._process = await asyncio.create_subprocess_exec(
-            *self._command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            limit=MAX_LINE,
-            start_new_session=True,
-        )
+        try:
+            process = self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                limit=MAX_LINE,
+                start_new_session=True,
+            )
+        except BaseException:
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
@@ -176,15 +185,22 @@ class DriverProcess:
         """Until there are no more; what was wrong with them, or the failure that they tell."""
         while True:
             try:
-                line = await stdout.readline()
+                async with asyncio.timeout(SILENCE if self._is_connected else None):
+                    line = await stdout.readline()
                 if not line:
                     return ""
                 told = report(line)
+            except TimeoutError:
+                return f"the driver hangs: it said nothing for {SILENCE:g} s"
             except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
                 return f"the driver wrote what is no report: {error}"
             match told:
                 case Failed(reason):
                     return reason
+                case Alive():
+                    pass
+                case Connected() if self._is_connected:
+                    return "the driver wrote what is no report: it is connected twice"
                 case Connected():
                     self._is_connected = self._was_connected = True
                     self._connected(told)

@@ -82,6 +82,8 @@ class RayLauncher(Launcher):
                     "the launcher ray needs the package ray, in the version of the cluster: "
                     "pip install 'anywire-launcher-ray[ray]'"
                 )
+            told = f"connecting to the Ray cluster at {self.config.address}" if self.config.address else "starting Ray"
+            log.info("%s", told)
             self._cluster = asyncio.get_running_loop().create_future()
             self.driver = DriverProcess(
                 self.config.address,

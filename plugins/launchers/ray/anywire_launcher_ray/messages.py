@@ -16,6 +16,8 @@ MAX_LINE = 64 * 1024 * 1024
 """Bytes of a message."""
 MAX_TEXT = 8192
 """Characters of a line of a log, and of a reason."""
+ALIVE_INTERVAL = 5.0
+"""Seconds between two signs of life of a driver that is connected."""
 MAX_LINES = 100
 """Lines of a log in one report."""
 
@@ -68,6 +70,10 @@ class Stop(ToDriver, frozen=True):
 
 class FromDriver(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """What the driver tells."""
+
+
+class Alive(FromDriver, frozen=True):
+    """The driver's event loop runs. Told every `ALIVE_INTERVAL` seconds."""
 
 
 class Connected(FromDriver, frozen=True):
@@ -131,7 +137,7 @@ class Ended(FromDriver, frozen=True):
 
 
 Orders = Connect | Start | Stop
-Reports = Connected | Failed | Placed | Reported | Down | Waiting | Ended
+Reports = Alive | Connected | Failed | Placed | Reported | Down | Waiting | Ended
 
 _orders = msgspec.json.Decoder(Orders)
 _reports = msgspec.json.Decoder(Reports)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,8 @@ class Database(RoomKeeper):
         )
 
     def append(self, conversation_id: str, items: Sequence[tuple[str, bytes]], expired: float) -> None:
-        """Add items that a client gives. Raises `QueueFull` and `PayloadTooLarge`."""
+        """Add items that a client gives. Raises `QueueFull`, `PayloadTooLarge`, and `InvalidRequest` (404) when there
+        is no such conversation."""
         with self._transaction():
             self._append(conversation_id, items, GIVEN, expired)
             self._run("UPDATE kept SET used = ? WHERE id = ?", time.time(), conversation_id)
@@ -118,7 +119,8 @@ class Database(RoomKeeper):
 
     def end(self, response: Written, store: bool, key: str, digest: bytes, adds: bool, expired: float) -> bool:
         """Keep how a response has ended, and with ``adds`` give its items to its conversation. False when nothing was
-        changed: it has ended already, or was removed after it had begun. Raises `QueueFull` and `PayloadTooLarge`."""
+        changed: it has ended already, or was removed after it had begun. Raises `QueueFull`, `PayloadTooLarge`, and
+        `InvalidRequest` (404) when its conversation is not kept any more."""
         with self._transaction():
             begun = self._kept(response.response_id, _RESPONSE, "ended, key, digest")
             if (begun and begun[0][0]) or (not begun and response.in_background):
@@ -132,13 +134,13 @@ class Database(RoomKeeper):
                 self._remove(response.response_id)
             if store:
                 response = response._replace(size=size_of(given) + size_of(response.made) + len(response.head))
-                self._make_room(response.caller.tenant, 1, response.size, expired)
+                self._make_room(response.caller.tenant, 1, response.size, expired, response.conversation)
                 self._insert(response, key, digest)
                 self._add_items(response.response_id, given, GIVEN)
                 self._add_items(response.response_id, response.made, MADE)
-            if adds and response.conversation and self._kept(response.conversation, _CONVERSATION, "id"):
-                self._append(response.conversation, given, GIVEN, expired)
-                self._append(response.conversation, response.made, MADE, expired)
+            if adds and response.conversation:
+                self._append(response.conversation, given, GIVEN, expired, response.response_id)
+                self._append(response.conversation, response.made, MADE, expired, response.response_id)
                 self._run("UPDATE kept SET used = ? WHERE id = ?", time.time(), response.conversation)
         return True
 
@@ -205,14 +207,29 @@ class Database(RoomKeeper):
         )
         return Items([read(item) for (item,) in found[: page.limit]], len(found) > page.limit)
 
-    def items(self, ids: Sequence[str]) -> list[tuple[Caller, Item]]:
-        """Those of these that are kept, each with whose it is."""
-        found = []
-        for name in ids:
+    def items(self, ids: Iterable[str], caller: Caller) -> dict[str, Item]:
+        """Those of these that are kept and that ``caller`` may see. Raises `PayloadTooLarge` for more bytes than a
+        history may have."""
+        found: dict[str, Item] = {}
+        total = 0
+        for name in dict.fromkeys(ids):
+            # A response and its conversation have the same items, and may be of two callers.
             rows = self._rows(
-                "SELECT tenant, caller, item FROM items JOIN kept ON kept.id = owner WHERE items.id = ? LIMIT 1", name
+                "SELECT tenant, caller, owner, number, length(item) FROM items JOIN kept ON kept.id = owner "
+                "WHERE items.id = ?",
+                name,
             )
-            found += [(Caller(caller, tenant), read(item)) for tenant, caller, item in rows]
+            for tenant, owner_id, owner, number, size in rows:
+                if caller.may_end(Caller(owner_id, tenant)):
+                    total += size
+                    if total > self._max_history_bytes:
+                        raise PayloadTooLarge(
+                            f"the items that are named have more than {self._max_history_bytes} bytes "
+                            "(services.conversations.max_history_bytes)"
+                        )
+                    ((item,),) = self._rows("SELECT item FROM items WHERE owner = ? AND number = ?", owner, number)
+                    found[name] = read(item)
+                    break
         return found
 
     # Inside
@@ -245,14 +262,17 @@ class Database(RoomKeeper):
         rows = [(owner, last + 1 + at, name, side, item) for at, (name, item) in enumerate(items)]
         self._run_many("INSERT INTO items VALUES (?, ?, ?, ?, ?)", rows)
 
-    def _append(self, conversation: str, items: Sequence[tuple[str, bytes]], side: int, expired: float) -> None:
-        if not items:
-            return
+    def _append(
+        self, conversation: str, items: Sequence[tuple[str, bytes]], side: int, expired: float, *but: str
+    ) -> None:
+        """``but`` does not make room for it."""
+        rows = self._kept(conversation, _CONVERSATION, "tenant")
+        if not rows:
+            raise not_kept("conversation", conversation, "conversation")
         size = size_of(items)
         count, total = self._totals([conversation])
         self._check_history(conversation, count + len(items), total + size)
-        rows = self._kept(conversation, _CONVERSATION, "tenant")
-        self._make_room(rows[0][0], 0, size, expired, but=conversation)
+        self._make_room(rows[0][0], 0, size, expired, conversation, *but)
         self._add_items(conversation, items, side)
         self._run("UPDATE kept SET size = size + ? WHERE id = ?", size, conversation)
 

@@ -83,8 +83,10 @@ class KeptConversations:
 
     async def items(self, ids: Sequence[str], caller: Caller) -> Mapping[str, Item]:
         self._check_open()
-        found = await self._store.do(lambda database: database.items(ids))
-        return {item["id"]: item for owner, item in found if caller.may_end(owner)}
+        return await self._store.do(lambda database: database.items(ids, caller))
+
+    async def check_conversation(self, conversation: str, caller: Caller) -> None:
+        await self.conversation(conversation, caller)
 
     def occupy(self, conversation: str) -> Callable[[], None]:
         if conversation in self._occupied:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from anywire.errors import QueueFull
@@ -41,33 +42,47 @@ class RoomKeeper(DatabaseFile):
         with self._transaction():
             self._remove_expired(expired)
 
-    def _make_room(self, tenant: str, count: int, size: int, expired: float, but: str = "") -> None:
+    def _make_room(self, tenant: str, count: int, size: int, expired: float, *but: str) -> None:
         """Make room for ``count`` more with ``size`` bytes, of ``tenant``: what was not used since ``expired`` goes
-        first, then what the tenant that has the most has not used for the longest time; ``but`` never goes. Within a
-        transaction. Raises `QueueFull` when nothing may go."""
+        first, then what the tenant that has the most has not used for the longest time; ``but`` never goes. Where that
+        tenant has nothing that may go, the next one gives way that has no less than ``tenant``. Within a transaction.
+        Raises `QueueFull` when nothing may go."""
         self._remove_expired(expired)
-        while True:
-            ((kept, total),) = self._rows("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM kept")
-            if kept + count <= self._max_kept and total + size <= self._max_bytes:
-                return
-            which = 1 if total + size > self._max_bytes else 0
-            used = {
-                name: (some, taken)
-                for name, some, taken in self._rows("SELECT tenant, COUNT(*), SUM(size) FROM kept GROUP BY tenant")
-            }
-            some, taken = used.get(tenant, (0, 0))
-            used[tenant] = (some + count, taken + size)
-            most = max(used, key=lambda name: used[name][which])
-            rows = self._rows(
-                "SELECT id FROM kept WHERE tenant = ? AND ended = 1 AND id != ? ORDER BY used LIMIT 1", most, but
-            )
-            if not rows:
+        ((kept, total),) = self._rows("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM kept")
+        if kept + count <= self._max_kept and total + size <= self._max_bytes:
+            return
+        used = {
+            name: [some, taken]
+            for name, some, taken in self._rows("SELECT tenant, COUNT(*), SUM(size) FROM kept GROUP BY tenant")
+        }
+        own = used.setdefault(tenant, [0, 0])
+        own[0], own[1] = own[0] + count, own[1] + size
+        kept, total = kept + count, total + size
+        while kept > self._max_kept or total > self._max_bytes:
+            which = 1 if total > self._max_bytes else 0
+            giving = [name for name in used if used[name][which] >= own[which]]
+            giving.sort(key=lambda name: used[name][which], reverse=True)
+            found = next((each for name in giving if (each := self._longest_unused(name, but))), None)
+            if found is None:
                 raise QueueFull(
                     "there is no room for another response or conversation (services.conversations.max_kept, "
                     "max_bytes)",
                     retry_after=RETRY_S,
                 )
-            self._remove(rows[0][0])
+            owner, name, freed = found
+            self._remove(name)
+            used[owner] = [used[owner][0] - 1, used[owner][1] - freed]
+            own = used[tenant]
+            kept, total = kept - 1, total - freed
+
+    def _longest_unused(self, tenant: str, but: Sequence[str]) -> tuple[str, str, int] | None:
+        """Whose it is, its id and its size."""
+        rows = self._rows(
+            "SELECT tenant, id, size FROM kept WHERE tenant = ? AND ended = 1 ORDER BY used LIMIT ?",
+            tenant,
+            len(but) + 1,
+        )
+        return next((each for each in rows if each[1] not in but), None)
 
     def _remove_expired(self, expired: float) -> None:
         for (name,) in self._rows("SELECT id FROM kept WHERE ended = 1 AND used < ?", expired):

@@ -6,9 +6,10 @@ from typing import Any
 
 import msgspec
 
-from anywire.conversation_items import Item, checked_items, checked_metadata
+from anywire.conversation_items import Item, check_nesting, checked_items, checked_metadata
 from anywire.conversations import Items, listed, not_kept, read_page
 from anywire.errors import InvalidRequest
+from anywire.large_body import LARGE_BYTES, read_large_body
 from anywire.route import Request, Response, Route
 from anywire_service_conversations.kept import KeptConversations
 
@@ -42,7 +43,7 @@ class ConversationHandlers:
         self._kept = kept
 
     async def create(self, request: Request) -> Response:
-        body = _body(request)
+        body = await _body(request)
         items = _given(body.get("items"))
         metadata = checked_metadata(body.get("metadata"))
         return _answer((await self._kept.create(request.caller, items, metadata)).view())
@@ -51,7 +52,10 @@ class ConversationHandlers:
         return _answer((await self._kept.conversation(_id(request), request.caller)).view())
 
     async def update(self, request: Request) -> Response:
-        metadata = checked_metadata(_body(request).get("metadata"))
+        body = await _body(request)
+        if "metadata" not in body:
+            raise InvalidRequest("metadata is required", param="metadata")
+        metadata = checked_metadata(body["metadata"])
         return _answer((await self._kept.set_metadata(_id(request), request.caller, metadata)).view())
 
     async def delete(self, request: Request) -> Response:
@@ -60,7 +64,7 @@ class ConversationHandlers:
         return _answer({"id": name, "object": "conversation.deleted", "deleted": True})
 
     async def add(self, request: Request) -> Response:
-        body = _body(request)
+        body = await _body(request)
         if "items" not in body:
             raise InvalidRequest("items is required", param="items")
         items = _given(body["items"])
@@ -87,13 +91,16 @@ def _answer(value: object) -> Response:
     return Response(_encode(value))
 
 
-def _body(request: Request) -> dict[str, Any]:
+async def _body(request: Request) -> dict[str, Any]:
     if not request.body:
         return {}
+    text: bytes | str = request.body
+    if len(text) > LARGE_BYTES:  # what would take long to decode is refused there
+        text, _ = await read_large_body(text, MAX_BODY_BYTES)
     try:
-        body = _decode(request.body)
+        body = _decode(text)
         request.body.decode()
-        _encode(body)  # half of a surrogate pair is no text that could be kept
+        check_nesting(body)  # half of a surrogate pair is no text that could be kept either
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise InvalidRequest(f"the body must be a JSON object: {error}") from error
     return body

@@ -60,6 +60,7 @@ class KeptDeliberations:
         self._councils = Councils(store, lambda tenant, name: self.runs.of_council(tenant, name))
         self._requests = Requests(context, config, library, self._councils.get)
         self._opening: asyncio.Task[None] | None = None
+        self._opened: list[Callable[[], object]] = []
         self._purges: set[asyncio.Task[None]] = set()
         self._purging: Timer | None = None
         self._owns = self._is_open = self._closing = False
@@ -150,6 +151,15 @@ class KeptDeliberations:
 
     def listen(self, changed: Callable[[Deliberation, bool], object]) -> Callable[[], None]:
         return self.runs.listen(changed)
+
+    def listen_opened(self, opened: Callable[[], object]) -> Callable[[], None]:
+        self._opened.append(opened)
+
+        def end() -> None:
+            with suppress(ValueError):
+                self._opened.remove(opened)
+
+        return end
 
     async def councils(self, caller: Caller) -> Sequence[Council]:
         self._check_open()
@@ -255,6 +265,11 @@ class KeptDeliberations:
         for state in left:
             self.runs.resume(state)
         self._purge_later()
+        for opened in list(self._opened):
+            try:
+                opened()
+            except Exception:
+                log.exception("a listener could not deal with the deliberations that are taken in")
 
     def _purge_later(self) -> None:
         pause = min(PURGE_S, max(LEAST_PURGE_S, self._config.retention))

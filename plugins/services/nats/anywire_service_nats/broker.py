@@ -99,6 +99,10 @@ class Broker:
         """What the server does not let this service do, in a sentence; empty when it has said nothing."""
         return self._session.denied if self._session is not None else ""
 
+    def denies(self, subject: str) -> bool:
+        """Whether the server has said that this service may not publish to ``subject``."""
+        return self._session is not None and self._session.denies(subject)
+
     def changed(self, callback: Callable[[bool], object]) -> Callable[[], None]:
         """Call ``callback`` with True when a connection is there and with False when it has ended; returns what ends
         that. It must return quickly. It is not called for what is so already: look at `connected`."""

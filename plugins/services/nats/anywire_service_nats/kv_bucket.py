@@ -37,6 +37,8 @@ HEADROOM = 4096
 """Bytes of a message that are not its payload: headers and subject."""
 MOST_PIECE, MOST_INLINE = 1024 * 1024, 32 * 1024
 """Bytes of the largest value, and of the largest part of a head."""
+LEAST_VALUE = 8192
+"""Bytes that an entry of the bucket must be allowed to have."""
 NOT_NOW = "deliberations cannot be kept or read now; the orchestrator's log has more"
 
 Result = TypeVar("Result")
@@ -68,11 +70,13 @@ class Bucket:
         self._ends_changes = broker.changed(lambda _: self._change())
         self._fails = False
         self._stopped = ""
+        self._direct = True
+        self._most = MOST_PIECE
 
     @property
     def piece(self) -> int:
         """Bytes of the largest value."""
-        return max(512, min(self._broker.max_payload or MOST_PIECE, MOST_PIECE) - HEADROOM)
+        return max(512, min(self._broker.max_payload or MOST_PIECE, self._most) - HEADROOM)
 
     @property
     def inline(self) -> int:
@@ -124,7 +128,7 @@ class Bucket:
     async def get(self, key: str) -> Value | None:
         async def get(jetstream: JetStream) -> Value | None:
             try:
-                found = await jetstream.get_msg(self._stream, subject=self._begin + key, direct=True)
+                found = await jetstream.get_msg(self._stream, subject=self._begin + key, direct=self._direct)
             except nats.js.errors.NotFoundError as error:
                 if error.err_code == NO_BUCKET:
                     raise
@@ -189,11 +193,13 @@ class Bucket:
                 direct=True,
             )
             return
-        if info.config.max_age:
-            raise ConfigError(
-                f"services.deliberation.store: the entries of the bucket {self._config.bucket} expire: "
-                "use one without a ttl"
-            )
+        found = info.config
+        if unfit := _unfit(found):
+            raise ConfigError(f"services.deliberation.store: the bucket {self._config.bucket} cannot be used: {unfit}")
+        self._direct = bool(found.allow_direct)  # nats-py makes buckets without it
+        self._most = min(MOST_PIECE, found.max_msg_size) if (found.max_msg_size or 0) > 0 else MOST_PIECE
+        if found.storage == nats.js.api.StorageType.MEMORY:
+            log.warning("deliberations are lost when the NATS servers end: the bucket is in their memory alone")
 
     async def _do(self, call: Callable[[JetStream], Awaitable[Result]], patience: float = 0.0) -> Result:
         loop = asyncio.get_running_loop()
@@ -260,6 +266,20 @@ class Bucket:
         changed, self._changed = self._changed, self._changed.get_loop().create_future()
         if not changed.done():
             changed.set_result(None)
+
+
+def _unfit(config: nats.js.api.StreamConfig) -> str:
+    """Why a bucket that others have made does not serve, with what would do; empty where it does."""
+    if config.max_age:
+        return "its entries expire: use one without a ttl"
+    bounded = any((bound or 0) > 0 for bound in (config.max_bytes, config.max_msgs))
+    if bounded and config.discard != nats.js.api.DiscardPolicy.NEW:
+        return "it drops its oldest entries when it is full: use one that refuses new ones (discard: new)"
+    if config.deny_purge or config.sealed:
+        return "nothing can be removed from it: use one without deny_purge, and that is not sealed"
+    if 0 < (config.max_msg_size or 0) < LEAST_VALUE:
+        return f"its largest value has {config.max_msg_size} bytes: use one of {LEAST_VALUE} or more"
+    return ""
 
 
 def is_too_old(version: str) -> bool:

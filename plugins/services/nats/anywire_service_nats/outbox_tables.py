@@ -197,7 +197,10 @@ class OutboxTables(DatabaseFile):
     def unmark(self, numbers: Sequence[int]) -> None:
         """Note that no stream has them."""
         with self._transaction():
-            self._run_many("UPDATE messages SET sent = 0 WHERE number = ?", [(number,) for number in numbers])
+            self._run_many(
+                "UPDATE messages SET sent = 0, stream = '', floor = 0 WHERE number = ?",
+                [(number,) for number in numbers],
+            )
 
     def doubt(self, before: float) -> None:
         """Of what was put before this time, and which another process may publish too, it is not known any more whether

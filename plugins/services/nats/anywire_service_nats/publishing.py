@@ -43,7 +43,7 @@ LAST_SECONDS = 1.0
 TOO_LARGE = 10054
 """JetStream's code for a message over ``max_msg_size``."""
 
-Fate = Literal["acknowledged", "large", "never", "later", "unknown"]
+Fate = Literal["acknowledged", "large", "never", "later", "denied", "unknown"]
 Wave = list[Waiting]
 
 
@@ -124,15 +124,22 @@ class Publishing(Part):
             self._outbox.filled.clear()
             if self._outbox.uncertain:
                 await self._settle(jetstream, streams)
-            done, self._done = self._done, []
             held = self._held()
-            batch = await self._outbox.step(done, held, MOST_TOGETHER, MOST_BYTES)
+            batch = await self._step(held, MOST_TOGETHER, MOST_BYTES)
             if batch:
                 await self._send(batch, jetstream, streams)
                 continue
             if not self._outbox.messages:
                 self._empty.set()
             await self._wait(held)
+
+    async def _step(self, held: Sequence[str], most: int, most_bytes: int) -> list[Waiting]:
+        """Write down what is done, and get what is next. It stays known as done until it is written: this may be
+        cancelled with the connection."""
+        done = list(self._done)
+        batch = await self._outbox.step(done, held, most, most_bytes)
+        del self._done[: len(done)]
+        return batch
 
     async def _wait(self, held: Sequence[str]) -> None:
         """Until something was put, or one of the subjects that were held is to be tried again."""
@@ -154,10 +161,14 @@ class Publishing(Part):
         blocked: set[str] = set()
         unknown: BaseException | None = None
         for wave in _waves(ready):
-            going = [each for each in wave if each.ordered not in blocked]
+            held = self._held()  # by what was sent before it, too
+            blocked |= {each.ordered for each in wave if each.ordered and each.subject in held}
+            going = [each for each in wave if each.subject not in held and each.ordered not in blocked]
             results = await asyncio.gather(*(_publish(jetstream, each) for each in going), return_exceptions=True)
             for message, result in zip(going, results, strict=True):
                 fate = _fate(result)
+                if fate == "unknown" and isinstance(result, TimeoutError) and self._broker.denies(message.subject):
+                    fate = "denied"
                 if fate == "unknown":
                     unknown = result if isinstance(result, BaseException) else None
                 elif fate == "acknowledged":
@@ -209,6 +220,11 @@ class Publishing(Part):
         elif fate in ("large", "never"):
             self._give_up(message, why)
             return False
+        elif fate == "denied":
+            # Each further try would cost all others the time in which no answer comes.
+            why = f"the NATS server does not let this service publish to {message.subject} (permissions violation)"
+            self._holds[message.subject] = Hold(self._clock.now() + LONGEST_HOLD, LONGEST_HOLD)
+            self._once.warn(why, "%s; what is for it waits", why)
         else:
             self._hold(message.subject, f"the stream of {message.subject} takes nothing now ({why})", streams)
             streams.forget(message.subject)
@@ -268,8 +284,7 @@ class Publishing(Part):
                         self._done.append(each)
                     elif each.number not in known:
                         absent.append(each.number)
-            done, self._done = self._done, []
-            await self._outbox.step(done, (), 0, 0)
+            await self._step((), 0, 0)
             await self._outbox.unmark(absent)
 
 
@@ -359,6 +374,8 @@ async def _look(jetstream: JetStream, stream: str, subject: str, floor: int, wan
     try:
         info = await jetstream.stream_info(stream)
         last = info.state.last_seq
+        if info.config.subject_transform:
+            subject = ">"  # it keeps them under another one
         number = floor + 1 if last >= floor else 1  # it was made anew
         while number <= last and found != wanted:
             message = await jetstream.get_msg(stream, seq=number, subject=subject, next=True)

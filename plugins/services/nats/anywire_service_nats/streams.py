@@ -58,6 +58,13 @@ class Streams:
             if found is None:
                 info = await self._jetstream.stream_info(name)
                 window = info.config.duplicate_window or 0.0
+                if info.config.no_ack:
+                    once.warn(
+                        name,
+                        "the stream %s acknowledges nothing (no_ack): a hundred messages are published in 5 seconds, "
+                        "and each is searched for in it. Turn no_ack off",
+                        name,
+                    )
                 found = self._by_name[name] = Found(name, info.state.last_seq, window)
             self._found[subject] = found
         return found

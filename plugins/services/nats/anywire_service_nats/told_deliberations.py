@@ -56,7 +56,7 @@ class ToldDeliberations(Part):
         self._behind = True
         """Whether what is kept must be looked at: something may have ended that was not told here."""
         self._task: asyncio.Task[None] | None = None
-        self._unlisten: Callable[[], None] = lambda: None
+        self._unlisten: list[Callable[[], None]] = []
         self._once = OnceLog(log)
 
     def all_started(self) -> None:
@@ -64,12 +64,13 @@ class ToldDeliberations(Part):
         if found is None or self._task is not None:
             return
         deliberations: Deliberations = found
-        self._unlisten = deliberations.listen(self._changed)
+        self._unlisten = [deliberations.listen(self._changed), deliberations.listen_opened(self._taken_over)]
         self._task = asyncio.create_task(self._follow(deliberations))
 
     async def close(self) -> None:
         """Put what has come until now."""
-        self._unlisten()
+        for unlisten in self._unlisten:
+            unlisten()
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -90,6 +91,13 @@ class ToldDeliberations(Part):
             self._behind = True
             return
         self._pending[key] = state
+        self._filled.set()
+
+    def _taken_over(self) -> None:
+        """Another orchestrator may have had them: what has ended there may not be told, and what was put may be."""
+        self._put.clear()
+        self._pending.clear()
+        self._behind = True
         self._filled.set()
 
     async def _follow(self, deliberations: Deliberations) -> None:
@@ -132,9 +140,9 @@ class ToldDeliberations(Part):
     async def _put_due(self, key: Key, state: Deliberation) -> None:
         known = self._put.get(key)
         if known is None:
-            known = self._put[key] = set()
             if not state.is_final:
                 await self._outbox.begin(*key, msgspec.msgpack.encode(state.question.caller))
+            known = self._put[key] = set()
         messages = due(state, self._producer, self._kinds, known)
         if messages or state.is_final:
             ended = [key] if state.is_final else []

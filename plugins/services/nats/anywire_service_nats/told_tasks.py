@@ -72,39 +72,45 @@ class ToldTasks(Part):
         self._filled.set()
 
     async def _put_all(self) -> None:
+        alone = 0  # so many are put one by one
         while True:
             self._filled.clear()
             if not self._waiting:
                 self._empty.set()
                 await self._filled.wait()
-            batch = [self._waiting[index] for index in range(min(len(self._waiting), MOST_TOGETHER))]
+            batch = [self._waiting[index] for index in range(min(len(self._waiting), 1 if alone else MOST_TOGETHER))]
             try:
                 await self._publisher.put([task_message(each, self._producer) for each in batch])
             except AnywireError as error:
                 self._once.warn(error.code, "events of tasks wait: %s", error)
                 await self._context.clock.sleep(PAUSE)
                 continue
-            except Exception:
-                log.exception("%d events of tasks are not published", len(batch))
-                self.lost += len(batch)
+            except Exception as error:
+                if len(batch) > 1:  # one of them is at fault: it harms no other
+                    alone = len(batch)
+                    continue
+                self._once.warn("form", "an event of the task %s is not published: %s", batch[0].task_id, error)
+                self.lost += 1
             else:
                 self._once.reset()
+            alone = max(0, alone - len(batch))
             for _ in batch:
                 self._waiting.popleft()
 
 
 def task_message(event: TaskDispatched | TaskEnded, producer: str) -> Outgoing:
-    """What is published of an event. Texts of tasks are in none."""
+    """What is published of an event. Texts of tasks are in none. Its id is made of the event's: a background task that
+    is run again under its id, here or by the next process, is sent and ends again."""
     payload: dict[str, Any]
     if isinstance(event, TaskDispatched):
-        subject, name = subjects.TASK_DISPATCHED, f"{event.task_id}:dispatched:{event.attempt}"
+        subject, name = subjects.TASK_DISPATCHED, f"{event.task_id}:dispatched:{event.id}"
         payload = payloads.task_dispatched(
             task_id=event.task_id, story_id="", agent=event.agent_id, role="", time=event.time
         )
         payload |= {"model": event.model, "attempt": event.attempt, "transport": event.transport}
     else:
         subject = subjects.TASK_FAILED if event.error else subjects.TASK_COMPLETED
-        name = f"{event.task_id}:ended"
+        name = f"{event.task_id}:ended:{event.id}"
         payload = {
             "task_id": event.task_id,
             "status": "failed" if event.error else "completed",

@@ -36,6 +36,7 @@ from anywire_dds.device_binding import keep_to_loopback, open_sockets
 from anywire_dds.faults import mapped
 from anywire_dds.hearing import Unheard
 from anywire_dds.monitor import Monitor
+from anywire_dds.peers import check_peers
 from anywire_dds.versions import ParticipantVersions
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class OpenDomain:
         self._unheard: dict[int, Unheard] = {}
         self._versions: ParticipantVersions | None = None
         self._topics: dict[tuple[int, str], Topic[Any]] = {}
+        check_peers(config.peers)
         with tempfile.TemporaryDirectory(prefix="anywire-dds-") as folder:
             file = Path(folder) / "log"
             asked = environment.documents()

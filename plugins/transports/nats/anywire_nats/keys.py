@@ -14,7 +14,7 @@ authorization {{
   users = [
     # Orchestrators may do everything.
     {{ nkey: {hub} }}
-    # Agents can neither send tasks nor read those of others.
+    # Agents cannot send tasks. They have one key, so each can read what goes to another: trust them alike.
     {{
       nkey: {agent}
       permissions {{

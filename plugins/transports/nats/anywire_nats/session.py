@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import ssl
 from contextlib import suppress
 from typing import Any
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 5.0
 """Seconds that a server may take until this end is connected to it."""
+MOST_DENIED = 1000
+"""Subjects that are remembered as denied."""
+_DENIED = re.compile(r'permissions violation for publish to "([^"]+)"', re.IGNORECASE)
 
 
 class Session:
@@ -42,6 +46,7 @@ class Session:
         self.denied = ""
         """What the server does not let this end do, in a sentence; empty when it has said nothing."""
         self.client = Client()
+        self._denied: set[str] = set()
         self._allowed, self._option = allowed, ServerConfig.option
         self._connected = False
         self._cause: Exception | None = None  # the newest error that nats-py has told
@@ -51,6 +56,10 @@ class Session:
     def max_payload(self) -> int:
         """Bytes of the largest message that the server takes."""
         return int(self.client.max_payload)
+
+    def denies(self, subject: str) -> bool:
+        """Whether the server has said on this connection that it takes nothing for ``subject`` from this end's user."""
+        return subject.lower() in self._denied  # nats-py tells what the server says in lower case
 
     def settings(self) -> dict[str, str]:
         return {
@@ -132,6 +141,8 @@ class Session:
                 f"allow {self._allowed}"
             )
             self._once.warn(text, "%s", self.denied)
+            if (found := _DENIED.search(text)) and len(self._denied) < MOST_DENIED:
+                self._denied.add(found[1].lower())
         elif isinstance(error, (TimeoutError, *ENDED)):
             if not self._connected:
                 raise error  # ends `connect`, which would try the same again

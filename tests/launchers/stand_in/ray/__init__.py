@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 from ray import exceptions, util
 
-__version__ = "0.stand-in"
 FAULT = os.environ.get("RAY_STAND_IN", "")
+__version__ = "2.51.9" if FAULT == "old" else "2.52.stand-in"
 
 
 def init(address: str, **_: Any) -> Any:

@@ -55,6 +55,11 @@ class DriverAgent:
         self._running: asyncio.Task[None] | None = None
         self._reason = ""
 
+    @property
+    def is_over(self) -> bool:
+        """Whether `Ended` was told."""
+        return self._running is not None and self._running.done()
+
     def begin(self) -> None:
         self._running = asyncio.get_running_loop().create_task(self._keep_running())
 

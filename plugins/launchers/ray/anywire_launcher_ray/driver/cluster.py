@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -16,6 +17,8 @@ from anywire_launcher_ray.messages import Connect, Connected
 
 OBJECT_STORE = 80 * 1024 * 1024
 """Bytes of the object store of a cluster of this machine alone, Ray's least: agents put nothing into it."""
+FIRST_WITH_TOKENS = (2, 52)
+"""The version of Ray that has them."""
 END_TIMEOUT = 5.0
 """Seconds that the processes of such a cluster have to end before they are killed."""
 
@@ -50,6 +53,11 @@ class Cluster:
         import ray
 
         self._ray = ray
+        if self._folder is not None and not knows_tokens(ray.__version__):
+            raise RuntimeError(
+                f"Ray {ray.__version__} lets in whoever reaches its ports, which are open on all interfaces: a cluster "
+                "of this machine needs Ray 2.52 or later; pip install 'anywire-launcher-ray[ray]'"
+            )
         try:
             self._context = ray.init(**arguments)
         except BaseException:
@@ -85,6 +93,12 @@ def _ask_for_token(folder: Path) -> None:
     path.write_text(secrets.token_hex(32))
     os.environ.pop("RAY_AUTH_TOKEN", None)
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
+
+
+def knows_tokens(version: str) -> bool:
+    """Whether a Ray of that version asks for a token. One that cannot be read is taken for a newer one."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    return found is None or (int(found[1]), int(found[2])) >= FIRST_WITH_TOKENS
 
 
 def _is_loopback(host: str) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from anywire_launcher_ray.driver.agent import DriverAgent
 from anywire_launcher_ray.driver.pipe import Pipe
-from anywire_launcher_ray.messages import Connect, Ended, Start, Stop, order
+from anywire_launcher_ray.messages import ALIVE_INTERVAL, Alive, Connect, Ended, Start, Stop, order
 
 LAST_GRACE = 2.0
 """Leases that agents have to stop when the launcher is gone."""
@@ -17,9 +18,11 @@ async def serve(pipe: Pipe) -> None:
     reader = await pipe.reader()
     agents: dict[int, DriverAgent] = {}
     stops: set[asyncio.Task[None]] = set()
+    alive = asyncio.create_task(_tell_alive(pipe))
     while line := await reader.readline():
         match order(line):
             case Start() as start:
+                agents = {number: each for number, each in agents.items() if not each.is_over}
                 agent = agents[start.agent] = DriverAgent(start, pipe.tell)
                 agent.begin()
             case Stop(number, grace):
@@ -33,3 +36,12 @@ async def serve(pipe: Pipe) -> None:
                 pass  # it is connected
     left = (agent.stop(LAST_GRACE * agent.lease) for agent in agents.values())
     await asyncio.gather(*stops, *left, return_exceptions=True)
+    alive.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await alive
+
+
+async def _tell_alive(pipe: Pipe) -> None:
+    while True:
+        await asyncio.sleep(ALIVE_INTERVAL)
+        pipe.tell(Alive())
