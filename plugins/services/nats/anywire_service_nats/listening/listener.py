@@ -31,8 +31,9 @@ STOPPED_PAUSE = 1.0
 """Seconds until a message is delivered again that came when nothing more was begun here."""
 ANSWER_TIME = 5.0
 """Seconds by which an answer to it may be late."""
-FAULT_PAUSE = 5.0
-"""Seconds until a message is delivered again whose handling has failed with no word of when."""
+FAULT_PAUSE, LONGEST_FAULT_PAUSE = 5.0, 600.0
+"""Seconds until a message is delivered again whose handling has failed with no word of when, for each time that it was
+delivered, and at most."""
 LAST_SECONDS = 1.0
 """Seconds that the server has at the end to take what is said of messages."""
 CONFIRM_TIME = 2.0
@@ -242,7 +243,7 @@ class Listener:
                     delay = await self._handle(held)
                 except Exception:
                     log.exception("a message of the subject %s could not be handled", self._durable.subject)
-                    delay = FAULT_PAUSE
+                    delay = min(FAULT_PAUSE * held.deliveries, LONGEST_FAULT_PAUSE)
             if delay is None:
                 await self._acknowledge(held)
             else:

@@ -171,6 +171,8 @@ def task_completed(
         payload["cut"] = True
     elif (extra := _parsed(chunk.extra)) is not None:
         payload["extra"] = extra
+    elif chunk.extra:
+        payload["cut"] = True
     return _outgoing(origin, SUBMITTED_COMPLETED, payload, key, producer, now, shorter)
 
 
@@ -246,8 +248,9 @@ def _priority(heads: Mapping[str, str]) -> int:
 
 
 def _parsed(text: str) -> Any:
-    """None for what is no JSON."""
+    """None for what is no JSON, and for what cannot be kept."""
     try:
-        return msgspec.json.decode(text) if text else None
+        found = msgspec.json.decode(text) if text else None
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
+    return found if is_plain(found) else None
