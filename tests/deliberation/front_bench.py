@@ -157,6 +157,9 @@ class Double:
     def listen(self, changed: Callable[[Deliberation, bool], object]) -> Callable[[], None]:
         return lambda: None
 
+    def listen_opened(self, opened: Callable[[], object]) -> Callable[[], None]:
+        return lambda: None
+
     async def councils(self, caller: Caller) -> Sequence[Council]:
         self.callers.append(caller)
         return [*self.put.values()]
