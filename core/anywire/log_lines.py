@@ -11,10 +11,14 @@ import datetime
 import json
 import logging
 import time
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from anywire.printable import escaped
 from anywire.secrecy import tree_without_secrets, without_secrets
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import AsyncIterator
 
 LogFormat = Literal["text", "json"]
 
@@ -23,6 +27,9 @@ LIMIT_SECONDS = 10.0
 """Of the lines that one statement makes, so many are written in so many seconds; the others are counted."""
 MAX_STATEMENTS = 1000
 """Statements whose lines are counted; the oldest are forgotten."""
+
+LONGEST_LINE = 1024 * 1024
+"""Bytes of a line of another process that are kept together."""
 
 _COLOURS = {"WARNING": "33", "ERROR": "31", "CRITICAL": "31"}
 
@@ -142,3 +149,18 @@ def _traceback(record: logging.LogRecord) -> str:
     if record.exc_info and not record.exc_text:
         record.exc_text = logging.Formatter().formatException(record.exc_info)
     return without_secrets("\n".join(filter(None, (record.exc_text, record.stack_info))))
+
+
+async def lines_of(reader: asyncio.StreamReader, longest: int = LONGEST_LINE) -> AsyncIterator[str]:
+    """The lines that another process writes, however broken their encoding. One of more than ``longest`` bytes comes in
+    pieces."""
+    rest = b""
+    while block := await reader.read(65536):
+        *whole, rest = (rest + block).split(b"\n")
+        if len(rest) > longest:
+            whole, rest = [*whole, rest], b""
+        for line in whole:
+            for begin in range(0, len(line) or 1, longest):
+                yield line[begin : begin + longest].decode(errors="replace")
+    if rest:
+        yield rest.decode(errors="replace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
@@ -17,6 +18,7 @@ from anywire.log_lines import (
     JsonLines,
     RepeatLimit,
     TextLines,
+    lines_of,
     readable,
     relay,
 )
@@ -114,3 +116,32 @@ def test_lines_of_another_process_are_passed_on_once(
     assert found.levelno == level
     assert found.getMessage().startswith(message)
     assert readable(JsonLines().format(record("hub joined"))) == "INFO hub joined"
+
+
+@given(st.lists(st.binary(max_size=20)), st.integers(1, 8), st.booleans())
+@example([b"a" * 20], 4, False)
+@example([b"", b""], 1, True)
+def test_lines_of_another_process_are_whole_or_come_in_pieces(lines: list[bytes], longest: int, is_ended: bool) -> None:
+    lines = [each.replace(b"\n", b" ") for each in lines]
+
+    async def found(most: int) -> list[str]:
+        reader = asyncio.StreamReader()
+        reader.feed_data(b"\n".join(lines) + (b"\n" if lines and is_ended else b""))
+        reader.feed_eof()
+        return [line async for line in lines_of(reader, most)]
+
+    kept = lines if is_ended or not lines or lines[-1] else lines[:-1]
+    assert asyncio.run(found(20)) == [each.decode(errors="replace") for each in kept]
+    cut = asyncio.run(found(longest))
+    assert all(len(each.encode(errors="replace")) <= 3 * longest for each in cut)
+    if all(each.isascii() for each in kept):
+        assert "".join(cut) == b"".join(kept).decode()
+
+
+async def test_a_line_without_end_is_not_kept_as_a_whole() -> None:
+    reader = asyncio.StreamReader()
+    found = lines_of(reader, 1000)
+    reader.feed_data(b"x" * 5000)
+    assert [await anext(found) for _ in range(5)] == ["x" * 1000] * 5, "though the line goes on"
+    reader.feed_data(b"y\n")
+    assert await anext(found) == "y"

@@ -118,7 +118,11 @@ def test_any_payload_is_a_request_or_refused_in_a_sentence(payload: dict[str, An
 def held(kind: str, body: Any, **headers: str) -> Held:
     data = body if isinstance(body, bytes) else msgspec.json.encode(body)
     metadata = SimpleNamespace(
-        stream="S", sequence=SimpleNamespace(stream=7), timestamp=SimpleNamespace(timestamp=lambda: 3.0), num_pending=0
+        stream="S",
+        sequence=SimpleNamespace(stream=7),
+        timestamp=SimpleNamespace(timestamp=lambda: 3.0),
+        num_delivered=1,
+        num_pending=0,
     )
     heads = {name.replace("_", "-"): value for name, value in headers.items()}
     subject = f"anywire.submit.{kind}"
@@ -226,3 +230,21 @@ def test_who_sends_is_known_by_its_key_where_keys_are_needed() -> None:
     open_to_all = Callers(OpenAccess(), SubmissionsConfig(tenant="here"), "services.nats.submissions")
     assert open_to_all.of(shown) == Caller("", "other", "use")
     assert open_to_all.of({}) == Caller("", "here", "use")
+
+
+def test_an_answer_whose_numbers_no_disk_takes_is_told_without_them() -> None:
+    most = f'{{"seed": {2**70}, "prompt_tokens": 1}}'
+    chunk = Chunk("h", "t", 1, 0, ("yes",), extra=most, final=True, usage=most)
+    out = task_completed(Origin("chat", "n"), chunk, key="k", producer="p", now=1.0, task_id="t", model="m", agent="a")
+    assert (out.envelope.payload["content"], out.envelope.payload["cut"]) == ("yes", True)
+    assert msgspec.msgpack.encode(out)
+    request = read_agent_request(envelope(**wanted()))
+    out = completed(request, chunk, producer="p", now=1.0, seconds=1.0, model="m", agent="a")
+    assert msgspec.msgpack.encode(out)
+
+
+@pytest.mark.parametrize("body", ["[" * 150 + "]" * 150, str(2**70)])
+def test_a_submission_that_cannot_be_kept_is_said(body: str) -> None:
+    held = cast("Held", SimpleNamespace(subject="anywire.submit.chat", data=f'{{"a": {body}}}'.encode(), headers={}))
+    with pytest.raises(NotASubmission, match="64 bits"):
+        read_submission(held, "_INBOX.")

@@ -89,8 +89,11 @@ async def test_a_launcher_is_closed_while_its_driver_waits_for_a_head(stand_in: 
     assert driver_pid(launcher) == 0
 
 
-async def test_what_others_print_in_the_driver_is_no_report(stand_in: pytest.MonkeyPatch) -> None:
-    stand_in.setenv("RAY_STAND_IN", "chatter")
+@pytest.mark.parametrize("what", ["chatter", "reads"])
+async def test_what_others_print_in_the_driver_is_no_report_and_they_read_nothing(
+    stand_in: pytest.MonkeyPatch, what: str
+) -> None:
+    stand_in.setenv("RAY_STAND_IN", what)
     async with launching() as launcher:
         process = await launcher.start("agent", config(), "one")
         await expect(process.ready(), "it is ready", START_PATIENCE)

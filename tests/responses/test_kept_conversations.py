@@ -20,7 +20,8 @@ from anywire.conversation_items import Item, checked_items, user_message
 from anywire.conversations import KeptResponse, Page, read_page
 from anywire.errors import ConfigError, InvalidRequest, PayloadTooLarge, QueueFull
 from anywire.testing.service_kit import ServiceConformance
-from anywire_service_conversations.database import FILE, GIVEN, Database
+from anywire_service_conversations.database import FILE, Database
+from anywire_service_conversations.items import GIVEN
 from anywire_service_conversations.records import Conversation, encoded_items, written
 
 ALICE, BOB = Caller("a", "alice"), Caller("b", "bob")

@@ -10,9 +10,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from nats.js.api import ConsumerConfig, RetentionPolicy, StreamConfig
 from tests.integration.nats_servers import NatsServer, needs_nats_server
 from tests.system.nats_rig import Outside, jetstream_server, orchestrator, outside
 from tests.system.test_nats_collector import COLLECTOR, DURABLE, FAILED, STREAM, answer, counted
+
+from anywire.testing.patience import polled
 
 pytestmark = needs_nats_server
 
@@ -107,3 +110,26 @@ async def test_submissions_that_nobody_can_take_hold_up_no_others(tmp_path: Path
             await publish("anywire.submit.chat", chat, Anywire_Id="good")
             (ended,) = await others.until("anywire.submitted.completed", 1, "the one that can be answered is")
             assert ended.payload["id"] == "good"
+
+
+@pytest.mark.parametrize(
+    ("consumer", "why"),
+    [
+        ({"durable_name": "theirs"}, "takes no consumer"),
+        ({"durable_name": "anywire-agent-requests", "filter_subject": "agent.other"}, "is for agent.other"),
+        ({"durable_name": "anywire-agent-requests", "ack_policy": "none"}, "waits for no acknowledgement"),
+    ],
+)
+async def test_a_consumer_of_somebody_that_does_not_do_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, consumer: dict[str, str], why: str
+) -> None:
+    retention = RetentionPolicy.WORK_QUEUE if consumer["durable_name"] == "theirs" else RetentionPolicy.LIMITS
+    async with jetstream_server(tmp_path) as server, outside(server) as others:
+        await others.jetstream.add_stream(
+            StreamConfig(name="REQUESTS", subjects=["agent.requests", "agent.other"], retention=retention)
+        )
+        policy = {"ack_policy": "explicit"} | consumer
+        await others.jetstream.add_consumer("REQUESTS", ConsumerConfig.from_response(policy))
+        async with orchestrator(server, tmp_path, worker={}):
+            await polled(lambda: why in caplog.text, "it is told")
+            assert "nothing of agent.requests is heard" in caplog.text

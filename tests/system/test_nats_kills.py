@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import re
 import signal
@@ -271,6 +272,7 @@ async def test_many_events_take_no_memory_and_are_all_there_in_order(tmp_path: P
             server.url,
             str(tmp_path / "outbox"),
             str(MANY),
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             stdout=asyncio.subprocess.PIPE,
         )
         assert process.stdout is not None

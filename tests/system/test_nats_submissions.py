@@ -140,6 +140,23 @@ async def test_where_keys_are_needed_a_name_is_its_tenants_own(tmp_path: Path) -
             assert "good" not in str(ended)
 
 
+async def test_who_wants_a_reply_is_told_what_is_not_understood_and_whose_it_was(tmp_path: Path) -> None:
+    async with (
+        jetstream_server(tmp_path) as server,
+        outside(server) as others,
+        orchestrator(server, tmp_path, **SUBMISSIONS),
+        Replies(others) as replies,
+    ):
+        await prepared(others)
+        heads = {"Anywire_Id": "n", "Anywire_Reply": replies.subject}
+        await others.publish("anywire.submit.chat", b"{", **heads)
+        refused = await replies.next()
+        assert (refused["id"], refused["status"], refused["error"]) == ("n", "refused", "it is no JSON")
+        await others.publish("anywire.submit.chat", CHAT, Anywire_Tenant="acme", **heads)
+        ended = await replies.next()
+        assert (ended["id"], ended["status"], ended["tenant"]) == ("n", "completed", "acme")
+
+
 async def test_another_submission_with_the_same_name_is_refused(tmp_path: Path) -> None:
     async with (
         jetstream_server(tmp_path) as server,

@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import pydantic
@@ -23,7 +23,7 @@ from anywire import config as configuration
 from anywire.boundary import Boundary
 from anywire.errors import ConfigError, LaunchFailed
 from anywire.launcher import Launcher, LauncherConfig, RoleName
-from anywire.log_lines import readable, relay
+from anywire.log_lines import lines_of, readable, relay
 
 log = logging.getLogger(__name__)
 
@@ -161,14 +161,14 @@ class LocalProcess:
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
 
     async def _told(self, stdout: asyncio.StreamReader) -> None:
-        async for line in _lines(stdout):
+        async for line in lines_of(stdout):
             log.debug("%s: %s", self.name, line)
             if line.startswith("ready:"):
                 self._was_ready.set()
                 self._changed()
 
     async def _logged(self, stderr: asyncio.StreamReader) -> None:
-        async for line in _lines(stderr):
+        async for line in lines_of(stderr):
             self._lines.append(line)
             self._boundary.call(f"launcher of {self.name}", "logged", self._log_line, self.name, line, otherwise=None)
 
@@ -227,14 +227,3 @@ def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None
             process.send_signal(number)
         except ProcessLookupError:
             log.debug("pid %d is gone already", process.pid)
-
-
-async def _lines(reader: asyncio.StreamReader) -> AsyncIterator[str]:
-    """Lines of any length, however broken their encoding."""
-    rest = b""
-    while block := await reader.read(65536):
-        *whole, rest = (rest + block).split(b"\n")
-        for line in whole:
-            yield line.decode(errors="replace")
-    if rest:
-        yield rest.decode(errors="replace")

@@ -13,12 +13,12 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from anywire.log_lines import readable
+from anywire.log_lines import lines_of, readable
 from anywire_launcher_ray.messages import (
     MAX_LINE,
     MAX_TEXT,
@@ -208,7 +208,9 @@ class DriverProcess:
                     self._told(told)
 
     async def _read_log(self, stderr: asyncio.StreamReader) -> None:
-        async for line in _lines(stderr):
+        async for whole in lines_of(stderr, MAX_TEXT):
+            if not (line := whole.strip()):
+                continue
             if (error := error_of_ray(line)) is not None:
                 self._error = error or self._error
             else:
@@ -241,17 +243,3 @@ def _kill(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-
-
-async def _lines(reader: asyncio.StreamReader) -> AsyncIterator[str]:
-    """Lines, however broken their encoding; a long one is cut to pieces."""
-    rest = b""
-    while block := await reader.read(65536):
-        *whole, rest = (rest + block).split(b"\n")
-        if len(rest) > MAX_TEXT:
-            whole, rest = [*whole, rest], b""
-        for line in whole:
-            if text := line.decode(errors="replace").strip():
-                yield text[:MAX_TEXT]
-    if rest:
-        yield rest.decode(errors="replace")[:MAX_TEXT]

@@ -102,7 +102,7 @@ class RayLauncher(Launcher):
         )
         if not self._warned:
             self._warned = True
-            log.warning("%s", _open(cluster))
+            log.warning("%s", _open(cluster, is_own=self.config.address == OWN))
         if not self._cluster.done():
             self._cluster.set_result(cluster)
         for process in self._processes.values():
@@ -148,10 +148,10 @@ class RayLauncher(Launcher):
             process.over("stopped (it was not running)")
 
 
-def _open(cluster: Connected) -> str:
+def _open(cluster: Connected, *, is_own: bool) -> str:
     """What is to be known of the ports of Ray."""
-    if cluster.ports:
-        ports = ", ".join(map(str, cluster.ports))
+    if is_own:
+        ports = ", ".join(map(str, cluster.ports)) or "(which are not seen)"
         return (
             f"Ray listens on all interfaces of this machine, on the ports {ports} and further ones for each agent: it "
             "refuses whoever has not the token that only this user can read; let a firewall keep them from others"

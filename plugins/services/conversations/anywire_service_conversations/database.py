@@ -4,50 +4,33 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from anywire.caller import Caller
 from anywire.conversation_items import MAX_ITEMS, Item
-from anywire.conversations import Items, KeptResponse, Page, not_kept
-from anywire.errors import PayloadTooLarge
+from anywire.conversations import KeptResponse, not_kept
 from anywire.files.database_file import DatabaseForm
+from anywire_service_conversations.items import GIVEN, ITEM_TABLES, MADE, ItemKeeper
 from anywire_service_conversations.records import UNREADABLE, Conversation, Written, encoded, read, size_of
-from anywire_service_conversations.room import ROOM_TABLES, RoomKeeper
+from anywire_service_conversations.room import ROOM_TABLES
 
 log = logging.getLogger(__name__)
 
 FILE = "conversations.sqlite3"
-_TABLES = (
-    *ROOM_TABLES,
-    # ``side`` is 0 for what was given, 1 for what was answered.
-    """CREATE TABLE items (
-        owner TEXT NOT NULL,
-        number INTEGER NOT NULL,
-        id TEXT NOT NULL,
-        side INTEGER NOT NULL,
-        item BLOB NOT NULL,
-        PRIMARY KEY (owner, number)
-    ) WITHOUT ROWID""",
-    "CREATE INDEX items_by_id ON items (id)",
+FORM = DatabaseForm(
+    FILE, ((*ROOM_TABLES, *ITEM_TABLES),), "conversations and responses", "services.conversations.folder"
 )
-FORM = DatabaseForm(FILE, (_TABLES,), "conversations and responses", "services.conversations.folder")
-GIVEN, MADE = 0, 1
 _RESPONSE, _CONVERSATION = "response", "conversation"
 
 
-class Database(RoomKeeper):
-    """The database in ``folder``, with the bounds of `RoomKeeper`. A history has at most ``max_history_bytes``.
+class Database(ItemKeeper):
+    """The database in ``folder``, with the bounds of `RoomKeeper` and `ItemKeeper`.
 
     Each method is one transaction, and on the disk when it returns. All raise `sqlite3.Error` when the disk does not do
     what it should; nothing has changed then."""
 
     form = FORM
-
-    def __init__(self, folder: Path, max_kept: int, max_bytes: int, max_history_bytes: int) -> None:
-        super().__init__(folder, max_kept, max_bytes)
-        self._max_history_bytes = max_history_bytes
 
     # Conversations
 
@@ -92,21 +75,6 @@ class Database(RoomKeeper):
         with self._transaction():
             self._append(conversation_id, items, GIVEN, expired)
             self._run("UPDATE kept SET used = ? WHERE id = ?", time.time(), conversation_id)
-
-    def item(self, owner: str, item_id: str) -> Item | None:
-        rows = self._rows("SELECT item FROM items WHERE owner = ? AND id = ?", owner, item_id)
-        return read(rows[0][0]) if rows else None
-
-    def remove_item(self, owner: str, item_id: str) -> bool:
-        """Whether there was one."""
-        with self._transaction():
-            rows = self._rows(
-                "SELECT number, length(id) + length(item) FROM items WHERE owner = ? AND id = ?", owner, item_id
-            )
-            for number, size in rows:
-                self._run("DELETE FROM items WHERE owner = ? AND number = ?", owner, number)
-                self._run("UPDATE kept SET size = size - ?, used = ? WHERE id = ?", size, time.time(), owner)
-        return bool(rows)
 
     # Responses
 
@@ -167,7 +135,7 @@ class Database(RoomKeeper):
         with self._transaction():
             self._remove(name)
 
-    # Items
+    # Histories
 
     def history(self, previous: str, conversation: str) -> tuple[list[Item], str]:
         """The items of a conversation, or of the response ``previous`` and all before it, and the id of what they
@@ -187,50 +155,6 @@ class Database(RoomKeeper):
             now = time.time()
             self._run_many("UPDATE kept SET used = ? WHERE id = ?", [(now, name) for name in names])
         return self._items_of(names), names[0]
-
-    def page(self, owner: str, page: Page, side: int | None = None) -> Items:
-        """A part of the items of a conversation or a response, of one ``side`` of it. Raises `InvalidRequest` when
-        there is no item ``page.after``."""
-        number, sign, sides = -1, ">", "" if side is None else f"AND side = {int(side)}"
-        if page.order == "desc":
-            number, sign = 2**62, "<"
-        if page.after:
-            rows = self._rows(f"SELECT number FROM items WHERE owner = ? AND id = ? {sides}", owner, page.after)
-            if not rows:
-                raise not_kept("item", page.after, "after")
-            number = rows[0][0]
-        found = self._rows(
-            f"SELECT item FROM items WHERE owner = ? AND number {sign} ? {sides} ORDER BY number {page.order} LIMIT ?",
-            owner,
-            number,
-            page.limit + 1,
-        )
-        return Items([read(item) for (item,) in found[: page.limit]], len(found) > page.limit)
-
-    def items(self, ids: Iterable[str], caller: Caller) -> dict[str, Item]:
-        """Those of these that are kept and that ``caller`` may see. Raises `PayloadTooLarge` for more bytes than a
-        history may have."""
-        found: dict[str, Item] = {}
-        total = 0
-        for name in dict.fromkeys(ids):
-            # A response and its conversation have the same items, and may be of two callers.
-            rows = self._rows(
-                "SELECT tenant, caller, owner, number, length(item) FROM items JOIN kept ON kept.id = owner "
-                "WHERE items.id = ?",
-                name,
-            )
-            for tenant, owner_id, owner, number, size in rows:
-                if caller.may_end(Caller(owner_id, tenant)):
-                    total += size
-                    if total > self._max_history_bytes:
-                        raise PayloadTooLarge(
-                            f"the items that are named have more than {self._max_history_bytes} bytes "
-                            "(services.conversations.max_history_bytes)"
-                        )
-                    ((item,),) = self._rows("SELECT item FROM items WHERE owner = ? AND number = ?", owner, number)
-                    found[name] = read(item)
-                    break
-        return found
 
     # Inside
 
@@ -257,11 +181,6 @@ class Database(RoomKeeper):
             response.head,
         )
 
-    def _add_items(self, owner: str, items: Sequence[tuple[str, bytes]], side: int) -> None:
-        ((last,),) = self._rows("SELECT COALESCE(MAX(number), -1) FROM items WHERE owner = ?", owner)
-        rows = [(owner, last + 1 + at, name, side, item) for at, (name, item) in enumerate(items)]
-        self._run_many("INSERT INTO items VALUES (?, ?, ?, ?, ?)", rows)
-
     def _append(
         self, conversation: str, items: Sequence[tuple[str, bytes]], side: int, expired: float, *but: str
     ) -> None:
@@ -275,29 +194,6 @@ class Database(RoomKeeper):
         self._make_room(rows[0][0], 0, size, expired, conversation, *but)
         self._add_items(conversation, items, side)
         self._run("UPDATE kept SET size = size + ? WHERE id = ?", size, conversation)
-
-    def _totals(self, owners: Sequence[str]) -> tuple[int, int]:
-        """How many items they have, and of how many bytes."""
-        count = total = 0
-        for owner in owners:
-            ((some, size),) = self._rows(
-                "SELECT COUNT(*), COALESCE(SUM(length(id) + length(item)), 0) FROM items WHERE owner = ?", owner
-            )
-            count, total = count + some, total + size
-        return count, total
-
-    def _check_history(self, owner: str, count: int, size: int) -> None:
-        if count > MAX_ITEMS or size > self._max_history_bytes:
-            raise PayloadTooLarge(
-                f"the history of {owner} would have {count} items of {size} bytes, at most {MAX_ITEMS} of "
-                f"{self._max_history_bytes} are possible (services.conversations.max_history_bytes): begin a new one"
-            )
-
-    def _items_of(self, owners: Sequence[str]) -> list[Item]:
-        found: list[Any] = []
-        for owner in owners:
-            found += self._rows("SELECT item FROM items WHERE owner = ? ORDER BY number", owner)
-        return [read(item) for (item,) in found]
 
     def _read_response(self, row: Sequence[Any]) -> KeptResponse | None:
         """One that cannot be read is removed, and None."""

@@ -16,7 +16,7 @@ from anywire.context import Context
 from anywire.conversation_items import Item, new_id
 from anywire.conversations import History, Items, KeptResponse, Page, locked, not_kept
 from anywire_service_conversations.config import ConversationsConfig
-from anywire_service_conversations.database import GIVEN
+from anywire_service_conversations.items import GIVEN
 from anywire_service_conversations.records import Conversation, encoded, encoded_items, written
 from anywire_service_conversations.store import Store
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from anywire.errors import ShuttingDown
 from anywire.files.database_thread import DatabaseThread, DiskFaults
 from anywire_service_conversations.database import FORM, Database
 
@@ -24,7 +25,9 @@ class Store:
         return await self._thread.do(self._database.open)
 
     async def do(self, work: Callable[[Database], Result]) -> Result:
-        """What ``work`` returns for the database."""
+        """What ``work`` returns for the database. Raises `ShuttingDown` after `close`."""
+        if self._closed:
+            raise ShuttingDown("the conversations are closed: the orchestrator ends", retry_after=1)
         return await self._thread.do(lambda: work(self._database))
 
     async def close(self) -> None:

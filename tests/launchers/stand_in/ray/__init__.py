@@ -22,6 +22,8 @@ def init(address: str, **_: Any) -> Any:
         raise ConnectionError(f"nobody answers at {address}")
     if FAULT == "hangs":
         time.sleep(3600)
+    if FAULT == "reads" and os.read(0, 1):
+        raise RuntimeError("what the driver is told can be read by others")
     if FAULT == "chatter":
         print("what is printed is no report", flush=True)
     return SimpleNamespace(address_info={"gcs_address": address, "node_ip_address": "127.0.0.1"})

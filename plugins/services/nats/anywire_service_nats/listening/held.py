@@ -32,6 +32,8 @@ class Held:
         self.sequence: int = metadata.sequence.stream
         self.at: float = metadata.timestamp.timestamp()
         """Unix time in seconds at which the stream took it."""
+        self.deliveries: int = metadata.num_delivered or 1
+        """How often it was delivered, this time too."""
         self.pending: int = metadata.num_pending
         """How many further messages waited for this consumer."""
         self.reply: str = message.reply

@@ -16,6 +16,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
 
 from anywire.errors import TransportUnavailable
 from anywire.once_log import OnceLog
+from anywire.printable import printable
 from anywire_nats.client import ENDED
 from anywire_service_nats.broker import FAILED, Broker, JetStream
 from anywire_service_nats.config import NatsServiceConfig
@@ -30,8 +31,9 @@ STOPPED_PAUSE = 1.0
 """Seconds until a message is delivered again that came when nothing more was begun here."""
 ANSWER_TIME = 5.0
 """Seconds by which an answer to it may be late."""
-FAULT_PAUSE = 5.0
-"""Seconds until a message is delivered again whose handling has failed with no word of when."""
+FAULT_PAUSE, LONGEST_FAULT_PAUSE = 5.0, 600.0
+"""Seconds until a message is delivered again whose handling has failed with no word of when, for each time that it was
+delivered, and at most."""
 LAST_SECONDS = 1.0
 """Seconds that the server has at the end to take what is said of messages."""
 CONFIRM_TIME = 2.0
@@ -198,13 +200,24 @@ class Listener:
                 max_ack_pending=max(durable.most_put_off, 2 * self._at_once),
                 filter_subject=durable.subject,
             )
-            info = await jetstream.add_consumer(stream, config=config)
-        if info.config.deliver_subject:
+            try:
+                info = await jetstream.add_consumer(stream, config=config)
+            except nats.js.errors.APIError as error:
+                text = printable(str(error.description or error), 300)
+                self._once.warn(
+                    "refused",
+                    "nothing of %s is heard: the stream %s takes no consumer: %s",
+                    durable.subject,
+                    stream,
+                    text,
+                )
+                raise
+        if fault := _fault(info.config, durable.subject):
             text = (
-                f"the consumer {durable.name} of the stream {stream} pushes its messages: remove it, or name another "
-                "one in the settings of services.nats"
+                f"nothing of {durable.subject} is heard: the consumer {durable.name} of the stream {stream} {fault}: "
+                "remove it, or name another one in the settings of services.nats"
             )
-            self._once.warn("pushes", "%s", text)
+            self._once.warn("fault", "%s", text)
             raise TransportUnavailable(text)
         self._beat = min(self._beat, (info.config.ack_wait or durable.redelivery) / 3)
         self._once.reset()
@@ -230,7 +243,7 @@ class Listener:
                     delay = await self._handle(held)
                 except Exception:
                     log.exception("a message of the subject %s could not be handled", self._durable.subject)
-                    delay = FAULT_PAUSE
+                    delay = min(FAULT_PAUSE * held.deliveries, LONGEST_FAULT_PAUSE)
             if delay is None:
                 await self._acknowledge(held)
             else:
@@ -264,3 +277,20 @@ class Listener:
             await asyncio.sleep(self._beat)
             for held, _ in list(self._running.values()):
                 await self._say(held, IN_PROGRESS)
+
+
+def _fault(config: ConsumerConfig, subject: str) -> str:
+    """Why a consumer that somebody has made is none for this subject; empty where it is one."""
+    if config.deliver_subject:
+        return "pushes its messages"
+    if config.ack_policy not in (None, AckPolicy.EXPLICIT):
+        return "waits for no acknowledgement of each message"
+    heard = config.filter_subjects or ([config.filter_subject] if config.filter_subject else [])
+    if heard and subject not in heard and not _are_some_of(heard, subject):
+        return f"is for {printable(', '.join(heard), 200)}"
+    return ""
+
+
+def _are_some_of(heard: list[str], subject: str) -> bool:
+    """Whether all these subjects are like ``subject``, of which ``>`` or ``*`` may be the end."""
+    return subject.endswith((".>", ".*")) and all(each.startswith(subject[:-1]) for each in heard)

@@ -176,7 +176,7 @@ def usage_of(chunk: Chunk) -> dict[str, int]:
         usage = msgspec.json.decode(chunk.usage) if chunk.usage else {}
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return {}
-    if not isinstance(usage, dict):
+    if not isinstance(usage, dict) or not is_plain(usage):
         return {}
     return {name: value for name, value in usage.items() if isinstance(value, int) and not isinstance(value, bool)}
 

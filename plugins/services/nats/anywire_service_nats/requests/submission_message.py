@@ -87,8 +87,8 @@ def read_submission(held: Held, reply_prefix: str) -> SubmissionMessage:
     name = name or f"{held.stream}-{held.sequence}-{round(held.at * 1000)}"
     if len(name) > MAX_ID_CHARS or not name.isprintable():
         raise NotASubmission(f"its name has more than {MAX_ID_CHARS} characters, or some that cannot be printed")
-    reply = heads.get(REPLY_HEADER, "")
-    if reply and not (reply.startswith(reply_prefix) and len(reply) <= MAX_SUBJECT_CHARS and _SUBJECT.fullmatch(reply)):
+    reply = reply_subject(heads, reply_prefix)
+    if not reply and heads.get(REPLY_HEADER):
         raise NotASubmission(f"{REPLY_HEADER} must be a subject that begins with {reply_prefix}")
     return SubmissionMessage(
         kind=cast("SubmittedKind", kind),
@@ -100,6 +100,14 @@ def read_submission(held: Held, reply_prefix: str) -> SubmissionMessage:
         trace=heads.get(TRACE_HEADER, "")[:1024],
         priority=_priority(heads),
     )
+
+
+def reply_subject(heads: Mapping[str, str], reply_prefix: str) -> str:
+    """The subject to which the sender wants replies; empty where it names none, or none that it may name."""
+    reply = heads.get(REPLY_HEADER, "")
+    if reply.startswith(reply_prefix) and len(reply) <= MAX_SUBJECT_CHARS and _SUBJECT.fullmatch(reply):
+        return reply
+    return ""
 
 
 def task_of(message: SubmissionMessage, caller: Caller) -> Submission:
@@ -135,12 +143,13 @@ def deliberation_of(message: SubmissionMessage) -> dict[str, Any]:
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Whose answer it is."""
+    """Whose answer it is: names are their tenant's."""
 
     kind: str
     name: str
     trace: str = ""
     priority: int = 0
+    tenant: str = ""
 
 
 def task_completed(
@@ -162,6 +171,8 @@ def task_completed(
         payload["cut"] = True
     elif (extra := _parsed(chunk.extra)) is not None:
         payload["extra"] = extra
+    elif chunk.extra:
+        payload["cut"] = True
     return _outgoing(origin, SUBMITTED_COMPLETED, payload, key, producer, now, shorter)
 
 
@@ -199,6 +210,8 @@ def _outgoing(
 ) -> Outgoing:
     status = subject.rpartition(".")[2]
     head = {"id": origin.name, "kind": origin.kind, "status": status, "timestamp": told_time(now)}
+    if origin.tenant:
+        head["tenant"] = origin.tenant
     envelope = Envelope(
         type=subject,
         # Keys are of any length and text; ids go into headers.
@@ -235,8 +248,9 @@ def _priority(heads: Mapping[str, str]) -> int:
 
 
 def _parsed(text: str) -> Any:
-    """None for what is no JSON."""
+    """None for what is no JSON, and for what cannot be kept."""
     try:
-        return msgspec.json.decode(text) if text else None
+        found = msgspec.json.decode(text) if text else None
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
+    return found if is_plain(found) else None

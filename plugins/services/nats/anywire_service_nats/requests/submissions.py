@@ -31,6 +31,7 @@ from anywire_service_nats.requests.ledger import Ledger
 from anywire_service_nats.requests.ledger_file import Place
 from anywire_service_nats.requests.serving import FIRST_PAUSE, LONGEST_PAUSE, MOST_PUT_OFF, OtherRequest, Serving
 from anywire_service_nats.requests.submission_message import (
+    NAME_HEADER,
     NotASubmission,
     Origin,
     SubmissionMessage,
@@ -38,6 +39,7 @@ from anywire_service_nats.requests.submission_message import (
     deliberation_of,
     read_submission,
     refused,
+    reply_subject,
     task_completed,
     task_of,
 )
@@ -104,7 +106,8 @@ class Submissions(Part):
         try:
             message = read_submission(held, self._config.reply_prefix)
         except NotASubmission as error:
-            return await self._letters.keep(held, str(error), "submissions")
+            reply = reply_subject(held.headers, self._config.reply_prefix)
+            return await self._not_understood(held, {"id": held.headers.get(NAME_HEADER, "")}, reply, error)
         caller, refusal = Caller(), None
         try:
             caller = self._callers.of(held.headers)
@@ -112,7 +115,7 @@ class Submissions(Part):
             refusal = error
         # Who shows no key cannot take a name away from who does.
         key = message.key(caller) if refusal is None else f"refused:{held.stream}:{held.sequence}:{held.at}"
-        origin = Origin(message.kind, message.name, message.trace, message.priority)
+        origin = _origin(message, caller)
 
         async def work() -> Outgoing | Place:
             if refusal is not None:
@@ -127,15 +130,19 @@ class Submissions(Part):
         try:
             place, again = await self._serving.serve(key, message.digest, work, failed, message.reply)
         except OtherRequest as error:
-            if message.reply:
-                told = {"id": message.name, "kind": message.kind, "status": "refused", "error": str(error)}
-                await self._serving.reply(message.reply, msgspec.json.encode(told))
-            return await self._letters.keep(held, str(error), "submissions")
+            return await self._not_understood(held, {"id": message.name, "kind": message.kind}, message.reply, error)
         if place is not None:
             if place.reply:
                 accepted = {"id": place.name, "kind": place.kind, "status": "accepted", f"{place.kind}_id": place.id}
                 await self._serving.reply(place.reply, msgspec.json.encode(accepted))
             self._await_end(key, place)
+        return again
+
+    async def _not_understood(self, held: Held, head: dict[str, str], reply: str, error: Exception) -> float | None:
+        again = await self._letters.keep(held, str(error), "submissions")
+        if reply and again is None:
+            told = head | {"status": "refused", "error": str(error)}
+            await self._serving.reply(reply, msgspec.json.encode(told))
         return again
 
     async def _deliberate(self, message: SubmissionMessage, caller: Caller) -> Place:
@@ -158,7 +165,7 @@ class Submissions(Part):
             stream.cancel("the submission is given back")
             raise
         return task_completed(
-            Origin(message.kind, message.name, message.trace, message.priority),
+            _origin(message, caller),
             chunk,
             key=key,
             producer=self._producer,
@@ -194,7 +201,7 @@ class Submissions(Part):
             log.exception("the end of the submission %s is not told before the next start", key[:200])
 
     async def _end_of_task(self, key: str, place: Place) -> None:
-        origin = Origin(place.kind, place.name, place.trace, place.priority)
+        origin = _origin(place, place.caller)
         found = await self._ended(place, lambda: self._task(place))
         now = time.time()
         if found is None:
@@ -217,7 +224,7 @@ class Submissions(Part):
         await self._serving.answer(key, answer, place.reply)
 
     async def _end_of_deliberation(self, key: str, place: Place) -> None:
-        origin = Origin(place.kind, place.name, place.trace, place.priority)
+        origin = _origin(place, place.caller)
         found = await self._ended(place, lambda: self._deliberation(place))
         now = time.time()
         if found is None:
@@ -261,3 +268,7 @@ class Submissions(Part):
                 continue
             await clock.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def _origin(asked: SubmissionMessage | Place, caller: Caller) -> Origin:
+    return Origin(asked.kind, asked.name, asked.trace, asked.priority, caller.tenant)
