@@ -76,6 +76,20 @@ async def test_a_full_outbox_keeps_all_or_none_and_says_so(tmp_path: Path) -> No
         assert box.messages == 3
 
 
+async def test_more_at_once_than_it_may_hold_are_kept_when_nothing_else_waits(tmp_path: Path) -> None:
+    """They would wait for ever, and all others behind them."""
+    async with outbox(tmp_path, messages=2, size=200) as box:
+        await box.put([message("a")])
+        many = [message(f"m{number}", text="x" * 100) for number in range(5)]
+        with pytest.raises(QueueFull):
+            await box.put(many)
+        await waiting(box, await waiting(box))
+        await box.put(many)
+        assert box.messages == 5
+        with pytest.raises(QueueFull):
+            await box.put([message("b")])
+
+
 async def test_bytes_are_bounded_too(tmp_path: Path) -> None:
     async with outbox(tmp_path, size=2000) as box:
         await box.put([message("a", text="x" * 1000)])

@@ -126,12 +126,13 @@ class OutboxTables(DatabaseFile):
     ) -> int | QueueFull:
         """Keep those that are new, and forget the deliberations (tenant, id) that have ``ended`` with them. With
         ``since`` another process may publish them too, after that time; with ``uncertain`` it may have. How many were
-        new; `QueueFull`, and nothing is changed, where there is no room for all of them. Within a transaction."""
+        new; `QueueFull`, and nothing is changed, where there is no room for all of them. Where nothing waits
+        there is room for any number: otherwise too many at once would wait for ever. Within a transaction."""
         count, size = self.waiting()
         new = [(put, _encode((put.content, put.instead))) for put in messages if not self._is_known(put.id)]
         count += len(new)
         size += sum(len(content) for _, content in new)
-        if new and (count > self._most_messages or size > self._most_bytes):
+        if count > len(new) > 0 and (count > self._most_messages or size > self._most_bytes):
             return QueueFull("the outbox of the service nats is full: its NATS server was away too long", retry_after=5)
         self._run_many(
             "INSERT OR IGNORE INTO messages (id, subject, ordered, size, put, since, sent, content) "
