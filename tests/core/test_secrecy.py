@@ -238,6 +238,7 @@ PUBLIC = {
     "record.digest == found.digest",  # of two files of this user
     "offer.digest == self.digest",  # of a model
     "digest != self.link_key",  # of a certificate
+    "known.digest != digest",  # of a request, under an id of the same sender
     "await part.digest() != layer.digest",  # of a file that was downloaded
     "digest == known.digest",  # of a model
     "digest == offered",  # of a model

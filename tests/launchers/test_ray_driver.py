@@ -16,7 +16,7 @@ from tests.patience import FACTOR
 from anywire.errors import ConfigError, LaunchFailed
 from anywire.testing.launcher_kit import SECRET, Changes, config, is_gone
 from anywire.testing.log_recorder import LogRecorder
-from anywire.testing.patience import START_PATIENCE, expect
+from anywire.testing.patience import START_PATIENCE, expect, polled
 from anywire_launcher_ray import RayConfig, RayLauncher, driver_process
 from anywire_launcher_ray.messages import ALIVE_INTERVAL, Connected, encode
 
@@ -51,7 +51,7 @@ async def test_the_drivers_death_is_told_in_a_line_and_the_agents_run_again(stan
         assert process.restarts == 1
         assert process.pid != first
         assert driver_pid(launcher) != driver
-        assert is_gone(first)
+        await polled(lambda: is_gone(first), "the life before has ended")
 
 
 async def test_a_lost_worker_is_told_and_its_agent_runs_again(stand_in: pytest.MonkeyPatch) -> None:
