@@ -18,7 +18,7 @@ from aiohttp import web
 from anywire.background import key_reused
 from anywire.context import Context
 from anywire.conversations import SERVICE, Conversations, KeptResponse
-from anywire.errors import AnywireError, InvalidRequest
+from anywire.errors import InvalidRequest
 from anywire.messages import Progress
 from anywire.submission import Submission
 from anywire.task_stream import TaskStream
@@ -47,7 +47,7 @@ from anywire_gateway_openai.responses_request import (
 from anywire_gateway_openai.responses_turn import NOTHING_BEFORE, Turn
 from anywire_gateway_openai.sse import progress_comment, stages_comment
 from anywire_gateway_openai.streamed_answer import StreamedAnswer
-from anywire_gateway_openai.tasks import tell_decision
+from anywire_gateway_openai.tasks import cancel_for, nothing, tell_whose, telling_decision
 from anywire_gateway_openai.validation import check_members
 from anywire_gateway_openai.wire import EventStreamWriter, WrittenResponse, write_json
 
@@ -161,7 +161,7 @@ class ResponseHandler:
         """Answer a request after its history, while nobody else goes on with its conversation."""
         fields, conversations = turn.asked.fields, turn.conversations
         previous, conversation = fields.previous_response_id or "", fields.conversation_id
-        release: Callable[[], None] = _nothing
+        release: Callable[[], None] = nothing
         if conversation and conversations is not None:
             await conversations.check_conversation(conversation, turn.caller)
             release = conversations.occupy(conversation)
@@ -174,7 +174,7 @@ class ResponseHandler:
             submission = await turn.submission(self._max_body_bytes, share)
             turn = turn._replace(history=NOTHING_BEFORE)  # it may be large, and an answer may take long
             if fields.background:
-                taken, release = release, _nothing
+                taken, release = release, nothing
                 response = await self._taken(turn, submission, taken)
                 told = [("x-anywire-task", task_id_of(response["id"]))]
                 if turn.asked.ignored:
@@ -196,9 +196,7 @@ class ResponseHandler:
     async def _answer(self, request: web.BaseRequest, turn: Turn, submission: Submission) -> web.StreamResponse:
         stream = self._context.submit(submission)
         request[TASK] = stream
-        explain: Callable[[], None] = _nothing
-        if turn.headers.explain:
-            explain = partial(tell_decision, self._context, request, stream, turn.caller)
+        explain = telling_decision(self._context, request, stream, turn.caller) if turn.headers.explain else nothing
         try:
             if submission.stream:
                 events = ResponseEvents(turn.head(stream.task_id), stream.task_id)
@@ -217,14 +215,9 @@ class ResponseHandler:
             stages = ("x-anywire-stages", stages_text(stream.stages.spans_ms()))
             headers = [*answer_headers(stream, turn.asked.ignored), stages]
             return await write_json(request, _encode(response), headers)
-        except AnywireError as error:
-            stream.cancel(error.message)
-            explain()
-            error.task_id = error.task_id or stream.task_id
-            error.agent_id = error.agent_id or stream.agent_id
-            raise
         except BaseException as error:
-            stream.cancel(f"the client went away ({error})" if str(error) else "the client went away")
+            cancel_for(stream, error)
+            tell_whose(error, stream, explain)
             raise
 
     async def _stream(
@@ -265,9 +258,6 @@ class ResponseHandler:
             answer.close()
         await answer.write(data, last=True)
         return answer.response()
-
-
-def _nothing() -> None: ...
 
 
 async def write_events(request: web.BaseRequest, events: bytes, timeout: float) -> web.StreamResponse:

@@ -21,6 +21,7 @@ from anywire_gateway_openai.answers import task_id_of
 from anywire_gateway_openai.errors import as_anywire
 from anywire_gateway_openai.responses_answer import answered, failed_response
 from anywire_gateway_openai.responses_request import Object
+from anywire_gateway_openai.tasks import nothing
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ class BackgroundResponses:
             if tasks is None:
                 log.error("the response %s waits until the service background is configured again", each.response_id)
                 continue
-            release: Callable[[], None] = _nothing
+            release: Callable[[], None] = nothing
             if each.conversation:
                 with suppress(InvalidRequest):  # one that has begun since then: it comes after this one
                     release = kept.occupy(each.conversation)
@@ -217,6 +218,3 @@ class BackgroundResponses:
 
 def _ended(response: KeptResponse, whole: Object) -> KeptResponse:
     return msgspec.structs.replace(response, response=whole, ended=True)
-
-
-def _nothing() -> None: ...

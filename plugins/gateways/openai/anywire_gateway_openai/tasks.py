@@ -104,9 +104,7 @@ class TaskHandlers:
             stream = self._context.submit(submission)
             read, result = partial(next_chunks, stream), stream.result
         request[TASK] = stream
-        explain: Callable[[], None] = _nothing
-        if headers.explain:
-            explain = partial(tell_decision, self._context, request, stream, caller)
+        explain = telling_decision(self._context, request, stream, caller) if headers.explain else nothing
         try:
             if streamed:
                 encoder = _Encoder(kind, fields, model, stream, headers.stages)
@@ -124,16 +122,10 @@ class TaskHandlers:
             whole = answer(kind, stream.task_id, stream.model or model, chunk)
             stages = ("x-anywire-stages", stages_text(stream.stages.spans_ms()))
             return await write_json(request, whole, [*answer_headers(stream, not_followed(fields, chunk)), stages])
-        except AnywireError as error:
-            if reader is None:
-                stream.cancel(error.message)
-            explain()
-            error.task_id = error.task_id or stream.task_id
-            error.agent_id = error.agent_id or stream.agent_id
-            raise
         except BaseException as error:
             if reader is None:
-                stream.cancel(f"the client went away ({error})" if str(error) else "the client went away")
+                cancel_for(stream, error)
+            tell_whose(error, stream, explain)
             raise
         finally:
             if reader is not None:
@@ -188,14 +180,38 @@ class TaskHandlers:
         return answer.response()
 
 
-def _nothing() -> None: ...
+def nothing() -> None: ...
 
 
-def tell_decision(context: Context, request: web.BaseRequest, stream: TaskStream, caller: Caller) -> None:
-    """Let the answer tell how its agent was chosen."""
-    told = decision_header(context.explain(stream.task_id, caller))
-    others = [each for each in request.get(HEADERS, ()) if each[0] != DECISION]
-    request[HEADERS] = (*others, *told)
+def telling_decision(
+    context: Context, request: web.BaseRequest, stream: TaskStream, caller: Caller
+) -> Callable[[], None]:
+    """What lets the answer tell how its agent was chosen, once one is."""
+
+    def tell() -> None:
+        told = decision_header(context.explain(stream.task_id, caller))
+        others = [each for each in request.get(HEADERS, ()) if each[0] != DECISION]
+        request[HEADERS] = (*others, *told)
+
+    return tell
+
+
+def cancel_for(stream: TaskStream, error: BaseException) -> None:
+    """End the task of an answer that cannot be given, with ``error`` as the reason. What is none of Anywire's errors is
+    that of a client that has gone."""
+    if isinstance(error, AnywireError):
+        stream.cancel(error.message)
+    else:
+        stream.cancel(f"the client went away ({error})" if str(error) else "the client went away")
+
+
+def tell_whose(error: BaseException, stream: TaskStream, explain: Callable[[], None]) -> None:
+    """Let the error's own answer tell the task, its agent, and how that was chosen. Nobody reads it where it is none of
+    Anywire's errors."""
+    if isinstance(error, AnywireError):
+        explain()
+        error.task_id = error.task_id or stream.task_id
+        error.agent_id = error.agent_id or stream.agent_id
 
 
 def include_usage(fields: Checked) -> bool:
