@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
+import pytest
 
 from anywire.errors import PluginFailed
+from anywire_service_deliberation import deliberations, stores
 from anywire_service_deliberation.offered import Council
 from anywire_service_deliberation.record import Deliberation
 from anywire_service_deliberation.store import Place, Store, StoreConfig, tenant_of
@@ -139,3 +141,12 @@ def _without_texts(state: Deliberation) -> Deliberation:
         return {work: msgspec.structs.replace(answer, text="") for work, answer in answers.items()}
 
     return msgspec.structs.replace(state, answers=untold(state.answers), late=untold(state.late))
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> Kept:
+    """What the stores called ``memory`` share in this test; a lost one is tried again soon."""
+    monkeypatch.setattr(MemoryStore, "kept", Kept())
+    monkeypatch.setitem(stores.BUILT_IN, "memory", MemoryStore)
+    monkeypatch.setattr(deliberations, "LOCK_PAUSE", 0.01)
+    return MemoryStore.kept

@@ -9,17 +9,19 @@ from typing import Any, ClassVar
 
 import pytest
 from tests.deliberation.deliberation_bench import ANN, Council, asked, bench, ended
-from tests.deliberation.memory_store import Kept, MemoryStore
+from tests.deliberation.memory_store import Kept, MemoryStore, kept
 
 from anywire.errors import ConfigError, PluginError, PluginFailed, ShuttingDown
 from anywire.testing.patience import polled
 from anywire.testing.service_bench import ServiceBench
-from anywire_service_deliberation import deliberations, stores
+from anywire_service_deliberation import stores
 from anywire_service_deliberation.config import DeliberationConfig
 from anywire_service_deliberation.database import Database
 from anywire_service_deliberation.store import Place, Store
 from anywire_service_deliberation.stores import make_store
 from anywire_service_deliberation.testing.store_kit import StoreConformance
+
+__all__ = ["kept"]  # a fixture
 
 THERE = "tests.deliberation.memory_store:MemoryStore"
 Installs = Callable[..., None]
@@ -115,14 +117,6 @@ class Raising(MemoryStore):
 
 
 # Lost to another process
-
-
-@pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch) -> Kept:
-    monkeypatch.setattr(MemoryStore, "kept", Kept())
-    monkeypatch.setitem(stores.BUILT_IN, "memory", MemoryStore)
-    monkeypatch.setattr(deliberations, "LOCK_PAUSE", 0.01)
-    return MemoryStore.kept
 
 
 async def test_one_that_is_lost_is_left_and_taken_over_again(tmp_path: Path, kept: Kept) -> None:

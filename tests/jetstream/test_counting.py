@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.jetstream.any_json import ANY_JSON
 from tests.long_form import examples
 
 from anywire.collected_answers import CollectedAnswer, CollectedTask
@@ -159,20 +160,13 @@ def test_what_is_no_answer_is_said(payload: dict[str, object], says: str) -> Non
         read_heard(payload, 1.0, failed=False)
 
 
-_json = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=6,
-)
-
-
 @settings(max_examples=examples(150))
 @given(
     st.dictionaries(
         st.sampled_from(
             ("task_id", "agent_id", "role", "proposal", "error", "duration_ms", "num_agents", "constraints")
         ),
-        _json,
+        ANY_JSON,
     ),
     st.booleans(),
 )

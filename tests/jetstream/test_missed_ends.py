@@ -9,14 +9,13 @@ from typing import Any, cast
 import msgspec
 import pytest
 from tests.deliberation.deliberation_bench import ANN, Council, request
-from tests.deliberation.memory_store import Kept, MemoryStore
+from tests.deliberation.memory_store import Kept, kept
 
 from anywire.clock import SystemClock
 from anywire.context import Context
 from anywire.errors import PluginFailed
 from anywire.testing.patience import expect, polled
 from anywire.testing.service_bench import service_bench
-from anywire_service_deliberation import deliberations, stores
 from anywire_service_deliberation.config import DeliberationConfig
 from anywire_service_deliberation.record import Deliberation
 from anywire_service_deliberation.service import DeliberationService
@@ -28,13 +27,7 @@ from anywire_service_nats.service import NatsService
 from anywire_service_nats.told_deliberations import ToldDeliberations
 from reserved import free_ports
 
-
-@pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch) -> Kept:
-    monkeypatch.setattr(MemoryStore, "kept", Kept())
-    monkeypatch.setitem(stores.BUILT_IN, "memory", MemoryStore)
-    monkeypatch.setattr(deliberations, "LOCK_PAUSE", 0.01)
-    return MemoryStore.kept
+__all__ = ["kept"]  # a fixture
 
 
 async def test_what_ended_at_another_orchestrator_that_told_nobody_is_told(tmp_path: Path, kept: Kept) -> None:
@@ -96,7 +89,7 @@ async def test_what_ended_while_too_many_waited_is_told_once_there_is_room(
         for name in names:
             await expect(offered.get(name, ANN, 60), "it has ended")
         await polled(lambda: waiting() == 11, "the outbox is full")
-        publishing._parts[0]._outbox._tables._most_messages = 100  # type: ignore[attr-defined]
+        publishing._parts._parts[0]._outbox._tables._most_messages = 100  # type: ignore[attr-defined]
         await polled(lambda: waiting() == 15, "all of them are put")
 
 

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.jetstream.any_json import ANY_JSON
 from tests.long_form import examples
 
 from anywire import errors
@@ -90,16 +91,9 @@ def test_requests_for_one_task_are_different_agents_and_a_repeat_is_the_same() -
     assert read_agent_request(envelope(**wanted())).agent_id == first.agent_id
 
 
-_json = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=6,
-)
-
-
 @settings(max_examples=examples(150))
 @given(
-    st.dictionaries(st.sampled_from(("agent", "phase", "task_id", "input", "constraints", "num_agents")), _json),
+    st.dictionaries(st.sampled_from(("agent", "phase", "task_id", "input", "constraints", "num_agents")), ANY_JSON),
     st.booleans(),
 )
 def test_any_payload_is_a_request_or_refused_in_a_sentence(payload: dict[str, Any], completes: bool) -> None:

@@ -5,15 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from anywire.clock import Clock
 from anywire.errors import PluginFailed
 
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+
+LOCK_PAUSE = 0.5
+"""Seconds between attempts to take over the folder of a process that still ends."""
+
+
+async def taken_over(take: Callable[[], Awaitable[bool]], clock: Clock) -> None:
+    """Wait until ``take`` has returned True: what another process has is taken once that has ended. Raises what
+    ``take`` raises."""
+    while not await take():
+        await clock.sleep(LOCK_PAUSE)  # nobody tells that a process of others has ended
 
 
 class DiskFaults:

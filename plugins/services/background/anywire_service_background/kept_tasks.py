@@ -16,6 +16,7 @@ from anywire.caller import Caller
 from anywire.clock import Timer
 from anywire.context import Context
 from anywire.errors import AnywireError, from_wire, to_wire
+from anywire.files.database_thread import taken_over
 from anywire.submission import Submission
 from anywire.task_stream import TaskStream
 from anywire_service_background.backlog import Backlog, is_not_yet
@@ -29,8 +30,6 @@ LONGEST_WAIT = 60.0
 """Seconds that `KeptTasks.get` waits at most."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
 """Seconds between attempts to write an answer to a disk that fails."""
-LOCK_PAUSE = 0.5
-"""Seconds between attempts to take over the folder of a process that still ends."""
 PURGE_S = 3600.0
 """Seconds after which what has expired is looked for, if no task comes before."""
 LAST_WRITES_S = 2.0
@@ -262,8 +261,7 @@ class KeptTasks:
 
     async def _take_over(self) -> None:
         try:
-            while not await self._store.open():
-                await self._context.clock.sleep(LOCK_PAUSE)  # nobody tells that a process of others has ended
+            await taken_over(self._store.open, self._context.clock)
             await self._open()
             log.info("the background tasks are taken over")
         except errors.ConfigError as error:

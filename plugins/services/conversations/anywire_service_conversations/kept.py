@@ -15,6 +15,7 @@ from anywire.clock import Timer
 from anywire.context import Context
 from anywire.conversation_items import Item, new_id
 from anywire.conversations import History, Items, KeptResponse, Page, locked, not_kept
+from anywire.files.database_thread import taken_over
 from anywire_service_conversations.config import ConversationsConfig
 from anywire_service_conversations.items import GIVEN
 from anywire_service_conversations.records import Conversation, encoded, encoded_items, written
@@ -22,8 +23,6 @@ from anywire_service_conversations.store import Store
 
 log = logging.getLogger(__name__)
 
-LOCK_PAUSE = 0.5
-"""Seconds between attempts to take over the folder of a process that still ends."""
 PURGE_S = 3600.0
 """Seconds after which what has expired is looked for, if nothing new comes before."""
 
@@ -194,8 +193,7 @@ class KeptConversations:
 
     async def _take_over(self) -> None:
         try:
-            while not await self._store.open():
-                await self._context.clock.sleep(LOCK_PAUSE)  # nobody tells that a process of others has ended
+            await taken_over(self._store.open, self._context.clock)
             await self._open()
             log.info("the conversations are taken over")
         except errors.ConfigError as error:

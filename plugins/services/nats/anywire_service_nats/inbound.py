@@ -18,7 +18,7 @@ from anywire_service_nats.config_inbound import CollectorConfig
 from anywire_service_nats.listening.dead_letters import DeadLetters
 from anywire_service_nats.listening.listener import Source
 from anywire_service_nats.outgoing import Publisher
-from anywire_service_nats.part import Part
+from anywire_service_nats.part import Part, Parts
 from anywire_service_nats.requests.ledger import Ledger
 from anywire_service_nats.requests.ledger_file import LedgerFile
 from anywire_service_nats.requests.requests_part import Requests
@@ -39,13 +39,13 @@ class Inbound(Part):
         self._context, self._publisher = context, publisher
         self._source = Source(broker, config)
         self._letters = DeadLetters(publisher, context.events, config.producer, SOURCE)
-        self._parts: list[Part] = []
+        self._parts, self._made = Parts(), list[Part]()
         self._collector: Collector | None = None
         if config.collector is not None:
             self._collector = self._make_collector(config.collector, config.producer, folder / "collected")
-            self._parts.append(self._collector)
+            self._made.append(self._collector)
         if config.worker is not None or config.submissions is not None:
-            self._parts.append(self._make_requests(config, broker, folder / "requests"))
+            self._made.append(self._make_requests(config, broker, folder / "requests"))
 
     @property
     def collected(self) -> CollectedTasks | None:
@@ -54,25 +54,21 @@ class Inbound(Part):
     async def start(self) -> None:
         if self._collector is not None:
             self._context.routes.add(*collected_routes(self._collector))
-        for part in self._parts:
-            await part.start()
+        for part in self._made:
+            await self._parts.add(part)
 
     def all_started(self) -> None:
-        for part in self._parts:
-            part.all_started()
+        self._parts.all_started()
 
     def gate_closed(self) -> None:
-        for part in self._parts:
-            part.gate_closed()
+        self._parts.gate_closed()
 
     async def close(self) -> None:
-        for part in reversed(self._parts):
-            await part.close()
+        await self._parts.close()
 
     def metrics(self) -> Iterable[Metric]:
         yield from self._letters.metrics()
-        for part in self._parts:
-            yield from part.metrics()
+        yield from self._parts.metrics()
 
     def _make_collector(self, config: CollectorConfig, producer: str, folder: Path) -> Collector:
         store = Store(Database(folder, config.max_tasks, config.max_bytes))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from anywire.clock import Clock, SystemClock
 from anywire.errors import PluginFailed, QueueFull
-from anywire.files.database_thread import DatabaseThread, DiskFaults
+from anywire.files.database_thread import DatabaseThread, DiskFaults, taken_over
 from anywire_service_nats.envelopes import Envelope, Generation, encode, header_text, headers
 from anywire_service_nats.outbox_tables import FORM, Content, OutboxTables, Put, Unsettled, Waiting
 from anywire_service_nats.outgoing import Outgoing
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOCK_PAUSE = 0.5
-"""Seconds between attempts to take over the folder of a process that still ends."""
 MOST_TOGETHER = 256
 """Calls that are written to the disk at once."""
 
@@ -161,8 +159,7 @@ class Outbox:
 
     async def _take_over(self) -> None:
         try:
-            while not await self._thread.do(self._tables.open):
-                await self._clock.sleep(LOCK_PAUSE)  # nobody tells that a process of others has ended
+            await taken_over(partial(self._thread.do, self._tables.open), self._clock)
             await self._begin()
         except Exception as error:
             log.error("nothing is published: %s", error)

@@ -30,3 +30,33 @@ class Part:
     def metrics(self) -> Iterable[Metric]:
         """Numbers of this part; all parts' have names of their own."""
         return ()
+
+
+class Parts(Part):
+    """Several parts as one: in their order, and closed in the opposite one. Each is among them before it starts, so
+    that `close` releases what a start that failed has begun."""
+
+    def __init__(self) -> None:
+        self._parts: list[Part] = []
+
+    async def add(self, part: Part) -> None:
+        """Start a further one."""
+        self._parts.append(part)
+        await part.start()
+
+    def all_started(self) -> None:
+        for part in self._parts:
+            part.all_started()
+
+    def gate_closed(self) -> None:
+        for part in self._parts:
+            part.gate_closed()
+
+    async def close(self) -> None:
+        """Safe to call twice."""
+        while self._parts:
+            await self._parts.pop().close()
+
+    def metrics(self) -> Iterable[Metric]:
+        for part in self._parts:
+            yield from part.metrics()

@@ -12,7 +12,7 @@ from anywire_service_nats.broker import Broker
 from anywire_service_nats.config import NatsServiceConfig
 from anywire_service_nats.inbound import Inbound
 from anywire_service_nats.outbox import Outbox
-from anywire_service_nats.part import Part
+from anywire_service_nats.part import Part, Parts
 from anywire_service_nats.publishing import Publishing
 from anywire_service_nats.streams import Streams
 from anywire_service_nats.told_deliberations import ToldDeliberations
@@ -43,7 +43,7 @@ class NatsService(Service):
     def __init__(self, config: NatsServiceConfig) -> None:
         super().__init__(config)
         self._broker = Broker(config)
-        self._parts: list[Part] = []
+        self._parts = Parts()
         self._inbound: Inbound | None = None
 
     @property
@@ -54,27 +54,22 @@ class NatsService(Service):
     async def start(self, context: Context) -> None:
         self._broker = Broker(self.config, f"anywire {context.info.hub_id}")
         for part in self._make(context):
-            self._parts.append(part)
-            await part.start()
+            await self._parts.add(part)
         await self._broker.open()
 
     def all_started(self) -> None:
-        for part in self._parts:
-            part.all_started()
+        self._parts.all_started()
 
     def gate_closed(self) -> None:
-        for part in self._parts:
-            part.gate_closed()
+        self._parts.gate_closed()
 
     async def close(self) -> None:
-        while self._parts:
-            await self._parts.pop().close()
+        await self._parts.close()
         await self._broker.close()
 
     def metrics(self) -> Iterable[Metric]:
         yield Metric("connected", "Whether there is a connection to a NATS server.", float(self._broker.connected))
-        for part in self._parts:
-            yield from part.metrics()
+        yield from self._parts.metrics()
 
     def _make(self, context: Context) -> list[Part]:
         """The parts that are set, in the order in which they start."""

@@ -16,6 +16,7 @@ from anywire import errors
 from anywire.caller import Caller
 from anywire.clock import Clock
 from anywire.collected_answers import CollectedTask
+from anywire.files.database_thread import taken_over
 from anywire.metric import Metric
 from anywire_service_nats.collector.database import Outcome
 from anywire_service_nats.collector.heard import Heard, NotAnAnswer, read_heard
@@ -41,8 +42,6 @@ AGAIN = 1.0
 FULL_PAUSE = 5.0
 """Seconds after which an answer is delivered again for which there is no room."""
 PURGE_S = 60.0
-LOCK_PAUSE = 0.5
-"""Seconds between attempts to take over the folder of a process that still ends."""
 TOLD_AT_ONCE = 100
 MAX_LISTED = 1000
 
@@ -157,9 +156,8 @@ class Collector(Part):
 
     async def _run(self, is_open: bool) -> None:
         try:
-            while not is_open:
-                await self._clock.sleep(LOCK_PAUSE)  # nobody tells that a process of others has ended
-                is_open = await self._store.open()
+            if not is_open:
+                await taken_over(self._store.open, self._clock)
         except (errors.ConfigError, errors.PluginFailed) as error:
             log.error("no answers are counted: %s", error)
             return

@@ -10,15 +10,14 @@ from contextlib import suppress
 
 from anywire import errors
 from anywire.clock import Clock
+from anywire.files.database_thread import taken_over
 from anywire.metric import Metric
-from anywire_service_nats.part import Part
+from anywire_service_nats.part import Part, Parts
 from anywire_service_nats.requests.ledger import Ledger
 from anywire_service_nats.requests.serving import Serving
 
 log = logging.getLogger(__name__)
 
-LOCK_PAUSE = 0.5
-"""Seconds between attempts to take over the folder of a process that still ends."""
 PURGE_S = 600.0
 REMEMBERED_S = 7 * 86_400.0
 """Seconds for which a request is remembered after its end: one that is published again in that time is the same."""
@@ -31,7 +30,7 @@ class Requests(Part):
         self._ledger, self._serving, self._takers, self._clock = ledger, serving, takers, clock
         self._remembered = max(keep, REMEMBERED_S)
         self._tasks: list[asyncio.Task[None]] = []
-        self._begun: list[Part] = []
+        self._begun = Parts()
         self._all_started = asyncio.Event()
         self._closing = False
 
@@ -48,8 +47,7 @@ class Requests(Part):
 
     def gate_closed(self) -> None:
         self._closing = True
-        for taker in self._begun:
-            taker.gate_closed()
+        self._begun.gate_closed()
 
     async def close(self) -> None:
         """Safe to call twice, and without `start`."""
@@ -57,28 +55,24 @@ class Requests(Part):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        while self._begun:
-            await self._begun.pop().close()
+        await self._begun.close()
         with suppress(errors.PluginFailed):
             await self._ledger.close()
 
     def metrics(self) -> Iterable[Metric]:
-        for taker in self._begun:
-            yield from taker.metrics()
+        return self._begun.metrics()
 
     async def _run(self, is_open: bool) -> None:
         try:
-            while not is_open:
-                await self._clock.sleep(LOCK_PAUSE)  # nobody tells that a process of others has ended
-                is_open = await self._ledger.open()
+            if not is_open:
+                await taken_over(self._ledger.open, self._clock)
             await self._all_started.wait()
             self._tasks.append(asyncio.create_task(self._tell_rest()))
             self._tasks.append(asyncio.create_task(self._purge()))
             for taker in self._takers:
                 if self._closing:
                     return
-                self._begun.append(taker)
-                await taker.start()
+                await self._begun.add(taker)
         except (errors.ConfigError, errors.PluginFailed) as error:
             log.error("no requests are taken by message: %s", error)
         except Exception:
