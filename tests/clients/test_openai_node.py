@@ -7,9 +7,9 @@ import json
 import shutil
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tests.clients.asked_client import found_by
 from tests.integration.gateway_serving import ScriptedEngine, serving
 from tests.patience import PATIENCE
 
@@ -53,20 +53,6 @@ async def script(task: TaskRequest) -> AsyncGenerator[Delta, None]:
         yield Delta(finish_reason="stop", usage=json.dumps(USAGE))
 
 
-async def found_by_node(url: str, key: str) -> Any:
-    process = await asyncio.create_subprocess_exec(
-        "node", str(HERE / "openai_node.mjs"), url, key, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    try:
-        out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0, err.decode()
-    return json.loads(out)
-
-
 @pytest.mark.skipif(shutil.which("node") is None, reason="missing: node")
 @pytest.mark.skipif(not (HERE / "node_modules" / "openai").is_dir(), reason="missing: the package openai of npm")
 async def test_everything_a_user_of_it_asks_for(tmp_path: Path) -> None:
@@ -74,7 +60,7 @@ async def test_everything_a_user_of_it_asks_for(tmp_path: Path) -> None:
     add_key(path, record_of(key, tenant="lab"))
     engine = ScriptedEngine(script, offers("said", "calls", "endless", "breaks"))
     async with serving(engine, access=KeyAccess(path)) as served:
-        found = await found_by_node(served.url, str(key))
+        found = await found_by("node", str(HERE / "openai_node.mjs"), served.url, str(key))
         await asyncio.wait_for(engine.cancelled.wait(), PATIENCE)
     assert found["chat"] == {"text": "a cat", "reason": "stop", "usage": USAGE}
     assert found["stream"] == {"text": "a cat", "chunks": found["stream"]["chunks"], "usage": USAGE}

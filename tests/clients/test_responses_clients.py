@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.clients.asked_client import found_by
 from tests.patience import PATIENCE
 from tests.responses.conversing import conversing
 
@@ -19,32 +17,17 @@ HERE = Path(__file__).parent
 PYTHON = HERE / ".venv" / "bin" / "python"
 
 
-async def found_by(folder: Path, *command: str) -> Any:
+async def found_in(folder: Path, *command: str) -> Any:
     """What the client prints that asks a gateway with an engine whose answers are known."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     engine = SyntheticEngine(SyntheticConfig(length=5))
     async with conversing(folder, engine, timeout=PATIENCE) as at:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            at.served.url,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=environment,
-        )
-        try:
-            out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-    assert process.returncode == 0, err.decode()
-    return json.loads(out)
+        return await found_by(*command, at.served.url)
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="missing: node")
 @pytest.mark.skipif(not (HERE / "node_modules" / "ai").is_dir(), reason="missing: the package ai of npm")
 async def test_the_vercel_ai_sdk(tmp_path: Path) -> None:
-    found = await found_by(tmp_path, "node", str(HERE / "ai_sdk.mjs"))
+    found = await found_in(tmp_path, "node", str(HERE / "ai_sdk.mjs"))
     assert found["whole"] == found["streamed"]
     assert len(found["whole"].split()) == 5
     assert found["tokens"] == [6, 6]
@@ -58,7 +41,7 @@ async def test_the_vercel_ai_sdk(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not PYTHON.exists(), reason="missing: the package openai-agents")
 async def test_openais_agents_sdk(tmp_path: Path) -> None:
-    found = await found_by(tmp_path, str(PYTHON), str(HERE / "openai_agents.py"))
+    found = await found_in(tmp_path, str(PYTHON), str(HERE / "openai_agents.py"))
     assert found["called"] == ["ToolCallItem", "ToolCallOutputItem", "MessageOutputItem"]
     assert found["inputs"] == sorted(found["inputs"])
     assert found["session"] == ["message", "message", "message", "function_call", "function_call_output", "message"]
