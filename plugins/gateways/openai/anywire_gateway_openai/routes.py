@@ -90,11 +90,11 @@ class Routes:
             fault = as_anywire(error)
             code = error_code(fault)
             refusal = error_response(fault, request.get(ERROR_FORM, OPENAI_FORM))
-            status = status_of(fault)
+            status, kind = refusal.status, status_of(fault)
             task = request.get(TASK)
             if task is not None and task.attempts:
                 refusal.headers["x-anywire-attempts"] = str(task.attempts)
-                if task.attempts > 1 and (status == ALL_FAILED or (status in MAY_PASS and not fault.retry_after)):
+                if task.attempts > 1 and (kind == ALL_FAILED or (kind in MAY_PASS and not fault.retry_after)):
                     # Tried again already: a client's retries would multiply with these.
                     refusal.headers["x-should-retry"] = "false"
             self._errors[status] += 1
