@@ -13,7 +13,8 @@ import msgspec
 from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
 from anywire.errors import ConfigError, EngineFailed, InvalidRequest
 from anywire.messages import State, TaskRequest
-from anywire.offers import API_NEED, MAX_OFFERS, Offer, OfferState, offers
+from anywire.native_api import api_features
+from anywire.offers import MAX_OFFERS, Offer, OfferState, offers
 from anywire_engine_openai.config import OpenAIConfig
 from anywire_engine_openai.connection_errors import ConnectionFailed
 from anywire_engine_openai.listing import ListedModel
@@ -195,8 +196,7 @@ class OpenAIEngine(Engine):
         told = listed.get(server_name) or listed.get(f"{server_name}:latest") or ListedModel(server_name)
         kinds = tuple([kind for kind in told.kinds if kind in self.config.kinds])
         features = told.features if self._way(told.owner) is None else told.features | {"resume": True}
-        if self.config.apis:
-            features = features | {f"{API_NEED}{each}": True for each in self.config.apis}
+        features = features | api_features(self.config.apis)
         return Offer(name, kinds=kinds, features=features, context=told.context, owner=told.owner)
 
     def _nothing_offered(self, found: Sequence[str]) -> str:
