@@ -131,7 +131,7 @@ async def test_what_is_asked_and_answered_is_passed_on_whole(always_stream: bool
     assert whole == {**NATIVE, "model": "their-name", "stream": always_stream}
     assert server.requests[-1] == {**NATIVE, "model": "their-name", "stream": True}
     assert server.paths[-2:] == ["/v1/messages"] * 2
-    assert server.headers[-2]["x-api-key"] == "k"
+    assert server.headers[0]["x-api-key"] == server.headers[-2]["x-api-key"] == "k"
     assert server.headers[-2]["anthropic-version"] == "2023-06-01"
     assert server.headers[-2]["traceparent"] == trace["traceparent"]
     ours = {"id": f"msg_{headers['x-anywire-task']}", "model": "m"}

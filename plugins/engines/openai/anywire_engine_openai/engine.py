@@ -64,6 +64,7 @@ class OpenAIEngine(Engine):
             next_token_timeout=config.next_token_timeout,
             loading_timeout=config.loading_timeout,
             tls=config.tls(),
+            apis=config.apis,
         )
         upstream.told_loading = self._look_now.set
         upstream.open(config.base_url)
