@@ -178,7 +178,8 @@ class Upstream:
         endpoint = endpoint_of(task.body) if task.kind == "chat" else ""
         if endpoint:
             body, choices = native_body(task, model, endpoint)
-            url, headers = f"{self.base_url}/{endpoint}", self._native_headers | (trace_headers(task.trace) or {})
+            url = f"{self.base_url}/{endpoint}"
+            headers: dict[str, str] | None = self._native_headers | (trace_headers(task.trace) or {})
         else:
             body, choices = upstream_body(task, model, self._default_max_tokens)
             url, headers = self.base_url + PATHS[task.kind], trace_headers(task.trace)
@@ -216,9 +217,7 @@ class Upstream:
                 yield Delta(attempts_used=tries)
             if task.stream and response.content_type != "application/json":
                 stream: native.NativeStream | AnswerStream = (
-                    native.NativeStream()
-                    if endpoint
-                    else AnswerStream(keep=self._keep, choices=choices, begun=begun)
+                    native.NativeStream() if endpoint else AnswerStream(keep=self._keep, choices=choices, begun=begun)
                 )
                 try:
                     while not stream.done:
