@@ -13,6 +13,7 @@ import msgspec
 from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
 from anywire.errors import ConfigError, EngineFailed, InvalidRequest
 from anywire.messages import State, TaskRequest
+from anywire.native_api import api_features
 from anywire.offers import MAX_OFFERS, Offer, OfferState, offers
 from anywire_engine_openai.config import OpenAIConfig
 from anywire_engine_openai.connection_errors import ConnectionFailed
@@ -63,6 +64,7 @@ class OpenAIEngine(Engine):
             next_token_timeout=config.next_token_timeout,
             loading_timeout=config.loading_timeout,
             tls=config.tls(),
+            apis=config.apis,
         )
         upstream.told_loading = self._look_now.set
         upstream.open(config.base_url)
@@ -195,6 +197,7 @@ class OpenAIEngine(Engine):
         told = listed.get(server_name) or listed.get(f"{server_name}:latest") or ListedModel(server_name)
         kinds = tuple([kind for kind in told.kinds if kind in self.config.kinds])
         features = told.features if self._way(told.owner) is None else told.features | {"resume": True}
+        features = features | api_features(self.config.apis)
         return Offer(name, kinds=kinds, features=features, context=told.context, owner=told.owner)
 
     def _nothing_offered(self, found: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from types import SimpleNamespace
 
 import aiohttp
@@ -14,13 +14,14 @@ import msgspec
 from anywire.engine import Delta, EngineProgress
 from anywire.errors import EngineFailed, TaskError
 from anywire.messages import TaskRequest
-from anywire_engine_openai import answers
+from anywire.native_api import COUNT_TOKENS, NativeApi, endpoint_of
+from anywire_engine_openai import answers, native
 from anywire_engine_openai.arrived import is_whole, left
 from anywire_engine_openai.assembly import Assembly
 from anywire_engine_openai.connection_errors import ConnectionFailed, broken, not_reached, say, silent
 from anywire_engine_openai.listing import ListedModel, read_models
 from anywire_engine_openai.loading import LoadingPauses, StillLoading, is_loading
-from anywire_engine_openai.requests import PATHS, trace_headers, upstream_body
+from anywire_engine_openai.requests import PATHS, native_body, trace_headers, upstream_body
 from anywire_engine_openai.server_errors import read_error, refusal
 from anywire_engine_openai.silence import SilenceWatch
 from anywire_engine_openai.stream import AnswerStream
@@ -47,14 +48,18 @@ class Upstream:
         next_token_timeout: float = 0.0,
         loading_timeout: float = 0.0,
         tls: ssl.SSLContext | None = None,
+        apis: Collection[NativeApi] = (),
     ) -> None:
         """``tls`` says which certificate the server must show; default: one that comes from an authority known to
-        all."""
+        all. A server that speaks ``apis`` may be one that wants their headers for everything."""
         self.base_url = ""
         self._tls: ssl.SSLContext | bool = True if tls is None else tls
         self._headers = {"Content-Type": "application/json"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
+        self._native_headers = native.VERSION | ({"x-api-key": api_key} if api_key else {})
+        if apis:
+            self._headers |= self._native_headers
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
         self._listing_timeout = aiohttp.ClientTimeout(total=connect_timeout)
         self._default_max_tokens = default_max_tokens
@@ -150,12 +155,15 @@ class Upstream:
         delivered before, so that no further token is an answer too.
 
         Raises `InvalidRequest`, `ConnectionFailed` or another `EngineFailed`."""
-        if self._always_stream and not task.stream and task.kind != "embedding":
+        if self._always_stream and not task.stream and task.kind != "embedding" and not _counts(task):
             return self._assembled(task, model)
         return self._exchange(task, model, begun)
 
     async def _assembled(self, task: TaskRequest, model: str) -> AsyncGenerator[Delta | EngineProgress, None]:
-        assembly = Assembly(chat=task.kind == "chat")
+        is_native = bool(endpoint_of(task.body))
+        assembly: native.NativeAssembly | Assembly = (
+            native.NativeAssembly() if is_native else Assembly(chat=task.kind == "chat")
+        )
         async with contextlib.aclosing(self._exchange(msgspec.structs.replace(task, stream=True), model)) as deltas:
             async for delta in deltas:
                 if isinstance(delta, EngineProgress):
@@ -167,14 +175,20 @@ class Upstream:
     async def _exchange(
         self, task: TaskRequest, model: str, begun: bool = False
     ) -> AsyncGenerator[Delta | EngineProgress, None]:
-        body, choices = upstream_body(task, model, self._default_max_tokens)
-        url = self.base_url + PATHS[task.kind]
+        endpoint = endpoint_of(task.body) if task.kind == "chat" else ""
+        if endpoint:
+            body, choices = native_body(task, model, endpoint)
+            url = f"{self.base_url}/{endpoint}"
+            headers: dict[str, str] | None = self._native_headers | (trace_headers(task.trace) or {})
+        else:
+            body, choices = upstream_body(task, model, self._default_max_tokens)
+            url, headers = self.base_url + PATHS[task.kind], trace_headers(task.trace)
         pauses: LoadingPauses | None = None
         while True:
             try:
                 async with asyncio.timeout(self._first_timeout or None):
                     may_repeat = task.attempts_left != 1
-                    response, tries = await self._post(url, body, trace_headers(task.trace), may_repeat=may_repeat)
+                    response, tries = await self._post(url, body, headers, may_repeat=may_repeat)
             except TimeoutError as error:
                 raise silent(self._first_timeout, begun=False) from error
             except ConnectionFailed as error:
@@ -202,7 +216,9 @@ class Upstream:
             if tries > 1:
                 yield Delta(attempts_used=tries)
             if task.stream and response.content_type != "application/json":
-                stream = AnswerStream(keep=self._keep, choices=choices, begun=begun)
+                stream: native.NativeStream | AnswerStream = (
+                    native.NativeStream() if endpoint else AnswerStream(keep=self._keep, choices=choices, begun=begun)
+                )
                 try:
                     while not stream.done:
                         watch.asking()
@@ -223,7 +239,9 @@ class Upstream:
                 stream.end()
             else:
                 answer = await self._read(response, MAX_ANSWER_BYTES, watch)
-                if task.kind == "embedding":
+                if endpoint:
+                    yield native.whole(answer, endpoint)
+                elif task.kind == "embedding":
                     yield answers.embeddings(answer)
                 else:
                     delta = answers.whole(answer, keep=self._keep)
@@ -342,6 +360,10 @@ async def _read_out(response: aiohttp.ClientResponse) -> None:
         pass
     finally:
         response.release()  # closes the connection when the response did not end
+
+
+def _counts(task: TaskRequest) -> bool:
+    return endpoint_of(task.body) == COUNT_TOKENS
 
 
 def _is_success(status: int) -> bool:

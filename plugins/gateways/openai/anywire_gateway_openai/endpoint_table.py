@@ -16,13 +16,16 @@ from aiohttp import web
 from anywire.caller import Role
 from anywire_gateway_openai.agent_commands import AgentCommandHandler
 from anywire_gateway_openai.agent_orders import AgentOrderHandlers
+from anywire_gateway_openai.anthropic.error_form import ANTHROPIC_FORM
+from anywire_gateway_openai.anthropic.handlers import MessageHandlers
 from anywire_gateway_openai.background import BackgroundHandlers
 from anywire_gateway_openai.catalogue import CatalogueHandlers
+from anywire_gateway_openai.errors import OPENAI_FORM, ErrorForm
 from anywire_gateway_openai.event_streams import EventHandler
-from anywire_gateway_openai.kept_responses import KeptResponseHandlers
 from anywire_gateway_openai.metrics import Metrics
 from anywire_gateway_openai.registration import RegistrationHandler
-from anywire_gateway_openai.responses import ResponseHandler
+from anywire_gateway_openai.responses.creating import ResponseHandler
+from anywire_gateway_openai.responses.kept import KeptResponseHandlers
 from anywire_gateway_openai.task_views import TaskViewHandlers
 from anywire_gateway_openai.tasks import TaskHandlers
 from anywire_gateway_openai.websocket import ChatSockets
@@ -36,6 +39,7 @@ _NAME = re.compile(r"\{(\w+)\}")
 class Endpoint(NamedTuple):
     """``path`` is the whole path; a name in braces stands for the rest of it, or for a part. ``role`` is the least that
     a caller needs, None where everybody is let in; without keys it counts only with ``always``, as for services.
+    ``errors`` is the form of what goes wrong there.
     """
 
     method: str
@@ -43,6 +47,7 @@ class Endpoint(NamedTuple):
     role: Role | None
     handler: Handler
     always: bool = False
+    errors: ErrorForm = OPENAI_FORM
 
     @property
     def summary(self) -> str:
@@ -97,6 +102,7 @@ def own_endpoints(
     tasks: TaskHandlers,
     responses: ResponseHandler,
     kept: KeptResponseHandlers,
+    messages: MessageHandlers,
     background: BackgroundHandlers,
     views: TaskViewHandlers,
     events: EventHandler,
@@ -134,6 +140,10 @@ def own_endpoints(
         ("POST", "/agents/register", None, registration.register),
         ("GET", "/stats", "observe", catalogue.stats),
     )
+    of_anthropic: Sequence[tuple[str, str, Role, Any]] = (
+        ("POST", "/messages", "use", messages.create),
+        ("POST", "/messages/count_tokens", "use", messages.count_tokens),
+    )
     # Without keys too these are for operators alone.
     ordering: Sequence[tuple[str, str, Role, Any]] = (
         # First, as commands have any names.
@@ -153,6 +163,11 @@ def own_endpoints(
         Endpoint("GET", "/readyz", None, catalogue.health),
         *(Endpoint(method, base + path, *rest) for base in ("", *BASES) for method, path, *rest in beside),
         *(Endpoint(method, base + path, *rest) for base in BASES for method, path, *rest in below),
+        *(
+            Endpoint(method, base + path, role, handler, errors=ANTHROPIC_FORM)
+            for base in BASES
+            for method, path, role, handler in of_anthropic
+        ),
         *(
             Endpoint(method, base + path, role, handler, always=True)
             for base in BASES

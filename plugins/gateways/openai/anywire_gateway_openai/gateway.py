@@ -22,6 +22,7 @@ from anywire.request_log import RequestLog
 from anywire.transport_tools import is_loopback
 from anywire_gateway_openai.agent_commands import AgentCommandHandler
 from anywire_gateway_openai.agent_orders import AgentOrderHandlers
+from anywire_gateway_openai.anthropic.handlers import MessageHandlers
 from anywire_gateway_openai.background import BackgroundHandlers
 from anywire_gateway_openai.body import BodyRoom
 from anywire_gateway_openai.caller import Callers
@@ -30,14 +31,14 @@ from anywire_gateway_openai.default_model import DefaultModel
 from anywire_gateway_openai.endpoint_table import Endpoint, own_endpoints
 from anywire_gateway_openai.event_streams import EventHandler
 from anywire_gateway_openai.idempotency import KeptAnswers
-from anywire_gateway_openai.kept_responses import KeptResponseHandlers
 from anywire_gateway_openai.metrics import Metrics
 from anywire_gateway_openai.origins import Origins, checked_origin
 from anywire_gateway_openai.protocol import OpenAIServer
 from anywire_gateway_openai.proxies import checked_proxy
 from anywire_gateway_openai.registration import RegistrationHandler
-from anywire_gateway_openai.responses import ResponseHandler
-from anywire_gateway_openai.responses_background import BackgroundResponses
+from anywire_gateway_openai.responses.background import BackgroundResponses
+from anywire_gateway_openai.responses.creating import ResponseHandler
+from anywire_gateway_openai.responses.kept import KeptResponseHandlers
 from anywire_gateway_openai.routes import Routes
 from anywire_gateway_openai.service_routes import ServiceRoutes
 from anywire_gateway_openai.task_views import TaskViewHandlers
@@ -198,6 +199,17 @@ class OpenAIGateway(Gateway):
             keep_alive=config.keep_alive,
             room=room,
         )
+        messages = MessageHandlers(
+            context,
+            callers,
+            default_model,
+            max_body_bytes=config.max_body_bytes,
+            body_timeout=config.body_timeout,
+            write_timeout=config.write_timeout,
+            keep_alive=config.keep_alive,
+            room=room,
+            kept=kept,
+        )
         requests = RequestLog(config.log_requests)
         self._sockets = ChatSockets(
             context,
@@ -218,6 +230,7 @@ class OpenAIGateway(Gateway):
             tasks,
             creating,
             KeptResponseHandlers(context, callers, responses, write_timeout=config.write_timeout),
+            messages,
             background,
             TaskViewHandlers(context, callers, **patience),
             events,

@@ -16,8 +16,8 @@ KEEP_ALIVE = b": keep-alive\n\n"
 
 class StreamedAnswer:
     """The events of ``stream`` as they are written. The head goes out with the first of them, or after ``interval``
-    seconds of silence with a comment, as whenever nothing was written for so long. 0: no comments. ``ignored`` are
-    members of the request without effect. Close it.
+    seconds of silence with a comment, as whenever nothing was written for so long. 0: never. ``ignored`` are
+    members of the request without effect, ``keep_alive`` is what is written in silence. Close it.
 
     A head that was sent before the first event does not tell the agent."""
 
@@ -28,8 +28,10 @@ class StreamedAnswer:
         write_timeout: float,
         interval: float,
         ignored: tuple[str, ...] = (),
+        keep_alive: bytes = KEEP_ALIVE,
     ) -> None:
         self._request, self._stream, self._ignored = request, stream, ignored
+        self._keep_alive = keep_alive
         self._write_timeout, self._interval = write_timeout, interval
         self._writer: EventStreamWriter | None = None
         self._loop = asyncio.get_running_loop()
@@ -65,7 +67,7 @@ class StreamedAnswer:
         due = self._written + self._interval - now
         if due <= 0:
             try:
-                (self._writer or self._begin()).write_if_idle(KEEP_ALIVE)
+                (self._writer or self._begin()).write_if_idle(self._keep_alive)
             except ConnectionError:
                 self._timer = None  # the handler is cancelled for it
                 return

@@ -17,7 +17,7 @@ from anywire.conversation_items import MAX_ITEMS, Item, check_nesting, checked_i
 from anywire.errors import InvalidRequest, PayloadTooLarge
 from anywire.submission import MAX_HINT_CHARS, Hints, checked_hints
 from anywire_gateway_openai.chat_schema import Models, Number
-from anywire_gateway_openai.responses_messages import ENCRYPTED, chat_messages, unread
+from anywire_gateway_openai.responses.messages import ENCRYPTED, chat_messages, unread
 
 _encode = msgspec.json.Encoder().encode
 
@@ -96,6 +96,7 @@ REFUSED = {
     "function_call": "a response has `tool_choice`",
     "modalities": "a response is text",
     "audio": "a response is text",
+    "anywire_api": "it is no member of a request",
 }
 """Members that are refused, and what would do."""
 IGNORED = ("max_tool_calls", "prompt_cache_options", "prompt_cache_retention", "stream_options")
