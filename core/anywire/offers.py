@@ -23,7 +23,7 @@ MAX_OFFERS_BYTES = 512 * 1024
 class Offer(msgspec.Struct, frozen=True, omit_defaults=True):
     """A model at an agent.
 
-    ``kinds`` are the kinds of tasks it answers (``chat``, ``completion``, ``embedding``); none stands for all kinds
+    ``kinds`` are the kinds of tasks it answers (`anywire.messages.Kind`); none stands for all kinds
     among the agent's capabilities. ``features`` says of a need (``tools``, ``vision``, ``audio``, ``json``,
     ``logprobs`` …) whether the model has it; what is not named is unknown. ``mcp:LABEL`` says that a server of tools
     can be called in its chats; where it is not named there is none. ``resume`` among them says whether it goes
