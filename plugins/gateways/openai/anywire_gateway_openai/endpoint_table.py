@@ -18,6 +18,7 @@ from anywire_gateway_openai.agent_commands import AgentCommandHandler
 from anywire_gateway_openai.agent_orders import AgentOrderHandlers
 from anywire_gateway_openai.background import BackgroundHandlers
 from anywire_gateway_openai.catalogue import CatalogueHandlers
+from anywire_gateway_openai.errors import OPENAI_FORM, ErrorForm
 from anywire_gateway_openai.event_streams import EventHandler
 from anywire_gateway_openai.metrics import Metrics
 from anywire_gateway_openai.registration import RegistrationHandler
@@ -36,6 +37,7 @@ _NAME = re.compile(r"\{(\w+)\}")
 class Endpoint(NamedTuple):
     """``path`` is the whole path; a name in braces stands for the rest of it, or for a part. ``role`` is the least that
     a caller needs, None where everybody is let in; without keys it counts only with ``always``, as for services.
+    ``errors`` is the form of what goes wrong there.
     """
 
     method: str
@@ -43,6 +45,7 @@ class Endpoint(NamedTuple):
     role: Role | None
     handler: Handler
     always: bool = False
+    errors: ErrorForm = OPENAI_FORM
 
     @property
     def summary(self) -> str:
