@@ -27,6 +27,8 @@ WholeKind = Literal["rerank", "tokenize", "detokenize", "transcription", "speech
 """Kinds of tasks whose answer is one JSON object: they are never streamed, and not every engine has them."""
 WHOLE_KINDS: frozenset[str] = frozenset(get_args(WholeKind))
 Kind = Literal["chat", "completion", "embedding", WholeKind]
+COMMON_KINDS: tuple[Kind, ...] = ("chat", "completion", "embedding")
+"""What a service's offer that names no kinds stands for."""
 State = Literal["starting", "ready", "draining", "failed"]
 ProgressState = Literal["queued", "loading", "running", "tool"]
 

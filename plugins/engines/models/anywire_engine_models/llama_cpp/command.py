@@ -24,8 +24,8 @@ class LlamaSettings(msgspec.Struct, frozen=True, kw_only=True):
     ``alias`` is the model's name towards the server. ``server`` is ``xllamacpp``, the path of a llama-server, or
     ``auto``: the first installed of the two. ``slots`` are answered at once, each with ``context`` tokens. ``threads``
     generate, ``batch_threads`` read prompts. ``prompt_cache`` is in MiB, for prompts that no slot holds any more (None:
-    the server's own default, 0: none). ``embedding`` has it answer embedding requests too (mean pooling), ``rerank`` rank documents, in place of these.
-   
+    the server's own default, 0: none). ``embedding`` has it answer embedding requests too (mean pooling), ``rerank``
+    rank documents in place of these.
     ``chat_template`` is the text of a template in place of the model's own. ``gpu_layers`` are put on a GPU when one
     is chosen (None: all).
     ``port`` 0 takes any that is free. ``extra_args`` are for a real llama-server alone.
