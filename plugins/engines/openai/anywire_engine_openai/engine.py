@@ -13,7 +13,7 @@ import msgspec
 from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
 from anywire.errors import ConfigError, EngineFailed, InvalidRequest
 from anywire.messages import Kind, State, TaskRequest
-from anywire.offers import MAX_OFFERS, Offer, OfferState, offers
+from anywire.offers import API_NEED, MAX_OFFERS, Offer, OfferState, offers
 from anywire_engine_openai.config import OpenAIConfig
 from anywire_engine_openai.connection_errors import ConnectionFailed
 from anywire_engine_openai.listing import ListedModel
@@ -200,6 +200,8 @@ class OpenAIEngine(Engine):
         told = listed.get(server_name) or listed.get(f"{server_name}:latest") or ListedModel(server_name)
         kinds = self._kinds(told)
         features = told.features if self._way(told.owner) is None else told.features | {"resume": True}
+        if self.config.apis:
+            features = features | {f"{API_NEED}{each}": True for each in self.config.apis}
         return Offer(name, kinds=kinds, features=features, context=told.context, owner=told.owner)
 
     def _kinds(self, told: ListedModel) -> tuple[Kind, ...]:

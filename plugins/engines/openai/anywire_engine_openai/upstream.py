@@ -14,13 +14,14 @@ import msgspec
 from anywire.engine import Delta, EngineProgress
 from anywire.errors import EngineFailed, TaskError
 from anywire.messages import WHOLE_KINDS, TaskRequest
-from anywire_engine_openai import answers
+from anywire.native_api import COUNT_TOKENS, endpoint_of
+from anywire_engine_openai import answers, native
 from anywire_engine_openai.arrived import is_whole, left
 from anywire_engine_openai.assembly import Assembly
 from anywire_engine_openai.connection_errors import ConnectionFailed, broken, not_reached, say, silent
 from anywire_engine_openai.listing import ListedModel, read_models
 from anywire_engine_openai.loading import LoadingPauses, StillLoading, is_loading
-from anywire_engine_openai.requests import PATHS, trace_headers, upstream_body
+from anywire_engine_openai.requests import PATHS, native_body, trace_headers, upstream_body
 from anywire_engine_openai.server_errors import read_error, refusal
 from anywire_engine_openai.silence import SilenceWatch
 from anywire_engine_openai.stream import AnswerStream
@@ -58,6 +59,7 @@ class Upstream:
         self._headers = {"Content-Type": "application/json"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
+        self._native_headers = native.VERSION | ({"x-api-key": api_key} if api_key else {})
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
         self._listing_timeout = aiohttp.ClientTimeout(total=connect_timeout)
         self._default_max_tokens = default_max_tokens
@@ -156,12 +158,15 @@ class Upstream:
         Raises `InvalidRequest`, `ConnectionFailed` or another `EngineFailed`."""
         if task.kind in WHOLE_KINDS:
             return self._whole(msgspec.structs.replace(task, stream=False), model)
-        if self._always_stream and not task.stream and task.kind != "embedding":
+        if self._always_stream and not task.stream and task.kind != "embedding" and not _counts(task):
             return self._assembled(task, model)
         return self._exchange(task, model, begun)
 
     async def _assembled(self, task: TaskRequest, model: str) -> AsyncGenerator[Delta | EngineProgress, None]:
-        assembly = Assembly(chat=task.kind == "chat")
+        is_native = bool(endpoint_of(task.body))
+        assembly: native.NativeAssembly | Assembly = (
+            native.NativeAssembly() if is_native else Assembly(chat=task.kind == "chat")
+        )
         async with contextlib.aclosing(self._exchange(msgspec.structs.replace(task, stream=True), model)) as deltas:
             async for delta in deltas:
                 if isinstance(delta, EngineProgress):
@@ -193,13 +198,16 @@ class Upstream:
     async def _exchange(
         self, task: TaskRequest, model: str, begun: bool = False
     ) -> AsyncGenerator[Delta | EngineProgress, None]:
-        headers, choices = trace_headers(task.trace), 1
-        if task.kind in WHOLE_KINDS:
+        endpoint = endpoint_of(task.body) if task.kind == "chat" else ""
+        if endpoint:
+            body, choices = native_body(task, model, endpoint)
+            url, headers = f"{self.base_url}/{endpoint}", self._native_headers | (trace_headers(task.trace) or {})
+        elif task.kind in WHOLE_KINDS:
             url, body, content_type = whole_request(task, model, self.base_url)
-            headers = {"Content-Type": content_type, **(headers or {})}
+            headers, choices = {"Content-Type": content_type, **(trace_headers(task.trace) or {})}, 1
         else:
             body, choices = upstream_body(task, model, self._default_max_tokens)
-            url = self.base_url + PATHS[task.kind]
+            url, headers = self.base_url + PATHS[task.kind], trace_headers(task.trace)
         pauses: LoadingPauses | None = None
         while True:
             try:
@@ -233,7 +241,11 @@ class Upstream:
             if tries > 1:
                 yield Delta(attempts_used=tries)
             if task.stream and response.content_type != "application/json":
-                stream = AnswerStream(keep=self._keep, choices=choices, begun=begun)
+                stream: native.NativeStream | AnswerStream = (
+                    native.NativeStream()
+                    if endpoint
+                    else AnswerStream(keep=self._keep, choices=choices, begun=begun)
+                )
                 try:
                     while not stream.done:
                         watch.asking()
@@ -254,7 +266,9 @@ class Upstream:
                 stream.end()
             else:
                 answer = await self._read(response, MAX_ANSWER_BYTES, watch)
-                if task.kind == "embedding":
+                if endpoint:
+                    yield native.whole(answer, endpoint)
+                elif task.kind == "embedding":
                     yield answers.embeddings(answer)
                 elif task.kind in WHOLE_KINDS:
                     yield whole_answer(task.kind, answer, response.headers.get("Content-Type", ""))
@@ -375,6 +389,10 @@ async def _read_out(response: aiohttp.ClientResponse) -> None:
         pass
     finally:
         response.release()  # closes the connection when the response did not end
+
+
+def _counts(task: TaskRequest) -> bool:
+    return endpoint_of(task.body) == COUNT_TOKENS
 
 
 def _is_success(status: int) -> bool:

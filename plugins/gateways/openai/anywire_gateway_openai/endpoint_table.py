@@ -16,6 +16,8 @@ from aiohttp import web
 from anywire.caller import Role
 from anywire_gateway_openai.agent_commands import AgentCommandHandler
 from anywire_gateway_openai.agent_orders import AgentOrderHandlers
+from anywire_gateway_openai.anthropic.error_form import ANTHROPIC_FORM
+from anywire_gateway_openai.anthropic.handlers import MessageHandlers
 from anywire_gateway_openai.background import BackgroundHandlers
 from anywire_gateway_openai.catalogue import CatalogueHandlers
 from anywire_gateway_openai.errors import OPENAI_FORM, ErrorForm
@@ -105,6 +107,7 @@ def own_endpoints(
     tasks: TaskHandlers,
     responses: ResponseHandler,
     kept: KeptResponseHandlers,
+    messages: MessageHandlers,
     background: BackgroundHandlers,
     views: TaskViewHandlers,
     events: EventHandler,
@@ -152,6 +155,10 @@ def own_endpoints(
         ("POST", "/agents/register", None, registration.register),
         ("GET", "/stats", "observe", catalogue.stats),
     )
+    of_anthropic: Sequence[tuple[str, str, Role, Any]] = (
+        ("POST", "/messages", "use", messages.create),
+        ("POST", "/messages/count_tokens", "use", messages.count_tokens),
+    )
     # Without keys too these are for operators alone.
     ordering: Sequence[tuple[str, str, Role, Any]] = (
         # First, as commands have any names.
@@ -188,6 +195,11 @@ def own_endpoints(
         Endpoint("GET", "/readyz", None, catalogue.health),
         *(Endpoint(method, base + path, *rest) for base in ("", *BASES) for method, path, *rest in beside),
         *(Endpoint(method, base + path, *rest) for base in BASES for method, path, *rest in below),
+        *(
+            Endpoint(method, base + path, role, handler, errors=ANTHROPIC_FORM)
+            for base in BASES
+            for method, path, role, handler in of_anthropic
+        ),
         *(
             Endpoint(method, base + path, role, handler, always=True)
             for base in BASES

@@ -22,6 +22,7 @@ from anywire.request_log import RequestLog
 from anywire.transport_tools import is_loopback
 from anywire_gateway_openai.agent_commands import AgentCommandHandler
 from anywire_gateway_openai.agent_orders import AgentOrderHandlers
+from anywire_gateway_openai.anthropic.handlers import MessageHandlers
 from anywire_gateway_openai.background import BackgroundHandlers
 from anywire_gateway_openai.body import BodyRoom
 from anywire_gateway_openai.caller import Callers
@@ -201,6 +202,17 @@ class OpenAIGateway(Gateway):
             keep_alive=config.keep_alive,
             room=room,
         )
+        messages = MessageHandlers(
+            context,
+            callers,
+            default_model,
+            max_body_bytes=config.max_body_bytes,
+            body_timeout=config.body_timeout,
+            write_timeout=config.write_timeout,
+            keep_alive=config.keep_alive,
+            room=room,
+            kept=kept,
+        )
         requests = RequestLog(config.log_requests)
         self._sockets = ChatSockets(
             context,
@@ -221,6 +233,7 @@ class OpenAIGateway(Gateway):
             tasks,
             creating,
             KeptResponseHandlers(context, callers, responses, write_timeout=config.write_timeout),
+            messages,
             background,
             TaskViewHandlers(context, callers, **patience),
             events,

@@ -13,6 +13,7 @@
 | ``location`` | of a 202: where the answer of the background task will be |
 | ``x-anywire-replayed`` | ``true``: the answer is that of an earlier request with the same ``idempotency-key`` |
 | ``x-anywire-ignored`` | what was sent and has no effect: ``priority``, ``policy``, members of a response |
+| ``x-anywire-estimated`` | ``true``: what is told of the tokens of a prompt is no count of a tokenizer |
 | ``x-anywire-origin`` | of an error: ``client``, ``pipeline``, ``transport``, ``agent`` or ``engine``, where it arose |
 | ``x-should-retry`` | of an error: ``false`` where trying again would end the same way |
 | ``retry-after`` | of an error: whole seconds after which trying again makes sense |
