@@ -24,8 +24,10 @@ from anywire.messages import Chunk, TaskRequest
 from anywire.route import Request, Response, Route
 from anywire.submission import Submission
 from anywire_gateway_openai.endpoint_table import BASES
+from anywire_gateway_openai.errors import OPENAI_FORM
 
 CHAT = {"model": "m", "messages": MESSAGES}
+RANKED = {"model": "m", "query": "hello", "documents": ["hello"]}
 EXAMPLES: Examples = {
     ("GET", "/"): Example(),
     ("GET", "/v1"): Example(),
@@ -41,6 +43,29 @@ EXAMPLES: Examples = {
     ("GET", "/ws/chat"): Example(headers=HANDSHAKE),
     ("POST", "/completions"): Example(body={"model": "m", "prompt": "hello"}),
     ("POST", "/embeddings"): Example(body={"model": "m", "input": "hello"}),
+    ("POST", "/rerank"): Example(body=RANKED),
+    ("POST", "/reranking"): Example(body=RANKED),
+    ("POST", "/v2/rerank"): Example(body=RANKED),
+    ("POST", "/tokenize"): Example(body={"model": "m", "prompt": "hello"}),
+    ("POST", "/detokenize"): Example(body={"model": "m", "tokens": [1]}),
+    ("POST", "/audio/transcriptions"): Example(body={"model": "m"}),
+    ("POST", "/audio/speech"): Example(body={"model": "m", "input": "hello"}),
+    ("POST", "/images/generations"): Example(body={"model": "m", "prompt": "hello"}),
+    ("POST", "/api/chat"): Example(body=CHAT),
+    ("POST", "/api/generate"): Example(body={"model": "m", "prompt": "hello"}),
+    ("POST", "/api/embed"): Example(body={"model": "m", "input": "hello"}),
+    ("POST", "/api/embeddings"): Example(body={"model": "m", "prompt": "hello"}),
+    ("GET", "/api/version"): Example(),
+    ("GET", "/api/tags"): Example(),
+    ("GET", "/api/ps"): Example(),
+    ("POST", "/api/show"): Example(body={"model": "m"}),
+    ("POST", "/api/pull"): Example(body={"model": "m"}),
+    ("POST", "/api/push"): Example(body={"model": "m"}),
+    ("POST", "/api/create"): Example(body={"model": "n", "from": "m"}),
+    ("POST", "/api/copy"): Example(body={"source": "m", "destination": "n"}),
+    ("DELETE", "/api/delete"): Example(body={"model": "m"}),
+    ("GET", "/api/blobs/{id}"): Example("sha256:00"),
+    ("POST", "/api/blobs/{id}"): Example("sha256:00"),
     ("POST", "/responses"): Example(body={"model": "m", "input": "hello"}),
     ("GET", "/responses/{id}"): Example("task", foreign=404),
     ("GET", "/responses/{id}/input_items"): Example("task", foreign=404),
@@ -225,7 +250,10 @@ async def test_every_endpoint_refuses_who_has_no_key(shown: Mapping[str, str]) -
                 assert status == 401, where
                 if asked.method != "HEAD":
                     error = json.loads(text)["error"]
-                    assert (error["code"], error["type"]) == ("invalid_api_key", "invalid_request_error"), where
+                    if asked.endpoint.errors is OPENAI_FORM:
+                        assert (error["code"], error["type"]) == ("invalid_api_key", "invalid_request_error"), where
+                    else:
+                        assert "key" in str(error), where
         assert await at.state() == before
 
 

@@ -186,8 +186,8 @@ def own_endpoints(
         ("POST", "/create", "use", ollamas.create),
         ("POST", "/copy", "use", ollamas.copy),
         ("DELETE", "/delete", "use", ollamas.delete),
-        ("GET", "/blobs/{digest}", "use", ollamas.blob),
-        ("POST", "/blobs/{digest}", "use", ollamas.blob),
+        ("GET", "/blobs/{id}", "use", ollamas.blob),
+        ("POST", "/blobs/{id}", "use", ollamas.blob),
     )
     return [
         *(Endpoint("GET", path, "use", catalogue.index) for path in ("/", *BASES)),

@@ -15,9 +15,10 @@ KEEP_ALIVE = b": keep-alive\n\n"
 
 
 class StreamedAnswer:
-    """The events of ``stream``, or lines of another ``content_type``, as they are written. The head goes out with the first of them, or after ``interval``
-    seconds of silence with a comment, as whenever nothing was written for so long. 0: never. ``ignored`` are
-    members of the request without effect, ``keep_alive`` is what is written in silence. Close it.
+    """The events of ``stream``, or lines of another ``content_type``, as they are written. The head goes out with the
+    first of them, or after ``interval`` seconds of silence with a comment, as whenever nothing was written for so long.
+    0: never. ``ignored`` are members of the request without effect, ``keep_alive`` is what is written in silence. Close
+    it.
 
     A head that was sent before the first event does not tell the agent."""
 
