@@ -18,6 +18,7 @@ the stream) are left out. The answer is that of one agent: it is not resumed by 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from anywire.offers import API_NEED
@@ -37,6 +38,11 @@ _SPACE = " \t\r\n"
 _BEGIN = f'{{"{MEMBER}":"'
 _MAX_CHARS = 64
 """Of the name of an endpoint."""
+
+
+def api_features(apis: Iterable[NativeApi]) -> dict[str, bool]:
+    """The features of an offer whose server speaks these."""
+    return {f"{API_NEED}{each}": True for each in apis}
 
 
 def marked(body: str, endpoint: str) -> str:

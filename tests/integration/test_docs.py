@@ -368,6 +368,11 @@ async def test_the_page_of_ollamas_clients_works_as_written(reader: Reader) -> N
     assert not reader.programs
 
 
+async def test_the_page_of_anthropics_api_works_as_written(reader: Reader) -> None:
+    await reader.follow(DOCS / "how-to" / "anthropic.md")
+    assert not reader.programs
+
+
 async def test_the_page_of_deliberations_works_as_written(reader: Reader) -> None:
     port, here = free_port(), reader.here
     reader.here = lambda text: here(text).replace(":5561", f":{port}")  # type: ignore[method-assign]

@@ -66,6 +66,8 @@ EXAMPLES: Examples = {
     ("DELETE", "/api/delete"): Example(body={"model": "m"}),
     ("GET", "/api/blobs/{id}"): Example("sha256:00"),
     ("POST", "/api/blobs/{id}"): Example("sha256:00"),
+    ("POST", "/messages"): Example(body={**CHAT, "max_tokens": 5}),
+    ("POST", "/messages/count_tokens"): Example(body=CHAT),
     ("POST", "/responses"): Example(body={"model": "m", "input": "hello"}),
     ("GET", "/responses/{id}"): Example("task", foreign=404),
     ("GET", "/responses/{id}/input_items"): Example("task", foreign=404),

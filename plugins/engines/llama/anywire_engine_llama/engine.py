@@ -14,6 +14,7 @@ import msgspec
 from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
 from anywire.errors import ConfigError, EngineFailed
 from anywire.messages import State, TaskRequest
+from anywire.native_api import api_features
 from anywire.offers import Offer, OfferState
 from anywire.secrecy import keep_secret
 from anywire_engine_llama.config import LlamaConfig
@@ -286,6 +287,7 @@ class LlamaEngine(Engine):
         if state == "ready":
             features = {name: has for name, has in self._offer.features.items() if name != "resume"}
             features |= {"resume": False} if self._launcher.is_unnamed else {}
+            features |= api_features(self.config.apis)
             self._offer = msgspec.structs.replace(self._offer, digest=self._launcher.digest, features=features)
         status = EngineStatus(state, (self._offer,), detail)
         if status == self._status:

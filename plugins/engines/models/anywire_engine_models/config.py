@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 import pydantic
 
 from anywire.messages import Kind
+from anywire.native_api import NativeApi
 from anywire.sizes import MAX_SIZE, read_size
 from anywire_engine_models.host.hosted import RestartPolicy
 
@@ -124,6 +125,11 @@ class ModelSettings(_Section):
         "auto",
         description="How the server is told to go on from the text of a stream whose agent was lost, as in the engine "
         "`openai`. `auto`: llama.cpp can (`last_message`), other commands are not asked to.",
+    )
+    apis: list[NativeApi] = pydantic.Field(
+        default_factory=list,
+        description="APIs beside OpenAI's that the model's server speaks itself, as in the engine `openai`: `messages` "
+        "for Anthropic's, which llama.cpp speaks.",
     )
     default_max_tokens: int = pydantic.Field(
         512, ge=0, description="Tokens of the longest answer where the request names no limit. 0: the server decides."

@@ -10,6 +10,7 @@ import pydantic
 
 from anywire.errors import AnywireError
 from anywire.messages import Kind
+from anywire.native_api import api_features
 from anywire.plugins import describe_validation
 from anywire_engine_models.config import ModelsConfig, ModelSettings
 from anywire_engine_models.host.hosted import HostedModel
@@ -168,7 +169,11 @@ def described(hosted: HostedModel) -> KnownModel:
         plan.settings,
         plan.served_name,
         kinds=tuple(dict.fromkeys((*plan.settings.kinds, *(LLAMA_KINDS if plan.settings.command is None else ())))),
-        features={**(LLAMA_FEATURES if plan.settings.command is None else {}), "resume": way is not None},
+        features={
+            **(LLAMA_FEATURES if plan.settings.command is None else {}),
+            **api_features(plan.settings.apis),
+            "resume": way is not None,
+        },
         resume=way,
         context=plan.context,
     )

@@ -13,7 +13,8 @@ import msgspec
 from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
 from anywire.errors import ConfigError, EngineFailed, InvalidRequest
 from anywire.messages import Kind, State, TaskRequest
-from anywire.offers import API_NEED, MAX_OFFERS, Offer, OfferState, offers
+from anywire.native_api import api_features
+from anywire.offers import MAX_OFFERS, Offer, OfferState, offers
 from anywire_engine_openai.config import OpenAIConfig
 from anywire_engine_openai.connection_errors import ConnectionFailed
 from anywire_engine_openai.listing import ListedModel
@@ -67,6 +68,7 @@ class OpenAIEngine(Engine):
             next_token_timeout=config.next_token_timeout,
             loading_timeout=config.loading_timeout,
             tls=config.tls(),
+            apis=config.apis,
         )
         upstream.told_loading = self._look_now.set
         upstream.open(config.base_url)
@@ -200,8 +202,7 @@ class OpenAIEngine(Engine):
         told = listed.get(server_name) or listed.get(f"{server_name}:latest") or ListedModel(server_name)
         kinds = self._kinds(told)
         features = told.features if self._way(told.owner) is None else told.features | {"resume": True}
-        if self.config.apis:
-            features = features | {f"{API_NEED}{each}": True for each in self.config.apis}
+        features = features | api_features(self.config.apis)
         return Offer(name, kinds=kinds, features=features, context=told.context, owner=told.owner)
 
     def _kinds(self, told: ListedModel) -> tuple[Kind, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from types import SimpleNamespace
 
 import aiohttp
@@ -14,7 +14,7 @@ import msgspec
 from anywire.engine import Delta, EngineProgress
 from anywire.errors import EngineFailed, TaskError
 from anywire.messages import WHOLE_KINDS, TaskRequest
-from anywire.native_api import COUNT_TOKENS, endpoint_of
+from anywire.native_api import COUNT_TOKENS, NativeApi, endpoint_of
 from anywire_engine_openai import answers, native
 from anywire_engine_openai.arrived import is_whole, left
 from anywire_engine_openai.assembly import Assembly
@@ -51,15 +51,19 @@ class Upstream:
         loading_timeout: float = 0.0,
         tls: ssl.SSLContext | None = None,
         is_llama_cpp: bool = False,
+        apis: Collection[NativeApi] = (),
     ) -> None:
         """``tls`` says which certificate the server must show; default: one that comes from an authority known to
-        all. ``is_llama_cpp``: it is llama.cpp's server, which puts a chat into a prompt by a request of its own."""
+        all. ``is_llama_cpp``: it is llama.cpp's server, which puts a chat into a prompt by a request of its own. A
+        server that speaks ``apis`` may be one that wants their headers for everything."""
         self.base_url = ""
         self._tls: ssl.SSLContext | bool = True if tls is None else tls
         self._headers = {"Content-Type": "application/json"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
         self._native_headers = native.VERSION | ({"x-api-key": api_key} if api_key else {})
+        if apis:
+            self._headers |= self._native_headers
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
         self._listing_timeout = aiohttp.ClientTimeout(total=connect_timeout)
         self._default_max_tokens = default_max_tokens

@@ -47,9 +47,9 @@ class _Block:
     def head(self) -> Object:
         if self.kind == "tool_use":
             return {"type": "tool_use", "id": self.id, "name": self.name, "input": {}}
-        return {"type": "thinking", "thinking": "", "signature": ""} if self.kind == "thinking" else {
-            "type": "text", "text": ""
-        }  # fmt: skip
+        if self.kind == "thinking":
+            return {"type": "thinking", "thinking": "", "signature": ""}
+        return {"type": "text", "text": ""}
 
     def delta(self, piece: str) -> Object:
         if self.kind == "tool_use":
