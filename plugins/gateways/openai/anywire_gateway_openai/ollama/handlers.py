@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from time import perf_counter
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -60,7 +60,13 @@ _PROMPT = {"messages": [{"role": "user", "content": "."}], "max_tokens": 1}
 _vectors = msgspec.json.Decoder(list[dict[str, Raw]]).decode
 _vector = msgspec.json.Decoder(list[float]).decode
 _index = msgspec.json.Decoder(int).decode
-Fields = TypeVar("Fields")
+
+
+class _NamesModel(Protocol):
+    model: str
+
+
+Fields = TypeVar("Fields", bound=_NamesModel)
 
 
 class _Request(NamedTuple):
@@ -151,7 +157,7 @@ class OllamaHandlers:
         began_ns = time.monotonic_ns()
         body = await read_body(request, self._max_body_bytes, self._body_timeout, any_type=True, share=share)
         fields, members = await check_members(decoder, body, self._max_body_bytes)
-        name: str = fields.model  # type: ignore[attr-defined]
+        name = fields.model
         if not name:
             raise InvalidRequest("model is required", param="model")
         return _Request(request, share, digest_of(request.path, body, False), name, began_ns), fields, list(members)
