@@ -130,6 +130,7 @@ async def test_tokens_are_estimated_and_said_to_be() -> None:
         )
         assert answer.parse().input_tokens > 10
         assert answer.headers["x-anywire-estimated"] == "true"
+        assert [each.id async for each in at.client.models.list()] == ["m"]
         with pytest.raises(anthropic.NotFoundError):
             await at.client.messages.count_tokens(model="other", messages=ASK["messages"])
 
