@@ -125,7 +125,8 @@ class TaskRequest(msgspec.Struct, frozen=True):
 
     ``body`` is the OpenAI request as JSON text, untouched; of a task of `WholeKind` it is what `anywire.engine` says.
     ``model`` is the one to answer with, be it that the body names several.
-    ``credit`` is how many chunks the reader can take before it sends `Credit`. ``resume`` is the text an earlier attempt has already delivered: the engine goes
+    ``credit`` is how many chunks the reader can take before it sends `Credit`. ``resume`` is the text an earlier
+    attempt has already delivered: the engine goes
     on where it ends. ``time_left_ms`` is 0 when there is no deadline. ``hops`` counts the orchestrators
     that passed it on to another one; ``trace`` is a W3C traceparent, after a space its tracestate if there is one, or
     empty. ``priority``: higher is more urgent, 0 is

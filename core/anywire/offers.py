@@ -34,8 +34,9 @@ class Offer(msgspec.Struct, frozen=True, omit_defaults=True):
     takes tasks. One that is ``on_demand`` takes them too while it is ``stopped``, where the first one starts it, and
     while it is ``starting``, where they wait at the agent. ``detail`` says why it is ``crashed``, or what a
     ``starting`` one does. ``slots`` is how many of its tasks run at once, 0 when only the agent's slots bound it.
-    ``context`` is the longest prompt and answer in tokens, 0 when unknown. ``digest`` names the weights exactly, empty when unknown: a stream is
-    resumed only where it is the same. ``owner`` is who made it or serves it, empty when nobody says.
+    ``context`` is the longest prompt and answer in tokens, 0 when unknown. ``digest`` names the weights exactly, empty
+    when unknown: a stream is resumed only where it is the same. ``owner`` is who made it or serves it, empty when
+    nobody says.
     """
 
     model: str

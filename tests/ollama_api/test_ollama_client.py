@@ -46,9 +46,12 @@ class House(NamedTuple):
 @asynccontextmanager
 async def house(engine: Engine, key: str = "", **gateway: Any) -> AsyncIterator[House]:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    async with serving(engine, **gateway) as served, aiohttp.ClientSession(served.url, headers=headers) as http:
-        async with ollama.AsyncClient(host=served.url, headers=headers, timeout=PATIENCE) as client:
-            yield House(served, client, http)
+    async with (
+        serving(engine, **gateway) as served,
+        aiohttp.ClientSession(served.url, headers=headers) as http,
+        ollama.AsyncClient(host=served.url, headers=headers, timeout=PATIENCE) as client,
+    ):
+        yield House(served, client, http)
 
 
 def synthetic(**config: Any) -> SyntheticEngine:
@@ -202,7 +205,7 @@ async def test_what_is_not_done_here_says_what_does_it() -> None:
         ):
             with pytest.raises(ollama.ResponseError, match=sentence) as refused:
                 await asking
-            assert refused.value.status_code == 501
+            assert refused.value.status_code == 400
         with pytest.raises(ollama.ResponseError, match="anywire models stop m") as refused:
             await at.client.generate("m", keep_alive=0)
         assert refused.value.status_code == 400
@@ -220,17 +223,16 @@ async def test_errors_have_ollamas_form_and_their_status() -> None:
             await at.client.show("none")
         with pytest.raises(ollama.ResponseError, match="model is required"):
             await _post(at, "/api/chat", {"messages": HELLO})
-        with pytest.raises(ollama.ResponseError, match="options.temperature") as refused:
+        with pytest.raises(ollama.ResponseError, match=r"options\.temperature") as refused:
             await at.client.chat("m", HELLO, options={"temperature": "hot"})
         assert refused.value.status_code == 400
         with pytest.raises(ollama.ResponseError, match="it broke") as refused:
             await at.client.chat("m", HELLO)
         assert refused.value.status_code == 502
-        seen = []
-        with pytest.raises(ollama.ResponseError, match="it broke"):
-            async for each in await at.client.chat("m", HELLO, stream=True):
-                seen.append(each.message.content)
-        assert seen == ["so far"], "an error after the first line is a line"
+        stream = await at.client.chat("m", HELLO, stream=True)
+        assert (await anext(stream)).message.content == "so far"
+        with pytest.raises(ollama.ResponseError, match="it broke"):  # an error after the first line is a line
+            await anext(stream)
         for path, data in (("/api/chat", b"{"), ("/api/chat", b""), ("/api/generate", b'{"model": 5}')):
             async with at.http.post(path, data=data) as answer:
                 assert answer.status == 400
@@ -289,6 +291,6 @@ async def test_keys_and_headers_count_as_for_chats() -> None:
                 assert "x-anywire-decision" in answer.headers
         assert told == [(told[0][0], None), (told[0][0], "true")]
         async with at.http.post("/api/generate", json=body | {"prompt": "x"}, headers=headers) as answer:
-            assert answer.status == 400, "another request with that key"
+            assert answer.status == 422, "another request with that key"
         async with at.http.post("/api/chat", json=body, headers={"x-anywire-background": "true"}) as answer:
             assert "x-anywire-background" in (await answer.json())["error"]

@@ -78,7 +78,7 @@ async def test_a_connection_of_ollamas_api() -> None:
             ("POST", f"/api/blobs/sha256:{'a' * 64}", {}),
         ):
             async with http.request(method, path, data=json.dumps(body).encode()) as answer:
-                assert answer.status in (400, 501)
+                assert answer.status == 400
                 assert isinstance((await answer.json())["error"], str), path
 
 
@@ -98,7 +98,9 @@ async def test_a_connection_of_openais_api() -> None:
             assert (await answer.text()).endswith("data: [DONE]\n\n")
         async with http.post("embeddings", data=json.dumps({"model": "m", "input": ["a"]})) as answer:
             assert len((await answer.json())["data"][0]["embedding"]) == 3
-        async with http.post("audio/speech", data=json.dumps({"model": "m", "input": "hi", "voice": "alloy"})) as answer:
+        async with http.post(
+            "audio/speech", data=json.dumps({"model": "m", "input": "hi", "voice": "alloy"})
+        ) as answer:
             assert (answer.content_type, (await answer.read())[:4]) == ("audio/wav", b"RIFF")
         form = aiohttp.FormData({"model": "m"})
         form.add_field("file", b"sound", filename="a.wav", content_type="audio/wav")
@@ -108,7 +110,9 @@ async def test_a_connection_of_openais_api() -> None:
             sender.post("/v1/audio/transcriptions", data=form) as answer,
         ):
             assert (await answer.json())["text"]
-        async with http.post("images/generations", data=json.dumps({"model": "m", "prompt": "a cat", "n": 1})) as answer:
+        async with http.post(
+            "images/generations", data=json.dumps({"model": "m", "prompt": "a cat", "n": 1})
+        ) as answer:
             assert (await answer.json())["data"][0]["b64_json"]
 
 

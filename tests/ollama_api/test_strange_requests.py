@@ -1,4 +1,4 @@
-"""Mutated requests of Ollama's API and of forms with sound: no answer blames the server, and every error has its form."""
+"""Mutated requests of Ollama's API and of forms with sound: no answer blames the server, every error has its form."""
 
 from __future__ import annotations
 
@@ -83,7 +83,12 @@ async def test_no_form_is_the_servers_fault(caplog: pytest.LogCaptureFixture) ->
     caplog.set_level(logging.ERROR)
     draw = Requests(seed())
     head = b'--x\r\nContent-Disposition: form-data; name="'
-    form = head + b'model"\r\n\r\nm\r\n' + head + b'file"; filename="a.wav"\r\nContent-Type: audio/wav\r\n\r\nRIFF\r\n--x--'
+    form = (
+        head
+        + b'model"\r\n\r\nm\r\n'
+        + head
+        + b'file"; filename="a.wav"\r\nContent-Type: audio/wav\r\n\r\nRIFF\r\n--x--'
+    )
     engine, answered = SyntheticEngine(SyntheticConfig(models=["m"])), 0
     async with serving(engine, timeout=100) as served, aiohttp.ClientSession(served.url) as http:
         for number in range(REQUESTS // 2):

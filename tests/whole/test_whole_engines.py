@@ -57,8 +57,14 @@ async def engine_at(server: WholeServer, **options: Any) -> AsyncIterator[OpenAI
 
 @pytest.mark.parametrize("owner", ["", "vllm"])
 async def test_servers_are_asked_in_their_own_form(owner: str) -> None:
-    async with whole_server(owner) as server, engine_at(server, kinds=list(get_args(Kind)), models={"public": "m"}) as at:
-        scored = {"results": [{"index": 0, "relevance_score": 0.5, "document": {"text": "a"}}], "usage": {"total_tokens": 3}}
+    async with (
+        whole_server(owner) as server,
+        engine_at(server, kinds=list(get_args(Kind)), models={"public": "m"}) as at,
+    ):
+        scored = {
+            "results": [{"index": 0, "relevance_score": 0.5, "document": {"text": "a"}}],
+            "usage": {"total_tokens": 3},
+        }
         server.says("/v1/rerank", scored)
         found = await answer(at, task("rerank", "public", query="q", documents=[{"text": "a"}, "b"], top_n=1))
         assert found == {"results": scored["results"]}
@@ -87,11 +93,15 @@ async def test_sound_is_sent_as_a_form() -> None:
     async with whole_server() as server, engine_at(server, kinds=["transcription"]) as at:
         server.says("/v1/audio/transcriptions", {"text": "heard", "usage": {"type": "duration", "seconds": 1}})
         sound = bytes(range(256))
-        asked = task(
-            "transcription",
-            file=base64.b64encode(sound).decode(), filename='a"b\r\n.wav', content_type="audio/wav", language="en",
-            temperature=0.5, **{"timestamp_granularities[]": ["word", "segment"]},
-        )  # fmt: skip
+        body: dict[str, Any] = {
+            "file": base64.b64encode(sound).decode(),
+            "filename": 'a"b\r\n.wav',
+            "content_type": "audio/wav",
+            "language": "en",
+            "temperature": 0.5,
+            "timestamp_granularities[]": ["word", "segment"],
+        }
+        asked = task("transcription", **body)
         assert await answer(at, asked) == {"text": "heard"}
         _, form = server.asked[-1]
         assert form["file"][1:] == ("audio/wav", sound)
@@ -99,7 +109,9 @@ async def test_sound_is_sent_as_a_form() -> None:
         assert form["language"] == ["en"]
         assert (form["model"], form["temperature"]) == (["m"], ["0.5"])
         assert form["timestamp_granularities[]"] == ["word", "segment"]
-        server.answers["/v1/audio/transcriptions"] = web.Response(text="1\n00:00 --> 00:01\nheard", content_type="text/plain")
+        server.answers["/v1/audio/transcriptions"] = web.Response(
+            text="1\n00:00 --> 00:01\nheard", content_type="text/plain"
+        )
         found = await answer(at, task("transcription", file="", filename="a", response_format="srt"))
         assert found["content"].startswith("1\n")
         with pytest.raises(InvalidRequest, match="base64"):
@@ -117,7 +129,11 @@ async def test_llama_cpps_server_makes_a_prompt_of_a_chat_first() -> None:
         assert found == {"tokens": [1, 2], "count": 2, "token_strs": ["a", "\ufffd"]}
         (_, first), (_, second) = server.asked
         assert first["messages"] == CHAT
-        assert (second["content"], second["add_special"], second["with_pieces"]) == ("user: hello\nassistant:", True, True)
+        assert (second["content"], second["add_special"], second["with_pieces"]) == (
+            "user: hello\nassistant:",
+            True,
+            True,
+        )
         assert "messages" not in second
         server.says("/detokenize", {"content": "ab"})
         assert await answer(at, task("detokenize", tokens=[5, 6])) == {"prompt": "ab"}

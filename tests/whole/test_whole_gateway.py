@@ -162,9 +162,12 @@ async def test_a_kind_that_no_agent_offers_is_refused() -> None:
     ],
 )
 async def test_what_an_agent_may_not_answer_is_its_fault(path: str, body: Any, extra: str) -> None:
-    async with serving(WholeEngine(extra)) as served, aiohttp.ClientSession(served.url) as http:
-        async with http.post(f"/v1/{path}", json=body) as answer:
-            assert (answer.status, (await answer.json())["error"]["code"]) == (502, "stream_corrupted")
+    async with (
+        serving(WholeEngine(extra)) as served,
+        aiohttp.ClientSession(served.url) as http,
+        http.post(f"/v1/{path}", json=body) as answer,
+    ):
+        assert (answer.status, (await answer.json())["error"]["code"]) == (502, "stream_corrupted")
 
 
 async def test_an_agent_chooses_no_page_as_the_media_type() -> None:
@@ -174,10 +177,13 @@ async def test_an_agent_chooses_no_page_as_the_media_type() -> None:
         ("audio/mpeg", "audio/mpeg"),
     ):
         extra = json.dumps({"audio": base64.b64encode(b"sound").decode(), "content_type": said})
-        async with serving(WholeEngine(extra)) as served, aiohttp.ClientSession(served.url) as http:
-            async with http.post("/v1/audio/speech", json={"input": "x"}) as answer:
-                assert (await answer.read(), answer.headers["Content-Type"]) == (b"sound", told)
-                assert "X-Evil" not in answer.headers
+        async with (
+            serving(WholeEngine(extra)) as served,
+            aiohttp.ClientSession(served.url) as http,
+            http.post("/v1/audio/speech", json={"input": "x"}) as answer,
+        ):
+            assert (await answer.read(), answer.headers["Content-Type"]) == (b"sound", told)
+            assert "X-Evil" not in answer.headers
 
 
 async def test_keys_idempotency_and_clients_that_leave() -> None:
@@ -249,7 +255,8 @@ def test_a_form_is_read_as_it_was_written(parts: list[tuple[str, bytes, bool]]) 
     mark = f"\r\n--{BOUNDARY}".encode()
     parts = [each for each in parts if mark not in b"\r\n" + each[1]]
     heads = [
-        f'Content-Disposition: form-data; name="{name}"' + ('; filename="f"\r\nContent-Type: audio/x' if is_file else "")
+        f'Content-Disposition: form-data; name="{name}"'
+        + ('; filename="f"\r\nContent-Type: audio/x' if is_file else "")
         for name, _, is_file in parts
     ]
     wanted: dict[str, list[str | FormFile]] = {}

@@ -71,8 +71,9 @@ class WholeAnswers:
         query, documents = _text(asked, "query"), asked.get("documents")
         if not isinstance(documents, list) or not 0 < len(documents) <= MAX_DOCUMENTS:
             raise InvalidRequest(f"documents must be a list of 1 to {MAX_DOCUMENTS} texts", param="documents")
-        texts = [each.get("text") if isinstance(each, dict) else each for each in documents]
-        if not all(isinstance(each, str) for each in texts):
+        given = [each.get("text") if isinstance(each, dict) else each for each in documents]
+        texts = [each for each in given if isinstance(each, str)]
+        if len(texts) != len(given):
             raise InvalidRequest("documents must be texts, or objects with a text", param="documents")
         if sum(map(len, texts)) > MAX_TEXT_CHARS:
             raise _too_long("documents")

@@ -203,15 +203,16 @@ class Upstream:
         self, task: TaskRequest, model: str, begun: bool = False
     ) -> AsyncGenerator[Delta | EngineProgress, None]:
         endpoint = endpoint_of(task.body) if task.kind == "chat" else ""
+        headers = trace_headers(task.trace)
         if endpoint:
             body, choices = native_body(task, model, endpoint)
-            url, headers = f"{self.base_url}/{endpoint}", self._native_headers | (trace_headers(task.trace) or {})
+            url, headers = f"{self.base_url}/{endpoint}", self._native_headers | (headers or {})
         elif task.kind in WHOLE_KINDS:
             url, body, content_type = whole_request(task, model, self.base_url)
-            headers, choices = {"Content-Type": content_type, **(trace_headers(task.trace) or {})}, 1
+            headers, choices = {"Content-Type": content_type, **(headers or {})}, 1
         else:
             body, choices = upstream_body(task, model, self._default_max_tokens)
-            url, headers = self.base_url + PATHS[task.kind], trace_headers(task.trace)
+            url = self.base_url + PATHS[task.kind]
         pauses: LoadingPauses | None = None
         while True:
             try:
@@ -246,9 +247,7 @@ class Upstream:
                 yield Delta(attempts_used=tries)
             if task.stream and response.content_type != "application/json":
                 stream: native.NativeStream | AnswerStream = (
-                    native.NativeStream()
-                    if endpoint
-                    else AnswerStream(keep=self._keep, choices=choices, begun=begun)
+                    native.NativeStream() if endpoint else AnswerStream(keep=self._keep, choices=choices, begun=begun)
                 )
                 try:
                     while not stream.done:

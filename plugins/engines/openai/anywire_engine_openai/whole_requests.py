@@ -87,9 +87,7 @@ def _with_texts(content: Mapping[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
         return dict(content)
     documents = _any(content["documents"])
     if isinstance(documents, list):
-        documents = [
-            each["text"] if isinstance(each, dict) and each.keys() == {"text"} else each for each in documents
-        ]
+        documents = [each["text"] if isinstance(each, dict) and each.keys() == {"text"} else each for each in documents]
     return {**content, "documents": msgspec.Raw(_encode(documents))}
 
 

@@ -172,7 +172,7 @@ def own_endpoints(
         ("GET", "/version", "use", catalogue.version),
         ("GET", "/metrics", "observe", metrics.handle),
     )
-    of_ollama: Sequence[tuple[str, str, Role | None, Any]] = (
+    of_ollama: Sequence[tuple[str, str, Role, Any]] = (
         ("POST", "/chat", "use", ollama.chat),
         ("POST", "/generate", "use", ollama.generate),
         ("POST", "/embed", "use", ollama.embed),
@@ -206,5 +206,8 @@ def own_endpoints(
             for method, path, role, handler in ordering
         ),
         Endpoint("POST", "/v2/rerank", "use", whole.rerank),  # Cohere's
-        *(Endpoint(method, OLLAMA + path, *rest, errors=OLLAMA_FORM) for method, path, *rest in of_ollama),
+        *(
+            Endpoint(method, OLLAMA + path, role, handler, errors=OLLAMA_FORM)
+            for method, path, role, handler in of_ollama
+        ),
     ]

@@ -262,9 +262,7 @@ class OpenAIGateway(Gateway):
                 room=room,
                 kept=kept,
             ),
-            OllamaCatalogue(
-                context, callers, max_body_bytes=config.max_body_bytes, body_timeout=config.body_timeout
-            ),
+            OllamaCatalogue(context, callers, max_body_bytes=config.max_body_bytes, body_timeout=config.body_timeout),
         )
         self._routes = Routes(
             own,

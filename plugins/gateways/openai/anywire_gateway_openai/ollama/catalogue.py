@@ -40,7 +40,7 @@ _REFUSED = {
     "push": "models are not pushed from here",
     "create": _MAKING,
     "copy": f"{_MAKING}; another name for one is set there (served_name, or models of the engine openai)",
-    "delete": "models are not deleted here: stop one with `anywire models stop`, or take it out of its agent's registry",
+    "delete": "models are not deleted here: stop one with `anywire models stop`, or take it out of its registry",
     "blobs": _MAKING,
 }
 """What is not done here, and which of ours does it."""
@@ -221,4 +221,4 @@ def _digest(name: str, digest: str) -> str:
 
 
 def _not_done(what: str) -> HttpError:
-    return HttpError(501, "not_supported", _REFUSED[what])
+    return HttpError(400, "not_supported", _REFUSED[what])

@@ -12,7 +12,7 @@ from anywire.errors import InvalidRequest
 
 Object = dict[str, Any]
 _Name = Annotated[str, Meta(min_length=1)]
-_IMAGES = {"iVBORw0KGgo": "png", "/9j/": "jpeg", "R0lGOD": "gif", "UklGR": "webp", "Qk": "bmp", "SUkq": "tiff"}
+_IMAGES = {"iVBORw0KGg": "png", "/9j/": "jpeg", "R0lGOD": "gif", "UklGR": "webp", "Qk": "bmp", "SUkq": "tiff"}
 """What base64 of an image begins with, by its format."""
 
 _encode = msgspec.json.Encoder().encode
@@ -117,6 +117,4 @@ def _url(place: str, image: str) -> str:
     for start, form in _IMAGES.items():
         if image.startswith(start):
             return f"data:image/{form};base64,{image}"
-    raise InvalidRequest(
-        f"{place} is no image: it must be PNG, JPEG, GIF, WebP, BMP or TIFF in base64", param=place
-    )
+    raise InvalidRequest(f"{place} is no image: it must be PNG, JPEG, GIF, WebP, BMP or TIFF in base64", param=place)

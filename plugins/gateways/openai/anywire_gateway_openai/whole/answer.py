@@ -20,6 +20,7 @@ _MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(?:;\s*[\w.+-]+=[\w.+-]+)*")
 _SOUND = ("audio/", "application/octet-stream", "text/event-stream")
 _WRITTEN = ("text/plain", "text/vtt", "text/srt", "application/x-subrip")
 """What media types of answers begin with; pages are not among them."""
+MAX_TYPE_CHARS = 128
 _HEAD = ("id", "object", "model", "results", "usage")
 
 _object = msgspec.json.Decoder(Object).decode
@@ -129,12 +130,12 @@ def drawn(answer: Mapping[str, Any], usage: Raw | None) -> Object:
     return {**answer, **({"usage": usage} if usage is not None else {})}
 
 
-
 def _type(answer: Mapping[str, Any], begins: Sequence[str], otherwise: str) -> str:
     """The media type that an agent says, if it is one of those that ``begins`` names."""
     said = answer.get("content_type")
-    fits = isinstance(said, str) and len(said) <= 128 and said.isascii() and _MEDIA_TYPE.fullmatch(said)
-    return said if fits and said.lower().startswith(tuple(begins)) else otherwise
+    if not isinstance(said, str) or len(said) > MAX_TYPE_CHARS or not said.isascii():
+        return otherwise
+    return said if _MEDIA_TYPE.fullmatch(said) and said.lower().startswith(tuple(begins)) else otherwise
 
 
 def _corrupted(kind: str, why: str) -> StreamCorrupted:

@@ -94,7 +94,9 @@ class WholeHandlers:
         with self._room.share() as share:
             came, fields, members = await self._read(request, share, detokenize_decoder, "detokenize")
             with await self._opened(came, "detokenize", Asked(fields.model, members)) as task:
-                return await _write(request, task, told.detokenized(told.read_object(await task.result(), "detokenize")))
+                return await _write(
+                    request, task, told.detokenized(told.read_object(await task.result(), "detokenize"))
+                )
 
     async def transcription(self, request: web.BaseRequest) -> web.StreamResponse:
         """The text of a file with speech, sent as a form."""
