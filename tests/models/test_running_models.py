@@ -194,8 +194,6 @@ async def test_a_text_of_other_weights_is_not_gone_on_with(file: Path, tiny: Pat
 OF_LLAMA = ("tokenize", "detokenize")
 
 
-
-
 async def test_settings_that_change_count_from_the_next_start(file: Path, tiny: Path) -> None:
     """Towards the server too: it knows its model by the name it was started with."""
     before = {"context": 256, "slots": 1, "served_name": "old", "kinds": ["chat"]}
