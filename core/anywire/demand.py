@@ -36,10 +36,10 @@ _NOTHING = (b"null", b"[]", b"false", b"0")
 
 class Demand(msgspec.Struct, frozen=True):
     """``models`` are further ones that would do, after the one the request names. ``needs`` are features, sorted:
-    ``tools``, ``vision``, ``audio``, ``json`` and ``logprobs``, ``mcp:LABEL`` for each server that a tool of type ``mcp``
-    names, and ``api:NAME`` where the body is that of another API (`anywire.native_api`). ``max_tokens`` is the longest
-    answer asked for, 0 when it is not said. ``session`` is the ``prompt_cache_key``, ``hints`` what is short enough in
-    ``metadata``."""
+    ``tools``, ``vision``, ``audio``, ``json`` and ``logprobs``, ``mcp:LABEL`` for each server that a tool of type
+    ``mcp`` names, and ``api:NAME`` where the body is that of another API (`anywire.native_api`). ``max_tokens`` is the
+    longest answer asked for, 0 when it is not said. ``session`` is the ``prompt_cache_key``, ``hints`` what is short
+    enough in ``metadata``."""
 
     models: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from tests.integration.gateway_serving import TIMEOUT, Served, serving
 from anywire.engine import Engine
 
 ASK: dict[str, Any] = {"model": "m", "max_tokens": 50, "messages": [{"role": "user", "content": "hello"}]}
-LOOK: dict[str, Any] = {
+LOOK: Any = {
     "name": "look",
     "description": "looks",
     "input_schema": {"type": "object", "properties": {"at": {"type": "integer"}}, "required": ["at"]},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import anthropic
@@ -16,7 +17,7 @@ from tests.integration.fake_openai_server import FakeServer, collect, engine_for
 from tests.integration.gateway_serving import joined, says
 from tests.long_form import examples
 from tests.messages_api.asking import ASK, House, asking
-from tests.messages_api.told_messages import events_of, put_together
+from tests.messages_api.told_messages import events_of, put_together, said_in
 
 from anywire.demand import beyond_text, read_demand
 from anywire.engine import Delta
@@ -24,7 +25,7 @@ from anywire.errors import EngineFailed, InvalidRequest, StreamCorrupted
 from anywire.messages import Chunk, TaskRequest
 from anywire.native_api import COUNT_TOKENS, MESSAGES, endpoint_of, marked
 from anywire.offers import Offer
-from anywire_engine_openai import native
+from anywire_engine_openai import OpenAIEngine, native
 from anywire_gateway_openai.anthropic.native import NativeEvents, native_count
 
 __all__ = ["server"]  # a fixture
@@ -98,12 +99,11 @@ async def speaking(**settings: Any) -> AsyncIterator[tuple[House, FakeServer]]:
     server.handler = answer
     server.models = {"data": [{"id": "their-name"}]}
     await server.up()
+    config = OpenAIEngine.Config(
+        base_url=server.url, refresh_interval=0, models={"m": "their-name"}, apis=["messages"], api_key="k", **settings
+    )
     try:
-        async with (
-            engine_for(server.url, refresh_interval=0, models={"m": "their-name"}, apis=["messages"], api_key="k",
-                       **settings) as engine,
-            asking(engine) as at,
-        ):  # fmt: skip
+        async with asking(OpenAIEngine(config)) as at:
             yield at, server
     finally:
         await server.down()
@@ -146,7 +146,7 @@ async def test_what_is_asked_and_answered_is_passed_on_whole(always_stream: bool
 async def test_tokens_are_counted_by_the_server() -> None:
     async with speaking() as (at, server):
         answer = await at.client.messages.with_raw_response.count_tokens(model="m", messages=ASK["messages"])
-    assert answer.parse().input_tokens == 12
+    assert (await answer.parse()).input_tokens == 12
     assert "x-anywire-estimated" not in answer.headers
     assert server.requests == [{"model": "their-name", "messages": ASK["messages"]}]
     assert server.paths[-1] == "/v1/messages/count_tokens"
@@ -157,7 +157,7 @@ async def test_the_client_reads_what_is_passed_on() -> None:
         whole = await at.client.messages.create(**ASK)
         async with at.client.messages.stream(**ASK) as stream:
             streamed = await stream.get_final_message()
-    assert [each.to_dict() for each in streamed.content] == [each.to_dict() for each in whole.content] == CONTENT
+    assert said_in(streamed.content) == said_in(whole.content) == CONTENT
     assert streamed.usage.output_tokens == whole.usage.output_tokens == 5
 
 
@@ -168,7 +168,7 @@ async def test_with_an_agent_that_does_not_speak_it_all_is_translated() -> None:
             with pytest.raises(anthropic.BadRequestError):
                 await at.client.messages.create(**ASK, extra_body={"container": "c-1"})
             answer = await at.client.messages.create(**ASK, extra_headers={"x-anywire-prefer": "agent-2"})
-            assert answer.content[0].text == "from the other"  # type: ignore[union-attr]
+            assert answer.content[0].text == "from the other"
         assert server.requests == []
 
 
@@ -225,7 +225,7 @@ def test_however_a_stream_is_cut_the_whole_is_the_message(cuts: list[int]) -> No
     data = written(*steps())
     ends = sorted({0, len(data), *[each % len(data) for each in cuts]})
     stream, assembly = native.NativeStream(), native.NativeAssembly()
-    for begin, end in zip(ends, ends[1:], strict=False):
+    for begin, end in pairwise(ends):
         for delta in stream.read(data[begin:end]):
             assembly.add(delta)
     stream.end()
@@ -269,7 +269,8 @@ async def test_no_client_names_an_endpoint_itself(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "extra", ["[]", "{", '{"type": "Bad\\ntype"}', '{"type": "message_start"}', '{"type": "message_start", "message": 7}']
+    "extra",
+    ["[]", "{", '{"type": "Bad\\ntype"}', '{"type": "message_start"}', '{"type": "message_start", "message": 7}'],
 )
 def test_what_an_agent_says_is_checked_before_it_is_passed_on(extra: str) -> None:
     with pytest.raises(StreamCorrupted):
@@ -289,7 +290,10 @@ def test_line_breaks_in_what_is_passed_on_end_no_event() -> None:
 
 
 def test_an_error_is_read_as_one() -> None:
-    refused = {"type": "error", "error": {"type": "invalid_request_error", "message": "prompt is too long"}}
+    refused: dict[str, Any] = {
+        "type": "error",
+        "error": {"type": "invalid_request_error", "message": "prompt is too long"},
+    }
     with pytest.raises(InvalidRequest) as fault:
         native.whole(json.dumps({**refused, "error": {**refused["error"], "code": 400}}).encode(), MESSAGES)
     assert fault.value.detail_code == "context_length_exceeded"

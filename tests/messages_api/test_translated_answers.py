@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -44,7 +45,7 @@ values = st.recursive(
 call = st.fixed_dictionaries(
     {"id": texts, "name": texts, "input": st.dictionaries(texts, values, max_size=2), "spaced": st.booleans()}
 )
-answers = st.fixed_dictionaries(
+answers: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {"thought": st.just("") | texts, "said": st.just("") | texts, "calls": st.lists(call, max_size=3)}
 )
 
@@ -77,7 +78,7 @@ def whole_chunk(message: dict[str, Any], finish: str) -> Chunk:
 
 def cut(draw: st.DrawFn, text: str) -> list[str]:
     ends = sorted({0, len(text), *draw(st.lists(st.integers(0, len(text)), max_size=3))})
-    return [text[begin:end] for begin, end in zip(ends, ends[1:], strict=False)]
+    return [text[begin:end] for begin, end in pairwise(ends)]
 
 
 @st.composite
@@ -102,7 +103,7 @@ def streams(draw: st.DrawFn) -> tuple[dict[str, Any], str, list[Chunk]]:
         steps += [{"function": {"arguments": piece}} for piece in cut(draw, each["function"]["arguments"])]
         waiting.append([{"index": index, **step} for step in steps])
     mixes = draw(st.booleans())
-    begun = 1
+    begun = 0
     while any(waiting):
         # A call begins after the one before it has; then they may come in any order.
         open_now = [at for at, steps in enumerate(waiting[:begun]) if steps]
@@ -112,7 +113,7 @@ def streams(draw: st.DrawFn) -> tuple[dict[str, Any], str, list[Chunk]]:
             open_now = [begun - 1]
         at = draw(st.sampled_from(open_now)) if mixes else open_now[0]
         chunks.append(chunk(len(chunks), choice={"delta": {"tool_calls": [waiting[at].pop(0)]}}))
-    end = {"final": True, "finish_reason": finish, "usage": json.dumps(USAGE)}
+    end: dict[str, Any] = {"final": True, "finish_reason": finish, "usage": json.dumps(USAGE)}
     chunks.append(chunk(len(chunks), **end))
     return answer, finish, chunks
 
@@ -123,7 +124,9 @@ def test_a_streamed_message_is_the_whole_one(
     stream: tuple[dict[str, Any], str, list[Chunk]], data: st.DataObject
 ) -> None:
     answer, finish, chunks = stream
-    whole = checked(json.loads(msgspec.json.encode(whole_message(TASK, "m", whole_chunk(message_of(answer), finish), ()))))
+    whole = checked(
+        json.loads(msgspec.json.encode(whole_message(TASK, "m", whole_chunk(message_of(answer), finish), ())))
+    )
     events = MessageEvents(TASK, ())
     written = b""
     while chunks:

@@ -47,7 +47,12 @@ result = st.fixed_dictionaries(
 )
 thinking = st.fixed_dictionaries({"type": st.just("thinking"), "thinking": texts, "signature": st.just("")})
 use = st.fixed_dictionaries(
-    {"type": st.just("tool_use"), "id": texts, "name": texts, "input": st.dictionaries(texts, st.integers(), max_size=2)}
+    {
+        "type": st.just("tool_use"),
+        "id": texts,
+        "name": texts,
+        "input": st.dictionaries(texts, st.integers(), max_size=2),
+    }
 )
 user = st.lists(st.one_of(text, image, document, result), min_size=1, max_size=4)
 assistant = st.tuples(st.lists(thinking, max_size=1), st.lists(text, max_size=1), st.lists(use, max_size=2)).map(

@@ -65,3 +65,8 @@ def put_together(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
     assert not is_open
     assert events[-1]["type"] == "message_stop"
     return message
+
+
+def said_in(content: Sequence[Any]) -> list[dict[str, Any]]:
+    """The blocks that the client has, as they were sent: of a stream it reads more into them."""
+    return [{name: value for name, value in each.to_dict().items() if name != "parsed_output"} for each in content]

@@ -40,8 +40,8 @@ class LlamaConfig(pydantic.BaseModel):
     embedding: bool = pydantic.Field(default=False, description="Answer embedding tasks too (mean pooling).")
     apis: list[NativeApi] = pydantic.Field(
         default_factory=list,
-        description="APIs beside OpenAI's that llama.cpp answers itself: `messages` for Anthropic's. Without it they are "
-        "translated.",
+        description="APIs beside OpenAI's that llama.cpp answers itself: `messages` for Anthropic's. Without it they "
+        "are translated.",
     )
     default_max_tokens: int = pydantic.Field(
         default=512, ge=1, description="Tokens of the longest answer where the request names no limit."

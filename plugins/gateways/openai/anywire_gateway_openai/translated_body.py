@@ -14,9 +14,7 @@ from anywire_gateway_openai.body import BodyShare
 _encode = msgspec.json.Encoder().encode
 
 
-async def translated(
-    body: Mapping[str, Any], most: int, share: BodyShare, why: str, hint: str = ""
-) -> LargeBody:
+async def translated(body: Mapping[str, Any], most: int, share: BodyShare, why: str, hint: str = "") -> LargeBody:
     """The text of ``body``, of at most ``most`` bytes, and its outline where it is large. Its bytes are counted in
     ``share``. ``why`` and ``hint`` say in an error why the text is longer than the request, and what to do. Raises
     `InvalidRequest`, and `PayloadTooLarge` for what is too long."""

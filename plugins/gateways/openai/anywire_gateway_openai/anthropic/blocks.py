@@ -67,7 +67,11 @@ class _Block:
         object."""
         if self.kind != "tool_use" or self._is_whole:
             return True
-        if len(self.pieces) == self._looked_at or self._looks >= MAX_LOOKS or not self.pieces[-1].rstrip().endswith("}"):
+        if (
+            len(self.pieces) == self._looked_at
+            or self._looks >= MAX_LOOKS
+            or not self.pieces[-1].rstrip().endswith("}")
+        ):
             return False
         self._looked_at = len(self.pieces)
         self._looks += 1

@@ -1,4 +1,4 @@
-"""``POST messages`` and ``POST messages/count_tokens``: Anthropic's Messages API, each message a chat for the engine."""
+"""``POST messages`` and ``POST messages/count_tokens``: Anthropic's Messages API, each message a chat to engines."""
 
 from __future__ import annotations
 

@@ -53,9 +53,7 @@ class Turn(NamedTuple):
         """The task: a chat with all that was said. Its bytes are counted in ``share``. Raises `InvalidRequest`, and
         `PayloadTooLarge` for more than ``max_body_bytes``."""
         chat = chat_body(self.asked, self.history.items, self.model)
-        text, outline = await translated(
-            chat, max_body_bytes, share, "with its history", ": begin a new conversation"
-        )
+        text, outline = await translated(chat, max_body_bytes, share, "with its history", ": begin a new conversation")
         fields, headers = self.asked.fields, self.headers
         if not headers.session and not fields.prompt_cache_key and self.history.root:
             headers = headers._replace(session=self.history.root)
