@@ -363,6 +363,11 @@ async def test_the_page_of_responses_works_as_written(reader: Reader) -> None:
     assert not reader.programs
 
 
+async def test_the_page_of_ollamas_clients_works_as_written(reader: Reader) -> None:
+    await reader.follow(DOCS / "how-to" / "ollama.md")
+    assert not reader.programs
+
+
 async def test_the_page_of_anthropics_api_works_as_written(reader: Reader) -> None:
     await reader.follow(DOCS / "how-to" / "anthropic.md")
     assert not reader.programs

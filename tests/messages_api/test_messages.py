@@ -124,7 +124,7 @@ async def test_what_a_model_thinks_is_a_block_of_its_own() -> None:
 
 
 async def test_tokens_are_estimated_and_said_to_be() -> None:
-    async with asking(synthetic()) as at:
+    async with asking(synthetic(kinds=["chat"])) as at:
         answer = await at.client.messages.with_raw_response.count_tokens(
             model="m", messages=ASK["messages"], system="be brief", tools=[LOOK]
         )
@@ -133,6 +133,15 @@ async def test_tokens_are_estimated_and_said_to_be() -> None:
         assert [each.id async for each in at.client.models.list()] == ["m"]
         with pytest.raises(anthropic.NotFoundError):
             await at.client.messages.count_tokens(model="other", messages=ASK["messages"])
+
+
+async def test_tokens_are_counted_where_an_agent_can() -> None:
+    async with asking(synthetic()) as at:
+        ask: Any = {"model": "m", "messages": [{"role": "user", "content": "the cat"}]}
+        counted = await at.client.messages.with_raw_response.count_tokens(**ask)
+        assert "x-anywire-estimated" not in counted.headers
+        async with at.http.post("/tokenize", json=ask) as answer:
+            assert (await counted.parse()).input_tokens == (await answer.json())["count"]
 
 
 # Errors

@@ -73,7 +73,7 @@ class LlamaEngine(Engine):
 
     name: ClassVar[str] = "llama"
     Config: ClassVar[type[LlamaConfig]] = LlamaConfig
-    capabilities: tuple[str, ...] = ("chat", "completion", "resume")
+    capabilities: tuple[str, ...] = ("chat", "completion", "tokenize", "detokenize", "resume")
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
@@ -90,7 +90,9 @@ class LlamaEngine(Engine):
         self._offer = Offer(config.alias, state="starting")
         self._status = EngineStatus("starting", (self._offer,) if config.alias else ())
         self._changed: Callable[[], None] = lambda: None
-        self._upstream = Upstream(api_key=self.key, default_max_tokens=config.default_max_tokens, always_stream=True)
+        self._upstream = Upstream(
+            api_key=self.key, default_max_tokens=config.default_max_tokens, always_stream=True, is_llama_cpp=True
+        )
         self._model = config.alias
         self._file = ""
         self._is_started = False

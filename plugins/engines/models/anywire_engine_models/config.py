@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 
+from anywire.messages import Kind
 from anywire.native_api import NativeApi
 from anywire.sizes import MAX_SIZE, read_size
 from anywire_engine_models.host.hosted import RestartPolicy
@@ -114,10 +115,11 @@ class ModelSettings(_Section):
     served_name: str = pydantic.Field(
         "", description="Name of the model towards its server. Default: its full identifier."
     )
-    kinds: list[Literal["chat", "completion", "embedding"]] = pydantic.Field(
+    kinds: list[Kind] = pydantic.Field(
         default=["chat", "completion"],
         min_length=1,
-        description="Kinds of tasks that the model answers. With `embedding`, llama.cpp pools by the mean.",
+        description="Kinds of tasks that the model answers. With `embedding`, llama.cpp pools by the mean; with "
+        "`rerank` it ranks, and does no `embedding`. It answers `tokenize` and `detokenize` for every model.",
     )
     resume: Resume = pydantic.Field(
         "auto",
@@ -160,6 +162,17 @@ class ModelSettings(_Section):
         if 0 < value < MIN_CONTEXT:
             raise ValueError(f"expected at least {MIN_CONTEXT} tokens, or 0 for the model's own")
         return value
+
+    @pydantic.model_validator(mode="after")
+    def _llama_does_these(self) -> Self:
+        if self.command is not None:
+            return self
+        for kind in ("transcription", "speech", "image"):
+            if kind in self.kinds:
+                raise ValueError(f"kinds: llama.cpp answers no {kind}; set command to a server that does")
+        if "rerank" in self.kinds and "embedding" in self.kinds:
+            raise ValueError("kinds: llama.cpp pools either for rerank or for embedding: leave one of them out")
+        return self
 
     @pydantic.field_validator("device")
     @classmethod

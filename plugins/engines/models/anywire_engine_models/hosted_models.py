@@ -28,6 +28,9 @@ MIB = 2**20
 LLAMA_FEATURES = {"json": True, "logprobs": True, "vision": False, "audio": False}
 """What is known of each model that llama.cpp runs, before its server tells more: no projector is loaded."""
 
+LLAMA_KINDS: tuple[Kind, ...] = ("tokenize", "detokenize")
+"""Kinds of tasks that llama.cpp answers for every model."""
+
 _BRACES = re.compile(r"\{\{|\}\}|\{model\}")
 
 
@@ -78,6 +81,7 @@ class LaunchPlan(msgspec.Struct, frozen=True):
             batch_threads=settings.batch_threads,
             prompt_cache=settings.prompt_cache,
             embedding="embedding" in settings.kinds,
+            rerank="rerank" in settings.kinds,
             chat_template=settings.chat_template,
             gpu_layers=settings.gpu_layers,
             port=settings.port,
@@ -164,7 +168,7 @@ def described(hosted: HostedModel) -> KnownModel:
         hosted,
         plan.settings,
         plan.served_name,
-        kinds=tuple(dict.fromkeys(plan.settings.kinds)),
+        kinds=tuple(dict.fromkeys((*plan.settings.kinds, *(LLAMA_KINDS if plan.settings.command is None else ())))),
         features={
             **(LLAMA_FEATURES if plan.settings.command is None else {}),
             **api_features(plan.settings.apis),

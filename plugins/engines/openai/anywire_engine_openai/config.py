@@ -37,7 +37,9 @@ class OpenAIConfig(pydantic.BaseModel):
     kinds: list[Kind] = pydantic.Field(
         default=["chat", "completion", "embedding"],
         min_length=1,
-        description="Kinds of tasks to offer; a model that the server lists with its type is offered for that alone.",
+        description="Kinds of tasks to offer. Default: `chat`, `completion`, `embedding`, and `tokenize` and "
+        "`detokenize` where the server is llama.cpp's or vLLM's. A model that the server lists with its type is "
+        "offered for that alone.",
     )
     apis: list[NativeApi] = pydantic.Field(
         default_factory=list,

@@ -13,7 +13,7 @@ from aiohttp import web
 from anywire.caller import Caller
 from anywire.context import Context
 from anywire.errors import Forbidden, ModelNotFound
-from anywire.messages import Kind
+from anywire.messages import COMMON_KINDS, Kind
 from anywire.offers import Offer, OfferState
 from anywire.views import agent_json
 from anywire_gateway_openai.caller import CALLER, Callers
@@ -102,7 +102,7 @@ class CatalogueHandlers:
             for who, offer in offers:
                 view = views.get(who)
                 if view is None:  # a service's
-                    left.append(_Offered(offer, offer.kinds or KINDS, False))
+                    left.append(_Offered(offer, offer.kinds or COMMON_KINDS, False))
                 elif view.status.state != "failed":
                     left.append(_Offered(offer, offer.kinds or view.info.capabilities, True))
             if left:

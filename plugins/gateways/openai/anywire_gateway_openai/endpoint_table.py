@@ -23,16 +23,21 @@ from anywire_gateway_openai.catalogue import CatalogueHandlers
 from anywire_gateway_openai.errors import OPENAI_FORM, ErrorForm
 from anywire_gateway_openai.event_streams import EventHandler
 from anywire_gateway_openai.metrics import Metrics
+from anywire_gateway_openai.ollama.catalogue import OllamaCatalogue
+from anywire_gateway_openai.ollama.error_form import OLLAMA_FORM
+from anywire_gateway_openai.ollama.handlers import OllamaHandlers
 from anywire_gateway_openai.registration import RegistrationHandler
 from anywire_gateway_openai.responses.creating import ResponseHandler
 from anywire_gateway_openai.responses.kept import KeptResponseHandlers
 from anywire_gateway_openai.task_views import TaskViewHandlers
 from anywire_gateway_openai.tasks import TaskHandlers
 from anywire_gateway_openai.websocket import ChatSockets
+from anywire_gateway_openai.whole.handlers import WholeHandlers
 
 Handler = Callable[..., Awaitable[web.StreamResponse]]
 """Gets the request, and after it a text for each name in braces of the path."""
 BASES = ("/v1", "/api/v1")
+OLLAMA = "/api"
 _NAME = re.compile(r"\{(\w+)\}")
 
 
@@ -112,6 +117,9 @@ def own_endpoints(
     registration: RegistrationHandler,
     sockets: ChatSockets,
     metrics: Metrics,
+    whole: WholeHandlers,
+    ollama: OllamaHandlers,
+    ollamas: OllamaCatalogue,
 ) -> list[Endpoint]:
     """The gateway's own. What is observed needs the role `observe`, as it tells of everybody; whose tasks are seen and
     cancelled follows the caller. Who may register is the transport's to say."""
@@ -122,6 +130,13 @@ def own_endpoints(
         ("GET", "/ws/chat", "use", sockets.chat),
         ("POST", "/completions", "use", tasks.completion),
         ("POST", "/embeddings", "use", tasks.embedding),
+        ("POST", "/rerank", "use", whole.rerank),
+        ("POST", "/reranking", "use", whole.rerank),
+        ("POST", "/tokenize", "use", whole.tokenize),
+        ("POST", "/detokenize", "use", whole.detokenize),
+        ("POST", "/audio/transcriptions", "use", whole.transcription),
+        ("POST", "/audio/speech", "use", whole.speech),
+        ("POST", "/images/generations", "use", whole.image),
         ("POST", "/responses", "use", responses.create),
         ("GET", "/responses/{id}/input_items", "use", kept.input_items),
         ("POST", "/responses/{id}/cancel", "use", kept.cancel),
@@ -157,6 +172,23 @@ def own_endpoints(
         ("GET", "/version", "use", catalogue.version),
         ("GET", "/metrics", "observe", metrics.handle),
     )
+    of_ollama: Sequence[tuple[str, str, Role, Any]] = (
+        ("POST", "/chat", "use", ollama.chat),
+        ("POST", "/generate", "use", ollama.generate),
+        ("POST", "/embed", "use", ollama.embed),
+        ("POST", "/embeddings", "use", ollama.embeddings),
+        ("GET", "/version", "use", ollamas.version),
+        ("GET", "/tags", "use", ollamas.tags),
+        ("GET", "/ps", "use", ollamas.ps),
+        ("POST", "/show", "use", ollamas.show),
+        ("POST", "/pull", "use", ollamas.pull),
+        ("POST", "/push", "use", ollamas.push),
+        ("POST", "/create", "use", ollamas.create),
+        ("POST", "/copy", "use", ollamas.copy),
+        ("DELETE", "/delete", "use", ollamas.delete),
+        ("GET", "/blobs/{id}", "use", ollamas.blob),
+        ("POST", "/blobs/{id}", "use", ollamas.blob),
+    )
     return [
         *(Endpoint("GET", path, "use", catalogue.index) for path in ("/", *BASES)),
         Endpoint("GET", "/healthz", None, catalogue.alive),
@@ -172,5 +204,10 @@ def own_endpoints(
             Endpoint(method, base + path, role, handler, always=True)
             for base in BASES
             for method, path, role, handler in ordering
+        ),
+        Endpoint("POST", "/v2/rerank", "use", whole.rerank),  # Cohere's
+        *(
+            Endpoint(method, OLLAMA + path, role, handler, errors=OLLAMA_FORM)
+            for method, path, role, handler in of_ollama
         ),
     ]

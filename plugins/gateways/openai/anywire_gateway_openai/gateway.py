@@ -32,6 +32,8 @@ from anywire_gateway_openai.endpoint_table import Endpoint, own_endpoints
 from anywire_gateway_openai.event_streams import EventHandler
 from anywire_gateway_openai.idempotency import KeptAnswers
 from anywire_gateway_openai.metrics import Metrics
+from anywire_gateway_openai.ollama.catalogue import OllamaCatalogue
+from anywire_gateway_openai.ollama.handlers import OllamaHandlers
 from anywire_gateway_openai.origins import Origins, checked_origin
 from anywire_gateway_openai.protocol import OpenAIServer
 from anywire_gateway_openai.proxies import checked_proxy
@@ -44,6 +46,7 @@ from anywire_gateway_openai.service_routes import ServiceRoutes
 from anywire_gateway_openai.task_views import TaskViewHandlers
 from anywire_gateway_openai.tasks import TaskHandlers
 from anywire_gateway_openai.websocket import ChatSockets
+from anywire_gateway_openai.whole.handlers import WholeHandlers
 
 log = logging.getLogger(__name__)
 
@@ -240,6 +243,26 @@ class OpenAIGateway(Gateway):
             RegistrationHandler(context, callers),
             self._sockets,
             metrics,
+            WholeHandlers(
+                context,
+                callers,
+                default_model,
+                max_body_bytes=config.max_body_bytes,
+                body_timeout=config.body_timeout,
+                room=room,
+                kept=kept,
+            ),
+            OllamaHandlers(
+                context,
+                callers,
+                max_body_bytes=config.max_body_bytes,
+                body_timeout=config.body_timeout,
+                write_timeout=config.write_timeout,
+                keep_alive=config.keep_alive,
+                room=room,
+                kept=kept,
+            ),
+            OllamaCatalogue(context, callers, max_body_bytes=config.max_body_bytes, body_timeout=config.body_timeout),
         )
         self._routes = Routes(
             own,

@@ -37,6 +37,7 @@ from anywire_gateway_openai.streamed_answer import StreamedAnswer
 from anywire_gateway_openai.tasks import cancel_for, nothing, tell_whose, telling_decision
 from anywire_gateway_openai.translated_body import translated
 from anywire_gateway_openai.validation import CheckedFields, check_fields, members_of
+from anywire_gateway_openai.whole.tokenizers import counting, is_tokenized, token_count
 from anywire_gateway_openai.wire import write_json
 
 ESTIMATED = "x-anywire-estimated"
@@ -96,22 +97,33 @@ class MessageHandlers:
             if model not in self._context.offers(caller):
                 raise ModelNotFound(f"the model {model!r} is not served by any agent", param="model")
             found = asked(*await members_of(decoder, checked), counts_alone=True)
+            if is_tokenized(self._context, caller, model):
+                most = self._max_body_bytes
+                text, outline = await translated(counting(found.chat, model), most, share, "as a chat")
+                submission = headers.submission("tokenize", model, text, False, caller, outline)
+                return await self._counted(request, submission, token_count, found.ignored)
             told = [(ESTIMATED, "true")]
             if found.ignored:
                 told.append(("x-anywire-ignored", ", ".join(found.ignored)))
             request[HEADERS] = (*request.get(HEADERS, ()), *told)
             return json_response({"input_tokens": estimated_tokens(found.chat), "estimated": True})
 
-    async def _counted(self, request: web.BaseRequest, submission: Submission) -> web.StreamResponse:
-        """The count of the server that would answer the message."""
+    async def _counted(
+        self,
+        request: web.BaseRequest,
+        submission: Submission,
+        count_of: Callable[[Chunk], int] = native_count,
+        ignored: tuple[str, ...] = (),
+    ) -> web.StreamResponse:
+        """The count of a server that could answer the message."""
         request[TASK] = stream = self._context.submit(submission)
         try:
-            count = native_count(await stream.result())
+            count = count_of(await stream.result())
         except BaseException as error:
             cancel_for(stream, error)
             tell_whose(error, stream, nothing)
             raise
-        return await write_json(request, _encode({"input_tokens": count}), answer_headers(stream))
+        return await write_json(request, _encode({"input_tokens": count}), answer_headers(stream, ignored))
 
     async def _turn(self, request: web.BaseRequest, body: bytes, share: BodyShare) -> _Turn:
         checked = await check_fields(decoder, body, self._max_body_bytes)
