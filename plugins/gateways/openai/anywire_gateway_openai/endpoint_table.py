@@ -1,7 +1,12 @@
 """The one table of what the gateway serves: method, path, the role that a caller needs, and what answers.
 
-Everything follows from it: what is found, which methods a path allows, who is let in, the page of the API, and the
-tests of who is not. Routes of services join it with their own roles (`service_routes`).
+Everything follows from it: what is found, which methods a path allows, who is let in, the page of the API, its
+description, and the tests of who is not. Routes of services join it with their own roles (`service_routes`).
+
+A new endpoint is a line in `own_endpoints`. Its handler has a docstring, whose first paragraph says what it answers, and
+`anywire_gateway_openai.openapi.form.described` with what it takes and gives: the type that checks its body, the type of
+its answer, that of the data of its events, the members of its query, the statuses of its errors beside those that every
+endpoint has, and whether it makes a task. Then `openapi.json` tells of it, and the tests hold its answers to that.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ from typing import Any, NamedTuple
 from aiohttp import web
 
 from anywire.caller import Role
+from anywire.route import Route
 from anywire_gateway_openai.agent_commands import AgentCommandHandler
 from anywire_gateway_openai.agent_orders import AgentOrderHandlers
 from anywire_gateway_openai.background import BackgroundHandlers
@@ -21,6 +27,8 @@ from anywire_gateway_openai.catalogue import CatalogueHandlers
 from anywire_gateway_openai.event_streams import EventHandler
 from anywire_gateway_openai.kept_responses import KeptResponseHandlers
 from anywire_gateway_openai.metrics import Metrics
+from anywire_gateway_openai.openapi.form import Form, form_of, form_of_route
+from anywire_gateway_openai.openapi.handler import ApiDescription
 from anywire_gateway_openai.registration import RegistrationHandler
 from anywire_gateway_openai.responses import ResponseHandler
 from anywire_gateway_openai.task_views import TaskViewHandlers
@@ -36,6 +44,7 @@ _NAME = re.compile(r"\{(\w+)\}")
 class Endpoint(NamedTuple):
     """``path`` is the whole path; a name in braces stands for the rest of it, or for a part. ``role`` is the least that
     a caller needs, None where everybody is let in; without keys it counts only with ``always``, as for services.
+    ``route`` is what a service has said of it, None for the gateway's own.
     """
 
     method: str
@@ -43,11 +52,19 @@ class Endpoint(NamedTuple):
     role: Role | None
     handler: Handler
     always: bool = False
+    route: Route | None = None
 
     @property
     def summary(self) -> str:
-        """What it answers: the first paragraph of the handler's docstring."""
+        """What it answers: the first paragraph of the handler's docstring, or what the service says of its route."""
+        if self.route is not None:
+            return self.route.summary
         return (inspect.getdoc(self.handler) or "").split("\n\n")[0].replace("\n", " ")
+
+    @property
+    def form(self) -> Form:
+        """What it takes and gives, as far as that was said."""
+        return form_of_route(self.route) if self.route is not None else form_of(self.handler) or Form()
 
 
 Methods = Mapping[str, Endpoint]
@@ -106,6 +123,7 @@ def own_endpoints(
     registration: RegistrationHandler,
     sockets: ChatSockets,
     metrics: Metrics,
+    description: ApiDescription,
 ) -> list[Endpoint]:
     """The gateway's own. What is observed needs the role `observe`, as it tells of everybody; whose tasks are seen and
     cancelled follows the caller. Who may register is the transport's to say."""
@@ -146,6 +164,7 @@ def own_endpoints(
         ("GET", "/health", None, catalogue.health),
         ("GET", "/version", "use", catalogue.version),
         ("GET", "/metrics", "observe", metrics.handle),
+        ("GET", "/openapi.json", "use", description.describe),
     )
     return [
         *(Endpoint("GET", path, "use", catalogue.index) for path in ("/", *BASES)),

@@ -27,11 +27,12 @@ from anywire_gateway_openai.body import BodyRoom
 from anywire_gateway_openai.caller import Callers
 from anywire_gateway_openai.catalogue import CatalogueHandlers
 from anywire_gateway_openai.default_model import DefaultModel
-from anywire_gateway_openai.endpoint_table import Endpoint, own_endpoints
+from anywire_gateway_openai.endpoint_table import BASES, Endpoint, own_endpoints
 from anywire_gateway_openai.event_streams import EventHandler
 from anywire_gateway_openai.idempotency import KeptAnswers
 from anywire_gateway_openai.kept_responses import KeptResponseHandlers
 from anywire_gateway_openai.metrics import Metrics
+from anywire_gateway_openai.openapi.handler import ApiDescription
 from anywire_gateway_openai.origins import Origins, checked_origin
 from anywire_gateway_openai.protocol import OpenAIServer
 from anywire_gateway_openai.proxies import checked_proxy
@@ -214,6 +215,7 @@ class OpenAIGateway(Gateway):
         limit = ConnectionLimit("the OpenAI gateway")
         patience = {"write_timeout": config.write_timeout, "heartbeat": config.heartbeat}
         events = EventHandler(context, callers, **patience)
+        description = ApiDescription(callers)
         own = own_endpoints(
             tasks,
             creating,
@@ -227,6 +229,7 @@ class OpenAIGateway(Gateway):
             RegistrationHandler(context, callers),
             self._sockets,
             metrics,
+            description,
         )
         self._routes = Routes(
             own,
@@ -240,6 +243,7 @@ class OpenAIGateway(Gateway):
             limit,
             requests,
         )
+        description.begin(lambda: self.endpoints, BASES)
         self._server = OpenAIServer(self._routes, limit, config.idle_timeout)
         self._listener = listener = Listener(
             "the OpenAI gateway",
