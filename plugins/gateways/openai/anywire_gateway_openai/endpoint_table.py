@@ -24,13 +24,14 @@ from anywire_gateway_openai.agent_commands import AgentCommandHandler
 from anywire_gateway_openai.agent_orders import AgentOrderHandlers
 from anywire_gateway_openai.background import BackgroundHandlers
 from anywire_gateway_openai.catalogue import CatalogueHandlers
+from anywire_gateway_openai.errors import OPENAI_FORM, ErrorForm
 from anywire_gateway_openai.event_streams import EventHandler
-from anywire_gateway_openai.kept_responses import KeptResponseHandlers
 from anywire_gateway_openai.metrics import Metrics
 from anywire_gateway_openai.openapi.form import Form, form_of, form_of_route
 from anywire_gateway_openai.openapi.handler import ApiDescription
 from anywire_gateway_openai.registration import RegistrationHandler
-from anywire_gateway_openai.responses import ResponseHandler
+from anywire_gateway_openai.responses.creating import ResponseHandler
+from anywire_gateway_openai.responses.kept import KeptResponseHandlers
 from anywire_gateway_openai.task_views import TaskViewHandlers
 from anywire_gateway_openai.tasks import TaskHandlers
 from anywire_gateway_openai.websocket import ChatSockets
@@ -44,7 +45,8 @@ _NAME = re.compile(r"\{(\w+)\}")
 class Endpoint(NamedTuple):
     """``path`` is the whole path; a name in braces stands for the rest of it, or for a part. ``role`` is the least that
     a caller needs, None where everybody is let in; without keys it counts only with ``always``, as for services.
-    ``route`` is what a service has said of it, None for the gateway's own.
+    ``errors`` is the form of what goes wrong there. ``route`` is what a service has said of it, None for the gateway's
+    own.
     """
 
     method: str
@@ -52,6 +54,7 @@ class Endpoint(NamedTuple):
     role: Role | None
     handler: Handler
     always: bool = False
+    errors: ErrorForm = OPENAI_FORM
     route: Route | None = None
 
     @property

@@ -164,7 +164,25 @@ def retry_after(error: AnywireError, status: int) -> str:
     return str(RETRY_AFTER_S) if status in (429, 503) else ""
 
 
-def error_response(error: AnywireError) -> web.Response:
+class ErrorForm:
+    """How errors look to the clients of one API: here of OpenAI's, in a subclass of another one."""
+
+    id_header = ""
+    """A header in which these clients look for the id of the request, beside ``x-request-id``."""
+
+    def status(self, error: AnywireError) -> int:
+        """The HTTP status that clients of this API know for ``error``."""
+        return status_of(error)
+
+    def body(self, error: AnywireError) -> bytes:
+        """The JSON that tells ``error``."""
+        return error_json(error)
+
+
+OPENAI_FORM = ErrorForm()
+
+
+def error_response(error: AnywireError, form: ErrorForm = OPENAI_FORM) -> web.Response:
     """The answer when nothing of a 200 has been sent."""
     status = status_of(error)
     headers = {"Content-Type": "application/json", "Server": "anywire"}
@@ -188,9 +206,10 @@ def error_response(error: AnywireError) -> web.Response:
         headers["x-anywire-agent"] = header_text(error.agent_id)
     if error.origin:
         headers["x-anywire-origin"] = error.origin
+    status = form.status(error)
     return web.Response(
         status=status,
         reason="Client Closed Request" if status == 499 else None,
-        body=error_json(error),
+        body=form.body(error),
         headers=headers,
     )

@@ -30,15 +30,15 @@ from anywire_gateway_openai.default_model import DefaultModel
 from anywire_gateway_openai.endpoint_table import BASES, Endpoint, own_endpoints
 from anywire_gateway_openai.event_streams import EventHandler
 from anywire_gateway_openai.idempotency import KeptAnswers
-from anywire_gateway_openai.kept_responses import KeptResponseHandlers
 from anywire_gateway_openai.metrics import Metrics
 from anywire_gateway_openai.openapi.handler import ApiDescription
 from anywire_gateway_openai.origins import Origins, checked_origin
 from anywire_gateway_openai.protocol import OpenAIServer
 from anywire_gateway_openai.proxies import checked_proxy
 from anywire_gateway_openai.registration import RegistrationHandler
-from anywire_gateway_openai.responses import ResponseHandler
-from anywire_gateway_openai.responses_background import BackgroundResponses
+from anywire_gateway_openai.responses.background import BackgroundResponses
+from anywire_gateway_openai.responses.creating import ResponseHandler
+from anywire_gateway_openai.responses.kept import KeptResponseHandlers
 from anywire_gateway_openai.routes import Routes
 from anywire_gateway_openai.service_routes import ServiceRoutes
 from anywire_gateway_openai.task_views import TaskViewHandlers

@@ -63,7 +63,7 @@ class ServiceRoutes:
             self._check(route)
         self._table = EndpointTable(
             (
-                Endpoint(route.method, base + route.path, route.role, partial(self._answer, route), True, route)
+                Endpoint(route.method, base + route.path, route.role, partial(self._answer, route), always=True, route=route)
                 for base in self._bases
                 for route in routes
             ),

@@ -13,8 +13,8 @@ from anywire.large_body import LARGE_BYTES, read_large_body
 from anywire.submission import Submission
 from anywire_gateway_openai.body import BodyShare
 from anywire_gateway_openai.request_headers import TaskHeaders
-from anywire_gateway_openai.responses_answer import response_head
-from anywire_gateway_openai.responses_request import Asked, Object, chat_body, hints_of
+from anywire_gateway_openai.responses.answer import response_head
+from anywire_gateway_openai.responses.request import Asked, Object, chat_body, hints_of
 
 _encode = msgspec.json.Encoder().encode
 NOTHING_BEFORE = History([], "")

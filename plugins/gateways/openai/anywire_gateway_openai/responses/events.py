@@ -8,9 +8,9 @@ import msgspec
 
 from anywire.errors import AnywireError, StreamCorrupted
 from anywire.messages import Chunk
-from anywire_gateway_openai.responses_answer import add_chunk, failed_response, whole_response
-from anywire_gateway_openai.responses_output import Event, ResponseOutput
-from anywire_gateway_openai.responses_request import Object
+from anywire_gateway_openai.responses.answer import add_chunk, failed_response, whole_response
+from anywire_gateway_openai.responses.output import Event, ResponseOutput
+from anywire_gateway_openai.responses.request import Object
 from anywire_gateway_openai.sse import sse_event
 
 _encode = msgspec.json.Encoder().encode

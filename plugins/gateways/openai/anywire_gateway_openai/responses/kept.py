@@ -11,9 +11,9 @@ from anywire_gateway_openai.caller import CALLER, Callers
 from anywire_gateway_openai.catalogue import json_response
 from anywire_gateway_openai.openapi import answer_types
 from anywire_gateway_openai.openapi.form import Form, Query, described
-from anywire_gateway_openai.responses import write_events
-from anywire_gateway_openai.responses_background import BackgroundResponses
-from anywire_gateway_openai.responses_replay import replayed
+from anywire_gateway_openai.responses.background import BackgroundResponses
+from anywire_gateway_openai.responses.creating import write_events
+from anywire_gateway_openai.responses.replay import replayed
 
 _GET = Form(
     gives=answer_types.Response,

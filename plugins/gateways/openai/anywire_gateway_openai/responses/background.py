@@ -19,8 +19,8 @@ from anywire.errors import AnywireError, InvalidRequest, PluginFailed, ShuttingD
 from anywire.submission import Submission
 from anywire_gateway_openai.answers import task_id_of
 from anywire_gateway_openai.errors import as_anywire
-from anywire_gateway_openai.responses_answer import answered, failed_response
-from anywire_gateway_openai.responses_request import Object
+from anywire_gateway_openai.responses.answer import answered, failed_response
+from anywire_gateway_openai.responses.request import Object
 from anywire_gateway_openai.tasks import nothing
 
 log = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from anywire.errors import AnywireError, StreamCorrupted
 from anywire.messages import Chunk
 from anywire_gateway_openai.answers import LARGE_CHARS, RESPONSE_PREFIX, checked_json, encodable, split
 from anywire_gateway_openai.errors import error_code, status_of
-from anywire_gateway_openai.responses_output import CUT_OFF, Event, ResponseOutput
-from anywire_gateway_openai.responses_request import Asked, Object
+from anywire_gateway_openai.responses.output import CUT_OFF, Event, ResponseOutput
+from anywire_gateway_openai.responses.request import Asked, Object
 
 MAX_PIECE_PARTS = 200_000
 """Lists, objects or commas of one piece that an engine made."""

@@ -34,11 +34,11 @@ from anywire_gateway_openai.openapi import answer_types
 from anywire_gateway_openai.openapi.form import Form, described
 from anywire_gateway_openai.reading import ProgressReader, Read, next_chunks
 from anywire_gateway_openai.request_headers import task_headers
-from anywire_gateway_openai.responses_answer import answered
-from anywire_gateway_openai.responses_background import BackgroundResponses
-from anywire_gateway_openai.responses_events import ResponseEvents
-from anywire_gateway_openai.responses_replay import replayed
-from anywire_gateway_openai.responses_request import (
+from anywire_gateway_openai.responses.answer import answered
+from anywire_gateway_openai.responses.background import BackgroundResponses
+from anywire_gateway_openai.responses.events import ResponseEvents
+from anywire_gateway_openai.responses.replay import replayed
+from anywire_gateway_openai.responses.request import (
     REFUSED,
     Object,
     ResponseRequest,
@@ -47,7 +47,7 @@ from anywire_gateway_openai.responses_request import (
     decoder,
     referred,
 )
-from anywire_gateway_openai.responses_turn import NOTHING_BEFORE, Turn
+from anywire_gateway_openai.responses.turn import NOTHING_BEFORE, Turn
 from anywire_gateway_openai.sse import progress_comment, stages_comment
 from anywire_gateway_openai.streamed_answer import StreamedAnswer
 from anywire_gateway_openai.tasks import cancel_for, nothing, tell_whose, telling_decision

@@ -17,7 +17,7 @@ from anywire.conversation_items import MAX_ITEMS, Item, check_nesting, checked_i
 from anywire.errors import InvalidRequest, PayloadTooLarge
 from anywire.submission import MAX_HINT_CHARS, Hints, checked_hints
 from anywire_gateway_openai.chat_schema import Models, Number
-from anywire_gateway_openai.responses_messages import ENCRYPTED, chat_messages, unread
+from anywire_gateway_openai.responses.messages import ENCRYPTED, chat_messages, unread
 
 _encode = msgspec.json.Encoder().encode
 

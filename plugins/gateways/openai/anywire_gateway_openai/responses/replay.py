@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from anywire.conversation_items import Item
-from anywire_gateway_openai.responses_output import Event
-from anywire_gateway_openai.responses_request import Object
+from anywire_gateway_openai.responses.output import Event
+from anywire_gateway_openai.responses.request import Object
 from anywire_gateway_openai.sse import sse_event
 
 _encode = msgspec.json.Encoder().encode
