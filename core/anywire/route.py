@@ -65,8 +65,9 @@ class Route(msgspec.Struct, frozen=True):
     """``path`` is below ``/v1`` and does not name it (``/deliberations/{id}``), ``role`` the least that a caller needs,
     ``body_limit`` the bytes of the longest body, ``summary`` a sentence for the API page. ``service`` is the name of
     the service whose route it is, set when a service adds it. For the description of the API alone: ``takes`` and
-    ``gives`` are the types of the JSON that its body and a whole answer hold (a msgspec struct, a pydantic model, or
-    what is made of those), ``query`` says in a sentence what each member of the query is."""
+    ``gives`` are the types of the JSON that its body and a whole answer hold (a msgspec struct, a pydantic model, what
+    is made of those, or a tuple of types for one or the other), ``query`` says in a sentence what each member of the
+    query is."""
 
     method: Method
     path: str

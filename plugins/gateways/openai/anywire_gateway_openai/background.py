@@ -30,7 +30,7 @@ from anywire_gateway_openai.validation import check
 MAX_WAIT_S = 60.0
 RETRY_AFTER = ("retry-after", "1")
 _ANSWER = Form(
-    gives=answer_types.ChatCompletion | answer_types.Completion | answer_types.EmbeddingList,
+    gives=(answer_types.ChatCompletion, answer_types.Completion, answer_types.EmbeddingList),
     also={202: answer_types.TaskTaken},
     query={"wait": Query("Seconds to wait for the answer.", {"type": "number", "minimum": 0, "maximum": MAX_WAIT_S})},
     is_task=True,

@@ -98,7 +98,7 @@ class CatalogueHandlers:
         """200 as long as the process answers, also while it shuts down."""
         return json_response({"status": "ok"})
 
-    @described(Form(gives=answer_types.Version))
+    @described(Form(gives=answer_types.ServerVersion))
     async def version(self, request: web.BaseRequest) -> web.Response:
         """Name and version of the server."""
         return json_response({"name": "anywire", "version": self._version})

@@ -46,7 +46,7 @@ class Index(Struct):
     url: str | UnsetType = UNSET
 
 
-class Version(Struct):
+class ServerVersion(Struct):
     name: str
     version: str
 

@@ -59,8 +59,7 @@ class Served(Protocol):
 
 def document(endpoints: Iterable[Served], bases: Sequence[str], version: str, *, needs_key: bool) -> dict[str, Any]:
     """The document, as plain JSON types. ``bases`` are the paths below which the same is served: it is told of the
-    first, and of what is at the root too, there alone. Raises TypeError where an endpoint names a type that has no
-    schema."""
+    first, and of what is at the root too, there alone. A type that has no schema may be anything."""
     told = list(_each_once(list(endpoints), bases))
     schemas = Schemas(kind for each in told for kind in _types_of(each.form))
     paths: dict[str, dict[str, Any]] = {}

@@ -1,7 +1,7 @@
 """What an endpoint takes and gives, said beside its handler by `described`, and read by the API's description.
 
-A type is whatever msgspec can read or write (a struct, ``list[int]``, ``dict[str, Any]`` …), or a pydantic model. Where
-the handler checks its body with a type, that is the one to name.
+A type is whatever msgspec can read or write (a struct, ``list[int]``, ``dict[str, Any]`` …), a pydantic model, or a tuple
+of those for one or the other. Where the handler checks its body with a type, that is the one to name.
 """
 
 from __future__ import annotations
