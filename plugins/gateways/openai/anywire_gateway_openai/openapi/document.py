@@ -20,7 +20,7 @@ from anywire_gateway_openai.openapi.error_responses import (
     response,
 )
 from anywire_gateway_openai.openapi.form import Form
-from anywire_gateway_openai.openapi.schemas import Schemas, plain
+from anywire_gateway_openai.openapi.schemas import Schema, Schemas, plain
 
 OPENAPI = "3.1.0"
 JSON, EVENTS = "application/json", "text/event-stream"
@@ -30,10 +30,7 @@ KEYS = {
     "api-key": {"type": "apiKey", "in": "header", "name": "api-key"},
 }
 """How a caller may show a key."""
-SAID_IN_EVENTS = (
-    "Server-sent events. The data of each is JSON of the schema `x-item-schema`; where it fails the last one has "
-    "`error`."
-)
+SAID_OF_EVENTS = "Each server-sent event. Where the answer fails, the last one has `error` in its data."
 MEANINGS = {101: "A WebSocket.", 202: "There is no answer yet.", 304: "Nothing has changed.",
             503: "The same, while nothing is taken in any more."}  # fmt: skip
 """Of answers that are no errors, and are not the usual ones."""
@@ -170,9 +167,15 @@ def _content(form: Form, schemas: Schemas) -> dict[str, Any]:
     if form.gives is not None:
         content[JSON] = {"schema": schemas.of(form.gives)}
     if form.events is not None:
-        told = {"type": "string", "description": SAID_IN_EVENTS}
-        content[EVENTS] = {"schema": told, "x-item-schema": schemas.of(form.events)}
+        content[EVENTS] = {"schema": _event(schemas.of(form.events))}
     return content | {text: {"schema": {"type": "string"}} for text in form.texts}
+
+
+def _event(data: Schema) -> Schema:
+    """Clients that know server-sent events validate each of them by the schema of such a stream."""
+    text = {"type": "string", "contentMediaType": JSON, "contentSchema": data}
+    members = {"data": text, "event": {"type": "string"}, "id": {"type": "string"}}
+    return {"type": "object", "description": SAID_OF_EVENTS, "properties": members, "required": ["data"]}
 
 
 def _errors_of(endpoint: Served) -> list[int]:

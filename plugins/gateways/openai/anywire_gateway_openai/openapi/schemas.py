@@ -29,9 +29,11 @@ class Schemas:
         self._kept = known  # no other type gets one of these ids
         for model in filter(_is_model, sound):
             schema = _schema_of_model(model)
-            self.components |= schema.pop("$defs", {})
-            self.components[model.__name__] = schema
-            self._of[id(model)] = {"$ref": _REF.format(name=model.__name__)}
+            self.components = schema.pop("$defs", {}) | self.components
+            taken = model.__name__ in self.components
+            name = f"{model.__module__}.{model.__qualname__}" if taken else model.__name__
+            self.components[name] = schema
+            self._of[id(model)] = {"$ref": _REF.format(name=name)}
         for schema in (*found, *self.components.values()):
             _say_plainly(schema)
 

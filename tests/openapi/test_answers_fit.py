@@ -1,0 +1,156 @@
+"""Requests that schemathesis makes of the API's description: none fails in the server, and every answer is one that the
+description tells of."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import hypothesis
+import jsonschema
+import pytest
+import requests
+import schemathesis
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.generation.case import Case
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from tests.long_form import SOAK, examples
+from tests.patience import PATIENCE
+from tests.responses.conversing import House, conversing
+
+from anywire.builtin.synthetic import SyntheticConfig, SyntheticEngine
+
+EXAMPLES = 12
+"""Of each operation, of each of the two kinds: bodies that fit the description, and bodies that do not."""
+ENDLESS = {("GET", "/v1/events"), ("GET", "/v1/tasks/{id}/follow")}
+"""Streams that go on as long as the server, or the task."""
+WANTED = {
+    "id": ("task", "m", "agent-1", "resp_1", "conv_1"),
+    "name": ("test.echo", "drain"),
+}
+"""What stands in paths for half of the requests: names that are there, some of them."""
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+BUSY = frozenset((503,))
+"""Statuses of the server that are no fault of it."""
+
+
+def engine() -> SyntheticEngine:
+    return SyntheticEngine(SyntheticConfig(models=["m"], length=5))
+
+
+async def described(at: House) -> dict[str, Any]:
+    async with at.http.get("/openapi.json") as answer:
+        told: dict[str, Any] = await answer.json()
+        return told
+
+
+def operations(told: dict[str, Any]) -> Iterator[Any]:
+    for found in schemathesis.openapi.from_dict(told).get_all_operations():
+        operation = found.ok()
+        if (operation.method.upper(), operation.path) not in ENDLESS:
+            yield operation
+
+
+def check(operation: Any, url: str, session: requests.Session, mode: GenerationMode) -> None:
+    """Make requests for one operation, each with all checks. Runs beside the event loop."""
+
+    @hypothesis.given(case=operation.as_strategy(generation_mode=mode), pick=hypothesis.strategies.integers(0, 9))
+    @hypothesis.settings(
+        max_examples=examples(EXAMPLES),
+        deadline=None,
+        derandomize=not SOAK,
+        database=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+        phases=[hypothesis.Phase.generate],
+    )
+    def one(case: Case, pick: int) -> None:
+        for name in case.path_parameters or {}:
+            if pick < 5 and name in WANTED:
+                case.path_parameters[name] = WANTED[name][pick % len(WANTED[name])]
+        # A model that is there, or else most requests would end before they begin.
+        if pick % 2 and isinstance(case.body, dict) and "model" in case.body:
+            case.body["model"] = "m"
+        answer = case.call(base_url=url, session=session, timeout=PATIENCE)
+        case.validate_response(answer, checks=CHECKS)
+
+    one()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=str)
+async def test_answers_fit_the_description(tmp_path: Path, mode: GenerationMode) -> None:
+    async with conversing(tmp_path, engine(), timeout=250.0 * (20 if SOAK else 1)) as at:
+        told = await described(at)
+        tried = 0
+        with requests.Session() as session:
+            for operation in operations(told):
+                if mode is GenerationMode.NEGATIVE and not (operation.body or operation.query or operation.headers):
+                    continue
+                await asyncio.to_thread(check, operation, at.served.url, session, mode)
+                tried += 1
+        assert tried > 15
+
+
+STREAMED = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "hello"}]},
+    "/v1/chat/completions_stream": {"messages": [{"role": "user", "content": "hello"}]},
+    "/v1/completions": {"prompt": "once"},
+    "/v1/responses": {"input": "hello"},
+}
+
+
+@pytest.mark.parametrize("path", STREAMED)
+async def test_events_fit_the_description(tmp_path: Path, path: str) -> None:
+    async with conversing(tmp_path, engine()) as at:
+        told = await described(at)
+        body = STREAMED[path] | {"model": "m", "stream": True}
+        async with at.http.post(path, json=body) as answer:
+            assert answer.content_type == "text/event-stream"
+            events = data_of(await answer.text())
+    operation = told["paths"][path]["post"]
+    schema = operation["responses"]["200"]["content"]["text/event-stream"]["schema"]["properties"]["data"]
+    validator = jsonschema.Draft202012Validator(schema["contentSchema"] | {"components": told["components"]})
+    assert len(events) >= 5
+    for each in events:
+        if each != "[DONE]":
+            validator.validate(json.loads(each))
+
+
+async def test_events_of_the_pipeline_fit_the_description(tmp_path: Path) -> None:
+    async with conversing(tmp_path, engine()) as at:
+        told = await described(at)
+        schema = told["paths"]["/v1/events"]["get"]["responses"]["200"]["content"]["text/event-stream"]["schema"]
+        data = schema["properties"]["data"]["contentSchema"]
+        validator = jsonschema.Draft202012Validator(data | {"components": told["components"]})
+        async with at.http.get("/v1/events", timeout=aiohttp.ClientTimeout(PATIENCE)) as events:
+            await events.content.readuntil(b":\n\n")
+            await at.client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hello"}])
+            seen: set[str] = set()
+            while "task.ended" not in seen:
+                for each in data_of((await events.content.readuntil(b"\n\n")).decode()):
+                    event = json.loads(each)
+                    validator.validate(event)
+                    seen.add(event["type"])
+    assert seen >= {"task.admitted", "task.dispatched", "attempt.sent", "task.ended"}
+
+
+def data_of(text: str) -> list[str]:
+    """The data of each event."""
+    lines = (line for event in text.split("\n\n") for line in event.split("\n"))
+    return [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
