@@ -11,4 +11,8 @@ else
   echo "not installed here: npm" >&2
 fi
 # Clients in Python have an environment of their own: they want other versions of what the workspace has.
-python3 -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check openai-agents==0.24.0
+if command -v uv >/dev/null; then
+  uv venv --quiet --allow-existing .venv && uv pip install --quiet --python .venv/bin/python -r requirements.txt
+else
+  python3 -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+fi
