@@ -34,7 +34,7 @@ _FORM = Form(
     events=Any,
     texts=(JSON_LINES,),
     query={"deadline": Query("Seconds that the command may take, 60 without it; 0: any time.", {"type": "number"})},
-    is_task=True,
+    is_answer=True,
 )
 
 

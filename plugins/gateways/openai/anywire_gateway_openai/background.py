@@ -33,7 +33,7 @@ _ANSWER = Form(
     gives=(answer_types.ChatCompletion, answer_types.Completion, answer_types.EmbeddingList),
     also={202: answer_types.TaskTaken},
     query={"wait": Query("Seconds to wait for the answer.", {"type": "number", "minimum": 0, "maximum": MAX_WAIT_S})},
-    is_task=True,
+    is_answer=True,
 )
 
 

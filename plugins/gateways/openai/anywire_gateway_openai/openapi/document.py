@@ -144,7 +144,7 @@ def _security(role: Role | None, needs_key: bool) -> list[dict[str, list[str]]]:
 
 def _responses(endpoint: Served, schemas: Schemas) -> dict[str, Any]:
     form, route = endpoint.form, endpoint.route
-    headers = (*told_headers.OF_ANSWERS, *(told_headers.OF_TASK_ANSWERS if form.is_task else ()))
+    headers = (*told_headers.OF_ANSWERS, *(told_headers.OF_TASK_ANSWERS if form.fails_anyhow else ()))
     found: dict[str, Any] = {}
     if route is not None:  # it may answer as it wants
         content = {"*/*": {}} if route.gives is None else _content(form, schemas)
@@ -157,7 +157,7 @@ def _responses(endpoint: Served, schemas: Schemas) -> dict[str, Any]:
         found[str(status)] = response(MEANINGS.get(status, "Another answer."), (*headers, *more), given)
     for status in _errors_of(endpoint):
         found.setdefault(str(status), {"$ref": f"#/components/responses/{_error_name(form.fault, status)}"})
-    if form.is_task or route is not None:
+    if form.fails_anyhow or route is not None:
         found["4XX"] = others_refusal(schemas.of(form.fault))
     return found
 
@@ -187,7 +187,7 @@ def _errors_of(endpoint: Served) -> list[int]:
         found |= {*OF_BODIES}
     if _NAME.search(endpoint.path):
         found.add(404)
-    if form.is_task or endpoint.route is not None:
+    if form.fails_anyhow or endpoint.route is not None:
         found |= OF_TASKS
     return sorted(found)
 

@@ -34,8 +34,9 @@ class Form(NamedTuple):
     ``also`` has the types of answers with other statuses that are no errors (None: an empty answer). ``events`` is the
     type of the data of each event, None where nothing is streamed; ``texts`` are media types of other answers.
 
-    ``is_task`` says that the endpoint makes a task: it takes the headers of tasks, tells those of answers, and fails in
-    every way that a task does. ``errors`` are the statuses of errors beside those that every endpoint has. ``fault`` is
+    ``is_task`` says that the endpoint makes a task, and takes the headers of one; ``is_answer`` that it tells what has
+    become of one, or of a command: with the headers of an answer, and with whatever error. The first includes the
+    second. ``errors`` are the statuses of errors beside those that every endpoint has. ``fault`` is
     the type of an error's JSON.
     """
 
@@ -49,8 +50,14 @@ class Form(NamedTuple):
     texts: tuple[str, ...] = ()
     query: Mapping[str, Query] = NOTHING
     is_task: bool = False
+    is_answer: bool = False
     errors: tuple[int, ...] = ()
     fault: Any = Error
+
+    @property
+    def fails_anyhow(self) -> bool:
+        """Whether it fails in every way that a task does."""
+        return self.is_task or self.is_answer
 
 
 def described(form: Form) -> Callable[[Handler], Handler]:
