@@ -88,7 +88,7 @@ async def test_every_endpoint_of_the_gateway_says_what_it_takes_and_gives(tmp_pa
             if each.route is None:
                 assert form_of(each.handler) is not None, f"{where}: the handler needs @described(Form(…))"
         forms = [each.form for each in at.served.gateway.endpoints]
-    kinds = [kind for form in forms for kind in (form.takes, form.gives, form.events, form.fault, *form.also.values())]
+    kinds = [kind for form in forms for kind in (form.takes, form.gives, form.events, form.lines, form.fault, *form.also.values())]
     assert Schemas(kind for kind in kinds if kind is not None).left_out == []
 
 

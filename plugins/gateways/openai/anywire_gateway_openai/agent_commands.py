@@ -32,7 +32,7 @@ _FORM = Form(
     takes=dict[str, Any],
     may_be_empty=True,
     events=Any,
-    texts=(JSON_LINES,),
+    lines=Any,
     query={"deadline": Query("Seconds that the command may take, 60 without it; 0: any time.", {"type": "number"})},
     is_answer=True,
 )

@@ -102,7 +102,7 @@ class Metrics:
             jain_index(backlogged.values()),
         )
 
-    @described(Form(texts=("text/plain", "application/openmetrics-text")))
+    @described(Form(others=("text/plain", "application/openmetrics-text")))
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Metrics in Prometheus's text form, or as OpenMetrics for a scraper that asks for it."""
         from prometheus_client.exposition import choose_encoder

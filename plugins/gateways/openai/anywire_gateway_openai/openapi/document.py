@@ -19,11 +19,10 @@ from anywire_gateway_openai.openapi.error_responses import (
     others_refusal,
     response,
 )
-from anywire_gateway_openai.openapi.form import Form
+from anywire_gateway_openai.openapi.form import EVENTS, JSON, LINES, Form
 from anywire_gateway_openai.openapi.schemas import Schema, Schemas, plain
 
 OPENAPI = "3.1.0"
-JSON, EVENTS = "application/json", "text/event-stream"
 KEYS = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A key of `anywire keys create`."},
     "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -31,6 +30,7 @@ KEYS = {
 }
 """How a caller may show a key."""
 SAID_OF_EVENTS = "Each server-sent event. Where the answer fails, the last one has `error` in its data."
+SAID_OF_LINES = "Lines of JSON, each of the schema `x-line-schema`. Where the answer fails, the last one has `error`."
 MEANINGS = {101: "A WebSocket.", 202: "There is no answer yet.", 304: "Nothing has changed.",
             503: "The same, while nothing is taken in any more."}  # fmt: skip
 """Of answers that are no errors, and are not the usual ones."""
@@ -104,7 +104,7 @@ def _each_once(endpoints: Sequence[Served], bases: Sequence[str]) -> Iterator[Se
 
 def _types_of(form: Form) -> Iterator[Any]:
     yield from (
-        each for each in (form.takes, form.gives, form.events, form.fault, *form.also.values()) if each is not None
+        each for each in (form.takes, form.gives, form.events, form.lines, form.fault, *form.also.values()) if each is not None
     )
 
 
@@ -129,7 +129,7 @@ def _operation(endpoint: Served, schemas: Schemas, base: str, needs_key: bool) -
     }
     if form.takes is not None:
         schema = schemas.without(form.takes, form.refuses)
-        operation["requestBody"] = {"required": not form.may_be_empty, "content": {JSON: {"schema": schema}}}
+        operation["requestBody"] = {"required": not form.may_be_empty, "content": {form.takes_as: {"schema": schema}}}
     if route is not None and route.service:
         operation["x-anywire-service"] = route.service
     return operation
@@ -168,7 +168,9 @@ def _content(form: Form, schemas: Schemas) -> dict[str, Any]:
         content[JSON] = {"schema": schemas.of(form.gives)}
     if form.events is not None:
         content[EVENTS] = {"schema": _event(schemas.of(form.events))}
-    return content | {text: {"schema": {"type": "string"}} for text in form.texts}
+    if form.lines is not None:
+        content[LINES] = {"schema": {"type": "string", "description": SAID_OF_LINES}, "x-line-schema": schemas.of(form.lines)}
+    return content | {each: {"schema": {"type": "string"}} for each in form.others}
 
 
 def _event(data: Schema) -> Schema:

@@ -16,6 +16,7 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 _FORM = "anywire_form"
 """Attribute of a handler that has one."""
 
+JSON, EVENTS, LINES = "application/json", "text/event-stream", "application/x-ndjson"
 NOTHING: Mapping[Any, Any] = {}
 
 
@@ -27,12 +28,14 @@ class Query(NamedTuple):
 
 
 class Form(NamedTuple):
-    """``takes`` is the type of the JSON body, None where none is read; it may be left out where ``may_be_empty``.
+    """``takes`` is the type of the body, None where none is read; it is sent as ``takes_as``, and may be left out where
+    ``may_be_empty``.
     ``refuses`` are members of the body that are refused, each with the reason.
 
     ``gives`` is the type of a whole answer's JSON, None where no answer is JSON; ``status`` is the answer's, and
     ``also`` has the types of answers with other statuses that are no errors (None: an empty answer). ``events`` is the
-    type of the data of each event, None where nothing is streamed; ``texts`` are media types of other answers.
+    type of the data of each event, ``lines`` that of each line of JSON, both None where nothing is streamed so; ``others``
+    are media types of other answers.
 
     ``is_task`` says that the endpoint makes a task, and takes the headers of one; ``is_answer`` that it tells what has
     become of one, or of a command: with the headers of an answer, and with whatever error. The first includes the
@@ -41,13 +44,15 @@ class Form(NamedTuple):
     """
 
     takes: Any = None
+    takes_as: str = JSON
     may_be_empty: bool = False
     refuses: Mapping[str, str] = NOTHING
     gives: Any = None
     status: int = 200
     also: Mapping[int, Any] = NOTHING
     events: Any = None
-    texts: tuple[str, ...] = ()
+    lines: Any = None
+    others: tuple[str, ...] = ()
     query: Mapping[str, Query] = NOTHING
     is_task: bool = False
     is_answer: bool = False
