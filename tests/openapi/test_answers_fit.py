@@ -101,7 +101,11 @@ async def test_answers_fit_the_description(tmp_path: Path, mode: GenerationMode)
             for operation in operations(told):
                 if mode is GenerationMode.NEGATIVE and not (operation.body or operation.query or operation.headers):
                     continue
-                await asyncio.to_thread(check, operation, at.served.url, session, mode)
+                try:
+                    await asyncio.to_thread(check, operation, at.served.url, session, mode)
+                except hypothesis.errors.Unsatisfiable:
+                    assert mode is GenerationMode.NEGATIVE  # whatever is sent fits
+                    continue
                 tried += 1
         assert tried > 15
 
@@ -124,7 +128,8 @@ async def test_events_fit_the_description(tmp_path: Path, path: str) -> None:
             events = data_of(await answer.text())
     operation = told["paths"][path]["post"]
     schema = operation["responses"]["200"]["content"]["text/event-stream"]["schema"]["properties"]["data"]
-    validator = jsonschema.Draft202012Validator(schema["contentSchema"] | {"components": told["components"]})
+    content = schema if "contentSchema" in schema else schema["anyOf"][1]
+    validator = jsonschema.Draft202012Validator(content["contentSchema"] | {"components": told["components"]})
     assert len(events) >= 5
     for each in events:
         if each != "[DONE]":

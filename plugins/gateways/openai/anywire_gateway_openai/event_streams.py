@@ -14,6 +14,7 @@ from anywire.event_bus import EventReader, Missed, Reset
 from anywire.events import AnyEvent, Event, is_shown, read_types
 from anywire_gateway_openai.caller import CALLER, Callers
 from anywire_gateway_openai.errors import HttpError, error_json
+from anywire_gateway_openai.openapi import answer_types
 from anywire_gateway_openai.openapi.form import Form, Query, described
 from anywire_gateway_openai.sse import sse_event
 from anywire_gateway_openai.wire import EventStreamWriter, WrittenResponse
@@ -32,7 +33,7 @@ COMMENT = b":\n\n"
 
 _encode = msgspec.json.Encoder().encode
 _FORM = Form(
-    events=AnyEvent,
+    events=(AnyEvent, Missed, answer_types.NoMembers),
     query={
         "types": Query("Types of events, separated by commas; `agent.*` stands for all that begin so."),
         "after": Query("The id of the event after which to go on.", {"type": "string", "maxLength": MAX_ID_CHARS}),

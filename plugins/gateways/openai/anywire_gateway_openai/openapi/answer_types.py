@@ -3,10 +3,10 @@ there everywhere."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from anywire.agent_health import AgentHealth
 from anywire.context import TaskView
@@ -185,6 +185,10 @@ class TaskTaken(Struct):
     object: Literal["task"]
     background: bool
     answer: str
+
+
+NoMembers = Annotated[dict[str, Any], Meta(max_length=0)]
+"""Of an event that only says its name, as ``reset``."""
 
 
 class FollowedChunk(Struct):

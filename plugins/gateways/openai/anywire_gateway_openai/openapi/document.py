@@ -167,16 +167,18 @@ def _content(form: Form, schemas: Schemas) -> dict[str, Any]:
     if form.gives is not None:
         content[JSON] = {"schema": schemas.of(form.gives)}
     if form.events is not None:
-        content[EVENTS] = {"schema": _event(schemas.of(form.events))}
+        content[EVENTS] = {"schema": _event(schemas.any_of(form.events, form.fault), form.last_event)}
     if form.lines is not None:
         content[LINES] = {"schema": {"type": "string", "description": SAID_OF_LINES}, "x-line-schema": schemas.of(form.lines)}
     return content | {each: {"schema": {"type": "string"}} for each in form.others}
 
 
-def _event(data: Schema) -> Schema:
+def _event(data: Schema, last: str) -> Schema:
     """Clients that know server-sent events validate each of them by the schema of such a stream."""
-    text = {"type": "string", "contentMediaType": JSON, "contentSchema": data}
-    members = {"data": text, "event": {"type": "string"}, "id": {"type": "string"}}
+    text: Schema = {"contentMediaType": JSON, "contentSchema": data}
+    if last:
+        text = {"anyOf": [{"const": last}, text]}
+    members = {"data": {"type": "string"} | text, "event": {"type": "string"}, "id": {"type": "string"}}
     return {"type": "object", "description": SAID_OF_EVENTS, "properties": members, "required": ["data"]}
 
 

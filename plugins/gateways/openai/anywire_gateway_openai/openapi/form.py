@@ -34,7 +34,7 @@ class Form(NamedTuple):
 
     ``gives`` is the type of a whole answer's JSON, None where no answer is JSON; ``status`` is the answer's, and
     ``also`` has the types of answers with other statuses that are no errors (None: an empty answer). ``events`` is the
-    type of the data of each event, ``lines`` that of each line of JSON, both None where nothing is streamed so; ``others``
+    type of the data of each event, but for the last where that is ``last_event``; ``lines`` is that of each line of JSON; both are None where nothing is streamed so; ``others``
     are media types of other answers.
 
     ``is_task`` says that the endpoint makes a task, and takes the headers of one; ``is_answer`` that it tells what has
@@ -51,6 +51,7 @@ class Form(NamedTuple):
     status: int = 200
     also: Mapping[int, Any] = NOTHING
     events: Any = None
+    last_event: str = ""
     lines: Any = None
     others: tuple[str, ...] = ()
     query: Mapping[str, Query] = NOTHING

@@ -39,7 +39,11 @@ class Schemas:
 
     def of(self, kind: Any) -> Schema:
         """The schema of one of the types."""
-        found = [self._of.get(id(each), {}) for each in _alternatives(kind)]
+        return self.any_of(kind)
+
+    def any_of(self, *kinds: Any) -> Schema:
+        """The schema of what is of one of these types."""
+        found = [self._of.get(id(each), {}) for kind in kinds for each in _alternatives(kind)]
         return found[0] if len(found) == 1 else {"anyOf": found}
 
     def without(self, kind: Any, refused: Mapping[str, str]) -> Schema:
