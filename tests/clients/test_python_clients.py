@@ -1,5 +1,5 @@
-"""Clients in Python ask the gateway as their users do: chats, streams, tools, structured output, embeddings, errors; and
-what they leave is cancelled."""
+"""Clients in Python ask the gateway as their users do: chats, streams, tools, structured output, embeddings, errors.
+What they leave is cancelled."""
 
 from __future__ import annotations
 

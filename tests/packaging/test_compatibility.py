@@ -8,7 +8,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = ROOT / "tests" / "clients"
-ROW = re.compile(r"^\| `(?P<name>[^`]+)`(?: \((?P<note>[^)]+)\))? \| (?P<version>[\w.]+) \| (?P<tried>.+) \|$", re.MULTILINE)
+ROW = re.compile(
+    r"^\| `(?P<name>[^`]+)`(?: \((?P<note>[^)]+)\))? \| (?P<version>[\w.]+) \| (?P<tried>.+) \|$", re.MULTILINE
+)
 HELPERS = frozenset({"zod"})
 """What clients are used with, and is none."""
 

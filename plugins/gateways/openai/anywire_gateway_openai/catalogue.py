@@ -120,9 +120,9 @@ class CatalogueHandlers:
         return found
 
     def _model(self, name: str, offered: Sequence[_Offered]) -> dict[str, Any]:
-        """OpenAI's fields, and what is offered together: the best state, the longest context (null: unknown), the digest
-        that all have (null where they differ), every kind of task, a feature that one of them has, or that each one
-        which speaks of it has not."""
+        """OpenAI's fields, and what is offered together: the best state, the longest context (null: unknown), the
+        digest that all have (null where they differ), every kind of task, a feature that one of them has, or that each
+        one which speaks of it has not."""
         offers = [each.offer for each in offered]
         features: dict[str, bool] = {}
         for offer in offers:

@@ -31,7 +31,9 @@ def _null() -> Raw:
 
 class Message(Struct, gc=False):
     role: Name
-    content: Annotated[Raw, Meta(extra_json_schema={"type": ["string", "array", "null"]})] = field(default_factory=_null)
+    content: Annotated[Raw, Meta(extra_json_schema={"type": ["string", "array", "null"]})] = field(
+        default_factory=_null
+    )
     tool_calls: list[Object] | None = None
 
     def __post_init__(self) -> None:

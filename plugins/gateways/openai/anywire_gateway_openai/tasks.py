@@ -35,15 +35,12 @@ from anywire_gateway_openai.text_schema import CompletionRequest, EmbeddingReque
 from anywire_gateway_openai.validation import Checked, check, check_streamed_chat
 from anywire_gateway_openai.wire import write_json
 
-
 _TAKEN = {202: answer_types.TaskTaken}
 _CHAT_STREAM = Form(
     takes=ChatRequest, events=answer_types.ChatCompletionChunk, last_event="[DONE]", also=_TAKEN, is_task=True
 )
 _CHAT = _CHAT_STREAM._replace(gives=answer_types.ChatCompletion)
-_COMPLETION = _CHAT._replace(
-    takes=CompletionRequest, gives=answer_types.Completion, events=answer_types.Completion
-)
+_COMPLETION = _CHAT._replace(takes=CompletionRequest, gives=answer_types.Completion, events=answer_types.Completion)
 _EMBEDDING = Form(takes=EmbeddingRequest, gives=answer_types.EmbeddingList, also=_TAKEN, is_task=True)
 
 

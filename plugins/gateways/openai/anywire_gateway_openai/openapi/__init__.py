@@ -1,1 +1,1 @@
-"""The API's own description: what each endpoint says of itself (`form`), and the OpenAPI 3.1 document of all of them."""
+"""The API's description: what each endpoint says of itself (`form`), and the OpenAPI document of all (`document`)."""

@@ -90,11 +90,7 @@ class Models(Struct):
 AgentHealthTold = msgspec.defstruct(
     "AgentHealth",
     [
-        *(
-            (each.name, each.type)
-            for each in msgspec.structs.fields(AgentHealth)
-            if each.name != "retry_in_s"
-        ),
+        *((each.name, each.type) for each in msgspec.structs.fields(AgentHealth) if each.name != "retry_in_s"),
         ("retry_in_ms", int),
     ],
     namespace={"__doc__": AgentHealth.__doc__.replace("retry_in_s", "retry_in_ms") if AgentHealth.__doc__ else None},
@@ -156,9 +152,7 @@ _TASK: list[Any] = [
     ("caller", str),
 ]
 Task = msgspec.defstruct("Task", _TASK, namespace={"__doc__": TaskView.__doc__})
-TaskTold = msgspec.defstruct(
-    "TaskRecord", [*_TASK, ("error", str), ("message", str), ("decisions", list[Decision])]
-)
+TaskTold = msgspec.defstruct("TaskRecord", [*_TASK, ("error", str), ("message", str), ("decisions", list[Decision])])
 
 
 class Tasks(Struct):
@@ -217,14 +211,14 @@ class Usage(Struct):
 class ChatMessage(Struct):
     role: str | UnsetType = UNSET
     content: Any = UNSET
-    tool_calls: list[dict[str, Any]] | None | UnsetType = UNSET
+    tool_calls: list[dict[str, Any]] | UnsetType | None = UNSET
 
 
 class ChatAnswerChoice(Struct):
     index: int
     message: ChatMessage
     finish_reason: str | None
-    logprobs: dict[str, Any] | None | UnsetType = UNSET
+    logprobs: dict[str, Any] | UnsetType | None = UNSET
 
 
 class ChatCompletion(Struct):
@@ -250,14 +244,14 @@ class ChatCompletionChunk(Struct):
     created: int
     model: str
     choices: list[ChatPieceChoice]
-    usage: Usage | None | UnsetType = UNSET
+    usage: Usage | UnsetType | None = UNSET
 
 
 class CompletionChoice(Struct):
     index: int
     text: str
     finish_reason: str | None
-    logprobs: dict[str, Any] | None | UnsetType = UNSET
+    logprobs: dict[str, Any] | UnsetType | None = UNSET
 
 
 class Completion(Struct):
@@ -268,7 +262,7 @@ class Completion(Struct):
     created: int
     model: str
     choices: list[CompletionChoice]
-    usage: Usage | None | UnsetType = UNSET
+    usage: Usage | UnsetType | None = UNSET
 
 
 class Embedding(Struct):

@@ -104,7 +104,9 @@ def _each_once(endpoints: Sequence[Served], bases: Sequence[str]) -> Iterator[Se
 
 def _types_of(form: Form) -> Iterator[Any]:
     yield from (
-        each for each in (form.takes, form.gives, form.events, form.lines, form.fault, *form.also.values()) if each is not None
+        each
+        for each in (form.takes, form.gives, form.events, form.lines, form.fault, *form.also.values())
+        if each is not None
     )
 
 
@@ -169,7 +171,10 @@ def _content(form: Form, schemas: Schemas) -> dict[str, Any]:
     if form.events is not None:
         content[EVENTS] = {"schema": _event(schemas.any_of(form.events, form.fault), form.last_event)}
     if form.lines is not None:
-        content[LINES] = {"schema": {"type": "string", "description": SAID_OF_LINES}, "x-line-schema": schemas.of(form.lines)}
+        content[LINES] = {
+            "schema": {"type": "string", "description": SAID_OF_LINES},
+            "x-line-schema": schemas.of(form.lines),
+        }
     return content | {each: {"schema": {"type": "string"}} for each in form.others}
 
 

@@ -1,7 +1,7 @@
 """What an endpoint takes and gives, said beside its handler by `described`, and read by the API's description.
 
-A type is whatever msgspec can read or write (a struct, ``list[int]``, ``dict[str, Any]`` …), a pydantic model, or a tuple
-of those for one or the other. Where the handler checks its body with a type, that is the one to name.
+A type is whatever msgspec can read or write (a struct, ``list[int]``, ``dict[str, Any]`` …), a pydantic model, or a
+tuple of those for one or the other. Where the handler checks its body with a type, that is the one to name.
 """
 
 from __future__ import annotations
@@ -29,18 +29,17 @@ class Query(NamedTuple):
 
 class Form(NamedTuple):
     """``takes`` is the type of the body, None where none is read; it is sent as ``takes_as``, and may be left out where
-    ``may_be_empty``.
-    ``refuses`` are members of the body that are refused, each with the reason.
+    ``may_be_empty``. ``refuses`` are members of the body that are refused, each with the reason.
 
     ``gives`` is the type of a whole answer's JSON, None where no answer is JSON; ``status`` is the answer's, and
     ``also`` has the types of answers with other statuses that are no errors (None: an empty answer). ``events`` is the
-    type of the data of each event, but for the last where that is ``last_event``; ``lines`` is that of each line of JSON; both are None where nothing is streamed so; ``others``
-    are media types of other answers.
+    type of the data of each event, but for the last where that is ``last_event``; ``lines`` is that of each line of
+    JSON; both are None where nothing is streamed so. ``others`` are media types of other answers.
 
     ``is_task`` says that the endpoint makes a task, and takes the headers of one; ``is_answer`` that it tells what has
     become of one, or of a command: with the headers of an answer, and with whatever error. The first includes the
-    second. ``errors`` are the statuses of errors beside those that every endpoint has. ``fault`` is
-    the type of an error's JSON.
+    second. ``errors`` are the statuses of errors beside those that every endpoint has, ``fault`` is the type of an
+    error's JSON.
     """
 
     takes: Any = None

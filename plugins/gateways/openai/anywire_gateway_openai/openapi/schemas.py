@@ -16,8 +16,8 @@ _REF = "#/components/schemas/{name}"
 
 
 class Schemas:
-    """The schemas of some types, and the ``components`` that they refer to. ``left_out`` are those that are none of what
-    `anywire_gateway_openai.openapi.form` allows, and may be anything: a service may name what it wants."""
+    """The schemas of some types, and the ``components`` that they refer to. ``left_out`` are those that are none of
+    what `anywire_gateway_openai.openapi.form` allows, and may be anything: a service may name what it wants."""
 
     def __init__(self, types: Iterable[Any]) -> None:
         known = {id(each): each for kind in types for each in _alternatives(kind)}
