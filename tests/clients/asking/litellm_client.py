@@ -9,6 +9,8 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it fetches prices fr
 import litellm
 from common import ENDLESS, MODEL, NOBODYS, PIECES, Answer, cities, failed, weather
 
+litellm.suppress_debug_info = True  # printed beside what is found
+
 HELLO = [{"role": "user", "content": "hello"}]
 TOOL = {
     "type": "function",

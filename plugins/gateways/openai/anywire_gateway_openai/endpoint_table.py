@@ -6,7 +6,8 @@ description, and the tests of who is not. Routes of services join it with their 
 A new endpoint is a line in `own_endpoints`. Its handler has a docstring, whose first paragraph says what it answers,
 and `anywire_gateway_openai.openapi.form.described` with what it takes and gives: the type that checks its body, the
 type of its answer, that of the data of its events, the members of its query, the statuses of its errors beside those
-that every endpoint has, and whether it makes a task. Then `openapi.json` tells of it, and tests hold its answers to that.
+that every endpoint has, and whether it makes a task. Then `openapi.json` tells of it, and tests hold its answers to
+that.
 """
 
 from __future__ import annotations
