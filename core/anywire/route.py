@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -64,7 +64,10 @@ is the service's failure: logged with the service's name, counted, and answered 
 class Route(msgspec.Struct, frozen=True):
     """``path`` is below ``/v1`` and does not name it (``/deliberations/{id}``), ``role`` the least that a caller needs,
     ``body_limit`` the bytes of the longest body, ``summary`` a sentence for the API page. ``service`` is the name of
-    the service whose route it is, set when a service adds it."""
+    the service whose route it is, set when a service adds it. For the description of the API alone: ``takes`` and
+    ``gives`` are the types of the JSON that its body and a whole answer hold (a msgspec struct, a pydantic model, what
+    is made of those, or a tuple of types for one or the other), ``query`` says in a sentence what each member of the
+    query is."""
 
     method: Method
     path: str
@@ -73,6 +76,9 @@ class Route(msgspec.Struct, frozen=True):
     body_limit: int = 1024 * 1024
     summary: str = ""
     service: str = ""
+    takes: Any = None
+    gives: Any = None
+    query: Mapping[str, str] = {}
 
 
 class Routes:

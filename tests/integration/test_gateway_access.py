@@ -37,6 +37,7 @@ EXAMPLES: Examples = {
     ("GET", "/readyz"): Example(role=None),
     ("GET", "/version"): Example(),
     ("GET", "/metrics"): Example(role="observe"),
+    ("GET", "/openapi.json"): Example(),
     ("POST", "/chat/completions"): Example(body=CHAT),
     ("GET", "/chat/completions"): Example(headers=HANDSHAKE),
     ("POST", "/chat/completions_stream"): Example(body=CHAT),

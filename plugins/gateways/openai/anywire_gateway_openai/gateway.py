@@ -28,12 +28,13 @@ from anywire_gateway_openai.body import BodyRoom
 from anywire_gateway_openai.caller import Callers
 from anywire_gateway_openai.catalogue import CatalogueHandlers
 from anywire_gateway_openai.default_model import DefaultModel
-from anywire_gateway_openai.endpoint_table import Endpoint, own_endpoints
+from anywire_gateway_openai.endpoint_table import BASES, Endpoint, own_endpoints
 from anywire_gateway_openai.event_streams import EventHandler
 from anywire_gateway_openai.idempotency import KeptAnswers
 from anywire_gateway_openai.metrics import Metrics
 from anywire_gateway_openai.ollama.catalogue import OllamaCatalogue
 from anywire_gateway_openai.ollama.handlers import OllamaHandlers
+from anywire_gateway_openai.openapi.handler import ApiDescription
 from anywire_gateway_openai.origins import Origins, checked_origin
 from anywire_gateway_openai.protocol import OpenAIServer
 from anywire_gateway_openai.proxies import checked_proxy
@@ -229,6 +230,7 @@ class OpenAIGateway(Gateway):
         limit = ConnectionLimit("the OpenAI gateway")
         patience = {"write_timeout": config.write_timeout, "heartbeat": config.heartbeat}
         events = EventHandler(context, callers, **patience)
+        description = ApiDescription(callers)
         own = own_endpoints(
             tasks,
             creating,
@@ -263,6 +265,7 @@ class OpenAIGateway(Gateway):
                 kept=kept,
             ),
             OllamaCatalogue(context, callers, max_body_bytes=config.max_body_bytes, body_timeout=config.body_timeout),
+            description,
         )
         self._routes = Routes(
             own,
@@ -276,6 +279,7 @@ class OpenAIGateway(Gateway):
             limit,
             requests,
         )
+        description.begin(lambda: self.endpoints, BASES)
         self._server = OpenAIServer(self._routes, limit, config.idle_timeout)
         self._listener = listener = Listener(
             "the OpenAI gateway",

@@ -14,6 +14,7 @@ from aiohttp import web
 from anywire.context import Context
 from anywire.events import TaskEnded
 from anywire.fairness import Served, jain_index
+from anywire_gateway_openai.openapi.form import Form, described
 from anywire_gateway_openai.pipeline_metrics import (
     of_admission,
     of_agents,
@@ -101,6 +102,7 @@ class Metrics:
             jain_index(backlogged.values()),
         )
 
+    @described(Form(others=("text/plain", "application/openmetrics-text")))
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Metrics in Prometheus's text form, or as OpenMetrics for a scraper that asks for it."""
         from prometheus_client.exposition import choose_encoder

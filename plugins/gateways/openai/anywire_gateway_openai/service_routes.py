@@ -63,7 +63,9 @@ class ServiceRoutes:
             self._check(route)
         self._table = EndpointTable(
             (
-                Endpoint(route.method, base + route.path, route.role, partial(self._answer, route), always=True)
+                Endpoint(
+                    route.method, base + route.path, route.role, partial(self._answer, route), always=True, route=route
+                )
                 for base in self._bases
                 for route in routes
             ),

@@ -15,7 +15,7 @@ from agents import (
     set_default_openai_client,
     set_tracing_disabled,
 )
-from openai import AsyncOpenAI
+from openai import APIStatusError, AsyncOpenAI
 from pydantic import BaseModel
 
 told = []
@@ -47,6 +47,11 @@ async def main(url: str) -> None:
     streamed = Runner.run_streamed(agent, "weather please")
     events = [event.type async for event in streamed.stream_events()]
     structured = await Runner.run(Agent(name="b", model="synthetic", output_type=Answer), "hello")
+    failed = None
+    try:
+        await Runner.run(Agent(name="c", model="nobodys"), "hello")
+    except APIStatusError as error:
+        failed = {"type": type(error).__name__, "status": error.status_code}
     found = {
         "called": [type(each).__name__ for each in called.new_items],
         "inputs": [each.usage.input_tokens for each in (*called.raw_responses, *further.raw_responses)],
@@ -56,6 +61,7 @@ async def main(url: str) -> None:
         "texts": [called.final_output, streamed.final_output],
         "told": told,
         "structured": structured.final_output.number,
+        "failed": failed,
     }
     await session.clear_session()
     print(json.dumps(found))
