@@ -333,8 +333,8 @@ def test_what_a_how_to_shows_is_the_code_of_its_example(page: str, example: str)
 
 async def test_the_service_of_its_page_runs_as_a_file(reader: Reader) -> None:
     text = (DOCS / "how-to" / "write-a-service.md").read_text()
-    code = (ROOT / "examples" / "service" / "anywire_cache" / "__init__.py").read_text()
-    (reader.folder / "cache.py").write_text(code + hook_in(text))
+    code = (ROOT / "examples" / "service" / "anywire_memo" / "__init__.py").read_text()
+    (reader.folder / "memo.py").write_text(code + hook_in(text))
     page = DOCS / "how-to" / "write-a-service.md"
     up = await reader.begin(the(page, "sh", lambda text: "anywire up" in text).text)
     await up.says(f"ready: http://127.0.0.1:{reader.port} (1 agents, memory)")
