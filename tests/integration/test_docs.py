@@ -35,7 +35,7 @@ from reserved import free_port, free_ports
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 BIN = Path(sys.executable).parent
-LONG_RUNNING = re.compile(r"anywire (up|serve|agent)\b")
+LONG_RUNNING = re.compile(r"anywire (up|serve|agent|answers record)\b")
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(#[^)]*)?\)")
 BESIDE = "third terminal"
 """What a page says before a command that is given while the one before it goes on."""
@@ -355,6 +355,16 @@ async def test_the_page_of_background_tasks_works_as_written(reader: Reader) -> 
 
 async def test_the_page_of_agents_on_demand_works_as_written(reader: Reader) -> None:
     await reader.follow(DOCS / "how-to" / "agents-on-demand.md")
+    assert not reader.programs
+
+
+async def test_the_page_of_the_cache_works_as_written(reader: Reader) -> None:
+    await reader.follow(DOCS / "how-to" / "cache.md")
+    assert not reader.programs
+
+
+async def test_the_page_of_tests_of_applications_works_as_written(reader: Reader) -> None:
+    await reader.follow(DOCS / "how-to" / "test-your-application.md")
     assert not reader.programs
 
 
