@@ -172,6 +172,7 @@ class TaskEnds:
         if task.place in ("queued", "held"):
             self._dispatcher.remove(task)
         self._dispatcher.hold(task, f"service {standing}")
+        self._observation.task_held(task, task.why)
         services.rescue(task, error)
         return True
 
