@@ -1,7 +1,8 @@
 """What of a request's body its answer depends on, in one form: for whoever keeps answers and gives them again.
 
-Two bodies with the same canonical text ask for the same, however their JSON is written. It is written sorted and without
-spaces. Left out are members with ``null``, the model, which a task names beside its body, and `NOT_OF_THE_ANSWER`.
+Two bodies with the same canonical text ask for the same, however their JSON is written. It is written sorted and
+without spaces. Left out are members with ``null``, the model, which a task names beside its body, and
+`NOT_OF_THE_ANSWER`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The engine ``recorded``: answers from a file, for tests and demos without a model.
 
-A request gets the answer that was recorded for one that asks for the same (`anywire.canonical_body`). Where several were
-recorded for it they are given in their order, and the last one again after that. What was recorded as plain text answers
-streams and whole answers alike; more than text (tool calls, log probabilities) only the form it was recorded in. A
-request without an answer is refused with what was asked, and the nearest one that there is.
+A request gets the answer that was recorded for one that asks for the same (`anywire.canonical_body`). Where several
+were recorded for it they are given in their order, and the last one again after that. What was recorded as plain text
+answers streams and whole answers alike; more than text (tool calls, log probabilities) only the form it was recorded
+in. A request without an answer is refused with what was asked, and the nearest one that there is.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ class RecordedEngine(Engine):
     def _nothing(self, task: TaskRequest, request: dict[str, Any]) -> str:
         """What is told where no answer is recorded."""
         asked = question_in(request)
-        told = f"no answer is recorded in {self.config.file.name} for this {task.kind} of {task.model!r}: {_short(asked)!r}."
+        file = self.config.file.name
+        told = f"no answer is recorded in {file} for this {task.kind} of {task.model!r}: {_short(asked)!r}."
         key = key_of(task.kind, task.model, request)
         if key in self._by_key:
             form = "as a stream" if not task.stream else "whole"
@@ -111,7 +112,8 @@ class RecordedEngine(Engine):
         if nearest is None:
             return f"{told} The file has no answers of that kind"
         differs = "; ".join(_differences(task, request, nearest))
-        return f"{told} The nearest of {len(self._answers)} is {_short(question_in(nearest.request))!r}, which differs in {differs}"
+        recorded = _short(question_in(nearest.request))
+        return f"{told} The nearest of {len(self._answers)} is {recorded!r}, which differs in {differs}"
 
     def _nearest(self, task: TaskRequest, request: dict[str, Any], asked: str) -> RecordedAnswer | None:
         def likeness(other: RecordedAnswer) -> tuple[float, bool, int]:

@@ -1,7 +1,7 @@
 """The engine ``recording``: another engine, whose answers are written to a file for the engine ``recorded``.
 
-An answer is in the file before its client has the end of it. One that fails, is cancelled, or goes on from a text is not
-written. Where the file cannot be written the task fails: a record with gaps is worth little.
+An answer is in the file before its client has the end of it. One that fails, is cancelled, or goes on from a text is
+not written. Where the file cannot be written the task fails: a record with gaps is worth little.
 """
 
 from __future__ import annotations

@@ -61,8 +61,8 @@ async def embeddings(
 
 
 def ranked(question: array[float], others: Sequence[array[float]], most: int) -> list[tuple[int, float]]:
-    """The numbers of those of ``others`` whose cosine with ``question`` is the greatest, and that: at most ``most``, the
-    greatest first. Vectors of another length are passed over."""
+    """The numbers of those of ``others`` whose cosine with ``question`` is the greatest, and that: at most ``most``,
+    the greatest first. Vectors of another length are passed over."""
     same = [at for at, each in enumerate(others) if len(each) == len(question)]
     if not same:
         return []

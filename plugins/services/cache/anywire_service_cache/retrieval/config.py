@@ -29,7 +29,9 @@ class RetrievalConfig(ServiceConfig):
     timeout: float = pydantic.Field(
         3.0, gt=0, le=9, description="Seconds that an answer waits for the embedding of its question."
     )
-    max_files: int = pydantic.Field(1000, ge=1, le=100_000, description="Documents that are read; further ones are not.")
+    max_files: int = pydantic.Field(
+        1000, ge=1, le=100_000, description="Documents that are read; further ones are not."
+    )
     max_bytes: int = pydantic.Field(
         32 * 1024 * 1024, ge=1, le=2**30, description="Bytes of all documents; what exceeds them is not read."
     )
