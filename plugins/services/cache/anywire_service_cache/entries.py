@@ -59,6 +59,9 @@ class Entries:
         """An entry that is young enough, which counts as used now."""
         self.expire(now)
         entry = self._by_key.get(key)
+        if entry is not None and not self._is_young(entry, now):  # the clock was set meanwhile
+            self._go(key, "expired")
+            return None
         if entry is not None:
             self._used[entry.scope].move_to_end(key)
         return entry
@@ -69,7 +72,8 @@ class Entries:
         keys = self._groups.get(group)
         if keys is None:
             return []
-        return [self._by_key[key] for key, _ in zip(reversed(keys), range(most), strict=False)]
+        newest = [self._by_key[key] for key, _ in zip(reversed(keys), range(most), strict=False)]
+        return [each for each in newest if self._is_young(each, now)]
 
     def fits(self, size: int) -> bool:
         """Whether an answer of so many bytes could be kept at all."""
@@ -118,7 +122,7 @@ class Entries:
         """Let go what is too old."""
         while self._by_key:
             oldest = next(iter(self._by_key.values()))
-            if -FUTURE_S <= now - oldest.created < self._max_age:
+            if self._is_young(oldest, now):
                 return
             self._go(oldest.key, "expired")
 
@@ -127,6 +131,9 @@ class Entries:
         for entry in list(self._by_key.values()):
             if (scope is None or entry.scope == scope) and (not model or entry.model == model):
                 yield entry
+
+    def _is_young(self, entry: Entry, now: float) -> bool:
+        return -FUTURE_S <= now - entry.created < self._max_age
 
     def _go(self, key: bytes, why: str) -> None:
         entry = self.remove(key)

@@ -72,6 +72,7 @@ class Cache(Service):
         self._store: Store | None = None
         self._weights: Weights | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._said_unknown = False
 
     async def start(self, context: Context) -> None:
         self._context, config = context, self.config
@@ -291,6 +292,9 @@ class Cache(Service):
         weights of the agent have changed meanwhile."""
         record = context.explain(task_id)
         if record is None:
+            if not self._said_unknown:
+                self._said_unknown = True
+                log.warning("answers are not kept: who has given them is not known with pipeline.explained_tasks: 0")
             return None
         agent_id = record.view.agent_id
         chosen = [each for each in record.decisions if each.agent_id == agent_id]
