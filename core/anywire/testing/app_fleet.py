@@ -24,6 +24,7 @@ import msgspec
 from anywire.access import OpenAccess
 from anywire.config import Config
 from anywire.errors import ConfigError
+from anywire.gateway import Gateway
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.plugins import Plugins
 from anywire.roles import assembly
@@ -306,7 +307,8 @@ async def _running(
     )
     clients = assembly.make_fleet_agents(config, plugins, orchestrator, access)
     running: _Running | None = None
-    started = []
+    started: list[Gateway] = []
+    announced: list[Agent] = []
     try:
         await orchestrator.start()
         running = _Running(config, plugins, orchestrator, "", _meeting(orchestrator, clients, name, options))
@@ -318,13 +320,14 @@ async def _running(
             await front.start(context)
             running.address = front.address
         for one in clients:
+            announced.append(one)
             await one.start()
         running.meeting = _meeting(orchestrator, clients, name, options)
         for _ in range(agents):
             await running.add_agent()
         yield running
     finally:
-        ending = [front.close() for front in started] + [leave(one, 0.0) for one in clients]
+        ending = [front.close() for front in started] + [leave(one, 0.0) for one in announced]
         closing = [asyncio.ensure_future(each) for each in (*ending, orchestrator.close())]
         await asyncio.sleep(0)
         host.gate_closed()
