@@ -91,7 +91,8 @@ def read_answers(path: Path) -> list[RecordedAnswer]:
 def _answers(path: Path, lines: list[bytes]) -> Iterator[RecordedAnswer]:
     number, begun = 0, False
     try:
-        for number, line in enumerate(lines, 1):
+        for line in lines:
+            number += 1
             if not line.strip():
                 continue
             if begun:

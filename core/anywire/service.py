@@ -123,9 +123,7 @@ class Service(ABC):
         texts, the last ``extra``, ``finish_reason`` and ``usage``."""
         return None
 
-    async def after_failure(
-        self, task_id: str, submission: Submission, error: errors.AnywireError
-    ) -> Answered | None:
+    async def after_failure(self, task_id: str, submission: Submission, error: errors.AnywireError) -> Answered | None:
         """Stand after failure (an answer from documents): a whole answer in place of ``error``, or None to let the
         task end with it. See the module's text for when it is asked. Services are asked in the order in which they are
         configured; the first answer counts. ``submission.body`` may be any text, and this must not raise for it. What

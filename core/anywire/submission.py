@@ -38,8 +38,8 @@ class Submission(msgspec.Struct, frozen=True):
     ``resume`` is text of this answer that its reader has already: the answer goes on where it ends, at an agent whose
     weights of ``model`` are ``digest``, and as no other model. It counts as one chunk.
 
-    ``cache_control`` is what the client says of kept answers (`no-store` …), in the words of that HTTP header; it does not
-    travel to other orchestrators.
+    ``cache_control`` is what the client says of kept answers (`no-store` …), in the words of that HTTP header; it does
+    not travel to other orchestrators.
     """
 
     kind: Kind

@@ -65,7 +65,13 @@ class TellingEngine(Engine):
             yield delta
 
     def _tell(self, task: TaskRequest, number: int) -> list[Delta]:
-        words = [f"{number}", f" {task.tenant}", f" {task.model}", f" {self.digests[task.model]}", " \u00e9\U0001f600\n"]
+        words = [
+            f"{number}",
+            f" {task.tenant}",
+            f" {task.model}",
+            f" {self.digests[task.model]}",
+            " \u00e9\U0001f600\n",
+        ]
         return [*map(Delta, words), Delta("", "", "stop", '{"prompt_tokens":1,"completion_tokens":5}')]
 
 

@@ -21,10 +21,12 @@ from anywire.events import PluginEvent
 from anywire.messages import TaskRequest
 from anywire.route import Request, Response
 from anywire.service import Service
+from anywire.submission import Submission
 from anywire.testing.patience import expect
 from anywire.testing.service_bench import ServiceBench, service_bench
 from anywire.testing.service_kit import ServiceConformance
 from anywire_service_cache import store as store_module
+from anywire_service_cache.asked import read_asked
 from anywire_service_cache.config import CacheConfig
 from anywire_service_cache.payloads import InMemory
 from anywire_service_cache.service import Cache
@@ -185,15 +187,12 @@ async def test_what_is_not_to_be_repeated_is_not(tmp_path: Path) -> None:
             with pytest.raises(EngineFailed):
                 await expect(failing.result(), "the task fails")
             assert failing.notes == {"cache": "miss"}
+        engine.answer = engine._tell
         parent = task(bench, chat("3"))
         child = task(bench, chat("3"), parent=parent.task_id)
         assert (await expect(child.result(), "the child's answer")) is not None
         assert child.notes == {}
         body = chat("4", tools=[{"type": "mcp", "server_label": "files"}])
-        assert bench.orchestrator is not None
-        from anywire.submission import Submission
-        from anywire_service_cache.asked import read_asked
-
         assert read_asked(Submission("chat", "m", body), CacheConfig()) is None
 
 
@@ -202,8 +201,16 @@ async def test_more_than_text_is_given_in_the_form_in_which_it_was_given_first(t
 
     def calls(task: TaskRequest, number: int) -> list[Delta]:
         if task.stream:
-            steps = [{"index": 0, "delta": {"tool_calls": [call]}}, {"index": 0, "delta": {}, "finish_reason": "tool_calls"}]
-            return [Delta("so "), Delta("be"), *(Delta("", json.dumps([each])) for each in steps), Delta("", "", "tool_calls")]
+            steps = [
+                {"index": 0, "delta": {"tool_calls": [call]}},
+                {"index": 0, "delta": {}, "finish_reason": "tool_calls"},
+            ]
+            return [
+                Delta("so "),
+                Delta("be"),
+                *(Delta("", json.dumps([each])) for each in steps),
+                Delta("", "", "tool_calls"),
+            ]
         message = {"role": "assistant", "content": "so be", "tool_calls": [call]}
         whole = [{"index": 0, "message": message, "finish_reason": "tool_calls"}]
         return [Delta("so be", json.dumps(whole), "tool_calls")]
@@ -211,7 +218,7 @@ async def test_more_than_text_is_given_in_the_form_in_which_it_was_given_first(t
     engine = TellingEngine()
     engine.answer = calls
     async with caching(tmp_path, engine) as bench, front(bench) as http:
-        client = openai.AsyncOpenAI(base_url=f"{http._base_url}v1", api_key="none", max_retries=0)
+        client = openai.AsyncOpenAI(base_url=f"{http._base_url}/v1", api_key="none", max_retries=0)
         for stream in (True, False):
             seen: list[Any] = []
             for how in ("miss", "hit"):
@@ -243,7 +250,9 @@ async def test_over_http_the_head_tells_and_a_streamed_hit_has_the_same_text(tmp
                 assert response.status == 200
                 data = await response.read()
                 if not body.get("stream"):
-                    return response.headers.get("x-anywire-cache", ""), json.loads(data)["choices"][0]["message"]["content"]
+                    return response.headers.get("x-anywire-cache", ""), json.loads(data)["choices"][0]["message"][
+                        "content"
+                    ]
                 events = [json.loads(each[6:]) for each in data.decode().split("\n\n") if each.startswith("data: {")]
                 parts = [each["choices"][0]["delta"].get("content", "") for each in events if each["choices"]]
                 return response.headers.get("x-anywire-cache", ""), "".join(parts)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.long_form import examples
 
-from anywire.canonical_body import NOT_OF_THE_ANSWER, canonical_members, canonical_text, question_of
 from anywire.caller import Caller
+from anywire.canonical_body import NOT_OF_THE_ANSWER, canonical_members, canonical_text, question_of
 from anywire.engine import Delta
 from anywire.messages import Chunk
 from anywire.submission import Submission
@@ -78,11 +78,15 @@ TEXT = st.text(max_size=12)
 
 @settings(max_examples=examples(60))
 @given(st.lists(st.lists(TEXT, max_size=4), min_size=1, max_size=8), st.booleans())
-def test_an_answer_gathered_from_any_chunks_is_the_text_that_was_given(pieces: list[list[str]], ends_apart: bool) -> None:
+def test_an_answer_gathered_from_any_chunks_is_the_text_that_was_given(
+    pieces: list[list[str]], ends_apart: bool
+) -> None:
     gathering, seq, found = Gathering(10_000), 0, None
     for at, deltas in enumerate(pieces):
         final = at == len(pieces) - 1 and not ends_apart
-        found = gathering.add(Chunk("h", "t", 1, seq, tuple(deltas), final=final, finish_reason="stop" if final else ""))
+        found = gathering.add(
+            Chunk("h", "t", 1, seq, tuple(deltas), final=final, finish_reason="stop" if final else "")
+        )
         seq += len(deltas)
     if ends_apart:
         found = gathering.add(Chunk("h", "t", 1, seq, (), final=True, finish_reason="stop", usage="{}"))
@@ -142,7 +146,18 @@ def test_the_canonical_form_is_the_same_for_the_same_and_keeps_what_counts(membe
 
 
 def test_no_text_is_too_strange_to_be_asked_about() -> None:
-    for body in ("", "[]", "null", "3", "{", '{"a":1e999}', "[" * 5000, '{"n":' + "9" * 400 + "}", "\ud800", '{"a":"\\ud800"}'):
+    for body in (
+        "",
+        "[]",
+        "null",
+        "3",
+        "{",
+        '{"a":1e999}',
+        "[" * 5000,
+        '{"n":' + "9" * 400 + "}",
+        "\ud800",
+        '{"a":"\\ud800"}',
+    ):
         members = canonical_members(body)
         if members is not None:
             canonical_text(members)
@@ -153,7 +168,7 @@ def test_no_text_is_too_strange_to_be_asked_about() -> None:
 def test_directives_are_those_of_the_header() -> None:
     assert read_directives("") == Directives()
     assert read_directives("No-Store") == Directives(no_store=True)
-    assert read_directives("public, max-age=5, max-age=\"3\"").max_age == 3
+    assert read_directives('public, max-age=5, max-age="3"').max_age == 3
     assert read_directives("max-age=0").no_cache
     for nonsense in ("max-age=-1", "max-age=x", "max-age", "no_store", ",,,", "max-age=\u0663"):
         assert read_directives(nonsense) == Directives()

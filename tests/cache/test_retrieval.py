@@ -74,7 +74,9 @@ class Failing(TellingEngine):
 
 
 @asynccontextmanager
-async def retrieving(tmp_path: Path, folder: Path, engine: TellingEngine | None = None, **options: Any) -> AsyncIterator[ServiceBench]:
+async def retrieving(
+    tmp_path: Path, folder: Path, engine: TellingEngine | None = None, **options: Any
+) -> AsyncIterator[ServiceBench]:
     service = Retrieval(RetrievalConfig(folder=folder, **options))
     async with service_bench(service, state=tmp_path, engine=engine or Failing()) as bench:
         yield bench
@@ -90,7 +92,7 @@ async def told(bench: ServiceBench) -> dict[str, Any]:
 
 async def test_a_failing_model_is_answered_from_the_documents_and_marked(tmp_path: Path, folder: Path) -> None:
     async with retrieving(tmp_path, folder) as bench, front(bench) as http:
-        client = openai.AsyncOpenAI(base_url=f"{http._base_url}v1", api_key="none", max_retries=0)
+        client = openai.AsyncOpenAI(base_url=f"{http._base_url}/v1", api_key="none", max_retries=0)
         raw = await client.chat.completions.with_raw_response.create(
             model="m", messages=[{"role": "user", "content": "When does the office open?"}]
         )
@@ -136,13 +138,17 @@ async def test_what_asks_for_more_than_text_and_what_succeeds_is_left_alone(tmp_
         assert not stream.notes
 
 
-async def test_passages_are_found_by_their_meaning_where_an_agent_makes_embeddings(tmp_path: Path, folder: Path) -> None:
+async def test_passages_are_found_by_their_meaning_where_an_agent_makes_embeddings(
+    tmp_path: Path, folder: Path
+) -> None:
     question = "opening times?"
-    engine = Failing({OPENING.strip(): [1.0, 0.0], RETURNS.strip(): [0.0, 1.0], question: [0.9, 0.1], "else": [-1.0, -1.0]})
+    engine = Failing(
+        {OPENING.strip(): [1.0, 0.0], RETURNS.strip(): [0.0, 1.0], question: [0.9, 0.1], "else": [-1.0, -1.0]}
+    )
     async with retrieving(tmp_path, folder, engine, model="e", passages=1) as bench:
 
         async def embedded() -> None:
-            while not (await told(bench))["by_meaning"]:
+            while not (await told(bench))["by_meaning"]:  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0)
 
         await expect(embedded(), "all passages have embeddings")
@@ -193,8 +199,7 @@ def test_passages_are_the_whole_text_in_order_and_bounded(text: str, most: int) 
 
 def test_the_text_with_the_rarer_words_comes_first() -> None:
     index = WordIndex(["the cat sat", "the dog sat", "the bird flew away", ""])
-    assert [at for at, _ in index.closest("Where did the CAT sit?", 3)][0] == 0
+    assert index.closest("Where did the CAT sit?", 3)[0][0] == 0
     assert index.closest("the", 3) == []
     assert index.closest("nothing of it", 3) == []
     assert WordIndex([]).closest("x", 3) == []
-

@@ -34,7 +34,9 @@ FAILS = Script("x", 3, fail_after=0).body()
 class After(Service):
     """Answers after failure what the test's function gives."""
 
-    def __init__(self, name: str, function: Callable[[str, Submission, AnywireError], Any], timeout: float = 20) -> None:
+    def __init__(
+        self, name: str, function: Callable[[str, Submission, AnywireError], Any], timeout: float = 20
+    ) -> None:
         super().__init__(ServiceConfig())
         self.name, self.after_failure_timeout = name, timeout  # type: ignore[misc]
         self.function = function
@@ -66,7 +68,9 @@ async def ended(bench: ServiceBench, body: str = FAILS, **settings: Any) -> tupl
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_task_whose_attempts_have_failed_is_answered_in_place_of_its_error(tmp_path: Path, stream: bool) -> None:
+async def test_a_task_whose_attempts_have_failed_is_answered_in_place_of_its_error(
+    tmp_path: Path, stream: bool
+) -> None:
     service = After("rescue", gives(Delta("from "), Delta("documents", "", "stop", '{"total_tokens":2}')))
     async with service_bench(service, state=tmp_path) as bench:
         told: list[events.TaskEnded] = []

@@ -24,7 +24,9 @@ from anywire.recorded_answers import AnswerFile, RecordedAnswer, RecordedDelta, 
 from anywire.secrecy import keep_secret
 
 
-def request(body: dict[str, Any], kind: Kind = "chat", stream: bool = False, model: str = "synthetic", resume: str = "") -> TaskRequest:
+def request(
+    body: dict[str, Any], kind: Kind = "chat", stream: bool = False, model: str = "synthetic", resume: str = ""
+) -> TaskRequest:
     return TaskRequest("h", "t", 1, kind, model, json.dumps(body), stream, resume)
 
 
@@ -106,9 +108,7 @@ async def test_a_request_without_an_answer_is_told_the_nearest_one(tmp_path: Pat
     assert "The nearest of 3 is 'What is the capital of France?'" in told
     assert "messages; seed (asked: 1, recorded: none); temperature (asked: 0.5, recorded: 0)" in told
     assert "model (recorded: 'synthetic')" in await refused(request(chat("How are you?"), model="other"))
-    assert "recorded as a stream alone" in await refused(
-        request(chat("call", tools=TOOLS, tool_choice="required"))
-    )
+    assert "recorded as a stream alone" in await refused(request(chat("call", tools=TOOLS, tool_choice="required")))
     assert "no answers of that kind" in await refused(request({"input": "x"}, "embedding"))
     with pytest.raises(InvalidRequest, match="no JSON object"):
         await run(engine, TaskRequest("h", "t", 1, "chat", "m", "[]"))
@@ -138,9 +138,9 @@ async def test_what_fails_is_cut_off_or_goes_on_is_not_recorded(tmp_path: Path) 
 
 
 async def test_known_secrets_are_in_no_file(tmp_path: Path) -> None:
-    keep_secret("hunter2-hunter2")
+    keep_secret("hunter2-9f8Qz7Lm4Xw1")
     file = tmp_path / "answers.jsonl"
-    asked = request(chat("x", tools=[{"type": "mcp", "authorization": "hunter2-hunter2"}], tool_choice="none"))
+    asked = request(chat("x", tools=[{"type": "mcp", "authorization": "hunter2-9f8Qz7Lm4Xw1"}], tool_choice="none"))
 
     class Plain(SyntheticEngine):
         async def run(self, task: TaskRequest) -> AsyncGenerator[Delta | EngineProgress, None]:
@@ -208,7 +208,13 @@ def no_engine(name: str, options: Any, where: str) -> Engine:
 
 TEXT = st.text(max_size=10)
 DELTAS = st.lists(
-    st.builds(RecordedDelta, TEXT, st.sampled_from(["", '[{"index":0}]']), st.sampled_from(["", "stop"]), after_ms=st.floats(0, 9)),
+    st.builds(
+        RecordedDelta,
+        TEXT,
+        st.sampled_from(["", '[{"index":0}]']),
+        st.sampled_from(["", "stop"]),
+        after_ms=st.floats(0, 9),
+    ),
     max_size=4,
 )
 
@@ -217,7 +223,9 @@ DELTAS = st.lists(
 @given(st.lists(st.tuples(TEXT, st.booleans(), DELTAS), max_size=5))
 def test_a_file_holds_what_was_written(tmp_path_factory: pytest.TempPathFactory, answers: list[Any]) -> None:
     file = AnswerFile(tmp_path_factory.mktemp("answers") / "f")
-    written = [RecordedAnswer("chat", model, {"messages": [model]}, tuple(deltas), stream) for model, stream, deltas in answers]
+    written = [
+        RecordedAnswer("chat", model, {"messages": [model]}, tuple(deltas), stream) for model, stream, deltas in answers
+    ]
     for each in written:
         file.append(each)
     if written:
@@ -226,6 +234,8 @@ def test_a_file_holds_what_was_written(tmp_path_factory: pytest.TempPathFactory,
 
 async def test_lines_of_writers_at_once_are_whole(tmp_path: Path) -> None:
     writing = recording(tmp_path / "answers.jsonl")
-    work: list[Callable[[], Any]] = [lambda number=number: run(writing, request(chat(f"{number}"))) for number in range(30)]
+    work: list[Callable[[], Any]] = [
+        lambda number=number: run(writing, request(chat(f"{number}"))) for number in range(30)
+    ]
     await asyncio.gather(*(each() for each in work))
     assert len(read_answers(tmp_path / "answers.jsonl")) == 30

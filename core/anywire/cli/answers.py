@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="answers",
-    help="Record the answers of an engine, for tests and demos without a model. The engine `recorded` gives them again.",
+    help="Record the answers of an engine. The engine `recorded` gives them again, for tests and demos without a model.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -30,7 +30,7 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="File of answers.", s
 @app.command()
 @options.takes("host", "port", "engine", "model", "slots")
 def record(
-    file: File,
+    to: File,
     given: options.Given,
     append: Annotated[bool, typer.Option("--append", help="Add to a file that is there.")] = False,
 ) -> None:
@@ -43,20 +43,20 @@ def record(
     from anywire.roles import stop
     from anywire.roles.orchestrator_and_agents import running
 
-    if file.exists() and not append:
-        raise ConfigError(f"{file} is there already: name another file, or add to it with --append")
+    if to.exists() and not append:
+        raise ConfigError(f"{to} is there already: name another file, or add to it with --append")
     settled, plugins = given.serving(apart=True, transports=["memory"])
     engine = settled.config.engine
     if engine.name in ("recorded", "recording") or settled.config.agents:
         raise ConfigError("name the engine that is to be recorded with --engine, and no agents beside it")
     inner = {"name": engine.name, **engine.options}
-    config = replaced(settled.config, engine={"name": "recording", "file": str(file.absolute()), "inner": inner})
+    config = replaced(settled.config, engine={"name": "recording", "file": str(to.absolute()), "inner": inner})
 
     with recording() as tell:
 
         async def role(asked: Stop) -> None:
             async with running(config, plugins, asked, 1) as served:
-                say_served(settled, served, tell, f"answers of {engine.name} go to {file}, ")
+                say_served(settled, served, tell, f"answers of {engine.name} go to {to}, ")
                 await asked.wait()
 
         stop.run(role)

@@ -13,7 +13,7 @@
 | ``location`` | of a 202: where the answer of the background task will be |
 | ``x-anywire-replayed`` | ``true``: the answer is that of an earlier request with the same ``idempotency-key`` |
 | ``x-anywire-ignored`` | what was sent and has no effect: ``priority``, ``policy``, members of a response |
-| ``x-anywire-cache`` | where the service `cache` runs: ``hit`` for an answer that was kept, ``miss`` for one of an agent |
+| ``x-anywire-cache`` | where the service `cache` runs: ``hit`` for an answer that was kept, ``miss`` for a new one |
 | ``x-anywire-cache-similarity`` | of a hit by meaning: how like the kept question is, up to 1 |
 | ``x-anywire-fallback`` | no model could answer: the service that has answered in its place |
 | ``x-anywire-origin`` | of an error: ``client``, ``pipeline``, ``transport``, ``agent`` or ``engine``, where it arose |

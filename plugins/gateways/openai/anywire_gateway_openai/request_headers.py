@@ -17,7 +17,7 @@
 | ``x-anywire-explain`` | ``true``: the answer has ``x-anywire-decision``, how its agent was chosen | the same |
 | ``x-anywire-background`` | ``true``: answered 202 with the task's id, and at ``tasks/{id}/answer`` | the same |
 | ``idempotency-key`` | a request that is sent again with the same key runs once | 255 visible ASCII characters |
-| ``cache-control`` | what the service `cache` may do: ``no-store``, ``no-cache``, ``max-age=SECONDS`` | 256 characters |
+| ``cache-control`` | what the service `cache` may do: ``no-store``, ``no-cache``, ``max-age=5`` | 256 characters |
 | ``tracestate`` | goes with ``traceparent`` | 512 characters |
 | ``traceparent`` | W3C trace context; an invalid one is ignored, as that standard demands | 256 characters |
 """

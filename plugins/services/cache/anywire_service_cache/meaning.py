@@ -30,6 +30,7 @@ class _Embedding(msgspec.Struct):
 
 _decode = msgspec.json.Decoder(list[_Embedding]).decode
 
+
 async def embeddings(
     context: Context,
     model: str,

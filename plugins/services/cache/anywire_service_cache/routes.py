@@ -32,7 +32,9 @@ def cache_routes(cache: Keeps) -> list[Route]:
     """All routes of the service, for `anywire.route.Routes.add`."""
     handlers = CacheHandlers(cache)
     return [
-        Route("GET", PATH, handlers.get, role="observe", summary="Tell how many answers are kept, and were given again."),
+        Route(
+            "GET", PATH, handlers.get, role="observe", summary="Tell how many answers are kept, and were given again."
+        ),
         Route(
             "DELETE",
             PATH,

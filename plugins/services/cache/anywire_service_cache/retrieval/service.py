@@ -142,7 +142,13 @@ class Retrieval(Service):
 
     async def _tell(self, request: Request) -> Response:
         index = self._index
-        told: dict[str, Any] = {"object": "retrieval", "documents": 0, "passages": 0, "left_out": 0, "by_meaning": False}
+        told: dict[str, Any] = {
+            "object": "retrieval",
+            "documents": 0,
+            "passages": 0,
+            "left_out": 0,
+            "by_meaning": False,
+        }
         if index is not None:
             library, vectors = index.library, index.vectors
             told |= {"documents": library.documents, "passages": len(library.passages), "left_out": library.left_out}
