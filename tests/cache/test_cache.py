@@ -230,7 +230,7 @@ async def test_more_than_text_is_given_in_the_form_in_which_it_was_given_first(t
                     message = raw.parse().choices[0].message  # type: ignore[union-attr]
                     seen.append((message.content, message.tool_calls))
                     continue
-                text, tools = "", []
+                text, tools = "", list[Any]()
                 async for chunk in raw.parse():  # type: ignore[union-attr]
                     text += chunk.choices[0].delta.content or ""
                     tools += chunk.choices[0].delta.tool_calls or []
@@ -310,7 +310,7 @@ async def test_callers_clear_what_is_their_own_and_operators_everything(tmp_path
     mine, theirs = Caller("k1", "a"), Caller("k2", "b")
     async with caching(tmp_path, TellingEngine("m", "n")) as bench:
         told: list[PluginEvent] = []
-        stop = bench.orchestrator.events.subscribe("test", told.append, PluginEvent)  # type: ignore[arg-type]
+        stop = bench.orchestrator.events.subscribe("test", told.append, PluginEvent)
 
         async def clear(caller: Caller, **query: str) -> int:
             (route,) = [each for each in bench.routes.all() if each.method == "DELETE"]

@@ -162,7 +162,7 @@ def test_no_text_is_too_strange_to_be_asked_about() -> None:
         if members is not None:
             canonical_text(members)
             question_of(members)
-        read_asked(Submission("chat", "m", body, caller=Caller("\ud800", "t\0")), CacheConfig(semantic={"model": "e"}))  # type: ignore[arg-type]
+        read_asked(Submission("chat", "m", body, caller=Caller("\ud800", "t\0")), CacheConfig(semantic={"model": "e"}))
 
 
 def test_directives_are_those_of_the_header() -> None:

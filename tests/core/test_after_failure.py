@@ -74,7 +74,7 @@ async def test_a_task_whose_attempts_have_failed_is_answered_in_place_of_its_err
     service = After("rescue", gives(Delta("from "), Delta("documents", "", "stop", '{"total_tokens":2}')))
     async with service_bench(service, state=tmp_path) as bench:
         told: list[events.TaskEnded] = []
-        stop = bench.orchestrator.events.subscribe("test", told.append, events.TaskEnded)  # type: ignore[arg-type]
+        stop = bench.orchestrator.events.subscribe("test", told.append, events.TaskEnded)
         assert await ended(bench, stream=stream) == ("from documents", {"fallback": "rescue"})
         assert [each.code for each in service.asked] == ["engine_failed"]
         assert (told[0].error, told[0].attempts) == ("", 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -192,14 +192,14 @@ async def test_recorded_pace_is_kept(tmp_path: Path) -> None:
 
 
 def test_the_engine_around_which_it_records_is_made_by_name(tmp_path: Path) -> None:
-    engine = RecordingEngine(RecordingConfig(file=tmp_path / "f", inner=RecordedInner(name="synthetic", seed=3)))  # type: ignore[call-arg]
+    engine = RecordingEngine(RecordingConfig(file=tmp_path / "f", inner=RecordedInner(name="synthetic", seed=3)))
     plugins = Plugins()
     engine.assemble(lambda name, options, where: plugins.create("engines", name, options, where))
     assert isinstance(engine.inner, SyntheticEngine)
     assert engine.inner.config.seed == 3
     assert engine.capabilities == SyntheticEngine.capabilities
     with pytest.raises(ConfigError, match="another engine"):
-        RecordingEngine(RecordingConfig(file=tmp_path / "f", inner="recording")).assemble(no_engine)  # type: ignore[arg-type]
+        RecordingEngine(RecordingConfig(file=tmp_path / "f", inner="recording")).assemble(no_engine)
 
 
 def no_engine(name: str, options: Any, where: str) -> Engine:
@@ -234,8 +234,5 @@ def test_a_file_holds_what_was_written(tmp_path_factory: pytest.TempPathFactory,
 
 async def test_lines_of_writers_at_once_are_whole(tmp_path: Path) -> None:
     writing = recording(tmp_path / "answers.jsonl")
-    work: list[Callable[[], Any]] = [
-        lambda number=number: run(writing, request(chat(f"{number}"))) for number in range(30)
-    ]
-    await asyncio.gather(*(each() for each in work))
+    await asyncio.gather(*(run(writing, request(chat(f"{number}"))) for number in range(30)))
     assert len(read_answers(tmp_path / "answers.jsonl")) == 30

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="answers",
-    help="Record the answers of an engine. The engine `recorded` gives them again, for tests and demos without a model.",
+    help="Record the answers of an engine. The engine `recorded` gives them again, in tests and demos.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -76,11 +76,11 @@ class Cache(Service):
 
     async def start(self, context: Context) -> None:
         self._context, config = context, self.config
+        payloads: Payloads = InMemory()
         if config.store == "sqlite":
             folder = config.folder.expanduser() if config.folder is not None else context.state_folder
-            self._payloads = payloads = OnDisk(folder.absolute())
-        else:
-            self._payloads = payloads = InMemory()
+            payloads = OnDisk(folder.absolute())
+        self._payloads = payloads
         store = Store(config, payloads, context.clock, time.time, self._counts)
         self._weights = Weights(context)
         if await payloads.open():
