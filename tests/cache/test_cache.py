@@ -22,14 +22,25 @@ from anywire.messages import TaskRequest
 from anywire.route import Request, Response
 from anywire.service import Service
 from anywire.submission import Submission
-from anywire.testing.patience import expect
+from anywire.testing.patience import PATIENCE, expect
 from anywire.testing.service_bench import ServiceBench, service_bench
 from anywire.testing.service_kit import ServiceConformance
 from anywire_service_cache import store as store_module
 from anywire_service_cache.asked import read_asked
-from anywire_service_cache.config import CacheConfig
+from anywire_service_cache.config import CacheConfig, SemanticConfig
 from anywire_service_cache.payloads import InMemory
 from anywire_service_cache.service import Cache
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that does much else is no slow disk, and no agent that makes no embeddings."""
+    monkeypatch.setattr(store_module, "READ_TIMEOUT", PATIENCE)
+    monkeypatch.setattr(Cache, "before_timeout", 3 * PATIENCE)
+
+
+def semantic_settings(**settings: Any) -> SemanticConfig:
+    return SemanticConfig(model="e", **settings).model_copy(update={"timeout": PATIENCE})
 
 
 class TestCache(ServiceConformance):
@@ -357,7 +368,7 @@ async def semantic(bench: ServiceBench, body: str, **settings: Any) -> tuple[str
 async def test_a_question_that_means_the_same_gets_the_same_answer(tmp_path: Path) -> None:
     engine = TellingEngine("m", "e")
     engine.answer = vectors({"cats": [2.0, 0.0], "a cat": [1.0, 0.05], "dogs": [0.0, 1.0]})
-    async with caching(tmp_path, engine, semantic={"model": "e", "threshold": 0.99}) as bench:
+    async with caching(tmp_path, engine, semantic=semantic_settings(threshold=0.99)) as bench:
         assert await semantic(bench, chat("cats")) == ("miss", "")
         assert await semantic(bench, chat("cats")) == ("hit", "")
         assert await semantic(bench, chat("a cat")) == ("hit", "0.9988")
@@ -377,9 +388,9 @@ async def test_a_question_that_means_the_same_gets_the_same_answer(tmp_path: Pat
 async def test_without_an_embedding_tasks_go_on(tmp_path: Path) -> None:
     engine = TellingEngine("m", "e")
     engine.answer = vectors({})  # fails for every text
-    async with caching(tmp_path, engine, semantic={"model": "e"}) as bench:
+    async with caching(tmp_path, engine, semantic=semantic_settings()) as bench:
         assert await semantic(bench, chat("cats")) == ("miss", "")
         assert await semantic(bench, chat("cats")) == ("hit", "")
-    async with caching(tmp_path, TellingEngine(), semantic={"model": "e"}) as bench:
+    async with caching(tmp_path, TellingEngine(), semantic=semantic_settings()) as bench:
         assert (await ask(bench, chat("cats")))[0] == "miss"
         assert (await ask(bench, chat("cats")))[0] == "hit"

@@ -88,7 +88,6 @@ class Attempts:
         self._boundary, self._sink, self._awake, self._counts, self._config = boundary, sink, awake, counts, config
         self._clock: Clock = awake.clock
         self._window = config.window
-        self._wants_progress = config.first_token_timeout > 0
         self._shares_budget = plane == "agent"
         """Whether agents are told how many attempts are left: a client leaves that to its orchestrators."""
         self._open = open_attempts
@@ -138,7 +137,7 @@ class Attempts:
             self._window,
             submission.hops,
             submission.trace,
-            submission.progress or self._wants_progress or queued.key.uses_servers,
+            submission.progress or self._config.first_token_timeout > 0 or queued.key.uses_servers,
             told,
             submission.caller.tenant,
             queued.session,
