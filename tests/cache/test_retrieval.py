@@ -145,7 +145,7 @@ async def test_passages_are_found_by_their_meaning_where_an_agent_makes_embeddin
     engine = Failing(
         {OPENING.strip(): [1.0, 0.0], RETURNS.strip(): [0.0, 1.0], question: [0.9, 0.1], "else": [-1.0, -1.0]}
     )
-    async with retrieving(tmp_path, folder, engine, model="e", passages=1) as bench:
+    async with retrieving(tmp_path, folder, engine, model="e", passages=1, timeout=9) as bench:
 
         async def embedded() -> None:
             while not (await told(bench))["by_meaning"]:  # noqa: ASYNC110 - nothing tells of it
