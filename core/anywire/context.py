@@ -144,6 +144,14 @@ class Context(Protocol):
         already."""
         ...
 
+    def note(self, task_id: str, name: str, value: str) -> None:
+        """Say something of a task that has not ended, which its answer tells: over HTTP as header
+        ``x-anywire-NAME``. What is said before the first chunk is in the head of the answer. A later note of the same
+        name takes the place of the earlier one. Other orchestrators are not told. Nothing happens when there is no such
+        task. Raises ValueError for a name that is not at most 32 small letters, digits and hyphens, for a value that is
+        not at most 256 printable characters, and for more than 8 names."""
+        ...
+
     # The fleet
 
     def agents(self) -> list[AgentView]: ...

@@ -14,22 +14,22 @@ from anywire.service import Service, ServiceConfig
 from anywire.submission import Submission
 
 
-class CacheConfig(ServiceConfig):
+class MemoConfig(ServiceConfig):
     entries: int = pydantic.Field(default=1000, ge=1, description="Answers to keep; the oldest goes first.")
 
 
-class Cache(Service):
-    name = "cache"
-    Config = CacheConfig
+class Memo(Service):
+    name = "memo"
+    Config = MemoConfig
 
-    def __init__(self, config: CacheConfig) -> None:
+    def __init__(self, config: MemoConfig) -> None:
         super().__init__(config)
         self._answers: dict[tuple[str, ...], str] = {}
         self._learning: set[asyncio.Task[None]] = set()
 
     async def start(self, context: Context) -> None:
         self._context = context
-        context.routes.add(Route("GET", "/cache", self._show, role="observe", summary="Tell what the cache holds."))
+        context.routes.add(Route("GET", "/memo", self._show, role="observe", summary="Tell what the cache holds."))
 
     async def close(self) -> None:
         for task in self._learning:
