@@ -3,7 +3,7 @@
 import { decisionsOf } from "./decisions.js";
 import { fill, h, keyed, onFrame, say, set } from "./dom.js";
 import { shownMs } from "./format.js";
-import { placeOf } from "./views/tasks.js";
+import { placeOf } from "./places.js";
 import { Waterfall, spansOf } from "./waterfall.js";
 
 const MOST_CHARS = 200_000; // of a followed text

@@ -2,6 +2,7 @@
 
 import { AgentPanel } from "../agent_panel.js";
 import { fill, h, keyed, onFrame, say, set } from "../dom.js";
+import { figuresOf } from "../figures.js";
 import { shownCount, shownRate } from "../format.js";
 import { conditionOf, reasonOf, usedSlots } from "../health.js";
 import { Picture, linkSample } from "../picture.js";
@@ -103,14 +104,6 @@ async function lookBelow(api, below, signal, drawing) {
     }
   }
   drawing.ask();
-}
-
-export function figuresOf(names) {
-  const values = names.map(() => h("dd", null, "–"));
-  return {
-    element: h("dl", { class: "figures" }, names.map((name, at) => h("div", null, h("dt", null, name), values[at]))),
-    say: (texts) => texts.forEach((text, at) => say(values[at], text)),
-  };
 }
 
 function drawLegend(legend, agents) {

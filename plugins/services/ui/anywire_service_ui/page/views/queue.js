@@ -1,9 +1,9 @@
 // The queue: what waits and runs, by class and by tenant; for what tasks are held; and where time goes.
 
 import { fill, h, keyed, onFrame, say } from "../dom.js";
+import { figuresOf } from "../figures.js";
 import { shownCount, shownMs } from "../format.js";
 import { drawSpan, spansOf, STAGES } from "../waterfall.js";
-import { figuresOf } from "./fleet.js";
 
 const MOST_ROWS = 50;
 

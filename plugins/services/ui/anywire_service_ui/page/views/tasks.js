@@ -2,6 +2,7 @@
 
 import { fill, h, keyed, onFrame, say, set } from "../dom.js";
 import { shortId, shownCount, shownMs } from "../format.js";
+import { placeOf } from "../places.js";
 import { mountTask } from "../task_page.js";
 
 const MOST_ROWS = 200;
@@ -53,12 +54,6 @@ function isIn(task, place) {
   if (place === "waiting") return task.place === "queued" || task.place === "held";
   if (place === "failed") return Boolean(task.error);
   return place === "all" || task.place === place;
-}
-
-// The word and the mood of a task.
-export function placeOf(task) {
-  if (task.place !== "ended") return [task.place === "running" && task.streaming ? "streaming" : task.place, { running: "busy", held: "warn" }[task.place]];
-  return task.error ? [task.error, "bad"] : ["answered", "good"];
 }
 
 function makeRow(task) {
