@@ -81,11 +81,11 @@ def test_a_key_lets_in_and_signing_out_forgets_it(page: Page, keyed: Keyed) -> N
 
 def test_a_role_sees_what_it_may_and_why_not_the_rest(page: Page, keyed: Keyed) -> None:
     sign_in(page, keyed.keys["use"])
+    page.until_text("This is for the role observe; you have use.")
+    assert "for the role observe" in page.texts("nav [data-view=fleet]")[0]
+    page.go("queue")
     page.until_text("Queue", "main h1")
     assert "Your own tasks" in page.text()
-    assert "for the role observe" in page.texts("nav [data-view=fleet]")[0]
-    page.go("fleet")
-    page.until_text("This is for the role observe; you have use.")
     page.click("#sign-out")
     page.until_text("Sign in", "main h1")
     sign_in(page, keyed.keys["observe"])

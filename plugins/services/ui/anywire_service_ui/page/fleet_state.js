@@ -43,7 +43,7 @@ export class FleetState {
     this.more = more;
     for (const each of list.slice(0, MOST_TASKS)) {
       const known = before.get(each.id);
-      this.tasks.set(each.id, { marks: [], ...known, ...each, begun: known?.begun ?? now - each.age_ms });
+      this.tasks.set(each.id, { marks: [], ...known, ...each, listed: each.chunks, begun: known?.begun ?? now - each.age_ms });
       this.ended.delete(each.id);
     }
     this.more += Math.max(0, list.length - MOST_TASKS);
@@ -123,7 +123,9 @@ export class FleetState {
     this.#change(event, (task) => {
       Object.assign(task, { place: "running", why: "", agent_id: event.agent_id, transport: event.transport, attempt: event.attempt, model: event.model });
       const agent = this.agents.get(event.agent_id);
-      if (agent) agent.load.in_flight += 1;
+      if (!agent) return;
+      agent.load.in_flight += 1;
+      agent.load.active += 1;
     });
   }
 
@@ -140,8 +142,8 @@ export class FleetState {
     const agent = this.agents.get(event.agent_id);
     if (!agent) return;
     agent.load.in_flight = Math.max(0, agent.load.in_flight - 1);
-    const counted = this.tasks.get(event.task_id);
-    agent.chunks += Math.max(0, event.chunks - (counted?.counted ?? counted?.chunks ?? 0));
+    agent.load.active = Math.max(0, agent.load.active - 1);
+    agent.chunks += Math.max(0, event.chunks - (this.find(event.task_id)?.listed ?? 0));
   }
 
   _task_ended(event) {
@@ -244,7 +246,8 @@ export class FleetState {
   }
 
   #change(event, change) {
-    const task = this.tasks.get(event.task_id);
+    // An attempt may end after its task.
+    const task = event.type === "attempt.ended" ? this.find(event.task_id) : this.tasks.get(event.task_id);
     if (!task) return;
     task.marks.push(mark(event));
     if (task.marks.length > MOST_MARKS) task.marks.splice(1, task.marks.length - MOST_MARKS);

@@ -1,4 +1,5 @@
-// Keeps what is known of the fleet up to date: lists when it begins and now and then, events in between.
+          this.refresh();
+          continue;// Keeps what is known of the fleet up to date: lists when it begins and now and then, events in between.
 
 import { FleetState } from "./fleet_state.js";
 
@@ -21,6 +22,7 @@ export class Store {
   #stale = false;
   #asking = null;
   #asked = 0;
+  #readAt = 0; // when the lists came, 0 before
 
   constructor(api) {
     this.#api = api;
@@ -42,6 +44,8 @@ export class Store {
     this.stop();
     this.state = new FleetState();
     this.#last = "";
+    this.#readAt = 0;
+    this.#connect("waiting", "");
     this.#abort = new AbortController();
     this.#follow(this.#abort.signal);
     this.#poll = setInterval(() => this.#tick(), POLL_MS);
@@ -71,7 +75,7 @@ export class Store {
       if (error.name !== "AbortError" && error.code !== "unreachable") console.warn(error.message);
     } finally {
       this.#asking = null;
-      if (this.#stale && abort === this.#abort) this.refresh();
+      if (this.#stale && this.#abort) this.refresh();
     }
   }
 
@@ -91,8 +95,6 @@ export class Store {
     if (since) this.state.countRates(before, (this.#readAt - since) / 1000);
     this.#tell();
   }
-
-  #readAt = 0;
 
   #tick() {
     if (this.state.forgetLost()) this.#tell();
@@ -127,7 +129,6 @@ export class Store {
     try {
       const after = this.#last ? `&after=${encodeURIComponent(this.#last)}` : "";
       const path = `/v1/events?types=${TYPES}&gather=${GATHERED_MS}${after}`;
-      let known = Boolean(after);
       for await (const { event, id, data } of this.#api.stream(path, { signal: own.signal })) {
         clearTimeout(silent);
         silent = setTimeout(end, SILENT_MS);
@@ -146,6 +147,9 @@ export class Store {
         if (id) this.#last = id;
         this.#take(JSON.parse(data));
       }
+    } catch (error) {
+      if (error.name === "AbortError" && !signal.aborted) throw new Error("the server is silent");
+      throw error;
     } finally {
       clearTimeout(silent);
       signal.removeEventListener("abort", end);
