@@ -8,6 +8,7 @@ export const MOST_LOST = 50;
 export const LOST_MS = 30_000; // for which a lost agent is shown
 const RATE_MS = 10_000; // over which what ends is counted
 const MOST_COUNTED = 5000;
+const ABOUT_AGENTS = /^(agent|link|health|offer)\./;
 
 export class FleetState {
   agents = new Map();
@@ -17,6 +18,7 @@ export class FleetState {
   stats = null;
   state = "open"; // of the orchestrator
   more = 0; // tasks that have not ended, and are not kept here
+  changes = 0; // events about agents
   #done = []; // [time, tokens, failed] of what ended lately
 
   constructor(now = () => performance.now()) {
@@ -36,12 +38,14 @@ export class FleetState {
     for (const [id, each] of before) if (!this.agents.has(id) && !this.lost.has(id)) this.#lose(each, "gone");
   }
 
-  takeTasks(list, more = 0) {
+  // `since` is when they were asked for: what has ended since then has ended.
+  takeTasks(list, more = 0, since = this.now()) {
     const before = this.tasks;
     const now = this.now();
     this.tasks = new Map();
     this.more = more;
     for (const each of list.slice(0, MOST_TASKS)) {
+      if (this.ended.get(each.id)?.ended >= since) continue;
       const known = before.get(each.id);
       this.tasks.set(each.id, { marks: [], ...known, ...each, listed: each.chunks, begun: known?.begun ?? now - each.age_ms });
       this.ended.delete(each.id);
@@ -71,6 +75,7 @@ export class FleetState {
   // Events. Returns whether the lists must be asked for again.
 
   apply(event) {
+    if (ABOUT_AGENTS.test(event.type)) this.changes += 1;
     const on = this[`_${event.type.replaceAll(".", "_")}`];
     return on ? on.call(this, event) === true : false;
   }

@@ -83,16 +83,20 @@ export class Store {
   async #read(signal) {
     const api = this.#api;
     const since = this.#readAt;
+    const began = performance.now();
+    const changes = this.state.changes;
     const observes = api.may("observe");
     const asked = [api.get(`/v1/tasks?limit=${MOST_LISTED}`, { signal })];
     if (observes) asked.push(api.get("/v1/agents", { signal }), api.get("/v1/stats", { signal }));
     const [tasks, agents, stats] = await Promise.all(asked);
     const before = this.state.tasks;
     if (agents) this.state.takeAgents(agents.data);
-    this.state.takeTasks(tasks.data, tasks.more ?? 0);
+    this.state.takeTasks(tasks.data, tasks.more ?? 0, began);
     if (stats) this.state.takeStats(stats);
     this.#readAt = performance.now();
     if (since) this.state.countRates(before, (this.#readAt - since) / 1000);
+    // What was told meanwhile may be newer than the lists.
+    if (changes !== this.state.changes) this.refresh();
     this.#tell();
   }
 

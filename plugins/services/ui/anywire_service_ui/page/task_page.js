@@ -169,7 +169,7 @@ function drawAttempts(body, task, record) {
     const known = found.get(mark.attempt) ?? { number: mark.attempt, agent: "", transport: "", first: null, took: null, end: "runs" };
     if (mark.type === "task.dispatched") Object.assign(known, { agent: mark.agent_id, transport: mark.transport });
     else if (mark.type === "attempt.streaming") known.first = mark.first_ms;
-    else if (mark.type === "attempt.ended") Object.assign(known, { agent: mark.agent_id, transport: mark.transport, first: mark.first_ms || null, took: mark.total_ms, end: mark.error ? ` ()` : "answered" });
+    else if (mark.type === "attempt.ended") Object.assign(known, { agent: mark.agent_id, transport: mark.transport, first: mark.first_ms || null, took: mark.total_ms, end: mark.error ? `${mark.error} (${mark.origin})` : "answered" });
     found.set(mark.attempt, known);
   }
   keyed(body, [...found.values()], (each) => each.number, () => h("tr", null, h("th", { scope: "row" }), [0, 1, 2, 3, 4].map(() => h("td"))), (row, each) => {
