@@ -27,10 +27,13 @@ export class FleetState {
 
   // Lists, which are the truth at their time
 
-  takeAgents(list) {
+  // `since` is when each list was asked for: what was told since then is newer.
+
+  takeAgents(list, since = this.now()) {
     const before = this.agents;
     this.agents = new Map();
     for (const each of list) {
+      if (this.lost.get(each.id)?.since >= since) continue;
       const known = before.get(each.id);
       this.agents.set(each.id, { ...each, rate: known?.rate ?? 0, chunks: known?.chunks ?? 0 });
       this.lost.delete(each.id);
@@ -38,7 +41,6 @@ export class FleetState {
     for (const [id, each] of before) if (!this.agents.has(id) && !this.lost.has(id)) this.#lose(each, "gone");
   }
 
-  // `since` is when they were asked for: what has ended since then has ended.
   takeTasks(list, more = 0, since = this.now()) {
     const before = this.tasks;
     const now = this.now();
@@ -47,9 +49,11 @@ export class FleetState {
     for (const each of list.slice(0, MOST_TASKS)) {
       if (this.ended.get(each.id)?.ended >= since) continue;
       const known = before.get(each.id);
-      this.tasks.set(each.id, { marks: [], ...known, ...each, listed: each.chunks, begun: known?.begun ?? now - each.age_ms });
+      const told = known?.changed >= since ? { ...each, ...known, chunks: each.chunks } : { marks: [], ...known, ...each };
+      this.tasks.set(each.id, { ...told, listed: each.chunks, begun: known?.begun ?? now - each.age_ms });
       this.ended.delete(each.id);
     }
+    for (const [id, each] of before) if (each.changed >= since && !this.tasks.has(id)) this.tasks.set(id, each);
     this.more += Math.max(0, list.length - MOST_TASKS);
   }
 
@@ -102,6 +106,7 @@ export class FleetState {
       tenant: event.tenant,
       caller: event.caller,
       begun: this.now(),
+      changed: this.now(),
       marks: [mark(event)],
     });
   }
@@ -256,6 +261,7 @@ export class FleetState {
     if (!task) return;
     task.marks.push(mark(event));
     if (task.marks.length > MOST_MARKS) task.marks.splice(1, task.marks.length - MOST_MARKS);
+    task.changed = this.now();
     change(task);
   }
 

@@ -90,7 +90,7 @@ export class Store {
     if (observes) asked.push(api.get("/v1/agents", { signal }), api.get("/v1/stats", { signal }));
     const [tasks, agents, stats] = await Promise.all(asked);
     const before = this.state.tasks;
-    if (agents) this.state.takeAgents(agents.data);
+    if (agents) this.state.takeAgents(agents.data, began);
     this.state.takeTasks(tasks.data, tasks.more ?? 0, began);
     if (stats) this.state.takeStats(stats);
     this.#readAt = performance.now();
