@@ -1,4 +1,5 @@
           this.refresh();
+          this.refresh();
           continue;// Keeps what is known of the fleet up to date: lists when it begins and now and then, events in between.
 
 import { FleetState } from "./fleet_state.js";
