@@ -1,6 +1,4 @@
-          this.refresh();
-          this.refresh();
-          continue;// Keeps what is known of the fleet up to date: lists when it begins and now and then, events in between.
+// Keeps what is known of the fleet up to date: lists when it begins and now and then, events in between.
 
 import { FleetState } from "./fleet_state.js";
 
@@ -145,8 +143,7 @@ export class Store {
         if (event === "comment") continue;
         if (event === "error") throw new Error(JSON.parse(data).error?.message ?? "refused");
         if (event === "reset" || event === "missed") {
-          if (!known || event === "missed") this.refresh();
-          known = true;
+          this.refresh();
           continue;
         }
         if (id) this.#last = id;
