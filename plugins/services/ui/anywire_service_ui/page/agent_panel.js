@@ -107,7 +107,7 @@ export class AgentPanel {
       (row, offer) => {
         const [model, state, context] = row.children;
         say(model, offer.model);
-        say(state, `${offer.state}${offer.detail ? `: ${offer.detail}` : ""}`);
+        say(state, `${offer.state ?? "ready"}${offer.detail ? `: ${offer.detail}` : ""}`);
         say(context, offer.context || "–");
       },
     );

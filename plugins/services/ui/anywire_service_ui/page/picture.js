@@ -15,7 +15,7 @@ export class Picture {
   #hub = s(
     "g",
     { class: "hub" },
-    s("rect", { x: -46, y: -19, width: 92, height: 38, rx: 9 }),
+    s("rect", { x: -56, y: -19, width: 112, height: 38, rx: 9 }),
     s("text", { y: 5, "text-anchor": "middle" }, "orchestrator"),
   );
   #known = "";
@@ -115,7 +115,8 @@ export class Picture {
       agent.state === "lost" ? `M${-half} ${-half}L${half} ${half}M${half} ${-half}L${-half} ${half}` : "",
     );
     say(label, labels ? shortId(agent.id, radius > 16 ? 16 : 12) : "");
-    set(label, "y", (size + 15).toFixed(0));
+    // Away from the middle, where its link comes from.
+    set(label, "y", (at.y < this.#size[1] / 2 - size ? -size - 8 : size + 16).toFixed(0));
     say(title, `${agent.id} · ${word} · ${used} of ${agent.slots} slots · ${agent.transport}`);
     drawBelow(satellites, below, size, at.angle);
   }

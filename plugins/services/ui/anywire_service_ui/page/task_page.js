@@ -102,7 +102,7 @@ export function mountTask(element, api, id) {
         ? task.age_ms
         : performance.now() - task.begun;
     drawFacts(facts, task, took);
-    waterfall.draw(spansOf(seen?.stages ? seen : (record ?? {})));
+    waterfall.draw(soFar(spansOf(seen?.stages ? seen : (record ?? {})), task, took));
     say(
       apart,
       seen?.stages?.comparable === false
@@ -187,6 +187,14 @@ export function mountTask(element, api, id) {
     unhear();
     clearInterval(ticking);
   };
+}
+
+// The spans of a task that has not ended, and one to this moment: what its agent measures is told at the end.
+function soFar(spans, task, took) {
+  if (task.place === "ended") return spans;
+  const from = spans.length ? spans.at(-1).from + spans.at(-1).ms : 0;
+  const [title, part] = task.place === "running" ? ["At its agent until now", "engine"] : ["Waits until now", "queue"];
+  return [...spans, { name: "now", title, part, from, ms: Math.max(0, took - from) }];
 }
 
 function drawFacts(list, task, took) {
