@@ -268,7 +268,7 @@ async def test_tasks_are_listed_looked_at_and_followed() -> None:
         assert first["age_ms"] >= second["age_ms"] > 0
         one = (await client.get(f"/v1/tasks/chatcmpl-{first['id']}")).json()
         assert {name: one[name] for name in first} | {"age_ms": 0} == {**first, "age_ms": 0}
-        assert one.keys() - first.keys() == {"decisions", "error", "message"}
+        assert one.keys() - first.keys() == {"decisions", "error", "message", "stages_ms"}
         assert (await client.get("/v1/tasks/unknown")).status_code == 404
         assert (await client.get("/v1/tasks/unknown/follow")).status_code == 404
         assert (await client.post("/v1/tasks/unknown")).headers["allow"] == "GET, DELETE"

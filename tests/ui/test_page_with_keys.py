@@ -34,7 +34,7 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
     file, keys = folder / "keys.json", {}
     for role in ("use", "observe", "operate"):
         key = new_key()
-        add_key(file, record_of(key, label=role, role=role, tenant=role))  # type: ignore[arg-type]
+        add_key(file, record_of(key, label=role, role=role, tenant=role))
         keys[role] = str(key)
     agents = [{"id": "one"}, {"id": "two"}]
     with page_fleet(
