@@ -102,6 +102,7 @@ def measure_changes(page: Page, fleet: PageFleet, agents: list[str]) -> list[flo
             time.sleep(random.uniform(0.1, 0.4))
             sent = time.time() * 1000
             fleet.client.post(f"/v1/agents/{agent}/{order}").raise_for_status()
+            time.sleep(0.5)  # to ask the page would hold it up
             found.append(page.until(lambda: page.ask("return window.shown"), f"{agent} {word}") - sent)
     return found
 

@@ -44,6 +44,7 @@ export class Picture {
     const { places, radius, labels } = this.#layout;
     const shown = agents.filter((each) => places.has(each.id));
     const [width, height] = this.#size;
+    const thin = labels ? 1 : 0.5; // many links would be a blot
     set(this.#hub, "transform", `translate(${width / 2} ${height / 2})`);
     keyed(
       this.#links,
@@ -57,7 +58,7 @@ export class Picture {
         set(line, "x2", at.x.toFixed(1));
         set(line, "y2", at.y.toFixed(1));
         set(line, "class", `link ${transportClass(each.transport)}${each.state === "lost" ? " lost" : ""}`);
-        set(line, "stroke-width", (1 + Math.min(5, Math.log2(1 + (each.rate ?? 0)))).toFixed(1));
+        set(line, "stroke-width", (thin * (1 + Math.min(5, Math.log2(1 + (each.rate ?? 0))))).toFixed(1));
       },
     );
     keyed(

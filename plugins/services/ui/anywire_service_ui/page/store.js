@@ -2,7 +2,7 @@
 
 import { FleetState } from "./fleet_state.js";
 
-const GATHERED_MS = 100; // for which the server gathers events: what happens is shown within a quarter of a second
+const GATHERED_MS = 50; // for which the server gathers events: what happens is shown within a quarter of a second
 const POLL_MS = 2000;
 const MOST_LISTED = 2000; // tasks in one list
 const SILENT_MS = 90_000; // after which a stream without a word counts as lost
