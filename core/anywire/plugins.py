@@ -83,6 +83,7 @@ PACKAGES: dict[tuple[PluginKind, str], str] = {
     ("services", "nats"): "anywire-service-nats",
     ("services", "placement"): "anywire-service-placement",
     ("services", "retrieval"): "anywire-service-cache",
+    ("services", "ui"): "anywire-service-ui",
 }
 """The distributions of this project that have a plugin which the core has not."""
 

@@ -83,6 +83,7 @@ EXAMPLES: Examples = {
     ("GET", "/tasks/{id}/answer"): Example("task", foreign=404),
     ("DELETE", "/tasks/{id}/answer"): Example("task", foreign=404),
     ("GET", "/events"): Example(),
+    ("GET", "/caller"): Example(),
     ("GET", "/agents"): Example(role="observe"),
     ("POST", "/agents/register"): Example(body={"agent_id": "a"}, role=None),
     ("POST", "/agents/{id}/commands/{name}"): Example("agent-1", body={"x": 1}, role="operate"),
