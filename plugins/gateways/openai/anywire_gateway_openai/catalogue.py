@@ -89,6 +89,12 @@ class CatalogueHandlers:
         """200 as long as the process answers, also while it shuts down."""
         return json_response({"status": "ok"})
 
+    async def caller(self, request: web.BaseRequest) -> web.Response:
+        """Who the caller is: id, tenant, role, and whether a key is needed here."""
+        caller = request[CALLER]
+        told = {"object": "caller", "id": caller.id, "tenant": caller.tenant, "role": caller.role}
+        return json_response(told | {"needs_key": self._callers.needs_key})
+
     async def version(self, request: web.BaseRequest) -> web.Response:
         """Name and version of the server."""
         return json_response({"name": "anywire", "version": self._version})

@@ -130,6 +130,7 @@ def own_endpoints(
         ("GET", "/tasks/{id}", "use", views.get),
         ("DELETE", "/tasks/{id}", "use", views.cancel),
         ("GET", "/events", "use", events.events),
+        ("GET", "/caller", "use", catalogue.caller),
         ("GET", "/agents", "observe", catalogue.agents),
         ("POST", "/agents/register", None, registration.register),
         ("GET", "/stats", "observe", catalogue.stats),

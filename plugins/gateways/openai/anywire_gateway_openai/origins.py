@@ -40,15 +40,17 @@ def checked_origin(text: str) -> str:
 
 
 class Origins:
-    """Pages of this machine (``localhost`` and loopback addresses) may always; others only when they are listed."""
+    """Pages of this machine (``localhost`` and loopback addresses) may always, and pages of the server itself; others
+    only when they are listed."""
 
     def __init__(self, allowed: Iterable[str]) -> None:
         self._allowed = frozenset(allowed)
 
-    def check(self, origin: str) -> None:
-        """Raises `HttpError` for the origin of a page that may not."""
+    def check(self, origin: str, own: str = "") -> None:
+        """Raises `HttpError` for the origin of a page that may not. ``own`` is the server's own address, where a page of
+        that origin can be its own alone; empty where it need not be."""
         origin = origin.lower()
-        if ANY in self._allowed or origin in self._allowed or is_local_origin(origin):
+        if ANY in self._allowed or origin in self._allowed or is_local_origin(origin) or origin == own.lower() != "":
             return
         raise HttpError(
             403,

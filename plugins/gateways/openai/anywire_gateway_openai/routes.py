@@ -70,7 +70,7 @@ class Routes:
             request[HEADERS] = ((HEADER, own_id),)
             origin = headers.get("Origin")
             if origin is not None:
-                self._origins.check(origin)
+                self._origins.check(origin, self._callers.own_origin(request))
                 request[HEADERS] += page_headers(origin)
             response = await self._answer(request)
             status = response.status
