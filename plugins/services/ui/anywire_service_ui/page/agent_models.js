@@ -2,7 +2,7 @@
 
 import { collected, commanded } from "./commands.js";
 import { fill, h, keyed, say, set } from "./dom.js";
-import { actionButton, calmly, choice, field, moment, table } from "./form_parts.js";
+import { actionButton, badge, calmly, choice, field, moment, showState, table } from "./form_parts.js";
 import { shownBytes, shownCount } from "./format.js";
 import { ModelLog } from "./model_log.js";
 
@@ -67,14 +67,14 @@ export class AgentModels {
     set(this.meter, "hidden", !budget);
     this.meter.value = budget ? Math.min(1, used / budget) : 0;
     if (registry?.fault) say(this.fault, registry.fault);
-    keyed(this.devices, devices ?? [], (each) => String(each.name ?? each.id ?? JSON.stringify(each)), () => h("li"), device);
+    keyed(this.devices, devices ?? [], (each) => deviceName(each), () => h("li"), device);
     keyed(this.list.body, models, (each) => each.model, (each) => this.row(each.model), (element, each) => this.update(element, each));
   }
 
   row(model) {
     const fail = (error) => say(this.fault, `${model}: ${error.message}`);
     const parts = {
-      state: h("span", { class: "state" }),
+      state: badge(),
       reason: h("span", { class: "hint" }),
       progress: h("progress", { max: 1, hidden: true, "aria-label": `${model} loads` }),
       where: h("td", { class: "words" }),
@@ -105,8 +105,7 @@ export class AgentModels {
     const { parts } = element;
     const told = this.changing.get(listed.model) ?? listed;
     const state = told.state ?? "stopped";
-    parts.state.dataset.state = state;
-    say(parts.state, state);
+    showState(parts.state, state);
     say(parts.reason, told.exit?.reason && state === "crashed" ? told.exit.reason : (told.reason ?? ""));
     const loads = state === "starting" && told.progress > 0;
     set(parts.progress, "hidden", !loads);
@@ -233,8 +232,11 @@ function stopButton(model, stop, fail) {
 }
 
 function device(element, each) {
-  const total = each.vram_total_bytes ?? each.total_bytes;
-  const free = each.vram_free_bytes ?? each.free_bytes;
-  const room = Number.isFinite(total) ? `: ${shownBytes(free ?? 0)} of ${shownBytes(total)} free` : "";
-  say(element, `${each.id ?? each.name ?? "device"}${each.id && each.name ? ` (${each.name})` : ""}${room}`);
+  const total = each.vram_total_bytes;
+  const room = Number.isFinite(total) ? `: ${shownBytes(each.vram_free_bytes ?? 0)} of ${shownBytes(total)} free` : "";
+  say(element, deviceName(each) + room);
+}
+
+function deviceName(each) {
+  return each.device ? `${each.device} (${each.name})` : String(each.name ?? "device");
 }

@@ -1,13 +1,13 @@
 // One deliberation: how it stands, what happens, its ranking, and the proposals, critiques and scores behind it.
 
 import { fill, h, say, set } from "./dom.js";
-import { actionButton, calmly, moment, table } from "./form_parts.js";
+import { actionButton, badge, calmly, moment, table } from "./form_parts.js";
 import { shownCount, shownMs } from "./format.js";
 
 const MAX_NEWS = 200; // events that are listed; the oldest go
 const PAUSE_MS = 1000; // before a broken stream is asked for again
 const FINAL = ["completed", "degraded", "timed_out", "failed", "cancelled"];
-const STAGES = ["submitted", "generating", "critiquing", "revising", "scoring", "synthesizing", "completed"];
+const STAGES = ["submitted", "generating", "critiquing", "revising", "scoring", "completed"];
 
 export class DeliberationPage {
   constructor(element, api, id) {
@@ -92,7 +92,6 @@ export class DeliberationPage {
     const reason = told.reason ? `: ${told.reason}` : "";
     const winner = told.winner ? `. ${told.winner} wins` : "";
     say(this.status, `${told.status}${reason}${winner}`);
-    this.status.dataset.state = told.status;
     set(this.cancel, "hidden", ended);
     const { works = 0, done = 0, failed = 0 } = told.progress ?? {};
     set(this.bar, "hidden", ended || !works);
@@ -127,7 +126,7 @@ function stageList({ status, round }) {
   return h(
     "ol",
     { class: "stages", "aria-label": "Stages" },
-    STAGES.filter((each) => each !== "synthesizing" || status === each).map((each) =>
+    STAGES.map((each) =>
       h(
         "li",
         { "aria-current": each === status ? "step" : null, class: STAGES.indexOf(each) < at ? "done" : null },
@@ -166,7 +165,7 @@ function members({ members: list }) {
         h("th", { scope: "row", class: "words" }, each.name),
         h("td", { class: "words" }, each.role),
         h("td", { class: "words" }, each.model || "–"),
-        h("td", null, h("span", { class: "state", "data-state": each.state }, each.state)),
+        h("td", null, badge(each.state)),
         h("td", { class: "words" }, (each.agents ?? []).map((agent, at) => `${agent} (${each.transports?.[at] ?? each.transports?.[0] ?? ""})`).join(", ") || "–"),
         h("td", { class: "number" }, each.answers ?? 0),
         h("td", { class: "number" }, each.failures ?? 0),
@@ -225,8 +224,8 @@ function cost({ cost: spent = {}, submitted, ended }) {
   return h("p", null, `${shownCount(spent.total_tokens ?? 0, "token")} in ${tasks}${took}; ${when}.`);
 }
 
-function checkText(each) {
-  return typeof each === "string" ? each : Object.entries(each).map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
+function checkText({ kind, passed, message = "", findings = [] }) {
+  return [`${kind}: ${passed ? "passed" : "failed"}`, message, ...findings].filter(Boolean).join("; ");
 }
 
 // One event of a deliberation as a sentence.

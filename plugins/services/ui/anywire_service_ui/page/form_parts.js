@@ -1,6 +1,6 @@
 // Parts of forms and tables that several views have: fields with their labels, text to be copied, numbers and times.
 
-import { fill, h, say } from "./dom.js";
+import { fill, h, say, set } from "./dom.js";
 
 let made = 0;
 
@@ -67,10 +67,33 @@ export function table(title, columns) {
   const head = h("thead", null, h("tr", null, columns.map((each) => h("th", { scope: "col" }, each))));
   const element = h(
     "div",
-    { class: "wide", tabindex: "0", role: "region", "aria-label": title },
+    { class: "scroll", tabindex: "0", role: "region", "aria-label": title },
     h("table", null, h("caption", { class: "unseen" }, title), head, body),
   );
   return { element, body };
+}
+
+// A word for a state; its colour helps.
+const MOODS = {
+  ...named("good", "ready running completed active proposed"),
+  ...named("busy", "starting stopping submitted generating critiquing revising scoring waiting"),
+  ...named("warn", "degraded expired timed_out stopped"),
+  ...named("bad", "crashed failed missing revoked"),
+};
+
+function named(mood, states) {
+  return Object.fromEntries(states.split(" ").map((each) => [each, mood]));
+}
+
+export function badge(state = "", text = state) {
+  const element = h("span", { class: "badge" });
+  showState(element, state, text);
+  return element;
+}
+
+export function showState(element, state, text = state) {
+  set(element, "data-mood", MOODS[state] ?? null);
+  say(element, text);
 }
 
 // A button that does `work`, and nothing more while that goes on; it keeps the focus. What goes wrong is given to `fail`.

@@ -2,7 +2,7 @@
 
 import { fill, h, keyed, say, set } from "../dom.js";
 import { DeliberationPage } from "../deliberation.js";
-import { calmly, check, choice, chooseFrom, field, moment, table } from "../form_parts.js";
+import { badge, calmly, check, choice, chooseFrom, field, moment, showState, table } from "../form_parts.js";
 
 const MOST = 200; // that are listed
 const MISSING = "The service deliberation does not run here. Install anywire-service-deliberation, and add deliberation to services in the configuration.";
@@ -32,7 +32,6 @@ class Deliberations {
     );
     this.unlisten = api.store.listen((event) => /^task\./.test(event.type) && event.session && this.reading.ask());
     this.reading.ask();
-    this.form.offer();
   }
 
   end() {
@@ -42,14 +41,19 @@ class Deliberations {
 
   async read() {
     try {
+      this.services ??= (await this.api.get("/v1/ui/parts")).services;
+      const runs = this.services.includes("deliberation");
+      this.form.element.hidden = !runs;
+      if (!runs) {
+        say(this.summary, MISSING);
+        return;
+      }
+      this.form.offer();
       const found = (await this.api.get(`/v1/deliberations?limit=${MOST}`)).data;
       say(this.summary, found.length ? "" : "None is kept.");
       keyed(this.list.body, found, (each) => each.id, row, update);
     } catch (error) {
-      this.form.element.hidden = error.status === 404;
-      say(this.summary, error.status === 404 ? MISSING : "");
-      if (error.status !== 404) say(this.fault, error.message);
-      if (error.status === 404) this.reading.stop();
+      say(this.fault, error.message);
     }
   }
 }
@@ -57,7 +61,7 @@ class Deliberations {
 function row(each) {
   const parts = {
     link: h("a", { href: `#/deliberations/${encodeURIComponent(each.id)}` }),
-    status: h("span", { class: "state" }),
+    status: badge(),
     members: h("td", { class: "words" }),
     progress: h("td", { class: "words" }),
     winner: h("td", { class: "words" }),
@@ -78,8 +82,7 @@ function row(each) {
 
 function update({ parts }, each) {
   say(parts.link, each.title || each.id);
-  parts.status.dataset.state = each.status;
-  say(parts.status, each.status);
+  showState(parts.status, each.status);
   say(parts.members, `${each.members} × ${each.role || "several roles"}${each.rounds ? `, ${each.rounds} rounds` : ""}`);
   const { works = 0, done = 0, stage = "" } = each.progress ?? {};
   say(parts.progress, each.ended ? "" : works ? `${stage}: ${done} of ${works}` : stage);
@@ -93,7 +96,7 @@ class AskForm {
     this.task = h("textarea", { name: "task", rows: 3, required: true });
     this.role = choice({ name: "role" }, [["", "default"]]);
     this.members = h("input", { type: "number", name: "members", min: 1, max: 64, value: 3, required: true });
-    this.rounds = h("input", { type: "number", name: "rounds", min: 0, max: 20, value: 1, required: true });
+    this.rounds = h("input", { type: "number", name: "rounds", min: 0, max: 10, value: 1, required: true });
     this.rubric = choice({ name: "rubric" }, [["", "default"]]);
     this.council = choice({ name: "council" }, [["", "none"]]);
     this.models = h("select", { name: "models", multiple: true, size: 4 });
@@ -116,15 +119,17 @@ class AskForm {
       "form",
       { class: "card ask", onsubmit: (event) => this.submit(event), "aria-label": "Ask" },
       field("Question", this.task),
-      h("div", { class: "pair four" }, field("Role", this.role), field("Members", this.members), field("Rounds", this.rounds), field("Rubric", this.rubric)),
+      h("div", { class: "pair" }, field("Role", this.role), field("Members", this.members), field("Rounds", this.rounds), field("Rubric", this.rubric)),
       more,
       h("div", { class: "row" }, this.button),
     );
     this.council.addEventListener("change", () => set(this.members, "disabled", this.council.value !== ""));
   }
 
-  // Learn what a question can name. Whatever cannot be had is left out: the server decides.
+  // Learn once what a question can name. Whatever cannot be had is left out: the server decides.
   async offer() {
+    if (this.offered) return;
+    this.offered = true;
     const ask = async (path, take) => {
       try {
         take((await this.api.get(path)).data);

@@ -1,7 +1,7 @@
 // Models: what the fleet offers, and at each agent with model processes their states, starts, stops and logs.
 
 import { fill, h, keyed, onFrame, say } from "../dom.js";
-import { calmly, choice, chooseFrom, field, table } from "../form_parts.js";
+import { badge, calmly, choice, chooseFrom, field, showState, table } from "../form_parts.js";
 import { shownCount } from "../format.js";
 import { AgentModels } from "../agent_models.js";
 
@@ -125,7 +125,7 @@ class Models {
 function row() {
   const cells = {
     name: h("th", { scope: "row", class: "words" }),
-    state: h("span", { class: "state" }),
+    state: badge(),
     kinds: h("td"),
     context: h("td", { class: "number" }),
     features: h("td", { class: "words" }),
@@ -153,8 +153,7 @@ function row() {
 function show(element, model, offered) {
   const cells = element.parts;
   say(cells.name, model.id);
-  cells.state.dataset.state = model.state ?? "";
-  say(cells.state, model.on_demand && model.state === "stopped" ? "stopped, starts on demand" : (model.state ?? ""));
+  showState(cells.state, model.state ?? "", model.on_demand && model.state === "stopped" ? "stopped, starts on demand" : (model.state ?? ""));
   say(cells.kinds, (model.kinds ?? []).join(", "));
   say(cells.context, model.context_length ? model.context_length.toLocaleString("en") : "–");
   say(cells.features, featureText(model.features ?? {}));

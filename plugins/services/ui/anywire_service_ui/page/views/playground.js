@@ -7,6 +7,7 @@ import { calmly, check, choice, chooseFrom, copyBox, field } from "../form_parts
 import { shownCount, shownMs } from "../format.js";
 
 const MAX_TURNS = 100; // questions that are kept, with their answers
+const NONE = "No agent offers a model for chats.";
 const PATH = "/v1/chat/completions";
 const SHOWN_HEADERS = /^(x-anywire-|x-request-id|retry-after)/;
 
@@ -107,7 +108,8 @@ class Playground {
       );
       if (models.some((each) => each.id === this.wanted)) this.controls.model.value = this.wanted;
       this.wanted = "";
-      say(this.fault, models.length || this.asking ? this.fault.textContent : "No agent offers a model for chats.");
+      if (!models.length) say(this.fault, NONE);
+      else if (this.fault.textContent === NONE) say(this.fault, "");
       this.tellCode();
     } catch (error) {
       say(this.fault, error.message);
@@ -294,8 +296,8 @@ class Turn {
     const task = this.header("x-anywire-task");
     fill(
       this.facts,
-      facts.map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, String(value)))),
-      task && h("div", null, h("dt", null, "more"), h("dd", null, taskLink(task))),
+      facts.map(([name, value]) => [h("dt", null, name), h("dd", null, String(value))]),
+      task && [h("dt", null, "more"), h("dd", null, taskLink(task))],
     );
   }
 }
