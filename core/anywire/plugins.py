@@ -81,6 +81,7 @@ PACKAGES: dict[tuple[PluginKind, str], str] = {
     ("services", "mcp"): "anywire-engine-mcp",
     ("services", "nats"): "anywire-service-nats",
     ("services", "placement"): "anywire-service-placement",
+    ("services", "ui"): "anywire-service-ui",
 }
 """The distributions of this project that have a plugin which the core has not."""
 

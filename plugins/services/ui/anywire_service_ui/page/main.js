@@ -142,7 +142,15 @@ api.onSignedOut = (why) => {
   signIn(why);
 };
 signOut.addEventListener("click", () => api.onSignedOut("You are signed out."));
-window.addEventListener("hashchange", open);
+window.addEventListener("hashchange", () => {
+  // A sign-in link that is opened in this tab.
+  if (location.hash.startsWith("#code=")) location.reload();
+  else open();
+});
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address names the view
+  content.focus();
+});
 api.store.onConnection = (state, why) => {
   set(connection, "data-state", state);
   say(connection, { live: "live", waiting: "connecting …", lost: `not connected: ${why}` }[state]);
