@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
 
 from tests.integration.gateway_serving import says
+from tests.ui.browsers import Page
 from tests.ui.viewer import HOSTILE, MARKS, viewing
 
 from anywire.caller import Limits
@@ -18,7 +18,7 @@ pytestmark = MARKS
 CODE = "return document.querySelector('section[aria-label=\"{}\"] code').textContent"
 
 
-async def test_an_operator_sees_all_keys_and_how_to_make_and_revoke_them(browser: Any, tmp_path: Path) -> None:
+async def test_an_operator_sees_all_keys_and_how_to_make_and_revoke_them(tab: Page, tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     operator, other, gone = new_key(), new_key(), new_key()
     add_key(path, record_of(operator, label="Head", role="operate"))
@@ -26,7 +26,7 @@ async def test_an_operator_sees_all_keys_and_how_to_make_and_revoke_them(browser
     add_key(path, record_of(other, label=HOSTILE, tenant=HOSTILE, limits=limits))
     add_key(path, record_of(gone, label="gone"))
     revoke_keys(path, [gone.id])
-    async with viewing(browser, tmp_path, says("x"), access=KeyAccess(path)) as (viewer, _):
+    async with viewing(tab, tmp_path, says("x"), access=KeyAccess(path)) as viewer:
         await viewer.open("keys")
         await viewer.sign_in(str(operator))
         for text in (f"You are {operator.id}", HOSTILE, "5 requests a minute; 2,000,000 tokens a day", "revoked"):
@@ -47,19 +47,19 @@ async def test_an_operator_sees_all_keys_and_how_to_make_and_revoke_them(browser
         await viewer.looks_well("keys")
 
 
-async def test_a_user_sees_what_he_may_and_no_list(browser: Any, tmp_path: Path) -> None:
+async def test_a_user_sees_what_he_may_and_no_list(tab: Page, tmp_path: Path) -> None:
     path, key = tmp_path / "keys.json", new_key()
     add_key(path, record_of(key, label="Ann", role="use"))
-    async with viewing(browser, tmp_path, says("x"), access=KeyAccess(path)) as (viewer, _):
+    async with viewing(tab, tmp_path, says("x"), access=KeyAccess(path)) as viewer:
         await viewer.open("keys")
         await viewer.sign_in(str(key))
         await viewer.shows("To see all keys needs the role operate.")
-        assert await viewer.run("return document.querySelectorAll('#content td').length") == 0
+        assert await viewer.run("return document.querySelectorAll('main td').length") == 0
         await viewer.looks_well("keys-use")
 
 
-async def test_without_keys_the_view_says_who_may_do_what(browser: Any, tmp_path: Path) -> None:
-    async with viewing(browser, tmp_path, says("x")) as (viewer, _):
+async def test_without_keys_the_view_says_who_may_do_what(tab: Page, tmp_path: Path) -> None:
+    async with viewing(tab, tmp_path, says("x")) as viewer:
         await viewer.open("keys")
         await viewer.shows("Nobody needs a key here")
         await viewer.looks_well("keys-none")

@@ -1,70 +1,46 @@
-"""The page of a real gateway in a real browser, for tests: served in this process, looked at from a thread."""
+"""The page of a gateway in this process, looked at in a browser: the loop serves while a thread waits for the browser."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.ui.axe_core import axe_source
+from tests.ui.axe import AXE, serious_findings
+from tests.ui.browsers import DESK, PHONE, Page, needs_browser
 
 from anywire.access import Access
 from anywire.engine import Engine
 from anywire.service import Service
-from anywire.testing.patience import PATIENCE
-from anywire.testing.service_bench import ServiceBench, service_bench
+from anywire.testing.service_bench import service_bench
 from anywire_gateway_openai import OpenAIGateway, OpenAIGatewayConfig
-from anywire_service_ui.service import Page, PageConfig
+from anywire_service_ui.service import Page as PageService
+from anywire_service_ui.service import PageConfig
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="missing: the package selenium")
-CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-MARKS = [
-    pytest.mark.skipif(not CHROMIUM or not CHROMEDRIVER, reason="missing: apt-get install chromium chromium-driver"),
-    pytest.mark.timeout(240),
-]
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
-)
+MARKS = [needs_browser, pytest.mark.timeout(240)]
 SHOTS = os.environ.get("ANYWIRE_SHOTS", "")
 """A folder for pictures of what tests see; none are taken without it."""
-HOSTILE = "<img src=x onerror=\"document.title='run'\">'$(touch run)`&amp;"
+HOSTILE = "<img src=x onerror=\"document.title='broken'\">'$(touch broken)`&amp;"
 """A name that is markup, a quotation, and a command, should somebody take it for that."""
-
-@contextmanager
-def opened_browser(profile: Path) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for each in (*FLAGS, f"--user-data-dir={profile}"):
-        options.add_argument(each)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(CHROMEDRIVER))
-    driver.set_script_timeout(PATIENCE)
-    try:
-        yield driver
-    finally:
-        driver.quit()
+LOOKS = ((DESK, "light"), (DESK, "dark"), (PHONE, "light"))
 
 
 class Viewer:
-    """Somebody who looks at the page. All methods wait for the browser on a thread, while the loop serves."""
+    """Somebody who looks at the page."""
 
-    def __init__(self, browser: Any, url: str) -> None:
-        self.browser, self.url = browser, url
+    def __init__(self, page: Page) -> None:
+        self.page = page
 
-    async def open(self, path: str, width: int = 1280, scheme: str = "light") -> None:
+    async def open(self, view: str) -> None:
         """Load the page anew with this view."""
 
         def load() -> None:
-            self._show(width, scheme)
-            self.browser.get("about:blank")
-            self.browser.get_log("browser")
-            self.browser.get(f"{self.url}/ui#/{path}")
+            self.page.show()
+            self.page.open(view)
 
         await asyncio.to_thread(load)
 
@@ -72,52 +48,37 @@ class Viewer:
         await self.until("return document.querySelector('#key')", "the page asks for a key")
 
         def type_key() -> None:
-            self.browser.find_element("id", "key").send_keys(key)
-            self.browser.find_element("css selector", "form button").click()
-            self.browser.get_log("browser")  # which says that the page was refused before
+            self.page.type("#key", key)
+            self.page.click("form button")
+            self.page.faults()  # the refusal before
 
         await asyncio.to_thread(type_key)
 
-    async def run(self, script: str, *arguments: Any) -> Any:
-        return await asyncio.to_thread(self.browser.execute_script, script, *arguments)
+    async def run(self, script: str, *arguments: object) -> Any:
+        return await asyncio.to_thread(self.page.ask, script, *arguments)
 
-    async def run_module(self, body: str, *arguments: Any) -> Any:
+    async def run_module(self, body: str, *arguments: object) -> Any:
         """What the body of an async function returns; ``given`` are its ``arguments``."""
         script = (
             "const done = arguments[arguments.length - 1]; const given = [...arguments].slice(0, -1);"
-            f"(async () => {{ {body} }})().then((value) => done({{ value }}), (error) => done({{ error: String(error) }}));"
+            f"(async () => {{ {body} }})().then((value) => done({{ value }}), (error) => done({{ error: `${{error}}` }}));"
         )
-        told = await asyncio.to_thread(self.browser.execute_async_script, script, *arguments)
+        told = await asyncio.to_thread(self.page.driver.execute_async_script, script, *arguments)
         assert "error" not in told, told["error"]
         return told.get("value")
 
-    async def until(self, script: str, what: str, *arguments: Any) -> Any:
+    async def until(self, script: str, what: str, *arguments: object) -> Any:
         """Wait until ``script`` returns something that counts as true, and return that."""
-        from selenium.common.exceptions import TimeoutException
-        from selenium.webdriver.support.wait import WebDriverWait
+        return await asyncio.to_thread(self.page.until, lambda: self.page.ask(script, *arguments), what)
 
-        def wait() -> Any:
-            try:
-                return WebDriverWait(self.browser, PATIENCE, 0.05).until(
-                    lambda browser: browser.execute_script(script, *arguments)
-                )
-            except TimeoutException:
-                text = self.browser.execute_script("return document.body.innerText")
-                raise AssertionError(f"{what}; the page says: {text[:3000]}") from None
-
-        return await asyncio.to_thread(wait)
-
-    async def shows(self, text: str, within: str = "#content") -> None:
-        await self.until(
-            "return document.querySelector(arguments[1])?.innerText.includes(arguments[0])",
-            f"{text!r} is shown",
-            text,
-            within,
-        )
+    async def shows(self, text: str, within: str = "main") -> None:
+        await asyncio.to_thread(self.page.until_text, text, within)
 
     async def put(self, name: str, text: str) -> None:
-        def type_text() -> None:
-            field = self.browser.find_element("css selector", f"#content [name={name}]")
+        """Type a text into the field of this name, or choose that value in it."""
+
+        def fill() -> None:
+            field = self.page.driver.find_element("css selector", f"main [name={name}]")
             if field.tag_name == "select":
                 from selenium.webdriver.support.select import Select
 
@@ -126,99 +87,78 @@ class Viewer:
             field.clear()
             field.send_keys(text)
 
-        await asyncio.to_thread(type_text)
+        await asyncio.to_thread(fill)
 
-    async def press(self, button: str) -> None:
-        """Press the button of this name, as it is told to a screen reader, once it is there."""
+    async def press(self, name: str) -> None:
+        """Press the button, link or summary that a screen reader calls so, once it is there."""
         find = (
-            "return [...document.querySelectorAll('#content button, #content summary, #content a')].find((each) => "
+            "return [...document.querySelectorAll('main button, main summary, main a')].find(each => "
             "each.checkVisibility() && (each.getAttribute('aria-label') ?? each.textContent).trim() === arguments[0])"
         )
-        found = await self.until(find, f"there is a button {button!r}", button)
-        await asyncio.to_thread(found.click)
+        found = await self.until(find, f"there is a button {name!r}", name)
+        await asyncio.to_thread(self.page.driver.execute_script, "arguments[0].click()", found)
 
     async def frame_text(self, at: int) -> str:
-        """What the frame of that number says."""
+        """What the frame of that number says, once it says something."""
 
         def read() -> str:
-            frames = self.browser.find_elements("css selector", "#content iframe")
-            self.browser.switch_to.frame(frames[at])
+            driver = self.page.driver
+            driver.switch_to.frame(driver.find_elements("css selector", "main iframe")[at])
             try:
-                return str(self.browser.execute_script("return document.body.innerText"))
+                return str(driver.execute_script("return document.body?.innerText ?? ''"))
             finally:
-                self.browser.switch_to.default_content()
+                driver.switch_to.default_content()
 
-        return await asyncio.to_thread(read)
+        text: str = await asyncio.to_thread(self.page.until, read, f"the frame {at} says something")
+        return text
 
     async def looks_well(self, name: str) -> None:
-        """Nothing is wrong with the view that is open: in light and dark and on a phone, no serious finding of axe-core,
-        nothing wider than the screen, nothing in the console, and no name that became markup."""
-        for width, scheme in ((1280, "light"), (1280, "dark"), (390, "light")):
-            await asyncio.to_thread(self._show, width, scheme)
-            await self._picture(f"{name}-{scheme}-{width}")
-            room, taken = await self.run(
-                "const page = document.documentElement; return [page.clientWidth, page.scrollWidth]"
-            )
-            assert taken <= room, f"{name} is {taken} wide on a screen of {room}"
-            assert await self._findings() == [], f"{name} ({scheme}, {width})"
-        await asyncio.to_thread(self._show, 1280, "light")
-        assert "run" not in await self.run("return document.title")
-        assert not await self.run("return document.querySelector('#content img')")
+        """Nothing is wrong with the view that is open: in light and dark and on a phone nothing is wider than the screen,
+        and axe-core, where it is installed, finds nothing serious; nothing stands in the console, and no name became
+        markup."""
+
+        def look() -> None:
+            for size, scheme in LOOKS:
+                self.page.show(size, scheme)
+                if SHOTS:
+                    self.page.save(Path(SHOTS) / f"{name}-{scheme}-{size[0]}.png")
+                assert not self.page.overflows(), f"{name} on {size[0]}"
+                if AXE.exists():
+                    assert serious_findings(self.page) == [], f"{name} ({scheme}, {size[0]})"
+            self.page.show()
+
+        await asyncio.to_thread(look)
+        await self.has_no_markup()
         await self.nothing_went_wrong()
 
+    async def has_no_markup(self) -> None:
+        assert "broken" not in await self.run("return document.title")
+        assert not await self.run("return document.querySelector('main img')")
+
     async def nothing_went_wrong(self) -> None:
-        told = await asyncio.to_thread(self.browser.get_log, "browser")
-        assert [each for each in told if each["level"] in ("SEVERE", "WARNING")] == []
-
-    async def _findings(self) -> list[Any]:
-        source = axe_source()
-        if source is None:
-            return []
-        if not await self.run("return Boolean(window.axe)"):
-            await self.run(source)
-        found = await self.run_module(
-            "const settings = { resultTypes: ['violations'], iframes: false, preload: false };"
-            "const { violations } = await window.axe.run(document, settings);"
-            "return violations.filter((each) => ['serious', 'critical'].includes(each.impact)).map((each) => "
-            "[each.id, each.nodes.slice(0, 3).map((node) => node.html.slice(0, 200) + ' ' + node.failureSummary)]);",
-            source,
-        )
-        assert isinstance(found, list)
-        return found
-
-    async def _picture(self, name: str) -> None:
-        if SHOTS:
-            Path(SHOTS).mkdir(parents=True, exist_ok=True)
-            await asyncio.to_thread(self.browser.save_screenshot, str(Path(SHOTS) / f"{name}.png"))
-
-    def _show(self, width: int, scheme: str) -> None:
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        assert await asyncio.to_thread(self.page.faults) == []
 
 
 @asynccontextmanager
 async def viewing(
-    browser: Any,
+    page: Page,
     state: Path,
     engine: Engine,
     *,
     access: Access | None = None,
     records: Sequence[Path] = (),
     services: Sequence[Service] = (),
-    prepare: Callable[[ServiceBench], object] = lambda bench: None,
-) -> AsyncIterator[tuple[Viewer, ServiceBench]]:
-    """The page, served by a gateway before ``engine``, and a viewer of it. ``prepare`` is called before the gateway
-    begins."""
-    page = Page(PageConfig(records=list(records)))
-    async with service_bench(page, *services, state=state, engine=engine, access=access) as bench:
-        prepare(bench)
+) -> AsyncIterator[Viewer]:
+    """Somebody who looks at the page of a gateway before ``engine``."""
+    own = PageService(PageConfig(records=list(records)))
+    async with service_bench(own, *services, state=state, engine=engine, access=access) as bench:
         gateway = OpenAIGateway(OpenAIGatewayConfig(port=0))
         await gateway.start(bench.context("openai"))
+        page.url = gateway.address
         try:
-            yield Viewer(browser, gateway.address), bench
+            await asyncio.to_thread(page.faults)
+            yield Viewer(page)
             # What the page still asks for ends with it, and not with the server.
-            await asyncio.to_thread(browser.get, "about:blank")
+            await asyncio.to_thread(page.driver.get, "about:blank")
         finally:
             await gateway.close()
