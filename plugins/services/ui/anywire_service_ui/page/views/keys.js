@@ -37,7 +37,8 @@ class Keys {
 
   you() {
     const { id, tenant, role } = this.api.caller;
-    const named = [id && `You are ${id}`, tenant && `tenant ${tenant}`, `role ${role}`].filter(Boolean).join(", ");
+    const who = id ? `You are ${id}, with` : "You have";
+    const named = `${who} the role ${role}${tenant ? `, tenant ${tenant}` : ""}`;
     return h(
       "section",
       { class: "card", "aria-label": "What you may do" },

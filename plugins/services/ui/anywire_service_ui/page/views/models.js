@@ -1,6 +1,6 @@
 // Models: what the fleet offers, and at each agent with model processes their states, starts, stops and logs.
 
-import { fill, h, keyed, onFrame, say } from "../dom.js";
+import { fill, h, keyed, say } from "../dom.js";
 import { badge, calmly, choice, chooseFrom, field, showState, table } from "../form_parts.js";
 import { shownCount } from "../format.js";
 import { AgentModels } from "../agent_models.js";
@@ -25,8 +25,8 @@ class Models {
     this.wanted = agent;
     this.panel = h("div", { class: "agent-models" });
     this.open = null; // the AgentModels that is shown
-    this.drawing = onFrame(() => this.draw());
-    this.finding = calmly(() => this.find(), 1000);
+    this.drawing = calmly(() => this.draw(), 250);
+    this.finding = calmly(() => this.find(), 500);
     fill(
       element,
       h("h1", null, "Models"),
