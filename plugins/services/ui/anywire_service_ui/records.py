@@ -22,7 +22,7 @@ MAX_FOLDERS = 5_000
 """Folders that are looked into."""
 MAX_DEPTH = 3
 """Levels below a named folder at which records are found."""
-MAX_RESULTS_BYTES, MAX_REPORT_BYTES = 32 * 1024 * 1024, 32 * 1024 * 1024
+MAX_RESULTS_BYTES, MAX_REPORT_BYTES = 16 * 1024 * 1024, 32 * 1024 * 1024
 MAX_TEXT_CHARS = 2_000
 MAX_CAUTIONS = 20
 

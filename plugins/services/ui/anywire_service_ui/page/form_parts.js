@@ -74,15 +74,15 @@ export function table(title, columns) {
 }
 
 // A word for a state; its colour helps.
-const MOODS = {
+const MOODS = new Map([
   ...named("good", "ready running completed active proposed"),
   ...named("busy", "starting stopping submitted generating critiquing revising scoring waiting"),
-  ...named("warn", "degraded expired timed_out stopped"),
+  ...named("warn", "degraded expired timed_out"),
   ...named("bad", "crashed failed missing revoked"),
-};
+]);
 
 function named(mood, states) {
-  return Object.fromEntries(states.split(" ").map((each) => [each, mood]));
+  return states.split(" ").map((each) => [each, mood]);
 }
 
 export function badge(state = "", text = state) {
@@ -92,7 +92,7 @@ export function badge(state = "", text = state) {
 }
 
 export function showState(element, state, text = state) {
-  set(element, "data-mood", MOODS[state] ?? null);
+  set(element, "data-mood", MOODS.get(state) ?? null);
   say(element, text);
 }
 
