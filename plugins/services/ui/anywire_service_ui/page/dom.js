@@ -55,21 +55,20 @@ export function fill(element, ...children) {
 // date by `update(child, item)`; so focus, selection and scrolling stay.
 export function keyed(parent, items, key, make, update) {
   const known = (parent.keyed ??= new Map());
-  const wanted = new Set();
+  const wanted = new Set(items.map(key));
+  for (const [name, child] of known) {
+    if (wanted.has(name)) continue;
+    known.delete(name);
+    child.remove();
+  }
   let at = parent.firstChild;
   for (const item of items) {
     const name = key(item);
-    wanted.add(name);
     let child = known.get(name);
     if (!child) known.set(name, (child = make(item)));
     update(child, item);
     if (child === at) at = at.nextSibling;
     else parent.insertBefore(child, at);
-  }
-  for (const [name, child] of known) {
-    if (wanted.has(name)) continue;
-    known.delete(name);
-    child.remove();
   }
 }
 

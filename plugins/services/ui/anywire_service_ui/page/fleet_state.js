@@ -8,6 +8,7 @@ export const MOST_LOST = 50;
 export const LOST_MS = 30_000; // for which a lost agent is shown
 const RATE_MS = 10_000; // over which what ends is counted
 const MOST_COUNTED = 5000;
+const ABOUT_AGENTS = /^(agent|link|health|offer)\./;
 
 export class FleetState {
   agents = new Map();
@@ -17,6 +18,7 @@ export class FleetState {
   stats = null;
   state = "open"; // of the orchestrator
   more = 0; // tasks that have not ended, and are not kept here
+  changes = 0; // events about agents
   #done = []; // [time, tokens, failed] of what ended lately
 
   constructor(now = () => performance.now()) {
@@ -25,10 +27,13 @@ export class FleetState {
 
   // Lists, which are the truth at their time
 
-  takeAgents(list) {
+  // `since` is when each list was asked for: what was told since then is newer.
+
+  takeAgents(list, since = this.now()) {
     const before = this.agents;
     this.agents = new Map();
     for (const each of list) {
+      if (this.lost.get(each.id)?.since >= since) continue;
       const known = before.get(each.id);
       this.agents.set(each.id, { ...each, rate: known?.rate ?? 0, chunks: known?.chunks ?? 0 });
       this.lost.delete(each.id);
@@ -36,16 +41,19 @@ export class FleetState {
     for (const [id, each] of before) if (!this.agents.has(id) && !this.lost.has(id)) this.#lose(each, "gone");
   }
 
-  takeTasks(list, more = 0) {
+  takeTasks(list, more = 0, since = this.now()) {
     const before = this.tasks;
     const now = this.now();
     this.tasks = new Map();
     this.more = more;
     for (const each of list.slice(0, MOST_TASKS)) {
+      if (this.ended.get(each.id)?.ended >= since) continue;
       const known = before.get(each.id);
-      this.tasks.set(each.id, { marks: [], ...known, ...each, begun: known?.begun ?? now - each.age_ms });
+      const told = known?.changed >= since ? { ...each, ...known, chunks: each.chunks } : { marks: [], ...known, ...each };
+      this.tasks.set(each.id, { ...told, listed: each.chunks, begun: known?.begun ?? now - each.age_ms });
       this.ended.delete(each.id);
     }
+    for (const [id, each] of before) if (each.changed >= since && !this.tasks.has(id)) this.tasks.set(id, each);
     this.more += Math.max(0, list.length - MOST_TASKS);
   }
 
@@ -71,6 +79,7 @@ export class FleetState {
   // Events. Returns whether the lists must be asked for again.
 
   apply(event) {
+    if (ABOUT_AGENTS.test(event.type)) this.changes += 1;
     const on = this[`_${event.type.replaceAll(".", "_")}`];
     return on ? on.call(this, event) === true : false;
   }
@@ -97,6 +106,7 @@ export class FleetState {
       tenant: event.tenant,
       caller: event.caller,
       begun: this.now(),
+      changed: this.now(),
       marks: [mark(event)],
     });
   }
@@ -123,7 +133,9 @@ export class FleetState {
     this.#change(event, (task) => {
       Object.assign(task, { place: "running", why: "", agent_id: event.agent_id, transport: event.transport, attempt: event.attempt, model: event.model });
       const agent = this.agents.get(event.agent_id);
-      if (agent) agent.load.in_flight += 1;
+      if (!agent) return;
+      agent.load.in_flight += 1;
+      agent.load.active += 1;
     });
   }
 
@@ -140,8 +152,8 @@ export class FleetState {
     const agent = this.agents.get(event.agent_id);
     if (!agent) return;
     agent.load.in_flight = Math.max(0, agent.load.in_flight - 1);
-    const counted = this.tasks.get(event.task_id);
-    agent.chunks += Math.max(0, event.chunks - (counted?.counted ?? counted?.chunks ?? 0));
+    agent.load.active = Math.max(0, agent.load.active - 1);
+    agent.chunks += Math.max(0, event.chunks - (this.find(event.task_id)?.listed ?? 0));
   }
 
   _task_ended(event) {
@@ -244,10 +256,12 @@ export class FleetState {
   }
 
   #change(event, change) {
-    const task = this.tasks.get(event.task_id);
+    // An attempt may end after its task.
+    const task = event.type === "attempt.ended" ? this.find(event.task_id) : this.tasks.get(event.task_id);
     if (!task) return;
     task.marks.push(mark(event));
     if (task.marks.length > MOST_MARKS) task.marks.splice(1, task.marks.length - MOST_MARKS);
+    task.changed = this.now();
     change(task);
   }
 

@@ -117,8 +117,8 @@ async function signIn(why) {
   say(connection, "");
   signOut.hidden = true;
   document.title = "Sign in · Anywire";
+  let asked = false;
   try {
-    if (why) throw Object.assign(new Error(why), { status: 401 });
     await api.recognise();
   } catch (error) {
     if (error.status !== 401) {
@@ -126,6 +126,7 @@ async function signIn(why) {
       showFault(`${error.message} Load this page again to try once more.`);
       return;
     }
+    asked = true;
     await askForKey(content, api, why || (api.key ? error.message : ""));
   }
   isIn = true;
@@ -133,7 +134,7 @@ async function signIn(why) {
   showCaller();
   api.store.start();
   await open();
-  content.focus({ preventScroll: true });
+  if (asked) content.focus({ preventScroll: true });
 }
 
 api.onSignedOut = (why) => {
@@ -145,7 +146,7 @@ signOut.addEventListener("click", () => api.onSignedOut("You are signed out."));
 window.addEventListener("hashchange", () => {
   // A sign-in link that is opened in this tab.
   if (location.hash.startsWith("#code=")) location.reload();
-  else open();
+  else open().then(() => content.focus({ preventScroll: true }));
 });
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault(); // the address names the view

@@ -1,4 +1,5 @@
-// Keeps what is known of the fleet up to date: lists when it begins and now and then, events in between.
+          this.refresh();
+          continue;// Keeps what is known of the fleet up to date: lists when it begins and now and then, events in between.
 
 import { FleetState } from "./fleet_state.js";
 
@@ -21,6 +22,7 @@ export class Store {
   #stale = false;
   #asking = null;
   #asked = 0;
+  #readAt = 0; // when the lists came, 0 before
 
   constructor(api) {
     this.#api = api;
@@ -42,6 +44,8 @@ export class Store {
     this.stop();
     this.state = new FleetState();
     this.#last = "";
+    this.#readAt = 0;
+    this.#connect("waiting", "");
     this.#abort = new AbortController();
     this.#follow(this.#abort.signal);
     this.#poll = setInterval(() => this.#tick(), POLL_MS);
@@ -71,7 +75,7 @@ export class Store {
       if (error.name !== "AbortError" && error.code !== "unreachable") console.warn(error.message);
     } finally {
       this.#asking = null;
-      if (this.#stale && abort === this.#abort) this.refresh();
+      if (this.#stale && this.#abort) this.refresh();
     }
   }
 
@@ -79,20 +83,22 @@ export class Store {
   async #read(signal) {
     const api = this.#api;
     const since = this.#readAt;
+    const began = performance.now();
+    const changes = this.state.changes;
     const observes = api.may("observe");
     const asked = [api.get(`/v1/tasks?limit=${MOST_LISTED}`, { signal })];
     if (observes) asked.push(api.get("/v1/agents", { signal }), api.get("/v1/stats", { signal }));
     const [tasks, agents, stats] = await Promise.all(asked);
     const before = this.state.tasks;
-    if (agents) this.state.takeAgents(agents.data);
-    this.state.takeTasks(tasks.data, tasks.more ?? 0);
+    if (agents) this.state.takeAgents(agents.data, began);
+    this.state.takeTasks(tasks.data, tasks.more ?? 0, began);
     if (stats) this.state.takeStats(stats);
     this.#readAt = performance.now();
     if (since) this.state.countRates(before, (this.#readAt - since) / 1000);
+    // What was told meanwhile may be newer than the lists.
+    if (changes !== this.state.changes) this.refresh();
     this.#tell();
   }
-
-  #readAt = 0;
 
   #tick() {
     if (this.state.forgetLost()) this.#tell();
@@ -127,7 +133,6 @@ export class Store {
     try {
       const after = this.#last ? `&after=${encodeURIComponent(this.#last)}` : "";
       const path = `/v1/events?types=${TYPES}&gather=${GATHERED_MS}${after}`;
-      let known = Boolean(after);
       for await (const { event, id, data } of this.#api.stream(path, { signal: own.signal })) {
         clearTimeout(silent);
         silent = setTimeout(end, SILENT_MS);
@@ -146,6 +151,9 @@ export class Store {
         if (id) this.#last = id;
         this.#take(JSON.parse(data));
       }
+    } catch (error) {
+      if (error.name === "AbortError" && !signal.aborted) throw new Error("the server is silent");
+      throw error;
     } finally {
       clearTimeout(silent);
       signal.removeEventListener("abort", end);

@@ -26,7 +26,7 @@ export function mountTask(element, api, id) {
   const told = h("p", { role: "status", class: "hint" });
   const follow = h("button", { type: "button", onclick: () => followText() }, "Follow its text");
   const cancel = h("button", { type: "button", class: "danger", onclick: () => cancelTask() }, "Cancel");
-  const text = h("pre", { class: "text", tabindex: 0, "aria-label": "Text of the task from now on", hidden: true });
+  const text = h("pre", { class: "text", tabindex: 0, role: "region", "aria-label": "Text of the task from now on", hidden: true });
   fill(
     element,
     h("p", null, h("a", { href: "#/tasks" }, "All tasks")),
@@ -155,23 +155,22 @@ function drawFacts(list, task, took) {
   keyed(list, facts.flatMap(([name, value]) => [[`${name}:`, name, "dt"], [name, value, "dd"]]), (each) => each[0], (each) => h(each[2]), (part, each) => say(part, each[1]));
 }
 
-// From what was seen of the task; of one that came before this page was opened, from the choices of its agents.
+// From the choices of its agents, and from what was seen of it while this page was open.
 function drawAttempts(body, task, record) {
   const found = new Map();
+  const chosen = (record?.decisions ?? []).filter((each) => each.agent_id);
+  chosen.forEach((each, at) => {
+    const last = at === chosen.length - 1;
+    const end = last ? (task.place === "ended" ? placeOf(task)[0] : "runs") : "–";
+    found.set(at + 1, { number: at + 1, agent: each.agent_id, transport: last ? task.transport : "–", first: null, took: null, end });
+  });
   for (const mark of task.marks ?? []) {
-    if (!mark.attempt) continue;
+    if (!mark.attempt || mark.type === "task.requeued") continue;
     const known = found.get(mark.attempt) ?? { number: mark.attempt, agent: "", transport: "", first: null, took: null, end: "runs" };
     if (mark.type === "task.dispatched") Object.assign(known, { agent: mark.agent_id, transport: mark.transport });
     else if (mark.type === "attempt.streaming") known.first = mark.first_ms;
     else if (mark.type === "attempt.ended") Object.assign(known, { agent: mark.agent_id, transport: mark.transport, first: mark.first_ms || null, took: mark.total_ms, end: mark.error ? `${mark.error} (${mark.origin})` : "answered" });
-    if (mark.type !== "task.requeued") found.set(mark.attempt, known);
-  }
-  if (!found.size) {
-    const chosen = (record?.decisions ?? []).filter((each) => each.agent_id);
-    chosen.forEach((each, at) => {
-      const last = at === chosen.length - 1;
-      found.set(at + 1, { number: at + 1, agent: each.agent_id, transport: last ? task.transport : "–", first: null, took: null, end: last ? placeOf(task)[0] : "–" });
-    });
+    found.set(mark.attempt, known);
   }
   keyed(body, [...found.values()], (each) => each.number, () => h("tr", null, h("th", { scope: "row" }), [0, 1, 2, 3, 4].map(() => h("td"))), (row, each) => {
     [each.number, each.agent, each.transport, each.first === null ? "–" : shownMs(each.first), each.took === null ? "–" : shownMs(each.took), each.end].forEach((value, at) => say(row.children[at], value));
