@@ -139,9 +139,9 @@ def run(agents: int, tasks: int, seconds: float, blocks: int, shots: Path | None
                         page.save(shots / f"bench-{number}.png")
                     assert page.faults() == []
             costs.append(shares[True] - shares[False])
+            without, with_it = 100 * shares[False], 100 * shares[True]
             print(
-                f"block {number + 1}: {100 * shares[False]:.1f} % of a core without, {100 * shares[True]:.1f} % with the page",
-                flush=True,
+                f"block {number + 1}: {without:.1f} % of a core without the page, {with_it:.1f} % with it", flush=True
             )
     return costs, times
 

@@ -70,7 +70,12 @@ def record_json(record: TaskRecord) -> dict[str, Any]:
     stages that it has reached."""
     decisions = [msgspec.to_builtins(each) for each in record.decisions]
     told = {"error": record.error, "message": record.message, "decisions": decisions}
-    return task_json(record.view) | told | {"stages_ms": record.stages.spans_ms()}| {"error": record.error, "message": record.message, "decisions": decisions}
+    return (
+        task_json(record.view)
+        | told
+        | {"stages_ms": record.stages.spans_ms()}
+        | {"error": record.error, "message": record.message, "decisions": decisions}
+    )
 
 
 def chunk_json(chunk: Chunk) -> dict[str, Any]:

@@ -159,11 +159,7 @@ async def test_a_list_of_tasks_is_as_long_as_asked_for() -> None:
             tasks = [each.headers["x-anywire-task"] for each in (one, other)]
             for limit, listed in (("1", 1), ("2", 2), ("", 2), ("0", 2), ("100000", 2)):
                 told = (await client.get("/v1/tasks", params={"limit": limit})).json()
-                assert ([each["id"] for each in told["data"]], told["more"]) == (tasks[:listed], 2 - listed)| {"stream": True}) as running:
-            task = running.headers["x-anywire-task"]
-            for limit, listed in (("1", [task]), ("", [task]), ("100000", [task])):
-                told = (await client.get("/v1/tasks", params={"limit": limit})).json()
-                assert ([each["id"] for each in told["data"]], told["more"]) == (listed, 0)
+                assert ([each["id"] for each in told["data"]], told["more"]) == (tasks[:listed], 2 - listed)
             assert (await client.get("/v1/tasks", params={"limit": "x"})).status_code == 400
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-
 from tests.integration.known_keys import KnownKeys, bearer
 
 from .gateway_serving import MESSAGES, says, serving

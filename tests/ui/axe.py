@@ -1,4 +1,4 @@
-"""What axe-core finds wrong for people who cannot see, or cannot use a mouse. It is installed with the stock clients."""
+"""What axe-core finds wrong for people who cannot see, or use no mouse. It comes with the stock clients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def serious_findings(page: Page) -> list[str]:
     # The page's own policy lets no foreign script in; what the browser's tools run is let in.
     page.driver.execute_cdp_cmd("Runtime.evaluate", {"expression": AXE.read_text()})
     found: list[dict[str, Any]] = page.driver.execute_async_script(
-        "const done = arguments[0]; axe.run().then(found => done(found.violations), fault => done([{id: String(fault)}]))"
+        "const done = arguments[0];"
+        "axe.run().then(found => done(found.violations), fault => done([{id: String(fault)}]));"
     )
     return [
         f"{each['id']}: {each.get('help', '')}: {[node['html'][:200] for node in each.get('nodes', ())]}"

@@ -90,7 +90,9 @@ class Page:
     def faults(self, *allowed: str) -> list[str]:
         """What stands in the console as an error or a warning since the last look, without what has one of the texts
         ``allowed`` in it."""
-        messages = [each["message"] for each in self.driver.get_log("browser") if each["level"] in ("SEVERE", "WARNING")]
+        messages = [
+            each["message"] for each in self.driver.get_log("browser") if each["level"] in ("SEVERE", "WARNING")
+        ]
         return [each for each in messages if not any(text in each for text in allowed)]
 
     def asked(self) -> list[str]:

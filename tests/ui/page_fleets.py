@@ -23,7 +23,9 @@ HOSTILE = "<img src=x onerror=\"document.title='broken'\">"
 class PageFleet:
     """A running fleet at ``url``; ``client`` asks it, with a key where one was given."""
 
-    def __init__(self, url: str, process: subprocess.Popen[str], client: httpx.Client, environment: dict[str, str]) -> None:
+    def __init__(
+        self, url: str, process: subprocess.Popen[str], client: httpx.Client, environment: dict[str, str]
+    ) -> None:
         self.url, self.process, self.client, self.environment = url, process, client, environment
 
     def chat(self, text: str = "hello", model: str = "synthetic", **more: Any) -> httpx.Response:

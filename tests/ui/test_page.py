@@ -96,16 +96,20 @@ def test_the_queue_is_shown_by_class_tenant_and_model(page: Page, fleet: PageFle
 def test_a_task_that_runs_is_followed_and_cancelled(page: Page, fleet: PageFleet) -> None:
     with fleet.streaming(model="slow") as task:
         page.open("tasks")
-        page.until(lambda: page.ask("return [...document.querySelectorAll('tbody a')].map(each => each.title)") , "rows")
+        page.until(lambda: page.ask("return [...document.querySelectorAll('tbody a')].map(each => each.title)"), "rows")
         page.ask("[...document.querySelectorAll('tbody a')].find(each => each.title === arguments[0]).click()", task)
         page.until_text("chose slow-one for slow")
         page.until(lambda: "Waited in the queue" in page.texts(".waterfall th"), "its stages")
-        page.ask("[...document.querySelectorAll('button')].find(each => each.textContent === 'Follow its text').click()")
+        page.ask(
+            "[...document.querySelectorAll('button')].find(each => each.textContent === 'Follow its text').click()"
+        )
         page.until_text("Its text from now on:")
         page.click("button.danger")
         page.until_text("cancelled", ".badge")
     assert "cancelled" in page.texts("[aria-label=Attempts] tbody td")[-1]
-    page.until(lambda: page.ask("return document.querySelector('button.danger').disabled"), "it can be cancelled no more")
+    page.until(
+        lambda: page.ask("return document.querySelector('button.danger').disabled"), "it can be cancelled no more"
+    )
 
 
 def test_a_task_that_ended_before_is_explained(page: Page, fleet: PageFleet) -> None:
@@ -130,7 +134,9 @@ def test_it_goes_on_where_it_was_when_its_stream_is_cut(page: Page, fleet: PageF
     task = fleet.chat("meanwhile").headers["x-anywire-task"]
     page.driver.execute_cdp_cmd("Network.emulateNetworkConditions", conditions | {"offline": False})
     page.until_text("live", "#connection")
-    page.until(lambda: task in page.ask("return [...document.querySelectorAll('tbody a')].map(each => each.title)"), task)
+    page.until(
+        lambda: task in page.ask("return [...document.querySelectorAll('tbody a')].map(each => each.title)"), task
+    )
     assert page.faults("ERR_INTERNET_DISCONNECTED", "ERR_NETWORK") == []
 
 

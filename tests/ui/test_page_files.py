@@ -20,7 +20,10 @@ from anywire_service_ui.files import HEADERS, PageFiles
 from anywire_service_ui.service import Page, PageConfig
 
 FILES = sorted(PageFiles())
-TEXTS = {name: (Path(__file__).parents[2] / "plugins/services/ui/anywire_service_ui/page" / name).read_text() for name in FILES}
+TEXTS = {
+    name: (Path(__file__).parents[2] / "plugins/services/ui/anywire_service_ui/page" / name).read_text()
+    for name in FILES
+}
 
 
 class TestTheService(ServiceConformance):
@@ -64,8 +67,16 @@ async def test_the_page_knows_its_place_with_a_slash_at_its_end(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     "path",
-    ["/ui/nothing.js", "/ui/views/nothing.js", "/ui/../index.html", "/ui/%2e%2e%2fservice.py", "/ui/..%2f__init__.py"]
-    + ["/ui/views/..%2f..%2fservice.py", "/ui/%00", "/ui//etc/passwd", "/ui/page/index.html", "/ui/views"],
+    [
+        *("/ui/nothing.js", "/ui/views/nothing.js", "/ui/../index.html", "/ui/%2e%2e%2fservice.py", "/ui/views"),
+        *(
+            "/ui/..%2f__init__.py",
+            "/ui/views/..%2f..%2fservice.py",
+            "/ui/%00",
+            "/ui//etc/passwd",
+            "/ui/page/index.html",
+        ),
+    ],
 )
 async def test_no_other_path_leads_to_a_file(tmp_path: Path, path: str) -> None:
     async with serving(tmp_path) as client:

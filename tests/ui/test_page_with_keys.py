@@ -125,7 +125,9 @@ def test_the_link_of_the_command_signs_in_once(page: Page, keyed: Keyed) -> None
 def test_a_key_that_is_revoked_ends_the_view(page: Page, keyed: Keyed) -> None:
     key = new_key()
     add_key(keyed.file, record_of(key, label="short", role="observe"))
-    page.until(lambda: keyed.fleet.client.get("/v1/caller", headers={"authorization": f"Bearer {key}"}).is_success, "it counts")
+    page.until(
+        lambda: keyed.fleet.client.get("/v1/caller", headers={"authorization": f"Bearer {key}"}).is_success, "it counts"
+    )
     sign_in(page, str(key))
     page.until_text("role observe", "#who")
     keyed.fleet.anywire("keys", "revoke", key.id, "--file", str(keyed.file))

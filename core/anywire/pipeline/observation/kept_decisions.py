@@ -25,7 +25,8 @@ NO_SCORES: Mapping[str, float] = {}
 
 _Ended = tuple[QueuedTask, str, str, int, str, str, int, int, tuple[Noted, ...], str, str, Stages]
 """A task as it is kept: what was queued, its model, why it was held last, when it ended, its agent and transport, the
-attempts sent, the chunks, its choices, its error's code and message, its stages. A `TaskView` is made of it when one asks."""
+attempts sent, the chunks, its choices, its error's code and message, its stages. A `TaskView` is made of it when one
+asks."""
 
 
 def note(

@@ -47,8 +47,8 @@ class Origins:
         self._allowed = frozenset(allowed)
 
     def check(self, origin: str, own: str = "") -> None:
-        """Raises `HttpError` for the origin of a page that may not. ``own`` is the server's own address, where a page of
-        that origin can be its own alone; empty where it need not be."""
+        """Raises `HttpError` for the origin of a page that may not. ``own`` is the server's own address, where a page
+        of that origin can be its own alone; empty where it need not be."""
         origin = origin.lower()
         if ANY in self._allowed or origin in self._allowed or is_local_origin(origin) or origin == own.lower() != "":
             return

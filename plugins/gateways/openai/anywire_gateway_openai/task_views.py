@@ -36,8 +36,8 @@ class TaskViewHandlers:
         self._write_timeout, self._heartbeat = write_timeout, heartbeat
 
     async def list(self, request: web.BaseRequest) -> web.StreamResponse:
-        """The tasks that have not ended and that the caller sees, oldest first; ``?limit=`` is how many at most. ``more``
-        is how many there are beyond those."""
+        """The tasks that have not ended and that the caller sees, oldest first; ``?limit=`` is how many at most.
+        ``more`` is how many there are beyond those."""
         views = self._context.tasks(request[CALLER])
         limit = bounded_number(request.query.get("limit", ""), "limit", most=MAX_LISTED) or len(views)
         told = {"object": "list", "data": [task_json(each) for each in views[:limit]]}

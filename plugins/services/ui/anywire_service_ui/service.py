@@ -84,9 +84,7 @@ class Page(Service):
                 summary="A report of an experiment, once.",
             ),
             Route("GET", PAGE + "/{file}", self._file, role=None, at_root=True, summary="A file of the page."),
-            Route(
-                "GET", PAGE + "/{folder}/{file}", self._file, role=None, at_root=True, summary="A file of the page."
-            ),
+            Route("GET", PAGE + "/{folder}/{file}", self._file, role=None, at_root=True, summary="A file of the page."),
             Route(
                 "POST",
                 PAGE + "/sign-in",
@@ -125,8 +123,7 @@ class Page(Service):
         return self._answer(START, request)
 
     async def _file(self, request: Request) -> Response:
-        folder = request.names.get("folder", "")
-        return self._answer(f"{folder}/{request.names['file']}" if folder else request.names["file"], request)
+        return self._answer("/".join(request.names.values()), request)
 
     def _answer(self, name: str, request: Request) -> Response:
         assert self._files is not None

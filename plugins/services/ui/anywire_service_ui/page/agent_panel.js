@@ -28,7 +28,11 @@ export class AgentPanel {
     this.#id = id;
     const may = api.may("operate");
     const orders = ORDERS.map(([name, title, what]) => {
-      const button = h("button", { type: "button", title: what, disabled: !may, onclick: () => this.#order(name) }, title);
+      const button = h(
+        "button",
+        { type: "button", title: what, disabled: !may, onclick: () => this.#order(name) },
+        title,
+      );
       this.#buttons.set(name, button);
       return button;
     });
@@ -39,11 +43,35 @@ export class AgentPanel {
       h("p", null, this.#badge),
       this.#reason,
       this.#facts,
-      h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Models of this agent" }, h("table", null, h("caption", null, "Models"), h("thead", null, h("tr", null, ["Model", "State", "Context"].map((each) => h("th", { scope: "col" }, each)))), this.#offers)),
+      h(
+        "div",
+        { class: "scroll", tabindex: 0, role: "region", "aria-label": "Models of this agent" },
+        h(
+          "table",
+          null,
+          h("caption", null, "Models"),
+          h(
+            "thead",
+            null,
+            h(
+              "tr",
+              null,
+              ["Model", "State", "Context"].map((each) => h("th", { scope: "col" }, each)),
+            ),
+          ),
+          this.#offers,
+        ),
+      ),
       this.#below,
       may ? [h("label", { for: "order-reason" }, "Reason (others see it)"), this.#field] : null,
       h("div", { class: "row" }, orders),
-      may ? null : h("p", { class: "hint" }, `Drain, isolate and restore are for the role operate; you have ${api.caller.role}.`),
+      may
+        ? null
+        : h(
+            "p",
+            { class: "hint" },
+            `Drain, isolate and restore are for the role operate; you have ${api.caller.role}.`,
+          ),
       this.#told,
     );
   }
@@ -61,13 +89,28 @@ export class AgentPanel {
     set(this.#badge, "data-mood", mood);
     say(this.#reason, reasonOf(agent));
     const facts = factsOf(agent);
-    keyed(this.#facts, facts.flatMap(([name, value]) => [[`${name}:`, name, "dt"], [name, value, "dd"]]), (each) => each[0], (each) => h(each[2]), (part, each) => say(part, each[1]));
-    keyed(this.#offers, agent.offers ?? [], (each) => each.model, () => h("tr", null, h("th", { scope: "row" }), h("td"), h("td")), (row, offer) => {
-      const [model, state, context] = row.children;
-      say(model, offer.model);
-      say(state, `${offer.state}${offer.detail ? `: ${offer.detail}` : ""}`);
-      say(context, offer.context || "–");
-    });
+    keyed(
+      this.#facts,
+      facts.flatMap(([name, value]) => [
+        [`${name}:`, name, "dt"],
+        [name, value, "dd"],
+      ]),
+      (each) => each[0],
+      (each) => h(each[2]),
+      (part, each) => say(part, each[1]),
+    );
+    keyed(
+      this.#offers,
+      agent.offers ?? [],
+      (each) => each.model,
+      () => h("tr", null, h("th", { scope: "row" }), h("td"), h("td")),
+      (row, offer) => {
+        const [model, state, context] = row.children;
+        say(model, offer.model);
+        say(state, `${offer.state}${offer.detail ? `: ${offer.detail}` : ""}`);
+        say(context, offer.context || "–");
+      },
+    );
     say(this.#below, below ? `An orchestrator with ${below.length} agents of its own.` : "");
     const ordered = agent.health?.order ?? "";
     const may = this.#api.may("operate") && !this.#asking && agent.state !== "lost";
@@ -81,7 +124,14 @@ export class AgentPanel {
     say(this.#told, "");
     try {
       await this.#api.post(`/v1/agents/${encodeURIComponent(this.#id)}/${name}`, { reason: this.#field.value });
-      say(this.#told, { drain: "It gets no further task.", isolate: "It gets no further task, and what ran there goes on elsewhere.", restore: "It gets tasks again." }[name]);
+      say(
+        this.#told,
+        {
+          drain: "It gets no further task.",
+          isolate: "It gets no further task, and what ran there goes on elsewhere.",
+          restore: "It gets tasks again.",
+        }[name],
+      );
       this.#field.value = "";
     } catch (error) {
       say(this.#told, error.message);
@@ -105,7 +155,8 @@ function factsOf(agent) {
   ];
   if (agent.device) facts.push(["Device", agent.device]);
   if (agent.specialization) facts.push(["Specialization", agent.specialization]);
-  for (const [name, value] of Object.entries(agent.resources ?? {}).slice(0, 12)) facts.push([name, gauge(name, value)]);
+  for (const [name, value] of Object.entries(agent.resources ?? {}).slice(0, 12))
+    facts.push([name, gauge(name, value)]);
   return facts;
 }
 

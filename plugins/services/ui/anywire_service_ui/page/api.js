@@ -66,7 +66,10 @@ export class Api {
 
   // The server-sent events of an answer, `{event, id, data}` each. `onAnswer` gets the answer with its headers first.
   async *stream(path, { onAnswer, ...options } = {}) {
-    const answer = await this.request(path, { ...options, headers: { Accept: "text/event-stream", ...options.headers } });
+    const answer = await this.request(path, {
+      ...options,
+      headers: { Accept: "text/event-stream", ...options.headers },
+    });
     onAnswer?.(answer);
     yield* eventsOf(answer.body);
   }

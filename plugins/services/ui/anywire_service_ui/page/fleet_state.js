@@ -49,7 +49,8 @@ export class FleetState {
     for (const each of list.slice(0, MOST_TASKS)) {
       if (this.ended.get(each.id)?.ended >= since) continue;
       const known = before.get(each.id);
-      const told = known?.changed >= since ? { ...each, ...known, chunks: each.chunks } : { marks: [], ...known, ...each };
+      const told =
+        known?.changed >= since ? { ...each, ...known, chunks: each.chunks } : { marks: [], ...known, ...each };
       this.tasks.set(each.id, { ...told, listed: each.chunks, begun: known?.begun ?? now - each.age_ms });
       this.ended.delete(each.id);
     }
@@ -117,12 +118,21 @@ export class FleetState {
 
   _task_requeued(event) {
     this.#change(event, (task) =>
-      Object.assign(task, { place: "queued", why: `after ${event.error}`, agent_id: "", transport: "", attempt: event.attempt, chunks: 0 }),
+      Object.assign(task, {
+        place: "queued",
+        why: `after ${event.error}`,
+        agent_id: "",
+        transport: "",
+        attempt: event.attempt,
+        chunks: 0,
+      }),
     );
   }
 
   _task_preempted(event) {
-    this.#change(event, (task) => Object.assign(task, { place: "queued", why: "gave its slot to an urgent task", agent_id: "", transport: "" }));
+    this.#change(event, (task) =>
+      Object.assign(task, { place: "queued", why: "gave its slot to an urgent task", agent_id: "", transport: "" }),
+    );
   }
 
   _task_fell_back(event) {
@@ -131,7 +141,14 @@ export class FleetState {
 
   _task_dispatched(event) {
     this.#change(event, (task) => {
-      Object.assign(task, { place: "running", why: "", agent_id: event.agent_id, transport: event.transport, attempt: event.attempt, model: event.model });
+      Object.assign(task, {
+        place: "running",
+        why: "",
+        agent_id: event.agent_id,
+        transport: event.transport,
+        attempt: event.attempt,
+        model: event.model,
+      });
       const agent = this.agents.get(event.agent_id);
       if (!agent) return;
       agent.load.in_flight += 1;
@@ -160,9 +177,40 @@ export class FleetState {
     const known = this.tasks.get(event.task_id);
     const marks = [...(known?.marks ?? []), mark(event)].slice(-MOST_MARKS);
     const now = this.now();
-    const { error, message, origin, model, agent_id, transport, tokens, prompt_tokens, stages, first_ms, attempts, chunks } = event;
-    const task = { kind: event.kind, priority: event.priority, session: event.session, parent: event.parent, tenant: event.tenant, caller: event.caller, ...known };
-    Object.assign(task, { id: event.task_id, place: "ended", why: "", error, message, origin, model, agent_id, transport });
+    const {
+      error,
+      message,
+      origin,
+      model,
+      agent_id,
+      transport,
+      tokens,
+      prompt_tokens,
+      stages,
+      first_ms,
+      attempts,
+      chunks,
+    } = event;
+    const task = {
+      kind: event.kind,
+      priority: event.priority,
+      session: event.session,
+      parent: event.parent,
+      tenant: event.tenant,
+      caller: event.caller,
+      ...known,
+    };
+    Object.assign(task, {
+      id: event.task_id,
+      place: "ended",
+      why: "",
+      error,
+      message,
+      origin,
+      model,
+      agent_id,
+      transport,
+    });
     Object.assign(task, { tokens, prompt_tokens, stages, first_ms, attempt: attempts, chunks, marks, ended: now });
     task.took = (event.at_ns - stages.received) / 1e6;
     task.begun ??= now - task.took;
@@ -237,7 +285,8 @@ export class FleetState {
   forgetLost() {
     const now = this.now();
     const before = this.lost.size;
-    for (const [id, each] of this.lost) if (now - each.since > LOST_MS || this.lost.size > MOST_LOST) this.lost.delete(id);
+    for (const [id, each] of this.lost)
+      if (now - each.since > LOST_MS || this.lost.size > MOST_LOST) this.lost.delete(id);
     return this.lost.size !== before;
   }
 
@@ -248,7 +297,11 @@ export class FleetState {
     const seconds = RATE_MS / 1000;
     const tokens = this.#done.reduce((sum, each) => sum + each[1], 0);
     const failed = this.#done.filter((each) => each[2]).length;
-    return { tasks: this.#done.length / seconds, tokens: tokens / seconds, failed: this.#done.length ? failed / this.#done.length : 0 };
+    return {
+      tasks: this.#done.length / seconds,
+      tokens: tokens / seconds,
+      failed: this.#done.length ? failed / this.#done.length : 0,
+    };
   }
 
   find(id) {

@@ -16,8 +16,10 @@ export function conditionOf(agent) {
   if (word) return { word, mood, unwell: true };
   if (agent.state === "draining") return { word: "draining", mood: "warn", unwell: false };
   if (agent.state === "starting") return { word: "starting", mood: "busy", unwell: false };
-  if (Object.keys(health.links ?? {}).some((each) => health.links[each] !== "closed")) return { word: "a link fails", mood: "warn", unwell: true };
-  if (Object.keys(health.models ?? {}).some((each) => health.models[each] !== "closed")) return { word: "a model fails", mood: "warn", unwell: true };
+  if (Object.keys(health.links ?? {}).some((each) => health.links[each] !== "closed"))
+    return { word: "a link fails", mood: "warn", unwell: true };
+  if (Object.keys(health.models ?? {}).some((each) => health.models[each] !== "closed"))
+    return { word: "a model fails", mood: "warn", unwell: true };
   if (health.slow_start) return { word: "slow start", mood: "busy", unwell: false };
   if (usedSlots(agent) >= agent.slots) return { word: "busy", mood: "busy", unwell: false };
   return { word: "ready", mood: "good", unwell: false };
@@ -35,8 +37,12 @@ export function reasonOf(agent) {
   const evidence = Object.entries(health.evidence ?? {}).map(([code, count]) => `${count} × ${code}`);
   if (evidence.length) parts.push(evidence.join(", "));
   if (health.retry_in_ms) parts.push(`tried next in ${Math.ceil(health.retry_in_ms / 1000)} s`);
-  for (const [kind, states] of [["link", health.links], ["model", health.models]]) {
-    for (const [name, state] of Object.entries(states ?? {})) if (state !== "closed") parts.push(`${kind} ${name}: ${STATES[state]?.[0] ?? state}`);
+  for (const [kind, states] of [
+    ["link", health.links],
+    ["model", health.models],
+  ]) {
+    for (const [name, state] of Object.entries(states ?? {}))
+      if (state !== "closed") parts.push(`${kind} ${name}: ${STATES[state]?.[0] ?? state}`);
   }
   return [...new Set(parts.filter(Boolean))].join("; ");
 }

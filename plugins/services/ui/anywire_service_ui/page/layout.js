@@ -8,14 +8,24 @@ export function placesOf(ids, width, height) {
   const shown = ids.slice(0, MOST);
   const [radius, spacing, labels] = sizeFor(shown.length, width);
   const margin = radius * 2 + (labels ? 34 : 8);
-  const rings = ringsFor(shown.length, width / 2 - margin, height / 2 - margin, spacing, labels ? spacing * 0.75 : radius * 2.9);
+  const rings = ringsFor(
+    shown.length,
+    width / 2 - margin,
+    height / 2 - margin,
+    spacing,
+    labels ? spacing * 0.75 : radius * 2.9,
+  );
   const places = new Map();
   let next = 0;
   rings.forEach((ring, number) => {
     // Every second ring is turned by half a step: links to it pass between the agents of the ring before.
     const turn = number % 2 ? Math.PI / ring.count : 0;
     for (const angle of evenAngles(ring.rx, ring.ry, ring.count, turn)) {
-      places.set(shown[next++], { x: width / 2 + ring.rx * Math.cos(angle), y: height / 2 + ring.ry * Math.sin(angle), angle });
+      places.set(shown[next++], {
+        x: width / 2 + ring.rx * Math.cos(angle),
+        y: height / 2 + ring.ry * Math.sin(angle),
+        angle,
+      });
     }
   });
   return { radius, labels, places, left: ids.length - shown.length };

@@ -19,7 +19,15 @@ export async function useCode(api) {
 // Show the form until a key is let in.
 export function askForKey(element, api, why) {
   return new Promise((signedIn) => {
-    const field = h("input", { id: "key", type: "password", name: "key", autocomplete: "current-password", required: true, spellcheck: "false", "aria-describedby": "key-fault" });
+    const field = h("input", {
+      id: "key",
+      type: "password",
+      name: "key",
+      autocomplete: "current-password",
+      required: true,
+      spellcheck: "false",
+      "aria-describedby": "key-fault",
+    });
     const fault = h("p", { id: "key-fault", class: "fault", role: "alert" }, why);
     const button = h("button", { type: "submit", class: "primary" }, "Sign in");
     const send = async (event) => {

@@ -1,5 +1,4 @@
-          this.refresh();
-          continue;// Keeps what is known of the fleet up to date: lists when it begins and now and then, events in between.
+// Keeps what is known of the fleet up to date: lists when it begins and now and then, events in between.
 
 import { FleetState } from "./fleet_state.js";
 
@@ -7,7 +6,8 @@ const GATHERED_MS = 100; // for which the server gathers events: what happens is
 const POLL_MS = 2000;
 const MOST_LISTED = 2000; // tasks in one list
 const SILENT_MS = 90_000; // after which a stream without a word counts as lost
-const TYPES = "task.*,attempt.streaming,attempt.progress,attempt.ended,agent.*,link.*,health.*,offer.*,orchestrator.*,plugin.*,key.*";
+const TYPES =
+  "task.*,attempt.streaming,attempt.progress,attempt.ended,agent.*,link.*,health.*,offer.*,orchestrator.*,plugin.*,key.*";
 
 export class Store {
   state = new FleetState();
@@ -144,8 +144,7 @@ export class Store {
         if (event === "comment") continue;
         if (event === "error") throw new Error(JSON.parse(data).error?.message ?? "refused");
         if (event === "reset" || event === "missed") {
-          if (!known || event === "missed") this.refresh();
-          known = true;
+          this.refresh();
           continue;
         }
         if (id) this.#last = id;

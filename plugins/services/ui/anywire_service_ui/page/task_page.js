@@ -26,7 +26,13 @@ export function mountTask(element, api, id) {
   const told = h("p", { role: "status", class: "hint" });
   const follow = h("button", { type: "button", onclick: () => followText() }, "Follow its text");
   const cancel = h("button", { type: "button", class: "danger", onclick: () => cancelTask() }, "Cancel");
-  const text = h("pre", { class: "text", tabindex: 0, role: "region", "aria-label": "Text of the task from now on", hidden: true });
+  const text = h("pre", {
+    class: "text",
+    tabindex: 0,
+    role: "region",
+    "aria-label": "Text of the task from now on",
+    hidden: true,
+  });
   fill(
     element,
     h("p", null, h("a", { href: "#/tasks" }, "All tasks")),
@@ -35,9 +41,39 @@ export function mountTask(element, api, id) {
     why,
     told,
     text,
-    h("div", { class: "columns" }, h("section", { class: "card", "aria-label": "Where its time went" }, waterfall.element, apart), h("section", { class: "card", "aria-label": "What it is" }, facts)),
-    h("div", { class: "scroll card", tabindex: 0, role: "region", "aria-label": "Attempts" }, h("table", null, h("caption", null, "Attempts"), h("thead", null, h("tr", null, ["Attempt", "Agent", "Transport", "First token", "Took", "End"].map((each) => h("th", { scope: "col" }, each)))), attempts)),
-    h("section", { class: "card", "aria-labelledby": "chosen" }, h("h2", { id: "chosen" }, "How its agents were chosen"), decisions),
+    h(
+      "div",
+      { class: "columns" },
+      h("section", { class: "card", "aria-label": "Where its time went" }, waterfall.element, apart),
+      h("section", { class: "card", "aria-label": "What it is" }, facts),
+    ),
+    h(
+      "div",
+      { class: "scroll card", tabindex: 0, role: "region", "aria-label": "Attempts" },
+      h(
+        "table",
+        null,
+        h("caption", null, "Attempts"),
+        h(
+          "thead",
+          null,
+          h(
+            "tr",
+            null,
+            ["Attempt", "Agent", "Transport", "First token", "Took", "End"].map((each) =>
+              h("th", { scope: "col" }, each),
+            ),
+          ),
+        ),
+        attempts,
+      ),
+    ),
+    h(
+      "section",
+      { class: "card", "aria-labelledby": "chosen" },
+      h("h2", { id: "chosen" }, "How its agents were chosen"),
+      decisions,
+    ),
   );
 
   function draw() {
@@ -51,14 +87,28 @@ export function mountTask(element, api, id) {
     const [word, mood] = placeOf(task);
     say(badge, word);
     set(badge, "data-mood", mood);
-    say(why, [task.why, task.message, task.progress && task.place === "running" && `its agent: ${task.progress}`].filter(Boolean).join(" · "));
+    say(
+      why,
+      [task.why, task.message, task.progress && task.place === "running" && `its agent: ${task.progress}`]
+        .filter(Boolean)
+        .join(" · "),
+    );
     const ended = task.place === "ended";
     follow.disabled = ended || following;
     cancel.disabled = ended;
-    const took = ended ? (task.took ?? task.age_ms) : task.begun === undefined ? task.age_ms : performance.now() - task.begun;
+    const took = ended
+      ? (task.took ?? task.age_ms)
+      : task.begun === undefined
+        ? task.age_ms
+        : performance.now() - task.begun;
     drawFacts(facts, task, took);
     waterfall.draw(spansOf(seen?.stages ? seen : (record ?? {})));
-    say(apart, seen?.stages?.comparable === false ? "The agent runs on another machine, whose clock cannot be compared: the wire is left out." : "");
+    say(
+      apart,
+      seen?.stages?.comparable === false
+        ? "The agent runs on another machine, whose clock cannot be compared: the wire is left out."
+        : "",
+    );
     drawAttempts(attempts, task, record);
   }
 
@@ -94,7 +144,9 @@ export function mountTask(element, api, id) {
     say(told, "Its text from now on:");
     drawing.ask();
     try {
-      for await (const { event, data } of api.stream(`/v1/tasks/${encodeURIComponent(id)}/follow`, { signal: abort.signal })) {
+      for await (const { event, data } of api.stream(`/v1/tasks/${encodeURIComponent(id)}/follow`, {
+        signal: abort.signal,
+      })) {
         if (event === "error") throw new Error(JSON.parse(data).error?.message ?? "it has failed");
         if (event !== "chunk") continue;
         const atEnd = text.scrollTop + text.clientHeight >= text.scrollHeight - 4;
@@ -152,7 +204,16 @@ function drawFacts(list, task, took) {
     ["Session", task.session || "–"],
     ["Parent", task.parent || "–"],
   ];
-  keyed(list, facts.flatMap(([name, value]) => [[`${name}:`, name, "dt"], [name, value, "dd"]]), (each) => each[0], (each) => h(each[2]), (part, each) => say(part, each[1]));
+  keyed(
+    list,
+    facts.flatMap(([name, value]) => [
+      [`${name}:`, name, "dt"],
+      [name, value, "dd"],
+    ]),
+    (each) => each[0],
+    (each) => h(each[2]),
+    (part, each) => say(part, each[1]),
+  );
 }
 
 // From the choices of its agents, and from what was seen of it while this page was open.
@@ -162,17 +223,57 @@ function drawAttempts(body, task, record) {
   chosen.forEach((each, at) => {
     const last = at === chosen.length - 1;
     const end = last ? (task.place === "ended" ? placeOf(task)[0] : "runs") : "–";
-    found.set(at + 1, { number: at + 1, agent: each.agent_id, transport: last ? task.transport : "–", first: null, took: null, end });
+    found.set(at + 1, {
+      number: at + 1,
+      agent: each.agent_id,
+      transport: last ? task.transport : "–",
+      first: null,
+      took: null,
+      end,
+    });
   });
   for (const mark of task.marks ?? []) {
     if (!mark.attempt || mark.type === "task.requeued") continue;
-    const known = found.get(mark.attempt) ?? { number: mark.attempt, agent: "", transport: "", first: null, took: null, end: "runs" };
+    const known = found.get(mark.attempt) ?? {
+      number: mark.attempt,
+      agent: "",
+      transport: "",
+      first: null,
+      took: null,
+      end: "runs",
+    };
     if (mark.type === "task.dispatched") Object.assign(known, { agent: mark.agent_id, transport: mark.transport });
     else if (mark.type === "attempt.streaming") known.first = mark.first_ms;
-    else if (mark.type === "attempt.ended") Object.assign(known, { agent: mark.agent_id, transport: mark.transport, first: mark.first_ms || null, took: mark.total_ms, end: mark.error ? `${mark.error} (${mark.origin})` : "answered" });
+    else if (mark.type === "attempt.ended")
+      Object.assign(known, {
+        agent: mark.agent_id,
+        transport: mark.transport,
+        first: mark.first_ms || null,
+        took: mark.total_ms,
+        end: mark.error ? `${mark.error} (${mark.origin})` : "answered",
+      });
     found.set(mark.attempt, known);
   }
-  keyed(body, [...found.values()], (each) => each.number, () => h("tr", null, h("th", { scope: "row" }), [0, 1, 2, 3, 4].map(() => h("td"))), (row, each) => {
-    [each.number, each.agent, each.transport, each.first === null ? "–" : shownMs(each.first), each.took === null ? "–" : shownMs(each.took), each.end].forEach((value, at) => say(row.children[at], value));
-  });
+  keyed(
+    body,
+    [...found.values()],
+    (each) => each.number,
+    () =>
+      h(
+        "tr",
+        null,
+        h("th", { scope: "row" }),
+        [0, 1, 2, 3, 4].map(() => h("td")),
+      ),
+    (row, each) => {
+      [
+        each.number,
+        each.agent,
+        each.transport,
+        each.first === null ? "–" : shownMs(each.first),
+        each.took === null ? "–" : shownMs(each.took),
+        each.end,
+      ].forEach((value, at) => say(row.children[at], value));
+    },
+  );
 }

@@ -64,16 +64,39 @@ export class Waterfall {
   #caption = h("caption");
 
   constructor() {
-    this.element = h("table", { class: "waterfall" }, this.#caption, h("thead", null, h("tr", null, h("th", { scope: "col" }, "Stage"), h("td"), h("th", { scope: "col", class: "number" }, "Time"))), this.#body);
+    this.element = h(
+      "table",
+      { class: "waterfall" },
+      this.#caption,
+      h(
+        "thead",
+        null,
+        h("tr", null, h("th", { scope: "col" }, "Stage"), h("td"), h("th", { scope: "col", class: "number" }, "Time")),
+      ),
+      this.#body,
+    );
   }
 
   draw(spans) {
     const whole = Math.max(0.001, ...spans.map((each) => each.from + each.ms));
     say(this.#caption, spans.length ? `${shownMs(whole)} from its receipt` : "No stage is known yet.");
-    keyed(this.#body, spans, (each) => each.name, () => h("tr", null, h("th", { scope: "row" }), h("td", null, h("span", { class: "bar", "aria-hidden": "true" }, h("i"))), h("td", { class: "number" })), (row, each) => {
-      say(row.children[0], each.title);
-      drawSpan(row.children[1].firstChild.firstChild, each.part, each.from, each.ms, whole);
-      say(row.children[2], shownMs(each.ms));
-    });
+    keyed(
+      this.#body,
+      spans,
+      (each) => each.name,
+      () =>
+        h(
+          "tr",
+          null,
+          h("th", { scope: "row" }),
+          h("td", null, h("span", { class: "bar", "aria-hidden": "true" }, h("i"))),
+          h("td", { class: "number" }),
+        ),
+      (row, each) => {
+        say(row.children[0], each.title);
+        drawSpan(row.children[1].firstChild.firstChild, each.part, each.from, each.ms, whole);
+        say(row.children[2], shownMs(each.ms));
+      },
+    );
   }
 }

@@ -20,7 +20,11 @@ export function mount(element, api, [selected = ""]) {
   const picture = new Picture((id) => api.go(`fleet/${encodeURIComponent(id)}`));
   const legend = h("ul", { class: "legend", "aria-label": "Transports of links" });
   const panel = new AgentPanel(api, selected);
-  const unwell = h("section", { class: "card", "aria-labelledby": "unwell", hidden: true }, h("h2", { id: "unwell" }, "Not well"));
+  const unwell = h(
+    "section",
+    { class: "card", "aria-labelledby": "unwell", hidden: true },
+    h("h2", { id: "unwell" }, "Not well"),
+  );
   const unwellList = h("ul", { class: "plain" });
   unwell.append(unwellList);
   const field = h("input", {
@@ -38,9 +42,24 @@ export function mount(element, api, [selected = ""]) {
     element,
     h("h1", null, "Fleet"),
     figures.element,
-    h("div", { class: selected ? "columns" : null }, h("section", { class: "card", "aria-label": "Picture of the fleet" }, picture.element, legend), selected ? panel.element : null),
+    h(
+      "div",
+      { class: selected ? "columns" : null },
+      h("section", { class: "card", "aria-label": "Picture of the fleet" }, picture.element, legend),
+      selected ? panel.element : null,
+    ),
     unwell,
-    h("section", { "aria-labelledby": "agents" }, h("h2", { id: "agents" }, "Agents"), h("div", { class: "row" }, h("label", { for: "filter" }, "Filter"), field), h("div", { class: "scroll", tabindex: 0, role: "region", "aria-labelledby": "agents" }, h("table", null, caption, headOf(), rows))),
+    h(
+      "section",
+      { "aria-labelledby": "agents" },
+      h("h2", { id: "agents" }, "Agents"),
+      h("div", { class: "row" }, h("label", { for: "filter" }, "Filter"), field),
+      h(
+        "div",
+        { class: "scroll", tabindex: 0, role: "region", "aria-labelledby": "agents" },
+        h("table", null, caption, headOf(), rows),
+      ),
+    ),
   );
 
   function draw() {
@@ -74,7 +93,8 @@ export function mount(element, api, [selected = ""]) {
   const looking = setInterval(() => lookBelow(api, below, abort.signal, drawing), BELOW_MS);
   const unhear = store.listen((event) => {
     if (event.type === "agent.lost") api.announce(`Agent ${event.agent_id} is lost.`);
-    if (event.type === "agent.joined" && event.info?.engine === ORCHESTRATOR) setTimeout(() => lookBelow(api, below, abort.signal, drawing), 500);
+    if (event.type === "agent.joined" && event.info?.engine === ORCHESTRATOR)
+      setTimeout(() => lookBelow(api, below, abort.signal, drawing), 500);
   });
   lookBelow(api, below, abort.signal, drawing);
   const resized = new ResizeObserver(() => drawing.ask());
@@ -96,9 +116,19 @@ async function lookBelow(api, below, signal, drawing) {
   for (const agent of api.store.state.agents.values()) {
     if (agent.engine !== ORCHESTRATOR) continue;
     try {
-      const answer = await api.request(`/v1/agents/${encodeURIComponent(agent.id)}/commands/agents?deadline=5`, { method: "POST", body: {}, signal });
-      const lines = (await answer.text()).split("\n").filter(Boolean).map((line) => JSON.parse(line));
-      below.set(agent.id, lines.filter((each) => each.id));
+      const answer = await api.request(`/v1/agents/${encodeURIComponent(agent.id)}/commands/agents?deadline=5`, {
+        method: "POST",
+        body: {},
+        signal,
+      });
+      const lines = (await answer.text())
+        .split("\n")
+        .filter(Boolean)
+        .map((line) => JSON.parse(line));
+      below.set(
+        agent.id,
+        lines.filter((each) => each.id),
+      );
     } catch {
       below.delete(agent.id); // it is gone, or does not tell
     }
@@ -109,19 +139,31 @@ async function lookBelow(api, below, signal, drawing) {
 function drawLegend(legend, agents) {
   const counts = new Map();
   for (const each of agents) if (each.transport) counts.set(each.transport, (counts.get(each.transport) ?? 0) + 1);
-  keyed(legend, [...counts].sort(), (each) => each[0], ([name]) => h("li", null, linkSample(name), h("span")), (item, [name, count]) => say(item.lastChild, `${name}: ${shownCount(count, "agent")}`));
+  keyed(
+    legend,
+    [...counts].sort(),
+    (each) => each[0],
+    ([name]) => h("li", null, linkSample(name), h("span")),
+    (item, [name, count]) => say(item.lastChild, `${name}: ${shownCount(count, "agent")}`),
+  );
 }
 
 function drawUnwell(section, list, agents) {
   const found = agents.filter((each) => conditionOf(each).unwell).slice(0, 20);
   section.hidden = !found.length;
-  keyed(list, found, (each) => each.id, (each) => h("li", null, link(each.id), " ", h("span", { class: "badge" }), " ", h("span", { class: "hint" })), (item, each) => {
-    const { word, mood } = conditionOf(each);
-    const [, badge, reason] = item.children;
-    say(badge, word);
-    set(badge, "data-mood", mood);
-    say(reason, reasonOf(each));
-  });
+  keyed(
+    list,
+    found,
+    (each) => each.id,
+    (each) => h("li", null, link(each.id), " ", h("span", { class: "badge" }), " ", h("span", { class: "hint" })),
+    (item, each) => {
+      const { word, mood } = conditionOf(each);
+      const [, badge, reason] = item.children;
+      say(badge, word);
+      set(badge, "data-mood", mood);
+      say(reason, reasonOf(each));
+    },
+  );
 }
 
 function link(id) {
@@ -129,21 +171,55 @@ function link(id) {
 }
 
 function headOf() {
-  const heads = ["Agent", "State", "Slots", "Chunks / s", "Answered", "Failed", "First token", "Transport", "Host", "Models"];
-  return h("thead", null, h("tr", null, heads.map((each, at) => h("th", { scope: "col", class: at > 1 && at < 7 ? "number" : null }, each))));
+  const heads = [
+    "Agent",
+    "State",
+    "Slots",
+    "Chunks / s",
+    "Answered",
+    "Failed",
+    "First token",
+    "Transport",
+    "Host",
+    "Models",
+  ];
+  return h(
+    "thead",
+    null,
+    h(
+      "tr",
+      null,
+      heads.map((each, at) => h("th", { scope: "col", class: at > 1 && at < 7 ? "number" : null }, each)),
+    ),
+  );
 }
 
 function drawRows(body, caption, agents, filter) {
-  const found = agents.filter((each) => !filter || `${each.id} ${each.host} ${each.transport} ${each.models?.join(" ")}`.toLowerCase().includes(filter));
+  const found = agents.filter(
+    (each) =>
+      !filter || `${each.id} ${each.host} ${each.transport} ${each.models?.join(" ")}`.toLowerCase().includes(filter),
+  );
   found.sort((one, other) => one.id.localeCompare(other.id, "en", { numeric: true }));
   const left = found.length - MOST_ROWS;
-  say(caption, `${shownCount(Math.min(found.length, MOST_ROWS), "agent")}${left > 0 ? `, and ${left} more: filter them` : ""}`);
+  say(
+    caption,
+    `${shownCount(Math.min(found.length, MOST_ROWS), "agent")}${left > 0 ? `, and ${left} more: filter them` : ""}`,
+  );
   keyed(body, found.slice(0, MOST_ROWS), (each) => each.id, makeRow, drawRow);
 }
 
 function makeRow(agent) {
   const cells = [0, 1, 2, 3, 4].map(() => h("td", { class: "number" }));
-  return h("tr", null, h("th", { scope: "row" }, link(agent.id)), h("td", null, h("span", { class: "badge" })), cells, h("td"), h("td"), h("td"));
+  return h(
+    "tr",
+    null,
+    h("th", { scope: "row" }, link(agent.id)),
+    h("td", null, h("span", { class: "badge" })),
+    cells,
+    h("td"),
+    h("td"),
+    h("td"),
+  );
 }
 
 function drawRow(row, agent) {

@@ -14,12 +14,23 @@ export function mount(element, api) {
   const tenants = tableOf("By tenant", ["Tenant", "", "Queued", "Held", "Running", "Oldest waits"]);
   const models = tableOf("By model", ["Model", "", "Queued", "Held", "Running", "Oldest waits"]);
   const held = tableOf("Held, and for what", ["Why", "", "Tasks"]);
-  const stages = tableOf("Where time went, of the newest tasks that have ended", ["Stage", "", "Median", "95th percentile"]);
+  const stages = tableOf("Where time went, of the newest tasks that have ended", [
+    "Stage",
+    "",
+    "Median",
+    "95th percentile",
+  ]);
   const note = h("p", { class: "hint" });
   fill(
     element,
     h("h1", null, "Queue"),
-    api.may("observe") ? null : h("p", { class: "hint" }, `Your own tasks: those of others are for the role observe; you have ${api.caller.role}.`),
+    api.may("observe")
+      ? null
+      : h(
+          "p",
+          { class: "hint" },
+          `Your own tasks: those of others are for the role observe; you have ${api.caller.role}.`,
+        ),
     figures.element,
     note,
     classes.element,
@@ -36,9 +47,21 @@ export function mount(element, api) {
     const count = (place) => tasks.filter((each) => each.place === place).length;
     const oldest = oldestOf(tasks, now);
     const refused = Object.values(state.stats?.admission?.refused ?? {}).reduce((sum, each) => sum + each, 0);
-    figures.say([count("queued"), count("held"), count("running"), oldest === null ? "–" : shownMs(oldest), state.stats ? refused : "–"]);
+    figures.say([
+      count("queued"),
+      count("held"),
+      count("running"),
+      oldest === null ? "–" : shownMs(oldest),
+      state.stats ? refused : "–",
+    ]);
     say(note, state.more ? `and ${shownCount(state.more, "task")} more, which are counted nowhere here` : "");
-    drawGroups(classes.body, tasks, (each) => each.priority, now, (one, other) => other - one);
+    drawGroups(
+      classes.body,
+      tasks,
+      (each) => each.priority,
+      now,
+      (one, other) => other - one,
+    );
     drawGroups(tenants.body, tasks, (each) => each.tenant || "(none)", now);
     drawGroups(models.body, tasks, (each) => each.model, now);
     drawHeld(held, tasks);
@@ -58,8 +81,16 @@ export function mount(element, api) {
 
 function tableOf(caption, heads) {
   const body = h("tbody");
-  const head = h("tr", null, heads.map((each, at) => (each ? h("th", { scope: "col", class: at > 1 ? "number" : null }, each) : h("td"))));
-  const element = h("div", { class: "scroll card", tabindex: 0, role: "region", "aria-label": caption }, h("table", null, h("caption", null, caption), h("thead", null, head), body));
+  const head = h(
+    "tr",
+    null,
+    heads.map((each, at) => (each ? h("th", { scope: "col", class: at > 1 ? "number" : null }, each) : h("td"))),
+  );
+  const element = h(
+    "div",
+    { class: "scroll card", tabindex: 0, role: "region", "aria-label": caption },
+    h("table", null, h("caption", null, caption), h("thead", null, head), body),
+  );
   return { element, body };
 }
 
@@ -77,31 +108,51 @@ function drawGroups(body, tasks, nameOf, now, compare) {
     group[task.place] += 1;
     groups.set(name, group);
   }
-  const sorted = [...groups.values()].sort((one, other) => (compare ? compare(one.name, other.name) : other.tasks.length - one.tasks.length));
+  const sorted = [...groups.values()].sort((one, other) =>
+    compare ? compare(one.name, other.name) : other.tasks.length - one.tasks.length,
+  );
   const most = Math.max(1, ...sorted.map((each) => each.tasks.length));
-  keyed(body, sorted.slice(0, MOST_ROWS), (each) => String(each.name), makeRow, (row, group) => {
-    const [name, bar, queued, held, running, oldest] = row.children;
-    say(name, group.name);
-    let left = 0;
-    ["running", "held", "queued"].forEach((place, at) => {
-      const part = bar.firstChild.children[at];
-      const share = (100 * group[place]) / most;
-      part.style.left = `${left}%`;
-      part.style.width = `${share}%`;
-      part.hidden = !group[place];
-      left += share;
-    });
-    say(queued, group.queued);
-    say(held, group.held);
-    say(running, group.running);
-    const waits = oldestOf(group.tasks, now);
-    say(oldest, waits === null ? "–" : shownMs(waits));
-  });
+  keyed(
+    body,
+    sorted.slice(0, MOST_ROWS),
+    (each) => String(each.name),
+    makeRow,
+    (row, group) => {
+      const [name, bar, queued, held, running, oldest] = row.children;
+      say(name, group.name);
+      let left = 0;
+      ["running", "held", "queued"].forEach((place, at) => {
+        const part = bar.firstChild.children[at];
+        const share = (100 * group[place]) / most;
+        part.style.left = `${left}%`;
+        part.style.width = `${share}%`;
+        part.hidden = !group[place];
+        left += share;
+      });
+      say(queued, group.queued);
+      say(held, group.held);
+      say(running, group.running);
+      const waits = oldestOf(group.tasks, now);
+      say(oldest, waits === null ? "–" : shownMs(waits));
+    },
+  );
 }
 
 function makeRow() {
-  const bar = h("span", { class: "bar", "aria-hidden": "true" }, h("i", { class: "running" }), h("i", { class: "held" }), h("i"));
-  return h("tr", null, h("th", { scope: "row" }), h("td", null, bar), [0, 1, 2, 3].map(() => h("td", { class: "number" })));
+  const bar = h(
+    "span",
+    { class: "bar", "aria-hidden": "true" },
+    h("i", { class: "running" }),
+    h("i", { class: "held" }),
+    h("i"),
+  );
+  return h(
+    "tr",
+    null,
+    h("th", { scope: "row" }),
+    h("td", null, bar),
+    [0, 1, 2, 3].map(() => h("td", { class: "number" })),
+  );
 }
 
 function drawHeld(table, tasks) {
@@ -109,23 +160,46 @@ function drawHeld(table, tasks) {
   for (const each of tasks) if (each.place === "held") counts.set(each.why, (counts.get(each.why) ?? 0) + 1);
   table.element.hidden = !counts.size;
   const sorted = [...counts].sort((one, other) => other[1] - one[1]).slice(0, MOST_ROWS);
-  keyed(table.body, sorted, (each) => each[0], () => h("tr", null, h("th", { scope: "row" }), h("td"), h("td", { class: "number" })), (row, [why, count]) => {
-    say(row.children[0], why);
-    say(row.children[2], count);
-  });
+  keyed(
+    table.body,
+    sorted,
+    (each) => each[0],
+    () => h("tr", null, h("th", { scope: "row" }), h("td"), h("td", { class: "number" })),
+    (row, [why, count]) => {
+      say(row.children[0], why);
+      say(row.children[2], count);
+    },
+  );
 }
 
 // The median and the 95th percentile of each stage.
 function drawStages(body, ended) {
   const times = new Map(STAGES.map(({ name }) => [name, []]));
   for (const task of ended) for (const span of spansOf(task)) times.get(span.name)?.push(span.ms);
-  const rows = STAGES.map((stage) => ({ ...stage, times: times.get(stage.name).sort((one, other) => one - other) })).filter((each) => each.times.length);
+  const rows = STAGES.map((stage) => ({
+    ...stage,
+    times: times.get(stage.name).sort((one, other) => one - other),
+  })).filter((each) => each.times.length);
   const at = (each, share) => each.times[Math.min(each.times.length - 1, Math.floor(share * each.times.length))];
   const whole = Math.max(0.001, ...rows.map((each) => at(each, 0.95)));
-  keyed(body, rows, (each) => each.name, () => h("tr", null, h("th", { scope: "row" }), h("td", null, h("span", { class: "bar", "aria-hidden": "true" }, h("i"))), h("td", { class: "number" }), h("td", { class: "number" })), (row, each) => {
-    say(row.children[0], each.title);
-    drawSpan(row.children[1].firstChild.firstChild, each.part, 0, at(each, 0.5), whole);
-    say(row.children[2], shownMs(at(each, 0.5)));
-    say(row.children[3], shownMs(at(each, 0.95)));
-  });
+  keyed(
+    body,
+    rows,
+    (each) => each.name,
+    () =>
+      h(
+        "tr",
+        null,
+        h("th", { scope: "row" }),
+        h("td", null, h("span", { class: "bar", "aria-hidden": "true" }, h("i"))),
+        h("td", { class: "number" }),
+        h("td", { class: "number" }),
+      ),
+    (row, each) => {
+      say(row.children[0], each.title);
+      drawSpan(row.children[1].firstChild.firstChild, each.part, 0, at(each, 0.5), whole);
+      say(row.children[2], shownMs(at(each, 0.5)));
+      say(row.children[3], shownMs(at(each, 0.95)));
+    },
+  );
 }
