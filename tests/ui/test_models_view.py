@@ -38,7 +38,7 @@ class Processes:
             Offer(MODEL, ("chat",), {"tools": True, "vision": False}, "stopped", context=2048, on_demand=True),
             Offer(HOSTILE, ("embedding",), state="crashed", detail=f"killed {HOSTILE}"),
         )
-        for name in ("list", "start", "stop", "pin", "logs", "add", "import"):
+        for name in ("list", "start", "stop", "pin", "logs", "add"):
             self.engine.commands[f"models.{name}"] = getattr(self, name)
 
     def status(self, **more: Any) -> dict[str, Any]:

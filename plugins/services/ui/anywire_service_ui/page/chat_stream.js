@@ -1,6 +1,7 @@
 // What a streamed chat brings: its text, how fast it came, what it cost, and where the time went.
 
 const MAX_CHARS = 1_000_000; // of one answer; what comes beyond is counted and not kept
+const LEAST_S = 0.05; // for a rate
 
 // Takes one event or comment of the stream after the other. All times are milliseconds of performance.now().
 export class ChatAnswer {
@@ -62,10 +63,10 @@ export class ChatAnswer {
     return Number.isInteger(counted) && counted > 0 ? counted : this.pieces;
   }
 
-  // Tokens in a second from the first one on; 0 where that says nothing.
+  // Tokens in a second from the first one on; 0 where that says nothing: of a burst.
   get rate() {
     const seconds = (this.last - this.first) / 1000;
-    return this.tokens > 1 && seconds > 0 ? (this.tokens - 1) / seconds : 0;
+    return this.tokens > 1 && seconds >= LEAST_S ? (this.tokens - 1) / seconds : 0;
   }
 
   #comment(text) {
