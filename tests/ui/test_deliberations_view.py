@@ -78,7 +78,13 @@ async def test_the_evidence_of_a_ranking_is_shown(tab: Page, tmp_path: Path) -> 
         assert ranked[:2] == ["1", "member-2"]
         assert "5.00" in ranked
         await viewer.press("member-2 (DEV), rank 1")
-        for text in (HOSTILE, "lint: failed; no tests", "It copies.", "member-1: 5.00 (clarity 5)", "agent_lost: it went"):
+        for text in (
+            HOSTILE,
+            "lint: failed; no tests",
+            "It copies.",
+            "member-1: 5.00 (clarity 5)",
+            "agent_lost: it went",
+        ):
             await viewer.until("return document.querySelector('main').textContent.includes(arguments[0])", text, text)
         await viewer.looks_well("deliberation")
 
@@ -92,7 +98,8 @@ async def test_one_that_goes_on_is_cancelled(tab: Page, tmp_path: Path) -> None:
         await viewer.shows("cancelled: cancelled by DELETE")
         assert double.cancelled == ["q-1"]
         assert not await viewer.run(
-            "return [...document.querySelectorAll('button')].find((each) => each.textContent === 'Cancel it').checkVisibility()"
+            "return [...document.querySelectorAll('button')].find("
+            "each => each.textContent === 'Cancel it').checkVisibility()"
         )
         await viewer.nothing_went_wrong()
 

@@ -22,6 +22,10 @@ pytestmark = MARKS
 MODEL = "local:smol:1"
 
 
+class ModelsEngine(ScriptedEngine):
+    name = "models"
+
+
 class Processes:
     """The commands of an agent with two models: one runs or not, and one whose start fails."""
 
@@ -32,12 +36,11 @@ class Processes:
         self.may_run = asyncio.Event()
         self.lines: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.log_ended = asyncio.Event()
-        self.engine = says("hello")
-        self.engine.name = "models"
-        self.engine.offers = (
+        offered = (
             Offer(MODEL, ("chat",), {"tools": True, "vision": False}, "stopped", context=2048, on_demand=True),
             Offer(HOSTILE, ("embedding",), state="crashed", detail=f"killed {HOSTILE}"),
         )
+        self.engine = ModelsEngine(says("hello").script, offered)
         for name in ("list", "start", "stop", "pin", "logs", "add"):
             self.engine.commands[f"models.{name}"] = getattr(self, name)
 

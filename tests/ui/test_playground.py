@@ -1,4 +1,4 @@
-"""The playground in a browser: an answer as it comes, what it cost, where it came from, and its end when it is stopped."""
+"""The playground in a browser: an answer as it comes, what it cost, where it came from, and that it can be stopped."""
 
 from __future__ import annotations
 
@@ -108,14 +108,16 @@ async def test_whoever_may_only_use_is_told_what_he_may_not_choose(tab: Page, tm
         await viewer.shows("you said Hello")
         await viewer.press("As curl")
         await viewer.press("As Python")
-        code = await viewer.run("return [...document.querySelectorAll('.copy-box code')].map((each) => each.textContent)")
+        code = await viewer.run(
+            "return [...document.querySelectorAll('.copy-box code')].map((each) => each.textContent)"
+        )
         assert all("ANYWIRE_API_KEY" in each and str(key) not in each for each in code)
         await viewer.looks_well("playground-use")
 
 
 FORM = {
     "model": HOSTILE,
-    "system": "It's \"quoted\" \\ \n $HOME `x` 🎈",
+    "system": 'It\'s "quoted" \\ \n $HOME `x` 🎈',
     "temperature": "0.25",
     "max_tokens": "5",
     "stop": "a\n'b'\n",
@@ -185,7 +187,8 @@ async def test_an_answer_is_the_same_however_it_is_cut(tab: Page, tmp_path: Path
             "const answer = new ChatAnswer(100); let now = 100;"
             "for (const each of given[0]) answer.take(each, (now += 100));"
             "const { text, reasoning, toolCalls, usage, stages, finish, ended, error, firstAfter, tokens } = answer;"
-            "return { text, reasoning, toolCalls, usage, stages, finish, ended, error, firstAfter, tokens, rate: answer.rate };",
+            "return { text, reasoning, toolCalls, usage, stages, finish, ended, error, firstAfter, tokens,"
+            "rate: answer.rate };",
             events,
         )
         assert told == {

@@ -91,7 +91,7 @@ def test_no_link_leads_out_of_the_folder(tmp_path: Path) -> None:
     (found,) = records.list()
     assert (found.name, found.has_report) == ("inside", False)
     assert not records.has_report(found.id)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="symbolic links"):
         records.report(found.id)
     # A folder that has become a link since it was found.
     (inside / "report.html").unlink()
@@ -117,7 +117,7 @@ def test_what_is_no_report_is_told(tmp_path: Path) -> None:
     assert sorted(told) == ["broken", "deep/a/b", "none", "wrong"]
     assert "they are no results" in told["broken"].fault
     assert "they are no results" in told["wrong"].fault
-    assert (told["none"].fault, told["none"].has_report) == ("it has no results yet", False)
+    assert (told["none"].fault, told["none"].has_report) == ("It has no results yet.", False)
     assert (told["deep/a/b"].fault, told["deep/a/b"].headline) == ("", "dds is faster by 12 %")
 
 

@@ -27,7 +27,12 @@ EVIL = """<!doctype html><html><head><title>{name}</title>
 def record(folder: Path, name: str, **results: Any) -> Path:
     folder.mkdir(parents=True)
     (folder / "plan.json").write_text("{}")
-    told = {"name": name, "question": "Is it faster?", "headline": "dds is faster by 12 %", "cautions": ["few blocks"]}
+    told: dict[str, Any] = {
+        "name": name,
+        "question": "Is it faster?",
+        "headline": "dds is faster by 12 %",
+        "cautions": ["few blocks"],
+    }
     told |= {"arms": ["dds", "http"], "blocks": 12, "figures": [{"large": True}], **results}
     (folder / "results.json").write_text(json.dumps(told))
     (folder / "report.html").write_text(EVIL.format(name=name.replace("<", "&lt;")))
@@ -41,7 +46,7 @@ async def test_two_reports_are_shown_beside_each_other(tab: Page, tmp_path: Path
     (tmp_path / "records" / "third" / "plan.json").write_text("{}")
     async with viewing(tab, tmp_path, says("x"), records=[tmp_path / "records"]) as viewer:
         await viewer.open("reports")
-        for text in ("first one", HOSTILE, "few blocks", "dds is faster by 12 %", "it has no results yet"):
+        for text in ("first one", HOSTILE, "few blocks", "dds is faster by 12 %", "It has no results yet."):
             await viewer.shows(text)
         boxes = "return [...document.querySelectorAll('input[type=checkbox]')]"
         press = f"{boxes[7:]}.find((each) => each.ariaLabel === arguments[0]).click()"
@@ -49,7 +54,9 @@ async def test_two_reports_are_shown_beside_each_other(tab: Page, tmp_path: Path
         await viewer.until("return document.querySelector('iframe')?.src.includes('/ui/report/')", "the report")
         await viewer.looks_well("report")
         await viewer.run(press, f"Show the report of {HOSTILE}")
-        await viewer.until("return [...document.querySelectorAll('iframe')].filter((each) => each.src).length === 2", "both")
+        await viewer.until(
+            "return [...document.querySelectorAll('iframe')].filter((each) => each.src).length === 2", "both"
+        )
         assert "The report of first one" in await viewer.frame_text(0)
         assert "The report of" in await viewer.frame_text(1)
         assert await viewer.run("return document.querySelectorAll('input:disabled').length") == 1

@@ -1,4 +1,4 @@
-"""The page of a gateway in this process, looked at in a browser: the loop serves while a thread waits for the browser."""
+"""The page of a gateway in this process, looked at in a browser: the loop serves while a thread waits for that."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ class Viewer:
         """What the body of an async function returns; ``given`` are its ``arguments``."""
         script = (
             "const done = arguments[arguments.length - 1]; const given = [...arguments].slice(0, -1);"
-            f"(async () => {{ {body} }})().then((value) => done({{ value }}), (error) => done({{ error: `${{error}}` }}));"
+            f"(async () => {{ {body} }})()"
+            ".then(value => done({ value }), error => done({ error: `${error}` }));"
         )
         told = await asyncio.to_thread(self.page.driver.execute_async_script, script, *arguments)
         assert "error" not in told, told["error"]
@@ -116,8 +117,8 @@ class Viewer:
         return text
 
     async def looks_well(self, name: str) -> None:
-        """Nothing is wrong with the view that is open: in light and dark and on a phone nothing is wider than the screen,
-        and axe-core, where it is installed, finds nothing serious; nothing stands in the console, and no name became
+        """Nothing is wrong with the view that is open: in light and dark and on a phone nothing is wider than the
+        screen, and axe-core, where it is installed, finds nothing serious; nothing stands in the console, and no name became
         markup."""
 
         def look() -> None:

@@ -122,9 +122,9 @@ class Records:
         try:
             results = self._results(found, before)
         except FileNotFoundError:
-            fault = "it has no results yet"
+            fault = "It has no results yet."
         except (OSError, ValueError) as error:
-            fault = f"its results cannot be read: {error.strerror if isinstance(error, OSError) else error}"
+            fault = f"Its results cannot be read: {error.strerror if isinstance(error, OSError) else error}."
         return RecordView(
             id=found.id,
             folder=_shown(folder),
@@ -163,8 +163,8 @@ def _found(number: int, root: Path, path: Path) -> FoundRecord:
             changed = max(changed, (path / name).lstat().st_mtime)
         except OSError:
             continue
-    name = f"{number}/{path.relative_to(root)}".encode(errors="surrogateescape")
-    return FoundRecord(hashlib.sha256(name).hexdigest()[:20], root, path, changed)
+    place = f"{number}/{path.relative_to(root)}".encode(errors="surrogateescape")
+    return FoundRecord(hashlib.sha256(place).hexdigest()[:20], root, path, changed)
 
 
 def _folders_in(folder: Path) -> list[Path]:

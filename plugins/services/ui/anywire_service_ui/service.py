@@ -33,7 +33,7 @@ class PageConfig(pydantic.BaseModel):
     records: list[Path] = pydantic.Field(
         default_factory=list,
         max_length=32,
-        description="Folders with records of experiments, or records: the page shows their reports to whoever observes.",
+        description="Folders with records of experiments: whoever observes is shown their reports in the page.",
     )
 
 

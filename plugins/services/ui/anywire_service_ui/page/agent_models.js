@@ -23,7 +23,7 @@ export class AgentModels {
     this.memory = h("p", { class: "hint" }, "loading …");
     this.meter = h("meter", { min: 0, max: 1, value: 0, hidden: true, "aria-label": "Memory of models in use" });
     this.devices = h("ul", { class: "plain" });
-    this.list = table(`Models at ${agentId}`, ["Model", "State", "Where", "Memory", "Requests", "Since", "Actions"]);
+    this.list = table(`Models at ${agentId}`, ["Model", "State", "Where", "#Memory", "Requests", "Since", "Actions"]);
     this.log = h("div");
     this.shownLog = null;
     this.adding = this.addForm();

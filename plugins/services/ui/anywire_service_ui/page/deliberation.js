@@ -138,7 +138,7 @@ function stageList({ status, round }) {
 
 function ranking({ ranking: ranked, scores }) {
   const judges = [...new Set(scores.map((each) => each.member))].sort();
-  const { element, body } = table("Ranking", ["Rank", "Member", "Value", ...judges.map((each) => `by ${each}`)]);
+  const { element, body } = table("Ranking", ["#Rank", "Member", "#Value", ...judges.map((each) => `#by ${each}`)]);
   for (const each of ranked) {
     body.append(
       h(
@@ -155,7 +155,7 @@ function ranking({ ranking: ranked, scores }) {
 }
 
 function members({ members: list }) {
-  const columns = ["Member", "Role", "Model", "State", "Agents", "Answers", "Failures", "Tokens", "Time", "Mean score"];
+  const columns = ["Member", "Role", "Model", "State", "Agents", "#Answers", "#Failures", "#Tokens", "#Time", "#Mean score"];
   const { element, body } = table("Members", columns);
   for (const each of list ?? []) {
     body.append(

@@ -61,16 +61,21 @@ export function copyBox(title, text = "") {
   return { element, take: (newest) => say(body, newest) };
 }
 
-// A table whose head is `columns`; rows are put into its body. It scrolls by itself where the page is narrow.
+// A table whose head is `columns` (one of numbers begins with #); rows are put into its body. It scrolls by itself where the page is narrow.
 export function table(title, columns) {
   const body = h("tbody");
-  const head = h("thead", null, h("tr", null, columns.map((each) => h("th", { scope: "col" }, each))));
+  const heads = h("thead", null, h("tr", null, columns.map(head)));
   const element = h(
     "div",
     { class: "scroll", tabindex: "0", role: "region", "aria-label": title },
-    h("table", null, h("caption", { class: "unseen" }, title), head, body),
+    h("table", null, h("caption", { class: "unseen" }, title), heads, body),
   );
   return { element, body };
+}
+
+function head(column) {
+  const isNumber = column.startsWith("#");
+  return h("th", { scope: "col", class: isNumber ? "number" : null }, isNumber ? column.slice(1) : column);
 }
 
 // A word for a state; its colour helps.

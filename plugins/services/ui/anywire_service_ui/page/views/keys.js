@@ -86,7 +86,7 @@ class Keys {
       "tr",
       null,
       parts.label,
-      h("td", null, h("code", null, key.id)),
+      h("td", null, h("code", { class: "whole" }, key.id)),
       parts.tenant,
       parts.role,
       h("td", null, parts.state),

@@ -19,7 +19,7 @@ class Models {
     this.models = [];
     this.fault = h("p", { class: "fault", role: "alert" });
     this.summary = h("p", { class: "hint" }, "loading …");
-    this.list = table("Models", ["Model", "State", "Answers", "Context", "Features", "Agents", ""]);
+    this.list = table("Models", ["Model", "State", "Answers", "#Context", "Features", "Agents", ""]);
     this.filter = h("input", { type: "search", name: "filter", placeholder: "part of a name", oninput: () => this.drawing.ask() });
     this.agent = choice({ name: "agent" }, []);
     this.wanted = agent;
@@ -55,7 +55,8 @@ class Models {
       return h("p", { class: "hint" }, `To start and stop models, and to read their logs, needs the role operate; you have ${this.api.caller.role}.`);
     }
     this.agent.addEventListener("change", () => this.choose(this.agent.value));
-    return h("div", null, field("Agent", this.agent, "Agents of the engine models run a process for each model."), this.panel);
+    const picked = field("Agent", this.agent, "Agents of the engine models run a process for each model.");
+    return h("div", null, h("div", { class: "picked" }, picked), this.panel);
   }
 
   heard(event) {

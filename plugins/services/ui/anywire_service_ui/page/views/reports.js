@@ -18,7 +18,7 @@ class Reports {
     this.chosen = wanted.filter(Boolean).slice(0, MOST);
     this.fault = h("p", { class: "fault", role: "alert" });
     this.summary = h("p", { class: "hint" }, "loading …");
-    this.list = table("Records of experiments", ["Show", "Experiment", "What it found", "Arms", "Blocks", "Written"]);
+    this.list = table("Records of experiments", ["Show", "Experiment", "What it found", "#Arms", "#Blocks", "Written"]);
     this.again = actionButton("Look again", () => this.read(), (error) => say(this.fault, error.message), { class: "quiet" });
     this.frames = h("div", { class: "reports" });
     this.shown = new Map(); // by id, the section with its frame
