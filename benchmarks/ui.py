@@ -140,9 +140,7 @@ def run(agents: int, tasks: int, seconds: float, blocks: int, shots: Path | None
                     assert page.faults() == []
             costs.append(shares[True] - shares[False])
             without, with_it = 100 * shares[False], 100 * shares[True]
-            print(
-                f"block {number + 1}: {without:.1f} % of a core without the page, {with_it:.1f} % with it", flush=True
-            )
+            print(f"block {number + 1}: {without:.1f} % of a core, {with_it:.1f} % with the page", flush=True)
     return costs, times
 
 

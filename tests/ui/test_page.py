@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.ui.browsers import DESK, PHONE, Page, browsing, needs_browser
 from tests.ui.page_fleets import HOSTILE, PageFleet, page_fleet
 
+from reserved import free_port
+
 pytest.importorskip("selenium.webdriver", reason="missing: the package selenium")
 pytestmark = [needs_browser, pytest.mark.timeout(240)]
 
 VIEWS = ("fleet", "queue", "tasks")
 FOR_EVER = 3_600_000
+TITLES = "return [...document.querySelectorAll('tbody a')].map(each => each.title)"
 SLOW = {"name": "synthetic", "models": ["slow", HOSTILE], "itl": FOR_EVER}
 
 
@@ -124,20 +128,21 @@ def test_a_task_that_ended_before_is_explained(page: Page, fleet: PageFleet) -> 
     assert page.faults("404") == []
 
 
-def test_it_goes_on_where_it_was_when_its_stream_is_cut(page: Page, fleet: PageFleet) -> None:
-    page.open("tasks")
-    page.until_text("live", "#connection")
-    conditions = {"offline": True, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
-    page.driver.execute_cdp_cmd("Network.enable", {})
-    page.driver.execute_cdp_cmd("Network.emulateNetworkConditions", conditions)
-    page.until_text("not connected", "#connection")
-    task = fleet.chat("meanwhile").headers["x-anywire-task"]
-    page.driver.execute_cdp_cmd("Network.emulateNetworkConditions", conditions | {"offline": False})
-    page.until_text("live", "#connection")
-    page.until(
-        lambda: task in page.ask("return [...document.querySelectorAll('tbody a')].map(each => each.title)"), task
-    )
-    assert page.faults("ERR_INTERNET_DISCONNECTED", "ERR_NETWORK") == []
+def test_it_is_there_again_when_its_server_is(page: Page, tmp_path: Path) -> None:
+    port = free_port()
+    with page_fleet(tmp_path / "first", agents=[{"id": "first"}], server={"port": port}) as fleet:
+        own = Page(page.driver, fleet.url)
+        own.open()
+        own.until(lambda: own.texts("tbody th a") == ["first"], "the agent")
+    own.until_text("not connected", "#connection")
+    with page_fleet(tmp_path / "second", agents=[{"id": "second"}], server={"port": port}) as fleet:
+        own.until_text("live", "#connection")
+        own.until(lambda: "second" in own.texts("tbody th a"), "the agent of the new server")
+        task = fleet.chat().headers["x-anywire-task"]
+        own.go("tasks")
+        own.until(lambda: task in own.ask(TITLES), "its task")
+        page.driver.get("about:blank")
+    assert page.faults("ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED", "ERR_CONNECTION_RESET") == []
 
 
 @pytest.mark.parametrize("size", [PHONE, DESK])

@@ -7,6 +7,8 @@ import { Store } from "./store.js";
 import { startTheme } from "./theme.js";
 import { VIEWS } from "./views.js";
 
+const HIDDEN_MS = 10_000; // after which a hidden page asks for nothing more
+
 const content = document.getElementById("content");
 const nav = document.getElementById("nav");
 const live = document.getElementById("live");
@@ -147,6 +149,20 @@ window.addEventListener("hashchange", () => {
   // A sign-in link that is opened in this tab.
   if (location.hash.startsWith("#code=")) location.reload();
   else open().then(() => content.focus({ preventScroll: true }));
+});
+// A browser has six connections to a server at most: a page that nobody sees keeps none of them.
+let hidden = 0;
+document.addEventListener("visibilitychange", () => {
+  clearTimeout(hidden);
+  if (document.visibilityState === "hidden") hidden = setTimeout(() => api.store.pause(), HIDDEN_MS);
+  else api.store.resume();
+});
+window.addEventListener("pagehide", () => {
+  leave();
+  api.store.stop();
+});
+window.addEventListener("pageshow", (event) => {
+  if (event.persisted) location.reload();
 });
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault(); // the address names the view

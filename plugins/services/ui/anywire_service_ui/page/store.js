@@ -17,6 +17,7 @@ export class Store {
   #changed = new Set();
   #listening = new Set();
   #abort = null;
+  #paused = false;
   #poll = 0;
   #last = ""; // id of the newest event
   #stale = false;
@@ -45,16 +46,33 @@ export class Store {
     this.state = new FleetState();
     this.#last = "";
     this.#readAt = 0;
+    this.#begin();
+  }
+
+  stop() {
+    this.pause();
+    this.#paused = false;
+  }
+
+  // Ask for nothing until `resume`, which goes on where this was.
+  pause() {
+    if (!this.#abort) return;
+    this.#paused = true;
+    this.#abort.abort();
+    this.#abort = null;
+    clearInterval(this.#poll);
+  }
+
+  resume() {
+    if (this.#paused) this.#begin();
+  }
+
+  #begin() {
+    this.#paused = false;
     this.#connect("waiting", "");
     this.#abort = new AbortController();
     this.#follow(this.#abort.signal);
     this.#poll = setInterval(() => this.#tick(), POLL_MS);
-  }
-
-  stop() {
-    this.#abort?.abort();
-    this.#abort = null;
-    clearInterval(this.#poll);
   }
 
   // Ask for the lists again soon; several wishes are one question.
@@ -102,7 +120,6 @@ export class Store {
 
   #tick() {
     if (this.state.forgetLost()) this.#tell();
-    if (document.visibilityState !== "visible") return;
     // A list costs the server by its length: the longer it is, the less often.
     const due = POLL_MS * Math.max(1, this.state.tasks.size / 500);
     if (performance.now() - this.#asked >= due * 0.9) this.refresh();
