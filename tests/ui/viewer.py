@@ -117,8 +117,8 @@ class Viewer:
         return text
 
     async def looks_well(self, name: str) -> None:
-        """Nothing is wrong with the view that is open: in light and dark and on a phone nothing is wider than the
-        screen, and axe-core, where it is installed, finds nothing serious; nothing stands in the console, and no name became
+        """Nothing is wrong with the view that is open. In light, in dark and on a phone nothing is wider than the screen,
+        and axe-core finds nothing serious, where it is installed. Nothing stands in the console, and no name became
         markup."""
 
         def look() -> None:
