@@ -117,9 +117,9 @@ class Viewer:
         return text
 
     async def looks_well(self, name: str) -> None:
-        """Nothing is wrong with the view that is open. In light, in dark and on a phone nothing is wider than the screen,
-        and axe-core finds nothing serious, where it is installed. Nothing stands in the console, and no name became
-        markup."""
+        """Nothing is wrong with the view that is open. In light, in dark and on a phone nothing is wider than the
+        screen, and axe-core finds nothing serious, where it is installed. Nothing stands in the console, and no name
+        became markup."""
 
         def look() -> None:
             for size, scheme in LOOKS:

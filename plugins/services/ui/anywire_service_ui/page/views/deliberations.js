@@ -3,6 +3,7 @@
 import { fill, h, keyed, say, set } from "../dom.js";
 import { DeliberationPage } from "../deliberation.js";
 import { badge, calmly, check, choice, chooseFrom, field, moment, showState, table } from "../form_parts.js";
+import { shownCount } from "../format.js";
 
 const MOST = 200; // that are listed
 const MISSING = "The service deliberation does not run here. Install anywire-service-deliberation, and add deliberation to services in the configuration.";
@@ -83,7 +84,7 @@ function row(each) {
 function update({ parts }, each) {
   say(parts.link, each.title || each.id);
   showState(parts.status, each.status);
-  say(parts.members, `${each.members} × ${each.role || "several roles"}${each.rounds ? `, ${each.rounds} rounds` : ""}`);
+  say(parts.members, `${each.members} × ${each.role || "several roles"}${each.rounds ? `, ${shownCount(each.rounds, "round")}` : ""}`);
   const { works = 0, done = 0, stage = "" } = each.progress ?? {};
   say(parts.progress, each.ended ? "" : works ? `${stage}: ${done} of ${works}` : stage);
   say(parts.winner, each.winner || (each.ended ? "–" : ""));
