@@ -53,6 +53,7 @@ async def test_two_reports_are_shown_beside_each_other(tab: Page, tmp_path: Path
         await viewer.run(press, "Show the report of first one")
         await viewer.until("return document.querySelector('iframe')?.src.includes('/ui/report/')", "the report")
         await viewer.looks_well("report")
+        assert await viewer.run("return document.querySelector('iframe').getAttribute('sandbox')") == ""
         await viewer.run(press, f"Show the report of {HOSTILE}")
         await viewer.until(
             "return [...document.querySelectorAll('iframe')].filter((each) => each.src).length === 2", "both"
@@ -60,6 +61,8 @@ async def test_two_reports_are_shown_beside_each_other(tab: Page, tmp_path: Path
         assert "The report of first one" in await viewer.frame_text(0)
         assert "The report of" in await viewer.frame_text(1)
         assert await viewer.run("return document.querySelectorAll('input:disabled').length") == 1
+        asked = await asyncio.to_thread(tab.asked)
+        assert [each for each in asked if each.startswith("http") and not each.startswith(f"{tab.url}/")] == []
         await viewer.shows("anywire experiment compare 'first' 'deep/second'")
         await viewer.has_no_markup()
 
