@@ -21,6 +21,7 @@ from anywire.route import Routes
 from anywire.selector import AgentView
 from anywire.submission import Submission
 from anywire.task_stream import TaskStream
+from anywire.tracing import Tracing
 from anywire.transport import Transport
 
 
@@ -82,6 +83,11 @@ class Context(Protocol):
 
     @property
     def events(self) -> EventBus: ...
+
+    @property
+    def tracing(self) -> Tracing:
+        """Where a service brings a tracer, and where a gateway begins the span of a request."""
+        ...
 
     @property
     def access(self) -> Access:

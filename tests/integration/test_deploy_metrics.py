@@ -60,7 +60,9 @@ async def exported(
                 "transports": "memory",
                 "engine": "synthetic",
                 "server": {"port": 0},
+                "gateways": {"openai": {"tenant_metrics": True}},
                 "services": {
+                    "opentelemetry": {"endpoint": "http://127.0.0.1:9", "metrics": False},
                     **{name: {} for name in ("alerts", "background", "deliberation", "placement")},
                     "nats": {"servers": server.url, "folder": str(tmp_path / "nats")},
                 },

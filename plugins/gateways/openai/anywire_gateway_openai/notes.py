@@ -7,6 +7,7 @@ from typing import Final
 from aiohttp.web import RequestKey
 
 from anywire.task_stream import TaskStream
+from anywire.tracing import Scope
 
 TASK: Final = RequestKey("anywire_task", TaskStream)
 FIRST: Final = RequestKey("anywire_first", float)
@@ -19,3 +20,5 @@ REQUEST_ID: Final = RequestKey("anywire_request_id", str)
 """The id that the client or the gateway gave it."""
 HEADERS: Final = RequestKey("anywire_headers", tuple)
 """Headers, as pairs of name and value, that whatever answer it gets will have."""
+SCOPE: Final = RequestKey("anywire_scope", Scope)
+"""Its span, where its trace is kept."""
