@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import sys
 import tempfile
@@ -96,7 +95,7 @@ async def serving_arm(transport: str, arm: str) -> AsyncIterator[Server]:
             path, key, observer = Path(folder) / "keys.json", new_key(), new_key()
             add_key(path, record_of(key, tenant="bench", limits=NO_LIMITS))
             add_key(path, record_of(observer, tenant="bench", role="observe", limits=NO_LIMITS))
-            audit = ("--set", f"services.audit={json.dumps({'folder': str(Path(folder) / 'audit')})}")
+            audit = ("--set", f"services.audit.folder={folder}/audit", "--set", "services.audit.tasks=true")
             keys = ("--set", f"access.keys={path}")
             async with (
                 serving(transport, *telemetry, *audit, *keys) as server,
