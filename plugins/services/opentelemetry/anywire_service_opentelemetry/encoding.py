@@ -30,12 +30,12 @@ def any_value(value: Value) -> AnyValue:
     match value:
         case bool():
             return AnyValue(bool_value=value)
-        case int():
+        case int() if -(2**63) <= value < 2**63:
             return AnyValue(int_value=value)
         case float():
             return AnyValue(double_value=value)
         case _:
-            return AnyValue(string_value=plain(value[:MAX_TEXT]))
+            return AnyValue(string_value=plain(str(value)[:MAX_TEXT]))
 
 
 def plain(text: str) -> str:

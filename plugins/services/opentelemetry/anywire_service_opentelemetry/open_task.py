@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from anywire.tracing import TraceContext
 from anywire_service_opentelemetry.span import Attributes, SpanEvent
 
 MAX_EVENTS = 64
@@ -35,7 +36,7 @@ class Wait:
 
 
 class OpenTask:
-    """``given`` is the trace that it was submitted with, ``offset_ns`` what is added to a monotonic time for nanoseconds
+    """``given`` is the trace that it was submitted with, ``trace`` its own, ``offset_ns`` what is added to a monotonic time for nanoseconds
     since 1970. ``is_root``: no span of this process is above it. ``waits_since_ns`` is 0 while it does not wait."""
 
     __slots__ = (
@@ -49,6 +50,7 @@ class OpenTask:
         "parent",
         "span_id",
         "state",
+        "trace",
         "trace_id",
         "waits",
         "waits_since_ns",
@@ -59,6 +61,7 @@ class OpenTask:
     ) -> None:
         self.trace_id, self.span_id, self.parent, self.state, self.given = trace_id, span_id, parent, state, given
         self.offset_ns, self.is_root = offset_ns, is_root
+        self.trace = TraceContext(trace_id, span_id, True, state).text
         self.attempts: dict[int, OpenAttempt] = {}
         self.events: list[SpanEvent] = []
         self.waits: list[Wait] = []

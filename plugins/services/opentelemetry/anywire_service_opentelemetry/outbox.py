@@ -7,12 +7,13 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Generic, TypeVar
 
 from anywire_service_opentelemetry.receiver import Outcome
 
 Item = TypeVar("Item")
-BATCH = 256
+BATCH = 128
 """Spans or lines of one request: encoding them takes some milliseconds, in which nothing else happens."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds until a batch is sent again."""
@@ -38,7 +39,7 @@ class Outbox(Generic[Item]):
         self._full = asyncio.Event()
         self._some = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
-        self._closing = False
+        self._stop = asyncio.Event()
         self._failing = False
         self.sent = self.dropped = self.failures = self.rejected = 0
         """Items that were sent, that were dropped for want of room or refused whole, requests that failed, and items
@@ -55,7 +56,7 @@ class Outbox(Generic[Item]):
     def put(self, item: Item) -> None:
         """Keep it until it is sent, or drop it where there is no room. On the event loop alone."""
         items = self._items
-        if len(items) >= self._size or self._closing:
+        if len(items) >= self._size or self._stop.is_set():
             self.dropped += 1
             return
         items.append(item)
@@ -80,11 +81,11 @@ class Outbox(Generic[Item]):
                 loop.call_soon_threadsafe(self.put, item)
 
     async def close(self) -> None:
-        """Send what waits, if that works at once, and stop; idempotent."""
+        """Send what waits, unless the receiver is away, and stop; idempotent."""
         runner, self._runner = self._runner, None
         if runner is None:
             return
-        self._closing = True
+        self._stop.set()
         self._some.set()
         self._full.set()
         await asyncio.wait((runner,), timeout=LAST_SENDING)
@@ -97,12 +98,12 @@ class Outbox(Generic[Item]):
     async def _run(self) -> None:
         while True:
             if not self._items:
-                if self._closing:
+                if self._stop.is_set():
                     return
                 self._some.clear()
                 await self._some.wait()
                 continue
-            if len(self._items) < BATCH and not self._closing:
+            if len(self._items) < BATCH and not self._stop.is_set():
                 self._full.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._interval):
@@ -112,7 +113,7 @@ class Outbox(Generic[Item]):
 
     async def _send_batch(self) -> bool:
         """Send the oldest items, again and again until they are taken or refused; False where that is given up."""
-        batch = [self._items[number] for number in range(min(BATCH, len(self._items)))]
+        batch = list(islice(self._items, BATCH))
         pause = FIRST_PAUSE
         while True:
             try:
@@ -133,9 +134,11 @@ class Outbox(Generic[Item]):
                 self._forget(len(batch))
                 self.dropped += len(batch)
                 return True
-            if self._closing:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(outcome.after, pause)):
+                    await self._stop.wait()
+            if self._stop.is_set():
                 return False
-            await asyncio.sleep(max(outcome.after, pause))
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def _forget(self, number: int) -> None:

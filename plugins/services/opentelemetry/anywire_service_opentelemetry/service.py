@@ -158,16 +158,21 @@ class OpenTelemetryService(Service):
             if view.agent_id in named
         }
 
+    async def _send_numbers(self, measures: Measures) -> Outcome:
+        try:
+            now_ns = time_ns()
+            request = metrics_request(measures.families(), self._own, self._version, self._began_ns, now_ns)
+        except Exception as error:  # another plugin's numbers, say
+            return Outcome(f"{type(error).__name__}: {error}")
+        return await self._receiver.send("metrics", request)
+
     async def _measure(self) -> None:
         """Send the numbers again and again. What cannot be sent is not kept: the next ones hold it all."""
         assert self._context is not None and self._measures is not None
         failing = False
         while True:
             await self._context.clock.sleep(self.config.metrics_interval)
-            request = metrics_request(
-                self._measures.families(), self._own, self._version, self._began_ns, time_ns()
-            )
-            outcome = await self._receiver.send("metrics", request)
+            outcome = await self._send_numbers(self._measures)
             if outcome.fault:
                 self._metrics_failed += 1
             if outcome.fault and not failing:

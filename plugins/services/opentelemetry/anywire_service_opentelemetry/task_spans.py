@@ -46,7 +46,7 @@ def task_spans(task: OpenTask, ended: TaskEnded) -> Iterator[Span]:
         max(ended.at_ns, ended.stages.received) + offset,
         _of_task(task, ended),
         ended.error,
-        ended.message,
+        ended.message if task.content else "",  # an engine may quote the request
         task.state,
         events=task.events,
     )

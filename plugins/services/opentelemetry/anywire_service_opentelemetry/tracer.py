@@ -120,7 +120,7 @@ class SpanTracer(Tracer):
             task.content = messages_text(submission.body, self._content_chars)
         self._open[task_id] = task
         self._hear()
-        return TraceContext(task.trace_id, task.span_id, True, task.state).text
+        return task.trace
 
     def attempt(self, task_id: str, number: int, trace: str) -> str:
         task = self._open.get(task_id)
@@ -133,7 +133,7 @@ class SpanTracer(Tracer):
     def trace_of(self, task_id: str) -> str:
         """The trace of a task that goes on; empty where it is not traced."""
         task = self._open.get(task_id)
-        return TraceContext(task.trace_id, task.span_id, True).text if task is not None else ""
+        return task.trace if task is not None else ""
 
     # Which tasks are traced
 
@@ -144,7 +144,7 @@ class SpanTracer(Tracer):
         if scope is not None and not scope.is_ended and (not scope.trace or given in ("", scope.parent)):
             return read_trace(scope.trace), False
         parent = self._open.get(submission.parent) if submission.parent else None
-        if parent is not None and given in ("", parent.given):
+        if parent is not None and given in ("", parent.given, parent.trace):
             return TraceContext(parent.trace_id, parent.span_id, True, parent.state), False
         if not given and submission.parent:
             return None, False  # as what made it
