@@ -20,6 +20,9 @@ from anywire.metric import Metric as Told
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
+    from prometheus_client.samples import Exemplar
+
+    Bucket = tuple[str, float] | tuple[str, float, Exemplar]
 
 
 class Metrics:
@@ -92,11 +95,11 @@ def shown(family: AnyFamily) -> Metric:
     return gauge
 
 
-def _buckets(family: HistogramFamily, sample: HistogramSample) -> list[tuple[str, float] | tuple[str, float, object]]:
+def _buckets(family: HistogramFamily, sample: HistogramSample) -> list[Bucket]:
     """The buckets of a sample as the format wants them: each with all that is below it."""
     from prometheus_client.samples import Exemplar
 
-    found: list[tuple[str, float] | tuple[str, float, object]] = []
+    found: list[Bucket] = []
     names = (*map(str, family.bounds), "+Inf")
     for number, (name, count) in enumerate(zip(names, accumulate(sample.counts), strict=True)):
         exemplar = sample.exemplars.get(number)
