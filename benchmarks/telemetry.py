@@ -3,13 +3,13 @@
     python benchmarks/telemetry.py [--transport dds] [--clients 64] [--blocks 6] [--only all]
 
 A block is two fresh servers (``anywire up``) beside each other, which take turns of some hundred requests, so that a
-drift of the machine's speed hits both alike. The one has nothing of it. The other has, in the arm ``all``: clients with
-keys, the service ``audit``, the service ``opentelemetry`` with a receiver and a ratio of 0, and a scrape of ``/metrics``
-each second; in the arm ``traced`` the service ``opentelemetry`` alone, which traces every request; in the arm ``sampled``
-the same with one request in a hundred. ``same``: two servers that have nothing of it, to see how much two servers differ
-by chance. Each block gives one ratio, of the medians of its turns, of processor time (server and agent) and of the time
-a request takes. The median ratio of all blocks is printed with its 95 % interval; the command fails when the arm
-``all`` takes more than 10 % longer, which is the throughput of 64 clients that ask all the time.
+drift of the machine's speed hits both alike. The one has nothing of it. The other has, in the arm ``all``: clients
+with keys, the service ``audit``, the service ``opentelemetry`` with a receiver and a ratio of 0, and a scrape of
+``/metrics`` each second; in the arm ``traced`` the service ``opentelemetry`` alone, which traces every request; in the
+arm ``sampled`` the same with one request in a hundred. ``same``: two servers that have nothing of it, to see how much
+two servers differ by chance. Each block gives one ratio, of the medians of its turns, of processor time (server and
+agent) and of the time a request takes. The median ratio of all blocks is printed with its 95 % interval; the command
+fails when the arm ``all`` takes more than 10 % longer, which is the throughput of 64 clients that ask all the time.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ in `anywire.submission.Submission`, in each `anywire.messages.TaskRequest`, and 
 Without a tracer it is passed on as the client has sent it. A tracer puts a span of its own in the place of the client's
 (the request's, the task's, the attempt's), so that whatever follows is below that span.
 
-There is at most one tracer for an orchestrator. A service brings it with `Tracing.use`. While there is none a task costs
-one look at an attribute. What a tracer raises is its failure: the trace stays as it was.
+There is at most one tracer for an orchestrator. A service brings it with `Tracing.use`. While there is none a task
+costs one look at an attribute. What a tracer raises is its failure: the trace stays as it was.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def sampled_ids(text: str) -> tuple[str, str] | None:
 class Scope:
     """The span of a request that a gateway answers.
 
-    ``trace`` is what its tasks are to be submitted with; empty where the trace is not kept. ``parent`` is the trace that
-    it was begun with.
+    ``trace`` is that of its tasks; empty where it is not kept. ``parent`` is the trace that it was begun with, the
+    client's.
     """
 
     trace: str = ""

@@ -37,9 +37,7 @@ def run(*command: object, given: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(list(map(str, command)), input=given, capture_output=True, text=True, check=False)
 
 
-async def test_promtool_finds_nothing_in_the_metrics(
-    promtool: str, start: Callable[..., Any], tmp_path: Path
-) -> None:
+async def test_promtool_finds_nothing_in_the_metrics(promtool: str, start: Callable[..., Any], tmp_path: Path) -> None:
     config = tmp_path / "anywire.yaml"
     config.write_text(
         json.dumps(

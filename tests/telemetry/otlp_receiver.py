@@ -94,7 +94,7 @@ class OtlpReceiver:
     async def _body(self, request: web.Request) -> bytes:
         assert request.headers["Content-Type"] == "application/x-protobuf"
         self.requests += 1
-        self.headers.append(dict(request.headers))
+        self.headers.append({name.lower(): value for name, value in request.headers.items()})
         body = await request.read()
         if self.hold is not None:
             await self.hold.wait()
@@ -102,9 +102,7 @@ class OtlpReceiver:
 
     def _answer(self, answer: Any) -> web.Response:
         self._changed.set()
-        return web.Response(
-            status=self.status, body=answer.SerializeToString(), content_type="application/x-protobuf"
-        )
+        return web.Response(status=self.status, body=answer.SerializeToString(), content_type="application/x-protobuf")
 
 
 @asynccontextmanager

@@ -147,7 +147,7 @@ def test_the_first_names_keep_their_labels() -> None:
 
 
 def test_names_are_those_of_the_conventions_in_the_version_that_is_said() -> None:
-    assert names.SCHEMA == schemas.Schemas.V1_44_0.value
+    assert schemas.Schemas.V1_44_0.value == names.SCHEMA
     known = {
         value
         for module in (gen_ai_attributes, service_attributes, error_attributes, http_attributes)

@@ -29,14 +29,14 @@ class TestOpenTelemetry(ServiceConformance):
 async def test_a_deliberation_is_the_parent_of_its_tasks(tmp_path: Path) -> None:
     own = DeliberationService(DeliberationConfig())
     async with telemetry(says('{"scores": {}}'), more=[own], state=tmp_path) as bench:
-        body = {"model": "deliberation", "messages": [{"role": "user", "content": "How?"}]}
+        body = {"model": "deliberate", "messages": [{"role": "user", "content": "How?"}]}
         body |= {"deliberation": {"members": 2, "rounds": 0}}
         headers = {"traceparent": SAMPLED}
         async with bench.http.post("/v1/chat/completions", json=body, headers=headers) as answer:
             await answer.read()
         receiver = bench.receiver
         await receiver.until(lambda: receiver.named("POST /v1/chat/completions"), "the request's span came")
-        (whole,) = receiver.named("chat deliberation")
+        (whole,) = receiver.named("chat deliberate")
         members = receiver.named("chat m")
         assert len(members) >= 2
         assert {each.parent_span_id for each in members} == {whole.span_id}

@@ -111,19 +111,9 @@ async def test_clients_do_not_decide_where_that_is_set() -> None:
 
 
 async def test_a_second_attempt_is_linked_to_the_first() -> None:
-    calls = 0
-
-    async def script(task: TaskRequest) -> AsyncGenerator[Delta, None]:
-        nonlocal calls
-        calls += 1
-        if calls == 1:
-            raise EngineFailed("it broke")
-        for each in ANSWER:
-            yield each
-
-    engine = ScriptedEngine(script)
-    async with telemetry(engine, pipeline={"retries": {"base": 0}}) as bench:
-        status, _, _ = await bench.chat({"traceparent": SAMPLED})
+    broken, good = says(then=EngineFailed("it broke")), says(*ANSWER)
+    async with telemetry(broken, good, pipeline={"retries": {"base": 0}}) as bench:
+        status, _, _ = await bench.chat({"traceparent": SAMPLED, "x-anywire-prefer": "agent-1"})
         assert status == 200
         receiver = bench.receiver
         await receiver.until(lambda: receiver.named("POST /v1/chat/completions"), "the request's span came")
@@ -161,9 +151,7 @@ async def test_the_loser_of_two_attempts_is_told_after_the_task() -> None:
     """An attempt that is still being cancelled when its task ends gets its span all the same, and nothing is kept."""
     engine = hangs("a")
     async with telemetry(engine) as bench:
-        raw = await bench.served.raw(
-            {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True}
-        )
+        raw = await bench.served.raw({"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True})
         await raw.reader.readuntil(b"a")
         await raw.close()
         receiver = bench.receiver

@@ -92,9 +92,7 @@ def of_health(context: Context, views: Sequence[AgentView]) -> Iterator[Family]:
         ("model", "state"),
         list(models.items()),
     )
-    yield alone(
-        "anywire_agents_slow_start", "Agents known now that have not been given all their slots yet.", starting
-    )
+    yield alone("anywire_agents_slow_start", "Agents known now that have not been given all their slots yet.", starting)
 
 
 def of_admission(told: Mapping[str, Any]) -> Iterator[Family]:
@@ -121,9 +119,7 @@ def of_hedging(told: Mapping[str, Any]) -> Iterator[Family]:
     """What second attempts have cost in vain."""
     text = "Seconds that agents spent on attempts which another one of the task overtook, and on hedges in vain."
     yield alone("anywire_hedging_wasted_seconds", text, told["wasted_s"], "counter")
-    yield alone(
-        "anywire_hedging_wasted_tokens", "Tokens that these attempts made.", told["wasted_tokens"], "counter"
-    )
+    yield alone("anywire_hedging_wasted_tokens", "Tokens that these attempts made.", told["wasted_tokens"], "counter")
 
 
 def of_budgets(told: Mapping[str, Any]) -> Iterator[Family]:

@@ -125,8 +125,8 @@ class McpHost:
         trace: str = "",
     ) -> ToolResult:
         """Call a tool; a server that is ``on_demand`` is started for it. ``timeout`` is in seconds, where that is
-        less than the server's own. The server is told ``trace`` (`anywire.messages.TaskRequest`). A tool that says that it
-        failed has given a result. Raises as the class says."""
+        less than the server's own. The server is told ``trace`` (`anywire.messages.TaskRequest`). A tool that says
+        that it failed has given a result. Raises as the class says."""
         known = self._known.get(label)
         if not known.config.allows(tool):
             raise InvalidRequest(f"the tool {tool!r} of the MCP server {label!r} may not be used here", param="tool")

@@ -18,8 +18,8 @@ class OpenTelemetryConfig(ServiceConfig):
 
     endpoint: str = pydantic.Field(
         "http://127.0.0.1:4318",
-        description="Address of the receiver that speaks OTLP over HTTP. `/v1/traces`, `/v1/metrics` and `/v1/logs` are "
-        "added.",
+        description="Address of the receiver that speaks OTLP over HTTP. `/v1/traces`, `/v1/metrics` and `/v1/logs` "
+        "are added.",
     )
     headers: dict[str, pydantic.SecretStr] = pydantic.Field(
         default_factory=dict, description="Headers of each request to the receiver, such as `authorization`."
@@ -30,7 +30,10 @@ class OpenTelemetryConfig(ServiceConfig):
     timeout: float = pydantic.Field(10.0, gt=0, le=600, description="Seconds that the receiver may take to answer.")
     traces: bool = pydantic.Field(True, description="Send traces.")
     ratio: float = pydantic.Field(
-        1.0, ge=0, le=1, description="Share of the requests that are traced, of those whose client does not say so itself."
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of the requests that are traced, of those whose client does not say so itself.",
     )
     follow_clients: bool = pydantic.Field(
         True,
@@ -47,12 +50,8 @@ class OpenTelemetryConfig(ServiceConfig):
     metrics_interval: float = pydantic.Field(
         15.0, ge=0.1, le=3600, description="Seconds between two times that the numbers are sent."
     )
-    tenant_metrics: bool = pydantic.Field(
-        False, description="Name tenants in the numbers that are sent, 200 at most."
-    )
-    logs: LogLevel = pydantic.Field(
-        "info", description="Send lines of the log of this level and above; `off`: none."
-    )
+    tenant_metrics: bool = pydantic.Field(False, description="Name tenants in the numbers that are sent, 200 at most.")
+    logs: LogLevel = pydantic.Field("info", description="Send lines of the log of this level and above; `off`: none.")
     interval: float = pydantic.Field(
         1.0, ge=0.01, le=600, description="Seconds that spans and lines wait for further ones before they are sent."
     )
@@ -60,8 +59,8 @@ class OpenTelemetryConfig(ServiceConfig):
         20_000,
         ge=100,
         le=10_000_000,
-        description="Spans, and lines of the log, that are kept while the receiver is away. Further ones are dropped and "
-        "counted.",
+        description="Spans, and lines of the log, that are kept while the receiver is away. Further ones are dropped "
+        "and counted.",
     )
     service_name: str = pydantic.Field(
         "anywire", min_length=1, max_length=256, description="`service.name` of the orchestrator in traces."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -79,7 +79,7 @@ class LineHandler(logging.Handler):
         return (found.trace_id, found.span_id) if found is not None else ("", "")
 
 
-def lines_request(lines: list[Line], own: Attributes, version: str) -> ExportLogsServiceRequest:
+def lines_request(lines: Sequence[Line], own: Attributes, version: str) -> ExportLogsServiceRequest:
     request = ExportLogsServiceRequest()
     group = request.resource_logs.add(resource=resource_of(own), schema_url=names.SCHEMA)
     scope = group.scope_logs.add(scope=instrumentation(version), schema_url=names.SCHEMA)

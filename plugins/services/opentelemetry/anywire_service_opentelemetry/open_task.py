@@ -11,19 +11,19 @@ MAX_WAITS = 128
 
 
 class OpenAttempt:
-    """``began_ns`` is a monotonic time. ``is_sent``: its agent was sent it, or may have been. ``others`` are the attempts before it: each one's span, and whether it was still
-    under way."""
+    """``began_ns`` and ``ended_ns`` are monotonic times, the latter 0 while it goes on. ``is_sent``: its agent was sent
+    it, or may have been. ``others`` are the attempts before it."""
 
-    __slots__ = ("agent_id", "began_ns", "error", "is_ended", "is_sent", "number", "others", "span_id")
+    __slots__ = ("agent_id", "began_ns", "ended_ns", "error", "is_sent", "number", "others", "span_id")
 
-    def __init__(self, number: int, span_id: str, began_ns: int, others: tuple[tuple[str, bool], ...]) -> None:
+    def __init__(self, number: int, span_id: str, began_ns: int, others: tuple[OpenAttempt, ...]) -> None:
         self.number, self.span_id, self.began_ns, self.others = number, span_id, began_ns, others
         self.agent_id = self.error = ""
-        self.is_sent = self.is_ended = False
+        self.is_sent, self.ended_ns = False, 0
 
     @property
     def is_open(self) -> bool:
-        return self.is_sent and not self.is_ended
+        return self.is_sent and not self.ended_ns
 
 
 class Wait:
@@ -36,8 +36,9 @@ class Wait:
 
 
 class OpenTask:
-    """``given`` is the trace that it was submitted with, ``trace`` its own, ``offset_ns`` what is added to a monotonic time for nanoseconds
-    since 1970. ``is_root``: no span of this process is above it. ``waits_since_ns`` is 0 while it does not wait."""
+    """``given`` is the trace that it was submitted with, ``trace`` its own. ``offset_ns`` is what is added to a
+    monotonic time for nanoseconds since 1970. ``is_root``: no span of this process is above it. ``waits_since_ns`` is 0
+    while it does not wait."""
 
     __slots__ = (
         "attempts",
@@ -74,7 +75,7 @@ class OpenTask:
         return any(each.is_open for each in self.attempts.values())
 
     def begin_attempt(self, number: int, span_id: str, now_ns: int) -> None:
-        others = tuple((each.span_id, each.is_open) for each in self.attempts.values())
+        others = tuple(self.attempts.values())
         self.attempts[number] = OpenAttempt(number, span_id, now_ns, others)
 
     def happens(self, name: str, at_ns: int, attributes: Attributes) -> None:

@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 
 class Outbox(Generic[Item]):
     """Sends what is put into it with ``send``, one batch after the other, ``interval`` seconds after the first of it
-    came, or once a batch is full. While the receiver is away up to ``size`` items are kept; further ones are dropped and
-    counted. ``what`` names the items in the log, which has one line when sending begins to fail and one when it works
-    again. `start` it; close it.
+    came, or once a batch is full. While the receiver is away up to ``size`` items are kept; further ones are dropped
+    and counted. ``what`` names the items in the log, which has one line when sending begins to fail and one when it
+    works again. `start` it; close it.
     """
 
     def __init__(

@@ -111,13 +111,17 @@ class OpenTelemetryService(Service):
             yield Metric("sent", "Spans, and lines of the log, that were sent.", box.sent, labels, counter=True)
             yield Metric(
                 "dropped",
-                "Spans, and lines of the log, that were dropped: no room while the receiver was away, or it refused them.",
+                "Spans, and lines of the log, that were dropped: there was no room, or the receiver refused them.",
                 box.dropped,
                 labels,
                 counter=True,
             )
             yield Metric(
-                "rejected", "Spans, and lines, that the receiver said it did not take.", box.rejected, labels, counter=True
+                "rejected",
+                "Spans, and lines, that the receiver said it did not take.",
+                box.rejected,
+                labels,
+                counter=True,
             )
             yield Metric("failed_requests", "Requests to the receiver that failed.", box.failures, labels, counter=True)
             yield Metric("waiting", "Spans, and lines of the log, that wait to be sent.", box.waiting, labels)
@@ -168,7 +172,8 @@ class OpenTelemetryService(Service):
 
     async def _measure(self) -> None:
         """Send the numbers again and again. What cannot be sent is not kept: the next ones hold it all."""
-        assert self._context is not None and self._measures is not None
+        assert self._context is not None
+        assert self._measures is not None
         failing = False
         while True:
             await self._context.clock.sleep(self.config.metrics_interval)

@@ -25,8 +25,8 @@ class SpanLink(NamedTuple):
 
 
 class Span(NamedTuple):
-    """Ids are hexadecimal, ``parent`` is empty at the root. Times are nanoseconds since 1970. ``error`` is a code, empty
-    for success. ``agent`` is the id of the agent in whose process it was, empty for the orchestrator's own."""
+    """Ids are hexadecimal, ``parent`` is empty at the root. Times are nanoseconds since 1970. ``error`` is a code,
+    empty for success. ``agent`` is the id of the agent in whose process it was, empty for the orchestrator's own."""
 
     trace_id: str
     span_id: str

@@ -10,8 +10,8 @@
         └── wire                 the last piece on its way back
 
 Only the attempt whose answer was given has spans below it: an agent tells its times with the end of an answer. They are
-of the agent's clock where both processes run on one machine. Where they do not, the way there and the way back are taken
-to be equally long, and `anywire.clock` says ``estimated``.
+of the agent's clock where both processes run on one machine. Where they do not, the way there and the way back are
+taken to be equally long, and `anywire.clock` says ``estimated``.
 """
 
 from __future__ import annotations
@@ -59,8 +59,9 @@ def attempt_span(task: OpenTask, attempt: OpenAttempt, ended: AttemptEnded) -> S
     if ended.first_ms:
         events.append(SpanEvent("first token", attempt.began_ns + int(ended.first_ms * 1e6) + offset, {}))
     links = [
-        SpanLink(task.trace_id, span_id, {names.LINK: "hedge" if was_open else "retry"})
-        for span_id, was_open in attempt.others
+        SpanLink(task.trace_id, other.span_id, {names.LINK: "retry" if _was_over(other, attempt) else "hedge"})
+        for other in attempt.others
+        if other.is_sent
     ]
     attributes: dict[str, Value] = {
         names.TASK: ended.task_id,
@@ -90,14 +91,17 @@ def attempt_span(task: OpenTask, attempt: OpenAttempt, ended: AttemptEnded) -> S
     )
 
 
+def _was_over(other: OpenAttempt, attempt: OpenAttempt) -> bool:
+    """Whether ``attempt`` began after ``other``, and not beside it."""
+    return 0 < other.ended_ns <= attempt.began_ns
+
+
 def _answered(task: OpenTask, ended: TaskEnded) -> OpenAttempt | None:
     """The attempt whose answer was given."""
     if ended.error or not ended.stages.agent_received:
         return None
     found = [
-        each
-        for each in task.attempts.values()
-        if each.is_ended and not each.error and each.agent_id == ended.agent_id
+        each for each in task.attempts.values() if each.ended_ns and not each.error and each.agent_id == ended.agent_id
     ]
     return found[-1] if found else None
 

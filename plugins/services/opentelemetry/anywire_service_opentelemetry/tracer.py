@@ -217,9 +217,10 @@ class SpanTracer(Tracer):
 
     def _attempt_ended(self, task: OpenTask, event: events.AttemptEnded) -> None:
         attempt = task.attempts.get(event.attempt)
-        if attempt is None or attempt.is_ended:
+        if attempt is None or attempt.ended_ns:
             return
-        attempt.is_ended, attempt.error, attempt.agent_id = True, event.error, event.agent_id
+        attempt.is_sent, attempt.ended_ns = True, event.at_ns
+        attempt.error, attempt.agent_id = event.error, event.agent_id
         self._keep(attempt_span(task, attempt, event))
         if task.has_ended and not task.has_open_attempts:
             self._leaving.pop(event.task_id, None)
