@@ -29,7 +29,7 @@ class TestOpenTelemetry(ServiceConformance):
 async def test_a_deliberation_is_the_parent_of_its_tasks(tmp_path: Path) -> None:
     own = DeliberationService(DeliberationConfig())
     async with telemetry(says('{"scores": {}}'), more=[own], state=tmp_path) as bench:
-        body = {"model": "deliberate", "messages": [{"role": "user", "content": "How?"}]}
+        body: dict[str, Any] = {"model": "deliberate", "messages": [{"role": "user", "content": "How?"}]}
         body |= {"deliberation": {"members": 2, "rounds": 0}}
         headers = {"traceparent": SAMPLED}
         async with bench.http.post("/v1/chat/completions", json=body, headers=headers) as answer:
