@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -55,7 +56,8 @@ async def collecting(receiver: OtlpReceiver) -> AsyncIterator[str]:
         await process.wait()
 
 
-async def test_a_collector_passes_on_a_whole_trace_with_numbers_and_lines() -> None:
+async def test_a_collector_passes_on_a_whole_trace_with_numbers_and_lines(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     async with (
         otlp_receiver() as behind,
         collecting(behind) as address,

@@ -81,9 +81,9 @@ async def test_buckets_have_the_trace_of_a_request_where_that_is_asked_for() -> 
             assert TRACE_ID not in await answer.text()
 
 
-async def test_lines_of_the_log_have_the_trace_of_their_request() -> None:
+async def test_lines_of_the_log_have_the_trace_of_their_request(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     async with telemetry(says(*ANSWER), metrics=False) as bench:
-        logging.getLogger().setLevel(logging.INFO)
         await bench.chat({"traceparent": SAMPLED})
         thread = threading.Thread(target=logging.getLogger("anywire.test").warning, args=("from a thread %d", 3))
         thread.start()
@@ -104,10 +104,10 @@ async def test_lines_of_the_log_have_the_trace_of_their_request() -> None:
         assert "secret words" not in str(receiver.lines)
 
 
-async def test_secrets_and_lines_below_the_level_are_not_sent() -> None:
+async def test_secrets_and_lines_below_the_level_are_not_sent(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "anywire.test")
     async with telemetry(says(*ANSWER), metrics=False, logs="warning") as bench:
         log = logging.getLogger("anywire.test")
-        log.setLevel(logging.DEBUG)
         log.info("quiet")
         log.warning("a key: %s", "sk-abcdefghijklmnopqrstuv")
         try:
