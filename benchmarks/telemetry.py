@@ -5,11 +5,12 @@
 A block is two fresh servers (``anywire up``) beside each other, which take turns of some hundred requests, so that a
 drift of the machine's speed hits both alike. The one has nothing of it. The other has, in the arm ``all``: clients
 with keys, the service ``audit``, the service ``opentelemetry`` with a receiver and a ratio of 0, and a scrape of
-``/metrics`` each second; in the arm ``traced`` the service ``opentelemetry`` alone, which traces every request; in the
-arm ``sampled`` the same with one request in a hundred. ``same``: two servers that have nothing of it, to see how much
-two servers differ by chance. Each block gives one ratio, of the medians of its turns, of processor time (server and
-agent) and of the time a request takes. The median ratio of all blocks is printed with its 95 % interval; the command
-fails when the arm ``all`` takes more than 10 % longer, which is the throughput of 64 clients that ask all the time.
+``/metrics`` each second; in the arm ``tasks`` the audit log of each task besides; in the arm ``traced`` the service
+``opentelemetry`` alone, which traces every request; in the arm ``sampled`` the same with one request in a hundred.
+``same``: two servers that have nothing of it, to see how much two servers differ by chance. Each
+block gives one ratio, of the medians of its turns, of processor time (server and agent) and of the time a request
+takes. The median ratio of all blocks is printed with its 95 % interval; the command fails when the arm ``all`` takes
+more than 10 % longer, which is the throughput of 64 clients that ask all the time.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from cost import median_ratio
 from paired_servers import Server, measure_block, print_head, print_ratios, serving
 from transport_stack import new_event_loop
 
-ARMS = ("same", "all", "sampled", "traced")
-RATIOS = {"all": 0.0, "sampled": 0.01, "traced": 1.0}
+ARMS = ("same", "all", "tasks", "sampled", "traced")
+RATIOS = {"all": 0.0, "tasks": 0.0, "sampled": 0.01, "traced": 1.0}
 SCRAPE_S = 1.0
 MOST = 1.10
 
@@ -85,9 +86,10 @@ async def serving_arm(transport: str, arm: str) -> AsyncIterator[Server]:
             yield server
         return
     async with receiving() as receiver:
-        telemetry = ("--set", f"services.opentelemetry.endpoint={receiver}",
+        services = "audit,opentelemetry" if arm in ("all", "tasks") else "opentelemetry"
+        telemetry = ("--set", f"services={services}", "--set", f"services.opentelemetry.endpoint={receiver}",
                      "--set", f"services.opentelemetry.ratio={RATIOS[arm]}")  # fmt: skip
-        if arm != "all":
+        if arm not in ("all", "tasks"):
             async with serving(transport, *telemetry) as server:
                 yield server
             return
@@ -95,7 +97,12 @@ async def serving_arm(transport: str, arm: str) -> AsyncIterator[Server]:
             path, key, observer = Path(folder) / "keys.json", new_key(), new_key()
             add_key(path, record_of(key, tenant="bench", limits=NO_LIMITS))
             add_key(path, record_of(observer, tenant="bench", role="observe", limits=NO_LIMITS))
-            audit = ("--set", f"services.audit.folder={folder}/audit", "--set", "services.audit.tasks=true")
+            audit = (
+                "--set",
+                f"services.audit.folder={folder}/audit",
+                "--set",
+                f"services.audit.tasks={arm == 'tasks'}",
+            )
             keys = ("--set", f"access.keys={path}")
             async with (
                 serving(transport, *telemetry, *audit, *keys) as server,

@@ -19,7 +19,8 @@ from tests.telemetry.telemetry_bench import SAMPLED, TRACE_ID, telemetry
 
 from anywire.engine import Delta
 from anywire.events import TaskEnded
-from anywire.measures.families import OTHER, BoundedNames
+from anywire.measures.families import OTHER, BoundedNames, Family
+from anywire.measures.measures import Measures
 from anywire.measures.task_measures import MOST_MODELS, MOST_TENANTS, TaskMeasures
 from anywire.stages import Stages
 from anywire_service_opentelemetry import metric_encoding, names
@@ -185,3 +186,22 @@ async def test_the_gateways_own_numbers_are_told_to_others_once() -> None:
             text = await answer.text()
         assert "anywire_request_errors_total" in text
         assert "anywire_openai_request_errors_total" not in text
+
+
+async def test_who_measures_in_the_same_way_shares_the_counts_and_leaves_nothing() -> None:
+    async with telemetry(says(*ANSWER), ratio=0.0) as bench:
+        context = bench.served.context
+        bus = context.events
+        before = len(bus._subscribers[TaskEnded])
+        same, other = Measures(context), Measures(context, names_tenants=True)
+        assert len(bus._subscribers[TaskEnded]) == before + 1
+        await bench.chat()
+        for each, names in ((same, False), (other, True)):
+            families = {family.name: family for family in each.families()}
+            tokens = families["anywire_tokens"]
+            assert isinstance(tokens, Family)
+            assert sum(value for _, value in tokens.samples) == 9
+            assert ("anywire_tenant_tasks" in families) is names
+            each.close()
+            each.close()
+        assert len(bus._subscribers[TaskEnded]) == before
