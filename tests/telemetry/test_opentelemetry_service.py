@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from tests.integration.gateway_serving import says
 from tests.telemetry.otlp_receiver import told
 from tests.telemetry.telemetry_bench import SAMPLED, telemetry
 
+from anywire.context import Context
+from anywire.engine import Delta
+from anywire.offers import Offer, offers
+from anywire.service import Service, ServiceConfig
+from anywire.submission import Submission
 from anywire.testing.service_kit import ServiceConformance
 from anywire.tracing import TraceContext, read_trace
 from anywire_service_deliberation.config import DeliberationConfig
@@ -40,9 +47,41 @@ async def test_a_deliberation_is_the_parent_of_its_tasks(tmp_path: Path) -> None
         members = receiver.named("chat m")
         assert len(members) >= 2
         assert {each.parent_span_id for each in members} == {whole.span_id}
+        assert {each.kind for each in members} == {Span.SPAN_KIND_INTERNAL}, "they come from this process"
         assert {told(each.attributes)["anywire.parent"] for each in members} == {
             told(whole.attributes)["anywire.task.id"]
         }
+
+
+async def test_tasks_that_a_service_makes_are_traced_as_their_parent_is(tmp_path: Path) -> None:
+    class Doubling(Service):
+        """Asks the model twice for each task, and says nothing of traces."""
+
+        name = "doubling"
+
+        async def start(self, context: Context) -> None:
+            self.context = context
+
+        async def close(self) -> None: ...
+
+        def offers(self) -> tuple[Offer, ...]:
+            return offers("doubled")
+
+        async def answer(self, task_id: str, submission: Submission) -> AsyncIterator[Delta]:
+            for _ in range(2):
+                asked = Submission("chat", "m", submission.body, caller=submission.caller, parent=task_id)
+                chunk = await self.context.submit(asked).result()
+                yield Delta(chunk.deltas[0])
+
+    engine = says("a")
+    async with telemetry(engine, more=[Doubling(ServiceConfig())], state=tmp_path, ratio=0.0) as bench:
+        await bench.chat({"traceparent": SAMPLED}, model="doubled")
+        receiver = bench.receiver
+        await receiver.until(lambda: receiver.named("POST /v1/chat/completions"), "the request's span came")
+        (whole,) = receiver.named("chat doubled")
+        assert [each.parent_span_id for each in receiver.named("chat m")] == [whole.span_id] * 2
+        await bench.chat(model="doubled")
+        assert [bool(task.trace) for task in engine.tasks] == [True, True, False, False]
 
 
 @given(

@@ -14,9 +14,12 @@ from tests.telemetry.telemetry_bench import NOT_SAMPLED, PARENT_ID, SAMPLED, TRA
 
 from anywire.engine import Delta
 from anywire.errors import EngineFailed
+from anywire.events import AttemptEnded
 from anywire.messages import TaskRequest
 from anywire_service_opentelemetry import tracer
 from anywire_service_opentelemetry.config import OpenTelemetryConfig
+from anywire_service_opentelemetry.open_task import OpenTask
+from anywire_service_opentelemetry.task_spans import attempt_span
 
 USAGE = '{"prompt_tokens": 7, "completion_tokens": 2}'
 ANSWER = (Delta("hello"), Delta(" world", finish_reason="stop", usage=USAGE))
@@ -129,6 +132,22 @@ async def test_a_second_attempt_is_linked_to_the_first() -> None:
         assert len(receiver.named("queue")) == 2
         (engines,) = receiver.named("engine")
         assert engines.parent_span_id == second.span_id
+
+
+@pytest.mark.parametrize(("ended_ns", "link"), [(0, "hedge"), (50, "retry"), (150, "hedge")])
+def test_an_attempt_beside_another_one_is_no_retry(ended_ns: int, link: str) -> None:
+    task = OpenTask("a" * 32, "b" * 16, "", "", "", 0, is_root=True)
+    task.begin_attempt(1, "c" * 16, 10)
+    task.attempts[1].is_sent = True
+    task.begin_attempt(2, "d" * 16, 20)  # there was no room to send it
+    task.begin_attempt(3, "e" * 16, 100)
+    task.attempts[1].ended_ns = ended_ns
+    ended = AttemptEnded(
+        id="x-1", at_ns=200, time=0.0, task_id="t", attempt=3, agent_id="a", transport="memory", error="",
+        first_ms=0.0, total_ms=0.0, chunks=1,
+    )  # fmt: skip
+    span = attempt_span(task, task.attempts[3], ended)
+    assert [(each.span_id, each.attributes) for each in span.links] == [("c" * 16, {"anywire.link": link})]
 
 
 async def test_errors_are_told_and_refusals_have_a_span_of_their_own() -> None:
