@@ -141,11 +141,15 @@ class SpanTracer(Tracer):
         """The span that a new task is below (its id is empty for a new trace), and whether no span of this process is
         above it; no span where the task is not traced."""
         given, scope = submission.trace, CURRENT.get()
-        if scope is not None and not scope.is_ended and (not scope.trace or given in ("", scope.parent)):
-            return read_trace(scope.trace), False
+        if scope is not None and scope.is_ended:
+            scope = None
         parent = self._open.get(submission.parent) if submission.parent else None
         if parent is not None and given in ("", parent.given, parent.trace):
-            return TraceContext(parent.trace_id, parent.span_id, True, parent.state), False
+            above = TraceContext(parent.trace_id, parent.span_id, True, parent.state)
+            if scope is None or above.trace_id in scope.trace:
+                return above, False
+        if scope is not None and (not scope.trace or given in ("", scope.parent)):
+            return read_trace(scope.trace), False
         if not given and submission.parent:
             return None, False  # as what made it
         return self._decided(given), True
