@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from anywire.asked_fleet import INTERRUPTED
-from anywire.cli import agents, chat, demo, doctor, explain, inspect, invite, keys, orders, serve, up, watch
+from anywire.cli import agents, chat, demo, doctor, explain, inspect, invite, keys, orders, reload, serve, up, watch
 from anywire.cli.plugin_commands import with_fleet
 from anywire.cli.shown_arguments import hide_secrets
 from anywire.errors import AnywireError
@@ -37,6 +37,7 @@ app.add_typer(agents.app)
 app.command()(orders.drain)
 app.command()(orders.isolate)
 app.command()(orders.restore)
+app.command()(reload.reload)
 app.command()(inspect.tasks)
 app.command()(explain.explain)
 app.command()(watch.watch)

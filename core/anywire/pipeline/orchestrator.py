@@ -99,7 +99,7 @@ class Orchestrator:
     ) -> None:
         self.info = info
         self._plane: Plane = plane
-        self.config = config = config or PipelineConfig()
+        self.config = config = config.model_copy(deep=True) if config is not None else PipelineConfig()
         self.clock = clock = clock or SystemClock()
         plugins = plugins or Plugins()
         self.boundary = boundary = plugins.boundary
@@ -150,7 +150,7 @@ class Orchestrator:
         hedging: Hedging | None = None
         if config.hedging.share:
             hedging = Hedging(config.hedging, config.retries.repeat, dispatcher, clock)
-        fallbacks = Fallbacks(config.fallbacks, admission, registry, ends.absence, dispatcher, observation, counts)
+        fallbacks = Fallbacks(config, admission, registry, ends.absence, dispatcher, observation, counts)
         ends.absence.fall_back = fallbacks.when_nobody_serves
         decider = Decider(decide, health, boundary)
         self._attempt_ends = attempt_ends = AttemptEnds(
@@ -244,6 +244,10 @@ class Orchestrator:
             self._strangers.start(self.events)
         await self._hubs.open()
         self._observation.orchestrator_changed(self.info.hub_id, "open")
+
+    def reconfigure(self, config: PipelineConfig) -> None:
+        """Let the settings of ``config`` that may change (`anywire.pipeline_settings.LIVE`) count from now on."""
+        self.config.take(config)
 
     @property
     def closing(self) -> bool:

@@ -90,7 +90,6 @@ class Attempts:
         self._boundary, self._sink, self._awake, self._counts, self._config = boundary, sink, awake, counts, config
         self._clock: Clock = awake.clock
         self._window = config.window
-        self._wants_progress = config.first_token_timeout > 0
         self._shares_budget = plane == "agent"
         """Whether agents are told how many attempts are left: a client leaves that to its orchestrators."""
         self._open = open_attempts
@@ -139,8 +138,13 @@ class Attempts:
             max(1, (queued.deadline_ns - now) // 1_000_000) if queued.deadline_ns else 0,
             self._window,
             submission.hops,
+<<<<<<< HEAD
             self._tracing.attempt(task.task_id, number, submission.trace) if submission.trace else "",
             submission.progress or self._wants_progress or queued.key.uses_servers,
+=======
+            submission.trace,
+            submission.progress or self._config.first_token_timeout > 0 or queued.key.uses_servers,
+>>>>>>> thirteenth
             told,
             submission.caller.tenant,
             queued.session,

@@ -62,7 +62,7 @@ class TaskEnds:
         self.outcomes: Counter[str] = Counter()
         """How many ended with which error's code, ``answered`` without one; probes are not counted."""
         self.deadlines = Deadlines(clock, config.deadline, self.give_up)
-        self.absence = Absence(clock, config.agent_wait, registry, admission, self.fail)
+        self.absence = Absence(clock, config, registry, admission, self.fail)
         self.probe_ended: Callable[[Task, Attempt | None, AnywireError | None], None] | None = None
         """Told of each probe that has ended, with its last attempt and its error."""
         self._idle = asyncio.Event()

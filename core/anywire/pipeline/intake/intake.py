@@ -67,7 +67,7 @@ class Intake:
         self._admission, self._services, self._dispatcher = admission, services, dispatcher
         self._room, self._waiting, self._limits = room, waiting, limits
         self._fallbacks = fallbacks
-        self._max_tokens, self._preemption = config.max_tokens, preemption
+        self._preemption = preemption
         self._attempts, self._ends, self._task_ids = attempts, ends, task_ids
         self._observation, self._clock, self._config = observation, clock, config
         self._wants_prefix = scheduler.wants_prefix or selector.wants_prefix
@@ -88,7 +88,7 @@ class Intake:
         is_limited = submission.caller.limits is not NO_LIMITS
         if is_limited:
             submission = self._admission.allowed(submission, demand)
-        if self._max_tokens and demand.max_tokens > self._max_tokens:
+        if 0 < self._config.max_tokens < demand.max_tokens:
             raise self._admission.too_long(demand)
         services = self._services
         concerned = services.concerned
