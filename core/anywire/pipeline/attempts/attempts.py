@@ -138,7 +138,7 @@ class Attempts:
             max(1, (queued.deadline_ns - now) // 1_000_000) if queued.deadline_ns else 0,
             self._window,
             submission.hops,
-self._tracing.attempt(task.task_id, number, submission.trace) if submission.trace else "",
+            self._tracing.attempt(task.task_id, number, submission.trace) if submission.trace else "",
             submission.progress or self._config.first_token_timeout > 0 or queued.key.uses_servers,
             told,
             submission.caller.tenant,
