@@ -17,7 +17,7 @@ UV := $(shell command -v uv 2>/dev/null)
 INSTALL := $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --progress-bar on)
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
-.PHONY: demo check test test-system test-clients test-busy lint format docs bench bench-full bench-cost bench-decisions bench-events bench-limits bench-revocation bench-joins bench-hedging bench-pauses bench-signing bench-migration bench-capacity bench-deliberations bench-ui verdicts soak clean
+.PHONY: demo check test test-system test-clients test-busy lint format docs bench bench-full bench-cost bench-decisions bench-events bench-limits bench-telemetry bench-revocation bench-joins bench-hedging bench-pauses bench-signing bench-migration bench-capacity bench-deliberations bench-ui verdicts soak clean
 
 demo: $(DEMO)
 	$(BIN)/anywire demo
@@ -123,6 +123,10 @@ bench-ui: $(READY)
 # What keys and their limits cost with 64 clients.
 bench-limits: $(READY)
 	$(BIN)/python benchmarks/limits.py
+
+# What keys, the audit log, metrics and tracing cost together, and what traces cost.
+bench-telemetry: $(READY)
+	$(BIN)/python benchmarks/telemetry.py
 
 # How soon a deliberation has its id while many are under way, what one costs, and what it takes on paper.
 bench-deliberations: $(READY)

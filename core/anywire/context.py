@@ -22,6 +22,7 @@ from anywire.selector import AgentView
 from anywire.stages import Stages
 from anywire.submission import Submission
 from anywire.task_stream import TaskStream
+from anywire.tracing import Tracing
 from anywire.transport import Transport
 
 
@@ -85,6 +86,11 @@ class Context(Protocol):
 
     @property
     def events(self) -> EventBus: ...
+
+    @property
+    def tracing(self) -> Tracing:
+        """Where a service brings a tracer, and where a gateway begins the span of a request."""
+        ...
 
     @property
     def access(self) -> Access:

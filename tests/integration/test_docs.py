@@ -270,7 +270,8 @@ async def test_the_page_of_the_http_api_answers_as_written(reader: Reader) -> No
     assert re.fullmatch(pattern(shown), answer.strip(), re.DOTALL), answer
     told = {name.lower() for name in re.findall(r"^(x-anywire-[\w-]+):", answer, re.MULTILINE | re.IGNORECASE)}
     listed = set(re.findall(r"^\| `(x-anywire-[\w-]+)` \|[^|]*\|$", page.read_text(), re.MULTILINE))
-    of_others = {"x-anywire-origin", "x-anywire-decision", "x-anywire-replayed"}  # an error, or asked for so
+    # Of an error, or asked for so.
+    of_others = {"x-anywire-origin", "x-anywire-decision", "x-anywire-replayed", "x-anywire-trace"}
     assert told == listed - of_others, "the table has the headers that an answer has"
     await reader.interrupt_all()
 
