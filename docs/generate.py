@@ -1,5 +1,5 @@
 """Writes docs/reference: every setting from the ``Config`` models, every command from the command line itself, errors,
-and the HTTP API from the gateway.
+the HTTP API from the gateway, and the schema of configuration files.
 
 python docs/generate.py           write the pages
 python docs/generate.py --check   say which are out of date, and exit with status 1
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from anywire.cli import app
 from anywire.config import Config, PluginChoice
 from anywire.core_settings import FromCore
 from anywire.plugins import KINDS, PluginKind, Plugins
+from anywire.roles.config_schema import config_schema
 from anywire_service_deliberation.stores import BUILT_IN, PACKAGES, store_class
 
 ROOT = Path(__file__).parents[1]
@@ -270,9 +272,16 @@ def cli_page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def schema_text() -> str:
+    own = set(own_plugins())
+    schema = config_schema(Plugins(), lambda kind, name: (kind, name) in own)
+    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
+
+
 def pages() -> dict[Path, str]:
     return {
         REFERENCE / "config.md": config_page(),
+        REFERENCE / "config.schema.json": schema_text(),
         REFERENCE / "cli.md": cli_page(),
         REFERENCE / "http.md": http_page(NOTE),
         REFERENCE / "errors.md": errors_page(NOTE),
