@@ -210,3 +210,72 @@ def test_init_prints_and_schema_prints(tmp_path: Path) -> None:
     printed = json.loads(anywire(tmp_path, "schema").stdout)
     assert set(printed["properties"]) >= {"server", "transports", "pipeline"}
     assert "transports.memory" in printed["$defs"]
+
+
+LITELLM = """
+model_list:
+  - model_name: fast
+    litellm_params: {model: openai/qwen, api_base: "http://10.0.0.7:8000/v1", api_key: os.environ/VLLM_KEY, rpm: 60}
+  - model_name: fast
+    litellm_params: {model: hosted_vllm/qwen, api_base: "http://10.0.0.8:8000/v1"}
+  - model_name: small
+    litellm_params: {model: ollama_chat/smollm2, api_base: "http://10.0.0.9:11434"}
+  - model_name: vectors
+    litellm_params: {model: openai/embed, api_base: "http://10.0.0.7:8000/v1", api_key: sk-literal}
+    model_info: {mode: embedding}
+  - model_name: gpt
+    litellm_params: {model: gpt-5}
+  - model_name: far
+    litellm_params: {model: bedrock/some.model}
+router_settings: {routing_strategy: latency-based-routing, num_retries: 2, timeout: 30}
+litellm_settings: {fallbacks: [{fast: [small]}], cache: true}
+general_settings: {master_key: sk-1234}
+"""
+
+
+def test_init_begins_with_the_file_of_a_litellm_proxy(tmp_path: Path) -> None:
+    (tmp_path / "litellm.yaml").write_text(LITELLM)
+    done = anywire(tmp_path, "init", "--from", "litellm.yaml", "--transport", "memory", "--port", "4000")
+    assert done.returncode == 0, done.stderr
+    for told in ("provider bedrock", "rpm is a limit of a key", "anywire keys create", "cache"):
+        assert told in done.stderr
+    assert (tmp_path / "anywire.yaml").stat().st_mode & 0o077 == 0, "it holds a key"
+    config = load(tmp_path / "anywire.yaml", environment={})
+    engines = [each.engine.options for each in config.agents if each.engine is not None]
+    assert engines == [
+        {"base_url": "http://10.0.0.7:8000/v1", "models": {"fast": "qwen"}, "api_key_env": "VLLM_KEY"},
+        {"base_url": "http://10.0.0.8:8000/v1", "models": {"fast": "qwen"}},
+        {"base_url": "http://10.0.0.9:11434/v1", "models": {"small": "smollm2"}},
+        {
+            "base_url": "http://10.0.0.7:8000/v1",
+            "models": {"vectors": "embed"},
+            "api_key": "sk-literal",
+            "kinds": ["embedding"],
+        },
+        {"base_url": "https://api.openai.com/v1", "models": {"gpt": "gpt-5"}, "api_key_env": "OPENAI_API_KEY"},
+    ]
+    assert config.selector.name == "latency"
+    assert config.pipeline.max_attempts == 3
+    assert config.pipeline.deadline == 30
+    assert config.pipeline.fallbacks == {"fast": ["small"]}
+    assert config.server.port == 4000
+    assert not faults(yaml.safe_load((tmp_path / "anywire.yaml").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("models: {a: {cmd: x}}", "anywire models import llama-swap"),
+        ("model_list: [{model_name: a, litellm_params: {model: bedrock/b}}]", "no model of it can be served"),
+        ("model_list: [3, {}, {model_name: [x]}]", "no model of it can be served"),
+        ("a: [", "is no YAML"),
+        ("- 1", "is no configuration of LiteLLM"),
+    ],
+)
+def test_a_file_that_is_none_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "other.yaml").write_text(text)
+    done = anywire(tmp_path, "init", "--from", "other.yaml")
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "anywire.yaml").exists()

@@ -35,6 +35,8 @@ class Writer:
     def __init__(self, config: Config, plugins: Plugins) -> None:
         self._config, self._plugins = config, plugins
         self._core = config.model_dump(mode="json")
+        # Of agents that are listed only what is set: the rest follows from other sections.
+        self._core["agents"] = [each.model_dump(mode="json", exclude_unset=True) for each in config.agents]
 
     def text(self, head: Sequence[str]) -> str:
         """The file, below the comment lines ``head``."""

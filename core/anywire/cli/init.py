@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from anywire.cli import options
 from anywire.cli.tables import print_json
 from anywire.errors import ConfigError
+from anywire.printable import escaped
 
 if TYPE_CHECKING:
     from anywire.plugins import Plugins
@@ -45,6 +46,10 @@ def init(
     slots: options.Slots = None,
     settings: options.Set = None,
     plugin_files: options.PluginFiles = None,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="Begin with what the configuration of a LiteLLM proxy says."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     with_schema: Annotated[
         bool,
@@ -61,6 +66,7 @@ def init(
         raise ConfigError(f"{file} is there already: name another file, or replace it with --force")
     names = {"services": services, "gateways": gateways}
     named = [f"{key}=[{', '.join(given)}]" for key, given in names.items() if given]
+    began, left = _begun(source) if source is not None else ({}, [])
     config, plugins = settle(
         settings=[*named, *(settings or ())],
         transports=transports,
@@ -75,6 +81,7 @@ def init(
         plugin_files=plugin_files,
         quiet=True,
         environment={},
+        began=began,
     )
     head = [line.format(name=FILE if to_stdout else file.name) for line in HEAD]
     if len(targets) > 1:
@@ -84,10 +91,12 @@ def init(
     if to_stdout:
         sys.stdout.write(text)
         return
-    _write(file, text, force=force)
+    _write(file, text, force=force, private="api_key:" in text)
     if len(targets) > 1:
         _write(targets[1], _schema_text(plugins), force=True)
     typer.echo(f"wrote {' and '.join(map(str, targets))}", err=True)
+    for each in left:
+        typer.echo(f"not carried over: {escaped(each)}", err=True)
 
 
 @options.takes()
@@ -99,15 +108,38 @@ def schema(given: options.Given) -> None:
     print_json(config_schema(plugins))
 
 
+def _begun(source: Path) -> tuple[dict[str, Any], list[str]]:
+    """The settings that another program's file becomes, and what of it is left. Raises `ConfigError`."""
+    import yaml
+
+    from anywire.cli.from_litellm import converted, is_litellm
+    from anywire.config_layers import problem_in
+
+    try:
+        tree = yaml.safe_load(source.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{source} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{source} is no YAML: {problem_in(error)}") from None
+    if not is_litellm(tree):
+        raise ConfigError(
+            f"{source} is no configuration of LiteLLM, which has a model_list; models of llama-swap are taken over by "
+            f"`anywire models import llama-swap {source}`"
+        )
+    return converted(tree)
+
+
 def _schema_text(plugins: Plugins) -> str:
     from anywire.roles.config_schema import config_schema
 
     return json.dumps(config_schema(plugins), indent=2, ensure_ascii=False) + "\n"
 
 
-def _write(path: Path, text: str, *, force: bool) -> None:
+def _write(path: Path, text: str, *, force: bool, private: bool = False) -> None:
     try:
         with path.open("w" if force else "x", encoding="utf-8") as file:
+            if private:
+                path.chmod(0o600)
             file.write(text)
     except FileExistsError:
         raise ConfigError(f"{path} is there already: name another file, or replace it with --force") from None

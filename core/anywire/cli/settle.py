@@ -56,11 +56,12 @@ def settle(
     quiet: bool = False,
     keys: Path | None = None,
     environment: Mapping[str, str] | None = None,
+    began: Mapping[str, Any] | None = None,
 ) -> tuple[Config, Plugins]:
     """The effective configuration with these options, its plugins found, and logging set up accordingly.
 
     With ``quiet``, this process logs only warnings unless another level was chosen. ``environment`` is read in place of
-    the process's own.
+    the process's own. ``began`` are keys with dots that the options are set over.
     """
     from anywire.config import replaced
     from anywire.config_layers import load
@@ -79,7 +80,7 @@ def settle(
         "join": _joined(join or ()),
         "log_level": log_level,
     }
-    single = _settings(settings or ())
+    single = {**(began or {}), **_settings(settings or ())}
     if dds_domain is not None:
         single["transports.dds.domain"] = dds_domain
     if ray_address is not None:
