@@ -24,18 +24,19 @@ KEPT_EXTRAS = ("testing",)
 """Extras of the core that are its own."""
 LATER = {"anywire-launcher-ray": "ray"}
 """Distributions whose use needs something large, which `anywire[all]` leaves out, by the extra that brings both."""
-POSIX_ONLY = (
-    "anywire-dds",
-    "anywire-desktop",
-    "anywire-engine-llama",
-    "anywire-engine-llama-dds",
-    "anywire-engine-mcp",
-    "anywire-engine-models",
-    "anywire-experiment",
-    "anywire-gateway-llama-dds",
-    "anywire-launcher-ray",
-)
-"""What `anywire[all]` leaves out on Windows, where it does not work."""
+_POSIX = "sys_platform != 'win32'"
+_CYCLONE = "sys_platform == 'darwin' or (sys_platform == 'linux' and platform_machine == 'x86_64')"
+WHERE = {
+    "anywire-dds": _CYCLONE,
+    "anywire-desktop": _POSIX,
+    "anywire-engine-llama": _POSIX,
+    "anywire-engine-llama-dds": _CYCLONE,
+    "anywire-engine-mcp": _POSIX,
+    "anywire-engine-models": _POSIX,
+    "anywire-experiment": _POSIX,
+    "anywire-gateway-llama-dds": _CYCLONE,
+}
+"""Where `anywire[all]` has a distribution that does not work everywhere, or needs a wheel that is not everywhere."""
 _WIDTH = 100
 
 
@@ -90,7 +91,7 @@ def extras(found: list[Distribution], version: str) -> dict[str, list[str]]:
         later = LATER.get(each.name)
         wanted[later or each.extra] = [f"{each.name}[{later}]=={version}" if later else f"{each.name}=={version}"]
         if not later:
-            marker = "; sys_platform != 'win32'" if each.name in POSIX_ONLY else ""
+            marker = f"; {WHERE[each.name]}" if each.name in WHERE else ""
             whole.append(f"{each.name}=={version}{marker}")
     return {"all": whole, **dict(sorted(wanted.items()))}
 

@@ -85,4 +85,4 @@ def test_extras_name_every_distribution_and_all_leaves_out_what_is_large() -> No
     whole = {Requirement(line).name: Requirement(line) for line in extras["all"]}
     assert set(whole) == OWN - {"anywire", *align.LATER}
     assert not any(each.extras for each in whole.values()), "an extra may bring something large"
-    assert set(align.POSIX_ONLY) <= OWN
+    assert set(align.WHERE) <= OWN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -91,7 +92,7 @@ def init(
     if to_stdout:
         sys.stdout.write(text)
         return
-    _write(file, text, force=force, private="api_key:" in text)
+    _write(file, text, force=force, private=bool(re.search(r"^[ -]*api_key: ", text, re.MULTILINE)))
     if len(targets) > 1:
         _write(targets[1], _schema_text(plugins), force=True)
     typer.echo(f"wrote {' and '.join(map(str, targets))}", err=True)
