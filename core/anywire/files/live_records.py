@@ -35,9 +35,14 @@ class RecordFile:
         new = self._path.with_suffix(".new")
         new.unlink(missing_ok=True)
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600)
-        lock_file(descriptor)
-        os.write(descriptor, data)
-        new.rename(self._path)
+        try:
+            lock_file(descriptor)
+            os.write(descriptor, data)
+            new.rename(self._path)
+        except BaseException:
+            os.close(descriptor)
+            new.unlink(missing_ok=True)
+            raise
         self._release()
         self._held = descriptor
 
