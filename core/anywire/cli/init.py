@@ -68,6 +68,9 @@ def init(
     names = {"services": services, "gateways": gateways}
     named = [f"{key}=[{', '.join(given)}]" for key, given in names.items() if given]
     began, left = _begun(source) if source is not None else ({}, [])
+    for key, chosen in (("engine.name", engine), ("selector.name", selector)):
+        if chosen is not None:
+            began.pop(key, None)
     config, plugins = settle(
         settings=[*named, *(settings or ())],
         transports=transports,
@@ -89,6 +92,8 @@ def init(
         head.insert(0, f"# yaml-language-server: $schema=./{SCHEMA}")
     text = Writer(config, plugins).text(head)
     fits(text, plugins)
+    for each in left:
+        typer.echo(f"not carried over: {escaped(each)}", err=True)
     if to_stdout:
         sys.stdout.write(text)
         return
@@ -96,8 +101,6 @@ def init(
     if len(targets) > 1:
         _write(targets[1], _schema_text(plugins), force=True)
     typer.echo(f"wrote {' and '.join(map(str, targets))}", err=True)
-    for each in left:
-        typer.echo(f"not carried over: {escaped(each)}", err=True)
 
 
 @options.takes()

@@ -30,7 +30,8 @@ class RecordFile:
         self._path, self._held = folder / f"{printable(name).replace('/', '_')}{SUFFIX}", -1
 
     def write(self, record: msgspec.Struct) -> None:
-        """Tell of ``record`` from now on, in place of what was told before. Raises `OSError`."""
+        """Tell of ``record`` from now on, in place of what was told before. Raises `OSError`, and `ConfigError` on a
+        system without locks."""
         data = msgspec.json.encode(record)
         new = self._path.with_suffix(".new")
         new.unlink(missing_ok=True)
