@@ -21,9 +21,6 @@ import pydantic
 import pydantic_core
 import typer
 import yaml
-from errors_page import errors_page
-from http_page import http_page
-from tables import row, table
 
 from anywire.cli import app
 from anywire.config import Config, PluginChoice
@@ -31,6 +28,9 @@ from anywire.core_settings import FromCore
 from anywire.plugins import KINDS, PluginKind, Plugins
 from anywire.roles.config_schema import config_schema
 from anywire_service_deliberation.stores import BUILT_IN, PACKAGES, store_class
+from errors_page import errors_page
+from http_page import http_page
+from tables import row, table
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"

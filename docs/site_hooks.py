@@ -123,9 +123,7 @@ def navigation(made: Sequence[Path]) -> list[Any]:
     sections: list[Any] = [{"Anywire": "README.md"}]
     for title, folder in SECTIONS.items():
         inside = [
-            page
-            for page in left
-            if page.parent == Path(folder) or (folder in DEEP and Path(folder) in page.parents)
+            page for page in left if page.parent == Path(folder) or (folder in DEEP and Path(folder) in page.parents)
         ]
         if title != "Decisions":
             inside.sort(key=lambda page: (page.name != "index.md", order.get(page.as_posix(), len(order)), page))

@@ -1,7 +1,7 @@
-"""Keeps what all distributions share the same everywhere: the version, the pins between them, metadata, licence, extras.
+"""Keeps what all distributions share the same everywhere: version, pins between them, metadata, licence, extras.
 
-The one place of each is the ``pyproject.toml`` of the root; this writes it into the others, and into the root the extras
-that follow from which distributions there are.
+The one place of each is the ``pyproject.toml`` of the root; this writes it into the others, and into the root the
+extras that follow from which distributions there are.
 
 python release/align.py                  write
 python release/align.py --version 0.2.0  write, with another version

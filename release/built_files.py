@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from email.parser import BytesParser
 from pathlib import Path
 
-from own_distributions import Distribution
 from packaging.metadata import Metadata
 from packaging.requirements import Requirement
+
+from own_distributions import Distribution
 
 OTHERS = {"__pycache__"}
 """Folders of a package that are in no wheel."""
@@ -48,7 +49,9 @@ def _wheel_faults(distribution: Distribution, wheel: Path, source: Path) -> Iter
     with tarfile.open(source) as archive:
         told = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
     prefix = "core/" if distribution.is_core else ""
-    yield from (f"{prefix}{name} is not in the source distribution" for name in sorted(inside) if prefix + name not in told)
+    yield from (
+        f"{prefix}{name} is not in the source distribution" for name in sorted(inside) if prefix + name not in told
+    )
     yield from _metadata_faults(distribution, metadata)
 
 

@@ -17,10 +17,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from align import aligned
-from own_distributions import ROOT, distributions
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from align import aligned
+from own_distributions import ROOT, distributions
 
 TO_DO = (
     "make check && make test && make test-system && make test-clients   (or .ci/run on a clean clone)",
@@ -33,7 +34,9 @@ Check = Callable[[str], Iterator[str]]
 
 def versions(version: str) -> Iterator[str]:
     """One version, with exact pins, metadata, licences and extras as the core has them."""
-    stale = [path.relative_to(ROOT) for path, text in aligned().items() if not path.is_file() or path.read_text() != text]
+    stale = [
+        path.relative_to(ROOT) for path, text in aligned().items() if not path.is_file() or path.read_text() != text
+    ]
     if stale:
         yield f"not aligned: {', '.join(map(str, stale))}: run `python release/align.py`"
     found = distributions()[0].project["version"]

@@ -32,8 +32,8 @@ def effective_user_id() -> int:
 
 
 def lock_file(file: int | IO[Any], *, shared: bool = False, wait: bool = False) -> None:
-    """Take the lock of an open file, which ends when the file is closed or the process ends. Programs agree by it on who
-    uses the file; it keeps nobody from reading.
+    """Take the lock of an open file, which ends when the file is closed or the process ends. Programs agree by it on
+    who uses the file; it keeps nobody from reading.
 
     Raises `BlockingIOError` when another one has it, unless this is to ``wait`` for it, and `ConfigError` on a system
     without such locks.

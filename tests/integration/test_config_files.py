@@ -13,7 +13,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.integration.test_docs import DOCS, ROOT, blocks
 from tests.long_form import examples
@@ -54,7 +54,12 @@ def test_the_schema_is_one() -> None:
 
 
 def test_every_configuration_that_is_shown_fits_the_schema() -> None:
-    pages = (ROOT / "README.md", *DOCS.rglob("*.md"), *(ROOT / "examples").rglob("*.md"), *(ROOT / "plugins").rglob("*.md"))
+    pages = (
+        ROOT / "README.md",
+        *DOCS.rglob("*.md"),
+        *(ROOT / "examples").rglob("*.md"),
+        *(ROOT / "plugins").rglob("*.md"),
+    )
     shown = {
         f"{page.relative_to(ROOT)}\n{block.text}": block.text
         for page in pages
@@ -119,7 +124,7 @@ NUMBERS = {"server.port": st.integers(0, 65535), "agent.slots": st.integers(1, 6
     services=st.lists(st.sampled_from(["audit", "background", "alerts", "conversations"]), unique=True),
     numbers=st.fixed_dictionaries({}, optional=NUMBERS),
 )
-@examples(15)
+@settings(max_examples=examples(15), deadline=None)
 def test_a_file_that_explains_itself_says_what_was_chosen(
     transports: list[str], scheduler: str, selector: str, services: list[str], numbers: dict[str, Any]
 ) -> None:
@@ -257,7 +262,7 @@ def test_init_begins_with_the_file_of_a_litellm_proxy(tmp_path: Path) -> None:
     assert config.selector.name == "latency"
     assert config.pipeline.max_attempts == 3
     assert config.pipeline.deadline == 30
-    assert config.pipeline.fallbacks == {"fast": ["small"]}
+    assert config.pipeline.fallbacks == {"fast": ("small",)}
     assert config.server.port == 4000
     assert not faults(yaml.safe_load((tmp_path / "anywire.yaml").read_text()))
 

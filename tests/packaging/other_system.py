@@ -31,9 +31,9 @@ NAMES: dict[str, dict[Any, str]] = {
         socket: "AF_NETLINK AF_PACKET SOCK_CLOEXEC SOCK_NONBLOCK SO_PEERCRED SO_BINDTODEVICE SO_DOMAIN",
     },
     "windows": {
-        os: "chown fchmod fchown fork forkpty getegid geteuid getgid getloadavg getpgid getpgrp getpriority getsid getuid "
-        "initgroups killpg lchown major minor mkfifo nice posix_spawn setegid seteuid setgid setpgid setpriority setsid "
-        "setuid statvfs fstatvfs sysconf tcgetpgrp ttyname uname wait wait3 wait4 waitid O_CLOEXEC O_DIRECTORY "
+        os: "chown fchmod fchown fork forkpty getegid geteuid getgid getloadavg getpgid getpgrp getpriority getsid "
+        "getuid initgroups killpg lchown major minor mkfifo nice posix_spawn setegid seteuid setgid setpgid setpriority "
+        "setsid setuid statvfs fstatvfs sysconf tcgetpgrp ttyname uname wait wait3 wait4 waitid O_CLOEXEC O_DIRECTORY "
         "O_NOFOLLOW O_NONBLOCK O_SYNC",
         select: "poll",
         signal: "SIGALRM SIGCHLD SIGCONT SIGHUP SIGKILL SIGPIPE SIGQUIT SIGSTOP SIGTSTP SIGUSR1 SIGUSR2 SIGXFSZ "

@@ -6,19 +6,24 @@ import re
 import tomllib
 from pathlib import Path
 
-import align
 import pytest
-from own_distributions import ROOT, Distribution, distributions, examples
 from packaging.metadata import Metadata
 from packaging.requirements import Requirement
 from setuptools import find_packages
+
+import align
+from own_distributions import ROOT, Distribution, distributions, examples
 
 FOUND = distributions()
 OWN = {each.name for each in FOUND}
 
 
 def test_versions_pins_metadata_licences_and_extras_are_aligned() -> None:
-    stale = [path.relative_to(ROOT) for path, text in align.aligned().items() if not path.is_file() or path.read_text() != text]
+    stale = [
+        path.relative_to(ROOT)
+        for path, text in align.aligned().items()
+        if not path.is_file() or path.read_text() != text
+    ]
     assert not stale, "run `python release/align.py`"
 
 
@@ -74,7 +79,9 @@ def test_all_of_its_files_come_into_its_wheel(distribution: Distribution) -> Non
     for package in packages:
         for pattern in [*data.get(package, ()), *data.get("*", ())]:
             taken |= set((base / package.replace(".", "/")).glob(pattern))
-    others = {path for path in root.rglob("*") if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts}
+    others = {
+        path for path in root.rglob("*") if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
+    }
     assert others <= taken, "add them to tool.setuptools.package-data"
 
 

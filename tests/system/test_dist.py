@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+
 from built_files import faults
 from make_dist import make_dist
 from own_distributions import ROOT, distributions
-from packaging.requirements import Requirement
 
 FOUND = distributions()
 OWN = {each.name for each in FOUND}

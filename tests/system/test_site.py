@@ -76,7 +76,9 @@ def test_links_and_anchors_lead_somewhere_and_nothing_is_loaded_from_elsewhere(s
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             if not target.is_file():
                 wrong.append(f"{where} links to {link}")
-            elif parts.fragment and target in found and unquote(parts.fragment) not in found[target].anchors | {"__top"}:
+            elif (
+                parts.fragment and target in found and unquote(parts.fragment) not in found[target].anchors | {"__top"}
+            ):
                 wrong.append(f"{where} links to {link}, which has no such anchor")
     assert not wrong, "\n".join(wrong[:40])
     styles = "".join(path.read_text(encoding="utf-8") for path in site.rglob("*.css"))

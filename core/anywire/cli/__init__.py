@@ -10,7 +10,22 @@ from typing import Annotated
 import typer
 
 from anywire.asked_fleet import INTERRUPTED
-from anywire.cli import agents, chat, demo, doctor, explain, init, inspect, invite, keys, orders, serve, shell, up, watch
+from anywire.cli import (
+    agents,
+    chat,
+    demo,
+    doctor,
+    explain,
+    init,
+    inspect,
+    invite,
+    keys,
+    orders,
+    serve,
+    shell,
+    up,
+    watch,
+)
 from anywire.cli.plugin_commands import with_fleet
 from anywire.cli.shown_arguments import hide_secrets
 from anywire.errors import AnywireError
@@ -77,7 +92,7 @@ def main() -> None:
     if shell.is_asked():
         shell.answer_shells()
     try:
-        app()
+        app(complete_var=shell.ASKED)
     except AnywireError as error:
         if logging.getLogger().isEnabledFor(logging.DEBUG):
             logging.getLogger("anywire").debug("what led to the error", exc_info=error)

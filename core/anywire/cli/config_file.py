@@ -14,7 +14,6 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
 import pydantic
-import pydantic_core
 import yaml
 
 from anywire.config import Config
@@ -94,12 +93,16 @@ class Writer:
                 )
             else:
                 yield f"{_INDENT * depth}#{key}: {_yaml(follow.get(key, _default(field)))}"
+        for key in options.keys() - model.model_fields:
+            yield from _written(key, options[key], depth)  # refused with its name when the file is read
 
     def _setting(self, name: str, field: pydantic.fields.FieldInfo, value: Any, depth: int) -> Iterator[str]:
         default = _default(field)
         model = _model(field.annotation)
         if model is None or not isinstance(value, dict) or not isinstance(default, dict):
-            yield from [f"{_INDENT * depth}#{name}: {_yaml(default)}"] if value == default else _written(name, value, depth)
+            yield from (
+                [f"{_INDENT * depth}#{name}: {_yaml(default)}"] if value == default else _written(name, value, depth)
+            )
             return
         yield f"{_INDENT * depth}{name}:"
         for key, inner in model.model_fields.items():
@@ -146,7 +149,7 @@ def _default(field: pydantic.fields.FieldInfo) -> Any:
     value = field.get_default(call_default_factory=True, validated_data={})
     if isinstance(value, pydantic.BaseModel):
         return value.model_dump(mode="json")
-    return pydantic_core.to_jsonable_python(value, serialize_unknown=True)
+    return pydantic.TypeAdapter(Any).dump_python(value, mode="json")
 
 
 def _yaml(value: Any) -> str:

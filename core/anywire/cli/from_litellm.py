@@ -134,9 +134,7 @@ def _fallbacks(given: object) -> Iterator[tuple[str, list[str]]]:
             yield from ((str(name), [str(one) for one in others]) for name, others in each.items())
 
 
-def _not_carried(
-    tree: Mapping[str, Any], router: Mapping[str, Any], library: Mapping[str, Any]
-) -> Iterator[str]:
+def _not_carried(tree: Mapping[str, Any], router: Mapping[str, Any], library: Mapping[str, Any]) -> Iterator[str]:
     general = _section(tree, "general_settings")
     if general.get("master_key") or general.get("database_url"):
         yield "keys of clients: `anywire keys create` makes them, `--keys FILE` uses them"

@@ -22,8 +22,8 @@ FILE, SCHEMA = "anywire.yaml", "anywire.schema.json"
 HEAD = (
     "# A configuration of Anywire: anywire up --config {name}",
     "#",
-    "# Lines that begin with # and a blank explain. The others behind # are settings with their defaults: take the # away",
-    "# to change one. `anywire config --config {name}` checks the file and prints what is in force.",
+    "# Lines that begin with # and a blank explain. The others behind # are settings with their defaults: take the #",
+    "# away to change one. `anywire config --config {name}` checks the file and prints what is in force.",
 )
 
 
@@ -40,7 +40,7 @@ def init(
     ] = None,
     gateways: Annotated[
         list[str] | None,
-        typer.Option("--gateway", metavar="NAME", help="Gateway to run. Repeatable. Default: openai if it is installed."),
+        typer.Option("--gateway", metavar="NAME", help="Gateway to run. Repeatable. Default: openai, where installed."),
     ] = None,
     host: options.Host = None,
     port: options.Port = None,
@@ -136,7 +136,7 @@ def _begun(source: Path) -> tuple[dict[str, Any], list[str]]:
 def _schema_text(plugins: Plugins) -> str:
     from anywire.roles.config_schema import config_schema
 
-    return json.dumps(config_schema(plugins), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(config_schema(plugins), indent=1, ensure_ascii=False) + "\n"
 
 
 def _write(path: Path, text: str, *, force: bool, private: bool = False) -> None:

@@ -41,23 +41,25 @@ class _Schema:
         for key, kind in LISTS.items():
             properties[key] = _described(properties[key], self._list(kind, empty=key != "transports"))
         for key, kind in SECTIONS.items():
-            properties[key] = _described(properties[key], self._section(key, kind))
+            self._definitions[f"section.{key}"] = self._section(key, kind)
+            properties[key] = _described(properties[key], {"$ref": f"#/$defs/section.{key}"})
         self._definitions["AgentsEntry"]["properties"]["engine"] = {
-            "anyOf": [self._section("engine", "engines"), {"type": "null"}]
+            "anyOf": [{"$ref": "#/$defs/section.engine"}, {"type": "null"}]
         }
         # What is read more freely than its type says.
         properties["plugins"] = {**properties["plugins"], "type": ["array", "string"]}
+        told: dict[str, Any] = _without_titles(self._root | {"$defs": dict(sorted(self._definitions.items()))})
         head = {"$schema": DIALECT, "title": "Anywire", "description": "A configuration of Anywire (anywire.yaml)."}
-        return head | {key: value for key, value in self._root.items() if key not in head} | {
-            "$defs": dict(sorted(self._definitions.items()))
-        }
+        return head | {key: value for key, value in told.items() if key not in head}
 
     def _list(self, kind: PluginKind, *, empty: bool) -> dict[str, Any]:
         """Plugins in the shapes of `anywire.config.named`."""
         name = self._name(kind)
         with_options = {
             "type": "object",
-            "properties": {each: {"anyOf": [self._options(kind, each), {"type": "null"}]} for each in self._names(kind)},
+            "properties": {
+                each: {"anyOf": [self._options(kind, each), {"type": "null"}]} for each in self._names(kind)
+            },
             "additionalProperties": _ANY_OPTIONS,
         }
         shapes: list[dict[str, Any]] = [
@@ -71,11 +73,14 @@ class _Schema:
         """A plugin by name, or a mapping in which its options stand beside the name."""
         default = Config.model_fields[key].default
         shared = self._definitions[type(default).__name__]["properties"]
-        named = shared | {"name": {key: value for key, value in shared["name"].items() if key != "type"} | self._name(kind)}
+        named = shared | {
+            "name": {key: value for key, value in shared["name"].items() if key != "type"} | self._name(kind)
+        }
         choices = [
             {
                 # Without a name it is the default.
-                "if": {"properties": {"name": {"const": each}}} | ({} if each == default.name else {"required": ["name"]}),
+                "if": {"properties": {"name": {"const": each}}}
+                | ({} if each == default.name else {"required": ["name"]}),
                 "then": self._beside(self._options(kind, each), named),
             }
             for each in self._names(kind)
@@ -121,6 +126,23 @@ def _let_be_empty(properties: dict[str, Any]) -> None:
             properties[name] = others | {"anyOf": [{"$ref": schema["$ref"]}, {"type": "null"}]}
 
 
+def _without_titles(schema: Any) -> Any:
+    """A schema without the titles that its models give it: they repeat the names."""
+    if isinstance(schema, list):
+        return [_without_titles(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {}
+    for key, value in schema.items():
+        if key in ("properties", "$defs") and isinstance(value, dict):
+            found[key] = {name: _without_titles(each) for name, each in value.items()}
+        elif key in ("default", "enum", "const", "examples"):
+            found[key] = value
+        elif key != "title":
+            found[key] = _without_titles(value)
+    return found
+
+
 def _described(before: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
     """``schema`` with what the setting says of itself."""
-    return {key: before[key] for key in ("title", "description", "default") if key in before} | dict(schema)
+    return {key: before[key] for key in ("description", "default") if key in before} | dict(schema)

@@ -69,7 +69,7 @@ class Stop:
 
 
 def on_signal(loop: asyncio.AbstractEventLoop, number: signal.Signals, handle: Callable[[int], None]) -> None:
-    """Have ``handle(number)`` called on ``loop`` at each of these signals, also where the loop itself cannot (Windows)."""
+    """Have ``handle(number)`` called on ``loop`` at each such signal, also where the loop itself cannot (Windows)."""
     try:
         loop.add_signal_handler(number, handle, number)
     except NotImplementedError:
