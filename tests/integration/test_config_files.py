@@ -124,7 +124,7 @@ NUMBERS = {"server.port": st.integers(0, 65535), "agent.slots": st.integers(1, 6
     services=st.lists(st.sampled_from(["audit", "background", "alerts", "conversations"]), unique=True),
     numbers=st.fixed_dictionaries({}, optional=NUMBERS),
 )
-@settings(max_examples=examples(15), deadline=None)
+@settings(max_examples=examples(5), deadline=None)
 def test_a_file_that_explains_itself_says_what_was_chosen(
     transports: list[str], scheduler: str, selector: str, services: list[str], numbers: dict[str, Any]
 ) -> None:

@@ -8,7 +8,7 @@ nothing is set counts as left out.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
@@ -71,18 +71,28 @@ class Writer:
             value = getattr(section, name)
             off = "" if name == "name" or value != field.default else "#"
             yield f"{_INDENT}{off}{name}: {_yaml(value)}"
-        yield from self._options(kind, section.name, self._own(section), key, 1)
+        shared = set(type(section).model_fields)
+        yield from self._options(kind, section.name, self._own(section), key, 1, shared)
 
     def _own(self, section: Any) -> dict[str, Any]:
         shared = type(section).model_fields
         return {key: value for key, value in section.options.items() if key not in shared}
 
     def _options(
-        self, kind: PluginKind, name: str, options: Mapping[str, Any], where: str, depth: int
+        self,
+        kind: PluginKind,
+        name: str,
+        options: Mapping[str, Any],
+        where: str,
+        depth: int,
+        shared: Collection[str] = (),
     ) -> Iterator[str]:
+        """The options of a plugin, but those that are ``shared`` by all plugins of the section."""
         model = self._plugins.load(kind, name).Config
         follow = core_options(model, self._config)
         for key, field in model.model_fields.items():
+            if key in shared:
+                continue
             yield from _explained(_with_default(field), depth)
             if key in options:
                 yield from _written(key, options[key], depth)

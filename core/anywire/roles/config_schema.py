@@ -7,6 +7,7 @@ from typing import Any
 
 import pydantic
 from pydantic.errors import PydanticInvalidForJsonSchema
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from anywire.config import Config
 from anywire.errors import PluginError
@@ -28,10 +29,36 @@ def config_schema(plugins: Plugins, wanted: Wanted = lambda kind, name: True) ->
     return _Schema(plugins, wanted).whole()
 
 
+class _AsRead(GenerateJsonSchema):
+    """What is made to fit before it is checked may have other forms than its type, such as ``8 GB`` for bytes. Its type
+    is what editors suggest then."""
+
+    def function_before_schema(self, schema: Any) -> JsonSchemaValue:
+        return _freely(super().function_before_schema(schema), schema)
+
+    def function_wrap_schema(self, schema: Any) -> JsonSchemaValue:
+        return _freely(super().function_wrap_schema(schema), schema)
+
+    def function_plain_schema(self, schema: Any) -> JsonSchemaValue:
+        return {}
+
+
+def _freely(found: JsonSchemaValue, schema: Any) -> JsonSchemaValue:
+    if schema["schema"]["type"] == "model-fields":
+        return found  # the keys of a model, of which some are set by others
+    # Of a section the keys are checked all the same.
+    others = {"type": ["string", "number", "boolean", "array", "null"]} if _is_model(schema["schema"]) else {}
+    return {"anyOf": [found, others]}
+
+
+def _is_model(schema: Any) -> bool:
+    return schema["type"] in ("model", "definition-ref") or ("schema" in schema and _is_model(schema["schema"]))
+
+
 class _Schema:
     def __init__(self, plugins: Plugins, wanted: Wanted) -> None:
         self._plugins, self._wanted = plugins, wanted
-        self._root: dict[str, Any] = Config.model_json_schema()
+        self._root: dict[str, Any] = Config.model_json_schema(schema_generator=_AsRead)
         self._definitions: dict[str, Any] = self._root.pop("$defs")
         for each in (self._root, *self._definitions.values()):
             _let_be_empty(each.get("properties", {}))
@@ -46,8 +73,8 @@ class _Schema:
         self._definitions["AgentsEntry"]["properties"]["engine"] = {
             "anyOf": [{"$ref": "#/$defs/section.engine"}, {"type": "null"}]
         }
-        # What is read more freely than its type says.
-        properties["plugins"] = {**properties["plugins"], "type": ["array", "string"]}
+        # Its other forms are refused: it listed no agents once.
+        properties["agents"] = _described(properties["agents"], properties["agents"]["anyOf"][0])
         told: dict[str, Any] = _without_titles(self._root | {"$defs": dict(sorted(self._definitions.items()))})
         head = {"$schema": DIALECT, "title": "Anywire", "description": "A configuration of Anywire (anywire.yaml)."}
         return head | {key: value for key, value in told.items() if key not in head}
@@ -109,7 +136,7 @@ class _Schema:
                 model = self._plugins.load(kind, name).Config
                 if not issubclass(model, pydantic.BaseModel):
                     return {}
-                found = model.model_json_schema(ref_template=f"#/$defs/{key}.{{model}}")
+                found = model.model_json_schema(schema_generator=_AsRead, ref_template=f"#/$defs/{key}.{{model}}")
             except (PluginError, PydanticInvalidForJsonSchema, AttributeError, TypeError):
                 return {}
             for inner, schema in found.pop("$defs", {}).items():
