@@ -1,5 +1,5 @@
 """Writes docs/reference: every setting from the ``Config`` models, every command from the command line itself, errors,
-and the HTTP API from the gateway.
+and the HTTP API from the gateway, as a page and in OpenAPI.
 
 python docs/generate.py           write the pages
 python docs/generate.py --check   say which are out of date, and exit with status 1
@@ -21,7 +21,7 @@ import pydantic_core
 import typer
 import yaml
 from errors_page import errors_page
-from http_page import http_page
+from http_page import http_page, openapi_text
 from tables import row, table
 
 from anywire.cli import app
@@ -275,6 +275,7 @@ def pages() -> dict[Path, str]:
         REFERENCE / "config.md": config_page(),
         REFERENCE / "cli.md": cli_page(),
         REFERENCE / "http.md": http_page(NOTE),
+        REFERENCE / "openapi.json": openapi_text(),
         REFERENCE / "errors.md": errors_page(NOTE),
     }
 

@@ -10,7 +10,22 @@ from typing import Annotated
 import typer
 
 from anywire.asked_fleet import INTERRUPTED
-from anywire.cli import agents, chat, demo, doctor, explain, inspect, invite, keys, orders, reload, serve, up, watch
+from anywire.cli import (
+    agents,
+    answers,
+    chat,
+    demo,
+    doctor,
+    explain,
+    inspect,
+    invite,
+    keys,
+    orders,
+    reload,
+    serve,
+    up,
+    watch,
+)
 from anywire.cli.plugin_commands import with_fleet
 from anywire.cli.shown_arguments import hide_secrets
 from anywire.errors import AnywireError
@@ -45,6 +60,7 @@ app.command()(inspect.plugins)
 app.command()(doctor.doctor)
 app.command()(inspect.config)
 app.add_typer(keys.app)
+app.add_typer(answers.app)
 for _point in sorted(entry_points(group="anywire.commands"), key=lambda point: point.name):
     # An installed distribution's own commands, a typer app each. They cost their import, so that must be light.
     app.add_typer(with_fleet(_point.load()), name=_point.name)

@@ -66,7 +66,7 @@ from anywire.plugins import Plugins
 from anywire.scheduler import Scheduler
 from anywire.selector import AgentView, Candidates, Selector
 from anywire.submission import Submission
-from anywire.task_stream import TaskStream
+from anywire.task_stream import TaskStream, with_note
 from anywire.tracing import Tracing
 from anywire.transport import Hub, Plane, Transport
 
@@ -328,6 +328,13 @@ class Orchestrator:
         if task is None:
             raise errors.InvalidRequest(f"no task {task_id[:80]!r} is under way", param="task_id")
         return Follower(task.stream)
+
+    def note(self, task_id: str, name: str, value: str) -> None:
+        """See `anywire.context.Context.note`."""
+        task = self._tasks.get(task_id)
+        notes = with_note(task.stream.notes if task is not None else {}, name, value)
+        if task is not None:
+            task.stream.notes = notes
 
     def command(
         self,

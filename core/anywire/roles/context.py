@@ -103,6 +103,9 @@ class OrchestratorContext:
     def follow(self, task_id: str, caller: Caller = OPERATOR) -> AsyncGenerator[Chunk, None]:
         return self._orchestrator.follow(task_id, caller)
 
+    def note(self, task_id: str, name: str, value: str) -> None:
+        self._orchestrator.note(task_id, name, value)
+
     def agents(self) -> list[AgentView]:
         return self._orchestrator.agents()
 

@@ -24,27 +24,32 @@ from anywire.request_log import RequestLog
 from anywire.transport_tools import is_loopback
 from anywire_gateway_openai.agent_commands import AgentCommandHandler
 from anywire_gateway_openai.agent_orders import AgentOrderHandlers
+from anywire_gateway_openai.anthropic.handlers import MessageHandlers
 from anywire_gateway_openai.background import BackgroundHandlers
 from anywire_gateway_openai.body import BodyRoom
 from anywire_gateway_openai.caller import Callers
 from anywire_gateway_openai.catalogue import CatalogueHandlers
 from anywire_gateway_openai.default_model import DefaultModel
-from anywire_gateway_openai.endpoint_table import Endpoint, own_endpoints
+from anywire_gateway_openai.endpoint_table import BASES, Endpoint, own_endpoints
 from anywire_gateway_openai.event_streams import EventHandler
 from anywire_gateway_openai.idempotency import KeptAnswers
-from anywire_gateway_openai.kept_responses import KeptResponseHandlers
 from anywire_gateway_openai.metrics import Metrics
+from anywire_gateway_openai.ollama.catalogue import OllamaCatalogue
+from anywire_gateway_openai.ollama.handlers import OllamaHandlers
+from anywire_gateway_openai.openapi.handler import ApiDescription
 from anywire_gateway_openai.origins import Origins, checked_origin
 from anywire_gateway_openai.protocol import OpenAIServer
 from anywire_gateway_openai.proxies import checked_proxy
 from anywire_gateway_openai.registration import RegistrationHandler
-from anywire_gateway_openai.responses import ResponseHandler
-from anywire_gateway_openai.responses_background import BackgroundResponses
+from anywire_gateway_openai.responses.background import BackgroundResponses
+from anywire_gateway_openai.responses.creating import ResponseHandler
+from anywire_gateway_openai.responses.kept import KeptResponseHandlers
 from anywire_gateway_openai.routes import Routes
 from anywire_gateway_openai.service_routes import ServiceRoutes
 from anywire_gateway_openai.task_views import TaskViewHandlers
 from anywire_gateway_openai.tasks import TaskHandlers
 from anywire_gateway_openai.websocket import ChatSockets
+from anywire_gateway_openai.whole.handlers import WholeHandlers
 
 log = logging.getLogger(__name__)
 
@@ -201,6 +206,17 @@ class OpenAIGateway(Gateway):
             keep_alive=config.keep_alive,
             room=room,
         )
+        messages = MessageHandlers(
+            context,
+            callers,
+            default_model,
+            max_body_bytes=config.max_body_bytes,
+            body_timeout=config.body_timeout,
+            write_timeout=config.write_timeout,
+            keep_alive=config.keep_alive,
+            room=room,
+            kept=kept,
+        )
         requests = RequestLog(config.log_requests)
         self._sockets = ChatSockets(
             context,
@@ -217,10 +233,12 @@ class OpenAIGateway(Gateway):
         limit = ConnectionLimit("the OpenAI gateway")
         patience = {"write_timeout": config.write_timeout, "heartbeat": config.heartbeat}
         events = EventHandler(context, callers, **patience)
+        description = ApiDescription(callers)
         own = own_endpoints(
             tasks,
             creating,
             KeptResponseHandlers(context, callers, responses, write_timeout=config.write_timeout),
+            messages,
             background,
             TaskViewHandlers(context, callers, **patience),
             events,
@@ -230,6 +248,27 @@ class OpenAIGateway(Gateway):
             RegistrationHandler(context, callers),
             self._sockets,
             metrics,
+            WholeHandlers(
+                context,
+                callers,
+                default_model,
+                max_body_bytes=config.max_body_bytes,
+                body_timeout=config.body_timeout,
+                room=room,
+                kept=kept,
+            ),
+            OllamaHandlers(
+                context,
+                callers,
+                max_body_bytes=config.max_body_bytes,
+                body_timeout=config.body_timeout,
+                write_timeout=config.write_timeout,
+                keep_alive=config.keep_alive,
+                room=room,
+                kept=kept,
+            ),
+            OllamaCatalogue(context, callers, max_body_bytes=config.max_body_bytes, body_timeout=config.body_timeout),
+            description,
         )
         self._routes = Routes(
             own,
@@ -244,6 +283,7 @@ class OpenAIGateway(Gateway):
             requests,
             context.tracing,
         )
+        description.begin(lambda: self.endpoints, BASES)
         self._server = OpenAIServer(self._routes, limit, config.idle_timeout)
         self._listener = listener = Listener(
             "the OpenAI gateway",

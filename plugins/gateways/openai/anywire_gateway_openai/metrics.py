@@ -17,6 +17,7 @@ from anywire.context import Context
 from anywire.measures.families import AnyFamily, Family, HistogramFamily, HistogramSample, alone
 from anywire.measures.measures import Measures
 from anywire.metric import Metric as Told
+from anywire_gateway_openai.openapi.form import Form, described
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -35,6 +36,7 @@ class Metrics:
         self.errors: Counter[int] = Counter()
         self.close = self._measures.close
 
+    @described(Form(others=("text/plain", "application/openmetrics-text")))
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Metrics in Prometheus's text form, or as OpenMetrics for a scraper that asks for it."""
         from prometheus_client.exposition import choose_encoder

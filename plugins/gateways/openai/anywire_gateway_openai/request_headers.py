@@ -17,6 +17,7 @@
 | ``x-anywire-explain`` | ``true``: the answer has ``x-anywire-decision``, how its agent was chosen | the same |
 | ``x-anywire-background`` | ``true``: answered 202 with the task's id, and at ``tasks/{id}/answer`` | the same |
 | ``idempotency-key`` | a request that is sent again with the same key runs once | 255 visible ASCII characters |
+| ``cache-control`` | what the service `cache` may do: ``no-store``, ``no-cache``, ``max-age=5`` | 256 characters |
 | ``tracestate`` | goes with ``traceparent`` | 512 characters |
 | ``traceparent`` | W3C trace context; an invalid one is ignored, as that standard demands | 256 characters |
 """
@@ -70,6 +71,7 @@ class TaskHeaders(NamedTuple):
     attempts_left: int = 0
     progress: bool = False
     explain: bool = False
+    cache_control: str = ""
     stages: bool = False
     """Of the answer's form, and nothing of the task."""
     idempotency_key: str = ""
@@ -158,6 +160,11 @@ def _is_trace_state(text: str) -> bool:
     return len(text) <= MAX_TRACESTATE_CHARS and text.isascii() and text.isprintable()
 
 
+def _cache_control(name: str, text: str) -> str:
+    """Browsers send it by themselves, so what cannot be read is ignored."""
+    return text.lower() if len(text) <= MAX_NAME_CHARS and text.isascii() and text.isprintable() else ""
+
+
 def _name(name: str, text: str) -> str:
     if not 0 < len(text) <= MAX_NAME_CHARS or not text.isprintable():
         raise _wrong(name, f"1 to {MAX_NAME_CHARS} printable characters", text)
@@ -227,6 +234,7 @@ _READERS: tuple[tuple[str, str, Callable[[str, str], object]], ...] = (
     (istr("x-anywire-progress"), "progress", _flag),
     (istr("x-anywire-stages"), "stages", _flag),
     (istr("x-anywire-explain"), "explain", _flag),
+    (istr("cache-control"), "cache_control", _cache_control),
     (istr("x-anywire-background"), "background", _flag),
     (istr("idempotency-key"), "idempotency_key", _key),
 )

@@ -14,9 +14,17 @@ from anywire.request_log import RequestLog
 from anywire.tracing import CURRENT, Tracing, read_trace
 from anywire_gateway_openai.caller import Callers
 from anywire_gateway_openai.endpoint_table import BASES, Endpoint, EndpointTable, Methods
-from anywire_gateway_openai.errors import CLIENT_GONE, HttpError, as_anywire, error_code, error_response
+from anywire_gateway_openai.errors import (
+    CLIENT_GONE,
+    OPENAI_FORM,
+    HttpError,
+    as_anywire,
+    error_code,
+    error_response,
+    status_of,
+)
 from anywire_gateway_openai.event_streams import EventHandler
-from anywire_gateway_openai.notes import ERROR, FIRST, HEADERS, MODEL, REQUEST_ID, SCOPE, TASK
+from anywire_gateway_openai.notes import ERROR, ERROR_FORM, FIRST, HEADERS, MODEL, REQUEST_ID, SCOPE, TASK
 from anywire_gateway_openai.origins import Origins, answer_options, page_headers, with_headers
 from anywire_gateway_openai.paths import meant, tidied
 from anywire_gateway_openai.request_headers import trace_of
@@ -74,7 +82,7 @@ class Routes:
             request[HEADERS] = ((HEADER, own_id),)
             origin = headers.get("Origin")
             if origin is not None:
-                self._origins.check(origin)
+                self._origins.check(origin, self._callers.own_origin(request))
                 request[HEADERS] += page_headers(origin)
             response = await self._answer(request)
             status = response.status
@@ -85,12 +93,12 @@ class Routes:
         except Exception as error:
             fault = as_anywire(error)
             code = error_code(fault)
-            refusal = error_response(fault)
-            status = refusal.status
+            refusal = error_response(fault, request.get(ERROR_FORM, OPENAI_FORM))
+            status, kind = refusal.status, status_of(fault)
             task = request.get(TASK)
             if task is not None and task.attempts:
                 refusal.headers["x-anywire-attempts"] = str(task.attempts)
-                if task.attempts > 1 and (status == ALL_FAILED or (status in MAY_PASS and not fault.retry_after)):
+                if task.attempts > 1 and (kind == ALL_FAILED or (kind in MAY_PASS and not fault.retry_after)):
                     # Tried again already: a client's retries would multiply with these.
                     refusal.headers["x-should-retry"] = "false"
             self._errors[status] += 1
@@ -143,6 +151,9 @@ class Routes:
                 return await answer_options(", ".join(METHODS), request)
             methods, names = self._beyond(path)
         endpoint = methods.get(method)
+        request[ERROR_FORM] = form = (endpoint or next(iter(methods.values()))).errors
+        if form.id_header:
+            request[HEADERS] += ((form.id_header, request[REQUEST_ID]),)
         if endpoint is None:
             allowed = ", ".join(methods)
             if method == "OPTIONS":  # a browser asks it without a key
