@@ -280,3 +280,26 @@ def test_whatever_an_agent_says_of_its_times_is_within_its_attempt(
         for sample in each.samples
         if isinstance(sample, HistogramSample)
     )
+
+
+APIS: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}]}),
+    ("/v1/completions", {"prompt": "hi"}),
+    ("/v1/responses", {"input": "hi"}),
+    ("/v1/messages", {"max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}),
+    ("/api/chat", {"messages": [{"role": "user", "content": "hi"}], "stream": False}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), APIS, ids=[path for path, _ in APIS])
+async def test_every_api_is_traced_alike(path: str, body: dict[str, Any]) -> None:
+    async with telemetry(says(*ANSWER)) as bench:
+        headers = {"traceparent": SAMPLED}
+        async with bench.http.post(path, json={"model": "m"} | body, headers=headers) as answer:
+            assert answer.status == 200, await answer.text()
+            assert answer.headers["x-anywire-trace"] == TRACE_ID
+        receiver = bench.receiver
+        await receiver.until(lambda: receiver.named(f"POST {path}"), "the request's span came")
+        root = check_tree(receiver.spans, PARENT_ID)
+        assert root.name == f"POST {path}"
+        assert len(receiver.named("engine")) == 1
