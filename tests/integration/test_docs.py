@@ -413,6 +413,11 @@ async def test_the_page_of_failure_handling_works_as_written(reader: Reader) -> 
     assert not reader.programs
 
 
+async def test_a_file_is_begun_as_its_page_says(reader: Reader) -> None:
+    await reader.follow(DOCS / "how-to" / "configure.md", "Begin with a file")
+    assert "\n  #port: null\n" in (reader.folder / "anywire.yaml").read_text()
+
+
 async def test_the_page_of_mcp_tools_works_as_written(reader: Reader) -> None:
     await reader.follow(DOCS / "how-to" / "mcp-tools.md")
     assert not reader.programs
