@@ -303,3 +303,22 @@ async def test_every_api_is_traced_alike(path: str, body: dict[str, Any]) -> Non
         root = check_tree(receiver.spans, PARENT_ID)
         assert root.name == f"POST {path}"
         assert len(receiver.named("engine")) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ('{"messages": [{"role": "system", "content": "a"}, 3]}', '[{"role": "system", "parts": [{"type": "text", '
+         '"content": "a"}]}]'),
+        ('{"prompt": "b"}', '[{"role": "user", "parts": [{"type": "text", "content": "b"}]}]'),
+        ('{"input": ["c"]}', '[{"role": "user", "parts": [{"type": "text", "content": ["c"]}]}]'),
+        ("[]", ""),
+        ("nonsense", ""),
+        ("[" * 100_000, ""),
+        ('{"prompt": "' + "x" * tracer.MAX_READ + '"}', ""),
+    ],
+    ids=["chat", "completion", "embedding", "list", "no JSON", "deep", "large"],
+)  # fmt: skip
+def test_texts_of_every_request_are_read_or_left_out(body: str, expected: str) -> None:
+    assert tracer.messages_text(body, 1000) == expected
+    assert tracer.messages_text(body, 3) == expected[:3]
