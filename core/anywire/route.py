@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -65,7 +65,10 @@ class Route(msgspec.Struct, frozen=True):
     """``path`` is below ``/v1`` and does not name it (``/deliberations/{id}``); with ``at_root`` it is the whole path.
     ``role`` is the least that a caller needs, None where everybody is let in, with a key or without: its requests have
     a caller that nobody vouches for. ``body_limit`` are the bytes of the longest body, ``summary`` is a sentence for
-    the API page. ``service`` is the name of the service whose route it is, set when a service adds it."""
+    the API page. ``service`` is the name of the service whose route it is, set when a service adds it. For the
+    description of the API alone: ``takes`` and ``gives`` are the types of the JSON that its body and a whole answer
+    hold (a msgspec struct, a pydantic model, what is made of those, or a tuple of types for one or the other),
+    ``query`` says in a sentence what each member of the query is."""
 
     method: Method
     path: str
@@ -74,6 +77,9 @@ class Route(msgspec.Struct, frozen=True):
     body_limit: int = 1024 * 1024
     summary: str = ""
     service: str = ""
+    takes: Any = None
+    gives: Any = None
+    query: Mapping[str, str] = {}
     at_root: bool = False
 
 

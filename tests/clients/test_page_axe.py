@@ -18,7 +18,19 @@ pytestmark = [
     pytest.mark.skipif(not AXE.exists(), reason="missing: axe-core (tests/clients/install.sh)"),
     pytest.mark.timeout(240),
 ]
-VIEWS = ("fleet", "fleet/slow", "queue", "tasks", "task")
+VIEWS = {
+    "fleet": "slow",
+    "fleet/slow": "slow",
+    "queue": "slow",
+    "tasks": "slow",
+    "task": "answered",
+    "playground": "Send",
+    "models": "slow",
+    "deliberations": "Install anywire-service-deliberation",
+    "reports": "set services.ui.records",
+    "keys": "Make a key",
+}
+"""The views, each with a text that it shows once it is whole."""
 SLOW = {"name": "synthetic", "models": ["slow"], "itl": 3_600_000}
 
 
@@ -53,9 +65,9 @@ def test_no_view_has_serious_findings(page: Page, fleet: PageFleet, size: tuple[
     task = fleet.chat().headers["x-anywire-task"]
     fleet.client.post("/v1/agents/quick-1/drain", json={"reason": "tried"}).raise_for_status()
     with fleet.streaming(model="slow"):
-        for view in VIEWS:
+        for view, text in VIEWS.items():
             page.go(f"tasks/{task}" if view == "task" else view)
             page.until(lambda: page.texts("main h1") and page.text("main"), view)
-            page.until_text("answered" if view == "task" else "slow")
+            page.until_text(text)
             assert serious_findings(page) == [], view
     fleet.client.post("/v1/agents/quick-1/restore").raise_for_status()

@@ -58,6 +58,7 @@ def up(
     from anywire.roles.agent_configs import agent_configs
     from anywire.roles.alive import telling_alive
     from anywire.roles.orchestrator_and_agents import running
+    from anywire.roles.reload import Reload
 
     settled, plugins = given.serving(apart=True)
     config = settled.config
@@ -69,10 +70,16 @@ def up(
     if config.on_demand.most:
         count += f", up to {config.on_demand.most} more on demand"
 
+    reload = Reload(settled.told, given.told)
     with recording() as tell:
 
         async def role(asked: Stop) -> None:
-            async with telling_alive(config.alive_file), running(config, plugins, asked, agents) as served:
+            async with (
+                telling_alive(config.alive_file),
+                reload.listening(),
+                running(config, plugins, asked, agents) as served,
+            ):
+                reload.serves(served)
                 say_served(settled, served, tell, f"{count}, ")
                 await asked.wait()
 

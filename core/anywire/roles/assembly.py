@@ -36,18 +36,20 @@ if TYPE_CHECKING:
 
 PAGE = "ui"
 """The service that serves the page in the browser."""
-_LISTS: dict[str, PluginKind] = {
+LISTS: dict[str, PluginKind] = {
     "transports": "transports",
     "join": "transports",
     "gateways": "gateways",
     "services": "services",
 }
-_SECTIONS: dict[str, PluginKind] = {
+"""Keys of a configuration that name any number of plugins with their options."""
+SECTIONS: dict[str, PluginKind] = {
     "scheduler": "schedulers",
     "selector": "selectors",
     "engine": "engines",
     "launcher": "launchers",
 }
+"""Keys that name one plugin, whose options stand beside the name."""
 
 
 def load_plugins(config: Config) -> Plugins:
@@ -314,9 +316,9 @@ def effective(config: Config, plugins: Plugins) -> tuple[dict[str, Any], list[st
 
     if tree["gateways"] is None:
         tree["gateways"] = {each.name: each.options for each in chosen_gateways(config, plugins)}
-    for key, kind in _LISTS.items():
+    for key, kind in LISTS.items():
         tree[key] = {name: complete(kind, name, options, key) for name, options in tree[key].items()}
-    for key, kind in _SECTIONS.items():
+    for key, kind in SECTIONS.items():
         section = tree[key]
         name = section.pop("name")
         tree[key] = {"name": name} | complete(kind, name, section)

@@ -11,9 +11,11 @@ from aiohttp import web
 from anywire.context import Context
 from anywire.errors import InvalidRequest, Unauthenticated
 from anywire.event_bus import EventReader, Missed, Reset
-from anywire.events import Event, is_shown, read_types
+from anywire.events import AnyEvent, Event, is_shown, read_types
 from anywire_gateway_openai.caller import CALLER, Callers
 from anywire_gateway_openai.errors import HttpError, error_json
+from anywire_gateway_openai.openapi import answer_types
+from anywire_gateway_openai.openapi.form import Form, Query, described
 from anywire_gateway_openai.query_numbers import bounded_number
 from anywire_gateway_openai.sse import sse_event
 from anywire_gateway_openai.wire import EventStreamWriter, WrittenResponse
@@ -32,6 +34,18 @@ WAITING = 4096
 COMMENT = b":\n\n"
 
 _encode = msgspec.json.Encoder().encode
+_FORM = Form(
+    events=(AnyEvent, Missed, answer_types.NoMembers),
+    query={
+        "types": Query("Types of events, separated by commas; `agent.*` stands for all that begin so."),
+        "after": Query("The id of the event after which to go on.", {"type": "string", "maxLength": MAX_ID_CHARS}),
+        "gather": Query(
+            "Milliseconds in which what happens after an event is written with it.",
+            {"type": "integer", "minimum": 0, "maximum": MAX_GATHER_MS},
+        ),
+    },
+    errors=(429,),
+)
 
 
 class EventHandler:
@@ -48,6 +62,7 @@ class EventHandler:
         """How many streams are open."""
         return len(self._readers)
 
+    @described(_FORM)
     async def events(self, request: web.BaseRequest) -> web.StreamResponse:
         """What happens, as server-sent events; ``?types=task.ended,agent.*`` chooses, ``?after=ID`` resumes. With
         ``?gather=`` what happens within that many milliseconds after another event is written with what follows."""

@@ -23,7 +23,8 @@ MAX_AGE_S = 600
 EXPOSED = (
     "*, x-request-id, retry-after, retry-after-ms, x-should-retry, x-anywire-task, x-anywire-agent, "
     "x-anywire-transport, x-anywire-attempts, x-anywire-model, x-anywire-stages, x-anywire-ignored, x-anywire-origin, "
-    "x-anywire-decision, x-anywire-replayed"
+    "x-anywire-decision, x-anywire-replayed, x-anywire-estimated, x-anywire-cache, x-anywire-cache-similarity, "
+    "x-anywire-fallback, x-anywire-trace, request-id"
 )
 """Headers of an answer that a page may read. Browsers take the star for no name where credentials are sent."""
 

@@ -66,7 +66,9 @@ class ServiceRoutes:
             self._check(route)
         self._table = EndpointTable(
             (
-                Endpoint(route.method, base + route.path, route.role, partial(self._answer, route), always=True)
+                Endpoint(
+                    route.method, base + route.path, route.role, partial(self._answer, route), always=True, route=route
+                )
                 for route in routes
                 for base in (("",) if route.at_root else self._bases)
             ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pydantic
 
@@ -11,17 +13,28 @@ from anywire.errors import InvalidRequest, Unauthenticated
 from anywire.route import Request, Response, Route
 from anywire.service import Service
 from anywire_service_ui.files import START, PageFiles
+from anywire_service_ui.key_routes import key_routes
+from anywire_service_ui.record_routes import RecordHandlers, record_routes
 from anywire_service_ui.sign_in import SECONDS, SignInCodes
 
 MAX_BYTES = 4096
 """Of a body with a key or a code."""
 PAGE = "/ui"
+SHOWN = ("deliberation",)
+"""Services that have a view of their own."""
+REPORTS = f"{PAGE}/report"
+"""Below it a report is served once, to whoever has asked for that with a key."""
 
 
 class PageConfig(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid")
 
     page: bool = pydantic.Field(True, description="Serve the page at `/ui`. `false` switches it off in `anywire up`.")
+    records: list[Path] = pydantic.Field(
+        default_factory=list,
+        max_length=32,
+        description="Folders with records of experiments: whoever observes is shown their reports in the page.",
+    )
 
 
 class _Key(msgspec.Struct):
@@ -49,6 +62,7 @@ class Page(Service):
         self._context: Context | None = None
         self._files: PageFiles | None = None
         self._codes: SignInCodes | None = None
+        self._records: RecordHandlers | None = None
 
     async def start(self, context: Context) -> None:
         if not self.config.page:
@@ -56,9 +70,19 @@ class Page(Service):
         self._context = context
         self._files = PageFiles()
         self._codes = SignInCodes(context.clock.now)
+        folders = [each.expanduser().absolute() for each in self.config.records]
+        self._records = RecordHandlers(folders, context.clock, REPORTS)
         summary = "The page in the browser: the fleet, its queue, its tasks and models."
         context.routes.add(
             Route("GET", PAGE, self._start_page, role=None, at_root=True, summary=summary),
+            Route(
+                "GET",
+                REPORTS + "/{ticket}",
+                self._records.report,
+                role=None,
+                at_root=True,
+                summary="A report of an experiment, once.",
+            ),
             Route("GET", PAGE + "/{file}", self._file, role=None, at_root=True, summary="A file of the page."),
             Route("GET", PAGE + "/{folder}/{file}", self._file, role=None, at_root=True, summary="A file of the page."),
             Route(
@@ -77,10 +101,21 @@ class Page(Service):
                 body_limit=MAX_BYTES,
                 summary='A code that signs a browser in, once and within minutes, with the key of `{"key": …}`.',
             ),
+            Route("GET", "/ui/parts", self._parts, summary="Which services the page can show something of."),
+            *record_routes(self._records),
+            *key_routes(context),
         )
 
     async def close(self) -> None:
         self._codes = None
+        if self._records is not None:
+            self._records.close()
+
+    async def _parts(self, request: Request) -> Response:
+        """A page that asks for what is not there would write errors into its console."""
+        assert self._context is not None
+        found = [name for name in SHOWN if self._context.services.get(name) is not None]
+        return Response(msgspec.json.encode({"services": found, "records": len(self.config.records)}))
 
     async def _start_page(self, request: Request) -> Response:
         if request.path.endswith("/"):  # the page names its files from beside it

@@ -7,7 +7,7 @@ const POLL_MS = 2000;
 const MOST_LISTED = 2000; // tasks in one list
 const SILENT_MS = 90_000; // after which a stream without a word counts as lost
 const TYPES =
-  "task.*,attempt.streaming,attempt.progress,attempt.ended,agent.*,link.*,health.*,offer.*,orchestrator.*,plugin.*";
+  "task.*,attempt.streaming,attempt.progress,attempt.ended,agent.*,link.*,health.*,offer.*,orchestrator.*,plugin.*,key.*";
 
 export class Store {
   state = new FleetState();

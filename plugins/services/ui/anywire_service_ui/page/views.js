@@ -14,4 +14,9 @@ export const VIEWS = [
   { name: "fleet", title: "Fleet", role: "observe", load: () => import("./views/fleet.js") },
   { name: "queue", title: "Queue", role: "use", load: () => import("./views/queue.js") },
   { name: "tasks", title: "Tasks", role: "use", load: () => import("./views/tasks.js") },
+  { name: "playground", title: "Playground", role: "use", load: () => import("./views/playground.js") },
+  { name: "models", title: "Models", role: "use", load: () => import("./views/models.js") },
+  { name: "deliberations", title: "Deliberations", role: "use", load: () => import("./views/deliberations.js") },
+  { name: "reports", title: "Reports", role: "observe", load: () => import("./views/reports.js") },
+  { name: "keys", title: "Keys", role: "use", load: () => import("./views/keys.js") },
 ];
