@@ -125,7 +125,7 @@ class Reports {
     const fault = h("p", { class: "fault", role: "alert" });
     // A report is somebody else's page: in this frame no script runs, and it has no origin.
     const frame = h("iframe", { sandbox: "", referrerpolicy: "no-referrer", title: `Report of ${record.name}` });
-    const section = h("section", { "aria-label": `Report of ${record.name}` }, h("h2", null, record.name), fault, frame);
+    const section = h("section", { "aria-label": `Report of ${record.name}` }, h("h2", null, record.name, " ", h("span", { class: "hint" }, record.folder)), fault, frame);
     this.load(record, frame).catch((error) => say(fault, error.message));
     return section;
   }
