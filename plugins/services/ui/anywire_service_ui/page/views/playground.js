@@ -1,5 +1,6 @@
 // The playground: a chat with a model of the fleet, as any client of the API has it.
 
+import { ApiError } from "../api.js";
 import { ChatAnswer } from "../chat_stream.js";
 import { agentsAt, asCurl, asPython, chatBody, chatHeaders } from "../chat_request.js";
 import { fill, h, onFrame, say } from "../dom.js";
@@ -8,6 +9,7 @@ import { shownCount, shownMs } from "../format.js";
 
 const MAX_TURNS = 100; // questions that are kept, with their answers
 const NONE = "No agent offers a model for chats.";
+const BROKEN_OFF = "The answer broke off: the connection was lost.";
 const PATH = "/v1/chat/completions";
 const SHOWN_HEADERS = /^(x-anywire-|x-request-id|retry-after)/;
 
@@ -245,9 +247,10 @@ class Turn {
         if (answer.take(event, performance.now())) changed();
         if (answer.error) break;
       }
-      if (!answer.ended && !answer.error) answer.error = "The answer broke off: the connection was lost.";
+      if (!answer.ended && !answer.error) answer.error = BROKEN_OFF;
     } catch (error) {
-      answer.error = error.name === "AbortError" ? "Stopped. The task was cancelled." : error.message;
+      answer.error = error instanceof ApiError ? error.message : BROKEN_OFF;
+      if (error.name === "AbortError") answer.error = "Stopped. The task was cancelled.";
     }
     this.element.removeAttribute("aria-busy");
   }
