@@ -81,8 +81,10 @@ PACKAGES: dict[tuple[PluginKind, str], str] = {
     ("services", "deliberation"): "anywire-service-deliberation",
     ("services", "mcp"): "anywire-engine-mcp",
     ("services", "nats"): "anywire-service-nats",
+    ("services", "opentelemetry"): "anywire-service-opentelemetry",
     ("services", "placement"): "anywire-service-placement",
     ("services", "retrieval"): "anywire-service-cache",
+    ("services", "ui"): "anywire-service-ui",
 }
 """The distributions of this project that have a plugin which the core has not."""
 

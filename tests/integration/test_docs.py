@@ -270,7 +270,8 @@ async def test_the_page_of_the_http_api_answers_as_written(reader: Reader) -> No
     assert re.fullmatch(pattern(shown), answer.strip(), re.DOTALL), answer
     told = {name.lower() for name in re.findall(r"^(x-anywire-[\w-]+):", answer, re.MULTILINE | re.IGNORECASE)}
     listed = set(re.findall(r"^\| `(x-anywire-[\w-]+)` \|[^|]*\|$", page.read_text(), re.MULTILINE))
-    of_others = {"x-anywire-origin", "x-anywire-decision", "x-anywire-replayed"}  # an error, or asked for so
+    # Of an error, or asked for so.
+    of_others = {"x-anywire-origin", "x-anywire-decision", "x-anywire-replayed", "x-anywire-trace"}
     assert told == listed - of_others, "the table has the headers that an answer has"
     await reader.interrupt_all()
 
@@ -373,6 +374,16 @@ async def test_the_page_of_responses_works_as_written(reader: Reader) -> None:
     assert not reader.programs
 
 
+async def test_the_page_of_ollamas_clients_works_as_written(reader: Reader) -> None:
+    await reader.follow(DOCS / "how-to" / "ollama.md")
+    assert not reader.programs
+
+
+async def test_the_page_of_anthropics_api_works_as_written(reader: Reader) -> None:
+    await reader.follow(DOCS / "how-to" / "anthropic.md")
+    assert not reader.programs
+
+
 async def test_the_page_of_deliberations_works_as_written(reader: Reader) -> None:
     port, here = free_port(), reader.here
     reader.here = lambda text: here(text).replace(":5561", f":{port}")  # type: ignore[method-assign]
@@ -400,6 +411,11 @@ async def test_the_page_of_local_models_works_as_written(reader: Reader) -> None
 async def test_the_page_of_failure_handling_works_as_written(reader: Reader) -> None:
     await reader.follow(DOCS / "how-to" / "failure-handling.md")
     assert not reader.programs
+
+
+async def test_a_file_is_begun_as_its_page_says(reader: Reader) -> None:
+    await reader.follow(DOCS / "how-to" / "configure.md", "Begin with a file")
+    assert "\n  #port: null\n" in (reader.folder / "anywire.yaml").read_text()
 
 
 async def test_the_page_of_mcp_tools_works_as_written(reader: Reader) -> None:

@@ -17,12 +17,14 @@ from anywire.cli import (
     demo,
     doctor,
     explain,
+    init,
     inspect,
     invite,
     keys,
     orders,
     reload,
     serve,
+    shell,
     up,
     watch,
 )
@@ -59,6 +61,10 @@ app.command()(watch.watch)
 app.command()(inspect.plugins)
 app.command()(doctor.doctor)
 app.command()(inspect.config)
+app.command()(init.init)
+app.command()(init.schema)
+app.command()(shell.completion)
+app.command()(shell.man)
 app.add_typer(keys.app)
 app.add_typer(answers.app)
 for _point in sorted(entry_points(group="anywire.commands"), key=lambda point: point.name):
@@ -87,8 +93,10 @@ def main() -> None:
     """Run a command. Exit status: 0 for success, 1 for an error, 2 for wrong usage, 130 when it was stopped first."""
     hide_secrets()
     hide_in_tracebacks()
+    if shell.is_asked():
+        shell.answer_shells()
     try:
-        app()
+        app(complete_var=shell.ASKED)
     except AnywireError as error:
         if logging.getLogger().isEnabledFor(logging.DEBUG):
             logging.getLogger("anywire").debug("what led to the error", exc_info=error)

@@ -67,6 +67,7 @@ from anywire.scheduler import Scheduler
 from anywire.selector import AgentView, Candidates, Selector
 from anywire.submission import Submission
 from anywire.task_stream import TaskStream, with_note
+from anywire.tracing import Tracing
 from anywire.transport import Hub, Plane, Transport
 
 __all__ = ["Orchestrator", "PipelineConfig"]
@@ -109,6 +110,8 @@ class Orchestrator:
         self._listeners: list[Callable[[], None]] = []
         self.events = events = EventBus(boundary, clock)
         """Everything that happens; see `anywire.events`."""
+        self.tracing = tracing = Tracing(boundary)
+        """Where a service makes traces; see `anywire.tracing`."""
         subscribe = plugins.call("anywire_subscribe")
         if subscribe is not None:
             subscribe(events=events)
@@ -181,6 +184,7 @@ class Orchestrator:
             plane,
             retries,
             hedging,
+            tracing,
         )
         self._incoming = Incoming(
             hub_id, attempts, open_attempts, attempt_ends, awake, counts, dropped, config, observation, hedging
@@ -230,6 +234,7 @@ class Orchestrator:
             observation,
             clock,
             config,
+            tracing,
         )
 
     # Life
@@ -424,6 +429,7 @@ class Orchestrator:
             | {"transports_unavailable": self._hubs.failures, "plugin_failures": failures.total()},
             "admission": self._waiting.stats(),
             "hedging": {"wasted_s": self._wasted.seconds, "wasted_tokens": self._wasted.tokens},
+            "retries": self._retries.stats(),
             "plugin_failures": dict(failures),
         } | self._ends_waiting()
 

@@ -23,6 +23,7 @@ from anywire.route import Routes
 from anywire.selector import AgentView
 from anywire.submission import Submission
 from anywire.task_stream import TaskStream
+from anywire.tracing import Tracing
 from anywire.transport import Transport
 
 
@@ -69,6 +70,10 @@ class OrchestratorContext:
     @property
     def events(self) -> EventBus:
         return self._orchestrator.events
+
+    @property
+    def tracing(self) -> Tracing:
+        return self._orchestrator.tracing
 
     @property
     def transports(self) -> Sequence[Transport]:

@@ -18,6 +18,7 @@ from anywire.boundary import Boundary, label
 from anywire.caller import Caller
 from anywire.clock import Clock
 from anywire.errors import AnywireError
+from anywire.messages import COMMON_KINDS
 from anywire.offers import Offer
 from anywire.pipeline.services.service_work import PATIENCE, Answer, Asked, ServiceSink
 from anywire.pipeline.tasks.task import Task
@@ -97,7 +98,7 @@ class ServiceAnswers:
         if found is None:
             return ()
         service, offer = found
-        if offer.kinds and submission.kind not in offer.kinds:
+        if submission.kind not in (offer.kinds or COMMON_KINDS):
             raise errors.InvalidRequest(f"model {offer.model!r} does not do {submission.kind}", param="model")
         if not offer.takes_tasks:
             raise errors.ModelStopped(f"the model {offer.model!r} of the service {service.name} is {offer.state}")

@@ -45,6 +45,7 @@ MAX_ATTEMPTS = 100
 MAX_SHOWN = 64
 """Characters of a wrong value that the error shows."""
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+_TRACEPARENT_HEADER = istr("traceparent")
 _TRACESTATE = istr("tracestate")
 MAX_TRACESTATE_CHARS = 512
 """What the standard lets whoever passes it on expect; a longer one is ignored."""
@@ -105,9 +106,21 @@ def task_headers(headers: Mapping[str, str]) -> TaskHeaders:
         text = headers.get(name)
         if text is not None:
             found[field] = read(name, text)
-    if found.get("trace") and (state := headers.get(_TRACESTATE)) and _is_trace_state(state):
-        found["trace"] += f" {state}"
+    if found.get("trace"):
+        found["trace"] = _with_state(found["trace"], headers)
     return TaskHeaders(**found) if found else NO_HEADERS
+
+
+def trace_of(headers: Mapping[str, str]) -> str:
+    """The trace that the client names, as `anywire.tracing` carries it; empty without one."""
+    text = headers.get(_TRACEPARENT_HEADER)
+    trace = _trace("traceparent", text) if text else ""
+    return _with_state(trace, headers) if trace else ""
+
+
+def _with_state(trace: str, headers: Mapping[str, str]) -> str:
+    state = headers.get(_TRACESTATE)
+    return f"{trace} {state}" if state and _is_trace_state(state) else trace
 
 
 def _wrong(name: str, expected: str, text: str) -> InvalidRequest:
@@ -210,7 +223,7 @@ _READERS: tuple[tuple[str, str, Callable[[str, str], object]], ...] = (
     # An `istr` is looked up without being lowered first.
     (istr("x-anywire-timeout"), "deadline_s", _timeout),
     (istr("x-anywire-priority"), "priority", _priority),
-    (istr("traceparent"), "trace", _trace),
+    (_TRACEPARENT_HEADER, "trace", _trace),
     (istr("x-anywire-session"), "session", _name),
     (istr("x-anywire-parent"), "parent", _task_id),
     (istr("x-anywire-policy"), "policy", _name),
