@@ -58,6 +58,7 @@ OF_TASK_ANSWERS = (
     "x-anywire-cache",
     "x-anywire-cache-similarity",
     "x-anywire-fallback",
+    "x-anywire-trace",
 )
 OF_TAKEN = ("location", "retry-after")
 """Of a 202."""
@@ -66,6 +67,7 @@ OF_ERRORS = (
     "x-anywire-task",
     "x-anywire-agent",
     "x-anywire-attempts",
+    "x-anywire-trace",
     "x-should-retry",
     "retry-after",
     "retry-after-ms",
@@ -75,6 +77,7 @@ _SCHEMAS: Mapping[str, Schema] = {
     "x-anywire-origin": {"enum": ["client", "pipeline", "transport", "agent", "engine"]},
     "x-anywire-replayed": {"enum": ["true"]},
     "x-anywire-cache": {"enum": ["hit", "miss"]},
+    "x-anywire-trace": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
     "x-should-retry": {"enum": ["true", "false"]},
     "retry-after": {"type": "integer", "minimum": 0},
     "retry-after-ms": {"type": "integer", "minimum": 0},
