@@ -26,6 +26,7 @@ from anywire.errors import EngineFailed, InvalidRequest
 from anywire.messages import Kind, TaskRequest, WholeKind
 from anywire_engine_llama import LlamaEngine
 from anywire_engine_models.config import ModelSettings
+from anywire_engine_models.engine import ModelsEngine
 from anywire_engine_models.llama_cpp.command import LlamaSettings, llama_command
 from anywire_engine_openai import OpenAIEngine
 
@@ -178,6 +179,32 @@ async def test_real_llama_cpp_counts_what_it_reads(tmp_path: Path) -> None:
                 assert (await got.json())["usage"]["prompt_tokens"] == count, body
         async with http.post("/rerank", json={"model": name, "query": "x", "documents": ["y"]}) as got:
             assert (got.status, "does not do rerank" in await got.text()) == (400, True)
+
+
+async def test_real_llama_cpp_ranks_a_hosted_model(tmp_path: Path) -> None:
+    entry = {
+        "provider": "local", "library": "library", "name": "t", "version": "1", "full_identifier": "local:t:1",
+        "model_file_path": str(write_model(tmp_path / "tiny.gguf")),
+        "settings": {"kinds": ["rerank"], "context": 256, "on_demand": True},
+    }  # fmt: skip
+    (tmp_path / "models.json").write_text(json.dumps({"models": [entry]}))
+    engine = ModelsEngine(ModelsEngine.Config(registry=tmp_path / "models.json"))
+    body: dict[str, Any] = {
+        "query": "bafa",
+        "documents": ["bafa dinon", "x", "bafa"],
+        "top_n": 2,
+        "return_documents": True,
+    }
+    async with serving(engine, timeout=100) as served, aiohttp.ClientSession(served.url) as http:
+        async with http.get("/v1/models") as got:
+            assert (await got.json())["data"][0]["kinds"] == ["rerank", "tokenize", "detokenize"]
+        async with http.post("/v1/rerank", json=body) as got:
+            found = await got.json()
+        assert (got.status, found["model"], len(found["results"])) == (200, "local:t:1", 2), found
+        assert [each["document"]["text"] for each in found["results"]] == [
+            body["documents"][each["index"]] for each in found["results"]
+        ]
+        assert found["results"][0]["relevance_score"] >= found["results"][1]["relevance_score"]
 
 
 async def test_a_hosted_model_ranks_where_that_is_set() -> None:
