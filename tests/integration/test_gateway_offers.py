@@ -63,12 +63,16 @@ async def test_models_tell_what_is_offered() -> None:
         assert models["big"] == {
             "state": "ready",
             "context_length": 8192,
+            "max_model_len": 8192,
+            "digest": "d",
             "kinds": list(get_args(Kind)),
             "features": {"tools": True, "vision": False},
             "on_demand": False,
         }
         unknown: dict[str, Any] = {
             "context_length": None,
+            "max_model_len": None,
+            "digest": None,
             "kinds": list(get_args(Kind)),
             "features": {},
         }

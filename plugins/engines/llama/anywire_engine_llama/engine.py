@@ -17,6 +17,7 @@ from anywire.messages import State, TaskRequest
 from anywire.native_api import api_features
 from anywire.offers import Offer, OfferState
 from anywire.secrecy import keep_secret
+from anywire.this_system import needs_posix
 from anywire_engine_llama.config import LlamaConfig
 from anywire_engine_models.host.actor import ModelHost
 from anywire_engine_models.host.hosted import HostedModel
@@ -117,6 +118,7 @@ class LlamaEngine(Engine):
     async def start(self, changed: Callable[[], None]) -> None:
         """Load the model; returns when it answers. Raises `ConfigError` when a setting cannot work, and
         `EngineFailed` with the last lines of llama.cpp's log when it does not come up."""
+        needs_posix("the engine llama")
         self._changed = changed
         try:
             path = weights.find(self.config.model)

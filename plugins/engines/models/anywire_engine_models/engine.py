@@ -11,6 +11,7 @@ from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
 from anywire.errors import EngineFailed, InvalidRequest
 from anywire.messages import Kind, TaskRequest
 from anywire.offers import Offer
+from anywire.this_system import needs_posix
 from anywire_engine_models.catalogue import Catalogue, registry_of
 from anywire_engine_models.commands import ModelCommands
 from anywire_engine_models.config import ModelsConfig
@@ -92,6 +93,7 @@ class ModelsEngine(Engine):
     async def start(self, changed: Callable[[], None]) -> None:
         """Read the registry and begin; models with ``autostart`` start in the background. Raises `ConfigError` when the
         one model that is to be offered is not there."""
+        needs_posix("the engine models")
         self._changed = changed
         await self._devices.begin()
         self._devices.follow(self.host)

@@ -1,7 +1,13 @@
 """The one table of what the gateway serves: method, path, the role that a caller needs, and what answers.
 
-Everything follows from it: what is found, which methods a path allows, who is let in, the page of the API, and the
-tests of who is not. Routes of services join it with their own roles (`service_routes`).
+Everything follows from it: what is found, which methods a path allows, who is let in, the page of the API, its
+description, and the tests of who is not. Routes of services join it with their own roles (`service_routes`).
+
+A new endpoint is a line in `own_endpoints`. Its handler has a docstring, whose first paragraph says what it answers,
+and `anywire_gateway_openai.openapi.form.described` with what it takes and gives: the type that checks its body, the
+type of its answer, that of the data of its events, the members of its query, the statuses of its errors beside those
+that every endpoint has, and whether it makes a task. Then `openapi.json` tells of it, and tests hold its answers to
+that.
 """
 
 from __future__ import annotations
@@ -14,6 +20,7 @@ from typing import Any, NamedTuple
 from aiohttp import web
 
 from anywire.caller import Role
+from anywire.route import Route
 from anywire_gateway_openai.agent_commands import AgentCommandHandler
 from anywire_gateway_openai.agent_orders import AgentOrderHandlers
 from anywire_gateway_openai.anthropic.error_form import ANTHROPIC_FORM
@@ -26,6 +33,8 @@ from anywire_gateway_openai.metrics import Metrics
 from anywire_gateway_openai.ollama.catalogue import OllamaCatalogue
 from anywire_gateway_openai.ollama.error_form import OLLAMA_FORM
 from anywire_gateway_openai.ollama.handlers import OllamaHandlers
+from anywire_gateway_openai.openapi.form import Form, form_of, form_of_route
+from anywire_gateway_openai.openapi.handler import ApiDescription
 from anywire_gateway_openai.registration import RegistrationHandler
 from anywire_gateway_openai.responses.creating import ResponseHandler
 from anywire_gateway_openai.responses.kept import KeptResponseHandlers
@@ -44,7 +53,8 @@ _NAME = re.compile(r"\{(\w+)\}")
 class Endpoint(NamedTuple):
     """``path`` is the whole path; a name in braces stands for the rest of it, or for a part. ``role`` is the least that
     a caller needs, None where everybody is let in; without keys it counts only with ``always``, as for services.
-    ``errors`` is the form of what goes wrong there.
+    ``errors`` is the form of what goes wrong there. ``route`` is what a service has said of it, None for the gateway's
+    own.
     """
 
     method: str
@@ -53,11 +63,19 @@ class Endpoint(NamedTuple):
     handler: Handler
     always: bool = False
     errors: ErrorForm = OPENAI_FORM
+    route: Route | None = None
 
     @property
     def summary(self) -> str:
-        """What it answers: the first paragraph of the handler's docstring."""
+        """What it answers: the first paragraph of the handler's docstring, or what the service says of its route."""
+        if self.route is not None:
+            return self.route.summary
         return (inspect.getdoc(self.handler) or "").split("\n\n")[0].replace("\n", " ")
+
+    @property
+    def form(self) -> Form:
+        """What it takes and gives, as far as that was said."""
+        return form_of_route(self.route) if self.route is not None else form_of(self.handler) or Form()
 
 
 Methods = Mapping[str, Endpoint]
@@ -120,6 +138,7 @@ def own_endpoints(
     whole: WholeHandlers,
     ollama: OllamaHandlers,
     ollamas: OllamaCatalogue,
+    description: ApiDescription,
 ) -> list[Endpoint]:
     """The gateway's own. What is observed needs the role `observe`, as it tells of everybody; whose tasks are seen and
     cancelled follows the caller. Who may register is the transport's to say."""
@@ -151,6 +170,7 @@ def own_endpoints(
         ("GET", "/tasks/{id}", "use", views.get),
         ("DELETE", "/tasks/{id}", "use", views.cancel),
         ("GET", "/events", "use", events.events),
+        ("GET", "/caller", "use", catalogue.caller),
         ("GET", "/agents", "observe", catalogue.agents),
         ("POST", "/agents/register", None, registration.register),
         ("GET", "/stats", "observe", catalogue.stats),
@@ -171,6 +191,7 @@ def own_endpoints(
         ("GET", "/health", None, catalogue.health),
         ("GET", "/version", "use", catalogue.version),
         ("GET", "/metrics", "observe", metrics.handle),
+        ("GET", "/openapi.json", "use", description.describe),
     )
     of_ollama: Sequence[tuple[str, str, Role, Any]] = (
         ("POST", "/chat", "use", ollama.chat),

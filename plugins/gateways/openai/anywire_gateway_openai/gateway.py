@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
@@ -18,6 +19,7 @@ from anywire.events import ConfigReloaded
 from anywire.gateway import Gateway
 from anywire.listening.connection_limit import ConnectionLimit
 from anywire.listening.listener import Listener
+from anywire.metric import Metric
 from anywire.request_log import RequestLog
 from anywire.transport_tools import is_loopback
 from anywire_gateway_openai.agent_commands import AgentCommandHandler
@@ -28,12 +30,13 @@ from anywire_gateway_openai.body import BodyRoom
 from anywire_gateway_openai.caller import Callers
 from anywire_gateway_openai.catalogue import CatalogueHandlers
 from anywire_gateway_openai.default_model import DefaultModel
-from anywire_gateway_openai.endpoint_table import Endpoint, own_endpoints
+from anywire_gateway_openai.endpoint_table import BASES, Endpoint, own_endpoints
 from anywire_gateway_openai.event_streams import EventHandler
 from anywire_gateway_openai.idempotency import KeptAnswers
 from anywire_gateway_openai.metrics import Metrics
 from anywire_gateway_openai.ollama.catalogue import OllamaCatalogue
 from anywire_gateway_openai.ollama.handlers import OllamaHandlers
+from anywire_gateway_openai.openapi.handler import ApiDescription
 from anywire_gateway_openai.origins import Origins, checked_origin
 from anywire_gateway_openai.protocol import OpenAIServer
 from anywire_gateway_openai.proxies import checked_proxy
@@ -127,7 +130,8 @@ class OpenAIGatewayConfig(pydantic.BaseModel):
         "again.",
     )
     tenant_metrics: bool = pydantic.Field(
-        default=False, description="Name tenants in the labels of `/metrics`: the longest waits of each."
+        default=False,
+        description="Name tenants in the labels of `/metrics`: tasks, tokens and waits of each, of 200 at most.",
     )
     log_requests: Annotated[bool, FromCore("log_requests")] = pydantic.Field(
         default=True, description="Log a line for each request that asked for an answer, or failed."
@@ -173,7 +177,7 @@ class OpenAIGateway(Gateway):
     async def start(self, context: Context) -> None:
         config = self.config
         self._callers = callers = Callers(context.access, config.trusted_proxies)
-        self._metrics = metrics = Metrics(context, config.tenant_metrics)
+        self._metrics = metrics = Metrics(context, self.name, config.tenant_metrics)
         default_model = DefaultModel(context, config.model)
         room = BodyRoom(max(config.max_bodies_bytes, config.max_body_bytes))
         self._kept = kept = KeptAnswers(config.idempotency_ttl)
@@ -229,6 +233,7 @@ class OpenAIGateway(Gateway):
         limit = ConnectionLimit("the OpenAI gateway")
         patience = {"write_timeout": config.write_timeout, "heartbeat": config.heartbeat}
         events = EventHandler(context, callers, **patience)
+        description = ApiDescription(callers)
         own = own_endpoints(
             tasks,
             creating,
@@ -263,6 +268,7 @@ class OpenAIGateway(Gateway):
                 kept=kept,
             ),
             OllamaCatalogue(context, callers, max_body_bytes=config.max_body_bytes, body_timeout=config.body_timeout),
+            description,
         )
         self._routes = Routes(
             own,
@@ -275,7 +281,9 @@ class OpenAIGateway(Gateway):
             metrics.errors,
             limit,
             requests,
+            context.tracing,
         )
+        description.begin(lambda: self.endpoints, BASES)
         self._server = OpenAIServer(self._routes, limit, config.idle_timeout)
         self._listener = listener = Listener(
             "the OpenAI gateway",
@@ -339,6 +347,9 @@ class OpenAIGateway(Gateway):
     @property
     def address(self) -> str:
         return self._address
+
+    def metrics(self) -> Iterable[Metric]:
+        return self._metrics.told() if self._metrics is not None else ()
 
     @property
     def tls(self) -> TlsConfig | None:

@@ -30,6 +30,8 @@ from anywire_gateway_openai.default_model import DefaultModel
 from anywire_gateway_openai.errors import as_anywire, error_code
 from anywire_gateway_openai.headers import answer_headers, stages_text
 from anywire_gateway_openai.notes import ERROR, FIRST, HEADERS, MODEL, TASK
+from anywire_gateway_openai.openapi import answer_types
+from anywire_gateway_openai.openapi.form import Form, described
 from anywire_gateway_openai.reading import ProgressReader, Read, next_chunks
 from anywire_gateway_openai.request_headers import task_headers
 from anywire_gateway_openai.responses.answer import answered
@@ -37,6 +39,7 @@ from anywire_gateway_openai.responses.background import BackgroundResponses
 from anywire_gateway_openai.responses.events import ResponseEvents
 from anywire_gateway_openai.responses.replay import replayed
 from anywire_gateway_openai.responses.request import (
+    REFUSED,
     Object,
     ResponseRequest,
     asked,
@@ -52,6 +55,13 @@ from anywire_gateway_openai.validation import check_members
 from anywire_gateway_openai.wire import EventStreamWriter, WrittenResponse, write_json
 
 _encode = msgspec.json.Encoder().encode
+_FORM = Form(
+    takes=ResponseRequest,
+    refuses=REFUSED,
+    gives=answer_types.Response,
+    events=answer_types.ResponseEvent,
+    is_task=True,
+)
 
 
 class ResponseHandler:
@@ -77,6 +87,7 @@ class ResponseHandler:
         self._keys: set[str] = set()
         """Of the requests with an ``Idempotency-Key`` that are under way."""
 
+    @described(_FORM)
     async def create(self, request: web.BaseRequest) -> web.StreamResponse:
         """A response to `input`, after a conversation or an earlier response; with ``"stream": true`` as events."""
         with self._room.share() as share:

@@ -5,13 +5,30 @@ from __future__ import annotations
 from aiohttp import web
 
 from anywire.context import Context
-from anywire.conversations import SERVICE, Conversations, KeptResponse, listed, not_kept, read_page
+from anywire.conversations import MAX_PAGE, SERVICE, Conversations, KeptResponse, listed, not_kept, read_page
 from anywire.errors import InvalidRequest
 from anywire_gateway_openai.caller import CALLER, Callers
 from anywire_gateway_openai.catalogue import json_response
+from anywire_gateway_openai.openapi import answer_types
+from anywire_gateway_openai.openapi.form import Form, Query, described
 from anywire_gateway_openai.responses.background import BackgroundResponses
 from anywire_gateway_openai.responses.creating import write_events
 from anywire_gateway_openai.responses.replay import replayed
+
+_GET = Form(
+    gives=answer_types.Response,
+    events=answer_types.ResponseEvent,
+    query={
+        "stream": Query("Tell one that has ended as events.", {"type": "boolean"}),
+        "starting_after": Query("Tell the events with a greater number.", {"type": "integer"}),
+    },
+    errors=(409,),
+)
+PAGE = {
+    "after": Query("The id of the item before the first."),
+    "limit": Query("Items of a page; 20 without it.", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE}),
+    "order": Query("The newest first, or the oldest.", {"enum": ["desc", "asc"]}),
+}
 
 
 class KeptResponseHandlers:
@@ -21,6 +38,7 @@ class KeptResponseHandlers:
         self._context, self._callers, self._background = context, callers, background
         self._write_timeout = write_timeout
 
+    @described(_GET)
     async def get(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
         """A response that is kept. ``?stream=true`` tells one that has ended as events, ``&starting_after=N`` those
         with a greater number."""
@@ -36,6 +54,7 @@ class KeptResponseHandlers:
             raise InvalidRequest(f"starting_after must be a number, got {after[:64]!r}", param="starting_after")
         return await write_events(request, replayed(found.response, int(after)), self._write_timeout)
 
+    @described(Form(gives=answer_types.Response, errors=(409,)))
     async def cancel(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
         """Ends a response that runs in the background; one that has ended stays as it is."""
         found = await self._found(request, name)
@@ -47,6 +66,7 @@ class KeptResponseHandlers:
             await self._background.cancel(found, request[CALLER])
         return json_response(self._background.as_it_is(await self._found(request, name)))
 
+    @described(Form(gives=answer_types.ResponseDeleted, errors=(409,)))
     async def delete(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
         """Keeps nothing of a response any more; cancels it if it runs in the background."""
         found = await self._found(request, name)
@@ -55,6 +75,7 @@ class KeptResponseHandlers:
             await self._background.forget(found, request[CALLER])
         return json_response({"id": name, "object": "response", "deleted": True})
 
+    @described(Form(gives=answer_types.ItemPage, query=PAGE))
     async def input_items(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
         """What a response was asked with, without its history, the newest first."""
         page = read_page(request.query)
