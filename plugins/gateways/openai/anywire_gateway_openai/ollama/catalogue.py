@@ -22,10 +22,8 @@ from anywire_gateway_openai.body import read_body
 from anywire_gateway_openai.caller import CALLER, Callers
 from anywire_gateway_openai.catalogue import json_response
 from anywire_gateway_openai.errors import HttpError
-from anywire_gateway_openai.ollama import answer_types
 from anywire_gateway_openai.ollama.messages import Object
 from anywire_gateway_openai.ollama.names import served, tagged
-from anywire_gateway_openai.openapi.form import Form, described
 from anywire_gateway_openai.validation import check_members
 
 API_VERSION = "0.12.11"
@@ -48,14 +46,12 @@ _REFUSED = {
 """What is not done here, and which of ours does it."""
 
 
-class NamedModel(Struct):
+class _Named(Struct):
     model: str = ""
     name: str = ""
 
 
-_named = msgspec.json.Decoder(NamedModel)
-_ERROR = answer_types.OllamaError
-_REFUSAL = Form(takes=Any, may_be_empty=True, gives=answer_types.Done, fault=_ERROR)
+_named = msgspec.json.Decoder(_Named)
 
 
 class _Found(NamedTuple):
@@ -83,18 +79,15 @@ class OllamaCatalogue:
         self._since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         self._version = version("anywire")
 
-    @described(Form(gives=answer_types.OllamaVersion, fault=_ERROR))
     async def version(self, request: web.BaseRequest) -> web.Response:
         """The version of Ollama's API that is served, and Anywire's own."""
         return json_response({"version": API_VERSION, "anywire": self._version})
 
-    @described(Form(gives=answer_types.ListedModels, fault=_ERROR))
     async def tags(self, request: web.BaseRequest) -> web.Response:
         """The models of all agents that have not failed, in Ollama's form; each name has a tag."""
         models = [self._listed(name, found) for name, found in self._found(request[CALLER]).items()]
         return json_response({"models": models})
 
-    @described(Form(gives=answer_types.LoadedModels, fault=_ERROR))
     async def ps(self, request: web.BaseRequest) -> web.Response:
         """The models that are loaded, in Ollama's form."""
         models = [
@@ -109,7 +102,6 @@ class OllamaCatalogue:
         ]
         return json_response({"models": models})
 
-    @described(Form(takes=NamedModel, gives=answer_types.ShownModel, errors=(404,), fault=_ERROR))
     async def show(self, request: web.BaseRequest) -> web.Response:
         """What a model can, in Ollama's form."""
         name, known = await self._asked_for(request)
@@ -132,7 +124,6 @@ class OllamaCatalogue:
             }
         )
 
-    @described(Form(takes=NamedModel, gives=answer_types.Done, fault=_ERROR))
     async def pull(self, request: web.BaseRequest) -> web.Response:
         """Success for a model that is there; none is fetched."""
         name, known = await self._asked_for(request)
@@ -140,27 +131,22 @@ class OllamaCatalogue:
             raise _not_done("pull")
         return json_response({"status": "success"})
 
-    @described(_REFUSAL)
     async def push(self, request: web.BaseRequest) -> web.Response:
         """Refused: no model is pushed from here."""
         raise _not_done("push")
 
-    @described(_REFUSAL)
     async def create(self, request: web.BaseRequest) -> web.Response:
         """Refused: no model is made here."""
         raise _not_done("create")
 
-    @described(_REFUSAL)
     async def copy(self, request: web.BaseRequest) -> web.Response:
         """Refused: no model is copied here."""
         raise _not_done("copy")
 
-    @described(_REFUSAL)
     async def delete(self, request: web.BaseRequest) -> web.Response:
         """Refused: no model is deleted here."""
         raise _not_done("delete")
 
-    @described(_REFUSAL)
     async def blob(self, request: web.BaseRequest, digest: str) -> web.Response:
         """Refused: no files are taken here."""
         raise _not_done("blobs")

@@ -23,7 +23,6 @@ from anywire_gateway_openai.errors import as_anywire, error_code
 from anywire_gateway_openai.first_choice import token_counts
 from anywire_gateway_openai.idempotency import KeptAnswers, digest_of
 from anywire_gateway_openai.notes import ERROR, FIRST, HEADERS, MODEL
-from anywire_gateway_openai.ollama import answer_types
 from anywire_gateway_openai.ollama.answer import CHAT, GENERATED, Form, Lines, line, whole
 from anywire_gateway_openai.ollama.catalogue import not_found
 from anywire_gateway_openai.ollama.error_form import error_line
@@ -32,8 +31,6 @@ from anywire_gateway_openai.ollama.names import served
 from anywire_gateway_openai.ollama.request import (
     Asked,
     ChatRequest,
-    EmbeddingsRequest,
-    EmbedRequest,
     GenerateRequest,
     asked_chat,
     asked_embed,
@@ -46,8 +43,6 @@ from anywire_gateway_openai.ollama.request import (
     unloads,
 )
 from anywire_gateway_openai.once import Once
-from anywire_gateway_openai.openapi.form import Form as ApiForm
-from anywire_gateway_openai.openapi.form import described
 from anywire_gateway_openai.opened_task import OpenedTask, headers_here, opened
 from anywire_gateway_openai.request_headers import TaskHeaders
 from anywire_gateway_openai.streamed_answer import StreamedAnswer
@@ -57,15 +52,6 @@ from anywire_gateway_openai.validation import check_members
 from anywire_gateway_openai.wire import write_json
 
 NDJSON = "application/x-ndjson"
-_ERROR = answer_types.OllamaError
-_CHAT = ApiForm(
-    takes=ChatRequest, gives=answer_types.OllamaChat, lines=answer_types.OllamaChat, is_task=True, fault=_ERROR
-)
-_GENERATE = ApiForm(
-    takes=GenerateRequest, gives=answer_types.Generated, lines=answer_types.Generated, is_task=True, fault=_ERROR
-)
-_EMBED = ApiForm(takes=EmbedRequest, gives=answer_types.Embedded, is_task=True, fault=_ERROR)
-_EMBEDDINGS = ApiForm(takes=EmbeddingsRequest, gives=answer_types.OneEmbedding, is_task=True, fault=_ERROR)
 LOADED = "load"
 """Why an answer ends for which a model was only to be loaded."""
 _PROMPT = {"messages": [{"role": "user", "content": "."}], "max_tokens": 1}
@@ -112,7 +98,6 @@ class OllamaHandlers:
         self._max_body_bytes, self._body_timeout = max_body_bytes, body_timeout
         self._write_timeout, self._keep_alive = write_timeout, keep_alive
 
-    @described(_CHAT)
     async def chat(self, request: web.BaseRequest) -> web.StreamResponse:
         """A chat in Ollama's form, streamed as lines of JSON unless its body says ``"stream": false``."""
         with self._room.share() as share:
@@ -123,7 +108,6 @@ class OllamaHandlers:
             del fields, members  # they may be large, and an answer may take long
             return await self._answer(came, asked, CHAT, streamed)
 
-    @described(_GENERATE)
     async def generate(self, request: web.BaseRequest) -> web.StreamResponse:
         """An answer to one prompt in Ollama's form, streamed as lines of JSON unless its body says
         ``"stream": false``."""
@@ -135,7 +119,6 @@ class OllamaHandlers:
             del fields, members
             return await self._answer(came, asked, GENERATED, streamed)
 
-    @described(_EMBED)
     async def embed(self, request: web.BaseRequest) -> web.StreamResponse:
         """Embeddings of one text or several in Ollama's form."""
         with self._room.share() as share:
@@ -156,7 +139,6 @@ class OllamaHandlers:
 
             return await self._embedded(came, asked, told)
 
-    @described(_EMBEDDINGS)
     async def embeddings(self, request: web.BaseRequest) -> web.StreamResponse:
         """The embedding of one text in Ollama's older form."""
         with self._room.share() as share:

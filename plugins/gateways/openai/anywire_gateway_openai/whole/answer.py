@@ -18,7 +18,7 @@ from anywire_gateway_openai.whole.request import Object, RerankRequest, Tokenize
 
 _MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(?:;\s*[\w.+-]+=[\w.+-]+)*")
 _SOUND = ("audio/", "application/octet-stream", "text/event-stream")
-WRITTEN = ("text/plain", "text/vtt", "text/srt", "application/x-subrip")
+_WRITTEN = ("text/plain", "text/vtt", "text/srt", "application/x-subrip")
 """What media types of answers begin with; pages are not among them."""
 MAX_TYPE_CHARS = 128
 _HEAD = ("id", "object", "model", "results", "usage")
@@ -117,7 +117,7 @@ def transcribed(answer: Mapping[str, Any], usage: Raw | None) -> Object | Bytes:
     """JSON, or a text in another form. Raises `StreamCorrupted`."""
     text = answer.get("content")
     if isinstance(text, str) and "text" not in answer:
-        return Bytes(text.encode(errors="replace"), _type(answer, WRITTEN, "text/plain; charset=utf-8"))
+        return Bytes(text.encode(errors="replace"), _type(answer, _WRITTEN, "text/plain; charset=utf-8"))
     if not isinstance(answer.get("text"), str):
         raise _corrupted("transcription", "it has no text")
     return {**answer, **({"usage": usage} if usage is not None else {})}
