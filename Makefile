@@ -17,7 +17,7 @@ UV := $(shell command -v uv 2>/dev/null)
 INSTALL := $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --progress-bar on)
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
-.PHONY: demo check test test-system test-clients test-busy lint format docs bench bench-full bench-cost bench-decisions bench-events bench-limits bench-revocation bench-joins bench-hedging bench-pauses bench-signing bench-migration bench-capacity bench-deliberations verdicts soak clean
+.PHONY: demo check test dist site release-check test-system test-clients test-busy lint format docs bench bench-full bench-cost bench-decisions bench-events bench-limits bench-telemetry bench-revocation bench-joins bench-hedging bench-pauses bench-signing bench-migration bench-capacity bench-deliberations bench-ui verdicts soak clean
 
 demo: $(DEMO)
 	$(BIN)/anywire demo
@@ -57,6 +57,21 @@ format: $(READY)
 docs: $(READY)
 	$(BIN)/python docs/generate.py
 
+# The documentation as a site, in site/.
+site: $(READY)
+	@$(INSTALL) --constraint constraints.txt mkdocs-material
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# Wheels and source distributions of everything, in dist/.
+dist: $(READY)
+	@$(INSTALL) --constraint constraints.txt build
+	$(BIN)/python release/make_dist.py
+
+# Whether this can be released: make release-check, or with VERSION=0.2.0.
+release-check: $(READY)
+	@$(INSTALL) --constraint constraints.txt build mkdocs-material
+	$(BIN)/python release/check_release.py $(if $(VERSION),--version $(VERSION))
+
 # Every transport in one experiment of under ten minutes, with its report.
 bench: $(READY)
 	$(BIN)/anywire experiment run benchmarks/experiments/quick.yaml --out $(RECORDS)/quick
@@ -76,7 +91,7 @@ soak: $(READY)
 	ANYWIRE_SOAK=1 $(BIN)/python -m pytest benchmarks/soak -s
 
 clean:
-	rm -rf $(VENV) .debian-cyclone .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist site .debian-cyclone .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find . -name '*.egg-info' -prune -exec rm -rf {} +
 
@@ -116,9 +131,17 @@ bench-decisions: $(READY)
 bench-events: $(READY)
 	$(BIN)/python benchmarks/events.py
 
+# What the page costs that watches 200 agents and 500 running tasks, and how soon it shows what happens.
+bench-ui: $(READY)
+	$(BIN)/python -m benchmarks.ui
+
 # What keys and their limits cost with 64 clients.
 bench-limits: $(READY)
 	$(BIN)/python benchmarks/limits.py
+
+# What keys, the audit log, metrics and tracing cost together, and what traces cost.
+bench-telemetry: $(READY)
+	$(BIN)/python benchmarks/telemetry.py
 
 # How soon a deliberation has its id while many are under way, what one costs, and what it takes on paper.
 bench-deliberations: $(READY)

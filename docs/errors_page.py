@@ -6,11 +6,10 @@ import inspect
 import sys
 from collections.abc import Iterator
 
-from tables import row, table
-
 from anywire import errors
 from anywire.errors import AnywireError
 from anywire_gateway_openai.errors import FINAL, status_of
+from tables import row, table
 
 PAGE = """\
 # Errors

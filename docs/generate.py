@@ -1,5 +1,5 @@
 """Writes docs/reference: every setting from the ``Config`` models, every command from the command line itself, errors,
-and the HTTP API from the gateway, as a page and in OpenAPI.
+the HTTP API from the gateway as a page and in OpenAPI, and the schema of configuration files.
 
 python docs/generate.py           write the pages
 python docs/generate.py --check   say which are out of date, and exit with status 1
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -20,15 +21,16 @@ import pydantic
 import pydantic_core
 import typer
 import yaml
-from errors_page import errors_page
-from http_page import http_page, openapi_text
-from tables import row, table
 
 from anywire.cli import app
 from anywire.config import Config, PluginChoice
 from anywire.core_settings import FromCore
 from anywire.plugins import KINDS, PluginKind, Plugins
+from anywire.roles.config_schema import config_schema
 from anywire_service_deliberation.stores import BUILT_IN, PACKAGES, store_class
+from errors_page import errors_page
+from http_page import http_page, openapi_text
+from tables import row, table
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -270,9 +272,16 @@ def cli_page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def schema_text() -> str:
+    own = set(own_plugins())
+    schema = config_schema(Plugins(), lambda kind, name: (kind, name) in own)
+    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
+
+
 def pages() -> dict[Path, str]:
     return {
         REFERENCE / "config.md": config_page(),
+        REFERENCE / "config.schema.json": schema_text(),
         REFERENCE / "cli.md": cli_page(),
         REFERENCE / "http.md": http_page(NOTE),
         REFERENCE / "openapi.json": openapi_text(),

@@ -11,14 +11,14 @@ from importlib.metadata import version
 from typing import Any, get_type_hints
 
 import pydantic
-from errors_page import meaning, told
-from tables import row, table
 
 from anywire.pipeline_settings import PipelineConfig
 from anywire_gateway_openai import OpenAIGatewayConfig, headers, request_headers
 from anywire_gateway_openai.endpoint_table import BASES, Endpoint, own_endpoints
 from anywire_gateway_openai.errors import STATUS
 from anywire_gateway_openai.openapi.document import document
+from errors_page import meaning, told
+from tables import row, table
 
 BASE, *OTHERS = BASES
 

@@ -207,7 +207,7 @@ class File(Layer):
             tree = {}
         if not isinstance(tree, dict):
             raise ConfigError(f"{path}, line 1: expected a mapping of keys to values")
-        self.tree = {str(key): value for key, value in tree.items()}
+        self.tree = _without_empty({str(key): value for key, value in tree.items()}, Config)
 
     def origin(self, path: Sequence[int | str]) -> str:
         node, line = self._root, 0
@@ -365,6 +365,20 @@ def _aliased(path: tuple[str, ...]) -> tuple[str, ...]:
     if path[0] != _DDS or len(path) < 2:
         return path
     return ("transports", _DDS, _DDS_NAMES.get(path[1], path[1]), *path[2:])
+
+
+def _without_empty(tree: dict[str, Any], model: type[pydantic.BaseModel]) -> dict[str, Any]:
+    """``tree`` without the sections of which a file has the name alone, as where all of it is in comments."""
+    found = {}
+    for key, value in tree.items():
+        field = model.model_fields.get(key)
+        inner = field.annotation if field is not None else None
+        if isinstance(inner, type) and issubclass(inner, pydantic.BaseModel):
+            if value is None:
+                continue
+            value = _without_empty(value, inner) if isinstance(value, dict) else value
+        found[key] = value
+    return found
 
 
 def _merged(whole: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:

@@ -173,8 +173,6 @@ def test_config_prints_what_is_in_force_without_secrets(tmp_path: Path) -> None:
     assert yaml.safe_load(done.stdout)["server"]["port"] == 9
     assert "slots: 4" in done.stdout
     assert "network: default" in done.stdout, "the transport's own default"
-    schema = json.loads(anywire("config", "--schema").stdout)
-    assert set(schema["properties"]) >= {"server", "transports", "pipeline"}
 
 
 @pytest.mark.parametrize(

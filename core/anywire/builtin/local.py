@@ -24,6 +24,7 @@ from anywire.boundary import Boundary
 from anywire.errors import ConfigError, LaunchFailed
 from anywire.launcher import Launcher, LauncherConfig, RoleName
 from anywire.log_lines import lines_of, readable, relay
+from anywire.this_system import needs_posix
 
 log = logging.getLogger(__name__)
 
@@ -207,6 +208,7 @@ class LocalLauncher(Launcher):
     async def start(
         self, role: RoleName, config: configuration.Config, name: str, changed: Callable[[], None] = lambda: None
     ) -> LocalProcess:
+        needs_posix(f"the launcher {self.name}")
         command: object = self.command(role, name)
         if not isinstance(command, list) or not command or not all(isinstance(each, str) for each in command):
             raise ConfigError(f"command() of the launcher {self.name} gave {command!r:.80}, which is no list of texts")

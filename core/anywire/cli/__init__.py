@@ -10,7 +10,24 @@ from typing import Annotated
 import typer
 
 from anywire.asked_fleet import INTERRUPTED
-from anywire.cli import agents, chat, demo, doctor, explain, inspect, invite, keys, orders, reload, serve, up, watch
+from anywire.cli import (
+    agents,
+    answers,
+    chat,
+    demo,
+    doctor,
+    explain,
+    init,
+    inspect,
+    invite,
+    keys,
+    orders,
+    reload,
+    serve,
+    shell,
+    up,
+    watch,
+)
 from anywire.cli.plugin_commands import with_fleet
 from anywire.cli.shown_arguments import hide_secrets
 from anywire.errors import AnywireError
@@ -44,7 +61,12 @@ app.command()(watch.watch)
 app.command()(inspect.plugins)
 app.command()(doctor.doctor)
 app.command()(inspect.config)
+app.command()(init.init)
+app.command()(init.schema)
+app.command()(shell.completion)
+app.command()(shell.man)
 app.add_typer(keys.app)
+app.add_typer(answers.app)
 for _point in sorted(entry_points(group="anywire.commands"), key=lambda point: point.name):
     # An installed distribution's own commands, a typer app each. They cost their import, so that must be light.
     app.add_typer(with_fleet(_point.load()), name=_point.name)
@@ -71,8 +93,10 @@ def main() -> None:
     """Run a command. Exit status: 0 for success, 1 for an error, 2 for wrong usage, 130 when it was stopped first."""
     hide_secrets()
     hide_in_tracebacks()
+    if shell.is_asked():
+        shell.answer_shells()
     try:
-        app()
+        app(complete_var=shell.ASKED)
     except AnywireError as error:
         if logging.getLogger().isEnabledFor(logging.DEBUG):
             logging.getLogger("anywire").debug("what led to the error", exc_info=error)

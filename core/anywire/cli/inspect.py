@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
@@ -127,16 +127,8 @@ def plugins(given: options.Given, as_json: options.Json = False) -> None:
     "scheduler",
     "selector",
 )
-def config(
-    given: options.Given,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of the YAML file.")] = False,
-) -> None:
+def config(given: options.Given) -> None:
     """Print the configuration in force as YAML. Flags win over environment, file and defaults. Secrets are masked."""
-    if schema:
-        from anywire.config import Config
-
-        print_json(Config.model_json_schema())
-        return
     import yaml
 
     from anywire.roles import assembly

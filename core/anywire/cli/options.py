@@ -12,6 +12,7 @@ import typer
 
 from anywire.cli.meeting import Meeting, Serving, joining, known_key, serving
 from anywire.cli.settle import OverTransports, knowing, settle, target, transports_named
+from anywire.cli.shell import names_of
 
 if TYPE_CHECKING:
     from anywire.cli.asked_server import Server
@@ -44,6 +45,7 @@ Transports = Annotated[
         "--transport",
         "-t",
         metavar="NAME",
+        autocompletion=names_of("transports"),
         help="Transports to open, the preferred first: repeatable, or a,b. Default: dds.",
     ),
 ]
@@ -130,6 +132,7 @@ Scheduler = Annotated[
     typer.Option(
         "--scheduler",
         metavar="NAME",
+        autocompletion=names_of("schedulers"),
         help="Scheduler that orders the waiting tasks. Default: fifo.",
         rich_help_panel=_PIPELINE,
     ),
@@ -139,6 +142,7 @@ Selector = Annotated[
     typer.Option(
         "--selector",
         metavar="NAME",
+        autocompletion=names_of("selectors"),
         help="Selector that chooses the agent for each task. Default: least_loaded.",
         rich_help_panel=_PIPELINE,
     ),
@@ -148,6 +152,7 @@ Launcher = Annotated[
     typer.Option(
         "--launcher",
         metavar="NAME",
+        autocompletion=names_of("launchers"),
         help="Launcher that starts the agents: local, or an installed one such as ray. Default: local.",
         rich_help_panel=_AGENT,
     ),
@@ -167,6 +172,7 @@ Engine = Annotated[
         "--engine",
         "-e",
         metavar="NAME",
+        autocompletion=names_of("engines"),
         help="Engine that produces the answers. Default: llama.",
         rich_help_panel=_AGENT,
     ),

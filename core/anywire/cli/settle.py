@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -55,10 +55,13 @@ def settle(
     log_level: str | None = None,
     quiet: bool = False,
     keys: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    began: Mapping[str, Any] | None = None,
 ) -> tuple[Config, Plugins]:
     """The effective configuration with these options, its plugins found, and logging set up accordingly.
 
-    With ``quiet``, this process logs only warnings unless another level was chosen.
+    With ``quiet``, this process logs only warnings unless another level was chosen. ``environment`` is read in place of
+    the process's own. ``began`` are keys with dots that the options are set over.
     """
     from anywire.config import replaced
     from anywire.config_layers import load
@@ -77,14 +80,15 @@ def settle(
         "join": _joined(join or ()),
         "log_level": log_level,
     }
-    single = _settings(settings or ())
+    single = {**(began or {}), **_settings(settings or ())}
     if dds_domain is not None:
         single["transports.dds.domain"] = dds_domain
     if ray_address is not None:
         if launcher not in (None, "ray"):
             raise typer.BadParameter(f"it is for --launcher ray, not {launcher}", param_hint="--ray-address")
         single["launcher.address"] = ray_address
-    config = load(file, flags={key: value for key, value in given.items() if value}, settings=single)
+    flags = {key: value for key, value in given.items() if value}
+    config = load(file, flags=flags, environment=environment, settings=single)
     hushed = quiet and config.log_level == "info" and log_level is None
     logs.configure("warning" if hushed else config.log_level, config.log_format)
     for key in single:
@@ -96,8 +100,8 @@ def settle(
     plugins = assembly.load_plugins(config)
     if model is not None:
         config = assembly.with_model(config, plugins, model)
-    flags: dict[CoreSetting, Any] = {"agent.slots": slots, "server.host": host, "server.port": port}
-    for key, value in flags.items():
+    ours: dict[CoreSetting, Any] = {"agent.slots": slots, "server.host": host, "server.port": port}
+    for key, value in ours.items():
         if value is not None:
             config = assembly.with_core_setting(config, plugins, key, value)
     return config, plugins

@@ -16,7 +16,6 @@ All of it waits for the disk: an event loop uses it through an `anywire.files.da
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import sqlite3
@@ -27,6 +26,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from anywire.errors import ConfigError
 from anywire.files.private_files import check_private
+from anywire.this_system import O_CLOEXEC, O_NOFOLLOW, lock_file
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +180,7 @@ class DatabaseFile:
         if path.exists():
             check_private(path, path.stat())
         else:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | O_CLOEXEC, 0o600))
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         ((number,),) = self._rows("PRAGMA user_version")
         if not 0 <= number <= len(form.migrations):
@@ -210,9 +210,9 @@ class DatabaseFile:
         if self._lock is None:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             check_private(self.folder, self.folder.stat())
-            self._lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            self._lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(self._lock)
         except BlockingIOError:
             return False
         return True

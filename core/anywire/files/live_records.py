@@ -7,7 +7,6 @@ lock is of a process that has ended, whatever its number is used for now; whoeve
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from anywire.printable import printable
+from anywire.this_system import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, lock_file
 
 SUFFIX = ".json"
 MAX_RECORDS = 1000
@@ -30,14 +30,20 @@ class RecordFile:
         self._path, self._held = folder / f"{printable(name).replace('/', '_')}{SUFFIX}", -1
 
     def write(self, record: msgspec.Struct) -> None:
-        """Tell of ``record`` from now on, in place of what was told before. Raises `OSError`."""
+        """Tell of ``record`` from now on, in place of what was told before. Raises `OSError`, and `ConfigError` on a
+        system without locks."""
         data = msgspec.json.encode(record)
         new = self._path.with_suffix(".new")
         new.unlink(missing_ok=True)
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.write(descriptor, data)
-        new.rename(self._path)
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600)
+        try:
+            lock_file(descriptor)
+            os.write(descriptor, data)
+            new.rename(self._path)
+        except BaseException:
+            os.close(descriptor)
+            new.unlink(missing_ok=True)
+            raise
         self._release()
         self._held = descriptor
 
@@ -66,9 +72,9 @@ def live_records(folder: Path, kind: type[Record]) -> list[Record]:
 
 
 def _read(path: Path, kind: type[Record]) -> Record | None:
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+    with os.fdopen(os.open(path, os.O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC), "rb") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            lock_file(file, shared=True)
         except BlockingIOError:
             return msgspec.json.decode(file.read(), type=kind)
         if path.lstat().st_ino == os.fstat(file.fileno()).st_ino:  # not one that has taken its place meanwhile

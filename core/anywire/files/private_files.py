@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 import shlex
@@ -13,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from anywire.errors import ConfigError
+from anywire.this_system import HAS_USERS, O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, effective_user_id, lock_file, user_id
 
 MAX_BYTES = 16 * 1024 * 1024
 """Bytes of a private file that are read; a longer one is refused."""
@@ -25,7 +25,7 @@ def runtime_folder() -> Path:
     base = os.environ.get("XDG_RUNTIME_DIR", "")
     if base.startswith("/") and os.access(base, os.W_OK | os.X_OK):
         return private_folder(Path(base) / "anywire")
-    return private_folder(Path(tempfile.gettempdir()) / f"anywire-{os.getuid()}")
+    return private_folder(Path(tempfile.gettempdir()) / f"anywire-{user_id()}")
 
 
 def config_folder() -> Path:
@@ -45,11 +45,11 @@ def private_folder(path: Path) -> Path:
                 raise
             raise ConfigError(f"the folder {path} cannot be made: {error.strerror}") from error
     status = path.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != user_id():
         raise ConfigError(
             f"{path} must be a folder of this user alone: remove it, or set XDG_RUNTIME_DIR to a folder of yours"
         )
-    if status.st_mode & 0o077:
+    if HAS_USERS and status.st_mode & 0o077:
         raise ConfigError(f"{path} must be a folder of this user alone: run `chmod 700 {shlex.quote(str(path))}`")
     return path
 
@@ -80,7 +80,7 @@ def read_private(path: Path) -> bytes:
     mends that), when it is no file, too long, or cannot be read. No error repeats anything of the content.
     """
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        with os.fdopen(os.open(path, os.O_RDONLY | O_NONBLOCK | O_CLOEXEC), "rb") as file:
             return _checked(file.fileno(), path)
     except FileNotFoundError:
         raise
@@ -107,11 +107,11 @@ def change_private(path: Path, change: Callable[[bytes], bytes]) -> None:
 def _replaced(path: Path, change: Callable[[bytes], bytes]) -> bool:
     """Whether there was a file, which is changed now."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | O_NONBLOCK | O_CLOEXEC)
     except FileNotFoundError:
         return False
     with os.fdopen(descriptor, "rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        lock_file(file, wait=True)
         status = os.fstat(file.fileno())
         try:
             if path.stat().st_ino != status.st_ino:  # replaced while this waited for the lock
@@ -145,8 +145,10 @@ def check_private(path: Path, status: os.stat_result) -> None:
     """Raise `ConfigError` unless a file or folder with this status is this user's alone; the sentence has the command
     that mends it."""
     mode, quoted = "700" if stat.S_ISDIR(status.st_mode) else "600", shlex.quote(str(path))
-    if status.st_uid != os.geteuid():
-        raise ConfigError(f"{path} belongs to another user: run `chown {os.geteuid()} {quoted}`")
+    if not HAS_USERS:
+        return
+    if status.st_uid != effective_user_id():
+        raise ConfigError(f"{path} belongs to another user: run `chown {effective_user_id()} {quoted}`")
     if status.st_mode & 0o077:
         raise ConfigError(f"others can read {path}: run `chmod {mode} {quoted}`")
 
@@ -154,7 +156,9 @@ def check_private(path: Path, status: os.stat_result) -> None:
 def _check_source(path: Path, status: os.stat_result) -> None:
     """Raise `ConfigError` unless a file that somebody else may have put there for this user is safe: nobody but this
     user and root can read or replace it."""
-    me, quoted = os.geteuid(), shlex.quote(str(path))
+    if not HAS_USERS:
+        return
+    me, quoted = effective_user_id(), shlex.quote(str(path))
     folder = path.resolve().parent
     above = folder.stat()
     if above.st_mode & 0o002 and not above.st_mode & stat.S_ISVTX:
@@ -188,10 +192,10 @@ def _written(path: Path, data: bytes, like: os.stat_result | None) -> Path:
     """A new file beside ``path`` with this content, that survives a crash from then on; with the owner of ``like``. One
     that root owns may be read by the group that could read ``like``."""
     new = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            if like is not None and (like.st_uid, like.st_gid) != (os.geteuid(), os.getegid()):
+            if like is not None and (like.st_uid, like.st_gid) != (effective_user_id(), os.getegid()):
                 os.fchown(descriptor, like.st_uid, like.st_gid)
             if like is not None and like.st_uid == 0 and like.st_mode & 0o040:
                 os.fchmod(descriptor, 0o640)

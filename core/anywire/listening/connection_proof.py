@@ -32,7 +32,7 @@ def proof_of(transport: asyncio.BaseTransport) -> ConnectionProof:
         shown = encrypted.getpeercert(binary_form=True)
         return NO_PROOF if shown is None else ConnectionProof(certificate=hashlib.sha256(shown).hexdigest())
     connection = transport.get_extra_info("socket")
-    if connection is None or connection.family != socket.AF_UNIX or not hasattr(socket, "SO_PEERCRED"):
+    if connection is None or not hasattr(socket, "SO_PEERCRED") or connection.family != socket.AF_UNIX:
         return NO_PROOF
     # uvloop's socket has no getsockopt.
     with socket.socket(fileno=os.dup(connection.fileno())) as own:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from anywire.access_settings import TlsConfig
 from anywire.errors import ConfigError
 from anywire.listening.handshakes import Handshakes
+from anywire.this_system import needs_posix
 from anywire.transport_tools.accepting import stop_accepting
 
 if TYPE_CHECKING:
@@ -173,6 +174,7 @@ def _bound_unix(server: str, path: Path) -> tuple[socket.socket, tuple[int, int]
     """A Unix socket of mode 0600 that listens at ``path``, and what tells its file from another of that name. Raises
     `ConfigError`."""
     where = f"{server} cannot listen on the Unix socket {path}"
+    needs_posix("a Unix socket (server.unix)")
     listening = socket.socket(socket.AF_UNIX)
     try:
         _remove_stale(where, path)

@@ -66,7 +66,8 @@ from anywire.plugins import Plugins
 from anywire.scheduler import Scheduler
 from anywire.selector import AgentView, Candidates, Selector
 from anywire.submission import Submission
-from anywire.task_stream import TaskStream
+from anywire.task_stream import TaskStream, with_note
+from anywire.tracing import Tracing
 from anywire.transport import Hub, Plane, Transport
 
 __all__ = ["Orchestrator", "PipelineConfig"]
@@ -109,6 +110,8 @@ class Orchestrator:
         self._listeners: list[Callable[[], None]] = []
         self.events = events = EventBus(boundary, clock)
         """Everything that happens; see `anywire.events`."""
+        self.tracing = tracing = Tracing(boundary)
+        """Where a service makes traces; see `anywire.tracing`."""
         subscribe = plugins.call("anywire_subscribe")
         if subscribe is not None:
             subscribe(events=events)
@@ -181,6 +184,7 @@ class Orchestrator:
             plane,
             retries,
             hedging,
+            tracing,
         )
         self._incoming = Incoming(
             hub_id, attempts, open_attempts, attempt_ends, awake, counts, dropped, config, observation, hedging
@@ -230,6 +234,7 @@ class Orchestrator:
             observation,
             clock,
             config,
+            tracing,
         )
 
     # Life
@@ -324,6 +329,13 @@ class Orchestrator:
             raise errors.InvalidRequest(f"no task {task_id[:80]!r} is under way", param="task_id")
         return Follower(task.stream)
 
+    def note(self, task_id: str, name: str, value: str) -> None:
+        """See `anywire.context.Context.note`."""
+        task = self._tasks.get(task_id)
+        notes = with_note(task.stream.notes if task is not None else {}, name, value)
+        if task is not None:
+            task.stream.notes = notes
+
     def command(
         self,
         target: Sequence[str],
@@ -417,6 +429,7 @@ class Orchestrator:
             | {"transports_unavailable": self._hubs.failures, "plugin_failures": failures.total()},
             "admission": self._waiting.stats(),
             "hedging": {"wasted_s": self._wasted.seconds, "wasted_tokens": self._wasted.tokens},
+            "retries": self._retries.stats(),
             "plugin_failures": dict(failures),
         } | self._ends_waiting()
 

@@ -34,18 +34,22 @@ if TYPE_CHECKING:
     from anywire.pipeline.orchestrator import Orchestrator
     from anywire.roles.agent import Agent
 
-_LISTS: dict[str, PluginKind] = {
+PAGE = "ui"
+"""The service that serves the page in the browser."""
+LISTS: dict[str, PluginKind] = {
     "transports": "transports",
     "join": "transports",
     "gateways": "gateways",
     "services": "services",
 }
-_SECTIONS: dict[str, PluginKind] = {
+"""Keys of a configuration that name any number of plugins with their options."""
+SECTIONS: dict[str, PluginKind] = {
     "scheduler": "schedulers",
     "selector": "selectors",
     "engine": "engines",
     "launcher": "launchers",
 }
+"""Keys that name one plugin, whose options stand beside the name."""
 
 
 def load_plugins(config: Config) -> Plugins:
@@ -95,6 +99,17 @@ def chosen_gateways(config: Config, plugins: Plugins) -> list[PluginChoice]:
 
 def make_gateways(config: Config, plugins: Plugins) -> list[Gateway]:
     return [make(config, plugins, "gateways", each.name, each.options) for each in chosen_gateways(config, plugins)]
+
+
+def with_page(config: Config, plugins: Plugins) -> Config:
+    """With the page in the browser (service `ui`), where it is installed, a gateway can serve it, and the configuration
+    says nothing of it."""
+    names = [each.name for each in config.services]
+    serves = any(each.name == DEFAULT_GATEWAY for each in chosen_gateways(config, plugins))
+    if PAGE in names or not serves or PAGE not in plugins.names("services"):
+        return config
+    services = {each.name: each.options for each in config.services} | {PAGE: {}}
+    return replaced(config, services=services)
 
 
 def make_services(config: Config, plugins: Plugins) -> list[Service]:
@@ -301,9 +316,9 @@ def effective(config: Config, plugins: Plugins) -> tuple[dict[str, Any], list[st
 
     if tree["gateways"] is None:
         tree["gateways"] = {each.name: each.options for each in chosen_gateways(config, plugins)}
-    for key, kind in _LISTS.items():
+    for key, kind in LISTS.items():
         tree[key] = {name: complete(kind, name, options, key) for name, options in tree[key].items()}
-    for key, kind in _SECTIONS.items():
+    for key, kind in SECTIONS.items():
         section = tree[key]
         name = section.pop("name")
         tree[key] = {"name": name} | complete(kind, name, section)

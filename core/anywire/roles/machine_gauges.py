@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import sys
 from collections.abc import Callable, Mapping
 
@@ -21,14 +20,7 @@ class MachineGauges:
         self._machine: Mapping[str, float] = {}
 
     def read(self) -> dict[str, float]:
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        unit = 1 if sys.platform == "darwin" else 1024
-        return {
-            "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
-            "max_rss_bytes": usage.ru_maxrss * unit,
-            "load1": round(os.getloadavg()[0], 2),
-            **self._of_machine(),
-        }
+        return {**_of_process(), **self._of_machine()}
 
     def _of_machine(self) -> Mapping[str, float]:
         now = self._now()
@@ -44,10 +36,25 @@ class MachineGauges:
         return self._machine
 
 
+def _of_process() -> dict[str, float]:
+    """What this process has used, and the load of its machine; nothing on a system that does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return {}
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
+        "max_rss_bytes": usage.ru_maxrss * unit,
+        "load1": round(os.getloadavg()[0], 2),
+    }
+
+
 def _disk() -> dict[str, float]:
     """What this user may still write in the working folder; nothing where that cannot be told (it was removed)."""
     try:
         found = os.statvfs(".")
-    except OSError:
+    except (OSError, AttributeError):  # Windows has no statvfs
         return {}
     return {"disk_free_bytes": float(found.f_bavail * found.f_frsize)}

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from anywire.listening.connection_limit import raise_descriptors
+from anywire.this_system import IS_POSIX
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class Stop:
         self._signals = 0
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._signalled, number)
+            on_signal(loop, number, self._signalled)
 
     def request(self, reason: str) -> None:
         """Ask to stop; only the first reason is logged."""
@@ -65,6 +66,19 @@ class Stop:
             print(f"stopped at once by a second {signal.Signals(number).name}", file=sys.stderr, flush=True)
             os._exit(1)
         self.request(f"{signal.Signals(number).name} (a second one ends at once)")
+
+
+def on_signal(loop: asyncio.AbstractEventLoop, number: signal.Signals, handle: Callable[[int], None]) -> None:
+    """Have ``handle(number)`` called on ``loop`` at each such signal, also where the loop itself cannot (Windows)."""
+    try:
+        loop.add_signal_handler(number, handle, number)
+    except NotImplementedError:
+        signal.signal(number, lambda found, _: _wake(loop, handle, found))
+
+
+def _wake(loop: asyncio.AbstractEventLoop, handle: Callable[[int], None], number: int) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(handle, number)
 
 
 def run(main: Callable[[Stop], Coroutine[Any, Any, T]]) -> T | None:
@@ -109,5 +123,6 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
     except ImportError:
-        return None
+        # That of Windows cannot watch the sockets of DDS, ZeroMQ and TLS.
+        return None if IS_POSIX else asyncio.SelectorEventLoop
     return uvloop.new_event_loop

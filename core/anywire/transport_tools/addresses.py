@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import ipaddress
 import socket
 import struct
@@ -39,6 +38,10 @@ def own_address(towards: str = _FAR) -> str:
 
 def _of_an_interface() -> str:
     """For a machine without a default route: the first address of an interface that leaves it (Linux)."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return ""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
             try:

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from anywire.this_system import needs_posix
 from anywire_desktop.active_server import ActiveServer
 from anywire_desktop.app_files import AppFiles
 from anywire_desktop.call import Events, complete
@@ -99,6 +100,7 @@ class Bridge:
 
 def run(folder: Path, library: Path | None, config: ModelsConfig) -> None:
     """Serve the app at standard input and output of this process, until one of them ends or a signal says so."""
+    needs_posix("the bridge of desktop apps")
 
     async def main() -> None:
         files = AppFiles(folder, library)

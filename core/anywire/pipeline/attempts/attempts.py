@@ -30,6 +30,7 @@ from anywire.scheduler import Outcome
 from anywire.selector import AgentView
 from anywire.submission import Hints
 from anywire.task_stream import TaskStream
+from anywire.tracing import Tracing
 from anywire.transport import Hub, Plane
 
 REMEMBERED_LINKS = 256
@@ -81,8 +82,9 @@ class Attempts:
         plane: Plane,
         retries: Retries,
         hedging: Hedging | None,
+        tracing: Tracing,
     ) -> None:
-        self._retries, self._hedging = retries, hedging
+        self._retries, self._hedging, self._tracing = retries, hedging, tracing
         self._observation = observation
         self._hub_id, self._hubs, self._registry, self._health = hub_id, hubs, registry, health
         self._boundary, self._sink, self._awake, self._counts, self._config = boundary, sink, awake, counts, config
@@ -136,7 +138,7 @@ class Attempts:
             max(1, (queued.deadline_ns - now) // 1_000_000) if queued.deadline_ns else 0,
             self._window,
             submission.hops,
-            submission.trace,
+            self._tracing.attempt(task.task_id, number, submission.trace) if submission.trace else "",
             submission.progress or self._config.first_token_timeout > 0 or queued.key.uses_servers,
             told,
             submission.caller.tenant,

@@ -14,8 +14,10 @@ import msgspec
 from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
 from anywire.errors import ConfigError, EngineFailed
 from anywire.messages import State, TaskRequest
+from anywire.native_api import api_features
 from anywire.offers import Offer, OfferState
 from anywire.secrecy import keep_secret
+from anywire.this_system import needs_posix
 from anywire_engine_llama.config import LlamaConfig
 from anywire_engine_models.host.actor import ModelHost
 from anywire_engine_models.host.hosted import HostedModel
@@ -72,7 +74,7 @@ class LlamaEngine(Engine):
 
     name: ClassVar[str] = "llama"
     Config: ClassVar[type[LlamaConfig]] = LlamaConfig
-    capabilities: tuple[str, ...] = ("chat", "completion", "resume")
+    capabilities: tuple[str, ...] = ("chat", "completion", "tokenize", "detokenize", "resume")
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
@@ -89,7 +91,9 @@ class LlamaEngine(Engine):
         self._offer = Offer(config.alias, state="starting")
         self._status = EngineStatus("starting", (self._offer,) if config.alias else ())
         self._changed: Callable[[], None] = lambda: None
-        self._upstream = Upstream(api_key=self.key, default_max_tokens=config.default_max_tokens, always_stream=True)
+        self._upstream = Upstream(
+            api_key=self.key, default_max_tokens=config.default_max_tokens, always_stream=True, is_llama_cpp=True
+        )
         self._model = config.alias
         self._file = ""
         self._is_started = False
@@ -114,6 +118,7 @@ class LlamaEngine(Engine):
     async def start(self, changed: Callable[[], None]) -> None:
         """Load the model; returns when it answers. Raises `ConfigError` when a setting cannot work, and
         `EngineFailed` with the last lines of llama.cpp's log when it does not come up."""
+        needs_posix("the engine llama")
         self._changed = changed
         try:
             path = weights.find(self.config.model)
@@ -284,6 +289,7 @@ class LlamaEngine(Engine):
         if state == "ready":
             features = {name: has for name, has in self._offer.features.items() if name != "resume"}
             features |= {"resume": False} if self._launcher.is_unnamed else {}
+            features |= api_features(self.config.apis)
             self._offer = msgspec.structs.replace(self._offer, digest=self._launcher.digest, features=features)
         status = EngineStatus(state, (self._offer,), detail)
         if status == self._status:

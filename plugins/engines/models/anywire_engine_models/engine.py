@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, get_args
 
 from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
 from anywire.errors import EngineFailed, InvalidRequest
-from anywire.messages import TaskRequest
+from anywire.messages import Kind, TaskRequest
 from anywire.offers import Offer
+from anywire.this_system import needs_posix
 from anywire_engine_models.catalogue import Catalogue, registry_of
 from anywire_engine_models.commands import ModelCommands
 from anywire_engine_models.config import ModelsConfig
@@ -64,7 +65,7 @@ class ModelsEngine(Engine):
 
     name: ClassVar[str] = "models"
     Config: ClassVar[type[ModelsConfig]] = ModelsConfig
-    capabilities: tuple[str, ...] = ("chat", "completion", "embedding")
+    capabilities: tuple[str, ...] = get_args(Kind)
 
     def __init__(
         self, config: ModelsConfig, *, launcher: Launcher | None = None, devices: LocalDevices | None = None
@@ -92,6 +93,7 @@ class ModelsEngine(Engine):
     async def start(self, changed: Callable[[], None]) -> None:
         """Read the registry and begin; models with ``autostart`` start in the background. Raises `ConfigError` when the
         one model that is to be offered is not there."""
+        needs_posix("the engine models")
         self._changed = changed
         await self._devices.begin()
         self._devices.follow(self.host)

@@ -9,7 +9,6 @@ were lost so far: ``{"event": "lost", "frames": 12}``. The others are answered `
 
 from __future__ import annotations
 
-import fcntl
 import os
 import selectors
 import struct
@@ -29,6 +28,8 @@ BATCH = 64
 
 def open_tap(name: str) -> int:
     """A TAP device, which lives as long as the descriptor. Raises OSError."""
+    import fcntl  # of Linux, as the devices are
+
     descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI))
     return descriptor

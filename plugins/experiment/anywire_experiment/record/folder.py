@@ -5,7 +5,6 @@ Cells are written aside, forced to the disk and renamed, so that a run which is 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Self
 
 import msgspec
 
+from anywire.this_system import O_CLOEXEC, lock_file
 from anywire_experiment.plan import Plan, load_plan
 from anywire_experiment.plan_files import plugin_files
 from anywire_experiment.record import manifest
@@ -59,11 +59,11 @@ class Record:
     def open(cls, folder: Path) -> Self:
         """A record that is there. Raises `RecordError` when it cannot be written, or another process writes it."""
         try:
-            lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+            lock = os.open(folder, os.O_RDONLY | O_CLOEXEC)
         except OSError as error:
             raise RecordError(f"the record {folder} cannot be written: {error.strerror}") from error
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(lock)
         except BlockingIOError as error:
             os.close(lock)
             raise RecordError(f"another run writes {folder} just now") from error

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from anywire.errors import ConfigError
+from anywire.this_system import needs_posix
 from anywire_experiment.arms import Arm, arm_order, arms_of
 from anywire_experiment.network import unavailable
 from anywire_experiment.plan import Plan
@@ -60,6 +61,7 @@ def run(plan: Plan, given: Path, out: Path, invocation: Sequence[str], progress:
     Raises `ConfigError` and `RecordError` before anything starts, `Interrupted` on SIGINT or SIGTERM. The record then
     has all cells but is not sealed.
     """
+    needs_posix("an experiment")
     arms = arms_of(plan)
     placement(plan)
     sources = sources_of(arms)

@@ -13,7 +13,7 @@ from aiohttp import web
 from anywire.caller import Caller
 from anywire.context import Context
 from anywire.errors import Forbidden, ModelNotFound
-from anywire.messages import Kind
+from anywire.messages import COMMON_KINDS, Kind
 from anywire.offers import Offer, OfferState
 from anywire.views import agent_json
 from anywire_gateway_openai.caller import CALLER, Callers
@@ -98,6 +98,13 @@ class CatalogueHandlers:
         """200 as long as the process answers, also while it shuts down."""
         return json_response({"status": "ok"})
 
+    @described(Form(gives=answer_types.CallerTold))
+    async def caller(self, request: web.BaseRequest) -> web.Response:
+        """Who the caller is: id, tenant, role, and whether a key is needed here."""
+        caller = request[CALLER]
+        told = {"object": "caller", "id": caller.id, "tenant": caller.tenant, "role": caller.role}
+        return json_response(told | {"needs_key": self._callers.needs_key})
+
     @described(Form(gives=answer_types.ServerVersion))
     async def version(self, request: web.BaseRequest) -> web.Response:
         """Name and version of the server."""
@@ -112,7 +119,7 @@ class CatalogueHandlers:
             for who, offer in offers:
                 view = views.get(who)
                 if view is None:  # a service's
-                    left.append(_Offered(offer, offer.kinds or KINDS, False))
+                    left.append(_Offered(offer, offer.kinds or COMMON_KINDS, False))
                 elif view.status.state != "failed":
                     left.append(_Offered(offer, offer.kinds or view.info.capabilities, True))
             if left:

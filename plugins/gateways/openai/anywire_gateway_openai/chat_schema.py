@@ -65,6 +65,8 @@ class ChatRequest(Struct, gc=False):
     tool_choice: str | Object | None = None
     response_format: Object | None = None
     models: Models = None
+    anywire_api: None = None
+    """Names the API that a body is of, where a gateway has left it in another one (`anywire.native_api`)."""
 
 
 class StreamedChatRequest(ChatRequest):

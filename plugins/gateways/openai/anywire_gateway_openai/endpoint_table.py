@@ -23,11 +23,16 @@ from anywire.caller import Role
 from anywire.route import Route
 from anywire_gateway_openai.agent_commands import AgentCommandHandler
 from anywire_gateway_openai.agent_orders import AgentOrderHandlers
+from anywire_gateway_openai.anthropic.error_form import ANTHROPIC_FORM
+from anywire_gateway_openai.anthropic.handlers import MessageHandlers
 from anywire_gateway_openai.background import BackgroundHandlers
 from anywire_gateway_openai.catalogue import CatalogueHandlers
 from anywire_gateway_openai.errors import OPENAI_FORM, ErrorForm
 from anywire_gateway_openai.event_streams import EventHandler
 from anywire_gateway_openai.metrics import Metrics
+from anywire_gateway_openai.ollama.catalogue import OllamaCatalogue
+from anywire_gateway_openai.ollama.error_form import OLLAMA_FORM
+from anywire_gateway_openai.ollama.handlers import OllamaHandlers
 from anywire_gateway_openai.openapi.form import Form, form_of, form_of_route
 from anywire_gateway_openai.openapi.handler import ApiDescription
 from anywire_gateway_openai.registration import RegistrationHandler
@@ -36,10 +41,12 @@ from anywire_gateway_openai.responses.kept import KeptResponseHandlers
 from anywire_gateway_openai.task_views import TaskViewHandlers
 from anywire_gateway_openai.tasks import TaskHandlers
 from anywire_gateway_openai.websocket import ChatSockets
+from anywire_gateway_openai.whole.handlers import WholeHandlers
 
 Handler = Callable[..., Awaitable[web.StreamResponse]]
 """Gets the request, and after it a text for each name in braces of the path."""
 BASES = ("/v1", "/api/v1")
+OLLAMA = "/api"
 _NAME = re.compile(r"\{(\w+)\}")
 
 
@@ -118,6 +125,7 @@ def own_endpoints(
     tasks: TaskHandlers,
     responses: ResponseHandler,
     kept: KeptResponseHandlers,
+    messages: MessageHandlers,
     background: BackgroundHandlers,
     views: TaskViewHandlers,
     events: EventHandler,
@@ -127,6 +135,9 @@ def own_endpoints(
     registration: RegistrationHandler,
     sockets: ChatSockets,
     metrics: Metrics,
+    whole: WholeHandlers,
+    ollama: OllamaHandlers,
+    ollamas: OllamaCatalogue,
     description: ApiDescription,
 ) -> list[Endpoint]:
     """The gateway's own. What is observed needs the role `observe`, as it tells of everybody; whose tasks are seen and
@@ -138,6 +149,13 @@ def own_endpoints(
         ("GET", "/ws/chat", "use", sockets.chat),
         ("POST", "/completions", "use", tasks.completion),
         ("POST", "/embeddings", "use", tasks.embedding),
+        ("POST", "/rerank", "use", whole.rerank),
+        ("POST", "/reranking", "use", whole.rerank),
+        ("POST", "/tokenize", "use", whole.tokenize),
+        ("POST", "/detokenize", "use", whole.detokenize),
+        ("POST", "/audio/transcriptions", "use", whole.transcription),
+        ("POST", "/audio/speech", "use", whole.speech),
+        ("POST", "/images/generations", "use", whole.image),
         ("POST", "/responses", "use", responses.create),
         ("GET", "/responses/{id}/input_items", "use", kept.input_items),
         ("POST", "/responses/{id}/cancel", "use", kept.cancel),
@@ -152,9 +170,14 @@ def own_endpoints(
         ("GET", "/tasks/{id}", "use", views.get),
         ("DELETE", "/tasks/{id}", "use", views.cancel),
         ("GET", "/events", "use", events.events),
+        ("GET", "/caller", "use", catalogue.caller),
         ("GET", "/agents", "observe", catalogue.agents),
         ("POST", "/agents/register", None, registration.register),
         ("GET", "/stats", "observe", catalogue.stats),
+    )
+    of_anthropic: Sequence[tuple[str, str, Role, Any]] = (
+        ("POST", "/messages", "use", messages.create),
+        ("POST", "/messages/count_tokens", "use", messages.count_tokens),
     )
     # Without keys too these are for operators alone.
     ordering: Sequence[tuple[str, str, Role, Any]] = (
@@ -170,6 +193,23 @@ def own_endpoints(
         ("GET", "/metrics", "observe", metrics.handle),
         ("GET", "/openapi.json", "use", description.describe),
     )
+    of_ollama: Sequence[tuple[str, str, Role, Any]] = (
+        ("POST", "/chat", "use", ollama.chat),
+        ("POST", "/generate", "use", ollama.generate),
+        ("POST", "/embed", "use", ollama.embed),
+        ("POST", "/embeddings", "use", ollama.embeddings),
+        ("GET", "/version", "use", ollamas.version),
+        ("GET", "/tags", "use", ollamas.tags),
+        ("GET", "/ps", "use", ollamas.ps),
+        ("POST", "/show", "use", ollamas.show),
+        ("POST", "/pull", "use", ollamas.pull),
+        ("POST", "/push", "use", ollamas.push),
+        ("POST", "/create", "use", ollamas.create),
+        ("POST", "/copy", "use", ollamas.copy),
+        ("DELETE", "/delete", "use", ollamas.delete),
+        ("GET", "/blobs/{id}", "use", ollamas.blob),
+        ("POST", "/blobs/{id}", "use", ollamas.blob),
+    )
     return [
         *(Endpoint("GET", path, "use", catalogue.index) for path in ("/", *BASES)),
         Endpoint("GET", "/healthz", None, catalogue.alive),
@@ -177,8 +217,18 @@ def own_endpoints(
         *(Endpoint(method, base + path, *rest) for base in ("", *BASES) for method, path, *rest in beside),
         *(Endpoint(method, base + path, *rest) for base in BASES for method, path, *rest in below),
         *(
+            Endpoint(method, base + path, role, handler, errors=ANTHROPIC_FORM)
+            for base in BASES
+            for method, path, role, handler in of_anthropic
+        ),
+        *(
             Endpoint(method, base + path, role, handler, always=True)
             for base in BASES
             for method, path, role, handler in ordering
+        ),
+        Endpoint("POST", "/v2/rerank", "use", whole.rerank),  # Cohere's
+        *(
+            Endpoint(method, OLLAMA + path, role, handler, errors=OLLAMA_FORM)
+            for method, path, role, handler in of_ollama
         ),
     ]

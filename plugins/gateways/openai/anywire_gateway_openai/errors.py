@@ -135,10 +135,10 @@ def error_json(error: AnywireError, *, origin: bool = False) -> bytes:
         kind = "rate_limit_error" if status == 429 else "invalid_request_error" if status < 500 else "server_error"
     code = error_code(error)
     body: dict[str, object] = {
-        "message": _printable(error.message),
-        "type": _printable(kind),
-        "param": _printable(error.param) or None,
-        "code": _printable(code),
+        "message": printable_text(error.message),
+        "type": printable_text(kind),
+        "param": printable_text(error.param) or None,
+        "code": printable_text(code),
     }
     if origin:
         body["origin"] = error.origin
@@ -148,7 +148,7 @@ def error_json(error: AnywireError, *, origin: bool = False) -> bytes:
         return _encoder.encode({"error": body})  # members that are no JSON
 
 
-def _printable(text: str) -> str:
+def printable_text(text: str) -> str:
     """Without control characters: a client shows it on a terminal, and part of it may be another client's."""
     return printable(text.encode(errors="replace").decode())
 

@@ -14,6 +14,7 @@ import pydantic
 from anywire import config as configuration
 from anywire.errors import ConfigError
 from anywire.launcher import Launcher, RoleName
+from anywire.this_system import needs_posix
 from anywire_launcher_ray.config import OWN, RayConfig
 from anywire_launcher_ray.driver_process import DriverProcess
 from anywire_launcher_ray.messages import Connected, Down, Ended, Placed, Reported, Reports, Start, Stop, Waiting
@@ -43,6 +44,7 @@ class RayLauncher(Launcher):
     async def start(
         self, role: RoleName, config: configuration.Config, name: str, changed: Callable[[], None] = lambda: None
     ) -> RayProcess:
+        needs_posix("the launcher ray")
         driver = self._running_driver()
         number, self._started = self._started, self._started + 1
         start = Start(

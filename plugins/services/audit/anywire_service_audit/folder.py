@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import secrets
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from anywire.errors import ConfigError
 from anywire.files.private_files import check_private, kept_private, read_private
+from anywire.this_system import O_CLOEXEC, O_NOFOLLOW, lock_file
 
 MAX_WRITERS = 64
 """Processes that may write below one folder at once."""
@@ -46,9 +46,9 @@ def claim(folder: Path) -> tuple[Path, int]:
     that, one in it. Raises `ConfigError` when a folder is open to others, `OSError` when it cannot be made."""
     for own in _places(folder):
         _private(own)
-        lock = os.open(own / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        lock = os.open(own / "lock", os.O_RDWR | os.O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(lock)
         except BlockingIOError:
             os.close(lock)
         except BaseException:
@@ -62,11 +62,11 @@ def claim(folder: Path) -> tuple[Path, int]:
 def is_written(folder: Path) -> bool:
     """Whether a process writes the log in this very folder now."""
     try:
-        lock = os.open(folder / "lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        lock = os.open(folder / "lock", os.O_RDONLY | O_NOFOLLOW | O_CLOEXEC)
     except OSError:
         return False
     try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        lock_file(lock, shared=True)
     except BlockingIOError:
         return True
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +10,7 @@ from anywire import events
 from anywire.caller import Caller
 from anywire.events import Event
 from anywire.stages import Stages
+from anywire.this_system import user_id
 from anywire_service_audit.chain import Actor, Entry, actor
 
 PERIOD = 60.0
@@ -57,7 +57,7 @@ class RateBound:
         return told
 
 
-THIS_USER = Actor(f"uid:{os.getuid()}", "", "operate")
+THIS_USER = Actor(f"uid:{user_id()}", "", "operate")
 """Who changes files that this user alone can write."""
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from anywire.this_system import ELSEWHERE, IS_POSIX
 from anywire_engine_models.host.server import Exit, StartFailed
 from anywire_engine_models.processes.failures import no_program
 from anywire_engine_models.processes.guarded import guardian_command, signal_name
@@ -108,6 +109,8 @@ class Child:
     async def _begun(
         cls, command: Sequence[str], environment: Mapping[str, str], cwd: Path | None, told: Callable[[str], None]
     ) -> Child:
+        if not IS_POSIX:
+            raise StartFailed(Exit(f"a server as a process needs Linux or macOS: {ELSEWHERE}"))
         lines: deque[str] = deque(maxlen=TAIL)
         output, messages = Output(told, lines), _Messages()
         ours, theirs = socket.socketpair()

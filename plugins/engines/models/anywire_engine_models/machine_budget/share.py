@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import secrets
@@ -26,6 +25,7 @@ from anywire.files.live_records import RecordFile, live_records
 from anywire.files.private_files import private_folder, runtime_folder
 from anywire.files.watched_files import WatchedFiles
 from anywire.sizes import shown_size
+from anywire.this_system import O_CLOEXEC, O_NOFOLLOW, lock_file
 from anywire_engine_models.config import ModelsConfig
 from anywire_engine_models.devices.memory_limit import usable_memory
 from anywire_engine_models.host.settings import MemoryBudget
@@ -222,10 +222,10 @@ class MemoryShare:
 @contextlib.contextmanager
 def _held(path: Path) -> Iterator[bool]:
     """The lock of the folder, if no other program has it now."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0o600)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(descriptor)
         except BlockingIOError:
             yield False
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 import stat
@@ -11,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from anywire.this_system import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, effective_user_id, lock_file
 
 LOCK_TIMEOUT = 10.0
 """Seconds that other programs may hold the file's lock, or change it again and again."""
@@ -82,7 +83,7 @@ def _created(path: Path, change: Callable[[bytes | None], bytes]) -> bool:
 
 
 def _opened(path: Path) -> BinaryIO:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | O_NONBLOCK | O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(0, "it is no file")
@@ -94,7 +95,7 @@ def _lock(descriptor: int, deadline: float) -> None:
     pause = 0.01
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(descriptor)
             return
         except BlockingIOError:
             if time.monotonic() > deadline:
@@ -117,10 +118,10 @@ def _mark(status: os.stat_result) -> _Mark:
 def _written(path: Path, data: bytes, like: os.stat_result | None) -> Path:
     """A new file beside ``path`` with this content, that survives a crash from then on."""
     new = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600)
     with _removed_on_failure(new), os.fdopen(descriptor, "wb") as file:
         if like is not None:
-            if (like.st_uid, like.st_gid) != (os.geteuid(), os.getegid()):
+            if (like.st_uid, like.st_gid) != (effective_user_id(), os.getegid()):
                 with contextlib.suppress(PermissionError):  # of another owner in a folder of this user: it becomes ours
                     os.fchown(descriptor, like.st_uid, like.st_gid)
             os.fchmod(descriptor, stat.S_IMODE(like.st_mode))
@@ -142,7 +143,7 @@ def _removed_on_failure(path: Path) -> Iterator[None]:
 def _sync(folder: Path) -> None:
     """Keep a change through a crash of the machine, where the file system can: it is made already."""
     with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(folder, os.O_RDONLY | O_CLOEXEC)
         try:
             os.fsync(descriptor)
         finally:

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from anywire.agent_health import AgentHealth
+from anywire.caller import Role
 from anywire.context import TaskView
 from anywire.decision import Decision
 from anywire.messages import Kind, State
@@ -158,6 +159,15 @@ TaskTold = msgspec.defstruct("TaskRecord", [*_TASK, ("error", str), ("message", 
 class Tasks(Struct):
     object: Literal["list"]
     data: list[Task]  # type: ignore[valid-type]
+    more: int
+
+
+class CallerTold(Struct):
+    object: Literal["caller"]
+    id: str
+    tenant: str
+    role: Role
+    needs_key: bool
 
 
 class TaskCancelled(Struct):

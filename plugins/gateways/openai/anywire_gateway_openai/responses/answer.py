@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-import msgspec
+from collections.abc import Sequence
 
 from anywire import errors
 from anywire.conversation_items import Item
-from anywire.errors import AnywireError, StreamCorrupted
+from anywire.errors import AnywireError
 from anywire.messages import Chunk
-from anywire_gateway_openai.answers import LARGE_CHARS, RESPONSE_PREFIX, checked_json, encodable, split
+from anywire_gateway_openai.answers import RESPONSE_PREFIX, encodable
 from anywire_gateway_openai.errors import error_code, status_of
+from anywire_gateway_openai.first_choice import first_choices, piece_of, token_counts
 from anywire_gateway_openai.responses.output import CUT_OFF, Event, ResponseOutput
 from anywire_gateway_openai.responses.request import Asked, Object
-
-MAX_PIECE_PARTS = 200_000
-"""Lists, objects or commas of one piece that an engine made."""
-
-_choices = msgspec.json.Decoder(list[dict[str, Any]]).decode
-_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def response_head(asked: Asked, task_id: str, model: str, store: bool) -> Object:
@@ -87,19 +79,8 @@ def add_chunk(output: ResponseOutput, chunk: Chunk) -> tuple[list[Event], str]:
         return [event for text in chunk.deltas if text for event in output.add_text(text)], chunk.finish_reason
     events: list[Event] = []
     finish = chunk.finish_reason
-    if len(chunk.extra) > LARGE_CHARS and max(chunk.extra.count(mark) for mark in "[{,") > MAX_PIECE_PARTS:
-        raise StreamCorrupted(
-            f"the agent sent an answer with more than {MAX_PIECE_PARTS} lists, objects or commas", phase="streaming"
-        )
-    try:
-        choices = _choices(bytes(split(chunk.extra)[0]))
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise StreamCorrupted(f"the agent sent choices that cannot be read: {error}", phase="streaming") from error
-    for choice in choices:
-        if choice.get("index", 0) != 0:
-            continue  # a response has one answer
-        piece = choice.get("delta") or choice.get("message")
-        if isinstance(piece, dict):
+    for choice in first_choices(chunk.extra):  # a response has one answer
+        if piece := piece_of(choice):
             events += output.add(piece, choice.get("logprobs"))
         finish = finish or str(choice.get("finish_reason") or "")
     return events, finish
@@ -129,28 +110,13 @@ def failed_response(head: Object, error: AnywireError, items: Sequence[Item] = (
 
 
 def _usage(text: str) -> Object | None:
-    if not text:
+    counts = token_counts(text)
+    if counts is None:
         return None
-    try:
-        usage = _object(bytes(checked_json(text, "{", "usage")))
-    except msgspec.MsgspecError as error:  # a number that is none, say
-        raise StreamCorrupted(f"the agent sent usage that cannot be read: {error}", phase="streaming") from error
-    given, made = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
-    before, after = _details(usage, "prompt_tokens_details"), _details(usage, "completion_tokens_details")
     return {
-        "input_tokens": given,
-        "input_tokens_details": {"cached_tokens": _count(before, "cached_tokens"), "cache_write_tokens": 0},
-        "output_tokens": made,
-        "output_tokens_details": {"reasoning_tokens": _count(after, "reasoning_tokens")},
-        "total_tokens": _count(usage, "total_tokens") or given + made,
+        "input_tokens": counts.given,
+        "input_tokens_details": {"cached_tokens": counts.cached, "cache_write_tokens": 0},
+        "output_tokens": counts.made,
+        "output_tokens_details": {"reasoning_tokens": counts.thought},
+        "total_tokens": counts.total,
     }
-
-
-def _count(usage: Mapping[str, Any], name: str) -> int:
-    value = usage.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
-
-
-def _details(usage: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = usage.get(name)
-    return value if isinstance(value, dict) else {}

@@ -96,6 +96,7 @@ REFUSED = {
     "function_call": "a response has `tool_choice`",
     "modalities": "a response is text",
     "audio": "a response is text",
+    "anywire_api": "it is no member of a request",
 }
 """Members that are refused, and what would do."""
 IGNORED = ("max_tool_calls", "prompt_cache_options", "prompt_cache_retention", "stream_options")

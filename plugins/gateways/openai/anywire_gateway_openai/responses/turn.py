@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import msgspec
-
 from anywire.caller import Caller
 from anywire.conversations import Conversations, History, KeptResponse
-from anywire.errors import InvalidRequest, PayloadTooLarge
-from anywire.large_body import LARGE_BYTES, read_large_body
 from anywire.submission import Submission
 from anywire_gateway_openai.body import BodyShare
 from anywire_gateway_openai.request_headers import TaskHeaders
 from anywire_gateway_openai.responses.answer import response_head
 from anywire_gateway_openai.responses.request import Asked, Object, chat_body, hints_of
+from anywire_gateway_openai.translated_body import translated
 
-_encode = msgspec.json.Encoder().encode
 NOTHING_BEFORE = History([], "")
 
 
@@ -56,21 +52,8 @@ class Turn(NamedTuple):
     async def submission(self, max_body_bytes: int, share: BodyShare) -> Submission:
         """The task: a chat with all that was said. Its bytes are counted in ``share``. Raises `InvalidRequest`, and
         `PayloadTooLarge` for more than ``max_body_bytes``."""
-        try:
-            body = _encode(chat_body(self.asked, self.history.items, self.model))
-        except RecursionError as error:
-            raise InvalidRequest("the request is nested too deeply") from error
-        if len(body) > max_body_bytes:
-            raise PayloadTooLarge(
-                f"the request has {len(body)} bytes with its history, at most {max_body_bytes} are possible "
-                "(max_body_bytes): begin a new conversation"
-            )
-        share.take(len(body))
-        outline = ""
-        if len(body) > LARGE_BYTES:
-            text, outline = await read_large_body(body, max_body_bytes)
-        else:
-            text = body.decode()
+        chat = chat_body(self.asked, self.history.items, self.model)
+        text, outline = await translated(chat, max_body_bytes, share, "with its history", ": begin a new conversation")
         fields, headers = self.asked.fields, self.headers
         if not headers.session and not fields.prompt_cache_key and self.history.root:
             headers = headers._replace(session=self.history.root)
