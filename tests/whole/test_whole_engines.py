@@ -19,11 +19,12 @@ from tests.integration.test_engine_llama import write_model
 from tests.long_form import examples
 from tests.whole.whole_server import WholeServer, whole_server
 
-from anywire.builtin.synthetic import WORDS
+from anywire.builtin.synthetic import WORDS, SyntheticConfig, SyntheticEngine
 from anywire.builtin.synthetic_whole import WholeAnswers
 from anywire.engine import Delta, Engine
 from anywire.errors import EngineFailed, InvalidRequest
 from anywire.messages import Kind, TaskRequest, WholeKind
+from anywire.pipeline.orders.probes import BODIES
 from anywire_engine_llama import LlamaEngine
 from anywire_engine_models.config import ModelSettings
 from anywire_engine_models.engine import ModelsEngine
@@ -216,6 +217,14 @@ async def test_a_hosted_model_ranks_where_that_is_set() -> None:
         with pytest.raises(ValueError, match="kinds"):
             ModelSettings(kinds=wrong)
     assert ModelSettings(kinds=["speech"], command=["server", "{port}"]).kinds == ["speech"]
+
+
+async def test_a_probe_of_each_kind_is_answered() -> None:
+    assert set(BODIES) == set(get_args(Kind))
+    engine = SyntheticEngine(SyntheticConfig(models=["m"]))
+    for kind, body in BODIES.items():
+        async with aclosing(engine.run(task(kind, **body))) as deltas:
+            assert [each async for each in deltas], kind
 
 
 words = st.text(st.sampled_from(" abetho.,ÄÖ😀\n"), max_size=30)
