@@ -223,7 +223,8 @@ async def test_a_probe_of_each_kind_is_answered() -> None:
     assert set(BODIES) == set(get_args(Kind))
     engine = SyntheticEngine(SyntheticConfig(models=["m"]))
     for kind, body in BODIES.items():
-        async with aclosing(engine.run(task(kind, **body))) as deltas:
+        asked: dict[str, Any] = dict(body)
+        async with aclosing(engine.run(task(kind, **asked))) as deltas:
             assert [each async for each in deltas], kind
 
 
