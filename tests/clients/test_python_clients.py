@@ -15,11 +15,22 @@ from tests.responses.conversing import conversing
 HERE = Path(__file__).parent
 PYTHONS = {"llama_index_client": HERE / ".venv-llama-index" / "bin" / "python"}
 USUAL = HERE / ".venv" / "bin" / "python"
-CLIENTS = ("openai_python", "langchain_client", "llama_index_client", "litellm_client", "pydantic_ai_client")
+CLIENTS = (
+    "openai_python",
+    "langchain_client",
+    "llama_index_client",
+    "litellm_client",
+    "pydantic_ai_client",
+    "ollama_client",
+)
 """By the script that asks; what each is and what it cannot do: docs/reference/compatibility.md."""
 WITHOUT_EMBEDDINGS = ("pydantic_ai_client",)
-WITHOUT_RESPONSES = ("llama_index_client",)
-NOT_FOUND = {"langchain_client": "OpenAIModelNotFoundError", "pydantic_ai_client": "ModelNotFoundError"}
+WITHOUT_RESPONSES = ("llama_index_client", "ollama_client")
+NOT_FOUND = {
+    "langchain_client": "OpenAIModelNotFoundError",
+    "pydantic_ai_client": "ModelNotFoundError",
+    "ollama_client": "ResponseError",
+}
 """What a client calls the error of a model that is not there, where it is not as OpenAI's calls it."""
 
 
@@ -49,3 +60,5 @@ async def test_everything_a_user_of_it_asks_for(tmp_path: Path, client: str) -> 
     if client == "openai_python":
         assert found["responses"][1:] == ["response.completed", True]
         assert found["models"] == [["chat", "completion", "embedding"]]
+    if client == "ollama_client":
+        assert found["models"] == [["endless:latest", "synthetic:latest"], ["completion", "tools", "embedding"]]

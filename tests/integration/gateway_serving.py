@@ -44,7 +44,7 @@ class ScriptedEngine(Engine):
 
     name = "scripted"
     Config = pydantic.BaseModel
-    capabilities = ("chat", "completion", "embedding")
+    capabilities: tuple[str, ...] = ("chat", "completion", "embedding")
 
     def __init__(self, script: Script, offered: tuple[Offer, ...] = offers("m")) -> None:
         super().__init__(None)

@@ -27,6 +27,7 @@ from anywire.messages import Chunk
 from anywire.route import Routes
 from anywire.stages import Stages
 from anywire.submission import Submission
+from anywire.tracing import Tracing
 from anywire_gateway_openai import OpenAIGateway, OpenAIGatewayConfig
 
 LIMIT = 1024 * 1024
@@ -84,6 +85,7 @@ class FakeOrchestrator:
 
     def __init__(self) -> None:
         self.events = EventBus(Boundary())
+        self.tracing = Tracing(Boundary())
         self.routes = Routes()
         self.refuses: Exception | None = None
         self.script: list[Chunk | Exception] = [Chunk("h", "task1", 1, 0, ("hi",), final=True, finish_reason="stop")]

@@ -113,6 +113,7 @@ STREAMED: dict[str, dict[str, Any]] = {
     "/v1/chat/completions_stream": {"messages": [{"role": "user", "content": "hello"}]},
     "/v1/completions": {"prompt": "once"},
     "/v1/responses": {"input": "hello"},
+    "/v1/messages": {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 9},
 }
 
 
@@ -132,6 +133,20 @@ async def test_events_fit_the_description(tmp_path: Path, path: str) -> None:
     for each in events:
         if each != "[DONE]":
             validator.validate(json.loads(each))
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
+async def test_lines_fit_the_description(tmp_path: Path, path: str) -> None:
+    async with conversing(tmp_path, engine()) as at:
+        told = await described(at)
+        body = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "prompt": "hello"}
+        async with at.http.post(path, json=body) as answer:
+            lines = (await answer.text()).splitlines()
+    schema = told["paths"][path]["post"]["responses"]["200"]["content"][answer.content_type]["x-line-schema"]
+    validator = jsonschema.Draft202012Validator(schema | {"components": told["components"]})
+    assert len(lines) >= 5
+    for each in lines:
+        validator.validate(json.loads(each))
 
 
 async def test_events_of_the_pipeline_fit_the_description(tmp_path: Path) -> None:

@@ -96,6 +96,27 @@ async def test_every_endpoint_of_the_gateway_says_what_it_takes_and_gives(tmp_pa
     assert Schemas(kind for kind in kinds if kind is not None).left_out == []
 
 
+async def test_types_of_one_name_are_named_by_their_packages() -> None:
+    async with serving(says("x")) as served:
+        _, told, _ = await asked(served)
+    schemas = told["components"]["schemas"]
+    assert {"ChatRequest", "OllamaChatRequest", "Message", "OllamaMessage"} <= schemas.keys()
+    assert [name for name in schemas if "." in name] == []
+    assert "options" in schemas["OllamaChatRequest"]["properties"]
+
+
+async def test_errors_are_told_in_the_form_of_each_api() -> None:
+    async with serving(says("x")) as served:
+        _, told, _ = await asked(served)
+    found, responses = operations(told), told["components"]["responses"]
+    messages = found["POST", "/v1/messages"]["responses"]
+    assert "502" not in messages
+    assert "`engine_failed`" in responses[messages["500"]["$ref"].rpartition("/")[2]]["description"]
+    assert messages["529"]["$ref"].endswith("/MessageError529")
+    assert found["POST", "/api/chat"]["responses"]["404"]["$ref"].endswith("/OllamaError404")
+    assert "200" not in found["POST", "/api/push"]["responses"]
+
+
 async def test_every_error_and_event_is_told_of(tmp_path: Path) -> None:
     async with serving(says("x")) as served:
         _, told, _ = await asked(served)

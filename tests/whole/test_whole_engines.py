@@ -19,13 +19,15 @@ from tests.integration.test_engine_llama import write_model
 from tests.long_form import examples
 from tests.whole.whole_server import WholeServer, whole_server
 
-from anywire.builtin.synthetic import WORDS
+from anywire.builtin.synthetic import WORDS, SyntheticConfig, SyntheticEngine
 from anywire.builtin.synthetic_whole import WholeAnswers
 from anywire.engine import Delta, Engine
 from anywire.errors import EngineFailed, InvalidRequest
 from anywire.messages import Kind, TaskRequest, WholeKind
+from anywire.pipeline.orders.probes import BODIES
 from anywire_engine_llama import LlamaEngine
 from anywire_engine_models.config import ModelSettings
+from anywire_engine_models.engine import ModelsEngine
 from anywire_engine_models.llama_cpp.command import LlamaSettings, llama_command
 from anywire_engine_openai import OpenAIEngine
 
@@ -180,6 +182,32 @@ async def test_real_llama_cpp_counts_what_it_reads(tmp_path: Path) -> None:
             assert (got.status, "does not do rerank" in await got.text()) == (400, True)
 
 
+async def test_real_llama_cpp_ranks_a_hosted_model(tmp_path: Path) -> None:
+    entry = {
+        "provider": "local", "library": "library", "name": "t", "version": "1", "full_identifier": "local:t:1",
+        "model_file_path": str(write_model(tmp_path / "tiny.gguf")),
+        "settings": {"kinds": ["rerank"], "context": 256, "on_demand": True},
+    }  # fmt: skip
+    (tmp_path / "models.json").write_text(json.dumps({"models": [entry]}))
+    engine = ModelsEngine(ModelsEngine.Config(registry=tmp_path / "models.json"))
+    body: dict[str, Any] = {
+        "query": "bafa",
+        "documents": ["bafa dinon", "x", "bafa"],
+        "top_n": 2,
+        "return_documents": True,
+    }
+    async with serving(engine, timeout=100) as served, aiohttp.ClientSession(served.url) as http:
+        async with http.get("/v1/models") as got:
+            assert (await got.json())["data"][0]["kinds"] == ["rerank", "tokenize", "detokenize"]
+        async with http.post("/v1/rerank", json=body) as got:
+            found = await got.json()
+        assert (got.status, found["model"], len(found["results"])) == (200, "local:t:1", 2), found
+        assert [each["document"]["text"] for each in found["results"]] == [
+            body["documents"][each["index"]] for each in found["results"]
+        ]
+        assert found["results"][0]["relevance_score"] >= found["results"][1]["relevance_score"]
+
+
 async def test_a_hosted_model_ranks_where_that_is_set() -> None:
     command = llama_command(Path("/m.gguf"), settings=LlamaSettings(alias="m", context=128, rerank=True))
     at = command.arguments.index("--pooling")
@@ -189,6 +217,15 @@ async def test_a_hosted_model_ranks_where_that_is_set() -> None:
         with pytest.raises(ValueError, match="kinds"):
             ModelSettings(kinds=wrong)
     assert ModelSettings(kinds=["speech"], command=["server", "{port}"]).kinds == ["speech"]
+
+
+async def test_a_probe_of_each_kind_is_answered() -> None:
+    assert set(BODIES) == set(get_args(Kind))
+    engine = SyntheticEngine(SyntheticConfig(models=["m"]))
+    for kind, body in BODIES.items():
+        asked: dict[str, Any] = dict(body)
+        async with aclosing(engine.run(task(kind, **asked))) as deltas:
+            assert [each async for each in deltas], kind
 
 
 words = st.text(st.sampled_from(" abetho.,ÄÖ😀\n"), max_size=30)

@@ -66,6 +66,20 @@ async def test_documents_are_ranked() -> None:
             assert "document" not in found["results"][0]
 
 
+async def test_the_best_documents_come_first_whatever_the_engine_says() -> None:
+    results = [{"index": at, "relevance_score": score} for at, score in enumerate((0.1, 0.9, 0.5))]
+    engine = WholeEngine(json.dumps({"results": results, "model": "its own name", "meta": {"a": 1}}))
+    body = {"query": "x", "documents": ["a", "b", "c"], "top_n": 2}
+    async with (
+        serving(engine) as served,
+        aiohttp.ClientSession(served.url) as http,
+        http.post("/v1/rerank", json=body) as answer,
+    ):
+        found = await answer.json()
+        assert [each["index"] for each in found["results"]] == [1, 2]
+        assert (found["model"], found["meta"]) == ("m", {"a": 1})
+
+
 async def test_tokens_in_the_forms_of_vllm_and_llama_cpp() -> None:
     text = "the cat, so?"
     async with serving(synthetic(context=64)) as served, aiohttp.ClientSession(served.url) as http:

@@ -25,15 +25,13 @@ _STRING_LIST_OR_NULL = frozenset((b'"', b"[", b"n"))
 """What the JSON of a content begins with."""
 
 
-def _null() -> Raw:
+def null() -> Raw:
     return Raw(b"null")
 
 
 class Message(Struct, gc=False):
     role: Name
-    content: Annotated[Raw, Meta(extra_json_schema={"type": ["string", "array", "null"]})] = field(
-        default_factory=_null
-    )
+    content: Annotated[Raw, Meta(extra_json_schema={"type": ["string", "array", "null"]})] = field(default_factory=null)
     tool_calls: list[Object] | None = None
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Mapping
 from random import random
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -14,6 +15,7 @@ from anywire import errors
 from anywire.errors import AnywireError
 from anywire.printable import printable
 from anywire_gateway_openai.headers import header_text
+from anywire_gateway_openai.openapi.answer_types import Error
 
 log = logging.getLogger(__name__)
 
@@ -169,6 +171,8 @@ class ErrorForm:
 
     id_header = ""
     """A header in which these clients look for the id of the request, beside ``x-request-id``."""
+    told_as: Any = Error
+    """The type of its JSON, for the description of the API."""
 
     def status(self, error: AnywireError) -> int:
         """The HTTP status that clients of this API know for ``error``."""

@@ -7,6 +7,7 @@ import msgspec
 from anywire.errors import AnywireError
 from anywire_gateway_openai.anthropic.messages import Object
 from anywire_gateway_openai.errors import ErrorForm, error_code, printable_text, status_of
+from anywire_gateway_openai.openapi.answer_types import MessageError
 
 _STATUS = {502: 500, 503: 529}
 """Statuses that this API has others for: 529 says that it has too much to do."""
@@ -33,6 +34,7 @@ class AnthropicErrorForm(ErrorForm):
     error arose, and what the engine said besides."""
 
     id_header = "request-id"
+    told_as = MessageError
 
     def status(self, error: AnywireError) -> int:
         status = status_of(error)

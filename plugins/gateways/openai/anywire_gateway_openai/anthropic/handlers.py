@@ -16,6 +16,7 @@ from anywire.messages import Chunk, Progress
 from anywire.native_api import COUNT_TOKENS, MESSAGES, marked
 from anywire.submission import Submission
 from anywire.task_stream import TaskStream
+from anywire_gateway_openai.anthropic import forms
 from anywire_gateway_openai.anthropic.answer import whole_message
 from anywire_gateway_openai.anthropic.counting import estimated_tokens
 from anywire_gateway_openai.anthropic.events import PING, MessageEvents, failed
@@ -30,6 +31,7 @@ from anywire_gateway_openai.headers import answer_headers, stages_text
 from anywire_gateway_openai.idempotency import KeptAnswers, Reader, digest_of
 from anywire_gateway_openai.notes import ERROR, FIRST, HEADERS, MODEL, TASK
 from anywire_gateway_openai.once import Once
+from anywire_gateway_openai.openapi.form import described
 from anywire_gateway_openai.reading import ProgressReader, Read, next_chunks
 from anywire_gateway_openai.request_headers import TaskHeaders, task_headers
 from anywire_gateway_openai.sse import progress_comment
@@ -77,12 +79,14 @@ class MessageHandlers:
         self._max_body_bytes, self._body_timeout = max_body_bytes, body_timeout
         self._write_timeout, self._keep_alive = write_timeout, keep_alive
 
+    @described(forms.MESSAGE)
     async def create(self, request: web.BaseRequest) -> web.StreamResponse:
         """A message in Anthropic's form; with ``"stream": true`` as events."""
         with self._room.share() as share:
             body = await read_body(request, self._max_body_bytes, self._body_timeout, share=share)
             return await self._answer(request, await self._turn(request, body, share))
 
+    @described(forms.COUNT)
     async def count_tokens(self, request: web.BaseRequest) -> web.StreamResponse:
         """How many tokens a message's prompt has, in Anthropic's form; an estimate says that it is one."""
         with self._room.share() as share:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 from aiohttp import web
-from msgspec import Struct
 
 from anywire.caller import Caller
 from anywire.context import Context
@@ -22,8 +21,10 @@ from anywire_gateway_openai.body import read_body
 from anywire_gateway_openai.caller import CALLER, Callers
 from anywire_gateway_openai.catalogue import json_response
 from anywire_gateway_openai.errors import HttpError
+from anywire_gateway_openai.ollama import forms
 from anywire_gateway_openai.ollama.messages import Object
 from anywire_gateway_openai.ollama.names import served, tagged
+from anywire_gateway_openai.openapi.form import described
 from anywire_gateway_openai.validation import check_members
 
 API_VERSION = "0.12.11"
@@ -46,12 +47,7 @@ _REFUSED = {
 """What is not done here, and which of ours does it."""
 
 
-class _Named(Struct):
-    model: str = ""
-    name: str = ""
-
-
-_named = msgspec.json.Decoder(_Named)
+_named = msgspec.json.Decoder(forms.ModelName)
 
 
 class _Found(NamedTuple):
@@ -79,15 +75,18 @@ class OllamaCatalogue:
         self._since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         self._version = version("anywire")
 
+    @described(forms.VERSION)
     async def version(self, request: web.BaseRequest) -> web.Response:
         """The version of Ollama's API that is served, and Anywire's own."""
         return json_response({"version": API_VERSION, "anywire": self._version})
 
+    @described(forms.LISTED)
     async def tags(self, request: web.BaseRequest) -> web.Response:
         """The models of all agents that have not failed, in Ollama's form; each name has a tag."""
         models = [self._listed(name, found) for name, found in self._found(request[CALLER]).items()]
         return json_response({"models": models})
 
+    @described(forms.LISTED)
     async def ps(self, request: web.BaseRequest) -> web.Response:
         """The models that are loaded, in Ollama's form."""
         models = [
@@ -102,6 +101,7 @@ class OllamaCatalogue:
         ]
         return json_response({"models": models})
 
+    @described(forms.SHOW)
     async def show(self, request: web.BaseRequest) -> web.Response:
         """What a model can, in Ollama's form."""
         name, known = await self._asked_for(request)
@@ -124,6 +124,7 @@ class OllamaCatalogue:
             }
         )
 
+    @described(forms.PULL)
     async def pull(self, request: web.BaseRequest) -> web.Response:
         """Success for a model that is there; none is fetched."""
         name, known = await self._asked_for(request)
@@ -131,22 +132,27 @@ class OllamaCatalogue:
             raise _not_done("pull")
         return json_response({"status": "success"})
 
+    @described(forms.REFUSED)
     async def push(self, request: web.BaseRequest) -> web.Response:
         """Refused: no model is pushed from here."""
         raise _not_done("push")
 
+    @described(forms.REFUSED)
     async def create(self, request: web.BaseRequest) -> web.Response:
         """Refused: no model is made here."""
         raise _not_done("create")
 
+    @described(forms.REFUSED)
     async def copy(self, request: web.BaseRequest) -> web.Response:
         """Refused: no model is copied here."""
         raise _not_done("copy")
 
+    @described(forms.REFUSED)
     async def delete(self, request: web.BaseRequest) -> web.Response:
         """Refused: no model is deleted here."""
         raise _not_done("delete")
 
+    @described(forms.REFUSED)
     async def blob(self, request: web.BaseRequest, digest: str) -> web.Response:
         """Refused: no files are taken here."""
         raise _not_done("blobs")

@@ -6,12 +6,15 @@ import msgspec
 
 from anywire.errors import AnywireError
 from anywire_gateway_openai.errors import ErrorForm, printable_text
+from anywire_gateway_openai.openapi.answer_types import OllamaError
 from anywire_gateway_openai.sse import one_line
 
 _encode = msgspec.json.Encoder().encode
 
 
 class OllamaErrorForm(ErrorForm):
+    told_as = OllamaError
+
     def body(self, error: AnywireError) -> bytes:
         return _encode({"error": printable_text(error.message) or "internal error"})
 

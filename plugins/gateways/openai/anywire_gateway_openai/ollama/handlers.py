@@ -23,6 +23,7 @@ from anywire_gateway_openai.errors import as_anywire, error_code
 from anywire_gateway_openai.first_choice import token_counts
 from anywire_gateway_openai.idempotency import KeptAnswers, digest_of
 from anywire_gateway_openai.notes import ERROR, FIRST, HEADERS, MODEL
+from anywire_gateway_openai.ollama import forms
 from anywire_gateway_openai.ollama.answer import CHAT, GENERATED, Form, Lines, line, whole
 from anywire_gateway_openai.ollama.catalogue import not_found
 from anywire_gateway_openai.ollama.error_form import error_line
@@ -43,6 +44,7 @@ from anywire_gateway_openai.ollama.request import (
     unloads,
 )
 from anywire_gateway_openai.once import Once
+from anywire_gateway_openai.openapi.form import described
 from anywire_gateway_openai.opened_task import OpenedTask, headers_here, opened
 from anywire_gateway_openai.request_headers import TaskHeaders
 from anywire_gateway_openai.streamed_answer import StreamedAnswer
@@ -98,6 +100,7 @@ class OllamaHandlers:
         self._max_body_bytes, self._body_timeout = max_body_bytes, body_timeout
         self._write_timeout, self._keep_alive = write_timeout, keep_alive
 
+    @described(forms.CHAT)
     async def chat(self, request: web.BaseRequest) -> web.StreamResponse:
         """A chat in Ollama's form, streamed as lines of JSON unless its body says ``"stream": false``."""
         with self._room.share() as share:
@@ -108,6 +111,7 @@ class OllamaHandlers:
             del fields, members  # they may be large, and an answer may take long
             return await self._answer(came, asked, CHAT, streamed)
 
+    @described(forms.GENERATE)
     async def generate(self, request: web.BaseRequest) -> web.StreamResponse:
         """An answer to one prompt in Ollama's form, streamed as lines of JSON unless its body says
         ``"stream": false``."""
@@ -119,6 +123,7 @@ class OllamaHandlers:
             del fields, members
             return await self._answer(came, asked, GENERATED, streamed)
 
+    @described(forms.EMBED)
     async def embed(self, request: web.BaseRequest) -> web.StreamResponse:
         """Embeddings of one text or several in Ollama's form."""
         with self._room.share() as share:
@@ -139,6 +144,7 @@ class OllamaHandlers:
 
             return await self._embedded(came, asked, told)
 
+    @described(forms.EMBEDDINGS)
     async def embeddings(self, request: web.BaseRequest) -> web.StreamResponse:
         """The embedding of one text in Ollama's older form."""
         with self._room.share() as share:

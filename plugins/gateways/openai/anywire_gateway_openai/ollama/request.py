@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Raw, Struct, field
 
 from anywire.errors import InvalidRequest
 from anywire.messages import Kind
+from anywire_gateway_openai.chat_schema import null
 from anywire_gateway_openai.ollama.messages import Message, Object, chat_messages, prompt_message
 
 Think = bool | str | None
@@ -31,7 +32,7 @@ class ChatRequest(Struct):
     messages: list[Message] = []
     stream: bool | None = None
     tools: list[Object] | None = None
-    format: Raw = Raw(b"null")
+    format: Raw = field(default_factory=null)
     options: _Options = None
     think: Think = None
     keep_alive: KeepAlive = None
@@ -48,7 +49,7 @@ class GenerateRequest(Struct):
     images: list[str] | None = None
     raw: bool | None = None
     stream: bool | None = None
-    format: Raw = Raw(b"null")
+    format: Raw = field(default_factory=null)
     options: _Options = None
     think: Think = None
     keep_alive: KeepAlive = None

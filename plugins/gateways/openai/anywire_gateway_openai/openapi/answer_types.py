@@ -31,6 +31,27 @@ class Error(Struct):
     error: ErrorDetail
 
 
+class MessageErrorDetail(Struct):
+    """``details`` has the code, the member of the request at fault, and where the error arose."""
+
+    type: str
+    message: str
+    details: dict[str, Any]
+
+
+class MessageError(Struct):
+    """Why there is no message, in Anthropic's form."""
+
+    type: Literal["error"]
+    error: MessageErrorDetail
+
+
+class OllamaError(Struct):
+    """Why there is no answer, in Ollama's form."""
+
+    error: str
+
+
 class TransportFault(Struct):
     """Why an agent is not registered: in this API's form, or in the words of its transport."""
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from anywire.caller import Role
 from anywire.route import Route
+from anywire_gateway_openai.errors import ErrorForm, HttpError
 from anywire_gateway_openai.openapi import told_headers
 from anywire_gateway_openai.openapi.error_responses import (
     ALWAYS,
@@ -47,6 +48,8 @@ class Served(Protocol):
     @property
     def role(self) -> Role | None: ...
     @property
+    def errors(self) -> ErrorForm: ...
+    @property
     def route(self) -> Route | None: ...
     @property
     def summary(self) -> str: ...
@@ -58,11 +61,10 @@ def document(endpoints: Iterable[Served], bases: Sequence[str], version: str, *,
     """The document, as plain JSON types. ``bases`` are the paths below which the same is served: it is told of the
     first, and of what is at the root too, there alone. A type that has no schema may be anything."""
     told = list(_each_once(list(endpoints), bases))
-    schemas = Schemas(kind for each in told for kind in _types_of(each.form))
+    schemas = Schemas(kind for each in told for kind in _types_of(each))
     paths: dict[str, dict[str, Any]] = {}
     for each in told:
         paths.setdefault(each.path, {})[each.method.lower()] = _operation(each, schemas, bases[0], needs_key)
-    faults = dict.fromkeys(each.form.fault for each in told)
     return {
         "openapi": OPENAPI,
         "info": {
@@ -80,11 +82,7 @@ def document(endpoints: Iterable[Served], bases: Sequence[str], version: str, *,
             "schemas": schemas.components,
             "parameters": told_headers.parameters(),
             "headers": told_headers.answer_headers(),
-            "responses": {
-                _error_name(fault, status): error_response(status, schemas.of(fault))
-                for fault in faults
-                for status in STATUSES
-            },
+            "responses": _errors(told, schemas),
             "securitySchemes": KEYS,
         },
     }
@@ -102,12 +100,32 @@ def _each_once(endpoints: Sequence[Served], bases: Sequence[str]) -> Iterator[Se
         yield each
 
 
-def _types_of(form: Form) -> Iterator[Any]:
-    yield from (
-        each
-        for each in (form.takes, form.gives, form.events, form.lines, form.fault, *form.also.values())
-        if each is not None
-    )
+def _types_of(endpoint: Served) -> Iterator[Any]:
+    form = endpoint.form
+    told = (form.takes, form.gives, form.events, form.lines, _fault(endpoint), *form.also.values())
+    yield from (each for each in told if each is not None)
+
+
+def _fault(endpoint: Served) -> Any:
+    """The type of an error's JSON."""
+    return endpoint.errors.told_as if endpoint.form.fault is None else endpoint.form.fault
+
+
+def _told_status(endpoint: Served, status: int) -> int:
+    """What clients of an endpoint get for a status of OpenAI's form."""
+    return endpoint.errors.status(HttpError(status, "", ""))
+
+
+def _errors(endpoints: Iterable[Served], schemas: Schemas) -> dict[str, Any]:
+    """A response for each status of errors, in each of their forms."""
+    found: dict[str, Any] = {}
+    for each in {_fault(each): each for each in endpoints}.values():
+        by_status: dict[int, list[int]] = {}
+        for status in STATUSES:
+            by_status.setdefault(_told_status(each, status), []).append(status)
+        schema = schemas.of(_fault(each))
+        found |= {_error_name(each, told): error_response(of, schema) for told, of in by_status.items()}
+    return found
 
 
 def _operation(endpoint: Served, schemas: Schemas, base: str, needs_key: bool) -> dict[str, Any]:
@@ -149,27 +167,30 @@ def _responses(endpoint: Served, schemas: Schemas) -> dict[str, Any]:
     headers = (*told_headers.OF_ANSWERS, *(told_headers.OF_TASK_ANSWERS if form.fails_anyhow else ()))
     found: dict[str, Any] = {}
     if route is not None:  # it may answer as it wants
-        content = {"*/*": {}} if route.gives is None else _content(form, schemas)
+        content = {"*/*": {}} if route.gives is None else _content(endpoint, schemas)
         found["2XX"] = response("What the service answers.", headers, content)
-    else:
-        found[str(form.status)] = response(MEANINGS.get(form.status, "The answer."), headers, _content(form, schemas))
+    elif form.status:
+        found[str(form.status)] = response(
+            MEANINGS.get(form.status, "The answer."), headers, _content(endpoint, schemas)
+        )
     for status, kind in form.also.items():
         more = told_headers.OF_TAKEN if status == 202 else ()
         given = {JSON: {"schema": schemas.of(kind)}} if kind is not None else {}
         found[str(status)] = response(MEANINGS.get(status, "Another answer."), (*headers, *more), given)
     for status in _errors_of(endpoint):
-        found.setdefault(str(status), {"$ref": f"#/components/responses/{_error_name(form.fault, status)}"})
+        found.setdefault(str(status), {"$ref": f"#/components/responses/{_error_name(endpoint, status)}"})
     if form.fails_anyhow or route is not None:
-        found["4XX"] = others_refusal(schemas.of(form.fault))
+        found["4XX"] = others_refusal(schemas.of(_fault(endpoint)))
     return found
 
 
-def _content(form: Form, schemas: Schemas) -> dict[str, Any]:
+def _content(endpoint: Served, schemas: Schemas) -> dict[str, Any]:
+    form, fault = endpoint.form, _fault(endpoint)
     content: dict[str, Any] = {}
     if form.gives is not None:
         content[JSON] = {"schema": schemas.of(form.gives)}
     if form.events is not None:
-        content[EVENTS] = {"schema": _event(schemas.any_of(form.events, form.fault), form.last_event)}
+        content[EVENTS] = {"schema": _event(schemas.any_of(form.events, fault), form.last_event)}
     if form.lines is not None:
         content[LINES] = {
             "schema": {"type": "string", "description": SAID_OF_LINES},
@@ -198,8 +219,8 @@ def _errors_of(endpoint: Served) -> list[int]:
         found.add(404)
     if form.fails_anyhow or endpoint.route is not None:
         found |= OF_TASKS
-    return sorted(found)
+    return sorted({_told_status(endpoint, each) for each in found})
 
 
-def _error_name(fault: Any, status: int) -> str:
-    return f"{fault.__name__}{status}"
+def _error_name(endpoint: Served, status: int) -> str:
+    return f"{_fault(endpoint).__name__}{status}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from anywire_gateway_openai.errors import CLIENT_GONE, STATUS
@@ -42,14 +42,20 @@ def response(text: str, headers: Iterable[str], content: Mapping[str, Any]) -> d
     return {"description": text, "headers": told} | ({"content": dict(content)} if content else {})
 
 
-def error_response(status: int, schema: Schema) -> dict[str, Any]:
-    """The response of an error: its codes and what they mean. That of 401 says which keys are taken."""
-    codes = [f"`{cls.code}`: {plain(inspect.getdoc(cls) or '')}"
-             for cls, each in STATUS.items() if each == status and cls.code != "error"]  # fmt: skip
-    if status in _OF_HTTP:
-        codes.append(_OF_HTTP[status])
+def error_response(statuses: Collection[int], schema: Schema) -> dict[str, Any]:
+    """The response of errors that have these statuses in OpenAI's form: their codes and what they mean. That of 401
+    says which keys are taken."""
+    codes = []
+    for status in statuses:
+        codes += [
+            f"`{cls.code}`: {plain(inspect.getdoc(cls) or '')}"
+            for cls, each in STATUS.items()
+            if each == status and cls.code != "error"
+        ]
+        if status in _OF_HTTP:
+            codes.append(_OF_HTTP[status])
     told = _told("\n".join(f"- {each}" for each in codes), schema)
-    if status == 401:
+    if 401 in statuses:
         told["headers"]["www-authenticate"] = {"schema": {"type": "string"}}
     return told
 

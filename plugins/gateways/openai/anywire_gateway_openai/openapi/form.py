@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from anywire.route import Route
-from anywire_gateway_openai.openapi.answer_types import Error
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 _FORM = "anywire_form"
@@ -31,15 +30,16 @@ class Form(NamedTuple):
     """``takes`` is the type of the body, None where none is read; it is sent as ``takes_as``, and may be left out where
     ``may_be_empty``. ``refuses`` are members of the body that are refused, each with the reason.
 
-    ``gives`` is the type of a whole answer's JSON, None where no answer is JSON; ``status`` is the answer's, and
-    ``also`` has the types of answers with other statuses that are no errors (None: an empty answer). ``events`` is the
-    type of the data of each event, but for the last where that is ``last_event``; ``lines`` is that of each line of
-    JSON; both are None where nothing is streamed so. ``others`` are media types of other answers.
+    ``gives`` is the type of a whole answer's JSON, None where no answer is JSON; ``status`` is the answer's, 0 where
+    every request is refused, and ``also`` has the types of answers with other statuses that are no errors (None: an
+    empty answer). ``events`` is the type of the data of each event, but for the last where that is ``last_event``;
+    ``lines`` is that of each line of JSON; both are None where nothing is streamed so. ``others`` are media types of
+    other answers.
 
     ``is_task`` says that the endpoint makes a task, and takes the headers of one; ``is_answer`` that it tells what has
     become of one, or of a command: with the headers of an answer, and with whatever error. The first includes the
-    second. ``errors`` are the statuses of errors beside those that every endpoint has, ``fault`` is the type of an
-    error's JSON.
+    second. ``errors`` are the statuses of errors beside those that every endpoint has, ``fault`` is the type of
+    their JSON where that is not `anywire_gateway_openai.errors.ErrorForm.told_as`.
     """
 
     takes: Any = None
@@ -57,7 +57,7 @@ class Form(NamedTuple):
     is_task: bool = False
     is_answer: bool = False
     errors: tuple[int, ...] = ()
-    fault: Any = Error
+    fault: Any = None
 
     @property
     def fails_anyhow(self) -> bool:

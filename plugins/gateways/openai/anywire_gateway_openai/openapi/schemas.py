@@ -34,8 +34,21 @@ class Schemas:
             name = f"{model.__module__}.{model.__qualname__}" if taken else model.__name__
             self.components[name] = schema
             self._of[id(model)] = {"$ref": _REF.format(name=name)}
-        for schema in (*found, *self.components.values()):
+        self._name_shortly()
+        for schema in (*self._of.values(), *self.components.values()):
             _say_plainly(schema)
+
+    def _name_shortly(self) -> None:
+        """Name components of one name by the package that they are of, and not by all of their modules."""
+        names: dict[str, str] = {}
+        for name in [each for each in self.components if "." in each]:
+            *packages, _, cls = name.split(".")
+            short = f"{packages[-1].capitalize()}{cls}" if len(packages) > 1 else cls
+            if short not in self.components:
+                self.components[short] = self.components.pop(name)
+                names[_REF.format(name=name)] = _REF.format(name=short)
+        for schema in (*self._of.values(), *self.components.values()):
+            _rename(schema, names)
 
     def of(self, kind: Any) -> Schema:
         """The schema of one of the types."""
@@ -71,6 +84,16 @@ def _has_schema(kind: Any) -> bool:
         log.warning("the API's description leaves %r out: it has no JSON schema (%s)", kind, error)
         return False
     return True
+
+
+def _rename(schema: Any, names: Mapping[str, str]) -> None:
+    """Put new names in the place of references."""
+    members = schema.items() if isinstance(schema, dict) else enumerate(schema) if isinstance(schema, list) else ()
+    for at, value in members:
+        if isinstance(value, str) and value in names:
+            schema[at] = names[value]
+        else:
+            _rename(value, names)
 
 
 def _say_plainly(schema: Any) -> None:

@@ -37,7 +37,7 @@ OF_TASKS: Mapping[str, Schema] = {
     "x-anywire-explain": _FLAG,
     "x-anywire-background": _FLAG,
     "idempotency-key": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARS, "pattern": "^[!-~]+$"},
-    "cache-control": TEXT,
+    "cache-control": {"type": "string", "maxLength": 256},
     "traceparent": TEXT,
     "tracestate": TEXT,
 }
@@ -54,11 +54,12 @@ OF_TASK_ANSWERS = (
     "x-anywire-stages",
     "x-anywire-decision",
     "x-anywire-replayed",
+    "x-anywire-trace",
     "x-anywire-ignored",
+    "x-anywire-estimated",
     "x-anywire-cache",
     "x-anywire-cache-similarity",
     "x-anywire-fallback",
-    "x-anywire-trace",
 )
 OF_TAKEN = ("location", "retry-after")
 """Of a 202."""
@@ -76,7 +77,9 @@ _SCHEMAS: Mapping[str, Schema] = {
     "x-anywire-attempts": {"type": "integer", "minimum": 1},
     "x-anywire-origin": {"enum": ["client", "pipeline", "transport", "agent", "engine"]},
     "x-anywire-replayed": {"enum": ["true"]},
+    "x-anywire-estimated": {"enum": ["true"]},
     "x-anywire-cache": {"enum": ["hit", "miss"]},
+    "x-anywire-cache-similarity": {"type": "number"},
     "x-anywire-trace": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
     "x-should-retry": {"enum": ["true", "false"]},
     "retry-after": {"type": "integer", "minimum": 0},

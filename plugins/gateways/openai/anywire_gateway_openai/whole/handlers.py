@@ -16,10 +16,12 @@ from anywire_gateway_openai.default_model import DefaultModel
 from anywire_gateway_openai.idempotency import KeptAnswers, digest_of
 from anywire_gateway_openai.notes import MODEL
 from anywire_gateway_openai.once import Once
+from anywire_gateway_openai.openapi.form import described
 from anywire_gateway_openai.opened_task import OpenedTask, headers_here, opened
 from anywire_gateway_openai.translated_body import translated
 from anywire_gateway_openai.validation import check_members
 from anywire_gateway_openai.whole import answer as told
+from anywire_gateway_openai.whole import forms
 from anywire_gateway_openai.whole.form_data import read_form
 from anywire_gateway_openai.whole.request import (
     Asked,
@@ -66,6 +68,7 @@ class WholeHandlers:
         self._once, self._room = Once(context, callers, kept), room
         self._max_body_bytes, self._body_timeout = max_body_bytes, body_timeout
 
+    @described(forms.RERANK)
     async def rerank(self, request: web.BaseRequest) -> web.StreamResponse:
         """Documents in the order of how well they fit a query, as Jina, Cohere and vLLM answer it."""
         with self._room.share() as share:
@@ -78,6 +81,7 @@ class WholeHandlers:
                 model = task.stream.model or request[MODEL]
                 return await _write(request, task, told.reranked(task.stream.task_id, model, found, usage, fields))
 
+    @described(forms.TOKENIZE)
     async def tokenize(self, request: web.BaseRequest) -> web.StreamResponse:
         """The tokens of a text or of a chat, in vLLM's form, or in llama.cpp's for a request with `content`."""
         with self._room.share() as share:
@@ -89,6 +93,7 @@ class WholeHandlers:
                 context = self._longest(task.stream.model or request[MODEL])
                 return await _write(request, task, told.tokenized(found, fields, context))
 
+    @described(forms.DETOKENIZE)
     async def detokenize(self, request: web.BaseRequest) -> web.StreamResponse:
         """The text of tokens, in the forms of vLLM and llama.cpp."""
         with self._room.share() as share:
@@ -98,6 +103,7 @@ class WholeHandlers:
                     request, task, told.detokenized(told.read_object(await task.result(), "detokenize"))
                 )
 
+    @described(forms.TRANSCRIPTION)
     async def transcription(self, request: web.BaseRequest) -> web.StreamResponse:
         """The text of a file with speech, sent as a form."""
         with self._room.share() as share:
@@ -110,6 +116,7 @@ class WholeHandlers:
                 found = told.read_object(chunk, "transcription")
                 return await _write(request, task, told.transcribed(found, told.usage_of(chunk)))
 
+    @described(forms.SPEECH)
     async def speech(self, request: web.BaseRequest) -> web.StreamResponse:
         """Sound that says a text."""
         with self._room.share() as share:
@@ -117,6 +124,7 @@ class WholeHandlers:
             with await self._opened(came, "speech", Asked(fields.model, members)) as task:
                 return await _write(request, task, told.spoken(told.read_object(await task.result(), "speech")))
 
+    @described(forms.IMAGE)
     async def image(self, request: web.BaseRequest) -> web.StreamResponse:
         """Images of what a prompt describes."""
         with self._room.share() as share:
