@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import functools
 import importlib
 import json
 import os
@@ -32,7 +33,7 @@ NAMES: dict[str, dict[Any, str]] = {
     },
     "windows": {
         os: "chown fchmod fchown fork forkpty getegid geteuid getgid getloadavg getpgid getpgrp getpriority getsid "
-        "getuid initgroups killpg lchown major minor mkfifo nice posix_spawn setegid seteuid setgid setpgid setpriority "
+        "getuid initgroups killpg lchown mkfifo nice posix_spawn setegid seteuid setgid setpgid setpriority "
         "setsid setuid statvfs fstatvfs sysconf tcgetpgrp ttyname uname wait wait3 wait4 waitid O_CLOEXEC O_DIRECTORY "
         "O_NOFOLLOW O_NONBLOCK O_SYNC",
         select: "poll",
@@ -67,6 +68,9 @@ def become(system: str) -> None:
     for name in MODULES[system]:
         sys.modules[name] = None  # type: ignore[assignment]
     if system == "windows":
+        # Python on Windows makes pairs by other means, and they are there.
+        make_pair = functools.partial(socket.socketpair, 1)
+        socket.socketpair = lambda *_, **__: make_pair()  # type: ignore[assignment]
 
         class Library(ctypes.CDLL):
             def __init__(self, name: str | None, *arguments: Any, **options: Any) -> None:
@@ -111,7 +115,14 @@ def main() -> None:
         print(json.dumps(told))
         return
     importlib.import_module("anywire.cli")
-    for name in ("anywire.roles.orchestrator_and_agents", "anywire_gateway_openai", "anywire_zeromq", "psutil"):
+    for name in (
+        "anywire.roles.orchestrator_and_agents",
+        "anywire_gateway_openai",
+        "anywire_zeromq",
+        "httpcore",
+        "trio",
+        "psutil",
+    ):
         try:
             importlib.import_module(name)
         except ImportError:

@@ -63,7 +63,7 @@ def test_every_module_imports_or_says_what_it_needs(tmp_path: Path) -> None:
         (("up", "--engine", "synthetic"), f"the transport dds {SENTENCE}"),
         (("up", "--engine", "synthetic", "--transport", "zeromq"), f"the launcher local {SENTENCE}"),
         (("keys", "create", "--file", "k.json"), ""),
-        (("init",), ""),
+        (("init", "--transport", "zeromq", "--engine", "openai"), ""),
         (("agents", "--url", "http://127.0.0.1:9"), "http://127.0.0.1:9"),
     ],
     ids=lambda each: each[0] if isinstance(each, tuple) else "",
