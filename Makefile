@@ -17,7 +17,7 @@ UV := $(shell command -v uv 2>/dev/null)
 INSTALL := $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --progress-bar on)
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
-.PHONY: demo check test dist site release-check test-system test-clients test-busy lint format docs bench bench-full bench-cost bench-decisions bench-events bench-limits bench-revocation bench-joins bench-hedging bench-pauses bench-signing bench-migration bench-capacity bench-deliberations verdicts soak clean
+.PHONY: demo check test dist site release-check test-system test-clients test-busy lint format docs bench bench-full bench-cost bench-decisions bench-events bench-limits bench-telemetry bench-revocation bench-joins bench-hedging bench-pauses bench-signing bench-migration bench-capacity bench-deliberations bench-ui verdicts soak clean
 
 demo: $(DEMO)
 	$(BIN)/anywire demo
@@ -131,9 +131,17 @@ bench-decisions: $(READY)
 bench-events: $(READY)
 	$(BIN)/python benchmarks/events.py
 
+# What the page costs that watches 200 agents and 500 running tasks, and how soon it shows what happens.
+bench-ui: $(READY)
+	$(BIN)/python -m benchmarks.ui
+
 # What keys and their limits cost with 64 clients.
 bench-limits: $(READY)
 	$(BIN)/python benchmarks/limits.py
+
+# What keys, the audit log, metrics and tracing cost together, and what traces cost.
+bench-telemetry: $(READY)
+	$(BIN)/python benchmarks/telemetry.py
 
 # How soon a deliberation has its id while many are under way, what one costs, and what it takes on paper.
 bench-deliberations: $(READY)

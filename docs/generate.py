@@ -1,5 +1,5 @@
 """Writes docs/reference: every setting from the ``Config`` models, every command from the command line itself, errors,
-the HTTP API from the gateway, and the schema of configuration files.
+the HTTP API from the gateway as a page and in OpenAPI, and the schema of configuration files.
 
 python docs/generate.py           write the pages
 python docs/generate.py --check   say which are out of date, and exit with status 1
@@ -29,7 +29,7 @@ from anywire.plugins import KINDS, PluginKind, Plugins
 from anywire.roles.config_schema import config_schema
 from anywire_service_deliberation.stores import BUILT_IN, PACKAGES, store_class
 from errors_page import errors_page
-from http_page import http_page
+from http_page import http_page, openapi_text
 from tables import row, table
 
 ROOT = Path(__file__).parents[1]
@@ -284,6 +284,7 @@ def pages() -> dict[Path, str]:
         REFERENCE / "config.schema.json": schema_text(),
         REFERENCE / "cli.md": cli_page(),
         REFERENCE / "http.md": http_page(NOTE),
+        REFERENCE / "openapi.json": openapi_text(),
         REFERENCE / "errors.md": errors_page(NOTE),
     }
 

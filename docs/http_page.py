@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any, get_type_hints
 
 import pydantic
 
 from anywire.pipeline_settings import PipelineConfig
 from anywire_gateway_openai import OpenAIGatewayConfig, headers, request_headers
-from anywire_gateway_openai.endpoint_table import BASES, own_endpoints
+from anywire_gateway_openai.endpoint_table import BASES, Endpoint, own_endpoints
 from anywire_gateway_openai.errors import STATUS
+from anywire_gateway_openai.openapi.document import document
 from errors_page import meaning, told
 from tables import row, table
 
@@ -33,6 +36,8 @@ Every client of OpenAI's API works with the base URL `http://127.0.0.1:8080{base
 {others} is the same as `{base}`.
 
 {paths}
+`/openapi.json` tells all of it to programs, with types: [the gateway's own part](openapi.json) as a file.
+
 HEAD is answered as GET, without the body. The role is the least that a client's key must have, where keys are
 configured; a path without one is for everybody. `agents/register` asks for the token of the transport that takes the
 agent; where clients need keys and the transport asks for no token and no identity, it takes none.
@@ -107,12 +112,23 @@ class _Handlers:
         return getattr(self._cls, name, None)
 
 
-def endpoints() -> Iterator[tuple[str, str, str, str]]:
-    """Method, path, role and meaning of everything that is served. Exits where a handler says nothing."""
+def own() -> list[Endpoint]:
+    """The gateway's endpoints, with functions in place of bound methods."""
     handlers: dict[str, Any] = {
         name: _Handlers(cls) for name, cls in get_type_hints(own_endpoints).items() if name != "return"
     }
-    for each in own_endpoints(**handlers):
+    return own_endpoints(**handlers)
+
+
+def openapi_text() -> str:
+    """The gateway's own part of `/openapi.json`, with keys."""
+    told = document(own(), BASES, version("anywire"), needs_key=True)
+    return json.dumps(told, indent=1, ensure_ascii=False) + "\n"
+
+
+def endpoints() -> Iterator[tuple[str, str, str, str]]:
+    """Method, path, role and meaning of everything that is served. Exits where a handler says nothing."""
+    for each in own():
         if each.path.startswith(tuple(OTHERS)):
             continue
         if not each.summary:

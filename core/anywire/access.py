@@ -6,12 +6,12 @@ the client plane the core asks, for each link.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
-from anywire.caller import OPERATOR, Caller
+from anywire.caller import NO_LIMITS, OPERATOR, Caller, Limits, Role
 from anywire.errors import ConfigError
 
 KEY_GONE = "this key counts no more: it was revoked, or has run out"
@@ -40,6 +40,36 @@ class Presented(msgspec.Struct, frozen=True):
         return f"Presented(peer={self.peer!r}, token={'***' if self.token else ''!r})"
 
     public_key: bytes = b""
+
+
+class KnownKey(msgspec.Struct, frozen=True):
+    """A key as it may be shown to an operator: nothing that somebody could let himself in with.
+
+    ``state`` is ``active``, ``revoked`` or ``expired``; times are Unix times in seconds, 0 for never. ``tenant`` is the
+    one that counts, ``certificate`` whether a client certificate stands for the key. Whoever has one that ``invites``
+    may bring in agents too.
+    """
+
+    id: str
+    state: str
+    label: str = ""
+    tenant: str = ""
+    role: Role = "use"
+    limits: Limits = NO_LIMITS
+    created: float = 0.0
+    expires: float = 0.0
+    revoked: float = 0.0
+    certificate: bool = False
+    invites: bool = False
+
+
+@runtime_checkable
+class ListsKeys(Protocol):
+    """An `Access` that knows its keys. Others, as without keys, have no list."""
+
+    def known_keys(self) -> Sequence[KnownKey]:
+        """The keys of clients as they are now, in the order of their file, without that of this run."""
+        ...
 
 
 class Access(Protocol):

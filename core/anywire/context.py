@@ -19,8 +19,10 @@ from anywire.metric import Metric
 from anywire.offers import Offer
 from anywire.route import Routes
 from anywire.selector import AgentView
+from anywire.stages import Stages
 from anywire.submission import Submission
 from anywire.task_stream import TaskStream
+from anywire.tracing import Tracing
 from anywire.transport import Transport
 
 
@@ -47,12 +49,14 @@ class TaskView(msgspec.Struct, frozen=True, gc=False):
 
 class TaskRecord(msgspec.Struct, frozen=True):
     """A task and how its agents were chosen, oldest first. Once it has ended, ``view.place`` is ``ended`` and
-    ``view.age_ms`` the time that it took; ``error`` and ``message`` say how it ended, both empty for an answer."""
+    ``view.age_ms`` the time that it took; ``error`` and ``message`` say how it ended, both empty for an answer.
+    ``stages`` are the times that it has reached."""
 
     view: TaskView
     decisions: tuple[Decision, ...]
     error: str = ""
     message: str = ""
+    stages: Stages = msgspec.field(default_factory=Stages)
 
 
 class Services(Protocol):
@@ -82,6 +86,11 @@ class Context(Protocol):
 
     @property
     def events(self) -> EventBus: ...
+
+    @property
+    def tracing(self) -> Tracing:
+        """Where a service brings a tracer, and where a gateway begins the span of a request."""
+        ...
 
     @property
     def access(self) -> Access:
@@ -142,6 +151,14 @@ class Context(Protocol):
         misses chunks and holds nobody up. Where the reader gets an error, the follower gets it too. Raises
         `InvalidRequest` when there is no such task that ``caller`` may follow, and `QueueFull` when too many follow it
         already."""
+        ...
+
+    def note(self, task_id: str, name: str, value: str) -> None:
+        """Say something of a task that has not ended, which its answer tells: over HTTP as header
+        ``x-anywire-NAME``. What is said before the first chunk is in the head of the answer. A later note of the same
+        name takes the place of the earlier one. Other orchestrators are not told. Nothing happens when there is no such
+        task. Raises ValueError for a name that is not at most 32 small letters, digits and hyphens, for a value that is
+        not at most 256 printable characters, and for more than 8 names."""
         ...
 
     # The fleet

@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from anywire.offers import NAMED_NEED
+from anywire.native_api import MEMBER, NEEDS
+from anywire.offers import API_NEED, NAMED_NEED
 from anywire.submission import MAX_HINT_CHARS, MAX_HINTS, MAX_NAME_CHARS, NO_HINTS, Hints
 
 MAX_MODELS = 8
@@ -35,9 +36,10 @@ _NOTHING = (b"null", b"[]", b"false", b"0")
 
 class Demand(msgspec.Struct, frozen=True):
     """``models`` are further ones that would do, after the one the request names. ``needs`` are features, sorted:
-    ``tools``, ``vision``, ``audio``, ``json`` and ``logprobs``, and ``mcp:LABEL`` for each server that a tool of type
-    ``mcp`` names. ``max_tokens`` is the longest answer asked for, 0 when it is not said. ``session`` is the
-    ``prompt_cache_key``, ``hints`` what is short enough in ``metadata``."""
+    ``tools``, ``vision``, ``audio``, ``json`` and ``logprobs``, ``mcp:LABEL`` for each server that a tool of type
+    ``mcp`` names, and ``api:NAME`` where the body is that of another API (`anywire.native_api`). ``max_tokens`` is the
+    longest answer asked for, 0 when it is not said. ``session`` is the ``prompt_cache_key``, ``hints`` what is short
+    enough in ``metadata``."""
 
     models: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
@@ -67,6 +69,7 @@ class _Body(msgspec.Struct):
     max_tokens: msgspec.Raw = _NONE
     prompt_cache_key: msgspec.Raw = _NONE
     metadata: msgspec.Raw = _NONE
+    anywire_api: msgspec.Raw = _NONE
 
 
 class _Choices(_Body):
@@ -112,19 +115,22 @@ def read_demand(body: str) -> Demand:
         needs,
         tokens if type(tokens) is int and 0 < tokens < MAX_TOKENS else 0,
         session[:MAX_NAME_CHARS] if isinstance(session, str) and session.isprintable() else "",
-        _hints(metadata) if isinstance(metadata, dict) else NO_HINTS,
+        _hints(metadata) if isinstance(metadata, dict) and not _is_native(needs) else NO_HINTS,
     )
 
 
 def beyond_text(body: str) -> str:
     """The member of ``body`` for which the answer is more than plain text of one choice (tools, structured output, log
-    probabilities, further choices); empty when none is. Only plain text can be resumed by another engine."""
+    probabilities, further choices, another API); empty when none is. Only plain text can be resumed by another
+    engine."""
     try:
         fields = _decode_choices(body)
         needs = _needs(fields)
         several = next((name for name in ("n", "best_of") if _loads(getattr(fields, name)) not in (None, 1)), "")
     except _MALFORMED:
         return ""
+    if _is_native(needs):
+        return MEMBER
     if "tools" in needs:
         return "tools" if _is_something(fields.tools) else "functions"
     return "logprobs" if "logprobs" in needs else "response_format" if "json" in needs else several
@@ -160,6 +166,10 @@ def prefix_hashes(body: str) -> tuple[int, ...]:
 def _needs(fields: _Body) -> tuple[str, ...]:
     """Sorted, as keys have them."""
     needs = []
+    endpoint = _loads(fields.anywire_api)
+    is_native = isinstance(endpoint, str) and endpoint in NEEDS
+    if is_native:
+        needs.append(NEEDS[endpoint])
     kinds = _part_types(fields.messages) if fields.messages else ()
     if "input_audio" in kinds or (fields.modalities is not _NONE and b'"audio"' in bytes(fields.modalities)):
         needs.append("audio")
@@ -172,9 +182,13 @@ def _needs(fields: _Body) -> tuple[str, ...]:
     needs += _servers(fields.tools)
     if _is_something(fields.tools) or _is_something(fields.functions):
         needs.append("tools")
-    if "image_url" in kinds:
+    if "image_url" in kinds or (is_native and "image" in kinds):
         needs.append("vision")
     return tuple(needs)
+
+
+def _is_native(needs: tuple[str, ...]) -> bool:
+    return bool(needs) and needs[0].startswith(API_NEED)
 
 
 def _servers(tools: msgspec.Raw) -> list[str]:

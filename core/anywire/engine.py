@@ -10,6 +10,25 @@ chunks of deltas, counts, retries and refuses: none of that is the engine's.
 
 A command is run beside the tasks in the same way, by `Engine.command`.
 
+A task of `anywire.messages.WholeKind` is answered by one delta whose ``extra`` is a JSON object:
+
+``rerank``
+    ``query``, ``documents`` (texts, or objects with a ``text``) and ``top_n`` in the body; ``results`` in the answer,
+    each with ``index`` and ``relevance_score``.
+``tokenize``
+    ``prompt``, or a chat's ``messages`` and ``tools``; ``add_special_tokens`` (default true; a chat's template decides
+    for itself), ``return_token_strs``. The answer: ``tokens``, ``count``, ``max_model_len`` where it is known, and
+    ``token_strs`` where they were asked for.
+``detokenize``
+    ``tokens``; the answer: ``prompt``.
+``transcription``
+    ``file`` (base64), ``filename``, ``content_type``, and OpenAI's own members. The answer is OpenAI's, or ``content``
+    and ``content_type`` of a text that is no JSON.
+``speech``
+    OpenAI's members; the answer: ``audio`` (base64) and ``content_type``.
+``image``
+    OpenAI's members; the answer is OpenAI's.
+
 What ``run`` raises: `InvalidRequest` when the request is at fault, with the engine's status and parameter;
 `EngineFailed` for everything else, with ``__cause__``. An answer without any token is `EngineFailed` too.
 """
@@ -33,8 +52,9 @@ class Delta(msgspec.Struct, frozen=True):
 
     ``extra`` is JSON text for what plain text of choice 0 cannot carry: for ``chat`` and ``completion`` the
     OpenAI ``choices`` list of this step (tool calls, log probabilities, further choices) or an object with it and the
-    members beside it (``system_fingerprint`` …), for ``embedding`` the
-    ``data`` list. With ``extra`` set, ``text`` still holds choice 0's text, so that it can be counted and resumed.
+    members beside it (``system_fingerprint`` …), for ``embedding`` the ``data`` list, for the other kinds the object
+    that the module's text tells. With ``extra`` set, ``text`` still holds choice 0's text, so that it can be counted
+    and resumed.
     ``usage`` is the OpenAI usage object as JSON text, on the last delta that knows it.
     For a task with ``stream`` false one delta may hold the whole answer; the agent joins several. ``attempts_used`` is
     said by an orchestrator alone: how many attempts it has made for the task.
@@ -90,8 +110,8 @@ class Engine(ABC):
     name: ClassVar[str]
     Config: ClassVar[type[pydantic.BaseModel]]
     capabilities: tuple[str, ...] = ("chat",)
-    """Task kinds and features: ``chat``, ``completion``, ``embedding``; ``resume`` when ``run`` honours
-    `TaskRequest.resume` for every model (for some models: the feature ``resume`` of their offers). Of the class, or of
+    """Task kinds (`anywire.messages.Kind`) and features; ``resume`` when ``run`` honours `TaskRequest.resume`
+    for every model (for some models: the feature ``resume`` of their offers). Of the class, or of
     one engine by its config; the same for the engine's whole life. The kinds are those of offers that name none."""
 
     def __init__(self, config: Any) -> None:

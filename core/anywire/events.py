@@ -356,11 +356,13 @@ class AdmissionChanged(Event, frozen=True, kw_only=True, tag="admission.changed"
 
 
 class ConfigReloaded(Event, frozen=True, kw_only=True, tag="config.reloaded"):
-    """A file that counts while the process runs was read again. ``what`` is ``certificate``, ``keys``, ``admitted`` or
-    ``jwks``; ``error`` says why the earlier content still counts, empty when the new one does."""
+    """A file that counts while the process runs was read again. ``what`` is ``certificate``, ``keys``, ``admitted``,
+    ``jwks`` or ``config``; ``error`` says why the earlier content still counts, empty when the new one does.
+    ``restart`` names the settings of ``config`` whose new value counts after a restart."""
 
     what: str
     error: str = ""
+    restart: tuple[str, ...] = ()
 
 
 class PluginEvent(Event, frozen=True, kw_only=True, tag="plugin.event"):

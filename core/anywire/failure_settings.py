@@ -3,7 +3,7 @@ when agents fail or are slow. Times are seconds."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import pydantic
 
@@ -57,7 +57,7 @@ class RetryConfig(_Section):
         "asked again; a longer one is told to the client.",
     )
     repeat: tuple[Kind, ...] = pydantic.Field(
-        default=("chat", "completion", "embedding"),
+        default=get_args(Kind),
         description="Kinds of tasks that are sent again although the lost agent may have run them.",
     )
 

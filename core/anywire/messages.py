@@ -19,11 +19,16 @@ Versions
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 
-Kind = Literal["chat", "completion", "embedding"]
+WholeKind = Literal["rerank", "tokenize", "detokenize", "transcription", "speech", "image"]
+"""Kinds of tasks whose answer is one JSON object: they are never streamed, and not every engine has them."""
+WHOLE_KINDS: frozenset[str] = frozenset(get_args(WholeKind))
+Kind = Literal["chat", "completion", "embedding", WholeKind]
+COMMON_KINDS: tuple[Kind, ...] = ("chat", "completion", "embedding")
+"""What a service's offer that names no kinds stands for."""
 State = Literal["starting", "ready", "draining", "failed"]
 ProgressState = Literal["queued", "loading", "running", "tool"]
 
@@ -58,8 +63,8 @@ class HubInfo(msgspec.Struct, frozen=True):
 class AgentInfo(msgspec.Struct, frozen=True):
     """What does not change in one life (incarnation) of an agent.
 
-    ``capabilities`` are the task kinds and features its engine offers (``chat``, ``completion``,
-    ``embedding``, ``resume`` …). ``lease_ms`` is how long the agent may be silent before it counts as lost.
+    ``capabilities`` are the task kinds (`Kind`) and features its engine offers (``chat``, ``embedding``, ``rerank``,
+    ``resume`` …). ``lease_ms`` is how long the agent may be silent before it counts as lost.
     ``boot_id`` tells whether its stage times are comparable with the reader's. ``protocol`` and ``proof``
     as in `HubInfo`.
     """
@@ -118,9 +123,10 @@ GAUGES = {
 class TaskRequest(msgspec.Struct, frozen=True):
     """One attempt of one task.
 
-    ``body`` is the OpenAI request as JSON text, untouched; ``model`` is the one to answer with, be it that the body
-    names several. ``credit`` is how many chunks the reader can take
-    before it sends `Credit`. ``resume`` is the text an earlier attempt has already delivered: the engine goes
+    ``body`` is the OpenAI request as JSON text, untouched; of a task of `WholeKind` it is what `anywire.engine` says.
+    ``model`` is the one to answer with, be it that the body names several.
+    ``credit`` is how many chunks the reader can take before it sends `Credit`. ``resume`` is the text an earlier
+    attempt has already delivered: the engine goes
     on where it ends. ``time_left_ms`` is 0 when there is no deadline. ``hops`` counts the orchestrators
     that passed it on to another one; ``trace`` is a W3C traceparent, after a space its tracestate if there is one, or
     empty. ``priority``: higher is more urgent, 0 is
@@ -168,7 +174,7 @@ class Chunk(msgspec.Struct, frozen=True):
     ``seq`` is ``seq + len(deltas)``. Several deltas travel together only when they were already waiting.
     ``extra`` is JSON text for what text cannot carry: the OpenAI ``choices`` list of this delta or answer when
     it holds more than plain text of choice 0, or an object with ``choices`` and the members beside it, or an
-    embedding's ``data`` list; such a chunk has one delta.
+    embedding's ``data`` list, or the object that answers a task of `WholeKind`; such a chunk has one delta.
     ``usage`` is the OpenAI usage object as JSON text, ``error`` that of `anywire.errors.to_wire`; both are
     empty when there is none. The four stage times are the agent's, 0 when not reached. ``resumable`` is set on the
     first chunk with deltas when this attempt can be resumed elsewhere from its text. ``attempts_used`` is said by an

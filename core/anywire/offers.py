@@ -14,6 +14,8 @@ RESUME = "resume"
 """The capability of an agent, or feature of an offer, to go on from a text."""
 NAMED_NEED = "mcp:"
 """Begins a need that only an offer has that says so: of other needs it may say nothing."""
+API_NEED = "api:"
+"""Begins the need of a server that speaks an API itself (`anywire.native_api`): the same holds for it."""
 MAX_OFFERS = 1000
 """Offers of one agent."""
 MAX_OFFERS_BYTES = 512 * 1024
@@ -23,16 +25,18 @@ MAX_OFFERS_BYTES = 512 * 1024
 class Offer(msgspec.Struct, frozen=True, omit_defaults=True):
     """A model at an agent.
 
-    ``kinds`` are the kinds of tasks it answers (``chat``, ``completion``, ``embedding``); none stands for all kinds
-    among the agent's capabilities. ``features`` says of a need (``tools``, ``vision``, ``audio``, ``json``,
-    ``logprobs`` …) whether the model has it; what is not named is unknown. ``mcp:LABEL`` says that a server of tools
-    can be called in its chats; where it is not named there is none. ``resume`` among them says whether it goes
-    on from a text, in place of the agent's capability of that name. ``state``: a ``ready`` offer takes tasks. One that
-    is ``on_demand`` takes them too while it is ``stopped``, where the first one starts it, and while it is
-    ``starting``, where they wait at the agent. ``detail`` says why it is ``crashed``, or what a ``starting`` one does.
-    ``slots`` is how many of its tasks run at once, 0 when only the agent's slots bound it. ``context`` is the longest
-    prompt and answer in tokens, 0 when unknown. ``digest`` names the weights exactly, empty when unknown: a stream is
-    resumed only where it is the same. ``owner`` is who made it or serves it, empty when nobody says.
+    ``kinds`` are the kinds of tasks it answers (`anywire.messages.Kind`); none stands for all kinds among the agent's
+    capabilities, of a service's offer for `anywire.messages.COMMON_KINDS`. ``features`` says of a need (``tools``,
+    ``vision``, ``audio``, ``json``, ``logprobs`` …) whether the model has it; what is not named is unknown.
+    ``mcp:LABEL`` says that a server of tools can be called in its chats; where it is not named there is none.
+    ``api:NAME`` says that its server speaks an API itself (`anywire.native_api`), and likewise. ``resume`` among them
+    says whether it goes on from a text, in place of the agent's capability of that name. ``state``: a ``ready`` offer
+    takes tasks. One that is ``on_demand`` takes them too while it is ``stopped``, where the first one starts it, and
+    while it is ``starting``, where they wait at the agent. ``detail`` says why it is ``crashed``, or what a
+    ``starting`` one does. ``slots`` is how many of its tasks run at once, 0 when only the agent's slots bound it.
+    ``context`` is the longest prompt and answer in tokens, 0 when unknown. ``digest`` names the weights exactly, empty
+    when unknown: a stream is resumed only where it is the same. ``owner`` is who made it or serves it, empty when
+    nobody says.
     """
 
     model: str
@@ -53,7 +57,7 @@ class Offer(msgspec.Struct, frozen=True, omit_defaults=True):
     def lacks(self, need: str) -> bool:
         """Whether it has not what a task needs."""
         has = self.features.get(need)
-        return has is False or (has is None and need.startswith(NAMED_NEED))
+        return has is False or (has is None and need.startswith((NAMED_NEED, API_NEED)))
 
     def resumes(self, capabilities: Collection[str]) -> bool:
         """Whether the model goes on from a text, at an agent of these capabilities."""

@@ -11,6 +11,27 @@ from anywire.failure_settings import BreakerConfig, HedgingConfig, PreemptionCon
 from anywire.submission import MAX_NAME_CHARS
 from anywire.transport import MAX_MESSAGE_BYTES
 
+LIVE = (
+    "accept_timeout",
+    "agent_wait",
+    "deadline",
+    "early_refusal",
+    "fallbacks",
+    "first_token_timeout",
+    "max_attempts",
+    "max_hops",
+    "max_tokens",
+    "next_token_timeout",
+    "reader_timeout",
+    "retries.base",
+    "retries.floor",
+    "retries.longest",
+    "retries.share",
+    "tenant_queue_share",
+)
+"""What may change while the pipeline runs: who uses it looks it up each time. Tasks under way have what they began
+with, where that was decided when they came."""
+
 
 class PipelineConfig(pydantic.BaseModel):
     """Settings ``pipeline.*``; times in seconds."""
@@ -117,3 +138,13 @@ class PipelineConfig(pydantic.BaseModel):
             if any(not 0 < len(each) <= MAX_NAME_CHARS for each in (model, *others)):
                 raise ValueError(f"the names of models have 1 to {MAX_NAME_CHARS} characters (of {model[:40]!r})")
         return fallbacks
+
+    def take(self, newer: PipelineConfig) -> None:
+        """Have the values of ``newer`` from now on, of the settings in `LIVE`."""
+        for name in LIVE:
+            *above, last = name.split(".")
+            own: pydantic.BaseModel = self
+            theirs: pydantic.BaseModel = newer
+            for part in above:
+                own, theirs = getattr(own, part), getattr(theirs, part)
+            setattr(own, last, getattr(theirs, last))

@@ -76,11 +76,15 @@ PACKAGES: dict[tuple[PluginKind, str], str] = {
     ("services", "alerts"): "anywire-service-alerts",
     ("services", "audit"): "anywire-service-audit",
     ("services", "background"): "anywire-service-background",
+    ("services", "cache"): "anywire-service-cache",
     ("services", "conversations"): "anywire-service-conversations",
     ("services", "deliberation"): "anywire-service-deliberation",
     ("services", "mcp"): "anywire-engine-mcp",
     ("services", "nats"): "anywire-service-nats",
+    ("services", "opentelemetry"): "anywire-service-opentelemetry",
     ("services", "placement"): "anywire-service-placement",
+    ("services", "retrieval"): "anywire-service-cache",
+    ("services", "ui"): "anywire-service-ui",
 }
 """The distributions of this project that have a plugin which the core has not."""
 

@@ -32,6 +32,7 @@ class RequestLog:
         error: str = "",
         client: str = "",
         request_id: str = "",
+        trace: str = "",
         important: bool = True,
     ) -> None:
         """Write a line now, as the request ends.
@@ -40,8 +41,8 @@ class RequestLog:
         ``model`` is the one that was asked for; the ``task`` may know a nearer one.
         ``began`` and ``first`` (when the first piece of a stream was there; 0 without) are of `time.perf_counter`.
         ``error`` is the error's code, ``client`` the address of a client that is to be told. With ``important`` false
-        the level is debug. Where a request has no ``task`` its line is limited as any other is
-        (`anywire.log_lines.RepeatLimit`).
+        the level is debug. ``trace`` is the one that is kept of it (`anywire.tracing`). Where a request has no ``task``
+        its line is limited as any other is (`anywire.log_lines.RepeatLimit`).
         """
         level = logging.INFO if important else logging.DEBUG
         if not self._wanted or not log.isEnabledFor(level):
@@ -65,6 +66,7 @@ class RequestLog:
             "error": error,
             "client": client,
             "request_id": request_id[:MAX_SHOWN],
+            "trace": trace[3:35],
         }
         told = {name: value for name, value in told.items() if value != ""}
         rest = " ".join(f"{name}={_word(value)}" for name, value in told.items() if name not in ("request", "status"))

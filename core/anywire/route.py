@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -62,24 +62,32 @@ is the service's failure: logged with the service's name, counted, and answered 
 
 
 class Route(msgspec.Struct, frozen=True):
-    """``path`` is below ``/v1`` and does not name it (``/deliberations/{id}``), ``role`` the least that a caller needs,
-    ``body_limit`` the bytes of the longest body, ``summary`` a sentence for the API page. ``service`` is the name of
-    the service whose route it is, set when a service adds it."""
+    """``path`` is below ``/v1`` and does not name it (``/deliberations/{id}``); with ``at_root`` it is the whole path.
+    ``role`` is the least that a caller needs, None where everybody is let in, with a key or without: its requests have
+    a caller that nobody vouches for. ``body_limit`` are the bytes of the longest body, ``summary`` is a sentence for
+    the API page. ``service`` is the name of the service whose route it is, set when a service adds it. For the
+    description of the API alone: ``takes`` and ``gives`` are the types of the JSON that its body and a whole answer
+    hold (a msgspec struct, a pydantic model, what is made of those, or a tuple of types for one or the other),
+    ``query`` says in a sentence what each member of the query is."""
 
     method: Method
     path: str
     handler: Handler
-    role: Role = "use"
+    role: Role | None = "use"
     body_limit: int = 1024 * 1024
     summary: str = ""
     service: str = ""
+    takes: Any = None
+    gives: Any = None
+    query: Mapping[str, str] = {}
+    at_root: bool = False
 
 
 class Routes:
     """The table of one process; a gateway reads it when it starts, and again whenever it changes (`listen`)."""
 
     def __init__(self) -> None:
-        self._routes: dict[tuple[str, str], Route] = {}
+        self._routes: dict[tuple[str, str, bool], Route] = {}
         self._listeners: list[Callable[[], None]] = []
 
     def add(self, *routes: Route) -> None:
@@ -91,9 +99,10 @@ class Routes:
             names = _NAME.findall(route.path)
             if not all(map(str.isidentifier, names)) or len(set(names)) < len(names):
                 raise ValueError(f"the path {route.path!r} of a route needs different names in its braces")
-            if (route.method, route.path) in self._routes:
+            key = (route.method, route.path, route.at_root)
+            if key in self._routes:
                 raise ValueError(f"there is a route {route.method} {route.path} already")
-            self._routes[route.method, route.path] = route
+            self._routes[key] = route
         for changed in self._listeners:
             changed()
 

@@ -14,6 +14,14 @@ Failures
     `PluginFailed`, or with the `AnywireError` that ``answer`` raised, which is not counted; one that it stands before
     goes on as if it had returned None. A command that it stands before is not sent. A request for one of its routes is
     answered in the same way as a task.
+
+After failures
+    A service whose class has ``after_failure`` may answer in place of the error when all else has failed: the attempts
+    that a task may take are used up, no other model may answer in its place, and its client was shown nothing. It is
+    asked for the errors in `AFTER_FAILURES`, once for each task, of clients and of services alike. The task is held
+    meanwhile (why: ``service NAME``); its deadline goes on, and who cancels it ends it. Its answer has the note
+    ``fallback`` with the service's name (over HTTP the header ``x-anywire-fallback``), and the failed attempts have
+    counted for their agents as always. A task of a service's own model is not asked about.
 """
 
 from __future__ import annotations
@@ -24,12 +32,27 @@ from typing import Any, ClassVar
 
 import pydantic
 
+from anywire import errors
 from anywire.caller import Caller
 from anywire.context import Context
 from anywire.engine import Delta
 from anywire.metric import Metric
 from anywire.offers import Offer
 from anywire.submission import Submission
+
+AFTER_FAILURES: tuple[type[errors.AnywireError], ...] = (
+    errors.AgentLost,
+    errors.AgentUnavailable,
+    errors.EngineFailed,
+    errors.ModelStopped,
+    errors.NoAgent,
+    errors.NoProgress,
+    errors.Refused,
+    errors.StreamCorrupted,
+)
+"""Ends of a task after which services are asked for an answer: those that agents and their absence bring about."""
+
+Answered = Delta | tuple[Delta, ...]
 
 
 class ServiceConfig(pydantic.BaseModel):
@@ -46,6 +69,9 @@ class Service(ABC):
     Config: ClassVar[type[pydantic.BaseModel]] = ServiceConfig
     before_timeout: ClassVar[float] = 1.0
     """Seconds that `before` and `before_command` may take; nothing waits longer for them."""
+    after_failure_timeout: ClassVar[float] = 10.0
+    """Seconds that `after_failure` may take; then the next service is asked, and after the last one the task ends with
+    its error."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -87,11 +113,22 @@ class Service(ABC):
         ``usage`` in the last delta; without it they are none and 0."""
         raise NotImplementedError
 
-    async def before(self, task_id: str, submission: Submission) -> Delta | None:
+    async def before(self, task_id: str, submission: Submission) -> Answered | None:
         """Stand before dispatch (a cache): a whole answer, or None to let the task go on. Asked for every task of an
         agent's model if the class has it, in the order in which the services are configured; the first answer counts.
         ``submission.body`` may be any text, and this must not raise for it. Give ``usage`` where it is known.
-        The task can be followed by its id (`Context.follow`) from here on."""
+        The task can be followed by its id (`Context.follow`) from here on.
+
+        An answer of several deltas is streamed delta by delta, and joined where ``submission.stream`` is false: their
+        texts, the last ``extra``, ``finish_reason`` and ``usage``."""
+        return None
+
+    async def after_failure(self, task_id: str, submission: Submission, error: errors.AnywireError) -> Answered | None:
+        """Stand after failure (an answer from documents): a whole answer in place of ``error``, or None to let the
+        task end with it. See the module's text for when it is asked. Services are asked in the order in which they are
+        configured; the first answer counts. ``submission.body`` may be any text, and this must not raise for it. What
+        it returns is as in `before`. Say in the answer itself that no model gave it: other orchestrators and
+        transports than HTTP carry nothing beside it."""
         return None
 
     async def before_command(self, target: Sequence[str], name: str, caller: Caller) -> None:  # noqa: B027 - optional

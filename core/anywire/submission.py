@@ -37,6 +37,9 @@ class Submission(msgspec.Struct, frozen=True):
 
     ``resume`` is text of this answer that its reader has already: the answer goes on where it ends, at an agent whose
     weights of ``model`` are ``digest``, and as no other model. It counts as one chunk.
+
+    ``cache_control`` is what the client says of kept answers (`no-store` …), in the words of that HTTP header; it does
+    not travel to other orchestrators.
     """
 
     kind: Kind
@@ -60,6 +63,7 @@ class Submission(msgspec.Struct, frozen=True):
     explain: bool = False
     resume: str = ""
     digest: str = ""
+    cache_control: str = ""
 
 
 def checked_hints(hints: Mapping[str, object], param: str = "hints") -> Hints:

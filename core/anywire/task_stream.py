@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -15,6 +17,28 @@ from anywire.stages import Stages
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+NO_NOTES: Mapping[str, str] = MappingProxyType({})
+MAX_NOTES = 8
+MAX_NOTE_CHARS = 256
+_NOTE_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_OF_GATEWAYS = frozenset(
+    ("agent", "attempts", "decision", "ignored", "model", "origin", "replayed", "stages", "task", "transport")
+)
+"""What gateways say themselves of every task."""
+
+
+def with_note(notes: Mapping[str, str], name: str, value: str) -> Mapping[str, str]:
+    """``notes`` and one more; see `anywire.context.Context.note`."""
+    if not _NOTE_NAME.fullmatch(name) or name in _OF_GATEWAYS:
+        raise ValueError(
+            f"{name[:40]!r} is no name of a note: small letters, digits and hyphens, and none that gateways use"
+        )
+    if len(value) > MAX_NOTE_CHARS or not value.isprintable():
+        raise ValueError(f"the note {name} must be at most {MAX_NOTE_CHARS} printable characters")
+    if len(notes) >= MAX_NOTES and name not in notes:
+        raise ValueError(f"a task has at most {MAX_NOTES} notes")
+    return {**notes, name: value}
 
 
 class StreamFollower(Protocol):
@@ -47,6 +71,8 @@ class TaskStream:
         self.ignored: tuple[str, ...] = ()
         """What of the submission has no effect here: ``priority`` when the scheduler in use has no use for one. Set
         before `submit` returns; a gateway names it in its response (``x-anywire-ignored``)."""
+        self.notes: Mapping[str, str] = NO_NOTES
+        """What services have said of it (`anywire.context.Context.note`); a gateway tells it with the answer."""
         self.stages = Stages(received=received_ns)
         self.progress: Progress | None = None
         """What the agent says that it does, where the submission asked for it; the newest."""

@@ -66,9 +66,16 @@ def task_json(view: TaskView) -> dict[str, Any]:
 
 
 def record_json(record: TaskRecord) -> dict[str, Any]:
-    """As `task_json`, and with it how the task ended and how its agents were chosen."""
+    """As `task_json`, and with it how the task ended, how its agents were chosen, and the milliseconds between the
+    stages that it has reached."""
     decisions = [msgspec.to_builtins(each) for each in record.decisions]
-    return task_json(record.view) | {"error": record.error, "message": record.message, "decisions": decisions}
+    told = {"error": record.error, "message": record.message, "decisions": decisions}
+    return (
+        task_json(record.view)
+        | told
+        | {"stages_ms": record.stages.spans_ms()}
+        | {"error": record.error, "message": record.message, "decisions": decisions}
+    )
 
 
 def chunk_json(chunk: Chunk) -> dict[str, Any]:

@@ -10,5 +10,13 @@ if command -v npm >/dev/null; then
 else
   echo "not installed here: npm" >&2
 fi
-# Clients in Python have an environment of their own: they want other versions of what the workspace has.
-python3 -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check openai-agents==0.24.0
+# Clients in Python have environments of their own: they want other versions of what the workspace has, and of each other.
+installed() { # FOLDER REQUIREMENTS
+  if command -v uv >/dev/null; then
+    uv venv --quiet --allow-existing "$1" && uv pip install --quiet --python "$1/bin/python" --requirement "$2"
+  else
+    python3 -m venv "$1" && "$1/bin/pip" install --quiet --disable-pip-version-check --requirement "$2"
+  fi
+}
+installed .venv requirements.txt
+installed .venv-llama-index requirements-llama-index.txt

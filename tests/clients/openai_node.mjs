@@ -1,5 +1,7 @@
 // Asks a gateway as a user of the package `openai` does: node openai_node.mjs URL KEY. Prints what it got as JSON.
 import OpenAI, { APIUserAbortError } from "openai";
+import { zodResponseFormat } from "openai/helpers/zod";
+import { z } from "zod";
 
 const [url, apiKey] = process.argv.slice(2);
 const client = new OpenAI({ baseURL: `${url}/v1`, apiKey, maxRetries: 0 });
@@ -35,6 +37,19 @@ const tools = [{ type: "function", function: { name: "look", parameters: { type:
 const calling = client.chat.completions.stream({ model: "calls", messages, tools });
 const called = (await calling.finalMessage()).tool_calls[0].function;
 found.tools = { name: called.name, arguments: called.arguments };
+const message = { role: "assistant", content: null, tool_calls: [{ id: "c1", type: "function", function: called }] };
+const after = await client.chat.completions.create({
+  model: "calls", tools, messages: [...messages, message, { role: "tool", tool_call_id: "c1", content: "seen" }],
+});
+found.after = after.choices[0].message.content;
+
+const parsed = await client.chat.completions.parse({
+  model: "numbers", messages, response_format: zodResponseFormat(z.object({ number: z.number() }), "answer"),
+});
+found.structured = parsed.choices[0].message.parsed;
+
+const response = await client.responses.create({ model: "said", input: "what is it?" });
+found.response = response.output_text;
 
 const aborting = await client.chat.completions.create({ model: "endless", messages, stream: true });
 found.aborted = 0;

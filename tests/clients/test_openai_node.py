@@ -32,12 +32,15 @@ async def script(task: TaskRequest) -> AsyncGenerator[Delta, None]:
             {"object": "embedding", "index": at, "embedding": [0.5, -0.25, at]} for at, _ in enumerate(body["input"])
         ]
         yield Delta(extra=json.dumps(entries), finish_reason="stop", usage=json.dumps(USAGE))
-    elif task.model == "calls":
+    elif task.model == "calls" and body["messages"][-1]["role"] != "tool":
         call = {"index": 0, "id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at":'}}
         for calls in ([call], [{"index": 0, "function": {"arguments": "7}"}}]):
             choice = {"index": 0, "delta": {"tool_calls": calls}, "finish_reason": None}
             yield Delta(extra=json.dumps([choice]))
         yield Delta(finish_reason="tool_calls")
+    elif task.model == "numbers":
+        assert body["response_format"]["json_schema"]["schema"]["properties"] == {"number": {"type": "number"}}
+        yield Delta('{"number": 7}', finish_reason="stop")
     elif task.model == "endless":
         while True:
             yield Delta("on ")
@@ -58,7 +61,7 @@ async def script(task: TaskRequest) -> AsyncGenerator[Delta, None]:
 async def test_everything_a_user_of_it_asks_for(tmp_path: Path) -> None:
     key, path = new_key(), tmp_path / "keys.json"
     add_key(path, record_of(key, tenant="lab"))
-    engine = ScriptedEngine(script, offers("said", "calls", "endless", "breaks"))
+    engine = ScriptedEngine(script, offers("said", "calls", "numbers", "endless", "breaks"))
     async with serving(engine, access=KeyAccess(path)) as served:
         found = await found_by("node", str(HERE / "openai_node.mjs"), served.url, str(key))
         await asyncio.wait_for(engine.cancelled.wait(), PATIENCE)
@@ -67,10 +70,11 @@ async def test_everything_a_user_of_it_asks_for(tmp_path: Path) -> None:
     assert found["stream"]["chunks"] >= 3
     assert found["helper"] == "a cat"
     assert found["tools"] == {"name": "look", "arguments": '{"at":7}'}
+    assert (found["after"], found["response"], found["structured"]) == ("a cat", "a cat", {"number": 7})
     assert found["aborted"] >= 3
     assert found["embeddings"] == [[0.5, -0.25, 0], [0.5, -0.25, 1]]
     assert found["completion"] == "a cat"
-    assert sorted(found["models"]) == ["breaks", "calls", "endless", "said"]
+    assert sorted(found["models"]) == ["breaks", "calls", "endless", "numbers", "said"]
     assert found["model"] == "said"
     assert found["unknown_model"] == {
         "type": "NotFoundError", "status": 404, "code": "model_not_found", "param": "model",

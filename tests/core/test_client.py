@@ -88,6 +88,11 @@ async def test_each_kind_is_answered_in_openais_form(rig: Rig) -> None:
     assert (text["object"], len(text["choices"][0]["text"].split())) == ("text_completion", 3)
     found = await client.embeddings(model="synthetic", input=["a", "b"])
     assert (found["object"], [each["index"] for each in found["data"]]) == ("list", [0, 1])
+    ranked = await client.ask("rerank", model="synthetic", query="a", documents=["b", "a"])
+    assert (ranked["model"], [each["index"] for each in ranked["results"]]) == ("synthetic", [1, 0])
+    tokens = await client.ask("tokenize", model="synthetic", prompt="hello")
+    told = await client.ask("detokenize", model="synthetic", tokens=tokens["tokens"])
+    assert told["prompt"] == "hello"
     pieces = [piece.text async for piece in client.stream(model="synthetic", prompt="hello", max_tokens=3)]
     assert "".join(pieces) == text["choices"][0]["text"]
 

@@ -243,6 +243,8 @@ PUBLIC = {
     "digest == known.digest",  # of a model
     "digest == offered",  # of a model
     "weights.digest(Path(self.file)) != self.digest",  # of a model's file
+    "entry.digest in weights.of(asked.model).values()",  # of a model
+    "known.get(agent_id) != digest",  # of a model
     "theirs.digest != question.digest",  # of a question, under an id of the same tenant
     "space + word != token",  # of a text
     "record.token == self._record.token",  # who has a store: in a bucket that its owners read

@@ -34,7 +34,7 @@ from anywire.plugins import Plugins
 from anywire.roles import service_host
 from anywire.roles.context import OrchestratorContext
 from anywire.route import EventStream, Request, Response, Route, ServerSentEvent
-from anywire.service import Service, ServiceConfig
+from anywire.service import Answered, Service, ServiceConfig
 from anywire.submission import Submission
 from anywire.testing.doubles import MODEL, Script, ScriptedEngine
 from anywire.testing.patience import expect
@@ -92,7 +92,7 @@ class Before(Service):
     async def start(self, context: Context) -> None: ...
     async def close(self) -> None: ...
 
-    async def before(self, task_id: str, submission: Submission) -> Delta | None:
+    async def before(self, task_id: str, submission: Submission) -> Answered | None:
         self.asked += 1
         answer: Any = self.function(task_id, submission)
         return await answer if asyncio.iscoroutine(answer) else answer  # type: ignore[no-any-return] # nonsense too
@@ -347,6 +347,22 @@ async def test_the_first_answer_before_dispatch_counts(tmp_path: Path) -> None:
             assert await bench.ask(stream=stream) == "kept"
         assert (none.asked, cache.asked, never.asked) == (2, 2, 0)
         assert bench.orchestrator.agents()[0].completed == 0
+
+
+async def test_an_answer_before_dispatch_may_have_several_deltas(tmp_path: Path) -> None:
+    answer = (Delta("a"), Delta("b", '[{"index":0,"delta":{"content":"b"}}]'), Delta("c", "", "length", "{}"))
+    service = Before("cache", lambda *_: answer)
+    async with service_bench(service, state=tmp_path) as bench:
+        chunks = [chunk async for chunk in bench.submit(stream=True)]
+        assert [(chunk.seq, chunk.deltas, chunk.extra, chunk.final) for chunk in chunks] == [
+            (0, ("a",), "", False),
+            (1, ("b",), answer[1].extra, False),
+            (2, ("c",), "", True),
+        ]
+        whole = await bench.submit().result()
+        for final in (chunks[-1], whole):
+            assert (final.finish_reason, final.usage) == ("length", "{}")
+        assert (whole.deltas, whole.extra) == (("abc",), answer[1].extra)
 
 
 @pytest.mark.parametrize("wrong", ["raises", "is late", "gives nonsense", "is cancelled"])

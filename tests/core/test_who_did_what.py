@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from anywire import errors, events
-from anywire.access import Presented
+from anywire.access import ListsKeys, Presented
 from anywire.boundary import Boundary
 from anywire.caller import Caller
 from anywire.context import Context
@@ -136,6 +136,19 @@ async def test_who_is_not_let_in_is_told_without_what_it_has_shown(tmp_path: Pat
     assert {each.message for each in told} == {"no such key"}
     assert len(told[0].peer) == 256
     assert "planted" not in repr(told)
+
+
+async def test_keys_are_listed_through_it_without_that_of_the_run(tmp_path: Path) -> None:
+    add_key(tmp_path / "keys.json", record_of(new_key(), label="Ann", tenant="lab", role="observe"))
+    bus = EventBus(Boundary())
+    access = told_access(KeyAccess(tmp_path / "keys.json"), bus)
+    assert isinstance(access, ListsKeys)
+    assert [(each.label, each.tenant, each.role, each.state) for each in access.known_keys()] == [
+        ("Ann", "lab", "observe", "active")
+    ]
+    unlisted = told_access(Keys(), bus)
+    assert isinstance(unlisted, ListsKeys)
+    assert list(unlisted.known_keys()) == []
 
 
 class Consent(Service):

@@ -77,6 +77,17 @@ SEEDS: dict[str, list[dict[str, Any]]] = {
             "store": False,
         },
     ],
+    "/rerank": [
+        {"model": "m", "query": "a cat", "documents": ["a", {"text": "cat"}], "top_n": 1, "return_documents": True},
+    ],
+    "/tokenize": [
+        {"model": "m", "prompt": "hello", "add_special_tokens": True, "return_token_strs": True},
+        {"model": "m", "messages": [{"role": "user", "content": "hello"}], "tools": [_TOOL]},
+        {"content": "hello", "add_special": False, "with_pieces": True},
+    ],
+    "/detokenize": [{"model": "m", "tokens": [1, 2, 3]}],
+    "/audio/speech": [{"model": "m", "input": "hello", "voice": "alloy", "response_format": "wav", "speed": 1.0}],
+    "/images/generations": [{"model": "m", "prompt": "a cat", "n": 1, "size": "1024x1024"}],
 }
 _NASTY_TEXTS = (
     "", " ", "\x00", "\x1b]0;x\x07", "\r\nx: y", "\u2028", "\ud800", "😀", "m" * 300, "none", "auto", "json_schema",

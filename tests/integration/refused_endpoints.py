@@ -21,13 +21,14 @@ HANDSHAKE = {
 class Example(NamedTuple):
     """A request that an endpoint would answer: what stands for ``{id}`` in its path (``task``: the id of a task of the
     first tenant), its body and headers. ``foreign`` is the status that another tenant gets for that id, ``role`` the
-    one that the endpoint must ask for."""
+    one that the endpoint must ask for, ``status`` what is answered to who has it."""
 
     name: str = ""
     body: Any = None
     headers: Mapping[str, str] = {}
     foreign: int = 0
     role: Role | None = "use"
+    status: int = 200
 
 
 Examples = Mapping[tuple[str, str], Example]

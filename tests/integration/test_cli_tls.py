@@ -155,7 +155,7 @@ async def test_an_invite_code_carries_it(files: TlsFiles) -> None:
     config = Config.model_validate({"server": {"host": "0.0.0.0"}, "transports": "memory"})
     async with serving(says("a"), tls=files.tls, host="0.0.0.0") as served:
         orchestrator = OrchestratorServed(served.orchestrator, [served.gateway])
-        record = Serving(config, "one", "127.0.0.1").record(orchestrator)
+        record = Serving(config, "one", "127.0.0.1", config).record(orchestrator)
         assert record.certificate == str(files.certificate)
         server = running_server(Meeting(invite=record.invite))
         assert server == Server(served.url, files.ca.read_text(), "anywire.example.org")

@@ -60,7 +60,9 @@ async def exported(
                 "transports": "memory",
                 "engine": "synthetic",
                 "server": {"port": 0},
+                "gateways": {"openai": {"tenant_metrics": True}},
                 "services": {
+                    "opentelemetry": {"endpoint": "http://127.0.0.1:9", "metrics": False},
                     **{name: {} for name in ("alerts", "background", "deliberation", "placement")},
                     "nats": {"servers": server.url, "folder": str(tmp_path / "nats")},
                 },
@@ -92,7 +94,8 @@ async def exported(
 async def test_what_is_asked_for_is_exported(exported: dict[str, set[str] | None]) -> None:
     assert len(ASKED) > 30
     for where, expression in ASKED:
-        names = set(re.findall(r"\b(?:anywire|gen_ai)_\w+", expression))
+        bare = re.sub(r"\{[^}]*\}|\b(?:by|on)\s*\([^)]*\)", "", expression)
+        names = set(re.findall(r"\b(?:anywire|gen_ai)_\w+", bare))
         assert names or "up{" in expression, where
         assert names <= exported.keys(), where
         labels = set()

@@ -35,7 +35,7 @@ from reserved import free_port, free_ports
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 BIN = Path(sys.executable).parent
-LONG_RUNNING = re.compile(r"anywire (up|serve|agent)\b")
+LONG_RUNNING = re.compile(r"anywire (up|serve|agent|answers record)\b")
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(#[^)]*)?\)")
 BESIDE = "third terminal"
 """What a page says before a command that is given while the one before it goes on."""
@@ -270,7 +270,8 @@ async def test_the_page_of_the_http_api_answers_as_written(reader: Reader) -> No
     assert re.fullmatch(pattern(shown), answer.strip(), re.DOTALL), answer
     told = {name.lower() for name in re.findall(r"^(x-anywire-[\w-]+):", answer, re.MULTILINE | re.IGNORECASE)}
     listed = set(re.findall(r"^\| `(x-anywire-[\w-]+)` \|[^|]*\|$", page.read_text(), re.MULTILINE))
-    of_others = {"x-anywire-origin", "x-anywire-decision", "x-anywire-replayed"}  # an error, or asked for so
+    # Of an error, or asked for so.
+    of_others = {"x-anywire-origin", "x-anywire-decision", "x-anywire-replayed", "x-anywire-trace"}
     assert told == listed - of_others, "the table has the headers that an answer has"
     await reader.interrupt_all()
 
@@ -333,8 +334,8 @@ def test_what_a_how_to_shows_is_the_code_of_its_example(page: str, example: str)
 
 async def test_the_service_of_its_page_runs_as_a_file(reader: Reader) -> None:
     text = (DOCS / "how-to" / "write-a-service.md").read_text()
-    code = (ROOT / "examples" / "service" / "anywire_cache" / "__init__.py").read_text()
-    (reader.folder / "cache.py").write_text(code + hook_in(text))
+    code = (ROOT / "examples" / "service" / "anywire_memo" / "__init__.py").read_text()
+    (reader.folder / "memo.py").write_text(code + hook_in(text))
     page = DOCS / "how-to" / "write-a-service.md"
     up = await reader.begin(the(page, "sh", lambda text: "anywire up" in text).text)
     await up.says(f"ready: http://127.0.0.1:{reader.port} (1 agents, memory)")
@@ -358,8 +359,28 @@ async def test_the_page_of_agents_on_demand_works_as_written(reader: Reader) -> 
     assert not reader.programs
 
 
+async def test_the_page_of_the_cache_works_as_written(reader: Reader) -> None:
+    await reader.follow(DOCS / "how-to" / "cache.md")
+    assert not reader.programs
+
+
+async def test_the_page_of_tests_of_applications_works_as_written(reader: Reader) -> None:
+    await reader.follow(DOCS / "how-to" / "test-your-application.md")
+    assert not reader.programs
+
+
 async def test_the_page_of_responses_works_as_written(reader: Reader) -> None:
     await reader.follow(DOCS / "how-to" / "responses.md")
+    assert not reader.programs
+
+
+async def test_the_page_of_ollamas_clients_works_as_written(reader: Reader) -> None:
+    await reader.follow(DOCS / "how-to" / "ollama.md")
+    assert not reader.programs
+
+
+async def test_the_page_of_anthropics_api_works_as_written(reader: Reader) -> None:
+    await reader.follow(DOCS / "how-to" / "anthropic.md")
     assert not reader.programs
 
 

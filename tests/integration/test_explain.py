@@ -73,6 +73,10 @@ async def test_a_task_is_found_by_its_id_after_its_end() -> None:
             task = await answer.json()
         assert (task["place"], task["error"], task["agent_id"]) == ("ended", "", "agent-1")
         assert [each["agent_id"] for each in task["decisions"]] == ["agent-1"]
+        spans = task["stages_ms"]
+        assert list(spans)[:2] == ["received-admitted", "admitted-selected"]
+        assert list(spans)[-1] == "last_chunk-delivered"
+        assert sum(spans.values()) <= task["age_ms"]
         async with http.get(f"/v1/tasks/{ids[0]}") as answer:
             assert answer.status == 404
         async with http.get("/v1/tasks") as answer:

@@ -128,6 +128,41 @@ async def test_types_are_chosen_by_name_and_by_beginning() -> None:
             assert answer.json()["error"]["param"] == next(iter(bad))
 
 
+async def test_events_are_gathered_where_that_is_asked_for(monkeypatch: Any) -> None:
+    written: list[int] = []
+    encoded = event_streams.encoded
+
+    def counted(events: Any) -> bytes:
+        written.append(len(events))
+        return encoded(events)
+
+    monkeypatch.setattr(event_streams, "encoded", counted)
+    async with serving(says("x")) as served, http(served) as client:
+        async with events(client, "/v1/events?types=task.ended&gather=1000") as stream:
+            for _ in range(3):
+                await ask(client)
+            for _ in range(3):
+                assert (await stream.until("task.ended"))[-1][0] == "task.ended"
+        assert sum(written) == 3
+        assert len(written) <= 2
+        for gather in ("1001", "-1", "x", "1.5", "\u0661"):
+            assert (await client.get("/v1/events", params={"gather": gather})).status_code == 400
+
+
+async def test_a_list_of_tasks_is_as_long_as_asked_for() -> None:
+    async with serving(hangs("x")) as served, http(served) as client:
+        body = ASK | {"stream": True}
+        async with (
+            client.stream("POST", "/v1/chat/completions", json=body) as one,
+            client.stream("POST", "/v1/chat/completions", json=body) as other,
+        ):
+            tasks = [each.headers["x-anywire-task"] for each in (one, other)]
+            for limit, listed in (("1", 1), ("2", 2), ("", 2), ("0", 2), ("100000", 2)):
+                told = (await client.get("/v1/tasks", params={"limit": limit})).json()
+                assert ([each["id"] for each in told["data"]], told["more"]) == (tasks[:listed], 2 - listed)
+            assert (await client.get("/v1/tasks", params={"limit": "x"})).status_code == 400
+
+
 async def test_silence_is_filled_with_comments() -> None:
     async with serving(says("a"), heartbeat=0.05) as served, http(served) as client, events(client) as stream:
         assert await stream.event() == (":", "", None)
@@ -233,7 +268,7 @@ async def test_tasks_are_listed_looked_at_and_followed() -> None:
         assert first["age_ms"] >= second["age_ms"] > 0
         one = (await client.get(f"/v1/tasks/chatcmpl-{first['id']}")).json()
         assert {name: one[name] for name in first} | {"age_ms": 0} == {**first, "age_ms": 0}
-        assert one.keys() - first.keys() == {"decisions", "error", "message"}
+        assert one.keys() - first.keys() == {"decisions", "error", "message", "stages_ms"}
         assert (await client.get("/v1/tasks/unknown")).status_code == 404
         assert (await client.get("/v1/tasks/unknown/follow")).status_code == 404
         assert (await client.post("/v1/tasks/unknown")).headers["allow"] == "GET, DELETE"

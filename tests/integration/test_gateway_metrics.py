@@ -20,9 +20,10 @@ from tests.integration.gateway_serving import MESSAGES, ScriptedEngine, Served, 
 from anywire.engine import Delta
 from anywire.errors import EngineFailed
 from anywire.events import TaskAdmitted
+from anywire.measures.histogram import Histogram
 from anywire.messages import TaskRequest
 from anywire.metric import Metric as Told
-from anywire_gateway_openai.task_times import Histogram
+from anywire_gateway_openai.metrics import shown
 
 DURATION = "gen_ai_server_request_duration_seconds"
 FIRST = "gen_ai_server_time_to_first_token_seconds"
@@ -154,11 +155,11 @@ async def test_a_client_that_goes_away_and_one_that_waits() -> None:
     times=st.lists(st.floats(0, 2e3), max_size=30),
 )
 def test_a_histogram_counts_what_is_at_most_its_bounds(bounds: list[float], times: list[float]) -> None:
-    histogram = Histogram("h", "text", bounds)
+    histogram = Histogram("h", "text", ("who",), bounds)
     times += bounds[:2]  # a time on a bound belongs under it
     for seconds in times:
-        histogram.observe(("chat", "m", "memory", ""), seconds)
-    samples = histogram.collect().samples
+        histogram.observe(("m",), seconds)
+    samples = shown(histogram.family()).samples
     found = {sample.labels["le"]: sample.value for sample in samples if sample.name == "h_bucket"}
     assert found == {str(bound): sum(each <= bound for each in times) for bound in bounds} | {"+Inf": len(times)}
     assert [sample.value for sample in samples if sample.name == "h_sum"] == [pytest.approx(sum(times))]

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import aiohttp
 import openai
@@ -17,7 +17,7 @@ from anywire.builtin.least_loaded import LeastLoaded
 from anywire.builtin.synthetic import SyntheticConfig, SyntheticEngine
 from anywire.engine import Delta, EngineProgress
 from anywire.errors import EngineFailed
-from anywire.messages import TaskRequest
+from anywire.messages import Kind, TaskRequest
 from anywire.offers import Offer
 from anywire.scheduler import QueuedTask
 from anywire.selector import AgentView, Candidates, SelectorConfig
@@ -63,13 +63,17 @@ async def test_models_tell_what_is_offered() -> None:
         assert models["big"] == {
             "state": "ready",
             "context_length": 8192,
-            "kinds": ["chat", "completion", "embedding"],
+            "max_model_len": 8192,
+            "digest": "d",
+            "kinds": list(get_args(Kind)),
             "features": {"tools": True, "vision": False},
             "on_demand": False,
         }
         unknown: dict[str, Any] = {
             "context_length": None,
-            "kinds": ["chat", "completion", "embedding"],
+            "max_model_len": None,
+            "digest": None,
+            "kinds": list(get_args(Kind)),
             "features": {},
         }
         assert models["cold"] == {"state": "stopped", "on_demand": True} | unknown

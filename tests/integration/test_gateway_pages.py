@@ -6,6 +6,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from tests.integration.known_keys import KnownKeys, bearer
 
 from .gateway_serving import MESSAGES, says, serving
 
@@ -63,6 +64,36 @@ async def test_other_pages_are_refused_and_told_nothing(method: str, origin: str
         answer = await call(served.url, method, "/v1/chat/completions", headers=ASKED | {"Origin": origin})
         assert answer.status == 403
         assert not [name for name in answer.headers if name.startswith("Access-Control")]
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        ("192.0.2.7:8080", "http://192.0.2.7:8080", 200),
+        ("[2001:db8::7]:8080", "http://[2001:db8::7]:8080", 200),
+        ("192.0.2.7", "http://192.0.2.7", 200),
+        ("192.0.2.7:80", "http://192.0.2.7", 200),
+        ("192.0.2.7:8080", "http://192.0.2.7:8081", 403),
+        ("192.0.2.7:8080", "https://192.0.2.7:8080", 403),
+        ("192.0.2.7:8080", "http://192.0.2.8:8080", 403),
+        ("anywire.example", "http://anywire.example", 403),
+        ("[::", "http://[::", 403),
+        ("", "http://", 403),
+    ],
+)
+async def test_the_server_s_own_pages_may_use_it_by_its_address(host: str, origin: str, status: int) -> None:
+    async with serving(says("x")) as served:
+        headers = {"Host": host, "Origin": origin}
+        answer = await call(served.url, "POST", "/v1/chat/completions", json=CHAT, headers=headers)
+        assert answer.status == status
+
+
+@pytest.mark.parametrize(("host", "status"), [("anywire.example", 200), ("other.example", 403)])
+async def test_by_a_name_only_where_keys_are_needed(host: str, status: int) -> None:
+    async with serving(says("x"), access=KnownKeys(alice="use")) as served:
+        headers = bearer("alice") | {"Host": host, "Origin": "http://anywire.example"}
+        answer = await call(served.url, "POST", "/v1/chat/completions", json=CHAT, headers=headers)
+        assert answer.status == status
 
 
 async def test_others_than_pages_see_no_such_headers() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -81,6 +82,20 @@ async def test_a_route_is_served_below_both_bases_with_its_names(tmp_path: Path)
         for path in ("/boxes/b/things/t", "/v1/boxes/b/things", "/v1/boxes/a/b/things/t", "/v1/boxes//things/t"):
             async with client.post(path) as answer:
                 assert answer.status == 404
+
+
+async def test_a_route_at_the_root_has_one_place_and_may_let_everybody_in(tmp_path: Path) -> None:
+    page = Route("GET", "/page/{file}", echo, role=None, at_root=True)
+    async with serving(tmp_path, page, Route("GET", "/page/{file}", echo)) as (bench, client):
+        async with client.get("/page/a.js") as answer:
+            assert (answer.status, await answer.text()) == (201, "GET /page/a.js file=a.js {}  None use")
+        async with client.get("/v1/page/a.js") as answer:
+            assert (answer.status, await answer.text()) == (201, "GET /v1/page/a.js file=a.js {}  None operate")
+        with pytest.raises(ValueError, match=re.escape("there is a route GET /page/{file} already")):
+            bench.routes.add(page)
+        bench.routes.add(Route("GET", "/healthz", echo, role=None, at_root=True))
+        assert (await client.get("/healthz")).status == 200
+        assert (await client.get("/v1/healthz")).status == 404
 
 
 async def test_other_methods_are_told_which_there_are(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 It speaks the handshake of 2025-11-25. Arguments: ``--never`` never answers; ``--deaf`` goes on when its input is
 closed and when it gets SIGTERM; ``--pages`` lists tools and resources without end; ``--exit N`` says two lines on
 stderr and ends with that status; ``--grandchild FILE`` starts a process that holds its streams, and writes its id to
-the file; ``--escaped FILE`` the same, in a session of its own; ``--log FILE`` appends a line for each call.
+the file; ``--escaped FILE`` the same, in a session of its own; ``--log FILE`` appends a line for each call;
+``--meta FILE`` keeps the `_meta` of the newest one there.
 """
 
 import json
@@ -127,6 +128,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any] | None:
             ]
         }
     if method == "tools/call":
+        if option("--meta"):
+            Path(option("--meta")).write_text(json.dumps(params.get("_meta")))
         if params["name"] == "pages":
             return text(pages)
         if params["name"] not in TOOLS:

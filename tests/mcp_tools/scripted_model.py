@@ -108,6 +108,7 @@ class Tools:
     def __init__(self, **servers: dict[str, Callable[..., Any]]) -> None:
         self.servers = servers
         self.called: list[tuple[str, str, dict[str, Any]]] = []
+        self.traces: list[str] = []
         self.running = self.most = 0
 
     def status(self, label: str) -> McpStatus:
@@ -119,7 +120,10 @@ class Tools:
         schema = {"type": "object", "properties": {}}
         return tuple(McpTool(name, f"The tool {name}.", schema) for name in self.servers[label])
 
-    async def call(self, label: str, tool: str, arguments: Mapping[str, Any], *, timeout: float) -> ToolResult:
+    async def call(
+        self, label: str, tool: str, arguments: Mapping[str, Any], *, timeout: float, trace: str = ""
+    ) -> ToolResult:
+        self.traces.append(trace)
         self.called.append((label, tool, dict(arguments)))
         self.running += 1
         self.most = max(self.most, self.running)

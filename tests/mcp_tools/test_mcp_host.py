@@ -461,3 +461,16 @@ async def test_nothing_is_left_when_its_owner_is_killed(tmp_path: Path) -> None:
         agent.kill()
         await agent.wait()
     await polled(lambda: all(is_gone(each.pid) for each in family), "nothing is left", 10 * FACTOR)
+
+
+async def test_a_server_is_told_the_trace_of_a_call(tmp_path: Path) -> None:
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with owner(maths=plain("--meta", str(tmp_path / "meta"))) as host:
+        for trace, expected in (
+            ("", {}),
+            (parent, {"traceparent": parent}),
+            (f"{parent} a=1", {"traceparent": parent, "tracestate": "a=1"}),
+        ):
+            await host.call("maths", "add", {"a": 2, "b": 3}, trace=trace)
+            told = json.loads((tmp_path / "meta").read_text()) or {}
+            assert {name: value for name, value in told.items() if name.startswith("trace")} == expected

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from tests.mcp_tools.scripted_model import ScriptedModel, Tools, calls, chat, says
 
@@ -279,6 +280,13 @@ async def test_each_call_is_an_event() -> None:
         ("call", "a", "failing", True),
     ]
     assert all(data["task_id"] == "task" for _, data in told)
+
+
+async def test_each_call_has_the_trace_of_the_chat() -> None:
+    tools = Tools(a={"good": lambda: "fine"})
+    asked = msgspec.structs.replace(chat("a"), trace="00-trace")
+    await answer(ScriptedModel([calls(("good", {})), says("ok")]), tools, asked)
+    assert tools.traces == ["00-trace"]
 
 
 async def test_a_choice_of_a_tool_counts_in_the_first_round_alone() -> None:

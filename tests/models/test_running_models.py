@@ -191,6 +191,8 @@ async def test_a_text_of_other_weights_is_not_gone_on_with(file: Path, tiny: Pat
 
 # Settings
 
+OF_LLAMA = ("tokenize", "detokenize")
+
 
 async def test_settings_that_change_count_from_the_next_start(file: Path, tiny: Path) -> None:
     """Towards the server too: it knows its model by the name it was started with."""
@@ -201,7 +203,7 @@ async def test_settings_that_change_count_from_the_next_start(file: Path, tiny: 
         await rig.command("start", model=T)
         await reread(rig, file, of_file(tiny, **after, on_demand=True))
         found = offer(rig)
-        assert (found.context, found.slots, found.kinds, found.on_demand) == (256, 1, ("chat",), True)
+        assert (found.context, found.slots, found.kinds, found.on_demand) == (256, 1, ("chat", *OF_LLAMA), True)
         (status,) = await rig.command("status", model=T)
         assert status["context"] == 256
         assert await expect(Answer(rig.engine, chat(T)).reading, "an answer")
@@ -210,7 +212,7 @@ async def test_settings_that_change_count_from_the_next_start(file: Path, tiny: 
         assert offer(rig).context == 512
         await rig.command("start", model=T)
         found = offer(rig)
-        assert (found.context, found.slots, found.kinds) == (512, 3, ("chat", "embedding"))
+        assert (found.context, found.slots, found.kinds) == (512, 3, ("chat", "embedding", *OF_LLAMA))
         assert await expect(Answer(rig.engine, chat(T)).reading, "an answer")
         assert rig.api.asked[-1][0]["model"] == "new"
 

@@ -22,6 +22,7 @@ IMPORT_NAMES = {
     "protobuf": "google",
     "pyjwt": "jwt",
     "nats-py": "nats",
+    "opentelemetry-proto": "opentelemetry",
 }
 
 

@@ -47,13 +47,15 @@ def test_they_are_listed_beside_the_core_alone(elsewhere: Path) -> None:
     out = subprocess.run([elsewhere / "anywire", "plugins", "--json"], check=True, capture_output=True, text=True)
     listed = {plugin["name"]: plugin for plugin in json.loads(out.stdout)}
     assert sorted(listed) == [
-        "cache",
         "deadline_first",
         "fifo",
         "least_loaded",
         "local",
+        "memo",
         "memory",
         "nice",
+        "recorded",
+        "recording",
         "round_robin",
         "shares",
         "synthetic",
@@ -81,7 +83,7 @@ def sockets() -> Iterator[Path]:
 
 def test_the_core_with_one_transport_serves_its_client_plane(elsewhere: Path, sockets: Path) -> None:
     over = ["--transport", "unix", "--set", f"transports.unix.directory={sockets}"]
-    beside = ["--set", "services=cache", "--set", "launcher=nice"]
+    beside = ["--set", "services=memo", "--set", "launcher=nice"]
     up = [str(elsewhere / "anywire"), "up", "--agents", "2", "--engine", "synthetic", *over, *beside]
     with subprocess.Popen(up, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None

@@ -19,7 +19,7 @@ from tests.responses.conversing import House, conversing
 from anywire.engine import Delta, EngineProgress
 from anywire.errors import EngineFailed
 from anywire.messages import TaskRequest
-from anywire_gateway_openai.responses_messages import Message
+from anywire_gateway_openai.responses.messages import Message
 
 _item: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(ConversationItem)
 Said = list[tuple[str, str]]

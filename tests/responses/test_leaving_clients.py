@@ -15,7 +15,7 @@ from tests.responses.conversing import House, conversing, until
 from anywire.engine import Delta, EngineProgress
 from anywire.messages import TaskRequest
 from anywire.testing.patience import expect
-from anywire_gateway_openai.responses_background import BackgroundResponses
+from anywire_gateway_openai.responses.background import BackgroundResponses
 from anywire_service_conversations.database import Database
 
 

@@ -16,10 +16,10 @@ from anywire.conversation_items import MAX_ITEMS
 from anywire.engine import Delta, EngineProgress
 from anywire.errors import StreamCorrupted
 from anywire.messages import Chunk, TaskRequest
-from anywire_gateway_openai import responses_background
-from anywire_gateway_openai.responses_answer import answered, response_head
-from anywire_gateway_openai.responses_events import ResponseEvents
-from anywire_gateway_openai.responses_request import asked, decoder, members
+from anywire_gateway_openai.responses import background
+from anywire_gateway_openai.responses.answer import answered, response_head
+from anywire_gateway_openai.responses.events import ResponseEvents
+from anywire_gateway_openai.responses.request import asked, decoder, members
 
 TASK = "0123456789abcdef"
 REQUEST = b'{"input": "hello"}'
@@ -85,7 +85,7 @@ async def test_a_fault_while_an_answer_is_read_ends_its_response(
     def faulty(*arguments: Any) -> None:
         raise TypeError("nobody has thought of this")
 
-    monkeypatch.setattr(responses_background, "answered", faulty)
+    monkeypatch.setattr(background, "answered", faulty)
     async with conversing(tmp_path, ScriptedEngine(script)) as at:
         conversation = (await at.client.conversations.create()).id
         ask: dict[str, Any] = {"model": "m", "input": "x", "conversation": conversation}

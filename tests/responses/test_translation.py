@@ -16,11 +16,11 @@ from tests.long_form import examples
 from anywire.conversation_items import Item, checked_items
 from anywire.errors import AgentLost, AnywireError, InvalidRequest, QueueFull, StreamCorrupted, TaskCancelled
 from anywire.messages import Chunk
-from anywire_gateway_openai.responses_answer import answered, failed_response, response_head
-from anywire_gateway_openai.responses_events import ResponseEvents
-from anywire_gateway_openai.responses_messages import chat_messages
-from anywire_gateway_openai.responses_replay import replayed
-from anywire_gateway_openai.responses_request import Asked, asked, chat_body, decoder, hints_of, members
+from anywire_gateway_openai.responses.answer import answered, failed_response, response_head
+from anywire_gateway_openai.responses.events import ResponseEvents
+from anywire_gateway_openai.responses.messages import chat_messages
+from anywire_gateway_openai.responses.replay import replayed
+from anywire_gateway_openai.responses.request import Asked, asked, chat_body, decoder, hints_of, members
 
 _events: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(ResponseStreamEvent)
 TASK = "0123456789abcdef"

@@ -10,6 +10,8 @@ packages=
 for program in nginx caddy; do
   PATH="$PATH:/usr/sbin:/sbin" command -v "$program" >/dev/null || packages="$packages $program"
 done
+# promtool, which looks at /metrics and at the rules of alerts.
+command -v promtool >/dev/null || packages="$packages prometheus"
 # The Cyclone DDS that has DDS Security: its headers, and the compiler that its Python package is built with.
 [ -d /usr/include/ddsc ] || packages="$packages cyclonedds-dev"
 command -v idlc >/dev/null || packages="$packages cyclonedds-tools"

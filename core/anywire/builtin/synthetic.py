@@ -21,7 +21,7 @@ import random
 import struct
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, cast, get_args
 
 import msgspec
 import pydantic
@@ -40,12 +40,13 @@ from anywire.builtin.synthetic_request import (
     stop_texts,
     too_long,
 )
+from anywire.builtin.synthetic_whole import WholeAnswers
 from anywire.clock import SystemClock
 from anywire.demand import beyond_text
 from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
 from anywire.errors import InvalidRequest
 from anywire.large_body import LARGE_BYTES, PIECE_BYTES, read_large_body
-from anywire.messages import Kind, TaskRequest
+from anywire.messages import WHOLE_KINDS, Kind, TaskRequest, WholeKind
 from anywire.offers import Offer, OfferState
 from anywire.transport import MAX_MESSAGE_BYTES
 
@@ -105,7 +106,7 @@ CHOICES_AT_ONCE = 16
 class SyntheticEngine(Engine):
     name: ClassVar[str] = "synthetic"
     Config = SyntheticConfig
-    capabilities = ("chat", "completion", "embedding", "resume")
+    capabilities = (*get_args(Kind), "resume")
     config: SyntheticConfig
 
     def __init__(self, config: SyntheticConfig) -> None:
@@ -113,6 +114,7 @@ class SyntheticEngine(Engine):
         self.clock = SystemClock()
         self._changed: Callable[[], None] = lambda: None
         self._loading: dict[str, asyncio.Task[None]] = {}
+        self._whole_answers = WholeAnswers(WORDS, config.seed, config.context)
         self.offer(
             *(
                 Offer(
@@ -145,7 +147,7 @@ class SyntheticEngine(Engine):
         self._changed()
 
     def resumable(self, task: TaskRequest) -> bool:
-        if task.kind == "embedding" or len(task.body) > MAX_RESUMED_BYTES or beyond_text(task.body):
+        if task.kind not in ("chat", "completion") or len(task.body) > MAX_RESUMED_BYTES or beyond_text(task.body):
             return False
         if task.kind == "chat":
             return True
@@ -159,6 +161,9 @@ class SyntheticEngine(Engine):
             yield EngineProgress("loading", task.model)
             await self._loaded(task.model)
             yield EngineProgress("running")
+        if task.kind in WHOLE_KINDS:
+            yield await asyncio.to_thread(self._whole_answers.answer, cast("WholeKind", task.kind), task.body)
+            return
         text, prompt_tokens = task.body, -1
         if len(text) > LARGE_BYTES:
             text, prompt_tokens = await _outlined(text)

@@ -12,6 +12,7 @@ import typer
 from anywire.asked_fleet import INTERRUPTED
 from anywire.cli import (
     agents,
+    answers,
     chat,
     demo,
     doctor,
@@ -21,6 +22,7 @@ from anywire.cli import (
     invite,
     keys,
     orders,
+    reload,
     serve,
     shell,
     up,
@@ -52,6 +54,7 @@ app.add_typer(agents.app)
 app.command()(orders.drain)
 app.command()(orders.isolate)
 app.command()(orders.restore)
+app.command()(reload.reload)
 app.command()(inspect.tasks)
 app.command()(explain.explain)
 app.command()(watch.watch)
@@ -63,6 +66,7 @@ app.command()(init.schema)
 app.command()(shell.completion)
 app.command()(shell.man)
 app.add_typer(keys.app)
+app.add_typer(answers.app)
 for _point in sorted(entry_points(group="anywire.commands"), key=lambda point: point.name):
     # An installed distribution's own commands, a typer app each. They cost their import, so that must be light.
     app.add_typer(with_fleet(_point.load()), name=_point.name)

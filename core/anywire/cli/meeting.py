@@ -62,6 +62,8 @@ class Serving(NamedTuple):
     fleet: str
     host: str
     """The address by which other machines reach it; empty when it listens on this one alone."""
+    told: Config
+    """What files, environment and options say: ``config`` before it is opened, or kept from meeting others."""
     key: KeyText | None = None
     """The key of its invitations; None where everybody is let in, or nobody is invited."""
 
@@ -110,6 +112,7 @@ def serving(config: Config, plugins: Plugins, meeting: Meeting, *, apart: bool =
     from anywire.config import replaced, with_transport_options
 
     meeting.check()
+    told = config
     if meeting.fleet is not None:
         config = with_transport_options(config, _with_name(config, plugins, meeting.fleet))
     host, key = "", None
@@ -121,7 +124,7 @@ def serving(config: Config, plugins: Plugins, meeting: Meeting, *, apart: bool =
     elif apart:
         free = {each.name: _class(plugins, each).free_options(each.options) for each in config.transports}
         config = with_transport_options(config, free)
-    return Serving(config, _fleet_of(config, meeting.fleet), host, key)
+    return Serving(config, _fleet_of(config, meeting.fleet), host, told, key)
 
 
 def joining(

@@ -331,6 +331,15 @@ class Given:
         config, plugins = self.settle(quiet=quiet, **fixed)
         return serving(config, plugins, self._meeting, apart=apart), plugins
 
+    def told(self) -> Config:
+        """What files, environment and options say now, for a process that runs. Raises `AnywireError`."""
+        from anywire.errors import ConfigError
+
+        try:
+            return self.settle()[0]
+        except typer.BadParameter as error:
+            raise ConfigError(error.message) from error
+
     def joining(self, *, must: bool = True, quiet: bool = False) -> tuple[Config, Plugins]:
         """The configuration of one who looks for an orchestrator: see `anywire.cli.meeting.joining`."""
         config, plugins = self.settle(quiet=quiet)

@@ -37,16 +37,19 @@ def serve(given: options.Given) -> None:
     from anywire.cli.fleet_records import recording
     from anywire.roles import orchestrator_role, stop
     from anywire.roles.alive import telling_alive
+    from anywire.roles.reload import Reload
 
     settled, plugins = given.serving()
     _refuse_alone(settled.config, plugins)
+    reload = Reload(settled.told, given.told)
     with recording() as tell:
 
         def ready(served: Served) -> None:
+            reload.serves(served)
             say_served(settled, served, tell)
 
         async def role(asked: Stop) -> None:
-            async with telling_alive(settled.config.alive_file):
+            async with telling_alive(settled.config.alive_file), reload.listening():
                 await orchestrator_role.serve(settled.config, plugins, asked, ready)
 
         stop.run(role)

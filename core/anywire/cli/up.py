@@ -45,28 +45,41 @@ def up(
             help="Agents to start beyond those while tasks wait, at most. Short for --set on_demand.most=N.",
         ),
     ] = None,
+    page: Annotated[
+        bool,
+        typer.Option(help="Serve the page in the browser at /ui, where anywire-service-ui is installed."),
+    ] = True,
 ) -> None:
     """Run an orchestrator and agents on this machine. They are started and ended together."""
     from anywire.cli.fleet_records import recording
     from anywire.cli.serve import say_served
     from anywire.config import replaced
-    from anywire.roles import stop
+    from anywire.roles import assembly, stop
     from anywire.roles.agent_configs import agent_configs
     from anywire.roles.alive import telling_alive
     from anywire.roles.orchestrator_and_agents import running
+    from anywire.roles.reload import Reload
 
     settled, plugins = given.serving(apart=True)
     config = settled.config
     if on_demand is not None:
         config = replaced(config, on_demand=config.on_demand.model_dump() | {"most": on_demand})
+    if page:
+        config = assembly.with_page(config, plugins)
     count = f"{len(agent_configs(config, agents))} agents"
     if config.on_demand.most:
         count += f", up to {config.on_demand.most} more on demand"
 
+    reload = Reload(settled.told, given.told)
     with recording() as tell:
 
         async def role(asked: Stop) -> None:
-            async with telling_alive(config.alive_file), running(config, plugins, asked, agents) as served:
+            async with (
+                telling_alive(config.alive_file),
+                reload.listening(),
+                running(config, plugins, asked, agents) as served,
+            ):
+                reload.serves(served)
                 say_served(settled, served, tell, f"{count}, ")
                 await asked.wait()
 

@@ -6,12 +6,12 @@ import hmac
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from anywire.access import Presented
+from anywire.access import KnownKey, Presented
 from anywire.boundary import Boundary
 from anywire.caller import OPERATOR, Caller
 from anywire.clock import Clock, SystemClock, Timer
@@ -117,6 +117,26 @@ class KeyAccess:
         """Who has proved, by a signature, that it has the key from which this Ed25519 key follows. Raises
         `Unauthenticated`."""
         return self._counting(self._public_keys.get(public_key.hex()), "the key of this client")
+
+    def known_keys(self) -> Sequence[KnownKey]:
+        now = self._now()
+        return [
+            KnownKey(
+                each.id,
+                each.state(now),
+                label=each.label,
+                tenant=each.caller.tenant,
+                role=each.role,
+                limits=each.limits,
+                created=each.created,
+                expires=each.expires,
+                revoked=each.revoked,
+                certificate=bool(each.certificate),
+                invites=each.invites,
+            )
+            for each in self._keys.values()
+            if each.id != self._own.id
+        ]
 
     def inviter(self, public_key: bytes) -> str:
         record = self._public_keys.get(public_key.hex())

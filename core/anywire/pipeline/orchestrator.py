@@ -66,7 +66,8 @@ from anywire.plugins import Plugins
 from anywire.scheduler import Scheduler
 from anywire.selector import AgentView, Candidates, Selector
 from anywire.submission import Submission
-from anywire.task_stream import TaskStream
+from anywire.task_stream import TaskStream, with_note
+from anywire.tracing import Tracing
 from anywire.transport import Hub, Plane, Transport
 
 __all__ = ["Orchestrator", "PipelineConfig"]
@@ -98,7 +99,7 @@ class Orchestrator:
     ) -> None:
         self.info = info
         self._plane: Plane = plane
-        self.config = config = config or PipelineConfig()
+        self.config = config = config.model_copy(deep=True) if config is not None else PipelineConfig()
         self.clock = clock = clock or SystemClock()
         plugins = plugins or Plugins()
         self.boundary = boundary = plugins.boundary
@@ -109,6 +110,8 @@ class Orchestrator:
         self._listeners: list[Callable[[], None]] = []
         self.events = events = EventBus(boundary, clock)
         """Everything that happens; see `anywire.events`."""
+        self.tracing = tracing = Tracing(boundary)
+        """Where a service makes traces; see `anywire.tracing`."""
         subscribe = plugins.call("anywire_subscribe")
         if subscribe is not None:
             subscribe(events=events)
@@ -147,7 +150,7 @@ class Orchestrator:
         hedging: Hedging | None = None
         if config.hedging.share:
             hedging = Hedging(config.hedging, config.retries.repeat, dispatcher, clock)
-        fallbacks = Fallbacks(config.fallbacks, admission, registry, ends.absence, dispatcher, observation, counts)
+        fallbacks = Fallbacks(config, admission, registry, ends.absence, dispatcher, observation, counts)
         ends.absence.fall_back = fallbacks.when_nobody_serves
         decider = Decider(decide, health, boundary)
         self._attempt_ends = attempt_ends = AttemptEnds(
@@ -181,6 +184,7 @@ class Orchestrator:
             plane,
             retries,
             hedging,
+            tracing,
         )
         self._incoming = Incoming(
             hub_id, attempts, open_attempts, attempt_ends, awake, counts, dropped, config, observation, hedging
@@ -230,6 +234,7 @@ class Orchestrator:
             observation,
             clock,
             config,
+            tracing,
         )
 
     # Life
@@ -239,6 +244,10 @@ class Orchestrator:
             self._strangers.start(self.events)
         await self._hubs.open()
         self._observation.orchestrator_changed(self.info.hub_id, "open")
+
+    def reconfigure(self, config: PipelineConfig) -> None:
+        """Let the settings of ``config`` that may change (`anywire.pipeline_settings.LIVE`) count from now on."""
+        self.config.take(config)
 
     @property
     def closing(self) -> bool:
@@ -319,6 +328,13 @@ class Orchestrator:
         if task is None:
             raise errors.InvalidRequest(f"no task {task_id[:80]!r} is under way", param="task_id")
         return Follower(task.stream)
+
+    def note(self, task_id: str, name: str, value: str) -> None:
+        """See `anywire.context.Context.note`."""
+        task = self._tasks.get(task_id)
+        notes = with_note(task.stream.notes if task is not None else {}, name, value)
+        if task is not None:
+            task.stream.notes = notes
 
     def command(
         self,
@@ -413,6 +429,7 @@ class Orchestrator:
             | {"transports_unavailable": self._hubs.failures, "plugin_failures": failures.total()},
             "admission": self._waiting.stats(),
             "hedging": {"wasted_s": self._wasted.seconds, "wasted_tokens": self._wasted.tokens},
+            "retries": self._retries.stats(),
             "plugin_failures": dict(failures),
         } | self._ends_waiting()
 

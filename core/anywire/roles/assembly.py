@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from anywire.pipeline.orchestrator import Orchestrator
     from anywire.roles.agent import Agent
 
+PAGE = "ui"
+"""The service that serves the page in the browser."""
 LISTS: dict[str, PluginKind] = {
     "transports": "transports",
     "join": "transports",
@@ -97,6 +99,17 @@ def chosen_gateways(config: Config, plugins: Plugins) -> list[PluginChoice]:
 
 def make_gateways(config: Config, plugins: Plugins) -> list[Gateway]:
     return [make(config, plugins, "gateways", each.name, each.options) for each in chosen_gateways(config, plugins)]
+
+
+def with_page(config: Config, plugins: Plugins) -> Config:
+    """With the page in the browser (service `ui`), where it is installed, a gateway can serve it, and the configuration
+    says nothing of it."""
+    names = [each.name for each in config.services]
+    serves = any(each.name == DEFAULT_GATEWAY for each in chosen_gateways(config, plugins))
+    if PAGE in names or not serves or PAGE not in plugins.names("services"):
+        return config
+    services = {each.name: each.options for each in config.services} | {PAGE: {}}
+    return replaced(config, services=services)
 
 
 def make_services(config: Config, plugins: Plugins) -> list[Service]:

@@ -23,7 +23,7 @@ from anywire.builtin.fifo import Fifo
 from anywire.errors import ConfigError, InvalidRequest, NoAgent, ShuttingDown
 from anywire.identities.end_check import EndCheck
 from anywire.identity import hub_info
-from anywire.messages import Kind
+from anywire.messages import Kind, WholeKind
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.plugins import Plugins
 from anywire.roles.client_answers import Piece, pieces_of, whole_answer
@@ -170,6 +170,21 @@ class Client(PlaneCommands, Deliberates):
     ) -> dict[str, Any]:
         """Embeddings of ``input``; see `chat`."""
         return await self._ask("embedding", {"model": model, "input": input, **fields}, deadline, priority, trace, task)
+
+    async def ask(
+        self,
+        kind: WholeKind,
+        *,
+        model: str,
+        deadline: float = 0.0,
+        priority: int = 0,
+        trace: str = "",
+        task: TaskOptions = NO_OPTIONS,
+        **fields: Any,
+    ) -> dict[str, Any]:
+        """The answer to a task of another kind (``rerank``, ``tokenize`` …); ``fields`` and the answer are those that
+        `anywire.engine` names. See `chat`."""
+        return await self._ask(kind, {"model": model, **fields}, deadline, priority, trace, task)
 
     async def stream(
         self,

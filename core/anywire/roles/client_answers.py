@@ -10,7 +10,7 @@ import msgspec
 
 from anywire.errors import EngineFailed, StreamCorrupted
 from anywire.extra import split
-from anywire.messages import Chunk, Kind
+from anywire.messages import WHOLE_KINDS, Chunk, Kind
 
 _FORMS: dict[Kind, tuple[str, str]] = {
     "chat": ("chatcmpl-", "chat.completion"),
@@ -37,20 +37,25 @@ def whole_answer(kind: Kind, task_id: str, model: str, chunk: Chunk) -> dict[str
         if not chunk.extra:
             raise EngineFailed("the engine gave no embedding")
         return {"object": "list", "data": _decoded(chunk.extra), "model": model, **({"usage": usage} if usage else {})}
+    if kind in WHOLE_KINDS:
+        answer = _decoded(chunk.extra)
+        if not isinstance(answer, dict):
+            raise EngineFailed(f"the engine gave no answer to a task of the kind {kind}")
+        return {**answer, "model": model, **({"usage": usage} if usage else {})}
     prefix, form = _FORMS[kind]
     choices, members = _decoded(chunk.extra, split) or ([], {})
     if not chunk.extra:
         text = "".join(chunk.deltas)
         said = {"message": {"role": "assistant", "content": text}} if kind == "chat" else {"text": text}
         choices = [{"index": 0, **said, "logprobs": None, "finish_reason": chunk.finish_reason or "stop"}]
-    answer: dict[str, Any] = {
+    head: dict[str, Any] = {
         "id": prefix + task_id,
         "object": form,
         "created": int(time.time()),
         "model": model,
         "choices": choices,
     }
-    return members | answer | ({"usage": usage} if usage else {})
+    return members | head | ({"usage": usage} if usage else {})
 
 
 def pieces_of(chunk: Chunk) -> list[Piece]:

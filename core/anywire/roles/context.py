@@ -23,6 +23,7 @@ from anywire.route import Routes
 from anywire.selector import AgentView
 from anywire.submission import Submission
 from anywire.task_stream import TaskStream
+from anywire.tracing import Tracing
 from anywire.transport import Transport
 
 
@@ -71,6 +72,10 @@ class OrchestratorContext:
         return self._orchestrator.events
 
     @property
+    def tracing(self) -> Tracing:
+        return self._orchestrator.tracing
+
+    @property
     def transports(self) -> Sequence[Transport]:
         return self._orchestrator.transports
 
@@ -97,6 +102,9 @@ class OrchestratorContext:
 
     def follow(self, task_id: str, caller: Caller = OPERATOR) -> AsyncGenerator[Chunk, None]:
         return self._orchestrator.follow(task_id, caller)
+
+    def note(self, task_id: str, name: str, value: str) -> None:
+        self._orchestrator.note(task_id, name, value)
 
     def agents(self) -> list[AgentView]:
         return self._orchestrator.agents()

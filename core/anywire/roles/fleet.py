@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from time import perf_counter
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import msgspec
 import pydantic
@@ -32,7 +32,7 @@ from anywire.errors import (
 )
 from anywire.identity import agent_info
 from anywire.large_body import LARGE_BYTES, read_large_body
-from anywire.messages import Chunk, Progress, TaskRequest
+from anywire.messages import Chunk, Kind, Progress, TaskRequest
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.pipeline.tasks.task import ORCHESTRATOR
 from anywire.request_log import RequestLog
@@ -67,7 +67,7 @@ class FleetEngine(Engine):
 
     name: ClassVar[str] = ORCHESTRATOR
     Config = FleetConfig
-    capabilities = ("chat", "completion", "embedding")
+    capabilities = get_args(Kind)
 
     def __init__(
         self, orchestrator: Orchestrator, plane: Plane, requests: RequestLog, access: Access | None = None

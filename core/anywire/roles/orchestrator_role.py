@@ -46,6 +46,8 @@ class Served(NamedTuple):
     access: RunAccess = OpenAccess()
     numbers: Callable[[str, Numbers], None] = lambda name, numbers: None
     """Tells the numbers of a further part, under a name, with those of services; see `ServiceHost.tell_also`."""
+    routes: Routes | None = None
+    """What the gateways serve beside their own."""
 
     @property
     def address(self) -> str:
@@ -115,7 +117,14 @@ class OrchestratorRole:
 
     @property
     def served(self) -> Served:
-        return Served(self.orchestrator, self.gateways, self._client_transports, self.access, self.services.tell_also)
+        return Served(
+            self.orchestrator,
+            self.gateways,
+            self._client_transports,
+            self.access,
+            self.services.tell_also,
+            self.routes,
+        )
 
     def context(self, name: str) -> OrchestratorContext:
         """What the gateway of that name is given."""

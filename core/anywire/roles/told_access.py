@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from anywire.access import Access, Presented
+from anywire.access import Access, KnownKey, ListsKeys, Presented
 from anywire.caller import Caller
 from anywire.errors import Unauthenticated
 from anywire.event_bus import EventBus
@@ -42,6 +42,9 @@ class _ToldAccess:
 
     def still(self, caller: Caller) -> Caller | None:
         return self._access.still(caller)
+
+    def known_keys(self) -> Sequence[KnownKey]:
+        return self._access.known_keys() if isinstance(self._access, ListsKeys) else ()
 
 
 def _way(presented: Presented) -> str:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, get_args
 import pytest
 
 from anywire.engine import Delta
-from anywire.errors import AnywireError, PluginFailed, ShuttingDown
+from anywire.errors import AnywireError, EngineFailed, PluginFailed, ShuttingDown
 from anywire.messages import Kind
 from anywire.offers import Offer
 from anywire.plugins import Plugins
@@ -91,9 +91,31 @@ class ServiceConformance:
                     answer = await expect(
                         service.before(f"no-task-{number}", Submission(kind, MODEL, body)), "before returns"
                     )
-                    assert answer is None or isinstance(answer, Delta)
+                    assert _is_answer(answer)
                     assert time.monotonic() - began < service.before_timeout
             assert bench.orchestrator.waiting == 0
+
+    async def test_after_failure_is_quick_and_raises_for_nothing(self, tmp_path: Path) -> None:
+        error = EngineFailed("the kit says so")
+        async with self.running(tmp_path) as (service, bench):
+            for number, body in enumerate(BODIES):
+                for kind in get_args(Kind):
+                    began = time.monotonic()
+                    asked = service.after_failure(f"no-task-{number}", Submission(kind, MODEL, body), error)
+                    assert _is_answer(await expect(asked, "after_failure returns"))
+                    assert time.monotonic() - began < service.after_failure_timeout
+            assert bench.orchestrator.waiting == 0
+
+    async def test_a_task_that_fails_ends_with_its_error_or_with_an_answer_that_is_marked(self, tmp_path: Path) -> None:
+        async with self.running(tmp_path) as (service, bench):
+            for stream in (False, True):
+                task = bench.submit(Script("fails", 2, fail_after=0).body(), stream=stream)
+                try:
+                    await expect(task.result(), "the task has ended")
+                except EngineFailed:
+                    assert "fallback" not in task.notes
+                else:
+                    assert task.notes["fallback"] == service.name
 
     async def test_its_offers_are_offers_and_do_not_change(self, tmp_path: Path) -> None:
         async with self.running(tmp_path) as (service, _):
@@ -142,6 +164,12 @@ class ServiceConformance:
             bench.host.gate_closed()
             with pytest.raises(ShuttingDown):
                 bench.submit()
+
+
+def _is_answer(answer: object) -> bool:
+    """Whether it is what a service may give in place of an agent's answer: deltas, or None for none."""
+    deltas = answer if isinstance(answer, tuple) else (answer,)
+    return answer is None or (bool(deltas) and all(isinstance(each, Delta) for each in deltas))
 
 
 async def _ask(bench: ServiceBench) -> None:

@@ -197,6 +197,11 @@ class AttemptEnds:
             ending.task_id = task.task_id
             if budget is not None and isinstance(decision, Fail):
                 self._retries.given_up(task, ending, decision, budget)
+            if not shut and self._ends.rescue(task, ending):
+                if outcome is not None:
+                    self._observation.attempt_ended(attempt, outcome)
+                self._dispatcher.offer_held()
+                return
             self._ends.end(task, ending.code, attempt, outcome, error=ending)
         else:
             if isinstance(decision, Resume):

@@ -30,6 +30,7 @@ from anywire.scheduler import Outcome
 from anywire.selector import AgentView
 from anywire.submission import Hints
 from anywire.task_stream import TaskStream
+from anywire.tracing import Tracing
 from anywire.transport import Hub, Plane
 
 REMEMBERED_LINKS = 256
@@ -81,14 +82,14 @@ class Attempts:
         plane: Plane,
         retries: Retries,
         hedging: Hedging | None,
+        tracing: Tracing,
     ) -> None:
-        self._retries, self._hedging = retries, hedging
+        self._retries, self._hedging, self._tracing = retries, hedging, tracing
         self._observation = observation
         self._hub_id, self._hubs, self._registry, self._health = hub_id, hubs, registry, health
         self._boundary, self._sink, self._awake, self._counts, self._config = boundary, sink, awake, counts, config
         self._clock: Clock = awake.clock
         self._window = config.window
-        self._wants_progress = config.first_token_timeout > 0
         self._shares_budget = plane == "agent"
         """Whether agents are told how many attempts are left: a client leaves that to its orchestrators."""
         self._open = open_attempts
@@ -137,8 +138,8 @@ class Attempts:
             max(1, (queued.deadline_ns - now) // 1_000_000) if queued.deadline_ns else 0,
             self._window,
             submission.hops,
-            submission.trace,
-            submission.progress or self._wants_progress or queued.key.uses_servers,
+            self._tracing.attempt(task.task_id, number, submission.trace) if submission.trace else "",
+            submission.progress or self._config.first_token_timeout > 0 or queued.key.uses_servers,
             told,
             submission.caller.tenant,
             queued.session,

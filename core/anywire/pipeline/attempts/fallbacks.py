@@ -13,7 +13,6 @@ no circles. Attempts and the budget for retries are those of the task, whichever
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -26,6 +25,7 @@ from anywire.pipeline.queue.absence import Absence
 from anywire.pipeline.queue.admission import Admission
 from anywire.pipeline.queue.dispatcher import Dispatcher
 from anywire.pipeline.tasks.task import Task
+from anywire.pipeline_settings import PipelineConfig
 from anywire.scheduler import QueueKey
 from anywire.submission import Submission
 
@@ -36,11 +36,11 @@ Keys = tuple[QueueKey, ...]
 
 
 class Fallbacks:
-    """``chains`` has the fallbacks of each model."""
+    """``config.fallbacks`` has those of each model."""
 
     def __init__(
         self,
-        chains: Mapping[str, Sequence[str]],
+        config: PipelineConfig,
         admission: Admission,
         registry: Registry,
         absence: Absence,
@@ -48,13 +48,13 @@ class Fallbacks:
         observation: Observation,
         counts: Counter[str],
     ) -> None:
-        self._chains, self._admission, self._registry, self._absence = chains, admission, registry, absence
+        self._config, self._admission, self._registry, self._absence = config, admission, registry, absence
         self._dispatcher, self._observation, self._counts = dispatcher, observation, counts
 
     def keys(self, submission: Submission, demand: Demand) -> tuple[Keys, Keys]:
         """What a new task waits for first, and its fallbacks after that. Raises what `Admission.keys` raises where
         nobody serves any of them, or will."""
-        if not self._chains:
+        if not self._config.fallbacks:
             return self._admission.keys(submission, demand), ()
         chain = self._chain(submission, demand)
         try:
@@ -111,7 +111,8 @@ class Fallbacks:
     def _chain(self, submission: Submission, demand: Demand) -> Keys:
         named = dict.fromkeys((submission.model, *demand.models))
         allows = submission.caller.limits.allows_model
-        chain = dict.fromkeys(other for model in named for other in self._chains.get(model, ()))
+        chains = self._config.fallbacks
+        chain = dict.fromkeys(other for model in named for other in chains.get(model, ()))
         return tuple(
             [QueueKey(model, submission.kind, demand.needs) for model in chain if model not in named and allows(model)]
         )

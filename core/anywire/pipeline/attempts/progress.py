@@ -50,7 +50,7 @@ class ProgressWatch:
         sink: ProgressSink,
     ) -> None:
         self._open, self._awake, self._counts, self._config, self._sink = open_attempts, awake, counts, config, sink
-        self._accept_within, self._call_within = config.accept_timeout, config.breaker.call_timeout
+        self._call_within = config.breaker.call_timeout
         self._timer: Timer | None = None
 
     def watch(self, attempt: Attempt) -> None:
@@ -58,7 +58,7 @@ class ProgressWatch:
         if self._timer is None:
             self._awake.start()
             self._timer = self._awake.clock.call_later(LOOK, self._look)
-        within = self._accept_within
+        within = self._config.accept_timeout
         now = self._awake.now()
         attempt.due = now + (2 * attempt.agent.info.lease_ms / 1000 if within is None else within)
         if self._call_within:
@@ -106,7 +106,7 @@ class ProgressWatch:
     def _timeout(self, attempt: Attempt) -> float:
         """Seconds that its next progress may take; 0 for as long as it likes."""
         if attempt.state == "sent":
-            within = self._accept_within
+            within = self._config.accept_timeout
             return 2 * attempt.agent.info.lease_ms / 1000 if within is None else within
         if not attempt.task.submission.stream or (attempt.state == "accepted" and attempt.waits):
             return 0.0

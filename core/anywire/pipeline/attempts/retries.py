@@ -43,6 +43,10 @@ class Retries:
         task.retry_budget = budget = self._budgets.of(submission.model, submission.caller.tenant)
         budget.begin(now_ns)
 
+    def stats(self) -> dict[str, int]:
+        """What the budgets have left now, see `anywire.pipeline.tasks.retry_budget.RetryBudgets.stats`."""
+        return self._budgets.stats(self._clock.now_ns())
+
     def attempts_told(self, attempt: Attempt, now_ns: int) -> int:
         """How many attempts the agent may make of a task, this one included: an orchestrator as many as the budget
         allows, and these are kept back for it; another agent, whose engine may send a request once more over a new

@@ -62,7 +62,7 @@ class TaskEnds:
         self.outcomes: Counter[str] = Counter()
         """How many ended with which error's code, ``answered`` without one; probes are not counted."""
         self.deadlines = Deadlines(clock, config.deadline, self.give_up)
-        self.absence = Absence(clock, config.agent_wait, registry, admission, self.fail)
+        self.absence = Absence(clock, config, registry, admission, self.fail)
         self.probe_ended: Callable[[Task, Attempt | None, AnywireError | None], None] | None = None
         """Told of each probe that has ended, with its last attempt and its error."""
         self._idle = asyncio.Event()
@@ -150,11 +150,31 @@ class TaskEnds:
         self._dispatcher.offer_held()
 
     def fail(self, task: Task, error: AnywireError) -> None:
-        """End a task with an error. Does nothing when it has ended."""
+        """End a task with an error, unless a service is to be asked for an answer in its place. Does nothing when it
+        has ended."""
         if task.place == "ended" or task.task_id not in self.tasks:
             return
         error.task_id = task.task_id
-        self.end(task, error.code, error=error)
+        if not self.rescue(task, error):
+            self.end(task, error.code, error=error)
+
+    def rescue(self, task: Task, error: AnywireError) -> bool:
+        """Whether services are asked for an answer in place of ``error``. The task is held meanwhile; no attempt at it
+        is under way."""
+        services = self._services
+        standing = services.stands_after(task, error) if services.concerned else ""
+        if not standing or self._dispatcher.gate_closed:
+            return False
+        if task.agent_timer is not None:
+            self.absence.end(task)
+        if task.wait is not None:
+            self._waiting.ends(task, False)
+        if task.place in ("queued", "held"):
+            self._dispatcher.remove(task)
+        self._dispatcher.hold(task, f"service {standing}")
+        self._observation.task_held(task, task.why)
+        services.rescue(task, error)
+        return True
 
     def give_up(self, task: Task, error: AnywireError) -> None:
         """End a task from this side: its agent is asked to stop."""

@@ -47,7 +47,7 @@ class Incoming:
         self._open_attempts = open_attempts
         self._awake, self._counts, self._dropped, self._observation = awake, counts, dropped, observation
         self._clock: Clock = awake.clock
-        self._window, self._reader_timeout = config.window, config.reader_timeout
+        self._window, self._config = config.window, config
         self._resume_bytes = config.resume_bytes if config.resume else 0
 
     def chunk_received(self, link: int, agent_id: str, incarnation: int, chunk: Chunk) -> None:
@@ -186,7 +186,7 @@ class Incoming:
         # Without credit left, more than half a window waits for the reader.
         full = attempt.outstanding <= 0 or (task.sent > 1 and stream.waiting >= self._window)
         if full and not task.stalled_due:
-            task.stalled_due = self._awake.now() + self._reader_timeout
+            task.stalled_due = self._awake.now() + self._config.reader_timeout
 
     def _begin_streaming(self, attempt: Attempt, chunk: Chunk) -> None:
         """Its first token: of several attempts, the first to bring one is the one shown."""

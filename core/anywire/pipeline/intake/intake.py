@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterator
 from functools import partial
 
+import msgspec
+
 from anywire.boundary import label
 from anywire.caller import NO_LIMITS
 from anywire.clock import Clock
@@ -29,6 +31,7 @@ from anywire.scheduler import QueuedTask, Scheduler
 from anywire.selector import Selector
 from anywire.submission import Submission
 from anywire.task_stream import TaskStream
+from anywire.tracing import Tracing
 
 IGNORED_PRIORITY = ("priority",)
 IGNORED_POLICY = ("policy",)
@@ -58,11 +61,13 @@ class Intake:
         observation: Observation,
         clock: Clock,
         config: PipelineConfig,
+        tracing: Tracing,
     ) -> None:
+        self._tracing = tracing
         self._admission, self._services, self._dispatcher = admission, services, dispatcher
         self._room, self._waiting, self._limits = room, waiting, limits
         self._fallbacks = fallbacks
-        self._max_tokens, self._preemption = config.max_tokens, preemption
+        self._preemption = preemption
         self._attempts, self._ends, self._task_ids = attempts, ends, task_ids
         self._observation, self._clock, self._config = observation, clock, config
         self._wants_prefix = scheduler.wants_prefix or selector.wants_prefix
@@ -83,7 +88,7 @@ class Intake:
         is_limited = submission.caller.limits is not NO_LIMITS
         if is_limited:
             submission = self._admission.allowed(submission, demand)
-        if self._max_tokens and demand.max_tokens > self._max_tokens:
+        if 0 < self._config.max_tokens < demand.max_tokens:
             raise self._admission.too_long(demand)
         services = self._services
         concerned = services.concerned
@@ -156,6 +161,8 @@ class Intake:
                 self._limits.give_back(task.share)
             raise
         self._ends.add(task, deadline)
+        if self._tracing.is_on:
+            self._trace(task)
         if submission.stream:
             stream.on_read(partial(self._attempts.was_read, task))
         if parent is not None:
@@ -181,6 +188,13 @@ class Intake:
         elif task.place == "held":
             self._waiting.begins(task)
         return stream
+
+    def _trace(self, task: Task) -> None:
+        """Let the tracer put its span in the place of the client's."""
+        submission = task.submission
+        trace = self._tracing.task(task.task_id, submission)
+        if trace != submission.trace:
+            task.submission = msgspec.structs.replace(submission, trace=trace)
 
     def _may_preempt(self, submission: Submission) -> bool:
         """Whether how long others wait says nothing of it."""

@@ -17,14 +17,16 @@ from anywire.pipeline.tasks.noted_choice import Noted
 from anywire.pipeline.tasks.task import Task, task_view
 from anywire.scheduler import QueuedTask
 from anywire.selector import AgentView, Candidates
+from anywire.stages import Stages
 
 MAX_NAMED = 16
 """Agents that one `LeftOut` names."""
 NO_SCORES: Mapping[str, float] = {}
 
-_Ended = tuple[QueuedTask, str, str, int, str, str, int, int, tuple[Noted, ...], str, str]
+_Ended = tuple[QueuedTask, str, str, int, str, str, int, int, tuple[Noted, ...], str, str, Stages]
 """A task as it is kept: what was queued, its model, why it was held last, when it ended, its agent and transport, the
-attempts sent, the chunks, its choices, its error's code and message. A `TaskView` is made of it when one asks."""
+attempts sent, the chunks, its choices, its error's code and message, its stages. A `TaskView` is made of it when one
+asks."""
 
 
 def note(
@@ -96,6 +98,7 @@ class KeptDecisions:
                 task.decisions,
                 code,
                 message,
+                stream.stages,
             )
             if len(kept) > self._size:
                 kept.popitem(last=False)
@@ -105,7 +108,7 @@ class KeptDecisions:
         found = self._ended.get(task_id)
         if found is None:
             return None
-        queued, model, why, now_ns, agent_id, transport, sent, chunks, noted, code, message = found
+        queued, model, why, now_ns, agent_id, transport, sent, chunks, noted, code, message, stages = found
         view = TaskView(
             task_id,
             queued.key.kind,
@@ -122,11 +125,12 @@ class KeptDecisions:
             queued.parent,
             queued.caller,
         )
-        return TaskRecord(view, self._decisions(noted, queued.received_ns), code, message)
+        return TaskRecord(view, self._decisions(noted, queued.received_ns), code, message, stages)
 
     def running(self, task: Task, now_ns: int) -> TaskRecord:
         """A task that has not ended."""
-        return TaskRecord(task_view(task, now_ns), self._decisions(task.decisions, task.queued.received_ns))
+        decisions = self._decisions(task.decisions, task.queued.received_ns)
+        return TaskRecord(task_view(task, now_ns), decisions, stages=task.stream.stages)
 
     def newest(self, task: Task) -> Decision | None:
         """The newest choice for a task."""

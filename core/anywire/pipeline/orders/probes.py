@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Mapping
 
 import msgspec
@@ -20,6 +21,7 @@ from anywire.pipeline.observation.observation import Observation
 from anywire.pipeline.tasks.task import Attempt, Task
 from anywire.scheduler import QueuedTask, QueueKey
 from anywire.selector import AgentView
+from anywire.silent_wave import silent_wave
 from anywire.submission import Submission
 from anywire.task_stream import TaskStream
 
@@ -30,6 +32,12 @@ BODIES: Mapping[Kind, Mapping[str, object]] = {
     "chat": {"messages": [{"role": "user", "content": "ping"}], "max_tokens": 1},
     "completion": {"prompt": "ping", "max_tokens": 1},
     "embedding": {"input": "ping"},
+    "rerank": {"query": "ping", "documents": ["ping"]},
+    "tokenize": {"prompt": "ping"},
+    "detokenize": {"tokens": [1]},
+    "speech": {"input": "ping", "voice": "alloy"},
+    "transcription": {"file": base64.b64encode(silent_wave(0.1)).decode(), "filename": "ping.wav"},
+    "image": {"prompt": "ping", "n": 1},
 }
 
 _encode = msgspec.json.Encoder().encode

@@ -13,6 +13,7 @@ from anywire.pipeline.fleet.serving import Served
 from anywire.pipeline.queue.admission import Admission
 from anywire.pipeline.queue.broken_streams import nobody_resumes
 from anywire.pipeline.tasks.task import Task
+from anywire.pipeline_settings import PipelineConfig
 from anywire.scheduler import QueueKey
 
 MAX_NAMED = 3
@@ -22,22 +23,28 @@ EXPECTED_LOOK = 1.0
 
 
 class Absence:
-    """Calls ``fail(task, error)`` when nobody could serve a task for ``wait`` seconds on end.
+    """Calls ``fail(task, error)`` when nobody could serve a task for ``config.agent_wait`` seconds on end.
 
     The time counts from the newest absence: it ends when an agent serves the task again. For a stream that waits to be
-    resumed agents with other weights come and go without a word: it is looked at every ``wait`` seconds, and fails when
+    resumed agents with other weights come and go without a word: it is looked at as often, and fails when
     nobody could resume it at two looks on end, or when nobody could at the first.
     """
 
     def __init__(
         self,
         clock: Clock,
-        wait: float,
+        config: PipelineConfig,
         registry: Registry,
         admission: Admission,
         fail: Callable[[Task, AnywireError], None],
     ) -> None:
-        self._clock, self._wait, self._registry, self._admission, self._fail = clock, wait, registry, admission, fail
+        self._clock, self._config, self._registry, self._admission, self._fail = (
+            clock,
+            config,
+            registry,
+            admission,
+            fail,
+        )
         self._tasks: dict[Served, dict[str, Task]] = {}
         self._absent: set[str] = set()
         """Of those the tasks that nobody served at the last look."""
@@ -83,7 +90,7 @@ class Absence:
                     self.end(task)
 
     def _count(self, task: Task, is_served: bool, wait: float | None = None) -> None:
-        task.agent_timer = self._clock.call_later(self._wait if wait is None else wait, self._expire, task)
+        task.agent_timer = self._clock.call_later(self._config.agent_wait if wait is None else wait, self._expire, task)
         if not is_served:
             self._absent.add(task.task_id)
         for served in _all_served(task):
@@ -99,17 +106,17 @@ class Absence:
         key = task.queued.key
         reasons = map(self.why, task.queued.keys)
         why, pause = next((reason for reason in reasons if reason[0]), (self._crashed(key), 0.0))
-        broken = nobody_resumes(task, self._wait, why)
+        broken = nobody_resumes(task, self._config.agent_wait, why)
         if broken is not None:
             self._fail(task, broken)
             return
         refused = self._admission.unknown(key, task.submission.caller)
         if refused is None and any(self._registry.serving.is_expected(each.model) for each in task.queued.keys):
-            self._count(task, is_served, max(self._wait, EXPECTED_LOOK))
+            self._count(task, is_served, max(self._config.agent_wait, EXPECTED_LOOK))
             return
         others = ", ".join([repr(each.model) for each in task.chain])
         models = f"{key.model!r}, nor for {others} in its place," if others else repr(key.model)
-        message = f"no agent for model {models} within {self._wait:g} s" + (f": {why}" if why else "")
+        message = f"no agent for model {models} within {self._config.agent_wait:g} s" + (f": {why}" if why else "")
         nobody = errors.NoAgent(message, retry_after=float(ceil(pause)))
         self._fail(task, refused or nobody)
 

@@ -11,16 +11,19 @@ from anywire.scheduler import QueuedTask, Scheduler, SchedulerConfig
 
 
 class QueueRoom:
-    """``limit`` is how many tasks may wait, those held included; ``of_tenant`` how many of one tenant, 0 for any."""
+    """``limit`` is how many tasks may wait, those held included."""
 
     def __init__(self, config: PipelineConfig, scheduler: Scheduler, registry: Registry, waiting: Waiting) -> None:
         self._registry, self._waiting = registry, waiting
         settings = getattr(scheduler, "config", None)
         self.limit: int = getattr(settings, "max_queue_size", SchedulerConfig().max_queue_size)
-        share = config.tenant_queue_share
-        self.of_tenant = max(1, int(share * self.limit)) if share < 1 else 0
+        self._config = config
+
+    @property
+    def of_tenant(self) -> int:
         """How many tasks of one tenant may wait; 0 for any number."""
-        self._refuses_early = config.early_refusal
+        share = self._config.tenant_queue_share
+        return max(1, int(share * self.limit)) if share < 1 else 0
 
     def check_share(self, queued: QueuedTask) -> None:
         """Raise `QueueFull` when as many tasks of its tenant wait as may, unless it need not wait."""
@@ -34,7 +37,7 @@ class QueueRoom:
     def check_deadline(self, queued: QueuedTask) -> None:
         """Raise `DeadlineTooShort` when a new task would not be answered by its deadline, as far as that is known."""
         # Nothing is predicted while nobody waits.
-        if not (self._waiting.tenants and self._refuses_early and queued.deadline_ns):
+        if not (self._waiting.tenants and self._config.early_refusal and queued.deadline_ns):
             return
         model = queued.keys[0].model
         wait = self._waiting.predicted(model, queued.priority)
@@ -54,7 +57,7 @@ class QueueRoom:
     def too_late(self, queued: QueuedTask, model: str, now_ns: int) -> AnywireError | None:
         """The error for a task that has waited and would not be answered by its deadline if it were sent now, as far as
         that is known: it would take the time of one that can be."""
-        if not (self._refuses_early and queued.deadline_ns):
+        if not (self._config.early_refusal and queued.deadline_ns):
             return None
         left = (queued.deadline_ns - now_ns) / 1e9
         if not self._waiting.is_too_late(model, left, queued.max_tokens):

@@ -17,12 +17,14 @@ from anywire import errors
 from anywire.boundary import Boundary, label
 from anywire.caller import Caller
 from anywire.clock import Clock
+from anywire.errors import AnywireError
+from anywire.messages import COMMON_KINDS
 from anywire.offers import Offer
-from anywire.pipeline.services.service_work import PATIENCE, Answer, Before, ServiceSink
+from anywire.pipeline.services.service_work import PATIENCE, Answer, Asked, ServiceSink
 from anywire.pipeline.tasks.task import Task
 from anywire.pipeline_settings import PipelineConfig
 from anywire.scheduler import QueueKey
-from anywire.service import Service
+from anywire.service import AFTER_FAILURES, Service
 from anywire.submission import Submission
 
 log = logging.getLogger(__name__)
@@ -38,8 +40,9 @@ class ServiceAnswers:
         self.sink, self.boundary, self.clock, self.config = sink, boundary, clock, config
         self._models: dict[str, tuple[Service, Offer]] = {}
         self._before: list[Service] = []
+        self._after: list[Service] = []
         self._before_command: list[Service] = []
-        self._under_way: dict[str, Answer | Before] = {}
+        self._under_way: dict[str, Answer | Asked] = {}
         """By task id: what a service does for it now."""
         self._answering: Counter[str] = Counter()
         """Answers of each model whose generator has not ended."""
@@ -49,8 +52,8 @@ class ServiceAnswers:
         """Whether a task may concern a service, or another task as its parent."""
 
     def add(self, service: Service, offers: tuple[Offer, ...]) -> None:
-        """Let a started service answer tasks for ``offers``, and stand before others if its class has `before`. Raises
-        `ConfigError` for a model that another service has."""
+        """Let a started service answer tasks for ``offers``, and stand before others, and after their failure, if its
+        class has `before` and `after_failure`. Raises `ConfigError` for a model that another service has."""
         self.concerned = True
         for offer in offers:
             if offer.model in self._models:
@@ -61,6 +64,8 @@ class ServiceAnswers:
             self._models[offer.model] = (service, offer)
         if type(service).before is not Service.before:
             self._before.append(service)
+        if type(service).after_failure is not Service.after_failure:
+            self._after.append(service)
         if type(service).before_command is not Service.before_command:
             self._before_command.append(service)
 
@@ -93,7 +98,7 @@ class ServiceAnswers:
         if found is None:
             return ()
         service, offer = found
-        if offer.kinds and submission.kind not in offer.kinds:
+        if submission.kind not in (offer.kinds or COMMON_KINDS):
             raise errors.InvalidRequest(f"model {offer.model!r} does not do {submission.kind}", param="model")
         if not offer.takes_tasks:
             raise errors.ModelStopped(f"the model {offer.model!r} of the service {service.name} is {offer.state}")
@@ -121,8 +126,27 @@ class ServiceAnswers:
         if found is not None:
             self._answer(task, *found)
         else:
-            self._under_way[task.task_id] = before = Before(self, task, tuple(self._before))
+            self._under_way[task.task_id] = before = Asked(self, task, tuple(self._before))
             before.ask()
+
+    def stands_after(self, task: Task, error: AnywireError) -> str:
+        """The first service that is to be asked for an answer in place of ``error``; empty when none is."""
+        if (
+            not self._after
+            or task.was_rescued
+            or task.chunks
+            or task.is_probe
+            or not isinstance(error, AFTER_FAILURES)
+            or task.submission.model in self._models
+        ):
+            return ""
+        return self._after[0].name
+
+    def rescue(self, task: Task, error: AnywireError) -> None:
+        """Ask the services for an answer to a held task in place of ``error``, with which it ends otherwise."""
+        task.was_rescued = True
+        self._under_way[task.task_id] = after = Asked(self, task, tuple(self._after), error)
+        after.ask()
 
     def adopt(self, task: Task) -> None:
         """Note whose child a new task is."""

@@ -15,7 +15,7 @@ from anywire.errors import AnywireError
 from anywire.messages import Chunk
 from anywire.pipeline.tasks.task import Task
 from anywire.pipeline_settings import PipelineConfig
-from anywire.service import Service
+from anywire.service import Answered, Service
 from anywire.task_stream import TaskStream
 
 PATIENCE = 5.0
@@ -144,24 +144,33 @@ class Answer:
             self.runner.cancel()
 
 
-class Before:
-    """One held task, and the services that are still to be asked about it, one after the other."""
+class Asked:
+    """One held task, and the services that are still to be asked about it, one after the other: before it goes to the
+    queue, or in place of ``error``, with which it ends when none has an answer."""
 
-    def __init__(self, owner: Owner, task: Task, services: tuple[Service, ...]) -> None:
-        self._owner, self._task, self._left = owner, task, list(services)
-        self._asking: asyncio.Task[Delta | None] | None = None
+    def __init__(
+        self, owner: Owner, task: Task, services: tuple[Service, ...], error: AnywireError | None = None
+    ) -> None:
+        self._owner, self._task, self._left, self._error = owner, task, list(services), error
+        self._call = "before" if error is None else "after_failure"
+        self._asking: asyncio.Task[Answered | None] | None = None
         self._timer: Timer | None = None
 
     def ask(self) -> None:
-        """Ask the next service; release the task when there is none."""
+        """Ask the next service; when there is none, release the task, or fail it."""
         if not self._left:
             self._owner.done(self._task)
-            self._owner.sink.release(self._task)
+            if self._error is None:
+                self._owner.sink.release(self._task)
+            else:
+                self._owner.sink.fail_task(self._task, self._error)
             return
         service = self._left.pop(0)
         self._task.why = name = label("service", service)
-        self._asking = asking = asyncio.get_running_loop().create_task(_asked(service, self._task))
-        self._timer = self._owner.clock.call_later(service.before_timeout, self._late, asking, name)
+        timeout = service.before_timeout if self._error is None else service.after_failure_timeout
+        asked = _asked(service, self._task, self._error)
+        self._asking = asking = asyncio.get_running_loop().create_task(asked)
+        self._timer = self._owner.clock.call_later(timeout, self._late, asking, name)
         asking.add_done_callback(partial(self._told, name))
 
     def stop(self) -> None:
@@ -171,39 +180,64 @@ class Before:
         if asking is not None:
             asking.cancel()
 
-    def _late(self, asking: asyncio.Task[Delta | None], name: str) -> None:
+    def _late(self, asking: asyncio.Task[Answered | None], name: str) -> None:
         if asking is self._asking:
             self.stop()
-            self._owner.boundary.failed(name, "before", "took longer than its before_timeout", self._task.task_id)
+            self._owner.boundary.failed(name, self._call, f"took longer than its {self._call}_timeout",
+                                        self._task.task_id)  # fmt: skip
             self.ask()
 
-    def _told(self, name: str, asking: asyncio.Task[Delta | None]) -> None:
+    def _told(self, name: str, asking: asyncio.Task[Answered | None]) -> None:
         if asking is not self._asking:
             if not asking.cancelled():
                 asking.exception()  # stopped, or too late: what it raises interests nobody any more
             return
         self.stop()
         task = self._task
-        answer: Delta | None = None
+        answer: tuple[Delta, ...] = ()
         try:
-            answer = asking.result()
-            if answer is not None:
-                _check(answer)
+            answer = _deltas(asking.result())
         except (Exception, asyncio.CancelledError) as error:
-            self._owner.boundary.failed(name, "before", error, task.task_id)
-            answer = None
-        if answer is None:
+            self._owner.boundary.failed(name, self._call, error, task.task_id)
+        if not answer:
             self.ask()
             return
         self._owner.done(task)
+        if self._error is not None:
+            task.stream.notes = {**task.stream.notes, "fallback": name.removeprefix("service ")}
+        self._owner.sink.service_answered(task, _delivered(task, answer))
+
+
+async def _asked(service: Service, task: Task, error: AnywireError | None) -> Answered | None:
+    if error is None:
+        return await service.before(task.task_id, task.submission)
+    return await service.after_failure(task.task_id, task.submission, error)
+
+
+def _deltas(answer: object) -> tuple[Delta, ...]:
+    """The deltas of an answer, none for None. Raises TypeError for what is no answer."""
+    deltas = () if answer is None else answer if isinstance(answer, tuple) else (answer,)
+    for each in deltas:
+        _check(each)
+    if answer is not None and not deltas:
+        raise TypeError("gave an answer without any delta")
+    return deltas
+
+
+def _delivered(task: Task, answer: tuple[Delta, ...]) -> Chunk:
+    """Give a stream's reader all but the last of the deltas, and return the final chunk."""
+    usage = next((each.usage for each in reversed(answer) if each.usage), "")
+    finish = next((each.finish_reason for each in reversed(answer) if each.finish_reason), "stop")
+    *earlier, last = answer
+    if not task.submission.stream:
+        text = "".join([each.text for each in answer])
+        extra = next((each.extra for each in reversed(answer) if each.extra), "")
         task.chunks += 1
-        finish = answer.finish_reason or "stop"
-        final = Chunk("", task.task_id, 0, 0, (answer.text,), answer.extra, True, finish, answer.usage)
-        self._owner.sink.service_answered(task, final)
-
-
-async def _asked(service: Service, task: Task) -> Delta | None:
-    return await service.before(task.task_id, task.submission)
+        return Chunk("", task.task_id, 0, 0, (text,), extra, True, finish, usage)
+    for seq, each in enumerate(earlier):
+        task.stream.push(Chunk("", task.task_id, 0, seq, (each.text,), each.extra))
+    task.chunks += len(answer)
+    return Chunk("", task.task_id, 0, len(earlier), (last.text,), last.extra, True, finish, usage)
 
 
 def _check(delta: object) -> None:

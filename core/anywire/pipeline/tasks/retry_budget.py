@@ -112,3 +112,8 @@ class RetryBudgets:
             budgets.move_to_end(key)
         self._last = key, budget
         return budget
+
+    def stats(self, now_ns: int) -> dict[str, int]:
+        """How many budgets there are, and how many retries the one with the fewest has left."""
+        left = [each.left(now_ns) for each in self._budgets.values()]
+        return {"budgets": len(left), "least_left": min(left, default=0)}

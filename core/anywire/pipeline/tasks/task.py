@@ -203,6 +203,7 @@ class Task:
     (`anywire.pipeline.attempts.fallbacks`). ``retry_budget`` pays for sending it again, None before it is sent.
     ``hedged``: whether a second attempt was made because its first token was late, None before hedging has seen it.
     ``has_acted``: an agent has said that it called tools for it, which is not to be done twice.
+    ``was_rescued``: services were asked for an answer in place of its error.
     """
 
     __slots__ = (
@@ -247,6 +248,7 @@ class Task:
         "told_why",
         "tried",
         "wait",
+        "was_rescued",
         "why",
     )
 
@@ -267,7 +269,7 @@ class Task:
         self.wait: Wait | None = None
         self.retry_budget: RetryBudget | None = None
         self.plain = True
-        self.resumes = self.is_probe = self.has_acted = False
+        self.resumes = self.is_probe = self.has_acted = self.was_rescued = False
         self.hedged: bool | None = None
         self.kept: StringIO | None = None
         self.failure: AnywireError | None = None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
+import msgspec
 import pytest
 
 from anywire import errors
-from anywire.messages import Cancel, Chunk, Credit, TaskRequest
+from anywire.messages import Cancel, Chunk, Credit, Kind, TaskRequest
 from anywire.testing.kit.answers import MEGABYTE, answer_each, echo, status
 from anywire.testing.patience import FACTOR, expect
 from anywire.testing.rig import Rig, request
@@ -40,6 +43,14 @@ class MessageTests:
         )
         reply.send(chunk)
         assert await sink.final("t1") == chunk
+
+    async def test_every_kind_of_task_arrives(self, rig: Rig) -> None:
+        _, agent, _ = await rig.port("a")
+        hub, sink, info = await rig.hub()
+        await sink.event("joined", "a")
+        for kind in get_args(Kind):
+            hub.send("a", msgspec.structs.replace(request(info, kind), kind=kind))
+            assert (await agent.event("task", kind))[3].kind == kind
 
     async def test_control_messages_arrive(self, rig: Rig) -> None:
         _, agent, _ = await rig.port("a")

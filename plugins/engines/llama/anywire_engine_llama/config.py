@@ -7,6 +7,7 @@ from typing import Annotated
 import pydantic
 
 from anywire.core_settings import FromCore
+from anywire.native_api import NativeApi
 
 
 class LlamaConfig(pydantic.BaseModel):
@@ -37,6 +38,11 @@ class LlamaConfig(pydantic.BaseModel):
     threads: int = pydantic.Field(default=1, ge=1, description="Threads that generate.")
     batch_threads: int = pydantic.Field(default=2, ge=1, description="Threads that read prompts.")
     embedding: bool = pydantic.Field(default=False, description="Answer embedding tasks too (mean pooling).")
+    apis: list[NativeApi] = pydantic.Field(
+        default_factory=list,
+        description="APIs beside OpenAI's that llama.cpp answers itself: `messages` for Anthropic's. Without it they "
+        "are translated.",
+    )
     default_max_tokens: int = pydantic.Field(
         default=512, ge=1, description="Tokens of the longest answer where the request names no limit."
     )

@@ -14,6 +14,7 @@ import msgspec
 from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
 from anywire.errors import ConfigError, EngineFailed
 from anywire.messages import State, TaskRequest
+from anywire.native_api import api_features
 from anywire.offers import Offer, OfferState
 from anywire.secrecy import keep_secret
 from anywire.this_system import needs_posix
@@ -73,7 +74,7 @@ class LlamaEngine(Engine):
 
     name: ClassVar[str] = "llama"
     Config: ClassVar[type[LlamaConfig]] = LlamaConfig
-    capabilities: tuple[str, ...] = ("chat", "completion", "resume")
+    capabilities: tuple[str, ...] = ("chat", "completion", "tokenize", "detokenize", "resume")
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
@@ -90,7 +91,9 @@ class LlamaEngine(Engine):
         self._offer = Offer(config.alias, state="starting")
         self._status = EngineStatus("starting", (self._offer,) if config.alias else ())
         self._changed: Callable[[], None] = lambda: None
-        self._upstream = Upstream(api_key=self.key, default_max_tokens=config.default_max_tokens, always_stream=True)
+        self._upstream = Upstream(
+            api_key=self.key, default_max_tokens=config.default_max_tokens, always_stream=True, is_llama_cpp=True
+        )
         self._model = config.alias
         self._file = ""
         self._is_started = False
@@ -286,6 +289,7 @@ class LlamaEngine(Engine):
         if state == "ready":
             features = {name: has for name, has in self._offer.features.items() if name != "resume"}
             features |= {"resume": False} if self._launcher.is_unnamed else {}
+            features |= api_features(self.config.apis)
             self._offer = msgspec.structs.replace(self._offer, digest=self._launcher.digest, features=features)
         status = EngineStatus(state, (self._offer,), detail)
         if status == self._status:

@@ -13,7 +13,7 @@ from anywire.demand import MCP_NEED
 from anywire.engine import Create, Delta, Engine, EngineProgress, EngineStatus
 from anywire.errors import ConfigError
 from anywire.messages import TaskRequest
-from anywire.offers import Offer
+from anywire.offers import API_NEED, Offer
 from anywire_engine_mcp.commands import PREFIX, McpCommands, summary
 from anywire_engine_mcp.config import McpConfig
 from anywire_engine_mcp.events import Events
@@ -109,7 +109,9 @@ class McpEngine(Engine):
     def _offer(self, offer: Offer, capabilities: tuple[str, ...]) -> Offer:
         if not self._features or "chat" not in (offer.kinds or capabilities):
             return offer
-        return msgspec.structs.replace(offer, features=offer.features | self._features)
+        # What is passed on to the server as it is would be answered without these tools.
+        features = {name: has for name, has in offer.features.items() if not name.startswith(API_NEED)}
+        return msgspec.structs.replace(offer, features=features | self._features)
 
     def _server_changed(self, change: McpChanged) -> None:
         self._events.tell("server", summary(change.status))

@@ -122,9 +122,11 @@ class McpHost:
         *,
         timeout: float = math.inf,
         told: Callable[[str], None] = lambda detail: None,
+        trace: str = "",
     ) -> ToolResult:
         """Call a tool; a server that is ``on_demand`` is started for it. ``timeout`` is in seconds, where that is
-        less than the server's own. A tool that says that it failed has given a result. Raises as the class says."""
+        less than the server's own. The server is told ``trace`` (`anywire.messages.TaskRequest`). A tool that says
+        that it failed has given a result. Raises as the class says."""
         known = self._known.get(label)
         if not known.config.allows(tool):
             raise InvalidRequest(f"the tool {tool!r} of the MCP server {label!r} may not be used here", param="tool")
@@ -135,7 +137,7 @@ class McpHost:
                 raise InvalidRequest(f"the MCP server {label!r} has no tool {tool!r}{hint}", param="tool")
             known.calls += 1
             known.failed += 1
-            result = await server.requests.call(tool, arguments, min(timeout, known.config.timeout))
+            result = await server.requests.call(tool, arguments, min(timeout, known.config.timeout), trace)
             known.failed -= 1
             return result
 

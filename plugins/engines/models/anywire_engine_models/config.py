@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 
+from anywire.messages import Kind
+from anywire.native_api import NativeApi
 from anywire.sizes import MAX_SIZE, read_size
 from anywire_engine_models.host.hosted import RestartPolicy
 
@@ -113,15 +115,21 @@ class ModelSettings(_Section):
     served_name: str = pydantic.Field(
         "", description="Name of the model towards its server. Default: its full identifier."
     )
-    kinds: list[Literal["chat", "completion", "embedding"]] = pydantic.Field(
+    kinds: list[Kind] = pydantic.Field(
         default=["chat", "completion"],
         min_length=1,
-        description="Kinds of tasks that the model answers. With `embedding`, llama.cpp pools by the mean.",
+        description="Kinds of tasks that the model answers. With `embedding`, llama.cpp pools by the mean; with "
+        "`rerank` it ranks, and does no `embedding`. It answers `tokenize` and `detokenize` for every model.",
     )
     resume: Resume = pydantic.Field(
         "auto",
         description="How the server is told to go on from the text of a stream whose agent was lost, as in the engine "
         "`openai`. `auto`: llama.cpp can (`last_message`), other commands are not asked to.",
+    )
+    apis: list[NativeApi] = pydantic.Field(
+        default_factory=list,
+        description="APIs beside OpenAI's that the model's server speaks itself, as in the engine `openai`: `messages` "
+        "for Anthropic's, which llama.cpp speaks.",
     )
     default_max_tokens: int = pydantic.Field(
         512, ge=0, description="Tokens of the longest answer where the request names no limit. 0: the server decides."
@@ -154,6 +162,17 @@ class ModelSettings(_Section):
         if 0 < value < MIN_CONTEXT:
             raise ValueError(f"expected at least {MIN_CONTEXT} tokens, or 0 for the model's own")
         return value
+
+    @pydantic.model_validator(mode="after")
+    def _llama_does_these(self) -> Self:
+        if self.command is not None:
+            return self
+        for kind in ("transcription", "speech", "image"):
+            if kind in self.kinds:
+                raise ValueError(f"kinds: llama.cpp answers no {kind}; set command to a server that does")
+        if "rerank" in self.kinds and "embedding" in self.kinds:
+            raise ValueError("kinds: llama.cpp pools either for rerank or for embedding: leave one of them out")
+        return self
 
     @pydantic.field_validator("device")
     @classmethod

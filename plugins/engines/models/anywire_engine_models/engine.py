@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, get_args
 
 from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
 from anywire.errors import EngineFailed, InvalidRequest
-from anywire.messages import TaskRequest
+from anywire.messages import Kind, TaskRequest
 from anywire.offers import Offer
 from anywire.this_system import needs_posix
 from anywire_engine_models.catalogue import Catalogue, registry_of
@@ -65,7 +65,7 @@ class ModelsEngine(Engine):
 
     name: ClassVar[str] = "models"
     Config: ClassVar[type[ModelsConfig]] = ModelsConfig
-    capabilities: tuple[str, ...] = ("chat", "completion", "embedding")
+    capabilities: tuple[str, ...] = get_args(Kind)
 
     def __init__(
         self, config: ModelsConfig, *, launcher: Launcher | None = None, devices: LocalDevices | None = None

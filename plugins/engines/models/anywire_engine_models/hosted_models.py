@@ -10,6 +10,7 @@ import pydantic
 
 from anywire.errors import AnywireError
 from anywire.messages import Kind
+from anywire.native_api import api_features
 from anywire.plugins import describe_validation
 from anywire_engine_models.config import ModelsConfig, ModelSettings
 from anywire_engine_models.host.hosted import HostedModel
@@ -26,6 +27,9 @@ DEFAULT_CONTEXT = 4096
 MIB = 2**20
 LLAMA_FEATURES = {"json": True, "logprobs": True, "vision": False, "audio": False}
 """What is known of each model that llama.cpp runs, before its server tells more: no projector is loaded."""
+
+LLAMA_KINDS: tuple[Kind, ...] = ("tokenize", "detokenize")
+"""Kinds of tasks that llama.cpp answers for every model."""
 
 _BRACES = re.compile(r"\{\{|\}\}|\{model\}")
 
@@ -77,6 +81,7 @@ class LaunchPlan(msgspec.Struct, frozen=True):
             batch_threads=settings.batch_threads,
             prompt_cache=settings.prompt_cache,
             embedding="embedding" in settings.kinds,
+            rerank="rerank" in settings.kinds,
             chat_template=settings.chat_template,
             gpu_layers=settings.gpu_layers,
             port=settings.port,
@@ -163,8 +168,12 @@ def described(hosted: HostedModel) -> KnownModel:
         hosted,
         plan.settings,
         plan.served_name,
-        kinds=tuple(dict.fromkeys(plan.settings.kinds)),
-        features={**(LLAMA_FEATURES if plan.settings.command is None else {}), "resume": way is not None},
+        kinds=tuple(dict.fromkeys((*plan.settings.kinds, *(LLAMA_KINDS if plan.settings.command is None else ())))),
+        features={
+            **(LLAMA_FEATURES if plan.settings.command is None else {}),
+            **api_features(plan.settings.apis),
+            "resume": way is not None,
+        },
         resume=way,
         context=plan.context,
     )

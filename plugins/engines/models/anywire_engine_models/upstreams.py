@@ -30,6 +30,7 @@ class Upstreams:
             default_max_tokens=settings.default_max_tokens,
             always_stream=is_llama,
             keep_members=not is_llama,
+            is_llama_cpp=is_llama,
         )
         upstream.open(f"{server.address}/v1")
         self._open[name] = server, upstream

@@ -11,6 +11,7 @@ import pydantic
 
 from anywire.errors import ConfigError
 from anywire.messages import Kind
+from anywire.native_api import NativeApi
 from anywire.secrecy import keep_secret, shown
 
 
@@ -36,7 +37,14 @@ class OpenAIConfig(pydantic.BaseModel):
     kinds: list[Kind] = pydantic.Field(
         default=["chat", "completion", "embedding"],
         min_length=1,
-        description="Kinds of tasks to offer; a model that the server lists with its type is offered for that alone.",
+        description="Kinds of tasks to offer. Default: `chat`, `completion`, `embedding`, and `tokenize` and "
+        "`detokenize` where the server is llama.cpp's or vLLM's. A model that the server lists with its type is "
+        "offered for that alone.",
+    )
+    apis: list[NativeApi] = pydantic.Field(
+        default_factory=list,
+        description="APIs beside OpenAI's that the server speaks itself: `messages` for Anthropic's (Anthropic, vLLM, "
+        "llama.cpp). Requests in them are passed on to it as they are; without it they are translated.",
     )
     default_max_tokens: int = pydantic.Field(
         default=0,

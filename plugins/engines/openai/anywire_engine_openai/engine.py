@@ -12,7 +12,8 @@ import msgspec
 
 from anywire.engine import Delta, Engine, EngineProgress, EngineStatus
 from anywire.errors import ConfigError, EngineFailed, InvalidRequest
-from anywire.messages import State, TaskRequest
+from anywire.messages import Kind, State, TaskRequest
+from anywire.native_api import api_features
 from anywire.offers import MAX_OFFERS, Offer, OfferState, offers
 from anywire_engine_openai.config import OpenAIConfig
 from anywire_engine_openai.connection_errors import ConnectionFailed
@@ -25,6 +26,10 @@ FIRST_RETRY, LAST_RETRY = (
     0.05,
     5.0,
 )  # seconds between looks at a server that is not there: doubled from one to the other
+
+LLAMA_CPP = "llamacpp"
+TOKENIZES = (LLAMA_CPP, "vllm")
+"""Servers that turn texts into tokens and back, by what they say of themselves in their lists of models."""
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +68,7 @@ class OpenAIEngine(Engine):
             next_token_timeout=config.next_token_timeout,
             loading_timeout=config.loading_timeout,
             tls=config.tls(),
+            apis=config.apis,
         )
         upstream.told_loading = self._look_now.set
         upstream.open(config.base_url)
@@ -176,6 +182,7 @@ class OpenAIEngine(Engine):
                 offer_state: OfferState = "starting" if starts else "crashed"
                 self._set(EngineStatus(state, _in_state(offer_state, self._status.offers), str(error)))
                 return error
+        upstream.is_llama_cpp = any(each.owner == LLAMA_CPP for each in listed)
         found = [each.id for each in listed]
         offered = self.config.offered(found)
         if offered:
@@ -193,9 +200,18 @@ class OpenAIEngine(Engine):
         """What the server tells of a model; what it does not tell is unknown."""
         server_name = self.config.server_name(name)
         told = listed.get(server_name) or listed.get(f"{server_name}:latest") or ListedModel(server_name)
-        kinds = tuple([kind for kind in told.kinds if kind in self.config.kinds])
+        kinds = self._kinds(told)
         features = told.features if self._way(told.owner) is None else told.features | {"resume": True}
+        features = features | api_features(self.config.apis)
         return Offer(name, kinds=kinds, features=features, context=told.context, owner=told.owner)
+
+    def _kinds(self, told: ListedModel) -> tuple[Kind, ...]:
+        """Those of a model, none where nothing is known beside what the agent is capable of."""
+        if "kinds" in self.config.model_fields_set:
+            return tuple([kind for kind in told.kinds if kind in self.config.kinds])
+        if told.owner not in TOKENIZES:
+            return told.kinds
+        return (*(told.kinds or self.config.kinds), "tokenize", "detokenize")
 
     def _nothing_offered(self, found: Sequence[str]) -> str:
         if found:

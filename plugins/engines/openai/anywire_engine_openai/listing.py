@@ -28,6 +28,10 @@ _KINDS: dict[str, tuple[Kind, ...]] = {
     "language": _TEXT,
     "llm": _TEXT,
     "vlm": _TEXT,
+    "rerank": ("rerank",),
+    "reranker": ("rerank",),
+    "image": ("image",),
+    "transcribe": ("transcription",),
 }
 _FEATURES = {"function_calling": "tools", "tool_use": "tools", "tools": "tools", "vision": "vision", "audio": "audio"}
 MAX_OWNER_CHARS = 128

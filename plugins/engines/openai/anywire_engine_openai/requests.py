@@ -8,6 +8,7 @@ import msgspec
 
 from anywire.errors import InvalidRequest
 from anywire.messages import Kind, TaskRequest
+from anywire.native_api import COUNT_TOKENS, MEMBER
 
 PATHS: dict[Kind, str] = {"chat": "/chat/completions", "completion": "/completions", "embedding": "/embeddings"}
 
@@ -51,6 +52,17 @@ def upstream_body(task: TaskRequest, model: str, default_max_tokens: int) -> Ask
     if default_max_tokens and all(bytes(content.get(name, _NULL)) == _NULL for name in LENGTHS):
         content["max_tokens"] = msgspec.Raw(str(default_max_tokens).encode())
     return Asked(_encode(content), _choices(content))
+
+
+def native_body(task: TaskRequest, model: str, endpoint: str) -> Asked:
+    """What to send to an endpoint of another API that the server speaks (`anywire.native_api`): the same of it."""
+    content = members(task.body)
+    content["model"] = msgspec.Raw(_encode(model))
+    for name in (MEMBER, "models"):
+        content.pop(name, None)
+    if endpoint != COUNT_TOKENS:
+        content["stream"] = _TRUE if task.stream else _FALSE
+    return Asked(_encode(content), 1)
 
 
 def _choices(content: dict[str, msgspec.Raw]) -> int:

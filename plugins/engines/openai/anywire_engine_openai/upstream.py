@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from types import SimpleNamespace
 
 import aiohttp
@@ -13,17 +13,20 @@ import msgspec
 
 from anywire.engine import Delta, EngineProgress
 from anywire.errors import EngineFailed, TaskError
-from anywire.messages import TaskRequest
-from anywire_engine_openai import answers
+from anywire.messages import WHOLE_KINDS, TaskRequest
+from anywire.native_api import COUNT_TOKENS, NativeApi, endpoint_of
+from anywire_engine_openai import answers, native
 from anywire_engine_openai.arrived import is_whole, left
 from anywire_engine_openai.assembly import Assembly
 from anywire_engine_openai.connection_errors import ConnectionFailed, broken, not_reached, say, silent
 from anywire_engine_openai.listing import ListedModel, read_models
 from anywire_engine_openai.loading import LoadingPauses, StillLoading, is_loading
-from anywire_engine_openai.requests import PATHS, trace_headers, upstream_body
+from anywire_engine_openai.requests import PATHS, native_body, trace_headers, upstream_body
 from anywire_engine_openai.server_errors import read_error, refusal
 from anywire_engine_openai.silence import SilenceWatch
 from anywire_engine_openai.stream import AnswerStream
+from anywire_engine_openai.whole_answers import templated_prompt, whole_answer
+from anywire_engine_openai.whole_requests import is_chat, templated, whole_request
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
@@ -47,14 +50,20 @@ class Upstream:
         next_token_timeout: float = 0.0,
         loading_timeout: float = 0.0,
         tls: ssl.SSLContext | None = None,
+        is_llama_cpp: bool = False,
+        apis: Collection[NativeApi] = (),
     ) -> None:
         """``tls`` says which certificate the server must show; default: one that comes from an authority known to
-        all."""
+        all. ``is_llama_cpp``: it is llama.cpp's server, which puts a chat into a prompt by a request of its own. A
+        server that speaks ``apis`` may be one that wants their headers for everything."""
         self.base_url = ""
         self._tls: ssl.SSLContext | bool = True if tls is None else tls
         self._headers = {"Content-Type": "application/json"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
+        self._native_headers = native.VERSION | ({"x-api-key": api_key} if api_key else {})
+        if apis:
+            self._headers |= self._native_headers
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
         self._listing_timeout = aiohttp.ClientTimeout(total=connect_timeout)
         self._default_max_tokens = default_max_tokens
@@ -62,6 +71,7 @@ class Upstream:
         self._keep = keep_members
         self._first_timeout, self._next_timeout = first_token_timeout, next_token_timeout
         self._loading_timeout = loading_timeout
+        self.is_llama_cpp = is_llama_cpp
         self.told_loading: Callable[[], None] = lambda: None
         """Called when the server answers a task with that it is loading."""
         self._session: aiohttp.ClientSession | None = None
@@ -150,12 +160,17 @@ class Upstream:
         delivered before, so that no further token is an answer too.
 
         Raises `InvalidRequest`, `ConnectionFailed` or another `EngineFailed`."""
-        if self._always_stream and not task.stream and task.kind != "embedding":
+        if task.kind in WHOLE_KINDS:
+            return self._whole(msgspec.structs.replace(task, stream=False), model)
+        if self._always_stream and not task.stream and task.kind != "embedding" and not _counts(task):
             return self._assembled(task, model)
         return self._exchange(task, model, begun)
 
     async def _assembled(self, task: TaskRequest, model: str) -> AsyncGenerator[Delta | EngineProgress, None]:
-        assembly = Assembly(chat=task.kind == "chat")
+        is_native = bool(endpoint_of(task.body))
+        assembly: native.NativeAssembly | Assembly = (
+            native.NativeAssembly() if is_native else Assembly(chat=task.kind == "chat")
+        )
         async with contextlib.aclosing(self._exchange(msgspec.structs.replace(task, stream=True), model)) as deltas:
             async for delta in deltas:
                 if isinstance(delta, EngineProgress):
@@ -164,17 +179,46 @@ class Upstream:
                     assembly.add(delta)
         yield assembly.whole()
 
+    async def _whole(self, task: TaskRequest, model: str) -> AsyncGenerator[Delta | EngineProgress, None]:
+        if self.is_llama_cpp and is_chat(task):
+            task = templated(task, await self._prompt_of(task))
+        async with contextlib.aclosing(self._exchange(task, model)) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    async def _prompt_of(self, task: TaskRequest) -> str:
+        """The prompt that llama.cpp makes of the chat in ``task``."""
+        url = f"{self.base_url.removesuffix('/v1')}/apply-template"
+        response, _ = await self._post(url, task.body.encode(), trace_headers(task.trace))
+        if not _is_success(response.status):
+            raise await self._refusal(response)
+        try:
+            return templated_prompt(await self._read(response, MAX_ANSWER_BYTES))
+        except (aiohttp.ClientError, OSError) as error:
+            raise broken(error) from error
+        finally:
+            response.release()
+
     async def _exchange(
         self, task: TaskRequest, model: str, begun: bool = False
     ) -> AsyncGenerator[Delta | EngineProgress, None]:
-        body, choices = upstream_body(task, model, self._default_max_tokens)
-        url = self.base_url + PATHS[task.kind]
+        endpoint = endpoint_of(task.body) if task.kind == "chat" else ""
+        headers = trace_headers(task.trace)
+        if endpoint:
+            body, choices = native_body(task, model, endpoint)
+            url, headers = f"{self.base_url}/{endpoint}", self._native_headers | (headers or {})
+        elif task.kind in WHOLE_KINDS:
+            url, body, content_type = whole_request(task, model, self.base_url)
+            headers, choices = {"Content-Type": content_type, **(headers or {})}, 1
+        else:
+            body, choices = upstream_body(task, model, self._default_max_tokens)
+            url = self.base_url + PATHS[task.kind]
         pauses: LoadingPauses | None = None
         while True:
             try:
                 async with asyncio.timeout(self._first_timeout or None):
                     may_repeat = task.attempts_left != 1
-                    response, tries = await self._post(url, body, trace_headers(task.trace), may_repeat=may_repeat)
+                    response, tries = await self._post(url, body, headers, may_repeat=may_repeat)
             except TimeoutError as error:
                 raise silent(self._first_timeout, begun=False) from error
             except ConnectionFailed as error:
@@ -202,7 +246,9 @@ class Upstream:
             if tries > 1:
                 yield Delta(attempts_used=tries)
             if task.stream and response.content_type != "application/json":
-                stream = AnswerStream(keep=self._keep, choices=choices, begun=begun)
+                stream: native.NativeStream | AnswerStream = (
+                    native.NativeStream() if endpoint else AnswerStream(keep=self._keep, choices=choices, begun=begun)
+                )
                 try:
                     while not stream.done:
                         watch.asking()
@@ -223,8 +269,12 @@ class Upstream:
                 stream.end()
             else:
                 answer = await self._read(response, MAX_ANSWER_BYTES, watch)
-                if task.kind == "embedding":
+                if endpoint:
+                    yield native.whole(answer, endpoint)
+                elif task.kind == "embedding":
                     yield answers.embeddings(answer)
+                elif task.kind in WHOLE_KINDS:
+                    yield whole_answer(task.kind, answer, response.headers.get("Content-Type", ""))
                 else:
                     delta = answers.whole(answer, keep=self._keep)
                     if not answers.is_answer(delta):
@@ -342,6 +392,10 @@ async def _read_out(response: aiohttp.ClientResponse) -> None:
         pass
     finally:
         response.release()  # closes the connection when the response did not end
+
+
+def _counts(task: TaskRequest) -> bool:
+    return endpoint_of(task.body) == COUNT_TOKENS
 
 
 def _is_success(status: int) -> bool:

@@ -17,6 +17,7 @@ from anywire.messages import MAX_COMMAND_BYTES
 from anywire_gateway_openai.body import read_body
 from anywire_gateway_openai.caller import Callers
 from anywire_gateway_openai.errors import HttpError, as_anywire, error_json
+from anywire_gateway_openai.openapi.form import Form, Query, described
 from anywire_gateway_openai.sse import sse_event
 from anywire_gateway_openai.wire import EVENT_STREAM, EventStreamWriter, WrittenResponse
 
@@ -27,6 +28,14 @@ COMMENT = b":\n\n"
 
 _read = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
+_FORM = Form(
+    takes=dict[str, Any],
+    may_be_empty=True,
+    events=Any,
+    lines=Any,
+    query={"deadline": Query("Seconds that the command may take, 60 without it; 0: any time.", {"type": "number"})},
+    is_answer=True,
+)
 
 
 class AgentCommandHandler:
@@ -39,6 +48,7 @@ class AgentCommandHandler:
         self._context, self._callers = context, callers
         self._body_timeout, self._write_timeout, self._heartbeat = body_timeout, write_timeout, heartbeat
 
+    @described(_FORM)
     async def command(self, request: web.BaseRequest, agent_id: str, name: str) -> web.StreamResponse:
         """Sends an agent a command; the body has its arguments. Each result is a line of JSON, or an event where the
         client accepts `text/event-stream`. `?deadline=` gives the seconds that it may take (60; 0: any time).

@@ -13,15 +13,20 @@ from anywire_gateway_openai.body import read_body
 from anywire_gateway_openai.caller import Callers
 from anywire_gateway_openai.catalogue import json_response
 from anywire_gateway_openai.errors import HttpError
+from anywire_gateway_openai.openapi import answer_types
+from anywire_gateway_openai.openapi.form import Form, described
 
 MAX_BYTES = 64 * 1024
 
 
-class _Body(msgspec.Struct):
+class OrderReason(msgspec.Struct):
+    """Why it is ordered, for whoever looks at the agent later."""
+
     reason: str = ""
 
 
-_decode = msgspec.json.Decoder(_Body).decode
+_FORM = Form(takes=OrderReason, may_be_empty=True, gives=answer_types.Ordered)
+_decode = msgspec.json.Decoder(OrderReason).decode
 
 
 class AgentOrderHandlers:
@@ -30,15 +35,18 @@ class AgentOrderHandlers:
     def __init__(self, context: Context, callers: Callers, *, body_timeout: float) -> None:
         self._context, self._callers, self._body_timeout = context, callers, body_timeout
 
+    @described(_FORM)
     async def drain(self, request: web.BaseRequest, agent_id: str) -> web.Response:
         """Sends an agent no further task. What runs on it ends there. The body may be ``{"reason": "…"}``."""
         return await self._order(request, agent_id, "drained")
 
+    @described(_FORM)
     async def isolate(self, request: web.BaseRequest, agent_id: str) -> web.Response:
         """Sends an agent no further task, and moves what runs on it to other agents where that can be. The body may be
         ``{"reason": "…"}``."""
         return await self._order(request, agent_id, "isolated")
 
+    @described(_FORM)
     async def restore(self, request: web.BaseRequest, agent_id: str) -> web.Response:
         """Ends what was ordered of an agent. One that is quarantined is sent its next probe at once."""
         return await self._order(request, agent_id, "")

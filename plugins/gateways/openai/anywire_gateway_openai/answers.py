@@ -14,11 +14,13 @@ ID_PREFIX: dict[Kind, str] = {"chat": "chatcmpl-", "completion": "cmpl-", "embed
 """An answer's id is this and the task's."""
 RESPONSE_PREFIX = "resp_"
 """The same of a response."""
+MESSAGE_PREFIX = "msg_"
+"""The same of a message in Anthropic's API."""
 
 
 def task_id_of(name: str) -> str:
     """The id of a task that ``name`` gives: alone, or as an answer's id carries it (``chatcmpl-…``)."""
-    for prefix in (*ID_PREFIX.values(), RESPONSE_PREFIX):
+    for prefix in (*ID_PREFIX.values(), RESPONSE_PREFIX, MESSAGE_PREFIX):
         name = name.removeprefix(prefix)
     return name
 

@@ -21,12 +21,20 @@ from anywire_gateway_openai.catalogue import json_response
 from anywire_gateway_openai.errors import error_code, error_response
 from anywire_gateway_openai.headers import answer_headers
 from anywire_gateway_openai.notes import ERROR, HEADERS
+from anywire_gateway_openai.openapi import answer_types
+from anywire_gateway_openai.openapi.form import Form, Query, described
 from anywire_gateway_openai.task_views import unknown_task
 from anywire_gateway_openai.text_schema import EmbeddingRequest
 from anywire_gateway_openai.validation import check
 
 MAX_WAIT_S = 60.0
 RETRY_AFTER = ("retry-after", "1")
+_ANSWER = Form(
+    gives=(answer_types.ChatCompletion, answer_types.Completion, answer_types.EmbeddingList),
+    also={202: answer_types.TaskTaken},
+    query={"wait": Query("Seconds to wait for the answer.", {"type": "number", "minimum": 0, "maximum": MAX_WAIT_S})},
+    is_answer=True,
+)
 
 
 class BackgroundHandlers:
@@ -50,6 +58,7 @@ class BackgroundHandlers:
             request[HEADERS] = (*request.get(HEADERS, ()), ("x-anywire-replayed", "true"))
         return _not_yet(request, task_id)
 
+    @described(_ANSWER)
     async def answer(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
         """The answer of a background task; 202 while there is none. ``?wait=30`` waits so many seconds for it.
 
@@ -75,6 +84,7 @@ class BackgroundHandlers:
         headers = {"Content-Type": "application/json", "Server": "anywire"}
         return web.Response(body=whole, headers=headers | dict(answer_headers(task, not_followed(fields, chunk))))
 
+    @described(Form(gives=answer_types.TaskDeleted))
     async def forget(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
         """Cancels a background task, and keeps nothing of it."""
         tasks, task_id = self._tasks(), task_id_of(name)

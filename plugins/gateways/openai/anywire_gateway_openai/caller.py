@@ -18,7 +18,7 @@ from anywire.access import Access, Presented
 from anywire.caller import Caller, Role
 from anywire.errors import Forbidden, InvalidRequest, Unauthenticated
 from anywire.listening.connection_proof import NO_PROOF, ConnectionProof
-from anywire_gateway_openai.proxies import Client, Proxies, address_of, has_proxy_header, is_local_address
+from anywire_gateway_openai.proxies import Client, Proxies, address_of, has_proxy_header, is_address, is_local_address
 from anywire_gateway_openai.revocation import Revocations
 
 MAX_TENANT_CHARS = 128
@@ -120,6 +120,19 @@ class Callers:
     def base_url(self, request: web.BaseRequest) -> str:
         """The address of the server as the client of ``request`` knows it; empty where it names none."""
         return self.proxies.base_url(request._transport_peername, request.headers, request.scheme)
+
+    def own_origin(self, request: web.BaseRequest) -> str:
+        """The origin of the pages that this server gives to the client of ``request``; empty where a page of elsewhere
+        could have that origin too, by letting its own name lead here. It gains nothing where it needs a key, and an
+        address is no name."""
+        url = self.base_url(request)
+        try:
+            host = urlsplit(url).hostname or ""
+        except ValueError:
+            return ""
+        if not host or not (self.needs_key or is_address(host)):
+            return ""
+        return url.removesuffix(":443" if url.startswith("https:") else ":80")
 
     def is_rebound(self, request: web.BaseRequest) -> bool:
         """Whether a request from this machine asks for a host of another name, and came by no proxy that says so: a web

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Raw, Struct, field
 
 from anywire.demand import MAX_MODELS
 
@@ -25,9 +25,15 @@ _STRING_LIST_OR_NULL = frozenset((b'"', b"[", b"n"))
 """What the JSON of a content begins with."""
 
 
+def _null() -> Raw:
+    return Raw(b"null")
+
+
 class Message(Struct, gc=False):
     role: Name
-    content: Raw = Raw(b"null")
+    content: Annotated[Raw, Meta(extra_json_schema={"type": ["string", "array", "null"]})] = field(
+        default_factory=_null
+    )
     tool_calls: list[Object] | None = None
 
     def __post_init__(self) -> None:
@@ -59,6 +65,8 @@ class ChatRequest(Struct, gc=False):
     tool_choice: str | Object | None = None
     response_format: Object | None = None
     models: Models = None
+    anywire_api: None = None
+    """Names the API that a body is of, where a gateway has left it in another one (`anywire.native_api`)."""
 
 
 class StreamedChatRequest(ChatRequest):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from anywire.caller import Caller
 from anywire.context import Context
 from anywire.errors import InvalidRequest
-from anywire.messages import Kind
+from anywire.messages import COMMON_KINDS, Kind
 
 MAX_SHOWN = 8
 """Models that an error names."""
@@ -22,10 +22,11 @@ class DefaultModel:
         """The model of a request of ``kind`` by ``caller``. Raises `InvalidRequest` where the request must name one."""
         if self._name:
             return self._name
+        capable = {view.agent_id: view.info.capabilities for view in self._context.agents()}
         models = [
             model
             for model, found in self._context.offers(caller).items()
-            if model and any(not offer.kinds or kind in offer.kinds for _, offer in found)
+            if model and any(kind in (offer.kinds or capable.get(who, COMMON_KINDS)) for who, offer in found)
         ]
         if len(models) == 1:
             return models[0]

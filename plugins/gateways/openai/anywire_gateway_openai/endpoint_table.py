@@ -1,7 +1,13 @@
 """The one table of what the gateway serves: method, path, the role that a caller needs, and what answers.
 
-Everything follows from it: what is found, which methods a path allows, who is let in, the page of the API, and the
-tests of who is not. Routes of services join it with their own roles (`service_routes`).
+Everything follows from it: what is found, which methods a path allows, who is let in, the page of the API, its
+description, and the tests of who is not. Routes of services join it with their own roles (`service_routes`).
+
+A new endpoint is a line in `own_endpoints`. Its handler has a docstring, whose first paragraph says what it answers,
+and `anywire_gateway_openai.openapi.form.described` with what it takes and gives: the type that checks its body, the
+type of its answer, that of the data of its events, the members of its query, the statuses of its errors beside those
+that every endpoint has, and whether it makes a task. Then `openapi.json` tells of it, and tests hold its answers to
+that.
 """
 
 from __future__ import annotations
@@ -14,28 +20,41 @@ from typing import Any, NamedTuple
 from aiohttp import web
 
 from anywire.caller import Role
+from anywire.route import Route
 from anywire_gateway_openai.agent_commands import AgentCommandHandler
 from anywire_gateway_openai.agent_orders import AgentOrderHandlers
+from anywire_gateway_openai.anthropic.error_form import ANTHROPIC_FORM
+from anywire_gateway_openai.anthropic.handlers import MessageHandlers
 from anywire_gateway_openai.background import BackgroundHandlers
 from anywire_gateway_openai.catalogue import CatalogueHandlers
+from anywire_gateway_openai.errors import OPENAI_FORM, ErrorForm
 from anywire_gateway_openai.event_streams import EventHandler
-from anywire_gateway_openai.kept_responses import KeptResponseHandlers
 from anywire_gateway_openai.metrics import Metrics
+from anywire_gateway_openai.ollama.catalogue import OllamaCatalogue
+from anywire_gateway_openai.ollama.error_form import OLLAMA_FORM
+from anywire_gateway_openai.ollama.handlers import OllamaHandlers
+from anywire_gateway_openai.openapi.form import Form, form_of, form_of_route
+from anywire_gateway_openai.openapi.handler import ApiDescription
 from anywire_gateway_openai.registration import RegistrationHandler
-from anywire_gateway_openai.responses import ResponseHandler
+from anywire_gateway_openai.responses.creating import ResponseHandler
+from anywire_gateway_openai.responses.kept import KeptResponseHandlers
 from anywire_gateway_openai.task_views import TaskViewHandlers
 from anywire_gateway_openai.tasks import TaskHandlers
 from anywire_gateway_openai.websocket import ChatSockets
+from anywire_gateway_openai.whole.handlers import WholeHandlers
 
 Handler = Callable[..., Awaitable[web.StreamResponse]]
 """Gets the request, and after it a text for each name in braces of the path."""
 BASES = ("/v1", "/api/v1")
+OLLAMA = "/api"
 _NAME = re.compile(r"\{(\w+)\}")
 
 
 class Endpoint(NamedTuple):
     """``path`` is the whole path; a name in braces stands for the rest of it, or for a part. ``role`` is the least that
     a caller needs, None where everybody is let in; without keys it counts only with ``always``, as for services.
+    ``errors`` is the form of what goes wrong there. ``route`` is what a service has said of it, None for the gateway's
+    own.
     """
 
     method: str
@@ -43,11 +62,20 @@ class Endpoint(NamedTuple):
     role: Role | None
     handler: Handler
     always: bool = False
+    errors: ErrorForm = OPENAI_FORM
+    route: Route | None = None
 
     @property
     def summary(self) -> str:
-        """What it answers: the first paragraph of the handler's docstring."""
+        """What it answers: the first paragraph of the handler's docstring, or what the service says of its route."""
+        if self.route is not None:
+            return self.route.summary
         return (inspect.getdoc(self.handler) or "").split("\n\n")[0].replace("\n", " ")
+
+    @property
+    def form(self) -> Form:
+        """What it takes and gives, as far as that was said."""
+        return form_of_route(self.route) if self.route is not None else form_of(self.handler) or Form()
 
 
 Methods = Mapping[str, Endpoint]
@@ -97,6 +125,7 @@ def own_endpoints(
     tasks: TaskHandlers,
     responses: ResponseHandler,
     kept: KeptResponseHandlers,
+    messages: MessageHandlers,
     background: BackgroundHandlers,
     views: TaskViewHandlers,
     events: EventHandler,
@@ -106,6 +135,10 @@ def own_endpoints(
     registration: RegistrationHandler,
     sockets: ChatSockets,
     metrics: Metrics,
+    whole: WholeHandlers,
+    ollama: OllamaHandlers,
+    ollamas: OllamaCatalogue,
+    description: ApiDescription,
 ) -> list[Endpoint]:
     """The gateway's own. What is observed needs the role `observe`, as it tells of everybody; whose tasks are seen and
     cancelled follows the caller. Who may register is the transport's to say."""
@@ -116,6 +149,13 @@ def own_endpoints(
         ("GET", "/ws/chat", "use", sockets.chat),
         ("POST", "/completions", "use", tasks.completion),
         ("POST", "/embeddings", "use", tasks.embedding),
+        ("POST", "/rerank", "use", whole.rerank),
+        ("POST", "/reranking", "use", whole.rerank),
+        ("POST", "/tokenize", "use", whole.tokenize),
+        ("POST", "/detokenize", "use", whole.detokenize),
+        ("POST", "/audio/transcriptions", "use", whole.transcription),
+        ("POST", "/audio/speech", "use", whole.speech),
+        ("POST", "/images/generations", "use", whole.image),
         ("POST", "/responses", "use", responses.create),
         ("GET", "/responses/{id}/input_items", "use", kept.input_items),
         ("POST", "/responses/{id}/cancel", "use", kept.cancel),
@@ -130,9 +170,14 @@ def own_endpoints(
         ("GET", "/tasks/{id}", "use", views.get),
         ("DELETE", "/tasks/{id}", "use", views.cancel),
         ("GET", "/events", "use", events.events),
+        ("GET", "/caller", "use", catalogue.caller),
         ("GET", "/agents", "observe", catalogue.agents),
         ("POST", "/agents/register", None, registration.register),
         ("GET", "/stats", "observe", catalogue.stats),
+    )
+    of_anthropic: Sequence[tuple[str, str, Role, Any]] = (
+        ("POST", "/messages", "use", messages.create),
+        ("POST", "/messages/count_tokens", "use", messages.count_tokens),
     )
     # Without keys too these are for operators alone.
     ordering: Sequence[tuple[str, str, Role, Any]] = (
@@ -146,6 +191,24 @@ def own_endpoints(
         ("GET", "/health", None, catalogue.health),
         ("GET", "/version", "use", catalogue.version),
         ("GET", "/metrics", "observe", metrics.handle),
+        ("GET", "/openapi.json", "use", description.describe),
+    )
+    of_ollama: Sequence[tuple[str, str, Role, Any]] = (
+        ("POST", "/chat", "use", ollama.chat),
+        ("POST", "/generate", "use", ollama.generate),
+        ("POST", "/embed", "use", ollama.embed),
+        ("POST", "/embeddings", "use", ollama.embeddings),
+        ("GET", "/version", "use", ollamas.version),
+        ("GET", "/tags", "use", ollamas.tags),
+        ("GET", "/ps", "use", ollamas.ps),
+        ("POST", "/show", "use", ollamas.show),
+        ("POST", "/pull", "use", ollamas.pull),
+        ("POST", "/push", "use", ollamas.push),
+        ("POST", "/create", "use", ollamas.create),
+        ("POST", "/copy", "use", ollamas.copy),
+        ("DELETE", "/delete", "use", ollamas.delete),
+        ("GET", "/blobs/{id}", "use", ollamas.blob),
+        ("POST", "/blobs/{id}", "use", ollamas.blob),
     )
     return [
         *(Endpoint("GET", path, "use", catalogue.index) for path in ("/", *BASES)),
@@ -154,8 +217,18 @@ def own_endpoints(
         *(Endpoint(method, base + path, *rest) for base in ("", *BASES) for method, path, *rest in beside),
         *(Endpoint(method, base + path, *rest) for base in BASES for method, path, *rest in below),
         *(
+            Endpoint(method, base + path, role, handler, errors=ANTHROPIC_FORM)
+            for base in BASES
+            for method, path, role, handler in of_anthropic
+        ),
+        *(
             Endpoint(method, base + path, role, handler, always=True)
             for base in BASES
             for method, path, role, handler in ordering
+        ),
+        Endpoint("POST", "/v2/rerank", "use", whole.rerank),  # Cohere's
+        *(
+            Endpoint(method, OLLAMA + path, role, handler, errors=OLLAMA_FORM)
+            for method, path, role, handler in of_ollama
         ),
     ]

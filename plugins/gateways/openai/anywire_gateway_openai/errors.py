@@ -135,10 +135,10 @@ def error_json(error: AnywireError, *, origin: bool = False) -> bytes:
         kind = "rate_limit_error" if status == 429 else "invalid_request_error" if status < 500 else "server_error"
     code = error_code(error)
     body: dict[str, object] = {
-        "message": _printable(error.message),
-        "type": _printable(kind),
-        "param": _printable(error.param) or None,
-        "code": _printable(code),
+        "message": printable_text(error.message),
+        "type": printable_text(kind),
+        "param": printable_text(error.param) or None,
+        "code": printable_text(code),
     }
     if origin:
         body["origin"] = error.origin
@@ -148,7 +148,7 @@ def error_json(error: AnywireError, *, origin: bool = False) -> bytes:
         return _encoder.encode({"error": body})  # members that are no JSON
 
 
-def _printable(text: str) -> str:
+def printable_text(text: str) -> str:
     """Without control characters: a client shows it on a terminal, and part of it may be another client's."""
     return printable(text.encode(errors="replace").decode())
 
@@ -164,7 +164,25 @@ def retry_after(error: AnywireError, status: int) -> str:
     return str(RETRY_AFTER_S) if status in (429, 503) else ""
 
 
-def error_response(error: AnywireError) -> web.Response:
+class ErrorForm:
+    """How errors look to the clients of one API: here of OpenAI's, in a subclass of another one."""
+
+    id_header = ""
+    """A header in which these clients look for the id of the request, beside ``x-request-id``."""
+
+    def status(self, error: AnywireError) -> int:
+        """The HTTP status that clients of this API know for ``error``."""
+        return status_of(error)
+
+    def body(self, error: AnywireError) -> bytes:
+        """The JSON that tells ``error``."""
+        return error_json(error)
+
+
+OPENAI_FORM = ErrorForm()
+
+
+def error_response(error: AnywireError, form: ErrorForm = OPENAI_FORM) -> web.Response:
     """The answer when nothing of a 200 has been sent."""
     status = status_of(error)
     headers = {"Content-Type": "application/json", "Server": "anywire"}
@@ -188,9 +206,10 @@ def error_response(error: AnywireError) -> web.Response:
         headers["x-anywire-agent"] = header_text(error.agent_id)
     if error.origin:
         headers["x-anywire-origin"] = error.origin
+    status = form.status(error)
     return web.Response(
         status=status,
         reason="Client Closed Request" if status == 499 else None,
-        body=error_json(error),
+        body=form.body(error),
         headers=headers,
     )

@@ -11,9 +11,12 @@ from aiohttp import web
 from anywire.context import Context
 from anywire.errors import InvalidRequest, Unauthenticated
 from anywire.event_bus import EventReader, Missed, Reset
-from anywire.events import Event, is_shown, read_types
+from anywire.events import AnyEvent, Event, is_shown, read_types
 from anywire_gateway_openai.caller import CALLER, Callers
 from anywire_gateway_openai.errors import HttpError, error_json
+from anywire_gateway_openai.openapi import answer_types
+from anywire_gateway_openai.openapi.form import Form, Query, described
+from anywire_gateway_openai.query_numbers import bounded_number
 from anywire_gateway_openai.sse import sse_event
 from anywire_gateway_openai.wire import EventStreamWriter, WrittenResponse
 
@@ -23,6 +26,7 @@ MAX_OF_ONE = 32
 """Of these, the ones that one key, or without keys one address, may have open: every event is written to each of
 them."""
 MAX_ID_CHARS = 64
+MAX_GATHER_MS = 1000
 BATCH = 256
 """Events that are written at once."""
 WAITING = 4096
@@ -30,6 +34,18 @@ WAITING = 4096
 COMMENT = b":\n\n"
 
 _encode = msgspec.json.Encoder().encode
+_FORM = Form(
+    events=(AnyEvent, Missed, answer_types.NoMembers),
+    query={
+        "types": Query("Types of events, separated by commas; `agent.*` stands for all that begin so."),
+        "after": Query("The id of the event after which to go on.", {"type": "string", "maxLength": MAX_ID_CHARS}),
+        "gather": Query(
+            "Milliseconds in which what happens after an event is written with it.",
+            {"type": "integer", "minimum": 0, "maximum": MAX_GATHER_MS},
+        ),
+    },
+    errors=(429,),
+)
 
 
 class EventHandler:
@@ -46,13 +62,16 @@ class EventHandler:
         """How many streams are open."""
         return len(self._readers)
 
+    @described(_FORM)
     async def events(self, request: web.BaseRequest) -> web.StreamResponse:
-        """What happens, as server-sent events; ``?types=task.ended,agent.*`` chooses, ``?after=ID`` resumes."""
+        """What happens, as server-sent events; ``?types=task.ended,agent.*`` chooses, ``?after=ID`` resumes. With
+        ``?gather=`` what happens within that many milliseconds after another event is written with what follows."""
         caller = request[CALLER]
         after = request.headers.get("Last-Event-ID") or request.query.get("after", "")
         if len(after) > MAX_ID_CHARS:
             raise InvalidRequest(f"after is the id of an event, of at most {MAX_ID_CHARS} characters", param="after")
         types = read_types(request.query.get("types", ""))
+        gather = bounded_number(request.query.get("gather", ""), "gather", most=MAX_GATHER_MS)
         writer = EventStreamWriter(request, (), self._write_timeout)
         if not writer.wants_events:
             return writer.end_head()
@@ -68,7 +87,7 @@ class EventHandler:
         last = b""
         try:
             async with self._callers.revocations.while_valid(caller):
-                await self._write_all(reader, writer)
+                await self._write_all(reader, writer, gather / 1000)
         except Unauthenticated as error:
             last = sse_event(error_json(error), "error")
         finally:
@@ -77,8 +96,8 @@ class EventHandler:
         await writer.write(last, last=True)
         return WrittenResponse(writer.keep_alive)
 
-    async def _write_all(self, reader: EventReader, writer: EventStreamWriter) -> None:
-        """Until the reader is closed."""
+    async def _write_all(self, reader: EventReader, writer: EventStreamWriter, gather: float) -> None:
+        """Until the reader is closed. ``gather`` is in seconds."""
         await writer.write(COMMENT)
         while True:
             try:
@@ -91,6 +110,8 @@ class EventHandler:
                 return
             for begin in range(0, len(events), BATCH):
                 await writer.write(encoded(events[begin : begin + BATCH]))
+            if gather:  # each write costs more than the events in it
+                await asyncio.sleep(gather)
 
     def finish(self) -> None:
         """End every stream once its client has what waits for it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
@@ -18,31 +19,37 @@ from anywire.events import ConfigReloaded
 from anywire.gateway import Gateway
 from anywire.listening.connection_limit import ConnectionLimit
 from anywire.listening.listener import Listener
+from anywire.metric import Metric
 from anywire.request_log import RequestLog
 from anywire.transport_tools import is_loopback
 from anywire_gateway_openai.agent_commands import AgentCommandHandler
 from anywire_gateway_openai.agent_orders import AgentOrderHandlers
+from anywire_gateway_openai.anthropic.handlers import MessageHandlers
 from anywire_gateway_openai.background import BackgroundHandlers
 from anywire_gateway_openai.body import BodyRoom
 from anywire_gateway_openai.caller import Callers
 from anywire_gateway_openai.catalogue import CatalogueHandlers
 from anywire_gateway_openai.default_model import DefaultModel
-from anywire_gateway_openai.endpoint_table import Endpoint, own_endpoints
+from anywire_gateway_openai.endpoint_table import BASES, Endpoint, own_endpoints
 from anywire_gateway_openai.event_streams import EventHandler
 from anywire_gateway_openai.idempotency import KeptAnswers
-from anywire_gateway_openai.kept_responses import KeptResponseHandlers
 from anywire_gateway_openai.metrics import Metrics
+from anywire_gateway_openai.ollama.catalogue import OllamaCatalogue
+from anywire_gateway_openai.ollama.handlers import OllamaHandlers
+from anywire_gateway_openai.openapi.handler import ApiDescription
 from anywire_gateway_openai.origins import Origins, checked_origin
 from anywire_gateway_openai.protocol import OpenAIServer
 from anywire_gateway_openai.proxies import checked_proxy
 from anywire_gateway_openai.registration import RegistrationHandler
-from anywire_gateway_openai.responses import ResponseHandler
-from anywire_gateway_openai.responses_background import BackgroundResponses
+from anywire_gateway_openai.responses.background import BackgroundResponses
+from anywire_gateway_openai.responses.creating import ResponseHandler
+from anywire_gateway_openai.responses.kept import KeptResponseHandlers
 from anywire_gateway_openai.routes import Routes
 from anywire_gateway_openai.service_routes import ServiceRoutes
 from anywire_gateway_openai.task_views import TaskViewHandlers
 from anywire_gateway_openai.tasks import TaskHandlers
 from anywire_gateway_openai.websocket import ChatSockets
+from anywire_gateway_openai.whole.handlers import WholeHandlers
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +130,8 @@ class OpenAIGatewayConfig(pydantic.BaseModel):
         "again.",
     )
     tenant_metrics: bool = pydantic.Field(
-        default=False, description="Name tenants in the labels of `/metrics`: the longest waits of each."
+        default=False,
+        description="Name tenants in the labels of `/metrics`: tasks, tokens and waits of each, of 200 at most.",
     )
     log_requests: Annotated[bool, FromCore("log_requests")] = pydantic.Field(
         default=True, description="Log a line for each request that asked for an answer, or failed."
@@ -169,7 +177,7 @@ class OpenAIGateway(Gateway):
     async def start(self, context: Context) -> None:
         config = self.config
         self._callers = callers = Callers(context.access, config.trusted_proxies)
-        self._metrics = metrics = Metrics(context, config.tenant_metrics)
+        self._metrics = metrics = Metrics(context, self.name, config.tenant_metrics)
         default_model = DefaultModel(context, config.model)
         room = BodyRoom(max(config.max_bodies_bytes, config.max_body_bytes))
         self._kept = kept = KeptAnswers(config.idempotency_ttl)
@@ -198,6 +206,17 @@ class OpenAIGateway(Gateway):
             keep_alive=config.keep_alive,
             room=room,
         )
+        messages = MessageHandlers(
+            context,
+            callers,
+            default_model,
+            max_body_bytes=config.max_body_bytes,
+            body_timeout=config.body_timeout,
+            write_timeout=config.write_timeout,
+            keep_alive=config.keep_alive,
+            room=room,
+            kept=kept,
+        )
         requests = RequestLog(config.log_requests)
         self._sockets = ChatSockets(
             context,
@@ -214,10 +233,12 @@ class OpenAIGateway(Gateway):
         limit = ConnectionLimit("the OpenAI gateway")
         patience = {"write_timeout": config.write_timeout, "heartbeat": config.heartbeat}
         events = EventHandler(context, callers, **patience)
+        description = ApiDescription(callers)
         own = own_endpoints(
             tasks,
             creating,
             KeptResponseHandlers(context, callers, responses, write_timeout=config.write_timeout),
+            messages,
             background,
             TaskViewHandlers(context, callers, **patience),
             events,
@@ -227,6 +248,27 @@ class OpenAIGateway(Gateway):
             RegistrationHandler(context, callers),
             self._sockets,
             metrics,
+            WholeHandlers(
+                context,
+                callers,
+                default_model,
+                max_body_bytes=config.max_body_bytes,
+                body_timeout=config.body_timeout,
+                room=room,
+                kept=kept,
+            ),
+            OllamaHandlers(
+                context,
+                callers,
+                max_body_bytes=config.max_body_bytes,
+                body_timeout=config.body_timeout,
+                write_timeout=config.write_timeout,
+                keep_alive=config.keep_alive,
+                room=room,
+                kept=kept,
+            ),
+            OllamaCatalogue(context, callers, max_body_bytes=config.max_body_bytes, body_timeout=config.body_timeout),
+            description,
         )
         self._routes = Routes(
             own,
@@ -239,7 +281,9 @@ class OpenAIGateway(Gateway):
             metrics.errors,
             limit,
             requests,
+            context.tracing,
         )
+        description.begin(lambda: self.endpoints, BASES)
         self._server = OpenAIServer(self._routes, limit, config.idle_timeout)
         self._listener = listener = Listener(
             "the OpenAI gateway",
@@ -303,6 +347,9 @@ class OpenAIGateway(Gateway):
     @property
     def address(self) -> str:
         return self._address
+
+    def metrics(self) -> Iterable[Metric]:
+        return self._metrics.told() if self._metrics is not None else ()
 
     @property
     def tls(self) -> TlsConfig | None:

@@ -12,7 +12,12 @@
 | ``x-anywire-decision`` | where ``x-anywire-explain`` asks for it: how the agent was chosen, as JSON |
 | ``location`` | of a 202: where the answer of the background task will be |
 | ``x-anywire-replayed`` | ``true``: the answer is that of an earlier request with the same ``idempotency-key`` |
+| ``x-anywire-trace`` | id of the trace that is kept of the request (service ``opentelemetry``) |
 | ``x-anywire-ignored`` | what was sent and has no effect: ``priority``, ``policy``, members of a response |
+| ``x-anywire-estimated`` | ``true``: what is told of the tokens of a prompt is no count of a tokenizer |
+| ``x-anywire-cache`` | where the service `cache` runs: ``hit`` for an answer that was kept, ``miss`` for a new one |
+| ``x-anywire-cache-similarity`` | of a hit by meaning: how like the kept question is, up to 1 |
+| ``x-anywire-fallback`` | no model could answer: the service that has answered in its place |
 | ``x-anywire-origin`` | of an error: ``client``, ``pipeline``, ``transport``, ``agent`` or ``engine``, where it arose |
 | ``x-should-retry`` | of an error: ``false`` where trying again would end the same way |
 | ``retry-after`` | of an error: whole seconds after which trying again makes sense |
@@ -50,6 +55,8 @@ def answer_headers(task: TaskStream | BackgroundTask, not_followed: tuple[str, .
         ]
     if task.ignored or not_followed:
         headers.append(("x-anywire-ignored", ", ".join((*task.ignored, *not_followed))))
+    if isinstance(task, TaskStream):
+        headers += [(f"x-anywire-{name}", header_text(value)) for name, value in task.notes.items()]
     return headers
 
 

@@ -7,6 +7,8 @@ from typing import Final
 from aiohttp.web import RequestKey
 
 from anywire.task_stream import TaskStream
+from anywire.tracing import Scope
+from anywire_gateway_openai.errors import ErrorForm
 
 TASK: Final = RequestKey("anywire_task", TaskStream)
 FIRST: Final = RequestKey("anywire_first", float)
@@ -19,3 +21,7 @@ REQUEST_ID: Final = RequestKey("anywire_request_id", str)
 """The id that the client or the gateway gave it."""
 HEADERS: Final = RequestKey("anywire_headers", tuple)
 """Headers, as pairs of name and value, that whatever answer it gets will have."""
+ERROR_FORM: Final = RequestKey("anywire_error_form", ErrorForm)
+"""How the endpoint that was asked tells errors."""
+SCOPE: Final = RequestKey("anywire_scope", Scope)
+"""Its span, where its trace is kept."""

@@ -23,7 +23,8 @@ MAX_AGE_S = 600
 EXPOSED = (
     "*, x-request-id, retry-after, retry-after-ms, x-should-retry, x-anywire-task, x-anywire-agent, "
     "x-anywire-transport, x-anywire-attempts, x-anywire-model, x-anywire-stages, x-anywire-ignored, x-anywire-origin, "
-    "x-anywire-decision, x-anywire-replayed"
+    "x-anywire-decision, x-anywire-replayed, x-anywire-estimated, x-anywire-cache, x-anywire-cache-similarity, "
+    "x-anywire-fallback, x-anywire-trace, request-id"
 )
 """Headers of an answer that a page may read. Browsers take the star for no name where credentials are sent."""
 
@@ -40,15 +41,17 @@ def checked_origin(text: str) -> str:
 
 
 class Origins:
-    """Pages of this machine (``localhost`` and loopback addresses) may always; others only when they are listed."""
+    """Pages of this machine (``localhost`` and loopback addresses) may always, and pages of the server itself; others
+    only when they are listed."""
 
     def __init__(self, allowed: Iterable[str]) -> None:
         self._allowed = frozenset(allowed)
 
-    def check(self, origin: str) -> None:
-        """Raises `HttpError` for the origin of a page that may not."""
+    def check(self, origin: str, own: str = "") -> None:
+        """Raises `HttpError` for the origin of a page that may not. ``own`` is the server's own address, where a page
+        of that origin can be its own alone; empty where it need not be."""
         origin = origin.lower()
-        if ANY in self._allowed or origin in self._allowed or is_local_origin(origin):
+        if ANY in self._allowed or origin in self._allowed or is_local_origin(origin) or origin == own.lower() != "":
             return
         raise HttpError(
             403,

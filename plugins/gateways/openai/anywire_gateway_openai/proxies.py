@@ -137,6 +137,11 @@ def is_local_address(address: str) -> bool:
     return address == UNIX or (found is not None and found.is_loopback)
 
 
+def is_address(text: str) -> bool:
+    """Whether a host is an IP address, and no name."""
+    return _parsed(text) is not None
+
+
 @lru_cache(maxsize=256)
 def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from aiohttp import web
 
 from anywire.context import Context
@@ -10,9 +12,12 @@ from anywire.web_pages import header_of_page
 from anywire_gateway_openai.body import read_body
 from anywire_gateway_openai.caller import Callers
 from anywire_gateway_openai.errors import HttpError
+from anywire_gateway_openai.openapi.answer_types import TransportFault
+from anywire_gateway_openai.openapi.form import Form, described
 
 MAX_BYTES = 64 * 1024
 TIMEOUT_S = 10.0
+_FORM = Form(takes=dict[str, Any], gives=dict[str, Any], errors=(401, 403, 404, 409), fault=TransportFault)
 
 
 class RegistrationHandler:
@@ -23,6 +28,7 @@ class RegistrationHandler:
         self._callers = callers
         self._transport = next((each for each in context.transports if isinstance(each, TakesRegistrations)), None)
 
+    @described(_FORM)
     async def register(self, request: web.BaseRequest) -> web.Response:
         """For agents of transports that register through the gateway."""
         if self._transport is None:

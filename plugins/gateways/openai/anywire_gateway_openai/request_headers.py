@@ -17,6 +17,7 @@
 | ``x-anywire-explain`` | ``true``: the answer has ``x-anywire-decision``, how its agent was chosen | the same |
 | ``x-anywire-background`` | ``true``: answered 202 with the task's id, and at ``tasks/{id}/answer`` | the same |
 | ``idempotency-key`` | a request that is sent again with the same key runs once | 255 visible ASCII characters |
+| ``cache-control`` | what the service `cache` may do: ``no-store``, ``no-cache``, ``max-age=5`` | 256 characters |
 | ``tracestate`` | goes with ``traceparent`` | 512 characters |
 | ``traceparent`` | W3C trace context; an invalid one is ignored, as that standard demands | 256 characters |
 """
@@ -44,6 +45,7 @@ MAX_ATTEMPTS = 100
 MAX_SHOWN = 64
 """Characters of a wrong value that the error shows."""
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+_TRACEPARENT_HEADER = istr("traceparent")
 _TRACESTATE = istr("tracestate")
 MAX_TRACESTATE_CHARS = 512
 """What the standard lets whoever passes it on expect; a longer one is ignored."""
@@ -69,6 +71,7 @@ class TaskHeaders(NamedTuple):
     attempts_left: int = 0
     progress: bool = False
     explain: bool = False
+    cache_control: str = ""
     stages: bool = False
     """Of the answer's form, and nothing of the task."""
     idempotency_key: str = ""
@@ -103,9 +106,21 @@ def task_headers(headers: Mapping[str, str]) -> TaskHeaders:
         text = headers.get(name)
         if text is not None:
             found[field] = read(name, text)
-    if found.get("trace") and (state := headers.get(_TRACESTATE)) and _is_trace_state(state):
-        found["trace"] += f" {state}"
+    if found.get("trace"):
+        found["trace"] = _with_state(found["trace"], headers)
     return TaskHeaders(**found) if found else NO_HEADERS
+
+
+def trace_of(headers: Mapping[str, str]) -> str:
+    """The trace that the client names, as `anywire.tracing` carries it; empty without one."""
+    text = headers.get(_TRACEPARENT_HEADER)
+    trace = _trace("traceparent", text) if text else ""
+    return _with_state(trace, headers) if trace else ""
+
+
+def _with_state(trace: str, headers: Mapping[str, str]) -> str:
+    state = headers.get(_TRACESTATE)
+    return f"{trace} {state}" if state and _is_trace_state(state) else trace
 
 
 def _wrong(name: str, expected: str, text: str) -> InvalidRequest:
@@ -143,6 +158,11 @@ def _trace(name: str, text: str) -> str:
 
 def _is_trace_state(text: str) -> bool:
     return len(text) <= MAX_TRACESTATE_CHARS and text.isascii() and text.isprintable()
+
+
+def _cache_control(name: str, text: str) -> str:
+    """Browsers send it by themselves, so what cannot be read is ignored."""
+    return text.lower() if len(text) <= MAX_NAME_CHARS and text.isascii() and text.isprintable() else ""
 
 
 def _name(name: str, text: str) -> str:
@@ -203,7 +223,7 @@ _READERS: tuple[tuple[str, str, Callable[[str, str], object]], ...] = (
     # An `istr` is looked up without being lowered first.
     (istr("x-anywire-timeout"), "deadline_s", _timeout),
     (istr("x-anywire-priority"), "priority", _priority),
-    (istr("traceparent"), "trace", _trace),
+    (_TRACEPARENT_HEADER, "trace", _trace),
     (istr("x-anywire-session"), "session", _name),
     (istr("x-anywire-parent"), "parent", _task_id),
     (istr("x-anywire-policy"), "policy", _name),
@@ -214,6 +234,7 @@ _READERS: tuple[tuple[str, str, Callable[[str, str], object]], ...] = (
     (istr("x-anywire-progress"), "progress", _flag),
     (istr("x-anywire-stages"), "stages", _flag),
     (istr("x-anywire-explain"), "explain", _flag),
+    (istr("cache-control"), "cache_control", _cache_control),
     (istr("x-anywire-background"), "background", _flag),
     (istr("idempotency-key"), "idempotency_key", _key),
 )

@@ -11,13 +11,23 @@ from aiohttp import web
 
 from anywire.listening.connection_limit import ConnectionLimit
 from anywire.request_log import RequestLog
+from anywire.tracing import CURRENT, Tracing, read_trace
 from anywire_gateway_openai.caller import Callers
 from anywire_gateway_openai.endpoint_table import BASES, Endpoint, EndpointTable, Methods
-from anywire_gateway_openai.errors import CLIENT_GONE, HttpError, as_anywire, error_code, error_response
+from anywire_gateway_openai.errors import (
+    CLIENT_GONE,
+    OPENAI_FORM,
+    HttpError,
+    as_anywire,
+    error_code,
+    error_response,
+    status_of,
+)
 from anywire_gateway_openai.event_streams import EventHandler
-from anywire_gateway_openai.notes import ERROR, FIRST, HEADERS, MODEL, REQUEST_ID, TASK
+from anywire_gateway_openai.notes import ERROR, ERROR_FORM, FIRST, HEADERS, MODEL, REQUEST_ID, SCOPE, TASK
 from anywire_gateway_openai.origins import Origins, answer_options, page_headers, with_headers
 from anywire_gateway_openai.paths import meant, tidied
+from anywire_gateway_openai.request_headers import trace_of
 from anywire_gateway_openai.request_ids import HEADER, request_id
 from anywire_gateway_openai.service_routes import ServiceRoutes
 from anywire_gateway_openai.wire import WrittenResponse
@@ -45,7 +55,9 @@ class Routes:
         errors: Counter[int],
         limit: ConnectionLimit,
         requests: RequestLog,
+        tracing: Tracing,
     ) -> None:
+        self._tracing = tracing
         self._own, self._services, self._callers, self._origins = EndpointTable(own), services, callers, origins
         self._events, self._errors = events, errors
         self._limit, self._requests = limit, requests
@@ -70,7 +82,7 @@ class Routes:
             request[HEADERS] = ((HEADER, own_id),)
             origin = headers.get("Origin")
             if origin is not None:
-                self._origins.check(origin)
+                self._origins.check(origin, self._callers.own_origin(request))
                 request[HEADERS] += page_headers(origin)
             response = await self._answer(request)
             status = response.status
@@ -81,12 +93,12 @@ class Routes:
         except Exception as error:
             fault = as_anywire(error)
             code = error_code(fault)
-            refusal = error_response(fault)
-            status = refusal.status
+            refusal = error_response(fault, request.get(ERROR_FORM, OPENAI_FORM))
+            status, kind = refusal.status, status_of(fault)
             task = request.get(TASK)
             if task is not None and task.attempts:
                 refusal.headers["x-anywire-attempts"] = str(task.attempts)
-                if task.attempts > 1 and (status == ALL_FAILED or (status in MAY_PASS and not fault.retry_after)):
+                if task.attempts > 1 and (kind == ALL_FAILED or (kind in MAY_PASS and not fault.retry_after)):
                     # Tried again already: a client's retries would multiply with these.
                     refusal.headers["x-should-retry"] = "false"
             self._errors[status] += 1
@@ -97,6 +109,8 @@ class Routes:
             if self._ended is not None:
                 self._ended.set()
             self._log_ended(request, began, status, code)
+            if SCOPE in request:
+                self._end_scope(request, status, code)
 
     def _log_ended(self, request: web.BaseRequest, began: float, status: int, code: str) -> None:
         """Requests that ask for an answer, and those that fail; a probe's or that of a watcher who has seen enough is
@@ -112,6 +126,7 @@ class Routes:
             error=code or request.get(ERROR, ""),
             client=self._callers.client(request).address if status in REFUSED else "",
             request_id=request.get(REQUEST_ID, ""),
+            trace=request[SCOPE].trace if SCOPE in request else "",
             important=task is not None or (status >= 400 and status != CLIENT_GONE),
         )
 
@@ -136,6 +151,9 @@ class Routes:
                 return await answer_options(", ".join(METHODS), request)
             methods, names = self._beyond(path)
         endpoint = methods.get(method)
+        request[ERROR_FORM] = form = (endpoint or next(iter(methods.values()))).errors
+        if form.id_header:
+            request[HEADERS] += ((form.id_header, request[REQUEST_ID]),)
         if endpoint is None:
             allowed = ", ".join(methods)
             if method == "OPTIONS":  # a browser asks it without a key
@@ -144,7 +162,24 @@ class Routes:
             raise HttpError(405, "method_not_allowed", message, headers={"Allow": allowed})
         if endpoint.role is not None:
             self._callers.admit(request, endpoint.role, always=endpoint.always)
+        if self._tracing.is_on and method == "POST":
+            self._begin_scope(request, endpoint)
         return await endpoint.handler(request, *names)
+
+    def _begin_scope(self, request: web.BaseRequest, endpoint: Endpoint) -> None:
+        """Begin the span of a request that may make tasks."""
+        told = {"http.request.method": endpoint.method, "http.route": endpoint.path}
+        scope = self._tracing.begin(f"{endpoint.method} {endpoint.path}", trace_of(request.headers), told)
+        CURRENT.set(scope)
+        request[SCOPE] = scope
+        if (trace := read_trace(scope.trace)) is not None:
+            request[HEADERS] += (("x-anywire-trace", trace.trace_id),)
+
+    def _end_scope(self, request: web.BaseRequest, status: int, code: str) -> None:
+        CURRENT.set(None)
+        task = request.get(TASK)
+        task_id = task.task_id if task is not None else ""
+        request[SCOPE].end(code or request.get(ERROR, ""), status, task_id)
 
     def _has(self, path: str) -> bool:
         """Whether this path is the gateway's own, with whatever method."""

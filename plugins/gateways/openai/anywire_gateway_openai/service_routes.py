@@ -1,4 +1,5 @@
-"""What services add to the API: their `anywire.route.Route`s, served below the same bases as everything else."""
+"""What services add to the API: their `anywire.route.Route`s, served below the same bases as everything else, or at the
+root."""
 
 from __future__ import annotations
 
@@ -23,6 +24,8 @@ from anywire_gateway_openai.wire import EventStreamWriter, WrittenResponse
 log = logging.getLogger(__name__)
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
+NOBODY = Caller()
+"""Who asks for a route that lets everybody in."""
 _RESERVED = frozenset({"content-length", "transfer-encoding", "connection", "date", "server", "content-type"})
 
 
@@ -63,9 +66,11 @@ class ServiceRoutes:
             self._check(route)
         self._table = EndpointTable(
             (
-                Endpoint(route.method, base + route.path, route.role, partial(self._answer, route), always=True)
-                for base in self._bases
+                Endpoint(
+                    route.method, base + route.path, route.role, partial(self._answer, route), always=True, route=route
+                )
                 for route in routes
+                for base in (("",) if route.at_root else self._bases)
             ),
             name="[^/]+",
         )
@@ -73,9 +78,9 @@ class ServiceRoutes:
     def _check(self, route: Route) -> None:
         """Warn, once, of a route that is not served, or served elsewhere than its service seems to mean."""
         which = f"the route {route.method} {route.path} of the service {route.service}"
-        if self._is_own(f"{self._bases[0]}{route.path}"):
+        if self._is_own(route.path if route.at_root else f"{self._bases[0]}{route.path}"):
             self._once.warn(which, "%s is not served: the gateway has this path itself; choose another path", which)
-        elif any(f"{route.path}/".startswith(f"{base}/") for base in self._bases):
+        elif not route.at_root and any(f"{route.path}/".startswith(f"{base}/") for base in self._bases):
             served = f"{self._bases[0]}{route.path}"
             self._once.warn(
                 which,
@@ -87,7 +92,7 @@ class ServiceRoutes:
 
     async def _answer(self, route: Route, request: web.BaseRequest, *values: str) -> web.StreamResponse:
         body = await read_body(request, route.body_limit, self._body_timeout, any_type=True)
-        caller = self._callers.still(request)
+        caller = self._callers.still(request) if route.role is not None else NOBODY
         asked = Request(
             method=route.method,
             path=request.path,

@@ -52,10 +52,11 @@ def _compact(json: bytes) -> bytes:
     """JSON on one line: outside of its strings line breaks mean nothing, and inside they are escaped."""
     if b"\n" in json or b"\r" in json:
         json = json.replace(b"\n", b" ").replace(b"\r", b" ")
-    return _one_line(json)
+    return one_line(json)
 
 
-def _one_line(data: bytes) -> bytes:
+def one_line(data: bytes) -> bytes:
+    """JSON whose strings hold no line break that a client could split it at, the encoder's own escapes besides."""
     if not data.isascii():
         for raw, escaped in _LINE_BREAKS:
             data = data.replace(raw, escaped)
@@ -75,7 +76,7 @@ class EventEncoder:
             "created": int(time.time()),
             "model": model,
         }
-        self._start = b"data: " + _one_line(_encode(head)[:-1]) + b',"choices":['
+        self._start = b"data: " + one_line(_encode(head)[:-1]) + b',"choices":['
         # With include_usage OpenAI sets usage to null on every event but the last.
         self._end = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
         before, after = (b'"delta":{"content":', b"}") if self._chat else (b'"text":', b"")
@@ -124,7 +125,7 @@ class EventEncoder:
             data = self._between.join(map(_encode, texts))
         except UnicodeEncodeError:
             data = self._between.join([_encode(encodable(text)) for text in texts])
-        out.append(b"".join((self._before, _one_line(data), self._after)))
+        out.append(b"".join((self._before, one_line(data), self._after)))
         texts.clear()
 
     def _role(self) -> bytes:
@@ -195,7 +196,7 @@ def _with_roles(encoded: bytes, wanted: Sequence[str | None]) -> bytes:
 
 def error_event(error: AnywireError) -> bytes:
     """The event that ends a stream that cannot go on; no ``[DONE]`` follows it."""
-    return b"data: " + _one_line(error_json(error, origin=True)) + b"\n\n"
+    return b"data: " + one_line(error_json(error, origin=True)) + b"\n\n"
 
 
 def stages_comment(spans_ms: Mapping[str, float]) -> bytes:

@@ -8,16 +8,17 @@ from aiohttp import web
 
 from anywire.task_stream import TaskStream
 from anywire_gateway_openai.headers import answer_headers
-from anywire_gateway_openai.wire import EventStreamWriter, WrittenResponse
+from anywire_gateway_openai.wire import EVENT_STREAM, EventStreamWriter, WrittenResponse
 
 KEEP_ALIVE = b": keep-alive\n\n"
 """A comment, which event streams may hold anywhere; proxies and clients see that somebody is there."""
 
 
 class StreamedAnswer:
-    """The events of ``stream`` as they are written. The head goes out with the first of them, or after ``interval``
-    seconds of silence with a comment, as whenever nothing was written for so long. 0: no comments. ``ignored`` are
-    members of the request without effect. Close it.
+    """The events of ``stream``, or lines of another ``content_type``, as they are written. The head goes out with the
+    first of them, or after ``interval`` seconds of silence with a comment, as whenever nothing was written for so long.
+    0: never. ``ignored`` are members of the request without effect, ``keep_alive`` is what is written in silence. Close
+    it.
 
     A head that was sent before the first event does not tell the agent."""
 
@@ -28,8 +29,11 @@ class StreamedAnswer:
         write_timeout: float,
         interval: float,
         ignored: tuple[str, ...] = (),
+        keep_alive: bytes = KEEP_ALIVE,
+        content_type: str = EVENT_STREAM,
     ) -> None:
         self._request, self._stream, self._ignored = request, stream, ignored
+        self._keep_alive, self._content_type = keep_alive, content_type
         self._write_timeout, self._interval = write_timeout, interval
         self._writer: EventStreamWriter | None = None
         self._loop = asyncio.get_running_loop()
@@ -57,7 +61,7 @@ class StreamedAnswer:
 
     def _begin(self) -> EventStreamWriter:
         headers = answer_headers(self._stream, self._ignored)
-        self._writer = EventStreamWriter(self._request, headers, self._write_timeout)
+        self._writer = EventStreamWriter(self._request, headers, self._write_timeout, self._content_type)
         return self._writer
 
     def _look(self) -> None:
@@ -65,7 +69,7 @@ class StreamedAnswer:
         due = self._written + self._interval - now
         if due <= 0:
             try:
-                (self._writer or self._begin()).write_if_idle(KEEP_ALIVE)
+                (self._writer or self._begin()).write_if_idle(self._keep_alive)
             except ConnectionError:
                 self._timer = None  # the handler is cancelled for it
                 return

@@ -17,10 +17,15 @@ from anywire_gateway_openai.answers import task_id_of
 from anywire_gateway_openai.caller import CALLER, Callers
 from anywire_gateway_openai.catalogue import json_response
 from anywire_gateway_openai.errors import HttpError, as_anywire, error_json
+from anywire_gateway_openai.openapi import answer_types
+from anywire_gateway_openai.openapi.form import Form, Query, described
+from anywire_gateway_openai.query_numbers import bounded_number
 from anywire_gateway_openai.sse import sse_event
 from anywire_gateway_openai.wire import EventStreamWriter, WrittenResponse
 
 COMMENT = b":\n\n"
+MAX_LISTED = 100_000
+"""Tasks of one list that says how many it wants."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -32,11 +37,21 @@ class TaskViewHandlers:
         self._context, self._callers = context, callers
         self._write_timeout, self._heartbeat = write_timeout, heartbeat
 
+    @described(
+        Form(
+            gives=answer_types.Tasks,
+            query={"limit": Query("How many at most.", {"type": "integer", "minimum": 0, "maximum": MAX_LISTED})},
+        )
+    )
     async def list(self, request: web.BaseRequest) -> web.StreamResponse:
-        """The tasks that have not ended and that the caller sees, oldest first."""
+        """The tasks that have not ended and that the caller sees, oldest first; ``?limit=`` is how many at most.
+        ``more`` is how many there are beyond those."""
         views = self._context.tasks(request[CALLER])
-        return json_response({"object": "list", "data": [task_json(each) for each in views]})
+        limit = bounded_number(request.query.get("limit", ""), "limit", most=MAX_LISTED) or len(views)
+        told = {"object": "list", "data": [task_json(each) for each in views[:limit]]}
+        return json_response(told | {"more": max(0, len(views) - limit)})
 
+    @described(Form(gives=answer_types.TaskTold))
     async def get(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
         """One task, be it ended, and how its agents were chosen. ``{id}`` is its id, alone or as an answer's id carries
         it (``chatcmpl-…``)."""
@@ -45,6 +60,7 @@ class TaskViewHandlers:
             raise unknown_task(name)
         return json_response(record_json(record))
 
+    @described(Form(gives=answer_types.TaskCancelled))
     async def cancel(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
         """Cancels a task."""
         task_id = task_id_of(name)
@@ -52,6 +68,7 @@ class TaskViewHandlers:
             raise unknown_task(name)
         return json_response({"id": task_id, "object": "task", "cancelled": True})
 
+    @described(Form(events=answer_types.FollowedChunk, errors=(429,)))
     async def follow(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
         """The text of one task from now on, as server-sent events.
 

@@ -12,25 +12,36 @@ from anywire.caller import Caller
 from anywire.context import Context
 from anywire.errors import AnywireError
 from anywire.messages import Chunk, Kind, Progress
-from anywire.submission import Submission
 from anywire.task_stream import TaskStream
 from anywire_gateway_openai.answers import answer
 from anywire_gateway_openai.as_asked import embeddings_as_asked, not_followed
 from anywire_gateway_openai.background import BackgroundHandlers
 from anywire_gateway_openai.body import BodyRoom, read_body
 from anywire_gateway_openai.caller import Callers
+from anywire_gateway_openai.chat_schema import ChatRequest
 from anywire_gateway_openai.default_model import DefaultModel
 from anywire_gateway_openai.errors import as_anywire, error_code
 from anywire_gateway_openai.headers import DECISION, answer_headers, decision_header, stages_text
-from anywire_gateway_openai.idempotency import KeptAnswers, Reader, Scope, digest_of
+from anywire_gateway_openai.idempotency import KeptAnswers, Reader, digest_of
 from anywire_gateway_openai.notes import ERROR, FIRST, HEADERS, MODEL, TASK
+from anywire_gateway_openai.once import Once
+from anywire_gateway_openai.openapi import answer_types
+from anywire_gateway_openai.openapi.form import Form, described
 from anywire_gateway_openai.reading import ProgressReader, Read, next_chunks
 from anywire_gateway_openai.request_headers import task_headers
 from anywire_gateway_openai.sse import EventEncoder, error_event, progress_comment
 from anywire_gateway_openai.streamed_answer import StreamedAnswer
-from anywire_gateway_openai.text_schema import EmbeddingRequest
+from anywire_gateway_openai.text_schema import CompletionRequest, EmbeddingRequest
 from anywire_gateway_openai.validation import Checked, check, check_streamed_chat
 from anywire_gateway_openai.wire import write_json
+
+_TAKEN = {202: answer_types.TaskTaken}
+_CHAT_STREAM = Form(
+    takes=ChatRequest, events=answer_types.ChatCompletionChunk, last_event="[DONE]", also=_TAKEN, is_task=True
+)
+_CHAT = _CHAT_STREAM._replace(gives=answer_types.ChatCompletion)
+_COMPLETION = _CHAT._replace(takes=CompletionRequest, gives=answer_types.Completion, events=answer_types.Completion)
+_EMBEDDING = Form(takes=EmbeddingRequest, gives=answer_types.EmbeddingList, also=_TAKEN, is_task=True)
 
 
 class TaskHandlers:
@@ -50,25 +61,29 @@ class TaskHandlers:
         kept: KeptAnswers,
         background: BackgroundHandlers,
     ) -> None:
-        self._kept, self._background = kept, background
+        self._once, self._background = Once(context, callers, kept), background
         self._context, self._callers, self._default_model = context, callers, default_model
         self._keep_alive, self._room = keep_alive, room
         self._max_body_bytes = max_body_bytes
         self._body_timeout = body_timeout
         self._write_timeout = write_timeout
 
+    @described(_CHAT)
     async def chat(self, request: web.BaseRequest) -> web.StreamResponse:
         """A chat completion; with ``"stream": true`` as server-sent events."""
         return await self._handle(request, "chat")
 
+    @described(_CHAT_STREAM)
     async def chat_stream(self, request: web.BaseRequest) -> web.StreamResponse:
         """A chat that is streamed whatever its body says of that."""
         return await self._handle(request, "chat", always_stream=True)
 
+    @described(_COMPLETION)
     async def completion(self, request: web.BaseRequest) -> web.StreamResponse:
         """A completion of a prompt; with ``"stream": true`` as server-sent events."""
         return await self._handle(request, "completion")
 
+    @described(_EMBEDDING)
     async def embedding(self, request: web.BaseRequest) -> web.StreamResponse:
         """Embeddings of the input."""
         return await self._handle(request, "embedding")
@@ -95,10 +110,10 @@ class TaskHandlers:
         reader: Reader | None = None
         digest = digest_of(kind, body, always_stream) if headers.idempotency_key else b""
         if headers.background:
-            key = "\n".join(self._scope(request, headers.idempotency_key, caller)) if digest else ""
+            key = "\n".join(self._once.scope(request, headers.idempotency_key, caller)) if digest else ""
             return await self._background.take(request, submission, key, digest)
         if digest:
-            reader, stream = self._once(request, headers.idempotency_key, digest, submission)
+            reader, stream = self._once.begin(request, headers.idempotency_key, digest, submission)
             read, result = partial(next_chunks, reader), reader.result
         else:
             stream = self._context.submit(submission)
@@ -130,22 +145,6 @@ class TaskHandlers:
         finally:
             if reader is not None:
                 reader.close()
-
-    def _once(
-        self, request: web.BaseRequest, key: str, digest: bytes, submission: Submission
-    ) -> tuple[Reader, TaskStream]:
-        """A reader of the answer of a request with an ``Idempotency-Key``, and its task: an earlier one's, or a new
-        one's."""
-        scope = self._scope(request, key, submission.caller)
-        shared = self._kept.get(scope, digest)
-        if shared is None:
-            shared = self._kept.add(scope, digest, self._context.submit(submission))
-        else:
-            request[HEADERS] = (*request.get(HEADERS, ()), ("x-anywire-replayed", "true"))
-        return shared.reader(), shared.stream
-
-    def _scope(self, request: web.BaseRequest, key: str, caller: Caller) -> Scope:
-        return Scope(caller.id or self._callers.client(request).address, caller.tenant, key)
 
     async def _stream(
         self,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from anywire_gateway_openai.chat_schema import Models, Number, StreamOptions
 
+Text = Annotated[Raw, Meta(extra_json_schema={"type": ["string", "array"]})]
+"""A text, several, or tokens."""
+
 
 class CompletionRequest(Struct, gc=False):
-    prompt: Raw
+    prompt: Text
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -31,7 +36,7 @@ class CompletionRequest(Struct, gc=False):
 
 
 class EmbeddingRequest(Struct, gc=False):
-    input: Raw
+    input: Text
     model: str | None = None
     encoding_format: str | None = None
     dimensions: Number | None = None

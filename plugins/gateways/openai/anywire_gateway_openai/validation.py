@@ -6,7 +6,7 @@ import asyncio
 import codecs
 import json
 import re
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -57,15 +57,33 @@ async def check_streamed_chat(body: bytes, max_bytes: int) -> CheckedChat:
     return CheckedChat(*await _check(chat_schema.streamed_decoder, body, max_bytes))
 
 
-async def check_members(decoder: msgspec.json.Decoder[Fields], body: bytes, max_bytes: int) -> tuple[Fields, Members]:
-    """The same for a request of another form: its fields as ``decoder`` has them, and all of its members."""
-    fields, text, outline = await _check(decoder, body, max_bytes)
+class CheckedFields(NamedTuple, Generic[Fields]):
+    """As `CheckedBody`, of a request of another form: where there is an outline, long strings of the fields are cut."""
+
+    fields: Fields
+    text: str
+    outline: str
+
+
+async def check_fields(decoder: msgspec.json.Decoder[Fields], body: bytes, max_bytes: int) -> CheckedFields[Fields]:
+    """The same for a request of another form: its fields as ``decoder`` has them."""
+    return CheckedFields(*await _check(decoder, body, max_bytes))
+
+
+async def members_of(decoder: msgspec.json.Decoder[Fields], checked: CheckedFields[Fields]) -> tuple[Fields, Members]:
+    """The whole fields of a request, and all of its members."""
+    fields, text, outline = checked
     whole = text.encode()
-    if outline:  # its long strings are cut
+    if outline:
         await asyncio.sleep(0)
         fields = _decoded(decoder, whole)
         await asyncio.sleep(0)
     return fields, _any_members.decode(whole)
+
+
+async def check_members(decoder: msgspec.json.Decoder[Fields], body: bytes, max_bytes: int) -> tuple[Fields, Members]:
+    """Both: check a request of another form, and read all of it."""
+    return await members_of(decoder, await check_fields(decoder, body, max_bytes))
 
 
 async def _check(decoder: msgspec.json.Decoder[Any], body: bytes, max_bytes: int) -> tuple[Any, str, str]:
@@ -202,6 +220,8 @@ def _join(path: str, field: str) -> str:
 
 def _expected(found: re.Match[str]) -> str:
     kinds = [_JSON_TYPES.get(each, each) for each in found["type"].split(" | ") if each != "null"]
+    if not kinds:
+        return "must be left out"
     if "a number" in kinds:
         kinds = [each for each in kinds if each != "an integer"]
     if found["length"]:

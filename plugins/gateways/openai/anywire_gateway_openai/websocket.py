@@ -28,6 +28,7 @@ from anywire_gateway_openai.default_model import DefaultModel
 from anywire_gateway_openai.errors import CLIENT_GONE, HttpError, as_anywire, error_code, error_json, status_of
 from anywire_gateway_openai.metrics import Metrics
 from anywire_gateway_openai.notes import HEADERS, REQUEST_ID
+from anywire_gateway_openai.openapi.form import Form, described
 from anywire_gateway_openai.reading import ProgressReader, next_chunks
 from anywire_gateway_openai.request_headers import TaskHeaders, task_headers
 from anywire_gateway_openai.revocation import revoked
@@ -72,6 +73,7 @@ class ChatSockets:
         self.max_body_bytes, self.write_timeout, self.heartbeat = max_body_bytes, write_timeout, heartbeat
         self._open: set[_Connection] = set()
 
+    @described(Form(status=101, errors=(405,)))
     async def chat_beside_post(self, request: web.BaseRequest) -> web.StreamResponse:
         """The same WebSocket, at a path that takes a POST as well."""
         if not _asks_for_websocket(request):
@@ -83,6 +85,7 @@ class ChatSockets:
             )
         return await self.chat(request)
 
+    @described(Form(status=101, errors=(426,)))
     async def chat(self, request: web.BaseRequest) -> web.StreamResponse:
         """A WebSocket: chat completions, one after another on one connection."""
         if not _asks_for_websocket(request):

@@ -19,6 +19,7 @@ from anywire_gateway_openai.notes import HEADERS
 HIGH_WATER = 64 * 1024
 """Bytes that may wait for a slow client before its task is no longer read; asyncio's own bound."""
 EVENT_STREAM = "text/event-stream; charset=utf-8"
+JSON = "application/json"
 
 _date = (0, "")
 
@@ -61,8 +62,15 @@ class WrittenResponse(web.StreamResponse):
 
 async def write_json(request: web.BaseRequest, body: bytes, headers: Iterable[tuple[str, str]]) -> WrittenResponse:
     """Answer 200 with ``body``. Header values must be free of line breaks."""
+    return await write_answer(request, body, JSON, headers)
+
+
+async def write_answer(
+    request: web.BaseRequest, body: bytes, content_type: str, headers: Iterable[tuple[str, str]]
+) -> WrittenResponse:
+    """The same with a ``body`` of any media type."""
     keep_alive = request.keep_alive
-    framing = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    framing = f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
     await request.writer.write(_head(request, keep_alive, headers, framing) + body)
     return WrittenResponse(keep_alive)
 

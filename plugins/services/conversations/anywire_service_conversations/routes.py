@@ -11,6 +11,15 @@ from anywire.conversations import Items, listed, not_kept, read_page
 from anywire.errors import InvalidRequest
 from anywire.large_body import LARGE_BYTES, read_large_body
 from anywire.route import Request, Response, Route
+from anywire_service_conversations.forms import (
+    PAGE,
+    ConversationDeleted,
+    ConversationView,
+    ItemList,
+    NewConversation,
+    NewItems,
+    NewMetadata,
+)
 from anywire_service_conversations.kept import KeptConversations
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
@@ -27,14 +36,56 @@ def conversation_routes(kept: KeptConversations) -> list[Route]:
     base, one = "/conversations", "/conversations/{id}"
     items, item = f"{one}/items", f"{one}/items/{{item}}"
     return [
-        Route("POST", base, own.create, body_limit=MAX_BODY_BYTES, summary="Begin a conversation, with items or none."),
-        Route("GET", one, own.get, summary="Tell when a conversation began, and its metadata."),
-        Route("POST", one, own.update, summary="Replace the metadata of a conversation."),
-        Route("DELETE", one, own.delete, summary="Keep nothing of a conversation any more."),
-        Route("POST", items, own.add, body_limit=MAX_BODY_BYTES, summary="Add items at the end of a conversation."),
-        Route("GET", items, own.list, summary="List the items of a conversation, the newest first."),
-        Route("GET", item, own.item, summary="Tell one item of a conversation."),
-        Route("DELETE", item, own.remove, summary="Take one item out of a conversation."),
+        Route(
+            "POST",
+            base,
+            own.create,
+            body_limit=MAX_BODY_BYTES,
+            summary="Begin a conversation, with items or none.",
+            takes=NewConversation,
+            gives=ConversationView,
+        ),
+        Route("GET", one, own.get, summary="Tell when a conversation began, and its metadata.", gives=ConversationView),
+        Route(
+            "POST",
+            one,
+            own.update,
+            summary="Replace the metadata of a conversation.",
+            takes=NewMetadata,
+            gives=ConversationView,
+        ),
+        Route(
+            "DELETE",
+            one,
+            own.delete,
+            summary="Keep nothing of a conversation any more.",
+            gives=ConversationDeleted,
+        ),
+        Route(
+            "POST",
+            items,
+            own.add,
+            body_limit=MAX_BODY_BYTES,
+            summary="Add items at the end of a conversation.",
+            takes=NewItems,
+            gives=ItemList,
+        ),
+        Route(
+            "GET",
+            items,
+            own.list,
+            summary="List the items of a conversation, the newest first.",
+            gives=ItemList,
+            query=PAGE,
+        ),
+        Route("GET", item, own.item, summary="Tell one item of a conversation.", gives=Item),
+        Route(
+            "DELETE",
+            item,
+            own.remove,
+            summary="Take one item out of a conversation.",
+            gives=ConversationView,
+        ),
     ]
 
 

@@ -11,7 +11,7 @@ from anywire.route import Request, Response, Route
 from anywire_service_deliberation.offered import Council, Deliberations
 from anywire_service_deliberation.question import MAX_MEMBERS
 from anywire_service_deliberation.route_requests import read
-from anywire_service_deliberation.views import council_view
+from anywire_service_deliberation.views import CouncilList, CouncilView, council_view
 
 MAX_BODY_BYTES = 256 * 1024
 
@@ -32,14 +32,22 @@ class AskedCouncil(msgspec.Struct, forbid_unknown_fields=True):
 def council_routes(deliberations: Deliberations) -> list[Route]:
     own = CouncilHandlers(deliberations)
     return [
-        Route("GET", "/councils", own.list, summary="List the councils that questions can be asked of."),
-        Route("GET", "/councils/{name}", own.get, summary="Tell who is in a council."),
+        Route(
+            "GET",
+            "/councils",
+            own.list,
+            summary="List the councils that questions can be asked of.",
+            gives=CouncilList,
+        ),
+        Route("GET", "/councils/{name}", own.get, summary="Tell who is in a council.", gives=CouncilView),
         Route(
             "PUT",
             "/councils/{name}",
             own.put,
             body_limit=MAX_BODY_BYTES,
             summary="Keep a council under a name, in place of the one before.",
+            takes=AskedCouncil,
+            gives=CouncilView,
         ),
         Route("DELETE", "/councils/{name}", own.delete, summary="Forget a council; 409 while a question is before it."),
     ]

@@ -13,7 +13,9 @@ from anywire_service_deliberation.council_routes import council_routes
 from anywire_service_deliberation.offered import Deliberations, not_known
 from anywire_service_deliberation.question import Role, Rubric
 from anywire_service_deliberation.record import Deliberation
+from anywire_service_deliberation.request_form import DeliberationRequest
 from anywire_service_deliberation.route_requests import (
+    LISTED,
     after_of,
     body_of,
     limit_of,
@@ -24,7 +26,15 @@ from anywire_service_deliberation.route_requests import (
 )
 from anywire_service_deliberation.update_stream import update_events
 from anywire_service_deliberation.viewed import LARGE, summary, whole
-from anywire_service_deliberation.views import role_view, rubric_view
+from anywire_service_deliberation.views import (
+    DeliberationList,
+    RoleList,
+    RubricList,
+    Summary,
+    Whole,
+    role_view,
+    rubric_view,
+)
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 RESERVED = "statistics"
@@ -54,8 +64,21 @@ def deliberation_routes(
             body_limit=MAX_BODY_BYTES,
             summary="Ask several members one question; 202 with the id once it is kept. `Prefer: wait=10` waits for "
             "the end.",
+            takes=DeliberationRequest,
+            gives=(Whole, Summary),
         ),
-        Route("GET", "/deliberations", own.list, summary="List deliberations, the newest first."),
+        Route(
+            "GET",
+            "/deliberations",
+            own.list,
+            summary="List deliberations, the newest first.",
+            gives=DeliberationList,
+            query={
+                "status": "List those of this status alone.",
+                "role": "List those of this role alone.",
+                "limit": f"List so many at most, {LISTED} without it.",
+            },
+        ),
         Route(
             "GET",
             "/deliberations/statistics",
@@ -67,17 +90,31 @@ def deliberation_routes(
             "/deliberations/{id}",
             own.get,
             summary="Tell how a deliberation stands, with all that has come of it.",
+            gives=Whole,
         ),
-        Route("DELETE", "/deliberations/{id}", own.cancel, summary="Cancel a deliberation, with every task of it."),
+        Route(
+            "DELETE",
+            "/deliberations/{id}",
+            own.cancel,
+            summary="Cancel a deliberation, with every task of it.",
+            gives=Summary,
+        ),
         Route(
             "GET",
             "/deliberations/{id}/events",
             own.events,
             summary="Stream what happens in a deliberation, to its end. `Last-Event-ID` resumes.",
+            query={"after": "Begin after the event of this id."},
         ),
         *council_routes(deliberations),
-        Route("GET", "/roles", list_roles, summary="List the roles that members can have."),
-        Route("GET", "/rubrics", list_rubrics, summary="List the rubrics that a deliberation can name."),
+        Route("GET", "/roles", list_roles, summary="List the roles that members can have.", gives=RoleList),
+        Route(
+            "GET",
+            "/rubrics",
+            list_rubrics,
+            summary="List the rubrics that a deliberation can name.",
+            gives=RubricList,
+        ),
     ]
 
 

@@ -53,6 +53,26 @@ class CouncilView(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, Any] = {}
 
 
+class RubricList(msgspec.Struct):
+    object: str
+    data: list[RubricView]
+
+
+class RoleList(msgspec.Struct):
+    object: str
+    data: list[RoleView]
+
+
+class CouncilList(msgspec.Struct):
+    object: str
+    data: list[CouncilView]
+
+
+class DeliberationList(msgspec.Struct):
+    object: str
+    data: list[Summary]
+
+
 def rubric_view(rubric: Rubric) -> RubricView:
     return RubricView(
         name=rubric.name,

@@ -63,6 +63,7 @@ class Placement(Service):
                 role="operate",
                 body_limit=MAX_BODY_BYTES,
                 summary="Say which replicas of models are wanted from now on, in place of all before.",
+                takes=WantedModels,
             ),
         )
         self._keeper.changed()

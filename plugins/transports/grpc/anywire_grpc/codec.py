@@ -50,6 +50,12 @@ _KINDS: dict[Kind, WireKind] = {
     "chat": WireKind.CHAT,
     "completion": WireKind.COMPLETION,
     "embedding": WireKind.EMBEDDING,
+    "rerank": WireKind.RERANK,
+    "tokenize": WireKind.TOKENIZE,
+    "detokenize": WireKind.DETOKENIZE,
+    "transcription": WireKind.TRANSCRIPTION,
+    "speech": WireKind.SPEECH,
+    "image": WireKind.IMAGE,
 }
 _STATES: dict[State, WireState] = {
     "starting": WireState.STARTING,

@@ -21,6 +21,12 @@ class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CHAT: _ClassVar[Kind]
     COMPLETION: _ClassVar[Kind]
     EMBEDDING: _ClassVar[Kind]
+    RERANK: _ClassVar[Kind]
+    TOKENIZE: _ClassVar[Kind]
+    DETOKENIZE: _ClassVar[Kind]
+    TRANSCRIPTION: _ClassVar[Kind]
+    SPEECH: _ClassVar[Kind]
+    IMAGE: _ClassVar[Kind]
 
 class ProgressState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -38,6 +44,12 @@ KIND_UNSPECIFIED: Kind
 CHAT: Kind
 COMPLETION: Kind
 EMBEDDING: Kind
+RERANK: Kind
+TOKENIZE: Kind
+DETOKENIZE: Kind
+TRANSCRIPTION: Kind
+SPEECH: Kind
+IMAGE: Kind
 PROGRESSSTATE_UNSPECIFIED: ProgressState
 QUEUED: ProgressState
 LOADING: ProgressState

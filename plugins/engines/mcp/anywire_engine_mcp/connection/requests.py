@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 from mcp import Client, MCPError
-from mcp_types import TextResourceContents
+from mcp_types import RequestParamsMeta, TextResourceContents
 
 from anywire_engine_mcp.connection.faults import ServerGone, ToolFault, is_closed, said
 from anywire_engine_mcp.connection.questions import MAX_PAGES, page_bytes
@@ -35,10 +35,10 @@ class Requests:
         self._label, self._timeout = label, timeout
         self._client, self._broke, self._how = client, broke, how
 
-    async def call(self, tool: str, arguments: Mapping[str, Any], timeout: float) -> ToolResult:
-        """Call a tool. ``timeout`` is in seconds."""
+    async def call(self, tool: str, arguments: Mapping[str, Any], timeout: float, trace: str = "") -> ToolResult:
+        """Call a tool. ``timeout`` is in seconds. ``trace`` goes with the request, as MCP has it: in its `_meta`."""
         async with self._asking(f"the tool {tool}", timeout) as client:
-            result = await client.call_tool(tool, dict(arguments))
+            result = await client.call_tool(tool, dict(arguments), meta=_meta(trace))
         return read_result(result)
 
     async def resources(self) -> tuple[dict[str, Any], ...]:
@@ -87,3 +87,11 @@ class Requests:
             raise ToolFault(f"{what} failed: {said(error)}") from error
         finally:
             self.under_way -= 1
+
+
+def _meta(trace: str) -> RequestParamsMeta | None:
+    parent, _, state = trace.partition(" ")
+    if not parent:
+        return None
+    told: dict[str, Any] = {"traceparent": parent} | ({"tracestate": state} if state else {})
+    return cast("RequestParamsMeta", told)

@@ -32,7 +32,9 @@ class ToolServers(Protocol):
 
     def status(self, label: str) -> McpStatus: ...
     async def tools(self, label: str) -> tuple[McpTool, ...]: ...
-    async def call(self, label: str, tool: str, arguments: Mapping[str, Any], *, timeout: float) -> ToolResult: ...
+    async def call(
+        self, label: str, tool: str, arguments: Mapping[str, Any], *, timeout: float, trace: str = ""
+    ) -> ToolResult: ...
 
 
 async def run_loop(
@@ -63,7 +65,7 @@ async def run_loop(
 
     async def carry(place: Place, arguments: Mapping[str, Any], timeout: float) -> ToolResult:
         try:
-            return await host.call(place.label, place.tool.name, arguments, timeout=timeout)
+            return await host.call(place.label, place.tool.name, arguments, timeout=timeout, trace=task.trace)
         except (ToolFault, InvalidRequest) as error:
             return ToolResult(str(error), is_error=True)
 

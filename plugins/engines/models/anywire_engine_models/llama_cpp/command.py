@@ -24,7 +24,8 @@ class LlamaSettings(msgspec.Struct, frozen=True, kw_only=True):
     ``alias`` is the model's name towards the server. ``server`` is ``xllamacpp``, the path of a llama-server, or
     ``auto``: the first installed of the two. ``slots`` are answered at once, each with ``context`` tokens. ``threads``
     generate, ``batch_threads`` read prompts. ``prompt_cache`` is in MiB, for prompts that no slot holds any more (None:
-    the server's own default, 0: none). ``embedding`` has it answer embedding requests too (mean pooling).
+    the server's own default, 0: none). ``embedding`` has it answer embedding requests too (mean pooling), ``rerank``
+    rank documents in place of these.
     ``chat_template`` is the text of a template in place of the model's own. ``gpu_layers`` are put on a GPU when one
     is chosen (None: all).
     ``port`` 0 takes any that is free. ``extra_args`` are for a real llama-server alone.
@@ -38,6 +39,7 @@ class LlamaSettings(msgspec.Struct, frozen=True, kw_only=True):
     batch_threads: int = 2
     prompt_cache: int | None = None
     embedding: bool = False
+    rerank: bool = False
     chat_template: str = ""
     gpu_layers: int | None = None
     port: int = 0
@@ -59,10 +61,10 @@ def llama_command(model_file: Path | str, *, settings: LlamaSettings) -> ServerC
         arguments += ["--cache-ram", str(settings.prompt_cache)]
     if settings.chat_template:
         arguments += ["--jinja", "--chat-template", settings.chat_template]
-    if settings.embedding:
+    if settings.embedding or settings.rerank:
         # An input must fit one physical batch, so as to be pooled.
-        size = str(settings.context)
-        arguments += ["--embeddings", "--pooling", "mean", "--batch-size", size, "--ubatch-size", size]
+        size, pooling = str(settings.context), "mean" if settings.embedding else "rank"
+        arguments += ["--embeddings", "--pooling", pooling, "--batch-size", size, "--ubatch-size", size]
     arguments += settings.extra_args
     layers = "{gpu_layers}" if settings.gpu_layers is None else str(settings.gpu_layers)
     return ServerCommand(

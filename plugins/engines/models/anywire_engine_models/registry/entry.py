@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
+
+from anywire.messages import Kind
 
 MODEL_LAYER = "application/vnd.ollama.image.model"
 MAX_NAME = 256
@@ -17,7 +19,7 @@ _Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 _Tokens = Annotated[int, msgspec.Meta(ge=64, lt=2**31)]
 _Slots = Annotated[int, msgspec.Meta(ge=1, le=256)]
 _Bytes = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
-_Kinds = Annotated[tuple[Literal["chat", "completion", "embedding"], ...], msgspec.Meta(min_length=1, max_length=3)]
+_Kinds = Annotated[tuple[Kind, ...], msgspec.Meta(min_length=1, max_length=len(get_args(Kind)))]
 _Path = Annotated[str, msgspec.Meta(pattern="^/[!-~]*$", max_length=1024)]
 _DeviceWish = Annotated[str, msgspec.Meta(pattern=r"^(auto|cpu|gpu:[0-9]{1,3})$")]
 _Command = Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=1000)]

@@ -1,0 +1,1 @@
+"""What can be measured of an orchestrator, as numbers that no metrics library has made: `anywire.measures.measures`."""

@@ -1,0 +1,1 @@
+"""Anthropic's Messages API: translation by pure functions, and what answers its requests."""

@@ -1,0 +1,1 @@
+"""OpenAI's Responses API: translation by pure functions, and what answers its requests."""

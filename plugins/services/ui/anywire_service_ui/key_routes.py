@@ -1,0 +1,32 @@
+"""Which keys there are, for operators: who may do what. Nothing of a secret is known here, nor told."""
+
+from __future__ import annotations
+
+import msgspec
+
+from anywire.access import ListsKeys
+from anywire.context import Context
+from anywire.route import Request, Response, Route
+
+MAX_KEYS = 1_000
+"""Keys that are listed, the newest first."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class KeyHandlers:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def list(self, request: Request) -> Response:
+        """``needs_key`` is whether anybody needs one here; ``total`` counts those that are not listed too."""
+        access = self._context.access
+        known = list(access.known_keys()) if isinstance(access, ListsKeys) else []
+        shown = sorted(known, key=lambda each: each.created, reverse=True)[:MAX_KEYS]
+        told = {"object": "list", "data": shown, "total": len(known), "needs_key": access.needs_key}
+        return Response(_encode(told))
+
+
+def key_routes(context: Context) -> list[Route]:
+    own = KeyHandlers(context)
+    return [Route("GET", "/ui/keys", own.list, role="operate", summary="List the keys of clients, without secrets.")]
