@@ -70,7 +70,7 @@ def become(system: str) -> None:
     if system == "windows":
         # Python on Windows makes pairs by other means, and they are there.
         make_pair = functools.partial(socket.socketpair, 1)
-        socket.socketpair = lambda *_, **__: make_pair()  # type: ignore[assignment]
+        socket.socketpair = lambda *_, **__: make_pair()
 
         class Library(ctypes.CDLL):
             def __init__(self, name: str | None, *arguments: Any, **options: Any) -> None:

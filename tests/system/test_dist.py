@@ -58,10 +58,11 @@ def installed(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     subprocess.run([*make, str(folder)], check=True)
     python = folder / "bin" / "python"
     install = [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-m", "pip", "install"]
+    alone = environment(folder.parent) | {"HOME": os.environ.get("HOME", "")}  # without paths to this repository
     constrained = [*install, "--quiet", "--constraint", str(ROOT / "constraints.txt")]
-    subprocess.run([*constrained, *others()], check=True)
+    subprocess.run([*constrained, *others()], check=True, env=alone)
     # Of ours, nothing but these wheels can be found.
-    subprocess.run([*constrained, "--no-index", "--find-links", str(dist), "anywire[all]"], check=True)
+    subprocess.run([*constrained, "--no-index", "--find-links", str(dist), "anywire[all]"], check=True, env=alone)
     yield python.parent
     shutil.rmtree(folder)
 
