@@ -1,6 +1,6 @@
 """Makes this process lack what another system lacks, then imports everything of ours, or runs a command.
 
-    python other_system.py import            every module as on macOS and as on Windows: JSON, what failed by system
+    python other_system.py import [WITHOUT]  every module as on macOS and as on Windows: JSON, what failed by system
     python other_system.py windows ARGUMENT… the command `anywire` as on Windows
 
 Python itself and the packages of others are loaded before, and stay as they are: this tells of our code alone.
@@ -19,7 +19,7 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +93,13 @@ def forget() -> None:
         del sys.modules[name]
 
 
-def failures() -> dict[str, str]:
+def failures(without: Sequence[str]) -> dict[str, str]:
     """What does not import, with the error."""
     forget()
     found = {}
     for name in own_modules():
+        if name.partition(".")[0] in without:
+            continue
         try:
             importlib.import_module(name)
         except Exception as error:
@@ -108,10 +110,10 @@ def failures() -> dict[str, str]:
 def main() -> None:
     what, *arguments = sys.argv[1:]
     if what == "import":
-        told = {"here": failures()}
+        told = {"here": failures(arguments)}
         for system in ("macos", "windows"):
             become(system)
-            told[system] = failures()
+            told[system] = failures(arguments)
         print(json.dumps(told))
         return
     importlib.import_module("anywire.cli")
