@@ -64,7 +64,8 @@ def _with_values(distribution: Distribution, values: dict[str, Any]) -> str:
         if found is not None:
             text = text[: found.start()] + line + text[found.end() :]
         else:
-            text = re.sub(r"^(license = .*\n)", lambda match, line=line: match[1] + line, text, count=1, flags=re.M)
+            before, licence, behind = re.split(r"^(license = .*\n)", text, maxsplit=1, flags=re.MULTILINE)
+            text = before + licence + line + behind
     return text
 
 

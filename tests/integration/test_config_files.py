@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jsonschema
 import pytest
@@ -17,9 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.integration.test_docs import DOCS, ROOT, blocks
 from tests.long_form import examples
+from typer.testing import CliRunner
 
+from anywire.cli import app
 from anywire.cli.config_file import Writer, fits
 from anywire.config_layers import load
+from anywire.errors import AnywireError
 from anywire.plugins import Plugins
 from anywire.roles.assembly import effective
 from anywire.roles.config_schema import config_schema
@@ -31,16 +34,29 @@ NO_CONFIGURATION = ("workloads:", "sets:")
 """What the YAML of plans begins with, or has in it."""
 
 
-def anywire(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("ANYWIRE_")}
-    return subprocess.run(
-        [sys.executable, "-m", "anywire.cli", *arguments],
-        cwd=folder,
-        env=kept | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "COLUMNS": "200", **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+class Done(NamedTuple):
+    """What a command has done, as a process would tell."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def anywire(folder: Path, *arguments: str, **environment: str) -> Done:
+    """Run a command in this process, which is quicker."""
+    without: dict[str, str | None] = {key: None for key in os.environ if key.startswith("ANYWIRE_")}
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        with contextlib.chdir(folder):
+            done = CliRunner().invoke(app, list(arguments), env={**without, "COLUMNS": "200", **environment})
+    finally:
+        root.handlers[:], root.level = handlers, level
+    if isinstance(done.exception, AnywireError):
+        return Done(1, done.stdout, f"error: {done.exception}")
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return Done(done.exit_code, done.stdout, done.stderr)
 
 
 def faults(tree: Any) -> list[str]:

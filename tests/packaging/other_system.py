@@ -1,6 +1,6 @@
 """Makes this process lack what another system lacks, then imports everything of ours, or runs a command.
 
-    python other_system.py import            every module as on macOS and as on Windows: JSON, what failed by system
+    python other_system.py import [WITHOUT]  every module as on macOS and as on Windows: JSON, what failed by system
     python other_system.py windows ARGUMENT… the command `anywire` as on Windows
 
 Python itself and the packages of others are loaded before, and stay as they are: this tells of our code alone.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import functools
 import importlib
 import json
 import os
@@ -18,7 +19,7 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ NAMES: dict[str, dict[Any, str]] = {
     },
     "windows": {
         os: "chown fchmod fchown fork forkpty getegid geteuid getgid getloadavg getpgid getpgrp getpriority getsid "
-        "getuid initgroups killpg lchown major minor mkfifo nice posix_spawn setegid seteuid setgid setpgid setpriority "
+        "getuid initgroups killpg lchown mkfifo nice posix_spawn setegid seteuid setgid setpgid setpriority "
         "setsid setuid statvfs fstatvfs sysconf tcgetpgrp ttyname uname wait wait3 wait4 waitid O_CLOEXEC O_DIRECTORY "
         "O_NOFOLLOW O_NONBLOCK O_SYNC",
         select: "poll",
@@ -67,6 +68,9 @@ def become(system: str) -> None:
     for name in MODULES[system]:
         sys.modules[name] = None  # type: ignore[assignment]
     if system == "windows":
+        # Python on Windows makes pairs by other means, and they are there.
+        make_pair = functools.partial(socket.socketpair, 1)
+        socket.socketpair = lambda *_, **__: make_pair()
 
         class Library(ctypes.CDLL):
             def __init__(self, name: str | None, *arguments: Any, **options: Any) -> None:
@@ -89,11 +93,13 @@ def forget() -> None:
         del sys.modules[name]
 
 
-def failures() -> dict[str, str]:
+def failures(without: Sequence[str]) -> dict[str, str]:
     """What does not import, with the error."""
     forget()
     found = {}
     for name in own_modules():
+        if name.partition(".")[0] in without:
+            continue
         try:
             importlib.import_module(name)
         except Exception as error:
@@ -104,14 +110,21 @@ def failures() -> dict[str, str]:
 def main() -> None:
     what, *arguments = sys.argv[1:]
     if what == "import":
-        told = {"here": failures()}
+        told = {"here": failures(arguments)}
         for system in ("macos", "windows"):
             become(system)
-            told[system] = failures()
+            told[system] = failures(arguments)
         print(json.dumps(told))
         return
     importlib.import_module("anywire.cli")
-    for name in ("anywire.roles.orchestrator_and_agents", "anywire_gateway_openai", "anywire_zeromq", "psutil"):
+    for name in (
+        "anywire.roles.orchestrator_and_agents",
+        "anywire_gateway_openai",
+        "anywire_zeromq",
+        "httpcore",
+        "trio",
+        "psutil",
+    ):
         try:
             importlib.import_module(name)
         except ImportError:

@@ -67,11 +67,12 @@ def test_its_metadata_are_complete(distribution: Distribution) -> None:
 @pytest.mark.parametrize("distribution", FOUND, ids=lambda each: each.name)
 def test_all_of_its_files_come_into_its_wheel(distribution: Distribution) -> None:
     tool = tomllib.loads(distribution.file.read_text())["tool"]["setuptools"]
-    found = tool["packages"]["find"]
-    (where,) = found["where"]
-    base = distribution.folder / where
-    packages = find_packages(str(base), include=found.get("include", ["*"]))
     root = distribution.package
+    base = root.parent
+    packages = tool["packages"]
+    if not isinstance(packages, list):  # they are looked for
+        assert [distribution.folder / each for each in packages["find"]["where"]] == [base]
+        packages = find_packages(str(base), include=packages["find"].get("include", ["*"]))
     inside = {str(path.parent.relative_to(base)).replace("/", ".") for path in root.rglob("*.py")}
     assert inside == set(packages), "a folder with modules has no __init__.py, or is not included"
     data = tool["package-data"]

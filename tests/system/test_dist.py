@@ -54,14 +54,15 @@ def installed(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """The ``bin`` folder of an environment with `anywire[all]` of those wheels; what they need of others first."""
     folder = tmp_path_factory.mktemp("installed") / "env"
     uv = shutil.which("uv")
-    make = [uv, "venv", "--quiet", "--python", sys.executable] if uv else [sys.executable, "-m", "venv"]
+    make = [uv, "venv", "--quiet", f"--python={sys.executable}"] if uv else [sys.executable, "-m", "venv"]
     subprocess.run([*make, str(folder)], check=True)
     python = folder / "bin" / "python"
     install = [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-m", "pip", "install"]
+    alone = environment(folder.parent) | {"HOME": os.environ.get("HOME", "")}  # without paths to this repository
     constrained = [*install, "--quiet", "--constraint", str(ROOT / "constraints.txt")]
-    subprocess.run([*constrained, *others()], check=True)
+    subprocess.run([*constrained, *others()], check=True, env=alone)
     # Of ours, nothing but these wheels can be found.
-    subprocess.run([*constrained, "--no-index", "--find-links", str(dist), "anywire[all]"], check=True)
+    subprocess.run([*constrained, "--no-index", "--find-links", str(dist), "anywire[all]"], check=True, env=alone)
     yield python.parent
     shutil.rmtree(folder)
 
@@ -109,7 +110,7 @@ def test_ray_is_not_in_it(installed: Path) -> None:
 
 @pytest.mark.parametrize("transport", ["zeromq", "dds"])
 def test_the_demo_runs(installed: Path, tmp_path: Path, transport: str) -> None:
-    command = [installed / "anywire", "demo", "--engine", "synthetic", "--transport", transport]
+    command = [str(installed / "anywire"), "demo", "--engine", "synthetic", "--transport", transport]
     done = subprocess.run(
         command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=False, timeout=120
     )

@@ -61,10 +61,10 @@ def converted(tree: Mapping[str, Any]) -> Converted:
         raise ConfigError(f"no model of it can be served: {'; '.join(left) or 'model_list is empty'}")
     settings: dict[str, Any] = {"engine.name": "openai", "agents": agents}
     router, library = _section(tree, "router_settings"), _section(tree, "litellm_settings")
-    strategy = router.get("routing_strategy")
+    strategy = str(router.get("routing_strategy") or "")
     if strategy in SELECTORS:
         settings["selector.name"] = SELECTORS[strategy]
-    elif strategy is not None:
+    elif strategy:
         left.append(f"routing_strategy {strategy}: choose a selector, `anywire plugins` lists them")
     retries = router.get("num_retries", library.get("num_retries"))
     if _is_number(retries):

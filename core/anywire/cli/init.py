@@ -52,17 +52,16 @@ def init(
         typer.Option("--from", metavar="FILE", help="Begin with what the configuration of a LiteLLM proxy says."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
-    with_schema: Annotated[
-        bool,
-        typer.Option("--schema/--no-schema", help=f"Write {SCHEMA} beside it, by which editors complete and check."),
-    ] = True,
+    no_schema: Annotated[
+        bool, typer.Option("--no-schema", help=f"Leave out {SCHEMA}, by which editors complete and check the file.")
+    ] = False,
 ) -> None:
     """Write a configuration that explains every setting. Choose by options what it sets; the rest has its default."""
     from anywire.cli.config_file import Writer, fits
     from anywire.cli.settle import settle
 
     to_stdout = str(file) == "-"
-    targets = () if to_stdout else (file, file.with_name(SCHEMA)) if with_schema else (file,)
+    targets = () if to_stdout else (file,) if no_schema else (file, file.with_name(SCHEMA))
     if not force and not to_stdout and file.exists():
         raise ConfigError(f"{file} is there already: name another file, or replace it with --force")
     names = {"services": services, "gateways": gateways}
@@ -105,7 +104,7 @@ def init(
 
 @options.takes()
 def schema(given: options.Given) -> None:
-    """Print the JSON schema of the configuration, with the options of the installed plugins."""
+    """Print the JSON schema of the configuration. It has the options of the installed plugins."""
     from anywire.roles.config_schema import config_schema
 
     _, plugins = given.settle(quiet=True)

@@ -26,7 +26,7 @@ class Shell(StrEnum):
 def completion(
     context: typer.Context, shell: Annotated[Shell, typer.Argument(help="Shell that is to complete commands.")]
 ) -> None:
-    """Print what makes a shell complete commands, options and names of plugins.
+    """Print what makes a shell complete commands. It completes options and names of plugins too.
 
     bash: eval "$(anywire completion bash)" in ~/.bashrc. zsh: eval "$(anywire completion zsh)" in ~/.zshrc, after
     compinit. fish: anywire completion fish > ~/.config/fish/completions/anywire.fish. PowerShell: add the text to
@@ -38,7 +38,7 @@ def completion(
 
 
 def man(context: typer.Context) -> None:
-    """Print the manual page of all commands, for man: anywire man | man -l -"""
+    """Print the manual page. To read it: anywire man | man -l -"""
     from importlib.metadata import version
 
     from anywire.cli.man_page import man_page
