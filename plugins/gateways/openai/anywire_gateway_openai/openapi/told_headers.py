@@ -54,6 +54,7 @@ OF_TASK_ANSWERS = (
     "x-anywire-decision",
     "x-anywire-replayed",
     "x-anywire-ignored",
+    "x-anywire-trace",
 )
 OF_TAKEN = ("location", "retry-after")
 """Of a 202."""
@@ -62,6 +63,7 @@ OF_ERRORS = (
     "x-anywire-task",
     "x-anywire-agent",
     "x-anywire-attempts",
+    "x-anywire-trace",
     "x-should-retry",
     "retry-after",
     "retry-after-ms",
@@ -70,6 +72,7 @@ _SCHEMAS: Mapping[str, Schema] = {
     "x-anywire-attempts": {"type": "integer", "minimum": 1},
     "x-anywire-origin": {"enum": ["client", "pipeline", "transport", "agent", "engine"]},
     "x-anywire-replayed": {"enum": ["true"]},
+    "x-anywire-trace": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
     "x-should-retry": {"enum": ["true", "false"]},
     "retry-after": {"type": "integer", "minimum": 0},
     "retry-after-ms": {"type": "integer", "minimum": 0},
