@@ -11,8 +11,8 @@ CLIENTS = ROOT / "tests" / "clients"
 ROW = re.compile(
     r"^\| `(?P<name>[^`]+)`(?: \((?P<note>[^)]+)\))? \| (?P<version>\d[\w.]*) \| (?P<tried>.+) \|$", re.MULTILINE
 )
-HELPERS = frozenset({"zod"})
-"""What clients are used with, and is none."""
+HELPERS = frozenset({"axe-core", "zod"})
+"""What clients are used with, or pages are looked at with, and is none."""
 
 
 def requirements() -> str:

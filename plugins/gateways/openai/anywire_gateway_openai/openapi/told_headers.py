@@ -37,6 +37,7 @@ OF_TASKS: Mapping[str, Schema] = {
     "x-anywire-explain": _FLAG,
     "x-anywire-background": _FLAG,
     "idempotency-key": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARS, "pattern": "^[!-~]+$"},
+    "cache-control": TEXT,
     "traceparent": TEXT,
     "tracestate": TEXT,
 }
@@ -54,6 +55,9 @@ OF_TASK_ANSWERS = (
     "x-anywire-decision",
     "x-anywire-replayed",
     "x-anywire-ignored",
+    "x-anywire-cache",
+    "x-anywire-cache-similarity",
+    "x-anywire-fallback",
     "x-anywire-trace",
 )
 OF_TAKEN = ("location", "retry-after")
@@ -72,6 +76,7 @@ _SCHEMAS: Mapping[str, Schema] = {
     "x-anywire-attempts": {"type": "integer", "minimum": 1},
     "x-anywire-origin": {"enum": ["client", "pipeline", "transport", "agent", "engine"]},
     "x-anywire-replayed": {"enum": ["true"]},
+    "x-anywire-cache": {"enum": ["hit", "miss"]},
     "x-anywire-trace": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
     "x-should-retry": {"enum": ["true", "false"]},
     "retry-after": {"type": "integer", "minimum": 0},
