@@ -63,7 +63,7 @@ async def exported(
                 "gateways": {"openai": {"tenant_metrics": True}},
                 "services": {
                     "opentelemetry": {"endpoint": "http://127.0.0.1:9", "metrics": False},
-                    **{name: {} for name in ("alerts", "background", "deliberation", "placement")},
+                    **{name: {} for name in ("alerts", "background", "cache", "deliberation", "placement")},
                     "nats": {"servers": server.url, "folder": str(tmp_path / "nats")},
                 },
                 "pipeline": {"agent_wait": 0.05},

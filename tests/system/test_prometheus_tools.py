@@ -20,7 +20,7 @@ from tests.telemetry.telemetry_bench import SAMPLED
 __all__ = ["start"]  # a fixture
 
 SERVICES: dict[str, Any] = {
-    **{name: {} for name in ("alerts", "background", "conversations", "deliberation", "placement")},
+    **{name: {} for name in ("alerts", "background", "cache", "conversations", "deliberation", "placement", "ui")},
     "opentelemetry": {"endpoint": "http://127.0.0.1:9"},
 }
 

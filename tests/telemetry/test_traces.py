@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from tests.integration.gateway_serving import ScriptedEngine, hangs, says
 from tests.telemetry.otlp_receiver import told
@@ -14,12 +18,16 @@ from tests.telemetry.telemetry_bench import NOT_SAMPLED, PARENT_ID, SAMPLED, TRA
 
 from anywire.engine import Delta
 from anywire.errors import EngineFailed
-from anywire.events import AttemptEnded
+from anywire.events import AttemptEnded, TaskEnded
+from anywire.measures.families import HistogramSample
+from anywire.measures.task_measures import TaskMeasures
 from anywire.messages import TaskRequest
+from anywire.stages import Stages
 from anywire_service_opentelemetry import tracer
 from anywire_service_opentelemetry.config import OpenTelemetryConfig
+from anywire_service_opentelemetry.encoding import spans_request
 from anywire_service_opentelemetry.open_task import OpenTask
-from anywire_service_opentelemetry.task_spans import attempt_span
+from anywire_service_opentelemetry.task_spans import attempt_span, task_spans
 
 USAGE = '{"prompt_tokens": 7, "completion_tokens": 2}'
 ANSWER = (Delta("hello"), Delta(" world", finish_reason="stop", usage=USAGE))
@@ -232,3 +240,85 @@ async def test_a_plugin_that_raises_as_tracer_harms_no_task(caplog: pytest.LogCa
 def test_an_endpoint_that_is_none_is_refused(endpoint: str) -> None:
     with pytest.raises(ValueError, match="endpoint"):
         OpenTelemetryConfig(endpoint=endpoint)
+
+
+TIMES = st.integers(0, 2**64 - 1)
+
+
+@given(st.lists(TIMES, min_size=4, max_size=4), st.booleans(), st.text(max_size=20), st.integers(0, 2**70))
+def test_whatever_an_agent_says_of_its_times_is_within_its_attempt(
+    times: list[int], comparable: bool, agent: str, tokens: int
+) -> None:
+    task = OpenTask("a" * 32, "b" * 16, "", "a=1", "", 10**18, is_root=True)
+    task.begin_attempt(1, "c" * 16, 1000)
+    attempt = task.attempts[1]
+    attempt.is_sent, attempt.ended_ns, attempt.agent_id = True, 9000, agent
+    received, started, first, last = times
+    stages = Stages(
+        received=900, admitted=950, selected=1000, sent=1100, agent_received=received, engine_started=started,
+        first_chunk=first, last_chunk=last, delivered=8000, comparable=comparable,
+    )  # fmt: skip
+    ended = TaskEnded(
+        id="x-1", at_ns=9000, time=0.0, task_id="t", kind="chat", model=agent, agent_id=agent, transport="memory",
+        attempts=1, error="", chunks=1, prompt_chars=1, stages=stages, tokens=tokens, stream=True,
+    )  # fmt: skip
+    spans = list(task_spans(task, ended))
+    parts = [each for each in spans if each.parent == attempt.span_id]
+    assert bool(parts) is bool(received)
+    if parts:
+        assert parts[0].start_ns == stages.sent + task.offset_ns
+        assert parts[-1].end_ns == stages.delivered + task.offset_ns
+        for one, other in pairwise(parts):
+            assert one.start_ns <= one.end_ns == other.start_ns
+    encoded = spans_request(spans, {}, {}, "0").SerializeToString()
+    assert len(ExportTraceServiceRequest.FromString(encoded).resource_spans) >= 1
+    measures = TaskMeasures()
+    measures.add(ended, "m")
+    assert all(
+        sample.sum >= 0
+        for each in measures.families()
+        for sample in each.samples
+        if isinstance(sample, HistogramSample)
+    )
+
+
+APIS: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}]}),
+    ("/v1/completions", {"prompt": "hi"}),
+    ("/v1/responses", {"input": "hi"}),
+    ("/v1/messages", {"max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}),
+    ("/api/chat", {"messages": [{"role": "user", "content": "hi"}], "stream": False}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), APIS, ids=[path for path, _ in APIS])
+async def test_every_api_is_traced_alike(path: str, body: dict[str, Any]) -> None:
+    async with telemetry(says(*ANSWER)) as bench:
+        headers = {"traceparent": SAMPLED}
+        async with bench.http.post(path, json={"model": "m"} | body, headers=headers) as answer:
+            assert answer.status == 200, await answer.text()
+            assert answer.headers["x-anywire-trace"] == TRACE_ID
+        receiver = bench.receiver
+        await receiver.until(lambda: receiver.named(f"POST {path}"), "the request's span came")
+        root = check_tree(receiver.spans, PARENT_ID)
+        assert root.name == f"POST {path}"
+        assert len(receiver.named("engine")) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ('{"messages": [{"role": "system", "content": "a"}, 3]}', '[{"role": "system", "parts": [{"type": "text", '
+         '"content": "a"}]}]'),
+        ('{"prompt": "b"}', '[{"role": "user", "parts": [{"type": "text", "content": "b"}]}]'),
+        ('{"input": ["c"]}', '[{"role": "user", "parts": [{"type": "text", "content": ["c"]}]}]'),
+        ("[]", ""),
+        ("nonsense", ""),
+        ("[" * 100_000, ""),
+        ('{"prompt": "' + "x" * tracer.MAX_READ + '"}', ""),
+    ],
+    ids=["chat", "completion", "embedding", "list", "no JSON", "deep", "large"],
+)  # fmt: skip
+def test_texts_of_every_request_are_read_or_left_out(body: str, expected: str) -> None:
+    assert tracer.messages_text(body, 1000) == expected
+    assert tracer.messages_text(body, 3) == expected[:3]

@@ -99,7 +99,7 @@ class TaskMeasures:
             self._failed[task.origin, error] += 1
             return
         for stage, ms in stages.spans_ms().items():
-            self._stages.observe((stage, transport), ms * 1e-3, span)
+            self._stages.observe((stage, transport), max(0.0, ms * 1e-3), span)  # an agent tells some of them
         if not task.stream or not task.first_ms:
             return
         first = task.first_ms * 1e-3

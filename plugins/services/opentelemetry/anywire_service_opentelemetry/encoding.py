@@ -68,6 +68,11 @@ def spans_request(
     return request
 
 
+def _time(ns: int) -> int:
+    """As its field can have it."""
+    return max(0, min(ns, 2**63))
+
+
 def _encoded(spans: Iterable[Span]) -> Iterable[trace_pb2.Span]:
     for span in spans:
         trace_id = bytes.fromhex(span.trace_id)
@@ -79,13 +84,13 @@ def _encoded(spans: Iterable[Span]) -> Iterable[trace_pb2.Span]:
             flags=trace_pb2.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK | 1,
             name=plain(span.name),
             kind=_KINDS[span.kind],
-            start_time_unix_nano=max(0, span.start_ns),
-            end_time_unix_nano=max(0, span.end_ns),
+            start_time_unix_nano=_time(span.start_ns),
+            end_time_unix_nano=_time(span.end_ns),
             attributes=key_values(span.attributes),
         )
         for event in span.events:
             made.events.add(
-                name=event.name, time_unix_nano=max(0, event.time_ns), attributes=key_values(event.attributes)
+                name=event.name, time_unix_nano=_time(event.time_ns), attributes=key_values(event.attributes)
             )
         for link in span.links:
             made.links.add(

@@ -111,9 +111,12 @@ def _agent_spans(task: OpenTask, attempt: OpenAttempt, ended: TaskEnded) -> Iter
     stages, agent = ended.stages, ended.agent_id
     shift, clock = _shift(stages)
     told: Attributes = clock
-    received = stages.agent_received + shift
-    started = max(received, stages.engine_started + shift) if stages.engine_started else received
-    last = max(started, stages.last_chunk + shift)
+    # Whatever an agent says of its times: they lie between those of the orchestrator.
+    received = _between(stages.sent, stages.agent_received + shift, stages.delivered)
+    started = received
+    if stages.engine_started:
+        started = _between(received, stages.engine_started + shift, stages.delivered)
+    last = _between(started, stages.last_chunk + shift, stages.delivered)
     parent, transport = attempt.span_id, {names.TRANSPORT: ended.transport}
     yield _below(task, parent, "wire", "internal", stages.sent, received, {**transport, **told})
     if started > received:
@@ -127,10 +130,14 @@ def _agent_spans(task: OpenTask, attempt: OpenAttempt, ended: TaskEnded) -> Iter
     }
     engine = _below(task, parent, "engine", "internal", started, last, of_engine, agent)
     if stages.first_chunk:
-        at = stages.first_chunk + shift + task.offset_ns
+        at = _between(started, stages.first_chunk + shift, last) + task.offset_ns
         engine = engine._replace(events=(SpanEvent("first token", at, {}),))
     yield engine
     yield _below(task, parent, "wire", "internal", last, stages.delivered, {**transport, **told})
+
+
+def _between(low: int, value: int, high: int) -> int:
+    return max(low, min(value, high))
 
 
 def _shift(stages: Stages) -> tuple[int, Attributes]:

@@ -25,6 +25,8 @@ MAX_OPEN = 10_000
 """Tasks that are traced at once; further ones are not traced, and counted."""
 MAX_LEAVING = 1000
 """Tasks that have ended while attempts of theirs go on; the oldest are forgotten."""
+MAX_READ = 1024 * 1024
+"""Characters of a request whose texts are put into its span; a larger one takes long to read."""
 REST = 5.0
 """Seconds after which events are heard no more where no task is traced."""
 
@@ -256,7 +258,9 @@ _HANDLERS: dict[type[events.Event], Callable[[SpanTracer, OpenTask, Any], None]]
 
 def messages_text(body: str, most: int) -> str:
     """The messages of a request as the conventions write them, as JSON; at most so many characters. A prompt stands for
-    one message of the user, an input too."""
+    one message of the user, an input too. Empty for a request of more than `MAX_READ`."""
+    if len(body) > MAX_READ:
+        return ""
     try:
         asked = json.loads(body)
     except (ValueError, RecursionError):
