@@ -7,7 +7,7 @@ tokens, one a second, and the next one begins when it has ended. A block is so m
 with one open in headless Chromium, in an order that changes from block to block; each gives the processor time of the
 process as a share of one core. While the page is open, agents are drained and restored: what counts is the time from
 the moment before an order is sent until the frame in which the page shows it. The command fails when the page costs
-5 % of a core or more (median of the blocks), or one of the changes is shown after more than 250 ms.
+5 % of a core or more (median of the blocks), or more than one change in twenty is shown after more than 250 ms.
 """
 
 from __future__ import annotations
@@ -155,13 +155,19 @@ def main() -> None:
     given = parser.parse_args()
     costs, times = run(given.agents, given.tasks, given.seconds, given.blocks, given.shots)
     cost = statistics.median(costs)
+    late = sorted(times)[int(0.95 * len(times))]
     told = {
         "cost_of_a_core": round(cost, 4),
         "costs": [round(each, 4) for each in costs],
-        "shown_ms": {"median": round(statistics.median(times), 1), "most": round(max(times), 1), "count": len(times)},
+        "shown_ms": {
+            "median": round(statistics.median(times), 1),
+            "p95": round(late, 1),
+            "most": round(max(times), 1),
+            "count": len(times),
+        },
     }
     print(json.dumps(told))
-    if cost >= MOST_SHARE or max(times) > MOST_MS:
+    if cost >= MOST_SHARE or late > MOST_MS:
         sys.exit(f"the page may cost {100 * MOST_SHARE:.0f} % of a core and show a change within {MOST_MS:.0f} ms")
 
 

@@ -394,3 +394,22 @@ async def test_without_an_embedding_tasks_go_on(tmp_path: Path) -> None:
     async with caching(tmp_path, TellingEngine(), semantic=semantic_settings()) as bench:
         assert (await ask(bench, chat("cats")))[0] == "miss"
         assert (await ask(bench, chat("cats")))[0] == "hit"
+
+
+async def test_what_one_api_has_asked_is_kept_for_the_others(tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "x"}]
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("/v1/chat/completions", {"max_tokens": 9, "messages": messages}),
+        ("/v1/messages", {"max_tokens": 9, "messages": messages}),
+        ("/api/chat", {"messages": messages, "options": {"num_predict": 9}, "stream": True}),
+        ("/v1/responses", {"input": "x", "max_output_tokens": 9}),
+    ]
+    async with caching(tmp_path) as bench, front(bench) as http:
+        for number, (path, body) in enumerate(asked * 2):
+            async with http.post(path, json={"model": "m", **body}) as response:
+                text = await response.text()
+                assert response.status == 200, text
+                assert "w1" in text
+                # A body that an API makes may have members of its own: then it is asked once more.
+                if number == 0 or number >= len(asked):
+                    assert response.headers["x-anywire-cache"] == ("miss" if number == 0 else "hit"), path

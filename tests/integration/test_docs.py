@@ -359,6 +359,11 @@ async def test_the_page_of_agents_on_demand_works_as_written(reader: Reader) -> 
     assert not reader.programs
 
 
+async def test_the_page_is_opened_as_told(reader: Reader) -> None:
+    await reader.follow(DOCS / "how-to" / "browser.md", "Open it")
+    assert not reader.programs
+
+
 async def test_the_page_of_the_cache_works_as_written(reader: Reader) -> None:
     await reader.follow(DOCS / "how-to" / "cache.md")
     assert not reader.programs

@@ -202,6 +202,7 @@ def task(stream: bool = True, endpoint: str = MESSAGES) -> TaskRequest:
         (written(steps()[0], {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}), "busy"),
         (b"data: [1]\n\n", "no JSON object"),
         (written({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {}}), "single token"),
+        (written(*[steps()[0]] * 1001), "says nothing"),
     ],
 )
 async def test_a_stream_that_is_no_answer_fails(server: FakeServer, sent: bytes, fault: str) -> None:

@@ -13,7 +13,7 @@ ROW = re.compile(
 )
 HELPERS = frozenset({"axe-core", "zod"})
 """What tests use beside clients."""
-OF_THE_WORKSPACE = ("anthropic", "ollama")
+OF_THE_WORKSPACE = ("ollama",)
 """Clients that the ordinary tests ask with."""
 
 

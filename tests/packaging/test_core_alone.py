@@ -55,6 +55,8 @@ def test_it_lists_only_its_own_plugins(alone: Path) -> None:
         "least_loaded",
         "local",
         "memory",
+        "recorded",
+        "recording",
         "round_robin",
         "synthetic",
     ]

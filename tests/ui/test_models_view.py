@@ -182,3 +182,16 @@ async def test_an_agent_without_model_processes_says_so(tab: Page, tmp_path: Pat
         await viewer.until("return document.querySelector('[name=agent]')?.options.length === 2", "the agent")
         await viewer.put("agent", "agent")
         await viewer.shows("This agent runs no model processes")
+
+
+async def test_a_command_whose_connection_is_lost_may_have_been_done(tab: Page, tmp_path: Path) -> None:
+    async with viewing(tab, tmp_path, says("hello")) as viewer:
+        await viewer.open("keys")
+        for ends in ("throw new TypeError('network error');", ""):
+            told = await viewer.run_module(
+                "const { commanded } = await import('/ui/commands.js'); const seen = [];"
+                f"const api = {{ async *stream() {{ yield {{ event: 'message', data: '{{\"a\": 1}}' }}; {ends} }} }};"
+                "try { for await (const each of commanded(api, 'agent', 'models.stop')) seen.push(each); }"
+                "catch (error) { return [seen, error.message, error.code]; }"
+            )
+            assert told == [[{"a": 1}], "The connection was lost. What was asked may have been done.", "broken_off"]

@@ -16,7 +16,6 @@ from reserved import free_port
 pytest.importorskip("selenium.webdriver", reason="missing: the package selenium")
 pytestmark = [needs_browser, pytest.mark.timeout(240)]
 
-VIEWS = ("fleet", "queue", "tasks")
 FOR_EVER = 3_600_000
 TITLES = "return [...document.querySelectorAll('tbody a')].map(each => each.title)"
 SLOW = {"name": "synthetic", "models": ["slow", HOSTILE], "itl": FOR_EVER}
@@ -92,7 +91,8 @@ def test_the_queue_is_shown_by_class_tenant_and_model(page: Page, fleet: PageFle
         page.until(lambda: sorted(page.texts("[aria-label='By tenant'] tbody th")) == [HOSTILE, "lab"], "both tenants")
         assert page.texts("[aria-label='By class'] tbody th") == ["3", "-2"]
         assert page.texts("[aria-label='By model'] tbody th") == [HOSTILE]
-        assert page.texts("[aria-label='By class'] tbody tr:first-child td")[1:4] == ["0", "0", "2"]
+        counts = "[aria-label='By class'] tbody tr:first-child td"
+        page.until(lambda: page.texts(counts)[1:4] == ["0", "0", "2"], "two that run")
     assert page.ask("return document.querySelectorAll('main img').length") == 0
     assert page.driver.title == "Queue · Anywire"
 
@@ -150,7 +150,10 @@ def test_nothing_is_wider_than_the_screen(page: Page, fleet: PageFleet, size: tu
     page.show(size)
     task = fleet.chat().headers["x-anywire-task"]
     page.open()
-    for view in (*VIEWS, "fleet/slow-one", f"tasks/{task}"):
+    page.until_text("live", "#connection")
+    views = page.ask("return [...document.querySelectorAll('nav a')].map(each => each.dataset.view)")
+    assert {"fleet", "queue", "tasks"} <= set(views)
+    for view in (*views, "fleet/slow-one", f"tasks/{task}"):
         page.go(view)
         page.until(lambda: page.texts("main h1"), view)
         assert not page.overflows(), view

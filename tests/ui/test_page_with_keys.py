@@ -8,6 +8,7 @@ import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.ui.browsers import Page, browsing, needs_browser
@@ -15,6 +16,7 @@ from tests.ui.page_fleets import PageFleet, page_fleet
 
 from anywire.keys.key_records import add_key, record_of
 from anywire.keys.key_text import new_key
+from reserved import free_ports
 
 pytest.importorskip("selenium.webdriver", reason="missing: the package selenium")
 pytestmark = [needs_browser, pytest.mark.timeout(240)]
@@ -22,10 +24,10 @@ REFUSED = ("401", "403")
 
 
 class Keyed:
-    """A fleet with keys of each role, and the file that they are in."""
+    """A fleet with keys of each role, the file that they are in, and the transport by which agents join."""
 
-    def __init__(self, fleet: PageFleet, file: Path, keys: dict[str, str]) -> None:
-        self.fleet, self.file, self.keys = fleet, file, keys
+    def __init__(self, fleet: PageFleet, file: Path, keys: dict[str, str], wire: dict[str, Any]) -> None:
+        self.fleet, self.file, self.keys, self.wire = fleet, file, keys, wire
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +38,10 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
         key = new_key()
         add_key(file, record_of(key, label=role, role=role, tenant=role))
         keys[role] = str(key)
+    wire = {"zeromq": {"agent_addresses": [f"tcp://127.0.0.1:{port}" for port in free_ports(3)]}}
     agents = [{"id": "one"}, {"id": "two"}]
-    with page_fleet(
-        folder, key=keys["operate"], access={"keys": str(file)}, transports={"zeromq": {}}, agents=agents
-    ) as fleet:
-        yield Keyed(fleet, file, keys)
+    with page_fleet(folder, key=keys["operate"], access={"keys": str(file)}, transports=wire, agents=agents) as fleet:
+        yield Keyed(fleet, file, keys, wire)
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +169,14 @@ def test_the_death_of_an_agent_is_seen(page: Page, keyed: Keyed) -> None:
 
     page.until(is_back, "another process for it")
     page.until(lambda: page.texts("tbody .badge") == ["ready", "ready"], "that it is back")
+
+
+def test_the_agents_of_a_child_orchestrator_are_shown_to_operators(page: Page, keyed: Keyed, tmp_path: Path) -> None:
+    below = [{"id": "leaf", "count": 3}]
+    with page_fleet(tmp_path, agents=below, join=keyed.wire):
+        sign_in(page, keyed.keys["operate"])
+        page.until_text("role operate", "#who")
+        page.go("fleet")
+        page.until(lambda: len(page.texts("tbody th a")) == 3, "the child")
+        page.until(lambda: len(page.texts("svg .below g")) == 3, "its agents")
+        assert all(each.startswith("leaf-") for each in page.texts("svg .below title"))

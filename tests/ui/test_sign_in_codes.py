@@ -33,6 +33,7 @@ def test_each_code_gives_its_key_once_and_only_in_time(steps: list[tuple[str, ob
             code, key, since = made[value % len(made)]
             counts = code not in used and now - since < SECONDS
             assert codes.take(code) == (key if counts else "")
+            assert codes.take(code) == ""
             used.add(code)
         assert len(codes) <= MOST
 

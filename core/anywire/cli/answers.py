@@ -34,7 +34,7 @@ def record(
     given: options.Given,
     append: Annotated[bool, typer.Option("--append", help="Add to a file that is there.")] = False,
 ) -> None:
-    """Run an orchestrator with one agent until you stop it, and write what its engine answers to FILE. Point your
+    """Write what an engine answers to FILE. An orchestrator with one agent runs until you stop it: point your
     application to the address that is printed."""
     from anywire.cli.fleet_records import recording
     from anywire.cli.serve import say_served

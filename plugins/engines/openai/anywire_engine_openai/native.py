@@ -31,6 +31,9 @@ _FINISH = {
 }
 """A chat's reasons to end, by the API's; others are ``stop``."""
 _LEFT_OUT = ("ping", "message_stop")
+_COUNTED = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+_MAX_HELD = 1000
+"""Events before the first that is of an answer."""
 
 _object = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
@@ -65,6 +68,8 @@ class NativeStream:
                     continue
                 if not self._answered:
                     # It would begin an answer that may turn out to be none, which is an error from the start.
+                    if len(self._held) >= _MAX_HELD:
+                        raise EngineFailed("the server begins an answer and says nothing", phase="streaming")
                     self._held.append(delta)
                     continue
                 yield from self._held
@@ -111,7 +116,7 @@ class NativeStream:
     def _note_usage(self, of: object) -> None:
         usage = of.get("usage") if isinstance(of, dict) else None
         if isinstance(usage, dict):
-            self._usage |= {name: value for name, value in usage.items() if value is not None}
+            self._usage |= {name: usage[name] for name in _COUNTED if usage.get(name) is not None}
 
 
 def whole(data: bytes, endpoint: str) -> Delta:

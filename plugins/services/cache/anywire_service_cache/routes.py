@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -16,6 +16,36 @@ from anywire_service_cache.store import Store
 
 PATH = "/cache"
 _encode = msgspec.json.Encoder().encode
+
+
+class Hits(msgspec.Struct):
+    exact: int
+    semantic: int
+
+
+class Removed(msgspec.Struct):
+    full: int
+    expired: int
+    cleared: int
+
+
+class CacheState(msgspec.Struct):
+    """``hits`` and ``misses`` are tasks since the start, ``stored`` answers that were kept, ``removed`` those that are
+    kept no more, by why. ``failures`` are those of the disk."""
+
+    object: Literal["cache"]
+    entries: int
+    bytes: int
+    hits: Hits
+    misses: int
+    stored: int
+    removed: Removed
+    failures: int
+
+
+class CacheCleared(msgspec.Struct):
+    object: Literal["cache.cleared"]
+    cleared: int
 
 
 class Keeps(Protocol):
@@ -33,14 +63,23 @@ def cache_routes(cache: Keeps) -> list[Route]:
     handlers = CacheHandlers(cache)
     return [
         Route(
-            "GET", PATH, handlers.get, role="observe", summary="Tell how many answers are kept, and were given again."
+            "GET",
+            PATH,
+            handlers.get,
+            role="observe",
+            summary="Tell how many answers are kept, and were given again.",
+            gives=CacheState,
         ),
         Route(
             "DELETE",
             PATH,
             handlers.clear,
-            summary="Keep none of the caller's answers any more; for an operator, of everybody's or of `tenant`. "
-            "`model` clears one model alone.",
+            summary="Keep none of the caller's answers any more; for an operator, those of everybody.",
+            gives=CacheCleared,
+            query={
+                "model": "Model whose answers are meant. Default: all.",
+                "tenant": "Tenant whose answers are meant; that of another one is for operators.",
+            },
         ),
     ]
 
@@ -51,16 +90,16 @@ class CacheHandlers:
 
     async def get(self, request: Request) -> Response:
         counts, store = self._cache.counts, self._store()
-        told = {
-            "object": "cache",
-            "entries": len(store.entries),
-            "bytes": store.entries.bytes,
-            "hits": {how: counts[how] for how in ("exact", "semantic")},
-            "misses": counts["misses"],
-            "stored": counts["stored"],
-            "removed": {why: counts[why] for why in ("full", "expired", "cleared")},
-            "failures": counts["failures"],
-        }
+        told = CacheState(
+            "cache",
+            len(store.entries),
+            store.entries.bytes,
+            Hits(counts["exact"], counts["semantic"]),
+            counts["misses"],
+            counts["stored"],
+            Removed(counts["full"], counts["expired"], counts["cleared"]),
+            counts["failures"],
+        )
         return Response(_encode(told))
 
     async def clear(self, request: Request) -> Response:
@@ -71,7 +110,7 @@ class CacheHandlers:
         self._cache.counts["cleared"] += cleared
         by = Submission("chat", model, "", caller=request.caller)
         self._cache.tell("cleared", by, entries=cleared, model=model, everybody=scope is None)
-        return Response(_encode({"object": "cache.cleared", "cleared": cleared}))
+        return Response(_encode(CacheCleared("cache.cleared", cleared)))
 
     def _store(self) -> Store:
         store = self._cache.store

@@ -35,6 +35,10 @@ MAX_GATHERED = 4096
 """Answers that are gathered at once; of more, those that come later are not kept."""
 
 
+CLOSE_PATIENCE = 2.0
+"""Seconds that answers which are being written get at the end."""
+
+
 class _Found(NamedTuple):
     entry: Entry
     answer: tuple[Delta, ...]
@@ -93,6 +97,8 @@ class Cache(Service):
 
     async def close(self) -> None:
         self._store = None
+        if self._gathering:
+            await asyncio.wait(self._gathering, timeout=CLOSE_PATIENCE)  # what was answered is written yet
         tasks = [*self._gathering, *([self._opening] if self._opening is not None else ())]
         for task in tasks:
             task.cancel()

@@ -13,10 +13,26 @@ import msgspec
 from anywire.clock import Clock
 from anywire.errors import InvalidRequest
 from anywire.route import Request, Response, Route
-from anywire_service_ui.records import Records
+from anywire_service_ui.records import Records, RecordView
 from anywire_service_ui.tickets import Tickets
 
 R = TypeVar("R")
+
+
+class RecordList(msgspec.Struct, frozen=True, kw_only=True):
+    """``folders`` counts those that the settings name."""
+
+    object: str = "list"
+    data: list[RecordView]
+    folders: int
+
+
+class ReportPath(msgspec.Struct, frozen=True, kw_only=True):
+    """A report can be had at ``path``, once."""
+
+    object: str = "report"
+    path: str
+
 
 POLICY = (
     "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; base-uri 'none'; "
@@ -50,7 +66,7 @@ class RecordHandlers:
 
     async def list(self, request: Request) -> Response:
         found = await self._read(self._records.list)
-        return Response(_encode({"object": "list", "data": found, "folders": self._folders}))
+        return Response(_encode(RecordList(data=found, folders=self._folders)))
 
     async def open(self, request: Request) -> Response:
         """A path at which the report can be had once, within some seconds."""
@@ -61,7 +77,7 @@ class RecordHandlers:
                 status=404,
                 detail_code="report_not_found",
             )
-        return Response(_encode({"object": "report", "path": f"{self._base}/{self._tickets.issue(name)}"}))
+        return Response(_encode(ReportPath(path=f"{self._base}/{self._tickets.issue(name)}")))
 
     async def report(self, request: Request) -> Response:
         """The report that a ticket stands for. Whoever has the ticket needs no key."""
@@ -82,7 +98,14 @@ class RecordHandlers:
 def record_routes(handlers: RecordHandlers) -> list[Route]:
     """Those below ``/v1``; `RecordHandlers.report` is served beside the page itself."""
     return [
-        Route("GET", "/ui/records", handlers.list, role="observe", summary="List records of experiments."),
+        Route(
+            "GET",
+            "/ui/records",
+            handlers.list,
+            role="observe",
+            summary="List records of experiments.",
+            gives=RecordList,
+        ),
         Route(
             "POST",
             "/ui/records/{id}/report",
@@ -90,6 +113,7 @@ def record_routes(handlers: RecordHandlers) -> list[Route]:
             role="observe",
             body_limit=1024,
             summary="Give a path at which the report of a record can be had once, within 30 seconds.",
+            gives=ReportPath,
         ),
     ]
 

@@ -37,6 +37,13 @@ class PageConfig(pydantic.BaseModel):
     )
 
 
+class Parts(msgspec.Struct, frozen=True):
+    """``services`` that have a view and run here; ``records`` counts the folders of records."""
+
+    services: list[str]
+    records: int
+
+
 class _Key(msgspec.Struct):
     key: str
 
@@ -101,7 +108,9 @@ class Page(Service):
                 body_limit=MAX_BYTES,
                 summary='A code that signs a browser in, once and within minutes, with the key of `{"key": …}`.',
             ),
-            Route("GET", "/ui/parts", self._parts, summary="Which services the page can show something of."),
+            Route(
+                "GET", "/ui/parts", self._parts, summary="Which services the page can show something of.", gives=Parts
+            ),
             *record_routes(self._records),
             *key_routes(context),
         )
@@ -115,7 +124,7 @@ class Page(Service):
         """A page that asks for what is not there would write errors into its console."""
         assert self._context is not None
         found = [name for name in SHOWN if self._context.services.get(name) is not None]
-        return Response(msgspec.json.encode({"services": found, "records": len(self.config.records)}))
+        return Response(msgspec.json.encode(Parts(found, len(self.config.records))))
 
     async def _start_page(self, request: Request) -> Response:
         if request.path.endswith("/"):  # the page names its files from beside it

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -33,6 +33,23 @@ PATH = "/retrieval"
 MAX_QUESTION_CHARS = 8000
 """Characters of a question that are compared: the first ones."""
 _encode = msgspec.json.Encoder().encode
+
+
+class FoundBy(msgspec.Struct):
+    meaning: int
+    words: int
+
+
+class RetrievalState(msgspec.Struct):
+    """``left_out`` are documents that were not read, ``by_meaning`` says whether all passages have embeddings,
+    ``answers`` counts the tasks that were answered since the start."""
+
+    object: Literal["retrieval"]
+    documents: int
+    passages: int
+    left_out: int
+    by_meaning: bool
+    answers: FoundBy
 
 
 class _Close(NamedTuple):
@@ -69,8 +86,22 @@ class Retrieval(Service):
         if library.left_out:
             log.warning("%d documents are left out (services.retrieval.max_files, max_bytes)", library.left_out)
         context.routes.add(
-            Route("GET", PATH, self._tell, role="observe", summary="Tell which documents answers are made of."),
-            Route("POST", f"{PATH}/reload", self._reload, role="operate", summary="Read the documents again."),
+            Route(
+                "GET",
+                PATH,
+                self._tell,
+                role="observe",
+                summary="Tell how many documents and passages answers are made of.",
+                gives=RetrievalState,
+            ),
+            Route(
+                "POST",
+                f"{PATH}/reload",
+                self._reload,
+                role="operate",
+                summary="Read the documents again.",
+                gives=RetrievalState,
+            ),
         )
 
     async def close(self) -> None:
@@ -142,18 +173,14 @@ class Retrieval(Service):
 
     async def _tell(self, request: Request) -> Response:
         index = self._index
-        told: dict[str, Any] = {
-            "object": "retrieval",
-            "documents": 0,
-            "passages": 0,
-            "left_out": 0,
-            "by_meaning": False,
-        }
+        library, by_meaning = Library(0, (), 0), False
         if index is not None:
-            library, vectors = index.library, index.vectors
-            told |= {"documents": library.documents, "passages": len(library.passages), "left_out": library.left_out}
-            told["by_meaning"] = vectors is not None and vectors.vectors is not None
-        told["answers"] = {how: self._counts[how] for how in ("meaning", "words")}
+            library = index.library
+            by_meaning = index.vectors is not None and index.vectors.vectors is not None
+        answers = FoundBy(self._counts["meaning"], self._counts["words"])
+        told = RetrievalState(
+            "retrieval", library.documents, len(library.passages), library.left_out, by_meaning, answers
+        )
         return Response(_encode(told))
 
     async def _reload(self, request: Request) -> Response:

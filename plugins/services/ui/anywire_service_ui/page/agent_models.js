@@ -67,8 +67,20 @@ export class AgentModels {
     set(this.meter, "hidden", !budget);
     this.meter.value = budget ? Math.min(1, used / budget) : 0;
     if (registry?.fault) say(this.fault, registry.fault);
-    keyed(this.devices, devices ?? [], (each) => deviceName(each), () => h("li"), device);
-    keyed(this.list.body, models, (each) => each.model, (each) => this.row(each.model), (element, each) => this.update(element, each));
+    keyed(
+      this.devices,
+      devices ?? [],
+      (each) => deviceName(each),
+      () => h("li"),
+      device,
+    );
+    keyed(
+      this.list.body,
+      models,
+      (each) => each.model,
+      (each) => this.row(each.model),
+      (element, each) => this.update(element, each),
+    );
   }
 
   row(model) {
@@ -141,7 +153,10 @@ export class AgentModels {
 
   async ask(name, args) {
     try {
-      for await (const _ of commanded(this.api, this.agentId, name, args, { signal: this.ended.signal, deadline: 120 }));
+      for await (const _ of commanded(this.api, this.agentId, name, args, {
+        signal: this.ended.signal,
+        deadline: 120,
+      }));
     } finally {
       this.refresh();
     }
@@ -199,7 +214,12 @@ export class AgentModels {
     }
     const lists = ["added", "present", "skipped", "notes"];
     const told = await collected(this.api, this.agentId, "models.import", { kind, path }, lists, options);
-    const skipped = told.skipped.length ? ` Skipped: ${told.skipped.slice(0, 5).map((each) => `${each.about}: ${each.text}`).join("; ")}` : "";
+    const skipped = told.skipped.length
+      ? ` Skipped: ${told.skipped
+          .slice(0, 5)
+          .map((each) => `${each.about}: ${each.text}`)
+          .join("; ")}`
+      : "";
     return `Added ${shownCount(told.added.length, "model")}; ${told.present.length} were there before.${skipped}`;
   }
 }

@@ -7,11 +7,15 @@ import { ApiError } from "./api.js";
 export async function* commanded(api, agentId, name, args = {}, { signal, deadline } = {}) {
   const query = deadline === undefined ? "" : `?deadline=${deadline}`;
   const path = `/v1/agents/${encodeURIComponent(agentId)}/commands/${encodeURIComponent(name)}${query}`;
-  for await (const { event, data } of api.stream(path, { method: "POST", body: args, signal })) {
-    if (event === "comment") continue;
-    if (event === "end") return;
-    if (event === "error") throw errorIn(data);
-    yield JSON.parse(data);
+  try {
+    for await (const { event, data } of api.stream(path, { method: "POST", body: args, signal })) {
+      if (event === "comment") continue;
+      if (event === "end") return;
+      if (event === "error") throw errorIn(data);
+      yield JSON.parse(data);
+    }
+  } catch (error) {
+    if (error instanceof ApiError || error.name === "AbortError") throw error;
   }
   throw new ApiError("The connection was lost. What was asked may have been done.", { code: "broken_off" });
 }

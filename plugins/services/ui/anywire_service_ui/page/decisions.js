@@ -1,7 +1,7 @@
 // How the agents of a task were chosen, as `anywire explain` tells it.
 
 import { h } from "./dom.js";
-import { shownMs } from "./format.js";
+import { shownCount, shownMs } from "./format.js";
 
 export function decisionsOf(record) {
   const found = record.decisions ?? [];
@@ -32,7 +32,7 @@ function decision(each) {
           h(
             "table",
             null,
-            h("caption", null, `${each.candidates} candidates${more > 0 ? `, ${more} of them not shown` : ""}`),
+            h("caption", null, `${shownCount(each.candidates, "candidate")}${more > 0 ? `, ${more} of them not shown` : ""}`),
             h(
               "thead",
               null,

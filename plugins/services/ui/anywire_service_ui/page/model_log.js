@@ -14,13 +14,25 @@ export class ModelLog {
     this.ended = new AbortController();
     this.after = ""; // the id of the newest line
     this.waiting = []; // lines that are not drawn yet
-    this.lines = h("pre", { class: "log", role: "log", tabindex: "0", "aria-live": "off", "aria-label": `Log of ${model}` });
+    this.lines = h("pre", {
+      class: "log",
+      role: "log",
+      tabindex: "0",
+      "aria-live": "off",
+      "aria-label": `Log of ${model}`,
+    });
     this.state = h("p", { class: "hint", role: "status" });
     this.drawing = onFrame(() => this.draw());
     const close = h("button", { type: "button", class: "quiet", onclick: () => this.close() }, "Close the log");
     fill(
       element,
-      h("section", { "aria-label": `Log of ${model}` }, h("div", { class: "row" }, h("h3", null, `Log of ${model}`), close), this.state, this.lines),
+      h(
+        "section",
+        { "aria-label": `Log of ${model}` },
+        h("div", { class: "row" }, h("h3", null, `Log of ${model}`), close),
+        this.state,
+        this.lines,
+      ),
     );
     this.follow();
   }
@@ -39,7 +51,12 @@ export class ModelLog {
     const { signal } = this.ended;
     while (!signal.aborted) {
       try {
-        const asked = { model: this.model, lines: FIRST_LINES, follow: true, ...(this.after ? { after: this.after } : {}) };
+        const asked = {
+          model: this.model,
+          lines: FIRST_LINES,
+          follow: true,
+          ...(this.after ? { after: this.after } : {}),
+        };
         say(this.state, "following");
         for await (const result of commanded(this.api, this.agentId, "models.logs", asked, { signal, deadline: 0 })) {
           this.take(result);

@@ -116,8 +116,9 @@ export class Picture {
       agent.state === "lost" ? `M${-half} ${-half}L${half} ${half}M${half} ${-half}L${-half} ${half}` : "",
     );
     say(label, labels ? shortId(agent.id, radius > 16 ? 16 : 12) : "");
-    // Away from the middle, where its link comes from.
-    set(label, "y", (at.y < this.#size[1] / 2 - size ? -size - 8 : size + 16).toFixed(0));
+    // Away from the middle, where its link comes from; the agents below it are there.
+    const isAbove = at.y < this.#size[1] / 2 - size;
+    set(label, "y", (isAbove === Boolean(below) ? size + 16 : -size - 8).toFixed(0));
     say(title, `${agent.id} · ${word} · ${used} of ${agent.slots} slots · ${agent.transport}`);
     drawBelow(satellites, below, size, at.angle);
   }

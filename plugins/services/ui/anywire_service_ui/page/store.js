@@ -90,7 +90,9 @@ export class Store {
     try {
       if (abort) await this.#read(abort.signal);
     } catch (error) {
-      if (error.name !== "AbortError" && error.code !== "unreachable") console.warn(error.message);
+      // What the page says already, or the stream of events will.
+      const isKnown = error.name === "AbortError" || error.code === "unreachable" || error.status === 401;
+      if (!isKnown) console.warn(error.message);
     } finally {
       this.#asking = null;
       if (this.#stale && this.#abort) this.refresh();

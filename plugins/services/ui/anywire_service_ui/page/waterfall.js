@@ -55,7 +55,7 @@ function ofTimes(times) {
 // Draw a bar from `from` for `ms` milliseconds of `whole`.
 export function drawSpan(bar, part, from, ms, whole) {
   set(bar, "class", part);
-  bar.style.left = `${(100 * from) / whole}%`;
+  bar.style.left = `min(${(100 * from) / whole}%, calc(100% - 2px))`;
   bar.style.width = `${Math.max(0, (100 * ms) / whole)}%`;
 }
 

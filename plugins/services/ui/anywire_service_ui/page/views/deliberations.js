@@ -6,7 +6,8 @@ import { badge, calmly, check, choice, chooseFrom, field, moment, showState, tab
 import { shownCount } from "../format.js";
 
 const MOST = 200; // that are listed
-const MISSING = "The service deliberation does not run here. Install anywire-service-deliberation, and add deliberation to services in the configuration.";
+const MISSING =
+  "The service deliberation does not run here. Install anywire-service-deliberation, and add deliberation to services in the configuration.";
 
 export function mount(element, api, parts) {
   const own = parts[0] ? new DeliberationPage(element, api, parts[0]) : new Deliberations(element, api);
@@ -24,7 +25,11 @@ class Deliberations {
     fill(
       element,
       h("h1", null, "Deliberations"),
-      h("p", null, "Several members answer one question, criticise and improve their answers, and score those of the others."),
+      h(
+        "p",
+        null,
+        "Several members answer one question, criticise and improve their answers, and score those of the others.",
+      ),
       this.fault,
       this.form.element,
       h("h2", null, "Asked before"),
@@ -84,7 +89,10 @@ function row(each) {
 function update({ parts }, each) {
   say(parts.link, each.title || each.id);
   showState(parts.status, each.status);
-  say(parts.members, `${each.members} × ${each.role || "several roles"}${each.rounds ? `, ${shownCount(each.rounds, "round")}` : ""}`);
+  say(
+    parts.members,
+    `${each.members} × ${each.role || "several roles"}${each.rounds ? `, ${shownCount(each.rounds, "round")}` : ""}`,
+  );
   const { works = 0, done = 0, stage = "" } = each.progress ?? {};
   say(parts.progress, each.ended ? "" : works ? `${stage}: ${done} of ${works}` : stage);
   say(parts.winner, each.winner || (each.ended ? "–" : ""));
@@ -112,7 +120,12 @@ class AskForm {
         "div",
         { class: "pair" },
         field("Models", this.models, "Members take them in turn; none chosen: as configured."),
-        h("div", null, field("Council", this.council, "Its members, in place of a number."), field("Timeout in seconds", this.timeout)),
+        h(
+          "div",
+          null,
+          field("Council", this.council, "Its members, in place of a number."),
+          field("Timeout in seconds", this.timeout),
+        ),
       ),
       this.synthesis.element,
     );
@@ -120,7 +133,14 @@ class AskForm {
       "form",
       { class: "card ask", onsubmit: (event) => this.submit(event), "aria-label": "Ask" },
       field("Question", this.task),
-      h("div", { class: "pair" }, field("Role", this.role), field("Members", this.members), field("Rounds", this.rounds), field("Rubric", this.rubric)),
+      h(
+        "div",
+        { class: "pair" },
+        field("Role", this.role),
+        field("Members", this.members),
+        field("Rounds", this.rounds),
+        field("Rubric", this.rubric),
+      ),
       more,
       h("div", { class: "row" }, this.button),
     );
@@ -145,7 +165,10 @@ class AskForm {
       ask("/v1/councils", (list) => chooseFrom(this.council, [["", "none"], ...named(list)])),
       ask("/v1/models", (list) => {
         const chats = list.filter((each) => each.agents !== 0 && (each.kinds ?? ["chat"]).includes("chat"));
-        chooseFrom(this.models, chats.map((each) => [each.id, each.id]));
+        chooseFrom(
+          this.models,
+          chats.map((each) => [each.id, each.id]),
+        );
       }),
     ]);
   }
@@ -155,7 +178,10 @@ class AskForm {
     const members = Number(this.members.value);
     const asked = { task: this.task.value, rounds: Number(this.rounds.value) };
     if (this.council.value) asked.council = this.council.value;
-    else asked.members = models.length ? Array.from({ length: members }, (_, at) => ({ model: models[at % models.length] })) : members;
+    else
+      asked.members = models.length
+        ? Array.from({ length: members }, (_, at) => ({ model: models[at % models.length] }))
+        : members;
     if (this.role.value) asked.role = this.role.value;
     if (this.rubric.value) asked.rubric = this.rubric.value;
     if (this.timeout.value) asked.timeout = Number(this.timeout.value);

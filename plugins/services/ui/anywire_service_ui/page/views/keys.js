@@ -22,7 +22,12 @@ class Keys {
     this.summary = h("p", { class: "hint" }, "loading …");
     this.list = table("Keys", ["Label", "Id", "Tenant", "Role", "State", "Limits", "Made", "Runs out", "Revoke"]);
     this.revoking = copyBox("The command that revokes a key");
-    this.revoke = h("section", { hidden: true, "aria-label": "Revoke a key" }, h("h2", null, "Revoke a key"), this.revoking.element);
+    this.revoke = h(
+      "section",
+      { hidden: true, "aria-label": "Revoke a key" },
+      h("h2", null, "Revoke a key"),
+      this.revoking.element,
+    );
     fill(element, h("h1", null, "Keys"), this.you(), this.fault, this.listed(), this.revoke, new NewKey().element);
     this.reading = calmly(() => this.read(), 1000);
     this.unlisten = api.store.listen((event) => event.type.startsWith("key.") && this.reading.ask());
@@ -46,7 +51,10 @@ class Keys {
       h(
         "dl",
         { class: "facts" },
-        RIGHTS.map(([name, text]) => [h("dt", null, name), h("dd", null, text, this.api.may(name) ? " You may." : " You may not.")]),
+        RIGHTS.map(([name, text]) => [
+          h("dt", null, name),
+          h("dd", null, text, this.api.may(name) ? " You may." : " You may not."),
+        ]),
       ),
     );
   }
@@ -64,7 +72,13 @@ class Keys {
       const open = "Nobody needs a key here: whoever is on the server's machine may operate, others may use.";
       say(this.summary, needsKey ? `${data.length ? "" : "There are no keys in the file of keys."}${more}` : open);
       this.list.element.hidden = !data.length;
-      keyed(this.list.body, data, (each) => each.id, (each) => this.row(each), update);
+      keyed(
+        this.list.body,
+        data,
+        (each) => each.id,
+        (each) => this.row(each),
+        update,
+      );
     } catch (error) {
       if (error.name !== "AbortError") say(this.fault, error.message);
     }
@@ -72,7 +86,11 @@ class Keys {
 
   row(key) {
     const name = key.label || key.id;
-    const button = h("button", { type: "button", class: "quiet", "aria-label": `Revoke ${name} …`, onclick: () => this.tell(key) }, "Revoke …");
+    const button = h(
+      "button",
+      { type: "button", class: "quiet", "aria-label": `Revoke ${name} …`, onclick: () => this.tell(key) },
+      "Revoke …",
+    );
     const parts = {
       label: h("th", { scope: "row", class: "words" }),
       tenant: h("td", { class: "words" }),
@@ -109,7 +127,10 @@ class Keys {
 function update({ parts }, key) {
   say(parts.label, key.label || "–");
   say(parts.tenant, key.tenant);
-  say(parts.role, [key.role, key.invites && "invites agents", key.certificate && "by certificate"].filter(Boolean).join(", "));
+  say(
+    parts.role,
+    [key.role, key.invites && "invites agents", key.certificate && "by certificate"].filter(Boolean).join(", "),
+  );
   showState(parts.state, key.state);
   say(parts.limits, limitText(key.limits ?? {}));
   say(parts.expires, key.revoked ? `revoked ${moment(key.revoked)}` : moment(key.expires) || "never");
@@ -133,7 +154,10 @@ class NewKey {
     this.controls = {
       label: h("input", { name: "label", placeholder: "Ann's notebook" }),
       tenant: h("input", { name: "tenant", placeholder: "a tenant of its own" }),
-      role: choice({ name: "role" }, RIGHTS.map(([name]) => [name, name])),
+      role: choice(
+        { name: "role" },
+        RIGHTS.map(([name]) => [name, name]),
+      ),
       model: h("input", { name: "model", placeholder: "all models" }),
       expires: h("input", { name: "expires", placeholder: "never; 30d, 12h" }),
       "max-priority": h("input", { type: "number", name: "max-priority", step: 1, placeholder: "no limit" }),
@@ -146,7 +170,14 @@ class NewKey {
     const form = h(
       "form",
       { class: "card", onsubmit: (event) => event.preventDefault(), oninput: () => this.tell() },
-      h("div", { class: "pair" }, field("Label", label), field("Tenant", tenant), field("Role", role), field("Runs out after", expires)),
+      h(
+        "div",
+        { class: "pair" },
+        field("Label", label),
+        field("Tenant", tenant),
+        field("Role", role),
+        field("Runs out after", expires),
+      ),
       h(
         "div",
         { class: "pair" },
@@ -157,7 +188,11 @@ class NewKey {
         field("Tokens a day", this.controls["tokens-per-day"]),
       ),
       this.code.element,
-      h("p", { class: "hint" }, "Run it on the server's machine, for the file of access.keys. It prints the key this once."),
+      h(
+        "p",
+        { class: "hint" },
+        "Run it on the server's machine, for the file of access.keys. It prints the key this once.",
+      ),
     );
     this.element = h("section", { "aria-label": "Make a key" }, h("h2", null, "Make a key"), form);
     this.tell();
@@ -166,7 +201,9 @@ class NewKey {
   tell() {
     const options = Object.entries(this.controls)
       .filter(([name, { value }]) => value.trim() && !(name === "role" && value === "use"))
-      .flatMap(([name, { value }]) => (name === "model" ? value.split(",") : [value]).map((each) => `--${name} ${quoted(each.trim())}`));
+      .flatMap(([name, { value }]) =>
+        (name === "model" ? value.split(",") : [value]).map((each) => `--${name} ${quoted(each.trim())}`),
+      );
     this.code.take(["umask 077; anywire keys create", ...options].join(" "));
   }
 }

@@ -20,7 +20,12 @@ class Models {
     this.fault = h("p", { class: "fault", role: "alert" });
     this.summary = h("p", { class: "hint" }, "loading …");
     this.list = table("Models", ["Model", "State", "Answers", "#Context", "Features", "Agents", ""]);
-    this.filter = h("input", { type: "search", name: "filter", placeholder: "part of a name", oninput: () => this.drawing.ask() });
+    this.filter = h("input", {
+      type: "search",
+      name: "filter",
+      placeholder: "part of a name",
+      oninput: () => this.drawing.ask(),
+    });
     this.agent = choice({ name: "agent" }, []);
     this.wanted = agent;
     this.panel = h("div", { class: "agent-models" });
@@ -52,7 +57,11 @@ class Models {
 
   processes() {
     if (!this.api.may("operate")) {
-      return h("p", { class: "hint" }, `To start and stop models, and to read their logs, needs the role operate; you have ${this.api.caller.role}.`);
+      return h(
+        "p",
+        { class: "hint" },
+        `To start and stop models, and to read their logs, needs the role operate; you have ${this.api.caller.role}.`,
+      );
     }
     this.agent.addEventListener("change", () => this.choose(this.agent.value));
     const picked = field("Agent", this.agent, "Agents of the engine models run a process for each model.");
@@ -154,7 +163,11 @@ function row() {
 function show(element, model, offered) {
   const cells = element.parts;
   say(cells.name, model.id);
-  showState(cells.state, model.state ?? "", model.on_demand && model.state === "stopped" ? "stopped, starts on demand" : (model.state ?? ""));
+  showState(
+    cells.state,
+    model.state ?? "",
+    model.on_demand && model.state === "stopped" ? "stopped, starts on demand" : (model.state ?? ""),
+  );
   say(cells.kinds, (model.kinds ?? []).join(", "));
   say(cells.context, model.context_length ? model.context_length.toLocaleString("en") : "–");
   say(cells.features, featureText(model.features ?? {}));
@@ -163,7 +176,13 @@ function show(element, model, offered) {
   say(cells.none, known ? "" : model.agents ? shownCount(model.agents, "agent") : "a service");
   if (known) {
     say(cells.agents, shownCount(offered.length, "agent"));
-    keyed(cells.where, offered.slice(0, MAX_AGENTS), ({ agent }) => agent.id, () => h("li"), placed);
+    keyed(
+      cells.where,
+      offered.slice(0, MAX_AGENTS),
+      ({ agent }) => agent.id,
+      () => h("li"),
+      placed,
+    );
   }
   if (!cells.ask.firstChild && (model.kinds ?? ["chat"]).includes("chat")) {
     const name = encodeURIComponent(model.id);

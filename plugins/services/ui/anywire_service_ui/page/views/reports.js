@@ -19,10 +19,22 @@ class Reports {
     this.fault = h("p", { class: "fault", role: "alert" });
     this.summary = h("p", { class: "hint" }, "loading …");
     this.list = table("Records of experiments", ["Show", "Experiment", "What it found", "#Arms", "#Blocks", "Written"]);
-    this.again = actionButton("Look again", () => this.read(), (error) => say(this.fault, error.message), { class: "quiet" });
+    this.again = actionButton(
+      "Look again",
+      () => this.read(),
+      (error) => say(this.fault, error.message),
+      { class: "quiet" },
+    );
     this.frames = h("div", { class: "reports" });
     this.shown = new Map(); // by id, the section with its frame
-    fill(element, h("h1", null, "Reports"), this.fault, h("div", { class: "row" }, this.summary, this.again), this.list.element, this.frames);
+    fill(
+      element,
+      h("h1", null, "Reports"),
+      this.fault,
+      h("div", { class: "row" }, this.summary, this.again),
+      this.list.element,
+      this.frames,
+    );
     this.read().catch((error) => say(this.fault, error.message));
   }
 
@@ -45,7 +57,13 @@ class Reports {
   }
 
   draw() {
-    keyed(this.list.body, this.records, (each) => each.id, (each) => this.row(each), (element, each) => this.update(element, each));
+    keyed(
+      this.list.body,
+      this.records,
+      (each) => each.id,
+      (each) => this.row(each),
+      (element, each) => this.update(element, each),
+    );
   }
 
   row(record) {
@@ -84,7 +102,10 @@ class Reports {
     say(parts.question, record.question);
     const none = record.has_report ? "" : " It has no report yet: anywire experiment report writes it.";
     say(parts.found, (record.headline || record.fault) + none);
-    fill(parts.cautions, (record.cautions ?? []).map((each) => h("li", null, each)));
+    fill(
+      parts.cautions,
+      (record.cautions ?? []).map((each) => h("li", null, each)),
+    );
     say(parts.arms, record.arms || "–");
     say(parts.blocks, record.blocks || "–");
     say(parts.changed, moment(record.changed));
@@ -115,8 +136,16 @@ class Reports {
     this.compared?.remove();
     if (chosen.length === MOST) {
       const folders = chosen.map((each) => `'${each.folder.replaceAll("'", "'\\''")}'`).join(" ");
-      const box = copyBox("A command that compares both records", `anywire experiment compare ${folders} --out both.html`);
-      this.compared = h("div", { class: "compared" }, h("p", { class: "hint" }, "Their figures in one table, in the folder of the records:"), box.element);
+      const box = copyBox(
+        "A command that compares both records",
+        `anywire experiment compare ${folders} --out both.html`,
+      );
+      this.compared = h(
+        "div",
+        { class: "compared" },
+        h("p", { class: "hint" }, "Their figures in one table, in the folder of the records:"),
+        box.element,
+      );
       this.frames.after(this.compared);
     }
   }
@@ -125,7 +154,13 @@ class Reports {
     const fault = h("p", { class: "fault", role: "alert" });
     // A report is somebody else's page: in this frame no script runs, and it has no origin.
     const frame = h("iframe", { sandbox: "", referrerpolicy: "no-referrer", title: `Report of ${record.name}` });
-    const section = h("section", { "aria-label": `Report of ${record.name}` }, h("h2", null, record.name), fault, frame);
+    const section = h(
+      "section",
+      { "aria-label": `Report of ${record.name}` },
+      h("h2", null, record.name, " ", h("span", { class: "hint" }, record.folder)),
+      fault,
+      frame,
+    );
     this.load(record, frame).catch((error) => say(fault, error.message));
     return section;
   }
