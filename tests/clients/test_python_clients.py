@@ -24,7 +24,6 @@ CLIENTS = (
     "ollama_client",
 )
 """By the script that asks; what each is and what it cannot do: docs/reference/compatibility.md."""
-WITHOUT_EMBEDDINGS = ("pydantic_ai_client",)
 WITHOUT_RESPONSES = ("llama_index_client", "ollama_client")
 NOT_FOUND = {
     "langchain_client": "OpenAIModelNotFoundError",
@@ -50,9 +49,8 @@ async def test_everything_a_user_of_it_asks_for(tmp_path: Path, client: str) -> 
     assert len(found["after"].split()) == WORDS, "and the answer came after it"
     assert found["structured"]
     assert all(isinstance(each, int) for each in found["structured"])
-    if client not in WITHOUT_EMBEDDINGS:
-        assert len(found["embeddings"]) == 2
-        assert found["embeddings"][0] == found["embeddings"][1] > 1
+    assert len(found["embeddings"]) == 2
+    assert found["embeddings"][0] == found["embeddings"][1] > 1
     assert found["failed"] == {"type": NOT_FOUND.get(client, "NotFoundError"), "status": 404}
     assert found["pieces"] >= 3
     if client not in WITHOUT_RESPONSES:

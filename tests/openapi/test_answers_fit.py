@@ -171,3 +171,11 @@ def data_of(text: str) -> list[str]:
     """The data of each event."""
     lines = (line for event in text.split("\n\n") for line in event.split("\n"))
     return [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
+
+
+async def test_a_name_in_a_path_may_hold_a_line_break() -> None:
+    async with conversing(None, engine()) as at:
+        async with at.http.get("/v1/models/a%0Ab") as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (404, "model_not_found")
+        async with at.http.get("/api/blobs/a%0Ab") as answer:
+            assert (answer.status, type((await answer.json())["error"])) == (400, str)

@@ -12,7 +12,9 @@ ROW = re.compile(
     r"^\| `(?P<name>[^`]+)`(?: \((?P<note>[^)]+)\))? \| (?P<version>\d[\w.]*) \| (?P<tried>.+) \|$", re.MULTILINE
 )
 HELPERS = frozenset({"axe-core", "zod"})
-"""What clients are used with, or pages are looked at with, and is none."""
+"""What tests use beside clients."""
+OF_THE_WORKSPACE = ("ollama",)
+"""Clients that the ordinary tests ask with."""
 
 
 def requirements() -> str:
@@ -24,7 +26,9 @@ def test_the_table_of_clients_has_what_is_tried() -> None:
     told = {(row["name"], row["version"]) for row in ROW.finditer(page)}
     pinned = re.findall(r"^([\w-]+)(?:\[[\w,-]+\])?==([\w.]+)$", requirements(), flags=re.MULTILINE)
     packages = json.loads((CLIENTS / "package.json").read_text())["dependencies"]
-    assert told == {*pinned, *((name, version) for name, version in packages.items() if name not in HELPERS)}
+    constraints = dict(re.findall(r"^([\w-]+)==([\w.]+)$", (ROOT / "constraints.txt").read_text(), flags=re.MULTILINE))
+    installed = {name: version for name, version in packages.items() if name not in HELPERS}
+    assert told == {*pinned, *installed.items(), *((name, constraints[name]) for name in OF_THE_WORKSPACE)}
 
 
 def test_every_client_is_pinned() -> None:

@@ -7,6 +7,8 @@ import sys
 from common import ENDLESS, MODEL, NOBODYS, PIECES, Answer, cities, weather
 from openai import AsyncOpenAI
 from pydantic_ai import Agent, NativeOutput
+from pydantic_ai.embeddings import Embedder
+from pydantic_ai.embeddings.openai import OpenAIEmbeddingModel
 from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.providers.openai import OpenAIProvider
@@ -35,6 +37,7 @@ async def main(url: str) -> None:
         await Agent(OpenAIChatModel(NOBODYS, provider=provider)).run("hello")
     except ModelHTTPError as error:
         failed = {"type": type(error).__name__, "status": error.status_code}
+    vectors = await Embedder(OpenAIEmbeddingModel(MODEL, provider=provider)).embed_documents(["a", "b"])
     response = await Agent(OpenAIResponsesModel(MODEL, provider=provider)).run("hello")
     found = {
         "whole": whole.output,
@@ -42,6 +45,7 @@ async def main(url: str) -> None:
         "cities": cities,
         "after": after.output,
         "structured": [by_tool.output.number, by_schema.output.number],
+        "embeddings": [len(each) for each in vectors.embeddings],
         "failed": failed,
         "pieces": pieces,
         "responses": [response.output],

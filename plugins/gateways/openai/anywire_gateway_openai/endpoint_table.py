@@ -118,7 +118,7 @@ def path_names(path: str) -> list[str]:
 def _pattern(path: str, name: str) -> re.Pattern[str]:
     """What ``path`` matches: a group for each name in braces, which is anything that ``name`` matches."""
     parts = re.split(r"\{\w+\}", path)
-    return re.compile(f"({name})".join(map(re.escape, parts)))
+    return re.compile(f"({name})".join(map(re.escape, parts)), re.DOTALL)
 
 
 def own_endpoints(

@@ -35,6 +35,8 @@ SAID_OF_LINES = "Lines of JSON, each of the schema `x-line-schema`. Where the an
 MEANINGS = {101: "A WebSocket.", 202: "There is no answer yet.", 304: "Nothing has changed.",
             503: "The same, while nothing is taken in any more."}  # fmt: skip
 """Of answers that are no errors, and are not the usual ones."""
+OTHERS = "4XX"
+"""What OpenAPI calls every status of a refusal that is not named."""
 _NAME = re.compile(r"\{(\w+)\}")
 
 
@@ -125,6 +127,7 @@ def _errors(endpoints: Iterable[Served], schemas: Schemas) -> dict[str, Any]:
             by_status.setdefault(_told_status(each, status), []).append(status)
         schema = schemas.of(_fault(each))
         found |= {_error_name(each, told): error_response(of, schema) for told, of in by_status.items()}
+        found[_error_name(each, OTHERS)] = others_refusal(schema)
     return found
 
 
@@ -180,7 +183,7 @@ def _responses(endpoint: Served, schemas: Schemas) -> dict[str, Any]:
     for status in _errors_of(endpoint):
         found.setdefault(str(status), {"$ref": f"#/components/responses/{_error_name(endpoint, status)}"})
     if form.fails_anyhow or route is not None:
-        found["4XX"] = others_refusal(schemas.of(_fault(endpoint)))
+        found[OTHERS] = {"$ref": f"#/components/responses/{_error_name(endpoint, OTHERS)}"}
     return found
 
 
@@ -222,5 +225,5 @@ def _errors_of(endpoint: Served) -> list[int]:
     return sorted({_told_status(endpoint, each) for each in found})
 
 
-def _error_name(endpoint: Served, status: int) -> str:
+def _error_name(endpoint: Served, status: int | str) -> str:
     return f"{_fault(endpoint).__name__}{status}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
@@ -32,18 +33,22 @@ class ApiDescription:
     @described(Form(gives=dict[str, Any], also={304: None}))
     async def describe(self, request: web.BaseRequest) -> web.StreamResponse:
         """This API as an OpenAPI 3.1 document, with the routes of the services that run here."""
-        self._make()
+        await self._make()
         headers = {"ETag": self._tag, "Cache-Control": "no-cache", "Server": "anywire"}
         known = (each.strip().removeprefix("W/") for each in request.headers.get("If-None-Match", "").split(","))
         if self._tag in known:
             return web.Response(status=304, headers=headers)
         return web.Response(body=self._text, headers=headers | {"Content-Type": "application/json"})
 
-    def _make(self) -> None:
+    async def _make(self) -> None:
+        """In a thread: it takes a while, and is made of what does not change."""
         endpoints = list(self._endpoints())
         made_of = [(each.method, each.path) for each in endpoints]
         if made_of != self._made_of:
-            told = document(endpoints, self._bases, version("anywire"), needs_key=self._callers.needs_key)
-            self._text = msgspec.json.encode(told)
-            self._tag = f'"{hashlib.sha256(self._text).hexdigest()[:32]}"'
+            text = await asyncio.to_thread(self._made, endpoints)
+            self._text, self._tag = text, f'"{hashlib.sha256(text).hexdigest()[:32]}"'
             self._made_of = made_of
+
+    def _made(self, endpoints: Sequence[Served]) -> bytes:
+        needs_key = self._callers.needs_key
+        return msgspec.json.encode(document(endpoints, self._bases, version("anywire"), needs_key=needs_key))

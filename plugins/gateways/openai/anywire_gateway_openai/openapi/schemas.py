@@ -21,19 +21,24 @@ class Schemas:
 
     def __init__(self, types: Iterable[Any]) -> None:
         known = {id(each): each for kind in types for each in _alternatives(kind)}
-        self.left_out = [each for each in known.values() if not _has_schema(each)]
-        sound = [each for each in known.values() if each not in self.left_out]
-        others = [each for each in sound if not _is_model(each)]
-        found, self.components = msgspec.json.schema_components(others, ref_template=_REF)
+        others = [each for each in known.values() if not _is_model(each)]
+        try:
+            found, self.components = msgspec.json.schema_components(others, ref_template=_REF)
+        except Exception:  # whatever comes of a type that is none
+            others = [each for each in others if _has_schema(each)]
+            found, self.components = msgspec.json.schema_components(others, ref_template=_REF)
         self._of: dict[int, Schema] = {id(each): schema for each, schema in zip(others, found, strict=True)}
         self._kept = known  # no other type gets one of these ids
-        for model in filter(_is_model, sound):
+        for model in filter(_is_model, known.values()):
+            if not _has_schema(model):
+                continue
             schema = _schema_of_model(model)
             self.components = schema.pop("$defs", {}) | self.components
             taken = model.__name__ in self.components
             name = f"{model.__module__}.{model.__qualname__}" if taken else model.__name__
             self.components[name] = schema
             self._of[id(model)] = {"$ref": _REF.format(name=name)}
+        self.left_out = [each for each in known.values() if id(each) not in self._of]
         self._name_shortly()
         for schema in (*self._of.values(), *self.components.values()):
             _say_plainly(schema)
@@ -80,7 +85,7 @@ def _schema_of_model(model: type[pydantic.BaseModel]) -> Schema:
 def _has_schema(kind: Any) -> bool:
     try:
         _schema_of_model(kind) if _is_model(kind) else msgspec.json.schema(kind)
-    except Exception as error:  # whatever comes of a type that is none
+    except Exception as error:
         log.warning("the API's description leaves %r out: it has no JSON schema (%s)", kind, error)
         return False
     return True
