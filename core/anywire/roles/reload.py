@@ -19,11 +19,12 @@ from typing import Any
 import msgspec
 
 from anywire.config import Config
-from anywire.errors import AnywireError, InvalidRequest
+from anywire.errors import AnywireError, ConfigError, InvalidRequest
 from anywire.event_bus import EventBus
 from anywire.events import ConfigReloaded
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.pipeline_settings import LIVE
+from anywire.roles import logs
 from anywire.roles.orchestrator_role import Served
 from anywire.route import Request, Response, Route
 
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 _SUMMARY = "Read the configuration again. Tells what counts from now on (`changed`) and after a restart (`restart`)."
 MAX_TOLD = 50
 """Settings that are named at most."""
+MAX_FAULT_CHARS = 2000
+"""Of what is wrong with a configuration, in an event."""
+_ORDERED = ("transports", "join", "gateways", "services")
 _LIVE = frozenset({"log_level", *(f"pipeline.{name}" for name in LIVE)})
 
 
@@ -47,8 +51,8 @@ class Reload:
     """Reads the configuration again when asked to, by ``POST /v1/config/reload`` (role `operate`), or by SIGHUP in a
     process without a terminal: a terminal that is closed sends it too, and ends the process as ever.
 
-    ``config`` is in force; ``read`` gives what the same places say now, and sets the level of the log. It is called in
-    a thread and raises `AnywireError` for what is no configuration: then nothing changes.
+    ``config`` is in force; ``read`` gives what the same places say now. It is called in a thread and raises
+    `AnywireError` for what is no configuration: then nothing changes.
     """
 
     def __init__(self, config: Config, read: Callable[[], Config]) -> None:
@@ -86,19 +90,22 @@ class Reload:
         """Read it again. Raises `AnywireError` when it is not in order, and leaves everything as it is. Of several who
         ask at once each has it read once more, after those before."""
         self._reading = asyncio.get_running_loop().create_task(self._read_after(self._reading))
+        self._reading.add_done_callback(_heard)  # who asked may be gone
         return await asyncio.shield(self._reading)
 
     async def _read_after(self, earlier: asyncio.Task[Reloaded] | None) -> Reloaded:
         if earlier is not None:
             await asyncio.wait((earlier,))
         try:
-            newer = await asyncio.to_thread(self._read)
+            newer = await asyncio.to_thread(self._newer)
         except AnywireError as error:
             log.error("the configuration is not read again, the earlier one counts: %s", error)
-            self._tell(str(error), ())
+            self._tell(str(error)[:MAX_FAULT_CHARS], ())
             raise
         changed = tuple(sorted(_differing(self._config, newer) & _LIVE)[:MAX_TOLD])
         restart = tuple(sorted(_differing(self._started, newer) - _LIVE)[:MAX_TOLD])
+        if newer.log_level != self._config.log_level:
+            logs.set_level(newer.log_level)
         self._config = newer
         if self._orchestrator is not None:
             self._orchestrator.reconfigure(newer.pipeline)
@@ -107,6 +114,16 @@ class Reload:
             log.warning("these settings have changed and count after a restart: %s", ", ".join(restart))
         self._tell("", restart)
         return Reloaded(changed, restart)
+
+    def _newer(self) -> Config:
+        """What ``read`` gives. Whatever else it raises is a fault of the configuration: a new plugin's file may call
+        `sys.exit`."""
+        try:
+            return self._read()
+        except AnywireError:
+            raise
+        except BaseException as error:
+            raise ConfigError(f"it cannot be read: {type(error).__name__}: {error}") from error
 
     def _tell(self, error: str, restart: tuple[str, ...]) -> None:
         if self._orchestrator is not None:
@@ -131,6 +148,11 @@ class Reload:
             await self.again()
 
 
+def _heard(reading: asyncio.Task[Reloaded]) -> None:
+    if not reading.cancelled():
+        reading.exception()
+
+
 def _has_terminal() -> bool:
     """Whether this process belongs to a terminal."""
     try:
@@ -141,9 +163,15 @@ def _has_terminal() -> bool:
 
 
 def _differing(one: Config, other: Config) -> set[str]:
-    """The keys, with dots, whose values differ."""
-    before, after = _flat(one.model_dump()), _flat(other.model_dump())
-    return {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+    """The keys, with dots, whose values differ; and the lists of plugins of which the order differs."""
+    trees = one.model_dump(), other.model_dump()
+    before, after = map(_flat, trees)
+    moved = {name for name in _ORDERED if _is_moved(*(tree[name] or {} for tree in trees))}
+    return moved | {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+
+
+def _is_moved(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return [name for name in one if name in other] != [name for name in other if name in one]
 
 
 def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
