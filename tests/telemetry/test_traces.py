@@ -26,7 +26,7 @@ from anywire.stages import Stages
 from anywire_service_opentelemetry import tracer
 from anywire_service_opentelemetry.config import OpenTelemetryConfig
 from anywire_service_opentelemetry.encoding import spans_request
-from anywire_service_opentelemetry.open_task import OpenTask
+from anywire_service_opentelemetry.open_task import MAX_OTHERS, OpenTask
 from anywire_service_opentelemetry.task_spans import attempt_span, task_spans
 
 USAGE = '{"prompt_tokens": 7, "completion_tokens": 2}'
@@ -280,6 +280,14 @@ def test_whatever_an_agent_says_of_its_times_is_within_its_attempt(
         for sample in each.samples
         if isinstance(sample, HistogramSample)
     )
+
+
+def test_an_attempt_has_links_to_the_newest_attempts_before_it() -> None:
+    task = OpenTask("a" * 32, "b" * 16, "", "", "", 0, is_root=True)
+    for number in range(1, 101):
+        task.begin_attempt(number, f"{number:016x}", number)
+    assert [each.number for each in task.attempts[3].others] == [1, 2]
+    assert [each.number for each in task.attempts[100].others] == list(range(100 - MAX_OTHERS, 100))
 
 
 APIS: list[tuple[str, dict[str, Any]]] = [
