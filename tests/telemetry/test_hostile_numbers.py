@@ -13,6 +13,8 @@ from tests.telemetry.telemetry_bench import Telemetry, telemetry
 
 from anywire.context import Context
 from anywire.engine import Delta
+from anywire.measures.families import OTHER
+from anywire.measures.histogram import MOST_SERIES, Histogram
 from anywire.metric import Metric
 from anywire.pipeline.observation.observation import MAX_TOKENS, token_counts
 from anywire.roles.service_host import ServiceHost
@@ -83,6 +85,19 @@ async def test_numbers_of_a_plugin_that_cannot_be_shown_are_left_out() -> None:
             ("teller", "good", 3),
         ]
         assert served.orchestrator.boundary.failures["service teller.metrics"] == 6
+
+
+def test_a_flood_of_combinations_of_labels_is_counted_together() -> None:
+    """An agent that offers many models, and fails with codes that it makes up, multiplies the two."""
+    histogram = Histogram("h", "A histogram.", ("model", "error"), (1.0,))
+    for model in range(100):
+        for error in range(50):
+            histogram.observe((f"m{model}", f"e{error}"), 0.5, ("a" * 32, "b" * 16))
+    histogram.observe(("m0", "e0"), 2.0)
+    samples = {each.labels: each for each in histogram.family().samples}
+    assert len(samples) == MOST_SERIES + 1
+    assert samples["m0", "e0"].counts == (1, 1)
+    assert samples[OTHER, OTHER].counts == (5000 - MOST_SERIES, 0)
 
 
 @pytest.mark.parametrize(
