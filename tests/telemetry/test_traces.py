@@ -320,12 +320,14 @@ async def test_every_api_is_traced_alike(path: str, body: dict[str, Any]) -> Non
          '"content": "a"}]}]'),
         ('{"prompt": "b"}', '[{"role": "user", "parts": [{"type": "text", "content": "b"}]}]'),
         ('{"input": ["c"]}', '[{"role": "user", "parts": [{"type": "text", "content": ["c"]}]}]'),
+        ('{"messages": [{"content": [{"type": "image_url", "image_url": {"url": "data:"}}, {"type": "text", "text": '
+         '"d"}]}]}', '[{"role": "user", "parts": [{"type": "image_url"}, {"type": "text", "content": "d"}]}]'),
         ("[]", ""),
         ("nonsense", ""),
         ("[" * 100_000, ""),
         ('{"prompt": "' + "x" * tracer.MAX_READ + '"}', ""),
     ],
-    ids=["chat", "completion", "embedding", "list", "no JSON", "deep", "large"],
+    ids=["chat", "completion", "embedding", "parts", "list", "no JSON", "deep", "large"],
 )  # fmt: skip
 def test_texts_of_every_request_are_read_or_left_out(body: str, expected: str) -> None:
     assert tracer.messages_text(body, 1000) == expected
