@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from anywire import errors, events
 from anywire.config import Config
 from anywire.pipeline.orchestrator import Orchestrator
 from anywire.pipeline_settings import LIVE, PipelineConfig
+from anywire.roles import logs
 from anywire.roles.orchestrator_role import Served
 from anywire.roles.reload import Reload, Reloaded
 from anywire.route import Routes
@@ -19,6 +21,16 @@ from anywire.submission import Submission
 from anywire.testing.puppet import PuppetTransport
 
 Make = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def level() -> Iterator[None]:
+    """A reload sets the level of the log of the whole process."""
+    names = ("", *logs.CHATTY)
+    before = [logging.getLogger(name).level for name in names]
+    yield
+    for name, each in zip(names, before, strict=True):
+        logging.getLogger(name).setLevel(each)
 
 
 def config(pipeline: Mapping[str, Any] | None = None, **more: Any) -> Config:

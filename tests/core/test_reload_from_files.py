@@ -15,6 +15,7 @@ from anywire.cli.options import Given
 from anywire.config_layers import MAX_CHARS, load
 from anywire.log_lines import TextLines
 from anywire.pipeline.orchestrator import Orchestrator
+from anywire.roles.logs import CHATTY
 from anywire.roles.orchestrator_role import Served
 from anywire.roles.reload import MAX_FAULT_CHARS, Reload, Reloaded
 from anywire.route import Routes
@@ -32,11 +33,11 @@ def root() -> Iterator[logging.Logger]:
     """The root logger, which is left as it was."""
     found = logging.getLogger()
     level, handlers = found.level, [*found.handlers]
+    chatty = {name: logging.getLogger(name).level for name in CHATTY}
     yield found
-    for each in (*found.handlers,):
-        found.removeHandler(each)
-    for each in handlers:
-        found.addHandler(each)
+    for name, each in chatty.items():
+        logging.getLogger(name).setLevel(each)
+    found.handlers[:] = handlers
     found.setLevel(level)
 
 

@@ -9,7 +9,7 @@ import sys
 from anywire.config import LogLevel
 from anywire.log_lines import JsonLines, LogFormat, RepeatLimit, TextLines
 
-_CHATTY = ("httpx", "httpcore", "aiohttp.access", "asyncio", "watchfiles")
+CHATTY = ("httpx", "httpcore", "aiohttp.access", "asyncio", "watchfiles")
 
 
 def configure(level: LogLevel, form: LogFormat = "text") -> None:
@@ -33,5 +33,5 @@ def set_level(level: LogLevel) -> None:
     for each in root.handlers:
         if isinstance(each.formatter, TextLines):
             each.formatter.with_names = level == "debug"
-    for name in _CHATTY:
+    for name in CHATTY:
         logging.getLogger(name).setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
