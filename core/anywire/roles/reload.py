@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 _SUMMARY = "Read the configuration again. Tells what counts from now on (`changed`) and after a restart (`restart`)."
 MAX_TOLD = 50
 """Settings that are named at most."""
+READ_TIMEOUT = 60.0
+"""Seconds in which a configuration must be read."""
 MAX_FAULT_CHARS = 2000
 """Of what is wrong with a configuration, in an event."""
 _ORDERED = ("transports", "join", "gateways", "services")
@@ -97,7 +100,7 @@ class Reload:
         if earlier is not None:
             await asyncio.wait((earlier,))
         try:
-            newer = await asyncio.to_thread(self._newer)
+            newer = await self._read_in_time()
         except AnywireError as error:
             log.error("the configuration is not read again, the earlier one counts: %s", error)
             self._tell(str(error)[:MAX_FAULT_CHARS], ())
@@ -114,6 +117,34 @@ class Reload:
             log.warning("these settings have changed and count after a restart: %s", ", ".join(restart))
         self._tell("", restart)
         return Reloaded(changed, restart)
+
+    async def _read_in_time(self) -> Config:
+        """What `_newer` gives. A file system that does not answer, or a plugin's file that never ends, holds up neither
+        those who ask later nor the end of the process: so the thread is none that is waited for."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Config | AnywireError] = loop.create_future()
+
+        def tell(found: Config | AnywireError) -> None:
+            if not answer.done():
+                answer.set_result(found)
+
+        def read() -> None:
+            try:
+                found: Config | AnywireError = self._newer()
+            except AnywireError as error:
+                found = error
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(tell, found)
+
+        threading.Thread(target=read, name="reload", daemon=True).start()
+        try:
+            async with asyncio.timeout(READ_TIMEOUT):
+                found = await answer
+        except TimeoutError:
+            raise ConfigError(f"it could not be read within {READ_TIMEOUT:g} s") from None
+        if isinstance(found, AnywireError):
+            raise found
+        return found
 
     def _newer(self) -> Config:
         """What ``read`` gives. Whatever else it raises is a fault of the configuration: a new plugin's file may call
