@@ -18,6 +18,7 @@ from msgspec import Raw
 from anywire.errors import StreamCorrupted
 from anywire_gateway_openai.answers import encodable
 from anywire_gateway_openai.anthropic.messages import INVALID_JSON, Object
+from anywire_gateway_openai.first_choice import CallNumbers, call_id, called
 
 MAX_BLOCKS = 10_000
 MAX_LOOKS = 64
@@ -87,7 +88,8 @@ class MessageBlocks:
         self._blocks: list[_Block] = []
         self._front = 0
         """The block that is being told; those after it wait."""
-        self._calls: dict[int, _Block] = {}
+        self._calls: list[_Block] = []
+        self._numbers = CallNumbers()
         self.has_refused = False
 
     @property
@@ -117,9 +119,9 @@ class MessageBlocks:
         if isinstance(refusal, str) and refusal:
             self.has_refused = True
             self._add("text", refusal)
-        for at, call in enumerate(calls if isinstance(calls, list) else ()):
-            if isinstance(call, dict):
-                self._call(call, at)
+        found = [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+        for call, number in zip(found, self._numbers.of(found), strict=True):
+            self._call(call, number)
         return self._tell()
 
     def end(self) -> list[Event]:
@@ -136,20 +138,21 @@ class MessageBlocks:
             last = self._begin(kind)
         last.pieces.append(encodable(text))
 
-    def _call(self, call: Mapping[str, Any], at: int) -> None:
-        index = call["index"] if isinstance(call.get("index"), int) else at
-        function = call.get("function")
-        function = function if isinstance(function, dict) else {}
-        name, arguments = str(function.get("name") or ""), function.get("arguments") or ""
+    def _call(self, call: Mapping[str, Any], number: int) -> None:
+        function, own_id, name = call.get("function"), encodable(call_id(call)), encodable(called(call))
+        arguments = function.get("arguments") if isinstance(function, dict) else None
         if isinstance(arguments, dict):  # some servers send the object, and not its text
             arguments = _encode(arguments).decode()
-        block = self._calls.get(index)
-        if block is None:
-            block = self._calls[index] = self._begin("tool_use")
-            block.id = encodable(str(call.get("id") or f"toolu_{self._task_id}_{index}"))
-            block.name = encodable(name)
-        elif not block.pieces:
-            block.name += encodable(name)
+        if number == len(self._calls):
+            block = self._begin("tool_use")
+            self._calls.append(block)
+            block.id = own_id or f"toolu_{self._task_id}_{number}"
+            block.name = name
+        else:
+            block = self._calls[number]
+            is_repeated = own_id == block.id and name == block.name
+            if not block.pieces and not is_repeated:
+                block.name += name
         if isinstance(arguments, str) and arguments:
             block.pieces.append(encodable(arguments))
 
