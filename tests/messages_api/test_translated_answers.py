@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jiter import from_json
 from tests.long_form import examples
 from tests.messages_api.told_messages import checked, events_of, put_together
 
@@ -163,6 +164,35 @@ def test_arguments_that_are_no_object_are_told_and_come_back(arguments: str) -> 
     assert checked(message)["content"][0]["input"] == {"INVALID_JSON": arguments}
     (back,), _ = chat_messages(None, [Given("assistant", message["content"])])
     assert back["tool_calls"][0]["function"]["arguments"] == arguments
+
+
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        (["no", "t json"], {"INVALID_JSON": "not json"}),
+        (["[1", "]"], {"INVALID_JSON": "[1]"}),
+        ([" ", "\n", '{"a"', ": 1}"], {"a": 1}),
+        ([" ", "\n"], {}),
+    ],
+)
+def test_a_client_can_read_the_arguments_after_every_piece(pieces: list[str], expected: Any) -> None:
+    events, told = MessageEvents(TASK, ()), b""
+    head: dict[str, Any] = {"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}
+    steps = [head, *[{"index": 0, "function": {"arguments": piece}} for piece in pieces]]
+    chunks = [chunk(at, choice={"delta": {"tool_calls": [step]}}) for at, step in enumerate(steps)]
+    for each in (*chunks, chunk(len(chunks), final=True, finish_reason="tool_calls")):
+        told += events.events([each], "m")
+    found = events_of(told)
+    buffer, read = b"", []
+    for event in found:
+        if event["type"] == "content_block_delta":
+            buffer += event["delta"]["partial_json"].encode()
+            read.append(from_json(buffer, partial_mode=True))  # as Anthropic's client does it
+    assert (read or [{}])[-1] == expected
+    assert put_together(found)["content"][0]["input"] == expected
+    said = {"content": None, "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "".join(pieces)}}]}
+    whole = json.loads(msgspec.json.encode(whole_message(TASK, "m", whole_chunk(said, "tool_calls"), ())))
+    assert whole["content"][0]["input"] == expected
 
 
 def test_what_nothing_was_said_in_has_an_empty_text() -> None:

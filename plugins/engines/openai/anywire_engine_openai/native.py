@@ -14,7 +14,7 @@ import msgspec
 
 from anywire.engine import Delta
 from anywire.errors import EngineFailed, InvalidRequest
-from anywire.native_api import COUNT_TOKENS
+from anywire.native_api import COUNT_TOKENS, MESSAGES
 from anywire_engine_openai.answers import no_token
 from anywire_engine_openai.mending import mended
 from anywire_engine_openai.server_errors import error_in_answer, quoted
@@ -137,6 +137,48 @@ def whole(data: bytes, endpoint: str) -> Delta:
     if not content and not _is_answer(finish, usage):
         raise no_token()
     return Delta("".join([_text(block, "text") for block in content]), text, finish, _usage(usage))
+
+
+def streamed(data: bytes) -> list[Delta]:
+    """The deltas of a stream for a whole message, from a server that answers with one where a stream was asked for.
+    Raises as `whole` does."""
+    answer = whole(data, MESSAGES)
+    message = _object(answer.extra)
+    begun = {**message, "content": [], "stop_reason": None, "stop_sequence": None}
+    deltas = [Delta("", _encoded({"type": "message_start", "message": begun}))]
+    for place, block in enumerate(message["content"]):
+        if not isinstance(block, dict):
+            raise EngineFailed(f"the answer has a block that is no object: {quoted(data)}", phase="streaming")
+        head, pieces = _in_pieces(block)
+        deltas.append(Delta("", _encoded({"type": "content_block_start", "index": place, "content_block": head})))
+        for piece in pieces:
+            event = {"type": "content_block_delta", "index": place, "delta": piece}
+            deltas.append(Delta(_text(piece, "text"), _encoded(event)))
+        deltas.append(Delta("", _encoded({"type": "content_block_stop", "index": place})))
+    ended = {name: message.get(name) for name in ("stop_reason", "stop_sequence")}
+    last = {"type": "message_delta", "delta": ended, "usage": _members(message.get("usage"))}
+    return [*deltas, Delta("", _encoded(last), answer.finish_reason, answer.usage)]
+
+
+def _in_pieces(block: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A block as it begins, and what the events after that add."""
+    if isinstance(block.get("text"), str):
+        head = {name: value for name, value in block.items() if name != "citations"} | {"text": ""}
+        cited = block.get("citations")
+        cites = [{"type": "citations_delta", "citation": each} for each in (cited if isinstance(cited, list) else ())]
+        return head, [{"type": "text_delta", "text": block["text"]}, *cites]
+    if isinstance(block.get("thinking"), str):
+        pieces = [{"type": "thinking_delta", "thinking": block["thinking"]}]
+        if _text(block, "signature"):
+            pieces.append({"type": "signature_delta", "signature": block["signature"]})
+        return block | {"thinking": "", "signature": ""}, pieces
+    if isinstance(block.get("input"), dict):
+        return block | {"input": {}}, [{"type": "input_json_delta", "partial_json": _encoded(block["input"])}]
+    return block, []
+
+
+def _encoded(value: object) -> str:
+    return _encode(value).decode()
 
 
 class NativeAssembly:

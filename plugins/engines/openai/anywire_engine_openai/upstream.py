@@ -205,8 +205,9 @@ class Upstream:
         endpoint = endpoint_of(task.body) if task.kind == "chat" else ""
         headers = trace_headers(task.trace)
         if endpoint:
-            body, choices = native_body(task, model, endpoint)
-            url, headers = f"{self.base_url}/{endpoint}", self._native_headers | (headers or {})
+            body, betas = native_body(task, model, endpoint)
+            url, choices = f"{self.base_url}/{endpoint}", 1
+            headers = self._native_headers | betas | (headers or {})
         elif task.kind in WHOLE_KINDS:
             url, body, content_type = whole_request(task, model, self.base_url)
             headers, choices = {"Content-Type": content_type, **(headers or {})}, 1
@@ -269,7 +270,10 @@ class Upstream:
                 stream.end()
             else:
                 answer = await self._read(response, MAX_ANSWER_BYTES, watch)
-                if endpoint:
+                if endpoint and task.stream:
+                    for delta in native.streamed(answer):
+                        yield delta
+                elif endpoint:
                     yield native.whole(answer, endpoint)
                 elif task.kind == "embedding":
                     yield answers.embeddings(answer)

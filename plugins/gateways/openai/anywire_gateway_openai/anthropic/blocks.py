@@ -44,6 +44,10 @@ class _Block:
         self.told = 0
         self._looks = self._looked_at = 0
         self._is_whole = False
+        self._has_start = kind != "tool_use"
+        """Whether it may be told as it comes."""
+        self._blank = 0
+        """How many of the first pieces of arguments say nothing."""
 
     def head(self) -> Object:
         if self.kind == "tool_use":
@@ -56,6 +60,24 @@ class _Block:
         if self.kind == "tool_use":
             return {"type": "input_json_delta", "partial_json": piece}
         return {"type": f"{self.kind}_delta", self.kind: piece}
+
+    def untold(self, *, ends: bool) -> list[str]:
+        """The pieces that are to be told now. Clients read the arguments of a call after each piece, so the first one
+        begins the object; what is no object waits for its end."""
+        if not self._has_start:
+            while self._blank < len(self.pieces) and not self.pieces[self._blank].strip():
+                self._blank += 1
+            if self._blank == len(self.pieces):
+                return []
+            is_object = self.pieces[self._blank].lstrip().startswith("{")
+            if not is_object and not ends:
+                return []
+            text = "".join(self.pieces)
+            self.pieces = [text if is_object else _encode({INVALID_JSON: text}).decode()]
+            self._has_start, self._looked_at = True, 0
+        untold = self.pieces[self.told :]
+        self.told = len(self.pieces)
+        return untold
 
     def whole(self) -> Object:
         text = "".join(self.pieces)
@@ -173,9 +195,8 @@ class MessageBlocks:
             if not block.begun and (ends or block.pieces):
                 block.begun = True
                 events.append({"type": "content_block_start", "index": block.place, "content_block": block.head()})
-            for piece in block.pieces[block.told :]:
+            for piece in block.untold(ends=ends):
                 events.append({"type": "content_block_delta", "index": block.place, "delta": block.delta(piece)})
-            block.told = len(block.pieces)
             if not ends:
                 break
             events.append({"type": "content_block_stop", "index": block.place})
