@@ -22,7 +22,7 @@ from anywire_gateway_openai.anthropic.answer import whole_message
 from anywire_gateway_openai.anthropic.counting import estimated_tokens
 from anywire_gateway_openai.anthropic.events import PING, MessageEvents, failed
 from anywire_gateway_openai.anthropic.native import NativeEvents, is_native, is_spoken, native_count, native_message
-from anywire_gateway_openai.anthropic.request import MessageRequest, asked, decoder
+from anywire_gateway_openai.anthropic.request import MessageRequest, asked, decoder, refuse_thread
 from anywire_gateway_openai.body import BodyRoom, BodyShare, read_body
 from anywire_gateway_openai.caller import Callers
 from anywire_gateway_openai.catalogue import json_response
@@ -263,6 +263,7 @@ def _left_as_it_is(request: web.BaseRequest, checked: CheckedFields[MessageReque
     for name in (MEMBER, BETAS):
         if getattr(checked.fields, name) is not UNSET:  # it would stand there twice
             raise InvalidRequest(f"{name} must be left out", param=name)
+    refuse_thread(checked.fields)  # ids of messages are the gateway's: the server would not know the one to go on from
     betas = ",".join(request.headers.getall(BETAS_HEADER, ()))
     if betas and not are_betas(betas):
         raise InvalidRequest(

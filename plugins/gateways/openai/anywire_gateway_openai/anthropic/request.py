@@ -34,6 +34,7 @@ class MessageRequest(Struct):
     thinking: Object | None = None
     output_config: Object | None = None
     models: Models = None
+    thread: Object | None = None
     anywire_api: UnsetType | None = UNSET
     anywire_betas: UnsetType | None = UNSET
 
@@ -44,7 +45,6 @@ REFUSED = {
     "mcp_servers": "no servers of tools are named in a message: they are configured at the engine",
     "container": "no code runs here",
     "compaction": "no history is shortened here",
-    "thread": "no history is kept for messages: send all of it",
     "output_format": "a message has `output_config.format`",
     "input": "a message is asked with `messages`",
     "prompt": "a message is asked with `messages`",
@@ -106,6 +106,7 @@ class Asked(NamedTuple):
 def asked(fields: MessageRequest, body: Mapping[str, Any], *, counts_alone: bool = False) -> Asked:
     """The chat for a request. ``body`` is all of it; with ``counts_alone`` its tokens are counted, and it need not say
     how many the answer may have. Raises `InvalidRequest` that names the member at fault."""
+    refuse_thread(fields)
     for name, why in REFUSED.items():
         if body.get(name) not in _EMPTY:
             raise InvalidRequest(f"{name} is not supported: {why}", param=name)
@@ -132,6 +133,18 @@ def asked(fields: MessageRequest, body: Mapping[str, Any], *, counts_alone: bool
         raise InvalidRequest("tool_choice asks for a tool, and there are no tools", param="tool_choice")
     others = {name: value for name, value in body.items() if name not in _OWN}
     return Asked(fields, chat | others, tuple(dict.fromkeys((*ignored, *of_blocks))))
+
+
+def refuse_thread(fields: MessageRequest) -> None:
+    """Refuse a conversation that the server is to keep: later requests would have its newest messages alone.
+    Anthropic's client sends all of them once it is told so by this code. Raises `InvalidRequest`."""
+    if fields.thread is not None:
+        raise InvalidRequest(
+            "thread is not supported: no conversation is kept for messages; send all messages, and leave it out",
+            param="thread",
+            detail_code="thread_unsupported_request",
+            members={"unsupported": ["thread"]},
+        )
 
 
 def _output(config: Mapping[str, Any], ignored: list[str]) -> Object:
