@@ -206,6 +206,19 @@ def test_what_agents_send_with_every_request_does_not_end_them() -> None:
     assert found.chat == {**ask().chat, "reasoning_effort": "high"}
 
 
+def test_a_long_name_of_a_user_is_shortened_to_one_of_its_own() -> None:
+    names = [ask(metadata={"user_id": "u" * 140 + end}).chat["user"] for end in ("a", "b", "a")]
+    assert {len(name) for name in names} == {64}
+    assert names[0] == names[2] != names[1]
+    assert ask(metadata={"user_id": "u" * 64}).chat["user"] == "u" * 64
+
+
+def test_thinking_that_is_not_told_is_nothing_that_a_model_has_thought() -> None:
+    content = [{"type": "thinking", "thinking": "", "signature": "s"}, {"type": "text", "text": "x"}]
+    found = ask(messages=[{"role": "user", "content": "q"}, {"role": "assistant", "content": content}])
+    assert found.chat["messages"][1] == {"role": "assistant", "content": "x"}
+
+
 BLOCK = "messages[0].content[0]"
 
 

@@ -7,6 +7,7 @@ Members that Anthropic's Messages API has are read here. Others pass to the engi
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -85,6 +86,8 @@ _OF_TOOLS = (
     "input_examples",
 )
 """Members of tools that change nothing here."""
+MAX_USER_CHARS = 64
+"""Of a user's name in a chat."""
 _EMPTY: tuple[object, ...] = (None, [], {})
 """Values of a member that ask for nothing."""
 _PASSED = ("max_tokens", "temperature", "top_p", "top_k", "models")
@@ -124,7 +127,7 @@ def asked(fields: MessageRequest, body: Mapping[str, Any], *, counts_alone: bool
     if fields.stop_sequences:
         chat["stop"] = fields.stop_sequences
     if fields.metadata is not None and fields.metadata.get("user_id") is not None:
-        chat["user"] = _text(fields.metadata, "user_id", "metadata")
+        chat["user"] = _user(_text(fields.metadata, "user_id", "metadata"))
     ignored = [name for name in IGNORED if body.get(name) is not None]
     chat |= _output(fields.output_config or {}, ignored)
     if fields.tools:
@@ -200,6 +203,11 @@ def _choice(choice: Object | None, functions: list[Object]) -> Object:
             raise InvalidRequest("tool_choice.name must name one of the tools", param="tool_choice.name")
         return {**found, "tool_choice": {"type": "function", "function": {"name": name}}}
     return {**found, "tool_choice": "required" if kind == "any" else kind}
+
+
+def _user(user_id: str) -> str:
+    """Agents send longer ones than OpenAI's server takes: those become a digest, which is as good a name."""
+    return user_id if len(user_id) <= MAX_USER_CHARS else hashlib.sha256(user_id.encode()).hexdigest()
 
 
 def _text(given: Mapping[str, Any], member: str, where: str) -> str:
