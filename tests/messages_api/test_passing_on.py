@@ -235,6 +235,30 @@ async def test_errors_of_the_server(handler: Any, status: int, kind: str) -> Non
     assert (failed.value.status_code, failed.value.type) == (status, kind)
 
 
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [("overloaded_error", 529), ("rate_limit_error", 429), ("invalid_request_error", 400), ("timeout_error", 504)],
+)
+@pytest.mark.parametrize("before", [1, 4])
+async def test_an_error_in_a_stream_is_told_as_what_it_is(said: str, status: int, before: int) -> None:
+    fault = {"type": "error", "error": {"type": said, "message": "no"}}
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(written(*steps()[:before], fault))
+        return response
+
+    async with speaking() as (at, server):
+        server.handler = handler
+        once = {"x-anywire-attempts": "1"}
+        async with at.http.post("/v1/messages", json={**ASK, "stream": True}, headers=once) as answer:
+            data = await answer.read()
+    assert answer.status == (status if before == 1 else 200)
+    told = json.loads(data) if before == 1 else events_of(data)[-1]
+    assert told["error"]["type"] == said
+
+
 def task(stream: bool = True, endpoint: str = MESSAGES) -> TaskRequest:
     return TaskRequest("hub", "t", 1, "chat", "m1", marked(json.dumps(ASK), endpoint), stream=stream)
 

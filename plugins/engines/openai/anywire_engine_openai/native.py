@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from anywire.engine import Delta
-from anywire.errors import EngineFailed, InvalidRequest
+from anywire.errors import EngineFailed, InvalidRequest, TaskError
 from anywire.native_api import COUNT_TOKENS, MESSAGES
 from anywire_engine_openai.answers import no_token
 from anywire_engine_openai.mending import mended
@@ -30,6 +30,19 @@ _FINISH = {
     "refusal": "content_filter",
 }
 """A chat's reasons to end, by the API's; others are ``stop``."""
+_STATUSES = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+"""The API's types of errors, and their statuses."""
 _LEFT_OUT = ("ping", "message_stop")
 _COUNTED = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 _MAX_HELD = 1000
@@ -94,7 +107,7 @@ class NativeStream:
         event, text = _read(data, "an event of the stream")
         kind = event.get("type")
         if kind == "error":
-            raise error_in_answer(data)
+            raise _error_in(event, data)
         if kind in _LEFT_OUT:
             self.done |= kind == "message_stop"
             return None
@@ -124,7 +137,7 @@ def whole(data: bytes, endpoint: str) -> Delta:
     the request."""
     answer, text = _read(data, "the answer")
     if answer.get("type") == "error":
-        raise error_in_answer(data)
+        raise _error_in(answer, data)
     if endpoint == COUNT_TOKENS:
         if type(answer.get("input_tokens")) is not int:
             raise EngineFailed(f"the answer has no count of tokens: {quoted(data)}", phase="streaming")
@@ -238,6 +251,11 @@ class NativeAssembly:
                 except (msgspec.MsgspecError, UnicodeError, RecursionError):
                     block["input"] = {"INVALID_JSON": text}
         return block
+
+
+def _error_in(told: Mapping[str, Any], data: bytes) -> TaskError:
+    """The error of an answer whose status says of none: its type tells which it would have."""
+    return error_in_answer(data, _STATUSES.get(_text(told.get("error"), "type"), 0))
 
 
 def _read(data: bytes, what: str) -> tuple[dict[str, Any], str]:
