@@ -25,7 +25,7 @@ from anywire.errors import EngineFailed, InvalidRequest, StreamCorrupted
 from anywire.messages import Chunk, TaskRequest
 from anywire.native_api import COUNT_TOKENS, MESSAGES, endpoint_of, marked
 from anywire.offers import Offer
-from anywire_engine_openai import OpenAIEngine, native
+from anywire_engine_openai import OpenAIEngine, native, upstream
 from anywire_gateway_openai.anthropic.native import NativeEvents, is_native, native_count
 
 __all__ = ["server"]  # a fixture
@@ -185,6 +185,22 @@ async def test_a_server_that_answers_a_stream_with_a_whole_message() -> None:
     for delta in native.streamed(json.dumps(MESSAGE).encode()):
         assembly.add(delta)
     assert json.loads(assembly.whole().extra) == MESSAGE
+
+
+@pytest.mark.parametrize("hosts", [(), ("127.0.0.1",)])
+async def test_a_server_that_takes_another_key_as_bearer_gets_its_own_header_alone(
+    hosts: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream, "OWN_HEADER_HOSTS", hosts)
+    async with speaking() as (at, server):
+        await at.client.messages.create(**ASK)
+        asked = server.headers[-1]
+        server.handler = saying(200, {"choices": [{"index": 0, "message": {"content": "x"}, "finish_reason": "stop"}]})
+        async with at.http.post("/v1/chat/completions", json=ASK) as answer:
+            assert answer.status == 200
+    assert asked["x-api-key"] == "k"
+    assert ("Authorization" in asked) == (not hosts)
+    assert server.headers[-1]["Authorization"] == "Bearer k"
 
 
 async def test_tokens_are_counted_by_the_server() -> None:
