@@ -85,6 +85,7 @@ class Store:
         except AnywireError as error:
             self._failed(error)
             self.entries.remove(entry.key)
+            self._gone.append(entry.key)  # the file may have the one that it was to replace
             return False
         finally:
             self._writing -= len(answer)
