@@ -280,3 +280,15 @@ async def test_what_is_too_long_to_be_recorded_is_told(tmp_path: Path, caplog: p
     assert await run(writing, request(chat("x" * 1_100_000)))
     assert writing.written == 0
     assert "the answer to a chat of 'synthetic' is not recorded" in caplog.text
+
+
+async def test_what_was_recorded_with_servers_of_tools_or_of_another_api_is_offered_with_these(tmp_path: Path) -> None:
+    file = AnswerFile(tmp_path / "answers.jsonl")
+    tools = [{"type": "mcp", "server_label": "files"}]
+    for model, asked in (("m", chat("x", tools=tools)), ("n", {"anywire_api": "messages", "messages": []})):
+        file.append(RecordedAnswer("chat", model, asked, (RecordedDelta("a", finish_reason="stop"),)))
+    offers = {each.model: each for each in (await recorded(file.path)).status().offers}
+    assert not offers["m"].lacks("mcp:files")
+    assert offers["m"].lacks("api:messages")
+    assert not offers["n"].lacks("api:messages")
+    assert not offers["n"].lacks("tools")

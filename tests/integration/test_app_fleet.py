@@ -144,6 +144,36 @@ def test_the_plugin_gives_tests_a_fleet(tmp_path: Path) -> None:
     assert "3 passed" in done.stdout
 
 
+MARKS_TEST = """
+    import pytest
+
+    @pytest.mark.anywire_fleet(answers="mine/answers.jsonl", services="cache")
+    def test_a_file_from_the_root(anywire_fleet):
+        assert anywire_fleet.agents
+
+    @pytest.mark.anywire_fleet(2)
+    def test_without_a_name(anywire_fleet):
+        pass
+"""
+
+
+def test_marks_find_their_file_from_the_root_and_refuse_what_has_no_name(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (tmp_path / "pytest.ini").touch()
+    (folder / "test_mine.py").write_text(textwrap.dedent(MARKS_TEST))
+    (folder / "answers.jsonl").write_text(
+        '{"anywire_answers":1}\n{"kind":"chat","model":"m","request":{},"deltas":[]}\n'
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "anywire.testing.pytest_plugin"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=2 * PATIENCE
+    )
+    assert "1 passed, 1 error" in done.stdout, done.stdout + done.stderr
+    assert "takes settings by name alone" in done.stdout
+
+
 def test_whoever_has_imported_it_before_pytest_starts_is_not_warned(tmp_path: Path) -> None:
     (tmp_path / "test_mine.py").write_text("def test_it(): pass")
     starts = "import sys, anywire.testing, pytest; sys.exit(pytest.main(sys.argv[1:]))"

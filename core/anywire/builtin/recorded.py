@@ -19,10 +19,11 @@ import pydantic
 
 from anywire.canonical_body import question_of
 from anywire.clock import SystemClock
+from anywire.demand import MCP_NEED, read_demand
 from anywire.engine import Delta, Engine, EngineStatus
 from anywire.errors import InvalidRequest
 from anywire.messages import Kind, TaskRequest
-from anywire.offers import Offer
+from anywire.offers import API_NEED, Offer
 from anywire.recorded_answers import RecordedAnswer, key_of, read_answers, request_of
 
 MAX_COMPARED = 1000
@@ -61,10 +62,13 @@ class RecordedEngine(Engine):
         """Raises `ConfigError` for a file that cannot be read."""
         self._answers = await asyncio.to_thread(read_answers, self.config.file)
         kinds: dict[str, dict[str, None]] = {}
+        features: dict[str, dict[str, bool]] = {}
         for each in self._answers:
             self._by_key.setdefault(key_of(each.kind, each.model, each.request), []).append(each)
             kinds.setdefault(each.model, {})[each.kind] = None
-        self._status = EngineStatus("ready", tuple(Offer(model, tuple(found)) for model, found in kinds.items()))
+            features.setdefault(each.model, {}).update(_features(each))
+        offers = [Offer(model, tuple(found), features=features[model]) for model, found in kinds.items()]
+        self._status = EngineStatus("ready", tuple(offers))
         changed()
 
     async def close(self) -> None: ...
@@ -123,6 +127,12 @@ class RecordedEngine(Engine):
 
         others = [each for each in self._answers if each.kind == task.kind][:MAX_COMPARED]
         return max(others, key=likeness, default=None)
+
+
+def _features(answer: RecordedAnswer) -> dict[str, bool]:
+    """What only an offer that says so has, and the recorded request needed: servers of tools, and other APIs."""
+    needs = read_demand(msgspec.json.encode(answer.request).decode()).needs
+    return {need: True for need in needs if need.startswith((MCP_NEED, API_NEED))}
 
 
 def question_in(request: dict[str, Any]) -> str:

@@ -120,7 +120,7 @@ def app_fleet(
     answers: str | Path | None = None,
     transport: str = "memory",
     transport_options: Options | None = None,
-    services: Sequence[str] | Mapping[str, Options] = (),
+    services: str | Sequence[str] | Mapping[str, Options] = (),
     pipeline: Options | None = None,
     gateway: Options | None = None,
     plugins: Sequence[str] = (),
@@ -141,6 +141,8 @@ def app_fleet(
 
     Raises what an orchestrator raises at start: `ConfigError`, `PluginError`, `TransportUnavailable`.
     """
+    if isinstance(services, str):
+        services = [services]
     chosen: EngineChoice = {"name": "recorded", "file": str(answers)} if answers is not None else engine
     with TemporaryDirectory(prefix="anywire-fleet-") as state:
 
