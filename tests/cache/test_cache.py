@@ -505,3 +505,8 @@ async def test_no_store_on_a_second_line_of_the_header_holds(tmp_path: Path) -> 
             writer.close()
             assert answer.startswith(b"HTTP/1.1 200")
             assert b"x-anywire-cache" not in answer
+
+
+def test_a_kind_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValueError, match="kinds"):
+        CacheConfig.model_validate({"kinds": ["chats"]})

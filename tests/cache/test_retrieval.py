@@ -24,9 +24,10 @@ from anywire.messages import TaskRequest
 from anywire.offers import Offer
 from anywire.route import Request, Response
 from anywire.service import Service
-from anywire.testing.patience import expect
+from anywire.testing.patience import PATIENCE, expect
 from anywire.testing.service_bench import ServiceBench, service_bench
 from anywire.testing.service_kit import ServiceConformance
+from anywire_service_cache.retrieval import vectors as vectors_module
 from anywire_service_cache.retrieval.config import RetrievalConfig
 from anywire_service_cache.retrieval.documents import passages_of, read_library
 from anywire_service_cache.retrieval.service import Retrieval
@@ -255,3 +256,12 @@ async def test_passages_are_looked_for_beside_the_event_loop(
         await expect(task(bench, chat("office")).result(), "an answer")
     assert where
     assert threading.main_thread() not in where
+
+
+async def test_passages_without_embeddings_are_told(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = asyncio.Event()
+    monkeypatch.setattr(vectors_module.log, "warning", lambda *words: told.set())
+    async with retrieving(tmp_path, folder, model="e"):  # its engine knows none of the passages
+        await expect(told.wait(), "a warning")

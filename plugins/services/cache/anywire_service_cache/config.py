@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 import pydantic
 
+from anywire.messages import Kind
 from anywire.service import ServiceConfig
 
 
@@ -52,7 +53,7 @@ class CacheConfig(ServiceConfig):
     models: tuple[str, ...] = pydantic.Field(
         (), description="Models whose answers are kept; `*` stands for any characters. Empty: all."
     )
-    kinds: tuple[str, ...] = pydantic.Field(
+    kinds: tuple[Kind, ...] = pydantic.Field(
         ("chat", "completion", "embedding"), description="Kinds of tasks whose answers are kept."
     )
     only_deterministic: bool = pydantic.Field(
