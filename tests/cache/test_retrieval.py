@@ -24,7 +24,7 @@ from anywire.messages import TaskRequest
 from anywire.offers import Offer
 from anywire.route import Request, Response
 from anywire.service import Service
-from anywire.testing.patience import PATIENCE, expect
+from anywire.testing.patience import expect
 from anywire.testing.service_bench import ServiceBench, service_bench
 from anywire.testing.service_kit import ServiceConformance
 from anywire_service_cache.retrieval import vectors as vectors_module
