@@ -19,6 +19,8 @@ from anywire.engine import Delta, EngineProgress
 from anywire.errors import EngineFailed, Forbidden, PluginFailed
 from anywire.events import PluginEvent
 from anywire.messages import TaskRequest
+from anywire.request_log import RequestLog
+from anywire.roles.fleet import FleetEngine
 from anywire.route import Request, Response
 from anywire.service import Service
 from anywire.submission import Submission
@@ -102,11 +104,29 @@ async def test_tenants_models_and_choices_of_agents_are_kept_apart(tmp_path: Pat
             {"kind": "completion"},
             {"prefer": ("agent",)},
             {"avoid": ("agent-2",)},
+            # An orchestrator above asks for its tenants with its own key.
+            {"caller": Caller("parent", "parent"), "named_tenant": "a"},
+            {"caller": Caller("parent", "parent"), "named_tenant": "b"},
         ]
         for each in settings:
             assert (await ask(bench, chat("hello"), **each))[0] == "miss"
         # Two keys of one tenant share.
         assert (await ask(bench, chat("hello"), caller=Caller("k2", "a")))[0] == "hit"
+        assert (await ask(bench, chat("hello"), caller=Caller("k2", "a"), named_tenant="a"))[0] == "hit"
+
+
+async def test_tenants_of_an_orchestrator_above_with_one_key_are_kept_apart(tmp_path: Path) -> None:
+    async with caching(tmp_path, passed_on=True) as bench:
+        below = FleetEngine(bench.orchestrator, "agent", RequestLog(False))
+        answers = []
+        for number, tenant in enumerate(("a", "b", "a")):
+            asked = TaskRequest("parent", f"t{number}", 1, "chat", "m", chat("hello"), tenant=tenant)
+            steps = below.run_for(asked, Caller("key", "parent"))
+            answers.append("".join([each.text async for each in steps if isinstance(each, Delta)]))
+        assert answers[0] == answers[2] != answers[1]
+        # Two orchestrators above: whose the task is has been lost between them.
+        for _ in range(2):
+            assert (await ask(bench, chat("hello"), hops=2))[0] == ""
 
 
 async def test_an_answer_of_other_weights_is_stale(tmp_path: Path) -> None:

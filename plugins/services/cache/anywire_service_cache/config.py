@@ -66,7 +66,7 @@ class CacheConfig(ServiceConfig):
     )
     passed_on: bool = pydantic.Field(
         False,
-        description="Serve tasks that another orchestrator has passed on, too. It does not tell what its client says "
+        description="Serve tasks that one other orchestrator has passed on, too. It does not tell what its client says "
         "in `cache-control`.",
     )
     semantic: SemanticConfig | None = pydantic.Field(
