@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import errno
 import json
 import os
+import threading
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -292,3 +294,24 @@ async def test_what_was_recorded_with_servers_of_tools_or_of_another_api_is_offe
     assert offers["m"].lacks("api:messages")
     assert not offers["n"].lacks("api:messages")
     assert not offers["n"].lacks("tools")
+
+
+async def test_the_nearest_of_many_is_found_soon_and_beside_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = AnswerFile(tmp_path / "answers.jsonl")
+    for number in range(200):
+        file.append(RecordedAnswer("chat", "m", chat(f"question {number} of many"), (RecordedDelta("a"),)))
+    engine = await recorded(file.path)
+    compared: list[threading.Thread] = []
+    ratio = difflib.SequenceMatcher.ratio
+
+    def noted(matcher: difflib.SequenceMatcher[str]) -> float:
+        compared.append(threading.current_thread())
+        return ratio(matcher)
+
+    monkeypatch.setattr(difflib.SequenceMatcher, "ratio", noted)
+    with pytest.raises(InvalidRequest, match="The nearest of 200 is 'question 137 of many'"):
+        await run(engine, request(chat("question 137 of them"), model="m"))
+    assert len(compared) <= 20
+    assert threading.main_thread() not in compared
