@@ -530,3 +530,18 @@ async def test_no_store_on_a_second_line_of_the_header_holds(tmp_path: Path) -> 
 def test_a_kind_that_there_is_not_is_refused() -> None:
     with pytest.raises(ValueError, match="kinds"):
         CacheConfig.model_validate({"kinds": ["chats"]})
+
+
+async def test_a_disk_that_is_full_keeps_no_orchestrator_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with caching(tmp_path, store="sqlite") as bench:
+        for number in range(3):
+            await ask(bench, chat(f"{number}"))
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(AnswerFile, "remove", full)
+    async with caching(tmp_path, store="sqlite", max_entries=2) as bench:
+        assert (await ask(bench, chat("2")))[1]
